@@ -137,15 +137,17 @@ def _read(
     while True:
         parser = RulesParser(main, matchers, last=last, untaken=untaken, **options)
         try:
-            return remembered(parser) if keep else parser.rules()
+            rules = remembered(parser) if keep else parser.rules()
+            if untaken is None or not untaken.try_again():
+                return rules
         except RulesError as error:
             if last is not None:
                 last = None
                 continue
             if untaken is None:
                 raise
-            untaken.leave_out(error.problems, {**parser._units, own: ()})
-            last = before
+            untaken.leave_out(error.problems, {**parser._units, own: ()}, parser.contests)
+        last = before
 
 
 def with_unseen_units(rules: Rules, before: Files) -> Rules:

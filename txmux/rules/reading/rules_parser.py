@@ -1,7 +1,7 @@
 """The sections of rules files become `Rules`, or all that is wrong in them."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from operator import is_, itemgetter
 from pathlib import Path
@@ -205,6 +205,7 @@ class RulesParser:
         self._sections = self._reading.sections
         self._sections.update((kind, {}) for kind in HEADERS)
         self._backends: dict[str, Backend] = {}
+        self._outer: Mapping[str, Section] = {}
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
         self._add(main)
@@ -265,16 +266,11 @@ class RulesParser:
         self._problems += () if self._alone else unknown_certificates(checked)
         for find in CONFLICTS if not self._alone else ():
             self._problems += find(listeners, routes, settings)
-        opened = [same[0] for same in self._sections["listen"].values()]
-        own = [same[0] for same in self._sections["txmux"].values()]
-        self._problems += same_names(self._sections, self._precedence)
-        if next(conflicts([*opened, *own]), None):  # only then is what is in force read
-            self._problems += conflicts([*opened, *own], self._precedence)
+        self._outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
+        self._problems += self.contests()
         of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
         self._problems += foreign_backends(of_units, self._owners, backends)
-        outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
-        owners, precedence = self._owners, self._precedence
-        self._problems += shared_names(self._sections["listen"], outer, owners, precedence)
+        opened = [same[0] for same in self._sections["listen"].values()]
         self._problems += unshareable(opened, settings, self._units)
         if self._on_disk:
             for kind in self._sections:
@@ -286,6 +282,27 @@ class RulesParser:
             missing = "there is no [listen NAME] section"
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
+
+    def contests(self, without: Collection[str] = ()) -> Iterator[Problem]:
+        """Find what several sections claim, except those of some units."""
+        owners, precedence = self._owners, self._precedence
+        sections, outer = self._sections, self._outer
+        if without:
+            left_out = {section for section, unit in owners.items() if unit in without}
+            sections = {
+                kind: {
+                    name: its
+                    for name, same in named.items()
+                    if (its := [one for one in same if id(one) not in left_out])
+                }
+                for kind, named in sections.items()
+            }
+            outer = {name: one for name, one in outer.items() if id(one) not in left_out}
+        yield from same_names(sections, precedence)
+        opened = [same[0] for kind in ("listen", "txmux") for same in sections[kind].values()]
+        if next(conflicts(opened), None):  # only then is what is in force read
+            yield from conflicts(opened, precedence)
+        yield from shared_names(sections["listen"], outer, owners, precedence)
 
     def _precedence(self, section: Section, claim: str = "") -> int:
         return self._untaken.precedence(self._owners.get(id(section), ""), section, claim)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import attrs
@@ -19,8 +19,9 @@ from txmux.rules.reading.scope import INSIDE
 # What is read as one, also with an error in it.
 _HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MULTILINE)
 
-_DECIDED_SINGLY = 16
-"""Readings that leave out only what is wrong for sure. Where each of very many units keeps the next one out, each decides one."""
+Contests = Callable[[Collection[str]], Iterable[Problem]]
+"""Finds the names and addresses that several sections claim, without those of some units: all but one have lost."""
+_Problems = dict[str, list[Problem]]  # by unit
 
 
 def is_divided(text: str) -> bool:
@@ -49,20 +50,31 @@ class UntakenUnits:
         self._claims: dict[str, dict[str, set[tuple[str, str]]]] = {}  # by file and unit
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
-        self._decided = 0
+        self._lost_to: dict[str, list[tuple[str, bool]]] = {}
+        self._later: dict[str, int] = {}  # those that try again come after all before
+        self._tried: set[object] = set()
 
     def leave_out(
-        self, problems: Sequence[Problem], units: Mapping[str, Sequence[tuple[int, str]]]
+        self,
+        problems: Sequence[Problem],
+        units: Mapping[str, Sequence[tuple[int, str]]],
+        contests: Contests = lambda _: (),
     ) -> None:
-        """Leave the units out that have problems; it is a `RulesError` if the operator's has some, or if that was of no use."""
-        found: dict[str, list[Problem]] = {}
-        for problem in problems:
-            found.setdefault(unit_at(units, problem.path, problem.line), []).append(problem)
+        """Leave the units out that have problems; it is a `RulesError` if the operator's has some, or if that was of no use.
+
+        Those that have lost a name or an address are left out if that belongs to a unit which is not.
+        """
+        found = _by_unit(problems, units)
         if "" in found or self._closed >= {problem.path for problem in problems}:
             raise RulesError([*chain.from_iterable(self.problems.values()), *problems])
-        self._decided += 1
-        for name in _wrong(found, units) if self._decided <= _DECIDED_SINGLY else found:
-            its = tuple(found[name])
+        wrong = {name: its for name, its in found.items() if not _has_lost(its)}
+        while lost := _by_unit(contests(wrong), units):
+            before = {*self.problems}
+            for name in (certain := _certain(lost, units)):
+                self._lost_to[name] = [(of, of in before) for of in _claimants(lost[name], units)]
+            wrong |= {name: lost[name] for name in certain}
+        for name, found_in in wrong.items():
+            its = tuple(sorted(found_in, key=lambda one: one.line))
             if name not in self.problems:
                 self.problems[name] = its
             elif name not in self._emptied:  # what is in force for it is wrong, too
@@ -72,24 +84,49 @@ class UntakenUnits:
             else:  # its header is none that `_HEADER` finds
                 self._closed.add(its[0].path)
 
+    def try_again(self) -> bool:
+        """Take in again what has lost to units that have since been left out, or taken.
+
+        It comes after those that are taken now; first who has something in force, since that can be in the way of others.
+        """
+        again = {
+            name
+            for name, others in self._lost_to.items()
+            if name in self.problems and all((of in self.problems) != was for of, was in others)
+        }
+        state = frozenset(self.problems), frozenset(again)
+        if not again or state in self._tried:
+            return False
+        self._tried.add(state)
+        self._later |= dict.fromkeys(again, len(self._tried))
+        for name in again:
+            del self.problems[name], self._lost_to[name]
+        self._emptied -= again
+        return True
+
     def precedence(self, unit: str, section: Section, claim: str = "") -> int:
         """Return how early a section may claim its name, an endpoint, or to be `INSIDE`: the operator first, then what is in force."""
         if not unit:
             return 0
-        in_force = self._claims_in(section.path).get(unit, ())
-        return 1 if (section.header, claim) in in_force else 2
+        in_force = self._claims_in(section.path).get(unit, set())
+        if not in_force.isdisjoint({(section.header, claim), ("", claim)}):
+            return 1
+        turn = self._later.get(unit, 0)
+        return 2 + 2 * turn + (turn > 0 and not in_force)
 
     def _claims_in(self, path: str) -> Mapping[str, set[tuple[str, str]]]:
-        """Return what each unit of a file has in force: headers, each with nothing, and with each claim."""
+        """Return what each unit of a file has in force: headers, each with nothing or with `INSIDE`, and addresses without one."""
         if path not in self._claims:
             found = self._claims[path] = {}
             for unit, text in _parts(path, self.before.texts.get(path, "")):
                 claims = found.setdefault(unit, set())
                 for written in read_ini(text, path)[0]:
                     section, _ = expand_section(written, self.before.variables.get)
-                    texts = ["", *(item.text for item in section.items("endpoint"))]
-                    texts += [INSIDE] * (section.header.startswith("listen ") or is_outer(section))
-                    claims.update((section.header, one) for one in texts)
+                    # Of an address, the listener may have another name by now.
+                    claims.update(("", item.text) for item in section.items("endpoint"))
+                    claims.add((section.header, ""))
+                    if section.header.startswith("listen ") or is_outer(section):
+                        claims.add((section.header, INSIDE))
         return self._claims[path]
 
     def add(self, files: Files) -> None:
@@ -97,6 +134,8 @@ class UntakenUnits:
         for name in [name for name, its in self.problems.items() if _has_lost(its)]:
             del self.problems[name]
             self._emptied.discard(name)
+        for state in (self._lost_to, self._later, self._tried):
+            state.clear()
         for name, problems in files.untaken.items():
             if not _has_lost(problems):
                 self.problems.setdefault(name, problems)
@@ -172,17 +211,41 @@ def _has_lost(problems: Iterable[Problem]) -> bool:
     return all(problem.claimant for problem in problems)
 
 
-def _wrong(
-    found: Mapping[str, Sequence[Problem]], units: Mapping[str, Sequence[tuple[int, str]]]
-) -> Sequence[str]:
-    """Return which units are wrong whatever becomes of the others, or else the first of a circle; the next reading decides on more."""
-    wrong = [
-        name
-        for name, its in found.items()
-        if not {unit_at(units, *one.claimant) if one.claimant else "" for one in its}
-        <= found.keys() - {name}
-    ]
-    return wrong or [*found][:1]
+def _by_unit(
+    problems: Iterable[Problem], units: Mapping[str, Sequence[tuple[int, str]]]
+) -> _Problems:
+    found: _Problems = {}
+    for problem in problems:
+        found.setdefault(unit_at(units, problem.path, problem.line), []).append(problem)
+    return found
+
+
+def _claimants(
+    problems: Iterable[Problem], units: Mapping[str, Sequence[tuple[int, str]]]
+) -> set[str]:
+    return {unit_at(units, *one.claimant) for one in problems if one.claimant}
+
+
+def _certain(lost: _Problems, units: Mapping[str, Sequence[tuple[int, str]]]) -> Sequence[str]:
+    """Return which units have lost whatever becomes of the others, or else the first of a circle."""
+    claimants = {name: _claimants(its, units) for name, its in lost.items()}
+    losers: dict[str, list[str]] = {}
+    for name, others in claimants.items():
+        for other in others:
+            losers.setdefault(other, []).append(name)
+    certain = dict.fromkeys(
+        [name for name, others in claimants.items() if not others <= lost.keys() - {name}]
+        or [*lost][:1]
+    )
+    left = [*certain]
+    while left:
+        # Who alone has lost to one that is left out, and to no other, gets what that had: if several have, they are rivals.
+        freed = losers.get(left.pop(), ())
+        if len(freed) == 1 and len(claimants[freed[0]]) == 1:
+            more = [name for name in losers.get(freed[0], ()) if name not in certain]
+            certain |= dict.fromkeys(more)
+            left += more
+    return [*certain]
 
 
 def _begun(path: str, text: str) -> Iterator[tuple[int, str]]:
