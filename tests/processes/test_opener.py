@@ -17,6 +17,7 @@ import attrs
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.service.test_privileges import require_root
 from tests.support.changes import change_constants
 from tests.support.installed import as_installed
 from tests.support.kit import PATIENCE, eventually, make_folder
@@ -272,15 +273,44 @@ class OpenerTest(SynchronousTestCase):
         unit.write_text(text)
         own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
         self.rules.write_text(own)
-        for now in (text, f"{text}worse\n", f"{text}worse\n", f"{text}worst\n"):
+        # The supervisor leaves some out that have no error, as for a port that is taken.
+        other = text.replace("new.pem", "key.pem")
+        for now in (text, f"{text}worse\n", other, f"{text}worse\n", other, f"{text}worst\n"):
             unit.write_text(now)
             self.opener.read_rules()
-            self.opener.commit()
+            self.opener.commit([str(unit)] if now is other else [])
             self.assertEqual(self.helper.text(new), "new")
         unit.write_text("")
         self.opener.read_rules()
         self.opener.commit()
         self.helper.assert_denied(new)
+
+    def test_files_that_an_owner_may_not_read(self) -> None:
+        """It opens nothing for a unit that its owner may not read, whether others keep the unit out or not."""
+        require_root()
+        folder, keys = self.helper.folder / "d", {}
+        folder.mkdir()
+        for name in "ab":
+            keys[name] = folder / f"{name}.pem"
+            keys[name].write_text(name)
+            keys[name].chmod(0o600)
+            unit = folder / f"{name}.ini"
+            unit.write_text(
+                f"[listen {name}]\nendpoint = 127.0.0.1:0\n[backend x]\nserver = 127.0.0.1:1\n"
+                f"[route on-{name}]\nmatch = tls\nterminate_tls = {keys[name]}\nunder = {name}\nbackend = x\n"
+            )
+            os.chown(unit, 12345, -1)
+        self.rules.write_text(
+            self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = d/*.ini")
+        )
+        for mode in (0o600, 0o604):
+            for name, key in keys.items():
+                key.chmod(mode)
+                self.opener.read_rules()
+                if mode == 0o600:
+                    self.helper.assert_denied(key)
+                else:
+                    self.assertEqual(self.helper.text(key), name)
 
     def test_rules_need_no_disk(self) -> None:
         descriptor = self.opener.descriptor(messages.READ_RULES)

@@ -46,9 +46,14 @@ from txmux.rules.changes import changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
-from txmux.rules.named_files import check_disks, forbidden_files, named_files
+from txmux.rules.named_files import check_disks, forbidden_files, unanswered, why_unread
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.parser import load_within_patience, retaken, with_unseen_units
+from txmux.rules.reading.parser import (
+    load_within_patience,
+    retaken,
+    with_unseen_units,
+    without_unservable,
+)
 from txmux.rules.reading.units import UntakenUnits
 from txmux.serving.endpoints import check_servers, unusable_servers
 from txmux.serving.state import TransferState
@@ -505,7 +510,7 @@ class MuxService(Service):
         removed: tuple[Collection[str], Collection[str]] | None,
     ) -> Report:
         """Complete a reload after the commit; `removed` are routes and backends whose connections end."""
-        steps.run("open files by the helper", self._resources.privilege.commit)
+        steps.run("open files by the helper", self._resources.privilege.commit, rules.files)
         steps.run("follow the rules", self.control.commit, rules)
         steps.run("watch the rules' files", self._watch.commit, rules)
         changes = steps.run("describe the change", described) or "the rules are in force"
@@ -562,12 +567,10 @@ class MuxService(Service):
         """
         problems: list[Problem] = []
         for problem in late:
-            naming = [its for its in named_files(rules) if str(its.path) == problem.filename]
-            of_units = [its for its in naming if rules.unit_of(its.section)]
-            if not of_units or len(of_units) < len(naming):
+            of_units = unanswered(rules, problem)
+            if not of_units:
                 raise _unreadable(problem) from problem
-            why = str(_unreadable(problem))
-            problems += [its.section.problem(why, its.key) for its in of_units]
+            problems += of_units
         if rules.units:
             sockets = self._resources.sockets
             listeners = [
@@ -589,11 +592,9 @@ class MuxService(Service):
         if privilege.opener is None:  # else its helper has read them, which knows those of before
             rules = with_unseen_units(rules, before)
         privilege.open(rules)
-        units = UntakenUnits(before)
-        rules = retaken(rules, units)
-        while unservable := self._unservable(rules, _late_disks(rules)):
-            units.leave_out(unservable, rules.units)
-            rules = retaken(rules, units)
+        rules = without_unservable(
+            rules, UntakenUnits(before), lambda its: self._unservable(its, _late_disks(its))
+        )
         for line in described_untaken(rules):
             self._log.error("{line}", line=line)
         self.control.rules = rules
@@ -638,4 +639,4 @@ def _late_disks(rules: Rules) -> list[OSError]:
 
 
 def _unreadable(problem: OSError) -> MuxError:
-    return MuxError(f"{problem.filename}: cannot be read: {problem.strerror}")
+    return MuxError(why_unread(problem))

@@ -127,6 +127,18 @@ def forbidden_files(rules: Rules) -> Iterator[Problem]:
                     yield section.problem(why, key.name)
 
 
+def unanswered(rules: Rules, late: OSError) -> list[Problem]:
+    """Return an error for each key of units that names a file whose disk does not answer; none if the operator's rules do."""
+    naming = [file for file in named_files(rules) if str(file.path) == late.filename]
+    if not all(rules.unit_of(file.section) for file in naming):
+        return []
+    return [file.section.problem(why_unread(late), file.key) for file in naming]
+
+
+def why_unread(problem: OSError) -> str:
+    return f"{problem.filename}: cannot be read: {problem.strerror}"
+
+
 def paths_by_opener(rules: Rules) -> Mapping[Opens, set[str]]:
     """Return the absolute paths of the files by which process opens them."""
     paths: dict[Opens, set[str]] = {opens: set() for opens in get_args(Opens)}

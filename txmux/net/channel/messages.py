@@ -412,6 +412,8 @@ BIND = _to_helper(
     listener=_NAME, text=_NAME, beside=_optional(FLAG), answer=NOTHING)
 READ_RULES = _to_helper(
     "rules", "read the rules again; the answer is a file with their text", answer=NOTHING)
+LEAVE_OUT = _to_helper(
+    "leave out", "have in force what was so for a unit, since the supervisor cannot serve it as it was read", unit=_NAME, answer=NOTHING)
 HELPER_COMMIT = _to_helper("commit", "forget what only earlier rules name", answer=NOTHING)
 ANOTHER = _to_helper(
     "another", "open another connection; with `may_all` not only for files",

@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,12 @@ class Opener:
         device, inode = bound
         self.ask(messages.REMOVE, path=str(path), device=device, inode=inode)
 
-    def commit(self) -> None:
+    def commit(self, left_out: Iterable[str] = ()) -> None:
+        """Have it open from now on only what the rules name that it has read last, or what is in force for the units `left_out`."""
         with suppress(OSError):  # the next request reports it
+            with suppress(OpenerError):  # it is of an older version
+                for unit in left_out:
+                    self.ask(messages.LEAVE_OUT, unit=unit)
             self.ask(messages.HELPER_COMMIT)
 
     def write_pidfile(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`

@@ -41,8 +41,18 @@ from txmux.net.channel.message import Message
 from txmux.processes.account import account_of
 from txmux.processes.supervisor.pidfile import remove_pid, write_pid
 from txmux.rules.model import Files, Rules
-from txmux.rules.named_files import is_key_file, paths_by_opener
-from txmux.rules.reading.parser import load_within_patience, retaken, rules_of_lost
+from txmux.rules.named_files import (
+    forbidden_files,
+    is_key_file,
+    paths_by_opener,
+    unanswered,
+)
+from txmux.rules.problems import Problem
+from txmux.rules.reading.parser import (
+    load_within_patience,
+    rules_of_lost,
+    without_unservable,
+)
 from txmux.rules.reading.units import UntakenUnits
 from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
@@ -120,6 +130,8 @@ class OpeningServer:
     _files: Files = attrs.field(factory=Files, init=False)
     _in_force: Files = attrs.field(factory=Files, init=False)
     _next: Files = attrs.field(factory=Files, init=False)
+    _latest: Rules | None = attrs.field(default=None, init=False)
+    _left_out: set[str] = attrs.field(factory=set, init=False)
     _poll: select.poll = attrs.field(factory=select.poll, init=False)
     _connections: dict[int, tuple[socket.socket, bool]] = attrs.field(factory=dict, init=False)
     _reading: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -127,7 +139,7 @@ class OpeningServer:
     def serve(self, connection: socket.socket) -> None:
         """Answer until the last connection is closed; the first one is the supervisor's."""
         self._add(connection, may_all=True)
-        with suppress(MuxError):  # another process reports it to the operator
+        with suppress(MuxError, OSError):  # another process reports it to the operator
             self._read()
             self._in_force = self._next
         woken, wake = socket.socketpair()
@@ -192,6 +204,7 @@ class OpeningServer:
             messages.OPEN: partial(self._open, may_all),
             messages.BIND: self._bind,
             messages.READ_RULES: self._rules,
+            messages.LEAVE_OUT: self._leave_out,
             messages.HELPER_COMMIT: self.commit,
             messages.ANOTHER: self._another,
             messages.NAME: self._name,
@@ -263,18 +276,29 @@ class OpeningServer:
         rules = load_within_patience(
             self._path, data=self._data, are_pem_files_there=False, in_force=self._files
         )
-        self._files = self._next = rules.files
-        others: list[Rules] = []
-        with suppress(MuxError, OSError):
-            # The supervisor serves these when it cannot open a port of those that keep them out.
-            within_patience(lambda: others.extend(islice(rules_of_lost(rules), _MOST_IN_A_ROW)))
-        with suppress(MuxError, OSError):
-            # The supervisor goes on with what a unit had in force before it had an error.
-            found = within_patience(partial(retaken, rules, UntakenUnits(self._in_force)))
-            if found is not rules:
-                others.append(found)
-                self._next = found.files
-        self.prepare(rules, *others)
+        self._latest, self._files = rules, rules.files
+        self._left_out.clear()
+        self._take(rules)
+
+    def _take(self, rules: Rules) -> None:
+        """Decide which units are taken as the supervisor does, which may leave out more."""
+        units = UntakenUnits(self._in_force)
+        left_out = [
+            Problem(path, line, "", "", "it cannot be served")
+            for path, begun in rules.units.items()
+            for line, name in begun
+            if name in self._left_out
+        ]
+        if left_out:
+            units.leave_out(left_out, rules.units)
+        found = within_patience(partial(without_unservable, rules, units, _forbidden))
+        # It serves these when it cannot open a port of those that keep them out.
+        lost = within_patience(lambda: [*islice(rules_of_lost(found, _forbidden), _MOST_IN_A_ROW)])
+        self._next = found.files
+        self.prepare(found, *lost)
+
+    def _leave_out(self, unit: str) -> None:
+        self._left_out.add(unit)
 
     def prepare(self, rules: Rules, *others: Rules) -> None:
         """Allow what these rules name, too; after `commit`, nothing else."""
@@ -284,6 +308,9 @@ class OpeningServer:
                 self._sockets.add(address.key.removeprefix("unix:"))
 
     def commit(self) -> None:
+        if self._left_out and self._latest is not None:
+            with self._reading:
+                self._take(self._latest)
         del self._named[:-1]
         self._in_force = self._next
 
@@ -305,6 +332,16 @@ class OpeningServer:
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._add(own, may_all=may_all)
         return [other.detach()]
+
+
+def _forbidden(rules: Rules) -> list[Problem]:
+    try:
+        found = within_patience(lambda: [*forbidden_files(rules)])
+    except OSError as late:
+        found = unanswered(rules, late)
+        if not found:
+            raise
+    return [*map(rules.placed, found)]
 
 
 def _asks_to_read(connection: socket.socket) -> bool:

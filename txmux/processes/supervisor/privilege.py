@@ -25,6 +25,7 @@ from txmux.processes.supervisor.pidfile import PidFile
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.parser import load
+from txmux.rules.reading.units import lost_units
 
 if TYPE_CHECKING:
     from txmux.serving.store import ListeningSockets
@@ -154,9 +155,10 @@ class Privilege:
             return self.opener.read_rules()
         return load(path, are_pem_files_there=False, in_force=in_force)
 
-    def commit(self) -> None:
+    def commit(self, files: Files) -> None:
         if self.opener is not None:
-            self.opener.commit()
+            # Which have lost to others, it finds as this process does.
+            self.opener.commit(files.untaken.keys() - lost_units(files))
 
     def give_up(self) -> None:
         if self.opener is not None:

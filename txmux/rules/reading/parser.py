@@ -197,7 +197,20 @@ def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     )
 
 
-def rules_of_lost(rules: Rules) -> Iterator[Rules]:
+def without_unservable(
+    rules: Rules, untaken: UntakenUnits, unservable: Callable[[Rules], Sequence[Problem]]
+) -> Rules:
+    """Return rules as `retaken` does, with what is in force also for units in which `unservable` finds problems."""
+    rules = retaken(rules, untaken)
+    while problems := unservable(rules):
+        untaken.leave_out(problems, rules.units)
+        rules = retaken(rules, untaken)
+    return rules
+
+
+def rules_of_lost(
+    rules: Rules, unservable: Callable[[Rules], Sequence[Problem]]
+) -> Iterator[Rules]:
     """Yield rules, read just now, with no units but those that others have kept out: first these, then what they keep out in turn."""
     files, on_disk, before = rules.files, _on_disk(rules), set[str]()
     known = attrs.evolve(files, texts=files.on_disk, as_read={}, untaken={})
@@ -205,7 +218,11 @@ def rules_of_lost(rules: Rules) -> Iterator[Rules]:
     matchers = installed_matchers()
     while (lost := lost_units(files)) != before:
         untaken = OnlyUnits(lost)
-        found = _read(main, matchers, untaken, keep=False, known=known, on_disk=on_disk)
+        read = partial(_read, main, matchers, untaken, keep=False, known=known, on_disk=on_disk)
+        found = read()
+        while problems := unservable(found):
+            untaken.leave_out(problems, found.units)
+            found = read()
         yield found
         files, before = found.files, lost
 
