@@ -385,18 +385,23 @@ class HangTest(WorkersTestCase):
         self.be_closed(mux)
 
     def test_reload_does_not_wait_for_it(self) -> None:
-        """Its successor gets the new rules."""
-        set_limits(self, {"processes.liveness.MOST_SILENT_AT_WORK": 4})  # as it prepares
-        mux = self.start()
-        self.addCleanup(mux.stop)
-        (first, _), file = workers_of(mux.child.pid), mux.log.with_name("rules.ini")
-        os.kill(first, signal.SIGSTOP)
-        file.write_text(f"{file.read_text()}detect_timeout = 9s\n")
-        os.kill(mux.child.pid, signal.SIGHUP)
-        mux.child.wait_for("rules reloaded: ")
-        self.assert_gone([first])
-        eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
-        self.be_closed(mux)
+        """The others have the new rules, which it gets when it goes on, or its successor has."""
+        for silent, goes_on in ((3600, True), (4, False)):
+            set_limits(self, {"processes.liveness.MOST_SILENT": silent})
+            mux = self.start(f"{RULES}[route one]\nmatch = ssh\nbackend = close\n", admin=True)
+            first, second = workers_of(mux.pid)
+            os.kill(first, signal.SIGSTOP)
+            before = mux.ask_to_reload(("match = ssh", "match = tls"))
+            mux.child.wait_for(r"worker 1 is halted \(SIGSTOP\); the reload goes on without it")
+            eventually(lambda: "match = tls" in str(mux.api("rules")), "they are in force")  # noqa: B023
+            if goes_on:
+                os.kill(first, signal.SIGCONT)
+            self.assertIn("1 route changed (one)", mux.reloaded(before))
+            eventually(lambda: len(mux.workers) == 2, "there are two")  # noqa: B023
+            self.assertEqual(first in mux.workers, goes_on)
+            self.assertIn(second, mux.workers)
+            self.assertNotIn("reload", [item["what"] for item in mux.api("status")["attention"]])
+            mux.stop()
 
 
 @pytest.mark.whole

@@ -160,6 +160,11 @@ class HangDetector:
         # No process that does its work waits for as long.
         return self.waited >= (_SUSPECT if self._last is not None else MOST_SILENT)
 
+    @property
+    def is_halted(self) -> bool:
+        """Whether it was halted (SIGSTOP) at the last look, and has done nothing since the one before."""
+        return self.waited > 0 and self._last is not None and self._last.is_halted
+
     def why(self, *, at_work: bool = False, most_silent: int = 0) -> str:
         """Return why the process hangs, a part of a sentence; or nothing if it lives.
 

@@ -70,7 +70,7 @@ class WorkerPool:
 
     Attributes:
         accepting: Whether workers accept clients, now and when they are started.
-        changes: Checked when a worker has begun to serve, has ended, or stays after all.
+        changes: Checked each second, and when a worker has begun to serve, has ended, or stays after all.
         workers: The workers that serve, or will.
         retiring: The workers that end after their last connection.
         added: The workers started for rules that are not in force yet.
@@ -107,6 +107,7 @@ class WorkerPool:
     def _look(self) -> None:
         for worker in self.all():
             self.recurring.run(_name_of_look(worker), worker.look)
+        self.changes.check()
         self.recurring.run("do what is due each second", self._on_look)
 
     def all(self) -> list[Worker]:

@@ -9,7 +9,7 @@ Theory of operation. The supervisor reads no byte of a client, and forks no work
   import a newer version. The starter has no state: it is restarted when it ends, and the workers continue.
 - A reload has two phases. Until all workers have prepared, any failure leaves everything unchanged. After the commit there is no
   rollback: a worker that fails to commit keeps its connections under their rules, and is replaced. A worker that ends during a
-  reload counts as prepared, since the worker that replaces it gets the new rules.
+  reload counts as prepared, since the worker that replaces it gets the new rules. A halted one catches up when it goes on.
 - If the helper ends, the workers continue, but the service fails when it cannot replace a worker. If the supervisor ends, its workers
   stop accepting, and exit after their last connection, without a time limit.
 """
@@ -450,7 +450,7 @@ class Supervisor:
                 opened.type == SOCK_DGRAM for opened in self._sockets.sockets().values()
             ):
                 # The commit may retire the worker that flows are moving to.
-                await self.pool.flows_moved(self.pool.all())
+                await self.pool.flows_moved(pending.preparing)
             sockets.listen()
             undo.pop_all()
         steps.run("use the listening sockets", sockets.commit)
@@ -583,10 +583,20 @@ class Supervisor:
             )
             for worker in pending.preparing
         }
-        await DeferredList([*answers.values()])  # meanwhile, workers may be replaced
+        done = DeferredList([*answers.values()])
+        done.addCallback(lambda _: self.pool.changes.check())
+        # Meanwhile, workers may be replaced.
+        await self.pool.changes.until(
+            lambda: all(answer.called or one.is_halted for one, answer in answers.items())
+        )
+        halted = [worker for worker in answers if worker.is_halted]
+        for worker in halted:
+            answers.pop(worker).addErrback(lambda _: None)
+            self._leave_behind(pending, worker)
         old = {worker: answers.pop(worker) for worker in self.pool.retiring if worker in answers}
         problems = await failures(answers)
-        able, most = len(self.pool.workers), self.limits.workers
+        able = len(self.pool.workers)
+        most = self.limits.workers - len({*halted}.intersection(self.pool.retiring))
         for worker, answer in old.items():
             # A retiring worker that fails keeps the rules of its connections, and cannot serve again.
             if await failures({worker: answer}):
@@ -609,6 +619,16 @@ class Supervisor:
                 await self.pool.wait_for_start(pending.ready, lambda: self.pool.added)
             except defer.TimeoutError:
                 raise WorkersError(f"workers: new ones did not start in {STARTING:g} s") from None
+
+    def _leave_behind(self, pending: PendingRules, worker: Worker) -> None:
+        """Do not wait for a halted worker, which catches up when it goes on."""
+        del pending.preparing[worker]
+        worker.send(messages.ABANDON)
+        worker.sockets = {}  # so that it has to
+        self._log.warn(
+            "worker {number} is halted (SIGSTOP); the reload goes on without it, and ends when it has the rules, or another one in its place",
+            number=worker.number,
+        )
 
     def _ask_to_prepare(self, *what: Any, **how: Any) -> Deferred[None]:
         known = self._rules, self.version

@@ -416,7 +416,12 @@ class Worker:
     @property
     def hangs(self) -> str:
         """Why it hangs, a part of a sentence; empty if it lives."""
-        return self._silence.why(at_work=not self.ready or self._tasks > 0)
+        works = self._tasks > 0 and not self.is_halted
+        return self._silence.why(at_work=not self.ready or works)
+
+    @property
+    def is_halted(self) -> bool:
+        return self._silence.is_halted
 
     @property
     def is_silent(self) -> bool:
