@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from unittest import mock
 
 from twisted.internet.defer import Deferred
@@ -266,7 +267,7 @@ class ChangingNamesTest(TestCase):
         )
         rules = f"{RULES}default = named\n[backend named]\n{backend}\n[route all]\nmatch = tls\nbackend = named\n"
         settings = f"workers = 2\nresolvers = {places}"
-        mux = await deferToThread(Service, make_folder(self), rules, settings)
+        mux = await deferToThread(Service, make_folder(self), rules, settings, admin=True)
         self.addCleanup(deferToThread, mux.kill_all)
         return mux
 
@@ -282,6 +283,21 @@ class ChangingNamesTest(TestCase):
             if not number:
                 await deferToThread(mux.upgrade)
         self.assertNotIn("no-server", mux.log.read_text())
+        await deferToThread(mux.stop)
+
+    async def test_addresses_are_as_old_after_an_upgrade(self) -> None:
+        mux = await self.begin(f"server = {HOST}:{self.place}")
+        client = await connect(self, mux.port)
+        client.send(b"x")
+        await self.server.heard(1)
+        self.dns.fail(HOST, dns.EREFUSED)
+        began = time.time()
+        await deferToThread(mux.upgrade)
+        found = list[float]()
+        while not found:
+            items = (await deferToThread(mux.api, "status"))["attention"]
+            found = [item["since"] for item in items if item["what"] == "names"]
+        self.assertLess(found[0], began)
         await deferToThread(mux.stop)
 
     async def test_workers_that_end_wait_for_names(self) -> None:

@@ -63,6 +63,7 @@ class NameResolver:
         self._names: dict[str, _LookedUpName] = {}
         # Addresses of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
+        self._found_elsewhere: dict[str, float] = {}
         self._users: dict[str, dict[tuple[BackendPool, Server], None]] = {}
         self._unanswered: set[str] = set()
         self._waiting: list[Deferred[None]] = []
@@ -115,8 +116,8 @@ class NameResolver:
         finder = self._finder(server, backend)
         addresses, on_addresses = self._known.get(key, ()), partial(self._found, key)
         name = _LookedUpName(self._reactor, finder, server, backend, addresses, on_addresses)
-        if before is not None:
-            name.found_at = before.found_at
+        found_elsewhere = self._found_elsewhere.pop(key, name.found_at)
+        name.found_at = found_elsewhere if before is None else before.found_at
         self._names[key] = name
         name.start_lookup()
 
@@ -163,6 +164,18 @@ class NameResolver:
 
     def as_json(self) -> dict[str, Any]:
         return {key: _as_json(self._known[key]) for key in self._names if key in self._known}
+
+    def found_at(self, now: float) -> dict[str, float]:
+        """Return when names were last found, by the clock of `now`, which all processes share."""
+        ages = {key: name.age() for key, name in self._names.items()}
+        return {key: now - age for key, age in ages.items() if age is not None}
+
+    def take_found_at(self, found_at: Mapping[str, float], now: float) -> None:
+        """Have addresses of another process, whose names this one is to look up, be as old as they were there."""
+        ahead = self._reactor.seconds() - now
+        self._found_elsewhere = {
+            key: ahead + when for key, when in found_at.items() if key not in self._names
+        }
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
         """Return the servers whose names cannot be found now, by the backend's name and the server's text.
@@ -261,7 +274,6 @@ class _LookedUpName:
         self._failures = 0
         self._state = _Outcome.FOUND
         self._logged: set[str] = set()  # reasons
-        # Addresses from another process count as new.
         self.found_at: float | None = reactor.seconds() if addresses else None
         self.why = ""
 
@@ -269,9 +281,9 @@ class _LookedUpName:
         return _name_of(server) == _name_of(self._server)
 
     def stale(self) -> tuple[float | None, str]:
-        return self._age() if self._failures else None, self.why
+        return self.age() if self._failures else None, self.why
 
-    def _age(self) -> float | None:
+    def age(self) -> float | None:
         return None if self.found_at is None else self._reactor.seconds() - self.found_at
 
     def start_lookup(self) -> None:
@@ -323,7 +335,7 @@ class _LookedUpName:
         return self._bounded(2 ** min(self._failures - 1, 30)) * self._finder.spread()
 
     def _keeps(self) -> str:
-        age = self._age()
+        age = self.age()
         if self.addresses and age is not None and age >= self._resolve.keep:
             self.addresses = ()
             self._logged.clear()

@@ -319,6 +319,7 @@ class Supervisor:
             "version": VERSION,
             "sources": buckets_of(self.limits.sources(self._reactor.seconds)),
             "names": self._names.as_json(),
+            "found_at": self._names.found_at(now),
             "pem": self._files_in_use.lost(),
             "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
@@ -339,6 +340,7 @@ class Supervisor:
         self.state.upstreams.restore(found_by_checks(servers), knew="servers" in state)
         self.state.observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
+        self._names.take_found_at(state.get("found_at", {}), now)
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         ended = self.state.ended_workers
         known = {*ended, *map(tuple, state.get("ended", ()))}
