@@ -58,7 +58,7 @@ def change(megabytes: int, workers: int, connections: int, report: Report, undon
     if upgraded != "done" and service.pid != first:
         report.defects.append("the supervisor has ended")
     # The supervisor counts in memory what each worker had.
-    lost = re.findall(r"connections that ended with a worker: (\d+)", service.child.output)
+    lost = re.findall(r"connections that ended with worker \d+: (\d+)", service.child.output)
     service.judge(most_cut=sum(map(int, lost)) if group.kills() else 0)
 
 

@@ -59,6 +59,9 @@ class Old:
 
     def write_pidfile(self, *, must: bool) -> None: ...
 
+    def ended_workers(self) -> list[Any]:
+        return []
+
     async def give(self) -> tuple[list[Any], list[Any], list[int]]:
         self.done.append("give")
         return [], [], []

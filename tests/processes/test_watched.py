@@ -274,7 +274,7 @@ class SilentTest(SupervisedTestCase):
             restarts = len(self.supervisor.state.ended_workers)
         said = [text for text in map(formatEvent, events) if "cannot be started" in text]
         self.assertEqual(len(said), 2, said)
-        self.assertEqual(restarts, 1)  # of the starter
+        self.assertEqual(restarts, 3)  # the ends of the starter and of both workers
         self.supervisor.starter._start_again()
         self.time.advance(0.5)
         await self.until(self.supervisor.pool.are_ready)

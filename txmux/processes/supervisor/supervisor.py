@@ -746,7 +746,8 @@ class Supervisor:
         if isinstance(worker, AdoptedWorker) and column is not None:
             lost = self.counters.adopted_ended(column)
         if lost:
-            self._log.warn("connections that ended with a worker: {lost}", lost=lost)
+            said = "connections that ended with worker {number}: {lost}"
+            self._log.warn(said, number=number, lost=lost)
         return lost
 
     def start_failed(self, worker: Worker, message: str) -> None:

@@ -269,7 +269,9 @@ class Worker:
     def _has_pid(self, channel: Channel, pid: int, *, is_again: bool) -> None:
         if self._channel is channel:
             if is_again:
-                self._record_restart(self._how_ended + self._lost_connections)
+                self._supervisor.counters.column(OWN).process.restarted()
+                if CANNOT_START in self._how_ended:  # another end was recorded at once
+                    self._record_end(self._how_ended)
             self.pid = pid
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # this was due before its ID was known
@@ -481,11 +483,8 @@ class Worker:
         elif not self.ready:
             self.kill_hung(why, ", and another one is started at once")
         elif self._supervisor.replace_hung(self, why):
-            self._record_restart(why)
-
-    def _record_restart(self, why: str) -> None:
-        self._supervisor.counters.column(OWN).process.restarted()
-        self._record_end(why)
+            self._supervisor.counters.column(OWN).process.restarted()
+            self._record_end(why)
 
     def _record_end(self, why: str) -> None:
         self._supervisor.state.ended_workers.append((time.monotonic(), self.number, why))
@@ -541,6 +540,7 @@ class Worker:
                 self._stopped.callback(None)
             return
         if self._hung:
+            self._record_end(self._how_ended + self._lost_connections)
             self.start()
             return
         early = "" if self.has_served else " before it had served"
@@ -556,6 +556,8 @@ class Worker:
         if is_hopeless and (is_stuck or not self.has_served):
             self._supervisor.start_failed(self, f"{name} {how}")
             return
+        if CANNOT_START not in how:
+            self._record_end(how + self._lost_connections)
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
         if not self._supervisor.is_served():
             delay = min(delay, _LONGEST_OUTAGE)

@@ -377,7 +377,7 @@ class Upgrade:
                 _ACCEPTS,
                 most_silent=_IDLE,
                 descriptors=[*(end.fileno() for end in ends), *files],
-                state=state,
+                state={**state, "ended": self._transfers.ended_workers()},
                 workers=rows,
             )
         finally:

@@ -130,6 +130,9 @@ class WorkerTransfers:
         of_it = (worker for worker in self._pool.all() if worker.pid == pid)
         return next((worker.seconds_left(longest) for worker in of_it), longest)
 
+    def ended_workers(self) -> list[tuple[float, int, str]]:
+        return [*self._supervisor.state.ended_workers]
+
     async def give(self) -> tuple[list[Mapping[str, Any]], list[socket.socket], list[int]]:
         """Let another supervisor take all workers over: return what it has to know of each, its end of a channel to each, and their files.
 
