@@ -120,7 +120,7 @@ _PAUSE = 0.2
 """Seconds between two checks of all connections, or twice what the last one took if that is more: under attack, bans arrive all the time."""
 
 
-_WITHOUT_SERVER = frozenset(STATES[: STATES.index("relaying")])
+_WITHOUT_SERVER = frozenset(STATES[: STATES.index("awaiting-retry")])
 """Stages at which no server has anything of the client, or all of it."""
 
 
