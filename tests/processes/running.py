@@ -273,8 +273,9 @@ class WorkersTestCase(InteropTestCase):
         customize(self, _LATE_MOVES.format(gate=str(gate)) + more)
         return gate
 
-    def late(self, step: str, *, after: bool = False) -> tuple[Path, Path]:
+    def late(self, step: str, more: str = "", *, after: bool = False) -> tuple[Path, Path]:
         """Have old processes wait before a step of upgrades, or after it; give the file that says so, and the one for which they wait."""
         ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
-        customize(self, _LATE.format(step=step, after=after, ready=str(ready), gate=str(gate)))
+        program = _LATE.format(step=step, after=after, ready=str(ready), gate=str(gate))
+        customize(self, program + more)
         return ready, gate

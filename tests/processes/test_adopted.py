@@ -430,6 +430,26 @@ class AdoptedTest(WorkersTestCase):
         self.assert_gone([*workers, mux.before])
         mux.assert_stopped()
 
+    def test_old_process_hangs_before_it_asks_what_has_moved(self) -> None:
+        """It is killed, since the other one has all that it had, and would not know otherwise whether it is to stay."""
+        more = "    from txmux.processes import liveness\n    liveness.MOST_SILENT = 2\n"
+        for stops in (False, True):
+            ready, _ = self.late("_settled", more)
+            mux, pair = self.begin()
+            mux.replace()
+            eventually(ready.exists, "it is about to ask")
+            os.kill(mux.before, signal.SIGSTOP)
+            pairs = [pair, self.served()]
+            if stops:
+                mux.terminate()
+            mux.child.wait_for(
+                f"the old process {mux.before} has done nothing for . s, .* is killed"
+            )
+            self.all_end(pairs)
+            self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+            mux.stop()
+            self.assert_gone([mux.before])
+
     def test_stop_while_the_new_process_hangs(self) -> None:
         """It is killed, and the clients of its workers have `drain_timeout`, as all others have."""
         gate = self.late_moves(_STOPS_AFTER.format(seconds=0.5))

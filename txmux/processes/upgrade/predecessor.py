@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
@@ -17,6 +18,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.upgrade import BY_CONNECTION, LIMITS, VERSION
 from txmux.telemetry.counting.counters import Counters
@@ -24,6 +26,7 @@ from txmux.wire.jsontext import parse_json
 
 _PATIENCE = 10.0
 """Seconds for the first message, which was sent before this process started."""
+_LOOK = 1.0  # seconds between two looks at what it does
 _STDERR = 2
 
 _log = Logger()
@@ -109,11 +112,32 @@ class Predecessor:
             with suppress(ChannelError):  # the old process has ended
                 await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=True)
 
-    def kill(self) -> None:
+    def kill(self, why: str = "does not end") -> None:
         """End it if it still is there, and has started this process: what it had is this one's."""
-        if self._channel is not None and self._channel.is_open and os.getppid() == self._parent:
-            _log.warn("the old process {pid} does not end; it is killed", pid=self._parent)
+        if self.is_there:
+            _log.warn("the old process {pid} {why}; it is killed", pid=self._parent, why=why)
             os.kill(self._parent, signal.SIGKILL)
+
+    @property
+    def is_there(self) -> bool:
+        is_open = self._channel is not None and self._channel.is_open
+        return is_open and os.getppid() == self._parent
+
+    def kill_if_it_hangs(self, reactor: Any, is_over: Callable[[], bool]) -> None:
+        """Judge it until `is_over` by what it does: it has something to say, so that its loop has not turned meanwhile."""
+        silence = HangDetector()
+
+        def look() -> None:
+            if is_over() or not self.is_there:
+                looking.stop()
+                return
+            silence.observe(activity_of(self._parent), has_turned=False)
+            if why := silence.why():
+                self.kill(f"{why}, and this one serves")
+
+        looking = LoopingCall(look)
+        looking.clock = reactor
+        looking.start(_LOOK)
 
     def fail(self, why: object) -> None:
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}

@@ -7,6 +7,7 @@ continue without the other:
 - The new one dies before the commit: the old one continues as if there had been no upgrade, but for connections that the new workers
   have taken by then; these stay in them until they end.
 - The old one dies before the commit: the new one, once it is ready, serves with the state that it has.
+- The old one hangs between the two, so that the new one is not asked what has moved: it is killed, which is as above.
 - The new one dies after the commit: nothing of the old service serves again; whatever runs the service starts it anew.
 
 An old worker has a channel to each of the two supervisors, of which the newest one that is there counts. It moves its connections as a
@@ -105,7 +106,7 @@ class Upgrades:
     _renew: Callable[[str], Awaitable[Report]]
     _stop: Callable[[], object]
 
-    are_arriving = _predecessor_ended = _is_stopping = False
+    are_arriving = _predecessor_ended = _is_stopping = _is_asked_to_settle = False
     _progress = _UpgradeProgress.STARTING
 
     def __attrs_post_init__(self) -> None:
@@ -258,6 +259,8 @@ class Upgrades:
         for store in (resources.sockets, resources.endpoints.store):
             store.close_unused(keep_files=keep_files)
         self._serves(supervisor.pool.lives)
+        if not predecessor.gives_connections:
+            predecessor.kill_if_it_hangs(self._reactor, lambda: self._is_asked_to_settle)
         return left_out
 
     async def _settle(
@@ -266,6 +269,7 @@ class Upgrades:
         transfers: WorkerTransfers,
         all_here: Callable[[], object],
     ) -> dict[str, Any]:
+        self._is_asked_to_settle = True
         try:
             is_over = self._changes.until(lambda: self._is_stopping or not self.are_arriving)
             moved = await settled(self._handovers, is_over, self._reactor)
