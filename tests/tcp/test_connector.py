@@ -191,6 +191,11 @@ class ChainTest(MuxTestCase):
         came = (Tlv(TlvType.AUTHORITY, b"first"), ssl)
         self.assertEqual(await self.passed_on(came, "authority", "ssl"), (AUTHORITY, ssl))
 
+    async def test_incoming_alpn_is_not_that_of_what_is_inside_tls(self) -> None:
+        """TLS that ends here has agreed on no protocol, whatever was spoken further out."""
+        self.patch(MuxProtocol, "agreed_tls", AgreedTLS("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+        self.assertEqual(await self.passed_on((AUTHORITY, ALPN)), (AUTHORITY,))
+
     async def test_incoming_fields_are_dropped_if_there_is_no_room(self) -> None:
         came = (Tlv(0xE0, bytes(4040)), Tlv(0xE1, b"small"))
         self.assertEqual(

@@ -341,7 +341,11 @@ def target_of(client: Client, destinations: Destinations) -> ClientTarget:
 def header_for(client: Client, upstream: Upstream) -> bytes:
     backend = upstream.backend
     own = list(_own_fields(client, backend)) if backend.proxy_tlvs else []
-    tlvs = passed_on_fields(own, client.tlvs) if own or client.tlvs else ()
+    received = client.tlvs
+    if received and client.agreed_tls is not None:
+        # It was agreed on for TLS itself, or further out; what is inside may be another protocol.
+        received = tuple(tlv for tlv in received if tlv.type != TlvType.ALPN)
+    tlvs = passed_on_fields(own, received) if own or received else ()
     return upstream.proxy_header(client.address, client.local, tlvs)
 
 
