@@ -177,6 +177,7 @@ class StopTest(WorkersTestCase):
         mux.terminate()
         mux.assert_stopped()
         self.assertIn("worker 1 does not end; it is killed", mux.child.output)
+        self.assertNotIn("another one is started", mux.child.output)
 
     def test_supervisor_killed(self) -> None:
         """Without their supervisor, workers let connections finish, however long they take, and end; nobody listens any more."""

@@ -106,6 +106,7 @@ class Starter:
 
     _log = Logger()
     _rules: Rules  # from `start_forking` on
+    _is_killed = False
     inherited: Rules | None = None
     """The rules that the workers have which are forked now."""
 
@@ -147,6 +148,7 @@ class Starter:
         call that its sandbox has refused.
         """
         self._rules, self._ended, self._lost, self._refused = rules, ended, lost, refused
+        self._is_killed = False
         try:
             self._connect(self._child or spawn_starter())
         except OSError as problem:
@@ -182,6 +184,8 @@ class Starter:
             self.connection.look()
 
     def kill(self) -> None:
+        """End the process for good."""
+        self._is_killed = True
         if self.connection is not None:
             self.connection.kill()
 
@@ -208,6 +212,9 @@ class Starter:
         has_worked, how = connection is not None and connection.has_worked, "has ended"
         if connection is not None and connection.hung:
             how = connection.hung
+        if self._is_killed:
+            self._lost(how)
+            return
         self._failed_starts = 0 if has_worked else self._failed_starts + 1
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
         self._log.warn(
