@@ -104,6 +104,18 @@ class KernelScarceTest(RelayCase):
         await self.assert_ended()
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
 
+    async def test_raises_later(self) -> None:
+        """What is ready would be reported again and again, and nobody else would be served."""
+
+        def receive(_side: object, end_is_near: int) -> bool:
+            raise ZeroDivisionError(end_is_near)
+
+        self.before = lambda: self.patch(KernelSide, "_receive", receive)
+        client, server = await self.start()
+        client.send(b"x")
+        await self.over(client, server, reason="error")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     async def test_out_of_memory(self) -> None:
         """If bytes that were read cannot be kept, the pair is broken off: no stream goes on with a gap."""
 

@@ -258,3 +258,22 @@ class RealTests(RelayCase):
         await client.has(1_000_000)
         self.assertGreater(reactor.seconds() - began, 0.4)
         self.assertEqual((await self.over(client, server)).reason, "done")
+
+
+class OneDirectionTests(RelayCase):
+    limited = 0
+
+    def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
+        relay = super().make_relay(clock, timeouts)
+        (relay.client, relay.server)[self.limited].limit_rate(1000)
+        return relay
+
+    async def test_other_direction_at_full_speed(self) -> None:
+        """What comes in large pieces the other way goes through pipes."""
+        for self.limited in (0, 1):
+            client, server = await self.start()
+            source, target = (server, client) if self.limited else (client, server)
+            source.send(bytes(3_000_000))
+            await target.has(3_000_000)
+            client.close()
+            self.assertEqual((await self.over(client, server)).reason, "done")

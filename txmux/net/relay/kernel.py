@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.classes import define
@@ -36,6 +37,7 @@ from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, Poller
 from txmux.net.sockets.transport import CLOSED, LOST, release_socket
 
+_log = Logger()
 PIPE_SIZE = 256 * 1024  # bytes that a pipe may hold
 LARGE_SIZE = 2**20  # bytes that a large one may hold: the most that Linux allows every user
 
@@ -231,6 +233,9 @@ class KernelSide:
                 self._end(OUT_OF_MEMORY)
             if not self.is_closed:  # there was no memory to report the end, either
                 self.connection_lost(OUT_OF_MEMORY)
+        except Exception:  # noqa: BLE001 - it ends this connection alone; what is ready would be reported again and again
+            _log.failure("the relay of {transport!r} raised", transport=self.transport)
+            self.relay.abort("error")
 
     def _serve(self, events: int) -> None:
         if events & (WRITE | TROUBLE) and (self._half_closing or self._is_full()):

@@ -36,7 +36,7 @@ class PacedEnd:
     ) -> None:
         self._below, self._poller, self._clock, self.rate = below, poller, clock, rate
         self.recv_into, self.shutdown = below.recv_into, below.shutdown
-        self.call_soon = poller.call_soon
+        self.call_soon, self.reactor = poller.call_soon, poller.reactor
         self._tick = max(_TICK, 1 / rate)
         # With less, what is earned while a timer is late would be lost.
         self._most = max(2.0, _BURST * rate)
