@@ -289,6 +289,23 @@ class OrderTest(RelayCase):
                     len(reader.received), result.bytes_in if upload else result.bytes_out
                 )
 
+    async def test_reader_has_the_whole_time_to_read_on(self) -> None:
+        """That is so however soon after the first look the time would be over."""
+        clock = Clock()
+        client, server = await self.start(timeouts=Timeouts(idle=10), clock=clock)
+        client.transport.pauseProducing()
+        clock.advance(1)
+        server.send(b"x" * 10_000_000)
+        await self.standstill(server)
+        clock.advance(9)
+        clock.advance(9)
+        self.assertFalse(self.relay.ending)
+        client.transport.resumeProducing()
+        await client.has(10_000_000)
+        server.close()
+        client.close()
+        await self.over(client, server, reason="done")
+
 
 @for_each("way", _WAYS)
 class ResetTest(RelayCase):

@@ -422,7 +422,8 @@ class Relay:
         """
         now = self.seconds()
         if self._due() > now:
-            self._update_unsent()  # progress counts from here
+            if self._update_unsent():
+                self._since = now  # what its peer has read before is not known
             self._watch()
             return
         if self._update_unsent():
