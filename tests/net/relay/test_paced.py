@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.relay_case import RelayCase, Way
-from tests.net.relay.wiring import make_sides
+from tests.net.relay.wiring import TcpWiring, TlsWiring, make_sides
 from tests.support.peers import reactor
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.paced import PacedEnd, RelayRates
@@ -258,6 +258,19 @@ class RealTests(RelayCase):
         await client.has(1_000_000)
         self.assertGreater(reactor.seconds() - began, 0.4)
         self.assertEqual((await self.over(client, server)).reason, "done")
+
+
+class ResetTests(RelayCase):
+    async def test_reset_while_nothing_may_be_sent(self) -> None:
+        for wires, peer_wires in ((TcpWiring, None), (TlsWiring, TlsWiring)):
+            self.way = Way(wires=wires, peer_wires=peer_wires, rate=10_000)
+            client, server = await self.start()
+            server.send(bytes(100_000))
+            await client.has(1)
+            client.finish()
+            await server.has_all()
+            client.reset()
+            await self.over(client, server, reason="client-reset")
 
 
 class OneDirectionTests(RelayCase):

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.classes import frozen
-from txmux.net.sockets.poller import WRITE, Poller
+from txmux.net.sockets.poller import ERROR, WRITE, Poller
 
 _BURST = 0.1  # seconds; what is not used in this time is lost
 _TICK = 0.02  # seconds; shorter would cost more, and longer would be felt
@@ -68,8 +68,16 @@ class PacedEnd:
     # As a poller.
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        def ready(its: int) -> None:
+            if (
+                its & ERROR
+            ):  # only a send finds out whether anything still arrives, and it can be the last event
+                self._stop_timer()
+                self._allowed = self._most
+            handler(its)
+
         self._descriptor, self._events = descriptor, events
-        self._poller.watch(descriptor, self._possible_events(), handler)
+        self._poller.watch(descriptor, self._possible_events(), ready)
 
     def change(self, descriptor: int, events: int) -> None:
         self._events = events
@@ -93,6 +101,9 @@ class PacedEnd:
 
     def _stop_waiting(self) -> None:
         self._events = 0
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
