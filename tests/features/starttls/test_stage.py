@@ -256,4 +256,4 @@ class TerminatedTest(MuxTestCase):
         await peer.has(15)
         self.assertEqual(peer.received, b"250 b.example\r\n")
         close(peer, server)
-        await self.assert_logged(route="tls", reason="done")
+        await self.assert_logged(route="tls", reason="done", bytes_in=16, bytes_out=15)

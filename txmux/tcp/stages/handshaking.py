@@ -245,7 +245,7 @@ class Handshaking(Stage):
             record.note(shake.facts)
         client.note_decided(agreed.facts())
         # From here on what is inside TLS is counted.
-        record.bytes_in = 0
+        record.bytes_in = record.bytes_out = 0
         self._shake = None
         self.leave()
         client.stage = client.receiver = OVER
