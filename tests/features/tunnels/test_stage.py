@@ -21,6 +21,7 @@ from txmux.features.tunnels.users import TunnelUsers
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Reachable, Refusal, Route, Server
 from txmux.rules.reading.backend import KEYS
+from txmux.telemetry.counting.counter_groups import SERVER
 
 SSH = b"SSH-2.0-test\r\n"
 FORWARD = b"GET http://deb.example/x HTTP/1.1\r\nHost: deb.example\r\n\r\n"
@@ -181,6 +182,21 @@ class FixedServerTest(MuxTestCase):
         close(client, await self.backend.heard(3))
         record = await self.logged()
         self.assertEqual((record.server, record.facts["host"]), (f"127.0.0.1:{asked}", "127.0.0.1"))
+
+    async def test_server_is_counted_what_it_gets_and_sends(self) -> None:
+        backend = backend_at(self.backend_port())
+        port = self.mux([tunnel_route(backend)])
+        client = await self.connect_answered(port, connect_to("a:22") + SSH, OPEN)
+        server = await self.backend.heard(len(SSH))
+        server.send(b"x")
+        await client.has(len(OPEN) + 1)
+        close(client, server)
+        await self.assert_logged(reason="done", bytes_out=len(OPEN) + 1)
+        cells = self.factory.runtime.counters.block(
+            SERVER.key(backend.name, backend.servers[0].text)
+        )
+        counted = [cells[SERVER.names.index(f"bytes {way}")] for way in ("in", "out")]
+        self.assertEqual(counted, [len(SSH), 1])
 
 
 class DetectionTest(MuxTestCase):

@@ -90,12 +90,12 @@ class Relay:
         self.timer: IDelayedCall | None = None
         self._max_duration_timer: IDelayedCall | None = None
         self._unsent: int | None = None
+        self._since = self.seconds()
         self.ending = False
         self.on_first_byte: Callable[[bool, bytes | memoryview], object] = _ignore
 
     def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Start forwarding; `pending` are bytes that the client has sent already."""
-        self._since = self.seconds()
         client, server, longest = self.client, self.server, self.timeouts.max_duration
         try:
             client.start_forwarding(reading=not client_finished)

@@ -271,10 +271,11 @@ class Relaying(Stage):
         if first and self._member is not None and not is_asked:
             client.first_sent = first
             count_asked(client, self._member.counts)
+        before = client.counted_in or client.record.bytes_out
+        if before and self._member is not None and not is_asked:
+            end.count_bytes()  # some may have been for txmux, and by it, and not the server's
+            self._member.counts.relayed(len(received), 0)
         self._watch_first_bytes(is_asked or bool(first))
-        if client.counted_in and client.server_counts is not None and not is_asked:
-            # It has waited for a server.
-            client.server_counts.relayed(client.counted_in, client.counted_out)
         self.relay.start(received, client_finished=client.has_finished)
 
     # What the server answers, for its counters.
