@@ -15,7 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import eventually
 from tests.support.changes import change_constants
 from txmux.processes import liveness
-from txmux.processes.liveness import HangDetector, ProcessActivity, activity_of, activity_of_family
+from txmux.processes.liveness import (
+    HangDetector,
+    ProcessActivity,
+    activity_of,
+    activity_of_family,
+    activity_of_threads,
+)
 
 _SLEEPS, _HALTED, _ON_DISK, _READY, _ENDED = "STDRZ"
 
@@ -168,6 +174,10 @@ class ActivityTest(SynchronousTestCase):
         until = time.clock_gettime(clock) + 0.2
         eventually(lambda: time.clock_gettime(clock) > until, "the other thread works")
         self.assertLess(self.seen(pid).cpu - before.cpu, 0.1)
+        both = activity_of_threads(pid)
+        assert both is not None
+        self.assertGreaterEqual(both.cpu, 0.2)
+        eventually(lambda: (activity_of_threads(pid) or before).state == _READY, "that is seen")
 
     def waiting(self, program: str) -> subprocess.Popen[bytes]:
         """Run a program whose input has neither bytes nor an end."""

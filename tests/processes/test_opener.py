@@ -418,12 +418,24 @@ class OpenerTest(SynchronousTestCase):
                 os.kill(pid, signal.SIGCONT)
             return ProcessActivity("R", 0.0)
 
-        self.patch(opener, "activity_of", works)
+        self.patch(opener, "activity_of_threads", works)
         change_constants(self, opener, _SLICE=0.01)
         os.kill(process.pid, signal.SIGSTOP)
         self.opener.limit = 0.01
         self.assertEqual(self.helper.text(self.key), "precious")
         self.assertGreater(next(looks), 3)
+
+    def test_helper_that_reads_for_long(self) -> None:
+        """A thread of it reads the rules, while its loop sleeps: it works all the same."""
+        self.helper.text(self.key)  # it has started
+        deny = ",".join(f"10.{i >> 8}.{i & 255}.1" for i in range(60_000))
+        with self.rules.open("a") as file:
+            file.write(f"[listen other]\nendpoint = 127.0.0.1:0\ndeny = {deny}\n")
+        change_constants(self, opener, _SLICE=0.05)
+        other = Opener(self.opener.another(may_all=True), patience=0.1)
+        self.addCleanup(other.close)
+        other.watch_helper()
+        self.assertEqual(len(other.read_rules().listeners), 2)
 
     def test_halted_helper_is_noticed(self) -> None:
         """Also by a process that has taken it over, which did not start it."""

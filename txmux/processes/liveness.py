@@ -14,6 +14,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import attrs
+
 from txmux.classes import define, frozen
 
 MOST_SILENT = 10
@@ -39,7 +41,7 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 @frozen
 class ProcessActivity:
-    """What the main thread of a process has done, and what it does now.
+    """What a process or its main thread has done, and what it does now.
 
     Attributes:
         state: A letter of proc(5).
@@ -66,8 +68,27 @@ class ProcessActivity:
 
 def activity_of(pid: int) -> ProcessActivity | None:
     """Return what a process does; ``None`` if the system does not show it. Other threads may work while its loop hangs."""
+    return _activity_in(Path(f"{_PROC}/{pid:d}/task/{pid:d}"))
+
+
+def activity_of_threads(pid: int) -> ProcessActivity | None:
+    """Return what all threads of a process do together, one of which may work while its loop waits."""
+    folder = Path(f"{_PROC}/{pid:d}")
+    found = _activity_in(folder)
+    with suppress(OSError):
+        if found is not None and any(map(_is_runnable, (folder / "task").iterdir())):
+            return attrs.evolve(found, state=_RUNNABLE)
+    return found
+
+
+def _is_runnable(thread: Path) -> bool:
+    found = _activity_in(thread)
+    return found is not None and found.state == _RUNNABLE
+
+
+def _activity_in(folder: Path) -> ProcessActivity | None:
     try:
-        text = Path(f"{_PROC}/{pid:d}/task/{pid:d}/stat").read_text(errors="replace")
+        text = (folder / "stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return ProcessActivity("X", 0.0) if Path(f"{_PROC}/self/stat").exists() else None
     except OSError:

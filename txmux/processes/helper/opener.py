@@ -26,7 +26,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY, close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
-from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of
+from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of, activity_of_threads
 from txmux.rules.model import Files, Rules
 from txmux.rules.reading.parser import read_again
 from txmux.serving.listen_addresses import ListenAddress
@@ -95,7 +95,7 @@ class Opener:
         """
         try:
             # Over a connection of its own, since it may take a minute: other requests do not wait for it.
-            reader = Opener(self.another(may_all=True))
+            reader = Opener(self.another(may_all=True), self._patience)
             reader._pid = self._pid
             try:
                 descriptor = reader.descriptor(messages.READ_RULES)
@@ -202,7 +202,7 @@ class Opener:
                 packet, descriptors, _, _ = socket.recv_fds(self._connection, messages.PACKET, 1)
                 break
             except TimeoutError:
-                activity = activity_of(self._pid) if self._pid else None
+                activity = activity_of_threads(self._pid) if self._pid else None
                 silence.observe(activity, has_turned=False)
                 is_working = activity is not None and silence.waited < self.limit
                 if time.monotonic() >= until and (not is_working or silence.why(at_work=True)):
