@@ -112,7 +112,8 @@ class Upstreams:
                 backend,
                 self._clock,
                 self.destination_of(backend.fallback),
-                self.first_look_ups,
+                # Names of others may take long.
+                partial(self.first_look_ups, backend),
                 checking=self._checking,
                 backend_health=self.known.health_of(backend.name),
                 tell=self.report,
@@ -496,8 +497,10 @@ class Upstreams:
             for one in upstream.files.validity
         ]
 
-    def first_look_ups(self) -> Deferred[None] | None:
-        return self._names.first_answer() if self._names.unanswered else None
+    def first_look_ups(self, backend: Backend | None = None) -> Deferred[None] | None:
+        """Return what fires when names have been looked up for the first time, of a backend or of all; ``None`` if they have."""
+        is_pending = self._names.unanswered(backend)
+        return self._names.first_answer(backend=backend) if is_pending else None
 
 
 class Uses(Counter[Backend]):

@@ -15,10 +15,12 @@ from tests.backends.names.resolve_case import (
     service,
 )
 from tests.backends.pool.pools import servers
+from tests.support.dialler import played
 from txmux.backends.names.addresses import MOST_ADDRESSES
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool, Unavailable
 from txmux.backends.pool.server_health import MemberState
+from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Resolve, Server
 
 
@@ -382,6 +384,26 @@ class FirstAnswerTests(NamesTestCase):
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
         self.assertTrue(self.names.first_answer().called)
 
+    async def test_names_of_others(self) -> None:
+        """Clients of a backend wait for its own names alone."""
+        self.server.fail(HOST, SILENCE)
+        self.zone["known.test"] = a("10.0.0.1")
+        upstreams = Upstreams(
+            self.time.clock, self.time.clock, played(lambda *_: None), names=self.names
+        )
+        upstreams.start()
+        plain, known, silent = (
+            upstreams.upstream_of(Backend("b", servers(server)))
+            for server in ("10.0.0.1:80", "known.test:80", f"{HOST}:80")
+        )
+        self.assertIsNone(plain.first_look_ups())
+        answered = known.first_look_ups()
+        assert answered is not None
+        await answered
+        self.assertIsNone(known.first_look_ups())
+        self.assertIsNotNone(silent.first_look_ups())
+        self.assertIsNotNone(upstreams.first_look_ups())
+
     async def test_time_limit(self) -> None:
         self.server.fail(HOST, SILENCE)
         pool = self.pool()
@@ -491,7 +513,7 @@ class ToldTests(NamesTestCase):
         several = servers(f"{HOST}:80", f"{HOST}:81", f"udp:{HOST}:82", "10.0.0.9:1")
         pool = self.pool(*several, service(weight=3))
         same = self.in_other(pool)
-        await self.until(lambda: not self.names.unanswered)
+        await self.until(lambda: not self.names.unanswered())
         self.assertEqual(len(pool.members), 9)
         self.assertEqual(self.members(same), self.members(pool))
         self.assertEqual(len(self.published), 3)
@@ -505,7 +527,7 @@ class ToldTests(NamesTestCase):
         self.assertNoResult(waiting)
         await self.until(lambda: self.published)
         self.assertIsNone(self.successResultOf(waiting))
-        self.assertEqual((same.members, self.other.unanswered), ([], 0))
+        self.assertEqual((same.members, self.other.unanswered()), ([], set()))
         self.assertEqual([*self.published[0].values()], [[]])
 
     def test_end(self) -> None:
@@ -539,7 +561,7 @@ class ToldTests(NamesTestCase):
         self.published.clear()
         self.names.take_results({"other": 1, **state, "another": [[1]]})
         pool = self.pool()
-        self.assertEqual((self.texts(pool), self.names.unanswered), (["10.0.0.1:80"], 0))
+        self.assertEqual((self.texts(pool), self.names.unanswered()), (["10.0.0.1:80"], set()))
         self.assertEqual((self.published, self.names.as_json()), ([state], state))
         await self.asked(HOST, dns.A, 2)
         self.names.take_results({key: [] for key in state})

@@ -262,7 +262,7 @@ class ConsulTests(NamesTestCase):
     async def test_what_holds_for_one_service_says_nothing_of_consul(self) -> None:
         for token in (None, Path("/nowhere/token")):
             self.consul_pool(token=token)
-            await self.until(lambda: self.names.unanswered == 0)
+            await self.until(lambda: not self.names.unanswered())
         [source] = self.names.sources()
         self.assertTrue(source.up)
         await self.consul.stop()

@@ -66,12 +66,14 @@ class NameResolver:
         self._found_elsewhere: dict[str, float] = {}
         self._users: dict[str, dict[tuple[BackendPool, Server], None]] = {}
         self._unanswered: set[str] = set()
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: list[tuple[set[str], Deferred[None]]] = []
         self._ending: list[Deferred[None]] = []
 
-    @property
-    def unanswered(self) -> int:
-        return len(self._unanswered)
+    def unanswered(self, backend: Backend | None = None) -> set[str]:
+        """Return the names that have not been looked up yet, of a backend or of all."""
+        if backend is None or not self._unanswered:
+            return {*self._unanswered}
+        return self._unanswered.intersection(key for key, _ in names_of(backend))
 
     def prepare(self, backend: Backend) -> None:
         """Start to look up the names of a backend's servers, before a pool has them."""
@@ -157,10 +159,12 @@ class NameResolver:
 
     def _answered(self, *keys: str) -> None:
         self._unanswered.difference_update(keys)
-        if not self._unanswered:
-            waiting, self._waiting = self._waiting, []
-            for deferred in waiting:
+        waiting, self._waiting = self._waiting, []
+        for names, deferred in waiting:
+            if names.isdisjoint(self._unanswered):
                 deferred.callback(None)
+            else:
+                self._waiting.append((names, deferred))
 
     def as_json(self) -> dict[str, Any]:
         return {key: _as_json(self._known[key]) for key in self._names if key in self._known}
@@ -201,10 +205,13 @@ class NameResolver:
                 continue
             self._set(key, addresses)
 
-    def first_answer(self, seconds: float = 2.0) -> Deferred[None]:
+    def first_answer(
+        self, seconds: float = 2.0, *, backend: Backend | None = None
+    ) -> Deferred[None]:
+        """Wait for the names of a backend, or of all, that have not been looked up yet."""
         answered: Deferred[None] = Deferred()
-        if self._unanswered:
-            self._waiting.append(answered)
+        if names := self.unanswered(backend):
+            self._waiting.append((names, answered))
         else:
             answered.callback(None)
         return answered.addTimeout(seconds, self._reactor, lambda _failure, _seconds: None)
