@@ -6,9 +6,11 @@ from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.udp.flow_case import LISTEN, FlowCase, reversed_bytes
-from txmux.udp import ancillary
+from txmux.net.sockets.descriptors import soft_limit
+from txmux.udp import ancillary, listener, live_flows
 from txmux.udp import flow as flow_module
 from txmux.udp import port as port_module
+from txmux.udp.live_flows import ProcessFlows
 
 
 class RelayingTests(FlowCase):
@@ -217,6 +219,33 @@ class LimitTests(FlowCase):
         fourth.say(b"d", port)  # there is no room for it
         self.assertEqual(await first.asks(b"again", port), b"again")
         self.assertEqual(answering.heard, [b"a", b"quiet", b"c", b"again"])
+
+    async def test_listeners_share_the_descriptors(self) -> None:
+        """One that is flooded makes room for others, and what it has filled leaves them a part."""
+        flows = ProcessFlows()  # other tests may have left some
+        change_constants(self, live_flows, FLOWS=flows)
+        change_constants(self, listener, FLOWS=flows, _DESCRIPTOR_SHARE=4.5 / soft_limit())
+        server = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")
+        sections = "".join(
+            f"[listen {name}]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{server.port}\n"
+            for name in "uv"
+        )
+        flooded, other = self.run_service(
+            f"[txmux]\naccess_log = LOG\naccess_log_format = json\n{sections}"
+        )
+        for _ in range(3):
+            Talker.listening(self).say(b"quiet", flooded)
+        await server.hears(3)
+        asked = (other, other, other, flooded, flooded)
+        served = [(Talker.listening(self), port) for port in asked]
+        for number, (client, port) in enumerate(served):
+            self.assertEqual(await client.asks(b"%d" % number, port), b"%d" % number)
+        ended = await self.ended(3)
+        self.assertEqual({(line["listener"], line["reason"]) for line in ended}, {("u", "limit")})
+        for client, port in (served[0], served[4]):
+            Talker.listening(self).say(b"more", port)  # there is no room for it
+            self.assertEqual(await client.asks(b"again", port), b"again")
+        self.assertNotIn(b"more", server.heard)
 
     async def test_max_flows_per_source(self) -> None:
         server = Talker.listening(self, answer=reversed_bytes)

@@ -28,7 +28,7 @@ from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow, address_of_peer, host_and_text
-from txmux.udp.live_flows import LiveFlows
+from txmux.udp.live_flows import FLOWS, LiveFlows
 from txmux.udp.port import DatagramPort, FlowKey
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import decode_datagram
@@ -36,7 +36,8 @@ from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER
 
-_DESCRIPTOR_SHARE = 0.7  # of RLIMIT_NOFILE; each flow has a socket to its server
+_DESCRIPTOR_SHARE = 0.7  # of RLIMIT_NOFILE, for all listeners; each flow has a socket to its server
+_BEYOND = 1.2  # times that, for listeners that have less than an equal part of it
 _LIMITS: Mapping[LimitName | None, LimitName] = {
     "max_connections_per_source": "max_flows_per_source"
 }
@@ -51,6 +52,12 @@ _log = Logger()
 def _most_by_descriptors() -> float:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_DESCRIPTOR_SHARE * limit))
+
+
+def _end(spare: Flow | None) -> bool:
+    if spare is not None:
+        spare.end("limit")
+    return spare is not None
 
 
 class UDPListener(ActiveListener):
@@ -159,27 +166,36 @@ class UDPListener(ActiveListener):
     def _admit(
         self, configuration: Configuration, client: Address | None, peer: Any
     ) -> Permit | None:
-        """Admit a client. At ``max_flows``, this ends the least valuable flow.
+        """Admit a client. At ``max_flows``, this ends the least valuable flow; for want of descriptors, that of any listener.
 
         Raises:
             Refused: A limit is reached, or the client may not connect.
         """
-        admission, live = configuration.admission, self.live
+        admission = configuration.admission
         if client is None and admission.needs_address:
             client = address_of_peer(peer)
         permit = admission.enter(client)
-        most: float | None = configuration.settings.max_flows
-        if most is None:
-            if live.table.count >= self._most:
-                self._most = _most_by_descriptors()
-            most = self._most
-        if (most and live.table.count >= most) or not self._descriptors.room():
-            spare = live.table.spare()
-            if spare is None:
-                admission.leave(permit)
-                raise Refused("limit", "max_flows")
-            spare.end("limit")
+        most = configuration.settings.max_flows
+        is_full = FLOWS.count >= self._most if most is None else 0 < most <= self.live.table.count
+        if (is_full or not self._descriptors.room()) and not self._make_room(most):
+            admission.leave(permit)
+            raise Refused("limit", "max_flows")
         return permit
+
+    def _make_room(self, most: int | None) -> bool:
+        table = self.live.table
+        if most and table.count >= most:
+            return _end(table.spare())
+        has_descriptor = self._descriptors.room() > 0
+        if most is None:
+            self._most = _most_by_descriptors()
+            if has_descriptor and FLOWS.count < self._most:
+                return True
+        if _end(FLOWS.spare()):
+            return True
+        listeners = FLOWS.count_listeners() + (not table.count)
+        has_less = table.count * listeners < self._most and FLOWS.count < _BEYOND * self._most
+        return has_descriptor and has_less
 
     def pass_to_migrated(
         self, port: DatagramPort, key: FlowKey, data: memoryview, size: int

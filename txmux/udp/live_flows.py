@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -42,12 +43,36 @@ class TimeoutQueue:
         self.flows: OrderedDict[Aged, None] = OrderedDict()
 
 
-class FlowTable(Generic[F]):
-    """The flows of a listener, by how long they were quiet. All times are of one clock that never goes back."""
+class ProcessFlows:
+    """The flows of all listeners of a process, which share its descriptors."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.tables: WeakSet[FlowTable[Any]] = WeakSet()
+
+    def spare(self) -> Any | None:
+        """Return the flow that makes room for one of any listener: `FlowTable.spare` of the one that has most of those.
+
+        So a listener that is flooded makes room for others, and they not for it.
+        """
+        table = max(self.tables, key=FlowTable.count_spare, default=None)
+        return None if table is None else table.spare()
+
+    def count_listeners(self) -> int:
+        return sum(table.count > 0 for table in self.tables)
+
+
+FLOWS = ProcessFlows()  # of this process
+
+
+class FlowTable(Generic[F]):
+    """The flows of a listener, by how long they were quiet. All times are of one clock that never goes back."""
+
+    def __init__(self, process: ProcessFlows | None = None) -> None:
+        self.count = 0
         self._queues: dict[Timeout, TimeoutQueue] = {}
+        self._process = process or ProcessFlows()
+        self._process.tables.add(self)
 
     def enter(self, flow: F, timeout: Timeout, now: float) -> None:
         if flow.queue is not None:
@@ -56,6 +81,7 @@ class FlowTable(Generic[F]):
         if queue is None:
             queue = self._queues[timeout] = TimeoutQueue(timeout)
         self.count += 1
+        self._process.count += 1
         flow.queue = queue
         flow.entered_at = flow.last_received_at = now
         queue.flows[flow] = None
@@ -85,6 +111,10 @@ class FlowTable(Generic[F]):
         if queue is not None:
             del queue.flows[flow]
             self.count -= 1
+            self._process.count -= 1
+
+    def count_spare(self) -> int:
+        return sum(len(queue.flows) for queue in self._queues.values() if queue.is_spare)
 
     def spare(self) -> F | None:
         """Return the flow that makes room for another one: among those without an answer, the one that was quiet for longest."""
@@ -134,7 +164,7 @@ class LiveFlows:
         self.runtime = listener.runtime
         self.poller = Poller.for_reactor(self.runtime.reactor)
         self.seconds = self.runtime.clock.seconds
-        self.table: FlowTable[Any] = FlowTable()
+        self.table: FlowTable[Any] = FlowTable(FLOWS)
         self.migration: Migration[Any] = Migration()
         self.buffer = memoryview(bytearray(ancillary.LARGEST))
         self.ports = 0

@@ -164,7 +164,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "tls_strict": SectionKey(BOOLEAN, streams_only="works only over TCP; remove it", meaning=
         "with `yes`, a client of [terminated TLS](#tls-termination) that closes without a close-notify counts as broken off"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
-        "a UDP listener has at most this many flows. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without the key, the limit is 70 % of the process's descriptors; `0` means no limit but these"),
+        "a UDP listener has at most this many flows. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without the key, all UDP listeners share 70 % of the process's descriptors: the one with most unanswered flows makes room, and one with less than an equal part may have some more; `0` means no limit but these"),
     "max_flows_per_source": SectionKey(CONNECTIONS, example="100", datagrams_only=True, meaning=
         "each [source](#sources) has at most this many flows of UDP; `0` means no limit"),
 })
