@@ -94,6 +94,7 @@ class RefusedClientsTests(SynchronousTestCase):
             ({"": 10.0, "2001:db8::/64": 10.0}, ", 100 % from 2001:db8::/64",
              "txmux ban 2001:db8::/64 1h"),
             ({"": 100.0, "192.0.2.1": 2.0}, ", 2 % from 192.0.2.1", "txmux clients"),
+            ({"": 1000.0, "192.0.2.1": 2.0}, "", "txmux clients"),
             ({"": 1.0, "unix": 1.0}, ", 100 % from unix", "txmux clients"),
             ({"": 1.0, "x; reboot": 1.0}, ", 100 % from x; reboot", "txmux clients"),
             ({"192.0.2.1": 2.0}, "", "txmux clients"),

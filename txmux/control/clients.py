@@ -17,7 +17,7 @@ from txmux.telemetry.formatting import duration
 __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
 
 _SAMPLES = 7  # half a minute, as `txmux.admin.endpoint` takes samples
-_MOST = 0.5  # of the refusals
+_MOST, _LEAST = 0.5, 0.01  # of the refusals: who is to be banned, and who is named
 _LIMITS = {
     "txmux.max_connections": "max_connections of [txmux]",
     "handshakes": "the limit of TLS handshakes",
@@ -111,7 +111,7 @@ def who_first(by_source: dict[str, float], do: str) -> tuple[str, str]:
     if by_source and of_all:
         first = max(by_source, key=by_source.__getitem__)
         share = min(1.0, by_source[first] / of_all)
-        who = f", {share * 100:.0f} % from {first}"
+        who = f", {share * 100:.0f} % from {first}" if share >= _LEAST else ""
         if share >= _MOST and is_network(first):
             do = f"see what it does: txmux clients; keep it out: txmux ban {first} 1h"
     return who, do
