@@ -128,7 +128,7 @@ class ContractTest(SynchronousTestCase):
     def test_signature(self) -> None:
         """Two processes see by it whether a message has the same fields."""
         self.assertEqual(messages.STOP.signature, "stop(longest_wait)")
-        self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes)")
+        self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes,version)")
 
 
 class SpokenTest(TestCase):

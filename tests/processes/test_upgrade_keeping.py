@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import ssl
 import threading
@@ -116,6 +117,18 @@ class KeepingTest(WorkersTestCase):
         lines = mux.take(9)
         self.assertEqual({line["reason"] for line in lines}, {"drained"})
         self.assertFalse(re.search("Traceback|Unhandled", mux.child.output))
+
+    def test_drain_removed_elsewhere(self) -> None:
+        """They end, too, where other workers have them by then: of this process, or of the next one."""
+        for goes_on in (Service.upgrade, lambda mux: os.kill(mux.workers[0], signal.SIGTERM)):
+            mux = self.begin("workers = 1\ndrain_removed = yes\ndrain_timeout = 8s")
+            self.decided(self.client(mux))
+            [before] = mux.workers
+            mux.reload(("first", "second"))
+            goes_on(mux)
+            self.assert_gone([before])
+            self.assertEqual(mux.take_one()["reason"], "drained")
+            mux.stop()
 
 
 class EndedTest(WorkersTestCase):

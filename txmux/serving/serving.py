@@ -464,15 +464,16 @@ class Serving:
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """End the connections of removed routes and backends after ``drain_timeout``."""
-        version = self.version
-
-        def end() -> None:
-            for connection in connections_of_removed(
-                self.connections(), self.rules, version, routes, backends
-            ):
-                connection.end("drained")
-
+        end = partial(self.end_removed_now, routes, backends, self.version)
         self._gradual_end.call_later(self.rules.settings.drain_timeout, end)
+
+    def end_removed_now(
+        self, routes: Collection[str], backends: Collection[str], version: int
+    ) -> None:
+        for connection in connections_of_removed(
+            self.connections(), self.rules, version, routes, backends
+        ):
+            connection.end("drained")
 
     def _schedule_ends_after_check(self, backend: Backend, member: Member) -> None:
         if backend.end_on_down == "no":

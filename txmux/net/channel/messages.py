@@ -188,8 +188,8 @@ COMMIT = _to_worker(
     listening=FLAG, removed=_NAMES, answer=NUMBER, longest=_LARGE)
 ABANDON = _to_worker("abandon", "forget the rules that were prepared")
 END_REMOVED = _to_worker(
-    "end_removed", "end the connections of removed routes and backends after `drain_timeout`",
-    routes=_NAMES, backends=_NAMES, longest=_LARGE)
+    "end_removed", "end the connections of removed routes and backends that are of rules before this version",
+    routes=_NAMES, backends=_NAMES, version=NUMBER, longest=_LARGE)
 ACCEPT = _to_worker("accept", "accept clients", answer=NOTHING)
 GIVE_UP = _to_worker(
     "give_up", "accept who waits at these addresses, and close their ports; refuse others at those that are removed",

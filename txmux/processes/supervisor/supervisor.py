@@ -55,6 +55,7 @@ from txmux.processes.supervisor.adopted import AdoptedWorker
 from txmux.processes.supervisor.moving import LONGEST_WAIT
 from txmux.processes.supervisor.pool import STARTING, WorkerPool, WorkersError, failures
 from txmux.processes.supervisor.privilege import open_for_worker
+from txmux.processes.supervisor.removed_routes import RemovedRoutes
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.sent_rules import PendingRules, SentRules
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
@@ -151,6 +152,7 @@ class Supervisor:
         self.catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
         self._sent = SentRules()
+        self._removed = RemovedRoutes(pool)
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
@@ -320,6 +322,7 @@ class Supervisor:
             "sources": buckets_of(self.limits.sources(self._reactor.seconds)),
             "names": self._names.as_json(),
             "found_at": self._names.found_at(now),
+            "removed": self._removed.rows,
             "pem": self._files_in_use.lost(),
             "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
@@ -341,6 +344,7 @@ class Supervisor:
         self.state.observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
         self._names.take_found_at(state.get("found_at", {}), now)
+        self._removed.rows = [*state.get("removed", self._removed.rows)]
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         ended = self.state.ended_workers
         known = {*ended, *map(tuple, state.get("ended", ()))}
@@ -508,6 +512,7 @@ class Supervisor:
             do("listen again", lambda: self._listen_on_new(self._resources.look()))
             do("try to listen where units could not", self._try_unavailable)
         do("lift bans that have ended", self._end_bans)
+        do("end connections of removed routes", self._removed.look)
         if self.pool.accepting:  # otherwise another process logs it
             do("end holds", self.state.end_holds)
         if self.pool.workers:  # otherwise the service is shutting down
@@ -726,7 +731,8 @@ class Supervisor:
         self.pool.changes.check()
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
-        self.pool.send_to_all(messages.END_REMOVED, routes=list(routes), backends=list(backends))
+        gone = {"routes": [*routes], "backends": [*backends], "version": self.version}
+        self._removed.end_later(self._rules.settings.drain_timeout, gone)
 
     async def _missing(self) -> list[str]:
         lines = await self.pool.missing()

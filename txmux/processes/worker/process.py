@@ -185,7 +185,7 @@ class WorkerProcess:
                 messages.PREPARE: partial(self._prepare, serving),
                 messages.COMMIT: partial(self._commit, serving, transfer),
                 messages.ABANDON: partial(self._abandon, serving),
-                messages.END_REMOVED: serving.end_removed,
+                messages.END_REMOVED: serving.end_removed_now,
                 messages.STATUS: serving.status,
                 messages.MISSING: serving.missing,
                 messages.ATTACH: partial(self._attach, serving),
