@@ -287,6 +287,15 @@ class WorkerPool:
         accepting.addCallbacks(lambda _: self._retire_replaced(worker), lambda _: None)
         accepting.addBoth(answered)
 
+    async def answered(self, asked: Mapping[Worker, Deferred[Any]]) -> list[Worker]:
+        """Wait for the answers of all these workers but the halted ones, which are returned."""
+        answers = DeferredList([*asked.values()])
+        answers.addCallback(lambda _: self.changes.check())
+        await self.changes.until(
+            lambda: all(answer.called or worker.is_halted for worker, answer in asked.items())
+        )
+        return [worker for worker in asked if worker.is_halted]
+
     def serving(self) -> Deferred[None]:
         return self.changes.until(
             lambda: self.are_ready() and not self._accept_pending.intersection(self.workers)

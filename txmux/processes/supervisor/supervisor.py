@@ -590,16 +590,11 @@ class Supervisor:
             )
             for worker in pending.preparing
         }
-        done = DeferredList([*answers.values()])
-        done.addCallback(lambda _: self.pool.changes.check())
-        # Meanwhile, workers may be replaced.
-        await self.pool.changes.until(
-            lambda: all(answer.called or one.is_halted for one, answer in answers.items())
-        )
-        halted = [worker for worker in answers if worker.is_halted]
+        halted = await self.pool.answered(answers)  # meanwhile, workers may be replaced
         for worker in halted:
             answers.pop(worker).addErrback(lambda _: None)
-            self._leave_behind(pending, worker)
+            del pending.preparing[worker]
+            worker.leave_behind()
         old = {worker: answers.pop(worker) for worker in self.pool.retiring if worker in answers}
         problems = await failures(answers)
         able = len(self.pool.workers)
@@ -626,16 +621,6 @@ class Supervisor:
                 await self.pool.wait_for_start(pending.ready, lambda: self.pool.added)
             except defer.TimeoutError:
                 raise WorkersError(f"workers: new ones did not start in {STARTING:g} s") from None
-
-    def _leave_behind(self, pending: PendingRules, worker: Worker) -> None:
-        """Do not wait for a halted worker, which catches up when it goes on."""
-        del pending.preparing[worker]
-        worker.send(messages.ABANDON)
-        worker.sockets = {}  # so that it has to
-        self._log.warn(
-            "worker {number} is halted (SIGSTOP); the reload goes on without it, and ends when it has the rules, or another one in its place",
-            number=worker.number,
-        )
 
     def _ask_to_prepare(self, *what: Any, **how: Any) -> Deferred[None]:
         known = self._rules, self.version

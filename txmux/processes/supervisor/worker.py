@@ -345,6 +345,15 @@ class Worker:
             messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values
         )
 
+    def leave_behind(self) -> None:
+        """Have it catch up, when it goes on, with the rules that it was asked to prepare."""
+        self.send(messages.ABANDON)
+        self.sockets = {}  # so that it has to
+        self._log.warn(
+            "worker {number} is halted (SIGSTOP); the reload goes on without it, and ends when it has the rules, or another one in its place",
+            number=self.number,
+        )
+
     def send_files(self, in_use: Mapping[str, FilesInUse]) -> Deferred[Any]:
         """Send what is in use of files, as far as it has other ones; one that has not started yet gets all. Fires when it has them, or ends."""
         had = self.files
