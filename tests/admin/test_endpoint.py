@@ -104,7 +104,7 @@ class SocketsTest(AdminCase):
         self.write_rules(f"metrics = 127.0.0.1:{taken.getsockname()[1]}")
         told = await self.post("/api/reload")
         self.assertEqual(told.status, 422)
-        self.assertIn("[txmux] metrics 127.0.0.1:", told.error)
+        self.assertIn("[txmux] metrics: cannot listen at 127.0.0.1:", told.error)
         self.assertIn("another program has it", told.error)
         other = self.folder / "other.sock"
         text = self.text(f"admin = unix:{other}\naccess_log = {self.folder}/no/log")
@@ -120,7 +120,7 @@ class SocketsTest(AdminCase):
         await self.start()
         second = MuxService(load(self.file), starter=starter())
         problem = self.assertRaises(ListenError, second.startService)
-        self.assertIn(f"[txmux] admin unix:{self.socket}", str(problem))
+        self.assertIn(f"[txmux] admin: cannot listen at unix:{self.socket}", str(problem))
         self.assertIn("another program listens there", str(problem))
         self.assertTrue(self.socket.is_socket())
 

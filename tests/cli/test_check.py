@@ -54,7 +54,7 @@ class CheckTests(CommandTestCase):
         rules = self.write("a.ini", f"[listen a]\nendpoint = {own}\n  {other}\n")
         _, out, _ = self.run_main("check", rules)
         self.assertIn(
-            f"a.ini:3: warning: [listen a] endpoint: '{other}': no interface of this", out
+            f"a.ini:3: warning: [listen a] endpoint: cannot listen at {other}: no interface", out
         )
         self.assertNotIn(own, out)
 

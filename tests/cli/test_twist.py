@@ -85,7 +85,9 @@ class OptionsTest(TestCase):
             service = makeService(self.options("--rules", str(self.rules)))
             status, said = self.exits(getattr(service, start))
             self.assertEqual(status, 1)
-            self.assertTrue(said.splitlines()[-1].startswith("[listen x] endpoint 192.0.2.1:0: "))
+            last = said.splitlines()[-1]
+            why = f"{self.rules}:2: [listen x] endpoint: cannot listen at 192.0.2.1:0: "
+            self.assertTrue(last.startswith(why), last)
 
     def test_demo_port_is_taken(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -93,7 +95,7 @@ class OptionsTest(TestCase):
             service = makeService(self.options("--demo", "--demo-port", str(port)))
             status, said = self.exits(service.startService)
         self.assertEqual(status, 1)
-        self.assertIn(f"127.0.0.1:{port}: cannot listen: Address already in use", said)
+        self.assertIn(f"cannot listen at 127.0.0.1:{port}: Address already in use", said)
         self.assertTrue(said.endswith("; --demo-port chooses another one\n"), said)
 
     def test_errors_found_at_the_start_have_exit_code_78(self) -> None:

@@ -190,7 +190,9 @@ class LifeTests(InteropTestCase):
         self.rules.write_text(text)
         status, said = self.failure(self.rules)
         self.assertEqual(status, 1)
-        self.assertRegex(said, r"\A\[listen public\] endpoint .*Address already in use[^\n]*\n\Z")
+        self.assertRegex(
+            said, r"\A\S+: \[listen public\] endpoint: .*Address already in use[^\n]*\n\Z"
+        )
 
     def test_same_rules_run_already(self) -> None:
         child = self.start(settings=f"admin = unix:{self.folder}/admin.sock\n    off")
@@ -399,7 +401,7 @@ class StartFailureTests(InteropTestCase):
         done = run(*before, *twist_command(), "txmux", "--rules", rules)
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         why = "Permission denied; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
-        said = f"[listen public] endpoint {endpoint}: cannot listen: {why}\n"
+        said = f"{rules}:2: [listen public] endpoint: cannot listen at {endpoint}: {why}\n"
         self.assertEqual(done.stderr.decode(), said)
 
     def test_twistd_fails_too(self) -> None:
@@ -408,7 +410,10 @@ class StartFailureTests(InteropTestCase):
         twistd = Path(sys.executable).with_name("twistd")
         done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", rules)
         self.assertEqual(done.returncode, 1)
-        self.assertIn(b"Cannot assign requested address; no interface", done.stdout)
+        self.assertIn(
+            b"cannot listen at 192.0.2.1:0: no interface of this machine has that address",
+            done.stdout,
+        )
         self.assertNotIn(b"Traceback", done.stdout + done.stderr)
 
 

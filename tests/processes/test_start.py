@@ -24,12 +24,14 @@ from tests.support.kit import PATIENCE, SupervisedTestCase, WorkersTestCase, rea
 from tests.support.services import twist_command
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits
+from txmux.admin.listen_addresses import automatic_addresses
 from txmux.cli import twist
 from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
 from txmux.processes import liveness
 from txmux.processes.forking import ignore_signals
 from txmux.processes.supervisor.pool import WorkersError
+from txmux.processes.usable import unusable
 from txmux.processes.worker import process
 from txmux.rules.lint.privileges import obstacles
 from txmux.rules.model import Listener, Rules, Settings
@@ -57,7 +59,7 @@ class TwistTest(WorkersTestCase):
             endpoint = f"127.0.0.1:{other.getsockname()[1]}"
             self.assertEqual(
                 self.failure(f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n    {endpoint}\n"),
-                f"[listen public] endpoint {endpoint}: cannot listen: Address already in use; "
+                f"{self.folder}/rules.ini:4: [listen public] endpoint: cannot listen at {endpoint}: Address already in use; "
                 "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
             )
 
@@ -119,7 +121,7 @@ class ServiceTest(SupervisedTestCase):
             f"{TWO}[listen x]\nendpoint = 127.0.0.1:0\n    unix:{path}\n    systemd:domain=INET:index=7\n"
         )
         before = self.sockets()
-        with self.assertRaisesRegex(ListenError, "index=7: cannot listen: no such socket"):
+        with self.assertRaisesRegex(ListenError, "cannot listen at .*index=7: no such socket"):
             service.startService()
         await deferLater(reactor, 0)
         self.assertEqual(self.sockets() - before, set())
@@ -149,7 +151,20 @@ class ServiceTest(SupervisedTestCase):
             service = self.service(f"[txmux]\n{settings}\n[listen x]\nendpoint = {endpoint}\n")
             (problem,) = obstacles(service.control.rules)
             self.assertFalse(problem.warning, problem)
-            self.assertRaises(MuxError, service.startService)
+            error = self.assertRaises(MuxError, service.startService)
+            if "cannot listen" in str(problem):
+                self.assertEqual(str(error), str(problem))
+
+    async def test_unit_in_the_place_of_admin(self) -> None:
+        """No other owner listens where commands ask the service, as check says, too."""
+        units = self.folder / "d"
+        units.mkdir()
+        place = automatic_addresses(self.file)[0].key
+        (units / "a.ini").write_text(f"[listen a]\nendpoint = {place}\n")
+        await self.run_service("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        [[problem, *_]] = self.running.control.rules.files.untaken.values()
+        self.assertIn("is for 'admin = auto' of [txmux]; write another path", problem.message)
+        self.assertIn(str(problem), [*map(str, unusable(load(self.file)))])
 
     async def test_no_such_program(self) -> None:
         """Where no process can be started of which workers are forked, the reactor stops, and the service tells why."""

@@ -290,7 +290,7 @@ class BrokenTest(WorkersTestCase):
         mux.refuse("colour")
         taken = self.backend().getsockname()[1]
         mux.file.write_text(f"{text}\n[listen other]\nendpoint = 127.0.0.1:{taken}\n")
-        mux.refuse(rf"\[listen other\] endpoint 127.0.0.1:{taken}: cannot listen")
+        mux.refuse(rf"\[listen other\] endpoint: cannot listen at 127.0.0.1:{taken}: ")
         mux.file.write_text(text)
         name = mux.pidfile.read_text()
         mux.pidfile.unlink()

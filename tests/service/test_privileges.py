@@ -363,7 +363,8 @@ class DroppingTests(SynchronousTestCase):
         missing = "/proc is not mounted: "
         os.chown(self.folder, _NOBODY.pw_uid, -1)
         self.assertIn(
-            f"cannot listen: {missing}", self.refusal(f"admin = unix:{admin}", _RULES, *_NO_PROC)
+            f"admin: cannot listen at unix:{admin}: {missing}",
+            self.refusal(f"admin = unix:{admin}", _RULES, *_NO_PROC),
         )
         os.chown(self.folder, 0, -1)
         rules = self.folder / "rules.ini"

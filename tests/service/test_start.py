@@ -133,7 +133,7 @@ class StartFailureTest(ServiceTestCase):
             taken.listen()
             number = taken.getsockname()[1]
             message = self.failure(f"[listen x]\nendpoint = 127.0.0.1:0\n    127.0.0.1:{number}\n")
-        self.assertIn(f"[listen x] endpoint 127.0.0.1:{number}: cannot listen: ", message)
+        self.assertIn(f"[listen x] endpoint: cannot listen at 127.0.0.1:{number}: ", message)
         self.assertIn("Address already in use", message)
 
     def test_taken_everywhere(self) -> None:
@@ -147,7 +147,7 @@ class StartFailureTest(ServiceTestCase):
         tls = "server tls:x:1:trustRoots=/nowhere cannot be used: "
         for text, message in (
             (_FOREIGN, "no interface"),
-            ("endpoint = systemd:domain=INET:index=7", ":index=7: cannot listen: "),
+            ("endpoint = systemd:domain=INET:index=7", ":index=7: no such socket"),
             ("endpoint = :0\ndefault = tls:x:1:trustRoots=/nowhere", tls),
             ("endpoint = tls:x:0", "an embedded service cannot open it"),
         ):
@@ -172,7 +172,7 @@ class StartFailureTest(ServiceTestCase):
                 self.assertIn("another program listens there", self.failure(text))
         path.unlink()
         path.write_text("precious")
-        self.assertIn("something other than a socket is there", self.failure(text))
+        self.assertIn("exists, and is not a socket", self.failure(text))
         self.assertEqual(path.read_text(), "precious")
 
     async def test_stale_unix_socket_is_replaced(self) -> None:

@@ -56,7 +56,7 @@ class StoreTest(SynchronousTestCase):
         for endpoint in (f":{port}", f"0.0.0.0:{port}"):
             problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(endpoint)])
             self.assertIn(
-                f"cannot listen: 127.0.0.1:{port}, where the service listens now", str(problem)
+                f"{endpoint}: 127.0.0.1:{port}, where the service listens now", str(problem)
             )
             self.assertIn("restart the service", str(problem))
         self.assertEqual(inodes(self.store.sockets()), before)
@@ -98,8 +98,10 @@ class StoreTest(SynchronousTestCase):
                 others.enter_context(socket.create_server(("127.0.0.1", port)))
             same = [self.listener(f"127.0.0.1:{first}-{last}")]
             problem = self.assertRaises(ListenError, self.store.prepare, same)
+            [untaken] = self.store.unavailable(same)
+        self.assertIn(untaken.message, str(problem))
         self.assertIn(
-            f"[listen x] endpoint 127.0.0.1:{first}-{last}: cannot listen: ports {first}-{more[0]}, {last}: "
+            f"[listen x] endpoint: cannot listen at 127.0.0.1:{first}-{last}: ports {first}-{more[0]}, {last}: "
             "Address already in use; another program has it",
             str(problem),
         )
@@ -107,7 +109,7 @@ class StoreTest(SynchronousTestCase):
             ListenError, self.store.prepare, [self.listener(f":{more[0]}-{last}")]
         )
         self.assertIn(
-            f"x] endpoint :{more[0]}-{last}: cannot listen: ports {more[1]}-{more[4]}: 127.0.0.1:{more[1]}-{more[4]}, where",
+            f"x] endpoint: cannot listen at :{more[0]}-{last}: ports {more[1]}-{more[4]}: 127.0.0.1:{more[1]}-{more[4]}, where",
             str(problem),
         )
         self.assertEqual(len(str(problem).splitlines()), 1)
@@ -139,7 +141,7 @@ class StoreTest(SynchronousTestCase):
         lines = str(problem).splitlines()
         self.assertEqual(len(lines), 2)
         for line, name in zip(lines, taken, strict=True):
-            self.assertIn(f"endpoint {name}: cannot listen: Address already in use", line)
+            self.assertIn(f"endpoint: cannot listen at {name}: Address already in use", line)
         self.assertFalse((self.folder / "new.sock").exists())
         self.assertEqual(inodes(self.store.sockets()), before)
 
@@ -172,7 +174,7 @@ class StoreTest(SynchronousTestCase):
         problem = self.assertRaises(
             ListenError, self.store.prepare, [self.listener(f"[::]:{port}")]
         )
-        self.assertIn(f"cannot listen: :{port}, where the service listens now", str(problem))
+        self.assertIn(f"[::]:{port}: :{port}, where the service listens now", str(problem))
 
     def test_same_objects(self) -> None:
         """Who names the same address again, in other words and under another name, gets the same socket."""

@@ -11,8 +11,9 @@ from txmux import files
 from txmux.errors import MuxError
 from txmux.files import held_folder, make_by_helper, read_secret, socket_folders
 from txmux.rules.model import Rules
+from txmux.rules.problems import Problem
 from txmux.rules.reading.tokens import SHORTEST_TOKEN, is_secret
-from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use
+from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use, listen_lines
 
 _BACKLOG = 1024
 """More than are served at a time: further clients retry with backoff, starting at 1 s."""
@@ -58,6 +59,18 @@ def automatic_addresses(rules: Path) -> list[ListenAddress]:
         path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
         addresses.append(_listen_address("admin", f"unix:{path}:mode={_OWN_MODE}"))
     return addresses
+
+
+def at_automatic(rules: Rules) -> Iterator[Problem]:
+    """Find listeners of units in the places where ``admin = auto`` may listen: commands would ask what is there."""
+    if not rules.units or "auto" not in rules.settings.admin:
+        return
+    automatic = {address.key for address in automatic_addresses(rules.path)}
+    for listener in rules.listeners:
+        for number, line in enumerate(listen_lines(listener)):
+            if line.key in automatic and rules.unit_of(listener.section):
+                message = f"{line.line!r} is for 'admin = auto' of [txmux]; write another path"
+                yield listener.section.problem(message, "endpoint", number)
 
 
 def why_not(address: ListenAddress) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import AdminEndpoints
+from txmux.admin.listen_addresses import at_automatic
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import STOPPING, Control, ServiceActions
 from txmux.control.documents import untaken_documents
@@ -55,7 +57,7 @@ from txmux.rules.reading.parser import (
     without_unservable,
 )
 from txmux.rules.reading.units import UntakenUnits
-from txmux.serving.endpoints import check_servers, unusable_servers
+from txmux.serving.endpoints import unusable_servers
 from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
@@ -468,26 +470,26 @@ class MuxService(Service):
         for part in () if is_asked_for else self.control.parts.values():
             await part.check_change(rules)
         account = self._account = account_of(rules)
-        check_servers(self._reactor, rules.servers())
+        self._check_servers(rules)
         await supervisor.close_unused()
         different = await in_thread(changes, self.control.rules, rules)
         rules_changed = bool(str(different))
-        endpoints = self._resources.endpoints.prepare(rules)
+        with _placing(rules):
+            endpoints = self._resources.endpoints.prepare(rules)
         steps = CommittedSteps("the rules are in force")
         try:
             await self.control.make_room(rules, supervisor.version)
-            async with supervisor.reading_files:
-                older = await supervisor.change(
-                    rules,
-                    self._resources.sockets.prepare(rules.listeners),
-                    account.owner if account else None,
-                    steps,
-                    rules_changed=rules_changed,
-                )
-        except BaseException as problem:
+            with _placing(rules):
+                async with supervisor.reading_files:
+                    older = await supervisor.change(
+                        rules,
+                        self._resources.sockets.prepare(rules.listeners),
+                        account.owner if account else None,
+                        steps,
+                        rules_changed=rules_changed,
+                    )
+        except BaseException:
             endpoints.sockets.abandon()
-            if isinstance(problem, MuxError):
-                raise rules.placed_error(problem) from None
             raise
         # The rules are in force now: what fails from here on is no failure of the reload.
         self.control.rules = rules
@@ -560,6 +562,11 @@ class MuxService(Service):
                 raise
         return supervisor
 
+    def _check_servers(self, rules: Rules) -> None:
+        problems = [*map(rules.placed, unusable_servers(self._reactor, rules))]
+        if problems:
+            raise RulesError(problems)
+
     def _unservable(self, rules: Rules, late: Iterable[OSError] = ()) -> list[Problem]:
         """Return why units cannot be served: what they listen on, what they connect to, or a file whose disk does not answer.
 
@@ -576,10 +583,11 @@ class MuxService(Service):
             listeners = [
                 listener for listener in rules.listeners if rules.unit_of(listener.section)
             ]
-            problems += sockets.unavailable(listeners)
             problems += [*forbidden_files(rules), *unusable_servers(self._reactor, rules)]
-            is_open = sockets.sockets()
-            problems += () if problems else too_many_sockets(rules, soft_limit(), is_open)
+            problems += at_automatic(rules)
+            # With too many, opening them would say less.
+            too_many = [*too_many_sockets(rules, soft_limit(), sockets.sockets())]
+            problems += too_many or sockets.unavailable(listeners)
         problems = [*map(rules.placed, problems)]
         return [problem for problem in problems if unit_at(rules.units, problem.path, problem.line)]
 
@@ -598,7 +606,7 @@ class MuxService(Service):
         for line in described_untaken(rules):
             self._log.error("{line}", line=line)
         self.control.rules = rules
-        check_servers(self._reactor, rules.servers())
+        self._check_servers(rules)
         counters.extend(rules)
         supervisor = self.supervisor = Supervisor(
             rules,
@@ -615,7 +623,8 @@ class MuxService(Service):
         supervisor.check(account.owner if account else None, pem)
         warnings = lint(rules) if self._warnings is None else self._warnings
         self._log_warnings([*warnings, *supervisor.ending_certificates()])
-        self._upgrades.open(rules)
+        with _placing(rules):
+            self._upgrades.open(rules)
         return supervisor
 
     def _can_serve(self) -> None:
@@ -628,6 +637,15 @@ class MuxService(Service):
         self._log.error("{error}; stopping", error=error)
         self._upgrades.cannot_serve(error)
         self._stop_signals.stop_reactor()
+
+
+@contextmanager
+def _placing(rules: Rules) -> Iterator[None]:
+    """Add the lines of the files to errors."""
+    try:
+        yield
+    except MuxError as problem:
+        raise rules.placed_error(problem) from None
 
 
 def _late_disks(rules: Rules) -> list[OSError]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from txmux.access.lists.current import Lists
-from txmux.admin.listen_addresses import stored_token
+from txmux.admin.listen_addresses import at_automatic, stored_token
 from txmux.client.tls.terminators import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, read_list
@@ -52,7 +52,7 @@ def unusable(rules: Rules) -> list[Problem]:
     """
     problems = [problem for find in finders("start") for problem in find(rules)]
     problems += [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
-    problems += too_many_sockets(rules, soft_limit())
+    problems += [*at_automatic(rules), *too_many_sockets(rules, soft_limit())]
     for use in (Lists().prepare, account_of):
         try:
             use(rules)
@@ -182,12 +182,14 @@ def _of_endpoint(text: str) -> Iterable[Validity]:
 
 def _access_log(rules: Rules) -> Iterator[Problem]:
     settings = rules.settings
-    if isinstance(settings.access_log, Path) and _is_there(settings.access_log):
+    path = settings.access_log
+    if isinstance(path, Path) and _is_there(path) and not path.is_dir():  # else an obstacle
         try:
             log = open_log(settings)
         except AccessLogError as error:
             if not isinstance(error.__cause__, PermissionError):
-                yield settings.section.problem(str(error), "access_log")
+                message = str(error).removeprefix("[txmux] access_log: ")
+                yield settings.section.problem(message, "access_log")
         else:
             if log is not None:
                 log.close()

@@ -8,6 +8,7 @@ import select
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -23,10 +24,17 @@ from txmux.errors import ListenError, cause_of
 from txmux.files import on_disk
 from txmux.net.addresses import text_of
 from txmux.net.sockets.plainsocket import admit_none
-from txmux.rules.lint.privileges import named_servers
+from txmux.rules.lint.privileges import (
+    CANNOT_LISTEN,
+    LATER,
+    NO_ADDRESS,
+    named_servers,
+    no_interface,
+    no_socket,
+)
 from txmux.rules.model import Listener, Rules, Server
 from txmux.rules.problems import Problem
-from txmux.rules.reading.endpoints import files_of
+from txmux.rules.reading.endpoints import files_of, parse_endpoint
 from txmux.rules.reading.endpointstrings import SERVER, ports_text, split_arguments
 from txmux.serving.listen_addresses import BACKLOG, ListenAddress, listen_addresses
 
@@ -143,9 +151,9 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
 
 
 def unusable_servers(reactor: Any, rules: Rules) -> Iterator[Problem]:
-    """Yield why endpoint strings of units name no servers."""
+    """Yield why endpoint strings name no servers."""
     for section, key, number, server in named_servers(rules):
-        if isinstance(server, Server) and rules.unit_of(section):
+        if isinstance(server, Server):
             try:
                 check_servers(reactor, [server])
             except ListenError as problem:
@@ -202,11 +210,10 @@ def _log_trouble(failure: Failure) -> None:
 
 
 _HINTS = {
-    errno.ENOENT: "its folder is not there: create it (systemd does by RuntimeDirectory=), or correct the path",
-    socket.EAI_NONAME: "write an IP address; what follows a '%' is an interface of this machine: see `ip link`",
+    errno.ENOENT: "its folder is not there: create it, or correct the path",
+    socket.EAI_NONAME: "write an IP address",
     errno.EADDRINUSE: "another program has it (ss -ltnp shows which): stop that one or choose another port",
     errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`",
     errno.EMFILE: "until old endpoints are closed, they take descriptors beside the new ones: raise the limit (LimitNOFILE=, ulimit -n), or restart txmux",
 }
 _IN_USE_FOR_UDP = (
@@ -220,17 +227,15 @@ def listen_error(
     address: ListenAddress, cause: BaseException | None, ports: Sequence[int] = ()
 ) -> ListenError:
     """Describe why there is no socket at an address, or at some of the ports of its line."""
-    key = "" if address.setting else "endpoint "
     why = why_no_socket(address, cause, ports)
-    return ListenError(f"{address.section} {key}{address.line}: cannot listen: {why}")
+    key = "" if address.setting else " endpoint"
+    return ListenError(f"{address.section}{key}: {CANNOT_LISTEN} {address.line}: {why}")
 
 
 def why_no_socket(
     address: ListenAddress, cause: BaseException | None, ports: Sequence[int] = ()
 ) -> str:
-    why = why_not(cause)
-    if not address.setting and why.endswith(_HINTS[errno.EADDRNOTAVAIL]):
-        why += "; for one that it will have, 'freebind = yes'"
+    why = _reason(address, cause)
     if address.text.startswith("unix:"):
         why = why.replace(
             _HINTS[errno.EACCES], "let the user that txmux runs as write to its folder"
@@ -242,10 +247,22 @@ def why_no_socket(
     return why
 
 
-def why_not(cause: object) -> str:
-    """Describe an error of a listening socket, and what to do."""
+def _reason(address: ListenAddress, cause: BaseException | None) -> str:
+    """Say what `txmux check` does, where that could see it, too."""
     if isinstance(cause, CannotListenError):
         cause = cause.socketError
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number == errno.EADDRNOTAVAIL:
+        return NO_ADDRESS if address.setting else f"{NO_ADDRESS}{LATER}"
+    if number in {errno.ENOENT, errno.EEXIST} and address.kind == "unix":
+        found = no_socket(Path(address.key.removeprefix("unix:")))
+        return found[0] if found else why_not(cause)
+    zone = no_interface(parse_endpoint(address.text).host) if address.kind != "systemd" else ""
+    return zone or why_not(cause)
+
+
+def why_not(cause: object) -> str:
+    """Describe an error of a listening socket, and what to do."""
     if isinstance(cause, LookupError):
         return "no such socket was passed to this process: see the [Socket] unit and its FileDescriptorName"
     if not isinstance(cause, OSError) or cause.errno is None:

@@ -62,7 +62,9 @@ class ListenAddress:
 
     @property
     def line(self) -> str:
-        return self.with_ports(self.text)
+        # Which mode a socket of `admin` has is not in the rules.
+        is_added = self.setting and self.kind == "unix"
+        return self.key if is_added else self.with_ports(self.text)
 
     def with_ports(self, text: str) -> str:
         """Return a text for this address, which ends in its port, with all ports of its line."""

@@ -19,6 +19,7 @@ from txmux.files import FileId, file_id, remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.plainsocket import is_shut, listen_again
 from txmux.net.sockets.transport import address_of
+from txmux.rules.lint.privileges import CANNOT_LISTEN
 from txmux.rules.model import Listener
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpointstrings import ports_text
@@ -157,8 +158,7 @@ class ListeningSockets:
     def prepare_addresses(self, addresses: Iterable[ListenAddress]) -> PreparedSockets:
         prepared = PreparedSockets(self)
         added = [(address, prepared.add(address)) for address in addresses]
-        failures = [(address, failure) for address, failure in added if failure is not None]
-        if failures:
+        if failures := _alike(added):
             prepared.abandon()
             raise _error_of(failures) from failures[0][1]
         return prepared
@@ -171,27 +171,27 @@ class ListeningSockets:
         self, addresses: Iterable[ListenAddress], sockets: Mapping[str, socket.socket]
     ) -> None:
         """Listen on those that are only bound; it is a `ListenError` if another program listens there by now."""
-        failures = []
+        tried: list[tuple[ListenAddress, Exception | None]] = []
         for address in addresses:
             opened = sockets[address.key]
             if address.kind in {"tcp", "unix"} and is_shut(address.key, opened):
                 try:
                     opened.listen(address.backlog)
                 except OSError as problem:
-                    failures.append((address, self.why_not(address, problem)))
-        if failures:
+                    tried.append((address, self.why_not(address, problem)))
+        if failures := _alike(tried):
             raise _error_of(failures) from failures[0][1]
 
     def unavailable(self, listeners: Iterable[Listener]) -> Iterator[Problem]:
         """Yield why some of these listeners would get no socket; `look_at_awaited` tries again."""
         for listener in listeners:
             prepared = PreparedSockets(self)
-            for address in listen_addresses(listener):
-                failure = prepared.add(address) if address.is_plain else None
-                if failure is not None:
-                    self.awaited.append(address)
-                    why = f"cannot listen at {address.line}: {why_no_socket(address, failure)}"
-                    yield listener.section.problem(why, "endpoint")
+            plain = [address for address in listen_addresses(listener) if address.is_plain]
+            added = [(address, prepared.add(address)) for address in plain]
+            for address, failure, ports in _alike(added):
+                self.awaited.append(address)
+                why = why_no_socket(address, failure, ports)
+                yield listener.section.problem(f"{CANNOT_LISTEN} {address.line}: {why}", "endpoint")
             prepared.abandon()
 
     def look_at_awaited(self) -> None:
@@ -446,16 +446,22 @@ class PreparedSockets:
                 self._store._close(its, keep_file=False)
 
 
-def _error_of(failures: Sequence[tuple[ListenAddress, Exception]]) -> ListenError:
-    alike: dict[tuple[str, str], list[tuple[ListenAddress, Exception]]] = {}
-    for address, failure in failures:
-        of = f"{address.section} {address.line}" if address.ports else address.key
-        alike.setdefault((of, str(failure)), []).append((address, failure))
-    lines = [
-        listen_error(*some[0], [each.port for each, _ in some if each.ports])
-        for some in alike.values()
-    ]
-    return ListenError("\n".join(map(str, lines)))
+_Failure: TypeAlias = "tuple[ListenAddress, Exception, list[int]]"
+
+
+def _alike(tried: Iterable[tuple[ListenAddress, Exception | None]]) -> list[_Failure]:
+    """Return each failure once: of a line with several ports, the first with all ports for which it is the same."""
+    found: dict[tuple[str, str], _Failure] = {}
+    for address, failure in tried:
+        if failure is not None:
+            of = f"{address.section} {address.line}" if address.ports else address.key
+            _, _, ports = found.setdefault((of, str(failure)), (address, failure, []))
+            ports += [address.port] if address.ports else []
+    return [*found.values()]
+
+
+def _error_of(failures: Iterable[_Failure]) -> ListenError:
+    return ListenError("\n".join(str(listen_error(*failure)) for failure in failures))
 
 
 def _places(

@@ -225,7 +225,7 @@ class FileAccessLog:
         except OSError as problem:
             if not may_lack:
                 raise AccessLogError(
-                    f"access_log: {path} cannot be opened for appending: {problem.strerror}"
+                    f"[txmux] access_log: {path} cannot be opened for appending: {problem.strerror}"
                 ) from problem
             self._cannot_open(problem, "lines are lost")
         opened = f"cannot be opened: {self._trouble}" if self._file is None else self._file

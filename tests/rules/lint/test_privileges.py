@@ -205,10 +205,12 @@ class FolderTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
+        at = f"cannot listen at unix:{self.folder}/no"
         for text, wrong in (
-            ("[listen a]\nendpoint = unix:{0}/no/x\n  unix:{0}/x\n", "2: [listen a] endpoint: "),
-            ("[txmux]\nadmin = unix:{0}/x\n  unix:no/y\n", "3: [txmux] admin: "),
-            ("[txmux]\nmetrics = unix:no/y\n", "2: [txmux] metrics: "),
+            ("[listen a]\nendpoint = unix:{0}/no/x\n  unix:{0}/x\n",
+             f"2: [listen a] endpoint: {at}/x: "),
+            ("[txmux]\nadmin = unix:{0}/x\n  unix:no/y\n", f"3: [txmux] admin: {at}/y: "),
+            ("[txmux]\nmetrics = unix:no/y\n", f"2: [txmux] metrics: {at}/y: "),
             ("[txmux]\naccess_log = no/log\n", "2: [txmux] access_log: "),
             ("[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {0}/no/token\n",
              "3: [txmux] admin_token: "),
@@ -278,13 +280,13 @@ class AddressTests(SynchronousTestCase):
         for endpoint in (
             "192.0.2.1:4443", "[2001:db8::1]:4443", "udp:192.0.2.1:4443", "tcp:4443:interface=192.0.2.1",
         ):  # fmt: skip
-            message = f"2: warning: [listen a] endpoint: {endpoint!r}: no interface of this machine has that address: see 'ip address'{later}"
+            message = f"2: warning: [listen a] endpoint: cannot listen at {endpoint}: no interface of this machine has that address: see 'ip address'{later}"
             text = f"[listen a]\nendpoint = {endpoint}\n"
             self.assertEqual(missing(text, here), [message])
             self.assertEqual(missing(f"{text}freebind = yes\n", here), [])
         for key in ("metrics", "admin"):
             found = missing(f"[txmux]\n{key} = 192.0.2.1:9000\nadmin_token = t\n{listen}", here)
-            message = f"2: warning: [txmux] {key}: '192.0.2.1:9000': no interface of this machine has that address: see 'ip address'"
+            message = f"2: warning: [txmux] {key}: cannot listen at 192.0.2.1:9000: no interface of this machine has that address: see 'ip address'"
             self.assertEqual(found, [message])
 
 
@@ -297,7 +299,8 @@ class InterfaceTests(SynchronousTestCase):
         told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
         for before in ("", "udp:"):
             found = self.found("wan0", before)
-            self.assertEqual(found, [f"2: warning: [listen a] endpoint: {told}"])
+            at = f"cannot listen at {before}[fe80::1%wan0]:1"
+            self.assertEqual(found, [f"2: warning: [listen a] endpoint: {at}: {told}"])
             self.assertEqual(self.found("lan0", before), [])
 
     def test_own_interfaces(self) -> None:

@@ -92,7 +92,7 @@ class AcmeFolder:
 
     def make(self, names: Iterable[str] = ()) -> None:
         """Make the folder, and change the owner of it and its files: the rules may have a new ``user``."""
-        if not self.path.is_dir():
+        with suppress(FileExistsError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
         self.check()

@@ -480,7 +480,7 @@ class Supervisor:
         upstreams = await turns.run(self.state.upstreams.prepare_all_in_steps(rules))
         undo.callback(upstreams.abandon)
         if upstreams.problems:
-            raise MuxError("\n".join(upstreams.problems))
+            raise MuxError("\n".join(dict.fromkeys(upstreams.problems)))
         undo.callback(self._files_in_use.abandon)
         self._files_in_use.prepare(rules)
         return terminators, upstreams

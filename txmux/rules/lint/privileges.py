@@ -25,6 +25,9 @@ _CREATE = os.W_OK | os.X_OK
 _LET = "let the user that txmux runs as"
 _INTERFACES = Path("/sys/class/net")
 _MPTCP = Path("/proc/sys/net/mptcp/enabled")
+CANNOT_LISTEN = "cannot listen at"
+NO_ADDRESS = "no interface of this machine has that address: see 'ip address'"
+LATER = "; for one that it will have, add 'freebind = yes'"
 _MADE_IN = frozenset(map(Path, ("/run", "/var/run", "/var/log", "/var/lib")))
 """Where `RuntimeDirectory=` and its like of a unit make folders before it starts."""
 
@@ -86,6 +89,14 @@ def own_privileges(proc: Path = Path("/proc")) -> Privileges:
     return Privileges(os.geteuid(), first_port)
 
 
+def no_interface(host: str, has_interface: Callable[[str], bool] = _has_interface) -> str:
+    """Return why there can be no socket at an address with the interface that it names; nothing if there is one."""
+    zone = host.partition("%")[2]
+    if not zone or has_interface(zone):
+        return ""
+    return f"this machine has no interface {zone!r}; see 'ip link' for the names there are"
+
+
 def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
     """Find what the rules need and the process may not have: warnings in the order of files and lines."""
     problems = [
@@ -106,16 +117,12 @@ def obstacles(rules: Rules) -> list[Problem]:
 def _addresses(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find ports and addresses that the process may not listen on, or that this machine does not have."""
     for place in _listen_addresses(rules):
-        text, parsed, why = place.text, parse_endpoint(place.text), ""
+        text, parsed = place.text, parse_endpoint(place.text)
         host, port = parsed.host, parsed.port
-        zone = host.partition("%")[2]
-        if zone and not privileges.has_interface(zone):
-            why = f"this machine has no interface {zone!r}; see 'ip link' for the names there are"
+        if why := no_interface(host, privileges.has_interface):
+            yield place.unavailable(why)
         elif host and not place.freebind and not privileges.has_address(host):
-            later = "; for one that it will have, add 'freebind = yes'"
-            why = f"{text!r}: no interface of this machine has that address: see 'ip address'{later if place.key == 'endpoint' else ''}"
-        if why:
-            yield place.problem(why)
+            yield place.unavailable(NO_ADDRESS + LATER * (place.key == "endpoint"))
         if 0 < port < privileges.first_port:
             yield place.problem(
                 f"{text!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
@@ -229,8 +236,8 @@ def named_servers(rules: Rules) -> Iterator[tuple[Section, str, int | None, Serv
 def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
     """Find paths that cannot be made, each with whether the unit of systemd makes its folder before the service starts."""
     for place, path in _sockets(rules):
-        if reason := _no_socket(path):
-            yield place.problem(reason[0]), reason[1]
+        if reason := no_socket(path):
+            yield place.unavailable(reason[0]), reason[1]
     for key, path in _files(rules):
         if reason := _no_file(path):
             yield rules.settings.section.problem(reason[0], key), reason[1]
@@ -263,6 +270,9 @@ class _ListenLine:
     def problem(self, message: str) -> Problem:
         return self.section.problem(message, self.key, self.number)
 
+    def unavailable(self, why: str) -> Problem:
+        return self.problem(f"{CANNOT_LISTEN} {self.text}: {why}")
+
 
 def _listen_addresses(rules: Rules) -> Iterator[_ListenLine]:
     for listener in rules.listeners:
@@ -280,7 +290,7 @@ def _sockets(rules: Rules) -> Iterator[tuple[_ListenLine, Path]]:
             yield place, path
 
 
-def _no_socket(path: Path) -> tuple[str, bool] | None:
+def no_socket(path: Path) -> tuple[str, bool] | None:
     """Return why a UNIX socket cannot be made, and whether systemd makes its folder."""
     if _is_missing(path.parent):
         return _no_folder(path.parent)

@@ -97,6 +97,7 @@ class Rules:
     def placed_error(self, error: MuxError) -> MuxError:
         """Return an error, with the lines where its sections are now if it is about sections."""
         if not isinstance(error, RulesError):
+            error.args = (self.locate(str(error)),)
             return error
         return RulesError(map(self.placed, error.problems))
 
