@@ -13,6 +13,7 @@ from txmux.serving.listen_addresses import (
     open_socket,
     socket_address,
 )
+from txmux.testing import steps_in
 
 
 class PlaceTest(SynchronousTestCase):
@@ -45,6 +46,14 @@ class NameTest(SynchronousTestCase):
             address = socket_address(text, 7)
             assert address is not None
             self.assertEqual((text, address.name), (text, wanted))
+
+
+class PortsTest(SynchronousTestCase):
+    def test_cost_of_very_many(self) -> None:
+        """A reload makes the addresses of all ports several times."""
+        listener = Listener("x", (":1000-2999",))
+        self.assertEqual(len(listen_addresses(listener)), 2000)
+        self.assertLess(steps_in(lambda: listen_addresses(listener)), 2000 * 40)
 
 
 class OpenTest(SynchronousTestCase):

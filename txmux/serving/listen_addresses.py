@@ -79,6 +79,9 @@ class ListenAddress:
         return self.key.removesuffix(_MPTCP) if self.mptcp else f"{self.key}{_MPTCP}"
 
 
+_OF_PORT = "text", "key"
+
+
 def listen_addresses(listener: Listener) -> list[ListenAddress]:
     return [address for line in listen_lines(listener) for address in _each_port(line)]
 
@@ -90,8 +93,11 @@ def _each_port(first: ListenAddress) -> Iterator[ListenAddress]:
         return
     before, ports = several
     stem, _, after = first.key.rpartition(str(ports.start))
+    # `attrs.evolve` would take a second for all ports.
+    fields = attrs.asdict(first, recurse=False, filter=lambda field, _: field.name not in _OF_PORT)
+    make = partial(ListenAddress, **fields)
     for port in ports:
-        yield attrs.evolve(first, text=f"{before}{port}", key=f"{stem}{port}{after}")
+        yield make(text=f"{before}{port}", key=f"{stem}{port}{after}")
 
 
 def listen_lines(listener: Listener) -> list[ListenAddress]:
@@ -114,9 +120,7 @@ def listen_lines(listener: Listener) -> list[ListenAddress]:
 
 
 def are_plain(rules: Rules) -> bool:
-    return all(
-        address.is_plain for listener in rules.listeners for address in listen_addresses(listener)
-    )
+    return all(line.is_plain for listener in rules.listeners for line in listen_lines(listener))
 
 
 def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:

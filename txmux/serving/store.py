@@ -417,7 +417,7 @@ class PreparedSockets:
         if listening:
             self.listen()
         store = self._store
-        shown_at = {key: shown(key, its.socket) for key, its in self._all.items()}
+        shown_at = {key: its.shown or shown(key, its.socket) for key, its in self._all.items()}
         were = {its.key: its for its in store._in("in force")}
         others = {key: its for key, its in store._all.items() if key not in self._all}
         # First, so that no error below leaves the sockets of two versions of the rules.
