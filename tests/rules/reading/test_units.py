@@ -3,6 +3,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 from hypothesis import example, given, settings
@@ -20,7 +21,14 @@ from txmux.rules.model import Files, Refusal, Rules
 from txmux.rules.named_files import forbidden_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import LARGEST_RULES
-from txmux.rules.reading.parser import is_as_read, load, read_again, retaken, with_unseen_units
+from txmux.rules.reading.parser import (
+    is_as_read,
+    load,
+    read_again,
+    retaken,
+    with_unseen_units,
+    without_unservable,
+)
 from txmux.rules.reading.units import UntakenUnits, texts_of_units
 from txmux.testing import steps_in
 
@@ -247,24 +255,41 @@ class UnitsTest(SynchronousTestCase):
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
         before = load(path).files
         unit.unlink()
-        rules, is_back, looks_at = load(path), threading.Event(), Path.lstat
+        rules = load(path)
+        read = partial(with_unseen_units, rules, before)
+        self.assertIn("its disk has not answered", self.late(unit, "lstat", read))
+        self.assertIs(read(), rules)
+        # Nor where it looks whether a secret is there.
+        secret = self.write("secret", "x\n")
+        via = f"via = http://u:{secret}@127.0.0.1:1\n"
+        unit.write_text(f"[backend a]\nserver = 127.0.0.1:1\n{via}")
+        self.write("d/b.ini", "worse\n")
+        read = partial(without_unservable, load(path), UntakenUnits(before), lambda _: ())
+        self.assertIn("its disk has not answered", self.late(secret, "stat", read))
+        self.assertEqual([*read().backends], ["a"])
 
-        def lstat(path: Path) -> os.stat_result:
-            if path == unit:
+    def late(self, of: Path, name: str, read: Callable[[], Rules]) -> str:
+        """Return the error of who reads while a file's disk does not answer."""
+        is_back, looks_at = threading.Event(), getattr(Path, name)
+
+        def look(path: Path, **options: Any) -> os.stat_result:
+            if path == of:
                 is_back.wait()
-            return looks_at(path)
+            found: os.stat_result = looks_at(path, **options)
+            return found
 
         change_constants(self, files, PATIENCE=0.05)
-        self.patch(Path, "lstat", lstat)
+        patched = self.patch(Path, name, look)
         threads = {*threading.enumerate()}
         try:
-            error = self.assertRaises(RulesError, with_unseen_units, rules, before)
+            error = self.assertRaises(RulesError, read)
         finally:
             is_back.set()
             for thread in {*threading.enumerate()} - threads:
                 thread.join()
-        self.assertIn(f"{unit}: cannot be read: its disk has not answered", str(error))
-        self.assertIs(with_unseen_units(rules, before), rules)
+            patched.restore()
+        self.assertIn(f"{of}: cannot be read: ", str(error))
+        return str(error)
 
     def test_in_force_in_parts(self) -> None:
         """A unit may begin several times in a file."""

@@ -36,6 +36,11 @@ class SourceFile:
     problems: tuple[Problem, ...] = ()
 
 
+def main_of(texts: Mapping[str, str]) -> SourceFile:
+    """Return the main file of `Files`, of which these are the texts."""
+    return SourceFile(*next(iter(texts.items())))
+
+
 def read_source(path: Path | str, room: int = LARGEST_RULES) -> SourceFile:
     """Read a rules file, of which `room` is left for it by those that were read before."""
     try:
@@ -318,21 +323,20 @@ class FileReader:
         return [source for source in sources if source is not None]
 
     def _read_unit(self, path: Path) -> SourceFile | None:
-        try:
-            if path in self._unlisted:
-                raise self._unlisted[path]
-            return None if real_path(path) in self._named else self._read(path)
-        except OSError as error:
-            message = f"cannot be read: {error.strerror}; {self._advice(error, str(path))}"
-            if error is self._unlisted.get(path):
-                advice = "correct the path of 'include', or put a folder there"
-                if isinstance(error, PermissionError):
-                    advice = self._advice(error, "")
-                message = f"cannot look into '{error.filename}': {error.strerror}; {advice}"
-        except InvalidValueError as error:
-            if path.absolute() == self.main.absolute():
-                raise  # the pattern is wrong, not what it has found
-            message = str(error)
+        if closed := self._unlisted.get(path):
+            advice = "correct the path of 'include', or put a folder there"
+            if isinstance(closed, PermissionError):
+                advice = self._advice(closed, "")
+            message = f"cannot look into '{closed.filename}': {closed.strerror}; {advice}"
+        else:
+            try:
+                return None if real_path(path) in self._named else self._read(path)
+            except OSError as error:
+                message = f"cannot be read: {error.strerror}; {self._advice(error, str(path))}"
+            except InvalidValueError as error:
+                if path.absolute() == self.main.absolute():
+                    raise  # the pattern is wrong, not what it has found
+                message = str(error)
         return SourceFile(str(path), "", (Problem(str(path), 0, "", "", message),))
 
     def _paths(self, pattern: str) -> list[Path]:

@@ -17,6 +17,7 @@ from txmux.rules.reading.context import OnDisk
 from txmux.rules.reading.files import (
     SourceFile,
     is_gone,
+    main_of,
     read_source,
     source_of,
 )
@@ -112,8 +113,7 @@ def read_again(files: Files) -> Rules:
     last = last_read
     if last is not None and last.is_installed and last.says(files):
         return last.rules
-    path, text = next(iter(files.texts.items()))
-    return _read(SourceFile(path, text), installed_matchers(), known=files)
+    return _read(main_of(files.texts), installed_matchers(), known=files)
 
 
 last_read: LastRules | None = None
@@ -167,9 +167,8 @@ def with_unseen_units(rules: Rules, before: Files) -> Rules:
 def _with_unseen(rules: Rules, before: Files, unseen: Sequence[Path]) -> Rules:
     if all(map(is_gone, unseen)):
         return rules
-    path, text = next(iter(rules.files.on_disk.items()))
-    untaken = UntakenUnits(before=before)
-    return _read(SourceFile(path, text), installed_matchers(), untaken, on_disk=_on_disk(rules))
+    untaken, main = UntakenUnits(before=before), main_of(rules.files.on_disk)
+    return _read(main, installed_matchers(), untaken, on_disk=_on_disk(rules))
 
 
 def _on_disk(rules: Rules) -> OnDisk:
@@ -184,7 +183,6 @@ def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
         return rules
     untaken.add(files)
     texts, before = files.on_disk, untaken.in_force
-    path, text = next(iter(texts.items()))
     # What is in force for a unit may name lists and variables that no text of now names.
     lists = {name: text for name, text in before.texts.items() if name not in texts}
     variables = {**before.variables, **files.variables}
@@ -192,19 +190,20 @@ def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
         files, texts={**texts, **lists}, variables=variables, as_read={}, untaken={}
     )
     on_disk = _on_disk(rules)
-    return _read(
-        SourceFile(path, text), installed_matchers(), untaken, known=known, on_disk=on_disk
-    )
+    return _read(main_of(texts), installed_matchers(), untaken, known=known, on_disk=on_disk)
 
 
 def without_unservable(
     rules: Rules, untaken: UntakenUnits, unservable: Callable[[Rules], Sequence[Problem]]
 ) -> Rules:
-    """Return rules as `retaken` does, with what is in force also for units in which `unservable` finds problems."""
-    rules = retaken(rules, untaken)
+    """Return rules as `retaken` does, with what is in force also for units in which `unservable` finds problems.
+
+    A disk that does not answer is an error, as with `load_within_patience`.
+    """
+    rules = _within_patience(partial(retaken, rules, untaken))
     while problems := unservable(rules):
         untaken.leave_out(problems, rules.units)
-        rules = retaken(rules, untaken)
+        rules = _within_patience(partial(retaken, rules, untaken))
     return rules
 
 
@@ -214,7 +213,7 @@ def rules_of_lost(
     """Yield rules, read just now, with no units but those that others have kept out: first these, then what they keep out in turn."""
     files, on_disk, before = rules.files, _on_disk(rules), set[str]()
     known = attrs.evolve(files, texts=files.on_disk, as_read={}, untaken={})
-    main = SourceFile(*next(iter(known.texts.items())))
+    main = main_of(known.texts)
     matchers = installed_matchers()
     while (lost := lost_units(files)) != before:
         untaken = OnlyUnits(lost)
