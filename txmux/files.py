@@ -56,6 +56,12 @@ def has_helper() -> bool:
     return _helper is not None
 
 
+def other_path(path: Path) -> str:
+    """Return what to do about a file that is not there."""
+    folder = os.path.realpath(path.parent)  # `resolve` raises where a link leads to itself
+    return f"correct the path, or put the file into {folder!r}"
+
+
 def file_id(path: Path) -> FileId:
     """Return which file is at a path, no link followed; zeros if this process cannot see it."""
     try:

@@ -401,7 +401,7 @@ class TlsTests(TestCase):
         expected = "name a PEM file with certificates"
         self.assert_refused(
             "tls_ca",
-            f"cannot read 'none.pem': No such file or directory; {expected}",
+            f"cannot read 'none.pem': No such file or directory; correct the path, or put the file into '{self.folder}'",
             ca=self.folder / "none.pem",
         )
         self.assert_refused(

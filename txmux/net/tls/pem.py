@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import SSL, crypto
 
 from txmux.classes import frozen
-from txmux.files import Reader, read_bytes
+from txmux.files import Reader, other_path, read_bytes
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.net.tls.validity import Validity
 
@@ -176,6 +176,8 @@ def _blocks(key: str, path: Path, content: str, read: Reader) -> list[tuple[byte
         data = read(path)
     except OSError as problem:
         advice = _name(content)
+        if isinstance(problem, FileNotFoundError):
+            advice = other_path(path)
         if isinstance(problem, PermissionError):
             advice = "let the user that txmux runs as read it"
         message = f"cannot read '{path}': {problem.strerror}; {advice}"

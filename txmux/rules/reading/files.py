@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from txmux.classes import frozen
-from txmux.files import on_disk, read_list, read_own, status_of
+from txmux.files import on_disk, other_path, read_list, read_own, status_of
 from txmux.rules.model import Files, Section
 from txmux.rules.model.section import NOTHING_MORE, ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
@@ -185,10 +185,8 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
     except PermissionError:
         return  # the caller may have fewer rights than the service
     except OSError as error:
-        folder = os.path.realpath(path.parent)  # `resolve` raises where a link leads to itself
-        raise InvalidValueError(
-            f"cannot read '{path}': {error.strerror}; correct the path, or put the file into {folder!r}"
-        ) from None
+        why = f"cannot read '{path}': {error.strerror}; {other_path(path)}"
+        raise InvalidValueError(why) from None
     if is_folder:
         raise InvalidValueError(f"'{path}' is a folder; write {what}")
 
