@@ -106,6 +106,8 @@ class RulesWatchTest(SynchronousTestCase):
                 self.assertEqual(self.is_same(folder, open_ones), is_listed)
                 use_helper(_refuse)
                 self.assertTrue(self.is_same(folder, open_ones))
+                unseen = as_nobody(lambda: watching.unwatched(folder, open_ones.files))
+                self.assertEqual(unseen, [str(included)] * (not is_listed))
                 use_helper(None)
                 included.chmod(0o755)
                 self.assertEqual(self.is_same(folder, closed), is_listed)

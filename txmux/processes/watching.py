@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from txmux.files import has_helper, read_bytes
 from txmux.net.sockets.descriptors import SHORTAGE
@@ -25,6 +26,7 @@ from txmux.rules.reading.files import (
 )
 from txmux.telemetry.steps import RecurringSteps
 
+_UNSEEN = "watch_rules: the user of txmux may not list {folders}, so new files there are read at the next reload: let that user list it, or run txmux reload"
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
 
@@ -43,6 +45,8 @@ class RulesWatch:
         looking: The look that is under way, if any.
     """
 
+    _log = Logger()
+
     def __init__(self, reactor: Any, reload: Callable[[], bool], recurring: RecurringSteps) -> None:
         self._reactor = reactor
         self._reload = reload
@@ -55,6 +59,7 @@ class RulesWatch:
         self.looking: Deferred[None] = succeed(None)
         self._recurring = recurring
         self._watch = object()  # another one since the last change of the rules
+        self._unseen: list[str] = []
 
     def commit(self, rules: Rules) -> None:
         self.stop()
@@ -89,12 +94,16 @@ class RulesWatch:
     async def _look(self, watch: object) -> None:
         try:
             digest = await in_thread(current_digest, self._folder, self._files)
+            unseen = await in_thread(unwatched, self._folder, self._files)
         except OSError as error:  # the reload reports it
             if error.errno in SHORTAGE:
                 return  # the files may be as they were
-            digest = f"{error.filename}: {error.strerror}"
+            digest, unseen = f"{error.filename}: {error.strerror}", self._unseen
         if watch is not self._watch:
             return
+        if self._seconds and unseen and unseen != self._unseen:
+            self._log.warn(_UNSEEN, folders=", ".join(unseen))
+        self._unseen = unseen
         before, self._last_digest = self._last_digest, digest
         is_new = self._last_digest != self._loaded_digest
         if not self._seconds:
@@ -152,13 +161,21 @@ def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
     for error in closed.values():
         if error.errno in SHORTAGE:
             raise error
-    # The helper, which reads the rules, may list what this process may not.
-    news = (
-        path
-        for path, error in closed.items()
-        if path in before or not (has_helper() and isinstance(error, PermissionError))
-    )
-    return with_unlisted(paths, news)
+    left = (path for path, error in closed.items() if path in before or not _is_helpers(error))
+    return with_unlisted(paths, left)
+
+
+def _is_helpers(error: OSError) -> bool:
+    """Return whether the helper, which reads the rules, may list a folder that this process may not."""
+    return has_helper() and isinstance(error, PermissionError)
+
+
+def unwatched(folder: Path, files: Files) -> list[str]:
+    """Return the folders in which this process sees no new files, though the helper does."""
+    start = (folder / next(iter(files.texts))).parent
+    patterns = filter(is_pattern, files.included) if has_helper() else ()
+    closed = (error for one in patterns for error in unlisted(start, one).values())
+    return sorted({str(error.filename) for error in closed if _is_helpers(error)})
 
 
 def _loaded(files: Files) -> Iterator[str]:
