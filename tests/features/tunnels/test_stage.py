@@ -198,6 +198,17 @@ class FixedServerTest(MuxTestCase):
         counted = [cells[SERVER.names.index(f"bytes {way}")] for way in ("in", "out")]
         self.assertEqual(counted, [len(SSH), 1])
 
+    async def test_server_that_says_nothing_and_resets(self) -> None:
+        """What the client has got was not the server's, so that has not said all."""
+        port = self.mux([tunnel_route(backend_at(self.backend_port()))])
+        client = await self.connect_answered(port, connect_to("a:22") + SSH, OPEN)
+        client.finish()
+        server = await self.backend.heard(len(SSH))
+        await server.has_all()
+        server.reset()
+        await client.is_lost()
+        await self.assert_logged(reason="server-reset")
+
 
 class DetectionTest(MuxTestCase):
     """Routes under the tunnel look at what comes inside, so the client is answered before."""

@@ -345,7 +345,8 @@ class Relaying(Stage):
         reason, reset = result.reason, result.reset
         if reset == "late":
             # A server that has said nothing has not said all.
-            reason, reset = ("done", reset) if record.bytes_out else (reason, "")
+            has_spoken = self._is_answered or result.bytes_out
+            reason, reset = ("done", reset) if has_spoken else (reason, "")
         if reset:
             record.note(reset=reset)
         self._count_end(reason)
