@@ -366,6 +366,23 @@ class ServiceTests(NamesTestCase):
         await self.until(lambda: len(pool.members) == 500)
         self.assertEqual(self.server.asked.total() - self.server.asked_by_tcp.total(), 1001)
 
+    async def test_names_without_an_answer_leave_room_for_those_of_others(self) -> None:
+        """Though their name server is the same. Those that wait end all at once if /etc/hosts has them meanwhile."""
+        count = 500
+        self.zone[SERVICE] = [srv(f"{i}.test", 1000 + i) for i in range(count)]
+        for i in range(count):
+            self.server.fail(f"{i}.test", SILENCE)
+        many = self.pool(service())
+        await self.asked("0.test")
+        self.zone[HOST] = a("10.0.0.1")
+        other = CountingPool(Backend("other", servers(f"{HOST}:80")), self.time.seconds)
+        self.names.add_pool(other)
+        await self.found(other, "10.0.0.1:80")
+        self.hosts.write_text("".join(f"10.0.0.2 {i}.test\n" for i in range(count)))
+        self.server.codes.clear()
+        self.time.advance(1)
+        await self.until(lambda: len(many.members) >= count // 2)
+
 
 class FirstAnswerTests(NamesTestCase):
     """The start, which waits for names but not for long."""

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -9,6 +10,7 @@ from twisted.names import dns
 
 from txmux.backends.names.lookup import HostAnswer, Lookup, all_settled, has_route
 from txmux.backends.names.question import LookupFailedError
+from txmux.backends.names.turns import BackendTurns
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.classes import frozen
 from txmux.rules.model import Backend, Server
@@ -48,8 +50,9 @@ class ServerFinders(Protocol):
 class AddressFinder:
     """Looks one name up, and keeps the last answers for look-ups that fail in part."""
 
-    def __init__(self, lookup: Lookup, server: Server) -> None:
+    def __init__(self, lookup: Lookup, server: Server, turns: BackendTurns | None = None) -> None:
         self._lookup = lookup
+        self._turns = turns or nullcontext()
         self._server = server
         # The last answers, by host and type of record.
         self._known: dict[str, dict[int, frozenset[str]]] = {}
@@ -65,13 +68,14 @@ class AddressFinder:
 
     async def _find_host(self) -> FoundAddresses:
         host = self._server.host
-        answer = await self._lookup.host(host)
+        answer = await self._look_up(host)
         addresses = _arranged(ResolvedAddress(address, 0) for address in self._merged(host, answer))
         trouble = f"not all addresses of {host} can be found: {answer.trouble}"
         return FoundAddresses(addresses, answer.ttl, trouble if answer.trouble else "")
 
     async def _find_service(self) -> FoundAddresses:
-        answer = await self._lookup.service(self._server.host)
+        async with self._turns:
+            answer = await self._lookup.service(self._server.host)
         services = [it for it in answer.services if it.target and it.port]
         if not services:
             return FoundAddresses(
@@ -79,7 +83,7 @@ class AddressFinder:
             )
         targets = sorted({it.target.lower() for it in services})
         # A target is a full name, which is not searched in domains.
-        lookups = [Deferred.fromCoroutine(self._lookup.host(f"{target}.")) for target in targets]
+        lookups = [Deferred.fromCoroutine(self._look_up(f"{target}.")) for target in targets]
         settled = await all_settled(lookups)
         hosts = dict(zip(targets, settled, strict=True))
         self._known = {host: answers for host, answers in self._known.items() if host in hosts}
@@ -100,6 +104,10 @@ class AddressFinder:
             for address in by_host[it.target.lower()]
         )
         return FoundAddresses(addresses, ttl, trouble)
+
+    async def _look_up(self, host: str) -> HostAnswer:
+        async with self._turns:
+            return await self._lookup.host(host)
 
     def _merged(self, host: str, answer: HostAnswer) -> frozenset[str]:
         addresses = self._known[host] = {**self._known.get(host, {}), **answer.addresses}

@@ -25,6 +25,7 @@ from txmux.backends.names.question import (
     ServerFailureError,
     TrackedServers,
 )
+from txmux.backends.names.turns import LookupTurns
 from txmux.classes import frozen
 from txmux.files import read_own
 from txmux.transport import is_address
@@ -130,7 +131,7 @@ class ServiceAnswer:
 class Lookup:
     """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``, read for each look-up.
 
-    `addresses` are the name servers that the last look-up could ask.
+    `addresses` are the name servers that the last look-up could ask. `turns` are for callers with many names.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Lookup:
         self._resolv_conf = resolv_conf
         self._hosts = hosts
         self._name_servers = NameServers(reactor, tracked)
+        self.turns = LookupTurns()
         self.addresses: Sequence[ServerAddress] = ()
 
     async def host(self, name: str) -> HostAnswer:

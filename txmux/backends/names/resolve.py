@@ -137,7 +137,7 @@ class NameResolver:
             )
         lookup = self._lookups[backend.resolvers]
         if not server.query:
-            return AddressFinder(lookup, server)
+            return AddressFinder(lookup, server, lookup.turns.of(backend.name))
         if server.kind not in self._of_features:
             self._of_features[server.kind] = SERVERS[server.kind].finders(self._reactor)
         return self._of_features[server.kind].finder(lookup, server, backend)
