@@ -193,6 +193,12 @@ class ProviderTest(TestCase):
         self.daemon.unclear.clear()
         await self.written("[route bad]")
         self.assertNotIn("# left out", self.text())
+        right = self.daemon.containers[web]
+        self.daemon.containers[web] = {**right, "HostConfig": "strange"}
+        self.daemon.tell("start", web)
+        self.daemon.put(inspected("new", LABELS, address="10.88.0.8"))
+        await self.written("[route new]")
+        self.assertIn("[route web]", self.text())
 
     async def test_blanks_and_holes_in_labels_leave_out_their_container_alone(self) -> None:
         texts = "' '", "[ssh, ]", "[ ]", " ", "[,]"

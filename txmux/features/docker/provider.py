@@ -6,7 +6,6 @@ import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -171,16 +170,15 @@ class Follower:
     async def _inspect(self, key: str, seen: object) -> None:
         try:
             answer = await self._api.get(f"/containers/{key}/json")
-        except WrongAnswerError:
-            # The list has come, so this container alone is at fault: it is asked for again with the next stream.
+            container = None if answer is None else Container.read(answer)
+        except (WrongAnswerError, *MISSHAPEN):
+            # The list has come, so this container alone is at fault. What was known of it stays; it is asked for again with the next stream.
             self._outdated.add(key)
             self._known.setdefault(key, (seen, None))
             return
         self._known.pop(key, None)
-        if answer is not None:  # else it has gone meanwhile
-            self._known[key] = seen, None
-            with suppress(*MISSHAPEN):
-                self._known[key] = seen, Container.read(answer)
+        if container is not None:  # else it has gone meanwhile
+            self._known[key] = seen, container
 
     def _write(self) -> None:
         containers = [its for _, its in self._known.values() if its is not None]
