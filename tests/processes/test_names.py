@@ -113,6 +113,14 @@ class NamesTest(SupervisedTestCase):
         await self.all_lead_to(self.first)
         self.assertEqual(self.dns.asked, before)
 
+    async def test_reload_does_not_wait_for_a_name_that_had_no_answer_before(self) -> None:
+        self.dns.fail(HOST, SILENCE)
+        self.dns.zone[OTHER] = a(HOSTS[1])
+        await self.begin()
+        await self.asked(1)
+        await self.change(self.rules(f"{OTHER}:{self.server}"))
+        await self.all_lead_to(self.second)
+
     async def test_reload(self) -> None:
         """A reload waits for the addresses of new names; then all workers have them."""
         self.dns.zone[HOST], self.dns.zone[OTHER] = a(HOSTS[0]), a(HOSTS[1])

@@ -497,10 +497,16 @@ class Upstreams:
             for one in upstream.files.validity
         ]
 
-    def first_look_ups(self, backend: Backend | None = None) -> Deferred[None] | None:
+    def unanswered(self) -> set[str]:
+        """Return the names that have not been looked up yet."""
+        return self._names.unanswered()
+
+    def first_look_ups(
+        self, backend: Backend | None = None, *, besides: Iterable[str] = ()
+    ) -> Deferred[None] | None:
         """Return what fires when names have been looked up for the first time, of a backend or of all; ``None`` if they have."""
-        is_pending = self._names.unanswered(backend)
-        return self._names.first_answer(backend=backend) if is_pending else None
+        names = self._names.unanswered(backend).difference(besides)
+        return self._names.first_answer(names=names) if names else None
 
 
 class Uses(Counter[Backend]):

@@ -206,11 +206,12 @@ class NameResolver:
             self._set(key, addresses)
 
     def first_answer(
-        self, seconds: float = 2.0, *, backend: Backend | None = None
+        self, seconds: float = 2.0, *, names: set[str] | None = None
     ) -> Deferred[None]:
-        """Wait for the names of a backend, or of all, that have not been looked up yet."""
+        """Wait for names of `unanswered`, or for all of them."""
         answered: Deferred[None] = Deferred()
-        if names := self.unanswered(backend):
+        names = self.unanswered() if names is None else names
+        if names:
             self._waiting.append((names, answered))
         else:
             answered.callback(None)

@@ -430,7 +430,7 @@ class Supervisor:
         Raises:
             MuxError: The rules cannot be used; nothing has changed.
         """
-        pending = None
+        pending, unanswered = None, self.state.upstreams.unanswered()
         with ExitStack() as undo:
             undo.callback(sockets.abandon)
             self.is_changing = True
@@ -441,7 +441,8 @@ class Supervisor:
             terminators, upstreams = await self._read_tls_files(rules, undo)
             await in_thread(self._files.prepare, rules)
             self._extend(rules)
-            looked_up = self.state.upstreams.first_look_ups()
+            # The new names alone: others may have no answer for long.
+            looked_up = self.state.upstreams.first_look_ups(besides=unanswered)
             if looked_up is not None:
                 await looked_up
             await self.pool.settled()
