@@ -222,17 +222,7 @@ class LimitTests(FlowCase):
 
     async def test_listeners_share_the_descriptors(self) -> None:
         """One that is flooded makes room for others, and what it has filled leaves them a part."""
-        flows = ProcessFlows()  # other tests may have left some
-        change_constants(self, live_flows, FLOWS=flows)
-        change_constants(self, listener, FLOWS=flows, _DESCRIPTOR_SHARE=4.5 / soft_limit())
-        server = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")
-        sections = "".join(
-            f"[listen {name}]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{server.port}\n"
-            for name in "uv"
-        )
-        flooded, other = self.run_service(
-            f"[txmux]\naccess_log = LOG\naccess_log_format = json\n{sections}"
-        )
+        server, flooded, other = self.share()
         for _ in range(3):
             Talker.listening(self).say(b"quiet", flooded)
         await server.hears(3)
@@ -246,6 +236,30 @@ class LimitTests(FlowCase):
             Talker.listening(self).say(b"more", port)  # there is no room for it
             self.assertEqual(await client.asks(b"again", port), b"again")
         self.assertNotIn(b"more", server.heard)
+
+    async def test_client_that_waits_for_its_answer_makes_no_room_while_there_is_some(self) -> None:
+        server, filled, other = self.share()
+        for number in range(3):
+            await Talker.listening(self).asks(b"%d" % number, filled)
+        waiting = Talker.listening(self)
+        waiting.say(b"quiet", other)
+        await server.hears(4)
+        await Talker.listening(self).asks(b"more", other)
+        server.say(b"late", server.senders[3][1])
+        self.assertEqual(await waiting.hears(1), [b"late"])
+
+    def share(self) -> tuple[Talker, int, int]:
+        """Have two listeners and descriptors for four flows; the server does not answer ``quiet``."""
+        flows = ProcessFlows()  # other tests may have left some
+        change_constants(self, live_flows, FLOWS=flows)
+        change_constants(self, listener, FLOWS=flows, _DESCRIPTOR_SHARE=4.5 / soft_limit())
+        server = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")
+        sections = "".join(
+            f"[listen {name}]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{server.port}\n"
+            for name in "uv"
+        )
+        ports = self.run_service(f"[txmux]\naccess_log = LOG\naccess_log_format = json\n{sections}")
+        return server, ports[0], ports[1]
 
     async def test_max_flows_per_source(self) -> None:
         server = Talker.listening(self, answer=reversed_bytes)

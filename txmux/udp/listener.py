@@ -191,11 +191,9 @@ class UDPListener(ActiveListener):
             self._most = _most_by_descriptors()
             if has_descriptor and FLOWS.count < self._most:
                 return True
-        if _end(FLOWS.spare()):
-            return True
         listeners = FLOWS.count_listeners() + (not table.count)
         has_less = table.count * listeners < self._most and FLOWS.count < _BEYOND * self._most
-        return has_descriptor and has_less
+        return (has_descriptor and has_less) or _end(FLOWS.spare())
 
     def pass_to_migrated(
         self, port: DatagramPort, key: FlowKey, data: memoryview, size: int
