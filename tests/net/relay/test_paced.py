@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.relay_case import RelayCase, Way
-from tests.net.relay.wiring import TcpWiring, TlsWiring, make_sides
+from tests.net.relay.wiring import LeanUnixWiring, TcpWiring, TlsWiring, make_sides
 from tests.support.peers import reactor
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.paced import PacedEnd, RelayRates
@@ -275,6 +275,15 @@ class ResetTests(RelayCase):
 
 class OneDirectionTests(RelayCase):
     limited = 0
+
+    async def test_client_that_is_gone(self) -> None:
+        """On a UNIX socket, nothing more is reported once what is held for it may be sent."""
+        self.way = Way(wires=LeanUnixWiring)
+        client, server = await self.start()
+        server.send(bytes(60_000))
+        await client.has(100)
+        client.close()
+        await self.over(client, server, reason="client-reset")
 
     def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
         relay = super().make_relay(clock, timeouts)

@@ -251,6 +251,8 @@ class KernelSide:
                 self._end(LOST)
             elif not events & TROUBLE:
                 self._update()
+            elif not self._reading and self._is_full():
+                self.set_unwritable()  # it waits for its rate, and unwatched it would wait for ever
             else:
                 # The event would come again and again, and can be handled only when there is room
                 # for what the peer sent before. One of TLS that has finished may just not have read a ticket (RFC 8446, section 4.6.1).
