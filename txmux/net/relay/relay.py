@@ -421,13 +421,9 @@ class Relay:
         Bytes received since the timer was set postpone the timeout, and so does a peer that reads bytes sent to it before.
         """
         now = self.seconds()
-        if self._due() > now:
-            if self._update_unsent():
-                self._since = now  # what its peer has read before is not known
-            self._watch()
-            return
         if self._update_unsent():
             self._since = now
+        if self._due() > now:
             self._watch()
         elif self.ending:
             self.abort(self._reason or "error")
