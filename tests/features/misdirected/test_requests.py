@@ -314,6 +314,18 @@ class MisdirectedTest(MuxTestCase):
             record = await self.assert_logged(count)
             self.assertEqual(record.facts["misdirected_unread"], "yes")
 
+    async def test_client_that_has_finished(self) -> None:
+        """It still gets what its server answers, as without HTTP/2."""
+        client = await self.speak(self.two())
+        client.send(_BEGUN + self.request(1, _A))
+        client.close_notify()
+        server = await self.backend.heard(len(_BEGUN) + 1)
+        await server.has_all()
+        server.send(_SERVED + frame(DATA, 1, 1, b"fine"))
+        server.close()
+        self.assertIn((DATA, 1, b"fine"), await self.answers(client, 2))
+        await self.assert_logged(reason="done")
+
     async def test_answer_behind_a_download(self) -> None:
         """A client that is slow to read from its server is not one that reads no answers."""
         client = await self.speak(self.two())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
@@ -124,7 +125,7 @@ class _Requests:
         self._is_strict = is_strict
         self._streams = Streams(self._is_misdirected, self._may_pass_unread)
         self._unread = 0
-        directlyProvides(self, providedBy(transport))
+        directlyProvides(self, IHalfCloseableProtocol, providedBy(transport))
         transport.protocol, client.transport = own, own
 
     def __getattr__(self, name: str) -> Any:
@@ -174,6 +175,9 @@ class _Requests:
 
     def readConnectionLost(self) -> None:
         self.protocol.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        self.protocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         protocol, self.protocol = self.protocol, NO_RECEIVER  # breaks a reference cycle
