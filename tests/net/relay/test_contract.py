@@ -60,7 +60,7 @@ else:  # as in a process of `test_kernel.ReactorsTest`
 
 @for_each("way", (*_WAYS, *_UNIX_WAYS))
 class OrderTest(RelayCase):
-    """Bytes, half-closes, slow readers, and time."""
+    """Bytes, half-closes and slow readers."""
 
     timeout = 600  # of all ways together
 
@@ -146,6 +146,11 @@ class OrderTest(RelayCase):
         self.assertEqual(len(server.received), size)
         server.send(b"heard")
         await client.has(5)
+
+
+@for_each("way", (*_WAYS, *_UNIX_WAYS))
+class TimeTest(RelayCase):
+    timeout = 600
 
     async def test_idle(self) -> None:
         clock = Clock()
