@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 
 import attrs
 from twisted.internet.task import Clock
@@ -132,7 +131,8 @@ class DatagramTests(SynchronousTestCase):
         self.assertTrue(isinstance(default, Backend) and default.idle_timeout == 180)
 
     def test_tls_ends_over_tcp_alone(self) -> None:
-        pem = self.folder_with_certificate()
+        made = make_authority("Test", "x.example")
+        pem = made.write(make_folder(self) / "x.pem", key=True)
         ends = f"match = any\nterminate_tls = {pem}\n"
         ends_elsewhere = "use a server that ends DTLS or QUIC itself"
         for text, told in (
@@ -157,9 +157,6 @@ class DatagramTests(SynchronousTestCase):
         self.assertEqual(
             [len(rules.routes_over(one, one.transport)) for one in rules.listeners], [0, 1]
         )
-
-    def folder_with_certificate(self) -> Path:
-        return make_authority("Test", "x.example").write(make_folder(self) / "x.pem", key=True)
 
     def test_each_route_where_it_can_be(self) -> None:
         """With `under = *`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""

@@ -294,12 +294,9 @@ class PassedOnTest(MuxTestCase):
                 server.close()
             record = await self.logged()
             self.assertEqual(record.reason, reason)
-            self.assertEqual(self.only_member_count(), 0)
+            self.assertEqual(len(self.factory.connections), 0)
             self.records.clear()
             self.backend.peers.clear()
-
-    def only_member_count(self) -> int:
-        return len(self.factory.connections)
 
     async def test_silent_server_is_given_up(self) -> None:
         for answer in (b"", self.retry[:20]):
