@@ -212,8 +212,6 @@ class PeersTests(SynchronousTestCase):
 
 
 class CountTests(SynchronousTestCase):
-    """What the programs that count leave behind is added up by process."""
-
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
         self.folder.mkdir()

@@ -51,7 +51,6 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 
 def _anchors(page: Path) -> set[str]:
-    """Return what headings are called in links, by the rule of GitHub, which Sphinx follows."""
     text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     plain = [re.sub(r"\]\([^)]*\)|[^\w\- ]", "", title.strip().lower()) for title in titles]

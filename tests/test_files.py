@@ -35,8 +35,6 @@ _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 
 
 class LinksTest(SynchronousTestCase):
-    """A folder that belongs to nobody, as the folder of a log does, and a file that nobody may not touch."""
-
     def setUp(self) -> None:
         require_root()
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-files-"))

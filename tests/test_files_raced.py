@@ -41,8 +41,6 @@ while True:
 
 
 class RaceTest(SynchronousTestCase):
-    """A folder of nobody's, which is in turns that folder and a link to one of root's."""
-
     def setUp(self) -> None:
         require_root()
         folder = Path(tempfile.mkdtemp(prefix="txmux-race-"))

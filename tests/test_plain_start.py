@@ -82,8 +82,6 @@ os._exit = tell_and_exit
 
 
 class PlainStartTest(SynchronousTestCase):
-    """A service that tells SSH and TLS by name apart, from its start to the end of its first connections."""
-
     def setUp(self) -> None:
         """Have Twisted write down which plugins there are: to find out, it imports them."""
         installed_matchers()

@@ -28,8 +28,6 @@ _UNSET = [f"--unset={name}" for name in os.environ if name.startswith(("PYTHON",
 
 
 class PluginExampleTests(InteropTestCase):
-    """An environment with all that this one has, into which pip has installed the example."""
-
     python: ClassVar[Path]
 
     @classmethod

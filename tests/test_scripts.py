@@ -25,8 +25,6 @@ case $2 in *print*) echo 3.9 ;; *) exit 1 ;; esac
 
 
 class ScriptTests(SynchronousTestCase):
-    """What is common to the scripts, tried in a folder that has nothing but them."""
-
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="txmux scripts "))
         self.addCleanup(shutil.rmtree, self.folder)

@@ -231,8 +231,6 @@ class ClientsTest(SynchronousTestCase):
 
 
 class BurstTest(AdminCase):
-    """Clients that come faster than they are accepted."""
-
     async def test_client_behind_hundreds_in_the_queue_is_answered(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
@@ -256,8 +254,6 @@ class BurstTest(AdminCase):
 
 
 class StalledTest(AdminCase):
-    """Five hundred clients of the API that say nothing, or half a request."""
-
     async def test_port_and_api_serve_on(self) -> None:
         servers = PeerFactory()
         port = listen(self, servers)

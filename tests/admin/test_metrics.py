@@ -281,8 +281,6 @@ class ManyTest(AdminCase):
 
 
 class PipeliningTest(AdminCase):
-    """The endpoint ``metrics``, by a client that does not wait for answers."""
-
     async def test_client_that_reads_nothing_leaves_room_for_others(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")

@@ -47,8 +47,6 @@ class ShortTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """Twice as many bytes cost twice as much; steps are counted, not seconds."""
-
     def test_dearest_input_of_each_matcher(self) -> None:
         known = costs.kept()
         self.assertEqual(sorted(known), sorted(of_streams()))

@@ -22,8 +22,6 @@ _NOT_READ = {"logs/access.log", "acme_folder", "acme_folder/b.example.pem"}
 
 
 class ReadTests(CommandTestCase):
-    """Each file of each key, for a user who is not root."""
-
     folder: Path
     as_user: ClassVar[tuple[str, ...]] = ("--as", _NOBODY)
 

@@ -186,8 +186,6 @@ class RateTests(SynchronousTestCase):
 
 
 class FewTests(SynchronousTestCase):
-    """Whether others would have room without the two sources that have the most."""
-
     def of_few(self, *sources: int, backend: str | None = None, ended: int = 0) -> bool:
         table = ClientTable(Clock().seconds)
         for _ in range(ended):

@@ -15,8 +15,6 @@ _LISTEN = "listen x\n    bind :1\n    server s 127.0.0.1:9 "
 
 
 class TypographyTests(SynchronousTestCase):
-    """What a word processor has made of a configuration."""
-
     def test_typographic_signs_are_named(self) -> None:
         for text, sign, plain in (
             ("send\u2013proxy", "U+2013 (EN DASH)", "-"),
@@ -103,8 +101,6 @@ class PackageTests(SynchronousTestCase):
 
 
 class RefusedTests(SynchronousTestCase):
-    """What the reader of rules refuses in what has been made."""
-
     def test_positions_are_of_the_configuration(self) -> None:
         text = _LISTEN + "\nlisten y\n    server s 127.0.0.1:8\n\n    bind :1\n"
         self.assertIn(

@@ -293,7 +293,6 @@ def _with_another_length(data: bytes, at: int, more: int) -> Iterator[bytes]:
 
 
 def _steps(difference: int) -> Iterator[int]:
-    """Give a difference, and halves of it."""
     while difference:
         yield difference
         difference = int(difference / 2)
@@ -305,7 +304,6 @@ def _pairs(asked: Mapping[str, Asked]) -> Iterator[Pair]:
 
 
 def neighbours(sample: bytes, most: int) -> Iterator[bytes]:
-    """Give a sample with one of its first bytes, at most this many, changed, left out, or one more between them."""
     yield sample
     for at, byte in enumerate(sample[: min(most, _CHANGED)]):
         before, behind = sample[:at], sample[at + 1 :]

@@ -43,8 +43,6 @@ class StillTests(SynchronousTestCase):
 
 
 class DeadDiskTest(TestCase):
-    """Jobs of the thread that wait for disks which do not answer."""
-
     def setUp(self) -> None:
         change_constants(self, files, PATIENCE=0.05)
         change_constants(self, turns, _LOOK=0.02)

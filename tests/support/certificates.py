@@ -169,7 +169,6 @@ def _name(text: str) -> x509.GeneralName:
 
 
 def lasting(begins: datetime, ends: datetime, units: Sequence[str] = ()) -> Identity:
-    """Make an authority that is valid from one time to another."""
     extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
     return _make("Lasting", None, begins, ends, extensions, units)
 
@@ -196,7 +195,6 @@ def _sequence(content: bytes) -> bytes:
 
 
 def rsa_pem(name: str, bits: int = 2048, *, alternative: bool = True) -> bytes:
-    """Make a certificate that an RSA key has signed itself, with that; with 1024 bits, OpenSSL refuses to present it."""
     key = rsa.generate_private_key(65537, bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

@@ -70,7 +70,6 @@ class MemoryLimit:
         return int(words[words.index("oom_kill") + 1])
 
     def end(self) -> None:
-        """Remove it, once its processes have ended."""
         eventually(self._remove, "its processes have ended")
 
     def _remove(self) -> bool:

@@ -43,7 +43,6 @@ def family_of(pid: int) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """Return whether a process has ended; it may still be a zombie."""
     try:
         return _state(pid) == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -90,7 +89,6 @@ def resident(pid: int) -> int:
 
 
 def worker_of(connection_id: str) -> str:
-    """Return the part of a connection's ID that is its process's."""
     return connection_id.partition("-")[0]
 
 
@@ -118,7 +116,6 @@ def _has_socket(pid: int, port: str, column: int) -> bool:
 
 
 def holders(client: socket.socket) -> str:
-    """Describe which processes have the peer of a client's socket, for failure messages."""
     own = _port(client.getsockname()[1])
     told = []
     for words in _tcp_sockets(own):

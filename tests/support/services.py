@@ -64,7 +64,6 @@ class Twist:
         self.child.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Stop it, unless it has stopped, and check its exit status and log."""
         self.terminate()
         self.assert_stopped()
 
@@ -259,11 +258,9 @@ class Service(Twist):
     # Another process.
 
     def ask(self) -> None:
-        """Request an upgrade."""
         os.kill(self.pid, signal.SIGUSR2)
 
     def upgrade(self) -> None:
-        """Have a new process serve, and wait until the old one has handed over everything and has ended."""
         old = [*self.replace(), self.before]
         eventually(lambda: all(map(is_gone, old)), "the old processes have ended")
 
@@ -313,7 +310,6 @@ class Service(Twist):
         return self.pid
 
     def kill(self, worker: int) -> None:
-        """Kill a worker, and wait until another one serves in its place."""
         old, before = self.workers, self.output.count("serving with")
         os.kill(worker, signal.SIGKILL)
         eventually(lambda: self.output.count("serving with") > before, "other workers serve")

@@ -15,8 +15,6 @@ from txmux.tcp.moving import MovedConnection, Sockets, Unpacking, accepted_at, p
 
 
 class MovingTest(MuxTestCase):
-    """Two listeners, as of an old process and a new one, with one access log."""
-
     skip = None if is_available() else "these need Linux"
 
     async def relayed(self, **settings: Any) -> tuple[Peer, Peer]:

@@ -334,7 +334,6 @@ class _World:
                 self.rows.append((row["state"], row["idle_ms"], row["route"], counts))
 
     def finish(self) -> None:
-        """Let the client leave, and then, when nothing more comes, the servers; what still waits for something has time enough."""
         for client in (self.client, *self.others):
             client.read(_ALL)
         self.turn()
@@ -446,7 +445,6 @@ def _number_of(connection: Any) -> int:
 def _disagreement(
     record: ConnectionRecord, client: _Peer, server: _Peer | None, header: bytes, *, is_usual: bool
 ) -> str:
-    """Say what a record and the two peers that it is about disagree on; without a server there is only one."""
     if server is None:
         return "there was no server" if record.reason == "done" or record.server_local else ""
     sent = client.sent - len(header)
@@ -505,7 +503,6 @@ def _stream(beginning: bytes, start: int, end: int) -> bytes:
 
 
 def _amount(count: int) -> int | str:
-    """Return how many bytes these are, but for a part of much."""
     return count if count % _MUCH <= _MOST else "some"
 
 

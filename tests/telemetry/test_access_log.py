@@ -304,8 +304,6 @@ class StandardOutputTests(SynchronousTestCase):
 
 
 class MergingTest(SynchronousTestCase):
-    """Clients that leave without a byte share lines, and no others do."""
-
     def setUp(self) -> None:
         self.path = make_folder(self) / "log"
         self.clock = Clock()

@@ -137,7 +137,6 @@ class FlowCase(ServiceTestCase):
         return server, old, new, self.begin(server.port, **rules)
 
     async def assert_alone(self, client: Talker, thief: Talker, port: int) -> None:
-        """Check that a client gets all answers, although another one uses its connection ID."""
         had = len(thief.heard)
         for _ in range(10):
             thief.say(SHORT, port)

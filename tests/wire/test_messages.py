@@ -9,8 +9,6 @@ from txmux.wire.messages import MessageMatcher
 
 
 class Reader:
-    """Reads ``!``, a name with its length, and nothing else; counts how often it is asked."""
-
     def __init__(self) -> None:
         self.asked = 0
 

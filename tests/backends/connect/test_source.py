@@ -146,8 +146,6 @@ class PortRangeTests(TestCase):
 
 
 class DialTests(TestCase):
-    """Connections from addresses of 127.0.0.0/8, all of which Linux has."""
-
     def setUp(self) -> None:
         if sys.platform != "linux":
             self.skipTest("only Linux has all of 127.0.0.0/8")

@@ -42,8 +42,6 @@ class _Greeter(Protocol):
 
 
 class LastReceiver:
-    """Whom the server's end tells what happens."""
-
     def __init__(self) -> None:
         self.received = bytearray()
         self.gone: Deferred[None] = Deferred()
@@ -71,8 +69,6 @@ class LastReceiver:
 
 
 class TlsTests(TestCase):
-    """Connects to servers of this machine, and trusts one authority, whose file is `ca`."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.ca = authority().write(self.folder / "ca.pem")

@@ -42,8 +42,6 @@ def ill(why: str) -> CheckResult:
 
 
 class CheckRunTest(TestCase):
-    """A server that the test plays, and one check at a time."""
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.server = PeerFactory()

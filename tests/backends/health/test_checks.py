@@ -22,8 +22,6 @@ REFUSED = Failure(error.ConnectionRefusedError(111, "Connection refused"))
 
 
 class Dialled:
-    """An attempt to connect, which stays as it is until the test says otherwise."""
-
     def __init__(self, server: Server, factory: Any, at: float) -> None:
         self.server = server
         self.factory = factory
@@ -246,8 +244,6 @@ class ResultTests(SynchronousTestCase):
 
 
 class FlappingTests(TestCase):
-    """A real server that comes, goes, and comes back, and what other processes get of its checks."""
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.server = PeerFactory()

@@ -337,8 +337,6 @@ class TroubleTests(NamesTestCase):
 
 
 class SourceTests(NamesTestCase):
-    """Whether a name server is up, and what is logged of it."""
-
     def setUp(self) -> None:
         super().setUp()
         self.servers = TrackedServers(self.time, "names stay")
@@ -495,8 +493,6 @@ class OtherReactorTests(NamesTestCase):
 
 
 class CancelTests(NamesTestCase):
-    """A look-up that nobody waits for any more: nothing of it is left in the reactor."""
-
     async def cancel(self) -> None:
         waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
         await self.asked(HOST)

@@ -114,8 +114,6 @@ class AnswerTests(NamesTestCase):
 
 
 class FailureTests(NamesTestCase):
-    """Answers that fail: what was known stays."""
-
     async def start(self) -> CountingPool:
         self.zone[HOST] = a("10.0.0.1", ttl=5)
         pool = self.pool()
@@ -385,8 +383,6 @@ class ServiceTests(NamesTestCase):
 
 
 class FirstAnswerTests(NamesTestCase):
-    """The start, which waits for names but not for long."""
-
     async def test_without_names(self) -> None:
         self.pool(*servers("10.0.0.1:80"))
         self.assertTrue(self.names.first_answer().called)

@@ -46,8 +46,6 @@ def ended(*lines: str) -> list[tuple[str, str]]:
 
 
 class CertificateTests(SynchronousTestCase):
-    """Tests of the client's certificate, with what HAProxy 2.6 decides."""
-
     def routes(self, condition: str, bind: str = _ASKS) -> list[str]:
         """Give where clients of a condition go, ``a`` by it and ``b`` otherwise; what else is left out comes first."""
         output = frontend(f"use_backend a if {condition}", "default_backend b", bind=bind)

@@ -104,8 +104,6 @@ class RefusalTests(SynchronousTestCase):
 
 
 class BoundTests(SynchronousTestCase):
-    """Work and memory stay in proportion to the pattern, whatever the bytes."""
-
     def reachable(self, pattern: StreamPattern) -> int:
         found = {pattern.start}
         newest = found

@@ -48,8 +48,6 @@ ASSERTING = patterns_of(ONE_BYTE | ASSERTIONS)
 
 
 class PropertyTests(SynchronousTestCase):
-    """Any pattern against all strings over a small alphabet, by `re` and brute force."""
-
     def compiled(self, pattern: bytes, within: int, matches: set[bytes]) -> StreamPattern | None:
         """Compile a pattern; see that one is refused only when nothing matches or its end is open."""
         try:

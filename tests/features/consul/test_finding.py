@@ -23,8 +23,6 @@ from txmux.rules.reading.endpoints import server
 
 
 class ConsulTests(NamesTestCase):
-    """Pools whose clock stands still until it is moved."""
-
     def setUp(self) -> None:
         super().setUp()
         self.consul = Consul(self, self.time)

@@ -34,8 +34,6 @@ def asked(host: str, method: str = "GET", *more: tuple[str, str]) -> list[tuple[
 
 @attrs.define
 class Speaker:
-    """Writes header sections with the dynamic table, and reads those of the other side."""
-
     encoder: Encoder = attrs.field(factory=Encoder)
     decoder: Decoder = attrs.field(factory=Decoder)
 

@@ -47,7 +47,6 @@ class Schedule:
 
 
 def schedules(*, endings: bool, moves: bool = False) -> SearchStrategy[Schedule]:
-    """Make schedules, in which peers may break off (else both finish cleanly), and the relay can be moved."""
     sizes = st.one_of(st.sampled_from(_SIZES), st.integers(1, 200_000))
     who: SearchStrategy[Who] = st.sampled_from(["client", "server"])
     plain: list[Act] = ["finish", "stall", "resume"]

@@ -31,8 +31,6 @@ from txmux.net.sockets.poller import (
 
 @implementer(IReadDescriptor)
 class _Reader:
-    """What Twisted's reactors serve by themselves."""
-
     def __init__(self, descriptor: int, ready: Callable[[], None]) -> None:
         self._descriptor = descriptor
         self._ready = ready
@@ -199,8 +197,6 @@ class WorkersReactorTest(SynchronousTestCase):
 
 
 class ReactorPollerTest(SynchronousTestCase):
-    """What a poller makes of a reactor that watches each socket itself."""
-
     def poller_on(self, kind: str) -> tuple[ReactorPoller, PrivateReactor]:
         private = PrivateReactor(kind)
         self.addCleanup(private.close)

@@ -45,8 +45,6 @@ def descriptors() -> int:
 
 
 class ScarcityTest(TestCase):
-    """``epoll_ctl`` fails: ENOSPC."""
-
     def setUp(self) -> None:
         self.poller = Poller.for_reactor(reactor)
         self.factory = PeerFactory()
@@ -123,8 +121,6 @@ class ScarcityTest(TestCase):
 
 
 class FirstTest(SynchronousTestCase):
-    """A poller that watches nothing yet."""
-
     def test_reader(self) -> None:
         class Full:
             def __init__(self) -> None:
@@ -153,8 +149,6 @@ class FirstTest(SynchronousTestCase):
 
 
 class MemoryTest(TestCase):
-    """There is no memory left, not even to log that."""
-
     def run_short(self, *_: object, **__: object) -> NoReturn:
         raise MemoryError
 

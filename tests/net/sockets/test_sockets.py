@@ -398,8 +398,6 @@ class PollerTest(TestCase):
 
 
 class LeanSocketTest(TestCase):
-    """It can do what any socket can."""
-
     def setUp(self) -> None:
         one, self.other = socket.socketpair()
         self.addCleanup(self.other.close)

@@ -121,8 +121,6 @@ print(run.__module__, type(sys.modules["asyncio"]).__name__)
 
 
 class DeferredTest(SynchronousTestCase):
-    """Programs that begin without TLS."""
-
     def output(self, program: str, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", program, *arguments],

@@ -71,8 +71,6 @@ def _end_over(below: Any, context: SSL.Context) -> TlsEnd:
 
 
 class _Layer:
-    """One layer of a client's TLS."""
-
     def __init__(self) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = client_context(None).wrap_bio(self.incoming, self.outgoing)

@@ -70,8 +70,6 @@ class MultipathTests(SynchronousTestCase):
 
 
 class FileTests(SynchronousTestCase):
-    """Files and sockets that the service creates in folders that are there."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         (self.folder / "there").touch()

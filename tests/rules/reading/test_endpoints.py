@@ -134,8 +134,6 @@ class ServerTests(SynchronousTestCase):
 
 
 class BothTests(SynchronousTestCase):
-    """What is refused alike where to listen and where to connect."""
-
     def test_unix_paths_fit_into_an_address(self) -> None:
         told = "is 108 bytes long; the path of a UNIX socket has at most 107"
         for path in ("/" + "x" * 106, "/" + "é" * 53):

@@ -28,8 +28,6 @@ def descriptors() -> int:
 
 
 class HandingOffTest(MuxTestCase):
-    """SSH is handed over; another route leads to an ordinary server."""
-
     def setUp(self) -> None:
         super().setUp()
         self.taker = Taker(self, self.turn)

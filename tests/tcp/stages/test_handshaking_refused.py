@@ -297,8 +297,6 @@ class HandshakeTests(MuxTestCase):
 
 
 class LimitTests(MuxTestCase):
-    """How many handshakes of a source are done at once."""
-
     def setUp(self) -> None:
         super().setUp()
         change_constants(self, per_source, MOST_PER_SOURCE=1)

@@ -96,8 +96,6 @@ class EndsHereTest(MuxTestCase):
 
 
 class WithinTest(MuxTestCase):
-    """The same behind what comes before TLS, where it ends here and where it is passed on."""
-
     async def assert_illegal(self, client: Peer) -> None:
         client.send(hello())
         await client.until(lambda: bool(asks_again(bytes(client.received).removeprefix(b"S"))))

@@ -69,8 +69,6 @@ TAILS = tails()
 
 
 class RoundTripTests(SynchronousTestCase):
-    """What is written is read again, in any number of pieces and with payload behind it."""
-
     def check(self, header: ProxyHeader, encoded: bytes, payload: bytes) -> None:
         for cut in range(len(encoded)):
             answer = decode(encoded[:cut])
@@ -98,8 +96,6 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class AnyBytesTests(SynchronousTestCase):
-    """Whatever comes from the network, there is an answer, and only one."""
-
     def check(self, data: bytes) -> None:
         """Check that the answer never changes once it is given, and that no other error is raised."""
         last: Decoded | str | None = None
