@@ -78,13 +78,10 @@ class ResultsTests(SynchronousTestCase):
         for goal, met in (
             (Goal("connection.cpu", 2.0, "haproxy"), True),
             (Goal("connection.cpu", 1.99, "haproxy"), False),
-            (Goal("connection.cpu", 1.0, "nginx"), None),
-            (Goal("bulk.rate", 1.5, "haproxy"), True),
-            (Goal("bulk.rate", 1.51, "haproxy"), False),
-            (Goal("memory.idle", 3.5), True),
-            (Goal("memory.idle", 3.4), False),
-            (Goal("held", 1), None),
-        ):
+            (Goal("connection.cpu", 1.0, "nginx"), None), (Goal("bulk.rate", 1.5, "haproxy"), True),
+            (Goal("bulk.rate", 1.51, "haproxy"), False), (Goal("memory.idle", 3.5), True),
+            (Goal("memory.idle", 3.4), False), (Goal("held", 1), None),
+        ):  # fmt: skip
             self.assertIs(goal.is_met(results()), met, goal)
 
     def test_goals_name_known_figures_and_programs(self) -> None:

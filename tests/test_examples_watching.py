@@ -132,14 +132,11 @@ def day_of_planned_work() -> dict[str, str]:
         return _per_minute(lambda minute: int(any(minute in some for some in minutes)))
 
     items = {
-        ("backend", "warning"): (range(200, 202), range(700, 705)),
-        ("backend", "critical"): (),
-        ("service", "note"): (range(299, 300),),
-        ("upgrade", "note"): (range(500, 530),),
-        ("upgrade", "warning"): (),
-        ("limits", "note"): (_NIGHT,),
+        ("backend", "warning"): (range(200, 202), range(700, 705)), ("backend", "critical"): (),
+        ("service", "note"): (range(299, 300),), ("upgrade", "note"): (range(500, 530),),
+        ("upgrade", "warning"): (), ("limits", "note"): (_NIGHT,),
         ("accept", "note"): (range(1000, 1010),),
-    }
+    }  # fmt: skip
     for (what, level), minutes in items.items():
         series[f'txmux_attention{{level="{level}",what="{what}"}}'] = has(*minutes)
     series[_ACCEPTED] = _grown(lambda minute: 6 if minute in _NIGHT else 600, restart)

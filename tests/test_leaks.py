@@ -181,9 +181,7 @@ class LeakTest(MuxTestCase):
         kinds = collections.Counter(type(thing) for thing in gc.get_objects())
         return {
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
-            "timers": len(reactor.getDelayedCalls()),
-            "readers": len(reactor.getReaders()),
-            "writers": len(reactor.getWriters()),
-            "connections": kinds[MuxProtocol],
+            "timers": len(reactor.getDelayedCalls()), "readers": len(reactor.getReaders()),
+            "writers": len(reactor.getWriters()), "connections": kinds[MuxProtocol],
             "relays": kinds[Relay],
-        }
+        }  # fmt: skip

@@ -59,12 +59,10 @@ class HopsTests(SynchronousTestCase):
     def test_other_address_or_port_is_another_connection(self) -> None:
         self.loop_detector.record(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         for other in (
-            _ends(_v4(443), _v4(6001)),
-            _ends(_v4(443), _v4(6000, "127.0.0.2")),
-            _ends(_v4(443, "127.0.0.2"), _v4(6000)),
-            _ends(_v4(444), _v4(6000)),
+            _ends(_v4(443), _v4(6001)), _ends(_v4(443), _v4(6000, "127.0.0.2")),
+            _ends(_v4(443, "127.0.0.2"), _v4(6000)), _ends(_v4(444), _v4(6000)),
             _ends(UNIXAddress(b"/run/x.sock"), UNIXAddress(None)),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.loop_detector.hops_of(other), 0)
 
     def test_listener_on_every_address_sees_mapped_ipv4(self) -> None:

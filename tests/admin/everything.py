@@ -85,12 +85,10 @@ class RecordTest(AdminCase):
         web, gone = await start_everything(self)
         text = json.dumps(await all_documents(self))
         for known, shown in (
-            (str(self.folder), "/etc/txmux"),
-            (rf"127.0.0.1:{web}\b", "127.0.0.1:8080"),
+            (str(self.folder), "/etc/txmux"), (rf"127.0.0.1:{web}\b", "127.0.0.1:8080"),
             (rf"127.0.0.1:{gone}\b", "127.0.0.1:8081"),
-            (rf"127.0.0.1:{self.port}\b", "127.0.0.1:443"),
-            (rf"\b{os.getpid()}\b", "4711"),
-        ):
+            (rf"127.0.0.1:{self.port}\b", "127.0.0.1:443"), (rf"\b{os.getpid()}\b", "4711"),
+        ):  # fmt: skip
             text = re.sub(known, shown, text)
         lines = [f'"{name}": {json.dumps(its)}' for name, its in json.loads(text).items()]
         FILE.write_text("{" + ",\n".join(lines) + "}\n")

@@ -208,14 +208,12 @@ class ClientsTest(SynchronousTestCase):
     def test_not_http(self) -> None:
         for sent in (
             b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + b"\0" * 40 + b"\r\n\r\n",
-            b"SSH-2.0-x\r\n",
-            b"GET /x\r\n\r\n",
-            b"GET /x HTTP/1.1\r\nHost : x\r\n\r\n",
+            b"SSH-2.0-x\r\n", b"GET /x\r\n\r\n", b"GET /x HTTP/1.1\r\nHost : x\r\n\r\n",
             b"GET /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
             b"POST /x HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
             b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
             b"GET /x HTTP/1.1\r\n\r\n",
-        ):
+        ):  # fmt: skip
             transport = self.connected()
             transport.deliver(sent)
             answer = transport.take()

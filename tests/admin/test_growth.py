@@ -98,11 +98,9 @@ def view_of(make: _Make, what: str, count: int) -> Any:
 
 
 _VIEWS: Mapping[_Make, Sequence[str]] = {
-    _status: ("routes", "servers", "listeners"),
-    _routes: ("routes", "listeners"),
-    _backends: ("backends", "servers"),
-    _metrics: ("routes", "servers"),
-}
+    _status: ("routes", "servers", "listeners"), _routes: ("routes", "listeners"),
+    _backends: ("backends", "servers"), _metrics: ("routes", "servers"),
+}  # fmt: skip
 
 
 @pytest.mark.by_turns(each=True)

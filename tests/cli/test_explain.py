@@ -563,10 +563,8 @@ class CutRequestTests(CommandTestCase):
 
     def test_reaches_no_server_at_the_deadline(self) -> None:
         for text, is_refused in (
-            (r"\x00\x00\x00\x08\x04", True),
-            (r"\x00\x00\x00\x08\x04\xd2\x16\x30", True),
-            (r"\x00\x00\x00\x08\x04\xd2\x16\x30\x00", True),
-            (r"\x00\x00\x00\x09", False),
-        ):
+            (r"\x00\x00\x00\x08\x04", True), (r"\x00\x00\x00\x08\x04\xd2\x16\x30", True),
+            (r"\x00\x00\x00\x08\x04\xd2\x16\x30\x00", True), (r"\x00\x00\x00\x09", False),
+        ):  # fmt: skip
             told = self.explain("--text", text)
             self.assertEqual("finishes sending: tls-failed, close" in told, is_refused, told)

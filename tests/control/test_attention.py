@@ -338,8 +338,7 @@ class AdviceTest(SynchronousTestCase):
         half: Any = {**document, "servers": [down, {**down, "state": "up"}]}
         drained: Any = {**document, "servers": [{**down, "state": "drain"}]}
         items = [
-            *backends([document], index, 9.0),
-            *backends([half], index, 9.0),
+            *backends([document], index, 9.0), *backends([half], index, 9.0),
             *backends([drained], index, 9.0),
             *not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
             *not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
@@ -350,23 +349,19 @@ class AdviceTest(SynchronousTestCase):
             ),
             *doubted_servers({("web", "127.0.0.1:1"): "reset"}),
             *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
-            *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0),
-            *silent_workers(condition),
-            *replaced_workers(restarts, 9.0),
-            *ended_workers([*restarts, (1.0, 2, "ended")], 9.0),
+            *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0), *silent_workers(condition),
+            *replaced_workers(restarts, 9.0), *ended_workers([*restarts, (1.0, 2, "ended")], 9.0),
             *refused_calls({"ptrace": (1.0, 1)}),
             *problems(rows.HELPER_GONE, [f"{HELPER_ENDED}: restart the service"], ": "),
-            *failing_steps({"look": (1.0, "no")}),
-            *left_behind(1, 1),
+            *failing_steps({"look": (1.0, "no")}), *left_behind(1, 1),
             *rules_not_in_force(None, "rules.ini", has_changed=True),
-            *untaken_units(_with_units(make_folder(self))),
-            *failed_upgrade(failed),
+            *untaken_units(_with_units(make_folder(self))), *failed_upgrade(failed),
             *unusable_answers(["worker 1: count: 'x' is 1"]),
             *rules_not_in_force(failed, "rules.ini", has_changed=True),
             *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
             *measured(gauges, rules, 9.0),
             *measured(Gauges(newest={"": 9e9}, flooded=1), rules, 9.0),
-        ]
+        ]  # fmt: skip
         self.assertEqual([item for item in items if not item.do or not item.text], [])
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
         left = {row.text for row in ROWS if row not in made}

@@ -29,11 +29,9 @@ REFUSED = (
         (b"CNXN\0\0\0\1\0\x10\0\0" + length.to_bytes(4, "little"), 14)
         for length in (4, 4097, 1 << 16)
     ),
-    # The byte that breaks the message is a no.
     (b"CNXM", 4), (b"CONNECT / HTTP/1.1", 2), (b"CNXN\2", 5), (b"CNXN\0\0\1", 7),
     (GOOD[:11] + b"\1", 12), (GOOD[:20] + b"\xbd", 21), (GOOD[:24] + b"device:", 25),
     (bytes(20) + b"\xff\xff\xff\0", 24), (EMPTY + EMPTY, 25),
-    # Others that begin with a zero are a no before they are long.
     (bytes.fromhex("00000008 04d2162f"), 4),
     (bytes.fromhex("000e38"), 2),
 )  # fmt: skip

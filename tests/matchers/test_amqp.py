@@ -8,7 +8,6 @@ SAMPLES = (
 DECIDED_AT = 8
 MATCHED = tuple((sample + b"\0\xff", 8) for sample in SAMPLES)
 REFUSED = (
-    # The first byte that no header has there is a no.
     (b"AMQP\x04\x01\x00\x00", 5), (b"AMQP\x00\x02\x00\x00", 6), (b"AMQP\x00\x00\x00\x00", 7),
     (b"AMQP\x03\x00\x09\x01", 6), (b"AMQP\x00\x00\x09\x02", 8), (b"AMQP\x01\x01\x00\x08", 8),
     (b"amqp", 1), (b"AUTH secret\r\n", 2), (b"ACL LIST\r\n", 2),

@@ -24,7 +24,6 @@ DATAGRAMS = (
 # They are enough.
 DECIDED_AT = 20
 REFUSED = (
-    # The first byte that differs is a no.
     (b"BitTorrent protocol", 1), (b"\x13\x02rest", 2), (b"\x13BitTorrent Protocol", 13),
 )  # fmt: skip
 

@@ -11,7 +11,6 @@ RDP = b"\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x0b\x00\x00
 # The header of an OPTIONS or STARTUP frame is a match, in every version.
 DECIDED_AT = 9
 REFUSED = (
-    # The first field that is off is a no.
     (b"\x02\x00\x00\x05", 1), (b"\x84" + OPTIONS[1:], 1), (b"\x04\x01" + STARTUP[2:], 2),
     (b"\x04\x00\xff\xff\x05", 3), (b"\x04\x00\x00\x00\x07\x00\x00\x00\x20", 5),
     (OPTIONS[:8] + b"\x01", 9), (STARTUP[:8] + b"\x05", 9), (STARTUP[:5] + b"\x00\x01\x00\x00", 7),

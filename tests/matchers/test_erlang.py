@@ -56,7 +56,6 @@ REFUSED = (
             ("0015 6e 0006", 5), ("0012 4e 0000000d07df7fbd 6553f2a1 0004", 17),
         )
     ),
-    # The byte that breaks a request is a no.
     (framed(b"x"), 3), (framed(b"y" + b"rabbit"), 3), (framed(b"zrab@bit"), 7),
     (framed(b"z\x01\x00"), 4), (alive(b"a", b"K"), 6), (b"\x00\x0d\x78", 3),
     (b"\x00\x0e\x78\x00\x00", 5), (b"\x00\x0e\x78\x11\x51\x4d\x01", 7),

@@ -43,7 +43,6 @@ VERDICTS = (
         ("path=/x", pkt_line(text), MATCH)
         for text in (b"git-upload-pack /x", b"git-upload-pack /x\n", b"git-upload-pack /x\0")
     ),
-    # The first byte that no pattern has there is a no.
     ("path=/t*x/", FETCH, NO, PATH_END), ("path=/tools/*", FETCH, NO, 23),
     ("path=/team", FETCH, NO, 26),
     # Paths are UTF-8, and bytes that are not do not disturb.

@@ -24,7 +24,6 @@ VERDICTS = (
     # The line of a method still has to be a request line.
     ("method=GET,HEAD", REQUEST, MATCH, LINE_END), ("method=PROP*", PROPFIND, MATCH, 21),
     ("method=GET", b"GET / RTSP/1.0\r\n", NO, 7),
-    # The first byte that no wanted method has there is a no.
     ("method=GET", b"HEAD / HTTP/1.1\r\n", NO, 1), ("method=GET version=1.1", POST, NO, 1),
     ("method=GET", POST, NO, 2), ("method=PUT,GET", POST, NO, 2),
     ("method=UNL?CK", b"UNLINK / HTTP/1.1\r\n", NO, 4),
@@ -58,7 +57,6 @@ VERDICTS = (
     ("host=*.example.com", REQUEST, MATCH, HOST_END),
     ("host=*.org", REQUEST, NO, HOST_END),
     ("host=*", REQUEST[: HOST_END - 1], NEED_MORE, HOST_END - 1),
-    # The first byte of the name that no pattern can have is a no.
     ("host=example.com", REQUEST, NO, HOST + 1),
     ("host=www.example.org", REQUEST, NO, HOST + len("www.example.c")),
     ("host=WWW.*.org,[::1]", REQUEST, NO, HOST_END),

@@ -8,7 +8,6 @@ COOKIE = SAMPLES[0][:36]
 # A cookie with the NUL that ends it is a match.
 DECIDED_AT = 37
 REFUSED = (
-    # The first byte that is not of the alphabet, a NUL too early or too late are a no.
     (b"KZV4", 1), (b"1abc", 1), (b"ab8", 3), (COOKIE[:35] + b"\x00", 36), (COOKIE + b"a\x00", 37),
     # Text protocols in lower case have a blank or the end of a line in time; X11 has a NUL.
     (b"get " + b"a" * 40, 4), (b"ping\r\n", 5), (b"l\x00\x0b\x00", 2),

@@ -19,11 +19,9 @@ MATCHED = (
     (b"PASS " + b"x" * 506 + b"\n", 512),
 )
 REFUSED = (
-    # The first byte that no such line can have there is a no.
     (b"CAPA\r\n", 4), (b"CAPABILITIES\r\n", 4), (b"CAP ACK :x\r\n", 5), (b"CAP LSX\r\n", 7),
     (b"NICK\r\n", 5), (b"NICK \r\n", 6), (b"NICK a b\r\n", 8), (b"NICK a\x00\r\n", 7),
     (b"USER alice\r\n", 11), (b"USER a b c\r\n", 11), (b"PASS\r\n", 5), (b"PING x\r\n", 2),
     (b"QUIT\r\n", 1), (b"POST / HTTP/1.1\r\n", 2), (b":alice NICK bob\r\n", 1),
-    # A line has at most 512 bytes.
     b"PASS " + b"x" * 600 + b"\n",
 )  # fmt: skip

@@ -33,7 +33,6 @@ DECIDED_AT = tuple(
     for data in SAMPLES
 )
 REFUSED = (
-    # The first field that is off is a no.
     (b"\x01\x00\x00\x00", 1), (b"\x00\x00\x00\x09", 4), (GOOD[:4] + b"\x01", 5),
     (GOOD[:4] + b"\x00\x20", 6), (GOOD[:4] + b"\x00\x04", 6), (GOOD[:6] + b"\x01", 7),
     (GOOD[:6] + b"\x00\x20", 8), (GOOD[:8] + b"\x80", 9), (GOOD[:12] + b"\x40", 13),
@@ -46,7 +45,6 @@ REFUSED = (
     (request(0, 3, b"", body=b"\xff\xff\xff\xfe"), 18),
     (request(0, 9, b"", body=b"\x01\x00\xff\xff"), 15),
     (request(0, 9, b"", body=b"\x00\x01\xff\xff"), 16),
-    # Others begin with 00, too.
     (bytes.fromhex("00080000 00000008 0000000000000000"), 16),  # rpcap: AUTH_REQ
     (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),  # PostgreSQL: SSLRequest
     (b"\x00\x00\x00\x10\x04\xd2\x16\x2e", 5),  # PostgreSQL: CancelRequest

@@ -33,7 +33,6 @@ DATAGRAMS = (
 # The length of the request is a match.
 DECIDED_AT = (7, 15, 7, 12, 7)
 REFUSED = (
-    # The first byte that is off is a no.
     (b"\x31", 1), (b"\x30\x80", 2), (b"\x30\x85", 2), (b"\x30\x04", 2), (b"\x30\x84\x01", 3),
     (b"\x30\x82\x00\x04", 4), (b"\x30\x0c\x04", 3), (b"\x30\x0c\x02\x05", 4),
     (b"\x30\x0c\x02\x00", 4), (b"\x30\x0c\x02\x01\x00", 5), (b"\x30\x0c\x02\x01\x80", 5),

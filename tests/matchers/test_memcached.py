@@ -31,14 +31,12 @@ MATCHED = (
 )  # fmt: skip
 GOOD, KEY, NUMBER = b"\x80\x00\x00\x05\x00", b"\x00\x05", bytes(3)
 REFUSED = (
-    # The first byte that is off is a no.
     (b"GET a\r\n", 1), (b"getx a\r\n", 4), (b"get \r\n", 5), (b"get a\rb", 7),
     (b"set a x 0 5\r\n", 7), (b"set a 0 0\r\n", 10), (b"delete\r\n", 7),
     (b"get " + b"k" * 251, 255), (b"stats\t", 6),
     # Commands of Redis that have other arguments, and words of ZooKeeper, are a no.
     (b"set greeting hello\r\n", 14), (b"append greeting hello\r\n", 17), (b"incr hits\r\n", 10),
     (b"ping\r\n", 2), (b"stat\n", 5), (b"ruok", 2), (b"mntr", 3), (b"GET / HTTP/1.1\r\n", 1),
-    # The first field that is off is a no.
     (b"\x81\x00", 1), (b"\x80\x25", 2), (b"\x80\x00\x00\xfb", 4), (b"\x80\x1f", 2),
     (b"\x80\x00\x00\x05\x01", 5), (b"\x80\x00\x00\x05\x00\x01", 6),
     (b"\x80\x00\x00\x05\x00\x00\x01", 7), (b"\x80\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x04", 12),

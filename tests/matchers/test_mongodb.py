@@ -38,7 +38,6 @@ SAMPLES = (
 # The header is a match.
 DECIDED_AT = 16
 REFUSED = (
-    # The first field that is off is a no.
     (b"\x19\x00\x00\x00", 2), (b"\x40\x00\x01", 3), (b"\x00\x80\x00\x00", 2), (b"\xff\xfd\x00", 2),
     (b"\x40\x00\x00\x01", 4), (message(2013, bytes(30), answered=1), 9),
     (message(2013, bytes(30), answered=1 << 31), 12), (message(2012, bytes(30)), 13),

@@ -49,7 +49,6 @@ SAMPLES = (
 DECIDED_AT = (9, 9, 11, 10, 9, 11, 9, 9)
 MATCHED = ((b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff", 14),)
 REFUSED = (
-    # The first byte off the grammar is a no.
     (b"\x11\x18\x00\x04MQTT\x04", 1), (b"\x10\x0b\x00\x04MQTT\x04", 2),
     (b"\x10\x80\x00\x00\x04MQTT\x04", 3), (b"\x10\xff\xff\xff\xff\x01", 5),
     (b"\x10\x18\x01\x04MQTT\x04", 3), (b"\x10\x18\x00\x05MQTT\x04", 4),

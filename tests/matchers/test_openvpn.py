@@ -114,9 +114,7 @@ MATCHED = (
     *((packet, len(packet)) for packet in (tls_crypt(V3, OTHER, 290), tls_crypt(V3, OTHER, 1024))),
 )
 REFUSED = (
-    # A wrapped key has 290 to 1024 bytes.
     *((tls_crypt(V3, EARLY, size), at) for size, at in ((289, 2), (1025, 2))),
-    # The byte that breaks the packet is a no.
     (b"\x05", 1), (b"\x00\x0d", 2), (b"\x00\x0f", 2), (b"\x00\x0e\x39", 3), (b"\x00\x0e\x40", 3),
     (b"\x00\x0e\x50", 3), (b"\x01\x60\x38", 3), (b"\x00\x0e\x38" + bytes(8), 11),
     (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12), (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
@@ -129,7 +127,6 @@ REFUSED = (
     ),
     (framed(V2 + SESSION + random(20) + b"\0\0\0\2" + TIME + NOTHING), 35),
     (framed(V2 + SESSION + random(32) + FIRST + TIME + b"\0\0\0\0\1"), 56),
-    # Others that begin with a length of two bytes, or with a zero, are a no.
     *(
         (bytes.fromhex(data), at)
         for data, at in (

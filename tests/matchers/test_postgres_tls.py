@@ -38,7 +38,6 @@ VERDICTS = (
     ("sni=none", WITHOUT_NAME, MATCH, len(WITHOUT_NAME)),
     ("sni=db.example.com,none", WITHOUT_NAME, MATCH, len(WITHOUT_NAME)),
     (ALONE, WITHOUT_NAME, NO, len(WITHOUT_NAME)),
-    # The first byte that no such client sends is a no.
     (ALONE, HELLO, NO, 1), (ALONE, PSQL, NO, 5), (ALONE, cancel(bytes(4)), NO, 8),
     (ALONE, SSL_REQUEST + PSQL, NO, 9), (ALONE, SSL_REQUEST + SSL_REQUEST, NO, 9),
     (ALONE, SSL_REQUEST + GSSENC_REQUEST, NO, 9), (ALONE, GSSENC_REQUEST + HELLO, NO, 9),

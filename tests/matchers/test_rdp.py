@@ -34,7 +34,6 @@ INNER_TOKEN = SAMPLES[7]
 # A line or a negotiation request may follow, or nothing.
 DECIDED_AT = (12, 12, 12, 12, 12, 11, 12, 23, 23)
 REFUSED = (
-    # The byte that breaks the request is a no.
     *(
         (bytes.fromhex(data), at)
         for data, at in (
@@ -66,7 +65,6 @@ VERDICTS = (
     ("cookie=el*", COOKIE, MATCH, 36), ("cookie=alice,eltons", COOKIE, MATCH, 36),
     ("cookie=eltons", COOKIE[:35], NEED_MORE, 35), ("cookie=eltons", COOKIE[:20], NEED_MORE, 20),
     ("cookie=a*", LONGEST, MATCH, 259),
-    # The first byte that no pattern can have there is a no.
     ("cookie=eltona", COOKIE, NO, 34), ("cookie=elton", COOKIE, NO, 34),
     ("cookie=*x", COOKIE, NO, 35), ("cookie=eltons?", COOKIE, NO, 35),
     # A request without a cookie is a no.

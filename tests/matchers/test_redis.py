@@ -18,11 +18,9 @@ MATCHED = (
     (b"GET " + b"a" * 1019 + b"\n", 1024),
 )  # fmt: skip
 REFUSED = (
-    # The first byte that is off is a no.
     (b"*\r\n", 2), (b"*-1\r\n", 2), (b"*2\n", 3), (b"*2\r\r", 4), (b"*2\r\n:1\r\n", 5),
     (b"*2\r\n$\r\n", 6), (b"*2\r\n$4\n", 7), (b"*2\r\n$4\r4", 8), (b"*12345678\r\n", 9),
     (b"*1\r\n$1234567890\r\n", 15),
-    # The byte with which the first word is no command any more is a no.
     (b"EHLO example.com\r\n", 2), (b"GETX foo\r\n", 4), (b"PIN 1\r\n", 4), (b"PINGS", 5),
     (b"\r\nP", 3), (b"\rX", 2), (b"\r\n\r\n\r", 5), (b"\r\n\r\n\0\r\nQUIT\n", 5), (b"\n", 1),
     (b" PING\r\n", 1), (b"SSH-2.0-x\r\n", 3), (b"POST / HTTP/1.1\r\n", 2),
@@ -40,6 +38,5 @@ REFUSED = (
     (b"CLIENT\r\n", 7),
     # As sslh's test of `anyprot` begins.
     (b"hello anyprot this needs to be longer", 7),
-    # A line has at most 1024 bytes.
     (b"GET " + b"a" * 1020 + b"\n", 1024),
 )  # fmt: skip

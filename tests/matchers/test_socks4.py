@@ -17,13 +17,11 @@ MATCHED = (
     (START + b"u" * 511 + b"\x00", 520),
 )
 REFUSED = (
-    # The byte that breaks the request is a no.
     (b"\x05\x01\x00", 1), (b"\x04\x00\x00\x00\x05", 2), (b"\x04\x03\x00\x50", 2),
     (b"\x04\x01\x00\x00", 4), (b"\x04\x01\x00\x50\x01\x02\x03\x04us\x01er\x00", 11),
     (b"\x04\x01\x00\x50\x00\x00\x00\x01\x00\x00", 10),
     (b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a b\x00", 11),
     # A request of Cassandra's version 4 has flags where the command would be.
     (bytes.fromhex("04 00 00 00 05 00000000"), 2),
-    # A request has at most 520 bytes.
     (START + b"u" * 600, 520),
 )  # fmt: skip

@@ -12,7 +12,6 @@ MATCHED = (
     (b"SSH-1.99-x\n", 4),
 )
 REFUSED = (
-    # The first other byte is a no.
     (b"STLS", 2), (b"SSH 2.0", 4), (b"ssh-", 1),
 )  # fmt: skip
 LONGEST = b"SSH-2.0-".ljust(254, b"a") + b"\n"
@@ -22,7 +21,6 @@ VERDICTS = (
     ("software=Go", b"SSH-2.0-Go\n", MATCH, 11), ("software=Go", b"SSH-2.0-Go", NEED_MORE, 10),
     ("software=a-b-c", b"SSH-2.0-a-b-c x\r\n", MATCH, 14),
     ({"software": "libssh*, G?"}, b"SSH-2.0-Go\r\n", MATCH, 11),
-    # The first byte that no pattern can have there is a no.
     ("software=libssh_*", OPENSSH, NO, 9), ("software=OpenSSH_8*", OPENSSH, NO, 17),
     ("software=*p2", OPENSSH, NO, 22), ("software=openssh_*", OPENSSH, NO, 9),
     # A line that is no identification string is a no at the byte that shows it.

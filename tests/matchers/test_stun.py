@@ -81,7 +81,6 @@ MATCHED = (
     (FRAMED, 10),
 )
 REFUSED = (
-    # With a length before it, as ICE sends it over TCP, both lengths have to agree.
     *(
         (bytes.fromhex(data), at)
         for data, at in (
@@ -97,7 +96,6 @@ REFUSED = (
             ("0013", 2), ("0001 0000 2113", 6), ("0001 0000 2112a443", 8),
         )
     ),
-    # Others that begin with a zero are a no.
     *(
         (bytes.fromhex(data), at)
         for data, at in (

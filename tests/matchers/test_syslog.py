@@ -23,7 +23,6 @@ MATCHED = (
     *(f"<{number}>".encode() for number in range(192)),
 )
 REFUSED = (
-    # They are 0 to 191, without leading zeros.
     (b"<192>", 4), (b"<200>", 4), (b"<00>", 3), (b"<>", 2), (b"<1 >", 3),
     # They have at most six digits, no leading zero, and one blank behind them.
     (b"0 <13>", 1), (b"1234567 <13>", 7), (b"95<13>", 3), (b"95  <13>", 4), (b"95 13", 4),

@@ -12,12 +12,10 @@ MATCHED = (
     (b"0 " + b"a" * 294 + b" 17\n", 300),
 )
 REFUSED = (
-    # The byte that breaks the line is a no.
     (b"1 a 17\n", 1), (b"00", 2), (b"0  17\n", 3), (b"0 a-b 17\n", 4), (b"0 ? 17\n", 4),
     (b"0 a 16\n", 6), (b"0 a 170\n", 7), (b"0 a 17.\n", 8), (b"0 a 17\r\n", 7),
     # LDAP, git and syslog with a digit in front are no tinc.
     (bytes.fromhex("30 20 02 01 01 60"), 3), (b"0032git-upload-pack /project.git", 2),
     (b"0 <34>1 2003-10-11T22:14:15Z", 3),
-    # A line has at most 300 bytes.
     (b"0 " + b"a" * 295 + b" 17\n", 297),
 )  # fmt: skip

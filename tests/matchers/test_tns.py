@@ -20,11 +20,9 @@ GOOD = SAMPLES[0]
 # The two versions are a match.
 DECIDED_AT = 12
 REFUSED = (
-    # The first byte that is off is a no.
     (b"\x05", 1), (b"\x00\x21", 2), (b"\x04\x01", 2), (b"\x00\x4a\x01", 3),
     (b"\x00\x4a\x00\x00\x06", 5), (b"\x00\x4a\x00\x00\x01\x40", 6), (GOOD[:6] + b"\x01", 7),
     (GOOD[:8] + b"\x02", 9), (GOOD[:10] + b"\x02", 11), (GOOD[:8] + b"\x01\x2c\x01\x2d", 12),
-    # Others begin with a length, too.
     (b"\x00\x1d\x00\x00\x01\x00\x00\x01", 2),  # DNS
     (b"\x00\x2d\x00\x00\x01\x00\x00\x01", 8),
     (b"\x00\x2d\xab\xcd\x01\x00", 3),

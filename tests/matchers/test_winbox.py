@@ -29,7 +29,6 @@ MATCHED = (
     (bytes.fromhex("ff01 0120 4d32"), 6),
 )
 REFUSED = (
-    # The byte that breaks the message is a no.
     (b"\x0d", 1), (b"\x27\x05", 2), (b"\x22\x06", 2), (GOOD[:4] + b"\x00", 5), (GOOD[:7] + b"x", 8),
     (GOOD[:-1] + b"\x02", len(GOOD)),
     # Lengths that do not agree, and the lack of the magic, are a no.

@@ -32,12 +32,10 @@ MATCHED = (
     (FITS, 256),
 )
 REFUSED = (
-    # The first byte off the grammar is a no.
     (b"<policy-file-request/>\x00", 2), (b"<13>Oct 11 22:14:15 host su: failed\n", 2),
     (b"<?xml version='1.0'?><methodCall>", 23), (b"<?xmlversion", 6),
     (b"<?xml version='1.0'><stream:stream ", 20), (b"<?xml <", 7), (b" <stream:stream ", 1),
     (b"<stream:streams ", 15), (b"<stream:stream>", 15), (b"<stream:stream/>", 15), (b"<STREAM", 2),
-    # It is there within 256 bytes.
     FITS.replace(b"aa", b"aaa", 1),
 )  # fmt: skip
 FITS_TO = b"<stream:stream a='" + b"b" * (4096 - 18 - 9) + b"' to='a'>"
@@ -63,7 +61,6 @@ VERDICTS = (
     *(("to=*", data, NO, len(data)) for data in LOOKALIKES),
     # The first counts.
     ("to=a", b"<stream:stream to='a' to='b'>", MATCH),
-    # The first byte that no header has there is a no.
     *(
         ("to=*", data, NO, at)
         for data, at in (

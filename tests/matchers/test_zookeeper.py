@@ -38,19 +38,16 @@ MATCHED = (
     *((word + b"\r\n", 6) for word in (b"stat", b"conf", b"dump")),
 )
 REFUSED = (
-    # The first field that is off is a no.
     (b"\x00\x00\x00\x2b", 4), (b"\x00\x00\x00\x2e", 4), (GOOD[:4] + b"\x00\x00\x00\x01", 8),
     (connect_request(zxid=1 << 63), 9), (connect_request(timeout=0), 20),
     (connect_request(timeout=1 << 31), 17),
     (connect_request(password=bytes(15), read_only=b"\x00\x00"), 32),
-    # Others begin with 00, too.
     (b"\x00\x00\x00\x2c\x00\x03\x00\x00user\x00", 6),  # PostgreSQL
     (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),
     (b"\x00\x00\x00\x2c\x00\x12\x00\x03", 6),  # Kafka
     (b"\x00\x00\x00\x2c\x00\x00\x00\x07", 8),
     (b"\x00\x00\x00\x2d\xfeSMB", 5),
     (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN,
-    # Words that begin a command of memcached or Redis need the end of the line.
     *((word + b"\ra", 6) for word in (b"stat", b"conf", b"dump")),
     # Other words, and commands of memcached and Redis, are a no.
     (b"stats\r\n", 5), (b"config get x\r\n", 5), (b"dump key\r\n", 5), (b"RUOK", 1), (b"ping\n", 1),

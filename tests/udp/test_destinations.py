@@ -70,11 +70,9 @@ class NamesTest(FlowCase):
         self.dns.zone["near.test"] = a("10.0.0.1")
         port = self.server.port
         wanted = {
-            ("no-name", None),
-            ("name-denied", f"udp:www.example:{port}"),
-            ("address-denied", f"udp:10.0.0.1:{port}"),
-            ("no-server", f"udp:nothing.test:{port}"),
-        }
+            ("no-name", None), ("name-denied", f"udp:www.example:{port}"),
+            ("address-denied", f"udp:10.0.0.1:{port}"), ("no-server", f"udp:nothing.test:{port}"),
+        }  # fmt: skip
         for name in ("www.example", "near.test", "nothing.test"):
             Talker.listening(self).say(_quic(name), self.port)
         nameless = initial(crypto(0, client_hello(extension(21, b""))))

@@ -13,13 +13,10 @@ from txmux.wire.hello.records import records
 _POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 _STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"
 _REQUESTS = (
-    (b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", 35),
-    (b"GET / HTTP/1.0\n\n", 16),
-    (_POST + b"12345", len(_POST) + 5),
-    (b"\r\n\r\nGET / HTTP/1.1\r\nX: y\r\n\r\n", 28),
-    (b"PUT / HTTP/1.1\ncontent-LENGTH :\t2 \nHost: a\n\nab", 46),
-    (_STARTUP, 14),
-)
+    (b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", 35), (b"GET / HTTP/1.0\n\n", 16),
+    (_POST + b"12345", len(_POST) + 5), (b"\r\n\r\nGET / HTTP/1.1\r\nX: y\r\n\r\n", 28),
+    (b"PUT / HTTP/1.1\ncontent-LENGTH :\t2 \nHost: a\n\nab", 46), (_STARTUP, 14),
+)  # fmt: skip
 
 
 class NeededTest(SynchronousTestCase):

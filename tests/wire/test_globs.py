@@ -42,13 +42,11 @@ class NamesTests(SynchronousTestCase):
         """The name that is meant is told instead, whatever its case and what others write before it."""
         methods = (*(f"X-METHOD-{number}" for number in range(40)), "GET", "HEAD")
         for text, known, meant in (
-            ("get", methods, "GET"),
-            ("HAED", methods, "HEAD"),
+            ("get", methods, "GET"), ("HAED", methods, "HEAD"),
             ("HTTP/1.1", ("1.0", "1.1", "2", "2.0"), "1.1"),
             ("HTTP/2.0", ("1.0", "1.1", "2", "2.0"), "2.0"),
-            ("TLSv1.3", ("ssl3", "1.2", "1.3"), "1.3"),
-            ("SSLv3", ("ssl3", "1.2", "1.3"), "ssl3"),
-        ):
+            ("TLSv1.3", ("ssl3", "1.2", "1.3"), "1.3"), ("SSLv3", ("ssl3", "1.2", "1.3"), "ssl3"),
+        ):  # fmt: skip
             error = self.assertRaises(ValueError, names, text, known)
             self.assertEqual(str(error), f"{text!r} matches nothing; did you mean {meant!r}?")
 

@@ -71,12 +71,10 @@ class RecogniseTests(SynchronousTestCase):
 
     def test_answer_comes_before_program_and_port(self) -> None:
         for said, name in (
-            (b"\x16\x03\x03\0\x7a", "TLS"),
-            (b"\x15\x03\x01\0\x02\x02\x28", "TLS"),
-            (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"),
-            (b"ERROR\r\n", "memcached"),
+            (b"\x16\x03\x03\0\x7a", "TLS"), (b"\x15\x03\x01\0\x02\x02\x28", "TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"), (b"ERROR\r\n", "memcached"),
             (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
-        ):
+        ):  # fmt: skip
             for header in (False, True):
                 service = recognise(at(5432, "nginx"), Probed(b"", said, header))
                 assert service.kind is not None

@@ -115,13 +115,10 @@ class CheckTests(SynchronousTestCase):
 
     def test_expected_answer(self) -> None:
         for expected, words in (
-            ("status 200", "expect=200"),
-            ("status 200-399", "expect=2xx,3xx"),
-            ("status 200,401,300-302", "expect=200,300-302,401"),
-            ("rstatus ^2", "expect=2xx"),
-            ("! status 400-599", "expect=1xx,2xx,3xx"),
-            ("! rstatus ^[1345]", "expect=2xx"),
-        ):
+            ("status 200", "expect=200"), ("status 200-399", "expect=2xx,3xx"),
+            ("status 200,401,300-302", "expect=200,300-302,401"), ("rstatus ^2", "expect=2xx"),
+            ("! status 400-599", "expect=1xx,2xx,3xx"), ("! rstatus ^[1345]", "expect=2xx"),
+        ):  # fmt: skip
             output = self.check("option httpchk", f"http-check expect {expected}")
             self.assertEqual(output, rf"http send='OPTIONS / HTTP/1.0\r\n\r\n' {words} {_USUAL}")
         output = self.check("option httpchk", "http-check expect string ready")

@@ -8,13 +8,11 @@ class UpstreamTests(SynchronousTestCase):
     def test_balance_and_lost_hashes(self) -> None:
         two = "server 127.0.0.1:1; server 127.0.0.1:2;"
         for line, expected in (
-            ("", "round-robin"),
-            ("least_conn;", "least-connections"),
+            ("", "round-robin"), ("least_conn;", "least-connections"),
             ("hash $remote_addr consistent;", "source-hash"),
             ("hash $binary_remote_addr;", "source-hash"),
-            ("hash $proxy_protocol_addr;", "source-hash"),
-            ("random two least_conn;", "random"),
-        ):
+            ("hash $proxy_protocol_addr;", "source-hash"), ("random two least_conn;", "random"),
+        ):  # fmt: skip
             self.assertEqual(backend("", line + two).balance, expected)
         for line in ("hash $ssl_preread_server_name;", "least_time connect;", "sticky;"):
             output = server("proxy_pass x;", f"upstream x {{ {line} {two} }}")
@@ -150,12 +148,9 @@ class ConnectTests(SynchronousTestCase):
 
     def test_unknown_directives_are_a_look(self) -> None:
         for text, told, warned in (
-            ("proxy_buffer_size 32k;", 0, 1),
-            ("proxy_socket_keepalive on;", 0, 1),
-            ("tcp_nodelay off;", 0, 1),
-            ("tcp_nodelay on;", 0, 0),
-            ("js_access x.y;", 1, 1),
+            ("proxy_buffer_size 32k;", 0, 1), ("proxy_socket_keepalive on;", 0, 1),
+            ("tcp_nodelay off;", 0, 1), ("tcp_nodelay on;", 0, 0), ("js_access x.y;", 1, 1),
             ("preread_by_lua_block { ngx.req.socket():peek(4) }", 1, 1),
-        ):
+        ):  # fmt: skip
             output = server(f"proxy_pass a; {text}")
             self.assertEqual((len(looks(output)), len(output.warnings)), (told, warned), text)

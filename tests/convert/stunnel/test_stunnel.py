@@ -79,14 +79,10 @@ class ServiceTests(SynchronousTestCase):
             ("sslVersionMax = TLSv1.2", "TLS 1.3 is spoken, too"),
             ("options = NO_TLSv1.3", "TLS 1.3 is spoken, too"),
             ("socket = l:SO_LINGER=1:60", "keepalive of [listen]"),
-            ("chroot = /x", "Run as a service"),
-            ("debug = 7", "Run as a service"),
-            ("options = NO_SSLv2", ""),
-            ("socket = r:TCP_NODELAY=1", ""),
-            ("delay = yes", ""),
-            ("libwrap = no", ""),
-            ("CAfile = /c.pem", ""),
-        ):
+            ("chroot = /x", "Run as a service"), ("debug = 7", "Run as a service"),
+            ("options = NO_SSLv2", ""), ("socket = r:TCP_NODELAY=1", ""), ("delay = yes", ""),
+            ("libwrap = no", ""), ("CAfile = /c.pem", ""),
+        ):  # fmt: skip
             output = _service(f"connect = 192.0.2.2:2\n{option}")
             self.assertEqual(looks(output), [], option)
             self.assertEqual([said in warning for warning in output.warnings], [True] * bool(said))

@@ -335,12 +335,10 @@ class AuthorityTests(TestCase):
         later = ("429 Too Many Requests", "Retry-After: 3600")
         page = _answer(_HTML, *later)
         for path, refusal, is_for_all in (
-            ("newOrder", _refusal("rateLimited", *later), False),
-            ("newOrder", page, False),
-            ("newAccount", _refusal("rateLimited", *later), True),
-            ("newNonce", page, True),
+            ("newOrder", _refusal("rateLimited", *later), False), ("newOrder", page, False),
+            ("newAccount", _refusal("rateLimited", *later), True), ("newNonce", page, True),
             ("dir", page, True),
-        ):
+        ):  # fmt: skip
             error = await self.refused(**{path: [refusal]})
             self.assertEqual((error.wait, error.is_for_all), (3600.0, is_for_all), path)
             self.assertTrue(self.source.state().up)

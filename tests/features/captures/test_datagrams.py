@@ -46,12 +46,10 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(
             list(read_packets(io.BytesIO(data), "x")),
             [
-                Datagram(CLIENT, SERVER, b"one"),
-                Datagram(CLIENT6, SERVER6, b""),
-                Datagram(SERVER, CLIENT, b"thr", whole=False),
-                Datagram(CLIENT, SERVER, b"pad"),
+                Datagram(CLIENT, SERVER, b"one"), Datagram(CLIENT6, SERVER6, b""),
+                Datagram(SERVER, CLIENT, b"thr", whole=False), Datagram(CLIENT, SERVER, b"pad"),
             ],
-        )
+        )  # fmt: skip
 
     def test_first_four_datagrams_of_each_pair_of_ends(self) -> None:
         other = Address(CLIENT.host, 9)

@@ -45,12 +45,10 @@ class PlaceTests(SynchronousTestCase):
         for text, wanted in {
             "http://127.0.0.1:8500": "http://127.0.0.1:8500",
             "https://consul.example.com/": "https://consul.example.com",
-            "http://[::1]:8500": "http://[::1]:8500",
-            "127.0.0.1:8500": "http://127.0.0.1:8500",
-            "consul:8500": "http://consul:8500",
-            "unix:/run/consul.sock": "unix:/run/consul.sock",
+            "http://[::1]:8500": "http://[::1]:8500", "127.0.0.1:8500": "http://127.0.0.1:8500",
+            "consul:8500": "http://consul:8500", "unix:/run/consul.sock": "unix:/run/consul.sock",
             "unix:///run/consul.sock": "unix:/run/consul.sock",
-        }.items():
+        }.items():  # fmt: skip
             self.assertEqual(api_url(text), wanted)
 
     @given(st.text(max_size=30))

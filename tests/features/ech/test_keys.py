@@ -92,9 +92,7 @@ class EchTests(SynchronousTestCase):
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
         for content, said in (
-            ("", "no private key"),
-            (private, "no ECHCONFIG"),
-            (config, "no private key"),
+            ("", "no private key"), (private, "no ECHCONFIG"), (config, "no private key"),
             (made.pem + private, "line 7: a second private key"),
             (made.pem + config, "line 7: a second ECHCONFIG"),
             (private.replace("MC4CAQAw", "MC4CAQAx") + config,
@@ -107,7 +105,7 @@ class EchTests(SynchronousTestCase):
             (other.pem.split("-----BEGIN ECHC")[0] + config,
              "no configuration for the private key"),
         ):  # fmt: skip
-            with self.assertRaises(TLSFileError) as caught:
+            with self.assertRaises(TLSFileError) as caught:  # fmt: skip
                 read_key_file(self.write("a.pem", content))
             self.assertIn(said, str(caught.exception))
             self.assertIn("; write a file as 'txmux ech new' does", str(caught.exception))

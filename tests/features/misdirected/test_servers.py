@@ -26,13 +26,11 @@ match = tls sni=b.site.example
 backend = 127.0.0.1:{b}
 """
 _CASES: tuple[tuple[str, tuple[bytes, ...], str, bool], ...] = (
-    (_WIDE, (b"h2", b"http/1.1"), "", True),
-    (_WIDE, (b"http/1.1",), "", False),
-    (_WIDE, (), "", False),
-    ("a.site.example", (b"h2",), "", False),
+    (_WIDE, (b"h2", b"http/1.1"), "", True), (_WIDE, (b"http/1.1",), "", False),
+    (_WIDE, (), "", False), ("a.site.example", (b"h2",), "", False),
     (_WIDE, (b"h2",), "tls = yes", False),  # clients speak TLS inside of that
     (_WIDE, (b"h2",), "proxy_protocol = v2", False),  # it is no TLS with that before it
-)
+)  # fmt: skip
 
 
 class ServersTest(TestCase):

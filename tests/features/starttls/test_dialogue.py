@@ -206,13 +206,11 @@ class ExplainedTests(SynchronousTestCase):
     def test_only_tls_is_behind_the_command(self) -> None:
         hello = b"\x16\3\1"
         for stream, rest, problem in (
-            (b"EHLO a\r\nSTARTTLS\r\n" + hello, hello, ""),
-            (hello, hello, ""),
+            (b"EHLO a\r\nSTARTTLS\r\n" + hello, hello, ""), (hello, hello, ""),
             (b"STARTTLS\r\nMAIL FROM:<a>\r\n", b"", NOT_TLS),
             (b"NOOP\r\n" * 20, b"", "it sent 20 commands without STARTTLS"),
-            (b"QUIT\r\n" + hello, b"", ""),
-            (b"EHLO a\r\n", b"", ""),
-        ):
+            (b"QUIT\r\n" + hello, b"", ""), (b"EHLO a\r\n", b"", ""),
+        ):  # fmt: skip
             self.assertEqual(tls_of("smtp", stream), (rest, problem))
 
 

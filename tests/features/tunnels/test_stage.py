@@ -288,12 +288,10 @@ class ForwardingTest(MuxTestCase):
         )
         for said, made, default in (
             (FORWARD, tunnel_route(clients=elsewhere), CLOSE),
-            (FORWARD, tunnel_route(dry_run=True), CLOSE),
-            (FORWARD, by_socks, CLOSE),
-            (FORWARD, tunnel_route(), Refusal.RESET),
-            (connect_to("b:1"), of_host, CLOSE),
+            (FORWARD, tunnel_route(dry_run=True), CLOSE), (FORWARD, by_socks, CLOSE),
+            (FORWARD, tunnel_route(), Refusal.RESET), (connect_to("b:1"), of_host, CLOSE),
             (SSH, tunnel_route(), CLOSE),
-        ):
+        ):  # fmt: skip
             port = self.mux([made], default=default)
             client = await self.connect_until_lost(port, said)
             self.assertEqual(client.received, b"")

@@ -230,10 +230,8 @@ class ReactorPollerTest(SynchronousTestCase):
             for wanted, act, expected in (
                 (READ, lambda peer: peer.send(b"x"), 1),
                 (READ, lambda peer: peer.shutdown(socket.SHUT_WR), READ),
-                (READ, reset, READ | TROUBLE),
-                (WRITE, reset, WRITE | TROUBLE),
-                (0, reset, TROUBLE),
-            ):
+                (READ, reset, READ | TROUBLE), (WRITE, reset, WRITE | TROUBLE), (0, reset, TROUBLE),
+            ):  # fmt: skip
                 self.assertEqual(self.first_event(kind, wanted, act), expected, (kind, wanted))
 
     def test_watched_on(self) -> None:
