@@ -255,8 +255,7 @@ class StalledTest(AdminCase):
     async def test_port_and_api_serve_on(self) -> None:
         servers = PeerFactory()
         port = listen(self, servers)
-        led = f"{LISTEN}[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
-        await self.start(rules=led)
+        await self.start(rules=f"{LISTEN}[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n")
         for peer in [await self.connect() for _ in range(500)][::2]:
             if peer.lost is None:
                 peer.send(b"POST /api/stop HTTP/1.1\r\nHost: localhost\r\n")

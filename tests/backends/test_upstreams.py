@@ -82,8 +82,7 @@ class ChangedTest(SynchronousTestCase):
         """What cannot be imported any more changes nothing, and once it can be, it is as if nothing had been."""
         named = Backend("b", servers("web.test:80"), check=Check("tcp"))
         for module in ("addresses", "lookup"):
-            name = f"txmux.backends.names.{module}"
-            with patch.dict(sys.modules, {name: None}):
+            with patch.dict(sys.modules, {f"txmux.backends.names.{module}": None}):
                 self.assertRaises(ImportError, self.its.prepare, named)
         self.assertEqual(self.its.upstreams.all(), [])
         self.assertEqual(self.its.clock.getDelayedCalls(), [])
@@ -354,14 +353,13 @@ class ToldTest(SynchronousTestCase):
     def test_ready_again(self) -> None:
         """A server that was held is up since it is not any more, in the next process too; one that never was has no time."""
         old, new = Process(100), Process(7)
-        key = ("b", "10.0.0.1:80")
         for order in (
             ServerOverride("drain"),
             ServerOverride("maintenance", weight=3),
             ServerOverride(weight=3),
         ):
             self.assertEqual([old.pool.since(member) for member in old.pool.members], [None, None])
-            old.upstreams.apply_overrides({key: order})
+            old.upstreams.apply_overrides({("b", "10.0.0.1:80"): order})
             old.clock.advance(5)
         old.upstreams.apply_overrides({})
         new.upstreams.apply_overrides({})

@@ -102,11 +102,10 @@ class PackageTests(SynchronousTestCase):
 
 class RefusedTests(SynchronousTestCase):
     def test_positions_are_of_the_configuration(self) -> None:
-        text = _LISTEN + "\nlisten y\n    server s 127.0.0.1:8\n\n    bind :1\n"
         self.assertIn(
             "line 7: endpoint = 0.0.0.0:1: '0.0.0.0:1' is taken by '0.0.0.0:1' at line 2; "
             "remove one of the two, or change its port or path",
-            looks(converted(text)),
+            looks(converted(_LISTEN + "\nlisten y\n    server s 127.0.0.1:8\n\n    bind :1\n")),
         )
 
     def test_error_says_why_no_listener_is_left(self) -> None:

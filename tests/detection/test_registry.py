@@ -169,9 +169,8 @@ class PluginTest(SynchronousTestCase):
         gone = self.folder / "gone.py"
         gone.write_text("from twisted.plugin import IPlugin\nclass IGone(IPlugin): pass\n")
         self.patch(twisted, "__path__", [*twisted.__path__, str(self.folder)])
-        made = "@implementer(IGone)\nclass It: pass\nit = It()\n"
         imports = "from zope.interface import implementer\nfrom twisted.gone import IGone\n"
-        self.write("others", imports + made)
+        self.write("others", imports + "@implementer(IGone)\nclass It: pass\nit = It()\n")
         self.assertEqual(self.found(), Registry({}))
         del sys.modules["twisted.gone"]
         gone.unlink()

@@ -158,8 +158,7 @@ class ServerTests(WorkersTestCase):
     @pytest.mark.whole  # it is silent for 15 s; `ObservedTest` moves the clock
     def test_server_that_accepts_and_never_answers(self) -> None:
         listening = self.backend()
-        more = "check = tcp interval=1s"
-        views = self.views(pool(listening.getsockname()[1], more=more))
+        views = self.views(pool(listening.getsockname()[1], more="check = tcp interval=1s"))
         for client in [views.mux.connect(f"127.0.0.{1 + number % 3}") for number in range(6)]:
             self.addCleanup(client.close)
             client.sendall(b"x")

@@ -96,8 +96,7 @@ class TlsTests(TestCase):
         if header:
             factory = HeaderFirst(factory, header)
         poller = Poller.for_reactor(reactor)
-        name = ("127.0.0.1", port)
-        SocketConnector(poller, reactor, socket.AF_INET, name, factory).connect(60)
+        SocketConnector(poller, reactor, socket.AF_INET, ("127.0.0.1", port), factory).connect(60)
         client = await done
         receiver: Any = client.receiver
         self.addCleanup(self.end, client, receiver)

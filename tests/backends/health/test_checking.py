@@ -539,6 +539,5 @@ class CheckRunTest(TestCase):
             peer = await self.server.peer()
             await peer.has(1)
             leave(peer)
-            why = "connection closed without an answer"
-            self.assertEqual(await self.finding(), ill(why))
+            self.assertEqual(await self.finding(), ill("connection closed without an answer"))
             await self.is_over()

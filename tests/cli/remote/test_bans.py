@@ -38,10 +38,9 @@ class BansTests(CommandTestCase):
     def test_list_with_the_time_left(self) -> None:
         now = 1795203607.25
         set_wall_clock(self, now)
-        until = now + 3599.9
         server = self.answering(
             document=[
-                {"network": "192.0.2.7", "since": 1.0, "until": until, "reason": "a b"},
+                {"network": "192.0.2.7", "since": 1.0, "until": now + 3599.9, "reason": "a b"},
                 {"network": "2001:db8::/32", "since": 1.0, "until": None, "reason": ""},
             ]
         )

@@ -149,10 +149,9 @@ class TokenTest(SynchronousTestCase):
         tokens = [helper.folder / name for name in ("usual.token", "none.token")]
         for token in tokens:
             token.write_text(token.name)
-        more = "[route other]\nmatch = ssh\nbackend = consul:short\n"
         consul = "consul = http://127.0.0.1:8500 token=usual.token"
         text = helper.rules.read_text().replace("[txmux]", f"[txmux]\n{consul}")
-        helper.rules.write_text(text + more)
+        helper.rules.write_text(text + "[route other]\nmatch = ssh\nbackend = consul:short\n")
         helper.opener.read_rules()
         self.assertEqual(helper.text(tokens[0]), "usual.token")
         helper.assert_denied(tokens[1])

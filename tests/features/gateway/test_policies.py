@@ -194,9 +194,8 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(made.of_route("TCPRoute", "db")["ResolvedRefs"], "ResolvedRefs")
 
     def test_annotations_do_not_change_it(self) -> None:
-        more = ', annotations: {txmux.tls: "no"}'
         text = gateway(TCP) + policy("over") + authority()
-        made = Made(text + route("TCPRoute", "db", more=more))
+        made = Made(text + route("TCPRoute", "db", more=', annotations: {txmux.tls: "no"}'))
         self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
 
 

@@ -205,8 +205,7 @@ class GatewayTests(TestCase):
     async def test_the_example_gives_the_rights_that_are_used_and_no_others(self) -> None:
         self.put_secret()
         made_ca = make_authority().pem.decode()
-        more = "name: dns, port: 53, protocol: UDP"
-        text = gateway(TCP, END, more).replace(
+        text = gateway(TCP, END, "name: dns, port: 53, protocol: UDP").replace(
             "  gatewayClassName",
             "  allowedListeners: {namespaces: {from: Same}}\n  gatewayClassName",
         )
@@ -330,14 +329,13 @@ class GatewayTests(TestCase):
 
     async def test_a_kind_that_is_denied_at_a_restart_leaves_the_file_as_it_is(self) -> None:
         """Those that the file was made of, and those without which nothing is known."""
-        labels = "kind: Namespace\nmetadata: {name: shop}\n---\n"
         text = gateway(TCP).replace(
             "  gatewayClassName",
             "  allowedListeners: {namespaces: {from: All}}\n  gatewayClassName",
         )
         text += route("TCPRoute", "db") + "---\nkind: ListenerSet\nmetadata: {name: more}\n"
         text += "spec: {parentRef: {name: edge}, listeners: [{name: x, port: 2, protocol: TCP}]}\n"
-        self.put(labels + SERVICES + text)
+        self.put("kind: Namespace\nmetadata: {name: shop}\n---\n" + SERVICES + text)
         end = self.run_provider()
         await self.written("endpoint = :2\n")
         await self.until(lambda: self.of_route("db"))

@@ -212,8 +212,7 @@ class ScreenTests(SynchronousTestCase):
         }
         self.assertEqual(styles, {**states, "unknown": ""})
 
-        levels = ("critical", "warning", "note")
-        attention = [{"level": level, "text": level} for level in levels]
+        attention = [{"level": level, "text": level} for level in ("critical", "warning", "note")]
         snapshot = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": attention})
         lines = screen(TopState(), snapshot, 80, 24)[1:4]
         self.assertEqual([str(line.style) for line in lines], ["bold red", "yellow", "dim"])

@@ -91,9 +91,8 @@ class DialogueTest(SynchronousTestCase):
 
     def test_what_is_explained(self) -> None:
         """A login counts as right where it is asked for; without it, the request is refused."""
-        login = b"\5\1\2\1\3ann\1x"
         request = b"\5\1\0\3\1a\0\x16SSH"
-        asked, refused = asked_for(login + request, bool, wants_login=True)
+        asked, refused = asked_for(b"\5\1\2\1\3ann\1x" + request, bool, wants_login=True)
         self.assertEqual((asked.user, asked.host, asked.received), ("ann", "a", b"SSH"))
         self.assertEqual(refused, "")
         for data, wants_login, refused in (

@@ -47,10 +47,9 @@ class ListsTests(SynchronousTestCase):
         self.assertEqual([*map(str, deny)], ["10.0.0.0/8"])
 
     def test_every_key_takes_files(self) -> None:
-        keys = ("allow", "deny", "accept_proxy_from")
         rules = self.rules(
             LISTEN
-            + "".join(f"{key} = @list.txt\n" for key in keys)
+            + "".join(f"{key} = @list.txt\n" for key in ("allow", "deny", "accept_proxy_from"))
             + "[route r]\nmatch = any\nbackend = close\nfrom = @ list.txt, 10.0.0.0/8\nnot_from = @list.txt\n",
             list="192.0.2.0/24",
         )
@@ -96,7 +95,6 @@ class ListsTests(SynchronousTestCase):
         )
 
     def test_wrong_lines(self) -> None:
-        text = "10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100
         self.refuses(
             f"{LISTEN}deny = @list.txt\nallow = @list.txt\nmax_connections = x",
             "rules.ini:5: [listen a] max_connections: must be a whole number from 0 to 1000000000, not 'x'",
@@ -105,7 +103,7 @@ class ListsTests(SynchronousTestCase):
             "list.txt:3: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
             "list.txt:4: '1.2.3.4, 5.6.7.8' is not a network; write one a line, and what else it is to say after '#'",
             "list.txt:5: is not a network; write one a line, such as 10.0.0.0/8, and nothing else",
-            list=text,
+            list="10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100,
         )
 
     def test_only_the_first_wrong_lines(self) -> None:

@@ -57,9 +57,8 @@ class HeldTests(MuxTestCase):
             self.assert_story(record, reason="done", server=f"127.0.0.1:{self.server}")
             self.assertRegex(record.facts["held"], r"1[0-9]\.[0-9]s")
         self.assertEqual(len(self.held_clients), 0)
-        names = ("asked", "unanswered", "bytes in")
         wanted = {"asked": 2, "unanswered": 2, "bytes in": 5}
-        self.assertEqual(counted(self.factory, names=names), wanted)
+        self.assertEqual(counted(self.factory, names=("asked", "unanswered", "bytes in")), wanted)
 
     async def test_what_was_tried_is_logged_and_decides_nothing(self) -> None:
         port = self.hold()
