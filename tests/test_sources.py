@@ -1,7 +1,5 @@
 """Every source that txmux asks, with every hostile peer: what it takes is bounded, it is known in time, and it is used again once it is good."""
 
-from __future__ import annotations
-
 import ast
 import math
 import re

@@ -3,8 +3,6 @@
 The views of a running service are tested with the recorded documents (`tests/support/everything.py`).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

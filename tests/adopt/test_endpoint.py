@@ -1,7 +1,5 @@
 """A Twisted server whose clients come from a multiplexer in the same process."""
 
-from __future__ import annotations
-
 import select
 import socket
 import stat

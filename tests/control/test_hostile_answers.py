@@ -1,7 +1,5 @@
 """Whatever the channel lets through of what a worker says, no view of the service raises."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json

@@ -1,7 +1,5 @@
 """Servers that stall, lie or leave: each way once, in the protocols that txmux speaks as a client."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from txmux.control.gauges import COUNT
 from txmux.net.channel.message import Field, Message
 from txmux.net.channel.messages import MESSAGES

@@ -1,7 +1,5 @@
 """The sources that txmux asks, each with the rules that use it and a peer that is good at first."""
 
-from __future__ import annotations
-
 import json
 import socket
 import ssl

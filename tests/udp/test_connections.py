@@ -1,7 +1,5 @@
 """Several QUIC connections from one port of a client, through sockets: each is decided about, counted, and ended for itself."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The hello that decides is the only one that a server of QUIC sees, through sockets: whatever else comes by the same port and ID."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from zlib import crc32
 

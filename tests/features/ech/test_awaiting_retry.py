@@ -1,7 +1,5 @@
 """Hidden hellos through sockets: what the server gets, and a second hello after a HelloRetryRequest."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from OpenSSL import SSL

@@ -1,7 +1,5 @@
 """Hidden hellos are opened as RFC 9849 says, and nothing else is."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey

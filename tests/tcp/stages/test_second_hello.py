@@ -1,7 +1,5 @@
 """A second hello asks for the same as the first, by which its client was routed (RFC 8446, section 4.1.2)."""
 
-from __future__ import annotations
-
 import ssl
 from typing import Any
 from unittest import SkipTest
