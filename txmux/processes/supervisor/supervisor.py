@@ -442,9 +442,7 @@ class Supervisor:
             await in_thread(self._files.prepare, rules)
             self._extend(rules)
             # The new names alone: others may have no answer for long.
-            looked_up = self.state.upstreams.first_look_ups(besides=unanswered)
-            if looked_up is not None:
-                await looked_up
+            await (self.state.upstreams.first_look_ups(besides=unanswered) or defer.succeed(None))
             await self.pool.settled()
             while self.catching_up:
                 await DeferredList([*self.catching_up])
