@@ -403,6 +403,20 @@ class HangTest(WorkersTestCase):
             self.assertNotIn("reload", [item["what"] for item in mux.api("status")["attention"]])
             mux.stop()
 
+    def test_connections_of_one_that_catches_up(self) -> None:
+        """The reload counts them among those that keep older rules, and ends those of removed routes."""
+        server = self.backend()
+        settings = "workers = 2\ndrain_removed = yes\ndrain_timeout = 1s"
+        mux = self.start(self.relaying(server), settings)
+        pairs = [self.relayed(mux, server) for _ in range(4)]
+        (its,) = (pid for pid in mux.workers if has_connection(pid, pairs[0][1]))
+        os.kill(its, signal.SIGSTOP)
+        before = mux.ask_to_reload(("route all", "route other"))
+        mux.child.wait_for("the reload goes on without it")
+        os.kill(its, signal.SIGCONT)
+        self.assertIn("; 4 connections keep older rules", mux.reloaded(before))
+        self.assertEqual({line["reason"] for line in mux.take(4)}, {"drained"})
+
 
 @pytest.mark.whole
 class KilledTest(WorkersTestCase):

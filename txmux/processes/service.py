@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ from txmux.processes.upgrade.upgrades import Upgrades, collect_state, last_reloa
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.usable import too_many_sockets
 from txmux.processes.watching import RulesWatch
-from txmux.rules.changes import changes, described_untaken, unchangeable
+from txmux.rules.changes import Changes, changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
@@ -481,7 +481,7 @@ class MuxService(Service):
             await self.control.make_room(rules, supervisor.version)
             with _placing(rules):
                 async with supervisor.reading_files:
-                    older = await supervisor.change(
+                    await supervisor.change(
                         rules,
                         self._resources.sockets.prepare(rules.listeners),
                         account.owner if account else None,
@@ -494,10 +494,8 @@ class MuxService(Service):
         # The rules are in force now: what fails from here on is no failure of the reload.
         self.control.rules = rules
         steps.run("use the admin endpoints", self._resources.endpoints.commit, endpoints)
-        described = partial(different.described, older) if rules_changed else lambda: _NO_CHANGE
-        ends = rules_changed and rules.settings.drain_removed
-        removed = (different.routes.gone, different.backends.gone) if ends else None
-        complete = partial(self._complete, supervisor, rules, steps, described, removed)
+        shown = different if rules_changed else None
+        complete = partial(self._complete, supervisor, rules, steps, shown)
         report = await steps.wait("complete the reload", complete)
         if report is not None:
             return report
@@ -508,21 +506,27 @@ class MuxService(Service):
         supervisor: Supervisor,
         rules: Rules,
         steps: CommittedSteps,
-        described: Callable[[], str],
-        removed: tuple[Collection[str], Collection[str]] | None,
+        different: Changes | None,
     ) -> Report:
-        """Complete a reload after the commit; `removed` are routes and backends whose connections end."""
+        """Complete a reload after the commit."""
         steps.run("open files by the helper", self._resources.privilege.commit, rules.files)
         steps.run("follow the rules", self.control.commit, rules)
         steps.run("watch the rules' files", self._watch.commit, rules)
-        changes = steps.run("describe the change", described) or "the rules are in force"
-        warn = partial(self._warn, supervisor, rules, rules_changed=changes != _NO_CHANGE)
+        warn = partial(self._warn, supervisor, rules, rules_changed=different is not None)
         await steps.wait("warn of what is unusual", warn)
-        if removed is not None:
-            steps.run("end the connections of removed routes", supervisor.end_removed, *removed)
         failed = await steps.wait("wait for the workers", supervisor.all_serve) or []
+        if different is not None and rules.settings.drain_removed:
+            # Before, a worker that has to catch up has none of older rules.
+            gone = different.routes.gone, different.backends.gone
+            steps.run("end the connections of removed routes", supervisor.end_removed, *gone)
         unusable = await steps.wait("look for unusable files", self.control.unusable_files) or []
         self._log_warnings(unusable)
+        changes = _NO_CHANGE
+        if different is not None:
+            described = steps.run(
+                "describe the change", different.described, sum(supervisor.older.values())
+            )
+            changes = described or "the rules are in force"
         kept = [*supervisor.state.files.troubles(), *unusable]
         errors = (*failed, *steps.troubles)
         changes = "; ".join([changes, *kept, *described_untaken(rules)])

@@ -105,6 +105,7 @@ class Supervisor:
         version: The version of the rules, from 1.
         state: What workers share besides the rules: overrides, bans, and the results of health checks and look-ups of this process.
         reading_files: Held while the files for TLS of other rules are read, and until those of a reload are in force.
+        older: How many connections of each worker kept older rules at the last reload, or when it had caught up.
         is_changing: Whether a reload is being prepared. Meanwhile no retiring worker exits, since the reload may reuse it.
     """
 
@@ -151,6 +152,7 @@ class Supervisor:
         self._pending: PendingRules | None = None
         self.catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
+        self.older: dict[Worker, int] = {}
         self._sent = SentRules()
         self._removed = RemovedRoutes(pool)
         self.version = 1
@@ -418,14 +420,11 @@ class Supervisor:
         steps: CommittedSteps,
         *,
         rules_changed: bool,
-    ) -> int:
+    ) -> None:
         """Reload: switch the workers to other rules. Call `all_serve` afterwards.
 
         The sockets are committed or abandoned. Without `rules_changed`, only certificates and other files are read again.
         What follows the commit is run by `steps`, so an error means that there was none.
-
-        Returns:
-            The number of connections that keep older rules.
 
         Raises:
             MuxError: The rules cannot be used; nothing has changed.
@@ -459,9 +458,8 @@ class Supervisor:
             sockets.listen()
             undo.pop_all()
         steps.run("use the listening sockets", sockets.commit)
-        older = await steps.wait("switch the workers", lambda: self._commit_pending(pending, steps))
+        await steps.wait("switch the workers", lambda: self._commit_pending(pending, steps))
         steps.run("close the sockets of removed listeners", self.close_removed)
-        return older or 0
 
     async def check_tls_files(self, rules: Rules) -> None:
         """Read the files for TLS as a reload does, and change nothing; raises a `MuxError` if it would be refused."""
@@ -636,12 +634,11 @@ class Supervisor:
         for worker in pending.preparing:
             worker.send(messages.ABANDON)
 
-    async def _commit_pending(self, pending: PendingRules, steps: CommittedSteps) -> int:
+    async def _commit_pending(self, pending: PendingRules, steps: CommittedSteps) -> None:
         # Prepared workers commit, of which retiring ones may accept clients again; so do others, which were started for these rules,
         # or have to catch up since they were started meanwhile.
         self.is_changing = False
-        self._pending = None
-        self._problems = []
+        self._pending, self._problems, self.older = None, [], {}
         self._rules, self.version = pending.rules, pending.version
         self._sent.forget()
         run = steps.run
@@ -656,26 +653,28 @@ class Supervisor:
         count = pending.rules.settings.workers
         self.pool.admit()
         again = run("keep old workers", self.pool.reuse_retiring, count, ready) or []
-        older = [run("switch a worker", self._commit, worker) for worker in ready]
+        switched = [run("switch a worker", self._commit, worker) for worker in ready]
         for worker in self.pool.workers:
             if worker.ready and (worker in again or worker not in ready):
                 run("let a worker accept clients", self._have_it_accept, worker)
         run("change the number of workers", self.pool.resize, count)
-        return sum(await gatherResults([one for one in older if one is not None]))
+        await gatherResults([one for one in switched if one is not None])
 
-    def _commit(self, worker: Worker) -> Deferred[int]:
+    def _commit(self, worker: Worker) -> Deferred[None]:
         worker.version = self.version
         listening = worker in self.pool.workers
         worker.sockets = worker.prepared if listening else {}
 
-        def failed(failure: Failure) -> int:
+        def committed(older: int) -> None:
+            self.older[worker] = older
+
+        def failed(failure: Failure) -> None:
             worker.sockets = {}  # it is unknown which of them the worker has
             self._replace_failed(worker, failure.value)
-            return 0
 
         removed = self._sockets.ended_by_removal(self._sockets.unused)
         asking = worker.ask_to_work(messages.COMMIT, listening=listening, removed=removed)
-        return asking.addErrback(failed)
+        return asking.addCallbacks(committed, failed)
 
     def _replace_failed(self, worker: Worker, why: BaseException | None) -> None:
         # Retiring workers accept no clients, and what replaces one that has ended starts with the new rules.
