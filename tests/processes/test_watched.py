@@ -397,6 +397,9 @@ class HangTest(WorkersTestCase):
             if goes_on:
                 os.kill(first, signal.SIGCONT)
             self.assertIn("1 route changed (one)", mux.reloaded(before))
+            if goes_on:  # the next one waits for it, as for any other
+                mux.reload(("match = tls", "match = ssh"))
+            self.assertEqual(mux.output.count("worker 1 is halted"), 1)
             eventually(lambda: len(mux.workers) == 2, "there are two")  # noqa: B023
             self.assertEqual(first in mux.workers, goes_on)
             self.assertIn(second, mux.workers)

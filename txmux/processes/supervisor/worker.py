@@ -432,7 +432,9 @@ class Worker:
 
     @property
     def is_halted(self) -> bool:
-        return self._silence.is_halted
+        # It may have gone on since the last look.
+        now = activity_of(self.pid) if self._silence.is_halted else None
+        return now is not None and now.is_halted
 
     @property
     def is_silent(self) -> bool:
