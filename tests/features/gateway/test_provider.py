@@ -373,11 +373,18 @@ class GatewayTests(TestCase):
         self.begin()
         await self.written("tcp_shop_db")
         self.put(gateway(TCP, name="odd").replace("listeners:", "listeners: 7\n  was:"))
-        await self.until(lambda: "a Gateway cannot be read" in self.logged())
-        self.assertIn("tcp_shop_db", self.text())
-        self.kube.remove("Gateway", "shop", "odd")
+        self.put("---\nkind: ListenerSet\nmetadata: {name: bare}\n")
+        self.put("---\nkind: TCPRoute\nmetadata: {name: late}\nspec: {hostnames: 7}\n")
         self.kube.remove("TCPRoute", "shop", "db")
         await self.written("[listen", gone="tcp_shop_db")
+        for title, what in (
+            ("Gateway shop/odd", "spec.listeners is not a list"),
+            ("ListenerSet shop/bare", "spec is not an object"),
+            ("TCPRoute shop/late", "spec.hostnames is not a list"),
+        ):
+            self.assertIn(f"{title} is left out: it cannot be read: {what}", self.logged())
+        self.put(gateway("name: tcp, port: 2, protocol: TCP", name="odd"))
+        await self.written("endpoint = :2\n", gone="shop/odd")
 
     async def test_a_kind_that_is_not_installed(self) -> None:
         del self.kube.objects[f"{GATEWAY}/v1/udproutes"]

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.features.gateway.objects import cluster, gateway, route
 from txmux.features.gateway.certificates import SecretFiles
-from txmux.features.gateway.cluster import key_of
+from txmux.features.gateway.cluster import Cluster, key_of
 from txmux.features.gateway.conditions import statuses
 from txmux.features.gateway.listeners import GatewaySettings, read_listeners
 from txmux.features.gateway.policies import Policies
@@ -43,13 +43,13 @@ class Made:
 
     def __init__(
         self,
-        text: str,
+        text: str | Cluster,
         settings: GatewaySettings = _DEFAULT,
         unserved: str = "",
         addresses: Sequence[Any] | None = (),
         untaken: Mapping[str, str] = {},
     ) -> None:
-        known = cluster(text)
+        known = text if isinstance(text, Cluster) else cluster(text)
         files = NamedFiles(Path("/pem"))
         listeners = read_listeners(known, settings, files)
         policies = Policies(known, files)
@@ -64,8 +64,8 @@ class Made:
             self.units[one.unit] += one.text
         self.text = "\n".join(one.text for one in objects)
         made = listeners, routes, policies.all
-        wanted = statuses(known, settings, *made, self.problems, unserved, addresses)
-        self.status = {(its.kind, its.key[1]): its.status for its in wanted}
+        self.wanted = [*statuses(known, settings, *made, self.problems, unserved, addresses)]
+        self.status = {(its.kind, its.key[1]): its.status for its in self.wanted}
 
     def rules(self) -> Rules:
         for unit in self.units.values():  # none needs another one

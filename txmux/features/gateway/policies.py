@@ -187,7 +187,7 @@ def authorities_of_services(cluster: Cluster) -> dict[Key, set[Key]]:
     config_maps: dict[Key, set[Key]] = defaultdict(set)
     for thing in cluster.all(KIND):
         with suppress(*MISSHAPEN):
-            named = {(key_of(thing)[0], ref["name"]) for ref in _authority_refs(thing)}
+            named = {(key_of(thing)[0], str(ref["name"])) for ref in _authority_refs(thing)}
             for service, _ in _targets(thing):
                 config_maps[service] |= named
     return config_maps

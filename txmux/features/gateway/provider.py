@@ -6,7 +6,7 @@ import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.classes import define
-from txmux.errors import MuxError
 from txmux.features.gateway.access import find_access
 from txmux.features.gateway.api import ABSENT, FORBIDDEN, Kind, KubeApi, NoServerError
 from txmux.features.gateway.certificates import SecretFiles
@@ -197,8 +196,7 @@ class ClusterFollower:
         if len(failing) == len(everything) or any(its.why for its in unread):
             self._writer.lost(why)
         elif not unread:
-            with suppress(*MISSHAPEN):  # `_objects` says so
-                self._follow_named()
+            self._follow_named()
             if all(its.objects is not None or its.why for its in self._named.values()):
                 self._writer.write(self._objects, self._served, why)
 
@@ -232,11 +230,7 @@ class ClusterFollower:
 
     def _objects(self, _: Any) -> Sequence[ProvidedObject]:
         cluster = self._cluster()
-        try:
-            listeners = read_listeners(cluster, self._settings, self._certificates)
-        except MISSHAPEN as problem:
-            why = "a Gateway cannot be read; its CRD needs the schema of Gateway API"
-            raise MuxError(f"{why}: {problem!r}") from None
+        listeners = read_listeners(cluster, self._settings, self._certificates)
         policies = Policies(cluster, self._certificates)
         routes = read_routes(cluster, listeners, policies)
         self._made = cluster, listeners, routes, policies.all
@@ -247,8 +241,15 @@ class ClusterFollower:
         made_of = [name for name, kind in KINDS.items() if kind.may_lack and cluster.objects[name]]
         return [
             *[ProvidedObject("Gateway API", _MADE_OF + ", ".join(made_of))] * bool(made_of),
+            *self._faulty(),
             *make_sections(listeners, routes, self._settings),
         ]
+
+    def _faulty(self) -> Iterator[ProvidedObject]:
+        for its in (*self._reflectors.values(), *self._named.values()):
+            for key, fault in its.faults.items():
+                title = f"{its.kind.name} {'/'.join(filter(None, key))}"
+                yield ProvidedObject(title, problem=f"it cannot be read: {fault}")
 
     def _served(self, objects: Sequence[ProvidedObject], unserved: str) -> None:
         if self._made is None:

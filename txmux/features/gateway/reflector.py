@@ -12,11 +12,10 @@ from twisted.logger import Logger
 from txmux.classes import define
 from txmux.features.gateway.api import ABSENT, GONE, Kind, KubeApi, NoServerError
 from txmux.features.gateway.cluster import GROUP, Key, key_of
+from txmux.features.gateway.shapes import ShapeError, readable
 from txmux.wire.jsontext import MISSHAPEN
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
-# Of no use here, and most of an object: managedFields, and what `kubectl apply` remembers.
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @define(eq=False)
@@ -32,7 +31,8 @@ class Reflector:
         only: The name of the only one; all if it is empty.
 
     Attributes:
-        objects: By their keys; ``None`` until they are known.
+        objects: Those that can be read, by their keys; ``None`` until they are known.
+        faults: Why others cannot be read, by their keys.
         version: The version of the kind that is served.
         why: Why they are not up to date; empty if they are.
         is_absent: Whether that is so because the cluster has no such kind, and never had objects of it.
@@ -42,12 +42,13 @@ class Reflector:
 
     _reactor: Any
     _api: KubeApi
-    _kind: Kind
+    kind: Kind
     _changed: Callable[..., object]
     _namespace: str
     _only: str
     _since: str = attrs.field(default="", init=False)
     objects: dict[Key, Any] | None = attrs.field(default=None, init=False)
+    faults: dict[Key, str] = attrs.field(factory=dict, init=False)
     version: str = attrs.field(default="", init=False)
     why: str = attrs.field(default="", init=False)
     is_absent: bool = attrs.field(default=False, init=False)
@@ -55,7 +56,7 @@ class Reflector:
     @property
     def name(self) -> str:
         words = [
-            self._kind.plural,
+            self.kind.plural,
             self._only,
             self._namespace and f"of namespace {self._namespace}",
         ]
@@ -63,7 +64,7 @@ class Reflector:
 
     @property
     def _query(self) -> dict[str, str]:
-        selector = f"metadata.name={self._only}" if self._only else self._kind.only
+        selector = f"metadata.name={self._only}" if self._only else self.kind.only
         return {"fieldSelector": selector} if selector else {}
 
     async def run(self) -> None:
@@ -88,11 +89,14 @@ class Reflector:
             await self._find_version()
             items, since = await self._api.list(self._path, **self._query)
             try:
-                self.objects = dict(map(self._known, items))
+                known = {key_of(item): item for item in items}
             except MISSHAPEN:  # of which nothing is said of what was known
                 raise NoServerError(
                     "what answers is not Kubernetes: a list of no objects"
                 ) from None
+            self.objects, self.faults = {}, {}
+            for key, thing in known.items():
+                self._know(self.objects, key, thing)
             self._since = since
             self._good()
         elif self.why:  # a watch says nothing as long as nothing changes
@@ -102,10 +106,10 @@ class Reflector:
 
     @property
     def _path(self) -> str:
-        return self._kind.path(self.version, self._namespace)
+        return self.kind.path(self.version, self._namespace)
 
     async def _find_version(self) -> None:
-        kind = self._kind
+        kind = self.kind
         if kind.group != GROUP:  # of all clusters
             self.version = kind.versions[0]
             return
@@ -135,7 +139,7 @@ class Reflector:
             self._since = ""
         if problem.status == GONE:
             return ""
-        is_left_out = problem.status in self._kind.may_lack and not self.objects
+        is_left_out = problem.status in self.kind.may_lack and not self.objects
         if is_left_out:  # what was known before stays: who may ask can be unknown for a while
             self.objects = {}
         self.is_absent = is_left_out and problem.status == ABSENT
@@ -155,31 +159,27 @@ class Reflector:
             self._since = str(thing["metadata"]["resourceVersion"])
             if kind == "BOOKMARK":
                 return
-            key, thing = self._known(thing)
-            before = (self.objects or {}).get(key)
-            is_status = not self._kind.status_counts and _without_status(thing) == _without_status(
-                before
-            )
+            key = key_of(thing)
         except MISSHAPEN:
             raise NoServerError("what answers is not Kubernetes: an event has no object") from None
         objects = self.objects
         if objects is None:
             return
-        if kind == "DELETED":
-            objects.pop(key, None)
-        else:
-            objects[key] = thing
-        self._changed(key, is_status=is_status and kind != "DELETED")
+        before = objects.pop(key, None)
+        self.faults.pop(key, None)
+        if kind != "DELETED":
+            self._know(objects, key, thing)
+        after = objects.get(key)
+        is_same = before is not None and after is not None and _bare(before) == _bare(after)
+        self._changed(key, is_status=is_same and not self.kind.status_counts)
 
-    def _known(self, thing: Any) -> tuple[Key, Any]:
-        metadata = {k: v for k, v in thing["metadata"].items() if k != "managedFields"}
-        if annotations := metadata.get("annotations"):
-            metadata["annotations"] = {k: v for k, v in annotations.items() if k != _LAST_APPLIED}
-        return key_of(thing), {**thing, "metadata": metadata}
+    def _know(self, objects: dict[Key, Any], key: Key, thing: Any) -> None:
+        try:
+            objects[key] = readable(self.kind.name, thing)
+        except ShapeError as problem:
+            self.faults[key] = str(problem)
 
 
-def _without_status(thing: Any) -> Any:
-    if thing is None:
-        return None
+def _bare(thing: Any) -> Any:
     metadata = {**thing["metadata"], "resourceVersion": ""}
     return {**thing, "metadata": metadata, "status": None}
