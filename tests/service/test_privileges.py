@@ -195,8 +195,8 @@ class DroppingTests(SynchronousTestCase):
     def secure(self, path: Path) -> str:
         return f"{_RULES}[route secure]\nmatch = tls\nterminate_tls = {path}\n"
 
-    def shown(self, mux: Service) -> bytes:
-        done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
+    def shown(self, port: int) -> bytes:
+        done = run("openssl", "s_client", "-connect", f"127.0.0.1:{port}")
         match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return match[1] if match else done.stderr
 
@@ -213,7 +213,7 @@ class DroppingTests(SynchronousTestCase):
         eventually(lambda: len({*mux.workers} - {*workers}) == 2, "both are replaced")
         successors = mux.workers
         self.assertEqual(set(workers) & set(successors), set())
-        self.assertEqual(self.shown(mux), b"old.example")
+        self.assertEqual(self.shown(mux.port), b"old.example")
         for pid in successors:
             self.assert_nobody(pid)
 
@@ -231,12 +231,12 @@ class DroppingTests(SynchronousTestCase):
         rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
         mux.upgrade()
         self.assertIn(b"403 Forbidden", ask(port))
-        self.assertEqual(self.shown(mux), b"old.example")
+        self.assertEqual(self.shown(mux.port), b"old.example")
         self.assert_nobody(mux.pid)
         self.assertFalse(is_gone(helper))
         self.secret("new.example")
         os.kill(mux.pid, signal.SIGHUP)
-        eventually(lambda: self.shown(mux) == b"new.example", "the new one is shown")
+        eventually(lambda: self.shown(mux.port) == b"new.example", "the new one is shown")
         self.secret("old.example")
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
@@ -261,6 +261,26 @@ class DroppingTests(SynchronousTestCase):
             for name in "ab":
                 with self.assertRaises(ConnectionRefusedError):
                     ask(ports[name])
+
+    def test_upgrade_before_a_unit_gets_wrong(self) -> None:
+        """What an upgrade has taken is in force for the helper, too: a certificate that only the new text names can be renewed."""
+        units = self.folder / "d"
+        units.mkdir(mode=0o700)
+        port, unit = free_port(), units / "a.ini"
+        text = _UNIT.format("a", f"127.0.0.1:{port}")
+        unit.write_text(text)
+        settings = f"user = nobody\ninclude = {units}/*.ini"
+        mux = Service(self.folder, _RULES, settings, admin=True, before=python_for_everybody())
+        self.addCleanup(mux.kill_all)
+        path = self.secret("old.example")
+        text += f"[route secure]\nmatch = tls\nunder = a\nterminate_tls = {path}\n"
+        unit.write_text(text)
+        mux.upgrade()
+        self.assertEqual(self.shown(port), b"old.example")
+        unit.write_text(f"{text}worse\n")
+        self.assertEqual(len(mux.api("reload", {})["untaken"]), 1)
+        self.secret("new.example")
+        eventually(lambda: self.shown(port) == b"new.example", "the new one is shown")
 
     def test_whom_the_kernel_kills_first(self) -> None:
         """Whoever has been root before: workers before supervisor and helper, also after an upgrade, by which the service may lose root."""
@@ -309,7 +329,7 @@ class DroppingTests(SynchronousTestCase):
         rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
         self.assertIn("rules reloaded: 1 route new (new)", mux.reload())
         self.assertIn(b"403 Forbidden", ask(port))
-        self.assertEqual(self.shown(mux), b"new.example")
+        self.assertEqual(self.shown(mux.port), b"new.example")
         self.assert_nobody(mux.child.pid)
         mux.stop()
 

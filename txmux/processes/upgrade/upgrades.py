@@ -56,7 +56,7 @@ from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers, close, settled
 from txmux.processes.worker.received_rules import sockets_of
-from txmux.rules.model import Listener, Rules
+from txmux.rules.model import Files, Listener, Rules
 from txmux.rules.reading.files import LARGEST_RULES
 from txmux.rules.reading.units import texts_of_units
 from txmux.serving.listen_addresses import listen_addresses
@@ -117,6 +117,7 @@ class Upgrades:
         self._upgrade: Upgrade | None = None
         self._limits: SharedLimits | None = None
         self._handovers: Sequence[WorkerHandover] = ()
+        self._files = Files()
         self.state: TransferState = {}
 
     # As successor.
@@ -149,6 +150,7 @@ class Upgrades:
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
+        self._files = rules.files
         if not self.is_waiting:
             self._resources.sockets.shut_unneeded(rules.listeners)
         self._resources.open(rules, listening=not self.is_waiting)
@@ -259,6 +261,7 @@ class Upgrades:
         for store in (resources.sockets, resources.endpoints.store):
             store.close_unused(keep_files=keep_files)
         self._serves(supervisor.pool.lives)
+        resources.privilege.commit(self._files)
         if not predecessor.gives_connections:
             predecessor.kill_if_it_hangs(self._reactor, lambda: self._is_asked_to_settle)
         return left_out
