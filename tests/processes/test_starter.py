@@ -22,6 +22,7 @@ from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.proc import (
+    halt,
     halted,
     has_connection,
     is_gone,
@@ -145,7 +146,7 @@ class StarterTest(WorkersTestCase):
     def test_with_its_workers(self) -> None:
         """So it is when all of them end in one moment; clients that come meanwhile are served then."""
         mux, workers = self.begin()
-        os.kill(mux.pid, signal.SIGSTOP)
+        halt(mux.pid)
         try:
             for pid in (starter_of(mux.pid), *workers):
                 os.kill(pid, signal.SIGKILL)
@@ -162,7 +163,7 @@ class StartingTest(SynchronousTestCase):
     def test_halted_starter_is_killed_at_the_stop(self) -> None:
         change_constants(self, forking, _PATIENCE=0.1)
         child = spawn(STARTER)
-        os.kill(child.pid, signal.SIGSTOP)
+        halt(child.pid)
         Starter(reactor, child, lambda: None).close()
         self.assertRaises(ProcessLookupError, os.kill, child.pid, 0)
 
@@ -184,7 +185,7 @@ _TLS = "[route secure]\nmatch = tls\nterminate_tls = key.pem\n"
 class StarterReloadTest(SupervisedTestCase):
     def halt(self) -> None:
         self.halted = self.starter()
-        os.kill(self.halted, signal.SIGSTOP)
+        halt(self.halted)
 
     async def refused(self, more: str = "") -> Report:
         """Reload rules that want one worker more, which does not come to serve."""

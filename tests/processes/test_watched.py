@@ -20,6 +20,7 @@ from tests.processes.running import RULES, WorkersTestCase, customize, set_limit
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.proc import (
+    halt,
     halted,
     has_connection,
     is_gone,
@@ -156,7 +157,7 @@ class SilentTest(SupervisedTestCase):
         await self.until(condition)
 
     def halt(self, pid: int) -> None:
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         self.addCleanup(self.kill, pid)  # or the service would not stop
 
     def kill(self, pid: int) -> None:
@@ -252,7 +253,7 @@ class SilentTest(SupervisedTestCase):
         os.kill(first, signal.SIGCONT)
         await accepting
         await self.pass_by(2, *self.supervisor.pool.workers)
-        os.kill(first, signal.SIGSTOP)
+        halt(first)
         accepting = Deferred.fromCoroutine(WorkerTransfers(self.supervisor).accept())
         await self.pass_by(5, second)
         failure = self.failureResultOf(accepting, ChannelError)
@@ -310,7 +311,7 @@ class SilentTest(SupervisedTestCase):
     def cut_off(self, worker: Worker) -> None:
         """Have a worker's channel closed while it is halted, so that it does not end by itself."""
         assert worker._channel is not None
-        os.kill(worker.pid, signal.SIGSTOP)
+        halt(worker.pid)
         worker._channel.break_off()
 
     async def test_starter(self) -> None:
@@ -318,7 +319,7 @@ class SilentTest(SupervisedTestCase):
         before = await self.run_two()
         workers, starter = self.supervisor.pool.workers, self.starter()
         await self.pass_by(16, *workers)
-        os.kill(starter, signal.SIGSTOP)
+        halt(starter)
         with capturedLogs():
             await self.pass_by(10, *workers, starter=False)
             self.assertFalse(is_gone(starter))
@@ -334,7 +335,7 @@ class SilentTest(SupervisedTestCase):
         before = await self.run_two()
         workers, starter = self.supervisor.pool.workers, self.starter()
         await self.pass_by(2, *workers)
-        os.kill(starter, signal.SIGSTOP)
+        halt(starter)
         connection = self.starter_connection()
         assert connection is not None
         connection.have_it(IMPORT, modules=["json"])
@@ -390,7 +391,7 @@ class HangTest(WorkersTestCase):
             set_limits(self, {"processes.liveness.MOST_SILENT": silent})
             mux = self.start(f"{RULES}[route one]\nmatch = ssh\nbackend = close\n", admin=True)
             first, second = workers_of(mux.pid)
-            os.kill(first, signal.SIGSTOP)
+            halt(first)
             before = mux.ask_to_reload(("match = ssh", "match = tls"))
             mux.child.wait_for(r"worker 1 is halted \(SIGSTOP\); the reload goes on without it")
             eventually(lambda: "match = tls" in str(mux.api("rules")), "they are in force")  # noqa: B023
@@ -413,7 +414,7 @@ class HangTest(WorkersTestCase):
         mux = self.start(self.relaying(server), settings)
         pairs = [self.relayed(mux, server) for _ in range(4)]
         (its,) = (pid for pid in mux.workers if has_connection(pid, pairs[0][1]))
-        os.kill(its, signal.SIGSTOP)
+        halt(its)
         before = mux.ask_to_reload(("route all", "route other"))
         mux.child.wait_for("the reload goes on without it")
         os.kill(its, signal.SIGCONT)

@@ -70,13 +70,18 @@ def await_oom_scores(pid: int, *expected: int) -> None:
     eventually(lambda: scores() == [*expected], f"{pid} and its children have {expected}")
 
 
+def halt(*pids: int) -> None:
+    """Stop processes, which go on until the kernel has run them once more."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: all(_state(pid) == "T" for pid in pids), f"the processes {pids} halt")
+
+
 @contextmanager
 def halted(pids: Collection[int]) -> Iterator[None]:
     """Stop processes for a while, so that the others accept all clients. Workers are replaced after ten seconds."""
     try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        eventually(lambda: all(_state(pid) == "T" for pid in pids), f"the processes {pids} halt")
+        halt(*pids)
         yield
     finally:
         for pid in pids:
