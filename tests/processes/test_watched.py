@@ -131,7 +131,7 @@ class SilentTest(SupervisedTestCase):
         pool, workers = self.supervisor.pool, [*self.supervisor.pool.workers]
         with capturedLogs() as events:
             await self.pass_until(lambda: self.said(events))
-            self.assertEqual(len(pool.workers), 3)
+            self.assertLess(len(pool.workers), 4)  # or the successor serves already
             # Which comes first depends on whether it has turned in the second in which it was halted.
             await self.until(lambda: len({*workers} - {*pool.workers}) == 1)
             self.assertFalse(any(map(is_gone, before)))
