@@ -528,9 +528,11 @@ class MuxProtocol(Peer, Client):
             age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
             version = self.configuration.version
             decided = {} if waited is None else dict(self.decided)
+            is_answered = self.is_answered or relay.server.received > 0
             moved = MovedConnection(
-                self.record, age, self.logged, timeouts, relay, version, now, waited, decided
-            )
+                self.record, age, self.logged, timeouts, relay, version, now, waited, decided,
+                is_answered,
+            )  # fmt: skip
         except Exception:  # as a `MemoryError`
             self.stage.resume(relay)
             raise
@@ -587,6 +589,8 @@ class MuxProtocol(Peer, Client):
         # The other process has counted the bytes so far.
         self.counted_in = record.bytes_in + relay.client.received
         self.counted_out = record.bytes_out + relay.server.received
+        # Without a word on it: some of these bytes may have been an answer of txmux's own.
+        self.is_answered = self.counted_out > 0 if moved.is_answered is None else moved.is_answered
         server = ProxyClient()
         for end, connected in zip((self, server), sockets, strict=False):
             runtime.transport(connected).set_protocol(end)

@@ -58,6 +58,7 @@ class MovedConnection:
     at: float | None = None  # the time of this state, by the clock that both processes have
     waited: float | None = None  # seconds, for a server; ``None`` if it has one
     decided: Mapping[str, str] = attrs.field(factory=dict)  # of a client that waits; see `Client`
+    is_answered: bool | None = None  # by its server; ``None`` if that is not known
 
 
 def accepted_at(age: float, at: float | None, now: float) -> float:

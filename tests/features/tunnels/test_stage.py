@@ -1,4 +1,5 @@
 import base64
+import json
 import struct
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,6 +20,7 @@ from txmux.features.tunnels.users import TunnelUsers
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Reachable, Refusal, Route, Server
 from txmux.rules.reading.backend import KEYS
+from txmux.tcp.moving import Unpacking, packed
 from txmux.telemetry.counting.counter_groups import SERVER
 
 SSH = b"SSH-2.0-test\r\n"
@@ -198,14 +200,34 @@ class FixedServerTest(MuxTestCase):
 
     async def test_server_that_says_nothing_and_resets(self) -> None:
         """What the client has got was not the server's, so that has not said all."""
-        port = self.mux([tunnel_route(backend_at(self.backend_port()))])
+        client, server = await self.tunnelled()
+        server.reset()
+        await client.is_lost()
+        await self.assert_logged(reason="server-reset")
+
+    async def test_server_that_says_nothing_and_resets_after_a_move(self) -> None:
+        client, server = await self.tunnelled()
+        (connection,) = self.factory.connections
+        moved, sockets = connection.suspend()
+        message = json.loads(json.dumps(packed([moved])))
+        copies: Any = tuple(one.dup() for one in sockets)
+        self.mux([self.route])
+        (row,) = message["rows"]
+        self.factory.adopt(Unpacking(message["names"]).read(row), copies)
+        connection.detach()
+        server.reset()
+        await client.is_lost()
+        await self.assert_logged(reason="server-reset")
+
+    async def tunnelled(self) -> tuple[Any, Any]:
+        """Return a client that has ended its side, and the silent server of its tunnel."""
+        self.route = tunnel_route(backend_at(self.backend_port()))
+        port = self.mux([self.route])
         client = await self.connect_answered(port, connect_to("a:22") + SSH, OPEN)
         client.finish()
         server = await self.backend.heard(len(SSH))
         await server.has_all()
-        server.reset()
-        await client.is_lost()
-        await self.assert_logged(reason="server-reset")
+        return client, server
 
 
 class DetectionTest(MuxTestCase):

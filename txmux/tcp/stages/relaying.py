@@ -197,6 +197,7 @@ def make_stage(client: Client, sink: Any = None, unsent: bytes = b"") -> Relayin
     quiet = client.path.seconds() - client.last_received_at
     state = RelayState(of_client, of_server, quiet, None)
     stage = Relaying(client, upstream, member, client.server_end(), state, upstream.timeouts)
+    client.is_answered = client.record.bytes_out > 0
     client.make_transport(reading=False)
     client.member = client.server = None  # the stage has them from here on
     return stage
@@ -242,7 +243,6 @@ class Relaying(Stage):
     _release_elsewhere: SlotRelease | None = None
     _has_moved: bool = attrs.field(default=False, init=False)
     _asked_ms: float | None = attrs.field(default=None, init=False)
-    _is_answered: bool = attrs.field(default=False, init=False)
     relay: Relay = attrs.field(default=cast("Relay", None), init=False)  # until it begins
 
     @override
@@ -252,8 +252,7 @@ class Relaying(Stage):
         if state is not None and self._timeouts is not None:
             self._state = None
             self.relay = client.runtime.relay(end, server, self._timeouts, self._over)
-            self._is_answered = client.record.bytes_out + state.server.received > 0
-            counts = None if self._member is None or self._is_answered else self._member.counts
+            counts = None if self._member is None or client.is_answered else self._member.counts
             count_asked(client, counts, client.record.bytes_in)
             self._watch_first_bytes(client.record.bytes_in + state.client.received > 0)
             self.relay.adopt(state)
@@ -266,7 +265,6 @@ class Relaying(Stage):
         )
         received, client.received = client.received, b""
         is_asked = client.server_counts is not None  # in the stage before
-        self._is_answered = client.is_answered
         first = client.first_sent or received
         if first and self._member is not None and not is_asked:
             client.first_sent = first
@@ -286,12 +284,12 @@ class Relaying(Stage):
         self._client.server_counts = self._member.counts
         if is_asked:
             self._asked_ms = _connected_ms(self._client.record)
-        if not self._is_answered:
+        if not self._client.is_answered:
             self.relay.on_first_byte = self._first_byte_came
 
     def _first_byte_came(self, is_servers: bool, data: bytes | memoryview) -> None:  # noqa: FBT001 - of a callback
         client, upstream, member = self._client, self._upstream, self._member
-        if self._is_answered or upstream is None or member is None:
+        if client.is_answered or upstream is None or member is None:
             return
         if not data:  # its end
             if is_servers and self._asked_ms is not None:
@@ -306,13 +304,13 @@ class Relaying(Stage):
                 client.first_sent = bytes(data[:_LONGEST_REQUEST])
                 count_asked(client, member.counts)
         if is_servers:
-            self._is_answered = True
+            client.is_answered = True
             member.counts.answered(upstream.counts, now - self._asked_ms)
             if upstream.backend.proxy_protocol != "off":
                 member.counts.answered_header(data)
 
     def _count_end(self, reason: RelayReason) -> None:
-        if self._is_answered or self._member is None:
+        if self._client.is_answered or self._member is None:
             return
         if reason == "server-reset":
             self._member.counts.failed("reset", source=source_number(self._client.record.client))
@@ -345,7 +343,7 @@ class Relaying(Stage):
         reason, reset = result.reason, result.reset
         if reset == "late":
             # A server that has said nothing has not said all.
-            has_spoken = self._is_answered or result.bytes_out
+            has_spoken = self._client.is_answered or result.bytes_out
             reason, reset = ("done", reset) if has_spoken else (reason, "")
         if reset:
             record.note(reset=reset)
