@@ -22,6 +22,7 @@ from txmux.features.acme.authority import Authority, AuthorityError, UnusableErr
 from txmux.features.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.features.acme.renewal import PROVISIONAL, Certificates, Renewal
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
+from txmux.rules.model.section import Section
 from txmux.telemetry.sources import Source
 from txmux.wire import codec
 
@@ -216,6 +217,32 @@ class RenewalTests(TestCase):
         # A restart knows by what each was got.
         self.look(self.certificates(*"abcd", own=changed), 20)
         self.assertEqual(len(good.asked), 4)
+
+    async def test_bad_names_of_an_owner(self) -> None:
+        """The authority gets one order at a time after a failure, and owners take turns."""
+        names, gates = ["1.bad", "2.bad", "3.bad", _A], list[Deferred[None]]()
+        played = self.play()
+
+        async def issue(name: str, _: object, __: str) -> bytes:
+            played.asked.append(name)
+            gates.append(Deferred())
+            await gates[-1]
+            raise AuthorityError("no such name", counts=True, wait=60.0)
+
+        vars(played).update(issue=issue)
+        rules, owners = self.rules(*names), {name: name.rpartition(".")[2] for name in names}
+        routes = [
+            attrs.evolve(one, section=Section(owners[one.name], 1, "", {})) for one in rules.routes
+        ]
+        units = {path: ((0, path),) for path in owners.values()}
+        made = self.certificates()
+        for count in (1, 4):  # another owner comes when one order has failed
+            made.commit(attrs.evolve(rules, routes=tuple(routes[:count]), units=units))
+            self.look(made)
+            gates.pop().callback(None)
+        self.look(made)
+        self.assertEqual(played.asked, ["1.bad", _A, "2.bad"])
+        await made.stop()
 
     async def test_another_authority_that_does_not_answer_at_first(self) -> None:
         """It is asked until it has given a certificate, though the one of the authority before is good for long."""

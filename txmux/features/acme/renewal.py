@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,9 @@ class Certificates(ServicePart):
     _requested: Mapping[str, AcmeSettings] = attrs.field(factory=dict, init=False)
     _shared: SharedCertificates | None = attrs.field(default=None, init=False)
     _names: tuple[str, ...] = attrs.field(default=(), init=False)
+    _owners: Mapping[str, str] = attrs.field(factory=dict, init=False)
+    _turns: dict[str, int] = attrs.field(factory=dict, init=False)  # the last of each owner
+    _numbers: Iterator[int] = attrs.field(factory=partial(count, 1), init=False)
     _renewals: dict[str, Renewal] = attrs.field(factory=dict, init=False)
     _shown: dict[str, ShownCertificate] = attrs.field(factory=dict, init=False)
     _waiting: dict[str, list[Deferred[str]]] = attrs.field(factory=dict, init=False)
@@ -190,6 +194,12 @@ class Certificates(ServicePart):
         if folder != self._folder.path or not self._renewals:
             self._folder, self._renewals, self._folder_problem = AcmeFolder(folder), {}, ""
         self._requested, self._names = requested, tuple(requested)
+        self._owners = {
+            name: rules.unit_of(route.section)
+            for route in reversed(rules.routes)
+            if route.terminate_tls is not None
+            for name in route.terminate_tls.managed
+        }
         self._share(rules.settings.more.get("shared_limits") if requested else None)
         for name in {*self._waiting} - {*self._names}:
             self._answer(name, MuxError(f"the rules no longer ask for a certificate for {name}"))
@@ -253,7 +263,7 @@ class Certificates(ServicePart):
         now = self._now()
         if self._folder_problem and now >= self._save_again:
             self._save()
-        # A name that has just failed comes last: after failures, there is one order at a time.
+        # After failures, there is one order at a time: owners take turns, and a name that has just failed comes last.
         for name in sorted(self._names, key=self._turn):
             renewal, account = self._renewals[name], self._account(name)
             is_asked = name in self._waiting
@@ -266,6 +276,7 @@ class Certificates(ServicePart):
             order = self._requested[name].order
             is_due = renewal.due(self._shown[name], order) <= now >= account.quiet_until
             if is_asked or (is_due and not is_pending):
+                self._turns[self._owners[name]] = next(self._numbers)
                 self._start(name, self._renew(name, renewal, order))
         for name in self._names:
             shown, account = self._shown[name], self._account(name)
@@ -273,8 +284,9 @@ class Certificates(ServicePart):
             if is_due and not self._busy and not shown.is_self_signed:
                 self._start(name, self._ask_time(self._renewals[name], shown, account))
 
-    def _turn(self, name: str) -> tuple[bool, float]:
-        return name not in self._waiting, self._renewals[name].not_before
+    def _turn(self, name: str) -> tuple[bool, int, float]:
+        last = self._turns.get(self._owners[name], 0)
+        return name not in self._waiting, last, self._renewals[name].not_before
 
     def _account(self, name: str) -> Account:
         return self._accounts[self._requested[name].directory or ""]
