@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +26,7 @@ from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.detection.ranked import finish
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTLS, Settings
+from txmux.testing.predicates import calls_in
 
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 
@@ -539,6 +541,13 @@ class HeardTest(SynchronousTestCase):
         (server,) = self.pool.backend.servers
         self.pool.set_addresses(server, [ResolvedAddress(host, 80) for host in hosts])
         return [member.state for member in self.pool.members]
+
+    def test_thousands_of_new_addresses_ask_the_system_nothing(self) -> None:
+        """They come at once, while clients wait."""
+        self.backend("web.test:80")
+        hosts = [f"10.0.{number // 250}.{number % 250}" for number in range(1000)]
+        self.resolve(hosts[0])
+        self.assertLess(calls_in(partial(self.resolve, *hosts)), 80 * len(hosts))
 
     def test_check_of_other_process_is_logged_as_debug(self) -> None:
         self.backend("10.0.0.1:80")

@@ -671,7 +671,8 @@ class PlainSocketsTest(SynchronousTestCase):
             world = _World(Features(), _STREAMS[0], fast=True)
             self.addCleanup(world.close)
             [upstream] = world.factory.upstreams.all()
-            upstream.pool.members[0].options += ((*priority, 5),)
+            member = upstream.pool.members[0]
+            member._options = (*member.options, (*priority, 5))
             world.step("client", "send", 16)
             connection: Any
             [connection] = world.factory.connections

@@ -251,10 +251,10 @@ class ServerSocket:
         try:
             host, port = target.host, target.port
             server = _new_socket(_IPV6 if ":" in host else _IPV4, _DATAGRAMS)
-            if member.options or self.upstream.backend.source:
+            if member.sockets.options or self.upstream.backend.source:
                 sources = self.upstream.sockets.sources
                 its_sources = sources.sources_towards(host, client or flow.client)
-                prepare_datagrams(server, member.options, its_sources)
+                prepare_datagrams(server, member.sockets.options, its_sources)
             server.connect(sockaddr(host, port) if "%" in host else (host, port))
             live.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:

@@ -47,7 +47,7 @@ class Member:
     sockets: ServerSocketPlan = attrs.field(factory=ServerSocketPlan)
     share: int = 1  # among the addresses of the name; multiplies the weight
     takes_slot: bool = True  # of `max_connections`; not a copy for what is beside the sessions
-    options: tuple[SocketOption, ...] = attrs.field(init=False)  # beside the listener's
+    _options: tuple[SocketOption, ...] | None = attrs.field(default=None, init=False)
     socket_address: tuple[int, tuple[str, int]] | None = attrs.field(
         init=False
     )  # family, and TCP address
@@ -56,13 +56,19 @@ class Member:
     def __attrs_post_init__(self) -> None:
         digest = blake2b(self.target.text.encode(), digest_size=8).digest()
         target = self.target
-        self.options = self.sockets.options_for(target)
         # Without a port it is that of the client.
         is_literal = target.kind == "tcp" and target.port > 0 and "%" not in target.host
         self.socket_address = (
             socket_name("tcp", target.host, target.port, "") if is_literal else None
         )
         self.seed = int.from_bytes(digest, "big")
+
+    @property
+    def options(self) -> tuple[SocketOption, ...]:
+        """Those beside the listener's. They ask the system, which takes long for thousands of members at once."""
+        if self._options is None:
+            self._options = self.sockets.options_for(self.target)
+        return self._options
 
     @property
     def state(self) -> MemberState:

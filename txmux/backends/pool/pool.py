@@ -644,4 +644,5 @@ def is_name(server: Server) -> bool:
 
 def _target(server: Server, address: ResolvedAddress) -> Server:
     kind: Literal["tcp", "udp"] = "udp" if server.kind == "udp" else "tcp"
-    return attrs.evolve(server, kind=kind, port=address.port).at(address.host)
+    target = server if server.kind == kind else attrs.evolve(server, kind=kind)
+    return target.at(address.host, address.port)
