@@ -96,6 +96,10 @@ FAULTS: Mapping[str, tuple[Fault, str]] = {
         "with [0-9]+ listening sockets, a worker that starts needs some",
     ),
     "endpoint of Twisted's": (_adds(f"{_ENDPOINT}haproxy:tcp:1\n"), "cannot have an endpoint"),
+    "socket of systemd": (
+        _adds(f"{_ENDPOINT}systemd:domain=INET:index=0\n"),
+        "cannot have an endpoint",
+    ),
     "server of Twisted's": (
         _adds("[route b]\nmatch = ssh\nbackend = tls:a.example:443:trustRoots=/none\n"),
         "cannot be used",

@@ -193,6 +193,21 @@ class RemovedListenersTests(WorkersTestCase):
                 mux.child.wait_for(f"upgraded: process {mux.pid} ")
                 self.assertTrue(_listens(opened))
 
+    def test_systemd_of_another_owner(self) -> None:
+        """A unit gets no socket of systemd that the operator has: by its address, it would take the operator's clients."""
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+            address = opened.getsockname()
+            manager = Manager(make_folder(self))
+            self.addCleanup(manager.close)
+            manager.store["a"] = os.dup(opened.fileno())
+            units = make_folder(self)
+            (units / "u.ini").write_text(f"[listen u]\nendpoint = 127.0.0.1:{address[1]}\n")
+            named, before = "systemd:domain=INET:index=0", [*manager.environment()]
+            mux = self.upgraded(named, f"include = {units}/*.ini", times=0, before=before)
+            self.assertIn("[listen extra] has this socket of systemd", mux.reload())
+            for _ in range(5):
+                self.assert_served(address)
+
 
 def _listens(opened: socket.socket) -> bool:
     return bool(opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -182,10 +183,13 @@ class ListeningSockets:
         if failures := _alike(tried):
             raise _error_of(failures) from failures[0][1]
 
-    def unavailable(self, listeners: Iterable[Listener]) -> Iterator[Problem]:
-        """Yield why some of these listeners would get no socket; `look_at_awaited` tries again."""
+    def unavailable(
+        self, listeners: Iterable[Listener], operators: Iterable[Listener] = ()
+    ) -> Iterator[Problem]:
+        """Yield why some of these listeners would get no socket, beside the operator's; `look_at_awaited` tries again."""
+        own = [address for listener in operators for address in listen_addresses(listener)]
         for listener in listeners:
-            prepared = PreparedSockets(self)
+            prepared = self._prepared_beside(own)
             plain = [address for address in listen_addresses(listener) if address.is_plain]
             added = [(address, prepared.add(address)) for address in plain]
             for address, failure, ports in _alike(added):
@@ -196,11 +200,19 @@ class ListeningSockets:
 
     def look_at_awaited(self) -> None:
         for address in self.awaited:
-            prepared = PreparedSockets(self)
-            if prepared.add(address) is None:
-                prepared.abandon()
+            prepared = self._prepared_beside(its.listens_at for its in self._in("in force"))
+            failure = prepared.add(address)
+            prepared.abandon()
+            if failure is None:
                 self._available()
                 break
+
+    def _prepared_beside(self, own: Iterable[ListenAddress]) -> PreparedSockets:
+        prepared = PreparedSockets(self)
+        for address in own:
+            if address.kind == "systemd":
+                prepared.add(address)
+        return prepared
 
     def get(self, key: str) -> OpenSocket | None:
         """Return the socket that rules with this address would have, if there is one already."""
@@ -385,6 +397,8 @@ class PreparedSockets:
     opened: list[ListenAddress] = attrs.field(factory=list, init=False)
     _all: dict[str, OpenSocket] = attrs.field(factory=dict, init=False)
     _addresses: list[ListenAddress] = attrs.field(factory=list, init=False)
+    # By inode: rules may name the same socket of systemd by its address, its index and its name.
+    _of_systemd: dict[int, ListenAddress] = attrs.field(factory=dict, init=False)
 
     @property
     def sockets(self) -> dict[str, socket.socket]:
@@ -402,6 +416,14 @@ class PreparedSockets:
                 its.note_file()
         except (OSError, LookupError) as problem:
             return store.why_not(address, problem)
+        if address.kind == "systemd" or key in store.passed:
+            inode = os.fstat(its.socket.fileno()).st_ino
+            holder = self._of_systemd.setdefault(inode, address)
+            if holder is not address:
+                if its.state == "opened":
+                    its.socket.close()
+                why = f"{holder.section} has this socket of systemd, by {holder.line}: remove one of the two"
+                return OSError(errno.EADDRINUSE, why)
         self._all[key] = its
         self._addresses.append(address)
         if its.state != "in force":

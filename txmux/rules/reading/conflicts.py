@@ -88,7 +88,7 @@ def conflicts(
 def unshareable(
     sections: Iterable[Section], settings: Settings, units: Collection[str]
 ) -> Iterator[Problem]:
-    """Find endpoints that several workers cannot share, that a confined one cannot open, or that fail for all if they fail.
+    """Find endpoints that several workers cannot share, that a confined one cannot open, or that are not for units.
 
     `units` are the files of units.
     """
@@ -105,7 +105,8 @@ def unshareable(
                 kind = parse_endpoint(listening(item.text)).kind
             except InvalidValueError:
                 continue
-            if kind not in _SHAREABLE:
+            # Which sockets systemd passes is the operator's to say.
+            if kind not in _SHAREABLE or (is_of_unit and kind == "systemd"):
                 advice = "write ADDRESS:PORT, :PORT, unix:/path, "
                 if is_of_unit:
                     which, advice = (
