@@ -116,6 +116,10 @@ class MuxError(Exception):
     do = ""
 
 
+PLUGIN_ERRORS = (Exception, SystemExit)
+"""What a matcher of another package may raise; `sys.exit` there is to end neither a service nor a command."""
+
+
 class OptionError(MuxError):
     """A matcher cannot use an option's value, or cannot do without it.
 

@@ -28,14 +28,16 @@ class After:
         return self.verdict if len(peeked) >= self.longest else Verdict.NEED_MORE
 
 
+@attrs.frozen
 class Raises:
-    longest = 1
+    error: type[BaseException] = ZeroDivisionError
+    longest: int = 1
 
     def __call__(self, peeked: Peeked) -> Verdict:
-        raise ZeroDivisionError
+        raise self.error
 
     def learnt(self, peeked: Peeked) -> dict[str, str]:
-        raise ZeroDivisionError
+        raise self.error
 
 
 def asks(name: str, *alternatives: Alternative) -> Route:
@@ -162,11 +164,11 @@ class DryRunTest(SynchronousTestCase):
 
 class RaisingTest(SynchronousTestCase):
     def test_is_a_no_also_negated(self) -> None:
-        for negated in (False, True):
-            broken = Alternative(f"broken {negated}", Raises(), negated)
+        for negated, error in itertools.product((False, True), (ZeroDivisionError, SystemExit)):
+            broken = Alternative(f"broken {negated} {error}", Raises(error), negated)
             self.assertEqual(decide([asks("a", broken), asks("b", yes(1))], [b"x"]), "b")
             self.assertEqual(decide([asks("a", broken, yes(2))], [b"x", b"x"]), "a")
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, SystemExit)), 8)
 
     def test_is_logged_once(self) -> None:
         detector = Detector([asks("a", Alternative("broken", Raises()))])

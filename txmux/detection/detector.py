@@ -35,6 +35,7 @@ from txmux.detection.plan import (
     declared_functions,
 )
 from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, filtered, finish
+from txmux.errors import PLUGIN_ERRORS
 from txmux.interfaces import Datagrams, Exchange, Peeked, Verdict
 
 
@@ -206,7 +207,7 @@ class Detector(Generic[R]):
             for predicate in predicates:
                 try:
                     verdict = predicate(peeked)
-                except Exception:  # noqa: BLE001 - a plugin's error; the `Detection` reports it
+                except PLUGIN_ERRORS:  # the `Detection` reports it
                     return None
                 if verdict is _NEED_MORE:
                     return None
@@ -321,7 +322,7 @@ class RouteScan(Generic[R]):
             if predicate is not None:
                 try:
                     verdict = predicate(peeked)
-                except Exception:  # noqa: BLE001 - a plugin's bug must not end the connection
+                except PLUGIN_ERRORS:  # a plugin's bug must not end the connection
                     self._disable(routes[position], routes[position].alternatives[0])
                     verdict = _NO
             else:
@@ -392,7 +393,7 @@ class RouteScan(Generic[R]):
                 verdict = alternative.predicate(peeked)
                 if alternative.negated:
                     verdict = _NEGATED[verdict]
-            except Exception:  # noqa: BLE001 - a plugin's bug must not end the connection
+            except PLUGIN_ERRORS:  # a plugin's bug must not end the connection
                 self._disable(route, alternative)
                 continue
             if verdict is _MATCH:
@@ -498,6 +499,6 @@ def _collect_facts(
         try:
             for name, value in learnt(peeked).items():
                 facts[_fact_name(str(name))] = str(value)
-        except Exception:  # nosec B110  # noqa: BLE001, S110 - a missing fact must not end the connection
+        except PLUGIN_ERRORS:  # nosec B110
             pass
     return facts

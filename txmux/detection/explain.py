@@ -18,6 +18,7 @@ from txmux.detection.detector import (
 )
 from txmux.detection.flows import FlowDetection, is_keepalive_only, is_limit_reached
 from txmux.detection.plan import AlternativeLike, R, RouteLike
+from txmux.errors import PLUGIN_ERRORS
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
 
@@ -187,7 +188,7 @@ def _answer(alternative: AlternativeLike, seen: _Seen) -> PredicateAnswer:
 def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
     try:
         verdict = Verdict(alternative.predicate(peeked))
-    except Exception as error:  # noqa: BLE001 - it is a no in the service, too
+    except PLUGIN_ERRORS as error:  # it is a no in the service, too
         return Verdict.NO, f"{type(error).__name__}: {error}"
     if alternative.negated and verdict is not Verdict.NEED_MORE:
         verdict = Verdict.NO if verdict is Verdict.MATCH else Verdict.MATCH

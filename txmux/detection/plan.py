@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias,
 
 from txmux.detection.name_index import NameIndex
 from txmux.detection.ranked import Cut, ListChange, RanksByKey
+from txmux.errors import PLUGIN_ERRORS
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -185,7 +186,7 @@ class Plan(Generic[R]):
         """Return the names by which a route may match; none if it may match without one."""
         keys: list[NameKey] = []
         for alternative in _possible(route, self._begins):
-            key: NameKey | None = _declared(alternative.predicate, "key")
+            key: NameKey | None = optional_attribute(alternative.predicate, "key")
             if alternative.negated or key is None:
                 return []
             keys.append(key)
@@ -321,9 +322,9 @@ def tried_one_by_one(routes: Iterable[RouteLike]) -> int:
     counts: Counter[frozenset[int] | None] = Counter()
     for route in routes:
         beginnings: list[frozenset[int] | None] = [
-            None if line.negated else _declared(line.predicate, "first_bytes")
+            None if line.negated else optional_attribute(line.predicate, "first_bytes")
             for line in route.alternatives
-            if line.negated or _declared(line.predicate, "key") is None
+            if line.negated or optional_attribute(line.predicate, "key") is None
         ]
         if beginnings:
             known = [some for some in beginnings if some is not None]
@@ -338,7 +339,7 @@ def tried_one_by_one(routes: Iterable[RouteLike]) -> int:
 def beginnings(route: RouteLike) -> Iterator[frozenset[int]]:
     """Yield the sets of first bytes that lines of a route declare, other than negated ones."""
     for alternative in route.alternatives:
-        first: frozenset[int] | None = _declared(alternative.predicate, "first_bytes")
+        first: frozenset[int] | None = optional_attribute(alternative.predicate, "first_bytes")
         if first is not None and not alternative.negated:
             yield first
 
@@ -350,20 +351,20 @@ def can_begin(route: RouteLike, begins: Beginnings) -> bool:
 
 def _possible(route: RouteLike, begins: Beginnings) -> Iterator[AlternativeLike]:
     for alternative in route.alternatives:
-        first: frozenset[int] | None = _declared(alternative.predicate, "first_bytes")
+        first: frozenset[int] | None = optional_attribute(alternative.predicate, "first_bytes")
         if alternative.negated or first is None or first in begins:
             yield alternative
 
 
 def _learners_of(route: RouteLike) -> Iterator[tuple[object, Learner]]:
     for alternative in route.alternatives:
-        learnt = _declared(alternative.predicate, "learnt")
+        learnt = optional_attribute(alternative.predicate, "learnt")
         if learnt is None:
             continue
         # A method is one kind for each class; matchers may share a class but differ in a function.
         function = getattr(learnt, "__func__", None)
         # A predicate that looks for a name may learn more.
-        named = _declared(alternative.predicate, "named")
+        named = optional_attribute(alternative.predicate, "named")
         yield (type(learnt.__self__), function, named) if function else _identity(learnt), learnt
 
 
@@ -378,14 +379,16 @@ def _identity(function: Learner) -> object:
 def _exchanges(route: RouteLike) -> list[Finder]:
     if route.dry_run:
         return []
-    declared = [_declared(alternative.predicate, "exchanges") for alternative in route.alternatives]
+    declared = [
+        optional_attribute(alternative.predicate, "exchanges") for alternative in route.alternatives
+    ]
     return [find for find in declared if find is not None]
 
 
 def declared_functions(route: RouteLike, name: str) -> Iterator[Callable[..., Any]]:
     """Yield the functions of a name that the predicates of a route declare."""
     for alternative in route.alternatives:
-        function = _declared(alternative.predicate, name)
+        function = optional_attribute(alternative.predicate, name)
         if function is not None:
             yield function
 
@@ -396,9 +399,9 @@ def _decrease(counts: dict[Any, int], key: object) -> None:
         del counts[key]
 
 
-def _declared(predicate: Predicate, name: str) -> Any:
+def optional_attribute(predicate: Predicate, name: str) -> Any:
     """Return an optional attribute of a predicate; ``None`` also if a plugin raises."""
     try:
         return getattr(predicate, name, None)
-    except Exception:  # noqa: BLE001 - no plugin may cost other routes their clients
+    except PLUGIN_ERRORS:  # no plugin may cost other routes their clients
         return None

@@ -1,3 +1,4 @@
+import sys
 from typing import Any
 
 from hypothesis import given
@@ -88,10 +89,12 @@ class TimersTest(SynchronousTestCase):
 
     def test_raises(self) -> None:
         self.timers.callLater(5, lambda: 1 // 0)
+        self.timers.callLater(5, sys.exit)
         self.timers.callLater(5, self.called.append, "x")
         self.clock.advance(5)
         self.assertEqual(self.called, ["x"])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        for kind in (ZeroDivisionError, SystemExit):
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
 
     def test_set_by_a_call(self) -> None:
         again = self.timers.callLater

@@ -34,9 +34,17 @@ class Making:
     name: str = "bad"
     summary: str = "for tests"
     options: tuple[Option, ...] = ()
+    error: BaseException | None = None
 
     def predicate(self, options: Mapping[str, str]) -> Any:
+        if self.error is not None:
+            raise self.error
         return self.made
+
+
+@attrs.frozen
+class Begins(FakePredicate):
+    first_bytes: Any = None
 
 
 @attrs.frozen
@@ -139,6 +147,10 @@ class ProblemTests(SynchronousTestCase):
                 len
             ),
             "its predicate's 'longest' is 1.5, not a whole number": Making(predicate),
+            "its predicate's 'first_bytes' is 'ab', not a frozenset": Making(
+                Begins("x", first_bytes="ab")
+            ),
+            "SystemExit: no library": Making(None, error=SystemExit("no library")),
         }.items():
             error = self.assertRaises(InvalidValueError, read_alternative, "bad", {"bad": matcher})
             self.assertEqual(

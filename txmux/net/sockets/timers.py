@@ -179,7 +179,7 @@ class _TimerQueue:
             del waiting[timer]
             try:
                 timer.run_out()
-            except Exception:  # noqa: BLE001 - the other timers must run all the same
+            except BaseException:  # noqa: BLE001 - the other timers must run all the same, as those of Twisted do
                 _log.failure("a timer's function raised")
         self._alarm = None
 

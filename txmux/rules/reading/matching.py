@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from txmux.detection.plan import optional_attribute
 from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
-from txmux.errors import OptionError
+from txmux.errors import PLUGIN_ERRORS, OptionError
 from txmux.interfaces import IProtocolMatcher, Predicate, Transport
 from txmux.rules.advice.words import near_unknown
 from txmux.rules.model import Alternative, Section
@@ -79,7 +80,7 @@ def _options(matcher: IProtocolMatcher, words: Sequence[str]) -> dict[str, str]:
 def _option_names(matcher: IProtocolMatcher) -> list[str]:
     try:
         names = [option.name for option in matcher.options]
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         raise _failed(matcher, error) from error
     for name in names:
         if not isinstance(name, str):
@@ -102,17 +103,20 @@ def _predicates(
         empty = error.option is not None and options.get(error.option) == ""
         message = f"{error.option}= has no value" if empty else f"{matcher.name} {error}"
         raise InvalidValueError(message) from None
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         raise _failed(matcher, error) from error
     for one, needs in ((predicate, longest), (datagrams or predicate, longest_flow)):
         if not callable(one):
             raise _broken(matcher, f"its predicate {one!r} cannot be called")
         if not isinstance(needs, int):
             raise _broken(matcher, f"its predicate's 'longest' is {needs!r}, not a whole number")
+        first = optional_attribute(one, "first_bytes")
+        if first is not None and not isinstance(first, frozenset):
+            raise _broken(matcher, f"its predicate's 'first_bytes' is {first!r}, not a frozenset")
     return predicate, datagrams, Transport.TCP in over
 
 
-def _failed(matcher: IProtocolMatcher, error: Exception) -> InvalidValueError:
+def _failed(matcher: IProtocolMatcher, error: BaseException) -> InvalidValueError:
     return _broken(matcher, f"{type(error).__name__}: {error}")
 
 
