@@ -98,6 +98,14 @@ class EchTest(CommandTestCase):
             line[line.index("UTC") + 3 : line.index(" /")].strip() for line in out.splitlines()[1:3]
         ]
         self.assertEqual(states, ["published", "opens nothing"])
+        two = self.write("two.ini", f"[txmux]\ninclude = units/*.ini\n{_RULES}")
+        unit = "[listen other]\nendpoint = :8444\nech_keys = none\n"
+        (self.folder / "units").mkdir()
+        self.write("units/other.ini", unit)
+        code, out, _ = self.run_main("ech", "show", two)
+        self.assertEqual(code, 0)
+        self.assertIn("\nother: cannot read", out)
+        self.assertIn("\npublic: NAME. ", out)
         plain = self.write("plain.ini", _RULES.replace("ech_keys = keys\n", ""))
         code, _, err = self.run_main("ech", "show", plain)
         self.assertEqual(code, 1)

@@ -106,14 +106,24 @@ def _show(listeners: _Listeners) -> None:
     output.table(rows, _HEAD)
     for one in listeners:
         output.line()
-        output.line(f"{one['listener']}: {one['record']}")
+        output.line(f"{one['listener']}: {one['record'] or one['problem']}")
 
 
 def _listeners(path: Path) -> _Listeners:
-    return [
-        {"listener": name, "record": _RECORD.format(files[0].configs), "keys": [*_keys(files)]}
-        for name, files in _found(path).items()
-    ]
+    named = _named(path)
+    listeners: _Listeners = []
+    for name, keys in named.items():
+        one: dict[str, Any] = {"listener": name, "record": None, "keys": []}
+        listeners.append(one)
+        try:
+            files = read_key_files(keys)
+        except TLSFileError as problem:
+            if len(named) == 1:
+                raise
+            one["problem"] = str(problem)  # of one owner, whose keys hide none of the others'
+            continue
+        one["record"], one["keys"] = _RECORD.format(files[0].configs), [*_keys(files)]
+    return listeners
 
 
 def _keys(files: Sequence[KeyFile]) -> Iterator[dict[str, Any]]:
@@ -131,9 +141,9 @@ def _keys(files: Sequence[KeyFile]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
+def _named(path: Path) -> Mapping[str, Path]:
     if path.is_dir() or path.suffix in SUFFIXES:
-        return {"-": read_key_files(path)}
+        return {"-": path}
     named = {
         one.name: one.more["ech_keys"] for one in load(path).listeners if "ech_keys" in one.more
     }
@@ -141,4 +151,4 @@ def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
         raise MuxError(
             f"{path}: no [listen] has ech_keys; add it, and make a key by 'txmux ech new PUBLIC_NAME'"
         )
-    return {name: read_key_files(keys) for name, keys in named.items()}
+    return named
