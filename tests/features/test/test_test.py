@@ -231,6 +231,7 @@ class PortTests(CommandTestCase):
     def test_wrong_arguments(self) -> None:
         for arguments, problem in (
             (("localhost",), "write it as mux.example:443"),
+            (("::1",), "write it as [2001:db8::1]:443"),
             (("localhost:99999",), "write it as mux.example:443"),
             (("localhost:1", "--sni", "a..b"), "no name"),
             (("localhost:1", "--protocol", "nothing"), "invalid choice"),

@@ -62,6 +62,8 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     _name(host)
+    if ":" in host and not text.startswith("["):
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as [2001:db8::1]:443")
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
         advice = "" if host else f"; to check a rules file: txmux check {text}"
         raise argparse.ArgumentTypeError(f"{text!r}: write it as mux.example:443{advice}")
