@@ -7,6 +7,8 @@ import weakref
 from pathlib import Path
 from typing import Any, Literal
 
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+
 from tests.interop.children import PATIENCE
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
@@ -158,7 +160,11 @@ class HandingOffTest(MuxTestCase):
 
     async def test_no_file_at_the_path(self) -> None:
         self.taker.remove()
-        await self.refused("No such file or directory", reason="connect-refused")
+        with capturedLogs() as events:
+            await self.refused("No such file or directory", reason="connect-refused")
+        texts = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+        why = f"cannot hand over a client's socket at {self.taker.path}: No such file or directory"
+        self.assertEqual(texts, [f"[listen public]: {why}"])
 
     async def test_nobody_listens_at_the_path(self) -> None:
         self.taker.listening.close()

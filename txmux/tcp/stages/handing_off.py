@@ -96,6 +96,13 @@ class HandingOff(Stage):
     def _failed(self, reason: HandoffFailure, why: str) -> None:
         client = self._client
         client.record.note(handover_error=printable(why))
+        # As for a backend; in the service's own log, nothing else says that clients are refused.
+        _log.warn(
+            "[listen {listener}]: cannot hand over a client's socket at {path}: {why}",
+            listener=client.record.listener,
+            path=self._destination.path,
+            why=why,
+        )
         if reason == "not-taken":
             self._close(reason)
         else:
