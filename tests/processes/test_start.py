@@ -159,7 +159,9 @@ class ServiceTest(SupervisedTestCase):
         """No other owner listens where commands ask the service, as check says, too."""
         units = self.folder / "d"
         units.mkdir()
-        place = automatic_addresses(self.file)[0].key
+        folder, name = automatic_addresses(self.file)[0].key.removeprefix("unix:").rsplit("/", 1)
+        (units / "link").symlink_to(folder)
+        place = f"unix:{units}/link/{name}"
         (units / "a.ini").write_text(f"[listen a]\nendpoint = {place}\n")
         await self.run_service("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
         [[problem, *_]] = self.running.control.rules.files.untaken.values()

@@ -12,6 +12,7 @@ from txmux.errors import MuxError
 from txmux.files import held_folder, make_by_helper, read_secret, socket_folders
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
+from txmux.rules.reading.conflicts import real_path
 from txmux.rules.reading.tokens import SHORTEST_TOKEN, is_secret
 from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use, listen_lines
 
@@ -65,10 +66,11 @@ def at_automatic(rules: Rules) -> Iterator[Problem]:
     """Find listeners of units in the places where ``admin = auto`` may listen: commands would ask what is there."""
     if not rules.units or "auto" not in rules.settings.admin:
         return
-    automatic = {address.key for address in automatic_addresses(rules.path)}
+    automatic = {real_path(address.key[5:]) for address in automatic_addresses(rules.path)}
     for listener in rules.listeners:
         for number, line in enumerate(listen_lines(listener)):
-            if line.key in automatic and rules.unit_of(listener.section):
+            is_unix = line.kind == "unix"
+            if is_unix and real_path(line.key[5:]) in automatic and rules.unit_of(listener.section):
                 message = f"{line.line!r} is for 'admin = auto' of [txmux]; write another path"
                 yield listener.section.problem(message, "endpoint", number)
 

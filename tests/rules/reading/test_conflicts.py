@@ -44,6 +44,12 @@ class ConflictTests(SynchronousTestCase):
             for pair in ((one, other), (other, one)):
                 self.assertEqual(len(found(*pair)), 1, pair)
 
+    def test_paths_of_one_socket(self) -> None:
+        folder = make_folder(self)
+        (folder / "link").symlink_to(folder)
+        pair = f"unix:{folder}/x", f"unix:{folder}/link/./x"
+        self.assertEqual(len(found(*pair)), 1)
+
     def test_side_by_side(self) -> None:
         for pair in (
             (":443", ":444"), (":0", ":0"), ("127.0.0.1:0", "tcp:0"),

@@ -2,7 +2,7 @@
 
 import ipaddress
 import itertools
-import posixpath
+import os.path
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -133,12 +133,18 @@ def claims(text: str) -> tuple[Claims, Claims]:
     if parsed.kind == "haproxy":
         return claims(text.partition(":")[2])
     if parsed.kind == "unix":
-        return _one("unix", posixpath.normpath(parsed.named["address"]))
+        return _one("unix", real_path(parsed.named["address"]))
     if parsed.kind == "systemd":
         return _one("systemd", parsed.named.get("index"), parsed.named.get("name"))
     claimed, refused = of_port(parsed.host, parsed.port)
     is_udp = parsed.kind == "udp"
     return (of_datagrams(claimed), of_datagrams(refused)) if is_udp else (claimed, refused)
+
+
+def real_path(path: str) -> str:
+    """Return the same for all paths of a socket: the second of two that are bound at a start would replace the first's file."""
+    folder, name = os.path.split(path)
+    return f"{os.path.realpath(folder)}/{name}"
 
 
 def _at_each(claims: Claims, ports: range) -> Claims:
@@ -234,7 +240,7 @@ def _servers(outcome: Outcome | None) -> Iterator[Server]:
 def _is_among(server: Server, own: Claims) -> bool:
     """Return whether all connections to a server come to a listener that takes this."""
     if server.kind == "unix":
-        return ("unix", posixpath.normpath(server.path)) in own
+        return ("unix", real_path(server.path)) in own
     if server.kind not in {"tcp", "udp"}:
         return False
     if server.host == LOCAL or not server.port:
