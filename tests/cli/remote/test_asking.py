@@ -121,6 +121,8 @@ class NobodyTests(CommandTestCase):
         listening.shutdown(socket.SHUT_RDWR)  # it keeps its port, so that nobody else gets it
         told = f"no service listens at 127.0.0.1:{port} (--admin);"
         self.assertIn(told, self.refused("--admin", f":{port}"))
+        told = f"no service listens at {self.folder} (--admin), no socket; start it"
+        self.assertIn(told, self.refused("--admin", f"unix:{self.folder}"))
 
     def test_invalid_host_name(self) -> None:
         for host in ("a..b", "a" * 64):

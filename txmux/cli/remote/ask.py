@@ -138,11 +138,10 @@ def _connection_problem(
     if problem.errno == errno.ENOENT:
         return f"there is no socket {where}; start the service, or name another endpoint"
     if problem.errno == errno.ECONNREFUSED:
-        left = (
-            "; the file is left over from one that has ended"
-            if isinstance(endpoint.address, Path)
-            else ""
-        )
+        left = ""
+        if isinstance(endpoint.address, Path):
+            is_socket = endpoint.address.is_socket()
+            left = "; the file is left over from one that has ended" if is_socket else ", no socket"
         return f"no service listens at {where}{left}; start it, or name another endpoint"
     return f"the service at {where} cannot be reached: {problem.strerror or problem}"
 
