@@ -54,6 +54,10 @@ class CheckTest(CommandTestCase):
         self.assertEqual(code, 1)
         self.assertIn(":2: [txmux] geo_databases: ", out)
         self.assertIn("is not a database in MaxMind's format", out)
+        database.unlink()  # said once, not by each line that needs it
+        code, out, _ = self.run_main("check", rules)
+        self.assertEqual((code, out.count("\n")), (1, 1), out)
+        self.assertIn(f":2: [txmux] geo_databases: cannot read '{database}'", out)
 
 
 class StaleTest(SynchronousTestCase):

@@ -76,7 +76,8 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
 
 
 def _check_databases(text: str, settings: Settings) -> None:
-    if not settings.more.get(DATABASES):
+    # One that is named, and cannot be read, is an error of its own line.
+    if not settings.more.get(DATABASES) and DATABASES not in settings.section.entries:
         raise InvalidValueError(
             f"{text!r} needs a database of networks; name its file as '{DATABASES}' in [txmux]"
         )
