@@ -24,7 +24,7 @@ class CompletionTests(CommandTestCase):
         server.others = {
             "/api/backends": _BACKENDS,
             "/api/routes": [{"name": "site"}, {"name": "\x1b[31m\n"}, {"name": "$(id)"}],
-            "/api/status": {"listeners": [{"name": "public"}]},
+            "/api/status": {"pid": 1, "listeners": [{"name": "public"}]},
         }
         servers = ["10.0.0.5:8443", "10.0.0.6:8443"]
         alone = "127.0.0.1:1"

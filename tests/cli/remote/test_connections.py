@@ -98,7 +98,7 @@ class ConnectionsTests(CommandTestCase):
         server = self.answering(document=[])
         named = [{"name": "site"}, {"name": "other"}]
         server.others = {
-            "/api/routes": named, "/api/backends": named, "/api/status": {"listeners": named},
+            "/api/routes": named, "/api/backends": named, "/api/status": {"pid": 1, "listeners": named},
         }  # fmt: skip
         for kind in ("listener", "route", "backend"):
             code, out, err = self.ask("connections", f"--{kind}", "siet")

@@ -59,7 +59,10 @@ class DrainTests(CommandTestCase):
     def test_backend_names_with_slashes(self) -> None:
         sock = "unix:/run/a.sock"
         knows(self.server, "unix:/run", "a/b", **{sock: [{"server": sock}]}, a=[{"server": "b/c"}])
-        self.server.others["/api/backends/unix%3A%2Frun/servers/b.sock"] = {"changes": "done"}
+        self.server.others["/api/backends/unix%3A%2Frun/servers/b.sock"] = {
+            "ok": True,
+            "changes": "done",
+        }
         quoted, folder = "unix%3A%2Frun%2Fa.sock", "unix%3A%2Frun"
         for name, path in (
             (sock, quoted), (f"{sock}/{sock}", f"{quoted}/servers/{quoted}"), ("unix:/run", folder),

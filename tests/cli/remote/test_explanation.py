@@ -85,7 +85,7 @@ class ExplanationTests(CommandTestCase):
         server = self.answering(self.run_folder / "mine.sock", document=_ONE)
         self.answering(self.run_folder / "others.sock")
         rules = self.write("mine.ini", "")
-        server.others["/api/status"] = {"rules_path": str(rules)}
+        server.others["/api/status"] = {"pid": 1, "rules_path": str(rules)}
         for arguments in ([rules], ["--rules", rules]):
             code, out, _ = self.ask("explain", *arguments, "--connection", "5f3a-1")
             self.assertEqual((code, out), (0, _SHOWN))

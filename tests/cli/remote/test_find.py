@@ -25,7 +25,7 @@ class FindTests(CommandTestCase):
 
     @staticmethod
     def runs(server: Answering, rules: Path) -> None:
-        server.others["/api/status"] = {"rules_path": str(rules)}
+        server.others["/api/status"] = {"pid": 1, "rules_path": str(rules)}
 
     def test_only_socket_needs_no_argument(self) -> None:
         server = self.answering()

@@ -44,7 +44,10 @@ def ask(
         text = response.read(_LONGEST)
     if missing := response.headers.get("Txmux-Missing"):
         warn(missing)
-    return _read_answer(endpoint, response.status, text)
+    document = _read_answer(endpoint, response.status, text)
+    if not _fits(document, method, path):
+        raise _not_txmux(endpoint, response.status)
+    return document
 
 
 def follow(
@@ -146,13 +149,30 @@ def _connection_problem(
     return f"the service at {where} cannot be reached: {problem.strerror or problem}"
 
 
+def _not_txmux(endpoint: AdminEndpoint, status: int) -> NoServiceError:
+    return NoServiceError(
+        f"what answers at {_where(endpoint)} is not txmux (HTTP status {status}); name another endpoint"
+    )
+
+
+def _fits(document: object, method: str, path: str) -> bool:
+    """Return whether an answer has the form that those of the service have, of any version: another program may answer all requests."""
+    if method == "POST":
+        key = "ok"
+    elif path == "/api/status":
+        key = "pid"
+    elif path.startswith("/api/connections/"):
+        key = "id"
+    else:
+        return isinstance(document, list)
+    return isinstance(document, dict) and key in document
+
+
 def _read_answer(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
     try:
         document = parse_json(text)
     except ValueError:
-        raise NoServiceError(
-            f"what answers at {_where(endpoint)} is not txmux (HTTP status {status}); name another endpoint"
-        ) from None
+        raise _not_txmux(endpoint, status) from None
     answer = document if isinstance(document, dict) else {}
     if 200 <= status < 300 and answer.get("ok", True):
         return document
