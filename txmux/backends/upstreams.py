@@ -581,6 +581,7 @@ class ServerStarter:
         self._timers: dict[str, IDelayedCall] = {}
         self._sending: dict[str, Deferred[None]] = {}
         self._held: set[str] = set()  # by an operator, since the last that was sent
+        self._due_at: dict[str, float] = {}  # of what another process has sent
 
     def report(self, backend: str, waiting: bool, process: int = 0) -> None:  # noqa: FBT001 - a message's field
         """Record whether clients of a backend wait in a process; called again if no server is up after an operator's hold."""
@@ -594,13 +595,27 @@ class ServerStarter:
                 _log.info("backend {backend}: no client is waiting any longer", backend=backend)
         elif backend not in self._timers:
             _log.warn("backend {backend}: clients wait for a server", backend=backend)
-            self._start(backend)
+            rest = self._due_at.get(backend, 0.0) - self._reactor.seconds()
+            if rest > 0:
+                self._timers[backend] = self._reactor.callLater(rest, self._start, backend)
+            else:
+                self._start(backend)
         elif waiting and backend in self._held:
             self._timers.pop(backend).cancel()
             self._start(backend)
 
     def hold(self, backends: Iterable[str]) -> None:
         self._held.update(backends)
+
+    def as_json(self) -> dict[str, float]:
+        """Return in how many seconds the servers of each backend with waiting clients are started again."""
+        now = self._reactor.seconds()
+        return {backend: timer.getTime() - now for backend, timer in self._timers.items()}
+
+    def restore(self, rests: Mapping[str, float]) -> None:
+        """Take over what another process has sent."""
+        now = self._reactor.seconds()
+        self._due_at = {backend: now + min(rest, _EVERY) for backend, rest in rests.items()}
 
     def process_ended(self, process: int) -> None:
         for backend in [*self._waiting]:

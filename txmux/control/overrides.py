@@ -106,6 +106,12 @@ class ServiceState:
                 call=call,
             )
 
+    def add_ended_workers(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Add those of another process."""
+        known: set[Any] = {*self.ended_workers, *map(tuple, rows)}
+        self.ended_workers.clear()
+        self.ended_workers.extend(sorted(known))
+
     def apply_overrides(self, overrides: Overrides) -> None:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""
         self.overrides = overrides

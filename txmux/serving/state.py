@@ -12,6 +12,7 @@ servers      the health of each server: see `txmux.backends.upstreams.Upstreams.
 observed     servers that are failing or silent: see `txmux.backends.health.observer.ServerObserver.as_json`
 names        the addresses of names: see `txmux.backends.names.resolve.NameResolver.as_json`
 found_at     when they were last found: see `txmux.backends.names.resolve.NameResolver.found_at`
+woken        when the servers of backends with waiting clients are started again: see `txmux.backends.upstreams.ServerStarter.as_json`
 wanted       the operator's overrides: see `txmux.client.overrides`
 files        which file each UNIX socket has: device and inode, by the key of the socket
 pem          files for TLS of units that are in use and gone, as workers get them, of routes and of backends

@@ -324,6 +324,7 @@ class Supervisor:
             "sources": buckets_of(self.limits.sources(self._reactor.seconds)),
             "names": self._names.as_json(),
             "found_at": self._names.found_at(now),
+            "woken": self.state.upstreams.server_starter.as_json(),
             "removed": self._removed.rows,
             "pem": self._files_in_use.lost(),
             "bans": self.state.bans.state(now, again=again),
@@ -346,12 +347,10 @@ class Supervisor:
         self.state.observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
         self._names.take_found_at(state.get("found_at", {}), now)
+        self.state.upstreams.server_starter.restore(state.get("woken", {}))
         self._removed.rows = [*state.get("removed", self._removed.rows)]
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
-        ended = self.state.ended_workers
-        known = {*ended, *map(tuple, state.get("ended", ()))}
-        ended.clear()
-        ended.extend(sorted(known))
+        self.state.add_ended_workers(state.get("ended", ()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {}), now))
         if self._is_started:
             self.pool.send_to_all(messages.RECALL, state=self._shared_state(servers))
