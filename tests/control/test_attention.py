@@ -54,6 +54,7 @@ from txmux.telemetry.attention import (
     AttentionRow,
 )
 from txmux.telemetry.attention_rows import ROWS
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.sources import SourceState
 
 
@@ -242,6 +243,20 @@ class OthersTest(SynchronousTestCase):
         text = "the process that starts workers could not be started 4 times within five minutes"
         self.assertEqual(item.text, text)
 
+    def test_connections_lost_with_several_workers(self) -> None:
+        how = "was killed by SIGKILL"
+        for lost, told in (
+            ((3, 1, 12), ", 16 connections lost in all"), ((3, 0, 0), ", 3 connections lost in all"),
+            ((0, 0, 2), ", 2 connections lost"), ((0, 0, 0), ""),
+        ):  # fmt: skip
+            hows = [
+                how + (f", {plural(count, 'connection')} lost" if count else "") for count in lost
+            ]
+            (item,) = replaced_workers([(1.0, 1, one) for one in hows], 9.0)
+            self.assertEqual(item.cause, how + told)
+            (item,) = ended_workers([(1.0, number, one) for number, one in enumerate(hows, 1)], 9.0)
+            self.assertEqual(item.text, f"worker 3 {how}{told}; 2 others before")
+
     def test_queue_that_one_source_floods(self) -> None:
         """It is named where the rules limit nobody; without a flood, nobody is."""
         rules = parse("[listen a]\nendpoint = 127.0.0.1:1\n", "x")
@@ -270,7 +285,10 @@ class OthersTest(SynchronousTestCase):
         restarts = [crash, (101.0, 1, f"killed: {MEMORY_RAN_OUT}: 5 MiB"), (102.0, 1, "exited")]
         by_memory, others = ended_workers(restarts, 200.0)
         self.assertEqual((by_memory.cause, by_memory.since), ("5 MiB", 101.0))
-        self.assertEqual((others.text, others.since), ("worker 1 exited; 1 other before", 100.0))
+        self.assertEqual(
+            (others.text, others.since),
+            ("worker 1 exited, 3 connections lost in all; 1 other before", 100.0),
+        )
         restarts = [(1.0, 1, "cannot be started: no room")]
         self.assertEqual([*ended_workers(restarts, 2.0)], [])
 

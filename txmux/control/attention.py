@@ -44,6 +44,7 @@ _MANY_RESTARTS = 3
 _REMEMBERED = 600.0
 """Seconds for which the end of a worker needs attention."""
 NONE_SERVES, NONE_ANSWERS = rows.NO_WORKER_SERVES.text, rows.NO_WORKER_ANSWERS.text
+_LOST = re.compile(r", ([0-9]+) connections? lost$")
 _SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
 
 _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "silent"})
@@ -245,12 +246,22 @@ def replaced_workers(
             by_worker.setdefault(number, []).append((when, how))
     for number, times in by_worker.items():
         if len(times) >= _MANY_RESTARTS:
-            (since, _), (_, how), many = times[0], times[-1], plural(len(times), "time")
+            since, many = times[0][0], plural(len(times), "time")
+            how = _with_all_lost([how for _, how in times])
             name = f"worker {number}" if number else "the process that starts workers"
             verb = "could not be started" if CANNOT_START in how else "was replaced"
             yield rows.WORKER_REPLACED.item(
                 since, name=name, verb=verb, times=many, how=how, number=number
             )
+
+
+def _with_all_lost(reasons: Sequence[str]) -> str:
+    """Return the last reason, with the connections that were lost by all."""
+    last, found = reasons[-1], [_LOST.search(reason) for reason in reasons]
+    if not any(found[:-1]):
+        return last
+    lost = sum(int(one[1]) for one in found if one)
+    return f"{_LOST.sub('', last)}, {plural(lost, 'connection')} lost in all"
 
 
 def ended_workers(
@@ -262,7 +273,7 @@ def ended_workers(
     killed = [restart for restart in lately if MEMORY_RAN_OUT in restart[2]]
     if killed:
         workers, their = plural(len(killed), "worker"), "their" if killed[1:] else "its"
-        how = killed[-1][2].rpartition(": ")[2]
+        how = _with_all_lost([how for *_, how in killed]).rpartition(": ")[2]
         yield rows.WORKERS_KILLED.item(killed[0][0], workers=workers, their=their, how=how)
     ended = [
         one
@@ -270,7 +281,7 @@ def ended_workers(
         if one[1] and often[one[1]] < _MANY_RESTARTS and CANNOT_START not in one[2]
     ]
     if others := [one for one in ended if one not in killed]:
-        _, number, how = others[-1]
+        number, how = others[-1][1], _with_all_lost([how for *_, how in others])
         more = f"; {plural(len(others) - 1, 'other')} before" if others[1:] else ""
         yield rows.WORKER_ENDED.item(others[0][0], number=number, how=how, more=more)
 
