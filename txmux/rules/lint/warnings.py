@@ -178,13 +178,25 @@ def _idle_backends(rules: Rules) -> Iterator[Problem]:
             yield section.problem(message, "end_on_down")
 
 
+def _servers_without_clients(rules: Rules) -> Iterator[Problem]:
+    """Find backends all of whose servers are down, or final."""
+    for backend in rules.backends.values():
+        up = [server for server in backend.servers if not server.down]
+        if not up and not backend.hold:
+            message = "all of them are down, so every client goes to 'fallback'; remove one 'down'"
+            yield backend.section.problem(message, "server")
+        if up and all(server.final for server in up):
+            message = (
+                "no client gets a server here: those that are not down are all 'final', which have a share only while another server is up; "
+                "add one that is not, or remove a 'final'"
+            )
+            yield backend.section.problem(message, "server")
+
+
 def _idle_servers(rules: Rules) -> Iterator[Problem]:
-    """Find servers of which all are down, or which are there twice, and keys without effect on their choice."""
+    """Find servers that are there twice, and keys without effect on their choice."""
     for backend in rules.backends.values():
         section, is_first = backend.section, backend.balance == "first"
-        if not backend.hold and all(server.down for server in backend.servers):
-            message = "all of them are down, so every client goes to 'fallback'; remove one 'down'"
-            yield section.problem(message, "server")
         if backend.slow_start and is_first:
             message = "it has no effect with 'balance = first', which uses the order; remove it"
             yield section.problem(message, "slow_start")
@@ -296,7 +308,7 @@ def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
 _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
     *access.FINDERS, *destinations.FINDERS, unreachable_routes, suspicious_patterns,
     matchers_of_other_transport, _without_clients, _open_to_all, _beyond_peek_limit,
-    ineffective_with_server_first, unreachable_silent_lines, any_before_speakers, _idle_backends, _idle_servers,
-    _empty_includes, _typographic_quotes,
+    ineffective_with_server_first, unreachable_silent_lines, any_before_speakers, _idle_backends,
+    _servers_without_clients, _idle_servers, _empty_includes, _typographic_quotes,
     *finders("lint"),
 )  # fmt: skip
