@@ -29,8 +29,8 @@ _SETTINGS = "watch_rules = 1s\nworkers = 1"
 
 
 class DeadDiskTest(WorkersTestCase):
-    def begin(self, before: Sequence[str] = ()) -> None:
-        self.mux = self.own(Service(self.make_folder(), RULES, _SETTINGS, before=before))
+    def begin(self, before: Sequence[str] = (), rules: str = RULES) -> None:
+        self.mux = self.own(Service(self.make_folder(), rules, _SETTINGS, before=before))
         self.text = self.mux.file.read_text()
 
     def lives(self) -> None:
@@ -85,6 +85,14 @@ class DeadDiskTest(WorkersTestCase):
             self.mux.reload()
         self.assertLessEqual(self.threads(), threads + 1)
         dead.unlink()
+        self.reads_again()
+
+    def test_folder_of_a_socket(self) -> None:
+        """A reload goes on without the links in the path of a UNIX socket, which is one owner's."""
+        sockets = self.make_folder() / "sockets"
+        sockets.mkdir()
+        self.begin(_WRAPPER, f"{RULES}    unix:{sockets}/s\n")
+        sockets.with_name("sockets.dead").touch()
         self.reads_again()
 
     def threads(self) -> int:

@@ -12,7 +12,7 @@ from txmux.errors import MuxError
 from txmux.files import held_folder, make_by_helper, read_secret, socket_folders
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
-from txmux.rules.reading.conflicts import real_path
+from txmux.rules.reading.conflicts import leads_to, real_path
 from txmux.rules.reading.tokens import SHORTEST_TOKEN, is_secret
 from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use, listen_lines
 
@@ -70,7 +70,7 @@ def at_automatic(rules: Rules) -> Iterator[Problem]:
     for listener in rules.listeners:
         for number, line in enumerate(listen_lines(listener)):
             is_unix = line.kind == "unix"
-            if is_unix and real_path(line.key[5:]) in automatic and rules.unit_of(listener.section):
+            if is_unix and leads_to(line.key[5:], automatic) and rules.unit_of(listener.section):
                 message = f"{line.line!r} is for 'admin = auto' of [txmux]; write another path"
                 yield listener.section.problem(message, "endpoint", number)
 

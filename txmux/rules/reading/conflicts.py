@@ -5,11 +5,13 @@ import itertools
 import os.path
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from txmux.errors import joined
+from txmux.files import on_disk, within_patience
 from txmux.interfaces import Transport
 from txmux.rules.installed import stages_in_use
 from txmux.rules.model import (
@@ -144,7 +146,22 @@ def claims(text: str) -> tuple[Claims, Claims]:
 def real_path(path: str) -> str:
     """Return the same for all paths of a socket: the second of two that are bound at a start would replace the first's file."""
     folder, name = os.path.split(path)
-    return f"{os.path.realpath(folder)}/{name}"
+    try:
+        folder = within_patience(_real_folder, path)
+    except TimeoutError:  # of one owner, which others do not wait for
+        folder = os.path.abspath(folder)  # noqa: PTH100 - without a look at the disk
+    return f"{folder}/{name}"
+
+
+def leads_to(path: str, real_paths: Collection[str]) -> bool:
+    """Return whether a path is one of these, from `real_path`; most are seen to be none by their names."""
+    name = f"/{os.path.basename(path)}"  # noqa: PTH119
+    return any(one.endswith(name) for one in real_paths) and real_path(path) in real_paths
+
+
+def _real_folder(path: str) -> str:
+    with on_disk(Path(path)):
+        return os.path.realpath(os.path.dirname(path))  # noqa: PTH120 - that of a bare name is empty
 
 
 def _at_each(claims: Claims, ports: range) -> Claims:
@@ -240,7 +257,7 @@ def _servers(outcome: Outcome | None) -> Iterator[Server]:
 def _is_among(server: Server, own: Claims) -> bool:
     """Return whether all connections to a server come to a listener that takes this."""
     if server.kind == "unix":
-        return ("unix", real_path(server.path)) in own
+        return leads_to(server.path, {str(claim[1]) for claim in own if claim[0] == "unix"})
     if server.kind not in {"tcp", "udp"}:
         return False
     if server.host == LOCAL or not server.port:
