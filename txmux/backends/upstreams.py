@@ -266,6 +266,7 @@ class Upstreams:
         """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used."""
         problems: list[Problem] = []
         self.uses = Uses()
+        self._names.prepare_for(rules)
         for backend in all_backends_in(rules):
             try:
                 self.upstream_of(backend)
@@ -276,6 +277,7 @@ class Upstreams:
             raise RulesError(problems)
 
     def prepare_all_in_steps(self, rules: Rules) -> Generator[None, None, PreparedUpstreams]:
+        self._names.prepare_for(rules)
         return self.prepare_in_steps(all_backends_in(rules), placed=rules.placed_error)
 
     def prepare_in_steps(

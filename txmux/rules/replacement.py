@@ -134,6 +134,22 @@ def all_backends_in(rules: Rules) -> list[Backend]:
     return backends_in(rules.backends.values(), rules.routes, rules.listeners)
 
 
+def owners_of_backends(rules: Rules) -> dict[str, Backend | Listener | Route]:
+    """Return what has each backend, by its name: itself, or in short form the first route or listener that names it."""
+    found: dict[str, Backend | Listener | Route] = {}
+    outcomes: list[tuple[object, Backend | Listener | Route]] = [
+        *((backend, backend) for backend in rules.backends.values()),
+        *((route.outcome, route) for route in rules.routes),
+        *((one, listener) for listener in rules.listeners for one in listener.outcomes),
+    ]
+    for first, owner in outcomes:
+        outcome = first
+        while isinstance(outcome, Backend):
+            found.setdefault(outcome.name, owner)
+            outcome = outcome.fallback
+    return found
+
+
 def backends_in(
     backends: Iterable[Backend], routes: Iterable[Route], listeners: Iterable[Listener]
 ) -> list[Backend]:

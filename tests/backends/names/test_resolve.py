@@ -22,6 +22,8 @@ from txmux.backends.pool.pool import BackendPool, Unavailable
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Resolve, Server
+from txmux.rules.reading.parser import load_within_patience
+from txmux.rules.replacement import all_backends_in
 
 
 class AnswerTests(NamesTestCase):
@@ -380,6 +382,23 @@ class ServiceTests(NamesTestCase):
         self.server.codes.clear()
         self.time.advance(1)
         await self.until(lambda: len(many.members) >= count // 2)
+
+    async def test_backends_of_an_owner_leave_room_for_those_of_others(self) -> None:
+        """Though each of theirs has a name of its own."""
+        for i in range(500):
+            self.server.fail(f"{i}.test", SILENCE)
+        self.zone[HOST] = a("10.0.0.1")
+        folder, listen = self.hosts.parent, "[listen {0}]\nendpoint = :{0}\ndefault = {1}:80\n"
+        theirs, others = folder / "a.ini", folder / "b.ini"
+        theirs.write_text("".join(listen.format(8000 + i, f"{i}.test") for i in range(500)))
+        others.write_text(listen.format(7000, HOST))
+        (folder / "rules").write_text("[txmux]\ninclude = *.ini\n")
+        rules = load_within_patience(folder / "rules")
+        self.names.prepare_for(rules)
+        pools = [CountingPool(one, self.time.seconds) for one in all_backends_in(rules)]
+        for pool in pools:
+            self.names.add_pool(pool)
+        await self.found(pools[-1], "10.0.0.1:80")
 
 
 class FirstAnswerTests(NamesTestCase):

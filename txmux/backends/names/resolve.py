@@ -17,7 +17,8 @@ from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
 from txmux.rules.installed import SERVERS
-from txmux.rules.model import Backend, Server
+from txmux.rules.model import Backend, Listener, Route, Rules, Server
+from txmux.rules.replacement import owners_of_backends
 from txmux.telemetry.sources import Source
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class NameResolver:
         )
         self._tracked: TrackedServers | None = None
         self._of_features: dict[str, ServerFinders] = {}  # by the kind of servers
+        self._rules: Rules | None = None
+        self._owners: Mapping[str, Backend | Listener | Route] | None = None
         self._names: dict[str, _LookedUpName] = {}
         # Addresses of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
@@ -74,6 +77,19 @@ class NameResolver:
         if backend is None or not self._unanswered:
             return {*self._unanswered}
         return self._unanswered.intersection(key for key, _ in names_of(backend))
+
+    def prepare_for(self, rules: Rules) -> None:
+        """Know the owners of backends by rules, which may get in force."""
+        if self._is_active:
+            self._rules, self._owners = rules, None
+
+    def _owner(self, backend: Backend) -> str:
+        if self._rules is None:
+            return ""
+        if self._owners is None:
+            self._owners = owners_of_backends(self._rules)
+        owner = self._owners.get(backend.name)
+        return "" if owner is None else self._rules.unit_of(owner.section)
 
     def prepare(self, backend: Backend) -> None:
         """Start to look up the names of a backend's servers, before a pool has them."""
@@ -137,7 +153,8 @@ class NameResolver:
             )
         lookup = self._lookups[backend.resolvers]
         if not server.query:
-            return AddressFinder(lookup, server, lookup.turns.of(backend.name))
+            turns = lookup.turns.within(self._owner(backend)).of(backend.name)
+            return AddressFinder(lookup, server, turns)
         if server.kind not in self._of_features:
             self._of_features[server.kind] = SERVERS[server.kind].finders(self._reactor)
         return self._of_features[server.kind].finder(lookup, server, backend)

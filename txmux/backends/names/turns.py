@@ -1,4 +1,4 @@
-"""Turns of look-ups, so that the names of one backend that have no answer leave room for those of others."""
+"""Turns of look-ups, so that the names of one owner or backend that have no answer leave room for those of others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ _MOST_AT_ONCE = 100  # look-ups; each has two queries
 
 
 class LookupTurns:
-    """The look-ups by one list of name servers. A backend has at most as many under way as are left for others."""
+    """The look-ups by one list of name servers, or those of one owner among them.
 
-    def __init__(self) -> None:
-        self.left = _MOST_AT_ONCE
+    An owner has at most as many under way as are left for others, and so has each backend of theirs.
+    """
+
+    def __init__(self, outer: BackendTurns | None = None) -> None:
+        # Of one owner, what they may have beside no other: none of its backends waits with a turn of its own.
+        self.left = _MOST_AT_ONCE if outer is None else _MOST_AT_ONCE // 2
+        self.outer = outer
         self.waiting: dict[BackendTurns, None] = {}
         self._of: WeakValueDictionary[str, BackendTurns] = WeakValueDictionary()
+        self._owners: WeakValueDictionary[str, LookupTurns] = WeakValueDictionary()
         self._is_passing_on = False
+
+    def within(self, owner: str) -> LookupTurns:
+        turns = self._owners.get(owner)
+        if turns is None:
+            turns = self._owners[owner] = LookupTurns(self.of(owner))
+        return turns
 
     def of(self, backend: str) -> BackendTurns:
         turns = self._of.get(backend)
@@ -35,7 +47,7 @@ class LookupTurns:
 
 
 class BackendTurns:
-    """Those of one backend, each as an asynchronous context."""
+    """Those of one backend, or of one owner, each as an asynchronous context."""
 
     def __init__(self, shared: LookupTurns) -> None:
         self._shared = shared
@@ -54,6 +66,15 @@ class BackendTurns:
         started.callback(None)
 
     async def __aenter__(self) -> None:
+        await self._start()
+        if self._shared.outer is not None:
+            try:
+                await self._shared.outer.__aenter__()
+            except BaseException:
+                self._end()
+                raise
+
+    async def _start(self) -> None:
         if self.may_start() and not self._waiting:
             self._take()
             return
@@ -72,6 +93,11 @@ class BackendTurns:
             self._shared.waiting.pop(self, None)
 
     async def __aexit__(self, *_: object) -> None:
+        if self._shared.outer is not None:
+            await self._shared.outer.__aexit__()
+        self._end()
+
+    def _end(self) -> None:
         self._used -= 1
         self._shared.left += 1
         self._shared.pass_on()
