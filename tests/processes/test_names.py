@@ -7,6 +7,7 @@ import time
 from unittest import mock
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, eventAsText
 from twisted.names import dns
@@ -294,7 +295,7 @@ class ChangingNamesTest(TestCase):
         await deferToThread(mux.stop)
 
     async def test_addresses_are_as_old_after_an_upgrade(self) -> None:
-        mux = await self.begin(f"server = {HOST}:{self.place}")
+        mux = await self.begin(f"server = {HOST}:{self.place}\nresolve = 1s")
         client = await connect(self, mux.port)
         client.send(b"x")
         await self.server.heard(1)
@@ -303,9 +304,11 @@ class ChangingNamesTest(TestCase):
         await deferToThread(mux.upgrade)
         found = list[float]()
         while not found:
+            await deferLater(reactor, 0.2)
             items = (await deferToThread(mux.api, "status"))["attention"]
             found = [item["since"] for item in items if item["what"] == "names"]
         self.assertLess(found[0], began)
+        client.reset()
         await deferToThread(mux.stop)
 
     async def test_workers_that_end_wait_for_names(self) -> None:
