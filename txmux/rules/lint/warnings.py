@@ -187,8 +187,8 @@ def _servers_without_clients(rules: Rules) -> Iterator[Problem]:
             yield backend.section.problem(message, "server")
         if up and all(server.final for server in up):
             message = (
-                "no client gets a server here: those that are not down are all 'final', which have a share only while another server is up; "
-                "add one that is not, or remove a 'final'"
+                "no client gets a server here: those that are not down are all final, which have a share only while another server is up; "
+                "add one that is not, or take the word from one"
             )
             yield backend.section.problem(message, "server")
 
