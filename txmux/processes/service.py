@@ -46,7 +46,7 @@ from txmux.processes.usable import too_many_sockets
 from txmux.processes.watching import RulesWatch
 from txmux.rules.changes import Changes, changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import Files, Listener, Rules
+from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
 from txmux.rules.named_files import check_disks, forbidden_files, unanswered, why_unread
 from txmux.rules.problems import Problem, RulesError
@@ -578,20 +578,19 @@ class MuxService(Service):
         """
         problems: list[Problem] = []
         for problem in late:
-            of_units = unanswered(rules, problem)
-            if not of_units:
+            late_in_units = unanswered(rules, problem)
+            if not late_in_units:
                 raise _unreadable(problem) from problem
-            problems += of_units
+            problems += late_in_units
         if rules.units:
             sockets = self._resources.sockets
-            owned: dict[bool, list[Listener]] = {True: [], False: []}
-            for listener in rules.listeners:
-                owned[bool(rules.unit_of(listener.section))].append(listener)
+            of_units = [one for one in rules.listeners if rules.unit_of(one.section)]
+            operators = [one for one in rules.listeners if not rules.unit_of(one.section)]
             problems += [*forbidden_files(rules), *unusable_servers(self._reactor, rules)]
             problems += at_automatic(rules)
             # With too many, opening them would say less.
             too_many = [*too_many_sockets(rules, soft_limit(), sockets.sockets())]
-            problems += too_many or sockets.unavailable(owned[True], owned[False])
+            problems += too_many or sockets.unavailable(of_units, operators)
         problems = [*map(rules.placed, problems)]
         return [problem for problem in problems if unit_at(rules.units, problem.path, problem.line)]
 

@@ -28,6 +28,7 @@ from txmux.serving.endpoints import listen_error, why_no_socket
 from txmux.serving.listen_addresses import (
     ListenAddress,
     listen_addresses,
+    listen_lines,
     open_address,
 )
 
@@ -187,7 +188,7 @@ class ListeningSockets:
         self, listeners: Iterable[Listener], operators: Iterable[Listener] = ()
     ) -> Iterator[Problem]:
         """Yield why some of these listeners would get no socket, beside the operator's; `look_at_awaited` tries again."""
-        own = [address for listener in operators for address in listen_addresses(listener)]
+        own = _of_systemd(line for listener in operators for line in listen_lines(listener))
         for listener in listeners:
             prepared = self._prepared_beside(own)
             plain = [address for address in listen_addresses(listener) if address.is_plain]
@@ -199,8 +200,9 @@ class ListeningSockets:
             prepared.abandon()
 
     def look_at_awaited(self) -> None:
+        own = _of_systemd(its.listens_at for its in self._in("in force"))
         for address in self.awaited:
-            prepared = self._prepared_beside(its.listens_at for its in self._in("in force"))
+            prepared = self._prepared_beside(own)
             failure = prepared.add(address)
             prepared.abandon()
             if failure is None:
@@ -210,8 +212,7 @@ class ListeningSockets:
     def _prepared_beside(self, own: Iterable[ListenAddress]) -> PreparedSockets:
         prepared = PreparedSockets(self)
         for address in own:
-            if address.kind == "systemd":
-                prepared.add(address)
+            prepared.add(address)
         return prepared
 
     def get(self, key: str) -> OpenSocket | None:
@@ -466,6 +467,10 @@ class PreparedSockets:
         for its in self._all.values():
             if its.state == "opened":
                 self._store._close(its, keep_file=False)
+
+
+def _of_systemd(addresses: Iterable[ListenAddress]) -> list[ListenAddress]:
+    return [address for address in addresses if address.kind == "systemd"]
 
 
 _Failure: TypeAlias = "tuple[ListenAddress, Exception, list[int]]"
