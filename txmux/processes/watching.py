@@ -94,14 +94,16 @@ class RulesWatch:
     async def _look(self, watch: object) -> None:
         try:
             digest = await in_thread(current_digest, self._folder, self._files)
-            unseen = await in_thread(unwatched, self._folder, self._files)
+            unseen = self._unseen
+            if self._seconds:
+                unseen = await in_thread(unwatched, self._folder, self._files)
         except OSError as error:  # the reload reports it
             if error.errno in SHORTAGE:
                 return  # the files may be as they were
             digest, unseen = f"{error.filename}: {error.strerror}", self._unseen
         if watch is not self._watch:
             return
-        if self._seconds and unseen and unseen != self._unseen:
+        if unseen and unseen != self._unseen:
             self._log.warn(_UNSEEN, folders=", ".join(unseen))
         self._unseen = unseen
         before, self._last_digest = self._last_digest, digest
