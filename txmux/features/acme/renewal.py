@@ -216,7 +216,7 @@ class Certificates(ServicePart):
                 self._log.warn("{name} {words}", name=name, words=_instead(self._shown[name]))
 
     def _certificate(self, name: str, shown: Mapping[str, ShownCertificate]) -> ShownCertificate:
-        # Listeners, too, keep what they have where a file cannot be read any more.
+        # As listeners do, keep the last one if its file can no longer be read.
         found = self._folder.certificate(name)
         return shown.get(name, found) if found is NO_CERTIFICATE else found
 

@@ -69,9 +69,8 @@ class PacedEnd:
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
         def ready(its: int) -> None:
-            if (
-                its & ERROR
-            ):  # only a send finds out whether anything still arrives, and it can be the last event
+            # Only a send finds out whether anything still arrives, and it can be the last event.
+            if its & ERROR:
                 self._stop_timer()
                 self._allowed = self._most
             handler(its)

@@ -346,7 +346,7 @@ class Worker:
         )
 
     def leave_behind(self) -> None:
-        """Have it catch up, when it goes on, with the rules that it was asked to prepare."""
+        """Stop waiting for it. Once it resumes, it catches up with the rules that it was asked to prepare."""
         self.send(messages.ABANDON)
         self.sockets = {}  # so that it has to
         self._log.warn(
