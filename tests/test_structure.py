@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -29,6 +30,8 @@ IMPURE_BUT = {
     "rules/embedding.py": "tells a protocol factory by its interface",
 }
 """Files in pure packages that may name Twisted's interfaces, and why."""
+
+_Node = TypeVar("_Node", bound=ast.AST)
 
 _VERBS = {"prepare", "commit"}
 _OTHERWISE = {
@@ -58,6 +61,20 @@ def parsed(having: str = "") -> dict[Path, ast.Module]:
     }
 
 
+@functools.cache
+def _walked() -> dict[type[ast.AST], list[tuple[Path, ast.AST]]]:
+    """Hold the nodes of all files by their type, since to walk through all takes a second each time."""
+    by_type: dict[type[ast.AST], list[tuple[Path, ast.AST]]] = {}
+    for path, code in parsed().items():
+        for node in ast.walk(code):
+            by_type.setdefault(type(node), []).append((path, node))
+    return by_type
+
+
+def nodes(of: type[_Node]) -> Iterator[tuple[Path, _Node]]:
+    return ((path, cast(_Node, node)) for path, node in _walked().get(of, ()))
+
+
 def modules() -> Iterator[tuple[str, Path, ast.Module]]:
     for inside, code in parsed().items():
         if inside.name not in {"__init__.py", "__main__.py"} or len(inside.parts) > 1:
@@ -81,24 +98,23 @@ def imported(code: ast.Module) -> Iterator[str]:
 @functools.cache
 def imports() -> dict[str, set[str]]:
     """Give which modules of the package each of them names in its imports, those for type checkers included."""
-    code = {}
-    for path, module in parsed().items():
+    names = {}
+    for path in parsed():
         parts = path.with_suffix("").parts
         if parts[0] != CONVERT.name:
             parts = (PACKAGE.name, *parts)
-        code[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = module
-    found: dict[str, set[str]] = {name: set() for name in code}
-    for name, module in code.items():
-        for node in ast.walk(module):
-            if isinstance(node, ast.Import):
-                found[name].update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                inside = {f"{node.module}.{alias.name}" for alias in node.names}
-                found[name] |= inside & code.keys() or {str(node.module)}
-    return {name: names & code.keys() for name, names in found.items()}
+        names[path] = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    found: dict[str, set[str]] = {name: set() for name in names.values()}
+    for path, whole in nodes(ast.Import):
+        found[names[path]].update(alias.name for alias in whole.names)
+    for path, of in nodes(ast.ImportFrom):
+        inside = {f"{of.module}.{alias.name}" for alias in of.names}
+        found[names[path]] |= inside & found.keys() or {str(of.module)}
+    return {name: its & found.keys() for name, its in found.items()}
 
 
 def tearDownModule() -> None:
+    _walked.cache_clear()
     parsed.cache_clear()  # `gc.collect` would go through its million objects in all later tests
 
 
@@ -168,11 +184,8 @@ class StructureTest(SynchronousTestCase):
         """Those that are imported by name, only where rules need them, among others."""
         named = {
             (str(inside), node.value)
-            for _, inside, code in modules()
-            for node in ast.walk(code)
-            if isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and re.fullmatch(r"txmux(\.[a-z_]+){2,}", node.value)
+            for inside, node in nodes(ast.Constant)
+            if isinstance(node.value, str) and re.fullmatch(r"txmux(\.[a-z_]+){2,}", node.value)
         }
         self.assertIn(("features/ech/__init__.py", "txmux.features.ech.keys"), named)
         gone = {
@@ -187,9 +200,7 @@ class StructureTest(SynchronousTestCase):
         """What a process keeps takes its rules by `prepare` and `commit`: one thing has one name."""
         found = {
             (method.name, of.name)
-            for _, _, code in modules()
-            for of in ast.walk(code)
-            if isinstance(of, ast.ClassDef)
+            for _, of in nodes(ast.ClassDef)
             for method in of.body
             if isinstance(method, ast.FunctionDef)
             and not method.name.startswith("_")
@@ -204,10 +215,8 @@ class StructureTest(SynchronousTestCase):
         """`look` is called now and then, and `troubles` for the operator: neither takes an argument. What these verbs replaced is gone."""
         methods = [
             (path.parts[0], method)
-            for _, path, code in modules()
-            for method in ast.walk(code)
-            if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
-            and [one.arg for one in method.args.args[:1]] == ["self"]
+            for path, method in [*nodes(ast.FunctionDef), *nodes(ast.AsyncFunctionDef)]
+            if [one.arg for one in method.args.args[:1]] == ["self"]
         ]
         found = {
             (method.name, ast.unparse(method.args))
@@ -292,7 +301,7 @@ class DecidedTest(SynchronousTestCase):
 
     def test_destinations_take_names_from_the_decision_alone(self) -> None:
         given: dict[str, set[str]] = {}
-        for path, call in self.calls():
+        for path, call in nodes(ast.Call):
             if name_of(call.func) in {"ClientTarget", "affinity"}:
                 values = (one for value in call.args for one in ast.walk(value))
                 given[f"{path}:{call.lineno}"] = {*map(name_of, values)} & {"decided", "facts"}
@@ -300,30 +309,24 @@ class DecidedTest(SynchronousTestCase):
         self.assertEqual({*map(frozenset, given.values())}, {frozenset({"decided"})}, given)
 
     def test_only_decisions_are_noted_as_such(self) -> None:
-        found = set()
-        for path, code in parsed().items():
-            for function in ast.walk(code):
-                for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
-                    is_set = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-                    if is_set and name_of(node) == "decided" and path.parts[0] in {"tcp", "udp"}:
-                        found.add((str(path), getattr(function, "name", "")))
+        found = {
+            (str(path), function.name)
+            for path, function in nodes(ast.FunctionDef)
+            if path.parts[0] in {"tcp", "udp"}
+            for node in ast.walk(function)
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            if node.attr == "decided"
+        }
         self.assertEqual(found, _DECIDED_IN)
 
     def test_no_name_is_read_again(self) -> None:
         packages = {"access", "backends", "client", "net", "serving", "tcp", "udp"}
         found = {
             str(path)
-            for path, call in self.calls()
+            for path, call in nodes(ast.Call)
             if path.parts[0] in packages and _READERS & {*map(name_of, (call.func, *call.args))}
         }
         self.assertEqual(found, {*_READ_AFTER})
-
-    @staticmethod
-    def calls() -> Iterator[tuple[Path, ast.Call]]:
-        for path, code in parsed().items():
-            for node in ast.walk(code):
-                if isinstance(node, ast.Call):
-                    yield path, node
 
 
 def name_of(node: ast.AST) -> str:
