@@ -5,9 +5,7 @@ import importlib.metadata
 import os
 import re
 import resource
-import shutil
 import signal
-import tempfile
 import unittest
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -18,6 +16,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from twisted.trial import _synctest, util
 
 from tests.support.alone import see_no_services
+from tests.support.compiled import remove_compiled
 from tests.support.endings import allow_endings
 from tests.support.jobs import await_jobs
 from tests.support.leaks import Guard
@@ -110,10 +109,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have each test leave nothing behind; and where Python may not keep compiled modules, have all child processes share some.
-
-    To compile is a third of their start.
-    """
+    """Have each test leave nothing behind."""
     gc.set_threshold(*_YOUNG)
     # pytest looks for that of Twisted at each test, in its files.
     importlib.metadata.version = functools.cache(importlib.metadata.version)
@@ -130,12 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     see_no_services()
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        folder = tempfile.mkdtemp(prefix="txmux-compiled-")
-        # Some run as another user.
-        Path(folder).chmod(0o755)
-        os.environ["PYTHONPYCACHEPREFIX"] = folder
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    config.add_cleanup(remove_compiled)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+import tests.support.compiled  # noqa: F401 - changes the environment
 from tests.support.alone import see_no_services
 from txmux.processes.forking import Child, environment, name_process
 

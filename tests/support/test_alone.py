@@ -5,6 +5,7 @@ import sys
 
 from tests.cli.support import CommandTestCase
 from tests.interop.children import run
+from tests.support import forks
 from txmux import files
 
 
@@ -15,6 +16,8 @@ class AloneTests(CommandTestCase):
         for module in ("txmux", "tests.support.alone"):
             done = run(sys.executable, "-m", module, "status")
             answers.append((done.returncode, done.stderr.decode()))
+        words = [sys.executable, "-m", "txmux"]
+        self.assertTrue(forks.can_fork(words, os.environ), "others take three times as long")
         for code, err in answers:
             self.assertEqual(code, 3, err)
             self.assertIn(f"nor the rules file {files.RULES};", err)
