@@ -327,13 +327,14 @@ class AdoptedTest(WorkersTestCase):
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""
         mux, pair = self.begin(workers=2)
         workers = workers_of(mux.pid)
+        limits = resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
         for room, why in ((0, "not all descriptors have arrived"), (1, "Too many open files")):
             for pid in workers:
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (_free_number(pid, room), 4096))
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (_free_number(pid, room), limits[1]))
             mux.refuse(f"worker 1, 2: .*{why}")
             self.assertEqual(len(self.listed()), 2)
         for pid in workers:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (1024, 4096))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         self.assertEqual(workers_of(mux.pid), workers)
         pairs = [pair, self.relayed(mux, self.listening), self.served()]
         mux.upgrade()
