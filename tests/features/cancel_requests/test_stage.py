@@ -3,6 +3,7 @@
 from typing import Any
 
 import attrs
+from twisted.logger import capturedLogs
 
 from tests.cli.support import CommandTestCase
 from tests.support.mux import MuxTestCase, backend_at
@@ -121,8 +122,14 @@ class CancelTest(MuxTestCase):
         cells = self.factory.configuration.counts.cells
         self.assertEqual(REQUESTS.read(cells), {"sent": 1, "failed": 2})
         port = self.mux(self.by_name(free_port(), free_port()))
-        client = await self.connect(port, CANCEL)
-        await self.assert_cancelled(client, 2, "0 of 2", reason="connect-refused")
+        with capturedLogs() as events:
+            for number in range(2, 6):
+                client = await self.connect(port, CANCEL)
+                await self.assert_cancelled(client, number, "0 of 2", reason="connect-refused")
+        said = [event["log_format"] for event in events]
+        self.assertFalse(
+            [line for line in said if "no server is up" in line], "each is the only one"
+        )
 
     async def test_no_place_is_taken(self) -> None:
         """Requests that servers leave open, or do not accept, leave the places of `max_connections` to sessions."""

@@ -465,7 +465,9 @@ class BackendPool:
         self._change(member, MemberState.EJECTED, why)
 
     def _is_last_usable(self, member: Member) -> bool:
-        return all(m is member or m.state.is_out or m.server.final for m in self.members)
+        return all(
+            m.health is member.health or m.state.is_out or m.server.final for m in self.members
+        )
 
     def _change(self, member: Member, state: MemberState, why: str) -> None:
         before, health = member.state, member.health
