@@ -423,10 +423,11 @@ def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[Attentio
             if not when or (cert.file in renewed and cert.begins <= now):
                 continue
             row = rows.CERTIFICATE_ENDED if cert.ends <= now else rows.CERTIFICATE_NOT_YET
-            if cert.is_valid(now) or (cert.is_authority and (name, cert.file) in in_force):
+            if cert.is_valid(now) or (cert.is_one_of_several and (name, cert.file) in in_force):
                 row = rows.CERTIFICATE_ENDS
-            since = cert.ends if cert.ends <= now else None
+            since = cert.ends if cert.ends <= now and not cert.is_missing else None
             names = {"where": where, "name": name, "what": cert.what(), "ends": cert.ends}
-            yield row.item(since, **names, when=when)
+            verb = "add" if cert.is_missing else "renew"
+            yield row.item(since, **names, when=when, verb=verb)
     for trouble in gauges.troubles:
         yield rows.CERTIFICATE_UNREADABLE.item(text=trouble)

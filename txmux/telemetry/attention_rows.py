@@ -144,15 +144,15 @@ NAME_NOT_FOUND = AttentionRow(
     runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=COMMON, when="the name of a server cannot be looked up again")
 
 _certificate = partial(
-    AttentionRow, what="certificates", text="{what} of {where} {name} {when}", do="renew it: txmux reads the file again by itself", link="#certificates",
+    AttentionRow, what="certificates", text="{what} of {where} {name} {when}", do="{verb} it: txmux reads the file again by itself", link="#certificates",
     subject="{where} {name} {what} {ends:.0f}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
 CERTIFICATE_ENDED = _certificate(
-    level="critical", when="one has ended: a certificate, one of its chain, an authority of `tls_client_ca` or `tls_ca` without another one, or a revocation list",
+    level="critical", when="one has ended: a certificate, one of its chain, an authority of `tls_client_ca` or `tls_ca` without another one, or a revocation list; or the list of the only authority is missing",
     alerts=["TxmuxCertificateEnded"])
 CERTIFICATE_NOT_YET = _certificate(
     level="critical", do="see whether the clock of this machine is right, or put back the one before: txmux reads the file again by itself", when="one is not valid yet", alerts=["TxmuxCertificateEnded"])
 CERTIFICATE_ENDS = _certificate(
-    level="warning", when="one ends within 14 days, a revocation list within the last third of its time; or one of several authorities of clients is not valid",
+    level="warning", when="one ends within 14 days, a revocation list within the last third of its time; or one of several authorities of clients is not valid, or has no list",
     alerts=["TxmuxCertificateEnds"])
 
 renewal = partial(

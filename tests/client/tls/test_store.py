@@ -364,6 +364,18 @@ class CertificatesTest(SynchronousTestCase):
         store.connection().get_context()
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
 
+    def test_kept_until_the_revocation_list_ends(self) -> None:
+        lists = self.folder / "crl.pem"
+        lists.write_bytes(authority().revoke(ends=1))
+        ends = x509.load_pem_x509_crl(lists.read_bytes()).next_update_utc
+        store = self.store(self.pem("a.example"), client_ca=self.ca, client_crl=lists)
+        lists.write_bytes(b"")
+        self.clock.advance(1)
+        store.look()
+        (line,) = self.logged()
+        assert ends is not None
+        self.assertEqual(line.partition(", until ")[2], utc_time(ends.timestamp()))
+
     def test_certificate_that_may_be_lacking(self) -> None:
         """It is logged once why clients are refused, and then that the certificate is in use."""
         path = self.folder / "a.example.pem"

@@ -69,6 +69,11 @@ class ClientVerification:
         ):
             if path is not None:
                 yield from validity_of(key, path, found)
+        if tls.client_crl is not None:
+            listed = {_plain(revocations.issuer) for revocations in self.revoked}
+            lacking = [one for one in authorities if _plain(one.subject) not in listed]
+            for one in validity_of("tls_client_crl", tls.client_crl, lacking):
+                yield one._replace(begins=0, ends=0)
 
     def ask_in(self, context: SSL.Context) -> None:
         """Request certificates from the clients of a context."""
@@ -174,6 +179,11 @@ def _verified_by(
         number: int = problem.errors[0]
         return number
     return 0
+
+
+def _plain(name: x509.Name) -> str:
+    """Return a name as OpenSSL compares it (RFC 5280, section 7.1): without regard to case and repeated blanks."""
+    return " ".join(name.rfc4514_string().lower().split())
 
 
 def _found_of(number: int) -> FoundCertificate:

@@ -56,5 +56,6 @@ class CertificateStore(WatchedFiles):
     def _why_kept(self, problem: TLSFileError) -> str:
         if self.made is None:
             return f"{self.section}{problem.key}: {problem.what}; its clients are refused until it can be used"
-        until = utc_time(min(row["not_after"] for row in self.shown()))
-        return f"{super()._why_kept(problem)}, until {until}"
+        lists = [one.ends for one in self.validity() if one.key == "tls_client_crl" and one.ends]
+        until = min([*lists, *(row["not_after"] for row in self.shown())])
+        return f"{super()._why_kept(problem)}, until {utc_time(until)}"

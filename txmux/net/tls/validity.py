@@ -20,6 +20,7 @@ class Validity(NamedTuple):
         file: Its path.
         name: The subject of an authority, the issuer of a revocation list; empty for the certificate that is shown.
         begins: In seconds since 1970, as `ends`.
+        ends: 0 for the list of an authority that the file lacks.
     """
 
     key: str
@@ -29,8 +30,13 @@ class Validity(NamedTuple):
     ends: float
 
     @property
-    def is_authority(self) -> bool:
-        return self.key == "tls_client_ca"
+    def is_one_of_several(self) -> bool:
+        """Whether others in the file let their clients in while it is not valid."""
+        return self.key == "tls_client_ca" or self.is_missing
+
+    @property
+    def is_missing(self) -> bool:
+        return self.key == _LIST and not self.ends
 
     @property
     def is_shown(self) -> bool:
@@ -51,6 +57,8 @@ class Validity(NamedTuple):
         >>> Validity("terminate_tls", "a.pem", "", 0, 1796083200).when(1795820000)
         'ends in 3 days, on 2026-12-01 00:00 UTC'
         """
+        if self.is_missing:
+            return "is missing"
         if self.begins > now:
             return f"becomes valid only {_at(self.begins, now)}"
         if self.ends <= now:
