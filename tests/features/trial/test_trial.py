@@ -468,11 +468,11 @@ class TrialTests(AdminCase):
         return out.decode(), err.decode(), code
 
     async def test_commands(self) -> None:
-        await self.start(self.settings, self.rules(self.a))
+        await self.start(f"{self.settings}include = units/*.ini\n", self.rules(self.a))
         out, err, code = await self.txmux("reload", "--try")
         self.assertEqual(
             (out, err, code),
-            ("no client is remembered yet: try again when clients have come\n", "", 0),
+            ("no client is remembered yet: try again when clients have come\n", "", 1),
         )
         await self.served(request("a.test"))
         other = self.folder / "other.ini"
@@ -501,6 +501,11 @@ class TrialTests(AdminCase):
         other.rename(self.file)
         out, err, code = await self.txmux("reload", "--try", "--json")
         self.assertEqual((json.loads(out)["moved"], err, code), (1, "", 4))
+        (self.folder / "units").mkdir()
+        (self.folder / "units/a.ini").write_text("[who]\n")
+        out, _, code = await self.txmux("reload", "--try")
+        self.assertRegex(out, r"\n\S+/units/a.ini would not be taken: \S+/units/a.ini:1: \[who\]")
+        self.assertEqual(code, 4)
         self.file.write_text("[what]\n")
         _, err, code = await self.txmux("reload", "--try")
         self.assertEqual(code, 1)

@@ -48,6 +48,8 @@ def write_trial(answer: Mapping[str, Any]) -> None:
     output.line(f"{answer['changes']}{'' if since is None else f', since {_at(since)}'}")
     for why in answer["incomplete"]:
         output.line(f"the answer is not complete: {why}")
+    for unit in answer.get("untaken", ()):  # an older service does not say it
+        output.line(f"{unit['unit']} would not be taken: {unit['errors'][0]}")
     if moves := answer["moves"]:
         output.line()
         rows = [
@@ -77,4 +79,5 @@ def _at(time: float) -> str:
 
 
 def trial_code(answer: Mapping[str, Any]) -> int:
-    return MOVED if answer["moves"] else INCOMPLETE if answer["incomplete"] else 0
+    is_complete = answer["clients"] and not answer["incomplete"]
+    return MOVED if answer["moves"] else 0 if is_complete else INCOMPLETE

@@ -2,6 +2,8 @@
 
 from typing import Literal, TypedDict
 
+from txmux.telemetry.documents import UntakenDocument
+
 
 class MovedDocument(TypedDict):
     """Clients that would go elsewhere, by listener and destinations, with one of them as an example.
@@ -32,7 +34,7 @@ class TrialDocument(TypedDict):
 
     `since` is when the first of them came; `excluded` counts those that are shut out on purpose, who are not among those `moved`; `share` is the
     percentage that ``watch_rules_limit`` limits, in which each source has the same weight, and those that are excluded count as moved unless they are few; `incomplete` has a line for each worker that does not
-    answer.
+    answer; `untaken` is as in the status: units that a reload would not take.
     """
 
     ok: bool
@@ -45,4 +47,5 @@ class TrialDocument(TypedDict):
     moves: list[MovedDocument]
     unknowns: list[UnknownDocument]
     incomplete: list[str]
+    untaken: list[UntakenDocument]
     changes: str

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from txmux.client.parts import ServicePart
 from txmux.control.broadcast import WorkerLink, broadcast
+from txmux.control.documents import untaken_documents
 from txmux.control.gauge import list_of
 from txmux.errors import MuxError
 from txmux.features.trial import LIMIT, MOST_REMEMBERED, remembered_clients
@@ -178,4 +179,5 @@ class Trial(ServicePart):
             ],
             "changes": f"{words}, and of {total} it is not known" if total else words,
             "incomplete": missing,
+            "untaken": [*untaken_documents(rules)],
         }
