@@ -147,7 +147,7 @@ _certificate = partial(
     AttentionRow, what="certificates", text="{what} of {where} {name} {when}", do="{verb} it: txmux reads the file again by itself", link="#certificates",
     subject="{where} {name} {what} {ends:.0f}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
 CERTIFICATE_ENDED = _certificate(
-    level="critical", when="one has ended: a certificate, one of its chain, an authority of `tls_client_ca` or `tls_ca` without another one, or a revocation list; or the list of the only authority is missing",
+    level="critical", when="one has ended: a certificate, one of its chain, an authority of `tls_client_ca` or `tls_ca` without another one, or a revocation list; or the only authority has no list, or none that it has signed",
     alerts=["TxmuxCertificateEnded"])
 CERTIFICATE_NOT_YET = _certificate(
     level="critical", do="see whether the clock of this machine is right, or put back the one before: txmux reads the file again by itself", when="one is not valid yet", alerts=["TxmuxCertificateEnded"])

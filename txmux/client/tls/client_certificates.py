@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 
@@ -70,8 +71,11 @@ class ClientVerification:
             if path is not None:
                 yield from validity_of(key, path, found)
         if tls.client_crl is not None:
-            listed = {_plain(revocations.issuer) for revocations in self.revoked}
-            lacking = [one for one in authorities if _plain(one.subject) not in listed]
+            lacking = [
+                authority
+                for authority in authorities
+                if not any(_is_of(authority, revocations) for revocations in self.revoked)
+            ]
             for one in validity_of("tls_client_crl", tls.client_crl, lacking):
                 yield one._replace(begins=0, ends=0)
 
@@ -179,6 +183,16 @@ def _verified_by(
         number: int = problem.errors[0]
         return number
     return 0
+
+
+def _is_of(authority: x509.Certificate, revocations: x509.CertificateRevocationList) -> bool:
+    if _plain(authority.subject) != _plain(revocations.issuer):
+        return False
+    try:
+        key: Any = authority.public_key()
+        return revocations.is_signature_valid(key)
+    except (TypeError, ValueError, UnsupportedAlgorithm):  # OpenSSL may know it
+        return True
 
 
 def _plain(name: x509.Name) -> str:

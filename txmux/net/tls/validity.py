@@ -20,7 +20,7 @@ class Validity(NamedTuple):
         file: Its path.
         name: The subject of an authority, the issuer of a revocation list; empty for the certificate that is shown.
         begins: In seconds since 1970, as `ends`.
-        ends: 0 for the list of an authority that the file lacks.
+        ends: 0 for the list of an authority of which the file has none that it has signed.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Validity(NamedTuple):
         'ends in 3 days, on 2026-12-01 00:00 UTC'
         """
         if self.is_missing:
-            return "is missing"
+            return "is missing, or signed with another key"
         if self.begins > now:
             return f"becomes valid only {_at(self.begins, now)}"
         if self.ends <= now:
