@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,7 @@ from txmux.rules.reading.parser import (
     with_unseen_units,
     without_unservable,
 )
-from txmux.rules.reading.units import UntakenUnits
+from txmux.rules.reading.units import UntakenUnits, changed_units
 from txmux.serving.endpoints import unusable_servers
 from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets
@@ -450,7 +450,10 @@ class MuxService(Service):
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(map(rules.placed, problems))
-        units = UntakenUnits(self.control.rules.files)
+        return await self._servable(rules, UntakenUnits(self.control.rules.files))
+
+    async def _servable(self, rules: Rules, units: UntakenUnits) -> Rules:
+        """Return rules with what is in force for units that are not taken, or cannot be served."""
         rules = await in_thread(retaken, rules, units)
         self._resources.sockets.awaited.clear()
         while True:
@@ -461,14 +464,54 @@ class MuxService(Service):
             units.leave_out(problems, rules.units)
             rules = await in_thread(retaken, rules, units)
 
+    async def _allowed(self, rules: Rules) -> Rules:
+        """Return rules that came by themselves, without the changes of units that no part allows; a `MuxError` for the operator's."""
+        refused: dict[tuple[str, int], str] = {}
+
+        async def take(places: Sequence[tuple[str, int]]) -> None:
+            """Take these units beside those before that are allowed: all, or else each half for itself."""
+            for place in places:
+                del refused[place]
+            try:
+                await self._check_change(await self._leaving_out(rules, refused))
+            except MuxError as why:
+                refused.update(dict.fromkeys(places, str(why)))
+                half = len(places) // 2
+                for some in (places[:half], places[half:]) if half else ():
+                    await take(some)
+
+        try:
+            await self._check_change(rules)
+        except MuxError as why:
+            in_force = self.control.rules.files
+            changed = await in_thread(lambda: [*changed_units(rules, in_force)])
+            if not changed:
+                raise
+            refused |= dict.fromkeys(changed, str(why))
+            await self._check_change(await self._leaving_out(rules, refused))
+            await take(changed)
+        return await self._leaving_out(rules, refused)
+
+    async def _leaving_out(self, rules: Rules, refused: Mapping[tuple[str, int], str]) -> Rules:
+        if not refused:
+            return rules
+        units = UntakenUnits(self.control.rules.files)
+        problems = [Problem(*place, "", "", why) for place, why in refused.items()]
+        units.leave_out(problems, rules.units)
+        return await self._servable(rules, units)
+
+    async def _check_change(self, rules: Rules) -> None:
+        for part in self.control.parts.values():
+            await part.check_change(rules)
+
     async def _change(
         self, supervisor: Supervisor, given: Rules | None, *, is_asked_for: bool
     ) -> Report:
         if changed := self._starter.code.change():
             raise MuxError(f"{changed}: run 'txmux upgrade'")
         rules = await self._read(given)
-        for part in () if is_asked_for else self.control.parts.values():
-            await part.check_change(rules)
+        if not is_asked_for:
+            rules = await self._allowed(rules)
         account = self._account = account_of(rules)
         self._check_servers(rules)
         await supervisor.close_unused()

@@ -628,3 +628,32 @@ class TrialTests(AdminCase):
         self.assertEqual(item["do"], "txmux reload --try, then txmux reload")
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertEqual(len(self.running.control.rules.routes), 2)
+
+    async def test_unit_that_moves_too_many_waits_alone(self) -> None:
+        settings = (
+            f"{self.settings}include = units/*.ini\nwatch_rules_limit = 50%\nwatch_rules = 10s\n"
+        )
+        rules = f"[listen x]\nendpoint = 127.0.0.1:0\nroutes_from = *\ndefault = {self.a}\n"
+        await self.start(settings, f"{rules}[route ssh]\nmatch = ssh\nbackend = {self.a}\n")
+        await self.served(request("a.test"), request("b.test"))
+        units = self.folder / "units"
+        units.mkdir()
+        listener = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
+        route = f"[route greedy]\nmatch = http\nbackend = {self.b}\n"
+        for name, text in (("a", listener), ("b", route), ("c", listener)):
+            (units / f"{name}.ini").write_text(text.format(name))
+        report = await self.running._reloading.request()
+        self.assertEqual(report.errors, ())
+        self.assertIn("2 of 3 files taken", report.changes)
+        self.assertRegex(
+            report.changes, r"/b\.ini is not taken, .*: 2 of the last 2 clients would go"
+        )
+        names = [one.name for one in self.running.control.rules.listeners]
+        self.assertEqual(names, ["x", "a", "c"])
+        # Yours are refused as before.
+        self.write_rules(settings, rules.replace(self.a, self.b))
+        report = await self.running._reloading.request()
+        self.assertIn("2 of the last 2 clients would go", str(report.errors))
+        self.write_rules(settings, rules)
+        self.assertEqual((await self.running.reload()).errors, ())
+        self.assertEqual([one.name for one in self.running.control.rules.routes], ["greedy"])

@@ -191,6 +191,16 @@ def lost_units(files: Files) -> set[str]:
     return {name for name, problems in files.untaken.items() if _has_lost(problems)}
 
 
+def changed_units(rules: Rules, before: Files) -> Iterator[tuple[str, int]]:
+    """Yield the file and the line of each unit that is taken, and not as it was before, in their order."""
+    for path, begun in rules.units.items():
+        old, new = (dict(_parts(path, its.texts.get(path, ""))) for its in (before, rules.files))
+        for line, name in begun:
+            text = new.get(name, "")
+            if name not in rules.files.untaken and text.strip() != old.get(name, "").strip():
+                yield path, line
+
+
 def texts_of_units(rules: Rules) -> tuple[dict[str, str], list[str]]:
     """Return the texts in force of all units, and of the lists of networks that they name: enough to read them again.
 
