@@ -28,7 +28,7 @@ _WHAT = {
 }
 
 
-NOT_READ = "its hello is malformed, longer than peek_limit, or was not whole in detect_timeout"
+NOT_READ = "its hello is malformed, longer than peek_limit, or was not whole in detect_timeout, or when the client ended"
 NOT_ALONE = "its hello is not alone in its records"
 LATE = "another route is for its hello, which was not whole in detect_timeout"
 
