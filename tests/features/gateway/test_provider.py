@@ -386,6 +386,42 @@ class GatewayTests(TestCase):
         self.put(gateway("name: tcp, port: 2, protocol: TCP", name="odd"))
         await self.written("endpoint = :2\n", gone="shop/odd")
 
+    async def test_a_known_object_that_becomes_odd_stays(self) -> None:
+        self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
+        (db,) = things(route("TCPRoute", "db"))
+        other = {"controllerName": "example/other", "parentRef": {"name": "edge"}}
+        self.kube.put({**db, "status": {"parents": [other, {"parentRef": 7}]}})
+        routes = self.kube.objects[f"{GATEWAY}/v1/tcproutes"]
+        routes["shop", ""] = {"metadata": {}}
+        self.run_provider()
+        await self.written("default = tcp_shop_db")
+        for said in (
+            "TCPRoute without a name is left out: it cannot be read: metadata.name is not a text",
+            "TCPRoute shop/db: it cannot be read: status.parents[1].parentRef is not an object",
+        ):
+            self.assertIn(said, self.logged())
+        self.kube.tell(
+            b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "9", "name": []}}}\n'
+        )
+        for number, is_cut in ((1, False), (2, True)):
+            odd = {**db, "spec": {**db["spec"], "hostnames": number}}
+            if is_cut:
+                del routes["shop", ""]
+                self.kube.oldest = 1 << 30
+                self.kube.cut()
+            self.kube.put(odd)
+            self.put(gateway(TCP, f"name: more, port: {1000 + number}, protocol: TCP"))
+            await self.written(f"endpoint = :{1000 + number}\n")
+            self.kube.oldest = 0
+            self.assertIn("default = tcp_shop_db", self.text())
+            said = (
+                "TCPRoute shop/db: it cannot be read: spec.hostnames is not a list; what was known"
+            )
+            self.assertEqual(self.logged().count(said), 1)
+        self.assertEqual(self.patches("db"), 0)
+        self.put(route("TCPRoute", "db"))
+        await self.until(lambda: self.of_route("db").get("Accepted") == "Accepted")
+
     async def test_a_kind_that_is_not_installed(self) -> None:
         del self.kube.objects[f"{GATEWAY}/v1/udproutes"]
         self.begin()

@@ -249,7 +249,11 @@ class ClusterFollower:
         for its in (*self._reflectors.values(), *self._named.values()):
             for key, fault in its.faults.items():
                 title = f"{its.kind.name} {'/'.join(filter(None, key))}"
-                yield ProvidedObject(title, problem=f"it cannot be read: {fault}")
+                why = f"it cannot be read: {fault}"
+                if key in (its.objects or {}):
+                    yield ProvidedObject(title, warning=f"{why}; what was known of it stays")
+                else:
+                    yield ProvidedObject(title, problem=why)
 
     def _served(self, objects: Sequence[ProvidedObject], unserved: str) -> None:
         if self._made is None:
@@ -269,9 +273,10 @@ class ClusterFollower:
         self._status.want(wanted)
 
     def _find(self, kind: str, key: Key) -> tuple[str, Any]:
-        """Return the path of an object's status, and the object as it is known."""
+        """Return the path of an object's status, and the object as it is known; none if what others wrote in it may be unknown."""
         its = self._reflectors[kind]
-        return f"{KINDS[kind].path(its.version, *key)}/status", (its.objects or {}).get(key)
+        thing = None if key in its.faults else (its.objects or {}).get(key)
+        return f"{KINDS[kind].path(its.version, *key)}/status", thing
 
 
 @define(eq=False)

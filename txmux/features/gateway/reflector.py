@@ -12,10 +12,11 @@ from twisted.logger import Logger
 from txmux.classes import define
 from txmux.features.gateway.api import ABSENT, GONE, Kind, KubeApi, NoServerError
 from txmux.features.gateway.cluster import GROUP, Key, key_of
-from txmux.features.gateway.shapes import ShapeError, readable
+from txmux.features.gateway.shapes import readable
 from txmux.wire.jsontext import MISSHAPEN
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
+_NAMELESS = "", "without a name"
 
 
 @define(eq=False)
@@ -31,8 +32,8 @@ class Reflector:
         only: The name of the only one; all if it is empty.
 
     Attributes:
-        objects: Those that can be read, by their keys; ``None`` until they are known.
-        faults: Why others cannot be read, by their keys.
+        objects: Those that can be read, or could, by their keys; ``None`` until they are known.
+        faults: What of objects cannot be read, by their keys.
         version: The version of the kind that is served.
         why: Why they are not up to date; empty if they are.
         is_absent: Whether that is so because the cluster has no such kind, and never had objects of it.
@@ -88,15 +89,12 @@ class Reflector:
         if not self._since:
             await self._find_version()
             items, since = await self._api.list(self._path, **self._query)
-            try:
-                known = {key_of(item): item for item in items}
-            except MISSHAPEN:  # of which nothing is said of what was known
-                raise NoServerError(
-                    "what answers is not Kubernetes: a list of no objects"
-                ) from None
-            self.objects, self.faults = {}, {}
+            known = {_key(item): item for item in items}
+            if known.keys() == {_NAMELESS}:  # of which nothing is said of what was known
+                raise NoServerError("what answers is not Kubernetes: a list of no objects")
+            before, self.objects, self.faults = self.objects or {}, {}, {}
             for key, thing in known.items():
-                self._know(self.objects, key, thing)
+                self._know(self.objects, key, thing, before.get(key))
             self._since = since
             self._good()
         elif self.why:  # a watch says nothing as long as nothing changes
@@ -159,25 +157,34 @@ class Reflector:
             self._since = str(thing["metadata"]["resourceVersion"])
             if kind == "BOOKMARK":
                 return
-            key = key_of(thing)
         except MISSHAPEN:
             raise NoServerError("what answers is not Kubernetes: an event has no object") from None
         objects = self.objects
         if objects is None:
             return
-        before = objects.pop(key, None)
-        self.faults.pop(key, None)
+        key = _key(thing)
+        before, fault = objects.pop(key, None), self.faults.pop(key, None)
         if kind != "DELETED":
-            self._know(objects, key, thing)
+            self._know(objects, key, thing, before)
         after = objects.get(key)
         is_same = before is not None and after is not None and _bare(before) == _bare(after)
+        is_same &= fault == self.faults.get(key)
         self._changed(key, is_status=is_same and not self.kind.status_counts)
 
-    def _know(self, objects: dict[Key, Any], key: Key, thing: Any) -> None:
-        try:
-            objects[key] = readable(self.kind.name, thing)
-        except ShapeError as problem:
-            self.faults[key] = str(problem)
+    def _know(self, objects: dict[Key, Any], key: Key, thing: Any, before: Any) -> None:
+        known, fault = readable(self.kind.name, thing, before)
+        if known is not None:
+            objects[key] = known
+        if fault:
+            self.faults[key] = fault
+
+
+def _key(thing: Any) -> Key:
+    try:
+        key = key_of(thing)
+    except MISSHAPEN:
+        return _NAMELESS
+    return key if all(isinstance(part, str) for part in key) else _NAMELESS
 
 
 def _bare(thing: Any) -> Any:

@@ -1,13 +1,11 @@
 """The types of what is read of objects. Pure.
 
-The API's server checks most, and by the schemas of CRDs the rest, where these have them: an object that it has let pass is left out
-alone.
+The API's server checks most, and by the schemas of CRDs the rest, where these have them: what it has let pass concerns its
+object alone.
 """
 
 from collections.abc import Mapping
 from typing import Any
-
-from txmux.errors import MuxError
 
 # Of no use here, and most of an object: managedFields, and what `kubectl apply` remembers.
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -84,15 +82,10 @@ _SPECS: Mapping[str, Any] = {
 _NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
 
 
-class ShapeError(MuxError):
-    """An object that cannot be read."""
+def readable(kind: str, thing: Any, before: Any = None) -> tuple[Any, str]:
+    """Return what is of use of an object of a kind, and what of it is not as objects of the kind have it.
 
-
-def readable(kind: str, thing: Any) -> Any:
-    """Return what is of use of an object of a kind; without its status, if that cannot be read.
-
-    Raises:
-        ShapeError: Something of it is not what objects of the kind have there.
+    Such an object stays as it was known `before`, if it was, and so does a status alone.
     """
     shape: dict[str, Any] = {"metadata!": _METADATA}
     if kind in _SPECS:
@@ -100,15 +93,15 @@ def readable(kind: str, thing: Any) -> Any:
     elif kind == "EndpointSlice":
         shape |= _SLICE
     if fault := _fault(thing, shape, ""):
-        raise ShapeError(fault)
+        return before, fault
     metadata = {k: v for k, v in thing["metadata"].items() if k != "managedFields"}
     if annotations := metadata.get("annotations"):
         metadata["annotations"] = {k: v for k, v in annotations.items() if k != _LAST_APPLIED}
     status = _BALANCER if kind == "Service" else _STATUS
     known = {**thing, "metadata": metadata}
-    if _fault(thing, {"status": status}, ""):
-        known["status"] = None
-    return known
+    if fault := _fault(thing, {"status": status}, ""):
+        known["status"] = before and before.get("status")
+    return known, fault
 
 
 def _fault(value: Any, shape: Any, path: str) -> str:
