@@ -25,6 +25,7 @@ from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.access_log import FileAccessLog
 from txmux.telemetry.formatting import utc_time
 
+_SITE = "[route {0}]\nmatch = tls sni={0}.example\nterminate_tls = acme\nbackend = {1}\n"
 _LOG = "[txmux]\naccess_log = LOG\n"
 
 PORT_OPTIONS: dict[str, tuple[str, Callable[[Any, Any], int], int, int]] = {
@@ -220,9 +221,7 @@ class FilesTest(SupervisedTestCase):
         acme, logs = self.folder / "acme", self.folder / "logs"
         logs.mkdir()
         (self.folder / "d").mkdir()
-        site = (
-            "[route {0}]\nmatch = tls sni={0}.example\nterminate_tls = acme\nbackend = {1}\n".format
-        )
+        site = _SITE.format
         text = (
             f"[txmux]\nacme = https://127.0.0.1:1/dir\nacme_folder = {acme}\naccess_log = {logs}/log\n"
             f"include = d/*.ini\n{LISTEN}routes_from = *\n{site('a', 'close')}"
@@ -240,6 +239,28 @@ class FilesTest(SupervisedTestCase):
             [text[:7] for text in items[1:] if "clients are refused" in text], ["b.examp"]
         )
         told = await self.change_refused(text + site("c", "close"))
+        self.assertIn(f"[txmux] acme_folder: cannot write '{acme}': others may write", told)
+
+    async def test_unusable_from_the_start(self) -> None:
+        """A folder that only other owners need refuses neither a start nor their first names."""
+        acme = self.folder / "acme"
+        acme.mkdir()
+        acme.chmod(0o777)
+        unit = self.folder / "unit.ini"
+        unit.write_text(_SITE.format("a", "close"))
+        text = f"[txmux]\nacme = https://127.0.0.1:1/dir\nacme_folder = {acme}\ninclude = u*.ini\n"
+        text += f"{LISTEN}routes_from = *\n"
+        await self.run_service(text)
+        for sites in (_SITE.format("b", "close"), ""):
+            items = str([item.text for item in self.running.control.parts["acme"].troubles()])
+            self.assertRegex(
+                items, "others may write to it, too.*(a|b).example .*clients are refused"
+            )
+            unit.write_text(sites)
+            await self.change(text)
+        unit.write_text(_SITE.format("c", "close"))
+        await self.change(text)
+        told = await self.change_refused(text + _SITE.format("d", "close"))
         self.assertIn(f"[txmux] acme_folder: cannot write '{acme}': others may write", told)
 
     async def test_rotated(self) -> None:

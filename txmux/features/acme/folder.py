@@ -201,8 +201,7 @@ def make_first(
         owner: The user and group IDs of files that root makes.
         now: The time, in seconds since 1970.
         in_use: By name, the certificates with their keys that a service which is running shows.
-        known: The names that it has in this folder. While there are some, a folder that has become unusable is no error of others'
-            rules: only a new name of the operator's is refused.
+        known: The names that it has in this folder. One that cannot be used is an error only of the operator's further names.
 
     Returns:
         Why the folder cannot be used; empty if it can.
@@ -215,8 +214,9 @@ def make_first(
     folder = AcmeFolder(AcmeSettings.of(rules.settings).folder, owner)
     ends = [(route, tls) for route in rules.routes if (tls := route.terminate_tls)]
     of_units = [route for route, tls in ends if tls.may_lack]
+    needed = {name for _, tls in ends if not tls.may_lack for name in tls.managed}
     for part, wrong in _of_authorities(rules):
-        if not known and part not in of_units:
+        if needed and not known and part not in of_units:
             raise RulesError([wrong])
         # The authority is not asked until it is right.
         _log.error("{why}", why=str(rules.placed(wrong)))
@@ -233,8 +233,7 @@ def make_first(
                 state[name] = {**(before if isinstance(before, dict) else {}), "why": why}
             folder.write_state(state)
     except OSError as problem:
-        needed = {name for _, tls in ends if not tls.may_lack for name in tls.managed}
-        if not known or needed.difference(known):
+        if needed.difference(known):
             raise MuxError(str(_unusable(rules, problem))) from None
         return _why_unusable(folder.path, problem)
     return ""

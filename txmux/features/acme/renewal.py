@@ -162,7 +162,7 @@ class Certificates(ServicePart):
     _unusable: dict[str, str] = attrs.field(factory=dict, init=False)
 
     is_stopped = _is_polling = False
-    _folder_problem = ""
+    _folder_problem = _prepared_problem = ""
     _store: Any = None
     _save_again = 0.0
 
@@ -170,7 +170,7 @@ class Certificates(ServicePart):
         # Made now, since a failure from the commit on could not be undone.
         is_same = AcmeSettings.of(rules.settings).folder == self._folder.path
         known = self._names if is_same else ()
-        why = make_first(rules, owner, self._now(), self.in_use(), known)
+        why = self._prepared_problem = make_first(rules, owner, self._now(), self.in_use(), known)
         if why:
             self._report_folder(why)
 
@@ -192,7 +192,8 @@ class Certificates(ServicePart):
         folder = AcmeSettings.of(rules.settings).folder
         shown = self._shown if folder == self._folder.path else {}
         if folder != self._folder.path or not self._renewals:
-            self._folder, self._renewals, self._folder_problem = AcmeFolder(folder), {}, ""
+            self._folder, self._renewals = AcmeFolder(folder), {}
+            self._folder_problem = self._prepared_problem
         self._requested, self._names = requested, tuple(requested)
         self._owners = {
             name: rules.unit_of(route.section)
