@@ -298,6 +298,7 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _self_signed(name: str, now: float) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    begin = datetime.fromtimestamp(now, UTC) - timedelta(hours=1)
+    # The renewal asks a day ahead, and clocks of clients are behind.
+    begin = datetime.fromtimestamp(now, UTC) - timedelta(days=1, hours=1)
     certificate = self_signed(key, name, begin, begin + _OWN)
     return key_pem(key) + certificate.public_bytes(Encoding.PEM)
