@@ -154,7 +154,7 @@ class Supervisor:
         self._problems: list[str] = []
         self.older: dict[Worker, int] = {}
         self._sent = SentRules()
-        self._removed = RemovedRoutes(pool)
+        self._removed = RemovedRoutes(pool, lambda: self._rules)
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
