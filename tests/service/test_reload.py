@@ -149,11 +149,14 @@ class InProcessTest(ServiceTestCase):
             await (await self.server.peer()).has(11)
 
     async def test_removed(self) -> None:
-        """With drain_removed, connections of routes that are gone end after the drain time-out, and no sooner."""
+        """With drain_removed, connections of routes that are gone end after the drain time-out, and no sooner; late ones a second later."""
         time = VirtualTime()
-        [port] = self.run_service(LISTEN + self.route, use=time)
+        [port] = self.run_service(f"{LISTEN}detect_timeout = 1h\n{self.route}", use=time)
         client = await greeted(self, port)
         await (await self.server.peer()).has(1)
+        undecided = await greeted(self, port, b"S")
+        while len(self.running.listeners[0].connections) < 2:
+            await turn()
         self.reload(f"{_DRAIN}access_log = LOG\n{LISTEN}")
         time.advance(4.9)
         client.send(b"x")
@@ -161,6 +164,10 @@ class InProcessTest(ServiceTestCase):
         time.advance(0.2)
         await client.is_lost()
         self.assertIn("reason=drained", self.log.read_text())
+        undecided.send(b"SH-2.0-a\r\n")
+        await (await self.server.peer(1)).has(11)
+        time.advance(1)
+        await undecided.is_lost()
 
     async def test_came_back(self) -> None:
         """What has come back in the meantime is not removed; without the key, nothing is ended."""

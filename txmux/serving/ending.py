@@ -16,7 +16,9 @@ from txmux.telemetry.documents import STATES
 _STEPS = 100
 """The most steps of a gradual end."""
 
-_RECHECK = 1.0  # seconds between two checks of connections that wait for a server
+RECHECK = (
+    1.0  # seconds between two checks of connections that are not decided, or wait for a server
+)
 
 
 class GradualEnd:
@@ -71,7 +73,7 @@ class GradualEnd:
         served = {*(spared if before is None else before)} - waiting
         self.call_later(0.0 if before is None else seconds, partial(self._end, served))
         if waiting:
-            self.call_later(_RECHECK, partial(self._end_served, seconds, waiting))
+            self.call_later(RECHECK, partial(self._end_served, seconds, waiting))
 
     def _end(self, identities: Collection[str]) -> None:
         for connection in self._connections():

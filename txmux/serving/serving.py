@@ -38,7 +38,7 @@ from txmux.net.turns import outcome_of_look
 from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.rules.replacement import Replacement, RouteTable, replace_all
 from txmux.serving import endpoints
-from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
+from txmux.serving.ending import RECHECK, DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.listen_addresses import listen_addresses, socket_address
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
@@ -470,10 +470,18 @@ class Serving:
     def end_removed_now(
         self, routes: Collection[str], backends: Collection[str], version: int
     ) -> None:
+        connections = self.connections()
         for connection in connections_of_removed(
-            self.connections(), self.rules, version, routes, backends
+            connections, self.rules, version, routes, backends
         ):
             connection.end("drained")
+        # By their older rules, these may yet go where the others were.
+        if any(
+            its.configuration.version < version and its.record.detect_ms is None
+            for its in connections
+        ):
+            again = partial(self.end_removed_now, routes, backends, version)
+            self._gradual_end.call_later(RECHECK, again)
 
     def _schedule_ends_after_check(self, backend: Backend, member: Member) -> None:
         if backend.end_on_down == "no":
