@@ -531,7 +531,7 @@ class MuxProtocol(Peer, Client):
             is_answered = self.is_answered or relay.server.received > 0
             moved = MovedConnection(
                 self.record, age, self.logged, timeouts, relay, version, now, waited, decided,
-                is_answered,
+                is_answered, getattr(self.stage, "is_asked", None),
             )  # fmt: skip
         except Exception:  # as a `MemoryError`
             self.stage.resume(relay)
@@ -591,6 +591,7 @@ class MuxProtocol(Peer, Client):
         self.counted_out = record.bytes_out + relay.server.received
         # Without a word on it: some of these bytes may have been an answer of txmux's own.
         self.is_answered = self.counted_out > 0 if moved.is_answered is None else moved.is_answered
+        self.was_asked = moved.is_asked
         server = ProxyClient()
         for end, connected in zip((self, server), sockets, strict=False):
             runtime.transport(connected).set_protocol(end)

@@ -59,6 +59,7 @@ class MovedConnection:
     waited: float | None = None  # seconds, for a server; ``None`` if it has one
     decided: Mapping[str, str] = attrs.field(factory=dict)  # of a client that waits; see `Client`
     is_answered: bool | None = None  # by its server; ``None`` if that is not known
+    is_asked: bool | None = None  # whether that has something of the client; ``None`` as above
 
 
 def accepted_at(age: float, at: float | None, now: float) -> float:

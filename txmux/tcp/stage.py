@@ -83,6 +83,7 @@ class Client(Protocol):
     waited: float = 0.0  # seconds that it has waited for a server in another process
     server_counts: ServerCounts | None = None  # the counters of its server, once it has one
     is_answered: bool = False  # whether that has sent something
+    was_asked: bool | None = None  # whether it could do so in another process, if that is known
     counted_in: int = 0  # bytes that are in the counters already
     counted_out: int = 0
     first_sent: bytes = b""  # to its server, until that is counted: see `count_asked`

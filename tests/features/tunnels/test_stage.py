@@ -13,6 +13,7 @@ from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
 from tests.support.peers import close
 from tests.support.ports import free_port
+from tests.support.servers import counted
 from tests.support.tunnels import OPEN, connect_to
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.features.tunnels import TUNNEL
@@ -195,8 +196,8 @@ class FixedServerTest(MuxTestCase):
         cells = self.factory.runtime.counters.block(
             SERVER.key(backend.name, backend.servers[0].text)
         )
-        counted = [cells[SERVER.names.index(f"bytes {way}")] for way in ("in", "out")]
-        self.assertEqual(counted, [len(SSH), 1])
+        sums = [cells[SERVER.names.index(f"bytes {way}")] for way in ("in", "out")]
+        self.assertEqual(sums, [len(SSH), 1])
 
     async def test_server_that_says_nothing_and_resets(self) -> None:
         """What the client has got was not the server's, so that has not said all."""
@@ -207,6 +208,24 @@ class FixedServerTest(MuxTestCase):
 
     async def test_server_that_says_nothing_and_resets_after_a_move(self) -> None:
         client, server = await self.tunnelled()
+        self.move()
+        server.reset()
+        await client.is_lost()
+        await self.assert_logged(reason="server-reset")
+
+    async def test_silent_client_that_has_moved(self) -> None:
+        """Its server owes it nothing: the request was txmux's."""
+        self.route = tunnel_route(backend_at(self.backend_port()))
+        client = await self.connect_answered(self.mux([self.route]), connect_to("a:22"), OPEN)
+        server = await self.backend.peer()
+        self.move()
+        server.close()
+        await client.is_lost()
+        await self.until_logged()
+        self.assertEqual(counted(self.factory), {})
+
+    def move(self) -> None:
+        """Have another listener go on with the only connection."""
         (connection,) = self.factory.connections
         moved, sockets = connection.suspend()
         message = json.loads(json.dumps(packed([moved])))
@@ -215,9 +234,6 @@ class FixedServerTest(MuxTestCase):
         (row,) = message["rows"]
         self.factory.adopt(Unpacking(message["names"]).read(row), copies)
         connection.detach()
-        server.reset()
-        await client.is_lost()
-        await self.assert_logged(reason="server-reset")
 
     async def tunnelled(self) -> tuple[Any, Any]:
         """Return a client that has ended its side, and the silent server of its tunnel."""

@@ -254,7 +254,8 @@ class Relaying(Stage):
             self.relay = client.runtime.relay(end, server, self._timeouts, self._over)
             counts = None if self._member is None or client.is_answered else self._member.counts
             count_asked(client, counts, client.record.bytes_in)
-            self._watch_first_bytes(client.record.bytes_in + state.client.received > 0)
+            has_come = client.record.bytes_in + state.client.received > 0
+            self._watch_first_bytes(has_come if client.was_asked is None else client.was_asked)
             self.relay.adopt(state)
             return
         assert upstream is not None  # noqa: S101 - it has just been connected
@@ -351,6 +352,10 @@ class Relaying(Stage):
         self._client.advance(Finished(reason))
 
     # Moving to another process.
+
+    @property
+    def is_asked(self) -> bool | None:
+        return None if self._member is None else self._asked_ms is not None
 
     @property
     def keeps_slot(self) -> bool:
