@@ -76,11 +76,23 @@ def can_fork(words: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Return whether a command is ``python -m txmux``, `txmux` or `twist` of this environment, and a fork is like a fresh process.
 
     Before it may be ``env NAME=VALUE…``, and then ``python -c CODE…`` whose code passes sockets on as systemd does, by `os.execv`.
+    Folders with nothing but a ``sitecustomize.py`` may have been added to ``PYTHONPATH``.
     """
     environ, before, words = _split(words, environ)
     is_known = (words[:1] and words[0] in _SCRIPTS) or words[:3] == [sys.executable, "-m", "txmux"]
+    while folder := _customization(environ):
+        rest = environ["PYTHONPATH"].removeprefix(folder).removeprefix(os.pathsep)
+        environ = {**environ, "PYTHONPATH": rest}
     is_alike = _network() == _FORKED_IN and _at_start(environ) == _FORKED_WITH
     return bool(is_known and is_alike and (not before or "LISTEN_FDS" in before[0]))
+
+
+def _customization(environ: Mapping[str, str]) -> str:
+    """Return the first folder of ``PYTHONPATH`` if it has just a ``sitecustomize.py`` that does not look at imports."""
+    folder = Path(environ.get("PYTHONPATH", "").partition(os.pathsep)[0])
+    program = folder / "sitecustomize.py"
+    is_alone = program.exists() and {*folder.iterdir()} <= {program, folder / "__pycache__"}
+    return str(folder) if is_alone and "meta_path" not in program.read_text() else ""
 
 
 def _split(
@@ -153,7 +165,7 @@ def _fork(words: list[str], environ: Mapping[str, str], streams: Sequence[int]) 
 
 
 def _at_start(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if name.startswith(_AT_START)}
+    return {name: its for name, its in environ.items() if its and name.startswith(_AT_START)}
 
 
 def _network() -> str:
@@ -289,14 +301,31 @@ def _run(
     resource.setrlimit(resource.RLIMIT_NOFILE, files)
     if before:
         _run_before(*before, *words)
-    if words[0] == sys.executable:
+    is_module = words[0] == sys.executable
+    sys.orig_argv = [*words] if is_module else [sys.executable, *words]
+    if folder := _customization(os.environ):
+        sys.path.insert(0, folder)
+        _customize(Path(folder, "sitecustomize.py").read_text())
+    if is_module:
         sys.argv[:] = ["txmux", *words[3:]]
-        sys.orig_argv = [*words]
         runpy.run_module("txmux", run_name="__main__", alter_sys=True)
     else:
         sys.argv[:] = words  # `twist` has kept the list
-        sys.orig_argv = [sys.executable, *words]
         runpy.run_path(words[0], run_name="__main__")
+
+
+def _customize(code: str) -> None:
+    """Run this as if it had run first: other modules that have imported what it changes get that, too."""
+    modules = [its for name, its in sys.modules.items() if name.startswith("txmux.")]
+    before = [dict(vars(module)) for module in modules]
+    exec(code, {"__name__": "sitecustomize"})
+    for module, known in zip(modules, before, strict=True):
+        for name, old in known.items():
+            new = vars(module)[name]
+            if new is not old and not name.startswith("_"):
+                for other in modules:
+                    if vars(other).get(name) is old:
+                        setattr(other, name, new)
 
 
 class _ExecutedError(BaseException):
