@@ -118,6 +118,15 @@ class HostileMemoryTest(SynchronousTestCase):
             worker.limits.close()
 
 
+class SourcesTest(SynchronousTestCase):
+    def test_all_are_found(self) -> None:
+        worker = _Worker()
+        self.addCleanup(worker.limits.close)
+        for client in _CLIENTS:
+            worker.enter(client)
+        self.assertEqual(worker.limits.tables["a"].tracked(0), len(_CLIENTS))
+
+
 _HOLDER = """
 import fcntl, sys
 number = int(sys.argv[1])

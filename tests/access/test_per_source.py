@@ -57,6 +57,9 @@ class SourceLimitsTest(SynchronousTestCase):
             ({"max_undecided_per_source": 3}, SourceLimits(undecided=3)),
         ):  # fmt: skip
             self.assertEqual(SourceLimits.for_listener(Listener("x", **settings)), limits)
+            if limits is not None:
+                is_shareable = PerSource(limits, float).is_shareable
+                self.assertEqual(is_shareable, not limits.undecided)
 
 
 class PerSourceTest(SynchronousTestCase):

@@ -162,6 +162,13 @@ class LostPeerTest(RelayCase):
         self.assertEqual((await self.over(self.client)).reason, "server-reset")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    async def test_look_before_its_time(self) -> None:
+        await self.relayed()
+        self.set_unanswered(1, 120, 4)
+        self.relay.check_peers()
+        self.assertTrue(self.relay.ending)
+        self.assertEqual((await self.over(self.client)).reason, "server-reset")
+
     async def test_one_look_a_period(self) -> None:
         await self.relayed()
         self.clock.pump([1] * 999)

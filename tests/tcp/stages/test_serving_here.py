@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import attrs
 from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.web.resource import Resource
@@ -12,7 +13,9 @@ from zope.interface import directlyProvides
 from tests.net.relay.test_other_transports import certificate
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, make_stalled_port
+from tests.support.tunnels import OPEN, connect_to
 from txmux.rules.embedding import outcome, route
+from txmux.rules.installed import KEYS
 
 
 class _Factory(ServerFactory):
@@ -72,6 +75,17 @@ class HandOverTest(MuxTestCase):
             bytes_in=12,
             bytes_out=15,
         )
+
+    async def test_in_a_tunnel(self) -> None:
+        if "tunnel" not in KEYS["route"]:
+            return
+        tunnel = {"tunnel": KEYS["route"]["tunnel"].kind.read("yes")}
+        asked = attrs.evolve(route("http method=CONNECT", self.backend), more=tunnel)
+        client = await self.connect(self.mux([asked]), connect_to("a:1") + b"inside")
+        server = await self.backend.heard(6)
+        server.close()
+        await client.has_all()
+        self.assertEqual((bytes(server.received), bytes(client.received)), (b"inside", OPEN))
 
     async def test_fallback_gets_more_than_was_kept_before(self) -> None:
         stalled = make_stalled_port(self)
