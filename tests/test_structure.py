@@ -5,7 +5,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -213,9 +213,11 @@ class StructureTest(SynchronousTestCase):
 
     def test_verbs_of_what_a_process_keeps_have_one_meaning(self) -> None:
         """`look` is called now and then, and `troubles` for the operator: neither takes an argument. What these verbs replaced is gone."""
+        functions: list[tuple[Path, Any]]
+        functions = [*nodes(ast.FunctionDef), *nodes(ast.AsyncFunctionDef)]
         methods = [
             (path.parts[0], method)
-            for path, method in [*nodes(ast.FunctionDef), *nodes(ast.AsyncFunctionDef)]
+            for path, method in functions
             if [one.arg for one in method.args.args[:1]] == ["self"]
         ]
         found = {
