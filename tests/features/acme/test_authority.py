@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
@@ -109,6 +110,28 @@ class AuthorityTests(TestCase):
         self.patch(authority, "_json", lambda answer: answer)
         with self.assertRaisesRegex(UnusableError, f"not check {_NAME}, but other.example"):
             await asking.authorize(_NAME, "x", self.fail)
+
+    async def test_failed_check(self) -> None:
+        """The message says why, and the failure counts."""
+        offered: dict[str, Any] = {"type": "tls-alpn-01", "token": "t", "url": "u"}
+        check = {"status": "pending", "challenges": [offered], "identifier": {"type": "dns", "value": _NAME}}  # fmt: skip
+
+        async def answer(*_: object) -> dict[str, Any]:
+            return check
+
+        async def show(_: str) -> None:
+            check["status"] = "invalid"
+
+        asking = self.authority(1)
+        self.patch(asking, "_key", ec.generate_private_key(ec.SECP256R1()))
+        self.patch(asking, "_post", answer)
+        self.patch(authority, "_json", lambda answer: answer)
+        for error, why in (({}, "invalid"), ({"error": {"detail": "no TLS"}}, "no TLS")):
+            check["status"] = "pending"
+            offered |= error
+            with self.assertRaisesRegex(AuthorityError, f"check the name: {_NAME}: {why}$") as said:
+                await asking.authorize(_NAME, "x", show)
+            self.assertTrue(said.exception.counts)
 
     def directory(self, port: int, **meta: object) -> None:
         urls = {

@@ -171,7 +171,9 @@ class FolderTests(SynchronousTestCase):
         other.write_bytes(b"x")
         acme_file(self.path, names[1]).symlink_to(other)
         acme_file(self.path, names[2]).hardlink_to(other)
-        AcmeFolder(self.path, (1, 2)).make(names)
+        folder = AcmeFolder(self.path, (1, 2))
+        folder.make(names)
+        folder.write_state({})
         given = [file for file in self.path.iterdir() if file.lstat().st_uid == 1]
         self.assertEqual(len(given), 3)
         self.assertEqual({file.stat().st_gid for file in (*given, self.path)}, {2})

@@ -148,6 +148,13 @@ class RenewalTests(TestCase):
         asked = "another machine has asked for certificates for 1 d, and given none"
         self.assertEqual([item.text for item in others], ["cannot write", asked, shared])
 
+    def test_fault(self) -> None:
+        """It is logged, and keeps the caller from nothing else."""
+        made = self.certificates(_A)
+        del self.now
+        made.look()
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
     def test_removed(self) -> None:
         """Who waits for a certificate that new rules do not ask for any more is told so."""
         made = self.certificates(_A)
