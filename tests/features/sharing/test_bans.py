@@ -176,6 +176,21 @@ class CompareTests(SynchronousTestCase):
         self.failureResultOf(again, RedisError)
         self.assertNoResult(compare())
 
+    def test_redis_gets_what_it_lacks(self) -> None:
+        machine, written = Machine(), list[str]()
+        shared = SharedBans(Clock(), _STORE, machine.bans)
+        self.successResultOf(Deferred.fromCoroutine(machine.ban("192.0.2.8")))
+
+        class Redis:
+            async def execute(self, *words: Any) -> Any:
+                written.extend(words[3:4] if words[2] else ())
+                return [b"0", record(5.0).encode()]
+
+        comparing = shared.compare(Redis())  # type: ignore[arg-type]
+        self.successResultOf(Deferred.fromCoroutine(comparing))
+        self.assertCountEqual(machine.banned(), ["192.0.2.7", "192.0.2.8"])
+        self.assertEqual([key.rpartition(":")[2] for key in written], ["192.0.2.8"])
+
     def test_now_and_then(self) -> None:
         """The time of Redis is asked for at each look, all bans by far not as often."""
         clock, ran = Clock(), list[str]()
