@@ -510,8 +510,13 @@ def read_secret(path: Path, encoding: str = "ascii", read: Reader = read_bytes) 
 
 def read_own(path: Path, most: int = LARGEST_LIST) -> bytes:
     """Read all of a file that this process is permitted to read; see `read_bytes`."""
+    return read_with_owner(path, most)[0]
+
+
+def read_with_owner(path: Path, most: int = LARGEST_LIST) -> tuple[bytes, int]:
+    """Do the same, and return the user whose file it was, too, since another may be in its place by now."""
     with on_disk(path), _open_own(path) as file:
-        return _content(file, path, most)
+        return _content(file, path, most), os.fstat(file.fileno()).st_uid
 
 
 def _open_own(path: Path) -> BinaryIO:

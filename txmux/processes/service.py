@@ -642,7 +642,9 @@ class MuxService(Service):
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
         privilege, state = self._resources.privilege, self._upgrades.state
-        before = Files(state.get("units", {}), state.get("included", {}))
+        before = Files(
+            state.get("units", {}), state.get("included", {}), authors=state.get("authors", {})
+        )
         if privilege.opener is None:  # else its helper has read them, which knows those of before
             rules = with_unseen_units(rules, before)
         privilege.open(rules)

@@ -120,9 +120,10 @@ def forbidden_files(rules: Rules) -> Iterator[Problem]:
     """Find files that units name, and that the owners of these units may not read."""
     for key in keys_in_use(rules) if rules.units else ():
         section = key.part.section
-        if rules.unit_of(section):
+        if unit := rules.unit_of(section):
+            author = rules.files.authors.get(unit)
             for path in key.paths:
-                if not may_be_named(path, Path(section.path), rules.path):
+                if not may_be_named(path, author, Path(section.path), rules.path):
                     why = f"the owner of {section.path!r} may not read {str(path)!r}; let them, or name another file"
                     yield section.problem(why, key.name)
 

@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -419,6 +420,45 @@ class UnitsTest(SynchronousTestCase):
                 self.assertEqual(len(problems), is_wrong, (text, owner, oct(mode)))
                 for problem in problems:
                     self.assertIn(f"the owner of '{unit}' may not read '{secret}'", problem)
+
+    def test_whose_file_it_was(self) -> None:
+        """What is in force for a unit is its author's, whoever's file is in the place, or none that can be seen; so is what was just read."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
+        secret = self.write("secret", "10.0.0.0/8\n")
+        secret.chmod(0o600)
+        unit = self.write(
+            "d/a.ini",
+            f"[route r]\nmatch = tls\nfrom = @{secret}\nterminate_tls = {secret}\nbackend = close\n",
+        )
+        before = load(path)
+
+        def assert_stays() -> None:
+            rules = Files.from_json(
+                json.loads(json.dumps(load(path, in_force=before.files).files.as_json()))
+            )
+            again = retaken(read_again(rules), UntakenUnits(before.files))
+            self.assertEqual([*again.files.untaken], [str(unit)])
+            self.assertEqual([*forbidden_files(again)], [])
+            self.assertEqual([route.name for route in again.routes], ["r"])
+
+        unit.write_text("[route r]\nwrong\n")
+        os.chown(unit, 12345, -1)
+        assert_stays()
+        unit.unlink()
+        unit.symlink_to(unit.name)
+        assert_stays()
+        unit.unlink()
+        unit.write_text(f"[route r]\nmatch = tls\nterminate_tls = {secret}\nbackend = close\n")
+        os.chown(unit, 12345, -1)
+        rules = load(path)
+        unit.unlink()
+        unit.symlink_to(path)
+        self.assertEqual(len([*forbidden_files(rules)]), 1)
+        secret.unlink()
+        secret.symlink_to(secret.name)
+        self.assertEqual([*forbidden_files(rules)], [])
 
     def test_silent(self) -> None:
         lines = "match = not silent\n  silence\nbackend = close\n"

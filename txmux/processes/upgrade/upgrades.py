@@ -577,6 +577,7 @@ async def collect_state(
         "passed": [*resources.sockets.passed],
         "units": units,
         "included": control.rules.files.included,
+        "authors": control.rules.files.authors,
     }
 
 

@@ -28,6 +28,7 @@ class Files:
         untaken: What is wrong with units that are not taken, by their names. The texts have what is in force for them instead, or
             empty lines, and
         as_read: the texts of these files as they are on disk.
+        authors: The users who have written the texts of units, by the names of these.
     """
 
     texts: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
@@ -40,6 +41,9 @@ class Files:
     )
     untaken: Mapping[str, Sequence[Problem]] = attrs.field(factory=dict)
     as_read: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
+    authors: Mapping[str, int] = attrs.field(
+        factory=dict, validator=deep_mapping(_TEXT, instance_of(int))
+    )
 
     def as_json(self) -> dict[str, Any]:
         """Return what another process is sent, which may be of another version: nothing of problems that is as usual."""

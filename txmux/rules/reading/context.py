@@ -64,6 +64,7 @@ class RulesReading:
         folder: That of the file which is being read, and
         unit: the unit of the section; empty for the operator's.
         owners: The units of sections, by their identities.
+        authors: The users who have written units, by their names.
         scope: Which listeners routes may be under.
         may_be_provided: Whether files that a pattern finds may have what is missing.
         sections: By kind and name; several of one name are an error already.
@@ -90,6 +91,7 @@ class RulesReading:
         self.untaken: Collection[str] = ()  # of these units, what is in force is read
         self.scope = Scope(files.folder)
         self.owners: Mapping[int, str] = {}
+        self.authors: Mapping[str, int] = {}
         self.matchers = matchers
         self.home = self.folder = files.folder
         self.problems: list[Problem] = []
@@ -197,10 +199,10 @@ class RulesReading:
         self.needs.append((RulesReading._list, path, found))
         return found
 
-    def check_author(self, path: Path, author: Path) -> None:
-        if not may_be_named(path, author, self.files.main):
+    def check_author(self, path: Path, file: Path) -> None:
+        if not may_be_named(path, self.authors.get(self.unit), file, self.files.main):
             raise InvalidValueError(
-                f"the owner of {str(author)!r} may not read {str(path)!r}; let them, or name another file"
+                f"the owner of {str(file)!r} may not read {str(path)!r}; let them, or name another file"
             )
 
     def _list(self, path: Path) -> NetworkSet:

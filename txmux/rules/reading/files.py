@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from txmux.classes import frozen
-from txmux.files import on_disk, other_path, read_list, read_own, status_of
+from txmux.files import on_disk, other_path, read_list, read_with_owner, status_of
 from txmux.rules.model import Files, Section
 from txmux.rules.model.section import NOTHING_MORE, ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
@@ -29,11 +29,13 @@ class SourceFile:
     Attributes:
         path: As the user named it, or as it is beside the file that includes it.
         problems: The lines that are not UTF-8; in the text they are replaced.
+        author: The user whose file it was, if it was read here.
     """
 
     path: str
     text: str
     problems: tuple[Problem, ...] = ()
+    author: int | None = None
 
 
 def main_of(texts: Mapping[str, str]) -> SourceFile:
@@ -44,7 +46,8 @@ def main_of(texts: Mapping[str, str]) -> SourceFile:
 def read_source(path: Path | str, room: int = LARGEST_RULES) -> SourceFile:
     """Read a rules file, of which `room` is left for it by those that were read before."""
     try:
-        return source_of(path, read_own(Path(path), room))
+        data, author = read_with_owner(Path(path), room)
+        return attrs.evolve(source_of(path, data), author=author)
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
@@ -194,21 +197,19 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
 _NOT_SENT = "it is not among the files that were sent"
 
 
-def may_be_named(path: Path, author: Path, operator: Path) -> bool:
+def may_be_named(path: Path, author: int | None, file: Path, operator: Path) -> bool:
     """Return whether rules in a file may name another one: what root and the operator have written may name all, others what they may read.
 
-    Otherwise, the author of an included file would have txmux read what is closed to them.
+    Otherwise, the author of an included file would have txmux read what is closed to them. Whose file it is now says nothing of what is in force for it.
     """
     try:
         with on_disk(path):
-            who = status_of(author).st_uid
+            who = status_of(file).st_uid if author is None else author
             if who in {0, status_of(operator).st_uid}:
                 return True
             status = status_of(path)
-    except FileNotFoundError:
-        return True  # others report it
-    except OSError:
-        return False
+    except OSError as error:  # others report what is missing
+        return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
     return status.st_uid == who or bool(status.st_mode & stat.S_IROTH)
 
 
@@ -240,6 +241,7 @@ class FileReader:
         self._draft = draft
         self._taken = taken
         self._as_read: dict[str, str] = {}
+        self.authors: dict[str, int] = {}
         self.folder = self.main.parent
         self._known = known
         self._seen: set[Path] = set()
@@ -259,6 +261,9 @@ class FileReader:
             known.untaken,
             {**known.as_read, **self._as_read},
         )
+
+    def author(self, unit: str, path: str) -> int | None:
+        return self.authors.get(path) if self._known is None else self._known.authors.get(unit)
 
     def variable(self, name: str) -> str | None:
         known = {} if self._known is None else self._known.variables
@@ -290,6 +295,7 @@ class FileReader:
                 raise InvalidValueError(f"cannot read {missing}: {_NOT_SENT}") from None
         if is_pattern(pattern):
             read, files = files, [*map(self._taken, files)]
+            self.authors |= {one.path: one.author for one in read if one.author is not None}
             self._as_read |= {
                 one.path: one.text for one, its in zip(read, files, strict=True) if its is not one
             }

@@ -80,7 +80,7 @@ _Parts = dict[str, dict[str, _FilePart]]
 
 def _comparable(files: Files) -> object:
     included = {item: [*paths] for item, paths in files.included.items()}
-    return files.texts, included, files.variables, files.untaken
+    return files.texts, included, files.variables, files.untaken, files.authors
 
 
 @frozen
@@ -137,9 +137,10 @@ class LastRules:
             return False
         for name in files.variables:
             now.variable(name)
-        found = attrs.evolve(now.files(), untaken=files.untaken)
+        found = attrs.evolve(now.files(), untaken=files.untaken, authors=files.authors)
         return (
-            _comparable(found) == _comparable(attrs.evolve(files, texts=files.on_disk))
+            now.authors.items() <= files.authors.items()
+            and _comparable(found) == _comparable(attrs.evolve(files, texts=files.on_disk))
             and self.reading.lists_are_as_read
             and not any(source.problems for source in sources)
             and not any(missing_files(self.naming_files))
@@ -175,6 +176,7 @@ class RulesParser:
         self._shifts: dict[tuple[str, str], int] = {}
         self._units: dict[str, list[tuple[int, str]]] = {}
         self._owners: dict[int, str] = {}  # the units of sections, by their identities
+        self._authors: dict[str, int] = {}
         self._entries: dict[object, KeyEntry] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
@@ -199,7 +201,8 @@ class RulesParser:
             alone=alone,
             before=last.reading if last else None,
         )
-        self._reading.owners, self._reading.untaken = self._owners, self._untaken.problems
+        self._reading.owners, self._reading.authors = self._owners, self._authors
+        self._reading.untaken = self._untaken.problems
         self._problems = self._reading.problems
         self._not_text: list[Problem] = []
         self._sections = self._reading.sections
@@ -239,7 +242,8 @@ class RulesParser:
         routes = tuple(self._value(*named, self._read_route) for named in self._named("route"))
         self._check(settings, listeners, routes)
         files = self._files.files()
-        files = attrs.evolve(files, untaken={**files.untaken, **self._untaken.problems})
+        untaken = {**files.untaken, **self._untaken.problems}
+        files = attrs.evolve(files, untaken=untaken, authors=self._authors)
         not_text = {(problem.path, problem.line) for problem in self._not_text}
         problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
         if problems:
@@ -452,7 +456,15 @@ class RulesParser:
             message = "takes no keys: it only says whose the sections after it are"
             self._problems.append(problem(message))
         if units is not None:
-            units.append((line, f"{section.path} [{section.header}]"))
+            self._add_unit(section.path, f"{section.path} [{section.header}]", line)
+
+    def _add_unit(self, path: str, unit: str, line: int) -> None:
+        self._units[path].append((line, unit))
+        author = self._files.author(unit, path)
+        if unit in self._untaken.problems:
+            author = self._untaken.in_force.authors.get(unit, author)
+        if author is not None:
+            self._authors[unit] = author
 
     def _header_message(self, kind: str, name: str) -> str:
         if kind == "txmux":
@@ -491,7 +503,8 @@ class RulesParser:
         self._reading.may_be_provided = any(map(is_pattern, includes))
         for source, is_unit in sorted(included, key=itemgetter(1)):
             if is_unit:
-                self._units[source.path] = [(1, source.path)]
+                self._units[source.path] = []
+                self._add_unit(source.path, source.path, 1)
             self._add(source)
         return service.make_settings(section, fields)
 
