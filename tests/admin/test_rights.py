@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told
 from tests.admin.test_guards import basic
 from tests.interop.children import PATIENCE
-from tests.service.test_privileges import require_root
+from tests.service.test_privileges import python_for_everybody, require_root
 from tests.support.changes import change_constants, pretend_user
 from txmux.admin import access
 from txmux.net.turns import look_in_thread
@@ -269,12 +269,14 @@ class UsersTest(AdminCase):
             ("daemon", [games], "200 200 403"), ("daemon", [], "403 403 403"),
             ("root", [], "200 200 200"),
         ):  # fmt: skip
+            who = [f"--reuid={user}", "--regid=nogroup"]
+            who += [f"--groups={group}" for group in groups] or ["--clear-groups"]
             child = await deferToThread(
                 subprocess.run,
-                [sys.executable, "-S", "-c", _AS_ANOTHER, str(self.socket)],
-                user=user,
-                group="nogroup",
-                extra_groups=groups,
+                [
+                    *(*python_for_everybody(), "setpriv", *who),
+                    *(sys.executable, "-S", "-c", _AS_ANOTHER, str(self.socket)),
+                ],
                 capture_output=True,
                 text=True,
                 timeout=PATIENCE,

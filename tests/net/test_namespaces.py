@@ -8,6 +8,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import leave_unmeasured, run
+from tests.service.test_privileges import python_for_everybody
 from tests.support.folders import make_folder
 from tests.support.services import Service
 from txmux.net import namespaces
@@ -88,7 +89,7 @@ class NamespaceTests(SynchronousTestCase):
             settings = f"admin = unix:{admin}:mode=666\nadmin_users = {users}"
             mux = Service(folder, _RULES, settings, before=self.before, program="run")
             self.addCleanup(mux.kill_all)
-            done = run(sys.executable, "-c", _ASK, admin, "4711")
+            done = run(*python_for_everybody(), sys.executable, "-c", _ASK, admin, "4711")
             self.assertEqual(done.stdout, b"403\n", done.stderr)
             mux.stop()
 
