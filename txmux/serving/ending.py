@@ -16,9 +16,8 @@ from txmux.telemetry.documents import STATES
 _STEPS = 100
 """The most steps of a gradual end."""
 
-RECHECK = (
-    1.0  # seconds between two checks of connections that are not decided, or wait for a server
-)
+RECHECK = 1.0
+"""Seconds between two checks of connections that are not decided, or wait for a server."""
 
 
 class GradualEnd:
