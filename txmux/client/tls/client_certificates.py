@@ -16,7 +16,7 @@ from txmux.rules.model import NO_CERTIFICATE, REVOKED, AllowedClient, FoundCerti
 from txmux.rules.model.client_certificate import ALTERNATIVE_NAMES
 
 _OPENSSL: Any = SSL
-_LIB = _OPENSSL._lib
+_lib = _OPENSSL._lib
 _REFUSED = 47
 """X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no special alert for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""
 
@@ -47,7 +47,7 @@ class ClientVerification:
         self._intermediates: dict[bytes, crypto.X509] = {}
         self._store, self._lasting = crypto.X509Store(), crypto.X509Store()
         for store in (self._store, self._lasting):
-            _LIB.X509_STORE_set_purpose(store._store, _LIB.X509_PURPOSE_SSL_CLIENT)
+            _lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_CLIENT)
         self._fill(self._store)
         self._fill(self._lasting, _NO_CHECK_TIME)
 
@@ -136,8 +136,8 @@ class ClientVerification:
             return NO_CERTIFICATE, None
         certificate = readable(shown)
         ssl = connection._ssl
-        if _LIB.SSL_session_reused(ssl):
-            number = _LIB.SSL_get_verify_result(ssl) or self.verify(shown, ())
+        if _lib.SSL_session_reused(ssl):
+            number = _lib.SSL_get_verify_result(ssl) or self.verify(shown, ())
             if not number and not self._allows(certificate):
                 number = NOT_ALLOWED
             distrusted = (number, certificate) if number else None
@@ -179,7 +179,7 @@ def _verified_by(
     try:
         crypto.X509StoreContext(store, certificate, chain).verify_certificate()
     except crypto.X509StoreContextError as problem:
-        _LIB.ERR_clear_error()
+        _lib.ERR_clear_error()
         number: int = problem.errors[0]
         return number
     return 0
@@ -222,20 +222,20 @@ def _wrap_callback(context: SSL.Context, mode: int) -> None:
     def verify(ok: int, store: Any) -> int:
         accepted: int = inner(ok, store)
         if not accepted:
-            if _LIB.X509_STORE_CTX_get_error(store) == _LIB.X509_V_OK:
-                _LIB.X509_STORE_CTX_set_error(store, _REFUSED)
+            if _lib.X509_STORE_CTX_get_error(store) == _lib.X509_V_OK:
+                _lib.X509_STORE_CTX_set_error(store, _REFUSED)
             return accepted
-        index = _LIB.SSL_get_ex_data_X509_STORE_CTX_idx()
-        ssl = _LIB.X509_STORE_CTX_get_ex_data(store, index)
+        index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+        ssl = _lib.X509_STORE_CTX_get_ex_data(store, index)
         distrusted = _OPENSSL.Connection._reverse_mapping[ssl].get_app_data().distrusted
         if distrusted is not None:
-            _LIB.ERR_clear_error()  # what is left there becomes an error of what is called next
-            _LIB.X509_STORE_CTX_set_error(store, max(distrusted[0], 0))
+            _lib.ERR_clear_error()  # what is left there becomes an error of what is called next
+            _lib.X509_STORE_CTX_set_error(store, max(distrusted[0], 0))
         return accepted
 
     outer = _OPENSSL._ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
     context._verify_callback = outer
-    _LIB.SSL_CTX_set_verify(context._context, mode, outer)
+    _lib.SSL_CTX_set_verify(context._context, mode, outer)
 
 
 def readable(certificate: crypto.X509) -> x509.Certificate | None:

@@ -16,7 +16,7 @@ from txmux.net.tls.pem import KeyPair, read_key_pairs
 from txmux.net.tls.validity import Validity
 from txmux.rules.model import TlsSettings
 
-_LIB: Any = SSL._lib  # type: ignore[attr-defined]
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
 # Of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2).
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _MINIMUM = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -81,7 +81,7 @@ class Contexts:
         # OpenSSL resumes a session only under the same ID: never for another name (RFC 6066, section 3), for another route, or
         # after certificates have changed. A connection copies it.
         session_id = _session_id(self._sessions, name)
-        _LIB.SSL_CTX_set_session_id_context(context._context, session_id, len(session_id))
+        _lib.SSL_CTX_set_session_id_context(context._context, session_id, len(session_id))
         return context
 
     def connection_for(self, name: str | None, version: str | None) -> SSL.Connection:
@@ -161,7 +161,7 @@ def _make_context(
     pairs: Sequence[KeyPair], tls: TlsSettings, clients: ClientVerification | None
 ) -> SSL.Context:
     context = _new_context(tls.minimum)
-    _LIB.SSL_CTX_set_tlsext_servername_callback(context._context, _use_name)
+    _lib.SSL_CTX_set_tlsext_servername_callback(context._context, _use_name)
     if tls.alpn:
         context.set_alpn_select_callback(_first_of([name.encode() for name in tls.alpn]))
     if clients is not None:
