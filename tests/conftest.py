@@ -27,6 +27,7 @@ from tests.support.marks import (
 )
 from tests.support.reached import Reached
 from tests.support.refusals import RefusedCalls
+from txmux.net import watched
 
 _FOLDER = Path(__file__).parent
 
@@ -119,6 +120,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(allow_endings())
     config.add_cleanup(await_jobs())
     util.DEFAULT_TIMEOUT_DURATION = _LONGEST
+    # For which a client waits until files have been read again; a busy machine may not start the thread in it.
+    watched._WAIT = _LONGEST
     # Python forgets what it has warned of whenever filters change, as they do for each test; to have each module forget it takes as long
     # as many a test.
     _synctest._setWarningRegistryToNone = lambda _modules: None
