@@ -16,8 +16,6 @@ from tests.programs import require_program
 from tests.support.services import Service
 from txmux.features.top.terminal import Terminal
 
-pytestmark = pytest.mark.whole
-
 _RULES = """\
 [listen public]
 endpoint = 127.0.0.1:0
@@ -30,6 +28,7 @@ fallback = 127.0.0.1:{port}
 """
 
 
+@pytest.mark.whole
 class TopTests(InteropTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -166,7 +165,6 @@ class RestoreTests(SynchronousTestCase):
         before = termios.tcgetattr(keyboard)
         handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGTSTP)]
         terminal = Terminal(keyboard)
-        self.addCleanup(terminal.close)
         with self.assertRaises(ZeroDivisionError), terminal.shown():
             self.assertNotEqual(termios.tcgetattr(keyboard), before)
             raise ZeroDivisionError
@@ -178,7 +176,6 @@ class RestoreTests(SynchronousTestCase):
         controller, keyboard = pty.openpty()
         self.addCleanup(os.close, keyboard)
         terminal = Terminal(keyboard)
-        self.addCleanup(terminal.close)
         with terminal.shown():
             os.write(controller, b"a")
             self.assertEqual(terminal.wait(PATIENCE), b"a")

@@ -191,6 +191,9 @@ class ScreenTests(SynchronousTestCase):
                 self.assertIn(what.rpartition(" ")[2], text)
                 self.assertIn(keys, text)
             self.assertEqual(sum(line.endswith("…") for line in drawn[4:]), 1)
+            last = [line for line in drawn if line.strip()][-2]
+            scrolled = _drawn(TopState(mode="help", scrolled=1000), calm, width, 20)
+            self.assertEqual(scrolled[-2], last)
 
     def test_pane_that_is_not_looked_at_shows_its_first_rows(self) -> None:
         servers = [{**SERVER, "server": f"s{number}"} for number in range(50)]

@@ -20,13 +20,9 @@ _ESCAPE = 0.05
 def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:
     terminal = Terminal(keyboard)
     polling = Polling(ask, terminal.wake)
-    try:
-        with terminal.shown():
-            polling.start(filters)
-            _watch(terminal, polling, TopState(filters=filters))
-    finally:
-        polling.stop()
-        terminal.close()
+    with terminal.shown():
+        polling.start(filters)
+        _watch(terminal, polling, TopState(filters=filters))
     number = terminal.ended_by
     if number is None or number == signal.SIGINT:
         return 0

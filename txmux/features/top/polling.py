@@ -49,24 +49,19 @@ def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snaps
 
 
 class Polling:
-    """Asks in threads of its own, so that keys work while an answer is late; calls `ready` in another thread when there are `news`."""
+    """Asks in threads of its own, until the program ends, so that keys work while an answer is late; calls `ready` in another thread when there are `news`."""
 
     def __init__(self, ask: Callable[..., Any], ready: Callable[[], object]) -> None:
         self.news: SimpleQueue[Snapshot | RequestResult] = SimpleQueue()
         self._ask, self._ready = ask, ready
         self._filters: Mapping[str, str] = {}
         self._at_once = threading.Event()
-        self._is_over = False
         self._last = Snapshot()
         self._history: deque[Mapping[str, float]] = deque(maxlen=_HISTORY)
 
     def start(self, filters: Mapping[str, str]) -> None:
         self._filters = filters
         threading.Thread(target=self._poll, daemon=True).start()
-
-    def stop(self) -> None:
-        self._is_over = True
-        self._at_once.set()
 
     def want(self, filters: Mapping[str, str]) -> None:
         if filters != self._filters:
@@ -77,7 +72,7 @@ class Polling:
         threading.Thread(target=self._send, args=[request], daemon=True).start()
 
     def _poll(self) -> None:
-        while not self._is_over:
+        while True:
             began = time.monotonic()
             self._at_once.clear()
             self._report(self._snapshot())

@@ -60,10 +60,8 @@ class Terminal:
             signal.set_wakeup_fd(wakes)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def close(self) -> None:
-        self._wakes.close()
-        self._woken.close()
+            self._wakes.close()
+            self._woken.close()
 
     def wake(self) -> None:
         """End a `wait`, from another thread."""
