@@ -26,13 +26,17 @@ class SleepTests(SynchronousTestCase):
         return [{"name": "web", "held": 0, "servers": [server]}]
 
     def hold(self, state: str) -> None:
-        containers = [Container.read(inspected("web", LABELS, state=state))]
+        # The first is one that the service does not know.
+        containers = [
+            Container.read(inspected(name, LABELS, state=state, address=address))
+            for name, address in (("new", "10.88.0.7"), ("web", "10.88.0.6"))
+        ]
         self.sleepers.hold(containers)
         self.sleepers.routes = read_labels(containers, LabelRules(NETWORK), RULES)[1]
 
     def drained_in(self, seconds: int) -> bool:
         self.clock.pump([1] * seconds)
-        return bool(self.sleepers.drained)
+        return self.sleepers.drained == {b"web".hex()}
 
     def test_one_that_is_started_again_has_its_whole_time(self) -> None:
         self.assertFalse(self.drained_in(60))

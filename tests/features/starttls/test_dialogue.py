@@ -196,6 +196,8 @@ class ClientTests(SynchronousTestCase):
         ):
             dialogue, _ = answered("smtp", [request])
             self.assertEqual((dialogue.then, dialogue.problem), ("end", why))
+        dialogue, _ = answered("ldap", [b"\x30\x05\x02\x01\x07\x61\x00"])
+        self.assertEqual(dialogue.problem, "it sent a malformed message of LDAP")
         for name, request in (("xmpp", b"GET / HTTP/1.1\r\n"), ("ldap", b"\x16\x03\x01")):
             dialogue, _ = answered(name, [request])
             self.assertIn("which is no command", dialogue.problem)

@@ -44,7 +44,7 @@ class WakeTests(TestCase):
     def receiver(self) -> tuple[socket.socket, Wake]:
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(receiver.close)
-        receiver.bind(("127.0.0.1", 0))
+        receiver.bind(("127.255.255.255", 0))  # which gets only broadcasts
         receiver.settimeout(PATIENCE)
         return receiver, Wake("wol", "00:11:22:33:44:ff", receiver.getsockname())
 
