@@ -75,7 +75,7 @@ def api_url(text: str) -> str:
     host = parts.hostname
     if parts.scheme not in _SCHEMES or not host or not parts.netloc.isascii() or " " in text:
         raise InvalidValueError(f"{text!r} is not a URL of Consul's API; {_EXAMPLE}")
-    if parts.username is not None or parts.password is not None:
+    if parts.username is not None:
         raise InvalidValueError(
             "takes no user and password; write the token into a file, and add token=FILE after the URL"
         )
