@@ -242,6 +242,7 @@ class PartTests(SynchronousTestCase):
         page = _page({"route": "a"}, routes=routes)
         titles = re.findall(r'<section id="(\w+)"', page)
         self.assertEqual(titles, ["route", "servers", "ends", "connections", "map", "rules"])
+        self.assertIn("<dt>listeners</dt><dd>public</dd>", page)
         self.assertEqual(len(re.findall(r'<rect [^>]*class="route ', page)), 1)
         self.assertEqual(
             len(re.findall(r'<section id="', _page({"route": "x"}, routes=routes))), 11

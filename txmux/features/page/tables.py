@@ -320,7 +320,7 @@ def _backend_group(backend: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 
 
 def _last(check: Mapping[str, Any], why: str) -> str:
-    if not check or check.get("ok") is None:
+    if check.get("ok") is None:
         return ""
     took = check.get("duration_ms")
     result = str(check.get("result") or ("good" if check["ok"] else "bad"))

@@ -101,7 +101,7 @@ class View:
 
     @property
     def _listeners_of_route(self) -> list[str]:
-        return [counts["listener"] for counts in (self.route or {}).get("listeners") or ()]
+        return [counts["listener"] for counts in (self.route or {}).get("listeners", ())]
 
     # Now.
 
