@@ -31,7 +31,7 @@ class WorkerAnswers:
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         events = self._serving.runtime.events
         events.listen(sink)
-        self._serving.upstreams.tell = None if sink is None else events.server
+        self._serving.upstreams.tell = events.server
 
     @property
     def handlers(self) -> Mapping[Message, Callable[..., Any]]:
