@@ -37,6 +37,8 @@ class RoutesTest(SupervisedTestCase):
         (only,) = ssh["listeners"]
         self.assertEqual((only["listener"], only["matches"]), ("public", 1))
         self.assertTrue(ssh["rule"].startswith("[route ssh]\nmatch = ssh"), ssh["rule"])
+        self.assertEqual(ssh["file"], str(self.file))
+        self.assertEqual(self.file.read_text().splitlines()[(ssh["line"] or 0) - 1], "[route ssh]")
 
 
 class HandedOverTest(SupervisedTestCase):

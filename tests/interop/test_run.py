@@ -41,20 +41,6 @@ default = 127.0.0.1:{port}
 """
 
 
-_EARLY = """
-import os, sys
-from txmux.cli import main
-from txmux.processes.service import MuxService
-start = MuxService.startService
-def start_and_be_told(self):
-    os.kill(os.getpid(), int(sys.argv[1]))
-    start(self)
-MuxService.startService = start_and_be_told
-sys.exit(main(["run", sys.argv[2]]))
-"""
-"""Runs the service, which is sent a signal while it starts."""
-
-
 def _end(pid: int) -> None:
     if not is_gone(pid):
         os.kill(pid, signal.SIGKILL)
@@ -120,14 +106,6 @@ class LifeTests(InteropTestCase):
         child.process.send_signal(signal.SIGINT)
         self.assertEqual(child.wait(), -signal.SIGINT)
         self.assertIn("stopped\n", child.output)
-
-    def test_signal_while_it_starts(self) -> None:
-        self.write()
-        for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)):
-            child = self.own(Child(sys.executable, "-c", _EARLY, str(int(number)), self.rules))
-            self.assertEqual(child.wait(), status, child.output)
-            self.assert_lines(child)
-            self.assertIn("stopped\n", child.output)
 
     def test_sighup_reloads(self) -> None:
         child = self.start()

@@ -114,7 +114,7 @@ class CheckTests(SynchronousTestCase):
         faults: dict[str, dict[str, Any]] = {
             "first_bytes has no 0x48": {"first_bytes": frozenset(b"x")},
             "but the key has no 'bob'": {"key": NameKey(lambda _: "bob", frozenset({"alice"}))},
-            "key.read gave '2' after '1'": {
+            "key.read gave '2' after '1' for fewer datagrams: [b": {
                 "key": NameKey(lambda flow: str(len(flow.datagrams)), frozenset({"1", "2"}))
             },
             "key.read raised IndexError": {"key": NameKey(lambda flow: flow.datagrams[4])},

@@ -1,9 +1,11 @@
 import io
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -12,12 +14,27 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from txmux.cli.journal import LEVELS
 from txmux.cli.run.program import TextLog, as_text
 from txmux.telemetry.access_log import ACCESS
 
 _TIME = 1795163804.0879
+_RULES = "[listen a]\nendpoint = 127.0.0.1:0\n[route r]\nmatch = any\nbackend = 127.0.0.1:9\n"
+_EARLY = """
+import os, sys
+from txmux.cli import main
+from txmux.processes.service import MuxService
+start = MuxService.startService
+def start_and_be_told(self):
+    for number in sys.argv[2:]:
+        os.kill(os.getpid(), int(number))
+    start(self)
+MuxService.startService = start_and_be_told
+sys.exit(main(["run", sys.argv[1]]))
+"""
+"""Runs the service, which is sent signals while it starts."""
 
 
 def event(text: str, level: str = "info", **more: Any) -> dict[str, Any]:
@@ -70,19 +87,18 @@ class JournalTests(SynchronousTestCase):
                 while data := ours.recv(2**16):
                     written += data
                     if b"serving with" in written:
+                        self.name = Path(f"/proc/{process.pid}/comm").read_text()
                         process.terminate()
         self.assertEqual(b"serving with" in written, serves)
         return written
 
     def test_priorities(self) -> None:
-        rules = (
-            "[listen a]\nendpoint = 127.0.0.1:0\n[route r]\nmatch = any\nbackend = 127.0.0.1:9\n"
-        )
-        for line in self.run_service(rules).splitlines():
+        for line in self.run_service(_RULES).splitlines():
             match = re.match(rb"<(\d)>\S+Z (info|warn) ", line)
             assert match is not None, line
             self.assertEqual(match[1], {b"info": b"6", b"warn": b"4"}[match[2]])
-        for line in self.run_service(rules, is_named=False).splitlines():
+        self.assertRegex(self.name, "^txmux: s")
+        for line in self.run_service(_RULES, is_named=False).splitlines():
             self.assertRegex(line, rb"^2\d{3}-")
 
     def test_rules_with_errors(self) -> None:
@@ -99,6 +115,22 @@ class JournalTests(SynchronousTestCase):
         file = io.StringIO()
         TextLog(file, has_priorities=True)(event("time=x", "info", log_namespace=ACCESS))
         self.assertRegex(file.getvalue(), r"^<7>\S+ info  time=x\n$")
+
+
+class SignalTests(SynchronousTestCase):
+    def test_while_it_starts(self) -> None:
+        """It ends in order as soon as it runs, or at the second one at once."""
+        rules = make_folder(self) / "rules.ini"
+        rules.write_text(_RULES)
+        for numbers, status in (
+            ([signal.SIGTERM], 0),
+            ([signal.SIGINT], -signal.SIGINT),
+            ([signal.SIGTERM, signal.SIGINT], -signal.SIGINT),
+        ):
+            words = [sys.executable, "-c", _EARLY, str(rules), *map(str, map(int, numbers))]
+            ended = subprocess.run(words, capture_output=True, check=False, timeout=PATIENCE)
+            self.assertEqual(ended.returncode, status, ended.stderr)
+            self.assertEqual(b"stopped\n" in ended.stderr, len(numbers) == 1)
 
 
 class LevelTests(SynchronousTestCase):
