@@ -227,6 +227,14 @@ class ScreenTests(SynchronousTestCase):
         self.assertIn("192.0.2.1:00444", text)
         self.assertNotIn("192.0.2.1:00460", text)
 
+    def test_end_of_what_is_typed(self) -> None:
+        for letter, shown, width in (("x", 77, 80), ("語", 38, 79)):
+            state = TopState(mode="filter", typed=f"{letter * 100}z")
+            line = _drawn(state, SNAPSHOT)[-1]
+            self.assertEqual((line, cell_len(line)), (f"…{letter * shown}z_", width))
+        state = TopState(mode="filter", typed="x" * 58)
+        self.assertEqual(_drawn(state, SNAPSHOT)[-1], f"filter (Enter, Esc): {'x' * 58}_")
+
     def test_explanation_is_cut_and_folded(self) -> None:
         state = TopState(mode="explanation", result=RequestResult(connection=_EXPLAINED))
         text = "\n".join(_drawn(state, SNAPSHOT))

@@ -81,7 +81,7 @@ def _head(snapshot: Snapshot, width: int) -> str:
         before = " · ".join([*parts, ""])
         room = width - cell_len(before) - cell_len(end)
         if room >= min(cell_len(path), _PATH) or len(parts) == 1:
-            return f"{before}{_cut(path, min(max(room, 1), cell_len(path)), keeps_end=True)}{end}"
+            return f"{before}{_end_of(path, max(room, 1))}{end}"
         del parts[1]
 
 
@@ -131,10 +131,7 @@ def _foot(state: TopState, width: int) -> list[Text]:
     if state.mode in {"filter", "value"}:
         what = "filter" if state.pending_value is None else state.pending_value.prompt
         asks = f"{what} (Enter, Esc): {printable(state.typed)}"
-        room = width - 2
-        shown = asks if cell_len(asks) <= room else f"…{asks[-max(0, room - 1) :]}"
-        line = Text(f"{shown}_", "bold")
-        return [*result, line]
+        return [*result, Text(f"{_end_of(asks, width - 1)}_", "bold")]
     if state.mode == "question" and state.pending_confirmation:
         question = f"{state.pending_confirmation.what}? y/n"
         return [Text(line, "bold yellow") for line in textwrap.wrap(question, max(1, width))]
@@ -287,13 +284,20 @@ def _cells(
 
 def _cut(cell: str, width: int, *, keeps_end: bool = False) -> str:
     """Make a cell exactly as wide, and show if something is missing."""
+    if keeps_end:
+        return set_cell_size(_end_of(cell, width), width)
     if not cell_len(cell) > width > 0:
         return set_cell_size(cell, width)
-    if not keeps_end:
-        return set_cell_size(cell, width - 1) + "…"
-    while cell_len(cell) > width - 1:
-        cell = cell[1:]
-    return set_cell_size(f"…{cell}", width)
+    return set_cell_size(cell, width - 1) + "…"
+
+
+def _end_of(text: str, width: int) -> str:
+    """Return a text, or its right end after an ellipsis if it is wider."""
+    if cell_len(text) <= width:
+        return text
+    while text and cell_len(text) >= width:
+        text = text[1:]
+    return f"…{text}"
 
 
 def _scrolled(lines: Sequence[Text], scrolled: int, room: int) -> list[Text]:
