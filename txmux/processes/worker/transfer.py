@@ -175,10 +175,9 @@ class ConnectionTransfer:
 
         async def handle_all(**fields: Any) -> Any:
             offered = [(it, batch) for it in self._adopting for batch in it.batches]
-            if offered:
-                await self._within(
-                    _PROMPT, lambda: not any(batch in it.batches for it, batch in offered)
-                )
+            await self._within(
+                _PROMPT, lambda: not any(batch in it.batches for it, batch in offered)
+            )
             self._requests += 1
             try:
                 return await handle(**fields)
