@@ -224,21 +224,28 @@ class PortTests(CommandTestCase):
     def test_nobody(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             address = f"127.0.0.1:{closed.getsockname()[1]}"
-        code, _, error = self.run_main("test", address)
-        self.assertEqual(code, 3)
-        self.assertIn("connection refused", error)
+        for options in (
+            (),
+            ("--timeout=3600", f"--sni={'a.' * 126}b"),
+            [f"--sni=a{n}" for n in range(11)],
+            ["--udp", *(f"--sni=a{n}" for n in range(8))],
+        ):
+            code, _, error = self.run_main("test", address, *options)
+            self.assertEqual(code, 3)
+            self.assertIn("connection refused", error)
 
     def test_wrong_arguments(self) -> None:
         for arguments, problem in (
             (("localhost",), "write it as mux.example:443"),
             (("::1",), "write it as [2001:db8::1]:443"),
-            (("localhost:99999",), "write it as mux.example:443"),
+            (("localhost:0",), "write it as mux.example:443"),
+            (("localhost:65536",), "write it as mux.example:443"),
             (("localhost:1", "--sni", "a..b"), "no name"),
             (("localhost:1", "--protocol", "nothing"), "invalid choice"),
             (("localhost:1", "--timeout", "0"), "more than 0 seconds"),
             (("localhost:1", "--timeout", "inf"), "at most 3600"),
-            (("localhost:1", "--sni", "a." * 127 + "de"), "no name"),
-            (("localhost:1", *(f"--sni=a{n}" for n in range(20))), "at most 11 names"),
+            (("localhost:1", "--sni", "a." * 126 + "bc"), "no name"),
+            (("localhost:1", *(f"--sni=a{n}" for n in range(12))), "at most 11 names"),
             (("localhost:1", "--udp", *(f"--sni=a{n}" for n in range(9))), "at most 8 names"),
         ):
             code, _, error = self.run_main("test", *arguments)
