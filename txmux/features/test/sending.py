@@ -92,7 +92,6 @@ def _connect(connection: socket.socket, where: Where, piece: bytes, patience: fl
         connection.connect(where[1])
     if sent < len(piece):  # to send nothing would fail where the answer came with a reset
         connection.sendall(piece[sent:])
-    connection.settimeout(patience)
     return time.monotonic() - began
 
 
