@@ -157,8 +157,9 @@ class StatusTests(CommandTestCase):
         found = [{"address": "10.0.0.1:80", "state": "up"}, {"address": "b", "state": "down"}]
         servers = [_server("consul:web", "up", addresses=found), _server("10.0.0.1:80", "up")]
         self.backends.append({"name": "web", "servers": servers})
-        _, out, _ = self.ask("status")
-        self.assertIn("web      consul:web  b (down), 10.0.0.1:80\n\n", out)
+        for command, after in (("status", "\n"), ("servers", "")):
+            _, out, _ = self.ask(command)
+            self.assertIn(f"\nweb      consul:web  b (down), 10.0.0.1:80\n{after}", out)
 
     def test_many_servers_are_left_to_their_own_command(self) -> None:
         servers = [_server(f"10.0.0.{n}:80", "down" if n == 25 else "up") for n in range(1, 26)]

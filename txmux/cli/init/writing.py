@@ -72,7 +72,7 @@ def rules_text(
         *(f"# {line}" for line in why),
         f"endpoint = {where}",
         "# Clients that say nothing, since they wait for the server to speak:",
-        *_silent(silent[:1]),
+        *_silent(silent),
         "# Clients that no route takes:",
         "default  = close",
     ]
