@@ -115,6 +115,8 @@ class WriterTest(SynchronousTestCase):
                 text, r"object ssh\b.*: is already at .*rules.ini:\d+; give one another"
             )
             self.assertRegex(text, r"object c\b.*: server: is missing")
+        written = [line for line in text.splitlines() if not line.startswith("#")]
+        self.assertEqual(written, [*route("a").text.split("\n"), *route("d").text.split("\n")])
         self.clock.advance(5)
         self.assertEqual(self.write(*objects), "")
 

@@ -8,7 +8,7 @@ from tests.cli.support import CommandTestCase
 from tests.support.changes import change_constants
 from tests.support.ports import free_port
 from txmux import files
-from txmux.cli.remote.find import find
+from txmux.cli.remote.find import address_of, find
 
 _DONE = (0, "rules reloaded: nothing changed\n", "")
 
@@ -147,6 +147,7 @@ class FindTests(CommandTestCase):
             f"127.0.0.1:{tcp.port}", f":{tcp.port}", f"http://127.0.0.1:{tcp.port}/",
         ):  # fmt: skip
             self.assert_asks(tcp, "--admin", endpoint)
+        self.assertEqual(address_of("http://localhost/api"), ("localhost", 80))
 
     def test_relative_path(self) -> None:
         server = self.answering()
@@ -174,6 +175,9 @@ class FindTests(CommandTestCase):
         server = self.answering(self.folder / "own.sock")
         for endpoint in (f"unix:{self.folder}/own.sock:mode=600", "unix:own.sock"):
             self.assert_asks(server, "--rules", self.write_rules(f"admin = {endpoint}"))
+        rules = self.write_rules("admin =\n    unix:gone.sock\n    unix:own.sock")
+        self.runs(server, rules)
+        self.assert_asks(server, "--rules", rules)
 
     def test_automatic_socket_of_the_rules_in_the_first_folder(self) -> None:
         self.answering()
