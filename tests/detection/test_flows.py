@@ -162,14 +162,15 @@ class FlowTests(SynchronousTestCase):
 
     def test_what_servers_drop_is_explained_as_it_is_decided(self) -> None:
         routes = [asks("dropping", Dropping())]
-        for received in ([b"-", b"yes"], [b"-"] * 9 + [b"yes"]):
+        for received in ([b"-", b"yes"], [b"-"] * 9 + [b"yes"], [b"\0", b"", b"yes", b"z"]):
             found = explain(routes, received)
             self.assertEqual((found.decision.route, found.decided_at), (routes[0], 1))
             self.assertFalse(found.is_dropped)
-        found = explain(routes, [b"-", b"-"])
-        self.assertEqual(
-            (found.is_dropped, found.decided_at, found.decision.route), (True, None, None)
-        )
+        for received in ([b"-", b"-"], [b"", b"\0"]):
+            found = explain(routes, received)
+            self.assertEqual(
+                (found.is_dropped, found.decided_at, found.decision.route), (True, None, None)
+            )
         self.assertFalse(explain(routes, ()).is_dropped)
 
     def test_keep_alive_that_is_taken(self) -> None:

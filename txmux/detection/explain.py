@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Generic, Literal
+from typing import Generic, Literal
 
 from txmux.classes import frozen
 from txmux.detection.detector import (
@@ -16,7 +16,7 @@ from txmux.detection.detector import (
     Detector,
     serves_at,
 )
-from txmux.detection.flows import FlowDetection, is_keepalive_only, is_limit_reached
+from txmux.detection.flows import FlowDetection
 from txmux.detection.plan import AlternativeLike, R, RouteLike
 from txmux.errors import PLUGIN_ERRORS
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
@@ -65,7 +65,7 @@ class Explanation(Generic[R]):
         decided_at: After how many bytes it was decided; ``None`` when more bytes are needed.
         decision: On all of these bytes; while they decide nothing, what it will be at the deadline, or at the end of
             the stream. The route is ``None`` when no byte came.
-        is_dropped: Whether there are only datagrams that servers drop, so that it is as if none had come.
+        is_dropped: Whether there are only keepalives and datagrams that servers drop, so that it is as if none had come.
     """
 
     routes: tuple[RouteAnswer[R], ...]
@@ -96,35 +96,21 @@ def explain(
         has_answers: Without, routes have no answers and end with the first that is asked and in force, and what was decided counts as decided by all bytes.
     """
     detector = routes if isinstance(routes, Detector) else Detector(routes, peek_limit)
-    start: Any = detector.start_detection
-    view: Any = Peeked
-    held: Any = ()
-    arguments: Any = (client, now, certificate)
-
-    def is_known(count: int) -> bool:
-        return start(*arguments).feed(held[:count]) is not None
-
     if isinstance(received, bytes):
-        held, limit = received[:peek_limit], peek_limit
+        start = partial(detector.start_detection, client, now, certificate)
+        stream, data = start(), received[:peek_limit]
+        decided = stream.feed(data) if data else None
+        decision, held = decided or stream.finish(), len(data)
+        decided_at = None if decided is None else held
+        if has_answers:
+            decided_at = _first(lambda count: start().feed(data[:count]) is not None, held)
+        seen = _Seen(cache(lambda count: Peeked(data[:count])), held, peek_limit)
     else:
-        start, view, limit = partial(FlowDetection, detector), Datagrams, MOST_DATAGRAMS
-        arguments = (client, now)
-        for datagram in received:
-            before, held = held, (*held, datagram)
-            # A first one may be taken by a route for another protocol.
-            if detector.drops_last(Datagrams(held)) and (before or not is_known(1)):
-                held = before
-            if is_limit_reached(held, peek_limit):
-                break
-        while len(held) > 1 and is_keepalive_only(held[:1]) and not is_known(1):
-            held = held[1:]
-    detection = start(*arguments)
-    decided = detection.feed(held) if held else None
-    decision = decided or detection.finish()
-    seen = _Seen(cache(lambda count: view(held[:count])), len(held), limit)
-    decided_at = None if decided is None else len(held)
-    if has_answers:
-        decided_at = _first(is_known, len(held))
+        flow = FlowDetection(detector, client, now)
+        decided, left = flow.feed(received), flow.left
+        decision, held = decided or flow.finish(), len(left)
+        decided_at = None if decided is None else held
+        seen = _Seen(cache(lambda count: Datagrams(left[:count])), held, MOST_DATAGRAMS)
     answers: list[RouteAnswer[R]] = []
     for route in detector.routes:
         excluded = excluded_by(route, client, now, certificate)

@@ -13,7 +13,6 @@ from attrs.converters import optional
 
 from txmux.classes import frozen
 from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
-from txmux.detection.flows import is_keepalive_only
 from txmux.interfaces import Verdict
 from txmux.rules.installed import stages_in_use
 from txmux.rules.model import (
@@ -193,8 +192,7 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:  # noqa
         is_undecided = trace.found.decided_at is None
         is_flow = is_undecided and sample.datagrams is not None
         is_illegal = "tls_error" in trace.found.decision.facts
-        is_nothing = trace.found.is_dropped or is_keepalive_only(sample.datagrams or ())
-        if is_illegal or (is_flow and is_nothing):
+        if is_illegal or (is_flow and trace.found.is_dropped):
             return TracedOutcome("tls-failed" if is_illegal else "silent", None, Refusal.CLOSE)
         return TracedOutcome("default", None, listener.default, trace.facts)
     outcome = None if route.is_outer else route.outcome
