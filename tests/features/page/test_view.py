@@ -8,15 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.originals import client_hello
 from tests.support.everything import DOCUMENTS, names
 from tests.support.steps import finished
-from txmux.detection.recognising import matcher_of
 from txmux.features.page.query import PARTS, PageQuery
 from txmux.features.page.tables import are_long, files_in_steps
 from txmux.features.page.unrecognised import dump, line_for
 from txmux.features.page.view import _ALL, PageExplanation, PageSnapshot, View, render
-from txmux.interfaces import Transport
 
 _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}
 
@@ -367,11 +364,6 @@ class QueryTests(SynchronousTestCase):
         )
 
 
-_HOSTILE = (
-    b"*", b".a", b"~a", b"a,b", b"a path=/", b'"a"', b"a;b", b"$HOME", b"${A}", b"a\\", b"\xe9",
-)  # fmt: skip
-
-
 class UnrecognisedTests(SynchronousTestCase):
     def test_line_matches_plain_text_as_text_and_the_rest_in_hex(self) -> None:
         self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO")
@@ -389,31 +381,6 @@ class UnrecognisedTests(SynchronousTestCase):
         self.assertEqual([row["suggestion"] for row in rows], [*lines, "match = payload text=HI"])
         long = bytes(range(1, 20))
         self.assertEqual(line_for(long, [long + b"!"]), "match = payload hex=0102030405060708")
-
-    def test_matcher_is_suggested_only_for_bytes_that_it_knows(self) -> None:
-        for data, line in (
-            (b"SSH-2.0-x\r\n", "match = ssh"),
-            (b"GET / HTTP/1.1\r\n\r\n", "match = http"),
-            (b"GET / HTTP/1.1\r\nHost: a-b.Example.com:80\r\n\r\n",
-             "match = http host=a-b.Example.com"),
-            *((b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host, "match = http") for host in _HOSTILE),
-            (bytes.fromhex("1603010200010001fc0303"), "match = tls"),
-            (client_hello("www.example.com"), "match = tls sni=www.example.com"),
-            (client_hello("*.example.com"), "match = tls"),
-            (b"\x05\x01\x00", "match = socks5"),
-            (b"HELO-there", ""),
-            (b"", ""),
-        ):  # fmt: skip
-            self.assertEqual((data, matcher_of(data)), (data, line))
-
-    def test_matcher_of_a_datagram_is_one_for_datagrams(self) -> None:
-        query = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 0001")
-        for data, over, line in (
-            (query, Transport.UDP, "match = dns"),
-            (query, Transport.TCP, ""),
-            (b"SSH-2.0-x\r\n", Transport.UDP, ""),
-        ):
-            self.assertEqual((data, matcher_of(data, over)), (data, line))
 
     @given(st.binary(max_size=64))
     def test_dump_has_every_byte_and_is_printable(self, data: bytes) -> None:
