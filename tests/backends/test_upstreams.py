@@ -180,6 +180,18 @@ class ChangedTest(SynchronousTestCase):
                 ],
             )
 
+    def test_backends_in_trouble(self) -> None:
+        one, two = "10.0.0.1:80", "10.0.0.2:80"
+        upstream = self.its.change(one, two, check=Check("tcp", fall=1, rise=1))
+        upstreams, used = self.its.upstreams, {"b": upstream.backend}
+        for server, result, troubled, without in (
+            (one, "+", [], []), (one, "-", ["b"], []), (two, "-", ["b"], ["b"]),
+            (one, "+", ["b"], []), (two, "+", [], []),
+        ):  # fmt: skip
+            self.lines((upstream, server, result))
+            found = upstreams.troubled(), upstreams.without_server(lambda: used)
+            self.assertEqual(found, (troubled, without))
+
     def test_names_without_an_address(self) -> None:
         with capturedLogs() as events:
             backend = Backend("b", servers("db.example:80"))

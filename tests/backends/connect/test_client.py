@@ -6,13 +6,23 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.connect.client import Replay
+from txmux.backends.connect.client import ProxyClientFactory, Replay
 from txmux.interfaces import Exchange
 from txmux.testing import WaterMarkTransport
 from txmux.wire.preamble import AnsweredRequest
 from txmux.wire.steps import RequestRefusedError
 
 FIRST, SECOND = Exchange(b"a?", b"yes", repeat=True), Exchange(b"b?", b"too", repeat=True)
+
+
+class AwaitedTests(SynchronousTestCase):
+    def test_what_is_awaited_once_the_connection_is_open(self) -> None:
+        for wrap, awaited in ((None, "answer"), (lambda factory: factory, "TLS handshake")):
+            factory = ProxyClientFactory(lambda _: None, lambda _: None)
+            factory.wrap = wrap
+            self.assertEqual(factory.awaited, "connection")
+            factory.opened(WaterMarkTransport())
+            self.assertEqual(factory.awaited, awaited)
 
 
 class AskingTests(SynchronousTestCase):

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.health.test_checks import Dialled
@@ -12,6 +13,7 @@ from tests.backends.pool.pools import servers
 from tests.support.dialler import played
 from txmux.backends.health.observer import Activity, ServerObservation, ServerObserver, usual_wait
 from txmux.backends.pool.member import ResolvedAddress
+from txmux.backends.pool.server_health import ServerOverride
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Ejection
 from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
@@ -119,6 +121,7 @@ class ObservingTest(SynchronousTestCase):
 
     def test_one_way_server_is_not_failing(self) -> None:
         observation = ServerObservation()
+        observation.record(0, Activity(connected=1))
         observation.record(0, _refused(3))
         observation.record(9, Activity(connected=1, asked=1))
         self.assertEqual(observation.state(18), "failing")
@@ -297,12 +300,12 @@ class ObserverTest(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
         self.dialled: list[Dialled] = []
-        upstreams = Upstreams(self.clock, self.clock, played(self.dial), checking=False)
+        self.upstreams = Upstreams(self.clock, self.clock, played(self.dial), checking=False)
         (self.server,) = servers(text)
-        self.pool = upstreams.upstream_of(Backend("b", (self.server,), **keys)).pool
+        self.pool = self.upstreams.upstream_of(Backend("b", (self.server,), **keys)).pool
         counters = Counters()
         counters.layout.extend([SERVER.key("b", text)])
-        self.observer = ServerObserver(upstreams, counters, self.clock)
+        self.observer = ServerObserver(self.upstreams, counters, self.clock)
         return counters.column(1).server("b", text)
 
     def dial(self, server: Any, factory: Any, *_: Any, **__: Any) -> Callable[[], None]:
@@ -326,6 +329,23 @@ class ObserverTest(SynchronousTestCase):
         self.assertEqual(self.state_after(10), "silent")
         self.assertEqual([one.since for one in self.observer.observed().values()], [shown.since])
         self.assertEqual(self.observer.doubts(), {})
+
+    def test_server_that_is_taken_out_of_use(self) -> None:
+        """The log says the end of a state that it has said, and nothing of a doubt."""
+        for note, lines in (
+            (ServerCounts.asked, ["is silent: no byte", "is drained", "is no longer silent, .*; it"]),
+            (lambda counts, _: counts.closed(), ["is drained"]),
+        ):  # fmt: skip
+            counts = self.observe("10.0.0.1:80")
+            for number in range(6):
+                note(counts, number % 3)
+            with capturedLogs() as events:
+                self.state_after(20)
+                self.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
+                self.assertEqual(self.state_after(0), "")
+            self.assertEqual(len(events), len(lines))
+            for event, line in zip(events, lines, strict=True):
+                self.assertRegex(formatEvent(event), line)
 
     def test_doubt(self) -> None:
         counts = self.observe("10.0.0.1:80")

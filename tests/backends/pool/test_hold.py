@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched
 from tests.support.changes import change_constants
+from txmux.access.admission import Tally
 from txmux.backends.pool import hold
 from txmux.backends.pool.hold import HeldClient, WaitingClients
 from txmux.rules.model import Check
@@ -115,6 +116,23 @@ class LineTests(SynchronousTestCase):
             left = [name for name, _ in self.went]
             self.assertEqual(left, [f"{leaves} limit"] if leaves else [], (there, comes))
             self.assertEqual(len(self.held), len(there) - bool(leaves))
+
+    def test_each_try_keeps_the_one_slot(self) -> None:
+        tally = Tally(1)
+        held = WaitingClients([], tally=lambda _: tally, now=self.clock.seconds)
+        held.clock, held.counts = self.clock, ProcessCounters().backend("")
+
+        def wait() -> bool:
+            is_counted = held.reserve(client, 1)
+            held.add(client, is_short=True)
+            return is_counted
+
+        client = HeldClient(0.0, 60.0, wait, lambda _: None)
+        self.assertTrue(wait())
+        self.clock.pump([0.1] * 50)
+        self.assertEqual((tally.count, client.is_waiting), (1, True))
+        held.remove(client)
+        self.assertEqual(tally.count, 0)
 
     def test_at_most_a_hundred_a_second(self) -> None:
         for number in range(500):

@@ -109,8 +109,7 @@ class CheckRun:
             self._report_unhealthy(self._missing(" in 64 KiB"))
 
     def peer_finished(self) -> None:
-        self._transport.loseConnection()
-        self._report_unhealthy(self._missing())
+        self._transport.loseConnection()  # whose end is the result
 
     def connection_lost(self, reason: Failure) -> None:
         # TLS reports a lost connection if the server sends no close-notify, as some do not.
