@@ -17,7 +17,7 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually, leave_unmeasured
-from tests.service.test_privileges import require_root
+from tests.processes.test_privileges import require_root
 from tests.support.changes import change_constants, pretend_user
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.test_privileges import require_root
+from tests.processes.test_privileges import require_root
 from txmux.admin.listen_addresses import make_token
 from txmux.files import file_id, open_log, remove_own_socket
 from txmux.net.sockets.unixpath import bind

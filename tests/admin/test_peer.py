@@ -8,7 +8,7 @@ from typing import ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import leave_unmeasured
-from tests.service.test_privileges import require_root
+from tests.processes.test_privileges import require_root
 from tests.support.folders import make_folder
 
 _SERVE = """

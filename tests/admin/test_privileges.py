@@ -13,7 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually, leave_unmeasured
-from tests.service.test_privileges import free_low_port, ids_of, python_for_everybody, require_root
+from tests.processes.test_privileges import (
+    free_low_port,
+    ids_of,
+    python_for_everybody,
+    require_root,
+)
 from tests.support.changes import change_environment
 from tests.support.proc import is_gone
 from tests.support.services import Service

@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told
 from tests.admin.test_guards import basic
 from tests.interop.children import PATIENCE
-from tests.service.test_privileges import python_for_everybody, require_root
+from tests.processes.test_privileges import python_for_everybody, require_root
 from tests.support.changes import change_constants, pretend_user
 from txmux.admin import access
 from txmux.net.turns import look_in_thread

@@ -27,8 +27,8 @@ from tests.interop.servers import (
     start_redis,
     start_sshd,
 )
+from tests.processes.test_privileges import python_for_everybody
 from tests.programs import require_program
-from tests.service.test_privileges import python_for_everybody
 from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns

@@ -20,8 +20,8 @@ from tests.interop.children import (
     leave_unmeasured,
     run,
 )
+from tests.processes.test_privileges import python_for_everybody
 from tests.programs import require_program
-from tests.service.test_privileges import python_for_everybody
 from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
 from tests.support.proc import is_gone

@@ -8,7 +8,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import leave_unmeasured, run
-from tests.service.test_privileges import python_for_everybody
+from tests.processes.test_privileges import python_for_everybody
 from tests.support.folders import make_folder
 from tests.support.services import Service
 from txmux.net import namespaces

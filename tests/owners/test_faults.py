@@ -11,7 +11,7 @@ import pytest
 
 from tests.interop.children import leave_unmeasured
 from tests.processes.running import WorkersTestCase
-from tests.service.test_privileges import python_for_everybody, require_root
+from tests.processes.test_privileges import python_for_everybody, require_root
 from tests.support.changes import change_environment
 from tests.support.each import for_each
 from tests.support.folders import make_folder

@@ -17,7 +17,7 @@ import attrs
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.test_privileges import require_root
+from tests.processes.test_privileges import require_root
 from tests.support.changes import change_constants
 from tests.support.installed import as_installed
 from tests.support.kit import PATIENCE, eventually, make_folder

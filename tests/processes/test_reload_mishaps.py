@@ -9,7 +9,7 @@ import pytest
 from tests.admin.processes import ask, get
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.running import WorkersTestCase, customize, use_plugin
-from tests.service.test_privileges import require_root
+from tests.processes.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.proc import named, workers_of
 from tests.support.services import Service

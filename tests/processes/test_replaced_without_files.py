@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.damaged_files import damages, in_each_way, in_one_way, use_files
+from tests.serving.damaged_files import damages, in_each_way, in_one_way, use_files
 from tests.support.changes import change_constants
 from tests.support.named_files import FILES, RULES
 from tests.support.peers import PeerFactory, connect, listen, reactor

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, eventually
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
-from tests.service.test_privileges import python_for_everybody
+from tests.processes.test_privileges import python_for_everybody
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.proc import family_of, is_gone, named, pids_of, starter_of

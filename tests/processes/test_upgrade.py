@@ -11,7 +11,7 @@ import pytest
 
 from tests.admin.processes import ask
 from tests.processes.running import Pair
-from tests.service.test_privileges import python_for_everybody
+from tests.processes.test_privileges import python_for_everybody
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually
 from tests.support.ports import free_ports, stop_listening
 from tests.support.proc import family_of, is_gone, name_of, named, pids_of, serves, workers_of

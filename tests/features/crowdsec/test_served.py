@@ -3,8 +3,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import LISTEN, AdminCase
 from tests.features.crowdsec.test_source import decision
-from tests.service.test_networks import LISTEN as WITH_SETTINGS
-from tests.service.test_networks import ServedNetworks
+from tests.serving.test_networks import LISTEN as WITH_SETTINGS
+from tests.serving.test_networks import ServedNetworks
 from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase

@@ -4,9 +4,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.access.lists.test_updates import WatchedList
 from tests.cli.support import CommandTestCase
-from tests.service.damaged_files import damages
-from tests.service.test_networks import ServedNetworks
-from tests.service.test_unusable_files import NO_CAUSE, unusable_in
+from tests.serving.damaged_files import damages
+from tests.serving.test_networks import ServedNetworks
+from tests.serving.test_unusable_files import NO_CAUSE, unusable_in
 from tests.support.named_files import RULES, folder_of_files
 from tests.support.places import country, system, write_places
 from tests.support.supervised import SupervisedTestCase

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.interop.children import PATIENCE
-from tests.service.test_privileges import require_root
+from tests.processes.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import close

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 
-from tests.service.damaged_files import WAYS, damages, in_each_way, in_one_way, use_files
+from tests.serving.damaged_files import WAYS, damages, in_each_way, in_one_way, use_files
 from tests.support.named_files import FILES, KEY_FOLDERS, RULES
 from tests.support.supervised import SupervisedTestCase
 from txmux import load
