@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.bans import Banned
 from txmux.rules.optional import states
-from txmux.serving.ending import DeniedClients
+from txmux.serving.ending import DeniedClients, GradualEnd
 from txmux.telemetry.documents import STATES
 from txmux.wire.proxyprotocol.header import Address
 
@@ -31,6 +31,21 @@ class _Connection:
 
     def end(self, reason: str) -> None:
         self.record.reason = reason
+
+
+class GradualTests(SynchronousTestCase):
+    def test_one_after_the_other_in_the_second_half(self) -> None:
+        clock, ended = Clock(), []
+        connections: Any = [_Connection(number) for number in range(_MANY)]
+        connections[0].state, connections[1].record.reason = "connecting", "done"
+        GradualEnd(clock, lambda: connections).end_all_within(200, lambda: ended.append("all"))
+        clock.advance(100)
+        for seconds in range(101):
+            drained = [one for one in connections if one.record.reason == "drained"]
+            self.assertEqual(len(drained), 10 * seconds - min(seconds, 2))
+            self.assertEqual(ended, ["all"] * (seconds == 100))
+            clock.advance(1)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class DeniedTests(SynchronousTestCase):

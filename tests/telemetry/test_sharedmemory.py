@@ -1,5 +1,6 @@
 import os
 import socket
+import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -26,11 +27,13 @@ class SharedMemoryTests(SynchronousTestCase):
         self.assertEqual(len(mapped(self.file, 8192)), 8192)
 
     def test_larger_file_of_others_may_grow(self) -> None:
-        os.ftruncate(self.file, 8192)
-        grow(self.file, 4096)
-        self.assertEqual(os.fstat(self.file).st_size, 8192)
-        grow(self.file, 12288)
-        self.assertEqual(os.fstat(self.file).st_size, 12288)
+        with tempfile.TemporaryFile() as unsealed:
+            for file in (self.file, unsealed.fileno()):
+                os.ftruncate(file, 8192)
+                grow(file, 4096)
+                self.assertEqual(os.fstat(file).st_size, 8192)
+                grow(file, 12288)
+                self.assertEqual(os.fstat(file).st_size, 12288)
 
     def test_too_short_file_or_no_memory_is_an_error(self) -> None:
         with socket.socket() as other:
