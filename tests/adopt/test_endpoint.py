@@ -7,10 +7,11 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from tests.adopt.test_receiving import descriptors
 from tests.support.certificates import make_authority
@@ -241,6 +242,10 @@ class EndpointTest(MuxTestCase):
             self.assertIn(self.path, repr(port))
             self.successResultOf(port.stopListening())
             self.assertFalse(self.file.exists())
+
+    def test_reactor_that_ends(self) -> None:
+        self.listen().connectionLost(Failure(ConnectionDone()))
+        self.assertFalse(self.file.exists())
 
     def test_stale_socket_is_replaced(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as killed:

@@ -229,6 +229,14 @@ class InProcessTest(ServiceTestCase):
         self.running.reload(_to(one))
         self.assertEqual((one.numPorts, other.numPorts), (1, 0))
 
+    def test_before_the_start(self) -> None:
+        self.running = self.service(LISTEN)
+        self.assertEqual(self.reload(f"{LISTEN}detect_timeout = 7s\n"), 0)
+        self.running.startService()
+        self.addCleanup(self.stop)
+        [listener] = self.running.listeners
+        self.assertEqual(listener.configuration.settings.detect_timeout, 7)
+
     def test_values_as_a_program_writes_them(self) -> None:
         self.run_service(LISTEN)
         for written in ("7s", "8s"):

@@ -84,6 +84,7 @@ class RelayCase(TestCase):
         make = sides_on_transports if self.way.on_transports else make_sides
         client.receiver, server.receiver = sides = make(self.poller, client, server)
         relay = Relay(clock, timeouts, self.results.append, sides, self.keepalive)
+        relay.on_first_byte = lambda is_server, _: self.began.append(is_server)
         for side in sides:
             side.limit_rate(self.way.rate)
         return relay
@@ -98,6 +99,7 @@ class RelayCase(TestCase):
         small_buffers: bool = False,
     ) -> tuple[Peer, Peer]:
         self.results: list[RelayResult] = []
+        self.began: list[bool] = []
         self.ends: list[Any] = []
         is_watched = self.way.is_watched
         self.poller = ReactorPoller(reactor) if is_watched else Poller.for_reactor(reactor)

@@ -86,6 +86,7 @@ class OrderTest(RelayCase):
         result = await self.over(client, server)
         self.assertEqual(bytes(server.received), b"one more thing")
         self.assertEqual(result, RelayResult("done", bytes_in=14, bytes_out=12))
+        self.assertEqual(self.began, [True, False])
 
     async def test_half_close_before_the_relay(self) -> None:
         client, server = await self.start(pending=b"all of it", client_finished=True)
