@@ -99,7 +99,11 @@ class OpenTest(SynchronousTestCase):
             self.skipTest("no IPv6 on the loopback")
         with open_socket(SocketAddress(socket.AF_INET, "0.0.0.0", 0, 16)) as first:
             port = first.getsockname()[1]
-            open_socket(SocketAddress(socket.AF_INET6, "::", port, 16)).close()
+            with open_socket(SocketAddress(socket.AF_INET6, "::", port, 16)):
+                first.close()
+                # IPv4 alone would be free.
+                both = SocketAddress(socket.AF_INET6, "::", port, 16, both=True)
+                self.assertRaises(OSError, open_socket, both)
 
 
 class InheritedTest(SynchronousTestCase):
