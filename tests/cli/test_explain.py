@@ -153,53 +153,6 @@ class CertificateTests(CommandTestCase):
 class ServiceTests(CommandTestCase):
     text = RULES
 
-    def test_winner(self) -> None:
-        self.assertEqual(
-            self.explain("--text", r"SSH-2.0-x\r\n", "--from", "192.0.2.1"),
-            r"""listener public: 11 bytes from 192.0.2.1: SSH-2.0-x\r\n
-
-   route   match                      says
->  ssh     ssh                        match at byte 4
-   web     2 lines                    no at byte 4
-           http host=www.example.com  no at byte 4
-           payload text=HI            no at byte 1
-   inside  any                        not asked: 'from' does not name 192.0.2.1
-
-decision  at byte 4: route ssh, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)
-learnt    software=x
-""",
-        )
-
-    def test_undecided(self) -> None:
-        self.assertEqual(
-            self.explain("--text", "H"),
-            """listener public: 1 byte: H
-
-  route   match                      says
-  ssh     ssh                        no at byte 1
-  web     2 lines                    undecided, needs up to 32768, which is peek_limit
-          http host=www.example.com  undecided, needs up to 32768, which is peek_limit
-          payload text=HI            undecided, needs up to 2
-  inside  any                        not asked: it is only for some networks; give the client's address as 'from'
-
-decision  with these bytes: undecided, waits for more, for route web
-deadline  after 3s, or when the client finishes sending: default, reset
-""",
-        )
-
-    def test_deadline_decides_without_a_byte(self) -> None:
-        out = self.explain("--text", "")
-        self.assertIn("listener public: 0 bytes\n", out)
-        self.assertIn("undecided, needs up to 4\n", out)
-        self.assertTrue(
-            out.endswith(
-                "decision  no byte: undecided, waits for more\n"
-                "deadline  after 3s: route silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)\n"
-                "          if the client finishes sending before that: close\n"
-            ),
-            out,
-        )
-
     def of_listener(self, *lines: str) -> str:
         before = "silent   = ssh-server\ndefault  = reset\n"
         self.rules = self.write("rules.ini", RULES.replace(before, "\n".join([*lines, ""])))
@@ -255,27 +208,6 @@ deadline  after 3s, or when the client finishes sending: default, reset
         self.assertIn(
             "\ndecision  at byte 2: route web, to 127.0.0.1:8080\n", self.explain("--text", "HI")
         )
-
-    def test_client_address_for_routes_and_listener(self) -> None:
-        inside = self.explain("--text", "x", "--from", "::ffff:10.0.0.1")
-        self.assertIn(">  inside  any                        match at byte 1\n", inside)
-        outside = self.explain("--text", "x", "--from", "10.1.0.1")
-        self.assertIn("not asked: 'not_from' names 10.1.0.1\n", outside)
-        denied = self.explain("--text", "SSH-", "--from", "203.0.113.9")
-        self.assertIn(
-            "\ndecision  at once: the listener's 'allow' or 'deny' keeps 203.0.113.9 out\n", denied
-        )
-        self.assertNotIn("\n>", denied)
-        self.rules.write_text(RULES.replace("deny     =", "allow ="))
-        allowed = self.explain("--text", "SSH-", "--from", "203.0.113.9")
-        self.assertIn("\ndecision  at byte 4: ", allowed)
-        self.assertIn("at once", self.explain("--text", "SSH-", "--from", "192.0.2.1"))
-
-    def test_decision_at_peek_limit(self) -> None:
-        self.rules.write_text(RULES.replace("default ", "peek_limit = 50\ndefault "))
-        out = self.explain("--file", self.write("head", "GET / HTTP/1.1\r\n" + "a" * 99))
-        self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)
-        self.assertIn("\ndecision  at byte 50, which is peek_limit: default, reset\n", out)
 
     def test_one_block_for_each_listener(self) -> None:
         self.rules.write_text(

@@ -117,6 +117,16 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual(route_of(self.counts(), "a").matches, 3)
         self.assertEqual(route_of(self.counts(), "a").active, 1)
 
+    def test_what_the_layout_lacks_is_counted_by_one_process_alone(self) -> None:
+        column = worker_of(self.counters, 1)
+        others = column.tolist()
+        column.layout.places["backend\nbeyond"] = len(column.cells) - 1
+        for name in ("lacking", "beyond"):
+            for _ in range(2):
+                column.backend(name).held()
+            self.assertEqual(max(column.block(f"backend\n{name}")), 2)
+        self.assertEqual(column.tolist(), others)
+
     def test_connection_moved_to_another_process_counts_once(self) -> None:
         first, second = (worker_of(self.counters, number) for number in (1, 2))
         self.begin(first, "a")

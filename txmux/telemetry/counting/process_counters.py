@@ -126,12 +126,13 @@ class ProcessCounters:
 
     def block(self, key: str) -> memoryview[int]:
         """Return the cells of a key; of one that the layout lacks, cells that only this process sees."""
-        start = self.layout.places.get(key)
-        names = groups.BLOCKS[key.partition("\n")[0]].names
-        if start is not None and 0 <= start <= len(self.cells) - len(names):
-            return self.cells[start : start + len(names)]
+        start = self.layout.places.get(key, len(self.cells))
+        count = len(groups.BLOCKS[key.partition("\n")[0]].names)
+        cells = self.cells[start : start + count]
+        if len(cells) == count:
+            return cells
         if key not in self._own:
-            self._own[key] = memoryview(bytearray(len(names) * groups.CELL)).cast("Q")
+            self._own[key] = memoryview(bytearray(count * groups.CELL)).cast("Q")
         return self._own[key]
 
     def tolist(self) -> list[int]:
