@@ -1,11 +1,9 @@
-import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
-from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
@@ -50,7 +48,6 @@ from txmux.telemetry.attention import (
     MEMORY_RAN_OUT,
     OF_FEW,
     AttentionItem,
-    AttentionLog,
     AttentionRow,
 )
 from txmux.telemetry.attention_rows import ROWS
@@ -522,82 +519,4 @@ class OutageTest(SynchronousTestCase):
         self.assertEqual(
             self.texts(self.state("names 10.0.0.2:53", 90.0), a=gone)[0],
             "backend a: a.example:80: addresses 1 min old",
-        )
-
-
-class AttentionLogTest(SynchronousTestCase):
-    def test_time_of_day_is_set_back(self) -> None:
-        """What an earlier process has reported ends a minute later all the same."""
-        now, seconds = [7200.0], [10.0]
-        log = AttentionLog(lambda: now[0], lambda: seconds[0])
-        item = AttentionItem("note", "limits", "listener a refuses clients", do="see who")
-        log.restore([attrs.asdict(item)])
-        now[0], seconds[0] = 3600.0, 70.0
-        with capturedLogs() as logged:
-            self.assertEqual(log.record([]), [])
-        self.assertEqual(len(logged), 1)
-
-    def test_begins_and_ends_once(self) -> None:
-        now = [100.0]
-        log = AttentionLog(lambda: now[0])
-        slow = AttentionItem(
-            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
-        )
-        known = AttentionItem(
-            "critical", "backend", "backend b: no server is up", do="see why", is_logged=True
-        )
-        with capturedLogs() as logged:
-            self.assertEqual([item.since for item in log.record([slow, known])], [100.0, 100.0])
-            now[0] = 105.0
-            self.assertEqual(
-                [item.what for item in log.record([slow, known])], ["backend", "workers"]
-            )
-            self.assertEqual(log.record([], complete=False), [])
-            self.assertEqual([item.since for item in log.record([slow])], [100.0])
-            log.record([])
-        lines = [event["log_format"].format(**event) for event in logged]
-        self.assertEqual([event["log_level"].name for event in logged], ["warn", "info"])
-        self.assertEqual(
-            lines,
-            [
-                "needs attention: worker 1 does not answer; end it",
-                "resolved after 5 s: worker 1 does not answer",
-            ],
-        )
-
-    def test_failed_reload_of_changed_files(self) -> None:
-        """It resolves nothing: the changed files are not in force."""
-        log = AttentionLog(lambda: 100.0)
-        failed = 100.0, Report(ok=False, errors=("[what]: unknown section",))
-        complete = 100.0, Report(ok=False, changes="1 route new", errors=("no worker",))
-        with capturedLogs() as logged:
-            for last in (None, failed, None, complete):
-                log.record(rules_not_in_force(last, "x.ini", has_changed=last is not complete))
-        lines = [event["log_format"].format(**event).split(":")[0] for event in logged]
-        self.assertEqual(lines, ["needs attention", "needs attention", "resolved after 0 s"])
-
-    def test_process_that_goes_on(self) -> None:
-        """It has a minute to notice what another has reported, and then that is over; later it begins anew."""
-        now = [100.0]
-        old, new = (AttentionLog(lambda: now[0], lambda: now[0]) for _ in range(2))
-        lasts = AttentionItem(
-            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
-        )
-        ended = AttentionItem("note", "limits", "listener a refuses clients", do="see who")
-        old.record([lasts, ended])
-        now[0] = 200.0
-        with capturedLogs() as logged:
-            new.restore(json.loads(json.dumps([{"of": "another version"}, *old.state()])))
-            self.assertEqual([item.since for item in new.record([lasts])], [100.0])
-            now[0] = 260.0
-            new.record([lasts])
-            now[0] = 300.0
-            self.assertEqual([item.since for item in new.record([lasts, ended])], [100.0, 300.0])
-        self.assertEqual({event["log_level"].name for event in logged}, {"info"})  # of a note
-        self.assertEqual(
-            [event["log_format"].format(**event) for event in logged],
-            [
-                "resolved after 2 min 40 s: listener a refuses clients",
-                "needs attention: listener a refuses clients; see who",
-            ],
         )

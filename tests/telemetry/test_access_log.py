@@ -293,10 +293,12 @@ class StandardOutputTests(SynchronousTestCase):
         lines = 0
         for _ in range(1000):  # more than the pipe holds
             log.write(a_record())
+        self.assertFalse(log.write_rest())
         while clock.getDelayedCalls():
             lines += os.read(read, 2**20).count(b"\n")
             clock.advance(0.1)
         self.assertEqual(lines + os.read(read, 2**20).count(b"\n"), 1000)
+        self.assertTrue(log.write_rest())
         for _ in range(1000):
             log.write(a_record())
         log.close()

@@ -131,7 +131,7 @@ class Source:
         self._since = now if self._open else None
         self._failures = 0
         self.why = ""
-        if not self.up or self._logged:
+        if not self.up:
             self.up = True
             self._logged.clear()
             if self.logs:

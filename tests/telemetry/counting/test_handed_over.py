@@ -76,7 +76,9 @@ class HandedOverTest(SynchronousTestCase):
         begin(self.column)
         end(self.column)
         self.hand_over()
+        self.assertEqual(self.new.left_behind(), (1, 0))
         del self.old, self.column
+        self.assertEqual(self.new.left_behind(), (0, 0))
         self.assertEqual(self.told(), (2, 0, 2, 1, 0))
         self.assertEqual(next(iter(counts_of(self.new, self.rules).routes)).ended["crashed"], 1)
 
