@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.datagrams import turn
 from tests.support.peers import connect
-from tests.support.service import ServiceTestCase
+from tests.support.service import HEAD, ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
 from txmux.processes.held_signals import release_signals
@@ -158,7 +158,7 @@ class StartFailureTest(ServiceTestCase):
         """Nothing stays open, nor the memory in which connections are counted."""
         gc.collect()  # what other tests have left
         before = len(list(Path("/proc/self/fd").iterdir()))
-        self.failure(f"[listen x]\n{_FOREIGN}\n")
+        self.failure(f"{HEAD}[listen x]\n{_FOREIGN}\n")
         gc.collect()
         self.assertEqual(len(list(Path("/proc/self/fd").iterdir())), before)
 

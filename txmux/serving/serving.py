@@ -134,7 +134,8 @@ class Serving:
         self._is_log_overdue = False  # its reader is no longer waited for
 
     def _split_limits(self, rules: Rules) -> None:
-        self.upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
+        if self._shared:
+            self.upstreams.known.share(rules.settings.workers)
 
     def _detect_loops_to_admin(self, rules: Rules) -> None:
         """Register the supervisor's endpoints, so that no client is connected to them."""
