@@ -6,10 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
 from txmux.detection.regex import PatternError, compile_pattern
+from txmux.interfaces import Datagrams, Verdict
 from txmux.testing import check_matcher, check_predicate
 from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Either, Fields, Pattern, Prefix
+from txmux.wire.predicates import DatagramFields, Either, Fields, Pattern, Prefix
 
 
 def read_numbers(cursor: Cursor) -> None:
@@ -24,6 +25,14 @@ class PredicateTests(SynchronousTestCase):
         predicate = Prefix(b"JDWP")
         check_predicate(predicate, [(b"JDWP-", 4)], [(b"JDBC", 3)], undecided=[b"JDW"])
         self.assertEqual((predicate.longest, predicate.first_bytes), (4, {ord("J")}))
+
+    def test_fields_of_a_datagram(self) -> None:
+        predicate = DatagramFields(read_numbers)
+        for data, verdict in (
+            (b"\1\1\xff\xca\xfe", Verdict.MATCH), (b"\1\1\xff\xca", Verdict.NO),
+            (b"\2\1\xff\xca\xfe", Verdict.NO),
+        ):  # fmt: skip
+            self.assertIs(predicate(Datagrams((data,))), verdict)
 
     def test_pattern(self) -> None:
         """A pattern is a match at the end of the shortest one."""

@@ -6,7 +6,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.quic_builder import DESTINATION, V1, V2, V29, initial
 from tests.wire.quic_vectors import RETRY_1, SERVER_1, VERSION_1, VERSION_2
-from txmux.wire.quic.header import has_known_version, opens_connection, opens_first_connection
+from txmux.wire.cursor import MalformedError
+from txmux.wire.quic.header import (
+    has_known_version,
+    opens_connection,
+    opens_first_connection,
+    read_long_header,
+)
+from txmux.wire.quic.initial import ClientKeys
 
 UNKNOWN = 0x1A2A3A4A
 
@@ -17,6 +24,26 @@ def packet(
     ids = bytes([len(destination)]) + destination + b"\6client"
     head = bytes([0xC0 | kind << 4]) + version.to_bytes(4, "big") + ids
     return (head + (0x4000 | size - len(head) - 2).to_bytes(2, "big")).ljust(size, b"\x55")
+
+
+class CutTests(SynchronousTestCase):
+    def test_header(self) -> None:
+        """The IDs of an unknown version are read as soon as they are there in full."""
+        data = bytes([0xC0]) + UNKNOWN.to_bytes(4, "big") + b"\2ab\1c"
+        header = read_long_header(data)
+        self.assertEqual((header.destination, header.source, header.end), (b"ab", b"c", len(data)))
+        for wrong in (*(data[:end] for end in range(len(data))), b"\x40" + data[1:]):
+            self.assertRaises(MalformedError, read_long_header, wrong)
+
+    @given(st.integers(-1, 2**20), st.integers(1, 2), st.data())
+    def test_number(self, largest: int, size: int, data: st.DataObject) -> None:
+        """A number that is near the next one is known by its last bytes."""
+        half = 1 << 8 * size - 1
+        number = data.draw(st.integers(max(0, largest + 2 - half), largest + 1 + half))
+        datagram = initial(b"\1", number=number, size=size)
+        keys, header = ClientKeys(V1, DESTINATION), read_long_header(datagram)
+        frames, now_largest = keys.unprotect(datagram, 0, header, largest)
+        self.assertEqual((frames[0], now_largest), (1, max(number, largest)))
 
 
 class OpensTests(SynchronousTestCase):

@@ -80,14 +80,10 @@ class ClientKeys:
 
 
 def _whole_number(cut: int, bits: int, largest: int) -> int:
-    # Packet numbers are cut off on the wire (RFC 9000, section 17.1 and appendix A.3).
-    window, expected = 1 << bits, largest + 1
-    number = expected & -window | cut
-    if number <= expected - window // 2:
-        return number + window
-    if number > expected + window // 2 and number >= window:
-        return number - window
-    return number
+    # Packet numbers are cut off on the wire: it is the one closest to the next (RFC 9000, section 17.1 and appendix A.3).
+    window = 1 << bits
+    least = max(0, largest + 2 - window // 2)
+    return least + (cut - least) % window
 
 
 def _expand(secret: bytes, label: bytes, length: int) -> bytes:
