@@ -6,6 +6,17 @@ from tests.support.mux import MuxTestCase
 from txmux.rules.embedding import route
 
 
+class EndTest(MuxTestCase):
+    async def test_all_who_wait_for_the_last_connection(self) -> None:
+        client = await self.connect(self.ssh_mux())
+        await self.accepted()
+        waiting = [self.factory.emptied() for _ in range(2)]
+        client.reset()
+        for one in waiting:
+            await one
+        self.assertTrue(self.factory.emptied().called)
+
+
 class EventsTest(MuxTestCase):
     async def test_end_is_one_where_it_is_logged(self) -> None:
         for log, end in ((True, ["end"]), (False, [])):

@@ -6,6 +6,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import PeerFactory
 from txmux.client.configuration import Configuration
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
@@ -18,8 +19,10 @@ class GenerationTest(MuxTestCase):
         factory = self.factory
         now = factory.configuration
         terminators = TlsTerminators(factory.runtime.reactor)
-        factory.configuration = Configuration.make(
-            routes, now.settings, now.admission, factory.runtime, factory.upstreams, terminators
+        factory.change(
+            Configuration.make(
+                routes, now.settings, now.admission, factory.runtime, factory.upstreams, terminators
+            )
         )
 
     async def test_client_keeps_the_rules_it_was_accepted_under(self) -> None:
@@ -33,6 +36,19 @@ class GenerationTest(MuxTestCase):
         before.close()
         (await self.backend.peer()).close()
         await self.assert_logged(2, route="old", reason="done")
+
+    async def test_factory_is_stopped_with_the_last_connection_of_its_rules(self) -> None:
+        served = PeerFactory()
+        port = self.mux([route("ssh", served)])
+        clients = [await self.connect(port, b"SSH-2.0-a\r\n") for _ in range(2)]
+        for number in range(2):
+            await (await served.peer(number)).has(11)
+        self.change([route("ssh", "close")])
+        for client, ports in zip(clients, (1, 0), strict=True):
+            self.assertEqual(served.numPorts, 1)
+            client.reset()
+            await self.until_so(lambda left=ports: len(self.factory.connections) == left)
+            self.assertEqual(served.numPorts, ports)
 
     async def test_changed_backend_of_the_same_name_keeps_its_counters(self) -> None:
         port = self.backend_port()
