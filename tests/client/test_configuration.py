@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -37,6 +38,9 @@ class GenerationTest(MuxTestCase):
         (await self.backend.peer()).close()
         await self.assert_logged(2, route="old", reason="done")
 
+    def has_left(self, count: int) -> bool:
+        return len(self.factory.connections) == count
+
     async def test_factory_is_stopped_with_the_last_connection_of_its_rules(self) -> None:
         served = PeerFactory()
         port = self.mux([route("ssh", served)])
@@ -47,7 +51,7 @@ class GenerationTest(MuxTestCase):
         for client, ports in zip(clients, (1, 0), strict=True):
             self.assertEqual(served.numPorts, 1)
             client.reset()
-            await self.until_so(lambda left=ports: len(self.factory.connections) == left)
+            await self.until_so(partial(self.has_left, ports))
             self.assertEqual(served.numPorts, ports)
 
     async def test_changed_backend_of_the_same_name_keeps_its_counters(self) -> None:

@@ -161,6 +161,12 @@ class DryRunTest(SynchronousTestCase):
         assert decision is not None
         self.assertEqual((decision.route, decision.facts), (None, {"dry_run": "dry"}))
 
+    def test_reads_no_hello(self) -> None:
+        """A dry run decides nothing, so a second hello may say something else to it."""
+        routes = [route(text, "close", name=text) for text in ("tls", "ssh", "tls sni=a.test")]
+        routes[0] = attrs.evolve(routes[0], dry_run=True)
+        self.assertEqual(list(Detector(routes).hello_readers), [routes[2]])
+
 
 class RaisingTest(SynchronousTestCase):
     def test_is_a_no_also_negated(self) -> None:

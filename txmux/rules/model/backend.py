@@ -135,10 +135,7 @@ class Server:
     @property
     def placeholder(self) -> str:
         """The one of `NAMES` in its host; empty if there is none."""
-        host = self.host
-        if "{" not in host or host in NAMES:
-            return host if host in NAMES else ""
-        return next((placeholder for placeholder in NAMES if placeholder in host), "")
+        return next((placeholder for placeholder in NAMES if placeholder in self.host), "")
 
     def name_for(self, facts: Mapping[str, str]) -> str:
         """Return the name that its host stands for to a client with these facts; empty if that has none."""
