@@ -81,6 +81,27 @@ class OwnersTest(SynchronousTestCase):
         rules = self.rules(f"{open_to_all}{backend}", z=ROUTE.format("r").replace("close", "b"))
         self.assertEqual(rules.files.untaken, {})
 
+    def test_advice(self) -> None:
+        """No message proposes what only others may use."""
+        known = "[backend web]\nserver = 127.0.0.1:1\n"
+        operator = f"{ONE}[listen two]\nendpoint = :442\n{TLS}tls_client_ca = cert.pem\nunder = *\n{ROUTE.format('op')}under = one\n{known}"
+        theirs = (
+            f"[listen la]\nendpoint = :1\n{TLS.replace('tls]', 'lt]')}{known.replace('web', 'lxx')}"
+        )
+        listen = "[listen mine]\nendpoint = :2\n"
+        certificate = "a client's certificate is known only in routes under one with 'terminate_tls' and 'tls_client_ca'; add 'under' with the name of such a route"
+        route = ROUTE.format("r")
+        for mine, message in (
+            (f"{listen}{route}under = op\n", "[route op] has another owner; name one of yours"),
+            (f"{listen}{route}under = lx\n", "there is no [listen lx] and no [route lx] (there are mine)"),
+            (f"{listen}{route}".replace("close", "lx"), "there is no [backend lx]; write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"),
+            (f"{listen}{route}".replace("close", "wab"), "there is no [backend wab]; did you mean 'web'? Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"),
+            (f"{listen}{route}under = tls\nclient_cert = any\n", certificate),
+        ):  # fmt: skip
+            self.assertEqual(
+                self.wrong(self.rules(operator, a=theirs, z=mine))["z"][-1], message, mine
+            )
+
     def test_name_of_a_listener_and_of_a_route(self) -> None:
         """The unit is wrong that is later; what the other is called is no error of it."""
         tls = TLS.replace("[route tls]", "[route one]")

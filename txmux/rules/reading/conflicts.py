@@ -395,7 +395,9 @@ def _other_server(outcome: Outcome | None) -> str:
     return f"write {other}, or use another backend"
 
 
-def unknown_certificates(routes: Sequence[Route]) -> Iterator[Problem]:
+def unknown_certificates(
+    routes: Sequence[Route], unit_of: Callable[[Section], str]
+) -> Iterator[Problem]:
     """Find routes whose ``client_cert`` never holds: no client is asked for a certificate, or the conditions exclude each other."""
     if all(route.client_cert is None for route in routes):
         return
@@ -412,7 +414,12 @@ def unknown_certificates(routes: Sequence[Route]) -> Iterator[Problem]:
         elif over:
             yield route.section.problem(f"never holds: {over[0]}", "client_cert")
         elif not route.under:
-            asking = [one.name for one in ends.values() if "tls_client_ca" in one.section.entries]
+            asking = [
+                one.name
+                for one in ends.values()
+                if "tls_client_ca" in one.section.entries
+                and unit_of(one.section) == unit_of(route.section)
+            ]
             name = f"'under = {asking[0]}'" if asking else "'under' with the name of such a route"
             message = f"a client's certificate is known only in routes under one with 'terminate_tls' and 'tls_client_ca'; add {name}"
             yield route.section.problem(message, "client_cert")

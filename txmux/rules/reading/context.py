@@ -242,8 +242,12 @@ class RulesReading:
                 raise
             forms = f"the name of a backend, HOST:PORT, unix:/path, {joined([*REFUSALS])}"
             error = InvalidValueError(f"there is no [backend {text}]; write {forms}")
-            names = (*self.sections["backend"], *REFUSALS)
-            raise error.ask(word_first, text, names) from None
+            usable = [
+                name
+                for name, [first_of_it, *_] in self.sections["backend"].items()
+                if not self.is_owned(first_of_it) or self.is_own(first_of_it)
+            ]
+            raise error.ask(word_first, text, (*usable, *REFUSALS)) from None
         self.needs.append((RulesReading._in_short_form, text, short))
         self._short_needs[text] = self.needs[-2:]
         return short

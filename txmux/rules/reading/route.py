@@ -370,14 +370,14 @@ def _checked_under(reading: RulesReading, text: str) -> str:
     if text in listeners:
         reading.scope.refuse_listener(reading.unit, text)
         return text
-    if outer:
+    if outer or (text in routes and not any(map(reading.is_own, routes[text]))):
         raise InvalidValueError(f"[route {text}] has another owner; name one of yours")
     if text in routes:
         raise InvalidValueError(
             f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
         )
-    over = [name for name, same in routes.items() if is_outer(same[0])]
-    owners = [*dict.fromkeys((*listeners, *over))]
+    over = [name for name, same in routes.items() if is_outer(same[0]) and reading.is_own(same[0])]
+    owners = [*dict.fromkeys((*reading.scope.usable(reading.unit), *over))]
     message = f"there is no [listen {text}] and no [route {text}]{suggestion(text, owners)}"
     raise InvalidValueError(message)
 

@@ -267,7 +267,7 @@ class RulesParser:
         self._problems += loops(listeners, checked)
         self._problems += wrong_transports(listeners, checked)
         self._problems += misplaced(listeners, checked)
-        self._problems += () if self._alone else unknown_certificates(checked)
+        self._problems += () if self._alone else unknown_certificates(checked, self._unit_of)
         for find in CONFLICTS if not self._alone else ():
             self._problems += find(listeners, routes, settings)
         self._outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
@@ -286,6 +286,9 @@ class RulesParser:
             missing = "there is no [listen NAME] section"
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
+
+    def _unit_of(self, section: Section) -> str:
+        return self._owners.get(id(section), "")
 
     def contests(self, without: Collection[str] = ()) -> Iterator[Problem]:
         """Find what several sections claim, except those of some units."""
@@ -309,7 +312,7 @@ class RulesParser:
         yield from shared_names(sections["listen"], outer, owners, precedence)
 
     def _precedence(self, section: Section, claim: str = "") -> int:
-        return self._untaken.precedence(self._owners.get(id(section), ""), section, claim)
+        return self._untaken.precedence(self._unit_of(section), section, claim)
 
     def _is_like(self, last: LastRules, settings: Settings) -> bool:
         """Return whether what all sections depend on is as it was."""
@@ -441,7 +444,7 @@ class RulesParser:
         if units := self._units.get(section.path):
             self._owners[id(section)] = units[-1][1]
         if kind == "listen":
-            self._reading.scope.add(self._owners.get(id(section), ""), name, section)
+            self._reading.scope.add(self._unit_of(section), name, section)
 
     def _begin_unit(self, section: Section, name: str, line: int) -> None:
         units = self._units.get(section.path)
@@ -511,7 +514,7 @@ class RulesParser:
     def _value(self, name: str, section: Section, read: Callable[[str, Section], T]) -> T:
         """Take over what a section was read as, or read it."""
         reading, cached = self._reading, self._cached.get(id(section))
-        outer, reading.unit = reading.unit, self._owners.get(id(section), "")
+        outer, reading.unit = reading.unit, self._unit_of(section)
         if cached is None or not self._holds(cached):
             needs, reading.needs = reading.needs, []
             value = read(name, section)

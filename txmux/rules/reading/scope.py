@@ -92,17 +92,21 @@ class Scope:
         """Return the listeners of ``under = *``."""
         if not unit:
             return ()
-        found = (*self._own.get(unit, ()), *self.open_to(unit))
+        found = self.usable(unit)
         if not found:
             raise InvalidValueError(self._none(unit))
         return _same(found)
+
+    def usable(self, unit: str) -> Names:
+        """Return the listeners that routes of a unit may be under."""
+        return (*self._own.get(unit, ()), *(self.open_to(unit) if unit else ()))
 
     def transports_of(self, names: Names) -> tuple[Transport, ...]:
         return _same(tuple(map(self._transports.__getitem__, names)))
 
     def refuse_listener(self, unit: str, name: str) -> None:
         """Raise if routes of a unit may not be under a listener."""
-        if name in self._own.get(unit, ()) or (unit and name in self.open_to(unit)):
+        if name in self.usable(unit):
             return
         if unit and name in self._patterns:
             raise InvalidValueError(
