@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
 import socket
 import tempfile
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.changes import change_environment
+from tests.support.changes import change_constants, change_environment
 from txmux.errors import MuxError
+from txmux.processes import liveness
 from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.upgrades import Upgrades
 
@@ -80,6 +83,18 @@ class PredecessorTests(SynchronousTestCase):
                 error = self.assertRaises(MuxError, Predecessor, end)
             self.assertRegex(str(error), "^the old process handed nothing over: .+$")
             self.assertEqual(near.recv(1), b"")
+
+    def test_killed_once(self) -> None:
+        """One that hangs is killed, and need not have ended a second later: it may wait for a disk."""
+        clock, killed = MemoryReactorClock(), list[tuple[int, int]]()
+        found = self.hear(b'{"ask":1,"version":3,"sockets":[],"state":{}}\n')
+        found.attach(clock, {}, lambda: None)
+        # A system that does not show what a process does, and nobody is killed.
+        change_constants(self, liveness, _PROC="/none")
+        change_constants(self, os, kill=lambda *of: killed.append(of))
+        found.kill_if_it_hangs(clock, lambda: False)
+        clock.pump([1.0] * 200)
+        self.assertEqual(killed, [(os.getppid(), signal.SIGKILL)])
 
 
 class ArrivalTest(SynchronousTestCase):

@@ -128,12 +128,12 @@ class Predecessor:
         silence = HangDetector()
 
         def look() -> None:
-            if is_over() or not self.is_there:
-                looking.stop()
-                return
-            silence.observe(activity_of(self._parent), has_turned=False)
-            if why := silence.why():
+            if not is_over() and self.is_there:
+                silence.observe(activity_of(self._parent), has_turned=False)
+                if not (why := silence.why()):
+                    return
                 self.kill(f"{why}, and this one serves")
+            looking.stop()
 
         looking = LoopingCall(look)
         looking.clock = reactor
