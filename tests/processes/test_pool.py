@@ -211,16 +211,19 @@ class SettledTest(SynchronousTestCase):
 
 class HandoverTest(SynchronousTestCase):
     def test_worker_that_ends_is_reported(self) -> None:
-        """An upgrade during which a worker ends with connections is not complete, and says which worker that was."""
-        make: Any = _Worker
-        worker = make(1)
-        takers: Any = SimpleNamespace(takers=0, pass_ends=lambda *_: None)
-        handover = WorkerHandover(worker, takers, lambda: True)
-        worker.asked["hand_over"].errback(PeerGoneError())
-        self.successResultOf(handover.done)
-        report = Moved.by([handover]).report(1, 0.1, lambda _: 30.0, [])
-        self.assertFalse(report.details["complete"])
-        self.assertIn("worker 1 ended before all its connections had moved", report.changes)
+        """An upgrade during which a worker ends with connections is not complete, and says which worker that was; an idle one is no loss."""
+        ended = "worker 1 ended before all its connections had moved"
+        for connections in (1, 0):
+            worker: Any = _Worker(1)
+            worker.connections = connections
+            takers: Any = SimpleNamespace(takers=0, pass_ends=lambda *_: None)
+            handover = WorkerHandover(worker, takers, lambda: True)
+            worker.connections = 0  # as those of one that has ended
+            worker.asked["hand_over"].errback(PeerGoneError())
+            self.successResultOf(handover.done)
+            report = Moved.by([handover]).report(1, 0.1, lambda _: 30.0, [])
+            self.assertEqual(report.details["complete"], not connections)
+            self.assertEqual(ended in report.changes, bool(connections))
 
 
 class FlowsTest(SynchronousTestCase):

@@ -50,7 +50,7 @@ class WorkerHandover:
         done: Fires after the round in which all have moved that can; those without a server move later.
         rounds: The number of rounds so far.
         moved: The number of connections that have moved.
-        stays: The number of those that have not, by the reason, in the last round.
+        stays: The number of those that have not, by the reason, after the last round.
         ended: A sentence for the report, if the worker has ended before the last round.
     """
 
@@ -61,7 +61,7 @@ class WorkerHandover:
         self._is_needed = is_needed
         self.rounds = self.moved = 0
         self.ended = ""
-        self.stays: Counter[str] = Counter()
+        self.stays: Counter[str] = +Counter({"not taken": worker.connections})
         self.done: Deferred[None] = Deferred()
         Deferred.fromCoroutine(self._run())
 
@@ -86,7 +86,7 @@ class WorkerHandover:
             self.done.callback(None)
 
     def _has_ended(self) -> None:
-        if "not taken" in self.stays or not self.rounds:
+        if "not taken" in self.stays:
             number = self._worker.number
             self.ended = f"worker {number} ended before all its connections had moved"
         self.stays.clear()
@@ -115,15 +115,12 @@ class WorkerHandover:
             return 0
         return int(status["active"])
 
-    def _offered(self) -> int:
-        return self.stays["not taken"] if self.rounds else self._worker.connections
-
     def _hand_over(self) -> Deferred[Any]:
         ends: list[socket.socket] = []
         try:
             for _ in range(self._takers.takers):
                 ends += socket.socketpair()
-            self._takers.pass_ends(ends[1::2], DESCRIPTORS_EACH * self._offered())
+            self._takers.pass_ends(ends[1::2], DESCRIPTORS_EACH * self.stays["not taken"])
             # No time limit: the takers may begin later, and a worker that hangs is killed.
             descriptors = [end.fileno() for end in ends[::2]]
             return self._worker.ask(messages.HAND_OVER, seconds=None, descriptors=descriptors)
