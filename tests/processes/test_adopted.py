@@ -310,6 +310,26 @@ class AdoptedTest(WorkersTestCase):
             post(self.admin, "/api/connections/close", {"listener": "public"})
             mux.stop()
 
+    def test_one_is_killed_after(self) -> None:
+        """The same, if it dies when the new process has adopted it, and the upgrade is not final: one process says so, and both know."""
+        ready, gate = self.late("_settled")
+        mux, pair = self.begin()
+        (worker,) = mux.replace()
+        eventually(ready.exists, "it is about to ask what has moved")
+        self.eventually_listed(2)
+        os.kill(worker, signal.SIGKILL)
+        self.eventually_listed(1)
+        mux.child.wait_for("worker 1 was killed by signal 9")
+        gate.touch()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        [item] = get(self.admin, "/api/status")["attention"]
+        self.assertRegex(item["text"], r"worker \d .*, 1 connection lost")
+        self.all_end([pair])
+        mux.stop()
+        self.assertEqual(mux.child.output.count("connections that ended with worker"), 1)
+        # Nor does the process complain that the old one has started in its place, and left.
+        self.assertNotIn("the supervisor process has ended", mux.child.output)
+
     def test_reload(self) -> None:
         """One that is adopted keeps its rules, and holds no reload up."""
         mux, pair = self.begin(workers=2)

@@ -88,7 +88,7 @@ class AdoptedWorker(Worker):
     """
 
     is_adopted = True
-    _is_final = False
+    logs_end = False  # until the upgrade is final
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class AdoptedWorker(Worker):
 
     def keep(self) -> None:
         """Judge it here from now on: the upgrade is final."""
-        self._is_final = True
+        self.logs_end = True
         if self.is_cut_off:
             self._reactor.callLater(CUT_OFF, self._kill_cut_off)
 
@@ -205,7 +205,7 @@ class AdoptedWorker(Worker):
             return
         if self._end_of_process is None:
             self.process_ended(None)
-        elif self._is_final:
+        elif self.logs_end:
             self._reactor.callLater(CUT_OFF, self._kill_cut_off)
 
 

@@ -733,7 +733,7 @@ class Supervisor:
         lost = self.counters.ended(number)
         if isinstance(worker, AdoptedWorker) and column is not None:
             lost = self.counters.adopted_ended(column)
-        if lost:
+        if lost and worker.logs_end:
             said = "connections that ended with worker {number}: {lost}"
             self._log.warn(said, number=number, lost=lost)
         return lost

@@ -92,6 +92,7 @@ class Worker:
 
     Attributes:
         is_adopted: Whether an earlier service has started it, in whose limits it counts.
+        logs_end: Whether this process logs what ends with it.
         is_confined: Whether it is in the sandbox, once it serves.
         sockets: Those on which it listens, by the keys of their addresses.
         prepared: Those on which it would after a commit.
@@ -103,6 +104,7 @@ class Worker:
 
     _log = Logger()
     is_adopted = False
+    logs_end = True
 
     def __init__(
         self, supervisor: _WorkerSupervisor, number: int, reactor: Any, *, is_first: bool = True
@@ -544,7 +546,8 @@ class Worker:
                 how = (
                     self._how_ended if self._hung else how_killed(status)
                 ) + self._lost_connections
-                self._log.error("worker {number} {how}", number=self.number, how=how)
+                if self.logs_end:
+                    self._log.error("worker {number} {how}", number=self.number, how=how)
                 self._record_end(how)
             self._supervisor.retired(self)
             if self._stopped is not None:

@@ -407,10 +407,12 @@ class WorkerProcess:
         elif self._drained:
             self._exit()
         elif not self._stopping:
-            self._log.warn(
-                "the supervisor process has ended; worker {number} accepts no more clients, and ends after its last connection",
-                number=self._number,
-            )
+            serving = self._serving
+            if serving and (serving.listening_ports.accepting or serving.connections()):
+                self._log.warn(
+                    "the supervisor process has ended; worker {number} accepts no more clients, and ends after its last connection",
+                    number=self._number,
+                )
             self._run_to_end(self._outlive(), self.stop)
 
     async def _outlive(self) -> None:
