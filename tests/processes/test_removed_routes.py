@@ -5,7 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.processes.supervisor.removed_routes import RemovedRoutes
-from txmux.rules.model import Route, Rules, Settings
+from txmux.rules.model import Backend, Route, Rules, Settings
 
 _NAMES = "a", "b", "c"
 
@@ -15,9 +15,16 @@ class RemovedRoutesTests(SynchronousTestCase):
         """What is back ends nowhere, also in processes of older rules, and what is removed again has the whole time again."""
         sent: list[Any] = []
         pool: Any = SimpleNamespace(send_to_all=lambda _, **fields: sent.append(fields))
-        rules = Rules(Path("x.ini"), Settings(), (), (Route("b", (), None),))
-        removed = RemovedRoutes(pool, lambda: rules)
+        rules = Rules(
+            Path("x.ini"),
+            Settings(),
+            (),
+            (Route("b", (), None), Route("c", (), None)),
+            {"a": Backend("a", ())},
+        )
+        removed = RemovedRoutes(pool)
         removed.end_later(0, {"routes": [*_NAMES], "backends": [*_NAMES], "version": 2})
+        removed.commit(rules)
         removed.end_later(60, {"routes": ["c"], "backends": ["a"], "version": 4})
         removed.look()
         self.assertEqual(sent, [{"routes": ["a"], "backends": ["b", "c"], "version": 2}])

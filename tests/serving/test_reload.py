@@ -183,6 +183,26 @@ class InProcessTest(ServiceTestCase):
         client.send(b"x")
         await (await self.server.peer()).has(12)
 
+    async def test_removed_again(self) -> None:
+        """What has come back in the meantime, and is removed again, has the whole time from then on; without the key, it is not ended."""
+        for last, seconds in ((_DRAIN, 4.9), ("", 60)):
+            time = VirtualTime()
+            [port] = self.run_service(LISTEN + self.route, use=time)
+            client = await greeted(self, port)
+            server = await self.server.peer(not last)
+            await server.has(1)
+            for text in (_DRAIN + LISTEN, _DRAIN + LISTEN + self.route):
+                self.reload(text)
+                time.advance(2)
+            self.reload(last + LISTEN)
+            time.advance(seconds)
+            client.send(b"x")
+            await server.has(12)
+            time.advance(0.2)
+            if last:
+                await client.is_lost()
+            await self.stop()
+
     async def test_proxy_header(self) -> None:
         """A PROXY protocol header may come in two halves, around the switch to rules that take none."""
         log = "[txmux]\naccess_log = LOG\n"

@@ -127,6 +127,7 @@ class Serving:
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
         self._gradual_end = GradualEnd(reactor, self.connections)
+        self._removed: dict[int, tuple[set[str], set[str]]] = {}  # by version
         self.listeners: list[ActiveListener] = []
         self.version = 1
         self.admission: Callable[[Listener], Admission] | None = None
@@ -376,6 +377,10 @@ class Serving:
         prepared.upstreams.commit()
         prepared.terminators.commit()
         self.rules, self.table, self.version = prepared.rules, prepared.table, prepared.version
+        for routes, backends in self._removed.values():
+            # If it is removed again, it has the whole time again.
+            routes.difference_update(route.name for route in self.rules.routes)
+            backends.difference_update(self.rules.backends)
         self._split_limits(prepared.rules)
         for listener, configuration in prepared.configurations.items():
             self._log_dry_runs(listener, least=1)
@@ -465,8 +470,12 @@ class Serving:
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """End the connections of removed routes and backends after ``drain_timeout``."""
-        end = partial(self.end_removed_now, routes, backends, self.version)
-        self._gradual_end.call_later(self.rules.settings.drain_timeout, end)
+        version = self.version
+        self._removed[version] = {*routes}, {*backends}
+        self._gradual_end.call_later(
+            self.rules.settings.drain_timeout,
+            lambda: self.end_removed_now(*self._removed.pop(version), version),
+        )
 
     def end_removed_now(
         self, routes: Collection[str], backends: Collection[str], version: int

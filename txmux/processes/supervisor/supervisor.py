@@ -154,7 +154,7 @@ class Supervisor:
         self._problems: list[str] = []
         self.older: dict[Worker, int] = {}
         self._sent = SentRules()
-        self._removed = RemovedRoutes(pool, lambda: self._rules)
+        self._removed = RemovedRoutes(pool)
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
@@ -349,6 +349,7 @@ class Supervisor:
         self._names.take_found_at(state.get("found_at", {}), now)
         self.state.upstreams.server_starter.restore(state.get("woken", {}))
         self._removed.rows = [*state.get("removed", self._removed.rows)]
+        self._removed.commit(self._rules)
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         self.state.add_ended_workers(state.get("ended", ()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {}), now))
@@ -646,6 +647,7 @@ class Supervisor:
         run("open the files of workers", self._files.commit)
         run("use the certificates", pending.terminators.commit)
         run("use the backends", pending.upstreams.commit)
+        run("keep connections of what is back", self._removed.commit, self._rules)
         run("watch files", self._files_in_use.commit)
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
         ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
