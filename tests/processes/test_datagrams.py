@@ -13,6 +13,7 @@ import pytest
 from tests.admin.processes import ask
 from tests.processes.datagrams import DatagramLoad
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually
+from tests.support.ports import free_port
 from tests.support.proc import halted, is_gone, open_files, serves, workers_of
 from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
@@ -204,25 +205,11 @@ class UpgradeTest(WorkersTestCase):
 
     def test_removed(self) -> None:
         """A flow of a listener that is removed goes on in the old process until that has to end, and both say so."""
-        listener = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = SERVER\n"
-        mux = self.begin(f"[listen t]\nendpoint = 127.0.0.1:0\n{listener}", "drain_timeout = 10m")
-        self.near.sendto(b"first", self.to)
-        _, seen = self.server.recvfrom(65535)
-        rules, section, settings = mux.file.read_text().partition("[listen u]")
-        mux.file.write_text(rules)
-        mux.signal(signal.SIGHUP)
-        mux.child.wait_for("rules reloaded: ")
+        mux, _ = self.without_listener("drain_timeout = 10m")
         old = mux.replace()
         mux.child.wait_for("flows that are not taken over: 1; ")
         mux.child.wait_for("draining connections: 1, for up to 600 s")
-        again = settings.replace("udp:127.0.0.1:0", f"udp:127.0.0.1:{self.to[1]}")
-        mux.file.write_text(rules + section + again)
-        mux.signal(signal.SIGHUP)
-        mux.child.wait_for("an old worker of txmux keeps it until its flows there have ended")
-        self.near.sendto(b"more", self.to)
-        self.assertEqual(self.server.recvfrom(65535), (b"more", seen))
-        self.server.sendto(b"answer", seen)
-        self.assertEqual(self.near.recv(65535), b"answer")
+        self.assert_goes_on(b"more")
 
         def is_ended() -> bool:
             if not is_gone(mux.pid):
@@ -231,6 +218,55 @@ class UpgradeTest(WorkersTestCase):
 
         eventually(is_ended, "the old workers have ended")
         self.assertEqual(mux.take_one()["datagrams_in"], 2)
+
+    def without_listener(self, settings: str) -> tuple[Service, str]:
+        """Begin a service with a flow of a listener that is removed then, and return its rules of before, too."""
+        endpoint = f"udp:127.0.0.1:{free_port()}"
+        mux = self.begin(
+            f"[listen t]\nendpoint = 127.0.0.1:0\n[listen u]\nendpoint = {endpoint}\ndefault = SERVER\n",
+            settings,
+            admin=True,
+        )
+        self.near.sendto(b"first", self.to)
+        _, self.seen = self.server.recvfrom(65535)
+        text = mux.file.read_text()
+        mux.file.write_text(text.partition("[listen u]")[0])
+        self.assertIn("listener u closed", mux.reload())
+        return mux, text
+
+    def assert_goes_on(self, data: bytes) -> None:
+        self.near.sendto(data, self.to)
+        self.assertEqual(self.server.recvfrom(65535), (data, self.seen))
+        self.server.sendto(b"answer", self.seen)
+        self.assertEqual(self.near.recv(65535), b"answer")
+
+    def test_back(self) -> None:
+        """A listener can be had again while a flow of it is in a worker that has been replaced: it goes on, and others begin."""
+        for how in ("upgrade", "two upgrades", "signal"):
+            mux, text = self.without_listener("workers = 2\ndrain_timeout = 10m")
+            if how == "signal":
+                [reader] = [
+                    row["pid"] for row in mux.api("status")["workers"] if row["connections"]
+                ]
+                os.kill(reader, signal.SIGTERM)
+                mux.child.wait_for("was asked to end; worker 3 takes its place")
+            else:
+                mux.replace()
+                mux.child.wait_for("flows that are not taken over: 1; ")
+            if how == "two upgrades":
+                mux.replace()
+            self.assert_goes_on(b"more")
+            mux.file.write_text(text)
+            self.assertIn("listener u opened", mux.reload())
+            for number in range(20):
+                self.assert_goes_on(b"%d" % number)
+            self.far.sendto(b"other", self.to)
+            heard, seen = self.server.recvfrom(65535)
+            self.assertEqual(heard, b"other")
+            self.assertNotEqual(seen, self.seen)
+            self.assertEqual(mux.api("connections/close", {"listener": "u"})["closed"], 2)
+            self.assertEqual(sorted(line["datagrams_in"] for line in mux.take(2)), [1, 22])
+            mux.stop()
 
     def assert_unnoticed(self, load: DatagramLoad) -> None:
         load.finish()

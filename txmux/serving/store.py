@@ -135,6 +135,22 @@ class ListeningSockets:
     def sockets(self) -> Mapping[str, socket.socket]:
         return {its.key: its.socket for its in self._in("in force")}
 
+    def drain_unused(self) -> None:
+        """Keep unused UDP sockets: such a port stays bound as long as a worker has flows there."""
+        for its in self._datagrams("unused"):
+            its.state = "adopted"
+
+    def draining(self) -> Mapping[str, socket.socket]:
+        """Return the sockets that `drain_unused` has kept, for `give_up`."""
+        return {its.key: its.socket for its in self._datagrams("adopted")}
+
+    def _datagrams(self, state: _State) -> Iterator[OpenSocket]:
+        return (
+            its
+            for its in self._in(state)
+            if its.key.startswith("udp:") and its.key not in self.passed
+        )
+
     @property
     def unused(self) -> dict[str, socket.socket]:
         return {its.key: its.socket for its in self._in("unused")}

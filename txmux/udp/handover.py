@@ -68,10 +68,18 @@ async def hand_over_flows(served: Iterable[object], to: FlowTaker) -> int:
     flows = [flow for flow in served if isinstance(flow, Flow) and flow.record.reason is None]
     # The most recently active one first, so that the order of their queues there is the same.
     flows.sort(key=lambda flow: flow.last_received_at, reverse=True)
+    # Those of removed listeners: meanwhile, what clients send waits in their sockets.
+    reading = {flow.port for flow in flows if flow.port.is_reading}
+    for port in reading:
+        port.stopReading()
     moved = 0
-    for start in range(0, len(flows), _BATCH):
-        batch = [flow for flow in flows[start : start + _BATCH] if flow.record.reason is None]
-        moved += await _hand_over(batch, to)
+    try:
+        for start in range(0, len(flows), _BATCH):
+            batch = [flow for flow in flows[start : start + _BATCH] if flow.record.reason is None]
+            moved += await _hand_over(batch, to)
+    finally:
+        for port in reading:
+            port.startReading()
     return moved
 
 

@@ -33,7 +33,7 @@ _IF_KNOWN = frozenset(
         messages.PING, messages.OPENER, messages.END_ALL, messages.REOPEN, messages.END_REMOVED, messages.WOULD_STAY,
         messages.STATUS, messages.CHECK, messages.NAMES, messages.APPLY_OVERRIDES, messages.BAN, messages.FEED,
         messages.CONNECTIONS, messages.EXPLAIN_CONNECTION, messages.CLOSE, messages.CLOSE_SERVER, messages.CLIENTS,
-        messages.LISTEN, messages.GIVE_UP, COUNT,
+        messages.LISTEN, messages.GIVE_UP, messages.FLOWS_LEFT, COUNT,
     }
 )  # fmt: skip
 """What it is sent beside if it knows the same: its rules and the places of its counters stay those of its own service."""

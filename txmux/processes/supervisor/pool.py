@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from txmux.classes import define
 from txmux.control.attention import NONE_ANSWERS, NONE_SERVES
-from txmux.control.broadcast import ANSWER_TIMEOUT, broadcast
+from txmux.control.broadcast import broadcast
 from txmux.control.conditions import Conditions
 from txmux.control.overrides import WorkersCondition
 from txmux.errors import MuxError
@@ -363,18 +363,25 @@ class WorkerPool:
                 await reader.ask(messages.FLOWS_MOVED, seconds=_FLOWS_MOVED)
 
     async def flows_left(self) -> list[str] | None:
-        """Return the keys of closed ports that still have flows in the worker that reads datagrams; ``None`` if it does not answer.
+        """Return the keys of closed ports that still have flows in some worker; ``None`` if one does not answer."""
+        answers = await broadcast(self.ready(), messages.FLOWS_LEFT, if_late="skip")
+        return None if answers.missing else [*itertools.chain(*(keys for _, keys in answers))]
 
-        Others that have some read their sockets themselves: no other process may until these have ended.
+    def fetch_flows(self, ports: Collection[str]) -> Callable[[], None]:
+        """Make workers await the flows of ports that are about to be opened again, if there are any.
+
+        The returned function, for when they are open, has retiring workers hand over, which read these sockets themselves.
         """
-        reader = self._reads
-        if reader is None or not reader.ready:
-            return []  # the flows have ended with the reader
-        try:
-            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=ANSWER_TIMEOUT)
-        except ChannelError:
-            return None
-        return left
+        are_here = self.await_flows() if ports else None
+
+        def fetch() -> None:
+            if are_here is None:
+                return
+            have = [worker for worker in self.retiring if worker.ready]
+            handovers = [WorkerHandover(worker, self, lambda: False) for worker in have]
+            DeferredList([one.done for one in handovers]).addCallback(lambda _: are_here())
+
+        return fetch
 
     def retire(self, workers: Sequence[Worker], to: Takers | None = None) -> list[WorkerHandover]:
         """End workers when their connections have moved to those that serve, here or in another service, or have ended."""

@@ -59,7 +59,7 @@ class Resources:
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
         """Yield the sockets for the successor, with one to the helper."""
         with self.privilege.handed_over() as helper:
-            yield {**self._listening(), **helper}
+            yield {**self.sockets.draining(), **self._listening(), **helper}
 
     def store(self) -> None:
         self.notifier.store(self._listening())

@@ -145,7 +145,6 @@ class Supervisor:
         pool.accepting = accepting
         self.servers_elsewhere = ServersElsewhere(pool, counters, lambda: self._rules)
         self._is_started = False
-        self._draining_sockets: set[str] = set()
         self.terminators = TlsTerminators(reactor)
         self.reading_files = DeferredLock()
         self._try_again_at = 0.0
@@ -450,15 +449,18 @@ class Supervisor:
             )
             undo.callback(self._drop_pending, pending)
             await self._prepare(pending, rules_changed=rules_changed)
-            if self._draining_sockets or any(
+            draining = self._sockets.draining()
+            if draining or any(
                 opened.type == SOCK_DGRAM for opened in self._sockets.sockets().values()
             ):
                 # The commit may retire the worker that flows are moving to.
                 await self.pool.flows_moved(pending.preparing)
             sockets.listen()
             undo.pop_all()
+        fetch_flows = self.pool.fetch_flows(draining.keys() & sockets.sockets.keys())
         steps.run("use the listening sockets", sockets.commit)
         await steps.wait("switch the workers", lambda: self._commit_pending(pending, steps))
+        steps.run("fetch flows of listeners that are back", fetch_flows)
         steps.run("close the sockets of removed listeners", self.close_removed)
 
     async def check_tls_files(self, rules: Rules) -> None:
@@ -484,11 +486,7 @@ class Supervisor:
 
     def close_removed(self) -> None:
         """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
-        unused = self._sockets.unused
-        datagrams = {key for key in unused if unused[key].type == SOCK_DGRAM}
-        self._draining_sockets = datagrams.difference(self._sockets.passed)
-        for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
-            self._sockets.adopt(key, unused[key])
+        self._sockets.drain_unused()
         self._sockets.close_unused()
 
     def _tick(self) -> None:
@@ -537,13 +535,12 @@ class Supervisor:
 
     async def close_unused(self) -> None:
         """Close the UDP sockets of removed listeners on which no worker has a flow."""
-        if not self._draining_sockets:
+        if not (draining := self._sockets.draining()):
             return
         version = self.version
         left = await self.pool.flows_left()
         if left is not None and self.version == version and not self.is_changing:
-            for key in self._draining_sockets.difference(left):
-                self._draining_sockets.remove(key)
+            for key in draining.keys() - {*left}:
                 self._sockets.give_up(key)
 
     async def all_serve(self) -> list[str]:
