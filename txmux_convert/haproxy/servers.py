@@ -98,11 +98,14 @@ class BackendDraft:
 def add_servers(backend: BackendDraft) -> list[ServerLine]:
     """Write the servers that txmux can have, and return them."""
     port, section = _only_port(backend.clients), backend.section
+    has_alpn = any(
+        "alpn" in line.words for client in backend.clients for line in client.all("bind")
+    )
     same: Keys = {}
     added: list[ServerLine] = []
     for server in list(_servers(backend)):  # their own messages come first
         secure, undecided = encryption(server.parameters, server.address)
-        keys = {**header(server.parameters), **secure}
+        keys = {**header(server.parameters, has_alpn=has_alpn), **secure}
         if is_multipath(server.address):
             keys["mptcp"] = "yes"
         if server.parameters.get("resolvers"):
@@ -275,20 +278,22 @@ Keys = dict[str, str]
 """Keys of ``[backend]``, the same for all its servers."""
 
 
-def header(given: Mapping[str, str]) -> Keys:
-    """Return the keys for the PROXY header of a server."""
+def header(given: Mapping[str, str], *, has_alpn: bool = False) -> Keys:
+    """Return the keys for the PROXY header of a server; HAProxy puts a negotiated protocol (`has_alpn`) into each of version 2."""
     spoken = [SPEAKS[name] for name in given if name in SPEAKS]
-    fields: list[str] = []
-    if any(name.startswith("send-proxy-v2-ssl") for name in given):
+    has_ssl = any(name.startswith("send-proxy-v2-ssl") for name in given)
+    if has_ssl:
         spoken.append("v2")
-        fields.append("ssl")
     if not spoken:
         return {}
+    keys = {"proxy_protocol": spoken[-1]}
     if spoken[-1] == "v2":
         options = given.get("proxy-v2-options", "").split(",")
+        fields = ["alpn"] * has_alpn + ["ssl"] * has_ssl
         fields += [_TLVS[name] for name in options if name in _TLVS]
-    keys = {"proxy_protocol": spoken[-1]}
-    return {**keys, "proxy_tlvs": ", ".join(dict.fromkeys(fields))} if fields else keys
+        if fields:
+            keys["proxy_tlvs"] = ", ".join(dict.fromkeys(fields))
+    return keys
 
 
 def encryption(given: Mapping[str, str], server: str) -> tuple[Keys, str]:
