@@ -65,7 +65,7 @@ class PageTests(SynchronousTestCase):
         page = _page()
         for sentence in (
             "No connection has ended badly.",
-            "Every recent client has found a route.",
+            "No client without a route has ended badly of late.",
         ):
             self.assertIn(sentence, page)
         self.assertIn("No recent connection that ended badly matches.", _page({"ends": "x"}))
