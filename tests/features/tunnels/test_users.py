@@ -3,7 +3,7 @@ from typing import Any
 
 import bcrypt
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.support.changes import change_constants
@@ -116,6 +116,20 @@ class TunnelUsersTest(TestCase):
         self.users.read_again()()
         for user in _COSTS:
             self.assertFalse(await self.check(user, user.encode()))
+
+    def test_changes_in_the_log(self) -> None:
+        """A wrong file has its error, and what is in use after that is said, too."""
+        right = self.file.read_text()
+        for content, last in (
+            ("nonsense", "no user is in it, so nobody can log in"),
+            (right, "[route r] tunnel_users: users reloaded"),
+            (f"{right}nonsense", ":4: no USER:HASH of bcrypt with a cost up to 14; run 'htpasswd -nB USER'"),
+            (right, "[route r] tunnel_users: users reloaded"),
+        ):  # fmt: skip
+            self.file.write_text(content)
+            with capturedLogs() as logs:
+                self.users.read_again()()
+            self.assertTrue(str(eventAsText(logs[-1])).endswith(last), last)
 
     async def test_memory(self) -> None:
         change_constants(self, users, _MOST_KNOWN=2)

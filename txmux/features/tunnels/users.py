@@ -49,7 +49,7 @@ class TunnelUsers(WatchedFiles):
         wrong: What is wrong with a line of the file that was read, if anything is.
     """
 
-    _rule, _pause = "tunnel_users", 5.0
+    _rule, _what, _pause = "tunnel_users", "users", 5.0
     _read_file = staticmethod(read_list)
 
     def __init__(self, route: str, path: Path) -> None:
@@ -85,7 +85,8 @@ class TunnelUsers(WatchedFiles):
         self.wrong = f"{where}{problems[0]}" if problems else ""
         for problem in () if RECEIVED.are_all else problems:
             self._log.error("{where}{problem}", where=where, problem=problem)
-        return super()._take(files, made)
+        # The log has either these, or that the users were reloaded.
+        return super()._take(files, made) and not problems
 
     @override
     def _why_kept(self, problem: TLSFileError) -> str:
