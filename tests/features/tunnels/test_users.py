@@ -155,6 +155,7 @@ class ReloadTest(SupervisedTestCase):
             file.write_text("nonsense")
             told = await self.change(text)
             self.assertIn(f"nothing changed; [route t] tunnel_users: {file}:1: no USER:", told)
+            self.assertIn("; nobody can log in", told)
             file.write_text("# nobody")
             told = await self.change(f"{text}[route s]\nmatch = ssh\nbackend = close\n")
         self.assertIn(f"new (s); [route t] tunnel_users: {file}: no user ", told)

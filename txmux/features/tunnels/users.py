@@ -82,7 +82,8 @@ class TunnelUsers(WatchedFiles):
     def _take(self, files: FilesInUse, made: Any) -> bool:
         self._hashes, problems = made
         where = f"{self.section}{self._rule}: {self._path}"
-        self.wrong = f"{where}{problems[0]}" if problems else ""
+        for_all = "; nobody can log in" if problems[1:] and not self._hashes else ""
+        self.wrong = f"{where}{problems[0]}{for_all}" if problems else ""
         for problem in () if RECEIVED.are_all else problems:
             self._log.error("{where}{problem}", where=where, problem=problem)
         # The log has either these, or that the users were reloaded.
