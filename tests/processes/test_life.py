@@ -105,6 +105,7 @@ class CrashTest(WorkersTestCase):
         self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
         self.assertNotIn("another one is started", mux.child.output)
+        self.assertNotIn("serving with 3", mux.child.output)
         mux.stop()
 
     def test_no_descriptor(self) -> None:

@@ -383,9 +383,8 @@ class Supervisor:
             return
         self._have_it_accept(worker)
         if self.pool.are_ready():
-            self._log.info(
-                "serving with {workers}", workers=plural(len(self.pool.workers), "worker")
-            )
+            count = len({*self.pool.workers} - self.pool.leaving)
+            self._log.info("serving with {workers}", workers=plural(count, "worker"))
             self.starter.drop_privileges()
             self._served()
 
