@@ -349,6 +349,7 @@ class AdviceTest(SynchronousTestCase):
             descriptors=(9, 10), certificates=[("r", valid("a.pem", 0)), ("r", valid("b.pem", 99)), ("r", valid("c.pem", 99, 50))], troubles=["a.pem: no"], unread=["users: no"],
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
             newest={"": 9.0}, flooded=1, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
+            handovers={"/x": ("no", 3, 1.0, True), "/y": ("no", 1, 1.0, False)},
         )  # fmt: skip
         half: Any = {**document, "servers": [down, {**down, "state": "up"}]}
         drained: Any = {**document, "servers": [{**down, "state": "drain"}]}

@@ -145,16 +145,17 @@ class CombinedTest(SynchronousTestCase):
     def test_gauges_of_two_workers(self) -> None:
         first = {
             "descriptors": [9, 20], "sources": {"x": 3, "y": 1}, "lost_lines": {"log": 0},
-            "ports": [["b", "s", f"x{OF_FEW}", 1, 7.0]], "refusing": [["x", "no-route", "", 1.5]], "generations": [1, 2],
+            "ports": [["b", "s", f"x{OF_FEW}", 1, 7.0]], "handovers": [["/x", "x", 2, 7.0, True]], "refusing": [["x", "no-route", "", 1.5]], "generations": [1, 2],
         }  # fmt: skip
         second = {
             "descriptors": [9, 99], "sources": {"x": 2}, "lost_lines": {"log": 4},
-            "ports": [["b", "s", "y", 2, 5.0]], "refusing": [["x", "no-route", "", 1.0]], "generations": [2, 3],
+            "ports": [["b", "s", "y", 2, 5.0]], "handovers": [["/x", "y", 1, 5.0, False]], "refusing": [["x", "no-route", "", 1.0]], "generations": [2, 3],
         }  # fmt: skip
         gauges = Gauges.of([first, second])
         self.assertEqual((gauges.descriptors, gauges.generations), ((9, 20), 3))
         self.assertEqual((gauges.sources, gauges.lost_lines), ({"x": 3, "y": 1}, {"log": 4}))
         self.assertEqual(gauges.refused_by_many(), {("x", "no-route"): 2.5})
+        self.assertEqual(gauges.handovers, {"/x": ("y", 3, 5.0, True)})
         self.assertEqual(gauges.ports, {("b", "s"): (f"x{OF_FEW}", 3, 5.0)})
 
     def test_histogram_of_all_listeners(self) -> None:

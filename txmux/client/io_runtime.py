@@ -15,6 +15,7 @@ from txmux.access.loops import LoopDetector
 from txmux.access.per_source import Handshakes
 from txmux.backends.connect.dial import Dialler
 from txmux.client.client_table import ClientTable
+from txmux.client.handovers import Handovers
 from txmux.client.parts import Parts, ServingContext, ServingPart
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayResult, Timeouts
@@ -78,6 +79,7 @@ class IORuntime:
         self.parts = Parts[ServingPart](lambda feature: feature.serving_part(context))
         self.handshakes = Handshakes(self.clock.seconds)
         self.clients = ClientTable(self.clock.seconds)
+        self.handovers = Handovers()
         self.events = Events(reactor)
         self.descriptors = DESCRIPTORS
         is_portable = relay == "portable"

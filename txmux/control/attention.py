@@ -366,6 +366,9 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
         names = {"backend": backend, "server": server, "why": why}
         row = rows.PORTS_TAKEN_BY_FEW if why.endswith(OF_FEW) else rows.NO_SOURCE_PORT
         yield row.item(since, connections=plural(count, "connection"), **names)
+    for path, (why, count, since, is_many) in gauges.handovers.items():
+        row = rows.NOT_HANDED_OVER if is_many else rows.FEW_NOT_HANDED_OVER
+        yield row.item(since, path=path, why=why, clients=plural(count, "client"))
     # Of the reasons of a log, that of the most lines is the last, and so the one that is shown.
     for log, count in gauges.lost_lines.items():
         name, _, why = log.partition(": ")

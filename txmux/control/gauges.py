@@ -49,6 +49,11 @@ def _more_ports(one: Sequence[Any], newer: Sequence[Any]) -> tuple[str, int, flo
     return why, one[1] + newer[1], min(one[2], newer[2])
 
 
+def _more_handovers(one: Sequence[Any], newer: Sequence[Any]) -> tuple[str, int, float, bool]:
+    why, count, since, is_many = newer
+    return why, one[1] + count, min(one[2], since), one[3] or is_many
+
+
 async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
     for backend in {name for name, _ in PORT_SHORTAGE.lacks}:
         few = await serving.runtime.clients.of_few(serving.connections(), backend)
@@ -154,6 +159,8 @@ class Gauges:
         dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_SINCE, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
         dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, NUMBER, TIME), collect=_ports)
+    handovers: Mapping[str, tuple[str, int, float, bool]] = _gauge(
+        dict, "By path, why no server takes the sockets of clients, how many clients, since when, and whether they are of three sources.", combine=merged(_more_handovers), bounds=list_of(WORD, WORD, NUMBER, TIME, FLAG), collect=lambda its: its.runtime.handovers.report())
     missing: Sequence[str] = ()
     unusable: Sequence[str] = ()
     of_features: Mapping[str, Any] = attrs.field(factory=lambda: {row.name: row.default for row in rows(Gauge)})

@@ -86,6 +86,12 @@ NO_SOURCE_PORT = _ports(
     level="critical", do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", sources=_OF_MANY,
     when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last", alerts=["TxmuxNoSourcePort"])
 PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="no source port is left towards a server, and one or two sources have most of them")
+_handover = partial(
+    AttentionRow, what="handover", text="handover:{path}: no server takes the sockets of clients", cause="{why}: {clients} closed", do="see whether the server that listens there runs, and as which user",
+    link="#ends", subject="{path}", runbook="a-server-is-down", alerts=COMMON)
+NOT_HANDED_OVER = _handover(
+    level="critical", sources="3", when="a server has not taken the [socket](rules.md#sockets-that-are-handed-over) of any of its last clients, of three sources or more; until it takes one, or a minute after the last")
+FEW_NOT_HANDED_OVER = _handover(level="warning", sources="1", when="the same, of one or two sources")
 FEW_DESCRIPTORS = AttentionRow(
     what="descriptors", level="warning", text="file descriptors are running out: {opened} of {most} are open", do=_MORE_ROOM, subject="share", runbook="clients-cannot-connect",
     sources=_FULL, when="80 % of the descriptors of a process are open", alerts=["TxmuxDescriptorsShort"])

@@ -165,6 +165,9 @@ class HandingOffTest(MuxTestCase):
         texts = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
         why = f"cannot hand over a client's socket at {self.taker.path}: No such file or directory"
         self.assertEqual(texts, [f"[listen public]: {why}"])
+        ((path, told, *counted),) = self.factory.runtime.handovers.report()
+        self.assertEqual((path, told), (self.taker.path, "No such file or directory"))
+        self.assertEqual((counted[0], counted[2]), (1, False))
 
     async def test_nobody_listens_at_the_path(self) -> None:
         self.taker.listening.close()

@@ -18,6 +18,7 @@ from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Finished, Outcome, TurnedAway
 from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionState
+from txmux.transport import source_of_client
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.header import Address
 
@@ -90,12 +91,15 @@ class HandingOff(Stage):
 
     def _taken(self) -> None:
         record = self._client.record
+        self._client.runtime.handovers.taken(self._destination.path)
         record.connect_ms = self._client.elapsed_ms() - (record.detect_ms or 0.0)
         self._close("handed-over")
 
     def _failed(self, reason: HandoffFailure, why: str) -> None:
         client = self._client
         client.record.note(handover_error=printable(why))
+        source = source_of_client(client.record.client)
+        client.runtime.handovers.failed(self._destination.path, why, source)
         # As for a backend; in the service's own log, nothing else says that clients are refused.
         _log.warn(
             "[listen {listener}]: cannot hand over a client's socket at {path}: {why}",
