@@ -223,6 +223,20 @@ class ChangedTest(SynchronousTestCase):
             self.lines((new, server, "+"))[1:], ["info backend b: 1 server is up again"]
         )
 
+    def test_last_server_down_by_a_reload(self) -> None:
+        """Rules that leave no server up say so, and those that bring one say that, too."""
+        one, two = "10.0.0.1:80", "10.0.0.2:80"
+        check = Check("tcp", fall=1, rise=1)
+        self.lines((self.its.change(one, two, check=check), one, "-"))
+        lines = []
+        for texts in ((one, f"{two} down"), (one,), (one, two)):
+            with capturedLogs() as events:
+                self.its.change(*texts, check=check)
+            lines.append([formatEvent(event) for event in events])
+        self.assertEqual(
+            lines, [["backend b: no server is up"], [], ["backend b: 1 server is up again"]]
+        )
+
     def test_drained_server_down(self) -> None:
         server = "10.0.0.1:80"
         changed = self.its.change(server, "10.0.0.2:80", check=Check("tcp", fall=1, rise=1))

@@ -108,13 +108,13 @@ class BackendPool:
         self._is_in_turn = False
         self._is_retired = self._is_resolved = False
         self.availability = Availability.NONE
-        self._in_shortage = self._is_short()
         # A pool of prepared rules shares health with the current pool, and must not change it before `commit`.
         self._is_current = not self.backend_health.others(self)
         self.has_taken_over = False
         self._start_until = self._seconds() + _START if self._is_current else 0.0
         self._answered: set[Server] = set()
         if self._is_current:
+            self.backend_health.in_shortage = self._is_short()
             self._record_new_members(is_start=True)
         self._arrange()
 
@@ -514,9 +514,11 @@ class BackendPool:
         return max(0.0, self._seconds() - since) if since else None
 
     def _update_shortage(self) -> None:
-        was, self._in_shortage = self._in_shortage, self._is_short()
-        if self._in_shortage is not was and self.on_shortage is not None:
-            self.on_shortage(self._in_shortage)
+        health, is_short = self.backend_health, self._is_short()
+        if self._is_current and health.in_shortage is not is_short:
+            health.in_shortage = is_short
+            if self.on_shortage is not None:
+                self.on_shortage(is_short)
 
     def _is_short(self) -> bool:
         # A name has no members until its first look-up.

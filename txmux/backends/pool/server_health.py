@@ -109,10 +109,12 @@ class BackendHealth:
     Attributes:
         choosing: What keeps the servers' credit since a choice, until `settle`.
         changed: The servers whose number of connections has changed since then; ``None`` if no choice depends on it.
+        in_shortage: Whether no server is up by the current rules, as its pool has last reported.
     """
 
     choosing: Sequence[_HealthChoice] = ()
     changed: set[ServerHealth] | None = None
+    in_shortage = False
 
     def __init__(
         self,
