@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
@@ -122,7 +123,8 @@ def forbidden_files(rules: Rules) -> Iterator[Problem]:
         section = key.part.section
         if unit := rules.unit_of(section):
             author = rules.files.authors.get(unit)
-            for path in key.paths:
+            named = (NamedFile(section, key.name, path, key.row) for path in key.paths)
+            for path in chain.from_iterable(map(opened_for, named)):
                 if not may_be_named(path, author, Path(section.path), rules.path):
                     why = f"the owner of {section.path!r} may not read {str(path)!r}; let them, or name another file"
                     yield section.problem(why, key.name)

@@ -1,5 +1,6 @@
 import json
 import os
+import pwd
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -402,24 +403,30 @@ class UnitsTest(SynchronousTestCase):
         if os.geteuid():
             raise SkipTest("only root can write files of other users")
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
-        secret = self.write("secret", "10.0.0.0/8\n")
-        secret.chmod(0o600)
+        secret = self.write("keys/secret.ech", "10.0.0.0/8\n")
         route = "[route r]\nmatch = tls\n{}\n"
         unit = self.write("d/a.ini", "")
+        member = pwd.getpwnam("nobody")
+        self.folder.chmod(0o755)
         for text, find in (
             (route.format(f"backend = close\nfrom = @{secret}"), lambda its: its.files.untaken.values()),
             (route.format(f"terminate_tls = {secret}\nbackend = close"), lambda its: [[*forbidden_files(its)]]),
+            (f"[listen l]\nendpoint = :9\nech_keys = {secret.parent}", lambda its: [[*forbidden_files(its)]]),
         ):  # fmt: skip
-            unit.write_text(text)
-            for owner, mode, is_wrong in (
-                (12345, 0o600, True), (12345, 0o604, False), (0, 0o600, False),
+            for owner, folder, mode, is_wrong in (
+                (12345, 0o755, 0o600, True), (12345, 0o755, 0o604, False), (0, 0o700, 0o600, False),
+                (12345, 0o700, 0o604, True), (12345, 0o750, 0o640, True),
+                (member.pw_uid, 0o750, 0o640, False), (member.pw_uid, 0o750, 0o604, True),
             ):  # fmt: skip
+                unit.write_text(f"{text}\n# {owner} {folder} {mode}\n")
                 os.chown(unit, owner, -1)
-                secret.chmod(mode)
+                for its, its_mode in ((secret, mode), (secret.parent, folder)):
+                    os.chown(its, 0, member.pw_gid)
+                    its.chmod(its_mode)
                 problems = [str(one) for some in find(load(path)) for one in some]
-                self.assertEqual(len(problems), is_wrong, (text, owner, oct(mode)))
+                self.assertEqual(bool(problems), is_wrong, (text, owner, oct(folder), oct(mode)))
                 for problem in problems:
-                    self.assertIn(f"the owner of '{unit}' may not read '{secret}'", problem)
+                    self.assertIn(f"the owner of '{unit}' may not read '{secret.parent}", problem)
 
     def test_whose_file_it_was(self) -> None:
         """What is in force for a unit is its author's, whoever's file is in the place, or none that can be seen; so is what was just read."""

@@ -193,8 +193,6 @@ class RulesReading:
         if self.alone:
             return NetworkSet([])
         path = self.folder / name
-        if self.unit and self.looks_on_disk:
-            self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
         found = self._list(path)
         self.needs.append((RulesReading._list, path, found))
         return found
@@ -207,6 +205,8 @@ class RulesReading:
 
     def _list(self, path: Path) -> NetworkSet:
         # What is taken over comes here, too.
+        if self.unit and self.looks_on_disk:
+            self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
         found = self._lists(path, is_of_unit=bool(self.unit))
         if self.unit:
             self.unit_lists.add(str(path))

@@ -4,6 +4,7 @@ import codecs
 import errno
 import glob
 import os
+import pwd
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,14 @@ from pathlib import Path
 import attrs
 
 from txmux.classes import frozen
-from txmux.files import on_disk, other_path, read_list, read_with_owner, status_of
+from txmux.files import (
+    has_helper,
+    on_disk,
+    other_path,
+    read_list,
+    read_with_owner,
+    status_of,
+)
 from txmux.rules.model import Files, Section
 from txmux.rules.model.section import NOTHING_MORE, ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
@@ -205,12 +213,38 @@ def may_be_named(path: Path, author: int | None, file: Path, operator: Path) -> 
     try:
         with on_disk(path):
             who = status_of(file).st_uid if author is None else author
-            if who in {0, status_of(operator).st_uid}:
-                return True
-            status = status_of(path)
+            return who in {0, status_of(operator).st_uid} or _may_use(path, who, os.R_OK)
     except OSError as error:  # others report what is missing
         return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-    return status.st_uid == who or bool(status.st_mode & stat.S_IROTH)
+
+
+def _may_use(path: Path, who: int, bit: int) -> bool:
+    """Return whether a user may use a file in one of the ways of `os.access`: each folder on the way has to let them in, too."""
+    if not _lets(status_of(path), who, bit):
+        return False
+    for folder in Path(os.path.realpath(path)).parents:
+        try:
+            if not _lets(folder.stat(), who, os.X_OK):
+                return False
+        except PermissionError:
+            if not has_helper():  # which sees it, and opens nothing that it forbids
+                raise
+    return True
+
+
+def _lets(status: os.stat_result, who: int, bit: int) -> bool:
+    if status.st_uid == who:  # who can change the mode
+        return True
+    by_group, by_all = bool(status.st_mode & bit << 3), bool(status.st_mode & bit)
+    return by_all if by_group == by_all else by_group == (status.st_gid in _groups_of(who))
+
+
+def _groups_of(who: int) -> list[int]:
+    try:
+        account = pwd.getpwuid(who)
+    except KeyError:
+        return []
+    return os.getgrouplist(account.pw_name, account.pw_gid)
 
 
 def text_of(data: bytes) -> str:
