@@ -80,6 +80,19 @@ class LinksTest(SynchronousTestCase):
             self.assert_refused(self.theirs / "circle")
             (self.theirs / "circle").unlink()
 
+    def test_links_to_what_is_theirs(self) -> None:
+        """Those of the file's owner are followed, and nothing is made by them."""
+        path = self.theirs / "own"
+        path.write_text("x")
+        os.chown(path, _NOBODY, -1)
+        self.link(self.folder / "here", self.theirs)
+        link = self.link(self.theirs / "link", self.folder / "here" / "own")
+        self.assertEqual(self.text(link), "x")
+        os.chown(path, 12345, -1)
+        self.assert_refused(link)
+        path.unlink()
+        self.assert_refused(link, os.O_CREAT)
+
     def test_log(self) -> None:
         """A log is made for its owner, and appended to where it is, but not by such a link."""
         log = self.theirs / "log"
@@ -142,12 +155,12 @@ class LinksTest(SynchronousTestCase):
             raise PermissionError(errno.EACCES, "refused", path)
 
         self.secret.write_text("ann:x\n")
-        self.patch(files, "_open_by_own_links", refuse)
+        self.patch(files, "_open_by_safe_links", refuse)
         pretend_user(self, 0)
-        self.assertRaises(PermissionError, files.read_list, self.secret)
+        self.assertRaises(PermissionError, files.read_bytes, self.secret)
         files.use_helper(os.open)
         self.addCleanup(files.use_helper, None)
-        self.assertEqual(files.read_list(self.secret), b"ann:x\n")
+        self.assertEqual(files.read_bytes(self.secret), b"ann:x\n")
 
     def test_lists(self) -> None:
         """A list of networks is not read by such a link: its errors would tell everybody what is in the file."""
@@ -163,7 +176,9 @@ class LinksTest(SynchronousTestCase):
         listed.unlink()
         self.link(listed, self.secret)
         refused = self.assertRaises(OpenerError, opener.read_rules)
-        self.assertIn("the link 'list' in the path is not root's", str(refused))
+        self.assertIn(
+            "the link 'list' in the path is neither root's nor of the file's owner", str(refused)
+        )
         self.assertRaises(OSError, watched.read)
         self.link(self.folder / "way", listed, 0)
         listed.unlink()
@@ -171,17 +186,17 @@ class LinksTest(SynchronousTestCase):
         rules.write_text(f"{_RULES}deny = @{self.folder / 'way'}\n")
         opener.read_rules()
 
-    def test_lists_that_lead_where_others_may_not_look(self) -> None:
+    def test_files_that_lead_where_others_may_not_look(self) -> None:
         """What such a link leads to, or whether there is anything, makes no difference."""
         for number, target in enumerate((self.secret, self.folder / "none", Path("/dev/full"))):
             path = self.link(self.theirs / f"list{number}", target)
-            with self.assertRaises(OSError) as caught:
-                files.read_list(path)
-            self.assertEqual(caught.exception.errno, errno.ELOOP, target)
+            for read in (files.read_bytes, files.read_own):
+                error = self.assertRaises(OSError, read, path)
+                self.assertEqual(error.errno, errno.ELOOP, target)
         os.mkfifo(self.theirs / "pipe")
         before = look()
         with self.assertRaisesRegex(OSError, "no regular file"):
-            files.read_list(self.theirs / "pipe")
+            files.read_bytes(self.theirs / "pipe")
         self.assertEqual(added_since(before, patience=0), {})
 
     def test_service(self) -> None:
@@ -196,7 +211,7 @@ class LinksTest(SynchronousTestCase):
         mux.log.unlink()
         self.link(mux.log, self.folder / "made")
         os.kill(mux.child.pid, signal.SIGHUP)
-        eventually(lambda: "is not root's" in mux.child.output, "the log says why")
+        eventually(lambda: "neither root's" in mux.child.output, "the log says why")
         self.assertFalse((self.folder / "made").exists())
         mux.log.unlink()
         os.kill(mux.child.pid, signal.SIGHUP)
@@ -225,7 +240,7 @@ class ReadTest(SynchronousTestCase):
         for why, make in makes.items():
             make()
             writer = os.open(path, os.O_RDWR) if path.is_fifo() else None  # silent
-            for read in (files.read_bytes, files.read_list, files.read_own, files.read_secret):
+            for read in (files.read_bytes, files.read_own, files.read_secret):
                 error = self.assertRaises(OSError, read, path)
                 self.assertEqual(error.strerror, why.partition(" /")[0])
                 self.assertEqual(Path(error.filename).name, path.name)
@@ -239,7 +254,7 @@ class ReadTest(SynchronousTestCase):
         long_ago = time.monotonic() - files.PATIENCE - 1
         self.patch(files, "_waiting", {-1: (long_ago, str(folder / "b"))})
         for use in (
-            files.read_bytes, files.read_list, files.read_own, read_secret, files.state_at,
+            files.read_bytes, files.read_own, read_secret, files.state_at,
             files.open_once, open_log, partial(replace_file, data=b""),
         ):  # fmt: skip
             error = self.assertRaises(TimeoutError, use, folder / "a")
@@ -254,7 +269,7 @@ class ReadTest(SynchronousTestCase):
             listening.bind(str(path))
 
     def test_nothing(self) -> None:
-        for read in (files.read_bytes, files.read_list, files.read_own):
+        for read in (files.read_bytes, files.read_own):
             self.assertEqual(read(Path(os.devnull)), b"")
 
     def test_most(self) -> None:

@@ -109,7 +109,7 @@ def remove_own_socket(path: Path, bound: FileId) -> None:
 def held_folder(path: Path) -> Iterator[int]:
     """Hold the folder of a file, as a descriptor for ``dir_fd``, so that a swapped link on the path leads to no other folder.
 
-    For root, a link on the way that is not root's is an `OSError` (``ELOOP``).
+    For root, a link on the way that is another user's is an `OSError` (``ELOOP``).
     """
     if os.geteuid() == 0:
         folder, _ = open_safely(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -161,7 +161,7 @@ def _open_to_append(path: Path, owner: tuple[int, int] | None) -> int:
 
 
 def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
-    """Open a file as root where others may write, too: links on the way are followed only if root has made them.
+    """Open a file as root where others may write, too: links on the way are followed only if root has made them, or the owner of the file.
 
     Else a user who may write to a folder of the path could have any file read or written.
 
@@ -195,14 +195,15 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
         return os.open(path, flags | os.O_CLOEXEC, _MODE), made
     ahead = list(reversed(path.absolute().parts[1:]))
     folder = _there("/")
-    links = 0
+    links, others = 0, dict[int, str]()  # the last link of each other user
     try:
         while True:
             name = ahead.pop() if ahead else "."
             try:
                 there = _there(name, folder)
-            except FileNotFoundError:
-                if ahead or not flags & os.O_CREAT:
+            except OSError as error:
+                _refuse_links(others)
+                if ahead or error.errno != errno.ENOENT or not flags & os.O_CREAT:
                     raise
                 return _open_at(folder, name, flags | os.O_EXCL), True
             status = os.fstat(there)
@@ -211,7 +212,7 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
                 os.close(there)
                 links += 1
                 if status.st_uid:
-                    raise OSError(errno.ELOOP, f"the link {name!r} in the path is not root's")
+                    others[status.st_uid] = name
                 if links > _LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 ahead += reversed(target.parts)  # one that begins with / begins there
@@ -220,9 +221,18 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
                 folder = there
             else:
                 os.close(there)
+                others.pop(status.st_uid, None)
+                _refuse_links(others)
                 return _open_at(folder, name, flags & ~os.O_CREAT), False
     finally:
         os.close(folder)
+
+
+def _refuse_links(others: Mapping[int, str]) -> None:
+    for name in others.values():
+        raise OSError(
+            errno.ELOOP, f"the link {name!r} in the path is neither root's nor of the file's owner"
+        )
 
 
 def _there(name: str, folder: int | None = None) -> int:
@@ -239,6 +249,7 @@ def read_bytes(path: Path, most: int = LARGEST_LIST) -> bytes:
     """Read all of a regular file of at most so many bytes, by the helper if this process may not.
 
     Anything else would halt the service, as a pipe whose writer is silent, or have no end, as a device. ``/dev/null`` is empty.
+    Root follows links as `open_safely` does: who is let name a file could put a link in its place.
 
     Raises:
         OSError: It cannot be read, is no regular file (``EINVAL``), is too large (``EFBIG``), or its disk does not answer (``ETIMEDOUT``).
@@ -247,9 +258,9 @@ def read_bytes(path: Path, most: int = LARGEST_LIST) -> bytes:
         return _content(file, path, most)
 
 
-def _opened(path: Path, open_own: Callable[[Path], BinaryIO] | None = None) -> BinaryIO:
+def _opened(path: Path) -> BinaryIO:
     try:
-        return (open_own or _open_own)(path)
+        return _open_own(path)
     except PermissionError:
         if _helper is None:
             raise
@@ -259,15 +270,6 @@ def _opened(path: Path, open_own: Callable[[Path], BinaryIO] | None = None) -> B
     except OSError:  # it is a folder
         os.close(descriptor)
         raise
-
-
-def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
-    """Read all of a file that others than root may write, as a list of networks; see `read_bytes`.
-
-    Error messages quote its text, so root follows no link on the way that another user has made (``ELOOP``).
-    """
-    with on_disk(path), _opened(path, None if os.geteuid() else _open_list) as file:
-        return _content(file, path, most)
 
 
 def _content(file: BinaryIO, path: Path, most: int) -> bytes:
@@ -520,18 +522,15 @@ def read_with_owner(path: Path, most: int = LARGEST_LIST) -> tuple[bytes, int]:
 
 
 def _open_own(path: Path) -> BinaryIO:
-    _check_kind(path.stat(), path)
-    return open(path, "rb", opener=_open_at_once)
-
-
-def _open_list(path: Path) -> BinaryIO:
-    if hasattr(os, "O_PATH"):  # `stat` would follow all links
-        found, _ = open_safely(path, os.O_PATH)
-        try:
-            _check_kind(os.fstat(found), path)
-        finally:
-            os.close(found)
-    return open(path, "rb", opener=_open_by_own_links)
+    if os.geteuid() or not hasattr(os, "O_PATH"):
+        _check_kind(path.stat(), path)
+        return open(path, "rb", opener=_open_at_once)
+    found, _ = open_safely(path, os.O_PATH)
+    try:
+        _check_kind(os.fstat(found), path)
+    finally:
+        os.close(found)
+    return open(path, "rb", opener=_open_by_safe_links)
 
 
 def _check_kind(status: os.stat_result, path: Path) -> None:
@@ -540,7 +539,7 @@ def _check_kind(status: os.stat_result, path: Path) -> None:
         _is_null(status, path)
 
 
-def _open_by_own_links(path: str, flags: int) -> int:
+def _open_by_safe_links(path: str, flags: int) -> int:
     return open_safely(Path(path), flags)[0]
 
 

@@ -335,9 +335,9 @@ class SandboxTests(SynchronousTestCase):
             self.subject(mux)
             return [one["text"] for one in get(admin, "/api/status")["attention"]]
 
-        eventually(lambda: any("is not root's" in one for one in attention()), "it is told of")
-        mux.child.wait_for("is not root's")
-        self.assertEqual(mux.child.output.count("is not root's"), 1)
+        eventually(lambda: any("neither root's" in one for one in attention()), "it is told of")
+        mux.child.wait_for("neither root's")
+        self.assertEqual(mux.child.output.count("neither root's"), 1)
         self.assertEqual(self.subject(mux), "new.example")
         with halted(named(mux.pid, "helper")):
             eventually(

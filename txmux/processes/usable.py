@@ -14,7 +14,7 @@ from txmux.access.lists.current import Lists
 from txmux.admin.listen_addresses import at_automatic, stored_token
 from txmux.client.tls.terminators import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of
-from txmux.files import may_read, read_list
+from txmux.files import may_read, read_bytes
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.net.tls.validity import Validity
@@ -210,7 +210,7 @@ def _tokens(rules: Rules) -> Iterator[Problem]:
     if settings.admin_tokens is None:
         return
     try:
-        problems = read_tokens(read_list(settings.admin_tokens, LARGEST_TOKENS), own)[1]
+        problems = read_tokens(read_bytes(settings.admin_tokens, LARGEST_TOKENS), own)[1]
     except PermissionError:
         return
     except OSError as error:

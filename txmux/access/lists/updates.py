@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from txmux.access.lists.current import Packed, dynamic_networks_of, pack
 from txmux.classes import define
 from txmux.errors import MuxError, cause_of
-from txmux.files import LARGEST_LIST, FileState, read_list, state_at
+from txmux.files import LARGEST_LIST, FileState, read_bytes, state_at
 from txmux.net.turns import Turns, look_in_thread
 from txmux.rules.feature import FILE_MEANWHILE, FILE_SECONDS, NetworkSource, WatchedSource
 from txmux.rules.installed import NETWORKS, READ_BY_EACH
@@ -56,7 +56,7 @@ class WatchedFile:
         if state == before:
             self._state = before
             return None
-        data = read_list(self.path, self._most)
+        data = read_bytes(self.path, self._most)
         *_, written_at = state
         self._state = state if time.time_ns() - written_at > _UNSURE else None
         return data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from txmux.features.tunnels.reading import contradictions, open_tunnels, read_users
 from txmux.features.tunnels.via import VIA, beside_a_proxy
-from txmux.files import read_list
+from txmux.files import read_bytes
 from txmux.rules.feature import Feature, FeatureStage
 from txmux.rules.model import Opening, Route, Rules
 from txmux.rules.model.backend import backends_of
@@ -69,7 +69,7 @@ def _wrong_users(rules: Rules) -> Iterator[Problem]:
         if path is None:
             continue
         try:
-            problems = read_users(read_list(path))[1][:_MOST_LINES]
+            problems = read_users(read_bytes(path))[1][:_MOST_LINES]
         except OSError as error:
             is_hidden = isinstance(error, PermissionError)
             problems = [] if is_hidden else [f" cannot be read: {error.strerror}"]

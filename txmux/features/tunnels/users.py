@@ -19,7 +19,7 @@ from txmux.errors import MuxError, how_to_install
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.login_queue import LoginQueue
 from txmux.features.tunnels.reading import read_users
-from txmux.files import read_list
+from txmux.files import read_bytes
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread
 from txmux.net.watched import RECEIVED, FilesInUse, WatchedFiles
@@ -50,7 +50,7 @@ class TunnelUsers(WatchedFiles):
     """
 
     _rule, _what, _pause = "tunnel_users", "users", 5.0
-    _read_file = staticmethod(read_list)
+    _read_file = staticmethod(read_bytes)
 
     def __init__(self, route: str, path: Path) -> None:
         try:

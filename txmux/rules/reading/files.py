@@ -18,7 +18,7 @@ from txmux.files import (
     has_helper,
     on_disk,
     other_path,
-    read_list,
+    read_bytes,
     read_with_owner,
     status_of,
 )
@@ -314,7 +314,7 @@ class FileReader:
             is_own = self._known is None or (self._reads_rest and name not in known)
             if not (is_own or name in known):
                 raise FileNotFoundError(errno.ENOENT, _NOT_SENT, name)
-            self._texts[name] = text_of(read_list(path)) if is_own else known[name]
+            self._texts[name] = text_of(read_bytes(path)) if is_own else known[name]
         return self._texts[name]
 
     def include(self, pattern: str) -> list[SourceFile]:
