@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import os
 import socket
 from functools import partial
 from typing import Any
@@ -76,6 +77,15 @@ class GetTests(TestCase):
                 is_full = waiting.connect_ex(path) == errno.EAGAIN
             with self.assertRaisesRegex(NotConnectedError, "^the connection was closed$"):
                 await self.ask(80, address=path)
+
+    async def test_unix_socket_of_another_owner(self) -> None:
+        path = str(make_folder(self) / "s")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen(1)
+            with self.assertRaisesRegex(NotConnectedError, "its server is of user"):
+                await self.ask(80, address=path, owner=os.geteuid() + 1)
+            self.assertEqual(server.accept()[0].recv(9), b"")
 
     async def test_not_whole(self) -> None:
         await self.fails(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole")

@@ -289,6 +289,7 @@ class OpenerTest(SynchronousTestCase):
         """It opens nothing for a unit that its owner may not read, whether others keep the unit out or not."""
         require_root()
         folder, keys = self.helper.folder / "d", {}
+        self.helper.folder.chmod(0o755)
         folder.mkdir()
         for name in "ab":
             keys[name] = folder / f"{name}.pem"

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from txmux.classes import frozen
 from txmux.errors import MuxError, cause_of, printable
+from txmux.net.sockets.unixpath import owned_by_another
 from txmux.net.tls.verification import ClientTLS
 from txmux.version import __version__
 
@@ -70,6 +71,7 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
     seconds: float,
     most: int | None,
     address: str | None = None,
+    owner: int | None = None,
     body_seconds: float | None = None,
     take: Callable[[bytes], object] | None = None,
     body: bytes = b"",
@@ -78,8 +80,8 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
     """Make a request (RFC 9110, section 9.3); no redirect is followed. For ``https``, the certificate of the host is verified.
 
     `body` is sent, unless it is empty. `tls` makes the options of TLS for a host. `address` is an IP address or the path
-    of a UNIX socket; without it, the host is looked up. The seconds are for all, or for what precedes the body of the
-    answer if that has `body_seconds` of its own. `most` are the bytes of that body; with ``None`` it is read until it
+    of a UNIX socket, whose server has to be of the `owner`, if there is one; without it, the host is looked up. The seconds
+    are for all, or for what precedes the body of the answer if that has `body_seconds` of its own. `most` are the bytes of that body; with ``None`` it is read until it
     ends, however that is, and discarded. `take` gets the parts of a body with status 200 as they come;
     the response has none then. What it raises ends the request.
 
@@ -87,7 +89,7 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
         RequestFailedError: There is no complete response; the subclasses say why.
         CancelledError: The caller has cancelled it. The connection is closed then, too.
     """
-    endpoints = _UrlEndpoint(reactor, address, tls)
+    endpoints = _UrlEndpoint(reactor, address, tls, owner)
     agent = Agent.usingEndpointFactory(reactor, endpoints)
     sent = Headers({"User-Agent": [f"txmux/{__version__}"], **{k: [v] for k, v in headers.items()}})
 
@@ -206,8 +208,11 @@ class _Body(Protocol):
 class _UrlEndpoint:
     """Connects to the address, or else to the host of the URL."""
 
-    def __init__(self, reactor: Any, address: str | None, tls: Callable[[str], Any]) -> None:
+    def __init__(
+        self, reactor: Any, address: str | None, tls: Callable[[str], Any], owner: int | None
+    ) -> None:
         self._reactor = reactor
+        self._owner = owner
         self._address = address
         self._tls = tls
         self.connections: list[_WatchedConnection] = []
@@ -256,8 +261,16 @@ class _UrlEndpoint:
                 waiting.callback(result)
 
         waiting: Deferred[Any] = Deferred(cancel)
-        connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol).addBoth(end)
+        connecting.addCallback(self._connected).addBoth(end)
         return waiting
+
+    def _connected(self, connection: _WatchedConnection) -> Any:
+        transport: Any = connection.transport
+        if self._owner is not None and (
+            why := owned_by_another(transport.getHandle(), self._owner)
+        ):
+            raise ConnectError(string=why)
+        return connection.wrappedProtocol
 
     def _make_connection(self, factory: Factory, wrapped: Protocol) -> _WatchedConnection:
         connection = _WatchedConnection(factory, wrapped, self.count_received)

@@ -94,6 +94,7 @@ class NetworkKind:
         seconds: How often the sources are asked.
         meanwhile: What holds while one has no good answer.
         not_allowed: Why they cannot be in ``allow`` and the like; empty if they can be.
+        secret: The key of [txmux] that names the secret for all of their sources; empty if there is none.
     """
 
     words: tuple[str, ...]
@@ -103,6 +104,7 @@ class NetworkKind:
     seconds: float
     meanwhile: str
     not_allowed: str = ""
+    secret: str = ""
 
 
 @frozen

@@ -144,7 +144,12 @@ def conditions(route: Route) -> tuple[object, ...]:
 
 
 def networks_of(
-    text: str, settings: Settings, *, alone: bool, denied: bool
+    text: str,
+    settings: Settings,
+    *,
+    alone: bool,
+    denied: bool,
+    refuse_others: Callable[[str], None],
 ) -> DynamicNetworks | None:
     """Read ``NAME:TEXT`` if the name is that of a feature's networks; see `NetworkKind`. They are either ``denied``, or allowed."""
     name, colon, _ = text.partition(":")
@@ -155,6 +160,8 @@ def networks_of(
         return None
     if kind.not_allowed and not denied:
         raise InvalidValueError(f"{text!r} {kind.not_allowed}")
+    if kind.secret:
+        refuse_others(f"{text!r}, which is sent the secret of {kind.secret!r}")
     return kind.read(text, settings, alone=alone)
 
 

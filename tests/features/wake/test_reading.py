@@ -1,7 +1,10 @@
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.features.wake.reading import Wake, read_wake
+from txmux.features.wake.reading import Wake
+from txmux.rules.reading.parser import parse
+
+_RULES = "[listen l]\nendpoint = :1\n[backend b]\nserver = 127.0.0.1:1\nwake = {}\n"
 
 
 class ReadingTests(SynchronousTestCase):
@@ -18,4 +21,5 @@ class ReadingTests(SynchronousTestCase):
             "http GET http://[::1]:8000/": Wake("GET", "http://[::1]:8000/"),
             "http POST unix:/run/w.sock:/db?x=/:": Wake("POST", "unix:/run/w.sock:/db?x=/:"),
         }.items():
-            self.assertEqual(read_wake(text), expected)
+            rules = parse(_RULES.format(text), "rules.ini")
+            self.assertEqual(rules.backends["b"].more["wake"], expected)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.error import ConnectionRefusedError as TwistedRefused
 from twisted.internet.error import TimeoutError as TwistedTimeout
 from twisted.internet.interfaces import IListeningPort, ITCPTransport
@@ -18,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from tests.support.each import for_each
+from tests.support.folders import make_folder
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.support.queues import until_queued
@@ -124,6 +126,24 @@ class PolledSocketsTest(TestCase):
         for end in (client, server):
             self.assertTrue(end.transport.getTcpNoDelay())
         self.assertTrue(client.transport.getTcpKeepAlive())
+
+    async def test_owner(self) -> None:
+        """Whose server it has to be counts, also where the path has come to lead to another's."""
+        path = str(make_folder(self) / "s")
+        self.listen(socket.AF_UNIX, path)
+        for owner, why in ((os.geteuid(), ""), (os.geteuid() + 1, "its server is of user")):
+            client = PeerClientFactory()
+            SocketConnector(
+                self.poller, reactor, socket.AF_UNIX, path, client, owner=owner
+            ).connect(60)
+            if why:
+                refused = await self.assertFailure(client.connected, ConnectError)
+                self.assertIn(why, str(refused))
+            else:
+                peer = await client.connected
+                await self.factory.peer()
+                peer.reset()
+                await peer.is_lost()
 
     async def test_ipv6(self) -> None:
         client = await self.connect(self.listen(socket.AF_INET6, ("::1", 0)), socket.AF_INET6)

@@ -150,9 +150,9 @@ class FileTests(SynchronousTestCase):
         opened = []
         open_file = os.open
 
-        def note(path: str, *how: Any, **more: Any) -> int:
-            opened.append(Path(path).name)
-            return open_file(path, *how, **more)
+        def note(path: str, flags: int, *how: Any, **more: Any) -> int:
+            opened.extend([Path(path).name] * (not flags & os.O_PATH))
+            return open_file(path, flags, *how, **more)
 
         self.patch(os, "open", note)
         self.assertIn("no regular file", self.untaken())

@@ -4,6 +4,7 @@ import pwd
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -427,6 +428,53 @@ class UnitsTest(SynchronousTestCase):
                 self.assertEqual(bool(problems), is_wrong, (text, owner, oct(folder), oct(mode)))
                 for problem in problems:
                     self.assertIn(f"the owner of '{unit}' may not read '{secret.parent}", problem)
+
+    def test_rights_of_others(self) -> None:
+        """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        change_environment(self, TXMUX_OF_A_UNIT="127.0.0.1:9")
+        self.write("key", "secret\n")
+        path = self.write(
+            "rules.ini",
+            f"[txmux]\ninclude = d/*.ini\ncrowdsec_key = {self.folder / 'key'}\n{LISTEN}routes_from = *\n"
+            "silent = unix:/run/a.sock\n[backend b]\nserver = 127.0.0.1:1\nfallback = tls:a.test:1\n",
+        )
+        unit = self.write("d/a.ini", "")
+        route = "[route r]\nmatch = tls\nbackend = {}\n".format
+        backend = "[backend x]\nserver = {}\n".format
+        for text, what in (
+            (route("${TXMUX_OF_A_UNIT}"), "${TXMUX_OF_A_UNIT}; write a value"),
+            (route("unix:/run/a.sock"), "'unix:/run/a.sock' here; write a [backend]"),
+            (route("unix:/run/b.sock"), "'unix:/run/b.sock' here; write a [backend]"),
+            (route("tls:a.test:1"), "'tls:a.test:1' here"),
+            (route("handover:/run/a.sock user=root"), "'handover:/run/a.sock user=root'; write a [backend]"),
+            (backend("unix:/run/a.sock:timeout=3"), "'unix:/run/a.sock:timeout=3'; write HOST:PORT"),
+            (backend("127.0.0.1:1\nhold = 9s\nwake = systemd a.service"), "'systemd a.service'; write"),
+            ("[listen l]\nendpoint = :9\ndeny = crowdsec:http://127.0.0.1:9\n", "'crowdsec:http://127.0.0.1:9', which"),
+        ):  # fmt: skip
+            unit.write_text(text)
+            for owner in (0, 12345, 0, 12345):
+                os.chown(unit, owner, -1)
+                problems = [*chain.from_iterable(load(path).files.untaken.values())]
+                self.assertEqual(len(problems), owner == 12345, (text, owner))
+                for problem in problems:
+                    why = f"only files of root and of the owner of '{path}' may have"
+                    self.assertIn(f"{why} {what}", problem.message)
+        # Where it names a UNIX socket, the server has to be its author's.
+        unit.write_text(
+            backend("unix:/run/a.sock\nhold = 9s\nwake = http GET unix:/run/a.sock:/\n")
+        )
+        for owner, expected in ((0, None), (12345, 12345)):
+            os.chown(unit, owner, -1)
+            rules = read_again(Files.from_json(json.loads(json.dumps(load(path).files.as_json()))))
+            (server,) = rules.backends["x"].servers
+            self.assertEqual(
+                (server.owner, rules.backends["x"].more["wake"].owner), (expected,) * 2
+            )
+            os.chown(path, owner, -1)
+            self.assertEqual([*load(path).files.untaken], [])
+        self.assertIsNone(load(path).backends["x"].servers[0].owner)
 
     def test_whose_file_it_was(self) -> None:
         """What is in force for a unit is its author's, whoever's file is in the place, or none that can be seen; so is what was just read."""

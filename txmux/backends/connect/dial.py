@@ -100,7 +100,7 @@ class Dialler:
             place = sockaddr(server.host, server.port)
         is_multipath = plan.is_multipath and family != socket.AF_UNIX
         connecting = SocketConnector(
-            self.poller, self.clock, family, place, factory, is_multipath=is_multipath
+            self.poller, self.clock, family, place, factory, is_multipath, server.owner
         )
         if begun is None:
             options = (*self.options, *options)

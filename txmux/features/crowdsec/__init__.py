@@ -59,6 +59,7 @@ FEATURE = Feature(
         ("crowdsec",), _read, _sources, None, seconds=10.0,
         meanwhile="the bans known so far stay until they end",
         not_allowed="is for 'deny' alone: CrowdSec lists banned networks",
+        secret=_RULE,
     ),
 )
 # fmt: on

@@ -14,6 +14,7 @@ from txmux.rules.reading.values import SectionKey, ValueKind
 _WAKE = ValueKind(
     read_wake,
     "`wol MAC BROADCAST`, `systemd NAME.service`, or `http POST URL` or `http GET URL`, also with `unix:/SOCKET:/PATH`",
+    in_context=True,
 )
 
 

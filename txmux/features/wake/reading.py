@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from txmux.classes import frozen
 from txmux.rules.advice.words import near
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import split_words, whole_number
 
 _MOST_PORT = 65535
@@ -27,11 +28,13 @@ class Wake:
         method: ``wol`` is a magic packet, ``systemd`` the start of a unit, any other word the method of an HTTP request.
         target: The MAC address, as 12 hexadecimal digits, the unit, or the URL; ``unix:/SOCKET:/PATH`` is over a UNIX socket.
         broadcast: Where the magic packet goes: an IP address, and a port of UDP.
+        owner: As that of a `Server`, for a UNIX socket.
     """
 
     method: Literal["wol", "systemd", "GET", "POST"]
     target: str
     broadcast: tuple[str, int] = ("", 9)
+    owner: int | None = None
 
     def __str__(self) -> str:
         """Describe it for a log: a URL may have a secret behind its host."""
@@ -45,18 +48,20 @@ class Wake:
         return f"{self.method} {scheme}://{rest.partition('/')[0].partition('?')[0]}"
 
 
-def read_wake(text: str) -> Wake:
+def read_wake(reading: RulesReading, text: str) -> Wake:
     """Read what starts a server: ``wol MAC BROADCAST``, ``systemd UNIT`` or ``http GET|POST URL``; the URL may be ``unix:/SOCKET:/PATH``."""
     kind, *rest = split_words(text) or [""]
     if kind == "wol" and len(rest) == 2:
         return _magic_packet(*rest)
     if kind == "http" and len(rest) == 2 and rest[0] in {"GET", "POST"}:
-        return Wake("POST" if rest[0] == "POST" else "GET", _wake_url(rest[1]))
+        method: Literal["GET", "POST"] = "POST" if rest[0] == "POST" else "GET"
+        return Wake(method, _wake_url(rest[1]), owner=reading.other_author)
     if kind == "systemd" and len(rest) == 1:
         if not _UNIT.fullmatch(rest[0]):
             raise InvalidValueError(
                 f"{rest[0]!r} is not the name of a service; write for example app.service"
             )
+        reading.refuse_others(f"{text!r}; write 'http POST URL'")
         return Wake("systemd", rest[0])
     error = InvalidValueError(f"{text!r} wakes nothing; {_WAKES}")
     raise error.ask(near, kind, ("wol", "http", "systemd") if rest else ())

@@ -36,7 +36,14 @@ async def send(wake: Wake, reactor: Any) -> None:
         address, _, path = url.removeprefix("unix:").partition(":")
         url = f"http://localhost{path}"
     answer = await request(
-        reactor, wake.method, url, {}, seconds=_PATIENCE, most=None, address=address
+        reactor,
+        wake.method,
+        url,
+        {},
+        seconds=_PATIENCE,
+        most=None,
+        address=address,
+        owner=wake.owner,
     )
     if not 200 <= answer.status < 300:
         raise MuxError(f"the answer is {answer.status}")

@@ -29,6 +29,7 @@ from txmux.net.sockets.plainsocket import (
 )
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
+from txmux.net.sockets.unixpath import owned_by_another
 
 OWN_PEER = "nothing listens there, and the connection was to itself"
 """Why a connection is refused whose local address is also that of its server.
@@ -117,6 +118,7 @@ class SocketConnector:
     Args:
         name: The server, as ``socket.connect()`` takes it.
         is_multipath: Whether its connection is of Multipath TCP.
+        owner: The user who has to be the owner of the server of a UNIX socket; ``None`` is any.
     """
 
     _poller: Poller
@@ -125,6 +127,7 @@ class SocketConnector:
     _name: Any
     _factory: Any
     _is_multipath: bool = False
+    _owner: int | None = None
     _socket: Any = attrs.field(default=None, init=False)
     _peer: Any = attrs.field(default=None, init=False)
     _is_over: bool = attrs.field(default=False, init=False)
@@ -241,6 +244,9 @@ class SocketConnector:
                 self._fail(errno.ECONNREFUSED, OWN_PEER)
                 return
             host = address_of(self._family, own)
+        elif self._owner is not None and (why := owned_by_another(self._socket, self._owner)):
+            self._fail(errno.EACCES, why)
+            return
         self._stop_waiting()
         try:
             peer = _address_of(self._family, self._name)

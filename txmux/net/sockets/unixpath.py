@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from txmux.files import held_folder, require_proc
-from txmux.net.namespaces import known_group, known_user
+from txmux.net.namespaces import UNKNOWN, known_group, known_user, user_text
 
 _CREDENTIALS = struct.Struct("iII")
 """``struct ucred`` of unix(7): process, user and group."""
@@ -27,6 +27,16 @@ def credentials_of(opened: socket.socket) -> tuple[int, int, int] | None:
     packed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process, user, group = _CREDENTIALS.unpack(packed)
     return process, known_user(user), known_group(group)
+
+
+def owned_by_another(connected: socket.socket, owner: int) -> str:
+    """Return why a server is not this user's, whatever the path of its socket leads to now; nothing if it is."""
+    _, user, _ = credentials_of(connected) or (0, UNKNOWN, 0)
+    return (
+        ""
+        if user == owner
+        else f"its server is of {user_text(user)}, and not of {user_text(owner)}"
+    )
 
 
 def bind(opened: socket.socket, path: Path, mode: int) -> None:

@@ -109,6 +109,7 @@ class Server:
         down: Whether it is out of use.
         final: Whether its clients go to no other server: it keeps its share, whatever is found out about it.
         query: What the feature asks for, and where; empty for all other kinds.
+        owner: The user who has to be the owner of the server's process, if a UNIX socket is named by somebody with fewer rights than the service.
     """
 
     text: str
@@ -122,6 +123,7 @@ class Server:
     down: bool = False
     final: bool = False
     query: tuple[Any, ...] = ()
+    owner: int | None = None
 
     @property
     def depends_on_client(self) -> bool:

@@ -28,7 +28,7 @@ class Files:
         untaken: What is wrong with units that are not taken, by their names. The texts have what is in force for them instead, or
             empty lines, and
         as_read: the texts of these files as they are on disk.
-        authors: The users who have written the texts of units, by the names of these.
+        authors: The users who have written the texts of units, by the names of these, and that of the main file by an empty one.
     """
 
     texts: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))

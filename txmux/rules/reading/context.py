@@ -1,18 +1,23 @@
 """Values that refer to other files, other sections or matchers."""
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+import attrs
 
 from txmux.errors import joined
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.advice.words import word_first
 from txmux.rules.model import (
     NAMES,
+    NOWHERE,
     AnyNetworks,
     Backend,
     DynamicNetworks,
+    Handover,
     NetworkSet,
     Outcome,
     Public,
@@ -64,7 +69,7 @@ class RulesReading:
         folder: That of the file which is being read, and
         unit: the unit of the section; empty for the operator's.
         owners: The units of sections, by their identities.
-        authors: The users who have written units, by their names.
+        authors: The users who have written units, by their names, and the main file.
         scope: Which listeners routes may be under.
         may_be_provided: Whether files that a pattern finds may have what is missing.
         sections: By kind and name; several of one name are an error already.
@@ -173,11 +178,30 @@ class RulesReading:
         return self.beside(text, "a file that has the secret as its only line")
 
     def server(self, text: str) -> Server:
-        return endpoints.server(text, self._server_kind_of, self.settings)
+        made = endpoints.server(text, self._server_kind_of, self.settings)
+        if made.kind == "endpoint":
+            self.refuse_others(f"{made.text!r}; write HOST:PORT")
+        return attrs.evolve(made, owner=self.other_author) if made.kind == "unix" else made
+
+    @property
+    def other_author(self) -> int | None:
+        """The author of the unit, if that is neither root nor the operator: what is closed to such a one is not used for it."""
+        author = self.authors.get(self.unit) if self.unit else None
+        return None if author in {None, 0, self.authors.get("", os.geteuid())} else author
+
+    def refuse_others(self, what: str) -> None:
+        """Refuse what the service does with rights that only root and the operator have."""
+        if self.other_author is not None:
+            main = str(self.files.main)
+            raise InvalidValueError(
+                f"only files of root and of the owner of {main!r} may have {what}"
+            )
 
     def networks(self, text: str, *, denied: bool = False) -> AnyNetworks:
         """Read a network, what a feature knows as networks, or ``@FILE``; a relative path starts at the folder of the file that names it."""
-        other = self._other_networks(text, self.settings, alone=self.alone, denied=denied)
+        other = self._other_networks(
+            text, self.settings, alone=self.alone, denied=denied, refuse_others=self.refuse_others
+        )
         if other is not None:
             return other
         if not text.startswith("@"):
@@ -219,6 +243,19 @@ class RulesReading:
         return self.networks(text, denied=True)
 
     def outcome(self, text: str) -> Outcome:
+        found = self._outcome(text)
+        if isinstance(found, Handover):
+            self.refuse_others(f"{text!r}; write a [backend]")
+        elif (
+            isinstance(found, Backend)
+            and found.section is NOWHERE
+            and found.servers[0].kind in {"unix", "endpoint"}
+        ):
+            # The operator's of the same short form has no owner.
+            self.refuse_others(f"{text!r} here; write a [backend] with 'server = {text}'")
+        return found
+
+    def _outcome(self, text: str) -> Outcome:
         if text in REFUSALS:
             return REFUSALS[text]
         known = self._short_needs.get(text)
@@ -275,7 +312,8 @@ class RulesReading:
             raise InvalidValueError(
                 f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
             )
-        made = Backend(text, (self.server(text),), resolvers=self.settings.resolvers)
+        server = endpoints.server(text, self._server_kind_of, self.settings)
+        made = Backend(text, (server,), resolvers=self.settings.resolvers)
         self._short[text] = made
         return made
 

@@ -275,7 +275,7 @@ class FileReader:
         self._draft = draft
         self._taken = taken
         self._as_read: dict[str, str] = {}
-        self.authors: dict[str, int] = {}
+        self.authors = {} if main.author is None else {"": main.author}
         self.folder = self.main.parent
         self._known = known
         self._seen: set[Path] = set()

@@ -211,6 +211,8 @@ class RulesParser:
         self._outer: Mapping[str, Section] = {}
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
+        if (author := self._files.author("", "")) is not None:
+            self._authors[""] = author
         self._add(main)
 
     def rules(self) -> Rules:
@@ -361,8 +363,11 @@ class RulesParser:
         self._not_text += source.problems
         parts: list[tuple[int, str, _FilePart | None, list[Section]]] = []
         problems: list[Problem] = []
+        authors = {} if self._last is None else self._last.rules.files.authors
+        # With another author, the same text may be wrong.
+        is_same = all(authors.get(one) == self._authors.get(one) for one in ("", source.path))
         for line, text in parts_of(source.text):
-            part = self._same_part(source.path, text)
+            part = self._same_part(source.path, text) if is_same else None
             sections: list[Section] = []
             if part is None:
                 sections, wrong = read_ini(text, source.path, _EXAMPLES, line, self._entries)
@@ -412,11 +417,14 @@ class RulesParser:
         variables: list[str] = []
 
         def value_of(name: str) -> str | None:
+            self._reading.refuse_others(f"${{{name}}}; write a value")
             variables.append(name)
             return self._files.variable(name)
 
         found: list[Section] = []
         for written in written_sections:
+            units = self._units.get(written.path)
+            self._reading.unit = units[-1][1] if units else ""
             section, problems = expand_section(written, None if self._alone else value_of)
             self._problems += problems
             kind, _, name = section.header.partition(" ")
@@ -437,6 +445,7 @@ class RulesParser:
             if kind:
                 self._add_section(kind, name, section)
                 found.append(section)
+        self._reading.unit = ""
         return _FilePart(line, tuple(found), tuple(variables))
 
     def _add_section(self, kind: str, name: str, section: Section) -> None:
