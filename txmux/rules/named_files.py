@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +15,7 @@ from txmux.rules.installed import STAGES
 from txmux.rules.model import Rules, Section
 from txmux.rules.problems import Problem
 from txmux.rules.reading import backend, route
+from txmux.rules.reading.endpoints import parse_endpoint
 from txmux.rules.reading.files import may_be_named
 from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.values import Opens, SectionKey
@@ -118,16 +118,31 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
 
 
 def forbidden_files(rules: Rules) -> Iterator[Problem]:
-    """Find files that units name, and that the owners of these units may not read."""
-    for key in keys_in_use(rules) if rules.units else ():
-        section = key.part.section
+    """Find files that units name, and that the owners of these units may not read, and folders for UNIX sockets that they may not write to."""
+    for section, key, path, bit in (*_read(rules), *_written(rules)) if rules.units else ():
         if unit := rules.unit_of(section):
-            author = rules.files.authors.get(unit)
-            named = (NamedFile(section, key.name, path, key.row) for path in key.paths)
-            for path in chain.from_iterable(map(opened_for, named)):
-                if not may_be_named(path, author, Path(section.path), rules.path):
-                    why = f"the owner of {section.path!r} may not read {str(path)!r}; let them, or name another file"
-                    yield section.problem(why, key.name)
+            author, file = rules.files.authors.get(unit), Path(section.path)
+            if not may_be_named(path, author, file, rules.path, bit):
+                may_not = "may not read" if bit == os.R_OK else "may not write to"
+                why = f"the owner of {section.path!r} {may_not} {str(path)!r}; let them, or name another one"
+                yield section.problem(why, key)
+
+
+def _read(rules: Rules) -> Iterator[tuple[Section, str, Path, int]]:
+    for key in keys_in_use(rules):
+        section = key.part.section
+        if rules.unit_of(section):
+            for path in key.paths:
+                for opened in opened_for(NamedFile(section, key.name, path, key.row)):
+                    yield section, key.name, opened, os.R_OK
+
+
+def _written(rules: Rules) -> Iterator[tuple[Section, str, Path, int]]:
+    for listener in rules.listeners:
+        for endpoint in map(parse_endpoint, listener.endpoints):
+            if endpoint.kind == "unix":
+                folder = Path(endpoint.named["address"]).absolute().parent
+                yield listener.section, "endpoint", folder, os.W_OK
 
 
 def unanswered(rules: Rules, late: OSError) -> list[Problem]:

@@ -429,6 +429,24 @@ class UnitsTest(SynchronousTestCase):
                 for problem in problems:
                     self.assertIn(f"the owner of '{unit}' may not read '{secret.parent}", problem)
 
+    def test_sockets_where_an_owner_may_not_write(self) -> None:
+        """Else they could stand in for a server that is away."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        unit = self.write("d/a.ini", f"[listen l]\nendpoint = unix:{self.folder}/s/a.sock\n")
+        os.chown(unit, 12345, -1)
+        self.folder.chmod(0o755)
+        self.assertEqual([*forbidden_files(load(path))], [])  # there is no folder
+        (self.folder / "s").mkdir()
+        for owner, mode, is_wrong in ((0, 0o755, True), (0, 0o777, False), (12345, 0o755, False)):
+            os.chown(self.folder / "s", owner, -1)
+            (self.folder / "s").chmod(mode)
+            problems = [*map(str, forbidden_files(load(path)))]
+            self.assertEqual(len(problems), is_wrong, (owner, mode))
+            why = f"the owner of '{unit}' may not write to '{self.folder}/s'"
+            self.assertTrue(all(why in problem for problem in problems))
+
     def test_rights_of_others(self) -> None:
         """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""
         if os.geteuid():

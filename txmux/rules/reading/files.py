@@ -205,15 +205,17 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
 _NOT_SENT = "it is not among the files that were sent"
 
 
-def may_be_named(path: Path, author: int | None, file: Path, operator: Path) -> bool:
-    """Return whether rules in a file may name another one: what root and the operator have written may name all, others what they may read.
+def may_be_named(
+    path: Path, author: int | None, file: Path, operator: Path, bit: int = os.R_OK
+) -> bool:
+    """Return whether rules in a file may name another one: what root and the operator have written may name all, others what they may read, or use in another way of `os.access`.
 
     Otherwise, the author of an included file would have txmux read what is closed to them. Whose file it is now says nothing of what is in force for it.
     """
     try:
         with on_disk(path):
             who = status_of(file).st_uid if author is None else author
-            return who in {0, status_of(operator).st_uid} or _may_use(path, who, os.R_OK)
+            return who in {0, status_of(operator).st_uid} or _may_use(path, who, bit)
     except OSError as error:  # others report what is missing
         return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
