@@ -1,5 +1,8 @@
+import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from unittest import SkipTest
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
 from tests.support.folders import make_folder
+from tests.support.privileges import as_nobody
 from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import parser
@@ -115,6 +119,22 @@ class UnitTest(SynchronousTestCase):
             _listen("p", 1, "routes_from = one\n") + _listen("q", 2, "routes_from = tw*\n"), a=parts
         )
         self.assertEqual(_under(self.load()), {"r": ["p"], "s": ["q"]})
+
+    def test_parts_that_others_have_named(self) -> None:
+        """Of another user's file, what its parts are called allows nothing; where and what the file is called still does."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        for pattern, is_allowed in (("one", False), ("a", True)):
+            main = _listen("p", 1, f"routes_from = {pattern}\n")
+            self.write(main, a="[unit one]\n" + _route("r"))
+            for owner, expected in ((0, True), (65534, is_allowed), (0, True)):
+                os.chown(self.folder / "d/a.ini", owner, -1)
+                self.assertEqual("r" in _under(self.load()), expected, (pattern, owner))
+                unit = f"{self.folder}/d/a.ini [unit one]"
+                rules = self.load()
+                ask = partial(open_to, rules, unit)
+                found = as_nobody(ask) if owner else ask()
+                self.assertEqual(bool(found), expected)
 
     def test_no_listener(self) -> None:
         for pattern in ("", "routes_from = b\n"):

@@ -96,7 +96,7 @@ class RulesReading:
         self.untaken: Collection[str] = ()  # of these units, what is in force is read
         self.scope = Scope(files.folder)
         self.owners: Mapping[int, str] = {}
-        self.authors: Mapping[str, int] = {}
+        self.authors: dict[str, int] = {}
         self.matchers = matchers
         self.home = self.folder = files.folder
         self.problems: list[Problem] = []
@@ -183,10 +183,20 @@ class RulesReading:
             self.refuse_others(f"{made.text!r}; write HOST:PORT")
         return attrs.evolve(made, owner=self.other_author) if made.kind == "unix" else made
 
+    def add_author(self, unit: str, author: int | None) -> None:
+        """Note who has written a unit, or the main file, which comes first and has no name; ``None`` is not known."""
+        if author is not None:
+            self.authors[unit] = author
+            if unit and self.other_author_of(unit) is not None:
+                self.scope.of_others.add(unit)
+
     @property
     def other_author(self) -> int | None:
-        """The author of the unit, if that is neither root nor the operator: what is closed to such a one is not used for it."""
-        author = self.authors.get(self.unit) if self.unit else None
+        return self.other_author_of(self.unit)
+
+    def other_author_of(self, unit: str) -> int | None:
+        """Return who has written a unit, if that is neither root nor the operator: what is closed to such a one is not used for it."""
+        author = self.authors.get(unit) if unit else None
         return None if author in {None, 0, self.authors.get("", os.geteuid())} else author
 
     def refuse_others(self, what: str) -> None:

@@ -176,7 +176,6 @@ class RulesParser:
         self._shifts: dict[tuple[str, str], int] = {}
         self._units: dict[str, list[tuple[int, str]]] = {}
         self._owners: dict[int, str] = {}  # the units of sections, by their identities
-        self._authors: dict[str, int] = {}
         self._entries: dict[object, KeyEntry] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
@@ -201,7 +200,7 @@ class RulesParser:
             alone=alone,
             before=last.reading if last else None,
         )
-        self._reading.owners, self._reading.authors = self._owners, self._authors
+        self._reading.owners = self._owners
         self._reading.untaken = self._untaken.problems
         self._problems = self._reading.problems
         self._not_text: list[Problem] = []
@@ -211,8 +210,7 @@ class RulesParser:
         self._outer: Mapping[str, Section] = {}
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
-        if (author := self._files.author("", "")) is not None:
-            self._authors[""] = author
+        self._reading.add_author("", self._files.author("", ""))
         self._add(main)
 
     def rules(self) -> Rules:
@@ -245,7 +243,7 @@ class RulesParser:
         self._check(settings, listeners, routes)
         files = self._files.files()
         untaken = {**files.untaken, **self._untaken.problems}
-        files = attrs.evolve(files, untaken=untaken, authors=self._authors)
+        files = attrs.evolve(files, untaken=untaken, authors=self._reading.authors)
         not_text = {(problem.path, problem.line) for problem in self._not_text}
         problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
         if problems:
@@ -365,7 +363,9 @@ class RulesParser:
         problems: list[Problem] = []
         authors = {} if self._last is None else self._last.rules.files.authors
         # With another author, the same text may be wrong.
-        is_same = all(authors.get(one) == self._authors.get(one) for one in ("", source.path))
+        is_same = all(
+            authors.get(one) == self._reading.authors.get(one) for one in ("", source.path)
+        )
         for line, text in parts_of(source.text):
             part = self._same_part(source.path, text) if is_same else None
             sections: list[Section] = []
@@ -475,8 +475,7 @@ class RulesParser:
         author = self._files.author(unit, path)
         if unit in self._untaken.problems:
             author = self._untaken.in_force.authors.get(unit, author)
-        if author is not None:
-            self._authors[unit] = author
+        self._reading.add_author(unit, author)
 
     def _header_message(self, kind: str, name: str) -> str:
         if kind == "txmux":

@@ -40,9 +40,13 @@ class Scope:
 
     Args:
         folder: That of the main file, from which paths of units are relative.
+
+    Attributes:
+        of_others: The units that neither root nor the operator has written.
     """
 
     folder: Path
+    of_others: set[str] = attrs.field(factory=set, init=False)
     _own: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by unit
     _transports: dict[str, Transport] = attrs.field(factory=dict, init=False)  # by listener
     _patterns: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by listener
@@ -65,7 +69,9 @@ class Scope:
         """Return the operator's listeners that allow routes of a unit."""
         found = self._open_to.get(unit)
         if found is None:
-            found = self._open_to[unit] = _allowing(self._patterns, unit, self.folder)
+            found = self._open_to[unit] = _allowing(
+                self._patterns, unit, self.folder, is_of_others=unit in self.of_others
+            )
         return found
 
     def usual(self, unit: str) -> Names:
@@ -122,14 +128,21 @@ class Scope:
 
 
 def open_to(rules: Rules, unit: str) -> list[Listener]:
-    """Return the operator's listeners that allow routes of a unit, which need not be in the rules."""
+    """Return the operator's listeners that allow routes of a unit that this process writes; it need not be in the rules."""
+    user = os.geteuid()
+    is_of_others = user not in {0, rules.files.authors.get("", user)}
     patterns = {one.name: one.routes_from for one in rules.listeners if not one.is_of_unit}
-    names = _allowing(patterns, unit, Path(rules.path).parent)
+    folder = Path(rules.path).parent
+    names = _allowing(patterns, unit, folder, is_of_others=is_of_others)
     return [one for one in rules.listeners if one.name in names]
 
 
-def _allowing(patterns: Mapping[str, Iterable[str]], unit: str, folder: Path) -> list[str]:
-    names = names_of(unit, folder)
+def _allowing(
+    patterns: Mapping[str, Iterable[str]], unit: str, folder: Path, *, is_of_others: bool
+) -> list[str]:
+    *names, part = names_of(unit, folder)
+    if part and not is_of_others:  # who could give their parts the names of any others
+        names.append(part)
     return [
         listener
         for listener, ours in patterns.items()
@@ -138,11 +151,11 @@ def _allowing(patterns: Mapping[str, Iterable[str]], unit: str, folder: Path) ->
 
 
 def names_of(unit: str, folder: Path) -> list[str]:
-    """Return what a pattern of ``routes_from`` may say of a unit: its file in several forms, and the name of its part."""
+    """Return what a pattern of ``routes_from`` may say of a unit: its file in several forms, and the name of its part, which may be empty."""
     path, _, part = unit.removesuffix("]").partition(" [unit ")
     absolute = Path(path).absolute()
     relative = os.path.relpath(absolute, folder.absolute())
-    return [path, str(absolute), relative, absolute.name, absolute.stem, *[part] * bool(part)]
+    return [path, str(absolute), relative, absolute.name, absolute.stem, part]
 
 
 def _shortest(unit: str) -> str:
