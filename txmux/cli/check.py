@@ -40,7 +40,7 @@ from txmux.rules.lint.warnings import (
     warnings,
 )
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
-from txmux.rules.named_files import forbidden_files
+from txmux.rules.named_files import forbidden
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import plural, printable_json
@@ -161,7 +161,7 @@ def _check(
         account = None if user is None else _account(user)
         found = [
             *chain.from_iterable(rules.files.untaken.values()),
-            *forbidden_files(rules),
+            *forbidden(rules),
             *unusable(rules),
             *_closed(rules, account),
         ]

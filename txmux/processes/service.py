@@ -48,7 +48,7 @@ from txmux.rules.changes import Changes, changes, described_untaken, unchangeabl
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
-from txmux.rules.named_files import check_disks, forbidden_files, unanswered, why_unread
+from txmux.rules.named_files import check_disks, forbidden, unanswered, why_unread
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import (
     load_within_patience,
@@ -629,7 +629,7 @@ class MuxService(Service):
             sockets = self._resources.sockets
             of_units = [one for one in rules.listeners if rules.unit_of(one.section)]
             operators = [one for one in rules.listeners if not rules.unit_of(one.section)]
-            problems += [*forbidden_files(rules), *unusable_servers(self._reactor, rules)]
+            problems += [*forbidden(rules), *unusable_servers(self._reactor, rules)]
             problems += at_automatic(rules)
             # With too many, opening them would say less.
             too_many = [*too_many_sockets(rules, soft_limit(), sockets.sockets())]

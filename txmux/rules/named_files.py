@@ -13,6 +13,7 @@ from txmux.classes import frozen
 from txmux.files import names_in, open_once
 from txmux.rules.installed import STAGES
 from txmux.rules.model import Rules, Section
+from txmux.rules.model.files import other_author
 from txmux.rules.problems import Problem
 from txmux.rules.reading import backend, route
 from txmux.rules.reading.endpoints import parse_endpoint
@@ -117,8 +118,8 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
         yield NamedFile(rules.settings.section, label, Path(text), _INCLUDE)
 
 
-def forbidden_files(rules: Rules) -> Iterator[Problem]:
-    """Find files that units name, and that the owners of these units may not read, and folders for UNIX sockets that they may not write to."""
+def forbidden(rules: Rules) -> Iterator[Problem]:
+    """Find what units name and their authors may not: files to read, folders for UNIX sockets, and the operator's certificates by ACME."""
     for section, key, path, bit in (*_read(rules), *_written(rules)) if rules.units else ():
         if unit := rules.unit_of(section):
             author, file = rules.files.authors.get(unit), Path(section.path)
@@ -126,6 +127,15 @@ def forbidden_files(rules: Rules) -> Iterator[Problem]:
                 may_not = "may not read" if bit == os.R_OK else "may not write to"
                 why = f"the owner of {section.path!r} {may_not} {str(path)!r}; let them, or name another one"
                 yield section.problem(why, key)
+    ours: dict[str, Section] = {}
+    for one in rules.routes if rules.units else ():  # the operator's come first
+        names = one.terminate_tls.managed if one.terminate_tls else ()
+        if names and not (unit := rules.unit_of(one.section)):
+            ours |= dict.fromkeys(names, one.section)
+        elif names and other_author(rules.files.authors, unit) is not None:
+            for name in filter(ours.__contains__, names):
+                why = f"{name!r} is a name of [{ours[name].header}], which has another owner; remove it"
+                yield one.section.problem(why, "terminate_tls")
 
 
 def _read(rules: Rules) -> Iterator[tuple[Section, str, Path, int]]:

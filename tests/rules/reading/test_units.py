@@ -21,7 +21,7 @@ from txmux import files
 from txmux.rules.changes import described_untaken
 from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Files, Refusal, Rules
-from txmux.rules.named_files import forbidden_files
+from txmux.rules.named_files import forbidden
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import LARGEST_RULES
 from txmux.rules.reading.parser import (
@@ -411,8 +411,8 @@ class UnitsTest(SynchronousTestCase):
         self.folder.chmod(0o755)
         for text, find in (
             (route.format(f"backend = close\nfrom = @{secret}"), lambda its: its.files.untaken.values()),
-            (route.format(f"terminate_tls = {secret}\nbackend = close"), lambda its: [[*forbidden_files(its)]]),
-            (f"[listen l]\nendpoint = :9\nech_keys = {secret.parent}", lambda its: [[*forbidden_files(its)]]),
+            (route.format(f"terminate_tls = {secret}\nbackend = close"), lambda its: [[*forbidden(its)]]),
+            (f"[listen l]\nendpoint = :9\nech_keys = {secret.parent}", lambda its: [[*forbidden(its)]]),
         ):  # fmt: skip
             for owner, folder, mode, is_wrong in (
                 (12345, 0o755, 0o600, True), (12345, 0o755, 0o604, False), (0, 0o700, 0o600, False),
@@ -437,15 +437,30 @@ class UnitsTest(SynchronousTestCase):
         unit = self.write("d/a.ini", f"[listen l]\nendpoint = unix:{self.folder}/s/a.sock\n")
         os.chown(unit, 12345, -1)
         self.folder.chmod(0o755)
-        self.assertEqual([*forbidden_files(load(path))], [])  # there is no folder
+        self.assertEqual([*forbidden(load(path))], [])  # there is no folder
         (self.folder / "s").mkdir()
         for owner, mode, is_wrong in ((0, 0o755, True), (0, 0o777, False), (12345, 0o755, False)):
             os.chown(self.folder / "s", owner, -1)
             (self.folder / "s").chmod(mode)
-            problems = [*map(str, forbidden_files(load(path)))]
+            problems = [*map(str, forbidden(load(path)))]
             self.assertEqual(len(problems), is_wrong, (owner, mode))
             why = f"the owner of '{unit}' may not write to '{self.folder}/s'"
             self.assertTrue(all(why in problem for problem in problems))
+
+    def test_certificates_of_the_operators_routes(self) -> None:
+        """Who may not read them cannot show them by their names either."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        route = "[route {}]\nunder = {}\nmatch = tls\nterminate_tls = acme {}.example\nbackend = close\n".format
+        main = f"[txmux]\ninclude = d/*.ini\nacme = https://ca.example/\nacme_terms = yes\n{LISTEN}"
+        path = self.write("rules.ini", main + route("r", "public", "www"))
+        listen = "[listen a]\nendpoint = :9\n"
+        unit = self.write("d/a.ini", listen + route("x", "a", "own") + route("y", "a", "www"))
+        for owner in (0, 12345):
+            os.chown(unit, owner, -1)
+            problems = [*map(str, forbidden(load(path)))]
+            self.assertEqual(len(problems), owner == 12345)
+        self.assertIn("'www.example' is a name of [route r], which has another owner", problems[0])
 
     def test_rights_of_others(self) -> None:
         """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""
@@ -513,7 +528,7 @@ class UnitsTest(SynchronousTestCase):
             )
             again = retaken(read_again(rules), UntakenUnits(before.files))
             self.assertEqual([*again.files.untaken], [str(unit)])
-            self.assertEqual([*forbidden_files(again)], [])
+            self.assertEqual([*forbidden(again)], [])
             self.assertEqual([route.name for route in again.routes], ["r"])
 
         unit.write_text("[route r]\nwrong\n")
@@ -528,10 +543,10 @@ class UnitsTest(SynchronousTestCase):
         rules = load(path)
         unit.unlink()
         unit.symlink_to(path)
-        self.assertEqual(len([*forbidden_files(rules)]), 1)
+        self.assertEqual(len([*forbidden(rules)]), 1)
         secret.unlink()
         secret.symlink_to(secret.name)
-        self.assertEqual([*forbidden_files(rules)], [])
+        self.assertEqual([*forbidden(rules)], [])
 
     def test_silent(self) -> None:
         lines = "match = not silent\n  silence\nbackend = close\n"

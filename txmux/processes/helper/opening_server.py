@@ -42,7 +42,7 @@ from txmux.processes.account import account_of
 from txmux.processes.supervisor.pidfile import remove_pid, write_pid
 from txmux.rules.model import Files, Rules
 from txmux.rules.named_files import (
-    forbidden_files,
+    forbidden,
     is_key_file,
     paths_by_opener,
     unanswered,
@@ -336,7 +336,7 @@ class OpeningServer:
 
 def _forbidden(rules: Rules) -> list[Problem]:
     try:
-        found = within_patience(lambda: [*forbidden_files(rules)])
+        found = within_patience(lambda: [*forbidden(rules)])
     except OSError as late:
         found = unanswered(rules, late)
         if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -74,6 +75,12 @@ class Files:
 def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in attrs.fields(kind)}
     return {name: value for name, value in values.items() if name in names}
+
+
+def other_author(authors: Mapping[str, int], unit: str) -> int | None:
+    """Return who has written a unit, if that is neither root nor the operator: what is closed to such a one is not used for it."""
+    author = authors.get(unit) if unit else None
+    return None if author in {None, 0, authors.get("", os.geteuid())} else author
 
 
 def unit_at(units: Mapping[str, Sequence[tuple[int, str]]], path: str, line: int) -> str:

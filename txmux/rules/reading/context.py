@@ -1,6 +1,5 @@
 """Values that refer to other files, other sections or matchers."""
 
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
+from txmux.rules.model.files import other_author
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.endpointstrings import handover, is_handover
@@ -187,17 +187,12 @@ class RulesReading:
         """Note who has written a unit, or the main file, which comes first and has no name; ``None`` is not known."""
         if author is not None:
             self.authors[unit] = author
-            if unit and self.other_author_of(unit) is not None:
+            if unit and other_author(self.authors, unit) is not None:
                 self.scope.of_others.add(unit)
 
     @property
     def other_author(self) -> int | None:
-        return self.other_author_of(self.unit)
-
-    def other_author_of(self, unit: str) -> int | None:
-        """Return who has written a unit, if that is neither root nor the operator: what is closed to such a one is not used for it."""
-        author = self.authors.get(unit) if unit else None
-        return None if author in {None, 0, self.authors.get("", os.geteuid())} else author
+        return other_author(self.authors, self.unit)
 
     def refuse_others(self, what: str) -> None:
         """Refuse what the service does with rights that only root and the operator have."""
