@@ -1,6 +1,5 @@
 """The documentation says what the code does, and its files and programs are without errors."""
 
-import ast
 import json
 import re
 import runpy
@@ -352,8 +351,6 @@ class AccessLogTests(SynchronousTestCase):
 
 
 class OtherPageTests(SynchronousTestCase):
-    page = _ROOT / "docs/explanation/architecture.md"
-
     def test_commands_and_options(self) -> None:
         page = (_REFERENCE / "commands.md").read_text()
         for command in names_of_commands():
@@ -388,24 +385,3 @@ class OtherPageTests(SynchronousTestCase):
                     f"add txmux.wire.{module}.{name} to docs/reference/api.md, *Reading protocols*"
                 )
                 self.assertIn(f"txmux.wire.{module}.{name}", shown, duty)
-
-    def test_architecture(self) -> None:
-        """Each package uses the packages that the architecture lists, and no others."""
-        for package, (_, used) in _rows(_section(self.page, "The path of a connection")).items():
-            assert_told(self, _code(used), _used_by(package), f"the column *uses* of `{package}`")
-
-
-def _used_by(package: str) -> set[str]:
-    own = package.removeprefix("txmux.")
-    place = _ROOT.joinpath(*package.split("."))
-    used = set()
-    for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("txmux."):
-                used.add(str(node.module).split(".")[1])
-            elif isinstance(node, ast.ImportFrom) and node.module == "txmux":
-                places = [(_ROOT / "txmux" / alias.name) for alias in node.names]
-                used |= {
-                    one.name for one in places if one.exists() or one.with_suffix(".py").exists()
-                }
-    return used - {own, "classes"}

@@ -1,6 +1,5 @@
 """A folder of `txmux/features` can be deleted: the core works without it, and says what is missing."""
 
-import ast
 import inspect
 import json
 import os
@@ -141,17 +140,6 @@ class ListTests(SynchronousTestCase):
         for name, kind in installed.NETWORKS.items():
             made = DynamicNetworks(name, "x", NetworkSet([]))
             self.assertEqual([*kind.sources(None, made, Settings())], [], name)
-
-    def test_nothing_imports_them(self) -> None:
-        """Neither does the core, nor another feature."""
-        for path in sorted(_PACKAGE.rglob("*.py")):
-            inside = path.relative_to(_PACKAGE).parts
-            own = ".".join(("txmux", *inside[:2]))
-            for node in ast.walk(ast.parse(path.read_text())):
-                name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-                if name.startswith("txmux.features."):
-                    self.assertEqual(inside[0], "features", path)
-                    self.assertTrue(name.startswith(own), f"{path} imports {name}")
 
 
 class WithoutTests(SynchronousTestCase):
