@@ -118,7 +118,7 @@ class MeanwhileTest(WorkersTestCase):
         is_over = threading.Event()
 
         def visit() -> None:
-            while not is_over.is_set():
+            while not is_over.wait(0.05):
                 self.over(*self.relayed(mux, listening))
 
         # A client that it has accepted before it hangs waits for it.
