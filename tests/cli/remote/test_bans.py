@@ -8,6 +8,7 @@ class BansTests(CommandTestCase):
         for words, body in (
             (["192.0.2.7"], {"network": "192.0.2.7"}),
             (["192.0.2.7", "1h"], {"network": "192.0.2.7", "seconds": 3600}),
+            (["192.0.2.7", "300ms"], {"network": "192.0.2.7", "seconds": 1}),
             (
                 ["192.0.2.7", "2d", "all", "passwords"],
                 {"network": "192.0.2.7", "seconds": 172800, "reason": "all passwords"},

@@ -22,7 +22,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.features.acme import authority
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
-from txmux.features.acme.folder import AcmeFolder
+from txmux.features.acme.folder import AcmeFolder, key_pem
 from txmux.features.acme.reading import AcmeSettings
 from txmux.net.http import HttpResponse
 from txmux.telemetry.sources import Source
@@ -132,6 +132,13 @@ class AuthorityTests(TestCase):
             with self.assertRaisesRegex(AuthorityError, f"check the name: {_NAME}: {why}$") as said:
                 await asking.authorize(_NAME, "x", show)
             self.assertTrue(said.exception.counts)
+
+    async def test_damaged_key_of_the_account(self) -> None:
+        authority = self.authority(1)
+        path, _ = AcmeFolder(self.folder / "acme").account_key(self.url)
+        for data in (b"", key_pem(ec.generate_private_key(ec.SECP384R1()))):
+            path.write_bytes(data)
+            self.assertIn(f"'{path}' is damaged; ", await self.said(authority))
 
     def directory(self, port: int, **meta: object) -> None:
         urls = {

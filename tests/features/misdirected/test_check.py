@@ -38,7 +38,7 @@ NOT_FOUND = (
     _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:1", _ENDS),  # the same server
     _A + _route("b", "tls sni=b.other.example", "backend = 127.0.0.1:2"),  # not in the certificate
     _A + _route("b", "tls sni=b.c.site.example", "backend = 127.0.0.1:2"),
-    _A + _route("b", "ssh", "backend = 127.0.0.1:2"),
+    _route("b", "ssh", "backend = 127.0.0.1:2") + _A,
     _A.replace("h2, ", "") + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2"),
     _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2", "dry_run = yes"),
     _A + _route("b", "not tls sni=b.site.example", "backend = 127.0.0.1:2"),
