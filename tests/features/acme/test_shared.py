@@ -68,6 +68,7 @@ class WithoutRedisTest(SynchronousTestCase):
         self.assertEqual(asked, [])
         self.result_of(shared.show({"token": "answer"}))
         self.assertEqual(asked, ["DEL"])
+        self.assertIsNone(self.result_of(shared.certificate("https://ca.test/", "a.test")))
 
     def test_answers_of_another_shape(self) -> None:
         for answer in (None, b"x", [], [None, None], [None] * 4):

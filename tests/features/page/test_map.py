@@ -45,6 +45,13 @@ class MapTests(SynchronousTestCase):
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
         self.assertEqual(healths, {"site": "partly", "sql": "down"})
 
+    def test_lines_show_how_busy_routes_are(self) -> None:
+        routes = [MapRoute(f"r{n}", backend="x", active=n) for n in (4, 1, 0)]
+        drawn = draw({"public": "up"}, routes, {"x": [MapServer("s", "up")]})
+        found = [(line.width, line.health) for line in drawn.lines]
+        wanted = [(9.0, "up"), (5.1, "up"), (1, "idle")]
+        self.assertEqual(found, [one for one in wanted for _ in range(2)])
+
     def test_busy_routes_and_those_without_a_server_are_not_folded(self) -> None:
         routes = [MapRoute(f"r{n}", backend="web", active=n % 30 == 7) for n in range(300)]
         routes[150] = MapRoute("sql", backend="db")
