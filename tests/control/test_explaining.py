@@ -176,6 +176,16 @@ class SectionsTest(SynchronousTestCase):
         )
         self.assertIn("    [::1]:1", file["sections"][0]["text"])
 
+    def test_listeners_of_an_inner_route_are_those_of_the_outer_one(self) -> None:
+        rules = parse(
+            "[listen x]\nendpoint = 127.0.0.1:1\n[listen y]\nendpoint = 127.0.0.1:2\n"
+            "[route out]\nunder = y\nmatch = tls\nterminate_tls = x.pem\n"
+            "[route in]\nunder = out\nmatch = http\nbackend = close\n",
+            PATH,
+        )
+        found = [RulesIndex(rules).listeners_of(route) for route in rules.routes]
+        self.assertEqual(found, [["y"], ["y"]])
+
 
 class InsideTLSTest(SupervisedTestCase):
     def peer(self) -> SecurePeer:

@@ -147,7 +147,10 @@ class ProviderTest(TestCase):
         self.daemon.gone_meanwhile = 2
         self.run_provider()
         await self.written("[route web]")
-        self.assertNotIn("status 500", self.logged())
+        self.daemon.tell("start", "beef")  # which is gone when it is looked at
+        self.daemon.put(inspected("web", LABELS, address="10.88.0.9"))
+        await self.written("10.88.0.9:80")
+        self.assertNotIn("status 404", self.logged())
         self.daemon.gone_meanwhile = 9
         self.daemon.tell("die", "c0ffee")
         await self.until(lambda: "status 500" in self.logged())

@@ -95,7 +95,7 @@ class MapTests(SynchronousTestCase):
         drawn = draw({"public": "up", "x": "drain"}, routes, _SERVERS, everything=everything)
         taken: set[tuple[float, float]] = set()
         for box in drawn.boxes:
-            self.assertTrue(box.x >= 0 and box.x + box.width <= WIDTH)
+            self.assertTrue(box.x >= 0 and box.x + box.width <= WIDTH and box.y >= 0)
             self.assertLessEqual(box.y + ROW, drawn.height)
             column = box.x // 300
             self.assertNotIn((column, box.y), taken)
