@@ -9,7 +9,7 @@ from tests.support.certificates import authority
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import is_let_in
-from txmux.access.bans import Ban, banned_network
+from txmux.access.bans import LONGEST_REASON, Ban, banned_network
 from txmux.control.steering import hold
 from txmux.rules.optional import missing
 
@@ -33,12 +33,13 @@ class BansTest(AdminCase):
     async def test_ban_holds_at_once_for_new_clients_until_it_is_lifted(self) -> None:
         (client,) = await self.clients(1)
         begun = time.time()
-        await self.ban("127.0.0.0/8", 3600, "a test")
+        reason = "a test".ljust(LONGEST_REASON, ".")
+        await self.ban("127.0.0.0/8", 3600, reason)
         self.assertFalse(await self.is_let_in())
         self.assertFalse(client.finished)
         (told,) = (await self.get("/api/bans")).json
         self.assertEqual((await self.get("/api/status")).json["bans"]["active"], 1)
-        self.assertEqual((told["network"], told["reason"]), ("127.0.0.0/8", "a test"))
+        self.assertEqual((told["network"], told["reason"]), ("127.0.0.0/8", reason))
         self.assertTrue(begun <= told["since"] <= time.time())
         self.assertEqual(round(told["until"] - told["since"]), 3600)
         gone = await self.post("/api/bans/remove", {"network": "127.0.0.0/8"})
@@ -85,6 +86,10 @@ class BansTest(AdminCase):
             ),
             ({"network": "192.0.2.1", "seconds": 0}, "seconds: must be a whole number"),
             ({"network": "192.0.2.1", "reason": "a\nb"}, "reason: must be one line"),
+            (
+                {"network": "192.0.2.1", "reason": "a" * (LONGEST_REASON + 1)},
+                f"of up to {LONGEST_REASON} characters",
+            ),
             ({"network": "192.0.2.1", "time": 1}, "time: there is no such field"),
         ):
             told = await self.post("/api/bans", body)
