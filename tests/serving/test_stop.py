@@ -11,7 +11,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.service import ServiceTestCase
+from tests.support.ports import free_port
+from tests.support.service import PUBLIC, ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
 from txmux.processes.supervisor.signals import SignalWatch
 
@@ -70,6 +71,14 @@ class StopTest(ServiceTestCase):
         await stopped
         self.assertEqual(self.log.read_text().count("reason=drained"), count)
         self.assertEqual(time.clock.getDelayedCalls(), [])
+
+
+class PartTest(ServiceTestCase):
+    async def test_looks_at_its_source_no_more(self) -> None:
+        redis = f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}"
+        self.run_service(f"[txmux]\n{redis}\n{PUBLIC}connection_rate_per_source = 9/m\n")
+        await self._stop()
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
 
 class DryRunTest(ServiceTestCase):

@@ -159,6 +159,17 @@ class StoreTest(SynchronousTestCase):
             self.assertIn("restart the service", str(problem))
             self.assertEqual(inodes(store.sockets()), before)
 
+    def test_port_at_which_another_program_listens_by_now(self) -> None:
+        number = free_port("127.0.0.1")
+        prepared = self.store.prepare([self.listener(f"127.0.0.1:{number}")])
+        prepared.commit(listening=False)
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", number))
+            other.listen()
+            error = self.assertRaises(ListenError, self.store.listen)
+        self.assertIn(f"127.0.0.1:{number}: ", str(error))
+
     def test_port_that_another_store_of_the_service_has(self) -> None:
         """Such as that of ``metrics``, which is given up only when a reload succeeds."""
         port, others = free_port(), ListeningSockets(reactor, others=self.store)

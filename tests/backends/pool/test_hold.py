@@ -116,6 +116,7 @@ class LineTests(SynchronousTestCase):
             left = [name for name, _ in self.went]
             self.assertEqual(left, [f"{leaves} limit"] if leaves else [], (there, comes))
             self.assertEqual(len(self.held), len(there) - bool(leaves))
+            self.assertEqual(client.tally.count, bool(leaves))
 
     def test_each_try_keeps_the_one_slot(self) -> None:
         tally = Tally(1)
