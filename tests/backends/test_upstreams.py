@@ -89,6 +89,13 @@ class ChangedTest(SynchronousTestCase):
         self.assertEqual(self.its.upstreams.all(), [])
         self.assertEqual(self.its.clock.getDelayedCalls(), [])
 
+    def test_only_a_service_that_runs_checks(self) -> None:
+        self.its.upstreams.stop()
+        self.its.change("10.0.0.1:80", check=Check("tcp"))
+        self.assertEqual(self.its.clock.getDelayedCalls(), [])
+        self.its.upstreams.start()
+        self.assertEqual(len(self.its.clock.getDelayedCalls()), 1)
+
     def test_turns(self) -> None:
         first = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80"))
         second = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80", retries=7))

@@ -323,24 +323,3 @@ class DatagramsTests(SynchronousTestCase):
         third = Datagrams((b"abc", b"", b"de"), both)
         self.assertEqual([third.parsed_all(parse), third.parsed_all(parse)], [5, 5])
         self.assertEqual(calls, [((b"abc",), None), ((b"abc", b"", b"de"), 3)])
-
-
-class OverTests(SynchronousTestCase):
-    def test_lines_and_predicates_for_a_transport(self) -> None:
-        streams = Alternative("s", Nth(1))
-        both = Alternative("b", Nth(1), negated=True, datagrams=Nth(2))
-        datagrams = Alternative("d", Nth(3), datagrams=Nth(3), streams=False)
-        route = Route("a", (streams, both, datagrams), Refusal.CLOSE)
-        over = {transport: route.for_transport(transport) for transport in Transport}
-        tcp, udp = over[Transport.TCP], over[Transport.UDP]
-        assert tcp is not None
-        assert udp is not None
-        self.assertEqual(tcp.alternatives, (streams, both))
-        self.assertEqual(
-            [(line.text, line.predicate, line.negated) for line in udp.alternatives],
-            [("b", Nth(2), True), ("d", Nth(3), False)],
-        )
-        only = Route("a", (streams,), Refusal.CLOSE)
-        self.assertIs(only.for_transport(Transport.TCP), only)
-        self.assertIsNone(only.for_transport(Transport.UDP))
-        self.assertIsNone(Route("a", (datagrams,), Refusal.CLOSE).for_transport(Transport.TCP))
