@@ -73,6 +73,7 @@ class OpensTests(SynchronousTestCase):
         for length in range(25):
             opens = opens_connection(initial(b"\1", destination=bytes(length)))
             self.assertEqual(opens, 8 <= length <= 20, length)
+            self.assertEqual(opens_connection(initial(b"\1", source=bytes(length))), length <= 20)
 
     def test_fixed_bit(self) -> None:
         """Only who has a token may clear the fixed bit (RFC 9287)."""

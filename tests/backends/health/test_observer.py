@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -296,13 +297,14 @@ class ObservingTest(SynchronousTestCase):
 
 
 class ObserverTest(SynchronousTestCase):
-    def observe(self, text: str, **keys: Any) -> ServerCounts:
+    def observe(self, text: str, *others: str, **keys: Any) -> ServerCounts:
         self.clock = Clock()
         self.clock.advance(1000)
         self.dialled: list[Dialled] = []
         self.upstreams = Upstreams(self.clock, self.clock, played(self.dial), checking=False)
-        (self.server,) = servers(text)
-        self.pool = self.upstreams.upstream_of(Backend("b", (self.server,), **keys)).pool
+        several = servers(text, *others)
+        self.server = several[0]
+        self.pool = self.upstreams.upstream_of(Backend("b", several, **keys)).pool
         counters = Counters()
         counters.layout.extend([SERVER.key("b", text)])
         self.observer = ServerObserver(self.upstreams, counters, self.clock)
@@ -346,6 +348,16 @@ class ObserverTest(SynchronousTestCase):
             self.assertEqual(len(events), len(lines))
             for event, line in zip(events, lines, strict=True):
                 self.assertRegex(formatEvent(event), line)
+
+    def test_backend_of_which_none_serves(self) -> None:
+        counts = self.observe("10.0.0.1:80", "10.0.0.2:80")
+        rules: Any = SimpleNamespace(used_backends=lambda: {"b": self.pool.backend})
+        for number in range(6):
+            counts.asked(number % 3)
+        self.assertEqual(self.state_after(20), "silent")
+        self.assertEqual(self.observer.idle(rules), [])
+        self.upstreams.apply_overrides({("b", "10.0.0.2:80"): ServerOverride("drain")})
+        self.assertEqual(self.observer.idle(rules), ["b"])
 
     def test_doubt(self) -> None:
         counts = self.observe("10.0.0.1:80")
