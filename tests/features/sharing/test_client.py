@@ -63,6 +63,14 @@ class ConnectionTest(TestCase):
         self.time.advance(9)
         self.assertLess(await self.again(), 1)
 
+    async def test_stopped_while_it_connects(self) -> None:
+        await self.stop()
+        for _ in range(20):
+            await deferLater(reactor, 0)
+        self.assertEqual(self.came, [])
+        for peer in self.redis.peers:
+            await peer.is_lost()
+
     async def test_stopped_before_it_is_started(self) -> None:
         await self.again()
         await self.stop()
