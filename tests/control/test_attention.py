@@ -384,6 +384,15 @@ class AdviceTest(SynchronousTestCase):
         self.assertEqual(left, {"listener {listener} refuses clients at {at}"})
 
 
+class UpgradeTest(SynchronousTestCase):
+    def test_traceback(self) -> None:
+        """Of a program that cannot be started, its error is the cause: where that is from is in the log."""
+        traceback = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    import y\nModuleNotFoundError: y'
+        report = Report.refused(f"the new process exited with status 1\n{traceback}")
+        [item] = failed_upgrade((1.0, report))
+        self.assertEqual(item.cause, "the new process exited with status 1; ModuleNotFoundError: y")
+
+
 def _with_units(folder: Path) -> Rules:
     """Return rules with a unit that is not taken, and a name that only another one would bring."""
     (folder / "units").mkdir()

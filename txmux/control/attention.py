@@ -310,7 +310,8 @@ def left_behind(stayed: int, orphaned: int) -> Iterator[AttentionItem]:
 def failed_upgrade(last_upgrade: tuple[float, Report] | None) -> Iterator[AttentionItem]:
     if last_upgrade is not None and not last_upgrade[1].ok:
         when, report = last_upgrade
-        yield rows.UPGRADE_FAILED.item(when, why="; ".join(report.errors))
+        causes = (line for line in report.errors if not line.startswith((" ", "Traceback (")))
+        yield rows.UPGRADE_FAILED.item(when, why="; ".join(causes))
 
 
 def rules_not_in_force(
