@@ -466,19 +466,23 @@ class MuxService(Service):
 
     async def _allowed(self, rules: Rules) -> Rules:
         """Return rules that came by themselves, without the changes of units that no part allows; a `MuxError` for the operator's."""
-        refused: dict[tuple[str, int], str] = {}
+        refused: dict[str, Problem] = {}
 
-        async def take(places: Sequence[tuple[str, int]]) -> None:
+        async def take(units: Sequence[tuple[str, Problem]]) -> None:
             """Take these units beside those before that are allowed: all, or else each half for itself."""
-            for place in places:
-                del refused[place]
+            for name, _ in units:
+                del refused[name]
             try:
                 await self._check_change(await self._leaving_out(rules, refused))
             except MuxError as why:
-                refused.update(dict.fromkeys(places, str(why)))
-                half = len(places) // 2
-                for some in (places[:half], places[half:]) if half else ():
+                refuse(units, why)
+                half = len(units) // 2
+                for some in (units[:half], units[half:]) if half else ():
                     await take(some)
+
+        def refuse(units: Iterable[tuple[str, Problem]], why: MuxError) -> None:
+            for name, problem in units:
+                refused[name] = attrs.evolve(problem, message=f"{problem.message}{why}")
 
         try:
             await self._check_change(rules)
@@ -487,17 +491,16 @@ class MuxService(Service):
             changed = await in_thread(lambda: [*changed_units(rules, in_force)])
             if not changed:
                 raise
-            refused |= dict.fromkeys(changed, str(why))
+            refuse(changed, why)
             await self._check_change(await self._leaving_out(rules, refused))
             await take(changed)
         return await self._leaving_out(rules, refused)
 
-    async def _leaving_out(self, rules: Rules, refused: Mapping[tuple[str, int], str]) -> Rules:
+    async def _leaving_out(self, rules: Rules, refused: Mapping[str, Problem]) -> Rules:
         if not refused:
             return rules
         units = UntakenUnits(self.control.rules.files)
-        problems = [Problem(*place, "", "", why) for place, why in refused.items()]
-        units.leave_out(problems, rules.units)
+        units.problems.update((name, (problem,)) for name, problem in refused.items())
         return await self._servable(rules, units)
 
     async def _check_change(self, rules: Rules) -> None:

@@ -24,6 +24,7 @@ from txmux.rules.reading.files import (
     with_unlisted,
     with_unseen,
 )
+from txmux.rules.reading.units import kept_files
 from txmux.telemetry.steps import RecurringSteps
 
 _UNSEEN = "watch_rules: the user of txmux may not list {folders}, so new files there are read at the next reload: let that user list it, or run txmux reload"
@@ -156,7 +157,7 @@ def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
     """Return which files a pattern means now; one whose folder this process may not list is there unless it is known to be gone."""
     start = (folder / next(iter(files.texts))).parent
     before = [folder / path for path in files.included[pattern]]
-    paths = with_unseen(included_paths(start, pattern), before)
+    paths = with_unseen(included_paths(start, pattern), before, kept=kept_files(files))
     if not is_pattern(pattern):
         return paths
     closed = unlisted(start, pattern)

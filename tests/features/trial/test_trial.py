@@ -34,6 +34,8 @@ from txmux.features.trial import FEATURE
 from txmux.features.trial.memory import ClientMemory
 from txmux.features.trial.trial import Trial
 from txmux.net import turns
+from txmux.net.turns import in_thread
+from txmux.processes.watching import current_digest, loaded_digest
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.events import Events
@@ -657,3 +659,44 @@ class TrialTests(AdminCase):
         self.write_rules(settings, rules)
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertEqual([one.name for one in self.running.control.rules.routes], ["greedy"])
+
+    async def test_unit_that_is_gone_moves_too_many(self) -> None:
+        """It stays in force, a file as well as a part of one, until a reload is asked for; what others change is taken, and so is what moves nobody."""
+        settings = (
+            f"{self.settings}include = units/*.ini\nwatch_rules_limit = 50%\nwatch_rules = 10s\n"
+        )
+        listen = "[listen x]\nendpoint = 127.0.0.1:0\nroutes_from = *\ndefault = close\n"
+        units = self.folder / "units"
+        units.mkdir()
+        route = f"[route greedy]\nmatch = http\nbackend = {self.a}\n"
+        listener = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
+        idle = f"[unit idle]\n{listener.format('idle')}"
+        for is_part in (False, True):
+            gone = units / "gone.ini"
+            gone.write_text(f"{idle}[unit gone]\n{route}" if is_part else route)
+            await self.start(settings, listen)
+            await self.served(request("a.test"), request("b.test"))
+            if is_part:
+                gone.write_text("")
+            else:
+                gone.unlink()
+            for name in ("b", "c"):  # what is gone stays so at the next look, too
+                (units / f"{name}.ini").write_text(listener.format(name))
+                report = await self.running._reloading.request()
+                self.assertEqual(report.errors, ())
+                self.assertRegex(
+                    report.changes,
+                    r"gone\.ini.* is not taken, what was in force for it stays: .*gone\.ini: is gone, and 2 of the last 2 clients would go",
+                )
+                rules = self.running.control.rules
+                self.assertIn(name, [one.name for one in rules.listeners])
+                self.assertNotIn("idle", [one.name for one in rules.listeners])
+                self.assertEqual([one.name for one in rules.routes], ["greedy"])
+                current = await in_thread(current_digest, Path.cwd(), rules.files)
+                self.assertEqual(current, loaded_digest(rules.files))
+            report = await self.running.reload()
+            self.assertNotIn("taken", report.changes)
+            self.assertEqual(self.running.control.rules.routes, ())
+            await self.stop()
+            for file in units.iterdir():
+                file.unlink()

@@ -7,7 +7,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -149,9 +149,13 @@ def with_unlisted(paths: list[Path], closed: Iterable[Path]) -> list[Path]:
     return sorted([*paths, *more], key=str) if more else paths
 
 
-def with_unseen(found: list[Path], before: Iterable[Path]) -> list[Path]:
-    """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process."""
-    unseen = [path for path in before if path not in found and not is_gone(path)]
+def with_unseen(
+    found: list[Path], before: Iterable[Path], kept: Collection[str] = ()
+) -> list[Path]:
+    """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process; or are to be `kept`."""
+    unseen = [
+        path for path in before if path not in found and (str(path) in kept or not is_gone(path))
+    ]
     return sorted([*found, *unseen], key=str) if unseen else found
 
 

@@ -178,7 +178,7 @@ def _on_disk(rules: Rules) -> OnDisk:
 
 def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     """Return rules, read just now, with what is in force in the place of units that are not taken."""
-    files = rules.files
+    files = untaken.with_gone(rules.files)
     if not untaken.problems and (files is untaken.in_force or not files.untaken):
         return rules
     untaken.add(files)

@@ -11,7 +11,7 @@ import attrs
 from txmux.rules.model import Files, Rules, Section
 from txmux.rules.model.files import unit_at
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.files import LARGEST_RULES, SourceFile, expand_section
+from txmux.rules.reading.files import LARGEST_RULES, SourceFile, expand_section, is_pattern
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.route import is_outer
 from txmux.rules.reading.scope import INSIDE
@@ -22,6 +22,7 @@ _HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MUL
 Contests = Callable[[Collection[str]], Iterable[Problem]]
 """Finds the names and addresses that several sections claim, without those of some units: all but one have lost."""
 _Problems = dict[str, list[Problem]]  # by unit
+_GONE = "is gone, and "
 
 
 def is_divided(text: str) -> bool:
@@ -129,6 +130,16 @@ class UntakenUnits:
                         claims.add((section.header, INSIDE))
         return self._claims[path]
 
+    def with_gone(self, files: Files) -> Files:
+        """Return files with empty ones for those that are gone, and of which a unit is left out."""
+        left_out = {its[0].path for its in self.problems.values()}.difference(files.texts)
+        texts, included = {**files.texts}, {**files.included}
+        for pattern, paths in files.included.items():
+            if gone := left_out.intersection(self.before.included.get(pattern, ())):
+                included[pattern] = sorted({*paths, *gone})
+                texts |= dict.fromkeys(gone, "")
+        return attrs.evolve(files, texts=texts, included=included) if left_out else files
+
     def add(self, files: Files) -> None:
         """Take over which units were not taken, but for those that only others keep out: these may be out by now."""
         for name in [name for name, its in self.problems.items() if _has_lost(its)]:
@@ -158,6 +169,7 @@ class UntakenUnits:
                 old.pop(name, _emptied(its)) if name in here else its
                 for name, its in _parts(source.path, source.text)
             )
+            text = "\n".join([text, *(old[name] for name in here if name in old)])  # that are gone
         text = "\n".join(
             _emptied(its) if name in self._emptied else its
             for name, its in _parts(source.path, text)
@@ -191,14 +203,26 @@ def lost_units(files: Files) -> set[str]:
     return {name for name, problems in files.untaken.items() if _has_lost(problems)}
 
 
-def changed_units(rules: Rules, before: Files) -> Iterator[tuple[str, int]]:
-    """Yield the file and the line of each unit that is taken, and not as it was before, in their order."""
+def changed_units(rules: Rules, before: Files) -> Iterator[tuple[str, Problem]]:
+    """Yield the name of each unit that is taken, and not as it was before, with a problem there that has no text; of those that are gone, too."""
     for path, begun in rules.units.items():
         old, new = (dict(_parts(path, its.texts.get(path, ""))) for its in (before, rules.files))
         for line, name in begun:
             text = new.get(name, "")
-            if name not in rules.files.untaken and text.strip() != old.get(name, "").strip():
-                yield path, line
+            if name not in rules.files.untaken and text.strip() != old.pop(name, "").strip():
+                yield name, Problem(path, line, "", "", "")
+        for name in old if path not in rules.files.untaken else ():
+            if name not in new:
+                yield name, Problem(path, 0, "", "", _GONE)
+    for pattern, paths in before.included.items():
+        for path in paths if is_pattern(pattern) else ():
+            if path not in rules.files.texts:
+                yield path, Problem(path, 0, "", "", _GONE)
+
+
+def kept_files(files: Files) -> set[str]:
+    """Return the files that are gone, and whose rules stay in force."""
+    return {unit for unit, its in files.untaken.items() if its[0].message.startswith(_GONE)}
 
 
 def texts_of_units(rules: Rules) -> tuple[dict[str, str], list[str]]:
