@@ -151,7 +151,18 @@ class StatusTests(CommandTestCase):
             )
         self.assertEqual(self.ask("status")[0], 0)
         self.server.document, self.server.status = {"error": "no"}, 403
-        self.assertEqual(self.ask("status", "--check")[::2], (3, "txmux: no\n"))
+        self.assertEqual(self.ask("status", "--check"), (3, "UNKNOWN: no\n", ""))
+
+    def test_check_that_cannot_ask(self) -> None:
+        """What monitoring reads says why, as NRPE has no error output; 2 would be something critical."""
+        for option in ("--admin=unix:/nowhere", "--token-file=/nowhere"):
+            code, out, err = self.ask("status", "--check", option)
+            self.assertEqual((code, out[:9], err), (3, "UNKNOWN: ", ""))
+            self.assertIn("/nowhere", out)
+        self.server.document = {"a": 1}
+        code, out, err = self.ask("status", "--check")
+        self.assertEqual((code, err), (3, ""))
+        self.assertRegex(out, "^UNKNOWN: what answers .*is not txmux.*\n$")
 
     def test_found_addresses(self) -> None:
         found = [{"address": "10.0.0.1:80", "state": "up"}, {"address": "b", "state": "down"}]

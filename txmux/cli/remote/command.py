@@ -69,6 +69,7 @@ def run(
     write: Callable[[Any, argparse.Namespace], None],
     as_json: Callable[[Any], object] = lambda answer: answer,
     code: Callable[[Any], int] = lambda _: 0,
+    on_failure: Callable[[Any], int] | None = None,
 ) -> int:
     """Send the requests of `question`, which asks by ``ask(method, path)`` or ``ask("POST", path, body)``, and write the answer.
 
@@ -88,7 +89,7 @@ def run(
             print(printable(line), file=sys.stderr)
         return USAGE if error.status == _BAD_REQUEST else REFUSED
     except (NoServiceError, UsageError) as error:
-        return failed(error)
+        return (on_failure or failed)(error)
     if arguments.json:
         write_json(as_json(answer))
     return code(answer)
@@ -170,6 +171,7 @@ class RemoteCommand(NamedTuple):
     seconds: float = 10
     arguments: Callable[[argparse.ArgumentParser], object] = lambda _: None
     code: Callable[[Any, argparse.Namespace], int] = lambda *_: 0
+    on_failure: Callable[[Any, argparse.Namespace], int] = lambda error, _: failed(error)
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         self.arguments(parser)
@@ -177,7 +179,11 @@ class RemoteCommand(NamedTuple):
 
     def run(self, arguments: argparse.Namespace) -> int:
         return run(
-            arguments, self.question, self.write, code=lambda answer: self.code(answer, arguments)
+            arguments,
+            self.question,
+            self.write,
+            code=lambda answer: self.code(answer, arguments),
+            on_failure=lambda error: self.on_failure(error, arguments),
         )
 
 

@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode
 from txmux.cli._output import Output
 from txmux.cli.remote import command
 from txmux.cli.remote.command import Ask, RemoteCommand
-from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
+from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError
+from txmux.errors import printable
 from txmux.telemetry import documents, presentation
 from txmux.telemetry.formatting import duration
 
@@ -93,7 +94,7 @@ def _status(ask: Ask, arguments: Namespace) -> Any:
     try:
         status = ask("GET", "/api/status", **quiet)
     except ServiceRefusedError as refused:
-        if arguments.check:  # 1 would be a warning
+        if arguments.check:
             raise NoServiceError(str(refused)) from refused
         raise
     if arguments.json or arguments.check:
@@ -104,6 +105,14 @@ def _status(ask: Ask, arguments: Namespace) -> Any:
 
 def _status_code(status: Mapping[str, Any], arguments: Namespace) -> int:
     return presentation.attention_verdict(status)[0] if arguments.check else 0
+
+
+def _status_failed(error: NoServiceError | UsageError, arguments: Namespace) -> int:
+    if not arguments.check:
+        return command.failed(error)
+    # NRPE passes on standard output alone. 1 would be a warning, and 2 something critical.
+    print(f"UNKNOWN: {printable(str(error))}")
+    return command.NO_SERVICE
 
 
 def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
@@ -211,6 +220,6 @@ REPORTS = {
     "connections": RemoteCommand(_connections, _write_connections, 30, _connections_arguments),
     "servers": RemoteCommand(
         _servers, _write_servers, 10, lambda parser: parser.add_argument("backend", metavar="BACKEND", nargs="?", help="only those of this backend")),
-    "status": RemoteCommand(_status, _write_status, 10, _status_arguments, _status_code),
+    "status": RemoteCommand(_status, _write_status, 10, _status_arguments, _status_code, _status_failed),
 }
 # fmt: on
