@@ -78,16 +78,28 @@ class Filters:
     def fit(self, record: ConnectionRecord, state: ConnectionState, age: float) -> bool:
         """`age` is in seconds since the client was accepted."""
         return (
-            (self.listener is None or record.listener == self.listener)
-            and (self.route is None or (record.route or NONE) == self.route)
-            and (self.backend is None or (record.backend or NONE) == self.backend)
-            and (self.server is None or (record.server or NONE) == self.server)
-            and (self.state is None or state == self.state)
+            (self.state is None or state == self.state)
             and (self.older is None or age >= self.older)
-            and (self._inside is None or self._inside(record.client))
+            and self._fit(
+                record.listener, record.route, record.backend, record.server, record.client
+            )
+        )
+
+    def fit_end(self, end: Mapping[str, Any]) -> bool:
+        """Do as `fit` for a row of ``/api/recent``, without state and age."""
+        return self._fit(*(end.get(name) for name in _OF_ENDS))
+
+    def _fit(self, listener: Any, route: Any, backend: Any, server: Any, client: Any) -> bool:
+        return (
+            (self.listener is None or listener == self.listener)
+            and (self.route is None or (route or NONE) == self.route)
+            and (self.backend is None or (backend or NONE) == self.backend)
+            and (self.server is None or (server or NONE) == self.server)
+            and (self._inside is None or self._inside(client or ""))
         )
 
 
+_OF_ENDS = "listener", "route", "backend", "server", "client"
 EVERY = Filters()  # matches every connection
 
 

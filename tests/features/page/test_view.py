@@ -68,7 +68,27 @@ class PageTests(SynchronousTestCase):
             "No client without a route has ended badly of late.",
         ):
             self.assertIn(sentence, page)
-        self.assertIn("No recent connection that ended badly matches.", _page({"ends": "x"}))
+
+    def test_nothing_that_is_searched_for_is_not_nothing_at_all(self) -> None:
+        """In each part that is searched, and by the filters in those that they are for."""
+        for query, count in (
+            *(({part: "x"}, 1) for part in PARTS if part not in {"servers", "rules"}),
+            ({"client": "192.0.2.1"}, 2),
+        ):
+            self.assertEqual(_page(query).count(">None match.<"), count, query)
+
+    def test_ends_by_their_filters(self) -> None:
+        ends = [
+            {"client": f"192.0.2.{n}:1", "reason": "no-server", "route": route, "listener": "a"}
+            for n, route in ((1, None), (2, "r"))
+        ]
+        for query, count in (
+            ({}, 2), ({"client": "192.0.2.1"}, 1), ({"client": "192.0.2.0/30", "state": "peeking"}, 2),
+            ({"route": "-"}, 1), ({"listener": "b"}, 0), ({"client": "x"}, 2),
+        ):  # fmt: skip
+            page = _page(query, recent=ends)
+            found = [end for end in ends if str(end["client"]) in page]
+            self.assertEqual(len(found), count, query)
 
     def test_attention_has_its_level_its_cause_and_a_link(self) -> None:
         item = {

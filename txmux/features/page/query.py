@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import attrs
 
 from txmux.classes import frozen
-from txmux.control.filters import FILTERS
+from txmux.control.filters import EVERY, FILTERS, FilterError, Filters
 
 PARTS = ("servers", "ends", "unrecognised", "clients", "listeners", "rules", "certificates", "bans")
 """Parts with many rows, each searched for the text of its own parameter; ``all`` names the one that is not folded."""
@@ -41,6 +41,16 @@ class PageQuery:
     @property
     def filters(self) -> dict[str, str]:
         return {name: value for name, value in self.values.items() if name in FILTERS}
+
+    def filters_of_ends(self) -> Filters:
+        """Return those that ended connections have, too; all fit if one cannot be read, which the page says elsewhere."""
+        words = {
+            name: text for name, text in self.filters.items() if name not in {"state", "older"}
+        }
+        try:
+            return Filters.read(words)
+        except FilterError:
+            return EVERY
 
     def link(self, **changed: str) -> str:
         """Return the address of the page with some values changed; an empty one is left out."""

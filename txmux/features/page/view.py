@@ -279,10 +279,8 @@ class View:
         return folded
 
     def recent(self) -> Iterator[Mapping[str, Any]]:
-        for end in self.snapshot.recent:
-            names = ("listener", "route", "backend", "server")
-            if self.query.fits(**{name: str(end.get(name) or "") for name in names}):
-                yield end
+        filters = self.query.filters_of_ends()
+        return (end for end in self.snapshot.recent if filters.fit_end(end))
 
     # Servers and rules.
 
