@@ -268,7 +268,7 @@ def _certain(lost: _Problems, units: Mapping[str, Sequence[tuple[int, str]]]) ->
         for other in others:
             losers.setdefault(other, []).append(name)
     certain = dict.fromkeys(
-        [name for name, others in claimants.items() if not others <= lost.keys() - {name}]
+        [name for name, others in claimants.items() if name in others or not others <= lost.keys()]
         or [*lost][:1]
     )
     left = [*certain]
