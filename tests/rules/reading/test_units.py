@@ -462,6 +462,35 @@ class UnitsTest(SynchronousTestCase):
             self.assertEqual(len(problems), owner == 12345)
         self.assertIn("'www.example' is a name of [route r], which has another owner", problems[0])
 
+    def test_room_of_others(self) -> None:
+        """All files of an author have so many ports and bytes of lists that the rules of others are read soon, and fit into memory."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        listen = "[listen {0}]\nendpoint = 127.0.0.1:{0}{1}\n".format
+        self.folder.chmod(0o755)
+        (self.folder / "d").mkdir(mode=0o755)
+        size = LARGEST_RULES // 2
+        for name in ("one", "two", "three"):
+            self.write(f"d/{name}.txt", f"192.0.2.1\n#{'x' * (size - 11)}")
+        for number, (text, more, what) in enumerate((
+            (listen(1, "0000-65535"), listen(2, "000-9999\n  127.0.0.2:1000-9999"), "may have 131072 ports"),
+            (listen(1, "\nallow = @one.txt, @two.txt"), listen(2, "\nallow = @one.txt, @three.txt"), "may have 16 MiB"),
+        )):  # fmt: skip
+            units = [
+                self.write(f"d/{name}{number}.ini", its) for name, its in (("a", text), ("b", more))
+            ]
+            if number == 0:
+                units[0].write_text(f"{text}[listen udp]\nendpoint = udp:127.0.0.1:1-65535\n")
+            for owner in (0, 12345):
+                for unit in units:
+                    os.chown(unit, owner, -1)
+                untaken = load(path).files.untaken
+                self.assertEqual([*untaken], [str(units[1])] * bool(owner), what)
+            self.assertIn(what, untaken[str(units[1])][0].message)
+            for unit in units:
+                unit.unlink()
+
     def test_rights_of_others(self) -> None:
         """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""
         if os.geteuid():

@@ -1,13 +1,16 @@
 """Values that refer to other files, other sections or matchers."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from txmux.errors import joined
+from txmux.files import LARGEST_LIST
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.advice.words import word_first
 from txmux.rules.model import (
@@ -29,8 +32,8 @@ from txmux.rules.model import (
 from txmux.rules.model.files import other_author
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
-from txmux.rules.reading.endpointstrings import handover, is_handover
-from txmux.rules.reading.files import FileReader, check_file, may_be_named
+from txmux.rules.reading.endpointstrings import handover, is_handover, split_ports
+from txmux.rules.reading.files import LARGEST_RULES, FileReader, check_file, may_be_named
 from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.scope import Scope
 from txmux.rules.reading.values import (
@@ -44,6 +47,8 @@ from txmux.rules.reading.values import (
 )
 from txmux.transport import Transport
 
+_MOST_PORTS = 1 << 17
+"""Of one author who is neither root nor the operator: all ports of TCP and UDP."""
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
 
@@ -117,6 +122,8 @@ class RulesReading:
         self.checked: dict[Path, str] = {}
         self.unit_lists: set[str] = set()
         self.needs: list[Need] = []
+        self._ports = Counter[int | None]()  # by authors
+        self._lists_of = Counter[int | None]()  # bytes of files, by authors
 
     def is_owned(self, section: Section) -> bool:
         return id(section) in self.owners
@@ -190,6 +197,19 @@ class RulesReading:
             if unit and other_author(self.authors, unit) is not None:
                 self.scope.of_others.add(unit)
 
+    def add_listener(self, unit: str, name: str, section: Section) -> bool:
+        """Note that routes may be under a listener; return whether it is to be compared with others, as its author has not too many ports."""
+        author = other_author(self.authors, unit)
+        if author is not None:
+            several = (split_ports(item.text) for item in section.items("endpoint"))
+            self._ports[author] += sum(len(one[1]) if one else 1 for one in several)
+            if self._ports[author] > _MOST_PORTS:
+                why = f"all files of user {author} may have {_MOST_PORTS} ports; listen on fewer"
+                self.problems.append(section.problem(why, "endpoint"))
+                return False
+        self.scope.add(unit, name, section)
+        return True
+
     @property
     def other_author(self) -> int | None:
         return other_author(self.authors, self.unit)
@@ -236,7 +256,17 @@ class RulesReading:
         # What is taken over comes here, too.
         if self.unit and self.looks_on_disk:
             self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
-        found = self._lists(path, is_of_unit=bool(self.unit))
+        author, most = self.other_author, LARGEST_LIST
+        if author is not None and str(path) not in self.unit_lists:
+            most = LARGEST_RULES
+            with suppress(OSError, ValueError):  # which is raised below
+                if self._lists_of[author] <= most:
+                    self._lists_of[author] += len(self.files.text(path, most))
+            if self._lists_of[author] > most:
+                raise InvalidValueError(
+                    f"all lists that files of user {author} name may have {most >> 20} MiB; name fewer, or smaller ones"
+                )
+        found = self._lists(path, most, is_of_unit=bool(self.unit))
         if self.unit:
             self.unit_lists.add(str(path))
         return found

@@ -15,6 +15,7 @@ import attrs
 
 from txmux.classes import frozen
 from txmux.files import (
+    LARGEST_LIST,
     has_helper,
     on_disk,
     other_path,
@@ -312,15 +313,15 @@ class FileReader:
         self._variables[name] = found
         return found
 
-    def text(self, path: Path) -> str:
-        """Read a file that is named by a value, or raise `OSError`, or `ValueError` where it is no path of a file."""
+    def text(self, path: Path, most: int = LARGEST_LIST) -> str:
+        """Read a file of at most so many bytes that is named by a value, or raise `OSError`, or `ValueError` where it is no path of a file."""
         name = str(path)
         if name not in self._texts:
             known = {} if self._known is None else self._known.texts
             is_own = self._known is None or (self._reads_rest and name not in known)
             if not (is_own or name in known):
                 raise FileNotFoundError(errno.ENOENT, _NOT_SENT, name)
-            self._texts[name] = text_of(read_bytes(path)) if is_own else known[name]
+            self._texts[name] = text_of(read_bytes(path, most)) if is_own else known[name]
         return self._texts[name]
 
     def include(self, pattern: str) -> list[SourceFile]:

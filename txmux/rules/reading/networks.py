@@ -33,13 +33,13 @@ class NetworkLists:
         self._wrong: dict[Path, list[Problem]] = {}
         self._reported: set[Path] = set()
 
-    def __call__(self, path: Path, *, is_of_unit: bool = False) -> NetworkSet:
-        """Return the networks of a file as a set that varies, since the file may change.
+    def __call__(self, path: Path, most: int, *, is_of_unit: bool = False) -> NetworkSet:
+        """Return the networks of a file, which has `most` bytes, as a set that varies, since the file may change.
 
         What is wrong in one that a unit names is an error of that unit, which stays alone with it.
         """
         try:
-            text, real = self._files.text(path), Path(os.path.realpath(path))
+            text, real = self._files.text(path, most), Path(os.path.realpath(path))
             if real not in self._known:
                 before, self._texts[real] = self._before, text
                 if before is not None and before._texts.get(real) == text:

@@ -449,11 +449,13 @@ class RulesParser:
         return _FilePart(line, tuple(found), tuple(variables))
 
     def _add_section(self, kind: str, name: str, section: Section) -> None:
+        units = self._units.get(section.path)
+        unit = units[-1][1] if units else ""
+        if kind == "listen" and not self._reading.add_listener(unit, name, section):
+            return
         self._sections[kind].setdefault(name, []).append(section)
-        if units := self._units.get(section.path):
-            self._owners[id(section)] = units[-1][1]
-        if kind == "listen":
-            self._reading.scope.add(self._unit_of(section), name, section)
+        if unit:
+            self._owners[id(section)] = unit
 
     def _begin_unit(self, section: Section, name: str, line: int) -> None:
         units = self._units.get(section.path)
