@@ -7,16 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import Identity, authority
+from tests.support.certificates import Identity, authority, make_authority
+from tests.support.folders import make_folder
 from txmux.client.tls.client_certificates import (
     NOT_ALLOWED,
     UNREADABLE,
+    ClientVerification,
     is_allowed,
     of_verified,
     order_rank,
 )
+from txmux.rules.model import TlsSettings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.route import allowed_client
+from txmux.testing import steps_in
 
 _ID = "spiffe://example.org/ns/prod/sa/api"
 
@@ -140,3 +144,22 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(allowed_client("cn=~a|b"), allowed_client("cn=~a|b"))
         self.assertEqual(hash(allowed_client("cn=~a|b")), hash(allowed_client("cn=~a|b")))
         self.assertNotEqual(allowed_client("cn=a"), allowed_client("cn=b"))
+
+
+class ListsTests(SynchronousTestCase):
+    def test_steps(self) -> None:
+        """Which authorities have no list of their own is found in a time that grows with their number; the names count, and the keys."""
+        folder, steps = make_folder(self), {}
+        authorities = [make_authority(f"{number}") for number in range(40)]
+        others = [make_authority(f"{number}") for number in range(39)]
+        for count in (20, 40):
+            path, lists = folder / f"{count}.pem", folder / f"{count}-lists.pem"
+            path.write_bytes(b"".join(one.pem for one in authorities[:count]))
+            signed = [*others[: count - 1], authorities[count - 1]]
+            lists.write_bytes(b"".join(one.revoke() for one in signed))
+            tls = TlsSettings((path,), client_ca=path, client_crl=lists)
+            found = ClientVerification(tls)
+            steps[count] = steps_in(lambda found=found: [*found.validity()])  # type: ignore[misc]
+            missing = [one.name for one in found.validity() if one.is_missing]
+            self.assertEqual(missing, [f"CN={number}" for number in range(count - 1)])
+        self.assertLess(steps[40], 3 * steps[20])

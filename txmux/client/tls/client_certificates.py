@@ -1,5 +1,6 @@
 """Verifies the certificates of clients, in their handshakes and again when they resume a session."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ _IS_REVOKED = 23  # X509_V_ERR_CERT_REVOKED
 _TIMED = frozenset({9, 10, 11, 12})  # a certificate or a list is not valid yet, or has expired
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _MOST_INTERMEDIATES = 256
+_MOST_LISTS = 8  # of one name: an authority may have several keys
 
 
 class ClientVerification:
@@ -71,11 +73,10 @@ class ClientVerification:
             if path is not None:
                 yield from validity_of(key, path, found)
         if tls.client_crl is not None:
-            lacking = [
-                authority
-                for authority in authorities
-                if not any(_is_of(authority, revocations) for revocations in self.revoked)
-            ]
+            lists = defaultdict[str, list[x509.CertificateRevocationList]](list)
+            for revocations in self.revoked:
+                lists[_plain(revocations.issuer)].append(revocations)
+            lacking = [one for one in authorities if not _has_one(one, lists[_plain(one.subject)])]
             for one in validity_of("tls_client_crl", tls.client_crl, lacking):
                 yield one._replace(begins=0, ends=0)
 
@@ -185,12 +186,11 @@ def _verified_by(
     return 0
 
 
-def _is_of(authority: x509.Certificate, revocations: x509.CertificateRevocationList) -> bool:
-    if _plain(authority.subject) != _plain(revocations.issuer):
-        return False
+def _has_one(authority: x509.Certificate, lists: Sequence[x509.CertificateRevocationList]) -> bool:
+    """Return whether an authority has signed one of the lists with its name; of very many, it is taken to have."""
     try:
         key: Any = authority.public_key()
-        return revocations.is_signature_valid(key)
+        return len(lists) > _MOST_LISTS or any(one.is_signature_valid(key) for one in lists)
     except (TypeError, ValueError, UnsupportedAlgorithm):  # OpenSSL may know it
         return True
 
