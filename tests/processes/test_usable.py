@@ -215,7 +215,10 @@ class FileTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         denied = PermissionError(13, "Permission denied")
-        with mock.patch("txmux.files._open_at_once", side_effect=denied):
+        with (
+            mock.patch("txmux.files._open_at_once", side_effect=denied),
+            mock.patch("txmux.files._open_by_safe_links", side_effect=denied),  # of root
+        ):
             self.assertEqual(self.found(self.rules), ([], []))
             closed = {path.name for file, path in closed_files(self.rules)}
         self.assertEqual(closed, {"rules.ini", "good.pem", "bare.pem", "empty.pem"})

@@ -161,7 +161,10 @@ class KeyPairTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         path, denied = self.file("key.pem"), PermissionError(13, "Permission denied")
-        with mock.patch("txmux.files._open_at_once", side_effect=denied):
+        with (
+            mock.patch("txmux.files._open_at_once", side_effect=denied),
+            mock.patch("txmux.files._open_by_safe_links", side_effect=denied),  # of root
+        ):
             error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", [path])
         self.assertTrue(error.forbidden)
         self.assertEqual(

@@ -513,6 +513,8 @@ class UnitsTest(SynchronousTestCase):
             (route("handover:/run/a.sock user=root"), "'handover:/run/a.sock user=root'; write a [backend]"),
             (backend("unix:/run/a.sock:timeout=3"), "'unix:/run/a.sock:timeout=3'; write HOST:PORT"),
             (backend("127.0.0.1:1\nhold = 9s\nwake = systemd a.service"), "'systemd a.service'; write"),
+            (backend("127.0.0.1:1\nsource = client"), "'client'; write addresses"),
+            (backend("127.0.0.1:1\nsource = 127.0.0.1:1000-1100"), "'127.0.0.1:1000-1100'; write ports from 1024 on"),
             ("[listen l]\nendpoint = :9\ndeny = crowdsec:http://127.0.0.1:9\n", "'crowdsec:http://127.0.0.1:9', which"),
         ):  # fmt: skip
             unit.write_text(text)

@@ -52,6 +52,7 @@ from txmux.transport import is_address
 from txmux.wire.globs import Globs, host_beginnings, hosts
 
 _PORTS_END = 1 << 16
+_FIRST_UNPRIVILEGED_PORT = 1024
 _CHOSEN_NAMES, _CHOSEN_NETWORKS = ("allow_names", "deny_names"), ("allow_networks", "deny_networks")
 _BETWEEN_NAMES = re.compile(r",(?![^\[({]*[\])}])")  # but not within what an expression repeats
 TLS_FIELDS = {
@@ -251,9 +252,10 @@ def _of_server(text: str, found: Mapping[str, Any], read: Callable[[str], Server
         yield f"{server.text!r} has no name to verify the certificate for; add tls_name = NAME"
 
 
-def _source(text: str) -> str:
+def _source(reading: RulesReading, text: str) -> str:
     """Read an address to connect from, or the word ``client``."""
     if text == "client":
+        reading.refuse_others(f"{text!r}; write addresses")
         return text
     address, ports = split_source(text)
     if ports is not None and not (ports and 0 < ports[0] <= ports[-1] < _PORTS_END):
@@ -275,6 +277,8 @@ def _source(text: str) -> str:
         )
     if ports is None:
         return str(ip)
+    if ports[0] < _FIRST_UNPRIVILEGED_PORT:
+        reading.refuse_others(f"{text!r}; write ports from {_FIRST_UNPRIVILEGED_PORT} on")
     last = f"-{ports[-1]}" if len(ports) > 1 else ""
     return f"{f'[{ip}]' if ip.version == 6 else ip}:{ports[0]}{last}"
 
@@ -313,7 +317,10 @@ _SERVER = ValueKind(
 )
 _TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
 _SOURCE = ValueKind(
-    _source, "list of addresses, each with an optional range of ports, or `client`", "list"
+    _source,
+    "list of addresses, each with an optional range of ports, or `client`",
+    "list",
+    in_context=True,
 )
 _MAX_DURATION = ValueKind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = ValueKind(check, "[check](#checks)")
