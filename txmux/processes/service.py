@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ from txmux.telemetry.steps import CommittedSteps
 __all__ = ["MuxService"]
 
 _NO_CHANGE = "nothing changed"
+_MOST_TRIES = 32
+"""For one author, to find which units move too many clients: others wait for that, and who has written thousands could have them wait for long."""
 
 
 class MuxService(Service):
@@ -467,22 +470,23 @@ class MuxService(Service):
     async def _allowed(self, rules: Rules) -> Rules:
         """Return rules that came by themselves, without the changes of units that no part allows; a `MuxError` for the operator's."""
         refused: dict[str, Problem] = {}
+        tries = 0
 
         async def take(units: Sequence[tuple[str, Problem]]) -> None:
             """Take these units beside those before that are allowed: all, or else each half for itself."""
+            nonlocal tries
+            tries -= 1
+            if tries < 0:
+                return
             for name, _ in units:
                 del refused[name]
             try:
                 await self._check_change(await self._leaving_out(rules, refused))
             except MuxError as why:
-                refuse(units, why)
+                refused.update(_refused(units, why))
                 half = len(units) // 2
                 for some in (units[:half], units[half:]) if half else ():
                     await take(some)
-
-        def refuse(units: Iterable[tuple[str, Problem]], why: MuxError) -> None:
-            for name, problem in units:
-                refused[name] = attrs.evolve(problem, message=f"{problem.message}{why}")
 
         try:
             await self._check_change(rules)
@@ -491,9 +495,13 @@ class MuxService(Service):
             changed = await in_thread(lambda: [*changed_units(rules, in_force)])
             if not changed:
                 raise
-            refuse(changed, why)
+            refused |= _refused(changed, why)
             await self._check_change(await self._leaving_out(rules, refused))
-            await take(changed)
+            authors = {**in_force.authors, **rules.files.authors}
+            changed.sort(key=lambda unit: authors.get(unit[0], -1))
+            for _, its in groupby(changed, key=lambda unit: authors.get(unit[0])):
+                tries = _MOST_TRIES
+                await take([*its])
         return await self._leaving_out(rules, refused)
 
     async def _leaving_out(self, rules: Rules, refused: Mapping[str, Problem]) -> Rules:
@@ -697,6 +705,12 @@ def _placing(rules: Rules) -> Iterator[None]:
         yield
     except MuxError as problem:
         raise rules.placed_error(problem) from None
+
+
+def _refused(units: Iterable[tuple[str, Problem]], why: MuxError) -> dict[str, Problem]:
+    return {
+        name: attrs.evolve(problem, message=f"{problem.message}{why}") for name, problem in units
+    }
 
 
 def _late_disks(rules: Rules) -> list[OSError]:

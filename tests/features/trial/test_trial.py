@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import sys
 import zlib
@@ -8,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import TestCase
+from unittest import SkipTest, TestCase
 from unittest.mock import patch
 
 from twisted.internet import reactor
@@ -35,6 +36,7 @@ from txmux.features.trial.memory import ClientMemory
 from txmux.features.trial.trial import Trial
 from txmux.net import turns
 from txmux.net.turns import in_thread
+from txmux.processes import service
 from txmux.processes.watching import current_digest, loaded_digest
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
@@ -700,3 +702,26 @@ class TrialTests(AdminCase):
             await self.stop()
             for file in units.iterdir():
                 file.unlink()
+
+    async def test_units_of_one_author_are_tried_so_often(self) -> None:
+        """Those that are left then are refused; others are tried all the same."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        settings = (
+            f"{self.settings}include = units/*.ini\nwatch_rules_limit = 50%\nwatch_rules = 10s\n"
+        )
+        rules = f"[listen x]\nendpoint = 127.0.0.1:0\nroutes_from = *\ndefault = {self.a}\n"
+        await self.start(settings, f"{rules}[route ssh]\nmatch = ssh\nbackend = {self.a}\n")
+        await self.served(request("a.test"), request("b.test"))
+        units = self.folder / "units"
+        units.mkdir()
+        listener = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
+        route = f"[route greedy]\nmatch = http\nbackend = {self.b}\n"
+        for name, text, author in (("a", listener, 12345), ("b", route, 12345), ("c", listener, 0)):
+            (units / f"{name}.ini").write_text(text.format(name))
+            os.chown(units / f"{name}.ini", author, -1)
+        for most, expected in ((1, ["x", "c"]), (2, ["x", "a", "c"])):
+            change_constants(self, service, _MOST_TRIES=most)
+            await self.running._reloading.request()
+            names = [one.name for one in self.running.control.rules.listeners]
+            self.assertEqual(names, expected)
