@@ -93,6 +93,24 @@ class LinksTest(SynchronousTestCase):
         path.unlink()
         self.assert_refused(link, os.O_CREAT)
 
+    def test_links_of_the_kernel(self) -> None:
+        """What they lead to may have no path any more, and no other user decides on it; text that says where says nothing."""
+        path = self.folder / "removed"
+        path.write_text("x")
+        with path.open() as file:
+            path.unlink()
+            for named in (f"/proc/self/fd/{file.fileno()}", f"/dev/fd/{file.fileno()}"):
+                self.assertEqual(files.read_bytes(Path(named)), b"x")
+            self.link(self.folder / "own", f"/proc/self/fd/{file.fileno()}", 0)
+            self.assertEqual(files.read_own(self.folder / "own"), b"x")
+            self.assert_refused(self.link(self.theirs / "link", f"/proc/self/fd/{file.fileno()}"))
+        self.assertEqual(self.text(Path(f"/proc/self/root{self.secret.absolute()}")), "precious")
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+        with self.assertRaisesRegex(OSError, "no regular file"):
+            files.read_own(Path(f"/dev/fd/{reader}"))
+
     def test_log(self) -> None:
         """A log is made for its owner, and appended to where it is, but not by such a link."""
         log = self.theirs / "log"

@@ -194,7 +194,7 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
         made = bool(flags & os.O_CREAT) and not path.exists()
         return os.open(path, flags | os.O_CLOEXEC, _MODE), made
     ahead = list(reversed(path.absolute().parts[1:]))
-    folder = _there("/")
+    folder, kernels = _there("/"), file_id(Path("/proc/self"))[0]
     links, others = 0, dict[int, str]()  # the last link of each other user
     try:
         while True:
@@ -207,6 +207,12 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
                     raise
                 return _open_at(folder, name, flags | os.O_EXCL), True
             status = os.fstat(there)
+            follow = 0
+            if stat.S_ISLNK(status.st_mode) and (status.st_uid, status.st_dev) == (0, kernels):
+                # It may lead to what has no path, or to a path elsewhere, as those of /proc/self/fd do.
+                os.close(there)
+                there = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
+                status, follow = os.fstat(there), os.O_NOFOLLOW
             if stat.S_ISLNK(status.st_mode):
                 target = Path(os.readlink("", dir_fd=there))
                 os.close(there)
@@ -223,7 +229,7 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
                 os.close(there)
                 others.pop(status.st_uid, None)
                 _refuse_links(others)
-                return _open_at(folder, name, flags & ~os.O_CREAT), False
+                return _open_at(folder, name, flags & ~os.O_CREAT, follow), False
     finally:
         os.close(folder)
 
@@ -239,9 +245,9 @@ def _there(name: str, folder: int | None = None) -> int:
     return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
 
-def _open_at(folder: int, name: str, flags: int) -> int:
+def _open_at(folder: int, name: str, flags: int, without: int = 0) -> int:
     # O_NONBLOCK: do not wait for the other end of a pipe
-    more = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    more = (os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY) & ~without
     return os.open(name, flags | more, _MODE, dir_fd=folder)
 
 
