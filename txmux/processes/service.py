@@ -461,7 +461,9 @@ class MuxService(Service):
         self._resources.sockets.awaited.clear()
         while True:
             late = await first_late(check_disks, rules)
-            problems = self._unservable(rules, [late] if late else ())
+            # Whose groups these are, a machine of the network may be asked.
+            closed = await in_thread(lambda its: [*forbidden(its)], rules)
+            problems = self._unservable(rules, closed, [late] if late else ())
             if not problems:
                 return rules
             units.leave_out(problems, rules.units)
@@ -625,8 +627,10 @@ class MuxService(Service):
         if problems:
             raise RulesError(problems)
 
-    def _unservable(self, rules: Rules, late: Iterable[OSError] = ()) -> list[Problem]:
-        """Return why units cannot be served: what they listen on, what they connect to, or a file whose disk does not answer.
+    def _unservable(
+        self, rules: Rules, closed: Iterable[Problem], late: Iterable[OSError]
+    ) -> list[Problem]:
+        """Return why units cannot be served: what they listen on, what they connect to, what is closed to their authors, or a file whose disk does not answer.
 
         For the operator's own rules, that is an error, which is raised here or found later.
         """
@@ -640,7 +644,7 @@ class MuxService(Service):
             sockets = self._resources.sockets
             of_units = [one for one in rules.listeners if rules.unit_of(one.section)]
             operators = [one for one in rules.listeners if not rules.unit_of(one.section)]
-            problems += [*forbidden(rules), *unusable_servers(self._reactor, rules)]
+            problems += [*closed, *unusable_servers(self._reactor, rules)]
             problems += at_automatic(rules)
             # With too many, opening them would say less.
             too_many = [*too_many_sockets(rules, soft_limit(), sockets.sockets())]
@@ -660,7 +664,9 @@ class MuxService(Service):
             rules = with_unseen_units(rules, before)
         privilege.open(rules)
         rules = without_unservable(
-            rules, UntakenUnits(before), lambda its: self._unservable(its, _late_disks(its))
+            rules,
+            UntakenUnits(before),
+            lambda its: self._unservable(its, forbidden(its), _late_disks(its)),
         )
         for line in described_untaken(rules):
             self._log.error("{line}", line=line)

@@ -17,7 +17,7 @@ from txmux.rules.model.files import other_author
 from txmux.rules.problems import Problem
 from txmux.rules.reading import backend, route
 from txmux.rules.reading.endpoints import parse_endpoint
-from txmux.rules.reading.files import may_be_named
+from txmux.rules.reading.files import FileRights
 from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.values import Opens, SectionKey
 
@@ -120,12 +120,11 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
 
 def forbidden(rules: Rules) -> Iterator[Problem]:
     """Find what units name and their authors may not: files to read, folders for UNIX sockets, and the operator's certificates by ACME."""
+    rights = FileRights()
     for section, key, path, bit in (*_read(rules), *_written(rules)) if rules.units else ():
         if unit := rules.unit_of(section):
             author, file = rules.files.authors.get(unit), Path(section.path)
-            if not may_be_named(path, author, file, rules.path, bit):
-                may_not = "may not read" if bit == os.R_OK else "may not write to"
-                why = f"the owner of {section.path!r} {may_not} {str(path)!r}; let them, or name another one"
+            if why := rights.why_not(path, author, file, rules.path, bit):
                 yield section.problem(why, key)
     ours: dict[str, Section] = {}
     for one in rules.routes if rules.units else ():  # the operator's come first

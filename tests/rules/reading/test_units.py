@@ -38,6 +38,10 @@ from txmux.testing import steps_in
 LISTEN = "[listen public]\nendpoint = :443\n"
 
 
+def _texts_of_forbidden(rules: Rules) -> list[str]:
+    return [*map(str, forbidden(rules))]
+
+
 class UnitsTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
@@ -428,6 +432,31 @@ class UnitsTest(SynchronousTestCase):
                 self.assertEqual(bool(problems), is_wrong, (text, owner, oct(folder), oct(mode)))
                 for problem in problems:
                     self.assertIn(f"the owner of '{unit}' may not read '{secret.parent}", problem)
+                    self.assertIn(f"; let user {owner} ", problem)
+
+    def test_what_keeps_an_owner_out(self) -> None:
+        """A folder on the way does, wherever links lead from there, and what has no path; what this process cannot see, it says."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
+        shown = self.write("shown", "")
+        closed = self.write("closed/unused", "").parent
+        (closed / "link").symlink_to(shown)
+        for folder, mode in ((self.folder, 0o755), (closed, 0o700)):
+            folder.chmod(mode)
+        with shown.open() as file:
+            opened = f"/proc/self/fd/{file.fileno()}"
+            for named, where in ((closed / "link", closed), (opened, "/proc/self/fd")):
+                route = f"[route r]\nmatch = tls\nterminate_tls = {named}\nbackend = close\n"
+                unit = self.write("d/a.ini", route)
+                os.chown(unit, 12345, -1)
+                rules = load(path)
+                (problem,) = map(str, forbidden(rules))
+                self.assertIn(f"; let user 12345 enter '{where}', or name another one", problem)
+                if where == closed:
+                    (problem,) = as_nobody(partial(_texts_of_forbidden, rules))
+                    self.assertIn("is not known: user 65534 may not look there", problem)
+                shown.unlink(missing_ok=True)
 
     def test_sockets_where_an_owner_may_not_write(self) -> None:
         """Else they could stand in for a server that is away."""
@@ -523,7 +552,7 @@ class UnitsTest(SynchronousTestCase):
                 problems = [*chain.from_iterable(load(path).files.untaken.values())]
                 self.assertEqual(len(problems), owner == 12345, (text, owner))
                 for problem in problems:
-                    why = f"only files of root and of the owner of '{path}' may have"
+                    why = f"only files of root and of the owner of '{path}', not those of user 12345, may have"
                     self.assertIn(f"{why} {what}", problem.message)
         # Where it names a UNIX socket, the server has to be its author's.
         unit.write_text(

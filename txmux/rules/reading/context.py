@@ -33,7 +33,7 @@ from txmux.rules.model.files import other_author
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.endpointstrings import handover, is_handover, split_ports
-from txmux.rules.reading.files import LARGEST_RULES, FileReader, check_file, may_be_named
+from txmux.rules.reading.files import LARGEST_RULES, FileReader, FileRights, check_file
 from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.scope import Scope
 from txmux.rules.reading.values import (
@@ -115,6 +115,7 @@ class RulesReading:
         self._short_before: Mapping[str, Backend] = {}
         self._short_needs: dict[str, Sequence[Need]] = {}
         self._on_disk = on_disk
+        self._rights = FileRights()
         self.looks_on_disk = bool(on_disk)
         self._lists: NetworkLists = NetworkLists(
             files, self.problems, None if before is None else before._lists
@@ -217,9 +218,9 @@ class RulesReading:
     def refuse_others(self, what: str) -> None:
         """Refuse what the service does with rights that only root and the operator have."""
         if self.other_author is not None:
-            main = str(self.files.main)
+            main, who = str(self.files.main), self.other_author
             raise InvalidValueError(
-                f"only files of root and of the owner of {main!r} may have {what}"
+                f"only files of root and of the owner of {main!r}, not those of user {who}, may have {what}"
             )
 
     def networks(self, text: str, *, denied: bool = False) -> AnyNetworks:
@@ -247,10 +248,9 @@ class RulesReading:
         return found
 
     def check_author(self, path: Path, file: Path) -> None:
-        if not may_be_named(path, self.authors.get(self.unit), file, self.files.main):
-            raise InvalidValueError(
-                f"the owner of {str(file)!r} may not read {str(path)!r}; let them, or name another file"
-            )
+        author = self.authors.get(self.unit)
+        if why := self._rights.why_not(path, author, file, self.files.main):
+            raise InvalidValueError(why)
 
     def _list(self, path: Path) -> NetworkSet:
         # What is taken over comes here, too.

@@ -210,43 +210,69 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
 _NOT_SENT = "it is not among the files that were sent"
 
 
-def may_be_named(
-    path: Path, author: int | None, file: Path, operator: Path, bit: int = os.R_OK
-) -> bool:
-    """Return whether rules in a file may name another one: what root and the operator have written may name all, others what they may read, or use in another way of `os.access`.
+class FileRights:
+    """What the authors of rules may name. It looks once at each folder and at each user's groups, which a machine of the network may know."""
 
-    Otherwise, the author of an included file would have txmux read what is closed to them. Whose file it is now says nothing of what is in force for it.
-    """
-    try:
-        with on_disk(path):
-            who = status_of(file).st_uid if author is None else author
-            return who in {0, status_of(operator).st_uid} or _may_use(path, who, bit)
-    except OSError as error:  # others report what is missing
-        return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+    def __init__(self) -> None:
+        self._groups: dict[int, Collection[int]] = {}
+        self._closed: dict[tuple[Path, int], Path | None] = {}
 
+    def why_not(
+        self, path: Path, author: int | None, file: Path, operator: Path, bit: int = os.R_OK
+    ) -> str:
+        """Return why rules in a file may not name another one; nothing if they may: what root and the operator have written may name all, others what they may read, or use in another way of `os.access`.
 
-def _may_use(path: Path, who: int, bit: int) -> bool:
-    """Return whether a user may use a file in one of the ways of `os.access`: each folder on the way has to let them in, too."""
-    if not _lets(status_of(path), who, bit):
-        return False
-    for folder in Path(os.path.realpath(path)).parents:
+        Otherwise, the author of an included file would have txmux read what is closed to them. Whose file it is now says nothing of what is in force for it.
+        """
+        use = "read" if bit == os.R_OK else "write to"
         try:
-            if not _lets(folder.stat(), who, os.X_OK):
-                return False
-        except PermissionError:
-            if not has_helper():  # which sees it, and opens nothing that it forbids
-                raise
-    return True
+            with on_disk(path):
+                who = status_of(file).st_uid if author is None else author
+                is_trusted = who in {0, status_of(operator).st_uid}
+                closed = None if is_trusted else self._closed_to(path, who, bit)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                return ""  # others report what is missing
+            why = error.strerror
+            if isinstance(error, PermissionError):
+                why = f"user {os.geteuid()} may not look there"
+            return f"whether the owner of {str(file)!r} may {use} {str(path)!r} is not known: {why}"
+        if closed is None:
+            return ""
+        let = f"{use} it" if closed == path else f"enter {str(closed)!r}"
+        return f"the owner of {str(file)!r} may not {use} {str(path)!r}; let user {who} {let}, or name another one"
+
+    def _closed_to(self, path: Path, who: int, bit: int) -> Path | None:
+        """Return what keeps a user from a file: itself, or a folder on the way, also on that by links."""
+        if not self._lets(status_of(path), who, bit):
+            return path
+        for folder in (path.absolute().parent, Path(os.path.realpath(path)).parent):
+            if (folder, who) not in self._closed:
+                self._closed[folder, who] = self._closed_folder(folder, who)
+            if closed := self._closed[folder, who]:
+                return closed
+        return None
+
+    def _closed_folder(self, folder: Path, who: int) -> Path | None:
+        for one in (folder, *folder.parents):
+            try:
+                if not self._lets(one.stat(), who, os.X_OK):
+                    return one
+            except PermissionError:
+                if not has_helper():  # which sees it, and opens nothing that it forbids
+                    raise
+        return None
+
+    def _lets(self, status: os.stat_result, who: int, bit: int) -> bool:
+        if status.st_uid == who:  # who can change the mode
+            return True
+        by_group, by_all = bool(status.st_mode & bit << 3), bool(status.st_mode & bit)
+        if by_group != by_all and who not in self._groups:
+            self._groups[who] = _groups_of(who)
+        return by_all if by_group == by_all else by_group == (status.st_gid in self._groups[who])
 
 
-def _lets(status: os.stat_result, who: int, bit: int) -> bool:
-    if status.st_uid == who:  # who can change the mode
-        return True
-    by_group, by_all = bool(status.st_mode & bit << 3), bool(status.st_mode & bit)
-    return by_all if by_group == by_all else by_group == (status.st_gid in _groups_of(who))
-
-
-def _groups_of(who: int) -> list[int]:
+def _groups_of(who: int) -> Collection[int]:
     try:
         account = pwd.getpwuid(who)
     except KeyError:
