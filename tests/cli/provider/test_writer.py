@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import pretend_user
 from tests.support.folders import make_folder
 from txmux.cli.provider.writer import ProviderWriter
 from txmux.errors import MuxError
@@ -126,6 +127,17 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(self.routes(), ["[route mail]"])
         self.clock.advance(5)
         self.assertNotIn("it waits", self.write(mail, route("b")))
+
+    def test_what_its_user_may_not_write(self) -> None:
+        """An object is left out for what the service would refuse in a file of this user."""
+        for user, expected in ((0, ["[route a]", "[backend u]"]), (12345, ["[route a]"])):
+            pretend_user(self, user)
+            one = ProvidedObject(
+                "object u", "[backend u]\nserver = 127.0.0.1:1\nfallback = unix:/run/x.sock"
+            )
+            logged = self.write(route("a"), one, seconds=9)
+            self.assertEqual(self.routes(), expected)
+        self.assertIn("object u is left out: fallback: only files of root", logged)
 
     def test_a_name_of_another_file(self) -> None:
         """The earlier file has it, by the order of the files."""

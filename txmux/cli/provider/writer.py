@@ -146,7 +146,7 @@ class ProviderWriter:
 
     def _replace(self, make: _Objects) -> None:
         try:
-            rules = load_draft(self._rules, SourceFile(str(self._path), ""), keep=False)
+            rules = load_draft(self._rules, _source(str(self._path), ""), keep=False)
         except RulesError as error:
             first, *others = error.problems
             more = f", and {len(others)} more" if others else ""
@@ -243,6 +243,10 @@ def _problems(rules: Path, draft: SourceFile) -> Sequence[Problem]:
     return ()
 
 
+def _source(path: str, text: str) -> SourceFile:
+    return SourceFile(path, text, author=os.geteuid())
+
+
 class _FileDraft:
     """A file that may have errors.
 
@@ -268,7 +272,7 @@ class _FileDraft:
                 lines += its
                 owners += [number] * len(its)
         self.objects = objects
-        self.source = SourceFile(path, "\n".join([*lines, ""]))
+        self.source = _source(path, "\n".join([*lines, ""]))
         self._owners = owners
 
     def without(self, problems: Sequence[Problem]) -> _FileDraft:

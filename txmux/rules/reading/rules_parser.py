@@ -361,11 +361,10 @@ class RulesParser:
         self._not_text += source.problems
         parts: list[tuple[int, str, _FilePart | None, list[Section]]] = []
         problems: list[Problem] = []
-        authors = {} if self._last is None else self._last.rules.files.authors
+        before = {} if self._last is None else self._last.rules.files.authors
+        now = self._reading.authors
         # With another author, the same text may be wrong.
-        is_same = all(
-            authors.get(one) == self._reading.authors.get(one) for one in ("", source.path)
-        )
+        is_same = all(before.get(one) == now.get(one) for one in ("", source.path))
         for line, text in parts_of(source.text):
             part = self._same_part(source.path, text) if is_same else None
             sections: list[Section] = []
