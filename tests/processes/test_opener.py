@@ -29,6 +29,7 @@ from txmux.processes.helper import opener, opening_server
 from txmux.processes.helper.opener import Opener, OpenerError, opener_of
 from txmux.processes.helper.opening_server import OpeningServer
 from txmux.processes.liveness import ProcessActivity, activity_of
+from txmux.rules.reading import context, parser
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -284,6 +285,21 @@ class OpenerTest(SynchronousTestCase):
         self.opener.read_rules()
         self.opener.commit()
         self.helper.assert_denied(new)
+
+    def test_unit_that_is_wrong_to_newer_code(self) -> None:
+        """What a helper of before an upgrade takes, and its supervisor does not, is an error of that unit alone."""
+        unit = self.helper.folder / "a.unit"
+        unit.write_text(
+            "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nbackend = unix:/s\n"
+        )
+        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
+        self.rules.write_text(own)
+        self.assertEqual([one.name for one in self.opener.read_rules().listeners], ["public", "a"])
+        change_constants(self, context, other_author=lambda _, unit: 12345 if unit else None)
+        parser.last_read = None
+        rules = self.opener.read_rules()
+        self.assertEqual([one.name for one in rules.listeners], ["public"])
+        self.assertEqual([*rules.files.untaken], [str(unit)])
 
     def test_files_that_an_owner_may_not_read(self) -> None:
         """It opens nothing for a unit that its owner may not read, whether others keep the unit out or not."""

@@ -29,6 +29,7 @@ from txmux.processes.forking import Child, spawn
 from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of, activity_of_threads
 from txmux.rules.model import Files, Rules
 from txmux.rules.reading.parser import read_again
+from txmux.rules.reading.units import UntakenUnits
 from txmux.serving.listen_addresses import ListenAddress
 
 _PATIENCE = 10.0
@@ -102,7 +103,7 @@ class Opener:
             finally:
                 reader.close()
             with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-                return read_again(Files.from_json(json.load(file)))
+                return read_again(Files.from_json(json.load(file)), UntakenUnits())
         except OSError as problem:
             raise OpenerError(problem.strerror) from problem
 

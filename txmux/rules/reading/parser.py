@@ -108,12 +108,12 @@ def parse(
     return RulesParser(SourceFile(str(path), text), matchers).rules()
 
 
-def read_again(files: Files) -> Rules:
-    """Read rules from what was in their files, as another process does."""
+def read_again(files: Files, untaken: UntakenUnits | None = None) -> Rules:
+    """Read rules from what was in their files, as another process does; with `untaken`, without the units that are errors to this one, which may be newer."""
     last = last_read
     if last is not None and last.is_installed and last.says(files):
         return last.rules
-    return _read(main_of(files.texts), installed_matchers(), known=files)
+    return _read(main_of(files.texts), installed_matchers(), untaken, known=files)
 
 
 last_read: LastRules | None = None
