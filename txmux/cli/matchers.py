@@ -92,20 +92,25 @@ def _word(option: Option) -> str:
 def _origins(matchers: Iterable[IProtocolMatcher]) -> dict[str, str]:
     """Name the distribution that each matcher is from, with its version; else its module."""
     modules = {matcher.name: matcher.__module__ for matcher in matchers}
-    by_file = {f"{module.replace('.', '/')}.py": module for module in modules.values()}
-    by_module: dict[str, str] = {}
-    by_package: dict[str, str] = {}
+    texts = {}
     for distribution in distributions():
-        text = f"{distribution.name} {distribution.version}"
-        by_package[distribution.name.replace("-", "_").lower()] = text
-        listed = by_file.keys() & map(str, distribution.files or ())
-        by_module.update((by_file[file], text) for file in listed)
-    # The files of an editable install are not listed, so the package's name decides there; but every plugin file is in
-    # Twisted's package.
+        metadata = distribution.metadata  # read from its file with each access
+        texts[distribution] = f"{metadata['Name']} {metadata['Version']}"
+    by_package = {text.partition(" ")[0].replace("-", "_").lower(): text for text in texts.values()}
+    # Every plugin file is in Twisted's package: only the lists of files, which are long, tell whose it is.
     by_package.pop("twisted", None)
+    others = {
+        f"{module.replace('.', '/')}.py": module
+        for module in modules.values()
+        if module.partition(".")[0] not in by_package
+    }
+    by_module: dict[str, str] = {}
+    for distribution, text in texts.items() if others else ():
+        listed = others.keys() & map(str, distribution.files or ())
+        by_module.update((others[file], text) for file in listed)
     return {
-        name: by_module.get(module)
-        or by_package.get(module.partition(".")[0])
+        name: by_package.get(module.partition(".")[0])
+        or by_module.get(module)
         or f"module {module}"
         for name, module in modules.items()
     }
