@@ -3,8 +3,6 @@ import functools
 import gc
 import importlib.metadata
 import os
-import re
-import resource
 import signal
 import unittest
 from collections.abc import Callable, Generator
@@ -16,6 +14,7 @@ from _pytest.unittest import UnitTestCase
 from hypothesis.database import DirectoryBasedExampleDatabase
 from twisted.trial import _synctest, util
 
+from tests.support import listing
 from tests.support.alone import see_no_services
 from tests.support.compiled import remove_compiled
 from tests.support.endings import allow_endings
@@ -32,9 +31,6 @@ from txmux.net import watched
 
 _FOLDER = Path(__file__).parent
 
-_WAITS = 10
-"""How often a test has to wait at least before it counts as one that does; to write a file may take a few."""
-
 _LONGEST = 300.0
 """Seconds of a test until it counts as one that hangs: it may be as slow as its machine, and waits longer than for any step."""
 
@@ -43,15 +39,6 @@ _YOUNG = 5_000, 20, 10
 
 To look through all that is old takes a third of a second, of which half of the time of the tests went by.
 """
-
-_FAILED = os.environ.pop("TXMUX_LIST_FAILED", "")
-"""Where failures are listed, but for those that a test wants, in a run of its own."""
-
-_LAST_LINES, _WIDTH = 16, 200
-"""What is listed of a failure."""
-
-_REQUIRES = bool(os.environ.get("TXMUX_REQUIRE_SERVERS"))
-"""Whether nothing may be missing: a test is skipped for one of the reasons in skips.txt, or fails."""
 
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
@@ -117,6 +104,7 @@ def pytest_configure(config: pytest.Config) -> None:
     importlib.metadata.version = functools.cache(importlib.metadata.version)
     # pytest looks for fixtures in all that each class inherits: there are none, and that takes a quarter of the time to collect tests.
     UnitTestCase.newinstance = lambda _: None  # type: ignore[method-assign]
+    config.pluginmanager.register(listing)
     config.pluginmanager.register(Guard())
     config.pluginmanager.register(RefusedCalls())
     config.pluginmanager.register(Reached())
@@ -135,66 +123,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(remove_compiled)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Count how often a test has to wait: for processes, threads and time. One that only computes never does, however busy the machine is."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
-    try:
-        return (yield)
-    finally:
-        waits = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
-        item.user_properties.append(("waits", waits))
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Give thrice as many processes as there are cores: tests mostly wait for others."""
     return len(os.sched_getaffinity(0)) * 3 if hasattr(os, "sched_getaffinity") else 2
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """List what is skipped where ``TXMUX_LIST_SKIPPED`` says: what needs rights or programs, for a run that has them.
-
-    Where ``TXMUX_LIST_WAITING`` says, list what waits, and so may depend on how slow the machine is, for a run that is slow.
-    Where ``TXMUX_LIST_FAILED`` says, list what fails, with the last lines of what is said about it.
-    """
-    pytest_collectreport(report)
-    waits = dict(report.user_properties).get("waits", 0) if report.when == "call" else 0
-    for name, is_listed in (
-        ("TXMUX_LIST_SKIPPED", report.skipped),
-        ("TXMUX_LIST_WAITING", isinstance(waits, int) and waits >= _WAITS),
-    ):
-        if is_listed and name in os.environ and not _is_worker():
-            with Path(os.environ[name]).open("a") as file:
-                file.write(f"{report.nodeid}\n")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail what is skipped while nothing may be."""
-    report = yield
-    if _REQUIRES and isinstance(report.longrepr, tuple):
-        reason = report.longrepr[2].removeprefix("Skipped: ")
-        if not re.fullmatch(_allowed_reasons(), reason):
-            report.outcome = "failed"
-            report.longrepr = f"skipped for a reason that is not in tests/skips.txt: {reason}"
-    return report
-
-
-def _allowed_reasons() -> str:
-    lines = (_FOLDER / "skips.txt").read_text().splitlines()
-    return "|".join(line for line in lines if not line.startswith("#"))
-
-
-def pytest_collectreport(report: pytest.CollectReport | pytest.TestReport) -> None:
-    if report.failed and _FAILED and not _is_worker():
-        lines = report.longreprtext.splitlines()[-_LAST_LINES:]
-        with Path(_FAILED).open("a") as file:
-            file.writelines([f"{report.nodeid}\n", *(f"    {line[:_WIDTH]}\n" for line in lines)])
-
-
-def _is_worker() -> bool:
-    return "PYTEST_XDIST_WORKER" in os.environ
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

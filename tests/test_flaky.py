@@ -27,7 +27,7 @@ def test_once():
 _THRICE = """import pytest
 @pytest.mark.parametrize("number", range(3))
 def test_once(number):"""
-_LISTS = "from tests.conftest import pytest_runtest_logreport\n"
+_LISTS = "from tests.support.listing import pytest_runtest_logreport\n"
 
 
 class PathTests(unittest.TestCase):

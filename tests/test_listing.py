@@ -1,4 +1,4 @@
-"""What `tests/conftest.py` does in a run: it lists tests that wait or fail, and fails those that may not be skipped."""
+"""What `tests/support/listing.py` does in a run: it lists tests that wait or fail, and fails those that may not be skipped."""
 
 import re
 
@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from tests.support.nested import run_tests
 
-_CONFTEST = "from tests.conftest import pytest_runtest_call, pytest_runtest_logreport\n"
+_CONFTEST = "from tests.support.listing import pytest_runtest_call, pytest_runtest_logreport\n"
 _TESTS = """
 import time
 
@@ -63,7 +63,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_skipped(self) -> None:
         """Where all is asked for, only the reasons in the list are good ones."""
-        conftest = "from tests.conftest import pytest_runtest_makereport\n"
+        conftest = "from tests.support.listing import pytest_runtest_makereport\n"
         for requires, failed in (("1", ["test_missing", "Tests::test_right"]), ("", [])):
             _, said = run_tests(self, conftest, _SKIPPED, f"TXMUX_REQUIRE_SERVERS={requires}")
             self.assertEqual(re.findall(r"FAILED \S*test_some.py::(\S+)", said), failed)
