@@ -3,8 +3,6 @@
 import os
 import zlib
 
-import hypothesis
-
 _TURN = os.environ.get("TXMUX_TURN", "")
 """The number of a commit, by which `.ci/run` chooses some examples of many; without it, all are tried."""
 
@@ -18,7 +16,9 @@ def scaled(count: int) -> int:
     Args:
         count: The number for the profile of `script/test --all`, which is one of 100.
     """
-    profile = hypothesis.settings.default
+    from hypothesis import settings  # noqa: PLC0415 - takes longer to import than a run of few tests
+
+    profile = settings.default
     assert profile is not None
     return max(5, count * profile.max_examples // 100)
 
