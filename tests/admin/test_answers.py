@@ -4,10 +4,11 @@ import hashlib
 import os
 import time
 
+from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
-from tests.support.peers import PeerFactory, connect, listen
+from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from txmux.processes.worker import landlock
 from txmux.version import __version__
@@ -44,9 +45,9 @@ class HealthTest(AdminCase):
         (item,) = (await self.get("/api/status")).json["attention"]
         self.assertEqual(item["cause"], "1 connection failed within 10 s")
         while (await self.get("/readyz")).status != 200:
-            pass
+            await deferLater(reactor, 0.05)
         while (await self.get("/api/status")).json["attention"]:
-            pass  # the second one was ejected later
+            await deferLater(reactor, 0.05)  # the second one was ejected later
         states = [one["state"] for one in (await self.get("/api/backends")).json[0]["servers"]]
         self.assertEqual(states, ["up", "up"])
 

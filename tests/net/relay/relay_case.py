@@ -169,7 +169,7 @@ class RelayCase(TestCase):
         return result
 
     async def _turn_and_look(self) -> None:
-        await self.turn()
+        await deferLater(reactor, 0.001)
         if self._clock is not None:
             look_again(self._clock)
 
