@@ -42,7 +42,7 @@ VERDICTS = (
     # Lengths of attributes that do not agree with that of the request.
     *(
         ("origin_host=*", RECORDED[:25] + size + RECORDED[28:], NO)
-        for size in (b"\0\0\7", b"\0\1\x1a", b"\xff\xff\xff")
+        for size in (b"\0\0\7", b"\0\0\x91", b"\xff\xff\xff")
     ),
     ("origin_host=*", RECORDED[:3] + b"\x1c" + RECORDED[4:28], NO),
 )

@@ -55,6 +55,13 @@ class OnceTests(CommandTestCase):
         self.assertEqual((code, err), (0, ""))
         self.assertEqual(out.count("the answer is not complete: worker 2 has not answered\n"), 1)
 
+    def test_rest_of_many_rows_is_counted(self) -> None:
+        server = self.top()
+        for count, more in ((20, "\n"), (21, "\nand 1 more\n")):
+            rows = [{**CONNECTIONS[0], "id": f"1-{number}"} for number in range(count)]
+            server.others["/api/connections?limit=1000"] = rows
+            self.assertIn(f"{more}\nroutes: 2\n", self.ask("top", "--once")[1])
+
     def test_exit_codes_of_the_other_commands(self) -> None:
         self.assertEqual(self.ask("top")[0], 3)
         self.top()
