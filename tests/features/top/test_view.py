@@ -223,9 +223,15 @@ class ScreenTests(SynchronousTestCase):
     def test_rows_around_the_chosen_one(self) -> None:
         rows = [{**CONNECTION, "id": f"1-{n}", "client": f"192.0.2.1:{n:05}"} for n in range(900)]
         state = TopState(chosen={"connections": ("1-444", 444)})
-        text = "\n".join(_drawn(state, attrs.evolve(SNAPSHOT, connections=rows)))
-        self.assertIn("192.0.2.1:00444", text)
-        self.assertNotIn("192.0.2.1:00460", text)
+        lines = screen(state, attrs.evolve(SNAPSHOT, connections=rows), 80, 24)
+        shown = {
+            line.plain.partition(" ")[0]: str(line.style)
+            for line in lines
+            if line.plain.startswith("192.0.2.1:")
+        }
+        self.assertNotIn("192.0.2.1:00460", shown)
+        chosen = [client for client, style in shown.items() if "reverse" in style]
+        self.assertEqual(chosen, ["192.0.2.1:00444"])
 
     def test_end_of_what_is_typed(self) -> None:
         for letter, shown, width in (("x", 77, 80), ("語", 38, 79)):
