@@ -54,6 +54,11 @@ class ScreenTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIn(wanted, text)
 
+    def test_before_the_first_answer(self) -> None:
+        title, *others = _drawn(TopState(), Snapshot())
+        self.assertEqual(title.strip(), "txmux")
+        self.assertIn("waiting for the service", others)
+
     def test_paths_keep_their_end_and_addresses_are_whole(self) -> None:
         folder = "/srv/a-long-folder-name/of-a-service"
         long = "[2001:db8:1234:5678:9abc::1]:8443"
