@@ -143,3 +143,5 @@ class RankTests(SynchronousTestCase):
             ranks = found[0]
             items.insert(1, 2 + count)
         self.assertEqual(count, 32)
+        replaced = rank(items, ranks, [Splice(1, 2, (-1,))])  # which needs no more
+        self.assertEqual(replaced and replaced[0], ranks)

@@ -171,6 +171,7 @@ class StatusTests(CommandTestCase):
         for command, after in (("status", "\n"), ("servers", "")):
             _, out, _ = self.ask(command)
             self.assertIn(f"\nweb      consul:web  b (down), 10.0.0.1:80\n{after}", out)
+            self.assertEqual(out.count("\n\nbackend  server "), 1 + (command == "status"))
 
     def test_many_servers_are_left_to_their_own_command(self) -> None:
         servers = [_server(f"10.0.0.{n}:80", "down" if n == 25 else "up") for n in range(1, 26)]
