@@ -45,6 +45,16 @@ class SamplingTest(SynchronousTestCase):
 
 
 class ListenTest(SynchronousTestCase):
+    def test_decisions_are_made_events_for_those_who_want_them(self) -> None:
+        events, follower = Events(Clock()), lambda _: None
+        for step, sees in (
+            ((events.listen, follower), True), ((events.listen, None), False),
+            ((events.follow_decisions, follower), True), ((events.listen, follower), True),
+            ((events.listen, None), True), ((events.follow_decisions, None), False),
+        ):  # fmt: skip
+            step[0](step[1])
+            self.assertIs(events.sees_decisions, sees)
+
     def test_next_listener_hears_nothing_skipped_before(self) -> None:
         clock = Clock()
         events = Events(clock)

@@ -1,7 +1,9 @@
+import json
 from typing import Any
 
 from tests.cli.support import CommandTestCase
 from tests.cli.test_explain import RULES
+from txmux.telemetry.explanation import explained_layers
 
 _NO = {"says": "no", "at": None, "needs_up_to": None, "error": None}
 _ROUTE: dict[str, Any] = {
@@ -116,6 +118,16 @@ deadline  after 3s, or when the client finishes sending: default, reset
         self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)
         self.assertIn("\ndecision  at byte 50, which is peek_limit: default, reset\n", out)
 
+    def test_notes_on_a_capture(self) -> None:
+        [stream] = json.loads(self.explain("--json", "--text", "H"))["streams"]
+        for key, note in (
+            ("gap", "the capture lacks what the client sent after byte 1"),
+            ("late", "the capture lacks the SYN"), ("server_first", "the server spoke first"),
+        ):  # fmt: skip
+            [its] = explained_layers({**stream, key: True}, stream["listeners"][0])
+            [found] = [text for label, text in its.conclusion if label == "note"]
+            self.assertIn(note, found)
+
 
 class ConnectionTests(CommandTestCase):
     def shown(self, **changes: Any) -> str:
@@ -146,6 +158,7 @@ class ConnectionTests(CommandTestCase):
 
     def test_decided_elsewhere_silent_and_unknown(self) -> None:
         self.assertIn("route api, in another process", self.shown(told={"bytes": None}))
+        self.assertIn("learnt    software=x\n", self.shown(facts={"software": "x"}))
         silent = {"by": "silent", "route": None, "bytes": 0}
         shown = self.shown(told=silent, backend="10.0.0.5:8443")
         self.assertIn("decision  silent, before any byte\nled to    10.0.0.5:8443\n", shown)

@@ -9,13 +9,20 @@ import ssl
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.certificates import authority
 from tests.support.folders import make_folder
+from tests.support.peers import reactor
 from tests.support.secure import client_context
 from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by
-from txmux.net.tls.end import TlsEnd
+from txmux.net.sockets.poller import Poller
+from txmux.net.tls.end import TlsEnd, TlsTransport
 
 
 class _Below(socket.socket):
@@ -86,7 +93,7 @@ def _encrypt(layers: list[_Layer], data: bytes) -> bytes:
     return data
 
 
-class ReadTest(SynchronousTestCase):
+class LayersCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.context = _server_context(self)
 
@@ -109,6 +116,8 @@ class ReadTest(SynchronousTestCase):
         self.addCleanup(end.close)
         return peer, layers, end
 
+
+class ReadTest(LayersCase):
     def test_whole_records_never_wait(self) -> None:
         """A record that is whole comes without a further event, whatever came before it in the same piece."""
         cuts = random.Random(1)
@@ -197,3 +206,32 @@ class SendTest(SynchronousTestCase):
             while piece := self.below.peer.recv(2**20):
                 self.below.taken += piece
         self.assertEqual(self.read(len(data)), data)
+
+
+class CloseTest(LayersCase, TestCase):
+    async def test_close_notify_that_waits_for_room(self) -> None:
+        """A transport that closes sends it once its peer reads, after all that came before."""
+        peer, [layer], end = self.make_layers(1)
+        own: Any = end
+        transport = TlsTransport(
+            Poller.for_reactor(reactor), own, socket.AF_UNIX, UNIXAddress(""), UNIXAddress("")
+        )
+        protocol: Any = Protocol()
+        lost = Deferred[Any]()
+        protocol.connectionLost = lost.callback
+        transport.set_protocol(protocol)
+        transport.startReading()
+        before, taken = 0, b""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                before += end.bottom.send(bytes(2**16))
+        transport.loseConnection()
+        await deferLater(reactor, 0)
+        while len(taken) <= before:
+            await deferLater(reactor, 0)
+            with contextlib.suppress(BlockingIOError):
+                taken += peer.recv(2**20)
+        layer.incoming.write(taken[before:])
+        self.assertEqual(layer.tls.read(), b"")
+        peer.close()
+        await self.assertFailure(lost, ConnectionDone)
