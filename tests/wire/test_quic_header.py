@@ -40,11 +40,11 @@ class CutTests(SynchronousTestCase):
         """A number that is near the next one is known by its last bytes."""
         half = 1 << 8 * size - 1
         ends = max(0, largest + 2 - half), largest + 1 + half
-        number = data.draw(st.sampled_from(ends) | st.integers(*ends))
-        datagram = initial(b"\1", number=number, size=size)
-        keys, header = ClientKeys(V1, DESTINATION), read_long_header(datagram)
-        frames, now_largest = keys.unprotect(datagram, 0, header, largest)
-        self.assertEqual((frames[0], now_largest), (1, max(number, largest)))
+        for number in (*ends, data.draw(st.integers(*ends))):
+            datagram = initial(b"\1", number=number, size=size)
+            keys, header = ClientKeys(V1, DESTINATION), read_long_header(datagram)
+            frames, now_largest = keys.unprotect(datagram, 0, header, largest)
+            self.assertEqual((frames[0], now_largest), (1, max(number, largest)))
 
 
 class OpensTests(SynchronousTestCase):
