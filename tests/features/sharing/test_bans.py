@@ -213,7 +213,8 @@ class CompareTests(SynchronousTestCase):
         self.assertEqual(ran[2:], ["_ask_time", "compare"])
 
     def test_sharing_is_logged_once(self) -> None:
-        shared = SharedBans(Clock(), _STORE, Machine().bans)
+        clock = Clock()
+        shared = SharedBans(clock, _STORE, Machine().bans)
 
         class Redis:
             async def execute(self, *words: object) -> Any:
@@ -221,11 +222,13 @@ class CompareTests(SynchronousTestCase):
 
         with capturedLogs() as events:
             for _ in range(2):
-                shared._state = "reading"
+                shared.connection_failed("away")
                 sharing = shared.share(Redis())  # type: ignore[arg-type]
                 self.successResultOf(Deferred.fromCoroutine(sharing))
                 self.assertEqual(shared.state, "complete")
         self.assertEqual([event["count"] for event in events], [0])
+        clock.advance(3600)
+        self.assertFalse(shared.source.state().is_overdue)
 
 
 class FullTests(SynchronousTestCase):
