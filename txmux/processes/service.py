@@ -229,6 +229,9 @@ class MuxService(Service):
             if self.control.is_stopping:
                 self._log.info("no upgrade: the service is shutting down")
                 return Report.refused(self._why_idle())
+            if self._upgrades.is_upgrading:  # another one, which is reported when it ends
+                self._log.info("no upgrade: {why}", why=problem)
+                return Report.refused(problem)
             self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
             self.control.record_upgrade(report := Report.refused(problem))
             return report

@@ -301,7 +301,7 @@ class Upgrades:
 
         def is_settling() -> bool:
             predecessor = self._predecessor
-            if self._upgrade is not None:
+            if self.is_upgrading:
                 return True
             if predecessor is None or predecessor.gives_connections or self._predecessor_ended:
                 return False
@@ -340,8 +340,12 @@ class Upgrades:
         return self._successor is not None
 
     @property
+    def is_upgrading(self) -> bool:
+        return self._upgrade is not None
+
+    @property
     def is_under_way(self) -> bool:
-        return self._upgrade is not None or self.is_waiting or self.has_successor
+        return self.is_upgrading or self.is_waiting or self.has_successor
 
     def serves(self) -> Deferred[None]:
         return self._changes.until(
@@ -398,7 +402,7 @@ class Upgrades:
         """Yield why no upgrade is possible now."""
         if self._is_stopping:
             yield STOPPING
-        if self._upgrade is not None:
+        if self.is_upgrading:
             yield "an upgrade is under way already"
         if self.is_waiting or self.has_successor:
             yield "this process is not the one that serves"
