@@ -2,10 +2,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.features.acme.reading import accounts, asked_for
 from txmux.rules.model import Rules, Settings, TlsSettings
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.parser import parse
+from txmux.rules.reading.parser import load, parse
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 
@@ -55,6 +56,20 @@ class RouteTests(SynchronousTestCase):
             [(its.ca, its.eab, its.email) for its in of_all.values()],
             [(ca, None, "o@a.example"), (None, Path("/etc/z.eab"), "o@a.example")],
         )
+
+    def test_account_whose_file_cannot_be_read(self) -> None:
+        """It is named, so nothing is said of a missing 'acme_eab'."""
+        path = make_folder(self) / "rules.ini"
+        account = "acme = zerossl\nacme_terms = yes\n"
+        route = "[route a]\nmatch = tls\nterminate_tls = acme a.example\nbackend = close\n"
+        for eab, count in (("acme_eab = none.eab\n", 0), ("", 1)):
+            for text in (
+                f"[txmux]\n{account}{eab}{LISTEN}{route}",
+                f"[txmux]\nacme_terms = yes\n{LISTEN}{route}acme = zerossl\n{eab}",
+            ):
+                path.write_text(text)
+                said = str(self.assertRaises(RulesError, load, path))
+                self.assertEqual(said.count("only to customers"), count, said)
 
 
 class NamesTests(SynchronousTestCase):

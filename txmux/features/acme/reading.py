@@ -179,6 +179,8 @@ def conflicts(
 
 def _wrong_accounts(requested: Sequence[tuple[Section, AcmeSettings]]) -> Iterator[Problem]:
     of_all = accounts(its for _, its in requested)
+    # Of a file that cannot be read, too, which is a problem of its own.
+    name_eab = {its.directory for section, its in requested if "acme_eab" in section.entries}
     for section, its in requested:
         account = of_all.get(its.directory or "", its)
         for key, value, first in (("ca", its.ca, account.ca), ("eab", its.eab, account.eab)):
@@ -191,7 +193,7 @@ def _wrong_accounts(requested: Sequence[tuple[Section, AcmeSettings]]) -> Iterat
         if not its.terms:
             message = f"{known.name} has terms of service: {known.terms}; read them, and add 'acme_terms = yes'"
             yield section.problem(message, "acme")
-        if known.asks_for_eab and account.eab is None:
+        if known.asks_for_eab and its.directory not in name_eab:
             yield section.problem(f"{known.name} {NEEDS_EAB}", "acme")
 
 
