@@ -6,10 +6,12 @@ from tests.features.crowdsec.test_source import decision
 from tests.serving.test_networks import LISTEN as WITH_SETTINGS
 from tests.serving.test_networks import ServedNetworks
 from tests.support.crowdsec import KEY, CrowdSecPlayed
+from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.rules.lint.warnings import lint
-from txmux.rules.reading.parser import parse
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import load, parse
 
 
 class CrowdSecTest(SupervisedTestCase):
@@ -68,3 +70,12 @@ class WarningTests(SynchronousTestCase):
         denied = "[txmux]\ncrowdsec_key = k\n[listen a]\nendpoint = :8443\ndeny = crowdsec:http://127.0.0.1\n"
         route = "[route r0]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         self.assertEqual(lint(parse(denied + route, "x.ini")), [])
+
+    def test_key_that_cannot_be_read(self) -> None:
+        """It is named, so no other message says that it has to be."""
+        path = make_folder(self) / "rules.ini"
+        path.write_text(
+            "[txmux]\ncrowdsec_key = none\n[listen a]\nendpoint = :8443\ndeny = crowdsec:http://127.0.0.1\n"
+        )
+        (said,) = str(self.assertRaises(RulesError, load, path)).splitlines()
+        self.assertIn("[txmux] crowdsec_key: cannot read ", said)

@@ -33,7 +33,7 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
             f"'crowdsec:' takes an address alone, such as '{parts.scheme}://{parts.hostname}'; the key is in the "
             f"file of '{_RULE}' in [txmux]"
         )
-    if _RULE not in settings.more and not alone:
+    if _RULE not in settings.section.entries and not alone:
         raise InvalidValueError(
             f"needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as '{_RULE}' "
             "in [txmux]"
