@@ -123,6 +123,9 @@ class StatusTests(CommandTestCase):
             [(asked.method, asked.path, asked.body) for asked in self.server.asked],
             [("GET", f"/api/{name}", None) for name in ("status", "routes", "backends")],
         )
+        self.server.headers["Txmux-Missing"] = "worker 2: no answer"
+        warning = "warning: the answer is not complete: worker 2: no answer\n"
+        self.assertEqual(self.ask("status"), (0, _SHOWN, warning))
 
     def test_check(self) -> None:
         """The exit codes and the lines of plugins for Nagios: all items, and performance data behind the first bar."""

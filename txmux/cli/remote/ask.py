@@ -19,7 +19,7 @@ from txmux.wire.jsontext import parse_json
 _LONGEST = 1 << 26  # the most bytes of an answer, since another program may send it
 
 
-def _warn(missing: str) -> None:
+def warn(missing: str) -> None:
     print(f"warning: the answer is not complete: {printable(missing)}", file=sys.stderr)
 
 
@@ -30,7 +30,7 @@ def ask(
     body: object = None,
     *,
     seconds: float = 10.0,
-    warn: Callable[[str], object] = _warn,
+    warn: Callable[[str], object] = warn,
 ) -> Any:
     """Send a request to a service; `seconds` limits the connection, and then the answer.
 

@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from txmux.cli.remote.ask import ask
+from txmux.cli.remote.ask import ask, warn
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, find, several_services
 from txmux.errors import printable
@@ -96,7 +96,8 @@ def run(
 
 
 def reach(arguments: argparse.Namespace) -> Ask:
-    return partial(ask, endpoint_of(arguments), seconds=arguments.timeout)
+    # A command may ask several questions, or one again and again: what an answer lacks is said once.
+    return partial(ask, endpoint_of(arguments), seconds=arguments.timeout, warn=cache(warn))
 
 
 def endpoint_of(arguments: argparse.Namespace) -> AdminEndpoint:
