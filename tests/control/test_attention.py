@@ -381,7 +381,7 @@ class AdviceTest(SynchronousTestCase):
         self.assertEqual([item for item in items if not item.do or not item.text], [])
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
         left = {row.text for row in ROWS if row not in made}
-        self.assertEqual(left, {"listener {listener} refuses clients at {at}"})
+        self.assertEqual(left, {rows.LIMIT_REFUSES.text, rows.HEADERS_WRONG.text})
 
 
 class UpgradeTest(SynchronousTestCase):

@@ -12,6 +12,7 @@ from txmux.control.gauges import Gauges
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.record import ConnectionRecord
 
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n[listen other]\nendpoint = 127.0.0.1:0\n"
 
@@ -105,6 +106,17 @@ class RefusedClientsTests(SynchronousTestCase):
         # Two sources may do what they like: others do not wait for it.
         (item,) = flooding({"": 1000.0, "192.0.2.1": 500.0, "192.0.2.2": 460.0, "192.0.2.3": 40.0})
         self.assertEqual(item.level, "note")
+
+    def test_headers_that_are_not_valid(self) -> None:
+        """A proxy in front that sends none has all its clients closed, which is no limit's doing."""
+        self.refused.record(("public",))
+        record = ConnectionRecord(1.0, "x", "public", "192.0.2.1:1")
+        for _ in range(3):
+            self.counts.connection_ended(self.counts.unrouted, record, "proxy-header")
+        (item,) = self.attention()
+        self.assertEqual(item.text, "listener public closes clients without a valid PROXY header")
+        self.assertEqual((item.level, item.cause), ("note", "3 closed in 1 s"))
+        self.assertIn("accept_proxy_from", item.do)
 
     def test_limits_that_are_no_keys_of_the_listener(self) -> None:
         self.refused.record(("public",))

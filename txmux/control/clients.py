@@ -9,7 +9,7 @@ from typing import Any
 from txmux.client.client_table import BUSY, MOST_SOURCES, Row, rate_of
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import AttentionItem, beside_busiest
-from txmux.telemetry.counting.counter_groups import ListenerTotals
+from txmux.telemetry.counting.counter_groups import NO_ROUTE, ListenerTotals, RouteTotals
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.documents import ClientDocument
 from txmux.telemetry.formatting import duration
@@ -18,6 +18,7 @@ __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
 
 _SAMPLES = 7  # half a minute, as `txmux.admin.endpoint` takes samples
 _MOST, _LEAST = 0.5, 0.01  # of the refusals: who is to be banned, and who is named
+_HEADER = "proxy-header"  # a reason, beside the limits
 _LIMITS = {
     "txmux.max_connections": "max_connections of [txmux]",
     "handshakes": "the limit of TLS handshakes",
@@ -48,7 +49,7 @@ def _client(source: str, values: Sequence[Any], now: float) -> ClientDocument:
 
 
 class RefusedClients:
-    """How many clients each limit of each listener has refused in the last half minute."""
+    """How many clients each limit of each listener has refused in the last half minute, or that had no valid PROXY header."""
 
     def __init__(self, counters: Counters, seconds: Callable[[], float]) -> None:
         self._counters = counters
@@ -59,11 +60,16 @@ class RefusedClients:
         self._samples.append((self._seconds(), self._counts(listeners)))
 
     def _counts(self, listeners: Iterable[str]) -> dict[tuple[str, str], int]:
-        return {
-            (name, limit): count
-            for name in listeners
-            for limit, count in ListenerTotals.of(self._counters.cells, name).refused.items()
-        }
+        cells = self._counters.cells
+        counts: dict[tuple[str, str], int] = {}
+        for name in listeners:
+            counts.update(
+                ((name, limit), count)
+                for limit, count in ListenerTotals.of(cells, name).refused.items()
+            )
+            ended = RouteTotals.of(cells, name, NO_ROUTE).ended
+            counts[name, _HEADER] = ended[_HEADER]
+        return counts
 
     def attention(
         self, listeners: Iterable[str], refusing: Mapping[tuple[str, str, str], float]
@@ -81,7 +87,8 @@ class RefusedClients:
                 }
                 who, do = who_first(by_source, "see who they are: txmux clients")
                 at = _LIMITS.get(limit, limit)
-                yield rows.LIMIT_REFUSES.item(
+                row = rows.HEADERS_WRONG if limit == _HEADER else rows.LIMIT_REFUSES
+                yield row.item(
                     listener=listener,
                     limit=limit,
                     at=at,

@@ -170,6 +170,11 @@ LIMIT_REFUSES = AttentionRow(
     subject="{listener} {limit}", runbook="a-client-is-refused", sources=_ONE, alerts="`TxmuxClientsRefused` is for those of many sources",
     when="a limit of a listener refuses clients: how many in the last half minute, and who is first")
 
+HEADERS_WRONG = attrs.evolve(
+    LIMIT_REFUSES, text="listener {listener} closes clients without a valid PROXY header", cause="{refused:,} closed in {span}", link="#ends",
+    do="have the proxy in front send the header, or take it out of accept_proxy_from; the fact proxy_error in the access log says what is wrong",
+    runbook="only-one-side-uses-the-proxy-protocol", alerts=_ONE_CLIENT, when="it closes clients of `accept_proxy_from` that send no valid PROXY header: how many in that time")
+
 _hold = partial(AttentionRow, what="hold", level="note", link=_IN_SERVERS, subject="{backend}", is_logged=True, runbook="it-is-slow", sources=_ONE)
 # How many wait may be one client's doing; that no server is up is an item of its own.
 CLIENTS_WAIT = _hold(text="backend {backend}: {clients} for a server", do="txmux servers {backend}", alerts=_ONE_CLIENT, when="clients wait for a server")
