@@ -1,6 +1,8 @@
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from unittest import SkipTest
 
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +12,9 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
-from txmux.features.acme.challenges import Challenges, ChallengeStore
+from txmux.features.acme.challenges import Challenges, ChallengeStore, names_kept_from
+from txmux.rules.packing import pack, unpack
+from txmux.rules.reading.parser import load
 
 
 class ChallengeTest(SynchronousTestCase):
@@ -36,6 +40,31 @@ class ChallengeTest(SynchronousTestCase):
         now, hour = datetime.fromtimestamp(time.time(), UTC), timedelta(hours=1)
         self.assertLess(shown.not_valid_before_utc, now - hour)  # the clocks of others
         self.assertGreater(shown.not_valid_after_utc, now + hour)
+
+
+class KeptTest(SynchronousTestCase):
+    def test_listeners_where_others_have_no_route(self) -> None:
+        """There, nobody shows an authority that a name belongs to the author of a unit; those of the operator are shown at all."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        folder = make_folder(self)
+        (folder / "d").mkdir()
+        route = "[route {0}]\nunder = {1}\nmatch = tls\nterminate_tls = acme {0}.example\nbackend = close\n".format
+        main = "[txmux]\ninclude = d/*.ini\nacme = https://ca.example/\nacme_terms = yes\n"
+        listen = "[listen {}]\nendpoint = :{}\nroutes_from = {}\n".format
+        path, unit = folder / "rules.ini", folder / "d/a.ini"
+        listeners = listen("p", 1, "a") + listen("q", 2, "b")
+        path.write_text(main + listeners + route("ours", "p"))
+        outer = "[route x]\nunder = own\nmatch = tls\nterminate_tls = acme outer.example\n"
+        unit.write_text(
+            "[listen own]\nendpoint = :3\n" + outer + route("deep", "x") + route("theirs", "own, p")
+        )
+        for author, expected in ((0, ()), (12345, ("theirs", "outer", "deep"))):
+            os.chown(unit, author, -1)
+            rules = unpack(pack(load(path)))
+            kept = {one.name: names_kept_from(rules, one) for one in rules.listeners}
+            names = {f"{name}.example" for name in expected}
+            self.assertEqual(kept, {"p": names - {"theirs.example"}, "q": names, "own": set()})
 
 
 class ShownTest(ServiceTestCase):

@@ -22,7 +22,7 @@ from txmux.features.acme.reading import address_of
 from txmux.interfaces import Transport
 from txmux.matchers.tls import tls
 from txmux.net.tls.self_signed import self_signed
-from txmux.rules.model import Alternative, Refusal, Rules
+from txmux.rules.model import Alternative, Listener, Refusal, Route, Rules
 
 PROTOCOL = b"acme-tls/1"
 
@@ -71,8 +71,10 @@ class Challenges(ServingPart):
     def __init__(self, context: ServingContext) -> None:
         self._context = context
         self._terminators: dict[str, TlsTerminator[ChallengeStore]] = {}
+        self._rules: Rules | None = None
 
-    def commit(self, rules: Rules) -> None:  # noqa: ARG002 - as for all parts
+    def commit(self, rules: Rules) -> None:
+        self._rules = rules
         if self._terminators:
             self._answer()
 
@@ -87,9 +89,26 @@ class Challenges(ServingPart):
 
     def _answer(self) -> None:
         for listener in self._context.serving.listeners:
-            changed = with_challenges(listener.configuration, self._terminators)
+            own = (listener.configuration.plain or listener.configuration).settings
+            kept = names_kept_from(self._rules or self._context.serving.rules, own)
+            its = {name: one for name, one in self._terminators.items() if name not in kept}
+            changed = with_challenges(listener.configuration, its)
             if changed is not listener.configuration:
                 listener.change(changed)
+
+
+def names_kept_from(rules: Rules, listener: Listener) -> set[str]:
+    """Return the names that only other authors' routes ask for, none of which may be under a listener: such an author may not have what it is asked for."""
+    ours, theirs = set[str](), set[str]()
+    for route in rules.routes:
+        if (tls := route.terminate_tls) is not None and tls.managed:
+            (theirs if tls.is_of_others else ours).update(tls.managed)
+    left: list[Listener | Route] = [listener] if theirs else []
+    while left:
+        for route in rules.routes_of(left.pop()):
+            ours.update(() if route.terminate_tls is None else route.terminate_tls.managed)
+            left += [route] * route.is_outer
+    return theirs - ours
 
 
 def with_challenges(configuration: Configuration, challenges: Mapping[str, Any]) -> Configuration:

@@ -19,6 +19,7 @@ from txmux.rules.model import (
     AnyNetworks,
     Backend,
     DynamicNetworks,
+    Files,
     Handover,
     NetworkSet,
     Outcome,
@@ -197,6 +198,10 @@ class RulesReading:
             self.authors[unit] = author
             if unit and other_author(self.authors, unit) is not None:
                 self.scope.of_others.add(unit)
+
+    def is_by_same(self, before: Files, path: str) -> bool:
+        """Return whether a file and the main one have the authors that they had before."""
+        return all(before.authors.get(one) == self.authors.get(one) for one in ("", path))
 
     def add_listener(self, unit: str, name: str, section: Section) -> bool:
         """Note that routes may be under a listener; return whether it is to be compared with others, as its author has not too many ports."""

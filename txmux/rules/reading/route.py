@@ -294,6 +294,7 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
     fields = {"alternatives": (), **found}
     tls = {TLS_FIELDS[key]: fields.pop(key) for key in TLS_FIELDS.keys() & fields}
     tls["may_lack"] = fields.pop("is_of_unit", False)
+    tls["is_of_others"] = fields.pop("is_of_others", False)
     files = fields.pop("terminate_tls", None)
     if MANAGED is not None and files and isinstance(files[0], str):
         tls["managed"] = names = MANAGED.names(section, files)

@@ -361,10 +361,8 @@ class RulesParser:
         self._not_text += source.problems
         parts: list[tuple[int, str, _FilePart | None, list[Section]]] = []
         problems: list[Problem] = []
-        before = {} if self._last is None else self._last.rules.files.authors
-        now = self._reading.authors
         # With another author, the same text may be wrong.
-        is_same = all(before.get(one) == now.get(one) for one in ("", source.path))
+        is_same = not self._last or self._reading.is_by_same(self._last.rules.files, source.path)
         for line, text in parts_of(source.text):
             part = self._same_part(source.path, text) if is_same else None
             sections: list[Section] = []
@@ -602,6 +600,7 @@ class RulesParser:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
         fields["is_of_unit"] = "terminate_tls" in section.entries and self._is_of_unit(section)
+        fields["is_of_others"] = self._reading.other_author is not None
         made = route.make_route(name, section, fields, self._reading.settings)
         if made.takes_silent:
             made = attrs.evolve(made, is_of_unit=self._is_of_unit(section))
