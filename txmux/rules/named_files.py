@@ -13,6 +13,7 @@ from txmux.classes import frozen
 from txmux.files import names_in, open_once
 from txmux.rules.installed import STAGES
 from txmux.rules.model import Rules, Section
+from txmux.rules.model.backend import backends_of
 from txmux.rules.model.files import other_author
 from txmux.rules.problems import Problem
 from txmux.rules.reading import backend, route
@@ -119,7 +120,7 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
 
 
 def forbidden(rules: Rules) -> Iterator[Problem]:
-    """Find what units name and their authors may not: files to read, folders for UNIX sockets, and the operator's certificates by ACME."""
+    """Find what units name and their authors may not: files to read, folders for UNIX sockets, the operator's certificates by ACME, and the operator's servers for clients that they name themselves."""
     rights = FileRights()
     for section, key, path, bit in (*_read(rules), *_written(rules)) if rules.units else ():
         if unit := rules.unit_of(section):
@@ -135,6 +136,23 @@ def forbidden(rules: Rules) -> Iterator[Problem]:
             for name in filter(ours.__contains__, names):
                 why = f"{name!r} is a name of [{ours[name].header}], which has another owner; remove it"
                 yield one.section.problem(why, "terminate_tls")
+
+    yield from _with_forged_clients(rules)
+
+
+def _with_forged_clients(rules: Rules) -> Iterator[Problem]:
+    """Find listeners whose authors say by PROXY headers who each client is, and let a server of the operator believe it."""
+    for listener in rules.listeners if rules.units else ():
+        unit = rules.unit_of(listener.section)
+        is_of_others = other_author(rules.files.authors, unit) is not None
+        if listener.accept_proxy_from is None or not is_of_others:
+            continue
+        routes = [one.outcome for one in rules.routes if rules.unit_of(one.section) == unit]
+        for led in backends_of((*routes, *listener.outcomes)):
+            is_told = led.proxy_protocol != "off" or led.source == ("client",)
+            if is_told and not rules.unit_of(led.section):
+                why = f"the server of [{led.section.header}], which has another owner, is told who the clients are; remove this, or lead to a backend of your own"
+                yield listener.section.problem(why, "accept_proxy_from")
 
 
 def _read(rules: Rules) -> Iterator[tuple[Section, str, Path, int]]:

@@ -520,6 +520,35 @@ class UnitsTest(SynchronousTestCase):
             for unit in units:
                 unit.unlink()
 
+    def test_clients_that_an_owner_makes_up(self) -> None:
+        """Who says by PROXY headers where clients come from tells no server of the operator."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        main = (
+            f"[txmux]\ninclude = d/*.ini\n{LISTEN}accept_proxy_from = 10.0.0.1\nroutes_from = *\n"
+        )
+        backend = "[backend {}]\nserver = 127.0.0.1:1\n{}\n".format
+        told, header = "proxy_protocol = v2", "accept_proxy_from = 10.0.0.1\n"
+        backends = backend("b", told) + backend("s", "source = client") + backend("p", "")
+        path = self.write("rules.ini", main + backends)
+        route = "[route r]\nmatch = tls\nbackend = {}\n".format
+        listen = "[listen a]\nendpoint = :9\n"
+        for text, is_wrong in (
+            (listen + header + route("b"), True), (listen + header + route("s"), True),
+            (listen + f"{header}default = b\n", True), (listen + header + route("p"), False),
+            (listen + header + route("c") + backend("c", told), False), (listen + route("b"), False),
+            (route("b"), False),
+        ):  # fmt: skip
+            unit = self.write("d/a.ini", text)
+            for owner in (0, 12345):
+                os.chown(unit, owner, -1)
+                rules = load(path)
+                self.assertEqual([*rules.files.untaken], [])
+                problems = [*map(str, forbidden(rules))]
+                self.assertEqual(len(problems), is_wrong and owner == 12345, (text, owner))
+                why = "], which has another owner, is told who the clients are"
+                self.assertTrue(all(why in problem for problem in problems))
+
     def test_rights_of_others(self) -> None:
         """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""
         if os.geteuid():
