@@ -195,7 +195,8 @@ class LinksTest(SynchronousTestCase):
         self.link(listed, self.secret)
         refused = self.assertRaises(OpenerError, opener.read_rules)
         self.assertIn(
-            "the link 'list' in the path is neither root's nor of the file's owner", str(refused)
+            "the link 'list' in the path is neither root's nor of the file's owner, but of user 65534",
+            str(refused),
         )
         self.assertRaises(OSError, watched.read)
         self.link(self.folder / "way", listed, 0)

@@ -235,10 +235,9 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
 
 
 def _refuse_links(others: Mapping[int, str]) -> None:
-    for name in others.values():
-        raise OSError(
-            errno.ELOOP, f"the link {name!r} in the path is neither root's nor of the file's owner"
-        )
+    for user, name in others.items():
+        why = f"the link {name!r} in the path is neither root's nor of the file's owner, but of user {user}"
+        raise OSError(errno.ELOOP, why)
 
 
 def _there(name: str, folder: int | None = None) -> int:

@@ -428,7 +428,7 @@ class FileReader:
             return f"write '{pattern.rstrip('/')}/*.ini' for the files in it"
         if isinstance(error, PermissionError):
             return "let the user that txmux runs as read it"
-        if error.errno in {errno.EFBIG, errno.EINVAL, errno.ETIMEDOUT}:
+        if error.errno in {errno.EFBIG, errno.EINVAL, errno.ELOOP, errno.ETIMEDOUT}:
             return "include other files, or mend that one"
         if Path(pattern).is_absolute():
             return "correct the path, or create the file"
