@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,6 +41,7 @@ class AnswerTests(SynchronousTestCase):
 
 class FillerTests(SynchronousTestCase):
     @given(st.integers(-5, 2500))
+    @example(257)
     def test_size(self, size: int) -> None:
         """Each name is behind a byte with its length, which is not zero."""
         names = fillers(size)
