@@ -240,7 +240,9 @@ class EndpointTest(MuxTestCase):
             self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), mode)
             self.assertEqual(port.getHost().name, self.path.encode())
             self.assertIn(self.path, repr(port))
+            self.assertEqual(self.backend.numPorts, 1)
             self.successResultOf(port.stopListening())
+            self.assertEqual(self.backend.numPorts, 0)
             self.assertFalse(self.file.exists())
 
     def test_reactor_that_ends(self) -> None:

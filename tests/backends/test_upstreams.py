@@ -259,12 +259,15 @@ class ChangedTest(SynchronousTestCase):
 
     def test_ready_again(self) -> None:
         server = "10.0.0.1:80"
-        self.lines((self.its.change(server, check=Check("tcp", fall=1, rise=1)), server, "-+"))
+        upstream, served = self.its.change(server, check=Check("tcp", fall=1, rise=1)), list[str]()
+        self.lines((upstream, server, "-+"))
         self.its.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
+        upstream.pool.on_room = lambda: served.append("those that wait")
         with capturedLogs() as events:
             self.its.upstreams.apply_overrides({})
         line = formatEvent(events[0])
         self.assertEqual(line, f"backend b: {server} is ready again, by an operator")
+        self.assertEqual(served, ["those that wait"])
 
     def test_checks(self) -> None:
         self.its.change("10.0.0.1:80", check=Check("tcp"))
