@@ -124,14 +124,14 @@ class FailedWorkTest(SynchronousTestCase):
         async def work(done: Deferred[Any]) -> None:
             await done
 
-        failed = fail(RedisError("one of several"))
+        failed, last = fail(RedisError("one of several")), Deferred[Any]()
         for done in (
             fail(RedisError("it alone")),
             gatherResults([failed], consumeErrors=True),
-            Deferred[Any](),
+            last,
         ):
             client.redis = object()  # type: ignore[assignment]
             client.run(work(done))
         self.assertEqual((why, client.redis is None), (["it alone", "one of several"], False))
         client.stop()
-        self.assertEqual((len(why), client.busy), (2, set()))
+        self.assertEqual((len(why), client.busy, last.called), (2, set(), True))
