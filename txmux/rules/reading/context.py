@@ -200,7 +200,7 @@ class RulesReading:
                 self.scope.of_others.add(unit)
 
     def is_by_same(self, before: Files, path: str) -> bool:
-        """Return whether a file and the main one have the authors that they had before."""
+        """Return whether a file and the main one have the authors that they had before; with another, the same text may be wrong."""
         return all(before.authors.get(one) == self.authors.get(one) for one in ("", path))
 
     def add_listener(self, unit: str, name: str, section: Section) -> bool:

@@ -361,7 +361,6 @@ class RulesParser:
         self._not_text += source.problems
         parts: list[tuple[int, str, _FilePart | None, list[Section]]] = []
         problems: list[Problem] = []
-        # With another author, the same text may be wrong.
         is_same = not self._last or self._reading.is_by_same(self._last.rules.files, source.path)
         for line, text in parts_of(source.text):
             part = self._same_part(source.path, text) if is_same else None
@@ -420,8 +419,7 @@ class RulesParser:
 
         found: list[Section] = []
         for written in written_sections:
-            units = self._units.get(written.path)
-            self._reading.unit = units[-1][1] if units else ""
+            self._reading.unit = (self._units.get(written.path) or [(0, "")])[-1][1]
             section, problems = expand_section(written, None if self._alone else value_of)
             self._problems += problems
             kind, _, name = section.header.partition(" ")
@@ -446,8 +444,7 @@ class RulesParser:
         return _FilePart(line, tuple(found), tuple(variables))
 
     def _add_section(self, kind: str, name: str, section: Section) -> None:
-        units = self._units.get(section.path)
-        unit = units[-1][1] if units else ""
+        unit = (self._units.get(section.path) or [(0, "")])[-1][1]
         if kind == "listen" and not self._reading.add_listener(unit, name, section):
             return
         self._sections[kind].setdefault(name, []).append(section)
