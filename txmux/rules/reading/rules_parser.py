@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import is_, itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -394,9 +394,8 @@ class RulesParser:
         part = None if last is None else last.parts.get(path, {}).get(text)
         if last is None or part is None:
             return None
-        before = last.rules.files.variables
-        now = {name: self._files.variable(name) for name in part.variables}
-        return part if all(before[name] == value for name, value in now.items()) else None
+        before, now = last.rules.files.variables, self._files.variable
+        return part if all(before[name] == now(name) for name in part.variables) else None
 
     def _keep(self, part: _FilePart, line: int) -> _FilePart:
         for section in part.sections:
@@ -452,17 +451,15 @@ class RulesParser:
             self._owners[id(section)] = unit
 
     def _begin_unit(self, section: Section, name: str, line: int) -> None:
-        units = self._units.get(section.path)
-        problem = partial(section.problem, line=line)
+        units, message = self._units.get(section.path), ""
         if units is None and not self._alone:
             message = "is only for files that a pattern of 'include' finds; this file is one unit"
-            self._problems.append(problem(message))
         elif not NAME.fullmatch(name):
             message = "needs a name of letters, digits, '.', '_' and '-', as in [unit docker]"
-            self._problems.append(problem(message))
         elif section.entries:
             message = "takes no keys: it only says whose the sections after it are"
-            self._problems.append(problem(message))
+        if message:
+            self._problems.append(section.problem(message, line=line))
         if units is not None:
             self._add_unit(section.path, f"{section.path} [{section.header}]", line)
 
