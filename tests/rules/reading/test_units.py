@@ -564,15 +564,15 @@ class UnitsTest(SynchronousTestCase):
         route = "[route r]\nmatch = tls\nbackend = {}\n".format
         backend = "[backend x]\nserver = {}\n".format
         for text, what in (
-            (route("${TXMUX_OF_A_UNIT}"), "${TXMUX_OF_A_UNIT}; write a value"),
-            (route("unix:/run/a.sock"), "'unix:/run/a.sock' here; write a [backend]"),
-            (route("unix:/run/b.sock"), "'unix:/run/b.sock' here; write a [backend]"),
-            (route("tls:a.test:1"), "'tls:a.test:1' here"),
-            (route("handover:/run/a.sock user=root"), "'handover:/run/a.sock user=root'; write a [backend]"),
-            (backend("unix:/run/a.sock:timeout=3"), "'unix:/run/a.sock:timeout=3'; write HOST:PORT"),
-            (backend("127.0.0.1:1\nhold = 9s\nwake = systemd a.service"), "'systemd a.service'; write"),
-            (backend("127.0.0.1:1\nsource = client"), "'client'; write addresses"),
-            (backend("127.0.0.1:1\nsource = 127.0.0.1:1000-1100"), "'127.0.0.1:1000-1100'; write ports from 1024 on"),
+            (route("${TXMUX_OF_A_UNIT}"), "${TXMUX_OF_A_UNIT}"),
+            (route("unix:/run/a.sock"), "'unix:/run/a.sock' outside of a [backend]"),
+            (route("unix:/run/b.sock"), "'unix:/run/b.sock' outside of a [backend]"),
+            (route("tls:a.test:1"), "'tls:a.test:1'"),
+            (route("handover:/run/a.sock user=root"), "'handover:/run/a.sock user=root'"),
+            (backend("unix:/run/a.sock:timeout=3"), "'unix:/run/a.sock:timeout=3'"),
+            (backend("127.0.0.1:1\nhold = 9s\nwake = systemd a.service"), "'systemd a.service'"),
+            (backend("127.0.0.1:1\nsource = client"), "'client'"),
+            (backend("127.0.0.1:1\nsource = 127.0.0.1:1000-1100"), "'127.0.0.1:1000-1100', with a port below 1024"),
             ("[listen l]\nendpoint = :9\ndeny = crowdsec:http://127.0.0.1:9\n", "'crowdsec:http://127.0.0.1:9', which"),
         ):  # fmt: skip
             unit.write_text(text)

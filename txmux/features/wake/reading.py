@@ -61,7 +61,7 @@ def read_wake(reading: RulesReading, text: str) -> Wake:
             raise InvalidValueError(
                 f"{rest[0]!r} is not the name of a service; write for example app.service"
             )
-        reading.refuse_others(f"{text!r}; write 'http POST URL'")
+        reading.refuse_others(repr(text))
         return Wake("systemd", rest[0])
     error = InvalidValueError(f"{text!r} wakes nothing; {_WAKES}")
     raise error.ask(near, kind, ("wol", "http", "systemd") if rest else ())

@@ -255,7 +255,7 @@ def _of_server(text: str, found: Mapping[str, Any], read: Callable[[str], Server
 def _source(reading: RulesReading, text: str) -> str:
     """Read an address to connect from, or the word ``client``."""
     if text == "client":
-        reading.refuse_others(f"{text!r}; write addresses")
+        reading.refuse_others(repr(text))
         return text
     address, ports = split_source(text)
     if ports is not None and not (ports and 0 < ports[0] <= ports[-1] < _PORTS_END):
@@ -278,7 +278,7 @@ def _source(reading: RulesReading, text: str) -> str:
     if ports is None:
         return str(ip)
     if ports[0] < _FIRST_UNPRIVILEGED_PORT:
-        reading.refuse_others(f"{text!r}; write ports from {_FIRST_UNPRIVILEGED_PORT} on")
+        reading.refuse_others(f"{text!r}, with a port below {_FIRST_UNPRIVILEGED_PORT}")
     last = f"-{ports[-1]}" if len(ports) > 1 else ""
     return f"{f'[{ip}]' if ip.version == 6 else ip}:{ports[0]}{last}"
 

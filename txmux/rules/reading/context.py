@@ -189,7 +189,7 @@ class RulesReading:
     def server(self, text: str) -> Server:
         made = endpoints.server(text, self._server_kind_of, self.settings)
         if made.kind == "endpoint":
-            self.refuse_others(f"{made.text!r}; write HOST:PORT")
+            self.refuse_others(repr(made.text))
         return attrs.evolve(made, owner=self.other_author) if made.kind == "unix" else made
 
     def add_author(self, unit: str, author: int | None) -> None:
@@ -285,14 +285,14 @@ class RulesReading:
     def outcome(self, text: str) -> Outcome:
         found = self._outcome(text)
         if isinstance(found, Handover):
-            self.refuse_others(f"{text!r}; write a [backend]")
+            self.refuse_others(repr(text))
         elif (
             isinstance(found, Backend)
             and found.section is NOWHERE
             and found.servers[0].kind in {"unix", "endpoint"}
         ):
             # The operator's of the same short form has no owner.
-            self.refuse_others(f"{text!r} here; write a [backend] with 'server = {text}'")
+            self.refuse_others(f"{text!r} outside of a [backend]")
         return found
 
     def _outcome(self, text: str) -> Outcome:

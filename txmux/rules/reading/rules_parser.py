@@ -412,7 +412,7 @@ class RulesParser:
         variables: list[str] = []
 
         def value_of(name: str) -> str | None:
-            self._reading.refuse_others(f"${{{name}}}; write a value")
+            self._reading.refuse_others(f"${{{name}}}")
             variables.append(name)
             return self._files.variable(name)
 
