@@ -2,7 +2,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.features.test.dialogues import Answer, FirstBytes, fillers
+from txmux.features.test.dialogues import Answer, FirstBytes, Handshake, fillers
 
 _HEAD = b"HTTP/1.1 200 OK\r\nServer: a\r\n\r\n"
 
@@ -40,6 +40,9 @@ class AnswerTests(SynchronousTestCase):
 
 
 class FillerTests(SynchronousTestCase):
+    def test_hello_of_a_size(self) -> None:
+        self.assertEqual(len(Handshake("www.example.com", size=8192).to_send()), 8192)
+
     @given(st.integers(-5, 2500))
     @example(257)
     def test_size(self, size: int) -> None:
