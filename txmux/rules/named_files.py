@@ -141,7 +141,7 @@ def forbidden(rules: Rules) -> Iterator[Problem]:
 
 
 def _with_forged_clients(rules: Rules) -> Iterator[Problem]:
-    """Find listeners whose authors say by PROXY headers who each client is, and let a server of the operator believe it."""
+    """Find listeners whose authors say by PROXY headers who each client is, and let a server of the operator, or any by `source`, believe it."""
     for listener in rules.listeners if rules.units else ():
         unit = rules.unit_of(listener.section)
         is_of_others = other_author(rules.files.authors, unit) is not None
@@ -149,9 +149,9 @@ def _with_forged_clients(rules: Rules) -> Iterator[Problem]:
             continue
         routes = [one.outcome for one in rules.routes if rules.unit_of(one.section) == unit]
         for led in backends_of((*routes, *listener.outcomes)):
-            is_told = led.proxy_protocol != "off" or led.source == ("client",)
-            if is_told and not rules.unit_of(led.section):
-                why = f"the server of [{led.section.header}], which has another owner, is told who the clients are; remove this, or lead to a backend of your own"
+            is_told = led.proxy_protocol != "off" and not rules.unit_of(led.section)
+            if is_told or led.source == ("client",):
+                why = f"the server of [{led.section.header}] would take these clients for any that you name; remove this, or lead to another backend"
                 yield listener.section.problem(why, "accept_proxy_from")
 
 

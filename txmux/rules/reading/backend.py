@@ -255,7 +255,6 @@ def _of_server(text: str, found: Mapping[str, Any], read: Callable[[str], Server
 def _source(reading: RulesReading, text: str) -> str:
     """Read an address to connect from, or the word ``client``."""
     if text == "client":
-        reading.refuse_others(repr(text))
         return text
     address, ports = split_source(text)
     if ports is not None and not (ports and 0 < ports[0] <= ports[-1] < _PORTS_END):
