@@ -393,10 +393,6 @@ class PairTest(TestCase):
         await self.is_lost
         self.assertEqual(open_files(), [])
 
-    async def test_descriptors_of_an_answer_where_messages_may_have_some(self) -> None:
-        self.there.handlers[made_up("count", descriptors=300)] = self.counted
-        await self.test_descriptors_nobody_wants()
-
     async def test_descriptors_too_many(self) -> None:
         """Who may not have so many descriptors is not given a part of them; the next message has its own."""
         count = made_up("count", descriptors=300)
