@@ -92,8 +92,14 @@ class WatchTests(CommandTestCase):
             self.signal(number)
             self.assertEqual(self.ended(), status)
             self.start()
-        os.close(self.user)
-        self.assertEqual(self.program.wait(PATIENCE), 0)
+        for is_halted in (False, True):
+            if is_halted:
+                self.start()
+                self.signal(signal.SIGSTOP)
+                os.waitpid(self.program.pid, os.WUNTRACED)
+            os.close(self.user)
+            self.signal(signal.SIGCONT)
+            self.assertEqual(self.program.wait(PATIENCE), 0)
 
     def test_suspended_and_resized(self) -> None:
         for number in (signal.SIGTSTP, signal.SIGSTOP):

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import termios
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -20,7 +22,8 @@ _ESCAPE = 0.05
 def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:
     terminal = Terminal(keyboard)
     polling = Polling(ask, terminal.wake)
-    with terminal.shown():
+    # The terminal may be gone at any moment.
+    with suppress(OSError, termios.error), terminal.shown():
         polling.start(filters)
         _watch(terminal, polling, TopState(filters=filters))
     number = terminal.ended_by

@@ -70,7 +70,7 @@ class Terminal:
             self._wakes.send(b"\0")
 
     def wait(self, seconds: float | None) -> bytes | None:
-        """Wait for keys, `wake` or a signal, and handle signals; return what was typed, maybe nothing, or ``None`` if the terminal is gone."""
+        """Wait for keys, `wake` or a signal, and handle signals; return what was typed, maybe nothing, or ``None`` at the end of the terminal."""
         readable, _, _ = select.select([self._keyboard, self._woken.fileno()], [], [], seconds)
         if self._woken.fileno() in readable:
             with contextlib.suppress(BlockingIOError):
@@ -82,10 +82,7 @@ class Terminal:
             self._enter()
         if self._keyboard not in readable:
             return b""
-        try:
-            return os.read(self._keyboard, _READ) or None
-        except OSError:
-            return None
+        return os.read(self._keyboard, _READ) or None
 
     def show(self, lines: Sequence[Text]) -> None:
         screen = Text("\n", no_wrap=True, end="").join(lines)
