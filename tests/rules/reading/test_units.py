@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.changes import change_constants, change_environment
 from tests.support.examples import scaled
 from tests.support.folders import make_folder
+from tests.support.installed import names_missing
 from tests.support.privileges import as_nobody
 from txmux import files
 from txmux.rules.changes import described_untaken
@@ -266,7 +267,9 @@ class UnitsTest(SynchronousTestCase):
         read = partial(with_unseen_units, rules, before)
         self.assertIn("its disk has not answered", self.late(unit, "lstat", read))
         self.assertIs(read(), rules)
-        # Nor where it looks whether a secret is there.
+        # Nor where it looks whether a secret is there, which no key of the core does then.
+        if names_missing("via"):
+            return
         secret = self.write("secret", "x\n")
         via = f"via = http://u:{secret}@127.0.0.1:1\n"
         unit.write_text(f"[backend a]\nserver = 127.0.0.1:1\n{via}")
