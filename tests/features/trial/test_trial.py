@@ -643,14 +643,15 @@ class TrialTests(AdminCase):
         units = self.folder / "units"
         units.mkdir()
         listener = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
-        route = f"[route greedy]\nmatch = http\nbackend = {self.b}\n"
-        for name, text in (("a", listener), ("b", route), ("c", listener)):
+        route = f"[unit b]\n[route greedy]\nmatch = http\nbackend = {self.b}\n"
+        # A unit may have several parts.
+        for name, text in (("a", listener), ("b", f"{route}[unit b]\n# more"), ("c", listener)):
             (units / f"{name}.ini").write_text(text.format(name))
         report = await self.running._reloading.request()
         self.assertEqual(report.errors, ())
-        self.assertIn("2 of 3 files taken", report.changes)
+        self.assertIn("3 of 4 units taken", report.changes)
         self.assertRegex(
-            report.changes, r"/b\.ini is not taken, .*: 2 of the last 2 clients would go"
+            report.changes, r"/b\.ini \[unit b\] is not taken, .*: 2 of the last 2 clients would go"
         )
         names = [one.name for one in self.running.control.rules.listeners]
         self.assertEqual(names, ["x", "a", "c"])

@@ -162,9 +162,7 @@ class UntakenUnits:
         elif source.path in here and not is_divided(source.text):
             text = before  # such as one that cannot be read
         else:
-            old: dict[str, str] = {}
-            for name, its in _parts(source.path, before):  # one may have several
-                old[name] = f"{old[name]}\n{its}" if name in old else its
+            old = _joined(source.path, before)
             text = "\n".join(
                 old.pop(name, _emptied(its)) if name in here else its
                 for name, its in _parts(source.path, source.text)
@@ -206,10 +204,11 @@ def lost_units(files: Files) -> set[str]:
 def changed_units(rules: Rules, before: Files) -> Iterator[tuple[str, Problem]]:
     """Yield the name of each unit that is taken, and not as it was before, with a problem there that has no text; of those that are gone, too."""
     for path, begun in rules.units.items():
-        old, new = (dict(_parts(path, its.texts.get(path, ""))) for its in (before, rules.files))
+        old, new = (_joined(path, its.texts.get(path, "")) for its in (before, rules.files))
+        old = {**dict.fromkeys(new, ""), **old}
         for line, name in begun:
             text = new.get(name, "")
-            if name not in rules.files.untaken and text.strip() != old.pop(name, "").strip():
+            if name not in rules.files.untaken and text.strip() != old.pop(name, text).strip():
                 yield name, Problem(path, line, "", "", "")
         for name in old if path not in rules.files.untaken else ():
             if name not in new:
@@ -296,6 +295,14 @@ def _parts(path: str, text: str) -> Iterator[tuple[str, str]]:
             yield name, "\n".join(lines[first : number - 1])
         first, name = number - 1, following
     yield name, "\n".join(lines[first:])
+
+
+def _joined(path: str, text: str) -> dict[str, str]:
+    """Return the text of each unit, which may have several parts."""
+    units: dict[str, str] = {}
+    for name, its in _parts(path, text):
+        units[name] = f"{units[name]}\n{its}" if name in units else its
+    return units
 
 
 def _emptied(text: str) -> str:
