@@ -286,6 +286,29 @@ class OpenerTest(SynchronousTestCase):
         self.opener.commit()
         self.helper.assert_denied(new)
 
+    def test_unit_that_is_held_back(self) -> None:
+        """It opens what is in force for a file, or a part of one, whose removal is not taken."""
+        unit, new = self.helper.folder / "a.unit", self.helper.folder / "new.pem"
+        new.write_text("new")
+        text = "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nterminate_tls = new.pem\nunder = a\nbackend = close\n"
+        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
+        self.rules.write_text(own)
+        for header, name in (("", str(unit)), ("[unit b]\n", f"{unit} [unit b]")):
+            unit.write_text(header + text)
+            self.opener.read_rules()
+            self.opener.commit()
+            if header:
+                unit.write_text("")
+            else:
+                unit.unlink()
+            for left_out in ([name], [name], []):
+                self.opener.read_rules()
+                self.opener.commit(left_out)
+                if left_out:
+                    self.assertEqual(self.helper.text(new), "new")
+                else:
+                    self.helper.assert_denied(new)
+
     def test_unit_that_is_wrong_to_newer_code(self) -> None:
         """What a helper of before an upgrade takes, and its supervisor does not, is an error of that unit alone."""
         unit = self.helper.folder / "a.unit"

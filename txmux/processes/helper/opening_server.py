@@ -62,6 +62,9 @@ from txmux.wire.jsontext import parse_json
 _MOST_IN_A_ROW = 8
 """Units of which each keeps the next one out: more could take this long."""
 
+_Taken = tuple[Files, Mapping[str, Sequence[tuple[int, str]]]]
+"""Rules' files, and where the units in them begin."""
+
 
 @define
 class AllowedPaths:
@@ -128,8 +131,8 @@ class OpeningServer:
     _sockets: set[str] = attrs.field(factory=set, init=False)
     _bound: dict[str, FileId] = attrs.field(factory=dict, init=False)
     _files: Files = attrs.field(factory=Files, init=False)
-    _in_force: Files = attrs.field(factory=Files, init=False)
-    _next: Files = attrs.field(factory=Files, init=False)
+    _in_force: _Taken = attrs.field(default=(Files(), {}), init=False)
+    _next: _Taken = attrs.field(default=(Files(), {}), init=False)
     _latest: Rules | None = attrs.field(default=None, init=False)
     _left_out: set[str] = attrs.field(factory=set, init=False)
     _poll: select.poll = attrs.field(factory=select.poll, init=False)
@@ -282,19 +285,18 @@ class OpeningServer:
 
     def _take(self, rules: Rules) -> None:
         """Decide which units are taken as the supervisor does, which may leave out more."""
-        units = UntakenUnits(self._in_force)
-        left_out = [
-            Problem(path, line, "", "", "it cannot be served")
-            for path, begun in rules.units.items()
-            for line, name in begun
-            if name in self._left_out
-        ]
-        if left_out:
-            units.leave_out(left_out, rules.units)
+        files, before = self._in_force
+        units = UntakenUnits(files)
+        for path, begun in (*before.items(), *rules.units.items()):  # one may be gone
+            units.problems.update(
+                (name, (Problem(path, line, "", "", "it cannot be served"),))
+                for line, name in begun
+                if name in self._left_out
+            )
         found = within_patience(partial(without_unservable, rules, units, _forbidden))
         # It serves these when it cannot open a port of those that keep them out.
         lost = within_patience(lambda: [*islice(rules_of_lost(found, _forbidden), _MOST_IN_A_ROW)])
-        self._next = found.files
+        self._next = found.files, found.units
         self.prepare(found, *lost)
 
     def _leave_out(self, unit: str) -> None:
