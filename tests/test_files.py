@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -110,6 +112,26 @@ class LinksTest(SynchronousTestCase):
         self.addCleanup(os.close, writer)
         with self.assertRaisesRegex(OSError, "no regular file"):
             files.read_own(Path(f"/dev/fd/{reader}"))
+
+    def test_links_of_other_processes(self) -> None:
+        """They are root's where a program of another user cannot be dumped, as it can decide: it may hold what it cannot read, by O_PATH."""
+        code = "import os, sys; os.open(sys.argv[1], os.O_PATH); os.setuid(65534); print(flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, self.secret],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as other:
+            assert other.stdout is not None
+            self.assertEqual(other.stdout.readline(), b"\n")
+            [path] = [
+                one
+                for one in Path(f"/proc/{other.pid}/fd").iterdir()
+                if one.readlink() == self.secret.absolute()
+            ]
+            self.assertEqual(path.lstat().st_uid, 0)
+            self.assert_refused(path)
+            self.assert_refused(Path(f"/proc/{other.pid}/root{self.secret.absolute()}"))
+            other.communicate(b"\n")
 
     def test_log(self) -> None:
         """A log is made for its owner, and appended to where it is, but not by such a link."""

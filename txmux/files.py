@@ -25,6 +25,7 @@ RULES = Path("/etc/txmux/rules.ini")  # of a service for which no file is named
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as in the kernel
+_OWN = "/proc", "/proc/self", "/proc/self/fd"  # folders with links of the kernel
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY)  # which may be one that cannot be read
 LARGEST, LARGEST_LIST = 1 << 30, 1 << 26  # bytes: a database of all cities has a fifth of the first
 _CHUNK = 1 << 20
@@ -211,6 +212,7 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
             if stat.S_ISLNK(status.st_mode) and (status.st_uid, status.st_dev) == (0, kernels):
                 # It may lead to what has no path, or to a path elsewhere, as those of /proc/self/fd do.
                 os.close(there)
+                _refuse_others(folder, name)
                 there = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
                 status, follow = os.fstat(there), os.O_NOFOLLOW
             if stat.S_ISLNK(status.st_mode):
@@ -238,6 +240,13 @@ def _refuse_links(others: Mapping[int, str]) -> None:
     for user, name in others.items():
         why = f"the link {name!r} in the path is neither root's nor of the file's owner, but of user {user}"
         raise OSError(errno.ELOOP, why)
+
+
+def _refuse_others(folder: int, name: str) -> None:
+    # Whoever runs a process decides where its links lead, and by prctl(2) that they are root's.
+    status = os.fstat(folder)
+    if not any(os.path.samestat(status, os.stat(own)) for own in _OWN):  # noqa: PTH116 - of strings
+        raise OSError(errno.ELOOP, f"the link {name!r} in the path is of another process")
 
 
 def _there(name: str, folder: int | None = None) -> int:
