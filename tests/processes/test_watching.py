@@ -1,6 +1,7 @@
 """The look at the files of rules."""
 
 import errno
+import os
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -12,7 +13,8 @@ from txmux.files import use_helper
 from txmux.processes import watching
 from txmux.processes.watching import RulesWatch
 from txmux.rules.model import Rules
-from txmux.rules.reading.parser import load
+from txmux.rules.reading.parser import load, retaken
+from txmux.rules.reading.units import UntakenUnits, changed_units
 from txmux.telemetry.steps import RecurringSteps
 
 
@@ -60,6 +62,21 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertEqual(watching.current_digest(folder, files), loaded)
         other.write_text("[backend a]\nserver = 127.0.0.1:2\n")
         self.assertNotEqual(watching.current_digest(folder, files), loaded)
+
+    def test_removal_that_is_held_back(self) -> None:
+        """It is no change again, also where the path of the rules is relative."""
+        path = Path(os.path.relpath(make_folder(self) / "rules.ini"))
+        unit = path.with_name("a.conf")
+        path.write_text("[txmux]\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        unit.write_text("[backend a]\nserver = 127.0.0.1:1\n")
+        before = load(path).files
+        unit.unlink()
+        rules, held = load(path), UntakenUnits(before)
+        held.problems.update((name, (problem,)) for name, problem in changed_units(rules, before))
+        files = retaken(rules, held).files
+        self.assertEqual([*files.untaken], [str(unit)])
+        loaded = watching.loaded_digest(files)
+        self.assertEqual(watching.current_digest(Path.cwd(), files), loaded)
 
     def test_folder_that_may_not_be_listed(self) -> None:
         """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""

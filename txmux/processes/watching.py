@@ -157,7 +157,9 @@ def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
     """Return which files a pattern means now; one whose folder this process may not list is there unless it is known to be gone."""
     start = (folder / next(iter(files.texts))).parent
     before = [folder / path for path in files.included[pattern]]
-    paths = with_unseen(included_paths(start, pattern), before, kept=kept_files(files))
+    paths = with_unseen(
+        included_paths(start, pattern), before, {folder / one for one in kept_files(files)}
+    )
     if not is_pattern(pattern):
         return paths
     closed = unlisted(start, pattern)

@@ -151,12 +151,10 @@ def with_unlisted(paths: list[Path], closed: Iterable[Path]) -> list[Path]:
 
 
 def with_unseen(
-    found: list[Path], before: Iterable[Path], kept: Collection[str] = ()
+    found: list[Path], before: Iterable[Path], kept: Collection[Path] = ()
 ) -> list[Path]:
     """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process; or are to be `kept`."""
-    unseen = [
-        path for path in before if path not in found and (str(path) in kept or not is_gone(path))
-    ]
+    unseen = [path for path in before if path not in found and (path in kept or not is_gone(path))]
     return sorted([*found, *unseen], key=str) if unseen else found
 
 
