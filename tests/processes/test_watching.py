@@ -78,6 +78,31 @@ class RulesWatchTest(SynchronousTestCase):
         loaded = watching.loaded_digest(files)
         self.assertEqual(watching.current_digest(Path.cwd(), files), loaded)
 
+    def test_links_that_are_not_followed(self) -> None:
+        """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""
+        folder = make_folder(self)
+        path, unit = folder / "rules.ini", folder / "d" / "a.ini"
+        path.write_text("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        unit.parent.mkdir()
+        (unit.parent / "b.ini").write_text("[backend b]\nserver = 127.0.0.1:1\n")
+        for target in (path, unit.parent / "b.ini"):
+            for owner in (0, 12345):
+                unit.write_text("[backend a]\nserver = 127.0.0.1:1\n")
+                files = load(path).files
+                unit.unlink()
+                unit.symlink_to(target)
+                if not os.geteuid():
+                    os.chown(unit, owner, -1, follow_symlinks=False)
+                self.assertNotEqual(
+                    watching.current_digest(folder, files), watching.loaded_digest(files)
+                )
+                files = load(path, in_force=files).files
+                self.assertEqual(
+                    watching.current_digest(folder, files), watching.loaded_digest(files)
+                )
+                self.assertEqual(files.untaken.keys(), load(path).files.untaken.keys())
+                unit.unlink()
+
     def test_folder_that_may_not_be_listed(self) -> None:
         """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""
         folder = make_folder(self)

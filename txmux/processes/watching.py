@@ -131,6 +131,7 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
     """Read the files in the order in which rules are read; each once, as there."""
     main, room = folder / next(iter(files.texts)), LARGEST_RULES
     seen: set[Path] = set()
+    itself = real_path(main)
     # No pattern finds them.
     named = {real_path(main.parent / one) for one in files.included if not is_pattern(one)}
     included: list[tuple[str | None, list[Path]]] = [(None, [main])]
@@ -141,10 +142,14 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
         for path in smallest_first(paths):
             try:
                 real = real_path(path)
-                if real not in seen and not (is_unit and real in named):
+                if is_unit and real in named:
+                    continue
+                data = read_bytes(path, room)
+                room -= len(data)
+                if is_unit and real == itself:
+                    found[path] = ""
+                elif real not in seen:
                     seen.add(real)
-                    data = read_bytes(path, room)
-                    room -= len(data)
                     found[path] = source_of(path, data).text
             except OSError as error:
                 if not is_unit or error.errno in SHORTAGE:

@@ -155,7 +155,7 @@ def with_unseen(
 ) -> list[Path]:
     """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process; or are to be `kept`."""
     unseen = [path for path in before if path not in found and (path in kept or not is_gone(path))]
-    return sorted([*found, *unseen], key=str) if unseen else found
+    return _without_links_to_others(sorted([*found, *unseen], key=str)) if unseen else found
 
 
 def is_gone(path: Path) -> bool:
