@@ -263,7 +263,7 @@ def read_bytes(path: Path, most: int = LARGEST_LIST) -> bytes:
     """Read all of a regular file of at most so many bytes, by the helper if this process may not.
 
     Anything else would halt the service, as a pipe whose writer is silent, or have no end, as a device. ``/dev/null`` is empty.
-    Root follows links as `open_safely` does: who is let name a file could put a link in its place.
+    Root, and who has a helper, follow links as `open_safely` does: who is let name a file could put a link in its place.
 
     Raises:
         OSError: It cannot be read, is no regular file (``EINVAL``), is too large (``EFBIG``), or its disk does not answer (``ETIMEDOUT``).
@@ -536,7 +536,7 @@ def read_with_owner(path: Path, most: int = LARGEST_LIST) -> tuple[bytes, int]:
 
 
 def _open_own(path: Path) -> BinaryIO:
-    if os.geteuid() or not hasattr(os, "O_PATH"):
+    if (os.geteuid() and not has_helper()) or not hasattr(os, "O_PATH"):
         _check_kind(path.stat(), path)
         return open(path, "rb", opener=_open_at_once)
     found, _ = open_safely(path, os.O_PATH)

@@ -7,6 +7,7 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.processes.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.privileges import as_nobody
 from txmux.files import use_helper
@@ -102,6 +103,24 @@ class RulesWatchTest(SynchronousTestCase):
                 )
                 self.assertEqual(files.untaken.keys(), load(path).files.untaken.keys())
                 unit.unlink()
+
+    def test_link_that_only_the_helper_refuses(self) -> None:
+        """Beside it, a user who is not root follows the same links, so that the rules are the same for both."""
+        require_root()
+        folder = make_folder(self)
+        path, unit = folder / "rules.ini", folder / "d" / "a.ini"
+        path.write_text("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        unit.parent.mkdir()
+        (folder / "other").write_text("[backend a]\nserver = 127.0.0.1:1\n")
+        unit.symlink_to(folder / "other")
+        for one in (folder, unit.parent):
+            one.chmod(0o755)
+        os.chown(unit, 12345, -1, follow_symlinks=False)
+        rules = load(path)
+        self.assertEqual([*rules.files.untaken], [str(unit)])
+        use_helper(_refuse)
+        self.addCleanup(use_helper, None)
+        self.assertTrue(self.is_same(folder, rules))
 
     def test_folder_that_may_not_be_listed(self) -> None:
         """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""
