@@ -1,10 +1,13 @@
+import os
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.features.acme.reading import accounts, asked_for
 from txmux.rules.model import Rules, Settings, TlsSettings
+from txmux.rules.named_files import forbidden
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load, parse
 
@@ -110,3 +113,21 @@ class NamesTests(SynchronousTestCase):
             )
         for match in ("tls", "tls sni=a.example\n  tls", "not tls sni=b.example"):
             self.assertEqual(self.read(match, both).managed, ("a.example", "192.0.2.1"))
+
+    def test_certificates_of_the_operators_routes(self) -> None:
+        """The author of a unit who may not read them cannot show them by their names either."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        folder = make_folder(self)
+        path, unit = folder / "rules.ini", folder / "d" / "a.ini"
+        unit.parent.mkdir()
+        route = "[route {}]\nunder = {}\nmatch = tls\nterminate_tls = acme {}.example\nbackend = close\n".format
+        main = f"[txmux]\ninclude = d/*.ini\nacme = https://ca.example/\nacme_terms = yes\n{LISTEN}"
+        path.write_text(main + route("r", "public", "www"))
+        listen = "[listen a]\nendpoint = :9\n"
+        unit.write_text(listen + route("x", "a", "own") + route("y", "a", "www"))
+        for owner in (0, 12345):
+            os.chown(unit, owner, -1)
+            problems = [*map(str, forbidden(load(path)))]
+            self.assertEqual(len(problems), owner == 12345)
+        self.assertIn("'www.example' is a name of [route r], which has another owner", problems[0])

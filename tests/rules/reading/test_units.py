@@ -479,23 +479,6 @@ class UnitsTest(SynchronousTestCase):
             why = f"the owner of '{unit}' may not write to '{self.folder}/s'"
             self.assertTrue(all(why in problem for problem in problems))
 
-    def test_certificates_of_the_operators_routes(self) -> None:
-        """Who may not read them cannot show them by their names either."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        if names_missing("acme"):
-            return
-        route = "[route {}]\nunder = {}\nmatch = tls\nterminate_tls = acme {}.example\nbackend = close\n".format
-        main = f"[txmux]\ninclude = d/*.ini\nacme = https://ca.example/\nacme_terms = yes\n{LISTEN}"
-        path = self.write("rules.ini", main + route("r", "public", "www"))
-        listen = "[listen a]\nendpoint = :9\n"
-        unit = self.write("d/a.ini", listen + route("x", "a", "own") + route("y", "a", "www"))
-        for owner in (0, 12345):
-            os.chown(unit, owner, -1)
-            problems = [*map(str, forbidden(load(path)))]
-            self.assertEqual(len(problems), owner == 12345)
-        self.assertIn("'www.example' is a name of [route r], which has another owner", problems[0])
-
     def test_room_of_others(self) -> None:
         """All files of an author have so many ports and bytes of lists that the rules of others are read soon, and fit into memory."""
         if os.geteuid():
