@@ -99,7 +99,7 @@ class WatchTests(CommandTestCase):
                 os.waitpid(self.program.pid, os.WUNTRACED)
             os.close(self.user)
             self.signal(signal.SIGCONT)
-            self.assertEqual(self.program.wait(PATIENCE), 0)
+            self.assertEqual(self.program.wait(PATIENCE), 141)
 
     def test_suspended_and_resized(self) -> None:
         for number in (signal.SIGTSTP, signal.SIGSTOP):

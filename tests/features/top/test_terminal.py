@@ -181,4 +181,4 @@ class RestoreTests(SynchronousTestCase):
             self.assertEqual(terminal.wait(PATIENCE), b"a")
             self.assertEqual(terminal.wait(0), b"")
             os.close(controller)
-            self.assertIsNone(terminal.wait(PATIENCE))
+            self.assertRaises(OSError, terminal.wait, PATIENCE)

@@ -4,7 +4,6 @@ import os
 import signal
 import termios
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -22,10 +21,13 @@ _ESCAPE = 0.05
 def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:
     terminal = Terminal(keyboard)
     polling = Polling(ask, terminal.wake)
-    # The terminal may be gone at any moment.
-    with suppress(OSError, termios.error), terminal.shown():
-        polling.start(filters)
-        _watch(terminal, polling, TopState(filters=filters))
+    try:
+        with terminal.shown():
+            polling.start(filters)
+            _watch(terminal, polling, TopState(filters=filters))
+    except (OSError, termios.error):
+        if terminal.ended_by is None:  # the terminal is gone, with whatever was being written
+            raise BrokenPipeError from None
     number = terminal.ended_by
     if number is None or number == signal.SIGINT:
         return 0
@@ -41,8 +43,6 @@ def _watch(terminal: Terminal, polling: Polling, state: TopState) -> None:
     while not state.should_exit and terminal.ended_by is None:
         terminal.show(screen(state, snapshot, *terminal.size))
         typed = terminal.wait(_ESCAPE if left else None)
-        if typed is None:
-            return
         keys, left = read_keys(left + typed, is_last=not typed)
         for key in keys:
             state, request = pressed(state, snapshot, key)

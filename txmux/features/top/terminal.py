@@ -69,8 +69,8 @@ class Terminal:
         with contextlib.suppress(OSError):
             self._wakes.send(b"\0")
 
-    def wait(self, seconds: float | None) -> bytes | None:
-        """Wait for keys, `wake` or a signal, and handle signals; return what was typed, maybe nothing, or ``None`` at the end of the terminal."""
+    def wait(self, seconds: float | None) -> bytes:
+        """Wait for keys, `wake` or a signal, and handle signals; return what was typed, maybe nothing. If the terminal is gone, that is an `OSError`."""
         readable, _, _ = select.select([self._keyboard, self._woken.fileno()], [], [], seconds)
         if self._woken.fileno() in readable:
             with contextlib.suppress(BlockingIOError):
@@ -82,7 +82,9 @@ class Terminal:
             self._enter()
         if self._keyboard not in readable:
             return b""
-        return os.read(self._keyboard, _READ) or None
+        if typed := os.read(self._keyboard, _READ):
+            return typed
+        raise BrokenPipeError
 
     def show(self, lines: Sequence[Text]) -> None:
         screen = Text("\n", no_wrap=True, end="").join(lines)
