@@ -503,8 +503,11 @@ class MuxService(Service):
             refused |= _refused(changed, why)
             await self._check_change(await self._leaving_out(rules, refused))
             authors = {**in_force.authors, **rules.files.authors}
-            changed.sort(key=lambda unit: authors.get(unit[0], -1))
-            for _, its in groupby(changed, key=lambda unit: authors.get(unit[0])):
+
+            def author(unit: tuple[str, Problem]) -> int:
+                return authors.get(unit[0], -1)
+
+            for _, its in groupby(sorted(changed, key=author), author):
                 tries = _MOST_TRIES
                 await take([*its])
         return await self._leaving_out(rules, refused)

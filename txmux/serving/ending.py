@@ -114,6 +114,13 @@ def connections_of_removed(
     ]
 
 
+def forget_restored(removed: Iterable[dict[str, Any]], rules: Rules) -> None:
+    """Take the routes and backends that rules have again out of removed ones: when one goes once more, its connections have the whole time."""
+    here = {"routes": {route.name for route in rules.routes}, "backends": {*rules.backends}}
+    for gone in removed:
+        gone |= {kind: sorted({*gone[kind]} - names) for kind, names in here.items()}
+
+
 _AT_ONCE = 200
 """Connections checked in one turn of the reactor, which takes about a millisecond."""
 

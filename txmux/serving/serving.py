@@ -38,7 +38,13 @@ from txmux.net.turns import outcome_of_look
 from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.rules.replacement import Replacement, RouteTable, replace_all
 from txmux.serving import endpoints
-from txmux.serving.ending import RECHECK, DeniedClients, GradualEnd, connections_of_removed
+from txmux.serving.ending import (
+    RECHECK,
+    DeniedClients,
+    GradualEnd,
+    connections_of_removed,
+    forget_restored,
+)
 from txmux.serving.listen_addresses import listen_addresses, socket_address
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
@@ -127,7 +133,7 @@ class Serving:
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
         self._gradual_end = GradualEnd(reactor, self.connections)
-        self._removed: dict[int, tuple[set[str], set[str]]] = {}  # by version
+        self._removed: dict[int, dict[str, Any]] = {}  # by version
         self.listeners: list[ActiveListener] = []
         self.version = 1
         self.admission: Callable[[Listener], Admission] | None = None
@@ -377,10 +383,7 @@ class Serving:
         prepared.upstreams.commit()
         prepared.terminators.commit()
         self.rules, self.table, self.version = prepared.rules, prepared.table, prepared.version
-        for routes, backends in self._removed.values():
-            # If it is removed again, it has the whole time again.
-            routes.difference_update(route.name for route in self.rules.routes)
-            backends.difference_update(self.rules.backends)
+        forget_restored(self._removed.values(), self.rules)
         self._split_limits(prepared.rules)
         for listener, configuration in prepared.configurations.items():
             self._log_dry_runs(listener, least=1)
@@ -471,10 +474,10 @@ class Serving:
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """End the connections of removed routes and backends after ``drain_timeout``."""
         version = self.version
-        self._removed[version] = {*routes}, {*backends}
+        self._removed[version] = {"routes": routes, "backends": backends}
         self._gradual_end.call_later(
             self.rules.settings.drain_timeout,
-            lambda: self.end_removed_now(*self._removed.pop(version), version),
+            lambda: self.end_removed_now(**self._removed.pop(version), version=version),
         )
 
     def end_removed_now(

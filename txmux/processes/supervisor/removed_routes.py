@@ -9,6 +9,7 @@ from txmux.classes import define
 from txmux.net.channel import messages
 from txmux.processes.supervisor.pool import WorkerPool
 from txmux.rules.model import Rules
+from txmux.serving.ending import forget_restored
 
 
 @define(eq=False)
@@ -23,13 +24,10 @@ class RemovedRoutes:
     rows: list[tuple[float, dict[str, Any]]] = attrs.field(factory=list, init=False)
 
     def end_later(self, seconds: float, gone: dict[str, Any]) -> None:
-        self.rows = [*self.rows, (time.monotonic() + seconds, gone)]
+        self.rows.append((time.monotonic() + seconds, gone))
 
     def commit(self, rules: Rules) -> None:
-        """Forget what these have again: if it is removed once more, its connections have the whole time."""
-        here = {"routes": {its.name for its in rules.routes}, "backends": {*rules.backends}}
-        for _, gone in self.rows:
-            gone |= {kind: sorted({*gone[kind]} - names) for kind, names in here.items()}
+        forget_restored([gone for _, gone in self.rows], rules)
 
     def look(self) -> None:
         """Called each second."""

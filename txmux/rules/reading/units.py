@@ -133,12 +133,14 @@ class UntakenUnits:
     def with_gone(self, files: Files) -> Files:
         """Return files with empty ones for those that are gone, and of which a unit is left out."""
         left_out = {its[0].path for its in self.problems.values()}.difference(files.texts)
+        if not left_out:
+            return files
         texts, included = {**files.texts}, {**files.included}
         for pattern, paths in files.included.items():
             if gone := left_out.intersection(self.before.included.get(pattern, ())):
                 included[pattern] = sorted({*paths, *gone})
                 texts |= dict.fromkeys(gone, "")
-        return attrs.evolve(files, texts=texts, included=included) if left_out else files
+        return attrs.evolve(files, texts=texts, included=included)
 
     def add(self, files: Files) -> None:
         """Take over which units were not taken, but for those that only others keep out: these may be out by now."""
