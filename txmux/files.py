@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import pwd
 import stat
 import threading
 import time
@@ -571,6 +572,28 @@ def may_read(path: Path) -> bool:
     except OSError:  # who needs the file reports it
         return True
     return True
+
+
+def mode_lets(
+    status: os.stat_result, mode: int, user: int, is_member: Callable[[int], bool]
+) -> bool:
+    """Return whether the mode of a file lets a user do this, as the bits of `os.access`; it asks for groups only where that matters."""
+    by_group, by_all = bool(status.st_mode & mode << 3), bool(status.st_mode & mode)
+    if user == 0:
+        return True
+    if user == status.st_uid:
+        return bool(status.st_mode & mode << 6)
+    return by_all if by_group == by_all else by_group == is_member(status.st_gid)
+
+
+def groups_of(user: int, group: int | None = None) -> list[int]:
+    """Return the groups of a user of this machine; `group` is the first one, if not that of the account."""
+    own = [] if group is None else [group]
+    try:
+        account = pwd.getpwuid(user)
+    except KeyError:
+        return own
+    return os.getgrouplist(account.pw_name, *own or [account.pw_gid])
 
 
 def socket_folders(environ: Mapping[str, str]) -> list[Path]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 from txmux.classes import frozen
 from txmux.errors import MuxError
+from txmux.files import groups_of
 from txmux.processes.libc import c_call, system_call
 from txmux.processes.worker.seccomp import MACHINES
 from txmux.rules.model import Rules
@@ -121,11 +122,7 @@ class UserAccount:
                 os.setgroups(groups)
 
     def groups(self) -> list[int]:
-        try:
-            name = pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            return [self.gid, *self.more]
-        return [*os.getgrouplist(name, self.gid), *self.more]
+        return [*groups_of(self.uid, self.gid), *self.more]
 
 
 def _leave_session_keyring() -> None:

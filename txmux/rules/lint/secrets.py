@@ -12,7 +12,7 @@ from pathlib import Path
 
 from txmux.classes import frozen
 from txmux.errors import sudo_for
-from txmux.files import on_disk, read_own
+from txmux.files import mode_lets, on_disk, read_own
 from txmux.rules.installed import finders
 from txmux.rules.model import NOWHERE, Rules
 from txmux.rules.named_files import NamedFile, named_files
@@ -35,10 +35,7 @@ class FileUser:
 
     def may(self, path: Path, mode: int) -> bool:
         """Return whether the mode of a file, or of a folder on the way to one, allows this."""
-        status = path.stat()
-        if self.uid in {0, status.st_uid}:
-            return self.uid == 0 or bool(status.st_mode >> 6 & mode)
-        return bool(status.st_mode >> (3 if status.st_gid in self.groups else 0) & mode)
+        return mode_lets(path.stat(), mode, self.uid, self.groups.__contains__)
 
     def to_open(self, path: Path) -> str:
         """Return the command that lets this user read a file, or all in a folder."""

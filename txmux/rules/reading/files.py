@@ -4,7 +4,6 @@ import codecs
 import errno
 import glob
 import os
-import pwd
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,7 +15,9 @@ import attrs
 from txmux.classes import frozen
 from txmux.files import (
     LARGEST_LIST,
+    groups_of,
     has_helper,
+    mode_lets,
     on_disk,
     other_path,
     read_bytes,
@@ -262,20 +263,13 @@ class FileRights:
         return None
 
     def _lets(self, status: os.stat_result, who: int, bit: int) -> bool:
-        if status.st_uid == who:  # who can change the mode
-            return True
-        by_group, by_all = bool(status.st_mode & bit << 3), bool(status.st_mode & bit)
-        if by_group != by_all and who not in self._groups:
-            self._groups[who] = _groups_of(who)
-        return by_all if by_group == by_all else by_group == (status.st_gid in self._groups[who])
+        def is_member(group: int) -> bool:
+            if who not in self._groups:
+                self._groups[who] = groups_of(who)
+            return group in self._groups[who]
 
-
-def _groups_of(who: int) -> Collection[int]:
-    try:
-        account = pwd.getpwuid(who)
-    except KeyError:
-        return []
-    return os.getgrouplist(account.pw_name, account.pw_gid)
+        # The owner can change the mode.
+        return status.st_uid == who or mode_lets(status, bit, who, is_member)
 
 
 def text_of(data: bytes) -> str:
