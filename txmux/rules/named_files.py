@@ -121,32 +121,42 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
 
 def forbidden(rules: Rules) -> Iterator[Problem]:
     """Find what units name and their authors may not: files to read, folders for UNIX sockets, the operator's certificates by ACME, and the operator's servers for clients that they name themselves."""
+    if rules.units:
+        yield from _closed_files(rules)
+        yield from _names_of_the_operator(rules)
+        yield from _with_forged_clients(rules)
+
+
+def _closed_files(rules: Rules) -> Iterator[Problem]:
     rights = FileRights()
-    for section, key, path, bit in (*_read(rules), *_written(rules)) if rules.units else ():
-        if unit := rules.unit_of(section):
-            author, file = rules.files.authors.get(unit), Path(section.path)
-            if why := rights.why_not(path, author, file, rules.path, bit):
-                yield section.problem(why, key)
+    for section, key, path, bit in (*_read(rules), *_written(rules)):
+        author = rules.files.authors.get(rules.unit_of(section))
+        if why := rights.why_not(path, author, Path(section.path), rules.path, bit):
+            yield section.problem(why, key)
+
+
+def _names_of_the_operator(rules: Rules) -> Iterator[Problem]:
     ours: dict[str, Section] = {}
-    for one in rules.routes if rules.units else ():  # the operator's come first
+    for one in rules.routes:  # the operator's come first
         names = one.terminate_tls.managed if one.terminate_tls else ()
-        if names and not (unit := rules.unit_of(one.section)):
+        if names and not rules.unit_of(one.section):
             ours |= dict.fromkeys(names, one.section)
-        elif names and other_author(rules.files.authors, unit) is not None:
+        elif names and _is_of_others(rules, one.section):
             for name in filter(ours.__contains__, names):
                 why = f"{name!r} is a name of [{ours[name].header}], which has another owner; remove it"
                 yield one.section.problem(why, "terminate_tls")
 
-    yield from _with_forged_clients(rules)
+
+def _is_of_others(rules: Rules, section: Section) -> bool:
+    return other_author(rules.files.authors, rules.unit_of(section)) is not None
 
 
 def _with_forged_clients(rules: Rules) -> Iterator[Problem]:
     """Find listeners whose authors say by PROXY headers who each client is, and let a server of the operator, or any by `source`, believe it."""
-    for listener in rules.listeners if rules.units else ():
-        unit = rules.unit_of(listener.section)
-        is_of_others = other_author(rules.files.authors, unit) is not None
-        if listener.accept_proxy_from is None or not is_of_others:
+    for listener in rules.listeners:
+        if listener.accept_proxy_from is None or not _is_of_others(rules, listener.section):
             continue
+        unit = rules.unit_of(listener.section)
         routes = [one.outcome for one in rules.routes if rules.unit_of(one.section) == unit]
         for led in backends_of((*routes, *listener.outcomes)):
             is_told = led.proxy_protocol != "off" and not rules.unit_of(led.section)
@@ -165,7 +175,7 @@ def _read(rules: Rules) -> Iterator[tuple[Section, str, Path, int]]:
 
 
 def _written(rules: Rules) -> Iterator[tuple[Section, str, Path, int]]:
-    for listener in rules.listeners:
+    for listener in filter(lambda its: rules.unit_of(its.section), rules.listeners):
         for endpoint in map(parse_endpoint, listener.endpoints):
             if endpoint.kind == "unix":
                 folder = Path(endpoint.named["address"]).absolute().parent

@@ -418,7 +418,6 @@ class RulesParser:
 
         found: list[Section] = []
         for written in written_sections:
-            self._reading.unit = (self._units.get(written.path) or [(0, "")])[-1][1]
             section, problems = expand_section(written, None if self._alone else value_of)
             self._problems += problems
             kind, _, name = section.header.partition(" ")
@@ -439,11 +438,10 @@ class RulesParser:
             if kind:
                 self._add_section(kind, name, section)
                 found.append(section)
-        self._reading.unit = ""
         return _FilePart(line, tuple(found), tuple(variables))
 
     def _add_section(self, kind: str, name: str, section: Section) -> None:
-        unit = (self._units.get(section.path) or [(0, "")])[-1][1]
+        unit = self._reading.unit
         if kind == "listen" and not self._reading.add_listener(unit, name, section):
             return
         self._sections[kind].setdefault(name, []).append(section)
@@ -465,6 +463,7 @@ class RulesParser:
 
     def _add_unit(self, path: str, unit: str, line: int) -> None:
         self._units[path].append((line, unit))
+        self._reading.unit = unit
         author = self._files.author(unit, path)
         if unit in self._untaken.problems:
             author = self._untaken.in_force.authors.get(unit, author)
@@ -510,6 +509,7 @@ class RulesParser:
                 self._units[source.path] = []
                 self._add_unit(source.path, source.path, 1)
             self._add(source)
+        self._reading.unit = ""
         return service.make_settings(section, fields)
 
     def _value(self, name: str, section: Section, read: Callable[[str, Section], T]) -> T:
