@@ -213,7 +213,7 @@ def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
             if stat.S_ISLNK(status.st_mode) and (status.st_uid, status.st_dev) == (0, kernels):
                 # It may lead to what has no path, or to a path elsewhere, as those of /proc/self/fd do.
                 os.close(there)
-                _refuse_others(folder, name)
+                _refuse_link_of_process(folder, name)
                 there = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
                 status, follow = os.fstat(there), os.O_NOFOLLOW
             if stat.S_ISLNK(status.st_mode):
@@ -243,8 +243,8 @@ def _refuse_links(others: Mapping[int, str]) -> None:
         raise OSError(errno.ELOOP, why)
 
 
-def _refuse_others(folder: int, name: str) -> None:
-    # Whoever runs a process decides where its links lead, and by prctl(2) that they are root's.
+def _refuse_link_of_process(folder: int, name: str) -> None:
+    # The user of a process decides where these lead, and can make them root's by prctl(2).
     status = os.fstat(folder)
     if not any(os.path.samestat(status, os.stat(own)) for own in _OWN):  # noqa: PTH116 - of strings
         raise OSError(errno.ELOOP, f"the link {name!r} in the path is of another process")

@@ -22,10 +22,10 @@ class HandoversTest(SynchronousTestCase):
                 self.now += 59
             expected = ("/x", "no, 192.0.2.3", 4, 5e8, True)
             self.assertEqual(self.handovers.report(), [expected])
-            self.handovers.taken("/y")
+            self.handovers.end("/y")
             self.assertTrue(self.handovers.report())
             if is_taken:
-                self.handovers.taken("/x")
+                self.handovers.end("/x")
             else:
                 self.now += 1
             self.assertEqual(self.handovers.report(), [])

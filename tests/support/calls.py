@@ -36,7 +36,7 @@ async def calls_of(does: Callable[[], Awaitable[object]]) -> Calls:
             if event == "c_call" and called.__name__ != "fileno":
                 count["system"] += isinstance(called.__self__, _SOCKETS)
 
-    PORT_SHORTAGE.lacks.clear()  # what tests before have left
+    PORT_SHORTAGE.failing.clear()  # what tests before have left
     MEMORY.short_since = None
     sys.setprofile(note)
     try:

@@ -55,7 +55,7 @@ def _more_handovers(one: Sequence[Any], newer: Sequence[Any]) -> tuple[str, int,
 
 
 async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
-    for backend in {name for name, _ in PORT_SHORTAGE.lacks}:
+    for backend in {name for name, _ in PORT_SHORTAGE.failing}:
         few = await serving.runtime.clients.of_few(serving.connections(), backend)
         PORT_SHORTAGE.taken(backend, few)
     return PORT_SHORTAGE.report()

@@ -26,10 +26,10 @@ class PortShortageTest(SynchronousTestCase):
                 self.now += 59 if not is_by_connection else 5
                 if is_by_connection:
                     self.ports.connected("web", "other")
-                    self.assertTrue(self.ports.lacks)
+                    self.assertTrue(self.ports.failing)
                     self.ports.connected("web", "s")
                 self.assertEqual(self.ports.report(), [])
-            self.assertFalse(self.ports.lacks)
+            self.assertFalse(self.ports.failing)
             lines = [event["log_format"].format(**event) for event in events]
             self.assertEqual(lines, ["backend web: cannot connect to s: in use", ended])
 

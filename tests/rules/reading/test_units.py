@@ -1,13 +1,9 @@
-import json
 import os
-import pwd
 import threading
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,13 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.changes import change_constants, change_environment
 from tests.support.examples import scaled
 from tests.support.folders import make_folder
-from tests.support.installed import as_installed, names_missing
+from tests.support.installed import names_missing
 from tests.support.privileges import as_nobody
 from txmux import files
 from txmux.rules.changes import described_untaken
 from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Files, Refusal, Rules
-from txmux.rules.named_files import forbidden
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import LARGEST_RULES
 from txmux.rules.reading.parser import (
@@ -37,10 +32,6 @@ from txmux.rules.reading.units import UntakenUnits, texts_of_units
 from txmux.testing import steps_in
 
 LISTEN = "[listen public]\nendpoint = :443\n"
-
-
-def _texts_of_forbidden(rules: Rules) -> list[str]:
-    return [*map(str, forbidden(rules))]
 
 
 class UnitsTest(SynchronousTestCase):
@@ -405,222 +396,6 @@ class UnitsTest(SynchronousTestCase):
         units.leave_out([problem], rules.units)
         self.assertEqual([*retaken(rules, units).backends], ["b"])
         self.assertRaises(RulesError, units.leave_out, [problem], rules.units)
-
-    def test_files_that_an_owner_may_not_read(self) -> None:
-        """What a user has written names nothing that is closed to them; what root has written may name all."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
-        secret = self.write("keys/secret.ech", "10.0.0.0/8\n")
-        route = "[route r]\nmatch = tls\n{}\n"
-        unit = self.write("d/a.ini", "")
-        member = pwd.getpwnam("nobody")
-        self.folder.chmod(0o755)
-        for text, find in (
-            (route.format(f"backend = close\nfrom = @{secret}"), lambda its: its.files.untaken.values()),
-            (route.format(f"terminate_tls = {secret}\nbackend = close"), lambda its: [[*forbidden(its)]]),
-            (f"[listen l]\nendpoint = :9\nech_keys = {secret.parent}", lambda its: [[*forbidden(its)]]),
-        ):  # fmt: skip
-            for owner, folder, mode, is_wrong in (
-                (12345, 0o755, 0o600, True), (12345, 0o755, 0o604, False), (0, 0o700, 0o600, False),
-                (12345, 0o700, 0o604, True), (12345, 0o750, 0o640, True),
-                (member.pw_uid, 0o750, 0o640, False), (member.pw_uid, 0o750, 0o604, True),
-            ):  # fmt: skip
-                unit.write_text(f"{text}\n# {owner} {folder} {mode}\n")
-                os.chown(unit, owner, -1)
-                for its, its_mode in ((secret, mode), (secret.parent, folder)):
-                    os.chown(its, 0, member.pw_gid)
-                    its.chmod(its_mode)
-                problems = [str(one) for some in find(load(path)) for one in some]
-                self.assertEqual(bool(problems), is_wrong, (text, owner, oct(folder), oct(mode)))
-                for problem in problems:
-                    self.assertIn(f"the owner of '{unit}' may not read '{secret.parent}", problem)
-                    self.assertIn(f"; let user {owner} ", problem)
-
-    def test_what_keeps_an_owner_out(self) -> None:
-        """A folder on the way does, wherever links lead from there, and what has no path; what this process cannot see, it says."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
-        shown = self.write("shown", "")
-        closed = self.write("closed/unused", "").parent
-        (closed / "link").symlink_to(shown)
-        for folder, mode in ((self.folder, 0o755), (closed, 0o700)):
-            folder.chmod(mode)
-        with shown.open() as file:
-            opened = f"/proc/self/fd/{file.fileno()}"
-            for named, where in ((closed / "link", closed), (opened, "/proc/self/fd")):
-                route = f"[route r]\nmatch = tls\nterminate_tls = {named}\nbackend = close\n"
-                unit = self.write("d/a.ini", route)
-                os.chown(unit, 12345, -1)
-                rules = load(path)
-                (problem,) = map(str, forbidden(rules))
-                self.assertIn(f"; let user 12345 enter '{where}', or name another one", problem)
-                if where == closed:
-                    (problem,) = as_nobody(partial(_texts_of_forbidden, rules))
-                    self.assertIn("is not known: user 65534 may not look there", problem)
-                shown.unlink(missing_ok=True)
-
-    def test_sockets_where_an_owner_may_not_write(self) -> None:
-        """Else they could stand in for a server that is away."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
-        unit = self.write("d/a.ini", f"[listen l]\nendpoint = unix:{self.folder}/s/a.sock\n")
-        os.chown(unit, 12345, -1)
-        self.folder.chmod(0o755)
-        self.assertEqual([*forbidden(load(path))], [])  # there is no folder
-        (self.folder / "s").mkdir()
-        for owner, mode, is_wrong in ((0, 0o755, True), (0, 0o777, False), (12345, 0o755, False)):
-            os.chown(self.folder / "s", owner, -1)
-            (self.folder / "s").chmod(mode)
-            problems = [*map(str, forbidden(load(path)))]
-            self.assertEqual(len(problems), is_wrong, (owner, mode))
-            why = f"the owner of '{unit}' may not write to '{self.folder}/s'"
-            self.assertTrue(all(why in problem for problem in problems))
-
-    def test_room_of_others(self) -> None:
-        """All files of an author have so many ports and bytes of lists that the rules of others are read soon, and fit into memory."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
-        listen = "[listen {0}]\nendpoint = 127.0.0.1:{0}{1}\n".format
-        self.folder.chmod(0o755)
-        (self.folder / "d").mkdir(mode=0o755)
-        size = LARGEST_RULES // 2
-        for name in ("one", "two", "three"):
-            self.write(f"d/{name}.txt", f"192.0.2.1\n#{'x' * (size - 11)}")
-        for number, (text, more, what) in enumerate((
-            (listen(1, "0000-65535"), listen(2, "000-9999\n  127.0.0.2:1000-9999"), "may have 131072 ports"),
-            (listen(1, "\nallow = @one.txt, @two.txt"), listen(2, "\nallow = @one.txt, @three.txt"), "may have 16 MiB"),
-        )):  # fmt: skip
-            units = [
-                self.write(f"d/{name}{number}.ini", its) for name, its in (("a", text), ("b", more))
-            ]
-            if number == 0:
-                units[0].write_text(f"{text}[listen udp]\nendpoint = udp:127.0.0.1:1-65535\n")
-            for owner in (0, 12345):
-                for unit in units:
-                    os.chown(unit, owner, -1)
-                untaken = load(path).files.untaken
-                self.assertEqual([*untaken], [str(units[1])] * bool(owner), what)
-            self.assertIn(what, untaken[str(units[1])][0].message)
-            for unit in units:
-                unit.unlink()
-
-    def test_clients_that_an_owner_makes_up(self) -> None:
-        """Who says by PROXY headers where clients come from tells no server of the operator, and has nobody connect from there."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        main = (
-            f"[txmux]\ninclude = d/*.ini\n{LISTEN}accept_proxy_from = 10.0.0.1\nroutes_from = *\n"
-        )
-        backend = "[backend {}]\nserver = 127.0.0.1:1\n{}\n".format
-        told, header = "proxy_protocol = v2", "accept_proxy_from = 10.0.0.1\n"
-        backends = backend("b", told) + backend("s", "source = client") + backend("p", "")
-        path = self.write("rules.ini", main + backends)
-        route = "[route r]\nmatch = tls\nbackend = {}\n".format
-        listen = "[listen a]\nendpoint = :9\n"
-        for text, is_wrong in (
-            (listen + header + route("b"), True), (listen + header + route("s"), True),
-            (listen + f"{header}default = b\n", True), (listen + header + route("p"), False),
-            (listen + header + route("c") + backend("c", told), False), (listen + route("b"), False),
-            (listen + header + route("c") + backend("c", "source = client"), True), (route("b"), False),
-        ):  # fmt: skip
-            unit = self.write("d/a.ini", text)
-            for owner in (0, 12345):
-                os.chown(unit, owner, -1)
-                rules = load(path)
-                self.assertEqual([*rules.files.untaken], [])
-                problems = [*map(str, forbidden(rules))]
-                self.assertEqual(len(problems), is_wrong and owner == 12345, (text, owner))
-                why = "] would take these clients for any that you name"
-                self.assertTrue(all(why in problem for problem in problems))
-
-    def test_rights_of_others(self) -> None:
-        """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        change_environment(self, TXMUX_OF_A_UNIT="127.0.0.1:9")
-        self.write("key", "secret\n")
-        main = (
-            f"[txmux]\ninclude = d/*.ini\ncrowdsec_key = {self.folder / 'key'}\n{LISTEN}routes_from = *\n"
-            "silent = unix:/run/a.sock\n[backend b]\nserver = 127.0.0.1:1\nfallback = tls:a.test:1\n"
-        )
-        path = self.write("rules.ini", as_installed(main))
-        unit = self.write("d/a.ini", "")
-        route = "[route r]\nmatch = tls\nbackend = {}\n".format
-        backend = "[backend x]\nserver = {}\n".format
-        for text, what in (
-            (route("${TXMUX_OF_A_UNIT}"), "${TXMUX_OF_A_UNIT}"),
-            (route("unix:/run/a.sock"), "'unix:/run/a.sock' outside of a [backend]"),
-            (route("unix:/run/b.sock"), "'unix:/run/b.sock' outside of a [backend]"),
-            (route("tls:a.test:1"), "'tls:a.test:1'"),
-            (route("handover:/run/a.sock user=root"), "'handover:/run/a.sock user=root'"),
-            (backend("unix:/run/a.sock:timeout=3"), "'unix:/run/a.sock:timeout=3'"),
-            (backend("127.0.0.1:1\nhold = 9s\nwake = systemd a.service"), "'systemd a.service'"),
-            (backend("127.0.0.1:1\nsource = 127.0.0.1:1000-1100"), "'127.0.0.1:1000-1100', with a port below 1024"),
-            ("[listen l]\nendpoint = :9\ndeny = crowdsec:http://127.0.0.1:9\n", "'crowdsec:http://127.0.0.1:9', which"),
-        ):  # fmt: skip
-            unit.write_text(text)
-            for owner in () if names_missing(text) else (0, 12345, 0, 12345):
-                os.chown(unit, owner, -1)
-                problems = [*chain.from_iterable(load(path).files.untaken.values())]
-                self.assertEqual(len(problems), owner == 12345, (text, owner))
-                for problem in problems:
-                    why = f"only files of root and of the owner of '{path}', not those of user 12345, may have"
-                    self.assertIn(f"{why} {what}", problem.message)
-        # Where it names a UNIX socket, the server has to be its author's.
-        woken = "unix:/run/a.sock\nhold = 9s\nwake = http GET unix:/run/a.sock:/\n"
-        unit.write_text(as_installed(backend(woken)))
-        for owner, expected in ((0, None), (12345, 12345)):
-            os.chown(unit, owner, -1)
-            rules = read_again(Files.from_json(json.loads(json.dumps(load(path).files.as_json()))))
-            made = rules.backends["x"]
-            owners = [one.owner for one in (*made.servers, *made.more.values())]
-            self.assertEqual({*owners}, {expected})
-            os.chown(path, owner, -1)
-            self.assertEqual([*load(path).files.untaken], [])
-        self.assertIsNone(load(path).backends["x"].servers[0].owner)
-
-    def test_whose_file_it_was(self) -> None:
-        """What is in force for a unit is its author's, whoever's file is in the place, or none that can be seen; so is what was just read."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
-        secret = self.write("secret", "10.0.0.0/8\n")
-        secret.chmod(0o600)
-        unit = self.write(
-            "d/a.ini",
-            f"[route r]\nmatch = tls\nfrom = @{secret}\nterminate_tls = {secret}\nbackend = close\n",
-        )
-        before = load(path)
-
-        def assert_stays() -> None:
-            rules = Files.from_json(
-                json.loads(json.dumps(load(path, in_force=before.files).files.as_json()))
-            )
-            again = retaken(read_again(rules), UntakenUnits(before.files))
-            self.assertEqual([*again.files.untaken], [str(unit)])
-            self.assertEqual([*forbidden(again)], [])
-            self.assertEqual([route.name for route in again.routes], ["r"])
-
-        unit.write_text("[route r]\nwrong\n")
-        os.chown(unit, 12345, -1)
-        assert_stays()
-        unit.unlink()
-        unit.symlink_to(unit.name)
-        assert_stays()
-        unit.unlink()
-        unit.write_text(f"[route r]\nmatch = tls\nterminate_tls = {secret}\nbackend = close\n")
-        os.chown(unit, 12345, -1)
-        rules = load(path)
-        unit.unlink()
-        unit.symlink_to(path)
-        self.assertEqual(len([*forbidden(rules)]), 1)
-        secret.unlink()
-        secret.symlink_to(secret.name)
-        self.assertEqual([*forbidden(rules)], [])
 
     def test_silent(self) -> None:
         lines = "match = not silent\n  silence\nbackend = close\n"

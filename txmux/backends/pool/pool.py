@@ -260,7 +260,7 @@ class BackendPool:
 
     def connected(self, member: Member) -> None:
         member.counts.connected()
-        if PORT_SHORTAGE.lacks:
+        if PORT_SHORTAGE.failing:
             PORT_SHORTAGE.connected(self.backend.name, member.server.text)
         member.health.consecutive_failures = 0
         member.health.unanswered.clear()

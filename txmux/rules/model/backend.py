@@ -109,7 +109,7 @@ class Server:
         down: Whether it is out of use.
         final: Whether its clients go to no other server: it keeps its share, whatever is found out about it.
         query: What the feature asks for, and where; empty for all other kinds.
-        owner: The user who has to be the owner of the server's process, if a UNIX socket is named by somebody with fewer rights than the service.
+        owner: The user who must run the server of a UNIX socket; ``None`` is any. Set for rules of a user with fewer rights than the service.
     """
 
     text: str

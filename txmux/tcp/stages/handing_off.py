@@ -91,7 +91,7 @@ class HandingOff(Stage):
 
     def _taken(self) -> None:
         record = self._client.record
-        self._client.runtime.handovers.taken(self._destination.path)
+        self._client.runtime.handovers.end(self._destination.path)
         record.connect_ms = self._client.elapsed_ms() - (record.detect_ms or 0.0)
         self._close("handed-over")
 
