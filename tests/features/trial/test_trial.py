@@ -212,6 +212,9 @@ class MemoryTests(AsyncTestCase):
         self.assertEqual((sources[7], len(sources)), (["10.0.0.7", 1, 1, 0, 0], 1500))
 
 
+_LISTENER = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
+
+
 class TrialTests(AdminCase):
     settings = "workers = 2\nremember = 100\n"
     sources = 0
@@ -633,19 +636,26 @@ class TrialTests(AdminCase):
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertEqual(len(self.running.control.rules.routes), 2)
 
-    async def test_unit_that_moves_too_many_waits_alone(self) -> None:
-        settings = (
+    async def start_with_units(self) -> Path:
+        """Serve two clients by rules that take units; return the folder of these."""
+        self.unit_settings = (
             f"{self.settings}include = units/*.ini\nwatch_rules_limit = 50%\nwatch_rules = 10s\n"
         )
-        rules = f"[listen x]\nendpoint = 127.0.0.1:0\nroutes_from = *\ndefault = {self.a}\n"
-        await self.start(settings, f"{rules}[route ssh]\nmatch = ssh\nbackend = {self.a}\n")
+        self.operators = (
+            f"[listen x]\nendpoint = 127.0.0.1:0\nroutes_from = *\ndefault = {self.a}\n"
+        )
+        ssh = f"[route ssh]\nmatch = ssh\nbackend = {self.a}\n"
+        await self.start(self.unit_settings, self.operators + ssh)
         await self.served(request("a.test"), request("b.test"))
         units = self.folder / "units"
         units.mkdir()
-        listener = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
+        return units
+
+    async def test_unit_that_moves_too_many_waits_alone(self) -> None:
+        units = await self.start_with_units()
         route = f"[unit b]\n[route greedy]\nmatch = http\nbackend = {self.b}\n"
         # A unit may have several parts.
-        for name, text in (("a", listener), ("b", f"{route}[unit b]\n# more"), ("c", listener)):
+        for name, text in (("a", _LISTENER), ("b", f"{route}[unit b]\n# more"), ("c", _LISTENER)):
             (units / f"{name}.ini").write_text(text.format(name))
         report = await self.running._reloading.request()
         self.assertEqual(report.errors, ())
@@ -656,10 +666,10 @@ class TrialTests(AdminCase):
         names = [one.name for one in self.running.control.rules.listeners]
         self.assertEqual(names, ["x", "a", "c"])
         # Yours are refused as before.
-        self.write_rules(settings, rules.replace(self.a, self.b))
+        self.write_rules(self.unit_settings, self.operators.replace(self.a, self.b))
         report = await self.running._reloading.request()
         self.assertIn("2 of the last 2 clients would go", str(report.errors))
-        self.write_rules(settings, rules)
+        self.write_rules(self.unit_settings, self.operators)
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertEqual([one.name for one in self.running.control.rules.routes], ["greedy"])
 
@@ -672,8 +682,7 @@ class TrialTests(AdminCase):
         units = self.folder / "units"
         units.mkdir()
         route = f"[route greedy]\nmatch = http\nbackend = {self.a}\n"
-        listener = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
-        idle = f"[unit idle]\n{listener.format('idle')}"
+        idle = f"[unit idle]\n{_LISTENER.format('idle')}"
         for is_part in (False, True):
             gone = units / "gone.ini"
             gone.write_text(f"{idle}[unit gone]\n{route}" if is_part else route)
@@ -684,7 +693,7 @@ class TrialTests(AdminCase):
             else:
                 gone.unlink()
             for name in ("b", "c"):  # what is gone stays so at the next look, too
-                (units / f"{name}.ini").write_text(listener.format(name))
+                (units / f"{name}.ini").write_text(_LISTENER.format(name))
                 report = await self.running._reloading.request()
                 self.assertEqual(report.errors, ())
                 self.assertRegex(
@@ -708,17 +717,13 @@ class TrialTests(AdminCase):
         """Those that are left then are refused; others are tried all the same."""
         if os.geteuid():
             raise SkipTest("only root can write files of other users")
-        settings = (
-            f"{self.settings}include = units/*.ini\nwatch_rules_limit = 50%\nwatch_rules = 10s\n"
-        )
-        rules = f"[listen x]\nendpoint = 127.0.0.1:0\nroutes_from = *\ndefault = {self.a}\n"
-        await self.start(settings, f"{rules}[route ssh]\nmatch = ssh\nbackend = {self.a}\n")
-        await self.served(request("a.test"), request("b.test"))
-        units = self.folder / "units"
-        units.mkdir()
-        listener = "[listen {0}]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n"
+        units = await self.start_with_units()
         route = f"[route greedy]\nmatch = http\nbackend = {self.b}\n"
-        for name, text, author in (("a", listener, 12345), ("b", route, 12345), ("c", listener, 0)):
+        for name, text, author in (
+            ("a", _LISTENER, 12345),
+            ("b", route, 12345),
+            ("c", _LISTENER, 0),
+        ):
             (units / f"{name}.ini").write_text(text.format(name))
             os.chown(units / f"{name}.ini", author, -1)
         for most, expected in ((1, ["x", "c"]), (2, ["x", "a", "c"])):
