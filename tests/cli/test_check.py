@@ -1,5 +1,6 @@
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -274,19 +275,24 @@ class CheckTests(CommandTestCase):
         buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
         read, write = os.pipe()
         os.close(read)
+        user, terminal = pty.openpty()
+        os.close(user)
         started = []
-        with os.fdopen(write, "wb") as pipe:
-            for arguments in (
-                ("--help",), ("check", "--help"), ("check", good), ("check", "--json", good),
-                ("convert", str(other)), ("explain", good, "--text", "x"), ("fmt", "--check", good),
-                ("fmt", "-"), ("matchers",),
+        with os.fdopen(write, "wb") as pipe, os.fdopen(terminal, "wb") as gone:
+            for output, arguments in (
+                *((pipe, its) for its in (
+                    ("--help",), ("check", "--help"), ("check", good), ("check", "--json", good),
+                    ("convert", str(other)), ("explain", good, "--text", "x"), ("fmt", "--check", good),
+                    ("fmt", "-"), ("matchers",),
+                )),
+                (gone, ("check", good)), (gone, ("explain", good, "--text", "x")), (gone, ("matchers",)),
             ):  # fmt: skip
                 child = subprocess.Popen(
                     [sys.executable, "-m", "txmux", *arguments],
                     cwd=package,
                     env=buffered,
                     stdin=subprocess.PIPE,
-                    stdout=pipe,
+                    stdout=output,
                     stderr=subprocess.PIPE,
                 )
                 started.append((arguments, child))

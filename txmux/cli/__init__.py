@@ -9,10 +9,12 @@ Features have further commands, and other packages bring theirs by `txmux.cli`.
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import os
 import re
 import shlex
+import stat
 import sys
 from bisect import insort
 from collections.abc import Collection, Sequence
@@ -92,13 +94,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             gc.set_threshold(*COLLECTING)
             sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, `head` for one, has enough. What is left must not be written again at the end of the process.
+    except OSError as error:
+        if not _is_output_gone(error):
+            raise
+        # What is left must not be written again at the end of the process.
         _, nothing = os.pipe()  # no file may be opened in the sandbox, in which `explain` is
         os.dup2(nothing, sys.stdout.fileno())
         return _PIPE_CLOSED
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _is_output_gone(error: OSError) -> bool:
+    """Return whether the reader, `head` for one, has enough, or the terminal is gone, which is none any more then."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    output = sys.stdout.fileno()
+    is_device = stat.S_ISCHR(os.fstat(output).st_mode)
+    return error.errno == errno.EIO and is_device and not os.isatty(output)
 
 
 def open_closed_streams() -> None:
