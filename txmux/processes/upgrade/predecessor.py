@@ -125,6 +125,8 @@ class Predecessor:
 
     def kill_if_it_hangs(self, reactor: Any, is_over: Callable[[], bool]) -> None:
         """Judge it until `is_over` by what it does: it has something to say, so that its loop has not turned meanwhile."""
+        if self._version != VERSION:
+            return  # it keeps its workers, and asks nothing
         silence = HangDetector()
 
         def look() -> None:

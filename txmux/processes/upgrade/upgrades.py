@@ -262,8 +262,7 @@ class Upgrades:
             store.close_unused(keep_files=keep_files)
         self._serves(supervisor.pool.lives)
         resources.privilege.commit(self._files)
-        if not predecessor.gives_connections:
-            predecessor.kill_if_it_hangs(self._reactor, lambda: self._is_asked_to_settle)
+        predecessor.kill_if_it_hangs(self._reactor, lambda: self._is_asked_to_settle)
         return left_out
 
     async def _settle(
