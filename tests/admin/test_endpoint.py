@@ -2,6 +2,7 @@ import os
 import resource
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,6 +15,7 @@ from tests.admin.asking import AdminCase, request
 from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.forks import starter
+from tests.support.ports import free_port
 from tests.support.supervised import resources_of
 from txmux import MuxService, files, load
 from txmux.admin.listen_addresses import read_token
@@ -113,6 +115,30 @@ class SocketsTest(AdminCase):
         self.assertFalse(other.exists())
         self.assertEqual(self.inode(), inode)
         self.assertEqual((await self.get("/healthz")).status, 200)
+
+    async def test_port_of_a_unit(self) -> None:
+        """The endpoint of the operator gets it in one reload, also where it only overlaps, and what is new of others is in force with it."""
+        port, path = free_port(), self.folder / "of-a-unit"
+        units = self.folder / "d"
+        units.mkdir()
+        endpoints = f"127.0.0.1:{port}\n    unix:{path}"
+        (units / "a.ini").write_text(f"[listen a]\nendpoint = {endpoints}\n")
+        include = f"include = {units}/*.ini\n"
+        await self.start(include)
+        places: Sequence[tuple[str, Any]] = ((f"127.0.0.1:{port}", port), (f":{port}", port), (f"unix:{path}", path))  # fmt: skip
+        for number, (endpoint, place) in enumerate(places):
+            self.write_rules(f"{include}metrics = {endpoint}")
+            name = f"b{number}"
+            (units / f"{name}.ini").write_text(f"[listen {name}]\nendpoint = 127.0.0.1:0\n")
+            report = await self.running.reload()
+            self.assertEqual(report.errors, ())
+            self.assertIn("a closed; metrics of [txmux] changed; ", report.changes)
+            self.assertIn("a.ini is not taken, it is not served: ", report.changes)
+            self.assertIn(f"listener {name} opened", report.changes)
+            self.assertEqual((await self.ask("GET", "/healthz", to=place)).status, 200)
+            self.write_rules(include)
+            await self.running.reload()
+            self.assertIn("a opened", (await self.running.reload()).changes)
 
     async def test_stale_socket_file_is_replaced_but_not_one_in_use(self) -> None:
         with socket.socket(socket.AF_UNIX) as left:

@@ -81,7 +81,8 @@ class AdminEndpoints:
         settings = rules.settings
         tokens = AdminTokens(settings)
         access = AdminAccess.of(tokens.read(), settings.admin_users)
-        sockets = self.store.prepare_addresses(address for _, address in addresses)
+        places = (address for _, address in addresses)
+        sockets = self.store.prepare_addresses(places, rules.listeners)
         listening = {address.key: setting for setting, address in addresses}
         return PreparedAdminEndpoints(sockets, listening, tokens, access)
 
@@ -121,8 +122,17 @@ class AdminEndpoints:
             )
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
+        """Use them, after the listeners of the rules; it is a `ListenError` if another program has what was late."""
+        try:
+            prepared.sockets.add_late()
+        finally:
+            self._commit(prepared)
+
+    def _commit(self, prepared: PreparedAdminEndpoints) -> None:
         prepared.sockets.commit()
-        self.settings, self._access = prepared.settings, prepared.access
+        opened = self.store.sockets()
+        self.settings = {key: its for key, its in prepared.settings.items() if key in opened}
+        self._access = prepared.access
         self._tokens, self._control.token_trouble = prepared.tokens, ""
         if self.settings:
             _load()  # while this process is still root: the user of the rules may be unable to read Python's files

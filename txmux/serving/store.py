@@ -173,10 +173,18 @@ class ListeningSockets:
         addresses = [address for listener in listeners for address in listen_addresses(listener)]
         return self.prepare_addresses(address for address in addresses if address.is_plain)
 
-    def prepare_addresses(self, addresses: Iterable[ListenAddress]) -> PreparedSockets:
+    def prepare_addresses(
+        self, addresses: Iterable[ListenAddress], beside: Iterable[Listener] | None = None
+    ) -> PreparedSockets:
+        """Open sockets as `prepare` does; if others keep only the listeners `beside`, those in the way of which the rest is are late."""
         prepared = PreparedSockets(self)
         added = [(address, prepared.add(address)) for address in addresses]
-        if failures := _alike(added):
+        if beside is not None and self._others is not None:
+            kept = {address.key for listener in beside for address in listen_addresses(listener)}
+            going = self._others.sockets().keys() - kept
+            failed = [address for address, failure in added if failure is not None]
+            prepared.late += [one for one in failed if any(_overlap(one.key, key) for key in going)]
+        if failures := _alike(one for one in added if one[0] not in prepared.late):
             prepared.abandon()
             raise _error_of(failures) from failures[0][1]
         return prepared
@@ -408,10 +416,12 @@ class PreparedSockets:
 
     Attributes:
         opened: The addresses that were not open before.
+        late: Those that can only be opened when others of the service have closed theirs; see `add_late`.
     """
 
     _store: ListeningSockets
     opened: list[ListenAddress] = attrs.field(factory=list, init=False)
+    late: list[ListenAddress] = attrs.field(factory=list, init=False)
     _all: dict[str, OpenSocket] = attrs.field(factory=dict, init=False)
     _addresses: list[ListenAddress] = attrs.field(factory=list, init=False)
     # By inode: rules may name the same socket of systemd by its address, its index and its name.
@@ -446,6 +456,12 @@ class PreparedSockets:
         if its.state != "in force":
             self.opened.append(address)
         return None
+
+    def add_late(self) -> None:
+        """Open what is late; a `ListenError` if another program has it."""
+        late, self.late = self.late, []
+        if failures := _alike([(address, self.add(address)) for address in late]):
+            raise _error_of(failures) from failures[0][1]
 
     def listen(self) -> None:
         """Listen where these are only bound: what can still fail of `commit`."""
@@ -483,6 +499,17 @@ class PreparedSockets:
         for its in self._all.values():
             if its.state == "opened":
                 self._store._close(its, keep_file=False)
+
+
+_EVERY = {"", "0.0.0.0", "[::]"}  # noqa: S104 - not to bind to
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether no two sockets can listen at the addresses with these keys."""
+    (host, _, port), (host_2, _, port_2) = (key.rpartition(":") for key in (one, other))
+    hosts = {host.removeprefix("tcp:"), host_2.removeprefix("tcp:")}
+    is_every = one.startswith("tcp:") and other.startswith("tcp:") and port == port_2
+    return one == other or (is_every and not hosts.isdisjoint(_EVERY))
 
 
 def _of_systemd(addresses: Iterable[ListenAddress]) -> list[ListenAddress]:
