@@ -1,6 +1,7 @@
 import os
 import pwd
 import shlex
+import socket
 import stat
 import subprocess
 from contextlib import nullcontext
@@ -102,6 +103,35 @@ class ReadTests(CommandTestCase):
         self.assertEqual(
             [line.partition("'nobody' may not read '")[2].partition("'")[0] for line in lines],
             [f"{self.folder}/endpoint", f"{self.folder}/server"],
+        )
+
+    def test_socket_of_a_server(self) -> None:
+        """Whoever serves connects to it: the user of the rules, or else the one that starts the service."""
+        folder = self.folder / "servers"
+        folder.mkdir(mode=0o755)
+        servers = [folder / name for name in ("x", "y", "z")]
+        for path in servers[:2]:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+            path.chmod(0o660)
+        listen = "[listen x]\nendpoint = 127.0.0.1:0\n"
+        backends = "[backend b]\nserver = unix:{}\n    unix:{}\n    unix:{}\n".format(*servers)
+        closed = f"[backend b] server: user '{_NOBODY}' may not connect to '{servers[0]}'"
+        for settings, options in (("", self.as_user), (f"[txmux]\nuser = {_NOBODY}\n", ())):
+            rules = self.write("b.ini", f"{settings}{listen}default = b\n{backends}")
+            os.chown(servers[1], 0, self.group)
+            code, out, _ = self.run_main("check", *options, rules)
+            self.assertEqual(code, 0)
+            (line,) = (one for one in out.splitlines() if "may not connect" in one)
+            self.assertIn(closed, line)
+            folder.chmod(0o750)
+            self.assertEqual(self.run_main("check", *options, rules)[1].count("not connect"), 2)
+            folder.chmod(0o755)
+        pretend_user(self, 4711)
+        self.assertNotIn("not connect", self.run_main("check", rules)[1])
+        self.assertNotIn(
+            "not connect",
+            self.run_main("check", self.write("c.ini", f"{listen}default = b\n{backends}"))[1],
         )
 
     def test_user_is_not_known(self) -> None:

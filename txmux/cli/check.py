@@ -30,7 +30,15 @@ from txmux.rules.installed import FEATURES, finders
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
-from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges, unwritable
+from txmux.rules.lint.privileges import (
+    Privileges,
+    is_socket,
+    may,
+    missing_privileges,
+    named_servers,
+    own_privileges,
+    unwritable,
+)
 from txmux.rules.lint.secrets import FileUser
 from txmux.rules.lint.warnings import (
     closed_listeners,
@@ -164,6 +172,7 @@ def _check(
             *forbidden(rules),
             *unusable(rules),
             *_closed(rules, account),
+            *_closed_servers(rules, account),
         ]
         if account is not None:
             with account.acting():
@@ -246,6 +255,21 @@ def _closed_to(
             advice = _MOVE if is_at_home else f"run: {user.to_open(path)}"
             message = f"user {account.user!r} may not read '{path}'; {advice}"
             yield attrs.evolve(file.section.problem(message, file.key), warning=via_helper)
+
+
+def _closed_servers(rules: Rules, account: UserAccount | None) -> Iterator[Problem]:
+    """Find UNIX sockets to which the user that serves may not connect."""
+    with suppress(AccountError):  # others report it
+        account = account_of(rules) or account
+    if account is not None and os.geteuid() not in {0, account.uid}:
+        return  # only root can look as that user
+    sockets = [one for one in named_servers(rules) if one[-1].path and is_socket(one[-1].path)]
+    with account.acting() if account and sockets else nullcontext():
+        closed = [one for one in sockets if not may(Path(one[-1].path), os.W_OK)]
+    user = account.user if account else os.geteuid()
+    for section, key, number, server in closed:
+        message = f"user {user!r} may not connect to '{server.path}'; let that user write to it, and enter the folders on the way"
+        yield attrs.evolve(section.problem(message, key, number), warning=True)
 
 
 def _file_user(account: UserAccount) -> FileUser:

@@ -55,7 +55,7 @@ def _has_mptcp() -> bool:
         return False
 
 
-def _may(path: Path, mode: int) -> bool:
+def may(path: Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
@@ -65,7 +65,7 @@ class Privileges:
 
     user: int
     first_port: int = 0
-    may: Callable[[Path, int], bool] = _may
+    may: Callable[[Path, int], bool] = may
     user_id: Callable[[str], int | None] = _user_id
     group_id: Callable[[str], int | None] = _group_id
     has_interface: Callable[[str], bool] = _has_interface
@@ -231,6 +231,14 @@ def named_servers(rules: Rules) -> Iterator[tuple[Section, str, int | None, Serv
             yield section, key, line, outcome
         elif isinstance(outcome, Backend) and outcome.section is NOWHERE:
             yield section, key, line, outcome.servers[0]
+
+
+def is_socket(path: str) -> bool:
+    """Return whether this process sees a socket there."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116 - as it is written
+    except OSError:
+        return False
 
 
 def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
