@@ -181,6 +181,13 @@ def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
         return _opened_safely(path, flags)
 
 
+def check_links(path: Path) -> None:
+    """Raise the `OSError` with which `read_bytes` refuses a path for a link on the way."""
+    if hasattr(os, "O_PATH") and (os.geteuid() == 0 or has_helper()):
+        with suppress(PermissionError):
+            os.close(open_safely(path, os.O_PATH)[0])
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Make errors name the file, and not a part of its path."""

@@ -14,6 +14,7 @@ from tests.support.changes import change_environment
 from tests.support.folders import make_folder
 from tests.support.installed import as_installed, names_missing
 from tests.support.privileges import as_nobody
+from txmux.files import read_bytes
 from txmux.rules.model import Files, Rules
 from txmux.rules.named_files import forbidden
 from txmux.rules.reading.files import LARGEST_RULES
@@ -93,6 +94,28 @@ class RightsTest(SynchronousTestCase):
                     (problem,) = as_nobody(partial(_texts_of_forbidden, rules))
                     self.assertIn("is not known: user 65534 may not look there", problem)
                 shown.unlink(missing_ok=True)
+
+    def test_link_that_is_not_followed(self) -> None:
+        """Nothing is read by it, so it is a file that cannot be read, and what is in use stays."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
+        secret, link = self.write("secret.pem", ""), self.folder / "site.pem"
+        secret.chmod(0o600)
+        self.folder.chmod(0o755)
+        link.symlink_to(secret)
+        unit = self.write("d/a.ini", f"[route r]\nmatch = tls\nterminate_tls = {link}\nbackend = close\n")  # fmt: skip
+        os.chown(unit, 12345, -1)
+        for owner, is_followed in ((0, True), (12345, False)):
+            os.chown(link, owner, -1, follow_symlinks=False)
+            self.assertEqual(len([*forbidden(load(path))]), is_followed)
+            if not is_followed:
+                self.assertRaises(OSError, read_bytes, link)
+        (self.folder / "ours").mkdir(mode=0o755)
+        link.unlink()
+        link.symlink_to("ours")
+        os.chown(link, 12345, -1, follow_symlinks=False)
+        unit.write_text(f"[listen l]\nendpoint = unix:{link}/a.sock\n")
+        os.chown(unit, 12345, -1)
+        self.assertEqual(len([*forbidden(load(path))]), 1)  # a socket would be made
 
     def test_sockets_where_an_owner_may_not_write(self) -> None:
         """Else they could stand in for a server that is away."""

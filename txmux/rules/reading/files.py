@@ -15,6 +15,7 @@ import attrs
 from txmux.classes import frozen
 from txmux.files import (
     LARGEST_LIST,
+    check_links,
     groups_of,
     has_helper,
     mode_lets,
@@ -229,6 +230,8 @@ class FileRights:
                 who = status_of(file).st_uid if author is None else author
                 is_trusted = who in {0, status_of(operator).st_uid}
                 closed = None if is_trusted else self._closed_to(path, who, bit)
+                if closed is not None and bit == os.R_OK:
+                    check_links(path)  # what is not read is closed to nobody
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 return ""  # others report what is missing
