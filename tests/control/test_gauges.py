@@ -145,11 +145,11 @@ class CombinedTest(SynchronousTestCase):
     def test_gauges_of_two_workers(self) -> None:
         first = {
             "descriptors": [9, 20], "sources": {"x": 3, "y": 1}, "lost_lines": {"log": 0},
-            "ports": [["b", "s", f"x{OF_FEW}", 1, 7.0]], "handovers": [["/x", "x", 2, 7.0, True]], "refusing": [["x", "no-route", "", 1.5]], "generations": [1, 2],
+            "ports": [["b", "s", f"x{OF_FEW}", 1, 7.0, 9.0]], "handovers": [["/x", "x", 2, 7.0, True, 9.0]], "refusing": [["x", "no-route", "", 1.5]], "generations": [1, 2],
         }  # fmt: skip
         second = {
             "descriptors": [9, 99], "sources": {"x": 2}, "lost_lines": {"log": 4},
-            "ports": [["b", "s", "y", 2, 5.0]], "handovers": [["/x", "y", 1, 5.0, False]], "refusing": [["x", "no-route", "", 1.0]], "generations": [2, 3],
+            "ports": [["b", "s", "y", 2, 5.0, 9.0]], "handovers": [["/x", "y", 1, 5.0, False, 9.0]], "refusing": [["x", "no-route", "", 1.0]], "generations": [2, 3],
         }  # fmt: skip
         gauges = Gauges.of([first, second])
         self.assertEqual((gauges.descriptors, gauges.generations), ((9, 20), 3))
@@ -157,6 +157,15 @@ class CombinedTest(SynchronousTestCase):
         self.assertEqual(gauges.refused_by_many(), {("x", "no-route"): 2.5})
         self.assertEqual(gauges.handovers, {"/x": ("y", 3, 5.0, True)})
         self.assertEqual(gauges.ports, {("b", "s"): (f"x{OF_FEW}", 3, 5.0)})
+
+    def test_failures_end_for_all_workers(self) -> None:
+        """What works in one after the last failure of another works: that one may have no more clients that show it."""
+        failing = {"ports": [["b", "s", "x", 2, 7.0, 9.0]], "handovers": [["/x", "x", 2, 7.0, True, 9.0]]}  # fmt: skip
+        for when, is_over in ((8.0, False), (10.0, True)):
+            works = {"ports": [["b", "s", "", 0, 0.0, when]], "handovers": [["/x", "", 0, 0.0, False, when]]}  # fmt: skip
+            for answers in ([failing, works], [works, failing]):
+                gauges = Gauges.of(answers)
+                self.assertEqual((not gauges.ports, not gauges.handovers), (is_over, is_over))
 
     def test_histogram_of_all_listeners(self) -> None:
         cells = [int(name == "bytes 8") for name in ListenerTotals.names]

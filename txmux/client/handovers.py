@@ -11,10 +11,11 @@ class Handovers(Failures[str]):
     def failed(self, path: str, why: str, source: str | bytes) -> None:
         self.add(path, why, source).why = why
 
-    def report(self) -> list[tuple[str, str, int, float, bool]]:
-        """Return path, newest reason, number of clients, the time of the first, and whether they are of three sources."""
+    def report(self) -> list[tuple[str, str, int, float, bool, float]]:
+        """Return path, newest reason, number of clients, the time of the first, whether they are of three sources, and when the newest was; of those that work, no clients, and when that was seen."""
         self.end_old()
-        return [
-            (path, one.why, one.count, one.since, len(one.sources) >= _MANY)
+        failing = [
+            (path, one.why, one.count, one.since, len(one.sources) >= _MANY, one.last)
             for path, one in self.failing.items()
         ]
+        return [*failing, *((path, "", 0, 0.0, False, when) for path, when in self.ended.items())]

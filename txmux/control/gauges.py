@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import add
 from typing import Any, cast
 
@@ -54,7 +54,29 @@ def _more_handovers(one: Sequence[Any], newer: Sequence[Any]) -> tuple[str, int,
     return why, one[1] + count, min(one[2], since), one[3] or is_many
 
 
-async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
+def _still_failing(how: Callable[[Any, Any], Any], keys: int = 1) -> Callable[[list[Any]], Any]:
+    """Merge failures as `merged` does, without those that some process has seen to work since; see `Failures.ended`."""
+
+    def merge(reports: list[Any]) -> dict[Any, Any]:
+        rows = [*itertools.chain(*reports)]
+        works: dict[Any, float] = {}
+        for row in rows:
+            if not row[keys + 1]:  # failures
+                works[(*row[:keys],)] = max(row[-1], works.get((*row[:keys],), 0.0))
+        return merged(how, keys)(
+            [
+                [
+                    row[:-1]
+                    for row in rows
+                    if row[-1] > works.get((*row[:keys],), 0.0) and row[keys + 1]
+                ]
+            ]
+        )
+
+    return merge
+
+
+async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float, float]]:
     for backend in {name for name, _ in PORT_SHORTAGE.failing}:
         few = await serving.runtime.clients.of_few(serving.connections(), backend)
         PORT_SHORTAGE.taken(backend, few)
@@ -158,9 +180,9 @@ class Gauges:
     cannot_accept: Mapping[str, tuple[str, float]] = _gauge(
         dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_SINCE, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
-        dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, NUMBER, TIME), collect=_ports)
+        dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=_still_failing(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, NUMBER, TIME, TIME), collect=_ports)
     handovers: Mapping[str, tuple[str, int, float, bool]] = _gauge(
-        dict, "By path, why no server takes the sockets of clients, how many clients, since when, and whether they are of three sources.", combine=merged(_more_handovers), bounds=list_of(WORD, WORD, NUMBER, TIME, FLAG), collect=lambda its: its.runtime.handovers.report())
+        dict, "By path, why no server takes the sockets of clients, how many clients, since when, and whether they are of three sources.", combine=_still_failing(_more_handovers), bounds=list_of(WORD, WORD, NUMBER, TIME, FLAG, TIME), collect=lambda its: its.runtime.handovers.report())
     missing: Sequence[str] = ()
     unusable: Sequence[str] = ()
     of_features: Mapping[str, Any] = attrs.field(factory=lambda: {row.name: row.default for row in rows(Gauge)})

@@ -35,11 +35,13 @@ class Failures(Generic[K]):
 
     Attributes:
         failing: What fails now.
+        ended: When what works was last seen to, within a minute, by the monotonic clock: it shows that what other processes saw is over.
     """
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self.failing: dict[K, Failure] = {}
+        self.ended: dict[K, float] = {}
 
     def add(self, key: K, why: str, source: str | bytes) -> Failure:
         """Count a client of a source; see `source_of_client`."""
@@ -52,9 +54,15 @@ class Failures(Generic[K]):
         return failure
 
     def end(self, key: K) -> None:
+        """Record that it works."""
+        self.ended[key] = self._seconds()
+        self._forget(key)
+
+    def _forget(self, key: K) -> None:
         self.failing.pop(key, None)
 
     def end_old(self) -> None:
-        now = self._seconds()
-        for key in [key for key, one in self.failing.items() if now - one.last >= _PERIOD]:
-            self.end(key)
+        begin = self._seconds() - _PERIOD
+        for key in [key for key, one in self.failing.items() if one.last <= begin]:
+            self._forget(key)
+        self.ended = {key: when for key, when in self.ended.items() if when > begin}

@@ -15,23 +15,27 @@ class PortShortageTest(SynchronousTestCase):
         set_wall_clock(self, 5e8)
 
     def test_ends_by_a_connection_in_calm_or_after_a_minute(self) -> None:
-        ended = "backend web: there are ports towards s again; 3 connections had none"
+        over = "backend web: there are ports towards s again; 3 connections had none"
         for is_by_connection in (True, False):
+            self.setUp()
             with capturedLogs() as events:
                 for _ in range(3):
                     self.ports.failed("web", "s", "in use", "unix")
                     self.ports.connected("web", "s")  # by chance, as one of many tries
                     self.now += 1
-                self.assertEqual(self.ports.report(), [("web", "s", f"in use{OF_FEW}", 3, 5e8)])
+                self.assertEqual(
+                    self.ports.report(), [("web", "s", f"in use{OF_FEW}", 3, 5e8, self.now - 1)]
+                )
                 self.now += 59 if not is_by_connection else 5
                 if is_by_connection:
                     self.ports.connected("web", "other")
                     self.assertTrue(self.ports.failing)
                     self.ports.connected("web", "s")
-                self.assertEqual(self.ports.report(), [])
+                ended = [("web", "s", "", 0, 0.0, self.now)] if is_by_connection else []
+                self.assertEqual(self.ports.report(), ended)
             self.assertFalse(self.ports.failing)
             lines = [event["log_format"].format(**event) for event in events]
-            self.assertEqual(lines, ["backend web: cannot connect to s: in use", ended])
+            self.assertEqual(lines, ["backend web: cannot connect to s: in use", over])
 
     def test_whose_connections_have_them(self) -> None:
         """Few sources: of the clients that fail, or of those that have the ports, until it is over."""
@@ -53,5 +57,5 @@ class PortShortageTest(SynchronousTestCase):
         self.assertTrue(self._is_of_few())
 
     def _is_of_few(self) -> bool:
-        ((_, _, why, _, _),) = self.ports.report()
+        ((_, _, why, *_),) = self.ports.report()
         return why.endswith(OF_FEW)

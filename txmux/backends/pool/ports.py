@@ -35,23 +35,30 @@ class PortShortage(Failures[tuple[str, str]]):
             if name == backend:
                 lack.by_few = lack.by_few or by_few
 
-    def report(self) -> list[tuple[str, str, str, int, float]]:
-        """Return backend, server, reason, number of failures and the time of the first, in seconds since 1970."""
+    def report(self) -> list[tuple[str, str, str, int, float, float]]:
+        """Return backend, server, reason, number of failures, the time of the first, in seconds since 1970, and when the newest was; of those with ports again, no failures, and when that was seen."""
         self.end_old()
-        return [
-            (*key, lack.why + (lack.by_few or of_few(lack.sources)), lack.count, lack.since)
+        failing = [
+            (
+                *key,
+                lack.why + (lack.by_few or of_few(lack.sources)),
+                lack.count,
+                lack.since,
+                lack.last,
+            )
             for key, lack in self.failing.items()
         ]
+        return [*failing, *((*key, "", 0, 0.0, when) for key, when in self.ended.items())]
 
     @override
-    def end(self, key: tuple[str, str]) -> None:
+    def _forget(self, key: tuple[str, str]) -> None:
         self._log.info(
             "backend {backend}: there are ports towards {server} again; {count} had none",
             backend=key[0],
             server=key[1],
             count=plural(self.failing[key].count, "connection"),
         )
-        super().end(key)
+        super()._forget(key)
 
 
 PORT_SHORTAGE = PortShortage()  # of this process
