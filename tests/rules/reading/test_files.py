@@ -14,10 +14,11 @@ from tests.support.changes import change_constants, change_environment
 from tests.support.folders import make_folder
 from txmux.cli.remote.find import read_keys
 from txmux.processes import watching
+from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import files
-from txmux.rules.reading.files import expand, read_source
+from txmux.rules.reading.files import expand, folders_among, read_source
 from txmux.rules.reading.parser import is_as_read, load, read_again
 
 LISTEN = "[listen public]\nendpoint = :443\n"
@@ -89,6 +90,9 @@ class FileTests(SynchronousTestCase):
         self.assertEqual([r.name for r in rules.routes], ["own", "rz", "r10", "r20", "rabs"])
         self.assertEqual(rules.routes[0].outcome, rules.backends["pool"])
         self.assertEqual(rules.files.untaken, {})
+        (warning,) = (str(one) for one in lint(rules) if one.key == "include")
+        self.assertIn("rules.ini:2: warning: [txmux] include: 'rules.d/folder.ini' is a folder", warning)  # fmt: skip
+        self.assertEqual(folders_among(self.folder, "rules.d/*"), [])
 
     def test_include_each_once(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}routes_from = *\n")

@@ -115,6 +115,15 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     return _without_links_to_others(paths)
 
 
+def folders_among(folder: Path, pattern: str) -> list[str]:
+    """Return the folders that a pattern for the names of files finds; one for all names may mean only the files."""
+    if not is_pattern(pattern) or not os.path.basename(pattern).strip("*"):  # noqa: PTH119
+        return []
+    with on_disk(folder / pattern):
+        names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - as above
+        return [name for name in names if os.path.isdir(folder / name)]  # noqa: PTH112 - as above
+
+
 def unlisted(folder: Path, pattern: str) -> dict[Path, OSError]:
     """Return why folders cannot be listed in which a pattern may mean files, each by its path with the rest of the pattern.
 
