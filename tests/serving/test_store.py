@@ -175,8 +175,12 @@ class StoreTest(SynchronousTestCase):
         port, others = free_port(), ListeningSockets(reactor, others=self.store)
         self.addCleanup(others.close)
         others.open([self.listener(f"127.0.0.1:{port}")])
+        told = f"127.0.0.1:{port}, where the service listens now, overlaps it"
         problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(f":{port}")])
-        self.assertIn(f"127.0.0.1:{port}, where the service listens now, overlaps it", str(problem))
+        self.assertIn(told, str(problem))
+        others.prepare([]).commit()  # as in the new process of an upgrade
+        problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(f":{port}")])
+        self.assertIn(told, str(problem))
 
     def test_one_family(self) -> None:
         """A socket for both families does not stay where IPv6 alone is wanted, which would let IPv4 clients in."""

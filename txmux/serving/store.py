@@ -249,11 +249,9 @@ class ListeningSockets:
         if getattr(problem, "errno", None) != errno.EADDRINUSE:
             return problem
         port = f":{address.key.rpartition(':')[2]}"
-        others = {} if self._others is None else self._others.sockets()
-        own = [its.key for state in _OPEN for its in self._in(state)]
-        overlapping = [
-            key for key in (*own, *others) if key.endswith(port) and key.startswith("tcp:")
-        ]
+        others = [] if self._others is None else self._others._in(*_OPEN, "unused")
+        keys = [its.key for its in (*self._in("in force"), *self._in("adopted"), *others)]
+        overlapping = [key for key in keys if key.endswith(port) and key.startswith("tcp:")]
         if address.key in self.passed:
             why = "systemd has it, and passes it when the service starts: restart the service"
         elif address.other_key in self.passed:
