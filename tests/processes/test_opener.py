@@ -286,6 +286,23 @@ class OpenerTest(SynchronousTestCase):
         self.opener.commit()
         self.helper.assert_denied(new)
 
+    def test_port_of_a_unit_that_is_left_out(self) -> None:
+        """It is opened as long as the unit names it, since the supervisor tries whether another program still has it."""
+        unit = self.helper.folder / "a.unit"
+        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
+        self.rules.write_text(own)
+        self.opener.read_rules()
+        self.opener.commit()
+        unit.write_text("[listen a]\nendpoint = 127.0.0.1:0\n")
+        [_, (address,)] = map(listen_addresses, self.opener.read_rules().listeners)
+        self.opener.commit([str(unit)])
+        self.opener.bind(address).close()
+        unit.write_text("[listen a]\nendpoint = 127.0.0.2:0\n")
+        self.opener.read_rules()
+        self.opener.commit()
+        with self.assertRaises(PermissionError):
+            self.opener.bind(address)
+
     def test_unit_that_is_held_back(self) -> None:
         """It opens what is in force for a file, or a part of one, whose removal is not taken."""
         unit, new = self.helper.folder / "a.unit", self.helper.folder / "new.pem"

@@ -312,7 +312,11 @@ class OpeningServer:
     def commit(self) -> None:
         if self._left_out and self._latest is not None:
             with self._reading:
+                # For what is left out, the supervisor tries whether its ports are free by now.
+                awaited = self._named[-1].addresses
                 self._take(self._latest)
+                addresses = self._named[-1].addresses
+                addresses |= {**awaited, **addresses}
         del self._named[:-1]
         self._in_force = self._next
 
