@@ -102,3 +102,6 @@ class SentRulesTest(TestCase):
             ("[route gone] match: no", "[route gone] match: no"),
         ):  # fmt: skip
             self.assertEqual(rules.locate(told), located)
+        several = parse("[listen p]\nendpoint = :1\n    127.0.0.1:2\n", "x.ini")
+        told = "[listen p] endpoint: cannot listen at 127.0.0.1:2: no"
+        self.assertEqual(several.locate(told), f"x.ini:3: {told}")

@@ -59,7 +59,7 @@ class TwistTest(WorkersTestCase):
             endpoint = f"127.0.0.1:{other.getsockname()[1]}"
             self.assertEqual(
                 self.failure(f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n    {endpoint}\n"),
-                f"{self.folder}/rules.ini:4: [listen public] endpoint: cannot listen at {endpoint}: Address already in use; "
+                f"{self.folder}/rules.ini:5: [listen public] endpoint: cannot listen at {endpoint}: Address already in use; "
                 "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
             )
 

@@ -15,6 +15,7 @@ from tests.support.peers import reactor
 from tests.support.ports import free_port, free_ports
 from txmux.errors import ListenError
 from txmux.rules.model import Listener
+from txmux.rules.reading.parser import parse
 from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
@@ -181,6 +182,12 @@ class StoreTest(SynchronousTestCase):
         others.prepare([]).commit()  # as in the new process of an upgrade
         problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(f":{port}")])
         self.assertIn(told, str(problem))
+
+    def test_line_of_what_is_unavailable(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            text = f"[listen p]\nendpoint = 127.0.0.1:0\n    127.0.0.1:{taken.getsockname()[1]}\n"
+            [problem] = self.store.unavailable(parse(text, "x.ini").listeners)
+        self.assertEqual(problem.line, 3)
 
     def test_one_family(self) -> None:
         """A socket for both families does not stay where IPv6 alone is wanted, which would let IPv4 clients in."""

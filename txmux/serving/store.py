@@ -220,7 +220,9 @@ class ListeningSockets:
             for address, failure, ports in _alike(added):
                 self.awaited.append(address)
                 why = why_no_socket(address, failure, ports)
-                yield listener.section.problem(f"{CANNOT_LISTEN} {address.line}: {why}", "endpoint")
+                message = f"{CANNOT_LISTEN} {address.line}: {why}"
+                number = listener.endpoints.index(address.line)
+                yield listener.section.problem(message, "endpoint", number)
             prepared.abandon()
 
     def look_at_awaited(self) -> None:

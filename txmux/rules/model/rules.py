@@ -109,7 +109,9 @@ class Rules:
             section = next((one for one in self.sections if one.header == header), None)
             if section is None or _LINE.search(text[: found.start()]):
                 return found[0]
-            return str(self.placed(section.problem("", key)))
+            message = text[found.end() :].partition("\n")[0]
+            named = (n for n, item in enumerate(section.items(key)) if f" {item.text}: " in message)
+            return str(self.placed(section.problem("", key, next(named, None))))
 
         path = re.escape(str(self.path))
         return re.sub(rf"(?:{path}: )?\[([^\]\n]+)\] ([a-z_]+)(?=: )", located, text)
