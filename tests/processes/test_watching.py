@@ -13,7 +13,7 @@ from tests.support.privileges import as_nobody
 from txmux.files import use_helper
 from txmux.processes import watching
 from txmux.processes.watching import RulesWatch
-from txmux.rules.model import Rules
+from txmux.rules.model import Files, Rules
 from txmux.rules.reading.parser import load, retaken
 from txmux.rules.reading.units import UntakenUnits, changed_units
 from txmux.telemetry.steps import RecurringSteps
@@ -78,6 +78,26 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertEqual([*files.untaken], [str(unit)])
         loaded = watching.loaded_digest(files)
         self.assertEqual(watching.current_digest(Path.cwd(), files), loaded)
+
+    def test_list_that_a_unit_lacks(self) -> None:
+        """Such as one that is written after the rules that name it: it is a change when it is there, and when it is another."""
+        folder = make_folder(self)
+        folder.chmod(0o755)
+        path, networks = folder / "rules.ini", folder / "networks"
+        path.write_text("[txmux]\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        unit = path.with_name("a.conf")
+        unit.write_text("[listen y]\nendpoint = 127.0.0.1:0\nallow = @networks\n")
+        for text, is_taken in (("", False), ("worse\n", False), ("worst\n", False), ("::/0\n", True)):  # fmt: skip
+            if text:
+                rules = load(path)
+                self.assertEqual([*rules.files.untaken], [str(unit)])
+                self.assertTrue(self.is_same(folder, rules))
+                networks.write_text(text)
+                self.assertFalse(self.is_same(folder, rules))
+            rules = load(path)
+            self.assertEqual(not rules.files.untaken, is_taken)
+            taken = retaken(rules, UntakenUnits(Files()))  # as in a service
+            self.assertTrue(self.is_same(folder, taken))
 
     def test_links_that_are_not_followed(self) -> None:
         """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""

@@ -15,11 +15,13 @@ from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.files import (
     LARGEST_RULES,
+    digest_of,
     included_paths,
     is_pattern,
     real_path,
     smallest_first,
     source_of,
+    text_of,
     unlisted,
     with_unlisted,
     with_unseen,
@@ -156,6 +158,18 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
                     raise
                 found[path] = ""  # as it is read
         yield from (found[path] for path in paths if path in found)
+    for name, before in files.lacking.items():
+        yield _lacking(folder / name, before)
+
+
+def _lacking(path: Path, before: str) -> str:
+    """Return what is in a list that keeps a unit from being taken, as `Files.lacking` has it; as before if this process may not read it."""
+    try:
+        return digest_of(text_of(read_bytes(path)))
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
+        return before if isinstance(error, PermissionError) else ""
 
 
 def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
@@ -193,6 +207,7 @@ def _loaded(files: Files) -> Iterator[str]:
     yield next(iter(texts.values()))
     for paths in files.included.values():
         yield from (texts[path] for path in paths)
+    yield from files.lacking.values()
 
 
 def _digest(texts: Iterable[str]) -> str:

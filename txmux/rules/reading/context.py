@@ -271,7 +271,12 @@ class RulesReading:
                 raise InvalidValueError(
                     f"all lists that files of user {author} name may have {most >> 20} MiB; name fewer, or smaller ones"
                 )
-        found = self._lists(path, most, is_of_unit=bool(self.unit))
+        try:
+            found = self._lists(path, most, is_of_unit=bool(self.unit))
+        except InvalidValueError:
+            if self.unit:
+                self.files.note_lacking(path)
+            raise
         if self.unit:
             self.unit_lists.add(str(path))
         return found

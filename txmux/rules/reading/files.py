@@ -3,6 +3,7 @@
 import codecs
 import errno
 import glob
+import hashlib
 import os
 import re
 import stat
@@ -216,6 +217,10 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
         raise InvalidValueError(f"'{path}' is a folder; write {what}")
 
 
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 _NOT_SENT = "it is not among the files that were sent"
 
 
@@ -322,6 +327,7 @@ class FileReader:
         self._texts = {main.path: main.text}
         self._included: dict[str, list[str]] = {}
         self._variables: dict[str, str | None] = {}
+        self.lacking: dict[str, str] = {}
 
     def files(self) -> Files:
         known = self._known or Files()
@@ -331,6 +337,7 @@ class FileReader:
             self._variables,
             known.untaken,
             {**known.as_read, **self._as_read},
+            lacking=known.lacking,
         )
 
     def author(self, unit: str, path: str) -> int | None:
@@ -353,6 +360,11 @@ class FileReader:
                 raise FileNotFoundError(errno.ENOENT, _NOT_SENT, name)
             self._texts[name] = text_of(read_bytes(path, most)) if is_own else known[name]
         return self._texts[name]
+
+    def note_lacking(self, path: Path) -> None:
+        """Record that a file for `text` could not be read, or that something is wrong in it."""
+        text = self._texts.get(str(path))
+        self.lacking[str(path)] = "" if text is None else digest_of(text)
 
     def include(self, pattern: str) -> list[SourceFile]:
         """Read the files of one item of ``include =``, in sorted order, without those that were included before."""

@@ -147,6 +147,7 @@ def _read(
             if untaken is None:
                 raise
             untaken.leave_out(error.problems, {**parser._units, own: ()}, parser.contests)
+            untaken.lacking |= parser._files.lacking
         last = before
 
 

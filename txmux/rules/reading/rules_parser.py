@@ -243,7 +243,8 @@ class RulesParser:
         self._check(settings, listeners, routes)
         files = self._files.files()
         untaken = {**files.untaken, **self._untaken.problems}
-        files = attrs.evolve(files, untaken=untaken, authors=self._reading.authors)
+        lacking = {**files.lacking, **self._untaken.lacking}
+        files = attrs.evolve(files, untaken=untaken, authors=self._reading.authors, lacking=lacking)
         not_text = {(problem.path, problem.line) for problem in self._not_text}
         problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
         if problems:

@@ -38,6 +38,7 @@ class UntakenUnits:
 
     Attributes:
         problems: What is wrong with each, by their names.
+        lacking: As in `Files`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class UntakenUnits:
         self.in_force = in_force or Files()
         self.before = before or self.in_force
         self.problems: dict[str, Sequence[Problem]] = {}
+        self.lacking: dict[str, str] = {}
         self._claims: dict[str, dict[str, set[tuple[str, str]]]] = {}  # by file and unit
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
