@@ -98,6 +98,11 @@ class RulesWatchTest(SynchronousTestCase):
             self.assertEqual(not rules.files.untaken, is_taken)
             taken = retaken(rules, UntakenUnits(Files()))  # as in a service
             self.assertTrue(self.is_same(folder, taken))
+        unit.write_text("[backend y]\nserver = 127.0.0.1:1\nvia = http://u:secret@127.0.0.1:2\n")
+        rules = load(path)
+        self.assertTrue(self.is_same(folder, rules))
+        (folder / "secret").write_text("secret\n")
+        self.assertFalse(self.is_same(folder, rules))
 
     def test_links_that_are_not_followed(self) -> None:
         """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""

@@ -163,7 +163,7 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
 
 
 def _lacking(path: Path, before: str) -> str:
-    """Return what is in a list that keeps a unit from being taken, as `Files.lacking` has it; as before if this process may not read it."""
+    """Return what is in a file that keeps a unit from being taken, as `Files.lacking` has it; as before if this process may not read it."""
     try:
         return digest_of(text_of(read_bytes(path)))
     except OSError as error:

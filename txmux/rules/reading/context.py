@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -179,8 +179,19 @@ class RulesReading:
                 self._check((path, what))
         return path
 
+    @contextmanager
+    def _needing(self, path: Path) -> Iterator[None]:
+        """Record that a unit lacks a file, if it is of no use."""
+        try:
+            yield
+        except InvalidValueError:
+            if self.unit:
+                self.files.note_lacking(path)
+            raise
+
     def _check(self, named: tuple[Path, str]) -> None:
-        check_file(*named)
+        with self._needing(named[0]):
+            check_file(*named)
         self.checked[named[0]] = named[1]
 
     def secret(self, text: str) -> Path:
@@ -271,12 +282,8 @@ class RulesReading:
                 raise InvalidValueError(
                     f"all lists that files of user {author} name may have {most >> 20} MiB; name fewer, or smaller ones"
                 )
-        try:
+        with self._needing(path):
             found = self._lists(path, most, is_of_unit=bool(self.unit))
-        except InvalidValueError:
-            if self.unit:
-                self.files.note_lacking(path)
-            raise
         if self.unit:
             self.unit_lists.add(str(path))
         return found
