@@ -198,8 +198,6 @@ class CodeBlockTests(SynchronousTestCase):
         self.assertGreater(len(pages), 20)
         self.assertEqual([page for page in pages if page not in told], [])
 
-
-class GeneratedTests(SynchronousTestCase):
     def test_made_from_the_code(self) -> None:
         stale = [
             path.name

@@ -215,9 +215,7 @@ class AlertTests(TestCase):
     def test_metrics_exist(self) -> None:
         self.assertEqual(metrics_in(_ALERTS.read_text()) - told(), set())
 
-
-class DashboardTests(TestCase):
-    async def test_promql(self) -> None:
+    async def test_dashboard_promql(self) -> None:
         questions = [target["expr"] for panel in panels() for target in panel["targets"]]
         self.assertGreater(len(questions), 20)
         rules = [

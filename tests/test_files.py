@@ -334,8 +334,6 @@ class ReadTest(SynchronousTestCase):
         for path, error in ((folder, IsADirectoryError), (folder / "x", FileNotFoundError)):
             self.assertEqual(self.assertRaises(error, read_bytes, path).filename, str(path))
 
-
-class ReplaceTest(SynchronousTestCase):
     def test_what_is_no_file_stays(self) -> None:
         """Root would take ``/dev/null`` from the whole machine."""
         folder = make_folder(self)

@@ -193,8 +193,6 @@ class MisuseTests(CommandTestCase):
             rules = parse(out, "x")
             self.assertEqual((len(rules.listeners), rules.routes), (1, ()))
 
-
-class DefaultTests(CommandTestCase):
     def test_default_file(self) -> None:
         path = self.folder / "rules.ini"
         with patch.object(files, "RULES", path):

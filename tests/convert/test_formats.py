@@ -85,8 +85,6 @@ class CommentTests(SynchronousTestCase):
             str(error), "x.cfg:3: this is a template; convert the file that is made of it"
         )
 
-
-class PackageTests(SynchronousTestCase):
     def test_error_names_the_missing_package(self) -> None:
         files: list[tuple[Program, str, str, str]] = [
             ("nginx", "x.conf", "stream {}", "crossplane"),

@@ -85,7 +85,7 @@ FACTS: Facts = (
 )  # fmt: skip
 
 
-class LearntTests(SynchronousTestCase):
+class CostTests(SynchronousTestCase):
     def test_hostile_host(self) -> None:
         """A host cannot break the log line, or fill it."""
         odd, long = (
@@ -94,8 +94,6 @@ class LearntTests(SynchronousTestCase):
         )
         self.assertEqual((odd, len(long)), (r"a\x1b\xe9\\", 255))
 
-
-class CostTests(SynchronousTestCase):
     def test_long_head(self) -> None:
         """A head sent byte by byte is read once, not at every byte anew."""
         data = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 2_000
@@ -118,8 +116,6 @@ class CostTests(SynchronousTestCase):
                 request = parse_request(data, parse_request(data[:cut], None))
                 self.assertEqual((request.stage, request.host), (Stage.DONE, host))
 
-
-class PropertyTests(SynchronousTestCase):
     @settings(max_examples=scaled(150), deadline=None)
     @given(
         st.sampled_from(

@@ -118,9 +118,7 @@ class TableTests(SynchronousTestCase):
             found = shared_datagram(wide, Asked(other, asked[name].samples[:3], Transport.UDP))
             self.assertEqual(found and len(found), size)
 
-
-class HeldTests(SynchronousTestCase):
-    def test_neighbours(self) -> None:
+    def test_held_neighbours(self) -> None:
         """None is held that has sent what its own needs, be it a sample, or one with a byte changed, added or left out."""
         for name, own in streams().items():
             for sample in own.samples:

@@ -79,14 +79,10 @@ class BytesTests(SynchronousTestCase):
             expected = Decided(NEED_MORE, len(data))
         self.assertEqual(said(data, **options), expected)
 
-
-class OffsetTest(SynchronousTestCase):
-    def test_longest(self) -> None:
+    def test_offset_longest(self) -> None:
         self.assertEqual(payload.predicate({"text": "abc", "offset": "65536"}).longest, 65539)
 
-
-class DatagramTests(SynchronousTestCase):
-    def test_contract(self) -> None:
+    def test_datagram_contract(self) -> None:
         """A datagram that ends before the bytes do is a no."""
         check_datagrams(
             payload,

@@ -123,8 +123,8 @@ FACTS: Facts = (
 )  # fmt: skip
 
 
-class CostTests(SynchronousTestCase):
-    def test_long(self) -> None:
+class PropertyTests(SynchronousTestCase):
+    def test_cost_long(self) -> None:
         """To read a packet byte by byte takes time in proportion."""
         predicate = postgres.predicate({"user": "alice"})
 
@@ -136,8 +136,6 @@ class CostTests(SynchronousTestCase):
 
         self.assertLess(calls_in(lambda: ask(4000)), 2.2 * calls_in(lambda: ask(2000)))
 
-
-class PropertyTests(SynchronousTestCase):
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.sampled_from([{}, {"user": "a*"}, {"database": "shop"}, {"application": "?sql"}]),

@@ -381,9 +381,7 @@ class PacketTests(SynchronousTestCase):
         cuts = range(9, len(HELLO), len(HELLO) // 10)
         self.assertLess(self.steps(initial(*cut(HELLO, *cuts)[::-1])), 1_800)
 
-
-class RecordedTests(SynchronousTestCase):
-    def test_chromium(self) -> None:
+    def test_recorded_chromium(self) -> None:
         """Both datagrams of its hello are needed, in either order."""
         for flow in (CHROMIUM, CHROMIUM[::-1]):
             self.assertIs(verdict(*flow, sni="www.example.com", alpn="h3", version="1"), MATCH)
@@ -394,9 +392,7 @@ class RecordedTests(SynchronousTestCase):
             self.assertEqual((told["sni"], told["alpn"]), ("www.example.com", "h3"))
             self.assertEqual(told["ja4"], "q13d0312h3_55b375c5d22e_178839b6cec1")
 
-
-class ImportTests(SynchronousTestCase):
-    def test_lazy(self) -> None:
+    def test_import_lazy(self) -> None:
         """The primitives are imported when a rule with `quic` is read, not before."""
         code = (
             "import sys; from txmux.detection.registry import installed_matchers as i; m = i()['quic'];"

@@ -58,8 +58,8 @@ REFUSED = (
 )  # fmt: skip
 
 
-class RandomBytesTests(SynchronousTestCase):
-    def test_refused(self) -> None:
+class OtherBytesTests(SynchronousTestCase):
+    def test_random_bytes_refused(self) -> None:
         """Of 20,000 random streams, at most 20 are refused; the reference says about 5 in 10,000."""
         predicate = random.predicate({})
         source = Random(20_261_120)
@@ -67,8 +67,6 @@ class RandomBytesTests(SynchronousTestCase):
         self.assertLessEqual(verdicts.count(NO), _MOST_REFUSED)
         self.assertEqual(verdicts.count(NEED_MORE), 0)
 
-
-class OtherBytesTests(SynchronousTestCase):
     def test_other_protocols(self) -> None:
         """No sample of another protocol matches, however many random bytes follow it."""
         predicate = random.predicate({})

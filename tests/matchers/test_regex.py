@@ -45,13 +45,11 @@ UNUSABLE = (
 )
 
 
-class ContractTests(SynchronousTestCase):
+class MatcherTests(SynchronousTestCase):
     def test_contract(self) -> None:
         """It is kept, with all that the options show as examples."""
         check_matcher(regex, [(b"GET /", 3)], [(b"POST", 2)], {"pattern": "GET|PUT"})
 
-
-class MatcherTests(SynchronousTestCase):
     def test_interface(self) -> None:
         """It is a matcher, and the examples that it shows for its options work."""
         matcher = regex
@@ -95,9 +93,7 @@ class OptionTests(SynchronousTestCase):
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
             self.assertEqual(regex.predicate({"pattern": "a", "within": within}).longest, longest)
 
-
-class DatagramTests(SynchronousTestCase):
-    def test_contract(self) -> None:
+    def test_datagram_contract(self) -> None:
         """What is undecided in a stream is a no in a datagram."""
         check_datagrams(
             regex,

@@ -86,9 +86,7 @@ class NoNameTests(SynchronousTestCase):
         self.assertEqual(len({key.read for key in keys if key}), 1)
         self.assertIsNone(self.key("none,a*"))
 
-
-class FingerprintTests(SynchronousTestCase):
-    def test_fact(self) -> None:
+    def test_fingerprint_fact(self) -> None:
         """It is learnt once the whole hello is there."""
         predicate = tls.predicate({})
         self.assertEqual(facts(predicate, Peeked(NAMELESS))["ja4"], NAMELESS_JA4)

@@ -114,8 +114,6 @@ class CostTests(SynchronousTestCase):
                 self.assertEqual(peeked.parsed(read_header).searched, length)
         self.assertIs(predicate(Peeked(data, peeked)), MATCH)
 
-
-class PropertyTests(SynchronousTestCase):
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.sampled_from([{}, {"to": "*"}, {"to": "example.com,*.example"}]),

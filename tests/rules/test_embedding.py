@@ -29,9 +29,7 @@ class RouteTest(SynchronousTestCase):
             bad: Any = backend
             self.assertRaisesRegex(MuxError, message, route, match, bad)
 
-
-class OutcomeTest(SynchronousTestCase):
-    def test_kinds(self) -> None:
+    def test_outcome_kinds(self) -> None:
         factory = ServerFactory()
         backend = Backend("web", (Server("127.0.0.1:80", "tcp", "127.0.0.1", 80),))
         self.assertEqual(outcome("127.0.0.1:80"), Backend("127.0.0.1:80", backend.servers))

@@ -51,9 +51,7 @@ class ServerNameTests(SynchronousTestCase):
         """Bytes that belong in no name are kept one character a byte."""
         self.assertEqual(self.sni(server_name("A\x00\xc9")), "a\x00\xc9")
 
-
-class ProtocolTests(SynchronousTestCase):
-    def test_grease(self) -> None:
+    def test_protocol_grease(self) -> None:
         """Those that only test the server's tolerance are left out."""
         hello = offered(alpn(b"\x0a\x0a", b"h2", b"\xfa\xfa", b"\x0a\x1a", b"\x0b\x0b"))
         self.assertEqual(hello and hello.alpn, ("h2", "\x0a\x1a", "\x0b\x0b"))

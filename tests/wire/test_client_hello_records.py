@@ -127,8 +127,6 @@ class CostTests(SynchronousTestCase):
             cost = self.cost(records(client_hello(*few)))
             self.assertLess(self.cost(records(client_hello(*many))), 1.1 * cost)
 
-
-class PropertyTests(SynchronousTestCase):
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(max_size=40)
@@ -146,7 +144,7 @@ class PropertyTests(SynchronousTestCase):
             st.binary(max_size=3),
         )
     )
-    def test_resuming(self, data: bytes) -> None:
+    def test_property_resuming(self, data: bytes) -> None:
         """Going on after any beginning gives what beginning again does."""
         earlier = None
         for length in range(len(data) + 1):

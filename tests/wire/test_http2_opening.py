@@ -161,8 +161,6 @@ class RefusedTests(SynchronousTestCase):
             opening, at = byte_by_byte(late + h2.request(SECTION))
             self.assertEqual((opening.refused, at), (True, len(late)))
 
-
-class CostTests(SynchronousTestCase):
     def test_small_frames(self) -> None:
         """Many small frames cost the same for each byte as few."""
         begun = BEGINNING + h2.request(b"", flags=1)
@@ -171,8 +169,6 @@ class CostTests(SynchronousTestCase):
             cost = calls_in(partial(byte_by_byte, few)) / len(few)
             self.assertLess(calls_in(partial(byte_by_byte, many)) / len(many), 1.2 * cost)
 
-
-class PropertyTests(SynchronousTestCase):
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(max_size=60).map(BEGINNING.__add__)
@@ -184,7 +180,7 @@ class PropertyTests(SynchronousTestCase):
             st.binary(max_size=3),
         )
     )
-    def test_resuming(self, data: bytes) -> None:
+    def test_property_resuming(self, data: bytes) -> None:
         """Going on after any beginning gives what beginning again does, and nothing is raised."""
         earlier = None
         for length in range(len(data) + 1):

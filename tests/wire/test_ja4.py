@@ -128,14 +128,12 @@ class EmptyTests(SynchronousTestCase):
         found = parse_client_hello(without, None).ja4()
         self.assertEqual(found, "t12i010000_0f2cb44170f4_000000000000")
 
-
-class PropertyTests(SynchronousTestCase):
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(min_size=1, max_size=9).map(lambda data: data * 2),
         st.lists(st.builds(extension, st.sampled_from([13, 21, 0x0A0A]), st.binary(max_size=9))),
     )
-    def test_any(self, cipher_suites: bytes, parts: list[bytes]) -> None:
+    def test_property_any(self, cipher_suites: bytes, parts: list[bytes]) -> None:
         """The fingerprint has its form."""
         hello = records(client_hello(*parts, cipher_suites=cipher_suites))
         found = parse_client_hello(hello, None).ja4()

@@ -112,9 +112,7 @@ class StreamTests(SynchronousTestCase):
         for several in ([*fragments, (at, other)], [(at, other), *fragments]):
             self.assertRaises(MalformedError, reassemble, b"", several)
 
-
-class VarintTests(SynchronousTestCase):
-    def test_sizes(self) -> None:
+    def test_varint_sizes(self) -> None:
         """The examples of RFC 9000, appendix A.1."""
         for text, value in (
             ("c2197c5eff14e88c", 151288809941952652), ("9d7f3e7d", 494878333), ("7bbd", 15293),

@@ -68,8 +68,6 @@ class SecondHelloTest(SynchronousTestCase):
     def test_unknown_first_one(self) -> None:
         self.assertRaises(IllegalHelloError, SecondHello(None).receive, records(message()))
 
-
-class NotReadTest(SynchronousTestCase):
     def test_what_a_server_may_read(self) -> None:
         whole = records(message())
         for data, expected in (

@@ -82,8 +82,6 @@ class MatcherTests(SynchronousTestCase):
         """The version is learnt."""
         self.assertEqual(facts(tls.predicate({}), Peeked(HELLO)), {"tls": "1.0"})
 
-
-class PropertyTests(SynchronousTestCase):
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.sampled_from([{}, {"sni": "none"}, {"version": "1.0"}, {"ech": "no"}]),

@@ -140,8 +140,6 @@ class ConnectionsTests(CommandTestCase):
         _, _, err = self.ask("connections")
         self.assertEqual(err, "warning: the answer is not complete: worker 2: no answer\n")
 
-
-class ClientsTests(CommandTestCase):
     def test_busiest_sources(self) -> None:
         set_wall_clock(self, 1795203607.25)
         row = {

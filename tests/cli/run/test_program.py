@@ -117,7 +117,7 @@ class JournalTests(SynchronousTestCase):
         self.assertRegex(file.getvalue(), r"^<7>\S+ info  time=x\n$")
 
 
-class SignalTests(SynchronousTestCase):
+class LevelTests(SynchronousTestCase):
     def test_while_it_starts(self) -> None:
         """It ends in order as soon as it runs, or at the second one at once."""
         rules = make_folder(self) / "rules.ini"
@@ -132,8 +132,6 @@ class SignalTests(SynchronousTestCase):
             self.assertEqual(ended.returncode, status, ended.stderr)
             self.assertEqual(b"stopped\n" in ended.stderr, len(numbers) == 1)
 
-
-class LevelTests(SynchronousTestCase):
     def written(self, level: str, *events: dict[str, Any]) -> list[str]:
         file = io.StringIO()
         log = TextLog(file, level)

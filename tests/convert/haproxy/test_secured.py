@@ -95,8 +95,6 @@ class CertificateTests(SynchronousTestCase):
         fits = globs.matches(name.rfc4514_string())
         self.assertEqual(fits, first is not None and first.value == "alice")
 
-
-class FileTests(SynchronousTestCase):
     def test_files_of_networks_stay_and_names_are_written_out(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()

@@ -128,8 +128,6 @@ class RouterTests(SynchronousTestCase):
             more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{default: {{{option}}}}}\n"
             self.assertEqual(points("HostSNI(`a.example`) -> a tls: {}", more=more).warnings, ())
 
-
-class EntryPointTests(SynchronousTestCase):
     def test_entry_points_of_the_caller(self) -> None:
         text = (
             "tcp:\n  routers:\n"

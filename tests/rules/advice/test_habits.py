@@ -18,15 +18,13 @@ NGINX = (
 )
 
 
-class ForeignTests(SynchronousTestCase):
+class SectionTests(SynchronousTestCase):
     def test_empty_lines(self) -> None:
         """They take no time that grows with their square, as what is left of a unit that is not taken."""
         text = "\n" * 200_000
         self.assertEqual(foreign_format(text), "")
         self.assertIn("nginx", foreign_format(f"{text}  {NGINX}"))
 
-
-class SectionTests(SynchronousTestCase):
     def test_headers_are_read_as_what_is_meant(self) -> None:
         there_are = f"(there are {', '.join(HEADERS.values())})"
         for word, kind in SECTION_ALIASES.items():
@@ -50,8 +48,6 @@ class SectionTests(SynchronousTestCase):
             self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
         self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
 
-
-class ValueTests(SynchronousTestCase):
     def test_files_without_commas(self) -> None:
         folder = make_folder(self)
         rules = folder / "x.ini"

@@ -54,8 +54,6 @@ class LowPortTests(SynchronousTestCase):
             self.assertEqual(self.found(endpoint), [])
         self.assertEqual(self.found(":443", 443), [])
 
-
-class MultipathTests(SynchronousTestCase):
     def test_without_effect(self) -> None:
         text = "[listen a]\nendpoint = :8443\n  unix:/run/x.sock\nmptcp = yes\ndefault = b\n[backend b]\nserver = 127.0.0.1:1\nmptcp = yes\n"
         has = attrs.evolve(_USER, has_mptcp=lambda: True)

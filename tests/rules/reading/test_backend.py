@@ -153,8 +153,6 @@ class FallbackTests(SynchronousTestCase):
             self.assertIn("is too long a chain: over 20 backends", complaint)
         cases.read_backend("".join(sections[10:]))
 
-
-class SourceTests(SynchronousTestCase):
     def test_ports_or_ranges(self) -> None:
         text = "192.0.2.1:40000-50000, 192.0.2.2:40000, 192.0.2.3"
         self.assertEqual(cases.backend(f"source = {text}").source, tuple(text.split(", ")))

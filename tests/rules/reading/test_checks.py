@@ -61,8 +61,6 @@ class CheckTests(SynchronousTestCase):
         except InvalidValueError as error:
             self.assertTrue(all(error.messages))
 
-
-class RateTests(SynchronousTestCase):
     def test_bytes_in_a_second(self) -> None:
         for text, expected in {"1/s": 1, "512KiB/s": 512 * 1024, "1024GiB/s": 1024**4}.items():
             self.assertEqual(rate(text), expected)

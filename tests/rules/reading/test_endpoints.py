@@ -132,8 +132,6 @@ class ServerTests(SynchronousTestCase):
             return
         clientFromString(MemoryReactorClock(), text)
 
-
-class BothTests(SynchronousTestCase):
     def test_unix_paths_fit_into_an_address(self) -> None:
         told = "is 108 bytes long; the path of a UNIX socket has at most 107"
         for path in ("/" + "x" * 106, "/" + "é" * 53):
@@ -146,9 +144,7 @@ class BothTests(SynchronousTestCase):
                 self.assertIn(f"path: {told}", cases.complaint(server, form.format(f"{path}y")))
         self.assertIn("NUL", cases.complaint(listening, "unix:/a\0b"))
 
-
-class SplitArgumentsTests(SynchronousTestCase):
-    def test_escapes(self) -> None:
+    def test_split_arguments_escapes(self) -> None:
         found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
         self.assertEqual(
             (found.kind, found.positional, found.named),

@@ -19,7 +19,7 @@ def problems(text: str) -> list[str]:
     return [str(problem) for problem in read_ini(text, "rules.ini")[1]]
 
 
-class LookTests(SynchronousTestCase):
+class ReadingTests(SynchronousTestCase):
     def test_look_comments_are_errors(self) -> None:
         text = "# LOOK: line 3: a\n[a]\nk = 1\n  ; LOOK: b\n  2\n# look: c\n#  LOOK at d\nl = # LOOK: e\n"
         found = [
@@ -30,8 +30,6 @@ class LookTests(SynchronousTestCase):
         (section,) = read_ini(text, "rules.ini")[0]
         self.assertEqual([item.text for item in section.entries["k"].items], ["1", "2"])
 
-
-class ReadingTests(SynchronousTestCase):
     def test_lines_are_kept(self) -> None:
         (section,) = sections(
             "# first\n\n[route ssh]\nmatch = ssh\n  # not this\n\n   tls  \nlog =\n  yes\n"

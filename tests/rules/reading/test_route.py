@@ -30,7 +30,7 @@ def _read(text: str) -> Rules:
     return parse(LISTEN + text, "etc/rules.ini", MATCHERS)
 
 
-class DuringTests(SynchronousTestCase):
+class KeyTests(SynchronousTestCase):
     def test_during(self) -> None:
         (route,) = cases.read(
             f"{cases.LISTEN}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
@@ -39,8 +39,6 @@ class DuringTests(SynchronousTestCase):
             route.during, (Period(frozenset({0, 1}), 480, 720), Period(start=1320, end=360))
         )
 
-
-class KeyTests(SynchronousTestCase):
     def test_clients_need_authorities(self) -> None:
         (route,) = _read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem\ntls_client_ca = ca.pem\n"

@@ -30,8 +30,6 @@ class WorkersTest(SynchronousTestCase):
         self.patch(os, "sched_getaffinity", lambda _: range(5000))
         self.assertEqual(read("workers = auto").workers, 1000)
 
-
-class AccountTests(SynchronousTestCase):
     def test_accounts(self) -> None:
         for name in ("txmux", "www-data", "_x", "host$", "1000"):
             settings = cases.read(
@@ -99,9 +97,7 @@ class KeysTest(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(parse_endpoint(text).host, host)
 
-
-class UsersTests(SynchronousTestCase):
-    def test_forms(self) -> None:
+    def test_users_forms(self) -> None:
         self.assertEqual(
             read("admin_users = alice:steer, @ops:read\n    1000:all").admin_users,
             (

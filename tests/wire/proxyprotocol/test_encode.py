@@ -80,9 +80,7 @@ class EncodeV2Tests(SynchronousTestCase):
         with self.assertRaisesRegex(InvalidHeader, "128 bytes"):
             encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(129)),)))
 
-
-class EncodeSslTests(SynchronousTestCase):
-    def test_layout(self) -> None:
+    def test_encode_ssl_layout(self) -> None:
         """It has the client's flags, the result of the verification, and the sub-fields."""
         info = SslInfo(
             SslClient.SSL | SslClient.CERT_CONN, 18, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),)
