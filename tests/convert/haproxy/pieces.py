@@ -30,8 +30,3 @@ def routes(*lines: str) -> list[tuple[list[str], str]]:
         )
         for route in rules_of(frontend(*lines)).routes
     ]
-
-
-def matches(condition: str) -> list[str]:
-    ((lines, _),) = routes(f"use_backend a if {condition}")
-    return lines
