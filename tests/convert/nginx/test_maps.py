@@ -2,11 +2,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import looks
-from tests.convert.nginx.pieces import mapped, routes
+from txmux.rules.model.networks import NetworkSet
+from txmux.rules.reading.values import network
 from txmux.wire.globs import hosts
 from txmux_convert.nginx.lookups import look_up
-from txmux_convert.nginx.maps import read_map
+from txmux_convert.nginx.maps import admission, read_map
 from txmux_convert.nginx.reader import Directive
 from txmux_convert.nginx.values import Variable
 
@@ -21,6 +21,15 @@ _KEYS = st.one_of(
     st.sampled_from(
         [r"~^www\.", r"~\.example$", "~a|b", r"~^(a|b)\.", "~*^A", "~^$", "~.*", "~^a.*b$", ""]
     ),
+)
+_NETWORKS = st.sampled_from(
+    [
+        *("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3", "0.0.0.0/0", "::/0"),
+        *("2001:db8::/32", "all"),
+    ]
+)
+_ADDRESSES = st.sampled_from(
+    ["10.1.2.3", "10.1.2.4", "10.1.9.9", "10.9.9.9", "192.0.2.1", "2001:db8::1", "::1"]
 )
 
 
@@ -50,58 +59,19 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(value.text, table.find(name).text)
         self.assertEqual(output.otherwise.text, table.find("").text)
 
-    def test_plain_and_other_expressions(self) -> None:
-        for expression, expected in (
-            (r"~^www\.example\.com$", "www.example.com"), (r"~\.example\.com$", "*.example.com"),
-            (r"~^.+\.example\.com$", "*.example.com"), (r"~^(.*)\.example\.com$", "*.example.com"),
-            (r"~^api-", "api-*"), (r"~example", "*example*"), (r"~^none$", "~none"),
-            (r"~^(a|b)\.example$", r"~(a|b)\.example"), (r"~^a$|b", "~a|.*b.*"),
-            (r"~(^|\.)example\.com$", r"~.*(^|\.)example\.com"),
-            (r"~^(?<name>\w+)\.example$", r"~(\w+)\.example"), (r"~*^WWW[0-9]$", "~(?i:WWW[0-9])"),
-            (r"~*^\D+\.a$", r"~\D+\.a"), ("~*^WWW", "WWW*"),
-        ):  # fmt: skip
-            output = mapped(_NAME, f"{expression} a", "default b")
-            self.assertEqual(routes(output)[0], ([f"tls sni={expected}"], "a"))
-            self.assertEqual(looks(output), [])
 
-
-class OtherFactTests(SynchronousTestCase):
-    def test_protocols_are_offered_ones(self) -> None:
-        source = "$ssl_preread_alpn_protocols"
-        for entry, expected, told in (
-            (r"~\bh2\b", "h2", 0), (r'"~(^|,)h2(,|$)"', "h2", 0),
-            (r'"~\b(h2|http/1\.1)\b"', "h2,http/1.1", 0), (r"~\bhttp/1.1\b", "http/1.1", 0), ("~xmpp", "*xmpp*", 0),
-            ("acme-tls/1", "acme-tls/1", 0), ("h2", "h2", 1), ('"h2,http/1.1"', "h2", 1),
-            ("~^h2", "h2*", 1),
-        ):  # fmt: skip
-            output = mapped(source, f"{entry} a", "default b")
-            self.assertEqual(routes(output)[0], ([f"tls alpn={expected}"], "a"))
-            self.assertEqual(len(looks(output)), told, entry)
-        self.assertEqual(len(looks(mapped(source, "~^h2.*foo a", "default b"))), 1)
-
-    def test_parts_of_a_text_by_their_sign(self) -> None:
-        for source, entry, expected in (
-            ('"$ssl_preread_protocol:$ssl_preread_server_name"', "TLSv1.3:x.example",
-             "version=1.3 sni=x.example"),
-            ('"x-$ssl_preread_server_name-y"', "x-a.example-y", "sni=a.example"),
-            ('"$ssl_preread_server_name|$server_port"', r'"~\.example\|443$"', "sni=*.example"),
-            ('"$ssl_preread_server_name:$server_port"', r"~^a\.example:4", "sni=a.example"),
-            ('"$ssl_preread_server_name,$ssl_preread_alpn_protocols"', r'"~^a\.example,.*\bh2\b"',
-             "sni=a.example alpn=h2"),
-        ):  # fmt: skip
-            output = mapped(source, f"{entry} a", "default b")
-            self.assertEqual(routes(output)[0], ([f"tls {expected}"], "a"), output.text)
-            self.assertEqual(looks(output), [])
-
-    def test_ambiguous_expressions_are_left_out(self) -> None:
-        for source, entry in (
-            ('"$ssl_preread_server_name$ssl_preread_alpn_protocols"', "~x"),
-            ('"$ssl_preread_server_name:$ssl_preread_alpn_protocols"', "~x"),
-            ('"$ssl_preread_server_name:$ssl_preread_alpn_protocols"', "a.example:"),
-            ('"$ssl_preread_protocol:$ssl_preread_server_name"', "~1.*x"),
-            ('"$ssl_preread_server_name:$remote_addr"', "~x"),
-            ("$upstream_addr", "~x"),
-        ):
-            output = mapped(source, f"{entry} a", "default b")
-            self.assertEqual(len(looks(output)), 1, output.text)
-            self.assertNotIn("[route a]", output.text)
+class AdmissionTests(SynchronousTestCase):
+    @given(st.lists(st.tuples(st.booleans(), _NETWORKS), max_size=6), _ADDRESSES)
+    def test_any_order_admits_the_same_clients(
+        self, rules: list[tuple[bool, str]], address: str
+    ) -> None:
+        directives = [Directive(("allow" if let_in else "deny", text), 1) for let_in, text in rules]
+        allowed, denied = admission(directives, _nothing_lost)
+        client = network(address).network_address
+        expected = next(
+            (let_in for let_in, text in rules if text == "all" or client in network(text)), True
+        )
+        output = (not allowed or client in NetworkSet(map(network, allowed))) and (
+            client not in NetworkSet(map(network, denied))
+        )
+        self.assertEqual(output, expected, (allowed, denied))
