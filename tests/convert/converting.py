@@ -2,7 +2,7 @@ import functools
 from textwrap import dedent
 
 from txmux.detection.registry import installed_matchers
-from txmux.rules.model import Listener, Outcome, Refusal, Rules
+from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 from txmux_convert import Program
@@ -44,7 +44,3 @@ def attempt(text: str, program: Program) -> None:
     except ConvertError as error:
         if "\n" in str(error):
             raise AssertionError("an error is one line") from error
-
-
-def silent_of(listener: Listener) -> Outcome:
-    return listener.silent[0].outcome if listener.silent else Refusal.CLOSE

@@ -17,11 +17,6 @@ def frontend(*lines: str, bind: str = "bind 127.0.0.1:443") -> Conversion:
     return converted(f"frontend f\n{text}\n{BACKENDS}")
 
 
-def backend(*lines: str, server: str = "server s 127.0.0.1:1") -> Conversion:
-    text = indent("\n".join([server, *lines]), "    ")
-    return converted(f"frontend f\n    bind :443\n    default_backend x\nbackend x\n{text}\n")
-
-
 def routes(*lines: str) -> list[tuple[list[str], str]]:
     return [
         (

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, rules_of
-from tests.convert.sslh.pieces import LISTEN
 from tests.programs import require_program
 from txmux.rules.model import Backend
 from txmux_convert.writer import ConvertError
+
+_LISTEN = 'listen: ( { host: "0.0.0.0"; port: "443"; } );'
 
 
 class FileTests(SynchronousTestCase):
@@ -50,5 +51,5 @@ class AnyTests(SynchronousTestCase):
         )
     )
     def test_any_tokens(self, tokens: list[str]) -> None:
-        for text in (" ".join(tokens), f"{LISTEN} protocols: ( {{ {' '.join(tokens)} }} );"):
+        for text in (" ".join(tokens), f"{_LISTEN} protocols: ( {{ {' '.join(tokens)} }} );"):
             attempt(text, "sslh")

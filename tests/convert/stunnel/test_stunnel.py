@@ -1,14 +1,10 @@
-from unittest import SkipTest
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.support.folders import make_folder
-from txmux.rules.optional import missing
 from txmux_convert.formats import Conversion
-from txmux_convert.writer import ConvertError
 
 _PIECES = (
     *("[a]", "[b]", "accept = 1", "accept = :::2", "connect = 3", "connect = a.example:4"),
@@ -53,49 +49,7 @@ class ServiceTests(SynchronousTestCase):
                 self.assertIn(text, output.text)
             self.assertEqual(looks(output), [])
 
-    def test_options_and_their_keys(self) -> None:
-        for option, key in (
-            ("TIMEOUTconnect = 3", "connect_timeout = 3s"),
-            ("TIMEOUTidle = 60", "idle_timeout = 60s"),
-            ("TIMEOUTbusy = 20", "detect_timeout = 20s"),
-            ("reset = no", "default = close"),
-            ("protocol = PROXY", "proxy_protocol = v1"),
-            ("local = 192.0.2.7", "source = 192.0.2.7"),
-            ("transparent = source", "source = client"),
-            ("key = /k.pem", "terminate_tls = /x.pem\n    /k.pem"),
-            ("sslVersion = TLSv1.3", "tls_minimum = 1.3"),
-            ("verifyChain = yes\nCAfile = /c.pem\nCRLfile = /r.pem", "tls_client_crl = /r.pem"),
-            ("verify = 2\nCAfile = /c.pem\ncheckIP = ::1", "allow_client = san=ip:::1"),
-            ("verify = 2\nCAfile = /c\ncheckEmail = a@b.c", "allow_client = san=email:a@b.c"),
-        ):
-            output = _service(f"connect = 192.0.2.2:2\n{option}")
-            self.assertIn(f"{key}\n", output.text)
-            self.assertEqual(looks(output), [], option)
-
-    def test_options_that_change_nothing_or_only_the_log(self) -> None:
-        for option, said in (
-            ("ciphers = HIGH", "txmux decides that"),
-            ("sessionCacheSize = 9", "txmux decides that"),
-            ("sslVersionMax = TLSv1.2", "TLS 1.3 is spoken, too"),
-            ("options = NO_TLSv1.3", "TLS 1.3 is spoken, too"),
-            ("socket = l:SO_LINGER=1:60", "keepalive of [listen]"),
-            ("chroot = /x", "Run as a service"), ("debug = 7", "Run as a service"),
-            ("options = NO_SSLv2", ""), ("socket = r:TCP_NODELAY=1", ""), ("delay = yes", ""),
-            ("libwrap = no", ""), ("CAfile = /c.pem", ""),
-        ):  # fmt: skip
-            output = _service(f"connect = 192.0.2.2:2\n{option}")
-            self.assertEqual(looks(output), [], option)
-            self.assertEqual([said in warning for warning in output.warnings], [True] * bool(said))
-
     def test_what_is_to_be_looked_at(self) -> None:
-        for option in (
-            *("libwrap = yes", "ident = x", "OCSP = http://x/", "PSKsecrets = /x", "x = y"),
-            *("engineId = x", "socket = a:SO_BINDTODEVICE=lo", "options = NO_TLSv1.2"),
-            *("sslVersion = TLSv1", "options = -NO_SSLv3", "CAengine = x"),
-        ):
-            name, _, value = option.partition(" = ")
-            (look,) = looks(_service(f"connect = 192.0.2.2:2\n{option}"))
-            self.assertEqual(look, f"line 5: {name} {value}: has no counterpart")
         for options, said in (
             ("verify = 1\nCAfile = /c", "takes a certificate that is not valid for none"),
             ("verify = 2\nCAfile = /c\ncheckHost = a", "a common name without subjectAltName"),
@@ -105,25 +59,6 @@ class ServiceTests(SynchronousTestCase):
             ("connect = 3\nfailover = rr", "keeps resumed sessions at one server"),
         ):
             self.assertIn(said, looks(_service(f"connect = 192.0.2.2:2\n{options}"))[0])
-
-    def test_services_that_are_left_out(self) -> None:
-        for options, said in (
-            ("exec = /bin/x", "txmux starts no programs"),
-            ("connect = 1\ntransparent = destination", "an address that it has replaced"),
-            ("connect = 1\nprotocol = imap", "protocol = imap with client = no has no counterpart"),
-            ("connect = 1\ncert = pkcs11:token=x", "no cert in a PEM file"),
-            ("connect = 1\ncert = x.p12", "no cert in a PEM file"),
-            ("connect = 1\nverify = 2", "it has no CAfile"),
-            ("connect = 1\nclient = yes\nprotocol = smtp",
-             "protocol = smtp with client = yes has no counterpart"),
-            ("connect = 1\nclient = ${CLIENT}", "protocol = none with client = ${client} has no"),
-        ):  # fmt: skip
-            text = f"[s]\ncert = /x.pem\naccept = 1\n{options}\n"
-            self.assertIn(said, str(self.assertRaises(ConvertError, _stunnel, text)))
-            output = _stunnel(f"{text}[t]\naccept = 2\nconnect = 3\ncert = /x.pem\n")
-            self.assertIn("line 1: [s] is left out: ", looks(output)[0])
-        inetd = self.assertRaises(ConvertError, _stunnel, "cert = /x.pem\nconnect = 1\n")
-        self.assertIn("there is no [service] in it, so inetd listens for it", str(inetd))
 
     def test_patterns_of_names(self) -> None:
         for pattern, option in (
@@ -173,16 +108,6 @@ class ClientTests(SynchronousTestCase):
             output = _service(options, client=True)
             self.assertEqual(f"tls_name = {name}\n" in output.text, bool(name), options)
             self.assertEqual([said in look for look in looks(output)], [True] * bool(said), options)
-
-    def test_proxy_that_connects(self) -> None:
-        if why := missing("via"):
-            raise SkipTest(why)
-        output = _service(
-            "connect = p:3128\nprotocol = connect\nprotocolHost = b:443\nprotocolUsername = u",
-            client=True,
-        )
-        self.assertIn("via = http://p:3128\nserver = b:443\n", output.text)
-        self.assertTrue(any("protocolUsername u: has no" in look for look in looks(output)))
 
     @given(st.lists(st.sampled_from(_PIECES)).map("\n".join))
     def test_anything_becomes_rules_or_an_error(self, text: str) -> None:
