@@ -1,6 +1,10 @@
 from collections.abc import Callable
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
+from tests.support.folders import make_folder
 from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.parser import parse
@@ -36,3 +40,19 @@ def read_backend(text: str = "", *, servers: str = "10.0.0.1:80") -> Rules:
 
 def backend(text: str = "", *, servers: str = "10.0.0.1:80") -> Backend:
     return read_backend(text, servers=servers).backends["b"]
+
+
+class FolderTestCase(SynchronousTestCase):
+    """Has rules in a folder of their own, which include those of ``d/``."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.main = self.write(
+            "rules.ini", "[txmux]\ninclude = d/*.ini\n[listen public]\nendpoint = :443\n"
+        )
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path

@@ -1,7 +1,6 @@
-import errno
 import json
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +9,23 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading import cases
+from tests.rules.reading.cases import FolderTestCase
 from tests.support.changes import change_constants, change_environment
 from tests.support.folders import make_folder
+from tests.support.privileges import as_nobody
 from txmux.cli.remote.find import read_keys
 from txmux.processes import watching
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import files
-from txmux.rules.reading.files import expand, folders_among, read_source
+from txmux.rules.reading.files import expand, folders_among
 from txmux.rules.reading.parser import is_as_read, load, read_again
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 
 
-class FileTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-        self.main = self.folder / "rules.ini"
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return path
-
+class FileTests(FolderTestCase):
     def problems(self) -> list[str]:
         error = self.assertRaises(RulesError, load, self.main, MATCHERS)
         return [line.replace(f"{self.folder}/", "") for line in str(error).split("\n")]
@@ -52,6 +43,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(load(str(self.main), MATCHERS).path, self.main)
 
     def test_missing_file(self) -> None:
+        self.main.unlink()
         self.refuses("rules.ini: cannot be read: No such file or directory")
 
     def test_not_utf8(self) -> None:
@@ -74,9 +66,10 @@ class FileTests(SynchronousTestCase):
         self.refuses("rules.ini:1: is UTF-16; save the file as UTF-8")
 
     def test_include_pattern_by_pattern_in_sorted_order(self) -> None:
+        """Each file is included once, where it is named first."""
         self.write(
             "rules.ini",
-            f"[txmux]\ninclude = last/z.ini, rules.d/*.ini\n {self.folder.resolve()}/abs*.ini\n"
+            f"[txmux]\ninclude = last/z.ini, rules.d/20.ini, rules.d/*.ini\n {self.folder.resolve()}/abs*.ini\n"
             f"{LISTEN}routes_from = *\n[route own]\nmatch = any\nbackend = pool\n",
         )
         for name in (
@@ -87,18 +80,12 @@ class FileTests(SynchronousTestCase):
         self.write("rules.d/pool.ini", "[backend pool]\nserver = 127.0.0.1:1\n")
         (self.folder / "rules.d" / "folder.ini").mkdir()
         rules = load(self.main, MATCHERS)
-        self.assertEqual([r.name for r in rules.routes], ["own", "rz", "r10", "r20", "rabs"])
+        self.assertEqual([r.name for r in rules.routes], ["own", "rz", "r20", "r10", "rabs"])
         self.assertEqual(rules.routes[0].outcome, rules.backends["pool"])
         self.assertEqual(rules.files.untaken, {})
         (warning,) = (str(one) for one in lint(rules) if one.key == "include")
         self.assertIn("rules.ini:2: warning: [txmux] include: 'rules.d/folder.ini' is a folder", warning)  # fmt: skip
         self.assertEqual(folders_among(self.folder, "rules.d/*"), [])
-
-    def test_include_each_once(self) -> None:
-        self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}routes_from = *\n")
-        for stem in "abc":
-            self.write(f"d/{stem}.ini", f"[route {stem}]\nmatch = any\nbackend = close\n")
-        self.assertEqual([r.name for r in load(self.main, MATCHERS).routes], ["b", "a", "c"])
 
     def test_include_finds_nothing_by_a_pattern_only(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n{LISTEN}")
@@ -120,7 +107,6 @@ class FileTests(SynchronousTestCase):
             self.refuses(*(f"rules.ini:{one}" for one in told))
 
     def test_include_broken_links(self) -> None:
-        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         (self.folder / "d").mkdir()
         (self.folder / "d" / "a.ini").symlink_to("nowhere")
         self.assertIn("d/a.ini: cannot be read: No such file or directory", self.untaken())
@@ -130,7 +116,6 @@ class FileTests(SynchronousTestCase):
 
     def test_include_what_is_no_regular_file(self) -> None:
         """Each is a unit with an error, as when it takes the place of a file that was read before; ``/dev/null`` is an empty file."""
-        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         file = self.folder / "d" / "a.ini"
         null = self.write("d/null.ini", "")
         null.unlink()
@@ -148,7 +133,6 @@ class FileTests(SynchronousTestCase):
 
     def test_include_pipe_is_not_opened(self) -> None:
         """Its writer would go on, and fail."""
-        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         self.write("d/a.ini", "").unlink()
         os.mkfifo(self.folder / "d" / "a.ini")
         opened = []
@@ -165,37 +149,17 @@ class FileTests(SynchronousTestCase):
     def test_include_folder_that_may_not_be_searched(self) -> None:
         """As one of mode 0644, which shows names alone: others that the pattern finds are read."""
         self.write("rules.ini", f"[txmux]\ninclude = d*/*.ini\n{LISTEN}")
-        closed = self.write("d1/a.ini", "")
+        self.folder.chmod(0o755)
+        closed = self.write("d1/a.ini", "").parent
+        closed.chmod(0o644)
+        self.addCleanup(closed.chmod, 0o755)
         self.write("d2/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
-        refused = PermissionError(errno.EACCES, "Permission denied", str(closed))
-        # Root may search everything, so no real folder serves.
-        exists, read = Path.exists, files.read_source
-
-        def look(path: Path) -> bool:
-            if path == closed:
-                raise refused
-            return exists(path)
-
-        def read_other(path: Path, room: int) -> files.SourceFile:
-            if path == closed:
-                raise refused
-            return read(path, room)
-
-        is_symlink = Path.is_symlink
-
-        def look_at_link(path: Path) -> bool:
-            return look(path) and is_symlink(path)
-
-        self.patch(Path, "exists", look)
-        self.patch(Path, "is_symlink", look_at_link)
-        self.patch(files, "read_source", read_other)
         message = "cannot be read: Permission denied; let the user that txmux runs as read it"
-        self.assertEqual(self.untaken(), f"d1/a.ini: {message}")
-        self.assertEqual([*load(self.main, MATCHERS).backends], ["b"])
+        self.assertEqual(as_nobody(self.untaken), f"d1/a.ini: {message}")
+        self.assertEqual([*as_nobody(partial(load, self.main, MATCHERS)).backends], ["b"])
 
     def test_include_large(self) -> None:
         """What is too large for all is the largest file, wherever it stands."""
-        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         change_constants(self, files, LARGEST_RULES=2000)
         self.write("d/a.ini", f"#{'x' * 1900}\n")
         self.write("d/b.ini", f"#{'x' * 300}\n[backend b]\nserver = 127.0.0.1:1\n")
@@ -208,7 +172,6 @@ class FileTests(SynchronousTestCase):
 
     def test_include_links(self) -> None:
         """A link of one owner makes no other owner's file its own, and no error of the operator's."""
-        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         self.write("d/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
         for name in ("a.ini", "c.ini"):
             link = self.folder / "d" / name
@@ -233,23 +196,6 @@ class FileTests(SynchronousTestCase):
         (self.folder / "d" / "e").symlink_to("..")
         self.write("rules.ini", f"[txmux]\ninclude = d/*/*.ini\n{LISTEN}")
         self.assertIn("d/e/rules.ini' is this file itself", self.untaken())
-
-    def test_include_unreadable(self) -> None:
-        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
-        path = self.write("d/a.ini", "")
-        refused = PermissionError(errno.EACCES, "Permission denied", str(path))
-        # Root may read everything, so no real file serves.
-        self.patch(files, "read_source", self.raiser(refused, path))
-        message = "cannot be read: Permission denied; let the user that txmux runs as read it"
-        self.assertEqual(self.untaken(), f"d/a.ini: {message}")
-
-    def raiser(self, error: OSError, at: Path) -> Callable[[Path, int], files.SourceFile]:
-        def read(path: Path, room: int) -> files.SourceFile:
-            if path == at:
-                raise error
-            return read_source(path, room)
-
-        return read
 
     def test_too_large(self) -> None:
         """All files of rules together have a limit."""

@@ -5,13 +5,10 @@ import os
 import pwd
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from unittest import SkipTest
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.rules.reading.cases import FolderTestCase
 from tests.support.changes import change_environment
-from tests.support.folders import make_folder
 from tests.support.installed import as_installed, names_missing
 from tests.support.privileges import as_nobody
 from txmux.files import read_bytes
@@ -32,17 +29,11 @@ def _texts_of_forbidden(rules: Rules) -> list[str]:
     return [*map(str, forbidden(rules))]
 
 
-class RightsTest(SynchronousTestCase):
+class RightsTest(FolderTestCase):
     def setUp(self) -> None:
         if os.geteuid():
             raise SkipTest("only root can write files of other users")
-        self.folder = make_folder(self)
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
+        super().setUp()
 
     def test_files_that_an_owner_may_not_read(self) -> None:
         """What a user has written names nothing that is closed to them; what root has written may name all."""
@@ -119,23 +110,21 @@ class RightsTest(SynchronousTestCase):
 
     def test_sockets_where_an_owner_may_not_write(self) -> None:
         """Else they could stand in for a server that is away."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         unit = self.write("d/a.ini", f"[listen l]\nendpoint = unix:{self.folder}/s/a.sock\n")
         os.chown(unit, 12345, -1)
         self.folder.chmod(0o755)
-        self.assertEqual([*forbidden(load(path))], [])  # there is no folder
+        self.assertEqual([*forbidden(load(self.main))], [])  # there is no folder
         (self.folder / "s").mkdir()
         for owner, mode, is_wrong in ((0, 0o755, True), (0, 0o777, False), (12345, 0o755, False)):
             os.chown(self.folder / "s", owner, -1)
             (self.folder / "s").chmod(mode)
-            problems = [*map(str, forbidden(load(path)))]
+            problems = [*map(str, forbidden(load(self.main)))]
             self.assertEqual(len(problems), is_wrong, (owner, mode))
             why = f"the owner of '{unit}' may not write to '{self.folder}/s'"
             self.assertTrue(all(why in problem for problem in problems))
 
     def test_room_of_others(self) -> None:
         """All files of an author have so many ports and bytes of lists that the rules of others are read soon, and fit into memory."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         listen = "[listen {0}]\nendpoint = 127.0.0.1:{0}{1}\n".format
         self.folder.chmod(0o755)
         (self.folder / "d").mkdir(mode=0o755)
@@ -154,7 +143,7 @@ class RightsTest(SynchronousTestCase):
             for owner in (0, 12345):
                 for unit in units:
                     os.chown(unit, owner, -1)
-                untaken = load(path).files.untaken
+                untaken = load(self.main).files.untaken
                 self.assertEqual([*untaken], [str(units[1])] * bool(owner), what)
             self.assertIn(what, untaken[str(units[1])][0].message)
             for unit in units:

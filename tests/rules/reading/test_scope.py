@@ -48,16 +48,6 @@ class OperatorTest(SynchronousTestCase):
         text = both + _route("some", "under = q\n") + _route("all", "under = *\n")
         self.assertEqual(_under(parse(text, "x.ini")), {"some": ["q"], "all": ["p", "q"]})
 
-    def test_not_for_all_transports(self) -> None:
-        """A route under `*` is under the listeners of its transport."""
-        text = _listen("t", 1) + "[listen u]\nendpoint = udp:1\n"
-        text += "[route r]\nunder = *\nmatch = any\nbackend = udp:127.0.0.1:9\n"
-        rules = parse(text, "x.ini")
-        found = [
-            [one.name for one in rules.routes_over(its, its.transport)] for its in rules.listeners
-        ]
-        self.assertEqual(found, [[], ["r"]])
-
 
 class UnitTest(SynchronousTestCase):
     def setUp(self) -> None:
@@ -100,10 +90,6 @@ class UnitTest(SynchronousTestCase):
         rules = self.load()
         self.assertEqual(rules.files.untaken, {})
         self.assertEqual(_under(rules), {"r": ["p"], "ra": ["a"], "rb": ["b"]})
-
-    def test_a_listener_of_a_unit_does_not_count_for_the_operator(self) -> None:
-        self.write(_listen("p", 1) + _route("r"), a=_listen("a", 2))
-        self.assertEqual(_under(self.load()), {"r": ["p"]})
 
     def test_a_listener_that_allows_the_unit(self) -> None:
         for pattern in ("a", "a.ini", "*", "d/a.ini", "d/*", "b, a", f"{self.folder}/d/a.ini"):
@@ -166,10 +152,6 @@ class UnitTest(SynchronousTestCase):
             _route("r", "under = p\n"),
             "3 under: [listen p] takes no routes of this file; let its owner add 'routes_from = a' there",
         )
-        self.write(_listen("p", 1), a=_route("r", "under = b\n"), b=_listen("b", 2))
-        self.assertEqual(
-            self.untaken(), {"a": ["3 under: [listen b] has another owner; name one of yours"]}
-        )
 
     def test_the_operators_route_is_under_no_listener_of_a_unit(self) -> None:
         self.write(_listen("p", 1) + _route("r", "under = a\n"), a=_listen("a", 2))
@@ -177,22 +159,6 @@ class UnitTest(SynchronousTestCase):
         self.assertEqual(
             [f"{one.line} {one.key}: {one.message}" for one in error.problems],
             ["7 under: [listen a] has another owner; name one of yours"],
-        )
-
-    def test_backends_of_others(self) -> None:
-        """A unit uses the operator's and its own; those of another unit, which may go at any time, are not for it."""
-        main = _listen("p", 1, "routes_from = *\n") + "[backend ours]\nserver = 127.0.0.1:9\n"
-        own = "[backend own]\nserver = 127.0.0.1:8\n"
-        self.write(main, a=_route("r", backend="ours") + _route("s", backend="own") + own)
-        self.assertEqual(self.untaken(), {})
-        self.write(main, a=_route("r", backend="b"), b="[backend b]\nserver = 127.0.0.1:8\n")
-        self.assertEqual(
-            self.untaken(),
-            {
-                "a": [
-                    "3 backend: [backend b] has another owner; write one of your own, with another name"
-                ]
-            },
         )
 
     # Scope after a change is what it is when all is read anew.

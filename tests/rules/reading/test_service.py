@@ -13,7 +13,6 @@ from txmux.rules.reading.endpoints import parse_endpoint
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.service import is_by_tcp
-from txmux.rules.reading.tokens import AdminToken, read_tokens
 
 
 def read(lines: str) -> Settings:
@@ -106,48 +105,3 @@ class KeysTest(SynchronousTestCase):
                 AdminUser("1000", "all"),
             ),
         )
-
-
-class TokensTests(SynchronousTestCase):
-    def test_forms(self) -> None:
-        data = b"\r\n# a comment\n  ci\tread  0123456789abcdef\n\n#\nops@x.example all \xc2\xa0#secret-of-the-operator"
-        tokens, problems = read_tokens(data)
-        self.assertEqual(problems, [])
-        self.assertEqual(
-            tokens,
-            [
-                AdminToken("ci", "read", "0123456789abcdef"),
-                AdminToken("ops@x.example", "all", "#secret-of-the-operator"),
-            ],
-        )
-        self.assertNotIn("0123", repr(tokens))
-
-    @given(
-        st.lists(
-            st.sampled_from(
-                (
-                    "a", "read", "all", "stop", "\xe9", "#", "the-first-secret-here",
-                    "the-second-secret-here", "short",
-                )
-            ),
-            max_size=5,
-        ).map(" ".join)
-    )  # fmt: skip
-    def test_problems_name_the_line_and_no_word(self, line: str) -> None:
-        first = "the-second-secret-here all the-first-secret-here"
-        tokens, problems = read_tokens(f"{first}\n\n{line}\n".encode())
-        for problem in problems:
-            self.assertTrue(problem.startswith(":3: "), problem)
-            self.assertNotIn("secret-here", problem)
-        is_line = bool(line) and not line.startswith("#")
-        self.assertEqual(len(tokens) + len(problems), 1 + is_line)
-
-    @given(
-        st.lists(
-            st.sampled_from([b"ann all the-first-secret-here", b"bob all the-second-secret-here"])
-            | st.binary()
-        ).map(b"\n".join)
-    )
-    def test_anything(self, data: bytes) -> None:
-        tokens, _ = read_tokens(data)
-        self.assertEqual(len({token.secret for token in tokens}), len(tokens))

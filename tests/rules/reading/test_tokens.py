@@ -1,3 +1,5 @@
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.reading.tokens import OWN, SHORTEST_TOKEN, AdminToken, read_tokens
@@ -7,12 +9,15 @@ _ADMIN = AdminToken(OWN, "all", "z" * SHORTEST_TOKEN)
 
 
 class TokensTest(SynchronousTestCase):
-    def test_lines(self) -> None:
-        text = f"# who\n\nann read {_SECRET}\nbob all {_OTHER}\n"
-        made = [AdminToken("ann", "read", _SECRET), AdminToken("bob", "all", _OTHER)]
-        for encoded in (text.encode(), text.replace("# who\n\n", "").encode("utf-8-sig")):
-            tokens, problems = read_tokens(encoded, _ADMIN)
-            self.assertEqual((tokens, problems), (made, []))
+    def test_forms(self) -> None:
+        data = b"\r\n# a comment\n  ci\tread  0123456789abcdef\n\n#\nops@x.example all \xc2\xa0#secret-of-the-operator"
+        made = [
+            AdminToken("ci", "read", "0123456789abcdef"),
+            AdminToken("ops@x.example", "all", "#secret-of-the-operator"),
+        ]
+        for encoded in (data, b"\xef\xbb\xbf" + data[data.index(b"ci") :]):
+            self.assertEqual(read_tokens(encoded, _ADMIN), (made, []))
+        self.assertNotIn("0123", repr(made))
 
     def test_what_is_no_secret_of_its_own(self) -> None:
         for line in (
@@ -23,3 +28,33 @@ class TokensTest(SynchronousTestCase):
             _, problems = read_tokens(f"ann read {_SECRET}\n{line}\n".encode(), _ADMIN)
             self.assertEqual(len(problems), 1, line)
             self.assertTrue(problems[0].startswith(":2: "), problems)
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                (
+                    "a", "read", "all", "stop", "\xe9", "#", "the-first-secret-here",
+                    "the-second-secret-here", "short",
+                )
+            ),
+            max_size=5,
+        ).map(" ".join)
+    )  # fmt: skip
+    def test_problems_name_the_line_and_no_word(self, line: str) -> None:
+        first = "the-second-secret-here all the-first-secret-here"
+        tokens, problems = read_tokens(f"{first}\n\n{line}\n".encode())
+        for problem in problems:
+            self.assertTrue(problem.startswith(":3: "), problem)
+            self.assertNotIn("secret-here", problem)
+        is_line = bool(line) and not line.startswith("#")
+        self.assertEqual(len(tokens) + len(problems), 1 + is_line)
+
+    @given(
+        st.lists(
+            st.sampled_from([b"ann all the-first-secret-here", b"bob all the-second-secret-here"])
+            | st.binary()
+        ).map(b"\n".join)
+    )
+    def test_anything(self, data: bytes) -> None:
+        tokens, _ = read_tokens(data)
+        self.assertEqual(len({token.secret for token in tokens}), len(tokens))

@@ -7,11 +7,10 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.rules.reading.cases import FolderTestCase
 from tests.support.changes import change_constants, change_environment
 from tests.support.examples import scaled
-from tests.support.folders import make_folder
 from tests.support.installed import names_missing
 from tests.support.privileges import as_nobody
 from txmux import files
@@ -34,16 +33,7 @@ from txmux.testing import steps_in
 LISTEN = "[listen public]\nendpoint = :443\n"
 
 
-class UnitsTest(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
-
+class UnitsTest(FolderTestCase):
     def test_units_of_sections(self) -> None:
         """A file that a pattern finds is a unit, and is divided by its [unit] sections; what is included by name is the operator's."""
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini, own.ini\n{LISTEN}")
@@ -70,7 +60,6 @@ class UnitsTest(SynchronousTestCase):
 
     def test_left_out(self) -> None:
         """A unit with an error, or one that contradicts what is before it, is left out, and the others are read."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         backend = "[backend {}]\nserver = 127.0.0.1:{}\n"
         good, other = backend.format("good", 1), backend.format("other", 1)
         self.write(
@@ -88,7 +77,7 @@ class UnitsTest(SynchronousTestCase):
             ("nul", "\0", "NUL"),
         ):
             bad = self.write(f"d/z-{name}.ini", text)
-            rules = load(path)
+            rules = load(self.main)
             units = {name: str(problem) for name, [problem, *_] in rules.files.untaken.items()}
             first, second = sorted(units)
             self.assertEqual(first, f"{self.folder}/d/good.ini [unit bad]")
@@ -103,7 +92,6 @@ class UnitsTest(SynchronousTestCase):
 
     def test_losers(self) -> None:
         """Who is left out keeps nobody else out, also one that is left out for what no reading finds."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         backend = "[backend {}]\nserver = 127.0.0.1:1\n".format
         inside = "[route t]\nmatch = tls\nunder = {0}\nterminate_tls = {0}.pem\nbackend = close\n"
         inside += "[route {0}]\nmatch = any\nunder = t\nbackend = e\n[listen {0}]\nendpoint = :1\n"
@@ -122,7 +110,7 @@ class UnitsTest(SynchronousTestCase):
         ):
             for name, text in zip("bcd", texts, strict=False):
                 self.write(f"d/{name}.ini", text)
-            rules = load(path, are_pem_files_there=False)
+            rules = load(self.main, are_pem_files_there=False)
             untaken = {
                 Path(unit).stem: [*map(str, its)] for unit, its in rules.files.untaken.items()
             }
@@ -146,7 +134,6 @@ class UnitsTest(SynchronousTestCase):
     @example(units=[(["x"], True), (["x"], False), (["x", "y"], False), (["y"], False)])
     def test_only_taken_units_claim(self, units: list[tuple[list[str], bool]]) -> None:
         """At a start, a unit without an error is left out only for a name that an earlier one has, which is taken."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         claimed = set[str]()
         left_out = set[str]()
         for number in range(5):
@@ -157,7 +144,7 @@ class UnitsTest(SynchronousTestCase):
                 left_out.add(str(number))
             else:
                 claimed |= {*names}
-        self.assertEqual({Path(unit).stem for unit in load(path).files.untaken}, left_out)
+        self.assertEqual({Path(unit).stem for unit in load(self.main).files.untaken}, left_out)
 
     def test_each_keeps_the_next_out(self) -> None:
         """Of very many units in such a row, each second one is taken, which takes no longer for each of more."""
@@ -174,24 +161,13 @@ class UnitsTest(SynchronousTestCase):
 
     def test_said_once(self) -> None:
         """What keeps out a unit that has not changed is said once, though it is so in its text and in what is in force."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         unit = self.write("d/a.ini", "[listen a]\nendpoint = :1\n")
-        before = load(path).files
+        before = load(self.main).files
         for text in ("[listen b]\nendpoint = :1\n", "[listen a]\nendpoint = :2\n"):
             self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}{text}")
-            untaken = retaken(load(path, in_force=before), UntakenUnits(before)).files.untaken
+            untaken = retaken(load(self.main, in_force=before), UntakenUnits(before)).files.untaken
             [[problem]] = untaken.values()
             self.assertEqual(problem.path, str(unit))
-
-    def test_unreadable(self) -> None:
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
-        self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
-        link = self.folder / "d" / "b.ini"
-        link.symlink_to("nowhere")
-        rules = load(path)
-        self.assertEqual([*rules.backends], ["a"])
-        [[problem]] = rules.files.untaken.values()
-        self.assertIn(f"{link}: cannot be read: No such file or directory", str(problem))
 
     def test_operator(self) -> None:
         """Errors of the operator's files are errors, beside which those of units are named."""
@@ -250,11 +226,10 @@ class UnitsTest(SynchronousTestCase):
 
     def test_unseen_on_a_dead_disk(self) -> None:
         """A new process does not wait for a disk that may have a file of before."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
-        before = load(path).files
+        before = load(self.main).files
         unit.unlink()
-        rules = load(path)
+        rules = load(self.main)
         read = partial(with_unseen_units, rules, before)
         self.assertIn("its disk has not answered", self.late(unit, "lstat", read))
         self.assertIs(read(), rules)
@@ -265,7 +240,7 @@ class UnitsTest(SynchronousTestCase):
         via = f"via = http://u:{secret}@127.0.0.1:1\n"
         unit.write_text(f"[backend a]\nserver = 127.0.0.1:1\n{via}")
         self.write("d/b.ini", "worse\n")
-        read = partial(without_unservable, load(path), UntakenUnits(before), lambda _: ())
+        read = partial(without_unservable, load(self.main), UntakenUnits(before), lambda _: ())
         self.assertIn("its disk has not answered", self.late(secret, "stat", read))
         self.assertEqual([*read().backends], ["a"])
 
@@ -294,30 +269,28 @@ class UnitsTest(SynchronousTestCase):
 
     def test_in_force_in_parts(self) -> None:
         """A unit may begin several times in a file."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         parts = (("u", "a"), ("v", "b"), ("u", "c"))
         text = "".join(f"[unit {u}]\n[backend {b}]\nserver = 127.0.0.1:1\n" for u, b in parts)
         unit = self.write("d/a.ini", text)
-        before = load(path)
+        before = load(self.main)
         unit.write_text(f"{text}worse\n")
-        rules = retaken(load(path), UntakenUnits(before.files))
+        rules = retaken(load(self.main), UntakenUnits(before.files))
         self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
         self.assertEqual({*rules.backends}, {"a", "b", "c"})
 
     def test_headers(self) -> None:
         """However a header is written that is read as one, the other units of its file are taken."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         parts = [f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in "ac"]
         right = (
             f"[unit a]\n{parts[0]}{{}}\n[backend b]\nserver = 127.0.0.1:1\n{{}}[unit c]\n{parts[1]}"
         )
         unit = self.write("d/a.ini", right.format("[unit b]", ""))
-        before = load(path)
+        before = load(self.main)
         for header in (
             "[unit  b]", "[ unit b ]", "[unit\tb]", "[[unit b]]", "[unit b] # its", "[unit b",
         ):  # fmt: skip
             unit.write_text(right.format(header, "worse\n"))
-            rules = retaken(load(path), UntakenUnits(before.files))
+            rules = retaken(load(self.main), UntakenUnits(before.files))
             self.assertEqual([*rules.files.untaken], [f"{unit} [unit b]"], header)
             self.assertEqual({*rules.backends}, {"a", "b", "c"}, header)
 
@@ -335,55 +308,54 @@ class UnitsTest(SynchronousTestCase):
 
     def test_described(self) -> None:
         """Of a whole file that is not taken, what is in force stays, whatever parts it has."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         text = "[unit u]\n[backend a]\nserver = 127.0.0.1:1\n[unit v]\n[backend b]\nserver = 127.0.0.1:1\n"
         unit = self.write("d/a.ini", text)
-        before = load(path)
+        before = load(self.main)
         unit.write_bytes(b"\0")
-        counted, told = described_untaken(retaken(load(path), UntakenUnits(before.files)))
+        counted, told = described_untaken(retaken(load(self.main), UntakenUnits(before.files)))
         self.assertEqual(counted, "0 of 1 files taken")
         self.assertIn("what was in force for it stays", told)
         unit.write_text(f"worse\n{text}")
-        counted, told = described_untaken(retaken(load(path), UntakenUnits(before.files)))
+        counted, told = described_untaken(retaken(load(self.main), UntakenUnits(before.files)))
         self.assertEqual(counted, "2 of 3 units taken")
         self.assertIn("it is not served", told)
 
     def test_in_force(self) -> None:
         """A unit that is not taken keeps what is in force for it, unless that has become wrong, too."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         text = "[backend a]\nserver = 127.0.0.1:{}\n[unit u]\n[backend b]\nserver = 127.0.0.1:{}\n"
         unit = self.write("d/a.ini", text.format(1, 1))
-        before = load(path)
+        before = load(self.main)
 
         def servers(rules: Rules) -> dict[str, str]:
             return {name: its.servers[0].text for name, its in rules.backends.items()}
 
         unit.write_text(text.format(2, "x"))
-        rules = retaken(load(path), UntakenUnits(before.files))
+        rules = retaken(load(self.main), UntakenUnits(before.files))
         self.assertEqual(servers(rules), {"a": "127.0.0.1:2", "b": "127.0.0.1:1"})
         self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
         # Nothing has changed since, also for a process that is sent what was read.
-        self.assertEqual(servers(retaken(load(path), UntakenUnits(rules.files))), servers(rules))
+        self.assertEqual(
+            servers(retaken(load(self.main), UntakenUnits(rules.files))), servers(rules)
+        )
         again = read_again(rules.files)
         self.assertEqual(servers(again), servers(rules))
         self.assertEqual(again.files.untaken, rules.files.untaken)
         unit.write_bytes(b"\0")
-        rules = retaken(load(path), UntakenUnits(rules.files))
+        rules = retaken(load(self.main), UntakenUnits(rules.files))
         self.assertEqual(servers(rules), {"a": "127.0.0.1:2", "b": "127.0.0.1:1"})
-        path.write_text(f"{path.read_text()}[backend a]\nserver = 127.0.0.1:3\n")
-        rules = retaken(load(path), UntakenUnits(rules.files))
+        self.main.write_text(f"{self.main.read_text()}[backend a]\nserver = 127.0.0.1:3\n")
+        rules = retaken(load(self.main), UntakenUnits(rules.files))
         self.assertEqual(servers(rules), {"a": "127.0.0.1:3", "b": "127.0.0.1:1"})
         unit.unlink()
         self.assertEqual(
-            servers(retaken(load(path), UntakenUnits(rules.files))), {"a": "127.0.0.1:3"}
+            servers(retaken(load(self.main), UntakenUnits(rules.files))), {"a": "127.0.0.1:3"}
         )
 
     def test_more(self) -> None:
         """Units that cannot be served are left out, too."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
         self.write("d/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
-        before = load(path)
+        before = load(self.main)
         problem = Problem(str(unit), 1, "listen x", "endpoint", "cannot listen")
         for in_force, left in ((Files(), ["b"]), (before.files, ["a", "b"])):
             units = UntakenUnits(in_force)
@@ -397,30 +369,22 @@ class UnitsTest(SynchronousTestCase):
         self.assertEqual([*retaken(rules, units).backends], ["b"])
         self.assertRaises(RulesError, units.leave_out, [problem], rules.units)
 
-    def test_silent(self) -> None:
-        lines = "match = not silent\n  silence\nbackend = close\n"
-        path = self.write("rules.ini", f"{LISTEN}[route r]\n{lines}")
-        first, second = self.problems(path)
-        self.assertIn("every client that says something is not silent; write 'any', or what", first)
-        self.assertIn("unknown matcher 'silence'; write 'silent'", second)
-
     def test_folder_that_is_closed(self) -> None:
         """What was found before is not taken for gone where its folder may not be looked into."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
-        before = load(path)
+        before = load(self.main)
 
         folder = unit.parent
         folder.chmod(0)
         self.addCleanup(folder.chmod, 0o755)
-        rules = self.acting(lambda: load(path, in_force=before.files))
+        rules = self.acting(lambda: load(self.main, in_force=before.files))
         again = self.acting(lambda: retaken(rules, UntakenUnits(before.files)))
         [[problem]] = rules.files.untaken.values()
         self.assertIn(f"{unit}: cannot be read: Permission denied", str(problem))
         self.assertEqual([*again.backends], ["a"])
         folder.chmod(0o755)
         unit.unlink()
-        self.assertEqual([*load(path, in_force=before.files).backends], [])
+        self.assertEqual([*load(self.main, in_force=before.files).backends], [])
 
     def acting(self, function: Callable[[], Rules]) -> Rules:
         """Call a function as a user who may not look into all folders."""
@@ -463,12 +427,11 @@ class UnitsTest(SynchronousTestCase):
 
     def test_folder_of_a_disk_with_errors(self) -> None:
         """A folder that cannot be listed for any other reason than that it is gone says nothing of what was found in it."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
-        before, folder = load(path), self.folder / "d"
+        before, folder = load(self.main), self.folder / "d"
         folder.rename(self.folder / "old")
         folder.symlink_to("d")
-        rules = load(path, in_force=before.files)
+        rules = load(self.main, in_force=before.files)
         self.assertEqual([*rules.files.untaken], [str(folder / "a.ini")])
         self.assertEqual([*retaken(rules, UntakenUnits(before.files)).backends], ["a"])
 
@@ -508,7 +471,6 @@ class UnitsTest(SynchronousTestCase):
     def test_claims_in_force(self) -> None:
         """Each name and each address belongs to the unit that has just that in force, and not to one that is named before it."""
         change_environment(self, TXMUX_OF_A_UNIT="127.0.0.1:2")
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         listen = "[listen {}]\nendpoint = 127.0.0.1:{}\n".format
         route = "[route b]\nmatch = {}\nunder = a\nbackend = close\n".format
         varying = "[listen b]\nendpoint = ${TXMUX_OF_A_UNIT}\n"
@@ -528,11 +490,11 @@ class UnitsTest(SynchronousTestCase):
             with self.subTest(name=name):
                 first = self.write("d/a.ini", listen("a", 3) + a)
                 second = self.write("d/b.ini", b)
-                before = load(path, are_pem_files_there=False).files
+                before = load(self.main, are_pem_files_there=False).files
                 self.assertEqual(before.untaken, {})
                 self.write("d/a.ini", listen("a", 3) + new_a)
                 second.write_text(new_b)
-                rules = load(path, are_pem_files_there=False, in_force=before)
+                rules = load(self.main, are_pem_files_there=False, in_force=before)
                 for again in rules, retaken(rules, UntakenUnits(before)):
                     self.assertEqual([*again.files.untaken], [str(first)])
                 self.assertEqual([*again.files.texts.values()][-1], new_b)
@@ -548,7 +510,6 @@ class UnitsTest(SynchronousTestCase):
     )
     def test_moved(self, held: dict[int, str], wanted: list[set[int]]) -> None:
         """Whatever owners move their listeners to, each that is not taken keeps what it has, and could not be taken."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         had = {unit: {port for port, its in held.items() if its == unit} for unit in "abcdef"}
         now = dict(zip("abcdef", wanted, strict=True))
         for texts in had, now:
@@ -556,8 +517,8 @@ class UnitsTest(SynchronousTestCase):
                 listeners = (f"[listen {unit}{n}]\nendpoint = :{n + 1}\n" for n in sorted(ports))
                 self.write(f"d/{unit}.ini", "".join(listeners) or "\n")
             if texts is had:
-                before = load(path).files
-        rules = retaken(load(path, in_force=before), UntakenUnits(before))
+                before = load(self.main).files
+        rules = retaken(load(self.main, in_force=before), UntakenUnits(before))
         out = {Path(unit).stem for unit in rules.files.untaken}
         served = {unit: (had if unit in out else now)[unit] for unit in now}
         names = {f"{unit}{n}" for unit, ports in served.items() for n in ports}
