@@ -97,8 +97,7 @@ class CommandsTest(SynchronousTestCase):
             self.assertTrue(callable(cli._command(name).run), name)
         self.assertLessEqual(cli.COMMAND_TABLES.keys(), cli.COMMANDS.keys())
 
-    def test_filters_of_connections(self) -> None:
-        """API, page, commands and completion have the same filters."""
+    def test_api_page_commands_and_completion_have_the_same_filters(self) -> None:
         self.assertEqual([*command.FILTER_OPTIONS], [*FILTERS])
         self.assertEqual([*connections.FILTER_SCHEMAS], [*FILTERS])
         completed = {argument for name, argument in completion.SERVICE_NAMES if name == "close"}

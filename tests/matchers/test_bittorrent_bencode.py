@@ -52,11 +52,9 @@ class DictionaryTests(SynchronousTestCase):
         with contextlib.suppress(ShortError, MalformedError):
             read_dictionary(Cursor(start + data))
 
-    def test_many(self) -> None:
-        """A dictionary has at most 64 values."""
+    def test_a_dictionary_has_at_most_64_values(self) -> None:
         self.assertEqual(len(read_dictionary(Cursor(b"d1:al" + b"0:" * 63 + b"ee"))), 1)
         self.assertRaises(MalformedError, read_dictionary, Cursor(b"d1:al" + b"0:" * 64 + b"ee"))
 
-    def test_deep(self) -> None:
-        """What is nested deeply costs no recursion."""
+    def test_what_is_nested_deeply_costs_no_recursion(self) -> None:
         self.assertRaises(MalformedError, read_dictionary, Cursor(b"d1:a" + b"l" * 60000))

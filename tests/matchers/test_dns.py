@@ -249,7 +249,6 @@ class DatagramTests(SynchronousTestCase):
         if found is MATCH:
             self.assertEqual(datagram_facts_of(dns)(message), facts(over_tcp_too, Peeked(over_tcp)))
 
-    def test_no_key(self) -> None:
-        """Without names, routes are not looked up."""
+    def test_without_names_routes_are_not_looked_up(self) -> None:
         self.assertIs(getattr(dns.predicate({}), "key", 0), None)
         self.assertIs(getattr(over_udp(dns, type="A"), "key", 0), None)

@@ -78,8 +78,7 @@ class FragmentTests(SynchronousTestCase):
         self.assertIs(verdict(*flow, sni="www.example.com"), MATCH)
         self.assertIs(verdict(*flow, sni="www.example.org"), NO)
 
-    def test_one_record(self) -> None:
-        """Several fragments may be in one record."""
+    def test_several_fragments_may_be_in_one_record(self) -> None:
         several = record(fragment(BODY, 0, 30) + fragment(BODY, 30, len(BODY)))
         self.assertIs(verdict(several, sni="www.example.com"), MATCH)
 
@@ -92,8 +91,7 @@ class FragmentTests(SynchronousTestCase):
         contradicts = record(fragment(other, 60, len(other)))
         self.assertIs(verdict(record(fragment(BODY, 0, 75)), contradicts, sni="*"), NO)
 
-    def test_late(self) -> None:
-        """What is not whole in four datagrams is a no."""
+    def test_what_is_not_whole_in_four_datagrams_is_a_no(self) -> None:
         self.assertIs(verdict(*hello_datagrams(BODY, 20, 40, 60, 80), sni="*"), NO)
 
     def test_cost(self) -> None:

@@ -86,16 +86,14 @@ FACTS: Facts = (
 
 
 class CostTests(SynchronousTestCase):
-    def test_hostile_host(self) -> None:
-        """A host cannot break the log line, or fill it."""
+    def test_a_host_cannot_break_the_log_line_or_fill_it(self) -> None:
         odd, long = (
             facts(http.predicate({}), Peeked(with_fields(f"Host: {value}")))["host"]
             for value in ("a\x1b\xe9\\", "\xe9" * 300)
         )
         self.assertEqual((odd, len(long)), (r"a\x1b\xe9\\", 255))
 
-    def test_long_head(self) -> None:
-        """A head sent byte by byte is read once, not at every byte anew."""
+    def test_a_head_sent_byte_by_byte_is_read_once_not_at_every_byte_anew(self) -> None:
         data = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 2_000
         predicate = http.predicate({"host": "a"})
         calls = calls_in(lambda: in_pieces(predicate, data, range(1, len(data))))

@@ -70,8 +70,7 @@ UNUSABLE = (
 
 
 class ManyFieldsTests(SynchronousTestCase):
-    def test_many_protocols(self) -> None:
-        """No more protocols are read than count."""
+    def test_no_more_protocols_are_read_than_count(self) -> None:
         found = parse_upgrade(with_fields("Upgrade:" + "x," * 9999), None)
         self.assertEqual(len(found.protocols), 16)
 

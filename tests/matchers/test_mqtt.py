@@ -96,8 +96,7 @@ FACTS: Facts = (
 
 
 class LongTests(SynchronousTestCase):
-    def test_longest(self) -> None:
-        """The client identifier ends within 64 KiB."""
+    def test_the_client_identifier_ends_within_64_kib(self) -> None:
         size = 65536 - len(connect(b"", version=5, properties=b"a" * 30000)) - 2
         fits = connect(b"a" * size, version=5, properties=b"a" * 30000)
         predicate = mqtt.predicate({"client_id": "*"})

@@ -153,8 +153,7 @@ REFUSED_DATAGRAMS = (
 
 
 class DatagramTests(SynchronousTestCase):
-    def test_attempts(self) -> None:
-        """The eighth attempt is one, the ninth is not."""
+    def test_the_eighth_attempt_is_one_the_ninth_is_not(self) -> None:
         verdict_of = datagram_verdicts_of(openvpn)
         for number, verdict in ((8, Verdict.MATCH), (9, Verdict.NO)):
             packet_id = bytes([0, 0, 0, number])

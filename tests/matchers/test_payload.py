@@ -82,8 +82,7 @@ class BytesTests(SynchronousTestCase):
     def test_offset_longest(self) -> None:
         self.assertEqual(payload.predicate({"text": "abc", "offset": "65536"}).longest, 65539)
 
-    def test_datagram_contract(self) -> None:
-        """A datagram that ends before the bytes do is a no."""
+    def test_a_datagram_that_ends_before_the_bytes_do_is_a_no(self) -> None:
         check_datagrams(
             payload,
             samples=[b"xx\0\1", b"xx\0\1more"],

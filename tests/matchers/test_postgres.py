@@ -124,8 +124,7 @@ FACTS: Facts = (
 
 
 class PropertyTests(SynchronousTestCase):
-    def test_cost_long(self) -> None:
-        """To read a packet byte by byte takes time in proportion."""
+    def test_to_read_a_packet_byte_by_byte_takes_time_in_proportion(self) -> None:
         predicate = postgres.predicate({"user": "alice"})
 
         def ask(length: int) -> None:

@@ -83,8 +83,7 @@ class ExchangeTests(SynchronousTestCase):
         key: NameKey = getattr(postgres.predicate({"sni": "db.example.com,none"}), "key")  # noqa: B009
         self.assertEqual(key.exact, {"db.example.com", ""})
 
-    def test_facts(self) -> None:
-        """The facts are those of TLS."""
+    def test_the_facts_are_those_of_tls(self) -> None:
         predicate = postgres.predicate({"sni": "x"})
         learnt = facts(predicate, Peeked(TLS))
         self.assertEqual((learnt["sni"], learnt["alpn"]), ("db.example.com", "postgresql"))

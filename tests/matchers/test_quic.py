@@ -195,8 +195,7 @@ class PacketTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(initial(frames, number=2, version=version, source=b""), packet)
 
-    def test_of_servers(self) -> None:
-        """What a server says begins nothing."""
+    def test_what_a_server_says_begins_nothing(self) -> None:
         for packet in (SERVER_1, SERVER_2, RETRY_1, RETRY_2):
             self.assertIs(verdict(packet), NO)
             self.assertIs(verdict(packet, version="other"), NO)
@@ -233,8 +232,7 @@ class PacketTests(SynchronousTestCase):
         self.assertIs(verdict(*flow, sni=name), MATCH)
         self.assertIs(verdict(*flow, sni="example.org"), NO)
 
-    def test_other_versions(self) -> None:
-        """Unknown versions match by their header, never by what is inside."""
+    def test_unknown_versions_match_by_their_header_never_by_what_is_inside(self) -> None:
         for number in (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2):
             flow = other_version(number)
             self.assertEqual((verdict(flow), facts(flow)), (MATCH, {"quic": "other"}))
@@ -375,8 +373,7 @@ class PacketTests(SynchronousTestCase):
         self.assert_dropped(datagram)
         self.assertLess(self.steps(zero_rtt() * 800), 6_000)
 
-    def test_whole_hello(self) -> None:
-        """A usual hello takes few steps, in one piece or in many."""
+    def test_a_usual_hello_takes_few_steps_in_one_piece_or_in_many(self) -> None:
         self.assertLess(self.steps(WHOLE), 1_200)
         cuts = range(9, len(HELLO), len(HELLO) // 10)
         self.assertLess(self.steps(initial(*cut(HELLO, *cuts)[::-1])), 1_800)

@@ -115,8 +115,7 @@ class DatagramTests(SynchronousTestCase):
         for datagram in all_samples("DATAGRAMS")["openvpn"]:
             self.assertIs(verdict_of(datagram), Verdict.NO)
 
-    def test_share(self) -> None:
-        """At least 99.9 % of random datagrams match."""
+    def test_at_least_99_9_of_random_datagrams_match(self) -> None:
         numbers = Random(7)
         verdict_of = over_udp(random)
         taken = sum(

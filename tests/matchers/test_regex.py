@@ -66,8 +66,7 @@ class MatcherTests(SynchronousTestCase):
         self.assertIs(predicate(Peeked(b"." * 256)), Verdict.NO)
         self.assertEqual(regex.predicate({"pattern": "a", "within": "7"}).longest, 7)
 
-    def test_reads_on(self) -> None:
-        """With each new byte it reads that byte only."""
+    def test_with_each_new_byte_it_reads_that_byte_only(self) -> None:
         predicate = regex.predicate({"pattern": "a*b", "within": "65536"})
         assert isinstance(predicate, Pattern)
         scan = predicate.compile().scan
@@ -93,8 +92,7 @@ class OptionTests(SynchronousTestCase):
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
             self.assertEqual(regex.predicate({"pattern": "a", "within": within}).longest, longest)
 
-    def test_datagram_contract(self) -> None:
-        """What is undecided in a stream is a no in a datagram."""
+    def test_what_is_undecided_in_a_stream_is_a_no_in_a_datagram(self) -> None:
         check_datagrams(
             regex,
             samples=[b"STATUS 12;", b"STATUS 1;and more"],

@@ -51,8 +51,7 @@ REFUSED_DATAGRAMS = (
 
 
 class ContractTests(SynchronousTestCase):
-    def test_learnt(self) -> None:
-        """The type of the payload is learnt, if it is RTP."""
+    def test_the_type_of_the_payload_is_learnt_if_it_is_rtp(self) -> None:
         self.assertEqual([facts_of(one) for one in DATAGRAMS], [{"payload_type": "0"}, {}])
         self.assertEqual(facts_of(SRTP), {"payload_type": "111"})
 

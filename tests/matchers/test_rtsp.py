@@ -30,8 +30,7 @@ REFUSED = (
 
 
 class CostTests(SynchronousTestCase):
-    def test_long_target(self) -> None:
-        """A long line costs the same for each byte as a short one."""
+    def test_a_long_line_costs_the_same_for_each_byte_as_a_short_one(self) -> None:
         predicate = rtsp.predicate({})
 
         def cost(size: int) -> float:

@@ -148,14 +148,12 @@ UNUSABLE = (("method=bind", "did you mean 'binding'?"),)
 
 
 class MessageTests(SynchronousTestCase):
-    def test_fingerprint_is_last(self) -> None:
-        """Nothing comes behind a fingerprint."""
+    def test_nothing_comes_behind_a_fingerprint(self) -> None:
         data = bytearray(request(1, fingerprint=True) + request(1, (0x8022, b"abcd"))[20:])
         data[3] += 8
         self.assertIs(datagram_verdicts_of(stun)(bytes(data)), NO)
 
-    def test_method(self) -> None:
-        """The method is learnt of each message."""
+    def test_the_method_is_learnt_of_each_message(self) -> None:
         learn = datagram_facts_of(stun)
         methods = [learn(one)["method"] for one in DATAGRAMS[:3]]
         self.assertEqual(methods, ["binding", "binding", "allocate"])

@@ -105,7 +105,6 @@ FACTS: Facts = (
 
 
 class LearntTests(SynchronousTestCase):
-    def test_hostile_name(self) -> None:
-        """A name cannot break the log line, or fill it."""
+    def test_a_name_cannot_break_the_log_line_or_fill_it(self) -> None:
         data = records(client_hello(server_name("a\n\x00\xe9" + "b" * 300)))
         self.assertTrue(facts(tls.predicate({}), Peeked(data))["sni"].startswith(r"a\n\x00\xe9bbb"))

@@ -72,8 +72,7 @@ class NoNameTests(SynchronousTestCase):
         key: NameKey | None = getattr(tls.predicate({"sni": sni}), "key", None)
         return key
 
-    def test_blank(self) -> None:
-        """A blank behind a comma, or at the end, does not count."""
+    def test_a_blank_behind_a_comma_or_at_the_end_does_not_count(self) -> None:
         self.assertIs(tls.predicate({"sni": "a, none "})(Peeked(NAMELESS)), MATCH)
 
     def test_key(self) -> None:

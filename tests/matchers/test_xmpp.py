@@ -92,8 +92,7 @@ FACTS: Facts = (
 
 
 class CostTests(SynchronousTestCase):
-    def test_many_attributes(self) -> None:
-        """A long header costs the same for each byte as a short one."""
+    def test_a_long_header_costs_the_same_for_each_byte_as_a_short_one(self) -> None:
         predicate = xmpp.predicate({"to": "a"})
 
         def cost(count: int) -> float:

@@ -18,8 +18,7 @@ class ChangesTest(SynchronousTestCase):
         new = "".join(f"[route {n}]\nmatch = redis\nbackend = close\n" for n in "abc")
         self.assertEqual(self.told(old, new), "2 routes new (a, b), 1 changed (c), 1 gone (d)")
 
-    def test_thousands(self) -> None:
-        """Each change names some, so that a line stays one."""
+    def test_each_change_names_some_so_that_a_line_stays_one(self) -> None:
         new = "".join(f"[route r{n}]\nmatch = redis\nbackend = close\n" for n in range(3000))
         named = ", ".join(f"r{n}" for n in range(20))
         self.assertEqual(self.told("", new), f"3000 routes new ({named} and 2980 more)")

@@ -50,8 +50,7 @@ class MarksTests(SynchronousTestCase):
         self.assertGreater(len([run for run in runs if "EachTests" in str(run)]), 1)
         self.assertTrue(has_turn("any", ""))
 
-    def test_whole(self) -> None:
-        """A file of which nothing runs is not even imported."""
+    def test_a_file_of_which_nothing_runs_is_not_even_imported(self) -> None:
         together = [f"TogetherTests::test_{one}" for one in "ab"]
         self.assertEqual(self.chosen("", "-m", "whole"), together)
         self.assertEqual(len(self.chosen("", "-m", "not whole")), 6)

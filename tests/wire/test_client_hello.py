@@ -28,8 +28,7 @@ class ServerNameTests(SynchronousTestCase):
         assert hello is not None
         return hello.sni
 
-    def test_address(self) -> None:
-        """An address is a name like any other."""
+    def test_an_address_is_a_name_like_any_other(self) -> None:
         self.assertEqual(self.sni(server_name("192.0.2.1")), "192.0.2.1")
 
     def test_first(self) -> None:
@@ -47,8 +46,7 @@ class ServerNameTests(SynchronousTestCase):
         for part in (extension(0, b""), extension(0, b"\x00\x00"), server_name("")):
             self.assertEqual(offered(part, alpn(b"h2")), ClientHello(None, ("h2",), "1.2"), part)
 
-    def test_any_bytes(self) -> None:
-        """Bytes that belong in no name are kept one character a byte."""
+    def test_bytes_that_belong_in_no_name_are_kept_one_character_a_byte(self) -> None:
         self.assertEqual(self.sni(server_name("A\x00\xc9")), "a\x00\xc9")
 
     def test_protocol_grease(self) -> None:
@@ -71,8 +69,7 @@ class VersionTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(self.version(legacy_version=number), name)
 
-    def test_extension(self) -> None:
-        """The highest known of those offered counts, in any order."""
+    def test_the_highest_known_of_those_offered_counts_in_any_order(self) -> None:
         for numbers, name in (
             ((0x0304,), "1.3"), ((0x0A0A, 0x0303, 0x0304, 0x0302), "1.3"),
             ((0x0301, 0x0302), "1.1"), ((0x0303, 0x7F1C), "1.2"), ((0x0002, 0x0301), "1.0"),
@@ -82,13 +79,11 @@ class VersionTests(SynchronousTestCase):
 
 
 class FormTests(SynchronousTestCase):
-    def test_no_extensions(self) -> None:
-        """A hello need not have extensions, nor a length of them."""
+    def test_a_hello_need_not_have_extensions_nor_a_length_of_them(self) -> None:
         for message in (client_hello(), client_hello(with_extensions=False)):
             self.assertEqual(read(message).hello, ClientHello(None, (), "1.2"))
 
-    def test_session_id(self) -> None:
-        """A session id has up to 32 bytes."""
+    def test_a_session_id_has_up_to_32_bytes(self) -> None:
         self.assertIsNotNone(read(client_hello(session_id=b"s" * 32)).hello)
         self.assertTrue(read(client_hello(session_id=b"s" * 33)).malformed)
 
@@ -116,8 +111,7 @@ class FormTests(SynchronousTestCase):
             self.assertIsNone(getattr(parse_client_hello(data[: end - 1], None), fact))
             self.assertIsNotNone(getattr(parse_client_hello(data[:end], None), fact))
 
-    def test_malformed(self) -> None:
-        """The byte that rules a hello out is the one that shows it."""
+    def test_the_byte_that_rules_a_hello_out_is_the_one_that_shows_it(self) -> None:
         body = 5 + 4
         session, ciphers = body + 2 + 32, body + 2 + 32 + 1
         compression, extensions = ciphers + 2 + 2, ciphers + 2 + 2 + 2

@@ -21,8 +21,7 @@ from txmux.wire.client_hello import LONGEST_HELLO, VERSIONS, ClientHello, parse_
 
 
 class RecordTests(SynchronousTestCase):
-    def test_later_record(self) -> None:
-        """Every record has to carry a handshake."""
+    def test_every_record_has_to_carry_a_handshake(self) -> None:
         data = bytearray(records(client_hello(), [10, 10]))
         for index, value in ((0, 0x15), (1, 0x02), (2, 0x05), (3, 0x41)):
             bad = bytearray(data)
@@ -31,14 +30,12 @@ class RecordTests(SynchronousTestCase):
             self.assertTrue(reader.malformed)
             self.assertEqual(length, 15 + index + 1)
 
-    def test_empty_record(self) -> None:
-        """A record that carries nothing is malformed."""
+    def test_a_record_that_carries_nothing_is_malformed(self) -> None:
         data = records(client_hello(), 10)
         reader = parse_client_hello(data[:15] + b"\x16\x03\x01\x00\x00" + data[15:], None)
         self.assertTrue(reader.malformed)
 
-    def test_longest(self) -> None:
-        """The longest hello in the shortest records is within the bound."""
+    def test_the_longest_hello_in_the_shortest_records_is_within_the_bound(self) -> None:
         padding = 0xFFFF - len(client_hello()) + 4 - 4
         message = client_hello(extension(PADDING, b"\0" * padding))
         data = records(message, 1)
@@ -76,8 +73,7 @@ class RecordTests(SynchronousTestCase):
 
 
 class RealClientTests(SynchronousTestCase):
-    def test_python(self) -> None:
-        """Python's own client is understood, in records of every size."""
+    def test_pythons_own_client_is_understood_in_records_of_every_size(self) -> None:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["h2", "http/1.1"])
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -20,15 +20,13 @@ class NamesTests(SynchronousTestCase):
             for name in (*matching, *others):
                 self.assertIs(names(text).matches(name), name in matching, (text, name))
 
-    def test_other_characters(self) -> None:
-        """All other characters stand for themselves, brackets too."""
+    def test_all_other_characters_stand_for_themselves_brackets_too(self) -> None:
         for text in ("[ab]", "a[", "]", "[!a]", "a.b", "a+", "(a|b)", "\\d"):
             self.assertTrue(names(text).matches(text))
             self.assertTrue(names(f"{text}*").matches(f"{text}x"))
             self.assertFalse(names(f"{text}*").matches("a"))
 
-    def test_empty(self) -> None:
-        """Nothing between commas, or nothing at all, is an error."""
+    def test_nothing_between_commas_or_nothing_at_all_is_an_error(self) -> None:
         for text in ("", " ", ",", "a,", ",a", "a,,b"):
             self.assertIn("empty", str(self.assertRaises(ValueError, names, text)))
 
@@ -59,8 +57,7 @@ class NamesTests(SynchronousTestCase):
             "'?' matches nothing; there are 40 names such as X-METHOD-0, X-METHOD-1, X-METHOD-2",
         )
 
-    def test_prefix(self) -> None:
-        """A beginning is ruled out when no pattern begins like it."""
+    def test_a_beginning_is_ruled_out_when_no_pattern_begins_like_it(self) -> None:
         globs = names("/api/*,/v?/x,/health")
         for prefix in ("", "/", "/a", "/api/", "/api/x", "/v", "/v1/y", "/health"):
             self.assertTrue(globs.could_match_prefix(prefix), prefix)
@@ -142,8 +139,7 @@ class HostsTests(SynchronousTestCase):
             for length in range(len(name) + 1):
                 self.assertTrue(hosts(text).could_match_prefix(name[:length]), name[:length])
 
-    def test_prefix(self) -> None:
-        """A beginning that ends with a dot might be the whole name."""
+    def test_a_beginning_that_ends_with_a_dot_might_be_the_whole_name(self) -> None:
         self.assertTrue(hosts("example.com").could_match_prefix("example.com."))
         self.assertFalse(hosts("example.com").could_match_prefix("example.org"))
 
@@ -157,18 +153,15 @@ class HostsTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIn(words, str(self.assertRaises(ValueError, hosts, text)))
 
-    def test_long_names(self) -> None:
-        """A hostile name costs no more than its length."""
+    def test_a_hostile_name_costs_no_more_than_its_length(self) -> None:
         self.assertFalse(hosts("*.a*.b*.*.c,*.*.*.*.x").matches("a." * 30_000))
 
 
 class OptionTests(SynchronousTestCase):
-    def test_absent(self) -> None:
-        """An option that is not there has no patterns."""
+    def test_an_option_that_is_not_there_has_no_patterns(self) -> None:
         self.assertIsNone(option_globs({}, "sni"))
 
-    def test_error(self) -> None:
-        """An error names the option."""
+    def test_an_error_names_the_option(self) -> None:
         error = self.assertRaises(OptionError, option_globs, {"sni": "a,"}, "sni", hosts)
         self.assertEqual(error.option, "sni")
         self.assertIn("sni: 'a,' has an empty item", str(error))
@@ -191,8 +184,7 @@ class RegularExpressionTests(SynchronousTestCase):
         """In hosts it is without case and final dot."""
         self.assertTrue(hosts(r"~\w+\.Example\.com").matches("WWW.example.COM."))
 
-    def test_errors(self) -> None:
-        """What cannot be used is told."""
+    def test_what_cannot_be_used_is_told(self) -> None:
         for text in ("~", "~^$", "~(", "~a(?=b)"):
             self.assertRaises(ValueError, names, text)
             self.assertRaises(ValueError, hosts, text)

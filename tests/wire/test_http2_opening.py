@@ -66,8 +66,7 @@ class RequestTests(SynchronousTestCase):
             h2.request(SECTION),
         )
 
-    def test_settings(self) -> None:
-        """The identifiers of settings are known at the end of their frame."""
+    def test_the_identifiers_of_settings_are_known_at_the_end_of_their_frame(self) -> None:
         data = PREFACE + h2.settings(1, 0xFE03)
         self.assertEqual(parse_opening(data[:-1], None).settings, frozenset())
         self.assertEqual(parse_opening(data, None).settings, {1, 0xFE03})
@@ -90,13 +89,11 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(length, len(data) if at is None else at, data)
         self.assertTrue(parse_opening(data, None).refused)
 
-    def test_preface(self) -> None:
-        """The first byte off the preface refuses."""
+    def test_the_first_byte_off_the_preface_refuses(self) -> None:
         self.check(b"PRI * HTTP/1.1\r\n", 12)
         self.check(b"POST", 2)
 
-    def test_first_frame(self) -> None:
-        """The first frame is SETTINGS."""
+    def test_the_first_frame_is_settings(self) -> None:
         for kind in (0, 1, 2, 6, 8, 0x10):
             self.check(PREFACE + h2.frame(kind, bytes(6)), 24 + 4)
 
@@ -116,14 +113,12 @@ class RefusedTests(SynchronousTestCase):
             self.check(BEGINNING + h2.frame(kind, bytes(size), stream=stream)[:9])
         self.check(BEGINNING + b"\x00\x40\x01", len(BEGINNING) + 3)
 
-    def test_continuation(self) -> None:
-        """Within a header section, nothing but its continuation comes."""
+    def test_within_a_header_section_nothing_but_its_continuation_comes(self) -> None:
         begun = BEGINNING + h2.request(SECTION[:4], flags=1)
         self.check(begun + h2.PING, len(begun) + 4)
         self.check(begun + h2.frame(CONTINUATION, stream=3))
 
-    def test_padding(self) -> None:
-        """Padding leaves something over."""
+    def test_padding_leaves_something_over(self) -> None:
         self.check(BEGINNING + h2.request(b"\x09" + bytes(8), flags=0xC))
         self.check(BEGINNING + h2.request(bytes(4), flags=0x24))
         self.check(BEGINNING + h2.request(b"", flags=0xC))
@@ -139,8 +134,7 @@ class RefusedTests(SynchronousTestCase):
         ):  # fmt: skip
             self.check(BEGINNING + h2.request(section))
 
-    def test_longest(self) -> None:
-        """A request ends within 32 KiB."""
+    def test_a_request_ends_within_32_kib(self) -> None:
         filler = h2.frame(0xFF, bytes(8000)) * 3
         request = h2.request(SECTION)
         rest = OPENING_LIMIT - len(BEGINNING + filler + request) - 9
@@ -161,8 +155,7 @@ class RefusedTests(SynchronousTestCase):
             opening, at = byte_by_byte(late + h2.request(SECTION))
             self.assertEqual((opening.refused, at), (True, len(late)))
 
-    def test_small_frames(self) -> None:
-        """Many small frames cost the same for each byte as few."""
+    def test_many_small_frames_cost_the_same_for_each_byte_as_few(self) -> None:
         begun = BEGINNING + h2.request(b"", flags=1)
         for begin, repeated in ((BEGINNING, h2.PING), (begun, h2.frame(9, b"a", stream=1))):
             few, many = begin + repeated * 20, begin + repeated * 100

@@ -43,8 +43,7 @@ def ja4(*parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303
 
 
 class ExampleTests(SynchronousTestCase):
-    def test_example(self) -> None:
-        """The fingerprint is the published one."""
+    def test_the_fingerprint_is_the_published_one(self) -> None:
         self.assertEqual(ja4(*extensions(), cipher_suites=CIPHER_SUITES), EXAMPLE)
 
     def test_no_algorithms(self) -> None:
@@ -93,8 +92,7 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(self.beginning(KNOWN["0000"])[3], "d")
         self.assertEqual(self.beginning()[3], "i")
 
-    def test_counts(self) -> None:
-        """Cipher suites and extensions are counted, up to 99."""
+    def test_cipher_suites_and_extensions_are_counted_up_to_99(self) -> None:
         self.assertEqual(self.beginning()[4:8], "0100")
         many = [extension(0x1000 + number, b"") for number in range(120)]
         self.assertEqual(self.beginning(*many, cipher_suites="00ff" * 120)[4:8], "9999")
@@ -117,13 +115,11 @@ class EmptyTests(SynchronousTestCase):
         only = ja4(KNOWN["0000"], KNOWN["0010"], cipher_suites="1a1a")
         self.assertEqual(only, f"t12d0002h2_{nothing}_{nothing}")
 
-    def test_beginning(self) -> None:
-        """A hello that is not there in full has no fingerprint."""
+    def test_a_hello_that_is_not_there_in_full_has_no_fingerprint(self) -> None:
         self.assertIsNone(parse_client_hello(records(client_hello())[:-1], None).ja4())
         self.assertIsNone(parse_client_hello(b"\x16\x02", None).ja4())
 
-    def test_no_extensions(self) -> None:
-        """A hello may even have no list of extensions."""
+    def test_a_hello_may_even_have_no_list_of_extensions(self) -> None:
         without = records(client_hello(with_extensions=False))
         found = parse_client_hello(without, None).ja4()
         self.assertEqual(found, "t12i010000_0f2cb44170f4_000000000000")

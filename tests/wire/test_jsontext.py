@@ -15,8 +15,7 @@ _VALUES = st.recursive(
 
 class ParseTests(SynchronousTestCase):
     @given(_VALUES)
-    def test_values(self, value: object) -> None:
-        """What was written is read, as text and as bytes."""
+    def test_what_was_written_is_read_as_text_and_as_bytes(self, value: object) -> None:
         text = json.dumps(value)
         self.assertEqual(parse_json(text), value)
         self.assertEqual(parse_json(text.encode()), value)

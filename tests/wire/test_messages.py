@@ -46,8 +46,7 @@ class MatcherTests(SynchronousTestCase):
         matcher, _ = made()
         self.assertEqual(getattr(matcher.predicate({}), "first_bytes", None), frozenset(b"!"))
 
-    def test_read_once(self) -> None:
-        """Many lines read a datagram once."""
+    def test_many_lines_read_a_datagram_once(self) -> None:
         matcher, reader = made()
         lines = [matcher.predicate({"host": f"{number}.example"}) for number in range(20)]
         lines.append(matcher.predicate({"host": "*.example", "secret": "x"}))
@@ -55,8 +54,7 @@ class MatcherTests(SynchronousTestCase):
         self.assertEqual([line(seen) for line in lines], [Verdict.NO] * 20 + [Verdict.MATCH])
         self.assertEqual(reader.asked, 1)
 
-    def test_facts(self) -> None:
-        """Only what is told to be a fact is one, and it is made safe."""
+    def test_only_what_is_told_to_be_a_fact_is_one_and_it_is_made_safe(self) -> None:
         matcher, _ = made()
         predicate = matcher.predicate({})
         self.assertEqual(facts(predicate, Datagrams((b"!\x03a\n\xff",))), {"host": "a\\n\\xff"})
@@ -69,9 +67,7 @@ class MatcherTests(SynchronousTestCase):
         error = self.assertRaises(OptionError, matcher.predicate, {"host": "a..b"})
         self.assertIn("host: ", str(error))
 
-    def test_refusing(self) -> None:
-        """A reader that refuses all allows no first byte."""
-
+    def test_a_reader_that_refuses_all_allows_no_first_byte(self) -> None:
         def refuse(_: Cursor) -> dict[str, str]:
             raise MalformedError
 

@@ -34,8 +34,7 @@ class PredicateTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIs(predicate(Datagrams((data,))), verdict)
 
-    def test_pattern(self) -> None:
-        """A pattern is a match at the end of the shortest one."""
+    def test_a_pattern_is_a_match_at_the_end_of_the_shortest_one(self) -> None:
         predicate = Pattern(rb"(?:GET|PUT) /+\n", within=9)
         matches = [(b"GET /\n", 6), (b"PUT ////\n", 9)]
         check_predicate(predicate, matches, [(b"POST", 2), (b"GET /////", 9)], undecided=[b"PUT /"])
@@ -48,16 +47,14 @@ class PredicateTests(SynchronousTestCase):
         check_predicate(predicate, [(b"\x07\x01\xff\xca\xfe", 5)], others)
         self.assertEqual(predicate.first_bytes, {1, 7})
 
-    def test_either(self) -> None:
-        """One of two is enough, and a no needs both."""
+    def test_one_of_two_is_enough_and_a_no_needs_both(self) -> None:
         predicate = Either(Prefix(b"ab"), Pattern(rb"a[cd]{3}|\x80"))
         check_predicate(
             predicate, [(b"ab", 2), (b"acdc", 4), (b"\x80", 1)], [(b"b", 1), (b"ae", 2)]
         )
         self.assertEqual((predicate.longest, predicate.first_bytes), (4, {ord("a"), 0x80}))
 
-    def test_any_first_byte(self) -> None:
-        """Where all bytes may come first, none is named."""
+    def test_where_all_bytes_may_come_first_none_is_named(self) -> None:
         self.assertIsNone(Pattern(rb"(?s).").first_bytes)
 
 
@@ -67,8 +64,7 @@ class LongestTests(SynchronousTestCase):
         for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
             self.assertEqual(Pattern(expression).longest, longest, expression)
 
-    def test_endless(self) -> None:
-        """A pattern without a limit needs one from its author."""
+    def test_a_pattern_without_a_limit_needs_one_from_its_author(self) -> None:
         self.assertIsNone(compile_pattern(rb"a+b").longest)
         error = self.assertRaises(ValueError, lambda: Pattern(rb"a+b").longest)
         self.assertIn("set one by within=", str(error))

@@ -48,14 +48,12 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(read_frames(payload), [(9, b"b"), (0, b"a")])
         self.assertEqual(read_frames(b"\0"), [])
 
-    def test_unknown(self) -> None:
-        """Other types, and an empty packet, are wrong."""
+    def test_other_types_and_an_empty_packet_are_wrong(self) -> None:
         for kind in set(range(0x40)) - {0, 1, 2, 3, 6, 0x1C}:
             self.assert_wrong(bytes([kind]) + bytes(20))
         self.assert_wrong(b"")
 
-    def test_short(self) -> None:
-        """A frame that is not there in full is wrong."""
+    def test_a_frame_that_is_not_there_in_full_is_wrong(self) -> None:
         for frame in (crypto(1, b"abc"), b"\2\5\0\1\0\1\2", b"\3\5\0\0\0\0\1\2", b"\x1c\1\6\3bye"):
             for end in range(1, len(frame)):
                 self.assert_wrong(frame[:end])
@@ -84,8 +82,7 @@ class FrameTests(SynchronousTestCase):
             read_frames(payload)
 
     @given(st.binary(max_size=200) | st.binary(max_size=40).map(lambda data: FRAMES[:60] + data))
-    def test_any(self, payload: bytes) -> None:
-        """Any bytes are read, or are wrong."""
+    def test_any_bytes_are_read_or_are_wrong(self, payload: bytes) -> None:
         self._read(payload)
 
 
@@ -99,8 +96,7 @@ class StreamTests(SynchronousTestCase):
         self.assertTrue(STREAM.startswith(stream))
         self.assertEqual(reassemble(stream, (*after_gap, *fragments[half:])), (STREAM, ()))
 
-    def test_gap(self) -> None:
-        """What comes behind a gap waits."""
+    def test_what_comes_behind_a_gap_waits(self) -> None:
         self.assertEqual(reassemble(b"ab", [(4, b"e"), (2, b"c")]), (b"abc", ((4, b"e"),)))
         self.assertEqual(reassemble(b"", [(1, b"b")]), (b"", ((1, b"b"),)))
         self.assertEqual(reassemble(b"", []), (b"", ()))

@@ -123,8 +123,7 @@ class OpensTests(SynchronousTestCase):
             has_known_version(data, size)
 
     @given(st.binary(max_size=40))
-    def test_any(self, datagram: bytes) -> None:
-        """Any bytes can come."""
+    def test_any_bytes_can_come(self, datagram: bytes) -> None:
         for opens in (opens_connection, opens_first_connection):
             opens(datagram)
             opens(b"\xc0\0\0\0\1" + datagram)

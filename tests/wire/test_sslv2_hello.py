@@ -26,8 +26,7 @@ class HelloTests(SynchronousTestCase):
             self.assertEqual((reader.hello, at), (ClientHello(None, (), name), len(data)))
             self.assertIsNone(reader.ja4())
 
-    def test_sizes(self) -> None:
-        """Session id and challenge have the sizes of their own."""
+    def test_session_id_and_challenge_have_the_sizes_of_their_own(self) -> None:
         for data in (
             sslv2_hello(session_id=bytes(16)),
             sslv2_hello(challenge=bytes(32)),
@@ -35,8 +34,7 @@ class HelloTests(SynchronousTestCase):
         ):
             self.assertIsNotNone(parse_client_hello(data, None).hello)
 
-    def test_malformed(self) -> None:
-        """The byte that rules it out is the one that shows it."""
+    def test_the_byte_that_rules_it_out_is_the_one_that_shows_it(self) -> None:
         for change, at in (
             ({0: 0x82}, 0), ({1: 27}, 1), ({2: 0}, 2), ({2: 2}, 2), ({3: 1}, 3), ({3: 4}, 3),
             ({3: 0}, 4), ({4: 5}, 4), ({5: 1}, 5), ({6: 0}, 6), ({6: 20}, 6), ({6: 24}, 6),
@@ -66,8 +64,7 @@ class MatcherTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIs(said(HELLO, **options).verdict, verdict, options)
 
-    def test_neighbours(self) -> None:
-        """Other protocols with this first byte are a no where they differ."""
+    def test_other_protocols_with_this_first_byte_are_a_no_where_they_differ(self) -> None:
         for data, at in (
             (b"\x80\x01\x00\x01\x00\x00\x00\x04ping", 2),  # Thrift, binary
             (b"\x80\x0b\x00\x00\x00\x00\x00\x00", 2),  # memcached, binary: version
@@ -78,8 +75,7 @@ class MatcherTests(SynchronousTestCase):
             self.assertEqual(said(data), (NO, at), data)
             self.assertEqual(said(data, sni="none"), (NO, at), data)
 
-    def test_facts(self) -> None:
-        """The version is learnt."""
+    def test_the_version_is_learnt(self) -> None:
         self.assertEqual(facts(tls.predicate({}), Peeked(HELLO)), {"tls": "1.0"})
 
     @settings(max_examples=scaled(100), deadline=None)

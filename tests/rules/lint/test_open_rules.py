@@ -72,8 +72,7 @@ class OpenRulesTest(SynchronousTestCase):
                 )
             folder.chmod(0o755)
 
-    def test_link(self) -> None:
-        """The file and the folder behind a link count."""
+    def test_the_file_and_the_folder_behind_a_link_count(self) -> None:
         place = make_folder(self)
         place.chmod(0o777)
         (place / "real.ini").write_text(SERVER.format("d"))

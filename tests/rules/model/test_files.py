@@ -18,8 +18,7 @@ class FilesTest(SynchronousTestCase):
         )
         return files, json.dumps(files.as_json())
 
-    def test_sent(self) -> None:
-        """What another process is sent is the same there."""
+    def test_what_another_process_is_sent_is_the_same_there(self) -> None:
         for problem in (_PROBLEM, _PROBLEM.lost_to("b.ini", 3)):
             files, text = self.sent(problem)
             read = Files.from_json(json.loads(text))

@@ -197,8 +197,7 @@ class FileTests(FolderTestCase):
         self.write("rules.ini", f"[txmux]\ninclude = d/*/*.ini\n{LISTEN}")
         self.assertIn("d/e/rules.ini' is this file itself", self.untaken())
 
-    def test_too_large(self) -> None:
-        """All files of rules together have a limit."""
+    def test_all_files_of_rules_together_have_a_limit(self) -> None:
         change_constants(self, files, LARGEST_RULES=len(LISTEN) + 100)
         self.write("rules.ini", f"[txmux]\ninclude = *.inc\n{LISTEN}")
         self.write("a.inc", "#" * 50)

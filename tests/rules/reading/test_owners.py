@@ -81,8 +81,7 @@ class OwnersTest(SynchronousTestCase):
         rules = self.rules(f"{open_to_all}{backend}", z=ROUTE.format("r").replace("close", "b"))
         self.assertEqual(rules.files.untaken, {})
 
-    def test_advice(self) -> None:
-        """No message proposes what only others may use."""
+    def test_no_message_proposes_what_only_others_may_use(self) -> None:
         known = "[backend web]\nserver = 127.0.0.1:1\n"
         operator = f"{ONE}[listen two]\nendpoint = :442\n{TLS}tls_client_ca = cert.pem\nunder = *\n{ROUTE.format('op')}under = one\n{known}"
         theirs = (
@@ -116,8 +115,7 @@ class OwnersTest(SynchronousTestCase):
         for units in ({"a": f"{listen}{TLS}".replace("[listen tls]", "[listen a]"), "b": listen},):
             self.assertEqual([*self.wrong(self.rules(ONE, **units))], ["b"])
 
-    def test_files_of_networks(self) -> None:
-        """A wrong file that only a unit names is an error of that unit."""
+    def test_a_wrong_file_that_only_a_unit_names_is_an_error_of_that_unit(self) -> None:
         (self.folder / "d/list.txt").write_text("10.0.0.0/8\nnothing\n")
         route = f"{ROUTE.format('a')}from = @list.txt\n"
         self.main.write_text(f"[txmux]\ninclude = d/*.ini\n{ONE}routes_from = *\n")

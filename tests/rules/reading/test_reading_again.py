@@ -265,8 +265,7 @@ backend = 127.0.0.1:1003
         (self.folder / "rules.ini").write_text(f"# again\n{text}")
         self.assertIn("cannot read", str(self.read()))
 
-    def test_identity(self) -> None:
-        """What reads the same is the same object, wherever it stands now."""
+    def test_what_reads_the_same_is_the_same_object_wherever_it_stands_now(self) -> None:
         text = RULES["backends"](20)
         self.write({"rules.ini": text})
         path = self.folder / "rules.ini"

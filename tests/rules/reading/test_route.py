@@ -203,8 +203,7 @@ class CoversTests(SynchronousTestCase):
         self.assertEqual(covered.count(True), 7 * 60)
         self.assertEqual(covered[:2], [False, True])
 
-    def test_autumn(self) -> None:
-        """An hour that the clock shows twice is in a period both times."""
+    def test_an_hour_that_the_clock_shows_twice_is_in_a_period_both_times(self) -> None:
         hour = period("sun 02:00-03:00 Europe/Paris")
         for fold in (0, 1):
             self.assertTrue(hour.covers(at("2026-10-25T02:30", PARIS, fold)))

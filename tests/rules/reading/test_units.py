@@ -351,8 +351,7 @@ class UnitsTest(FolderTestCase):
             servers(retaken(load(self.main), UntakenUnits(rules.files))), {"a": "127.0.0.1:3"}
         )
 
-    def test_more(self) -> None:
-        """Units that cannot be served are left out, too."""
+    def test_units_that_cannot_be_served_are_left_out_too(self) -> None:
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
         self.write("d/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
         before = load(self.main)

@@ -112,8 +112,7 @@ class AnyBytesTests(SynchronousTestCase):
 
     @every_cut
     @given(st.binary(max_size=200))
-    def test_arbitrary(self, data: bytes) -> None:
-        """Any bytes at all are refused or waited upon."""
+    def test_any_bytes_at_all_are_refused_or_waited_upon(self, data: bytes) -> None:
         self.check(data)
 
     @every_cut
@@ -123,8 +122,7 @@ class AnyBytesTests(SynchronousTestCase):
         self.check(data)
 
     @given(st.binary(max_size=40) | SSL_INFOS.map(lambda info: encode_ssl(info).value))
-    def test_ssl(self, value: bytes) -> None:
-        """The field about the client's TLS is read or refused."""
+    def test_the_field_about_the_clients_tls_is_read_or_refused(self, value: bytes) -> None:
         try:
             info = parse_ssl(value)
         except InvalidHeader:

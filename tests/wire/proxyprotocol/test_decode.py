@@ -24,8 +24,7 @@ def v2(start: str, block: bytes = b"", length: int | None = None) -> bytes:
 class VectorTests(SynchronousTestCase):
     vectors = (V1 | V2 | {V2_WITH_CHECKSUM: IPV4}).items()
 
-    def test_whole(self) -> None:
-        """A header is read, and what follows it is left alone."""
+    def test_a_header_is_read_and_what_follows_it_is_left_alone(self) -> None:
         for encoded, header in self.vectors:
             for payload in (b"", b"\n", b"PROXY", encoded):
                 self.assertEqual(decode(encoded + payload), Decoded(header, len(encoded)))
@@ -82,8 +81,7 @@ class AcceptedV2Tests(SynchronousTestCase):
             assert isinstance(answer, Decoded)
             self.assertEqual(answer.header.tlvs, (Tlv(TlvType.ALPN, b"h2"),))
 
-    def test_largest(self) -> None:
-        """A header of 4,096 bytes is taken."""
+    def test_a_header_of_4_096_bytes_is_taken(self) -> None:
         block = IPV4_BLOCK + bytes.fromhex("e00fe1") + bytes(4065)
         self.assertEqual(len(v2("21 11", block)), 4096)
         self.assertIsInstance(decode(v2("21 11", block)), Decoded)
@@ -101,8 +99,7 @@ class RefusedTests(SynchronousTestCase):
                 with self.assertRaisesRegex(InvalidHeader, message):
                     decode(encoded + payload)
 
-    def test_neither_version(self) -> None:
-        """Other protocols are told by their first bytes."""
+    def test_other_protocols_are_told_by_their_first_bytes(self) -> None:
         for encoded in (
             b"G", b"\x16", b"\0", b"p", b"PO", b"PROXY\t", b"PROXY  ", b"PROXY\r", b"PROXY U\r",
             b"PROXY t", b"PROXY TCP5", b"PROXY TCP44", b"PROXY UD", b"PROXY UNKNOWNS", b"\r\r",
@@ -126,8 +123,7 @@ class RefusedTests(SynchronousTestCase):
             ):  # fmt: skip
                 self.check(start + text, f"the {message} address must be an IPv6")
 
-    def test_v1_ports(self) -> None:
-        """A port is a plain decimal number up to 65535."""
+    def test_a_port_is_a_plain_decimal_number_up_to_65535(self) -> None:
         for start, message in (
             (b"PROXY TCP4 1.2.3.4 5.6.7.8 ", "source port"),
             (b"PROXY TCP6 :: ::1 80 ", "destination port"),
@@ -161,8 +157,7 @@ class RefusedTests(SynchronousTestCase):
             for start in starts:
                 self.check(SIGNATURE + bytes.fromhex(start), message)
 
-    def test_v2_fields_that_overrun(self) -> None:
-        """A field that does not fit is refused as soon as that is known."""
+    def test_a_field_that_does_not_fit_is_refused_as_soon_as_that_is_known(self) -> None:
         self.check(v2("21 11", length=13), "longer than what holds it")
         for fields, length in (
             ("010003", 17), ("0101", 100), ("010002", 19), ("010002 6832 010002", 21),
@@ -178,12 +173,10 @@ class RefusedTests(SynchronousTestCase):
             damaged[at] ^= 0x10
             self.check(bytes(damaged), "CRC32C is wrong")
 
-    def test_v2_checksum_of_another_size(self) -> None:
-        """A checksum has four bytes."""
+    def test_a_checksum_has_four_bytes(self) -> None:
         for field in ("030000", "0300021c1a", "0300051c1ae9c600"):
             self.check(v2("21 11", IPV4_BLOCK + bytes.fromhex(field)), "CRC32C is wrong")
 
-    def test_v2_checksum_where_addresses_do_not_count(self) -> None:
-        """A wrong checksum is refused in any header."""
+    def test_a_wrong_checksum_is_refused_in_any_header(self) -> None:
         for start in ("20 00", "21 00"):
             self.check(v2(start, bytes.fromhex("03000400000000")), "CRC32C is wrong")

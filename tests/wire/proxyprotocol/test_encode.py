@@ -24,8 +24,7 @@ from txmux.wire.proxyprotocol.header import (
 
 
 class EncodeV1Tests(SynchronousTestCase):
-    def test_vectors(self) -> None:
-        """Headers are written as the specification has them."""
+    def test_headers_are_written_as_the_specification_has_them(self) -> None:
         for encoded, header in V1.items():
             self.assertEqual(encode_v1(header), encoded)
 
@@ -41,18 +40,15 @@ class EncodeV1Tests(SynchronousTestCase):
         end = address("ffff:" * 7 + "ffff", 65535)
         self.assertEqual(len(encode_v1(ProxyHeader.between(end, end))), 104)
 
-    def test_local(self) -> None:
-        """Version 1 has no LOCAL, so such a header is UNKNOWN."""
+    def test_version_1_has_no_local_so_such_a_header_is_unknown(self) -> None:
         self.assertEqual(encode_v1(LOCAL), b"PROXY UNKNOWN\r\n")
 
-    def test_fields_are_left_out(self) -> None:
-        """Version 1 has no place for further fields."""
+    def test_version_1_has_no_place_for_further_fields(self) -> None:
         self.assertEqual(encode_v1(WITH_TLVS), encode_v1(IPV4))
 
 
 class EncodeV2Tests(SynchronousTestCase):
-    def test_vectors(self) -> None:
-        """Headers are written as the specification has them."""
+    def test_headers_are_written_as_the_specification_has_them(self) -> None:
         for encoded, header in V2.items():
             self.assertEqual(encode_v2(header), encoded)
 
@@ -60,22 +56,19 @@ class EncodeV2Tests(SynchronousTestCase):
         """A checksum is added as a last field, and covers the whole header."""
         self.assertEqual(encode_v2(IPV4, checksum=True), V2_WITH_CHECKSUM)
 
-    def test_fields_without_addresses(self) -> None:
-        """Where no addresses are told, the fields come first."""
+    def test_where_no_addresses_are_told_the_fields_come_first(self) -> None:
         self.assertEqual(
             encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b"h2"),))),
             SIGNATURE + bytes.fromhex("21000005 010002 6832"),
         )
 
-    def test_largest(self) -> None:
-        """A header has at most 4,096 bytes, so that receivers take it."""
+    def test_a_header_has_at_most_4_096_bytes_so_that_receivers_take_it(self) -> None:
         room = 4096 - len(encode_v2(IPV4)) - 3
         largest = ProxyHeader.between(IPV4.source, IPV4.destination, (Tlv(0xE0, bytes(room)),))
         self.assertEqual(len(encode_v2(largest)), 4096)
         self.assertRaisesRegex(InvalidHeader, "4103 bytes", encode_v2, largest, checksum=True)
 
-    def test_unique_id(self) -> None:
-        """A unique ID has at most 128 bytes."""
+    def test_a_unique_id_has_at_most_128_bytes(self) -> None:
         encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(128)),)))
         with self.assertRaisesRegex(InvalidHeader, "128 bytes"):
             encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(129)),)))

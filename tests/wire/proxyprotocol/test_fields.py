@@ -21,8 +21,7 @@ OTHER = Tlv(0xE0, b"other")
 
 
 class ToldTests(SynchronousTestCase):
-    def test_nothing(self) -> None:
-        """A header without fields tells nothing."""
+    def test_a_header_without_fields_tells_nothing(self) -> None:
         self.assertEqual(header_facts(IPV4), {})
 
     def test_names(self) -> None:
@@ -67,14 +66,12 @@ class ToldTests(SynchronousTestCase):
         self.assertEqual(self.ssl(3, 0), {"ssl_verified": "yes"})
         self.assertEqual(self.ssl(5, 0), {"ssl_verified": "yes"})
 
-    def test_no_ssl(self) -> None:
-        """A client that used no TLS has no certificate to speak of."""
+    def test_a_client_that_used_no_tls_has_no_certificate_to_speak_of(self) -> None:
         self.assertEqual(
             self.ssl(0, 0, Tlv(TlvType.SSL_VERSION, b"TLSv1.3")), {"ssl_version": "TLSv1.3"}
         )
 
-    def test_malformed(self) -> None:
-        """An SSL field that is cut short is an error."""
+    def test_an_ssl_field_that_is_cut_short_is_an_error(self) -> None:
         self.assertRaises(InvalidHeader, header_facts, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
 
 
@@ -84,12 +81,10 @@ class CarriedTests(SynchronousTestCase):
         self.assertEqual(passed_on_fields([OURS], [OTHER, THEIRS]), (OURS, OTHER))
         self.assertEqual(passed_on_fields([], [OTHER, THEIRS]), (OTHER, THEIRS))
 
-    def test_padding(self) -> None:
-        """Padding was for the sender's header alone."""
+    def test_padding_was_for_the_senders_header_alone(self) -> None:
         self.assertEqual(passed_on_fields([], [Tlv(TlvType.NOOP, b"..."), OTHER]), (OTHER,))
 
-    def test_long_id(self) -> None:
-        """An ID that is longer than receivers take is left out."""
+    def test_an_id_that_is_longer_than_receivers_take_is_left_out(self) -> None:
         kept = Tlv(TlvType.UNIQUE_ID, bytes(128))
         self.assertEqual(passed_on_fields([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept]), (kept,))
 

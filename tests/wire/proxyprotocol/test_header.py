@@ -18,13 +18,11 @@ class AddressTests(SynchronousTestCase):
         """It reads as addresses with ports do, IPv6 in brackets."""
         self.assertEqual((str(SOURCE), str(SOURCE6)), ("192.168.0.1:56324", "[2001:db8::1]:56324"))
 
-    def test_ports(self) -> None:
-        """A port is a number of 16 bits."""
+    def test_a_port_is_a_number_of_16_bits(self) -> None:
         for port in (-1, 65536):
             self.assertRaises(ValueError, address, "192.0.2.1", port)
 
-    def test_zone_is_dropped(self) -> None:
-        """The zone of a link-local address means nothing to the receiver."""
+    def test_the_zone_of_a_link_local_address_means_nothing_to_the_receiver(self) -> None:
         self.assertEqual(address("fe80::1%eth0", 1).host, IPv6Address("fe80::1"))
 
     def test_as_ipv6(self) -> None:
@@ -34,14 +32,12 @@ class AddressTests(SynchronousTestCase):
 
 
 class HeaderTests(SynchronousTestCase):
-    def test_between_addresses_of_one_family(self) -> None:
-        """Addresses of one family are taken as they are."""
+    def test_addresses_of_one_family_are_taken_as_they_are(self) -> None:
         for source, destination in ((SOURCE, DESTINATION), (SOURCE6, DESTINATION6)):
             header = ProxyHeader.between(source, destination)
             self.assertEqual(header, ProxyHeader(Command.PROXY, source, destination))
 
-    def test_between_families(self) -> None:
-        """If the families differ, both are IPv6."""
+    def test_if_the_families_differ_both_are_ipv6(self) -> None:
         self.assertEqual(
             ProxyHeader.between(SOURCE, DESTINATION6),
             ProxyHeader(Command.PROXY, address("::ffff:192.168.0.1", 56324), DESTINATION6),
@@ -57,14 +53,12 @@ class HeaderTests(SynchronousTestCase):
         for source, destination in ((None, DESTINATION), (SOURCE, None), (None, None)):
             self.assertEqual(ProxyHeader.between(source, destination, tlvs), ProxyHeader(tlvs=tlvs))
 
-    def test_value_of(self) -> None:
-        """A field is found by its type, the first of several."""
+    def test_a_field_is_found_by_its_type_the_first_of_several(self) -> None:
         self.assertEqual(WITH_TLVS.value_of(TlvType.AUTHORITY), b"example.com")
         self.assertIsNone(WITH_TLVS.value_of(TlvType.UNIQUE_ID))
         self.assertEqual(ProxyHeader(tlvs=(Tlv(0xE0, b"a"), Tlv(0xE0, b"b"))).value_of(0xE0), b"a")
 
-    def test_what_does_not_go_together(self) -> None:
-        """A header that could not be written cannot be made."""
+    def test_a_header_that_could_not_be_written_cannot_be_made(self) -> None:
         for parts in (
             {"source": SOURCE},
             {"destination": DESTINATION},
@@ -75,8 +69,7 @@ class HeaderTests(SynchronousTestCase):
             with self.subTest(parts=parts):
                 self.assertRaises(ValueError, ProxyHeader, **parts)
 
-    def test_tlv_bounds(self) -> None:
-        """A field has one byte of type and 65535 bytes of value at most."""
+    def test_a_field_has_one_byte_of_type_and_65535_bytes_of_value_at_most(self) -> None:
         for kind, value in ((-1, b""), (256, b""), (1, bytes(65536))):
             self.assertRaises(ValueError, Tlv, kind, value)
 
@@ -93,8 +86,7 @@ class SslInfoTests(SynchronousTestCase):
             with self.subTest(client=client, verify=verify):
                 self.assertEqual(SslInfo(client, verify).verified, expected)
 
-    def test_value_of(self) -> None:
-        """A sub-field is found by its type."""
+    def test_a_sub_field_is_found_by_its_type(self) -> None:
         info = SslInfo(SslClient.SSL, 0, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),))
         self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
         self.assertIsNone(info.value_of(TlvType.SSL_CN))
