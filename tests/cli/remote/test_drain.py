@@ -92,7 +92,11 @@ class DrainTests(CommandTestCase):
         change_constants(self, changes, _PERIOD=0)
         web, end = "/api/backends?backend=web", "see them: txmux connections --backend web\n"
         for name, count in (("web", "3 connections"), ("web/10.0.0.5:8443", "1 connection")):
-            for after in ([{"name": "web", "servers": []}], (404, {"error": "removed"})):
+            idle = [{**server, "active": 0} for server in _BACKENDS["web"]]
+            for after in (
+                *([{"name": "web", "servers": its}] for its in ([], idle)),
+                (404, {"error": "removed"}),
+            ):
                 self.server.first[web] = [self.server.others[web]] * 2 + [after]
                 told = f"waiting for {count} to end; {end}"
                 self.assertEqual(self.ask("drain", "--wait", name), (0, "done\n", told))
