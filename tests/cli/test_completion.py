@@ -15,8 +15,7 @@ class CompletionTests(CommandTestCase):
     """The scripts; that shells take them is told by the tests with real shells."""
 
     def names(self, kind: str, *words: str) -> list[str]:
-        code, out, _ = self.ask("completion", "bash", "--names", kind, "txmux", *words)
-        self.assertEqual(code, 0)
+        out = self.told(0, self.ask("completion", "bash", "--names", kind, "txmux", *words))
         return out.splitlines()
 
     def test_names_of_the_service_that_the_line_selects(self) -> None:

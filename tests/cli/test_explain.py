@@ -347,15 +347,13 @@ class ServiceTests(CommandTestCase):
                 "there is no [listen pubic]; did you mean 'public'? (there are public)",
             ),
         ):
-            code, out, err = self.run_main("explain", self.rules, *arguments)
-            self.assertEqual((code, out), (1, ""))
+            err = self.told(1, self.run_main("explain", self.rules, *arguments))
             self.assertTrue(err.startswith(f"txmux: {message}"), err)
             self.assertEqual(err.count("\n"), 1)
 
     def test_errors_of_the_rules_and_exit_code_78(self) -> None:
         self.rules.write_text("[listen a]\nendpoint = 443\npeek_limti = 5\n")
-        code, out, err = self.run_main("explain", self.rules, "--text", "x")
-        self.assertEqual((code, out), (78, ""))
+        err = self.told(78, self.run_main("explain", self.rules, "--text", "x"))
         self.assertEqual(err.count(f"{self.rules}:"), 2)
 
     def test_tls_client_by_what_it_asks_for(self) -> None:
@@ -372,8 +370,7 @@ class ServiceTests(CommandTestCase):
             ("--sni", "a.example"): "route old",
             ("--alpn", "h2"): "default",
         }.items():
-            code, out, _ = self.run_main("explain", self.rules, *options)
-            self.assertEqual(code, 0)
+            out = self.told(0, self.run_main("explain", self.rules, *options))
             self.assertRegex(out, rf"\ndecision  at byte \d+: {decision}, ")
         for wrong, message in {
             (
@@ -398,14 +395,12 @@ class ServiceTests(CommandTestCase):
         )
 
     def test_wrong_usage(self) -> None:
-        code, out, err = self.run_main("explain", self.rules)
-        self.assertEqual((code, out), (2, ""))
+        err = self.told(2, self.run_main("explain", self.rules))
         self.assertIn(
             "txmux: give the client's first bytes by --text, --hex, --file or --pcap (--file -", err
         )
         for arguments in (("--text", "x", "--hex", "00"), ("--text", "x", "--from", "here")):
-            code, out, err = self.run_main("explain", self.rules, *arguments)
-            self.assertEqual((code, out), (2, ""))
+            err = self.told(2, self.run_main("explain", self.rules, *arguments))
             self.assertIn("usage: txmux explain", err)
 
 
@@ -455,8 +450,7 @@ class TimeTests(CommandTestCase):
         )
 
     def test_invalid_time(self) -> None:
-        code, _, err = self.run_main("explain", self.rules, "--text", "x", "--at", "noon")
-        self.assertEqual(code, 2)
+        err = self.told(2, self.run_main("explain", self.rules, "--text", "x", "--at", "noon"))
         self.assertIn("'noon' is not a time; write one as 2026-11-20T14:30", err)
 
     def test_route_that_ends_tls(self) -> None:

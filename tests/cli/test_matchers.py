@@ -20,8 +20,7 @@ OWN = f"txmux {txmux.__version__}"
 
 class ListTests(CommandTestCase):
     def test_one_line_for_each_with_its_package(self) -> None:
-        code, out, _ = self.run_main("matchers")
-        self.assertEqual(code, 0)
+        out = self.told(0, self.run_main("matchers"))
         head, *lines = out.splitlines()
         self.assertEqual(head.split(), ["matcher", "over", "recognises", "from"])
         self.assertEqual([line.split()[0] for line in lines], list(installed_matchers()))
@@ -47,9 +46,7 @@ class ListTests(CommandTestCase):
 
 class OneTests(CommandTestCase):
     def describe(self, name: str) -> str:
-        code, out, err = self.run_main("matchers", name)
-        self.assertEqual((code, err), (0, ""))
-        return out
+        return self.told(0, self.run_main("matchers", name))
 
     def test_options_and_examples_with_those_they_need(self) -> None:
         self.assertEqual(
@@ -100,8 +97,7 @@ class OneTests(CommandTestCase):
             ("mysql", "txmux: unknown matcher 'mysql'; its clients wait"),
             ("a b", "txmux: unknown matcher 'a b'"),
         ):
-            code, out, err = self.run_main("matchers", name)
-            self.assertEqual((code, out), (1, ""))
+            err = self.told(1, self.run_main("matchers", name))
             self.assertTrue(err.startswith(message), err)
 
 

@@ -76,8 +76,7 @@ class PrintTests(CommandTestCase):
         ]
         self.assertEqual(self.printed(*_LISTEN, *words).count("[route "), len(words) // 2)
         for name in ("any", "payload", "regex"):
-            code, _, err = self.run_main("run", *_LISTEN, f"--{name}", "127.0.0.1:1")
-            self.assertEqual(code, 2)
+            err = self.told(2, self.run_main("run", *_LISTEN, f"--{name}", "127.0.0.1:1"))
             self.assertIn(f"unrecognized arguments: --{name}", err)
 
     def test_udp(self) -> None:
@@ -119,8 +118,7 @@ class PrintTests(CommandTestCase):
 
 class MisuseTests(CommandTestCase):
     def refused(self, *words: str | Path) -> list[str]:
-        code, out, err = self.run_main("run", *words)
-        self.assertEqual((code, out), (2, ""))
+        err = self.told(2, self.run_main("run", *words))
         return err.splitlines()
 
     def test_invalid_combinations(self) -> None:

@@ -106,8 +106,7 @@ class ConvertTests(CommandTestCase):
         self.assertIn("is not a file that libconfig reads", self.convert("my-sslh.cfg", "x")[2])
         self.assertIn("comes before the first section", self.convert("haproxy.cfg", "x")[2])
         self.assertIn("no frontend or listen", self.convert("haproxy.cfg", "")[2])
-        code, out, err = self.convert("a", "x")
-        self.assertEqual((code, out), (1, ""))
+        err = self.told(1, self.convert("a", "x"))
         self.assertIn("name the format by --from sslh or --from haproxy", err)
 
     def test_format_by_option(self) -> None:
@@ -123,13 +122,11 @@ class ConvertTests(CommandTestCase):
             "x.yml", text, "--entrypoint", "web=127.0.0.1:80", "--entrypoint=b=:81"
         )
         self.assertEqual((code, out.count("endpoint = ")), (0, 2))
-        code, _, err = self.convert("x.yml", text, "--entrypoint", "web")
-        self.assertEqual(code, 2)
+        err = self.told(2, self.convert("x.yml", text, "--entrypoint", "web"))
         self.assertIn("is not NAME=ADDRESS", err)
 
     def test_unknown_program_is_wrong_usage(self) -> None:
-        code, _, err = self.convert("a", _HAPROXY, "--from", "squid")
-        self.assertEqual(code, 2)
+        err = self.told(2, self.convert("a", _HAPROXY, "--from", "squid"))
         self.assertIn("usage: txmux convert", err)
 
     def test_missing_file_is_one_line(self) -> None:
@@ -138,8 +135,7 @@ class ConvertTests(CommandTestCase):
         )
 
     def test_unknown_port_name_and_machine_without_names(self) -> None:
-        code, _, err = self.convert("sslh.cfg", _SSLH.replace("https", "no-such-service"))
-        self.assertEqual(code, 1)
+        err = self.told(1, self.convert("sslh.cfg", _SSLH.replace("https", "no-such-service")))
         self.assertIn("unknown service name 'no-such-service'; write its number", err)
         with patch("socket.getservbyname", side_effect=OSError("service/proto not found")):
             code, out, _ = self.convert("sslh.cfg", _SSLH)

@@ -62,8 +62,7 @@ class ChangeTests(CommandTestCase):
         server = self.answering(document={"error": "a secret is needed"}, status=403)
         self.assertEqual(self.ask("stop"), (1, "", "a secret is needed\n"))
         server.status = 401
-        code, _, err = self.ask("stop")
-        self.assertEqual(code, 1)
+        err = self.told(1, self.ask("stop"))
         self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
         self.assertIn("; pass --token-file FILE, a file with a token of 'admin_token'", err)
         self.assertNotIn("a secret is needed", err)
@@ -85,9 +84,7 @@ class ChangeTests(CommandTestCase):
 
 class NobodyTests(CommandTestCase):
     def refused(self, *arguments: str) -> str:
-        code, out, err = self.ask("stop", *arguments)
-        self.assertEqual((code, out), (3, ""))
-        return err
+        return self.told(3, self.ask("stop", *arguments))
 
     def test_timeout_of_a_server_that_says_nothing(self) -> None:
         listening = socket.socket(socket.AF_UNIX)

@@ -124,8 +124,7 @@ class WeightTests(CommandTestCase):
     def test_wrong(self) -> None:
         for weight in ("65536", "-1", "x", "1.5", "\N{SUPERSCRIPT TWO}"):
             self.assertEqual(self.ask("weight", "--", "other", weight)[0], 2)
-        code, _, err = self.ask("weight", "web", "2")
-        self.assertEqual(code, 2)
+        err = self.told(2, self.ask("weight", "web", "2"))
         self.assertIn("several servers; name one of web/10.0.0.5:8443, web/unix:/run/a.sock\n", err)
         self.assertEqual(self.ask("weight", "wed", "2")[0], 1)
 

@@ -61,8 +61,7 @@ class FindTests(CommandTestCase):
         servers = [self.answering(self.run_folder / name) for name in ("b.sock", "a.sock")]
         for number, server in enumerate(servers):
             server.others["/api/status"] = {"pid": number}
-        code, out, err = self.ask("reload")
-        self.assertEqual((code, out), (2, ""))
+        err = self.told(2, self.ask("reload"))
         self.assertIn(
             f"there are several services: {self.run_folder}/a.sock, {self.run_folder}/b", err
         )
@@ -79,8 +78,7 @@ class FindTests(CommandTestCase):
         for name in ("old.sock", "older.sock"):
             with socket.socket(socket.AF_UNIX) as ended:
                 ended.bind(str(self.run_folder / name))
-        code, out, err = self.ask("reload")
-        self.assertEqual((code, out), (3, ""))
+        err = self.told(3, self.ask("reload"))
         self.assertIn(
             f"no service listens at any of {self.run_folder}/old.sock, {self.run_folder}/older.sock; ",
             err,
@@ -223,8 +221,7 @@ class FindTests(CommandTestCase):
 
     def test_missing_socket_of_the_rules_is_named(self) -> None:
         self.answering(self.run_folder / "other.sock")
-        code, out, err = self.ask("reload", "--rules", self.write_rules(""))
-        self.assertEqual((code, out), (3, ""))
+        err = self.told(3, self.ask("reload", "--rules", self.write_rules("")))
         self.assertIn(f"there is no socket {self.run_folder}/rules.sock or ", err)
         self.assertIn("rules.ini running?", err)
 
@@ -234,8 +231,7 @@ class FindTests(CommandTestCase):
         self.assert_asks(server, "--rules", rules)
 
     def test_rules_without_an_endpoint(self) -> None:
-        code, _, err = self.ask("reload", "--rules", self.write_rules("admin = off"))
-        self.assertEqual(code, 3)
+        err = self.told(3, self.ask("reload", "--rules", self.write_rules("admin = off")))
         self.assertIn("has 'admin = off', so the service cannot be reached", err)
 
     def test_unreadable_rules_are_wrong_usage(self) -> None:
@@ -248,8 +244,7 @@ class FindTests(CommandTestCase):
         path = self.run_folder / "rules.sock"
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
-        code, out, err = self.ask("reload")
-        self.assertEqual((code, out), (3, ""))
+        err = self.told(3, self.ask("reload"))
         self.assertIn(f"no service listens at {path} (the only socket); the file is left over", err)
 
 
@@ -289,8 +284,7 @@ class TokenTests(CommandTestCase):
 
     def test_unreadable_file_is_named(self) -> None:
         rules = self.write("rules.ini", f"[txmux]\nadmin = {self.admin}\nadmin_token = no\n")
-        code, _, err = self.ask("reload", "--rules", rules)
-        self.assertEqual(code, 2)
+        err = self.told(2, self.ask("reload", "--rules", rules))
         self.assertIn(
             f"{self.folder}/no, the file of 'admin_token' of {rules}, cannot be read", err
         )

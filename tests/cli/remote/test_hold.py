@@ -41,12 +41,10 @@ class HoldTests(CommandTestCase):
         # Whether connections are left does not matter: others come.
         ended = {**db, "hold": None}
         self.server.first["/api/backends?backend=db"] = [[busy], [busy], [busy], [ended]]
-        code, out, err = self.ask("hold", "db", "--for", "1s", "--wait")
-        self.assertEqual((code, out), (1, ""))
+        err = self.told(1, self.ask("hold", "db", "--for", "1s", "--wait"))
         self.assertIn("backend db: its hold ended before its connections did", err)
 
     def test_wrong_arguments(self) -> None:
-        code, _, err = self.ask("hold", "db", "--for", "soon")
-        self.assertEqual(code, 2)
+        err = self.told(2, self.ask("hold", "db", "--for", "soon"))
         self.assertIn("'soon' is not a duration", err)
         self.assertEqual(self.ask("hold")[0], 2)
