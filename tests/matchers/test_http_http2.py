@@ -4,7 +4,6 @@ from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.matchers.http_samples import PREFACE, REQUEST
 from tests.wire import http2_builder as h2
 from txmux.matchers.http import http
-from txmux.testing import check_predicate
 from txmux.wire.http2_opening import OPENING_LIMIT
 from txmux.wire.http_head import HEAD_LIMIT, LINE_LIMIT
 
@@ -56,6 +55,8 @@ KEYS = tuple(
         (NAMELESS, ""), (PREFACE + h2.PING, ""), (REQUEST, "www.example.com"), (b"POTs", ""),
     )
 )  # fmt: skip
+TRIED = ("host=localhost", "path=/api/* version=2", "method=~[PG].*")
+TRIED_ON = (h2.CURL, NAMED)
 
 
 class OptionTests(SynchronousTestCase):
@@ -67,10 +68,3 @@ class OptionTests(SynchronousTestCase):
             ({"version": "1.*", "path": "/"}, LINE_LIMIT), ({"host": "a"}, HEAD_LIMIT),
         ):  # fmt: skip
             self.assertEqual(http.predicate(options).longest, longest)
-
-    def test_contract(self) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        for options in (
-            {"host": "localhost"}, {"path": "/api/*", "version": "2"}, {"method": "~[PG].*"},
-        ):  # fmt: skip
-            check_predicate(http.predicate(options), more=[h2.CURL, NAMED], examples=30)

@@ -2,8 +2,16 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NO
-from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name, versions
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.wire.hello_builder import (
+    alpn,
+    client_hello,
+    extension,
+    records,
+    server_name,
+    sslv2_hello,
+    versions,
+)
 from txmux.interfaces import NameKey, Peeked
 from txmux.matchers.tls import tls
 from txmux.testing import facts
@@ -12,6 +20,7 @@ SNI, ECH, PADDING = server_name("www.Example.com"), extension(0xFE0D, b"\0\0\1")
 NAMED = records(client_hello(SNI, PADDING))
 NAMELESS = records(client_hello(alpn(b"h2"), PADDING))
 ENCRYPTED = records(client_hello(ECH, SNI, PADDING))
+OF_SSL2 = sslv2_hello()
 NAMELESS_JA4 = "t12i0102h2_0f2cb44170f4_4298e3b3ed58"
 
 
@@ -49,11 +58,40 @@ VERDICTS = (
         for one in (NAMELESS_JA4, "a,t12i*", "t1?i0102h2_*")
     ),
     *((f"ja4={one}", NAMELESS, NO, len(NAMELESS)) for one in ("t13*", NAMELESS_JA4.upper(), "a")),
+    # A hello of SSL 2 has no name, no protocols, no encrypted one, and no fingerprint; length, type and version are enough.
+    ("", OF_SSL2, MATCH, 5), ("", b"\x81\x00\x01\x00\x02", MATCH, 5), ("", OF_SSL2[:4], NEED_MORE, 4),
+    *((option, OF_SSL2, MATCH) for option in ("sni=none", "version=1.0", "ech=no")),
+    *(
+        (option, OF_SSL2, NO)
+        for option in ("sni=a,*", "alpn=*", "version=1.2,1.3", "ech=yes", "ja4=*")
+    ),
+    # Other protocols with this first byte are a no where they differ.
+    *(
+        (option, data, NO, at)
+        for data, at in (
+            (b"\x80\x01\x00\x01\x00\x00\x00\x04ping", 2),  # Thrift, binary
+            (b"\x80\x0b\x00\x00\x00\x00\x00\x00", 2),  # memcached, binary: version
+            (b"\x80\x21\x00\x05\x00\x00\x00\x00", 3),  # memcached, binary: SASL
+            (b"\x81\x00\x00\x44\x20CKFDENECFDEFFC", 3),  # NetBIOS session request
+            (b"\x82\x2e\x01\x03\x01", 1),
+        )
+        for option in ("", "sni=none")
+    ),
 )  # fmt: skip
-TRIED = ("sni=none", "alpn=none", "alpn=none,h2", "sni=none,*.example.com", "ech=no", "ja4=t12*")
+FACTS = (("", OF_SSL2, {"tls": "1.0"}),)
+TRIED = (
+    "",
+    "version=1.0",
+    "sni=none",
+    "alpn=none",
+    "alpn=none,h2",
+    "sni=none,*.example.com",
+    "ech=no",
+    "ja4=t12*",
+)
 TRIED_ON = (
     records(client_hello(SNI, alpn(b"h2"), versions(0x0304)), 40), NAMED, ENCRYPTED,
-    records(client_hello(versions(0x0304), PADDING), 20),
+    records(client_hello(versions(0x0304), PADDING), 20), OF_SSL2,
 )  # fmt: skip
 UNUSABLE = (
     *((f"sni={one}", "sni: ") for one in ("none,", "none,a..b")),

@@ -1,20 +1,9 @@
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import verdicts_of
-from tests.support.examples import scaled
 from tests.wire.hello_builder import byte_by_byte, sslv2_hello
-from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.tls import tls
-from txmux.testing import facts
 from txmux.wire.client_hello import ClientHello, parse_client_hello
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
-
 HELLO = sslv2_hello()
-
-said = verdicts_of(tls)
 
 
 class HelloTests(SynchronousTestCase):
@@ -46,47 +35,3 @@ class HelloTests(SynchronousTestCase):
             reader, length = byte_by_byte(bytes(bad))
             self.assertTrue(reader.malformed, change)
             self.assertEqual(length, at + 1, change)
-
-
-class MatcherTests(SynchronousTestCase):
-    def test_match(self) -> None:
-        """Length, type and version are enough."""
-        self.assertEqual(said(HELLO), (MATCH, 5))
-        self.assertEqual(said(b"\x81\x00\x01\x00\x02"), (MATCH, 5))
-        self.assertEqual(said(HELLO[:4]), (NEED_MORE, 4))
-
-    def test_options(self) -> None:
-        """It is a hello without a name, without protocols, without an encrypted one, and without a fingerprint."""
-        for options, verdict in (
-            ({"sni": "none"}, MATCH), ({"sni": "a,*"}, NO), ({"alpn": "*"}, NO),
-            ({"version": "1.0"}, MATCH), ({"version": "1.2,1.3"}, NO), ({"ech": "no"}, MATCH),
-            ({"ech": "yes"}, NO), ({"ja4": "*"}, NO),
-        ):  # fmt: skip
-            self.assertIs(said(HELLO, **options).verdict, verdict, options)
-
-    def test_other_protocols_with_this_first_byte_are_a_no_where_they_differ(self) -> None:
-        for data, at in (
-            (b"\x80\x01\x00\x01\x00\x00\x00\x04ping", 2),  # Thrift, binary
-            (b"\x80\x0b\x00\x00\x00\x00\x00\x00", 2),  # memcached, binary: version
-            (b"\x80\x21\x00\x05\x00\x00\x00\x00", 3),  # memcached, binary: SASL
-            (b"\x81\x00\x00\x44\x20CKFDENECFDEFFC", 3),  # NetBIOS session request
-            (b"\x82\x2e\x01\x03\x01", 1),
-        ):
-            self.assertEqual(said(data), (NO, at), data)
-            self.assertEqual(said(data, sni="none"), (NO, at), data)
-
-    def test_the_version_is_learnt(self) -> None:
-        self.assertEqual(facts(tls.predicate({}), Peeked(HELLO)), {"tls": "1.0"})
-
-    @settings(max_examples=scaled(100), deadline=None)
-    @given(
-        st.sampled_from([{}, {"sni": "none"}, {"version": "1.0"}, {"ech": "no"}]),
-        st.builds(
-            lambda at, junk: HELLO[:at] + junk + HELLO[at + len(junk) :],
-            st.integers(0, 50),
-            st.binary(max_size=3),
-        ),
-    )
-    def test_any_bytes(self, options: dict[str, str], data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data, **options)
