@@ -114,8 +114,15 @@ FLOWS = (
 )  # fmt: skip
 DATAGRAMS = tuple(flow[0] for flow in FLOWS[:4])
 MATCHED_DATAGRAMS = FLOWS[4:]
-REFUSED_DATAGRAMS = (b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0")
-UNDECIDED_DATAGRAMS = (zero_rtt(), (zero_rtt(), zero_rtt()))
+REFUSED_DATAGRAMS = (
+    b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0",
+    # What a server says, and packets of other types, begin nothing; nor does an unknown version in a short datagram.
+    SERVER_1, SERVER_2, RETRY_1, RETRY_2, long_packet(2), long_packet(3), other_version(size=1199),
+    other_version(0),
+)  # fmt: skip
+EARLY = zero_rtt()
+UNDECIDED_DATAGRAMS = (EARLY, (EARLY, EARLY))
+UNKNOWN = tuple(map(other_version, (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2)))
 IN_TWO = FLOWS[4]
 NAMELESS = initial(crypto(0, client_hello(extension(21, b""))))
 WITH_ECH = initial(crypto(0, client_hello(extension(0xFE0D, b"\0\0\1"))))
@@ -142,6 +149,24 @@ DATAGRAM_VERDICTS = (
         for name, flow in OF_VERSIONS.items()
     ),
     ("version=1 sni=www.example.com", WHOLE, MATCH),
+    *(("version=other", packet, NO) for packet in (SERVER_1, SERVER_2, RETRY_1, RETRY_2)),
+    # Unknown versions match by their header, never by what is inside.
+    *(("", flow, MATCH) for flow in UNKNOWN),
+    *((one, flow, NO) for flow in UNKNOWN for one in ("sni=none", "sni=*", "ech=no", "alpn=*")),
+    # 0-RTT packets may come first, in the same datagram or alone, up to the fourth datagram.
+    ("sni=www.example.com", EARLY + WHOLE, MATCH),
+    ("sni=www.example.com", (EARLY, EARLY, EARLY, WHOLE), MATCH), ("", (EARLY,) * 4, NO),
+    ("", (zero_rtt(V2), initial(crypto(0, HELLO), version=V2)), MATCH),
+    # After a Retry the packet has a token; only with one its fixed bit may be clear.
+    ("", initial(crypto(0, HELLO), token=b"token" * 30), MATCH),
+    ("", initial(crypto(0, HELLO), token=b"t", fixed=False), MATCH),
+    # A client makes up a long connection ID.
+    ("", initial(crypto(0, HELLO), destination=bytes(20)), MATCH),
+    # What is behind the packet does not count: padding, random bytes, packets of other types.
+    *(
+        ("sni=www.example.com", WHOLE + rest, MATCH)
+        for rest in (bytes(600), b"\xff" * 600, long_packet(2), long_packet(3), b"\xc0")
+    ),
 )  # fmt: skip
 DATAGRAM_KEYS = (
     ("sni=a.example,*.b.example", WHOLE, "www.example.com"),
@@ -155,6 +180,7 @@ DATAGRAM_FACTS = (
     ("", VERSION_1, {"quic": "1", **OF_RFC, "ja4": JA4}),
     ("", VERSION_2, {"quic": "2", **OF_RFC, "ja4": JA4}),
     ("", DRAFT_29, {"quic": "draft-29", "sni": "server", "tls": "1.3", "ja4": JA4_29}),
+    *(("", flow, {"quic": "other"}) for flow in UNKNOWN),
 )
 
 
@@ -195,14 +221,6 @@ class PacketTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(initial(frames, number=2, version=version, source=b""), packet)
 
-    def test_what_a_server_says_begins_nothing(self) -> None:
-        for packet in (SERVER_1, SERVER_2, RETRY_1, RETRY_2):
-            self.assertIs(verdict(packet), NO)
-            self.assertIs(verdict(packet, version="other"), NO)
-            self.assertEqual(facts(packet), {})
-        for client, others in ((VERSION_1, SERVER_1), (VERSION_2, RETRY_2)):
-            self.assert_dropped(client + others)
-
     @settings(max_examples=scaled(80))
     @given(st.data())
     def test_cut(self, data: st.DataObject) -> None:
@@ -232,54 +250,6 @@ class PacketTests(SynchronousTestCase):
         self.assertIs(verdict(*flow, sni=name), MATCH)
         self.assertIs(verdict(*flow, sni="example.org"), NO)
 
-    def test_unknown_versions_match_by_their_header_never_by_what_is_inside(self) -> None:
-        for number in (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2):
-            flow = other_version(number)
-            self.assertEqual((verdict(flow), facts(flow)), (MATCH, {"quic": "other"}))
-            for options in ({"sni": "none"}, {"sni": "*"}, {"ech": "no"}, {"alpn": "*"}):
-                self.assertIs(verdict(flow, **options), NO)
-        self.assertIs(verdict(other_version(size=1199)), NO)
-        self.assertIs(verdict(other_version(0)), NO)
-
-    def test_zero_rtt(self) -> None:
-        """0-RTT packets may come first, in the same datagram or alone, up to the fourth datagram."""
-        early = zero_rtt()
-        self.assertIs(verdict(early + WHOLE, sni="www.example.com"), MATCH)
-        self.assertIs(verdict(early, early, early, WHOLE, sni="www.example.com"), MATCH)
-        self.assertIs(verdict(early, early, early, early), NO)
-        early = zero_rtt(V2)
-        self.assertIs(verdict(early, initial(crypto(0, HELLO), version=V2)), MATCH)
-
-    def test_token(self) -> None:
-        """After a Retry the packet has a token; only with one its fixed bit may be clear."""
-        self.assertIs(verdict(initial(crypto(0, HELLO), token=b"token" * 30)), MATCH)
-        self.assertIs(verdict(initial(crypto(0, HELLO), token=b"t", fixed=False)), MATCH)
-        self.assert_dropped(initial(crypto(0, HELLO), fixed=False))
-
-    def test_behind(self) -> None:
-        """What is behind the packet does not count: padding, random bytes, packets of other types."""
-        for rest in (bytes(600), b"\xff" * 600, long_packet(2), long_packet(3), b"\xc0"):
-            self.assertIs(verdict(WHOLE + rest, sni="www.example.com"), MATCH)
-
-    def test_several_connections(self) -> None:
-        """In a datagram, all packets are of one connection and version (RFC 9000, section 12.2): a server may take one that is not."""
-        other = initial(crypto(0, HELLO), destination=bytes(8))
-        version = initial(crypto(0, HELLO), version=V2)
-        for rest in (other, version, long_packet(0, version=0x1A2A3A4A)):
-            self.assert_dropped(WHOLE + rest)
-        self.assert_dropped(long_packet(2) + WHOLE)
-
-    def test_short_datagram(self) -> None:
-        """A server drops an Initial packet in a datagram of less than 1200 bytes (RFC 9000, section 14.1)."""
-        self.assert_dropped(initial(crypto(0, HELLO), pad=1199))
-        self.assert_dropped(initial(crypto(0, HELLO[:90])), initial(crypto(90, HELLO[90:]), pad=0))
-        self.assert_dropped(zero_rtt(), initial(crypto(0, HELLO), pad=0))
-
-    def test_reserved_bits(self) -> None:
-        """Bits that have to be 0 under the protection (RFC 9000, section 17.2)."""
-        for bits in (4, 8, 12):
-            self.assert_dropped(initial(crypto(0, HELLO), reserved=bits))
-
     def test_numbers(self) -> None:
         """The number of a packet follows from those before it, if only its end is sent (RFC 9000, appendix A.3)."""
         first, second = cut(HELLO, 60)
@@ -288,13 +258,6 @@ class PacketTests(SynchronousTestCase):
             self.assertIs(verdict(*flow, sni="www.example.com"), MATCH)
             self.assertIs(verdict(*flow, sni="other"), NO)
 
-    def test_first(self) -> None:
-        """A client begins with none of the other types, and with a long connection ID."""
-        for packet in (long_packet(2), long_packet(3), b"\x40" + bytes(40)):
-            self.assertIs(verdict(packet), NO)
-        self.assert_dropped(initial(crypto(0, HELLO), destination=bytes(7)))
-        self.assertIs(verdict(initial(crypto(0, HELLO), destination=bytes(20))), MATCH)
-
     def test_stranger(self) -> None:
         """A datagram that does not belong to it, between those that do, changes nothing."""
         first, second = FLOWS[4]
@@ -302,17 +265,6 @@ class PacketTests(SynchronousTestCase):
         forged[-1] ^= 1
         for stray in (b"", b"x", bytes(forged), initial(crypto(0, HELLO), destination=bytes(8))):
             self.assertIs(verdict(first, stray, second, sni="big.example.org"), MATCH)
-
-    def test_frames(self) -> None:
-        """Frames that may not be there, even with the right tag."""
-        self.assert_dropped(initial(b"\x08" + bytes(9)))
-        self.assert_dropped(initial(crypto(0, HELLO), b"\x08" + bytes(9)))
-
-    def test_not_a_hello(self) -> None:
-        """A server ends a connection whose stream begins with something else, or a malformed one."""
-        self.assert_dropped(initial(crypto(0, b"\2\0\0\x40" + bytes(90))))
-        twice = client_hello(server_name("www.example.com"), alpn(b"h3"), alpn(b"h3"))
-        self.assert_dropped(initial(crypto(0, twice)))
 
     def test_what_follows_the_hello_or_no_opening_is_not_read(self) -> None:
         predicate: Any = quic.predicate({})
@@ -323,12 +275,6 @@ class PacketTests(SynchronousTestCase):
             self.assertEqual(facts(WHOLE, after), facts(WHOLE))
             self.assertIs(verdict(WHOLE, after, sni="www.example.com"), MATCH)
             self.assertIs(verdict(bytes(wrong), WHOLE, sni="*"), NO)
-
-    def test_conflict(self) -> None:
-        """Pieces that contradict each other: another server may see another name than this one."""
-        other = HELLO.replace(b"Example", b"Another")
-        self.assert_dropped(initial(crypto(0, HELLO[:90]), crypto(0, other)))
-        self.assert_dropped(initial(crypto(0, HELLO[:90])), initial(crypto(0, other)))
 
     def steps(self, *flow: bytes) -> int:
         predicate = quic.predicate({"sni": "*.example.com"})
@@ -341,6 +287,36 @@ class PacketTests(SynchronousTestCase):
                 predicate(seen)
 
         return steps_in(ask)
+
+    def test_what_servers_drop(self) -> None:
+        begun, other_name = HELLO[:90], HELLO.replace(b"Example", b"Another")
+        other_id, other_version = {"destination": bytes(8)}, {"version": V2}
+        twice = client_hello(server_name("www.example.com"), alpn(b"h3"), alpn(b"h3"))
+        rows: tuple[tuple[bytes, ...], ...] = (
+            # A datagram of which a part is a server's.
+            (VERSION_1 + SERVER_1,), (VERSION_2 + RETRY_2,),
+            # One in which packets are not all of one connection and version (RFC 9000, section 12.2): a server may take one of them.
+            *((WHOLE + initial(crypto(0, HELLO), **other),) for other in (other_id, other_version)),
+            (WHOLE + long_packet(0, version=0x1A2A3A4A),), (long_packet(2) + WHOLE,),
+            # An Initial packet in a datagram of less than 1200 bytes (section 14.1).
+            (initial(crypto(0, HELLO), pad=1199),), (zero_rtt(), initial(crypto(0, HELLO), pad=0)),
+            (initial(crypto(0, begun)), initial(crypto(90, HELLO[90:]), pad=0)),
+            # Bits that have to be 0 under the protection (section 17.2), and the fixed one without a token.
+            *((initial(crypto(0, HELLO), reserved=bits),) for bits in (4, 8, 12)),
+            (initial(crypto(0, HELLO), fixed=False),),
+            # A short connection ID.
+            (initial(crypto(0, HELLO), destination=bytes(7)),),
+            # Frames that may not be there, even with the right tag.
+            (initial(b"\x08" + bytes(9)),), (initial(crypto(0, HELLO), b"\x08" + bytes(9)),),
+            # A stream that begins with something else than a hello, or with a malformed one, whose connection ends.
+            (initial(crypto(0, b"\2\0\0\x40" + bytes(90))),), (initial(crypto(0, twice)),),
+            # Pieces that contradict each other: another server may see another name than this one.
+            (initial(crypto(0, begun), crypto(0, other_name)),),
+            (initial(crypto(0, begun)), initial(crypto(0, other_name))),
+        )  # fmt: skip
+        for number, flow in enumerate(rows):
+            with self.subTest(number):
+                self.assert_dropped(*flow)
 
     def test_pieces(self) -> None:
         """64 pieces of one byte each, over four datagrams, and no more than 32 in one, or behind a gap."""
