@@ -362,8 +362,7 @@ class RunTests(SynchronousTestCase):
         can_nest = congestion_controls()[1] and os.geteuid() == 0
         self.measured("stream", *(["bulk-other"] if can_nest else []))
 
-    def test_datagrams(self) -> None:
-        """Measures of datagrams find all of their figures, and no flow is lost."""
+    def test_measures_of_datagrams_find_all_figures_and_no_flow_is_lost(self) -> None:
         require_program("dnsperf")
         found = self.measured("udp-bulk", "udp-questions", "udp-held")
         self.assertEqual(found.median("udp.held", "txmux"), 900)

@@ -323,8 +323,7 @@ class AccessLogTests(SynchronousTestCase):
             self, _rows(_section(self.page, "Facts")), learnt | {"dry_run", "moved_to"}, "Facts"
         )
 
-    def test_facts_of_stages(self) -> None:
-        """What is noted anywhere has a row, there or among other facts."""
+    def test_facts_noted_anywhere_have_a_row_there_or_among_other_facts(self) -> None:
         code = "".join(path.read_text() for path in _ROOT.glob("txmux/**/*.py"))
         calls = re.findall(r"record\.note\((.+)\)$|self\.note\((tried=)", code, re.MULTILINE)
         noted = {name for call in calls for name in re.findall(r"\b(\w+)=", "".join(call))}

@@ -82,8 +82,7 @@ class LinksTest(SynchronousTestCase):
             self.assert_refused(self.theirs / "circle")
             (self.theirs / "circle").unlink()
 
-    def test_links_to_what_is_theirs(self) -> None:
-        """Those of the file's owner are followed, and nothing is made by them."""
+    def test_links_to_what_is_the_owners_are_followed_and_make_nothing(self) -> None:
         path = self.theirs / "own"
         path.write_text("x")
         os.chown(path, _NOBODY, -1)

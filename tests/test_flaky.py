@@ -194,7 +194,6 @@ class OtherPythonsTests(unittest.TestCase):
         for line, version, python in zip(late, (13, 12), (self.new, self.old), strict=False):
             self.assertIn(f"no time for {version}: try PYTHON={python} script/test", line)
 
-    def test_failure(self) -> None:
-        """One that fails ends it."""
+    def test_one_that_fails_ends_it(self) -> None:
         run = f"broken={self.new}; test_other_pythons {self.folder} 0 900"
         self.assertEqual(self.said(run), ["13", self.new, "1"])

@@ -43,8 +43,7 @@ class ManPageTests(SynchronousTestCase):
             names, {"txmux.1", *(f"txmux-{command}.1" for command in names_of_commands())}
         )
 
-    def test_page_of_rules(self) -> None:
-        """It has every key with its default, and a whole file."""
+    def test_page_of_rules_has_every_key_with_its_default_and_a_whole_file(self) -> None:
         shown = self.run_program("man", "--warnings", "-l", self.folder / "man5/txmux-rules.5")
         self.assertNotIn("warning", shown)
         for table in TABLES.values():

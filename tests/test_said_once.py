@@ -41,8 +41,7 @@ _VERBS = {
 
 
 class RulesTest(SynchronousTestCase):
-    def test_words_of_keys(self) -> None:
-        """A key takes the words that the type of its attribute has, and no others."""
+    def test_a_key_takes_the_words_of_the_type_of_its_attribute_and_no_others(self) -> None:
         compared = 0
         for kind, keys in TABLES.items():
             fields = get_type_hints(_MODELS[kind])

@@ -67,8 +67,7 @@ class ReadTests(CommandTestCase):
             self.assertFalse(path.stat().st_mode & stat.S_IROTH)
             path.chmod(before)
 
-    def test_folder_on_the_way(self) -> None:
-        """All that is closed on the way to a file is named at once."""
+    def test_all_that_is_closed_on_the_way_to_a_file_is_named_at_once(self) -> None:
         outer = self.folder / "a b"
         outer.mkdir(mode=0o700)
         (outer / "key").write_text(20 * "x")

@@ -63,8 +63,7 @@ class EntryPointTests(CommandTestCase):
         self.assertIn(r"txmux\-greet", pages["txmux.1"])
         self.assertIn("txmux-convert.1", pages)
 
-    def test_broken_ones(self) -> None:
-        """Each names its package, and harms no other command."""
+    def test_broken_commands_name_their_package_and_harm_no_other(self) -> None:
         self.bring("polite", greet=_GREET)
         self.bring("worn", **{name: text for name, (text, _) in _BROKEN.items()})
         for name, (_, problem) in _BROKEN.items():

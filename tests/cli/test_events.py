@@ -61,8 +61,7 @@ class RecentTests(CommandTestCase):
         self.server.others["/api/events"] = (403, {"error": "no"})
         self.assertEqual(self.ask("events", "--follow"), (1, "", "no\n"))
 
-    def test_closed_pipe(self) -> None:
-        """Also while there are no events."""
+    def test_closed_pipe_also_while_there_are_no_events(self) -> None:
         self.server.others["/api/events"] = _stream()
         reading, writing = os.pipe()
         os.close(reading)

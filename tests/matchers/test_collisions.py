@@ -103,7 +103,6 @@ class CollisionTests(SynchronousTestCase):
             for later in order(_ORDER)[place + 1 : -1]:
                 self.assertIsNot(table[name, later], MATCH, (name, later))
 
-    def test_reasons_of_datagrams(self) -> None:
-        """Each pair over UDP is one."""
+    def test_each_pair_with_a_reason_over_udp_is_one(self) -> None:
         for pair in DATAGRAM_AMBIGUITIES:
             self.assertIs(matched(Transport.UDP)[pair.second, pair.first], MATCH)

@@ -57,14 +57,12 @@ def taker(decision: Decision[Route]) -> str:
 
 
 class OrderTests(SynchronousTestCase):
-    def test_all(self) -> None:
-        """It has every matcher for TCP once, and what takes all at its end."""
+    def test_every_matcher_for_tcp_once_and_what_takes_all_at_the_end(self) -> None:
         duty = "each matcher has its place in the order under *Ambiguities* of docs/reference/matchers.md"
         self.assertEqual(sorted(order()), sorted(for_streams().keys() - _CONFIGURED), duty)
         self.assertEqual(order()[-2:], ("random", "any"))
 
-    def test_ambiguities(self) -> None:
-        """Of two that share clients, the one that has to come first does."""
+    def test_of_two_that_share_clients_the_one_that_has_to_comes_first(self) -> None:
         for pair in AMBIGUITIES:
             self.assertLess(order().index(pair.first), order().index(pair.second), pair)
 

@@ -94,8 +94,7 @@ class FragmentTests(SynchronousTestCase):
     def test_what_is_not_whole_in_four_datagrams_is_a_no(self) -> None:
         self.assertIs(verdict(*hello_datagrams(BODY, 20, 40, 60, 80), sni="*"), NO)
 
-    def test_cost(self) -> None:
-        """Hundreds of small fragments, in one record or in many, cost little."""
+    def test_hundreds_of_small_fragments_in_one_record_or_in_many_cost_little(self) -> None:
         predicate = dtls.predicate({"sni": "*.example.com"})
         small = [fragment(BODY, n % 90, n % 90 + 1) for n in range(2000)]
         for flow in (record(b"".join(small)), b"".join(map(record, small))):

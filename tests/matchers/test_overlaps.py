@@ -68,8 +68,7 @@ class TableTests(SynchronousTestCase):
             for name in (one, other):
                 self.assertTrue(asked[name].takes(bytes.fromhex(digits)), (name, digits, _AGAIN))
 
-    def test_reasons(self) -> None:
-        """Pairs with a reason are among them, each once."""
+    def test_pairs_with_a_reason_are_among_them_each_once(self) -> None:
         for transport, told, found in (
             (Transport.TCP, AMBIGUITIES, OVERLAPS),
             (Transport.UDP, DATAGRAM_AMBIGUITIES, DATAGRAM_OVERLAPS),
@@ -80,8 +79,7 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(sorted(every), sorted(found))
 
     @pytest.mark.by_turns(each=True)
-    def test_quickly(self) -> None:
-        """A short search finds no other pairs, of streams."""
+    def test_a_short_search_finds_no_other_pairs_of_streams(self) -> None:
         self.assertEqual(overlaps(kept=4, seeds=1, known=OVERLAPS), {}, _AGAIN)
 
     def test_finds(self) -> None:

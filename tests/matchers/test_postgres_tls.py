@@ -73,8 +73,7 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(self.exchanges(GSSENC_REQUEST + PSQL), (GSSENC,))
         self.assertEqual(self.exchanges(PSQL), ())
 
-    def test_others(self) -> None:
-        """Without ``sni=`` nobody is answered."""
+    def test_without_sni_nobody_is_answered(self) -> None:
         for options in ({}, {"user": "a"}):
             self.assertFalse(hasattr(postgres.predicate(options), "exchanges"))
 

@@ -214,8 +214,7 @@ class PacketTests(SynchronousTestCase):
                 changed[at] ^= 0x10
                 self.assertIs(verdict(bytes(changed)), NO, at)
 
-    def test_built(self) -> None:
-        """What these tests build packets with makes the same of their frames."""
+    def test_what_these_tests_build_packets_with_makes_the_same_of_their_frames(self) -> None:
         for version, frames, packet in (
             (V1, FRAMES, VERSION_1), (V2, FRAMES, VERSION_2), (V29, FRAMES_29, DRAFT_29),
         ):  # fmt: skip
@@ -341,8 +340,7 @@ class PacketTests(SynchronousTestCase):
             flow.append(initial(*chance.sample(pieces, len(pieces)), number=3))
             self.assertIs(verdict(*flow, sni="big.example.org"), MATCH, number)
 
-    def test_packets(self) -> None:
-        """As many small packets as a datagram can hold."""
+    def test_as_many_small_packets_as_a_datagram_can_hold(self) -> None:
         small = initial(b"\1", pad=0)
         datagram = small * (60_000 // len(small))
         self.assertLess(self.steps(datagram), 6_000)
@@ -354,8 +352,7 @@ class PacketTests(SynchronousTestCase):
         cuts = range(9, len(HELLO), len(HELLO) // 10)
         self.assertLess(self.steps(initial(*cut(HELLO, *cuts)[::-1])), 1_800)
 
-    def test_recorded_chromium(self) -> None:
-        """Both datagrams of its hello are needed, in either order."""
+    def test_both_datagrams_of_the_hello_of_chromium_are_needed_in_any_order(self) -> None:
         for flow in (CHROMIUM, CHROMIUM[::-1]):
             self.assertIs(verdict(*flow, sni="www.example.com", alpn="h3", version="1"), MATCH)
             self.assertIs(verdict(*flow, sni="example.com"), NO)

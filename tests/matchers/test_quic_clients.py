@@ -19,8 +19,7 @@ def verdict(*datagrams: bytes, **options: str) -> Verdict:
 
 
 class ClientTests(SynchronousTestCase):
-    def test_versions(self) -> None:
-        """Versions 1 and 2, each known as what it is."""
+    def test_versions_1_and_2_are_each_known_as_what_they_are(self) -> None:
         for version, name, other in ((V1, "1", "2"), (V2, "2", "1")):
             flow = sent(connection(version))
             self.assertIs(verdict(*flow, sni="www.example.com", version=name), Verdict.MATCH)
@@ -28,8 +27,7 @@ class ClientTests(SynchronousTestCase):
             self.assertIs(verdict(*flow, sni="other.example"), Verdict.NO)
             self.assertIs(verdict(*flow, alpn="h3"), Verdict.MATCH)
 
-    def test_two_datagrams(self) -> None:
-        """A hello that takes two datagrams, in either order."""
+    def test_a_hello_that_takes_two_datagrams_in_either_order(self) -> None:
         flow = sent(connection(protocols=36))
         self.assertEqual(len(flow), 2)
         self.assertIs(verdict(*flow, sni="www.example.com"), Verdict.MATCH)

@@ -109,8 +109,7 @@ REFUSED_DATAGRAMS = (
 
 
 class DatagramTests(SynchronousTestCase):
-    def test_openvpn(self) -> None:
-        """OpenVPN is not taken for random, however its packets are protected."""
+    def test_openvpn_is_not_taken_for_random_however_it_is_protected(self) -> None:
         verdict_of = datagram_verdicts_of(random)
         for datagram in all_samples("DATAGRAMS")["openvpn"]:
             self.assertIs(verdict_of(datagram), Verdict.NO)

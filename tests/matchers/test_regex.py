@@ -87,8 +87,7 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(caught, [])
         self.assertRegex(str(error), "^pattern: .*backslash")
 
-    def test_within(self) -> None:
-        """It is a size from 1 byte to 64KiB."""
+    def test_within_is_a_size_from_1_byte_to_64_kib(self) -> None:
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
             self.assertEqual(regex.predicate({"pattern": "a", "within": within}).longest, longest)
 

@@ -123,8 +123,7 @@ class NoNameTests(SynchronousTestCase):
         self.assertEqual(len({key.read for key in keys if key}), 1)
         self.assertIsNone(self.key("none,a*"))
 
-    def test_fingerprint_fact(self) -> None:
-        """It is learnt once the whole hello is there."""
+    def test_the_fingerprint_is_learnt_once_the_whole_hello_is_there(self) -> None:
         predicate = tls.predicate({})
         self.assertEqual(facts(predicate, Peeked(NAMELESS))["ja4"], NAMELESS_JA4)
         self.assertNotIn("ja4", facts(predicate, Peeked(NAMELESS[:-1])))

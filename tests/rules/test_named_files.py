@@ -143,8 +143,7 @@ class KeyTests(SynchronousTestCase):
         place.chmod(0o777)
         self.assertEqual(found(), [str(place)])
 
-    def test_link_to_itself(self) -> None:
-        """A path that leads nowhere is a problem of its line, and no other error."""
+    def test_a_path_that_leads_nowhere_is_a_problem_of_its_line_and_no_other(self) -> None:
         folder = folder_of_files(self)
         (folder / "loop").symlink_to("loop")
         for line in RULES.format(folder / "loop").splitlines():

@@ -57,8 +57,7 @@ class MarksTests(SynchronousTestCase):
         other = "import pytest\npytestmark = pytest.mark.whole\nraise SystemExit(3)\n"
         self.assertEqual(self.chosen("", "-m", "not whole", tests=other), [])
 
-    def test_folders(self) -> None:
-        """All that is below a folder with the mark has it."""
+    def test_all_that_is_below_a_folder_with_the_mark_has_it(self) -> None:
         folder = make_folder(self)
         within = folder / "some/inner"
         within.mkdir(parents=True)

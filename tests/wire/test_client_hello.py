@@ -49,8 +49,7 @@ class ServerNameTests(SynchronousTestCase):
     def test_bytes_that_belong_in_no_name_are_kept_one_character_a_byte(self) -> None:
         self.assertEqual(self.sni(server_name("A\x00\xc9")), "a\x00\xc9")
 
-    def test_protocol_grease(self) -> None:
-        """Those that only test the server's tolerance are left out."""
+    def test_protocols_that_only_test_the_servers_tolerance_are_left_out(self) -> None:
         hello = offered(alpn(b"\x0a\x0a", b"h2", b"\xfa\xfa", b"\x0a\x1a", b"\x0b\x0b"))
         self.assertEqual(hello and hello.alpn, ("h2", "\x0a\x1a", "\x0b\x0b"))
 
@@ -174,8 +173,7 @@ class FormTests(SynchronousTestCase):
             self.assertLess(length, 128 * 4 + 100)
             self.assertTrue(read(message).malformed)
 
-    def test_many(self) -> None:
-        """128 of them are not too many."""
+    def test_128_names_are_not_too_many(self) -> None:
         offers = [b"%d" % number for number in range(127)]
         self.assertEqual(
             offered(alpn(*offers)), ClientHello(None, tuple(map(bytes.decode, offers)), "1.2")

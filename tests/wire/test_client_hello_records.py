@@ -82,8 +82,7 @@ class RealClientTests(SynchronousTestCase):
         expected = ClientHello("www.example.com", ("h2", "http/1.1"), "1.3")
         self.check(outgoing.read(), expected)
 
-    def test_openssl(self) -> None:
-        """So is pyOpenSSL's, here limited to TLS 1.2."""
+    def test_so_is_the_one_of_pyopenssl_here_limited_to_tls_1_2(self) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_max_proto_version(SSL.TLS1_2_VERSION)
         context.set_alpn_protos([b"imap"])

@@ -48,8 +48,7 @@ class NamesTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, names, text, known)
             self.assertEqual(str(error), f"{text!r} matches nothing; did you mean {meant!r}?")
 
-    def test_many_known(self) -> None:
-        """A list of names that is long is only begun."""
+    def test_a_list_of_names_that_is_long_is_only_begun(self) -> None:
         known = tuple(f"X-METHOD-{number}" for number in range(40))
         error = self.assertRaises(ValueError, names, "?", known)
         self.assertEqual(
@@ -90,8 +89,7 @@ def _forms(network: str) -> st.SearchStrategy[str]:
 
 
 class HostsTests(SynchronousTestCase):
-    def test_normal_form(self) -> None:
-        """Neither case nor a final dot counts, on either side."""
+    def test_neither_case_nor_a_final_dot_counts_on_either_side(self) -> None:
         for text in ("www.example.com", "WWW.Example.Com", "www.example.com.", "*.EXAMPLE.com."):
             for name in ("www.example.com", "www.EXAMPLE.com", "www.example.com."):
                 self.assertTrue(hosts(text).matches(name), (text, name))
@@ -180,8 +178,7 @@ class RegularExpressionTests(SynchronousTestCase):
             self.assertTrue(found.could_match_prefix("zzz"))
         self.assertTrue(names(r"~a{1,3}\$").matches("aa$"))
 
-    def test_hosts(self) -> None:
-        """In hosts it is without case and final dot."""
+    def test_in_hosts_it_is_without_case_and_final_dot(self) -> None:
         self.assertTrue(hosts(r"~\w+\.Example\.com").matches("WWW.example.COM."))
 
     def test_what_cannot_be_used_is_told(self) -> None:

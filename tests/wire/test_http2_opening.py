@@ -97,15 +97,13 @@ class RefusedTests(SynchronousTestCase):
         for kind in (0, 1, 2, 6, 8, 0x10):
             self.check(PREFACE + h2.frame(kind, bytes(6)), 24 + 4)
 
-    def test_order(self) -> None:
-        """Frames that need an open stream, or an answer of the server, refuse."""
+    def test_frames_that_need_an_open_stream_or_an_answer_of_the_server_refuse(self) -> None:
         for kind in (DATA, RST_STREAM, PUSH_PROMISE, GOAWAY, CONTINUATION):
             self.check(BEGINNING + h2.frame(kind, stream=1))
         for kind, size in ((SETTINGS, 0), (PING, 8)):
             self.check(BEGINNING + h2.frame(kind, bytes(size), flags=1)[:9])
 
-    def test_form(self) -> None:
-        """So do frames with a size or a stream that theirs cannot have."""
+    def test_so_do_frames_with_a_size_or_a_stream_that_theirs_cannot_have(self) -> None:
         for kind, size, stream in (
             (SETTINGS, 5, 0), (SETTINGS, 6, 1), (PING, 7, 0), (PING, 8, 1), (WINDOW_UPDATE, 5, 0),
             (WINDOW_UPDATE, 4, 1), (PRIORITY, 4, 1), (PRIORITY, 5, 0), (1, 9, 0), (1, 9, 2),
@@ -123,8 +121,7 @@ class RefusedTests(SynchronousTestCase):
         self.check(BEGINNING + h2.request(bytes(4), flags=0x24))
         self.check(BEGINNING + h2.request(b"", flags=0xC))
 
-    def test_section(self) -> None:
-        """A header section has to be right, of a request, and not too large."""
+    def test_a_header_section_has_to_be_right_of_a_request_and_not_too_large(self) -> None:
         entry = b"\x40\x01a" + b"\x7f\x81\x1d" + b"b" * 3840
         for section in (
             b"", b"\x80", b"\x82\x20", b"\x3f\xff\xff\xff\xff\xff\xff", b"\x20\x3f\xe1\x1f\x20\x82",
@@ -145,8 +142,7 @@ class RefusedTests(SynchronousTestCase):
         self.assertFalse(parse_opening(late[: OPENING_LIMIT - 1], None).refused)
         self.assertTrue(parse_opening(late, None).refused)
 
-    def test_most_frames(self) -> None:
-        """It has at most 200 frames, however small they are."""
+    def test_a_request_has_at_most_200_frames_however_small_they_are(self) -> None:
         begun = BEGINNING + h2.PING * (FRAMES_LIMIT - 2)
         self.assertIsNotNone(parse_opening(begun + h2.request(SECTION), None).fields)
         pieces = h2.request(b"", flags=1) + h2.frame(CONTINUATION, stream=1) * FRAMES_LIMIT

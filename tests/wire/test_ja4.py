@@ -52,8 +52,7 @@ class ExampleTests(SynchronousTestCase):
             found = ja4(*extensions(algorithms), cipher_suites=CIPHER_SUITES)
             self.assertEqual(found, "t13d1516h2_8daaf6152771_6d807ffa2a79")
 
-    def test_grease(self) -> None:
-        """Values that only test the server's tolerance are left out everywhere."""
+    def test_values_that_only_test_the_servers_tolerance_are_left_out_everywhere(self) -> None:
         parts = [
             extension(0x2A2A, b""), *extensions(f"{ALGORITHMS} 6a6a"), extension(0xDADA, b"\0"),
         ]  # fmt: skip

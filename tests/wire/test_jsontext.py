@@ -20,8 +20,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parse_json(text), value)
         self.assertEqual(parse_json(text.encode()), value)
 
-    def test_not_json(self) -> None:
-        """Anything else is an error of one kind, however deep it is nested."""
+    def test_anything_else_is_an_error_of_one_kind_however_deep_it_is_nested(self) -> None:
         for text in ("", "{", "nonsense", b"\xff", "[" * 100_000, '{"a":' * 100_000):
             self.assertRaises(ValueError, parse_json, text)
 

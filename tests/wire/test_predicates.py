@@ -59,8 +59,7 @@ class PredicateTests(SynchronousTestCase):
 
 
 class LongestTests(SynchronousTestCase):
-    def test_limited(self) -> None:
-        """It is that of the longest alternative."""
+    def test_the_longest_match_is_that_of_the_longest_alternative(self) -> None:
         for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
             self.assertEqual(Pattern(expression).longest, longest, expression)
 

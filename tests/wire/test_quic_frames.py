@@ -69,8 +69,7 @@ class FrameTests(SynchronousTestCase):
         self.assert_wrong(b"\2\5\0\0\0" * 33)
         self.assert_wrong(b"\2\5\0" + b"\xff" * 8 + bytes(99))
 
-    def test_cost(self) -> None:
-        """What a packet of hostile frames takes is bounded, whatever its length."""
+    def test_what_a_packet_of_hostile_frames_takes_is_bounded(self) -> None:
         for hostile in (
             b"\0\1" * 30_000, crypto(0, b"") * 20_000, b"\2\0\0\0\0" * 12_000, b"\1" * 60_000,
         ):  # fmt: skip
@@ -108,8 +107,7 @@ class StreamTests(SynchronousTestCase):
         for several in ([*fragments, (at, other)], [(at, other), *fragments]):
             self.assertRaises(MalformedError, reassemble, b"", several)
 
-    def test_varint_sizes(self) -> None:
-        """The examples of RFC 9000, appendix A.1."""
+    def test_numbers_of_the_examples_of_rfc_9000_appendix_a_1(self) -> None:
         for text, value in (
             ("c2197c5eff14e88c", 151288809941952652), ("9d7f3e7d", 494878333), ("7bbd", 15293),
             ("25", 37), ("4025", 37),

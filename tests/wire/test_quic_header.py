@@ -76,8 +76,7 @@ class OpensTests(SynchronousTestCase):
             self.assertEqual(opens, 8 <= length <= 20, length)
             self.assertEqual(opens_connection(initial(b"\1", source=bytes(length))), length <= 20)
 
-    def test_fixed_bit(self) -> None:
-        """Only who has a token may clear the fixed bit (RFC 9287)."""
+    def test_only_who_has_a_token_may_clear_the_fixed_bit_of_rfc_9287(self) -> None:
         self.assertFalse(opens_connection(initial(b"\1", fixed=False)))
         self.assertTrue(opens_connection(initial(b"\1", fixed=False, token=b"token")))
 

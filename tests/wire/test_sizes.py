@@ -5,8 +5,7 @@ from txmux.wire.sizes import option_size
 
 
 class SizeTests(SynchronousTestCase):
-    def test_sizes(self) -> None:
-        """Bytes, or KiB; without the option it is the default."""
+    def test_bytes_or_kib_and_without_the_option_the_default(self) -> None:
         for text, size in (("10", 10), ("1KiB", 1024), ("4KiB", 4096)):
             self.assertEqual(option_size({"within": text}, "within", 64, range(10, 4097)), size)
         self.assertEqual(option_size({}, "within", 64, range(10, 4097)), 64)

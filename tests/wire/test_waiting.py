@@ -136,8 +136,7 @@ class AnswerTests(SynchronousTestCase):
             upgrade = parse_upgrade(data[:end], upgrade)
             self.assertEqual(upgrade.protocols, parse_upgrade(data[:end], None).protocols)
 
-    def test_limits(self) -> None:
-        """The last byte of a head, or of its first line, is not waited through."""
+    def test_the_last_byte_of_a_head_or_of_its_first_line_is_not_waited_through(self) -> None:
         for start, limit, last in (
             (b"GET /", LINE_LIMIT, Stage.REFUSED),
             (LINE + b"a", HEAD_LIMIT, Stage.DONE),
@@ -172,8 +171,7 @@ class AnswerTests(SynchronousTestCase):
 
 
 class PeekedTests(SynchronousTestCase):
-    def test_nothing(self) -> None:
-        """A parser that finds nothing is not asked again about the same bytes."""
+    def test_a_parser_that_finds_nothing_is_not_asked_again_about_the_same_bytes(self) -> None:
         asked: list[bytes] = []
 
         def nothing(data: bytes, _: None) -> None:

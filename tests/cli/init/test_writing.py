@@ -146,8 +146,7 @@ class WritingTests(SynchronousTestCase):
         ):
             self.assertIn(f"\n{line}\n", text)
 
-    def test_servers_behind_a_header(self) -> None:
-        """Each has a backend of its own, also those that are only suggested."""
+    def test_each_server_behind_a_header_has_a_backend_also_if_suggested(self) -> None:
         hello = Probed(b"", b"\x16\x03\x03", has_header=True)
         mail = Probed(b"", b"220 a.example ESMTP\r\n", has_header=True)
         text = written(

@@ -118,8 +118,7 @@ class OpenRulesTest(SynchronousTestCase):
         self.patch(grp, "getgrgid", {}.__getitem__)
         self.assertEqual(self.found(), [])
 
-    def test_check(self) -> None:
-        """It is a warning of the file, which changes no exit code."""
+    def test_it_is_a_warning_of_check_which_changes_no_exit_code(self) -> None:
         path = self.folder / "d" / "a.ini"
         path.chmod(0o666)
         with redirect_stdout(StringIO()) as out:

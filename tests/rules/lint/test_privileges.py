@@ -97,8 +97,7 @@ class FileTests(SynchronousTestCase):
             if not names_missing(line):
                 self.assertEqual(self.found(line, user), [message])
 
-    def test_folder_of_another_user(self) -> None:
-        """Nothing in it can be seen."""
+    def test_nothing_can_be_seen_in_a_folder_of_another_user(self) -> None:
         with patch.object(Path, "stat", side_effect=PermissionError):
             user = Privileges(1000, may=lambda *_: False)
             (said,) = self.found(f"access_log = {self.folder}/in/log", user)

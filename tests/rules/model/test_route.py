@@ -34,8 +34,7 @@ class OverTests(SynchronousTestCase):
         self.assertIsNone(only.for_transport(Transport.UDP))
         self.assertIsNone(Route("a", (datagrams,), Refusal.CLOSE).for_transport(Transport.TCP))
 
-    def test_line_that_waits_for_a_fact(self) -> None:
-        """One does whose matcher can tell whether the fact is there."""
+    def test_a_line_waits_for_a_fact_if_its_matcher_can_tell_whether_it_is_there(self) -> None:
         for predicate, named in ((_Named(1), _Named(1, fact="sni")), (Nth(1), Nth(1))):
             line = Alternative("a", predicate)
             self.assertIs(line.for_transport(Transport.TCP), line)

@@ -158,8 +158,7 @@ class FileTests(FolderTestCase):
         self.assertEqual(as_nobody(self.untaken), f"d1/a.ini: {message}")
         self.assertEqual([*as_nobody(partial(load, self.main, MATCHERS)).backends], ["b"])
 
-    def test_include_large(self) -> None:
-        """What is too large for all is the largest file, wherever it stands."""
+    def test_what_is_too_large_for_all_is_the_largest_file_wherever_it_stands(self) -> None:
         change_constants(self, files, LARGEST_RULES=2000)
         self.write("d/a.ini", f"#{'x' * 1900}\n")
         self.write("d/b.ini", f"#{'x' * 300}\n[backend b]\nserver = 127.0.0.1:1\n")

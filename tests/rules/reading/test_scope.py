@@ -80,8 +80,7 @@ class UnitTest(SynchronousTestCase):
         self.write(main, a=unit)
         self.assertEqual(self.untaken(), {"a": [*told]})
 
-    def test_own_listener(self) -> None:
-        """A unit's routes are under its own listener, and those of others are not."""
+    def test_routes_of_a_unit_are_under_its_own_listener_and_others_are_not(self) -> None:
         self.write(
             _listen("p", 1) + _route("r"),
             a=_listen("a", 2) + _route("ra"),

@@ -267,8 +267,7 @@ class UnitsTest(FolderTestCase):
         self.assertIn(f"{of}: cannot be read: ", str(error))
         return str(error)
 
-    def test_in_force_in_parts(self) -> None:
-        """A unit may begin several times in a file."""
+    def test_in_force_in_parts_of_which_one_begins_several_times(self) -> None:
         parts = (("u", "a"), ("v", "b"), ("u", "c"))
         text = "".join(f"[unit {u}]\n[backend {b}]\nserver = 127.0.0.1:1\n" for u, b in parts)
         unit = self.write("d/a.ini", text)

@@ -45,8 +45,7 @@ class AcceptedV1Tests(SynchronousTestCase):
             for cut in range(len(line)):
                 self.assertIsInstance(decode(line[:cut]), Incomplete)
 
-    def test_unknown_with_a_tail(self) -> None:
-        """Whatever stands behind UNKNOWN is ignored up to the end of the line."""
+    def test_whatever_stands_behind_unknown_is_ignored_up_to_the_end_of_the_line(self) -> None:
         for tail in (b" ", b" ::1 ::2 1 2", b"  \xff\0", b" " + b"f" * 91):
             line = b"PROXY UNKNOWN" + tail + b"\r\n"
             self.assertEqual(decode(line + b"\r\n"), Decoded(UNKNOWN, len(line)))
@@ -107,8 +106,7 @@ class RefusedTests(SynchronousTestCase):
         ):  # fmt: skip
             self.check(encoded, "must begin with")
 
-    def test_v1_addresses(self) -> None:
-        """An address must be one, of the family that was named, in its plain form."""
+    def test_an_address_is_one_of_the_family_that_was_named_in_its_plain_form(self) -> None:
         for start, message in ((b"PROXY TCP4 ", "source"), (b"PROXY TCP4 1.2.3.4 ", "destination")):
             for text in (
                 b" ", b".", b"1..", b"256", b"01", b"1.2.3.4.", b"1.2.3.256", b"1.2.3 ", b"1.2.3. ",
@@ -164,8 +162,7 @@ class RefusedTests(SynchronousTestCase):
         ):  # fmt: skip
             self.check(v2("21 11", IPV4_BLOCK + bytes.fromhex(fields), length), "longer than")
 
-    def test_v2_checksum(self) -> None:
-        """A wrong checksum is refused, wherever in the header the damage is."""
+    def test_a_wrong_checksum_is_refused_wherever_the_damage_is(self) -> None:
         for at in range(16, len(V2_WITH_CHECKSUM)):
             if at in {28, 29, 30}:
                 continue  # the checksum's type and length: another field, or one that overruns

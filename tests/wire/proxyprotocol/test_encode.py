@@ -35,8 +35,7 @@ class EncodeV1Tests(SynchronousTestCase):
             b"PROXY TCP6 ::ffff:c0a8:1 2001:db8::11 56324 443\r\n",
         )
 
-    def test_longest_line(self) -> None:
-        """The longest line has the 104 bytes that the specification reckons with."""
+    def test_the_longest_line_has_the_104_bytes_of_the_specification(self) -> None:
         end = address("ffff:" * 7 + "ffff", 65535)
         self.assertEqual(len(encode_v1(ProxyHeader.between(end, end))), 104)
 
@@ -52,8 +51,7 @@ class EncodeV2Tests(SynchronousTestCase):
         for encoded, header in V2.items():
             self.assertEqual(encode_v2(header), encoded)
 
-    def test_checksum(self) -> None:
-        """A checksum is added as a last field, and covers the whole header."""
+    def test_a_checksum_is_added_as_a_last_field_and_covers_the_whole_header(self) -> None:
         self.assertEqual(encode_v2(IPV4, checksum=True), V2_WITH_CHECKSUM)
 
     def test_where_no_addresses_are_told_the_fields_come_first(self) -> None:

@@ -59,8 +59,7 @@ class ToldTests(SynchronousTestCase):
             ProxyHeader(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),))
         )
 
-    def test_ssl(self) -> None:
-        """Only a certificate that was shown and verified counts as verified."""
+    def test_only_a_certificate_that_was_shown_and_verified_counts_as_verified(self) -> None:
         self.assertEqual(self.ssl(1, 0), {"ssl_verified": "no"})
         self.assertEqual(self.ssl(3, 1), {"ssl_verified": "no"})
         self.assertEqual(self.ssl(3, 0), {"ssl_verified": "yes"})
@@ -76,8 +75,7 @@ class ToldTests(SynchronousTestCase):
 
 
 class CarriedTests(SynchronousTestCase):
-    def test_ours_first(self) -> None:
-        """What is known here replaces what came in of its type, and goes first."""
+    def test_what_is_known_here_goes_first_and_replaces_what_came_in_of_its_type(self) -> None:
         self.assertEqual(passed_on_fields([OURS], [OTHER, THEIRS]), (OURS, OTHER))
         self.assertEqual(passed_on_fields([], [OTHER, THEIRS]), (OTHER, THEIRS))
 

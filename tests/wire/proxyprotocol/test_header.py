@@ -14,8 +14,7 @@ from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, Ssl
 
 
 class AddressTests(SynchronousTestCase):
-    def test_text(self) -> None:
-        """It reads as addresses with ports do, IPv6 in brackets."""
+    def test_it_reads_as_addresses_with_ports_do_ipv6_in_brackets(self) -> None:
         self.assertEqual((str(SOURCE), str(SOURCE6)), ("192.168.0.1:56324", "[2001:db8::1]:56324"))
 
     def test_a_port_is_a_number_of_16_bits(self) -> None:
@@ -25,8 +24,7 @@ class AddressTests(SynchronousTestCase):
     def test_the_zone_of_a_link_local_address_means_nothing_to_the_receiver(self) -> None:
         self.assertEqual(address("fe80::1%eth0", 1).host, IPv6Address("fe80::1"))
 
-    def test_as_ipv6(self) -> None:
-        """An IPv4 address becomes v4-mapped, and an IPv6 address stays what it is."""
+    def test_an_ipv4_address_becomes_v4_mapped_and_an_ipv6_address_stays(self) -> None:
         self.assertEqual(address("192.0.2.1", 9).as_ipv6(), address("::ffff:192.0.2.1", 9))
         self.assertIs(SOURCE6.as_ipv6(), SOURCE6)
 
@@ -47,8 +45,7 @@ class HeaderTests(SynchronousTestCase):
             ProxyHeader(Command.PROXY, SOURCE6, address("::ffff:192.168.0.11", 443)),
         )
 
-    def test_between_without_an_address(self) -> None:
-        """If one address is missing, neither is told, and the fields stay."""
+    def test_if_one_address_is_missing_neither_is_told_and_the_fields_stay(self) -> None:
         tlvs = (Tlv(TlvType.ALPN, b"h2"),)
         for source, destination in ((None, DESTINATION), (SOURCE, None), (None, None)):
             self.assertEqual(ProxyHeader.between(source, destination, tlvs), ProxyHeader(tlvs=tlvs))
