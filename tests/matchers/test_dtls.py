@@ -17,6 +17,7 @@ BODY = dtls_body(server_name("www.Example.com"), alpn(b"coap"), extension(21, by
 )
 CUT = tuple(hello_datagrams(BODY, 20, 80))
 DATAGRAMS = (WHOLE, WITH_COOKIE, CUT[0])
+ANOTHER = dtls_body(server_name("www.Another.com"), alpn(b"coap"), extension(21, bytes(40)))
 NAMELESS = hello_datagrams(dtls_body(extension(21, b"")))
 # One datagram is enough, also with a fragment from the middle.
 MATCHED_DATAGRAMS = (CUT[1], CUT, (WHOLE, b"x"))
@@ -45,6 +46,20 @@ DATAGRAM_VERDICTS = (
     ("sni=*.example.com", OTHER_NAME, NO), ("sni=*.example.com", CUT[:2], NEED_MORE),
     ("sni=*.example.com", CUT[1:], NEED_MORE), ("sni=none", WHOLE, NO),
     ("sni=none", NAMELESS, MATCH), ("alpn=coap", WHOLE, MATCH), ("alpn=webrtc", WHOLE, NO),
+    # Several fragments may be in one record.
+    ("sni=*.example.com", record(fragment(BODY, 0, 30) + fragment(BODY, 30, len(BODY))), MATCH),
+    # What does not belong to it is left out; what contradicts it is a no.
+    *(
+        ("sni=*.example.com", (CUT[0], stray, *CUT[1:]), MATCH)
+        for stray in (b"", b"x", record(b"\1", kind=21), record(fragment(BODY, 9, 20, message=1)))
+    ),
+    (
+        "sni=*",
+        (record(fragment(BODY, 0, 75)), record(fragment(ANOTHER, 60, len(ANOTHER)))),
+        NO,
+    ),
+    # What is not whole in four datagrams is a no.
+    ("sni=*", hello_datagrams(BODY, 20, 40, 60, 80), NO),
     # The version is the highest that is offered, by its name in DTLS.
     *((f"version={name}", hello_datagrams(body), MATCH) for name, _, body in VERSIONS),
     *((f"version={others}", hello_datagrams(body), NO) for _, others, body in VERSIONS),
@@ -77,22 +92,6 @@ class FragmentTests(SynchronousTestCase):
         flow = [one for one in (b"".join(records[:part]), b"".join(records[part:])) if one]
         self.assertIs(verdict(*flow, sni="www.example.com"), MATCH)
         self.assertIs(verdict(*flow, sni="www.example.org"), NO)
-
-    def test_several_fragments_may_be_in_one_record(self) -> None:
-        several = record(fragment(BODY, 0, 30) + fragment(BODY, 30, len(BODY)))
-        self.assertIs(verdict(several, sni="www.example.com"), MATCH)
-
-    def test_stranger(self) -> None:
-        """What does not belong to it is left out; what contradicts it is a no."""
-        first, *others = CUT
-        for stray in (b"", b"x", record(b"\1", kind=21), record(fragment(BODY, 9, 20, message=1))):
-            self.assertIs(verdict(first, stray, *others, sni="www.example.com"), MATCH)
-        other = dtls_body(server_name("www.Another.com"), alpn(b"coap"), extension(21, bytes(40)))
-        contradicts = record(fragment(other, 60, len(other)))
-        self.assertIs(verdict(record(fragment(BODY, 0, 75)), contradicts, sni="*"), NO)
-
-    def test_what_is_not_whole_in_four_datagrams_is_a_no(self) -> None:
-        self.assertIs(verdict(*hello_datagrams(BODY, 20, 40, 60, 80), sni="*"), NO)
 
     def test_hundreds_of_small_fragments_in_one_record_or_in_many_cost_little(self) -> None:
         predicate = dtls.predicate({"sni": "*.example.com"})

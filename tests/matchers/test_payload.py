@@ -25,6 +25,8 @@ VERDICTS = (
     ("text=JDWP-", b"JDBC-Handshake", NO, 3), ("text=JDWP-", b"\x00", NO, 1),
     # Hex digits may be parted by blanks and colons.
     *(({"hex": text}, b"\x16\x03\x01\x00", MATCH, 3) for text in ("160301", "16 03 01", "16:03:01", "16 0301")),
+    # Text is UTF-8 with \r \n \t \0 \\ and \xNN, which is one byte.
+    ({"text": r"é\r\n\t\0\\\xfF\x0a|" + "\n"}, "é".encode() + b"\r\n\t\0\\\xff\n|\n", MATCH, 11),
     # The bytes before the offset may be any.
     ("text=SMB offset=4", b"....SMB.", MATCH, 7), ("text=SMB offset=4", b"....SMA.", NO, 7),
     ("text=SMB offset=4", b"....", NEED_MORE, 4),
@@ -54,12 +56,6 @@ UNUSABLE = (
 
 
 class BytesTests(SynchronousTestCase):
-    def test_escapes(self) -> None:
-        r"""Text is UTF-8 with \r \n \t \0 \\ and \xNN, which is one byte."""
-        text = r"é\r\n\t\0\\\xfF\x0a|" + "\n"
-        expected = "é".encode() + b"\r\n\t\0\\\xff\n|\n"
-        self.assertEqual(said(expected, text=text), (MATCH, len(expected)))
-
     @settings(max_examples=scaled(50), deadline=None)
     @given(
         st.binary(min_size=1, max_size=6), st.integers(0, 6), st.binary(max_size=14),
