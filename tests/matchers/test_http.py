@@ -81,13 +81,14 @@ FACTS: Facts = (
     ("", b"GET foo\r\n", {}),
 )  # fmt: skip
 TRIED = (
-    "", "host=*.example.com", "path=/api/*,*x", "method=P* version=1.1", "version=2",
+    *("", "host=*.example.com", "path=/api/*,*x", "method=P* version=1.1", "version=2"),
     "host=a* path=/* method=GET",
-)  # fmt: skip
+)
 TRIED_ON = (
-    REQUEST, PREFACE, b"\r\nCONNECT a:1 HTTP/1.0\nHost:b\n\n", b"GET http://a/b HTTP/1.1\r\n",
-    b"GET / HTTP/1.1\r\n \nHost: a\r\n", b"PUT / HTTP/1.1\nHost: a\r\nHost: b\r\n\r\n",
-)  # fmt: skip
+    *(REQUEST, PREFACE, b"\r\nCONNECT a:1 HTTP/1.0\nHost:b\n\n", b"GET http://a/b HTTP/1.1\r\n"),
+    b"GET / HTTP/1.1\r\n \nHost: a\r\n",
+    b"PUT / HTTP/1.1\nHost: a\r\nHost: b\r\n\r\n",
+)
 
 
 class CostTests(SynchronousTestCase):

@@ -115,11 +115,11 @@ FLOWS = (
 DATAGRAMS = tuple(flow[0] for flow in FLOWS[:4])
 MATCHED_DATAGRAMS = FLOWS[4:]
 REFUSED_DATAGRAMS = (
-    b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0",
+    *(b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0"),
     # What a server says, and packets of other types, begin nothing; nor does an unknown version in a short datagram.
-    SERVER_1, SERVER_2, RETRY_1, RETRY_2, long_packet(2), long_packet(3), other_version(size=1199),
-    other_version(0),
-)  # fmt: skip
+    *(SERVER_1, SERVER_2, RETRY_1, RETRY_2, long_packet(2), long_packet(3)),
+    *(other_version(size=1199), other_version(0)),
+)
 EARLY = zero_rtt()
 UNDECIDED_DATAGRAMS = (EARLY, (EARLY, EARLY))
 UNKNOWN = tuple(map(other_version, (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2)))
@@ -293,12 +293,17 @@ class PacketTests(SynchronousTestCase):
         twice = client_hello(server_name("www.example.com"), alpn(b"h3"), alpn(b"h3"))
         rows: tuple[tuple[bytes, ...], ...] = (
             # A datagram of which a part is a server's.
-            (VERSION_1 + SERVER_1,), (VERSION_2 + RETRY_2,),
+            *(
+                (client + others,)
+                for client, others in ((VERSION_1, SERVER_1), (VERSION_2, RETRY_2))
+            ),
             # One in which packets are not all of one connection and version (RFC 9000, section 12.2): a server may take one of them.
             *((WHOLE + initial(crypto(0, HELLO), **other),) for other in (other_id, other_version)),
-            (WHOLE + long_packet(0, version=0x1A2A3A4A),), (long_packet(2) + WHOLE,),
+            (WHOLE + long_packet(0, version=0x1A2A3A4A),),
+            (long_packet(2) + WHOLE,),
             # An Initial packet in a datagram of less than 1200 bytes (section 14.1).
-            (initial(crypto(0, HELLO), pad=1199),), (zero_rtt(), initial(crypto(0, HELLO), pad=0)),
+            (initial(crypto(0, HELLO), pad=1199),),
+            (zero_rtt(), initial(crypto(0, HELLO), pad=0)),
             (initial(crypto(0, begun)), initial(crypto(90, HELLO[90:]), pad=0)),
             # Bits that have to be 0 under the protection (section 17.2), and the fixed one without a token.
             *((initial(crypto(0, HELLO), reserved=bits),) for bits in (4, 8, 12)),
@@ -306,13 +311,14 @@ class PacketTests(SynchronousTestCase):
             # A short connection ID.
             (initial(crypto(0, HELLO), destination=bytes(7)),),
             # Frames that may not be there, even with the right tag.
-            (initial(b"\x08" + bytes(9)),), (initial(crypto(0, HELLO), b"\x08" + bytes(9)),),
+            (initial(b"\x08" + bytes(9)),),
+            (initial(crypto(0, HELLO), b"\x08" + bytes(9)),),
             # A stream that begins with something else than a hello, or with a malformed one, whose connection ends.
-            (initial(crypto(0, b"\2\0\0\x40" + bytes(90))),), (initial(crypto(0, twice)),),
+            *((initial(crypto(0, data)),) for data in (b"\2\0\0\x40" + bytes(90), twice)),
             # Pieces that contradict each other: another server may see another name than this one.
             (initial(crypto(0, begun), crypto(0, other_name)),),
             (initial(crypto(0, begun)), initial(crypto(0, other_name))),
-        )  # fmt: skip
+        )
         for number, flow in enumerate(rows):
             with self.subTest(number):
                 self.assert_dropped(*flow)

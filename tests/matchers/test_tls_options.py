@@ -80,14 +80,8 @@ VERDICTS = (
 )  # fmt: skip
 FACTS = (("", OF_SSL2, {"tls": "1.0"}),)
 TRIED = (
-    "",
-    "version=1.0",
-    "sni=none",
-    "alpn=none",
-    "alpn=none,h2",
-    "sni=none,*.example.com",
-    "ech=no",
-    "ja4=t12*",
+    *("", "version=1.0", "sni=none", "alpn=none", "alpn=none,h2", "sni=none,*.example.com"),
+    *("ech=no", "ja4=t12*"),
 )
 TRIED_ON = (
     records(client_hello(SNI, alpn(b"h2"), versions(0x0304)), 40), NAMED, ENCRYPTED,

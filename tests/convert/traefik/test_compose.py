@@ -65,23 +65,8 @@ class ComposeTests(SynchronousTestCase):
         st.lists(
             st.sampled_from(
                 [
-                    "tcp",
-                    "udp",
-                    "routers",
-                    "services",
-                    "a",
-                    "rule",
-                    "[0]",
-                    "loadbalancer",
-                    "server",
-                    "port",
-                    "=",
-                    "1",
-                    ".",
-                    "tls",
-                    "true",
-                    "$",
-                    "",
+                    *("tcp", "udp", "routers", "services", "a", "rule", "[0]", "loadbalancer"),
+                    *("server", "port", "=", "1", ".", "tls", "true", "$", ""),
                 ]
             ),
             max_size=9,

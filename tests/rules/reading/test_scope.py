@@ -209,12 +209,8 @@ class UnitTest(SynchronousTestCase):
         unit=st.lists(
             st.sampled_from(
                 (
-                    _listen("z", 9),
-                    _listen("own", 8),
-                    _route("x"),
-                    _route("y", "under = *\n"),
-                    _route("v", "under = p0\n"),
-                    _route("w", "under = own\n"),
+                    *(_listen("z", 9), _listen("own", 8), _route("x"), _route("y", "under = *\n")),
+                    *(_route("v", "under = p0\n"), _route("w", "under = own\n")),
                 )
             ),
             unique=True,
