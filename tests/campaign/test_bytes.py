@@ -1,3 +1,4 @@
+import random
 import socket
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ from campaign.bytes.judging import judge
 from campaign.bytes.loops import Loop
 from campaign.bytes.part import Rounds, run, run_datagrams
 from campaign.bytes.plans import PATIENCE, Mix, plan
+from campaign.bytes.rounds import RELOAD, UPGRADE, WORKERS, choose
 from campaign.bytes.streams import Header, Stream
 from campaign.bytes.talks import SERVER, Seen, Talk
 from campaign.bytes.troubles import Losses
@@ -26,6 +28,17 @@ class BytesTests(SynchronousTestCase):
 
     def test_datagrams(self) -> None:
         self.assertEqual(run_datagrams(Budget(1, 1)).defects, [])
+
+    def test_changes(self) -> None:
+        """Reloads, upgrades and other numbers of workers cut nobody, and alter, lose and double no byte, datagram or line of the log."""
+        for number, workers in enumerate((1, 3)):
+            changes = (RELOAD, UPGRADE, WORKERS)[: 2 + number]
+            its = attrs.evolve(choose(0, random.Random(4)), changes=changes, workers=workers)
+            rounds = Rounds(Budget(12, number), lambda *_, its=its: its, trials=1000, every=2)
+            self.assertEqual(rounds.go(rounds.try_next).defects, [])
+            self.assertGreaterEqual(rounds.rounds, 2)  # of streams, and of datagrams
+            self.assertEqual(rounds.datagrams.moved, 0)
+            self.assertTrue({*changes} <= {one for one, count in rounds.changes.items() if count})
 
     def test_beside(self) -> None:
         """Other proxies can be led the same connections, and none that comes through txmux is broken."""

@@ -181,22 +181,25 @@ class StopTest(WorkersTestCase):
         self.assertNotIn("another one is started", mux.child.output)
 
     def test_supervisor_killed(self) -> None:
-        """Without their supervisor, workers let connections finish, however long they take, and end; nobody listens any more."""
+        """Without their supervisor, workers serve whom they have accepted, let connections finish, however long they take, and end; nobody listens any more."""
         listening = self.backend()
         mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 0s")
         workers = workers_of(mux.child.pid)
         pairs = [self.relayed(mux, listening, client) for client in self.one_for_each(mux, workers)]
+        silent = self.client(mux)
+        self.is_accepted(mux.child.pid, silent)
         (_, *pids), inode = family_of(mux.child.pid), listening_inode(mux.port)
         mux.child.process.kill()
         self.assert_refused(mux, inode, pids)
         mux.child.wait_for("(worker . accepts no more clients(.|\n)*){2}")
+        self.all_end([self.relayed(mux, listening, silent)])
         self.all_end(pairs[:1])
         self.assert_gone(workers[:1])
         self.assertEqual(name_of(pids[0]), "txmux: starter")  # it ends after them
         self.answers(*pairs[1])
         os.kill(workers[1], signal.SIGTERM)
         self.assert_gone(pids)
-        self.assertEqual([line["reason"] for line in mux.take(2)], ["done", "drained"])
+        self.assertEqual([line["reason"] for line in mux.take(3)], ["done", "done", "drained"])
 
 
 class StreamsTest(WorkersTestCase):
