@@ -1,7 +1,9 @@
+from itertools import product
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget
-from campaign.deaths.moments import KILLED, MATRIX, UPGRADE, Strike, moments
+from campaign.deaths.moments import FEWER, HALTED, KILLED, MATRIX, UPGRADE, Strike, moments
 from campaign.deaths.part import attempt, run
 
 
@@ -11,11 +13,25 @@ class DeathsTest(SynchronousTestCase):
 
     def test_supervisors_killed(self) -> None:
         """Of an upgrade's supervisors one dies when the other could serve: no stream of any worker is lost."""
-        for victim in ("old supervisor", "new supervisor"):
-            strike = Strike(UPGRADE, victim, KILLED, MATRIX[UPGRADE]["before the commit"])
+        moments = (MATRIX[UPGRADE][name] for name in ("before the commit", "at it"))
+        for moment, victim in product(moments, ("old supervisor", "new supervisor")):
+            strike = Strike(UPGRADE, victim, KILLED, moment)
             outcome = attempt(strike, 20, hangs=2)
             self.assertTrue(outcome.has_come)
             self.assertEqual((outcome.lost, outcome.defects), (0, []), outcome.log)
+
+    def test_workers_struck(self) -> None:
+        """Who dies or hangs while connections move loses its own; those that it did not have go on where they were, or in others."""
+        for change, victim, how in (
+            (UPGRADE, "old worker", KILLED),
+            (UPGRADE, "new worker", KILLED),
+            (UPGRADE, "new worker", HALTED),
+            (FEWER, "old worker", KILLED),
+        ):
+            strike = Strike(change, victim, how, MATRIX[change]["after it"])
+            outcome = attempt(strike, 60, hangs=2)
+            self.assertTrue(outcome.has_come, strike)
+            self.assertEqual((outcome.lost, outcome.defects), (0, []), f"{strike}: {outcome.log}")
 
     def test_moments(self) -> None:
         """They are those of the table of messages."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import attrs
+from twisted.logger import capturedLogs, formatEvent
 from typing_extensions import override
 
 from tests.processes.handover_case import SKIP, Handover
@@ -83,10 +84,12 @@ class LimitsTest(MuxTestCase):
             self.handover.there.transport.abortConnection()
 
         channel = self.handover.adopting(go_on=go_on)
-        self.assertEqual(await self.handover.hand(channel), 2)
-        self.assertEqual(self.found, [("let go", 2)])
-        while self.handover.adopts.undecided:
-            await self.turn()
+        with capturedLogs() as events:
+            self.assertEqual(await self.handover.hand(channel), 2)
+            self.assertEqual(self.found, [("let go", 2)])
+            while self.handover.adopts.undecided:
+                await self.turn()
+        self.assertIn("connections lost: 2, since", str([*map(formatEvent, events)]))
         self.assertEqual(self.count(), 0)
 
     async def test_connections_that_cannot_go_on_count_no_more(self) -> None:

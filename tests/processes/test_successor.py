@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -301,7 +301,10 @@ class OldVersionTest(TestCase):
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()
         upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])
-        await upgrade.run({}, nothing_known)
+        with capturedLogs() as events:
+            await upgrade.run({}, nothing_known)
+        told = "".join(str(formatEvent(event)) for event in events)
+        self.assertIn("in another way (version 1, here 3)", told)
         self.assertEqual((old.done, upgrade.gives_workers), (["hand over"], False))
         upgrade.give_up()  # it serves, so that is too late
         successor: Successor = upgrade.successor

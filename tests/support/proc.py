@@ -1,5 +1,4 @@
 import os
-import resource
 import signal
 import socket
 import sys
@@ -89,10 +88,6 @@ def halted(pids: Collection[int]) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def worker_of(connection_id: str) -> str:
     return connection_id.partition("-")[0]
 
@@ -118,36 +113,6 @@ def serves(pid: int, client: socket.socket) -> bool:
 def _has_socket(pid: int, port: str, column: int) -> bool:
     inodes = [words[9] for words in _tcp_sockets(port) if words[column].endswith(port)]
     return not open_files(pid).isdisjoint(f"socket:[{inode}]" for inode in inodes)
-
-
-def holders(client: socket.socket) -> str:
-    own = _port(client.getsockname()[1])
-    told = []
-    for words in _tcp_sockets(own):
-        if words[2].endswith(own):
-            state, (to_send, to_read), inode = words[3], words[4].split(":"), words[9]
-            told.append(
-                f"state {state}, to send {int(to_send, 16)}, to read {int(to_read, 16)}, inode {inode}"
-            )
-            # What nobody has accepted has no inode.
-            told += [f"  {_described(pid)}" for pid in _pids_with(f"socket:[{inode}]")]
-    return "\n".join(told) or "the system knows nothing of it"
-
-
-def _pids_with(name: str) -> list[int]:
-    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    readable = [pid for pid in found if os.access(f"/proc/{pid}/fd", os.R_OK)]
-    return [pid for pid in readable if name in open_files(pid)]
-
-
-def _described(pid: int) -> str:
-    folder = Path(f"/proc/{pid}")
-    with suppress(FileNotFoundError, ProcessLookupError):
-        state = _state(pid)
-        arguments = (folder / "cmdline").read_text().replace("\0", " ")
-        waits = (folder / "wchan").read_text()
-        return f"process {pid}, {state} in {waits}: {arguments}"
-    return f"process {pid}, which has ended"
 
 
 def listening_inode(port: int) -> str:
