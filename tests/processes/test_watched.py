@@ -4,8 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
@@ -15,21 +13,17 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
-from tests.support.proc import (
-    halt,
-    halted,
-    has_connection,
-    is_gone,
-    listening_inode,
-    open_files,
-    workers_of,
+from tests.support.kit import (
+    RULES,
+    SupervisedTestCase,
+    WorkersTestCase,
+    customize,
+    eventually,
+    make_folder,
+    reactor,
+    set_limits,
 )
-from tests.support.services import Service
-from tests.support.supervised import SupervisedTestCase
+from tests.support.proc import halt, has_connection, is_gone, workers_of
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.channel.messages import ACCEPT, IMPORT
@@ -39,45 +33,6 @@ from txmux.processes.supervisor.worker import Worker
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 
 pytestmark = pytest.mark.by_turns(each=True)
-
-
-class Load(threading.Thread):
-    """A client that reconnects as soon as it has been served.
-
-    Args:
-        hears: The expected answer; empty if the connection is to be closed.
-    """
-
-    def __init__(self, port: int, says: bytes = b"x", hears: bytes = b"") -> None:
-        super().__init__(daemon=True)
-        self._port = port
-        self._says, self._hears = says, hears
-        self._stopped = threading.Event()
-        self.served = self.cut = self.refused = 0
-
-    def run(self) -> None:
-        while not self._stopped.wait(0.02):
-            try:
-                client = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
-            except OSError:
-                self.refused += 1
-                continue
-            with client:
-                try:
-                    client.sendall(self._says)
-                    is_right = client.recv(100) == self._hears
-                except OSError:
-                    is_right = False
-                self.served += is_right
-                self.cut += not is_right
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join(2 * PATIENCE)
-
-
-_KILLED = 6
-"""Workers that are killed one after another, of five: one more than once."""
 
 
 class SilentTest(SupervisedTestCase):
@@ -421,63 +376,3 @@ class HangTest(WorkersTestCase):
         os.kill(its, signal.SIGCONT)
         self.assertIn("; 4 connections keep older rules", mux.reloaded(before))
         self.assertEqual({line["reason"] for line in mux.take(4)}, {"drained"})
-
-
-@pytest.mark.whole
-class KilledTest(WorkersTestCase):
-    def test_again_and_again(self) -> None:
-        """Only the connections of the killed one end, and no new client waits for another one in its place."""
-        listening = self.backend()
-        port = listening.getsockname()[1]
-        rules = f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{port}\n"
-        mux = self.start(rules, "workers = 5")  # so that none has to wait for long
-        self.addCleanup(mux.stop)
-        load = [Load(mux.port) for _ in range(4)]
-        for one in load:
-            one.start()
-        for _ in range(_KILLED):
-            held = [self.held(mux, listening) for _ in range(12)]
-            # One that was killed before may still be among the children.
-            victim = next(pid for pid in serving(mux, 2) if has_connection(pid, held[0][1]))
-            owned = [has_connection(victim, server) for _, server in held]
-            with halted([mux.child.pid]):  # so there is no other one
-                os.kill(victim, signal.SIGKILL)
-                for (client, server), was_owned in zip(held, owned, strict=True):
-                    self.assertEqual(goes_on(client, server), not was_owned)
-                    client.close()
-                    server.close()
-                for _ in range(8):
-                    self.be_closed(mux)
-        eventually(lambda: sum(one.served for one in load) > 100, "clients are served")
-        for one in load:
-            one.stop()
-        self.assertEqual([one.refused for one in load], [0] * len(load))
-        # A client whose connection was already the victim's is cut off; nobody else is.
-        self.assertLessEqual(sum(one.cut for one in load), _KILLED * len(load))
-
-    def held(self, mux: Service, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
-        client = self.client(mux)
-        client.sendall(b"SSH-2.0-x\r\n")
-        return client, self.accept_from(listening, b"SSH-2.0-x\r\n")
-
-
-def goes_on(client: socket.socket, server: socket.socket) -> bool:
-    try:
-        client.sendall(b"y")
-        server.sendall(b"z")
-        return (client.recv(1), server.recv(1)) == (b"z", b"y")
-    except OSError:
-        return False
-
-
-def serving(mux: Service, count: int) -> list[int]:
-    """Wait until this many workers accept, and give all that do, the oldest first."""
-    socket_name = f"socket:[{listening_inode(mux.port)}]"
-    found: list[int] = []
-
-    def are_enough() -> bool:
-        found[:] = [pid for pid in workers_of(mux.child.pid) if socket_name in open_files(pid)]
-        return len(found) >= count
-
-    eventually(are_enough, f"{count} workers serve")
-    return found
