@@ -159,6 +159,7 @@ class MishapsTest(WorkersTestCase):
         eventually(lambda: replaced.isdisjoint(workers_of(mux.pid)), "it has ended")
         self.assertEqual(len(workers_of(mux.pid)), 2)
         self.assertEqual(mux.reload(), "rules reloaded: nothing changed")
+        self.assertNotIn("reload", [item["what"] for item in mux.api("status")["attention"]])
         self.all_end(pairs)
         mux.stop()
 

@@ -61,13 +61,15 @@ class ReplacedTest(WorkersTestCase):
     def test_nothing_is_said_while_connections_move(self) -> None:
         """That connections stay in the old process is said when all have moved that can, and not before."""
         gate = self.late_moves()
-        mux, admin, _ = self.begin()
+        mux, admin, client = self.begin()
         mux.replace()
         for _ in range(5):
             self.assertEqual(self.said(admin), [])
         gate.touch()
         eventually(lambda: bool(self.said(admin)), "what has stayed is said")
         self.assertIn("1 connection stays in workers", self.said(admin)[0])
+        client.close()
+        eventually(lambda: not self.said(admin), "it is over")
 
     def said(self, admin: Path) -> list[str]:
         items = get(admin, "/api/status")["attention"]
