@@ -266,13 +266,6 @@ class AdoptedTest(WorkersTestCase):
         self.assertLess(max(ends) - min(ends), 600)
         self.all_end([pair, self.served()])
 
-    def test_ban(self) -> None:
-        mux, pair = self.begin()
-        mux.replace()
-        post(self.admin, "/api/bans", {"network": "127.0.0.1", "seconds": 600})
-        self.assertEqual(mux.take_one()["reason"], "denied")
-        self.all_end([pair])
-
     def test_one_is_killed(self) -> None:
         """What it had is counted as ended, and said, though other old workers live."""
         mux, pair = self.begin()

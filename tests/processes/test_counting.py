@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from tests.support.kit import Peer, SupervisedTestCase, connect, listen, reactor
 from tests.support.peers import PeerFactory
-from tests.support.proc import halted
+from tests.support.proc import halted, open_files
 from tests.support.steps import counts_of
 from txmux.admin.metrics import exposition
 from txmux.telemetry.counting.snapshot import Counts
@@ -100,7 +100,8 @@ class AgreementTest(SupervisedTestCase):
             for _ in range(6):
                 await self.visit(b"HELLO 2")
             await until(lambda: self.matches() == {f"r{number}": 6, "": 0})  # noqa: B023 - called at once
-            sizes.append(len(self.running.control.counters.layout.places))
+            opened = [len(open_files(pid)) for pid in (*self.pids(), os.getpid())]
+            sizes.append((len(self.running.control.counters.layout.places), opened))
         self.assertEqual(sizes[3:], [sizes[3]] * 4)
         kept.finish()
         await kept.is_lost()

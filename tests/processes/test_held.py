@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import time
 
 import pytest
 
@@ -11,7 +10,7 @@ from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
-from tests.support.proc import connecting_to, is_gone, workers_of
+from tests.support.proc import connecting_to, is_gone
 from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 
@@ -126,38 +125,6 @@ class HeldTests(WorkersTestCase):
         end.close()
         line = mux.take_one()
         self.assertEqual((line["reason"], line["server"]), ("done", fallback))
-        mux.stop()
-
-    def test_hold_lasts_over_reload_workers_and_upgrade(self) -> None:
-        mux = self.begin("retries = 2")
-        server = self.come_up()
-        told = self.mux.api("backends/pool/hold", {"seconds": 3600})
-        self.assertEqual(told["changes"], "backend pool: new clients wait, for 1 h")
-        first = self.say(mux, b"first")
-        self.waiting(1)
-        mux.reload(("retries = 2", "retries = 1"))
-        (worker,) = workers_of(mux.pid)
-        second = self.say(mux, b"second")
-        self.waiting(2)
-        mux.upgrade()
-        self.assertNotIn(worker, workers_of(mux.pid))
-        third = self.say(mux, b"third")
-        self.waiting(3)
-        hold = self.mux.api("backends")[0]["hold"]
-        self.assertLess(time.time() + 3000, hold["until"])
-        (attention,) = self.mux.api("status")["attention"]
-        self.assertIn("backend pool: held by an operator, for ", attention["text"])
-        self.assertIn(": 3 clients wait", attention["text"])
-        self.assertEqual(attention["do"], "txmux release pool")
-        told = self.mux.api("backends/pool/release", {})
-        self.assertEqual(told["changes"], "backend pool: its clients go on")
-        for client, said in ((first, b"first"), (second, b"second"), (third, b"third")):
-            end = self.accept_from(server, said)
-            self.answers(client, end)
-            client.close()
-            end.close()
-        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
-        self.assertIsNone(self.mux.api("backends")[0]["hold"])
         mux.stop()
 
     def test_reload_while_clients_wait_moves_their_server(self) -> None:

@@ -86,20 +86,6 @@ for _ in range(3000):
         tally.give_back()
 """
 
-# Does not let go of what the others wait for.
-HOLDER = """
-with limits._lock:
-    print("it is held", flush=True)
-    sys.stdin.read()
-"""
-
-# Counts, and is counted.
-WAITING = """
-tally = limits.tally(3, "", worker)
-most = sum(tally.take() for _ in range(4))
-limits.clear(layout.columns - 1)
-limits.collect()
-"""
 
 RACER = """
 import os, random, sys, time
@@ -747,19 +733,6 @@ class RaceTest(SynchronousTestCase):
         child = Child(sys.executable, "-c", filled, stdin=True)
         self.addCleanup(child.end)
         return child
-
-    def test_held(self) -> None:
-        """One that is halted while it counts keeps the others waiting for a moment only: the supervisor has to be able to replace it."""
-        self.limits = SharedLimits.make(parse(RACED, "x"), 2)
-        self.addCleanup(self.limits.close)
-        holder, waiting = self.start_racer(HOLDER, 1), self.start_racer(WAITING, 2)
-        holder.wait_for("racing")
-        holder.process.stdin.write(b"go")  # type: ignore[union-attr]
-        holder.process.stdin.flush()  # type: ignore[union-attr]
-        holder.wait_for("it is held")
-        waiting.wait_for("racing")
-        waiting.say(b"go")
-        self.assertEqual(waiting.wait_for(r"most (\d+)")[1], "3")
 
     def test_tally_never_exceeds_its_limit(self) -> None:
         self.assertLessEqual(max(self.race(TALLIES)), 3)

@@ -1,9 +1,7 @@
 """The helper that keeps the privilege."""
 
-import contextlib
 import errno
 import itertools
-import json
 import os
 import pwd
 import signal
@@ -84,6 +82,10 @@ class OpenerTest(SynchronousTestCase):
         self.helper = HelperOfRules(self)
         self.folder, self.rules = self.helper.folder, self.helper.rules
         self.key, self.opener = self.helper.key, self.helper.opener
+
+    def include(self, pattern: str) -> None:
+        text = self.rules.read_text()
+        self.rules.write_text(text.replace("[txmux]", f"[txmux]\ninclude = {pattern}"))
 
     def test_name(self) -> None:
         """The file that names the process has only IDs of processes of the rules' user, and no link leads elsewhere."""
@@ -244,9 +246,7 @@ class OpenerTest(SynchronousTestCase):
             keys[name].write_text(name)
             (folder / f"{name}.ini").write_text(unit(name) + "worse\n" * (name == "d"))
         (folder / "e.ini").rename(folder / "e.away")
-        self.rules.write_text(
-            self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = d/*.ini")
-        )
+        self.include("d/*.ini")
         [_, address] = map(listen_addresses, self.opener.read_rules().listeners)
         for again in (False, True):
             for name in "abc":
@@ -266,14 +266,17 @@ class OpenerTest(SynchronousTestCase):
         self.helper.assert_denied(keys["b"])
         self.assertEqual(self.helper.text(keys["c"]), "c")
 
-    def test_unit_in_force(self) -> None:
-        """It opens what is in force for a unit as long as that has an error, and no longer."""
-        unit, new = self.helper.folder / "a.unit", self.helper.folder / "new.pem"
+    def unit(self) -> tuple[Path, Path, str]:
+        """Return the file of a unit, one that it names, and its text."""
+        new = self.folder / "new.pem"
         new.write_text("new")
         text = "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nterminate_tls = new.pem\nunder = a\nbackend = close\n"
-        unit.write_text(text)
-        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
-        self.rules.write_text(own)
+        return self.folder / "a.unit", new, text
+
+    def test_unit_in_force(self) -> None:
+        """It opens what is in force for a unit as long as that has an error, and no longer."""
+        unit, new, text = self.unit()
+        self.include("*.unit")
         # The supervisor leaves some out that have no error, as for a port that is taken.
         other = text.replace("new.pem", "key.pem")
         for now in (text, f"{text}worse\n", other, f"{text}worse\n", other, f"{text}worst\n"):
@@ -305,11 +308,8 @@ class OpenerTest(SynchronousTestCase):
 
     def test_unit_that_is_held_back(self) -> None:
         """It opens what is in force for a file, or a part of one, whose removal is not taken."""
-        unit, new = self.helper.folder / "a.unit", self.helper.folder / "new.pem"
-        new.write_text("new")
-        text = "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nterminate_tls = new.pem\nunder = a\nbackend = close\n"
-        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
-        self.rules.write_text(own)
+        unit, new, text = self.unit()
+        self.include("*.unit")
         for header, name in (("", str(unit)), ("[unit b]\n", f"{unit} [unit b]")):
             unit.write_text(header + text)
             self.opener.read_rules()
@@ -332,8 +332,7 @@ class OpenerTest(SynchronousTestCase):
         unit.write_text(
             "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nbackend = unix:/s\n"
         )
-        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
-        self.rules.write_text(own)
+        self.include("*.unit")
         self.assertEqual([one.name for one in self.opener.read_rules().listeners], ["public", "a"])
         change_constants(self, context, other_author=lambda _, unit: 12345 if unit else None)
         parser.last_read = None
@@ -357,9 +356,7 @@ class OpenerTest(SynchronousTestCase):
                 f"[route on-{name}]\nmatch = tls\nterminate_tls = {keys[name]}\nunder = {name}\nbackend = x\n"
             )
             os.chown(unit, 12345, -1)
-        self.rules.write_text(
-            self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = d/*.ini")
-        )
+        self.include("d/*.ini")
         for mode in (0o600, 0o604):
             for name, key in keys.items():
                 key.chmod(mode)
@@ -419,17 +416,6 @@ class OpenerTest(SynchronousTestCase):
         self.key.unlink()
         self.key.mkdir()
         self.assertRaises(IsADirectoryError, self.opener.open_file, self.key)
-
-    def test_another(self) -> None:
-        """Another process may be given a way to it, by which only files can be had."""
-        other = Opener(self.opener.another())
-        os.close(other.open_file(self.folder / "log", os.O_WRONLY))
-        self.assertRaises(PermissionError, other.open_file, self.key)
-        for ask in (other.read_rules, other.commit, other.another):
-            with self.assertRaisesRegex(OpenerError, "not what this helper does"):
-                ask()
-        other.close()
-        self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_passed_on(self) -> None:
         """The process that takes the place of the service may ask for everything, also when the first one is gone."""
@@ -512,14 +498,6 @@ class OpenerTest(SynchronousTestCase):
                 self.assertEqual(each.halted(), pid)
                 each._halted = 0
 
-    def test_unknown_values(self) -> None:
-        """A question with values that it does not know is refused, and the next one is answered."""
-        with self.assertRaisesRegex(OpenerError, "not what this helper does"):
-            self.opener.ask(messages.OPEN, path=str(self.key), write=False, colour="red")
-        with self.assertRaisesRegex(OpenerError, "not what this helper does"):
-            self.opener.ask(messages.PING)
-        self.assertEqual(self.helper.text(self.key), "precious")
-
     def test_helper_that_has_ended(self) -> None:
         process = self.opener.process
         assert process is not None
@@ -535,32 +513,6 @@ class OpenerTest(SynchronousTestCase):
         os.kill(helper.pid, signal.SIGSTOP)
         self.opener.close()
         self.assertRaises(ProcessLookupError, os.kill, helper.pid, 0)
-
-    def test_nonsense(self) -> None:
-        """Who sends anything else is not listened to any more; others are."""
-        for nonsense in (b"nonsense", b"1", b'"x"', b"[]", b"[" * 50_000, b"\xff"):
-            with self.opener.another() as other:
-                other.send(nonsense)
-                self.assertEqual(other.recv(100), b"", nonsense)
-        for question in (b"{}", b'{"kind": []}', b'{"kind": "open", "path": [], "write": 0}'):
-            with self.opener.another() as other:
-                other.send(question)
-                self.assertIn(b"refused", other.recv(100), question)
-        self.assertEqual(self.helper.text(self.key), "precious")
-
-    def test_client_that_reads_no_answers_is_dropped(self) -> None:
-        process = self.opener.process
-        assert process is not None
-        descriptors = Path(f"/proc/{process.pid}/fd")
-        question = json.dumps({"kind": "open", "path": str(self.key), "write": False}).encode()
-        self.opener.commit()  # whatever was asked before is over
-        before = len([*descriptors.iterdir()])
-        for _ in range(3):
-            with self.opener.another() as other, contextlib.suppress(ConnectionError):
-                while True:
-                    other.send(question)
-        self.opener.commit()
-        self.assertEqual(len([*descriptors.iterdir()]), before)
 
 
 class FilesTest(SynchronousTestCase):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.admin.processes import get, post
 from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
-from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually
 from tests.support.proc import workers_of
 
 
@@ -96,16 +96,20 @@ class ReloadTest(WorkersTestCase):
             client.sendall(b"s")
             self.accept_from(server, b"s")
 
-    def test_added_and_remaining_workers_know_the_counts_of_sources(self) -> None:
-        mux = self.start(f"{RULES}connection_rate_per_source = 3/h burst=3\n", "workers = 1")
-        self.addCleanup(mux.child.end)
-        for _ in range(3):
-            self.be_closed(mux)
-        mux.take(3)
-        for count in (2, 1):
-            mux.reload(with_workers(count))
-            with mux.connect():
-                self.assertEqual(mux.take_one()["reason"], "limit")
+    def test_client_that_is_unknown_when_its_listener_goes(self) -> None:
+        """Its PROXY header comes only after that: it does not count for another listener."""
+        more = "[listen l0]\nendpoint = 127.0.0.1:0\nmax_connections = 1\naccept_proxy_from = 127.0.0.1\nproxy_timeout = 10m"
+        mux, server = self.start_relaying(2, more)
+        ends = [self.enterContext(socket.create_connection(("127.0.0.1", mux.ports["l0"])))]
+        for number in (1, 2):
+            mux.reload((r"(?<=listen l)\d", str(number)))
+        port = int(mux.child.wait_for(r"listening on \S+:(\d+) for \[listen l2\]")[1])
+        ends.append(self.enterContext(socket.create_connection(("127.0.0.1", port))))
+        for client in ends:
+            client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nx")
+            self.accept_from(server, b"x").close()
+            client.close()
+        self.assertEqual({line["listener"] for line in mux.take(2)}, {"l0", "l2"})
 
     def test_storm(self) -> None:
         """Many signals at once make few reloads, of which the last knows what the file says."""
@@ -123,39 +127,6 @@ class ReloadTest(WorkersTestCase):
         self.assertLess(mux.child.output.count("rules reloaded"), 52)
         for _ in range(6):
             self.relayed(mux, other)
-
-    def test_limits_hold_when_connections_move_between_workers(self) -> None:
-        mux, server = self.start_relaying(1, "max_connections = 3")
-        pairs = [self.relayed(mux, server)]
-        for count in (3, 1, 2, 1):
-            owners = workers_of(mux.pid)
-            mux.reload(with_workers(count))
-            if len(pairs) < 3:
-                pairs.append(self.relayed(mux, server))
-            else:
-                with mux.connect():
-                    self.assertEqual(mux.take_one()["reason"], "limit")
-            if count == 1:
-                eventually(lambda: len(workers_of(mux.pid)) == 1, "one worker is left")
-                self.assertIn(workers_of(mux.pid)[0], owners)
-        for pair in pairs:
-            self.over(*pair)
-        mux.take(3)
-        for _ in range(3):
-            self.relayed(mux, server)
-        with mux.connect():
-            self.assertEqual(mux.take_one()["reason"], "limit")
-
-    def test_older_connections_count_for_a_new_limit(self) -> None:
-        mux, server = self.start_relaying()
-        pairs = [self.relayed(mux, server) for _ in range(6)]
-        mux.reload(("workers = 2", "workers = 3\nmax_connections = 7"))
-        pairs.append(self.relayed(mux, server))
-        with mux.connect():
-            self.assertEqual(mux.take_one()["reason"], "limit")
-        self.over(*pairs.pop())
-        mux.take_one()
-        pairs.append(self.relayed(mux, server))
 
 
 class ReturningTest(WorkersTestCase):

@@ -4,13 +4,10 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
 
-from tests.interop.children import has_ipv6
-from tests.interop.test_descriptors import PASS_ON
 from tests.support.kit import PATIENCE, RULES, Twist, WorkersTestCase, eventually
 from tests.support.proc import worker_of, workers_of
 
@@ -31,19 +28,6 @@ class SharingTest(WorkersTestCase):
                 thread.join()
             ids += [line["id"] for line in mux.take(40)]
         self.assertEqual(len(set(ids)), len(ids))
-
-    def test_every_address(self) -> None:
-        """Several endpoints, one of them on every address: each has one port, whoever serves it."""
-        if not has_ipv6():
-            self.skipTest("no IPv6 on the loopback")
-        mux = self.start(f"{RULES}[listen all]\nendpoint = :0\n")
-        self.addCleanup(mux.stop)
-        for host in ("127.0.0.1", "::1") * 5:
-            with socket.create_connection((host, mux.ports["all"]), timeout=PATIENCE) as client:
-                client.sendall(b"x")
-                self.assertEqual(client.recv(1), b"")
-        clients = {line["client"].rpartition(":")[0] for line in mux.take(10, "all")}
-        self.assertEqual(clients, {"127.0.0.1", "[::1]"})
 
     def test_auto_is_one_worker_for_each_processor(self) -> None:
         count = len(os.sched_getaffinity(0))
@@ -66,13 +50,6 @@ class SharingTest(WorkersTestCase):
         self.assertEqual(mux.take_one()["local"], f"unix:{path}")
         mux.stop()
         self.assertFalse(path.exists())
-
-    def test_socket_of_systemd(self) -> None:
-        rules = "[listen public]\nendpoint = systemd:domain=INET6:index=0\n"
-        mux = self.start(rules, before=(sys.executable, "-c", PASS_ON))
-        self.addCleanup(mux.stop)
-        self.be_closed(mux)
-        self.assertTrue(mux.take_one()["client"].startswith("127.0.0.1:"))
 
 
 class LogTest(WorkersTestCase):

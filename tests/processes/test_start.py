@@ -37,19 +37,11 @@ from txmux.rules.lint.privileges import obstacles
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
-from txmux.telemetry.access_log import AccessLogError
 
 TWO = "[txmux]\nworkers = 2\n"
 
 
 class TwistTest(WorkersTestCase):
-    def failure(self, text: str, status: int = 1) -> str:
-        rules = self.folder / "rules.ini"
-        rules.write_text(text)
-        done = run(*twist_command(), "txmux", "--rules", rules)
-        self.assertEqual((done.returncode, done.stdout), (status, b""))
-        return done.stderr.decode()
-
     def test_port_taken(self) -> None:
         """A port that is taken, be it by a program that would share it, is one clear line."""
         with socket.socket() as other:
@@ -57,20 +49,14 @@ class TwistTest(WorkersTestCase):
             other.bind(("127.0.0.1", 0))
             other.listen()
             endpoint = f"127.0.0.1:{other.getsockname()[1]}"
-            self.assertEqual(
-                self.failure(f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n    {endpoint}\n"),
-                f"{self.folder}/rules.ini:5: [listen public] endpoint: cannot listen at {endpoint}: Address already in use; "
-                "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
-            )
-
-    def test_endpoint_of_another_kind(self) -> None:
-        """An endpoint that only Twisted can open is for one worker only."""
-        endpoint = "ssl:0:privateKey=key.pem:certKey=chain.pem"
-        told = self.failure(f"{TWO}[listen public]\nendpoint = {endpoint}\n", os.EX_CONFIG)
-        self.assertIn(
-            " [listen public] endpoint: several workers cannot share an endpoint of type 'ssl'; "
-            "write ADDRESS:PORT, :PORT, unix:/path, or 'workers = 1' in [txmux]\n",
-            told,
+            rules = self.folder / "rules.ini"
+            rules.write_text(f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n    {endpoint}\n")
+            done = run(*twist_command(), "txmux", "--rules", rules)
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertEqual(
+            done.stderr.decode(),
+            f"{rules}:5: [listen public] endpoint: cannot listen at {endpoint}: Address already in use; "
+            "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
         )
 
     def test_worker_cannot_start(self) -> None:
@@ -130,12 +116,6 @@ class ServiceTest(SupervisedTestCase):
     def sockets(self) -> set[str]:
         links = map(os.path.realpath, Path("/proc/self/fd").iterdir())
         return {link for link in links if "socket:" in link}
-
-    def test_access_log_is_checked_before_workers_start(self) -> None:
-        with self.assertRaises(AccessLogError):
-            self.service(
-                f"{TWO}access_log = {self.folder}\n[listen x]\nendpoint = :0\n"
-            ).startService()
 
     def test_check_agrees(self) -> None:
         """What keeps the service from starting is an error of the check."""

@@ -57,32 +57,9 @@ if not os.path.exists({flag!r}):
 
 
 class UpgradeTest(WorkersTestCase):
-    def assert_upgrades(self, mux: Service, times: int) -> None:
-        inodes = mux.inodes()
-        peers = [self.relayed(mux, self.listening) for _ in range(5)]
-        for _ in range(times):
-            mux.upgrade()
-            for pair in peers:
-                self.answers(*pair)
-            peers.append(self.relayed(mux, self.listening))
-        self.assertEqual(mux.inodes(), inodes)
-        for pair in peers:
-            self.over(*pair)
-        lines = mux.take(5 + times)
-        wanted = [1 + 4 * times] * 5 + [1 + 4 * (times - 1 - number) for number in range(times)]
-        self.assertEqual(sorted(line["bytes_in"] for line in lines), sorted(wanted))
-        self.assertEqual({line["reason"] for line in lines}, {"done"})
-        self.assertEqual(len({line["id"] for line in lines}), 5 + times)
-        mux.stop()
-
     def service(self, settings: str = "", routes: str = "", before: Sequence[str] = ()) -> Service:
         self.listening = self.backend()
         return self.upgrading(self.relaying(self.listening, routes), settings, before, admin=True)
-
-    def test_connections(self) -> None:
-        """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
-        for settings in ("workers = 2", "relay = portable"):
-            self.assert_upgrades(self.service(settings), 2)
 
     def test_other_relay(self) -> None:
         """Connections also move to a process whose rules have another `relay`, and from it."""

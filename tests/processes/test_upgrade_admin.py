@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.admin.processes import UnixConnection, get, post
+from tests.admin.processes import UnixConnection, get
 from tests.support.kit import RULES, Service, WorkersTestCase, eventually
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -74,10 +74,3 @@ class ReplacedTest(WorkersTestCase):
     def said(self, admin: Path) -> list[str]:
         items = get(admin, "/api/status")["attention"]
         return [item["text"] for item in items if item["what"] == "upgrade"]
-
-    def test_ban_reaches_clients_that_stayed(self) -> None:
-        mux, admin, client = self.begin()
-        mux.replace()
-        post(admin, "/api/bans", {"network": client.getsockname()[0]})
-        self.assertRaises(ConnectionResetError, client.recv, 1)
-        self.assertEqual([one["network"] for one in get(admin, "/api/bans")], ["127.0.0.1"])

@@ -16,7 +16,7 @@ from tests.processes.handshake import Handshake
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
-from tests.support.proc import has_connection, is_gone, workers_of
+from tests.support.proc import is_gone, workers_of
 from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -88,25 +88,6 @@ class KeepingTest(WorkersTestCase):
         pairs = [(client, self.decided(client)) for client in clients]
         self.assertEqual(len(workers_of(mux.pid)), 3)
         self.assert_moves(mux, pairs)
-
-    def test_fewer_workers(self) -> None:
-        """What a worker relays that is not needed any more goes on in the others, and counts for their limits."""
-        mux = self.begin("workers = 2\nmax_connections = 2")
-        mux.child.wait_for("serving with 2 worker")
-        workers = workers_of(mux.pid)
-        pairs = [(client, self.decided(client)) for client in self.one_for_each(mux, workers)]
-        mux.reload(("workers = 2", "workers = 1"))
-        eventually(lambda: len(workers_of(mux.pid)) == 1, "the other worker has ended")
-        (left,) = workers_of(mux.pid)
-        self.assertIn(left, workers)
-        for client, server in pairs:
-            self.assertTrue(has_connection(left, server))
-            self.answers(client, server)
-        with mux.connect():
-            self.assertEqual(mux.take_one()["reason"], "limit")
-        for pair in pairs:
-            self.over(*pair)
-        self.assertEqual({line["bytes_in"] for line in mux.take(2)}, {11 + 4})
 
     def test_drain_removed(self) -> None:
         """Connections of a route that is gone end, though they are moved from a worker that is not needed any more."""

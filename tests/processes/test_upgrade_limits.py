@@ -23,51 +23,6 @@ _DRAINED = 4.0
 """Seconds after which a service has ended all connections that it does not spare, with a `drain_timeout` of 2 seconds."""
 
 
-class LimitsTest(WorkersTestCase):
-    """The old process hands its connections over when the test lets it; the new one accepts clients before."""
-
-    def served(self, settings: str, listener: str) -> None:
-        """Upgrade a service with two that are relayed and one that is not, which may have three."""
-        gate = self.late_moves()
-        listening = self.backend()
-        ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
-        rules = self.relaying(listening, f"detect_timeout = 10m\n{listener}\n{ssh}")
-        mux = self.upgrading(rules, f"{settings}\ndrain_timeout = 10m")
-        peers = [self.relayed(mux, listening) for _ in range(2)]
-        undecided = self.client(mux)
-        self.is_accepted(mux.pid, undecided)
-        old = mux.replace()
-        self.assert_refused(mux)
-        gate.touch()
-        mux.child.wait_for("connections handed over: 2")
-        os.kill(mux.pid, signal.SIGHUP)
-        mux.child.wait_for("rules reloaded")  # so the new process has heard that no more will come
-        # What has stayed in the old process counts in the new one, too.
-        self.assert_refused(mux)
-        undecided.close()
-        self.assertEqual(mux.take_one()["reason"], "client-gone")
-        peers.append(self.relayed(mux, listening))
-        self.assert_refused(mux)
-        for pair in peers:
-            self.over(*pair)
-        self.assertEqual(len(mux.take(3)), 3)
-        self.assert_gone(old)
-        self.over(*self.relayed(mux, listening))
-        mux.take_one()
-        mux.stop()
-
-    def assert_refused(self, mux: Service) -> None:
-        with mux.connect() as client:
-            self.assertEqual(client.recv(1), b"")
-        self.assertEqual(mux.take_one()["reason"], "limit")
-
-    def test_limit_of_the_service_with_one_worker(self) -> None:
-        self.served("max_connections = 3", "")
-
-    def test_limit_of_a_source_with_two_workers(self) -> None:
-        self.served("workers = 2", "max_connections_per_source = 3")
-
-
 class StayingTest(WorkersTestCase):
     """Connections with TLS that ends here stay, upgrade after upgrade, and count."""
 
