@@ -77,24 +77,20 @@ class EndpointTest(MuxTestCase):
         await client.has(100_004)
         await self.end(client, server)
 
-    async def test_client_of_a_proxy_header(self) -> None:
+    async def test_addresses(self) -> None:
+        """Those of a client that a PROXY header names, and of one of IPv6."""
         await self.serve(self.backend)
         client = await self.connect(self.giving_mux(accept_proxy_from=SENDERS), LINE + SSH)
         server = await self.backend.heard(len(SSH))
         self.assertEqual(bytes(server.received), SSH)
         self.assertEqual(server.transport.getPeer(), IPv4Address("TCP", "192.168.0.1", 56324))
         self.assertEqual(server.transport.getHost(), IPv4Address("TCP", "192.168.0.11", 443))
-        await self.end(client, server)
-        await self.handed_over()
-
-    async def test_ipv6(self) -> None:
-        await self.serve(self.backend)
-        client = await self.connect(self.giving_mux(interface="::1"), SSH, host="::1")
-        server = await self.backend.heard(len(SSH))
-        peer = client.transport.getHost()
-        self.assertEqual(server.transport.getPeer(), IPv6Address("TCP", "::1", peer.port))
-        await self.end(client, server)
-        await self.handed_over()
+        other = await self.connect(self.giving_mux(interface="::1"), SSH, host="::1")
+        second = await self.backend.heard(len(SSH), 1)
+        peer = other.transport.getHost()
+        self.assertEqual(second.transport.getPeer(), IPv6Address("TCP", "::1", peer.port))
+        await self.end(client, server, other, second)
+        await self.handed_over(2)
 
     async def test_tls(self) -> None:
         """A server may speak TLS, whose hello is still in the socket; the facts are there all the same."""

@@ -3,7 +3,7 @@ from itertools import product
 from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget
-from campaign.deaths.moments import FEWER, HALTED, KILLED, MATRIX, UPGRADE, Strike, moments
+from campaign.deaths.moments import FEWER, HALTED, KILLED, MATRIX, RELOAD, UPGRADE, Strike, moments
 from campaign.deaths.part import attempt, run
 
 
@@ -21,14 +21,16 @@ class DeathsTest(SynchronousTestCase):
             self.assertEqual((outcome.lost, outcome.defects), (0, []), outcome.log)
 
     def test_workers_struck(self) -> None:
-        """Who dies or hangs while connections move loses its own; those that it did not have go on where they were, or in others."""
-        for change, victim, how in (
-            (UPGRADE, "old worker", KILLED),
-            (UPGRADE, "new worker", KILLED),
-            (UPGRADE, "new worker", HALTED),
-            (FEWER, "old worker", KILLED),
+        """Who dies or hangs while connections move, or in a reload, loses its own; those that it did not have go on where they were, or in others."""
+        for change, victim, how, when in (
+            (UPGRADE, "old worker", KILLED, "after it"),
+            (UPGRADE, "new worker", KILLED, "after it"),
+            (UPGRADE, "new worker", HALTED, "after it"),
+            (FEWER, "old worker", KILLED, "after it"),
+            (RELOAD, "old worker", KILLED, "before the commit"),
+            (RELOAD, "old worker", KILLED, "at it"),
         ):
-            strike = Strike(change, victim, how, MATRIX[change]["after it"])
+            strike = Strike(change, victim, how, MATRIX[change][when])
             outcome = attempt(strike, 60, hangs=2)
             self.assertTrue(outcome.has_come, strike)
             self.assertEqual((outcome.lost, outcome.defects), (0, []), f"{strike}: {outcome.log}")

@@ -189,10 +189,6 @@ class FaultsTest(WorkersTestCase):
     def bystanders(self) -> list[tuple[Owner, tuple[socket.socket, socket.socket]]]:
         return [(self.owners[name], self.connect(self.owners[name])) for name in BYSTANDERS]
 
-    def change_bystanders(self) -> None:
-        for name in BYSTANDERS:
-            self.owners[name].server = self.backend()
-
     def assert_untaken(self, fault: str, *, in_force: bool) -> None:
         untaken, message = self.untaken(), LATER[fault][1]
         self.assertEqual([*untaken], ["faulty"], fault)
@@ -230,15 +226,33 @@ class FaultsTest(WorkersTestCase):
     def test_reload(self) -> None:
         """At a reload, what was in force for the faulty owner stays."""
         self.write()
-        self.serve()
+        mux = self.serve()
+
+        def reload(message: str) -> None:
+            changes = mux.api("reload", {})["changes"]
+            if message:
+                self.assertRegex(changes, rf"; 2 of 3 (?:files|units) taken; .*(?:{message})")
+            else:
+                self.assertNotIn("taken", changes)
+
+        self.assert_taken_later(reload)
+
+    def test_upgrade(self) -> None:
+        """The same holds for a new process, though that reads the files itself."""
+        self.write()
+        mux = self.serve()
+        self.assert_taken_later(lambda _: mux.upgrade())
+
+    def assert_taken_later(self, change: Callable[[str], object]) -> None:
+        """See each fault keep out what is the faulty owner's alone, until it is mended; `change` is told what is said of it."""
         for fault, (make, message) in LATER.items():
             held, faulty = self.bystanders(), self.connect(self.faulty)
             make(self)
-            self.change_bystanders()
+            for name in BYSTANDERS:
+                self.owners[name].server = self.backend()
             before, self.faulty.server = self.faulty.server, self.backend()
             self.write()
-            changes = self.mux.api("reload", {})["changes"]
-            self.assertRegex(changes, rf"; 2 of 3 (?:files|units) taken; .*(?:{message})")
+            change(message)
             self.assert_untaken(fault, in_force=True)
             for _, pair in [*held, *self.bystanders()]:
                 self.answers(*pair)
@@ -247,30 +261,9 @@ class FaultsTest(WorkersTestCase):
             self.answers(*self.connect(self.faulty))
             self.faulty.server, self.faulty.more = after, ""
             self.write()
-            self.assertNotIn("taken", self.mux.api("reload", {})["changes"])
+            change("")
             self.assertEqual(self.untaken(), {})
             self.answers(*self.connect(self.faulty))
-
-    def test_upgrade(self) -> None:
-        """The same holds for a new process, though that reads the files itself."""
-        self.write()
-        mux = self.serve()
-        for fault, (make, _) in LATER.items():
-            held, faulty = self.bystanders(), self.connect(self.faulty)
-            make(self)
-            self.change_bystanders()
-            before, self.faulty.server = self.faulty.server, self.backend()
-            self.write()
-            mux.upgrade()
-            self.assert_untaken(fault, in_force=True)
-            for _, pair in [*held, *self.bystanders()]:
-                self.answers(*pair)
-            self.answers(*faulty)
-            self.faulty.server, self.faulty.more = before, ""
-            self.answers(*self.connect(self.faulty))
-            self.write()
-            mux.upgrade()
-            self.assertEqual(self.untaken(), {})
 
     def test_owner_deleted(self) -> None:
         """An owner who goes takes nobody along, not even with the folder of all."""

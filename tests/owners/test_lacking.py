@@ -62,23 +62,6 @@ class UpgradeTest(WorkersTestCase):
         items = get(self.admin, "/api/status")["attention"]
         return [item["text"] for item in items if item["what"] == "renewal"]
 
-    def test_missing(self) -> None:
-        """Neither process needs the file, and from when it is there, the owner's clients are served."""
-        self.pem.unlink()
-        mux = self.serve()
-        held = self.connect_to(mux, "other")
-        self.assertFalse(self.is_served(mux))
-        mux.replace()
-        self.assertFalse(self.is_served(mux))
-        eventually(lambda: bool(self.troubles()), "it needs attention")
-        [text] = self.troubles()
-        self.assertIn(f"[route faulty] terminate_tls: cannot read '{self.pem}'", text)
-        for pair in (held, self.connect_to(mux, "other")):
-            self.answers(*pair)
-        self.issue("faulty")
-        eventually(lambda: self.is_served(mux), "its clients are served")
-        eventually(lambda: not self.troubles(), "it needs no attention")
-
     def test_lost(self) -> None:
         """A new process, and the next one, serve with the certificate that was in use when its file was lost."""
         mux = self.serve()
@@ -92,27 +75,3 @@ class UpgradeTest(WorkersTestCase):
             [text] = self.troubles()
             self.assertRegex(text, r"\[route faulty\] terminate_tls: .* what is in use is kept")
         self.answers(*held)
-
-    def test_lost_authorities(self) -> None:
-        """So does what a backend trusts."""
-        self.authority.write(self.home / "servers.pem")
-        self.authority.issue("server.team.example").write(self.home / "server.pem", key=True)
-        unit = self.home / "faulty.ini"
-        port = self.backends["faulty"].getsockname()[1]
-        unit.write_text(
-            unit.read_text().replace(f"127.0.0.1:{port}", "faulty")
-            + f"[backend faulty]\nserver = 127.0.0.1:{port}\ntls = yes\n"
-            f"tls_name = server.team.example\ntls_ca = {self.home}/servers.pem\n"
-        )
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.home / "server.pem")
-        mux = self.serve()
-        (self.home / "servers.pem").unlink()
-        mux.replace()
-        client = ssl.create_default_context(cafile=str(self.home / "ca.pem"))
-        with client.wrap_socket(mux.connect(), server_hostname="faulty.team.example") as end:
-            end.settimeout(PATIENCE)
-            end.sendall(b"x")
-            plain, _ = self.backends["faulty"].accept()
-            with context.wrap_socket(plain, server_side=True) as server:
-                self.assertEqual(server.recv(1), b"x")

@@ -266,19 +266,6 @@ class AdoptedTest(WorkersTestCase):
         self.assertLess(max(ends) - min(ends), 600)
         self.all_end([pair, self.served()])
 
-    def test_one_is_killed(self) -> None:
-        """What it had is counted as ended, and said, though other old workers live."""
-        mux, pair = self.begin()
-        (worker,) = mux.replace()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
-        os.kill(worker, signal.SIGKILL)
-        mux.child.wait_for(r"connections that ended with worker \d: 1")
-        self.eventually_listed(1)
-        status = get(self.admin, "/api/status")
-        self.assertEqual((status["connections"]["active"], len(status["workers"])), (1, 1))
-        self.all_end([pair])
-        self.assertEqual(get(self.admin, "/api/status")["connections"]["total"], 2)
-
     def test_one_is_killed_before(self) -> None:
         """The same, if it dies when the new process counts what it has, and has not adopted it; what was lost is still said."""
         for step, after in (("_count_on", True), ("_have_it_serve", False)):
@@ -465,30 +452,23 @@ class AdoptedTest(WorkersTestCase):
             self.assert_gone([mux.before])
 
     def test_stop_while_the_new_process_hangs(self) -> None:
-        """It is killed, and the clients of its workers have `drain_timeout`, as all others have."""
-        gate = self.late_moves(_STOPS_AFTER.format(seconds=0.5))
+        """It is killed, and clients of its workers have `drain_timeout`, as all others have; after a second signal nobody waits for it."""
         self.settings = "drain_timeout = 2s"
-        mux, _ = self.begin()
-        workers = [*mux.replace(), *workers_of(mux.pid)]
-        self.await_adoption(mux)
-        self.relayed(mux, self.listening)
-        os.kill(mux.pid, signal.SIGSTOP)
-        os.kill(mux.before, signal.SIGTERM)
-        gate.touch()
-        self.assert_gone([mux.pid, mux.before, *workers])
-        self.assertEqual({line["reason"] for line in mux.take(3)}, {"drained"})
-
-    def test_second_signal_while_the_new_process_hangs(self) -> None:
-        """It is not waited for any more."""
-        self.late_moves(_STOPS_AFTER.format(seconds=3600))
-        mux, _ = self.begin()
-        workers = mux.replace()
-        self.await_adoption(mux)
-        os.kill(mux.pid, signal.SIGSTOP)
-        os.kill(mux.before, signal.SIGTERM)
-        mux.child.wait_for("Received SIGTERM")
-        os.kill(mux.before, signal.SIGTERM)
-        self.assert_gone([mux.pid, mux.before, *workers])
+        for signals, seconds in ((1, 0.5), (2, 3600)):
+            gate = self.late_moves(_STOPS_AFTER.format(seconds=seconds))
+            mux, _ = self.begin()
+            workers = [*mux.replace(), *workers_of(mux.pid)]
+            self.await_adoption(mux)
+            self.relayed(mux, self.listening)
+            os.kill(mux.pid, signal.SIGSTOP)
+            for number in range(signals):
+                os.kill(mux.before, signal.SIGTERM)
+                if not number:
+                    mux.child.wait_for("Received SIGTERM")
+            gate.touch()
+            self.assert_gone([mux.pid, mux.before, *workers])
+            if signals == 1:
+                self.assertEqual({line["reason"] for line in mux.take(3)}, {"drained"})
 
     def test_new_process_killed(self) -> None:
         """What its workers have accepted by then has `drain_timeout` to end; what the old ones have goes on."""

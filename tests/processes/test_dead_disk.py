@@ -28,6 +28,11 @@ _WRAPPER = (sys.executable, str(Path(__file__).with_name("dead_disk.py")))
 _SETTINGS = "watch_rules = 1s\nworkers = 1"
 
 
+def make_large(file: Path) -> None:
+    file.touch()
+    os.truncate(file, 1 << 40)
+
+
 class DeadDiskTest(WorkersTestCase):
     def begin(self, before: Sequence[str] = (), rules: str = RULES) -> None:
         self.mux = self.own(Service(self.make_folder(), rules, _SETTINGS, before=before))
@@ -46,31 +51,24 @@ class DeadDiskTest(WorkersTestCase):
         new.replace(self.mux.file)
         self.mux.child.wait_for("rules reloaded: 1 route new")
 
-    def refused(self, why: str) -> None:
-        self.mux.child.wait_for(f"rules.ini: cannot be read: {why}")
-        self.assertIn(why, self.mux.reload())
-        self.lives()
-        self.reads_again()
+    def test_refused(self) -> None:
+        """A pipe whose writer is silent, a device without end, and a file without end."""
+        for make, why in (
+            (self.make_pipe, "it is no regular file"),
+            (lambda file: file.symlink_to("/dev/zero"), "it is no regular file"),
+            (make_large, "rules may have 16 MiB in all"),
+        ):
+            self.begin()
+            self.mux.file.unlink()
+            make(self.mux.file)
+            self.mux.child.wait_for(f"rules.ini: cannot be read: {why}")
+            self.assertIn(why, self.mux.reload())
+            self.lives()
+            self.reads_again()
 
-    def test_pipe_whose_writer_is_silent(self) -> None:
-        self.begin()
-        self.mux.file.unlink()
-        os.mkfifo(self.mux.file)
-        self.addCleanup(os.close, os.open(self.mux.file, os.O_RDWR))
-        self.refused("it is no regular file")
-
-    def test_device_without_end(self) -> None:
-        self.begin()
-        new = self.mux.file.with_name("new.ini")
-        new.symlink_to("/dev/zero")
-        new.replace(self.mux.file)
-        self.refused("it is no regular file")
-
-    def test_large_file(self) -> None:
-        self.begin()
-        with self.mux.file.open("r+b") as file:
-            file.truncate(1 << 40)
-        self.refused("rules may have 16 MiB in all")
+    def make_pipe(self, file: Path) -> None:
+        os.mkfifo(file)
+        self.addCleanup(os.close, os.open(file, os.O_RDWR))
 
     def test_look_and_reload(self) -> None:
         """A look, a reload and what comes after them end by themselves, and what waits for that disk is left behind."""

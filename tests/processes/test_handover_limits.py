@@ -132,10 +132,6 @@ class KeepingTest(MuxTestCase):
         super().setUp()
         self.handover = Handover(self)
 
-    def pool(self, factory: MuxFactory) -> Any:
-        (upstream,) = factory.upstreams.all()
-        return upstream.pool
-
     async def waiting(self, factory: MuxFactory, client: Peer) -> Peer:
         while not any(
             one.record.server is None and one.record.bytes_in for one in factory.connections
@@ -152,7 +148,8 @@ class KeepingTest(MuxTestCase):
             port: Any = self.handover.new.listen(opened)
         self.addCleanup(port.stopListening)
         self.handover.new.upstreams.start()
-        old = await self.connect(self.factory_port(), b"SSH-2.0-old\r\n")
+        (one,) = self.handover.old.connections
+        old = await self.connect(one.transport.getHost().port, b"SSH-2.0-old\r\n")
         self.old_client = await self.waiting(self.handover.old, old)
         channel = self.handover.adopting()
         self.assertEqual(await self.handover.hand(channel), 1)
@@ -160,11 +157,6 @@ class KeepingTest(MuxTestCase):
         self.new_client = await self.waiting(self.handover.new, new)
         self.assertEqual(len(self.backend.peers), 1)
         return channel
-
-    def factory_port(self) -> int:
-        (one,) = self.handover.old.connections
-        port: int = one.transport.getHost().port
-        return port
 
     async def served(self, number: int, said: bytes) -> Peer:
         """Wait until the server has another client; nobody else may be let in."""
@@ -184,9 +176,9 @@ class KeepingTest(MuxTestCase):
             await self.turn()
         await self.turn(5)
         for factory in (self.handover.old, self.handover.new):
-            pool = self.pool(factory)
-            self.assertEqual(pool.connections, 0)
-            self.assertEqual([member.connections for member in pool.members], [0])
+            (upstream,) = factory.upstreams.all()
+            self.assertEqual(upstream.pool.connections, 0)
+            self.assertEqual([member.connections for member in upstream.pool.members], [0])
 
     async def test_slot_goes_to_the_old_process_first(self) -> None:
         channel = await self.moved(max_connections=1)
@@ -285,16 +277,10 @@ class KeepingTest(MuxTestCase):
         while len(self.handover.new.connections) > 1:
             await self.turn()
         for _ in range(12):
-            await self.advance(5)
+            self.time.advance(5)
+            await self.turn(10)
         self.assertEqual(len(self.backend.peers), 1)
         channel.transport.startReading()
         await self.end(self.old_client, await self.served(1, b"SSH-2.0-old\r\n"))
         await self.end(self.new_client, await self.served(2, b"SSH-2.0-new\r\n"))
         await self.assert_all_free()
-
-    async def advance(self, seconds: float) -> None:
-        while seconds > 0:
-            step = min(seconds, 5)
-            self.time.advance(step)
-            seconds -= step
-            await self.turn(10)

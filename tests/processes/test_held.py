@@ -236,30 +236,3 @@ class HeldTests(WorkersTestCase):
             client.close()
         mux.take(3)
         mux.stop()
-
-    def test_dead_clients_give_way_to_living_ones(self) -> None:
-        mux = self.begin("hold = 10m\nhold_limit = 20")
-        dead = [self.say(mux, said) for said in [b"D", b"D" * 32768, b"D" * 2**18, b"D"] * 5]
-        self.waiting(20)
-        for number, client in enumerate(dead):
-            client.close() if number % 4 else client.shutdown(socket.SHUT_WR)
-        living = []
-        for source in ("127.0.0.1", "127.0.0.2"):
-            for _ in range(5):
-                client = mux.connect(source)
-                self.addCleanup(client.close)
-                client.sendall(b"L")
-                living.append(client)
-        lines = mux.take(10)
-        self.assertEqual(
-            {(line["reason"], line["client"][:9]) for line in lines}, {("limit", "127.0.0.1")}
-        )
-        self.waiting(20)
-        server = self.come_up()
-        for said in [b"L"] * 10 + [b"D"] * 10:
-            self.accept_from(server, said).close()
-        for client in living:
-            self.assertEqual(client.recv(1), b"")
-            client.close()
-        mux.take(20)
-        mux.stop()

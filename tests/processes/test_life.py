@@ -1,7 +1,6 @@
 """Workers that crash, that are stopped, and that lose their supervisor."""
 
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,7 +21,6 @@ from tests.support.proc import (
 )
 from tests.support.services import Service
 
-_PATIENT = "workers = 2\ndrain_timeout = 10m"
 _CANNOT_DRAIN = """
 import sys
 if "txmux" in sys.orig_argv:
@@ -108,19 +106,6 @@ class CrashTest(WorkersTestCase):
         self.assertNotIn("serving with 3", mux.child.output)
         mux.stop()
 
-    def test_no_descriptor(self) -> None:
-        """One that cannot be started for want of a descriptor is started as soon as there is one."""
-        mux = self.start()
-        self.addCleanup(mux.stop)
-        resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (3, 2**10))
-        os.kill(workers_of(mux.child.pid)[0], signal.SIGKILL)
-        mux.child.wait_for(
-            "worker 1 cannot be started: Too many open files; another one is started in 1 s"
-        )
-        resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (2**10, 2**10))
-        eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two workers again")
-        mux.child.wait_for("(serving with 2 worker(.|\n)*){2}")
-
 
 class StopTest(WorkersTestCase):
     def test_step_of_the_end_that_fails(self) -> None:
@@ -145,7 +130,7 @@ class StopTest(WorkersTestCase):
     def test_signal_for_all(self) -> None:
         """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
         listening = self.backend()
-        mux = self.start(self.relaying(listening), _PATIENT)
+        mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 10m")
         client, server = self.relayed(mux, listening)
         pids, inode = family_of(mux.child.pid), listening_inode(mux.port)
         for pid in reversed(pids):

@@ -112,6 +112,8 @@ class SharedLimitsTest(SynchronousTestCase):
         self.limits = SharedLimits.make(self.rules, 2)
         self.addCleanup(self.limits.close)
         self.made = [self.limits.admissions(worker, self.clock.seconds, 3) for worker in (0, 1)]
+        # There is none for a listener that does not count sources.
+        self.assertEqual(set(self.limits.tables), {"counted", "timed"})
 
     def use(self, text: str, most: int = 0) -> None:
         """Have both workers use other rules."""
@@ -126,10 +128,6 @@ class SharedLimitsTest(SynchronousTestCase):
     def assert_refused(self, admission: Admission) -> None:
         refused = self.assertRaises(Refused, admission.enter, CLIENT)
         self.assertEqual(refused.reason, "limit")
-
-    def test_what_is_needed(self) -> None:
-        """There is a table for each listener that counts sources, and none for the others."""
-        self.assertEqual(set(self.limits.tables), {"counted", "timed"})
 
     def test_source_counts_in_both_workers(self) -> None:
         one, other = self.admissions("counted")
@@ -712,7 +710,18 @@ class RaceTest(SynchronousTestCase):
         self.rules = parse(RACED, "x")
         self.limits = SharedLimits.make(self.rules, 2)
         self.addCleanup(self.limits.close)
-        racers = [self.start_racer(program, worker) for worker in (1, 2)]
+        racers = []
+        for worker in (1, 2):
+            filled = RACER.format(
+                rules=RACED,
+                worker=worker,
+                columns=self.limits.layout.columns,
+                parent=os.getpid(),
+                descriptor=self.limits.descriptor,
+                race=program,
+            )
+            racers.append(child := Child(sys.executable, "-c", filled, stdin=True))
+            self.addCleanup(child.end)
         for racer in racers:
             racer.wait_for("racing")
         for racer in racers:
@@ -720,19 +729,6 @@ class RaceTest(SynchronousTestCase):
         found = [int(racer.wait_for(r"most (\d+) refused \d+")[1]) for racer in racers]
         self.assertEqual([racer.wait() for racer in racers], [0, 0])
         return found
-
-    def start_racer(self, program: str, worker: int) -> Child:
-        filled = RACER.format(
-            rules=RACED,
-            worker=worker,
-            columns=self.limits.layout.columns,
-            parent=os.getpid(),
-            descriptor=self.limits.descriptor,
-            race=program,
-        )
-        child = Child(sys.executable, "-c", filled, stdin=True)
-        self.addCleanup(child.end)
-        return child
 
     def test_tally_never_exceeds_its_limit(self) -> None:
         self.assertLessEqual(max(self.race(TALLIES)), 3)

@@ -20,10 +20,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually, has_ipv6
 from tests.processes.manager import Manager
-from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
+from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from tests.support.proc import family_of, is_gone, listening_inode, workers_of
+from tests.support.proc import family_of, is_gone, listening_inode
 from tests.support.services import Service
 from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_systemd
 
@@ -279,17 +279,6 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         self.assertTrue(said.startswith(f"serving; rules not reloaded: {rules}:1: "), said)
         mux.stop()
         self.manager.wait_for(STOPPING="1")
-
-    def test_watchdog_while_a_worker_hangs(self) -> None:
-        set_limits(self, {"processes.liveness.MOST_SILENT": 2})
-        mux = self.service("workers = 2", WATCHDOG_USEC="2000000")
-        self.manager.wait_for(WATCHDOG="1")
-        self.manager.wait_for(WATCHDOG="1")
-        os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)
-        mux.child.wait_for(r"has done nothing for \d+ s, though it could run; it is killed")
-        self.manager.told.clear()
-        self.manager.wait_for(WATCHDOG="1")
-        mux.stop()
 
     def test_new_process_becomes_the_main_one(self) -> None:
         mux = Service(self.folder, RULES, before=self.manager.environment(WATCHDOG_USEC="3000000"))

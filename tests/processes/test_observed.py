@@ -21,12 +21,6 @@ from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 pytestmark = pytest.mark.by_turns(each=True)
 
 
-class _ResetsAll(Peer):
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.reset()
-
-
 class _Stopped(Peer):
     """As a program that does not run: the system accepts for it."""
 
@@ -190,26 +184,6 @@ class ObservedTest(SupervisedTestCase):
             await self.causes(),
         )
 
-    async def test_one_of_two_that_resets_every_client(self) -> None:
-        resets, well = PeerFactory(_ResetsAll), PeerFactory()
-        servers = [f"127.0.0.1:{listen(self, one)}" for one in (resets, well)]
-        await self.begin(*servers, more="eject = off\n")
-        with capturedLogs():
-            for source in range(3):
-                self.counts().connected()
-                self.counts().asked(source)
-                self.counts().failed("reset", source=source)
-            await self.pass_seconds(12)
-        found = await self.server()
-        self.assertEqual((found["state"], await self.state(1)), ("failing", "up"))
-        self.assertRegex(
-            found["why"],
-            r"^connection (reset|closed without an answer), ([0-9]+) of \2 in [0-9]+ s; it may expect a PROXY header: see proxy_protocol$",
-        )
-        self.assertIn(f"1 of 2 servers is down: {servers[0]}", await self.attention())
-        self.assertEqual(await self.running.control.missing(), [])
-        self.assertGreaterEqual(len(resets.peers), 2)
-
     async def test_server_that_never_answers_behind_a_check(self) -> None:
         server = f"127.0.0.1:{listen(self, PeerFactory())}"
         await self.begin(server, more="check = tcp\n")
@@ -230,25 +204,6 @@ class ObservedTest(SupervisedTestCase):
         lines = [formatEvent(event) for event in logged]
         expected = f"backend web: {server} is silent: no byte from it to 5 clients in a row for 15 s; it may expect a PROXY header: see proxy_protocol"
         self.assertIn(expected, lines)
-
-    async def test_check_that_finds_a_server_well(self) -> None:
-        """What clients have met before says nothing then."""
-        peers = PeerFactory(_Well)
-        server = f"127.0.0.1:{listen(self, peers)}"
-        await self.begin(server, more="check = http timeout=5s interval=1s fall=4\n")
-        await self.pass_seconds(2)  # until it has been checked
-        peers.build = _Stopped
-        with capturedLogs() as logged:
-            for source in range(30):
-                self.counts().asked(source)
-                await self.pass_seconds(1)
-            self.assertEqual(await self.state(), "down")
-            peers.build = _Well
-            await self.pass_seconds(20)
-            self.assertEqual(await self.state(), "up")
-        lines = [line for line in map(formatEvent, logged) if line and server in line]
-        self.assertTrue(any("is up: 2 checks succeeded" in line for line in lines), lines)
-        self.assertFalse(any("silent" in line for line in lines), lines)
 
     async def test_one_client_that_begins_requests(self) -> None:
         """Neither many half requests, nor whole ones of one source, nor what it has reset, make the service alarm anyone."""
@@ -282,14 +237,6 @@ class ObservedTest(SupervisedTestCase):
         self.assertEqual(self.cell("asked"), 14)
         self.assertEqual(sum("is silent" in str(formatEvent(event)) for event in logged), 1)
 
-    async def test_check_that_speaks_the_protocol_knows_better(self) -> None:
-        server = f"127.0.0.1:{listen(self, PeerFactory(_Well))}"
-        await self.begin(server, more="check = http interval=1s\n")
-        for source in range(9):
-            self.counts().asked(source)
-        await self.pass_seconds(30)
-        self.assertEqual(await self.state(), "up")
-
     async def test_planned_work_goes_first(self) -> None:
         port = free_port()
         await self.begin(f"127.0.0.1:{port}")
@@ -304,19 +251,6 @@ class ObservedTest(SupervisedTestCase):
             await self.pass_seconds(9)
             self.assertEqual(await self.state(), "up")
         self.assertFalse([one for one in map(formatEvent, logged) if one and "failing" in one])
-
-    async def test_failing_server_that_is_drained(self) -> None:
-        await self.begin(f"127.0.0.1:{free_port()}")
-        with capturedLogs() as logged:
-            for _ in range(3):
-                self.counts().failed("connect-refused")
-            await self.pass_seconds(4)
-            self.assertEqual(await self.state(), "failing")
-            await set_server(self.running.control, "web", self.servers[0], state="drain")
-            await self.pass_seconds(1)
-        lines = [line for line in map(formatEvent, logged) if line and "no longer failing" in line]
-        self.assertEqual(len(lines), 1, lines)
-        self.assertRegex(lines[0], "no longer failing, after .*; it has been taken out of use$")
 
     async def test_try_begins_as_a_client_does(self) -> None:
         """With a PROXY header and with TLS, which a server of plain TCP fails."""

@@ -22,7 +22,6 @@ from tests.support.kit import PATIENCE, eventually, make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
-from txmux.processes import forking
 from txmux.processes.helper import opener, opening_server
 from txmux.processes.helper.opener import Opener, OpenerError, opener_of
 from txmux.processes.helper.opening_server import OpeningServer
@@ -505,14 +504,6 @@ class OpenerTest(SynchronousTestCase):
         process.wait()
         with self.assertRaisesRegex(OSError, "the helper that opens files"):
             self.opener.open_file(self.key)
-
-    def test_halted_helper_is_killed_at_the_end(self) -> None:
-        change_constants(self, forking, _PATIENCE=0.1)
-        helper = self.opener.process
-        assert helper is not None
-        os.kill(helper.pid, signal.SIGSTOP)
-        self.opener.close()
-        self.assertRaises(ProcessLookupError, os.kill, helper.pid, 0)
 
 
 class FilesTest(SynchronousTestCase):

@@ -27,6 +27,7 @@ from tests.support.proc import (
     is_gone,
     named,
     oom_score_of,
+    pids_of,
     starter_of,
     workers_of,
 )
@@ -234,6 +235,9 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(self.shown(mux.port), b"old.example")
         self.assert_nobody(mux.pid)
         self.assertFalse(is_gone(helper))
+        # Nor is there a process that nobody waits for.
+        self.assertEqual(pids_of(helper), [])
+        self.assertEqual([pid for pid in family_of(mux.pid) if is_gone(pid)], [])
         self.secret("new.example")
         os.kill(mux.pid, signal.SIGHUP)
         eventually(lambda: self.shown(mux.port) == b"new.example", "the new one is shown")
@@ -241,26 +245,6 @@ class DroppingTests(SynchronousTestCase):
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
         self.assertFalse(mux.pidfile.exists())
-
-    def test_upgrade_with_units_of_root(self) -> None:
-        """An upgrade takes what owners have changed in a folder that only root can see, as the helper has read it."""
-        units = self.folder / "d"
-        units.mkdir(mode=0o700)
-        ports = {name: free_port() for name in ("a", "b", "new")}
-        for name in "ab":
-            (units / f"{name}.ini").write_text(_UNIT.format(name, f"127.0.0.1:{ports[name]}"))
-        settings = f"user = nobody\ninclude = {units}/*.ini"
-        mux = Service(self.folder, _RULES, settings, admin=True, before=python_for_everybody())
-        self.addCleanup(mux.kill_all)
-        (units / "a.ini").write_text(_UNIT.format("a", f"127.0.0.1:{ports['new']}"))
-        (units / "b.ini").unlink()
-        for _ in range(2):
-            mux.upgrade()
-            self.assertEqual(mux.api("status")["untaken"], [])
-            self.assertIn(b"403 Forbidden", ask(ports["new"]))
-            for name in "ab":
-                with self.assertRaises(ConnectionRefusedError):
-                    ask(ports[name])
 
     def test_upgrade_before_a_unit_gets_wrong(self) -> None:
         """What an upgrade has taken is in force for the helper, too: a certificate that only the new text names can be renewed."""
@@ -403,23 +387,6 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 1)
         (line,) = done.stderr.decode().splitlines()
         return line
-
-    def test_unknown(self) -> None:
-        """Who is not there cannot be become, and nothing is opened for that."""
-        self.assertEqual(
-            self.refusal("user = no-such-user"),
-            "[txmux] user: there is no user 'no-such-user' on this machine; create it, or name another one",
-        )
-        self.assertEqual(
-            self.refusal("user = nobody\ngroup = no-such-group"),
-            "[txmux] group: there is no group 'no-such-group' on this machine; create it, or name another one",
-        )
-
-    def test_transparent(self) -> None:
-        """What takes a privilege all the time does not go together with it."""
-        backend = "[backend b]\nserver = 127.0.0.1:1\nsource = client\n"
-        line = self.refusal("user = nobody", f"{_RULES}{backend}")
-        self.assertIn("[backend b] source: client needs the capability CAP_NET_ADMIN", line)
 
     def test_twistd(self) -> None:
         """No process stays root of a service whose user is that of ``twistd --uid``."""

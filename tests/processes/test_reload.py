@@ -4,11 +4,9 @@ import os
 import re
 import signal
 import socket
-from pathlib import Path
 
-from tests.admin.processes import get, post
 from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
-from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually
+from tests.support.kit import PATIENCE, WorkersTestCase, eventually
 from tests.support.proc import workers_of
 
 
@@ -53,26 +51,6 @@ class ReloadTest(WorkersTestCase):
             client.sendall(b"n")
             self.accept_from(server, b"n")
         eventually(lambda: self.is_refused(port), "the old listener is closed")
-
-    def test_workers(self) -> None:
-        """There are more workers, or fewer; those that are not needed end when their connections have."""
-        mux, server = self.start_relaying()
-        pairs = [self.relayed(mux, server) for _ in range(12)]
-        old = workers_of(mux.pid)
-        mux.reload(with_workers(4))
-        workers = workers_of(mux.pid)
-        self.assertEqual((len(workers), workers[:2]), (4, old))
-        pairs += [self.relayed(mux, server) for _ in range(12)]
-        inodes = listening_inodes(mux.pid)
-        mux.reload(with_workers(2))
-        pairs += [self.relayed(mux, server) for _ in range(12)]
-        for client, end in pairs:
-            self.answers(client, end)
-            self.over(client, end)
-        eventually(lambda: workers_of(mux.pid) == old, "two workers are left")
-        self.relayed(mux, server)
-        self.assertEqual(listening_inodes(mux.pid), inodes)
-        self.assertNotIn("another one is started", mux.child.output)
 
     def test_added_workers_serve_under_the_new_rules(self) -> None:
         mux, _ = self.start_relaying(1)
@@ -128,8 +106,6 @@ class ReloadTest(WorkersTestCase):
         for _ in range(6):
             self.relayed(mux, other)
 
-
-class ReturningTest(WorkersTestCase):
     def test_worker_about_to_end_is_not_used_again(self) -> None:
         mux, server = self.start_relaying(3)
         for count in (2, 3, 1, 3) * 4:
@@ -137,41 +113,3 @@ class ReturningTest(WorkersTestCase):
             self.over(*self.relayed(mux, server))
         self.assertNotIn("another one is started", mux.child.output)
         self.assertNotIn("warn]", mux.child.output)
-
-    def test_while_clients_are_undecided(self) -> None:
-        """With a file for the access log, all workers that are wanted serve after each reload, and come again when all are killed."""
-        server, admin = self.backend(), self.folder / "admin.sock"
-        mux = self.own(
-            Service(
-                self.folder,
-                self.relaying(server, "detect_timeout = 10m"),
-                f"workers = 3\nadmin = off\n  unix:{admin}",
-                program="run",
-            )
-        )
-        silent = self.one_for_each(mux, workers_of(mux.pid))  # who is undecided cannot be moved
-        for count in (1, 3) * 2:
-            mux.file.write_text(re.sub(*with_workers(count), mux.file.read_text()))
-            post(admin, "/api/reload")
-            self.assertEqual(len(self.serving(admin)), count)
-            for pair in [self.relayed(mux, server) for _ in range(6)]:
-                self.over(*pair)
-        self.assert_served(silent, server)
-        mux.take(27)
-        for pid in workers_of(mux.pid):
-            os.kill(pid, signal.SIGKILL)
-        self.relayed(mux, server)
-        eventually(lambda: len(self.serving(admin)) == 3, "three workers serve")
-        self.assert_served(self.one_for_each(mux, workers_of(mux.pid)), server)
-        mux.take(3)
-        said = re.findall(r" (?:error|critical) .*", mux.child.output)
-        self.assertEqual(len(said), 3, said)  # one for each that was killed
-
-    def assert_served(self, clients: list[socket.socket], server: socket.socket) -> None:
-        for client in clients:
-            client.sendall(b"s")
-            self.over(client, self.accept_from(server, b"s"))
-
-    def serving(self, admin: Path) -> list[int]:
-        told = get(admin, "/api/status")["workers"]
-        return [one["pid"] for one in told if one["ready"] and not one["retiring"]]

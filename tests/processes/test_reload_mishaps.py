@@ -125,20 +125,6 @@ class MishapsTest(WorkersTestCase):
             link.replace(self.rules)
             self.assertIn(told, self.reload())
 
-    def test_included_file_that_leads_nowhere_or_is_gone(self) -> None:
-        self.begin("include = more/*.inc")
-        self.text += "routes_from = *\n"
-        self.rules.write_text(self.text)
-        folder = self.rules.parent / "more"
-        folder.mkdir()
-        (folder / "one.inc").write_text(_ROUTE)
-        self.assertIn("1 route new", self.reload())
-        (folder / "two.inc").symlink_to("nowhere")
-        self.assertIn("two.inc", self.reload())
-        (folder / "two.inc").unlink()
-        (folder / "one.inc").unlink()
-        self.assertIn("1 route gone", self.reload())
-
     def test_worker_cannot_commit(self) -> None:
         """It is replaced and named, and its connections go on."""
         customize(self, _FAILS.format("_commit"))

@@ -84,37 +84,6 @@ class RoughTest(WorkersTestCase):
                 with self.accept_from(server, b"x"):
                     pass
 
-    def test_worker_killed_before_commit_is_succeeded_under_the_new_rules(self) -> None:
-        mux, server = self.start_relaying()
-        other = self.backend()
-        slow, victim = workers_of(mux.pid)
-        had = len(open_files(victim))
-        with halted([slow]):
-            before = mux.ask_to_reload(leading_to(other), _MORE)
-            eventually(lambda: len(open_files(victim)) > had, "one worker is ready to change")
-            self.relayed(mux, server)
-            os.kill(victim, signal.SIGKILL)
-        self.assertIn("listener other opened", mux.reloaded(before))
-        eventually(
-            lambda: len(workers_of(mux.pid)) == 2 and mux.child.output.count("serving with") == 2,
-            "there are two workers again",
-        )
-        with halted([slow]):  # so that the successor is asked
-            self.relayed(mux, other)
-        self.relayed(mux, other)
-
-    def test_worker_killed_during_a_reload_is_succeeded_under_its_rules(self) -> None:
-        mux, server = self.start_relaying()
-        other = self.backend()
-        for number in range(6):
-            eventually(lambda: len(workers_of(mux.pid)) == 2, "there are two workers")
-            victim = workers_of(mux.pid)[number % 2]
-            before = mux.ask_to_reload(leading_to((other, server)[number % 2]))
-            os.kill(victim, signal.SIGKILL)
-            self.assertIn("rules reloaded", mux.reloaded(before))
-            for _ in range(4):
-                self.relayed(mux, (other, server)[number % 2])
-
     def test_worker_that_prepares_is_replaced(self) -> None:
         """It may have closed its ports before it is ready to change."""
         customize(self, _UNTIL_REPLACED)

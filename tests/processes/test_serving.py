@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import threading
-from collections import Counter
 from pathlib import Path
 
 from tests.support.kit import PATIENCE, RULES, Twist, WorkersTestCase, eventually
@@ -92,29 +91,3 @@ class LogTest(WorkersTestCase):
             return any(os.path.realpath(link) == str(log) for link in links)
 
         eventually(lambda: is_open(path) and not is_open(old), f"{pid} has opened its log again")
-
-
-class LimitTest(WorkersTestCase):
-    def test_limits(self) -> None:
-        """One more than the limit is closed, whoever serves it; and what a worker had is free when it has crashed."""
-        listening = self.backend()
-        for setting, own in (("max_connections = 3", ""), ("", "max_connections = 3")):
-            mux = self.start(self.relaying(listening, own), f"workers = 2\n{setting}")
-            pairs = [self.relayed(mux, listening) for _ in range(3)]
-            for _ in range(10):
-                with mux.connect() as client:
-                    self.assertEqual(client.recv(1), b"")
-            self.assertEqual(Counter(line["reason"] for line in mux.take(10)), {"limit": 10})
-            for end in pairs.pop():
-                end.close()
-            mux.take_one()
-            self.relayed(mux, listening)
-            for pid in workers_of(mux.child.pid):
-                mux.kill(pid)
-            for _ in range(3):
-                self.relayed(mux, listening)
-            with mux.connect() as client:
-                self.assertEqual(client.recv(1), b"")
-            mux.terminate()
-            mux.child.wait_for("a second signal")
-            mux.stop()

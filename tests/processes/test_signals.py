@@ -352,12 +352,6 @@ class LateTests(WorkersTestCase):
         self.assertEqual(mux.take_one()["reason"], "drained")
         self.assertFalse(mux.pidfile.exists())
 
-    def test_quit(self) -> None:
-        mux = self.own(Service(self.folder, RULES, program="run"))
-        os.kill(mux.pid, signal.SIGQUIT)
-        mux.assert_stopped()
-        self.assertEqual((mux.child.wait(), mux.pidfile.exists()), (0, False))
-
 
 @pytest.mark.by_turns(each=True)
 class NeverRunningTests(SynchronousTestCase):

@@ -24,31 +24,6 @@ import os, sys
 if "txmux" in sys.orig_argv and os.path.exists({gate!r}):
     sys.modules["txmux.processes.service"] = None
 """
-_STOPPED_MEANWHILE = """
-import os, signal, sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade.upgrades import Upgrades
-    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-
-    would_stay, stop_upgrading = WorkerTransfers.would_stay, Upgrades.stop_upgrading
-
-    async def stay_until_it_stops(self):
-        from twisted.internet.defer import Deferred
-
-        stops = Deferred()
-
-        def stop(upgrades):
-            stops.callback(None)
-            return stop_upgrading(upgrades)
-
-        Upgrades.stop_upgrading = stop
-        os.kill(os.getpid(), signal.SIGTERM)
-        answer = await would_stay(self)
-        await stops
-        return answer
-
-    WorkerTransfers.would_stay = stay_until_it_stops
-"""
 
 
 class UpgradeCheckTest(WorkersTestCase):
@@ -195,12 +170,3 @@ class UpgradeCheckTest(WorkersTestCase):
             self.assertEqual((status, found["ready"]), (200, True))
         mux.switched()
         self.assertNotIn("upgrade failed", mux.child.output)
-
-    def test_stopped_meanwhile(self) -> None:
-        """A service that is stopped during a check starts no process any more."""
-        customize(self, _STOPPED_MEANWHILE)
-        mux = self.begin(RULES)
-        found = self.check()
-        self.assertEqual(found["refusals"], ["the service is shutting down"])
-        self.assertNotIn("a new process starts", mux.child.output)
-        mux.assert_stopped()

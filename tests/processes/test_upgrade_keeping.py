@@ -7,12 +7,11 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.handshake import Handshake
+from tests.interop.children import PATIENCE
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
@@ -225,79 +224,3 @@ class LeftOutTest(WorkersTestCase):
         self.undecided.close()
         self.assert_gone(old)
         self.service.stop()
-
-
-_HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
-
-
-class PendingTest(WorkersTestCase):
-    """Half a PROXY header, half a hello of TLS that ends here, and half of what a route asks for."""
-
-    def test_served(self) -> None:
-        """All three are decided and served as the rules of the old process say, which ends after them."""
-        authority = make_authority()
-        ca = authority.write(self.folder / "ca.pem")
-        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
-        listening = self.backend()
-        backend = f"127.0.0.1:{listening.getsockname()[1]}"
-        mux = self.upgrading(
-            "[listen public]\nendpoint = 127.0.0.1:0\naccept_proxy_from = 127.0.0.2\n"
-            "proxy_timeout = 10m\ndetect_timeout = 10m\n"
-            f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
-            f"[route ssh]\nmatch = ssh\nbackend = {backend}\n"
-            f"[route inside]\nmatch = any\nunder = secure\nbackend = {backend}\n",
-            "workers = 2\ndrain_timeout = 10m",
-            admin=True,
-        )
-        handshake = Handshake(str(ca))
-        hello = handshake.hello()
-        clients = [
-            self.begun(mux, said, source)
-            for said, source in (
-                (_HEADER[:20], "127.0.0.2"),
-                (hello[:100], "127.0.0.1"),
-                (b"SS", "127.0.0.1"),
-            )
-        ]
-        eventually(
-            lambda: mux.api("status")["connections"]["undecided"] == len(clients),
-            "all have been accepted",
-        )
-        old = mux.replace()
-        mux.child.wait_for("connections handed over: 0")
-        self.assertFalse(all(map(is_gone, old)))
-        proxied, secure, plain = clients
-        proxied.sendall(_HEADER[20:] + b"SSH-2.0-x\r\n")
-        self.assert_answered(listening, b"SSH-2.0-x\r\n", lambda: proxied.recv(100))
-        plain.sendall(b"H-2.0-y\r\n")
-        self.assert_answered(listening, b"SSH-2.0-y\r\n", lambda: plain.recv(100))
-        secure.sendall(hello[100:])
-        handshake.finish(secure)
-        handshake.say(secure, b"z")
-        self.assert_answered(listening, b"z", lambda: handshake.hear(secure))
-        for client in clients:
-            client.recv(4096)  # the server's end, without which the client's would be a reset
-            client.close()
-        self.assert_gone(old)
-        lines = mux.take(3)
-        self.assertEqual(
-            sorted((line["client"].partition(":")[0], line["route"]) for line in lines),
-            [("127.0.0.1", "inside"), ("127.0.0.1", "ssh"), ("192.0.2.7", "ssh")],
-        )
-        self.assertEqual({line["reason"] for line in lines}, {"done"})
-
-    def begun(self, mux: Service, said: bytes, source: str) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", mux.port), 60, (source, 0))
-        self.addCleanup(client.close)
-        client.sendall(said)
-        return client
-
-    def assert_answered(
-        self, listening: socket.socket, said: bytes, heard: Callable[[], bytes]
-    ) -> None:
-        server, _ = listening.accept()
-        with server:
-            server.settimeout(PATIENCE)
-            self.assertEqual(server.recv(len(said), socket.MSG_WAITALL), said)
-            server.sendall(b"answer")
-            self.assertEqual(heard(), b"answer")

@@ -21,6 +21,11 @@ pytestmark = pytest.mark.by_turns(each=True)
 
 _DRAINED = 4.0
 """Seconds after which a service has ended all connections that it does not spare, with a `drain_timeout` of 2 seconds."""
+_FEW = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
+_UNPRIVILEGED = (
+    *_FEW,
+    *(("setpriv", "--bounding-set=-sys_resource,-sys_admin") * (os.geteuid() == 0)),
+)
 
 
 class StayingTest(WorkersTestCase):
@@ -134,7 +139,7 @@ class DescriptorsTest(WorkersTestCase):
         return self.upgrading(
             self.relaying(listening, "detect_timeout = 10m"),
             f"drain_timeout = 2s\n{settings}",
-            before=["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"],
+            before=_FEW,
         )
 
     def test_streams_for_which_there_is_no_room(self) -> None:
@@ -186,17 +191,11 @@ class DescriptorsTest(WorkersTestCase):
 
 
 class InFlightTest(WorkersTestCase):
-    def few(self) -> list[str]:
-        few = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
-        if os.geteuid() == 0:
-            few += ["setpriv", "--bounding-set=-sys_resource,-sys_admin"]
-        return few
-
     def test_no_worker_is_killed_for_what_it_was_not_asked(self) -> None:
         """Another process of the user, such as a worker that was taken over, can have as many on their way for as long as it likes."""
         set_limits(self, {"processes.liveness.MOST_SILENT": 2})
         rules = "[listen x]\nendpoint = 127.0.0.1:0\n"
-        mux = self.upgrading(rules, "workers = 2", before=self.few())
+        mux = self.upgrading(rules, "workers = 2", before=_UNPRIVILEGED)
         before = workers_of(mux.pid)
         own, other = socket.socketpair()
         with own, other, Path(os.devnull).open("rb") as file:
@@ -213,7 +212,7 @@ class InFlightTest(WorkersTestCase):
     def test_more_sockets_for_all_workers_than_may_be_on_their_way_at_once(self) -> None:
         """Linux bounds them by user, unless a process may exceed limits (unix(7), ETOOMANYREFS)."""
         rules = "".join(f"[listen {number}]\nendpoint = 127.0.0.1:0\n" for number in range(60))
-        mux = self.upgrading(rules, "workers = 8", before=self.few())
+        mux = self.upgrading(rules, "workers = 8", before=_UNPRIVILEGED)
         mux.upgrade()
         mux.reload((r"\Z", "detect_timeout = 9s\n"))
         mux.stop()
@@ -251,24 +250,6 @@ class PlacesTest(WorkersTestCase):
         self.assert_gone(old)
         self.over(*peers.pop())
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
-
-    def test_of_a_server_after_several_changes(self) -> None:
-        """The process that a connection has only passed through stays as long as one before counts it."""
-        mux, listening = self.of_one_place()
-        first, waiting = self.relayed(mux, listening), self.waits(mux, "a")
-        old = []
-        for _ in range(3):
-            old += mux.replace()
-            moved = f"connections handed over: 1(?s:.*connections handed over: 1){{{len(old) - 1}}}"
-            mux.child.wait_for(moved)
-        # A worker is asked each half second whether it has anything left.
-        is_led = select.select([listening], [], [], 2)[0]
-        self.assertEqual(is_led, [], "one more is led there")
-        self.over(*first)
-        second = waiting, self.accept_from(listening, b"a")
-        self.assert_gone(old)
-        self.over(*second)
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
 
     def test_of_a_server_while_a_worker_serves_again(self) -> None:
         """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""

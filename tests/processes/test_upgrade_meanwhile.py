@@ -240,23 +240,6 @@ class MeanwhileTest(WorkersTestCase):
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
         mux.stop()
 
-    def test_old_process_killed_after_its_workers_are_adopted(self) -> None:
-        """They hand over all the same, without it."""
-        gate, listening = self.late_moves(), self.backend()
-        mux = self.upgrading(
-            self.relaying(listening), "drain_timeout = 0s\nworkers = 2", admin=True
-        )
-        pairs = [self.relayed(mux, listening) for _ in range(4)]
-        workers = workers_of(mux.pid)
-        mux.replace()
-        eventually(lambda: len(mux.api("connections")) == 4, "the workers are adopted")
-        os.kill(mux.before, signal.SIGKILL)
-        gate.touch()
-        self.assert_gone(workers)
-        self.all_end(pairs)
-        self.assertEqual({line["reason"] for line in mux.take(4)}, {"done"})
-        mux.stop()
-
     def test_new_process_killed(self) -> None:
         """If the new process dies while it retires the workers that it has adopted, the old one serves again with them, wherever its rules listen."""
         local = self.folder / f"{os.urandom(4).hex()}.sock"

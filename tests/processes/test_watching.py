@@ -37,6 +37,15 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertEqual(looks, [4, 8, 12])
         return watch
 
+    def units(self) -> tuple[Path, Path, Path]:
+        """Return a folder, rules in it, and an empty folder whose files these include."""
+        folder = make_folder(self)
+        path, included = folder / "rules.ini", folder / "d"
+        path.write_text("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        included.mkdir()
+        folder.chmod(0o755)
+        return folder, path, included
+
     def test_goes_on_after_an_error(self) -> None:
         """There may be no thread for a look, or no memory: there is for another one."""
         watch = self.failing(RuntimeError("can't start new thread"))
@@ -106,10 +115,8 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_links_that_are_not_followed(self) -> None:
         """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""
-        folder = make_folder(self)
-        path, unit = folder / "rules.ini", folder / "d" / "a.ini"
-        path.write_text("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        unit.parent.mkdir()
+        folder, path, included = self.units()
+        unit = included / "a.ini"
         (unit.parent / "b.ini").write_text("[backend b]\nserver = 127.0.0.1:1\n")
         for target in (path, unit.parent / "b.ini"):
             for owner in (0, 12345):
@@ -132,14 +139,11 @@ class RulesWatchTest(SynchronousTestCase):
     def test_link_that_only_the_helper_refuses(self) -> None:
         """Beside it, a user who is not root follows the same links, so that the rules are the same for both."""
         require_root()
-        folder = make_folder(self)
-        path, unit = folder / "rules.ini", folder / "d" / "a.ini"
-        path.write_text("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        unit.parent.mkdir()
+        folder, path, included = self.units()
+        unit = included / "a.ini"
         (folder / "other").write_text("[backend a]\nserver = 127.0.0.1:1\n")
         unit.symlink_to(folder / "other")
-        for one in (folder, unit.parent):
-            one.chmod(0o755)
+        included.chmod(0o755)
         os.chown(unit, 12345, -1, follow_symlinks=False)
         rules = load(path)
         self.assertEqual([*rules.files.untaken], [str(unit)])
@@ -149,13 +153,9 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_folder_that_may_not_be_listed(self) -> None:
         """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""
-        folder = make_folder(self)
-        path, included = folder / "rules.ini", folder / "conf.d"
-        path.write_text("[txmux]\ninclude = conf.d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        included.mkdir()
+        folder, path, included = self.units()
         for name in ("a", "b"):
             (included / f"{name}.ini").write_text(f"[backend {name}]\nserver = 127.0.0.1:1\n")
-        folder.chmod(0o755)
         rules = load(path)
         included.chmod(0o311)
         self.addCleanup(included.chmod, 0o755)
@@ -173,11 +173,7 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_folder_that_is_closed(self) -> None:
         """Rules that were read while a folder was closed are the same until it is not; one is seen that becomes closed, unless the helper may list it."""
-        folder = make_folder(self)
-        path, included = folder / "rules.ini", folder / "conf.d"
-        path.write_text("[txmux]\ninclude = conf.d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        included.mkdir()
-        folder.chmod(0o755)
+        folder, path, included = self.units()
         self.addCleanup(included.chmod, 0o755)
         self.addCleanup(use_helper, None)
         open_ones = as_nobody(lambda: load(path))
