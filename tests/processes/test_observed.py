@@ -25,12 +25,6 @@ class _Stopped(Peer):
     """As a program that does not run: the system accepts for it."""
 
 
-class _Well(Peer):
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.send(b"HTTP/1.1 200 OK\r\n\r\n")
-
-
 class _NoHeader(Peer):
     """As nginx without ``proxy_protocol``: it takes a header for a request that is malformed."""
 
