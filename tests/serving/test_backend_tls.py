@@ -42,8 +42,7 @@ class TLSTest(ServiceTestCase):
                 if why is None:
                     peer = await servers[name].peer()
                     await peer.has(5)
-                    peer.send(b"good")
-                    await client.has(4)
+                    await peer.tell(client, b"good")
                     peer.close()
                 await client.is_lost()
                 line = await self.logged(number)
@@ -89,7 +88,6 @@ alpn = imap
             peer = await server.peer(number)
             await peer.has(len(said))
             self.assertEqual(peer.transport.negotiatedProtocol, wanted)
-            peer.reset()
-            await client.has_all()
+            await client.has_all(peer.reset)
             client.reset()
             await self.logged(number + 1)

@@ -215,8 +215,7 @@ class NamesTest(ServiceTestCase):
         await self.until(lambda: self.hosts() == ["127.0.0.2"])
         client = await self.client(self.port)
         await self.finish(client, await second.peer())
-        kept.send(b"still here")
-        await old.has(10)
+        await kept.tell(old, b"still here")
         with capturedLogs() as events:
             del self.dns.zone["web.test"]
             await self.until(

@@ -23,8 +23,7 @@ class PauseTest(ServiceTestCase):
             ports.pause()
             second = await connect(self, port)
             second.send(b"b")
-            first.send(b"a")
-            await server.has(2)
+            await first.tell(server, b"a", 2)
             for _ in range(10):
                 await deferLater(reactor, 0)
             self.assertEqual(len(backend.peers), 1)

@@ -196,8 +196,7 @@ class InProcessTest(ServiceTestCase):
                 time.advance(2)
             self.reload(last + LISTEN)
             time.advance(seconds)
-            client.send(b"x")
-            await server.has(12)
+            await client.tell(server, b"x", 12)
             time.advance(0.2)
             if last:
                 await client.is_lost()
@@ -241,8 +240,7 @@ class InProcessTest(ServiceTestCase):
         peer = await one.peer()
         self.running.reload(_to(other))
         self.assertEqual((one.numPorts, other.numPorts), (1, 1))
-        client.send(b" again")
-        await peer.has(11)
+        await client.tell(peer, b" again", 11)
         client.reset()
         while one.numPorts:
             await turn()
@@ -281,10 +279,8 @@ class InProcessTest(ServiceTestCase):
         self.reload(rules % ("udp:", "udp:", talker.port))
         [port] = self.ports()
         self.assertEqual(await Talker.listening(self).asks(b"one", port), b"one")
-        client.send(b" again")
-        await peer.has(11)
-        client.reset()
-        await peer.is_lost()
+        await client.tell(peer, b" again", 11)
+        await peer.is_lost(client.reset)
 
 
 def _to(factory: Site, **values: Any) -> Rules:

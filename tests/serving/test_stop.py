@@ -34,8 +34,7 @@ class StopTest(ServiceTestCase):
         (port,) = self.run_service(_RULES.format("", listen(self, backend)))
         client, server = await _relayed(self, port, backend)
         stopped = self.running.stopService()
-        client.send(b"y")
-        await server.has(2)
+        await client.tell(server, b"y", 2)
         with socket.socket() as late:
             late.settimeout(2)
             self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
@@ -125,8 +124,7 @@ class SupervisorTest(SupervisedTestCase):
         client, server = await self.relayed()
         stopped = self.running.stopService()
         os.kill(os.getpid(), signal.SIGHUP)
-        client.send(b"y")
-        await server.has(2)
+        await client.tell(server, b"y", 2)
         client.close()
         server.close()
         await stopped

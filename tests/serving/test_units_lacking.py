@@ -286,8 +286,7 @@ class CertificateTest(SupervisedTestCase):
         await client.ready()
         client.send(b"secret")
         await client.until(lambda: client.told_close_notify)
-        client.close()
-        await client.is_lost()
+        await client.is_lost(client.close)
         while len(self.lines()) == before:
             await deferLater(reactor, 0.005)
         line = self.lines()[-1]

@@ -304,10 +304,23 @@ class MuxTestCase(TestCase):
         """
         await self.until_so(lambda: len(self.records) >= count)
 
-    async def is_gone(self, peer: Peer) -> None:
-        lost = peer.is_lost()
+    async def is_gone(self, peer: Peer, does: Callable[[], object] = bool) -> None:
+        lost = peer.is_lost(does)
         await self.until_so(lambda: lost.called)
         await lost
+
+    async def is_reset(self, peer: Peer, does: Callable[[], object] = bool) -> None:
+        await self.is_gone(peer, does)
+        self.assertTrue(peer.was_reset())
+
+    async def is_closed(self, peer: Peer) -> None:
+        await peer.is_lost()
+        self.assertFalse(peer.was_reset())
+
+    def forget(self) -> None:
+        """Begin anew, without a line of the log and a server's connection."""
+        self.records.clear()
+        self.backend.peers.clear()
 
     async def until_so(self, condition: Callable[[], object]) -> None:
         while not condition():

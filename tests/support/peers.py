@@ -72,18 +72,25 @@ class Peer(Protocol):
     def has(self, count: int) -> Deferred[Peer]:
         return self.until(lambda: len(self.received) >= count)
 
-    def has_all(self) -> Deferred[Peer]:
+    def tell(self, other: Peer, data: bytes, count: int = 0) -> Deferred[Peer]:
+        """Send something, and wait until the other end has so many bytes in all, or else as many as these."""
+        self.send(data)
+        return other.has(count or len(data))
+
+    def has_all(self, does: Callable[[], object] = bool) -> Deferred[Peer]:
+        """Do something, after which the other side has ended, and wait until that is known here."""
+        does()
         return self.until(lambda: self.finished)
 
-    def is_lost(self) -> Deferred[Peer]:
-        """Wait until the connection is gone, which takes our own close once the other side has closed."""
+    def is_lost(self, does: Callable[[], object] = bool) -> Deferred[Peer]:
+        """Do something, and wait until the connection is gone, which takes our own close once the other side has closed."""
 
         def close(_: Peer) -> Deferred[Peer]:
             if self.lost is None:
                 self.close()
             return self.until(lambda: self.lost is not None)
 
-        return self.has_all().addCallback(close)
+        return self.has_all(does).addCallback(close)
 
     def send(self, data: bytes) -> None:
         self.transport.write(data)

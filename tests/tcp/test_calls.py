@@ -43,8 +43,7 @@ class CallsTest(MuxTestCase):
                 logged, peers = len(self.records), len(self.backend.peers)
                 client = await self.connect(port, asked)
                 server = await self.backend.heard(len(asked), peers)
-                server.send(answer)
-                await client.has(len(answer))
+                await server.tell(client, answer)
                 close(client, server)
                 await self.until_logged(logged + 1)
 
@@ -60,8 +59,7 @@ class CallsTest(MuxTestCase):
             logged, peers = len(self.records), len(self.backend.peers)
             client = await self.connect(port, SSH)
             server = await self.backend.heard(len(SSH), peers)
-            server.send(b"hello")
-            await client.has(5)
+            await server.tell(client, b"hello")
             client.reset()
             await self.until_logged(logged + 1)
 
@@ -76,8 +74,7 @@ class TerminatedCallsTest(MuxTestCase):
         client = await self.tls.client(port)
         client.send(SSH)
         server = await self.backend.heard(len(SSH), peers)
-        server.send(b"hello")
-        await client.has(5)
+        await server.tell(client, b"hello")
         return client, server
 
     async def test_bound(self) -> None:

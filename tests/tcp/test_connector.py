@@ -125,8 +125,7 @@ class HelloTest(MuxTestCase):
         self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
         server = await self.backend.peer()
         await server.has_all()
-        server.close()
-        await client.is_lost()
+        await client.is_lost(server.close)
         await self.logged()
 
     async def waiting(self) -> Peer:

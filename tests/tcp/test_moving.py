@@ -56,21 +56,17 @@ class MovingTest(MuxTestCase):
 
         with patch.object(tcp_connection, "MovedConnection", fails):
             self.assertRaises(MemoryError, self.suspend)
-        client.send(b"more")
-        await server.has(15)
+        await client.tell(server, b"more", 15)
         await self.end(client, server, reason="done")
 
     async def test_relay_goes_on_with_one_log_line(self) -> None:
         client, server = await self.relayed()
         self.time.advance(3)
         self.move()
-        client.send(b"more")
-        await server.has(15)
-        server.send(b"answer")
-        await client.has(6)
+        await client.tell(server, b"more", 15)
+        await server.tell(client, b"answer")
         self.time.advance(2)
-        client.close()
-        await server.is_lost()
+        await server.is_lost(client.close)
         story = await self.logged()
         self.assert_story(
             story, route="ssh", backend="backend", bytes_in=15, bytes_out=6, reason="done"
@@ -83,14 +79,12 @@ class MovingTest(MuxTestCase):
         self.move()
         self.assertEqual(counted(self.old), {"asked": 1})
         self.time.advance(0.5)
-        server.send(b"answer")
-        await client.has(6)
+        await server.tell(client, b"answer")
         self.assertEqual(counted(self.factory), {"answered": 1})
         self.assertEqual(waited(self.factory), (0.5, 1))
         first, self.old = self.old, self.factory
         self.move()
-        server.send(b" and more")
-        await client.has(15)
+        await server.tell(client, b" and more", 15)
         await self.end(client, server, bytes_out=15)
         self.assertEqual(counted(first, self.old, self.factory), {"asked": 1, "answered": 1})
 
@@ -99,8 +93,7 @@ class MovingTest(MuxTestCase):
         self.on_the_way = 0.5
         self.move()
         self.time.advance(1)
-        client.close()
-        await server.is_lost()
+        await server.is_lost(client.close)
         self.assertEqual((await self.logged()).duration_ms, 1500)
 
     async def test_duration_excludes_the_move_if_the_clock_was_set(self) -> None:
@@ -170,8 +163,7 @@ class MovingTest(MuxTestCase):
         client, server = await self.relayed()
         self.backend_settings = backend_at(1)
         self.move()
-        client.send(b"more")
-        await server.has(15)
+        await client.tell(server, b"more", 15)
         await self.end(client, server, backend="backend", bytes_in=15, reason="done")
 
     async def test_undecided_connection_cannot_be_moved(self) -> None:

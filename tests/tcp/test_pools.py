@@ -31,8 +31,7 @@ class AttemptsTest(MuxTestCase):
         await self.seen(13)
         self.time.advance(5)
         peer = await self.backend.peer()
-        client.send(b"third")
-        await peer.has(18)
+        await client.tell(peer, b"third", 18)
         self.assertEqual(bytes(peer.received), b"first second third")
         await end_all(client, peer)
         await self.assert_logged(
@@ -136,8 +135,7 @@ class FailingTest(MuxTestCase):
         serve_pool(self, backend_at(free_port(), eject=AT_ONCE, fallback=RESET))
         for count in (1, 2):
             client = await pool_client(self)
-            await client.is_lost()
-            self.assertTrue(client.was_reset())
+            await self.is_reset(client)
             self.assertEqual((await self.logged(count)).reason, "connect-refused")
 
     async def test_returning_server_is_probed_by_one_client_first(self) -> None:
@@ -204,8 +202,7 @@ class BrokenTest(MuxTestCase):
         await held.has(1)
         other = await pool_client(self)
         peer = await self.backend.peer()
-        peer.send(b"answer")
-        await other.has(6)
+        await peer.tell(other, b"answer")
         await end_all(other, peer)
         await self.logged()
         await self.taken()
@@ -217,11 +214,8 @@ class BrokenTest(MuxTestCase):
         serve_pool(self, backend_at(listen(self, bad), self.backend_port()))
         client = await pool_client(self)
         peer = await bad.peer()
-        peer.send(b"half an ans")
-        await client.has(11)
-        peer.reset()
-        await self.is_gone(client)
-        self.assertTrue(client.was_reset())
+        await peer.tell(client, b"half an ans")
+        await self.is_reset(client, peer.reset)
         await self.assert_logged(reason="server-reset", bytes_out=11)
         await assert_served_by(self, self.backend)
 

@@ -105,8 +105,7 @@ class QueueTest(MuxTestCase):
         waiter = await self.waiting(b"s" * 1500)
         await end_all(client, peer)
         peer = await self.backend.heard(1500, 1)
-        waiter.send(b"more")
-        await peer.has(1504)
+        await waiter.tell(peer, b"more", 1504)
         await end_all(waiter, peer)
         await self.logged(5)
 

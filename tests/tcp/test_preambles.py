@@ -329,8 +329,7 @@ class OrderTest(MuxTestCase):
             await self.until_so(lambda its=server: its.finished)  # type: ignore[misc]
             server.close()
         await self.assert_logged(reason=reason)
-        self.records.clear()
-        self.backend.peers.clear()
+        self.forget()
 
     def move(self, chain: str, reason: str | None) -> None:
         """Move the client to another listener, as to another process, if that can be."""

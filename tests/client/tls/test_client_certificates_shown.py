@@ -66,8 +66,7 @@ class CertificateTests(MuxTestCase):
         await client.ready()
         client.send(SSH)
         server = await self.backend.peer(len(self.backend.peers))
-        server.send(b"hello")
-        await client.has(5)
+        await server.tell(client, b"hello")
         self.assertEqual(client.tls.session_reused, is_resumed and session is not None)
         kept = client.tls.session
         client.reset()

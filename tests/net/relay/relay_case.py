@@ -145,8 +145,7 @@ class RelayCase(TestCase):
         while self.ends and not self.results:
             await self.turn()
         if peer.lost is None:
-            peer.reset()
-            await peer.is_lost()
+            await peer.is_lost(peer.reset)
 
     def _end(self, peer: Peer) -> Deferred[None]:
         return Deferred.fromCoroutine(self._ended(peer))

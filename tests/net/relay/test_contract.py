@@ -67,8 +67,7 @@ class OrderTest(RelayCase):
     async def test_client_half_close(self) -> None:
         client, server = await self.start()
         client.send(b"all I have to say")
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         self.assertEqual(bytes(server.received), b"all I have to say")
         await self.assert_rests()
         server.send(b"heard")
@@ -79,8 +78,7 @@ class OrderTest(RelayCase):
     async def test_server_half_close(self) -> None:
         client, server = await self.start()
         server.send(b"close_notify")
-        server.finish()
-        await client.has_all()
+        await client.has_all(server.finish)
         client.send(b"one more thing")
         client.close()
         result = await self.over(client, server)
@@ -115,21 +113,18 @@ class OrderTest(RelayCase):
 
     async def test_stalled_client_that_has_finished(self) -> None:
         client, server = await self.start(small_buffers=True)
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         await self.assert_all_comes_after_a_stall(client, server)
 
     async def test_stalled_server_that_has_finished(self) -> None:
         client, server = await self.start(small_buffers=True)
-        server.finish()
-        await client.has_all()
+        await client.has_all(server.finish)
         await self.assert_all_comes_after_a_stall(server, client)
 
     async def test_client_that_finishes_while_it_is_stalled(self) -> None:
         client, server = await self.start(small_buffers=True)
         producer = await self.stall(client, server)
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         await self.assert_rests()
         self.assertLess(producer.written, producer.limit)
         client.transport.resumeProducing()
@@ -145,8 +140,7 @@ class OrderTest(RelayCase):
         server.transport.resumeProducing()
         await server.has_all()
         self.assertEqual(len(server.received), size)
-        server.send(b"heard")
-        await client.has(5)
+        await server.tell(client, b"heard")
 
 
 @for_each("way", (*_WAYS, *_UNIX_WAYS))
@@ -157,11 +151,9 @@ class TimeTest(RelayCase):
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(idle=10), clock=clock)
         clock.advance(9)
-        client.send(b"x")
-        await server.has(1)
+        await client.tell(server, b"x")
         clock.advance(9)
-        server.send(b"y")
-        await client.has(1)
+        await server.tell(client, b"y")
         await self.acknowledged()
         clock.advance(9.9)
         self.assertEqual(self.results, [])
@@ -172,11 +164,9 @@ class TimeTest(RelayCase):
     async def test_half_closed_and_silent(self) -> None:
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(half_close=5), clock=clock)
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         clock.advance(4)
-        server.send(b"still here")
-        await client.has(10)
+        await server.tell(client, b"still here")
         await self.acknowledged()
         clock.advance(4)
         self.assertEqual(self.results, [])
@@ -190,8 +180,7 @@ class TimeTest(RelayCase):
         client, server = await self.start(timeouts=timeouts, clock=clock)
         for count in range(1, 4):
             clock.advance(3)
-            client.send(b"x")
-            await server.has(count)
+            await client.tell(server, b"x", count)
         clock.advance(1)
         await self.over(client, server, reason="max-duration")
         self.assert_broken_off(client)
@@ -233,8 +222,7 @@ class TimeTest(RelayCase):
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(half_close=5), clock=clock)
         client.transport.pauseProducing()
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         server.send(bytes(32 * 1024 * 1024))
         server.close()
         while not self.results:
@@ -259,8 +247,7 @@ class TimeTest(RelayCase):
         await self.taken(client)
         handle.send(b"!", socket.MSG_OOB)
         client.send(b"c" * 1000)
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         self.assertEqual(bytes(server.received[-1001:]), b"b" + b"c" * 1000)
         server.close()
         await self.over(client, server, reason="done")
@@ -325,8 +312,7 @@ class ResetTest(RelayCase):
         server.send(bytes(_MiB))
         server.finish()
         await self.taken(server)
-        server.reset()
-        await server.is_lost()
+        await server.is_lost(server.reset)
         await self.turn(50)
         while not self.relay.ending:
             # Some hear of the reset only when they send. They read this byte; one that nobody reads any more would
@@ -352,8 +338,7 @@ class ResetTest(RelayCase):
         """When the server is gone, a client that keeps sending is ended, not listened to."""
         client, server = await self.start()
         server.send(b"bye")
-        server.finish()
-        await client.has_all()
+        await client.has_all(server.finish)
         server.reset()
         while client.lost is None:
             client.send(bytes(1000))
@@ -403,8 +388,7 @@ class ResetTest(RelayCase):
         for farewell, is_late in ((24, True), (longest, True), (1000, False)):
             client, server = await self.start()
             client.send(b"quit")
-            client.close()
-            await server.has_all()
+            await server.has_all(client.close)
             server.send(bytes(farewell))
             await self.taken(server)
             server.reset()
@@ -418,8 +402,7 @@ class ResetTest(RelayCase):
         finds_close = self.way.is_client_plain or not self.way.peer_wires
         for how in ("reset", "close", ""):
             client, server = await self.start()
-            client.send(b"quit")
-            await server.has(4)
+            await client.tell(server, b"quit")
             await self.acknowledged()
             server.reset()
             if how:
@@ -436,10 +419,8 @@ class ResetTest(RelayCase):
         for answer, is_late in ((0, True), (128, True), (129, False), (_MiB, False)):
             client, server = await self.start()
             client.send(b"quit")
-            client.finish()
-            await server.has_all()
-            server.send(bytes(answer))
-            await client.has(answer)
+            await server.has_all(client.finish)
+            await server.tell(client, bytes(answer), answer)
             await self.acknowledged()
             server.reset()
             await self.over_late(client, reason="server-reset", is_late=is_late)
@@ -458,8 +439,7 @@ class ResetTest(RelayCase):
         for count, is_late in ((24, True), (1000, False)):
             client, server = await self.start()
             server.send(b"bye")
-            server.close()
-            await client.has_all()
+            await client.has_all(server.close)
             client.send(bytes(count))
             await self.standstill(client)
             if self.relay.ending:  # some hear of it only when they send again
@@ -472,8 +452,7 @@ class ResetTest(RelayCase):
         """A client that has finished reads on; so it does when the server's end is known, and waits behind the answer."""
         for has_ended in (False, True):
             client, server = await self.start(small_buffers=True)
-            client.finish()
-            await server.has_all()
+            await server.has_all(client.finish)
             client.transport.pauseProducing()
             server.send(bytes(_MiB))
             if has_ended:

@@ -194,19 +194,16 @@ class MarkedRelayTest(RelayCase):
         source = self.ends[0].transport.getHandle()
         while _level(source) == 1:
             sent = len(server.received)
-            client.send(b"x" * 2**20)
-            await server.has(sent + 2**20 - _SMALL_LEVEL)
+            await client.tell(server, b"x" * 2**20, sent + 2**20 - _SMALL_LEVEL)
         return client, server, source
 
     async def test_end_comes_at_once(self) -> None:
         client, server, source = await self.marked()
         client.send(b"last")
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         self.assertTrue(server.received.endswith(b"xlast"))
         self.assertEqual(_level(source), 1, "an end is few bytes")
-        server.send(b"and")
-        await client.has(3)
+        await server.tell(client, b"and")
 
     async def test_reset_comes_at_once(self) -> None:
         client, server, _ = await self.marked()
@@ -217,8 +214,7 @@ class MarkedRelayTest(RelayCase):
     async def test_answer_removes_mark(self) -> None:
         client, server, source = await self.marked()
         client.send(b"question")
-        server.send(b"answer")
-        await client.has(6)
+        await server.tell(client, b"answer")
         self.assertEqual(_level(source), 1)
         while not server.received.endswith(b"question"):
             await self.turn()
@@ -241,8 +237,7 @@ class MarkedRelayTest(RelayCase):
         await self.standstill(client, server)
         times = 0
         while mark.is_set:
-            client.send(b"few")
-            await server.has(len(server.received) + 3)
+            await client.tell(server, b"few", len(server.received) + 3)
             times += 1
         self.assertIn(times, range(2, kernel.MUCH + 1))
 

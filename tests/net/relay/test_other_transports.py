@@ -33,29 +33,24 @@ class TlsServerTest(MuxTestCase):
             self.mux(routes, reactor=reactor, detect_timeout=600), b"question"
         )
         peer = await self.backend.heard(8)
-        peer.send(b"answer")
-        await client.has(6)
+        await peer.tell(client, b"answer")
         return client, peer
 
     async def test_server_closes(self) -> None:
         client, peer = await self.relayed()
-        peer.close()
-        await client.is_lost()
+        await client.is_lost(peer.close)
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(), reason="done", bytes_in=8, bytes_out=6)
 
     async def test_client_finishes(self) -> None:
         client, peer = await self.relayed()
-        client.finish()
-        await peer.is_lost()
+        await peer.is_lost(client.finish)
         self.assertFalse(peer.was_reset())
         await client.is_lost()
         self.assert_story(await self.logged(), reason="done")
 
     async def assert_reset_is_passed_on(self, sender: Peer, other: Peer, reason: str) -> None:
-        sender.reset()
-        await self.is_gone(other)
-        self.assertTrue(other.was_reset())
+        await self.is_reset(other, sender.reset)
         self.assert_story(await self.logged(), reason=reason)
 
     async def test_server_resets(self) -> None:
@@ -68,8 +63,7 @@ class TlsServerTest(MuxTestCase):
 
     async def test_tls_on_both_sides(self) -> None:
         plain, peer = await self.relayed()
-        peer.close()
-        await plain.is_lost()
+        await plain.is_lost(peer.close)
         await self.logged()
         outer = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
         self.addCleanup(outer.stopListening)
@@ -78,8 +72,7 @@ class TlsServerTest(MuxTestCase):
         client: Peer = await connectProtocol(endpoint, Peer())
         client.send(b"question")
         peer = await self.backend.heard(8, 1)
-        peer.close()
-        await client.is_lost()
+        await client.is_lost(peer.close)
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(2), reason="done")
 
@@ -101,8 +94,7 @@ class UnixTest(MuxTestCase):
         peer = await self.backend.peer()
         await peer.has_all()
         peer.send(b"answer")
-        peer.close()
-        await client.has_all()
+        await client.has_all(peer.close)
         self.assertEqual((bytes(peer.received), bytes(client.received)), (b"question", b"answer"))
         client.close()
         self.assert_story(await self.logged(), reason="done", server=f"unix:{path}")

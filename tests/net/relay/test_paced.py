@@ -265,10 +265,8 @@ class ResetTests(RelayCase):
         for wires, peer_wires in ((TcpWiring, None), (TlsWiring, TlsWiring)):
             self.way = Way(wires=wires, peer_wires=peer_wires, rate=10_000)
             client, server = await self.start()
-            server.send(bytes(100_000))
-            await client.has(1)
-            client.finish()
-            await server.has_all()
+            await server.tell(client, bytes(100_000), 1)
+            await server.has_all(client.finish)
             client.reset()
             await self.over(client, server, reason="client-reset")
 
@@ -280,8 +278,7 @@ class OneDirectionTests(RelayCase):
         """On a UNIX socket, nothing more is reported once what is held for it may be sent."""
         self.way = Way(wires=LeanUnixWiring)
         client, server = await self.start()
-        server.send(bytes(60_000))
-        await client.has(100)
+        await server.tell(client, bytes(60_000), 100)
         client.close()
         await self.over(client, server, reason="client-reset")
 
@@ -295,7 +292,6 @@ class OneDirectionTests(RelayCase):
         for self.limited in (0, 1):
             client, server = await self.start()
             source, target = (server, client) if self.limited else (client, server)
-            source.send(bytes(3_000_000))
-            await target.has(3_000_000)
+            await source.tell(target, bytes(3_000_000), 3_000_000)
             client.close()
             self.assertEqual((await self.over(client, server)).reason, "done")

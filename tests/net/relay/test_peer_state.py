@@ -140,8 +140,7 @@ class LostPeerTest(RelayCase):
     async def test_client_gone(self) -> None:
         """The silent side is broken off, as keepalive does it, and the other one with it."""
         await self.relayed()
-        self.client.send(b"before")
-        await self.server.has(6)
+        await self.client.tell(self.server, b"before")
         self.set_unanswered(0, 50, 7)
         self.clock.advance(120)
         self.assertEqual(self.looks, 2)
@@ -179,8 +178,7 @@ class LostPeerTest(RelayCase):
 
     async def test_gone_while_it_is_closed(self) -> None:
         await self.relayed(Timeouts(idle=1000, half_close=500))
-        self.client.finish()
-        await self.server.has_all()
+        await self.server.has_all(self.client.finish)
         self.set_unanswered(0, 200, 9)
         self.clock.advance(120)
         while not self.results:  # the end that was passed on is acknowledged late

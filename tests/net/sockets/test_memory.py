@@ -148,8 +148,7 @@ class ShortTest(TestCase):
             self.system.left = 100
             waiting.send(b"x")
             await (await self.factory.peer(2)).has(1)
-            silent.send(b"x")
-            await second.has(1)
+            await silent.tell(second, b"x")
             await self.port.stopListening()
         self.assertEqual((said(events, "out of memory"), said(events, "cannot accept")), (1, 0))
 
@@ -170,8 +169,7 @@ class ShortTest(TestCase):
             raise MemoryError(descriptor)
 
         patched = self.patch(self.poller, "closing", fail_once)
-        client.reset()
-        await server.is_lost()
+        await server.is_lost(client.reset)
         self.assertFalse(hasattr(server.transport, "socket"))
 
     async def is_broken_off(self, peer: Peer) -> None:

@@ -83,8 +83,7 @@ class PolledSocketsTest(TestCase):
 
         async def end() -> None:
             if peer.lost is None:
-                peer.reset()
-                await peer.is_lost()
+                await peer.is_lost(peer.reset)
 
         self.addCleanup(lambda: Deferred.fromCoroutine(end()))
         return peer
@@ -106,15 +105,13 @@ class PolledSocketsTest(TestCase):
             self.assertEqual(len(self.factory.peers), expected)
             await self.factory.peer(2)
             for peer in self.factory.peers:
-                peer.reset()
-                await peer.is_lost()
+                await peer.is_lost(peer.reset)
 
     async def test_both_ways(self) -> None:
         name = self.listen()
         client = await self.connect(name, eager=True)
         server = await self.factory.peer()
-        client.send(b"question")
-        await server.has(8)
+        await client.tell(server, b"question")
         server.transport.writeSequence([b"an", b"swer"])
         await client.has(6)
         self.assertEqual((client.received, server.received), (b"answer", b"question"))
@@ -142,14 +139,12 @@ class PolledSocketsTest(TestCase):
             else:
                 peer = await client.connected
                 await self.factory.peer()
-                peer.reset()
-                await peer.is_lost()
+                await peer.is_lost(peer.reset)
 
     async def test_ipv6(self) -> None:
         client = await self.connect(self.listen(socket.AF_INET6, ("::1", 0)), socket.AF_INET6)
         server = await self.factory.peer()
-        client.close()
-        await server.is_lost()
+        await server.is_lost(client.close)
         self.assertEqual(server.transport and server.lost.type.__name__, "ConnectionDone")  # type: ignore[union-attr]
 
     async def test_both_have_ended_in_order(self) -> None:
@@ -157,11 +152,9 @@ class PolledSocketsTest(TestCase):
         name = self.listen()
         client = await self.connect(name)
         server = await self.factory.peer()
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         server.transport.watch_for_reset()
-        server.finish()
-        await client.has_all()
+        await client.has_all(server.finish)
         server.transport.handle_pending_events()
         self.assertIsNone(server.lost)
         await server.is_lost()
@@ -189,11 +182,9 @@ class PolledSocketsTest(TestCase):
             client = await self.connect(self.listen(socket.AF_UNIX, path), socket.AF_UNIX)
             server = await self.factory.peer()
             server.send(b"x" * 300_000)
-            server.close()
-            await client.has_all()
+            await client.has_all(server.close)
             self.assertEqual(len(client.received), 300_000)
-            client.close()
-            await server.is_lost()
+            await server.is_lost(client.close)
 
     async def test_full_queue(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -298,8 +289,7 @@ class PolledSocketsTest(TestCase):
             server.send(b"then")
             await client.has_all()
             self.assertEqual(len(client.received), size + 4)
-            client.send(b"back")
-            await server.has(4)
+            await client.tell(server, b"back")
             self.assertEqual(reported, [1])
 
     async def test_half_close_of_what_ends(self) -> None:

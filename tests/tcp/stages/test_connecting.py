@@ -49,8 +49,7 @@ class ServersTest(MuxTestCase):
     async def test_tries_no_more_servers_than_retries_allow(self) -> None:
         refusing = free_port()
         client = await self.lead(backend_at(refusing, self.backend_port(), retries=0))
-        await client.is_lost()
-        self.assertFalse(client.was_reset())
+        await self.is_closed(client)
         await self.assert_logged(
             reason="connect-refused", server=f"127.0.0.1:{refusing}", backend="backend"
         )
@@ -84,8 +83,7 @@ class ServersTest(MuxTestCase):
         )
         peer = await self.backend.peer()
         peer.send(b"bye")
-        peer.finish()
-        await client.has_all()
+        await client.has_all(peer.finish)
         client.send(b"z" * 20)
         client.finish()
         await peer.has(21)
@@ -109,8 +107,7 @@ class ServersTest(MuxTestCase):
         self.assertEqual(server(text).kind, "endpoint")
         client = await self.lead(Backend("string", (server(text),)))
         peer = await self.backend.heard(1)
-        client.finish()
-        await peer.has_all()
+        await peer.has_all(client.finish)
         peer.send(b"half-close works")
         peer.close()
         await client.has(16)
@@ -171,8 +168,7 @@ class ServersTest(MuxTestCase):
             self.patch(module, "socket_options", lambda listener: (*plain(listener), *options))
         for host, (level, name, value) in zip(("127.0.0.1", "::1"), options, strict=True):
             for self.relay in ("auto", "portable"):
-                self.records.clear()
-                self.backend = PeerFactory()
+                self.forget()
                 backend = Backend("b", (server_at(listen(self, self.backend, host), host),))
                 port = self.mux([route("any", backend)], interface=host)
                 client = await self.connect(port, b"x", host=host)
@@ -236,8 +232,7 @@ class WaitingTest(MuxTestCase):
     async def test_drain_cancels_the_attempt(self) -> None:
         client = await self.wait()
         self.factory.abort("drained")
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client)
         await self.assert_logged(reason="drained")
 
     async def test_half_closed_client_gets_its_answer(self) -> None:
@@ -249,8 +244,7 @@ class WaitingTest(MuxTestCase):
         await peer.has_all()
         self.assertEqual(bytes(peer.received), b"all")
         peer.send(b"answer")
-        peer.close()
-        await client.has_all()
+        await client.has_all(peer.close)
         self.assertEqual(bytes(client.received), b"answer")
         client.close()
         await self.assert_logged(reason="done")

@@ -83,8 +83,7 @@ class HeldTests(MuxTestCase):
             await self.turn(2)
         await self.until_logged(2)
         for client, record in zip(clients, self.records, strict=True):
-            await client.is_lost()
-            self.assertTrue(client.was_reset())
+            await self.is_reset(client)
             self.assertRegex(record.facts["held"], r"5\.[0-9]s")
             self.assertEqual(record.reason, "connect-refused")
         tried = f"127.0.0.1:{self.server} connect-refused"
@@ -196,8 +195,7 @@ class HeldTests(MuxTestCase):
             peer = (await self.come_up(number))[-1]
             await peer.has_all()
             self.assertEqual(peer.received, b"x")
-            peer.send(b"answer")
-            await client.has(6)
+            await peer.tell(client, b"answer")
             close(client, peer)
             await self.assert_logged(number, reason="done")
 

@@ -104,11 +104,9 @@ class HandingOffTest(MuxTestCase):
             await self.seen(5)
             client.send(said[5:])
             server = await self.backend.heard(len(said), count - 1)
-            client.send(b"more")
-            await server.has(len(said) + 4)
+            await client.tell(server, b"more", len(said) + 4)
             self.assertEqual(bytes(server.received), said + b"more")
-            server.send(b"answer")
-            await client.has(6)
+            await server.tell(client, b"answer")
             close(client, server)
             story = self.assert_story
             story(

@@ -41,8 +41,7 @@ class RelayTests(MuxTestCase):
     async def test_detects_plaintext_and_logs_what_tls_agreed_on(self) -> None:
         client, server = await self.tls.relayed()
         self.assertEqual(bytes(server.received), SSH)
-        client.close_notify()
-        await server.has_all()
+        await server.has_all(client.close_notify)
         server.close()
         await client.until(lambda: client.told_close_notify)
         record = await self.assert_logged(
@@ -66,8 +65,7 @@ class RelayTests(MuxTestCase):
                 self, listening, SecurePeer((client_context(self.tls.ca), "a.example"), eager=SSH)
             )
             server = await self.backend.heard(len(SSH), count)
-            server.send(b"hello")
-            await client.has(5)
+            await server.tell(client, b"hello")
             client.reset()
             await self.until_logged(count + 1)
             await server.is_lost()
@@ -79,24 +77,19 @@ class RelayTests(MuxTestCase):
         client, server = await self.asking()
         self.time.advance(1)  # as for them, when a sweep looks
         self.assertEqual(counted(self.factory), {"asked": 1})
-        client.send(b"more")
-        await server.has(len(SSH) + 4)
-        server.send(b"hello")
-        await client.has(5)
+        await client.tell(server, b"more", len(SSH) + 4)
+        await server.tell(client, b"hello")
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
-        client.close_notify()
-        await server.has_all()
+        await server.has_all(client.close_notify)
         server.close()
         await self.assert_logged(reason="done", bytes_in=len(SSH) + 4, bytes_out=5)
 
     async def test_server_that_refuses(self) -> None:
         closed = free_port()
         client, server = await self.asking(closed)
-        server.send(b"hello")
-        await client.has(5)
+        await server.tell(client, b"hello")
         self.assertEqual(counted(self.factory)["asked"], 1)
-        client.close_notify()
-        await server.has_all()
+        await server.has_all(client.close_notify)
         server.close()
         record = await self.assert_logged(reason="done", bytes_in=len(SSH), bytes_out=5)
         self.assertEqual(record.facts["tried"], f"127.0.0.1:{closed} connect-refused")
@@ -132,16 +125,14 @@ class RelayTests(MuxTestCase):
             await client.has(500_005)
             await client.until(lambda c=client: c.told_close_notify)  # type: ignore[misc]
             await self.assert_logged(reason="done", bytes_out=500_005)
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_finished_server_is_a_close_notify_and_the_client_may_send_on(self) -> None:
         client, server = await self.tls.relayed()
         server.finish()
         await client.until(lambda: client.told_close_notify)
         self.assertIsNone(client.lost)
-        client.send(b"y" * 300_000)
-        await server.has(len(SSH) + 300_000)
+        await client.tell(server, b"y" * 300_000, len(SSH) + 300_000)
         client.close_notify()
         await self.assert_ended(server, reason="done", bytes_in=len(SSH) + 300_000)
 
@@ -154,8 +145,7 @@ class RelayTests(MuxTestCase):
 
     async def test_close_without_close_notify_is_an_end_and_is_logged(self) -> None:
         client, server = await self.tls.relayed()
-        client.close()
-        await server.has_all()
+        await server.has_all(client.close)
         self.assertFalse(server.was_reset())
         record = await self.assert_ended(server, reason="done")
         self.assertEqual(record.facts["tls_truncated"], "yes")
@@ -172,16 +162,14 @@ class RelayTests(MuxTestCase):
                 len(self.records) or 1, reason="client-reset", bytes_in=len(SSH) + 100_000
             )
             self.assertEqual(record.facts["tls_truncated"], "yes")
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_tls_strict_accepts_close_notify_or_a_server_that_closed_first(self) -> None:
         for first in ("client", "server"):
             client, server = await self.tls.relayed(tls_strict=True)
             if first == "client":
                 client.close_notify()
-                client.finish()
-                await server.has_all()
+                await server.has_all(client.finish)
                 server.send(b"answer")
                 server.close()
                 await client.has(11)
@@ -192,8 +180,7 @@ class RelayTests(MuxTestCase):
             record = await self.assert_logged(reason="done")
             self.assertNotIn("tls_truncated", record.facts)
             self.assertFalse(server.was_reset())
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_tls_strict_routes_no_truncated_client(self) -> None:
         for strict in (True, False):
@@ -208,8 +195,7 @@ class RelayTests(MuxTestCase):
 
     async def test_reset_of_the_server_sends_no_close_notify(self) -> None:
         client, server = await self.tls.relayed()
-        server.reset()
-        await self.is_gone(client)
+        await self.is_gone(client, server.reset)
         self.assertFalse(client.told_close_notify)
         self.assertTrue(client.was_reset())
         await self.assert_logged(reason="server-reset")
@@ -240,8 +226,7 @@ class RelayTests(MuxTestCase):
             sent += data
         await client.has(len(sent))
         self.assertEqual(client.received, sent)
-        client.close_notify()
-        await server.has_all()
+        await server.has_all(client.close_notify)
         server.close()
         await self.assert_logged(reason="done", bytes_out=len(sent))
 
@@ -272,8 +257,7 @@ class RelayTests(MuxTestCase):
         self.assertNotIn(end.outgoing_bio, before)
         client.transport.write(record[7:])
         await server.has(len(SSH) + 4)
-        server.send(b"answer")
-        await client.has(5 + 6)
+        await server.tell(client, b"answer", 5 + 6)
         self.assertEqual(bytes(server.received), SSH + b"more")
         self.assertEqual(bytes(client.received), b"helloanswer")
 
@@ -299,8 +283,7 @@ class RelayTests(MuxTestCase):
         client, server = await self.in_process()
         await server.has(len(SSH))
         self.assertEqual(server.transport.getPeer().host, "127.0.0.1")
-        client.close_notify()
-        await server.has_all()
+        await server.has_all(client.close_notify)
         server.send(b"answer")
         server.close()
         await client.has(6)

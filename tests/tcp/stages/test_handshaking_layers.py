@@ -40,8 +40,7 @@ class LevelTests(MuxTestCase):
         await self.turn(3)
         await self.assert_waits(5)
         server = await self.backend.peer()
-        server.send(b"who is there?")
-        await client.has(13)
+        await server.tell(client, b"who is there?")
 
     async def test_refusal_closes_tls_cleanly(self) -> None:
         client = await self.tls.client(self.mux([self.tls.route(), self.tls.inner()]))
@@ -61,8 +60,7 @@ class LevelTests(MuxTestCase):
 
     async def test_tls_in_tls_is_terminated_and_detected(self) -> None:
         client, server = await self.deep()
-        client.close_notify()
-        await server.has_all()
+        await server.has_all(client.close_notify)
         server.send(b"x" * 200_000)
         server.close()
         await client.has(200_000)
@@ -75,9 +73,7 @@ class LevelTests(MuxTestCase):
 
     async def test_reset_breaks_every_layer_of_tls_in_tls(self) -> None:
         client, server = await self.deep()
-        server.reset()
-        await self.is_gone(client)
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client, server.reset)
         self.assertFalse(client.told_close_notify)
         await self.assert_logged(reason="server-reset")
 
@@ -89,8 +85,7 @@ class LevelTests(MuxTestCase):
         client.close_notify()
         client.reset()
         await self.assert_logged(reason="done", bytes_in=len(SSH))
-        await server.is_lost()
-        self.assertFalse(server.was_reset())
+        await self.is_closed(server)
 
     async def test_earlier_route_passes_acme_tls_through(self) -> None:
         port = self.mux(

@@ -45,8 +45,7 @@ class AgreementTests(MuxTestCase):
             await client.ready()
             certificate: Any = client.tls.getpeercert()
             self.assertEqual(certificate["subjectAltName"], (("DNS", shown),), asked)
-            client.reset()
-            await client.is_lost()
+            await client.is_lost(client.reset)
 
     async def test_sessions_are_resumed_in_tls_1_2_and_1_3(self) -> None:
         port = self.mux([self.tls.route(), self.tls.inner()])
@@ -57,8 +56,7 @@ class AgreementTests(MuxTestCase):
             await first.ready()
             first.send(SSH)
             server = await self.backend.peer(len(self.backend.peers))
-            server.send(b"hello")
-            await first.has(5)
+            await server.tell(first, b"hello")
             session = first.tls.session
             second = self.tls.peer(context=context)
             second.tls.session = session
@@ -229,8 +227,7 @@ class HandshakeTests(MuxTestCase):
         await first.ready()
         first.send(SSH)
         server = await self.backend.peer()
-        server.send(b"hello")
-        await first.has(5)
+        await server.tell(first, b"hello")
         other = self.tls.folder / "new.pem"
         other.write_bytes(authority().revoke(identity))
         other.replace(file)

@@ -50,8 +50,7 @@ class DecidingTest(MuxTestCase):
     async def test_log_errors_leaves_lines_for_refused_clients_alone(self) -> None:
         port = self.mux([route("http", "close", log="errors")], log="errors")
         client = await self.connect(port)
-        client.close()
-        await client.is_lost()
+        await client.is_lost(client.close)
         client = await self.connect(port, b"SSH-")
         await self.assert_logged(route=None, reason="no-route")
 
@@ -115,10 +114,8 @@ class UndecidedTest(MuxTestCase):
         client = await self.connect(self.mux(silent=backend_at(self.backend_port())))
         await self.accepted_for(5)
         server = await self.backend.peer()
-        server.send(b"220 welcome\r\n")
-        await client.has(13)
-        client.close()
-        await server.has_all()
+        await server.tell(client, b"220 welcome\r\n")
+        await server.has_all(client.close)
         server.close()
         await self.assert_logged(backend="backend", reason="done", bytes_out=13)
 
@@ -126,8 +123,7 @@ class UndecidedTest(MuxTestCase):
         client = await self.connect(self.ssh_mux(), b"SSH-")
         server = await self.backend.heard(4)
         self.time.advance(3000)
-        server.send(b"still here")
-        await client.has(10)
+        await server.tell(client, b"still here")
 
     async def test_peek_limit_ends_detection_and_keeps_all_bytes(self) -> None:
         port = self.mux(
@@ -160,8 +156,7 @@ class LeavingTest(MuxTestCase):
         await server.has_all()
         self.assertEqual(bytes(server.received), b"SS")
         server.send(b"answer")
-        server.close()
-        await client.has_all()
+        await client.has_all(server.close)
         self.assertEqual(bytes(client.received), b"answer")
         client.close()
         await self.assert_logged(reason="done", bytes_in=2, bytes_out=6)
@@ -174,8 +169,7 @@ class LeavingTest(MuxTestCase):
     async def test_drain_resets_an_undecided_client(self) -> None:
         client = await self.connect_read(self.ssh_mux(), b"SS")
         self.factory.abort("drained")
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client)
         await self.assert_logged(reason="drained")
 
     async def test_endless_bytes_without_a_match_are_closed_and_little_is_read(self) -> None:
@@ -196,8 +190,7 @@ class DuringTest(MuxTestCase):
         client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"), b"SSH-2.0-a\r\n")
         server = await self.backend.peer()
         set_wall_clock(self, datetime.fromisoformat("2026-11-20T18:01+01:00").timestamp())
-        client.send(b"more")
-        await server.has(15)
+        await client.tell(server, b"more", 15)
         close(client, server)
         await self.assert_logged(route="office", reason="done")
 

@@ -43,8 +43,7 @@ class AnsweringTest(MuxTestCase):
         server.send(b"S")
         await server.has(8 + len(HELLO))
         self.assertEqual(server.received, SSL_REQUEST + HELLO)
-        server.send(b"hello")
-        await client.has(6)
+        await server.tell(client, b"hello", 6)
         self.assertEqual(client.received, b"Shello")
         close(client, server)
         record = await self.assert_logged(
@@ -64,8 +63,7 @@ class AnsweringTest(MuxTestCase):
             self.assertEqual(server.received, SSL_REQUEST)
             server.send(b"S")
             await server.has(len(data))
-            server.send(b"x")
-            await client.has(2)
+            await server.tell(client, b"x", 2)
             self.assertEqual(client.received, b"Sx")
             close(client, server)
             await self.logged(number + 1)
@@ -79,8 +77,7 @@ class AnsweringTest(MuxTestCase):
         client.send(HELLO)
         server = await self.backend.heard(8)
         self.assertEqual(server.received, SSL_REQUEST)
-        client.reset()
-        await server.is_lost()
+        await server.is_lost(client.reset)
 
     async def test_proxy_header_precedes_the_request(self) -> None:
         backend = backend_at(self.backend_port(), proxy_protocol="v1")
@@ -97,8 +94,7 @@ class AnsweringTest(MuxTestCase):
         client = await self.connect(self.mux([route("postgres", backend_at(self.backend_port()))]))
         client.send(SSL_REQUEST)
         server = await self.backend.heard(8)
-        server.send(b"N")
-        await client.has(1)
+        await server.tell(client, b"N")
         self.assertEqual(client.received, b"N")
         await end_both(self, client, server)
 

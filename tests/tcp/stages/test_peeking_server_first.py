@@ -81,8 +81,7 @@ class AtOnceTest(MuxTestCase):
         client = await self.connect(port)
         await self.accepted()
         await self.assert_waits(5)
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client)
         await self.assert_logged(reason="silent")
 
     async def test_a_refusal_of_the_usual_kind_waits_for_routes_that_may_come(self) -> None:
@@ -102,8 +101,7 @@ class AtOnceTest(MuxTestCase):
         client = await self.connect(self.mux(default=RESET))
         await self.accepted()
         await self.assert_waits(5)
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client)
         await self.assert_logged(reason="silent")
 
     async def test_dry_run_route_still_sees_the_first_bytes(self) -> None:
@@ -174,8 +172,7 @@ class LinesTest(MuxTestCase):
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
         client = await self.connect(port)
         await self.accepted_for(5.1)
-        await client.is_lost()
-        self.assertFalse(client.was_reset())
+        await self.is_closed(client)
         await self.assert_logged(reason="silent", backend=None)
 
     async def test_client_without_a_line_or_route_goes_to_the_default_at_once(self) -> None:
@@ -203,8 +200,7 @@ class LinesTest(MuxTestCase):
         await self.seen(2)
         self.assertEqual(self.records, [])
         self.time.advance(1.1)
-        await slow.is_lost()
-        self.assertTrue(slow.was_reset())
+        await self.is_reset(slow)
         await self.assert_logged(reason="no-route")
 
     async def test_silence_until_the_lines_time_follows_the_line(self) -> None:

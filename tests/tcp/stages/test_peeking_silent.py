@@ -129,8 +129,7 @@ class SilentRouteTest(MuxTestCase):
     async def test_refusing_route(self) -> None:
         client = await self.waiting([route("silent after=1s", RESET, name="scan")])
         await self.accepted_for(1.1)
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client)
         await self.assert_logged(route="scan", reason="silent")
 
     async def test_log_no(self) -> None:

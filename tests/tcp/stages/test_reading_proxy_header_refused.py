@@ -92,8 +92,7 @@ class RefusedTest(MuxTestCase):
         client = await self.connect(self.port)
         await self.accepted()
         self.factory.abort("drained")
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client)
         await self.assert_logged(reason="drained")
 
 
@@ -116,8 +115,7 @@ class DetectionTimeTest(MuxTestCase):
         self.assertEqual(self.backend.peers, [])
         self.time.advance(0.1)
         server = await self.backend.peer()
-        server.send(b"220 welcome\r\n")
-        await client.has(13)
+        await server.tell(client, b"220 welcome\r\n")
         close(client, server)
         await self.assert_logged(reason="done", detect_ms=5000.0)
 

@@ -33,16 +33,12 @@ class RelayedTest(MuxTestCase):
 
     async def test_server_reset(self) -> None:
         client, peer = await self.relayed()
-        peer.reset()
-        await self.is_gone(client)
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client, peer.reset)
         await self.assert_logged(reason="server-reset")
 
     async def test_client_reset(self) -> None:
         client, peer = await self.relayed()
-        client.reset()
-        await self.is_gone(peer)
-        self.assertTrue(peer.was_reset())
+        await self.is_reset(peer, client.reset)
         await self.assert_logged(reason="client-reset")
 
     async def test_reset_when_all_is_said(self) -> None:
@@ -53,29 +49,23 @@ class RelayedTest(MuxTestCase):
                 (b"", "server-reset", {}),
                 (bytes(1000), "server-reset", {}),
             ):
-                self.records.clear()
-                self.backend = PeerFactory()
+                self.forget()
                 client, peer = await self.relayed()
-                client.finish()
-                await peer.has_all()
-                peer.send(answer)
-                await client.has(len(answer))
+                await peer.has_all(client.finish)
+                await peer.tell(client, answer)
                 await self.taken()
-                peer.reset()
-                await self.is_gone(client)
+                await self.is_gone(client, peer.reset)
                 await self.assert_logged(reason=reason, facts=facts)
 
     async def test_reset_that_loses_as_much_as_it_may(self) -> None:
         """The end that is on its way with these bytes is none of them, with a stage and without."""
         for over, reason, reset in ((0, "done", "late"), (1, "client-reset", None)):
             for has_stage in (False, True):
-                self.records.clear()
-                self.backend = PeerFactory()
+                self.forget()
                 backend = backend_at(self.backend_port())
                 client = await self.connect(self.mux([route("ssh", backend)]), b"SSH-2.0-a\r\n")
                 peer = await self.backend.heard(11)
-                peer.send(b"bye")
-                await client.has(3)
+                await peer.tell(client, b"bye")
                 client.transport.pauseProducing()
                 [connection] = self.factory.connections
                 own = connection.socket
@@ -91,22 +81,19 @@ class RelayedTest(MuxTestCase):
                 await self.until_so(lambda connection=connection: connection.half_closed)  # type: ignore[misc]
                 if has_stage:
                     connection.attach_stage()
-                client.reset()
-                await self.is_gone(peer)
+                await self.is_gone(peer, client.reset)
                 record = await self.assert_logged(reason=reason)
                 self.assertEqual(record.facts.get("reset"), reset)
 
     async def test_unix_sockets_have_no_reset(self) -> None:
         for self.relay in ("auto", "portable"):
-            self.records.clear()
-            self.backend = PeerFactory()
+            self.forget()
             path = str(make_folder(self) / "s")
             self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
             server = Server(f"unix:{path}", "unix", path=path)
             client = await self.connect(self.mux([route("any", Backend("b", (server,)))]), b"x")
             peer = await self.backend.heard(1)
-            client.reset()
-            await self.is_gone(peer)
+            await self.is_gone(peer, client.reset)
             await self.assert_logged(reason="client-reset", facts={"reset": "unseen"})
 
     async def test_server_closes_at_once(self) -> None:
@@ -128,8 +115,7 @@ class RelayedTest(MuxTestCase):
             await self.taken()
             self.time.advance(7)
             await client.has_all()
-            client.close()
-            await peer.has_all()
+            await peer.has_all(client.close)
             peer.close()
             await self.assert_logged(number + 1, reason=reason, duration_ms=7000)
 
@@ -148,8 +134,7 @@ class RelayedTest(MuxTestCase):
             self.assertEqual((before.active(), relay.timer.active()), (False, True))
             self.client.reset()
             await self.until_logged()
-            self.records.clear()
-            self.backend = PeerFactory()
+            self.forget()
 
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)

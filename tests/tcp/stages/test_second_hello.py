@@ -135,8 +135,7 @@ class WithinTest(MuxTestCase):
                 continue
             client.send(hello())
             peer = await self.backend.heard(len(hello()))
-            peer.send(records(server_hello()))
-            await client.has(10)
+            await peer.tell(client, records(server_hello()), 10)
             client.send(CHANGED + hello(name="vip.test"))
             await client.until(lambda c=client: c.received.endswith(ILLEGAL))  # type: ignore[misc]
             self.assertEqual(bytes(peer.received), hello())
@@ -154,8 +153,7 @@ class ResumedTest(MuxTestCase):
         peer.send(SSH)
         server = await self.backend.peer(len(self.backend.peers))
         await server.has(len(SSH))
-        server.send(b"hello")
-        await peer.has(5)
+        await server.tell(peer, b"hello")
         return peer
 
     async def test_a_ticket_of_another_name(self) -> None:
@@ -219,8 +217,7 @@ class PassedOnTest(MuxTestCase):
             record = await self.assert_logged(reason="tls-failed", route="all")
             why = f"the second hello has other {what} than the first"
             self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (why, "a.test"))
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_the_same_reaches_it_however_it_is_cut(self) -> None:
         first = hello()
@@ -232,15 +229,13 @@ class PassedOnTest(MuxTestCase):
                 await self.turn()
             await server.has(len(first + said))
             self.assertEqual(bytes(server.received), first + said)
-            server.send(self.answer)
-            await client.has(len(self.retry + self.answer))
+            await server.tell(client, self.answer, len(self.retry + self.answer))
             self.assertEqual(self.only().state, "relaying")
             client.close()
             server.close()
             record = await self.assert_logged(reason="done", bytes_in=len(first + said))
             self.assertNotIn("ech_retry", record.facts)
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_without_a_request_for_one_nothing_is_looked_at(self) -> None:
         first = hello()
@@ -248,16 +243,13 @@ class PassedOnTest(MuxTestCase):
             client = await self.connect(self.names(), first)
             server = await self.backend.heard(len(first))
             self.assertEqual(self.only().state, "awaiting-retry")
-            server.send(answer)
-            await client.has(len(answer))
+            await server.tell(client, answer)
             self.assertEqual(self.only().state, "relaying")
-            client.send(hello(name="vip.test"))
-            await server.has(len(first + hello(name="vip.test")))
+            await client.tell(server, hello(name="vip.test"), len(first + hello(name="vip.test")))
             client.close()
             server.close()
             await self.assert_logged(reason="done", bytes_out=len(answer))
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_early_data_waits_for_the_answer(self) -> None:
         first, early = hello(), b"\x17\3\3\0\4abcd"
@@ -268,8 +260,7 @@ class PassedOnTest(MuxTestCase):
         self.assertEqual(bytes(server.received), first)
         server.send(self.answer)
         await server.has(len(first + early * 2))
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         server.close()
         await self.assert_ended(client, reason="done")
 
@@ -291,24 +282,21 @@ class PassedOnTest(MuxTestCase):
             record = await self.logged()
             self.assertEqual(record.reason, reason)
             self.assertEqual(len(self.factory.connections), 0)
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_silent_server_is_given_up(self) -> None:
         for answer in (b"", self.retry[:20]):
             client = await self.connect(self.names(), hello())
             server = await self.backend.heard(len(hello()))
             self.time.advance(1000)
-            server.send(answer)
-            await client.has(len(answer))
+            await server.tell(client, answer)
             self.time.advance(2595)
             await self.turn(3)
             self.assertEqual(self.records, [])
             self.time.advance(10)
             await client.has_all()
             await self.assert_ended(client, reason="idle-timeout", bytes_out=len(answer))
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_half_a_hello_is_waited_for_and_not_passed_on(self) -> None:
         """A name that has not come would reach the server behind the rules."""
@@ -354,8 +342,7 @@ class PassedOnTest(MuxTestCase):
             await self.backend.heard(len(begins) + 4)
             client.reset()
             await self.until_logged(1)
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_late_half_of_a_hello_for_another_route_reaches_no_server(self) -> None:
         """The route was decided without the name, at the end of the time."""
@@ -383,8 +370,7 @@ class PassedOnTest(MuxTestCase):
                     await self.backend.heard(len(before or said))
                     client.reset()
                     await self.assert_logged(route="all")
-                self.records.clear()
-                self.backend.peers.clear()
+                self.forget()
 
     async def test_a_request_for_tls_that_is_not_whole_in_time_reaches_no_server(self) -> None:
         """The name would come after the decision."""
@@ -421,8 +407,7 @@ class PassedOnTest(MuxTestCase):
             await self.backend.heard(len(begun))
             client.reset()
             await self.until_logged(1)
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def test_two_hellos_in_a_record_reach_no_server(self) -> None:
         """A message that a server answers ends a record (RFC 8446, section 5.1)."""
@@ -486,5 +471,4 @@ class PassedOnTest(MuxTestCase):
             self.assertEqual(self.only().state, "relaying")
             client.reset()
             await self.logged()
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()

@@ -58,14 +58,12 @@ class HandOverTest(MuxTestCase):
     async def test_protocol_gets_peeked_and_later_bytes_and_answers_are_counted(self) -> None:
         client = await self.handed(self.backend)
         server = await self.backend.heard(5)
-        client.send(b" second")
-        await server.has(12)
+        await client.tell(server, b" second", 12)
         self.assertEqual(bytes(server.received), b"first second")
         server.send(b"answer")
         server.transport.writeSequence([b" and", b" more"])
         await client.has(15)
-        client.close()
-        await server.has_all()
+        await server.has_all(client.close)
         server.close()
         await self.assert_logged(
             route="inside",
@@ -83,8 +81,7 @@ class HandOverTest(MuxTestCase):
         asked = attrs.evolve(route("http method=CONNECT", self.backend), more=tunnel)
         client = await self.connect(self.mux([asked]), connect_to("a:1") + b"inside")
         server = await self.backend.heard(6)
-        server.close()
-        await client.has_all()
+        await client.has_all(server.close)
         self.assertEqual((bytes(server.received), bytes(client.received)), (b"inside", OPEN))
 
     async def test_fallback_gets_more_than_was_kept_before(self) -> None:
@@ -95,8 +92,7 @@ class HandOverTest(MuxTestCase):
         await self.seen(1000)
         self.time.advance(5)
         server = await self.backend.heard(1_000_000)
-        client.finish()
-        await server.has_all()
+        await server.has_all(client.finish)
         server.close()
         await self.assert_logged(reason="done", bytes_in=1_000_000)
 
@@ -112,8 +108,7 @@ class HandOverTest(MuxTestCase):
         await server.has_all()
         self.assertIsNone(server.lost)
         server.send(b"late answer")
-        server.close()
-        await client.has_all()
+        await client.has_all(server.close)
         self.assertEqual(bytes(client.received), b"late answer")
 
     async def test_half_close_that_decided_is_passed_on(self) -> None:
@@ -122,8 +117,7 @@ class HandOverTest(MuxTestCase):
         server = await self.backend.peer()
         await server.has_all()
         self.assertEqual(bytes(server.received), b"x")
-        server.close()
-        await client.has_all()
+        await client.has_all(server.close)
 
     async def test_half_close_ends_other_protocols_after_their_answer(self) -> None:
         class Answers(Protocol):
@@ -131,8 +125,7 @@ class HandOverTest(MuxTestCase):
                 self.transport.write(b"answer")  # type: ignore[union-attr]
 
         client = await self.handed(_Factory(Answers))
-        client.finish()
-        await client.has_all()
+        await client.has_all(client.finish)
         self.assertEqual(bytes(client.received), b"answer")
         await self.assert_logged(reason="done")
 
@@ -161,11 +154,9 @@ class HandOverTest(MuxTestCase):
         first.transport.protocol = second
         second.makeConnection(first.transport)
         self.assertIs(first.transport.protocol, second)
-        client.send(b"second")
-        await second.has(6)
+        await client.tell(second, b"second")
         self.assertEqual((bytes(first.received), bytes(second.received)), (b"first", b"second"))
-        client.reset()
-        await second.is_lost()
+        await second.is_lost(client.reset)
 
     async def test_half_close_by_the_protocol_is_done_and_reported(self) -> None:
         class Told(Peer):
@@ -176,11 +167,9 @@ class HandOverTest(MuxTestCase):
 
         self.backend = PeerFactory(Told)
         client, server = await self.served()
-        server.finish()
-        await client.has_all()
+        await client.has_all(server.finish)
         self.assertTrue(server.reported)
-        client.close()
-        await server.has_all()
+        await server.has_all(client.close)
         server.close()
 
     async def test_half_close_ends_other_protocols_even_while_they_produce(self) -> None:
@@ -210,8 +199,7 @@ class HandOverTest(MuxTestCase):
         self.assertFalse(ISSLTransport.providedBy(server.transport))
         server.transport.startTLS(certificate(), False)  # noqa: FBT003
         self.assertTrue(ISSLTransport.providedBy(server.transport))
-        client.reset()
-        await server.is_lost()
+        await server.is_lost(client.reset)
 
     async def test_protocol_that_aborts_or_raises_when_made_gets_no_bytes(self) -> None:
         class Aborts(Protocol):
@@ -227,9 +215,7 @@ class HandOverTest(MuxTestCase):
 
     async def test_reset_of_the_client_reaches_the_protocol(self) -> None:
         client, server = await self.served()
-        client.reset()
-        await server.is_lost()
-        self.assertTrue(server.was_reset())
+        await self.is_reset(server, client.reset)
         await self.assert_logged(reason="client-reset")
 
     async def _reset_with_much_to_take(self, kind: type[Peer]) -> None:
@@ -237,8 +223,7 @@ class HandOverTest(MuxTestCase):
         client = await self.handed(self.backend)
         client.transport.pauseProducing()
         server = await self.backend.heard(5)
-        client.reset()
-        await server.has_all()
+        await server.has_all(client.reset)
         self.assertIsNotNone(server.lost)
         await self.assert_logged(reason="client-reset")
 
@@ -283,8 +268,7 @@ class HandOverTest(MuxTestCase):
 
     async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
+        await self.is_reset(client)
         await self.assert_logged(reason="denied")
 
     async def test_error_of_a_protocol_ends_its_own_connection_alone(self) -> None:
@@ -298,8 +282,7 @@ class HandOverTest(MuxTestCase):
         bad = await self.connect(port, b"bad")
         await self.assert_ended(bad, reason="error", backend="_Factory")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        good.send(b"!")
-        await server.has(5)
+        await good.tell(server, b"!", 5)
 
     async def test_factory_starts_and_stops_with_the_listener(self) -> None:
         factory = PeerFactory()

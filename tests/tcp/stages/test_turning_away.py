@@ -136,15 +136,13 @@ class HowTest(MuxTestCase):
 
     async def test_half_closed_client_is_answered(self) -> None:
         await self.rejected(GET[:-2])
-        self.client.finish()
-        await self.client.is_lost()
+        await self.client.is_lost(self.client.finish)
         self.assertTrue(self.client.received.startswith(FORBIDDEN))
 
     async def test_client_half_closed_before_the_answer_gets_it(self) -> None:
         backend = backend_at(free_port(), fallback=REJECT)
         client = await self.connect(self.mux([route("http", backend)]), GET)
-        client.finish()
-        await client.is_lost()
+        await client.is_lost(client.finish)
         self.assertTrue(client.received.startswith(UNAVAILABLE))
 
     async def test_reset_of_the_client_leaves_nothing(self) -> None:
