@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +13,7 @@ from tests.interop.children import PATIENCE
 from tests.support.changes import change_constants
 from tests.support.growth import AT_ALL, AT_NONE, finished, growth
 from tests.support.mux import VirtualTime
+from tests.support.peers import reset
 from tests.support.service import ServiceTestCase
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
@@ -24,7 +24,6 @@ _RULES = (
     "[txmux]\naccess_log = off\ndrain_timeout = 8s\n[listen public]\nendpoint = 127.0.0.1:0\n"
     "[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{port}\n"
 )
-_RESET = struct.pack("ii", 1, 0)
 
 
 @pytest.mark.by_turns(each=True)
@@ -77,8 +76,7 @@ class GrowthTests(ServiceTestCase):
     def _one_comes_and_leaves(self) -> None:
         served = self._served()
         self._one_comes()
-        with self.clients.pop() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        reset(self.clients.pop())
         self._serve_until(lambda: self._served() == served, 0.02)
 
     def _release(self) -> None:

@@ -235,6 +235,11 @@ class MuxTestCase(TestCase):
         await client.has(len(GREETING + more))
         self.assertEqual(bytes(client.received), GREETING + more)
 
+    async def greets_nobody(self) -> None:
+        await self.accepted()
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+
     async def turn(self, times: int = 1) -> None:
         for _ in range(times):
             await deferLater(reactor, 0)

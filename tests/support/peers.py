@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from tests.support.ports import listen_tcp
 from tests.support.undone import Cleans
+from txmux.net.sockets.plainsocket import reset_on_close
 
 reactor: Any = _reactor
 
@@ -150,6 +151,12 @@ class PeerFactory(ServerFactory):
         peer = await self.peer(index)
         await peer.has(count)
         return peer
+
+
+def reset(*connected: socket.socket) -> None:
+    for one in connected:
+        reset_on_close(one)
+        one.close()
 
 
 def close(*ends: Peer | socket.socket) -> None:

@@ -1,11 +1,10 @@
 """Listeners that leave clients' bytes in their sockets, since one may be handed over."""
 
 import socket
-import struct
 from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import close, reactor
+from tests.support.peers import close, reactor, reset
 from tests.support.queues import copy_of, until_taken
 from tests.support.taker import Taker
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
@@ -16,7 +15,6 @@ from txmux.rules.reading.endpoints import server as server_of
 
 SSH = b"SSH-2.0-test\r\n"
 HTTP = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-_RESET = struct.pack("ii", 1, 0)
 
 
 class WaitingTest(MuxTestCase):
@@ -119,8 +117,7 @@ class WaitingTest(MuxTestCase):
         await self.seen(5)
         client.sendall(HTTP[5:])
         until_taken(client)  # a reset throws away what is still on its way
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        client.close()
+        reset(client)
         server = await self.backend.heard(len(HTTP))
         await self.is_gone(server)
         self.assertEqual(bytes(server.received), HTTP)

@@ -34,7 +34,7 @@ from txmux.client import io_runtime
 from txmux.client.io_runtime import IORuntime
 from txmux.control.documents import connection_document
 from txmux.net.sockets import client as sockets_client
-from txmux.net.sockets.plainsocket import LeanSocket, set_options
+from txmux.net.sockets.plainsocket import LeanSocket, reset_on_close, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
 from txmux.tcp import connection as connection_module
@@ -92,7 +92,6 @@ _PATIENCE, _DELIVERY = 20.0, 0.5  # seconds
 _PACKETS, _DESCRIPTORS = Path("/proc/net/softnet_stat"), Path("/proc/self/fd")
 _INFO = struct.Struct("=B23xI")  # the state and the unacknowledged packets of `struct tcp_info`
 _LISTENING = 10
-_RESET = struct.pack("ii", 1, 0)
 _PARTS = (
     (relaying, "Relaying"), (relaying, "RelayState"),
     (connection_module, "SocketTransport"), (connection_module, "ProxyClient"),
@@ -156,7 +155,7 @@ class _Peer:
         self.last = self.last or partial(self.socket.shutdown, socket.SHUT_WR)
 
     def reset(self, _: int) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        reset_on_close(self.socket)
         self._close()
 
     def close(self, _: int = 0) -> None:

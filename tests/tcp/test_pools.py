@@ -219,24 +219,6 @@ class BrokenTest(MuxTestCase):
         await self.assert_logged(reason="server-reset", bytes_out=11)
         await assert_served_by(self, self.backend)
 
-
-class GoneTest(MuxTestCase):
-    async def leave(self, backend: Backend, ready: Any) -> None:
-        serve_pool(self, backend)
-        client = await pool_client(self)
-        await self.seen(1)
-        await ready()
-        client.reset()
-        await self.assert_logged(reason="client-gone")
-
-    async def test_leaves_while_dialling(self) -> None:
-        await self.leave(backend_at(make_stalled_port(self)), self.turn)
-
-    async def test_leaves_while_handshaking(self) -> None:
-        mute = PeerFactory()
-        await self.leave(backend_at(listen(self, mute), tls=ServerTLS("a.example")), mute.peer)
-        await mute.peers[0].is_lost()
-
     async def test_leaves_while_probing_and_the_next_client_probes(self) -> None:
         port = free_port()
         serve_pool(self, backend_at(port, eject=AT_ONCE, tls=ServerTLS("a.example")))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import attrs
 
 from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.peers import Peer, PeerFactory, listen, reactor, reset
 from tests.support.ports import free_port
 from tests.support.secure import client_context
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
@@ -381,9 +381,7 @@ class OrderTest(MuxTestCase):
 
     async def ends(self, speaker: Speaker, does: str) -> None:
         if does == "resets":
-            now = struct.pack("ii", 1, 0)
-            speaker.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
-            speaker.socket.close()
+            reset(speaker.socket)
             return
         if does == "finishes":
             speaker.socket.shutdown(socket.SHUT_WR)

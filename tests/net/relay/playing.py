@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,11 @@ from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.peers import Peer
 from txmux.net.relay.relay import Relay
+from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import SocketTransport
 
 _SENT = memoryview(random.Random(4).randbytes(LONGEST + 2**20))  # all that a peer may send
-_BREAK_OFF = struct.pack("ii", 1, 0)  # SO_LINGER of socket(7): close sends a reset
 _PER_TURN = 2**18
 
 
@@ -64,7 +63,7 @@ class PeerSocket:
             if step.act == "leave":
                 self.said_all = True
             else:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _BREAK_OFF)
+                reset_on_close(self.socket)
             self.socket.close()
 
     def move(self) -> None:

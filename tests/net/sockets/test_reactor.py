@@ -14,10 +14,10 @@ from zope.interface import implementer
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.changes import change_constants
 from tests.support.each import for_each
+from tests.support.peers import reset
 from txmux.client.io_runtime import IORuntime
 from txmux.net.sockets import poller
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import (
     BATCH,
     READ,
@@ -273,8 +273,3 @@ class ReactorPollerTest(SynchronousTestCase):
         private.turn()
         self.assertEqual(seen, [1])
         poller.unwatch(ours.fileno())
-
-
-def reset(peer: socket.socket) -> None:
-    reset_on_close(peer)
-    peer.close()

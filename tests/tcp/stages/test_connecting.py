@@ -46,35 +46,44 @@ class ServersTest(MuxTestCase):
             expected = None if number == 3 else f"{seen.host}:{seen.port}"
             self.assertEqual((text, record.server_local), (text, expected))
 
-    async def test_tries_no_more_servers_than_retries_allow(self) -> None:
-        refusing = free_port()
-        client = await self.lead(backend_at(refusing, self.backend_port(), retries=0))
-        await self.is_closed(client)
-        await self.assert_logged(
-            reason="connect-refused", server=f"127.0.0.1:{refusing}", backend="backend"
-        )
+    async def test_why_no_server_is_reached(self) -> None:
+        """The last attempt counts, and there are no more than `retries` allow; after each of them another server is tried."""
+        mute, stalled = PeerFactory(), make_stalled_port(self)
+        make_stalled_port(self, "::1", stalled)  # on most machines localhost has both addresses
+        secure = reactor.listenSSL(0, PeerFactory(), certificate(), interface="127.0.0.1")
+        self.addCleanup(secure.stopListening)
+        refusing, here = server_at(free_port()), server_at(self.backend_port())
+        untrusted = server(f"tls:localhost:{secure.getHost().port}")
+        bad = Server("tls:x:1:trustRoots=/nowhere", "endpoint")
+        for servers, last, reason, settings in (
+            ((refusing, here), 0, "connect-refused", {"retries": 0}),
+            ((server_at(stalled), refusing), 1, "connect-refused", {"connect_timeout": 0.5}),
+            ((server(f"localhost:{stalled}"),), 0, "connect-timeout", {"connect_timeout": 0.1}),
+            ((server("unix:/nonexistent/socket"),), 0, "connect-refused", {}),
+            ((server(f"ssl:127.0.0.1:{listen(self, mute)}"),), 0, "connect-timeout", {"connect_timeout": 0.3}),
+            ((untrusted,), 0, "tls-failed", {}),
+            ((bad,), 0, "error", {}),
+        ):  # fmt: skip
+            await self.is_closed(await self.lead(Backend("backend", servers, **settings)))
+            record = await self.assert_logged(reason=reason, backend="backend")
+            resolved = (f"{host}:{stalled}" for host in ("127.0.0.1", "[::1]"))
+            self.assertIn(record.server, (servers[last].text, *resolved))
+            self.records.clear()
+        await (await mute.peer()).is_lost()
+        for number, first in enumerate((server(f"tcp:{refusing.text}:timeout=3"), untrusted, bad)):
+            await self.lead(Backend("b", (first, here)))
+            await self.backend.heard(1, number)
 
-    async def test_logs_the_cause_of_the_last_attempt(self) -> None:
-        client = await self.lead(
-            backend_at(make_stalled_port(self), free_port(), connect_timeout=0.5)
-        )
-        await self.assert_ended(client, reason="connect-refused")
-
-    async def test_mute_server_costs_the_connect_timeout(self) -> None:
-        await self.assert_missed("no connection within", make_stalled_port(self))
-
-    async def test_mute_tls_server_costs_the_connect_timeout_with_its_own_cause(self) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listening.close)
-        port = listening.getsockname()[1]
-        await self.assert_missed("no TLS handshake within", port, tls=ServerTLS())
-
-    async def assert_missed(self, what: str, *ports: int, **options: Any) -> None:
-        """See what is waited for, and in vain, named in the service's log."""
-        with capturedLogs() as logged:
-            client = await self.lead(backend_at(*ports, connect_timeout=0.1, **options))
-            await self.assert_ended(client, reason="connect-timeout")
-        self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
+    async def test_mute_server_costs_the_connect_timeout_with_its_own_cause(self) -> None:
+        for what, port, options in (
+            ("no connection within", make_stalled_port(self), {}),
+            ("no TLS handshake within", listen(self, PeerFactory()), {"tls": ServerTLS()}),
+        ):
+            with capturedLogs() as logged:
+                client = await self.lead(backend_at(port, connect_timeout=0.1, **options))
+                await self.assert_ended(client, reason="connect-timeout")
+            self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
+            self.records.clear()
 
     async def test_half_closed_server_reached_by_name_gets_the_rest(self) -> None:
         port = self.backend_port()
@@ -90,18 +99,6 @@ class ServersTest(MuxTestCase):
         close(client, peer)
         await self.assert_logged(reason="done", bytes_in=21, bytes_out=3)
 
-    async def test_connect_timeout_covers_names(self) -> None:
-        port = make_stalled_port(self)
-        make_stalled_port(self, "::1", port)  # on most machines localhost has both addresses
-        client = await self.lead(
-            Backend("named", (server(f"localhost:{port}"),), connect_timeout=0.1)
-        )
-        await self.assert_ended(client, reason="connect-timeout")
-
-    async def test_missing_unix_socket_refuses(self) -> None:
-        client = await self.lead(Backend("unix", (server("unix:/nonexistent/socket"),)))
-        await self.assert_ended(client, reason="connect-refused")
-
     async def test_server_may_be_an_endpoint_string(self) -> None:
         text = f"tcp:127.0.0.1:{self.backend_port()}:timeout=3"
         self.assertEqual(server(text).kind, "endpoint")
@@ -114,11 +111,6 @@ class ServersTest(MuxTestCase):
         client.close()
         await self.assert_logged(reason="done", server=text)
 
-    async def test_next_server_is_tried_after_an_endpoint_string(self) -> None:
-        servers = (server(f"tcp:127.0.0.1:{free_port()}:timeout=3"), server_at(self.backend_port()))
-        await self.lead(Backend("string", servers))
-        await (await self.backend.peer()).has(1)
-
     async def test_local_trouble_and_failed_handshakes_are_no_refusals(self) -> None:
         for problem, expected in [
             (error.ConnectBindError(errno.EADDRNOTAVAIL, "no port"), "error"),
@@ -130,13 +122,6 @@ class ServersTest(MuxTestCase):
             (error.TimeoutError(), "connect-timeout"),
         ]:
             self.assertEqual(connect_cause(Failure(problem)), expected)
-
-    async def test_endpoint_that_raises_counts_as_unreachable(self) -> None:
-        bad = Server("tls:x:1:trustRoots=/nowhere", "endpoint")
-        await self.lead(Backend("string", (bad, server_at(self.backend_port()))))
-        await (await self.backend.peer()).has(1)
-        client = await self.lead(Backend("string", (bad,)))
-        await self.assert_ended(client, reason="error", server=bad.text)
 
     async def test_option_that_the_system_does_not_take(self) -> None:
         """No server has refused anything; and the log names the option."""
@@ -235,6 +220,16 @@ class WaitingTest(MuxTestCase):
         await self.is_reset(client)
         await self.assert_logged(reason="drained")
 
+    async def test_leaving_client_cancels_the_handshake(self) -> None:
+        mute = PeerFactory()
+        port = listen(self, mute)
+        endpoint = Backend("secure", (server(f"ssl:127.0.0.1:{port}"),))
+        for number, backend in enumerate((endpoint, backend_at(port, tls=ServerTLS("a.example")))):
+            client = await self.connect(self.mux([route("any", backend)], reactor=reactor), b"x")
+            peer = await mute.heard(1, number)
+            client.reset()
+            await self.assert_ended(peer, number + 1, reason="client-gone")
+
     async def test_half_closed_client_gets_its_answer(self) -> None:
         stalled = make_stalled_port(self)
         backend = backend_at(stalled, self.backend_port(), connect_timeout=0.5)
@@ -248,32 +243,3 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(bytes(client.received), b"answer")
         client.close()
         await self.assert_logged(reason="done")
-
-
-class HandshakeTest(MuxTestCase):
-    async def lead(self, *servers: Server, **settings: Any) -> Any:
-        backend = Backend("secure", servers, **settings)
-        return await self.connect(self.mux([route("any", backend)], reactor=reactor), b"x")
-
-    async def test_untrusted_certificate_is_a_failed_connect(self) -> None:
-        port = reactor.listenSSL(0, PeerFactory(), certificate(), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        untrusted = server(f"tls:localhost:{port.getHost().port}")
-        client = await self.lead(untrusted)
-        await self.assert_ended(client, reason="tls-failed", server=untrusted.text)
-        await self.lead(untrusted, server_at(self.backend_port()))
-        await (await self.backend.peer()).has(1)
-
-    async def test_handshake_is_bounded_by_the_connect_timeout(self) -> None:
-        mute = PeerFactory()
-        client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"), connect_timeout=0.3)
-        await self.assert_ended(client, reason="connect-timeout")
-        await (await mute.peer()).is_lost()
-
-    async def test_leaving_client_cancels_the_handshake(self) -> None:
-        mute = PeerFactory()
-        client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"))
-        peer = await mute.peer()
-        await peer.has(1)
-        client.reset()
-        await self.assert_ended(peer, reason="client-gone")

@@ -1,12 +1,12 @@
 import socket
-import struct
+from collections.abc import Callable
 from datetime import datetime
 
 import attrs
 
 from tests.support.changes import set_wall_clock
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
-from tests.support.peers import close
+from tests.support.peers import close, reset
 from tests.support.queues import until_queued, until_taken
 from txmux.rules.embedding import route
 from txmux.rules.reading.route import period
@@ -86,11 +86,6 @@ class UndecidedTest(MuxTestCase):
         self.assertTrue(client.was_reset())
         await self.assert_logged(route=None, reason="no-route", bytes_in=3)
 
-    async def test_default_backend_gets_all_bytes(self) -> None:
-        client = await self.connect(self.mux(default=backend_at(self.backend_port())), b"whatever")
-        close(client, await self.backend.heard(8))
-        await self.assert_logged(route=None, backend="backend", reason="done")
-
     async def test_default_applies_at_the_deadline(self) -> None:
         client = await self.connect_read(self.ssh_mux(detect_timeout=5), b"SS")
         await self.assert_waits(5)
@@ -109,15 +104,6 @@ class UndecidedTest(MuxTestCase):
         client = await self.connect(self.ssh_mux())
         await self.accepted_for(5)
         await self.assert_ended(client, route=None, reason="silent", bytes_in=0)
-
-    async def test_silent_client_hears_a_server_that_speaks_first(self) -> None:
-        client = await self.connect(self.mux(silent=backend_at(self.backend_port())))
-        await self.accepted_for(5)
-        server = await self.backend.peer()
-        await server.tell(client, b"220 welcome\r\n")
-        await server.has_all(client.close)
-        server.close()
-        await self.assert_logged(backend="backend", reason="done", bytes_out=13)
 
     async def test_no_deadline_after_the_decision(self) -> None:
         client = await self.connect(self.ssh_mux(), b"SSH-")
@@ -159,7 +145,9 @@ class LeavingTest(MuxTestCase):
         await client.has_all(server.close)
         self.assertEqual(bytes(client.received), b"answer")
         client.close()
-        await self.assert_logged(reason="done", bytes_in=2, bytes_out=6)
+        await self.assert_logged(
+            route=None, backend="backend", reason="done", bytes_in=2, bytes_out=6
+        )
 
     async def test_client_that_resets_is_gone(self) -> None:
         client = await self.connect_read(self.ssh_mux(), b"SS")
@@ -199,22 +187,28 @@ class DuringTest(MuxTestCase):
         await self.assert_logged(route="closed", reason="denied")
 
 
-_RESET = struct.pack("ii", 1, 0)
+def finish(client: socket.socket) -> None:
+    client.shutdown(socket.SHUT_WR)
+    until_taken(client)
 
 
 class FirstBytesTest(MuxTestCase):
-    def early(self, said: bytes, **settings: int) -> socket.socket:
+    def early(
+        self, said: bytes, does: Callable[[socket.socket], object] = bool, **settings: int
+    ) -> socket.socket:
+        """Have a client say and do something before it is accepted."""
         address = "127.0.0.1", self.ssh_mux(**settings)
         client = socket.create_connection(address)
         self.addCleanup(client.close)
         client.sendall(said)
         until_taken(client)
         until_queued(self.listening, 1)
+        does(client)
+        self.listening.doRead()
         return client
 
     async def test_deciding_bytes_route_at_once_without_a_timer(self) -> None:
         client = self.early(b"SSH-2.0-test\r\n", detect_timeout=7)
-        self.listening.doRead()
         (connection,) = self.factory.connections
         self.assertEqual(connection.record.route, "ssh")
         self.assertNotIn(
@@ -227,7 +221,6 @@ class FirstBytesTest(MuxTestCase):
 
     async def test_undecided_bytes_leave_the_usual_time(self) -> None:
         client = self.early(b"SS", detect_timeout=7)
-        self.listening.doRead()
         (connection,) = self.factory.connections
         self.assertEqual((connection.record.route, connection.record.bytes_in), (None, 2))
         self.time.advance(6.9)
@@ -239,31 +232,20 @@ class FirstBytesTest(MuxTestCase):
 
     async def test_silent_client_is_read_when_it_speaks(self) -> None:
         client = self.early(b"")
-        self.listening.doRead()
         client.sendall(b"SSH-2.0-test\r\n")
         close(client, await self.backend.heard(14))
         await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_half_closed_client_reaches_its_server_with_its_end(self) -> None:
-        client = self.early(b"SSH-2.0-test\r\n")
-        client.shutdown(socket.SHUT_WR)
-        until_taken(client)
-        self.listening.doRead()
+        self.early(b"SSH-2.0-test\r\n", finish)
         server = await self.backend.heard(14)
         await server.has_all()
         server.close()
         await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
-    async def test_client_that_left_without_a_byte_is_logged_as_gone(self) -> None:
-        self.early(b"").close()
-        self.listening.doRead()
+    async def test_client_that_left_is_logged_as_gone(self) -> None:
+        self.early(b"", socket.socket.close)
         await self.assert_logged(reason="client-gone", bytes_in=0)
-        self.assertEqual(self.backend.peers, [])
-
-    async def test_reset_client_is_logged_as_gone(self) -> None:
-        client = self.early(b"SS")
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        client.close()
-        self.listening.doRead()
-        await self.assert_logged(reason="client-gone")
+        self.early(b"SS", reset)
+        await self.assert_logged(2, reason="client-gone")
         self.assertEqual(self.backend.peers, [])

@@ -1,12 +1,13 @@
 """Listeners whose server speaks first: a plain TCP proxy, and what silence leads to by and by."""
 
 from ipaddress import ip_network
+from typing import Any
 
 import attrs
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
-from tests.support.peers import GREETING, Greeter, PeerFactory, listen
+from tests.support.peers import GREETING, Greeter, Peer, PeerFactory, close, listen
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Clients, NetworkSet, Period, Route, Silence
@@ -26,37 +27,40 @@ class AtOnceTest(MuxTestCase):
         server.close()
         await self.assert_ended(client, backend="greeter", route=None, reason="done", bytes_in=8)
 
-    async def test_routes_for_other_clients_or_times_are_not_waited_for(self) -> None:
-        routes = [
-            route("ssh", CLOSE, from_=["192.0.2.0/24"]),
-            route("http", CLOSE, not_from=["127.0.0.0/8"], name="web"),
-            attrs.evolve(route("tls", CLOSE), during=(_NEVER,)),
-        ]
-        await self.has_greeting(await self.connect(self.mux(routes, default=self.greeting())))
+    async def test_client_whom_no_route_may_take_is_greeted_at_once(self) -> None:
+        """Those for others and other times do not count; nor does `silent`, unless it leads elsewhere."""
+        greeting, others = self.greeting(), ["192.0.2.0/24"]
+        for routes, settings in (
+            (
+                [
+                    route("ssh", CLOSE, from_=others),
+                    route("http", CLOSE, not_from=["127.0.0.0/8"], name="web"),
+                    attrs.evolve(route("tls", CLOSE), during=(_NEVER,)),
+                ],
+                {},
+            ),
+            ([route("silent", greeting, name="mail", from_=others)], {}),
+            ([route("any", CLOSE)], {"first": "server", "silent": RESET}),
+            ([], {"silent": greeting}),
+            ([], {"silent": (Silence(RESET, Clients(_ELSEWHERE)),)}),
+        ):
+            with self.subTest(routes=routes, settings=settings):
+                port = self.mux(routes, default=greeting, **settings)
+                await self.has_greeting(await self.connect(port))
 
-    async def test_one_possible_route_is_waited_for(self) -> None:
-        routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
-        client = await self.connect(self.mux(routes, default=self.greeting()))
-        await self.accepted()
-        await self.turn(5)
-        self.assertEqual(self.greeter.peers, [])
-        self.time.advance(5.1)
-        await self.assert_ended(client, reason="silent")
-
-    async def test_first_server_overrides_routes_and_silent(self) -> None:
-        port = self.mux(
-            [route("any", CLOSE)], first="server", silent=RESET, default=self.greeting()
-        )
-        await self.has_greeting(await self.connect(port))
-
-    async def test_waits_for_a_byte_if_units_may_bring_routes(self) -> None:
-        """Silent clients see the same as if the units had brought some."""
-        client = await self.connect(self.mux(default=self.greeting(), routes_from=("*",)))
-        await self.accepted()
-        await self.turn(5)
-        self.assertEqual(self.greeter.peers, [])
-        self.time.advance(5.1)
-        await self.assert_ended(client, reason="silent")
+    async def test_one_whom_a_route_may_take_is_waited_for(self) -> None:
+        """So it is where units may bring routes: silent clients see the same as if they had brought some."""
+        for routes, units in (
+            ([route("ssh", CLOSE, from_=["127.0.0.0/8"])], ()),
+            ([], ("*",)),
+            ([], ("docker",)),
+        ):
+            port = self.mux(routes, default=self.greeting(), routes_from=units)
+            client = await self.connect(port)
+            await self.greets_nobody()
+            self.time.advance(5.1)
+            await self.assert_ended(client, reason="silent")
+            self.forget()
 
     async def test_waits_for_a_byte_if_silent_leads_elsewhere(self) -> None:
         port = self.mux(silent=self.greeting(), default=backend_at(self.backend_port()))
@@ -68,34 +72,16 @@ class AtOnceTest(MuxTestCase):
         client = await self.connect(port, b"x")
         await (await self.backend.peer()).has(1)
 
-    async def test_routes_that_may_come_are_waited_for(self) -> None:
-        """What units may add to a listener changes nothing for clients that say nothing."""
-        await self.assert_silent_is_reset()
-
-    async def test_routes_that_have_come_are_waited_for(self) -> None:
-        await self.assert_silent_is_reset(route("ssh", CLOSE))
-
-    async def assert_silent_is_reset(self, *routes: Route) -> None:
-        port = self.mux([*routes], routes_from=("docker",), silent=RESET, default=self.greeting())
-        await self.has_greeting(await self.connect(port, b"x"))
-        client = await self.connect(port)
-        await self.accepted()
-        await self.assert_waits(5)
-        await self.is_reset(client)
-        await self.assert_logged(reason="silent")
-
-    async def test_a_refusal_of_the_usual_kind_waits_for_routes_that_may_come(self) -> None:
-        """Without `silent`, no server that speaks first is reached before a byte, as when there are routes."""
-        client = await self.connect(self.mux(routes_from=("docker",), default=self.greeting()))
-        await self.accepted()
-        await self.turn(5)
-        self.assertEqual(self.greeter.peers, [])
-        self.time.advance(5.1)
-        await self.assert_ended(client, reason="silent")
-
-    async def test_waits_for_nothing_if_silent_leads_to_the_default(self) -> None:
-        greeting = self.greeting()
-        await self.has_greeting(await self.connect(self.mux(silent=greeting, default=greeting)))
+    async def test_routes_of_units_change_nothing_for_clients_that_say_nothing(self) -> None:
+        for routes in ((), (route("ssh", CLOSE),)):
+            port = self.mux(routes, routes_from=("docker",), silent=RESET, default=self.greeting())
+            await self.has_greeting(await self.connect(port, b"x"))
+            client = await self.connect(port)
+            await self.accepted(2)
+            await self.assert_waits(5)
+            await self.is_reset(client)
+            await self.assert_logged(reason="silent")
+            self.forget()
 
     async def test_refusing_default_waits_for_detect_timeout(self) -> None:
         client = await self.connect(self.mux(default=RESET))
@@ -154,6 +140,21 @@ class InsideTLSTest(MuxTestCase):
         client = await self.tls.client(self.mux([ends]))
         await client.has(len(GREETING))
 
+    async def test_client_that_says_nothing_inside_tls(self) -> None:
+        greeter = PeerFactory(Greeter)
+        ends = self.tls.route(outcome=None)
+        mail = attrs.evolve(
+            route("silent after=1s", backend_at(listen(self, greeter)), name="mail"),
+            under=(ends.name,),
+        )
+        client = await self.tls.client(self.mux([ends, mail]))
+        await self.turn(5)
+        self.assertEqual(greeter.peers, [])
+        self.time.advance(1.1)
+        await client.has(len(GREETING))
+        (connection,) = self.factory.connections
+        self.assertEqual(connection.record.route, "mail")
+
 
 class LinesTest(MuxTestCase):
     ROUTES = (route("ssh", CLOSE),)
@@ -174,12 +175,6 @@ class LinesTest(MuxTestCase):
         await self.accepted_for(5.1)
         await self.is_closed(client)
         await self.assert_logged(reason="silent", backend=None)
-
-    async def test_client_without_a_line_or_route_goes_to_the_default_at_once(self) -> None:
-        silent = (Silence(RESET, Clients(_ELSEWHERE)),)
-        await self.has_greeting(
-            await self.connect(self.mux(silent=silent, default=self.greeting()))
-        )
 
     async def test_line_may_have_less_time_than_detection(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=0.5),))
@@ -218,7 +213,161 @@ class LinesTest(MuxTestCase):
         client = await self.connect(port)
         await self.accepted_for(1.5)
         client.send(LINE)
-        await self.accepted()
-        await self.turn(5)
-        self.assertEqual(self.greeter.peers, [])
+        await self.greets_nobody()
         await self.has_greeting(client, after=0.6)
+
+
+class SilentRouteTest(MuxTestCase):
+    def mail(self, match: Any = "silent", **settings: Any) -> Route:
+        return route(match, self.greeting(), name="mail", **settings)
+
+    def numbers(self, name: str) -> Any:
+        return self.factory.runtime.counters.route("public", name).cells
+
+    async def waiting(self, routes: Any, **settings: Any) -> Peer:
+        client = await self.connect(self.mux(routes, **settings))
+        await self.accepted()
+        return client
+
+    async def test_client_that_says_nothing_is_the_routes(self) -> None:
+        client = await self.waiting([self.mail()])
+        await self.accepted_for(2.9)
+        self.assertEqual(self.greeter.peers, [])
+        await self.has_greeting(client, after=0.2)
+        client.send(b"HELO x\r\n")
+        server = await self.greeter.peer()
+        await server.has(8)
+        server.close()
+        await self.assert_ended(client, backend="greeter", route="mail", reason="done", bytes_in=8)
+
+    async def test_it_has_the_listeners_time_or_its_own(self) -> None:
+        await self.has_greeting(await self.waiting([self.mail()], detect_timeout=1.0), after=1.1)
+        client = await self.waiting([self.mail()], detect_timeout=9.0)
+        await self.accepted_for(8.9)
+        await self.has_greeting(client, after=0.2)
+        client = await self.waiting([self.mail("silent after=500ms")], detect_timeout=9.0)
+        await self.has_greeting(client, after=0.6)
+
+    async def test_who_says_something_keeps_the_usual_time(self) -> None:
+        routes = [route("ssh", backend_at(self.backend_port())), self.mail()]
+        client = await self.waiting(routes)
+        client.send(b"S")
+        await self.seen(1)
+        await self.accepted_for(4.5)
+        self.assertEqual((self.greeter.peers, self.records), ([], []))
+        client.send(b"SH-")
+        await (await self.backend.peer()).has(4)
+
+    async def test_who_says_something_is_never_its_client(self) -> None:
+        port = self.mux([self.mail()], default=backend_at(self.backend_port()))
+        for byte in (b"\0", b"\n", b"x"):
+            client = await self.connect(port, byte)
+            await (await self.backend.peer()).has(1)
+            await self.closed(client, self.backend.peers.pop())
+            self.assertIsNone(self.records.pop().route)
+
+    async def test_scan_opens_no_connection(self) -> None:
+        client = await self.waiting([self.mail()])
+        client.close()
+        await self.assert_ended(client, route=None, reason="client-gone", bytes_in=0)
+        self.assertEqual(self.greeter.peers, [])
+
+    async def test_first_that_fits_decides_after_its_own_time(self) -> None:
+        routes = [
+            route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"]),
+            route("silent after=100ms", RESET, name="not", not_from=["127.0.0.0/8"]),
+            attrs.evolve(route("silent after=100ms", RESET, name="night"), during=(_NEVER,)),
+            self.mail("silent after=2s"),
+            route("silent after=1s", RESET, name="later"),
+        ]
+        client = await self.waiting(routes, silent=(Silence(RESET, after=0.1),))
+        await self.accepted_for(1.9)
+        self.assertEqual(self.records, [])
+        await self.has_greeting(client, after=0.2)
+
+    async def test_lines_of_the_listener_are_for_those_whom_no_route_takes(self) -> None:
+        far = route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"])
+        client = await self.waiting([far], silent=(Silence(self.greeting(), after=1.0),))
+        await self.has_greeting(client, after=1.1)
+        record = await self.closed(client, await self.greeter.peer())
+        self.assertEqual(record.route, "silent")
+
+    async def test_lines_of_the_listener_are_before_routes_of_other_units(self) -> None:
+        """What another unit brings changes nothing for silent clients of whom the listener says something itself."""
+        routes = [attrs.evolve(self.mail("silent after=100ms"), is_of_unit=True)]
+        for lines, after, name in (
+            ((Silence(self.greeting(), after=1.0),), 1.1, "silent"),
+            ((), 0.2, "mail"),
+        ):
+            client = await self.waiting(routes, silent=lines)
+            await self.has_greeting(client, after=after)
+            await self.closed(client, self.greeter.peers.pop())
+            self.assertEqual(self.records.pop().route, name)
+
+    async def test_line_of_the_listener_has_the_name_of_its_key(self) -> None:
+        client = await self.waiting([route("ssh", CLOSE)], silent=self.greeting())
+        await self.has_greeting(client, after=5.1)
+        record = await self.closed(client, await self.greeter.peer())
+        self.assert_story(record, route="silent", reason="done", bytes_out=len(GREETING))
+        self.assertEqual(sum(self.numbers("silent")[:1]), 1)
+
+    async def test_listener_without_another_route_waits(self) -> None:
+        client = await self.waiting([self.mail()], default=self.greeting())
+        await self.greets_nobody()
+        await self.has_greeting(client, after=3.1)
+
+    async def test_route_may_also_go_by_bytes(self) -> None:
+        backend = backend_at(self.backend_port())
+        port = self.mux([route(["silent after=1s", "ssh"], backend, name="ssh")])
+        client = await self.connect(port, b"SSH-")
+        await (await self.backend.peer()).has(4)
+        await self.closed(client, self.backend.peers.pop())
+        client = await self.connect(port)
+        await self.accepted_for(1.1)
+        close(client, await self.backend.peer())
+        await self.assert_logged(count=2, route="ssh", reason="done")
+
+    async def test_refusing_route(self) -> None:
+        client = await self.waiting([route("silent after=1s", RESET, name="scan")])
+        await self.accepted_for(1.1)
+        await self.is_reset(client)
+        await self.assert_logged(route="scan", reason="silent")
+
+    async def test_log_no(self) -> None:
+        client = await self.waiting([attrs.evolve(self.mail(), log=False)])
+        await self.has_greeting(client, after=3.1)
+        server = await self.greeter.peer()
+        server.close()
+        client.close()
+        await self.turn(5)
+        self.assertEqual(self.records, [])
+
+    async def test_dry_run_takes_nobody_and_counts(self) -> None:
+        dry = attrs.evolve(route("silent after=1s", RESET, name="dry"), dry_run=True)
+        client = await self.waiting([dry, self.mail("silent after=2s")])
+        await self.has_greeting(client, after=2.1)
+        record = await self.closed(client, await self.greeter.peer())
+        self.assertEqual((record.route, record.facts["dry_run"]), ("mail", "dry"))
+        self.assertEqual(dict(self.factory.configuration.dry_runs), {"dry": 1})
+
+    async def test_dry_run_counts_nobody_before_its_time(self) -> None:
+        late = attrs.evolve(route("silent after=1h", RESET, name="late"), dry_run=True)
+        client = await self.waiting([late, self.mail("silent after=2s")])
+        await self.has_greeting(client, after=2.1)
+        record = await self.closed(client, await self.greeter.peer())
+        self.assertNotIn("dry_run", record.facts)
+
+    async def test_headers_client_counts_and_time_from_accept(self) -> None:
+        routes = [
+            route("silent", RESET, name="here", from_=["127.0.0.0/8"]),
+            self.mail("silent after=2s", from_=["192.168.0.1"]),
+        ]
+        client = await self.connect(self.mux(routes, accept_proxy_from=SENDERS))
+        await self.accepted_for(1.5)
+        client.send(LINE)
+        await self.greets_nobody()
+        await self.has_greeting(client, after=0.6)
+
+    async def test_server_may_get_a_hello_that_other_routes_would_read(self) -> None:
+        routes = [route("tls sni=a.example", CLOSE, from_=["192.0.2.0/24"]), self.mail()]
+        await self.has_greeting(await self.waiting(routes), after=3.1)
