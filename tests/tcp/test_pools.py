@@ -1,23 +1,71 @@
+import select
 from typing import Any
 
 import attrs
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import capturedLogs
 
+from tests.backends.pool.test_balance import order
 from tests.support.mux import RESET, MuxTestCase, backend_at, server_at
-from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
+from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
-from tests.tcp.pools_case import (
-    AT_ONCE,
-    assert_served_by,
-    assert_turned_away,
-    end_all,
-    is_tried,
-    name,
-    pool_client,
-    serve_pool,
-)
-from txmux.rules.model import Backend, ServerTLS
+from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.backends.health.checking import CheckRun
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend, Check, Ejection, ServerTLS
+
+AT_ONCE = Ejection(failures=1, within=10.0, seconds=10.0, lone=True)
+
+
+def name(port: int) -> str:
+    return f"127.0.0.1:{port}"
+
+
+class Leaving(Peer):
+    def readConnectionLost(self) -> None:
+        super().readConnectionLost()
+        self.close()
+
+
+def serve_pool(test: MuxTestCase, backend: Backend, **settings: Any) -> None:
+    test.mux([route("any", backend)], **settings)
+
+
+async def is_tried(test: MuxTestCase, port: int) -> None:
+    text = name(port)
+    while not any(
+        member.target.text == text and member.connections
+        for upstream in test.factory.upstreams.all()
+        for member in upstream.pool.members
+    ):
+        await test.turn()
+
+
+async def pool_client(test: MuxTestCase, data: bytes = b"x") -> Peer:
+    return await test.connect(test.listening.getHost().port, data)
+
+
+async def end_all(*ends: Peer) -> None:
+    for end in ends:
+        end.close()
+    for end in ends:
+        await end.is_lost()
+
+
+async def assert_turned_away(test: MuxTestCase, **expected: Any) -> None:
+    """Find that a client is turned away without any time that passes, and how this is logged."""
+    before = len(test.records)
+    await (await pool_client(test)).is_lost()
+    await test.assert_logged(before + 1, **expected)
+
+
+async def assert_served_by(test: MuxTestCase, factory: PeerFactory, data: bytes = b"x") -> None:
+    count, before = len(factory.peers), len(test.records)
+    client = await pool_client(test, data)
+    peer = await factory.peer(count)
+    await peer.has(len(data))
+    await end_all(client, peer)
+    await test.logged(before + 1)
 
 
 class AttemptsTest(MuxTestCase):
@@ -231,3 +279,284 @@ class BrokenTest(MuxTestCase):
             await mute.peer(number)
             client.reset()
             await self.assert_logged(number + 2, reason="client-gone")
+
+
+class ShareTest(MuxTestCase):
+    async def test_hash_of_the_name_follows_the_documented_order(self) -> None:
+        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
+        servers = {name(port): 1 for port in ports}
+        hosts = [f"{letter}.example.com" for letter in "abcdefgh"]
+        web, tls, rest = (
+            backend_at(*ports, balance=way) for way in ("host-hash", "sni-hash", "sni-hash")
+        )
+        self.mux([route("http", web), route("tls", tls), route("any", rest)])
+        expected: list[str] = []
+        for host in hosts:
+            hello = records(client_hello(server_name(host)))
+            for data in (f"GET / HTTP/1.1\r\nHost: {host.upper()}\r\n\r\n".encode(), hello):
+                await end_all(await pool_client(self, data))
+                await self.logged(len(expected) + 1)
+                expected.append(order("sni-hash", host, servers)[0])
+        await end_all(await pool_client(self, b"\0"))
+        await self.logged(len(expected) + 1)
+        expected.append(order("source-hash", "127.0.0.1", servers)[0])
+        self.assertEqual([record.server for record in self.records], expected)
+        self.assertGreater(len(set(expected)), 1)
+
+
+class CheckedTest(MuxTestCase):
+    async def until(self, condition: Any, step: float = 0.1) -> None:
+        while not condition():
+            while self.is_checking():
+                await self.turn()
+            self.time.advance(step)
+            await self.turn(3)
+
+    def is_checking(self) -> bool:
+        timers: Any = self.factory.runtime.clock.getDelayedCalls()
+        late = CheckRun._too_late.__name__
+        return any(getattr(timer.func, "__name__", "") == late for timer in timers)
+
+    async def test_checked_server_goes_down_and_up_and_each_is_logged_once(self) -> None:
+        ports = free_port(), listen(self, PeerFactory(Leaving))
+        check = Check("tcp", interval=3.0, timeout=1.0, rise=2, fall=3)
+        serve_pool(self, backend_at(*ports, check=check))
+        (upstream,) = self.factory.upstreams.all()
+        with capturedLogs() as events:
+            await self.until(lambda: len(upstream.pool.tiers.usable[0]) == 1)
+            for _ in range(4):
+                count = len(self.records)
+                await end_all(await pool_client(self))
+                await self.until_logged(count + 1)
+            self.assertEqual([record.facts for record in self.records], 4 * [{}])
+            back = PeerFactory(Leaving)
+            listening = reactor.listenTCP(ports[0], back, interface="127.0.0.1")
+            self.addCleanup(listening.stopListening)
+            await self.until(lambda: len(upstream.pool.tiers.usable[0]) == 2)
+        reported = [(event["state"], event["server"]) for event in events if "state" in event]
+        self.assertEqual(reported, [("down", name(ports[0])), ("up", name(ports[0]))])
+
+    async def test_clients_are_refused_at_once_if_checks_find_no_server(self) -> None:
+        check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
+        serve_pool(self, backend_at(free_port(), check=check))
+        (upstream,) = self.factory.upstreams.all()
+        await self.until(lambda: not upstream.pool.tiers.usable)
+        await (await pool_client(self)).is_lost()
+        await self.until_logged()
+        self.assert_story(self.records[0], reason="no-server", server=None)
+
+
+class QueueTest(MuxTestCase):
+    async def full(self, **settings: Any) -> tuple[Peer, Peer]:
+        serve_pool(self, backend_at(self.backend_port(), max_connections=1, **settings))
+        return await pool_client(self, b"0"), await self.backend.peer()
+
+    async def waiting(self, data: bytes) -> Peer:
+        before, expected = self.queued(), len(data)
+        client = await pool_client(self, data)
+        while self.queued() <= before or not any(
+            c.record.bytes_in == expected and c.record.server is None
+            for c in self.factory.connections
+        ):
+            await self.turn()
+        return client
+
+    def queued(self) -> int:
+        return sum(len(one.queue or ()) for one in self.factory.upstreams.all())
+
+    async def test_queue_serves_in_order_and_refuses_beyond_its_length(self) -> None:
+        client, peer = await self.full(queue=2)
+        second = await self.waiting(b"22")
+        third = await self.waiting(b"333")
+        fourth = await pool_client(self, b"4")
+        await fourth.is_lost()
+        await self.until_logged()
+        self.assertEqual((self.records[-1].reason, len(self.backend.peers)), ("limit", 1))
+        for number, (waiter, data) in enumerate(((second, b"22"), (third, b"333")), start=1):
+            await end_all(client, peer)
+            peer, client = await self.backend.peer(number), waiter
+            await peer.has(len(data))
+            self.assertEqual(bytes(peer.received), data)
+        await end_all(client, peer)
+        await self.logged(4)
+        self.assertEqual([record.reason for record in self.records], ["limit", *3 * ["done"]])
+
+    async def test_client_that_has_waited_for_too_long_is_refused(self) -> None:
+        client, peer = await self.full(queue=5)
+        late = await self.waiting(b"late")
+        self.time.advance(5)
+        await late.is_lost()
+        await end_all(client, peer)
+        await self.logged(2)
+        self.assert_story(self.records[0], reason="limit", backend="backend", server=None)
+
+    async def test_wait_for_too_long_leads_to_the_fallback(self) -> None:
+        spare = PeerFactory()
+        fallback = Backend("spare", (server_at(listen(self, spare)),))
+        client, peer = await self.full(queue=5, connect_timeout=1.0, fallback=fallback)
+        late = await self.waiting(b"late")
+        self.time.advance(1)
+        other = await spare.peer()
+        await other.has(4)
+        await end_all(late, other)
+        await end_all(client, peer)
+        await self.logged(2)
+        self.assert_story(self.records[0], reason="done", backend="spare")
+
+    async def test_refuses_at_once_without_a_queue(self) -> None:
+        client, peer = await self.full()
+        other = await pool_client(self)
+        await other.is_lost()
+        await end_all(client, peer)
+        await self.logged(2)
+        self.assertEqual(self.records[0].reason, "limit")
+
+    async def test_leaving_client_frees_its_place(self) -> None:
+        client, peer = await self.full(queue=1)
+        gone = await self.waiting(b"gone")
+        gone.reset()
+        await self.until_logged()
+        self.assertEqual(self.records[0].reason, "client-gone")
+        waiter = await self.waiting(b"stays")
+        await end_all(client, peer)
+        peer = await self.backend.heard(5, 1)
+        self.assertEqual(bytes(peer.received), b"stays")
+        await end_all(waiter, peer)
+        await self.logged(3)
+
+    async def test_leaving_client_that_is_not_read_frees_its_place(self) -> None:
+        serve_pool(
+            self, backend_at(self.backend_port(), max_connections=1, queue=1), peek_limit=1000
+        )
+        client = await pool_client(self, b"0")
+        peer = await self.backend.peer()
+        for number, (said, finishes) in enumerate(((1000, False), (4, True), (1000, True)), 1):
+            gone = await self.waiting(b"x" * said)
+            if finishes:
+                gone.finish()
+                await self.turn(3)
+            gone.reset()
+            await self.until_logged(number)
+            self.assert_story(self.records[-1], reason="client-gone", bytes_in=said)
+        waiter = await self.waiting(b"s" * 1500)
+        await end_all(client, peer)
+        peer = await self.backend.heard(1500, 1)
+        await waiter.tell(peer, b"more", 1504)
+        await end_all(waiter, peer)
+        await self.logged(5)
+
+    async def test_client_that_waits_for_another_server_blocks_nobody(self) -> None:
+        main, other = PeerFactory(), PeerFactory()
+        port = free_port()
+        servers = (
+            attrs.evolve(server_at(port), max_connections=1),
+            attrs.evolve(server_at(listen(self, other)), max_connections=1),
+        )
+        serve_pool(self, Backend("b", servers, balance="first", queue=9, eject=None))
+        holder = await pool_client(self, b"h")  # tries the first in vain, and holds the second
+        held = await other.peer()
+        stuck = await pool_client(
+            self, b"stuck"
+        )  # tries the first in vain, and waits for the second
+        while not self.queued():
+            await self.turn()
+        self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
+        first = await pool_client(self, b"first")
+        peer = await main.peer()
+        waiter = await self.waiting(b"waits")
+        await end_all(first, peer)
+        peer = await main.peer(1)
+        await peer.has(5)
+        self.assertEqual(bytes(peer.received), b"waits")
+        newcomer = await self.waiting(b"newcomer")
+        await end_all(waiter, peer)
+        peer = await main.peer(2)
+        await peer.has(8)
+        await end_all(holder, held)
+        last = await other.peer(1)
+        await last.has(5)
+        self.assertEqual(bytes(last.received), b"stuck")
+        await end_all(newcomer, peer, stuck, last)
+        await self.logged(5)
+
+    async def test_end_of_an_ejection_serves_the_queue(self) -> None:
+        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
+        self.time.advance(10)
+        peer = await main.peer()
+        await peer.has(5)
+        self.assertEqual(bytes(peer.received), b"waits")
+        await end_all(waiter, peer, *others)
+        await self.logged(2)
+
+    async def test_newcomer_comes_behind_the_queue(self) -> None:
+        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
+        self.time.clock.rightNow += 10  # no timer has been run yet
+        newcomer = await pool_client(self, b"newcomer")
+        for number, (client, data) in enumerate(((waiter, b"waits"), (newcomer, b"newcomer"))):
+            peer = await main.peer(number)
+            await peer.has(len(data))
+            self.assertEqual(bytes(peer.received), data)
+            await end_all(client, peer)
+        await end_all(*others)
+        await self.logged(3)
+
+    async def waiting_for_the_end_of_an_ejection(self) -> tuple[Peer, PeerFactory, list[Peer]]:
+        """Let a client wait while one server is full and another, which is back, is out for ten seconds."""
+        main, other = PeerFactory(), PeerFactory()
+        port = free_port()
+        servers = (
+            attrs.evolve(server_at(port), max_connections=1),
+            attrs.evolve(server_at(listen(self, other)), max_connections=1),
+        )
+        serve_pool(
+            self,
+            Backend("b", servers, balance="first", queue=9, connect_timeout=60.0, eject=AT_ONCE),
+        )
+        holder = await pool_client(self, b"h")
+        held = await other.peer()
+        waiter = await self.waiting(b"waits")
+        self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
+        return waiter, main, [holder, held]
+
+    async def test_queue_is_refused_when_all_servers_go_down(self) -> None:
+        check = Check("tcp", interval=3.0, timeout=1.0, rise=1, fall=1)
+        client, peer = await self.full(queue=1, connect_timeout=500.0, check=check)
+        waiter = await self.waiting(b"waits")
+        backend = next(iter(self.factory.upstreams.all())).backend
+        member = self.factory.upstreams.upstream_of(backend).pool.members[0]
+        self.factory.upstreams.upstream_of(backend).pool.check_result(
+            member, ok=False, why="for the test"
+        )
+        await waiter.is_lost()
+        await end_all(client, peer)
+        await self.until_logged(2)
+        self.assertEqual(self.records[0].reason, "no-server")
+
+
+class RatesTest(MuxTestCase):
+    async def test_rate_is_within_5_percent_each_way(self) -> None:
+        up, down = 60_000, 100_000
+        serve_pool(self, backend_at(self.backend_port(), upload_rate=up, download_rate=down))
+        client = await pool_client(self, bytes(2 * 10 * up))
+        peer = await self.backend.peer()
+        peer.send(bytes(2 * 10 * down))
+        await peer.has(1)
+        await client.has(1)
+        (connection,) = self.factory.connections
+        relay: Any = connection.stage.relay
+        for _ in range(500):
+            for end in (connection.transport, relay.server.transport):
+                # What has not come yet would be more than the rate later.
+                while not select.select([end.getHandle()], (), (), 0)[0]:
+                    await self.turn()
+            self.time.advance(0.02)
+            await self.turn(4)
+        await peer.has(int(0.95 * 10 * up) + 1)
+        await client.has(int(0.95 * 10 * down) + 1)
+        await self.turn(50)
+        self.assertLess(abs(len(peer.received) - 10 * up), 0.05 * 10 * up)
+        self.assertLess(abs(len(client.received) - 10 * down), 0.05 * 10 * down)
+        self.factory.abort("drained")
+        await client.is_lost()
+        await peer.is_lost()
+        await self.logged()

@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 from tests.support.secure import client_context
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
 from tests.support.tunnels import OPEN, connect_to
-from tests.tcp.stages.test_peeking_exchanges import SSL_REQUEST
+from tests.tcp.stages.test_peeking import SSL_REQUEST
 from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route
 from txmux.rules.installed import KEYS

@@ -1,14 +1,20 @@
-from datetime import UTC, datetime
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import Identity, authority, make_authority
 from tests.support.folders import make_folder
+from tests.support.mux import SSH, MuxTestCase
+from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.client.tls.client_certificates import (
     NOT_ALLOWED,
     UNREADABLE,
@@ -17,10 +23,14 @@ from txmux.client.tls.client_certificates import (
     of_verified,
     order_rank,
 )
-from txmux.rules.model import TlsSettings
+from txmux.control.explaining import explain_connection
+from txmux.rules.model import Backend, Route, TlsSettings
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.route import allowed_client
+from txmux.rules.reading.route import allowed_client, certificate_condition
+from txmux.telemetry.record import ConnectionRecord
 from txmux.testing import steps_in
+from txmux.wire.proxyprotocol.decode import Decoded, decode, parse_ssl
+from txmux.wire.proxyprotocol.header import SslClient, TlvType
 
 _ID = "spiffe://example.org/ns/prod/sa/api"
 
@@ -163,3 +173,250 @@ class ListsTests(SynchronousTestCase):
             missing = [one.name for one in found.validity() if one.is_missing]
             self.assertEqual(missing, [f"CN={number}" for number in range(count - 1)])
         self.assertLess(steps[40], 3 * steps[20])
+
+
+_VERSION_3, _VERSION_6 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"
+
+_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
+class CertificateTests(MuxTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.good = authority().issue("any.example", usage=False)
+        self.staff = authority().issue("eve.staff.example.com", usage=False)
+        self.bad = authority().issue("bad.staff.example.com", usage=False)
+        self.lists = self.tls.folder / "crl.pem"
+        self.lists.write_bytes(authority().revoke(self.bad))
+
+    def when(self, condition: str, name: str = "") -> Route:
+        made = self.tls.inner("any", name=name or condition.partition("=")[0])
+        return attrs.evolve(made, client_cert=certificate_condition(condition))
+
+    def with_header(self, condition: str) -> Route:
+        made = self.when(condition)
+        assert isinstance(made.outcome, Backend)
+        to = attrs.evolve(made.outcome, proxy_protocol="v2", proxy_tlvs=("ssl",))
+        return attrs.evolve(made, outcome=to)
+
+    def asking(self, *routes: Route, **end: Any) -> int:
+        settings: dict[str, Any] = {"client_ca": self.tls.ca, "client_crl": self.lists, **end}
+        return self.mux([self.tls.route(client="optional", **settings), *routes])
+
+    def context(self, identity: Identity | None, version: ssl.TLSVersion) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.tls.ca))
+        context.minimum_version = context.maximum_version = version
+        if identity is not None:
+            context.load_cert_chain(identity.write(self.tls.folder / "client.pem", key=True))
+        return context
+
+    async def record(
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        session: ssl.SSLSession | None = None,
+        *,
+        is_resumed: bool = True,
+    ) -> tuple[ConnectionRecord, ssl.SSLSession | None]:
+        client, count = self.tls.peer(context=context), len(self.records)
+        if session is not None:
+            client.tls.session = session
+        await connect_tls(self, port, client)
+        await client.ready()
+        client.send(SSH)
+        server = await self.backend.peer(len(self.backend.peers))
+        await server.tell(client, b"hello")
+        self.assertEqual(client.tls.session_reused, is_resumed and session is not None)
+        kept = client.tls.session
+        client.reset()
+        await self.until_logged(count + 1)
+        return self.records[-1], kept
+
+    def clients(self) -> ClientVerification:
+        (route,) = self.factory.configuration.top.detector.routes
+        assert route.terminator is not None
+        assert route.terminator.store.made is not None
+        found: ClientVerification | None = route.terminator.store.made.clients
+        assert found is not None
+        return found
+
+    async def test_resumed_certificate_that_has_expired_since_is_none(self) -> None:
+        """So is one of an authority between that has, and of one whose list of revoked ones has."""
+        between = authority().authorise("Between", ends=10)
+        chained = between.issue("chained.example", usage=False)
+        path = self.tls.folder / "chained.pem"
+        path.write_bytes(chained.pem + between.pem + chained.key_pem())
+        for version in _VERSIONS:
+            for identity, lists, days in (
+                (self.good, None, 61), (chained, None, 11), (self.good, self.lists, 3),
+            ):  # fmt: skip
+                port = self.asking(self.when("any"), self.when("none"), client_crl=lists)
+                context = self.context(identity, version)
+                if identity is chained:
+                    context.load_cert_chain(path)
+                first, session = await self.record(port, context)
+                again, session = await self.record(port, context, session)
+                self.assertEqual((first.route, again.route), ("any", "any"))
+                self.clients()._store.set_time(datetime.now(UTC) + timedelta(days=days))
+                expired, _ = await self.record(port, context, session)
+                self.assertEqual((expired.route, expired.facts["client_cert"]), ("none", "none"))
+
+    async def test_six_kinds_of_clients_are_told_apart_also_when_they_resume(self) -> None:
+        old = authority().issue("old.staff.example.com", begins=-2, ends=-1, usage=False)
+        foreign = make_authority("Stranger").issue("x.staff.example.com", usage=False)
+        conditions = ("revoked", "none", "san=*.Staff.example.com", "any")
+        for version in _VERSIONS:
+            port = self.asking(*map(self.when, conditions))
+            for identity, route, found, error in (
+                (None, "none", "none", None),
+                (self.good, "any", "CN=any.example", None),
+                (old, "none", "none", "expired on"),
+                (self.bad, "revoked", "revoked", "was revoked by"),
+                (foreign, "none", "none", "is of an authority that is not in tls_client_ca"),
+                (self.staff, "san", "CN=eve.staff.example.com", None),
+            ):
+                session, context = None, self.context(identity, version)
+                for _ in range(3):
+                    record, session = await self.record(port, context, session)
+                    facts = record.facts
+                    self.assertEqual((record.route, facts["client_cert"]), (route, found))
+                    self.assertIn(error or "", facts.get("client_cert_error", ""))
+                    self.assertEqual("client_cert_error" in facts, error is not None)
+                    self.assertEqual("tls_client" in facts, found not in {"none", "revoked"})
+
+    async def test_route_for_all_behind_that_of_a_certificate(self) -> None:
+        for version in _VERSIONS:
+            port = self.asking(self.when("any"), self.tls.inner("any", name="rest"))
+            for identity, its_route in ((self.staff, "any"), (None, "rest")):
+                record, _ = await self.record(port, self.context(identity, version))
+                self.assertEqual(record.route, its_route)
+
+    async def test_revocation_and_new_authorities_count_for_resumed_sessions_at_once(self) -> None:
+        port = self.asking(self.when("revoked"), self.when("none"), self.when("any"))
+        context = self.context(self.staff, _VERSIONS[0])
+        _, session = await self.record(port, context)
+        self.lists.write_bytes(authority().revoke(self.bad, self.staff))
+        self.time.advance(1.1)
+        record, _ = await self.record(port, context, session, is_resumed=False)
+        self.assertEqual((record.route, record.facts["client_cert"]), ("revoked", "revoked"))
+
+    async def test_what_of_a_certificate_counts(self) -> None:
+        """All conditions have to hold; with `allow_client`, others are none."""
+        digest = self.staff.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+        name = "CN=eve.staff.example.com"
+        for condition, holds in (
+            (f"subject={name} san=eve.* issuer=CN=Test* fingerprint={digest}", True),
+            (f"fingerprint={'00' * 32},{digest}", True),
+            (f"fingerprint={'00' * 32}", False),
+            ("subject=cn=eve*", False),
+            ("san=~eve[.](staff|ops)[.].*", True),
+            ("san=*.staff.example.com issuer=CN=Other", False),
+        ):
+            port = self.asking(self.when(condition, "right"), self.when("any"))
+            record, _ = await self.record(port, self.context(self.staff, _VERSIONS[1]))
+            self.assertEqual(record.route, "right" if holds else "any", condition)
+        allowed = (allowed_client("cn=*.staff.example.com"),)
+        port = self.asking(self.when("none"), self.when("any"), allow_client=allowed)
+        for identity, route, error in (
+            (self.staff, "any", None),
+            (self.good, "none",
+             "the certificate of 'CN=any.example' is not one of those in allow_client"),
+        ):  # fmt: skip
+            session, context = None, self.context(identity, _VERSIONS[1])
+            for _ in range(2):
+                record, session = await self.record(port, context, session)
+                self.assertEqual(record.route, route)
+                self.assertEqual(record.facts.get("client_cert_error"), error)
+
+    async def test_server_learns_what_was_found_and_when_it_was_shown(self) -> None:
+        shown, before = SslClient.SSL | SslClient.CERT_CONN | SslClient.CERT_SESS, SslClient.SSL
+        for version in _VERSIONS:
+            port = self.asking(self.with_header("any"), self.with_header("none"))
+            for identity, first, again, verify, name in (
+                (None, before, before, 1, None),
+                (self.good, shown, shown & ~SslClient.CERT_CONN, 0, b"any.example"),
+                (self.bad, shown, shown & ~SslClient.CERT_CONN, 23, None),
+            ):
+                session, context = None, self.context(identity, version)
+                for client in (first, again):
+                    _, session = await self.record(port, context, session)
+                    read = decode(bytes(self.backend.peers[-1].received))
+                    assert isinstance(read, Decoded)
+                    ssl_info = parse_ssl(read.header.value_of(TlvType.SSL) or b"")
+                    self.assertEqual((ssl_info.client, ssl_info.verify), (client, verify))
+                    self.assertEqual(ssl_info.value_of(TlvType.SSL_CN), name)
+
+    async def test_certificate_that_cannot_be_read_is_none(self) -> None:
+        """OpenSSL takes it for one; with `required`, it is refused like any other."""
+        odd = self.tls.folder / "odd.pem"
+        encoded = self.good.certificate.public_bytes(serialization.Encoding.DER)
+        encoded = encoded.replace(_VERSION_3, _VERSION_6, 1)
+        odd.write_text(ssl.DER_cert_to_PEM_cert(encoded) + self.good.key_pem().decode())
+        for version in _VERSIONS:
+            context = self.context(None, version)
+            context.load_cert_chain(odd)
+            record, _ = await self.record(self.asking(self.when("none")), context)
+            self.records.clear()
+            self.assertEqual(
+                record.facts["client_cert_error"], "the client's certificate cannot be read"
+            )
+            port = self.mux([self.tls.route(client_ca=self.tls.ca), self.tls.inner()])
+            await connect_tls(self, port, client := self.tls.peer(context=context))
+            await client.failed()
+            refused = await self.assert_logged(reason="tls-failed")
+            self.assertEqual(refused.facts["tls_error"], "the client's certificate cannot be read")
+            self.records.clear()
+
+    async def test_forged_certificate_is_not_revoked_though_it_names_one_that_is(self) -> None:
+        encoded = bytearray(self.bad.certificate.public_bytes(serialization.Encoding.DER))
+        encoded[-1] ^= 1  # of the signature
+        forged = self.tls.folder / "forged.pem"
+        forged.write_text(ssl.DER_cert_to_PEM_cert(encoded) + self.bad.key_pem().decode())
+        for version in _VERSIONS:
+            session, context = None, self.context(None, version)
+            context.load_cert_chain(forged)
+            port = self.asking(self.when("revoked"), self.when("none"))
+            for _ in range(2):
+                record, session = await self.record(port, context, session)
+                self.assertEqual((record.route, record.facts["client_cert"]), ("none", "none"))
+        clients = self.clients()
+        shown = crypto.load_certificate(crypto.FILETYPE_PEM, forged.read_bytes())
+        self.assertEqual(str(clients.judge(shown, ())), "none")
+        shown = crypto.X509.from_cryptography(self.bad.certificate)
+        self.assertEqual(str(clients.judge(shown, ())), "revoked")
+
+    async def test_live_connection_is_explained_by_its_certificate(self) -> None:
+        port = self.asking(self.when("none"), self.when("any"))
+        client = await connect_tls(
+            self, port, self.tls.peer(context=self.context(self.good, _VERSIONS[1]))
+        )
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+        (one,) = self.factory.connections
+        routes = explain_connection(one)["routes"]
+        found = [(route["route"], route["says"], route["excluded_by"]) for route in routes]
+        self.assertEqual(
+            found,
+            [("tls", "match", None), ("none", "not asked", "client_cert"), ("any", "match", None)],
+        )
+
+    async def test_tls_inside_tls_keeps_what_the_outer_one_showed(self) -> None:
+        """Unless the inner one asks, too; then nothing is told of the outer one's certificate."""
+        asking: dict[str, Any] = {"client_ca": self.tls.ca, "client": "optional"}
+        context = self.context(self.good, _VERSIONS[1])
+        for number, (inner, route, found, shown) in enumerate(
+            (({}, "any", "CN=any.example", "CN=any.example"), (asking, "none", "none", None)), 1
+        ):
+            made = [self.tls.route(**asking), self.tls.route("inner", under="tls", **inner)]
+            made += [attrs.evolve(self.when(one), under=("inner",)) for one in ("none", "any")]
+            client = SecurePeer((context, "a.example"), (client_context(self.tls.ca), "a.example"))
+            await connect_tls(self, self.mux(made), client)
+            await client.ready()
+            client.send(SSH)
+            await (await self.backend.peer(number - 1)).has(len(SSH))
+            client.reset()
+            await self.until_logged(number)
+            facts = self.records[-1].facts
+            self.assertEqual((self.records[-1].route, facts["client_cert"]), (route, found))
+            self.assertEqual(facts.get("tls_client"), shown)

@@ -10,10 +10,9 @@ from hypothesis.strategies import SearchStrategy
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.net.relay.playing import Player
+from tests.net.relay.playing import Player, Schedule, Step
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.relay_case import RelayCase, Way
-from tests.net.relay.schedules import Schedule, Step
 from tests.net.relay.test_schedules import Schedules, clear_pipes
 from tests.net.relay.wiring import LeanTcpWiring, make_sides
 from tests.support.changes import change_constants

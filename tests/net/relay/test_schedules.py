@@ -6,10 +6,9 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.net.relay.playing import Player
+from tests.net.relay.playing import Player, Schedule, Step, schedules
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.relay_case import Way
-from tests.net.relay.schedules import Schedule, Step, schedules
 from tests.net.relay.wiring import (
     LeanTcpWiring,
     LeanUnixWiring,

@@ -1,6 +1,9 @@
 import errno
+import math
 import socket
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from OpenSSL import SSL
 from twisted.internet import error
@@ -9,18 +12,22 @@ from twisted.python.failure import Failure
 
 from tests.net.relay.test_other_transports import certificate
 from tests.support.folders import make_folder
-from tests.support.mux import MuxTestCase, backend_at, server_at
-from tests.support.peers import PeerFactory, close, listen, make_stalled_port, reactor
+from tests.support.mux import RESET, MuxTestCase, backend_at, server_at
+from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
+from tests.support.servers import counted
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.server_health import MemberState
 from txmux.client import configuration
 from txmux.client.socket_options import listener_keepalive
+from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server
 from txmux.serving import listening_ports
+from txmux.tcp import connection as tcp_connection
 from txmux.tcp.connector import connect_cause
+from txmux.tcp.moving import Unpacking, packed
 
 
 class ServersTest(MuxTestCase):
@@ -243,3 +250,343 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(bytes(client.received), b"answer")
         client.close()
         await self.assert_logged(reason="done")
+
+
+class HeldTests(MuxTestCase):
+    def hold(self, *, fallback: Any = RESET, peek_limit: int = 32768, **settings: Any) -> int:
+        self.server = free_port()
+        settings = {"hold": 60.0, "retries": 0, **settings}
+        self.held = backend_at(self.server, fallback=fallback, **settings)
+        return self.mux([route("any", self.held)], peek_limit=peek_limit)
+
+    async def waiting(self, count: int) -> None:
+        await self.until_so(lambda: len(self.held_clients) == count)
+
+    @property
+    def held_clients(self) -> Any:
+        return self.factory.upstreams.upstream_of(self.held).pool.waiting
+
+    async def come_up(self, count: int) -> list[Peer]:
+        listening = reactor.listenTCP(self.server, self.backend, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        while len(self.backend.peers) < count:
+            self.time.advance(0.05)
+            await self.turn()
+        return self.backend.peers
+
+    async def test_clients_wait_for_a_server_and_none_of_their_bytes_is_lost(self) -> None:
+        port = self.hold()
+        first = await self.connect(port, b"ab")
+        await self.waiting(1)
+        second = await self.connect(port, b"x")
+        await self.waiting(2)
+        first.send(b"cd")
+        self.assertEqual([one.state for one in self.factory.connections], ["connecting"] * 2)
+        self.time.advance(10)
+        await self.turn(3)
+        for connection in self.factory.connections:
+            connection.count_bytes()  # as every few seconds
+        peers = await self.come_up(2)
+        await peers[0].has(4)
+        await peers[1].has(1)
+        self.assertEqual([bytes(peer.received) for peer in peers], [b"abcd", b"x"])
+        close(first, second, *peers)
+        await self.until_logged(2)
+        for record in self.records:
+            self.assert_story(record, reason="done", server=f"127.0.0.1:{self.server}")
+            self.assertRegex(record.facts["held"], r"1[0-9]\.[0-9]s")
+        self.assertEqual(len(self.held_clients), 0)
+        wanted = {"asked": 2, "unanswered": 2, "bytes in": 5}
+        self.assertEqual(counted(self.factory, names=("asked", "unanswered", "bytes in")), wanted)
+
+    async def test_what_was_tried_is_logged_and_decides_nothing(self) -> None:
+        port = self.hold()
+        client = await self.connect(port, b"x")
+        await self.waiting(1)
+        [connection] = self.factory.connections
+        tried = {"tried": f"127.0.0.1:{self.server} connect-refused"}
+        self.assertEqual((connection.record.facts, connection.decided), (tried, {}))
+        peers = await self.come_up(1)
+        close(client, *peers)
+        await self.until_logged(1)
+        self.assertEqual(connection.decided, {})
+
+    async def test_refused_as_ever_when_the_time_is_over(self) -> None:
+        port = self.hold(hold=5.0)
+        clients = [await self.connect(port, b"x")]
+        await self.waiting(1)
+        clients.append(await self.connect(port, b"x"))
+        await self.waiting(2)
+        for _ in range(52):
+            self.time.advance(0.1)
+            await self.turn(2)
+        await self.until_logged(2)
+        for client, record in zip(clients, self.records, strict=True):
+            await self.is_reset(client)
+            self.assertRegex(record.facts["held"], r"5\.[0-9]s")
+            self.assertEqual(record.reason, "connect-refused")
+        tried = f"127.0.0.1:{self.server} connect-refused"
+        self.assertEqual(self.records[0].facts["tried"], tried)
+
+    async def test_fallback_comes_after_the_wait(self) -> None:
+        other = backend_at(self.backend_port())
+        client = await self.connect(self.hold(hold=1.0, fallback=other), b"x")
+        await self.waiting(1)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(1.0)
+        close(client, await self.backend.heard(1))
+        await self.assert_logged(reason="done")
+
+    async def test_more_than_the_limit_are_refused(self) -> None:
+        port = self.hold(hold_limit=1)
+        client = await self.connect(port, b"x")
+        await self.waiting(1)
+        await self.assert_ended(await self.connect(port, b"x"), reason="limit")
+        client.transport.abortConnection()
+        await self.until_logged(2)
+
+    async def test_those_that_wait_for_room_do_not_wait_for_a_server(self) -> None:
+        port = self.hold(max_connections=1, queue=5)
+        clients = []
+        for number in range(3):
+            clients.append(await self.connect(port, b"x%d" % number))
+            await self.waiting(number + 1)
+        peers = await self.come_up(1)
+        await self.passes(lambda: not len(self.held_clients))
+        self.assertFalse(self.held_clients.blocks)
+        for number, client in enumerate(clients):
+            await self.passes(lambda number=number: len(peers) > number)  # type: ignore[misc]
+            await peers[number].has(2)
+            close(client, peers[number])
+        await self.until_logged(3)
+        self.assertEqual([bytes(peer.received) for peer in peers], [b"x0", b"x1", b"x2"])
+        self.assertTrue(all("held" in record.facts for record in self.records))
+
+    async def test_client_that_leaves_is_forgotten(self) -> None:
+        events: list[int] = []
+        ready = SocketTransport._ready
+
+        def note(transport: SocketTransport, seen: int) -> None:
+            events.append(seen)
+            ready(transport, seen)
+
+        self.patch(SocketTransport, "_ready", note)
+        for number, how in enumerate(["reading", "finished", "full", "unnoticed"], start=1):
+            client = await self.connect(self.hold(peek_limit=1024), b"x")
+            await self.waiting(1)
+            self.time.advance(1.0)
+            if how == "finished":
+                client.finish()
+                await self.until_so(lambda: self.only().has_finished)
+            elif how == "full":
+                client.send(b"x" * 2048)
+                client.finish()
+                await self.seen(1024)
+            elif how == "unnoticed":
+                transport = self.only().transport
+                self.factory.runtime.poller.unwatch(transport.fileno())
+            await self.turn(5)
+            events.clear()
+            await self.turn(20)
+            self.assertEqual(events, [], how)
+            client.reset()
+            if how == "unnoticed":
+                await client.is_lost()
+                await self.passes(lambda number=number: len(self.records) == number)  # type: ignore[misc]
+            record = await self.logged(number)
+            self.assertEqual((record.reason, len(self.held_clients)), ("client-gone", 0), how)
+            self.assertRegex(record.facts["held"], r"1\.[0-9]s")
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_client_that_ends_its_request_while_a_server_is_tried(self) -> None:
+        self.held = backend_at(make_stalled_port(self), hold=60.0, retries=0, connect_timeout=0.5)
+        port = self.mux([route("any", self.held)])
+        for number, turns in enumerate([0, 1], start=1):  # the first time, and in its turn
+            client = await self.connect(port, b"x")
+            await self.until_so(
+                lambda: [one.state for one in self.factory.connections] == ["connecting"]
+            )
+            for count in range(turns):
+                await self.passes(lambda count=count: len(self.held_clients) > count)  # type: ignore[misc]
+                await self.passes(lambda: self.only().stage.connector)
+            self.time.advance(0.2)
+            client.finish()
+            await self.until_so(lambda: self.only().has_finished)
+            await self.passes(lambda: self.only().stage.held and not self.only().stage.connector)
+            self.assertEqual(len(self.held_clients), 1)
+            client.reset()
+            record = await self.logged(number)
+            self.assertEqual((record.reason, len(self.held_clients)), ("client-gone", 0))
+
+    async def passes(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            self.time.advance(0.05)
+            await self.turn()
+
+    async def test_client_that_ends_its_request_gets_its_answer(self) -> None:
+        for number, seconds in enumerate([0.0, 0.02, 0.5, 30.0], start=1):
+            client = await self.connect(self.hold(), b"x")
+            await self.waiting(1)
+            self.time.advance(seconds)
+            client.finish()
+            await self.until_so(lambda: self.only().has_finished)
+            self.time.advance(1.0)
+            peer = (await self.come_up(number))[-1]
+            await peer.has_all()
+            self.assertEqual(peer.received, b"x")
+            await peer.tell(client, b"answer")
+            close(client, peer)
+            await self.assert_logged(number, reason="done")
+
+    async def test_client_whose_end_could_not_come_waits_less_long(self) -> None:
+        port = self.hold(peek_limit=1024, hold=100.0)
+        hidden = await self.connect(port, bytes(2**23))
+        await self.waiting(1)
+        connection = self.only()
+        await self.until_so(connection.transport.may_have_unread_fin)
+        await self.connect(port, bytes(2048))
+        await self.waiting(2)
+        self.time.advance(29.0)
+        self.assertEqual(len(self.held_clients), 2)
+        await self.until_so(lambda: connection.cannot_move_because is None)
+        moved, _ = connection.suspend()  # another process may have it already
+        self.time.advance(2.0)
+        self.assertEqual((connection.state, len(self.held_clients)), ("connecting", 1))
+        connection.resume(moved)
+        self.assertEqual(len(self.held_clients), 2)
+        self.time.advance(30.0)
+        record = await self.assert_ended(hidden)
+        self.assertEqual((record.facts["held"], len(self.held_clients)), ("61.0s", 1))
+        self.time.advance(40.0)
+        await self.until_logged(2)
+
+    async def test_client_that_no_process_takes_tries_on(self) -> None:
+        """One that may not wait any longer, released or late, gets another try for that which was broken off."""
+        for number, settings in enumerate([{"hold": 0.0}, {"hold": 1.0}]):
+            port = make_stalled_port(self)
+            self.held = backend_at(port, retries=0, connect_timeout=60.0, **settings)
+            client, connection = await self.try_after_release()
+            self.time.advance(5.0)
+            self.assertIsNone(connection.cannot_move_because)
+            pool = self.factory.upstreams.upstream_of(self.held).pool
+            moved, _ = connection.suspend()
+            self.assertEqual((pool.connections, len(self.held_clients)), (0, 0))
+            connection.resume(moved)
+            await self.turn(5)
+            self.assertEqual((len(self.records), pool.connections), (number, 1), settings)
+            self.time.advance(60.0)
+            await self.assert_ended(client, number + 1, reason="connect-timeout")
+            self.assertEqual(pool.connections, 0)
+
+    async def test_client_that_another_process_takes_tries_on(self) -> None:
+        """Its time ran out while it tried, and others wait there: it gets another try all the same."""
+        port = make_stalled_port(self)
+        self.held = backend_at(port, retries=0, connect_timeout=60.0, hold=1.0)
+        trying = [
+            await self.try_after_release() for _ in range(2)
+        ]  # of the old process and the new
+        self.time.advance(5.0)
+        _, connection = trying[0]
+        moved, sockets = connection.suspend()
+        copies: Any = tuple(one.dup() for one in sockets)
+        message = packed([moved])
+        self.factory.adopt(Unpacking(message["names"]).read(message["rows"][0]), copies)
+        connection.detach()
+        await self.turn(5)
+        self.assertEqual(self.factory.upstreams.upstream_of(self.held).pool.connections, 2)
+        self.time.advance(60.0)
+        await self.until_logged(2)
+        self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
+
+    async def test_client_that_cannot_be_suspended_keeps_its_place(self) -> None:
+        port = self.hold()
+        first = await self.connect(port, b"a")
+        await self.waiting(1)
+        connection = self.only()
+        second = await self.connect(port, b"b")
+        await self.waiting(2)
+
+        def fails(*_: object) -> None:
+            raise MemoryError
+
+        with patch.object(tcp_connection, "MovedConnection", fails):
+            self.assertRaises(MemoryError, connection.suspend)
+        self.assertEqual(len(self.held_clients), 2)
+        peers = await self.come_up(2)
+        await peers[0].has(1)
+        await peers[1].has(1)
+        self.assertEqual([bytes(peer.received) for peer in peers], [b"a", b"b"])
+        close(first, second, *peers)
+        await self.until_logged(2)
+
+    async def try_after_release(self) -> tuple[Peer, Any]:
+        """Have a client of a new multiplexer wait for an operator, and then try a server; give it and its connection."""
+        mux = self.mux([route("any", self.held)])
+        self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
+        client = await self.connect(mux, b"x")
+        await self.waiting(1)
+        connection = self.only()
+        self.factory.upstreams.apply_overrides({}, {})
+        await self.passes(lambda: connection.stage.connector)
+        return client, connection
+
+    async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
+        client = await self.connect(self.hold(peek_limit=1024), b"x")
+        await self.waiting(1)
+        sent = bytes(range(256)) * 8192
+        client.send(sent)
+        await self.seen(1024)
+        await self.turn(10)
+        (connection,) = self.factory.connections
+        self.assertLess(connection.record.bytes_in, 300_000)
+        (peer,) = await self.come_up(1)
+        await peer.has(1 + len(sent))
+        self.assertEqual(bytes(peer.received), b"x" + sent)
+        close(client, peer)
+        await self.assert_logged(reason="done")
+
+    async def test_operator_lets_clients_wait_although_a_server_is_up(self) -> None:
+        self.held = backend_at(self.backend_port())
+        port = self.mux([route("any", self.held)])
+        before = await self.connect(port, b"a")
+        await self.backend.heard(1)
+        self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
+        client = await self.connect(port, b"b")
+        await self.waiting(1)
+        self.time.advance(600)
+        before.send(b"c")
+        await self.backend.peers[0].has(2)  # those that are there go on
+        self.assertEqual(len(self.backend.peers), 1)
+        self.factory.upstreams.apply_overrides({}, {})
+        self.time.advance(0.1)
+        peer = await self.backend.heard(1, 1)
+        self.assertEqual(len(self.held_clients), 0)
+        close(before, client, *self.backend.peers)
+        self.assertEqual(bytes(peer.received), b"b")
+        await self.until_logged(2)
+
+    async def test_first_client_after_a_hold_with_an_end(self) -> None:
+        self.held = backend_at(self.backend_port())
+        port = self.mux([route("any", self.held)])
+        self.factory.upstreams.apply_overrides({}, {"backend": 1.0})  # nobody has looked since
+        client = await self.connect(port, b"b")
+        await self.waiting(1)
+        self.time.advance(0.2)
+        close(client, await self.backend.heard(1))
+        await self.assert_logged(reason="done")
+
+    async def test_released_to_a_server_that_is_down(self) -> None:
+        self.held = backend_at(free_port())
+        port = self.mux([route("any", self.held)])
+        self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
+        client = await self.connect(port, b"b")
+        await self.waiting(1)
+        self.factory.upstreams.apply_overrides({}, {})
+        self.time.advance(0.2)
+        await self.assert_ended(client, reason="connect-refused")
+
+    async def test_backend_without_hold_is_as_before(self) -> None:
+        self.held = backend_at(free_port())
+        client = await self.connect(self.mux([route("any", self.held)]), b"x")
+        record = await self.assert_ended(client, reason="connect-refused")
+        self.assertNotIn("held", record.facts)

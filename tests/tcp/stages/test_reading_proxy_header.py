@@ -1,27 +1,53 @@
 from __future__ import annotations
 
-from ipaddress import ip_network
+import contextlib
+import itertools
+import socket
+import time
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from typing import Any
 
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.mux import MuxTestCase
+from tests.interop.children import PATIENCE
+from tests.net.relay.reactors import PrivateReactor
+from tests.support.examples import scaled
+from tests.support.mux import ListLog, MuxTestCase, backend_at
+from tests.support.peers import close
+from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, V1_HEADERS, V2_HEADERS
 from tests.wire.proxyprotocol.vectors import (
     DESTINATION,
+    SIGNATURE,
     SOURCE,
     V2_WITH_CHECKSUM,
     address,
 )
 from txmux.rules.embedding import route
-from txmux.rules.model import Clients, NetworkSet, Senders, UnixClients
+from txmux.rules.model import Clients, Listener, NetworkSet, Senders, UnixClients
+from txmux.tcp.listener import MuxFactory
 from txmux.tcp.stages import reading_proxy_header
 from txmux.tcp.stages.reading_proxy_header import is_sender
-from txmux.wire.proxyprotocol.decode import decode
+from txmux.telemetry.record import ConnectionRecord
+from txmux.transport import unmapped
+from txmux.wire.proxyprotocol.decode import Decoded, decode, parse_ssl
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import (
+    Address,
+    Command,
+    InvalidHeader,
+    ProxyHeader,
+    SslClient,
+    SslInfo,
+    Tlv,
+    TlvType,
+)
 
 SENDERS = NetworkSet([ip_network("127.0.0.1")])
 LINE = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
@@ -190,3 +216,261 @@ class SenderTest(SynchronousTestCase):
     def test_unix(self) -> None:
         self.assertTrue(is_sender(UNIXAddress(None), Senders([UnixClients.UNIX])))
         self.assertFalse(is_sender(HostnameAddress(b"x", 1), Senders([UnixClients.UNIX])))
+
+
+class RefusedTest(MuxTestCase):
+    async def refused(self, *pieces: bytes, count: int = 1) -> ConnectionRecord:
+        client = await self.connect(self.port)
+        for piece in pieces:
+            client.send(piece)
+            await self.turn(2)
+        await client.is_lost()
+        record = await self.logged(count)
+        self.assertEqual(self.backend.peers, [])
+        return record
+
+    def setUp(self) -> None:
+        super().setUp()
+        backend = backend_at(self.backend_port())
+        self.port = self.mux(
+            accept_proxy_from=SENDERS,
+            routes=[route("any", backend)],
+            silent=backend,
+            default=backend,
+        )
+
+    async def test_malformed_header(self) -> None:
+        addresses = "c0a80001c0a8000bdc0401bb"
+        wrong = [
+            b"SSH-2.0-test\r\n", b"PROXY TCP4 192.168.0.1 192.168.0.11 65536 443\r\n",
+            *(
+                SIGNATURE + bytes.fromhex(rest)
+                for rest in (
+                    f"1111000c{addresses}",  # version
+                    f"21110013{addresses}0300041c1ae9c7",  # a wrong checksum
+                    f"21110011{addresses}2000020100",  # an SSL field that is too short
+                    f"21110017{addresses}2000080100000000210001",  # a field that overruns in it
+                )
+            ),
+        ]  # fmt: skip
+        for count, header in enumerate(wrong, 1):
+            record = await self.refused(header, b"SSH-2.0-", count=count)
+            self.assert_story(record, reason="proxy-header", bytes_in=0, route=None, backend=None)
+            self.assertIn("proxy_error", record.facts, header)
+
+    async def test_refused_at_the_first_wrong_byte(self) -> None:
+        for count, wrong in enumerate([b"S", b"PROXY TCP5", b"\r\n\r\r", SIGNATURE + b"\x11"], 1):
+            self.assert_story(await self.refused(wrong, count=count), reason="proxy-header")
+
+    async def test_header_must_be_complete_within_proxy_timeout_of_accept(self) -> None:
+        for count, sent in enumerate([b"", LINE[:-1]], 1):
+            client = await self.connect(self.port, sent)
+            await self.accepted()
+            await self.turn(5)
+            self.time.advance(2.9)
+            await self.turn(3)
+            self.assertIsNone(client.lost)
+            self.time.advance(0.2)
+            record = await self.assert_ended(
+                client, count, reason="proxy-header", duration_ms=3100.0
+            )
+            self.assertIn("3 s", record.facts["proxy_error"])
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_stream_that_ends_inside_the_header(self) -> None:
+        client = await self.connect(self.port, LINE[:-1])
+        client.finish()
+        await self.assert_ended(client, reason="proxy-header")
+
+    async def test_reset_inside_the_header(self) -> None:
+        client = await self.connect(self.port, LINE[:-1])
+        await self.accepted()
+        await self.turn(5)
+        client.reset()
+        await self.assert_logged(reason="proxy-header")
+
+    async def test_connection_without_a_byte_is_no_error(self) -> None:
+        client = await self.connect(self.port)
+        client.finish()
+        await self.assert_ended(client, reason="client-gone")
+        client = await self.connect(self.port)
+        client.reset()
+        await self.assert_logged(2, reason="client-gone")
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_drain_does_not_wait_for_the_header(self) -> None:
+        client = await self.connect(self.port)
+        await self.accepted()
+        self.factory.abort("drained")
+        await self.is_reset(client)
+        await self.assert_logged(reason="drained")
+
+
+class DetectionTimeTest(MuxTestCase):
+    async def introduce_after(self, seconds: float, port: int, data: bytes = b"") -> Any:
+        client = await self.connect(port)
+        await self.accepted()
+        self.time.advance(seconds)
+        client.send(LINE + data)
+        await self.turn(5)
+        return client
+
+    async def test_detect_timeout_includes_the_time_of_the_header(self) -> None:
+        port = self.ssh_mux(
+            accept_proxy_from=SENDERS, detect_timeout=5.0, silent=backend_at(self.backend_port())
+        )
+        client = await self.introduce_after(2, port)
+        self.time.advance(2.9)
+        await self.turn(3)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(0.1)
+        server = await self.backend.peer()
+        await server.tell(client, b"220 welcome\r\n")
+        close(client, server)
+        await self.assert_logged(reason="done", detect_ms=5000.0)
+
+    async def test_silent_if_the_header_takes_all_the_time(self) -> None:
+        port = self.ssh_mux(
+            accept_proxy_from=SENDERS, detect_timeout=1, silent=backend_at(self.backend_port())
+        )
+        await self.introduce_after(2, port)
+        await self.backend.peer()
+
+    async def test_bytes_with_a_late_header_decide(self) -> None:
+        routes = [route("payload text=ab", "close", name="ab"), route("any", "close", name="any")]
+        port = self.mux(accept_proxy_from=SENDERS, routes=routes, detect_timeout=1)
+        for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):
+            client = await self.introduce_after(2, port, data)
+            await self.assert_ended(client, count, route=name)
+
+
+CUTS = st.lists(st.floats(0, 1), max_size=4)
+
+
+def address_of(name: tuple[str, int]) -> Address:
+    return Address(ip_address(name[0]), name[1])
+
+
+class AnyHeaderTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.private = PrivateReactor("select")
+        self.addCleanup(self.private.close)
+        self.backend = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.backend.close)
+        self.backend.setblocking(False)  # noqa: FBT003
+        leads_to = backend_at(self.backend.getsockname()[1], proxy_protocol="v2")
+        self.log = ListLog()
+        networks = NetworkSet([ip_network("127.0.0.1")])
+        factory = MuxFactory(
+            [route("any", leads_to)],
+            Listener("public", accept_proxy_from=networks),
+            access_log=self.log,
+            reactor=self.private.reactor,
+        )
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+            self.address = opened.getsockname()
+            port = factory.listen(opened)
+        self.addCleanup(port.stopListening)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            self.private.turn()
+
+    def check(self, header: ProxyHeader, encoded: bytes, payload: bytes, cuts: list[float]) -> None:
+        records = self.log.records
+        before = len(records)
+        with socket.create_connection(self.address) as client:
+            own = ProxyHeader.between(address_of(client.getsockname()), address_of(self.address))
+            data = encoded + payload
+            at = sorted({0, len(data), *(round(cut * len(data)) for cut in cuts)})
+            # A header that cannot be read may be refused before all of it has been sent.
+            with contextlib.nullcontext() if valid(header) else contextlib.suppress(OSError):
+                for start, end in itertools.pairwise(at):
+                    client.send(data[start:end])
+                    for _ in range(3):
+                        self.private.turn()
+                client.shutdown(socket.SHUT_WR)
+            if not valid(header):
+                self.until(lambda: len(records) > before)
+                self.assertEqual(records[-1].reason, "proxy-header")
+                return
+            received = self.served()
+        answer = decode(received)
+        assert isinstance(answer, Decoded)
+        self.assertEqual(received[answer.length :], payload)
+        self.assertEqual(answer.header, expected(header, own))
+        self.until(lambda: len(records) > before)
+        record = records[-1]
+        ends = (expected(header, own).source, expected(header, own).destination)
+        shown = [str(attrs.evolve(end, host=unmapped(end.host))) for end in ends if end]
+        self.assertEqual([record.client, record.local], shown)
+        self.assertEqual((record.bytes_in, record.reason), (len(payload), "done"))
+        self.assertEqual(record.facts["proxy_peer"], str(own.source))
+
+    def served(self) -> bytes:
+        accepted: list[socket.socket] = []
+        received = bytearray()
+
+        def is_accepted() -> bool:
+            try:
+                accepted.append(self.backend.accept()[0])
+            except BlockingIOError:
+                return False
+            return True
+
+        def is_over() -> bool:
+            try:
+                data = accepted[0].recv(65536)
+            except BlockingIOError:
+                return False
+            received.extend(data)
+            return not data
+
+        self.until(is_accepted)
+        accepted[0].setblocking(False)  # noqa: FBT003
+        with accepted[0]:
+            self.until(is_over)
+        return bytes(received)
+
+    @settings(deadline=None, max_examples=scaled(60))
+    @given(V1_HEADERS, PAYLOADS.filter(bool), CUTS)
+    def test_every_v1_header(self, header: ProxyHeader, payload: bytes, cuts: list[float]) -> None:
+        self.check(header, encode_v1(header), payload, cuts)
+
+    @settings(deadline=None, max_examples=scaled(120))
+    @given(V2_HEADERS, st.booleans(), PAYLOADS.filter(bool), CUTS)
+    def test_every_v2_header(
+        self,
+        header: ProxyHeader,
+        checksum: bool,  # noqa: FBT001
+        payload: bytes,
+        cuts: list[float],
+    ) -> None:
+        self.check(header, encode_v2(header, checksum=checksum), payload, cuts)
+
+
+def valid(header: ProxyHeader) -> bool:
+    """Tell whether the SSL field of a header, which counts for a client's connection alone, can be read."""
+    ssl = header.value_of(TlvType.SSL)
+    if ssl is None or header.command is Command.LOCAL:
+        return True
+    try:
+        parse_ssl(ssl)
+    except InvalidHeader:
+        return False
+    return True
+
+
+def expected(header: ProxyHeader, own: ProxyHeader) -> ProxyHeader:
+    """Give the header that must come out."""
+    if header.command is Command.LOCAL:
+        return own
+    tlvs = tuple(tlv for tlv in header.tlvs if tlv.type != TlvType.NOOP)
+    if header.source is None or header.destination is None:
+        return attrs.evolve(own, tlvs=tlvs)
+    source, destination = (
+        attrs.evolve(end, host=unmapped(end.host)) for end in (header.source, header.destination)
+    )
+    return ProxyHeader.between(source, destination, tlvs)
