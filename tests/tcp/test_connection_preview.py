@@ -3,6 +3,7 @@
 import socket
 from typing import Any
 
+from tests.support.each import for_each
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close, reactor, reset
 from tests.support.queues import copy_of, until_taken
@@ -53,18 +54,21 @@ class WaitingTest(MuxTestCase):
             client.close()
             given.close()
 
+    @for_each("relay", ("auto", "portable"))
     async def test_ordinary_server_gets_all_bytes_however_they_are_cut(self) -> None:
-        port = self.giving_mux()
+        port, whole = self.giving_mux(), HTTP + b"more"
         for number, cut in enumerate(range(1, len(HTTP)), 1):
             client = await self.connect(port, HTTP[:cut])
             await self.seen(cut)
             client.send(HTTP[cut:])
             server = await self.backend.heard(len(HTTP), number - 1)
+            await client.tell(server, b"more", len(whole))
             await server.tell(client, b"answer")
             close(client, server)
-            record = await self.logged(number)
-            self.assertEqual(bytes(server.received), HTTP)
-            self.assert_story(record, reason="done", bytes_in=len(HTTP), bytes_out=6)
+            await self.assert_logged(
+                number, reason="done", route="http", bytes_in=len(whole), bytes_out=6
+            )
+            self.assertEqual(bytes(server.received), whole)
 
     async def test_half_closed_client_is_handed_over(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome))

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import weakref
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
@@ -16,6 +16,7 @@ from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import close
 from tests.support.taker import Taker
 from tests.tcp.stages.test_second_hello import hello
+from txmux.net.sockets.descriptors import count_open
 from txmux.net.sockets.transport import SocketPreview
 from txmux.rules.embedding import outcome, route
 from txmux.tcp.stages.handing_off import HandingOff
@@ -23,10 +24,6 @@ from txmux.tcp.stages.handing_off import HandingOff
 SSH = b"SSH-2.0-test\r\n"
 RELAYS: tuple[Literal["auto", "portable"], ...] = ("auto", "portable")
 LOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
-
-
-def descriptors() -> int:
-    return len([*Path("/proc/self/fd").iterdir()])
 
 
 class HandingOffTest(MuxTestCase):
@@ -43,8 +40,8 @@ class HandingOffTest(MuxTestCase):
             **settings,
         )
 
-    async def client(self, port: int, said: bytes = b"", host: str = "127.0.0.1") -> socket.socket:
-        client = socket.create_connection((host, port))
+    async def client(self, port: int, said: bytes = b"") -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", port))
         client.settimeout(PATIENCE)
         self.addCleanup(client.close)
         client.sendall(said)
@@ -96,27 +93,6 @@ class HandingOffTest(MuxTestCase):
             )
             self.assertTrue(record.is_clean)
 
-    async def test_other_route_of_the_listener_relays_each_byte_once(self) -> None:
-        for count, relay in enumerate(RELAYS, 1):
-            self.relay = relay
-            said = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-            client = await self.connect(self.giving_mux(), said[:5])
-            await self.seen(5)
-            client.send(said[5:])
-            server = await self.backend.heard(len(said), count - 1)
-            await client.tell(server, b"more", len(said) + 4)
-            self.assertEqual(bytes(server.received), said + b"more")
-            await server.tell(client, b"answer")
-            close(client, server)
-            story = self.assert_story
-            story(
-                await self.logged(count),
-                reason="done",
-                route="http",
-                bytes_in=len(said) + 4,
-                bytes_out=6,
-            )
-
     async def test_hands_over_a_silent_client_without_a_byte(self) -> None:
         port = self.mux(silent=outcome(self.taker.outcome), detect_timeout=3)
         client = await self.client(port)
@@ -143,40 +119,38 @@ class HandingOffTest(MuxTestCase):
         await self.assert_logged(3, reason="handed-over")
         self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
 
-    async def refused(self, why: str, **expected: str) -> None:
-        client = await self.client(self.giving_mux(), SSH)
-        record = await self.logged()
-        self.assertEqual(client.recv(9), b"")
-        self.assert_story(
-            record,
-            server=self.taker.outcome,
-            bytes_in=len(SSH),
-            facts={"software": "test", "handover_error": why},
-            **expected,
-        )
-        self.assertFalse(record.is_clean)
-
-    async def test_no_file_at_the_path(self) -> None:
-        self.taker.remove()
-        with capturedLogs() as events:
-            await self.refused("No such file or directory", reason="connect-refused")
-        texts = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
-        why = f"cannot hand over a client's socket at {self.taker.path}: No such file or directory"
-        self.assertEqual(texts, [f"[listen public]: {why}"])
-        ((path, told, *counted),) = self.factory.runtime.handovers.report()
-        self.assertEqual((path, told), (self.taker.path, "No such file or directory"))
-        self.assertEqual((counted[0], counted[2]), (1, False))
-
-    async def test_nobody_listens_at_the_path(self) -> None:
+    async def test_no_server_at_the_path(self) -> None:
         self.taker.listening.close()
-        await self.refused("Connection refused", reason="connect-refused")
+        stream = socket.socket(socket.AF_UNIX)
+        self.addCleanup(stream.close)
 
-    async def test_stream_socket_at_the_path(self) -> None:
-        self.taker.remove()
-        with socket.socket(socket.AF_UNIX) as stream:
+        def serve_streams() -> None:
             stream.bind(self.taker.path)
             stream.listen()
-            await self.refused("Protocol wrong type for socket", reason="connect-refused")
+
+        does: dict[str, Callable[[], object]] = {
+            "Connection refused": bool,
+            "No such file or directory": self.taker.remove,
+            "Protocol wrong type for socket": serve_streams,
+        }
+        for number, why in enumerate(does, 1):
+            does[why]()
+            with capturedLogs() as events:
+                client = await self.client(self.giving_mux(), SSH)
+                record = await self.assert_logged(
+                    number,
+                    reason="connect-refused",
+                    server=self.taker.outcome,
+                    bytes_in=len(SSH),
+                    facts={"software": "test", "handover_error": why},
+                )
+            self.assertEqual(client.recv(9), b"")
+            self.assertFalse(record.is_clean)
+            ((path, told, *counted),) = self.factory.runtime.handovers.report()
+            self.assertEqual((path, told, counted[0], counted[2]), (self.taker.path, why, 1, False))
+            warned = [formatEvent(one) for one in events if one["log_level"] is LogLevel.warn]
+            text = f"[listen public]: cannot hand over a client's socket at {path}: {why}"
+            self.assertEqual(warned, [text])
 
     async def test_client_waits_for_room_in_the_queue_and_loses_nothing(self) -> None:
         port = self.giving_mux()
@@ -214,15 +188,18 @@ class HandingOffTest(MuxTestCase):
         given.sendall(b"here I am")
         self.assertEqual((given.recv(99), client.recv(99)), (SSH, b"here I am"))
 
-    async def test_server_that_dies_before_its_answer_lets_go_of_the_socket(self) -> None:
-        client = await self.client(self.giving_mux(), SSH)
-        given, _, giver = await self.taker.given()
-        self.assertEqual(given.recv(99), SSH)
-        given.close()
-        giver.close()
-        record = await self.assert_logged(reason="not-taken", server=self.taker.outcome)
-        self.assertEqual(record.facts["handover_error"], "its server closed the connection")
-        self.assertEqual(client.recv(9), b"")
+    async def test_server_that_does_not_say_that_it_has_taken_the_socket(self) -> None:
+        for number, (answer, why) in enumerate(
+            ((b"", "closed the connection"), (b"takenly", "answered something else")), 1
+        ):
+            client = await self.client(self.giving_mux(), SSH)
+            given, _, giver = await self.taker.given()
+            self.assertEqual(given.recv(99), SSH)
+            given.close()
+            giver.send(answer) if answer else giver.close()
+            record = await self.assert_logged(number, reason="not-taken", server=self.taker.outcome)
+            self.assertEqual(record.facts["handover_error"], f"its server {why}")
+            self.assertEqual(client.recv(9), b"")
 
     async def test_server_that_dies_before_reading_its_queue_lets_go_of_the_socket(self) -> None:
         client = await self.client(self.giving_mux(), SSH)
@@ -231,13 +208,6 @@ class HandingOffTest(MuxTestCase):
         await self.assert_logged(reason="not-taken")
         with contextlib.suppress(ConnectionResetError):  # what it has said was never read
             self.assertEqual(client.recv(9), b"")
-
-    async def test_unknown_answer_is_none(self) -> None:
-        await self.client(self.giving_mux(), SSH)
-        _, _, giver = await self.taker.given()
-        giver.send(b"takenly")
-        record = await self.assert_logged(reason="not-taken")
-        self.assertEqual(record.facts["handover_error"], "its server answered something else")
 
     async def test_operator_ends_clients_that_wait_for_room_or_an_answer(self) -> None:
         port = self.giving_mux()
@@ -256,45 +226,29 @@ class HandingOffTest(MuxTestCase):
         await self.assert_logged(2, reason="drained")
         self.assertRaises(ConnectionResetError, client.recv, 9)
 
-    async def test_leaves_no_descriptor_open(self) -> None:
-        port = self.giving_mux()
-        before = {}
-        for number in range(1, 5):
-            client = await self.client(port, SSH)
-            given, _, giver = await self.taker.given()
-            if number % 2:
-                giver.send(b"taken")
-            else:
-                giver.close()
-            await self.logged(number)
-            for one in (client, given, giver):
-                one.close()
-            await self.turn(2)
-            before[number] = descriptors()
-        self.assertEqual(before[1], before[4])
-
-    async def test_leaves_nothing_to_the_garbage_collector(self) -> None:
+    async def test_leaves_no_descriptor_open_and_nothing_to_the_garbage_collector(self) -> None:
         port = self.giving_mux()
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
+        left = []
         for number, answer in enumerate((b"taken", b"", b"taken"), 1):
-            await self.client(port, SSH)
+            client = await self.client(port, SSH)
             given, _, giver = await self.taker.given()
-            (connection,) = self.factory.connections
-            known = weakref.ref(connection)
-            del connection
+            known = weakref.ref(*self.factory.connections)
             giver.send(answer) if answer else giver.close()
             await self.logged(number)
+            close(client, given, giver)
             await self.turn(2)
             self.assertIsNone(known())
-            given.close()
+            left.append(count_open())
+        self.assertEqual(left[0], left[2])
         self.taker.listening.close()
         await self.client(port, SSH)
         await self.logged(4)
         await self.turn(2)
-        left = [one for one in gc.get_objects() if isinstance(one, HandingOff | SocketPreview)]
-        self.assertEqual(left, [])
+        objects = [one for one in gc.get_objects() if isinstance(one, HandingOff | SocketPreview)]
+        self.assertEqual(objects, [])
 
 
 _OF_ANOTHER = """

@@ -1,8 +1,6 @@
 import gc
 import socket
 import ssl
-from collections.abc import Callable
-from functools import partial
 
 import attrs
 
@@ -16,11 +14,6 @@ from txmux.net.sockets.poller import is_available
 from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.rules.embedding import outcome, route
 from txmux.tcp.stages import connecting
-
-
-def _flush_handshake(peer: SecurePeer, flush: Callable[[], None]) -> None:
-    if not peer.tls.version():
-        flush()
 
 
 def is_empty(connected: socket.socket) -> bool:
@@ -53,18 +46,19 @@ class RelayTests(MuxTestCase):
         self.assertNotIn("tls_client", record.facts)
 
     async def test_bytes_with_the_end_of_the_handshake(self) -> None:
-        """They come in one read with it, and no event reports them; whether the routes inside need them or not."""
-        port = self.backend_port()
-        for routes in (
+        """They come in one read with it, or more, and no event reports them; whether the routes inside need them or not."""
+        port, large = self.backend_port(), SSH + bytes(range(256)) * 800
+        inside, outside = (
             [self.tls.route(), self.tls.inner()],
             [self.tls.route(outcome=backend_at(port))],
-        ):
-            count = len(self.backend.peers)
-            listening = self.mux(routes)
-            client = await connect_tls(
-                self, listening, SecurePeer((client_context(self.tls.ca), "a.example"), eager=SSH)
-            )
-            server = await self.backend.heard(len(SSH), count)
+        )
+        for count, (routes, words) in enumerate(((inside, SSH), (outside, SSH), (inside, large))):
+            listening, context = self.mux(routes), client_context(self.tls.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            client = SecurePeer((context, "a.example"), eager=words)
+            await connect_tls(self, listening, client)
+            server = await self.backend.heard(len(words), count)
+            self.assertEqual(bytes(server.received), words)
             await server.tell(client, b"hello")
             client.reset()
             await self.until_logged(count + 1)
@@ -260,24 +254,6 @@ class RelayTests(MuxTestCase):
         await server.tell(client, b"answer", 5 + 6)
         self.assertEqual(bytes(server.received), SSH + b"more")
         self.assertEqual(bytes(client.received), b"helloanswer")
-
-    async def test_bytes_right_behind_the_handshake_are_not_lost(self) -> None:
-        port = self.mux([self.tls.route(), self.tls.inner()])
-        for words in (SSH, SSH + bytes(range(256)) * 800):  # more than one read brings
-            context = client_context(self.tls.ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            peer = SecurePeer((context, "a.example"))
-            # The client's last message of the handshake and its first words leave together.
-            flush = peer.flush
-            held = partial(_flush_handshake, peer, flush)
-            peer.flush = held  # type: ignore[method-assign]
-            await connect_tls(self, port, peer)
-            await peer.ready()
-            peer.flush = flush  # type: ignore[method-assign]
-            peer.send(words)
-            server = await self.backend.peer(len(self.backend.peers))
-            await server.has(len(words))
-            self.assertEqual(bytes(server.received), words)
 
     async def test_protocol_in_process_gets_plaintext_and_half_close(self) -> None:
         client, server = await self.in_process()

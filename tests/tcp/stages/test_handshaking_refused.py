@@ -47,28 +47,6 @@ class AgreementTests(MuxTestCase):
             self.assertEqual(certificate["subjectAltName"], (("DNS", shown),), asked)
             await client.is_lost(client.reset)
 
-    async def test_sessions_are_resumed_in_tls_1_2_and_1_3(self) -> None:
-        port = self.mux([self.tls.route(), self.tls.inner()])
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = client_context(self.tls.ca)
-            context.maximum_version = context.minimum_version = version
-            first = await connect_tls(self, port, self.tls.peer(context=context))
-            await first.ready()
-            first.send(SSH)
-            server = await self.backend.peer(len(self.backend.peers))
-            await server.tell(first, b"hello")
-            session = first.tls.session
-            second = self.tls.peer(context=context)
-            second.tls.session = session
-            await connect_tls(self, port, second)
-            await second.ready()
-            self.assertTrue(second.tls.session_reused)
-            second.send(SSH)
-            await (await self.backend.peer(len(self.backend.peers))).has(len(SSH))
-            for client in (first, second):
-                client.reset()
-        await self.until_logged(4)
-
 
 class HandshakeTests(MuxTestCase):
     async def cause(self, peer: SecurePeer, port: int) -> str:
@@ -79,17 +57,12 @@ class HandshakeTests(MuxTestCase):
         record = await self.assert_logged(reason="tls-failed", route="tls", backend=None)
         return record.facts["tls_error"]
 
-    def trusting(self, **settings: Any) -> ssl.SSLContext:
-        context = client_context(self.tls.ca)
-        for name, value in settings.items():
-            setattr(context, name, value)
-        return context
-
     async def test_causes(self) -> None:
         stranger = make_authority("Stranger").write(self.tls.folder / "stranger.pem")
-        old = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
-        weak = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
+        old, weak = client_context(self.tls.ca), client_context(self.tls.ca)
+        old.maximum_version = weak.maximum_version = ssl.TLSVersion.TLSv1_2
         weak.set_ciphers("AES128-SHA:@SECLEVEL=0")
+        others = client_context(self.tls.ca, alpn=("imap", "pop3"))
         for end, context, cause in (
             ({"minimum": "1.3"}, old,
              "the client speaks only older versions of TLS than tls_minimum"),
@@ -98,10 +71,13 @@ class HandshakeTests(MuxTestCase):
             ({}, weak, "the client and txmux have no cipher in common"),
             ({"client_ca": self.tls.ca}, client_context(self.tls.ca),
              "the client has sent no certificate, but tls_client_ca wants one"),
+            ({"alpn": ("h2", "http/1.1")}, others,
+             "by ALPN the client offers only imap, pop3, which alpn does not name"),
         ):  # fmt: skip
             peer, port = self.tls.peer(context=context), self.mux([self.tls.route(**end)])
             self.assertEqual(await self.cause(peer, port), cause)
             self.records.clear()
+        self.assertIn("no application protocol", str(peer.failure).lower().replace("_", " "))
 
     async def test_certificate_that_is_offered_for_later_is_none(self) -> None:
         """Nothing asks for one after the handshake (RFC 8446, section 4.6.2)."""
@@ -119,15 +95,6 @@ class HandshakeTests(MuxTestCase):
         await (await self.backend.peer()).has(len(SSH))
         client.reset()
         self.assertNotIn("tls_client", (await self.logged()).facts)
-
-    async def test_no_common_alpn_protocol(self) -> None:
-        port = self.mux([self.tls.route(alpn=("h2", "http/1.1"))])
-        peer = self.tls.peer(alpn=("imap", "pop3"))
-        self.assertEqual(
-            await self.cause(peer, port),
-            "by ALPN the client offers only imap, pop3, which alpn does not name",
-        )
-        self.assertIn("no application protocol", str(peer.failure).lower().replace("_", " "))
 
     def shown_by(self, identity: Identity) -> SecurePeer:
         context = client_context(self.tls.ca)
@@ -192,10 +159,11 @@ class HandshakeTests(MuxTestCase):
         )
 
     async def test_revoked(self) -> None:
-        """A certificate that its authority has revoked is refused, and so are all while the list cannot be trusted."""
+        """A certificate that its authority has revoked, be it since, is refused, and so are all while the list cannot be trusted."""
         file = self.tls.folder / "crl.pem"
         good = authority().issue("good", usage=False)
         bad = authority().issue("bad", usage=False)
+        end = self.tls.route(client_ca=self.tls.ca, client_crl=file)
         of = "CN=Test Authority"
         for revoked, identity, cause in (
             (authority().revoke(bad), bad, f"was revoked by {of!r}"),
@@ -205,86 +173,52 @@ class HandshakeTests(MuxTestCase):
              f"is of an authority of which tls_client_crl has no list, {of!r}"),
         ):  # fmt: skip
             file.write_bytes(revoked)
-            port = self.mux(
-                [self.tls.route(client_ca=self.tls.ca, client_crl=file), self.tls.inner()]
-            )
-            reported = await self.cause(self.shown_by(identity), port)
+            reported = await self.cause(self.shown_by(identity), self.mux([end, self.tls.inner()]))
             name = "bad" if identity is bad else "good"
             self.assertEqual(reported, f"the certificate of 'CN={name}' {cause}")
             self.records.clear()
         file.write_bytes(authority().revoke(bad))
-        port = self.mux([self.tls.route(client_ca=self.tls.ca, client_crl=file), self.tls.inner()])
-        await self.admitted(port, good)
-
-    async def test_revocation_during_service_also_ends_resumed_sessions(self) -> None:
-        file = self.tls.folder / "crl.pem"
-        file.write_bytes(authority().revoke())
-        identity = authority().issue("alice", usage=False)
-        port = self.mux([self.tls.route(client_ca=self.tls.ca, client_crl=file), self.tls.inner()])
-        context = client_context(self.tls.ca)
-        context.load_cert_chain(identity.write(self.tls.folder / "client.pem", key=True))
-        first = await connect_tls(self, port, self.tls.peer(context=context))
-        await first.ready()
-        first.send(SSH)
-        server = await self.backend.peer()
-        await server.tell(first, b"hello")
-        other = self.tls.folder / "new.pem"
-        other.write_bytes(authority().revoke(identity))
-        other.replace(file)
+        port = self.mux([end, self.tls.inner()])
+        first = await self.admitted(port, good)
+        await self.backend.peers[-1].tell(first, b"hello")
+        new = self.tls.folder / "new.pem"
+        new.write_bytes(authority().revoke(good))
+        new.replace(file)
         self.time.advance(1.1)
-        second = self.tls.peer(context=context)
+        second = self.tls.peer(context=first.tls.context)
         second.tls.session = first.tls.session
         reported = await self.cause(second, port)
-        self.assertEqual(
-            reported, "the certificate of 'CN=alice' was revoked by 'CN=Test Authority'"
-        )
+        self.assertEqual(reported, f"the certificate of 'CN=good' was revoked by {of!r}")
 
-    async def test_trusted_client_is_named_in_the_log(self) -> None:
-        identity = authority().issue("alice", usage=False)
-        port = self.mux([self.tls.route(client_ca=self.tls.ca), self.tls.inner()])
-        client = await self.admitted(port, identity)
-        client.reset()
-        record = await self.logged()
-        self.assertEqual(record.facts["tls_client"], "CN=alice")
-
-    async def test_garbage_ends_the_handshake_at_its_first_record(self) -> None:
-        port = self.mux([self.tls.route()])
-        await self.connect_until_lost(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
-        record = await self.assert_logged(reason="tls-failed", route="tls")
-        self.assertIn("tls_error", record.facts)
-
-    async def test_handshake_has_detect_timeout(self) -> None:
-        port = self.mux([self.tls.route()])
-        client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
-        await self.assert_waits(5)
-        record = await self.assert_ended(client, reason="tls-failed")
-        self.assertEqual(
-            record.facts["tls_error"], "the TLS handshake took longer than detect_timeout"
-        )
-
-    async def test_client_may_leave_in_the_middle(self) -> None:
-        for leave in ("finish", "close", "reset"):
-            port = self.mux([self.tls.route()])
-            client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
-            getattr(client, leave)()
-            record = await self.assert_logged(reason="tls-failed")
-            self.assertEqual(
-                record.facts["tls_error"], "the client left in the middle of the TLS handshake"
-            )
-            self.records.clear()
-
-    async def test_what_follows_a_hello_is_named(self) -> None:
-        for more, cause in (
-            (CLOSE_NOTIFY, "the client left in the middle of the TLS handshake"),
-            (b"and nothing of TLS", "what the client sent is not TLS"),
-            (b"\x17\x03\x03\xff\xff" + bytes(99), "what the client sent is not TLS"),
-            (b"\x17\x03\x03\x00\x05plain", "a record of the handshake is damaged, or not encrypted as it should be"),
+    async def test_what_follows_a_hello_or_ends_half_of_one_is_named(self) -> None:
+        half = b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03"
+        left = "the client left in the middle of the TLS handshake"
+        for said, does, cause in (
+            (self.tls.hello() + CLOSE_NOTIFY, bool, left),
+            (self.tls.hello() + b"and nothing of TLS", bool, "what the client sent is not TLS"),
+            (self.tls.hello() + b"\x17\x03\x03\xff\xff" + bytes(99), bool,
+             "what the client sent is not TLS"),
+            (self.tls.hello() + b"\x17\x03\x03\x00\x05plain", bool,
+             "a record of the handshake is damaged, or not encrypted as it should be"),
+            (half, Peer.finish, left), (half, Peer.close, left), (half, Peer.reset, left),
+            (half, None, "the TLS handshake took longer than detect_timeout"),
         ):  # fmt: skip
-            client = await self.connect(self.mux([self.tls.route()]), self.tls.hello() + more)
-            await client.is_lost()
-            record = await self.assert_logged(reason="tls-failed")
+            client = await self.connect(self.mux([self.tls.route()]), said)
+            if said == half:
+                await self.seen(len(half))
+            if does is None:
+                await self.assert_waits(5)
+            else:
+                does(client)
+            record = await self.assert_logged(reason="tls-failed", route="tls")
             self.assertEqual(record.facts["tls_error"], cause)
             self.records.clear()
+
+    async def test_garbage_ends_the_handshake_at_its_first_record(self) -> None:
+        garbage = b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000
+        await self.connect_until_lost(self.mux([self.tls.route()]), garbage)
+        record = await self.assert_logged(reason="tls-failed", route="tls")
+        self.assertIn("tls_error", record.facts)
 
     async def test_half_closed_client_cannot_shake_hands(self) -> None:
         first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
