@@ -40,6 +40,10 @@ class AdmissionTest(SynchronousTestCase):
         self.enter(admission, CLIENT)
         self.assert_refused("limit", admission, CLIENT)
         self.assertEqual((service.count, listener.count), (1, 1))
+        other = Admission(Listener("y"), self.clock.seconds, service=service)
+        self.enter(other, CLIENT)
+        self.assert_refused("limit", other, CLIENT)
+        other.leave(None)
         admission.leave(None)
         self.assertEqual((service.count, listener.count), (0, 0))
 

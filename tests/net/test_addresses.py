@@ -47,6 +47,12 @@ class AddressTest(SynchronousTestCase):
         self.assertEqual(host_text(address.UNIXAddress(b"/run/x.sock")), "")
 
     def test_none(self) -> None:
-        self.assertIsNone(ip_address_of(address.UNIXAddress(b"/run/x.sock")))
+        for one, text in (
+            (address.UNIXAddress(b"/run/x.sock"), "unix:/run/x.sock"),
+            (address.UNIXAddress(None), "unix"),
+            (address.HostnameAddress(b"x", 1), "HostnameAddress"),
+        ):
+            self.assertIsNone(ip_address_of(one))
+            self.assertEqual(text_of(one), text)
         for host in ("", "localhost", "1.2.3", "01.2.3.4", "::g", "1.2.3.4\0"):
             self.assertRaises(ValueError, self.read, host)

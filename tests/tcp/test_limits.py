@@ -1,11 +1,9 @@
-from ipaddress import ip_network
-
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, make_stalled_port, reactor
 from txmux.rules.embedding import route
-from txmux.rules.model import NetworkSet, Rate
+from txmux.rules.model import Rate
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 
@@ -80,28 +78,6 @@ class PerSourceTest(MuxTestCase):
         await self.gone(first, 3)
         await self.client(port)
         await self.admitted(1)
-
-    async def test_proxied_clients_count_by_their_own_addresses(self) -> None:
-        port = self.mux(
-            max_connections_per_source=1, accept_proxy_from=NetworkSet([ip_network("127.0.0.0/8")])
-        )
-        for _ in range(3):  # as long as nobody has been told of, nobody is counted
-            await self.client(port)
-        await self.admitted(3)
-        for number, (source, reason) in enumerate(
-            [("192.0.2.1", None), ("192.0.2.2", None), ("192.0.2.1", "limit")], 4
-        ):
-            peer = await self.client(port)
-            peer.send(f"PROXY TCP4 {source} 192.0.2.9 1000 443\r\n".encode())
-            if reason is None:
-                await self.admitted(number)
-            else:
-                await self.assert_ended(peer, reason="limit", client="192.0.2.1:1000")
-        self.factory.abort("drained")
-        await self.logged(6)
-        again = await self.client(port)
-        again.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 443\r\nx")
-        await self.assert_ended(again, 7, reason="no-route")
 
     async def test_every_kind_of_end_frees_the_source(self) -> None:
         port = self.mux(max_connections_per_source=1, max_undecided_per_source=1)

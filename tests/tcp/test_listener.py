@@ -3,15 +3,11 @@ import ssl
 from ipaddress import ip_network
 from typing import Any
 
-from twisted.internet.address import HostnameAddress, IPv6Address, UNIXAddress
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.test_other_transports import certificate
 from tests.support.mux import MuxTestCase
 from tests.support.peers import connect, listen, reactor
-from txmux.access.admission import Admission, Tally
-from txmux.net.addresses import ip_address_of, text_of
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, Listener, NetworkSet
 from txmux.tcp.listener import MuxFactory
@@ -39,42 +35,6 @@ class AdmissionTest(MuxTestCase):
             self.assertEqual(record.bytes_in, reason != "denied")
             self.assertTrue((record.local or "").startswith("127.0.0.1:"))
             self.assertEqual(self.factory.connections, set())
-
-    async def test_limit_of_the_listener(self) -> None:
-        port = self.mux(max_connections=1)
-        first = await self.connect(port)
-        await self.accepted()
-        await self.connect_until_lost(port)
-        await self.assert_logged(reason="limit")
-        first.close()
-        await self.logged(2)
-        await self.connect_until_lost(port, b"x")
-        await self.assert_logged(3, reason="no-route")
-
-    async def test_listeners_share_a_limit(self) -> None:
-        tally = Tally(1)
-        ports = [
-            listen(
-                self,
-                MuxFactory(
-                    (),
-                    Listener(name),
-                    access_log=self.log,
-                    admission=Admission(Listener(name), self.time.seconds, service=tally),
-                    reactor=self.time,
-                ),
-            )
-            for name in ("one", "two")
-        ]
-        first = await connect(self, ports[0])
-        while not tally.count:
-            await self.turn()
-        second = await connect(self, ports[1])
-        await second.is_lost()
-        self.assert_story(self.records[-1], reason="limit", listener="two")
-        first.close()
-        while tally.count:
-            await self.turn()
 
     async def test_access_log_is_optional(self) -> None:
         factory = MuxFactory((), Listener("x", clients=Clients(excluded=networks("127.0.0.0/8"))))
@@ -129,19 +89,3 @@ class EndingTest(MuxTestCase):
 
     def _is_closing(self) -> bool:
         return any(isinstance(c.stage, Closing) for c in self.factory.connections)
-
-
-class AddressTest(SynchronousTestCase):
-    def test_ipv4_client_of_an_ipv6_socket_is_ipv4(self) -> None:
-        mapped = IPv6Address("TCP", "::ffff:192.0.2.1", 80)
-        self.assertEqual(text_of(mapped), "192.0.2.1:80")
-        address = ip_address_of(mapped)
-        assert address is not None
-        self.assertEqual(address.host.version, 4)
-
-    def test_texts(self) -> None:
-        self.assertEqual(text_of(IPv6Address("TCP", "2001:db8::1", 80)), "[2001:db8::1]:80")
-        self.assertEqual(text_of(UNIXAddress(b"/run/x")), "unix:/run/x")
-        self.assertEqual(text_of(UNIXAddress(None)), "unix")
-        self.assertEqual(text_of(HostnameAddress(b"x", 1)), "HostnameAddress")
-        self.assertIsNone(ip_address_of(UNIXAddress(b"/run/x")))

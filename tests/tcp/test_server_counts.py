@@ -1,5 +1,5 @@
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Literal
 
 from tests.support.each import for_each
@@ -120,25 +120,18 @@ class ServerCountsTest(MuxTestCase):
         await self.assert_ended(server, reason="done")
         self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1})
 
-    async def closed_first(self, leave: Callable[[Peer], None], seconds: float) -> None:
-        client, server = await self.begin()
-        self.time.advance(1)  # it waits
-        await client.has_all(server.close)
-        self.assertEqual(counted(self.factory), {"asked": 1, "closed": 1})
-        self.time.advance(seconds)
-        leave(client)
-        await self.until_logged()
-        self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1, "closed": 1})
-
     async def test_server_closes_first_without_a_byte(self) -> None:
-        """Which is told from a client that has sent all, and leaves."""
-        await self.closed_first(Peer.close, 0)
-
-    async def test_server_closes_first_and_the_client_later(self) -> None:
-        await self.closed_first(Peer.close, 2)
-
-    async def test_server_closes_first_and_the_client_resets(self) -> None:
-        await self.closed_first(Peer.reset, 0)
+        """Which is told from a client that has sent all, and leaves, however and whenever the client goes then."""
+        for leave, seconds in ((Peer.close, 0), (Peer.close, 2), (Peer.reset, 0)):
+            client, server = await self.begin()
+            self.time.advance(1)  # it waits
+            await client.has_all(server.close)
+            self.assertEqual(counted(self.factory), {"asked": 1, "closed": 1})
+            self.time.advance(seconds)
+            leave(client)
+            await self.until_logged()
+            self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1, "closed": 1})
+            self.forget()
 
     async def test_server_closes_after_its_answer(self) -> None:
         client, server = await self.begin()

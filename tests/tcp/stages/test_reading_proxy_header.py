@@ -20,7 +20,7 @@ from tests.interop.children import PATIENCE
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, MuxTestCase, backend_at
-from tests.support.peers import close
+from tests.support.peers import Peer, close
 from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, V1_HEADERS, V2_HEADERS
 from tests.wire.proxyprotocol.vectors import (
     DESTINATION,
@@ -107,13 +107,15 @@ class AcceptedTest(MuxTestCase):
         self.assertEqual(self.backend.peers, [])
 
     async def test_connection_counts_once_from_its_header_on(self) -> None:
-        port = self.ssh_mux(accept_proxy_from=SENDERS, max_connections=1)
+        limits = {"max_connections": 1, "max_connections_per_source": 1}
+        port = self.ssh_mux(accept_proxy_from=SENDERS, **limits)
+        for _ in range(2):  # as long as they have told of nobody, nobody is counted
+            await self.connect(port)
         first = await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer()
         await self.connect_until_lost(port, LINE)
         await self.assert_logged(reason="limit", client=str(SOURCE))
-        first.close()
-        (await self.backend.peer()).close()
+        close(first, await self.backend.peer())
         await self.logged(2)
         await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer(1)
@@ -278,24 +280,15 @@ class RefusedTest(MuxTestCase):
         self.assertEqual(self.backend.peers, [])
 
     async def test_stream_that_ends_inside_the_header(self) -> None:
-        client = await self.connect(self.port, LINE[:-1])
-        client.finish()
-        await self.assert_ended(client, reason="proxy-header")
-
-    async def test_reset_inside_the_header(self) -> None:
-        client = await self.connect(self.port, LINE[:-1])
-        await self.accepted()
-        await self.turn(5)
-        client.reset()
-        await self.assert_logged(reason="proxy-header")
-
-    async def test_connection_without_a_byte_is_no_error(self) -> None:
-        client = await self.connect(self.port)
-        client.finish()
-        await self.assert_ended(client, reason="client-gone")
-        client = await self.connect(self.port)
-        client.reset()
-        await self.assert_logged(2, reason="client-gone")
+        """One without a byte is no error."""
+        for sent, reason in ((LINE[:-1], "proxy-header"), (b"", "client-gone")):
+            for end in (Peer.finish, Peer.reset):
+                client = await self.connect(self.port, sent)
+                await self.accepted()
+                await self.turn(5)
+                end(client)
+                await self.assert_logged(reason=reason)
+                self.records.clear()
         self.assertEqual(self.backend.peers, [])
 
     async def test_drain_does_not_wait_for_the_header(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -26,6 +27,14 @@ class _Factory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return self._made and self._made()
+
+
+def _doing(**does: Callable[[Any], object]) -> _Factory:
+    """Make a factory of a protocol whose methods do this with their transport."""
+    methods = {
+        name: lambda its, *_, act=act: act(its.transport) and None for name, act in does.items()
+    }
+    return _Factory(type("Doing", (Protocol,), methods))
 
 
 class _Page(Resource):
@@ -120,14 +129,20 @@ class HandOverTest(MuxTestCase):
         await client.has_all(server.close)
 
     async def test_half_close_ends_other_protocols_after_their_answer(self) -> None:
-        class Answers(Protocol):
-            def dataReceived(self, data: bytes) -> None:
-                self.transport.write(b"answer")  # type: ignore[union-attr]
-
-        client = await self.handed(_Factory(Answers))
+        client = await self.handed(_doing(dataReceived=lambda its: its.write(b"answer")))
         await client.has_all(client.finish)
         self.assertEqual(bytes(client.received), b"answer")
         await self.assert_logged(reason="done")
+
+    async def test_protocol_that_ends_or_raises_when_made_gets_no_bytes(self) -> None:
+        for made, reason in (
+            (lambda its: its.loseConnection(), "done"),
+            (lambda its: its.abortConnection() or 1 / 0, "error"),
+        ):
+            client = await self.handed(_doing(connectionMade=made, dataReceived=self.fail))
+            await self.assert_ended(client, reason=reason)
+            self.records.clear()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_paused_protocol_gets_nothing_not_even_peeked_bytes(self) -> None:
         class Slow(Peer):
@@ -201,49 +216,28 @@ class HandOverTest(MuxTestCase):
         self.assertTrue(ISSLTransport.providedBy(server.transport))
         await server.is_lost(client.reset)
 
-    async def test_protocol_that_aborts_or_raises_when_made_gets_no_bytes(self) -> None:
-        class Aborts(Protocol):
-            def connectionMade(self) -> None:
-                self.transport.abortConnection()  # type: ignore[union-attr]
-                raise ZeroDivisionError
-
-            def dataReceived(self, data: bytes) -> None:
-                raise AssertionError(data)
-
-        await self.assert_ended(await self.handed(_Factory(Aborts)), reason="error")
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-
     async def test_reset_of_the_client_reaches_the_protocol(self) -> None:
         client, server = await self.served()
         await self.is_reset(server, client.reset)
         await self.assert_logged(reason="client-reset")
 
-    async def _reset_with_much_to_take(self, kind: type[Peer]) -> None:
-        self.backend = PeerFactory(kind)
-        client = await self.handed(self.backend)
-        client.transport.pauseProducing()
-        server = await self.backend.heard(5)
-        await server.has_all(client.reset)
-        self.assertIsNotNone(server.lost)
-        await self.assert_logged(reason="client-reset")
+    async def test_reset_while_the_protocol_waits_to_close_or_is_paused(self) -> None:
+        for does in ("loseConnection", "pauseProducing"):
 
-    async def test_reset_while_the_protocol_waits_to_close(self) -> None:
-        class Closes(Peer):
-            def dataReceived(self, data: bytes) -> None:
-                super().dataReceived(data)
-                self.transport.write(bytes(16 * 1024 * 1024))
-                self.transport.loseConnection()
+            class Waits(Peer):
+                def dataReceived(self, data: bytes, does: str = does) -> None:
+                    super().dataReceived(data)
+                    self.transport.write(bytes(16 * 1024 * 1024))
+                    getattr(self.transport, does)()
 
-        await self._reset_with_much_to_take(Closes)
-
-    async def test_reset_while_the_protocol_is_paused(self) -> None:
-        class Pauses(Peer):
-            def dataReceived(self, data: bytes) -> None:
-                super().dataReceived(data)
-                self.transport.write(bytes(16 * 1024 * 1024))
-                self.transport.pauseProducing()
-
-        await self._reset_with_much_to_take(Pauses)
+            self.backend = PeerFactory(Waits)
+            client = await self.handed(self.backend)
+            client.transport.pauseProducing()
+            server = await self.backend.heard(5)
+            await server.has_all(client.reset)
+            self.assertIsNotNone(server.lost)
+            await self.assert_logged(reason="client-reset")
+            self.records.clear()
 
     async def test_protocol_may_abort(self) -> None:
         client = await self.handed(self.backend)
@@ -256,27 +250,14 @@ class HandOverTest(MuxTestCase):
         self.factory.abort("drained")
         await self.assert_ended(client, reason="drained")
 
-    async def test_protocol_that_closes_when_made_gets_no_bytes(self) -> None:
-        class Closes(Protocol):
-            def connectionMade(self) -> None:
-                self.transport.loseConnection()  # type: ignore[union-attr]
-
-            def dataReceived(self, data: bytes) -> None:
-                raise AssertionError(data)
-
-        await self.assert_ended(await self.handed(_Factory(Closes)), reason="done")
-
     async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))
         await self.is_reset(client)
         await self.assert_logged(reason="denied")
 
     async def test_error_of_a_protocol_ends_its_own_connection_alone(self) -> None:
-        class Raises(Protocol):
-            def dataReceived(self, data: bytes) -> None:
-                raise ZeroDivisionError
-
-        port = self.mux([route("payload text=bad", _Factory(Raises)), route("any", self.backend)])
+        raises = _doing(dataReceived=lambda _: 1 / 0)
+        port = self.mux([route("payload text=bad", raises), route("any", self.backend)])
         good = await self.connect(port, b"good")
         server = await self.backend.peer()
         bad = await self.connect(port, b"bad")

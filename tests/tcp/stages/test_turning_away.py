@@ -99,13 +99,19 @@ class HowTest(MuxTestCase):
         record = await self.logged()
         self.assertLess(record.bytes_in, 1_000_000)
 
-    async def test_client_that_does_not_close_is_closed(self) -> None:
-        await self.rejected()
-        await self.client.has_all()
-        self.assertEqual(self.records, [])
-        self.time.advance(3)
-        self.client.close()
-        await self.assert_logged(reason="no-route")
+    async def test_end_of_a_client_that_has_its_answer(self) -> None:
+        """One that does not close is closed; an abort does not wait for it, and its reset leaves nothing."""
+        for end, seconds in (("close", 3), ("reset", 0), ("abort", 0)):
+            await self.rejected()
+            await self.client.has_all()
+            self.assertEqual(self.records, [])
+            self.time.advance(seconds)
+            if end == "abort":
+                self.factory.abort("drained")
+            else:
+                getattr(self.client, end)()
+            await self.assert_logged(reason="no-route")
+            self.records.clear()
 
     async def test_incomplete_request_gets_no_answer(self) -> None:
         port = self.mux([route("any", REJECT)])
@@ -135,27 +141,14 @@ class HowTest(MuxTestCase):
         await self.assert_logged(bytes_out=len(self.client.received))
 
     async def test_half_closed_client_is_answered(self) -> None:
-        await self.rejected(GET[:-2])
-        await self.client.is_lost(self.client.finish)
-        self.assertTrue(self.client.received.startswith(FORBIDDEN))
-
-    async def test_client_half_closed_before_the_answer_gets_it(self) -> None:
-        backend = backend_at(free_port(), fallback=REJECT)
-        client = await self.connect(self.mux([route("http", backend)]), GET)
-        await client.is_lost(client.finish)
-        self.assertTrue(client.received.startswith(UNAVAILABLE))
-
-    async def test_reset_of_the_client_leaves_nothing(self) -> None:
-        await self.rejected()
-        await self.client.has_all()
-        self.client.reset()
-        await self.assert_logged(reason="no-route")
-
-    async def test_abort_does_not_wait_for_the_client(self) -> None:
-        await self.rejected()
-        await self.client.has_all()
-        self.factory.abort("drained")
-        await self.assert_ended(self.client, reason="no-route")
+        late = backend_at(free_port(), fallback=REJECT)
+        for rules, said, answer in (
+            ([], GET[:-2], FORBIDDEN),
+            ([route("http", late)], GET, UNAVAILABLE),
+        ):
+            client = await self.connect(self.mux(rules, default=REJECT), said)
+            await client.is_lost(client.finish)
+            self.assertTrue(client.received.startswith(answer))
 
     async def test_client_that_never_reads_is_aborted(self) -> None:
         await self.rejected(b"GET /")
