@@ -3,7 +3,6 @@
 from typing import Any
 
 from twisted.internet.ssl import CertificateOptions
-from twisted.logger import capturedLogs
 
 from tests.support.certificates import Identity, authority
 from tests.support.peers import PeerFactory, reactor
@@ -19,38 +18,6 @@ class TLSTest(ServiceTestCase):
         port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return port.getHost().port, factory
-
-    async def test_bad_certificate(self) -> None:
-        """Why it is refused is in the service's log, and no other backend suffers."""
-        ca = authority().write(self.folder / "ca.pem")
-        identities = {
-            "right": (authority().issue("www.example.com"), None),
-            "wrong": (authority().issue("other.example.com"), "is for other.example.com, not for"),
-        }
-        rules, servers = [HEAD, PUBLIC], {}
-        for name, (identity, _) in identities.items():
-            port, servers[name] = self.secure(identity)
-            rules.append(
-                f"[route {name}]\nmatch = payload text={name}\nbackend = {name}\n"
-                f"[backend {name}]\nserver = 127.0.0.1:{port}\ntls = yes\n"
-                f"tls_name = www.example.com\ntls_ca = {ca}\n"
-            )
-        (port,) = self.run_service("\n".join(rules))
-        for number, (name, (_, why)) in enumerate(identities.items(), start=1):
-            with capturedLogs() as events:
-                client = await self.client(port, name.encode())
-                if why is None:
-                    peer = await servers[name].peer()
-                    await peer.has(5)
-                    await peer.tell(client, b"good")
-                    peer.close()
-                await client.is_lost()
-                line = await self.logged(number)
-            told = [event["why"] for event in events if "why" in event]
-            self.assertEqual((name, line["reason"]), (name, "tls-failed" if why else "done"))
-            if why:
-                (said,) = told
-                self.assertIn(why, said)
 
     async def test_alpn(self) -> None:
         """What was agreed on with the client is offered to the server, unless the rules name something else."""

@@ -6,7 +6,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import capturedLogs
 
 from tests.backends.pool.test_balance import order
-from tests.support.mux import RESET, MuxTestCase, backend_at, server_at
+from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
@@ -88,15 +88,6 @@ class AttemptsTest(MuxTestCase):
             facts={"tried": f"{name(refusing)} connect-refused, {name(stalled)} connect-timeout"},
         )
 
-    async def test_facts_are_of_one_connection(self) -> None:
-        refusing = free_port()
-        serve_pool(self, backend_at(refusing, self.backend_port(), eject=AT_ONCE))
-        await assert_served_by(self, self.backend)
-        await assert_served_by(self, self.backend)
-        first, second = self.records
-        self.assertEqual(first.facts, {"tried": f"{name(refusing)} connect-refused"})
-        self.assertEqual(second.facts, {})
-
     async def test_attempts_of_the_fallback_follow_those_of_the_backend(self) -> None:
         ports = [free_port() for _ in range(3)]
         fallback = Backend("other", (server_at(ports[1]), server_at(ports[2])))
@@ -126,34 +117,8 @@ class AttemptsTest(MuxTestCase):
         tried = ", ".join(f"{name(port)} tls-failed" for port in ports)
         await self.assert_logged(reason="tls-failed", facts={"tried": tried})
 
-    async def test_bytes_during_the_second_attempt_are_not_lost(self) -> None:
-        self.mux(silent=backend_at(make_stalled_port(self), self.backend_port()))
-        client = await pool_client(self, b"")
-        await self.accepted_for(5)
-        client.send(b"late")
-        await self.seen(4)
-        self.time.advance(5)
-        peer = await self.backend.heard(4)
-        self.assertEqual(bytes(peer.received), b"late")
-        await end_all(client, peer)
-        await self.logged()
-
 
 class FailingTest(MuxTestCase):
-    async def test_fallback_at_once_if_all_servers_are_ejected(self) -> None:
-        stalled = [make_stalled_port(self), make_stalled_port(self)]
-        spare = Backend("spare", (server_at(free_port()),))
-        serve_pool(self, backend_at(*stalled, eject=AT_ONCE, fallback=spare))
-        client = await pool_client(self)
-        await self.seen(1)
-        for _ in stalled:
-            await self.turn(3)
-            self.time.advance(5)
-        await self.assert_ended(client, reason="connect-refused", backend="spare")
-        await assert_turned_away(self, reason="connect-refused", backend="spare")
-        self.assertEqual(self.records[-1].duration_ms, 0.0)
-        self.assertNotIn(name(stalled[0]), str(self.records[-1].facts))
-
     async def test_ejected_servers_are_tried_without_a_fallback(self) -> None:
         ports = [free_port(), free_port()]
         server = PeerFactory()
@@ -178,13 +143,6 @@ class FailingTest(MuxTestCase):
         tried, at_once = self.records
         self.assertIn("tried", tried.facts)
         self.assert_story(at_once, backend="spare", reason="done", facts={})
-
-    async def test_fallback_may_reset(self) -> None:
-        serve_pool(self, backend_at(free_port(), eject=AT_ONCE, fallback=RESET))
-        for count in (1, 2):
-            client = await pool_client(self)
-            await self.is_reset(client)
-            self.assertEqual((await self.logged(count)).reason, "connect-refused")
 
     async def test_returning_server_is_probed_by_one_client_first(self) -> None:
         port = free_port()
@@ -226,59 +184,6 @@ class FailingTest(MuxTestCase):
         await (await pool_client(self)).is_lost()
         await self.until_logged(before + 1)
         self.assert_story(self.records[-1], **expected)
-
-    async def test_backup_serves_while_no_other_is_left(self) -> None:
-        main, spare = PeerFactory(), PeerFactory()
-        port = free_port()
-
-        backup = attrs.evolve(server_at(listen(self, spare)), backup=True)
-        serve_pool(self, Backend("b", (backup, server_at(port)), eject=AT_ONCE))
-        await assert_served_by(self, spare)
-        self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
-        await assert_served_by(self, spare)
-        self.time.advance(10)
-        await assert_served_by(self, main)
-        await assert_served_by(self, main)
-
-
-class BrokenTest(MuxTestCase):
-    async def test_mute_server_holds_its_client_until_idle_timeout(self) -> None:
-        mute = PeerFactory()
-        serve_pool(self, backend_at(listen(self, mute), self.backend_port(), idle_timeout=60.0))
-        client = await pool_client(self)
-        held = await mute.peer()
-        await held.has(1)
-        other = await pool_client(self)
-        peer = await self.backend.peer()
-        await peer.tell(other, b"answer")
-        await end_all(other, peer)
-        await self.logged()
-        await self.taken()
-        self.time.advance(60)
-        await self.assert_ended(client, 2, reason="idle-timeout")
-
-    async def test_reset_by_a_server_costs_one_client(self) -> None:
-        bad = PeerFactory()
-        serve_pool(self, backend_at(listen(self, bad), self.backend_port()))
-        client = await pool_client(self)
-        peer = await bad.peer()
-        await peer.tell(client, b"half an ans")
-        await self.is_reset(client, peer.reset)
-        await self.assert_logged(reason="server-reset", bytes_out=11)
-        await assert_served_by(self, self.backend)
-
-    async def test_leaves_while_probing_and_the_next_client_probes(self) -> None:
-        port = free_port()
-        serve_pool(self, backend_at(port, eject=AT_ONCE, tls=ServerTLS("a.example")))
-        await assert_turned_away(self, reason="connect-refused")
-        self.time.advance(10)
-        mute = PeerFactory()
-        self.addCleanup(reactor.listenTCP(port, mute, interface="127.0.0.1").stopListening)
-        for number in range(2):
-            client = await pool_client(self)
-            await mute.peer(number)
-            client.reset()
-            await self.assert_logged(number + 2, reason="client-gone")
 
 
 class ShareTest(MuxTestCase):
@@ -336,15 +241,6 @@ class CheckedTest(MuxTestCase):
         reported = [(event["state"], event["server"]) for event in events if "state" in event]
         self.assertEqual(reported, [("down", name(ports[0])), ("up", name(ports[0]))])
 
-    async def test_clients_are_refused_at_once_if_checks_find_no_server(self) -> None:
-        check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
-        serve_pool(self, backend_at(free_port(), check=check))
-        (upstream,) = self.factory.upstreams.all()
-        await self.until(lambda: not upstream.pool.tiers.usable)
-        await (await pool_client(self)).is_lost()
-        await self.until_logged()
-        self.assert_story(self.records[0], reason="no-server", server=None)
-
 
 class QueueTest(MuxTestCase):
     async def full(self, **settings: Any) -> tuple[Peer, Peer]:
@@ -381,27 +277,28 @@ class QueueTest(MuxTestCase):
         await self.logged(4)
         self.assertEqual([record.reason for record in self.records], ["limit", *3 * ["done"]])
 
-    async def test_client_that_has_waited_for_too_long_is_refused(self) -> None:
-        client, peer = await self.full(queue=5)
-        late = await self.waiting(b"late")
-        self.time.advance(5)
-        await late.is_lost()
-        await end_all(client, peer)
-        await self.logged(2)
-        self.assert_story(self.records[0], reason="limit", backend="backend", server=None)
-
-    async def test_wait_for_too_long_leads_to_the_fallback(self) -> None:
+    async def test_client_that_has_waited_for_too_long_is_refused_or_goes_to_the_fallback(
+        self,
+    ) -> None:
         spare = PeerFactory()
         fallback = Backend("spare", (server_at(listen(self, spare)),))
-        client, peer = await self.full(queue=5, connect_timeout=1.0, fallback=fallback)
-        late = await self.waiting(b"late")
-        self.time.advance(1)
-        other = await spare.peer()
-        await other.has(4)
-        await end_all(late, other)
-        await end_all(client, peer)
-        await self.logged(2)
-        self.assert_story(self.records[0], reason="done", backend="spare")
+        for settings in ({}, {"fallback": fallback}):
+            client, peer = await self.full(queue=5, connect_timeout=5.0, **settings)
+            late = await self.waiting(b"late")
+            self.time.advance(5)
+            if settings:
+                await end_all(late, await spare.heard(4))
+            else:
+                await late.is_lost()
+            await end_all(client, peer)
+            await self.logged(2)
+            first = (
+                {"reason": "done", "backend": "spare"}
+                if settings
+                else {"reason": "limit", "backend": "backend", "server": None}
+            )
+            self.assert_story(self.records[0], **first)
+            self.forget()
 
     async def test_refuses_at_once_without_a_queue(self) -> None:
         client, peer = await self.full()
@@ -411,26 +308,15 @@ class QueueTest(MuxTestCase):
         await self.logged(2)
         self.assertEqual(self.records[0].reason, "limit")
 
-    async def test_leaving_client_frees_its_place(self) -> None:
-        client, peer = await self.full(queue=1)
-        gone = await self.waiting(b"gone")
-        gone.reset()
-        await self.until_logged()
-        self.assertEqual(self.records[0].reason, "client-gone")
-        waiter = await self.waiting(b"stays")
-        await end_all(client, peer)
-        peer = await self.backend.heard(5, 1)
-        self.assertEqual(bytes(peer.received), b"stays")
-        await end_all(waiter, peer)
-        await self.logged(3)
-
-    async def test_leaving_client_that_is_not_read_frees_its_place(self) -> None:
+    async def test_leaving_client_frees_its_place_whether_it_is_read_or_not(self) -> None:
         serve_pool(
             self, backend_at(self.backend_port(), max_connections=1, queue=1), peek_limit=1000
         )
         client = await pool_client(self, b"0")
         peer = await self.backend.peer()
-        for number, (said, finishes) in enumerate(((1000, False), (4, True), (1000, True)), 1):
+        for number, (said, finishes) in enumerate(
+            ((4, False), (1000, False), (4, True), (1000, True)), 1
+        ):
             gone = await self.waiting(b"x" * said)
             if finishes:
                 gone.finish()
@@ -443,7 +329,7 @@ class QueueTest(MuxTestCase):
         peer = await self.backend.heard(1500, 1)
         await waiter.tell(peer, b"more", 1504)
         await end_all(waiter, peer)
-        await self.logged(5)
+        await self.logged(6)
 
     async def test_client_that_waits_for_another_server_blocks_nobody(self) -> None:
         main, other = PeerFactory(), PeerFactory()
@@ -530,7 +416,7 @@ class QueueTest(MuxTestCase):
         await waiter.is_lost()
         await end_all(client, peer)
         await self.until_logged(2)
-        self.assertEqual(self.records[0].reason, "no-server")
+        self.assert_story(self.records[0], reason="no-server", server=None)
 
 
 class RatesTest(MuxTestCase):
