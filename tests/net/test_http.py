@@ -36,6 +36,7 @@ class GetTests(TestCase):
         )
 
     async def answer(self, said: bytes, *, closes: bool = True, **options: Any) -> HttpResponse:
+        self.server = PeerFactory()
         asking = self.ask(listen(self, self.server), **options)
         peer = await self.server.peer(0)
         await peer.has(20)
@@ -88,13 +89,13 @@ class GetTests(TestCase):
             self.assertEqual(server.accept()[0].recv(9), b"")
 
     async def test_not_whole(self) -> None:
-        await self.fails(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole")
-        self.server = PeerFactory()
-        await self.fails(b"HTTP/1.1 200", "no whole answer")
-        self.server = PeerFactory()
-        await self.fails(b"SSH-2.0-x\r\n\r\n", "no whole answer: it is not HTTP")
-        self.server = PeerFactory()
-        await self.fails(b"", "no whole answer")
+        for said, why in (
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole"),
+            (b"HTTP/1.1 200", "no whole answer"),
+            (b"SSH-2.0-x\r\n\r\n", "no whole answer: it is not HTTP"),
+            (b"", "no whole answer"),
+        ):
+            await self.fails(said, why)
 
     async def test_too_long(self) -> None:
         said = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + b"x" * 101
@@ -108,7 +109,6 @@ class GetTests(TestCase):
             answer = await self.answer(said, take=parts.append)
             self.assertEqual((b"".join(parts), answer.body), (taken, b"" if taken else b"body"))
             parts.clear()
-            self.server = PeerFactory()
         with self.assertRaises(ZeroDivisionError):
             await self.answer(b"HTTP/1.1 200 OK\r\n\r\nx", take=lambda _: 1 / 0, closes=False)
 
@@ -119,13 +119,10 @@ class GetTests(TestCase):
             b"HTTP/1.1 200 OK\r\n" + 70 * many,
             3000 * b"HTTP/1.1 103 Y\r\nZ: z\r\n\r\n",
         ):
-            self.server = PeerFactory()
             await self.fails(endless, "headers are longer than 65536 bytes", closes=False)
-        self.server = PeerFactory()
         length = b"Content-Length: 70000\r\n\r\n"
         said = b"HTTP/1.1 200 OK\r\n" + 60 * many + length + 70_000 * b"x"
         self.assertEqual(len((await self.answer(said, most=70_000)).body), 70_000)
-        self.server = PeerFactory()
         trailers = b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + 70 * many
         await self.fails(b"HTTP/1.1 200 OK\r\n" + trailers, "not whole", closes=False)
 

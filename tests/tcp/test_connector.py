@@ -84,30 +84,19 @@ class HelloTest(MuxTestCase):
         for index, said in enumerate([records(client_hello()), odd, long, b"SSH-2.0-", b"\x16x"]):
             self.assertEqual(await tlvs_reported(self, port, said, index=index), ())
 
-    async def test_silent_client_is_not_waited_for(self) -> None:
-        await self.connect(announcing_mux(self, "authority"))
-        await self.accepted_for(5)
-        self.assertEqual((await header_heard(self, b"")).tlvs, ())
-
-    async def test_slow_hello_is_passed_on_without_fields(self) -> None:
-        await self.connect_read(announcing_mux(self, "authority", match="tls"), HELLO[:20])
-        await self.assert_waits(5)
-        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
-
-    async def test_slow_hello_has_what_is_left_of_detect_timeout(self) -> None:
-        port = announcing_mux(self, "authority", match="tls")
-        client = await self.connect(port)
-        await self.accepted_for(4)
-        client.send(HELLO[:20])
-        await self.seen(20)
-        await self.assert_waits(1)
-        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
-
-    async def test_client_that_was_not_recognised_in_time_waits_no_more(self) -> None:
-        port = announcing_mux(self, "authority", match="tls sni=other")
-        await self.connect_read(port, HELLO[:20])
-        self.time.advance(5)
-        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
+    async def test_hello_has_what_is_left_of_detect_timeout(self) -> None:
+        """Then what has come is passed on without fields, be the client silent, slow or none of the route's."""
+        begun = HELLO[:20]
+        for match, before, said in (
+            ("any", 0, b""), ("tls", 0, begun), ("tls", 4, begun), ("tls sni=other", 0, begun),
+        ):  # fmt: skip
+            client = await self.connect(announcing_mux(self, "authority", match=match))
+            await self.accepted_for(before)
+            client.send(said)
+            await self.seen(len(said))
+            await self.assert_waits(5 - before)
+            self.assertEqual((await header_heard(self, said)).tlvs, ())
+            self.forget()
 
     async def test_default_waits_for_the_hello(self) -> None:
         port = announcing_mux(self, "authority", match="ssh")
@@ -128,19 +117,14 @@ class HelloTest(MuxTestCase):
         await client.is_lost(server.close)
         await self.logged()
 
-    async def waiting(self) -> Peer:
-        return await self.connect_read(announcing_mux(self, "authority", match="tls"), HELLO[:20])
-
-    async def test_leaving_client_opens_no_connection(self) -> None:
-        client = await self.waiting()
-        client.reset()
-        await self.assert_logged(reason="client-gone", bytes_in=20)
-        self.assertEqual(self.backend.peers, [])
-
-    async def test_drain_does_not_wait_for_the_hello(self) -> None:
-        client = await self.waiting()
-        self.factory.abort("drained")
-        await self.assert_ended(client, reason="drained")
+    async def test_end_of_a_client_whose_hello_is_waited_for(self) -> None:
+        for end, reason in ((Peer.reset, "client-gone"), (None, "drained")):
+            port = announcing_mux(self, "authority", match="tls")
+            client = await self.connect_read(port, HELLO[:20])
+            end(client) if end else self.factory.abort("drained")
+            await self.assert_logged(reason=reason, bytes_in=20)
+            self.assertEqual(self.backend.peers, [])
+            self.records.clear()
 
 
 class OwnFieldsTest(MuxTestCase):

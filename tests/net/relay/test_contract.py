@@ -1,5 +1,6 @@
 """What every relay must do, over real sockets in each way."""
 
+import itertools
 import socket
 
 from twisted.internet.task import Clock
@@ -95,31 +96,19 @@ class OrderTest(RelayCase):
         await self.over(client, server)
         self.assertEqual(bytes(client.received), b"answer")
 
-    async def assert_all_comes_after_a_stall(self, reader: Peer, writer: Peer) -> None:
-        producer = await self.stall(reader, writer)
-        await self.assert_rests()
-        reader.transport.resumeProducing()
-        await reader.has(producer.limit)
-        self.assertEqual(len(reader.received), producer.limit)
-        self.assertEqual(bytes(reader.received[-len(producer.chunk) :]), producer.chunk)
-
-    async def test_stalled_client(self) -> None:
-        client, server = await self.start(small_buffers=True)
-        await self.assert_all_comes_after_a_stall(client, server)
-
-    async def test_stalled_server(self) -> None:
-        client, server = await self.start(small_buffers=True)
-        await self.assert_all_comes_after_a_stall(server, client)
-
-    async def test_stalled_client_that_has_finished(self) -> None:
-        client, server = await self.start(small_buffers=True)
-        await server.has_all(client.finish)
-        await self.assert_all_comes_after_a_stall(client, server)
-
-    async def test_stalled_server_that_has_finished(self) -> None:
-        client, server = await self.start(small_buffers=True)
-        await client.has_all(server.finish)
-        await self.assert_all_comes_after_a_stall(server, client)
+    async def test_all_comes_after_a_stall(self) -> None:
+        """Whoever is stalled, and also to one that has finished."""
+        for reads, has_finished in itertools.product((0, 1), (False, True)):
+            peers = await self.start(small_buffers=True)
+            reader, writer = peers[reads], peers[not reads]
+            if has_finished:
+                await writer.has_all(reader.finish)
+            producer = await self.stall(reader, writer)
+            await self.assert_rests()
+            reader.transport.resumeProducing()
+            await reader.has(producer.limit)
+            self.assertEqual(len(reader.received), producer.limit)
+            self.assertEqual(bytes(reader.received[-len(producer.chunk) :]), producer.chunk)
 
     async def test_client_that_finishes_while_it_is_stalled(self) -> None:
         client, server = await self.start(small_buffers=True)

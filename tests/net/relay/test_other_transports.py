@@ -1,4 +1,4 @@
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
@@ -6,7 +6,6 @@ from twisted.internet.ssl import CertificateOptions
 
 from tests.net.relay.wiring import unsent
 from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor
 from txmux.rules.embedding import route
@@ -36,30 +35,20 @@ class TlsServerTest(MuxTestCase):
         await peer.tell(client, b"answer")
         return client, peer
 
-    async def test_server_closes(self) -> None:
-        client, peer = await self.relayed()
-        await client.is_lost(peer.close)
-        self.assertFalse(client.was_reset())
-        self.assert_story(await self.logged(), reason="done", bytes_in=8, bytes_out=6)
-
-    async def test_client_finishes(self) -> None:
-        client, peer = await self.relayed()
-        await peer.is_lost(client.finish)
-        self.assertFalse(peer.was_reset())
-        await client.is_lost()
-        self.assert_story(await self.logged(), reason="done")
-
-    async def assert_reset_is_passed_on(self, sender: Peer, other: Peer, reason: str) -> None:
-        await self.is_reset(other, sender.reset)
-        self.assert_story(await self.logged(), reason=reason)
-
-    async def test_server_resets(self) -> None:
-        client, peer = await self.relayed()
-        await self.assert_reset_is_passed_on(peer, client, "server-reset")
-
-    async def test_client_resets(self) -> None:
-        client, peer = await self.relayed()
-        await self.assert_reset_is_passed_on(client, peer, "client-reset")
+    async def test_ends_are_passed_on(self) -> None:
+        for is_server, end, reason in (
+            (True, Peer.close, "done"), (False, Peer.finish, "done"),
+            (True, Peer.reset, "server-reset"), (False, Peer.reset, "client-reset"),
+        ):  # fmt: skip
+            client, peer = await self.relayed()
+            connection: Any = self.only()  # what is unsent cannot be known
+            self.assertEqual(unsent(connection.stage.relay.server.transport), 0)
+            sender, other = (peer, client) if is_server else (client, peer)
+            await self.is_gone(other, partial(end, sender))
+            self.assertEqual(other.was_reset(), end is Peer.reset)
+            await client.is_lost()
+            await self.assert_logged(reason=reason, bytes_in=8, bytes_out=6)
+            self.forget()
 
     async def test_tls_on_both_sides(self) -> None:
         plain, peer = await self.relayed()
@@ -75,26 +64,3 @@ class TlsServerTest(MuxTestCase):
         await client.is_lost(peer.close)
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(2), reason="done")
-
-    async def test_what_is_unsent_cannot_be_known(self) -> None:
-        await self.relayed()
-        (connection,) = self.factory.connections
-        relay: Any = connection.stage
-        self.assertEqual(unsent(relay.relay.server.transport), 0)
-
-
-class UnixTest(MuxTestCase):
-    async def test_half_close(self) -> None:
-        folder = make_folder(self)
-        path = str(folder / "backend")
-        self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
-        backend = Backend("unix", (server(f"unix:{path}"),))
-        client = await self.connect(self.mux([route("any", backend)]), b"question")
-        client.finish()
-        peer = await self.backend.peer()
-        await peer.has_all()
-        peer.send(b"answer")
-        await client.has_all(peer.close)
-        self.assertEqual((bytes(peer.received), bytes(client.received)), (b"question", b"answer"))
-        client.close()
-        self.assert_story(await self.logged(), reason="done", server=f"unix:{path}")

@@ -31,15 +31,13 @@ class RelayedTest(MuxTestCase):
         await self.peer.has(1)
         return self.client, self.peer
 
-    async def test_server_reset(self) -> None:
-        client, peer = await self.relayed()
-        await self.is_reset(client, peer.reset)
-        await self.assert_logged(reason="server-reset")
-
-    async def test_client_reset(self) -> None:
-        client, peer = await self.relayed()
-        await self.is_reset(peer, client.reset)
-        await self.assert_logged(reason="client-reset")
+    async def test_reset(self) -> None:
+        for is_server, reason in ((True, "server-reset"), (False, "client-reset")):
+            client, peer = await self.relayed()
+            sender, other = (peer, client) if is_server else (client, peer)
+            await self.is_reset(other, sender.reset)
+            await self.assert_logged(reason=reason)
+            self.forget()
 
     async def test_reset_when_all_is_said(self) -> None:
         """By a server that has answered; a client that waits for an answer has not been served."""
@@ -94,7 +92,9 @@ class RelayedTest(MuxTestCase):
             client = await self.connect(self.mux([route("any", Backend("b", (server,)))]), b"x")
             peer = await self.backend.heard(1)
             await self.is_gone(peer, client.reset)
-            await self.assert_logged(reason="client-reset", facts={"reset": "unseen"})
+            await self.assert_logged(
+                reason="client-reset", server=server.text, facts={"reset": "unseen"}
+            )
 
     async def test_server_closes_at_once(self) -> None:
         client, peer = await self.relayed()
