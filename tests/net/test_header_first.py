@@ -125,15 +125,15 @@ class LoopbackTests(TestCase):
         await factory.over
         self.assertIn(("failed", connector, error.ConnectionRefusedError), factory.reported)
 
-    async def test_tcp_endpoint(self) -> None:
-        header, client = encode_v1(IPV4), Client()
-        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{listen(self, self.peers)}")
-        self.assertIs(await endpoint.connect(HeaderFirst(Recorder(client), header)), client)
-        await self.check(client, header)
-
-    async def test_unix_endpoint(self) -> None:
-        path, client = str(make_folder(self) / "socket"), Client()
+    async def test_endpoints(self) -> None:
+        path = str(make_folder(self) / "socket")
         self.addCleanup(reactor.listenUNIX(path, self.peers).stopListening)
-        endpoint = clientFromString(reactor, f"unix:{path}")
-        await endpoint.connect(HeaderFirst(Recorder(client), HEADER))
-        await self.check(client)
+        tcp = f"tcp:127.0.0.1:{listen(self, self.peers)}"
+        for text, header in ((tcp, encode_v1(IPV4)), (f"unix:{path}", HEADER)):
+            client = Client()
+            connecting = clientFromString(reactor, text).connect(
+                HeaderFirst(Recorder(client), header)
+            )
+            self.assertIs(await connecting, client)
+            await self.check(client, header)
+            self.peers.peers.clear()

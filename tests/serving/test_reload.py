@@ -114,14 +114,6 @@ class RoutesTest(SupervisedTestCase):
         await greeted(self, port)
         await (await self.old.peer()).has(1)
 
-    async def test_unchangeable(self) -> None:
-        """What cannot change while the service runs is refused, with all else in the file."""
-        await self.run_service(self.text(0))
-        told = await self.change_refused(
-            self.text(1).replace("[txmux]", "[txmux]\nrelay = portable")
-        )
-        self.assertIn("[txmux] relay: cannot change while the service runs", told)
-
     async def test_removed(self) -> None:
         """With drain_removed, connections of routes and backends that are gone have the drain time-out to end."""
         [port] = await self.run_service(self.text(0))
@@ -291,12 +283,6 @@ def _to(factory: Site, **values: Any) -> Rules:
 
 
 class AskingTest(SupervisedTestCase):
-    async def test_reload_of_a_service_that_does_not_run(self) -> None:
-        await self.run_service(LISTEN)
-        await self.running.stopService()
-        report = await self.running.reload()
-        self.assertEqual((report.ok, report.errors), (False, ["the service does not run"]))
-
     async def test_service_that_runs_again(self) -> None:
         """It may be asked for all that it was asked for before."""
         await self.run_service("[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n")

@@ -246,11 +246,17 @@ class CertificateTest(SupervisedTestCase):
     async def test_check(self) -> None:
         """It is an error where the file is named, of which nothing else is said."""
         self.write(MAIN)
-        with redirect_stdout(StringIO()) as out:
-            self.assertEqual(main(["check", str(self.file)]), 1)
-        [line] = out.getvalue().splitlines()
-        where = f"{self.unit()}:4: [route b_lacking] terminate_tls: "
-        self.assertTrue(line.startswith(f"{where}cannot read '{self.pem()}': No such file"), line)
+        missing, no_such = self.pem(), self.folder / "no.pem"
+        for where, path in (
+            (":4: [route b_lacking] terminate_tls", missing),
+            (":10: [backend lacking] tls_ca", no_such),
+        ):
+            with redirect_stdout(StringIO()) as out:
+                self.assertEqual(main(["check", str(self.file)]), 1)
+            [line] = out.getvalue().splitlines()
+            wanted = f"{self.unit()}{where}: cannot read '{path}': No such file"
+            self.assertTrue(line.startswith(wanted), line)
+            self.verify_servers()
 
     async def test_operator(self) -> None:
         """The operator's own missing file is an error, as that of a unit which becomes the operator's."""
@@ -358,11 +364,3 @@ class CertificateTest(SupervisedTestCase):
         client.send(b"hello")
         while all(peer.received != b"hello" for peer in self.other.peers):  # checks are some, too
             await deferLater(reactor, 0.01)
-
-    async def test_check_of_a_backend(self) -> None:
-        self.verify_servers()
-        self.write(MAIN)
-        with redirect_stdout(StringIO()) as out:
-            self.assertEqual(main(["check", str(self.file)]), 1)
-        [line] = out.getvalue().splitlines()
-        self.assertIn(f"{self.unit()}:10: [backend lacking] tls_ca: cannot read ", line)

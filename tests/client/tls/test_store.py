@@ -152,21 +152,6 @@ class CertificatesTest(SynchronousTestCase):
         found = shown(Contexts(TlsSettings((first, second))).context_for(None))
         self.assertEqual(found, x509.load_pem_x509_certificate(first.read_bytes()))
 
-    def test_chain_is_shown(self) -> None:
-        path = self.pem("a.example")
-        path.write_bytes(path.read_bytes() + authority().pem)
-        context = Contexts(TlsSettings((path,))).context_for(None)
-        server = SSL.Connection(context, None)
-        server.set_accept_state()
-        client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
-        client.set_connect_state()
-        for _ in range(2):
-            for one, other in ((client, server), (server, client)):
-                with contextlib.suppress(SSL.WantReadError):
-                    one.do_handshake()
-                other.bio_write(one.bio_read(2**16))
-        self.assertEqual(len(client.get_peer_cert_chain() or ()), 2)
-
     def test_kinds_of_keys(self) -> None:
         """Of two certificates for the same names that differ in the kind of key, each client gets one it can take."""
         files = (self.pem_rsa("a.example"), self.pem("a.example"))
@@ -214,11 +199,6 @@ class CertificatesTest(SynchronousTestCase):
         except ssl.SSLError as problem:
             return problem.reason
         return ""
-
-    def test_sessions_of_clients_with_certificates(self) -> None:
-        """Nobody comes back with a session, which would outlive the certificate and the list of revoked ones."""
-        context = self.context()
-        self.assertFalse(is_resumed(context, context, self.bob))
 
     def test_session_of_a_client_that_is_not_allowed(self) -> None:
         """OpenSSL, and so the session, knows nothing of `allow_client`."""

@@ -2,9 +2,7 @@ import errno
 import itertools
 import os
 import socket
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -177,30 +175,24 @@ class PolledSocketsTest(TestCase):
         self.assertEqual(server.transport.getHost().host, "127.0.0.2")
 
     async def test_unix(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "socket")
-            client = await self.connect(self.listen(socket.AF_UNIX, path), socket.AF_UNIX)
-            server = await self.factory.peer()
-            server.send(b"x" * 300_000)
-            await client.has_all(server.close)
-            self.assertEqual(len(client.received), 300_000)
-            await server.is_lost(client.close)
+        path = str(make_folder(self) / "socket")
+        client = await self.connect(self.listen(socket.AF_UNIX, path), socket.AF_UNIX)
+        server = await self.factory.peer()
+        server.send(b"x" * 300_000)
+        await client.has_all(server.close)
+        self.assertEqual(len(client.received), 300_000)
+        await server.is_lost(client.close)
 
     async def test_full_queue(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "socket")
-            full = socket.socket(socket.AF_UNIX)
-            self.addCleanup(full.close)
+        path = str(make_folder(self) / "socket")
+        with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as first:
             full.bind(path)
             full.listen(0)
-            with socket.socket(socket.AF_UNIX) as first:
-                first.connect(path)
-                connecting = Deferred.fromCoroutine(self.connect(path, socket.AF_UNIX))
-                self.assertNoResult(connecting)
-                full.accept()[0].close()
-                await connecting
-
-    assertNoResult = lambda self, deferred: self.assertFalse(deferred.called)  # noqa: E731
+            first.connect(path)
+            connecting = Deferred.fromCoroutine(self.connect(path, socket.AF_UNIX))
+            self.assertFalse(connecting.called)
+            full.accept()[0].close()
+            await connecting
 
     async def test_refused(self) -> None:
         with socket.socket() as unused:
@@ -415,14 +407,11 @@ class LeanSocketTest(TestCase):
         self.addCleanup(self.lean.close)
 
     def test_close(self) -> None:
-        self.lean.close()
-        self.lean.close()
+        for _ in range(2):
+            self.assertIn("LeanSocket", repr(self.lean))
+            self.lean.close()
+        self.assertIn("LeanSocket", repr(self.lean))
         self.assertEqual(self.lean.fileno(), -1)
-        self.assertEqual(self.other.recv(1), b"")
-
-    def test_with(self) -> None:
-        with self.lean:
-            self.assertIsInstance(self.lean, socket.socket)
         self.assertEqual(self.other.recv(1), b"")
 
     def test_duplicate(self) -> None:
@@ -440,11 +429,9 @@ class LeanSocketTest(TestCase):
 
     def test_file(self) -> None:
         self.other.sendall(b"line\n")
-        with self.lean.makefile("rb") as file:
-            self.assertEqual(file.readline(), b"line\n")
-        self.lean.sendall(b"x")
-
-    def test_repr(self) -> None:
-        self.assertIn("LeanSocket", repr(self.lean))
-        self.lean.close()
-        self.assertIn("LeanSocket", repr(self.lean))
+        with self.lean:
+            self.assertIsInstance(self.lean, socket.socket)
+            with self.lean.makefile("rb") as file:
+                self.assertEqual(file.readline(), b"line\n")
+            self.lean.sendall(b"x")
+        self.assertEqual(self.other.recv(1) + self.other.recv(1), b"x")
