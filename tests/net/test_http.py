@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
+from tests.support.peers import PeerFactory, listen, listen_tls, make_stalled_port, reactor
 from txmux.net.http import (
     HttpResponse,
     NotConnectedError,
@@ -203,7 +203,6 @@ class GetTests(TestCase):
             ([], "has only a common name", trusting),
         ):
             server = authority.issue(*names).private().options()
-            port = reactor.listenSSL(0, PeerFactory(), server, interface="127.0.0.1")
-            self.addCleanup(port.stopListening)
+            port = listen_tls(self, PeerFactory(), server)
             with self.assertRaisesRegex(RequestFailedError, why):
-                await self.ask(port.getHost().port, scheme="https", tls=tls)
+                await self.ask(port, scheme="https", tls=tls)

@@ -1,31 +1,23 @@
 """Backends of a whole service to which TLS is spoken."""
 
-from typing import Any
-
 from twisted.internet.ssl import CertificateOptions
 
-from tests.support.certificates import Identity, authority
-from tests.support.peers import PeerFactory, reactor
+from tests.support.certificates import authority
+from tests.support.peers import PeerFactory, listen_tls
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import HEAD, PUBLIC, ServiceTestCase
 
 
 class TLSTest(ServiceTestCase):
-    def secure(self, identity: Identity, **settings: Any) -> tuple[int, PeerFactory]:
-        factory = PeerFactory()
-        made = identity.private()
-        options = CertificateOptions(made.privateKey.original, made.original, **settings)
-        port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return port.getHost().port, factory
-
     async def test_alpn(self) -> None:
         """What was agreed on with the client is offered to the server, unless the rules name something else."""
         ca = authority().write(self.folder / "ca.pem")
         own = authority().issue("a.example").write(self.folder / "a.pem", key=True)
-        port, server = self.secure(
-            authority().issue("www.example.com"), acceptableProtocols=[b"h2", b"imap"]
+        made, server = authority().issue("www.example.com").private(), PeerFactory()
+        options = CertificateOptions(
+            made.privateKey.original, made.original, acceptableProtocols=[b"h2", b"imap"]
         )
+        port = listen_tls(self, server, options)
         backend = f"server = 127.0.0.1:{port}\ntls = yes\ntls_name = www.example.com\ntls_ca = {ca}"
         rules = f"""{HEAD}{PUBLIC}
 [route front]

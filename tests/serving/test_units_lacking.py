@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 
 from tests.support.certificates import Identity, make_authority
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.peers import Peer, PeerFactory, listen, listen_tls, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.supervised import SupervisedTestCase
 from txmux.cli import main
@@ -273,11 +273,10 @@ class CertificateTest(SupervisedTestCase):
         self.mend()
         self.other, self.identity = PeerFactory(), self.authority.issue("server.team.example")
         options = self.identity.private().options()
-        port = reactor.listenSSL(0, self.other, options, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
+        port = listen_tls(self, self.other, options)
         self.text = self.unit().read_text().partition("backend")[0] + (
             "backend = lacking\n[backend lacking]\n"
-            f"server = 127.0.0.1:{port.getHost().port}\ntls = yes\ntls_name = server.team.example\n"
+            f"server = 127.0.0.1:{port}\ntls = yes\ntls_name = server.team.example\n"
         )
         self.servers["b_lacking"] = self.other
         self.lacks("tls_ca = no.pem")

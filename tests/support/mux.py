@@ -213,6 +213,11 @@ class MuxTestCase(TestCase):
             client.send(said)
         return client
 
+    async def send_in_pieces(self, client: Peer, data: bytes, size: int = 1) -> None:
+        for at in range(0, len(data), size):
+            client.send(data[at : at + size])
+            await self.turn()
+
     async def connect_read(self, port: int, said: bytes) -> Peer:
         client = await self.connect(port, said)
         await self.seen(len(said))

@@ -188,6 +188,13 @@ def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
     return number
 
 
+def listen_tls(test: TestCase, factory: Any, options: Any) -> int:
+    port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
+    test.addCleanup(port.stopListening)
+    number: int = port.getHost().port
+    return number
+
+
 async def connect(
     test: TestCase,
     port: int,

@@ -1,7 +1,5 @@
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer, make_stalled_port, reactor
+from tests.support.peers import Peer, connect, make_stalled_port
 from txmux.rules.embedding import route
 from txmux.rules.model import Rate
 
@@ -9,99 +7,75 @@ ONE, OTHER = "127.0.0.2", "127.0.0.3"
 
 
 class PerSourceTest(MuxTestCase):
-    async def client(self, port: int, source: str = ONE) -> Peer:
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
-        peer: Peer = await connectProtocol(endpoint, Peer())
-        self.addCleanup(lambda: None if peer.lost else peer.reset())
+    async def client(self, port: int, count: int = 0, source: str = ONE) -> Peer:
+        """Connect one, and wait until so many in all are served."""
+        peer = await connect(self, port, source=source)
+        await self.accepted(count)
         return peer
 
     async def assert_refused(self, port: int, source: str = ONE) -> None:
         count = len(self.records)
-        refused = await self.client(port, source)
+        refused = await self.client(port, source=source)
         await refused.is_lost()
         self.assertEqual(bytes(refused.received), b"")
         record = await self.assert_logged(count + 1, reason="limit", route=None, bytes_in=0)
         self.assertTrue(record.client.startswith(f"{source}:"))
 
-    async def admitted(self, count: int) -> None:
-        while len(self.factory.connections) < count:
-            await self.turn()
-
-    async def gone(self, peer: Peer, lines: int) -> None:
-        peer.close()
-        await self.logged(lines)
-
     async def test_connections_of_a_source_are_limited(self) -> None:
         port = self.mux(max_connections_per_source=2)
-        first, _ = await self.client(port), await self.client(port)
-        await self.admitted(2)
+        first, _ = await self.client(port), await self.client(port, 2)
         await self.assert_refused(port)
-        await self.client(port, OTHER)
-        await self.admitted(3)
-        await self.gone(first, 2)
-        await self.client(port)
-        await self.admitted(3)
+        await self.client(port, 3, OTHER)
+        first.close()
+        await self.logged(2)
+        await self.client(port, 3)
         await self.assert_refused(port)
 
     async def test_recognised_connections_leave_the_undecided_limit(self) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
-        first = await self.client(port)
-        await self.admitted(1)
+        first = await self.client(port, 1)
         await self.assert_refused(port)
         first.send(b"SSH-2.0-x\r\n")
         await (await self.backend.peer()).has(1)
-        silent = await self.client(port)
-        await self.admitted(2)
+        silent = await self.client(port, 2)
         await self.assert_refused(port)
-        await self.gone(silent, 3)
-        await self.client(port)
-        await self.admitted(2)
+        silent.close()
+        await self.logged(3)
+        await self.client(port, 2)
 
     async def test_client_that_waits_for_a_server_is_recognised(self) -> None:
         backend = backend_at(make_stalled_port(self))
         port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
         (await self.client(port)).send(b"SSH-2.0-x\r\n")
         await self.seen(11)
-        (await self.client(port)).send(b"S")
-        await self.admitted(2)
+        (await self.client(port, 2)).send(b"S")
         await self.assert_refused(port)
         self.factory.abort("drained")
         await self.logged(3)
 
     async def test_refused_client_does_not_count_for_the_rate(self) -> None:
         port = self.mux(connection_rate_per_source=Rate(1.0, 2), max_connections=1)
-        first = await self.client(port)
-        await self.admitted(1)
+        first = await self.client(port, 1)
         await self.assert_refused(port)
         await self.assert_refused(port)
-        await self.gone(first, 3)
-        await self.client(port)
-        await self.admitted(1)
+        first.close()
+        await self.logged(3)
+        await self.client(port, 1)
 
     async def test_every_kind_of_end_frees_the_source(self) -> None:
         port = self.mux(max_connections_per_source=1, max_undecided_per_source=1)
-        for number, end in enumerate([Peer.close, Peer.reset, say, finish], 1):
-            peer = await self.client(port)
-            await self.admitted(1)
+        for number, end in enumerate(
+            [Peer.close, Peer.reset, lambda one: one.send(b"x"), Peer.finish], 1
+        ):
+            peer = await self.client(port, 1)
             end(peer)
             await self.logged(number)
-        silent = await self.client(port)
-        await self.admitted(1)
+        silent = await self.client(port, 1)
         self.time.advance(5)
         await silent.is_lost()
         await self.logged(5)
-        await self.client(port)
-        await self.admitted(1)
+        await self.client(port, 1)
         self.factory.abort("drained")
         await self.logged(6)
-        await self.client(port)
-        await self.admitted(1)
-
-
-def say(peer: Peer) -> None:
-    peer.send(b"x")
-
-
-def finish(peer: Peer) -> None:
-    peer.finish()
+        await self.client(port, 1)

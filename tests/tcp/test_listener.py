@@ -7,7 +7,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.net.relay.test_other_transports import certificate
 from tests.support.mux import MuxTestCase
-from tests.support.peers import connect, listen, reactor
+from tests.support.peers import connect, listen, listen_tls, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, Listener, NetworkSet
 from txmux.tcp.listener import MuxFactory
@@ -73,12 +73,11 @@ class EndingTest(MuxTestCase):
 
     async def test_client_without_close_notify_is_not_awaited_forever(self) -> None:
         self.mux()
-        port = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
+        port = listen_tls(self, self.factory, certificate())
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        plain = socket.create_connection(("127.0.0.1", port.getHost().port))
+        plain = socket.create_connection(("127.0.0.1", port))
         secure = await deferToThread(context.wrap_socket, plain)
         self.addCleanup(secure.close)
         secure.sendall(b"x")

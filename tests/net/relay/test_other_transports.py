@@ -7,7 +7,7 @@ from twisted.internet.ssl import CertificateOptions
 from tests.net.relay.wiring import unsent
 from tests.support.certificates import make_authority
 from tests.support.mux import MuxTestCase
-from tests.support.peers import Peer, reactor
+from tests.support.peers import Peer, listen_tls, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
@@ -21,9 +21,7 @@ def certificate() -> CertificateOptions:
 
 class TlsServerTest(MuxTestCase):
     async def relayed(self) -> tuple[Peer, Peer]:
-        port = reactor.listenSSL(0, self.backend, certificate(), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        text = f"ssl:127.0.0.1:{port.getHost().port}"
+        text = f"ssl:127.0.0.1:{listen_tls(self, self.backend, certificate())}"
         # Times of the real clock, in which nothing here must end.
         times = {"connect_timeout": 600, "unanswered_timeout": 600}
         backend = Backend("secure", (server(text),), **times)  # type: ignore[arg-type]
@@ -54,10 +52,8 @@ class TlsServerTest(MuxTestCase):
         plain, peer = await self.relayed()
         await plain.is_lost(peer.close)
         await self.logged()
-        outer = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
-        self.addCleanup(outer.stopListening)
-        insecure = CertificateOptions()
-        endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", outer.getHost().port, insecure)
+        outer = listen_tls(self, self.factory, certificate())
+        endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", outer, CertificateOptions())
         client: Peer = await connectProtocol(endpoint, Peer())
         client.send(b"question")
         peer = await self.backend.heard(8, 1)

@@ -213,15 +213,6 @@ class PacedTests(SynchronousTestCase):
         self.taken(self.client, 1)
         self.assert_over("server-reset")
 
-    def test_half_close_waits_for_held(self) -> None:
-        self.relay(RelayRates(upload=1000))
-        paced: Any = self.running.server
-        paced.write(bytes(150))
-        paced.half_close()
-        self.assertEqual(self.taken(self.server, 1), 150)
-        self.assertTrue(self.server.finished)
-        self.running.abort("killed")
-
     def test_abort(self) -> None:
         self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(1100))

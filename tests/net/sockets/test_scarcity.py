@@ -18,6 +18,7 @@ from tests.support.peers import (
     PeerClientFactory,
     PeerFactory,
     connect,
+    listen,
     make_stalled_port,
     reactor,
 )
@@ -182,9 +183,7 @@ class MemoryTest(TestCase):
 
     async def test_connector(self) -> None:
         listening = PeerFactory()
-        port = reactor.listenTCP(0, listening, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        there, full = port.getHost().port, make_stalled_port(self)
+        there, full = listen(self, listening), make_stalled_port(self)
         poller, clock = Poller.for_reactor(reactor), Clock()
         self.addCleanup(setattr, MEMORY, "short_since", None)
         before = descriptors()
@@ -210,9 +209,7 @@ class MemoryTest(TestCase):
 
     async def test_connected(self) -> None:
         listening = PeerFactory()
-        port = reactor.listenTCP(0, listening, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        name = ("127.0.0.1", port.getHost().port)
+        name = ("127.0.0.1", listen(self, listening))
         self.addCleanup(setattr, MEMORY, "short_since", None)
         poller = Poller.for_reactor(reactor)
         watch = poller.watch

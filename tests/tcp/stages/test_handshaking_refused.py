@@ -1,12 +1,10 @@
 import ssl
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-
 from tests.support.certificates import Identity, authority, make_authority
 from tests.support.changes import change_constants
 from tests.support.mux import CLOSE, SSH, MuxTestCase
-from tests.support.peers import Peer, reactor
+from tests.support.peers import Peer, connect
 from tests.support.secure import CLOSE_NOTIFY, SecurePeer, client_context, connect_tls
 from txmux.access import per_source
 from txmux.rules.embedding import route
@@ -236,9 +234,7 @@ class LimitTests(MuxTestCase):
         self, port: int, source: str = "127.0.0.2", part: int = 0, more: bytes = b""
     ) -> Peer:
         hello = self.tls.hello()
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
-        peer: Peer = await connectProtocol(endpoint, Peer())
-        self.addCleanup(lambda: None if peer.lost else peer.reset())
+        peer = await connect(self, port, source=source)
         peer.send(hello[: part or None] + more)
         return peer
 

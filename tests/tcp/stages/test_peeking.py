@@ -23,9 +23,7 @@ from txmux.transport import source_number
 class DecidingTest(MuxTestCase):
     async def test_peeked_bytes_reach_the_backend_once_and_first(self) -> None:
         client = await self.connect(self.ssh_mux())
-        for byte in b"SSH-":
-            client.send(bytes([byte]))
-            await self.turn(3)
+        await self.send_in_pieces(client, b"SSH-")
         client.send(b"2.0-test\r\n")
         server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
@@ -305,9 +303,7 @@ class AnsweringTest(MuxTestCase):
         for number, size in enumerate((1000, 1, 9)):
             client = await self.connect(port)
             data = SSL_REQUEST + HELLO
-            for start in range(0, len(data), size):
-                client.send(data[start : start + size])
-                await self.turn()
+            await self.send_in_pieces(client, data, size)
             server = await self.backend.heard(8, number)
             self.assertEqual(server.received, SSL_REQUEST)
             server.send(b"S")

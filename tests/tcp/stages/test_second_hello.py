@@ -83,9 +83,7 @@ class EndsHereTest(MuxTestCase):
         for size in (1, 1000):
             client = await self.asked_again()
             said = CHANGED + hello(name="A.test.", share=True)
-            for at in range(0, len(said), size):
-                client.send(said[at : at + size])
-                await self.turn()
+            await self.send_in_pieces(client, said, size)
             await client.has(self.before + 500)  # its certificate
             self.assertNotIn(ILLEGAL, client.received)
             client.reset()
@@ -224,9 +222,7 @@ class PassedOnTest(MuxTestCase):
         for size in (1, 30, 1000):
             client, server = await self.asked_again(first, cut=size)
             said = CHANGED + hello(share=True) + b"more"
-            for at in range(0, len(said), size):
-                client.send(said[at : at + size])
-                await self.turn()
+            await self.send_in_pieces(client, said, size)
             await server.has(len(first + said))
             self.assertEqual(bytes(server.received), first + said)
             await server.tell(client, self.answer, len(self.retry + self.answer))
@@ -329,17 +325,27 @@ class PassedOnTest(MuxTestCase):
             self.assertIn("its hello is malformed, longer than", record.facts["tls_error"])
             self.records.clear()
 
-    async def test_half_a_hello_goes_to_the_default_where_no_name_is_restricted(self) -> None:
+    async def test_half_goes_to_the_default_where_its_name_is_not_restricted(self) -> None:
+        """Of a hello, as of a request for TLS before one."""
         server = backend_at(self.backend_port())
-        begins = hello(name="vip.test")[:40]
-        names = route("tls sni=a.test", "127.0.0.1:9", name="a")
-        for default, *more in ((server,), (CLOSE, route("any", server))):
-            client = await self.connect(self.mux([names, *more], default=default), begins)
-            await self.seen(len(begins))
+        half, request = hello(name="vip.test")[:40], bytes.fromhex("0000000804")
+        named = route("tls sni=a.test", "127.0.0.1:9", name="a")
+        for default, routes, begun in (
+            (server, [named], half),
+            (CLOSE, [named, route("any", server)], half),
+            (server, [route("postgres sni=a.test", server, name="a")], request),
+            (
+                server,
+                [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
+                request,
+            ),
+        ):
+            client = await self.connect(self.mux(routes, default=default), begun)
+            await self.seen(len(begun))
             self.time.advance(6)
-            await self.backend.heard(len(begins))
+            await self.backend.heard(len(begun))
             client.send(b"more")
-            await self.backend.heard(len(begins) + 4)
+            await self.backend.heard(len(begun) + 4)
             client.reset()
             await self.until_logged(1)
             self.forget()
@@ -395,20 +401,6 @@ class PassedOnTest(MuxTestCase):
             self.records.clear()
         self.assertEqual([one.received for one in self.backend.peers if one.received], [])
 
-    async def test_one_goes_to_the_default_where_its_name_is_not_restricted(self) -> None:
-        server, begun = backend_at(self.backend_port()), bytes.fromhex("0000000804")
-        for routes in (
-            [route("postgres sni=a.test", server, name="a")],
-            [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
-        ):
-            client = await self.connect(self.mux(routes, default=server), begun)
-            await self.seen(len(begun))
-            self.time.advance(6)
-            await self.backend.heard(len(begun))
-            client.reset()
-            await self.until_logged(1)
-            self.forget()
-
     async def test_two_hellos_in_a_record_reach_no_server(self) -> None:
         """A message that a server answers ends a record (RFC 8446, section 5.1)."""
         both = b"".join(hello(name=name)[5:] for name in ("a.test", "vip.test"))
@@ -446,9 +438,7 @@ class PassedOnTest(MuxTestCase):
         ):
             for size in (1, 1000):
                 client = await self.connect(port)
-                for at in range(0, len(odd), size):
-                    client.send(odd[at : at + size])
-                    await self.turn()
+                await self.send_in_pieces(client, odd, size)
                 await client.has_all()
                 await self.assert_ended(client, reason="tls-failed", route="all")
                 self.records.clear()
@@ -464,9 +454,7 @@ class PassedOnTest(MuxTestCase):
             ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x15\x02nothing"),
         ):
             client = await self.connect(self.mux(routes))
-            for at in range(len(said)):
-                client.send(said[at : at + 1])
-                await self.turn()
+            await self.send_in_pieces(client, said)
             await self.backend.heard(len(said))
             self.assertEqual(self.only().state, "relaying")
             client.reset()

@@ -126,9 +126,7 @@ class HowTest(MuxTestCase):
 
     async def test_answer_may_depend_on_bytes_after_the_decision(self) -> None:
         self.client = await self.connect(self.mux([route("any", REJECT)]))
-        for byte in GET:
-            self.client.send(bytes([byte]))
-            await self.turn()
+        await self.send_in_pieces(self.client, GET)
         await self.client.is_lost()
         self.assertTrue(self.client.received.startswith(FORBIDDEN))
 
