@@ -80,16 +80,6 @@ class WaitingTest(MuxTestCase):
         await client.has(4)
         await self.assert_logged(reason="handed-over")
 
-    async def test_ordinary_server_sees_the_end_once_and_can_answer(self) -> None:
-        port = self.giving_mux(default=backend_at(self.backend_port()))
-        client = await self.connect_read(port, b"SS")
-        client.finish()
-        server = await self.backend.heard(2)
-        await server.has_all()
-        await server.tell(client, b"late")
-        server.close()
-        await self.assert_logged(reason="done", bytes_in=2, bytes_out=4)
-
     async def test_undecided_client_goes_to_the_default(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome), detect_timeout=3)
         client = await self.connect_read(port, b"SS")
@@ -98,18 +88,6 @@ class WaitingTest(MuxTestCase):
         client.send(b"H")
         self.assertEqual(await self.taker.heard(given, 3), b"SSH")
         await self.assert_logged(reason="handed-over")
-
-    async def test_reset_before_the_decision_is_gone(self) -> None:
-        client = await self.connect_read(self.giving_mux(), b"SS")
-        client.reset()
-        await self.assert_logged(reason="client-gone", bytes_in=2)
-
-    async def test_client_that_says_nothing_opens_no_connection(self) -> None:
-        backend = backend_at(self.backend_port())
-        client = await self.connect(self.giving_mux(silent=backend, default=backend))
-        client.close()
-        await self.assert_logged(reason="client-gone", backend=None)
-        self.assertEqual(self.backend.peers, [])
 
     async def test_bytes_before_a_reset_reach_an_ordinary_server(self) -> None:
         path = f"{self.taker.path}2"

@@ -3,7 +3,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import Identity, authority, make_authority
+from tests.support.certificates import authority, make_authority
 from tests.support.folders import make_folder
 from txmux.files import other_path
 from txmux.net.tls.errors import TLSFileError
@@ -67,6 +67,11 @@ class KeyPairTests(SynchronousTestCase):
     def test_one_file(self) -> None:
         path = self.file("all.pem", self.own.key_pem(), authority().pem, self.own.pem)
         self.assertEqual(self.read(path), [("all.pem", ["a.example"], ["Test Authority"])])
+        both = (self.own.pem, self.own.key_pem(), self.other.pem, self.other.key_pem())
+        self.assertEqual(
+            self.read(self.file("all.pem", *both)),
+            [("all.pem", ["a.example"], []), ("all.pem", ["b.example"], [])],
+        )
 
     def test_two_files(self) -> None:
         chain = self.file("chain.pem", self.own.pem, authority().pem)
@@ -79,38 +84,32 @@ class KeyPairTests(SynchronousTestCase):
         self.assertEqual(self.read(chain, other, key), expected)
         self.assertEqual(self.read(key, chain, other), expected)
 
-    def test_two_in_one_file(self) -> None:
-        path = self.file(
-            "all.pem", self.own.pem, self.own.key_pem(), self.other.pem, self.other.key_pem()
-        )
+    def test_refused(self) -> None:
+        own, key = self.own.pem, self.own.key_pem()
+        stranger = authority().issue("c.example").key_pem()
+        good = self.file("good.pem", self.other.pem, self.other.key_pem())
+        for message, *contents in (
+            (f"no private key for its certificate; {_WANTED}", own),
+            (f"no certificate for its private key; {_WANTED}", key),
+            (f"the private key does not belong to the certificate; {_WANTED}", own, stranger),
+            (f"the private key does not belong to the certificate; {_WANTED}", own, key, stranger),
+            (f"no certificate in it; {_WANTED}", b"-----BEGIN nothing"),
+            (f"the private key is damaged; {_WANTED}", own, key.replace(b"MIG", b"MIX", 1)),
+            ("the private key is encrypted; write it without a passphrase", own, self.own.key_pem(b"secret")),
+            (f"a certificate is damaged; {_WANTED}", own.replace(b"MII", b"MIX", 1), key),
+        ):  # fmt: skip
+            bad = self.file("bad.pem", *contents)
+            for paths in ((bad,), (good, bad)):
+                error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", paths)
+                self.assertEqual(str(error), f"'{bad}': {message}")
+                self.assertEqual((error.key, error.forbidden), ("terminate_tls", False))
+        missing = self.folder / "none.pem"
+        error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", [missing])
         self.assertEqual(
-            self.read(path), [("all.pem", ["a.example"], []), ("all.pem", ["b.example"], [])]
+            str(error),
+            f"cannot read '{missing}': No such file or directory; correct the path, or put the file into '{self.folder}'",
         )
-
-    def assert_refused(self, message: str, *paths: Path) -> None:
-        error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", paths)
-        self.assertEqual(
-            (error.key, str(error).replace(f"{self.folder}/", "")), ("terminate_tls", message)
-        )
-        self.assertFalse(error.forbidden)
-
-    def whole(self, identity: Identity) -> Path:
-        return self.file("good.pem", identity.pem, identity.key_pem())
-
-    def test_no_key(self) -> None:
-        path = self.file("bare.pem", self.own.pem)
-        message = f"'bare.pem': no private key for its certificate; {_WANTED}"
-        self.assert_refused(message, path)
-        self.assert_refused(message, self.whole(self.other), path)
-
-    def test_no_certificate(self) -> None:
-        key = self.file("key.pem", self.own.key_pem())
-        message = f"'key.pem': no certificate for its private key; {_WANTED}"
-        self.assert_refused(message, key)
-        self.assert_refused(message, self.whole(self.other), key)
-        self.assert_refused(
-            f"'text': no certificate in it; {_WANTED}", self.file("text", b"-----BEGIN nothing")
-        )
+        self.assertEqual((error.key, error.forbidden), ("terminate_tls", False))
 
     def test_files_of_one_identity(self) -> None:
         own, key = self.file("own.pem", self.own.pem), self.file("key.pem", self.own.key_pem())
@@ -132,32 +131,6 @@ class KeyPairTests(SynchronousTestCase):
             self.assertEqual(len(name), 250 + size - 60)
             (found,) = validity_of("tls_ca", Path("a.pem"), [issued.certificate])
             self.assertEqual(found.name, name if size == 60 else f"{name[:250]}…")
-
-    def test_strangers(self) -> None:
-        path = self.file("mixed.pem", self.own.pem, self.other.key_pem())
-        message = f"'mixed.pem': the private key does not belong to the certificate; {_WANTED}"
-        self.assert_refused(message, path)
-        more = self.file("mixed.pem", self.own.pem, self.own.key_pem(), self.other.key_pem())
-        self.assert_refused(message, more)
-
-    def test_unreadable(self) -> None:
-        damaged = self.own.key_pem().replace(b"MIG", b"MIX", 1)
-        self.assert_refused(
-            f"'bad.pem': the private key is damaged; {_WANTED}",
-            self.file("bad.pem", self.own.pem, damaged),
-        )
-        self.assert_refused(
-            "'locked.pem': the private key is encrypted; write it without a passphrase",
-            self.file("locked.pem", self.own.pem, self.own.key_pem(b"secret")),
-        )
-        self.assert_refused(
-            f"'bad.pem': a certificate is damaged; {_WANTED}",
-            self.file("bad.pem", self.own.pem.replace(b"MII", b"MIX", 1), self.own.key_pem()),
-        )
-        self.assert_refused(
-            f"cannot read 'none.pem': No such file or directory; correct the path, or put the file into '{self.folder}'",
-            self.folder / "none.pem",
-        )
 
     def test_forbidden(self) -> None:
         path, denied = self.file("key.pem"), PermissionError(13, "Permission denied")

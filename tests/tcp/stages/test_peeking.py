@@ -7,14 +7,16 @@ import attrs
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.changes import set_wall_clock
-from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
+from tests.support.each import for_each
+from tests.support.mux import CLOSE, RESET, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, close, reset
 from tests.support.queues import until_queued, until_taken
 from tests.support.servers import counted
+from tests.support.taker import Taker
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.pool.server_health import MemberState
 from txmux.rules.embedding import route
-from txmux.rules.model import Ejection, Refusal
+from txmux.rules.model import Ejection, Refusal, Route
 from txmux.rules.reading.route import period
 from txmux.telemetry.counting import counter_groups
 from txmux.transport import source_number
@@ -130,18 +132,26 @@ class UndecidedTest(MuxTestCase):
         self.assertEqual(bytes(server.received), b"12345678x rest")
 
 
+@for_each("previews", (False, True))
 class LeavingTest(MuxTestCase):
+    """Also where bytes stay in the socket, since some clients are handed over."""
+
+    previews: bool
+
+    def serve(self, *routes: Route, **settings: Any) -> int:
+        handed = route("payload text=hand", Taker(self, self.turn).outcome)
+        return self.mux([handed, *routes] if self.previews else routes, **settings)
+
     async def test_port_scan_opens_no_backend_connection(self) -> None:
         backend = backend_at(self.backend_port())
-        client = await self.connect(
-            self.mux([route("any", backend)], silent=backend, default=backend)
-        )
+        port = self.serve(route("any", backend), silent=backend, default=backend)
+        client = await self.connect(port)
         client.close()
         await self.assert_logged(reason="client-gone", backend=None)
         self.assertEqual(self.backend.peers, [])
 
     async def test_client_that_half_closes_undecided_gets_the_defaults_answer(self) -> None:
-        port = self.mux([route("ssh", CLOSE)], default=backend_at(self.backend_port()))
+        port = self.serve(route("ssh", CLOSE), default=backend_at(self.backend_port()))
         client = await self.connect(port, b"SS")
         client.finish()
         server = await self.backend.peer()
@@ -155,42 +165,43 @@ class LeavingTest(MuxTestCase):
             route=None, backend="backend", reason="done", bytes_in=2, bytes_out=6
         )
 
-    async def test_client_that_resets_is_gone(self) -> None:
-        client = await self.connect_read(self.ssh_mux(), b"SS")
-        client.reset()
-        await self.assert_logged(reason="client-gone", bytes_in=2)
-
-    async def test_drain_resets_an_undecided_client(self) -> None:
-        client = await self.connect_read(self.ssh_mux(), b"SS")
-        self.factory.abort("drained")
-        await self.is_reset(client)
-        await self.assert_logged(reason="drained")
+    async def test_end_of_an_undecided_client(self) -> None:
+        for reason in ("client-gone", "drained"):
+            port = self.serve(route("ssh", backend_at(self.backend_port())))
+            client = await self.connect_read(port, b"SS")
+            if reason == "drained":
+                self.factory.abort("drained")
+                await self.is_reset(client)
+            else:
+                client.reset()
+            await self.assert_logged(reason=reason, bytes_in=2)
+            self.records.clear()
 
     async def test_endless_bytes_without_a_match_are_closed_and_little_is_read(self) -> None:
-        port = self.mux([route("payload offset=30000 text=x", CLOSE)], peek_limit=32768)
+        port = self.serve(route("payload offset=30000 text=x", CLOSE), peek_limit=32768)
         await self.connect_until_lost(port, bytes(8 * 1024 * 1024))
         record = await self.assert_logged(reason="no-route")
         self.assertLess(record.bytes_in, 256 * 1024)
 
 
 class DuringTest(MuxTestCase):
-    def office_mux(self, moment: str) -> int:
-        set_wall_clock(self, datetime.fromisoformat(moment).timestamp())
+    async def test_route_has_its_clients_who_stay_when_the_period_is_over(self) -> None:
         office = route("ssh", backend_at(self.backend_port()), name="office")
         hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
-        return self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
-
-    async def test_matches_within_the_period_and_stays_connected_after_it(self) -> None:
-        client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"), b"SSH-2.0-a\r\n")
-        server = await self.backend.peer()
-        set_wall_clock(self, datetime.fromisoformat("2026-11-20T18:01+01:00").timestamp())
-        await client.tell(server, b"more", 15)
-        close(client, server)
-        await self.assert_logged(route="office", reason="done")
-
-    async def test_next_route_matches_outside_the_period(self) -> None:
-        await self.connect_until_lost(self.office_mux("2026-11-20T18:00+01:00"), b"SSH-2.0-a\r\n")
+        within, end = (
+            datetime.fromisoformat(f"2026-11-20T{at}+01:00").timestamp()
+            for at in ("17:59", "18:00")
+        )
+        set_wall_clock(self, within)
+        port = self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
+        client = await self.connect(port, SSH)
+        server = await self.backend.heard(len(SSH))
+        set_wall_clock(self, end)
+        await self.connect_until_lost(port, SSH)
         await self.assert_logged(route="closed", reason="denied")
+        await client.tell(server, b"more", len(SSH) + 4)
+        close(client, server)
+        await self.assert_logged(2, route="office", reason="done")
 
 
 def finish(client: socket.socket) -> None:

@@ -198,24 +198,6 @@ class LinesTest(MuxTestCase):
         await self.is_reset(slow)
         await self.assert_logged(reason="no-route")
 
-    async def test_silence_until_the_lines_time_follows_the_line(self) -> None:
-        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),))
-        client = await self.connect(port)
-        await self.accepted_for(19.9)
-        await self.turn(3)
-        self.assertEqual(self.greeter.peers, [])
-        await self.has_greeting(client, after=0.2)
-
-    async def test_lines_see_the_headers_client_and_time_counts_from_accept(self) -> None:
-        real = NetworkSet([ip_network("192.168.0.1")])
-        silent = (Silence(RESET, Clients(_HERE)), Silence(self.greeting(), Clients(real), 2.0))
-        port = self.mux(self.ROUTES, silent=silent, accept_proxy_from=SENDERS)
-        client = await self.connect(port)
-        await self.accepted_for(1.5)
-        client.send(LINE)
-        await self.greets_nobody()
-        await self.has_greeting(client, after=0.6)
-
 
 class SilentRouteTest(MuxTestCase):
     def mail(self, match: Any = "silent", **settings: Any) -> Route:
