@@ -3,6 +3,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 from queue import SimpleQueue
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -129,10 +130,7 @@ class DeadDiskTest(TestCase):
 
     async def test_no_room_for_another_thread(self) -> None:
         """As with few tasks for a service: who waits has an error, and jobs are done once there is room."""
-
-        def lack(_: threading.Thread) -> None:
-            raise RuntimeError("can't start new thread")
-
+        lack = Mock(side_effect=RuntimeError("can't start new thread"))
         patched = self.patch(threading.Thread, "start", lack)
         _, error = await outcome_in_thread(self.read, "x")
         self.assertIsInstance(error, TimeoutError)

@@ -20,12 +20,8 @@ _run, _wait = CommittedSteps.run, CommittedSteps.wait
 class StepsTest(SynchronousTestCase):
     def test_each_is_done(self) -> None:
         steps, done = CommittedSteps("the rules are in force"), list[int]()
-
-        def fail() -> int:
-            raise MemoryError
-
         self.assertEqual(steps.run("first", lambda: 1), 1)
-        self.assertIsNone(steps.run("second", fail))
+        self.assertIsNone(steps.run("second", _no_memory))
         steps.run("third", done.append, 3)
         self.assertEqual(done, [3])
         why = "the rules are in force, but this failed: second: MemoryError"

@@ -2,6 +2,7 @@ import socket
 import ssl
 from ipaddress import ip_network
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.threads import deferToThread
 
@@ -63,10 +64,7 @@ class EndingTest(MuxTestCase):
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     async def test_access_log_that_raises_loses_its_line_alone(self) -> None:
-        def write(_: object) -> None:
-            raise ZeroDivisionError
-
-        self.log.write = write  # type: ignore[assignment,method-assign]
+        self.patch(self.log, "write", Mock(side_effect=ZeroDivisionError))
         await self.connect_until_lost(self.mux(), b"x")
         await self.factory.emptied()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

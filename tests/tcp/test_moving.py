@@ -50,11 +50,7 @@ class MovingTest(MuxTestCase):
 
     async def test_connection_that_is_not_suspended_after_all_goes_on(self) -> None:
         client, server = await self.relayed()
-
-        def fails(*_: object) -> None:
-            raise MemoryError
-
-        with patch.object(tcp_connection, "MovedConnection", fails):
+        with patch.object(tcp_connection, "MovedConnection", side_effect=MemoryError):
             self.assertRaises(MemoryError, self.suspend)
         await client.tell(server, b"more", 15)
         connection, moved, _ = self.suspend()

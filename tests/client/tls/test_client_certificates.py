@@ -39,21 +39,26 @@ class AllowedTests(SynchronousTestCase):
     def fits(self, identity: Identity, *lines: str) -> bool:
         return is_allowed(identity.certificate, [allowed_client(line) for line in lines])
 
-    def test_common_name(self) -> None:
-        alice = authority().issue("alice")
-        for text, expected in (
-            ("cn=alice", True), ("cn=bob,alice", True), ("cn=al*", True),
-            ("cn=~(alice|bob)", True), ("cn=Alice", False), ("cn=ali", False), ("cn=~ali", False),
-            ("cn=alice?", False),
+    def test_subjects_and_spiffe_ids(self) -> None:
+        """All of a line have to fit, of one line."""
+        issue = authority().issue
+        alice, api = issue("alice", units=("ops", "Site Reliability")), issue("api", _ID)
+        both, other = issue("api", _ID, "https://x.example/"), issue("x", "https://x.example/")
+        for identity, fitting, others in (
+            (alice, ("cn=alice", "cn=bob,alice", "cn=al*", "cn=~(alice|bob)"),
+             ("cn=Alice", "cn=ali", "cn=~ali", "cn=alice?")),
+            (alice, ("ou=ops", '"ou=Site Reliability"', "cn=alice ou=ops"),
+             ("ou=dev", "cn=alice ou=dev")),
+            (issue("ops"), (), ("ou=ops",)),
+            (api, (f"spiffe={_ID}", "spiffe=spiffe://example.org/ns/prod/*"),
+             (f"spiffe={_ID.upper().replace('SPIFFE', 'spiffe')}",
+              "spiffe=spiffe://example.org/ns/prod")),
+            (both, (), ("spiffe=spiffe://*",)), (other, (), ("spiffe=~.*",)),
         ):  # fmt: skip
-            self.assertEqual(self.fits(alice, text), expected, text)
-
-    def test_units(self) -> None:
-        alice = authority().issue("alice", units=("ops", "Site Reliability"))
-        self.assertTrue(self.fits(alice, "ou=ops"))
-        self.assertTrue(self.fits(alice, '"ou=Site Reliability"'))
-        self.assertFalse(self.fits(alice, "ou=dev"))
-        self.assertFalse(self.fits(authority().issue("ops"), "ou=ops"))
+            for line in (*fitting, *others):
+                self.assertEqual(self.fits(identity, line), line in fitting, line)
+        self.assertTrue(self.fits(alice, "cn=alice ou=dev", "ou=ops"))
+        self.assertFalse(self.fits(alice, "cn=bob", "ou=dev"))
 
     def test_alternative_names(self) -> None:
         """Each kind is compared as it is used: hosts and the domains of addresses without case, networks by their addresses."""
@@ -98,23 +103,6 @@ class AllowedTests(SynchronousTestCase):
         self.assertFalse(is_allowed(certificate, [allowed_client("san=*")]))
         self.assertTrue(is_allowed(certificate, [allowed_client("cn=alice")]))
         self.assertEqual(of_verified(certificate).names["dns"], ())
-
-    def test_spiffe(self) -> None:
-        api = authority().issue("api", _ID)
-        self.assertTrue(self.fits(api, f"spiffe={_ID}"))
-        self.assertTrue(self.fits(api, "spiffe=spiffe://example.org/ns/prod/*"))
-        self.assertFalse(self.fits(api, f"spiffe={_ID.upper().replace('SPIFFE', 'spiffe')}"))
-        self.assertFalse(self.fits(api, "spiffe=spiffe://example.org/ns/prod"))
-        both = authority().issue("api", _ID, "https://x.example/")
-        self.assertFalse(self.fits(both, "spiffe=spiffe://*"))
-        self.assertFalse(self.fits(authority().issue("x", "https://x.example/"), "spiffe=~.*"))
-
-    def test_together(self) -> None:
-        alice = authority().issue("alice", units=("ops",))
-        self.assertTrue(self.fits(alice, "cn=alice ou=ops"))
-        self.assertFalse(self.fits(alice, "cn=alice ou=dev"))
-        self.assertTrue(self.fits(alice, "cn=alice ou=dev", "ou=ops"))
-        self.assertFalse(self.fits(alice, "cn=bob", "ou=dev"))
 
 
 class RankTests(SynchronousTestCase):

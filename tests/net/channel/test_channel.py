@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -67,10 +68,7 @@ class FramingTest(SynchronousTestCase):
             sender.send(made_up("told"), value=value)
         received: list[Any] = []
 
-        def told(*, value: Any) -> None:
-            received.append(value)
-
-        receiver = channel(told=told)
+        receiver = channel(told=lambda value: received.append(value))  # noqa: PLW0108 - by its name
         stream = sender.transport.value()
         cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
         for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
@@ -112,11 +110,7 @@ class FramingTest(SynchronousTestCase):
         """Nor is a line without an end, of which nothing is kept; what belongs to lines before it does not count."""
         change_constants(self, sys.modules[Channel.__module__], _SHORT=50)
         heard: list[str] = []
-
-        def hear(x: str) -> None:
-            heard.append(x)
-
-        known = channel({made_up("known", "x", longest=100): hear})
+        known = channel({made_up("known", "x", longest=100): lambda x: heard.append(x)})  # noqa: PLW0108
         half, rest = b'{"kind":"known","x":"%b' % (b"x" * 50), b'"}\n'
         for _ in range(3):
             known.dataReceived(half)
@@ -151,10 +145,7 @@ class FramingTest(SynchronousTestCase):
         """What cannot be done with a message is logged; the next one is heard all the same, without unknown fields."""
         received: list[int] = []
 
-        def keep(x: int) -> None:
-            received.append(1 // x)
-
-        known = channel(known=keep)
+        known = channel(known=lambda x: received.append(1 // x))
         known.dataReceived(
             b'{"kind":"known","x":0}\n{"kind":"known"}\n{"kind":"known","x":1,"y":2}\n'
         )
@@ -243,11 +234,7 @@ class PairTest(TestCase):
 
     async def test_other_end_closes(self) -> None:
         """All that was sent before arrives; then the loss is told, and nothing more can be sent."""
-
-        def hear(text: str) -> None:
-            self.heard.append(text)
-
-        self.here.handlers[TEXT] = hear
+        self.here.handlers[TEXT] = lambda text: self.heard.append(text)  # noqa: PLW0108 - by its name
         self.there.send(TEXT, text="x" * 2**20)
         self.there.close()
         await self.is_lost
@@ -285,46 +272,34 @@ class PairTest(TestCase):
     async def test_answers(self) -> None:
         """Each question gets its own answer, in whatever order these come."""
         waiting: dict[int, Deferred[int]] = {}
-
-        def double(number: int) -> Deferred[int]:
-            return waiting.setdefault(number, Deferred())
-
-        async def triple(number: int) -> int:
-            return 3 * number
-
         slow, fast = made_up("double", "number"), made_up("triple", "number")
-        self.there.handlers.update({slow: double, fast: triple})
+        self.there.handlers[slow] = lambda number: waiting.setdefault(number, Deferred())
+        self.there.handlers[fast] = lambda number: deferLater(reactor, 0, int, 3 * number)
         first, second = (self.here.ask(slow, number=number, seconds=20) for number in (1, 2))
         self.assertEqual(await self.here.ask(fast, number=5), 15)
-        waiting[2].callback(4)
-        self.assertEqual(await second, 4)
-        waiting[1].callback(2)
-        self.assertEqual(await first, 2)
+        for number, answer in ((2, second), (1, first)):
+            waiting[number].callback(2 * number)
+            self.assertEqual(await answer, 2 * number)
 
     async def test_refusals(self) -> None:
         """Who asks hears why not, and that nobody knows what it means."""
-
-        def refuse() -> None:
-            raise MuxError("not today")
-
-        def fail() -> None:
-            raise ZeroDivisionError("oh")
-
-        def lack() -> None:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        def give_up() -> None:
-            raise CancelledError
-
-        refused, failed, lacking, given_up = map(made_up, ("refuse", "fail", "lack", "give_up"))
-        self.there.handlers.update({refused: refuse, failed: fail, lacking: lack, KNOWN: nothing})
-        self.there.handlers[given_up] = give_up
-        self.here.send(given_up)  # without an answer, nobody hears of it
-        for message, why in [
-            (KNOWN, "known: 'x' is missing"), (refused, "not today"), (failed, "oh"),
-            (lacking, "[Errno 24] Too many open files"), (given_up, "CancelledError"),
-            (X, "'x' is not known here"),
-        ]:  # fmt: skip
+        said = {
+            "refuse": (MuxError("not today"), "not today"),
+            "fail": (ZeroDivisionError("oh"), "oh"),
+            "lack": (
+                OSError(errno.EMFILE, "Too many open files"),
+                "[Errno 24] Too many open files",
+            ),
+            "give_up": (CancelledError(), "CancelledError"),
+        }
+        expected = {KNOWN: "known: 'x' is missing", X: "'x' is not known here"}
+        self.there.handlers[KNOWN] = nothing
+        for kind, (problem, why) in said.items():
+            message = made_up(kind)
+            self.there.handlers[message] = Mock(side_effect=problem)
+            expected[message] = why
+        self.here.send(message)  # without an answer, nobody hears of it
+        for message, why in expected.items():
             with self.assertRaises(ChannelError) as caught:
                 await self.here.ask(message)
             self.assertEqual(str(caught.exception), why)

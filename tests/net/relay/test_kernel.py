@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from twisted.internet.task import Clock
@@ -88,28 +89,19 @@ class KernelScarceTest(RelayCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_unwatchable(self) -> None:
-        def before() -> None:
-            make_scarce(
-                self, Poller.for_reactor(reactor)
-            ).room = 0  # the client's end is paused, and so not watched
-
-        self.before = before
+        """The client's end is paused, and so not watched."""
+        self.before = lambda: setattr(make_scarce(self, Poller.for_reactor(reactor)), "room", 0)
         await self.assert_ended()
 
     async def test_raises(self) -> None:
-        def start(_side: object, *, reading: bool) -> None:
-            raise MemoryError(reading)
-
+        start = Mock(side_effect=MemoryError)
         self.before = lambda: self.patch(KernelSide, "start_forwarding", start)
         await self.assert_ended()
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
 
     async def test_raises_later(self) -> None:
         """What is ready would be reported again and again, and nobody else would be served."""
-
-        def receive(_side: object, end_is_near: int) -> bool:
-            raise ZeroDivisionError(end_is_near)
-
+        receive = Mock(side_effect=ZeroDivisionError)
         self.before = lambda: self.patch(KernelSide, "_receive", receive)
         client, server = await self.start()
         client.send(b"x")
@@ -118,11 +110,7 @@ class KernelScarceTest(RelayCase):
 
     async def test_out_of_memory(self) -> None:
         """If bytes that were read cannot be kept, the pair is broken off: no stream goes on with a gap."""
-
-        def hold(_side: object, data: bytes) -> None:
-            raise MemoryError(len(data))
-
-        self.before = lambda: self.patch(KernelSide, "_hold", hold)
+        self.before = lambda: self.patch(KernelSide, "_hold", Mock(side_effect=MemoryError))
         self.patch(kernel.pipes, "take_pipe", lambda: None)
         self.addCleanup(setattr, MEMORY, "short_since", None)
         client, server = await self.start(small_buffers=True)

@@ -3,6 +3,7 @@
 import functools
 import socket
 from typing import Any
+from unittest.mock import Mock
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -138,12 +139,8 @@ class MarkTest(SynchronousTestCase):
 
     def test_no_memory_for_timer_removes_marks(self) -> None:
         self.set()
-
-        def call_later(*_arguments: object) -> None:
-            raise MemoryError
-
         self.mark.bytes_came(1)
-        self.patch(self.clock, "callLater", call_later)
+        self.patch(self.clock, "callLater", Mock(side_effect=MemoryError))
         self.clock.advance(PAUSE)
         self.assert_cleared()
         self.assertEqual(self.guard.marks, {})

@@ -487,11 +487,7 @@ class HeldTests(MuxTestCase):
         connection = self.only()
         second = await self.connect(port, b"b")
         await self.waiting(2)
-
-        def fails(*_: object) -> None:
-            raise MemoryError
-
-        with patch.object(tcp_connection, "MovedConnection", fails):
+        with patch.object(tcp_connection, "MovedConnection", side_effect=MemoryError):
             self.assertRaises(MemoryError, connection.suspend)
         self.assertEqual(len(self.held_clients), 2)
         peers = await self.come_up(2)

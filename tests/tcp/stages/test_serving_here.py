@@ -105,28 +105,18 @@ class HandOverTest(MuxTestCase):
         server.close()
         await self.assert_logged(reason="done", bytes_in=1_000_000)
 
-    async def test_transport_is_tcp_with_the_clients_address(self) -> None:
-        client, server = await self.served()
-        self.assertTrue(ITCPTransport.providedBy(server.transport))
-        self.assertEqual(server.transport.getPeer(), client.transport.getHost())
-
     async def test_half_close_reaches_a_protocol_that_handles_it(self) -> None:
-        client = await self.handed(self.backend)
-        client.finish()
-        server = await self.backend.peer()
-        await server.has_all()
-        self.assertIsNone(server.lost)
-        server.send(b"late answer")
-        await client.has_all(server.close)
-        self.assertEqual(bytes(client.received), b"late answer")
-
-    async def test_half_close_that_decided_is_passed_on(self) -> None:
-        client = await self.connect(self.mux(default=outcome(self.backend)), b"x")
-        client.finish()
-        server = await self.backend.peer()
-        await server.has_all()
-        self.assertEqual(bytes(server.received), b"x")
-        await client.has_all(server.close)
+        """Also one that decided."""
+        default = outcome(self.backend)
+        for number, routes in enumerate(([route("any", self.backend)], [])):
+            client = await self.connect(self.mux(routes, default=default), b"first")
+            client.finish()
+            server = await self.backend.peer(number)
+            await server.has_all()
+            self.assertEqual((bytes(server.received), server.lost), (b"first", None))
+            server.send(b"late answer")
+            await client.has_all(server.close)
+            self.assertEqual(bytes(client.received), b"late answer")
 
     async def test_half_close_ends_other_protocols_after_their_answer(self) -> None:
         client = await self.handed(_doing(dataReceived=lambda its: its.write(b"answer")))
@@ -209,8 +199,12 @@ class HandOverTest(MuxTestCase):
         await client.is_lost()
         self.assertEqual(len(client.received), 16 * 1024 * 1024)
 
-    async def test_start_tls_makes_the_transport_one_of_tls(self) -> None:
+    async def test_transport_is_tcp_with_the_clients_address_and_one_of_tls_once_that_starts(
+        self,
+    ) -> None:
         client, server = await self.served()
+        self.assertTrue(ITCPTransport.providedBy(server.transport))
+        self.assertEqual(server.transport.getPeer(), client.transport.getHost())
         self.assertFalse(ISSLTransport.providedBy(server.transport))
         server.transport.startTLS(certificate(), False)  # noqa: FBT003
         self.assertTrue(ISSLTransport.providedBy(server.transport))
@@ -239,16 +233,12 @@ class HandOverTest(MuxTestCase):
             await self.assert_logged(reason="client-reset")
             self.records.clear()
 
-    async def test_protocol_may_abort(self) -> None:
-        client = await self.handed(self.backend)
-        (await self.backend.peer()).reset()
-        await self.assert_ended(client, reason="server-reset")
-
-    async def test_drain_ends_the_protocol(self) -> None:
-        client = await self.handed(self.backend)
-        await self.backend.peer()
-        self.factory.abort("drained")
-        await self.assert_ended(client, reason="drained")
+    async def test_protocol_may_abort_and_a_drain_ends_it(self) -> None:
+        for reason in ("server-reset", "drained"):
+            client, server = await self.served()
+            server.reset() if reason == "server-reset" else self.factory.abort("drained")
+            await self.assert_ended(client, reason=reason)
+            self.forget()
 
     async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))
