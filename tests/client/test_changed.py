@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.detection.test_changed import FLIGHTS
+from tests.detection.test_changed import decisions
 from tests.support.examples import scaled
 from txmux.access.admission import Admission
 from txmux.backends.upstream import Upstream
 from txmux.client.configuration import Configuration, RuleLayer
-from txmux.detection.explain import explain
 from txmux.detection.ranked import finish
 from txmux.processes.worker.received_rules import read_replacement
 from txmux.rules.difference import difference, digest
@@ -76,16 +75,7 @@ def known_of(destination: Any) -> object:
 
 
 def layer_of(layer: RuleLayer) -> object:
-    detector = layer.detector
-    answers: list[object] = []
-    for data in FLIGHTS:
-        detection = detector.start_detection()
-        decision = detection.feed(data) or detection.finish()
-        answers.append((decision.route and decision.route.name, decision.facts))
-        explained = explain(detector.routes, data)
-        answers.append(
-            (explained.decided_at, [(one.route.name, one.answer) for one in explained.routes])
-        )
+    detector: Any = layer.detector
     return (
         [
             (one.name, one.under, one.log, one.clients, known_of(one.destination))
@@ -96,7 +86,7 @@ def layer_of(layer: RuleLayer) -> object:
         (layer.server_first, layer.goes_by_hello, layer.depends_on_client, detector.peek_limit),
         [one.name for one in layer.hello_readers.items],
         [one.name for one in layer.outer.items],
-        answers,
+        decisions(detector, datagrams=False),
     )
 
 

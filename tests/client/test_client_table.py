@@ -199,17 +199,13 @@ class FewTests(SynchronousTestCase):
             one.record.backend = "web"
         return self.successResultOf(Deferred.fromCoroutine(table.of_few(live, backend))) == OF_FEW
 
-    def test_of_all(self) -> None:
-        self.assertTrue(self.of_few(9))
-        self.assertTrue(self.of_few(5, 5, 1))
-        self.assertTrue(self.of_few(3, *[1] * 10))
-        self.assertFalse(self.of_few(*[1] * 10))
-        self.assertFalse(self.of_few(3, *[1] * 20))
-        self.assertFalse(self.of_few(), "no client has them")
-
-    def test_of_a_backend(self) -> None:
-        self.assertFalse(self.of_few(*[1] * 10, backend="web"))
-        self.assertFalse(self.of_few(9, backend="other"))
-        # The ports of connections that have just ended are taken, too.
-        self.assertFalse(self.of_few(*[1] * 10, ended=9))
-        self.assertTrue(self.of_few(*[1] * 10, backend="web", ended=9))
+    def test_of_all_and_of_a_backend(self) -> None:
+        for sources, of, expected in (
+            ([9], {}, True), ([5, 5, 1], {}, True), ([3, *[1] * 10], {}, True),
+            ([1] * 10, {}, False), ([3, *[1] * 20], {}, False),
+            ([], {}, False),  # no client has them
+            ([1] * 10, {"backend": "web"}, False), ([9], {"backend": "other"}, False),
+            # The ports of connections that have just ended are taken, too.
+            ([1] * 10, {"ended": 9}, False), ([1] * 10, {"backend": "web", "ended": 9}, True),
+        ):  # fmt: skip
+            self.assertEqual(self.of_few(*sources, **of), expected, (sources, of))

@@ -96,28 +96,22 @@ class AgreementTests(SynchronousTestCase):
 
 
 class AnswerTests(SynchronousTestCase):
-    def test_match_and_no_have_their_byte(self) -> None:
-        routes = [asks("a", no(3)), asks("b", yes(2)), asks("c", no(4)), asks("d", yes(9))]
-        found = explain(routes, b"xxxxx")
-        self.assertEqual(says(found), [("no", 3), ("match", 2), ("no", 4), ("need more", None)])
-        self.assertEqual((found.decided_at, name_of(found.decision)), (3, "b"))
-
-    def test_undecided_needs_up_to_so_many_bytes(self) -> None:
-        found = explain([asks("a", yes(9)), asks("b", yes(2))], b"xxx")
-        (answer, _) = (its.answer for its in found.routes)
-        self.assertEqual(answer, PredicateAnswer(Verdict.NEED_MORE, None, 9))
-        self.assertEqual((found.decided_at, name_of(found.decision)), (None, "b"))
-
-    def test_decided_at_the_limit(self) -> None:
-        found = explain([asks("a", yes(9)), asks("b", yes(2))], b"xxxxx", peek_limit=4)
-        self.assertEqual(says(found), [("need more", None), ("match", 2)])
-        self.assertEqual(found.routes[0].answer, PredicateAnswer(Verdict.NEED_MORE, None, 4))
-        self.assertEqual((found.decided_at, name_of(found.decision)), (4, "b"))
-
-    def test_no_byte_leaves_all_undecided(self) -> None:
-        found = explain([asks("a", yes(0))], b"")
-        self.assertEqual(says(found), [("need more", None)])
-        self.assertEqual((found.decided_at, name_of(found.decision)), (None, None))
+    def test_each_answer_has_its_byte(self) -> None:
+        """An undecided one needs up to so many bytes, or the limit; no byte leaves all undecided."""
+        slow, quick = [yes(9)], [yes(2)]
+        for alternatives, data, limit, answers, needs, decided in (
+            ([[no(3)], quick, [no(4)], slow], b"xxxxx", 1000,
+             [("no", 3), ("match", 2), ("no", 4), ("need more", None)], 3, (3, "1")),
+            ([slow, quick], b"xxx", 1000, [("need more", None), ("match", 2)], 9, (None, "1")),
+            ([slow, quick], b"xxxxx", 4, [("need more", None), ("match", 2)], 4, (4, "1")),
+            ([[yes(0)]], b"", 1000, [("need more", None)], 0, (None, None)),
+        ):  # fmt: skip
+            routes = [asks(str(number), *lines) for number, lines in enumerate(alternatives)]
+            found = explain(routes, data, peek_limit=limit)
+            self.assertEqual(says(found), answers)
+            assert found.routes[0].answer is not None
+            self.assertEqual(found.routes[0].answer.needs, needs)
+            self.assertEqual((found.decided_at, name_of(found.decision)), decided)
 
     def test_earliest_match_or_most_patient_line_or_last_no_answers(self) -> None:
         for alternatives, expected in (

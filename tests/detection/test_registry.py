@@ -134,10 +134,15 @@ class PluginTest(SynchronousTestCase):
         )
         self.assertEqual(self.flushLoggedErrors(), [])  # the problem is all that is said
 
-    def test_exit_at_import(self) -> None:
-        self.write("leaving", "import sys\nsys.exit('bye')\n")
-        (problem,) = self.found().problems
-        self.assertIn("SystemExit: bye", str(problem))
+    def test_module_that_cannot_be_used(self) -> None:
+        for text, why in (
+            ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
+            (_module("Odd", 5), "TypeError: a matcher's name is 5, not a str"),
+        ):
+            self.write("odd", text)
+            (problem,) = self.found().problems
+            self.assertIn(why, str(problem))
+            self.forget()
 
     def test_broken_later(self) -> None:
         path = self.write("stale", _module("Stale", "stale"))
@@ -229,11 +234,6 @@ class PluginTest(SynchronousTestCase):
             ):
                 read_alternative("half", found)
             self.forget()
-
-    def test_no_name(self) -> None:
-        self.write("odd", _module("Odd", 5))
-        (problem,) = self.found().problems
-        self.assertIn("TypeError: a matcher's name is 5, not a str", str(problem))
 
 
 _ABC = Prefix(b"abc")

@@ -186,7 +186,7 @@ class ListenersTest(SupervisedTestCase):
         peer = SecurePeer((client_context(None), None))
         await (await connect_tls(self, port, peer)).ready()
         peer.send(b"x")
-        await peer.until(lambda: peer.told_close_notify)
+        await peer.has_close_notify()
         await self.gone(peer)
         await self.until_logged("listener=b ")
         more = f"{LISTEN}[listen c]\nendpoint = {ssl.replace('PORT', str(other))}\n"

@@ -285,7 +285,7 @@ class CertificateTest(SupervisedTestCase):
         client = await self.asked("lacking.team.example")
         await client.ready()
         client.send(b"secret")
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify()
         await client.is_lost(client.close)
         while len(self.lines()) == before:
             await deferLater(reactor, 0.005)

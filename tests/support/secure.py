@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -87,6 +88,11 @@ class SecurePeer(Peer):
 
     def ready(self) -> Deferred[Peer]:
         return self.until(lambda: self.layers[-1].ready)
+
+    def has_close_notify(self, does: Callable[[], object] = bool) -> Deferred[Peer]:
+        """Do something, and wait until the innermost TLS has got a close-notify."""
+        does()
+        return self.until(lambda: self.told_close_notify)
 
     def failed(self) -> Deferred[Peer]:
         return self.until(lambda: self.failure is not None or self.lost is not None)

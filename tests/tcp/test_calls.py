@@ -71,8 +71,7 @@ class TerminatedCallsTest(MuxTestCase):
         async def one() -> None:
             logged = len(self.records)
             client, server = await self.answered(port)
-            server.close()
-            await client.until(lambda: client.told_close_notify)
+            await client.has_close_notify(server.close)
             client.close()
             await self.until_logged(logged + 1)
 

@@ -254,6 +254,7 @@ class _World:
             set_options(opened, _MUX_OPTIONS)
             self.port: Any = self.factory.listen(opened)
             self.where = opened.getsockname()
+        self.poller: Any = self.factory.runtime.poller
         self.reads_all = False
         self.client = self._client(stream)
         self.others: list[_Peer] = []
@@ -582,6 +583,11 @@ _FEATURES = st.builds(
 
 
 class PlainSocketsTest(SynchronousTestCase):
+    def world(self, features: Features = Features(), stream: bytes = _STREAMS[0]) -> _World:
+        world = _World(features, stream, fast=True)
+        self.addCleanup(world.close)
+        return world
+
     def told(self, features: Features, stream: bytes, steps: Any, *, fast: bool) -> dict[str, Any]:
         world = _World(features, stream, fast=fast)
         try:
@@ -646,12 +652,11 @@ class PlainSocketsTest(SynchronousTestCase):
 
     def test_server_that_is_the_connection_itself_is_refused(self) -> None:
         """Nothing is sent there: the client would get its own bytes back."""
-        world = _World(Features(refusing=1, tries=0), _STREAMS[0], fast=True)
-        self.addCleanup(world.close)
+        world = self.world(Features(refusing=1, tries=0), _STREAMS[0])
         closed = next(int(port) for port, number in world.numbers.items() if number == "port0")
 
-        def bound(family: int, kind: int) -> socket.socket:
-            its = LeanSocket(family, kind)
+        def bound(*of: int) -> socket.socket:
+            its = LeanSocket(*of)
             its.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             its.bind(("127.0.0.1", closed))
             return its
@@ -667,8 +672,7 @@ class PlainSocketsTest(SynchronousTestCase):
         """Such as its congestion control, which costs more than the whole of a short one."""
         priority = socket.SOL_SOCKET, socket.SO_PRIORITY
         for step in (("mux", "advance", 4), ("client", "send", _MUCH)):
-            world = _World(Features(), _STREAMS[0], fast=True)
-            self.addCleanup(world.close)
+            world = self.world()
             [upstream] = world.factory.upstreams.all()
             member = upstream.pool.members[0]
             member._options = (*member.options, (*priority, 5))
@@ -684,8 +688,7 @@ class PlainSocketsTest(SynchronousTestCase):
     def test_last_bytes_leave_with_the_end(self) -> None:
         """In one packet, with and without a stage."""
         for step in (("mux", "look", 0), ("mux", "attach", 0)):
-            world = _World(Features(), _STREAMS[0], fast=True)
-            self.addCleanup(world.close)
+            world = self.world()
             world.step("client", "send", 16)
             world.step(*step)
             [server] = world.servers
@@ -708,8 +711,7 @@ class PlainSocketsTest(SynchronousTestCase):
                 self.lacks(features, module, part, step)
 
     def lacks(self, features: Features, module: object, part: str, step: Any) -> None:
-        world = _World(features, _STREAMS[0], fast=True)
-        self.addCleanup(world.close)
+        world = self.world(features, _STREAMS[0])
         (upstream,) = world.factory.upstreams.all()
         missing = Mock(side_effect=MemoryError)
         if features.refusing:
@@ -721,8 +723,7 @@ class PlainSocketsTest(SynchronousTestCase):
             patched = self.patch(module, part, missing)
             world.step(*step)
         patched.restore()
-        poller: Any = world.factory.runtime.poller
-        self.assertEqual([*poller.handlers], [world.port.fileno()])
+        self.assertEqual([*world.poller.handlers], [world.port.fileno()])
         world.finish()
         story = world.story()
         self.assertEqual([record.reason for record in world.log.records], ["error"])
@@ -732,8 +733,7 @@ class PlainSocketsTest(SynchronousTestCase):
     def test_shortage_at_the_answer_to_a_hello(self) -> None:
         """It says nothing about the server, with or without a stage."""
         for before in (("mux", "look", 0), ("mux", "attach", 0)):
-            world = _World(Features(), _HELLO, fast=True)
-            self.addCleanup(world.close)
+            world = self.world(Features(), _HELLO)
             world.step("client", "send", len(_HELLO))
             self.assertEqual([one.state for one in world.factory.connections], ["awaiting-retry"])
             world.step(*before)
@@ -758,15 +758,13 @@ class PlainSocketsTest(SynchronousTestCase):
             (Features(), _HELLO, [("client", "send", 76), ("server", "finish", 0)]),
             (Features(), _HELLO, [("client", "send", 76), ("client", "finish", 0)]),
         ):
-            world = _World(features, stream, fast=True)
-            self.addCleanup(world.close)
+            world = self.world(features, stream)
             for module, part in ((relaying, "Relaying"), (awaiting_retry, "AwaitingRetry")):
                 self.patch(module, part, Mock(side_effect=MemoryError))
             for step in steps:
                 world.step(*step)
             self.assertEqual([record.reason for record in world.log.records], ["error"])
-            poller: Any = world.factory.runtime.poller
-            self.assertEqual([*poller.handlers], [world.port.fileno()])
+            self.assertEqual([*world.poller.handlers], [world.port.fileno()])
             self.assertEqual(sum(world.story()["left"]), 0)
 
     def test_unwatched(self) -> None:
@@ -776,10 +774,8 @@ class PlainSocketsTest(SynchronousTestCase):
             ((("detect_timeout", 1.0),), 0, "client-gone"),  # a stage watches it
             ((("mptcp", True),), 0, "client-gone"),  # it has a transport from the beginning
         ):
-            world = _World(Features(settings=rules), _STREAMS[0], fast=True)
-            self.addCleanup(world.close)
-            poller: Any = world.factory.runtime.poller
-            make_scarce(self, poller).room = 0
+            world = self.world(Features(settings=rules), _STREAMS[0])
+            make_scarce(self, world.poller).room = 0
             world.client.send(sent)
             world.turn()
             self.assertEqual([record.reason for record in world.log.records], [reason])
@@ -789,8 +785,7 @@ class PlainSocketsTest(SynchronousTestCase):
 
     def test_usual_connection_stays_one(self) -> None:
         """As long as nothing unusual happens to it; a question changes nothing."""
-        world = _World(Features(), _STREAMS[0], fast=True)
-        self.addCleanup(world.close)
+        world = self.world()
         for step in (
             ("client", "send", 2), ("mux", "advance", 3), ("client", "send", 60),
             ("server", "send", 500), ("mux", "advance", 200), ("mux", "look", 0),

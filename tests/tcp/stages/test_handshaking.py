@@ -35,8 +35,7 @@ class RelayTests(MuxTestCase):
         client, server = await self.tls.relayed()
         self.assertEqual(bytes(server.received), SSH)
         await server.has_all(client.close_notify)
-        server.close()
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify(server.close)
         record = await self.assert_logged(
             reason="done", route="ssh", backend="backend", bytes_in=len(SSH), bytes_out=5
         )
@@ -117,14 +116,13 @@ class RelayTests(MuxTestCase):
             server.send(b"x" * 500_000)
             server.close()
             await client.has(500_005)
-            await client.until(lambda c=client: c.told_close_notify)  # type: ignore[misc]
+            await client.has_close_notify()
             await self.assert_logged(reason="done", bytes_out=500_005)
             self.forget()
 
     async def test_finished_server_is_a_close_notify_and_the_client_may_send_on(self) -> None:
         client, server = await self.tls.relayed()
-        server.finish()
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify(server.finish)
         self.assertIsNone(client.lost)
         await client.tell(server, b"y" * 300_000, len(SSH) + 300_000)
         client.close_notify()
@@ -132,8 +130,7 @@ class RelayTests(MuxTestCase):
 
     async def test_client_may_close_without_close_notify_after_the_servers(self) -> None:
         client, server = await self.tls.relayed()
-        server.close()
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify(server.close)
         client.close()
         await self.assert_logged(reason="done")
 
@@ -168,8 +165,7 @@ class RelayTests(MuxTestCase):
                 server.close()
                 await client.has(11)
             else:
-                server.close()
-                await client.until(lambda c=client: c.told_close_notify)  # type: ignore[misc]
+                await client.has_close_notify(server.close)
             client.close()
             record = await self.assert_logged(reason="done")
             self.assertNotIn("tls_truncated", record.facts)
@@ -263,14 +259,13 @@ class RelayTests(MuxTestCase):
         server.send(b"answer")
         server.close()
         await client.has(6)
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify()
         await self.assert_logged(reason="done", bytes_in=len(SSH), bytes_out=6)
 
     async def test_bytes_for_a_closed_protocol_in_process_are_not_kept(self) -> None:
         client, server = await self.in_process()
         await server.has(len(SSH))
-        server.close()
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify(server.close)
         client.send(bytes(100_000))
         await self.seen(100_000)
         (connection,) = self.factory.connections
@@ -351,7 +346,7 @@ class LevelTests(MuxTestCase):
     async def test_refusal_closes_tls_cleanly(self) -> None:
         client = await self.tls.client(self.mux([self.tls.route(), self.tls.inner()]))
         client.send(b"GET / HTTP/1.1\r\n")
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify()
         client.close()
         await self.assert_logged(reason="no-route", route="tls", backend=None)
 
@@ -370,7 +365,7 @@ class LevelTests(MuxTestCase):
         server.send(b"x" * 200_000)
         server.close()
         await client.has(200_000)
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify()
         client.close()
         record = await self.assert_logged(
             reason="done", route="ssh", bytes_in=len(SSH), bytes_out=200_000
@@ -385,8 +380,7 @@ class LevelTests(MuxTestCase):
 
     async def test_reset_after_both_inner_ends_cuts_nothing(self) -> None:
         client, server = await self.deep()
-        server.finish()
-        await client.until(lambda: client.told_close_notify)
+        await client.has_close_notify(server.finish)
         client.transport.write = client.transport.getHandle().send
         client.close_notify()
         client.reset()
@@ -405,21 +399,6 @@ class LevelTests(MuxTestCase):
         self.assertEqual(server.received[0], 0x16)
         server.close()
         await self.assert_ended(client, route="acme")
-
-    async def test_requested_tls_is_answered_and_hidden_from_the_server(self) -> None:
-        ssl_request = bytes.fromhex("0000000804d2162f")
-        startup = bytes.fromhex("0000001000030000") + b"user\0x\0\0"
-        port = self.mux(
-            [self.tls.route(match="postgres sni=a.example"), self.tls.inner("postgres", name="pg")]
-        )
-        client = SecurePeer((client_context(self.tls.ca), "a.example"), request=(ssl_request, b"S"))
-        await connect_tls(self, port, client)
-        await client.ready()
-        client.send(startup)
-        server = await self.backend.heard(len(startup))
-        self.assertEqual(bytes(server.received), startup)
-        client.close_notify()
-        await self.assert_ended(server, route="pg", reason="done")
 
     async def test_drain_ends_a_handshaking_client(self) -> None:
         port = self.mux([self.tls.route()])

@@ -309,21 +309,6 @@ class AnsweringTest(MuxTestCase):
         )
         self.assertEqual(record.facts["sni"], "db.example.com")
 
-    async def test_client_may_send_all_at_once_or_byte_by_byte(self) -> None:
-        port = self.port()
-        for number, size in enumerate((1000, 1, 9)):
-            client = await self.connect(port)
-            data = SSL_REQUEST + HELLO
-            await self.send_in_pieces(client, data, size)
-            server = await self.backend.heard(8, number)
-            self.assertEqual(server.received, SSL_REQUEST)
-            server.send(b"S")
-            await server.has(len(data))
-            await server.tell(client, b"x", 2)
-            self.assertEqual(client.received, b"Sx")
-            close(client, server)
-            await self.logged(number + 1)
-
     async def test_kerberos_encryption_is_refused_here(self) -> None:
         client = await self.connect(self.port(), GSSENC_REQUEST)
         await client.has(1)
@@ -334,17 +319,6 @@ class AnsweringTest(MuxTestCase):
         server = await self.backend.heard(8)
         self.assertEqual(server.received, SSL_REQUEST)
         await server.is_lost(client.reset)
-
-    async def test_proxy_header_precedes_the_request(self) -> None:
-        backend = backend_at(self.backend_port(), proxy_protocol="v1")
-        client = await self.connect(self.mux([route("postgres sni=*", backend)]))
-        client.send(SSL_REQUEST + HELLO)
-        server = await self.backend.peer()
-        await server.until(lambda: server.received.endswith(SSL_REQUEST))
-        self.assertTrue(server.received.startswith(b"PROXY TCP4 "))
-        server.send(b"S")
-        await server.until(lambda: server.received.endswith(HELLO))
-        await end_both(self, client, server)
 
     async def test_no_answer_without_sni(self) -> None:
         client = await self.connect(self.mux([route("postgres", backend_at(self.backend_port()))]))

@@ -27,7 +27,6 @@ from tests.wire.proxyprotocol.vectors import (
     SIGNATURE,
     SOURCE,
     V2_WITH_CHECKSUM,
-    address,
 )
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, Listener, NetworkSet, Senders, UnixClients
@@ -70,18 +69,6 @@ class AcceptedTest(MuxTestCase):
         server = await self.backend.heard(8)
         self.assertEqual(bytes(server.received), b"SSH-2.0-")
         self.assertLessEqual(len([one for one in lengths if one > 16]), 1)
-
-    async def test_v4_mapped_address_is_its_ipv4_address(self) -> None:
-        routes = [route("any", "close", name="here", from_=["192.0.2.0/24"])]
-        port = self.mux(routes, accept_proxy_from=SENDERS)
-        client = await self.connect(port)
-        header = ProxyHeader.between(
-            address("::ffff:192.0.2.7", 1000), address("::ffff:192.0.2.1", 443)
-        )
-        client.send(encode_v2(header) + b"x")
-        await self.assert_ended(
-            client, client="192.0.2.7:1000", local="192.0.2.1:443", route="here"
-        )
 
     async def test_routes_see_the_real_address(self) -> None:
         routes = [
