@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.access.admission import Admission, Refused, Tally
 from txmux.access.per_source import Permit
 from txmux.net.addresses import ip_address_of
-from txmux.rules.model import Clients, Listener, NetworkSet, Rate
+from txmux.rules.model import Clients, Listener, NetworkSet
 from txmux.wire.proxyprotocol.header import Address
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
@@ -104,13 +104,4 @@ class AdmissionTest(SynchronousTestCase):
         for peer in (CLIENT, LOCAL, CLIENT):
             admission.move_away(self.enter(admission, peer))
         self.enter(admission, CLIENT)
-        self.assert_refused("limit", admission, CLIENT)
-
-    def test_time_refills_the_burst(self) -> None:
-        admission = self.admission(connection_rate_per_source=Rate(2.0, 2))
-        for _ in range(2):
-            admission.leave(self.enter(admission, CLIENT))
-        self.assert_refused("limit", admission, CLIENT)
-        self.clock.advance(0.5)
-        admission.leave(self.enter(admission, CLIENT))
         self.assert_refused("limit", admission, CLIENT)

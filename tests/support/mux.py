@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -326,6 +326,12 @@ class MuxTestCase(TestCase):
     async def is_closed(self, peer: Peer) -> None:
         await peer.is_lost()
         self.assertFalse(peer.was_reset())
+
+    def anew(self, rows: Iterable[Any]) -> Iterator[Any]:
+        """Iterate over rows of a test each of which begins without lines of the log and connections of servers."""
+        for row in rows:
+            yield row
+            self.forget()
 
     def forget(self) -> None:
         """Begin anew, without a line of the log and a server's connection."""

@@ -87,16 +87,15 @@ class HelloTest(MuxTestCase):
     async def test_hello_has_what_is_left_of_detect_timeout(self) -> None:
         """Then what has come is passed on without fields, be the client silent, slow or none of the route's."""
         begun = HELLO[:20]
-        for match, before, said in (
+        for match, before, said in self.anew((
             ("any", 0, b""), ("tls", 0, begun), ("tls", 4, begun), ("tls sni=other", 0, begun),
-        ):  # fmt: skip
+        )):  # fmt: skip
             client = await self.connect(announcing_mux(self, "authority", match=match))
             await self.accepted_for(before)
             client.send(said)
             await self.seen(len(said))
             await self.assert_waits(5 - before)
             self.assertEqual((await header_heard(self, said)).tlvs, ())
-            self.forget()
 
     async def test_default_waits_for_the_hello(self) -> None:
         port = announcing_mux(self, "authority", match="ssh")
@@ -118,13 +117,12 @@ class HelloTest(MuxTestCase):
         await self.logged()
 
     async def test_end_of_a_client_whose_hello_is_waited_for(self) -> None:
-        for end, reason in ((Peer.reset, "client-gone"), (None, "drained")):
+        for end, reason in self.anew(((Peer.reset, "client-gone"), (None, "drained"))):
             port = announcing_mux(self, "authority", match="tls")
             client = await self.connect_read(port, HELLO[:20])
             end(client) if end else self.factory.abort("drained")
             await self.assert_logged(reason=reason, bytes_in=20)
             self.assertEqual(self.backend.peers, [])
-            self.records.clear()
 
 
 class OwnFieldsTest(MuxTestCase):

@@ -282,7 +282,7 @@ class QueueTest(MuxTestCase):
     ) -> None:
         spare = PeerFactory()
         fallback = Backend("spare", (server_at(listen(self, spare)),))
-        for settings in ({}, {"fallback": fallback}):
+        for settings in self.anew(({}, {"fallback": fallback})):
             client, peer = await self.full(queue=5, connect_timeout=5.0, **settings)
             late = await self.waiting(b"late")
             self.time.advance(5)
@@ -298,7 +298,6 @@ class QueueTest(MuxTestCase):
                 else {"reason": "limit", "backend": "backend", "server": None}
             )
             self.assert_story(self.records[0], **first)
-            self.forget()
 
     async def test_refuses_at_once_without_a_queue(self) -> None:
         client, peer = await self.full()

@@ -122,7 +122,7 @@ class ServerCountsTest(MuxTestCase):
 
     async def test_server_closes_first_without_a_byte(self) -> None:
         """Which is told from a client that has sent all, and leaves, however and whenever the client goes then."""
-        for leave, seconds in ((Peer.close, 0), (Peer.close, 2), (Peer.reset, 0)):
+        for leave, seconds in self.anew(((Peer.close, 0), (Peer.close, 2), (Peer.reset, 0))):
             client, server = await self.begin()
             self.time.advance(1)  # it waits
             await client.has_all(server.close)
@@ -131,7 +131,6 @@ class ServerCountsTest(MuxTestCase):
             leave(client)
             await self.until_logged()
             self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1, "closed": 1})
-            self.forget()
 
     async def test_server_closes_after_its_answer(self) -> None:
         client, server = await self.begin()

@@ -34,10 +34,10 @@ class TlsServerTest(MuxTestCase):
         return client, peer
 
     async def test_ends_are_passed_on(self) -> None:
-        for is_server, end, reason in (
+        for is_server, end, reason in self.anew((
             (True, Peer.close, "done"), (False, Peer.finish, "done"),
             (True, Peer.reset, "server-reset"), (False, Peer.reset, "client-reset"),
-        ):  # fmt: skip
+        )):  # fmt: skip
             client, peer = await self.relayed()
             connection: Any = self.only()  # what is unsent cannot be known
             self.assertEqual(unsent(connection.stage.relay.server.transport), 0)
@@ -46,7 +46,6 @@ class TlsServerTest(MuxTestCase):
             self.assertEqual(other.was_reset(), end is Peer.reset)
             await client.is_lost()
             await self.assert_logged(reason=reason, bytes_in=8, bytes_out=6)
-            self.forget()
 
     async def test_tls_on_both_sides(self) -> None:
         plain, peer = await self.relayed()

@@ -63,38 +63,32 @@ Wires = Callable[[Poller, SynchronousTestCase], Wiring]
 
 
 class TcpWiring:
-    """Twisted's TCP transports."""
+    """Twisted's transports of TCP, or of UNIX sockets, which know no reset."""
 
-    family = socket.AF_INET
-    breaks_off = True
-
-    def __init__(self, poller: Poller, _test: SynchronousTestCase) -> None:
-        self._reactor = poller.reactor
+    def __init__(
+        self,
+        poller: Poller,
+        test: SynchronousTestCase,
+        family: socket.AddressFamily = socket.AF_INET,
+    ) -> None:
+        self._reactor, self._paths, self.family = poller.reactor, _paths(test), family
+        self.breaks_off = family == socket.AF_INET
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+        if not self.breaks_off:
+            path = next(self._paths)
+            return self._reactor.listenUNIX(path, factory), path
         port = listen_tcp(self._reactor, factory, interface="127.0.0.1")
         return port, ("127.0.0.1", port.getHost().port)
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
-        self._reactor.connectTCP(*address, factory)
+        if self.breaks_off:
+            self._reactor.connectTCP(*address, factory)
+        else:
+            self._reactor.connectUNIX(address, factory)
 
 
-class UnixWiring:
-    """Twisted's transports of UNIX sockets, which know no reset."""
-
-    family = socket.AF_UNIX
-    breaks_off = False
-
-    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
-        self._reactor = poller.reactor
-        self._paths = _paths(test)
-
-    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
-        path = next(self._paths)
-        return self._reactor.listenUNIX(path, factory), path
-
-    def connect(self, address: Any, factory: ClientFactory) -> None:
-        self._reactor.connectUNIX(address, factory)
+UnixWiring = partial(TcpWiring, family=socket.AF_UNIX)
 
 
 class LeanTcpWiring:

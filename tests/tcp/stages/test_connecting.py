@@ -68,7 +68,7 @@ class ServersTest(MuxTestCase):
         refusing, here = server_at(free_port()), server_at(self.backend_port())
         untrusted = server(f"tls:localhost:{listen_tls(self, PeerFactory(), certificate())}")
         bad = Server("tls:x:1:trustRoots=/nowhere", "endpoint")
-        for servers, last, reason, settings in (
+        for servers, last, reason, settings in self.anew((
             ((refusing, here), 0, "connect-refused", {"retries": 0}),
             ((server_at(stalled), refusing), 1, "connect-refused", {"connect_timeout": 0.5}),
             ((server(f"localhost:{stalled}"),), 0, "connect-timeout", {"connect_timeout": 0.1}),
@@ -76,28 +76,28 @@ class ServersTest(MuxTestCase):
             ((server(f"ssl:127.0.0.1:{listen(self, mute)}"),), 0, "connect-timeout", {"connect_timeout": 0.3}),
             ((untrusted,), 0, "tls-failed", {}),
             ((bad,), 0, "error", {}),
-        ):  # fmt: skip
+        )):  # fmt: skip
             await self.is_closed(await self.lead(Backend("backend", servers, **settings)))
             record = await self.assert_logged(reason=reason, backend="backend")
             resolved = (f"{host}:{stalled}" for host in ("127.0.0.1", "[::1]"))
             self.assertIn(record.server, (servers[last].text, *resolved))
             self.assertNotIn("held", record.facts)
-            self.records.clear()
         await (await mute.peer()).is_lost()
         for number, first in enumerate((server(f"tcp:{refusing.text}:timeout=3"), untrusted, bad)):
             await self.lead(Backend("b", (first, here)))
             await self.backend.heard(1, number)
 
     async def test_mute_server_costs_the_connect_timeout_with_its_own_cause(self) -> None:
-        for what, port, options in (
-            ("no connection within", make_stalled_port(self), {}),
-            ("no TLS handshake within", listen(self, PeerFactory()), {"tls": ServerTLS()}),
+        for what, port, options in self.anew(
+            (
+                ("no connection within", make_stalled_port(self), {}),
+                ("no TLS handshake within", listen(self, PeerFactory()), {"tls": ServerTLS()}),
+            )
         ):
             with capturedLogs() as logged:
                 client = await self.lead(backend_at(port, connect_timeout=0.1, **options))
                 await self.assert_ended(client, reason="connect-timeout")
             self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
-            self.records.clear()
 
     async def test_server_may_be_an_endpoint_string(self) -> None:
         text = f"tcp:127.0.0.1:{self.backend_port()}:timeout=3"

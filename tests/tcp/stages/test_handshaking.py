@@ -108,7 +108,7 @@ class RelayTests(MuxTestCase):
         await self.logged()
 
     async def test_half_close_of_either_layer_or_both_still_gets_the_answer(self) -> None:
-        for steps in (("close_notify",), ("close_notify", "finish"), ("finish",)):
+        for steps in self.anew((("close_notify",), ("close_notify", "finish"), ("finish",))):
             client, server = await self.tls.relayed()
             for step in steps:
                 getattr(client, step)()
@@ -118,7 +118,6 @@ class RelayTests(MuxTestCase):
             await client.has(500_005)
             await client.has_close_notify()
             await self.assert_logged(reason="done", bytes_out=500_005)
-            self.forget()
 
     async def test_finished_server_is_a_close_notify_and_the_client_may_send_on(self) -> None:
         client, server = await self.tls.relayed()
@@ -142,7 +141,7 @@ class RelayTests(MuxTestCase):
         self.assertEqual(record.facts["tls_truncated"], "yes")
 
     async def test_tls_strict_resets_without_close_notify_after_the_bytes(self) -> None:
-        for leave in ("close", "finish"):
+        for leave in self.anew(("close", "finish")):
             client, server = await self.tls.relayed(tls_strict=True)
             client.send(b"x" * 100_000)
             getattr(client, leave)()
@@ -153,10 +152,9 @@ class RelayTests(MuxTestCase):
                 len(self.records) or 1, reason="client-reset", bytes_in=len(SSH) + 100_000
             )
             self.assertEqual(record.facts["tls_truncated"], "yes")
-            self.forget()
 
     async def test_tls_strict_accepts_close_notify_or_a_server_that_closed_first(self) -> None:
-        for first in ("client", "server"):
+        for first in self.anew(("client", "server")):
             client, server = await self.tls.relayed(tls_strict=True)
             if first == "client":
                 client.close_notify()
@@ -170,10 +168,9 @@ class RelayTests(MuxTestCase):
             record = await self.assert_logged(reason="done")
             self.assertNotIn("tls_truncated", record.facts)
             self.assertFalse(server.was_reset())
-            self.forget()
 
     async def test_tls_strict_routes_no_truncated_client(self) -> None:
-        for strict in (True, False):
+        for strict in self.anew((True, False)):
             port = self.mux([self.tls.route(), self.tls.inner("ssh")], tls_strict=strict)
             client = await self.tls.client(port)
             client.send(b"SSH")
@@ -181,7 +178,6 @@ class RelayTests(MuxTestCase):
             client.finish()
             record = await self.assert_logged(reason="client-gone" if strict else "no-route")
             self.assertEqual(record.facts["tls_truncated"], "yes")
-            self.records.clear()
 
     async def test_reset_of_the_server_sends_no_close_notify(self) -> None:
         client, server = await self.tls.relayed()

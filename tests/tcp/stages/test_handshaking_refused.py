@@ -14,15 +14,14 @@ from txmux.rules.reading.route import allowed_client
 class AgreementTests(MuxTestCase):
     async def test_first_alpn_protocol_of_this_side_wins(self) -> None:
         port = self.mux([self.tls.route(alpn=("h2", "http/1.1"))])
-        for offered, agreed in (
+        for offered, agreed in self.anew((
             (("http/1.1", "h2"), "h2"), (("spdy/3", "http/1.1"), "http/1.1"), ((), None),
-        ):  # fmt: skip
+        )):  # fmt: skip
             client = await self.tls.client(port, alpn=offered)
             self.assertEqual(client.tls.selected_alpn_protocol(), agreed)
             client.reset()
             record = await self.logged()
             self.assertEqual(record.facts.get("tls_alpn"), agreed)
-            self.records.clear()
 
     async def test_no_alpn_without_the_key(self) -> None:
         client = await self.tls.client(self.mux([self.tls.route()]), alpn=("h2",))
@@ -61,7 +60,7 @@ class HandshakeTests(MuxTestCase):
         old.maximum_version = weak.maximum_version = ssl.TLSVersion.TLSv1_2
         weak.set_ciphers("AES128-SHA:@SECLEVEL=0")
         others = client_context(self.tls.ca, alpn=("imap", "pop3"))
-        for end, context, cause in (
+        for end, context, cause in self.anew((
             ({"minimum": "1.3"}, old,
              "the client speaks only older versions of TLS than tls_minimum"),
             ({}, client_context(stranger),
@@ -71,10 +70,9 @@ class HandshakeTests(MuxTestCase):
              "the client has sent no certificate, but tls_client_ca wants one"),
             ({"alpn": ("h2", "http/1.1")}, others,
              "by ALPN the client offers only imap, pop3, which alpn does not name"),
-        ):  # fmt: skip
+        )):  # fmt: skip
             peer, port = self.tls.peer(context=context), self.mux([self.tls.route(**end)])
             self.assertEqual(await self.cause(peer, port), cause)
-            self.records.clear()
         self.assertIn("no application protocol", str(peer.failure).lower().replace("_", " "))
 
     async def test_certificate_that_is_offered_for_later_is_none(self) -> None:
@@ -111,7 +109,7 @@ class HandshakeTests(MuxTestCase):
         old = authority().issue("old.example", begins=-2, ends=-1, usage=False)
         young = authority().issue("young.example", begins=1, usage=False)
         begin = young.certificate.not_valid_before_utc
-        for identity, cause in (
+        for identity, cause in self.anew((
             (
                 stranger.issue("x.example", usage=False),
                 "the certificate of 'CN=x.example' is of an authority that is not in tls_client_ca, 'CN=Stranger'",
@@ -128,23 +126,26 @@ class HandshakeTests(MuxTestCase):
              "the certificate of 'CN=server.example' is not meant for clients"),
             (make_authority("Self"),
              "the certificate of 'CN=Self' is self-signed, and not in tls_client_ca"),
-        ):  # fmt: skip
+        )):  # fmt: skip
             port = self.mux([self.tls.route(client_ca=self.tls.ca)])
             self.assertEqual(await self.cause(self.shown_by(identity), port), cause)
-            self.records.clear()
 
     async def test_allow_client_admits_only_named_certificates(self) -> None:
         allowed = (allowed_client("cn=alice ou=ops"),)
         port = self.mux(
             [self.tls.route(client_ca=self.tls.ca, allow_client=allowed), self.tls.inner()]
         )
-        for units, cause in (
-            (("dev",), "the certificate of 'CN=alice,OU=dev' is not one of those in allow_client"),
-            ((), "the certificate of 'CN=alice' is not one of those in allow_client"),
+        for units, cause in self.anew(
+            (
+                (
+                    ("dev",),
+                    "the certificate of 'CN=alice,OU=dev' is not one of those in allow_client",
+                ),
+                ((), "the certificate of 'CN=alice' is not one of those in allow_client"),
+            )
         ):
             peer = self.shown_by(authority().issue("alice", usage=False, units=units))
             self.assertEqual(await self.cause(peer, port), cause)
-            self.records.clear()
         stranger = make_authority("Stranger").issue("alice", usage=False, units=("ops",))
         self.assertIn("an authority that", await self.cause(self.shown_by(stranger), port))
         self.records.clear()
@@ -163,18 +164,17 @@ class HandshakeTests(MuxTestCase):
         bad = authority().issue("bad", usage=False)
         end = self.tls.route(client_ca=self.tls.ca, client_crl=file)
         of = "CN=Test Authority"
-        for revoked, identity, cause in (
+        for revoked, identity, cause in self.anew((
             (authority().revoke(bad), bad, f"was revoked by {of!r}"),
             (authority().revoke(ends=-1), good,
              f"cannot be checked: the list of {of!r} in tls_client_crl has expired"),
             (make_authority("Stranger").revoke(), good,
              f"is of an authority of which tls_client_crl has no list, {of!r}"),
-        ):  # fmt: skip
+        )):  # fmt: skip
             file.write_bytes(revoked)
             reported = await self.cause(self.shown_by(identity), self.mux([end, self.tls.inner()]))
             name = "bad" if identity is bad else "good"
             self.assertEqual(reported, f"the certificate of 'CN={name}' {cause}")
-            self.records.clear()
         file.write_bytes(authority().revoke(bad))
         port = self.mux([end, self.tls.inner()])
         first = await self.admitted(port, good)
@@ -191,7 +191,7 @@ class HandshakeTests(MuxTestCase):
     async def test_what_follows_a_hello_or_ends_half_of_one_is_named(self) -> None:
         half = b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03"
         left = "the client left in the middle of the TLS handshake"
-        for said, does, cause in (
+        for said, does, cause in self.anew((
             (self.tls.hello() + CLOSE_NOTIFY, bool, left),
             (self.tls.hello() + b"and nothing of TLS", bool, "what the client sent is not TLS"),
             (self.tls.hello() + b"\x17\x03\x03\xff\xff" + bytes(99), bool,
@@ -200,7 +200,7 @@ class HandshakeTests(MuxTestCase):
              "a record of the handshake is damaged, or not encrypted as it should be"),
             (half, Peer.finish, left), (half, Peer.close, left), (half, Peer.reset, left),
             (half, None, "the TLS handshake took longer than detect_timeout"),
-        ):  # fmt: skip
+        )):  # fmt: skip
             client = await self.connect(self.mux([self.tls.route()]), said)
             if said == half:
                 await self.seen(len(half))
@@ -210,7 +210,6 @@ class HandshakeTests(MuxTestCase):
                 does(client)
             record = await self.assert_logged(reason="tls-failed", route="tls")
             self.assertEqual(record.facts["tls_error"], cause)
-            self.records.clear()
 
     async def test_garbage_ends_the_handshake_at_its_first_record(self) -> None:
         garbage = b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000

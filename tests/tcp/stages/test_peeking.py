@@ -166,7 +166,7 @@ class LeavingTest(MuxTestCase):
         )
 
     async def test_end_of_an_undecided_client(self) -> None:
-        for reason in ("client-gone", "drained"):
+        for reason in self.anew(("client-gone", "drained")):
             port = self.serve(route("ssh", backend_at(self.backend_port())))
             client = await self.connect_read(port, b"SS")
             if reason == "drained":
@@ -175,7 +175,6 @@ class LeavingTest(MuxTestCase):
             else:
                 client.reset()
             await self.assert_logged(reason=reason, bytes_in=2)
-            self.records.clear()
 
     async def test_endless_bytes_without_a_match_are_closed_and_little_is_read(self) -> None:
         port = self.serve(route("payload offset=30000 text=x", CLOSE), peek_limit=32768)

@@ -50,17 +50,18 @@ class AtOnceTest(MuxTestCase):
 
     async def test_one_whom_a_route_may_take_is_waited_for(self) -> None:
         """So it is where units may bring routes: silent clients see the same as if they had brought some."""
-        for routes, units in (
-            ([route("ssh", CLOSE, from_=["127.0.0.0/8"])], ()),
-            ([], ("*",)),
-            ([], ("docker",)),
+        for routes, units in self.anew(
+            (
+                ([route("ssh", CLOSE, from_=["127.0.0.0/8"])], ()),
+                ([], ("*",)),
+                ([], ("docker",)),
+            )
         ):
             port = self.mux(routes, default=self.greeting(), routes_from=units)
             client = await self.connect(port)
             await self.greets_nobody()
             self.time.advance(5.1)
             await self.assert_ended(client, reason="silent")
-            self.forget()
 
     async def test_waits_for_a_byte_if_silent_leads_elsewhere(self) -> None:
         port = self.mux(silent=self.greeting(), default=backend_at(self.backend_port()))
@@ -73,7 +74,7 @@ class AtOnceTest(MuxTestCase):
         await (await self.backend.peer()).has(1)
 
     async def test_routes_of_units_change_nothing_for_clients_that_say_nothing(self) -> None:
-        for routes in ((), (route("ssh", CLOSE),)):
+        for routes in self.anew(((), (route("ssh", CLOSE),))):
             port = self.mux(routes, routes_from=("docker",), silent=RESET, default=self.greeting())
             await self.has_greeting(await self.connect(port, b"x"))
             client = await self.connect(port)
@@ -81,7 +82,6 @@ class AtOnceTest(MuxTestCase):
             await self.assert_waits(5)
             await self.is_reset(client)
             await self.assert_logged(reason="silent")
-            self.forget()
 
     async def test_refusing_default_waits_for_detect_timeout(self) -> None:
         client = await self.connect(self.mux(default=RESET))

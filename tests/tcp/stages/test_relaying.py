@@ -4,6 +4,7 @@ from typing import Any
 
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
+from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory, close, reactor
@@ -32,28 +33,28 @@ class RelayedTest(MuxTestCase):
         return self.client, self.peer
 
     async def test_reset(self) -> None:
-        for is_server, reason in ((True, "server-reset"), (False, "client-reset")):
+        for is_server, reason in self.anew(((True, "server-reset"), (False, "client-reset"))):
             client, peer = await self.relayed()
             sender, other = (peer, client) if is_server else (client, peer)
             await self.is_reset(other, sender.reset)
             await self.assert_logged(reason=reason)
-            self.forget()
 
+    @for_each("relay", ("auto", "portable"))
     async def test_reset_when_all_is_said(self) -> None:
         """By a server that has answered; a client that waits for an answer has not been served."""
-        for self.relay in ("auto", "portable"):
-            for answer, reason, facts in (
+        for answer, reason, facts in self.anew(
+            (
                 (b"bye", "done", {"reset": "late"}),
                 (b"", "server-reset", {}),
                 (bytes(1000), "server-reset", {}),
-            ):
-                self.forget()
-                client, peer = await self.relayed()
-                await peer.has_all(client.finish)
-                await peer.tell(client, answer)
-                await self.taken()
-                await self.is_gone(client, peer.reset)
-                await self.assert_logged(reason=reason, facts=facts)
+            )
+        ):
+            client, peer = await self.relayed()
+            await peer.has_all(client.finish)
+            await peer.tell(client, answer)
+            await self.taken()
+            await self.is_gone(client, peer.reset)
+            await self.assert_logged(reason=reason, facts=facts)
 
     async def test_reset_that_loses_as_much_as_it_may(self) -> None:
         """The end that is on its way with these bytes is none of them, with a stage and without."""
@@ -83,18 +84,17 @@ class RelayedTest(MuxTestCase):
                 record = await self.assert_logged(reason=reason)
                 self.assertEqual(record.facts.get("reset"), reset)
 
+    @for_each("relay", ("auto", "portable"))
     async def test_unix_sockets_have_no_reset(self) -> None:
-        for self.relay in ("auto", "portable"):
-            self.forget()
-            path = str(make_folder(self) / "s")
-            self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
-            server = Server(f"unix:{path}", "unix", path=path)
-            client = await self.connect(self.mux([route("any", Backend("b", (server,)))]), b"x")
-            peer = await self.backend.heard(1)
-            await self.is_gone(peer, client.reset)
-            await self.assert_logged(
-                reason="client-reset", server=server.text, facts={"reset": "unseen"}
-            )
+        path = str(make_folder(self) / "s")
+        self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
+        server = Server(f"unix:{path}", "unix", path=path)
+        client = await self.connect(self.mux([route("any", Backend("b", (server,)))]), b"x")
+        peer = await self.backend.heard(1)
+        await self.is_gone(peer, client.reset)
+        await self.assert_logged(
+            reason="client-reset", server=server.text, facts={"reset": "unseen"}
+        )
 
     async def test_server_closes_at_once(self) -> None:
         client, peer = await self.relayed()
@@ -125,16 +125,15 @@ class RelayedTest(MuxTestCase):
         await client.is_lost()
         await self.assert_ended(peer, reason="drained", bytes_in=1)
 
+    @for_each("relay", ("auto", "portable"))
     async def test_a_look_at_the_peers_takes_the_place_of_the_next_one(self) -> None:
-        for self.relay in ("auto", "portable"):
-            await self.relayed()
-            relay = self.only().stage.relay
-            before = relay.timer
-            relay.check_peers()
-            self.assertEqual((before.active(), relay.timer.active()), (False, True))
-            self.client.reset()
-            await self.until_logged()
-            self.forget()
+        await self.relayed()
+        relay = self.only().stage.relay
+        before = relay.timer
+        relay.check_peers()
+        self.assertEqual((before.active(), relay.timer.active()), (False, True))
+        self.client.reset()
+        await self.until_logged()
 
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
@@ -156,12 +155,12 @@ class RelayedTest(MuxTestCase):
         self.backend.peers.clear()
         return found
 
+    @for_each("relay", ("auto", "portable"))
     async def test_both_sides_get_keepalive_of_the_rules(self) -> None:
-        for self.relay in ("auto", "portable"):
-            self.assertEqual(await self.options(), [(1, 60, 15, 4)] * 2)
-            keepalive = Keepalive(7, 8, 9)
-            self.assertEqual(await self.options(keepalive=keepalive), [(1, 7, 8, 9)] * 2)
-            self.assertEqual([options[0] for options in await self.options(keepalive=None)], [0, 0])
+        self.assertEqual(await self.options(), [(1, 60, 15, 4)] * 2)
+        keepalive = Keepalive(7, 8, 9)
+        self.assertEqual(await self.options(keepalive=keepalive), [(1, 7, 8, 9)] * 2)
+        self.assertEqual([options[0] for options in await self.options(keepalive=None)], [0, 0])
 
     async def closing(self) -> Any:
         """Refuse a client that the transport still has something to write to."""

@@ -54,11 +54,13 @@ class EndsHereTest(MuxTestCase):
         return client
 
     async def test_another_name_protocol_or_version_is_illegal(self) -> None:
-        for first, second, what in (
-            ((), hello(name="vip.test", share=True), "server name"),
-            ((), hello(name="A\x1b.test", share=True), "server name"),
-            ((alpn(b"x"),), hello(alpn(b"h2"), share=True), "application protocols"),
-            ((), hello(alpn(b"h2"), share=True), "application protocols"),
+        for first, second, what in self.anew(
+            (
+                ((), hello(name="vip.test", share=True), "server name"),
+                ((), hello(name="A\x1b.test", share=True), "server name"),
+                ((alpn(b"x"),), hello(alpn(b"h2"), share=True), "application protocols"),
+                ((), hello(alpn(b"h2"), share=True), "application protocols"),
+            )
         ):
             client = await self.asked_again(*first)
             client.send(CHANGED + second)
@@ -68,7 +70,6 @@ class EndsHereTest(MuxTestCase):
             record = await self.assert_logged(reason="tls-failed", route="tls", backend=None)
             why = f"the TLS handshake failed: the second hello has other {what} than the first"
             self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (why, "a.test"))
-            self.records.clear()
 
     async def test_one_that_does_not_come_is_not_waited_for_without_end(self) -> None:
         client = await self.asked_again()
@@ -80,7 +81,7 @@ class EndsHereTest(MuxTestCase):
         self.assertIn("the second hello is too long", record.facts["tls_error"])
 
     async def test_the_same_is_served_however_it_is_cut(self) -> None:
-        for size in (1, 1000):
+        for size in self.anew((1, 1000)):
             client = await self.asked_again()
             said = CHANGED + hello(name="A.test.", share=True)
             await self.send_in_pieces(client, said, size)
@@ -88,7 +89,6 @@ class EndsHereTest(MuxTestCase):
             self.assertNotIn(ILLEGAL, client.received)
             client.reset()
             await self.logged()
-            self.records.clear()
 
 
 class WithinTest(MuxTestCase):
@@ -122,7 +122,7 @@ class WithinTest(MuxTestCase):
         await self.assert_illegal(client)
 
     async def test_tls_inside_tls(self) -> None:
-        for ends in (True, False):
+        for ends in self.anew((True, False)):
             server = backend_at(self.backend_port())
             deep = self.tls.route("deep", match="tls sni=a.test", under="tls")
             passed = attrs.evolve(route("tls sni=a.test", server, name="deep"), under=("tls",))
@@ -139,7 +139,6 @@ class WithinTest(MuxTestCase):
             self.assertEqual(bytes(peer.received), hello())
             client.close()
             await self.assert_logged(reason="tls-failed", route="deep")
-            self.records.clear()
 
 
 class ResumedTest(MuxTestCase):
@@ -159,7 +158,7 @@ class ResumedTest(MuxTestCase):
         end = self.tls.route(files=(self.tls.pem("a.test", "vip.test"),))
         inner = self.tls.inner()
         everywhere = self.mux([end, inner])
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        for version in self.anew((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)):
             context = client_context(self.tls.ca)
             context.maximum_version = context.minimum_version = version
             first = await self.connected(everywhere, SecurePeer((context, "vip.test")))
@@ -174,7 +173,6 @@ class ResumedTest(MuxTestCase):
                 self.assertEqual(record.facts["sni"], name)
             first.reset()
             await self.until_logged(2)
-            self.records.clear()
 
 
 class PassedOnTest(MuxTestCase):
@@ -199,11 +197,13 @@ class PassedOnTest(MuxTestCase):
         return client, server
 
     async def test_a_second_hello_for_something_else_reaches_no_server(self) -> None:
-        for first, second, what, more in (
-            (hello(), hello(name="vip.test"), "server name", b""),
-            (hello(), hello(name="vip.test"), "server name", CHANGED + hello(name="vip.test")),
-            (hello(alpn(b"x")), hello(alpn(b"y")), "application protocols", b""),
-            (hello(), hello(version=0x0303), "versions", b""),
+        for first, second, what, more in self.anew(
+            (
+                (hello(), hello(name="vip.test"), "server name", b""),
+                (hello(), hello(name="vip.test"), "server name", CHANGED + hello(name="vip.test")),
+                (hello(alpn(b"x")), hello(alpn(b"y")), "application protocols", b""),
+                (hello(), hello(version=0x0303), "versions", b""),
+            )
         ):
             client, server = await self.asked_again(first, more)
             client.send(second)
@@ -215,11 +215,10 @@ class PassedOnTest(MuxTestCase):
             record = await self.assert_logged(reason="tls-failed", route="all")
             why = f"the second hello has other {what} than the first"
             self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (why, "a.test"))
-            self.forget()
 
     async def test_the_same_reaches_it_however_it_is_cut(self) -> None:
         first = hello()
-        for size in (1, 30, 1000):
+        for size in self.anew((1, 30, 1000)):
             client, server = await self.asked_again(first, cut=size)
             said = CHANGED + hello(share=True) + b"more"
             await self.send_in_pieces(client, said, size)
@@ -231,11 +230,10 @@ class PassedOnTest(MuxTestCase):
             server.close()
             record = await self.assert_logged(reason="done", bytes_in=len(first + said))
             self.assertNotIn("ech_retry", record.facts)
-            self.forget()
 
     async def test_without_a_request_for_one_nothing_is_looked_at(self) -> None:
         first = hello()
-        for answer in (self.answer, ILLEGAL, b"x"):
+        for answer in self.anew((self.answer, ILLEGAL, b"x")):
             client = await self.connect(self.names(), first)
             server = await self.backend.heard(len(first))
             self.assertEqual(self.only().state, "awaiting-retry")
@@ -245,7 +243,6 @@ class PassedOnTest(MuxTestCase):
             client.close()
             server.close()
             await self.assert_logged(reason="done", bytes_out=len(answer))
-            self.forget()
 
     async def test_early_data_waits_for_the_answer(self) -> None:
         first, early = hello(), b"\x17\3\3\0\4abcd"
@@ -261,11 +258,13 @@ class PassedOnTest(MuxTestCase):
         await self.assert_ended(client, reason="done")
 
     async def test_each_side_may_leave_before_the_answer(self) -> None:
-        for leave, reason in (
-            (lambda c, _: c.transport.abortConnection(), "client-reset"),
-            (lambda c, _: c.finish(), "done"),
-            (lambda _, s: s.close(), "done"),
-            (lambda _, s: s.transport.abortConnection(), "server-reset"),
+        for leave, reason in self.anew(
+            (
+                (lambda c, _: c.transport.abortConnection(), "client-reset"),
+                (lambda c, _: c.finish(), "done"),
+                (lambda _, s: s.close(), "done"),
+                (lambda _, s: s.transport.abortConnection(), "server-reset"),
+            )
         ):
             client = await self.connect(self.names(), hello())
             server = await self.backend.heard(len(hello()))
@@ -278,10 +277,9 @@ class PassedOnTest(MuxTestCase):
             record = await self.logged()
             self.assertEqual(record.reason, reason)
             self.assertEqual(len(self.factory.connections), 0)
-            self.forget()
 
     async def test_silent_server_is_given_up(self) -> None:
-        for answer in (b"", self.retry[:20]):
+        for answer in self.anew((b"", self.retry[:20])):
             client = await self.connect(self.names(), hello())
             server = await self.backend.heard(len(hello()))
             self.time.advance(1000)
@@ -292,7 +290,6 @@ class PassedOnTest(MuxTestCase):
             self.time.advance(10)
             await client.has_all()
             await self.assert_ended(client, reason="idle-timeout", bytes_out=len(answer))
-            self.forget()
 
     async def test_half_a_hello_is_waited_for_and_not_passed_on(self) -> None:
         """A name that has not come would reach the server behind the rules."""
@@ -304,16 +301,18 @@ class PassedOnTest(MuxTestCase):
         client.reset()
         await self.assert_logged(route="all")
         self.records.clear()
-        for begins, wait in (
-            (hello(name="vip.test")[:40], 6),
+        for begins, wait in self.anew(
             (
-                records(
-                    client_hello(
-                        versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
-                    )
+                (hello(name="vip.test")[:40], 6),
+                (
+                    records(
+                        client_hello(
+                            versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
+                        )
+                    ),
+                    0,
                 ),
-                0,
-            ),
+            )
         ):
             client = await self.connect(self.names(), begins)
             await self.seen(min(len(begins), 32768))
@@ -323,22 +322,23 @@ class PassedOnTest(MuxTestCase):
             await client.has_all()
             record = await self.assert_ended(client, reason="tls-failed", route="all")
             self.assertIn("its hello is malformed, longer than", record.facts["tls_error"])
-            self.records.clear()
 
     async def test_half_goes_to_the_default_where_its_name_is_not_restricted(self) -> None:
         """Of a hello, as of a request for TLS before one."""
         server = backend_at(self.backend_port())
         half, request = hello(name="vip.test")[:40], bytes.fromhex("0000000804")
         named = route("tls sni=a.test", "127.0.0.1:9", name="a")
-        for default, routes, begun in (
-            (server, [named], half),
-            (CLOSE, [named, route("any", server)], half),
-            (server, [route("postgres sni=a.test", server, name="a")], request),
+        for default, routes, begun in self.anew(
             (
-                server,
-                [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
-                request,
-            ),
+                (server, [named], half),
+                (CLOSE, [named, route("any", server)], half),
+                (server, [route("postgres sni=a.test", server, name="a")], request),
+                (
+                    server,
+                    [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
+                    request,
+                ),
+            )
         ):
             client = await self.connect(self.mux(routes, default=default), begun)
             await self.seen(len(begun))
@@ -348,7 +348,6 @@ class PassedOnTest(MuxTestCase):
             await self.backend.heard(len(begun) + 4)
             client.reset()
             await self.until_logged(1)
-            self.forget()
 
     async def test_late_half_of_a_hello_for_another_route_reaches_no_server(self) -> None:
         """The route was decided without the name, at the end of the time."""
@@ -358,7 +357,7 @@ class PassedOnTest(MuxTestCase):
             route("postgres", server, name="all"),
         )
         for before, part in ((b"", 20), (b"", 40), (asked, 0), (asked, 40)):
-            for name in ("vip.test", "a.test"):
+            for name in self.anew(("vip.test", "a.test")):
                 said, at = before + hello(name=name), len(before) + part
                 client = await self.connect(
                     self.mux([*of_postgres]) if before else self.names(), said[:at]
@@ -376,7 +375,6 @@ class PassedOnTest(MuxTestCase):
                     await self.backend.heard(len(before or said))
                     client.reset()
                     await self.assert_logged(route="all")
-                self.forget()
 
     async def test_a_request_for_tls_that_is_not_whole_in_time_reaches_no_server(self) -> None:
         """The name would come after the decision."""
@@ -447,11 +445,13 @@ class PassedOnTest(MuxTestCase):
     async def test_rules_that_look_into_no_hello_pass_on_what_comes(self) -> None:
         """So does every other protocol."""
         server = backend_at(self.backend_port())
-        for routes, said in (
-            ([route("tls", server, name="all")], hello() + hello(name="vip.test")),
-            ([route("tls sni=a", CLOSE, name="a"), route("ssh", server)], b"SSH-2.0-x\r\n"),
-            ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x16\x02nothing"),
-            ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x15\x02nothing"),
+        for routes, said in self.anew(
+            (
+                ([route("tls", server, name="all")], hello() + hello(name="vip.test")),
+                ([route("tls sni=a", CLOSE, name="a"), route("ssh", server)], b"SSH-2.0-x\r\n"),
+                ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x16\x02nothing"),
+                ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x15\x02nothing"),
+            )
         ):
             client = await self.connect(self.mux(routes))
             await self.send_in_pieces(client, said)
@@ -459,4 +459,3 @@ class PassedOnTest(MuxTestCase):
             self.assertEqual(self.only().state, "relaying")
             client.reset()
             await self.logged()
-            self.forget()

@@ -125,13 +125,14 @@ class HandOverTest(MuxTestCase):
         await self.assert_logged(reason="done")
 
     async def test_protocol_that_ends_or_raises_when_made_gets_no_bytes(self) -> None:
-        for made, reason in (
-            (lambda its: its.loseConnection(), "done"),
-            (lambda its: its.abortConnection() or 1 / 0, "error"),
+        for made, reason in self.anew(
+            (
+                (lambda its: its.loseConnection(), "done"),
+                (lambda its: its.abortConnection() or 1 / 0, "error"),
+            )
         ):
             client = await self.handed(_doing(connectionMade=made, dataReceived=self.fail))
             await self.assert_ended(client, reason=reason)
-            self.records.clear()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_paused_protocol_gets_nothing_not_even_peeked_bytes(self) -> None:
@@ -216,7 +217,7 @@ class HandOverTest(MuxTestCase):
         await self.assert_logged(reason="client-reset")
 
     async def test_reset_while_the_protocol_waits_to_close_or_is_paused(self) -> None:
-        for does in ("loseConnection", "pauseProducing"):
+        for does in self.anew(("loseConnection", "pauseProducing")):
 
             class Waits(Peer):
                 def dataReceived(self, data: bytes, does: str = does) -> None:
@@ -231,14 +232,12 @@ class HandOverTest(MuxTestCase):
             await server.has_all(client.reset)
             self.assertIsNotNone(server.lost)
             await self.assert_logged(reason="client-reset")
-            self.records.clear()
 
     async def test_protocol_may_abort_and_a_drain_ends_it(self) -> None:
-        for reason in ("server-reset", "drained"):
+        for reason in self.anew(("server-reset", "drained")):
             client, server = await self.served()
             server.reset() if reason == "server-reset" else self.factory.abort("drained")
             await self.assert_ended(client, reason=reason)
-            self.forget()
 
     async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))

@@ -101,7 +101,7 @@ class HowTest(MuxTestCase):
 
     async def test_end_of_a_client_that_has_its_answer(self) -> None:
         """One that does not close is closed; an abort does not wait for it, and its reset leaves nothing."""
-        for end, seconds in (("close", 3), ("reset", 0), ("abort", 0)):
+        for end, seconds in self.anew((("close", 3), ("reset", 0), ("abort", 0))):
             await self.rejected()
             await self.client.has_all()
             self.assertEqual(self.records, [])
@@ -111,7 +111,6 @@ class HowTest(MuxTestCase):
             else:
                 getattr(self.client, end)()
             await self.assert_logged(reason="no-route")
-            self.records.clear()
 
     async def test_incomplete_request_gets_no_answer(self) -> None:
         port = self.mux([route("any", REJECT)])
