@@ -78,36 +78,25 @@ class PriorityTest(SynchronousTestCase):
         self.assertIsNone(detection.feed(b"xx"))
         self.assertEqual(name_of(detection.feed(b"xxx")), "a")
 
-    def test_falls_through(self) -> None:
-        self.assertEqual(decide([asks("a", no(3)), asks("b", yes(1))], [b"x", b"x", b"x"]), "b")
+    def test_first_byte_decides_without_routes_or_where_all_say_no(self) -> None:
+        for routes in ((), [asks("a", no(1)), asks("b", no(1))]):
+            self.assertIsNone(name_of(Detector(routes).start_detection().feed(b"x")))
 
-    def test_all_no_decides_at_once(self) -> None:
-        detection = Detector([asks("a", no(1)), asks("b", no(1))]).start_detection()
-        self.assertIsNone(name_of(detection.feed(b"x")))
-
-    def test_first_byte_decides_without_routes(self) -> None:
-        self.assertIsNotNone(Detector([]).start_detection().feed(b"x"))
-
-    def test_undecided_is_a_no_at_the_end(self) -> None:
-        self.assertEqual(decide([asks("a", yes(3)), asks("b", yes(1))], [b"xx"]), "b")
-        self.assertIsNone(decide([asks("a", yes(3))], [b"xx"]))
-        self.assertIsNone(decide([asks("a", yes(3))], []))
-
-    def test_decides_at_the_limit(self) -> None:
-        routes = [asks("a", yes(11)), asks("b", yes(1))]
-        self.assertEqual(decide(routes, [b"x" * 10], limit=10), "b")
-        self.assertEqual(decide(routes, [b"x" * 20], limit=10), "b")
-        self.assertEqual(decide(routes, [b"x" * 11], limit=11), "a")
-
-    def test_one_match_is_enough_and_no_needs_all(self) -> None:
-        self.assertEqual(decide([asks("a", no(1), yes(2)), asks("b", yes(1))], [b"xx"]), "a")
-        self.assertEqual(decide([asks("a", yes(5), no(2)), asks("b", yes(1))], [b"xx"]), "b")
-        self.assertEqual(decide([asks("a", no(1), no(2)), asks("b", yes(1))], [b"xx"]), "b")
-
-    def test_negation_never_takes_undecided_for_an_answer(self) -> None:
-        self.assertEqual(decide([asks("a", no(2, negated=True))], [b"xx"]), "a")
-        self.assertIsNone(decide([asks("a", yes(2, negated=True))], [b"xx"]))
-        self.assertIsNone(decide([asks("a", no(3, negated=True))], [b"xx"]))
+    def test_who_wins(self) -> None:
+        """One match is enough, and a no needs all; undecided is a no at the end or the limit, and negated no answer."""
+        b, two = asks("b", yes(1)), [b"xx"]
+        for lines, more, chunks, limit, expected in (
+            ([no(3)], [b], [b"x"] * 3, 1000, "b"), ([yes(3)], [b], two, 1000, "b"),
+            ([yes(3)], [], two, 1000, None), ([yes(3)], [], [], 1000, None),
+            ([yes(11)], [b], [b"x" * 10], 10, "b"), ([yes(11)], [b], [b"x" * 20], 10, "b"),
+            ([yes(11)], [b], [b"x" * 11], 11, "a"), ([no(1), yes(2)], [b], two, 1000, "a"),
+            ([yes(5), no(2)], [b], two, 1000, "b"), ([no(1), no(2)], [b], two, 1000, "b"),
+            ([no(2, negated=True)], [], two, 1000, "a"),
+            ([yes(2, negated=True)], [], two, 1000, None),
+            ([no(3, negated=True)], [], two, 1000, None),
+        ):  # fmt: skip
+            found = decide([asks("a", *lines), *more], chunks, limit)
+            self.assertEqual((lines, found), (lines, expected))
 
     def test_routes_serve_at_their_times_since_the_begin(self) -> None:
         office = (period("mon-fri 08:00-18:00 UTC"), period("sat 10:00-12:00 UTC"))

@@ -77,49 +77,38 @@ def asks(name: str, *predicates: object, **settings: object) -> Route:
     return Route(name, lines, Refusal.CLOSE, **settings)  # type: ignore[arg-type]
 
 
+def over_udp(*texts: str) -> list[Route]:
+    routes = (route(text, "close", name=text).for_transport(Transport.UDP) for text in texts)
+    return [one for one in routes if one is not None]
+
+
 class FlowTests(SynchronousTestCase):
-    def test_waits_for_an_earlier_route(self) -> None:
-        detection = FlowDetection(Detector([asks("a", Nth(2)), asks("b", Nth(1))]))
-        self.assertIsNone(detection.feed([b"x"]))
-        self.assertEqual(name_of(detection.feed([b"x", b"x"])), "a")
-        detection = FlowDetection(Detector([asks("a", Nth(2)), asks("b", Nth(1))]))
-        self.assertIsNone(detection.feed([b"x"]))
-        self.assertEqual(name_of(detection.feed([b"x", b"y"])), "b")
-
-    def test_undecided_is_a_no_at_the_deadline(self) -> None:
-        detection = FlowDetection(Detector([asks("a", Nth(2)), asks("b", Nth(1))]))
-        self.assertIsNone(detection.feed([b"x"]))
-        self.assertEqual(name_of(detection.finish()), "b")
-        self.assertIsNone(FlowDetection(Detector([asks("a", Nth(1))])).finish().route)
-
-    def test_decides_with_the_fourth_datagram_or_enough_bytes(self) -> None:
-        routes = [asks("a", Nth(9)), asks("b", Nth(1))]
-        detection = FlowDetection(Detector(routes))
-        self.assertIsNone(detection.feed([b"x"] * 3))
-        self.assertEqual(name_of(detection.feed([b"x"] * 4)), "b")
-        detection = FlowDetection(Detector(routes, 10))
-        self.assertIsNone(detection.feed([b"x" * 9]))
-        self.assertEqual(name_of(detection.feed([b"x" * 9, b"x"])), "b")
+    def test_when_it_is_decided(self) -> None:
+        """By the earlier route, and with the fourth datagram or enough bytes, which are seen whole, or at the end, at the latest."""
+        second, ninth, first = asks("a", Nth(2)), asks("a", Nth(9)), asks("b", Nth(1))
+        for routes, limit, undecided, last, expected in (
+            ([second, first], 1000, [b"x"], [b"x", b"x"], "a"),
+            ([second, first], 1000, [b"x"], [b"x", b"y"], "b"),
+            ([second, first], 1000, [b"x"], [], "b"), ([first], 1000, [], [], None),
+            ([ninth, first], 1000, [b"x"] * 3, [b"x"] * 4, "b"),
+            ([ninth, first], 10, [b"x" * 9], [b"x" * 9, b"x"], "b"),
+            ([asks("a", Named("x" * 30))], 10, [], [b"x" * 30], "a"),
+            ([asks("a", Nth(3))], 1000, [], [b"y", b"", b"x"], "a"),
+        ):  # fmt: skip
+            detection = FlowDetection(Detector(routes, limit))
+            if undecided:
+                self.assertIsNone(detection.feed(undecided))
+            decision = detection.feed(last) if last else detection.finish()
+            self.assertEqual((last, name_of(decision)), (last, expected))
         self.assertTrue(is_limit_reached([b"x"] * MOST_DATAGRAMS, 99))
 
-    def test_datagram_beyond_the_limit_is_seen_whole(self) -> None:
-        route = asks("a", Named("x" * 30))
-        self.assertEqual(name_of(FlowDetection(Detector([route], 10)).feed([b"x" * 30])), "a")
-
     def test_empty_first_datagram_leads_to_any(self) -> None:
-        routes = [
-            route(text, "close", name=text).for_transport(Transport.UDP) for text in ("sip", "any")
-        ]
-        detector = Detector([one for one in routes if one is not None])
-        self.assertEqual(name_of(FlowDetection(detector).feed([b""])), "any")
-        detection = FlowDetection(Detector([asks("a", Nth(3))]))
-        self.assertEqual(name_of(detection.feed([b"y", b"", b"x"])), "a")
+        detection = FlowDetection(Detector(over_udp("sip", "any")))
+        self.assertEqual(name_of(detection.feed([b""])), "any")
 
     def test_keep_alive_decides_nothing(self) -> None:
         register = b"REGISTER sip:example.com SIP/2.0\r\n"
-        sip, dns = (route(text, "close").for_transport(Transport.UDP) for text in ("sip", "dns"))
-        assert sip is not None
-        assert dns is not None
+        sip, dns = over_udp("sip", "dns")
         for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
             detection = FlowDetection(Detector([dns, sip]))
             self.assertIsNone(detection.feed([noise]))
@@ -174,21 +163,17 @@ class FlowTests(SynchronousTestCase):
         self.assertFalse(explain(routes, ()).is_dropped)
 
     def test_keep_alive_that_is_taken(self) -> None:
-        takes = route("payload hex=00000000", "close", name="zeros").for_transport(Transport.UDP)
-        assert takes is not None
-        self.assertEqual(name_of(FlowDetection(Detector([takes])).feed([bytes(4)])), "zeros")
+        [takes] = over_udp("payload hex=00000000")
+        self.assertIs(FlowDetection(Detector([takes])).feed([bytes(4)]).route, takes)  # type: ignore[union-attr]
         for data in (b"\r\nx", b" ", b"\xff"):
             self.assertEqual(FlowDetection(Detector([takes])).feed([data]), Decision(None, {}))
-
-    def test_keep_alive_that_nobody_looks_at(self) -> None:
-        takes = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
-        detection = FlowDetection(Detector([takes]), ip_address("192.0.2.1"))
-        self.assertIsNotNone(detection.feed([b"\r\n"]))
+        others = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
+        nobodys = FlowDetection(Detector([others]), ip_address("192.0.2.1"))
+        self.assertIsNotNone(nobodys.feed([b"\r\n"]))
 
     def test_each_protocol_has_its_facts(self) -> None:
         names = ("kcp", "sip", "coap", "tftp", "radius", "ike", "rtp", "syslog", "dns")
-        routes = [route(name, "close").for_transport(Transport.UDP) for name in names]
-        detector = Detector([one for one in routes if one is not None])
+        detector = Detector(over_udp(*names))
         radius = bytes.fromhex("0100001b") + bytes(16) + b"\x01\x07alice"
         for datagram, facts in (
             (b"\0\x01boot/pxe\0octet\0", {"path": "boot/pxe"}),
@@ -201,10 +186,7 @@ class FlowTests(SynchronousTestCase):
 
     def test_routes_of_one_matcher_learn_once(self) -> None:
         names = (f"dns name=h{n}.example.com" for n in range(50))
-        routes = [
-            route(name, "close").for_transport(Transport.UDP) for name in (*names, "stun", "snmp")
-        ]
-        detector = Detector([one for one in routes if one is not None])
+        detector = Detector(over_udp(*names, "stun", "snmp"))
         self.assertEqual(len(detector.plan(0).learners_for(99)), 2)
 
     def test_name_finds_its_route_among_many(self) -> None:

@@ -105,35 +105,27 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(bytes(server.received), HTTP)
         await self.assert_logged(reason="client-reset", bytes_in=len(HTTP))
 
-    async def test_full_socket_below_peek_limit_decides_and_loses_nothing(self) -> None:
-        port = self.giving_mux(default=backend_at(self.backend_port()))
-        with copy_of(self.listening) as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        said = b"GET / HTTP/1.1\r\nX: " + bytes(range(48, 98)) * 1000
-        client = await self.connect(port, said)
-        server = await self.backend.heard(len(said))
-        self.assertEqual(bytes(server.received), said)
-        close(client, server)
-        await self.assert_logged(route=None, reason="done", bytes_in=len(said))
-
-    async def test_full_socket_is_handed_over_with_all_bytes(self) -> None:
-        port = self.giving_mux(default=outcome(self.taker.outcome))
-        with copy_of(self.listening) as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        said = b"GET / HTTP/1.1\r\nX: " + b"x" * 20000
-        client = await self.connect(port, said)
-        given, _ = await self.taker.taken()
-        self.assertEqual(await self.taker.heard(given, len(said)), said)
-        client.close()
-        await self.assert_logged(reason="handed-over")
-
-    async def test_peek_limit_decides_and_leaves_the_rest_in_the_socket(self) -> None:
-        port = self.giving_mux(default=outcome(self.taker.outcome), peek_limit=64)
-        client = await self.connect(port, b"GET / HTTP/1.1\r\nX: " + b"x" * 200)
-        given, _ = await self.taker.taken()
-        self.assertEqual(len(await self.taker.heard(given, 219)), 219)
-        client.close()
-        await self.assert_logged(reason="handed-over", bytes_in=0)
+    async def test_full_socket_or_peek_limit_decides_and_loses_nothing(self) -> None:
+        server, taker = backend_at(self.backend_port()), outcome(self.taker.outcome)
+        for default, peek_limit, count in self.anew(
+            ((server, 32768, 50_000), (taker, 32768, 20_000), (taker, 64, 200))
+        ):
+            port = self.giving_mux(default=default, peek_limit=peek_limit)
+            if peek_limit > 64:
+                with copy_of(self.listening) as listening:
+                    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            said = b"GET / HTTP/1.1\r\nX: " + (bytes(range(48, 98)) * 1000)[:count]
+            client = await self.connect(port, said)
+            if default is server:
+                peer = await self.backend.heard(len(said))
+                self.assertEqual(bytes(peer.received), said)
+                close(client, peer)
+                await self.assert_logged(route=None, reason="done", bytes_in=len(said))
+            else:
+                given, _ = await self.taker.taken()
+                self.assertEqual(await self.taker.heard(given, len(said)), said)
+                client.close()
+                await self.assert_logged(reason="handed-over", bytes_in=0)
 
     async def test_proxy_header_is_taken_out_of_the_socket_however_it_is_cut(self) -> None:
         port = self.giving_mux(accept_proxy_from=SENDERS)
