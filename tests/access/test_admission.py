@@ -69,28 +69,22 @@ class AdmissionTest(SynchronousTestCase):
         self.enter(admission, CLIENT, "198.51.100.2")
         self.assert_refused("limit", admission, OTHER, "198.51.100.1")
 
-    def test_unix_client_is_outside_every_network(self) -> None:
+    def test_unix_client_is_outside_every_network_and_has_no_source(self) -> None:
         networks = NetworkSet([ip_network("0.0.0.0/0"), ip_network("::/0")])
         self.assert_refused("denied", self.admission(clients=Clients(networks)), LOCAL)
-        self.assertIsNone(self.enter(self.admission(clients=Clients(excluded=networks)), LOCAL))
-
-    def test_unix_client_has_no_source(self) -> None:
-        admission = self.admission(max_connections_per_source=1)
+        admission = self.admission(clients=Clients(excluded=networks), max_connections_per_source=1)
         for _ in range(3):
             self.assertIsNone(self.enter(admission, LOCAL))
 
     def test_ipv4_counts_by_address_and_ipv6_by_network(self) -> None:
+        """A link-local address is in its network on any interface."""
         admission = self.admission(max_connections_per_source=1)
         self.enter(admission, CLIENT)
         self.assert_refused("limit", admission, IPv6Address("TCP", "::ffff:192.0.2.1", 1))
-        self.enter(admission, IPv6Address("TCP", "2001:db8::1", 1))
-        self.assert_refused("limit", admission, IPv6Address("TCP", "2001:db8::2", 1))
+        for entered, refused in (("2001:db8::1", "2001:db8::2"), ("fe80::1%lo", "fe80::2%lo")):
+            self.enter(admission, IPv6Address("TCP", entered, 1))
+            self.assert_refused("limit", admission, IPv6Address("TCP", refused, 1))
         self.enter(admission, IPv6Address("TCP", "2001:db8:0:1::1", 1))
-
-    def test_link_local_address_is_in_its_network_on_any_interface(self) -> None:
-        admission = self.admission(max_connections_per_source=1)
-        self.enter(admission, IPv6Address("TCP", "fe80::1%lo", 1))
-        self.assert_refused("limit", admission, IPv6Address("TCP", "fe80::2%lo", 1))
 
     def test_client_refused_by_another_limit_frees_its_source(self) -> None:
         admission = self.admission(max_connections=1, max_connections_per_source=1)

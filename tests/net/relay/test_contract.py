@@ -66,15 +66,19 @@ class OrderTest(RelayCase):
     timeout = 600  # of all ways together
 
     async def test_client_half_close(self) -> None:
-        client, server = await self.start()
-        client.send(b"all I have to say")
-        await server.has_all(client.finish)
-        self.assertEqual(bytes(server.received), b"all I have to say")
-        await self.assert_rests()
-        server.send(b"heard")
-        server.close()
-        await self.over(client, server, reason="done")
-        self.assertEqual(bytes(client.received), b"heard")
+        """Also one from before the relay."""
+        for early in (b"", b"all I have to say"):
+            client, server = await self.start(pending=early, client_finished=bool(early))
+            if not early:
+                client.send(b"all I have to say")
+                client.finish()
+            await server.has_all()
+            self.assertEqual(bytes(server.received), b"all I have to say")
+            await self.assert_rests()
+            server.send(b"heard")
+            server.close()
+            await self.over(client, server, reason="done")
+            self.assertEqual(bytes(client.received), b"heard")
 
     async def test_server_half_close(self) -> None:
         client, server = await self.start()
@@ -86,15 +90,6 @@ class OrderTest(RelayCase):
         self.assertEqual(bytes(server.received), b"one more thing")
         self.assertEqual(result, RelayResult("done", bytes_in=14, bytes_out=12))
         self.assertEqual(self.began, [True, False])
-
-    async def test_half_close_before_the_relay(self) -> None:
-        client, server = await self.start(pending=b"all of it", client_finished=True)
-        await server.has_all()
-        self.assertEqual(bytes(server.received), b"all of it")
-        server.send(b"answer")
-        server.close()
-        await self.over(client, server)
-        self.assertEqual(bytes(client.received), b"answer")
 
     async def test_all_comes_after_a_stall(self) -> None:
         """Whoever is stalled, and also to one that has finished."""
@@ -136,32 +131,26 @@ class OrderTest(RelayCase):
 class TimeTest(RelayCase):
     timeout = 600
 
-    async def test_idle(self) -> None:
-        clock = Clock()
-        client, server = await self.start(timeouts=Timeouts(idle=10), clock=clock)
-        clock.advance(9)
-        await client.tell(server, b"x")
-        clock.advance(9)
-        await server.tell(client, b"y")
-        await self.acknowledged()
-        clock.advance(9.9)
-        self.assertEqual(self.results, [])
-        clock.advance(0.2)
-        await self.over(client, server, reason="idle-timeout")
-        self.assertEqual(clock.getDelayedCalls(), [])
-
-    async def test_half_closed_and_silent(self) -> None:
-        clock = Clock()
-        client, server = await self.start(timeouts=Timeouts(half_close=5), clock=clock)
-        await server.has_all(client.finish)
-        clock.advance(4)
-        await server.tell(client, b"still here")
-        await self.acknowledged()
-        clock.advance(4)
-        self.assertEqual(self.results, [])
-        clock.advance(1.1)
-        await self.over(client, server, reason="half-close-timeout")
-        self.assertEqual(clock.getDelayedCalls(), [])
+    async def test_idle_and_half_closed_and_silent(self) -> None:
+        for timeouts, reason in (
+            (Timeouts(idle=10), "idle-timeout"),
+            (Timeouts(half_close=10), "half-close-timeout"),
+        ):
+            clock = Clock()
+            client, server = await self.start(timeouts=timeouts, clock=clock)
+            if reason == "idle-timeout":
+                clock.advance(9)
+                await client.tell(server, b"x")
+            else:
+                await server.has_all(client.finish)
+            clock.advance(9)
+            await server.tell(client, b"y")
+            await self.acknowledged()
+            clock.advance(9.9)
+            self.assertEqual(self.results, [])
+            clock.advance(0.2)
+            await self.over(client, server, reason=reason)
+            self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_max_duration(self) -> None:
         clock = Clock()
@@ -337,30 +326,21 @@ class ResetTest(RelayCase):
         self.assertLess(result.bytes_in, _MiB)
 
     async def test_reset_comes_after_the_bytes_before_it(self) -> None:
-        client, server = await self.start()
-        client.transport.pauseProducing()
-        server.send(bytes(_MiB))
-        await self.taken(server)
-        server.reset()
-        await self.turn(50)
-        client.transport.resumeProducing()
-        await self.over(client, server, reason="server-reset")
-        self.assertEqual(len(client.received), _MiB)
-        self.assertTrue(client.was_reset())
-
-    async def test_endings_that_meet(self) -> None:
-        """A server that finishes when the client has just broken off still gets all, and then the reset."""
-        client, server = await self.start()
-        server.transport.pauseProducing()
-        client.send(bytes(_MiB))
-        await self.taken(client)
-        client.reset()
-        server.finish()
-        await self.turn(50)
-        server.transport.resumeProducing()
-        await self.over(server, reason="client-reset")
-        self.assertEqual(len(server.received), _MiB)
-        self.assertTrue(server.was_reset())
+        """So it does to a server that finishes when the client has just broken off."""
+        for breaker, reason in ((1, "server-reset"), (0, "client-reset")):
+            peers = await self.start()
+            sender, reader = peers[breaker], peers[not breaker]
+            reader.transport.pauseProducing()
+            sender.send(bytes(_MiB))
+            await self.taken(sender)
+            sender.reset()
+            if reason == "client-reset":
+                reader.finish()
+            await self.turn(50)
+            reader.transport.resumeProducing()
+            await self.over(reader, reason=reason)
+            self.assertEqual(len(reader.received), _MiB)
+            self.assertTrue(reader.was_reset())
 
     async def over_late(self, *peers: Peer, reason: str, is_late: bool) -> None:
         result = await self.over(*peers)

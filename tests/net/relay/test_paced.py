@@ -206,20 +206,17 @@ class PacedTests(SynchronousTestCase):
         self.taken(self.client, 1)
         self.assert_over("done")
 
-    def test_lost_target_discards_held(self) -> None:
-        self.relay(RelayRates(upload=1000))
-        self.client.deliver(bytes(1100))
-        self.server.reset()
-        self.taken(self.client, 1)
-        self.assert_over("server-reset")
-
-    def test_abort(self) -> None:
-        self.relay(RelayRates(upload=1000))
-        self.client.deliver(bytes(1100))
-        self.running.abort("killed")
-        self.take(self.client)
-        self.take(self.server)
-        self.assert_over("killed")
+    def test_lost_target_and_abort_discard_held(self) -> None:
+        for reason in ("server-reset", "killed"):
+            self.relay(RelayRates(upload=1000))
+            self.client.deliver(bytes(1100))
+            if reason == "killed":
+                self.running.abort(reason)
+            else:
+                self.server.reset()
+            self.taken(self.client, 1)
+            self.take(self.server)
+            self.assert_over(reason)
 
     def test_time_limits_begin_when_held_is_sent(self) -> None:
         for timeouts, reason in (

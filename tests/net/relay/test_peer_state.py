@@ -155,18 +155,17 @@ class LostPeerTest(RelayCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_server_gone(self) -> None:
-        await self.relayed()
-        self.set_unanswered(1, 120, 4)
-        self.clock.advance(120)
-        self.assertEqual((await self.over(self.client)).reason, "server-reset")
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    async def test_look_before_its_time(self) -> None:
-        await self.relayed()
-        self.set_unanswered(1, 120, 4)
-        self.relay.check_peers()
-        self.assertTrue(self.relay.ending)
-        self.assertEqual((await self.over(self.client)).reason, "server-reset")
+        """It is seen in time, or when somebody asks."""
+        for is_asked in (False, True):
+            await self.relayed()
+            self.set_unanswered(1, 120, 4)
+            if is_asked:
+                self.relay.check_peers()
+                self.assertTrue(self.relay.ending)
+            else:
+                self.clock.advance(120)
+            self.assertEqual((await self.over(self.client)).reason, "server-reset")
+            self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_one_look_a_period(self) -> None:
         await self.relayed()

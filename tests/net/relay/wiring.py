@@ -71,37 +71,28 @@ class TcpWiring:
         test: SynchronousTestCase,
         family: socket.AddressFamily = socket.AF_INET,
     ) -> None:
-        self._reactor, self._paths, self.family = poller.reactor, _paths(test), family
+        self._poller, self._paths, self.family = poller, _paths(test), family
         self.breaks_off = family == socket.AF_INET
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         if not self.breaks_off:
             path = next(self._paths)
-            return self._reactor.listenUNIX(path, factory), path
-        port = listen_tcp(self._reactor, factory, interface="127.0.0.1")
+            return self._poller.reactor.listenUNIX(path, factory), path
+        port = listen_tcp(self._poller.reactor, factory, interface="127.0.0.1")
         return port, ("127.0.0.1", port.getHost().port)
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
         if self.breaks_off:
-            self._reactor.connectTCP(*address, factory)
+            self._poller.reactor.connectTCP(*address, factory)
         else:
-            self._reactor.connectUNIX(address, factory)
+            self._poller.reactor.connectUNIX(address, factory)
 
 
 UnixWiring = partial(TcpWiring, family=socket.AF_UNIX)
 
 
-class LeanTcpWiring:
+class LeanTcpWiring(TcpWiring):
     """TCP sockets that a poller serves, or UNIX sockets."""
-
-    def __init__(
-        self,
-        poller: Poller,
-        test: SynchronousTestCase,
-        family: socket.AddressFamily = socket.AF_INET,
-    ) -> None:
-        self._poller, self._paths, self.family = poller, _paths(test), family
-        self.breaks_off = family == socket.AF_INET
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         listening = socket.socket(self.family)
