@@ -323,7 +323,7 @@ class MuxTestCase(TestCase):
         await self.is_gone(peer, does)
         self.assertTrue(peer.was_reset())
 
-    async def is_closed(self, peer: Peer) -> None:
+    async def is_lost_cleanly(self, peer: Peer) -> None:
         await peer.is_lost()
         self.assertFalse(peer.was_reset())
 

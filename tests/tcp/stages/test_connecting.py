@@ -77,7 +77,7 @@ class ServersTest(MuxTestCase):
             ((untrusted,), 0, "tls-failed", {}),
             ((bad,), 0, "error", {}),
         )):  # fmt: skip
-            await self.is_closed(await self.lead(Backend("backend", servers, **settings)))
+            await self.is_lost_cleanly(await self.lead(Backend("backend", servers, **settings)))
             record = await self.assert_logged(reason=reason, backend="backend")
             resolved = (f"{host}:{stalled}" for host in ("127.0.0.1", "[::1]"))
             self.assertIn(record.server, (servers[last].text, *resolved))

@@ -127,12 +127,6 @@ class RelayTests(MuxTestCase):
         client.close_notify()
         await self.assert_ended(server, reason="done", bytes_in=len(SSH) + 300_000)
 
-    async def test_client_may_close_without_close_notify_after_the_servers(self) -> None:
-        client, server = await self.tls.relayed()
-        await client.has_close_notify(server.close)
-        client.close()
-        await self.assert_logged(reason="done")
-
     async def test_close_without_close_notify_is_an_end_and_is_logged(self) -> None:
         client, server = await self.tls.relayed()
         await server.has_all(client.close)
@@ -154,8 +148,8 @@ class RelayTests(MuxTestCase):
             self.assertEqual(record.facts["tls_truncated"], "yes")
 
     async def test_tls_strict_accepts_close_notify_or_a_server_that_closed_first(self) -> None:
-        for first in self.anew(("client", "server")):
-            client, server = await self.tls.relayed(tls_strict=True)
+        for first, strict in self.anew((("client", True), ("server", True), ("server", False))):
+            client, server = await self.tls.relayed(tls_strict=strict)
             if first == "client":
                 client.close_notify()
                 await server.has_all(client.finish)
@@ -178,13 +172,6 @@ class RelayTests(MuxTestCase):
             client.finish()
             record = await self.assert_logged(reason="client-gone" if strict else "no-route")
             self.assertEqual(record.facts["tls_truncated"], "yes")
-
-    async def test_reset_of_the_server_sends_no_close_notify(self) -> None:
-        client, server = await self.tls.relayed()
-        await self.is_gone(client, server.reset)
-        self.assertFalse(client.told_close_notify)
-        self.assertTrue(client.was_reset())
-        await self.assert_logged(reason="server-reset")
 
     async def test_garbage_breaks_the_connection_even_while_the_client_is_paused(self) -> None:
         client, server = await self.tls.relayed()
@@ -312,24 +299,21 @@ class LevelTests(MuxTestCase):
         client.send(SSH)
         return client, await self.backend.heard(len(SSH))
 
-    async def test_unmatched_plaintext_goes_to_the_listeners_default(self) -> None:
-        default = backend_at(self.backend_port())
-        client = await self.tls.client(
-            self.mux([self.tls.route(), self.tls.inner()], default=default)
-        )
-        client.send(b"GET / HTTP/1.1\r\n")
-        await (await self.backend.peer()).has(16)
-        client.reset()
-        await self.assert_logged(route="tls", backend="backend")
-
-    async def test_unmatched_plaintext_goes_to_the_routes_backend(self) -> None:
-        ends = self.tls.route(outcome=backend_at(self.backend_port()))
-        for number, (inside, said) in enumerate(
-            (([self.tls.inner()], b"GET / HTTP/1.1\r\n"), ([], b"x"))
+    async def test_unmatched_plaintext_goes_to_the_routes_backend_or_the_default(self) -> None:
+        backend, get = backend_at(self.backend_port()), b"GET / HTTP/1.1\r\n"
+        ends = self.tls.route(outcome=backend)
+        for routes, default, said in self.anew(
+            (
+                ([ends, self.tls.inner()], CLOSE, get),
+                ([ends], CLOSE, b"x"),
+                ([self.tls.route(), self.tls.inner()], backend, get),
+            )
         ):
-            client = await self.tls.client(self.mux([ends, *inside]))
+            client = await self.tls.client(self.mux(routes, default=default))
             client.send(said)
-            await (await self.backend.peer(number)).has(len(said))
+            await self.backend.heard(len(said), len(self.backend.peers))
+            client.reset()
+            await self.assert_logged(route="tls", backend="backend")
 
     async def test_silent_client_goes_to_the_routes_backend_after_detect_timeout(self) -> None:
         ends = self.tls.route(outcome=backend_at(self.backend_port()))
@@ -369,10 +353,12 @@ class LevelTests(MuxTestCase):
         self.assertEqual(record.facts["sni"], "b.example")
 
     async def test_reset_breaks_every_layer_of_tls_in_tls(self) -> None:
-        client, server = await self.deep()
-        await self.is_reset(client, server.reset)
-        self.assertFalse(client.told_close_notify)
-        await self.assert_logged(reason="server-reset")
+        for begin in self.anew((self.tls.relayed, self.deep)):
+            client, server = await begin()
+            await self.is_reset(client, server.reset)
+            await server.is_lost()
+            self.assertFalse(client.told_close_notify)
+            await self.assert_logged(reason="server-reset")
 
     async def test_reset_after_both_inner_ends_cuts_nothing(self) -> None:
         client, server = await self.deep()
@@ -381,7 +367,7 @@ class LevelTests(MuxTestCase):
         client.close_notify()
         client.reset()
         await self.assert_logged(reason="done", bytes_in=len(SSH))
-        await self.is_closed(server)
+        await self.is_lost_cleanly(server)
 
     async def test_earlier_route_passes_acme_tls_through(self) -> None:
         port = self.mux(

@@ -173,7 +173,7 @@ class LinesTest(MuxTestCase):
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
         client = await self.connect(port)
         await self.accepted_for(5.1)
-        await self.is_closed(client)
+        await self.is_lost_cleanly(client)
         await self.assert_logged(reason="silent", backend=None)
 
     async def test_line_may_have_less_time_than_detection(self) -> None:
@@ -267,13 +267,6 @@ class SilentRouteTest(MuxTestCase):
         self.assertEqual(self.records, [])
         await self.has_greeting(client, after=0.2)
 
-    async def test_lines_of_the_listener_are_for_those_whom_no_route_takes(self) -> None:
-        far = route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"])
-        client = await self.waiting([far], silent=(Silence(self.greeting(), after=1.0),))
-        await self.has_greeting(client, after=1.1)
-        record = await self.closed(client, await self.greeter.peer())
-        self.assertEqual(record.route, "silent")
-
     async def test_lines_of_the_listener_are_before_routes_of_other_units(self) -> None:
         """What another unit brings changes nothing for silent clients of whom the listener says something itself."""
         routes = [attrs.evolve(self.mail("silent after=100ms"), is_of_unit=True)]
@@ -287,11 +280,17 @@ class SilentRouteTest(MuxTestCase):
             self.assertEqual(self.records.pop().route, name)
 
     async def test_line_of_the_listener_has_the_name_of_its_key(self) -> None:
-        client = await self.waiting([route("ssh", CLOSE)], silent=self.greeting())
-        await self.has_greeting(client, after=5.1)
-        record = await self.closed(client, await self.greeter.peer())
-        self.assert_story(record, route="silent", reason="done", bytes_out=len(GREETING))
-        self.assertEqual(sum(self.numbers("silent")[:1]), 1)
+        """It is for those whom no route takes."""
+        far = route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"])
+        greeting = self.greeting()
+        for other, line, after in self.anew(
+            ((route("ssh", CLOSE), greeting, 5.1), (far, (Silence(greeting, after=1.0),), 1.1))
+        ):
+            client = await self.waiting([other], silent=line)
+            await self.has_greeting(client, after=after)
+            record = await self.closed(client, self.greeter.peers[-1])
+            self.assert_story(record, route="silent", reason="done", bytes_out=len(GREETING))
+            self.assertEqual(sum(self.numbers("silent")[:1]), 1)
 
     async def test_listener_without_another_route_waits(self) -> None:
         client = await self.waiting([self.mail()], default=self.greeting())
@@ -324,20 +323,14 @@ class SilentRouteTest(MuxTestCase):
         await self.turn(5)
         self.assertEqual(self.records, [])
 
-    async def test_dry_run_takes_nobody_and_counts(self) -> None:
-        dry = attrs.evolve(route("silent after=1s", RESET, name="dry"), dry_run=True)
-        client = await self.waiting([dry, self.mail("silent after=2s")])
-        await self.has_greeting(client, after=2.1)
-        record = await self.closed(client, await self.greeter.peer())
-        self.assertEqual((record.route, record.facts["dry_run"]), ("mail", "dry"))
-        self.assertEqual(dict(self.factory.configuration.dry_runs), {"dry": 1})
-
-    async def test_dry_run_counts_nobody_before_its_time(self) -> None:
-        late = attrs.evolve(route("silent after=1h", RESET, name="late"), dry_run=True)
-        client = await self.waiting([late, self.mail("silent after=2s")])
-        await self.has_greeting(client, after=2.1)
-        record = await self.closed(client, await self.greeter.peer())
-        self.assertNotIn("dry_run", record.facts)
+    async def test_dry_run_takes_nobody_and_counts_after_its_time(self) -> None:
+        for time, name, counts in self.anew((("1s", "dry", {"dry": 1}), ("1h", None, {"dry": 0}))):
+            dry = attrs.evolve(route(f"silent after={time}", RESET, name="dry"), dry_run=True)
+            client = await self.waiting([dry, self.mail("silent after=2s")])
+            await self.has_greeting(client, after=2.1)
+            record = await self.closed(client, self.greeter.peers[-1])
+            self.assertEqual((record.route, record.facts.get("dry_run")), ("mail", name))
+            self.assertEqual(dict(self.factory.configuration.dry_runs), counts)
 
     async def test_headers_client_counts_and_time_from_accept(self) -> None:
         routes = [
