@@ -33,7 +33,7 @@ class GenerationTest(MuxTestCase):
         after = await self.connect(port, b"SSH-2.0-a\r\n")
         await self.assert_ended(after, route="new", reason="denied")
         before.send(b"-2.0-a\r\n")
-        await (await self.backend.peer()).has(11)
+        await self.backend.heard(11)
         before.close()
         (await self.backend.peer()).close()
         await self.assert_logged(2, route="old", reason="done")
@@ -58,7 +58,7 @@ class GenerationTest(MuxTestCase):
         port = self.backend_port()
         listener = self.mux([route("ssh", backend_at(port), name="old")])
         await self.connect(listener, b"SSH-2.0-a\r\n")
-        await (await self.backend.peer()).has(11)
+        await self.backend.heard(11)
         self.change([route("ssh", backend_at(port)), route("redis", backend_at(port, retries=7))])
         same, other = (
             branch.destination for branch in self.factory.configuration.top.detector.routes

@@ -58,8 +58,7 @@ class ReloadTest(SupervisedTestCase):
 
     async def served(self) -> None:
         client = await greeted(self, self.port)
-        server = await self.backend.peer(len(self.backend.peers))
-        await server.has(11)
+        await self.backend.heard(11, len(self.backend.peers))
         client.reset()
 
     async def test_each_step(self) -> None:

@@ -51,8 +51,7 @@ class WaitingTest(MuxTestCase):
             self.assertEqual(given.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), 1)
             self.assertEqual(await self.taker.heard(given, len(SSH)), SSH)
             await self.assert_logged(cut, reason="handed-over", bytes_in=0, bytes_out=0)
-            client.close()
-            given.close()
+            close(client, given)
 
     @for_each("relay", ("auto", "portable"))
     async def test_ordinary_server_gets_all_bytes_however_they_are_cut(self) -> None:
@@ -150,8 +149,7 @@ class WaitingTest(MuxTestCase):
                     if ":" not in str(expected[0])
                     else str(source),
                 )
-                client.close()
-                given.close()
+                close(client, given)
 
     async def test_ordinary_server_gets_the_bytes_behind_a_header(self) -> None:
         port = self.giving_mux(accept_proxy_from=SENDERS)

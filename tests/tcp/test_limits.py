@@ -37,7 +37,7 @@ class PerSourceTest(MuxTestCase):
         first = await self.client(port, 1)
         await self.assert_refused(port)
         first.send(b"SSH-2.0-x\r\n")
-        await (await self.backend.peer()).has(1)
+        await self.backend.heard(1)
         silent = await self.client(port, 2)
         await self.assert_refused(port)
         silent.close()

@@ -379,7 +379,7 @@ class CertificateTests(MuxTestCase):
         )
         await client.ready()
         client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
+        await self.backend.heard(len(SSH))
         (one,) = self.factory.connections
         routes = explain_connection(one)["routes"]
         found = [(route["route"], route["says"], route["excluded_by"]) for route in routes]

@@ -135,8 +135,7 @@ class ServersTest(MuxTestCase):
                 [upstream] = self.factory.upstreams.all()
                 for number in range(5):
                     client = await self.connect(port, b"x")
-                    await client.is_lost()
-                    await self.assert_logged(number + 1, reason="error")
+                    await self.assert_ended(client, number + 1, reason="error")
             # It would be the same for each client.
             self.assertIn(MemberState.EJECTED, [one.state for one in upstream.pool.members])
             said = "".join(map(eventAsText, logged))

@@ -251,8 +251,7 @@ class RelayTests(MuxTestCase):
         await client.has_close_notify(server.close)
         client.send(bytes(100_000))
         await self.seen(100_000)
-        (connection,) = self.factory.connections
-        self.assertEqual(connection.received, b"")
+        self.assertEqual(self.only().received, b"")
 
     async def test_no_transport_outlives_its_connection_without_gc(self) -> None:
         port = self.mux([self.tls.route(), self.tls.inner()])
@@ -271,8 +270,7 @@ class RelayTests(MuxTestCase):
             else:
                 client = await self.tls.client(port)
                 client.send(SSH)
-                server = await self.backend.peer(len(self.backend.peers))
-                await server.has(len(SSH))
+                server = await self.backend.heard(len(SSH), len(self.backend.peers))
                 getattr(client, ending)()
                 while server.lost is None:
                     self.time.advance(0.05)
@@ -337,7 +335,7 @@ class LevelTests(MuxTestCase):
         await self.assert_logged(route="outside", reason="denied")
         client = await self.tls.client(port)
         client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
+        await self.backend.heard(len(SSH))
 
     async def test_tls_in_tls_is_terminated_and_detected(self) -> None:
         client, server = await self.deep()

@@ -88,7 +88,7 @@ class HandshakeTests(MuxTestCase):
         open_port = self.mux([self.tls.route(name="open"), self.tls.inner(under="open")])
         client = await self.tls.client(open_port, context=context)
         client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
+        await self.backend.heard(len(SSH))
         client.reset()
         self.assertNotIn("tls_client", (await self.logged()).facts)
 
@@ -101,7 +101,7 @@ class HandshakeTests(MuxTestCase):
         client = await connect_tls(self, port, self.shown_by(identity))
         await client.ready()
         client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
+        await self.backend.heard(len(SSH))
         return client
 
     async def test_untrusted_certificates_are_refused_with_their_owner_in_the_log(self) -> None:

@@ -373,9 +373,8 @@ class AnsweringTest(MuxTestCase):
                     self.transport.loseConnection()
 
         factory = ServerFactory.forProtocol(Hears)
-        client = await self.connect(self.mux([route("postgres sni=*", factory)]))
-        client.send(SSL_REQUEST + HELLO)
-        await client.is_lost()
+        port = self.mux([route("postgres sni=*", factory)])
+        client = await self.connect_until_lost(port, SSL_REQUEST + HELLO)
         self.assertEqual(bytes(heard), HELLO)
 
 

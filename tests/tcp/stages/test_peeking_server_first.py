@@ -71,7 +71,7 @@ class AtOnceTest(MuxTestCase):
         self.assertEqual((self.greeter.peers, self.backend.peers), ([], []))
         await self.has_greeting(client, after=5.1)
         client = await self.connect(port, b"x")
-        await (await self.backend.peer()).has(1)
+        await self.backend.heard(1)
 
     async def test_routes_of_units_change_nothing_for_clients_that_say_nothing(self) -> None:
         for routes in self.anew(((), (route("ssh", CLOSE),))):
@@ -152,8 +152,7 @@ class InsideTLSTest(MuxTestCase):
         self.assertEqual(greeter.peers, [])
         self.time.advance(1.1)
         await client.has(len(GREETING))
-        (connection,) = self.factory.connections
-        self.assertEqual(connection.record.route, "mail")
+        self.assertEqual(self.only().record.route, "mail")
 
 
 class LinesTest(MuxTestCase):
@@ -238,13 +237,13 @@ class SilentRouteTest(MuxTestCase):
         await self.accepted_for(4.5)
         self.assertEqual((self.greeter.peers, self.records), ([], []))
         client.send(b"SH-")
-        await (await self.backend.peer()).has(4)
+        await self.backend.heard(4)
 
     async def test_who_says_something_is_never_its_client(self) -> None:
         port = self.mux([self.mail()], default=backend_at(self.backend_port()))
         for byte in (b"\0", b"\n", b"x"):
             client = await self.connect(port, byte)
-            await (await self.backend.peer()).has(1)
+            await self.backend.heard(1)
             await self.closed(client, self.backend.peers.pop())
             self.assertIsNone(self.records.pop().route)
 
@@ -301,7 +300,7 @@ class SilentRouteTest(MuxTestCase):
         backend = backend_at(self.backend_port())
         port = self.mux([route(["silent after=1s", "ssh"], backend, name="ssh")])
         client = await self.connect(port, b"SSH-")
-        await (await self.backend.peer()).has(4)
+        await self.backend.heard(4)
         await self.closed(client, self.backend.peers.pop())
         client = await self.connect(port)
         await self.accepted_for(1.1)
@@ -318,8 +317,7 @@ class SilentRouteTest(MuxTestCase):
         client = await self.waiting([attrs.evolve(self.mail(), log=False)])
         await self.has_greeting(client, after=3.1)
         server = await self.greeter.peer()
-        server.close()
-        client.close()
+        close(server, client)
         await self.turn(5)
         self.assertEqual(self.records, [])
 

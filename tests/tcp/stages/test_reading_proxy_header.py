@@ -123,11 +123,8 @@ class AcceptedTest(MuxTestCase):
             encode_ssl(ssl),
         )  # fmt: skip
         port = self.mux([route("ssh", "close")], accept_proxy_from=SENDERS)
-        client = await self.connect(port)
-        client.send(
-            encode_v2(ProxyHeader.between(SOURCE, DESTINATION, tlvs), checksum=True) + b"SSH-"
-        )
-        await client.is_lost()
+        header = encode_v2(ProxyHeader.between(SOURCE, DESTINATION, tlvs), checksum=True)
+        await self.connect_until_lost(port, header + b"SSH-")
         facts = {**(await self.logged()).facts}
         del facts["proxy_peer"]
         self.assertEqual(
@@ -141,20 +138,16 @@ class AcceptedTest(MuxTestCase):
 
     async def test_facts_of_detection_join_those_of_the_header(self) -> None:
         port = self.mux([route("http host=here", "close")], accept_proxy_from=SENDERS)
-        client = await self.connect(port)
         tlvs = (Tlv(TlvType.AUTHORITY, b"there"),)
-        header = ProxyHeader.between(SOURCE, DESTINATION, tlvs)
-        client.send(encode_v2(header) + b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-        await client.is_lost()
-        facts = {**(await self.logged()).facts}
+        header = encode_v2(ProxyHeader.between(SOURCE, DESTINATION, tlvs))
+        await self.connect_until_lost(port, header + b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        facts = (await self.logged()).facts
         self.assertEqual((facts["authority"], facts["host"]), ("there", "here"))
 
     async def test_fields_of_local_headers_are_ignored(self) -> None:
         port = self.mux([route("ssh", "close")], accept_proxy_from=SENDERS)
-        client = await self.connect(port)
         header = ProxyHeader(Command.LOCAL, tlvs=(Tlv(TlvType.AUTHORITY, b"there"),))
-        client.send(encode_v2(header) + b"SSH-")
-        await client.is_lost()
+        await self.connect_until_lost(port, encode_v2(header) + b"SSH-")
         self.assertEqual([*(await self.logged()).facts], ["proxy_peer"])
 
     async def test_protocol_in_process_sees_the_real_addresses(self) -> None:

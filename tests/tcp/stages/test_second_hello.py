@@ -148,8 +148,7 @@ class ResumedTest(MuxTestCase):
         await connect_tls(self, port, peer)
         await peer.ready()
         peer.send(SSH)
-        server = await self.backend.peer(len(self.backend.peers))
-        await server.has(len(SSH))
+        server = await self.backend.heard(len(SSH), len(self.backend.peers))
         await server.tell(peer, b"hello")
         return peer
 

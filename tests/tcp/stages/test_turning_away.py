@@ -150,8 +150,7 @@ class HowTest(MuxTestCase):
     async def test_client_that_never_reads_is_aborted(self) -> None:
         await self.rejected(b"GET /")
         await self.seen(5)
-        (connection,) = self.factory.connections
-        connection.transport.write(bytes(20_000_000))
+        self.only().transport.write(bytes(20_000_000))
         self.client.transport.pauseProducing()
         self.time.advance(3)
         await self.turn(3)
