@@ -223,6 +223,12 @@ class MuxTestCase(TestCase):
         await self.seen(len(said))
         return client
 
+    async def both(self, port: int, said: bytes, count: int = 0) -> tuple[Peer, Peer]:
+        """Connect a client, and give it and its server's end when that has heard all, or so much."""
+        number = len(self.backend.peers)
+        client = await self.connect(port, said)
+        return client, await self.backend.heard(count or len(said), number)
+
     async def connect_until_lost(self, port: int, said: bytes = b"") -> Peer:
         client = await self.connect(port, said)
         await client.is_lost()

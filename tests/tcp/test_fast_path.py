@@ -23,8 +23,7 @@ class StagesTest(MuxTestCase):
     async def has_stages(self, backend: str) -> bool:
         rules = parse(_RULES.format(port=self.backend_port(), backend=backend), Path("rules.ini"))
         [settings] = rules.listeners
-        client = await self.connect(self.mux_for(rules.routes, settings), b"hello")
-        peer = await self.backend.heard(5, len(self.backend.peers))
+        client, peer = await self.both(self.mux_for(rules.routes, settings), b"hello")
         [connection] = self.factory.connections
         found = connection.transport is not None
         close(client, peer)

@@ -20,8 +20,7 @@ class MovingTest(MuxTestCase):
     async def relayed(self, **settings: Any) -> tuple[Peer, Peer]:
         self.backend_settings = backend_at(self.backend_port(), idle_timeout=100.0)
         port = self.mux([route("ssh", self.backend_settings, name="ssh")], **settings)
-        client = await self.connect(port, b"SSH-2.0-a\r\n")
-        server = await self.backend.heard(11)
+        client, server = await self.both(port, b"SSH-2.0-a\r\n")
         self.old = self.factory
         return client, server
 

@@ -153,8 +153,7 @@ class ServerCountsTest(MuxTestCase):
         at, sums = self.backend_port(), {"answered": 0, "bad requests": 0}
         for number, (version, answer, count) in enumerate(ways):
             self.server = backend_at(at, max_duration=self.max_duration, proxy_protocol=version)
-            client = await self.connect(self.mux([route("ssh", self.server)]), _SSH)
-            server = await self.backend.heard(len(_SSH), number)
+            client, server = await self.both(self.mux([route("ssh", self.server)]), _SSH)
             await server.tell(client, answer)
             sums = counted(self.factory, names=sums)
             self.assertEqual(sums, {"answered": 1, **({"bad requests": 1} if count else {})})

@@ -52,8 +52,7 @@ class ServersTest(MuxTestCase):
         for number, text in enumerate(texts):
             backend = Backend("b", (server(text),), connect_timeout=60.0)
             mux = self.mux([route("any", backend)], reactor=reactor)
-            client = await self.connect(mux, b"x")
-            peer = await self.backend.heard(1, number)
+            client, peer = await self.both(mux, b"x")
             seen = peer.transport.getPeer()
             close(client, peer)
             await client.is_lost()
@@ -251,6 +250,12 @@ class HeldTests(MuxTestCase):
         self.held = backend_at(self.server, fallback=fallback, **settings)
         return self.mux([route("any", self.held)], peek_limit=peek_limit)
 
+    async def held_one(self, port: int, said: bytes = b"x", count: int = 1) -> Peer:
+        """Connect one, and wait until so many wait."""
+        client = await self.connect(port, said)
+        await self.waiting(count)
+        return client
+
     async def waiting(self, count: int) -> None:
         await self.until_so(lambda: len(self.held_clients) == count)
 
@@ -268,10 +273,8 @@ class HeldTests(MuxTestCase):
 
     async def test_clients_wait_for_a_server_and_none_of_their_bytes_is_lost(self) -> None:
         port = self.hold()
-        first = await self.connect(port, b"ab")
-        await self.waiting(1)
-        second = await self.connect(port, b"x")
-        await self.waiting(2)
+        first = await self.held_one(port, b"ab")
+        second = await self.held_one(port, b"x", count=2)
         first.send(b"cd")
         for connection in self.factory.connections:  # what is tried decides nothing
             self.assertEqual((connection.state, connection.decided), ("connecting", {}))
@@ -296,8 +299,7 @@ class HeldTests(MuxTestCase):
         port = self.hold(hold=5.0)
         clients = [await self.connect(port, b"x")]
         await self.waiting(1)
-        clients.append(await self.connect(port, b"x"))
-        await self.waiting(2)
+        clients.append(await self.held_one(port, b"x", count=2))
         for _ in range(52):
             self.time.advance(0.1)
             await self.turn(2)
@@ -311,8 +313,7 @@ class HeldTests(MuxTestCase):
 
     async def test_fallback_comes_after_the_wait(self) -> None:
         other = backend_at(self.backend_port())
-        client = await self.connect(self.hold(hold=1.0, fallback=other), b"x")
-        await self.waiting(1)
+        client = await self.held_one(self.hold(hold=1.0, fallback=other), b"x")
         self.assertEqual(self.backend.peers, [])
         self.time.advance(1.0)
         close(client, await self.backend.heard(1))
@@ -320,18 +321,14 @@ class HeldTests(MuxTestCase):
 
     async def test_more_than_the_limit_are_refused(self) -> None:
         port = self.hold(hold_limit=1)
-        client = await self.connect(port, b"x")
-        await self.waiting(1)
+        client = await self.held_one(port, b"x")
         await self.assert_ended(await self.connect(port, b"x"), reason="limit")
         client.transport.abortConnection()
         await self.until_logged(2)
 
     async def test_those_that_wait_for_room_do_not_wait_for_a_server(self) -> None:
         port = self.hold(max_connections=1, queue=5)
-        clients = []
-        for number in range(3):
-            clients.append(await self.connect(port, b"x%d" % number))
-            await self.waiting(number + 1)
+        clients = [await self.held_one(port, b"x%d" % one, count=one + 1) for one in range(3)]
         peers = await self.come_up(1)
         await self.passes(lambda: not len(self.held_clients))
         self.assertFalse(self.held_clients.blocks)
@@ -353,8 +350,7 @@ class HeldTests(MuxTestCase):
 
         self.patch(SocketTransport, "_ready", note)
         for number, how in enumerate(["reading", "finished", "full", "unnoticed"], start=1):
-            client = await self.connect(self.hold(peek_limit=1024), b"x")
-            await self.waiting(1)
+            client = await self.held_one(self.hold(peek_limit=1024), b"x")
             self.time.advance(1.0)
             if how == "finished":
                 client.finish()
@@ -406,8 +402,7 @@ class HeldTests(MuxTestCase):
 
     async def test_client_that_ends_its_request_gets_its_answer(self) -> None:
         for number, seconds in enumerate([0.0, 0.02, 0.5, 30.0], start=1):
-            client = await self.connect(self.hold(), b"x")
-            await self.waiting(1)
+            client = await self.held_one(self.hold(), b"x")
             self.time.advance(seconds)
             client.finish()
             await self.until_so(lambda: self.only().has_finished)
@@ -421,12 +416,10 @@ class HeldTests(MuxTestCase):
 
     async def test_client_whose_end_could_not_come_waits_less_long(self) -> None:
         port = self.hold(peek_limit=1024, hold=100.0)
-        hidden = await self.connect(port, bytes(2**23))
-        await self.waiting(1)
+        hidden = await self.held_one(port, bytes(2**23))
         connection = self.only()
         await self.until_so(connection.transport.may_have_unread_fin)
-        await self.connect(port, bytes(2048))
-        await self.waiting(2)
+        await self.held_one(port, bytes(2048), count=2)
         self.time.advance(29.0)
         self.assertEqual(len(self.held_clients), 2)
         await self.until_so(lambda: connection.cannot_move_because is None)
@@ -481,11 +474,9 @@ class HeldTests(MuxTestCase):
 
     async def test_client_that_cannot_be_suspended_keeps_its_place(self) -> None:
         port = self.hold()
-        first = await self.connect(port, b"a")
-        await self.waiting(1)
+        first = await self.held_one(port, b"a")
         connection = self.only()
-        second = await self.connect(port, b"b")
-        await self.waiting(2)
+        second = await self.held_one(port, b"b", count=2)
         with patch.object(tcp_connection, "MovedConnection", side_effect=MemoryError):
             self.assertRaises(MemoryError, connection.suspend)
         self.assertEqual(len(self.held_clients), 2)
@@ -500,16 +491,14 @@ class HeldTests(MuxTestCase):
         """Have a client of a new multiplexer wait for an operator, and then try a server; give it and its connection."""
         mux = self.mux([route("any", self.held)])
         self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
-        client = await self.connect(mux, b"x")
-        await self.waiting(1)
+        client = await self.held_one(mux, b"x")
         connection = self.only()
         self.factory.upstreams.apply_overrides({}, {})
         await self.passes(lambda: connection.stage.connector)
         return client, connection
 
     async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
-        client = await self.connect(self.hold(peek_limit=1024), b"x")
-        await self.waiting(1)
+        client = await self.held_one(self.hold(peek_limit=1024), b"x")
         sent = bytes(range(256)) * 8192
         client.send(sent)
         await self.seen(1024)
@@ -528,8 +517,7 @@ class HeldTests(MuxTestCase):
         before = await self.connect(port, b"a")
         await self.backend.heard(1)
         self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
-        client = await self.connect(port, b"b")
-        await self.waiting(1)
+        client = await self.held_one(port, b"b")
         self.time.advance(600)
         before.send(b"c")
         await self.backend.peers[0].has(2)  # those that are there go on
@@ -546,8 +534,7 @@ class HeldTests(MuxTestCase):
         self.held = backend_at(self.backend_port())
         port = self.mux([route("any", self.held)])
         self.factory.upstreams.apply_overrides({}, {"backend": 1.0})  # nobody has looked since
-        client = await self.connect(port, b"b")
-        await self.waiting(1)
+        client = await self.held_one(port, b"b")
         self.time.advance(0.2)
         close(client, await self.backend.heard(1))
         await self.assert_logged(reason="done")

@@ -114,8 +114,7 @@ class UndecidedTest(MuxTestCase):
         await self.assert_ended(client, route=None, reason="silent", bytes_in=0)
 
     async def test_no_deadline_after_the_decision(self) -> None:
-        client = await self.connect(self.ssh_mux(), b"SSH-")
-        server = await self.backend.heard(4)
+        client, server = await self.both(self.ssh_mux(), b"SSH-")
         self.time.advance(3000)
         await server.tell(client, b"still here")
 
@@ -193,8 +192,7 @@ class DuringTest(MuxTestCase):
         )
         set_wall_clock(self, within)
         port = self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
-        client = await self.connect(port, SSH)
-        server = await self.backend.heard(len(SSH))
+        client, server = await self.both(port, SSH)
         set_wall_clock(self, end)
         await self.connect_until_lost(port, SSH)
         await self.assert_logged(route="closed", reason="denied")
@@ -374,7 +372,7 @@ class AnsweringTest(MuxTestCase):
 
         factory = ServerFactory.forProtocol(Hears)
         port = self.mux([route("postgres sni=*", factory)])
-        client = await self.connect_until_lost(port, SSL_REQUEST + HELLO)
+        await self.connect_until_lost(port, SSL_REQUEST + HELLO)
         self.assertEqual(bytes(heard), HELLO)
 
 
@@ -406,8 +404,7 @@ class RefusingServerTest(MuxTestCase):
         backend = backend_at(*ports, eject=Ejection(1), retries=0)
         port = self.mux([route("postgres sni=*", backend)])
         for number in range(8):
-            client = await self.connect(port, SSL_REQUEST + HELLO)
-            server = await self.backend.heard(8, number)
+            client, server = await self.both(port, SSL_REQUEST + HELLO, 8)
             if number < 2:
                 server.send(b"N")
             elif number < 4:

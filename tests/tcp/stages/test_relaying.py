@@ -62,8 +62,7 @@ class RelayedTest(MuxTestCase):
             for has_stage in (False, True):
                 self.forget()
                 backend = backend_at(self.backend_port())
-                client = await self.connect(self.mux([route("ssh", backend)]), b"SSH-2.0-a\r\n")
-                peer = await self.backend.heard(11)
+                client, peer = await self.both(self.mux([route("ssh", backend)]), b"SSH-2.0-a\r\n")
                 await peer.tell(client, b"bye")
                 client.transport.pauseProducing()
                 [connection] = self.factory.connections
@@ -89,8 +88,7 @@ class RelayedTest(MuxTestCase):
         path = str(make_folder(self) / "s")
         self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
         server = Server(f"unix:{path}", "unix", path=path)
-        client = await self.connect(self.mux([route("any", Backend("b", (server,)))]), b"x")
-        peer = await self.backend.heard(1)
+        client, peer = await self.both(self.mux([route("any", Backend("b", (server,)))]), b"x")
         await self.is_gone(peer, client.reset)
         await self.assert_logged(
             reason="client-reset", server=server.text, facts={"reset": "unseen"}
@@ -137,8 +135,7 @@ class RelayedTest(MuxTestCase):
 
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
-        client = await self.connect(port, b"x")
-        server = await self.backend.heard(1)
+        client, server = await self.both(port, b"x")
         connection = self.only()
         transports: list[Any] = [connection.transport, connection.stage.relay.server.transport]
         found = []

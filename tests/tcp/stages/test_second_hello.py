@@ -186,8 +186,7 @@ class PassedOnTest(MuxTestCase):
     async def asked_again(
         self, first: bytes, more: bytes = b"", cut: int = 1000
     ) -> tuple[Peer, Peer]:
-        client = await self.connect(self.names(), first + more)
-        server = await self.backend.heard(len(first))
+        client, server = await self.both(self.names(), first + more, len(first))
         self.assertEqual(bytes(server.received), first)
         for at in range(0, len(self.retry), cut):
             server.send(self.retry[at : at + cut])
@@ -233,8 +232,7 @@ class PassedOnTest(MuxTestCase):
     async def test_without_a_request_for_one_nothing_is_looked_at(self) -> None:
         first = hello()
         for answer in self.anew((self.answer, ILLEGAL, b"x")):
-            client = await self.connect(self.names(), first)
-            server = await self.backend.heard(len(first))
+            client, server = await self.both(self.names(), first)
             self.assertEqual(self.only().state, "awaiting-retry")
             await server.tell(client, answer)
             self.assertEqual(self.only().state, "relaying")
@@ -245,8 +243,7 @@ class PassedOnTest(MuxTestCase):
 
     async def test_early_data_waits_for_the_answer(self) -> None:
         first, early = hello(), b"\x17\3\3\0\4abcd"
-        client = await self.connect(self.names(), first + early)
-        server = await self.backend.heard(len(first))
+        client, server = await self.both(self.names(), first + early, len(first))
         client.send(early)
         await self.turn(20)
         self.assertEqual(bytes(server.received), first)
@@ -265,8 +262,7 @@ class PassedOnTest(MuxTestCase):
                 (lambda _, s: s.transport.abortConnection(), "server-reset"),
             )
         ):
-            client = await self.connect(self.names(), hello())
-            server = await self.backend.heard(len(hello()))
+            client, server = await self.both(self.names(), hello())
             await self.turn(3)
             leave(client, server)
             if reason == "done":
@@ -279,8 +275,7 @@ class PassedOnTest(MuxTestCase):
 
     async def test_silent_server_is_given_up(self) -> None:
         for answer in self.anew((b"", self.retry[:20])):
-            client = await self.connect(self.names(), hello())
-            server = await self.backend.heard(len(hello()))
+            client, server = await self.both(self.names(), hello())
             self.time.advance(1000)
             await server.tell(client, answer)
             self.time.advance(2595)

@@ -88,8 +88,7 @@ class HandOverTest(MuxTestCase):
             return
         tunnel = {"tunnel": KEYS["route"]["tunnel"].kind.read("yes")}
         asked = attrs.evolve(route("http method=CONNECT", self.backend), more=tunnel)
-        client = await self.connect(self.mux([asked]), connect_to("a:1") + b"inside")
-        server = await self.backend.heard(6)
+        client, server = await self.both(self.mux([asked]), connect_to("a:1") + b"inside", 6)
         await client.has_all(server.close)
         self.assertEqual((bytes(server.received), bytes(client.received)), (b"inside", OPEN))
 
