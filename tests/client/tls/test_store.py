@@ -118,11 +118,21 @@ class CertificatesTest(SynchronousTestCase):
         return path
 
     def test_by_name(self) -> None:
-        files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
-        contexts = Contexts(TlsSettings(files))
+        """The first of a name counts, and a common name where there is no other."""
+        named = (
+            ("first.example",),
+            ("*.example",),
+            ("x.example",),
+            ("a.test", "b.test"),
+            ("b.test",),
+        )
+        files = [self.pem(*names) for names in named]
+        files.append(self.pem_rsa("old.test", alternative=False))
+        contexts = Contexts(TlsSettings((*files,)))
         for name, expected in (
             ("x.example", "x.example"), ("y.example", "*.example"),
             ("a.y.example", "first.example"), ("example", "first.example"), ("", "first.example"),
+            ("b.test", "a.test"), ("old.test", "old.test"),
         ):  # fmt: skip
             self.assertEqual(name_of(shown(contexts.context_for(name))), expected, name)
 
@@ -135,17 +145,6 @@ class CertificatesTest(SynchronousTestCase):
         contexts = Contexts(TlsSettings(tuple(files)))
         for name, its in (("192.0.2.1", 1), ("2001:db8::1", 2), ("192.0.2.2", 0), (None, 0)):
             self.assertEqual(shown(contexts.context_for(name)), issued[its].certificate)
-
-    def test_first_of_a_name(self) -> None:
-        contexts = Contexts(
-            TlsSettings((self.pem("a.example", "b.example"), self.pem("b.example")))
-        )
-        self.assertEqual(name_of(shown(contexts.context_for("b.example"))), "a.example")
-
-    def test_common_name(self) -> None:
-        old = self.pem_rsa("old.example", alternative=False)
-        contexts = Contexts(TlsSettings((self.pem("a.example"), old)))
-        self.assertEqual(name_of(shown(contexts.context_for("old.example"))), "old.example")
 
     def test_second_of_same_kind_is_ignored(self) -> None:
         first, second = self.pem("a.example", file="1.pem"), self.pem("a.example", file="2.pem")
@@ -282,16 +281,12 @@ class CertificatesTest(SynchronousTestCase):
         self.assertEqual([name for name, _ in prepared.made], ["c"])
         self.assertEqual([name for name, _ in prepared.removed], ["a"])
 
-    def test_unchanged(self) -> None:
-        store = self.store(self.pem("a.example"))
+    def test_changed_file_is_read_within_a_second(self) -> None:
+        store = self.store(self.pem("a.example", file="site.pem"))
         before = store.connection().get_context()
         self.clock.advance(1000)
         self.assertIs(store.connection().get_context(), before)
         self.assertEqual(self.logged(), [])
-
-    def test_changed_file_is_read_within_a_second(self) -> None:
-        path = self.pem("a.example", file="site.pem")
-        store = self.store(path)
         self.pem("b.example", file="site.pem")
         self.assertEqual(name_of(shown(store.connection().get_context())), "a.example")
         self.clock.advance(1)
