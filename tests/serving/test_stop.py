@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.peers import Peer, PeerFactory, close, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.service import PUBLIC, ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
@@ -38,8 +38,7 @@ class StopTest(ServiceTestCase):
             late.settimeout(2)
             self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
         self.assertFalse(stopped.called)
-        client.close()
-        server.close()
+        close(client, server)
         await stopped
         self.assertIn("reason=done", self.log.read_text())
 
@@ -115,8 +114,7 @@ class SupervisorTest(SupervisedTestCase):
         stopped = self.running.stopService()
         os.kill(os.getpid(), signal.SIGHUP)
         await client.tell(server, b"y", 2)
-        client.close()
-        server.close()
+        close(client, server)
         await stopped
         self.assertIn("reason=done", self.log.read_text())
 
@@ -129,8 +127,7 @@ class SupervisorTest(SupervisedTestCase):
                 for asked in (self.running.reload, self.running.upgrade):
                     report = await asked()
                     self.assertEqual((report.ok, report.errors), (False, [why]))
-            client.close()
-            server.close()
+            close(client, server)
             await stopped
 
     async def test_starts_again(self) -> None:

@@ -86,6 +86,13 @@ class PolledSocketsTest(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(end()))
         return peer
 
+    async def both(
+        self, family: int = socket.AF_INET, host: Any = ("127.0.0.1", 0), **options: Any
+    ) -> tuple[Peer, Peer]:
+        number = len(self.factory.peers)
+        client = await self.connect(self.listen(family, host), family, **options)
+        return client, await self.factory.peer(number)
+
     async def test_turns(self) -> None:
         """Many clients are accepted at once, unless that takes long: then others have their turn after each."""
         cases: list[tuple[dict[str, Any], int]] = [
@@ -106,9 +113,7 @@ class PolledSocketsTest(TestCase):
                 await peer.is_lost(peer.reset)
 
     async def test_both_ways(self) -> None:
-        name = self.listen()
-        client = await self.connect(name, eager=True)
-        server = await self.factory.peer()
+        client, server = await self.both(eager=True)
         await client.tell(server, b"question")
         server.transport.writeSequence([b"an", b"swer"])
         await client.has(6)
@@ -140,16 +145,13 @@ class PolledSocketsTest(TestCase):
                 await peer.is_lost(peer.reset)
 
     async def test_ipv6(self) -> None:
-        client = await self.connect(self.listen(socket.AF_INET6, ("::1", 0)), socket.AF_INET6)
-        server = await self.factory.peer()
+        client, server = await self.both(socket.AF_INET6, ("::1", 0))
         await server.is_lost(client.close)
         self.assertEqual(server.transport and server.lost.type.__name__, "ConnectionDone")  # type: ignore[union-attr]
 
     async def test_both_have_ended_in_order(self) -> None:
         """What epoll calls a hang-up then is no reset."""
-        name = self.listen()
-        client = await self.connect(name)
-        server = await self.factory.peer()
+        client, server = await self.both()
         await server.has_all(client.finish)
         server.transport.watch_for_reset()
         await client.has_all(server.finish)
@@ -175,9 +177,7 @@ class PolledSocketsTest(TestCase):
         self.assertEqual(server.transport.getHost().host, "127.0.0.2")
 
     async def test_unix(self) -> None:
-        path = str(make_folder(self) / "socket")
-        client = await self.connect(self.listen(socket.AF_UNIX, path), socket.AF_UNIX)
-        server = await self.factory.peer()
+        client, server = await self.both(socket.AF_UNIX, str(make_folder(self) / "socket"))
         server.send(b"x" * 300_000)
         await client.has_all(server.close)
         self.assertEqual(len(client.received), 300_000)
@@ -228,11 +228,9 @@ class PolledSocketsTest(TestCase):
     async def test_no_protocol(self) -> None:
         name = self.listen()
         self.factory.buildProtocol = lambda _addr: None  # type: ignore[assignment,method-assign,return-value]
-        client = await self.connect(name)
-        await client.is_lost()
+        await (await self.connect(name)).is_lost()
         self.factory.buildProtocol = lambda _addr: 1 // 0  # type: ignore[assignment,method-assign,return-value]
-        client = await self.connect(name)
-        await client.is_lost()
+        await (await self.connect(name)).is_lost()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_protocol_raises(self) -> None:
@@ -247,8 +245,7 @@ class PolledSocketsTest(TestCase):
         await (await self.factory.peer(1)).has(1)
 
     async def test_abort_is_a_reset(self) -> None:
-        client = await self.connect(self.listen())
-        server = await self.factory.peer()
+        client, server = await self.both()
         server.transport.abortConnection()
         server.transport.abortConnection()
         self.assertIsNone(server.lost)
@@ -257,8 +254,7 @@ class PolledSocketsTest(TestCase):
         server.transport.connectionLost(Failure(ValueError()))  # once is enough
 
     async def test_close_after_all_is_written(self) -> None:
-        client = await self.connect(self.listen())
-        server = await self.factory.peer()
+        client, server = await self.both()
         client.transport.pauseProducing()
         server.send(b"x" * 10_000_000)
         server.close()
@@ -269,9 +265,7 @@ class PolledSocketsTest(TestCase):
     async def test_half_close(self) -> None:
         """A direction is shut down after all that was written before it and right after it, and its protocol is told so once."""
         for size in (0, 5, 3_000_000):
-            name = self.listen()
-            client = await self.connect(name)
-            server = await self.factory.peer(len(self.factory.peers))
+            client, server = await self.both()
             reported: list[int] = []
             server.writeConnectionLost = lambda reported=reported: reported.append(1)  # type: ignore[method-assign, misc]
             server.send(bytes(size))
@@ -286,9 +280,7 @@ class PolledSocketsTest(TestCase):
 
     async def test_half_close_of_what_ends(self) -> None:
         for ending in ("loseConnection", "abortConnection"):
-            name = self.listen()
-            client = await self.connect(name)
-            server = await self.factory.peer(len(self.factory.peers))
+            client, server = await self.both()
             server.writeConnectionLost = self.fail  # type: ignore[method-assign]
             server.transport.loseWriteConnection()
             getattr(server.transport, ending)()

@@ -8,7 +8,7 @@ import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
-from tests.support.peers import Peer
+from tests.support.peers import Peer, close
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.wire.hello_builder import (
     alpn,
@@ -224,8 +224,7 @@ class PassedOnTest(MuxTestCase):
             self.assertEqual(bytes(server.received), first + said)
             await server.tell(client, self.answer, len(self.retry + self.answer))
             self.assertEqual(self.only().state, "relaying")
-            client.close()
-            server.close()
+            close(client, server)
             record = await self.assert_logged(reason="done", bytes_in=len(first + said))
             self.assertNotIn("ech_retry", record.facts)
 
@@ -237,8 +236,7 @@ class PassedOnTest(MuxTestCase):
             await server.tell(client, answer)
             self.assertEqual(self.only().state, "relaying")
             await client.tell(server, hello(name="vip.test"), len(first + hello(name="vip.test")))
-            client.close()
-            server.close()
+            close(client, server)
             await self.assert_logged(reason="done", bytes_out=len(answer))
 
     async def test_early_data_waits_for_the_answer(self) -> None:
@@ -267,8 +265,7 @@ class PassedOnTest(MuxTestCase):
             leave(client, server)
             if reason == "done":
                 await self.turn(3)
-                client.close()
-                server.close()
+                close(client, server)
             record = await self.logged()
             self.assertEqual(record.reason, reason)
             self.assertEqual(len(self.factory.connections), 0)
