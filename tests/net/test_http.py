@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, listen, listen_tls, make_stalled_port, reactor
+from tests.support.peers import Peer, PeerFactory, listen, listen_tls, make_stalled_port, reactor
 from txmux.net.http import (
     HttpResponse,
     NotConnectedError,
@@ -26,7 +26,6 @@ from txmux.net.tls.verification import ClientTLS
 class GetTests(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()
-        self.server = PeerFactory()
 
     def ask(self, port: int, *, most: int = 100, scheme: str = "http", **more: Any) -> Any:
         url = f"{scheme}://host.test:{port}/path?x=1"
@@ -35,11 +34,16 @@ class GetTests(TestCase):
             request(self.time, "GET", url, {"X-Y": "z"}, most=most, **options)
         )
 
-    async def answer(self, said: bytes, *, closes: bool = True, **options: Any) -> HttpResponse:
+    async def asked(self, **options: Any) -> tuple[Any, Peer]:
+        """Ask a server, and give what was asked and the server's end, which has got it."""
         self.server = PeerFactory()
         asking = self.ask(listen(self, self.server), **options)
-        peer = await self.server.peer(0)
+        peer = await self.server.peer()
         await peer.has(20)
+        return asking, peer
+
+    async def answer(self, said: bytes, *, closes: bool = True, **options: Any) -> HttpResponse:
+        asking, peer = await self.asked(**options)
         peer.send(said)
         if closes:
             peer.close()
@@ -128,10 +132,7 @@ class GetTests(TestCase):
 
     async def test_too_late(self) -> None:
         for said in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):
-            self.server = PeerFactory()
-            asking = self.ask(listen(self, self.server))
-            peer = await self.server.peer(0)
-            await peer.has(20)
+            asking, peer = await self.asked()
             peer.send(said)
             for _ in range(5):
                 await deferLater(reactor, 0.001)
@@ -142,10 +143,7 @@ class GetTests(TestCase):
 
     async def test_body_seconds(self) -> None:
         for ends in (True, False):
-            self.server = PeerFactory()
-            asking = self.ask(listen(self, self.server), body_seconds=3.0)
-            peer = await self.server.peer(0)
-            await peer.has(20)
+            asking, peer = await self.asked(body_seconds=3.0)
             self.time.advance(4)
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx")
             [deadline] = self.time.clock.getDelayedCalls()
@@ -186,9 +184,7 @@ class GetTests(TestCase):
         looking_up.cancel()
         with self.assertRaises(CancelledError):
             await looking_up
-        asking = self.ask(listen(self, self.server))
-        peer = await self.server.peer(0)
-        await peer.has(20)
+        asking, peer = await self.asked()
         asking.cancel()
         with self.assertRaises(CancelledError):
             await asking
