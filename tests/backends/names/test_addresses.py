@@ -6,7 +6,6 @@ from tests.backends.names.resolve_case import FAR, service
 from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import AddressFinder
 from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer, ServiceRecord
-from txmux.rules.model import Server
 
 
 class ScriptedLookup(Lookup):
@@ -23,24 +22,15 @@ class ScriptedLookup(Lookup):
 
 
 class AddressTests(SynchronousTestCase):
-    def found(self, server: Server, *addresses: str) -> list[str]:
-        finding = Deferred.fromCoroutine(AddressFinder(ScriptedLookup(*addresses), server).find())
-        return [it.host for it in self.successResultOf(finding).addresses]
-
-    def test_order(self) -> None:
-        self.assertEqual(
-            self.found(servers("a.test:1")[0], "127.0.0.10", "127.0.0.9"),
-            ["127.0.0.9", "127.0.0.10"],
-        )
-
-    def test_address_without_route_beside_another_family(self) -> None:
-        self.assertEqual(
-            self.found(servers("a.test:1")[0], "127.0.0.1", "ff02::1%nowhere"), ["127.0.0.1"]
-        )
-
-    def test_all_without_route_stay(self) -> None:
-        addresses = ["255.255.255.255", "ff02::1%nowhere"]
-        self.assertEqual(self.found(servers("a.test:1")[0], *addresses), addresses)
-
-    def test_no_port(self) -> None:
-        self.assertEqual(self.found(service(), "10.0.0.1"), ["10.0.0.1"])
+    def test_order_and_routes(self) -> None:
+        """An address without a route is left out unless there is no other, and a record without a port leads nowhere."""
+        named, unrouted = servers("a.test:1")[0], ["255.255.255.255", "ff02::1%nowhere"]
+        for server, found, expected in (
+            (named, ["127.0.0.10", "127.0.0.9"], ["127.0.0.9", "127.0.0.10"]),
+            (named, ["127.0.0.1", "ff02::1%nowhere"], ["127.0.0.1"]),
+            (named, unrouted, unrouted),
+            (service(), ["10.0.0.1"], ["10.0.0.1"]),
+        ):
+            finding = Deferred.fromCoroutine(AddressFinder(ScriptedLookup(*found), server).find())
+            addresses = self.successResultOf(finding).addresses
+            self.assertEqual([it.host for it in addresses], expected)
