@@ -27,22 +27,16 @@ from txmux.rules.reading.endpoints import server
 
 
 class ReasonTest(SynchronousTestCase):
-    def test_lost_while_connecting(self) -> None:
-        lost = Failure(ConnectError(string=Failure(ConnectionDone())))
-        self.assertEqual(reason_of(lost), "the connection was closed")
-
-    def test_cause_is_said_once(self) -> None:
-        refused = Failure(ConnectError(113, "No route to host"))
-        self.assertEqual(reason_of(refused), "no route to host")
-
-    def test_no_port(self) -> None:
-        for problem in (
-            ConnectError(99, "Cannot assign requested address"),
-            OSError(99, "Cannot assign requested address"),
-        ):
-            self.assertIn("more addresses in source have more ports", reason_of(Failure(problem)))
-        gone = Failure(ConnectError(99, "10.0.0.1 is not an address of this machine"))
-        self.assertIn("is not an address of this machine", reason_of(gone))
+    def test_reasons(self) -> None:
+        no_port = (99, "Cannot assign requested address")
+        for problem, reason in (
+            (ConnectError(string=Failure(ConnectionDone())), "^the connection was closed$"),
+            (ConnectError(113, "No route to host"), "^no route to host$"),
+            (ConnectError(*no_port), "more addresses in source have more ports"),
+            (OSError(*no_port), "more addresses in source have more ports"),
+            (ConnectError(99, "10.0.0.1 is not an address of this machine"), "is not an address of this machine"),
+        ):  # fmt: skip
+            self.assertRegex(reason_of(Failure(problem)), reason)
 
 
 class ItselfTest(TestCase):
@@ -86,8 +80,6 @@ class CongestionTest(TestCase):
             self.assertEqual(self.options(near, default="cubic"), ())
         for near in ("192.0.2.1:80", "[2001:db8::1]:80", "unix:/run/x.sock", "{local}:80"):
             self.assertEqual(self.options(near), ())
-
-    def test_no_known_default(self) -> None:
         change_constants(self, plainsocket, _SYSTEM_CONGESTION=Path(self.mktemp()))
         self.assertEqual(Watched(*servers("127.0.0.1:80")).members[0].options, ())
 

@@ -129,6 +129,11 @@ class TlsTests(TestCase):
         self.assertEqual(peer.transport.getHandle().get_servername(), b"a.example")
         peer.send(b"answer")
         await client.receiver.has(6)
+        port = self.serve(authority().issue("a.example"))
+        tls = self.tls()
+        clients: list[Any] = [await self.attempt(tls, port) for _ in range(2)]
+        first, second = (client.transport.getHandle().get_context() for client in clients)
+        self.assertIs(first, second)
 
     async def test_own_name(self) -> None:
         port = self.serve(authority().issue("b.example", "127.0.0.1", "fe80::1"))
@@ -201,22 +206,14 @@ class TlsTests(TestCase):
             self.addCleanup(port.stopListening)
             self.assertEqual(await self.why_not(self.tls(), port.getHost().port), said)
 
-    async def test_alert(self) -> None:
-        port = self.serve(
-            authority().issue("a.example"),
-            trustRoot=trustRootFromCertificates([authority().private()]),
-            lowerMaximumSecurityTo=TLSVersion.TLSv1_2,
-        )
-        why = await self.why_not(self.tls(), port)
-        self.assertEqual(why, "it ended the TLS handshake with the alert 'handshake failure'")
-
-    async def test_old_tls(self) -> None:
-        port = self.serve(
-            authority().issue("a.example"),
-            insecurelyLowerMinimumTo=TLSVersion.TLSv1_0,
-            lowerMaximumSecurityTo=TLSVersion.TLSv1_1,
-        )
-        self.assertIn("TLS handshake", await self.why_not(self.tls(), port))
+    async def test_no_common_version(self) -> None:
+        for settings, why in (
+            ({"trustRoot": trustRootFromCertificates([authority().private()]), "lowerMaximumSecurityTo": TLSVersion.TLSv1_2},
+             "it ended the TLS handshake with the alert 'handshake failure'"),
+            ({"insecurelyLowerMinimumTo": TLSVersion.TLSv1_0, "lowerMaximumSecurityTo": TLSVersion.TLSv1_1}, "TLS handshake"),
+        ):  # fmt: skip
+            port = self.serve(authority().issue("a.example"), **settings)
+            self.assertIn(why, await self.why_not(self.tls(), port))
 
     async def test_client_certificate(self) -> None:
         own = authority().issue("txmux.example", usage=False)
@@ -274,12 +271,10 @@ class TlsTests(TestCase):
         ended: type[BaseException] | None = client.receiver.reason.type
         return ended
 
-    async def test_unanswered_close_notify(self) -> None:
-        self.assertIs(await self.closed_by_server(close_notify=True), ConnectionDone)
-
-    async def test_no_close_notify(self) -> None:
-        """Without one, nobody knows whether all has come, so it is no good end."""
-        self.assertIs(await self.closed_by_server(close_notify=False), ConnectionLost)
+    async def test_close_notify(self) -> None:
+        """Without one, nobody knows whether all has come, so it is no good end; one without an answer is."""
+        for close_notify, end in ((True, ConnectionDone), (False, ConnectionLost)):
+            self.assertIs(await self.closed_by_server(close_notify=close_notify), end)
 
     async def test_server_has_finished(self) -> None:
         port = self.serve(authority().issue("a.example"))
@@ -343,13 +338,6 @@ class TlsTests(TestCase):
         peer.close()
         await server.is_lost()
 
-    async def test_contexts(self) -> None:
-        port = self.serve(authority().issue("a.example"))
-        tls = self.tls()
-        clients: list[Any] = [await self.attempt(tls, port) for _ in range(2)]
-        first, second = (client.transport.getHandle().get_context() for client in clients)
-        self.assertIs(first, second)
-
     # What servers of these tests cannot be brought to do.
 
     def explained(self, *problems: tuple[str, str, str]) -> str:
@@ -391,23 +379,19 @@ class TlsTests(TestCase):
         )
 
     def test_authorities(self) -> None:
-        expected = "name a PEM file with certificates"
-        self.assert_refused(
-            "tls_ca",
-            f"cannot read 'none.pem': No such file or directory; correct the path, or put the file into '{self.folder}'",
-            ca=self.folder / "none.pem",
+        expected, damaged = (
+            "name a PEM file with certificates",
+            authority().pem.replace(b"MII", b"MIX", 1),
         )
-        self.assert_refused(
-            "tls_ca",
-            f"'empty.pem' has no certificate in it; {expected}",
-            ca=self.file("empty.pem", b"hello"),
+        missing = (
+            f"No such file or directory; correct the path, or put the file into '{self.folder}'"
         )
-        damaged = authority().pem.replace(b"MII", b"MIX", 1)
-        self.assert_refused(
-            "tls_ca",
-            f"'bad.pem': a certificate is damaged; {expected}",
-            ca=self.file("bad.pem", damaged),
-        )
+        for ca, message in (
+            (self.folder / "none.pem", f"cannot read 'none.pem': {missing}"),
+            (self.file("empty.pem", b"hello"), f"'empty.pem' has no certificate in it; {expected}"),
+            (self.file("bad.pem", damaged), f"'bad.pem': a certificate is damaged; {expected}"),
+        ):
+            self.assert_refused("tls_ca", message, ca=ca)
 
     def test_identity(self) -> None:
         own, other = authority().issue("x.example"), authority().issue("x.example")

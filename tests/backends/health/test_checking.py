@@ -104,14 +104,7 @@ class CheckRunTest(TestCase):
         return listen(self, tls)
 
     async def test_tcp(self) -> None:
-        self.check("tcp")
-        self.assertEqual(await self.finding(), WELL)
-        peer = await self.server.peer()
-        await peer.is_lost()
-        self.assertEqual((bytes(peer.received), peer.was_reset()), (b"", False))
-        await self.is_over()
-
-    async def test_talkative_server_is_not_reset(self) -> None:
+        """A server that speaks gets nothing, and is not reset."""
         self.check("tcp")
         peer = await self.server.peer()
         peer.send(b"220 mail.example.com\r\n" * 100)
@@ -119,7 +112,7 @@ class CheckRunTest(TestCase):
         peer.send(b"421 bye\r\n" * 100)
         await deferLater(reactor, 0.01)
         await peer.is_lost()
-        self.assertFalse(peer.was_reset())
+        self.assertEqual((bytes(peer.received), peer.was_reset()), (b"", False))
         self.assertEqual(self.found, [WELL])
         await self.is_over()
 
@@ -161,23 +154,19 @@ class CheckRunTest(TestCase):
         self.assert_nothing_left()
 
     async def test_faults_of_this_machine(self) -> None:
-        """A lack of descriptors says nothing of the server; without IPv6, one that has nothing else is down."""
-        for number, ok in ((errno.EMFILE, None), (errno.EAFNOSUPPORT, False)):
+        """A lack of descriptors says nothing of the server; without IPv6, one that has nothing else is down; plugins raise anything."""
+        for problem, finding in (
+            (OSError(errno.EMFILE, "Why"), CheckResult(None, "why")),
+            (OSError(errno.EAFNOSUPPORT, "Why"), ill("why")),
+            (ValueError("no such thing"), ill("no such thing")),
+        ):
 
-            def dial(*_: object, number: int = number, **__: object) -> Callable[[], None]:
-                raise OSError(number, "Why")
+            def dial(*_: object, problem: Exception = problem, **__: object) -> Callable[[], None]:
+                raise problem
 
-            self.found.clear()
             self.check("tcp", server_at(1), dialler=played(dial))
-            self.assertEqual(self.found, [CheckResult(ok, "why")])
+            self.assertEqual(self.found, [finding])
             self.assert_nothing_left()
-
-    async def test_plugin_trouble(self) -> None:
-        def dial(*_: object, **__: object) -> Callable[[], None]:
-            raise ValueError("no such thing")
-
-        self.check("tcp", server_at(1), dialler=played(dial))
-        self.assertEqual(self.found, [ill("no such thing")])
 
     async def test_time_limit_of_the_dialler(self) -> None:
         def dial(_: object, factory: Any, __: float, **___: object) -> Callable[[], None]:
@@ -232,23 +221,20 @@ class CheckRunTest(TestCase):
             self.assert_nothing_left()
 
     async def test_closes(self) -> None:
-        for said, why in ((b"", "connection closed without an answer"), (b"-", "no PONG: -")):
+        for said, leave, why in (
+            (b"", Peer.close, "connection closed without an answer"), (b"-", Peer.close, "no PONG: -"),
+            (b"", Peer.reset, "connection reset"),
+        ):  # fmt: skip
             self.server = PeerFactory()
-            self.check("redis")
+            checking = self.check("redis")
             peer = await self.server.peer()
+            await peer.has(1)
             peer.send(said)
-            peer.close()
+            leave(peer)
             self.assertEqual(await self.finding(), ill(why))
             await peer.is_lost()
             await self.is_over()
-
-    async def test_resets(self) -> None:
-        self.check("redis")
-        peer = await self.server.peer()
-        await peer.has(1)
-        peer.reset()
-        self.assertEqual(await self.finding(), ill("connection reset"))
-        await self.is_over()
+            checking.abort()
 
     async def test_endless(self) -> None:
         for beginning, finding in (
@@ -278,12 +264,7 @@ class CheckRunTest(TestCase):
 
     # Checks that are cut off.
 
-    async def test_connecting(self) -> None:
-        self.check("tcp", server_at(make_stalled_port(self))).abort()
-        self.assert_nothing_left()
-        self.assertEqual(self.found, [])
-
-    async def test_waiting(self) -> None:
+    async def test_cut_off(self) -> None:
         checking = self.check("redis")
         peer = await self.server.peer()
         await peer.has(1)
@@ -291,15 +272,9 @@ class CheckRunTest(TestCase):
         self.assert_nothing_left()
         await peer.is_lost()
         self.assertEqual(self.found, [])
-
-    async def test_over(self) -> None:
-        checking = self.check("redis")
-        peer = await self.server.peer()
-        peer.close()
-        await self.finding()
-        await peer.is_lost()
-        await self.is_over()
-        checking.abort()
+        self.check("tcp", server_at(make_stalled_port(self))).abort()
+        self.assert_nothing_left()
+        self.assertEqual(self.found, [])
 
     async def test_aborted_by_result(self) -> None:
         for answer in (b"+PONG\r\n", b"-LOADING\r\n", b""):
@@ -358,18 +333,20 @@ class CheckRunTest(TestCase):
         self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
         self.assertEqual(self.clients.peers, [])
 
-    async def test_host_names_other_port(self) -> None:
-        port = listen(self, self.server)
-        self.ask(f"http port={port}")
-        request, found = await self.answered(b"HTTP/1.1 200 OK\r\n")
-        self.assertIn(f"Host: a.example:{port}\r\n".encode(), request)
-        self.assertEqual(found, WELL)
-
-    async def test_own_request(self) -> None:
-        port = listen(self, self.server)
-        self.ask(rf"http port={port} send='HEAD /x HTTP/1.0\r\n\r\n' expect=500-599")
-        request, found = await self.answered(b"HTTP/1.1 503 Busy\r\n")
-        self.assertEqual((request, found), (b"HEAD /x HTTP/1.0\r\n\r\n", WELL))
+    async def test_requests_of_http(self) -> None:
+        for keys, answer, host in (
+            ("", b"200 OK", b"Host: a.example:%d\r\n"),
+            (r"send='HEAD /x HTTP/1.0\r\n\r\n' expect=500-599", b"503 Busy", b""),
+        ):
+            self.server = PeerFactory()
+            port = listen(self, self.server)
+            self.ask(f"http port={port} {keys}")
+            request, found = await self.answered(b"HTTP/1.1 %s\r\n" % answer)
+            self.assertEqual(found, WELL)
+            if host:
+                self.assertIn(host % port, request)
+            else:
+                self.assertEqual(request, b"HEAD /x HTTP/1.0\r\n\r\n")
 
     async def test_tls_of_check(self) -> None:
         """With ``tls=yes`` a check speaks TLS to a server whose clients do so themselves, whatever its certificate."""
@@ -378,8 +355,7 @@ class CheckRunTest(TestCase):
             self.ask(text, self.secure_port())
             self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
         self.assertEqual(self.names, [b"a.example", b"b.example"])
-
-    async def test_tls_of_other_port(self) -> None:
+        self.server = PeerFactory()
         self.ask(f"redis tls=yes port={self.secure_port()}")
         self.assertEqual((await self.answered())[1], WELL)
 

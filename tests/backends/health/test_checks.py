@@ -205,6 +205,13 @@ class MembersTests(SynchronousTestCase):
         checked.advance(3)
         request = checked.checks._watches["a.example:80 10.0.0.1:80"]._checking.probe.request  # type: ignore[index, union-attr]
         self.assertIn(b"Host: a.example\r\n", request)
+        first, second = servers("a.example:80", "b.example:80")
+        pool = Watched(first, second)
+        for server in (first, second):
+            pool.pool.set_addresses(
+                server, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+            )
+        self.assertEqual(len({key_of(member) for member in pool.pool.members}), 4)
 
     def test_stop(self) -> None:
         self.lead_to("10.0.0.1")
@@ -230,17 +237,6 @@ class MembersTests(SynchronousTestCase):
         self.checked.checks.on_result = stop
         self.checked.attempts[0].refuse()
         self.assertEqual(self.checked.clock.getDelayedCalls(), [])
-
-
-class ResultTests(SynchronousTestCase):
-    def test_keys_differ_by_server(self) -> None:
-        first, second = servers("a.example:80", "b.example:80")
-        pool = Watched(first, second)
-        for server in (first, second):
-            pool.pool.set_addresses(
-                server, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
-            )
-        self.assertEqual(len({key_of(member) for member in pool.pool.members}), 4)
 
 
 class FlappingTests(TestCase):

@@ -113,8 +113,6 @@ class ObservingTest(SynchronousTestCase):
         observation.record(41, _reset(3))
         observation.tried(44, ok=True, has_answered=True)
         self.assertIsNone(observation.state(44))
-
-    def test_quiet_try_of_one_that_refused_is_a_success(self) -> None:
         observation = ServerObservation()
         observation.record(0, _refused(3))
         observation.tried(1, ok=True)
@@ -180,9 +178,7 @@ class ObservingTest(SynchronousTestCase):
         observation.record(0, _asked(1, 2, 3, times=2))
         self.assertIsNone(observation.state(59))
         self.assertEqual(observation.state(60), "silent")
-
-    def test_usual_wait(self) -> None:
-        """It is that of slow answers, fades with faster ones of them, and one very late answer does not make it endless."""
+        # It is that of slow answers, fades with faster ones of them, and one very late answer does not make it endless.
         self.assertEqual(usual_wait(_answers(0.5, 0.1), 0.0), 0.0)
         self.assertEqual(usual_wait(_answers(0.5), 20.0), 20.0)
         self.assertEqual(usual_wait(_answers(30.0), 20.0), 30.0)
@@ -228,9 +224,7 @@ class ObservingTest(SynchronousTestCase):
             self.assertTrue(observation.is_idle)
             observation.record(7, Activity(answered=1))
             self.assertEqual((observation.doubt(7), observation.state(7)), ("", None))
-
-    def test_clients_that_leave_without_an_answer_are_no_doubt(self) -> None:
-        """As those of a server of logs, to which they only send."""
+        # As those of a server of logs, to which they only send.
         observation = ServerObservation()
         for second in range(100):
             observation.record(second, Activity(asked=3, unanswered=3))
@@ -331,6 +325,15 @@ class ObserverTest(SynchronousTestCase):
         self.assertEqual(self.state_after(10), "silent")
         self.assertEqual([one.since for one in self.observer.observed().values()], [shown.since])
         self.assertEqual(self.observer.doubts(), {})
+        counts = self.observe("10.0.0.1:80")
+        for _ in range(3):
+            counts.closed()
+        self.assertEqual(self.state_after(5), "")
+        ((key, why),) = self.observer.doubts().items()
+        self.assertEqual(key, ("b", "10.0.0.1:80"))
+        self.assertRegex(
+            why, r"^closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header"
+        )
 
     def test_server_that_is_taken_out_of_use(self) -> None:
         """The log says the end of a state that it has said, and nothing of a doubt."""
@@ -358,17 +361,6 @@ class ObserverTest(SynchronousTestCase):
         self.assertEqual(self.observer.idle(rules), [])
         self.upstreams.apply_overrides({("b", "10.0.0.2:80"): ServerOverride("drain")})
         self.assertEqual(self.observer.idle(rules), ["b"])
-
-    def test_doubt(self) -> None:
-        counts = self.observe("10.0.0.1:80")
-        for _ in range(3):
-            counts.closed()
-        self.assertEqual(self.state_after(5), "")
-        ((key, why),) = self.observer.doubts().items()
-        self.assertEqual(key, ("b", "10.0.0.1:80"))
-        self.assertRegex(
-            why, r"^closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header"
-        )
 
     def test_who_may_be_silent(self) -> None:
         """None that need not answer by the rules, and no server of datagrams that never has."""

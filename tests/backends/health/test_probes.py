@@ -59,6 +59,10 @@ class HttpTests(SynchronousTestCase):
         self.assertEqual(lines[:2], [b"GET /health HTTP/1.1", b"Host: 10.0.0.1"])
         self.assertIn(b"Connection: close", lines)
         self.assertEqual(lines[-2:], [b"", b""])
+        for method, has_length in (("HEAD", False), ("OPTIONS", False), ("POST", True)):
+            lines = http(Check("http", method=method, path="/health")).request.split(b"\r\n")
+            self.assertEqual(lines[0], method.encode() + b" /health HTTP/1.1")
+            self.assertEqual(b"Content-Length: 0" in lines, has_length)
 
     def test_interim_answers(self) -> None:
         """Fifty of them are passed over, and no more: a server could keep this process busy with thousands."""
@@ -66,12 +70,6 @@ class HttpTests(SynchronousTestCase):
         assert_said(self, question, interim * 50 + b"HTTP/1.1 200 OK\r\n", "well")
         message = "more than 50 interim answers of HTTP"
         self.assertEqual(said(question, interim * 60), (message, 51 * len(interim)))
-
-    def test_method(self) -> None:
-        for method, has_length in (("HEAD", False), ("OPTIONS", False), ("POST", True)):
-            lines = http(Check("http", method=method, path="/health")).request.split(b"\r\n")
-            self.assertEqual(lines[0], method.encode() + b" /health HTTP/1.1")
-            self.assertEqual(b"Content-Length: 0" in lines, has_length)
 
     def test_host(self) -> None:
         named = Check("http", host="www.example.com")
@@ -95,28 +93,22 @@ class HttpTests(SynchronousTestCase):
         assert_said(self, only, b"HTTP/1.1 204 No Content\r\n", "well")
         assert_said(self, only, b"HTTP/1.1 401 Unauthorized\r\n", "well")
         assert_said(self, only, b"HTTP/1.1 200 OK\r\n", "HTTP 200")
-
-    def test_interim(self) -> None:
         hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
         assert_said(self, http(), hints, "undecided")
         assert_said(self, http(), hints * 2 + b"HTTP/1.1 200 OK\r\n", "well")
         assert_said(self, http(), hints + b"HTTP/1.1 500 Oh\r\n", "HTTP 500")
         assert_said(self, http(), b"HTTP/1.1 101 Switching Protocols\r\n", "HTTP 101")
         assert_said(self, http(Check("http", statuses=(range(100, 200),))), hints, "well")
-
-    def test_no_http(self) -> None:
         assert_said(self, http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")
         assert_said(self, http(), b"HTTP/2 200\r\n", "no HTTP answer: HTTP/2 200")
         assert_said(self, http(), b"HTTP/1.1 20", "undecided")
 
 
-class RedisTests(SynchronousTestCase):
-    def test_well(self) -> None:
+class DatabaseTests(SynchronousTestCase):
+    def test_redis(self) -> None:
         assert_said(self, REDIS, b"+PONG\r\n", "well")
         assert_said(self, REDIS, b"-NOAUTH Authentication required.\r\n", "well")
         assert_said(self, REDIS, b"-NOPERM this user has no permissions\r\n", "well")
-
-    def test_ill(self) -> None:
         for answer in (
             b"-LOADING Redis is loading the dataset in memory",
             b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
@@ -126,35 +118,18 @@ class RedisTests(SynchronousTestCase):
             told, _ = said(REDIS, answer + b"\r\n")
             self.assertTrue(told.startswith("no PONG: " + answer.decode()[:60]), told)
 
-
-class PostgresTests(SynchronousTestCase):
-    def test_well(self) -> None:
-        assert_said(self, POSTGRES, message(b"R", bytes(4)), "well")
-        assert_said(self, POSTGRES, ASKS_FOR_PASSWORD, "well")
-        assert_said(self, POSTGRES, error(b"28000", b'role "txmux" does not exist'), "well")
-        assert_said(self, POSTGRES, error(b"53300", b"sorry, too many clients already"), "well")
-
-    def test_ill(self) -> None:
-        starting = b"the database system is starting up"
-        assert_said(self, POSTGRES, error(b"57P03", starting), starting.decode())
-        assert_said(self, POSTGRES, error(b"57P01", b""), "57P01")
-
-    def test_no_postgres(self) -> None:
-        self.assertEqual(said(POSTGRES, b"SSH-2.0"), ("not an answer from PostgreSQL: S", 1))
-        assert_said(self, POSTGRES, b"Ecould not fork\n\0", "not an answer from PostgreSQL: Ecoul")
-        assert_said(
-            self,
-            POSTGRES,
-            message(b"R", b""),
-            "not an answer from PostgreSQL: R\\x00\\x00\\x00\\x04",
-        )
-
-
-class SshTests(SynchronousTestCase):
-    def test_answers(self) -> None:
-        assert_said(self, SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
-        assert_said(self, SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
-        assert_said(self, SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
+    def test_postgres(self) -> None:
+        starting, other = b"the database system is starting up", "not an answer from PostgreSQL: "
+        for answer, verdict in {
+            message(b"R", bytes(4)): "well", ASKS_FOR_PASSWORD: "well",
+            error(b"28000", b'role "txmux" does not exist'): "well",
+            error(b"53300", b"sorry, too many clients already"): "well",
+            error(b"57P03", starting): starting.decode(), error(b"57P01", b""): "57P01",
+            b"Ecould not fork\n\0": f"{other}Ecoul",
+            message(b"R", b""): rf"{other}R\x00\x00\x00\x04",
+        }.items():  # fmt: skip
+            assert_said(self, POSTGRES, answer, verdict)
+        self.assertEqual(said(POSTGRES, b"SSH-2.0"), (f"{other}S", 1))
 
 
 class OtherTests(SynchronousTestCase):
@@ -175,17 +150,15 @@ class OtherTests(SynchronousTestCase):
         self.assertLess(time.process_time() - began, 3)
         self.assertTrue(judge(answer + b"\nSSH-"))
 
-    def test_tcp(self) -> None:
-        question = probe(Check("tcp"), "", 0, tls=False)
-        self.assertEqual((question.request, said(question, b"")), (b"", ("well", 0)))
-
-    def test_exchange(self) -> None:
+    def test_tcp_and_exchange(self) -> None:
         check = Check("exchange", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
         question = probe(check, "", 0, tls=False)
         self.assertEqual(question.request, b"stats\r\n")
         assert_said(self, question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")
         assert_said(self, question, b"ERROR\r\n", "undecided")
         self.assertEqual(question.expected, "'STAT uptime' in the answer")
+        question = probe(Check("tcp"), "", 0, tls=False)
+        self.assertEqual((question.request, said(question, b"")), (b"", ("well", 0)))
 
     def test_codes_of_name_servers(self) -> None:
         question = probe(Check("dns", name="a.example"), "", 0, tls=False)
@@ -196,6 +169,11 @@ class OtherTests(SynchronousTestCase):
     def test_shown(self) -> None:
         self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
         self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
+
+    def test_ssh(self) -> None:
+        assert_said(self, SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
+        assert_said(self, SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
+        assert_said(self, SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
 
     @given(
         st.sampled_from([http(), REDIS, POSTGRES, SSH]),

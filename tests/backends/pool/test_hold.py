@@ -75,12 +75,6 @@ class LineTests(SynchronousTestCase):
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["3", "5", "6"])
 
-    def test_nothing_is_left_of_those_that_have_gone(self) -> None:
-        client = self.join("a")
-        self.assertTrue(self.held.blocks)
-        self.held.remove(client)
-        self.assertEqual((self.held.blocks, self.clock.getDelayedCalls()), (False, []))
-
     def test_those_that_may_have_left_come_last(self) -> None:
         self.join("a", may_have_left=True)
         b, c = map(self.join, "bc")
@@ -264,6 +258,11 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(len(self.held), 2)
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["a", "c"])
+        self.is_up = False
+        last = self.join("d")
+        self.assertTrue(self.held.blocks)
+        self.held.remove(last)
+        self.assertEqual((self.held.blocks, self.clock.getDelayedCalls()), (False, []))
 
     def test_those_that_left_are_forgotten(self) -> None:
         self.join("a")

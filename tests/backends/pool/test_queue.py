@@ -41,6 +41,11 @@ class QueueTests(SynchronousTestCase):
         self.join("c")
         self.assertEqual(self.serve(3), ["b", "c"])
         self.assertEqual((len(self.queue), self.clock.getDelayedCalls()), (0, []))
+        self.assertTrue(self.join("a"))
+        self.assertTrue(self.join("b"))
+        self.assertIsNone(self.join("c"))
+        self.serve(1)
+        self.assertTrue(self.join("d"))
 
     def test_one_that_finds_no_room(self) -> None:
         """One that can use no room does not hold up those behind it; nor do all of its group have to be asked."""
@@ -84,13 +89,6 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 2)
         self.queue.remove_client(waiter)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_capacity(self) -> None:
-        self.assertTrue(self.join("a"))
-        self.assertTrue(self.join("b"))
-        self.assertIsNone(self.join("c"))
-        self.serve(1)
-        self.assertTrue(self.join("d"))
 
     def test_too_late(self) -> None:
         self.join("a")

@@ -126,9 +126,6 @@ class NewTests(SynchronousTestCase):
     def ramps(self, pool: BackendPool) -> list[float]:
         return [pool.ramp(member) for member in pool.members]
 
-    def test_all_are_new_at_the_start(self) -> None:
-        self.assertEqual(self.ramps(Starting().pool), [1, 1])
-
     def reloaded(self, pool: Starting, *of: Server) -> Starting:
         """Serve other rules, of which a pool is made before that one retires."""
         made = Starting(*of, backend_health=pool.pool.backend_health)
