@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE
-from tests.support.calls import Calls, within
+from tests.support.calls import Calls, calls_of, within
 from tests.support.datagrams import udp_listener
 from tests.support.mux import ListLog
 from tests.udp.test_migration import FIRST
@@ -113,28 +113,33 @@ def _played(server: socket.socket, rules: tuple[str, str], steps: list[Any]) -> 
     return left, heard, answers, records, cells, clock.getDelayedCalls()
 
 
-@skipUnless(is_available(), "UDP needs epoll")
 class CallsTest(SynchronousTestCase):
     def test_bound_of_a_question(self) -> None:
-        """What a flow of one question costs, from its datagram to its line in the access log."""
+        """What a flow of one question costs, from its datagram to its line in the access log: the first one of a listener, which plans how to serve the others, and they."""
         clock, log, bound = MemoryReactorClock(), ListLog(), Calls(99, 73, 10)
-        with _bound() as server, _bound() as client, _bound() as opened:
-            where, number = opened.getsockname(), server.getsockname()[1]
+        with _bound() as server, _bound() as client:
+            number = server.getsockname()[1]
             read = parse(_RULES % ("", "", number, number), Path("rules.ini"))
-            port = udp_listener(read.routes, read.listeners[0], clock, log).listen(opened)
             poller = Poller.for_reactor(clock)
+            for _ in range(2):  # imports, and what matchers look up once
+                opened = _bound()
+                where = opened.getsockname()
+                port = udp_listener(read.routes, read.listeners[0], clock, log).listen(opened)
 
-            async def one() -> None:
-                client.sendto(b"\0\7" + _QUESTION, where)
-                poller.serve_ready(PATIENCE)
-                for data, flow in _heard(server):
-                    server.sendto(data, flow)
-                poller.serve_ready(PATIENCE)
+                async def one(where: Any = where) -> None:
+                    client.sendto(b"\0\7" + _QUESTION, where)
+                    poller.serve_ready(PATIENCE)
+                    for data, flow in _heard(server):
+                        server.sendto(data, flow)
+                    poller.serve_ready(PATIENCE)
 
-            counted = self.successResultOf(Deferred.fromCoroutine(within(bound, one)))
-            self.assertEqual({record.reason for record in log.records}, {"done"})
+                first = self.successResultOf(Deferred.fromCoroutine(calls_of(one)))
+                counted = self.successResultOf(Deferred.fromCoroutine(within(bound, one)))
+                port.stopListening()
+                opened.close()
+            self.assertLessEqual(first.python, 295)
             self.assertTrue(all(map(int.__le__, counted, bound)), (counted, bound))
-            port.stopListening()
+        self.assertEqual({record.reason for record in log.records}, {"done"})
 
 
 @skipUnless(is_available(), "UDP needs epoll")

@@ -4,10 +4,12 @@ from ipaddress import ip_address
 
 import attrs
 
+from tests.backends.pool.test_balance import order
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.privileges import require_transparent
-from tests.udp.flow_case import FlowCase
+from tests.udp.flow_case import LISTEN, FlowCase
+from tests.udp.test_connections import opening
 from txmux.backends.health.checks import key_of
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -214,3 +216,16 @@ class UnansweredTests(FlowCase):
             else:
                 pool.unanswered(member, source)
         self.assertEqual([one.state.value for one in pool.members], ["up", "up"])
+
+    async def test_sni_hash(self) -> None:
+        servers = [Talker.listening(self) for _ in range(4)]
+        texts = {f"udp:127.0.0.1:{server.port}": server for server in servers}
+        lines = "\n    ".join(texts)
+        [port] = self.run_service(
+            f"{LISTEN}[route site]\nmatch = quic\nbackend = b\n[backend b]\nserver = {lines}\nbalance = sni-hash\n"
+        )
+        for name in "abcdef":
+            Talker.listening(self).say(opening(name), port)
+            chosen = order("sni-hash", f"{name}.example.com", dict.fromkeys(texts, 1))[0]
+            while opening(name) not in texts[chosen].heard:
+                await turn()
