@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from typing import Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
@@ -24,15 +25,23 @@ class HealthTest(AdminCase):
         self.assertEqual(
             (ready.status, ready.json), (200, {"ready": True, "missing": [], "stale": []})
         )
-
-    async def test_used_backend_without_a_server_is_named(self) -> None:
-        unused = "[backend unused]\nserver = 127.0.0.1:2 down\n"
-        await self.start(rules=f"{LED.replace('PORT', '1 down')}{unused}")
-        ready = await self.get("/readyz")
-        self.assertEqual(ready.status, 503)
-        self.assertEqual(
-            ready.json, {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []}
-        )
+        peer = await self.connect()
+        peer.send(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        await peer.is_lost()
+        self.assertTrue(peer.received.startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertTrue(peer.received.endswith(b"Content-Length: 13\r\n\r\n"))
+        # A backend without a server is named if it is used, unless its clients wait until one wakes it.
+        asleep = "1 down\nwake = http POST http://127.0.0.1:1/\n"
+        unused = "1 down\n[backend unused]\nserver = 127.0.0.1:2 down\n"
+        for server, is_missing in ((unused, True), (f"{asleep}hold = 9s", False), (asleep, True)):
+            self.write_rules(rules=LED.replace("PORT", server))
+            await self.post("/api/reload")
+            told = await self.get("/readyz")
+            missing = ["[backend b]: no server is up"] * is_missing
+            self.assertEqual(told.json, {"ready": not missing, "missing": missing, "stale": []})
+            self.assertEqual(told.status, 503 if is_missing else 200)
+            attention = (await self.get("/api/status")).json["attention"]
+            self.assertEqual(bool(attention), is_missing)
 
     async def test_end_of_an_ejection_needs_no_client(self) -> None:
         """A balancer that goes by this sends none, so without one all servers would stay ejected."""
@@ -50,24 +59,6 @@ class HealthTest(AdminCase):
             await deferLater(reactor, 0.05)  # the second one was ejected later
         states = [one["state"] for one in (await self.get("/api/backends")).json[0]["servers"]]
         self.assertEqual(states, ["up", "up"])
-
-    async def test_backend_that_its_first_client_wakes_is_well(self) -> None:
-        asleep = "1 down\nwake = http POST http://127.0.0.1:1/\n"
-        await self.start(rules=LED.replace("PORT", f"{asleep}hold = 9s"))
-        self.assertEqual((await self.get("/readyz")).status, 200)
-        self.assertEqual((await self.get("/api/status")).json["attention"], [])
-        self.write_rules(rules=LED.replace("PORT", asleep))  # its clients are refused at once
-        await self.post("/api/reload")
-        self.assertEqual((await self.get("/readyz")).status, 503)
-        self.assertTrue((await self.get("/api/status")).json["attention"])
-
-    async def test_head_is_get_without_the_body(self) -> None:
-        await self.start()
-        peer = await self.connect()
-        peer.send(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        await peer.is_lost()
-        self.assertTrue(peer.received.startswith(b"HTTP/1.1 200 OK\r\n"))
-        self.assertTrue(peer.received.endswith(b"Content-Length: 13\r\n\r\n"))
 
 
 class PartsTest(AdminCase):
@@ -137,19 +128,29 @@ class StatusTest(AdminCase):
         }  # fmt: skip
         self.assertEqual({name: status[name] for name in wanted}, wanted)
 
-    async def test_connections_and_undecided_ones_are_counted(self) -> None:
+    async def counted(self) -> Any:
+        return (await self.get("/api/status")).json["connections"]
+
+    async def test_connections_are_counted(self) -> None:
         servers = PeerFactory()
         port = listen(self, servers)
-        rules = LED.replace("[route", "detect_timeout = 1h\n[route").replace("any", "ssh")
+        keys = f"detect_timeout = 1h\ndefault = 127.0.0.1:{port}\n"
+        rules = LED.replace("[route", f"{keys}[route").replace("any", "ssh")
         await self.start(rules=rules.replace("PORT", str(port)))
+        for number, sent in enumerate((b"SSH-2.0-a\r\n", b"hello")):
+            client = await connect(self, self.port)
+            client.send(sent)
+            await servers.heard(len(sent), number)
+            client.transport.abortConnection()
+        while (connections := await self.counted())["active"]:
+            pass
+        self.assertEqual(connections["unrouted"], {"ended": 1, "bytes_in": 5, "bytes_out": 0})
         for sent in (b"SSH-2.0-a\r\n", b"SSH"):
             (await connect(self, self.port)).send(sent)
-        await servers.heard(11)
-        connections = (await self.get("/api/status")).json["connections"]
-        while min(connections["active"], connections["total"]) < 2:  # the other one is on its way
-            connections = (await self.get("/api/status")).json["connections"]
-        self.assertEqual((connections["active"], connections["undecided"]), (2, 1))
-        self.assertEqual(connections["total"], 2)
+        await servers.heard(11, 2)
+        while (connections := await self.counted())["active"] < 2:  # the other is on its way
+            pass
+        self.assertEqual((connections["undecided"], connections["total"]), (1, 4))
         (worker,) = (await self.get("/api/status")).json["workers"]
         self.assertEqual(worker["connections"], 2)
 
@@ -163,21 +164,6 @@ class StatusTest(AdminCase):
         clock.advance(2)
         rates = (await self.get("/api/status")).json["rates"]
         self.assertEqual(rates, {"connections": 1.5, "bytes_in": 7.5, "bytes_out": 0.0})
-
-    async def test_unrouted_ones_are_counted(self) -> None:
-        servers = PeerFactory()
-        port = listen(self, servers)
-        rules = LED.replace("[route", f"default = 127.0.0.1:{port}\n[route").replace("any", "ssh")
-        await self.start(rules=rules.replace("PORT", str(port)))
-        for number, sent in enumerate((b"SSH-2.0-a\r\n", b"hello")):
-            client = await connect(self, self.port)
-            client.send(sent)
-            await servers.heard(len(sent), number)
-            client.transport.abortConnection()
-        connections = (await self.get("/api/status")).json["connections"]
-        while connections["active"]:
-            connections = (await self.get("/api/status")).json["connections"]
-        self.assertEqual(connections["unrouted"], {"ended": 1, "bytes_in": 5, "bytes_out": 0})
 
 
 class ChangesTest(AdminCase):

@@ -298,6 +298,10 @@ class TokenFileTest(SynchronousTestCase):
         self.assertEqual(mode_of(self.path), 0o600)
         self.assertEqual(read_token(self.path), token)
         self.assertNotEqual(read_token(self.folder / "other"), token)
+        for text in ("", "\n", "short", "two words that are long enough", "e\u0301" * 20):
+            self.path.write_text(text)
+            problem = self.assertRaises(MuxError, read_token, self.path)
+            self.assertIn("remove the file, and a new one is created", str(problem))
 
     def test_no_room(self) -> None:
         """A token for which there is no room leaves no file that the next one would have to be."""
@@ -309,14 +313,6 @@ class TokenFileTest(SynchronousTestCase):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         self.assertIn("cannot be created: File too large; make room", str(problem))
         self.assertEqual(len(read_token(self.path)), 43)
-
-    def test_file_without_a_secret_is_refused(self) -> None:
-        for text in ("", "\n", "short", "two words that are long enough", "e\u0301" * 20):
-            self.path.write_text(text)
-            problem = self.assertRaises(MuxError, read_token, self.path)
-            self.assertIn("remove the file, and a new one is created", str(problem))
-
-    def test_unreadable_file_is_named_with_the_reason(self) -> None:
         folder = self.folder / "missing"
         problem = self.assertRaises(MuxError, read_token, folder / "token")
         self.assertIn(

@@ -27,7 +27,11 @@ server = 127.0.0.1:1
 
 class LateTest(AdminCase):
     async def names_the_late_one(self) -> None:
-        self.assertEqual((await self.get("/api/status")).json["incomplete"], [_LATE])
+        self.assertEqual((await self.get("/readyz")).status, 200)
+        status = (await self.get("/api/status")).json
+        self.assertEqual(status["incomplete"], [_LATE])
+        self.assertEqual([one["connections"] for one in status["workers"]], [0, None])
+        self.assertEqual(len({one["sandbox"] for one in status["workers"]}), 1)
         for path in _PAGE[:1]:
             self.assertIn(f"Not all is shown: {_LATE}.", (await self.get(path)).body.decode())
         one = await self.get("/api/connections/1-1")

@@ -31,7 +31,7 @@ class LiveTest(AdminCase):
         one = (await self.get(f"/api/connections/{whole[0]['id']}")).json
         self.assertEqual((one["id"], one["route"]), (whole[0]["id"], "ssh"))
 
-    async def test_invalid_filter_is_named(self) -> None:
+    async def test_invalid_requests_are_refused_by_name(self) -> None:
         for query, name in (
             ("state=x", "state"), ("older=5", "older"), ("client=x", "client"),
             ("limit=0", "limit"), ("after=x", "after"), ("rout=x", "rout"),
@@ -43,6 +43,42 @@ class LiveTest(AdminCase):
         self.assertEqual((await self.get("/api/connections/5a9d7143-3")).status, 404)
         self.assertEqual((await self.get("/api/connections/x")).status, 404)
         self.assertEqual((await self.get("/api/connections/close")).status, 405)
+        path = f"/api/backends/b/servers/{self.server}"
+        for where, body, status, message in (
+            (path, {}, 400, "nothing to change"),
+            (path, {"state": "up"}, 400, "state: must be 'ready', 'drain' or 'maintenance'"),
+            (path, {"weight": 0}, 400, "weight: "),
+            (path, {"weight": True}, 400, "weight: "),
+            (path, {"close_connections": "no"}, 400, "close_connections: "),
+            (path, {"stat": "drain"}, 400, "stat: there is no such field; did you mean 'state'?"),
+            (f"{path}0", {"state": "drain"}, 404, "backend b has no server"),
+            ("/api/backends/c/servers/x", {"state": "drain"}, 404, "there is no backend 'c'"),
+            ("/api/listeners/x", {}, 400, "accepting: "),
+            ("/api/listeners/x", {"accepting": 0}, 400, "accepting: "),
+            ("/api/listeners/y", {"accepting": False}, 404, "there is no [listen y]"),
+        ):
+            told = await self.post(where, body)
+            self.assertEqual((body, told.status), (body, status))
+            self.assertTrue(told.error.startswith(message), told.error)
+        self.assertEqual((await self.get(path)).status, 405)
+        for body, status, message in (
+            ({}, 400, "give the bytes"),
+            ({"hex": "00", "text": "x"}, 400, "give the bytes"),
+            ({"hex": "0"}, 400, "hex: "),
+            ({"hex": 1}, 400, "hex: "),
+            ({"text": "\\xq"}, 400, "text: "),
+            ({"text": "\ud800"}, 400, "text: "),
+            ({"text": "x", "from": "x"}, 400, "from: "),
+            ({"text": "x", "listener": "y"}, 404, "there is no [listen y]"),
+            ({"text": "x", "listner": "y"}, 400, "listner: "),
+        ):
+            told = await self.post("/api/explain", body)
+            self.assertEqual((body, told.status), (body, status))
+            self.assertTrue(told.error.startswith(message), told.error)
+        # The process that answers does not parse what clients sent.
+        self.patch(self.running.control, "workers", list)
+        told = await self.post("/api/explain", {"text": "x"})
+        self.assertEqual((told.status, told.error), (503, "no worker serves that could tell"))
 
     async def test_closed_by_id_or_filters_and_logged(self) -> None:
         clients = await self.clients(3)
@@ -92,26 +128,6 @@ class LiveTest(AdminCase):
             await self.post(f"/api/backends/b/servers/{self.server}", {"weight": None})
         self.assertEqual((await self.get("/readyz")).status, 200)
 
-    async def test_unknown_names_and_invalid_fields(self) -> None:
-        path = f"/api/backends/b/servers/{self.server}"
-        for where, body, status, message in (
-            (path, {}, 400, "nothing to change"),
-            (path, {"state": "up"}, 400, "state: must be 'ready', 'drain' or 'maintenance'"),
-            (path, {"weight": 0}, 400, "weight: "),
-            (path, {"weight": True}, 400, "weight: "),
-            (path, {"close_connections": "no"}, 400, "close_connections: "),
-            (path, {"stat": "drain"}, 400, "stat: there is no such field; did you mean 'state'?"),
-            (f"{path}0", {"state": "drain"}, 404, "backend b has no server"),
-            ("/api/backends/c/servers/x", {"state": "drain"}, 404, "there is no backend 'c'"),
-            ("/api/listeners/x", {}, 400, "accepting: "),
-            ("/api/listeners/x", {"accepting": 0}, 400, "accepting: "),
-            ("/api/listeners/y", {"accepting": False}, 404, "there is no [listen y]"),
-        ):
-            told = await self.post(where, body)
-            self.assertEqual((body, told.status), (body, status))
-            self.assertTrue(told.error.startswith(message), told.error)
-        self.assertEqual((await self.get(path)).status, 405)
-
     async def test_unrecognised_client_can_be_explained(self) -> None:
         client = await connect(self, self.port)
         client.send(b"HELLO?")
@@ -124,33 +140,6 @@ class LiveTest(AdminCase):
         told = (await self.post("/api/explain", body)).json
         (listener,) = told["streams"][0]["listeners"]
         self.assertEqual((listener["routes"][0]["says"], listener["from"]), ("no", "192.0.2.1"))
-
-    async def test_nothing_is_explained_without_a_worker(self) -> None:
-        """The process that answers does not parse what clients sent."""
-        self.patch(self.running.control, "workers", list)
-        told = await self.post("/api/explain", {"text": "x"})
-        self.assertEqual((told.status, told.error), (503, "no worker serves that could tell"))
-
-    async def test_rules_as_they_were_read(self) -> None:
-        (file,) = (await self.get("/api/rules")).json
-        self.assertEqual((file["file"], file["text"]), (str(self.file), self.file.read_text()))
-        self.assertEqual(file["sections"][2]["name"], "route ssh")
-
-    async def test_invalid_explanations_are_refused_by_name(self) -> None:
-        for body, status, message in (
-            ({}, 400, "give the bytes"),
-            ({"hex": "00", "text": "x"}, 400, "give the bytes"),
-            ({"hex": "0"}, 400, "hex: "),
-            ({"hex": 1}, 400, "hex: "),
-            ({"text": "\\xq"}, 400, "text: "),
-            ({"text": "\ud800"}, 400, "text: "),
-            ({"text": "x", "from": "x"}, 400, "from: "),
-            ({"text": "x", "listener": "y"}, 404, "there is no [listen y]"),
-            ({"text": "x", "listner": "y"}, 400, "listner: "),
-        ):
-            told = await self.post("/api/explain", body)
-            self.assertEqual((body, told.status), (body, status))
-            self.assertTrue(told.error.startswith(message), told.error)
 
     async def follow(self) -> Peer:
         peer = await self.connect()
@@ -176,6 +165,10 @@ class LiveTest(AdminCase):
         peer.reset()
         while self.is_told:
             await deferLater(reactor, 0)
+        peer = await self.follow()
+        await self.running.stopService()
+        await peer.is_lost()
+        self.assertIn(b"event: stop\n", peer.received)
 
     async def test_head_has_the_headers_and_subscribes_nobody(self) -> None:
         peer = await self.connect()
@@ -201,9 +194,3 @@ class LiveTest(AdminCase):
         self.assertLess(number, 19_999)
         peer.transport.resumeProducing()
         await peer.is_lost()
-
-    async def test_stop_with_a_follower(self) -> None:
-        peer = await self.follow()
-        await self.running.stopService()
-        await peer.is_lost()
-        self.assertIn(b"event: stop\n", peer.received)

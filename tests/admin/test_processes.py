@@ -1,6 +1,4 @@
-import os
 import resource
-import signal
 import socket
 import time
 from functools import partial
@@ -9,7 +7,7 @@ from pathlib import Path
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
 from tests.processes.running import RULES, WorkersTestCase
-from tests.support.proc import halted, is_gone, workers_of
+from tests.support.proc import is_gone
 from tests.support.services import Service
 
 
@@ -27,25 +25,6 @@ class ProcessesTest(WorkersTestCase):
             f"{RULES}{listener}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = 127.0.0.1:{port}\n{more}"
         )
-
-    def test_hung_worker_is_shown_but_not_waited_for(self) -> None:
-        self.service("workers = 2", self.led(self.backend()))
-        self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []})
-        before = get(self.socket, "/api/status")["workers"]
-        with halted([before[0]["pid"]]):
-            self.assertEqual(
-                get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []}
-            )
-            late, _ = get(self.socket, "/api/status")["workers"]
-        self.assertEqual((late["connections"], late["sandbox"]), (None, before[0]["sandbox"]))
-
-    def test_ready_while_a_worker_is_replaced(self) -> None:
-        mux = self.service("workers = 2")
-        for number, count in ((signal.SIGTERM, 2), (signal.SIGKILL, 3)):
-            os.kill(workers_of(mux.pid)[0], number)
-            while mux.child.output.count("serving with") < count:
-                self.assertEqual(ask(self.socket, "GET", "/readyz")[0], 200)
-            eventually(lambda: len(workers_of(mux.pid)) == 2, "the old one has ended")
 
     def test_descriptors_run_out(self) -> None:
         """Clients wait in the queue until there are some; meanwhile, the log is not filled with that."""
@@ -86,17 +65,6 @@ class ProcessesTest(WorkersTestCase):
         self.assertTrue(post(self.socket, "/api/reload")["ok"])
         mux.stop()
         self.assertFalse(self.socket.exists())
-
-    def test_refused_upgrade_reports_errors_and_the_old_process_stays(self) -> None:
-        mux = self.service()
-        text = mux.file.read_text()
-        mux.file.write_text(text.replace("endpoint", "endpiont"))
-        status, told = ask(self.socket, "POST", "/api/upgrade")
-        self.assertEqual(status, 409)
-        self.assertIn("did you mean 'endpoint'?", "\n".join(told["errors"]))
-        mux.file.write_text(text)
-        self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
-        self.assertTrue(post(self.socket, "/api/reload")["ok"])
 
     def test_changed_endpoint_replaces_the_old_file(self) -> None:
         mux = self.service()

@@ -106,7 +106,7 @@ class TokensTests(AdminCase):
                 told = await self.asked(secret, path, "{}")
                 self.assertEqual(told.status == 403, right < 2, path)
 
-    async def test_refusal_names_the_right_and_is_logged(self) -> None:
+    async def test_token_is_named_in_the_log(self) -> None:
         with capturedLogs() as events:
             told = await self.asked("the-secret-of-the-build", "/api/reload", "{}")
             steered = await self.asked("the-secret-of-alice", "/api/stop", "{}")
@@ -115,8 +115,6 @@ class TokensTests(AdminCase):
         self.assertIn("'alice' may only read and steer; POST /api/stop", steered.error)
         self.assertRegex(lines_of(events)[0], rf"by token 'ci' from 127.0.0.1:\d+: refused: {why}")
         self.assertIsNone(self.running.control.last_reload)
-
-    async def test_name_is_in_the_line_of_a_change(self) -> None:
         with capturedLogs() as events:
             await self.asked("the-secret-of-alice", *STEERING[0])
         self.assertRegex(

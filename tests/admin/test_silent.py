@@ -66,10 +66,6 @@ class SilentTest(AdminCase):
             self.assertIn(
                 f'txmux_route_matches_total{{listener="x",route="{name}"}} 1.0\n', metrics
             )
-
-    async def test_page_draws_the_short_form_as_a_route_of_its_listener(self) -> None:
-        await self.begin()
-        await self.ended(await self.greeted("127.0.0.3"), 1)
         page = (await self.get("/")).body.decode()
         self.assertEqual(page.count("route silent"), 4)  # of each, in the drawing and in the list
 
