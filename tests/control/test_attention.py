@@ -106,17 +106,15 @@ class BackendTest(SynchronousTestCase):
         self.assertTrue(item.text.endswith("10.0.0.5:80, and 2 more"))
         self.assertEqual(item.cause, "why 7")
 
-    def test_removed_since_the_document_was_made(self) -> None:
-        """A reload may come in any pause of a document."""
-        document: Any = {"name": "old", "hold": None, "held": 0, "servers": [{"state": "down"}]}
-        rules = Rules(Path("x.ini"), Settings(), (), (), {})
-        self.assertEqual([*backends([document], RulesIndex(rules), self.now)], [])
-
     def test_no_server_is_up(self) -> None:
         for states in (("down", "failing"), ("silent", "drain"), ("unresolved",)):
             (item,) = self.items(*states)
             self.assertEqual(item.level, "critical")
             self.assertIn("backend web: no server is up: 10.0.0.1:80", item.text)
+        # A reload may come in any pause of a document.
+        document: Any = {"name": "old", "hold": None, "held": 0, "servers": [{"state": "down"}]}
+        rules = Rules(Path("x.ini"), Settings(), (), (), {})
+        self.assertEqual([*backends([document], RulesIndex(rules), self.now)], [])
 
     def test_what_turns_no_client_away_is_not_critical(self) -> None:
         """Servers that somebody took out are meant, clients of a backend that is held wait, and an unused backend has none."""
@@ -169,8 +167,18 @@ class OthersTest(SynchronousTestCase):
                 ("note", "backend down: 2 clients wait for a server", "txmux servers down"),
             ],
         )  # fmt: skip
+        # A unit that is not taken is named with its file, line and text, and so is a name that nobody brings.
+        folder = make_folder(self)
+        items = [(item.text, item.cause) for item in untaken_units(_with_units(folder))]
+        unit = f"{folder}/units/a.ini"
+        self.assertEqual(items[0][0], f"{unit} is not taken: it is not served")
+        self.assertRegex(items[0][1], rf"^{unit}:1: a line needs '='")
+        missing = (
+            "no file that 'include' finds has a [backend box] now, so these clients are closed"
+        )
+        self.assertEqual(items[1:], [(f"[listen x] default: {missing}", "")])
 
-    def test_not_served(self) -> None:
+    def test_what_is_not_served_and_who_stays(self) -> None:
         missing = [
             "no worker serves", "[listen a]: no client is accepted", "[backend b]: as before",
         ]  # fmt: skip
@@ -178,6 +186,20 @@ class OthersTest(SynchronousTestCase):
             [(item.level, item.what, item.text) for item in not_served(missing)],
             [("critical", "workers", "no worker serves")],
         )
+        for count, stay, go in (
+            (1, "1 connection stays", "1 connection goes"),
+            (2, "2 connections stay", "2 connections go"),
+        ):
+            (item,) = left_behind(count, 0)
+            self.assertEqual(item.text, f"{stay} in workers that an upgrade has replaced")
+            (item,) = left_behind(0, count)
+            self.assertEqual(item.text, f"{go} on in workers whose supervisor has ended")
+        # Each is named, unless none answers, which is an item of its own.
+        condition = WorkersCondition(silent=[(2, 77)])
+        (item,) = silent_workers(condition)
+        self.assertEqual((item.level, item.text), ("warning", "worker 2 does not answer"))
+        self.assertIn("kill -KILL 77", item.do)
+        self.assertEqual([*silent_workers(attrs.evolve(condition, none_answers=True))], [])
 
     def test_what_is_over_in_a_moment_is_not_reported(self) -> None:
         """Nothing is said of a start, nor of what has changed while it was asked for."""
@@ -190,24 +212,6 @@ class OthersTest(SynchronousTestCase):
             (calm, worst, [closed, idle]), (unsettled, calm, [idle]), (calm, unsettled, [idle]),
         ):  # fmt: skip
             self.assertEqual(lasting(missing, before, now), reported)
-
-    def test_connections_that_stay(self) -> None:
-        for count, stay, go in (
-            (1, "1 connection stays", "1 connection goes"),
-            (2, "2 connections stay", "2 connections go"),
-        ):
-            (item,) = left_behind(count, 0)
-            self.assertEqual(item.text, f"{stay} in workers that an upgrade has replaced")
-            (item,) = left_behind(0, count)
-            self.assertEqual(item.text, f"{go} on in workers whose supervisor has ended")
-
-    def test_silent_workers(self) -> None:
-        """Each is named, unless none answers, which is an item of its own."""
-        condition = WorkersCondition(silent=[(2, 77)])
-        (item,) = silent_workers(condition)
-        self.assertEqual((item.level, item.text), ("warning", "worker 2 does not answer"))
-        self.assertIn("kill -KILL 77", item.do)
-        self.assertEqual([*silent_workers(attrs.evolve(condition, none_answers=True))], [])
 
     def test_restarts_while_the_clock_is_set(self) -> None:
         """They are counted for as long as they are recent by a clock that nobody sets, and have the time of day of now."""
@@ -288,6 +292,24 @@ class OthersTest(SynchronousTestCase):
         )
         restarts = [(1.0, 1, "cannot be started: no room")]
         self.assertEqual([*ended_workers(restarts, 2.0)], [])
+        # The last one is the cause, for ten minutes; one that ends for another reason is an item of its own.
+        how = (
+            "was killed by the kernel: memory had run out (the limit of the memory group is {} MiB)"
+        )
+        restarts = [(100.0, 1, how.format(96)), (150.0, 2, how.format(128)), (160.0, 1, "exited")]
+        [item, other] = ended_workers(restarts, 699.9)
+        self.assertEqual(other.text, "worker 1 exited")
+        self.assertEqual(
+            (item.text, item.cause, item.since),
+            (
+                "the kernel has killed 2 workers with their connections: memory had run out",
+                "memory had run out (the limit of the memory group is 128 MiB)",
+                100.0,
+            ),
+        )
+        [item, _] = ended_workers(restarts, 700.0)
+        self.assertIn("killed 1 worker with its connections", item.text)
+        self.assertEqual([*ended_workers(restarts, 760.0)], [])
 
     def test_not_accepted(self) -> None:
         """A listener is served as long as one worker accepts."""
@@ -316,6 +338,11 @@ class OthersTest(SynchronousTestCase):
                 ("warning", "listener odd: one worker cannot accept connections; the others can", "", 5.0),
             ],
         )  # fmt: skip
+        # Of a program that cannot be started, its error is the cause: where that is from is in the log.
+        traceback = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    import y\nModuleNotFoundError: y'
+        report = Report.refused(f"the new process exited with status 1\n{traceback}")
+        [item] = failed_upgrade((1.0, report))
+        self.assertEqual(item.cause, "the new process exited with status 1; ModuleNotFoundError: y")
 
 
 class AdviceTest(SynchronousTestCase):
@@ -384,15 +411,6 @@ class AdviceTest(SynchronousTestCase):
         self.assertEqual(left, {rows.LIMIT_REFUSES.text, rows.HEADERS_WRONG.text})
 
 
-class UpgradeTest(SynchronousTestCase):
-    def test_traceback(self) -> None:
-        """Of a program that cannot be started, its error is the cause: where that is from is in the log."""
-        traceback = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    import y\nModuleNotFoundError: y'
-        report = Report.refused(f"the new process exited with status 1\n{traceback}")
-        [item] = failed_upgrade((1.0, report))
-        self.assertEqual(item.cause, "the new process exited with status 1; ModuleNotFoundError: y")
-
-
 def _with_units(folder: Path) -> Rules:
     """Return rules with a unit that is not taken, and a name that only another one would bring."""
     (folder / "units").mkdir()
@@ -400,42 +418,6 @@ def _with_units(folder: Path) -> Rules:
     main = "[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\ndefault = box\n"
     (folder / "rules.ini").write_text(main)
     return load(folder / "rules.ini")
-
-
-class UnitsTest(SynchronousTestCase):
-    def test_texts(self) -> None:
-        """A unit that is not taken is named with its file, line and text, and so is a name that nobody brings."""
-        folder = make_folder(self)
-        items = [(item.text, item.cause) for item in untaken_units(_with_units(folder))]
-        unit = f"{folder}/units/a.ini"
-        self.assertEqual(items[0][0], f"{unit} is not taken: it is not served")
-        self.assertRegex(items[0][1], rf"^{unit}:1: a line needs '='")
-        missing = (
-            "no file that 'include' finds has a [backend box] now, so these clients are closed"
-        )
-        self.assertEqual(items[1:], [(f"[listen x] default: {missing}", "")])
-
-
-class KilledTest(SynchronousTestCase):
-    def test_for_lack_of_memory(self) -> None:
-        """The last one is the cause, for ten minutes; one that ends for another reason is an item of its own."""
-        how = (
-            "was killed by the kernel: memory had run out (the limit of the memory group is {} MiB)"
-        )
-        restarts = [(100.0, 1, how.format(96)), (150.0, 2, how.format(128)), (160.0, 1, "exited")]
-        [item, other] = ended_workers(restarts, 699.9)
-        self.assertEqual(other.text, "worker 1 exited")
-        self.assertEqual(
-            (item.text, item.cause, item.since),
-            (
-                "the kernel has killed 2 workers with their connections: memory had run out",
-                "memory had run out (the limit of the memory group is 128 MiB)",
-                100.0,
-            ),
-        )
-        [item, _] = ended_workers(restarts, 700.0)
-        self.assertIn("killed 1 worker with its connections", item.text)
-        self.assertEqual([*ended_workers(restarts, 760.0)], [])
 
 
 def valid(

@@ -26,8 +26,7 @@ class CoalescingTest(SynchronousTestCase):
         self.done[1].callback(2)
         self.assertEqual([self.successResultOf(one) for one in storm], 50 * [2])
         self.assertEqual(len(self.done), 2)
-
-    def test_failure_goes_to_its_callers_only(self) -> None:
+        self.setUp()
         first, second = self.coalescing.request(), self.coalescing.request()
         self.done[0].errback(ValueError())
         self.failureResultOf(first, ValueError)

@@ -54,7 +54,7 @@ class SteeringTest(SupervisedTestCase):
         self.assertTrue(report.ok)
         return report.changes
 
-    async def test_drained_server_keeps_its_connections_and_gets_no_new_ones(self) -> None:
+    async def test_drain_and_weight(self) -> None:
         port = await self.begin()
         self.assertEqual(await self.led(port, 3), [1, 2])
         told = await self.set_server(1, "drain")
@@ -62,6 +62,10 @@ class SteeringTest(SupervisedTestCase):
         self.assertEqual(await self.led(port, 3), [3, 0])
         self.assertEqual(len(await list_connections(self.running.control)), 6)
         await self.set_server(1, "ready")
+        self.assertEqual(await self.led(port, 3), [1, 2])
+        await set_server(self.running.control, "b", self.servers[0], weight=5)
+        self.assertEqual(await self.led(port, 7), [5, 2])
+        await set_server(self.running.control, "b", self.servers[0], weight=0)
         self.assertEqual(await self.led(port, 3), [1, 2])
 
     async def test_whole_backend(self) -> None:
@@ -109,13 +113,6 @@ class SteeringTest(SupervisedTestCase):
             self.assertEqual(
                 any(text.startswith("backend b: ") for text, _ in looked), states[1] != "ready"
             )
-
-    async def test_weight_until_that_of_the_rules_is_restored(self) -> None:
-        port = await self.begin()
-        await set_server(self.running.control, "b", self.servers[0], weight=5)
-        self.assertEqual(await self.led(port, 7), [5, 2])
-        await set_server(self.running.control, "b", self.servers[0], weight=0)
-        self.assertEqual(await self.led(port, 3), [1, 2])
 
     async def test_overrides_survive_reloads(self) -> None:
         port = await self.begin()

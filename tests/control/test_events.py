@@ -54,22 +54,6 @@ class EventsTest(SupervisedTestCase):
         self.assertEqual((decide["route"], decide["facts"]), ("ssh", {"software": "a"}))
         self.assertEqual((end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, 1))
 
-    async def test_no_events_without_a_follower(self) -> None:
-        port = await self.live.begin()
-        first, end_first = self.follow()
-        second, end_second = self.follow()
-        (worker,) = self.supervisor.pool.workers
-        self.assertIsNotNone(worker.sink)
-        end_first()
-        await self.live.client(port)
-        self.assertEqual((await second.kinds(2), first.events), (["begin", "decide"], []))
-        end_second()
-        self.assertIsNone(worker.sink)
-        before = len(second.events)
-        await self.live.client(port)
-        await self.live.listed(2, state="relaying")
-        self.assertEqual(len(second.events), before)
-
     async def test_state_of_a_server_and_reload(self) -> None:
         await self.live.begin()
         follower, _ = self.follow()
@@ -130,7 +114,9 @@ class HubTest(SynchronousTestCase):
         return sink
 
     def test_skipped_by_a_worker_and_over_all_workers(self) -> None:
-        follower = Follower()
+        follower, other = Follower(), Follower()
+        self.hub.subscribe(other)()
+        self.assertIsNone(self.process.sink)
         end = self.hub.subscribe(follower)
         self.flood()({"event": "skipped", "count": 3})
         self.clock.advance(1)
@@ -140,6 +126,7 @@ class HubTest(SynchronousTestCase):
             [("skipped", 1, 3), ("skipped", None, 7)],
         )
         end()
+        self.assertEqual((self.process.sink, other.events), (None, []))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_next_follower_hears_nothing_skipped_before(self) -> None:

@@ -175,8 +175,6 @@ class SectionsTest(SynchronousTestCase):
             index.text_of(rules.routes[0].section), "[route ssh]\nmatch = ssh\nbackend = b"
         )
         self.assertIn("    [::1]:1", file["sections"][0]["text"])
-
-    def test_listeners_of_an_inner_route_are_those_of_the_outer_one(self) -> None:
         rules = parse(
             "[listen x]\nendpoint = 127.0.0.1:1\n[listen y]\nendpoint = 127.0.0.1:2\n"
             "[route out]\nunder = y\nmatch = tls\nterminate_tls = x.pem\n"

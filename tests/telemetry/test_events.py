@@ -38,8 +38,7 @@ class SamplingTest(SynchronousTestCase):
         self.clock.advance(5)
         self.sampling.pass_on({"event": "end"})
         self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped", "end"])
-
-    def test_no_timer_while_nothing_is_skipped(self) -> None:
+        self.setUp()
         self.flood(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

@@ -58,15 +58,13 @@ class AmountTests(SynchronousTestCase):
             [byte_rate(0), byte_rate(333), byte_rate(8010), byte_rate(5.68e6)],
             ["0 B/s", "333 B/s", "8.01 kB/s", "5.68 MB/s"],
         )
+        lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
+        self.assertEqual(lines, ["name   n", "a     10"])
 
     @given(st.floats(0, 1e20))
     def test_no_number_has_an_exponent(self, number: float) -> None:
         for write in (si_number, rate, milliseconds, byte_count):
             self.assertRegex(write(number), r"^[0-9.]+ ?[a-zA-Z/]*( [0-9]+ [a-z]+)?$")
-
-    def test_numbers_at_the_right_of_wide_enough_columns(self) -> None:
-        lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
-        self.assertEqual(lines, ["name   n", "a     10"])
 
 
 _VALUES = st.recursive(

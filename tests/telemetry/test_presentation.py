@@ -93,16 +93,12 @@ class ServerTests(SynchronousTestCase):
 
 
 class RowTests(SynchronousTestCase):
-    def test_routes_with_connections_first_then_by_matches(self) -> None:
+    def test_order_and_dates(self) -> None:
         names = {"a": (0, 0), "b": (1, 2), "c": (0, 9), "d": (0, 0)}
         routes = [{"name": name, "active": n, "matches": m} for name, (n, m) in names.items()]
         self.assertEqual([row["name"] for row in busy_routes(routes)], ["b", "c", "a", "d"])
-
-    def test_dates_from_the_first_year_to_the_last(self) -> None:
         for seconds, shown in ((DATE.least, "1-01-0"), (DATE.most, "9999-12-")):
             self.assertIn(shown, date(seconds))
-
-    def test_rows_without_a_value_are_last_either_way(self) -> None:
         rows: list[dict[str, Any]] = [{"n": 2}, {"n": None}, {"n": 7}, {}]
         for is_descending, wanted in ((False, [2, 7]), (True, [7, 2])):
             listed = ordered(rows, Column("n", "n", "count"), is_descending=is_descending)

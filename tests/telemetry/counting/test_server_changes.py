@@ -42,7 +42,7 @@ class ServerChangesTest(SynchronousTestCase):
             }
             self.assertEqual(found, expected)
 
-    def test_check_that_takes_less_time(self) -> None:
+    def test_less_than_before(self) -> None:
         counters = Counters()
         changes = ServerChanges(counters)
         counters.layout.extend([SERVER.key("x", "a")])
@@ -53,12 +53,6 @@ class ServerChangesTest(SynchronousTestCase):
         counts.checked(1.0)
         ((cells, *_),) = changes.take().values()
         self.assertEqual(cells[SERVER.names.index("asked")], 0)
-
-    def test_block_that_gets_another_server(self) -> None:
-        counters = Counters()
-        changes = ServerChanges(counters)
-        counters.layout.extend([SERVER.key("x", "a")])
-        counts = counters.column(1).server("x", "a")
         for _ in range(5):
             counts.asked(7)
         changes.take()
