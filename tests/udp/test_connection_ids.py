@@ -22,6 +22,11 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertEqual(ids_of().known, (DESTINATION,))
         for other in (WG_FIRST, SHORT, b"", b"\xc0", b"\xc0\0\0\0\1\xff", b"GET /"):
             self.assertIsNone(ConnectionIds.from_first(other))
+        datagram = answer(SOURCE, destination=ID, kind=0) + SHORT
+        self.assertEqual(destination_of(datagram[:HEAD]), ID)
+        self.assertEqual(destination_of(answer(destination=ID, version=V2)), ID)
+        for head in (b"", b"\xc0\0\0\0\1", b"\xc0\0\0\0\1\x08" + ID[:7], b"\xc0\0\0\0\1\xff" + ID):
+            self.assertIsNone(destination_of(head))
 
     def test_servers_id_replaces_the_clients_and_proves_its_address(self) -> None:
         ids = ids_of()
@@ -51,6 +56,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertEqual(ids.known, (DESTINATION,))
         self.assertTrue(ids.take(b"\x41" + DESTINATION + bytes(30)))
         self.assertEqual(ids.current, DESTINATION)
+        self.assertTrue(ids_of(initial(b"\1", source=b"")).learn(answer(destination=b"")))
 
     def test_same_id_in_another_version_is_of_another_connection(self) -> None:
         ids = ids_of()
@@ -88,11 +94,6 @@ class ConnectionIdsTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertFalse(ids.learn(packet))
         self.assertEqual((ids.known, ids.served), ((DESTINATION,), None))
-
-    def test_client_may_have_an_empty_id(self) -> None:
-        self.assertTrue(ids_of(initial(b"\1", source=b"")).learn(answer(destination=b"")))
-
-    def test_remembers_the_first_and_the_last_few_ids(self) -> None:
         ids = ids_of()
         for number in range(100):
             ids.learn(answer(b"%08d" % number))
@@ -110,13 +111,6 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertEqual(ids.current, b"whatever")
         self.assertTrue(ids.take(other))
         self.assertTrue(ids.take(SHORT))
-
-    def test_first_packet_of_a_datagram_names_its_destination(self) -> None:
-        datagram = answer(SOURCE, destination=ID, kind=0) + SHORT
-        self.assertEqual(destination_of(datagram[:HEAD]), ID)
-        self.assertEqual(destination_of(answer(destination=ID, version=V2)), ID)
-        for head in (b"", b"\xc0\0\0\0\1", b"\xc0\0\0\0\1\x08" + ID[:7], b"\xc0\0\0\0\1\xff" + ID):
-            self.assertIsNone(destination_of(head))
 
     @given(st.binary(max_size=60))
     def test_any_bytes_from_either_side(self, datagram: bytes) -> None:

@@ -41,6 +41,12 @@ def _destination(name: str, number: int) -> bytes:
     return f"{name}{number:07}".encode()
 
 
+HALVES = [
+    initial(frame, number=number, destination=_destination("a", 0))
+    for number, frame in enumerate(cut(hello("a"), 40))
+]
+
+
 def served(server: str) -> bytes:
     return f"server {server}".encode()
 
@@ -112,26 +118,18 @@ class ConnectionsTests(FlowCase):
 
     async def test_hello_of_which_a_part_was_lost_decides_once_it_is_sent_again(self) -> None:
         client, port = Talker.listening(self), self.serve("detect_timeout = 50ms\n")
-        halves = [
-            initial(frame, number=number, destination=_destination("a", 0))
-            for number, frame in enumerate(cut(hello("a"), 40))
-        ]
-        client.say(halves[1], port)
+        client.say(HALVES[1], port)
         await self.assert_ended(reason="no-route", route=None, datagrams_in=1)
-        for half in halves:
+        for half in HALVES:
             client.say(half, port)
-        self.assertEqual(await self.a.hears(2), halves)
+        self.assertEqual(await self.a.hears(2), HALVES)
 
     async def test_hello_in_two_datagrams_survives_another_connection_between(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        halves = [
-            initial(frame, number=number, destination=_destination("a", 0))
-            for number, frame in enumerate(cut(hello("a"), 40))
-        ]
-        client.say(halves[0], port)
+        client.say(HALVES[0], port)
         await client.asks(opening("b"), port)
-        client.say(halves[1], port)
-        self.assertEqual(await self.a.hears(2), halves)
+        client.say(HALVES[1], port)
+        self.assertEqual(await self.a.hears(2), HALVES)
         self.assertEqual(self.b.heard, [opening("b")])
 
     async def test_unmatched_connection_is_remembered_and_others_are_not_refused(self) -> None:
@@ -189,12 +187,8 @@ class ConnectionsTests(FlowCase):
 
     async def test_joined_datagrams_of_one_hello_are_one_connection(self) -> None:
         client, port = await self.connected("b")
-        halves = [
-            initial(frame, number=number, destination=_destination("a", 0))
-            for number, frame in enumerate(cut(hello("a"), 40))
-        ]
-        client.bulk(b"".join(halves), 1200, port)
-        self.assertEqual(await self.a.hears(2), halves)
+        client.bulk(b"".join(HALVES), 1200, port)
+        self.assertEqual(await self.a.hears(2), HALVES)
         self.assertEqual(len({*self.a.senders}), 1)
 
     async def test_ended_connection_leaves_the_others(self) -> None:

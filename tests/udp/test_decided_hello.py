@@ -1,6 +1,6 @@
 """The hello that decides is the only one that a server of QUIC sees, through sockets: whatever else comes by the same port and ID."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 from tests.support.datagrams import Talker, turn
@@ -87,13 +87,6 @@ class DecidedTests(FlowCase):
         await self.assert_heard([initial(crypto(0, OPEN), pad=1199), BAD])
         self.assertEqual(self.datagrams("lost"), 2)
 
-    async def test_short_datagram_of_the_closed_name_before_the_open_one(self) -> None:
-        short = initial(crypto(0, CLOSED), pad=1199)
-        await self.assert_heard([short, GOOD, short], GOOD)
-
-    async def test_unknown_version_is_decided_for_itself(self) -> None:
-        await self.assert_heard([other_version(), BAD, BAD], other_version())
-
     async def test_version_negotiation_ends_at_the_route_of_the_name(self) -> None:
         client, port = Talker.listening(self), self.serve()
         ours = initial(crypto(0, OWN))
@@ -102,54 +95,59 @@ class DecidedTests(FlowCase):
         self.assertEqual(await self.own.hears(1), [ours])
         self.assertEqual(await self.rest.hears(2), [other_version()] * 2)
 
-    async def test_contradicting_pieces(self) -> None:
-        await self.assert_heard([initial(_PIECES[0], _BAD_PIECES[1], crypto(0, CLOSED)), BAD])
+    async def assert_each(
+        self, rows: Iterable[tuple[Sequence[bytes], Sequence[bytes], str]]
+    ) -> None:
+        """Check what that server hears of what each of some clients sends, with the route that leads to it."""
+        for sent, heard, match in rows:
+            with self.subTest((sent, match)):
+                await self.assert_heard(sent, *heard, match=match)
+                await self._stop()
+                self.log.unlink()
 
-    async def test_contradicting_pieces_in_several_datagrams(self) -> None:
+    async def test_several_datagrams(self) -> None:
+        """Lenient servers take a hello with an extension twice (aioquic), of which there must be one (RFC 8446, section 4.2)."""
+        short, twice = initial(crypto(0, CLOSED), pad=1199), initial(crypto(0, _TWICE))
         first, second = (initial(piece, number=n) for n, piece in enumerate(_PIECES))
         wrong = initial(_BAD_PIECES[1], crypto(0, CLOSED[:70]), number=2)
-        await self.assert_heard([first, wrong, second, wrong, BAD], first, second)
-
-    async def test_contradicting_pieces_behind_a_gap(self) -> None:
         parts = [initial(piece, number=n) for n, piece in enumerate(cut(OPEN, 30, 60)[::-1])]
-        wrong = initial(crypto(60, CLOSED[60:]), number=9)
-        await self.assert_heard([parts[0], wrong, *parts[1:]], parts[0], wrong, parts[1])
-
-    async def test_malformed_hello(self) -> None:
-        """Lenient servers take one with an extension twice (aioquic), of which there must be one (RFC 8446, section 4.2)."""
-        await self.assert_heard([initial(crypto(0, _TWICE)), GOOD], GOOD)
-
-    async def test_malformed_hello_of_a_route_for_anything(self) -> None:
-        await self.assert_heard([initial(crypto(0, _TWICE)), GOOD], GOOD, match="any")
-
-    async def test_malformed_hello_behind_another_packet(self) -> None:
-        await self.assert_heard([GOOD, initial(crypto(0, _TWICE), number=1)], GOOD)
+        gap = initial(crypto(60, CLOSED[60:]), number=9)
+        again, late = initial(crypto(0, OPEN), number=7), initial(*_BAD_PIECES[1:], number=1)
+        pings = [initial(b"\1", number=n) for n in range(4)]
+        closed, own = (initial(crypto(0, name), number=5) for name in (CLOSED, OWN))
+        await self.assert_each(
+            (
+                ([short, GOOD, short], [GOOD], "quic"),
+                ([other_version(), BAD, BAD], [other_version()], "quic"),
+                # Contradicting pieces: in one datagram, in several, and behind a gap.
+                ([initial(_PIECES[0], _BAD_PIECES[1], crypto(0, CLOSED)), BAD], [], "quic"),
+                ([first, wrong, second, wrong, BAD], [first, second], "quic"),
+                ([parts[0], gap, *parts[1:]], [parts[0], gap, parts[1]], "quic"),
+                ([twice, GOOD], [GOOD], "quic"), ([twice, GOOD], [GOOD], "any"),
+                ([GOOD, initial(crypto(0, _TWICE), number=1)], [GOOD], "quic"),
+                # One that has decided gets no other one, nor does one that comes after packets without.
+                ([GOOD, BAD, late, again], [GOOD, again], "quic"), ([*pings, closed, own], pings, "quic"),
+            )
+        )  # fmt: skip
 
     async def test_all_other_reasons_to_drop_a_packet(self) -> None:
         other = initial(crypto(0, CLOSED), destination=bytes(8))
-        for dropped in (
+        dropped = (
             initial(crypto(0, CLOSED), fixed=False), initial(crypto(0, CLOSED), reserved=8),
             initial(crypto(0, CLOSED), b"\x08" + bytes(9)), initial(crypto(0, CLOSED), destination=b"short"),
             GOOD + other, GOOD + initial(crypto(0, CLOSED), version=V2), long_packet(2) + BAD,
             initial(crypto(0, CLOSED), pad=0),
-        ):  # fmt: skip
-            with self.subTest(dropped):
-                for match in ("quic", "any"):
-                    await self.assert_heard([dropped, BAD], match=match)
-                    await self._stop()
-                    self.log.unlink()
+        )  # fmt: skip
+        await self.assert_each(
+            ([one, BAD], [], match) for one in dropped for match in ("quic", "any")
+        )
 
     # A route for all else in front of the same server: what it got does not open the closed name.
 
     async def test_first_datagram_of_another_protocol(self) -> None:
-        for first in (
-            b"x", b"\xc0\0\0\0\1", b"\x80" + bytes(1300), long_packet(2), GOOD[:-1] + b"x",
-        ):  # fmt: skip
-            for then in (BAD, initial(crypto(0, CLOSED), pad=0), long_packet(2) + BAD):
-                with self.subTest((first, then)):
-                    await self.assert_heard([first, then], first, match="any")
-                    await self._stop()
-                    self.log.unlink()
+        firsts = b"x", b"\xc0\0\0\0\1", b"\x80" + bytes(1300), long_packet(2), GOOD[:-1] + b"x"
+        thens = BAD, initial(crypto(0, CLOSED), pad=0), long_packet(2) + BAD
+        await self.assert_each(([one, then], [one], "any") for one in firsts for then in thens)
 
     async def test_joined_with_datagrams_of_another_protocol(self) -> None:
         client, port = Talker.listening(self), self.serve("any")
@@ -160,11 +158,6 @@ class DecidedTests(FlowCase):
         await self.assert_hears(port, b"x", other, other, other)
 
     # A server that has dropped or forgotten the hello which decided gets no other one.
-
-    async def test_another_hello_with_the_same_id(self) -> None:
-        again = initial(crypto(0, OPEN), number=7)
-        late = initial(*_BAD_PIECES[1:], number=1)
-        await self.assert_heard([GOOD, BAD, late, again], GOOD, again)
 
     async def test_hello_after_a_retry(self) -> None:
         client, port = Talker.listening(self), self.serve()
@@ -261,11 +254,6 @@ class DecidedTests(FlowCase):
         self.assertEqual(await server.hears(3), [GOOD, BAD, BAD[:-1]])
 
     # A hello that comes in full only after the decision leads where that led, or nowhere.
-
-    async def test_closed_name_after_packets_without_a_hello(self) -> None:
-        pings = [initial(b"\1", number=n) for n in range(4)]
-        bad = initial(crypto(0, CLOSED), number=5)
-        await self.assert_heard([*pings, bad, initial(crypto(0, OWN), number=5)], *pings)
 
     async def test_name_of_the_same_route_goes_on(self) -> None:
         client, port = Talker.listening(self), self.serve()

@@ -74,7 +74,4 @@ class TableTests(SynchronousTestCase):
         table: FlowTable[Aged] = FlowTable()
         table.enter(Aged(1), (1.0, True, False), 0.0)
         self.assertEqual(len([*table.over(5.0)]), 1)
-
-    def test_touch_after_the_end_gives_no_time(self) -> None:
-        table: FlowTable[Aged] = FlowTable()
         self.assertFalse(table.touch(Aged(1), 0.0))

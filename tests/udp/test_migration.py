@@ -79,13 +79,11 @@ class MigrationTests(SynchronousTestCase):
         self.says(source)
         self.assertEqual(self.path.home, source)
 
-    def test_short_header_with_the_servers_id_is_found(self) -> None:
+    def test_headers_with_the_servers_id_are_found(self) -> None:
         self.assertEqual(self.found(SHORT), "flow")
         self.assertIsNone(self.found(b"\x41" + ID[::-1] + bytes(30)))
         self.assertIsNone(self.found(b"\x41" + ID[:7]))
         self.assertIsNone(self.found(b""))
-
-    def test_long_header_with_the_servers_id_is_found(self) -> None:
         self.assertEqual(self.found(answer(SOURCE, destination=ID)), "flow")
         self.assertIsNone(self.found(FIRST))
         self.assertIsNone(self.found(b"\xc0\0\0\0\1\x08" + ID))
@@ -109,8 +107,6 @@ class MigrationTests(SynchronousTestCase):
         self.assertEqual(self.found(b"\x41" + b"2" * 8 + bytes(30)), "v2")
         self.assertEqual(self.found(b"\x41" + b"3" * 8 + bytes(30)), "other")
         self.assertEqual(self.found(b"\x41" + b"4" * 8 + bytes(30)), "initial")
-
-    def test_initial_of_the_rfc_vectors_has_an_id_and_retry_has_none(self) -> None:
         short = b"\x41" + SERVER_ID + bytes(30)
         for client, retry, server in (
             (VERSION_1, RETRY_1, SERVER_1),
@@ -158,8 +154,6 @@ class MigrationTests(SynchronousTestCase):
     def test_other_protocols_cannot_move(self) -> None:
         for first in (b"GET", b"\4\0\0\0" + bytes(40), WG_FIRST[:-1], b"\x41" + bytes(40), b""):
             self.assertIsNone(self.migration.begin_path("x", HOME, first))
-
-    def test_first_byte_rules_out_answers_without_an_id(self) -> None:
         self.assertEqual(
             [self.path.may_tell(byte) for byte in (0x40, 2, 0xC0)], [False, False, True]
         )

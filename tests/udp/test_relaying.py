@@ -93,12 +93,6 @@ class RelayingTests(FlowCase):
         await client.asks(b"ab", port)
         await self.assert_ended(reason="idle-timeout")
 
-    async def test_unanswered_flow_has_its_own_timeout(self) -> None:
-        server, client, port = self.served(lambda _: b"", backend="unanswered_timeout = 50ms")
-        client.say(b"ab", port)
-        self.assertEqual(await server.hears(1), [b"ab"])
-        await self.assert_ended(reason="unanswered", datagrams_in=1)
-
     async def test_unmatched_client_is_one_flow_without_answers(self) -> None:
         client = Talker.listening(self)
         [port] = self.run_service(LISTEN)
@@ -260,12 +254,3 @@ class LimitTests(FlowCase):
         )
         ports = self.run_service(f"[txmux]\naccess_log = LOG\naccess_log_format = json\n{sections}")
         return server, ports[0], ports[1]
-
-    async def test_max_flows_per_source(self) -> None:
-        server = Talker.listening(self, answer=reversed_bytes)
-        port = self.begin(server.port, listen="max_flows_per_source = 1")
-        first, second = Talker.listening(self), Talker.listening(self)
-        await first.asks(b"ab", port)
-        second.say(b"cd", port)
-        await first.asks(b"ef", port)
-        self.assertEqual(server.heard, [b"ab", b"ef"])
