@@ -44,15 +44,6 @@ class SocketsTest(AdminCase):
         await self.start("admin = unix:a\\:b.sock")
         self.assertTrue((self.folder / "a:b.sock").is_socket())
 
-    async def test_reload_without_a_change_keeps_socket_and_connection(self) -> None:
-        await self.start()
-        inode = self.inode()
-        self.write_rules("grace = 1s")
-        told = await self.post("/api/reload")
-        self.assertEqual(told.json["changes"], "grace of [txmux] changed")
-        self.assertEqual(self.inode(), inode)
-        self.assertEqual((await self.get("/healthz")).status, 200)
-
     async def test_client_whose_process_has_ended(self) -> None:
         """It may have connected for a worker, and another process may have its ID."""
         await self.start()

@@ -7,31 +7,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.control.attention import (
-    NONE_ANSWERS,
-    NONE_SERVES,
-    backends,
-    clients_that_wait,
-    doubted_servers,
-    ended_workers,
-    failed_upgrade,
-    failing_steps,
-    lasting,
-    left_behind,
-    measured,
-    not_accepted,
-    not_served,
-    overflowed,
-    problems,
-    processes,
-    refused_calls,
-    replaced_workers,
-    rules_not_in_force,
-    secrets,
-    silent_workers,
-    untaken_units,
-    unusable_answers,
-)
+from txmux.control import attention
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import WorkersCondition
 from txmux.control.report import Report
@@ -83,7 +59,11 @@ class BackendTest(SynchronousTestCase):
             "name": "other", "hold": None, "held": 0,
             "servers": [{"server": "s", "state": fallback, "why": "", "since": None}],
         }  # fmt: skip
-        return [*backends([document, *([there] if fallback else [])], RulesIndex(rules), self.now)]
+        return [
+            *attention.backends(
+                [document, *([there] if fallback else [])], RulesIndex(rules), self.now
+            )
+        ]
 
     def test_some_servers_cannot_serve(self) -> None:
         (item,) = self.items("up", "down")
@@ -114,7 +94,7 @@ class BackendTest(SynchronousTestCase):
         # A reload may come in any pause of a document.
         document: Any = {"name": "old", "hold": None, "held": 0, "servers": [{"state": "down"}]}
         rules = Rules(Path("x.ini"), Settings(), (), (), {})
-        self.assertEqual([*backends([document], RulesIndex(rules), self.now)], [])
+        self.assertEqual([*attention.backends([document], RulesIndex(rules), self.now)], [])
 
     def test_what_turns_no_client_away_is_not_critical(self) -> None:
         """Servers that somebody took out are meant, clients of a backend that is held wait, and an unused backend has none."""
@@ -156,7 +136,7 @@ class BackendTest(SynchronousTestCase):
 class OthersTest(SynchronousTestCase):
     def test_clients_that_wait(self) -> None:
         held = {"a": math.inf, "b": 70.0, "over": 1.0}
-        waiting = clients_that_wait(held, {"a": 1, "over": 1, "down": 2}, 10.0)
+        waiting = attention.clients_that_wait(held, {"a": 1, "over": 1, "down": 2}, 10.0)
         self.assertEqual(
             [(item.level, item.text, item.do) for item in waiting],
             [
@@ -169,7 +149,7 @@ class OthersTest(SynchronousTestCase):
         )  # fmt: skip
         # A unit that is not taken is named with its file, line and text, and so is a name that nobody brings.
         folder = make_folder(self)
-        items = [(item.text, item.cause) for item in untaken_units(_with_units(folder))]
+        items = [(item.text, item.cause) for item in attention.untaken_units(_with_units(folder))]
         unit = f"{folder}/units/a.ini"
         self.assertEqual(items[0][0], f"{unit} is not taken: it is not served")
         self.assertRegex(items[0][1], rf"^{unit}:1: a line needs '='")
@@ -183,23 +163,25 @@ class OthersTest(SynchronousTestCase):
             "no worker serves", "[listen a]: no client is accepted", "[backend b]: as before",
         ]  # fmt: skip
         self.assertEqual(
-            [(item.level, item.what, item.text) for item in not_served(missing)],
+            [(item.level, item.what, item.text) for item in attention.not_served(missing)],
             [("critical", "workers", "no worker serves")],
         )
         for count, stay, go in (
             (1, "1 connection stays", "1 connection goes"),
             (2, "2 connections stay", "2 connections go"),
         ):
-            (item,) = left_behind(count, 0)
+            (item,) = attention.left_behind(count, 0)
             self.assertEqual(item.text, f"{stay} in workers that an upgrade has replaced")
-            (item,) = left_behind(0, count)
+            (item,) = attention.left_behind(0, count)
             self.assertEqual(item.text, f"{go} on in workers whose supervisor has ended")
         # Each is named, unless none answers, which is an item of its own.
         condition = WorkersCondition(silent=[(2, 77)])
-        (item,) = silent_workers(condition)
+        (item,) = attention.silent_workers(condition)
         self.assertEqual((item.level, item.text), ("warning", "worker 2 does not answer"))
         self.assertIn("kill -KILL 77", item.do)
-        self.assertEqual([*silent_workers(attrs.evolve(condition, none_answers=True))], [])
+        self.assertEqual(
+            [*attention.silent_workers(attrs.evolve(condition, none_answers=True))], []
+        )
 
     def test_what_is_over_in_a_moment_is_not_reported(self) -> None:
         """Nothing is said of a start, nor of what has changed while it was asked for."""
@@ -211,24 +193,27 @@ class OthersTest(SynchronousTestCase):
             (calm, calm, [closed, idle]), (worst, worst, missing), (worst, calm, [closed, idle]),
             (calm, worst, [closed, idle]), (unsettled, calm, [idle]), (calm, unsettled, [idle]),
         ):  # fmt: skip
-            self.assertEqual(lasting(missing, before, now), reported)
+            self.assertEqual(attention.lasting(missing, before, now), reported)
 
     def test_restarts_while_the_clock_is_set(self) -> None:
         """They are counted for as long as they are recent by a clock that nobody sets, and have the time of day of now."""
         state: Any = SimpleNamespace(ended_workers=[(100.0 + n, 1, "reason") for n in range(3)])
         state.troubles, state.refused_calls = list, {}
         for now in (1000.0, 999_999.0):
-            (item,) = processes(state, now, 150.0)
+            (item,) = attention.processes(state, now, 150.0)
             self.assertEqual((item.since, item.subject), (now - 50, "replaced 1"))
-            self.assertEqual([*processes(state, now, 1500.0)], [])
+            self.assertEqual([*attention.processes(state, now, 1500.0)], [])
 
     def test_restarts_that_repeat(self) -> None:
         """Three within five minutes, of a worker or of the process that starts them: on a slow machine each takes a while."""
         restarts = [(0.0, 1, "old"), *((200.0 * n, n % 2, f"reason {n}") for n in range(1, 4))]
-        self.assertEqual([*replaced_workers(restarts, 600.0)], [])
+        self.assertEqual([*attention.replaced_workers(restarts, 600.0)], [])
         restarts = [(100.0 * n, number, f"reason {n}") for n in range(3) for number in (0, 2)]
         self.assertEqual(
-            [(item.level, item.text, item.cause) for item in replaced_workers(restarts, 299.0)],
+            [
+                (item.level, item.text, item.cause)
+                for item in attention.replaced_workers(restarts, 299.0)
+            ],
             [
                 (
                     "warning",
@@ -238,9 +223,9 @@ class OthersTest(SynchronousTestCase):
                 ("warning", "worker 2 was replaced 3 times within five minutes", "reason 2"),
             ],
         )
-        self.assertEqual([*replaced_workers(restarts, 300.0)], [])
+        self.assertEqual([*attention.replaced_workers(restarts, 300.0)], [])
         restarts = [(1.0 * n, 0, "cannot be started: no room") for n in range(4)]
-        (item,) = replaced_workers(restarts, 9.0)
+        (item,) = attention.replaced_workers(restarts, 9.0)
         text = "the process that starts workers could not be started 4 times within five minutes"
         self.assertEqual(item.text, text)
 
@@ -253,9 +238,11 @@ class OthersTest(SynchronousTestCase):
             hows = [
                 how + (f", {plural(count, 'connection')} lost" if count else "") for count in lost
             ]
-            (item,) = replaced_workers([(1.0, 1, one) for one in hows], 9.0)
+            (item,) = attention.replaced_workers([(1.0, 1, one) for one in hows], 9.0)
             self.assertEqual(item.cause, how + told)
-            (item,) = ended_workers([(1.0, number, one) for number, one in enumerate(hows, 1)], 9.0)
+            (item,) = attention.ended_workers(
+                [(1.0, number, one) for number, one in enumerate(hows, 1)], 9.0
+            )
             self.assertEqual(item.text, f"worker 3 {how}{told}; 2 others before")
 
     def test_queue_that_one_source_floods(self) -> None:
@@ -270,34 +257,36 @@ class OthersTest(SynchronousTestCase):
                 "see what it does: txmux clients; keep it out: txmux ban 192.0.2.1 1h",
             ),
         ):
-            (item,) = overflowed(rules, {address.key: Overflow(5, 1.0)}, newest)
+            (item,) = attention.overflowed(rules, {address.key: Overflow(5, 1.0)}, newest)
             self.assertEqual(item.cause, f"5 attempts to connect dropped within a minute{cause}")
             self.assertTrue(item.do.startswith(do), item.do)
 
     def test_ended_workers(self) -> None:
         """For ten minutes: how, and what was lost with it; not twice where it is replaced again and again."""
         crash = 100.0, 2, "was killed by signal 11 (SIGSEGV), 3 connections lost"
-        (item,) = ended_workers([crash], 699.0)
+        (item,) = attention.ended_workers([crash], 699.0)
         self.assertEqual((item.level, item.since), ("warning", 100.0))
         self.assertEqual(item.text, f"worker 2 {crash[2]}")
-        self.assertEqual([*ended_workers([crash], 700.0)], [])
+        self.assertEqual([*attention.ended_workers([crash], 700.0)], [])
         restarts = [crash, (110.0, 0, "ended"), *((120.0 + n, 1, "ended") for n in range(3))]
-        self.assertEqual([one.text for one in ended_workers(restarts, 200.0)], [item.text])
+        self.assertEqual(
+            [one.text for one in attention.ended_workers(restarts, 200.0)], [item.text]
+        )
         restarts = [crash, (101.0, 1, f"killed: {MEMORY_RAN_OUT}: 5 MiB"), (102.0, 1, "exited")]
-        by_memory, others = ended_workers(restarts, 200.0)
+        by_memory, others = attention.ended_workers(restarts, 200.0)
         self.assertEqual((by_memory.cause, by_memory.since), ("5 MiB", 101.0))
         self.assertEqual(
             (others.text, others.since),
             ("worker 1 exited, 3 connections lost in all; 1 other before", 100.0),
         )
         restarts = [(1.0, 1, "cannot be started: no room")]
-        self.assertEqual([*ended_workers(restarts, 2.0)], [])
+        self.assertEqual([*attention.ended_workers(restarts, 2.0)], [])
         # The last one is the cause, for ten minutes; one that ends for another reason is an item of its own.
         how = (
             "was killed by the kernel: memory had run out (the limit of the memory group is {} MiB)"
         )
         restarts = [(100.0, 1, how.format(96)), (150.0, 2, how.format(128)), (160.0, 1, "exited")]
-        [item, other] = ended_workers(restarts, 699.9)
+        [item, other] = attention.ended_workers(restarts, 699.9)
         self.assertEqual(other.text, "worker 1 exited")
         self.assertEqual(
             (item.text, item.cause, item.since),
@@ -307,9 +296,9 @@ class OthersTest(SynchronousTestCase):
                 100.0,
             ),
         )
-        [item, _] = ended_workers(restarts, 700.0)
+        [item, _] = attention.ended_workers(restarts, 700.0)
         self.assertIn("killed 1 worker with its connections", item.text)
-        self.assertEqual([*ended_workers(restarts, 760.0)], [])
+        self.assertEqual([*attention.ended_workers(restarts, 760.0)], [])
 
     def test_not_accepted(self) -> None:
         """A listener is served as long as one worker accepts."""
@@ -326,7 +315,7 @@ class OthersTest(SynchronousTestCase):
         self.assertEqual(
             [
                 (item.level, item.text, item.cause, item.since)
-                for item in not_accepted(missing, ["shut"], short)
+                for item in attention.not_accepted(missing, ["shut"], short)
             ],
             [
                 ("critical", "listener full: cannot accept", "too many open files", 5.0),
@@ -341,7 +330,7 @@ class OthersTest(SynchronousTestCase):
         # Of a program that cannot be started, its error is the cause: where that is from is in the log.
         traceback = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    import y\nModuleNotFoundError: y'
         report = Report.refused(f"the new process exited with status 1\n{traceback}")
-        [item] = failed_upgrade((1.0, report))
+        [item] = attention.failed_upgrade((1.0, report))
         self.assertEqual(item.cause, "the new process exited with status 1; ModuleNotFoundError: y")
 
 
@@ -381,29 +370,29 @@ class AdviceTest(SynchronousTestCase):
         half: Any = {**document, "servers": [down, {**down, "state": "up"}]}
         drained: Any = {**document, "servers": [{**down, "state": "drain"}]}
         items = [
-            *backends([document], index, 9.0), *backends([half], index, 9.0),
-            *backends([drained], index, 9.0),
-            *not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
-            *not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
-            *overflowed(
+            *attention.backends([document], index, 9.0), *attention.backends([half], index, 9.0),
+            *attention.backends([drained], index, 9.0),
+            *attention.not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
+            *attention.not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
+            *attention.overflowed(
                 rules,
                 {one.key: Overflow(1, 1.0) for one in listen_addresses(rules.listeners[0])},
                 {},
             ),
-            *doubted_servers({("web", "127.0.0.1:1"): "reset"}),
-            *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
-            *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0), *silent_workers(condition),
-            *replaced_workers(restarts, 9.0), *ended_workers([*restarts, (1.0, 2, "ended")], 9.0),
-            *refused_calls({"ptrace": (1.0, 1)}),
-            *problems(rows.HELPER_GONE, [f"{HELPER_ENDED}: restart the service"], ": "),
-            *failing_steps({"look": (1.0, "no")}), *left_behind(1, 1),
-            *rules_not_in_force(None, "rules.ini", has_changed=True),
-            *untaken_units(_with_units(make_folder(self))), *failed_upgrade(failed),
-            *unusable_answers(["worker 1: count: 'x' is 1"]),
-            *rules_not_in_force(failed, "rules.ini", has_changed=True),
-            *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
-            *measured(gauges, rules, 9.0),
-            *measured(Gauges(newest={"": 9e9}, flooded=1), rules, 9.0),
+            *attention.doubted_servers({("web", "127.0.0.1:1"): "reset"}),
+            *attention.not_served([attention.NONE_SERVES, attention.NONE_ANSWERS, "the service is shutting down"]),
+            *attention.clients_that_wait({"a": math.inf}, {"b": 1}, 9.0), *attention.silent_workers(condition),
+            *attention.replaced_workers(restarts, 9.0), *attention.ended_workers([*restarts, (1.0, 2, "ended")], 9.0),
+            *attention.refused_calls({"ptrace": (1.0, 1)}),
+            *attention.problems(rows.HELPER_GONE, [f"{HELPER_ENDED}: restart the service"], ": "),
+            *attention.failing_steps({"look": (1.0, "no")}), *attention.left_behind(1, 1),
+            *attention.rules_not_in_force(None, "rules.ini", has_changed=True),
+            *attention.untaken_units(_with_units(make_folder(self))), *attention.failed_upgrade(failed),
+            *attention.unusable_answers(["worker 1: count: 'x' is 1"]),
+            *attention.rules_not_in_force(failed, "rules.ini", has_changed=True),
+            *attention.secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
+            *attention.measured(gauges, rules, 9.0),
+            *attention.measured(Gauges(newest={"": 9e9}, flooded=1), rules, 9.0),
         ]  # fmt: skip
         self.assertEqual([item for item in items if not item.do or not item.text], [])
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
@@ -449,7 +438,7 @@ class MeasuredTest(SynchronousTestCase):
             stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
         )  # fmt: skip
         self.assertEqual(
-            [(item.level, item.what, item.text, item.cause) for item in measured(gauges, rules, day)],
+            [(item.level, item.what, item.text, item.cause) for item in attention.measured(gauges, rules, day)],
             [
                 ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03 00:00 UTC", ""),
                 ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-02 00:00 UTC", ""),
@@ -466,7 +455,7 @@ class MeasuredTest(SynchronousTestCase):
                 ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
             ],
         )  # fmt: skip
-        self.assertEqual([*measured(Gauges(descriptors=(799, 1000)), rules, day)], [])
+        self.assertEqual([*attention.measured(Gauges(descriptors=(799, 1000)), rules, day)], [])
 
 
 class OutageTest(SynchronousTestCase):
@@ -475,7 +464,9 @@ class OutageTest(SynchronousTestCase):
         gauges = Gauges(outside=states, stale=addresses)
         return [
             item.text
-            for item in measured(gauges, parse("[listen a]\nendpoint = :1\n", "x"), 1000.0)
+            for item in attention.measured(
+                gauges, parse("[listen a]\nendpoint = :1\n", "x"), 1000.0
+            )
         ]
 
     def state(self, name: str, failing: float, *, is_overdue: bool = True) -> SourceState:

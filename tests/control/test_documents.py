@@ -145,14 +145,6 @@ class BackendsTest(SupervisedTestCase):
         self.assertEqual((first["state"], second["since"]), ("up", None))
         self.assertLess(abs(time.time() - first["since"]), 60)
 
-    async def test_server_without_an_address_yet(self) -> None:
-        await self.run_service(
-            "[listen public]\nendpoint = 127.0.0.1:0\ndefault = name.invalid:1\n"
-        )
-        (backend,) = await self.running.control.backends()
-        (server,) = backend["servers"]
-        self.assertEqual((server["server"], server["state"]), ("name.invalid:1", "unresolved"))
-
 
 class WorkersTest(SupervisedTestCase):
     workers = 2
@@ -170,27 +162,6 @@ class WorkersTest(SupervisedTestCase):
         self.assertTrue(server["check"]["ok"])
         (route,) = (await self.running.control.routes())[0]
         self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
-
-    async def test_server_ejected_by_a_worker_needs_attention(self) -> None:
-        port = await self.live.begin(backend="server = 127.0.0.1:1\neject = failures=1 for=60s\n")
-        with capturedLogs():
-            while not (told := await self.items("backend")):
-                await self.live.client(port)
-        (item,) = told
-        self.assertLess(abs(time.time() - item.pop("since")), 60)
-        self.assertIn("1 connection failed within", item.pop("cause"))  # in one worker or in both
-        self.assertEqual(
-            item,
-            {
-                "level": "warning", "what": "backend",
-                "text": "backend b: 1 of 2 servers is down: 127.0.0.1:1 is ejected",
-                "do": "txmux servers b", "link": "?backend=b#servers",
-            },
-        )  # fmt: skip
-
-    async def items(self, what: str) -> list[Any]:
-        found = (await self.running.control.status())["attention"]
-        return [item for item in found if item["what"] == what]
 
 
 class StatusTest(SupervisedTestCase):

@@ -25,39 +25,20 @@ from txmux.telemetry.formatting import (
 
 class AmountTests(SynchronousTestCase):
     def test_sizes(self) -> None:
-        self.assertEqual(
-            [byte_count(0), byte_count(999), byte_count(1536), byte_count(2e10)],
-            ["0 B", "999 B", "1.54 kB", "20 GB"],
-        )
-        self.assertEqual(
-            [
-                duration(0.25), duration(4.97), duration(59), duration(5400), duration(90000),
-                duration(86400 * 40),
-            ],
-            ["0.2 s", "5 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
-        )  # fmt: skip
-        self.assertEqual(
-            [count(1234567), rate(0.25), rate(1500)], ["1\u202f234\u202f567", "0.25/s", "1.5 k/s"]
-        )
-        self.assertEqual(
-            [
-                compact_duration(59.9), compact_duration(3720), si_number(0), si_number(1234),
-                si_number(5.68e6), si_number(999.7), si_number(7e12),
-            ],
-            ["59s", "1h2m", "0", "1.23 k", "5.68 M", "1 k", "7000 G"],
-        )  # fmt: skip
-        self.assertEqual(
-            [milliseconds(0), milliseconds(3.21), milliseconds(61_000)],
-            ["0 s", "3.21 ms", "1 min 1 s"],
-        )
-        self.assertEqual(
-            [milliseconds(999.4), milliseconds(999.7), milliseconds(3e-7), rate(3e-7), rate(9.97)],
-            ["999 ms", "1 s", "0 ms", "0/s", "10/s"],
-        )
-        self.assertEqual(
-            [byte_rate(0), byte_rate(333), byte_rate(8010), byte_rate(5.68e6)],
-            ["0 B/s", "333 B/s", "8.01 kB/s", "5.68 MB/s"],
-        )
+        for write, texts in (
+            (byte_count, {0: "0 B", 999: "999 B", 1536: "1.54 kB", 2e10: "20 GB"}),
+            (duration, {0.25: "0.2 s", 4.97: "5 s", 59: "59 s", 5400: "1 h 30 min", 90000: "1 d 1 h",
+                        86400 * 40: "40 d"}),
+            (count, {1234567: "1\u202f234\u202f567"}),
+            (rate, {0.25: "0.25/s", 1500: "1.5 k/s", 3e-7: "0/s", 9.97: "10/s"}),
+            (compact_duration, {59.9: "59s", 3720: "1h2m"}),
+            (si_number, {0: "0", 1234: "1.23 k", 5.68e6: "5.68 M", 999.7: "1 k", 7e12: "7000 G"}),
+            (milliseconds, {0: "0 s", 3.21: "3.21 ms", 61_000: "1 min 1 s", 999.4: "999 ms",
+                            999.7: "1 s", 3e-7: "0 ms"}),
+            (byte_rate, {0: "0 B/s", 333: "333 B/s", 8010: "8.01 kB/s", 5.68e6: "5.68 MB/s"}),
+        ):  # fmt: skip
+            for number, text in texts.items():
+                self.assertEqual(write(number), text)
         lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
         self.assertEqual(lines, ["name   n", "a     10"])
 

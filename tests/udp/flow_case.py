@@ -11,7 +11,7 @@ from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn, udp_listener
 from tests.support.peers import reactor
 from tests.support.service import ServiceTestCase
-from tests.udp.test_migration import FIRST, SHORT, answer
+from tests.udp.test_migration import FIRST, answer
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.rules.model import Listener, Route
@@ -135,13 +135,6 @@ class FlowCase(ServiceTestCase):
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, host)
         return server, old, new, self.begin(server.port, **rules)
-
-    async def assert_alone(self, client: Talker, thief: Talker, port: int) -> None:
-        had = len(thief.heard)
-        for _ in range(10):
-            thief.say(SHORT, port)
-            self.assertEqual(await client.asks(SHORT, port), SHORT)
-        self.assertEqual(len(thief.heard), had)
 
     # Another process.
 

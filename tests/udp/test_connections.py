@@ -156,15 +156,6 @@ class ConnectionsTests(FlowCase):
         self.assertEqual(await self.b.hears(2), [early, initial(crypto(0, hello("b")))])
         self.assertEqual(len(self.a.heard), 2)
 
-    async def test_retry_continues_the_same_connection(self) -> None:
-        client, port = await self.connected("b")
-        retry = answering(b"retried!", kind=3)
-        self.a.answer = lambda data: retry if data == opening("a") else answering(served("a"))
-        self.assertEqual(await client.asks(opening("a"), port), retry)
-        again = initial(crypto(0, hello("a")), destination=b"retried!", token=b"token")
-        self.assertEqual(await client.asks(again, port), answering(served("a")))
-        self.assertEqual(len({*self.a.senders}), 1)
-
     async def test_joined_datagrams_go_to_their_own_servers_in_order(self) -> None:
         client, port = await self.connected("a", "b")
         sent = [
@@ -184,12 +175,6 @@ class ConnectionsTests(FlowCase):
         client.bulk(long + opening("b", 1) + long + opening("a", 1) + long, 1200, port)
         self.assertEqual((await self.a.hears(6))[2:], [long, long, opening("a", 1), long])
         self.assertEqual((await self.b.hears(3))[2:], [opening("b", 1)])
-
-    async def test_joined_datagrams_of_one_hello_are_one_connection(self) -> None:
-        client, port = await self.connected("b")
-        client.bulk(b"".join(HALVES), 1200, port)
-        self.assertEqual(await self.a.hears(2), HALVES)
-        self.assertEqual(len({*self.a.senders}), 1)
 
     async def test_ended_connection_leaves_the_others(self) -> None:
         client, port = await self.connected("a", "b")
@@ -246,14 +231,6 @@ class ConnectionsTests(FlowCase):
         await self._stop()
         moved = [line["route"] for line in await self.ended(2) if "moved_to" in str(line["facts"])]
         self.assertEqual(moved, ["a"])
-
-    async def test_moves_to_a_port_of_another_clients_flow(self) -> None:
-        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
-        await self.connect(old, port, "a")
-        await self.connect(new, port, "b")
-        await self.moved(new, port, "a")
-        await self.assert_answered(new, port, "ab")
-        self.assertEqual(self.addresses(), 1)
 
     async def test_connections_that_move_together_leave_one_behind(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
@@ -384,14 +361,6 @@ class ConnectionsTests(FlowCase):
         self.port_there.await_no_more()
         self.assertEqual((await self.b.hears(3))[-1], short("b"))
         self.assertEqual(len(self.new.connections), 4)
-
-    async def test_one_connection_moves_after_the_handover(self) -> None:
-        client, port = await self.connected("a", "b")
-        await self.hand_over()
-        new = Talker.listening(self)
-        await new.insists(short("a"), port)
-        await self.assert_answered(client, port, "b")
-        await self.assert_answered(new, port, "a")
 
     async def test_client_at_another_address_moves_after_the_handover(self) -> None:
         client, port = await self.connected("a")

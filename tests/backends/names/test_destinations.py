@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.names.nameserver import SILENCE, NameServer, a
+from tests.backends.names.nameserver import SILENCE, NameServer, a, aaaa
 from tests.support.changes import change_constants
 from tests.support.mux import MuxTestCase
 from tests.support.peers import connect, listen, reactor
@@ -221,21 +221,6 @@ class DestinationsTest(MuxTestCase):
         self.assertEqual((await self.ends(port, hello("www.test"))).reason, "address-denied")
         self.assertEqual(len(self.backend.peers), 2)
 
-    async def test_nothing_but_the_public_internet_by_itself(self) -> None:
-        self.dns.zone |= {
-            "private.test": a("10.1.2.3"),
-            "here.test": a("127.0.0.1"),
-            "mapped.test": [dns.Record_AAAA("::ffff:127.0.0.1", 30)],
-            "nat64.test": [dns.Record_AAAA("64:ff9b::7f00:1", 30)],
-            "alias.test": [dns.Record_CNAME("localhost", 30)],
-        }
-        port = self.by_name(allow_networks=None, allow_names=names("*"))
-        for name in ("private.test", "here.test", "mapped.test", "nat64.test", "localhost"):
-            line = await self.ends(port, hello(name))
-            self.assertEqual(line.reason, "address-denied", name)
-        self.assertEqual((await self.ends(port, hello("169.254.169.254"))).reason, "address-denied")
-        self.assertEqual(self.backend.peers, [])
-
     async def test_own_address(self) -> None:
         allowed = Reachable([Public.PUBLIC, network("127.0.0.0/8")])
         port = self.by_name("{sni}:{port}", allow_networks=allowed, allow_names=names("127.*"))
@@ -253,42 +238,32 @@ class DestinationsTest(MuxTestCase):
             self.assertEqual(getattr(found, "cause", None), "address-denied", host)
 
     async def test_what_is_denied_by_whatever_name(self) -> None:
+        """By itself, all but the public internet; the system connects to 127.0.0.1 for 0.0.0.0, and to ::1 for ::."""
         self.dns.zone |= {
-            "alias.test": a("127.0.0.2"),
-            "both.test": a("127.0.0.1", "127.0.0.2"),
-            "nat64.test": [dns.Record_AAAA("64:ff9b::7f00:2", 30)],
-            "admin.test": a("127.0.0.1"),
-        }
-        port = self.by_name(
-            allow_networks=Reachable([network("0.0.0.0/0"), network("::/0")]),
-            deny_networks=Reachable([network("127.0.0.2")]),
-            allow_names=names("*"),
-            deny_names=names("admin.*"),
-        )
-        for name in (
-            "alias.test", "nat64.test", "127.0.0.2", "::ffff:127.0.0.2", "64:ff9b::7f00:2",
-        ):  # fmt: skip
-            self.assertEqual((await self.ends(port, hello(name))).reason, "address-denied", name)
-        self.assertEqual((await self.ends(port, hello("ADMIN.test."))).reason, "name-denied")
-        for _ in range(3):
-            line = await self.ends(port, hello("both.test"))
-            self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
-
-    async def test_unspecified_address_is_this_machine(self) -> None:
-        """The system connects to 127.0.0.1 for 0.0.0.0, and to ::1 for ::."""
-        self.dns.zone["zero.test"] = a("0.0.0.0")
+            "private.test": a("10.1.2.3"), "here.test": a("127.0.0.1"), "zero.test": a("0.0.0.0"),
+            "mapped.test": aaaa("::ffff:127.0.0.1"), "nat64.test": aaaa("64:ff9b::7f00:1"),
+            "alias.test": a("127.0.0.2"), "other64.test": aaaa("64:ff9b::7f00:2"),
+            "admin.test": a("127.0.0.1"), "both.test": a("127.0.0.1", "127.0.0.2"),
+        }  # fmt: skip
         everywhere = Reachable([network("0.0.0.0/0"), network("::/0")])
-        port = self.by_name(
-            allow_networks=everywhere,
-            deny_networks=Reachable([network("127.0.0.0/8"), network("::1")]),
-            allow_names=names("*"),
-        )
-        for name in ("zero.test", "0.0.0.0", "0.0.0.0.", "::ffff:0.0.0.0", "::"):
-            line = await self.ends(port, hello(name))
-            self.assertEqual(line.reason, "address-denied", name)
-        port = self.by_name(allow_networks=everywhere, allow_names=names("*"))
-        line = await self.ends(port, hello("zero.test"))
-        self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
+        but = {"deny_networks": Reachable([network("127.0.0.2")]), "deny_names": names("admin.*")}
+        for networks, settings, asked, reason in (
+            (None, {}, ("private.test", "here.test", "mapped.test", "nat64.test", "localhost", "169.254.169.254"),
+             "address-denied"),
+            (everywhere, but, ("alias.test", "other64.test", "127.0.0.2", "::ffff:127.0.0.2", "64:ff9b::7f00:2"),
+             "address-denied"),
+            (everywhere, but, ("ADMIN.test.",), "name-denied"), (everywhere, but, ["both.test"] * 3, "done"),
+            (everywhere, {"deny_networks": _LOOPBACK},
+             ("zero.test", "0.0.0.0", "0.0.0.0.", "::ffff:0.0.0.0", "::"), "address-denied"),
+            (everywhere, {}, ("zero.test",), "done"),
+        ):  # fmt: skip
+            port = self.by_name(allow_networks=networks, allow_names=names("*"), **settings)
+            for name in asked:
+                line = await self.ends(port, hello(name))
+                self.assertEqual(line.reason, reason, name)
+                if reason == "done":
+                    self.assertEqual(line.server, f"127.0.0.1:{self.there}")
+        self.assertEqual(len(self.backend.peers), 4)
 
     async def test_what_has_no_network_in_it(self) -> None:
         """A list may be empty, and ``public`` is no network: neither allows what is not in it."""

@@ -61,16 +61,6 @@ class HandedOverTest(SynchronousTestCase):
             route.ended["done"], counts.servers[0].active,
         )  # fmt: skip
 
-    def test_old_program_is_still_counted_in_the_new_one(self) -> None:
-        for _ in range(3):
-            begin(self.column)
-        self.hand_over()
-        self.assertEqual(self.told(), (3, 3, 3, 0, 3))
-        end(self.column)
-        begin(self.column)
-        begin(self.new.column(1))
-        self.assertEqual(self.told(), (5, 4, 5, 1, 4))
-
     def test_end_of_the_old_program_loses_no_count(self) -> None:
         begin(self.column)
         begin(self.column)
