@@ -23,9 +23,6 @@ class GzipTest(AdminCase):
         await peer.has(1)
         self.assertNotIn(b"Content-Encoding", bytes(peer.received))
         self.assertNotIn(b"ETag", bytes(peer.received))
-
-    async def test_head_has_the_headers_of_get(self) -> None:
-        await self.start()
         told = await self.ask("GET", LONG, GZIP)
         peer = await self.connect()
         peer.send(request("HEAD", LONG, GZIP))

@@ -21,7 +21,7 @@ from txmux.rules.model import NetworkSet
 class WorkersTest(SupervisedTestCase):
     workers = 2
 
-    async def test_list_and_pages_over_all_workers(self) -> None:
+    async def test_list_pages_and_end_over_all_workers(self) -> None:
         port = await self.live.begin()
         clients = await self.live.spread(port)
         whole = [row["id"] for row in await self.live.listed(len(clients))]
@@ -33,10 +33,6 @@ class WorkersTest(SupervisedTestCase):
         self.assertEqual((paged, len(set(whole))), (whole, len(clients)))
         (row,) = await find_connection(self.running.control, whole[-1])
         self.assertEqual(row["id"], whole[-1])
-
-    async def test_close_in_any_worker(self) -> None:
-        port = await self.live.begin()
-        clients = await self.live.spread(port)
         rows = await self.live.listed(len(clients))
         self.assertEqual((await end_connections(self.running.control, EVERY, rows[-1]["id"]))[0], 1)
         await self.live.listed(len(clients) - 1)

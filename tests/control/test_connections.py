@@ -40,27 +40,13 @@ def each_pause(do: Callable[[int], object]) -> Iterator[None]:
 
 @for_each("relay", ("auto", "portable"))
 class ConnectionListTest(SupervisedTestCase):
-    async def test_state_and_known_fields(self) -> None:
+    async def test_state_bytes_and_known_fields(self) -> None:
+        """Of one that is undecided, and of one that is relayed, with the bytes that were peeked at, also by its ID while it lives."""
         port = await self.live.begin()
         await self.live.client(port, b"SSH")
-        while not (await self.live.listed(1))[0]["bytes_in"]:
+        while not (row := (await self.live.listed(1))[0])["bytes_in"]:
             await deferLater(reactor, 0)
-        (row,) = await self.live.listed(1)
         self.assertEqual((row["state"], row["route"], row["bytes_in"]), ("peeking", None, 3))
-        await self.live.client(port)
-        (row,) = await self.live.listed(1, state="relaying")
-        self.assertEqual(
-            {name: row[name] for name in ("listener", "local", "route", "backend", "server")},
-            {
-                "listener": "public", "local": f"127.0.0.1:{port}", "route": "ssh", "backend": "b",
-                "server": f"127.0.0.1:{self.live.server}",
-            },
-        )  # fmt: skip
-        self.assertEqual((row["generation"], row["worker"]), (1, 1))
-        self.assertEqual(row["facts"], {"software": "a"})
-
-    async def test_bytes_of_a_live_connection_with_those_peeked_at(self) -> None:
-        port = await self.live.begin()
         client = await self.live.client(port)
         server = await self.live.backend.peer()
         await server.has(11)
@@ -68,8 +54,20 @@ class ConnectionListTest(SupervisedTestCase):
         await server.has(15)
         server.send(b"answer")
         await client.has(6)
-        (row,) = await self.live.listed(1)
-        self.assertEqual((row["bytes_in"], row["bytes_out"]), (15, 6))
+        (row,) = await self.live.listed(1, state="relaying")
+        expected = {
+            "listener": "public", "local": f"127.0.0.1:{port}", "route": "ssh", "backend": "b",
+            "server": f"127.0.0.1:{self.live.server}", "bytes_in": 15, "bytes_out": 6,
+            "generation": 1, "worker": 1, "facts": {"software": "a"},
+        }  # fmt: skip
+        self.assertEqual({name: row[name] for name in expected}, expected)
+        found: Any
+        (found,) = await find_connection(self.running.control, row["id"])
+        self.assertEqual(found.pop("explanation")["route"], "ssh")
+        for name in ("age_ms", "idle_ms"):
+            self.assertGreaterEqual(found.pop(name), row.pop(name))
+        self.assertEqual(found, row)
+        self.assertEqual(await find_connection(self.running.control, "5a9d7143-3"), [])
 
     async def test_pages_while_connections_come_and_end(self) -> None:
         port = await self.live.begin()
@@ -84,17 +82,6 @@ class ConnectionListTest(SupervisedTestCase):
         rest = await list_connections(self.running.control, EVERY, Page(10, whole[1]))
         self.assertEqual([row["id"] for row in rest][:3], whole[2:])
         self.assertEqual(len(rest), 4)
-
-    async def test_by_id_while_it_lives(self) -> None:
-        await self.live.client(await self.live.begin())
-        (row,) = await self.live.listed(1, state="relaying")
-        found: Any
-        (found,) = await find_connection(self.running.control, row["id"])
-        self.assertEqual(found.pop("explanation")["route"], "ssh")
-        for name in ("age_ms", "idle_ms"):
-            self.assertGreaterEqual(found.pop(name), row.pop(name))
-        self.assertEqual(found, row)
-        self.assertEqual(await find_connection(self.running.control, "5a9d7143-3"), [])
 
 
 class TimesTest(ServiceTestCase):

@@ -94,39 +94,32 @@ class BackendsTest(SupervisedTestCase):
         self.assertEqual(down["addresses"][0]["address"], "127.0.0.1:1")
         self.assertLess(abs(time.time() - down["since"]), 60)
 
-    async def test_connections_active_total_and_failed(self) -> None:
-        port = await self.begin_checked("eject = off\n")
-        with capturedLogs():
-            for number in range(4):
-                client = await self.live.client(port)
-                await (await self.live.backend.peer(number)).has(11)
-                del client
-        good, bad = await self.servers()
-        self.assertEqual((good["active"], good["total"], good["failed"]), (4, 4, 0))
-        self.assertEqual((bad["active"], bad["total"]), (0, 0))
-        self.assertEqual(bad["failures"], {"connect-refused": bad["failed"]})
-        self.assertGreater(bad["failed"], 0)
-        self.assertIsNone(good["check"])
-        self.assertEqual((good["last_failure"], bad["first_byte_ms"]), (None, None))
-        self.assertEqual(bad["last_failure"]["cause"], "connection refused")
-        self.assertLess(abs(time.time() - bad["last_failure"]["time"]), 60)
-
-    async def test_rate_bytes_and_first_byte(self) -> None:
+    async def test_connections_rate_and_bytes(self) -> None:
         port = await self.begin_checked("eject = off\n")
         await self.running.control.sample()
         with capturedLogs():
-            clients = [await self.live.client(port) for _ in range(2)]
-            servers = [await self.live.backend.peer(number) for number in range(2)]
-            for server in servers:
-                await server.has(11)
+            clients = [await self.live.client(port) for _ in range(4)]
+            servers = [await self.live.backend.peer(number) for number in range(4)]
         for server in servers:
+            await server.has(11)
             server.send(b"answer")
         for client in clients:
             await client.has(6)
         self.time.advance(0.5)
-        (good, _) = await self.servers()
-        self.assertEqual([good[name] for name in ("rate", "bytes_in", "bytes_out")], [4.0, 22, 12])
+        good, bad = await self.servers()
+        numbers = [
+            good[name] for name in ("active", "total", "failed", "rate", "bytes_in", "bytes_out")
+        ]
+        self.assertEqual(numbers, [4, 4, 0, 8.0, 44, 24])
         self.assertGreater(good["first_byte_ms"], 0)
+        self.assertEqual((bad["active"], bad["total"]), (0, 0))
+        self.assertEqual(bad["failures"], {"connect-refused": bad["failed"]})
+        self.assertGreater(bad["failed"], 0)
+        self.assertEqual(
+            (good["check"], good["last_failure"], bad["first_byte_ms"]), (None, None, None)
+        )
+        self.assertEqual(bad["last_failure"]["cause"], "connection refused")
+        self.assertLess(abs(time.time() - bad["last_failure"]["time"]), 60)
 
     async def test_drained_by_an_operator_with_the_time(self) -> None:
         await self.begin_checked("")

@@ -67,8 +67,9 @@ class ConnectionTest(SupervisedTestCase):
                 return found["explanation"]
             await deferLater(reactor, 0)
 
-    async def test_undecided_bytes_are_explained_by_route(self) -> None:
-        await self.live.client(await self.live.begin(MORE), b"GET")
+    async def test_bytes_are_explained_by_route(self) -> None:
+        port = await self.live.begin(MORE)
+        await self.live.client(port, b"GET")
         told = await self.told("peeking")
         self.assertEqual((told["bytes"], told["by"], told["from"]), (3, None, "127.0.0.1"))
         says = {
@@ -82,25 +83,13 @@ class ConnectionTest(SupervisedTestCase):
                 "ssh": ("no", 1, None),
             },
         )
-
-    async def test_decided_route_and_those_before_it_without_bytes(self) -> None:
-        await self.live.client(await self.live.begin(MORE))
-        told = await self.told("relaying")
-        self.assertEqual((told["bytes"], told["by"], told["route"]), (11, "route", "ssh"))
-        says = {one["route"]: (one["says"], one["excluded_by"]) for one in told["routes"]}
+        await self.live.client(port)
+        shown = await self.told("relaying")
+        self.assertEqual((shown["bytes"], shown["by"], shown["route"]), (11, "route", "ssh"))
+        verdicts = {one["route"]: (one["says"], one["excluded_by"]) for one in shown["routes"]}
         wanted = {"first": ("not asked", "from"), "web": ("no", None), "ssh": ("match", None)}
-        self.assertEqual(says, wanted)
-        self.assertNotIn("5353482d", str(told))
-
-    async def test_default(self) -> None:
-        port = await self.live.begin(f"default = 127.0.0.1:{self.live.server}\n{MORE}")
-        await self.live.client(port, b"\x00\x01")
-        told = await self.told("relaying")
-        self.assertEqual((told["bytes"], told["by"], told["route"]), (2, "default", None))
-        self.assertEqual([one["says"] for one in told["routes"]], ["not asked", "no", "no"])
-
-    async def test_bytes_for_one_listener_or_all(self) -> None:
-        await self.live.begin(MORE)
+        self.assertEqual(verdicts, wanted)
+        self.assertNotIn("5353482d", str(shown))
         found = await self.running.control.explain(b"SSH-2.0-a\r\n", "public")
         ((stream,),) = (found["streams"],)
         (listener,) = stream["listeners"]
@@ -108,6 +97,13 @@ class ConnectionTest(SupervisedTestCase):
         self.assertEqual(listener["decision"]["route"], "ssh")
         with self.assertRaises(UnknownError):
             await self.running.control.explain(b"", "publik")
+
+    async def test_default(self) -> None:
+        port = await self.live.begin(f"default = 127.0.0.1:{self.live.server}\n{MORE}")
+        await self.live.client(port, b"\x00\x01")
+        told = await self.told("relaying")
+        self.assertEqual((told["bytes"], told["by"], told["route"]), (2, "default", None))
+        self.assertEqual([one["says"] for one in told["routes"]], ["not asked", "no", "no"])
 
     async def test_tunnels_within_tunnels(self) -> None:
         """What a worker says of each level comes through."""

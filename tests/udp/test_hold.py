@@ -23,29 +23,25 @@ class HoldTests(FlowCase):
         while not ([*self.running.listeners[0].connections] and self.flow.state == "connecting"):
             await turn()
 
-    async def keeps(self, size: int, kept: int) -> None:
-        client, place, port = self.hold()
-        sent = [b"%d".ljust(size) % number for number in range(10, 30)]
-        client.say(sent[0], port)
-        await self.waits()
-        for datagram in sent[1:]:
-            client.say(datagram, port)
-        while self.flow.datagrams_in < 20:
-            await turn()
-        server = Talker.listening(self, port=place, answer=lambda data: b"<" + data)
-        await client.hears(kept)
-        self.assertEqual(server.heard, sent[:kept])
-        self.assertEqual(self.datagrams("lost"), 20 - kept)
-        self.assertEqual(await client.asks(b"later", port), b"<later")
-        line = await self.assert_stopped(server=f"udp:127.0.0.1:{place}", reason="killed")
-        self.assertIn("held", line["facts"])
-
-    async def test_sixteen_datagrams_are_kept_for_the_server(self) -> None:
-        await self.keeps(4, 16)
-
-    async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
-        """It has room for a QUIC client's first window: 14,720 bytes (RFC 9002, 7.2)."""
-        await self.keeps(1472, 11)
+    async def test_datagrams_are_kept_for_the_server(self) -> None:
+        """Sixteen, and no more than the peek limit, which has room for a QUIC client's first window: 14,720 bytes (RFC 9002, 7.2)."""
+        for size, kept in ((4, 16), (1472, 11)):
+            client, place, port = self.hold()
+            sent = [b"%d".ljust(size) % number for number in range(10, 30)]
+            client.say(sent[0], port)
+            await self.waits()
+            for datagram in sent[1:]:
+                client.say(datagram, port)
+            while self.flow.datagrams_in < 20:
+                await turn()
+            server = Talker.listening(self, port=place, answer=lambda data: b"<" + data)
+            await client.hears(kept)
+            self.assertEqual(server.heard, sent[:kept])
+            self.assertEqual(self.datagrams("lost"), 20 - kept)
+            self.assertEqual(await client.asks(b"later", port), b"<later")
+            line = await self.assert_stopped(server=f"udp:127.0.0.1:{place}", reason="killed")
+            self.assertIn("held", line["facts"])
+            self.log.unlink()
 
     async def test_limit_makes_room_for_a_source_that_has_less(self) -> None:
         client, _, port = self.hold("hold = 60s\nhold_limit = 2")

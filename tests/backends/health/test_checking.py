@@ -359,17 +359,6 @@ class CheckRunTest(TestCase):
         self.ask(f"redis tls=yes port={self.secure_port()}")
         self.assertEqual((await self.answered())[1], WELL)
 
-    async def test_server_without_tls(self) -> None:
-        self.ask("tcp tls=yes", listen(self, self.server))
-        peer = await self.server.peer()
-        await peer.has(1)
-        peer.send(b"+PONG\r\n")
-        self.assertEqual(await self.finding(), ill("it answered with something that is not TLS"))
-        await peer.is_lost()
-        self.ask("tcp tls=yes", self.secure_port())
-        self.assertEqual(await self.finding(), WELL)
-        await self.is_over()
-
     async def test_tls_of_backend(self) -> None:
         """Where the backend has TLS, the check verifies the certificate as well; with ``tls=no`` it has none."""
         tls = BackendTLS(ServerTLS(name="b.example", ca=self.certificate.chain))
@@ -425,16 +414,6 @@ class CheckRunTest(TestCase):
             server_at(port or self.secure_port()),
             wrap=lambda factory: self.tls.wrap(factory, name),
         )
-
-    async def test_tls_well(self) -> None:
-        self.check_tls("redis")
-        peer = await self.server.peer()
-        await peer.has(14)
-        peer.send(b"+PONG\r\n")
-        self.assertEqual(await self.finding(), WELL)
-        await peer.is_lost()
-        self.assertFalse(peer.was_reset())
-        await self.is_over()
 
     async def test_tcp_verifies_certificate(self) -> None:
         self.check_tls("tcp")
