@@ -82,21 +82,3 @@ class SilentTest(AdminCase):
         self.assertEqual((line["route"], line["facts"]), ("silent", {"dry_run": "mail"}))
         mail, _ = (await self.get("/api/routes")).json
         self.assertEqual((mail["matches"], mail["dry_run_matches"]), (0, 1))
-
-    async def test_undecided_client_keeps_its_rules_over_a_reload(self) -> None:
-        await self.begin()
-        waiting = await connect(self, self.port, source="127.0.0.2")
-        while not (await self.get("/api/connections")).json:  # it may not be accepted yet
-            await turn()
-        self.write_rules(
-            f"access_log = {self.log}\naccess_log_format = json",
-            self.rules().replace(
-                "[route mail]\nmatch = silent after=150ms", "[route mail]\nmatch = ssh"
-            ),
-        )
-        await self.post("/api/reload")
-        await waiting.has(len(GREETING))
-        line = await self.ended(waiting, 1)
-        self.assertEqual(line["route"], "mail")
-        line = await self.ended(await self.greeted("127.0.0.2"), 2)
-        self.assertEqual(line["route"], "silent")

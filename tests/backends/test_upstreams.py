@@ -106,24 +106,6 @@ class ChangedTest(SynchronousTestCase):
         self.assertIs(out.state, MemberState.UP)
         self.assertIn(out, {pick(old) for _ in range(2)})
 
-    def test_ejection_off(self) -> None:
-        old = self.its.change("10.0.0.1:80", eject=ONCE, check=Check("tcp", fall=1))
-        old.pool.failed(pick(old))
-        self.assertIs(
-            self.its.change("10.0.0.1:80", eject=None).pool.members[0].state, MemberState.UP
-        )
-        old = self.its.change("10.0.0.1:80", check=Check("tcp", fall=1))
-        old.pool.check_result(old.pool.members[0], ok=False, why="refused")
-        with_check = self.its.change("10.0.0.1:80", check=Check("tcp", fall=1), retries=1)
-        self.assertIs(with_check.pool.members[0].state, MemberState.DOWN)
-        self.assertIs(self.its.change("10.0.0.1:80").pool.members[0].state, MemberState.UP)
-        old = self.its.change("10.0.0.1:80")
-        new = self.its.change("10.0.0.1:80 down")
-        self.assertEqual(
-            [old.pool.members[0].state, new.pool.members[0].state],
-            [MemberState.UP, MemberState.DISABLED],
-        )
-
     def test_checks_hold_for_all_rules(self) -> None:
         upstreams = self.its.upstreams = Upstreams(
             self.its.clock, self.its.clock, played(_dial), checking=False
@@ -277,8 +259,6 @@ class ChangedTest(SynchronousTestCase):
         self.assertEqual(self.its.clock.getDelayedCalls(), calls)
         self.assertIs(self.its.upstreams.upstream_of(old.backend), old)
         self.assertEqual(len(self.its.upstreams.all()), 1)
-
-    def test_problems(self) -> None:
         ca = make_folder(self) / "ca.pem"
         prepared = self.its.prepare(
             Backend("b", servers("10.0.0.1:80"), tls=ServerTLS(ca=ca)),
@@ -414,14 +394,6 @@ class ToldTest(SynchronousTestCase):
         process.upstreams.apply_overrides({})
         self.assertEqual(process.states(), [MemberState.DOWN, MemberState.UP])
         self.assertEqual(process.pool.since(process.pool.members[0]), 9)
-
-    def test_other_rules(self) -> None:
-        old = Process(0, eject=EJECT, check=Check("tcp", rise=1, fall=1))
-        old.fail(0, 3)
-        old.upstreams.apply_check("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
-        new = Process(0, eject=None)
-        new.upstreams.restore(old.as_json())
-        self.assertEqual(new.states(), [MemberState.UP, MemberState.UP])
 
     def test_nothing_is_told_of_servers_as_at_the_start(self) -> None:
         """There may be thousands of backends, and a worker that starts reads what is told."""

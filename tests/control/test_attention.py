@@ -195,15 +195,6 @@ class OthersTest(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(attention.lasting(missing, before, now), reported)
 
-    def test_restarts_while_the_clock_is_set(self) -> None:
-        """They are counted for as long as they are recent by a clock that nobody sets, and have the time of day of now."""
-        state: Any = SimpleNamespace(ended_workers=[(100.0 + n, 1, "reason") for n in range(3)])
-        state.troubles, state.refused_calls = list, {}
-        for now in (1000.0, 999_999.0):
-            (item,) = attention.processes(state, now, 150.0)
-            self.assertEqual((item.since, item.subject), (now - 50, "replaced 1"))
-            self.assertEqual([*attention.processes(state, now, 1500.0)], [])
-
     def test_restarts_that_repeat(self) -> None:
         """Three within five minutes, of a worker or of the process that starts them: on a slow machine each takes a while."""
         restarts = [(0.0, 1, "old"), *((200.0 * n, n % 2, f"reason {n}") for n in range(1, 4))]
@@ -228,6 +219,13 @@ class OthersTest(SynchronousTestCase):
         (item,) = attention.replaced_workers(restarts, 9.0)
         text = "the process that starts workers could not be started 4 times within five minutes"
         self.assertEqual(item.text, text)
+        # They are counted for as long as they are recent by a clock that nobody sets, and have the time of day of now.
+        state: Any = SimpleNamespace(ended_workers=[(100.0 + n, 1, "reason") for n in range(3)])
+        state.troubles, state.refused_calls = list, {}
+        for now in (1000.0, 999_999.0):
+            (item,) = attention.processes(state, now, 150.0)
+            self.assertEqual((item.since, item.subject), (now - 50, "replaced 1"))
+            self.assertEqual([*attention.processes(state, now, 1500.0)], [])
 
     def test_connections_lost_with_several_workers(self) -> None:
         how = "was killed by SIGKILL"

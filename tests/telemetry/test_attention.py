@@ -48,9 +48,7 @@ class AttentionLogTest(SynchronousTestCase):
                 "resolved after 5 s: worker 1 does not answer",
             ],
         )
-
-    def test_failed_reload_of_changed_files(self) -> None:
-        """It resolves nothing: the changed files are not in force."""
+        # It resolves nothing: the changed files are not in force.
         log = AttentionLog(lambda: 100.0)
         failed = 100.0, Report(ok=False, errors=("[what]: unknown section",))
         complete = 100.0, Report(ok=False, changes="1 route new", errors=("no worker",))

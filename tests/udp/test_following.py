@@ -285,18 +285,7 @@ class SourceTests(FlowCase):
             await turn()
         return bool(new.heard)
 
-    async def test_moved_flow_counts_for_its_new_source_alone(self) -> None:
-        server, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
-        self.assertTrue(await self.moved(port, old, new))
-        again, other = Talker.listening(self, "127.0.0.2"), Talker.listening(self)
-        again.say(b"one", port)
-        await other.asks(b"two", port)
-        self.assertEqual((again.heard, server.heard[-1]), ([], b"two"))
-        self.running.listeners[0].abort("killed")
-        await again.asks(b"three", port)
-        await Talker.listening(self).asks(b"four", port)
-
-    async def test_full_source_gets_no_moved_flow_and_does_not_count_it(self) -> None:
+    async def test_flow_counts_for_the_source_that_it_has(self) -> None:
         server, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
         await Talker.listening(self, "127.0.0.2").asks(b"one", port)
         self.assertFalse(await self.moved(port, old, new))
@@ -305,6 +294,13 @@ class SourceTests(FlowCase):
         self.running.listeners[0].abort("killed")
         await self.ended(2)
         self.assertTrue(await self.moved(port, old, new))
+        again, other = Talker.listening(self, "127.0.0.2"), Talker.listening(self)
+        again.say(b"one", port)
+        await other.asks(b"two", port)
+        self.assertEqual((again.heard, server.heard[-1]), ([], b"two"))
+        self.running.listeners[0].abort("killed")
+        await again.asks(b"three", port)
+        await Talker.listening(self).asks(b"four", port)
 
     async def test_move_to_another_source_costs_as_much_as_a_new_flow(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)

@@ -20,7 +20,6 @@ from txmux.backends.names.lookup import (
     HostAnswer,
     Lookup,
     ResolvConf,
-    ServiceRecord,
     has_route,
     listed_addresses,
 )
@@ -108,18 +107,6 @@ class AliasTests(NamesTestCase):
 
 
 class ServiceTests(NamesTestCase):
-    async def test_records(self) -> None:
-        self.zone["_ssh._tcp.test"] = [
-            srv("one.test", 22, 10, 60, ttl=9),
-            srv("two.test", 2222, 20, 0),
-        ]
-        answer = await self.lookup.service("_ssh._tcp.test")
-        self.assertEqual(
-            answer.services,
-            [ServiceRecord(10, 60, 22, "one.test"), ServiceRecord(20, 0, 2222, "two.test")],
-        )
-        self.assertEqual(answer.ttl, 9)
-
     async def test_strange_target(self) -> None:
         """A record may name any bytes; they are shown so that they cannot be mistaken for text."""
         self.zone["_ssh._tcp.test"] = [
@@ -192,13 +179,6 @@ class SystemTests(NamesTestCase):
 
 
 class TroubleTests(NamesTestCase):
-    async def test_next_server(self) -> None:
-        second = self.name_server()
-        self.server.fail(HOST, dns.ESERVER)
-        second.zone[HOST] = a("10.0.0.1")
-        self.lookup = self.lookup_with(self.server, second)
-        self.assertEqual(await addresses(self), ["10.0.0.1"])
-
     async def test_nobody_there_fails_at_once(self) -> None:
         await self.server.stop()
         why = await failure(self.lookup.host(HOST))
@@ -309,16 +289,19 @@ class SourceTests(NamesTestCase):
         [source] = self.servers.sources(self.lookup.addresses)
         return source
 
-    async def look_up(self) -> None:
-        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
-        waiting.addErrback(lambda why: why.trap(LookupFailedError))
+    def look_up(self) -> Deferred[Any]:
+        waiting: Deferred[Any] = Deferred.fromCoroutine(self.lookup.host(HOST))
+        return waiting.addErrback(lambda why: why.trap(LookupFailedError))
+
+    async def looked_up(self, waiting: Deferred[Any] | None = None) -> None:
+        waiting = waiting or self.look_up()
         while not waiting.called:
             await deferLater(reactor, 0.001)
             self.time.advance(0.25)
 
     async def test_silence_for_a_name(self) -> None:
         self.server.fail(HOST, SILENCE)
-        await self.look_up()
+        await self.looked_up()
         await self.asked("", dns.NS)
         self.assertLess(self.server.asked["", dns.NS], 4)
         self.assertTrue(self.source.up)
@@ -327,7 +310,7 @@ class SourceTests(NamesTestCase):
         self.server.fail(HOST, SILENCE)
         self.server.fail("", SILENCE, dns.NS)
         with capturedLogs() as logged:
-            await self.look_up()
+            await self.looked_up()
             self.assertFalse(self.source.up)
             for _ in range(60):
                 self.time.advance(1)
@@ -348,8 +331,7 @@ class SourceTests(NamesTestCase):
         self.server.fail(HOST, SILENCE)
         self.server.fail("", SILENCE, dns.NS)
         self.zone["good.test"] = a("10.0.0.1")
-        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
-        waiting.addErrback(lambda why: why.trap(LookupFailedError))
+        waiting = self.look_up()
         await self.asked(HOST)
         self.time.advance(1)
         await self.asked("", dns.NS)
@@ -360,7 +342,7 @@ class SourceTests(NamesTestCase):
 
     async def test_nothing_listens(self) -> None:
         await self.server.stop()
-        await self.look_up()
+        await self.looked_up()
         self.assertEqual(self.source.why, "connection refused")
 
     async def test_what_answers_say(self) -> None:
@@ -368,24 +350,21 @@ class SourceTests(NamesTestCase):
             (dns.EREFUSED, False), (dns.ESERVER, True), (dns.EREFUSED, True), (dns.ENAME, True),
         ):  # fmt: skip
             self.server.fail(HOST, code)
-            await self.look_up()
+            await self.looked_up()
             self.assertEqual(self.source.up, up, code)
 
     async def test_servers_that_are_not_asked_any_longer(self) -> None:
         await self.server.stop()
-        await self.look_up()
+        await self.looked_up()
         self.assertEqual([*self.servers.sources()], [])
 
     async def test_server_that_is_left_during_a_look_up(self) -> None:
         self.server.fail(HOST, SILENCE)
         self.server.fail("", SILENCE, dns.NS)
-        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
-        waiting.addErrback(lambda why: why.trap(LookupFailedError))
+        waiting = self.look_up()
         await self.asked(HOST)
         self.assertEqual([*self.servers.sources()], [])
-        while not waiting.called:
-            await deferLater(reactor, 0.001)
-            self.time.advance(0.25)
+        await self.looked_up(waiting)
         self.assertEqual([*self.servers.sources()], [])
         self.time.advance(3)
         self.assertEqual(self.time.clock.getDelayedCalls(), [])

@@ -364,19 +364,6 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(3)}, {main})
         self.assertIs(pool.pick(main), backup)
 
-    def test_other_rules(self) -> None:
-        """A pool of newer rules goes on where no server is up, and what it finds the older one knows."""
-        backend_health = BackendHealth()
-        old = self.shortage(backend_health=backend_health)
-        new = Watched(eject=Ejection(1), backend_health=backend_health)
-        new.pool.commit()
-        first, second = new.members
-        new.pool.connected(new.pick(second))
-        self.assertEqual(new.changes, ["10.0.0.1:80: ejected -> up", "up again"])
-        self.assertEqual(first.state, MemberState.UP)
-        self.assertIs(old.pick(), old.members[0])
-        self.assertIs(old.pick(), old.members[0])
-
     def test_other_addresses(self) -> None:
         (name,) = servers("db.example.com:80")
         pool = Watched(name, eject=Ejection(1))
