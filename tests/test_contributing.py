@@ -56,7 +56,7 @@ class RecipeTests(SynchronousTestCase):
         self.check(
             "tests/matchers/test_samples.py", "tests/tcp/test_dscp.py", "tests/backends/test_priority.py",
             "tests/serving/test_reload_listeners.py::InProcessTest",
-            "tests/control/test_connections.py::ConnectionListTest::test_state_and_known_fields",
+            "tests/control/test_connections.py::ConnectionListTest::test_state_bytes_and_known_fields",
             "tests/control/test_attention.py::AdviceTest",
             "tests/control/test_busiest.py", "tests/control/test_gauges.py",
         )  # fmt: skip

@@ -39,8 +39,6 @@ class SocketsTest(AdminCase):
             self.assertEqual(mode_of(self.socket), mode)
             await self.stop()
             self.assertFalse(self.socket.exists())
-
-    async def test_relative_path_with_an_escaped_colon(self) -> None:
         await self.start("admin = unix:a\\:b.sock")
         self.assertTrue((self.folder / "a:b.sock").is_socket())
 

@@ -130,7 +130,7 @@ class TokenTest(AdminCase):
         self.assertNotIn(TOKEN, repr(events))
         self.assertIsNone(self.running.control.last_reload)
 
-    async def test_host_has_to_be_this_endpoint_with_its_port(self) -> None:
+    async def test_what_other_origins_have_a_browser_send_is_refused(self) -> None:
         for host in ("evil.example", "txmux", f"evil.example:{self.port}", "localhost:1", ""):
             self.assertEqual(
                 await self.status_at(Host=host, Authorization=f"Bearer {TOKEN}"), 403, host
@@ -255,8 +255,6 @@ class GuardTest(SynchronousTestCase):
         for number in range(3000):
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
         self.assertEqual(len(self.guard.token_failures.failures), 1000)
-
-    def test_the_source_that_has_failed_last_is_remembered_longest(self) -> None:
         for number in range(1009):
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
             if number < 1005 and not number % 111:
@@ -268,8 +266,6 @@ class GuardTest(SynchronousTestCase):
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
         for headers in ({"authorization": "Bearer "}, {"authorization": "Bearer x"}, basic("")):
             self.assertRaises(RefusedError, self.guard.identify, headers, caller)
-
-    def test_worker_is_refused_whatever_it_sends(self) -> None:
         for port in (0, 9):
             caller = Caller("uid 1", "", port=port, is_worker=True)
             headers = {"authorization": f"Bearer {TOKEN}"}

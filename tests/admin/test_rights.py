@@ -90,7 +90,7 @@ class TokensTests(AdminCase):
         status = (await self.get("/api/status")).json
         return [one["text"] for one in status["attention"] if one["what"] == "token"]
 
-    async def test_token_is_named_in_the_log(self) -> None:
+    async def test_each_right_includes_those_before(self) -> None:
         with capturedLogs() as events:
             told = await self.asked("the-secret-of-the-build", "/api/reload", "{}")
             steered = await self.asked("the-secret-of-alice", "/api/stop", "{}")

@@ -106,28 +106,6 @@ class RefusedClientsTests(SynchronousTestCase):
         # Two sources may do what they like: others do not wait for it.
         (item,) = flooding({"": 1000.0, "192.0.2.1": 500.0, "192.0.2.2": 460.0, "192.0.2.3": 40.0})
         self.assertEqual(item.level, "note")
-
-    def test_headers_that_are_not_valid(self) -> None:
-        """A proxy in front that sends none has all its clients closed, which is no limit's doing."""
-        self.refused.record(("public",))
-        record = ConnectionRecord(1.0, "x", "public", "192.0.2.1:1")
-        for _ in range(3):
-            self.counts.connection_ended(self.counts.unrouted, record, "proxy-header")
-        (item,) = self.attention()
-        self.assertEqual(item.text, "listener public closes clients without a valid PROXY header")
-        self.assertEqual((item.level, item.cause), ("note", "3 closed in 1 s"))
-        self.assertIn("accept_proxy_from", item.do)
-
-    def test_limits_that_are_no_keys_of_the_listener(self) -> None:
-        self.refused.record(("public",))
-        self.counts.refused("handshakes")
-        self.counts.refused("txmux.max_connections")
-        ends = sorted(item.text.partition(" at ")[2] for item in self.attention())
-        self.assertEqual(ends, ["max_connections of [txmux]", "the limit of TLS handshakes"])
-
-
-class FloodingTests(SynchronousTestCase):
-    def test_who_keeps_a_process_busy(self) -> None:
         self.assertEqual([*flooding({})], [])
         for first, do in ((900.0, "txmux ban 192.0.2.1 1h"), (90.0, "connection_rate_per_source")):
             (item,) = flooding({"": 1000.0, "192.0.2.1": first, "192.0.2.2": 1.0})
@@ -136,3 +114,20 @@ class FloodingTests(SynchronousTestCase):
             cause = f"1,000 connections and flows a second, {share:.0f} % from 192.0.2.1"
             self.assertEqual(item.cause, cause)
             self.assertTrue(item.do.endswith(f": {do}"), item.do)
+
+    def test_limits_that_are_no_keys_of_the_listener(self) -> None:
+        self.refused.record(("public",))
+        self.counts.refused("handshakes")
+        self.counts.refused("txmux.max_connections")
+        ends = sorted(item.text.partition(" at ")[2] for item in self.attention())
+        self.assertEqual(ends, ["max_connections of [txmux]", "the limit of TLS handshakes"])
+        # A proxy in front that sends none has all its clients closed, which is no limit's doing.
+        self.setUp()
+        self.refused.record(("public",))
+        record = ConnectionRecord(1.0, "x", "public", "192.0.2.1:1")
+        for _ in range(3):
+            self.counts.connection_ended(self.counts.unrouted, record, "proxy-header")
+        (item,) = self.attention()
+        self.assertEqual(item.text, "listener public closes clients without a valid PROXY header")
+        self.assertEqual((item.level, item.cause), ("note", "3 closed in 1 s"))
+        self.assertIn("accept_proxy_from", item.do)

@@ -104,8 +104,6 @@ class FiltersTest(SynchronousTestCase):
             problem = self.assertRaises(FilterError, Filters.read, {name: text})
             self.assertTrue(str(problem).startswith(f"{name}: "), problem)
             self.assertIn(message, str(problem))
-
-    def test_bounds_of_a_page(self) -> None:
         self.assertEqual(Page.read({}), Page(1000, ""))
         self.assertEqual(Page.read({"limit": "7", "after": "5a9d7143-3"}), Page(7, "5a9d7143-3"))
         for words in (

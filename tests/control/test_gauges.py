@@ -62,8 +62,6 @@ class GaugesTest(SynchronousTestCase):
             self.assertTrue(
                 is_shown, f"{row.name} is shown nowhere: give it metrics, a status, or an item of attention"
             )  # fmt: skip
-
-    def test_status(self) -> None:
         fields = {row.status[0] for row in GAUGES if row.status}
         self.assertEqual(fields, {*StatusGauges.__annotations__}, "each is a field of StatusGauges")
 

@@ -29,8 +29,6 @@ class FieldsTest(SynchronousTestCase):
         self.assertEqual((until.meaning, until.is_optional), ("when it ends", True))
         table = Table("pairs", [bytes_in.column or Column()], ["name"])
         self.assertEqual(table.cells({"bytes_in": 1500}, COMMAND), ["1.5 kB"])
-
-    def test_values_of_the_first_source_that_has_them(self) -> None:
         first, second = (
             SimpleNamespace(bytes_in=3),
             SimpleNamespace(name="x", bytes_in=4, until=None),
@@ -56,8 +54,6 @@ class TablesTest(SynchronousTestCase):
         self.assertEqual(titles, ["network", "left", "reason"])
         titles = [column.title for column in documents.ADDRESSES.columns]
         self.assertEqual(titles, ["backend", "server", "found"])
-
-    def test_cells_that_are_not_the_value_of_one_field(self) -> None:
         cases: list[tuple[Table, str, Mapping[str, Any], str]] = [
             (documents.SERVERS, "check", {}, "-"),
             (documents.SERVERS, "check", {"check": {"ok": None, "last": None}}, "-"),

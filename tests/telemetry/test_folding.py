@@ -51,8 +51,7 @@ class FoldedLogTests(SynchronousTestCase):
         self.assertEqual(self.written("a", "b", "a"), ["worker 1: a", "worker 2: b"])
         self.assertEqual(self.written("a", level="error"), ["worker 1: a"])
         self.assertEqual(self.written("a", "a", level="info"), ["worker 1: a", "worker 2: a"])
-
-    def test_repeated_traceback_is_one_line(self) -> None:
+        self.setUp()
         self.written(*["it failed\nTraceback\n  x"] * 2)
         (line,) = self.pass_seconds(60)
         self.assertIn("workers: it failed (repeated 1 time within a minute", line)

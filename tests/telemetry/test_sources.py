@@ -44,8 +44,6 @@ class SourceTests(SynchronousTestCase):
             source.requested()
             source.answered()
         self.assertEqual(self.lines(), ["names 192.0.2.53:53: good again"])
-
-    def test_ten_reasons_of_an_outage_are_logged(self) -> None:
         source = self.make()
         for number in range(20):
             source.failed(f"error {number}")

@@ -45,8 +45,6 @@ class RecurringStepsTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.steps.run("look", lambda: succeed(1))
         self.assertEqual(self.steps.failing, {})
-
-    def test_no_memory_for_the_log(self) -> None:
         self.patch(self.steps, "failing", _Full())
         self.assertIsNone(self.steps.run("look", lambda: 1 / 0))
 

@@ -50,8 +50,6 @@ class AncillaryTests(SynchronousTestCase):
             self.assertEqual(ancillary.link_of(local), 7 if size == 20 else 0)
             [(_, _, back)] = ancillary.answer_from(local)
             self.assertEqual(back, info if size == 20 else info[:16] + b"\0\0\0\0")
-
-    def test_system_cuts_and_joins_datagrams(self) -> None:
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,

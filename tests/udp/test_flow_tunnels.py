@@ -83,10 +83,6 @@ class StrayTests(FlowCase):
         self.assertEqual(await self.hand_over(), 1)
         self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
         self.assertEqual(server.heard, [DATAGRAMS[0]])
-
-    async def test_tunnel_begins_again_in_its_flow(self) -> None:
-        server, port = self.begin_with("close")
-        client = Talker.listening(self)
         for data in (DATAGRAMS[0], DATA, DATAGRAMS[1], DATA):
             self.assertEqual(await client.asks(data, port), RESPONSE)
         self.assertEqual(len(set(server.senders)), 1)

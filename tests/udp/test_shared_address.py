@@ -125,6 +125,9 @@ class SharedAddressTests(SynchronousTestCase):
         a, _ = self.connect("ab")
         self.shared.find(a.short())
         self.assertEqual(self.whose(answer(SOURCE, destination=b"unknown")[:HEAD]), "a")
+        flows = self.begin("abW")
+        self.shared.port_is_shut()
+        self.assertTrue(all(flow.is_shut for flow in flows))
 
     def test_ended_flow_leaves_nothing(self) -> None:
         flows = self.connect("abc")
@@ -136,11 +139,6 @@ class SharedAddressTests(SynchronousTestCase):
         shared = self.shared
         left = (shared.names, shared.lengths, shared.used_at, shared.guesses, shared.guessed)
         self.assertEqual((left, len(shared), shared.flows), (({}, {}, {}, {}, {}), 0, []))
-
-    def test_port_is_shut_reaches_all_flows(self) -> None:
-        flows = self.begin("abW")
-        self.shared.port_is_shut()
-        self.assertTrue(all(flow.is_shut for flow in flows))
 
     def says(
         self, flow: OneFlow, name: bytes, *, after: float = 0.001, answers: bool = True

@@ -193,9 +193,6 @@ class DialTests(TestCase):
         )
         self.assertIn("192.0.2.1 is not an address of this machine", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
-
-    async def test_wrong_family(self) -> None:
-        target = server_at(listen(self, self.peers))
         sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]
         await self.assertFailure(self.dial(target, sources), ConnectError)
 

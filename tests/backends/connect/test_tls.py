@@ -135,13 +135,11 @@ class TlsTests(TestCase):
         first, second = (client.transport.getHandle().get_context() for client in clients)
         self.assertIs(first, second)
 
-    async def test_own_name(self) -> None:
+    async def test_names(self) -> None:
         port = self.serve(authority().issue("b.example", "127.0.0.1", "fe80::1"))
         for name in ("b.example", "b.example.", "127.0.0.1", "fe80::1%lo"):
             await self.attempt(self.tls(""), port, name)
-
-    async def test_other_names(self) -> None:
-        """Names that are for other uses, or that nothing may have, do not matter."""
+        # Names that are for other uses, or that nothing may have, do not matter.
         port = self.serve(authority().issue("a.example", "*", "spiffe://b.example:1/x"))
         await self.attempt(self.tls(), port)
         why = await self.why_not(self.tls("b.example"), port)
@@ -182,9 +180,7 @@ class TlsTests(TestCase):
         self.assertEqual(why, "its certificate is self-signed and not trusted; tls_ca can name it")
         lonely.write(self.ca)
         await self.attempt(self.tls(), port)
-
-    async def test_unknown_authority(self) -> None:
-        """An authority that is not trusted is named; the system's are trusted without ``tls_ca``, and no others."""
+        # An authority that is not trusted is named; the system's are trusted without ``tls_ca``, and no others.
         port = self.serve(make_authority("Somebody Else").issue("a.example"))
         for ca in (True, False):
             self.assertEqual(
@@ -357,10 +353,6 @@ class TlsTests(TestCase):
             "the certificate of 'CN=mallory' is not accepted: invalid CA certificate",
         )
 
-    def test_others(self) -> None:
-        self.assertEqual(self.explained(("a", "b", "c d")), "the TLS handshake failed: c d")
-        self.assertEqual(self.explained(), "it closed the connection instead of answering with TLS")
-
     def assert_refused(self, key: str, message: str, **settings: Any) -> None:
         error = self.assertRaises(TLSFileError, BackendTLS, ServerTLS(**settings))
         self.assertEqual((error.key, str(error).replace(f"{self.folder}/", "")), (key, message))
@@ -377,6 +369,8 @@ class TlsTests(TestCase):
             "'weak.pem': OpenSSL rejects the certificate: ee key too small; get one with a stronger key or signature",
             certificate=(self.file("weak.pem", rsa_pem("a.example", 1024)),),
         )
+        self.assertEqual(self.explained(("a", "b", "c d")), "the TLS handshake failed: c d")
+        self.assertEqual(self.explained(), "it closed the connection instead of answering with TLS")
 
     def test_authorities(self) -> None:
         expected, damaged = (
@@ -410,9 +404,6 @@ class TlsTests(TestCase):
             self.assert_refused(
                 "tls_client_certificate", f"'client.pem': {message}", certificate=(path,)
             )
-
-    def test_two_files(self) -> None:
-        own = authority().issue("x.example")
         chain = self.file("chain.pem", authority().pem, own.pem)
         BackendTLS(ServerTLS(certificate=(chain, self.file("key.pem", own.key_pem()))))
         self.assert_refused(

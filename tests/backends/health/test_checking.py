@@ -122,6 +122,12 @@ class CheckRunTest(TestCase):
             self.check("tcp", server_at(unused.getsockname()[1]))
             self.assertEqual(await self.finding(), ill("connection refused"))
             self.assert_nothing_left()
+        self.check("tcp", server_at(make_stalled_port(self)))
+        await deferLater(reactor, 0.01)
+        self.assertEqual(self.found, [])
+        self.time.advance(1)
+        self.assertEqual(await self.finding(), ill("timed out after 1 s"))
+        self.assert_nothing_left()
 
     async def test_unix(self) -> None:
         folder = make_folder(self)
@@ -144,14 +150,6 @@ class CheckRunTest(TestCase):
         await peer.is_lost()
         self.assertFalse(peer.was_reset())
         await self.is_over()
-
-    async def test_stalled(self) -> None:
-        self.check("tcp", server_at(make_stalled_port(self)))
-        await deferLater(reactor, 0.01)
-        self.assertEqual(self.found, [])
-        self.time.advance(1)
-        self.assertEqual(await self.finding(), ill("timed out after 1 s"))
-        self.assert_nothing_left()
 
     async def test_faults_of_this_machine(self) -> None:
         """A lack of descriptors says nothing of the server; without IPv6, one that has nothing else is down; plugins raise anything."""
@@ -395,8 +393,7 @@ class CheckRunTest(TestCase):
         header, peer = await self.received("v1")
         ports = f"{peer.transport.getPeer().port} {self.port}"
         self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())
-
-    async def test_header_at_unix(self) -> None:
+        self.server = PeerFactory()
         folder = make_folder(self)
         self.addCleanup(reactor.listenUNIX(f"{folder}/socket", self.server).stopListening)
         self.check("tcp", server(f"unix:{folder}/socket"), header=header_of_check("v1"))

@@ -73,6 +73,15 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(observation.why("failing", 13), "no connection in time, 37 of 37 in 12 s")
         observation.tried(13, ok=False, why="no route to host")
         self.assertEqual(observation.why("failing", 13), "no route to host, 38 of 38 in 13 s")
+        observation = ServerObservation()
+        observation.record(0, Activity(connected=1))
+        observation.record(0, _refused(3))
+        observation.record(9, Activity(connected=1, asked=1))
+        self.assertEqual(observation.state(18), "failing")
+        self.assertIsNone(observation.state(19))
+        observation.record(20, _refused(3))
+        observation.record(23, Activity(unanswered=1))
+        self.assertIsNone(observation.state(23))
 
     def test_failures_count_on_while_no_client_comes(self) -> None:
         """Those of txmux itself, also in a process that replaces this one, and from none after a success."""
@@ -101,6 +110,15 @@ class ObservingTest(SynchronousTestCase):
         observation.record(10, Activity(connected=1))
         self.assertEqual(observation.state(19), "failing")
         self.assertIsNone(observation.state(20))
+        # Systems refuse only so many datagrams a second, so it counts only if clients are refused no more.
+        observation = ServerObservation(is_udp=True)
+        observation.record(0, _refused(3))
+        observation.record(4, _refused())
+        observation.tried(6, ok=True)
+        observation.record(6, Activity(unanswered=1))
+        self.assertEqual(observation.state(6), "failing")
+        observation.tried(11, ok=True)
+        self.assertIsNone(observation.state(11))
 
     def test_quiet_try_says_less_than_clients_that_were_just_reset(self) -> None:
         observation = ServerObservation()
@@ -118,19 +136,19 @@ class ObservingTest(SynchronousTestCase):
         observation.tried(1, ok=True)
         self.assertIsNone(observation.state(5))
 
-    def test_one_way_server_is_not_failing(self) -> None:
+    def test_one_source_neither_makes_nor_keeps_it_silent(self) -> None:
+        """Nor do two, however often they come: not even if others have shown before that it was."""
         observation = ServerObservation()
-        observation.record(0, Activity(connected=1))
-        observation.record(0, _refused(3))
-        observation.record(9, Activity(connected=1, asked=1))
-        self.assertEqual(observation.state(18), "failing")
-        self.assertIsNone(observation.state(19))
-        observation.record(20, _refused(3))
-        observation.record(23, Activity(unanswered=1))
-        self.assertIsNone(observation.state(23))
-
-    def test_silence_is_forgotten_without_clients(self) -> None:
-        """A balancer in front may send none for it; the next one that gets no byte shows that it is still so."""
+        for second in range(100):
+            observation.record(second, _asked(1, 2))
+            self.assertIsNone(observation.state(second))
+        observation.record(100, _asked(3))
+        self.assertEqual(observation.state(103), "silent")
+        for second in range(104, 400):
+            observation.record(second, _asked(1, 2))
+            expected = "silent" if second < 160 else None
+            self.assertEqual(observation.state(second), expected, second)
+        # A balancer in front may send none for it; the next one that gets no byte shows that it is still so.
         observation = ServerObservation()
         observation.record(0, _asked(1, 2, 3, times=2))
         self.assertEqual(observation.state(59), "silent")
@@ -144,19 +162,6 @@ class ObservingTest(SynchronousTestCase):
         observation.record(404, _asked(2, 3))
         self.assertIsNone(observation.state(406))
         self.assertEqual(observation.state(407), "silent")
-
-    def test_one_source_neither_makes_nor_keeps_it_silent(self) -> None:
-        """Nor do two, however often they come: not even if others have shown before that it was."""
-        observation = ServerObservation()
-        for second in range(100):
-            observation.record(second, _asked(1, 2))
-            self.assertIsNone(observation.state(second))
-        observation.record(100, _asked(3))
-        self.assertEqual(observation.state(103), "silent")
-        for second in range(104, 400):
-            observation.record(second, _asked(1, 2))
-            expected = "silent" if second < 160 else None
-            self.assertEqual(observation.state(second), expected, second)
 
     def test_one_source_that_is_reset_does_not_make_it_failing(self) -> None:
         """A server may reset who sends nonsense; but it is failing if txmux's own attempt fails, too."""
@@ -270,17 +275,6 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(states[0], "failing")
         other.record(1021, Activity(answered=1))
         self.assertIsNone(other.state(1021))
-
-    def test_quiet_try_of_datagrams_among_refused_clients(self) -> None:
-        """Systems refuse only so many datagrams a second, so it counts only if clients are refused no more."""
-        observation = ServerObservation(is_udp=True)
-        observation.record(0, _refused(3))
-        observation.record(4, _refused())
-        observation.tried(6, ok=True)
-        observation.record(6, Activity(unanswered=1))
-        self.assertEqual(observation.state(6), "failing")
-        observation.tried(11, ok=True)
-        self.assertIsNone(observation.state(11))
 
     def test_causes_of_this_machine_and_of_clients_say_nothing(self) -> None:
         cells = [0] * len(SERVER.names)

@@ -299,6 +299,14 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(self.held.blocks)  # until those that came before are gone
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
         self.assertFalse(self.held.blocks)
+        self.setUp()
+        self.is_up = True
+        self.held.hold_until(self.clock.seconds() + 3)
+        self.join("a", 0.0)
+        self.assertEqual(self.pass_time(2), [])
+        self.assertTrue(self.held.is_held)
+        self.assertEqual(self.pass_time(2), ["a"])
+        self.assertFalse(self.held.is_held)
 
     def test_released_ones_get_their_time_anew(self) -> None:
         self.held.hold_until(math.inf)
@@ -320,15 +328,6 @@ class LineTests(SynchronousTestCase):
                 self.held.hold_until(0.0)
                 self.pass_time(5)
                 self.assertEqual(self.waiting, [True, True])
-
-    def test_hold_with_an_end(self) -> None:
-        self.is_up = True
-        self.held.hold_until(self.clock.seconds() + 3)
-        self.join("a", 0.0)
-        self.assertEqual(self.pass_time(2), [])
-        self.assertTrue(self.held.is_held)
-        self.assertEqual(self.pass_time(2), ["a"])
-        self.assertFalse(self.held.is_held)
 
     def test_who_may_wait(self) -> None:
         client = HeldClient(0.0, 0.0, lambda: True, self.fail)

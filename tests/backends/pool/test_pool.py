@@ -65,10 +65,8 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(
             pool.pool.pick(), first
         )  # as the last resort, as it would be without the other
-
-    def test_one_server_beside_a_final_one_is_not_ejected(self) -> None:
-        of = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", final=True))
-        pool = Watched(*of, eject=Ejection(1, lone=False))
+        both = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", final=True))
+        pool = Watched(*both, eject=Ejection(1, lone=False))
         first, final = pool.members
         pool.pool.failed(pool.pick(final))
         self.assertIs(first.state, MemberState.UP)
@@ -278,8 +276,6 @@ class EjectionTests(SynchronousTestCase):
                 [member.state for member in pool.members], [MemberState.UP, MemberState.UP]
             )
             self.assertEqual(pool.changes, [])
-
-    def test_adopted_of_each_client(self) -> None:
         pool = Watched(*servers("{local}:80", "{local}:81"))
         found = [
             pool.pool.adopt(text) for text in ("192.0.2.1:81", "[2001:db8::1]:80", "1.2.3.4:8")
@@ -331,6 +327,14 @@ class LastResortTests(SynchronousTestCase):
         self.assertIs(pool.pick(), member)
         self.assertIs(member.state, MemberState.PROBING)
         self.assertIs(pool.pick(), member)
+        # A connection that has tried all that are up comes to one that is ejected, which it does not bring back.
+        pool = Watched(eject=Ejection(1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertIs(pool.pick(second), first)
+        pool.pool.connected(first)
+        self.assertIs(first.state, MemberState.EJECTED)
+        self.assertNotIn("short", pool.changes)
 
     def test_down(self) -> None:
         pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
@@ -342,16 +346,6 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(3)}, {first})
         pool.pool.check_result(first, ok=False, why="")
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
-
-    def test_of_one_connection(self) -> None:
-        """A connection that has tried all that are up comes to one that is ejected, which it does not bring back."""
-        pool = Watched(eject=Ejection(1))
-        first, second = pool.members
-        pool.take_out(first)
-        self.assertIs(pool.pick(second), first)
-        pool.pool.connected(first)
-        self.assertIs(first.state, MemberState.EJECTED)
-        self.assertNotIn("short", pool.changes)
 
     def test_backup(self) -> None:
         pool = Watched(
@@ -384,14 +378,6 @@ class CheckTests(SynchronousTestCase):
             pool.pool.check_result(pool.members[0], ok=result == "+", why="refused")
         return [line.partition(": ")[2] for line in pool.changes]
 
-    def test_flows_without_an_answer_before_it_came_up(self) -> None:
-        pool = Watched(check=Check("tcp", rise=1, fall=1), eject=Ejection(unanswered=2))
-        first, second = pool.members
-        pool.pool.unanswered(pool.pick(second), 1)
-        self.results(pool, "-+")
-        pool.pool.unanswered(pool.pick(second), 2)
-        self.assertIs(first.state, MemberState.UP)
-
     def test_checks_that_recover(self) -> None:
         """Those that have taken it down do not count, nor those of a server that an operator has drained."""
         pool = Watched(check=Check("tcp", rise=2, fall=3))
@@ -422,6 +408,12 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(pool.members[0].why, "1 check failed; last: refused")
         self.assertEqual(self.results(pool, "++--"), ["down -> up"])
         self.assertEqual(self.results(pool, "-"), ["up -> down"])
+        pool = Watched(check=Check("tcp", rise=1, fall=1), eject=Ejection(unanswered=2))
+        first, second = pool.members
+        pool.pool.unanswered(pool.pick(second), 1)
+        self.results(pool, "-+")
+        pool.pool.unanswered(pool.pick(second), 2)
+        self.assertIs(first.state, MemberState.UP)
 
     def test_ejected(self) -> None:
         """A check that succeeds does not end an ejection; checks that fail do, and their end is a new beginning."""

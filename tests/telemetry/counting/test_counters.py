@@ -208,8 +208,6 @@ class CountersTests(SynchronousTestCase):
         for versions, is_there in (({2}, True), ({1, 2}, True), ({2}, True), ({2}, False)):
             self.counters.forget(versions)
             self.assertEqual("route\npublic\na" in self.counters.layout.places, is_there)
-
-    def test_has_connections(self) -> None:
         self.assertFalse(self.counters.has_connections("public"))
         self.begin(worker_of(self.counters, 1), "a")
         self.assertTrue(self.counters.has_connections("public"))
