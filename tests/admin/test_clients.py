@@ -73,8 +73,6 @@ class ClientsTest(SynchronousTestCase):
         self.clock.advance(2)
         self.assert_closed(silent)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_request_and_body_have_10_seconds_to_arrive(self) -> None:
         headers, body = HEALTH, request("POST", "/x", JSON, b"{" + b" " * 30)
         for sent in (headers, body):
             transport = self.connected()

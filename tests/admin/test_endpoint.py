@@ -144,6 +144,10 @@ class SocketsTest(AdminCase):
         problem = self.assertRaises(RulesError, load, self.file)
         self.assertIn("metrics: ", str(problem))
         self.assertIn(" is taken by ", str(problem))
+        text = self.text(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
+        service: Any = self.service(text)
+        self.assertRaises(MuxError, service.startService)
+        self.assertEqual(resources_of(service).endpoints.sockets(), {})
 
 
 class AutomaticTest(AdminCase):
@@ -307,11 +311,3 @@ class TokenFileTest(SynchronousTestCase):
         self.assertIn(
             f"cannot be created: No such file or directory; create {folder}, or name", str(problem)
         )
-
-
-class StartTest(AdminCase):
-    def test_no_start_and_no_socket_without_a_token(self) -> None:
-        text = self.text(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
-        service: Any = self.service(text)
-        self.assertRaises(MuxError, service.startService)
-        self.assertEqual(resources_of(service).endpoints.sockets(), {})

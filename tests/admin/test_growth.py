@@ -112,10 +112,8 @@ class GrowthTests(SynchronousTestCase):
             for what in kinds
         }
         self.assertEqual({name: grown for name, grown in found.items() if grown > AT_ALL}, {})
-
-    def test_look_when_nothing_has_changed(self) -> None:
-        found = {
+        looks = {
             what: growth(partial(view_of, _look, what))
             for what in ("routes", "backends", "servers")
         }
-        self.assertEqual({what: grown for what, grown in found.items() if grown > AT_NONE}, {})
+        self.assertEqual({what: grown for what, grown in looks.items() if grown > AT_NONE}, {})

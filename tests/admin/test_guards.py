@@ -42,6 +42,20 @@ class AnybodyTest(AdminCase):
             await self.assert_refused(status, request(method, "/api/reload", JSON))
         told = await self.ask("POST", "/api/status", JSON)
         self.assertEqual((told.status, told.headers["allow"]), (405, "GET, HEAD"))
+        for told in (await self.get("/api/status"), await self.get("/nowhere")):
+            self.assertEqual(told.headers["cache-control"], "no-store")
+            self.assertEqual(told.headers["x-content-type-options"], "nosniff")
+            self.assertIn("default-src 'none'", told.headers["content-security-policy"])
+            self.assertIn("frame-ancestors 'none'", told.headers["content-security-policy"])
+            self.assertNotIn("access-control-allow-origin", told.headers)
+            self.assertNotIn("server", told.headers)
+        with capturedLogs() as events:
+            told = await self.get("/x%0d%0aX-Evil:%201", Cookie="a=\x1b[31m")
+            refused = await self.ask("POST", "/api/reload", {**JSON, "Host": "a\x1b[31m.b"})
+        self.assertEqual((told.status, refused.status), (404, 403))
+        self.assertNotIn("x-evil", told.headers)
+        self.assertNotIn(b"\x1b", refused.body)
+        self.assertNotIn("\x1b", repr(events).replace("\\x1b", ""))
 
     async def test_paths_only_as_the_reference_writes_them(self) -> None:
         for path in (
@@ -85,24 +99,6 @@ class AnybodyTest(AdminCase):
         for host in ("localhost", "localhost:80", "txmux", "127.0.0.1", "[::1]:9", "LocalHost."):
             told = await self.ask("GET", "/healthz", {"Host": host})
             self.assertEqual(told.status, 200, host)
-
-    async def test_headers_against_caching_framing_sniffing_and_loading(self) -> None:
-        for told in (await self.get("/api/status"), await self.get("/nowhere")):
-            self.assertEqual(told.headers["cache-control"], "no-store")
-            self.assertEqual(told.headers["x-content-type-options"], "nosniff")
-            self.assertIn("default-src 'none'", told.headers["content-security-policy"])
-            self.assertIn("frame-ancestors 'none'", told.headers["content-security-policy"])
-            self.assertNotIn("access-control-allow-origin", told.headers)
-            self.assertNotIn("server", told.headers)
-
-    async def test_input_is_not_reflected_in_headers_or_log(self) -> None:
-        with capturedLogs() as events:
-            told = await self.get("/x%0d%0aX-Evil:%201", Cookie="a=\x1b[31m")
-            refused = await self.ask("POST", "/api/reload", {**JSON, "Host": "a\x1b[31m.b"})
-        self.assertEqual((told.status, refused.status), (404, 403))
-        self.assertNotIn("x-evil", told.headers)
-        self.assertNotIn(b"\x1b", refused.body)
-        self.assertNotIn("\x1b", repr(events).replace("\\x1b", ""))
 
 
 class TokenTest(AdminCase):

@@ -33,6 +33,11 @@ class DescriptionTest(SynchronousTestCase):
         whole = description(ADMIN)
         named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(whole)))
         self.assertEqual(named, set(whole["components"]["schemas"]))
+        for path, methods in description(ADMIN)["paths"].items():
+            for operation in methods.values():
+                parameters: list[dict[str, Any]] = operation.get("parameters", [])
+                named = {one["name"] for one in parameters if one["in"] == "path"}
+                self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
 
     def test_answers_that_may_lack_a_worker(self) -> None:
         """Each that a worker has a part in says by a header which part is missing."""
@@ -47,13 +52,6 @@ class DescriptionTest(SynchronousTestCase):
             "backends",
         )  # fmt: skip
         self.assertEqual(lacking, {f"/api/{name}" for name in lists})
-
-    def test_variable_parts_of_paths_are_described(self) -> None:
-        for path, methods in description(ADMIN)["paths"].items():
-            for operation in methods.values():
-                parameters: list[dict[str, Any]] = operation.get("parameters", [])
-                named = {one["name"] for one in parameters if one["in"] == "path"}
-                self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
 
 
 class BodyTest(SynchronousTestCase):
@@ -87,8 +85,6 @@ class BodyTest(SynchronousTestCase):
             RefusedError, "^stat: there is no such field; did you mean 'state'"
         ):
             check_body({"stat": 1}, body({"state": str}))
-
-    def test_every_number_in_a_body_has_both_bounds(self) -> None:
         for resource in ADMIN:
             for name, schema in (resource.takes or {}).get("properties", {}).items():
                 for one in schema.get("anyOf", [schema]):

@@ -318,8 +318,6 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.2:80"})
         new.clock.advance(0.2)
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.1:80", "10.0.0.2:80"})
-
-    def test_probe_is_repeated(self) -> None:
         old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
         old.fail(0, 3)
         old.clock.advance(31)
@@ -329,7 +327,7 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.1:80", "10.0.0.2:80"})
         self.assertEqual(new.states()[0], MemberState.PROBING)
 
-    def test_failures_count_on(self) -> None:
+    def test_state_counts_on(self) -> None:
         for passed, state in ((5, MemberState.EJECTED), (11, MemberState.UP)):
             old, new = Process(70, eject=EJECT), Process(0, eject=EJECT)
             old.fail(0, 2)
@@ -337,6 +335,31 @@ class ToldTest(SynchronousTestCase):
             new.upstreams.restore(old.as_json())
             new.fail(0)
             self.assertEqual(new.states()[0], state)
+        # The first check decides of a server that nothing is known of, and of none that another process has had.
+        for knew, state in ((True, MemberState.UP), (False, MemberState.DOWN)):
+            process = Process(3, check=Check("tcp", fall=2))
+            process.upstreams.restore([], knew=knew)
+            process.pool.check_result(process.pool.members[0], ok=False, why="refused")
+            self.assertEqual(process.states(), [state, MemberState.UP])
+        old, new = Process(0, "web.test:80", eject=EJECT), Process(0, "web.test:80", eject=EJECT)
+        addresses = [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+        (server,) = old.pool.backend.servers
+        old.pool.set_addresses(server, addresses)
+        old.fail(0, 3)
+        new.upstreams.restore(old.as_json())
+        new.pool.set_addresses(server, addresses)
+        self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
+        hosts = ("10.0.0.1:80 weight=3", "10.0.0.2:80", "10.0.0.3:80 weight=2")
+        one = Process(0, *hosts)
+        expected = [one.pick().target.text for _ in range(12)]
+        old = Process(0, *hosts)
+        found = []
+        for _ in range(12):
+            found.append(old.pick().target.text)
+            new = Process(0, *hosts)
+            new.upstreams.restore(old.as_json())
+            old = new
+        self.assertEqual(found, expected)
 
     def test_checks_count_on(self) -> None:
         check = Check("tcp", rise=2, fall=3)
@@ -353,16 +376,21 @@ class ToldTest(SynchronousTestCase):
         new.pool.check_result(new.pool.members[1], ok=False, why="refused")
         self.assertEqual(new.states(), [MemberState.DOWN, MemberState.DOWN])
 
-    def test_known_servers(self) -> None:
-        """The first check decides of a server that nothing is known of, and of none that another process has had."""
-        for knew, state in ((True, MemberState.UP), (False, MemberState.DOWN)):
-            process = Process(3, check=Check("tcp", fall=2))
-            process.upstreams.restore([], knew=knew)
-            process.pool.check_result(process.pool.members[0], ok=False, why="refused")
-            self.assertEqual(process.states(), [state, MemberState.UP])
-
-    def test_ready_again(self) -> None:
-        """A server that was held is up since it is not any more, in the next process too; one that never was has no time."""
+    def test_held(self) -> None:
+        new = Process(7)
+        new.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
+        new.upstreams.restore(Process(100).as_json())
+        self.assertIsNone(new.pool.since(new.pool.members[0]))
+        new.upstreams.apply_overrides({})
+        self.assertEqual([new.pool.since(member) for member in new.pool.members], [0, None])
+        process = Process(100, check=Check("tcp", rise=1, fall=1))
+        process.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
+        process.upstreams.apply_check("b", "10.0.0.1:80 10.0.0.1:80", ok=False, why="refused")
+        process.clock.advance(9)
+        process.upstreams.apply_overrides({})
+        self.assertEqual(process.states(), [MemberState.DOWN, MemberState.UP])
+        self.assertEqual(process.pool.since(process.pool.members[0]), 9)
+        # A server that was held is up since it is not any more, in the next process too; one that never was has no time.
         old, new = Process(100), Process(7)
         for order in (
             ServerOverride("drain"),
@@ -379,21 +407,6 @@ class ToldTest(SynchronousTestCase):
             process.clock.advance(1)
             since = [process.pool.since(member) for member in process.pool.members]
             self.assertEqual(since, [6, None])
-
-    def test_held(self) -> None:
-        new = Process(7)
-        new.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
-        new.upstreams.restore(Process(100).as_json())
-        self.assertIsNone(new.pool.since(new.pool.members[0]))
-        new.upstreams.apply_overrides({})
-        self.assertEqual([new.pool.since(member) for member in new.pool.members], [0, None])
-        process = Process(100, check=Check("tcp", rise=1, fall=1))
-        process.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
-        process.upstreams.apply_check("b", "10.0.0.1:80 10.0.0.1:80", ok=False, why="refused")
-        process.clock.advance(9)
-        process.upstreams.apply_overrides({})
-        self.assertEqual(process.states(), [MemberState.DOWN, MemberState.UP])
-        self.assertEqual(process.pool.since(process.pool.members[0]), 9)
 
     def test_nothing_is_told_of_servers_as_at_the_start(self) -> None:
         """There may be thousands of backends, and a worker that starts reads what is told."""
@@ -428,29 +441,6 @@ class ToldTest(SynchronousTestCase):
         ]  # fmt: skip
         new.upstreams.restore([*odd, second])
         self.assertEqual(new.states(), [MemberState.UP, MemberState.EJECTED])
-
-    def test_turns(self) -> None:
-        hosts = ("10.0.0.1:80 weight=3", "10.0.0.2:80", "10.0.0.3:80 weight=2")
-        one = Process(0, *hosts)
-        expected = [one.pick().target.text for _ in range(12)]
-        old = Process(0, *hosts)
-        found = []
-        for _ in range(12):
-            found.append(old.pick().target.text)
-            new = Process(0, *hosts)
-            new.upstreams.restore(old.as_json())
-            old = new
-        self.assertEqual(found, expected)
-
-    def test_names(self) -> None:
-        old, new = Process(0, "web.test:80", eject=EJECT), Process(0, "web.test:80", eject=EJECT)
-        addresses = [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
-        (server,) = old.pool.backend.servers
-        old.pool.set_addresses(server, addresses)
-        old.fail(0, 3)
-        new.upstreams.restore(old.as_json())
-        new.pool.set_addresses(server, addresses)
-        self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
 
     def test_bounded(self) -> None:
         new = Process(0, slow_start=5.0)  # so that all is told

@@ -95,6 +95,18 @@ class BackendTest(SynchronousTestCase):
         document: Any = {"name": "old", "hold": None, "held": 0, "servers": [{"state": "down"}]}
         rules = Rules(Path("x.ini"), Settings(), (), (), {})
         self.assertEqual([*attention.backends([document], RulesIndex(rules), self.now)], [])
+        # The advice for servers that were taken out on purpose is how they come back.
+        drained = "txmux servers web; to undo it: txmux drain web --ready"
+        for state, advice in (
+            ("drain", drained),
+            ("maintenance", drained),
+            (
+                "disabled",
+                "txmux servers web; to use it: remove 'down' from the rules, then txmux reload",
+            ),
+        ):
+            (item,) = self.items(state)
+            self.assertEqual((item.level, item.do), ("note", advice))
 
     def test_what_turns_no_client_away_is_not_critical(self) -> None:
         """Servers that somebody took out are meant, clients of a backend that is held wait, and an unused backend has none."""
@@ -117,20 +129,6 @@ class BackendTest(SynchronousTestCase):
         self.assertEqual(self.items("failing", keeps=30.0)[0].level, "warning")
         self.now = 31.0
         self.assertEqual(self.items("failing", keeps=30.0)[0].level, "critical")
-
-    def test_what_undoes_it(self) -> None:
-        """The advice for servers that were taken out on purpose is how they come back."""
-        drained = "txmux servers web; to undo it: txmux drain web --ready"
-        for state, advice in (
-            ("drain", drained),
-            ("maintenance", drained),
-            (
-                "disabled",
-                "txmux servers web; to use it: remove 'down' from the rules, then txmux reload",
-            ),
-        ):
-            (item,) = self.items(state)
-            self.assertEqual((item.level, item.do), ("note", advice))
 
 
 class OthersTest(SynchronousTestCase):
@@ -481,9 +479,7 @@ class OutageTest(SynchronousTestCase):
                 "crowdsec http://a: no good answer for 1 min 10 s; no crowdsec",
             ],
         )
-
-    def test_name_servers_with_the_names_that_they_were_asked_for(self) -> None:
-        """Both servers and all names are one item, also before a minute has passed; what they do not know is another."""
+        # Both servers and all names are one item, also before a minute has passed; what they do not know is another.
         one, two = (self.state(f"names 10.0.0.{n}:53", 9.0, is_overdue=False) for n in (1, 2))
         gone = 60.0, "the name server 10.0.0.1:53: no answer within 2 s"
         text = "names 10.0.0.1:53, names 10.0.0.2:53: no good answer for 9 s; no names"

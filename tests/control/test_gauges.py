@@ -64,8 +64,6 @@ class GaugesTest(SynchronousTestCase):
             )  # fmt: skip
         fields = {row.status[0] for row in GAUGES if row.status}
         self.assertEqual(fields, {*StatusGauges.__annotations__}, "each is a field of StatusGauges")
-
-    def test_bounds(self) -> None:
         self.assertRaises(TypeError, Gauge, collect=len)
         self.assertRaises(TypeError, Gauge, bounds=Field(int))
         self.assertIn(COUNT, MESSAGES)
@@ -139,6 +137,10 @@ class CombinedTest(SynchronousTestCase):
         self.assertEqual((server.check_seconds, server.last_failure), (3.0, last_failure_of(700)))
         self.assertEqual(server.waiting["0"], 5)
         self.assertEqual(SERVER.combine([]), [0] * len(SERVER.names))
+        cells = [int(name == "bytes 8") for name in ListenerTotals.names]
+        (metric,) = (its for its in ListenerTotals.metrics if its.name == "detect_bytes")
+        ((labels, observed),) = metric.samples([ListenerTotals((x,), cells) for x in "ab"], None)
+        self.assertEqual((labels, observed.count), ((), 2))
 
     def test_gauges_of_two_workers(self) -> None:
         first = {
@@ -164,9 +166,3 @@ class CombinedTest(SynchronousTestCase):
             for answers in ([failing, works], [works, failing]):
                 gauges = Gauges.of(answers)
                 self.assertEqual((not gauges.ports, not gauges.handovers), (is_over, is_over))
-
-    def test_histogram_of_all_listeners(self) -> None:
-        cells = [int(name == "bytes 8") for name in ListenerTotals.names]
-        (metric,) = (its for its in ListenerTotals.metrics if its.name == "detect_bytes")
-        ((labels, observed),) = metric.samples([ListenerTotals((x,), cells) for x in "ab"], None)
-        self.assertEqual((labels, observed.count), ((), 2))

@@ -302,8 +302,6 @@ class BoundsTest(SynchronousTestCase):
             "part",  # those of features
         )  # fmt: skip
         self.assertEqual(sorted(found), sorted(read_one_by_one))
-
-    def test_rows_of_connections(self) -> None:
         answer = messages.CONNECTIONS.answer
         assert answer is not None
         assert answer.of is not None

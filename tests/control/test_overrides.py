@@ -14,8 +14,6 @@ class HoldTests(SynchronousTestCase):
         self.assertEqual(held.held, {"a": 9.0, "b": math.inf})
         self.assertEqual(held.with_hold("a", 6.0, 12.0).held, {"a": 12.0, "b": math.inf})
         self.assertEqual(held.with_hold("a", 6.0, 6.0).held, {"b": math.inf})
-
-    def test_another_process_gets_what_is_left(self) -> None:
         held = Overrides(held={"a": 9.0, "b": math.inf})
         told = json.loads(json.dumps(held.as_json(5.0)))
         self.assertEqual(told["held"], {"a": 4.0, "b": None})

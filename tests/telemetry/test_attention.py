@@ -10,7 +10,7 @@ from txmux.telemetry.attention import AttentionItem, AttentionLog
 
 
 class AttentionLogTest(SynchronousTestCase):
-    def test_time_of_day_is_set_back(self) -> None:
+    def test_another_process_goes_on(self) -> None:
         """What an earlier process has reported ends a minute later all the same."""
         now, seconds = [7200.0], [10.0]
         log = AttentionLog(lambda: now[0], lambda: seconds[0])
@@ -20,6 +20,30 @@ class AttentionLogTest(SynchronousTestCase):
         with capturedLogs() as logged:
             self.assertEqual(log.record([]), [])
         self.assertEqual(len(logged), 1)
+        # It has a minute to notice what another has reported, and then that is over; later it begins anew.
+        now = [100.0]
+        old, new = (AttentionLog(lambda: now[0], lambda: now[0]) for _ in range(2))
+        lasts = AttentionItem(
+            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
+        )
+        ended = AttentionItem("note", "limits", "listener a refuses clients", do="see who")
+        old.record([lasts, ended])
+        now[0] = 200.0
+        with capturedLogs() as logged:
+            new.restore(json.loads(json.dumps([{"of": "another version"}, *old.state()])))
+            self.assertEqual([item.since for item in new.record([lasts])], [100.0])
+            now[0] = 260.0
+            new.record([lasts])
+            now[0] = 300.0
+            self.assertEqual([item.since for item in new.record([lasts, ended])], [100.0, 300.0])
+        self.assertEqual({event["log_level"].name for event in logged}, {"info"})  # of a note
+        self.assertEqual(
+            [event["log_format"].format(**event) for event in logged],
+            [
+                "resolved after 2 min 40 s: listener a refuses clients",
+                "needs attention: listener a refuses clients; see who",
+            ],
+        )
 
     def test_begins_and_ends_once(self) -> None:
         now = [100.0]
@@ -57,29 +81,3 @@ class AttentionLogTest(SynchronousTestCase):
                 log.record(rules_not_in_force(last, "x.ini", has_changed=last is not complete))
         lines = [event["log_format"].format(**event).split(":")[0] for event in logged]
         self.assertEqual(lines, ["needs attention", "needs attention", "resolved after 0 s"])
-
-    def test_process_that_goes_on(self) -> None:
-        """It has a minute to notice what another has reported, and then that is over; later it begins anew."""
-        now = [100.0]
-        old, new = (AttentionLog(lambda: now[0], lambda: now[0]) for _ in range(2))
-        lasts = AttentionItem(
-            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
-        )
-        ended = AttentionItem("note", "limits", "listener a refuses clients", do="see who")
-        old.record([lasts, ended])
-        now[0] = 200.0
-        with capturedLogs() as logged:
-            new.restore(json.loads(json.dumps([{"of": "another version"}, *old.state()])))
-            self.assertEqual([item.since for item in new.record([lasts])], [100.0])
-            now[0] = 260.0
-            new.record([lasts])
-            now[0] = 300.0
-            self.assertEqual([item.since for item in new.record([lasts, ended])], [100.0, 300.0])
-        self.assertEqual({event["log_level"].name for event in logged}, {"info"})  # of a note
-        self.assertEqual(
-            [event["log_format"].format(**event) for event in logged],
-            [
-                "resolved after 2 min 40 s: listener a refuses clients",
-                "needs attention: listener a refuses clients; see who",
-            ],
-        )

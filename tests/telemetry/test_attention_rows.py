@@ -27,8 +27,6 @@ class ForgottenTest(SynchronousTestCase):
             self.assertIn(repr(name), str(error))
             error = self.assertRaises(ValueError, AttentionRow, **left, **{name: ""})
             self.assertIn(repr(name), str(error))
-
-    def test_name_that_no_address_can_have(self) -> None:
         row = AttentionRow(**_ROW, link="/backends/{backend}")
         self.assertEqual(row.item(phase="full", backend="\ud800").link, "/backends/%3F")
 

@@ -38,9 +38,7 @@ class FieldsTest(SynchronousTestCase):
         self.assertEqual(row_of(Pair, second), {"name": "x", "bytes_in": 4, "until": 5.0})
         with self.assertRaisesRegex(AttributeError, "until"):
             row_of(Pair, first, SimpleNamespace(name="x"))
-
-    def test_each_table_of_the_reference_begins_with_a_meaning(self) -> None:
-        """A field without one shares the line of the field before."""
+        # A field without one shares the line of the field before.
         page = (Path(__file__).parents[2] / "docs/reference/admin-api.md").read_text()
         names = re.findall(r"<!-- the fields of (\w+), by script/docs -->", page)
         self.assertIn("RouteDocument", names)

@@ -96,6 +96,10 @@ deadline  after 3s, or when the client finishes sending: default, reset
             ),
             out,
         )
+        self.rules.write_text(RULES.replace("default ", "peek_limit = 50\ndefault "))
+        out = self.explain("--file", self.write("head", "GET / HTTP/1.1\r\n" + "a" * 99))
+        self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)
+        self.assertIn("\ndecision  at byte 50, which is peek_limit: default, reset\n", out)
 
     def test_client_address_for_routes_and_listener(self) -> None:
         inside = self.explain("--text", "x", "--from", "::ffff:10.0.0.1")
@@ -111,12 +115,6 @@ deadline  after 3s, or when the client finishes sending: default, reset
         allowed = self.explain("--text", "SSH-", "--from", "203.0.113.9")
         self.assertIn("\ndecision  at byte 4: ", allowed)
         self.assertIn("at once", self.explain("--text", "SSH-", "--from", "192.0.2.1"))
-
-    def test_decision_at_peek_limit(self) -> None:
-        self.rules.write_text(RULES.replace("default ", "peek_limit = 50\ndefault "))
-        out = self.explain("--file", self.write("head", "GET / HTTP/1.1\r\n" + "a" * 99))
-        self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)
-        self.assertIn("\ndecision  at byte 50, which is peek_limit: default, reset\n", out)
 
     def test_notes_on_a_capture(self) -> None:
         [stream] = json.loads(self.explain("--json", "--text", "H"))["streams"]
@@ -145,7 +143,7 @@ class ConnectionTests(CommandTestCase):
         self.assertEqual(self.ask("explain", "--connection", "5f3a-1"), (0, _SHOWN, ""))
         self.assertEqual(server.asked[0].path, "/api/connections/5f3a-1")
 
-    def test_undecided(self) -> None:
+    def test_undecided_and_decided_elsewhere(self) -> None:
         route = {**_ROUTE, "at": 1, "error": "ValueError()"}
         open_route = {**_ROUTE, "says": "undecided", "needs_up_to": 8}
         told = {"by": None, "route": None, "bytes": 1, "routes": [route, open_route]}
@@ -155,8 +153,6 @@ class ConnectionTests(CommandTestCase):
         self.assertTrue(shown.endswith("decision  with 1 byte: undecided, waits for more\n"), shown)
         shown = self.shown(told=told, state="introduction", server=None, backend=None)
         self.assertIn("none yet: waits for a PROXY protocol header\n", shown)
-
-    def test_decided_elsewhere_silent_and_unknown(self) -> None:
         self.assertIn("route api, in another process", self.shown(told={"bytes": None}))
         self.assertIn("learnt    software=x\n", self.shown(facts={"software": "x"}))
         silent = {"by": "silent", "route": None, "bytes": 0}

@@ -57,26 +57,22 @@ class StateTest(SynchronousTestCase):
             with self.hidden.open("w") as file:  # the same one, which stays locked
                 file.write(text)
             self.assertEqual(self.states(), [], text)
-
-    def test_a_file_that_is_named_without_wildcards(self) -> None:
-        self.path = self.folder / "p/single"
-        file = StateFile(self.path)
-        self.addCleanup(file.close)
-        file.report("away")
-        self.assertEqual([why for why, *_ in self.states()], ["away"])
-
-    def test_a_folder_that_is_made_later(self) -> None:
-        file = StateFile(self.folder / "none/p/own.ini")
-        self.addCleanup(file.close)
-        file.report("away")
-        (self.folder / "none").mkdir()
-        file.report("away")
-        self.assertTrue((self.folder / "none/p/.own.ini.state").exists())
-
-    def test_it_is_written_when_it_changes(self) -> None:
         seen = set()
         for why in ("", "", "away", "away", ""):
             self.file.report(why)
             its = self.hidden.stat()
             seen.add((its.st_ino, its.st_mtime_ns))
         self.assertEqual(len(seen), 3)
+
+    def test_files_of_several_kinds(self) -> None:
+        self.path = self.folder / "p/single"
+        file = StateFile(self.path)
+        self.addCleanup(file.close)
+        file.report("away")
+        self.assertEqual([why for why, *_ in self.states()], ["away"])
+        file = StateFile(self.folder / "none/p/own.ini")
+        self.addCleanup(file.close)
+        file.report("away")
+        (self.folder / "none").mkdir()
+        file.report("away")
+        self.assertTrue((self.folder / "none/p/.own.ini.state").exists())

@@ -22,8 +22,6 @@ class SharedMemoryTests(SynchronousTestCase):
         self.assertRaises(PermissionError, os.ftruncate, self.file, 0)
         os.ftruncate(self.file, 8192)
         self.assertEqual(len(mapped(self.file, 8192)), 8192)
-
-    def test_larger_file_of_others_may_grow(self) -> None:
         with tempfile.TemporaryFile() as unsealed:
             for file in (self.file, unsealed.fileno()):
                 os.ftruncate(file, 8192)
@@ -49,8 +47,6 @@ class SharedMemoryTests(SynchronousTestCase):
         os.ftruncate(file, 4096)
         self.assertRaises(PermissionError, os.ftruncate, file, 0)
         self.assertFalse(os.get_inheritable(file))
-
-    def test_file_without_a_name_where_memory_files_are_missing(self) -> None:
         self.patch(sharedmemory, "sys", type("Other", (), {"platform": "other"}))
         file = make("test")
         self.addCleanup(os.close, file)

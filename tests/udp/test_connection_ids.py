@@ -49,14 +49,20 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.take(again[:HEAD]))
         self.assertTrue(ids.learn(SERVER_1.replace(SERVER_ID, b"anothers", 1)))
         self.assertTrue(ids.take(b"\x41anothers" + bytes(30)))
-
-    def test_server_may_keep_the_clients_id(self) -> None:
         ids = ids_of()
         self.assertTrue(ids.learn(answer(DESTINATION)))
         self.assertEqual(ids.known, (DESTINATION,))
         self.assertTrue(ids.take(b"\x41" + DESTINATION + bytes(30)))
         self.assertEqual(ids.current, DESTINATION)
         self.assertTrue(ids_of(initial(b"\1", source=b"")).learn(answer(destination=b"")))
+        for length in range(21):
+            ids = ids_of()
+            chosen = bytes([length]) * length
+            self.assertTrue(ids.learn(answer(chosen)))
+            self.assertTrue(ids.take(answer(SOURCE, destination=chosen)[:HEAD]), length)
+            self.assertTrue(ids.take((b"\x41" + chosen + bytes(30))[:HEAD]), length)
+            self.assertEqual(ids.take((b"\x41" + b"another".ljust(20) * 2)[:HEAD]), not length)
+            self.assertEqual(ids.read(memoryview(b"\x41" + chosen + b"x")), (0x41, chosen))
 
     def test_same_id_in_another_version_is_of_another_connection(self) -> None:
         ids = ids_of()
@@ -75,16 +81,6 @@ class ConnectionIdsTests(SynchronousTestCase):
             self.assertFalse(recalled.take(other[:HEAD]))
         older = codec.read(ConnectionIds, {"own": "", "known": [DESTINATION.hex()]})
         self.assertTrue(older.take(newer[:HEAD]))
-
-    def test_servers_id_has_any_length_up_to_20(self) -> None:
-        for length in range(21):
-            ids = ids_of()
-            chosen = bytes([length]) * length
-            self.assertTrue(ids.learn(answer(chosen)))
-            self.assertTrue(ids.take(answer(SOURCE, destination=chosen)[:HEAD]), length)
-            self.assertTrue(ids.take((b"\x41" + chosen + bytes(30))[:HEAD]), length)
-            self.assertEqual(ids.take((b"\x41" + b"another".ljust(20) * 2)[:HEAD]), not length)
-            self.assertEqual(ids.read(memoryview(b"\x41" + chosen + b"x")), (0x41, chosen))
 
     def test_other_datagrams_of_the_server_have_no_id(self) -> None:
         ids = ids_of()
@@ -136,8 +132,6 @@ class RecallTests(SynchronousTestCase):
             self.assertEqual(codec.write(recalled), codec.write(ids))
             self.assertFalse(recalled.learn(answer()))
             self.assertTrue(recalled.learn(answer(b"the next")))
-
-    def test_senseless_values_are_refused(self) -> None:
         reported = codec.write(ids_of())
         for known in ([], ["xy"]):
             self.assertRaises(ValueError, codec.read, ConnectionIds, {**reported, "known": known})

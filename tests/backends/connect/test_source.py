@@ -51,8 +51,6 @@ class InTurnTests(SynchronousTestCase):
         self.assertEqual(self.addresses(sources), ["10.0.0.1", "10.0.0.2"])
         self.assertEqual(self.addresses(sources, "2001:db8::9"), ["2001:db8::1", "2001:db8::2"])
         self.assertEqual(self.addresses(sources), ["10.0.0.2", "10.0.0.1"])
-
-    def test_no_such_family(self) -> None:
         error = self.assertRaises(
             ConnectBindError, Sources(("::2",)).sources_towards, "192.0.2.1", None
         )
@@ -112,7 +110,7 @@ class PortRangeTests(TestCase):
         self.assertIn(ends[-1].transport.getHost().port, ports)
         await self.ended(ends)
 
-    async def test_port_of_another_program(self) -> None:
+    async def test_ports_and_addresses_of_others(self) -> None:
         ports = free_ports(2, "127.0.0.1")
         sources = Sources((f"127.0.0.1:{ports[0]}-{ports[1]}",))
         with socket.socket() as taken:
@@ -121,9 +119,7 @@ class PortRangeTests(TestCase):
             end = await self.connect(sources, self.port)
             self.assertEqual(end.transport.getHost().port, ports[1])
             await self.ended([end])
-
-    async def test_not_ours(self) -> None:
-        """An address that this machine does not have is not tried with all of its ports; the next source is taken."""
+        # An address that this machine does not have is not tried with all of its ports; the next source is taken.
         sources = Sources(("192.0.2.1:20000-30000", "127.0.0.1"))
         ends = [await self.connect(sources, self.port) for _ in range(2)]
         self.assertEqual({end.transport.getHost().host for end in ends}, {"127.0.0.1"})

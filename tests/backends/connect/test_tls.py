@@ -144,6 +144,11 @@ class TlsTests(TestCase):
         await self.attempt(self.tls(), port)
         why = await self.why_not(self.tls("b.example"), port)
         self.assertEqual(why, "its certificate is for a.example, not for b.example; see tls_name")
+        port = self.serve(authority().issue("*.example"))
+        why = await self.why_not(self.tls(), port)
+        self.assertRegex(
+            why, r"^its certificate is unreadable \(.*'\*\.example' has too few .*\), not "
+        )
 
     async def test_refused_certificates(self) -> None:
         issue = authority().issue
@@ -165,13 +170,6 @@ class TlsTests(TestCase):
             found = await self.why_not(self.tls(name), self.serve(identity), server_name)
             hint = "; see tls_name" if ", not for" in why else ""
             self.assertEqual(found, f"its certificate {why}{hint}")
-
-    async def test_unreadable(self) -> None:
-        port = self.serve(authority().issue("*.example"))
-        why = await self.why_not(self.tls(), port)
-        self.assertRegex(
-            why, r"^its certificate is unreadable \(.*'\*\.example' has too few .*\), not "
-        )
 
     async def test_self_signed(self) -> None:
         lonely = make_authority("lonely", "a.example")
@@ -201,6 +199,8 @@ class TlsTests(TestCase):
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             self.addCleanup(port.stopListening)
             self.assertEqual(await self.why_not(self.tls(), port.getHost().port), said)
+        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))
+        await self.assertFailure(attempt, ConnectionRefusedError)
 
     async def test_no_common_version(self) -> None:
         for settings, why in (
@@ -317,10 +317,6 @@ class TlsTests(TestCase):
             client.receiver = LastReceiver()
             await client.receiver.gone
         self.assertEqual(reported, [])
-
-    async def test_refused(self) -> None:
-        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))
-        await self.assertFailure(attempt, ConnectionRefusedError)
 
     async def test_protocols_of_others(self) -> None:
         port = self.serve(authority().issue("a.example"))

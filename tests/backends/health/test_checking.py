@@ -346,7 +346,7 @@ class CheckRunTest(TestCase):
             else:
                 self.assertEqual(request, b"HEAD /x HTTP/1.0\r\n\r\n")
 
-    async def test_tls_of_check(self) -> None:
+    async def test_tls_of_check_and_backend(self) -> None:
         """With ``tls=yes`` a check speaks TLS to a server whose clients do so themselves, whatever its certificate."""
         for text in ("redis tls=yes", "redis tls=yes sni=b.example"):
             self.server = PeerFactory()
@@ -356,9 +356,7 @@ class CheckRunTest(TestCase):
         self.server = PeerFactory()
         self.ask(f"redis tls=yes port={self.secure_port()}")
         self.assertEqual((await self.answered())[1], WELL)
-
-    async def test_tls_of_backend(self) -> None:
-        """Where the backend has TLS, the check verifies the certificate as well; with ``tls=no`` it has none."""
+        # Where the backend has TLS, the check verifies the certificate as well; with ``tls=no`` it has none.
         tls = BackendTLS(ServerTLS(name="b.example", ca=self.certificate.chain))
         self.ask("redis tls=yes", self.secure_port(), tls=tls)
         self.assertIn("not for b.example", (await self.finding()).why)

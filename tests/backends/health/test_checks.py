@@ -141,8 +141,10 @@ class ScheduleTests(SynchronousTestCase):
         self.assertIn(len(times), (99, 100, 101))
         for number, at in enumerate(times):
             self.assertAlmostEqual(at - times[0], number, delta=0.001)
-
-    def test_one_at_a_time(self) -> None:
+        up, down = servers("10.0.0.1:80"), servers("10.0.0.2:80", down=True)
+        checked = self.refusing(*up, *down)
+        checked.advance(10)
+        self.assertEqual(set(checked.targets()), {"10.0.0.1:80"})
         check = Check("tcp", interval=1, timeout=5, fall=1)
         checked = Checked(*servers("10.0.0.1:80"), check=check)
         checked.advance(5)
@@ -151,12 +153,6 @@ class ScheduleTests(SynchronousTestCase):
         flags = [dialled.cancelled for dialled in checked.attempts]
         self.assertEqual(flags, [True] * (len(flags) - 1) + [False])
         self.assertEqual(checked.results[0], (False, "timed out after 5 s"))
-
-    def test_disabled(self) -> None:
-        up, down = servers("10.0.0.1:80"), servers("10.0.0.2:80", down=True)
-        checked = self.refusing(*up, *down)
-        checked.advance(10)
-        self.assertEqual(set(checked.targets()), {"10.0.0.1:80"})
 
     def test_lack_of_descriptors_is_not_reported(self) -> None:
         checked = Checked(*servers("10.0.0.1:80"))

@@ -82,6 +82,11 @@ class ObservingTest(SynchronousTestCase):
         observation.record(20, _refused(3))
         observation.record(23, Activity(unanswered=1))
         self.assertIsNone(observation.state(23))
+        cells = [0] * len(SERVER.names)
+        for name in ("no-name", "name-denied", "address-denied", "limit", "no-server"):
+            cells[SERVER.names.index(f"failed {name}")] = 1
+        cells[SERVER.names.index("failed error")], cells[SERVER.names.index("local faults")] = 7, 5
+        self.assertEqual(Activity.of(cells).failed, {"error": 2})
 
     def test_failures_count_on_while_no_client_comes(self) -> None:
         """Those of txmux itself, also in a process that replaces this one, and from none after a success."""
@@ -276,13 +281,6 @@ class ObservingTest(SynchronousTestCase):
         other.record(1021, Activity(answered=1))
         self.assertIsNone(other.state(1021))
 
-    def test_causes_of_this_machine_and_of_clients_say_nothing(self) -> None:
-        cells = [0] * len(SERVER.names)
-        for name in ("no-name", "name-denied", "address-denied", "limit", "no-server"):
-            cells[SERVER.names.index(f"failed {name}")] = 1
-        cells[SERVER.names.index("failed error")], cells[SERVER.names.index("local faults")] = 7, 5
-        self.assertEqual(Activity.of(cells).failed, {"error": 2})
-
 
 class ObserverTest(SynchronousTestCase):
     def observe(self, text: str, *others: str, **keys: Any) -> ServerCounts:
@@ -328,6 +326,26 @@ class ObserverTest(SynchronousTestCase):
         self.assertRegex(
             why, r"^closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header"
         )
+        counts = self.observe("10.0.0.1:80", "10.0.0.2:80")
+        rules: Any = SimpleNamespace(used_backends=lambda: {"b": self.pool.backend})
+        for number in range(6):
+            counts.asked(number % 3)
+        self.assertEqual(self.state_after(20), "silent")
+        self.assertEqual(self.observer.idle(rules), [])
+        self.upstreams.apply_overrides({("b", "10.0.0.2:80"): ServerOverride("drain")})
+        self.assertEqual(self.observer.idle(rules), ["b"])
+        # An attempt fails only once all addresses of a server have failed.
+        counts = self.observe("a.example:80")
+        hosts = "10.0.0.1", "10.0.0.2"
+        self.pool.set_addresses(self.server, [ResolvedAddress(host, 80) for host in hosts])
+        for _ in range(3):
+            counts.failed("reset", source=1)
+        self.assertEqual(self.state_after(0), "")
+        first, second = self.dialled
+        first.refuse()
+        self.assertEqual(self.state_after(3), "")
+        second.refuse()
+        self.assertEqual(self.state_after(0), "failing")
 
     def test_server_that_is_taken_out_of_use(self) -> None:
         """The log says the end of a state that it has said, and nothing of a doubt."""
@@ -346,16 +364,6 @@ class ObserverTest(SynchronousTestCase):
             for event, line in zip(events, lines, strict=True):
                 self.assertRegex(formatEvent(event), line)
 
-    def test_backend_of_which_none_serves(self) -> None:
-        counts = self.observe("10.0.0.1:80", "10.0.0.2:80")
-        rules: Any = SimpleNamespace(used_backends=lambda: {"b": self.pool.backend})
-        for number in range(6):
-            counts.asked(number % 3)
-        self.assertEqual(self.state_after(20), "silent")
-        self.assertEqual(self.observer.idle(rules), [])
-        self.upstreams.apply_overrides({("b", "10.0.0.2:80"): ServerOverride("drain")})
-        self.assertEqual(self.observer.idle(rules), ["b"])
-
     def test_who_may_be_silent(self) -> None:
         """None that need not answer by the rules, and no server of datagrams that never has."""
         stream, flow = "10.0.0.1:80", "udp:10.0.0.1:80"
@@ -371,17 +379,3 @@ class ObserverTest(SynchronousTestCase):
             for number in range(6):
                 counts.asked(number % 3)
             self.assertEqual(self.state_after(30), state, (text, unanswered, has_answered))
-
-    def test_name_with_an_address_that_works(self) -> None:
-        """An attempt fails only once all addresses of a server have failed."""
-        counts = self.observe("a.example:80")
-        hosts = "10.0.0.1", "10.0.0.2"
-        self.pool.set_addresses(self.server, [ResolvedAddress(host, 80) for host in hosts])
-        for _ in range(3):
-            counts.failed("reset", source=1)
-        self.assertEqual(self.state_after(0), "")
-        first, second = self.dialled
-        first.refuse()
-        self.assertEqual(self.state_after(3), "")
-        second.refuse()
-        self.assertEqual(self.state_after(0), "failing")

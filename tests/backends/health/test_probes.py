@@ -160,20 +160,16 @@ class OtherTests(SynchronousTestCase):
         question = probe(Check("tcp"), "", 0, tls=False)
         self.assertEqual((question.request, said(question, b"")), (b"", ("well", 0)))
 
-    def test_codes_of_name_servers(self) -> None:
+    def test_answers_of_dns_and_ssh(self) -> None:
         question = probe(Check("dns", name="a.example"), "", 0, tls=False)
         for code, said in ((5, "^DNS REFUSED$"), (2, "^DNS SERVFAIL$"), (12, "response code 12")):
             answer = question.request[:2] + bytes([0x81, 0x80 | code]) + bytes(8)
             self.assertRaisesRegex(UnhealthyError, said, question.is_healthy, answer)
-
-    def test_shown(self) -> None:
-        self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
-        self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
-
-    def test_ssh(self) -> None:
         assert_said(self, SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
         assert_said(self, SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
         assert_said(self, SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
+        self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
+        self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
 
     @given(
         st.sampled_from([http(), REDIS, POSTGRES, SSH]),
@@ -234,6 +230,11 @@ class MysqlTests(SynchronousTestCase):
             b"HTTP/1.1 400 Bad\r\n": "not an answer from MySQL: HTTP/",
         }.items():  # fmt: skip
             assert_said(self, self.probe, answer, verdict)
+        greeting = packet(0, b"\x0a8.4.0\0" + bytes(31) + b"salt\0" + b"m" * 60_000 + b"\0")
+        for user in ("u" * 32, "u" * 300):
+            login = probe(Check("mysql", user=user), "", 0, tls=False).reply(greeting)
+            self.assertEqual(int.from_bytes(login[:3], "little"), len(login) - 4)
+            self.assertIn(user.encode() + b"\0\0" + b"m" * 60_000, login)
 
     def test_one_reply_to_each_packet(self) -> None:
         login = self.probe.reply(_GREETING)
@@ -253,13 +254,6 @@ class MysqlTests(SynchronousTestCase):
             numbers.append(self.probe.reply(answer)[3])
             answer += packet((2 * number + 2) % 256, b"\xfesha256_password\0salt")
         self.assertEqual(numbers, [(2 * n + 1) % 256 for n in range(300)])
-
-    def test_a_long_name_and_method(self) -> None:
-        greeting = packet(0, b"\x0a8.4.0\0" + bytes(31) + b"salt\0" + b"m" * 60_000 + b"\0")
-        for user in ("u" * 32, "u" * 300):
-            login = probe(Check("mysql", user=user), "", 0, tls=False).reply(greeting)
-            self.assertEqual(int.from_bytes(login[:3], "little"), len(login) - 4)
-            self.assertIn(user.encode() + b"\0\0" + b"m" * 60_000, login)
 
     @given(st.binary(max_size=200))
     def test_any_answer(self, data: bytes) -> None:

@@ -88,6 +88,12 @@ class AliasTests(NamesTestCase):
         answer = await self.lookup.host(HOST)
         self.assertEqual(answer.addresses[dns.A], frozenset({"10.0.0.1", "10.0.0.2"}))
         self.assertEqual(answer.ttl, 7)
+        for i in range(30):
+            self.zone[f"{i}.test"] = cname(f"{i + 1}.test")
+        self.server.most_names = 2
+        self.assertIn("form a loop", await failure(self.lookup.host("0.test")))
+        self.assertEqual(self.server.asked["14.test", dns.A], 1)
+        self.assertEqual(self.server.asked["16.test", dns.A], 0)
 
     async def test_alias_at_the_end_of_an_answer(self) -> None:
         second = self.name_server()
@@ -96,14 +102,6 @@ class AliasTests(NamesTestCase):
         self.server.fail("end.test", dns.EREFUSED)
         self.lookup = self.lookup_with(self.server, second)
         self.assertEqual(await addresses(self), ["10.0.0.1"])
-
-    async def test_endless_chain(self) -> None:
-        for i in range(30):
-            self.zone[f"{i}.test"] = cname(f"{i + 1}.test")
-        self.server.most_names = 2
-        self.assertIn("form a loop", await failure(self.lookup.host("0.test")))
-        self.assertEqual(self.server.asked["14.test", dns.A], 1)
-        self.assertEqual(self.server.asked["16.test", dns.A], 0)
 
 
 class ServiceTests(NamesTestCase):
@@ -118,7 +116,10 @@ class ServiceTests(NamesTestCase):
 
 
 class SystemTests(NamesTestCase):
-    async def test_hosts(self) -> None:
+    async def test_hosts_and_localhost(self) -> None:
+        self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1", "::1"])
+        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1"])
         self.hosts.write_text("10.0.0.1 other host.test\n10.0.0.2 host.test\nfd00::01 HOST.test\n")
         answer = await self.lookup.host(HOST)
         self.assertEqual(
@@ -127,11 +128,6 @@ class SystemTests(NamesTestCase):
         )
         self.assertEqual(answer.ttl, math.inf)
         self.assertEqual(self.server.asked.total(), 0)
-
-    async def test_localhost(self) -> None:
-        self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1", "::1"])
-        self.hosts.write_text("127.0.0.1 localhost\n")
-        self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1"])
 
     async def test_search(self) -> None:
         self.resolv_conf.write_text("search one.test two.test\n")
@@ -183,8 +179,6 @@ class TroubleTests(NamesTestCase):
         await self.server.stop()
         why = await failure(self.lookup.host(HOST))
         self.assertEqual(why, f"the name server {self.server.shown}: connection refused")
-
-    async def test_no_route(self) -> None:
         lookup = Lookup(self.time, [("255.255.255.255", 53)], self.resolv_conf, self.hosts)
         self.assertIn("255.255.255.255:53: ", await failure(lookup.host(HOST)))
 
@@ -344,6 +338,7 @@ class SourceTests(NamesTestCase):
         await self.server.stop()
         await self.looked_up()
         self.assertEqual(self.source.why, "connection refused")
+        self.assertEqual([*self.servers.sources()], [])
 
     async def test_what_answers_say(self) -> None:
         for code, up in (
@@ -352,11 +347,6 @@ class SourceTests(NamesTestCase):
             self.server.fail(HOST, code)
             await self.looked_up()
             self.assertEqual(self.source.up, up, code)
-
-    async def test_servers_that_are_not_asked_any_longer(self) -> None:
-        await self.server.stop()
-        await self.looked_up()
-        self.assertEqual([*self.servers.sources()], [])
 
     async def test_server_that_is_left_during_a_look_up(self) -> None:
         self.server.fail(HOST, SILENCE)
@@ -379,6 +369,14 @@ class WithoutEdnsTests(NamesTestCase):
             self.assertEqual(await addresses(self), ["10.0.0.1"])
             self.assertEqual(self.server.asked[HOST, dns.A], 2)
 
+    async def test_still_refused(self) -> None:
+        self.server.fail(HOST, dns.EFORMAT)
+        self.assertIn("FORMERR", await failure(self.lookup.host(HOST)))
+        self.assertEqual(self.server.asked[HOST, dns.A], 2)
+        self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
+        self.server.edns = 23
+        self.assertIn("response code 23", await failure(self.lookup.host(HOST)))
+
     async def test_dropped_is_asked_without_edns(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         self.server.edns = SILENCE
@@ -387,14 +385,6 @@ class WithoutEdnsTests(NamesTestCase):
         await self.asked(HOST, dns.AAAA)
         self.time.advance(1)
         self.assertEqual(await waiting, ["10.0.0.1"])
-
-    async def test_still_refused(self) -> None:
-        self.server.fail(HOST, dns.EFORMAT)
-        self.assertIn("FORMERR", await failure(self.lookup.host(HOST)))
-        self.assertEqual(self.server.asked[HOST, dns.A], 2)
-        self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
-        self.server.edns = 23
-        self.assertIn("response code 23", await failure(self.lookup.host(HOST)))
 
 
 class OtherReactorTests(NamesTestCase):
@@ -477,18 +467,16 @@ class ResolvConfTests(SynchronousTestCase):
         self.assertEqual(ResolvConf.parse("options ndots:x").ndots, 1)
         self.assertEqual(ResolvConf.parse("").servers, ("127.0.0.1",))
         self.assertEqual(ResolvConf.read(Path("/nowhere/resolv.conf")), ResolvConf())
+        found = ResolvConf.parse("search one.test .\noptions ndots:2")
+        self.assertEqual(found.candidates("a.b.c"), ["a.b.c", "a.b.c.one.test"])
+        self.assertEqual(found.candidates("a.b"), ["a.b.one.test", "a.b"])
+        self.assertEqual(found.candidates("a.b."), ["a.b"])
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         found = ResolvConf.parse(text)
         self.assertTrue(found.servers)
         self.assertIn("host.test", found.candidates("host.test"))
-
-    def test_candidates(self) -> None:
-        found = ResolvConf.parse("search one.test .\noptions ndots:2")
-        self.assertEqual(found.candidates("a.b.c"), ["a.b.c", "a.b.c.one.test"])
-        self.assertEqual(found.candidates("a.b"), ["a.b.one.test", "a.b"])
-        self.assertEqual(found.candidates("a.b."), ["a.b"])
 
 
 class HostsTests(SynchronousTestCase):
@@ -501,8 +489,6 @@ class HostsTests(SynchronousTestCase):
             ("notlocalhost", set()),
         ):  # fmt: skip
             self.assertEqual(listed_addresses(name, path), expected, name)
-
-    def test_routes(self) -> None:
         self.assertTrue(has_route("127.0.0.1"))
         self.assertFalse(has_route("255.255.255.255"))
         self.assertFalse(has_route("ff02::1%nowhere"))

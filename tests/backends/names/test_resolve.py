@@ -373,11 +373,9 @@ class ServiceTests(NamesTestCase):
 
 
 class FirstAnswerTests(NamesTestCase):
-    async def test_without_names(self) -> None:
+    async def test_answers_to_names(self) -> None:
         self.pool(*servers("10.0.0.1:80"))
         self.assertTrue(self.names.first_answer().called)
-
-    async def test_answers(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         pool = self.pool(*servers(f"{HOST}:80", "unknown.test:80"))
         waiting = self.names.first_answer(), self.names.first_answer()
@@ -528,8 +526,6 @@ class ToldTests(NamesTestCase):
         self.assertIsNone(self.successResultOf(waiting))
         self.assertEqual((same.members, self.other.unanswered()), ([], set()))
         self.assertEqual([*self.published[0].values()], [[]])
-
-    def test_end(self) -> None:
         self.other.add_pool(BackendPool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
         waiting = self.other.first_answer()
         self.successResultOf(Deferred.fromCoroutine(self.other.stop()))

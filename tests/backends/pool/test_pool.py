@@ -12,7 +12,7 @@ from txmux.telemetry.counting.counter_groups import SERVER
 
 
 class ChoiceTests(SynchronousTestCase):
-    def test_balance(self) -> None:
+    def test_balance_and_down(self) -> None:
         pool = Watched()
         self.assertEqual([pool.pick() for _ in range(4)], pool.members * 2)
         pool = Watched(balance="first")
@@ -21,8 +21,6 @@ class ChoiceTests(SynchronousTestCase):
         for number in range(20):
             client = f"10.0.0.{number}"
             self.assertIs(pool.pick(client=client), pool.pick(client=client))
-
-    def test_down(self) -> None:
         pool = Watched(*servers("a:1"), *servers("10.0.0.1:80", down=True), check=Check("tcp"))
         (member,) = pool.members
         self.assertIs(member.state, MemberState.DISABLED)
@@ -116,14 +114,6 @@ class NameTests(SynchronousTestCase):
     def places(self) -> list[str]:
         return [member.target.text for member in self.pool.members]
 
-    def test_which(self) -> None:
-        for text, expected in {
-            "db:1": True, "tcp:db:1": True, "10.0.0.1:1": False, "[::1]:1": False,
-            "unix:/run/x.sock": False, "tls:db:1": False,
-        }.items():  # fmt: skip
-            self.assertEqual(is_name(server(text)), expected, text)
-            self.assertEqual(len(Watched(server(text)).members), not expected, text)
-
     def test_member(self) -> None:
         self.set("2001:db8::1")
         (member,) = self.pool.members
@@ -132,6 +122,12 @@ class NameTests(SynchronousTestCase):
         self.assertEqual((member.name, member.weight), ("db.example.com", 2))
         self.assertIs(member.server, self.server)
         self.assertIs(Watched(self.server).pool.pick(), Unavailable.NO_SERVER)
+        for text, expected in {
+            "db:1": True, "tcp:db:1": True, "10.0.0.1:1": False, "[::1]:1": False,
+            "unix:/run/x.sock": False, "tls:db:1": False,
+        }.items():  # fmt: skip
+            self.assertEqual(is_name(server(text)), expected, text)
+            self.assertEqual(len(Watched(server(text)).members), not expected, text)
 
     def test_those_that_stay(self) -> None:
         _, second = self.pool.members
@@ -203,9 +199,7 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(pool.members[0].state, MemberState.UP)
         self.failures(pool, 26.9)
         self.assertIs(pool.members[0].state, MemberState.EJECTED)
-
-    def test_in_a_row(self) -> None:
-        """Failures in a row count however long each has taken: a server that answers nobody takes all the time there is."""
+        # Failures in a row count however long each has taken: a server that answers nobody takes all the time there is.
         pool = Watched()
         self.failures(pool, 0, 20)
         self.assertIs(pool.members[0].state, MemberState.UP)
@@ -243,8 +237,6 @@ class EjectionTests(SynchronousTestCase):
         self.assertEqual(pool.pool.since(first), 20)  # it has been out all the time
         pool.pool.connected(first)
         self.assertEqual(pool.pool.since(first), 0)
-
-    def test_probe_given_up(self) -> None:
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 0, 0)
@@ -317,6 +309,34 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(4)}, {first})
         pool.take_out(first)
         self.assertEqual(pool.changes.count("short"), 2)
+        pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertNotIn("short", pool.changes)
+        pool.pool.check_result(second, ok=False, why="")
+        self.assertEqual(pool.changes[-1], "short")
+        self.assertEqual({pool.pick() for _ in range(3)}, {first})
+        pool.pool.check_result(first, ok=False, why="")
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+        pool = Watched(
+            *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
+        )
+        main, backup = pool.members
+        pool.take_out(main)
+        self.assertEqual({pool.pick() for _ in range(3)}, {backup})
+        pool.take_out(backup)
+        self.assertEqual({pool.pick() for _ in range(3)}, {main})
+        self.assertIs(pool.pick(main), backup)
+        (name,) = servers("db.example.com:80")
+        pool = Watched(name, eject=Ejection(1))
+        pool.pool.set_addresses(
+            name, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+        )
+        first, _ = pool.pool.members
+        pool.take_out(first)
+        pool.pool.set_addresses(name, [ResolvedAddress("10.0.0.1", 80)])
+        self.assertEqual(pool.changes[-1], "short")
+        self.assertIs(pool.pick(), first)
 
     def test_lone_server(self) -> None:
         pool = Watched(*servers("10.0.0.1:80"), eject=Ejection(1, lone=True))
@@ -335,40 +355,6 @@ class LastResortTests(SynchronousTestCase):
         pool.pool.connected(first)
         self.assertIs(first.state, MemberState.EJECTED)
         self.assertNotIn("short", pool.changes)
-
-    def test_down(self) -> None:
-        pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
-        first, second = pool.members
-        pool.take_out(first)
-        self.assertNotIn("short", pool.changes)
-        pool.pool.check_result(second, ok=False, why="")
-        self.assertEqual(pool.changes[-1], "short")
-        self.assertEqual({pool.pick() for _ in range(3)}, {first})
-        pool.pool.check_result(first, ok=False, why="")
-        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
-
-    def test_backup(self) -> None:
-        pool = Watched(
-            *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
-        )
-        main, backup = pool.members
-        pool.take_out(main)
-        self.assertEqual({pool.pick() for _ in range(3)}, {backup})
-        pool.take_out(backup)
-        self.assertEqual({pool.pick() for _ in range(3)}, {main})
-        self.assertIs(pool.pick(main), backup)
-
-    def test_other_addresses(self) -> None:
-        (name,) = servers("db.example.com:80")
-        pool = Watched(name, eject=Ejection(1))
-        pool.pool.set_addresses(
-            name, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
-        )
-        first, _ = pool.pool.members
-        pool.take_out(first)
-        pool.pool.set_addresses(name, [ResolvedAddress("10.0.0.1", 80)])
-        self.assertEqual(pool.changes[-1], "short")
-        self.assertIs(pool.pick(), first)
 
 
 class CheckTests(SynchronousTestCase):
@@ -400,6 +386,23 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self.results(pool, "+"), ["down -> up"])
         self.assertIn(member, {pool.pick() for _ in range(4)})
         self.assertEqual(self.results(Watched(), "-" * 9), [])
+        pool = Watched(check=Check("tcp", fall=1))
+        first, second = pool.members
+        late = [pool.pick(second) for _ in range(4)]
+        self.results(pool, "-")
+        pool.pool.connected(late[0])
+        for member in late[1:]:
+            pool.pool.failed(member)
+        self.assertIs(first.state, MemberState.DOWN)
+        # A check that succeeds does not end an ejection; checks that fail do, and their end is a new beginning.
+        pool = Watched(check=Check("tcp", rise=1, fall=1))
+        member = pool.members[0]
+        pool.take_out(member)
+        self.assertEqual(self.results(pool, "+"), [])
+        self.assertIs(member.state, MemberState.EJECTED)
+        self.assertEqual(self.results(pool, "-+"), ["ejected -> down", "down -> up"])
+        pool.pool.failed(pool.pick(pool.members[1]))
+        self.assertIs(member.state, MemberState.UP)
 
     def test_first_check_decides(self) -> None:
         """Nothing is known of a server before; later, and with a change of rules, `fall` counts."""
@@ -414,17 +417,6 @@ class CheckTests(SynchronousTestCase):
         self.results(pool, "-+")
         pool.pool.unanswered(pool.pick(second), 2)
         self.assertIs(first.state, MemberState.UP)
-
-    def test_ejected(self) -> None:
-        """A check that succeeds does not end an ejection; checks that fail do, and their end is a new beginning."""
-        pool = Watched(check=Check("tcp", rise=1, fall=1))
-        member = pool.members[0]
-        pool.take_out(member)
-        self.assertEqual(self.results(pool, "+"), [])
-        self.assertIs(member.state, MemberState.EJECTED)
-        self.assertEqual(self.results(pool, "-+"), ["ejected -> down", "down -> up"])
-        pool.pool.failed(pool.pick(pool.members[1]))
-        self.assertIs(member.state, MemberState.UP)
 
     def test_state_under_other_rules(self) -> None:
         """A server stays out only as long as the rules have what would bring it back."""
@@ -445,13 +437,3 @@ class CheckTests(SynchronousTestCase):
             new = Watched(backend_health=health, **rules)
             new.pool.commit()
             self.assertIs(new.members[0].state, after, (before, rules))
-
-    def test_connections_do_not_bring_back(self) -> None:
-        pool = Watched(check=Check("tcp", fall=1))
-        first, second = pool.members
-        late = [pool.pick(second) for _ in range(4)]
-        self.results(pool, "-")
-        pool.pool.connected(late[0])
-        for member in late[1:]:
-            pool.pool.failed(member)
-        self.assertIs(first.state, MemberState.DOWN)

@@ -59,7 +59,17 @@ class RampTests(SynchronousTestCase):
                 share = pool.shares(held=held)[1]
                 self.assertLess(abs(share - expected), 0.05, f"{balance} {part}")
 
-    def test_quick_connections_do_not_all_go_to_the_one_without_any(self) -> None:
+    def test_weights_are_kept(self) -> None:
+        pool = Starting(*servers("10.0.0.1:80"), *servers("10.0.0.2:80", weight=3))
+        pool.bring_back(pool.members[1])
+        pool.clock.advance(10)
+        self.assertLess(abs(pool.shares()[1] - 0.5), 0.01)
+        self.assertEqual(pool.members[1].full_weight, 3)
+        plain = Watched(check=Check("tcp"))  # without it, all at once
+        plain.clock.advance(100)
+        for ok in (False, False, False, True, True):
+            plain.pool.check_result(plain.members[1], ok=ok, why="")
+        self.assertEqual([member.weight for member in plain.members], [1, 1])
         pool = Starting(*TWO, balance="least-connections")
         held = [pool.pick() for _ in range(20)]
         pool.bring_back(pool.members[1])
@@ -69,13 +79,6 @@ class RampTests(SynchronousTestCase):
         self.assertEqual(pool.shares()[1], 0)
         pool.clock.advance(15)
         self.assertEqual(pool.shares()[1], 1)
-
-    def test_weights_are_kept(self) -> None:
-        pool = Starting(*servers("10.0.0.1:80"), *servers("10.0.0.2:80", weight=3))
-        pool.bring_back(pool.members[1])
-        pool.clock.advance(10)
-        self.assertLess(abs(pool.shares()[1] - 0.5), 0.01)
-        self.assertEqual(pool.members[1].full_weight, 3)
 
     def test_none_is_refused_when_all_start(self) -> None:
         for balance in ("round-robin", "least-connections", "random", "source-hash", "first"):
@@ -114,13 +117,6 @@ class RampTests(SynchronousTestCase):
         health.override(second.server.text, None, None)
         self.assertEqual(pool.pool.ramp(second), 0.01)
 
-    def test_without_it_a_server_has_its_share_at_once(self) -> None:
-        pool = Watched(check=Check("tcp"))
-        pool.clock.advance(100)
-        for ok in (False, False, False, True, True):
-            pool.pool.check_result(pool.members[1], ok=ok, why="")
-        self.assertEqual([member.weight for member in pool.members], [1, 1])
-
 
 class NewTests(SynchronousTestCase):
     def ramps(self, pool: BackendPool) -> list[float]:
@@ -146,8 +142,6 @@ class NewTests(SynchronousTestCase):
         self.assertEqual(self.ramps(pool.pool), [1, 1])
         pool = self.reloaded(pool, *TWO, third)
         self.assertEqual(self.ramps(pool.pool), [1, 0.01, 0.01])
-
-    def test_rules_that_are_not_taken_change_nothing(self) -> None:
         pool = Starting()
         Starting(*TWO, server("10.0.0.3:80"), backend_health=pool.pool.backend_health)
         self.assertEqual(self.ramps(pool.pool), [1, 1])
