@@ -81,7 +81,7 @@ class HostTests(NamesTestCase):
 
 
 class AliasTests(NamesTestCase):
-    async def test_chain(self) -> None:
+    async def test_endless_chain(self) -> None:
         self.zone[HOST] = cname("alias.test", ttl=7)
         self.zone["alias.test"] = cname("end.test")
         self.zone["end.test"] = a("10.0.0.1") + a("10.0.0.2")
