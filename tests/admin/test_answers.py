@@ -17,7 +17,7 @@ from txmux.version import __version__
 LED = f"{LISTEN}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = 127.0.0.1:PORT\n"
 
 
-class HealthTest(AdminCase):
+class AnswersTest(AdminCase):
     async def test_ready_with_listeners_that_accept_and_servers(self) -> None:
         await self.start(rules=LED.replace("PORT", "1"))
         up, ready = await self.get("/healthz"), await self.get("/readyz")
@@ -60,8 +60,6 @@ class HealthTest(AdminCase):
         states = [one["state"] for one in (await self.get("/api/backends")).json[0]["servers"]]
         self.assertEqual(states, ["up", "up"])
 
-
-class PartsTest(AdminCase):
     async def names(self, path: str) -> list[list[str]]:
         parts = []
         while path:
@@ -95,8 +93,6 @@ class PartsTest(AdminCase):
             refused = await self.get(f"/api/backends?{wrong}")
             self.assertEqual((refused.status, "b5" in refused.error), (status, status == 404))
 
-
-class StatusTest(AdminCase):
     async def test_fields(self) -> None:
         await self.start("max_connections = 7")
         status = (await self.get("/api/status")).json
@@ -165,8 +161,6 @@ class StatusTest(AdminCase):
         rates = (await self.get("/api/status")).json["rates"]
         self.assertEqual(rates, {"connections": 1.5, "bytes_in": 7.5, "bytes_out": 0.0})
 
-
-class ChangesTest(AdminCase):
     async def test_reload_is_answered_logged_and_in_the_status(self) -> None:
         await self.start()
         self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")

@@ -220,7 +220,7 @@ class ClientsTest(SynchronousTestCase):
             self.assertTrue(Told.of(answer).error)
 
 
-class BurstTest(AdminCase):
+class CrowdTest(AdminCase):
     async def test_requests_before_and_behind_hundreds_in_the_queue_are_answered(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
@@ -238,8 +238,6 @@ class BurstTest(AdminCase):
         with asking.makefile("rb") as answer:
             self.assertEqual(Told.of(answer.read()).status, 200)
 
-
-class StalledTest(AdminCase):
     async def test_port_and_api_serve_on(self) -> None:
         servers = PeerFactory()
         port = listen(self, servers)

@@ -8,7 +8,7 @@ from txmux.admin.encoding import takes_gzip
 LONG = "/api/openapi.json"
 
 
-class GzipTest(AdminCase):
+class EncodingTest(AdminCase):
     async def test_long_answers_are_sent_by_gzip_to_clients_that_take_it(self) -> None:
         await self.assert_sent_by_gzip(LONG, "/api/rules", "/metrics")
 
@@ -32,8 +32,6 @@ class GzipTest(AdminCase):
         for name in ("Content-Encoding", "Content-Length", "ETag", "Vary"):
             self.assertIn(f"{name}: {told.headers[name.lower()]}".encode().lower(), head.lower())
 
-
-class UnchangedTest(AdminCase):
     async def of(self, path: str, *tags: str) -> Told:
         return await self.ask("GET", path, {"If-None-Match": ", ".join(tags), **GZIP})
 

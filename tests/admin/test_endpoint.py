@@ -231,22 +231,20 @@ class AutomaticTest(AdminCase):
         return str(formatEvent(line))
 
     async def test_no_folder_is_a_warning_with_the_reason(self) -> None:
+        """Unless there is another endpoint; and no other one is taken where systemd names some."""
         folders = (self.system, self.own / "txmux")
         told = await self.told("admin = auto", LogLevel.warn, *folders)
         self.assertIn("'txmux status' will not work: ", told)
         self.assertEqual(self.endpoints.sockets(), {})
-
-    async def test_no_other_folder_where_systemd_names_one(self) -> None:
+        await self.stop()
+        told = await self.told(f"admin = unix:{self.socket}", LogLevel.info, *folders)
+        self.assertIn(f"'txmux status' need --rules {self.file}: ", told)
+        await self.stop()
         self.name_folders()
         self.system.mkdir(parents=True)
         self.own.mkdir()
         await self.told("admin = auto", LogLevel.warn, self.folder / "missing", self.runtime)
         self.assertEqual([*self.system.iterdir(), *self.own.iterdir()], [])
-
-    async def test_no_folder_beside_another_endpoint(self) -> None:
-        folders = (self.system, self.own / "txmux")
-        told = await self.told(f"admin = unix:{self.socket}", LogLevel.info, *folders)
-        self.assertIn(f"'txmux status' need --rules {self.file}: ", told)
 
     async def test_other_service_of_the_same_name_keeps_its_socket(self) -> None:
         self.system.mkdir(parents=True)

@@ -254,7 +254,7 @@ class MetricsTest(AdminCase):
         self.assertIn("pip install 'txmux[admin]'", told.error)
 
 
-class ManyTest(AdminCase):
+class CrowdTest(AdminCase):
     async def test_others_are_served_while_3000_routes_are_written(self) -> None:
         routes = "".join(
             f"[route r{number}]\nmatch = tls sni=r{number}.example\nbackend = close\n"
@@ -271,8 +271,6 @@ class ManyTest(AdminCase):
         self.assertGreater(served, 1)
         self.assertEqual(answered[0].body.count(b"txmux_route_matches_total{"), 3000)
 
-
-class PipeliningTest(AdminCase):
     async def test_client_that_reads_nothing_leaves_room_for_others(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")

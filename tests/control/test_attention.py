@@ -453,8 +453,6 @@ class MeasuredTest(SynchronousTestCase):
         )  # fmt: skip
         self.assertEqual([*attention.measured(Gauges(descriptors=(799, 1000)), rules, day)], [])
 
-
-class OutageTest(SynchronousTestCase):
     def texts(self, *states: SourceState, **stale: tuple[float | None, str]) -> list[str]:
         addresses = {(name, f"{name}.example:80"): value for name, value in stale.items()}
         gauges = Gauges(outside=states, stale=addresses)

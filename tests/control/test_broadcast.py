@@ -105,13 +105,6 @@ class LateWorkersTest(SupervisedTestCase):
         pid: int = self.supervisor.pool.workers[1].pid
         return pid
 
-    async def test_late_worker_is_named(self) -> None:
-        pid = await self.begun()
-        with halted([pid]):
-            found = await list_connections(self.running.control)
-        self.assertEqual({row["worker"] for row in found}, {1})
-        self.assertEqual(found.missing, ["worker 2: no answer to 'connections' in 2 s"])
-
     async def test_late_worker_gets_changes_but_no_more_questions(self) -> None:
         pid = await self.begun()
         control, worker = self.running.control, self.supervisor.pool.workers[1]

@@ -38,8 +38,6 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual([row["source"] for row in others], ["192.0.2.3", "192.0.2.2"])
         self.assertEqual(clients_document(rows, 1), [first])
 
-
-class WidelyRefusedTests(SynchronousTestCase):
     @given(st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9)))
     def test_two_sources_alone_are_not_many(self, by_source: dict[str, int]) -> None:
         """However much they are refused; and what the others have does not depend on them."""

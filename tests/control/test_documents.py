@@ -40,8 +40,6 @@ class RoutesTest(SupervisedTestCase):
         self.assertEqual(ssh["file"], str(self.file))
         self.assertEqual(self.file.read_text().splitlines()[(ssh["line"] or 0) - 1], "[route ssh]")
 
-
-class HandedOverTest(SupervisedTestCase):
     async def turn(self) -> None:
         await deferLater(reactor, 0)
 

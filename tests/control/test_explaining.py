@@ -58,6 +58,36 @@ class RecentTest(SupervisedTestCase):
         self.assertNotIn("first", row)
 
 
+class SectionsTest(SynchronousTestCase):
+    def test_line_and_text_of_each_section(self) -> None:
+        text = (
+            "# all of it\n[listen x]\nendpoint =\n    127.0.0.1:1\n    [::1]:1\n\n; why\n"
+            "[route ssh]\nmatch = ssh\nbackend = b\n\n[backend b]\nserver = 127.0.0.1:2\n"
+        )
+        rules = parse(text, PATH)
+        index = RulesIndex(rules)
+        file: Any
+        (file,) = rules_document(index)
+        file["sections"] = [*file["sections"]]
+        self.assertEqual((file["file"], file["text"]), (str(PATH), text))
+        self.assertEqual(
+            [(one["name"], one["line"]) for one in file["sections"]],
+            [("listen x", 2), ("route ssh", 8), ("backend b", 12)],
+        )
+        self.assertEqual(
+            index.text_of(rules.routes[0].section), "[route ssh]\nmatch = ssh\nbackend = b"
+        )
+        self.assertIn("    [::1]:1", file["sections"][0]["text"])
+        rules = parse(
+            "[listen x]\nendpoint = 127.0.0.1:1\n[listen y]\nendpoint = 127.0.0.1:2\n"
+            "[route out]\nunder = y\nmatch = tls\nterminate_tls = x.pem\n"
+            "[route in]\nunder = out\nmatch = http\nbackend = close\n",
+            PATH,
+        )
+        found = [RulesIndex(rules).listeners_of(route) for route in rules.routes]
+        self.assertEqual(found, [["y"], ["y"]])
+
+
 class ConnectionTest(SupervisedTestCase):
     async def told(self, state: str) -> Any:
         while True:
@@ -124,38 +154,6 @@ class ConnectionTest(SupervisedTestCase):
             layer = layer["inside"]
         self.assertEqual(taken, ["t0", "t1", "t2", "end"])
 
-
-class SectionsTest(SynchronousTestCase):
-    def test_line_and_text_of_each_section(self) -> None:
-        text = (
-            "# all of it\n[listen x]\nendpoint =\n    127.0.0.1:1\n    [::1]:1\n\n; why\n"
-            "[route ssh]\nmatch = ssh\nbackend = b\n\n[backend b]\nserver = 127.0.0.1:2\n"
-        )
-        rules = parse(text, PATH)
-        index = RulesIndex(rules)
-        file: Any
-        (file,) = rules_document(index)
-        file["sections"] = [*file["sections"]]
-        self.assertEqual((file["file"], file["text"]), (str(PATH), text))
-        self.assertEqual(
-            [(one["name"], one["line"]) for one in file["sections"]],
-            [("listen x", 2), ("route ssh", 8), ("backend b", 12)],
-        )
-        self.assertEqual(
-            index.text_of(rules.routes[0].section), "[route ssh]\nmatch = ssh\nbackend = b"
-        )
-        self.assertIn("    [::1]:1", file["sections"][0]["text"])
-        rules = parse(
-            "[listen x]\nendpoint = 127.0.0.1:1\n[listen y]\nendpoint = 127.0.0.1:2\n"
-            "[route out]\nunder = y\nmatch = tls\nterminate_tls = x.pem\n"
-            "[route in]\nunder = out\nmatch = http\nbackend = close\n",
-            PATH,
-        )
-        found = [RulesIndex(rules).listeners_of(route) for route in rules.routes]
-        self.assertEqual(found, [["y"], ["y"]])
-
-
-class InsideTLSTest(SupervisedTestCase):
     def peer(self) -> SecurePeer:
         return SecurePeer((client_context(None), "a.example"))
 

@@ -72,8 +72,6 @@ class GaugesTest(SynchronousTestCase):
         self.assertEqual({*COUNT.answer.fields}, collected)
         self.assertEqual(Gauges.of([]), Gauges())
 
-
-class CertificatesTest(SynchronousTestCase):
     def test_whatever_a_file_has_fits(self) -> None:
         """Certificates are valid from the year 1 to 9999, lists without an end, and names have any length."""
         folder = make_folder(self)
@@ -113,18 +111,6 @@ class CertificatesTest(SynchronousTestCase):
             ],
         )  # fmt: skip
 
-
-class MetricsTest(SynchronousTestCase):
-    def test_each_has_a_name_of_its_own_and_says_what_it_is(self) -> None:
-        names = [metric.name for metric in METRICS]
-        self.assertEqual(len({*names}), len(names))
-        for metric in METRICS:
-            for text in filter(None, (metric.help, metric.more)):
-                self.assertRegex(text, r"^[A-Z0-9`].*\.$", metric.name)
-            self.assertNotRegex(metric.help, r"[`\n\\]|\]\(")  # as it is in `/metrics`
-
-
-class CombinedTest(SynchronousTestCase):
     def test_cells_that_are_not_just_added_up(self) -> None:
         processes = [
             {"connected": 1, "check time": 9_000_000, "waiting 0": 5, "last failure": 700},
@@ -166,3 +152,11 @@ class CombinedTest(SynchronousTestCase):
             for answers in ([failing, works], [works, failing]):
                 gauges = Gauges.of(answers)
                 self.assertEqual((not gauges.ports, not gauges.handovers), (is_over, is_over))
+
+    def test_each_has_a_name_of_its_own_and_says_what_it_is(self) -> None:
+        names = [metric.name for metric in METRICS]
+        self.assertEqual(len({*names}), len(names))
+        for metric in METRICS:
+            for text in filter(None, (metric.help, metric.more)):
+                self.assertRegex(text, r"^[A-Z0-9`].*\.$", metric.name)
+            self.assertNotRegex(metric.help, r"[`\n\\]|\]\(")  # as it is in `/metrics`

@@ -45,54 +45,6 @@ def a_record(**settings: Any) -> ConnectionRecord:
     return record
 
 
-class FormatTest(SynchronousTestCase):
-    def test_json_and_text(self) -> None:
-        line = as_json(a_record(detect_ms=0.123, facts={"sni": "x"}))
-        found = json.loads(line)
-        self.assertEqual((list(found), found["time"]), (KEYS, "2026-09-21T14:13:20.062Z"))
-        self.assertEqual(found["detect_ms"], 0.1)
-        self.assertIsNone(found["route"])
-        self.assertEqual(found["facts"], {"sni": "x"})
-        line = as_text(a_record(route="r", facts={"sni": "x.example", "client": "me"}))
-        self.assertEqual(
-            line,
-            "time=2026-09-21T14:13:20.062Z id=ab-1 listener=public client=192.0.2.1:5000 local=- "
-            "route=r backend=- server=- server_local=- bytes_in=0 bytes_out=0 detect_ms=- connect_ms=- "
-            "duration_ms=- reason=done facts.sni=x.example facts.client=me",
-        )
-        record = a_record(facts={"sni": "x"})
-        self.assertIn(" reason=done count=3 facts.sni=x", as_text(record, 3))
-        self.assertEqual([*json.loads(as_json(record, 3))][-3:], ["reason", "count", "facts"])
-
-    @given(st.dictionaries(st.sampled_from(["sni", "host"]), st.text()))
-    def test_nothing_a_client_sends_breaks_a_line(self, facts: dict[str, str]) -> None:
-        record = a_record(facts=facts)
-        shown = {name: printable_lines(value) for name, value in facts.items()}
-        self.assertEqual(json.loads(as_json(record))["facts"], shown)
-        self.assertEqual(len(as_json(record).splitlines()), 1)
-        line = as_text(record)
-        self.assertEqual(len(line.splitlines()), 1)
-        self.assertTrue(line.isascii())
-        pairs = re.findall(r'(\S+?)=("(?:[^"\\]|\\.)*"|[^"\s]+)(?: |$)', line)
-        found = dict(pairs)
-        self.assertEqual(found["client"], "192.0.2.1:5000")
-        for name, value in facts.items():
-            written = found[f"facts.{name}"]
-            self.assertEqual(json.loads(written) if written[0] == '"' else written, value)
-
-
-class ServiceLogTest(SynchronousTestCase):
-    def test_lines_are_events_of_a_namespace(self) -> None:
-        log = open_log(Settings())
-        assert isinstance(log, ServiceAccessLog)
-        with capturedLogs() as events:
-            log.write(a_record())
-            log.reopen()
-            log.close()
-        (event,) = [e for e in events if e.get("log_namespace") == "txmux.access"]
-        self.assertEqual(event["line"], as_text(a_record()))
-
-
 class FileLogTest(SynchronousTestCase):
     def setUp(self) -> None:
         folder = make_folder(self)
@@ -223,7 +175,51 @@ class FileLogTest(SynchronousTestCase):
         self.assertEqual(len(self.path.read_text().splitlines()), 1)
 
 
-class WantedTests(SynchronousTestCase):
+class FormatTest(SynchronousTestCase):
+    def test_json_and_text(self) -> None:
+        line = as_json(a_record(detect_ms=0.123, facts={"sni": "x"}))
+        found = json.loads(line)
+        self.assertEqual((list(found), found["time"]), (KEYS, "2026-09-21T14:13:20.062Z"))
+        self.assertEqual(found["detect_ms"], 0.1)
+        self.assertIsNone(found["route"])
+        self.assertEqual(found["facts"], {"sni": "x"})
+        line = as_text(a_record(route="r", facts={"sni": "x.example", "client": "me"}))
+        self.assertEqual(
+            line,
+            "time=2026-09-21T14:13:20.062Z id=ab-1 listener=public client=192.0.2.1:5000 local=- "
+            "route=r backend=- server=- server_local=- bytes_in=0 bytes_out=0 detect_ms=- connect_ms=- "
+            "duration_ms=- reason=done facts.sni=x.example facts.client=me",
+        )
+        record = a_record(facts={"sni": "x"})
+        self.assertIn(" reason=done count=3 facts.sni=x", as_text(record, 3))
+        self.assertEqual([*json.loads(as_json(record, 3))][-3:], ["reason", "count", "facts"])
+
+    @given(st.dictionaries(st.sampled_from(["sni", "host"]), st.text()))
+    def test_nothing_a_client_sends_breaks_a_line(self, facts: dict[str, str]) -> None:
+        record = a_record(facts=facts)
+        shown = {name: printable_lines(value) for name, value in facts.items()}
+        self.assertEqual(json.loads(as_json(record))["facts"], shown)
+        self.assertEqual(len(as_json(record).splitlines()), 1)
+        line = as_text(record)
+        self.assertEqual(len(line.splitlines()), 1)
+        self.assertTrue(line.isascii())
+        pairs = re.findall(r'(\S+?)=("(?:[^"\\]|\\.)*"|[^"\s]+)(?: |$)', line)
+        found = dict(pairs)
+        self.assertEqual(found["client"], "192.0.2.1:5000")
+        for name, value in facts.items():
+            written = found[f"facts.{name}"]
+            self.assertEqual(json.loads(written) if written[0] == '"' else written, value)
+
+    def test_lines_are_events_of_a_namespace(self) -> None:
+        log = open_log(Settings())
+        assert isinstance(log, ServiceAccessLog)
+        with capturedLogs() as events:
+            log.write(a_record())
+            log.reopen()
+            log.close()
+        (event,) = [e for e in events if e.get("log_namespace") == "txmux.access"]
+        self.assertEqual(event["line"], as_text(a_record()))
+
     def test_errors_without_clean_ends_and_empty_clients(self) -> None:
         for reason, bytes_in, wanted in (
             ("done", 5, False), ("client-gone", 0, False), ("client-reset", 0, False),

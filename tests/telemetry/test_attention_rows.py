@@ -17,7 +17,7 @@ _ROW: dict[str, Any] = {
 }  # fmt: skip
 
 
-class ForgottenTest(SynchronousTestCase):
+class RowsTest(SynchronousTestCase):
     def test_what_a_row_must_have(self) -> None:
         """What is left out or empty is named."""
         self.assertEqual(AttentionRow(**_ROW).item(phase="full").text, "the moon is full")
@@ -41,8 +41,6 @@ class ForgottenTest(SynchronousTestCase):
             error = self.assertRaises(ValueError, runpy.run_path, str(_ALERTS))
             self.assertIn(said, str(error))
 
-
-class CountsTest(SynchronousTestCase):
     def test_all_that_may_occur(self) -> None:
         item = AttentionItem("critical", "ports", "no port", do="add some")
         counts = attention_counts([item, item])

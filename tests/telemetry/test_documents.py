@@ -45,8 +45,6 @@ class FieldsTest(SynchronousTestCase):
         for name in names:
             self.assertTrue(fields_of(getattr(documents, name))[0].meaning, name)
 
-
-class TablesTest(SynchronousTestCase):
     def test_all_fields_with_a_column_unless_some_are_named(self) -> None:
         titles = [column.title for column in documents.BANS.columns]
         self.assertEqual(titles, ["network", "left", "reason"])

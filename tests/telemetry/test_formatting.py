@@ -22,8 +22,27 @@ from txmux.telemetry.formatting import (
     si_number,
 )
 
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
 
-class AmountTests(SynchronousTestCase):
+
+def shown(data: Any) -> Any:
+    if isinstance(data, str):
+        return printable_lines(data)
+    if isinstance(data, dict):
+        return {printable_lines(name): shown(value) for name, value in data.items()}
+    return [*map(shown, data)] if isinstance(data, list) else data
+
+
+_NUMBER = r"(?:(?:len|sum|count)\([^{}]*\)(?: - \d+)?|(?:\w+\.)?(?:count|number|needed|most|hops|times|total))"
+_PLURAL = r"(?:more |such |listening )?(?!(?:is|was|has|does|takes|accepts|begins|less|addresses)\b)[a-z]+[a-rt-z]s\b"
+_PURE = {"adopt", "detection", "matchers", "rules", "wire", "testing", "interfaces.py"}
+"""Packages that may not use `counted`: their numbers are never 1."""
+
+
+class FormattingTests(SynchronousTestCase):
     def test_sizes(self) -> None:
         for write, texts in (
             (byte_count, {0: "0 B", 999: "999 B", 1536: "1.54 kB", 2e10: "20 GB"}),
@@ -47,14 +66,6 @@ class AmountTests(SynchronousTestCase):
         for write in (si_number, rate, milliseconds, byte_count):
             self.assertRegex(write(number), r"^[0-9.]+ ?[a-zA-Z/]*( [0-9]+ [a-z]+)?$")
 
-
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-class PrintableTests(SynchronousTestCase):
     @given(_VALUES)
     def test_json(self, data: Any) -> None:
         """What is printable stays, wherever it is; of all else, only ends of lines, tabs and blanks."""
@@ -67,22 +78,6 @@ class PrintableTests(SynchronousTestCase):
         hidden = "\x1b\a\r\x7f\x9b\u202e\u2028\x00"
         self.assertEqual(printable_lines(hidden), r"\x1b\x07\r\x7f\x9b\u202e\u2028\x00")
 
-
-def shown(data: Any) -> Any:
-    if isinstance(data, str):
-        return printable_lines(data)
-    if isinstance(data, dict):
-        return {printable_lines(name): shown(value) for name, value in data.items()}
-    return [*map(shown, data)] if isinstance(data, list) else data
-
-
-_NUMBER = r"(?:(?:len|sum|count)\([^{}]*\)(?: - \d+)?|(?:\w+\.)?(?:count|number|needed|most|hops|times|total))"
-_PLURAL = r"(?:more |such |listening )?(?!(?:is|was|has|does|takes|accepts|begins|less|addresses)\b)[a-z]+[a-rt-z]s\b"
-_PURE = {"adopt", "detection", "matchers", "rules", "wire", "testing", "interfaces.py"}
-"""Packages that may not use `counted`: their numbers are never 1."""
-
-
-class NounTests(SynchronousTestCase):
     def test_number_before_a_noun_is_written_by_counted(self) -> None:
         """There is one of anything at some time: no message has ``1 tokens``."""
         package = Path(txmux.__file__).parent

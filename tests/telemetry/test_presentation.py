@@ -29,7 +29,7 @@ _NOW = 1_795_208_468.0
 _TABLES = [table for table in vars(documents).values() if isinstance(table, Table)]
 
 
-class ServerTests(SynchronousTestCase):
+class PresentationTests(SynchronousTestCase):
     def test_words_order_and_health(self) -> None:
         """A server that nothing checks may be up or not; a drained one is down when its checks have failed often enough, as the reason tells."""
         states = {
@@ -91,8 +91,6 @@ class ServerTests(SynchronousTestCase):
         plain = [{"address": "10.0.0.1:80", "state": "up"}]
         self.assertEqual(found_addresses({"server": "10.0.0.1:80", "addresses": plain}), "")
 
-
-class RowTests(SynchronousTestCase):
     def test_order_and_dates(self) -> None:
         names = {"a": (0, 0), "b": (1, 2), "c": (0, 9), "d": (0, 0)}
         routes = [{"name": name, "active": n, "matches": m} for name, (n, m) in names.items()]

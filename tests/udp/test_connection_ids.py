@@ -117,8 +117,6 @@ class ConnectionIdsTests(SynchronousTestCase):
         ids.take(datagram[:HEAD], is_alone=True)
         ConnectionIds.from_first(datagram)
 
-
-class RecallTests(SynchronousTestCase):
     def test_round_trip_at_each_step_of_the_handshake(self) -> None:
         ids = ids_of()
         steps = (

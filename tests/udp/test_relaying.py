@@ -199,8 +199,6 @@ class RefusedTests(FlowCase):
             [f"backend b: cannot connect to {servers[-1]}: connection refused"],
         )
 
-
-class LimitTests(FlowCase):
     async def test_max_flows_ends_unanswered_flows_first(self) -> None:
         answering = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")
         port = self.begin(answering.port, listen="max_flows = 2")

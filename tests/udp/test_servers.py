@@ -171,7 +171,7 @@ def _sharing(test: FlowCase) -> socket.socket:
     return client
 
 
-class EndOnDownTests(FlowCase):
+class BackendTests(FlowCase):
     async def test_flow_ends_when_checks_find_its_server_down(self) -> None:
         check = f"check = tcp port={free_port()} interval=1h fall=1\nend_on_down = yes"
         _, client, port = self.served(backend=check)
@@ -182,8 +182,6 @@ class EndOnDownTests(FlowCase):
         upstreams.apply_check(upstream.backend.name, key_of(member), ok=False, why="it said no")
         await self.assert_ended(reason="server-down")
 
-
-class UnansweredTests(FlowCase):
     async def test_unanswered_flows_eject_a_server(self) -> None:
         quiet, server = Talker.listening(self), Talker.listening(self, answer=lambda d: d)
         port = self.begin(

@@ -12,57 +12,6 @@ _OTHER = "[listen t]\nendpoint = 127.0.0.1:0\n"
 _AT_PORT = "[listen u]\nendpoint = udp:127.0.0.1:{}\ndefault = udp:127.0.0.1:{}\n"
 
 
-class ReloadTests(FlowCase):
-    async def test_changed_and_replaced_listeners_keep_their_flows(self) -> None:
-        """New ones go by the new rules."""
-        text = "[listen %s]\nendpoint = udp:127.0.0.1:%d\n%sdefault = udp:127.0.0.1:%d\n"
-        for name, allow in (("u", "allow = 127.0.0.0/8\n"), ("v", "")):
-            old, new = (Talker.listening(self, answer=lambda d: d) for _ in range(2))
-            port = free_port(kind=socket.SOCK_DGRAM)
-            self.run_service(text % ("u", port, "", old.port))
-            client, other = Talker.listening(self), Talker.listening(self)
-            await client.asks(b"one", port)
-            self.reload(text % (name, port, allow, new.port))
-            await client.asks(b"two", port)
-            await other.asks(b"three", port)
-            self.assertEqual((old.heard, new.heard), ([b"one", b"two"], [b"three"]))
-            self.assertEqual(len(set(old.senders)), 1)
-            await self._stop()
-
-    async def test_removed_listener_may_return_with_its_flows(self) -> None:
-        server = Talker.listening(self, answer=lambda d: d)
-        client, other = Talker.listening(self), Talker.listening(self)
-        text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
-        taken = Talker.listening(self)
-        [port] = self.run_service(text)
-        await client.asks(b"one", port)
-        for number in range(2):
-            self.reload(_OTHER)
-            other.say(b"nobody's", port)
-            await client.asks(b"%d" % number, port)
-            with self.assertRaises(ListenError):
-                self.reload(f"{text}[listen b]\nendpoint = udp:127.0.0.1:{taken.port}\n")
-            self.reload(text)
-            await client.asks(b"again", port)
-        await other.asks(b"two", port)
-        self.assertEqual(len(set(server.senders)), 2)
-
-    async def test_port_of_a_removed_listener_is_free_after_its_last_flow(self) -> None:
-        server = Talker.listening(self, answer=lambda d: d)
-        client = Talker.listening(self)
-        text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
-        [port] = self.run_service(text)
-        await client.asks(b"one", port)
-        listener = self.running.listeners[0]
-        for number in range(2):
-            self.reload(f"{_OTHER}[route r{number}]\nmatch = tls\nbackend = close\n")
-        listener.abort("killed")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
-            another.bind(("127.0.0.1", port))
-        self.reload(text)
-        await client.asks(b"two", port)
-
-
 class WorkersTests(SupervisedTestCase):
     async def test_removed_listener_may_return_while_its_flows_go_on(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
@@ -123,7 +72,56 @@ def _binds(another: socket.socket, port: int) -> bool:
     return True
 
 
-class StopTests(FlowCase):
+class ReloadAndStopTests(FlowCase):
+    async def test_changed_and_replaced_listeners_keep_their_flows(self) -> None:
+        """New ones go by the new rules."""
+        text = "[listen %s]\nendpoint = udp:127.0.0.1:%d\n%sdefault = udp:127.0.0.1:%d\n"
+        for name, allow in (("u", "allow = 127.0.0.0/8\n"), ("v", "")):
+            old, new = (Talker.listening(self, answer=lambda d: d) for _ in range(2))
+            port = free_port(kind=socket.SOCK_DGRAM)
+            self.run_service(text % ("u", port, "", old.port))
+            client, other = Talker.listening(self), Talker.listening(self)
+            await client.asks(b"one", port)
+            self.reload(text % (name, port, allow, new.port))
+            await client.asks(b"two", port)
+            await other.asks(b"three", port)
+            self.assertEqual((old.heard, new.heard), ([b"one", b"two"], [b"three"]))
+            self.assertEqual(len(set(old.senders)), 1)
+            await self._stop()
+
+    async def test_removed_listener_may_return_with_its_flows(self) -> None:
+        server = Talker.listening(self, answer=lambda d: d)
+        client, other = Talker.listening(self), Talker.listening(self)
+        text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
+        taken = Talker.listening(self)
+        [port] = self.run_service(text)
+        await client.asks(b"one", port)
+        for number in range(2):
+            self.reload(_OTHER)
+            other.say(b"nobody's", port)
+            await client.asks(b"%d" % number, port)
+            with self.assertRaises(ListenError):
+                self.reload(f"{text}[listen b]\nendpoint = udp:127.0.0.1:{taken.port}\n")
+            self.reload(text)
+            await client.asks(b"again", port)
+        await other.asks(b"two", port)
+        self.assertEqual(len(set(server.senders)), 2)
+
+    async def test_port_of_a_removed_listener_is_free_after_its_last_flow(self) -> None:
+        server = Talker.listening(self, answer=lambda d: d)
+        client = Talker.listening(self)
+        text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
+        [port] = self.run_service(text)
+        await client.asks(b"one", port)
+        listener = self.running.listeners[0]
+        for number in range(2):
+            self.reload(f"{_OTHER}[route r{number}]\nmatch = tls\nbackend = close\n")
+        listener.abort("killed")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+            another.bind(("127.0.0.1", port))
+        self.reload(text)
+        await client.asks(b"two", port)
+
     async def test_drain_begins_no_flow_and_ends_all_after_drain_timeout(self) -> None:
         server, client, other = (
             Talker.listening(self, answer=answer)

@@ -36,7 +36,7 @@ def client(host: str) -> Address:
     return Address(ip_address(host), 50000)
 
 
-class InTurnTests(SynchronousTestCase):
+class SourcesTests(SynchronousTestCase):
     def addresses(self, sources: Sources, host: str = "192.0.2.1") -> list[str]:
         return [source.address for source in sources.sources_towards(host, None)]
 
@@ -57,8 +57,6 @@ class InTurnTests(SynchronousTestCase):
         self.assertIn("no address in source is IPv4, as this server's is", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
 
-
-class OfTheClientTests(SynchronousTestCase):
     def chosen(self, host: str, client: Address | None) -> Sequence[SourceAddress]:
         return Sources(("client",)).sources_towards(host, client)
 
@@ -199,7 +197,7 @@ class DialTests(TestCase):
             self.assertNotEqual(bound.getsockname()[1], 0)
 
 
-class PrivilegeTests(SynchronousTestCase):
+class TransparentTests(SynchronousTestCase):
     def test_what_the_kernel_says(self) -> None:
         for problem in (PermissionError(errno.EPERM, "Operation not permitted"), None):
 
@@ -224,8 +222,6 @@ class PrivilegeTests(SynchronousTestCase):
         error = self.assertRaises(MuxError, check_transparent)
         self.assertEqual(str(error), "'client' needs Linux; remove it, or use proxy_protocol")
 
-
-class HintTests(SynchronousTestCase):
     def hints(self, *servers: str, source: tuple[str, ...] = ("client",)) -> list[str]:
         return transparent_hints(Backend("web", tuple(map(server, servers)), source=source))
 

@@ -104,34 +104,6 @@ class HttpTests(SynchronousTestCase):
         assert_said(self, http(), b"HTTP/1.1 20", "undecided")
 
 
-class DatabaseTests(SynchronousTestCase):
-    def test_redis(self) -> None:
-        assert_said(self, REDIS, b"+PONG\r\n", "well")
-        assert_said(self, REDIS, b"-NOAUTH Authentication required.\r\n", "well")
-        assert_said(self, REDIS, b"-NOPERM this user has no permissions\r\n", "well")
-        for answer in (
-            b"-LOADING Redis is loading the dataset in memory",
-            b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-            b"-ERR max number of clients reached",
-            b"HTTP/1.1 400 Bad Request",
-        ):
-            told, _ = said(REDIS, answer + b"\r\n")
-            self.assertTrue(told.startswith("no PONG: " + answer.decode()[:60]), told)
-
-    def test_postgres(self) -> None:
-        starting, other = b"the database system is starting up", "not an answer from PostgreSQL: "
-        for answer, verdict in {
-            message(b"R", bytes(4)): "well", ASKS_FOR_PASSWORD: "well",
-            error(b"28000", b'role "txmux" does not exist'): "well",
-            error(b"53300", b"sorry, too many clients already"): "well",
-            error(b"57P03", starting): starting.decode(), error(b"57P01", b""): "57P01",
-            b"Ecould not fork\n\0": f"{other}Ecoul",
-            message(b"R", b""): rf"{other}R\x00\x00\x00\x04",
-        }.items():  # fmt: skip
-            assert_said(self, POSTGRES, answer, verdict)
-        self.assertEqual(said(POSTGRES, b"SSH-2.0"), (f"{other}S", 1))
-
-
 class OtherTests(SynchronousTestCase):
     def test_requests_are_of_the_protocol(self) -> None:
         for question, predicate in (
@@ -197,6 +169,32 @@ class OtherTests(SynchronousTestCase):
             except UnhealthyError:
                 found = False
             self.assertEqual(found, verdict == "well")
+
+    def test_redis(self) -> None:
+        assert_said(self, REDIS, b"+PONG\r\n", "well")
+        assert_said(self, REDIS, b"-NOAUTH Authentication required.\r\n", "well")
+        assert_said(self, REDIS, b"-NOPERM this user has no permissions\r\n", "well")
+        for answer in (
+            b"-LOADING Redis is loading the dataset in memory",
+            b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            b"-ERR max number of clients reached",
+            b"HTTP/1.1 400 Bad Request",
+        ):
+            told, _ = said(REDIS, answer + b"\r\n")
+            self.assertTrue(told.startswith("no PONG: " + answer.decode()[:60]), told)
+
+    def test_postgres(self) -> None:
+        starting, other = b"the database system is starting up", "not an answer from PostgreSQL: "
+        for answer, verdict in {
+            message(b"R", bytes(4)): "well", ASKS_FOR_PASSWORD: "well",
+            error(b"28000", b'role "txmux" does not exist'): "well",
+            error(b"53300", b"sorry, too many clients already"): "well",
+            error(b"57P03", starting): starting.decode(), error(b"57P01", b""): "57P01",
+            b"Ecould not fork\n\0": f"{other}Ecoul",
+            message(b"R", b""): rf"{other}R\x00\x00\x00\x04",
+        }.items():  # fmt: skip
+            assert_said(self, POSTGRES, answer, verdict)
+        self.assertEqual(said(POSTGRES, b"SSH-2.0"), (f"{other}S", 1))
 
 
 def packet(number: int, body: bytes) -> bytes:

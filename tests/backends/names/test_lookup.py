@@ -103,8 +103,6 @@ class AliasTests(NamesTestCase):
         self.lookup = self.lookup_with(self.server, second)
         self.assertEqual(await addresses(self), ["10.0.0.1"])
 
-
-class ServiceTests(NamesTestCase):
     async def test_strange_target(self) -> None:
         """A record may name any bytes; they are shown so that they cannot be mistaken for text."""
         self.zone["_ssh._tcp.test"] = [
@@ -443,7 +441,7 @@ class CancelTests(NamesTestCase):
         self.assertEqual(self.server.asked.total(), 200)
 
 
-class ResolvConfTests(SynchronousTestCase):
+class SystemFilesTests(SynchronousTestCase):
     def test_all(self) -> None:
         text = (
             "; a comment\n"
@@ -478,8 +476,6 @@ class ResolvConfTests(SynchronousTestCase):
         self.assertTrue(found.servers)
         self.assertIn("host.test", found.candidates("host.test"))
 
-
-class HostsTests(SynchronousTestCase):
     def test_addresses_of_a_name(self) -> None:
         path = make_folder(self) / "hosts"
         self.assertEqual(listed_addresses("a", path), frozenset())

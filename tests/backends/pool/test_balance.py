@@ -82,7 +82,7 @@ class DistributionTests(SynchronousTestCase):
                 self.assertEqual(counts, {0: 5, 1: 3, 2: 2})
 
 
-class RoundRobinTests(SynchronousTestCase):
+class OrderTests(SynchronousTestCase):
     def test_order(self) -> None:
         for kind, weights, connections, order in (
             ("round-robin", (5, 1, 1), (), "aabacaa" * 2), ("round-robin", (1, 1, 1), (), "abcabca"),
@@ -105,8 +105,6 @@ class RoundRobinTests(SynchronousTestCase):
             counts[letters(members, [member])] += 1
         self.assertEqual(counts, {"b": 150, "c": 150})
 
-
-class RandomTests(SynchronousTestCase):
     def test_better_of_two(self) -> None:
         members, chooser = members_of(1, 1, 1, 1), make("random")
         for member in members[1:]:
@@ -173,7 +171,7 @@ def order(balance: Balance, affinity: str, servers: dict[str, int]) -> list[str]
     return found
 
 
-class VectorTests(SynchronousTestCase):
+class AffinityTests(SynchronousTestCase):
     def test_vectors(self) -> None:
         vectors = json.loads(VECTORS.read_text())
         self.assertGreater(len(vectors), 15)
@@ -185,8 +183,6 @@ class VectorTests(SynchronousTestCase):
         # Each server is the first choice of somebody, so that a choice that ignores the client would be found.
         self.assertGreater(len({vector["order"][0] for vector in vectors}), 6)
 
-
-class AffinityTests(SynchronousTestCase):
     def key(self, balance: Balance, address: str = "", **facts: str) -> str:
         affinity = affinity_of(balance)
         assert affinity is not None

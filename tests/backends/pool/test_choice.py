@@ -206,8 +206,6 @@ class ChoiceTests(SynchronousTestCase):
             settings=settings(max_examples=scaled(40), stateful_step_count=40, deadline=None),
         )
 
-
-class TournamentTests(SynchronousTestCase):
     def test_loads_of_the_past_are_forgotten(self) -> None:
         """A server that once had 1,000 connections costs no memory for each number of them."""
         tournament = Tournament([1, 1], [0, 0], [0, 0])

@@ -72,8 +72,6 @@ class ChoiceTests(SynchronousTestCase):
             Watched(*servers("10.0.0.9:80", final=True)).pool.pick(), Unavailable.NO_SERVER
         )
 
-
-class LimitTests(SynchronousTestCase):
     def test_retry_before_waiting_clients(self) -> None:
         pool = Watched(max_connections=1)
         first, second = pool.members
