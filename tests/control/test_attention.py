@@ -67,20 +67,12 @@ class BackendTest(SynchronousTestCase):
 
     def test_some_servers_cannot_serve(self) -> None:
         (item,) = self.items("up", "down")
-        self.assertEqual(
-            item,
-            AttentionItem(
-                "warning",
-                "backend",
-                "backend web: 1 of 2 servers is down: 10.0.0.2:80",
-                "why 2",
-                2.0,
-                "?backend=web#servers",
-                do="txmux servers web",
-                subject="web",
-                is_logged=True,
-            ),
+        text = "backend web: 1 of 2 servers is down: 10.0.0.2:80"
+        link, do = "?backend=web#servers", "txmux servers web"
+        expected = AttentionItem(
+            "warning", "backend", text, "why 2", 2.0, link, do=do, subject="web", is_logged=True
         )
+        self.assertEqual(item, expected)
         (item,) = self.items("ejected", *["down"] * 6, "up")
         self.assertIn("7 of 8 servers are down: 10.0.0.1:80 is ejected, ", item.text)
         self.assertTrue(item.text.endswith("10.0.0.5:80, and 2 more"))

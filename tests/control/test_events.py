@@ -7,7 +7,6 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.backends.upstreams import Upstreams
@@ -68,16 +67,6 @@ class EventsTest(SupervisedTestCase):
         event = follower.events[-1]
         self.assertEqual((event["event"], event["ok"]), ("reload", report.ok))
 
-    async def test_signs_of_life_and_the_stop(self) -> None:
-        clock = VirtualTime()
-        await self.live.begin(use=clock)
-        follower, _ = self.follow()
-        for _ in range(3):
-            clock.advance(5)
-        self.assertEqual(follower.beats, 4)
-        await self.running.stopService()
-        self.assertEqual(follower.events[-1]["event"], "stop")
-
 
 class Process:
     number = 1
@@ -110,6 +99,7 @@ class HubTest(SynchronousTestCase):
         return sink
 
     def test_skipped_by_a_worker_and_over_all_workers(self) -> None:
+        """And a sign of life each five seconds, and at once."""
         follower, other = Follower(), Follower()
         self.hub.subscribe(other)()
         self.assertIsNone(self.process.sink)
@@ -121,6 +111,9 @@ class HubTest(SynchronousTestCase):
             [(one["event"], one["worker"], one["count"]) for one in follower.events[MOST:]],
             [("skipped", 1, 3), ("skipped", None, 7)],
         )
+        self.assertEqual(follower.beats, 2)
+        self.hub.report_stop()
+        self.assertEqual(follower.events[-1]["event"], "stop")
         end()
         self.assertEqual((self.process.sink, other.events), (None, []))
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import socket
-import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -15,15 +14,13 @@ import attrs
 import pytest
 
 from tests.admin.processes import ask, text_of
-from tests.interop.children import PATIENCE, eventually
+from tests.interop.children import eventually
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.ports import free_port, stop_listening
 from tests.support.services import Service
 from txmux.cli import main
 
 pytestmark = pytest.mark.by_turns(each=True)
-
-_EXITS = {"critical": 2, "warning": 1, "note": 0, "": 0}
 
 
 @attrs.frozen
@@ -54,10 +51,8 @@ class Views:
                 return float(value)
         return None
 
-    def show(self, what: str, level: str, words: str, *, log: str = "", ready: bool = True) -> None:
-        """Wait until each view shows an item with these words; its log line has those of `log`. Print how long each took (``-s``)."""
-        begun = time.monotonic()
-        shown: dict[str, float] = {}
+    def show(self, what: str, level: str, words: str, *, log: str, ready: bool) -> None:
+        """Wait until each view shows an item with these words; its log line has those of `log`."""
         sample = f'txmux_attention{{level="{level}",what="{what}"}}'
 
         def item() -> bool:
@@ -67,28 +62,15 @@ class Views:
         views: Mapping[str, Callable[[], bool]] = {
             "API": item,
             "status": lambda: words in _flat(self.command("status")[1]),
-            "exit status": lambda: self.command("status", "--check")[0] >= _EXITS[level],
+            "exit status": lambda: self.command("status", "--check")[0] == 2,
             "top": lambda: words in _flat(self.command("top", "--once")[1]),
             "page": lambda: words in text_of(self.admin, "/"),
             "metric": lambda: (self.metric(sample) or 0) >= 1,
             "readyz": lambda: self.is_ready() == ready,
-            "log": lambda: (log or words) in self.mux.child.output,
+            "log": lambda: log in self.mux.child.output,
         }
-
-        def missing() -> list[str]:
-            for name in [name for name in views if name not in shown]:
-                if views[name]():
-                    shown[name] = time.monotonic() - begun
-            return [name for name in views if name not in shown]
-
-        try:
-            eventually(lambda: not missing(), f"all views show {words!r}", PATIENCE)
-        except AssertionError as problem:
-            raise AssertionError(
-                f"{problem}; not: {missing()}\n{self.api()['attention']}\n{self.command('status')[1]}"
-            ) from None
-        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in shown.items())
-        print(f"{what}, {level}: {took}")  # noqa: T201 - seen by -s
+        for name, is_shown in views.items():
+            eventually(is_shown, f"{name} shows {words!r}")
 
     def clear(self, what: str) -> None:
         eventually(lambda: self.attention(what) is None, f"{what} needs no attention any more")

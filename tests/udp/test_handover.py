@@ -176,18 +176,6 @@ class HandoverTests(FlowCase):
         self.assertEqual(await client.asks(b"two", port), b"two")
         self.assertEqual(server.senders[0], server.senders[2])
 
-    async def test_unreadable_flow_goes_on_here_and_others_are_taken(self) -> None:
-        server, client, _, _port = await self.prepare()
-
-        def edit(reported: dict[str, Any]) -> None:
-            if reported["answered"]:
-                reported["counts"] = 1
-
-        self.assertEqual(await self.hand_over(edit=edit), 1)
-        self.assertEqual((len(self.old.connections), len(self.new.connections)), (1, 1))
-        server.say(b"unasked", server.senders[0][1])
-        self.assertEqual((await client.hears(2))[1], b"unasked")
-
     async def test_rows_that_are_no_flows_are_refused_by_themselves(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         clients = [Talker.listening(self) for _ in range(4)]
