@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import leave_unmeasured
 from tests.processes.test_privileges import require_root
-from tests.support.folders import make_folder
+from tests.support.kit import leave_unmeasured, make_folder
 
 _SERVE = """
 import json, os, socket, sys

@@ -12,7 +12,6 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import ask, get, post
-from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.test_privileges import (
     free_low_port,
     ids_of,
@@ -20,8 +19,8 @@ from tests.processes.test_privileges import (
     require_root,
 )
 from tests.support.changes import change_environment
+from tests.support.kit import Service, eventually, leave_unmeasured
 from tests.support.proc import is_gone
-from tests.support.services import Service
 
 pytestmark = pytest.mark.whole
 

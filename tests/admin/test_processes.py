@@ -5,10 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.admin.processes import ask, get, post
-from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase
+from tests.support.kit import RULES, Service, WorkersTestCase, eventually
 from tests.support.proc import is_gone
-from tests.support.services import Service
 
 
 class ProcessesTest(WorkersTestCase):

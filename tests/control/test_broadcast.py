@@ -7,9 +7,8 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.support.peers import connect, reactor
+from tests.support.kit import SupervisedTestCase, connect, reactor
 from tests.support.proc import halted
-from tests.support.supervised import SupervisedTestCase
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.connections import end_connections, find_connection, list_connections

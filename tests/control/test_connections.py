@@ -6,13 +6,9 @@ from unittest.mock import patch
 
 from twisted.internet.task import deferLater
 
-from tests.support.certificates import make_authority
 from tests.support.changes import change_constants
-from tests.support.each import for_each
-from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
+from tests.support.kit import ServiceTestCase, VirtualTime, for_each, make_authority, make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
 from txmux.client import client_table
 from txmux.client.session import ClientSession

@@ -6,10 +6,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.mux import VirtualTime
+from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.ports import free_port
-from tests.support.supervised import SupervisedTestCase
 from txmux.client.overrides import Overrides, ServerState
 from txmux.control.broadcast import concurrently
 from txmux.control.connections import list_connections

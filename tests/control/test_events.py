@@ -7,8 +7,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.peers import reactor
-from tests.support.supervised import SupervisedTestCase
+from tests.support.kit import SupervisedTestCase, reactor
 from txmux.backends.upstreams import Upstreams
 from txmux.control.events import Hub
 from txmux.control.steering import set_server

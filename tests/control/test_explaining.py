@@ -5,9 +5,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import authority
-from tests.support.peers import reactor
+from tests.support.kit import SupervisedTestCase, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.support.supervised import SupervisedTestCase
 from txmux.control.connections import end_connections, find_connection
 from txmux.control.documents import rules_document
 from txmux.control.filters import EVERY

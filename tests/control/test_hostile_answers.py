@@ -14,8 +14,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
-from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
+from tests.support.kit import VirtualTime, make_folder
 from tests.support.steps import counts_of
 from tests.support.supervised import resources_of
 from txmux import MuxService, load

@@ -14,10 +14,8 @@ import attrs
 import pytest
 
 from tests.admin.processes import ask, text_of
-from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase
+from tests.support.kit import RULES, Service, WorkersTestCase, eventually
 from tests.support.ports import free_port, stop_listening
-from tests.support.services import Service
 from txmux.cli import main
 
 pytestmark = pytest.mark.by_turns(each=True)

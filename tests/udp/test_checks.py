@@ -3,8 +3,7 @@ import socket
 from twisted.internet.protocol import Factory, Protocol
 
 from tests.support.datagrams import Talker, turn
-from tests.support.peers import reactor
-from tests.support.ports import free_port
+from tests.support.kit import free_port, reactor
 from tests.udp.flow_case import FlowCase
 from txmux.wire.proxyprotocol.decode import decode_datagram
 

@@ -3,8 +3,7 @@ import signal
 import socket
 
 from tests.support.datagrams import Talker, turn
-from tests.support.ports import free_port
-from tests.support.supervised import SupervisedTestCase
+from tests.support.kit import SupervisedTestCase, free_port
 from tests.udp.flow_case import FlowCase
 from txmux.errors import ListenError
 

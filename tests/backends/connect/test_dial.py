@@ -14,8 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.backends.pool.pools import Watched, servers
 from tests.support.changes import change_constants
-from tests.support.peers import reactor
-from tests.support.ports import free_port
+from tests.support.kit import free_port, reactor
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import Dialler, reason_of
 from txmux.backends.connect.socket_plan import ServerSocketPlan

@@ -17,9 +17,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import Identity, authority, make_authority, rsa_pem
-from tests.support.folders import make_folder
+from tests.support.kit import free_port, make_folder
 from tests.support.peers import PeerClientFactory, PeerFactory, listen, reactor
-from tests.support.ports import free_port
 from tests.support.secure import CLOSE_NOTIFY
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.tls import BackendTLS
@@ -210,6 +209,12 @@ class TlsTests(TestCase):
         ):  # fmt: skip
             port = self.serve(authority().issue("a.example"), **settings)
             self.assertIn(why, await self.why_not(self.tls(), port))
+        port = self.serve(authority().issue("a.example"), acceptableProtocols=[b"h2", b"imap"])
+        for configured, given, agreed in (
+            ((), (), None), ((), (b"imap",), b"imap"), (("http/1.1", "h2"), (b"imap",), b"h2"),
+        ):  # fmt: skip
+            client: Any = await self.attempt(self.tls(alpn=configured), port, alpn=given)
+            self.assertEqual(client.transport.negotiatedProtocol, agreed)
 
     async def test_client_certificate(self) -> None:
         own = authority().issue("txmux.example", usage=False)
@@ -223,14 +228,6 @@ class TlsTests(TestCase):
         peer = await self.peers.peer()
         await peer.has(1)
         self.assertEqual(peer.transport.getPeerCertificate().to_cryptography(), own.certificate)
-
-    async def test_alpn(self) -> None:
-        port = self.serve(authority().issue("a.example"), acceptableProtocols=[b"h2", b"imap"])
-        for configured, given, agreed in (
-            ((), (), None), ((), (b"imap",), b"imap"), (("http/1.1", "h2"), (b"imap",), b"h2"),
-        ):  # fmt: skip
-            client: Any = await self.attempt(self.tls(alpn=configured), port, alpn=given)
-            self.assertEqual(client.transport.negotiatedProtocol, agreed)
 
     async def test_header_first(self) -> None:
         header = b"PROXY UNKNOWN\r\n"
@@ -348,6 +345,14 @@ class TlsTests(TestCase):
             self.tls()._distrust(chain),
             "the certificate of 'CN=mallory' is not accepted: invalid CA certificate",
         )
+        # What OpenSSL would refuse to present is known when it is read, not with each connection.
+        self.assert_refused(
+            "tls_client_certificate",
+            "'weak.pem': OpenSSL rejects the certificate: ee key too small; get one with a stronger key or signature",
+            certificate=(self.file("weak.pem", rsa_pem("a.example", 1024)),),
+        )
+        self.assertEqual(self.explained(("a", "b", "c d")), "the TLS handshake failed: c d")
+        self.assertEqual(self.explained(), "it closed the connection instead of answering with TLS")
 
     def assert_refused(self, key: str, message: str, **settings: Any) -> None:
         error = self.assertRaises(TLSFileError, BackendTLS, ServerTLS(**settings))
@@ -357,16 +362,6 @@ class TlsTests(TestCase):
         path = self.folder / name
         path.write_bytes(b"\n".join(contents))
         return path
-
-    def test_weak_identity(self) -> None:
-        """What OpenSSL would refuse to present is known when it is read, not with each connection."""
-        self.assert_refused(
-            "tls_client_certificate",
-            "'weak.pem': OpenSSL rejects the certificate: ee key too small; get one with a stronger key or signature",
-            certificate=(self.file("weak.pem", rsa_pem("a.example", 1024)),),
-        )
-        self.assertEqual(self.explained(("a", "b", "c d")), "the TLS handshake failed: c d")
-        self.assertEqual(self.explained(), "it closed the connection instead of answering with TLS")
 
     def test_authorities(self) -> None:
         expected, damaged = (

@@ -8,8 +8,7 @@ from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.names import dns, server
 
-from tests.support.peers import reactor
-from tests.support.ports import free_port
+from tests.support.kit import free_port, reactor
 from txmux.backends.names.question import ServerAddress
 
 SILENCE = -1  # instead of a response code: no answer at all

@@ -11,9 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import NameServer
 from tests.backends.pool.pools import servers
-from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
-from tests.support.peers import reactor
+from tests.support.kit import VirtualTime, make_folder, reactor
 from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import ResolvedAddress

@@ -13,8 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, aaaa
 from tests.support.changes import change_constants
-from tests.support.mux import MuxTestCase
-from tests.support.peers import connect, listen, reactor
+from tests.support.kit import MuxTestCase, connect, listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.names import cache
 from txmux.backends.names.cache import KnownName, NameCache
@@ -94,6 +93,22 @@ class DestinationsTest(MuxTestCase):
             self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
             self.assertEqual(line.facts["sni"], "www.test")
         self.assertEqual(self.dns.asked["www.test", dns.A], 1)
+        self.dns.zone["www.test"] = a("127.0.0.1")
+        port = self.by_name(f"{{host}}.Test.:{self.there}", "http", allow_names=names("*.test"))
+        for host in ("www", "WWW.", "www.:80"):
+            line = await self.ends(port, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"), host)
+        self.dns.zone["www.test"] = a("127.0.0.2")
+        port = self.by_name("{sni}:{port}", allow_networks=Reachable([network("127.0.0.2")]))
+        listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
+        self.addCleanup(listening.stopListening)
+        line = await self.ends(port, hello("www.test"))
+        self.assertEqual((line.reason, line.server), ("done", f"127.0.0.2:{port}"))
+        change_constants(self, cache, _MOST_QUEUED=0)
+        self.dns.fail("a.test", SILENCE)
+        port = self.by_name()
+        line = await self.ends(port, hello("a.test"))
+        self.assertEqual(line.reason, "limit")
 
     async def test_reasons(self) -> None:
         self.dns.zone["near.test"] = a("10.0.0.1")
@@ -113,13 +128,6 @@ class DestinationsTest(MuxTestCase):
         [member] = upstream.pool.members
         failed = ServerTotals.failed.read(member.counts.cells)
         self.assertEqual({name: count for name, count in failed.items() if count}, {"no-server": 1})
-
-    async def test_source_with_too_many_names(self) -> None:
-        change_constants(self, cache, _MOST_QUEUED=0)
-        self.dns.fail("a.test", SILENCE)
-        port = self.by_name()
-        line = await self.ends(port, hello("a.test"))
-        self.assertEqual(line.reason, "limit")
 
     async def test_known_name_needs_no_transport(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.1", ttl=2)
@@ -174,21 +182,6 @@ class DestinationsTest(MuxTestCase):
                 self.assertEqual(line.server, place)
         line = await self.ends(port, b"GET / HTTP/1.0\r\n\r\n")
         self.assertEqual((line.reason, line.server), ("no-name", None))
-
-    async def test_final_dot_is_not_in_the_text_around(self) -> None:
-        self.dns.zone["www.test"] = a("127.0.0.1")
-        port = self.by_name(f"{{host}}.Test.:{self.there}", "http", allow_names=names("*.test"))
-        for host in ("www", "WWW.", "www.:80"):
-            line = await self.ends(port, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"), host)
-
-    async def test_local_address_and_port(self) -> None:
-        self.dns.zone["www.test"] = a("127.0.0.2")
-        port = self.by_name("{sni}:{port}", allow_networks=Reachable([network("127.0.0.2")]))
-        listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
-        self.addCleanup(listening.stopListening)
-        line = await self.ends(port, hello("www.test"))
-        self.assertEqual((line.reason, line.server), ("done", f"127.0.0.2:{port}"))
 
     async def test_other_addresses_of_the_name_are_tried(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.1", "127.0.0.9", "10.0.0.1")

@@ -14,8 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.names.nameserver import FLOOD, GARBAGE, HANG_UP, SILENCE, a, aaaa, cname, srv
 from tests.backends.names.resolve_case import HOST, CountingLookup, NamesTestCase
 from tests.net.relay.reactors import PrivateReactor
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.kit import make_folder, reactor
 from txmux.backends.names.lookup import (
     HostAnswer,
     Lookup,
