@@ -46,11 +46,11 @@ class BansTest(AdminCase):
         self.assertEqual(gone.json["changes"], "127.0.0.0/8 is no longer banned")
         self.assertEqual((await self.get("/api/bans")).json, [])
         self.assertTrue(await self.is_let_in())
-        await self.ban("::ffff:127.0.0.9")
+        await self.ban("::ffff:127.0.0.9")  # others are accepted and a ban may have no end
         self.assertTrue(await self.is_let_in())
         (told,) = (await self.get("/api/bans")).json
         self.assertEqual((told["network"], told["until"]), ("127.0.0.9", None))
-        await self.ban("127.0.0.1")
+        await self.ban("127.0.0.1")  # bans survive a reload
         report = await self.running.reload()
         self.assertTrue(report.ok)
         self.assertFalse(await self.is_let_in())

@@ -74,7 +74,7 @@ class ClientsTest(SynchronousTestCase):
         self.assert_closed(silent)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         headers, body = HEALTH, request("POST", "/x", JSON, b"{" + b" " * 30)
-        for sent in (headers, body):
+        for sent in (headers, body):  # request and body have 10 seconds to arrive
             transport = self.connected()
             for number in range(11):
                 transport.deliver(sent[number : number + 1])
@@ -113,7 +113,7 @@ class ClientsTest(SynchronousTestCase):
         for stream in self.streams:
             stream.finish()
         self.assertIsNone(self.connected().lost)
-        ended: list[bool] = []
+        ended: list[bool] = []  # writer of a stream hears of its end and may write on
         transport = self.connected()
         transport.deliver(STREAM)
         stream = self.streams[-1]

@@ -23,7 +23,7 @@ class EncodingTest(AdminCase):
         await peer.has(1)
         self.assertNotIn(b"Content-Encoding", bytes(peer.received))
         self.assertNotIn(b"ETag", bytes(peer.received))
-        told = await self.ask("GET", LONG, GZIP)
+        told = await self.ask("GET", LONG, GZIP)  # head has the headers of get
         peer = await self.connect()
         peer.send(request("HEAD", LONG, GZIP))
         await peer.is_lost()

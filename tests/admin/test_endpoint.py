@@ -39,7 +39,7 @@ class SocketsTest(AdminCase):
             self.assertEqual(mode_of(self.socket), mode)
             await self.stop()
             self.assertFalse(self.socket.exists())
-        await self.start("admin = unix:a\\:b.sock")
+        await self.start("admin = unix:a\\:b.sock")  # relative path with an escaped colon
         self.assertTrue((self.folder / "a:b.sock").is_socket())
 
     async def test_client_whose_process_has_ended(self) -> None:
@@ -145,7 +145,7 @@ class SocketsTest(AdminCase):
         self.assertIn("metrics: ", str(problem))
         self.assertIn(" is taken by ", str(problem))
         text = self.text(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
-        service: Any = self.service(text)
+        service: Any = self.service(text)  # no start and no socket without a token
         self.assertRaises(MuxError, service.startService)
         self.assertEqual(resources_of(service).endpoints.sockets(), {})
 
@@ -304,7 +304,7 @@ class TokenFileTest(SynchronousTestCase):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         self.assertIn("cannot be created: File too large; make room", str(problem))
         self.assertEqual(len(read_token(self.path)), 43)
-        folder = self.folder / "missing"
+        folder = self.folder / "missing"  # unreadable file is named with the reason
         problem = self.assertRaises(MuxError, read_token, folder / "token")
         self.assertIn(
             f"cannot be created: No such file or directory; create {folder}, or name", str(problem)

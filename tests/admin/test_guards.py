@@ -40,7 +40,7 @@ class AnybodyTest(AdminCase):
         self.assertIsNone(self.running.control.last_reload)
         for method, status in (("PUT", 405), ("DELETE", 405), ("OPTIONS", 405), ("BREW", 501)):
             await self.assert_refused(status, request(method, "/api/reload", JSON))
-        told = await self.ask("POST", "/api/status", JSON)
+        told = await self.ask("POST", "/api/status", JSON)  # other methods are refused
         self.assertEqual((told.status, told.headers["allow"]), (405, "GET, HEAD"))
         for told in (await self.get("/api/status"), await self.get("/nowhere")):
             self.assertEqual(told.headers["cache-control"], "no-store")
@@ -49,7 +49,7 @@ class AnybodyTest(AdminCase):
             self.assertIn("frame-ancestors 'none'", told.headers["content-security-policy"])
             self.assertNotIn("access-control-allow-origin", told.headers)
             self.assertNotIn("server", told.headers)
-        with capturedLogs() as events:
+        with capturedLogs() as events:  # input is not reflected in headers or log
             told = await self.get("/x%0d%0aX-Evil:%201", Cookie="a=\x1b[31m")
             refused = await self.ask("POST", "/api/reload", {**JSON, "Host": "a\x1b[31m.b"})
         self.assertEqual((told.status, refused.status), (404, 403))
@@ -113,7 +113,7 @@ class TokenTest(AdminCase):
         self.assertEqual(told.headers["www-authenticate"], 'Bearer realm="txmux"')
         self.assertEqual(await self.status_at(Authorization=f"Bearer {TOKEN}"), 200)
         self.assertEqual(await self.status_at(Authorization=f"bearer  {TOKEN}"), 200)
-        with capturedLogs() as events:
+        with capturedLogs() as events:  # wrong token is refused and not logged
             for given in ("x", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "é"):
                 self.assertEqual(await self.status_at(Authorization=f"Bearer {given}"), 401)
             self.assertEqual(await self.status_at(Authorization=f"Basic {TOKEN}"), 401)
@@ -249,7 +249,7 @@ class GuardTest(SynchronousTestCase):
         for number in range(3000):
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
         self.assertEqual(len(self.guard.token_failures.failures), 1000)
-        for number in range(1009):
+        for number in range(1009):  # the source that has failed last is remembered longest
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
             if number < 1005 and not number % 111:
                 self.assertEqual(self.tried("192.0.2.1", "x"), 401)
@@ -260,7 +260,7 @@ class GuardTest(SynchronousTestCase):
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
         for headers in ({"authorization": "Bearer "}, {"authorization": "Bearer x"}, basic("")):
             self.assertRaises(RefusedError, self.guard.identify, headers, caller)
-        for port in (0, 9):
+        for port in (0, 9):  # worker is refused whatever it sends
             caller = Caller("uid 1", "", port=port, is_worker=True)
             headers = {"authorization": f"Bearer {TOKEN}"}
             refused = self.assertRaises(RefusedError, self.guard.identify, headers, caller)

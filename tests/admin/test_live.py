@@ -43,7 +43,7 @@ class LiveTest(AdminCase):
         self.assertEqual((await self.get("/api/connections/5a9d7143-3")).status, 404)
         self.assertEqual((await self.get("/api/connections/x")).status, 404)
         self.assertEqual((await self.get("/api/connections/close")).status, 405)
-        path = f"/api/backends/b/servers/{self.server}"
+        path = f"/api/backends/b/servers/{self.server}"  # unknown names and invalid fields
         for where, body, status, message in (
             (path, {}, 400, "nothing to change"),
             (path, {"state": "up"}, 400, "state: must be 'ready', 'drain' or 'maintenance'"),
@@ -140,7 +140,7 @@ class LiveTest(AdminCase):
         told = (await self.post("/api/explain", body)).json
         (listener,) = told["streams"][0]["listeners"]
         self.assertEqual((listener["routes"][0]["says"], listener["from"]), ("no", "192.0.2.1"))
-        peer = await self.connect()
+        peer = await self.connect()  # head has the headers and subscribes nobody
         peer.send(b"HEAD /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await peer.is_lost()
         head, _, after = bytes(peer.received).partition(b"\r\n\r\n")
@@ -172,7 +172,7 @@ class LiveTest(AdminCase):
         peer.reset()
         while self.is_told:
             await deferLater(reactor, 0)
-        peer = await self.follow()
+        peer = await self.follow()  # stop with a follower
         await self.running.stopService()
         await peer.is_lost()
         self.assertIn(b"event: stop\n", peer.received)

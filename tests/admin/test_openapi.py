@@ -30,7 +30,7 @@ class DescriptionTest(SynchronousTestCase):
         }
         there_is = {(one.method, one.path) for one in ADMIN if one.path not in FOR_PEOPLE}
         self.assertEqual(described, there_is)
-        whole = description(ADMIN)
+        whole = description(ADMIN)  # all references resolve and all schemas are used
         named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(whole)))
         self.assertEqual(named, set(whole["components"]["schemas"]))
         for path, methods in description(ADMIN)["paths"].items():
@@ -85,7 +85,7 @@ class BodyTest(SynchronousTestCase):
             RefusedError, "^stat: there is no such field; did you mean 'state'"
         ):
             check_body({"stat": 1}, body({"state": str}))
-        for resource in ADMIN:
+        for resource in ADMIN:  # every number in a body has both bounds
             for name, schema in (resource.takes or {}).get("properties", {}).items():
                 for one in schema.get("anyOf", [schema]):
                     if one.get("type") == "integer":

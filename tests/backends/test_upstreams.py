@@ -90,7 +90,7 @@ class ChangedTest(SynchronousTestCase):
         first = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80"))
         second = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80", retries=7))
         self.assertNotEqual(first.target.text, second.target.text)
-        self.assertIs(self.its.change("10.0.0.1:80"), self.its.change("10.0.0.1:80"))
+        self.assertIs(self.its.change("10.0.0.1:80"), self.its.change("10.0.0.1:80"))  # same
 
     def test_ejection(self) -> None:
         old = self.its.change("10.0.0.1:80", "10.0.0.2:80", eject=ONCE)
@@ -247,7 +247,7 @@ class ChangedTest(SynchronousTestCase):
         self.assertEqual(len(self.its.clock.getDelayedCalls()), 2)
         self.its.change("10.0.0.1:80")
         self.assertEqual(self.its.clock.getDelayedCalls(), [])
-        self.its.upstreams.stop()
+        self.its.upstreams.stop()  # only a service that runs checks
         self.its.change("10.0.0.1:80", check=Check("tcp"))
         self.its.upstreams.start()
         self.assertEqual(len(self.its.clock.getDelayedCalls()), 1)
@@ -259,7 +259,7 @@ class ChangedTest(SynchronousTestCase):
         self.assertEqual(self.its.clock.getDelayedCalls(), calls)
         self.assertIs(self.its.upstreams.upstream_of(old.backend), old)
         self.assertEqual(len(self.its.upstreams.all()), 1)
-        ca = make_folder(self) / "ca.pem"
+        ca = make_folder(self) / "ca.pem"  # problems
         prepared = self.its.prepare(
             Backend("b", servers("10.0.0.1:80"), tls=ServerTLS(ca=ca)),
             Backend("c", servers("10.0.0.1:80"), tls=ServerTLS(ca=ca)),
@@ -318,7 +318,7 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.2:80"})
         new.clock.advance(0.2)
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.1:80", "10.0.0.2:80"})
-        old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
+        old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)  # probe is repeated
         old.fail(0, 3)
         old.clock.advance(31)
         while MemberState.PROBING not in old.states():
@@ -342,14 +342,14 @@ class ToldTest(SynchronousTestCase):
             process.pool.check_result(process.pool.members[0], ok=False, why="refused")
             self.assertEqual(process.states(), [state, MemberState.UP])
         old, new = Process(0, "web.test:80", eject=EJECT), Process(0, "web.test:80", eject=EJECT)
-        addresses = [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+        addresses = [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]  # names
         (server,) = old.pool.backend.servers
         old.pool.set_addresses(server, addresses)
         old.fail(0, 3)
         new.upstreams.restore(old.as_json())
         new.pool.set_addresses(server, addresses)
         self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
-        hosts = ("10.0.0.1:80 weight=3", "10.0.0.2:80", "10.0.0.3:80 weight=2")
+        hosts = ("10.0.0.1:80 weight=3", "10.0.0.2:80", "10.0.0.3:80 weight=2")  # turns
         one = Process(0, *hosts)
         expected = [one.pick().target.text for _ in range(12)]
         old = Process(0, *hosts)
@@ -383,7 +383,7 @@ class ToldTest(SynchronousTestCase):
         self.assertIsNone(new.pool.since(new.pool.members[0]))
         new.upstreams.apply_overrides({})
         self.assertEqual([new.pool.since(member) for member in new.pool.members], [0, None])
-        process = Process(100, check=Check("tcp", rise=1, fall=1))
+        process = Process(100, check=Check("tcp", rise=1, fall=1))  # down while held
         process.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
         process.upstreams.apply_check("b", "10.0.0.1:80 10.0.0.1:80", ok=False, why="refused")
         process.clock.advance(9)
@@ -432,7 +432,7 @@ class ToldTest(SynchronousTestCase):
         new.upstreams.restore([*odd, first])
         self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
         new.upstreams.known.expect([{**second, "connections": math.inf}, {**second, "backend": []}])
-        old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
+        old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)  # unknown
         old.fail(1, 3)
         first, second = old.as_json()
         odd = [
@@ -563,7 +563,7 @@ class HeardTest(SynchronousTestCase):
         self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [MemberState.DOWN, MemberState.UP])
         self.hear(ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
-        self.hear(ok=False)
+        self.hear(ok=False)  # healthy again before lookup
         self.hear(ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
 

@@ -32,7 +32,7 @@ class WorkersTest(SupervisedTestCase):
         self.assertEqual((paged, len(set(whole))), (whole, len(clients)))
         (row,) = await find_connection(self.running.control, whole[-1])
         self.assertEqual(row["id"], whole[-1])
-        rows = await self.live.listed(len(clients))
+        rows = await self.live.listed(len(clients))  # close in any worker
         self.assertEqual((await end_connections(self.running.control, EVERY, rows[-1]["id"]))[0], 1)
         await self.live.listed(len(clients) - 1)
         count, _ = await end_connections(self.running.control, Filters.read({"backend": "b"}))

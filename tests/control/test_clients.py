@@ -104,7 +104,7 @@ class RefusedClientsTests(SynchronousTestCase):
         # Two sources may do what they like: others do not wait for it.
         (item,) = flooding({"": 1000.0, "192.0.2.1": 500.0, "192.0.2.2": 460.0, "192.0.2.3": 40.0})
         self.assertEqual(item.level, "note")
-        self.assertEqual([*flooding({})], [])
+        self.assertEqual([*flooding({})], [])  # who keeps a process busy
         for first, do in ((900.0, "txmux ban 192.0.2.1 1h"), (90.0, "connection_rate_per_source")):
             (item,) = flooding({"": 1000.0, "192.0.2.1": first, "192.0.2.2": 1.0})
             self.assertEqual((item.level, item.what), ("warning", "accept"))

@@ -51,7 +51,7 @@ class EventsTest(SupervisedTestCase):
         self.assertEqual(begin["listener"], "public")
         self.assertEqual((decide["route"], decide["facts"]), ("ssh", {"software": "a"}))
         self.assertEqual((end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, 1))
-        with capturedLogs():
+        with capturedLogs():  # state of a server and reload
             await set_server(
                 self.running.control, "b", f"127.0.0.1:{self.live.server}", state="drain"
             )

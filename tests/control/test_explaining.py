@@ -117,10 +117,10 @@ class ConnectionTest(SupervisedTestCase):
         self.assertEqual((shown["bytes"], shown["by"], shown["route"]), (11, "route", "ssh"))
         verdicts = {one["route"]: (one["says"], one["excluded_by"]) for one in shown["routes"]}
         wanted = {"first": ("not asked", "from"), "web": ("no", None), "ssh": ("match", None)}
-        self.assertEqual(verdicts, wanted)
+        self.assertEqual(verdicts, wanted)  # decided route and those before it without bytes
         self.assertNotIn("5353482d", str(shown))
         found = await self.running.control.explain(b"SSH-2.0-a\r\n", "public")
-        ((stream,),) = (found["streams"],)
+        ((stream,),) = (found["streams"],)  # bytes for one listener or all
         (listener,) = stream["listeners"]
         assert listener["decision"] is not None
         self.assertEqual(listener["decision"]["route"], "ssh")

@@ -104,7 +104,7 @@ class FiltersTest(SynchronousTestCase):
             problem = self.assertRaises(FilterError, Filters.read, {name: text})
             self.assertTrue(str(problem).startswith(f"{name}: "), problem)
             self.assertIn(message, str(problem))
-        self.assertEqual(Page.read({}), Page(1000, ""))
+        self.assertEqual(Page.read({}), Page(1000, ""))  # bounds of a page
         self.assertEqual(Page.read({"limit": "7", "after": "5a9d7143-3"}), Page(7, "5a9d7143-3"))
         for words in (
             {"limit": "0"}, {"limit": "10001"}, {"limit": "99999999999999999999"}, {"limit": "-1"}, {"limit": "0000051"},

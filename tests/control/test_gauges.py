@@ -64,7 +64,7 @@ class GaugesTest(SynchronousTestCase):
             )  # fmt: skip
         fields = {row.status[0] for row in GAUGES if row.status}
         self.assertEqual(fields, {*StatusGauges.__annotations__}, "each is a field of StatusGauges")
-        self.assertRaises(TypeError, Gauge, collect=len)
+        self.assertRaises(TypeError, Gauge, collect=len)  # bounds
         self.assertRaises(TypeError, Gauge, bounds=Field(int))
         self.assertIn(COUNT, MESSAGES)
         assert COUNT.answer is not None

@@ -301,7 +301,7 @@ class BoundsTest(SynchronousTestCase):
             "part",  # those of features
         )  # fmt: skip
         self.assertEqual(sorted(found), sorted(read_one_by_one))
-        answer = messages.CONNECTIONS.answer
+        answer = messages.CONNECTIONS.answer  # rows of connections
         assert answer is not None
         assert answer.of is not None
         self.assertEqual({*answer.of.fields}, {*ConnectionDocument.__annotations__})

@@ -14,7 +14,7 @@ class HoldTests(SynchronousTestCase):
         self.assertEqual(held.held, {"a": 9.0, "b": math.inf})
         self.assertEqual(held.with_hold("a", 6.0, 12.0).held, {"a": 12.0, "b": math.inf})
         self.assertEqual(held.with_hold("a", 6.0, 6.0).held, {"b": math.inf})
-        held = Overrides(held={"a": 9.0, "b": math.inf})
+        held = Overrides(held={"a": 9.0, "b": math.inf})  # another process gets what is left
         told = json.loads(json.dumps(held.as_json(5.0)))
         self.assertEqual(told["held"], {"a": 4.0, "b": None})
         self.assertEqual(Overrides.read(told, 105.0).held, {"a": 109.0, "b": math.inf})

@@ -25,7 +25,7 @@ class RatesTest(SynchronousTestCase):
             self.rates.record({"a": 100 * number})
             self.clock.advance(5)
         self.assertEqual(self.of({"a": 1000, "b": 15}), {"a": 20.0, "b": 1.0})
-        self.rates.record({"a": 10})
+        self.rates.record({"a": 10})  # removed counters make no negative rate
         self.clock.advance(1)
         self.assertEqual(self.of({"a": 3}), {"a": 0.0})
 

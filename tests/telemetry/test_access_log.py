@@ -65,7 +65,7 @@ class FileLogTest(SynchronousTestCase):
         self.path.mkdir()
         with self.assertRaisesRegex(AccessLogError, f"access_log: {self.path} .*Is a directory"):
             self.open()
-        self.assertIsNone(open_log(Settings(access_log=None)))
+        self.assertIsNone(open_log(Settings(access_log=None)))  # off
 
     def test_process_that_replaces_another(self) -> None:
         """It begins without a file that cannot be opened, counts the lines, says so, and tries again by itself."""
@@ -165,7 +165,7 @@ class FileLogTest(SynchronousTestCase):
         self.addCleanup(os.umask, before)
         self.open()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640 & ~before)
-        log = self.open()
+        log = self.open()  # new file after a move
         log.write(a_record())
         moved = self.path.rename(self.path.with_suffix(".1"))
         log.write(a_record())
@@ -190,7 +190,7 @@ class FormatTest(SynchronousTestCase):
             "route=r backend=- server=- server_local=- bytes_in=0 bytes_out=0 detect_ms=- connect_ms=- "
             "duration_ms=- reason=done facts.sni=x.example facts.client=me",
         )
-        record = a_record(facts={"sni": "x"})
+        record = a_record(facts={"sni": "x"})  # count comes before facts
         self.assertIn(" reason=done count=3 facts.sni=x", as_text(record, 3))
         self.assertEqual([*json.loads(as_json(record, 3))][-3:], ["reason", "count", "facts"])
 
@@ -230,7 +230,7 @@ class FormatTest(SynchronousTestCase):
             self.assertIs(should_log(record, "errors"), wanted, reason)
             for log in (True, False):
                 self.assertIs(should_log(record, log), log)
-        ways: tuple[Logged, ...] = (False, "errors", True)
+        ways: tuple[Logged, ...] = (False, "errors", True)  # fewer lines of listener and route
         for one, other, less in ((2, 1, 1), (1, 0, 0), (2, 2, 2), (0, 2, 0)):
             self.assertEqual(fewer(ways[one], ways[other]), ways[less])
 
@@ -321,6 +321,6 @@ class MergingTest(SynchronousTestCase):
         self.assertEqual(
             [port for port, _ in self.new_lines()], [f"192.0.2.1:{n}" for n in (1, 2, 3, 4)]
         )
-        self.leave(1, 2, 3)
+        self.leave(1, 2, 3)  # close
         self.log.close()
         self.assertEqual(self.new_lines(), [("192.0.2.1:1", None), ("192.0.2.1:3", 2)])

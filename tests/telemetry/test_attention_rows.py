@@ -27,7 +27,7 @@ class RowsTest(SynchronousTestCase):
             self.assertIn(repr(name), str(error))
             error = self.assertRaises(ValueError, AttentionRow, **left, **{name: ""})
             self.assertIn(repr(name), str(error))
-        row = AttentionRow(**_ROW, link="/backends/{backend}")
+        row = AttentionRow(**_ROW, link="/backends/{backend}")  # name that no address can have
         self.assertEqual(row.item(phase="full", backend="\ud800").link, "/backends/%3F")
 
     def test_alerts(self) -> None:

@@ -39,7 +39,7 @@ class SamplingTest(SynchronousTestCase):
         self.sampling.pass_on({"event": "end"})
         self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped", "end"])
         self.setUp()
-        self.flood(0)
+        self.flood(0)  # no timer while nothing is skipped
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 

@@ -98,7 +98,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
         )
         self.rules.write_text(RULES.replace("default ", "peek_limit = 50\ndefault "))
         out = self.explain("--file", self.write("head", "GET / HTTP/1.1\r\n" + "a" * 99))
-        self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)
+        self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)  # decision at peek limit
         self.assertIn("\ndecision  at byte 50, which is peek_limit: default, reset\n", out)
 
     def test_client_address_for_routes_and_listener(self) -> None:
@@ -155,7 +155,7 @@ class ConnectionTests(CommandTestCase):
         self.assertIn("none yet: waits for a PROXY protocol header\n", shown)
         self.assertIn("route api, in another process", self.shown(told={"bytes": None}))
         self.assertIn("learnt    software=x\n", self.shown(facts={"software": "x"}))
-        silent = {"by": "silent", "route": None, "bytes": 0}
+        silent = {"by": "silent", "route": None, "bytes": 0}  # decided elsewhere silent and unknown
         shown = self.shown(told=silent, backend="10.0.0.5:8443")
         self.assertIn("decision  silent, before any byte\nled to    10.0.0.5:8443\n", shown)
         self.answering(document={**_ONE, "explanation": None})

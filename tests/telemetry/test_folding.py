@@ -52,7 +52,7 @@ class FoldedLogTests(SynchronousTestCase):
         self.assertEqual(self.written("a", level="error"), ["worker 1: a"])
         self.assertEqual(self.written("a", "a", level="info"), ["worker 1: a", "worker 2: a"])
         self.setUp()
-        self.written(*["it failed\nTraceback\n  x"] * 2)
+        self.written(*["it failed\nTraceback\n  x"] * 2)  # repeated traceback is one line
         (line,) = self.pass_seconds(60)
         self.assertIn("workers: it failed (repeated 1 time within a minute", line)
 

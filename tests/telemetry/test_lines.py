@@ -86,7 +86,7 @@ class StalledTest(SynchronousTestCase):
         for _ in range(3):
             writer.write([b"x\n"])
         self.assertEqual((self.said, writer.lost), (["Broken pipe"], 3))
-        _, writing = self.pipe()
+        _, writing = self.pipe()  # other users of the pipe still block
         self.writer(writing).write([b"x" * 100])
         self.assertTrue(os.get_blocking(writing))
 

@@ -58,7 +58,7 @@ class StateTest(SynchronousTestCase):
                 file.write(text)
             self.assertEqual(self.states(), [], text)
         seen = set()
-        for why in ("", "", "away", "away", ""):
+        for why in ("", "", "away", "away", ""):  # it is written when it changes
             self.file.report(why)
             its = self.hidden.stat()
             seen.add((its.st_ino, its.st_mtime_ns))
@@ -70,7 +70,7 @@ class StateTest(SynchronousTestCase):
         self.addCleanup(file.close)
         file.report("away")
         self.assertEqual([why for why, *_ in self.states()], ["away"])
-        file = StateFile(self.folder / "none/p/own.ini")
+        file = StateFile(self.folder / "none/p/own.ini")  # a folder that is made later
         self.addCleanup(file.close)
         file.report("away")
         (self.folder / "none").mkdir()

@@ -53,7 +53,7 @@ class BadEndsTests(SynchronousTestCase):
         other.restore(json.loads(json.dumps(recent.state())))
         (row,) = other.as_json()
         self.assertEqual((row["id"], row["worker"], row["ended"]), ("1-1", 2, 1.0))
-        ends, recent = BadEnds(Clock()), Recent()
+        ends, recent = BadEnds(Clock()), Recent()  # long facts are left out
         ends.report = lambda rows: succeed(recent.add(1, rows))  # type: ignore[func-returns-value]
         ends.add(record(1, facts={"sni": "x" * 4096}), None)
         self.assertEqual(recent.as_json()[0]["facts"], {})

@@ -22,7 +22,7 @@ class SharedMemoryTests(SynchronousTestCase):
         self.assertRaises(PermissionError, os.ftruncate, self.file, 0)
         os.ftruncate(self.file, 8192)
         self.assertEqual(len(mapped(self.file, 8192)), 8192)
-        with tempfile.TemporaryFile() as unsealed:
+        with tempfile.TemporaryFile() as unsealed:  # larger file of others may grow
             for file in (self.file, unsealed.fileno()):
                 os.ftruncate(file, 8192)
                 grow(file, 4096)
@@ -48,7 +48,7 @@ class SharedMemoryTests(SynchronousTestCase):
         self.assertRaises(PermissionError, os.ftruncate, file, 0)
         self.assertFalse(os.get_inheritable(file))
         self.patch(sharedmemory, "sys", type("Other", (), {"platform": "other"}))
-        file = make("test")
+        file = make("test")  # file without a name where memory files are missing
         self.addCleanup(os.close, file)
         os.ftruncate(file, 4096)
         self.assertEqual(len(mapped(file, 4096)), 4096)

@@ -44,7 +44,7 @@ class SourceTests(SynchronousTestCase):
             source.requested()
             source.answered()
         self.assertEqual(self.lines(), ["names 192.0.2.53:53: good again"])
-        source = self.make()
+        source = self.make()  # ten reasons of an outage are logged
         for number in range(20):
             source.failed(f"error {number}")
         self.assertEqual(len(self.lines()), 10)

@@ -45,7 +45,7 @@ class RecurringStepsTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.steps.run("look", lambda: succeed(1))
         self.assertEqual(self.steps.failing, {})
-        self.patch(self.steps, "failing", _Full())
+        self.patch(self.steps, "failing", _Full())  # no memory for the log
         self.assertIsNone(self.steps.run("look", lambda: 1 / 0))
 
 

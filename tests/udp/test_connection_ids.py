@@ -49,13 +49,13 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.take(again[:HEAD]))
         self.assertTrue(ids.learn(SERVER_1.replace(SERVER_ID, b"anothers", 1)))
         self.assertTrue(ids.take(b"\x41anothers" + bytes(30)))
-        ids = ids_of()
+        ids = ids_of()  # server may keep the clients id
         self.assertTrue(ids.learn(answer(DESTINATION)))
         self.assertEqual(ids.known, (DESTINATION,))
         self.assertTrue(ids.take(b"\x41" + DESTINATION + bytes(30)))
         self.assertEqual(ids.current, DESTINATION)
         self.assertTrue(ids_of(initial(b"\1", source=b"")).learn(answer(destination=b"")))
-        for length in range(21):
+        for length in range(21):  # servers id has any length up to 20
             ids = ids_of()
             chosen = bytes([length]) * length
             self.assertTrue(ids.learn(answer(chosen)))
@@ -90,7 +90,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertFalse(ids.learn(packet))
         self.assertEqual((ids.known, ids.served), ((DESTINATION,), None))
-        ids = ids_of()
+        ids = ids_of()  # remembers the first and the last few ids
         for number in range(100):
             ids.learn(answer(b"%08d" % number))
         self.assertEqual(ids.known, (DESTINATION, b"00000097", b"00000098", b"00000099"))
@@ -130,6 +130,6 @@ class ConnectionIdsTests(SynchronousTestCase):
             self.assertEqual(codec.write(recalled), codec.write(ids))
             self.assertFalse(recalled.learn(answer()))
             self.assertTrue(recalled.learn(answer(b"the next")))
-        reported = codec.write(ids_of())
+        reported = codec.write(ids_of())  # senseless values are refused
         for known in ([], ["xy"]):
             self.assertRaises(ValueError, codec.read, ConnectionIds, {**reported, "known": known})

@@ -83,6 +83,6 @@ class StrayTests(FlowCase):
         self.assertEqual(await self.hand_over(), 1)
         self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
         self.assertEqual(server.heard, [DATAGRAMS[0]])
-        for data in (DATAGRAMS[0], DATA, DATAGRAMS[1], DATA):
+        for data in (DATAGRAMS[0], DATA, DATAGRAMS[1], DATA):  # tunnel begins again in its flow
             self.assertEqual(await client.asks(data, port), RESPONSE)
         self.assertEqual(len(set(server.senders)), 1)

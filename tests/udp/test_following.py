@@ -272,7 +272,7 @@ class SourceTests(FlowCase):
         await self.ended(2)
         self.assertTrue(await self.moved(port, old, new))
         again, other = Talker.listening(self, "127.0.0.2"), Talker.listening(self)
-        again.say(b"one", port)
+        again.say(b"one", port)  # moved flow counts for its new source alone
         await other.asks(b"two", port)
         self.assertEqual((again.heard, server.heard[-1]), ([], b"two"))
         self.running.listeners[0].abort("killed")

@@ -74,4 +74,4 @@ class TableTests(SynchronousTestCase):
         table: FlowTable[Aged] = FlowTable()
         table.enter(Aged(1), (1.0, True, False), 0.0)
         self.assertEqual(len([*table.over(5.0)]), 1)
-        self.assertFalse(table.touch(Aged(1), 0.0))
+        self.assertFalse(table.touch(Aged(1), 0.0))  # touch after the end gives no time

@@ -85,7 +85,7 @@ class MigrationTests(SynchronousTestCase):
         self.assertIsNone(self.found(b"\x41" + ID[:7]))
         self.assertIsNone(self.found(b""))
         self.assertEqual(self.found(answer(SOURCE, destination=ID)), "flow")
-        self.assertIsNone(self.found(FIRST))
+        self.assertIsNone(self.found(FIRST))  # long header with the servers id is found
         self.assertIsNone(self.found(b"\xc0\0\0\0\1\x08" + ID))
 
     def test_ids_of_several_lengths_are_found_but_none_that_can_be_guessed(self) -> None:

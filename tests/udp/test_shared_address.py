@@ -125,7 +125,7 @@ class SharedAddressTests(SynchronousTestCase):
         a, _ = self.connect("ab")
         self.shared.find(a.short())
         self.assertEqual(self.whose(answer(SOURCE, destination=b"unknown")[:HEAD]), "a")
-        flows = self.begin("abW")
+        flows = self.begin("abW")  # port is shut reaches all flows
         self.shared.port_is_shut()
         self.assertTrue(all(flow.is_shut for flow in flows))
 

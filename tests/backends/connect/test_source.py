@@ -187,7 +187,7 @@ class DialTests(TestCase):
         )
         self.assertIn("192.0.2.1 is not an address of this machine", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
-        sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]
+        sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]  # wrong family
         await self.assertFailure(self.dial(target, sources), ConnectError)
 
     def test_other_systems(self) -> None:

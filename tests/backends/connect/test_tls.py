@@ -128,7 +128,7 @@ class TlsTests(TestCase):
         self.assertEqual(peer.transport.getHandle().get_servername(), b"a.example")
         peer.send(b"answer")
         await client.receiver.has(6)
-        port = self.serve(authority().issue("a.example"))
+        port = self.serve(authority().issue("a.example"))  # contexts
         tls = self.tls()
         clients: list[Any] = [await self.attempt(tls, port) for _ in range(2)]
         first, second = (client.transport.getHandle().get_context() for client in clients)
@@ -143,7 +143,7 @@ class TlsTests(TestCase):
         await self.attempt(self.tls(), port)
         why = await self.why_not(self.tls("b.example"), port)
         self.assertEqual(why, "its certificate is for a.example, not for b.example; see tls_name")
-        port = self.serve(authority().issue("*.example"))
+        port = self.serve(authority().issue("*.example"))  # unreadable
         why = await self.why_not(self.tls(), port)
         self.assertRegex(
             why, r"^its certificate is unreadable \(.*'\*\.example' has too few .*\), not "
@@ -198,7 +198,7 @@ class TlsTests(TestCase):
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             self.addCleanup(port.stopListening)
             self.assertEqual(await self.why_not(self.tls(), port.getHost().port), said)
-        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))
+        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))  # refused
         await self.assertFailure(attempt, ConnectionRefusedError)
 
     async def test_no_common_version(self) -> None:

@@ -122,7 +122,7 @@ class CheckRunTest(TestCase):
             self.check("tcp", server_at(unused.getsockname()[1]))
             self.assertEqual(await self.finding(), ill("connection refused"))
             self.assert_nothing_left()
-        self.check("tcp", server_at(make_stalled_port(self)))
+        self.check("tcp", server_at(make_stalled_port(self)))  # stalled
         await deferLater(reactor, 0.01)
         self.assertEqual(self.found, [])
         self.time.advance(1)
@@ -270,7 +270,7 @@ class CheckRunTest(TestCase):
         self.assert_nothing_left()
         await peer.is_lost()
         self.assertEqual(self.found, [])
-        self.check("tcp", server_at(make_stalled_port(self))).abort()
+        self.check("tcp", server_at(make_stalled_port(self))).abort()  # connecting
         self.assert_nothing_left()
         self.assertEqual(self.found, [])
 
@@ -392,7 +392,7 @@ class CheckRunTest(TestCase):
         ports = f"{peer.transport.getPeer().port} {self.port}"
         self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())
         self.server = PeerFactory()
-        folder = make_folder(self)
+        folder = make_folder(self)  # header at unix
         self.addCleanup(reactor.listenUNIX(f"{folder}/socket", self.server).stopListening)
         self.check("tcp", server(f"unix:{folder}/socket"), header=header_of_check("v1"))
         peer = await self.server.peer()

@@ -141,11 +141,11 @@ class ScheduleTests(SynchronousTestCase):
         self.assertIn(len(times), (99, 100, 101))
         for number, at in enumerate(times):
             self.assertAlmostEqual(at - times[0], number, delta=0.001)
-        up, down = servers("10.0.0.1:80"), servers("10.0.0.2:80", down=True)
+        up, down = servers("10.0.0.1:80"), servers("10.0.0.2:80", down=True)  # disabled
         checked = self.refusing(*up, *down)
         checked.advance(10)
         self.assertEqual(set(checked.targets()), {"10.0.0.1:80"})
-        check = Check("tcp", interval=1, timeout=5, fall=1)
+        check = Check("tcp", interval=1, timeout=5, fall=1)  # one at a time
         checked = Checked(*servers("10.0.0.1:80"), check=check)
         checked.advance(5)
         self.assertEqual([dialled.cancelled for dialled in checked.attempts], [False])
@@ -201,7 +201,7 @@ class MembersTests(SynchronousTestCase):
         checked.advance(3)
         request = checked.checks._watches["a.example:80 10.0.0.1:80"]._checking.probe.request  # type: ignore[index, union-attr]
         self.assertIn(b"Host: a.example\r\n", request)
-        first, second = servers("a.example:80", "b.example:80")
+        first, second = servers("a.example:80", "b.example:80")  # keys differ by server
         pool = Watched(first, second)
         for server in (first, second):
             pool.pool.set_addresses(

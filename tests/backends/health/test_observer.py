@@ -73,7 +73,7 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(observation.why("failing", 13), "no connection in time, 37 of 37 in 12 s")
         observation.tried(13, ok=False, why="no route to host")
         self.assertEqual(observation.why("failing", 13), "no route to host, 38 of 38 in 13 s")
-        observation = ServerObservation()
+        observation = ServerObservation()  # one way server is not failing
         observation.record(0, Activity(connected=1))
         observation.record(0, _refused(3))
         observation.record(9, Activity(connected=1, asked=1))
@@ -82,7 +82,7 @@ class ObservingTest(SynchronousTestCase):
         observation.record(20, _refused(3))
         observation.record(23, Activity(unanswered=1))
         self.assertIsNone(observation.state(23))
-        cells = [0] * len(SERVER.names)
+        cells = [0] * len(SERVER.names)  # causes of this machine and of clients say nothing
         for name in ("no-name", "name-denied", "address-denied", "limit", "no-server"):
             cells[SERVER.names.index(f"failed {name}")] = 1
         cells[SERVER.names.index("failed error")], cells[SERVER.names.index("local faults")] = 7, 5
@@ -136,7 +136,7 @@ class ObservingTest(SynchronousTestCase):
         observation.record(41, _reset(3))
         observation.tried(44, ok=True, has_answered=True)
         self.assertIsNone(observation.state(44))
-        observation = ServerObservation()
+        observation = ServerObservation()  # quiet try of one that refused is a success
         observation.record(0, _refused(3))
         observation.tried(1, ok=True)
         self.assertIsNone(observation.state(5))
@@ -317,7 +317,7 @@ class ObserverTest(SynchronousTestCase):
         self.assertEqual(self.state_after(10), "silent")
         self.assertEqual([one.since for one in self.observer.observed().values()], [shown.since])
         self.assertEqual(self.observer.doubts(), {})
-        counts = self.observe("10.0.0.1:80")
+        counts = self.observe("10.0.0.1:80")  # doubt
         for _ in range(3):
             counts.closed()
         self.assertEqual(self.state_after(5), "")
@@ -326,7 +326,7 @@ class ObserverTest(SynchronousTestCase):
         self.assertRegex(
             why, r"^closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header"
         )
-        counts = self.observe("10.0.0.1:80", "10.0.0.2:80")
+        counts = self.observe("10.0.0.1:80", "10.0.0.2:80")  # backend of which none serves
         rules: Any = SimpleNamespace(used_backends=lambda: {"b": self.pool.backend})
         for number in range(6):
             counts.asked(number % 3)

@@ -59,7 +59,7 @@ class HttpTests(SynchronousTestCase):
         self.assertEqual(lines[:2], [b"GET /health HTTP/1.1", b"Host: 10.0.0.1"])
         self.assertIn(b"Connection: close", lines)
         self.assertEqual(lines[-2:], [b"", b""])
-        for method, has_length in (("HEAD", False), ("OPTIONS", False), ("POST", True)):
+        for method, has_length in (("HEAD", False), ("OPTIONS", False), ("POST", True)):  # method
             lines = http(Check("http", method=method, path="/health")).request.split(b"\r\n")
             self.assertEqual(lines[0], method.encode() + b" /health HTTP/1.1")
             self.assertEqual(b"Content-Length: 0" in lines, has_length)
@@ -93,13 +93,13 @@ class HttpTests(SynchronousTestCase):
         assert_said(self, only, b"HTTP/1.1 204 No Content\r\n", "well")
         assert_said(self, only, b"HTTP/1.1 401 Unauthorized\r\n", "well")
         assert_said(self, only, b"HTTP/1.1 200 OK\r\n", "HTTP 200")
-        hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+        hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"  # interim
         assert_said(self, http(), hints, "undecided")
         assert_said(self, http(), hints * 2 + b"HTTP/1.1 200 OK\r\n", "well")
         assert_said(self, http(), hints + b"HTTP/1.1 500 Oh\r\n", "HTTP 500")
         assert_said(self, http(), b"HTTP/1.1 101 Switching Protocols\r\n", "HTTP 101")
         assert_said(self, http(Check("http", statuses=(range(100, 200),))), hints, "well")
-        assert_said(self, http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")
+        assert_said(self, http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")  # no http
         assert_said(self, http(), b"HTTP/2 200\r\n", "no HTTP answer: HTTP/2 200")
         assert_said(self, http(), b"HTTP/1.1 20", "undecided")
 
@@ -229,7 +229,7 @@ class MysqlTests(SynchronousTestCase):
         }.items():  # fmt: skip
             assert_said(self, self.probe, answer, verdict)
         greeting = packet(0, b"\x0a8.4.0\0" + bytes(31) + b"salt\0" + b"m" * 60_000 + b"\0")
-        for user in ("u" * 32, "u" * 300):
+        for user in ("u" * 32, "u" * 300):  # a long name and method
             login = probe(Check("mysql", user=user), "", 0, tls=False).reply(greeting)
             self.assertEqual(int.from_bytes(login[:3], "little"), len(login) - 4)
             self.assertIn(user.encode() + b"\0\0" + b"m" * 60_000, login)

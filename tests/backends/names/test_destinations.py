@@ -93,18 +93,18 @@ class DestinationsTest(MuxTestCase):
             self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
             self.assertEqual(line.facts["sni"], "www.test")
         self.assertEqual(self.dns.asked["www.test", dns.A], 1)
-        self.dns.zone["www.test"] = a("127.0.0.1")
+        self.dns.zone["www.test"] = a("127.0.0.1")  # final dot is not in the text around
         port = self.by_name(f"{{host}}.Test.:{self.there}", "http", allow_names=names("*.test"))
         for host in ("www", "WWW.", "www.:80"):
             line = await self.ends(port, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"), host)
-        self.dns.zone["www.test"] = a("127.0.0.2")
+        self.dns.zone["www.test"] = a("127.0.0.2")  # local address and port
         port = self.by_name("{sni}:{port}", allow_networks=Reachable([network("127.0.0.2")]))
         listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
         self.addCleanup(listening.stopListening)
         line = await self.ends(port, hello("www.test"))
         self.assertEqual((line.reason, line.server), ("done", f"127.0.0.2:{port}"))
-        change_constants(self, cache, _MOST_QUEUED=0)
+        change_constants(self, cache, _MOST_QUEUED=0)  # source with too many names
         self.dns.fail("a.test", SILENCE)
         port = self.by_name()
         line = await self.ends(port, hello("a.test"))
@@ -124,7 +124,7 @@ class DestinationsTest(MuxTestCase):
             self.assertEqual((line.reason, line.server), (reason, place), name)
             self.assertEqual(line.facts.get("sni", ""), name)
             self.assertEqual(line.backend, "by-name")
-        [upstream] = self.factory.upstreams.all()
+        [upstream] = self.factory.upstreams.all()  # denied names are no failures of the server
         [member] = upstream.pool.members
         failed = ServerTotals.failed.read(member.counts.cells)
         self.assertEqual({name: count for name, count in failed.items() if count}, {"no-server": 1})
@@ -193,7 +193,7 @@ class DestinationsTest(MuxTestCase):
             tried.add(line.facts.get("tried"))
         self.assertEqual(tried, {None, f"127.0.0.9:{self.there} connect-refused"})
         self.dns.zone["none.test"] = a("127.0.0.8", "127.0.0.9")
-        with capturedLogs() as logged:
+        with capturedLogs() as logged:  # all addresses fail
             line = await self.ends(port, hello("none.test"))
         self.assertEqual(line.reason, "connect-refused")
         self.assertEqual(line.facts["tried"].count("connect-refused"), 2)

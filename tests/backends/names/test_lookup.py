@@ -118,7 +118,7 @@ class SystemTests(NamesTestCase):
         self.hosts.write_text("127.0.0.1 localhost\n")
         self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1"])
         self.hosts.write_text("10.0.0.1 other host.test\n10.0.0.2 host.test\nfd00::01 HOST.test\n")
-        answer = await self.lookup.host(HOST)
+        answer = await self.lookup.host(HOST)  # hosts
         self.assertEqual(
             answer.addresses,
             {dns.A: frozenset({"10.0.0.1", "10.0.0.2"}), dns.AAAA: frozenset({"fd00::1"})},
@@ -132,7 +132,7 @@ class SystemTests(NamesTestCase):
         self.assertEqual(await addresses(self, "web"), ["10.0.0.1"])
         self.assertEqual(self.server.asked["web.one.test", dns.A], 1)
         self.assertEqual(self.server.asked["web", dns.A], 0)
-        await self.server.stop()
+        await self.server.stop()  # search ends where nobody answers
         self.assertIn("refused", await failure(self.lookup.host("web")))
 
     async def test_search_goes_on_after_failures(self) -> None:
@@ -177,7 +177,7 @@ class TroubleTests(NamesTestCase):
         why = await failure(self.lookup.host(HOST))
         self.assertEqual(why, f"the name server {self.server.shown}: connection refused")
         lookup = Lookup(self.time, [("255.255.255.255", 53)], self.resolv_conf, self.hosts)
-        self.assertIn("255.255.255.255:53: ", await failure(lookup.host(HOST)))
+        self.assertIn("255.255.255.255:53: ", await failure(lookup.host(HOST)))  # no route
 
     async def test_silence_is_asked_twice(self) -> None:
         self.server.fail(HOST, SILENCE)
@@ -335,7 +335,7 @@ class SourceTests(NamesTestCase):
         await self.server.stop()
         await self.looked_up()
         self.assertEqual(self.source.why, "connection refused")
-        self.assertEqual([*self.servers.sources()], [])
+        self.assertEqual([*self.servers.sources()], [])  # servers that are not asked any longer
 
     async def test_what_answers_say(self) -> None:
         for code, up in (
@@ -371,7 +371,7 @@ class WithoutEdnsTests(NamesTestCase):
         self.assertIn("FORMERR", await failure(self.lookup.host(HOST)))
         self.assertEqual(self.server.asked[HOST, dns.A], 2)
         self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
-        self.server.edns = 23
+        self.server.edns = 23  # upper bits of the code
         self.assertIn("response code 23", await failure(self.lookup.host(HOST)))
 
     async def test_dropped_is_asked_without_edns(self) -> None:
@@ -464,7 +464,7 @@ class SystemFilesTests(SynchronousTestCase):
         self.assertEqual(ResolvConf.parse("options ndots:x").ndots, 1)
         self.assertEqual(ResolvConf.parse("").servers, ("127.0.0.1",))
         self.assertEqual(ResolvConf.read(Path("/nowhere/resolv.conf")), ResolvConf())
-        found = ResolvConf.parse("search one.test .\noptions ndots:2")
+        found = ResolvConf.parse("search one.test .\noptions ndots:2")  # candidates
         self.assertEqual(found.candidates("a.b.c"), ["a.b.c", "a.b.c.one.test"])
         self.assertEqual(found.candidates("a.b"), ["a.b.one.test", "a.b"])
         self.assertEqual(found.candidates("a.b."), ["a.b"])
@@ -484,6 +484,6 @@ class SystemFilesTests(SynchronousTestCase):
             ("notlocalhost", set()),
         ):  # fmt: skip
             self.assertEqual(listed_addresses(name, path), expected, name)
-        self.assertTrue(has_route("127.0.0.1"))
+        self.assertTrue(has_route("127.0.0.1"))  # routes
         self.assertFalse(has_route("255.255.255.255"))
         self.assertFalse(has_route("ff02::1%nowhere"))

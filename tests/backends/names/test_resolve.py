@@ -376,7 +376,7 @@ class FirstAnswerTests(NamesTestCase):
     async def test_answers_to_names(self) -> None:
         self.pool(*servers("10.0.0.1:80"))
         self.assertTrue(self.names.first_answer().called)
-        self.zone[HOST] = a("10.0.0.1")
+        self.zone[HOST] = a("10.0.0.1")  # answers
         pool = self.pool(*servers(f"{HOST}:80", "unknown.test:80"))
         waiting = self.names.first_answer(), self.names.first_answer()
         self.assertNoResult(waiting[0])
@@ -520,7 +520,7 @@ class ToldTests(NamesTestCase):
 
     async def test_waits_until_told(self) -> None:
         same = self.in_other(self.pool())
-        waiting = self.other.first_answer()
+        waiting = self.other.first_answer()  # end
         self.assertNoResult(waiting)
         await self.until(lambda: self.published)
         self.assertIsNone(self.successResultOf(waiting))

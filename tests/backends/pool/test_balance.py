@@ -131,7 +131,7 @@ class SourceHashTests(SynchronousTestCase):
         for _ in range(2):
             picked = [chooser(members, f"192.0.2.{number}") for number in range(16)]
             self.assertEqual(letters(members, picked), "adcdafdcaabdfcee")
-        members, chooser = members_of(1, 1), make("source-hash")
+        members, chooser = members_of(1, 1), make("source-hash")  # many clients
         first = chooser(members, "10.0.0.1")
         for number in range(10_000):
             chooser(members, str(number))
@@ -145,7 +145,7 @@ class SourceHashTests(SynchronousTestCase):
             moved = {client for client in self.clients if before[client] is not after[client]}
             self.assertEqual(moved, {client for client in self.clients if before[client] is gone})
             self.assertEqual(len({after[client] for client in moved}), 3)
-        members = members_of(1, 1, 1)
+        members = members_of(1, 1, 1)  # more weight
         before = self.chosen(members)
         members[0].weight = 2
         for client, member in self.chosen(members).items():
@@ -193,7 +193,7 @@ class AffinityTests(SynchronousTestCase):
         self.assertEqual(self.key("sni-hash", sni="a.test", authority="b.test"), "a.test")
         self.assertEqual(self.key("sni-hash", authority="B.test", host="c.test"), "b.test")
         self.assertEqual(self.key("host-hash", sni="a.test", host="C.test"), "c.test")
-        for kind in HASHES:
+        for kind in HASHES:  # without name
             self.assertEqual(self.key(kind, "2001:DB8:0::1"), "2001:db8::1")
             self.assertEqual(self.key(kind, "192.0.2.1", sni="", host="."), "192.0.2.1")
             self.assertEqual(self.key(kind), "")

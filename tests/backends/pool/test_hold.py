@@ -260,7 +260,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.pass_time(1), ["a", "c"])
         self.is_up = False
         last = self.join("d")
-        self.assertTrue(self.held.blocks)
+        self.assertTrue(self.held.blocks)  # nothing is left of those that have gone
         self.held.remove(last)
         self.assertEqual((self.held.blocks, self.clock.getDelayedCalls()), (False, []))
 
@@ -300,7 +300,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
         self.assertFalse(self.held.blocks)
         self.setUp()
-        self.is_up = True
+        self.is_up = True  # hold with an end
         self.held.hold_until(self.clock.seconds() + 3)
         self.join("a", 0.0)
         self.assertEqual(self.pass_time(2), [])

@@ -65,7 +65,7 @@ class ChoiceTests(SynchronousTestCase):
         )  # as the last resort, as it would be without the other
         both = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", final=True))
         pool = Watched(*both, eject=Ejection(1, lone=False))
-        first, final = pool.members
+        first, final = pool.members  # one server beside a final one is not ejected
         pool.pool.failed(pool.pick(final))
         self.assertIs(first.state, MemberState.UP)
         self.assertIs(
@@ -119,7 +119,7 @@ class NameTests(SynchronousTestCase):
         self.assertEqual((member.target.kind, member.target.host), ("tcp", "2001:db8::1"))
         self.assertEqual((member.name, member.weight), ("db.example.com", 2))
         self.assertIs(member.server, self.server)
-        self.assertIs(Watched(self.server).pool.pick(), Unavailable.NO_SERVER)
+        self.assertIs(Watched(self.server).pool.pick(), Unavailable.NO_SERVER)  # not known yet
         for text, expected in {
             "db:1": True, "tcp:db:1": True, "10.0.0.1:1": False, "[::1]:1": False,
             "unix:/run/x.sock": False, "tls:db:1": False,
@@ -235,7 +235,7 @@ class EjectionTests(SynchronousTestCase):
         self.assertEqual(pool.pool.since(first), 20)  # it has been out all the time
         pool.pool.connected(first)
         self.assertEqual(pool.pool.since(first), 0)
-        pool = Watched()
+        pool = Watched()  # probe given up
         first, second = pool.members
         self.failures(pool, 0, 0, 0)
         pool.clock.advance(10)
@@ -266,7 +266,7 @@ class EjectionTests(SynchronousTestCase):
                 [member.state for member in pool.members], [MemberState.UP, MemberState.UP]
             )
             self.assertEqual(pool.changes, [])
-        pool = Watched(*servers("{local}:80", "{local}:81"))
+        pool = Watched(*servers("{local}:80", "{local}:81"))  # adopted of each client
         found = [
             pool.pool.adopt(text) for text in ("192.0.2.1:81", "[2001:db8::1]:80", "1.2.3.4:8")
         ]
@@ -307,7 +307,7 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(4)}, {first})
         pool.take_out(first)
         self.assertEqual(pool.changes.count("short"), 2)
-        pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
+        pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))  # down
         first, second = pool.members
         pool.take_out(first)
         self.assertNotIn("short", pool.changes)
@@ -325,7 +325,7 @@ class LastResortTests(SynchronousTestCase):
         pool.take_out(backup)
         self.assertEqual({pool.pick() for _ in range(3)}, {main})
         self.assertIs(pool.pick(main), backup)
-        (name,) = servers("db.example.com:80")
+        (name,) = servers("db.example.com:80")  # other addresses
         pool = Watched(name, eject=Ejection(1))
         pool.pool.set_addresses(
             name, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
@@ -383,8 +383,8 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self.results(pool, "+-+"), [])
         self.assertEqual(self.results(pool, "+"), ["down -> up"])
         self.assertIn(member, {pool.pick() for _ in range(4)})
-        self.assertEqual(self.results(Watched(), "-" * 9), [])
-        pool = Watched(check=Check("tcp", fall=1))
+        self.assertEqual(self.results(Watched(), "-" * 9), [])  # without checks
+        pool = Watched(check=Check("tcp", fall=1))  # connections do not bring back
         first, second = pool.members
         late = [pool.pick(second) for _ in range(4)]
         self.results(pool, "-")
@@ -410,7 +410,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self.results(pool, "++--"), ["down -> up"])
         self.assertEqual(self.results(pool, "-"), ["up -> down"])
         pool = Watched(check=Check("tcp", rise=1, fall=1), eject=Ejection(unanswered=2))
-        first, second = pool.members
+        first, second = pool.members  # flows without an answer before it came up
         pool.pool.unanswered(pool.pick(second), 1)
         self.results(pool, "-+")
         pool.pool.unanswered(pool.pick(second), 2)

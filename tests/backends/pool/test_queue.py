@@ -41,7 +41,7 @@ class QueueTests(SynchronousTestCase):
         self.join("c")
         self.assertEqual(self.serve(3), ["b", "c"])
         self.assertEqual((len(self.queue), self.clock.getDelayedCalls()), (0, []))
-        self.assertTrue(self.join("a"))
+        self.assertTrue(self.join("a"))  # capacity
         self.assertTrue(self.join("b"))
         self.assertIsNone(self.join("c"))
         self.serve(1)

@@ -67,12 +67,12 @@ class RampTests(SynchronousTestCase):
         self.assertEqual(pool.members[1].full_weight, 3)
         plain = Watched(check=Check("tcp"))  # without it, all at once
         plain.clock.advance(100)
-        for ok in (False, False, False, True, True):
+        for ok in (False, False, False, True, True):  # without it a server has its share at once
             plain.pool.check_result(plain.members[1], ok=ok, why="")
         self.assertEqual([member.weight for member in plain.members], [1, 1])
         pool = Starting(*TWO, balance="least-connections")
         held = [pool.pick() for _ in range(20)]
-        pool.bring_back(pool.members[1])
+        pool.bring_back(pool.members[1])  # quick connections do not all go to the one without any
         for member in held:
             if member is pool.members[1]:
                 pool.pool.abandoned(member)
@@ -142,7 +142,7 @@ class NewTests(SynchronousTestCase):
         self.assertEqual(self.ramps(pool.pool), [1, 1])
         pool = self.reloaded(pool, *TWO, third)
         self.assertEqual(self.ramps(pool.pool), [1, 0.01, 0.01])
-        pool = Starting()
+        pool = Starting()  # rules that are not taken change nothing
         Starting(*TWO, server("10.0.0.3:80"), backend_health=pool.pool.backend_health)
         self.assertEqual(self.ramps(pool.pool), [1, 1])
 

@@ -86,7 +86,7 @@ class CountersTests(SynchronousTestCase):
         route = route_of(self.counts(), "a")
         self.assertEqual((route.matches, route.active, route.ended["done"]), (2, 1, 1))
         self.assertEqual(route.last_match, 1000.5)
-        (listener,) = self.counts().listeners
+        (listener,) = self.counts().listeners  # histogram
         self.assertEqual(listener.detect.buckets[:3], [(0.001, 0), (0.0025, 2), (0.005, 2)])
         self.assertEqual((listener.detect.count, listener.detect.sum), (2, 0.004))
         self.assertEqual(listener.detect_bytes.buckets[0], (1, 2))
@@ -208,7 +208,7 @@ class CountersTests(SynchronousTestCase):
         for versions, is_there in (({2}, True), ({1, 2}, True), ({2}, True), ({2}, False)):
             self.counters.forget(versions)
             self.assertEqual("route\npublic\na" in self.counters.layout.places, is_there)
-        self.assertFalse(self.counters.has_connections("public"))
+        self.assertFalse(self.counters.has_connections("public"))  # has connections
         self.begin(worker_of(self.counters, 1), "a")
         self.assertTrue(self.counters.has_connections("public"))
         self.assertFalse(self.counters.has_connections("other"))

@@ -53,7 +53,7 @@ class ServerChangesTest(SynchronousTestCase):
         counts.checked(1.0)
         ((cells, *_),) = changes.take().values()
         self.assertEqual(cells[SERVER.names.index("asked")], 0)
-        for _ in range(5):
+        for _ in range(5):  # block that gets another server
             counts.asked(7)
         changes.take()
         counts.cells[:] = memoryview(bytes(counts.cells.nbytes)).cast("Q")
