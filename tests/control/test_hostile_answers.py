@@ -92,14 +92,16 @@ def _values_of(field: Field) -> st.SearchStrategy[Any]:
     return _objects_of(field)
 
 
+def _inner(field: Field) -> dict[str, Field]:
+    """Return the fields of an object, but for one that has those of itself."""
+    named = field.fields.items()
+    return {name: one for name, one in named if one.fields is not field.fields or not one.fields}
+
+
 def _objects_of(field: Field) -> st.SearchStrategy[dict[str, Any]]:
     if field.of:
         return st.dictionaries(_TEXTS, values_of(field.of), max_size=3)
-    fields = {
-        name: one
-        for name, one in field.fields.items()
-        if one.fields is not field.fields or not one.fields
-    }
+    fields = _inner(field)
     named = {name: values_of(one) for name, one in fields.items()}
     optional = {name: named.pop(name) for name, one in fields.items() if one.is_optional}
     more = st.dictionaries(_NAMES, _ODD, max_size=2)
@@ -276,12 +278,7 @@ def unbounded(field: Field | None, path: str) -> Iterator[str]:
         field.kind in {dict, list} and not (field.of or field.row or field.fields)
     ):
         yield path
-    fields = {
-        name: one
-        for name, one in field.fields.items()
-        if one.fields is not field.fields or not one.fields
-    }
-    inner = [(f".{name}", one) for name, one in fields.items()]
+    inner = [(f".{name}", one) for name, one in _inner(field).items()]
     for name, one in [*inner, *(("[]", one) for one in (field.of, *field.row) if one)]:
         yield from unbounded(one, f"{path}{name}")
 

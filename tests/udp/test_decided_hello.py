@@ -175,39 +175,37 @@ class DecidedTests(FlowCase):
         await self.assert_hears(port, GOOD, pieces[1], pieces[0])
         self.assertEqual(len({*self.rest.senders[:3]}), 1)
 
-    async def test_second_hello_in_the_version_that_the_server_has_chosen(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
-        await client.asks(GOOD, port)
+    async def test_second_hello_in_the_first_version_or_that_which_the_server_has_chosen(
+        self,
+    ) -> None:
         changed = OPEN[:6] + bytes(32) + OPEN[38:]
 
-        def second(at: int, data: bytes, version: int = V1) -> bytes:
+        def second(at: int, data: bytes, number: int, version: int = V1) -> bytes:
             frame = crypto(len(OPEN) + at, data)
             keys = DESTINATION
-            return initial(frame, number=1 + at, version=version, destination=CHOSEN, keys=keys)
+            return initial(frame, number=number, version=version, destination=CHOSEN, keys=keys)
 
-        bad = [second(0, data) for data in (CLOSED, b"\2\0\0\0", OWN)]
-        halves = [second(0, changed[:50], V2), second(50, changed[50:], V2)]
-        self.assertEqual(len(changed), len(OPEN))
-        for data in (bad[0], halves[0], bad[1], bad[2], halves[1], bad[0]):
-            client.say(data, port)
-        await self.assert_hears(port, GOOD, *halves)
-
-    async def test_second_hello_with_the_same_name(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
-        await client.asks(GOOD, port)
-        changed = OPEN[:6] + bytes(32) + OPEN[38:]
-
-        def second(at: int, data: bytes, number: int) -> bytes:
-            frame = crypto(len(OPEN) + at, data)
-            return initial(frame, number=number, destination=CHOSEN, keys=DESTINATION)
-
-        halves = [second(0, changed[:50], 1), second(50, changed[50:], 2)]
-        third = second(len(changed), CLOSED, 3)
-        for data in (second(0, CLOSED, 1), halves[0], second(50, CLOSED[50:], 4), halves[1], third):
-            client.say(data, port)
-        await self.assert_hears(port, GOOD, *halves)
+        bad = [second(0, data, 1) for data in (CLOSED, b"\2\0\0\0", OWN)]
+        others = second(50, CLOSED[50:], 4), second(len(changed), CLOSED, 3)
+        for version in (V1, V2):
+            client, port = Talker.listening(self), self.serve()
+            self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
+            await client.asks(GOOD, port)
+            halves = [second(0, changed[:50], 1, version), second(50, changed[50:], 2, version)]
+            for data in (
+                bad[0],
+                halves[0],
+                bad[1],
+                others[0],
+                bad[2],
+                halves[1],
+                others[1],
+                bad[0],
+            ):
+                client.say(data, port)
+            await self.assert_hears(port, GOOD, *halves)
+            await self._stop()
+            self.log.unlink()
 
     async def test_connection_that_the_server_has_forgotten(self) -> None:
         client, port = Talker.listening(self), self.serve()
