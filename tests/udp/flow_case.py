@@ -41,14 +41,7 @@ def reversed_bytes(data: bytes) -> bytes:
 
 
 class There:
-    """Another process, which gets what goes through a channel: JSON, and duplicates of descriptors.
-
-    Args:
-        listener: What serves there; nothing takes flows if not given.
-        port: Where datagrams come in there.
-        edit: Changes what is told on its way.
-        meanwhile: Is called before the answer.
-    """
+    """Another process, which gets what goes through a channel: JSON, and duplicates of descriptors; without a listener it takes no flows."""
 
     def __init__(
         self,

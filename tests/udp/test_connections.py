@@ -313,17 +313,14 @@ class ConnectionsTests(FlowCase):
     async def test_returning_flow_takes_no_other_flows_place(self) -> None:
         client, port = await self.connected("a", "b")
         here: Any = self.running.ports[0]
-        await hand_over_flows([*self.old.connections], self.to_itself(here))
+        there = self.there()
+        self.port_there.stopReading()
+        there._taken = self.old, here
+        here.startReading()
+        await hand_over_flows([*self.old.connections], there)
         self.assertEqual(len(self.old.connections), 2)
         self.assertEqual(len(here.at(*here.flows)), 2)
         await self.assert_answered(client, port, "abba")
-
-    def to_itself(self, port: Any) -> Any:
-        there = self.there()
-        self.port_there.stopReading()
-        there._taken = self.old, port
-        port.startReading()
-        return there
 
     async def test_versions_without_ids_tell_enough(self) -> None:
         client, port = await self.connected("a", "b")

@@ -286,17 +286,14 @@ class SourceTests(FlowCase):
         )  # fmt: skip
         port = self.begin(server.port, listen="connection_rate_per_source = 1/h")
         self.assertTrue(await self.moved(port, old, near))
-        await self.say_until(far, port)
+        while not far.heard:
+            far.say(SHORT, port)
+            await turn()
         other = Talker.listening(self, "127.0.0.2")
         for _ in range(5):
             other.say(b"one", port)
             await turn()
         self.assertNotIn(b"one", server.heard)
-
-    async def say_until(self, client: Talker, port: int) -> None:
-        while not client.heard:
-            client.say(SHORT, port)
-            await turn()
 
     async def test_returning_flow_counts_at_its_first_source_alone(self) -> None:
         _, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")

@@ -151,16 +151,13 @@ class SourceTests(FlowCase):
         )
         for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"):
             client.sendto(host.encode(), (host, port))
-            data, sender = await self.hear(client)
+            while not select.select([client], [], [], 0)[0]:
+                await turn()
+            data, sender = client.recvfrom(100)
             self.assertEqual((data.decode(), sender), (host, (host, port)))
         self.assertEqual([sender[0] for sender in server.senders], ["127.0.0.66"] * 4)
         self.assertEqual(server.senders[0], client.getsockname())
         self.assertNotEqual(server.senders[1], client.getsockname())
-
-    async def hear(self, client: socket.socket) -> tuple[bytes, tuple[str, int]]:
-        while not select.select([client], [], [], 0)[0]:
-            await turn()
-        return client.recvfrom(100)
 
 
 def _sharing(test: FlowCase) -> socket.socket:

@@ -19,12 +19,7 @@ _PATIENCE = 0.03
 
 
 class OneFlow:
-    """A flow of QUIC, or of something else.
-
-    Args:
-        name: The letter that its IDs are made of; not a lower one if it does not speak QUIC.
-        length: That of the IDs of its server.
-    """
+    """A flow, of QUIC if its name, of which its IDs are made, is a small letter."""
 
     answer_timeout = _PATIENCE
 

@@ -1,5 +1,4 @@
 import errno
-import functools
 import socket
 from collections.abc import Callable
 from functools import cached_property
@@ -76,9 +75,6 @@ class CheckRunTest(TestCase):
         await self.until(lambda: self.found)
         (finding,) = self.found
         return finding
-
-    def has_received(self, checking: CheckRun, count: int) -> bool:
-        return checking.received == count
 
     def assert_nothing_left(self) -> None:
         self.assertEqual(self._timers(), [])
@@ -209,7 +205,8 @@ class CheckRunTest(TestCase):
             peer = await self.server.peer()
             await peer.has(1)
             peer.send(said)
-            await self.until(functools.partial(self.has_received, checking, len(said)))
+            while checking.received < len(said):
+                await deferLater(reactor, 0)
             self.time.advance(0.99)
             self.assertEqual(self.found, [])
             self.time.advance(0.01)

@@ -257,10 +257,6 @@ class FlappingTests(TestCase):
         self.sent.append((ok, why))
         self.other.apply_check(backend, key, ok=ok, why=why)
 
-    def take_sent(self) -> list[tuple[bool, str]]:
-        sent, self.sent = self.sent, []
-        return sent
-
     async def stop(self) -> None:
         await self.upstreams.stop()
         self.runtime.clock.drop_idle()
@@ -291,7 +287,8 @@ class FlappingTests(TestCase):
         ):
             for answer in answers:
                 await self.check(answer)
-            self.assertEqual(self.take_sent(), [finding])
+            self.assertEqual(self.sent, [finding])
+            self.sent.clear()
             for member in self.members:
                 self.assertEqual((member.state is MemberState.UP, member.why), finding)
 

@@ -30,10 +30,6 @@ def end(column: ProcessCounters) -> None:
     column.server("127.0.0.1:22", "127.0.0.1:22").released()
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 class HandedOverTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.rules = parse(RULES, PATH)
@@ -95,7 +91,7 @@ class HandedOverTest(SynchronousTestCase):
     def test_two_draining_programs_end_in_any_order(self) -> None:
         begin(self.column)
         begin(self.column)
-        before = open_descriptors()
+        before = len([*Path("/proc/self/fd").iterdir()])
         self.hand_over()
         self.old, self.new, first = self.new, Counters(), self.old
         self.new.extend(self.rules)
@@ -109,7 +105,7 @@ class HandedOverTest(SynchronousTestCase):
         self.assertEqual(self.told(), (3, 1, 3, 1, 1))
         del self.column, first
         self.assertEqual(self.told(), (3, 0, 3, 1, 0))
-        self.assertLessEqual(open_descriptors(), before)
+        self.assertLessEqual(len([*Path("/proc/self/fd").iterdir()]), before)
 
     def test_program_with_other_cells_takes_known_numbers(self) -> None:
         begin(self.column)
