@@ -1,7 +1,5 @@
-"""A service with some of everything, as commands and metrics show it; the page and `txmux top` have tests of their own."""
+"""A service with some of everything, as commands show it; the page and `txmux top` have tests of their own, metrics `test_openapi.py`."""
 
-from tests.admin.asking import AdminCase
-from tests.admin.everything import start_everything
 from tests.cli.support import CommandTestCase
 from tests.support.everything import DOCUMENTS, names
 
@@ -29,14 +27,3 @@ class CommandsTest(CommandTestCase):
                 self.assertIn(name, out, words)
             shown += out
         self.assertEqual({name for name in names() if name not in shown}, set())
-
-
-class MetricsTest(AdminCase):
-    async def test_names(self) -> None:
-        web, gone = await start_everything(self)
-        metrics = (await self.get("/metrics")).body.decode()
-        for labels in (
-            'listener="public"', 'listener="names"', 'route="site"', 'route="tls"',
-            f'backend="web",server="127.0.0.1:{web}"', f'backend="web",server="127.0.0.1:{gone}"',
-        ):  # fmt: skip
-            self.assertIn(labels, metrics)

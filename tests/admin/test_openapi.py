@@ -127,7 +127,13 @@ class AnswersTest(AdminCase):
         """So have the recorded ones, by which the views are tested: they have the shape of those of now."""
         keys = make_folder(self)
         (keys / "a.pem").write_text(KEY_OF_HELLOS)
-        await start_everything(self, as_installed(f"ech_keys = {keys}"))
+        web, gone = await start_everything(self, as_installed(f"ech_keys = {keys}"))
+        metrics = (await self.get("/metrics")).body.decode()
+        for labels in (
+            'listener="public"', 'listener="names"', 'route="site"', 'route="tls"',
+            f'backend="web",server="127.0.0.1:{web}"', f'backend="web",server="127.0.0.1:{gone}"',
+        ):  # fmt: skip
+            self.assertIn(labels, metrics)
         documents = description(ADMIN)
         self.schemas = documents["components"]["schemas"]
         identity = (await self.get("/api/connections")).json[0]["id"]

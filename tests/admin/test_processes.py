@@ -49,7 +49,7 @@ class ProcessesTest(WorkersTestCase):
 
     def test_old_process_answers_the_request_and_the_new_one_the_next(self) -> None:
         mux = self.service("workers = 2\nmetrics = 127.0.0.1:0")
-        inode = inode_of(self.socket)
+        inode = self.socket.stat().st_ino
         port = int(mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] metrics")[1])
         for _ in range(2):
             told = post(self.socket, "/api/upgrade")
@@ -59,7 +59,7 @@ class ProcessesTest(WorkersTestCase):
             eventually(partial(is_gone, mux.before), "the old process has ended")
             self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
             self.assertEqual(get(port, "/readyz"), {"ready": True, "missing": [], "stale": []})
-        self.assertEqual(inode_of(self.socket), inode)
+        self.assertEqual(self.socket.stat().st_ino, inode)
         self.assertTrue(post(self.socket, "/api/reload")["ok"])
         mux.stop()
         self.assertFalse(self.socket.exists())
@@ -127,7 +127,3 @@ class ProcessesTest(WorkersTestCase):
         client.close()
         server.close()
         self.assertEqual(mux.take_one()["reason"], "drained")
-
-
-def inode_of(path: Path) -> int:
-    return path.stat().st_ino

@@ -108,7 +108,7 @@ class NameServer(server.DNSServerFactory):
             upper = dns.RRHeader(b"", dns.OPT, 4096, code >> 4 << 24, dns.UnknownRecord(b""))
             reply.additional = [upper]
         reply.answers = records
-        self._send(reply, protocol, address)
+        protocol.writeMessage(reply, *filter(None, [address]))
 
     def _records(self, name: str, kind: int) -> list[dns.RRHeader]:
         found = []
@@ -120,9 +120,6 @@ class NameServer(server.DNSServerFactory):
             name = str(records[0].name)
         return found
 
-    def _send(self, message: dns.Message, protocol: Any, address: Any) -> None:
-        protocol.writeMessage(message, *filter(None, [address]))
-
     def _send_garbage(self, message: Any, protocol: Any, address: Any) -> None:
         other_id = dns.Message(message.id ^ 1, answer=1, rCode=dns.ESERVER)
         other_id.queries = message.queries
@@ -131,6 +128,6 @@ class NameServer(server.DNSServerFactory):
         query = dns.Message(message.id)
         query.queries = message.queries
         for wrong in (other_id, other_name, query):
-            self._send(wrong, protocol, address)
+            protocol.writeMessage(wrong, *filter(None, [address]))
         if address is not None:
             protocol.transport.write(b"\x00", address)
