@@ -42,11 +42,36 @@ class SocketsTest(AdminCase):
         await self.start("admin = unix:a\\:b.sock")  # relative path with an escaped colon
         self.assertTrue((self.folder / "a:b.sock").is_socket())
 
-    async def test_client_whose_process_has_ended(self) -> None:
-        """It may have connected for a worker, and another process may have its ID."""
+    async def test_client_whose_process_has_ended_and_changes_of_the_endpoint(self) -> None:
         await self.start()
-        told = await deferToThread(self.answer, self.connected_by_another())
-        self.assertEqual(int(told.split()[1]), 403)
+        # A client whose process has ended may have connected for a worker.
+        answer = await deferToThread(self.answer, self.connected_by_another())
+        self.assertEqual(int(answer.split()[1]), 403)
+        inode = self.inode()  # a refused change leaves all as before
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        self.write_rules(f"metrics = 127.0.0.1:{taken.getsockname()[1]}")
+        told = await self.post("/api/reload")
+        self.assertEqual(told.status, 422)
+        self.assertIn("[txmux] metrics: cannot listen at 127.0.0.1:", told.error)
+        self.assertIn("another program has it", told.error)
+        other = self.folder / "other.sock"
+        text = self.text(f"admin = unix:{other}\naccess_log = {self.folder}/no/log")
+        self.write(text.replace("access_log = off\n", ""))
+        self.assertEqual((await self.post("/api/reload")).status, 422)
+        self.assertFalse(other.exists())
+        self.assertEqual(self.inode(), inode)
+        self.assertEqual((await self.get("/healthz")).status, 200)
+        other = self.folder / "other.sock"
+        self.write_rules(f"admin = unix:{other}")  # changed endpoint is opened anew
+        told = await self.post("/api/reload")
+        self.assertEqual((told.status, told.json["changes"]), (200, "admin of [txmux] changed"))
+        self.assertFalse(self.socket.exists())
+        self.assertEqual((await self.ask("GET", "/healthz", to=other)).status, 200)
+        self.write_rules("admin = off")
+        self.assertEqual((await self.running.reload()).errors, ())
+        self.assertFalse(other.exists())
+        self.assertEqual(self.endpoints.sockets(), {})
 
     def connected_by_another(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -62,19 +87,6 @@ class SocketsTest(AdminCase):
             client.sendall(request("GET", "/api/status"))
             return client.recv(100)
 
-    async def test_changed_endpoint_is_opened_anew(self) -> None:
-        await self.start()
-        other = self.folder / "other.sock"
-        self.write_rules(f"admin = unix:{other}")
-        told = await self.post("/api/reload")
-        self.assertEqual((told.status, told.json["changes"]), (200, "admin of [txmux] changed"))
-        self.assertFalse(self.socket.exists())
-        self.assertEqual((await self.ask("GET", "/healthz", to=other)).status, 200)
-        self.write_rules("admin = off")
-        self.assertEqual((await self.running.reload()).errors, ())
-        self.assertFalse(other.exists())
-        self.assertEqual(self.endpoints.sockets(), {})
-
     async def test_client_that_waits_at_a_removed_endpoint(self) -> None:
         """It is answered, though nobody has accepted it before."""
         await self.start("admin = 127.0.0.1:0\nadmin_token = token")
@@ -86,24 +98,6 @@ class SocketsTest(AdminCase):
             client.sendall(request("GET", "/healthz"))
             endpoints.commit(prepared)
             self.assertIn(b"HTTP/1.1 401 ", await deferToThread(client.recv, 100))
-
-    async def test_refused_change_leaves_all_as_before(self) -> None:
-        await self.start()
-        inode = self.inode()
-        taken = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(taken.close)
-        self.write_rules(f"metrics = 127.0.0.1:{taken.getsockname()[1]}")
-        told = await self.post("/api/reload")
-        self.assertEqual(told.status, 422)
-        self.assertIn("[txmux] metrics: cannot listen at 127.0.0.1:", told.error)
-        self.assertIn("another program has it", told.error)
-        other = self.folder / "other.sock"
-        text = self.text(f"admin = unix:{other}\naccess_log = {self.folder}/no/log")
-        self.write(text.replace("access_log = off\n", ""))
-        self.assertEqual((await self.post("/api/reload")).status, 422)
-        self.assertFalse(other.exists())
-        self.assertEqual(self.inode(), inode)
-        self.assertEqual((await self.get("/healthz")).status, 200)
 
     async def test_port_of_a_unit(self) -> None:
         """The endpoint of the operator gets it in one reload, also where it only overlaps, and what is new of others is in force with it."""
