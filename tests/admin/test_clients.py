@@ -7,9 +7,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import JSON, LISTEN, AdminCase, Told, request
+from tests.admin.asking import JSON, AdminCase, Told, request
 from tests.interop.children import PATIENCE
-from tests.support.peers import PeerFactory, connect, listen
 from txmux.admin.guard import AdminGuard
 from txmux.admin.http import AdminClients
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resource
@@ -237,19 +236,3 @@ class CrowdTest(AdminCase):
         self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
         with asking.makefile("rb") as answer:
             self.assertEqual(Told.of(answer.read()).status, 200)
-
-    async def test_port_and_api_serve_on(self) -> None:
-        servers = PeerFactory()
-        port = listen(self, servers)
-        await self.start(rules=f"{LISTEN}[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n")
-        for peer in [await self.connect() for _ in range(500)][::2]:
-            if peer.lost is None:
-                peer.send(b"POST /api/stop HTTP/1.1\r\nHost: localhost\r\n")
-        client = await connect(self, self.port)
-        client.send(b"hello")
-        server = await servers.heard(5)
-        server.send(b"answer")
-        await client.has(6)
-        self.assertEqual((await self.get("/readyz")).status, 200)
-        (clients,) = self.endpoints.clients.values()
-        self.assertLessEqual(len(clients.channels), 64)

@@ -27,16 +27,6 @@ class RelayingTests(FlowCase):
         )
         self.assertEqual((line["reason"], line["backend"]), ("killed", "b"))
 
-    async def test_clients_have_flows_and_server_sockets_of_their_own(self) -> None:
-        server = Talker.listening(self, answer=reversed_bytes)
-        port = self.begin(server.port)
-        clients = [Talker.listening(self) for _ in range(20)]
-        for number, client in enumerate(clients):
-            client.say(b"%d" % number, port)
-        for number, client in enumerate(clients):
-            self.assertEqual(await client.hears(1), [(b"%d" % number)[::-1]])
-        self.assertEqual(len(set(server.senders)), 20)
-
     async def test_port_on_every_address_answers_from_the_asked_one(self) -> None:
         server = Talker.listening(self, answer=reversed_bytes)
         [port] = self.run_service(
