@@ -171,6 +171,98 @@ class SystemTests(NamesTestCase):
             self.assertIn(server, await waiting)
 
 
+class SourceTests(NamesTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.servers = TrackedServers(self.time, "names stay")
+        self.addCleanup(lambda: self.assertFalse(self.time.clock.getDelayedCalls()))
+        self.addCleanup(self.servers.stop)
+        self.lookup = CountingLookup(
+            self.time, [self.server.place], self.resolv_conf, self.hosts, tracked=self.servers
+        )
+
+    @property
+    def source(self) -> Source:
+        [source] = self.servers.sources(self.lookup.addresses)
+        return source
+
+    def look_up(self) -> Deferred[Any]:
+        waiting: Deferred[Any] = Deferred.fromCoroutine(self.lookup.host(HOST))
+        return waiting.addErrback(lambda why: why.trap(LookupFailedError))
+
+    async def looked_up(self, waiting: Deferred[Any] | None = None) -> None:
+        waiting = waiting or self.look_up()
+        while not waiting.called:
+            await deferLater(reactor, 0.001)
+            self.time.advance(0.25)
+
+    async def test_silence_for_a_name(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        await self.looked_up()
+        await self.asked("", dns.NS)
+        self.assertLess(self.server.asked["", dns.NS], 4)
+        self.assertTrue(self.source.up)
+
+    async def test_silent_server(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        self.server.fail("", SILENCE, dns.NS)
+        with capturedLogs() as logged:
+            await self.looked_up()
+            self.assertFalse(self.source.up)
+            for _ in range(60):
+                self.time.advance(1)
+            state = self.source.state()
+            self.assertTrue(state.is_overdue)
+            self.assertEqual(state.why, "no answer within 3 s")
+            self.server.codes.clear()
+            while not self.source.up:
+                await deferLater(reactor, 0.001)
+                self.time.advance(0.25)
+        name = f"names {self.server.place[0]}:{self.server.place[1]}"
+        lines = [formatEvent(one) for one in logged if one["log_namespace"].startswith("txmux")]
+        self.assertEqual(
+            lines, [f"{name}: no answer within 3 s; names stay", f"{name}: good again"]
+        )
+
+    async def test_server_that_answers_for_other_names(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        self.server.fail("", SILENCE, dns.NS)
+        self.zone["good.test"] = a("10.0.0.1")
+        waiting = self.look_up()
+        await self.asked(HOST)
+        self.time.advance(1)
+        await self.asked("", dns.NS)
+        for _ in range(16):
+            self.time.advance(0.25)
+            await addresses(self, "good.test")
+        self.assertTrue(waiting.called and self.source.up)
+
+    async def test_nothing_listens(self) -> None:
+        await self.server.stop()
+        await self.looked_up()
+        self.assertEqual(self.source.why, "connection refused")
+        self.assertEqual([*self.servers.sources()], [])  # servers that are not asked any longer
+
+    async def test_what_answers_say(self) -> None:
+        for code, up in (
+            (dns.EREFUSED, False), (dns.ESERVER, True), (dns.EREFUSED, True), (dns.ENAME, True),
+        ):  # fmt: skip
+            self.server.fail(HOST, code)
+            await self.looked_up()
+            self.assertEqual(self.source.up, up, code)
+
+    async def test_server_that_is_left_during_a_look_up(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        self.server.fail("", SILENCE, dns.NS)
+        waiting = self.look_up()
+        await self.asked(HOST)
+        self.assertEqual([*self.servers.sources()], [])
+        await self.looked_up(waiting)
+        self.assertEqual([*self.servers.sources()], [])
+        self.time.advance(3)
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
+
 class TroubleTests(NamesTestCase):
     async def test_nobody_there_fails_at_once(self) -> None:
         await self.server.stop()
@@ -264,100 +356,6 @@ class TroubleTests(NamesTestCase):
         self.time.advance(3)
         self.assertIn("no answer", await waiting)
 
-
-class SourceTests(NamesTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.servers = TrackedServers(self.time, "names stay")
-        self.addCleanup(lambda: self.assertFalse(self.time.clock.getDelayedCalls()))
-        self.addCleanup(self.servers.stop)
-        self.lookup = CountingLookup(
-            self.time, [self.server.place], self.resolv_conf, self.hosts, tracked=self.servers
-        )
-
-    @property
-    def source(self) -> Source:
-        [source] = self.servers.sources(self.lookup.addresses)
-        return source
-
-    def look_up(self) -> Deferred[Any]:
-        waiting: Deferred[Any] = Deferred.fromCoroutine(self.lookup.host(HOST))
-        return waiting.addErrback(lambda why: why.trap(LookupFailedError))
-
-    async def looked_up(self, waiting: Deferred[Any] | None = None) -> None:
-        waiting = waiting or self.look_up()
-        while not waiting.called:
-            await deferLater(reactor, 0.001)
-            self.time.advance(0.25)
-
-    async def test_silence_for_a_name(self) -> None:
-        self.server.fail(HOST, SILENCE)
-        await self.looked_up()
-        await self.asked("", dns.NS)
-        self.assertLess(self.server.asked["", dns.NS], 4)
-        self.assertTrue(self.source.up)
-
-    async def test_silent_server(self) -> None:
-        self.server.fail(HOST, SILENCE)
-        self.server.fail("", SILENCE, dns.NS)
-        with capturedLogs() as logged:
-            await self.looked_up()
-            self.assertFalse(self.source.up)
-            for _ in range(60):
-                self.time.advance(1)
-            state = self.source.state()
-            self.assertTrue(state.is_overdue)
-            self.assertEqual(state.why, "no answer within 3 s")
-            self.server.codes.clear()
-            while not self.source.up:
-                await deferLater(reactor, 0.001)
-                self.time.advance(0.25)
-        name = f"names {self.server.place[0]}:{self.server.place[1]}"
-        lines = [formatEvent(one) for one in logged if one["log_namespace"].startswith("txmux")]
-        self.assertEqual(
-            lines, [f"{name}: no answer within 3 s; names stay", f"{name}: good again"]
-        )
-
-    async def test_server_that_answers_for_other_names(self) -> None:
-        self.server.fail(HOST, SILENCE)
-        self.server.fail("", SILENCE, dns.NS)
-        self.zone["good.test"] = a("10.0.0.1")
-        waiting = self.look_up()
-        await self.asked(HOST)
-        self.time.advance(1)
-        await self.asked("", dns.NS)
-        for _ in range(16):
-            self.time.advance(0.25)
-            await addresses(self, "good.test")
-        self.assertTrue(waiting.called and self.source.up)
-
-    async def test_nothing_listens(self) -> None:
-        await self.server.stop()
-        await self.looked_up()
-        self.assertEqual(self.source.why, "connection refused")
-        self.assertEqual([*self.servers.sources()], [])  # servers that are not asked any longer
-
-    async def test_what_answers_say(self) -> None:
-        for code, up in (
-            (dns.EREFUSED, False), (dns.ESERVER, True), (dns.EREFUSED, True), (dns.ENAME, True),
-        ):  # fmt: skip
-            self.server.fail(HOST, code)
-            await self.looked_up()
-            self.assertEqual(self.source.up, up, code)
-
-    async def test_server_that_is_left_during_a_look_up(self) -> None:
-        self.server.fail(HOST, SILENCE)
-        self.server.fail("", SILENCE, dns.NS)
-        waiting = self.look_up()
-        await self.asked(HOST)
-        self.assertEqual([*self.servers.sources()], [])
-        await self.looked_up(waiting)
-        self.assertEqual([*self.servers.sources()], [])
-        self.time.advance(3)
-        self.assertEqual(self.time.clock.getDelayedCalls(), [])
-
-
-class WithoutEdnsTests(NamesTestCase):
     async def test_refused_is_asked_without_edns(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         for code in (dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION):

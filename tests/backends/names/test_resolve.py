@@ -372,7 +372,7 @@ class ServiceTests(NamesTestCase):
         await self.found(pools[-1], "10.0.0.1:80")
 
 
-class FirstAnswerTests(NamesTestCase):
+class WaitingTests(NamesTestCase):
     async def test_answers_to_names(self) -> None:
         self.pool(*servers("10.0.0.1:80"))
         self.assertTrue(self.names.first_answer().called)
@@ -426,8 +426,6 @@ class FirstAnswerTests(NamesTestCase):
         await self.stop()
         self.assertIsNone(self.successResultOf(waiting))
 
-
-class TimeTests(NamesTestCase):
     async def test_wait_is_ttl_within_bounds(self) -> None:
         pool = self.pool(resolve=Resolve(30))
         for ttl, seconds in (

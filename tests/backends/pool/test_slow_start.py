@@ -42,7 +42,7 @@ class Starting(Watched):
         return [found[member.target.text] / count for member in self.members]
 
 
-class RampTests(SynchronousTestCase):
+class SlowStartTests(SynchronousTestCase):
     def test_share_grows_evenly_whatever_chooses(self) -> None:
         methods: list[tuple[Balance, bool]] = [
             ("round-robin", False), ("least-connections", True), ("random", True),
@@ -117,8 +117,6 @@ class RampTests(SynchronousTestCase):
         health.override(second.server.text, None, None)
         self.assertEqual(pool.pool.ramp(second), 0.01)
 
-
-class NewTests(SynchronousTestCase):
     def ramps(self, pool: BackendPool) -> list[float]:
         return [pool.ramp(member) for member in pool.members]
 
