@@ -164,7 +164,7 @@ class AnswersTest(AdminCase):
     async def test_reload_is_answered_logged_and_in_the_status(self) -> None:
         await self.start()
         self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
-        with capturedLogs() as events:
+        with capturedLogs() as events:  # refused reload reports all errors
             told = await self.post("/api/reload")
         self.assertEqual(
             (told.status, told.json), (200, {"ok": True, "changes": "1 route new (a)"})
@@ -176,9 +176,6 @@ class AnswersTest(AdminCase):
         self.assertIn(f"UID {os.getuid()}", line["caller"])
         self.assertIn(f"PID {os.getpid()}", line["caller"])
         self.assertEqual((line["what"], line["result"]), ("POST /api/reload", "1 route new (a)"))
-
-    async def test_refused_reload_reports_all_errors(self) -> None:
-        await self.start()
         self.write_rules("worker = 1\nuser = nobody")
         with capturedLogs() as events:
             told = await self.post("/api/reload", {})
@@ -192,16 +189,13 @@ class AnswersTest(AdminCase):
         # The service's own line has the errors.
         self.assertEqual(line["result"], "refused: the rules are not reloaded")
         self.assertEqual(line["log_level"].name, "warn")
+        for body in ("[]", "1", '{"a"', b"\xff", "[" * 20000):  # body is a json object or nothing
+            told = await self.ask("POST", "/api/reload", JSON, body)
+            self.assertEqual(told.status, 400, body)
+            self.assertIn("the body is not", told.error)
 
     async def test_refused_upgrade_has_the_reason(self) -> None:
         await self.start(rules="[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n")
         told = await self.post("/api/upgrade")
         self.assertEqual(told.status, 409)
         self.assertIn("cannot be handed to another process", told.error)
-
-    async def test_body_is_a_json_object_or_nothing(self) -> None:
-        await self.start()
-        for body in ("[]", "1", '{"a"', b"\xff", "[" * 20000):
-            told = await self.ask("POST", "/api/reload", JSON, body)
-            self.assertEqual(told.status, 400, body)
-            self.assertIn("the body is not", told.error)

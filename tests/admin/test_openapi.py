@@ -22,7 +22,19 @@ FOR_PEOPLE = ("/", "/static/{name}", "/login", "/enter", "/metrics")
 
 
 class DescriptionTest(SynchronousTestCase):
-    def test_every_resource_for_programs_and_no_other(self) -> None:
+    def test_resources_and_answers(self) -> None:
+        """Each that a worker has a part in says by a header which part is missing."""
+        lacking = {
+            path
+            for path, methods in description(ADMIN)["paths"].items()
+            for operation in methods.values()
+            if "Txmux-Missing" in operation["responses"]["200"].get("headers", {})
+        }
+        lists = (
+            "status", "connections", "connections/{id}", "clients", "certificates", "routes",
+            "backends",
+        )  # fmt: skip
+        self.assertEqual(lacking, {f"/api/{name}" for name in lists})
         described = {
             (method.upper(), path)
             for path, methods in description(ADMIN)["paths"].items()
@@ -38,20 +50,6 @@ class DescriptionTest(SynchronousTestCase):
                 parameters: list[dict[str, Any]] = operation.get("parameters", [])
                 named = {one["name"] for one in parameters if one["in"] == "path"}
                 self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
-
-    def test_answers_that_may_lack_a_worker(self) -> None:
-        """Each that a worker has a part in says by a header which part is missing."""
-        lacking = {
-            path
-            for path, methods in description(ADMIN)["paths"].items()
-            for operation in methods.values()
-            if "Txmux-Missing" in operation["responses"]["200"].get("headers", {})
-        }
-        lists = (
-            "status", "connections", "connections/{id}", "clients", "certificates", "routes",
-            "backends",
-        )  # fmt: skip
-        self.assertEqual(lacking, {f"/api/{name}" for name in lists})
 
 
 class BodyTest(SynchronousTestCase):

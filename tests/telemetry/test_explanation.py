@@ -50,7 +50,7 @@ note      its bytes are not stored, so it is not known at which byte each route 
 class LayersTests(CommandTestCase):
     text = RULES
 
-    def test_winner(self) -> None:
+    def test_winner_and_undecided(self) -> None:
         self.assertEqual(
             self.explain("--text", r"SSH-2.0-x\r\n", "--from", "192.0.2.1"),
             r"""listener public: 11 bytes from 192.0.2.1: SSH-2.0-x\r\n
@@ -66,8 +66,6 @@ decision  at byte 4: route ssh, to backend ssh-server (127.0.0.1:22, 127.0.0.1:2
 learnt    software=x
 """,
         )
-
-    def test_undecided(self) -> None:
         self.assertEqual(
             self.explain("--text", "H"),
             """listener public: 1 byte: H

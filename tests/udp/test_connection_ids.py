@@ -41,6 +41,22 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.take(SHORT[:HEAD]))
         self.assertFalse(ids.take(initial(b"\1", destination=bytes(8))[:HEAD]))
         self.assertFalse(ids.take(b""))
+        ids = ids_of()  # same id in another version is of another connection
+        newer = initial(b"\1", version=V2)
+        self.assertFalse(ids.take(newer[:HEAD]))
+        self.assertTrue(ids.learn(answer()))
+        self.assertFalse(ids.take(newer[:HEAD]))
+        self.assertFalse(ids.learn(answer(version=0)))
+        # The server has chosen another one (RFC 9368).
+        self.assertFalse(ids.learn(answer(kind=3, version=V2)))
+        for recalled in (ids, codec.read(ConnectionIds, json.loads(json.dumps(codec.write(ids))))):
+            for version in (V1, V2):
+                asked = answer(SOURCE, destination=ID, version=version)
+                self.assertTrue(recalled.take(asked[:HEAD]))
+            other = answer(SOURCE, destination=ID, version=0x1A2A3A4A)
+            self.assertFalse(recalled.take(other[:HEAD]))
+        older = codec.read(ConnectionIds, {"own": "", "known": [DESTINATION.hex()]})
+        self.assertTrue(older.take(newer[:HEAD]))
 
     def test_id_of_a_retry_is_of_the_same_connection(self) -> None:
         ids = ids_of(VERSION_1)
@@ -63,24 +79,6 @@ class ConnectionIdsTests(SynchronousTestCase):
             self.assertTrue(ids.take((b"\x41" + chosen + bytes(30))[:HEAD]), length)
             self.assertEqual(ids.take((b"\x41" + b"another".ljust(20) * 2)[:HEAD]), not length)
             self.assertEqual(ids.read(memoryview(b"\x41" + chosen + b"x")), (0x41, chosen))
-
-    def test_same_id_in_another_version_is_of_another_connection(self) -> None:
-        ids = ids_of()
-        newer = initial(b"\1", version=V2)
-        self.assertFalse(ids.take(newer[:HEAD]))
-        self.assertTrue(ids.learn(answer()))
-        self.assertFalse(ids.take(newer[:HEAD]))
-        self.assertFalse(ids.learn(answer(version=0)))
-        # The server has chosen another one (RFC 9368).
-        self.assertFalse(ids.learn(answer(kind=3, version=V2)))
-        for recalled in (ids, codec.read(ConnectionIds, json.loads(json.dumps(codec.write(ids))))):
-            for version in (V1, V2):
-                asked = answer(SOURCE, destination=ID, version=version)
-                self.assertTrue(recalled.take(asked[:HEAD]))
-            other = answer(SOURCE, destination=ID, version=0x1A2A3A4A)
-            self.assertFalse(recalled.take(other[:HEAD]))
-        older = codec.read(ConnectionIds, {"own": "", "known": [DESTINATION.hex()]})
-        self.assertTrue(older.take(newer[:HEAD]))
 
     def test_other_datagrams_of_the_server_have_no_id(self) -> None:
         ids = ids_of()
