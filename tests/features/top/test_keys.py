@@ -62,27 +62,25 @@ class KeysTests(SynchronousTestCase):
             self.assertEqual((state.mode, sent, state.should_exit), ("browse", [], False))
             self.assertEqual(state.result.message, "nothing was changed")
 
-    def test_server_states_after_yes_unless_it_is_ready(self) -> None:
-        """The one that is down is the first row."""
-        path = "/api/backends/web/servers/127.0.0.1%3A8081"
-        for key, wanted in (("d", "drain"), ("m", "maintenance"), ("u", "ready")):
-            state, sent = _all(TopState(), "3", key)
-            if wanted != "ready":
+    def test_changes_of_a_backend_after_yes_unless_clients_are_served_by_them(self) -> None:
+        """The server that is down is the first row."""
+        server, backends = "servers/127.0.0.1%3A8081", SNAPSHOT.backends
+        is_held = attrs.evolve(
+            SNAPSHOT, backends=[{**one, "hold": {"until": None}} for one in backends]
+        )
+        for key, snapshot, path, body, what in (
+            ("d", SNAPSHOT, server, {"state": "drain"}, "drain: backend web, 127.0.0.1:8081"),
+            ("m", SNAPSHOT, server, {"state": "maintenance"}, "maintenance: backend web, 127.0.0.1:8081"),
+            ("u", SNAPSHOT, server, {"state": "ready"}, "ready: backend web, 127.0.0.1:8081"),
+            ("w", SNAPSHOT, "hold", {}, "hold clients of backend web"),
+            ("w", is_held, "release", {}, "release clients of backend web"),
+        ):  # fmt: skip
+            state, sent = _all(TopState(), "3", key, snapshot=snapshot)
+            if not what.startswith(("ready", "release")):
                 self.assertEqual((state.mode, sent), ("question", []))
                 self.assertEqual(_all(state, "n")[0].result.message, "nothing was changed")
                 sent = _all(state, "y")[1]
-            what = f"{wanted}: backend web, 127.0.0.1:8081"
-            self.assertEqual(sent, [ChangeRequest(path, {"state": wanted}, what)])
-
-    def test_clients_of_a_backend_wait_after_yes_and_go_on_at_once(self) -> None:
-        state, sent = _all(TopState(), "3", "w")
-        self.assertEqual((state.mode, sent), ("question", []))
-        what = "hold clients of backend web"
-        self.assertEqual(_all(state, "y")[1], [ChangeRequest("/api/backends/web/hold", {}, what)])
-        held = [{**one, "hold": {"until": None}} for one in SNAPSHOT.backends]
-        sent = _all(TopState(), "3", "w", snapshot=attrs.evolve(SNAPSHOT, backends=held))[1]
-        what = "release clients of backend web"
-        self.assertEqual(sent, [ChangeRequest("/api/backends/web/release", {}, what)])
+            self.assertEqual(sent, [ChangeRequest(f"/api/backends/web/{path}", body, what)])
 
     def test_weight_is_typed(self) -> None:
         path = "/api/backends/web/servers/127.0.0.1%3A8081"

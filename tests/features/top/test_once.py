@@ -1,12 +1,10 @@
 import json
-import subprocess
 import sys
 from unittest.mock import patch
 
 from tests.cli.remote.answering import Answering
 from tests.cli.support import CommandTestCase, Terminal
 from tests.features.top.snapshot import CONNECTIONS, RECENT, ROUTES
-from tests.interop.children import PATIENCE
 from tests.support.everything import BACKENDS, STATUS, names
 
 _SHOWN = r"""
@@ -49,12 +47,6 @@ class OnceTests(CommandTestCase):
         wanted = {"status": STATUS, "routes": ROUTES, "backends": BACKENDS}
         self.assertEqual(json.loads(out), {**wanted, "connections": CONNECTIONS, "recent": RECENT})
 
-    def test_missing_worker_is_reported_once(self) -> None:
-        self.top().headers["Txmux-Missing"] = "worker 2 has not answered"
-        code, out, err = self.ask("top", "--once")
-        self.assertEqual((code, err), (0, ""))
-        self.assertEqual(out.count("the answer is not complete: worker 2 has not answered\n"), 1)
-
     def test_rest_of_many_rows_is_counted(self) -> None:
         server = self.top()
         for count, more in ((20, "\n"), (21, "\nand 1 more\n")):
@@ -64,14 +56,15 @@ class OnceTests(CommandTestCase):
 
     def test_exit_codes_of_the_other_commands(self) -> None:
         self.assertEqual(self.ask("top")[0], 3)
-        self.top()
-        code, _, err = self.ask("top", "colour=b")
-        self.assertEqual((code, err.partition(";")[0]), (2, "txmux: 'colour=b' is not a filter"))
-
-    def test_no_service_on_a_terminal(self) -> None:
         with patch("sys.stdin", Terminal()):
             code, _, err = self.run_main("top", out=Terminal())
         self.assertEqual(code, 3, err)
+        self.top().headers["Txmux-Missing"] = "worker 2 has not answered"
+        code, _, err = self.ask("top", "colour=b")
+        self.assertEqual((code, err.partition(";")[0]), (2, "txmux: 'colour=b' is not a filter"))
+        code, out, err = self.ask("top", "--once")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(out.count("the answer is not complete: worker 2 has not answered\n"), 1)
 
     def test_rich_is_missing(self) -> None:
         gone = [name for name in sys.modules if name.startswith(("txmux.features.top", "rich."))]
@@ -80,18 +73,3 @@ class OnceTests(CommandTestCase):
                 del sys.modules[name]
             code, _, err = self.run_main("top", out=Terminal())
         self.assertEqual((code, "pip install 'txmux[cli]', or use --once\n" in err), (1, True), err)
-
-    def test_closed_pipe_is_no_error(self) -> None:
-        server = self.top()
-        rows = [{**CONNECTIONS[0], "id": f"1-{number}"} for number in range(5000)]
-        server.others["/api/connections?limit=1000"] = rows
-        command = [sys.executable, "-m", "txmux", "top", "--json", "--admin", server.at]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-        ) as child:
-            assert child.stdout
-            assert child.stderr
-            self.assertEqual(child.stdout.readline(), b"{\n")
-            child.stdout.close()
-            self.assertEqual(child.stderr.read(), b"")
-            self.assertEqual(child.wait(PATIENCE), 141)
