@@ -40,6 +40,11 @@ endpoints:
 """
 
 
+TAKES = "  allowedListeners: {namespaces: {from: Same}}\n"
+"""Behind a Gateway, it has ListenerSets of its namespace."""
+SET = "---\nkind: ListenerSet\nmetadata: {name: %s}\nspec: {parentRef: {name: edge}, listeners: [%s]}\n"
+
+
 def things(text: str) -> list[dict[str, Any]]:
     """Read objects of YAML, of which each is older than the next; without a namespace, they are of `shop`."""
     found = [one for one in yaml.safe_load_all(text) if one]

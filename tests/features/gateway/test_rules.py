@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.features.gateway.objects import cluster, gateway, route
+from tests.features.gateway.objects import cluster, gateway, policy, route
 from txmux.features.gateway.certificates import SecretFiles
 from txmux.features.gateway.cluster import Cluster, key_of
 from txmux.features.gateway.conditions import statuses
@@ -19,6 +19,10 @@ from txmux.rules.reading.parser import parse
 _DEFAULT = GatewaySettings()
 TLS = "name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}"
 TCP = "name: tcp, port: 5432, protocol: TCP"
+WEB = "{name: web, port: 443}"
+SERVED = {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
+VALID = {"Accepted": "Accepted", "Programmed": "Programmed"}
+INVALID = {"Accepted": "!ListenersNotValid", "Programmed": "!ListenersNotValid"}
 SHARED = ', annotations: {txmux.shared-port: "yes"}'
 
 
@@ -83,6 +87,11 @@ class Made:
     def of_route(self, kind: str, name: str, number: int = 0) -> dict[str, str]:
         return reasons(self.status[kind, name]["parents"][number]["conditions"])
 
+    def message(self, kind: str, name: str) -> str:
+        """Return what is said of a route, or of a policy, at first."""
+        (parent,) = next(iter(self.status[kind, name].values()))
+        return str(parent["conditions"][0]["message"])
+
     def of(self, kind: str, name: str) -> dict[str, str]:
         return reasons(self.status[kind, name]["conditions"])
 
@@ -109,26 +118,18 @@ class PortTests(SynchronousTestCase):
             "backend tcp_shop_db": ["server = 10.0.0.1:15432", "10.0.0.2:15432 down"],
         })  # fmt: skip
         made.rules()
-        self.assertEqual(made.of_gateway(), {"Accepted": "Accepted", "Programmed": "Programmed"})
-        listener = {
-            "Accepted": "Accepted", "Conflicted": "!NoConflicts", "ResolvedRefs": "ResolvedRefs",
-        }  # fmt: skip
-        self.assertEqual(
-            made.of_listener("tcp"), {**listener, "Programmed": "Programmed", "routes": 1}
-        )
-        self.assertEqual(
-            made.of_route("TCPRoute", "db"),
-            {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"},
-        )
-        self.assertEqual(
-            made.status["Gateway", "edge"]["listeners"][0]["supportedKinds"],
-            [{"group": "gateway.networking.k8s.io", "kind": "TCPRoute"}],
-        )
+        self.assertEqual(made.of_gateway(), VALID)
+        (listener,) = made.status["Gateway", "edge"]["listeners"]
+        self.assertEqual(reasons(listener["conditions"]), {
+            "Accepted": "Accepted", "Conflicted": "!NoConflicts", "ResolvedRefs": "ResolvedRefs", "Programmed": "Programmed",
+        })  # fmt: skip
+        kind = {"group": "gateway.networking.k8s.io", "kind": "TCPRoute"}
+        self.assertEqual((listener["attachedRoutes"], listener["supportedKinds"]), (1, [kind]))
+        self.assertEqual(made.of_route("TCPRoute", "db"), SERVED)
 
     def test_udp_and_other_ports(self) -> None:
-        text = gateway("name: dns, port: 53, protocol: UDP") + route(
-            "UDPRoute", "dns", "{name: db, port: 53}"
-        )
+        text = gateway("name: dns, port: 53, protocol: UDP")
+        text += route("UDPRoute", "dns", "{name: db, port: 53}")
         made = Made(text, GatewaySettings(ports={53: 1053}))
         self.assertEqual(made.sections(), {
             "listen udp_53": ["endpoint = udp:1053", "default = udp_shop_dns"],
@@ -140,9 +141,8 @@ class PortTests(SynchronousTestCase):
         made = Made(gateway(TCP) + route("TCPRoute", "db") + route("TCPRoute", "late"))
         self.assertNotIn("late", made.text)
         self.assertEqual(made.of_route("TCPRoute", "late")["Accepted"], "Accepted")
-        (parent,) = made.status["TCPRoute", "late"]["parents"]
         why = "TCPRoute shop/db is older, and has all clients of listener tcp"
-        self.assertEqual(parent["conditions"][0]["message"], why)
+        self.assertEqual(made.message("TCPRoute", "late"), why)
         self.assertEqual(made.of_listener("tcp")["routes"], 2)
 
     def test_route_with_keys_of_a_route(self) -> None:
@@ -163,54 +163,33 @@ class NameTests(SynchronousTestCase):
             ("all", ""), ("wide", '"*.example"'), ("narrow", '"*.a.example"'),
             ("one", "b.a.example"), ("two", 'b.a.example, "*.b.example"'),
         ):  # fmt: skip
-            text += route(
-                "TLSRoute", name, "{name: web, port: 443}", f"hostnames: [{hosts}]" if hosts else ""
-            )
+            text += route("TLSRoute", name, WEB, f"hostnames: [{hosts}]" if hosts else "")
         made = Made(text)
-        matches = [lines[0] for name, lines in made.sections().items() if name.startswith("route ")]
-        names = ["b.a.example", "*.a.example", "*.b.example", "*.example"]
-        self.assertEqual(
-            matches, [*(f"match = tls sni={name}" for name in names), "match = tls", "match = tls"]
-        )
-        self.assertIn(
-            "backend = tls_shop_one",
-            made.sections()["route tls_shop_one_shop_edge_tls_b.a.example"],
-        )
-        self.assertIn("backend = reject", made.sections()["route shop_edge_tls_rest"])
+        sections = made.sections()
+        matches = [lines[0] for name, lines in sections.items() if name.startswith("route ")]
+        names = [" sni=b.a.example", " sni=*.a.example", " sni=*.b.example", " sni=*.example"]
+        self.assertEqual(matches, [f"match = tls{name}" for name in (*names, "", "")])
+        its = sections["route tls_shop_one_shop_edge_tls_b.a.example"]
+        self.assertIn("backend = tls_shop_one", its)
+        self.assertIn("backend = reject", sections["route shop_edge_tls_rest"])
         self.assertEqual(made.of_route("TLSRoute", "two")["Accepted"], "Accepted")
         made.rules()
 
     def test_a_namespace_that_claims_the_name_of_another(self) -> None:
         text = gateway(f"{TLS}, allowedRoutes: {{namespaces: {{from: All}}}}")
-        text += route("TLSRoute", "mine", "{name: web, port: 443}", "hostnames: [a.example]")
-        text += route(
-            "TLSRoute",
-            "theirs",
-            "{name: web, port: 443}",
-            "hostnames: [a.example]",
-            ", namespace: evil",
-            ", namespace: shop",
-        )
+        text += route("TLSRoute", "mine", WEB, "hostnames: [a.example]")
+        evil = ", namespace: evil", ", namespace: shop"
+        text += route("TLSRoute", "theirs", WEB, "hostnames: [a.example]", *evil)
         made = Made(text)
         self.assertNotIn("theirs", made.text)
-        parent = made.status["TLSRoute", "theirs"]["parents"][0]
-        self.assertEqual(
-            parent["conditions"][0]["message"],
-            "TLSRoute shop/mine is older, and has a.example of listener tls",
-        )
+        why = "TLSRoute shop/mine is older, and has a.example of listener tls"
+        self.assertEqual(made.message("TLSRoute", "theirs"), why)
 
     def test_names_of_listener_and_route_are_intersected(self) -> None:
-        listeners = (
-            f'{TLS}, hostname: "*.example"',
-            TLS.replace("tls,", "one,") + ", hostname: a.example",
-        )
-        text = gateway(*listeners) + route(
-            "TLSRoute",
-            "web",
-            "{name: web, port: 443}",
-            'hostnames: [b.example, "*.a.example", other.test]',
-        )
-        text += route("TLSRoute", "none", "{name: web, port: 443}", "hostnames: [example]")
+        one = TLS.replace("tls,", "one,") + ", hostname: a.example"
+        text = gateway(f'{TLS}, hostname: "*.example"', one)
+        text += route("TLSRoute", "web", WEB, 'hostnames: [b.example, "*.a.example", other.test]')
+        text += route("TLSRoute", "none", WEB, "hostnames: [example]")
         made = Made(text)
         sections = made.sections()
         # Clients of a.example are of its own listener, which has no route.
@@ -220,24 +199,15 @@ class NameTests(SynchronousTestCase):
             "route tls_shop_web_shop_edge_tls_.a.example", "route shop_edge_tls_rest",
         ])  # fmt: skip
         self.assertEqual(sections["route shop_edge_one_rest"][0], "match = tls sni=a.example")
-        self.assertEqual(
-            made.of_route("TLSRoute", "none")["Accepted"], "!NoMatchingListenerHostname"
-        )
-        self.assertEqual(
-            (made.of_listener("tls")["routes"], made.of_listener("one")["routes"]), (1, 0)
-        )
+        self.assertEqual([made.of_listener(name)["routes"] for name in ("tls", "one")], [1, 0])
         made.rules()
 
     def test_tls_that_ends_here(self) -> None:
-        secret = "---\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ntype: kubernetes.io/tls\n"
-        listener = (
-            "name: end, port: 443, protocol: TLS, hostname: a.example, tls: {certificateRefs: [%s]}"
+        text = gateway(
+            "name: end, port: 443, protocol: TLS, hostname: a.example, tls: {certificateRefs: [{name: cert}]}"
         )
-        text = (
-            gateway(listener % "{name: cert}", more="")
-            + secret % ("cert", "shop")
-            + secret % ("bad", "shop")
-        )
+        for name in ("cert", "bad"):
+            text += f"---\nkind: Secret\nmetadata: {{namespace: shop, name: {name}}}\n"
         made = Made(text + route("TLSRoute", "db"))
         lines = made.sections()["route tls_shop_db_shop_edge_end_a.example"]
         self.assertEqual(lines[-1], "terminate_tls = /pem/shop_cert.pem")
@@ -259,31 +229,23 @@ class SharedPortTests(SynchronousTestCase):
         for name in ("tls", "rest"):
             self.assertEqual(made.of_listener(name)["Conflicted"], "ProtocolConflict")
         self.assertEqual(made.text, "")
-        self.assertEqual(
-            made.of_gateway(),
-            {"Accepted": "!ListenersNotValid", "Programmed": "!ListenersNotValid"},
-        )
+        self.assertEqual(made.of_gateway(), INVALID)
 
     def test_tls_by_name_and_others_by_match(self) -> None:
         text = gateway(*self.BOTH, more=SHARED)
-        text += route("TLSRoute", "web", "{name: web, port: 443}", "hostnames: [a.example]")
-        text += route("TCPRoute", "db") + route(
-            "TCPRoute", "ssh", more=", annotations: {txmux.match: ssh, txmux.match.2: telnet}"
-        )
-        made = Made(text)
+        text += route("TLSRoute", "web", WEB, "hostnames: [a.example]") + route("TCPRoute", "db")
+        more = ", annotations: {txmux.match: ssh, txmux.match.2: telnet}"
+        made = Made(text + route("TCPRoute", "ssh", more=more))
         sections = made.sections()
         self.assertEqual([*sections], [
             "listen tcp_443", "backend tcp_shop_db",
             "route tls_shop_web_shop_edge_tls_a.example", "backend tls_shop_web", "route shop_edge_tls_rest",
             "route tcp_shop_ssh_shop_edge_rest", "backend tcp_shop_ssh",
         ])  # fmt: skip
-        self.assertEqual(
-            sections["listen tcp_443"],
-            ["endpoint = :443", "default = tcp_shop_db", "silent = tcp_shop_db"],
-        )
-        self.assertEqual(
-            sections["route tcp_shop_ssh_shop_edge_rest"][:2], ["match = ssh", "telnet"]
-        )
+        its = ["endpoint = :443", "default = tcp_shop_db", "silent = tcp_shop_db"]
+        self.assertEqual(sections["listen tcp_443"], its)
+        its = sections["route tcp_shop_ssh_shop_edge_rest"]
+        self.assertEqual(its[:2], ["match = ssh", "telnet"])
         self.assertEqual(made.of_route("TCPRoute", "ssh")["Accepted"], "Accepted")
         made.rules()
 
@@ -292,35 +254,28 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual(made.of_listener("other", "late")["Accepted"], "!ProtocolConflict")
         self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
 
-    def test_same_name_twice_and_http(self) -> None:
-        made = Made(
-            gateway(TLS, TLS.replace("tls,", "again,"), "name: http, port: 80, protocol: HTTP")
-        )
+    def test_same_name_twice(self) -> None:
+        made = Made(gateway(TLS, TLS.replace("tls,", "again,")))
         self.assertEqual(made.of_listener("tls")["Conflicted"], "HostnameConflict")
-        self.assertEqual(made.of_listener("http")["Accepted"], "!UnsupportedProtocol")
 
 
 class ReferenceTests(SynchronousTestCase):
-    def made(self, refs: str, more: str = "", kind: str = "TCPRoute", spec: str = "") -> Made:
-        return Made(gateway(TCP) + more + route(kind, "db", refs, spec))
+    def made(self, refs: str, more: str = "") -> Made:
+        return Made(gateway(TCP) + more + route("TCPRoute", "db", refs))
 
     def servers(self, refs: str, more: str = "") -> list[str]:
         lines = self.made(refs, more).sections()["backend tcp_shop_db"]
         return " ".join(lines).partition("server = ")[2].split(" ")
 
     def test_weights_are_shares_of_services(self) -> None:
-        lines = self.servers("{name: db, port: 5432, weight: 3}, {name: web, port: 443, weight: 1}")
-        self.assertEqual(
-            lines,
-            [
-                "10.0.0.1:15432", "weight=9", "10.0.0.2:15432", "down",
-                *(f"[fd00::{n}]:8443" for n in (1, 2, 3)),
-            ],
-        )  # fmt: skip
-        lines = self.servers("{name: db, port: 5432, weight: 0}, {name: web, port: 443}")
-        self.assertEqual(lines, [f"[fd00::{n}]:8443" for n in (1, 2, 3)])
-        lines = self.servers("{name: db, port: 5432, weight: 1000000}, {name: web, port: 443}")
-        self.assertEqual(lines[1], "weight=65535")
+        web = [f"[fd00::{n}]:8443" for n in (1, 2, 3)]
+        for weights, first in (
+            ((3, 1), ["10.0.0.1:15432", "weight=9", "10.0.0.2:15432", "down"]),
+            ((1000000, 1), ["10.0.0.1:15432", "weight=65535", "10.0.0.2:15432", "down"]),
+            ((0, 1), []),
+        ):
+            refs = "{name: db, port: 5432, weight: %d}, {name: web, port: 443, weight: %d}"
+            self.assertEqual(self.servers(refs % weights), [*first, *web])
 
     def test_what_does_not_resolve_takes_its_share(self) -> None:
         other = "---\nkind: Service\nmetadata: {name: far, namespace: %s}\nspec: {type: %s, ports: [{port: 1}]}\n"
@@ -334,33 +289,24 @@ class ReferenceTests(SynchronousTestCase):
             ("{name: far, port: 1}", other % ("shop", "ExternalName"), "InvalidKind"),
         ):  # fmt: skip
             made = self.made(f"{{name: db, port: 5432, weight: 2}}, {ref}", more)
-            self.assertEqual(
-                made.of_route("TCPRoute", "db"),
-                {"Accepted": "Accepted", "ResolvedRefs": f"!{reason}"},
-                ref,
-            )
-            self.assertEqual(
-                made.sections()["backend tcp_shop_db"],
-                ["server = 10.0.0.1:15432 weight=2", "10.0.0.2:15432 down", "127.0.0.1:1 final"],
-            )
+            expected = {"Accepted": "Accepted", "ResolvedRefs": f"!{reason}"}
+            self.assertEqual(made.of_route("TCPRoute", "db"), expected, ref)
+            lines = made.sections()["backend tcp_shop_db"]
+            self.assertEqual(lines[0], "server = 10.0.0.1:15432 weight=2")
+            self.assertEqual(lines[1:], ["10.0.0.2:15432 down", "127.0.0.1:1 final"])
             made.rules()
 
     def test_no_endpoint_refuses(self) -> None:
         made = self.made("{name: db, port: 5432, weight: 0}")
-        self.assertEqual(
-            made.sections()["listen tcp_5432"],
-            ["endpoint = :5432", "default = close", "first = server"],
-        )
+        its = ["endpoint = :5432", "default = close", "first = server"]
+        self.assertEqual(made.sections()["listen tcp_5432"], its)
         made.rules()
 
     def test_a_service_without_endpoints_takes_its_share(self) -> None:
         idle = "---\nkind: Service\nmetadata: {name: idle}\nspec: {ports: [{port: 1}]}\n"
         refs = "{name: idle, port: 1, weight: 1}, {name: web, port: 443, weight: 4}"
         made = self.made(refs, idle)
-        self.assertEqual(
-            made.of_route("TCPRoute", "db"),
-            {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"},
-        )
+        self.assertEqual(made.of_route("TCPRoute", "db"), SERVED)
         served = [f"[fd00::{n}]:8443 weight=4" for n in (1, 2, 3)]
         lines = ["server = 127.0.0.1:1 weight=3 final", *served]
         self.assertEqual(made.sections()["backend tcp_shop_db"], lines)
@@ -426,11 +372,8 @@ class PatternTests(SynchronousTestCase):
 class HostileTests(SynchronousTestCase):
     def problem(self, more: str, kind: str = "TCPRoute", spec: str = "") -> str:
         listener = TCP if kind == "TCPRoute" else TLS
-        made = Made(
-            gateway(listener)
-            + route(kind, "db", spec=spec, more=more)
-            + route(kind, "good", spec="hostnames: [good.example]")
-        )
+        text = gateway(listener) + route(kind, "db", spec=spec, more=more)
+        made = Made(text + route(kind, "good", spec="hostnames: [good.example]"))
         self.assertEqual(made.of_route(kind, "db")["Accepted"], "!Invalid")
         self.assertEqual(made.of_route(kind, "good")["Accepted"], "Accepted")
         self.assertEqual("_shop_good" in made.text, kind == "TLSRoute")  # db is older
@@ -454,12 +397,9 @@ class HostileTests(SynchronousTestCase):
             ("via", "socks5://h:1"), ("fallback", "127.0.0.1:22"), ("source", "client"), ("check", "tcp\\n[backend x]"),
         ):  # fmt: skip
             text = gateway(TCP, TLS) + route("TCPRoute", "db")
-            text += route("TLSRoute", "web", "{name: web, port: 443}", "hostnames: [a.example]")
-            text += (
-                f'---\nkind: Service\nmetadata: {{name: db, annotations: {{txmux.{key}: "{value}"}}}}\n'
-                "spec: {ports: [{name: sql, port: 5432}]}\n"
-            )
-            made = Made(text)
+            text += route("TLSRoute", "web", WEB, "hostnames: [a.example]")
+            text += f'---\nkind: Service\nmetadata: {{name: db, annotations: {{txmux.{key}: "{value}"}}}}\n'
+            made = Made(f"{text}spec: {{ports: [{{name: sql, port: 5432}}]}}\n")
             self.assertEqual(made.of_route("TCPRoute", "db")["Accepted"], "!Invalid", key)
             self.assertIn(f"txmux.{key}: ", made.problems["TCPRoute shop/db"])
             self.assertEqual(made.of_route("TLSRoute", "web")["Accepted"], "Accepted", key)
@@ -468,26 +408,18 @@ class HostileTests(SynchronousTestCase):
     def test_names_that_are_none(self) -> None:
         for name in ("a example", "*", "a,b", "a\\n[route x]", "~.*"):
             self.assertIn("hostnames", self.problem("", "TLSRoute", f'hostnames: ["{name}"]'))
-        made = Made(
-            gateway(
-                'name: "x y", port: 1, protocol: TCP',
-                'name: a, port: 443, protocol: TLS, hostname: "a b"',
-                "name: b, port: 70000, protocol: TCP",
-            )
-        )
-        self.assertEqual(made.text, "")
+        for listener in ('name: "x y", port: 1', "name: b, port: 70000"):
+            self.assertEqual(Made(gateway(f"{listener}, protocol: TCP")).text, "")
+        wrong = 'name: a, port: 443, protocol: TLS, hostname: "a b"'
+        self.assertEqual(Made(gateway(wrong)).text, "")
 
     def test_several_rules(self) -> None:
         text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
 
     def test_misshapen_objects_hide_no_others(self) -> None:
-        text = (
-            gateway(TCP)
-            + route("TCPRoute", "a", "{name: [], port: {}}")
-            + route("TCPRoute", "b", "7")
-            + route("TCPRoute", "good")
-        )
+        text = gateway(TCP) + route("TCPRoute", "a", "{name: [], port: {}}")
+        text += route("TCPRoute", "b", "7") + route("TCPRoute", "good")
         text += "---\nkind: TCPRoute\nmetadata: {name: c}\n---\nkind: TCPRoute\nmetadata: {name: d}\nspec: {parentRefs: 7}\n"
         made = Made(text)
         self.assertIn("default = close", made.text)
@@ -497,69 +429,40 @@ class HostileTests(SynchronousTestCase):
 
 
 class ParentTests(SynchronousTestCase):
-    def reason(self, listener: str, more: str = "", parent: str = "", extra: str = "") -> str:
-        made = Made(gateway(listener) + extra + route("TCPRoute", "db", more=more, parent=parent))
-        return (
-            made.of_route("TCPRoute", "db")["Accepted"] if ("TCPRoute", "db") in made.status else ""
-        )
-
     def test_which_routes_a_listener_takes(self) -> None:
+        """By where they are, and of which kind; by name and port, see `test_parents` of conformance."""
         away, theirs = ", namespace: away", ", namespace: shop"
         named = "---\nkind: Namespace\nmetadata: {name: away, labels: {tier: %s}}\n"
         chosen = f"{TCP}, allowedRoutes: {{namespaces: {{from: Selector, selector: {{matchLabels: {{tier: one}}}}}}}}"
-        for case, reason in (
-            ((TCP,), "Accepted"),
-            ((TCP, "", ", sectionName: tcp, port: 5432"), "Accepted"),
-            ((TCP, "", ", sectionName: other"), "!NoMatchingParent"),
-            ((TCP, "", ", port: 1"), "!NoMatchingParent"),
-            ((TCP, "", ", kind: Service"), ""),
-            ((TCP, away, theirs), "!NotAllowedByListeners"),
-            ((f"{TCP}, allowedRoutes: {{namespaces: {{from: All}}}}", away, theirs), "Accepted"),
-            ((chosen, away, theirs), "!NotAllowedByListeners"),
-            ((chosen, away, theirs, named % "two"), "!NotAllowedByListeners"),
-            ((chosen, away, theirs, named % "one"), "Accepted"),
-            ((f"{TCP}, allowedRoutes: {{kinds: [{{kind: UDPRoute}}]}}",), "!NotAllowedByListeners"),
-        ):
-            self.assertEqual(self.reason(*case), reason, case)
+        for listener, more, parent, extra, reason in (
+            (TCP, away, theirs, "", "!NotAllowedByListeners"),
+            (f"{TCP}, allowedRoutes: {{namespaces: {{from: All}}}}", away, theirs, "", "Accepted"),
+            (chosen, away, theirs, "", "!NotAllowedByListeners"),
+            (chosen, away, theirs, named % "two", "!NotAllowedByListeners"),
+            (chosen, away, theirs, named % "one", "Accepted"),
+            (f"{TCP}, allowedRoutes: {{kinds: [{{kind: UDPRoute}}]}}", "", "", "", "!NotAllowedByListeners"),
+        ):  # fmt: skip
+            text = gateway(listener) + extra + route("TCPRoute", "db", more=more, parent=parent)
+            accepted = Made(text).of_route("TCPRoute", "db")["Accepted"]
+            self.assertEqual(accepted, reason, (listener, extra))
+        text = gateway(TCP) + route("TCPRoute", "db", parent=", kind: Service")
+        self.assertNotIn(("TCPRoute", "db"), Made(text).status)
 
     def test_classes(self) -> None:
         text = "---\nkind: GatewayClass\nmetadata: {name: odd}\nspec: {controllerName: txmux/gateway, parametersRef: {name: x}}\n"
         made = Made(text + gateway(TCP).replace("gatewayClassName: txmux", "gatewayClassName: odd"))
-        self.assertEqual(
-            reasons(made.status["GatewayClass", "odd"]["conditions"]),
-            {"Accepted": "!InvalidParameters"},
-        )
+        self.assertEqual(made.of("GatewayClass", "odd"), {"Accepted": "!InvalidParameters"})
         self.assertNotIn(("Gateway", "edge"), made.status)
         self.assertEqual(Made(gateway(TCP), GatewaySettings(only="other")).text, "")
 
-    def test_a_route_that_was_ours(self) -> None:
-        text = route("TCPRoute", "db").replace(
-            "metadata", "status: {parents: [{controllerName: txmux/gateway}]}\nmetadata"
-        )
-        self.assertEqual(Made(text).status["TCPRoute", "db"], {"parents": []})
-
-    def test_listener_set(self) -> None:
-        one = "---\nkind: ListenerSet\nmetadata: {name: more}\nspec: {parentRef: {name: edge}, listeners: [{name: sql, port: 1, protocol: TCP}, {name: own, port: 5432, protocol: TCP}]}\n"
-        taken = gateway(TCP).replace(
-            "  gatewayClassName",
-            "  allowedListeners: {namespaces: {from: Same}}\n  gatewayClassName",
-        )
-        for text, reason in ((gateway(TCP), "!NotAllowed"), (taken, "ListenersNotValid")):
-            made = Made(
-                text
-                + one
-                + route("TCPRoute", "db", parent=", kind: ListenerSet").replace(
-                    "name: edge", "name: more"
-                )
-            )
-            status: Mapping[str, Any] = made.status["ListenerSet", "more"]
-            self.assertEqual(reasons(status["conditions"])["Accepted"], reason)
-        self.assertEqual(
-            reasons(status["listeners"][1]["conditions"])["Conflicted"], "ProtocolConflict"
-        )
-        self.assertEqual(made.of_listener("tcp")["Conflicted"], "!NoConflicts")
-        self.assertIn("[listen tcp_1]", made.text)
-        made.rules()
+    def test_what_was_ours(self) -> None:
+        was = "status: {%s: [{controllerName: txmux/gateway}]}\nmetadata"
+        for kind, text, entries in (
+            ("TCPRoute", route("TCPRoute", "db"), "parents"),
+            ("BackendTLSPolicy", policy("db"), "ancestors"),
+        ):
+            made = Made(text.replace("metadata", was % entries, 1))
+            self.assertEqual(made.status[kind, "db"], {entries: []})
 
     def test_pending(self) -> None:
         made = Made(gateway(TCP), unserved="no service")
