@@ -31,15 +31,8 @@ NOBODY = "nobody listens there"
 DEFAULT = "default, close"
 HELLO = records(client_hello(server_name("a.test")))
 
-CLIENT = RememberedClient(
-    1e9,
-    "192.0.2.1:5",
-    "192.0.2.9:443",
-    is_flow=False,
-    layers=(REQUEST,),
-    certificate=None,
-    granted={},
-)
+_ENDS = 1e9, "192.0.2.1:5", "192.0.2.9:443"
+CLIENT = RememberedClient(*_ENDS, is_flow=False, layers=(REQUEST,), certificate=None, granted={})
 INNER = attrs.evolve(
     CLIENT, layers=(HELLO, REQUEST), certificate=FoundCertificate(frozenset(), {"cn": ("x",)})
 )
@@ -61,18 +54,22 @@ def came_to(local: str) -> RememberedClient:
     return attrs.evolve(CLIENT, local=local)
 
 
+Found = tuple[str, str, bool] | str
+
+
 class DestinationTests(TestCase):
-    def compare(
-        self, client: RememberedClient, before: str, after: str
-    ) -> tuple[str, str, bool] | str:
-        """Return where a client goes and would go, and whether that is the same; or why it is not known."""
-        old, new = map(rules_of, (before, after))
-        trace = partial(Tracer, has_answers=False)
-        try:
-            now, then = compared(trace(old), trace(new), old.listeners[0], client)
-        except MuxError as why:
-            return str(why)
-        return now.text, then.text, now.is_like(then)
+    def assert_found(self, rows: Mapping[str, tuple[RememberedClient, str, str, Found]]) -> None:
+        """By case: a client, the rules before and after, and where it goes and would go, and whether that is the same; or why it is not known."""
+        for case, (client, before, after, expected) in rows.items():
+            old, new = map(rules_of, (before, after))
+            trace = partial(Tracer, has_answers=False)
+            with self.subTest(case):
+                try:
+                    now, then = compared(trace(old), trace(new), old.listeners[0], client)
+                except MuxError as why:
+                    self.assertEqual(str(why), expected)
+                else:
+                    self.assertEqual((now.text, then.text, now.is_like(then)), expected)
 
     def test_destinations(self) -> None:
         """A client moves if no server of its is left for it, by the same name or by another."""
@@ -84,7 +81,7 @@ class DestinationTests(TestCase):
         connect = b"CONNECT a.test:443 HTTP/1.1\r\n\r\n"
         malformed = "route t, which opens no tunnel: it is malformed"
         hello = attrs.evolve(CLIENT, layers=(HELLO,))
-        rows: Mapping[str, tuple[RememberedClient, str, str, tuple[str, str, bool]]] = {
+        self.assert_found({
             "the same": (CLIENT, web, web, (WEB_TO, WEB_TO, True)),
             "another server": (
                 CLIENT, web, LISTEN + other, (WEB_TO, "route web, to 10.0.0.2:80", False),
@@ -154,10 +151,7 @@ class DestinationTests(TestCase):
                 DATAGRAM, FLOW + DNS, FLOW + DNS.replace("text=q", "text=x"),
                 ("route dns, to udp:10.0.0.1:53", DEFAULT, False),
             ),
-        }  # fmt: skip
-        for case, (client, before, after, found) in rows.items():
-            with self.subTest(case):
-                self.assertEqual(self.compare(client, before, after), found)
+        })  # fmt: skip
 
     def test_shut_out(self) -> None:
         """Rules may exclude the client on purpose, by `deny` or by `not_from` of what takes it now; others lack it by `allow` or `from`."""
@@ -195,10 +189,8 @@ class DestinationTests(TestCase):
         same, gone = (WEB_TO, WEB_TO, True), (WEB_TO, NOBODY, False)
         proxy = "accept_proxy_from = 192.0.2.0/24\n"
         unknown = "where its proxy connects to: the listener has other endpoints then"
-        here, six, unix = (
-            came_to("192.0.2.9:443"), came_to("[2001:db8::1]:443"), came_to("unix:/run/x"),
-        )  # fmt: skip
-        rows: Mapping[str, tuple[RememberedClient, str, str, tuple[str, str, bool] | str]] = {
+        here, six, unix = map(came_to, ("192.0.2.9:443", "[2001:db8::1]:443", "unix:/run/x"))
+        self.assert_found({
             "one endpoint more": (here, at("192.0.2.9:443"), at("192.0.2.9:443\n  :80"), same),
             "elsewhere": (here, at("192.0.2.9:443"), at("192.0.2.9:80"), gone),
             "another address": (here, at("192.0.2.9:443"), at("192.0.2.8:443"), gone),
@@ -230,10 +222,7 @@ class DestinationTests(TestCase):
             "by a proxy, without an address": (
                 unix, at("unix:/run/x", proxy), at("unix:/run/y", proxy), unknown,
             ),
-        }  # fmt: skip
-        for case, (client, before, after, found) in rows.items():
-            with self.subTest(case):
-                self.assertEqual(self.compare(client, before, after), found)
+        })  # fmt: skip
 
     def test_unknown(self) -> None:
         """It is not known where a client goes by what it has not said, or was not asked for."""
@@ -245,7 +234,7 @@ class DestinationTests(TestCase):
         asked = "the certificate that route tls asks for"
         ca = LISTEN + TLS + "tls_client_ca = ca.pem\n"
         tls_to = "route tls, to 10.0.0.1:80"
-        rows: Mapping[str, tuple[RememberedClient, str, str, tuple[str, str, bool] | str]] = {
+        self.assert_found({
             "more bytes": (begun, by_text, by_name, "more than the 6 bytes remembered"),
             "more bytes, of which it is decided without": (
                 begun, by_name, by_name.replace("a.test", "b.test"), (DEFAULT, DEFAULT, True),
@@ -275,7 +264,4 @@ class DestinationTests(TestCase):
             "one of TLS that was passed on": (
                 INNER, LISTEN + WEB.replace("http", "tls"), ca, asked,
             ),
-        }  # fmt: skip
-        for case, (client, before, after, found) in rows.items():
-            with self.subTest(case):
-                self.assertEqual(self.compare(client, before, after), found)
+        })  # fmt: skip
