@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -20,6 +19,7 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.ports import free_port
 from txmux.features.acme import authority
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.features.acme.folder import AcmeFolder, key_pem
@@ -52,6 +52,12 @@ class _Speaker(Peer):
         path = data.split(b" ")[1].decode() if data.count(b" ") > 1 else ""
         if path and (answer := self._answers(path)) is not None:
             self.transport.write(answer)
+
+
+class _Greeter(Peer):
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 class AuthorityTests(TestCase):
@@ -99,33 +105,31 @@ class AuthorityTests(TestCase):
         return str(error).removeprefix(f"{self.url}: ")
 
     async def test_check_of_another_name_is_not_answered(self) -> None:
-        offered = {"type": "tls-alpn-01", "token": "t", "url": "u"}
-
-        async def post(_: str) -> dict[str, Any]:
-            identifier = {"type": "dns", "value": "other.example"}
-            return {"status": "pending", "challenges": [offered], "identifier": identifier}
-
-        asking = self.authority(1)
-        self.patch(asking, "_post", post)
-        self.patch(authority, "_json", lambda answer: answer)
+        asking, *_ = self.checking("other.example")
         with self.assertRaisesRegex(UnusableError, f"not check {_NAME}, but other.example"):
             await asking.authorize(_NAME, "x", self.fail)
 
-    async def test_failed_check(self) -> None:
-        """The message says why, and the failure counts."""
+    def checking(self, name: str) -> tuple[Authority, dict[str, Any], dict[str, Any]]:
+        """Return an authority that checks a name, with what it answers, and what that offers."""
         offered: dict[str, Any] = {"type": "tls-alpn-01", "token": "t", "url": "u"}
-        check = {"status": "pending", "challenges": [offered], "identifier": {"type": "dns", "value": _NAME}}  # fmt: skip
+        check = {"status": "pending", "challenges": [offered], "identifier": {"type": "dns", "value": name}}  # fmt: skip
 
         async def answer(*_: object) -> dict[str, Any]:
             return check
-
-        async def show(_: str) -> None:
-            check["status"] = "invalid"
 
         asking = self.authority(1)
         self.patch(asking, "_key", ec.generate_private_key(ec.SECP256R1()))
         self.patch(asking, "_post", answer)
         self.patch(authority, "_json", lambda answer: answer)
+        return asking, check, offered
+
+    async def test_failed_check(self) -> None:
+        """The message says why, and the failure counts."""
+        asking, check, offered = self.checking(_NAME)
+
+        async def show(_: str) -> None:
+            check["status"] = "invalid"
+
         for error, why in (({}, "invalid"), ({"error": {"detail": "no TLS"}}, "no TLS")):
             check["status"] = "pending"
             offered |= error
@@ -141,10 +145,8 @@ class AuthorityTests(TestCase):
             self.assertIn(f"'{path}' is damaged; ", await self.said(authority))
 
     def directory(self, port: int, **meta: object) -> None:
-        urls = {
-            name: f"https://127.0.0.1:{port}/{name}"
-            for name in ("newNonce", "newAccount", "newOrder")
-        }
+        names = "newNonce", "newAccount", "newOrder"
+        urls = {name: f"https://127.0.0.1:{port}/{name}" for name in names}
         self.answers["/dir"] = _json({**urls, "meta": meta})
         self.answers["/newNonce"] = _answer(b"", "200 OK", "Replay-Nonce: AAA")
 
@@ -213,22 +215,19 @@ class AuthorityTests(TestCase):
         profiled = {**address, "profile": "shortlived"}
         self.assertEqual(sent, [address, profiled, profiled])
 
-    async def test_nobody_listens(self) -> None:
-        port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
-        number = port.getHost().port
-        await port.stopListening()
-        self.assertEqual(
-            await self.said(self.authority(number)), "cannot be reached: connection refused"
-        )
-
-    async def test_no_tls(self) -> None:
+    async def test_not_reached(self) -> None:
+        """Nobody listens there, it speaks no TLS, its certificate is unknown, or it resets."""
+        said = await self.said(self.authority(free_port()))
+        self.assertEqual(said, "cannot be reached: connection refused")
+        said = await self.said(self.authority(self.serve()))
+        self.assertRegex(said, "^its certificate is not valid: .*; for a .* as 'acme_ca'$")
+        self.peers.peers.clear()
+        asking = self.issue(self.authority(self.serve(), self.ca))
+        (await self.peers.heard(20)).transport.abortConnection()
+        self.assertIn("no whole answer", str(await self.assertFailure(asking, UnusableError)))
         self.peers = PeerFactory(_Greeter)
         said = await self.said(self.authority(listen(self, self.peers)))
         self.assertRegex(said, "^no whole answer: no TLS: ")
-
-    async def test_unknown_certificate(self) -> None:
-        said = await self.said(self.authority(self.serve()))
-        self.assertRegex(said, "^its certificate is not valid: .*; for a .* as 'acme_ca'$")
 
     async def test_root_that_cannot_be_used(self) -> None:
         """The file is looked at each time, since it may have changed after the authority was asked first."""
@@ -262,10 +261,8 @@ class AuthorityTests(TestCase):
             authority = self.authority(self.serve(), self.ca)
             with capturedLogs() as lines:
                 self.assertRegex(await self.said(authority), why)
-            self.assertEqual(
-                [line["log_namespace"] for line in lines],
-                [f"{Source.__module__}.{Source.__name__}"],
-            )
+            own = [f"{Source.__module__}.{Source.__name__}"]
+            self.assertEqual([line["log_namespace"] for line in lines], own)
             self.assertFalse(self.source.state().up)
 
     async def test_silence(self) -> None:
@@ -278,13 +275,6 @@ class AuthorityTests(TestCase):
             [peer] = self.peers.peers
             await peer.is_lost()
 
-    async def test_reset(self) -> None:
-        authority = self.authority(self.serve(), self.ca)
-        asking = self.issue(authority)
-        peer = await self.peers.heard(20)
-        peer.transport.abortConnection()
-        self.assertIn("no whole answer", str(await self.assertFailure(asking, UnusableError)))
-
     async def test_cancelled(self) -> None:
         """A question that is withdrawn ends at once, and says nothing of the authority."""
         authority = self.authority(self.serve(), self.ca)
@@ -294,9 +284,8 @@ class AuthorityTests(TestCase):
         await self.assertFailure(asking, CancelledError)
         await peer.is_lost()
         state = self.source.state()
-        self.assertEqual(
-            (state.up, state.failing, self.time.clock.getDelayedCalls()), (True, 0.0, [])
-        )
+        self.assertEqual((state.up, state.failing), (True, 0.0))
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     async def test_endless_order(self) -> None:
         """An order has a deadline, too: here it is never ready."""
@@ -308,8 +297,7 @@ class AuthorityTests(TestCase):
         self.answers = {"/dir": _json(urls), "/newNonce": _answer(b"", "200 OK", *fields)}
         for path in ("/newAccount", "/newOrder", "/order"):
             self.answers[path] = _json(order, "201 Created", *fields)
-        asking = self.issue(self.authority(port, self.ca))
-        failing = self.assertFailure(asking, AuthorityError)
+        failing = self.fails(self.issue(self.authority(port, self.ca)))
         while not failing.called:
             await deferLater(reactor, 0.001)
             self.time.let_connect()
@@ -318,9 +306,8 @@ class AuthorityTests(TestCase):
             if len(calls) < 3 and any(call.getTime() - now < 1.1 for call in calls):
                 self.time.advance(1.0)
         error = await failing
-        self.assertEqual(
-            (str(error), error.counts), (f"{self.url}: no certificate within 150 s", True)
-        )
+        why = f"{self.url}: no certificate within 150 s"
+        self.assertEqual((str(error), error.counts), (why, True))
         self.assertTrue(self.source.state().up)
 
     # What a refusal says, for whom it counts, and what is tried again at once.
@@ -346,17 +333,19 @@ class AuthorityTests(TestCase):
         answers = self.script[name]
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    async def refused(self, **answers: list[bytes]) -> AuthorityError:
-        asking = self.issue(self.begin(**answers))
-        failing = self.assertFailure(asking, AuthorityError)
-        await self.asks(failing)
-        error: AuthorityError = await failing
-        return error
+    def fails(self, asking: Any) -> Deferred[Any]:
+        if not isinstance(asking, Deferred):
+            asking = Deferred.fromCoroutine(asking)
+        return self.assertFailure(asking, AuthorityError)
 
-    async def asks(self, asking: Deferred[Any]) -> None:
+    async def refused(self, **answers: list[bytes]) -> Any:
+        return await self.told(self.fails(self.issue(self.begin(**answers))))
+
+    async def told(self, asking: Deferred[Any]) -> Any:
         while not asking.called:
             await deferLater(reactor, 0.001)
             self.time.let_connect()
+        return await asking
 
     async def test_for_whom(self) -> None:
         """A limit that is answered to an order is that of its name; what the account or a nonce is refused concerns all."""
@@ -376,10 +365,8 @@ class AuthorityTests(TestCase):
         lost = _refusal("accountDoesNotExist", "400 Bad Request")
         error = await self.refused(newOrder=[lost, _refusal("rejectedIdentifier")])
         self.assertIn("rejectedIdentifier: no", str(error))
-        self.assertEqual(
-            self.asked,
-            ["dir", "newNonce", "newAccount", "newOrder", "dir", "newAccount", "newOrder"],
-        )
+        again = ["dir", "newAccount", "newOrder"]
+        self.assertEqual(self.asked, ["dir", "newNonce", "newAccount", "newOrder", *again])
         error = await self.refused(newOrder=[lost])
         self.assertIn("accountDoesNotExist", str(error))
         self.assertEqual(self.asked.count("newOrder"), 2)
@@ -389,18 +376,15 @@ class AuthorityTests(TestCase):
         error = await self.refused(newAccount=[_json({"status": "deactivated"})])
         self.assertRegex(str(error), "the account is deactivated; remove '.*', and there will be")
         error = await self.refused(newOrder=[_refusal("unauthorized", "401 Unauthorized")])
-        self.assertRegex(
-            str(error), "unauthorized: no; if the account is deactivated: remove '.*', and"
-        )
+        why = "unauthorized: no; if the account is deactivated: remove '.*', and"
+        self.assertRegex(str(error), why)
         self.assertTrue(error.is_for_all)
 
     async def test_words(self) -> None:
         """What a person has to do, and what each name is refused for, are said."""
-        link = (
-            'Link: <https://a.test/dir>;rel="index", <https://a.test/terms>;rel="terms-of-service"'
-        )
+        link = '<https://a.test/dir>;rel="index", <https://a.test/terms>;rel="terms-of-service"'
         for refusal, why in (
-            (_refusal("userActionRequired", "403 Forbidden", link), "userActionRequired: no; see https://a.test/terms$"),
+            (_refusal("userActionRequired", "403 Forbidden", f"Link: {link}"), "userActionRequired: no; see https://a.test/terms$"),
             (_refusal("userActionRequired", instance="https://a.test/agree"), "no; see https://a.test/agree$"),
             (_refusal("userActionRequired"), "userActionRequired: no$"),
             (_refusal("unsupportedIdentifier", instance="https://a.test/agree"), "unsupportedIdentifier: no$"),
@@ -418,19 +402,12 @@ class AuthorityTests(TestCase):
         """A window that ends before it begins is no answer, and a limit says nothing of the authority."""
         window = {"start": "2026-02-02T00:00:00Z", "end": "2026-02-01T00:00:00Z"}
         pem = self.root.issue(_NAME).pem
-        authority = self.begin(
-            renewalInfo=[
-                _json({"suggestedWindow": window}, "200 OK", "Retry-After: 7200"),
-                _answer(b"", "429 Too Many Requests", "Retry-After: 60"),
-            ]
-        )
-        asking = Deferred.fromCoroutine(authority.renewal_time(pem))
-        await self.asks(asking)
-        self.assertEqual(await asking, (None, 7200.0))
-        asking = Deferred.fromCoroutine(authority.renewal_time(pem))
-        failing: Deferred[Any] = self.assertFailure(asking, AuthorityError)
-        await self.asks(failing)
-        error: AuthorityError = await failing
+        suggested = _json({"suggestedWindow": window}, "200 OK", "Retry-After: 7200")
+        later = _answer(b"", "429 Too Many Requests", "Retry-After: 60")
+        authority = self.begin(renewalInfo=[suggested, later])
+        when = await self.told(Deferred.fromCoroutine(authority.renewal_time(pem)))
+        self.assertEqual(when, (None, 7200.0))
+        error = await self.told(self.fails(authority.renewal_time(pem)))
         self.assertEqual((error.wait, error.is_for_all), (60.0, False))
         self.assertTrue(self.source.state().up)
         for answer in (
@@ -439,10 +416,8 @@ class AuthorityTests(TestCase):
             _json([]), _json({}), _json({"suggestedWindow": {"start": "now", "end": 7}}),
         ):  # fmt: skip
             self.script["renewalInfo"] = [answer]
-            asking = Deferred.fromCoroutine(authority.renewal_time(pem))
-            failing = self.assertFailure(asking, AuthorityError)
-            await self.asks(failing)
-            self.assertNotIsInstance(await failing, UnusableError)
+            error = await self.told(self.fails(authority.renewal_time(pem)))
+            self.assertNotIsInstance(error, UnusableError)
             self.assertTrue(self.source.state().up)
 
 
@@ -479,10 +454,9 @@ class MisshapenTests(SynchronousTestCase):
         """Whatever an authority answers, there is a reason why it gave no certificate."""
         clock = Clock()
         source = Source("acme", "", "", clock.seconds)
-        with TemporaryDirectory() as folder:
-            authority = _Liar(
-                clock, AcmeSettings("https://a.test/"), AcmeFolder(Path(folder)), source
-            )
+        with TemporaryDirectory() as path:
+            folder = AcmeFolder(Path(path))
+            authority = _Liar(clock, AcmeSettings("https://a.test/"), folder, source)
             authority.answers = iter([_URLS | {"renewalInfo": "https://a.test/"}, {}, *answers])
 
             async def show(_: str) -> None:
@@ -499,19 +473,14 @@ class MisshapenTests(SynchronousTestCase):
 class IssuedTests(SynchronousTestCase):
     def test_unusable(self) -> None:
         """A chain that listeners would refuse, or that is not for the name, is refused, and counts for the authority's limits."""
-        root, key = make_authority(), make_authority(_NAME, _NAME)
-        authority = Authority(
-            Clock(),
-            AcmeSettings("https://a.test/"),
-            AcmeFolder(make_folder(self)),
-            Source("acme", "", "", float),
-        )
+        root, key, folder = make_authority(), make_authority(_NAME, _NAME), make_folder(self)
+        source, settings = Source("acme", "", "", float), AcmeSettings("https://a.test/")
+        authority = Authority(Clock(), settings, AcmeFolder(folder), source)
         issued, other = root.issue(_NAME), root.issue("other.example")
         late = root.issue(_NAME, begins=-9, ends=-1)
         good = issued.pem + root.pem
-        self.assertEqual(
-            authority.checked_chain(_NAME, issued.key_pem(), good), issued.key_pem() + good
-        )
+        checked = authority.checked_chain(_NAME, issued.key_pem(), good)
+        self.assertEqual(checked, issued.key_pem() + good)
         for own, chain, why in (
             (issued, b"", "no certificate for its private key"),
             (issued, other.pem, "the private key does not belong to the certificate"),
@@ -522,17 +491,9 @@ class IssuedTests(SynchronousTestCase):
             (key, key.pem, "is signed by itself"),
             (late, late.pem, "has expired already"),
         ):  # fmt: skip
-            error = self.assertRaises(
-                AuthorityError, authority.checked_chain, _NAME, own.key_pem(), chain
-            )
-            self.assertIn(why, str(error))
-            self.assertTrue(error.counts)
-
-
-class _Greeter(Peer):
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with self.assertRaisesRegex(AuthorityError, why) as refused:
+                authority.checked_chain(_NAME, own.key_pem(), chain)
+            self.assertTrue(refused.exception.counts)
 
 
 def _refusal(kind: str, status: str = "403 Forbidden", *fields: str, **more: Any) -> bytes:

@@ -17,27 +17,22 @@ class CheckTests(CommandTestCase):
         super().setUp()
         self.patch(check, "own_privileges", lambda: Privileges(1000))
         self.good = self.folder / "good.ini"
-
-    def test_folder_for_certificates_that_others_may_write_to(self) -> None:
         self.good.write_text(
             "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"
             "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
         )
+
+    def test_folder_for_certificates_that_others_may_write_to(self) -> None:
         folder = self.good.parent / "acme"
         folder.mkdir()
         folder.chmod(0o777)
         status, output, _ = self.run_main("check", self.good)
         self.assertEqual(status, 1)
-        self.assertIn(
-            f"{self.good}:3: [txmux] acme_folder: cannot write '{folder}': others", output
-        )
+        problem = f"{self.good}:3: [txmux] acme_folder: cannot write '{folder}': others"
+        self.assertIn(problem, output)
 
     def test_damaged_certificate_of_acme(self) -> None:
         """A start replaces the file, so this is a warning, with what is wrong."""
-        self.good.write_text(
-            "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"
-            "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
-        )
         file = self.good.parent / "acme/a.example.pem"
         file.parent.mkdir(mode=0o700)
         good = make_authority().issue("a.example").write(file, key=True).read_bytes()
@@ -61,11 +56,7 @@ class FilesTest(SynchronousTestCase):
             "[route b]\nmatch = tls sni=b.example\nterminate_tls = acme\nbackend = close\ntls_client_ca = empty.pem\n",
             folder / "rules.ini",
         )
-        found = [str(problem) for problem in unusable(rules) if not problem.warning]
-        self.assertEqual(
-            [line.replace(f"{folder}/", "") for line in found],
-            [
-                f"rules.ini:3: [txmux] acme_ca: 'empty.pem' {_NONE}",
-                f"rules.ini:14: [route b] tls_client_ca: 'empty.pem' {_NONE}",
-            ],
-        )
+        found = "\n".join(str(problem) for problem in unusable(rules) if not problem.warning)
+        first = f"rules.ini:3: [txmux] acme_ca: 'empty.pem' {_NONE}"
+        second = f"rules.ini:14: [route b] tls_client_ca: 'empty.pem' {_NONE}"
+        self.assertEqual(found.replace(f"{folder}/", ""), f"{first}\n{second}")

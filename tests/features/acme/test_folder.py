@@ -117,13 +117,14 @@ class FolderTests(SynchronousTestCase):
             self.assertEqual(self.folder.certificate(_NAME), ShownCertificate.read(good))
 
     def test_no_file(self) -> None:
-        """What is no file, or has no end, is not waited for."""
+        """What is no file, or has no end, is not waited for; what cannot be read stays: it may be a good one, and readable soon."""
         path = acme_file(self.path, _NAME)
         unbound = socket.socket(socket.AF_UNIX)
         self.addCleanup(unbound.close)
         makes: tuple[Callable[[], object], ...] = (
             lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"),
             lambda: unbound.bind(str(path)), lambda: path.write_bytes(bytes(2**21)),
+            lambda: path.symlink_to(path),
         )  # fmt: skip
         for make in makes:
             path.unlink(missing_ok=True)
@@ -132,6 +133,7 @@ class FolderTests(SynchronousTestCase):
                 self.addCleanup(os.close, os.open(path, os.O_RDWR))
             self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
             self.assertRaises(OSError, self.folder.sign_missing, [_NAME], time.time())
+        self.assertTrue(path.is_symlink())
 
     @given(st.data())
     def test_one_loader(self, data: st.DataObject) -> None:
@@ -147,17 +149,8 @@ class FolderTests(SynchronousTestCase):
         pem = b"".join(parts)
         acme_file(self.path, _NAME).write_bytes(pem)
         end = TlsSettings((acme_file(self.path, _NAME),), managed=(_NAME,))
-        self.assertEqual(
-            _is_loaded(lambda: ShownCertificate.read(pem)), _is_loaded(lambda: Contexts(end))
-        )
-
-    def test_unreadable(self) -> None:
-        """A certificate that cannot be read stays: it may be a good one, and readable soon."""
-        file = acme_file(self.path, _NAME)
-        file.symlink_to(file)
-        self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
-        self.assertRaises(OSError, self.folder.sign_missing, [_NAME], time.time())
-        self.assertTrue(file.is_symlink())
+        is_shown = _is_loaded(lambda: ShownCertificate.read(pem))
+        self.assertEqual(is_shown, _is_loaded(lambda: Contexts(end)))
 
     def test_owner(self) -> None:
         """What root has made belongs to the user that rules name later, but nothing to which a link leads."""
@@ -260,13 +253,6 @@ class FirstTests(SynchronousTestCase):
             self.assertIn("the one in use takes its place", formatEvent(lines[0]) or "")
             self.assertEqual(acme_file(folder, _NAME).read_bytes(), good)
 
-    def test_impossible(self) -> None:
-        file = make_folder(self) / "file"
-        file.write_bytes(b"")
-        error = self.assertRaises(MuxError, make_first, self.rules(file / "x", "a"), None, 0.0)
-        self.assertIn("acme_folder: cannot write", str(error))
-        self.assertIn("name a folder that the user of txmux may write to", str(error))
-
     def test_seen_before_the_start(self) -> None:
         """What no user of the service could use is known without writing there."""
         folder = make_folder(self)
@@ -280,7 +266,9 @@ class FirstTests(SynchronousTestCase):
             rules = self.rules(path, "a.example")
             (found,) = unusable(rules)
             self.assertIn(problem, str(found))
-            self.assertRaises(MuxError, make_first, rules, None, 0.0)
+            error = self.assertRaises(MuxError, make_first, rules, None, 0.0)
+            self.assertIn("acme_folder: cannot write", str(error))
+            self.assertIn("name a folder that the user of txmux may write to", str(error))
         self.assertEqual([*unusable(self.rules(folder / "new", "a.example"))], [])
         folder.chmod(0o755)
         self.assertEqual([*unusable(self.rules(folder, "a.example"))], [])
@@ -289,18 +277,15 @@ class FirstTests(SynchronousTestCase):
         folder = make_folder(self)
         (folder / "root.pem").touch()
         rules = self.rules(folder / "acme", "a.example")
-        rules = attrs.evolve(
-            rules, settings=Settings(more={**rules.settings.more, "acme_ca": folder / "root.pem"})
-        )
+        ca = {"acme_ca": folder / "root.pem"}
+        rules = attrs.evolve(rules, settings=Settings(more={**rules.settings.more, **ca}))
         error = self.assertRaises(MuxError, make_first, rules, None, 0.0)
         self.assertIn("root.pem' has no certificate in it; name a PEM file", str(error))
         [route] = rules.routes
         assert route.terminate_tls is not None
         end = attrs.evolve(route.terminate_tls, may_lack=True)
-        of_unit = attrs.evolve(route, terminate_tls=end, more={"acme_ca": folder / "root.pem"})
-        rules = attrs.evolve(
-            rules, settings=self.rules(folder / "acme").settings, routes=(of_unit,)
-        )
+        of_unit = attrs.evolve(route, terminate_tls=end, more=ca)
+        rules = attrs.evolve(self.rules(folder / "acme"), routes=(of_unit,))
         with capturedLogs() as lines:
             make_first(rules, None, time.time())
         self.assertIn("root.pem' has no certificate in it", formatEvent(lines[0]) or "")

@@ -23,9 +23,8 @@ class AcmeTest(SynchronousTestCase):
         self.assertIsNone(read("acme = off").more["acme"])
         staging = read("acme = letsencrypt-staging\nacme_terms = yes").more["acme"]
         self.assertEqual(staging, "https://acme-staging-v02.api.letsencrypt.org/directory")
-        self.assertEqual(
-            read("acme = https://ca.example:14000/dir").more["acme"], "https://ca.example:14000/dir"
-        )
+        url = "https://ca.example:14000/dir"
+        self.assertEqual(read(f"acme = {url}").more["acme"], url)
 
 
 class RouteTests(SynchronousTestCase):
@@ -49,11 +48,8 @@ class RouteTests(SynchronousTestCase):
         asked = asked_for(rules.settings, rules.routes)
         orders = [(its.authority, its.profile, its.ca) for its in asked.values()]
         ca = Path("/etc/a.pem")
-        self.assertEqual(
-            orders,
-            [("https://a.example/", "short", ca), ("https://a.example/", "long", ca)]
-            + [("zerossl", "", None)] * 2,
-        )
+        own = [("https://a.example/", profile, ca) for profile in ("short", "long")]
+        self.assertEqual(orders, own + [("zerossl", "", None)] * 2)
         of_all = accounts(asked.values())
         self.assertEqual(
             [(its.ca, its.eab, its.email) for its in of_all.values()],
@@ -76,11 +72,9 @@ class RouteTests(SynchronousTestCase):
 
 
 class NamesTests(SynchronousTestCase):
-    def read(
-        self, match: str, value: str = "acme", settings: str = "acme_folder = certs\n"
-    ) -> TlsSettings:
-        authority = "acme = https://ca.example/dir\n"
-        text = f"[txmux]\n{authority}{settings}{LISTEN}[route a]\nmatch = {match}\nterminate_tls = {value}\nbackend = close\n"
+    def read(self, match: str, value: str = "acme") -> TlsSettings:
+        settings = "[txmux]\nacme = https://ca.example/dir\nacme_folder = certs\n"
+        text = f"{settings}{LISTEN}[route a]\nmatch = {match}\nterminate_tls = {value}\nbackend = close\n"
         found = parse(text, "/etc/rules.ini").routes[0].terminate_tls
         assert found is not None
         return found
@@ -107,10 +101,10 @@ class NamesTests(SynchronousTestCase):
         self.assertIn("write 'match = tls' and 'terminate_tls = acme 192.0.2.1'", line)
         both = "acme a.example, 192.0.2.1"
         for match in ("tls sni=a.example", "tls sni=a.example\n  tls sni=b.example alpn=h2"):
-            self.assertIn(
-                "none of this route's sees the certificate of 192.0.2.1; write it in another route",
-                self.refused(match, both),
+            why = (
+                "none of this route's sees the certificate of 192.0.2.1; write it in another route"
             )
+            self.assertIn(why, self.refused(match, both))
         for match in ("tls", "tls sni=a.example\n  tls", "not tls sni=b.example"):
             self.assertEqual(self.read(match, both).managed, ("a.example", "192.0.2.1"))
 

@@ -1,5 +1,5 @@
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,11 +31,10 @@ _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90 * _DAY, is_self_s
 _VALUES = st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text()
 _URL, _OTHER_URL = "https://a.example/dir", "https://b.example/dir"
 _A, _B, _C = (f"{letter}.example" for letter in "abc")
-_NO_WORDS: Mapping[str, Any] = {}
 
 
 class PlayedAuthority:
-    """Answers as the test says, at once; what `answer` raises is a refusal."""
+    """Answers as the test says, at once, or when the test opens the `gates`; what `answer` raises is a refusal."""
 
     is_connected = True
 
@@ -43,15 +42,31 @@ class PlayedAuthority:
         self.asked: list[str] = []
         self.profiles: list[str] = []
         self.answer = answer
+        self.gates: list[Deferred[None]] | None = None
         self.window: tuple[float | None, float] = None, _DAY
 
     async def issue(self, name: str, _: object, profile: str) -> bytes:
         self.asked.append(name)
         self.profiles.append(profile)
+        if self.gates is not None:
+            gate: Deferred[None] = Deferred()
+            self.gates.append(gate)
+            await gate
         return self.answer(name)
+
+    def open(self) -> None:
+        while self.gates:
+            self.gates.pop().callback(None)
 
     async def renewal_time(self, _: bytes) -> tuple[float | None, float]:
         return self.window
+
+
+def refused(why: str, *, counts: bool = True, **more: Any) -> Callable[[str], bytes]:
+    def refuse(_: str) -> bytes:
+        raise AuthorityError(why, counts=counts, **more)
+
+    return refuse
 
 
 class RenewalTests(TestCase):
@@ -64,27 +79,18 @@ class RenewalTests(TestCase):
         made = self.root.issue(name)
         return made.key_pem() + made.pem
 
-    def play(
-        self, answer: Callable[[str], bytes] | None = None, url: str = _URL
-    ) -> PlayedAuthority:
+    def play(self, answer: Any = None, url: str = _URL) -> PlayedAuthority:
         played = self.authorities[url] = PlayedAuthority(answer or self.issued)
         return played
 
-    def rules(
-        self,
-        *names: str,
-        acme: str = _URL,
-        folder: Path | None = None,
-        own: Mapping[str, Mapping[str, Any]] = _NO_WORDS,
-    ) -> Rules:
+    def rules(self, *names: str, own: Any = None, **settings: Any) -> Rules:
         """Return rules with a route for each name, of which some have keys of their own."""
-        folder = folder or self.folder
+        folder = settings.setdefault("acme_folder", self.folder)
         routes = (
-            Route(one, (), None, more=own.get(one, {}), terminate_tls=TlsSettings((folder / f"{one}.pem",), managed=(one,)))
+            Route(one, (), None, more=(own or {}).get(one, {}), terminate_tls=TlsSettings((folder / f"{one}.pem",), managed=(one,)))
             for one in names
         )  # fmt: skip
-        settings = Settings(more={"acme": acme, "acme_folder": folder})
-        return Rules(Path("x.ini"), settings, (), tuple(routes))
+        return Rules(Path("x.ini"), Settings(more={"acme": _URL, **settings}), (), tuple(routes))
 
     def certificates(self, *names: str, **rules: Any) -> Certificates:
         """Return what renews, by the authorities that the test plays if it plays any."""
@@ -92,9 +98,8 @@ class RenewalTests(TestCase):
         def make(*words: Any) -> Any:
             return self.authorities[words[1].directory] if self.authorities else Authority(*words)
 
-        made = Certificates(
-            reactor, lambda _: succeed(None), now=lambda: self.now, make_authority=make
-        )
+        clock: Any = {"now": lambda: self.now, "make_authority": make}
+        made = Certificates(reactor, lambda _: succeed(None), **clock)
         made.commit(self.rules(*names, **rules))
         return made
 
@@ -174,7 +179,7 @@ class RenewalTests(TestCase):
         made = self.certificates()
         with capturedLogs() as lines:
             for folder, count in ((full, 0), (empty, 1), (empty, 1), (full, 1), (empty, 2)):
-                made.commit(self.rules(_A, folder=folder))
+                made.commit(self.rules(_A, acme_folder=folder))
                 self.assertEqual(len(lines), count)
         self.assertIn("no certificate of an authority yet", lines[0]["words"])
 
@@ -197,10 +202,7 @@ class RenewalTests(TestCase):
 
     async def test_two_authorities(self) -> None:
         """One that is away, or sets a limit for all names, keeps nothing from the other; a route that goes to another, or to another profile there, has its certificate asked for anew, and only that."""
-
-        def refuse(_: str) -> bytes:
-            raise AuthorityError("away", counts=False, wait=3600.0, is_for_all=True)
-
+        refuse = refused("away", counts=False, wait=3600.0, is_for_all=True)
         good, _ = self.play(), self.play(refuse, _OTHER_URL)
         away = {"acme": _OTHER_URL}
         made = self.certificates(*"abcd", own={"a": away, "d": away})
@@ -227,26 +229,20 @@ class RenewalTests(TestCase):
 
     async def test_bad_names_of_an_owner(self) -> None:
         """The authority gets one order at a time after a failure, and owners take turns."""
-        names, gates = ["1.bad", "2.bad", "3.bad", _A], list[Deferred[None]]()
-        played = self.play()
-
-        async def issue(name: str, _: object, __: str) -> bytes:
-            played.asked.append(name)
-            gates.append(Deferred())
-            await gates[-1]
-            raise AuthorityError("no such name", counts=True, wait=60.0)
-
-        vars(played).update(issue=issue)
+        names, played = (
+            ["1.bad", "2.bad", "3.bad", _A],
+            self.play(refused("no such name", wait=60.0)),
+        )
+        played.gates = []
         rules, owners = self.rules(*names), {name: name.rpartition(".")[2] for name in names}
-        routes = [
-            attrs.evolve(one, section=Section(owners[one.name], 1, "", {})) for one in rules.routes
-        ]
+        sections = {name: Section(owner, 1, "", {}) for name, owner in owners.items()}
+        routes = [attrs.evolve(one, section=sections[one.name]) for one in rules.routes]
         units = {path: ((0, path),) for path in owners.values()}
         made = self.certificates()
         for count in (1, 4):  # another owner comes when one order has failed
             made.commit(attrs.evolve(rules, routes=tuple(routes[:count]), units=units))
             self.look(made)
-            gates.pop().callback(None)
+            played.open()
         self.look(made)
         self.assertEqual(played.asked, ["1.bad", _A, "2.bad"])
         await made.stop()
@@ -273,7 +269,7 @@ class RenewalTests(TestCase):
         folder = self.folder / "acme"
         folder.mkdir()
         self.root.issue(_A).write(folder / f"{_A}.pem", key=True)
-        made = self.certificates(_A, acme="https://127.0.0.1:1/dir", folder=folder)
+        made = self.certificates(_A, acme="https://127.0.0.1:1/dir", acme_folder=folder)
 
         async def pass_time(seconds: int) -> None:
             for _ in range(seconds):
@@ -317,23 +313,14 @@ class RenewalTests(TestCase):
 
     async def test_side_by_side(self) -> None:
         """Once the authority has answered, four names are asked for at a time; a restart then asks for nothing until a third of the time is left."""
-        names, gates = [f"{letter}.example" for letter in "abcdef"], list[Deferred[None]]()
-        played = self.play()
-
-        async def issue(name: str, _: object, __: str) -> bytes:
-            played.asked.append(name)
-            gates.append(Deferred())
-            await gates[-1]
-            played.is_connected = True
-            return self.issued(name)
-
-        vars(played).update(issue=issue, is_connected=False)
+        names, played = [f"{letter}.example" for letter in "abcdef"], self.play()
+        played.gates, played.is_connected = [], False
         made = self.certificates(*names)
         for count in (1, 5, 6):
             self.look(made, 3)
             self.assertEqual(len(played.asked), count)
-            while gates:
-                gates.pop().callback(None)
+            played.is_connected = True
+            played.open()
         self.look(made)
         self.assertEqual([*made.troubles()], [])
         row, *_ = made.certificates()
@@ -344,8 +331,7 @@ class RenewalTests(TestCase):
             self.now = at
             self.look(made)
             self.assertEqual(len(played.asked), count)
-        while gates:
-            gates.pop().callback(None)
+        played.open()
 
     async def test_day_away(self) -> None:
         """While the authority is away for a day, it is asked more and more seldom, and once it is back, gives its certificates."""
@@ -430,11 +416,7 @@ class RenewalTests(TestCase):
 
     async def test_damaged_in_use(self) -> None:
         """A file that is damaged later changes nothing of what is shown, also while the authority fails."""
-
-        def refuse(_: str) -> bytes:
-            raise AuthorityError("no answer", counts=True)
-
-        self.play(refuse)
+        self.play(refused("no answer"))
         good = self.root.issue(_A).write(self.folder / f"{_A}.pem", key=True)
         shown = good.read_bytes()
         made = self.certificates(_A)

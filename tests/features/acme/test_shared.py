@@ -12,44 +12,14 @@ from txmux.features.acme.shared import SharedCertificates
 from txmux.rules.reading.parser import load
 
 
-class _NoStore:
-    text = "redis://127.0.0.1:1"
-
-    def connect(self, *_: object) -> None: ...
-
-
-class LockTest(SynchronousTestCase):
-    def test_orders_of_one_machine_share_it_for_two_minutes(self) -> None:
-        clock, asked = Clock(), list[int]()
-        clock.advance(1000)
-        shared = SharedCertificates(clock, _NoStore(), lambda: 0.0)
-
-        async def ask(*words: object, **_: object) -> int:
-            asked.append(len(words))
-            return 1
-
-        self.patch(shared, "_ask", ask)
-
-        def result_of(work: Any) -> Any:
-            return self.successResultOf(Deferred.fromCoroutine(work))
-
-        self.assertTrue(result_of(shared.lock()))
-        clock.advance(120)
-        self.assertTrue(result_of(shared.lock()))
-        clock.advance(0.1)
-        self.assertFalse(result_of(shared.lock()))
-        for released in (2, 3):
-            result_of(shared.unlock())
-            self.assertEqual(len(asked), released)
-        self.assertTrue(result_of(shared.lock()))
-
-
-class WithoutRedisTest(SynchronousTestCase):
-    """What other machines would get, and what they would say, while Redis says nothing of use."""
+class SharedTest(SynchronousTestCase):
+    """What other machines get, and what they say, also while Redis says nothing of use."""
 
     def shared(self, answer: object) -> tuple[SharedCertificates, list[object]]:
         store = SimpleNamespace(text="", connect=lambda *_: SimpleNamespace(redis=None))
-        shared, asked = SharedCertificates(Clock(), store, lambda: 0.0), list[object]()
+        self.clock, asked = Clock(), list[object]()
+        self.clock.advance(1000)
+        shared = SharedCertificates(self.clock, store, lambda: 0.0)
 
         async def ask(*words: object, **_: object) -> object:
             asked.append(words[0])
@@ -61,6 +31,16 @@ class WithoutRedisTest(SynchronousTestCase):
     def result_of(self, work: Any) -> Any:
         return self.successResultOf(Deferred.fromCoroutine(work))
 
+    def test_orders_of_one_machine_share_the_lock_for_two_minutes(self) -> None:
+        shared, asked = self.shared(1)
+        for seconds, is_locked in ((0, True), (120, True), (0.1, False)):
+            self.clock.advance(seconds)
+            self.assertEqual(self.result_of(shared.lock()), is_locked)
+        for released in (2, 3):
+            self.result_of(shared.unlock())
+            self.assertEqual(len(asked), released)
+        self.assertTrue(self.result_of(shared.lock()))
+
     def test_nothing_is_shared(self) -> None:
         """Certificates and challenges are sealed by a key that is there once Redis is connected."""
         shared, asked = self.shared(None)
@@ -70,23 +50,20 @@ class WithoutRedisTest(SynchronousTestCase):
         self.assertEqual(asked, ["DEL"])
         self.assertIsNone(self.result_of(shared.certificate("https://ca.test/", "a.test")))
 
-    def test_answers_of_another_shape(self) -> None:
-        for answer in (None, b"x", [], [None, None], [None] * 4):
-            with self.subTest(answer=answer):
-                self.assertEqual(self.result_of(self.shared(answer)[0].poll()), ({}, False))
-
-
-class PasswordTest(SynchronousTestCase):
-    def test_none(self) -> None:
+    def test_empty_password(self) -> None:
         """The key of shared certificates is derived from it; an empty one would seal them with a key that all know."""
         folder = make_folder(self)
         (path := folder / "password").write_bytes(b"\n")
         rules = folder / "rules.ini"
-        rules.write_text(
-            f"[txmux]\nshared_limits = redis://127.0.0.1:1 password={path}\n[listen x]\nendpoint = :443\n"
-        )
+        limits = f"shared_limits = redis://127.0.0.1:1 password={path}"
+        rules.write_text(f"[txmux]\n{limits}\n[listen x]\nendpoint = :443\n")
         store = load(rules).settings.more["shared_limits"]
         shared = SharedCertificates(Clock(), store, lambda: 0.0)
         self.assertFalse(shared.is_up)
         self.assertIn(f"'{path}' does not hold one line", shared.source.why)
         shared.stop()
+
+    def test_answers_of_another_shape(self) -> None:
+        for answer in (None, b"x", [], [None, None], [None] * 4):
+            with self.subTest(answer=answer):
+                self.assertEqual(self.result_of(self.shared(answer)[0].poll()), ({}, False))
