@@ -40,15 +40,13 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 class DialogueTest(SynchronousTestCase):
     def test_requests(self) -> None:
-        found = [told([data])[1] for data in _REQUESTS]
-        self.assertEqual(
-            [(one.kind, one.host, one.port, one.received) for one in found],
-            [
-                ("connect", "db.example", 5432, b""), ("connect", "2001:db8::1", 22, b"SSH"),
-                ("socks5", "a", 80, b"rest"), ("socks5", "::1", 443, b""),
-                ("socks4", "host", 80, b"rest"), ("socks4", "127.0.0.1", 80, b""),
-            ],
-        )  # fmt: skip
+        for data, expected in zip(_REQUESTS, (
+            ("connect", "db.example", 5432, b""), ("connect", "2001:db8::1", 22, b"SSH"),
+            ("socks5", "a", 80, b"rest"), ("socks5", "::1", 443, b""),
+            ("socks4", "host", 80, b"rest"), ("socks4", "127.0.0.1", 80, b""),
+        ), strict=True):  # fmt: skip
+            its = told([data])[1]
+            self.assertEqual((its.kind, its.host, its.port, its.received), expected)
 
     @given(
         st.sampled_from(_REQUESTS) | st.binary(min_size=1, max_size=60), st.data(), st.booleans()

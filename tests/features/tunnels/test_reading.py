@@ -1,7 +1,6 @@
 import importlib.util
 import json
 from pathlib import Path
-from textwrap import dedent
 from typing import get_args
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -45,10 +44,8 @@ class OpenTests(SynchronousTestCase):
 class UsersTests(SynchronousTestCase):
     def test_what_checks_passwords_is_not_installed(self) -> None:
         self.patch(importlib.util, "find_spec", lambda _: None)
-        self.assertIn(
-            "needs the package bcrypt, which is not installed; run: ",
-            problems(f"{_TUNNEL}tunnel_users = u\nbackend = 10.0.0.1:22\n")[0],
-        )
+        problem, *_ = problems(f"{_TUNNEL}tunnel_users = u\nbackend = 10.0.0.1:22\n")
+        self.assertIn("needs the package bcrypt, which is not installed; run: ", problem)
 
     def test_file(self) -> None:
         data = b"# all\n\nann:" + _HASH + b"\r\nb\xc3\xb6b:" + _HASH + b"\n"
@@ -64,10 +61,8 @@ class UsersTests(SynchronousTestCase):
         file.write_text("x\n")
         file.chmod(0o644)
         file.parent.chmod(0o755)
-        self.assertEqual(
-            [one.partition("users")[2][:10] for one in problems(dedent(text))],
-            ["'; run: ch", ":1: no USE", ": no user "],
-        )
+        found = [one.partition("users")[2][:10] for one in problems(text)]
+        self.assertEqual(found, ["'; run: ch", ":1: no USE", ": no user "])
 
 
 class ReasonsTests(SynchronousTestCase):
@@ -97,7 +92,6 @@ class TunnelTests(CommandTestCase):
             (r"\x05\x01\x00", "which opens no tunnel: it offers no login"),
         ):  # fmt: skip
             self.assertIn(decided, self.explain("--text", text))
-        trace = json.loads(self.explain("--json", "--text", r"\x05\x01\x00"))["streams"][0][
-            "listeners"
-        ][0]
+        told = json.loads(self.explain("--json", "--text", r"\x05\x01\x00"))
+        trace = told["streams"][0]["listeners"][0]
         self.assertEqual(trace["facts"], {"tunnel": "socks5", "tunnel_error": "it offers no login"})

@@ -23,20 +23,14 @@ SOCKS5_LOGIN = [
     (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\3\5proxy\xc3\x50"),
 ]
 SOCKS4 = [(b"\4\1\x15\x38\0\0\0\1\0db.example\0", b"\0\x5a\0\0\0\0\0\0")]
-HTTP = [
-    (b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n",
-     b"HTTP/1.0 200 Connection established\r\nContent-Length: 3\r\n\r\n"),
-]  # fmt: skip
+_HEAD = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n"
+HTTP = [(_HEAD + b"\r\n", b"HTTP/1.0 200 Connection established\r\nContent-Length: 3\r\n\r\n")]
 HTTP_LOGIN = [
-    (
-        (
-            b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n"
-            b"Proxy-Authorization: Basic b3BzOnNlY3JldA==\r\n\r\n"
-        ),
-        b"HTTP/1.1 102 \r\n\r\nHTTP/1.1 204\nServer: x\n\n",
-    )
-]
-TALKS: list[tuple[ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]]] = [
+    (_HEAD + b"Proxy-Authorization: Basic b3BzOnNlY3JldA==\r\n\r\n",
+     b"HTTP/1.1 102 \r\n\r\nHTTP/1.1 204\nServer: x\n\n"),
+]  # fmt: skip
+Talk = tuple[ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]]
+TALKS: list[Talk] = [
     ("socks5", NAME, SOCKS5), ("socks5", LOGIN, SOCKS5_LOGIN), ("socks4", NAME, SOCKS4),
     ("http", NAME, HTTP), ("http", LOGIN, HTTP_LOGIN),
 ]  # fmt: skip
@@ -60,13 +54,13 @@ def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
+_WORDS = b"\5", b"\0", b"\1", b"\2", b"\3", b"HTTP/1.1 ", b"200", b"\r\n", b"403 no", b"x"
+
+
 class TalkTests(SynchronousTestCase):
     @given(st.sampled_from(TALKS), st.binary(max_size=9), st.data())
     def test_tunnel_is_granted_and_loses_no_byte_however_it_is_cut(
-        self,
-        talk: tuple[ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]],
-        rest: bytes,
-        data: st.DataObject,
+        self, talk: Talk, rest: bytes, data: st.DataObject
     ) -> None:
         kind, target, turns = talk
         request = TunnelRequest(kind, target)
@@ -80,42 +74,25 @@ class TalkTests(SynchronousTestCase):
         self.assertEqual(sent, [*(asked for asked, _ in turns), b""])
         self.assertEqual((request.is_granted, request.rest), (True, rest))
 
-    @given(
-        st.sampled_from(TALKS),
-        st.lists(
-            st.sampled_from(
-                [b"\5", b"\0", b"\1", b"\2", b"\3", b"HTTP/1.1 ", b"200", b"\r\n", b"403 no", b"x"]
-            )
-        ),
-        st.data(),
-    )
+    @given(st.sampled_from(TALKS), st.lists(st.sampled_from(_WORDS)), st.data())
     def test_result_depends_on_the_bytes_alone(
-        self,
-        talk: tuple[ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]],
-        words: list[bytes],
-        data: st.DataObject,
+        self, talk: Talk, words: list[bytes], data: st.DataObject
     ) -> None:
         answer = b"".join(words)
         whole = fed(TunnelRequest(*talk[:2]), [answer])
         self.assertEqual(fed(TunnelRequest(*talk[:2]), data.draw(cut(answer))), whole)
 
     def test_addresses_are_sent_as_such(self) -> None:
-        for host, address, text in (
-            ("192.0.2.1", b"\1\xc0\0\2\1", b"192.0.2.1:22"),
-            ("2001:db8::1", b"\4\x20\1\r\xb8" + bytes(11) + b"\1", b"[2001:db8::1]:22"),
-        ):
+        for host, address, text, socks4 in (
+            ("192.0.2.1", b"\1\xc0\0\2\1", b"192.0.2.1:22", b"\xc0\0\2\1\0"),
+            ("2001:db8::1", b"\4\x20\1\r\xb8" + bytes(11) + b"\1", b"[2001:db8::1]:22",
+             b"\0\0\0\1\0" + b"2001:db8::1\0"),
+        ):  # fmt: skip
             target = TunnelTarget(host, 22)
-            self.assertEqual(
-                TunnelRequest("socks5", target).receive(b"\5\0"), b"\5\1\0" + address + b"\0\x16"
-            )
+            asked = TunnelRequest("socks5", target).receive(b"\5\0")
+            self.assertEqual(asked, b"\5\1\0" + address + b"\0\x16")
             self.assertIn(b"CONNECT " + text + b" ", TunnelRequest("http", target).first)
-        self.assertEqual(
-            TunnelRequest("socks4", TunnelTarget("192.0.2.1", 22)).first, b"\4\1\0\x16\xc0\0\2\1\0"
-        )
-        self.assertEqual(
-            TunnelRequest("socks4", TunnelTarget("2001:db8::1", 22)).first,
-            b"\4\1\0\x16\0\0\0\1\0" + b"2001:db8::1\0",
-        )
+            self.assertEqual(TunnelRequest("socks4", target).first, b"\4\1\0\x16" + socks4)
 
     def test_password_is_in_no_text(self) -> None:
         self.assertNotIn("secret", repr(LOGIN))

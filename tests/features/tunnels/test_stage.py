@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
-from tests.support.peers import close
+from tests.support.peers import Peer, close
 from tests.support.ports import free_port
 from tests.support.servers import counted
 from tests.support.tunnels import OPEN, connect_to
@@ -22,10 +22,10 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Reachable, Refusal, Route, Server
 from txmux.rules.reading.backend import KEYS
 from txmux.tcp.moving import Unpacking, packed
-from txmux.telemetry.counting.counter_groups import SERVER
 
 SSH = b"SSH-2.0-test\r\n"
 FORWARD = b"GET http://deb.example/x HTTP/1.1\r\nHost: deb.example\r\n\r\n"
+MINE = Clients(NetworkSet([ip_network("192.0.2.1")]))
 NO_ADDRESS = b"\0\1" + bytes(6)
 MATCHES = ("http method=CONNECT", "socks5", "socks4")
 
@@ -53,6 +53,10 @@ def tunnel_route(outcome: Any = None, users: Path | None = None, **more: Any) ->
 
 def inner(match: str, outcome: Any, under: str = "tunnel") -> Route:
     return attrs.evolve(route(match, outcome, name=f"in-{match}"), under=(under,))
+
+
+def of_each(host: str) -> tuple[bytes, bytes, bytes]:
+    return connect_to(f"{host}:1"), b"\5\1\0" + socks5(host, 1), socks4a(host, 1)
 
 
 async def refused(case: MuxTestCase, port: int, said: bytes, answer: bytes, reason: str) -> None:
@@ -106,62 +110,49 @@ class FixedServerTest(MuxTestCase):
             await self.logged(number + 1)
 
     async def test_server_is_told_the_client_s_address_first(self) -> None:
-        backend = backend_at(self.backend_port(), proxy_protocol="v1")
-        port = self.mux([tunnel_route(backend)])
-        client = await self.connect_answered(port, connect_to("a:22"), OPEN)
+        client, server = await self.tunnelled(proxy_protocol="v1")
         client.send(SSH)
-        own = client.transport.getHost().port
-        header = b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (own, port)
-        server = await self.backend.heard(len(header) + len(SSH))
+        ends = (one().port for one in (client.transport.getHost, client.transport.getPeer))
+        header = b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (*ends,)
+        await server.has(len(header) + len(SSH))
         self.assertEqual(server.received, header + SSH)
         close(client, server)
         await self.logged()
 
     async def test_much_behind_the_request_in_one_piece(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
-        for number, request in enumerate(
-            (connect_to("a:22"), b"\5\1\0" + socks5("a", 1), socks4a("a", 1))
-        ):
+        for number, request in enumerate(of_each("a")):
             client = await self.connect(port, request + bytes(30_000))
             close(client, await self.backend.heard(30_000, number))
             await self.logged(number + 1)
 
-    async def test_codes_of_a_server_that_refuses(self) -> None:
-        backend = Backend("none", (server_at(free_port()),), retries=0)
-        port = self.mux([tunnel_route(backend)])
-        for said, answer in (
-            (connect_to("a:1"), b"HTTP/1.1 502 Bad Gateway\r\n"),
-            (b"\5\1\0" + socks5("a", 1), b"\5\0\5\5" + NO_ADDRESS),
-            (socks4a("a", 1), b"\0\x5b" + bytes(6)),
-        ):
-            await refused(self, port, said, answer, "connect-refused")
-
-    async def test_code_of_a_network_that_is_not_reached(self) -> None:
-        """No route leads to a group for TCP."""
-        backend = Backend("group", (server_at(9, "224.0.0.1"),), retries=0)
-        port = self.mux([tunnel_route(backend)])
-        client = await self.connect_until_lost(port, b"\5\1\0" + socks5("a", 1))
-        self.assertEqual(client.received, b"\5\0\5\3" + NO_ADDRESS)
-
-    async def test_codes_of_what_is_not_allowed(self) -> None:
-        port = self.mux([tunnel_route(by_name("*.example"))])
-        for host in ("127.0.0.1", "a.test", "example", "2130706433", "0x7f.1"):
-            for said, answer in (
-                (connect_to(f"{host}:1"), b"HTTP/1.1 403 Forbidden\r\n"),
-                (b"\5\1\0" + socks5(host, 1), b"\5\0\5\2" + NO_ADDRESS),
-                (socks4a(host, 1), b"\0\x5b" + bytes(6)),
-            ):
-                await refused(self, port, said, answer, "name-denied")
-
-    async def test_addresses_in_any_form_are_not_reached(self) -> None:
-        port = self.mux([tunnel_route(by_name("*"))])
-        for host in ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0.0.0.0"):
-            await refused(
-                self, port, connect_to(f"{host}:1"), b"HTTP/1.1 403 Forbidden\r\n", "address-denied"
+    async def test_codes(self) -> None:
+        """Of a server that refuses, of a network that is not reached (no route leads to a group for TCP), and of what is not allowed, in any form."""
+        refuses, group = (
+            Backend("none", (one,), retries=0)
+            for one in (server_at(free_port()), server_at(9, "224.0.0.1"))
+        )
+        names = "127.0.0.1", "a.test", "example", "2130706433", "0x7f.1"
+        in_brackets = "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0.0.0.0"
+        socks = b"\5\1\0\5\1\0\1\x7f\0\0\1\0\1", b"\4\1\0\1\x7f\0\0\1\0"
+        for backend, reason, asked, http, code in (
+            (refuses, "connect-refused", [of_each("a")], b"502 Bad Gateway", 5),
+            (group, "connect-refused", [(b"", b"\5\1\0" + socks5("a", 1), b"")], b"", 3),
+            (by_name("*.example"), "name-denied", map(of_each, names), b"403 Forbidden", 2),
+            (by_name("*"), "address-denied", [(connect_to(f"{one}:1"), *socks) for one in in_brackets],
+             b"403 Forbidden", 2),
+        ):  # fmt: skip
+            port = self.mux([tunnel_route(backend)])
+            self.records.clear()
+            answers = (
+                b"HTTP/1.1 %b\r\n" % http,
+                b"\5\0\5%c" % code + NO_ADDRESS,
+                b"\0\x5b" + bytes(6),
             )
-        packed = b"\5\1\0\5\1\0\1\x7f\0\0\1\0\1"
-        await refused(self, port, packed, b"\5\0\5\2" + NO_ADDRESS, "address-denied")
-        await refused(self, port, b"\4\1\0\1\x7f\0\0\1\0", b"\0\x5b" + bytes(6), "address-denied")
+            for its in asked:
+                for said, answer in zip(its, answers, strict=True):
+                    if said:
+                        await refused(self, port, said, answer, reason)
 
     async def test_timeout_of_a_server(self) -> None:
         backend = Backend("far", (server_at(9, "192.0.2.1"),), retries=0, connect_timeout=1.0)
@@ -185,39 +176,30 @@ class FixedServerTest(MuxTestCase):
         self.assertEqual((record.server, record.facts["host"]), (f"127.0.0.1:{asked}", "127.0.0.1"))
 
     async def test_server_is_counted_what_it_gets_and_sends(self) -> None:
-        backend = backend_at(self.backend_port())
-        port = self.mux([tunnel_route(backend)])
-        client = await self.connect_answered(port, connect_to("a:22") + SSH, OPEN)
-        server = await self.backend.heard(len(SSH))
+        client, server = await self.tunnelled(SSH)
         server.send(b"x")
         await client.has(len(OPEN) + 1)
         close(client, server)
         await self.assert_logged(reason="done", bytes_out=len(OPEN) + 1)
-        cells = self.factory.runtime.counters.block(
-            SERVER.key(backend.name, backend.servers[0].text)
-        )
-        sums = [cells[SERVER.names.index(f"bytes {way}")] for way in ("in", "out")]
-        self.assertEqual(sums, [len(SSH), 1])
+        found = counted(self.factory, names=("bytes in", "bytes out"))
+        self.assertEqual(found, {"bytes in": len(SSH), "bytes out": 1})
 
     async def test_server_that_says_nothing_and_resets(self) -> None:
-        """What the client has got was not the server's, so that has not said all."""
-        client, server = await self.tunnelled()
-        server.reset()
-        await client.is_lost()
-        await self.assert_logged(reason="server-reset")
-
-    async def test_server_that_says_nothing_and_resets_after_a_move(self) -> None:
-        client, server = await self.tunnelled()
-        self.move()
-        server.reset()
-        await client.is_lost()
-        await self.assert_logged(reason="server-reset")
+        """What the client has got was not the server's, so that has not said all; nor after a move."""
+        for number, moves in enumerate((False, True)):
+            client, server = await self.tunnelled(SSH, number)
+            client.finish()
+            await server.has_all()
+            if moves:
+                self.move()
+            server.reset()
+            await client.is_lost()
+            await self.assert_logged(reason="server-reset")
+            self.records.clear()
 
     async def test_silent_client_that_has_moved(self) -> None:
         """Its server owes it nothing: the request was txmux's."""
-        self.route = tunnel_route(backend_at(self.backend_port()))
-        client = await self.connect_answered(self.mux([self.route]), connect_to("a:22"), OPEN)
-        server = await self.backend.peer()
+        client, server = await self.tunnelled()
         self.move()
         server.close()
         await client.is_lost()
@@ -235,15 +217,12 @@ class FixedServerTest(MuxTestCase):
         self.factory.adopt(Unpacking(message["names"]).read(row), copies)
         connection.detach()
 
-    async def tunnelled(self) -> tuple[Any, Any]:
-        """Return a client that has ended its side, and the silent server of its tunnel."""
-        self.route = tunnel_route(backend_at(self.backend_port()))
+    async def tunnelled(self, said: bytes = b"", index: int = 0, **keys: Any) -> tuple[Peer, Peer]:
+        """Return a client, and the server of its tunnel, that has what the client said inside."""
+        self.route = tunnel_route(backend_at(self.backend_port(), **keys))
         port = self.mux([self.route])
-        client = await self.connect_answered(port, connect_to("a:22") + SSH, OPEN)
-        client.finish()
-        server = await self.backend.heard(len(SSH))
-        await server.has_all()
-        return client, server
+        client = await self.connect_answered(port, connect_to("a:22") + said, OPEN)
+        return client, await self.backend.heard(len(said), index)
 
 
 class DetectionTest(MuxTestCase):
@@ -293,51 +272,45 @@ class ForwardingTest(MuxTestCase):
     """Programs ask a proxy to forward requests for ``http:``, and learn that this one does not."""
 
     async def test_answer_says_what_is_possible(self) -> None:
-        for said in (FORWARD, b"POST / HTTP/1.0\r\n\r\nx"):
-            for default in (CLOSE, Refusal.REJECT):
-                for asked, count in ((said, 1), (said[:1], 2)):
-                    port = self.mux([tunnel_route()], default=default)
-                    client = await self.connect(port, asked)
-                    if count == 2:
-                        await self.seen(1)
-                        client.send(said[1:])
-                    await client.is_lost()
-                    head, _, body = bytes(client.received).partition(b"\r\n\r\n")
-                    self.assertTrue(head.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"))
-                    self.assertIn(b"\r\nAllow: CONNECT\r\n", head)
-                    self.assertIn(b"opens tunnels by CONNECT", body)
-                    self.assertFalse(client.was_reset())
-                    await self.assert_logged(reason="no-route", bytes_in=len(said))
-                    self.records.clear()
-
-    async def test_inside_of_a_tunnel(self) -> None:
+        said = b"POST / HTTP/1.0\r\n\r\nx"
+        for default in (CLOSE, Refusal.REJECT):
+            for first, rest in ((FORWARD, b""), (said, b""), (said[:1], said[1:])):
+                client = await self.connect(self.mux([tunnel_route()], default=default), first)
+                if rest:
+                    await self.seen(1)
+                    client.send(rest)
+                await client.is_lost()
+                head, _, body = bytes(client.received).partition(b"\r\n\r\n")
+                self.assertTrue(head.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"))
+                self.assertIn(b"\r\nAllow: CONNECT\r\n", head)
+                self.assertIn(b"opens tunnels by CONNECT", body)
+                self.assertFalse(client.was_reset())
+                await self.assert_logged(reason="no-route", bytes_in=len(first + rest))
+                self.records.clear()
         other = attrs.evolve(tunnel_route(), name="second", under=("tunnel",))
         port = self.mux([tunnel_route(), other])
         client = await self.connect_until_lost(port, connect_to("a:1") + FORWARD)
         self.assertTrue(client.received.startswith(OPEN + b"HTTP/1.1 405 "))
 
     async def test_who_could_have_no_tunnel(self) -> None:
+        """The answer is that of all others."""
         elsewhere = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
-        by_socks = attrs.evolve(tunnel_route(), alternatives=route("socks5", CLOSE).alternatives)
-        of_host = attrs.evolve(
-            tunnel_route(), alternatives=route("http method=CONNECT host=a", CLOSE).alternatives
+        by_socks, of_host = (
+            attrs.evolve(tunnel_route(), alternatives=route(match, CLOSE).alternatives)
+            for match in ("socks5", "http method=CONNECT host=a")
         )
         for said, made, default in (
             (FORWARD, tunnel_route(clients=elsewhere), CLOSE),
             (FORWARD, tunnel_route(dry_run=True), CLOSE), (FORWARD, by_socks, CLOSE),
             (FORWARD, tunnel_route(), Refusal.RESET), (connect_to("b:1"), of_host, CLOSE),
-            (SSH, tunnel_route(), CLOSE),
+            (SSH, tunnel_route(), CLOSE), (SSH, tunnel_route(), Refusal.REJECT),
         ):  # fmt: skip
             port = self.mux([made], default=default)
             client = await self.connect_until_lost(port, said)
-            self.assertEqual(client.received, b"")
+            self.assertEqual(b"not allowed here" in client.received, default == Refusal.REJECT)
+            self.assertEqual(bool(client.received), default == Refusal.REJECT)
             await self.assert_logged(reason="no-route")
             self.records.clear()
-
-    async def test_others_are_rejected_as_ever(self) -> None:
-        port = self.mux([tunnel_route()], default=Refusal.REJECT)
-        client = await self.connect_until_lost(port, SSH)
-        self.assertIn(b"not allowed here", client.received)
 
 
 class MalformedTest(MuxTestCase):
@@ -378,10 +351,8 @@ class MalformedTest(MuxTestCase):
         self.assertIn("detect_timeout", record.facts["tunnel_error"])
 
     async def test_http2(self) -> None:
-        port = self.mux(
-            [attrs.evolve(tunnel_route(), alternatives=route("http", CLOSE).alternatives)]
-        )
-        client = await self.connect(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        its = attrs.evolve(tunnel_route(), alternatives=route("http", CLOSE).alternatives)
+        client = await self.connect(self.mux([its]), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         await client.has(9)
         self.assertEqual(client.received[3], 4)  # SETTINGS
         client.close()
@@ -416,16 +387,14 @@ class LoginTest(MuxTestCase):
         self.assertIn(b'Proxy-Authenticate: Basic realm="txmux"', client.received)
         self.assertNotIn(b"Connection: close", client.received)
         self.assertEqual(self.backend.peers, [])
-        login = base64.b64encode(b"ann:secret").decode()
-        client.send(connect_to("a:1", f"Proxy-Authorization: Basic {login}"))
+        client.send(connect_to("a:1", basic("ann:secret")))
         await client.until(lambda: client.received.endswith(OPEN))
         close(client, await self.backend.peer(0))
         record = await self.logged()
         self.assertEqual(record.facts["user"], "ann")
         self.assertNotIn("tunnel_error", record.facts)
-        login = base64.b64encode(b"ann:wrong").decode()
-        field = f"Proxy-Authorization: Basic {login}"
-        client = await self.connect(self.listening.getHost().port, connect_to("a:1", field))
+        said = connect_to("a:1", basic("ann:wrong"))
+        client = await self.connect(self.listening.getHost().port, said)
         await client.until(lambda: client.received.endswith(b"Required\n"))
         client.finish()
         await client.is_lost()
@@ -435,13 +404,10 @@ class LoginTest(MuxTestCase):
 
     async def test_wrong_logins(self) -> None:
         port = self.port()
-        for login in (b"ann:wrong", b"bob:secret", b"ann:" + b"x" * 100, b"ann:secret\0", b"ann"):
-            field = f"Proxy-Authorization: Basic {base64.b64encode(login).decode()}"
-            said = connect_to("a:1", field) * 4
+        for login in ("ann:wrong", "bob:secret", f"ann:{'x' * 100}", "ann:secret\0", "ann", ""):
+            said = connect_to("a:1", *filter(None, [login and basic(login)])) * 50
             client = await self.connect_until_lost(port, said)
             self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
-        client = await self.connect_until_lost(port, connect_to("a:1") * 50)
-        self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
         twice = "Proxy-Authorization: Basic YW5uOnNlY3JldA=="
         for fields in ((twice, twice), ("Proxy-Authorization: Digest x",)):
             client = await self.connect_until_lost(port, connect_to("a:1", *fields, version="1.0"))
@@ -454,25 +420,22 @@ class LoginTest(MuxTestCase):
         said = b"\5\2\0\2" + right + socks5("a", 1)
         client = await self.connect_answered(port, said, b"\5\2\1\0\5\0" + NO_ADDRESS)
         close(client, await self.backend.peer(0))
-        for number, (said, answer, problem) in enumerate(
-            (
-                (b"\5\2\0\2" + wrong, b"\5\2\1\1", "its login as 'ann' is wrong"),
-                (b"\5\2\0\2\1\2\0\n\1x", b"\5\2\1\1", r"its login as '\x00\n' is wrong"),
-                (b"\5\1\0", b"\5\xff", "it offers no login"),
-            ),
-            2,
+        for said, answer, problem in (
+            (b"\5\2\0\2" + wrong, b"\5\2\1\1", "its login as 'ann' is wrong"),
+            (b"\5\2\0\2\1\2\0\n\1x", b"\5\2\1\1", r"its login as '\x00\n' is wrong"),
+            (b"\5\1\0", b"\5\xff", "it offers no login"),
         ):
+            await self.logged()
+            self.records.clear()
             client = await self.connect_until_lost(port, said)
             self.assertEqual(client.received, answer)
-            record = await self.logged(number)
+            record = await self.logged()
             self.assertEqual(record.facts["tunnel_error"], problem)
         client = await self.connect_until_lost(port, socks4a("a", 1))
         self.assertEqual(client.received, b"\0\x5b" + bytes(6))
 
     async def test_connections_at_once_with_one_login(self) -> None:
-        port = self.port()
-        login = base64.b64encode(b"ann:secret").decode()
-        said = connect_to("a:1", f"Proxy-Authorization: Basic {login}")
+        port, said = self.port(), connect_to("a:1", basic("ann:secret"))
         for number, client in enumerate([await self.connect(port, said) for _ in range(6)]):
             await client.has(len(OPEN))
             self.assertEqual(client.received, OPEN)
@@ -536,9 +499,7 @@ class LoginTest(MuxTestCase):
             self.records.clear()
 
     async def test_client_leaves_while_its_password_is_checked(self) -> None:
-        login = base64.b64encode(b"ann:wrong").decode()
-        said = connect_to("a:1", f"Proxy-Authorization: Basic {login}")
-        client = await self.connect(self.port(), said)
+        client = await self.connect(self.port(), connect_to("a:1", basic("ann:wrong")))
         client.reset()
         await self.logged()
         self.assertEqual(self.backend.peers, [])
@@ -549,21 +510,15 @@ class FurtherRequestTest(MuxTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.mine, self.others = users_file(self, "ann"), users_file(self, "ann", "bob")
-        admin = attrs.evolve(
-            route("http method=CONNECT host=127.0.0.2", backend_at(self.backend_port())),
-            name="admin",
-            more={"tunnel": TUNNEL, "tunnel_users": self.mine},
-        )
-        self.rest = attrs.evolve(
-            route("http method=CONNECT version=1.1", backend_at(self.backend_port())),
-            name="rest",
-            more={"tunnel": TUNNEL, "tunnel_users": self.others},
-        )
-        closed = route("http upgrade=h2c", Refusal.REJECT, name="closed")
-        self.at = self.mux(
-            [attrs.evolve(closed, alternatives=closed.alternatives), admin, self.rest]
-        )
+        mine, others = users_file(self, "ann"), users_file(self, "ann", "bob")
+        made = [route("http upgrade=h2c", Refusal.REJECT, name="closed")]
+        for name, match, users in (
+            ("admin", "host=127.0.0.2", mine),
+            ("rest", "version=1.1", others),
+        ):
+            its = route(f"http method=CONNECT {match}", backend_at(self.backend_port()), name=name)
+            made.append(attrs.evolve(its, more={"tunnel": TUNNEL, "tunnel_users": users}))
+        self.at = self.mux(made)
 
     async def test_target_of_another_route(self) -> None:
         again = connect_to("127.0.0.2:22", basic("bob:secret"))
@@ -609,10 +564,7 @@ class ProxyHeaderTest(MuxTestCase):
 
     async def test_header_before_a_tunnel(self) -> None:
         backend = backend_at(self.backend_port(), proxy_protocol="v1")
-        mine = attrs.evolve(
-            inner("any", backend), clients=Clients(NetworkSet([ip_network("192.0.2.1")]))
-        )
-        port = self.believing([tunnel_route(), mine])
+        port = self.believing([tunnel_route(), attrs.evolve(inner("any", backend), clients=MINE)])
         for number, (address, is_mine) in enumerate((("192.0.2.1", True), ("192.0.2.2", False))):
             client = await self.connect(port, header_of(address) + connect_to("a:22") + SSH)
             if is_mine:
@@ -625,9 +577,8 @@ class ProxyHeaderTest(MuxTestCase):
             self.assertEqual(record.route, "in-any" if is_mine else "tunnel")
 
     async def test_limits_count_the_client_of_the_header(self) -> None:
-        port = self.believing(
-            [tunnel_route(backend_at(self.backend_port()))], max_connections_per_source=1
-        )
+        tunnel = tunnel_route(backend_at(self.backend_port()))
+        port = self.believing([tunnel], max_connections_per_source=1)
         first = await self.connect(port, header_of("192.0.2.1") + connect_to("a:22"))
         await first.has(len(OPEN))
         second = await self.connect_until_lost(port, header_of("192.0.2.1") + connect_to("a:22"))
@@ -639,16 +590,11 @@ class ProxyHeaderTest(MuxTestCase):
 
     async def test_header_between_and_inside(self) -> None:
         """It is no request for a tunnel, and inside it is for the server, which gets it as it is."""
-        port = self.mux(
-            [
-                tunnel_route(),
-                inner("ssh", Refusal.RESET),
-                inner("any", backend_at(self.backend_port())),
-            ]
-        )
-        client = await self.connect(port, connect_to("a:22") + header_of("192.0.2.1") + SSH)
-        server = await self.backend.heard(len(header_of("192.0.2.1") + SSH))
-        self.assertEqual(bytes(server.received), header_of("192.0.2.1") + SSH)
+        inside = inner("ssh", Refusal.RESET), inner("any", backend_at(self.backend_port()))
+        said = header_of("192.0.2.1") + SSH
+        client = await self.connect(self.mux([tunnel_route(), *inside]), connect_to("a:22") + said)
+        server = await self.backend.heard(len(said))
+        self.assertEqual(bytes(server.received), said)
         close(client, server)
         record = await self.logged()
         self.assertEqual((record.route, record.client.partition(":")[0]), ("in-any", "127.0.0.1"))
@@ -658,13 +604,9 @@ class ProxyHeaderTest(MuxTestCase):
         loopback = Reachable([ip_network("127.0.0.0/8")])
         backend = attrs.evolve(by_name("127.*"), allow_networks=loopback)
         secret = route("any", backend_at(self.backend_port()), name="secret")
-        secret = attrs.evolve(secret, clients=Clients(NetworkSet([ip_network("192.0.2.1")])))
-        port = self.believing([tunnel_route(backend), secret])
-        forged = header_of("192.0.2.1") + SSH
-        client = await self.connect(
-            port, header_of("192.0.2.9") + connect_to(f"127.0.0.1:{port}") + forged
-        )
-        await client.is_lost()
+        port = self.believing([tunnel_route(backend), attrs.evolve(secret, clients=MINE)])
+        said = header_of("192.0.2.9") + connect_to(f"127.0.0.1:{port}")
+        await self.connect_until_lost(port, said + header_of("192.0.2.1") + SSH)
         await self.logged(2)
         self.assertEqual(self.backend.peers, [])
         [inside] = [one for one in self.records if one.reason == "proxy-header"]

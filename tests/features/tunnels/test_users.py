@@ -109,9 +109,11 @@ class TunnelUsersTest(TestCase):
         self.assertEqual(await gatherResults(checks), [False] * 3)
 
     async def test_changed_file(self) -> None:
-        """Right logins of before count no more: of a user that has gone, and of one that has another password."""
+        """Right logins of before count no more: of a user that has gone, and of one that has another password; few are remembered."""
+        change_constants(self, users, _MOST_KNOWN=2)
         for user in _COSTS:
             self.assertTrue(await self.check(user, user.encode()))
+            self.assertIn(len(self.users.known), {1, 2})
         self.file.write_text(_row("dear", "cheap", 4))
         self.users.read_again()()
         for user in _COSTS:
@@ -130,12 +132,6 @@ class TunnelUsersTest(TestCase):
             with capturedLogs() as logs:
                 self.users.read_again()()
             self.assertTrue(str(eventAsText(logs[-1])).endswith(last), last)
-
-    async def test_memory(self) -> None:
-        change_constants(self, users, _MOST_KNOWN=2)
-        for user in _COSTS:
-            self.assertTrue(await self.check(user, user.encode()))
-            self.assertIn(len(self.users.known), {1, 2})
 
     def test_file_that_cannot_be_read(self) -> None:
         users = TunnelUsers("r", make_folder(self) / "none")
