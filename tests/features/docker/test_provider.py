@@ -81,14 +81,15 @@ class ProviderTest(TestCase):
         self.daemon.put(inspected("other", {"match": "any"}))
         self.run_provider()
         await self.written("[backend web]\nserver = 10.88.0.6:80\n")
-        self.assertIn(
-            "[route web]\nmatch = tls sni=a.example\nunder = public\nbackend = web\n", self.text()
-        )
+        route = "[route web]\nmatch = tls sni=a.example\nunder = public\nbackend = web\n"
+        self.assertIn(route, self.text())
+        await self.until(lambda: self.daemon.streams)
+        self.daemon.busy = web  # what happens to one while others are inspected
         self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
         await self.written("10.88.0.7:80")
-        self.daemon.put(
-            inspected("api", LABELS, address="10.88.0.8", health="unhealthy"), "health_status"
-        )
+        self.assertIn("[route web]", self.text())
+        api = inspected("api", LABELS, address="10.88.0.8", health="unhealthy")
+        self.daemon.put(api, "health_status")
         await self.written("10.88.0.8:80 down")
         self.daemon.tell("kill", web, signal="1")
         self.daemon.put(inspected("api", LABELS, address="10.88.0.8"), "health_status")
@@ -99,15 +100,6 @@ class ProviderTest(TestCase):
         await self.until(lambda: "[route web]" not in self.text())
         self.assertIn("[route api]", self.text())
         self.assertNotIn(f"GET /containers/{b'other'.hex()}/json", self.daemon.asked)
-
-    async def test_what_happens_to_one_while_others_are_inspected(self) -> None:
-        self.daemon.busy = self.daemon.put(inspected("web", LABELS))
-        self.run_provider()
-        await self.written("[route web]")
-        await self.until(lambda: self.daemon.streams)
-        self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
-        await self.written("[route api]")
-        self.assertIn("[route web]", self.text())
 
     async def test_a_signal_that_stops_nothing(self) -> None:
         change_constants(self, provider, _PERIOD=0.2, _LONGEST_STOP=0.5)
@@ -166,20 +158,12 @@ class ProviderTest(TestCase):
         await self.written("sni=other.example")
         self.assertLess(len(self.daemon.asked) - asked, 10)
 
-    async def test_what_cannot_be_read_is_left_out(self) -> None:
-        self.daemon.put(inspected("web", LABELS))
-        strange = inspected("strange", LABELS)
-        strange["Config"]["ExposedPorts"] = 1
-        self.daemon.put(strange)
-        self.run_provider()
-        await self.written("[route web]")
-        self.assertIn(
-            f"# left out: container {strange['Id'][:12]}: what the daemon says", self.text()
-        )
-
     async def test_one_that_cannot_be_inspected_stops_no_other(self) -> None:
         """As a daemon answers of one whose storage is damaged. One that was known stays so."""
         change_constants(self, provider, _PERIOD=0.2)
+        strange = inspected("strange", LABELS)
+        strange["Config"]["ExposedPorts"] = 1
+        self.daemon.put(strange)
         bad, web = (inspected(name, LABELS)["Id"] for name in ("bad", "web"))
         why = b'{"message":"layer does not exist"}'
         self.daemon.unclear[bad] = why
@@ -187,14 +171,16 @@ class ProviderTest(TestCase):
         self.daemon.put(inspected("web", LABELS))
         self.run_provider()
         await self.written("[route web]")
-        self.assertIn(f"# left out: container {bad[:12]}: what the daemon says", self.text())
+        for key in (bad, strange["Id"]):
+            self.assertIn(f"# left out: container {key[:12]}: what the daemon says", self.text())
         self.daemon.unclear[web] = why
         self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
         self.daemon.tell("start", web)
         await self.written("[route api]")
         self.assertIn("[route web]", self.text())
         self.daemon.unclear.clear()
-        await self.written("[route bad]")
+        self.daemon.remove(strange["Id"])
+        await self.written("[route bad]", gone="strange")
         self.assertNotIn("# left out", self.text())
         right = self.daemon.containers[web]
         self.daemon.containers[web] = {**right, "HostConfig": "strange"}
@@ -213,7 +199,7 @@ class ProviderTest(TestCase):
         left_out = re.findall("^# left out: container (bad[0-9])", self.text(), re.MULTILINE)
         self.assertEqual(sorted(left_out), [f"bad{number}" for number in range(len(texts))])
 
-    async def test_daemon_away_at_the_start(self) -> None:
+    async def test_daemon_away_at_the_start_and_later(self) -> None:
         await self.daemon.leave()
         self.run_provider()
         await self.until(lambda: "nothing is written until it answers" in self.logged())
@@ -222,11 +208,6 @@ class ProviderTest(TestCase):
         self.daemon.listen()
         await self.written("[route web]")
         self.assertIn("the source answers again", self.logged())
-
-    async def test_daemon_restarts(self) -> None:
-        self.daemon.put(inspected("web", LABELS))
-        self.run_provider()
-        await self.written("[route web]")
         await self.daemon.leave()
         await self.until(lambda: "stays as it is until it answers" in self.logged())
         self.assertIn("[route web]", self.text())
@@ -283,24 +264,20 @@ class ProviderTest(TestCase):
             await self.until(lambda: len(self.daemon.streams) == 1)
 
     async def test_a_stream_that_has_been_forgotten(self) -> None:
-        """Whatever the daemon does not tell is found by the next look at all."""
-        change_constants(self, provider, _PERIOD=0.2)
-        self.run_provider()
-        await self.until(self.file.exists)
-        answer = inspected("web", LABELS)
-        self.daemon.containers[answer["Id"]] = answer
-        await self.written("[route web]")
-        answer["NetworkSettings"]["Networks"][NETWORK]["IPAddress"] = "10.88.0.99"
-        await self.written("10.88.0.99")
-
-    async def test_a_published_port_that_changes_untold(self) -> None:
+        """Whatever the daemon does not tell is found by the next look at all, of a network and of published ports."""
         change_constants(self, provider, _PERIOD=0.2)
         answer = inspected("web", LABELS, bound=[{"HostIp": "", "HostPort": "49153"}])
-        self.daemon.put(answer)
-        self.run_provider(network=())
-        await self.written("127.0.0.1:49153")
-        answer["NetworkSettings"]["Ports"]["80/tcp"] = [{"HostIp": "", "HostPort": "49154"}]
-        await self.written("127.0.0.1:49154")
+        settings = answer["NetworkSettings"]
+        for network in (["--network", NETWORK], []):
+            self.run_provider(network=network)
+            await self.until(self.file.exists)
+            self.daemon.containers[answer["Id"]] = answer
+            await self.written("10.88.0.6:80" if network else "127.0.0.1:49153")
+            settings["Networks"][NETWORK]["IPAddress"] = "10.88.0.99"
+            if not network:
+                settings["Ports"]["80/tcp"] = [{"HostIp": "", "HostPort": "49154"}]
+            await self.written("10.88.0.99" if network else "127.0.0.1:49154")
+            await self.end()
 
     async def wake(self, path: str, method: str = "POST") -> int:
         address = f"{self.folder}/wake.sock"
@@ -310,23 +287,34 @@ class ProviderTest(TestCase):
         return answer.status
 
     async def test_wake(self) -> None:
-        web = self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}, state="exited"))
+        """All servers of a backend are started, though one cannot; its socket comes back."""
+        change_constants(self, provider, _PERIOD=0.2)
+        labels = {**LABELS, "txmux.wake": "yes", "txmux.backend": "web"}
+        web, other = (self.daemon.put(inspected(n, labels, state="exited")) for n in ("web", "a"))
         asleep = self.daemon.put(inspected("x", LABELS, state="exited"))
         self.run_provider()
         await self.written(f"wake = http POST unix:{self.folder}/wake.sock:/web")
-        self.assertEqual((self.folder / "wake.sock").stat().st_mode & 0o777, 0o660)
+        at = self.folder / "wake.sock"
+        self.assertEqual(at.stat().st_mode & 0o777, 0o660)
+        at.unlink()
+        await self.until(at.exists)
         for path, method, status in (("/x", "POST", 404), ("/", "POST", 404), ("/web", "GET", 405)):
             self.assertEqual(await self.wake(path, method), status)
-        self.assertEqual(await self.wake("/web"), 204)
-        await self.written("server = 10.88.0.6:80\n")
-        self.daemon.broken = True
-        self.assertEqual(await self.wake("/web"), 502)
+        for is_broken, status in ((True, 502), (False, 204)):
+            self.daemon.asked.clear()
+            self.daemon.broken = is_broken
+            self.assertEqual(await self.wake("/web"), status)
+            for key in (web, other):
+                self.assertIn(f"POST /containers/{key}/start", self.daemon.asked)
+            self.assertNotIn(f"POST /containers/{asleep}/start", self.daemon.asked)
         self.assertIn("web: cannot be started: the daemon at ", self.logged())
-        self.assertIn(f"POST /containers/{web}/start", self.daemon.asked)
-        self.assertNotIn(f"POST /containers/{asleep}/start", self.daemon.asked)
+        await self.written("server = 10.88.0.6:80\n")
         await self.end()
         with self.assertRaises(RequestFailedError):
             await self.wake("/web")
+        self.run_provider("--wake", "unix:/proc/wake.sock")
+        await self.until(lambda: "cannot listen at /proc/wake.sock: " in self.logged())
+        self.assertEqual(self.logged().count("cannot listen at /proc/wake.sock: "), 1)
 
     async def test_a_body_without_end(self) -> None:
         self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}))
@@ -339,16 +327,8 @@ class ProviderTest(TestCase):
             client.settimeout(PATIENCE)
             self.assertEqual(await deferToThread(client.recv, 1), b"")
 
-    async def test_a_time_to_sleep_that_is_none(self) -> None:
-        self.daemon.put(inspected("web", LABELS))
-        self.daemon.put(inspected("bad", {**LABELS, "txmux.wake": "yes", "txmux.sleep": "often"}))
-        self.run_provider()
-        await self.written("[route web]")
-        self.assertIn("# left out: container bad: txmux.sleep: 'often'", self.text())
-
     async def test_sleep(self) -> None:
-        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
-        web = self.daemon.put(inspected("web", labels))
+        web = self.put_sleeper()
         stop = f"POST /containers/{web}/stop"
         for name, busy in (("active", 1), ("held", 1), ("is_away", True), ("is_unknown", True)):
             setattr(self.service, name, busy)
@@ -362,9 +342,12 @@ class ProviderTest(TestCase):
         await self.written("server = 127.0.0.1:80 down")
         self.assertIn("container web: stopped, had no connection for 0.1 s", self.logged())
 
+    def put_sleeper(self, after: str = "100ms") -> str:
+        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": after}
+        return str(self.daemon.put(inspected("web", labels)))
+
     async def test_daemon_away_when_it_is_time_to_sleep(self) -> None:
-        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "200ms"}
-        self.daemon.put(inspected("web", labels))
+        self.put_sleeper("200ms")
         self.run_provider()
         await self.written("[route web]")
         await self.daemon.leave()
@@ -374,37 +357,15 @@ class ProviderTest(TestCase):
         self.assertNotIn("answers again", self.logged())
 
     async def test_one_that_cannot_be_stopped(self) -> None:
-        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
-        web = self.daemon.put(inspected("web", labels))
+        web = self.put_sleeper()
         self.daemon.broken = True
         self.run_provider()
         await self.until(lambda: "container web: cannot be stopped: the daemon" in self.logged())
         await self.until(lambda: self.daemon.asked.count(f"POST /containers/{web}/stop") > 1)
         self.assertNotIn("nothing is stopped", self.logged())
 
-    async def test_all_servers_are_started_though_one_cannot(self) -> None:
-        labels = {**LABELS, "txmux.wake": "yes", "txmux.backend": "web"}
-        a, b = (self.daemon.put(inspected(n, labels, state="exited")) for n in "ab")
-        self.run_provider()
-        await self.written("wake = ")
-        self.daemon.broken = True
-        self.assertEqual(await self.wake("/web"), 502)
-        for key in (a, b):
-            self.assertIn(f"POST /containers/{key}/start", self.daemon.asked)
-
-    async def test_the_socket_for_waking_comes_back(self) -> None:
-        change_constants(self, provider, _PERIOD=0.2)
-        self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}, state="exited"))
-        self.run_provider()
-        path = self.folder / "wake.sock"
-        await self.until(path.exists)
-        path.unlink()
-        await self.until(path.exists)
-        self.assertEqual(await self.wake("/web"), 204)
-
     async def test_a_client_that_comes_before_the_stop(self) -> None:
-        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
-        web = self.daemon.put(inspected("web", labels))
+        web = self.put_sleeper()
         self.service.is_behind = True  # it has not read the file, so nothing is stopped yet
         self.run_provider()
         await self.written("10.88.0.6:80 down")
@@ -421,12 +382,6 @@ class ProviderTest(TestCase):
             with self.assertRaisesRegex(MuxError, f"{option}: 'tcp:1' is no UNIX socket; write"):
                 await self.provided.running
             self.provided.running.addErrback(lambda _: None)  # it has been seen
-
-    async def test_a_place_where_nobody_may_listen(self) -> None:
-        self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}))
-        self.run_provider("--wake", "unix:/proc/wake.sock")
-        await self.written("[route web]")
-        self.assertEqual(self.logged().count("cannot listen at /proc/wake.sock: "), 1)
 
 
 class UsageTests(CommandTestCase):
