@@ -125,8 +125,7 @@ class Consul:
         return self._port.stopListening()
 
     def drop(self) -> None:
-        for held in [*self._held]:
-            self._forget(held)
+        self.forget()
         for request in [*self._requests]:
             transport: Any = request.transport
             transport.abortConnection()
@@ -139,10 +138,10 @@ class Consul:
         for held in [*self._held]:
             self._forget(held)
 
-    def register(self, service: str, instances: Iterable[Instance], *, wakes: bool = True) -> None:
+    def register(self, service: str, instances: Iterable[Instance]) -> None:
         self._services[service] = [*instances]
         self.index += 3
-        for held in [*self._held] if wakes else ():
+        for held in [*self._held]:
             if held.service == service:
                 self._wake(held)
 

@@ -65,10 +65,8 @@ class ConsulTests(NamesTestCase):
         await self.found(pool, "127.0.0.1:80", "127.0.0.1:81")
         await self.rests()
         await self.asks_again()
-        self.assertEqual(
-            self.consul.asked,
-            [{}, {"index": ["10"], "wait": ["30s"]}, {"index": ["13"], "wait": ["30s"]}],
-        )
+        asked = [{"index": [index], "wait": ["30s"]} for index in ("10", "13")]
+        self.assertEqual(self.consul.asked, [{}, *asked])
         self.assertEqual(self.consul.tokens, [None] * 3)
 
     async def test_nothing_changes(self) -> None:
@@ -86,75 +84,55 @@ class ConsulTests(NamesTestCase):
         self.assertEqual(self.consul.asked[-1], {"index": ["10"], "wait": ["2s"]})
 
     async def test_options(self) -> None:
+        """What is asked for, and what the weights are; pools that want the same share one question."""
+        blue = ("v1", "blue")
         instances = [
-            Instance(1, tags=("v1", "blue"), datacenter="dc2"),
-            Instance(2, tags=("v1",), datacenter="dc2"),
-            Instance(3, tags=("v1", "blue")),
-            Instance(4, tags=("v1", "blue"), datacenter="dc2", status="warning"),
-        ]
+            Instance(1, tags=blue, datacenter="dc2"), Instance(2, tags=("v1",), datacenter="dc2"),
+            Instance(3, tags=blue, weights=(5, 1)),
+            Instance(4, tags=blue, datacenter="dc2", status="warning"),
+        ]  # fmt: skip
         self.consul.register("web", instances)
         await self.found(self.consul_pool("consul:web tag=v1,blue dc=dc2 passing"), "127.0.0.1:1")
-        self.assertEqual(
-            self.consul.asked[-1], {"passing": ["true"], "tag": ["v1", "blue"], "dc": ["dc2"]}
-        )
-        await self.found(self.consul_pool("consul:web tag=v1,blue"), "127.0.0.1:3")
-
-    async def test_weights(self) -> None:
-        self.consul.register("web", [Instance(1, weights=(5, 1)), Instance(2)])
-        pool = self.consul_pool("consul:web weight=3")
-        await self.found(pool, "127.0.0.1:1", "127.0.0.1:2")
-        self.assertEqual([member.weight for member in pool.members], [15, 3])
-
-    async def test_shared(self) -> None:
-        self.consul.register("web", [Instance(80, tags=("a",))])
-        pools = [self.consul_pool(), self.consul_pool(), self.consul_pool("consul:web tag=a")]
-        for pool in pools:
-            await self.found(pool, "127.0.0.1:80")
+        asked = {"passing": ["true"], "tag": ["v1", "blue"], "dc": ["dc2"]}
+        self.assertEqual(self.consul.asked, [asked])
+        for line in ("consul:web tag=v1,blue", "consul:web tag=v1,blue weight=3"):
+            pool = self.consul_pool(line)
+            await self.found(pool, "127.0.0.1:3")
+        self.assertEqual([member.weight for member in pool.members], [15])
         self.assertEqual(len(self.consul.asked), 2)
 
-    async def test_named_host(self) -> None:
+    async def test_where_it_listens(self) -> None:
+        """At a host with a name, or at a socket."""
         self.server.zone["consul.test"] = a("127.0.0.1")
-        self.consul.register("web", [Instance(80)])
-        url = self.consul.url.replace("127.0.0.1", "consul.test")
-        await self.found(self.consul_pool(url=url), "127.0.0.1:80")
-
-    async def test_socket(self) -> None:
-        consul = Consul(self, self.time, make_folder(self) / "consul.sock")
-        consul.register("web", [Instance(80)])
-        await self.found(self.consul_pool(url=consul.url), "127.0.0.1:80")
+        local = Consul(self, self.time, make_folder(self) / "consul.sock")
+        for consul, url in (
+            (self.consul, self.consul.url.replace("127.0.0.1", "consul.test")),
+            (local, local.url),
+        ):
+            consul.register("web", [Instance(80)])
+            await self.found(self.consul_pool(url=url), "127.0.0.1:80")
 
     async def test_token(self) -> None:
         file = make_folder(self) / "token"
         file.write_text("first\n")
         self.consul.token = "first"
-        self.consul.register("web", [Instance(80)])
-        pool = self.consul_pool(token=file)
-        await self.found(pool, "127.0.0.1:80")
+        pool = await self.known(token=file)
         file.write_text("second\n")
         self.consul.token = "second"
-        await self.rests()
         await self.asks_again()
         self.consul.register("web", [Instance(81)])
         await self.found(pool, "127.0.0.1:81")
         self.assertEqual(self.consul.tokens, ["first", "second"])
 
-    async def test_stop_while_waiting(self) -> None:
-        pool = self.consul_pool()
-        self.consul.register("web", [Instance(80)])
-        await self.found(pool, "127.0.0.1:80")
-        await self.rests()
-        await self.asks_again()
-        await self.until(lambda: self.consul.waiting)
-        await self.names.stop()
-        await self.until(lambda: not self.consul.waiting)
-        self.assertEqual(self.said(), [])
-
-    async def test_stop_early(self) -> None:
+    async def test_stop(self) -> None:
+        """While an answer is waited for, also the first one."""
+        await self.waits()
         self.consul.hangs = True
-        self.consul_pool()
-        await self.until(lambda: self.consul.asked)
+        self.consul_pool("consul:early")
+        await self.until(lambda: len(self.consul.asked) == 3)
         self.consul_pool("consul:other")
         await self.names.stop()
+        await self.until(lambda: not self.consul.waiting)
         self.assertEqual(self.said(), [])
 
     async def known(self, **options: Any) -> BackendPool:
@@ -162,6 +140,13 @@ class ConsulTests(NamesTestCase):
         pool = self.consul_pool(**options)
         await self.found(pool, "127.0.0.1:80")
         await self.rests()
+        return pool
+
+    async def waits(self, **options: Any) -> BackendPool:
+        """Have a question wait for a change."""
+        pool = await self.known(**options)
+        await self.asks_again()
+        await self.until(lambda: self.consul.waiting)
         return pool
 
     async def fails(self) -> str:
@@ -174,17 +159,14 @@ class ConsulTests(NamesTestCase):
 
     async def test_index_goes_back(self) -> None:
         """After an index that has gone back the next question has none, so that no change is missed."""
-        pool = await self.known()
-        await self.asks_again()
-        await self.until(lambda: self.consul.waiting)
+        pool = await self.waits()
         self.consul.restore(3)
         await self.rests()
         await self.asks_again()
         await self.rests()
         await self.asks_again()
-        self.assertEqual(
-            [query.get("index") for query in self.consul.asked], [None, ["10"], None, ["3"]]
-        )
+        asked = [query.get("index") for query in self.consul.asked]
+        self.assertEqual(asked, [None, ["10"], None, ["3"]])
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_away(self) -> None:
@@ -203,11 +185,8 @@ class ConsulTests(NamesTestCase):
             self.assertTrue(low <= wait <= 1.5 * low, waits)
         self.assertGreater(len({wait / min(2**n, 30) for n, wait in enumerate(waits[1:])}), 3)
         [line] = self.said()
-        self.assertRegex(
-            line,
-            r"^warn: cannot find the addresses of consul:web, keeping the 1 known ones; Consul at http://127\.0\.0\.1:\d+: "
-            r"connection refused",
-        )
+        why = r"cannot find the addresses of consul:web, keeping the 1 known ones; Consul at http://127\.0\.0\.1:\d+: connection refused"
+        self.assertRegex(line, f"^warn: {why}")
         self.consul.listen()
         self.consul.register("web", [Instance(81)])
         await self.asks_again()
@@ -217,9 +196,7 @@ class ConsulTests(NamesTestCase):
         self.assertEqual(self.consul.asked[-1], {})
 
     async def test_broken_off(self) -> None:
-        pool = await self.known()
-        await self.asks_again()
-        await self.until(lambda: self.consul.waiting)
+        pool = await self.waits()
         self.consul.drop()
         await self.rests()
         [line] = self.said()
@@ -241,9 +218,7 @@ class ConsulTests(NamesTestCase):
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_silence_is_known_within_a_minute(self) -> None:
-        await self.known(resolve=Resolve(600.0))
-        await self.asks_again()
-        await self.until(lambda: self.consul.waiting)
+        await self.waits(resolve=Resolve(600.0))
         self.assertEqual(self.consul.asked[-1]["wait"], ["40s"])
         self.consul.hangs = True
         self.consul.forget()
@@ -272,11 +247,6 @@ class ConsulTests(NamesTestCase):
         self.assertIn(source.why, f"{said[1]}\n{said[2]}")
         self.assertEqual((len(said), "connection refused" in said[2]), (3, True))
 
-    async def test_refused(self) -> None:
-        await self.known()
-        self.consul.broken = 500, "No cluster leader\n"
-        self.assertIn("answers 500 (No cluster leader)", await self.fails())
-
     async def test_wrong_token(self) -> None:
         self.consul.token = "right"
         pool = self.consul_pool()
@@ -300,10 +270,8 @@ class ConsulTests(NamesTestCase):
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_empty(self) -> None:
-        pool = await self.known()
+        pool = await self.waits()
         self.assertEqual(self.names.stale(), {})
-        await self.asks_again()
-        await self.until(lambda: self.consul.waiting)
         self.consul.register("web", [Instance(80, status="critical")])
         await self.found(pool)
         await self.rests()
@@ -318,26 +286,24 @@ class ConsulTests(NamesTestCase):
     async def test_many_reasons(self) -> None:
         """Of reasons that are others each time, as those of a proxy that numbers its answers, no more than ten are logged."""
         await self.known()
+        self.consul.broken = 500, "No cluster leader\n"
+        self.assertIn("answers 500 (No cluster leader)", await self.fails())
         for number in range(15):
             self.consul.broken = 502, f"request {number}"
             await self.asks_again()
             await self.rests()
-        self.assertEqual(len(self.said()), 10)
+        self.assertEqual(len(self.said()), 9)
 
-    async def test_named_instance(self) -> None:
+    async def test_odd_answers(self) -> None:
+        """Instances with a name, and what is no list of instances."""
         self.consul.register("web", [Instance(80), Instance(80, address="db.example.com")])
         await self.found(self.consul_pool(), "127.0.0.1:80")
+        why = "left out, which have a host name instead of an IP address: db.example.com"
         [line] = self.said()
-        self.assertIn(
-            "left out, which have a host name instead of an IP address: db.example.com", line
-        )
-
-    async def test_something_else(self) -> None:
-        self.consul.broken = 200, "<html>"
-        self.consul_pool()
+        self.assertIn(why, line)
         await self.rests()
-        [line] = self.said()
-        self.assertIn("its answer is not a list of instances", line)
+        self.consul.broken = 200, "<html>"
+        self.assertIn("its answer is not a list of instances", await self.fails())
 
 
 _NAME = "_web._tcp.service.consul"
@@ -362,17 +328,13 @@ class ConsulDnsTests(NamesTestCase):
             self.names.remove_pool(pool)
 
 
+_KEYS = st.sampled_from(["Node", "Service", "Checks", "Address", "Port", "Weights", "Status"])
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner)
-        | st.dictionaries(
-            st.sampled_from(["Node", "Service", "Checks", "Address", "Port", "Weights", "Status"]),
-            inner,
-        )
-    ),
+    lambda inner: st.lists(inner) | st.dictionaries(_KEYS, inner),
 )
 
+_ODD = _JSON | st.binary()
 _INSTANCE = st.fixed_dictionaries({
     "Service": st.fixed_dictionaries({
         "Address": st.sampled_from(("10.0.0.1", "::1", "x")), "Port": st.integers(-1, 65_536),
@@ -384,9 +346,8 @@ def _answer(*instances: Instance) -> bytes:
     return json.dumps([one.told("web") for one in instances]).encode()
 
 
-def _texts(body: bytes, *, passing: bool = False) -> list[tuple[str, int, int]]:
-    found = instances_in(body, passing=passing).addresses
-    return [(one.host, one.port, one.weight) for one in found]
+def _found(body: bytes, *, passing: bool = False) -> Any:
+    return instances_in(body, passing=passing).addresses
 
 
 class InstancesTests(SynchronousTestCase):
@@ -398,36 +359,24 @@ class InstancesTests(SynchronousTestCase):
         ]  # fmt: skip
         for _ in range(4):
             Random(4).shuffle(instances)
-            self.assertEqual(
-                _texts(_answer(*instances)),
-                [
-                    ("10.0.0.1", 80, 1), ("10.0.0.1", 443, 1), ("10.0.0.2", 80, 1),
-                    ("2001:db8::1", 80, 1),
-                ],
-            )  # fmt: skip
+            found = [(one.host, one.port) for one in _found(_answer(*instances))]
+            addresses = [("10.0.0.1", 80), ("10.0.0.1", 443), ("10.0.0.2", 80)]
+            self.assertEqual(found, [*addresses, ("2001:db8::1", 80)])
 
-    def test_health(self) -> None:
+    def test_health_and_weights(self) -> None:
+        """No weights are 1; a weight of 0 is the last priority."""
         body = _answer(
-            Instance(1, weights=(9, 2)),
-            Instance(2, weights=(9, 2), status="warning"),
-            Instance(3, status="critical"),
-            Instance(4, status="unheard-of"),
-        )
-        self.assertEqual(_texts(body), [("127.0.0.1", 1, 9), ("127.0.0.1", 2, 2)])
-        self.assertEqual(_texts(body, passing=True), [("127.0.0.1", 1, 9)])
-
-    def test_no_weights_is_1(self) -> None:
-        body = _answer(Instance(1, weights=None), Instance(2, weights=(3, 1)))
-        self.assertEqual([weight for _, _, weight in _texts(body)], [1, 3])
-
-    def test_weight_0_is_last_priority(self) -> None:
-        warned = Instance(1, weights=(5, 0), status="warning")
-        body = _answer(warned, Instance(2, weights=(5, 0)), Instance(3, weights=(0, 0)))
-        found = instances_in(body, passing=False).addresses
-        self.assertEqual(
-            [(one.port, one.weight, one.priority) for one in found],
-            [(1, 0, 1), (2, 5, 0), (3, 0, 1)],
-        )
+            Instance(1, weights=(9, 2)), Instance(2, weights=(9, 2), status="warning"),
+            Instance(3, status="critical"), Instance(4, status="unheard-of"),
+            Instance(5, weights=None), Instance(6, weights=(5, 0), status="warning"),
+            Instance(7, weights=(5, 0)), Instance(8, weights=(0, 0)),
+        )  # fmt: skip
+        passing = [(1, 9, 0), (5, 1, 0), (7, 5, 0), (8, 0, 1)]
+        for is_passing, more in ((True, []), (False, [(2, 2, 0), (6, 0, 1)])):
+            found = [
+                (one.port, one.weight, one.priority) for one in _found(body, passing=is_passing)
+            ]
+            self.assertEqual(found, sorted(passing + more))
 
     def test_without_port_or_address(self) -> None:
         body = _answer(Instance(0), Instance(65536), Instance(5, address="db.example.com"))
@@ -437,10 +386,9 @@ class InstancesTests(SynchronousTestCase):
     def test_same_ones_of_too_many(self) -> None:
         change_constants(self, finding, MOST_INSTANCES=1000)
         many = [Instance(80, f"10.0.{n >> 8}.{n & 255}") for n in range(1050)]
-        addresses = instances_in(_answer(*many), passing=False).addresses
+        addresses = _found(_answer(*many))
         self.assertEqual(len(addresses), 1000)
-        backwards = instances_in(_answer(*reversed(many)), passing=False).addresses
-        self.assertEqual(addresses, backwards)
+        self.assertEqual(addresses, _found(_answer(*reversed(many))))
 
     def test_endless(self) -> None:
         change_constants(self, finding, _MOST_READ=1000)
@@ -451,11 +399,7 @@ class InstancesTests(SynchronousTestCase):
             reader.feed(part)
         self.assertRaisesRegex(NotConsulError, "more than 1000 instances", reader.feed, part)
 
-    @given(
-        st.booleans().flatmap(
-            lambda is_list: st.lists(_INSTANCE) if is_list else _JSON | st.binary()
-        )
-    )
+    @given(st.booleans().flatmap(lambda is_list: st.lists(_INSTANCE) if is_list else _ODD))
     def test_anything(self, said: object) -> None:
         body = said if isinstance(said, bytes) else json.dumps(said).encode()
         try:
