@@ -49,9 +49,8 @@ class MadeKey:
 
 
 def outer_extensions(*kinds: int) -> bytes:
-    return extension(
-        OUTER_EXTENSIONS, sized(1, b"".join(kind.to_bytes(2, "big") for kind in kinds))
-    )
+    listed = b"".join(kind.to_bytes(2, "big") for kind in kinds)
+    return extension(OUTER_EXTENSIONS, sized(1, listed))
 
 
 def inner(

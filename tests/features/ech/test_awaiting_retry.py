@@ -15,7 +15,7 @@ from tests.features.ech.client import (
 )
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer, PeerFactory, listen
+from tests.support.peers import Peer, PeerFactory, close, listen
 from tests.support.servers import counted
 from tests.wire.hello_builder import (
     KEY_SHARE,
@@ -29,6 +29,7 @@ from tests.wire.hello_builder import (
     versions,
 )
 from txmux.rules.embedding import route
+from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello.records import asks_again
 
@@ -56,8 +57,7 @@ class AwaitingRetryTest(MuxTestCase):
     async def assert_by_the_outer_name(self, client: Peer, said: bytes) -> None:
         server = await self.public.heard(len(said))
         self.assertEqual(bytes(server.received), said)
-        client.close()
-        server.close()
+        close(client, server)
         record = await self.assert_logged(reason="done", route="public")
         self.assertEqual((record.facts["ech"], record.facts["sni"]), ("outer", PUBLIC))
 
@@ -77,6 +77,17 @@ class AwaitingRetryTest(MuxTestCase):
         await client.has(len(_RETRY))
         return client, server
 
+    async def ended(self, client: Peer, server: Peer, **wanted: Any) -> ConnectionRecord:
+        """Both have learnt it; what comes next begins anew."""
+        await client.has_all()
+        await server.has_all()
+        close(client, server)
+        record = await self.assert_logged(**wanted)
+        self.records.clear()
+        self.backend.peers.clear()
+        self.sealer = Sealer(_MADE)
+        return record
+
     async def test_hidden_name_decides_and_server_gets_the_hidden_hello(self) -> None:
         client, server = await self.began()
         self.assertEqual(parse_client_hello(bytes(server.received), None).sni, HIDDEN)
@@ -89,9 +100,8 @@ class AwaitingRetryTest(MuxTestCase):
         client.finish()
         await server.has_all()
         server.close()
-        record = await self.assert_ended(
-            client, reason="done", route="hidden", bytes_out=len(_ANSWER)
-        )
+        record = await self.ended(client, server, reason="done", route="hidden")
+        self.assertEqual(record.bytes_out, len(_ANSWER))
         facts = {"ech": "inner", "sni": HIDDEN, "outer_sni": PUBLIC}
         self.assertLessEqual(facts.items(), record.facts.items())
         self.assertEqual(bytes(client.received), _ANSWER)
@@ -105,17 +115,13 @@ class AwaitingRetryTest(MuxTestCase):
         self.time.advance(0.25)
         server.send(_ANSWER)
         await client.has(len(_ANSWER))
-        names = "answered", "answer time"
-        self.assertEqual(
-            counted(self.factory, names=names), {"answered": 1, "answer time": 250_000}
-        )
-        client.close()
-        server.close()
+        found = counted(self.factory, names=("answered", "answer time"))
+        self.assertEqual(found, {"answered": 1, "answer time": 250_000})
+        close(client, server)
         await self.assert_logged(reason="done")
 
     async def test_second_hello_is_opened_however_it_is_cut(self) -> None:
         for size in (1, 16384):
-            self.sealer = Sealer(_MADE)
             client, server = await self.asked_again()
             self.assertEqual(self.only().state, "awaiting-retry")
             self.assertEqual(self.only().cannot_move_because, "undecided")
@@ -132,54 +138,34 @@ class AwaitingRetryTest(MuxTestCase):
             server.send(_ANSWER)
             await client.has(len(_RETRY + _ANSWER))
             client.close()
-            await server.has_all()
-            server.close()
-            record = await self.assert_logged(reason="done", route="hidden")
+            record = await self.ended(client, server, reason="done", route="hidden")
             self.assertEqual((record.facts["ech"], record.facts["ech_retry"]), ("inner", "yes"))
-            self.records.clear()
-            self.backend.peers.clear()
-
-    async def test_illegal_second_hello_gets_an_alert(self) -> None:
-        client, server = await self.asked_again()
-        client.send(records(Sealer(_MADE).second(inner())))
-        await client.has_all()
-        await server.has_all()
-        self.assertEqual(bytes(client.received)[len(_RETRY) :], bytes.fromhex("15030300020233"))
-        record = await self.assert_ended(client, reason="tls-failed")
-        self.assertEqual(record.facts["tls_error"], "the second hello does not open")
 
     async def test_second_hello_for_something_else_is_illegal(self) -> None:
-        """The client was routed by the first one."""
+        """The client was routed by the first one; one that does not open gets an alert of its own."""
         shared = INNER, outer_extensions(43, KEY_SHARE)
-        for encoded, public, what in (
-            (inner(name="vip.example"), PUBLIC, "server name inside"),
-            (inner(server_name(HIDDEN), alpn(b"x"), *shared), PUBLIC,
-             "application protocols inside"),
-            (inner(), "vip.example", "server name"),
+        other = "the second hello has other {} than the first"
+        for encoded, public, alert, why in (
+            (None, PUBLIC, bytes.fromhex("15030300020233"), "the second hello does not open"),
+            (inner(name="vip.example"), PUBLIC, _ILLEGAL, other.format("server name inside")),
+            (inner(server_name(HIDDEN), alpn(b"x"), *shared), PUBLIC, _ILLEGAL,
+             other.format("application protocols inside")),
+            (inner(), "vip.example", _ILLEGAL, other.format("server name")),
         ):  # fmt: skip
-            self.sealer = Sealer(_MADE)
             client, server = await self.asked_again()
-            client.send(records(self.sealer.second(encoded, public=public)))
-            await client.has_all()
-            await server.has_all()
-            self.assertEqual(bytes(client.received)[len(_RETRY) :], _ILLEGAL)
+            sealer = self.sealer if encoded else Sealer(_MADE)
+            client.send(records(sealer.second(encoded or inner(), public=public)))
+            record = await self.ended(client, server, reason="tls-failed")
+            self.assertEqual(bytes(client.received)[len(_RETRY) :], alert)
             self.assertEqual(len(server.received), self.hello)
-            client.close()
-            record = await self.assert_logged(reason="tls-failed")
-            self.assertEqual(
-                record.facts["tls_error"], f"the second hello has other {what} than the first"
-            )
-            self.records.clear()
-            self.backend.peers.clear()
+            self.assertEqual(record.facts["tls_error"], why)
 
     async def test_anything_but_a_hello_is_the_servers(self) -> None:
         """A client that gives up says so to the server."""
         client, server = await self.asked_again()
-        alert = _ILLEGAL
-        client.send(alert)
-        await server.until(lambda: bytes(server.received).endswith(alert))
-        client.close()
-        server.close()
+        client.send(_ILLEGAL)
+        await server.until(lambda: bytes(server.received).endswith(_ILLEGAL))
+        close(client, server)
         await self.assert_logged(reason="done")
 
     async def test_second_hello_has_its_time(self) -> None:
@@ -192,30 +178,19 @@ class AwaitingRetryTest(MuxTestCase):
         await self.assert_ended(client, reason="idle-timeout", route="hidden")
 
     async def test_too_much_before_the_second_hello(self) -> None:
+        """What either side says is not kept without a limit, whether the server has asked again or it is not known."""
         client, server = await self.asked_again(peek_limit=4096)
-        early = b"\x17\3\3\x03\xe8" + bytes(1000)
-        client.send(early * 5)
-        await client.has_all()
-        await server.has_all()
-        await self.assert_ended(client, reason="limit")
-
-    async def test_server_that_says_much_instead_of_waiting(self) -> None:
-        """What it says is not kept without a limit, whether it has asked again or it is not known."""
+        client.send((b"\x17\3\3\x03\xe8" + bytes(1000)) * 5)
+        await self.ended(client, server, reason="limit")
         client, server = await self.asked_again(peek_limit=4096)
         server.send(bytes(5000))
-        await client.has_all()
-        await server.has_all()
-        await self.assert_ended(client, reason="limit")
-        self.records.clear()
-        self.backend.peers.clear()
-        self.sealer = Sealer(_MADE)
+        await self.ended(client, server, reason="limit")
         client, server = await self.began(peek_limit=4096)
         server.send(b"\x16\3\3\0\0" * 1000)
         await client.has(5000)
         self.assertEqual(self.only().state, "relaying")
         client.close()
-        server.close()
-        await self.assert_logged(reason="done")
+        await self.ended(client, server, reason="done")
 
     async def test_what_comes_early_waits_for_the_answer(self) -> None:
         early = b"\x17\3\3\0\4abcd"
@@ -229,8 +204,7 @@ class AwaitingRetryTest(MuxTestCase):
         server.send(_ANSWER)
         await server.has(self.hello + 4001 * len(early))
         self.assertEqual(bytes(server.received)[self.hello :], early * 4001)
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(reason="done")
 
     async def test_ends_meanwhile(self) -> None:
@@ -240,7 +214,6 @@ class AwaitingRetryTest(MuxTestCase):
             ("server resets", "server-reset"), ("killed", "killed"),
         ):  # fmt: skip
             for begin in (self.began, self.asked_again):
-                self.sealer = Sealer(_MADE)
                 client, server = await begin()
                 if who == "killed":
                     self.only().end("killed")
@@ -248,16 +221,10 @@ class AwaitingRetryTest(MuxTestCase):
                     name, does = who.split()
                     peer = client if name == "client" else server
                     (peer.close if does == "closes" else peer.transport.abortConnection)()
-                await client.has_all()
-                await server.has_all()
-                client.close()
-                server.close()
-                record = await self.logged()
+                record = await self.ended(client, server)
                 self.assertEqual((who, record.reason), (who, reason))
                 is_servers = who == "server resets" and begin == self.began
                 self.assertEqual("failed reset" in counted(self.factory), is_servers, who)
-                self.records.clear()
-                self.backend.peers.clear()
 
     async def test_client_that_has_finished_gets_the_answer(self) -> None:
         client = await self.connect(self.hidden_mux(), self.first())
@@ -303,8 +270,7 @@ class AwaitingRetryTest(MuxTestCase):
         client = await self.connect(self.hidden_mux(), hello)
         server = await self.backend.heard(len(hello))
         self.assertEqual(bytes(server.received), hello)
-        client.close()
-        server.close()
+        close(client, server)
         record = await self.assert_logged(reason="done", route="hidden")
         self.assertNotIn("ech", record.facts)
 
@@ -320,48 +286,32 @@ class EndsHereTest(MuxTestCase):
     if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
         skip = "this OpenSSL does not accept hidden hellos"
 
-    async def asked_again(self) -> tuple[Peer, Sealer]:
-        made = MadeKey()
-        keys = made.write(self.tls.folder / "ech.pem")
-        port = self.mux(
-            [self.tls.route(match=f"tls sni={HIDDEN}"), self.tls.inner()], more={"ech_keys": keys}
-        )
-        sealer = Sealer(made)
-        client = await self.connect(port, records(sealer.hello(self.hello())))
-        await client.until(lambda: bool(asks_again(bytes(client.received))))
-        return client, sealer
-
     @staticmethod
     def hello(name: str = HIDDEN) -> bytes:
         parts = server_name(name), INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE
         return inner(*parts)
 
-    async def test_illegal_second_hello(self) -> None:
-        client, _ = await self.asked_again()
-        client.send(_CHANGED + records(Sealer(MadeKey()).second(self.hello())))
-        await client.has_all()
-        self.assertTrue(client.received.endswith(bytes.fromhex("15030300020233")))
-        record = await self.assert_ended(client, reason="tls-failed")
-        why = "the TLS handshake failed: the second hello does not open"
-        self.assertEqual(record.facts["tls_error"], why)
-
     async def test_second_hello_for_another_name(self) -> None:
-        client, sealer = await self.asked_again()
-        client.send(_CHANGED + records(sealer.second(self.hello("vip.example"))))
-        await client.has_all()
-        self.assertTrue(client.received.endswith(_ILLEGAL))
-        record = await self.assert_ended(client, reason="tls-failed")
-        why = (
-            "the TLS handshake failed: the second hello has other server name inside than the first"
-        )
-        self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (why, HIDDEN))
-
-    async def test_second_hello_without_a_share(self) -> None:
-        """It is opened, and OpenSSL says what it thinks of it."""
-        client, sealer = await self.asked_again()
-        for byte in _CHANGED + records(sealer.second(self.hello())):
-            client.send(bytes([byte]))
-            await self.turn()
-        await client.has_all()
-        record = await self.assert_ended(client, reason="tls-failed")
-        self.assertIn("the TLS handshake failed: bad key share", record.facts["tls_error"])
+        """Nor does one of another key open; one without a share is opened, and OpenSSL says what it thinks of it."""
+        made = MadeKey()
+        keys = {"ech_keys": made.write(self.tls.folder / "ech.pem")}
+        routes = [self.tls.route(match=f"tls sni={HIDDEN}"), self.tls.inner()]
+        other = "the second hello has other server name inside than the first"
+        for key, name, alert, why in (
+            (MadeKey(), HIDDEN, bytes.fromhex("15030300020233"), "the second hello does not open"),
+            (made, "vip.example", _ILLEGAL, other), (made, HIDDEN, b"", "bad key share"),
+        ):  # fmt: skip
+            self.records.clear()
+            sealer = Sealer(made)
+            said = records(sealer.hello(self.hello()))
+            client = await self.connect(self.mux(routes, more=keys), said)
+            await client.until(lambda its=client: bool(asks_again(bytes(its.received))))  # type: ignore[misc]
+            sealer = sealer if key is made else Sealer(key)
+            for byte in _CHANGED + records(sealer.second(self.hello(name))):
+                client.send(bytes([byte]))
+                await self.turn()
+            await client.has_all()
+            self.assertTrue(client.received.endswith(alert))
+            facts = (await self.assert_ended(client, reason="tls-failed")).facts
+            expected = f"the TLS handshake failed: {why}", HIDDEN
+            self.assertEqual((facts["tls_error"], facts["sni"]), expected)

@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import re
 import stat
 
 from tests.cli.support import CommandTestCase
@@ -88,15 +89,11 @@ class EchTest(CommandTestCase):
         expected = [([9], ["new.example"], "published"), ([7], ["public.example"], "opens")]
         self.assertEqual(keys, expected)
         code, of_keys, _ = self.run_main("ech", "show", self.keys)
-        self.assertEqual(
-            (code, of_keys),
-            (0, out.replace("\npublic  ", "\n-       ").replace("\npublic:", "\n-:")),
-        )
+        out = out.replace("\npublic  ", "\n-       ").replace("\npublic:", "\n-:")
+        self.assertEqual((code, of_keys), (0, out))
         MadeKey(9).write(self.keys / "a.pem")
         _, out, _ = self.run_main("ech", "show", self.keys)
-        states = [
-            line[line.index("UTC") + 3 : line.index(" /")].strip() for line in out.splitlines()[1:3]
-        ]
+        states = re.findall(r"UTC +(.+?) +/", out)
         self.assertEqual(states, ["published", "opens nothing"])
         two = self.write("two.ini", f"[txmux]\ninclude = units/*.ini\n{_RULES}")
         unit = "[listen other]\nendpoint = :8444\nech_keys = none\n"
@@ -139,9 +136,8 @@ class EchTest(CommandTestCase):
 
     def checked(self) -> list[str]:
         _, out, _ = self.run_main("check", self.rules)
-        return [
-            line.partition("] ")[2] for line in out.splitlines() if "ech" in line or "hid" in line
-        ]
+        lines = [line for line in out.splitlines() if "ech" in line or "hid" in line]
+        return [line.partition("] ")[2] for line in lines]
 
     def test_check(self) -> None:
         change_constants(self, forwarding, _CONFIRMS=0)
@@ -158,9 +154,8 @@ class EchTest(CommandTestCase):
         MadeKey(7).write(self.keys / "b.pem").chmod(0o600)
         os.utime(self.keys / "a.pem", (1, 1))
         covered, _ = self.checked()
-        self.assertRegex(
-            covered, "a.pem' opens nothing, since the newer '.*b.pem' has .* number, 7;"
-        )
+        why = "a.pem' opens nothing, since the newer '.*b.pem' has .* number, 7;"
+        self.assertRegex(covered, why)
         (self.keys / "b.pem").write_text("nonsense")
         (wrong,) = self.checked()
         self.assertIn("b.pem': no private key, where each file has one", wrong)

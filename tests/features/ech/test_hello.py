@@ -65,10 +65,13 @@ class OpeningTest(SynchronousTestCase):
         for aead in (1, CHACHA20_POLY1305):
             stream = records(Sealer(_MADE, aead).hello(inner())) + b"more"
             hello = _read(stream)
-            share = extension(KEY_SHARE, sized(2, b"share"))
-            expected = client_hello(
-                server_name(HIDDEN), INNER, versions(0x0304), share, session_id=SESSION
+            parts = (
+                server_name(HIDDEN),
+                INNER,
+                versions(0x0304),
+                extension(KEY_SHARE, sized(2, b"share")),
             )
+            expected = client_hello(*parts, session_id=SESSION)
             self.assertEqual(hello.stream, records(expected) + b"more")
             self.assertEqual(hello.end, len(records(expected)))
             self.assertEqual(hello.facts, {"ech": "inner", "outer_sni": PUBLIC})
@@ -250,22 +253,16 @@ class RetryTest(SynchronousTestCase):
 
 class ConfigTest(SynchronousTestCase):
     def test_read(self) -> None:
-        config = _MADE.key.config
-        self.assertEqual((config.id, config.public_name), (7, PUBLIC))
-        self.assertEqual(config.suites, {(1, 1), (1, 3)})
-
-    def test_shortest_name(self) -> None:
-        [config] = read_configs(MadeKey(public_name="a").configs)
-        self.assertEqual(config.public_name, "a")
-        with self.assertRaises(MalformedError):
-            list(read_configs(MadeKey(public_name="").configs))
+        for name in (PUBLIC, "a"):
+            [config] = read_configs(MadeKey(public_name=name).configs)
+            self.assertEqual((config.id, config.public_name), (7, name))
+            self.assertEqual(config.suites, {(1, 1), (1, 3)})
 
     def test_unknown_are_left_out(self) -> None:
         raw = _MADE.key.config.raw
         other_version = b"\xfe\x0a" + raw[2:]
         other_kem = raw[:5] + b"\0\x10" + raw[7:]
-        mandatory = raw[:4] + raw[4:-2] + sized(2, extension(0x8001, b""))
-        mandatory = raw[:2] + sized(2, mandatory[4:])
+        mandatory = raw[:2] + sized(2, raw[4:-2] + sized(2, extension(0x8001, b"")))
         for unknown in (other_version, other_kem, mandatory):
             self.assertEqual([*read_configs(sized(2, unknown + raw))], [_MADE.key.config])
 
@@ -274,3 +271,5 @@ class ConfigTest(SynchronousTestCase):
         for wrong in (b"", whole[:-1], whole + b"x", b"\0\4" + whole[2:6], b"\0\0"):
             with self.assertRaises(MalformedError):
                 list(read_configs(wrong))
+        with self.assertRaises(MalformedError):
+            list(read_configs(MadeKey(public_name="").configs))

@@ -15,10 +15,8 @@ class RowsTest(SynchronousTestCase):
         cases: list[tuple[Mapping[str, Any], str]] = [
             ({}, "-"),
             ({"ech": {"keys": [], "opened": 1, "unopened": 0}}, "-"),
-            ({"ech": {"keys": [key], "opened": 2, "unopened": 1}},
-             "a.example (7), 1 h old; 2 of 3 opened"),
-            ({"ech": {"keys": [key, key], "opened": 0, "unopened": 0}},
-             "a.example (7), 1 h old, 1 older; 0 of 0 opened"),
+            ({"ech": {"keys": [key], "opened": 2, "unopened": 1}}, "a.example (7), 1 h old; 2 of 3 opened"),
+            ({"ech": {"keys": [key, key], "opened": 0, "unopened": 0}}, "a.example (7), 1 h old, 1 older; 0 of 0 opened"),
         ]  # fmt: skip
         for row, cell in cases:
             table = documents.listeners([{"ech": {}}, {}]).only("hidden names")

@@ -30,9 +30,8 @@ class HiddenHellosTest(AdminCase):
     async def test_keys_and_counts(self) -> None:
         made, folder = MadeKey(), make_folder(self)
         path = made.write(folder / "a.pem")
-        await self.start(
-            rules=f"{LISTEN}ech_keys = {folder}\n[route all]\nmatch = tls\nbackend = reset\n"
-        )
+        route = "[route all]\nmatch = tls\nbackend = reset\n"
+        await self.start(rules=f"{LISTEN}ech_keys = {folder}\n{route}")
         for key in (made, made, MadeKey()):
             client = await connect(self, self.port)
             client.send(records(Sealer(key).hello(inner())))
@@ -103,17 +102,13 @@ class FolderTest(SynchronousTestCase):
         self.addCleanup(os.close, listed)
         self.assertIn("a.pem", os.listdir(listed))  # noqa: PTH208 - a descriptor
         for name in (
-            *(
-                "..", ".", "", "./", "notes", ".hidden.pem", "below.pem", "below.pem/..",
-                "../beside.pem",
-            ),
-            *("../ech/a.pem", "./a.pem", "/a.pem", "a.pem/", "..pem", ".pem", "../ech"),
+            "..", ".", "", "./", "notes", ".hidden.pem", "below.pem", "below.pem/..", "../beside.pem",
+            "../ech/a.pem", "./a.pem", "/a.pem", "a.pem/", "..pem", ".pem", "../ech",
         ):  # fmt: skip
+            path = f"{folder}/{name}"
             with self.assertRaises(PermissionError, msg=name):
                 # As no client of the helper does, which makes the path a plain one.
-                os.close(
-                    helper.opener.descriptor(messages.OPEN, path=f"{folder}/{name}", write=False)
-                )
+                os.close(helper.opener.descriptor(messages.OPEN, path=path, write=False))
 
 
 _MADE = MadeKey()
