@@ -38,9 +38,19 @@ _RECORDS = st.fixed_dictionaries(
 
 
 def record(at: float, *, ban: bool = True, **others: Any) -> str:
-    return json.dumps(
-        {"network": "192.0.2.7", "since": at, "until": None, "ban": ban, "reason": "", **others}
-    )
+    usual = {"network": "192.0.2.7", "since": at, "until": None, "ban": ban, "reason": ""}
+    return json.dumps({**usual, **others})
+
+
+def redis_of(execute: Any) -> Any:
+    """Play Redis by a function that answers to words."""
+
+    class Redis:
+        async def execute(self, *words: Any) -> Any:
+            answer = execute(*words)
+            return await answer if isinstance(answer, Deferred) else answer
+
+    return Redis()
 
 
 class ReadTests(SynchronousTestCase):
@@ -98,9 +108,8 @@ class ReadTests(SynchronousTestCase):
         for number in range(9):
             self.hear(record(5.0, network=f"192.0.2.{number}"))
         self.assertEqual((len(self.shared.latest), len(self.machine.banned())), (3, 3))
-        self.assertEqual(
-            self.hear(record(6.0, network="192.0.2.0", ban=False)), ["192.0.2.1", "192.0.2.2"]
-        )
+        lifted = record(6.0, network="192.0.2.0", ban=False)
+        self.assertEqual(self.hear(lifted), ["192.0.2.1", "192.0.2.2"])
 
     def test_what_comes_before_a_change_is_confirmed_is_bounded(self) -> None:
         self.shared.announce(_NETWORK, None)
@@ -111,13 +120,13 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(unconfirmed.received[-1], record(98.0))
 
     def test_nobody_bans_everybody(self) -> None:
-        self.assertEqual(
-            self.hear(record(5.0, network="0.0.0.0/0"), record(5.0, network="::/0")), []
-        )
+        for network in ("0.0.0.0/0", "::/0"):
+            self.assertEqual(self.hear(record(5.0, network=network)), [])
 
 
-class StartTests(SynchronousTestCase):
+class ConnectionTests(SynchronousTestCase):
     def test_connects_until_it_is_stopped(self) -> None:
+        SharedBans(Clock(), _STORE, Machine().bans).stop()  # before it is started
         clock, done = Clock(), list[str]()
         shared = SharedBans(clock, _STORE, Machine().bans)
         for name in ("start", "stop"):
@@ -133,11 +142,6 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(done, ["start", "compare bans with Redis", "stop"])
         self.assertEqual(clock.getDelayedCalls(), [])
 
-    def test_stopped_before_it_is_started(self) -> None:
-        SharedBans(Clock(), _STORE, Machine().bans).stop()
-
-
-class LostTests(SynchronousTestCase):
     def test_outage_is_logged_once_and_overdue_after_seconds(self) -> None:
         clock = Clock()
         shared = SharedBans(clock, _STORE, Machine().bans)
@@ -154,15 +158,15 @@ class LostTests(SynchronousTestCase):
 class CompareTests(SynchronousTestCase):
     def test_one_comparison_at_a_time(self) -> None:
         """Redis that has not sent all bans by the next one counts as lost; a later one goes on."""
-        shared, answers = SharedBans(Clock(), _STORE, Machine().bans), list[Deferred[Any]]()
-
-        class Redis:
-            async def execute(self, *_: object) -> Any:
-                answers.append(Deferred())
-                return await answers[-1]
+        shared, answers = (
+            SharedBans(Clock(), _STORE, Machine().bans),
+            [Deferred[Any]() for _ in "1234"],
+        )
+        coming = iter(answers)
+        redis = redis_of(lambda *_: next(coming))
 
         def compare() -> Deferred[None]:
-            return Deferred.fromCoroutine(shared.compare(Redis()))  # type: ignore[arg-type]
+            return Deferred.fromCoroutine(shared.compare(redis))
 
         first = compare()
         failed = self.failureResultOf(compare(), RedisError)
@@ -181,13 +185,11 @@ class CompareTests(SynchronousTestCase):
         shared = SharedBans(Clock(), _STORE, machine.bans)
         self.successResultOf(Deferred.fromCoroutine(machine.ban("192.0.2.8")))
 
-        class Redis:
-            async def execute(self, *words: Any) -> Any:
-                written.extend(words[3:4] if words[2] else ())
-                return [b"0", record(5.0).encode()]
+        def answer(*words: Any) -> Any:
+            written.extend(words[3:4] if words[2] else ())
+            return [b"0", record(5.0).encode()]
 
-        comparing = shared.compare(Redis())  # type: ignore[arg-type]
-        self.successResultOf(Deferred.fromCoroutine(comparing))
+        self.successResultOf(Deferred.fromCoroutine(shared.compare(redis_of(answer))))
         self.assertCountEqual(machine.banned(), ["192.0.2.7", "192.0.2.8"])
         self.assertEqual([key.rpartition(":")[2] for key in written], ["192.0.2.8"])
 
@@ -215,16 +217,11 @@ class CompareTests(SynchronousTestCase):
     def test_sharing_is_logged_once(self) -> None:
         clock = Clock()
         shared = SharedBans(clock, _STORE, Machine().bans)
-
-        class Redis:
-            async def execute(self, *words: object) -> Any:
-                return [b"1", b"0"] if words[0] == "TIME" else [b"0", b""]
-
+        redis = redis_of(lambda *its: [b"1", b"0"] if its[0] == "TIME" else [b"0", b""])
         with capturedLogs() as events:
             for _ in range(2):
                 shared.connection_failed("away")
-                sharing = shared.share(Redis())  # type: ignore[arg-type]
-                self.successResultOf(Deferred.fromCoroutine(sharing))
+                self.successResultOf(Deferred.fromCoroutine(shared.share(redis)))
                 self.assertEqual(shared.state, "complete")
         self.assertEqual([event["count"] for event in events], [0])
         clock.advance(3600)

@@ -1,6 +1,8 @@
 """Machines that share limits, each with a clock of its own, by a Redis that the test plays."""
 
 import math
+from itertools import chain
+from typing import Any
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants
+from tests.support.steps import finished
 from txmux.access import per_source as module
 from txmux.access.per_source import Permit, PerSource, SourceLimits
 from txmux.features.sharing.exchange import OFTEN, ROW, SourceExchange
@@ -27,22 +30,17 @@ class _Machine:
     def __init__(
         self, limits: SourceLimits, clock: Clock, reports: dict[bytes, bytes], ahead: float = 0.0
     ) -> None:
-        self.sources = PerSource(limits, lambda: clock.seconds() + ahead)
+        self._now = lambda: clock.seconds() + ahead
+        self.sources = PerSource(limits, self._now)
         self.exchange = SourceExchange()
         self.name = self.sources.table.encode()
         self.permits: list[Permit] = []
         self._reports = reports
-        self._now = lambda: clock.seconds() + ahead
 
     def turn(self) -> None:
         others = [(name, rows) for name, rows in self._reports.items() if name != self.name]
-        reporting = self.exchange.report(self.sources, self._now())
-        try:
-            while True:
-                next(reporting)
-        except StopIteration as end:
-            self._reports[self.name] = end.value
-        for _ in self.exchange.hear(self.sources, [part for other in others for part in other]):
+        self._reports[self.name] = finished(self.exchange.report(self.sources, self._now()))
+        for _ in self.exchange.hear(self.sources, [*chain.from_iterable(others)]):
             pass
 
     def enter(self, source: int = 1) -> bool:
@@ -50,6 +48,9 @@ class _Machine:
             permit.mark_decided()
             self.permits.append(permit)
         return permit is not None
+
+    def come_often(self, times: int = _BURST) -> int:
+        return sum(self.come() for _ in range(times))
 
     def come(self, source: int = 1) -> bool:
         if is_admitted := self.enter(source):
@@ -62,9 +63,8 @@ class ExchangeTests(SynchronousTestCase):
         change_constants(self, module, _MOST_SLOTS=64)  # which takes less time to look at
         self.clock, self.reports = Clock(), dict[bytes, bytes]()
         self.clock.advance(1)
-        self.machines = [
-            _Machine(limits, self.clock, self.reports, 1000.0 * number) for number in range(count)
-        ]
+        made = self.clock, self.reports
+        self.machines = [_Machine(limits, *made, 1000.0 * number) for number in range(count)]
 
     def exchange(self, times: int = 2) -> None:
         for _ in range(times):
@@ -72,24 +72,17 @@ class ExchangeTests(SynchronousTestCase):
             for machine in self.machines:
                 machine.turn()
 
-    def come(
-        self,
-        phases: list[float],
-        per_second: float,
-        seconds: float,
-        paces: list[float] | None = None,
-    ) -> int:
-        """Have clients come by the machines in turn, each of which exchanges at its phase; count those that are let in."""
-        begun, count = self.clock.seconds(), 0
-        due = [begun + phase * OFTEN for phase in phases]
-        times = [pace * OFTEN for pace in paces or [1.0] * len(phases)]
+    def come(self, per_second: float, seconds: float, phases: Any = None, paces: Any = None) -> int:
+        """Have clients come by the machines in turn, each of which exchanges at its phase and its pace; count those that are let in."""
+        machines, count = self.machines, 0
+        due = [self.clock.seconds() + phase * OFTEN for phase in phases or [0.0] * len(machines)]
         for number in range(int(per_second * seconds)):
             self.clock.advance(1 / per_second)
-            for at, machine in enumerate(self.machines):
+            for at, machine in enumerate(machines):
                 if due[at] <= self.clock.seconds():
-                    due[at] += times[at]
+                    due[at] += (paces[at] if paces else 1.0) * OFTEN
                     machine.turn()
-            count += self.machines[number % len(phases)].come()
+            count += machines[number % len(machines)].come()
         return count
 
     @settings(max_examples=25)
@@ -97,8 +90,8 @@ class ExchangeTests(SynchronousTestCase):
     def test_machines_admit_the_rate_in_sum(self, phases: list[float], each: float) -> None:
         assume(len(phases) * each > 1.2 * _RATE)
         self.begin(len(phases), _RATES)
-        self.come(phases, len(phases) * each, 20)  # until the bursts of all are paid for
-        let_in = self.come(phases, len(phases) * each, 20)
+        self.come(len(phases) * each, 20, phases)  # until the bursts of all are paid for
+        let_in = self.come(len(phases) * each, 20, phases)
         self.assertTrue(18 * 20 <= let_in <= 22 * 20, let_in)
 
     @settings(max_examples=8)
@@ -107,9 +100,8 @@ class ExchangeTests(SynchronousTestCase):
         """None misses what another had made before that was quiet; in any time, each may be a burst ahead or behind."""
         assume(len(paces) * each > 1.2 * _RATE)
         self.begin(len(paces), _RATES)
-        phases = [0.0] * len(paces)
-        self.come(phases, len(paces) * each, 40, paces)
-        let_in = self.come(phases, len(paces) * each, 40, paces)
+        self.come(len(paces) * each, 40, paces=paces)
+        let_in = self.come(len(paces) * each, 40, paces=paces)
         self.assertLessEqual(abs(let_in - _RATE * 40), 1.5 * _BURST * len(paces), let_in)
 
     def test_all_of_a_source_counts_that_others_know(self) -> None:
@@ -126,19 +118,16 @@ class ExchangeTests(SynchronousTestCase):
 
     @settings(max_examples=25)
     @given(_PHASES, st.floats(1, 19))
-    def test_client_below_the_rate_is_always_let_in(
-        self, phases: list[float], per_second: float
-    ) -> None:
+    def test_client_below_the_rate_is_always_let_in(self, phases: Any, each: float) -> None:
         self.begin(len(phases), _RATES)
-        self.assertEqual(self.come(phases, per_second, 30), int(per_second * 30))
+        self.assertEqual(self.come(each, 30, phases), int(each * 30))
 
     @settings(max_examples=10)
     @given(_PHASES)
-    def test_at_once_each_machine_admits_a_burst_and_the_rate_of_one_exchange(
-        self, phases: list[float]
-    ) -> None:
+    def test_at_once_each_machine_admits_a_burst_and_the_rate_of_one(self, phases: Any) -> None:
+        """That of one exchange."""
         self.begin(count := len(phases), _RATES)
-        let_in = self.come(phases, 200 * count, 1)
+        let_in = self.come(200 * count, 1, phases)
         of_exchanges = count * (_BURST + math.ceil(2 * OFTEN * _RATE) + 1)
         self.assertLessEqual(let_in, of_exchanges + _RATE)
 
@@ -161,35 +150,23 @@ class ExchangeTests(SynchronousTestCase):
         """Nor what a new process of an upgrade finds, which goes on with what the others know."""
         self.begin(2, _RATES)
         one, other = self.machines
-        for _ in range(_BURST):
-            one.come()
+        one.come_often()
         other.turn()
         self.exchange()
-        self.assertEqual(sum(other.come() for _ in range(50)), _BURST)
-        self.clock.advance(10)
-        self.exchange()
-        for _ in range(_BURST):
-            one.come()
-        self.exchange(1)
-        one.exchange = SourceExchange()
-        self.exchange()
-        self.clock.advance(
-            2
-        )  # the bucket is full again; had it been charged twice, it would not be
-        self.assertEqual(sum(other.come() for _ in range(50)), _BURST)
-
-    def test_new_process_does_not_charge_what_others_had_made(self) -> None:
-        self.begin(2, _RATES)
-        one, other = self.machines
-        self.exchange()
-        for _ in range(_BURST):
-            one.come()
-        self.exchange(1)
-        self.assertFalse(other.come())
-        self.clock.advance(_BURST / _RATE)
-        other.exchange = SourceExchange()
-        self.exchange()
-        self.assertEqual(sum(other.come() for _ in range(50)), _BURST)
+        self.assertEqual(other.come_often(50), _BURST)
+        for renewed in (one, other):
+            self.clock.advance(10)
+            self.exchange()
+            one.come_often()
+            self.exchange(1)
+            self.assertFalse(other.come())
+            if renewed is other:
+                self.clock.advance(_BURST / _RATE)
+            renewed.exchange = SourceExchange()
+            self.exchange()
+            if renewed is one:
+                self.clock.advance(2)  # the bucket is full again, unless it was charged twice
+            self.assertEqual(other.come_often(50), _BURST)
 
     def test_lies_of_others_last_for_fifteen_seconds_and_a_burst(self) -> None:
         self.begin(1, _RATES)
@@ -225,8 +202,7 @@ class ExchangeTests(SynchronousTestCase):
         self.begin(1, _RATES)
         (machine,) = self.machines
         machine.turn()
-        for _ in range(_BURST):
-            machine.come()
+        machine.come_often()
         lasted = 0
         for _ in range(60):
             self.exchange(1)

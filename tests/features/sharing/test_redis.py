@@ -15,6 +15,7 @@ _REPLIES = st.recursive(_LEAVES, lambda inside: st.lists(inside, max_size=5), ma
     lambda reply: _depth(reply) <= 4
 )
 _LONG = 1 << 20
+_PARTS = b"*2\r\n", b"$3\r\n", b":", b"1", b"\r\n", b"-", b"x"
 
 
 def _depth(reply: Any) -> int:
@@ -42,12 +43,7 @@ class ParserTests(SynchronousTestCase):
         pieces = [data[at : at + size] for at in range(0, len(data), size)]
         self.assertEqual(self.parse(*pieces), [b"OK", *replies, None])
 
-    @given(
-        st.binary()
-        | st.lists(st.sampled_from([b"*2\r\n", b"$3\r\n", b":", b"1", b"\r\n", b"-", b"x"])).map(
-            b"".join
-        )
-    )
+    @given(st.binary() | st.lists(st.sampled_from(_PARTS)).map(b"".join))
     def test_anything_is_parsed_or_refused(self, data: bytes) -> None:
         pieces = [bytes([byte]) for byte in data]
         self.assertEqual(self.result(data), self.result(*pieces))
@@ -65,12 +61,10 @@ class ParserTests(SynchronousTestCase):
         self.assertTrue(str(other).isprintable())
         self.assertLess(len(str(other)), 250)
 
-    def test_longest(self) -> None:
+    def test_bounds(self) -> None:
         data = b"x" * (_LONG - 20)
         self.assertEqual(self.parse(_encoded(data)), [data])
         self.assertEqual(self.parse(b"*1000\r\n" + 1000 * b":1\r\n"), [[1] * 1000])
-
-    def test_bounds(self) -> None:
         for data, why in (
             (b"$1048576\r\n", "longer than 1048576"),
             (b"*20\r\n" + 20 * _encoded(b"x" * 60_000), "longer than 1048576"),
@@ -110,16 +104,12 @@ class ConnectionTests(TestCase):
 
     async def test_replies_are_those_of_their_commands(self) -> None:
         protocol, peer = await self.connect()
-        asked = [
-            protocol.execute("GET", "a"), protocol.execute("X"), protocol.execute("SET", "é", 1.5),
-        ]  # fmt: skip
+        asked = [protocol.execute(*words) for words in (("GET", "a"), ("X",), ("SET", "é", 1.5))]
         asked[0].cancel()
         asked[0].addErrback(lambda _: None)
         await peer.has(60)
-        self.assertEqual(
-            bytes(peer.received),
-            b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$1\r\nX\r\n*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa9\r\n$3\r\n1.5\r\n",
-        )
+        commands = [[b"GET", b"a"], [b"X"], [b"SET", b"\xc3\xa9", b"1.5"]]
+        self.assertEqual(peer.received, b"".join(map(_encoded, commands)))
         peer.send(b"$1\r\n1\r\n-NOSCRIPT x\r\n+OK\r\n")
         self.assertEqual(await asked[2], b"OK")
         self.assertIsInstance(self.failureResultOf(asked[1]).value, ReplyError)
@@ -175,18 +165,16 @@ class ConnectionTests(TestCase):
             protocol, peer = await self.connect()
             peer.send(data)
             await peer.is_lost()
-            self.assertRegex(
-                await self.fails(protocol.execute("PING")), "question|max number|levels"
-            )
+            why = await self.fails(protocol.execute("PING"))
+            self.assertRegex(why, "question|max number|levels")
 
     async def test_messages(self) -> None:
         """They come beside replies, and none comes in a pause, in which no reply is late."""
         messages: list[bytes] = []
         protocol, peer = await self.connect(messages.append)
         subscribing = protocol.execute("SUBSCRIBE", "c")
-        peer.send(
-            b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n" + 2 * _encoded([b"message", b"c", b"hi"])
-        )
+        hi = _encoded([b"message", b"c", b"hi"])
+        peer.send(_encoded([b"subscribe", b"c", 1]) + 2 * hi)
         self.assertEqual(await subscribing, [b"subscribe", b"c", 1])
         while len(messages) < 2:
             await _turn()

@@ -50,20 +50,14 @@ class SharedSourcesTest(TestCase):
         await self.until(lambda: self.shared.is_up)
         (old,) = self.redis.peers
         vars(old)["hangs"] = True
-        self.assertLess(
-            await self.until(
-                lambda: not self.source.state().up and self.source.state().is_overdue, step=0.1
-            ),
-            5,
-        )
+        state = self.source.state
+        known = await self.until(lambda: not state().up and state().is_overdue, step=0.1)
+        self.assertLess(known, 5)
         again = await self.until(lambda: len(self.redis.peers) == 2 and self.shared.is_up, step=0.1)
         self.assertTrue(again < 3, again)
         await self.until(lambda: self.source.up and not self.source.why, step=0.1)
-        name = self.source.name
-        alone = "limits of sources apply to this machine alone"
-        self.assertEqual(
-            self.lines(), [f"{name}: no answer within 5 s; {alone}", f"{name}: good again"]
-        )
+        why = "no answer within 5 s; limits of sources apply to this machine alone"
+        self.assertEqual(self.lines(), [f"{self.source.name}: {it}" for it in (why, "good again")])
 
     async def test_what_another_process_knew_is_forgotten(self) -> None:
         """By who owns the memory then, with the first answer, and without one."""
