@@ -13,10 +13,14 @@ from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load, parse
 
+_DENIED = (
+    "[txmux]\ncrowdsec_key = k\n[listen a]\nendpoint = :8443\ndeny = crowdsec:http://127.0.0.1\n"
+)
+
 
 class CrowdSecTest(SupervisedTestCase):
     async def test_decisions(self) -> None:
-        """Whom it bans is kept out, and what it takes back is let in; what it told goes on over a reload."""
+        """Whom it bans is kept out, and what it takes back is let in; what it told goes on over a reload. If it is away for a minute, somebody has to look."""
         networks, played = ServedNetworks(self), CrowdSecPlayed(self)
         (self.folder / "key").write_text(KEY)
         listener = f"deny = 192.0.2.0/24, crowdsec:{played.url}\n"
@@ -28,21 +32,13 @@ class CrowdSecTest(SupervisedTestCase):
         await networks.after(11, networks.denies)
         self.assertFalse(await networks.is_let_in(port))
         played.new = None
-        await self.change(
-            WITH_SETTINGS % settings + listener + "peek_limit = 7\n" + networks.route % ""
-        )
+        rules = WITH_SETTINGS % settings + listener + "peek_limit = 7\n" + networks.route % ""
+        await self.change(rules)
         self.assertTrue(networks.denies())
         played.deleted = [decision("127.0.0.0/8")]
         await networks.after(11, lambda: not networks.denies())
         self.assertTrue(await networks.is_let_in(port))
         self.assertEqual(played.asked.count("true"), 1)
-
-    async def test_away(self) -> None:
-        """One that has been away for a minute needs a person, with what is wrong, until it is back."""
-        networks, played = ServedNetworks(self), CrowdSecPlayed(self)
-        (self.folder / "key").write_text(KEY)
-        await networks.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
-        await networks.after(11, lambda: len(played.asked) == 2)
         played.wrong = 500
         (source,) = self.running.control.lists.sources()
         await networks.after(71, lambda: source.state().is_overdue)
@@ -67,15 +63,12 @@ class SandboxTest(AdminCase):
 class WarningTests(SynchronousTestCase):
     def test_addresses_that_change(self) -> None:
         """A listener that denies them may be reached."""
-        denied = "[txmux]\ncrowdsec_key = k\n[listen a]\nendpoint = :8443\ndeny = crowdsec:http://127.0.0.1\n"
         route = "[route r0]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
-        self.assertEqual(lint(parse(denied + route, "x.ini")), [])
+        self.assertEqual(lint(parse(_DENIED + route, "x.ini")), [])
 
     def test_key_that_cannot_be_read(self) -> None:
         """It is named, so no other message says that it has to be."""
         path = make_folder(self) / "rules.ini"
-        path.write_text(
-            "[txmux]\ncrowdsec_key = none\n[listen a]\nendpoint = :8443\ndeny = crowdsec:http://127.0.0.1\n"
-        )
+        path.write_text(_DENIED.replace("= k\n", "= none\n"))
         (said,) = str(self.assertRaises(RulesError, load, path)).splitlines()
         self.assertIn("[txmux] crowdsec_key: cannot read ", said)
