@@ -71,10 +71,8 @@ class CertificatesTest(SynchronousTestCase):
 
     def test_a_certificate_for_each(self) -> None:
         """Also where the wide one is for others, or no file can be read."""
-        own = [
-            str(authority().issue(f"{name}.site.example").write(self.folder / name, key=True))
-            for name in ("a", "b")
-        ]
+        issued = {name: authority().issue(f"{name}.site.example") for name in "ab"}
+        own = [str(its.write(self.folder / name, key=True)) for name, its in issued.items()]
         both = _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2")
         for pem in (own[0], f"{self.wide}, {own[0]}", str(self.folder / "none.pem")):
             self.assertEqual(self.found(both, pem), [], pem)

@@ -34,10 +34,8 @@ class PlacesTest(SynchronousTestCase):
         stream = b"".join(records(one, b"\3\1") for one in pieces)
         made = with_name(stream, name)
         found, own = parse_client_hello(made, None), parse_client_hello(_HELLO, None)
-        self.assertEqual(found.sni, name.removesuffix("."))
-        self.assertEqual(
-            (found.alpn, found.version, found.ja4()), (("h2",), own.version, own.ja4())
-        )
+        self.assertEqual((found.sni, found.alpn), (name.removesuffix("."), ("h2",)))
+        self.assertEqual((found.version, found.ja4()), (own.version, own.ja4()))
         self.assertEqual(with_name(made, "a.example"), _HELLO)
 
     def test_hello_without_a_name_gets_none(self) -> None:

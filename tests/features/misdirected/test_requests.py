@@ -40,8 +40,8 @@ class MisdirectedTest(MuxTestCase):
         more = {"files": self.files, "alpn": ("h2", "http/1.1"), **more}
         return self.tls.route(name, match, outcome=outcome, **more)
 
-    def two(self, **more: Any) -> int:
-        return self.mux(self.two_routes(), **more)
+    def two(self) -> int:
+        return self.mux(self.two_routes())
 
     def two_routes(self) -> list[Route]:
         return [
@@ -49,15 +49,12 @@ class MisdirectedTest(MuxTestCase):
             self.ends("b", f"tls sni={_B}", free_port()),
         ]
 
-    def under(self, **more: Any) -> int:
+    def under(self) -> int:
         inner = [
-            attrs.evolve(route(f"http host={name}", to, name=name), under=("tls",))
-            for name, to in (
-                (f"{_A},{_C}", backend_at(self.backend_port())),
-                (_B, backend_at(free_port())),
-            )
+            attrs.evolve(route(f"http host={name}", backend_at(to), name=name), under=("tls",))
+            for name, to in ((f"{_A},{_C}", self.backend_port()), (_B, free_port()))
         ]
-        return self.mux([self.ends("tls", "tls sni=*.example"), *inner], **more)
+        return self.mux([self.ends("tls", "tls sni=*.example"), *inner])
 
     async def speak(self, port: int, name: str | None = _A) -> SecurePeer:
         self.speaker = Speaker()
@@ -68,6 +65,16 @@ class MisdirectedTest(MuxTestCase):
     def request(self, stream: int, host: str, flags: int = 1, *more: tuple[str, str]) -> bytes:
         return self.speaker.headers(stream, asked(host, "GET", *more), flags)
 
+    async def begun(self, port: int, host: str, name: str | None = _A) -> SecurePeer:
+        """Connect by a name, and ask for a host."""
+        client = await self.speak(port, name)
+        client.send(_BEGUN + self.request(1, host))
+        return client
+
+    async def assert_misdirected(self, client: SecurePeer, stream: int = 1) -> None:
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, stream, _ANSWER)])
+        client.reset()
+
     async def answers(self, client: SecurePeer, count: int) -> list[tuple[int, int, object]]:
         await client.until(lambda: _count(client.received) >= count)
         read = self.speaker.read(bytes(client.received))
@@ -75,25 +82,19 @@ class MisdirectedTest(MuxTestCase):
         return read
 
     async def check_later(self, port: int) -> None:
-        client = await self.speak(port)
-        client.send(_BEGUN + self.request(1, _A))
+        client = await self.begun(port, _A)
         server = await self.backend.heard(len(_BEGUN) + 1)
         server.send(_SERVED)
         await self.answers(client, 1)
         server.received.clear()
-        client.send(
-            self.request(3, _B, 0)
-            + frame(DATA, 0, 3, b"12345")
-            + self.request(5, _C, 1, ("x", "y"))
-        )
-        self.assertEqual(
-            await self.answers(client, 3),
-            [(HEADERS, 3, _ANSWER), (RST_STREAM, 3, bytes(4)), (WINDOW_UPDATE, 0, b"\0\0\0\5")],
-        )
+        more = self.request(5, _C, 1, ("x", "y"))
+        client.send(self.request(3, _B, 0) + frame(DATA, 0, 3, b"12345") + more)
+        answers = await self.answers(client, 3)
+        self.assertEqual(answers[:2], [(HEADERS, 3, _ANSWER), (RST_STREAM, 3, bytes(4))])
+        self.assertEqual(answers[2:], [(WINDOW_UPDATE, 0, b"\0\0\0\5")])
         await server.has(9)
-        self.assertEqual(
-            Speaker().read(bytes(server.received)), [(HEADERS, 5, asked(_C, "GET", ("x", "y")))]
-        )
+        passed = Speaker().read(bytes(server.received))
+        self.assertEqual(passed, [(HEADERS, 5, asked(_C, "GET", ("x", "y")))])
         server.send(frame(DATA, 1, 5, b"fine"))
         self.assertEqual(await self.answers(client, 1), [(DATA, 5, b"fine")])
         client.reset()
@@ -104,25 +105,22 @@ class MisdirectedTest(MuxTestCase):
 
     async def test_later_request_for_another_route(self) -> None:
         """Its stream is answered; the connection goes on, and the server gets nothing of it."""
-        await self.check_later(self.two())
-
-    async def test_later_request_for_another_route_inside(self) -> None:
-        await self.check_later(self.under())
+        for port in (self.two, self.under):
+            await self.check_later(port())
+            self.records.clear()
+            self.backend.peers.clear()
 
     async def test_first_request(self) -> None:
         """It is answered before there is a server; the next one decides."""
         for port in (self.two(), self.under()):
             before = len(self.backend.peers)
-            client = await self.speak(port)
-            client.send(_BEGUN + self.request(1, _B))
+            client = await self.begun(port, _B)
             read = await self.answers(client, 2)
             self.assertEqual(read, [(SETTINGS, 0, b""), (HEADERS, 1, _ANSWER)])
             client.send(frame(SETTINGS, ACK, 0) + self.request(3, _A))
             server = await self.backend.heard(len(_BEGUN) + 10, before)
-            self.assertEqual(
-                Speaker().read(bytes(server.received)[len(PREFACE) :]),
-                [(SETTINGS, 0, b""), (HEADERS, 3, asked(_A))],
-            )
+            passed = Speaker().read(bytes(server.received)[len(PREFACE) :])
+            self.assertEqual(passed, [(SETTINGS, 0, b""), (HEADERS, 3, asked(_A))])
             client.reset()
 
     async def test_names_that_make_no_difference(self) -> None:
@@ -139,24 +137,21 @@ class MisdirectedTest(MuxTestCase):
         record = await self.assert_logged()
         self.assertNotIn("misdirected", record.facts)
 
-    async def test_default_is_another_place(self) -> None:
-        """If it is a server, that has the names that no route takes."""
-        client = await self.speak(self.two(default=backend_at(free_port())))
-        client.send(_BEGUN + self.request(1, "www.example"))
-        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
-        client.reset()
-
-    async def test_passed_on_tls_is_another_place(self) -> None:
-        to = backend_at(self.backend_port())
+    async def test_other_places(self) -> None:
+        """A default, if it is a server, has the names that no route takes; TLS that is passed on; the same servers with other certificates of clients."""
+        to = self.backend_port()
         passed = route(f"tls sni={_B}", backend_at(free_port()), name="passed")
-        client = await self.speak(self.mux([self.ends("a", "tls"), passed], default=to))
-        client.send(_BEGUN + self.request(1, _B))
+        port = self.mux([self.ends("a", "tls"), passed], default=backend_at(to))
+        client = await self.begun(port, _B)
         await self.backend.heard(len(_BEGUN) + 1)  # "tls" takes it first
         client.reset()
-        client = await self.speak(self.mux([passed, self.ends("a", "tls", self.backend_port())]))
-        client.send(_BEGUN + self.request(1, _B))
-        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
-        client.reset()
+        optional = self.ends("a", f"tls sni={_A}", to, client_ca=self.tls.ca, client="optional")
+        required = self.ends("b", f"tls sni={_B}", to, client_ca=self.tls.ca)
+        for routes, default, host in (
+            (self.two_routes(), backend_at(free_port()), "www.example"),
+            ([passed, self.ends("a", "tls", to)], CLOSE, _B), ([optional, required], CLOSE, _B),
+        ):  # fmt: skip
+            await self.assert_misdirected(await self.begun(self.mux(routes, default=default), host))
 
     async def test_client_without_a_name_has_that_of_its_first_request(self) -> None:
         routes = [
@@ -164,22 +159,16 @@ class MisdirectedTest(MuxTestCase):
             attrs.evolve(route(f"http host={_A}", backend_at(self.backend_port())), under=("tls",)),
             attrs.evolve(route(f"http host={_B}", backend_at(free_port())), under=("tls",)),
         ]
-        client = await self.speak(self.mux(routes), None)
-        client.send(_BEGUN + self.request(1, _A))
+        client = await self.begun(self.mux(routes), _A, None)
         server = await self.backend.heard(len(_BEGUN) + 1)
         server.send(_SERVED)
         client.send(self.request(3, _B))
-        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 3, _ANSWER)])
-        client.reset()
+        await self.assert_misdirected(client, 3)
 
     async def test_dry_runs_count_only_what_would_have_come(self) -> None:
         dry = attrs.evolve(route("tls", CLOSE, name="dry"), dry_run=True)
-        port = self.mux([dry, *self.two_routes()])
-        client = await self.speak(port)
-        client.send(_BEGUN + self.request(1, _B))
-        await self.answers(client, 2)
+        await self.assert_misdirected(await self.begun(self.mux([dry, *self.two_routes()]), _B))
         self.assertEqual(self.factory.configuration.top.detector.would_have_taken, {"dry": 1})
-        client.reset()
 
     async def test_one_place_alone_is_not_watched(self) -> None:
         """Nor is HTTP/1."""
@@ -204,27 +193,13 @@ class MisdirectedTest(MuxTestCase):
         more = self.ends("d", "tls sni=d.example", free_port())
         client = await self.speak(self.mux([*self.two_routes(), more]))
         hosts = [_A, *[_B, _C] * 100, "d.example", _B, _C]
-        client.send(
-            _BEGUN
-            + b"".join(
-                self.request(2 * number + 1, host, 1, ("x", str(number)))
-                for number, host in enumerate(hosts)
-            )
+        requests = (
+            self.request(2 * number + 1, host, 1, ("x", str(number)))
+            for number, host in enumerate(hosts)
         )
+        client.send(b"".join([_BEGUN, *requests]))
         read = await self.answers(client, 102)
         self.assertEqual([one for _, one, _ in read[1:]], [*range(3, 402, 4), 405])
-        client.reset()
-
-    async def test_other_client_certificates(self) -> None:
-        """The same servers are another place with them."""
-        to = self.backend_port()
-        routes = [
-            self.ends("a", f"tls sni={_A}", to, client_ca=self.tls.ca, client="optional"),
-            self.ends("b", f"tls sni={_B}", to, client_ca=self.tls.ca),
-        ]
-        client = await self.speak(self.mux(routes))
-        client.send(_BEGUN + self.request(1, _B))
-        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
         client.reset()
 
     async def test_certificate_that_a_route_inside_asks_for(self) -> None:
@@ -232,20 +207,14 @@ class MisdirectedTest(MuxTestCase):
         to = self.backend_port()
         for client_cert, kind in (("any", "required"), ("any", "optional"), ("none", "optional")):
             with self.subTest(client_cert, kind=kind):
-                inside = attrs.evolve(
-                    route("any", backend_at(to), name="inside"),
-                    under=("b",),
-                    client_cert=certificate_condition(client_cert),
-                )
+                condition = certificate_condition(client_cert)
+                inside = route("any", backend_at(to), name="inside")
                 routes = [
                     self.ends("a", f"tls sni={_A}", to),
                     self.ends("b", f"tls sni={_B}", client_ca=self.tls.ca, client=kind),
-                    inside,
+                    attrs.evolve(inside, under=("b",), client_cert=condition),
                 ]
-                client = await self.speak(self.mux(routes))
-                client.send(_BEGUN + self.request(1, _B))
-                self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
-                client.reset()
+                await self.assert_misdirected(await self.begun(self.mux(routes), _B))
 
     async def test_certificate_that_the_client_lacks(self) -> None:
         """A name of a route for certificates is not reached by another name of the same TLS."""
@@ -256,10 +225,9 @@ class MisdirectedTest(MuxTestCase):
         ]
         inside[1] = attrs.evolve(inside[1], client_cert=certificate_condition("any"))
         outer = self.ends("a", "tls sni=*.example", client_ca=self.tls.ca, client="optional")
-        client = await self.speak(self.mux([outer, *inside]))
-        client.send(_BEGUN + self.request(1, _A) + self.request(3, _B))
-        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 3, _ANSWER)])
-        client.reset()
+        client = await self.begun(self.mux([outer, *inside]), _A)
+        client.send(self.request(3, _B))
+        await self.assert_misdirected(client, 3)
 
     def beside_protected(self) -> int:
         to = self.backend_port()
@@ -288,20 +256,14 @@ class MisdirectedTest(MuxTestCase):
             with self.subTest(name, settings=settings):
                 client = await self.speak(self.beside_protected())
                 client.send(PREFACE + settings + self.request(1, name))
-                read = await self.answers(client, 2)
-                self.assertEqual(read[1:], [(HEADERS, 1, _ANSWER)])
-                client.reset()
+                await self.assert_misdirected(client)
         client = await self.speak(self.beside_protected())
         client.send(_BEGUN + self.request(1, _A, 1, ("host", _B)))
-        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
-        client.reset()
+        await self.assert_misdirected(client)
         client = await self.speak(self.beside_protected())
-        many = b"".join(
-            self.request(2 * n + 1, "www.example", 1, ("x", str(n))) for n in range(200)
-        )
-        client.send(_BEGUN + many + self.request(401, _B))
-        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 401, _ANSWER)])
-        client.reset()
+        many = (self.request(2 * n + 1, "www.example", 1, ("x", str(n))) for n in range(200))
+        client.send(b"".join([_BEGUN, *many, self.request(401, _B)]))
+        await self.assert_misdirected(client, 401)
 
     async def test_unread_elsewhere(self) -> None:
         """Without such a name, the server judges it, and the log has that it was not looked at."""
@@ -316,8 +278,7 @@ class MisdirectedTest(MuxTestCase):
 
     async def test_client_that_has_finished(self) -> None:
         """It still gets what its server answers, as without HTTP/2."""
-        client = await self.speak(self.two())
-        client.send(_BEGUN + self.request(1, _A))
+        client = await self.begun(self.two(), _A)
         client.close_notify()
         server = await self.backend.heard(len(_BEGUN) + 1)
         await server.has_all()
@@ -328,8 +289,7 @@ class MisdirectedTest(MuxTestCase):
 
     async def test_answer_behind_a_download(self) -> None:
         """A client that is slow to read from its server is not one that reads no answers."""
-        client = await self.speak(self.two())
-        client.send(_BEGUN + self.request(1, _A))
+        client = await self.begun(self.two(), _A)
         server = await self.backend.heard(len(_BEGUN) + 1)
         client.transport.pauseProducing()
         server.send(_SERVED)

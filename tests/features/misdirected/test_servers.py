@@ -37,11 +37,8 @@ class ServersTest(TestCase):
     def listen(self, name: str, alpn: tuple[bytes, ...]) -> int:
         pem = authority().issue(name).write(make_folder(self) / "x.pem", key=True).read_bytes()
         own = PrivateCertificate.loadPEM(pem)
-        options = CertificateOptions(
-            privateKey=KeyPair.load(pem, 1).original,
-            certificate=own.original,
-            acceptableProtocols=[*alpn] or None,
-        )
+        protocols: Any = {"acceptableProtocols": [*alpn] or None}
+        options = CertificateOptions(KeyPair.load(pem, 1).original, own.original, **protocols)
         real: Any = reactor
         port = real.listenSSL(0, Factory.forProtocol(Protocol), options, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
