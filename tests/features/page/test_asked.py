@@ -8,12 +8,10 @@ from tests.admin.test_guards import FORM, basic
 
 
 class SentTest(AdminCase):
-    async def test_not_installed(self) -> None:
-        await self.start()
-        await self.assert_installed("/")
-
-    async def test_long_answers_are_sent_by_gzip_to_clients_that_take_it(self) -> None:
+    async def test_how_it_is_sent(self) -> None:
+        """Long answers by gzip to clients that take it; and what it says if it is not installed."""
         await self.assert_sent_by_gzip("/", "/static/page.css")
+        await self.assert_installed("/")
 
 
 class LoginTest(AdminCase):

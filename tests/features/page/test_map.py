@@ -17,31 +17,23 @@ class MapTests(SynchronousTestCase):
             [MapRoute("site", backend="web"), MapRoute("sql", ("office",), "db")],
             _SERVERS,
         )
-        self.assertEqual(
-            [(box.kind, box.name) for box in drawn.boxes],
-            [
-                ("listener", "public"), ("listener", "office"), ("backend", "web"),
-                ("server", "10.0.0.2:80"), ("server", "10.0.0.1:80"), ("backend", "db"),
-                ("server", "10.0.0.3:5432"), ("route", "site"), ("route", "sql"),
-            ],
-        )  # fmt: skip
+        self.assertEqual([(box.kind, box.name) for box in drawn.boxes], [
+            ("listener", "public"), ("listener", "office"), ("backend", "web"),
+            ("server", "10.0.0.2:80"), ("server", "10.0.0.1:80"), ("backend", "db"),
+            ("server", "10.0.0.3:5432"), ("route", "site"), ("route", "sql"),
+        ])  # fmt: skip
         self.assertEqual(len(drawn.lines), 2 + 1 + 1 + 1)
 
     def test_lines_only_from_listeners_of_its_transport(self) -> None:
-        flows = {"names": RouteFlow()}
-        drawn = draw(
-            {"web": "up", "names": "up"}, [MapRoute("dns", backend="x", by_listener=flows)], {}
-        )
+        route = MapRoute("dns", backend="x", by_listener={"names": RouteFlow()})
+        drawn = draw({"web": "up", "names": "up"}, [route], {})
         names = next(box for box in drawn.boxes if box.name == "names")
         first, _ = drawn.lines
         self.assertTrue(first.path.startswith(f"M{names.x + names.width:.0f},{names.middle:.0f} "))
 
     def test_routes_have_the_colour_of_their_backend(self) -> None:
-        drawn = draw(
-            {"public": "up"},
-            [MapRoute("site", backend="web", active=1), MapRoute("sql", backend="db", active=1)],
-            _SERVERS,
-        )
+        routes = [MapRoute(*its, active=1) for its in (("site", (), "web"), ("sql", (), "db"))]
+        drawn = draw({"public": "up"}, routes, _SERVERS)
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
         self.assertEqual(healths, {"site": "partly", "sql": "down"})
 
@@ -66,9 +58,8 @@ class MapTests(SynchronousTestCase):
         self.assertEqual(named, [route.name for route in routes if route.name in named])
 
     def test_inner_route_is_joined_with_the_outer_one_only(self) -> None:
-        drawn = draw(
-            {"public": "up"}, [MapRoute("tls"), MapRoute("site", ("tls",), "web")], _SERVERS
-        )
+        routes = [MapRoute("tls"), MapRoute("site", ("tls",), "web")]
+        drawn = draw({"public": "up"}, routes, _SERVERS)
         boxes = {box.name: box for box in drawn.boxes}
         self.assertGreater(boxes["site"].x, boxes["tls"].x)
         self.assertEqual(len(drawn.lines), 3)
@@ -102,22 +93,12 @@ class MapTests(SynchronousTestCase):
             self.assertTrue(1 <= line.width <= 10)
 
     def test_health_of_backends(self) -> None:
-        up, down, drain = (MapServer("a", "up"), MapServer("b", "down"), MapServer("c", "drain"))
-        self.assertEqual(
-            [health_of(servers) for servers in ([], [up], [up, down], [down, drain], [drain])],
-            ["idle", "up", "partly", "down", "drain"],
-        )
-        unchecked = MapServer("d", "unchecked")
-        self.assertEqual(
-            [
-                health_of(servers)
-                for servers in (
-                    [unchecked], [up, unchecked], [down, unchecked],
-                    [up, MapServer("e", "checking")],
-                )
-            ],
-            ["unchecked", "unchecked", "partly", "checking"],
-        )  # fmt: skip
+        for states, expected in (
+            ("", "idle"), ("up", "up"), ("up down", "partly"), ("down drain", "down"), ("drain", "drain"),
+            ("unchecked", "unchecked"), ("up unchecked", "unchecked"), ("down unchecked", "partly"), ("up checking", "checking"),
+        ):  # fmt: skip
+            servers = [MapServer(state, state) for state in states.split()]  # type: ignore[arg-type]
+            self.assertEqual(health_of(servers), expected, states)
 
     def test_servers_that_nothing_checks_are_not_called_up(self) -> None:
         for states, detail in (

@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 from html import unescape
 from typing import Any
 
@@ -14,6 +13,7 @@ from txmux.features.page.query import PARTS, PageQuery
 from txmux.features.page.tables import are_long, files_in_steps
 from txmux.features.page.unrecognised import dump, line_for
 from txmux.features.page.view import _ALL, PageExplanation, PageSnapshot, View, render
+from txmux.testing.predicates import calls_in
 
 _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}
 
@@ -55,22 +55,16 @@ class PageTests(SynchronousTestCase):
         states = ["valid", "ends soon", "not valid yet", "ended"]
         page = _page(certificates=[{"names": [one], "route": "r", "state": one} for one in states])
         _, _, part = page.partition('aria-label="Table of certificates"')
-        found = re.findall(
-            r'<span class="key (\w+)">([\w ]+)</span>', part.partition("</table>")[0]
-        )
+        table, _, _ = part.partition("</table>")
+        found = re.findall(r'<span class="key (\w+)">([\w ]+)</span>', table)
         colours = ["down", "down", "partly", "up"]
         self.assertEqual(found, [*zip(colours, reversed(states), strict=True)])
 
-    def test_nothing_to_show_is_said_forwards(self) -> None:
+    def test_nothing_to_show(self) -> None:
+        """It is said forwards; nothing that is searched for is not nothing at all, in each part that is searched, and by the filters in those that they are for."""
         page = _page()
-        for sentence in (
-            "No connection has ended badly.",
-            "No client without a route has ended badly of late.",
-        ):
-            self.assertIn(sentence, page)
-
-    def test_nothing_that_is_searched_for_is_not_nothing_at_all(self) -> None:
-        """In each part that is searched, and by the filters in those that they are for."""
+        self.assertIn("No connection has ended badly.", page)
+        self.assertIn("No client without a route has ended badly of late.", page)
         for query, count in (
             *(({part: "x"}, 1) for part in PARTS if part not in {"servers", "rules"}),
             ({"client": "192.0.2.1"}, 2),
@@ -96,10 +90,9 @@ class PageTests(SynchronousTestCase):
             "cause": "connection refused, 37 of 37 in 12 s", "since": 880.0,
             "do": "txmux explain", "link": "?backend=web#servers",
         }  # fmt: skip
-        page = _page(
-            status={"attention": [item, {"level": "note", "what": "token", "text": "the token"}]},
-            warnings=["Not all is shown: worker 1 does not answer."],
-        )
+        note = {"level": "note", "what": "token", "text": "the token"}
+        missing = "Not all is shown: worker 1 does not answer."
+        page = _page(status={"attention": [item, note]}, warnings=[missing])
         levels = re.findall(r'<li class="(\w+)"><b class="level">\1</b>', page)
         self.assertEqual(levels, ["critical", "warning", "note"])
         self.assertIn(
@@ -108,14 +101,12 @@ class PageTests(SynchronousTestCase):
             ' <span class="do">txmux explain</span></li>',
             page,
         )
-        self.assertIn("<b>Not all is shown: worker 1 does not answer.</b></li>", page)
+        self.assertIn(f"<b>{missing}</b></li>", page)
         self.assertIn("Nothing needs attention", _page())
 
     def test_attention_is_sorted_and_the_rest_is_folded(self) -> None:
-        found = [
-            {"level": "warning", "text": f"backend b{n}: 2 of 4 servers are down"}
-            for n in range(12)
-        ]
+        texts = (f"backend b{n}: 2 of 4 servers are down" for n in range(12))
+        found = [{"level": "warning", "text": text} for text in texts]
         found.append({"level": "critical", "text": "a.example: no server is up"})
         page = _page(status={"attention": found})
         self.assertIn('<li class="critical"><b class="level">critical</b> <b>a.example: no', page)
@@ -141,21 +132,20 @@ class PageTests(SynchronousTestCase):
             "explained": [PageExplanation(evil, [(evil, evil)])],
             "backends": [{"name": evil, "servers": [{"server": evil, "state": evil, "why": evil}]}],
         }
-        for query in (
-            {},
-            {"route": evil, "client": evil, "connection": evil},
-            {"servers": evil, "unrecognised": evil, "rules": evil},
-        ):
-            page = _page(query, **parts)
+        queries: tuple[tuple[str, ...], ...]
+        queries = (), ("route", "client", "connection"), ("servers", "unrecognised", "rules")
+        for query in queries:
+            page = _page(dict.fromkeys(query, evil), **parts)
             self.assertNotIn(evil, page)
             self.assertNotIn("<script>alert", page)
 
     def test_regions_have_names_of_their_own(self) -> None:
-        rules = [{"file": "rules.ini", "text": "[txmux]", "sections": []}]
-        connections = [{"id": "1-1", "client": "192.0.2.1:1", "age_ms": 1, "state": "relaying"}]
-        recent = [{"client": "192.0.2.1:2", "listener": "public", "reason": "refused"}]
-        backends = [{"name": "b", "servers": [{"server": "10.0.0.1:80", "state": "up"}]}]
-        page = _page(rules=rules, connections=connections, recent=recent, backends=backends)
+        page = _page(
+            rules=[{"file": "rules.ini", "text": "[txmux]", "sections": []}],
+            connections=[{"id": "1-1", "client": "192.0.2.1:1", "age_ms": 1, "state": "relaying"}],
+            recent=[{"client": "192.0.2.1:2", "listener": "public", "reason": "refused"}],
+            backends=[_backend("b", "10.0.0.1:80")],
+        )
         names = re.findall(r'role="region" aria-label="([^"]+)"', page)
         titles = re.findall(r'<section id="(\w+)" aria-labelledby="\1-title"', page)
         self.assertEqual((len(names), len(titles)), (5, 11))
@@ -168,72 +158,49 @@ class PageTests(SynchronousTestCase):
             {"name": f"route-{n}", "backend": f"b{n % 60}", "matches": n, "active": n % 9}
             for n in range(300)
         ]
-        backends = [
-            {"name": f"b{n}", "servers": [{"server": f"10.0.0.{n}:80", "state": "up"}]}
-            for n in range(60)
-        ]
+        backends = [_backend(f"b{n}", f"10.0.0.{n}:80") for n in range(60)]
         rows = [
             {"id": f"1-{n}", "client": f"192.0.2.1:{n}", "age_ms": n, "state": "relaying"}
             for n in range(1000)
         ]
-        _page()
-        calls = 0
-
-        def count_call(_frame: object, event: str, _argument: object) -> None:
-            nonlocal calls
-            calls += event in ("call", "c_call")
-
-        before = sys.getprofile()
-        sys.setprofile(count_call)
-        try:
-            page = _page({"sort": "-age_ms"}, routes=routes, backends=backends, connections=rows)
-        finally:
-            sys.setprofile(before)
-        self.assertLess(calls, 200_000)
+        parts: dict[str, Any] = {"routes": routes, "backends": backends, "connections": rows}
+        page = _page({"sort": "-age_ms"}, **parts)
+        self.assertLess(calls_in(lambda: _page({"sort": "-age_ms"}, **parts)), 200_000)
         self.assertIn("25 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
 
 
+def _backend(name: str, *servers: str, state: str = "up", **more: Any) -> dict[str, Any]:
+    return {"name": name, "servers": [{"server": one, "state": state} for one in servers], **more}
+
+
 class PartTests(SynchronousTestCase):
-    def view(self, query: dict[str, str], **parts: Any) -> View:
-        return _view(query, **parts)
-
-    def servers(self, query: dict[str, str], **parts: Any) -> list[tuple[str, str]]:
-        return [(row["backend"], row["state"]) for row in self.view(query, **parts).servers.rows]
-
     def test_servers_with_trouble_come_first_and_those_of_the_route_alone(self) -> None:
         states = {"a": "up", "b": "maintenance", "c": "down"}
-        backends = [
-            {"name": name, "servers": [{"server": "x", "state": state}]}
-            for name, state in states.items()
-        ]
         routes = [
             {"name": "outer", "backend": None},
             {"name": "inner", "backend": "b", "under": ["outer"]},
             {"name": "other", "backend": "a"},
         ]
-        parts: dict[str, Any] = {"backends": backends, "routes": routes}
-        self.assertEqual(
-            self.servers({}, **parts), [("c", "down"), ("b", "maintenance"), ("a", "not checked")]
-        )
-        self.assertEqual(self.servers({"route": "other"}, **parts), [("a", "not checked")])
-        self.assertEqual(self.servers({"route": "outer"}, **parts), [("b", "maintenance")])
-        self.assertEqual(self.servers({"servers": "MAINT"}, **parts), [("b", "maintenance")])
+        backends = [_backend(name, "x", state=state) for name, state in states.items()]
+        a, b, c = ("a", "not checked"), ("b", "maintenance"), ("c", "down")
+        for query, expected in (
+            ({}, [c, b, a]), ({"route": "other"}, [a]), ({"route": "outer"}, [b]), ({"servers": "MAINT"}, [b]),
+        ):  # fmt: skip
+            rows = _view(query, backends=backends, routes=routes).servers.rows
+            self.assertEqual([(row["backend"], row["state"]) for row in rows], expected)
 
     def test_menus_of_a_backend_and_its_servers(self) -> None:
-        servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in (1, 2)]
         drain = ["Drain: all", "api/backends/a%2Fb", {"state": "drain"}, "", ""]
         for hold, label in ((None, "Hold new clients"), ({"until": None}, "Release its clients")):
-            parts: dict[str, Any] = {
-                "backends": [{"name": "a/b", "hold": hold, "servers": servers}]
-            }
-            found = menus(_page(**parts))
+            backend = _backend("a/b", "10.0.0.1:80", "10.0.0.2:80", hold=hold)
+            found = menus(_page(backends=[backend]))
             names = ["backend a/b", "a/b 10.0.0.1:80", "a/b 10.0.0.2:80", "listener public"]
             self.assertEqual([*found], names)
             self.assertIn(drain, found["backend a/b"])
             path = f"api/backends/a%2Fb/{label.partition(' ')[0].lower()}"
             self.assertIn([label, path, {}, "", ""], found["backend a/b"])
-        parts["backends"][0]["servers"] = servers[:1]
-        entries = menus(_page(**parts))["a/b 10.0.0.1:80"]
+        backend["servers"].pop()
+        entries = menus(_page(backends=[backend]))["a/b 10.0.0.1:80"]
         labels = ["Drain", "Maintenance", "Set its weight", "End its connections", label]
         self.assertEqual([entry[0] for entry in entries], labels)
 
@@ -244,7 +211,7 @@ class PartTests(SynchronousTestCase):
             "last_failure": {"time": 990.0, "cause": "connection reset"},
         }  # fmt: skip
         servers = [{"server": "x", **measured}, {"server": "y", **measured, "state": "up"}]
-        (group,) = self.view({}, backends=[{"name": "b", "servers": servers}]).backends
+        (group,) = _view({}, backends=[{"name": "b", "servers": servers}]).backends
         self.assertEqual(group.cells, ["2", "0.5/s", "4.1 kB", "2 B", "-"])
         first, _ = group.servers
         self.assertEqual((first["state"], first["health"]), ("failing", "down"))
@@ -261,24 +228,22 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(titles, ["route", "servers", "ends", "connections", "map", "rules"])
         self.assertIn("<dt>listeners</dt><dd>public</dd>", page)
         self.assertEqual(len(re.findall(r'<rect [^>]*class="route ', page)), 1)
-        self.assertEqual(
-            len(re.findall(r'<section id="', _page({"route": "x"}, routes=routes))), 11
-        )
+        self.assertEqual(_page({"route": "x"}, routes=routes).count('<section id="'), 11)
 
     def test_more_than_fifty_servers_are_folded_and_can_be_searched(self) -> None:
-        servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in range(60)]
-        parts: dict[str, Any] = {"backends": [{"name": "web", "servers": servers}]}
-        part = self.view({}, **parts).servers
+        addresses = [f"10.0.0.{n}:80" for n in range(60)]
+        backends = [_backend("web", *addresses)]
+        part = _view({}, backends=backends).servers
         self.assertEqual((len(part.rows), part.more), (25, 35))
-        page = _page({"route": "", "sort": "age_ms"}, **parts)
+        page = _page({"route": "", "sort": "age_ms"}, backends=backends)
         self.assertIn('<a href="./?sort=age_ms&amp;all=servers#servers">Show all 60</a>', page)
         self.assertIn('<input name="servers" value="" placeholder="backend, server, state"', page)
         self.assertIn('<input type="hidden" name="sort" value="age_ms">', page)
-        self.assertEqual(self.view({"all": "servers"}, **parts).servers.more, 0)
-        part = self.view({"servers": "0.5"}, **parts).servers
+        self.assertEqual(_view({"all": "servers"}, backends=backends).servers.more, 0)
+        part = _view({"servers": "0.5"}, backends=backends).servers
         self.assertEqual((len(part.rows), part.is_searched), (11, True))
-        few: dict[str, Any] = {"backends": [{"name": "web", "servers": servers[:50]}]}
-        self.assertNotIn('name="servers"', _page(**few))
+        few = _backend("web", *addresses[:50])
+        self.assertNotIn('name="servers"', _page(backends=[few]))
 
     def test_last_check_is_written_without_what_is_beside_it(self) -> None:
         for ok, why, shown in (
@@ -288,7 +253,7 @@ class PartTests(SynchronousTestCase):
         ):
             check = {"ok": ok, "result": "healthy" if ok else "refused", "duration_ms": 1.5}
             server = {"server": "x", "state": "up", "why": why, "check": check}
-            (row,) = self.view({}, backends=[{"name": "b", "servers": [server]}]).servers.rows
+            (row,) = _view({}, backends=[{"name": "b", "servers": [server]}]).servers.rows
             self.assertEqual(row["last_check"], shown)
 
     def test_identical_unrecognised_clients_are_one_row(self) -> None:
@@ -299,13 +264,12 @@ class PartTests(SynchronousTestCase):
                 ("192.0.2.1:6", "0a"), ("192.0.2.1:5", "0b"),
             )
         ]  # fmt: skip
-        rows = self.view({}, recent=recent).unrecognised.rows
-        self.assertEqual(
-            [(row["client"], row["count"]) for row in rows],
-            [("192.0.2.2:9", "3 times, from 2 addresses"), ("192.0.2.1:8", "2 times")],
-        )
-        found = self.view({"unrecognised": "0B"}, recent=recent).unrecognised
-        self.assertEqual([row["client"] for row in found.rows], ["192.0.2.1:8"])
+        rows = _view({}, recent=recent).unrecognised.rows
+        found = [(row["client"], row["count"]) for row in rows]
+        first = "192.0.2.2:9", "3 times, from 2 addresses"
+        self.assertEqual(found, [first, ("192.0.2.1:8", "2 times")])
+        part = _view({"unrecognised": "0B"}, recent=recent).unrecognised
+        self.assertEqual([row["client"] for row in part.rows], ["192.0.2.1:8"])
 
     def test_how_many_connections_there_are(self) -> None:
         rows = [{"id": f"1-{n}"} for n in range(51)]
@@ -320,22 +284,17 @@ class PartTests(SynchronousTestCase):
             self.assertEqual((query, view.connections_summary), (query, summary))
             self.assertEqual(len(view.connections.body.rows), 25)
         self.assertEqual(view.next_page, "./?sort=age_ms&all=connections")
-        for query, number in (
-            ({"all": "connections", "sort": "age_ms"}, 51),
-            ({"all": "connections"}, 25),
-        ):
-            view = View(snapshot, PageQuery.of(query))
-            self.assertEqual((query, len(view.connections.body.rows)), (query, number))
+        for more, number in (({"sort": "age_ms"}, 51), ({}, 25)):
+            view = View(snapshot, PageQuery.of({"all": "connections", **more}))
+            self.assertEqual((more, len(view.connections.body.rows)), (more, number))
         self.assertEqual(view.next_page, "./?all=connections&after=1-24")
 
     def test_facts_of_a_connection_are_for_people(self) -> None:
         chosen = {"id": "1-1", "age_ms": 243887.9, "idle_ms": 3.2, "bytes_in": 2048, "facts": {}}
-        found = self.view({}, connection=chosen).connection
+        found = _view({}, connection=chosen).connection
         assert found is not None
-        self.assertEqual(
-            found["facts"],
-            [("id", "1-1"), ("age", "4 min 3 s"), ("idle", "3.2 ms"), ("in", "2.05 kB")],
-        )
+        facts = {"id": "1-1", "age": "4 min 3 s", "idle": "3.2 ms", "in": "2.05 kB"}
+        self.assertEqual(found["facts"], [*facts.items()])
 
     def test_rules_of_a_filter_or_a_search_alone(self) -> None:
         text = "# all\n[listen public]\n[route a]\nbackend = b\n[route c]\n[backend b]\n"
@@ -352,15 +311,11 @@ class PartTests(SynchronousTestCase):
         }
 
         def lines(**query: str) -> list[int]:
-            return [
-                line.number
-                for file in self.view(query, **parts).snapshot.rules
-                for line in file.lines
-            ]
+            files = _view(query, **parts).snapshot.rules
+            return [line.number for file in files for line in file.lines]
 
         self.assertEqual(lines(), [1, 2, 3, 4, 5, 6])
-        self.assertEqual(lines(route="a"), [3, 4, 6])
-        self.assertEqual(lines(rules="BACKEND"), [3, 4, 6])
+        self.assertEqual((lines(route="a"), lines(rules="BACKEND")), ([3, 4, 6], [3, 4, 6]))
         self.assertEqual(lines(rules="nothing"), [])
         parts["rules"][0]["text"] += "\n" * 100
         self.assertEqual((lines(), len(lines(all="rules"))), ([], 106))
@@ -379,23 +334,18 @@ class QueryTests(SynchronousTestCase):
 
     def test_id_that_is_no_text(self) -> None:
         """A taken-over worker may send anything."""
-        self.assertIn(
-            "api/connections/%3F/close", _page(connections=[{"id": "\ud800", "client": "c"}])
-        )
+        page = _page(connections=[{"id": "\ud800", "client": "c"}])
+        self.assertIn("api/connections/%3F/close", page)
 
 
 class UnrecognisedTests(SynchronousTestCase):
-    def test_line_matches_plain_text_as_text_and_the_rest_in_hex(self) -> None:
+    def test_line_has_what_several_clients_send_and_never_a_whole_message(self) -> None:
+        """Plain text as text, and the rest in hex. One that begins like no other has its first bytes; zeros at the begin say nothing."""
         self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO")
         self.assertEqual(line_for(b"\x16\x03\x01"), "match = payload hex=160301")
-
-    def test_line_has_what_several_clients_send_and_never_a_whole_message(self) -> None:
-        """One that begins like no other has its first bytes; zeros at the begin say nothing."""
         sent = ("01aa000007", "01aa000008ff", "0000002a01", "0000002b01", "ffee00112233", "4849")
-        recent = [
-            {"client": "c:1", "listener": "l", "reason": "no-route", "first": one} for one in sent
-        ]
-        rows = _view({}, recent=recent).unrecognised.rows
+        no_route = {"client": "c:1", "listener": "l", "reason": "no-route"}
+        rows = _view({}, recent=[{**no_route, "first": one} for one in sent]).unrecognised.rows
         wanted = ("01aa0000", "01aa0000", "0000002a", "0000002b", "ffee0011")
         lines = [f"match = payload hex={one}" for one in wanted]
         self.assertEqual([row["suggestion"] for row in rows], [*lines, "match = payload text=HI"])
