@@ -60,40 +60,28 @@ class ReassemblyTests(SynchronousTestCase):
         data=st.data(),
     )
     def test_any_order_repeated_overlapping_and_wrapping_numbers(
-        self,
-        start: int,
-        cuts: set[int],
-        extra: list[tuple[int, int]],
-        limit: int,
-        syn: bool,  # noqa: FBT001
-        data: st.DataObject,
-    ) -> None:
+        self, start: int, cuts: set[int], extra: Any, limit: int, syn: bool, data: st.DataObject  # noqa: FBT001
+    ) -> None:  # fmt: skip
         said = bytes(range(50))
         pieces = [*itertools.pairwise([0, *sorted(cuts), 50]), *((a, a + n) for a, n in extra)]
         shuffled = data.draw(st.permutations(pieces))
-        segments = [
-            from_client((start + 1 + a) % 2**32, said[a:b]) for a, b in shuffled if said[a:b]
-        ]
-        if syn:
-            segments.insert(0, from_client(start, syn=True))
+        segments = [from_client(start, syn=True)] if syn else []
+        for a, b in shuffled:
+            if said[a:b]:
+                segments.append(from_client((start + 1 + a) % 2**32, said[a:b]))
         stream = first(*segments, limit=limit)
         self.assertEqual((stream.data, stream.gap), (said[:limit], False))
 
-    def test_nothing_after_a_gap(self) -> None:
-        stream = first(from_client(100, syn=True), from_client(101, b"ab"), from_client(105, b"ef"))
-        self.assertEqual((stream.data, stream.gap), (b"ab", True))
-
-    def test_keepalive_byte_is_left_out(self) -> None:
-        stream = first(from_client(100, syn=True), from_client(100, b"\0"), from_client(101, b"ab"))
-        self.assertEqual((stream.data, stream.gap), (b"ab", False))
-
-    def test_bytes_with_syn(self) -> None:
-        """TCP Fast Open (RFC 7413): the first bytes come with SYN."""
-        stream = first(from_client(100, b"ab", syn=True), from_client(103, b"cd"))
-        self.assertEqual(stream.data, b"abcd")
-
-    def test_client_without_a_byte(self) -> None:
-        self.assertEqual(first(from_client(100, syn=True)).data, b"")
+    def test_gaps(self) -> None:
+        """Nothing after one counts, nor a byte of a keepalive; by TCP Fast Open (RFC 7413), the first bytes come with SYN."""
+        syn, said = from_client(100, syn=True), from_client(101, b"ab")
+        for segments, data, gap in (
+            ((syn, said, from_client(105, b"ef")), b"ab", True),
+            ((syn, from_client(100, b"\0"), said), b"ab", False), ((syn,), b"", False),
+            ((from_client(100, b"ab", syn=True), from_client(103, b"cd")), b"abcd", False),
+        ):  # fmt: skip
+            stream = first(*segments)
+            self.assertEqual((stream.data, stream.gap), (data, gap))
 
 
 class ClientTests(SynchronousTestCase):
@@ -102,12 +90,8 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual((stream.client, stream.data, stream.is_late), (CLIENT, b"ab", True))
 
     def test_client_and_start_from_the_answer_to_syn(self) -> None:
-        stream = first(
-            from_server(900, syn=True, acknowledged=101),
-            from_server(901, b"hello"),
-            from_client(103, b"cd"),
-            from_client(101, b"ab"),
-        )
+        answer = from_server(900, syn=True, acknowledged=101), from_server(901, b"hello")
+        stream = first(*answer, from_client(103, b"cd"), from_client(101, b"ab"))
         self.assertEqual((stream.client, stream.data, stream.is_late), (CLIENT, b"abcd", False))
         self.assertTrue(stream.server_first)
 
@@ -119,37 +103,38 @@ class ClientTests(SynchronousTestCase):
 
     def test_repeated_syn_and_next_connection(self) -> None:
         syn = from_client(100, syn=True)
-        segments = (
-            *(syn, syn, from_client(101, b"one")),
-            *(from_client(700, syn=True), from_client(701, b"two")),
-        )
-        self.assertEqual([s.data for s in client_streams(segments, 100)], [b"one", b"two"])
-        late = (from_client(101, b"one"), syn, from_client(101, b"two"))
-        self.assertEqual([s.data for s in client_streams(late, 100)], [b"one", b"two"])
+        for segments in (
+            (syn, syn, from_client(101, b"one"), from_client(700, syn=True), from_client(701, b"two")),
+            (from_client(101, b"one"), syn, from_client(101, b"two")),
+        ):  # fmt: skip
+            self.assertEqual([s.data for s in client_streams(segments, 100)], [b"one", b"two"])
 
 
 def packet(source: Address, destination: Address, flags: int, sequence: int, data: bytes) -> Any:
-    segment = dpkt.tcp.TCP(
-        sport=source.port, dport=destination.port, seq=sequence, flags=flags, data=data
-    )
+    ports = {"sport": source.port, "dport": destination.port}
+    segment = dpkt.tcp.TCP(**ports, seq=sequence, flags=flags, data=data)
+    return in_ip(6, segment, source, destination)
+
+
+def in_ip(protocol: int, data: Any, source: Address, destination: Address) -> Any:
     ends = {"src": source.host.packed, "dst": destination.host.packed}
     if source.host.version == 6:
-        return dpkt.ip6.IP6(nxt=6, plen=len(segment), hlim=9, data=segment, **ends)
-    made = dpkt.ip.IP(p=6, data=segment, **ends)
+        return dpkt.ip6.IP6(nxt=protocol, plen=len(data), hlim=9, data=data, **ends)
+    made = dpkt.ip.IP(p=protocol, data=data, **ends)
     made.len = len(made)
     return made
 
 
+def _type(ip: Any) -> int:
+    return 0x86DD if ip.v == 6 else 0x800
+
+
 FRAMES = {
-    1: lambda ip: bytes(dpkt.ethernet.Ethernet(type=0x86DD if ip.v == 6 else 0x800, data=ip)),
+    1: lambda ip: bytes(dpkt.ethernet.Ethernet(type=_type(ip), data=ip)),
     0: lambda ip: struct.pack("=I", 30 if ip.v == 6 else 2) + bytes(ip),
     101: bytes,
-    113: lambda ip: (
-        struct.pack("!HHH8sH", 0, 1, 6, b"", 0x86DD if ip.v == 6 else 0x800) + bytes(ip)
-    ),
-    276: lambda ip: (
-        struct.pack("!HHIHBB8s", 0x86DD if ip.v == 6 else 0x800, 0, 1, 1, 0, 6, b"") + bytes(ip)
-    ),
+    113: lambda ip: struct.pack("!HHH8sH", 0, 1, 6, b"", _type(ip)) + bytes(ip),
+    276: lambda ip: struct.pack("!HHIHBB8s", _type(ip), 0, 1, 1, 0, 6, b"") + bytes(ip),
 }
 """How a packet stands in a capture, by its link type."""
 
@@ -176,19 +161,13 @@ class ReadTests(CommandTestCase):
             (dpkt.pcap.Writer, dpkt.pcapng.Writer),
             ((CLIENT, SERVER), (CLIENT6, SERVER6)),
         ):
-            framed = [
-                frame(packet(source, destination, SYN, 100, b"")),
-                frame(packet(source, destination, ACK, 101, b"SSH-")),
-            ]
+            ends = source, destination
+            syn, said = packet(*ends, SYN, 100, b""), packet(*ends, ACK, 101, b"SSH-")
+            framed = [frame(syn), frame(said)]
             found = self.read(capture(*framed, link=link, writer=writer))
-            self.assertEqual(
-                found,
-                [
-                    Segment(source, destination, 100, 0, True, False, b""),  # noqa: FBT003
-                    Segment(source, destination, 101, 0, False, True, b"SSH-"),  # noqa: FBT003
-                ],
-                (link, writer),
-            )
+            first = Segment(*ends, 100, 0, True, False, b"")  # noqa: FBT003
+            second = Segment(*ends, 101, 0, False, True, b"SSH-")  # noqa: FBT003
+            self.assertEqual(found, [first, second], (link, writer))
 
     def test_other_damaged_and_cut_packets_are_skipped(self) -> None:
         good = FRAMES[1](packet(CLIENT, SERVER, ACK, 1, b"x"))
@@ -246,10 +225,9 @@ class StartTLSTests(CommandTestCase):
             packet(CLIENT, SERVER, ACK, 19, hello),
         )
         path = self.write("x.pcap", capture(*map(FRAMES[1], packets)))
-        file = self.write(
-            "rules.ini",
-            "[listen a]\nendpoint = :25\nstarttls = smtp\n[route b]\nmatch = tls sni=b.example\nbackend = 127.0.0.1:1\n",
-        )
+        route = "[route b]\nmatch = tls sni=b.example\nbackend = 127.0.0.1:1\n"
+        listen = "[listen a]\nendpoint = :25\nstarttls = smtp\n"
+        file = self.write("rules.ini", f"{listen}{route}")
         _, out, _ = self.run_main("explain", file, "--pcap", path)
         self.assertIn(f"decision  at byte {len(hello)}: route b, to 127.0.0.1:1\n", out)
         self.assertIn("learnt    starttls=smtp sni=b.example", out)
@@ -275,23 +253,14 @@ class FoldedTests(CommandTestCase):
         self.assertEqual((code, err), (0, ""))
         self.assertLess(len(out.splitlines()), 950)
         first, *_, last, summary = re.split(r"\n\n(?=listener a|clients )", out)
-        self.assertEqual(
-            first.splitlines()[2:5],
-            [
-                "   route  match             says",
-                ">  r1     payload text=r01  match at byte 3",
-                "and 24 routes said no, 1 route not asked",
-            ],
-        )
+        head = "   route  match             says", ">  r1     payload text=r01  match at byte 3"
+        more = "and 24 routes said no, 1 route not asked"
+        self.assertEqual(first.splitlines()[2:5], [*head, more])
         self.assertIn("  r0     payload text=r00  undecided, needs up to 3\n", last)
-        self.assertEqual(
-            summary.splitlines(),
-            [
-                "clients  listener  decision", "     60  a         route r1",
-                "     30  a         route r2", "      9  a         default",
-                "      1  a         undecided; at the deadline: default",
-            ],
-        )  # fmt: skip
+        undecided = "undecided; at the deadline: default"
+        counts = {"route r1": 60, "route r2": 30, "default": 9, undecided: 1}
+        rows = [f"{count:>7}  a         {what}" for what, count in counts.items()]
+        self.assertEqual(summary.splitlines(), ["clients  listener  decision", *rows])
         code, out, _ = self.run_main("explain", file, "--pcap", path, "--all")
         self.assertGreater(len(out.splitlines()), 2600)
 
@@ -309,15 +278,13 @@ class CommandTests(CommandTestCase):
         return out
 
     def test_one_block_for_each_connection(self) -> None:
-        frame = FRAMES[1]
-        data = capture(
-            frame(packet(CLIENT, SERVER, SYN, 100, b"")),
-            frame(packet(CLIENT6, SERVER6, SYN, 100, b"")),
-            frame(packet(CLIENT, SERVER, ACK, 101, b"SSH-")),
-            frame(packet(SERVER6, CLIENT6, ACK, 1, b"220 mail\r\n")),
-            frame(packet(CLIENT6, SERVER6, ACK, 101, b"EH")),
-            frame(packet(CLIENT6, SERVER6, ACK, 105, b" x")),
-        )
+        packets = (
+            packet(CLIENT, SERVER, SYN, 100, b""), packet(CLIENT6, SERVER6, SYN, 100, b""),
+            packet(CLIENT, SERVER, ACK, 101, b"SSH-"),
+            packet(SERVER6, CLIENT6, ACK, 1, b"220 mail\r\n"),
+            packet(CLIENT6, SERVER6, ACK, 101, b"EH"), packet(CLIENT6, SERVER6, ACK, 105, b" x"),
+        )  # fmt: skip
+        data = capture(*map(FRAMES[1], packets))
         self.assertEqual(
             self.explain_capture(data),
             """listener a: 4 bytes from 192.0.2.1:40000 to 198.51.100.1:443: SSH-
@@ -348,11 +315,7 @@ clients  listener  decision
     def test_connection_that_was_there_before(self) -> None:
         """What its client says is not shown as its first bytes without a word."""
         said = self.explain_capture(capture(FRAMES[1](packet(CLIENT, SERVER, ACK, 101, b"SSH-"))))
-        self.assertIn(
-            "to 127.0.0.1:22\nnote      the capture lacks the SYN, so these may not be", said
-        )
-
-    def test_capture_without_connections(self) -> None:
-        self.assertEqual(
-            self.explain_capture(capture()), f"{self.folder}/x.pcap: no TCP connection in it\n"
-        )
+        note = "to 127.0.0.1:22\nnote      the capture lacks the SYN, so these may not be"
+        self.assertIn(note, said)
+        none = f"{self.folder}/x.pcap: no TCP connection in it\n"
+        self.assertEqual(self.explain_capture(capture()), none)

@@ -46,9 +46,7 @@ class _Port(socketserver.ThreadingTCPServer):
     daemon_threads, allow_reuse_address, request_queue_size = True, True, 64
     block_on_close = False
 
-    def __init__(
-        self, serve: Callable[[socket.socket, int], object], host: str = "127.0.0.1"
-    ) -> None:
+    def __init__(self, serve: "Serve", host: str = "127.0.0.1") -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.serve, self.numbers = serve, itertools.count(1)
         self.open = self.most = self.count = 0
@@ -63,6 +61,9 @@ class _Port(socketserver.ThreadingTCPServer):
             self.serve(request, self.count)
         with self._lock:
             self.open -= 1
+
+
+Serve = Callable[[socket.socket, int], object]
 
 
 def _first_packet(client: socket.socket, _number: int) -> None:
@@ -142,7 +143,7 @@ class PortTests(CommandTestCase):
         super().setUp()
         change_constants(self, port_test, _APART=0.0)
 
-    def port(self, serve: Callable[[socket.socket, int], object], host: str = "127.0.0.1") -> _Port:
+    def port(self, serve: Serve, host: str = "127.0.0.1") -> _Port:
         port = _Port(serve, host)
         self.addCleanup(port.server_close)
         self.addCleanup(port.shutdown)
@@ -157,9 +158,8 @@ class PortTests(CommandTestCase):
     def test_answer_that_depends(self) -> None:
         """A port that looks at the first packet is found out; four connections at most are open, and 200 in all."""
         port = self.port(_first_packet)
-        code, output, _ = self.run_test(
-            port, "--protocol=http", "--json", "--sni=a.example", "--sni=b.example"
-        )
+        names = "--sni=a.example", "--sni=b.example"
+        code, output, _ = self.run_test(port, "--protocol=http", "--json", *names)
         found = json.loads(output)
         self.assertEqual((code, found["depends_on_packets"]), (1, True))
         self.assertEqual([*found["tests"]], ["a.example", "b.example"])
@@ -178,21 +178,15 @@ class PortTests(CommandTestCase):
         self.assertIn("result: the decision does not depend on packets\n", output)
         self.assertIn("at most 4 at a time and 200 in all", output)
 
-    def test_server_that_speaks_first(self) -> None:
-        code, output, _ = self.run_test(self.port(_banner), "--protocol=ssh")
-        self.assertEqual(code, 0, output)
-        self.assertIn("SSH-2.0-Server_1", output)
-
-    def test_server_that_does_not_read_all(self) -> None:
-        """An answer counts though the server has closed before all bytes were sent."""
-        code, output, _ = self.run_test(self.port(_answers_at_once), "--protocol=http")
-        self.assertEqual(code, 0, output)
-
-    def test_clients_that_are_lost(self) -> None:
-        """One that is lost now and then, cut or not, is no dependence; and neither is a limit of clients."""
-        code, output, _ = self.run_test(self.port(_loses_some), "--protocol=http")
-        self.assertEqual(code, 0, output)
-        self.assertIn(" at a second try", output)
+    def test_no_dependence(self) -> None:
+        """Nor has a server that speaks first one, or one that has closed before all bytes were sent, or loses a client now and then, cut or not; a limit of clients is named."""
+        for serve, protocol, text in (
+            (_banner, "ssh", "SSH-2.0-Server_1"), (_answers_at_once, "http", ""),
+            (_loses_some, "http", " at a second try"),
+        ):  # fmt: skip
+            code, output, _ = self.run_test(self.port(serve), f"--protocol={protocol}")
+            self.assertEqual(code, 0, output)
+            self.assertIn(text, output)
         code, _, problem = self.run_test(self.port(_limits), "--protocol=http")
         self.assertEqual(code, 3)
         self.assertIn("although nothing was cut any more: is there a limit of clients?", problem)
@@ -206,9 +200,8 @@ class PortTests(CommandTestCase):
         ):  # fmt: skip
             code, output, error = self.run_test(self.port(serve), "--sni=www.example.com")
             self.assertEqual((code, output), (3, ""))
-            self.assertRegex(
-                error, rf"asked for www.example.com: .*{problem}, although nothing was cut"
-            )
+            why = rf"asked for www.example.com: .*{problem}, although nothing was cut"
+            self.assertRegex(error, why)
 
     def test_silent_when_cut(self) -> None:
         """A port that leaves all cut clients waiting is tested in bounded time: each waits for less than the first."""
@@ -226,11 +219,12 @@ class PortTests(CommandTestCase):
     def test_nobody(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             address = f"127.0.0.1:{closed.getsockname()[1]}"
+        names = [f"--sni=a{n}" for n in range(11)]
         for options in (
-            (),
-            ("--timeout=3600", f"--sni={'a.' * 126}b"),
-            [f"--sni=a{n}" for n in range(11)],
-            ["--udp", *(f"--sni=a{n}" for n in range(8))],
+            [],
+            ["--timeout=3600", f"--sni={'a.' * 126}b"],
+            names,
+            ["--udp", *names[:8]],
         ):
             code, output, error = self.run_main("test", address, *options)
             self.assertEqual((code, output), (3, "a0\n" if "--sni=a0" in options else ""))
@@ -269,9 +263,8 @@ class ServiceTests(ServiceTestCase):
     async def test_service(self) -> None:
         """What txmux answers is the same for each hello, whatever its size, as often as it is cut."""
         own = make_authority().issue("www.example.com").private()
-        options = CertificateOptions(
-            own.privateKey.original, own.original, acceptableProtocols=[b"h2"]
-        )
+        its = own.privateKey.original, own.original
+        options = CertificateOptions(*its, acceptableProtocols=[b"h2"])
         factory = Factory.forProtocol(Protocol)
         server: Any = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
         self.addCleanup(server.stopListening)

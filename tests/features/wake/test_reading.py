@@ -1,4 +1,3 @@
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.features.wake.reading import Wake
@@ -13,8 +12,8 @@ class ReadingTests(SynchronousTestCase):
         for text, expected in {
             "wol 00:11:22:33:44:FF 192.168.1.255": packet,
             "wol 00-11-22-33-44-ff 192.168.1.255:9": packet,
-            "wol 0011.2233.44ff 192.168.1.255:7": attrs.evolve(
-                packet, broadcast=("192.168.1.255", 7)
+            "wol 0011.2233.44ff 192.168.1.255:7": Wake(
+                "wol", "00:11:22:33:44:ff", ("192.168.1.255", 7)
             ),
             "http POST https://10.0.0.2/start?x=1": Wake("POST", "https://10.0.0.2/start?x=1"),
             "systemd app@1.service": Wake("systemd", "app@1.service"),

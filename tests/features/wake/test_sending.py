@@ -1,3 +1,4 @@
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -35,11 +36,23 @@ async def sent(waker: Any) -> None:
 
 
 class WakeTests(TestCase):
-    def waker(self, wake: Wake | None, clock: Any = reactor) -> ServerStarter:
-        backend = Backend("db", (), more={} if wake is None else {"wake": wake})
-        waker = ServerStarter(clock, lambda name: backend if name == "db" else None)
+    def waker(self, wake: Wake, clock: Any = reactor, held: Any = ()) -> ServerStarter:
+        backend = Backend("db", (), more={"wake": wake})
+        found = lambda name: backend if name == "db" and name not in held else None  # noqa: E731
+        waker = ServerStarter(clock, found)
         self.addCleanup(waker.stop)
         return waker
+
+    async def logged(self, wake: Wake, answering: Any = None) -> str:
+        """Have it woken, and return what is logged."""
+        waker = self.waker(wake)
+        with capturedLogs() as events:
+            waker.report("db", waiting=True)
+            if answering is not None:
+                await answering()
+            await sent(waker)
+        own = [event for event in events if event["log_namespace"].startswith("txmux")]
+        return "\n".join(map(eventAsText, own))
 
     def receiver(self) -> tuple[socket.socket, Wake]:
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -54,15 +67,15 @@ class WakeTests(TestCase):
         waker = self.waker(wake, clock)
         packet = b"\xff" * 6 + bytes.fromhex("0011223344ff") * 16
 
+        receiver.settimeout(0)
+
         def sent() -> int:
-            receiver.settimeout(0)
             count = 0
-            try:
+            with contextlib.suppress(BlockingIOError):
                 while True:
                     self.assertEqual(receiver.recv(1000), packet)
                     count += 1
-            except BlockingIOError:
-                return count
+            return count
 
         waker.report("other", waiting=True)
         self.assertEqual(sent(), 0)
@@ -97,9 +110,7 @@ class WakeTests(TestCase):
     def test_at_once_if_no_server_is_up_after_an_operators_hold(self) -> None:
         receiver, wake = self.receiver()
         clock, held = Clock(), {"db"}
-        backend = Backend("db", (), more={"wake": wake})
-        waker = ServerStarter(clock, lambda name: None if name in held else backend)
-        self.addCleanup(waker.stop)
+        waker = self.waker(wake, clock, held)
         receiver.setblocking(False)  # noqa: FBT003 - the socket module's signature
         waker.hold(held)
         waker.report("db", waiting=True, process=1)
@@ -134,18 +145,21 @@ class WakeTests(TestCase):
             url = f"unix:{socket_path}:{path}"
         else:
             url = f"http://127.0.0.1:{listen(self, Site(Start()))}{path}"
-        waker = self.waker(Wake("POST", url))
-        with capturedLogs() as events:
-            waker.report("db", waiting=True)
-            await sent(waker)
-        own = [event for event in events if event["log_namespace"].startswith("txmux")]
-        return requests, "\n".join(map(eventAsText, own))
+        return requests, await self.logged(Wake("POST", url))
 
     async def test_http_request(self) -> None:
-        requests, logged = await self.asked("/start?token=secret")
-        self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
-        self.assertIn("sent POST http://127.0.0.1:", logged)
-        self.assertNotIn("secret", logged)
+        """Over TCP or a UNIX socket; nothing secret is logged, but failures are."""
+        path = f"{make_folder(self)}/wake.sock"
+        for at, shown in (("", "sent POST http://127.0.0.1:"), (path, f"sent POST unix:{path}")):
+            requests, logged = await self.asked("/start?token=secret", at)
+            self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
+            self.assertIn(shown, logged)
+            self.assertNotIn("secret", logged)
+        _, logged = await self.asked("/stop")
+        self.assertIn("cannot wake its server", logged)
+        self.assertIn("the answer is 500", logged)
+        logged = await self.logged(Wake("GET", f"http://127.0.0.1:{free_port()}/"))
+        self.assertIn("connection refused", logged)
 
     async def test_unit_of_systemd(self) -> None:
         """Systemd says whether the unit has started, and why not."""
@@ -161,39 +175,18 @@ class WakeTests(TestCase):
             ("app.service", 0o644, "there is no systemctl on this machine"),
         ):  # fmt: skip
             program.chmod(mode)
-            waker = self.waker(Wake("systemd", unit))
-            with patch.dict(os.environ, PATH=f"{folder}"), capturedLogs() as events:
-                waker.report("db", waiting=True)
-                await sent(waker)
-            self.assertIn(expected, "\n".join(filter(None, map(eventAsText, events))))
-        self.assertEqual(
-            (folder / "asked").read_text().splitlines(),
-            [
-                f"--no-ask-password start -- {name}.service"
-                for name in ("app", "no", "mute", "lost")
-            ],
-        )
-
-    async def test_unit_that_never_starts(self) -> None:
-        """It is given up, and tried again: a job of systemd's may have no time limit."""
-        folder = Path(make_folder(self))
-        program = folder / "systemctl"
+            with patch.dict(os.environ, PATH=f"{folder}"):
+                self.assertIn(expected, await self.logged(Wake("systemd", unit)))
+        asked = (folder / "asked").read_text().splitlines()
+        units = [f"{name}.service" for name in ("app", "no", "mute", "lost")]
+        self.assertEqual(asked, [f"--no-ask-password start -- {unit}" for unit in units])
+        # One that never starts is given up, and tried again: a job of systemd's may have no time limit.
         program.write_text("#!/bin/sh\nexec sleep 1000\n")
         program.chmod(0o755)
-        path = f"{folder}:{os.environ['PATH']}"
-        waker = self.waker(Wake("systemd", "app.service"))
         at = "txmux.features.wake.sending._LONGEST_START"
-        with patch.dict(os.environ, PATH=path), patch(at, 0.0), capturedLogs() as events:
-            waker.report("db", waiting=True)
-            await sent(waker)
-        logged = "\n".join(filter(None, map(eventAsText, events)))
+        with patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"), patch(at, 0.0):
+            logged = await self.logged(Wake("systemd", "app.service"))
         self.assertIn("systemctl start app.service): it has not started within 0 s; it", logged)
-
-    async def test_over_a_unix_socket(self) -> None:
-        path = f"{make_folder(self)}/wake.sock"
-        requests, logged = await self.asked("/start?token=secret", path)
-        self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
-        self.assertTrue(logged.endswith(f"sent POST unix:{path}"), logged)
 
     async def test_status_decides_whatever_follows(self) -> None:
         """Answers that end with the connection, or never, as those of small servers and scripts do."""
@@ -203,22 +196,11 @@ class WakeTests(TestCase):
             (b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000, "sent GET http"),
         ):
             server = PeerFactory()
-            waker = self.waker(Wake("GET", f"http://127.0.0.1:{listen(self, server)}/"))
-            with capturedLogs() as events:
-                waker.report("db", waiting=True)
-                peer = await server.peer(0)
-                await peer.has(20)
+            wake = Wake("GET", f"http://127.0.0.1:{listen(self, server)}/")
+
+            async def give(server: PeerFactory = server, answer: bytes = answer) -> None:
+                peer = await server.heard(20)
                 peer.send(answer)
                 peer.close()
-                await sent(waker)
-            self.assertIn(expected, "\n".join(map(eventAsText, events)))
 
-    async def test_failures_are_logged(self) -> None:
-        _, logged = await self.asked("/stop")
-        self.assertIn("cannot wake its server", logged)
-        self.assertIn("the answer is 500", logged)
-        waker = self.waker(Wake("GET", f"http://127.0.0.1:{free_port()}/"))
-        with capturedLogs() as events:
-            waker.report("db", waiting=True)
-            await sent(waker)
-        self.assertIn("connection refused", "\n".join(map(eventAsText, events)))
+            self.assertIn(expected, await self.logged(wake, give))
