@@ -51,6 +51,10 @@ def damages(good: bytes) -> tuple[bytes, ...]:
     )  # fmt: skip
 
 
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 def _is_loaded(load: Callable[[], object]) -> bool:
     try:
         with catch_warnings():
@@ -67,22 +71,16 @@ class FolderTests(SynchronousTestCase):
         self.folder = AcmeFolder(self.path)
         self.folder.make()
 
-    def modes(self) -> set[int]:
-        return {stat.S_IMODE(file.stat().st_mode) for file in self.path.iterdir()}
-
     def test_for_nobody_else(self) -> None:
-        self.addCleanup(os.umask, os.umask(0))
-        self.folder.account_key("https://a.example/dir")
-        self.folder.sign_missing([_NAME], time.time())
-        self.folder.write_state({"x": 1})
-        self.assertEqual(self.modes(), {0o600})
-        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o700)
-
-    def test_account(self) -> None:
         """Each authority has a key of its own, which stays."""
+        self.addCleanup(os.umask, os.umask(0))
         first = self.folder.account_key("https://a.example/dir")
         self.assertEqual(self.folder.account_key("https://a.example/dir"), first)
         self.assertNotEqual(self.folder.account_key("https://b.example/dir"), first)
+        self.folder.sign_missing([_NAME], time.time())
+        self.folder.write_state({"x": 1})
+        self.assertEqual({mode(file) for file in self.path.iterdir()}, {0o600})
+        self.assertEqual(mode(self.path), 0o700)
 
     def test_signed(self) -> None:
         """A name without a certificate gets one, and so does one whose file is damaged, or whose own has expired; any other stays."""
@@ -99,8 +97,7 @@ class FolderTests(SynchronousTestCase):
         self.assertNotEqual(self.folder.certificate(_NAME), first)
         issued = make_authority().issue(_NAME)
         good = issued.key_pem() + issued.pem
-        key = load_pem_private_key(issued.key_pem(), None)
-        sealing = BestAvailableEncryption(b"x")
+        key, sealing = load_pem_private_key(issued.key_pem(), None), BestAvailableEncryption(b"x")
         sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealing) + issued.pem
         self.folder.write_certificate(_NAME, good)
         self.folder.sign_missing([_NAME], now + 10**9)

@@ -79,6 +79,16 @@ class RenewalTests(TestCase):
         made = self.root.issue(name)
         return made.key_pem() + made.pem
 
+    def only_others(self, error: Exception) -> Callable[[str], bytes]:
+        """Issue for all names but one."""
+
+        def answer(name: str) -> bytes:
+            if name == _A:
+                raise error
+            return self.issued(name)
+
+        return answer
+
     def play(self, answer: Any = None, url: str = _URL) -> PlayedAuthority:
         played = self.authorities[url] = PlayedAuthority(answer or self.issued)
         return played
@@ -185,13 +195,7 @@ class RenewalTests(TestCase):
 
     async def test_one_name_without_an_answer(self) -> None:
         """If the authority says nothing for one name alone, others get their certificates; that one is asked for more and more seldom."""
-
-        def answer(name: str) -> bytes:
-            if name == _A:
-                raise UnusableError("no answer", counts=False)
-            return self.issued(name)
-
-        played = self.play(answer)
+        played = self.play(self.only_others(UnusableError("no answer", counts=False)))
         made = self.certificates(_A, _B, _C)
         self.look(made, 3600)
         self.assertEqual(len([*made.troubles()]), 1)
@@ -254,9 +258,7 @@ class RenewalTests(TestCase):
 
         def answer(name: str) -> bytes:
             asked.append(self.now - began)
-            if len(asked) < 3:
-                raise AuthorityError("no answer", counts=False)
-            return self.issued(name)
+            return refused("no answer", counts=False)(name) if len(asked) < 3 else self.issued(name)
 
         self.play(answer)
         made = self.certificates(_A)
@@ -291,13 +293,8 @@ class RenewalTests(TestCase):
     async def test_limit(self) -> None:
         """A limit of one name stops that one alone, one of the account all; the next renewal is said as it will be."""
         for is_for_all in (False, True):
-
-            def answer(name: str, *, is_for_all: bool = is_for_all) -> bytes:
-                if name == _A:
-                    raise AuthorityError("too many", counts=True, wait=_DAY, is_for_all=is_for_all)
-                return self.issued(name)
-
-            played, self.folder = self.play(answer), make_folder(self)
+            error = AuthorityError("too many", counts=True, wait=_DAY, is_for_all=is_for_all)
+            played, self.folder = self.play(self.only_others(error)), make_folder(self)
             played.window = None, 1e9
             made, begun = self.certificates(_A, _B), self.now
             with capturedLogs() as lines:
@@ -383,23 +380,20 @@ class RenewalTests(TestCase):
         good, file = after.key_pem() + after.pem, self.folder / f"{_A}.pem"
         answers = list[bytes]()
         self.play(lambda _: answers.pop(0))
-
-        class Redis:
-            source, is_up = Source("certificates", "", "", reactor.seconds), True
-
-            async def poll(self) -> tuple[dict[str, str], bool]:
-                return {}, True
-
-            async def certificate(self, _: str, __: str) -> bytes:
-                return answers.pop(0)
-
+        source = Source("certificates", "", "", reactor.seconds)
+        redis = SimpleNamespace(
+            source=source,
+            is_up=True,
+            poll=lambda: succeed(({}, True)),
+            certificate=lambda *_: succeed(answers.pop(0)),
+        )
         for is_shared in (False, True):
             before.write(file, key=True)
             self.now = time.time()
             answers[:] = [*damages(good), good]
             made: Any = self.certificates(_A)
             if is_shared:
-                made._shared = Redis()
+                made._shared = redis
                 made._renewals[_A].not_before = self.now + 10**9
             while answers:
                 shown = file.read_bytes()

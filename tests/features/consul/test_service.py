@@ -111,16 +111,6 @@ class ConsulTests(AdminCase):
         await self.all_lead_to(second)
         self.assertEqual(len(consul.asked), 2)
 
-    async def test_consul_away(self) -> None:
-        """The first client is served at once; when Consul is away, clients are led to the servers that were known."""
-        factory = PeerFactory()
-        self.consul.register("web", [Instance(listen(self, factory))])
-        await self.start(self.settings, _RULES)
-        await self.led(factory)
-        await self.consul.stop()
-        await self.led(factory)
-        self.consul.listen()
-
     async def test_check(self) -> None:
         """`txmux check --connect` tries the servers that Consul tells; plain `txmux check` asks nobody."""
         port = listen(self, PeerFactory())

@@ -173,9 +173,8 @@ class LabelTests(SynchronousTestCase):
              f"no listener allows routes of docker.ini; {cure} to one"),
             ({"port": "53/udp"}, RULES, f"no listener of UDP allows routes of docker.ini; {cure} to one"),
         ):  # fmt: skip
-            self.assertEqual(
-                read(container("a", {"match": "any", **labels}), within=within), [complaint]
-            )
+            found = read(container("a", {"match": "any", **labels}), within=within)
+            self.assertEqual(found, [complaint])
 
     def test_nothing_of_the_hosts(self) -> None:
         """A key of files, of other servers or of others' addresses is for labels only if the operator says so."""
@@ -187,9 +186,8 @@ class LabelTests(SynchronousTestCase):
         ):  # fmt: skip
             labels = {"match": "any", key: text}
             (found,) = read(container("web", labels))
-            self.assertRegex(
-                found, f"^txmux.{key}: labels may set .*--allow-label {key} lets them$"
-            )
+            pattern = f"^txmux.{key}: labels may set .*--allow-label {key} lets them$"
+            self.assertRegex(found, pattern)
             rules = LabelRules(NETWORK, frozenset({key}))
             self.assertIn(f"\n{key} = {text}\n", read(container("web", labels), rules=rules)[0])
         bound = [{"HostIp": "", "HostPort": "8080"}]

@@ -1,13 +1,10 @@
 import os
-import socket
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import LISTEN, AdminCase
 from tests.features.ech.client import HIDDEN, INNER, SESSION, MadeKey, Sealer, inner
-from tests.interop.children import PATIENCE
-from tests.processes.running import WorkersTestCase
 from tests.processes.test_opener import HelperOfRules
 from tests.support.folders import make_folder
 from tests.support.peers import connect
@@ -17,13 +14,11 @@ from tests.wire.hello_builder import (
     client_hello,
     extension,
     records,
-    server_hello,
     server_name,
     sized,
     versions,
 )
 from txmux.net.channel import messages
-from txmux.wire.client_hello import parse_client_hello
 
 
 class HiddenHellosTest(AdminCase):
@@ -46,43 +41,6 @@ class HiddenHellosTest(AdminCase):
         page = (await self.get("/", Accept="text/html")).body.decode()
         self.assertIn("public.example (7)", page)
         self.assertIn("2 of 3 opened", page)
-
-
-def _hello_from(server: socket.socket) -> bytes:
-    data = b""
-    while not (reader := parse_client_hello(data, None)).hello:
-        data += server.recv(65536)
-    assert reader.sni == HIDDEN
-    return data
-
-
-class UpgradeTest(WorkersTestCase):
-    def test_reload_and_upgrade_meanwhile(self) -> None:
-        made = MadeKey()
-        keys = made.write(self.folder / "key.pem")
-        keys.chmod(0o644)
-        listening = self.backend()
-        rules = self.relaying(listening, f"ech_keys = {keys}\ndetect_timeout = 1h\n")
-        mux = self.upgrading(rules, "workers = 1")
-        sealer = Sealer(made)
-        client = self.client(mux)
-        client.sendall(records(sealer.hello(inner())))
-        server, _ = listening.accept()
-        server.settimeout(PATIENCE)
-        _hello_from(server)
-        server.sendall(records(server_hello()))
-        self.assertEqual(client.recv(65536), records(server_hello()))
-        mux.reload(("match = any", "match = not ssh"))
-        mux.replace()
-        client.sendall(records(sealer.second(inner())))
-        _hello_from(server)
-        server.sendall(b"welcome")
-        self.assertEqual(client.recv(65536), b"welcome")
-        client.close()
-        self.assertEqual(server.recv(1), b"")
-        server.close()
-        line = mux.take_one()
-        self.assertEqual((line["reason"], line["facts"]["ech_retry"]), ("done", "yes"))
 
 
 class FolderTest(SynchronousTestCase):

@@ -17,9 +17,7 @@ class KubeconfigTest(SynchronousTestCase):
         self.folder = make_folder(self)
         self.file = self.folder / "config"
 
-    def write(
-        self, user: dict[str, Any], cluster: dict[str, Any] | None = None, **more: object
-    ) -> Path:
+    def write(self, user: Any, cluster: Any = None, **more: object) -> Path:
         config = {
             "current-context": "x",
             "contexts": [
@@ -37,19 +35,15 @@ class KubeconfigTest(SynchronousTestCase):
         return self.file
 
     def test_token(self) -> None:
+        """Of JSON or YAML; the environment may name the file."""
         found = find_access(None, str(self.write({"token": "secret"})), {})
-        self.assertEqual(
-            (found.url, found.namespace, found.token()), ("https://c.example", "edge", "secret")
-        )
-
-    def test_yaml_and_the_environment(self) -> None:
-        text = yaml.safe_dump(json.loads(self.write({"token": "secret"}).read_text()))
-        self.file.write_text(text)
+        told = (found.url, found.namespace, found.token())
+        self.assertEqual(told, ("https://c.example", "edge", "secret"))
+        self.file.write_text(yaml.safe_dump(json.loads(self.file.read_text())))
         environment = {"KUBECONFIG": str(self.file), "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
         self.assertEqual(find_access(None, None, environment).token(), "secret")
-        self.assertEqual(
-            find_access("https://else.example/", None, environment).url, "https://else.example"
-        )
+        url = find_access("https://else.example/", None, environment).url
+        self.assertEqual(url, "https://else.example")
 
     def test_token_of_a_file(self) -> None:
         """It is read for each request, since it changes; its path is beside the kubeconfig's."""
@@ -75,39 +69,36 @@ class KubeconfigTest(SynchronousTestCase):
             self.assertIsNotNone(found.tls("c.example"))
 
     def test_unusable(self) -> None:
+        none = "it is no kubeconfig that can be read"
         for user, cluster, more, said in (
             ({"exec": {}}, {}, {}, "exec of a user is not supported"),
             ({"username": "u"}, {}, {}, "username of a user is not supported"),
-            ({"client-key": "gone"}, {}, {}, "client-key: "),
-            ({"client-key-data": "no"}, {}, {}, "it is no kubeconfig that can be read"),
-            ({"client-certificate-data": "AAAA"}, {}, {}, "it is no kubeconfig that can be read"),
+            ({"client-key": "gone"}, {}, {}, "client-key: "), ({"client-key-data": "no"}, {}, {}, none),
+            ({"client-certificate-data": "AAAA"}, {}, {}, none), ({}, {}, {"users": []}, none),
             ({}, {"certificate-authority": "gone"}, {}, "certificate-authority: "),
-            ({}, {}, {"current-context": "gone"}, "it is no kubeconfig that can be read"),
-            ({}, {}, {"users": []}, "it is no kubeconfig that can be read"),
-        ):
+            ({}, {}, {"current-context": "gone"}, none),
+        ):  # fmt: skip
             path = str(self.write(user, cluster, **more))
-            problem = self.assertRaises(MuxError, find_access, None, path, {})
-            self.assertIn(f"{path}: {said}", str(problem))
+            self.assertIn(f"{path}: {said}", self.refused(None, path))
         for text in ("[", "7", "{:", ""):
             self.file.write_text(text)
-            self.assertRaises(MuxError, find_access, None, str(self.file), {})
-        gone = self.folder / "gone"
-        problem = self.assertRaises(MuxError, find_access, None, str(gone), {})
-        self.assertEqual(str(problem), f"{gone}: cannot be read: no such file or directory")
+            self.refused(None, str(self.file))
+        gone = str(self.folder / "gone")
+        why = f"{gone}: cannot be read: no such file or directory"
+        self.assertEqual(self.refused(None, gone), why)
 
-    def test_wrong_urls(self) -> None:
-        for url in ("x", "ftp://a.example", "https://", "https://a.example:x", "http://[::1"):
-            problem = self.assertRaises(MuxError, find_access, url, None, {})
-            self.assertIn(f"'{url.rstrip('/')}' is not the URL of an API", str(problem))
-        problem = self.assertRaises(
-            MuxError, find_access, None, self.write({}, {"server": "x"}), {}
-        )
-        self.assertIn("'x' is not the URL of an API", str(problem))
+    def refused(self, *words: str | None, **environment: str) -> str:
+        api, kubeconfig = words
+        return str(self.assertRaises(MuxError, find_access, api, kubeconfig, environment))
 
-    def test_none(self) -> None:
+    def test_urls(self) -> None:
+        """Wrong ones, and none."""
         self.assertEqual(find_access("https://a.example/", None, {}).url, "https://a.example")
-        problem = self.assertRaises(MuxError, find_access, None, None, {})
-        self.assertIn("--kubeconfig FILE or --api URL", str(problem))
-        environment = {"KUBERNETES_SERVICE_HOST": "fd00::1"}
-        problem = self.assertRaises(MuxError, find_access, None, None, environment)
-        self.assertIn("this pod has no token", str(problem))
+        for url in ("x", "ftp://a.example", "https://", "https://a.example:x", "http://[::1"):
+            why = f"'{url.rstrip('/')}' is not the URL of an API"
+            self.assertIn(why, self.refused(url, None))
+        path = str(self.write({}, {"server": "x"}))
+        self.assertIn("'x' is not the URL of an API", self.refused(None, path))
+        self.assertIn("--kubeconfig FILE or --api URL", self.refused(None, None))
+        why = self.refused(None, None, KUBERNETES_SERVICE_HOST="fd00::1")
+        self.assertIn("this pod has no token", why)

@@ -231,12 +231,6 @@ class UnitTests(SynchronousTestCase):
                 expected = "Accepted" if kind == served else "!ProtocolConflict"
                 self.assertEqual(accepted, expected)
 
-    def test_a_shared_port_needs_both_owners(self) -> None:
-        tcp = gateway("name: tcp, port: 443, protocol: TCP", name="old")
-        made = Made(tcp + gateway(TLS, more=SHARED))
-        self.assertEqual(made.of_listener("tls")["Accepted"], "!ProtocolConflict")
-        self.assertEqual(made.of_listener("tcp", "old")["Programmed"], "Programmed")
-
     def test_a_route_at_two_ports(self) -> None:
         ports = TCP, TCP.replace("tcp", "more").replace("5432", "2")
         made = Made(gateway(*ports) + route("TCPRoute", "db"))

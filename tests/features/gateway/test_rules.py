@@ -253,6 +253,12 @@ class SharedPortTests(SynchronousTestCase):
         made = Made(gateway(TCP) + gateway(TCP.replace("tcp,", "other,"), name="late"))
         self.assertEqual(made.of_listener("other", "late")["Accepted"], "!ProtocolConflict")
         self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
+        # A port is shared only if both owners say so.
+        made = Made(
+            gateway("name: tcp, port: 443, protocol: TCP", name="old") + gateway(TLS, more=SHARED)
+        )
+        self.assertEqual(made.of_listener("tls")["Accepted"], "!ProtocolConflict")
+        self.assertEqual(made.of_listener("tcp", "old")["Programmed"], "Programmed")
 
     def test_same_name_twice(self) -> None:
         made = Made(gateway(TLS, TLS.replace("tls,", "again,")))
@@ -416,16 +422,6 @@ class HostileTests(SynchronousTestCase):
     def test_several_rules(self) -> None:
         text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
-
-    def test_misshapen_objects_hide_no_others(self) -> None:
-        text = gateway(TCP) + route("TCPRoute", "a", "{name: [], port: {}}")
-        text += route("TCPRoute", "b", "7") + route("TCPRoute", "good")
-        text += "---\nkind: TCPRoute\nmetadata: {name: c}\n---\nkind: TCPRoute\nmetadata: {name: d}\nspec: {parentRefs: 7}\n"
-        made = Made(text)
-        self.assertIn("default = close", made.text)
-        for name in "ab":
-            self.assertEqual(made.of_route("TCPRoute", name)["Accepted"], "!Invalid")
-        self.assertEqual(made.of_route("TCPRoute", "good")["Accepted"], "Accepted")
 
 
 class ParentTests(SynchronousTestCase):

@@ -103,9 +103,8 @@ class OddObjectTests(SynchronousTestCase):
         known: dict[str, dict[tuple[str, str], Any]] = {}
         for one in objects:
             thing, fault = readable(one["kind"], one)
-            self.assertRegex(
-                fault, r"^(|(metadata|spec|ports|endpoints|addressType|status)\b.* is not an? .+)$"
-            )
+            pattern = r"^(|(metadata|spec|ports|endpoints|addressType|status)\b.* is not an? .+)$"
+            self.assertRegex(fault, pattern)
             if thing is not None:
                 known.setdefault(one["kind"], {})[key_of(one)] = thing
         its = Cluster(known)

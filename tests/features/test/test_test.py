@@ -96,24 +96,28 @@ def _resets(client: socket.socket, _number: int) -> None:
     client.close()
 
 
-def _closes(client: socket.socket, _number: int) -> None:
-    client.recv(65536)
-
-
 def _silent(client: socket.socket, _number: int) -> None:
     while client.recv(65536):
         pass
 
 
-def _alert(client: socket.socket, _number: int) -> None:
-    client.recv(65536)
-    client.sendall(b"\x15\x03\x03\x00\x02\x02\x70")
-    _silent(client, _number)
+def _after(hello: bool, said: bytes, *, closes: bool = False) -> Serve:  # noqa: FBT001
+    """Say something, behind the hello or before it."""
+
+    def serve(client: socket.socket, number: int) -> None:
+        if hello:
+            client.recv(65536)
+        client.sendall(said)
+        if not closes:
+            _silent(client, number)
+
+    return serve
 
 
-def _says_goodbye(client: socket.socket, _number: int) -> None:
-    client.recv(65536)
-    client.sendall(b"\x15\x03\x03\x00\x02\x01\x00")
+_CLOSES = _after(True, b"", closes=True)  # noqa: FBT003
+_GOODBYE = _after(True, b"\x15\x03\x03\x00\x02\x01\x00", closes=True)  # noqa: FBT003
+_ALERT = _after(True, b"\x15\x03\x03\x00\x02\x02\x70")  # noqa: FBT003
+_GREETS = _after(False, b"220 mail.example.com ESMTP\r\n")  # noqa: FBT003
 
 
 def _asks_for_ever(client: socket.socket, _number: int) -> None:
@@ -126,11 +130,6 @@ def _asks_for_ever(client: socket.socket, _number: int) -> None:
 def _answers_at_once(client: socket.socket, _number: int) -> None:
     client.recv(1)
     client.sendall(_ANSWER % (b"right", time.time()))
-
-
-def _greets(client: socket.socket, _number: int) -> None:
-    client.sendall(b"220 mail.example.com ESMTP\r\n")
-    _silent(client, _number)
 
 
 def _banner(client: socket.socket, number: int) -> None:
@@ -194,9 +193,9 @@ class PortTests(CommandTestCase):
     def test_no_answer(self) -> None:
         """Nothing that could be compared is an error of its own, soon."""
         for serve, problem in (
-            (_silent, "no answer"), (_closes, "closed"), (_resets, "reset"),
-            (_alert, "unrecognized name"), (_says_goodbye, "closed"), (_asks_for_ever, "no answer"),
-            (_greets, "no TLS: 220 mail.example.com ESMTP"),
+            (_silent, "no answer"), (_CLOSES, "closed"), (_resets, "reset"),
+            (_ALERT, "unrecognized name"), (_GOODBYE, "closed"), (_asks_for_ever, "no answer"),
+            (_GREETS, "no TLS: 220 mail.example.com ESMTP"),
         ):  # fmt: skip
             code, output, error = self.run_test(self.port(serve), "--sni=www.example.com")
             self.assertEqual((code, output), (3, ""))

@@ -31,9 +31,8 @@ class OnceTests(CommandTestCase):
         code, out, err = self.ask("top")
         self.assertEqual((code, err), (0, ""))
         title, _, rest = out.partition("\n")
-        self.assertRegex(
-            title, r"^txmux \S+ · process 4711 · 1 worker · serves for .* · /etc/txmux/rules\.ini, "
-        )
+        pattern = r"^txmux \S+ · process 4711 · 1 worker · serves for .* · /etc/txmux/rules\.ini, "
+        self.assertRegex(title, pattern)
         self.assertRegex(rest, _SHOWN)
         for head in ("routes: 2", "servers: 2", "recent ends: 1"):
             self.assertIn(f"\n\n{head}\n", rest)

@@ -34,9 +34,8 @@ class WishTests(SynchronousTestCase):
         self.assertEqual(self.told({}), RequestResult("close it"))
 
     def test_no_service_or_another_one(self) -> None:
-        self.assertEqual(
-            self.told(NoServiceError("gone\nfar")), RequestResult("gone far", is_bad=True)
-        )
+        found = self.told(NoServiceError("gone\nfar"))
+        self.assertEqual(found, RequestResult("gone far", is_bad=True))
         others: tuple[Any, ...] = ([], None, 5)
         for other in others:
             told = self.told(other)

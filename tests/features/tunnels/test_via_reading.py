@@ -44,9 +44,8 @@ class PasswordTests(SynchronousTestCase):
         text = "[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = 10.0.0.1:1\nvia = http://ops:{}@x:1\n"
         path.write_text(text.format("geheim"))
         error = self.assertRaises(RulesError, load, path)
-        self.assertIn(
-            "is the path of a file with the password as its only line, and there is no", str(error)
-        )
+        wanted = "is the path of a file with the password as its only line, and there is no"
+        self.assertIn(wanted, str(error))
         self.assertNotIn("geheim", str(error))
         path.write_text(text.format("/nowhere/x"))
         self.assertIn("cannot read '/nowhere/x'", str(self.assertRaises(RulesError, load, path)))
