@@ -1,4 +1,6 @@
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from hypothesis import example, given
@@ -14,25 +16,29 @@ from txmux.features.top.state import PANES, Mode, Pane, RequestResult, Snapshot,
 from txmux.features.top.view import screen, sparkline
 
 _ROUTE = {"says": "match", "at": None, "needs_up_to": None, "error": None}
-_EXPLAINED = {
-    **CONNECTION,
-    "facts": {},
-    "explanation": {
-        "by": "route", "route": "site", "bytes": 517, "facts": {"sni": "\x1b[2Jwww.example.com"},
-        "routes": [
-            {
-                **_ROUTE, "route": "site", "excluded_by": None, "dry_run": False,
-                "lines": [{**_ROUTE, "match": "tls sni=" + 30 * "www.example.com,"}],
-                "inside": None,
-            }
-        ],
-    },
-}  # fmt: skip
+_LINE = {**_ROUTE, "match": "tls sni=" + 30 * "www.example.com,"}
+_SITE = {"route": "site", "excluded_by": None, "dry_run": False, "lines": [_LINE], "inside": None}
+_FACTS = {"sni": "\x1b[2Jwww.example.com"}
+_SAID = {"by": "route", "route": "site", "bytes": 517, "facts": _FACTS}
+_EXPLAINED = {**CONNECTION, "facts": {}, "explanation": {**_SAID, "routes": [{**_ROUTE, **_SITE}]}}
 _ATTENTION = [
     {"what": "servers", "text": "backend web: 4 of 8 servers are down: s6, s4"},
     {"what": "certificate", "text": "the certificate site.pem of route site ended 2 d ago"},
 ]
+_FEW_OR_MANY = st.integers(0, 30) | st.integers(0, 3)
+_COUNTS = st.tuples(*[_FEW_OR_MANY] * 4, st.integers(0, 8))
 _MODES: list[Mode] = ["browse", "filter", "question", "value", "help", "explanation"]
+
+
+def _with(attention: Any = None, servers: Any = None, **more: Any) -> Snapshot:
+    """What is usual, with other things that need attention, or other servers of one backend."""
+    more |= {"status": {**STATUS, "attention": attention}} if attention is not None else {}
+    more |= {"backends": [{"name": "web", "servers": servers}]} if servers is not None else {}
+    return attrs.evolve(SNAPSHOT, **more)
+
+
+def _many(row: Mapping[str, Any], count: int = 100, key: str = "id") -> list[dict[str, Any]]:
+    return [{**row, key: f"{key[0]}{number}"} for number in range(count)]
 
 
 def _drawn(state: TopState, snapshot: Snapshot, width: int = 80, height: int = 24) -> list[str]:
@@ -57,18 +63,10 @@ class ScreenTests(SynchronousTestCase):
     def test_paths_keep_their_end_and_addresses_are_whole(self) -> None:
         folder = "/srv/a-long-folder-name/of-a-service"
         long = "[2001:db8:1234:5678:9abc::1]:8443"
-        servers = [
-            {
-                **SERVER, "server": one, "state": "failing",
-                "why": "3 connections failed within 10 s, " * 3,
-            }
-            for one in (f"unix:{folder}/run/app.sock", long)
-        ]  # fmt: skip
-        snapshot = attrs.evolve(
-            SNAPSHOT,
-            status={**STATUS, "rules_path": f"{folder}/etc/txmux/rules.ini"},
-            backends=[{"name": "web", "servers": servers}],
-        )
+        fails = {**SERVER, "state": "failing", "why": "3 connections failed within 10 s, " * 3}
+        servers = [{**fails, "server": one} for one in (f"unix:{folder}/run/app.sock", long)]
+        status = {**STATUS, "rules_path": f"{folder}/etc/txmux/rules.ini"}
+        snapshot = _with(servers=servers, status=status)
         drawn = _drawn(TopState(pane="servers"), snapshot)
         self.assertRegex(drawn[0], r"· …[\w/-]+/etc/txmux/rules\.ini, generation 1 +[\d:]+$")
         text = "\n".join(drawn)
@@ -76,19 +74,11 @@ class ScreenTests(SynchronousTestCase):
         self.assertRegex(text, r" …[\w/-]+/run/app\.sock +failing ")
 
     def test_attention(self) -> None:
-        status = {
-            **STATUS,
-            "attention": [
-                {"level": "note", "what": "hold", "text": "backend api: held"},
-                {
-                    "level": "critical", "what": "backend", "text": "backend web: no server is up",
-                    "cause": "connection refused", "since": SNAPSHOT.at - 90,
-                },
-            ],
-        }  # fmt: skip
-        snapshot = attrs.evolve(
-            SNAPSHOT, status=status, problem="nobody there; trying again", warnings=["worker 2"]
-        )
+        held = {"level": "note", "what": "hold", "text": "backend api: held"}
+        down = {"level": "critical", "what": "backend", "text": "backend web: no server is up"}
+        cause = {"cause": "connection refused", "since": SNAPSHOT.at - 90}
+        told_too = {"problem": "nobody there; trying again", "warnings": ["worker 2"]}
+        snapshot = _with([held, {**down, **cause}], **told_too)
         for told in ("\n".join(_drawn(TopState(), snapshot)), "\n".join(text_of(snapshot))):
             self.assertIn("\nnobody there; trying again", told)
             line = "critical: backend web: no server is up (connection refused), for 1 min 30 s"
@@ -99,13 +89,12 @@ class ScreenTests(SynchronousTestCase):
         """With more of everything than there is room for."""
         states = ["up", "drain", "up", "maintenance", "ejected", "up", "down", "disabled"]
         servers = [{**SERVER, "server": f"s{n}", "state": one} for n, one in enumerate(states)]
-        snapshot = attrs.evolve(
-            SNAPSHOT,
-            status={**STATUS, "attention": _ATTENTION},
+        snapshot = _with(
+            _ATTENTION,
             backends=[{"name": name, "servers": servers} for name in ("web", "api")],
-            connections=[{**CONNECTION, "id": f"1-{number}"} for number in range(100)],
-            routes=[{**ROUTES[0], "name": f"r{number}"} for number in range(100)],
-            recent=[{**RECENT[0], "id": f"1-{number}"} for number in range(100)],
+            connections=_many(CONNECTION),
+            routes=_many(ROUTES[0], key="name"),
+            recent=_many(RECENT[0]),
         )
         wanted = [("down", 6), ("ejected", 4), ("maintenance", 3), ("drained", 1)]
         for width, height in ((80, 24), (130, 45), (200, 50)):
@@ -120,45 +109,27 @@ class ScreenTests(SynchronousTestCase):
                 in_order = [(b, str(n), s) for s, n in wanted for b in ("web", "api")]
                 self.assertEqual(rows, in_order, text)
 
-    @given(
-        st.integers(60, 169), st.integers(40, 60), st.sampled_from(PANES),
-        *(st.one_of(st.integers(0, 30), st.integers(0, 3)) for _ in range(4)), st.integers(0, 8),
-    )  # fmt: skip
+    @given(st.integers(60, 169), st.integers(40, 60), st.sampled_from(PANES), _COUNTS)
     def test_no_row_is_hidden_while_lines_are_blank(
-        self,
-        width: int,
-        height: int,
-        pane: Pane,
-        connections: int,
-        routes: int,
-        servers: int,
-        ends: int,
-        troubles: int,
+        self, width: int, height: int, pane: Pane, counts: tuple[int, ...]
     ) -> None:
-        trouble = [{"what": "x", "text": f"t{number}"} for number in range(troubles)]
-        snapshot = attrs.evolve(
-            SNAPSHOT,
-            status={**STATUS, "attention": trouble},
-            connections=[
-                {**CONNECTION, "client": f"c{n}", "id": f"i{n}"} for n in range(connections)
-            ],
+        connections, routes, servers, ends, troubles = counts
+        snapshot = _with(
+            _many({"what": "x"}, troubles, "text"),
+            _many(SERVER, servers, "server"),
+            connections=[{**CONNECTION, "client": f"c{n}", "id": n} for n in range(connections)],
             routes=[{**ROUTES[0], "name": f"r{n}"} for n in range(routes)],
-            backends=[
-                {"name": "b", "servers": [{**SERVER, "server": f"s{n}"} for n in range(servers)]}
-            ],
             recent=[{**RECENT[0], "client": f"e{n}"} for n in range(ends)],
         )
         drawn = _drawn(TopState(pane=pane), snapshot, width, height)
         text = "\n".join(drawn)
         shown = [len(set(re.findall(rf"\b{kind}\d+\b", text))) for kind in "crset"]
         if any(not line.strip() for line in drawn):
-            self.assertEqual(shown, [connections, routes, servers, ends, troubles], text)
+            self.assertEqual(shown, [*counts], text)
 
     def test_more_attention_than_lines(self) -> None:
-        trouble = [
-            {"what": "x", "text": f"trouble {number} " + 9 * "and so on "} for number in range(30)
-        ]
-        snapshot = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": trouble})
+        texts = (f"trouble {number} " + 9 * "and so on " for number in range(30))
+        snapshot = _with([{"what": "x", "text": text} for text in texts])
         modes: list[Mode] = ["browse", "help"]
         for mode in modes:
             drawn = _drawn(TopState(mode=mode), snapshot)
@@ -169,13 +140,8 @@ class ScreenTests(SynchronousTestCase):
     def test_attention_leaves_room_for_servers(self) -> None:
         """On a small screen it has a fifth; the worst is the first that is whole."""
         trouble = [{"what": "x", "text": f"trouble {n} " + 20 * "and so on "} for n in range(3)]
-        servers = [{**SERVER, "server": f"s{n}", "state": "down"} for n in range(4)]
-        snapshot = attrs.evolve(
-            SNAPSHOT,
-            status={**STATUS, "attention": trouble},
-            backends=[{"name": "web", "servers": [*servers, *([SERVER] * 4)]}],
-            connections=[{**CONNECTION, "id": f"1-{number}"} for number in range(100)],
-        )
+        servers = [*_many({**SERVER, "state": "down"}, 4, "server"), *([SERVER] * 4)]
+        snapshot = _with(trouble, servers, connections=_many(CONNECTION))
         drawn = _drawn(TopState(), snapshot)
         self.assertEqual(sum(line.startswith("warning: ") for line in drawn), 3)
         self.assertEqual([line[:2] for line in drawn[1:6]], ["wa", "  ", "wa", "wa", "co"])
@@ -183,7 +149,7 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(sum(line.startswith("192.0.2.1") for line in drawn), 4)
 
     def test_help_is_folded_and_has_every_word(self) -> None:
-        calm = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": []})
+        calm = _with([])
         for width in (40, 80):
             drawn = _drawn(TopState(mode="help"), calm, width, 60)
             text = " ".join(" ".join(drawn).split())
@@ -200,17 +166,13 @@ class ScreenTests(SynchronousTestCase):
         well = SERVERS[0]["check"]
         servers = [{**SERVER, "server": one, "state": one, "check": well} for one in states]
         servers.append({**SERVER, "server": "unknown"})
-        snapshot = attrs.evolve(SNAPSHOT, backends=[{"name": "web", "servers": servers}])
-        styles = {
-            line.plain.split()[1]: str(line.style)
-            for line in screen(TopState(), snapshot, 80, 45)
-            if line.plain.startswith("web ")
-        }
+        lines = screen(TopState(), _with(servers=servers), 80, 45)
+        of_web = [line for line in lines if line.plain.startswith("web ")]
+        styles = {line.plain.split()[1]: str(line.style) for line in of_web}
         self.assertEqual(styles, {**states, "unknown": ""})
 
         attention = [{"level": level, "text": level} for level in ("critical", "warning", "note")]
-        snapshot = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": attention})
-        lines = screen(TopState(), snapshot, 80, 24)[1:4]
+        lines = screen(TopState(), _with(attention), 80, 24)[1:4]
         self.assertEqual([str(line.style) for line in lines], ["bold red", "yellow", "dim"])
 
     def test_rows_around_the_chosen_one(self) -> None:
@@ -257,16 +219,14 @@ class ScreenTests(SynchronousTestCase):
     @example(200, 60, "ends", "browse", "日本語" * 10)
     def test_any_size(self, width: int, height: int, pane: Pane, mode: Mode, text: str) -> None:
         hostile = {**CONNECTION, "client": text, "facts": {text: text}, "route": text, "id": text}
-        snapshot = attrs.evolve(
-            SNAPSHOT,
+        said: dict[str, Any] = {"problem": text, "warnings": [text], "filters": {"route": text}}
+        snapshot = _with(
             status={**STATUS, "version": text},
             connections=[hostile],
             recent=[{**hostile, "ended": 1.0, "reason": text, "duration_ms": 1.0}],
             routes=[{**SNAPSHOT.routes[0], "name": text}],
             backends=[{"name": text, "servers": [{**BACKENDS[0]["servers"][0], "why": text}]}],
-            problem=text,
-            warnings=[text],
-            filters={"route": text},
+            **said,
         )
         told = RequestResult(connection={**_EXPLAINED, "client": text, "facts": {text: text}})
         state = TopState(pane=pane, mode=mode, typed=text, result=told, sorts={pane: (0, True)})
