@@ -18,7 +18,7 @@ def read(lines: str) -> Settings:
     return parse(f"[txmux]\n{lines}\n[listen a]\nendpoint = :1\n", "/etc/txmux/rules.ini").settings
 
 
-class AcmeTest(SynchronousTestCase):
+class RouteTests(SynchronousTestCase):
     def test_authorities(self) -> None:
         self.assertIsNone(read("acme = off").more["acme"])
         staging = read("acme = letsencrypt-staging\nacme_terms = yes").more["acme"]
@@ -26,8 +26,6 @@ class AcmeTest(SynchronousTestCase):
         url = "https://ca.example:14000/dir"
         self.assertEqual(read(f"acme = {url}").more["acme"], url)
 
-
-class RouteTests(SynchronousTestCase):
     def read(self, settings: str, *routes: str) -> Rules:
         sections = (
             f"[route r{number}]\nmatch = tls\n{lines}\nbackend = close\n"

@@ -16,7 +16,6 @@ class SleepTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.sleepers = Sleepers(self.clock, None, self.ask, lambda: None)  # type: ignore[arg-type]  # nothing is stopped
-        self.hold("running")
         running = Deferred.fromCoroutine(self.sleepers.run())
         running.addErrback(lambda failure: failure.trap(CancelledError))
         self.addCleanup(running.cancel)
@@ -39,10 +38,9 @@ class SleepTests(SynchronousTestCase):
         return self.sleepers.drained == {b"web".hex()}
 
     def test_one_that_is_started_again_has_its_whole_time(self) -> None:
-        self.assertFalse(self.drained_in(60))
-        self.assertTrue(self.drained_in(20))
-        self.hold("exited")
-        self.assertFalse(self.drained_in(100))
-        self.hold("running")
-        self.assertFalse(self.drained_in(60))
-        self.assertTrue(self.drained_in(20))
+        for _ in range(2):
+            self.hold("running")
+            self.assertFalse(self.drained_in(60))
+            self.assertTrue(self.drained_in(20))
+            self.hold("exited")
+            self.assertFalse(self.drained_in(100))

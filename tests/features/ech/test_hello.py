@@ -114,8 +114,7 @@ class OpeningTest(SynchronousTestCase):
         }
         for why, (stream, keys) in unopened.items():
             hello = _read(stream, keys)
-            self.assertEqual((why, hello.stream), (why, stream))
-            self.assertEqual((why, hello.facts), (why, {"ech": "outer"}))
+            self.assertEqual((hello.stream, hello.facts), (stream, {"ech": "outer"}), why)
         for plain in (records(client_hello(server_name("a.example"))), b"SSH-2.0-x", b"\x16\3\1"):
             self.assertEqual((_read(plain).stream, _read(plain).facts), (plain, {}))
 
@@ -149,9 +148,8 @@ class OpeningTest(SynchronousTestCase):
     @given(st.data())
     def test_mutated(self, draw: st.DataObject) -> None:
         """Whatever is changed, nothing breaks, and the name is the hidden one or none."""
-        data = bytearray(
-            records(Sealer(_MADE).hello(inner()), draw.draw(st.sampled_from([16384, 60])))
-        )
+        size = draw.draw(st.sampled_from([16384, 60]))
+        data = bytearray(records(Sealer(_MADE).hello(inner()), size))
         for _ in range(draw.draw(st.integers(0, 3))):
             at = draw.draw(st.integers(0, len(data) - 1))
             change = draw.draw(st.sampled_from(["byte", "cut", "insert"]))
@@ -178,34 +176,20 @@ class RetryTest(SynchronousTestCase):
         sealer = Sealer(_MADE)
         return sealer, open_hello(sealer.hello(inner()), _KEYS)[1]
 
-    def test_second_hello(self) -> None:
-        sealer, second = self.opened()
-        stream = second.receive(records(sealer.second(inner())) + b"more")
-        self.assertEqual(parse_client_hello(stream, None).sni, HIDDEN)
-        self.assertTrue(stream.endswith(b"more"))
-
     def test_illegal(self) -> None:
         plain = client_hello(server_name(HIDDEN), versions(0x0304))
         good = Sealer(_MADE).hello(inner())
-        illegal = {
-            109: (records(plain),),
-            51: (records(Sealer(_MADE).second(inner())),),
-            47: (
-                records(good),
-                records(Sealer(_MADE).second(inner(), aead=3)),
-                records(Sealer(MadeKey(8)).second(inner())),
-                records(Sealer(_MADE).second(inner()) + b"x"),
-                records(client_hello(server_name(HIDDEN), INNER, versions(0x0304))),
-                b"\x16\3\1\0\0",
-            ),
-        }
-        for alert, streams in illegal.items():
-            for stream in streams:
-                with self.assertRaises(IllegalHelloError) as caught:
-                    self.opened()[1].receive(stream)
-                self.assertEqual(caught.exception.alert[-1], alert)
-        with self.assertRaises(IllegalHelloError):
-            self.opened()[1].receive(records(plain)[:-1] + b"x" + records(b"x"))
+        for alert, stream in (
+            (109, records(plain)), (51, records(Sealer(_MADE).second(inner()))), (47, records(good)),
+            (47, records(Sealer(_MADE).second(inner(), aead=3))),
+            (47, records(Sealer(MadeKey(8)).second(inner()))),
+            (47, records(Sealer(_MADE).second(inner()) + b"x")),
+            (47, records(client_hello(server_name(HIDDEN), INNER, versions(0x0304)))),
+            (47, b"\x16\3\1\0\0"), (None, records(plain)[:-1] + b"x" + records(b"x")),
+        ):  # fmt: skip
+            with self.assertRaises(IllegalHelloError) as caught:
+                self.opened()[1].receive(stream)
+            self.assertIn(alert, {caught.exception.alert[-1], None})
 
     def test_second_hello_does_not_depend_on_cuts(self) -> None:
         """What comes before it is passed on, by whole records, and all that follows."""

@@ -103,10 +103,8 @@ class EchTests(SynchronousTestCase):
                 read_key_file(self.write("a.pem", content))
             self.assertIn(said, str(caught.exception))
             self.assertIn("; write a file as 'txmux ech new' does", str(caught.exception))
-        for path, said in (
-            (self.folder / "none", "No such file"),
-            (make_folder(self), "the folder has no file *.pem or *.ech"),
-        ):
+        empty = make_folder(self), "the folder has no file *.pem or *.ech"
+        for path, said in ((self.folder / "none", "No such file"), empty):
             with self.assertRaises(TLSFileError) as caught:
                 EchKeys(path, self.clock.seconds)
             self.assertIn(said, str(caught.exception))
@@ -124,15 +122,11 @@ class EchTests(SynchronousTestCase):
 
         self.assertRaises(RulesError, terminators.prepare, self.rules(self.folder / "none.pem"))
         made = MadeKey(1)
-        rules = self.rules(self.write("a.pem", made.pem))
-        prepared = terminators.prepare(rules)
-        self.assertEqual((prepared.problems, troubles()), ([], []))
-        prepared.commit()
-        self.assertEqual(troubles(), [])
-        self.write("a.pem", "nonsense")
-        prepared = terminators.prepare(rules)
-        self.assertEqual((prepared.problems, troubles()), ([], []))
-        prepared.commit()
-        self.assertEqual(len(troubles()), 1)
+        for content, count in ((made.pem, 0), ("nonsense", 1)):
+            rules = self.rules(self.write("a.pem", content))
+            prepared = terminators.prepare(rules)
+            self.assertEqual((prepared.problems, troubles()), ([], []))
+            prepared.commit()
+            self.assertEqual(len(troubles()), count)
         [keys] = terminators.openings_of(rules.listeners[0])
         self.assertTrue(self.opens(keys, made))

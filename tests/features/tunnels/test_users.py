@@ -57,18 +57,16 @@ class TunnelUsersTest(TestCase):
 
     async def test_connections_at_once(self) -> None:
         """One check is enough for several connections with one login."""
-        for user in ("dear", "nobody"):
+        for user, password, sources in (
+            ("dear", b"dear", (1, 1, 1, 1)), ("nobody", b"dear", (1, 1, 1, 1)), ("cheap", b"cheap", range(7)),
+        ):  # fmt: skip
             self.work.clear()
-            checks = [self.check(user, b"dear", source) for source in (1, 1, 1, 1)]
+            checks = [self.check(user, password, source) for source in sources]
             gone = checks.pop()
             gone.cancel()
             await self.assertFailure(gone, CancelledError)
-            self.assertEqual(await gatherResults(checks), [user == "dear"] * 3)
-            self.assertEqual(sum(self.work), 2**7)
-        self.work.clear()
-        checks = [self.check("cheap", b"cheap", source) for source in range(6)]
-        self.assertEqual(await gatherResults(checks), [True] * 6)
-        self.assertEqual((sum(self.work), self.users.checks), (2**7, {}))
+            self.assertEqual(await gatherResults(checks), [user != "nobody"] * len(checks))
+            self.assertEqual((sum(self.work), self.users.checks), (2**7, {}))
 
     async def test_client_that_has_left(self) -> None:
         """What waits is not hashed for it; what is being hashed is, and the next one has its turn."""
@@ -95,14 +93,12 @@ class TunnelUsersTest(TestCase):
         self.patch(users, "monotonic", lambda: now + 70)
         self.assertIsNone(self.users.crowded())
 
-    async def test_too_many_of_one_source(self) -> None:
+    async def test_one_that_is_pushed_out(self) -> None:
+        """It learns so at once: of one source, the fourth; of new sources, the one that has waited longest."""
         checks = [self.check("dear", b"%d" % number) for number in range(3)]
         self.assertIsNone(self.users.check(1, Login("dear", b"3")))
         self.assertEqual(await gatherResults(checks), [False] * 3)
         self.assertIsNone(self.users.crowded())
-
-    async def test_one_that_is_pushed_out(self) -> None:
-        """It learns so at once: of new sources, the one that has waited longest."""
         change_constants(self, login_queue, _MOST=2)
         checks = [self.check("dear", b"wrong", source) for source in range(4)]
         self.assertIsNone(self.successResultOf(checks.pop(1)))
@@ -120,7 +116,10 @@ class TunnelUsersTest(TestCase):
             self.assertFalse(await self.check(user, user.encode()))
 
     def test_changes_in_the_log(self) -> None:
-        """A wrong file has its error, and what is in use after that is said, too."""
+        """A wrong file has its error, and what is in use after that is said, too; one that is not there is one, too."""
+        self.addCleanup(self.flushLoggedErrors)
+        none = TunnelUsers("r", self.file.with_name("none"))
+        self.assertIn("none cannot be read: No such file or directory; nobody", none.trouble)
         right = self.file.read_text()
         for content, last in (
             ("nonsense", "no user is in it, so nobody can log in"),
@@ -132,11 +131,6 @@ class TunnelUsersTest(TestCase):
             with capturedLogs() as logs:
                 self.users.read_again()()
             self.assertTrue(str(eventAsText(logs[-1])).endswith(last), last)
-
-    def test_file_that_cannot_be_read(self) -> None:
-        users = TunnelUsers("r", make_folder(self) / "none")
-        self.addCleanup(self.flushLoggedErrors)
-        self.assertIn("none cannot be read: No such file or directory; nobody", users.trouble)
 
 
 class ReloadTest(SupervisedTestCase):
