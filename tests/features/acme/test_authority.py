@@ -446,30 +446,6 @@ class _Liar(Authority):
         return HttpResponse(200, headers, json.dumps(next(self.answers, {})).encode())
 
 
-class MisshapenTests(SynchronousTestCase):
-    pem = make_authority().issue(_NAME).pem
-
-    @given(st.lists(st.dictionaries(st.sampled_from(_NAMES), _VALUES), max_size=8), st.booleans())
-    def test_any_answers(self, answers: list[Any], asks_when: bool) -> None:  # noqa: FBT001
-        """Whatever an authority answers, there is a reason why it gave no certificate."""
-        clock = Clock()
-        source = Source("acme", "", "", clock.seconds)
-        with TemporaryDirectory() as path:
-            folder = AcmeFolder(Path(path))
-            authority = _Liar(clock, AcmeSettings("https://a.test/"), folder, source)
-            authority.answers = iter([_URLS | {"renewalInfo": "https://a.test/"}, {}, *answers])
-
-            async def show(_: str) -> None:
-                pass
-
-            work = authority.renewal_time(self.pem) if asks_when else authority.issue(_NAME, show)
-            asking = Deferred.fromCoroutine(work)
-            clock.pump([1.0] * 200)
-        asking.addErrback(lambda failure: failure.trap(AuthorityError))
-        result: Any = self.successResultOf(asking)
-        self.assertTrue(result is AuthorityError or (asks_when and isinstance(result, tuple)))
-
-
 class IssuedTests(SynchronousTestCase):
     def test_unusable(self) -> None:
         """A chain that listeners would refuse, or that is not for the name, is refused, and counts for the authority's limits."""
@@ -494,6 +470,28 @@ class IssuedTests(SynchronousTestCase):
             with self.assertRaisesRegex(AuthorityError, why) as refused:
                 authority.checked_chain(_NAME, own.key_pem(), chain)
             self.assertTrue(refused.exception.counts)
+
+    pem = make_authority().issue(_NAME).pem
+
+    @given(st.lists(st.dictionaries(st.sampled_from(_NAMES), _VALUES), max_size=8), st.booleans())
+    def test_any_answers(self, answers: list[Any], asks_when: bool) -> None:  # noqa: FBT001
+        """Whatever an authority answers, there is a reason why it gave no certificate."""
+        clock = Clock()
+        source = Source("acme", "", "", clock.seconds)
+        with TemporaryDirectory() as path:
+            folder = AcmeFolder(Path(path))
+            authority = _Liar(clock, AcmeSettings("https://a.test/"), folder, source)
+            authority.answers = iter([_URLS | {"renewalInfo": "https://a.test/"}, {}, *answers])
+
+            async def show(_: str) -> None:
+                pass
+
+            work = authority.renewal_time(self.pem) if asks_when else authority.issue(_NAME, show)
+            asking = Deferred.fromCoroutine(work)
+            clock.pump([1.0] * 200)
+        asking.addErrback(lambda failure: failure.trap(AuthorityError))
+        result: Any = self.successResultOf(asking)
+        self.assertTrue(result is AuthorityError or (asks_when and isinstance(result, tuple)))
 
 
 def _refusal(kind: str, status: str = "403 Forbidden", *fields: str, **more: Any) -> bytes:

@@ -17,30 +17,6 @@ from txmux.rules.packing import pack, unpack
 from txmux.rules.reading.parser import load
 
 
-class ChallengeTest(SynchronousTestCase):
-    def test_shows_the_digest_by_the_protocol_of_challenges(self) -> None:
-        """RFC 8737, section 3."""
-        digest, context = bytes(range(32)), credulous()
-        context.set_alpn_protocols(["acme-tls/1"])
-        for name, expected in (
-            ("192.0.2.1", x509.IPAddress(IPv4Address("192.0.2.1"))),
-            ("a.example", x509.DNSName("a.example")),
-        ):
-            store = ChallengeStore.make(name, digest.hex())
-            client = Handshake(store.connection(None), context).finish()
-            self.assertEqual(client.selected_alpn_protocol(), "acme-tls/1")
-            shown = x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
-            names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            self.assertEqual([*names.value], [expected])
-        (proof,) = [one for one in shown.extensions if one.critical]
-        self.assertEqual(proof.oid.dotted_string, "1.3.6.1.5.5.7.1.31")
-        assert isinstance(proof.value, x509.UnrecognizedExtension)
-        self.assertEqual(proof.value.value, b"\x04\x20" + digest)
-        now, hour = datetime.fromtimestamp(time.time(), UTC), timedelta(hours=1)
-        self.assertLess(shown.not_valid_before_utc, now - hour)  # the clocks of others
-        self.assertGreater(shown.not_valid_after_utc, now + hour)
-
-
 class KeptTest(SynchronousTestCase):
     def test_listeners_where_others_have_no_route(self) -> None:
         """There, nobody shows an authority that a name belongs to the author of a unit; those of the operator are shown at all."""
@@ -64,6 +40,28 @@ class KeptTest(SynchronousTestCase):
             kept = {one.name: names_kept_from(rules, one) for one in rules.listeners}
             names = {f"{name}.example" for name in expected}
             self.assertEqual(kept, {"p": names - {"theirs.example"}, "q": names, "own": set()})
+
+    def test_shows_the_digest_by_the_protocol_of_challenges(self) -> None:
+        """RFC 8737, section 3."""
+        digest, context = bytes(range(32)), credulous()
+        context.set_alpn_protocols(["acme-tls/1"])
+        for name, expected in (
+            ("192.0.2.1", x509.IPAddress(IPv4Address("192.0.2.1"))),
+            ("a.example", x509.DNSName("a.example")),
+        ):
+            store = ChallengeStore.make(name, digest.hex())
+            client = Handshake(store.connection(None), context).finish()
+            self.assertEqual(client.selected_alpn_protocol(), "acme-tls/1")
+            shown = x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
+            names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            self.assertEqual([*names.value], [expected])
+        (proof,) = [one for one in shown.extensions if one.critical]
+        self.assertEqual(proof.oid.dotted_string, "1.3.6.1.5.5.7.1.31")
+        assert isinstance(proof.value, x509.UnrecognizedExtension)
+        self.assertEqual(proof.value.value, b"\x04\x20" + digest)
+        now, hour = datetime.fromtimestamp(time.time(), UTC), timedelta(hours=1)
+        self.assertLess(shown.not_valid_before_utc, now - hour)  # the clocks of others
+        self.assertGreater(shown.not_valid_after_utc, now + hour)
 
 
 class ShownTest(ServiceTestCase):

@@ -83,8 +83,6 @@ class ReassemblyTests(SynchronousTestCase):
             stream = first(*segments)
             self.assertEqual((stream.data, stream.gap), (data, gap))
 
-
-class ClientTests(SynchronousTestCase):
     def test_first_speaker_is_the_client_without_syn(self) -> None:
         stream = first(from_server(900), from_client(101, b"ab"), from_server(900, b"xy"))
         self.assertEqual((stream.client, stream.data, stream.is_late), (CLIENT, b"ab", True))
@@ -211,32 +209,6 @@ class ReadTests(CommandTestCase):
         with patch.dict(sys.modules, {"dpkt": None}):
             self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
 
-
-class StartTLSTests(CommandTestCase):
-    skip = missing("starttls") or None
-
-    def test_hello_behind_the_command_decides(self) -> None:
-        hello = records(client_hello(server_name("b.example")))
-        packets = (
-            packet(CLIENT, SERVER, SYN, 0, b""),
-            packet(SERVER, CLIENT, ACK, 1, b"220 x\r\n"),
-            packet(CLIENT, SERVER, ACK, 1, b"EHLO a\r\nSTARTTLS\r\n"),
-            packet(SERVER, CLIENT, ACK, 8, b"220 go\r\n"),
-            packet(CLIENT, SERVER, ACK, 19, hello),
-        )
-        path = self.write("x.pcap", capture(*map(FRAMES[1], packets)))
-        route = "[route b]\nmatch = tls sni=b.example\nbackend = 127.0.0.1:1\n"
-        listen = "[listen a]\nendpoint = :25\nstarttls = smtp\n"
-        file = self.write("rules.ini", f"{listen}{route}")
-        _, out, _ = self.run_main("explain", file, "--pcap", path)
-        self.assertIn(f"decision  at byte {len(hello)}: route b, to 127.0.0.1:1\n", out)
-        self.assertIn("learnt    starttls=smtp sni=b.example", out)
-        self.assertNotIn("spoke first", out)
-        _, out, _ = self.run_main("explain", file, "--text", r"EHLO a\r\n")
-        self.assertIn("decision  no TLS yet: undecided", out)
-
-
-class FoldedTests(CommandTestCase):
     def test_routes_that_say_no_are_counted_in_a_long_capture(self) -> None:
         """100 clients before 26 routes: a block of a few lines for each, and how many each route takes."""
         rules = "[listen a]\nendpoint = :443\n" + "".join(
@@ -264,8 +236,6 @@ class FoldedTests(CommandTestCase):
         code, out, _ = self.run_main("explain", file, "--pcap", path, "--all")
         self.assertGreater(len(out.splitlines()), 2600)
 
-
-class CommandTests(CommandTestCase):
     def explain_capture(self, data: bytes, *arguments: str) -> str:
         rules = self.write(
             "rules.ini",
@@ -319,3 +289,27 @@ clients  listener  decision
         self.assertIn(note, said)
         none = f"{self.folder}/x.pcap: no TCP connection in it\n"
         self.assertEqual(self.explain_capture(capture()), none)
+
+
+class StartTLSTests(CommandTestCase):
+    skip = missing("starttls") or None
+
+    def test_hello_behind_the_command_decides(self) -> None:
+        hello = records(client_hello(server_name("b.example")))
+        packets = (
+            packet(CLIENT, SERVER, SYN, 0, b""),
+            packet(SERVER, CLIENT, ACK, 1, b"220 x\r\n"),
+            packet(CLIENT, SERVER, ACK, 1, b"EHLO a\r\nSTARTTLS\r\n"),
+            packet(SERVER, CLIENT, ACK, 8, b"220 go\r\n"),
+            packet(CLIENT, SERVER, ACK, 19, hello),
+        )
+        path = self.write("x.pcap", capture(*map(FRAMES[1], packets)))
+        route = "[route b]\nmatch = tls sni=b.example\nbackend = 127.0.0.1:1\n"
+        listen = "[listen a]\nendpoint = :25\nstarttls = smtp\n"
+        file = self.write("rules.ini", f"{listen}{route}")
+        _, out, _ = self.run_main("explain", file, "--pcap", path)
+        self.assertIn(f"decision  at byte {len(hello)}: route b, to 127.0.0.1:1\n", out)
+        self.assertIn("learnt    starttls=smtp sni=b.example", out)
+        self.assertNotIn("spoke first", out)
+        _, out, _ = self.run_main("explain", file, "--text", r"EHLO a\r\n")
+        self.assertIn("decision  no TLS yet: undecided", out)

@@ -409,8 +409,6 @@ class InstancesTests(SynchronousTestCase):
         else:
             self.assertTrue(all(0 < one.port < 65536 for one in found.addresses))
 
-
-class IndexTests(SynchronousTestCase):
     def test_next_index(self) -> None:
         for before, reported, expected in (
             (0, "7", 7), (7, "7", 7), (7, "12", 12), (12, "7", 0), (0, "0", 1), (5, "0", 0),

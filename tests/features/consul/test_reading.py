@@ -12,20 +12,6 @@ from txmux.rules.model import Backend, Server
 from txmux.rules.problems import InvalidValueError
 
 
-class ServiceTests(SynchronousTestCase):
-    def test_options(self) -> None:
-        """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
-        query = ConsulService("web", ("v1", "blue"), "dc-2", passing=True), ConsulAPI()
-        name = "consul:web,tag=v1,tag=blue,dc=dc-2,passing"
-        expected = Server(name, "consul", "web", weight=3, backup=True, query=query)
-        self.assertEqual(server("consul:web passing weight=3 dc=dc-2 tag=v1,blue backup"), expected)
-        query = ConsulService("my_web.x"), ConsulAPI()
-        expected = Server("consul:my_web.x", "consul", "my_web.x", query=query)
-        self.assertEqual(server("consul:my_web.x"), expected)
-        # A host that is called so.
-        self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
-
-
 class PlaceTests(SynchronousTestCase):
     def test_forms(self) -> None:
         for text, wanted in {
@@ -66,3 +52,15 @@ class PlaceTests(SynchronousTestCase):
             "datacenter='', passing=False), ConsulAPI(url='unix:/run/consul.sock', token=TOKEN))",
             "an older service tells what it has found by this in an upgrade",
         )
+
+    def test_options(self) -> None:
+        """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
+        query = ConsulService("web", ("v1", "blue"), "dc-2", passing=True), ConsulAPI()
+        name = "consul:web,tag=v1,tag=blue,dc=dc-2,passing"
+        expected = Server(name, "consul", "web", weight=3, backup=True, query=query)
+        self.assertEqual(server("consul:web passing weight=3 dc=dc-2 tag=v1,blue backup"), expected)
+        query = ConsulService("my_web.x"), ConsulAPI()
+        expected = Server("consul:my_web.x", "consul", "my_web.x", query=query)
+        self.assertEqual(server("consul:my_web.x"), expected)
+        # A host that is called so.
+        self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))

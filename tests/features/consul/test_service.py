@@ -144,8 +144,6 @@ class TokenTest(SynchronousTestCase):
         helper.assert_denied(tokens[1])
         helper.assert_not_for_workers(tokens)
 
-
-class RulesTests(SynchronousTestCase):
     def test_nothing_has_to_check_them(self) -> None:
         server = (
             "[listen l]\nendpoint = :1\ndefault = b\n[backend b]\nserver = consul:a\n  consul:b\n"
@@ -153,8 +151,6 @@ class RulesTests(SynchronousTestCase):
         rules = parse(server, "rules.ini")
         self.assertEqual(warnings.warnings(rules, warnings.unchecked_backends(rules)), [])
 
-
-class NamedTests(SynchronousTestCase):
     def test_all(self) -> None:
         assert_harmless(self, "Consul", _told)
 

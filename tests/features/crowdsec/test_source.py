@@ -34,24 +34,6 @@ def decision(value: str, duration: str = "4h", **others: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class DurationTests(SynchronousTestCase):
-    def test_units(self) -> None:
-        for text, seconds in (
-            ("3h59m49.5s", 14389.5), ("1m", 60.0), ("250ms", 0.25), ("0s", 0.0), ("-1m2s", -62.0),
-            ("3µs", 3e-6),
-        ):  # fmt: skip
-            self.assertAlmostEqual(seconds_in(text), seconds)
-
-    @given(st.one_of(st.text(), st.text("-1.hmsuµn", max_size=6), st.from_regex(_DURATION)))
-    def test_anything_else_is_refused(self, text: str) -> None:
-        try:
-            seconds_in(text)
-            is_read = True
-        except ValueError:
-            is_read = False
-        self.assertEqual(is_read, bool(_DURATION.search(text)))
-
-
 def read(answer: Any, now: float) -> DecisionsReader:
     reader = DecisionsReader(now)
     reader.feed(json.dumps(answer).encode())
@@ -116,6 +98,34 @@ class DecisionsTests(SynchronousTestCase):
         with contextlib.suppress(ValueError):
             decisions.change(read(told, 0))
         self.assertEqual(self.banned(decisions), ["192.0.2.1/32"])
+
+    def test_units(self) -> None:
+        for text, seconds in (
+            ("3h59m49.5s", 14389.5), ("1m", 60.0), ("250ms", 0.25), ("0s", 0.0), ("-1m2s", -62.0),
+            ("3µs", 3e-6),
+        ):  # fmt: skip
+            self.assertAlmostEqual(seconds_in(text), seconds)
+
+    @given(st.one_of(st.text(), st.text("-1.hmsuµn", max_size=6), st.from_regex(_DURATION)))
+    def test_anything_else_is_refused(self, text: str) -> None:
+        try:
+            seconds_in(text)
+            is_read = True
+        except ValueError:
+            is_read = False
+        self.assertEqual(is_read, bool(_DURATION.search(text)))
+
+    def test_all(self) -> None:
+        assert_harmless(self, "CrowdSec", _told)
+
+    def test_secret_of_crowdsec(self) -> None:
+        """That a file is secret, who opens and who reads it is said by its row alone, beside its use."""
+        naming = {
+            str(path.relative_to(Path(txmux.__file__).parent))
+            for path in Path(txmux.__file__).parent.rglob("*.py")
+            if "crowdsec_key" in path.read_text()
+        }
+        self.assertEqual(naming, {"features/crowdsec/__init__.py", "rules/optional.py"})
 
 
 class CrowdSecTests(TestCase):
@@ -224,25 +234,9 @@ class CrowdSecTests(TestCase):
         self.assertEqual(await self.look(), [])
 
 
-class NamedTests(SynchronousTestCase):
-    def test_all(self) -> None:
-        assert_harmless(self, "CrowdSec", _told)
-
-
 def _told(text: str) -> Iterator[str]:
     for told in (text, {text: text}, {"new": text, "deleted": None}):
         reader = DecisionsReader(0.0)
         yield from refused(reader.feed, json.dumps(told).encode())
         yield from refused(reader.end)
     yield written(banned_network(f"fe80::1%{text}"))
-
-
-class OnePlaceTest(SynchronousTestCase):
-    def test_secret_of_crowdsec(self) -> None:
-        """That a file is secret, who opens and who reads it is said by its row alone, beside its use."""
-        naming = {
-            str(path.relative_to(Path(txmux.__file__).parent))
-            for path in Path(txmux.__file__).parent.rglob("*.py")
-            if "crowdsec_key" in path.read_text()
-        }
-        self.assertEqual(naming, {"features/crowdsec/__init__.py", "rules/optional.py"})

@@ -218,8 +218,6 @@ class LabelTests(SynchronousTestCase):
             values = [item.text for one in entries for item in one.items]
             self.assertEqual("\n".join(values).replace("$$", "").count("$"), 0)
 
-
-class ExampleTests(SynchronousTestCase):
     def test_compose_file(self) -> None:
         folder = _EXAMPLES / "container"
         services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]

@@ -264,8 +264,6 @@ class GatewayTests(SynchronousTestCase):
                 is_served = resolved == "ResolvedRefs"
                 self.assertEqual(its["Programmed"], "Programmed" if is_served else "!Invalid")
 
-
-class AddressTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """GatewayStaticAddresses, GatewayOptionalAddressValue."""
         usable, other = ({"type": "IPAddress", "value": f"192.0.2.{n}"} for n in (1, 2))
@@ -282,8 +280,28 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual((got["Accepted"], got["Programmed"]), (accepted, programmed), asked)
             self.assertEqual(made.status["Gateway", "edge"]["addresses"], given)
 
+    def test_what_a_class_can(self) -> None:
+        told = Made("").status["GatewayClass", "txmux"]["supportedFeatures"]
+        names = [one["name"] for one in FEATURES]
+        self.assertEqual((told, names), (FEATURES, sorted(names)))
+        settings = GatewaySettings(only="other")
+        self.assertNotIn(("GatewayClass", "txmux"), Made("", settings).status)
 
-class TableTests(SynchronousTestCase):
+    def test_attached_listener_sets(self) -> None:
+        """GatewayListenerSetAttached: those that the Gateway takes, and that have a listener that can be served."""
+        sets = SET % ("one", f"{{{TCP}}}") + SET % ("two", f"{{{_HTTP}}}")
+        for takes, count in (("", 0), (TAKES, 1)):
+            status = Made(gateway(TLS) + takes + sets).status
+            self.assertEqual(status["Gateway", "edge"]["attachedListenerSets"], count)
+
+    def test_addresses_that_are_not_known_yet(self) -> None:
+        text = gateway(TCP) + "  addresses: [{value: 10.0.0.9}]\n"
+        made = Made(text, addresses=None)
+        self.assertNotIn("addresses", made.status["Gateway", "edge"])
+        self.assertEqual(made.of_gateway()["Programmed"], "!Pending")
+        has_some = text + "status: {addresses: [{type: IPAddress, value: 10.0.0.9}]}\n"
+        self.assertEqual(Made(has_some, addresses=None).of_gateway()["Programmed"], "Programmed")
+
     def test_each_case_has_its_tests_or_a_reason(self) -> None:
         lines = Path(__file__).with_name("conformance.md").read_text().splitlines()
         rows = [[*map(str.strip, line[1:-1].split("|"))] for line in lines if line[:1] == "|"][2:]
@@ -339,27 +357,3 @@ class MergingTests(SynchronousTestCase):
         self.assertEqual(made["conditions"][0], theirs)
         self.assertEqual([one["type"] for one in made["conditions"][1:]], ["Accepted"])
         self.assertIsNone(self.merge({"conditions": made["conditions"]}, wanted))
-
-
-class CountTests(SynchronousTestCase):
-    def test_what_a_class_can(self) -> None:
-        told = Made("").status["GatewayClass", "txmux"]["supportedFeatures"]
-        names = [one["name"] for one in FEATURES]
-        self.assertEqual((told, names), (FEATURES, sorted(names)))
-        settings = GatewaySettings(only="other")
-        self.assertNotIn(("GatewayClass", "txmux"), Made("", settings).status)
-
-    def test_attached_listener_sets(self) -> None:
-        """GatewayListenerSetAttached: those that the Gateway takes, and that have a listener that can be served."""
-        sets = SET % ("one", f"{{{TCP}}}") + SET % ("two", f"{{{_HTTP}}}")
-        for takes, count in (("", 0), (TAKES, 1)):
-            status = Made(gateway(TLS) + takes + sets).status
-            self.assertEqual(status["Gateway", "edge"]["attachedListenerSets"], count)
-
-    def test_addresses_that_are_not_known_yet(self) -> None:
-        text = gateway(TCP) + "  addresses: [{value: 10.0.0.9}]\n"
-        made = Made(text, addresses=None)
-        self.assertNotIn("addresses", made.status["Gateway", "edge"])
-        self.assertEqual(made.of_gateway()["Programmed"], "!Pending")
-        has_some = text + "status: {addresses: [{type: IPAddress, value: 10.0.0.9}]}\n"
-        self.assertEqual(Made(has_some, addresses=None).of_gateway()["Programmed"], "Programmed")

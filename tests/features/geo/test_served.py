@@ -81,8 +81,6 @@ class StaleTest(SynchronousTestCase):
         (told,) = its.after(70)
         self.assertIn("No such file", told)
 
-
-class LooksTest(SynchronousTestCase):
     def test_looks(self) -> None:
         """A look at a changed database takes what a start takes, and keeps what is in use where that would refuse it."""
         folder = folder_of_files(self)
@@ -102,8 +100,6 @@ class LooksTest(SynchronousTestCase):
             self.assertNotRegex(found, NO_CAUSE, damage)
         self.assertEqual(look(), "")
 
-
-class WarningTests(SynchronousTestCase):
     def warnings(self, listener: Any, *routes: Any) -> list[str]:
         text = f"[txmux]\ngeo_databases = c.mmdb\n[listen a]\nendpoint = :8443\n{listener}"
         for number, more in enumerate(routes):

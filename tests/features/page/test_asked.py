@@ -13,6 +13,23 @@ class SentTest(AdminCase):
         await self.assert_sent_by_gzip("/", "/static/page.css")
         await self.assert_installed("/")
 
+    async def test_page_asks_for_the_parts_that_it_does_not_have(self) -> None:
+        await self.start(use=self.virtual())
+        first = (await self.get("/?have=")).json
+        page = (await self.get("/")).body.decode()
+        self.assertEqual([*first], re.findall(r'<div data-live="(\w+)">', page))
+        self.assertEqual(len(first), 11)
+        for part in first.values():
+            self.assertIn(part["html"].split("\n")[0], page)
+        tags = "+".join(part["tag"] for part in first.values())
+        self.assertEqual((await self.get(f"/?have={tags}")).json, {})
+        self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
+        await self.running.reload()
+        changed = (await self.get(f"/?have={tags}")).json
+        self.assertLessEqual({"map", "rules"}, set(changed))
+        self.assertNotIn("connections", changed)
+        self.assertIn("1 route new", json.dumps(changed["rules"]))
+
 
 class LoginTest(AdminCase):
     async def setUp(self) -> None:  # type: ignore[override]
@@ -61,22 +78,3 @@ class LoginTest(AdminCase):
             self.assertEqual(await self.status_at(Cookie=cookie), 401)
         told = await self.ask("POST", "/login", {**FORM}, f"token={TOKEN}", to=self.port)
         self.assertEqual(told.status, 405)
-
-
-class PartsTest(AdminCase):
-    async def test_page_asks_for_the_parts_that_it_does_not_have(self) -> None:
-        await self.start(use=self.virtual())
-        first = (await self.get("/?have=")).json
-        page = (await self.get("/")).body.decode()
-        self.assertEqual([*first], re.findall(r'<div data-live="(\w+)">', page))
-        self.assertEqual(len(first), 11)
-        for part in first.values():
-            self.assertIn(part["html"].split("\n")[0], page)
-        tags = "+".join(part["tag"] for part in first.values())
-        self.assertEqual((await self.get(f"/?have={tags}")).json, {})
-        self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
-        await self.running.reload()
-        changed = (await self.get(f"/?have={tags}")).json
-        self.assertLessEqual({"map", "rules"}, set(changed))
-        self.assertNotIn("connections", changed)
-        self.assertIn("1 route new", json.dumps(changed["rules"]))

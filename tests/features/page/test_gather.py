@@ -82,8 +82,6 @@ class CostTest(AdminCase):
         self.assertEqual({told.status for told in await gatherResults(asking)}, {200})
         self.assertLessEqual(most, 4)
 
-
-class RecognisedTest(AdminCase):
     async def test_recognised(self) -> None:
         """A worker names the matcher of an unrecognised client; what a compromised one proposes instead is not shown."""
         await self.start()
@@ -109,8 +107,6 @@ class RecognisedTest(AdminCase):
             self.assertIn(unknown, page)
             self.assertNotIn(b"192.0.2.1:1", page)
 
-
-class FlowsTest(AdminCase):
     async def test_bytes_explained_as_by_the_command(self) -> None:
         """A datagram and a stream, in the same lines."""
         await self.start(rules=RULES % 9)

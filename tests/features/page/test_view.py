@@ -168,6 +168,21 @@ class PageTests(SynchronousTestCase):
         self.assertLess(calls_in(lambda: _page({"sort": "-age_ms"}, **parts)), 200_000)
         self.assertIn("25 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
 
+    def test_parts(self) -> None:
+        self.assertLessEqual({*PARTS}, {*_ALL})
+
+    def test_links_keep_known_parameters(self) -> None:
+        query = PageQuery.of({"route": "a b", "evil": "x", "after": "1-1", "state": ""})
+        self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")
+        self.assertEqual(query.filters, {"route": "a b"})
+        self.assertEqual(query.link(route="", after=""), "./")
+        self.assertEqual(query.link(route="\ud800"), "./?route=%3F&after=1-1")
+
+    def test_id_that_is_no_text(self) -> None:
+        """A taken-over worker may send anything."""
+        page = _page(connections=[{"id": "\ud800", "client": "c"}])
+        self.assertIn("api/connections/%3F/close", page)
+
 
 def _backend(name: str, *servers: str, state: str = "up", **more: Any) -> dict[str, Any]:
     return {"name": name, "servers": [{"server": one, "state": state} for one in servers], **more}
@@ -320,25 +335,6 @@ class PartTests(SynchronousTestCase):
         parts["rules"][0]["text"] += "\n" * 100
         self.assertEqual((lines(), len(lines(all="rules"))), ([], 106))
 
-
-class QueryTests(SynchronousTestCase):
-    def test_parts(self) -> None:
-        self.assertLessEqual({*PARTS}, {*_ALL})
-
-    def test_links_keep_known_parameters(self) -> None:
-        query = PageQuery.of({"route": "a b", "evil": "x", "after": "1-1", "state": ""})
-        self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")
-        self.assertEqual(query.filters, {"route": "a b"})
-        self.assertEqual(query.link(route="", after=""), "./")
-        self.assertEqual(query.link(route="\ud800"), "./?route=%3F&after=1-1")
-
-    def test_id_that_is_no_text(self) -> None:
-        """A taken-over worker may send anything."""
-        page = _page(connections=[{"id": "\ud800", "client": "c"}])
-        self.assertIn("api/connections/%3F/close", page)
-
-
-class UnrecognisedTests(SynchronousTestCase):
     def test_line_has_what_several_clients_send_and_never_a_whole_message(self) -> None:
         """Plain text as text, and the rest in hex. One that begins like no other has its first bytes; zeros at the begin say nothing."""
         self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO")

@@ -154,8 +154,6 @@ class ConnectionTests(SynchronousTestCase):
         self.assertIn("bans redis://192.0.2.1: no good answer for 28 s: refused; bans", sentence)
         self.assertEqual((len(events), shared.state), (1, "lost"))
 
-
-class CompareTests(SynchronousTestCase):
     def test_one_comparison_at_a_time(self) -> None:
         """Redis that has not sent all bans by the next one counts as lost; a later one goes on."""
         shared, answers = (
@@ -227,8 +225,6 @@ class CompareTests(SynchronousTestCase):
         clock.advance(3600)
         self.assertFalse(shared.source.state().is_overdue)
 
-
-class FullTests(SynchronousTestCase):
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:
         change_constants(self, bans, _MOST=2)
         clock, machine = Clock(), Machine()

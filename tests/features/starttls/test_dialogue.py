@@ -194,8 +194,6 @@ class ClientTests(SynchronousTestCase):
             dialogue, _ = answered(name, [request])
             self.assertEqual((dialogue.then, dialogue.problem), ("end", why))
 
-
-class ExplainedTests(SynchronousTestCase):
     def test_only_tls_is_behind_the_command(self) -> None:
         hello = b"\x16\3\1"
         for stream, rest, problem in (
@@ -206,8 +204,6 @@ class ExplainedTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(tls_of("smtp", stream), (rest, problem))
 
-
-class ServerTests(SynchronousTestCase):
     @given(_names, st.integers(1, 200))
     def test_answers(self, name: str, cut: int) -> None:
         dialogue, _ = answered(name, [request for request, _ in CLIENTS[name]])

@@ -206,8 +206,6 @@ class StartTLSTests(MuxTestCase):
                 self.backend.peers.clear()
                 self.records.clear()
 
-
-class TerminatedTest(MuxTestCase):
     async def test_server_gets_the_protocol_in_the_clear(self) -> None:
         """Its greeting is not for the client, which was greeted here."""
         backend = backend_at(self.backend_port())

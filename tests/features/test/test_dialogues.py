@@ -38,8 +38,6 @@ class AnswerTests(SynchronousTestCase):
             same = [a == b for a, b in zip(*keys, strict=True)]
             self.assertEqual(same.index(True), level)
 
-
-class FillerTests(SynchronousTestCase):
     def test_hello_of_a_size(self) -> None:
         self.assertEqual(len(Handshake("www.example.com", size=8192).to_send()), 8192)
 

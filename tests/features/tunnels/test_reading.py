@@ -30,17 +30,6 @@ def problems(text: str) -> list[str]:
     return [f"warning: {problem.message}" for problem in lint(rules)]
 
 
-class OpenTests(SynchronousTestCase):
-    def test_everyone_who_logs_in_may_go_anywhere(self) -> None:
-        names = _NAMED.replace("*.example.com", "*")
-        text = f"max_connections_per_source = 9\n{_TUNNEL}%sbackend = b\n{names}"
-        file = make_folder(self) / "users"
-        file.write_bytes(b"ann:" + _HASH)
-        file.chmod(0o600)
-        self.assertIn("this is an open proxy", " ".join(problems(text % "")))
-        self.assertEqual(problems(text % f"tunnel_users = {file}\n"), [])
-
-
 class UsersTests(SynchronousTestCase):
     def test_what_checks_passwords_is_not_installed(self) -> None:
         self.patch(importlib.util, "find_spec", lambda _: None)
@@ -64,8 +53,15 @@ class UsersTests(SynchronousTestCase):
         found = [one.partition("users")[2][:10] for one in problems(text)]
         self.assertEqual(found, ["'; run: ch", ":1: no USE", ": no user "])
 
+    def test_everyone_who_logs_in_may_go_anywhere(self) -> None:
+        names = _NAMED.replace("*.example.com", "*")
+        text = f"max_connections_per_source = 9\n{_TUNNEL}%sbackend = b\n{names}"
+        file = make_folder(self) / "users"
+        file.write_bytes(b"ann:" + _HASH)
+        file.chmod(0o600)
+        self.assertIn("this is an open proxy", " ".join(problems(text % "")))
+        self.assertEqual(problems(text % f"tunnel_users = {file}\n"), [])
 
-class ReasonsTests(SynchronousTestCase):
     def test_answers(self) -> None:
         self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
 

@@ -97,6 +97,19 @@ class TalkTests(SynchronousTestCase):
     def test_password_is_in_no_text(self) -> None:
         self.assertNotIn("secret", repr(LOGIN))
 
+    def test_message_says_what_is_wrong(self) -> None:
+        for kind, target, answer, expected in REFUSALS:
+            request = TunnelRequest(kind, target)
+            error = self.assertRaises(ProxyRefusedError, request.receive, answer)
+            self.assertEqual(str(error), expected)
+
+    def test_slow_head_is_refused_at_its_limit(self) -> None:
+        request = TunnelRequest("http", NAME)
+        answer = b"HTTP/1.1 200 OK\r\nx: " + bytes(LONGEST_HEAD)
+        for number in range(LONGEST_HEAD):
+            request.receive(answer[number : number + 1])
+        self.assertRaises(ProxyRefusedError, request.receive, b"x")
+
 
 REFUSALS: list[tuple[ProxyKind, TunnelTarget, bytes, str]] = [
     ("socks5", NAME, b"\5\xff", "accepts only clients with a user and a password"),
@@ -130,18 +143,3 @@ REFUSALS: list[tuple[ProxyKind, TunnelTarget, bytes, str]] = [
      f"answers with a head of more than {LONGEST_HEAD} bytes"),
     ("http", NAME, b"HTTP/1.1 100 Continue\r\n\r\n" * 20, "gives more than 20 interim answers"),
 ]  # fmt: skip
-
-
-class RefusalTests(SynchronousTestCase):
-    def test_message_says_what_is_wrong(self) -> None:
-        for kind, target, answer, expected in REFUSALS:
-            request = TunnelRequest(kind, target)
-            error = self.assertRaises(ProxyRefusedError, request.receive, answer)
-            self.assertEqual(str(error), expected)
-
-    def test_slow_head_is_refused_at_its_limit(self) -> None:
-        request = TunnelRequest("http", NAME)
-        answer = b"HTTP/1.1 200 OK\r\nx: " + bytes(LONGEST_HEAD)
-        for number in range(LONGEST_HEAD):
-            request.receive(answer[number : number + 1])
-        self.assertRaises(ProxyRefusedError, request.receive, b"x")

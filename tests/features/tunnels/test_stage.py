@@ -267,10 +267,6 @@ class DetectionTest(MuxTestCase):
         record = await self.logged()
         self.assertEqual((record.facts["host"], record.facts["port"]), ("b", "2"))
 
-
-class ForwardingTest(MuxTestCase):
-    """Programs ask a proxy to forward requests for ``http:``, and learn that this one does not."""
-
     async def test_answer_says_what_is_possible(self) -> None:
         said = b"POST / HTTP/1.0\r\n\r\nx"
         for default in (CLOSE, Refusal.REJECT):
@@ -312,8 +308,6 @@ class ForwardingTest(MuxTestCase):
             await self.assert_logged(reason="no-route")
             self.records.clear()
 
-
-class MalformedTest(MuxTestCase):
     async def test_no_request(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
         for said in (

@@ -204,27 +204,13 @@ class ViaTests(MuxTestCase):
         stalled = self.backend_by("http", make_stalled_port(self), connect_timeout=0.1)
         await self.assert_ended(await self.lead(stalled), 2, reason="connect-timeout")
 
-
-class AddressesTests(SynchronousTestCase):
-    def test_addresses_of_the_proxy_have_their_turns_until_one_answers(self) -> None:
-        clock, addresses = Clock(), [server(f"10.0.0.{number}:3128") for number in (1, 2)]
-        made = ProxyDialler(proxy("http://proxy.test:3128"), lambda: addresses, str)
-        tried: list[str] = []
-
-        def refuse(at: Server, factory: Any, timeout: float, **_: Any) -> Any:
-            tried.append(f"{at.host} {timeout:g}")
-            if len(tried) < 3:
-                factory.clientConnectionFailed(None, Failure(ConnectError(111, "refused")))
-            return lambda: None
-
-        failed: list[str] = []
-        for proxied in (made, made, ProxyDialler(made.via, list, str)):
-            factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
-            dial = attrs.evolve(played(refuse, clock), proxy=proxied)
-            factory.connect(dial, server("web.test:80"), 8.0)
-        self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
-        why = "the proxy http://proxy.test:3128: "
-        self.assertEqual(failed, [f"{why}refused", f"{why}its name has no address"])
+    async def test_those_to_the_proxy_are_made_as_to_servers(self) -> None:
+        option, made = (socket.SOL_SOCKET, socket.SO_PRIORITY, 5), ServerSocketPlan.of
+        self.patch(ServerSocketPlan, "of", lambda its: attrs.evolve(made(its), options=(option,)))
+        async for use, found in ServerSockets(self, _proxied).streams(source=("127.0.0.77",)):
+            if use == "proxy":
+                self.assertEqual(found.getsockopt(*option[:2]), 5)
+                self.assertEqual(found.getsockname()[0], "127.0.0.77")
 
 
 class DestinationsTest(SynchronousTestCase):
@@ -247,23 +233,26 @@ class DestinationsTest(SynchronousTestCase):
                     assert isinstance(found, Member)
                     self.assertEqual(found.target.host, place)
 
+    def test_addresses_of_the_proxy_have_their_turns_until_one_answers(self) -> None:
+        clock, addresses = Clock(), [server(f"10.0.0.{number}:3128") for number in (1, 2)]
+        made = ProxyDialler(proxy("http://proxy.test:3128"), lambda: addresses, str)
+        tried: list[str] = []
 
-def _proxied(number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
-    via = {"via": proxy(f"socks5://127.0.0.1:{number}")}
-    yield "proxy", Backend("proxied", (server("db.example:1"),), more=via, **keys)
+        def refuse(at: Server, factory: Any, timeout: float, **_: Any) -> Any:
+            tried.append(f"{at.host} {timeout:g}")
+            if len(tried) < 3:
+                factory.clientConnectionFailed(None, Failure(ConnectError(111, "refused")))
+            return lambda: None
 
+        failed: list[str] = []
+        for proxied in (made, made, ProxyDialler(made.via, list, str)):
+            factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
+            dial = attrs.evolve(played(refuse, clock), proxy=proxied)
+            factory.connect(dial, server("web.test:80"), 8.0)
+        self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
+        why = "the proxy http://proxy.test:3128: "
+        self.assertEqual(failed, [f"{why}refused", f"{why}its name has no address"])
 
-class SocketTests(MuxTestCase):
-    async def test_those_to_the_proxy_are_made_as_to_servers(self) -> None:
-        option, made = (socket.SOL_SOCKET, socket.SO_PRIORITY, 5), ServerSocketPlan.of
-        self.patch(ServerSocketPlan, "of", lambda its: attrs.evolve(made(its), options=(option,)))
-        async for use, found in ServerSockets(self, _proxied).streams(source=("127.0.0.77",)):
-            if use == "proxy":
-                self.assertEqual(found.getsockopt(*option[:2]), 5)
-                self.assertEqual(found.getsockname()[0], "127.0.0.77")
-
-
-class OpenerTest(SynchronousTestCase):
     def test_supervisor_reads_the_password(self) -> None:
         """Workers get it from there, since they connect to the proxy, and open it by no helper."""
         helper = HelperOfRules(self)
@@ -276,16 +265,12 @@ class OpenerTest(SynchronousTestCase):
         with helper.opener.another() as connection:
             self.assertRaises(PermissionError, Opener(connection).open_file, password)
 
-
-class PythonTests(SynchronousTestCase):
     def test_text_is_not_ignored(self) -> None:
         """What else could be a text, and is none here, would connect without the proxy."""
         made = Backend("b", (server("127.0.0.1:1"),), more={"via": "socks5://127.0.0.1:1"})
         with self.assertRaisesRegex(TypeError, "via is what a text stands for, and no text"):
             from_python([("any", made)], "l")
 
-
-class PasswordTests(SynchronousTestCase):
     def test_it_is_read_again(self) -> None:
         its = ChangingUpstreams()
         path = make_folder(self) / "password"
@@ -311,3 +296,8 @@ class PasswordTests(SynchronousTestCase):
         path.write_text(255 * "a")
         its.change("web.test:80", **keys)
         self.assertEqual(files.made[1], 255 * "a")
+
+
+def _proxied(number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
+    via = {"via": proxy(f"socks5://127.0.0.1:{number}")}
+    yield "proxy", Backend("proxied", (server("db.example:1"),), more=via, **keys)

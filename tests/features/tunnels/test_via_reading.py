@@ -37,8 +37,6 @@ class ViaTests(SynchronousTestCase):
         except InvalidValueError as error:
             self.assertTrue(error.messages)
 
-
-class PasswordTests(SynchronousTestCase):
     def test_what_may_be_the_password_itself_is_not_repeated(self) -> None:
         path = make_folder(self) / "rules.ini"
         text = "[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = 10.0.0.1:1\nvia = http://ops:{}@x:1\n"
