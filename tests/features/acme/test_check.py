@@ -1,15 +1,8 @@
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.cli.support import CommandTestCase
 from tests.features.acme.test_folder import damages
 from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
 from txmux.cli import check
-from txmux.processes.usable import unusable
 from txmux.rules.lint.privileges import Privileges
-from txmux.rules.reading.parser import parse
-
-_NONE = "has no certificate in it; name a PEM file with certificates"
 
 
 class CheckTests(CommandTestCase):
@@ -43,20 +36,3 @@ class CheckTests(CommandTestCase):
             self.assertEqual(status, 0)
             self.assertIn(f":8: warning: [route site] terminate_tls: '{file}': ", output)
             self.assertIn("; clients see a certificate that txmux signs itself, until", output)
-
-
-class FilesTest(SynchronousTestCase):
-    def test_other_files(self) -> None:
-        """The certificates are made at the start, but other files have to be there."""
-        folder = make_folder(self)
-        (folder / "empty.pem").touch()
-        rules = parse(
-            "[txmux]\nacme = https://a.example/dir\nacme_ca = empty.pem\n[listen a]\nendpoint = 127.0.0.1:1\n"
-            "[route a]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
-            "[route b]\nmatch = tls sni=b.example\nterminate_tls = acme\nbackend = close\ntls_client_ca = empty.pem\n",
-            folder / "rules.ini",
-        )
-        found = "\n".join(str(problem) for problem in unusable(rules) if not problem.warning)
-        first = f"rules.ini:3: [txmux] acme_ca: 'empty.pem' {_NONE}"
-        second = f"rules.ini:14: [route b] tls_client_ca: 'empty.pem' {_NONE}"
-        self.assertEqual(found.replace(f"{folder}/", ""), f"{first}\n{second}")

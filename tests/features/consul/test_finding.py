@@ -195,28 +195,6 @@ class ConsulTests(NamesTestCase):
         # It may have another state, so that its first question has no index.
         self.assertEqual(self.consul.asked[-1], {})
 
-    async def test_broken_off(self) -> None:
-        pool = await self.waits()
-        self.consul.drop()
-        await self.rests()
-        [line] = self.said()
-        self.assertTrue(line.startswith("warn: "), line)
-        await self.asks_again()
-        await self.rests()
-        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
-
-    async def test_silent(self) -> None:
-        pool = await self.known(resolve=Resolve(16.0))
-        self.consul.hangs = True
-        await self.asks_again()
-        self.time.advance(26.9)
-        self.assertEqual(self.said(), [])
-        self.time.advance(0.2)
-        await self.rests()
-        [line] = self.said()
-        self.assertIn("no answer in time", line)
-        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
-
     async def test_silence_is_known_within_a_minute(self) -> None:
         await self.waits(resolve=Resolve(600.0))
         self.assertEqual(self.consul.asked[-1]["wait"], ["40s"])

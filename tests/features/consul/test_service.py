@@ -13,7 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import AdminCase
 from tests.features.consul.stand_in import Consul, Instance, instances_in
 from tests.interop.children import run
-from tests.processes.test_opener import HelperOfRules
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.test_errors import assert_harmless, refused
 from txmux.features.consul.finding import _refusal, next_index
@@ -130,20 +129,6 @@ class ConsulTests(AdminCase):
 
 
 class TokenTest(SynchronousTestCase):
-    def test_consul(self) -> None:
-        """It opens a token for Consul; but workers, which do not ask it, get none."""
-        helper = HelperOfRules(self)
-        tokens = [helper.folder / name for name in ("usual.token", "none.token")]
-        for token in tokens:
-            token.write_text(token.name)
-        consul = "consul = http://127.0.0.1:8500 token=usual.token"
-        text = helper.rules.read_text().replace("[txmux]", f"[txmux]\n{consul}")
-        helper.rules.write_text(text + "[route other]\nmatch = ssh\nbackend = consul:short\n")
-        helper.opener.read_rules()
-        self.assertEqual(helper.text(tokens[0]), "usual.token")
-        helper.assert_denied(tokens[1])
-        helper.assert_not_for_workers(tokens)
-
     def test_nothing_has_to_check_them(self) -> None:
         server = (
             "[listen l]\nendpoint = :1\ndefault = b\n[backend b]\nserver = consul:a\n  consul:b\n"

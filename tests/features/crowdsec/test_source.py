@@ -212,15 +212,6 @@ class CrowdSecTests(TestCase):
         self.played.wrong = None
         self.assertIsNone(await self.look())
 
-    async def test_silent_crowdsec_times_out_after_ten_seconds(self) -> None:
-        self.played.wrong = "silent"
-        looking = Deferred.fromCoroutine(self.problem())
-        while not self.played.asked:
-            self.assertNoResult(looking)
-            await deferLater(reactor, 0)
-        self.time.advance(10)
-        self.assertEqual(await looking, "no answer in 10 s")
-
     async def test_bad_key_is_a_problem_and_a_new_one_is_read(self) -> None:
         wrong = f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there"
         for content, why in (

@@ -4,7 +4,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.access.lists.test_updates import WatchedList
 from tests.cli.support import CommandTestCase
 from tests.serving.damaged_files import damages
 from tests.serving.test_networks import ServedNetworks
@@ -42,6 +41,7 @@ class PlaceTest(SupervisedTestCase):
         self.assertTrue(report.ok)
         self.assertIn(f"nothing changed; geo {countries}: ", report.changes)
         self.assertIn("is not a database in MaxMind's format", report.changes)
+        self.assertIn("; its previous contents stay in use; correct it", report.changes)
 
 
 class CheckTest(CommandTestCase):
@@ -60,27 +60,6 @@ class CheckTest(CommandTestCase):
 
 
 class StaleTest(SynchronousTestCase):
-    def test_bad_or_missing_database_is_reported(self) -> None:
-        its = WatchedList(self)
-        path = its.folder / "c.mmdb"
-        places = {"127.0.0.0/8": country("FR")}
-        write_places(path, places)
-        its.feeding.commit(its.rules("deny = geo:country=FR\n", "geo_databases = c.mmdb\n"))
-        for seconds in (8, 120):
-            self.assertEqual(its.after(seconds), [])
-        path.write_text("nonsense")
-        (said,) = self.successResultOf(Deferred.fromCoroutine(its.feeding.unusable_files()))
-        self.assertIn(f"geo {path}: ", said)
-        self.assertIn("; its previous contents stay in use; correct it", said)
-        (told,) = its.after(70)
-        self.assertIn(f"geo {path}: no good answer for ", told)
-        self.assertIn("is not a database in MaxMind's format", told)
-        write_places(path, places)
-        self.assertEqual(its.after(4), [])
-        path.unlink()
-        (told,) = its.after(70)
-        self.assertIn("No such file", told)
-
     def test_looks(self) -> None:
         """A look at a changed database takes what a start takes, and keeps what is in use where that would refuse it."""
         folder = folder_of_files(self)

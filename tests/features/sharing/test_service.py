@@ -1,33 +1,17 @@
 from collections.abc import Iterator
 
-import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.features.sharing.machine import Machine
-from tests.support.peers import PeerFactory, listen, reactor
-from tests.support.ports import free_port
+from tests.support.peers import PeerFactory, listen
 from tests.test_errors import assert_harmless, logged, refused
 from txmux.access.bans import Ban
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.redis import ReplyError, ReplyParser
 from txmux.features.sharing.store import Store
 from txmux.wire import codec
-
-
-@pytest.mark.by_turns(each=True)
-class StatusTest(AdminCase):
-    async def test_lost_redis_needs_attention(self) -> None:
-        """Within five seconds, and once for all that it is asked for."""
-        began = reactor.seconds()
-        await self.start(f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}\nworkers = 2")
-        while not (attention := (await self.get("/api/status")).json["attention"]):
-            continue
-        self.assertLess(began + 3, reactor.seconds())
-        self.assertEqual([one["what"] for one in attention], ["sources"])
-        for text in ("bans redis", "limits redis", "bans of other machines may be missing here"):
-            self.assertIn(text, attention[0]["text"])
 
 
 class SandboxTest(AdminCase):

@@ -1,15 +1,17 @@
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from tests.features.sharing.machine import RedisPlayed
+from tests.features.sharing.machine import Machine, RedisPlayed
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.access.per_source import PerSource, SourceLimits
+from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.exchange import SharedSources
 from txmux.features.sharing.store import Store
 
@@ -17,12 +19,13 @@ from txmux.features.sharing.store import Store
 class SharedSourcesTest(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()
-        self.redis = PeerFactory(RedisPlayed)
+        self.kind: Any = type("_This", (RedisPlayed,), {"time": self.time})
+        self.redis = PeerFactory(self.kind)
         port = listen(self, self.redis)
-        store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
+        self.store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
         self.limits = PerSource(SourceLimits(connections=2), self.time.seconds)
         self.sources: dict[str, PerSource | None] = {"x": self.limits, "plain": None}
-        self.shared = SharedSources(self.time, store, lambda: self.sources)
+        self.shared = SharedSources(self.time, self.store, lambda: self.sources)
         self.source = self.shared.source
         self.shared.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
@@ -58,6 +61,37 @@ class SharedSourcesTest(TestCase):
         await self.until(lambda: self.source.up and not self.source.why, step=0.1)
         why = "no answer within 5 s; limits of sources apply to this machine alone"
         self.assertEqual(self.lines(), [f"{self.source.name}: {it}" for it in (why, "good again")])
+
+    async def test_redis_that_hangs_is_noticed_within_five_seconds(self) -> None:
+        """Whenever it begins, even if no client comes, for bans, too; answers after two seconds, each time, are no outage."""
+        bans = SharedBans(self.time, self.store, Machine().bans, self.time.seconds)
+        bans.start()
+        states = [self.shared.source.state, bans.source.state]
+        for phase in range(12):
+            self.kind.hangs = False
+            await self.until(
+                lambda: all(its().up and its().age is not None for its in states), step=0.25
+            )
+            for _ in range(24 + phase):
+                await self.passed()
+                self.assertTrue(all(its().up for its in states))
+            self.kind.hangs = True
+            known = await self.until(lambda: all(its().is_overdue for its in states), step=0.25)
+            self.assertLess(known, 5)
+        self.kind.hangs, self.kind.late = False, 2.0
+        await self.until(lambda: all(its().up for its in states), step=0.25)
+        for _ in range(400):
+            await self.passed()
+            self.assertFalse(any(its().is_overdue or not its().up for its in states))
+        await bans.stop()
+        self.kind.late = 0.0
+        for _ in range(12):  # the last answers come
+            await self.passed()
+
+    async def passed(self) -> None:
+        self.time.advance(0.25)
+        for _ in range(8):  # what has begun by then ends on sockets
+            await deferLater(reactor, 0)
 
     async def test_what_another_process_knew_is_forgotten(self) -> None:
         """By who owns the memory then, with the first answer, and without one."""

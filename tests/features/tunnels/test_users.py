@@ -8,7 +8,6 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.changes import change_constants
 from tests.support.folders import make_folder
-from tests.support.supervised import LISTEN, SupervisedTestCase
 from txmux.features.tunnels import login_queue, users
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.users import TunnelUsers
@@ -131,21 +130,3 @@ class TunnelUsersTest(TestCase):
             with capturedLogs() as logs:
                 self.users.read_again()()
             self.assertTrue(str(eventAsText(logs[-1])).endswith(last), last)
-
-
-class ReloadTest(SupervisedTestCase):
-    async def test_file_that_is_of_no_use(self) -> None:
-        """A reload says so, whether the rules have changed or not."""
-        file = self.folder / "users"
-        file.write_text(f"ann:$2y$05${53 * 'a'}\n")
-        text = f"{LISTEN}[route t]\nmatch = socks5\ntunnel = yes\ntunnel_users = {file}\nbackend = 10.0.0.1:22\n"
-        await self.run_service(text)
-        self.assertEqual(await self.change(text), "nothing changed")
-        with capturedLogs():
-            file.write_text("nonsense")
-            told = await self.change(text)
-            self.assertIn(f"nothing changed; [route t] tunnel_users: {file}:1: no USER:", told)
-            self.assertIn("; nobody can log in", told)
-            file.write_text("# nobody")
-            told = await self.change(f"{text}[route s]\nmatch = ssh\nbackend = close\n")
-        self.assertIn(f"new (s); [route t] tunnel_users: {file}: no user ", told)

@@ -1,4 +1,3 @@
-import os
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -14,7 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.names.test_destinations import names
 from tests.backends.pool.pools import servers
 from tests.backends.test_upstreams import ChangingUpstreams
-from tests.processes.test_opener import HelperOfRules
 from tests.support.dialler import played
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
@@ -30,7 +28,6 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.features.tunnels.dialler import ProxyDialler
 from txmux.features.tunnels.via import Via, proxy
-from txmux.processes.helper.opener import Opener
 from txmux.rules.embedding import from_python, route
 from txmux.rules.model import Backend, Server
 from txmux.rules.reading.endpoints import server
@@ -252,18 +249,6 @@ class DestinationsTest(SynchronousTestCase):
         self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
         why = "the proxy http://proxy.test:3128: "
         self.assertEqual(failed, [f"{why}refused", f"{why}its name has no address"])
-
-    def test_supervisor_reads_the_password(self) -> None:
-        """Workers get it from there, since they connect to the proxy, and open it by no helper."""
-        helper = HelperOfRules(self)
-        password = helper.folder / "password"
-        password.write_text("secret")
-        via = f"[backend far]\nserver = x.test:1\nvia = socks5://ops:{password}@127.0.0.1:1\n"
-        helper.rules.write_text(f"{helper.rules.read_text()}{via}")
-        helper.opener.read_rules()
-        os.close(helper.opener.open_file(password))
-        with helper.opener.another() as connection:
-            self.assertRaises(PermissionError, Opener(connection).open_file, password)
 
     def test_text_is_not_ignored(self) -> None:
         """What else could be a text, and is none here, would connect without the proxy."""
