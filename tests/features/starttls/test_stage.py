@@ -57,18 +57,6 @@ class StartTLSTests(MuxTestCase):
         self.assertEqual(record.bytes_out, 16 + len(GO) + 5)
         self.assertEqual((record.facts["starttls"], record.facts["sni"]), ("smtp", "b.example"))
 
-    async def test_header_precedes_the_dialogue(self) -> None:
-        """From a proxy, and to the server."""
-        backend = backend_at(self.backend_port(), proxy_protocol="v1")
-        header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
-        port = self.port(backend, accept_proxy_from=("127.0.0.1",))
-        client = await self.greeted(port, header + STARTTLS)
-        server = await self.backend.heard(len(header))
-        await self.asked(server, (header, GREETING), (EHLO, OFFERS), (STARTTLS, b"220 go\r\n"))
-        await server.has(len(HELLO))
-        close(client, server)
-        await self.assert_logged(client="192.0.2.1:1", reason="done")
-
     async def test_server_that_greets_is_connected_at_once(self) -> None:
         """Nothing is sent to it with the last packet of TCP's handshake, which must not wait for that."""
         eager = []
@@ -125,8 +113,6 @@ class StartTLSTests(MuxTestCase):
         await self.assert_ended(await self.connect(port, b"QUIT\r\n"), reason="client-gone")
         half_closes = await self.connect(port)
         await half_closes.has(16)
-        its = self.only()  # which stays while it waits
-        self.assertEqual((its.state, its.cannot_move_because), ("starttls", "undecided"))
         half_closes.finish()
         await self.assert_ended(half_closes, 2, reason="client-gone")
 
@@ -205,26 +191,3 @@ class StartTLSTests(MuxTestCase):
                 self.assertIn(why, " ".join(map(str, map(eventAsText, logged))))
                 self.backend.peers.clear()
                 self.records.clear()
-
-    async def test_server_gets_the_protocol_in_the_clear(self) -> None:
-        """Its greeting is not for the client, which was greeted here."""
-        backend = backend_at(self.backend_port())
-        port = self.mux([self.tls.route(outcome=backend)], more=MORE)
-        client = await self.connect(port, STARTTLS)
-        await client.has(16 + len(GO))
-        peer = self.tls.peer()
-        client.dataReceived = peer.dataReceived  # type: ignore[method-assign]
-        peer.makeConnection(client.transport)
-        await peer.ready()
-        peer.send(b"EHLO c.example\r\n")
-        server = await self.backend.peer()
-        await self.turn(5)
-        self.assertEqual(server.received, b"")
-        server.send(GREETING)
-        await server.has(16)
-        self.assertEqual(server.received, b"EHLO c.example\r\n")
-        server.send(b"250 b.example\r\n")
-        await peer.has(15)
-        self.assertEqual(peer.received, b"250 b.example\r\n")
-        close(peer, server)
-        await self.assert_logged(route="tls", reason="done", bytes_in=16, bytes_out=15)

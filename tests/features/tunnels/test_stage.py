@@ -94,31 +94,6 @@ class FixedServerTest(MuxTestCase):
                 self.assertEqual((record.route, record.reason), ("tunnel", "done"))
                 self.assertEqual(record.bytes_out, len(answer) + 18)
 
-    async def test_bytes_behind_the_request_are_the_first_for_the_server(self) -> None:
-        port = self.mux([tunnel_route(), inner("any", backend_at(self.backend_port()))])
-        said = connect_to("a:22") + SSH
-        for number, size in enumerate((1000, 1, len(said) - 3)):
-            client = await self.connect(port)
-            for start in range(0, len(said), size):
-                client.send(said[start : start + size])
-                await self.turn()
-            server = await self.backend.heard(len(SSH), number)
-            self.assertEqual(server.received, SSH)
-            await client.has(len(OPEN))
-            self.assertEqual(client.received, OPEN)
-            close(client, server)
-            await self.logged(number + 1)
-
-    async def test_server_is_told_the_client_s_address_first(self) -> None:
-        client, server = await self.tunnelled(proxy_protocol="v1")
-        client.send(SSH)
-        ends = (one().port for one in (client.transport.getHost, client.transport.getPeer))
-        header = b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (*ends,)
-        await server.has(len(header) + len(SSH))
-        self.assertEqual(server.received, header + SSH)
-        close(client, server)
-        await self.logged()
-
     async def test_much_behind_the_request_in_one_piece(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
         for number, request in enumerate(of_each("a")):
