@@ -15,15 +15,6 @@ class CheckTests(CommandTestCase):
             "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
         )
 
-    def test_folder_for_certificates_that_others_may_write_to(self) -> None:
-        folder = self.good.parent / "acme"
-        folder.mkdir()
-        folder.chmod(0o777)
-        status, output, _ = self.run_main("check", self.good)
-        self.assertEqual(status, 1)
-        problem = f"{self.good}:3: [txmux] acme_folder: cannot write '{folder}': others"
-        self.assertIn(problem, output)
-
     def test_damaged_certificate_of_acme(self) -> None:
         """A start replaces the file, so this is a warning, with what is wrong."""
         file = self.good.parent / "acme/a.example.pem"

@@ -1,5 +1,4 @@
 import json
-import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from tests.interop.children import PATIENCE
 from tests.support.changes import change_constants
 from tests.support.docker import NETWORK, DockerPlayed, inspected
 from tests.support.peers import reactor
-from txmux.cli.provider import writer as writing
 from txmux.errors import MuxError
 from txmux.features.docker import api, provider, sleep
 from txmux.features.docker.provider import docker
@@ -116,18 +114,6 @@ class ProviderTest(TestCase):
         self.daemon.streams += streams
         await self.written("10.88.0.6:80 down\n")
 
-    async def test_flapping(self) -> None:
-        change_constants(self, writing, _EVERY=0.3)
-        self.run_provider()
-        await self.until(self.file.exists)
-        states = {self.file.stat().st_ino}
-        for number in range(20):
-            self.daemon.put(inspected("web", LABELS, address=f"10.88.1.{number}"))
-            await deferLater(reactor, 0.03)
-            states.add(self.file.stat().st_ino)
-        await self.written("10.88.1.19:80")
-        self.assertLessEqual(len(states), 4)
-
     async def test_a_container_that_goes_while_podman_looks(self) -> None:
         """The daemon is there, and asked again at once."""
         self.daemon.put(inspected("web", LABELS))
@@ -183,16 +169,6 @@ class ProviderTest(TestCase):
         self.daemon.put(inspected("new", LABELS, address="10.88.0.8"))
         await self.written("[route new]")
         self.assertIn("[route web]", self.text())
-
-    async def test_blanks_and_holes_in_labels_leave_out_their_container_alone(self) -> None:
-        texts = "' '", "[ssh, ]", "[ ]", " ", "[,]"
-        for number, text in enumerate(texts):
-            self.daemon.put(inspected(f"bad{number}", {"txmux.match": text}))
-        self.daemon.put(inspected("web", LABELS))
-        self.run_provider()
-        await self.written("[route web]")
-        left_out = re.findall("^# left out: container (bad[0-9])", self.text(), re.MULTILINE)
-        self.assertEqual(sorted(left_out), [f"bad{number}" for number in range(len(texts))])
 
     async def test_daemon_away_at_the_start_and_later(self) -> None:
         await self.daemon.leave()

@@ -49,14 +49,11 @@ class CheckTest(CommandTestCase):
         database = self.write("geo.mmdb", "no database")
         listen = "[listen a]\nendpoint = :0\ndeny = geo:country=DE\n"
         rules = self.write("geo.ini", f"[txmux]\ngeo_databases = {database}\n{listen}")
-        code, out, _ = self.run_main("check", rules)
-        self.assertEqual(code, 1)
-        self.assertIn(":2: [txmux] geo_databases: ", out)
-        self.assertIn("is not a database in MaxMind's format", out)
-        database.unlink()  # said once, not by each line that needs it
-        code, out, _ = self.run_main("check", rules)
-        self.assertEqual((code, out.count("\n")), (1, 1), out)
-        self.assertIn(f":2: [txmux] geo_databases: cannot read '{database}'", out)
+        for problem in (f"'{database}' is not a database in MaxMind", f"cannot read '{database}'"):
+            code, out, _ = self.run_main("check", rules)
+            self.assertEqual((code, out.count("\n")), (1, 1), out)  # not by each line that needs it
+            self.assertIn(f":2: [txmux] geo_databases: {problem}", out)
+            database.unlink(missing_ok=True)
 
 
 class StaleTest(SynchronousTestCase):

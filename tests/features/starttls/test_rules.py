@@ -4,7 +4,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
 from tests.rules.reading import cases
-from txmux.rules.installed import KEYS
 
 
 class ReadingTests(SynchronousTestCase):
@@ -13,11 +12,6 @@ class ReadingTests(SynchronousTestCase):
         [found] = cases.read(text).listeners
         values = {"starttls": "smtp", "starttls_banner": "mail.example.com ESMTP"}
         self.assertEqual(found.more, values)
-
-    def test_stage_is_loaded_before_workers_are_forked(self) -> None:
-        loads = KEYS["listen"]["starttls"].loads
-        assert loads is not None
-        self.assertEqual([*loads("smtp")], ["txmux.features.starttls.stage"])
 
 
 class ExplainTests(CommandTestCase):

@@ -102,14 +102,3 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual(termios.tcgetattr(keyboard), before)
         found = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGTSTP)]
         self.assertEqual(found, handlers)
-
-    def test_closed_terminal_is_the_end(self) -> None:
-        controller, keyboard = pty.openpty()
-        self.addCleanup(os.close, keyboard)
-        terminal = Terminal(keyboard)
-        with terminal.shown():
-            os.write(controller, b"a")
-            self.assertEqual(terminal.wait(PATIENCE), b"a")
-            self.assertEqual(terminal.wait(0), b"")
-            os.close(controller)
-            self.assertRaises(OSError, terminal.wait, PATIENCE)

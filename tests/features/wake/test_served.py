@@ -35,27 +35,22 @@ class ServedTests(WorkersTestCase):
             f"{RULES}default = pool\n[backend pool]\nserver = 127.0.0.1:{place}\nhold = 10m\n"
             f"wake = http POST http://127.0.0.1:{starter.server_port}/start\n"
         )
-        for is_held in (False, True):
-            mux = self.upgrading(rules, "workers = 2", admin=True)
-            mux.child.wait_for("serving with 2 worker")
-            if is_held:
-                mux.api("backends/pool/hold", {})
-            clients = [self.client(mux) for _ in range(6)]
-            for client in clients:
-                client.sendall(b"x")
-            if is_held:
-                eventually(lambda mux=mux: mux.api("backends")[0]["held"] == 6, "all wait")  # type: ignore[misc]
-                self.assertEqual(asked, [])
-                mux.api("backends/pool/release", {})
-            eventually(lambda: bool(started), "the server is started", 10)
-            started[0].settimeout(PATIENCE)
-            for _ in clients:
-                self.accept_from(started[0], b"x").close()
-            for client in clients:
-                self.assertEqual(client.recv(1), b"")
-                client.close()
-            self.assertEqual({line["reason"] for line in mux.take(6)}, {"done"})
-            self.assertEqual(asked, ["/start"])
-            mux.stop()
-            asked.clear()
-            started.pop().close()
+        mux = self.upgrading(rules, "workers = 2", admin=True)
+        mux.child.wait_for("serving with 2 worker")
+        mux.api("backends/pool/hold", {})
+        clients = [self.client(mux) for _ in range(6)]
+        for client in clients:
+            client.sendall(b"x")
+        eventually(lambda: mux.api("backends")[0]["held"] == 6, "all wait")
+        self.assertEqual(asked, [])
+        mux.api("backends/pool/release", {})
+        eventually(lambda: bool(started), "the server is started", 10)
+        self.addCleanup(started[0].close)
+        started[0].settimeout(PATIENCE)
+        for _ in clients:
+            self.accept_from(started[0], b"x").close()
+        for client in clients:
+            self.assertEqual(client.recv(1), b"")
+            client.close()
+        self.assertEqual({line["reason"] for line in mux.take(6)}, {"done"})
+        self.assertEqual(asked, ["/start"])
