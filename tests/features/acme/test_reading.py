@@ -49,10 +49,9 @@ class RouteTests(SynchronousTestCase):
         own = [("https://a.example/", profile, ca) for profile in ("short", "long")]
         self.assertEqual(orders, own + [("zerossl", "", None)] * 2)
         of_all = accounts(asked.values())
-        self.assertEqual(
-            [(its.ca, its.eab, its.email) for its in of_all.values()],
-            [(ca, None, "o@a.example"), (None, Path("/etc/z.eab"), "o@a.example")],
-        )
+        mail = "o@a.example"
+        found = [(its.ca, its.eab, its.email) for its in of_all.values()]
+        self.assertEqual(found, [(ca, None, mail), (None, Path("/etc/z.eab"), mail)])
 
     def test_account_whose_file_cannot_be_read(self) -> None:
         """It is named, so nothing is said of a missing 'acme_eab'."""

@@ -233,10 +233,8 @@ class RenewalTests(TestCase):
 
     async def test_bad_names_of_an_owner(self) -> None:
         """The authority gets one order at a time after a failure, and owners take turns."""
-        names, played = (
-            ["1.bad", "2.bad", "3.bad", _A],
-            self.play(refused("no such name", wait=60.0)),
-        )
+        names = ["1.bad", "2.bad", "3.bad", _A]
+        played = self.play(refused("no such name", wait=60.0))
         played.gates = []
         rules, owners = self.rules(*names), {name: name.rpartition(".")[2] for name in names}
         sections = {name: Section(owner, 1, "", {}) for name, owner in owners.items()}

@@ -282,6 +282,10 @@ class ReferenceTests(SynchronousTestCase):
         ):
             refs = "{name: db, port: 5432, weight: %d}, {name: web, port: 443, weight: %d}"
             self.assertEqual(self.servers(refs % weights), [*first, *web])
+        made = self.made("{name: db, port: 5432, weight: 0}")
+        its = ["endpoint = :5432", "default = close", "first = server"]
+        self.assertEqual(made.sections()["listen tcp_5432"], its)
+        made.rules()
 
     def test_what_does_not_resolve_takes_its_share(self) -> None:
         other = "---\nkind: Service\nmetadata: {name: far, namespace: %s}\nspec: {type: %s, ports: [{port: 1}]}\n"
@@ -301,12 +305,6 @@ class ReferenceTests(SynchronousTestCase):
             self.assertEqual(lines[0], "server = 10.0.0.1:15432 weight=2")
             self.assertEqual(lines[1:], ["10.0.0.2:15432 down", "127.0.0.1:1 final"])
             made.rules()
-
-    def test_no_endpoint_refuses(self) -> None:
-        made = self.made("{name: db, port: 5432, weight: 0}")
-        its = ["endpoint = :5432", "default = close", "first = server"]
-        self.assertEqual(made.sections()["listen tcp_5432"], its)
-        made.rules()
 
     def test_a_service_without_endpoints_takes_its_share(self) -> None:
         idle = "---\nkind: Service\nmetadata: {name: idle}\nspec: {ports: [{port: 1}]}\n"

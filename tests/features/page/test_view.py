@@ -95,12 +95,9 @@ class PageTests(SynchronousTestCase):
         page = _page(status={"attention": [item, note]}, warnings=[missing])
         levels = re.findall(r'<li class="(\w+)"><b class="level">\1</b>', page)
         self.assertEqual(levels, ["critical", "warning", "note"])
-        self.assertIn(
-            '<a href="./?backend=web#servers">Backend web: no server can serve.</a> '
-            "<span>connection refused, 37 of 37 in 12 s,</span> <span>for 2 min</span>"
-            ' <span class="do">txmux explain</span></li>',
-            page,
-        )
+        link = '<a href="./?backend=web#servers">Backend web: no server can serve.</a>'
+        cause = "<span>connection refused, 37 of 37 in 12 s,</span> <span>for 2 min</span>"
+        self.assertIn(f'{link} {cause} <span class="do">txmux explain</span></li>', page)
         self.assertIn(f"<b>{missing}</b></li>", page)
         self.assertIn("Nothing needs attention", _page())
 

@@ -156,11 +156,8 @@ class ConnectionTests(SynchronousTestCase):
 
     def test_one_comparison_at_a_time(self) -> None:
         """Redis that has not sent all bans by the next one counts as lost; a later one goes on."""
-        shared, answers = (
-            SharedBans(Clock(), _STORE, Machine().bans),
-            [Deferred[Any]() for _ in "1234"],
-        )
-        coming = iter(answers)
+        shared = SharedBans(Clock(), _STORE, Machine().bans)
+        coming = iter(answers := [Deferred[Any]() for _ in range(4)])
         redis = redis_of(lambda *_: next(coming))
 
         def compare() -> Deferred[None]:

@@ -27,7 +27,8 @@ class OnceTests(CommandTestCase):
         return server
 
     def test_all_panes_as_plain_text(self) -> None:
-        self.top()
+        """The rest of many rows is counted."""
+        server = self.top()
         code, out, err = self.ask("top")
         self.assertEqual((code, err), (0, ""))
         title, _, rest = out.partition("\n")
@@ -38,6 +39,10 @@ class OnceTests(CommandTestCase):
             self.assertIn(f"\n\n{head}\n", rest)
         for name in names():
             self.assertIn(name, rest)
+        for count, more in ((20, "\n"), (21, "\nand 1 more\n")):
+            rows = [{**CONNECTIONS[0], "id": f"1-{number}"} for number in range(count)]
+            server.others["/api/connections?limit=1000"] = rows
+            self.assertIn(f"{more}\nroutes: 2\n", self.ask("top", "--once")[1])
 
     def test_json_with_filters(self) -> None:
         self.top("route=site&client=10.0.0.0%2F8&limit=1000")
@@ -45,13 +50,6 @@ class OnceTests(CommandTestCase):
         self.assertEqual((code, err), (0, ""))
         wanted = {"status": STATUS, "routes": ROUTES, "backends": BACKENDS}
         self.assertEqual(json.loads(out), {**wanted, "connections": CONNECTIONS, "recent": RECENT})
-
-    def test_rest_of_many_rows_is_counted(self) -> None:
-        server = self.top()
-        for count, more in ((20, "\n"), (21, "\nand 1 more\n")):
-            rows = [{**CONNECTIONS[0], "id": f"1-{number}"} for number in range(count)]
-            server.others["/api/connections?limit=1000"] = rows
-            self.assertIn(f"{more}\nroutes: 2\n", self.ask("top", "--once")[1])
 
     def test_exit_codes_of_the_other_commands(self) -> None:
         self.assertEqual(self.ask("top")[0], 3)

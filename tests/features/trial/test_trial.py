@@ -363,16 +363,17 @@ class TrialTests(AdminCase):
     async def test_what_is_kept(self) -> None:
         """A listener has its own number; a reload keeps those that have room; what nobody remembers is refused; errors are told."""
         rules = self.rules(self.a)
-        await self.start("workers = 1\n", rules)
+        one = "workers = 1\n"
+        await self.start(one, rules)
         told = await self.post("/api/reload/try")
         self.assertEqual(told.status, 409)
         why = "no client is remembered, so nothing can be tried: set 'remember = 1000'"
         self.assertIn(why, told.error)
         few = rules.replace("[listen u]", "remember = 3\n[listen u]")
-        self.write_rules("workers = 1\n", few)
+        self.write_rules(one, few)
         self.assertEqual((await self.running.reload()).errors, ())
         await self.served(*[request("a.test")] * 5)
-        found = await self.tried(few, "workers = 1\n")
+        found = await self.tried(few, one)
         self.assertEqual(found["clients"], 3)
         listeners: Any = (await self.running.control.status())["listeners"]
         x, u = listeners
@@ -383,9 +384,9 @@ class TrialTests(AdminCase):
         self.assertIn('txmux_remembered_clients{listener="x"} 3.0\n', metrics)
         self.assertIn(f'txmux_remembered_bytes{{listener="x"}} {size}.0\n', metrics)
         self.assertNotIn('remembered_bytes{listener="u"}', metrics)
-        self.write_rules("workers = 1\n", few.replace("remember = 3", "remember = 2"))
+        self.write_rules(one, few.replace("remember = 3", "remember = 2"))
         self.assertEqual((await self.running.reload()).errors, ())
-        found = await self.tried(few, "workers = 1\n")
+        found = await self.tried(few, one)
         self.assertEqual(found["clients"], 2)
         lacks = {
             "[what]\n": "rules.ini",
@@ -393,7 +394,7 @@ class TrialTests(AdminCase):
             f"{few.replace(self.a, 'y')}[backend y]\nserver = {self.a}\ntls = yes\ntls_ca = gone.pem\n": r"\[backend y\] tls_ca: .*gone.pem",
         }  # fmt: skip
         for wrong, why in lacks.items():
-            self.write_rules("workers = 1\n", wrong)
+            self.write_rules(one, wrong)
             told = await self.post("/api/reload/try")
             self.assertEqual(told.status, 422)
             self.assertRegex(told.json["errors"][0], why)
@@ -466,12 +467,10 @@ class TrialTests(AdminCase):
         other.write_text(text.replace(f"http\nbackend = {self.a}", f"http\nbackend = {self.b}"))
         out, err, code = await self.txmux("check", str(other), "--against", "running")
         self.assertEqual((err, code), ("", 4))
-        self.assertRegex(
-            out,
-            rf"other.ini: OK, .*\n1 of the last 1 client would go elsewhere, since \S+ \S+\n\n"
-            r"clients +listener +now +then +example\n"
-            rf" +1 +x +route web, to {self.a} +route web, to {self.b} +127\.0\.1\.1:\d+ for a\.test at \S+ \S+\n$",
-        )
+        head = r"clients +listener +now +then +example\n"
+        first = r"other.ini: OK, .*\n1 of the last 1 client would go elsewhere, since \S+ \S+\n\n"
+        row = rf" +1 +x +route web, to {self.a} +route web, to {self.b} +127\.0\.1\.1:\d+ for"
+        self.assertRegex(out, rf"{first}{head}{row} a\.test at \S+ \S+\n$")
         against = "--against", f"unix:{self.socket}", "--json"
         out, _, code = await self.txmux("check", str(other), *against)
         self.assertEqual((code, json.loads(out)["against"]["moved"]), (4, 1))
@@ -582,21 +581,18 @@ class TrialTests(AdminCase):
             gone.write_text(f"{idle}[unit gone]\n{route}" if is_part else route)
             await self.start(self.settings + _UNIT_SETTINGS, _BY_UNITS.format("close"))
             await self.served(request("a.test"), request("b.test"))
-            if is_part:
-                gone.write_text("")
-            else:
-                gone.unlink()
+            gone.write_text("") if is_part else gone.unlink()
             for name in ("b", "c"):  # what is gone stays so at the next look, too
                 (units / f"{name}.ini").write_text(_LISTENER.format(name))
                 report = await self.running._reloading.request()
                 self.assertEqual(report.errors, ())
+                stays = r"gone\.ini.* is not taken, what was in force for it stays: .*gone\.ini: "
                 self.assertRegex(
-                    report.changes,
-                    r"gone\.ini.* is not taken, what was in force for it stays: .*gone\.ini: is gone, and 2 of the last 2 clients would go",
+                    report.changes, f"{stays}is gone, and 2 of the last 2 clients would go"
                 )
                 rules = self.running.control.rules
-                self.assertIn(name, [one.name for one in rules.listeners])
-                self.assertNotIn("idle", [one.name for one in rules.listeners])
+                listeners = [one.name for one in rules.listeners]
+                self.assertEqual((name in listeners, "idle" in listeners), (True, False))
                 self.assertEqual([one.name for one in rules.routes], ["greedy"])
                 current = await in_thread(current_digest, Path.cwd(), rules.files)
                 self.assertEqual(current, loaded_digest(rules.files))
@@ -613,10 +609,8 @@ class TrialTests(AdminCase):
             raise SkipTest("only root can write files of other users")
         units = await self.start_with_units()
         route = f"[route greedy]\nmatch = http\nbackend = {self.b}\n"
-        for name, text, author in (
-            ("a", _LISTENER, 12345),
-            ("b", route, 12345),
-            ("c", _LISTENER, 0),
+        for name, text, author in zip(
+            "abc", (_LISTENER, route, _LISTENER), (12345, 12345, 0), strict=True
         ):
             (units / f"{name}.ini").write_text(text.format(name))
             os.chown(units / f"{name}.ini", author, -1)

@@ -72,12 +72,10 @@ class FixedServerTest(MuxTestCase):
 
     async def test_answer_comes_once_a_server_is_connected(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))])
-        for number, (said, answer, kind) in enumerate(
-            (
-                (connect_to("db.example:5432"), OPEN, "connect"),
-                (socks4a("db.example", 5432), b"\0\x5a" + bytes(6), "socks4"),
-                (b"\5\2\0\2" + socks5("db.example", 5432), b"\5\0\5\0" + NO_ADDRESS, "socks5"),
-            )
+        for number, said, answer, kind in (
+            (0, connect_to("db.example:5432"), OPEN, "connect"),
+            (1, socks4a("db.example", 5432), b"\0\x5a" + bytes(6), "socks4"),
+            (2, b"\5\2\0\2" + socks5("db.example", 5432), b"\5\0\5\0" + NO_ADDRESS, "socks5"),
         ):
             with self.subTest(kind):
                 client = await self.connect_answered(port, said, answer)
@@ -88,11 +86,10 @@ class FixedServerTest(MuxTestCase):
                 await server.has(1)
                 self.assertEqual(server.received, b"x")
                 close(client, server)
-                record = await self.logged(number + 1)
+                story = {"route": "tunnel", "reason": "done", "bytes_out": len(answer) + 18}
+                record = await self.assert_logged(number + 1, **story)
                 facts = {"tunnel": kind, "host": "db.example", "port": "5432"}
                 self.assertEqual(record.facts, {**record.facts, **facts})
-                self.assertEqual((record.route, record.reason), ("tunnel", "done"))
-                self.assertEqual(record.bytes_out, len(answer) + 18)
 
     async def test_much_behind_the_request_in_one_piece(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
@@ -119,11 +116,8 @@ class FixedServerTest(MuxTestCase):
         ):  # fmt: skip
             port = self.mux([tunnel_route(backend)])
             self.records.clear()
-            answers = (
-                b"HTTP/1.1 %b\r\n" % http,
-                b"\5\0\5%c" % code + NO_ADDRESS,
-                b"\0\x5b" + bytes(6),
-            )
+            socks5_code = b"\5\0\5%c" % code + NO_ADDRESS
+            answers = b"HTTP/1.1 %b\r\n" % http, socks5_code, b"\0\x5b" + bytes(6)
             for its in asked:
                 for said, answer in zip(its, answers, strict=True):
                     if said:
