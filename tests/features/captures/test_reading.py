@@ -311,5 +311,3 @@ class StartTLSTests(CommandTestCase):
         self.assertIn(f"decision  at byte {len(hello)}: route b, to 127.0.0.1:1\n", out)
         self.assertIn("learnt    starttls=smtp sni=b.example", out)
         self.assertNotIn("spoke first", out)
-        _, out, _ = self.run_main("explain", file, "--text", r"EHLO a\r\n")
-        self.assertIn("decision  no TLS yet: undecided", out)

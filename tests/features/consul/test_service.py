@@ -18,8 +18,6 @@ from tests.test_errors import assert_harmless, refused
 from txmux.features.consul.finding import _refusal, next_index
 from txmux.net.http import HttpResponse
 from txmux.net.turns import in_thread
-from txmux.rules.lint import warnings
-from txmux.rules.reading.parser import parse
 
 _CHECK = sys.executable, "-m", "txmux", "check"
 
@@ -128,14 +126,7 @@ class ConsulTests(AdminCase):
         self.assertIn("consul:web: no address: Consul has no instance of web", done.stdout.decode())
 
 
-class TokenTest(SynchronousTestCase):
-    def test_nothing_has_to_check_them(self) -> None:
-        server = (
-            "[listen l]\nendpoint = :1\ndefault = b\n[backend b]\nserver = consul:a\n  consul:b\n"
-        )
-        rules = parse(server, "rules.ini")
-        self.assertEqual(warnings.warnings(rules, warnings.unchecked_backends(rules)), [])
-
+class NamedTests(SynchronousTestCase):
     def test_all(self) -> None:
         assert_harmless(self, "Consul", _told)
 

@@ -9,9 +9,8 @@ from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
-from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.parser import load, parse
+from txmux.rules.reading.parser import load
 
 _DENIED = (
     "[txmux]\ncrowdsec_key = k\n[listen a]\nendpoint = :8443\ndeny = crowdsec:http://127.0.0.1\n"
@@ -61,11 +60,6 @@ class SandboxTest(AdminCase):
 
 
 class WarningTests(SynchronousTestCase):
-    def test_addresses_that_change(self) -> None:
-        """A listener that denies them may be reached."""
-        route = "[route r0]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
-        self.assertEqual(lint(parse(_DENIED + route, "x.ini")), [])
-
     def test_key_that_cannot_be_read(self) -> None:
         """It is named, so no other message says that it has to be."""
         path = make_folder(self) / "rules.ini"

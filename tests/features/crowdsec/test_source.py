@@ -65,12 +65,6 @@ class DecisionsTests(SynchronousTestCase):
         decisions.replace(read({"new": None, "deleted": [again]}, 1))
         self.assertEqual(self.banned(decisions), [])
 
-    def test_ban_expires_by_itself(self) -> None:
-        decisions = Decisions()
-        decisions.replace(read(_new(decision("192.0.2.1", "1m"), decision("192.0.2.2", "2m")), 100))
-        self.assertEqual(len(self.banned(decisions, 159.9)), 2)
-        self.assertEqual(self.banned(decisions, 160), ["192.0.2.2/32"])
-
     def test_other_decisions_are_left_out(self) -> None:
         decisions = Decisions()
         odd: list[Any] = [

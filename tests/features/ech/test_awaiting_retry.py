@@ -259,12 +259,6 @@ class AwaitingRetryTest(MuxTestCase):
         facts = {"ech": "inner", "outer_sni": PUBLIC, "tls_error": "the hidden hello is not legal"}
         self.assertEqual(record.facts, facts)
 
-    async def test_half_a_hello_is_decided_as_without_keys(self) -> None:
-        client = await self.connect(self.hidden_mux(route("tls", "reset")), self.first()[:200])
-        await self.seen(200)
-        self.time.advance(6)
-        await self.assert_ended(client, reason="denied")
-
     async def test_usual_hello_is_as_ever(self) -> None:
         hello = records(client_hello(server_name(HIDDEN), versions(0x0304)))
         client = await self.connect(self.hidden_mux(), hello)

@@ -1,5 +1,3 @@
-from typing import Any
-
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,8 +10,6 @@ from tests.support.named_files import RULES, folder_of_files
 from tests.support.places import country, system, write_places
 from tests.support.supervised import SupervisedTestCase
 from txmux.features.geo.databases import WatchedDatabase
-from txmux.rules.lint.warnings import lint
-from txmux.rules.reading.parser import parse
 
 
 class PlaceTest(SupervisedTestCase):
@@ -56,7 +52,7 @@ class CheckTest(CommandTestCase):
             database.unlink(missing_ok=True)
 
 
-class StaleTest(SynchronousTestCase):
+class LooksTest(SynchronousTestCase):
     def test_looks(self) -> None:
         """A look at a changed database takes what a start takes, and keeps what is in use where that would refuse it."""
         folder = folder_of_files(self)
@@ -75,20 +71,3 @@ class StaleTest(SynchronousTestCase):
             self.assertEqual(bool(found), bool(problems), (damage, problems))
             self.assertNotRegex(found, NO_CAUSE, damage)
         self.assertEqual(look(), "")
-
-    def warnings(self, listener: Any, *routes: Any) -> list[str]:
-        text = f"[txmux]\ngeo_databases = c.mmdb\n[listen a]\nendpoint = :8443\n{listener}"
-        for number, more in enumerate(routes):
-            text += f"[route r{number}]\nmatch = ssh\nbackend = 127.0.0.1:{number + 1}\n{more}"
-        return [problem.section for problem in lint(parse(text, "x.ini"))]
-
-    def test_certainly_unreachable(self) -> None:
-        france = "from = geo:country=FR\n"
-        for found, *case in (
-            ([], "allow = geo:country=FR\n", ""), ([], "allow = 192.0.2.0/24\n", france),
-            ([], "deny = as:AS64500\n", "from = 192.0.2.0/24\n"), ([], "", france, ""),
-            ([], "", france, "from = geo:country=DE\n"),
-            ([], "", "from = 192.0.2.0/24\n", "from = as:AS64500\n"), ([], "", f"not_{france}"),
-            (["route r1"], "", "", france), (["route r1"], "", france, france),
-        ):  # fmt: skip
-            self.assertEqual(self.warnings(*case), found, case)

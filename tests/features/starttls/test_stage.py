@@ -69,28 +69,9 @@ class StartTLSTests(MuxTestCase):
         close(await self.greeted(self.port()), await self.backend.peer())
         self.assertEqual(eager, [False])
 
-    async def test_nothing_behind_the_command_is_taken(self) -> None:
-        port, reset = self.port(), b"RSET\r\n"
-        said = (STARTTLS + reset,), (STARTTLS, reset), (STARTTLS + HELLO,)
-        for number, parts in enumerate(said, start=1):
-            client = await self.connect(port)
-            for part in parts:
-                client.send(part)
-                await self.turn(5)
-            await self.assert_refused(client, NOT_TLS, number)
-        self.assertEqual(self.backend.peers, [])
-
     async def assert_refused(self, client: Peer, why: str, count: int = 1) -> None:
         record = await self.assert_ended(client, count, reason="tls-failed", backend=None)
         self.assertEqual(record.facts["tls_error"], why)
-
-    async def test_bounds(self) -> None:
-        port = self.port()
-        many = await self.connect(port, b"NOOP\r\n" * 20)
-        await self.assert_refused(many, "it sent 20 commands without STARTTLS")
-        self.assertEqual(many.received, b"220 here ESMTP\r\n" + b"250 2.0.0 OK\r\n" * 20)
-        long = await self.connect(port, b"x" * 4096)
-        await self.assert_refused(long, "it sent a command of more than 4096 bytes", 2)
 
     async def test_time(self) -> None:
         """Until TLS has begun; that has its own."""

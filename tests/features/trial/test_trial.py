@@ -5,11 +5,10 @@ import sys
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import SkipTest, TestCase
+from unittest import SkipTest
 from unittest.mock import patch
 
 from twisted.internet import reactor
@@ -31,7 +30,6 @@ from tests.wire.hello_builder import PADDING, client_hello, extension, records, 
 from txmux.client.parts import ServingContext
 from txmux.detection.explain import excluded_by
 from txmux.errors import MuxError
-from txmux.features.trial import FEATURE
 from txmux.features.trial.memory import ClientMemory
 from txmux.features.trial.trial import Trial
 from txmux.net import turns
@@ -141,34 +139,6 @@ class WorkerTests(AsyncTestCase):
             ]
             found = await self.trial([7.0, [], [], votes]).compare(self.rules)
             self.assertEqual((found["share"], found["incomplete"]), (share, []), excluded)
-
-
-class LintTests(TestCase):
-    def test_warnings(self) -> None:
-        """A limit without what it needs is told of, and numbers that take much memory."""
-        watched = "watch_rules = 10s\n"
-        limit = "watch_rules_limit = 10%\n"
-        nobody = "refuses nothing, since no client is remembered; add 'remember = 1000'"
-        unwatched = "works only with 'watch_rules'; add that, or remove it"
-        listeners = [f"[listen l{n}]\nendpoint = :{n}\n" for n in range(1, 8)]
-        seven, six = "".join(listeners), "".join(listeners[:6])
-        much = "the clients of all listeners may take {} MiB in all workers; remember fewer"
-        rows: Sequence[tuple[str, str, list[tuple[str, str, str]]]] = (
-            (watched + limit + "remember = 9\n", seven, []),
-            (watched, seven, []),
-            (limit + "remember = 9\n", seven, [("txmux", "watch_rules_limit", unwatched)]),
-            (watched + limit, seven, [("txmux", "watch_rules_limit", nobody)]),
-            ("remember = 10000\n", six, []),
-            ("remember = 10000\n", seven, [("txmux", "remember", much.format(293))]),
-            ("workers = 2\nremember = 5000\n", seven, [("txmux", "remember", much.format(293))]),
-            ("workers = 20\n", seven + "remember = 10000\n",
-             [("listen l7", "remember", much.format(839))]),
-        )  # fmt: skip
-        for settings, listeners_text, found in rows:
-            with self.subTest(settings=settings):
-                rules = parse(f"[txmux]\n{settings}{listeners_text}", "rules.ini")
-                problems = [*chain(*(find(rules) for find in FEATURE.finds["lint"]))]
-                self.assertEqual([(p.section, p.key, p.message) for p in problems], found)
 
 
 class MemoryTests(AsyncTestCase):
