@@ -49,6 +49,9 @@ class SharedTest(SynchronousTestCase):
         self.result_of(shared.show({"token": "answer"}))
         self.assertEqual(asked, ["DEL"])
         self.assertIsNone(self.result_of(shared.certificate("https://ca.test/", "a.test")))
+        for answer in (None, b"x", [], [None, None], [None] * 4):
+            with self.subTest(answer=answer):
+                self.assertEqual(self.result_of(self.shared(answer)[0].poll()), ({}, False))
 
     def test_empty_password(self) -> None:
         """The key of shared certificates is derived from it; an empty one would seal them with a key that all know."""
@@ -62,8 +65,3 @@ class SharedTest(SynchronousTestCase):
         self.assertFalse(shared.is_up)
         self.assertIn(f"'{path}' does not hold one line", shared.source.why)
         shared.stop()
-
-    def test_answers_of_another_shape(self) -> None:
-        for answer in (None, b"x", [], [None, None], [None] * 4):
-            with self.subTest(answer=answer):
-                self.assertEqual(self.result_of(self.shared(answer)[0].poll()), ({}, False))

@@ -367,8 +367,6 @@ class InstancesTests(SynchronousTestCase):
         addresses = _found(_answer(*many))
         self.assertEqual(len(addresses), 1000)
         self.assertEqual(addresses, _found(_answer(*reversed(many))))
-
-    def test_endless(self) -> None:
         change_constants(self, finding, _MOST_READ=1000)
         reader = InstancesReader(passing=False)
         reader.feed(b"[")
@@ -392,8 +390,6 @@ class InstancesTests(SynchronousTestCase):
             (0, "7", 7), (7, "7", 7), (7, "12", 12), (12, "7", 0), (0, "0", 1), (5, "0", 0),
         ):  # fmt: skip
             self.assertEqual(next_index(before, reported), expected)
-
-    def test_invalid_index(self) -> None:
-        for reported in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
-            self.assertRaises(NotConsulError, next_index, 0, reported)
+        for wrong in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
+            self.assertRaises(NotConsulError, next_index, 0, wrong)
         self.assertEqual(next_index(0, str(2**64 - 1)), 2**64 - 1)

@@ -111,9 +111,6 @@ class DecisionsTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         assert_harmless(self, "CrowdSec", _told)
-
-    def test_secret_of_crowdsec(self) -> None:
-        """That a file is secret, who opens and who reads it is said by its row alone, beside its use."""
         naming = {
             str(path.relative_to(Path(txmux.__file__).parent))
             for path in Path(txmux.__file__).parent.rglob("*.py")

@@ -90,6 +90,9 @@ class PlaceTests(SynchronousTestCase):
             text = gateway(TCP) + route("TCPRoute", "old", more=more)
             made = Made(text + route("TCPRoute", "new"))
             self.assertEqual(self.outcomes(made), {"default": "close"})
+        more = f"{self.WRONG[:-1]}, txmux.match: regex pattern=x within=4KiB}}"
+        text = "".join(route("TCPRoute", name, more=more) for name in ("old", "new"))
+        self.assertEqual(Made(gateway(TCP, more=SHARED) + text).text.count("regex"), 1)
 
     def test_an_invalid_route_keeps_its_part_of_a_shared_port(self) -> None:
         """That of its match lines, if these are right; the others have theirs."""
@@ -101,11 +104,6 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual(destination(made, b"SSH-2.0-x\r\n", "tcp_5432"), "close")
         self.assertEqual(destination(made, b"?" * 100, "tcp_5432"), "tcp_shop_rest")
         self.assertNotIn("odd", made.text)
-
-    def test_an_invalid_route_costs_no_more_than_others(self) -> None:
-        more = f"{self.WRONG[:-1]}, txmux.match: regex pattern=x within=4KiB}}"
-        text = "".join(route("TCPRoute", name, more=more) for name in ("old", "new"))
-        self.assertEqual(Made(gateway(TCP, more=SHARED) + text).text.count("regex"), 1)
 
     def test_any_is_no_match_line(self) -> None:
         """A younger route takes all clients of a shared port as little as one without match lines."""

@@ -48,6 +48,20 @@ class ServedTests(SynchronousTestCase):
             self.assertEqual(sections[f"backend {name}"][: len(lines)], lines)
             self.assertIn(f"backend = {name}", sections[f"route tls_shop_db_shop_edge_{listener}"])
 
+    def test_served_all_the_same(self) -> None:
+        """One of two authorities is there, the hostname is the only other name (BackendTLSPolicySANValidation), or annotations say something else."""
+        both = policy("over").replace("name: ca}", "name: gone}, {kind: ConfigMap, name: ca}")
+        same = "hostname: db.example, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: db.example}]"
+        no_tls = ', annotations: {txmux.tls: "no"}'
+        for text, more, keys, resolved in (
+            (both + authority(), "", _KEYS, "!InvalidCACertificateRef"),
+            (policy("over", validation=same), "", _KEYS[:2], "ResolvedRefs"),
+            (policy("over") + authority(), no_tls, _KEYS, "ResolvedRefs"),
+        ):
+            made = Made(gateway(TCP) + text + route("TCPRoute", "db", more=more))
+            self.assertEqual(made.sections()["backend tcp_shop_db"][: len(keys)], keys)
+            self.assertEqual(_reasons_of(made, "over"), {**SERVED, "ResolvedRefs": resolved})
+
     def test_a_port_before_the_whole_service(self) -> None:
         """BackendTLSPolicyConflictResolution: neither is in conflict."""
         other = "hostname: other.example, wellKnownCACertificates: System"
@@ -97,13 +111,6 @@ class RefusedTests(SynchronousTestCase):
             expected = {"Accepted": "!NoValidCACertificate", "ResolvedRefs": reason}
             self.assertEqual(self.refused(text), expected)
 
-    def test_one_of_two_authorities(self) -> None:
-        both = policy("over").replace("name: ca}", "name: gone}, {kind: ConfigMap, name: ca}")
-        made = Made(gateway(TCP) + both + authority() + route("TCPRoute", "db"))
-        self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
-        found = _reasons_of(made, "over")
-        self.assertEqual(found, {**SERVED, "ResolvedRefs": "!InvalidCACertificateRef"})
-
     def test_what_is_not_supported(self) -> None:
         for validation in (
             "hostname: db.example, wellKnownCACertificates: example.com/own",
@@ -117,6 +124,10 @@ class RefusedTests(SynchronousTestCase):
         ):
             accepted = self.refused(policy("over", validation=validation))["Accepted"]
             self.assertEqual(accepted, "!Invalid", validation)
+        accepted = self.refused(policy("over", "db, sectionName: sqll") + authority())["Accepted"]
+        self.assertEqual(accepted, "!TargetNotFound")
+        good = "hostname: x, wellKnownCACertificates: System"
+        self.refused(policy("over") + policy("new", validation=good))
 
     def test_what_is_written_instead(self) -> None:
         for more, named in (
@@ -127,20 +138,6 @@ class RefusedTests(SynchronousTestCase):
             made = Made(gateway(TCP) + text + route("TCPRoute", "db"))
             why = f"validation.wellKnownCACertificates: {named} is not supported; write System"
             self.assertEqual(made.message("BackendTLSPolicy", "over"), why)
-
-    def test_the_hostname_as_the_only_other_name(self) -> None:
-        """BackendTLSPolicySANValidation, as far as it is served."""
-        same = "hostname: db.example, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: db.example}]"
-        made = Made(gateway(TCP) + policy("over", validation=same) + route("TCPRoute", "db"))
-        self.assertEqual(_reasons_of(made, "over"), SERVED)
-
-    def test_a_port_that_is_not_there(self) -> None:
-        accepted = self.refused(policy("over", "db, sectionName: sqll") + authority())["Accepted"]
-        self.assertEqual(accepted, "!TargetNotFound")
-
-    def test_an_older_one_that_cannot_be_served_keeps_its_target(self) -> None:
-        good = "hostname: x, wellKnownCACertificates: System"
-        self.refused(policy("over") + policy("new", validation=good))
 
     def test_datagrams(self) -> None:
         text = gateway("name: udp, port: 53, protocol: UDP") + policy("over") + authority()
@@ -158,11 +155,6 @@ class RefusedTests(SynchronousTestCase):
         made = Made(gateway(TCP) + both + authority() + route("TCPRoute", "db", refs))
         self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
         self.assertEqual(made.of_route("TCPRoute", "db")["ResolvedRefs"], "ResolvedRefs")
-
-    def test_annotations_do_not_change_it(self) -> None:
-        text = gateway(TCP) + policy("over") + authority()
-        made = Made(text + route("TCPRoute", "db", more=', annotations: {txmux.tls: "no"}'))
-        self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
 
 
 class GatewayTests(SynchronousTestCase):

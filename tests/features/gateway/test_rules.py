@@ -416,8 +416,6 @@ class HostileTests(SynchronousTestCase):
             self.assertEqual(Made(gateway(f"{listener}, protocol: TCP")).text, "")
         wrong = 'name: a, port: 443, protocol: TLS, hostname: "a b"'
         self.assertEqual(Made(gateway(wrong)).text, "")
-
-    def test_several_rules(self) -> None:
         text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
 
@@ -448,6 +446,8 @@ class ParentTests(SynchronousTestCase):
         self.assertEqual(made.of("GatewayClass", "odd"), {"Accepted": "!InvalidParameters"})
         self.assertNotIn(("Gateway", "edge"), made.status)
         self.assertEqual(Made(gateway(TCP), GatewaySettings(only="other")).text, "")
+        made = Made(gateway(TCP), unserved="no service")
+        self.assertEqual(made.of_gateway(), {"Accepted": "Accepted", "Programmed": "!Pending"})
 
     def test_what_was_ours(self) -> None:
         was = "status: {%s: [{controllerName: txmux/gateway}]}\nmetadata"
@@ -457,7 +457,3 @@ class ParentTests(SynchronousTestCase):
         ):
             made = Made(text.replace("metadata", was % entries, 1))
             self.assertEqual(made.status[kind, "db"], {entries: []})
-
-    def test_pending(self) -> None:
-        made = Made(gateway(TCP), unserved="no service")
-        self.assertEqual(made.of_gateway(), {"Accepted": "Accepted", "Programmed": "!Pending"})

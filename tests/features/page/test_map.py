@@ -36,6 +36,12 @@ class MapTests(SynchronousTestCase):
         drawn = draw({"public": "up"}, routes, _SERVERS)
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
         self.assertEqual(healths, {"site": "partly", "sql": "down"})
+        for states, expected in (
+            ("", "idle"), ("up", "up"), ("up down", "partly"), ("down drain", "down"), ("drain", "drain"),
+            ("unchecked", "unchecked"), ("up unchecked", "unchecked"), ("down unchecked", "partly"), ("up checking", "checking"),
+        ):  # fmt: skip
+            servers = [MapServer(state, state) for state in states.split()]  # type: ignore[arg-type]
+            self.assertEqual(health_of(servers), expected, states)
 
     def test_lines_show_how_busy_routes_are(self) -> None:
         routes = [MapRoute(f"r{n}", backend="x", active=n) for n in (4, 1, 0)]
@@ -91,14 +97,6 @@ class MapTests(SynchronousTestCase):
             self.assertLessEqual(len(box.label) * 6, box.width)
         for line in drawn.lines:
             self.assertTrue(1 <= line.width <= 10)
-
-    def test_health_of_backends(self) -> None:
-        for states, expected in (
-            ("", "idle"), ("up", "up"), ("up down", "partly"), ("down drain", "down"), ("drain", "drain"),
-            ("unchecked", "unchecked"), ("up unchecked", "unchecked"), ("down unchecked", "partly"), ("up checking", "checking"),
-        ):  # fmt: skip
-            servers = [MapServer(state, state) for state in states.split()]  # type: ignore[arg-type]
-            self.assertEqual(health_of(servers), expected, states)
 
     def test_servers_that_nothing_checks_are_not_called_up(self) -> None:
         for states, detail in (

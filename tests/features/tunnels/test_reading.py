@@ -42,6 +42,7 @@ class UsersTests(SynchronousTestCase):
         for line in (b"ann:$apr1$x", b"ann", b"ann:" + _HASH.replace(b"05", b"15")):
             users, found = read_users(line)
             self.assertEqual((users, len(found)), ({}, 2))
+        self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
 
     def test_warnings(self) -> None:
         file: Path = make_folder(self) / "users"
@@ -61,9 +62,6 @@ class UsersTests(SynchronousTestCase):
         file.chmod(0o600)
         self.assertIn("this is an open proxy", " ".join(problems(text % "")))
         self.assertEqual(problems(text % f"tunnel_users = {file}\n"), [])
-
-    def test_answers(self) -> None:
-        self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
 
 
 class TunnelTests(CommandTestCase):
