@@ -497,13 +497,13 @@ class GatewayTests(TestCase):
         change_constants(self, status, _RELEASE=0.1)
         self.begin()
         await self.until(lambda: self.of_route("db"))
-        end = self.run_provider("--class", "other")
-        await self.until(lambda: ("default", "txmux-txmux-gateway.other") in self.leases)
+        end = self.run_provider("--class", "other", "--controller", "x/y")
+        await self.until(lambda: ("default", "txmux-x-y.other") in self.leases)
         self.kube.wrong = lambda method, path: (
             "silent" if (method, "leases" in path) == ("PUT", True) else None
         )
         await end()
-        self.assertEqual(self.leases["default", "txmux-txmux-gateway.other"]["leaseTransitions"], 1)
+        self.assertEqual(self.leases["default", "txmux-x-y.other"]["leaseTransitions"], 1)
 
     async def test_a_lease_that_cannot_be_read(self) -> None:
         """It is not held, and the provider goes on, and ends, without an error of its own."""
@@ -538,37 +538,3 @@ class GatewayTests(TestCase):
     def leases(self) -> dict[tuple[str, str], Any]:
         path = "/apis/coordination.k8s.io/v1/leases"
         return {key: one["spec"] for key, one in self.kube.objects[path].items()}
-
-    async def test_a_route_with_parents_of_several_providers(self) -> None:
-        """Of another controller, and of one class each: all entries stay, and nobody writes for ever."""
-        text = "".join(
-            f"---\nkind: GatewayClass\nmetadata: {{name: {name}}}\nspec: {{controllerName: {controller}}}\n"
-            + gateway(TCP, name=name).replace("ClassName: txmux", f"ClassName: {name}")
-            for name, controller in (("a", "txmux/gateway"), ("b", "txmux/gateway"), ("c", "x/y"))
-        )
-        self.put(
-            SERVICES
-            + text
-            + route("TCPRoute", "db").replace("{name: edge}", "{name: c}, {name: b}, {name: a}")
-        )
-        ends = []
-        for options in (("--class", "a"), ("--class", "b"), ("--controller", "x/y")):
-            self.file = self.folder / f"{options[1].replace('/', '')}.provided"
-            ends.append(self.run_provider(*options))
-
-        def entries() -> Any:
-            return self.kube.get("TCPRoute", "shop", "db").get("status", {}).get("parents", ())
-
-        names = lambda: sorted(one["parentRef"]["name"] for one in entries())  # noqa: E731
-        await self.until(lambda: names() == ["a", "b", "c"])
-        await deferLater(reactor, 1)
-        before = self.patches("db")
-        await deferLater(reactor, 1)
-        self.assertEqual((self.patches("db"), names()), (before, ["a", "b", "c"]))
-        leases = {f"txmux-{name}" for name in ("txmux-gateway.a", "txmux-gateway.b", "x-y")}
-        self.assertEqual({name for _, name in self.leases}, leases)
-        (changed,) = things(route("TCPRoute", "db").replace("{name: edge}", "{name: c}, {name: b}"))
-        self.kube.put({**changed, "status": {"parents": entries()}})
-        await self.until(lambda: names() == ["b", "c"])
-        for end in ends:
-            await end()

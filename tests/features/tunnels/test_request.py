@@ -82,6 +82,12 @@ class TalkTests(SynchronousTestCase):
         whole = fed(TunnelRequest(*talk[:2]), [answer])
         self.assertEqual(fed(TunnelRequest(*talk[:2]), data.draw(cut(answer))), whole)
 
+    def test_talks(self) -> None:
+        for kind, target, turns in TALKS:
+            request = TunnelRequest(kind, target)
+            sent = [request.first, *(request.receive(answer) for _, answer in turns)]
+            self.assertEqual(sent, [*(asked for asked, _ in turns), b""])
+
     def test_addresses_are_sent_as_such(self) -> None:
         for host, address, text, socks4 in (
             ("192.0.2.1", b"\1\xc0\0\2\1", b"192.0.2.1:22", b"\xc0\0\2\1\0"),
