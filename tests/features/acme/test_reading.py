@@ -98,10 +98,8 @@ class NamesTests(SynchronousTestCase):
         self.assertIn("write 'match = tls' and 'terminate_tls = acme 192.0.2.1'", line)
         both = "acme a.example, 192.0.2.1"
         for match in ("tls sni=a.example", "tls sni=a.example\n  tls sni=b.example alpn=h2"):
-            why = (
-                "none of this route's sees the certificate of 192.0.2.1; write it in another route"
-            )
-            self.assertIn(why, self.refused(match, both))
+            why = "none of this route's sees the certificate of 192.0.2.1; write it in another"
+            self.assertIn(f"{why} route", self.refused(match, both))
         for match in ("tls", "tls sni=a.example\n  tls", "not tls sni=b.example"):
             self.assertEqual(self.read(match, both).managed, ("a.example", "192.0.2.1"))
 

@@ -351,9 +351,8 @@ class InstancesTests(SynchronousTestCase):
         )  # fmt: skip
         passing = [(1, 9, 0), (5, 1, 0), (7, 5, 0), (8, 0, 1)]
         for is_passing, more in ((True, []), (False, [(2, 2, 0), (6, 0, 1)])):
-            found = [
-                (one.port, one.weight, one.priority) for one in _found(body, passing=is_passing)
-            ]
+            its = _found(body, passing=is_passing)
+            found = [(one.port, one.weight, one.priority) for one in its]
             self.assertEqual(found, sorted(passing + more))
 
     def test_without_port_or_address(self) -> None:

@@ -252,10 +252,8 @@ class ProviderTest(TestCase):
 
     async def wake(self, path: str, method: str = "POST") -> int:
         address = f"{self.folder}/wake.sock"
-        answer = await request(
-            reactor, method, f"http://x{path}", {}, seconds=20, most=1000, address=address
-        )
-        return answer.status
+        bounds: Any = {"seconds": 20, "most": 1000, "address": address}
+        return (await request(reactor, method, f"http://x{path}", {}, **bounds)).status
 
     async def test_wake(self) -> None:
         """All servers of a backend are started, though one cannot; its socket comes back."""

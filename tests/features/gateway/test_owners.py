@@ -57,9 +57,8 @@ class PlaceTests(SynchronousTestCase):
             ("cert", authorities, "!InvalidCACertificateRef", "!NoValidCACertificate"),
         ):
             text = gateway(end % name) + more + wide + theirs + mine
-            made = Made(
-                text + "".join(secrets % it for it in ("bad", "cert", "cert, namespace: far"))
-            )
+            made_too = (secrets % it for it in ("bad", "cert", "cert, namespace: far"))
+            made = Made("".join([text, *made_too]))
             its = made.of_listener("end")
             self.assertEqual((its["ResolvedRefs"], its["Accepted"]), (resolved, accepted))
             self.assertEqual(its["Programmed"], "!Invalid")

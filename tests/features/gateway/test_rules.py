@@ -203,9 +203,8 @@ class NameTests(SynchronousTestCase):
         made.rules()
 
     def test_tls_that_ends_here(self) -> None:
-        text = gateway(
-            "name: end, port: 443, protocol: TLS, hostname: a.example, tls: {certificateRefs: [{name: cert}]}"
-        )
+        end = "name: end, port: 443, protocol: TLS, hostname: a.example, tls: {certificateRefs: [{name: cert}]}"
+        text = gateway(end)
         for name in ("cert", "bad"):
             text += f"---\nkind: Secret\nmetadata: {{namespace: shop, name: {name}}}\n"
         made = Made(text + route("TLSRoute", "db"))
@@ -254,9 +253,8 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual(made.of_listener("other", "late")["Accepted"], "!ProtocolConflict")
         self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
         # A port is shared only if both owners say so.
-        made = Made(
-            gateway("name: tcp, port: 443, protocol: TCP", name="old") + gateway(TLS, more=SHARED)
-        )
+        old = gateway("name: tcp, port: 443, protocol: TCP", name="old")
+        made = Made(old + gateway(TLS, more=SHARED))
         self.assertEqual(made.of_listener("tls")["Accepted"], "!ProtocolConflict")
         self.assertEqual(made.of_listener("tcp", "old")["Programmed"], "Programmed")
 

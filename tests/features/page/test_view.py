@@ -23,9 +23,8 @@ def _view(query: dict[str, str], **parts: Any) -> View:
     files = parts.pop("rules", [])
     steps = files_in_steps(files, parts.get("routes", ()), {}, asked)
     long = are_long(files)
-    return View(
-        PageSnapshot(1000.0, status, rules=finished(steps), has_long_rules=long, **parts), asked
-    )
+    parts |= {"rules": finished(steps), "has_long_rules": long}
+    return View(PageSnapshot(1000.0, status, **parts), asked)
 
 
 def _page(query: dict[str, str] | None = None, **parts: Any) -> str:

@@ -65,9 +65,8 @@ class KeysTests(SynchronousTestCase):
     def test_changes_of_a_backend_after_yes_unless_clients_are_served_by_them(self) -> None:
         """The server that is down is the first row."""
         server, backends = "servers/127.0.0.1%3A8081", SNAPSHOT.backends
-        is_held = attrs.evolve(
-            SNAPSHOT, backends=[{**one, "hold": {"until": None}} for one in backends]
-        )
+        held = [{**one, "hold": {"until": None}} for one in backends]
+        is_held = attrs.evolve(SNAPSHOT, backends=held)
         for key, snapshot, path, body, what in (
             ("d", SNAPSHOT, server, {"state": "drain"}, "drain: backend web, 127.0.0.1:8081"),
             ("m", SNAPSHOT, server, {"state": "maintenance"}, "maintenance: backend web, 127.0.0.1:8081"),

@@ -41,9 +41,8 @@ class TopTests(InteropTestCase):
 
     def start(self) -> Service:
         rules = _RULES.format(port=self.server.getsockname()[1])
-        return self.own(
-            Service(self.folder, rules, f"drain_timeout = 0s\nadmin = unix:{self.admin}")
-        )
+        settings = f"drain_timeout = 0s\nadmin = unix:{self.admin}"
+        return self.own(Service(self.folder, rules, settings))
 
     def relayed(self) -> socket.socket:
         client = self.mux.connect()
@@ -75,6 +74,7 @@ class TopTests(InteropTestCase):
         with contextlib.suppress(ConnectionResetError):
             self.assertEqual(client.recv(1), b"")
         self.assertEqual(self.mux.take_one()["reason"], "killed")
+        screen.wait_for(r"^\[1\] connections  0")
         self.mux.stop()
         screen.wait_for(r"^trying again: (?:there is no socket|no service listens at) ")
         screen.resize(60, 16)

@@ -33,9 +33,8 @@ HELLO = records(client_hello(server_name("a.test")))
 
 _ENDS = 1e9, "192.0.2.1:5", "192.0.2.9:443"
 CLIENT = RememberedClient(*_ENDS, is_flow=False, layers=(REQUEST,), certificate=None, granted={})
-INNER = attrs.evolve(
-    CLIENT, layers=(HELLO, REQUEST), certificate=FoundCertificate(frozenset(), {"cn": ("x",)})
-)
+_CERTIFICATE = FoundCertificate(frozenset(), {"cn": ("x",)})
+INNER = attrs.evolve(CLIENT, layers=(HELLO, REQUEST), certificate=_CERTIFICATE)
 SILENT = attrs.evolve(CLIENT, layers=(b"",))
 DATAGRAM = attrs.evolve(CLIENT, local="192.0.2.9:53", is_flow=True, layers=(b"query",))
 

@@ -58,9 +58,8 @@ class WorkerTests(AsyncTestCase):
     rules = parse("[listen x]\nendpoint = :1\n", "r")
 
     def trial(self, answer: object, limit: str = "0%", *, is_late: bool = False) -> Trial:
-        worker: Any = SimpleNamespace(
-            number=1, is_late=is_late, ask=lambda *_, **__: succeed(answer)
-        )
+        ask = {"ask": lambda *_, **__: succeed(answer)}
+        worker: Any = SimpleNamespace(number=1, is_late=is_late, **ask)
         trial = Trial(lambda: [worker])
         settings = "remember = 9\n" + (f"watch_rules_limit = {limit}\n" if limit else "")
         trial.commit(parse(f"[txmux]\n{settings}[listen x]\nendpoint = :1\n", "r"))
@@ -133,10 +132,8 @@ class WorkerTests(AsyncTestCase):
             ([2], 1, 100.0), ([2], 2, 0.0), ([1, 1], 2, 0.0), ([2, 2], 39, 5.128205),
             ([2, 2], 40, 0.0), ([2, 2, 1], 40, 6.25),
         ):  # fmt: skip
-            votes = [
-                [f"192.0.2.{number}", 2, 0, 0, count]
-                for number, count in enumerate(excluded + [0] * (sources - len(excluded)))
-            ]
+            counts = enumerate(excluded + [0] * (sources - len(excluded)))
+            votes = [[f"192.0.2.{number}", 2, 0, 0, count] for number, count in counts]
             found = await self.trial([7.0, [], [], votes]).compare(self.rules)
             self.assertEqual((found["share"], found["incomplete"]), (share, []), excluded)
 
@@ -423,9 +420,8 @@ class TrialTests(AdminCase):
 
     async def txmux(self, *words: str) -> tuple[str, str, int]:
         environ = {"TXMUX_ADMIN": str(f"unix:{self.socket}"), "PATH": "/usr/bin:/bin"}
-        out, err, code = await getProcessOutputAndValue(
-            sys.executable, ["-m", "txmux", *words], env=environ
-        )
+        program = sys.executable, ["-m", "txmux", *words], environ
+        out, err, code = await getProcessOutputAndValue(*program)
         return out.decode(), err.decode(), code
 
     async def test_commands(self) -> None:
@@ -557,9 +553,8 @@ class TrialTests(AdminCase):
                 report = await self.running._reloading.request()
                 self.assertEqual(report.errors, ())
                 stays = r"gone\.ini.* is not taken, what was in force for it stays: .*gone\.ini: "
-                self.assertRegex(
-                    report.changes, f"{stays}is gone, and 2 of the last 2 clients would go"
-                )
+                gone_too = f"{stays}is gone, and 2 of the last 2 clients would go"
+                self.assertRegex(report.changes, gone_too)
                 rules = self.running.control.rules
                 listeners = [one.name for one in rules.listeners]
                 self.assertEqual((name in listeners, "idle" in listeners), (True, False))

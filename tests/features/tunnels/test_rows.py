@@ -12,10 +12,8 @@ class LoginsTest(SynchronousTestCase):
         reports = [{"logins": [["r", 16, source]]} for source in ("192.0.2.1", "x; reboot")]
         gauges = Gauges.of([{"logins": [["r", 2, "a"]]}, {"logins": [["r", 1, "b"]]}])
         self.assertEqual(gauges.of_features["logins"], {"r": (2, "a")})
-        rules, ban = (
-            Rules(Path("x.ini"), Settings(), (), ()),
-            "; keep it out: txmux ban 192.0.2.1 1h",
-        )
+        rules = Rules(Path("x.ini"), Settings(), (), ())
+        ban = "; keep it out: txmux ban 192.0.2.1 1h"
         for report, advice in zip(reports, (ban, ""), strict=True):
             [item] = measured(Gauges.of([report]), rules, 9.0)
             self.assertEqual((item.what, item.level, item.subject), ("logins", "warning", "r"))

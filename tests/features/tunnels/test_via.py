@@ -160,7 +160,7 @@ class ViaTests(MuxTestCase):
     async def test_each_wrong_answer_is_named(self) -> None:
         """Those that there may be are in `test_request`."""
         begin = (
-            "connect-refused: backend db: cannot connect to db.example:5432: the proxy PROXY: it "
+            "connect-refused: backend db: cannot connect to db.example:5432: the proxy PROXY: it"
         )
         for kind, answers, expected in (
             ("socks5", (b"\5\0", b"\5\5\0\1" + bytes(6)), "cannot connect: connection refused (5)"),
@@ -168,7 +168,7 @@ class ViaTests(MuxTestCase):
             ("http", (b"HTTP/1.1 403 Filtered\r\n\r\n",), "answers 403 Filtered"),
             ("http", (None,), "closed the connection instead of answering"),
         ):  # fmt: skip
-            self.assertEqual(await self.try_answer(kind, *answers), begin + expected)
+            self.assertEqual(await self.try_answer(kind, *answers), f"{begin} {expected}")
 
     async def test_silent_proxy_costs_the_connect_timeout(self) -> None:
         for answers in ((), (b"\5\0",)):
