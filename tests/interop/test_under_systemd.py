@@ -18,6 +18,19 @@ from txmux.processes.worker import landlock
 
 pytestmark = pytest.mark.by_turns
 
+_DOCS = Path(__file__).parents[2] / "docs"
+_CAPABILITY = """\
+AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_NET_ADMIN
+"""
+_LIMITS = """
+LimitNOFILE=100000
+MemoryMax=1G
+TasksMax=100
+TimeoutStopSec=90
+WatchdogSec=60
+Restart=always
+"""
 _MANY = 60
 """More than the tests' journal takes at once."""
 _RULES = """
@@ -109,22 +122,42 @@ class SystemdTestCase(InteropTestCase):
         )
         self.assertEqual(listening_inode(self.port), inode)
 
+    def assert_verbs(self) -> None:
+        """Check that it reloads, restarts and upgrades, again and again, and that nothing needs attention."""
+
+        def attention() -> list[str]:
+            return [item["text"] for item in json.loads(self.ask("status", "--json"))["attention"]]
+
+        def assert_served() -> None:
+            self.assert_relays(*self.relayed())
+            self.do("reload")
+            self.ask("reload")
+            eventually(lambda: not attention(), f"nothing needs attention: {attention()}")
+
+        assert_served()
+        for verb in (lambda: self.do("restart"), lambda: self.ask("upgrade")):
+            self.assert_same_socket(verb)
+            assert_served()
+
 
 class ServiceTests(SystemdTestCase):
-    def test_started_when_it_serves_as_a_user_of_its_own(self) -> None:
-        self.start()
+    def test_life(self) -> None:
+        """It is started when it serves, as a user of its own and with workers in a sandbox; it ends cleanly, and its connections have drain_timeout."""
+        # The unit's own restrictions have to allow it: `sandbox = yes` would not start without.
+        self.start("sandbox = yes" if landlock.abi() else "")
         self.assertEqual(self.manager.show("ActiveState"), "active")
         self.assertEqual(self.manager.show("StatusText"), "serving")
-        self.assert_relays(*self.relayed())
+        client, server = self.relayed()
+        self.assert_relays(client, server)
         self.assertNotEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, 0)
-
-    def test_sandbox(self) -> None:
-        """The unit's own restrictions allow the sandbox of the workers: `sandbox = yes` would not start without."""
-        if not landlock.abi():
-            raise SkipTest("this kernel has no Landlock")
-        self.start("sandbox = yes")
-        self.assert_relays(*self.relayed())
         self.assertNotIn("no filter of system calls", self.manager.output)
+        self.do("stop")
+        self.assertRaises(ConnectionResetError, client.recv, 1)
+        self.assert_ended()
+
+    def assert_ended(self) -> None:
+        eventually(lambda: self.manager.show("ActiveState") == "inactive", "it has ended")
+        self.assertEqual(self.manager.show("Result"), "success")
 
     def test_files_for_its_user(self) -> None:
         """A user with the unit's name is taken, and so can be given files: a start would fail without these tokens."""
@@ -141,16 +174,6 @@ class ServiceTests(SystemdTestCase):
         self.start("admin = 127.0.0.1:0\nadmin_tokens = /etc/txmux/secrets/tokens")
         user = int(self.manager.inside("id", "-u", "txmux").stdout)
         self.assertEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, user)
-
-    def test_stop(self) -> None:
-        """It ends cleanly, and its connections have drain_timeout."""
-        self.start()
-        client, _ = self.relayed()
-        self.do("stop")
-        with self.assertRaises(ConnectionResetError):
-            client.recv(1)
-        self.assertEqual(self.manager.show("ActiveState"), "inactive")
-        self.assertEqual(self.manager.show("Result"), "success")
 
     def test_bad_rules_are_not_tried_again(self) -> None:
         self.write("colour = red")
@@ -199,10 +222,11 @@ class ServiceTests(SystemdTestCase):
         self.assert_same_socket(lambda: self.do("restart"))
         assert_answers()
         self.assert_same_socket(lambda: self.manager.kill("KILL"))
+        self.assertEqual(self.manager.show("NRestarts"), "1")
         assert_answers()
+        self.assert_relays(*self.relayed())
         self.assertIn("the service is shutting down", self.ask("stop"))
-        eventually(lambda: self.manager.show("ActiveState") == "inactive", "it has ended")
-        self.assertEqual(self.manager.show("Result"), "success")
+        self.assert_ended()
 
     def test_restart(self) -> None:
         """A restart turns nobody away: clients that come meanwhile wait."""
@@ -222,12 +246,6 @@ class ServiceTests(SystemdTestCase):
         for _ in waiting:
             self.served()
 
-    def test_crash_keeps_clients_waiting(self) -> None:
-        self.start()
-        self.assert_same_socket(lambda: self.manager.kill("KILL"))
-        self.assertEqual(self.manager.show("NRestarts"), "1")
-        self.assert_relays(*self.relayed())
-
     def test_upgrade(self) -> None:
         self.start()
         ends = self.relayed()
@@ -243,7 +261,7 @@ class ServiceTests(SystemdTestCase):
         )
         self.assert_same_socket(lambda: self.manager.kill("KILL"))
         self.do("stop")
-        self.assertEqual(self.manager.show("Result"), "success")
+        self.assert_ended()
 
     def test_failed_upgrade(self) -> None:
         self.start()
@@ -256,6 +274,21 @@ class ServiceTests(SystemdTestCase):
         eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
         self.assert_relays(*ends)
 
+    def test_verbs(self) -> None:
+        """Each drop-in of the docs, and more limits, leave all commands: with what `source = client` needs, and the group of a provider's rules."""
+        blocks = [
+            block
+            for page in sorted(_DOCS.rglob("*.md"))
+            for block in re.findall(r"```systemd\n(.*?)```", page.read_text(), re.DOTALL)
+        ]
+        self.assertEqual(blocks, [_CAPABILITY])
+        for more in ("", _CAPABILITY, "SupplementaryGroups=adm", _LIMITS):
+            self.manager.change(more)
+            self.addCleanup(self.manager.change, "")
+            self.start("workers = 2")
+            self.assert_verbs()
+            self.manager.reset()
+
 
 class WatchdogTests(SystemdTestCase):
     """With a short time for the watchdog, which is still one that a busy machine leaves to everybody."""
@@ -263,8 +296,9 @@ class WatchdogTests(SystemdTestCase):
     options: ClassVar = {"more": "WatchdogSec=10"}
 
     def test_hanging_service_is_started_again(self) -> None:
-        self.start()
-        self.relayed()
+        """After an upgrade the watchdog goes by the new process, and clients that come while it hangs wait."""
+        self.start("workers = 2")
+        self.assert_same_socket(lambda: self.manager.kill("USR2"))
 
         def stop() -> None:
             self.manager.kill("STOP")
@@ -272,13 +306,6 @@ class WatchdogTests(SystemdTestCase):
 
         self.assert_same_socket(stop)
         self.served()
-        self.assertEqual(self.manager.show("NRestarts"), "1")
-
-    def test_after_upgrade(self) -> None:
-        """The watchdog goes by the new process after an upgrade, for both to live on and to be started again."""
-        self.start("workers = 2")
-        self.assert_same_socket(lambda: self.manager.kill("USR2"))
-        self.assert_same_socket(lambda: self.manager.kill("STOP"))
         self.assertEqual(self.manager.show("NRestarts"), "1")
         self.assert_relays(*self.relayed())
 
@@ -316,11 +343,12 @@ class SocketTests(SystemdTestCase):
     options: ClassVar = {"has_socket": True}
 
     def test_first_client_starts_the_service(self) -> None:
-        self.assert_started("systemd:domain=INET:index=0")
-
-    def test_by_address(self) -> None:
-        """Systemd also stores the socket, and passes both to the next process."""
-        self.assert_started(f"127.0.0.1:{self.manager.opened}")
+        """By its number, and by its address, where systemd also stores the socket, and passes both to the next process; then there are all commands."""
+        for endpoint in ("systemd:domain=INET:index=0", f"127.0.0.1:{self.manager.opened}"):
+            self.assert_started(endpoint)
+            self.assert_verbs()
+            self.manager.systemctl("stop", "txmux.socket")
+            self.manager.reset()
 
     def assert_started(self, endpoint: str) -> None:
         self.endpoint, self.port = endpoint, self.manager.opened
