@@ -100,14 +100,7 @@ class LifeTests(InteropTestCase):
         self.assertRegex(child.output, rf"(?m)^{_LINE}stopping: SIGTERM$")
         self.assertRegex(child.output, rf"{_LINE}stopped\n\Z")
 
-    def test_interrupted_ends_as_shells_expect(self) -> None:
-        child = self.start()
-        child.wait_for("rules")
-        child.process.send_signal(signal.SIGINT)
-        self.assertEqual(child.wait(), -signal.SIGINT)
-        self.assertIn("stopped\n", child.output)
-
-    def test_sighup_reloads(self) -> None:
+    def test_sighup_and_sigint(self) -> None:
         child = self.start()
         client = self.client()
         self.write(more="colour = red\nsize = 5\n")
@@ -118,6 +111,10 @@ class LifeTests(InteropTestCase):
         child.process.send_signal(signal.SIGHUP)
         child.wait_for("rules reloaded: 1 route new")
         self.assert_relayed(client)
+        client.close()
+        child.process.send_signal(signal.SIGINT)
+        self.assertEqual(child.wait(), -signal.SIGINT)  # as shells expect
+        self.assertIn("stopped\n", child.output)
 
     def test_log_level(self) -> None:
         self.write("admin = off", more="[backend unused]\nserver = 127.0.0.1:1\n")
@@ -138,39 +135,27 @@ class LifeTests(InteropTestCase):
         self.assertEqual(done.stdout, b"")
         return done.returncode, done.stderr.decode()
 
-    def test_bad_rules_are_78(self) -> None:
-        self.write(more="colour = red\nsize = 5\n")
-        status, said = self.failure(self.rules)
-        self.assertEqual(status, os.EX_CONFIG)
-        self.assertEqual(re.findall(r"^\S+?:(\d+): \[", said, re.MULTILINE), ["7", "8"])
-        self.assertEqual(len(said.splitlines()), 2)
+    def test_status_and_message_of_a_failure(self) -> None:
+        """Rules that are wrong are 78, all else is 1; no line is said twice, and the folder as by `txmux check`."""
         (self.folder / "bad.pem").write_text("nothing")
-        self.write(more="[route a]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n")
-        status, said = self.failure(self.rules)
-        self.assertEqual(status, os.EX_CONFIG)
-        self.assertIn("[route a] terminate_tls: ", said)
-        self.assertEqual(len(said.splitlines()), 1, said)
-
-    def test_failure_after_the_start_is_1(self) -> None:
-        self.write()
-        status, said = self.failure(self.rules, "--pidfile", "/nonexistent/pid")
-        self.assertEqual(status, 1)
-        self.assertRegex(
-            said,
-            r"Z error --pidfile /nonexistent/pid: No such file or directory; stopping\n.*stopping\n\Z",
-        )
-        self.assertNotIn("Traceback", said)
-
-    def test_port_is_taken_is_1(self) -> None:
-        self.write()
-        other = self.own(EchoServer())
-        text = self.rules.read_text().replace("127.0.0.1:0", f"127.0.0.1:{other.port}")
-        self.rules.write_text(text)
-        status, said = self.failure(self.rules)
-        self.assertEqual(status, 1)
-        self.assertRegex(
-            said, r"\A\S+: \[listen public\] endpoint: .*Address already in use[^\n]*\n\Z"
-        )
+        taken = self.own(EchoServer()).port
+        tls = "[route a]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
+        own, folder = re.escape(str(self.rules)), self.folder
+        for settings, more, options, status, said in (
+            ("", "colour = red\nsize = 5\n", (), os.EX_CONFIG, rf"{own}:7: \[.*\n{own}:8: \[.*\n"),
+            ("", tls, (), os.EX_CONFIG, r".*\[route a\] terminate_tls: .*\n"),
+            ("", "", ("--pidfile", "/nonexistent/pid"), 1,
+             r"(.*\n)*.*Z error --pidfile /nonexistent/pid: No such file or directory; stopping\n.*stopping\n"),
+            ("", f"[listen b]\nendpoint = 127.0.0.1:{taken}\n", (), 1,
+             r"\S+: \[listen b\] endpoint: .*Address already in use.*\n"),
+            (f"access_log = {folder}/no/log", "", (), 1,
+             rf"{own}:3: \[txmux\] access_log: there is no folder '{folder}/no'; create it, or correct the path\n"),
+        ):  # fmt: skip
+            self.write(settings, more)
+            found, told = self.failure(self.rules, *options)
+            self.assertEqual(found, status, told)
+            self.assertRegex(told, rf"\A{said}\Z")
+            self.assertNotIn("Traceback", told)
 
     def test_same_rules_run_already(self) -> None:
         child = self.start(settings=f"admin = unix:{self.folder}/admin.sock\n    off")
@@ -178,13 +163,6 @@ class LifeTests(InteropTestCase):
         status, said = self.failure(self.rules)
         running = f"txmux: these rules run already (process {child.process.pid}); to apply changes: txmux reload --rules {self.rules}\n"
         self.assertEqual((status, said), (1, running))
-
-    def test_missing_folder_is_said_as_by_check(self) -> None:
-        self.write(f"access_log = {self.folder}/no/log")
-        status, said = self.failure(self.rules)
-        self.assertEqual(status, 1)
-        told = f"there is no folder '{self.folder}/no'; create it, or correct the path"
-        self.assertEqual(said, f"{self.rules}:3: [txmux] access_log: {told}\n")
 
     def begin_by_options(self, *more: str | Path, before: Sequence[str] = ()) -> Child:
         """Begin without a rules file."""
@@ -205,9 +183,18 @@ class LifeTests(InteropTestCase):
         self.assertEqual(client.recv(6, socket.MSG_WAITALL), b"PING\r\n")
 
     def test_options(self) -> None:
-        """It serves as the options say, says that there is nothing to reload, and an upgrade keeps the same options."""
+        """It serves as options say, which an upgrade keeps; there is nothing to reload, and commands find it without being told where."""
+        change_environment(self, RUNTIME_DIRECTORY=str(self.folder))
         child = self.begin_by_options("--workers", "2")
         client = self.assert_serves()
+        child.wait_for(r"/options\.sock for \[txmux\] admin")
+        for word, told in (
+            ("status", r"(?m)^rules +<options>, generation 1, sha256 [0-9a-f]{12}$"),
+            ("reload", r"\Anothing to reload: the rules are the options"),
+        ):
+            done = run(sys.executable, "-m", "txmux", word)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assertRegex(done.stdout.decode(), told)
         child.process.send_signal(signal.SIGHUP)
         child.wait_for(rf"^{_LINE}nothing to reload: the rules are the options")
         new = self.upgraded(child)
@@ -216,22 +203,6 @@ class LifeTests(InteropTestCase):
         self.assert_serves().close()
         os.kill(new, signal.SIGTERM)
         eventually(lambda: is_gone(new), "the new process has ended")
-
-    def test_asked(self) -> None:
-        """Commands find it without being told where, and say that its rules are not in a file."""
-        change_environment(self, RUNTIME_DIRECTORY=str(self.folder))
-        child = self.begin_by_options()
-
-        def ask(word: str) -> str:
-            done = run(sys.executable, "-m", "txmux", word)
-            self.assertEqual((done.returncode, done.stderr), (0, b""))
-            return done.stdout.decode()
-
-        child.wait_for(r"/options\.sock for \[txmux\] admin")
-        self.assertRegex(
-            ask("status"), r"(?m)^rules +<options>, generation 1, sha256 [0-9a-f]{12}$"
-        )
-        self.assertRegex(ask("reload"), r"\Anothing to reload: the rules are the options")
 
     def test_user(self) -> None:
         """It becomes another user, and the helper writes the pidfile where only root may; an upgrade works there, too."""
@@ -335,22 +306,20 @@ class FirstProcessTests(InteropTestCase):
         for end in self.relayed():
             end.close()
 
-    def test_first_is_reloaded_stopped_and_not_upgraded(self) -> None:
-        child, first = self.start()
-        self.write("second")
-        os.kill(first, signal.SIGHUP)
-        child.wait_for("rules reloaded: .*second")
-        self.port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen second\]")[1])
-        self.assert_not_upgraded(first)
-        self.assert_drains(child, first)
-
-    def test_under_init_is_not_upgraded(self) -> None:
+    def test_first_and_under_init_is_reloaded_stopped_and_not_upgraded(self) -> None:
         init = self.place / "tini"
         init.write_text(_INIT)
         init.chmod(0o755)
-        child, first = self.start(init)
-        self.assert_not_upgraded(first)
-        self.assert_drains(child, first)
+        for before in ((), (init,)):
+            child, first = self.start(*before)
+            if not before:  # the init of the test passes SIGTERM on alone
+                self.write("second")
+                os.kill(first, signal.SIGHUP)
+                child.wait_for("rules reloaded: .*second")
+                second = r"listening on 127\.0\.0\.1:(\d+) for \[listen second\]"
+                self.port = int(child.wait_for(second)[1])
+            self.assert_not_upgraded(first)
+            self.assert_drains(child, first)
 
     def test_below_others_is_upgraded(self) -> None:
         child, first = self.start("sh", "-c", '"$@"; sleep 1000', "sh")
@@ -423,28 +392,20 @@ class DemoTests(InteropTestCase):
         done = run("sh", "-c", f"{command} 2>&1")
         return done.stdout.decode()
 
-    def test_curl(self) -> None:
-        command, _ = self.tried["curl"]
-        self.assertIn("Your connection was recognised as HTTP.", self.type(command))
-        self.demo.child.wait_for(r" route=http .* reason=done .*facts\.method=GET")
-
-    def test_https(self) -> None:
-        command, _ = self.tried["https"]
-        self.assertIn("Your connection was recognised as TLS.", self.type(command))
-        # curl closes without reading the server's goodbye, which may reset the connection.
-        self.demo.child.wait_for(r" route=tls .* reason=(done|client-reset) .*facts\.sni=localhost")
-
-    def test_redis(self) -> None:
-        command, seen = self.tried["redis"]
-        self.assertEqual(self.type(command), f"{seen}\n")
-
-    def test_ssh_is_told_goodbye(self) -> None:
-        command, seen = self.tried["ssh"]
-        self.assertIn(seen.removeprefix("... "), self.type(command))
+    def test_commands(self) -> None:
+        """What the demo says to type shows what it says; curl may reset a connection, as it closes without reading the server's goodbye."""
+        redis, ssh = (self.tried[name][1] for name in ("redis", "ssh"))
+        for name, seen, logged in (
+            ("curl", "Your connection was recognised as HTTP.", r" route=http .* reason=done .*facts\.method=GET"),
+            ("https", "Your connection was recognised as TLS.", r" route=tls .* reason=(done|client-reset) .*facts\.sni=localhost"),
+            ("redis", f"{redis}\n", " route=redis "),
+            ("ssh", ssh.removeprefix("... "), " route=ssh "),
+        ):  # fmt: skip
+            self.assertIn(seen, self.type(self.tried[name][0]))
+            self.demo.child.wait_for(logged)
 
     def test_unknown_is_echoed(self) -> None:
-        _, seen = self.tried["knock"]
-        self.assertTrue(seen.startswith("knock:"))
+        self.assertTrue(self.tried["knock"][1].startswith("knock:"))
         with self.connect() as client, client.makefile("rb") as stream:
             client.sendall(b"knock\n")
             client.shutdown(socket.SHUT_WR)
