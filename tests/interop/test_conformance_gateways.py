@@ -1,18 +1,51 @@
-"""The conformance tests of Gateway and ListenerSet beside a real API server: each has the name that it has there.
+"""The conformance tests of Gateway, ListenerSet and BackendTLSPolicy beside a real API server, by the table of ``tests/features/gateway/conformance.md``.
 
 Runs with ``TXMUX_LONG=1``; ``TXMUX_GATEWAY_CONFORMANCE`` and ``TXMUX_GATEWAY_CRDS`` name folders of a checkout of
-kubernetes-sigs/gateway-api. The table of ``tests/features/gateway/conformance.md`` says what becomes of each test.
+kubernetes-sigs/gateway-api.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.interop.conformance import ConformanceTestCase, with_tls
+from tests.interop.conformance import INFRA, ConformanceTestCase, with_tls
 
 _GOOD = ("Accepted", "ResolvedRefs")
 _SERVED = ("Accepted", "ResolvedRefs", "Programmed")
 _NOT_PERMITTED = "!ResolvedRefs:RefNotPermitted"
+_UNSUPPORTED = "!Accepted:UnsupportedProtocol"
+_INVALID_KINDS = "!ResolvedRefs:InvalidRouteKinds"
+_MOST = "gateway-name-maximum-length-"
+_SECRETS = ("nonexistent-secret", "unsupported-group", "unsupported-kind", "malformed-secret")
+
+_Row = tuple[str, str, str, Sequence[str] | None, Mapping[str, tuple[int, str, Sequence[str]]]]
+_GATEWAYS: tuple[_Row, ...] = (
+    ("gateway-invalid-parameters-ref", "", "gateway-invalid-parameters-ref", ("!Accepted:InvalidParameters",), {}),
+    ("gateway-name-maximum-length", "", _MOST + "a" * (253 - len(_MOST)), ("!Accepted",), {}),
+    # As it is, without a protocol that is supported; then with TLS for HTTP.
+    ("gateway-invalid-listeners-unsupported-protocol", "", "gateway-supported-and-unsupported-protocols", ("!Accepted:ListenersNotValid",), {}),
+    ("gateway-invalid-listeners-unsupported-protocol", "", "gateway-only-unsupported-protocols", ("!Accepted:ListenersNotValid",),
+     {"invalid": (0, "", (_UNSUPPORTED,))}),
+    ("gateway-invalid-listeners-unsupported-protocol", "Passthrough", "gateway-supported-and-unsupported-protocols", ("Accepted:ListenersNotValid",),
+     {"http": (0, "TLSRoute", ("Accepted:Accepted",)), "invalid": (0, "", (_UNSUPPORTED,))}),
+    ("gateway-invalid-route-kind", "Passthrough", "gateway-only-invalid-route-kind", None, {"http": (0, "", (_INVALID_KINDS,))}),
+    ("gateway-invalid-route-kind", "Passthrough", "gateway-supported-and-invalid-route-kind", None, {"http": (0, "TLSRoute", (_INVALID_KINDS,))}),
+    ("tlsroute-listener-passthrough-supported-kinds", "", "gateway-tlsroute-passthrough-supported-kind", None,
+     {"tls-passthrough": (0, "TLSRoute", (_INVALID_KINDS,))}),
+    ("tlsroute-listener-terminate-supported-kinds", "", "gateway-tlsroute-terminate-supported", None, {"tls-terminate": (0, "TLSRoute", ("Accepted:Accepted",))}),
+    *(("gateway-invalid-tls-configuration", "Passthrough", f"gateway-certificate-{why}", None,
+       {"https": (0, "TLSRoute", ("!ResolvedRefs:InvalidCertificateRef",))}) for why in _SECRETS),
+    *((f"gateway-secret-{grant}-reference-grant", "Passthrough", f"gateway-secret-{grant}-reference-grant", None,
+       {"https": (0, "TLSRoute", (_NOT_PERMITTED,))}) for grant in ("missing", "invalid")),
+    *((f"gateway-secret-reference-grant-{grant}", "Passthrough", f"gateway-secret-reference-grant-{grant}", None,
+       {"https": (0, "TLSRoute", ("Programmed:Programmed", "ResolvedRefs"))}) for grant in ("specific", "all-in-namespace")),
+    ("gateway-with-attached-routes-with-port-8080", "Passthrough", "gateway-with-two-listeners-and-one-attached-route", None,
+     {"http-unattached": (0, "TLSRoute", _GOOD), "http": (1, "TLSRoute", _GOOD)}),
+    # Nothing is made in the cluster that labels could be passed on to, which is said in no condition there.
+    ("gateway-infrastructure", "Passthrough", "gateway-with-infrastructure-metadata", ("Accepted",), {}),
+)  # fmt: skip
+"""By file: the mode of listeners that are translated, a Gateway, its conditions, and for each of its listeners the routes, their kinds, and conditions."""
 
 
 class GatewayTests(ConformanceTestCase):
@@ -45,48 +78,25 @@ class GatewayTests(ConformanceTestCase):
                 verdict = verdicts.get(named[1], "not in the table")
                 self.assertTrue(verdict.startswith(("passes", "asserts nothing")), named[1])
 
-    def test_gateway_invalid_listeners_unsupported_protocol(self) -> None:
-        file, wrong = (
-            "gateway-invalid-listeners-unsupported-protocol",
-            "!Accepted:UnsupportedProtocol",
-        )
-        # As it is, without a protocol that is supported; then with TLS for HTTP.
-        self.use(file)
-        for gateway in ("only-unsupported-protocols", "supported-and-unsupported-protocols"):
-            self.conditions("Gateway", f"gateway-{gateway}", "!Accepted:ListenersNotValid")
-        self.listeners(
-            "Gateway", "gateway-only-unsupported-protocols", {"invalid": (0, "", (wrong,))}
-        )
-        self.use(file, "Passthrough")
-        gateway = "gateway-supported-and-unsupported-protocols"
-        self.conditions("Gateway", gateway, "Accepted:ListenersNotValid")
-        good = ("Accepted:Accepted",)
-        wanted = {"http": (0, "TLSRoute", good), "invalid": (0, "", (wrong,))}
-        self.listeners("Gateway", gateway, wanted)
+    def test_gateways(self) -> None:
+        for file, mode, gateway, conditions, listeners in _GATEWAYS:
+            self.use(file, mode)
+            if conditions is not None:
+                self.conditions("Gateway", gateway, *conditions)
+            if listeners:
+                self.listeners("Gateway", gateway, listeners)
+            self.clean()
 
-    def test_gateway_invalid_parameters_ref(self) -> None:
-        self.use("gateway-invalid-parameters-ref")
-        self.conditions("Gateway", "gateway-invalid-parameters-ref", "!Accepted:InvalidParameters")
-
-    def test_gateway_invalid_route_kind(self) -> None:
-        self.use("gateway-invalid-route-kind", "Passthrough")
-        for gateway, kinds in (
-            ("gateway-only-invalid-route-kind", ""),
-            ("gateway-supported-and-invalid-route-kind", "TLSRoute"),
-        ):
-            wanted = {"http": (0, kinds, ("!ResolvedRefs:InvalidRouteKinds",))}
-            self.listeners("Gateway", gateway, wanted)
-
-    def test_gateway_invalid_tls_configuration(self) -> None:
-        self.use("gateway-invalid-tls-configuration", "Passthrough")
-        for why in (
-            "nonexistent-secret",
-            "unsupported-group",
-            "unsupported-kind",
-            "malformed-secret",
-        ):
-            wanted = {"https": (0, "TLSRoute", ("!ResolvedRefs:InvalidCertificateRef",))}
-            self.listeners("Gateway", f"gateway-certificate-{why}", wanted)
+    def test_tlsroute_listener_not_supported(self) -> None:
+        """Ending TLS is supported, and both modes are, so that these assert nothing there."""
+        for which, gateway, listeners in (
+            ("mixed-termination", "mixed-termination-not-supported", ("tls-terminate", "tls-passthrough")),
+            ("terminate", "terminate-unsupported", ("tls-terminate",)),
+        ):  # fmt: skip
+            self.use(f"tlsroute-listener-{which}-not-supported")
+            for name in listeners:
+                self.listener("Gateway", f"gateway-tlsroute-{gateway}", name, *_SERVED)
+            self.clean()
 
     def test_gateway_modify_listeners(self) -> None:
         """Its two Gateways have the same host name on the same port: here, one after the other has them."""
@@ -108,11 +118,6 @@ class GatewayTests(ConformanceTestCase):
         self.change("Gateway", names[1], lambda its: its["listeners"].pop(0))
         self.listeners("Gateway", names[1], {"http": good})
 
-    def test_gateway_name_maximum_length(self) -> None:
-        self.use("gateway-name-maximum-length")
-        prefix = "gateway-name-maximum-length-"
-        self.conditions("Gateway", prefix + "a" * (253 - len(prefix)), "!Accepted")
-
     def test_gateway_observed_generation_bump(self) -> None:
         self.use("gateway-observed-generation-bump", "Passthrough")
         name = "gateway-observed-generation-bump"
@@ -129,19 +134,6 @@ class GatewayTests(ConformanceTestCase):
         self.change("GatewayClass", name, lambda its: its.update(description="new"))
         self.conditions("GatewayClass", name, "Accepted")
 
-    def test_gateway_secret_reference_grant(self) -> None:
-        """Of a missing grant, of one for another, for one Secret, and for all of a namespace."""
-        for grant in ("missing", "invalid"):
-            self.use(f"gateway-secret-{grant}-reference-grant", "Passthrough")
-            wanted = {"https": (0, "TLSRoute", (_NOT_PERMITTED,))}
-            self.listeners("Gateway", f"gateway-secret-{grant}-reference-grant", wanted)
-            self.clean()
-        for grant in ("specific", "all-in-namespace"):
-            self.use(f"gateway-secret-reference-grant-{grant}", "Passthrough")
-            good = {"https": (0, "TLSRoute", ("Programmed:Programmed", "ResolvedRefs"))}
-            self.listeners("Gateway", f"gateway-secret-reference-grant-{grant}", good)
-            self.clean()
-
     def test_gateway_with_attached_routes(self) -> None:
         """A route without a host name becomes one with the listener's."""
         file = "gateway-with-attached-routes"
@@ -157,11 +149,6 @@ class GatewayTests(ConformanceTestCase):
         wanted = {"tls": (1, "TLSRoute", ("!Programmed", "!ResolvedRefs"))}
         self.listeners("Gateway", unresolved, wanted)
         self.route("TLSRoute", "http-route-4", unresolved, "!ResolvedRefs")
-
-    def test_gateway_with_attached_routes_with_port_8080(self) -> None:
-        self.use("gateway-with-attached-routes-with-port-8080", "Passthrough")
-        wanted = {"http-unattached": (0, "TLSRoute", _GOOD), "http": (1, "TLSRoute", _GOOD)}
-        self.listeners("Gateway", "gateway-with-two-listeners-and-one-attached-route", wanted)
 
     def test_gateway_http_listener_isolation(self) -> None:
         """Each path there is of one route, so that the route that a host name reaches shows the same."""
@@ -192,11 +179,6 @@ class GatewayTests(ConformanceTestCase):
                 self.route("TLSRoute", name, gateway, "ResolvedRefs")
                 self.reaches(address, host, service)
             self.clean()
-
-    def test_gateway_infrastructure(self) -> None:
-        """Nothing is made in the cluster that labels could be passed on to, which is said in no condition there."""
-        self.use("gateway-infrastructure", "Passthrough")
-        self.conditions("Gateway", "gateway-with-infrastructure-metadata", "Accepted")
 
     def test_gateway_optional_address_value(self) -> None:
         self.use("gateway-optional-address-value", "Passthrough")
@@ -395,8 +377,13 @@ class ListenerSetTests(ConformanceTestCase):
         self.reaches(address, "ls-section-name.com", "infra-backend-v1")
         self.reaches(address, "gw-section.com")
 
-    def conflicts(self, kind: str, mode: str) -> None:
-        """ListenerSetHostnameConflict and ListenerSetProtocolConflict differ by their names alone."""
+    def test_listenerset_conflict(self) -> None:
+        """ListenerSetHostnameConflict and ListenerSetProtocolConflict, which differ by their names alone."""
+        for kind in ("hostname", "protocol"):
+            self.conflicts(kind)
+            self.clean()
+
+    def conflicts(self, kind: str) -> None:
         gateway = f"gateway-with-listenerset-{kind}-conflict"
         own, others = (
             f"{kind}-conflict-with-gateway-listener",
@@ -404,7 +391,7 @@ class ListenerSetTests(ConformanceTestCase):
         )
         reason = f"{kind.title()}Conflict"
         conflict = (f"!Accepted:{reason}", f"!Programmed:{reason}", f"Conflicted:{reason}")
-        self.use(f"listenerset-{kind}-conflict", mode)
+        self.use(f"listenerset-{kind}-conflict", "Passthrough")
         self.conditions("Gateway", gateway, "Accepted")
         for name in ("gateway-listener", own):
             self.listener("Gateway", gateway, name, *_SERVED)
@@ -422,12 +409,6 @@ class ListenerSetTests(ConformanceTestCase):
         self.listener("ListenerSet", f"{name}-1", others, *conflict)
         self.refused(f"{name}-2", "ListenersNotValid")
         self.listener("ListenerSet", f"{name}-2", others, *conflict)
-
-    def test_listenerset_hostname_conflict(self) -> None:
-        self.conflicts("hostname", "Passthrough")
-
-    def test_listenerset_protocol_conflict(self) -> None:
-        self.conflicts("protocol", "Passthrough")
 
     def test_listenerset_http_routing(self) -> None:
         """Routes of one host name differ by path there: here, the oldest has the clients, and after it the next."""
@@ -492,3 +473,144 @@ class ListenerSetTests(ConformanceTestCase):
         ):
             self.parents("TLSRoute", name, parent)
             self.assertEqual(len(self.get("TLSRoute", name)["status"]["parents"]), 1)
+
+
+class BackendTlsPolicyTests(ConformanceTestCase):
+    """Their HTTP listeners end TLS here, since plain clients are not routed by name."""
+
+    GATEWAYS = ("same-namespace", "same-namespace-with-https-listener")
+
+    def apply(self, file: str) -> tuple[str, int]:
+        self.use(file, "Terminate", self.GATEWAYS)
+        return self.address("same-namespace")
+
+    def good(self, *policies: str) -> None:
+        for name in policies:
+            self.policy(name, "same-namespace", "Accepted:Accepted")
+
+    def test_backendtlspolicy_tlsroute_terminate(self) -> None:
+        self.use("backendtlspolicy-tlsroute-terminate")
+        gateway, policy = "gateway-btls-tlsroute-terminate", "btls-tlsroute-terminate-test"
+        self.accepted(gateway, "TLSRoute", "backendtlspolicy-tlsroute-terminate")
+        self.policy(policy, gateway, "Accepted:Accepted", "ResolvedRefs:ResolvedRefs")
+        how: Any = {"tls": True, "name": "abc.example.com"}
+        # Its own Service leads to the pods of `tcp-backend`, which there is the name in the answer.
+        service = "btls-terminate-tls-backend"
+        self.reaches(self.address(gateway), "tls.example.com", service, trust=self.authority, **how)
+
+    def test_backendtlspolicy(self) -> None:
+        address = self.apply("backendtlspolicy")
+        for policy in ("normative-test", "host-mismatch", "cert-mismatch"):
+            wanted = ("Accepted:Accepted", "ResolvedRefs:ResolvedRefs")
+            self.policy(policy, "same-namespace", *wanted)
+        how: Any = {"tls": True, "name": "abc.example.com"}
+        self.reaches(address, "backendtlspolicy.example.com", "backendtlspolicy-test", **how)
+        https = self.address("same-namespace-with-https-listener")
+        self.policy("normative-test", "same-namespace-with-https-listener", "Accepted:Accepted")
+        self.reaches(https, "https-listener.org", "backendtlspolicy-test", **how)
+        self.reaches(address, "backendtlspolicy-host-mismatch.example.com")
+        self.reaches(address, "backendtlspolicy-cert-mismatch.example.com")
+        # The authority's certificate comes, goes, and comes back.
+        policy, reconciled = "reconcile-test", "tls-checks-ca-certificate-reconcile-test"
+        good = ("Accepted:Accepted", "ResolvedRefs:ResolvedRefs")
+        bad = ("!Accepted:NoValidCACertificate", "!ResolvedRefs:InvalidCACertificateRef")
+        self.policy(policy, "same-namespace", *good)
+        ref = {"group": "", "kind": "ConfigMap", "name": reconciled}
+        self.change(
+            "BackendTLSPolicy",
+            policy,
+            lambda its: its["validation"].update(caCertificateRefs=[ref]),
+        )
+        self.policy(policy, "same-namespace", *bad)
+        metadata = {"name": reconciled, "namespace": INFRA}
+        trust = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        pem = self.authority.read_text()
+        for text, wanted in ((pem, good), ("", bad), (pem, good)):
+            self.put({**trust, "data": {"ca.crt": text}})
+            self.policy(policy, "same-namespace", *wanted)
+
+    def test_backendtlspolicy_conflict_resolution(self) -> None:
+        address = self.apply("backendtlspolicy-conflict-resolution")
+        for which in ("with", "without"):
+            self.good(f"conflicted-{which}-section-name-1", f"not-conflicted-{which}-section-name")
+            self.policy(
+                f"conflicted-{which}-section-name-2", "same-namespace", "!Accepted:Conflicted"
+            )
+        for host, service, name in (
+            ("conflicted-without-section-name", "conflicted-without-section-name-test", "other"),
+            ("conflicted-with-section-name", "conflicted-with-section-name-test", "other"),
+            ("not-conflicted-with-section-name", "not-conflicted-test", "other"),
+            ("not-conflicted-without-section-name", "not-conflicted-test", "abc"),
+        ):
+            how: Any = {"tls": True, "name": f"{name}.example.com"}
+            self.reaches(
+                address,
+                f"backendtlspolicy-{host}.example.com",
+                f"backendtlspolicy-{service}",
+                **how,
+            )
+
+    def test_backendtlspolicy_invalid(self) -> None:
+        """BackendTLSPolicyInvalidCACertificateRef, BackendTLSPolicyInvalidKind."""
+        for what, reason, policies in (
+            ("ca-certificate-ref", "InvalidCACertificateRef", {
+                name: f"backendtlspolicy-{name}" for name in ("nonexistent-ca-certificate-ref", "malformed-ca-certificate-ref")
+            }),
+            ("kind", "InvalidKind", {"invalid-kind": "abc"}),
+        ):  # fmt: skip
+            address = self.apply(f"backendtlspolicy-invalid-{what}")
+            wrong = ("!Accepted:NoValidCACertificate", f"!ResolvedRefs:{reason}")
+            for policy, host in policies.items():
+                self.policy(policy, "same-namespace", *wrong)
+                self.reaches(address, f"{host}.example.com")
+            self.clean()
+
+    def test_backendtlspolicy_observed_generation_bump(self) -> None:
+        self.apply("backendtlspolicy-observed-generation-bump")
+        name = "observed-generation-bump"
+        self.policy(name, "same-namespace")
+        self.change(
+            "BackendTLSPolicy",
+            name,
+            lambda its: its["validation"].update(hostname="foo.example.com"),
+        )
+        self.policy(name, "same-namespace", "Accepted")
+
+    def test_backendtlspolicy_san(self) -> None:
+        """No name but `validation.hostname` can be verified: a policy with others is refused, and its clients with it."""
+        address = self.apply("backendtlspolicy-san")
+        self.policy("san-dns", "same-namespace", "Accepted:Accepted")
+        service = "backendtlspolicy-san-dns-test"
+        self.reaches(address, "backendtlspolicy-san-dns.example.com", service, tls=True)
+        for name in (
+            "san-dns-mismatch",
+            "san-uri",
+            "san-uri-mismatch",
+            "multiple-sans",
+            "multiple-mismatch-sans",
+        ):
+            self.policy(name, "same-namespace", "!Accepted:Invalid")
+            self.reaches(address, f"backendtlspolicy-{name}.example.com")
+
+    def test_gateway_tls_backend_client_certificate(self) -> None:
+        name = "gateway-tls-backend-client-certificate"
+        self.use(name, "Terminate")
+        self.accepted(name, "TLSRoute", name)
+        self.route("TLSRoute", name, name, "ResolvedRefs")
+        self.policy(f"{name}-test", name, "Accepted")
+        self.conditions("Gateway", name, "ResolvedRefs:ResolvedRefs")
+        how: Any = {"tls": True, "name": "abc.example.com", "presented": True}
+        service = "tls-backend-with-client-cert-validation"
+        self.reaches(self.address(name), "abc.example.com", service, **how)
+
+    def test_gateway_invalid_tls_backend_configuration(self) -> None:
+        """Its five Gateways have the same port without a host name: here, one after another has it."""
+        file = "gateway-invalid-tls-backend-configuration"
+        names = {
+            f"gateway-client-certificate-{name}": "InvalidClientCertificateRef" for name in _SECRETS
+        }
+        names["gateway-client-certificate-missing-reference-grant"] = "RefNotPermitted"
+        for name, reason in names.items():
+            self.use(file, "Terminate", without=[*{*names} - {name}])
+            self.conditions("Gateway", name, f"!ResolvedRefs:{reason}", "Accepted:Accepted")
+            self.clean()

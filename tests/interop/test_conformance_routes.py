@@ -1,7 +1,7 @@
-"""The conformance tests of TLSRoute, TCPRoute and UDPRoute beside a real API server: each has the name that it has there.
+"""The conformance tests of routes beside a real API server, by the table of ``tests/features/gateway/conformance.md``.
 
 Runs with ``TXMUX_LONG=1``; ``TXMUX_GATEWAY_CONFORMANCE`` and ``TXMUX_GATEWAY_CRDS`` name folders of a checkout of
-kubernetes-sigs/gateway-api. The table of ``tests/features/gateway/conformance.md`` says what becomes of each test.
+kubernetes-sigs/gateway-api. Those of HTTPRoute that are about parents, host names and references have TLSRoutes at listeners of TLS.
 """
 
 import time
@@ -13,20 +13,106 @@ _GOOD = ("Accepted", "ResolvedRefs")
 _SERVED = ("Accepted", "ResolvedRefs", "Programmed")
 _NOT_FOUND = "!ResolvedRefs:BackendNotFound"
 _NOT_PERMITTED = "!ResolvedRefs:RefNotPermitted"
+_INVALID_KIND = "!ResolvedRefs:InvalidKind"
+_NOT_ALLOWED = "!Accepted:NotAllowedByListeners"
+_NO_PARENT = "!Accepted:NoMatchingParent"
+_NO_HOST = "!Accepted:NoMatchingListenerHostname"
 _TEST_ROUTE = "gateway-conformance-infra-test"
+_SAME = "same-namespace"
+_NO_PORT = "gateway-with-one-not-matching-port-and-section-name-route"
+_TYPES = ("manual-endpointslices", "headless", "headless-manual-endpointslices")
+
+_ROUTES: tuple[tuple[str, tuple[str, ...] | None, str, str, tuple[str, ...], str, dict[str, str]], ...] = (
+    ("tlsroute-invalid-backendref-nonexistent", None, "invalid-backend-ref-nonexistent",
+     "gateway-tlsroute-invalid-backend-ref-nonexistent", (_NOT_FOUND,), "accepted", {"example.com": ""}),
+    ("tlsroute-invalid-backendref-unknown-kind", None, "invalid-backend-ref-unknown-kind",
+     "gateway-tlsroute-invalid-backend-ref-unknown-kind", (_INVALID_KIND,), "accepted", {"example.com": ""}),
+    ("tlsroute-invalid-no-matching-listener-hostname", None, "tlsroute-hostname-mismatch-1", "gateway-tls-exact-hostname", (_NO_HOST,), "refused", {}),
+    ("tlsroute-invalid-no-matching-listener-hostname", None, "tlsroute-hostname-mismatch-2", "gateway-tls-wildcard-hostname", (_NO_HOST,), "refused", {}),
+    ("tlsroute-invalid-no-matching-listener", None, "tlsroute-not-allowed-protocol-http", "gateway-tlsroute-http-only", (_NOT_ALLOWED,), "refused", {}),
+    ("tlsroute-invalid-no-matching-listener", None, "tlsroute-not-allowed-protocol-https", "gateway-tlsroute-https-only", (_NOT_ALLOWED,), "refused", {}),
+    ("tlsroute-invalid-no-matching-listener", None, "tlsroute-no-matching-section-name", "gateway-tlsroute-tls-passthrough-only",
+     (_NO_PARENT,), "refused", {}),
+    ("tlsroute-invalid-reference-grant", None, _TEST_ROUTE, "gateway-tlsroute-referencegrant", (_NOT_PERMITTED,), "accepted", {}),
+    ("tcproute-invalid-backendref-nonexistent", None, "tcp-route-invalid-backend-ref-nonexistent", "tcp-gateway-invalid-backend", (_NOT_FOUND,), "", {}),
+    ("tcproute-invalid-cross-namespace-backend-ref", None, "tcp-invalid-cross-namespace-backend-ref",
+     "tcp-invalid-cross-namespace-backend-ref-gateway", (_NOT_PERMITTED,), "accepted", {}),
+    ("tcproute-invalid-non-tcp-listener", None, "tcp-route", "tcp-mixed-protocol-gateway", (_NOT_ALLOWED,), "none", {}),
+    ("udproute-invalid-backendref-nonexistent", None, "udp-route-invalid-backend-ref-nonexistent", "udp-gateway-invalid-backend", (_NOT_FOUND,), "", {}),
+    # The Service is not there either, as in the suite.
+    ("udproute-invalid-cross-namespace-backend-ref", None, "udp-route-invalid-cross-namespace-backend-ref",
+     "udp-gateway-invalid-cross-namespace-backend-ref", (_NOT_PERMITTED,), "accepted", {}),
+    ("udproute-not-allowed-by-listeners", None, "udproute-not-allowed-by-listeners", "udproute-tls-only-gateway", (_NOT_ALLOWED,), "none", {}),
+    ("httproute-simple-same-namespace", (_SAME,), _TEST_ROUTE, _SAME, (), "accepted", {"a.com": "infra-backend-v1"}),
+    ("httproute-cross-namespace", ("backend-namespaces",), f"{WEB}/cross-namespace", "backend-namespaces", ("ResolvedRefs",), "accepted",
+     {"a.com": f"{WEB}/web-backend"}),
+    ("httproute-invalid-cross-namespace-parent-ref", (_SAME,), f"{WEB}/invalid-cross-namespace-parent-ref", _SAME,
+     (_NOT_ALLOWED, "ResolvedRefs"), "refused", {"a.com": ""}),
+    ("httproute-invalid-parentref-not-matching-listener-port", (_SAME,), "httproute-listener-not-matching-route-port", _SAME, (_NO_PARENT,), "refused", {}),
+    ("httproute-invalid-parentref-not-matching-section-name", (_SAME,), "httproute-listener-not-matching-section-name", _SAME, (_NO_PARENT,), "refused", {}),
+    ("httproute-invalid-parentref-section-name-not-matching-port", (), "httproute-listener-section-name-not-matching-port", _NO_PORT,
+     (_NO_PARENT,), "refused", {}),
+    ("httproute-invalid-nonexistent-backendref", (_SAME,), "invalid-nonexistent-backend-ref", _SAME, (_NOT_FOUND,), "accepted", {"a.com": ""}),
+    ("httproute-invalid-backendref-unknown-kind", (_SAME,), "invalid-backend-ref-unknown-kind", _SAME, (_INVALID_KIND,), "accepted", {"a.com": ""}),
+    ("httproute-invalid-cross-namespace-backend-ref", (_SAME,), "invalid-cross-namespace-backend-ref", _SAME, (_NOT_PERMITTED,), "accepted",
+     {"a.com": ""}),
+    ("httproute-invalid-reference-grant", (_SAME,), "reference-grant", _SAME, (_NOT_PERMITTED,), "accepted", {"a.com": ""}),
+    # Of its two rules, here of a route each, one may not use its Service.
+    ("httproute-partially-invalid-via-invalid-reference-grant", (_SAME,), "v2 invalid-reference-grant", _SAME, (_NOT_PERMITTED,), "accepted",
+     {"v2.example.com": "", "invalid-reference-grant.example.com": f"{APP}/app-backend-v1"}),
+    # With EndpointSlices that a controller makes, and those that a user does; with an address of the Service, and without.
+    ("httproute-service-types", (_SAME,), " ".join(_TYPES), _SAME, (), "accepted", {f"{name}.example.com": name for name in _TYPES}),
+)  # fmt: skip
+"""By file: which Gateways of the suite's base are translated to TLS with it, routes, their Gateway, conditions of the first one there, and whom clients reach.
+
+A route that is ``refused`` has one parent at most, which has not accepted it, and the Gateway has no route then, nor with ``none``.
+"""
 
 
-class TlsRouteTests(ConformanceTestCase):
+class RouteTests(ConformanceTestCase):
+    def test_routes(self) -> None:
+        for file, base, routes, gateway, wanted, verdict, reached in _ROUTES:
+            kind = {"tc": "TCPRoute", "ud": "UDPRoute"}.get(file[:2], "TLSRoute")
+            self.use(file, "" if base is None else "Passthrough", base or ())
+            name, *_ = names = routes.split()
+            if verdict == "accepted":
+                self.accepted(gateway, kind, *names)
+            if wanted:
+                self.route(kind, name, gateway, *wanted)
+            if verdict == "refused":
+                self.not_accepted(kind, name)
+            if verdict in {"refused", "none"}:
+                self.no_routes(gateway)
+            for host, service in reached.items():
+                self.reaches(self.address(gateway), host, *filter(None, [service]))
+            self.clean()
+
+    def start(self, file: str, *gateways: str) -> tuple[str, int]:
+        """Apply a file of HTTPRoutes, and those Gateways of the suite's base that it uses; return the first one's address."""
+        self.use(f"httproute-{file}", "Passthrough", gateways)
+        return self.address(gateways[0]) if gateways else ("", 0)
+
+    def served(self, protocol: str, address: tuple[str, int], *services: str) -> None:
+        """Wait until a client is answered by one of these; by nobody without any."""
+        if protocol == "tcp":
+            self.reaches(address, None, *services)
+            return
+
+        def look() -> str:
+            service = ask_datagram(address).get("service", "")
+            good = service in services if services else not service
+            return "" if good else f"{address} is answered by {service!r}, not {services}"
+
+        self.until(look)
+
     def test_tlsroute_hostname_intersection(self) -> None:
         self.use("tlsroute-hostname-intersection")
+        both = {"abc.example.com": "tls-backend", "other.example.com": "tls-backend-2"}
         for which, routes, reached, refused in (
             ("exact-hostname-x-1", ("more-specific-wc-hostname-x-1",), {"abc.example.com": "tls-backend"}, "non.matching.com"),
-            ("more-specific-wc-hostname-x-2", ("exact-hostname-x-2", "less-specific-wc-hostname-x-2"),
-             {"abc.example.com": "tls-backend", "other.example.com": "tls-backend-2"}, "non.matching.com"),
-            ("less-specific-wc-hostname-x-3", ("exact-hostname-x-3", "more-specific-wc-hostname-x-3"),
-             {"abc.example.com": "tls-backend", "other.example.com": "tls-backend-2"}, "non.matching.com"),
-            ("empty-hostname-x-4", ("exact-hostname-x-4", "less-specific-wc-hostname-x-4"),
-             {"abc.example.com": "tls-backend", "other.example.com": "tls-backend-2"}, "non.matching.org"),
+            ("more-specific-wc-hostname-x-2", ("exact-hostname-x-2", "less-specific-wc-hostname-x-2"), both, "non.matching.com"),
+            ("less-specific-wc-hostname-x-3", ("exact-hostname-x-3", "more-specific-wc-hostname-x-3"), both, "non.matching.com"),
+            ("empty-hostname-x-4", ("exact-hostname-x-4", "less-specific-wc-hostname-x-4"), both, "non.matching.org"),
         ):  # fmt: skip
             gateway = f"gw-tlsroute-{which}"
             names = [f"tlsroute-{one}" for one in routes]
@@ -38,240 +124,210 @@ class TlsRouteTests(ConformanceTestCase):
                 self.reaches(address, host, service, trust=self.authority)
             self.reaches(address, refused)
 
-    def unresolved(self, why: str, condition: str) -> None:
-        self.use(f"tlsroute-invalid-backendref-{why}")
-        name = f"invalid-backend-ref-{why}"
-        gateway = f"gateway-tlsroute-{name}"
-        self.accepted(gateway, "TLSRoute", name)
-        self.route("TLSRoute", name, gateway, condition)
-        self.reaches(self.address(gateway), "example.com")
-
-    def test_tlsroute_invalid_backendref_nonexistent(self) -> None:
-        self.unresolved("nonexistent", _NOT_FOUND)
-
-    def test_tlsroute_invalid_backendref_unknown_kind(self) -> None:
-        self.unresolved("unknown-kind", "!ResolvedRefs:InvalidKind")
-
-    def test_tlsroute_invalid_no_matching_listener_hostname(self) -> None:
-        self.use("tlsroute-invalid-no-matching-listener-hostname")
-        for name, gateway in (
-            ("tlsroute-hostname-mismatch-1", "gateway-tls-exact-hostname"),
-            ("tlsroute-hostname-mismatch-2", "gateway-tls-wildcard-hostname"),
-        ):
-            self.route("TLSRoute", name, gateway, "!Accepted:NoMatchingListenerHostname")
-            self.not_accepted("TLSRoute", name)
-            self.no_routes(gateway)
-
-    def test_tlsroute_invalid_no_matching_listener(self) -> None:
-        self.use("tlsroute-invalid-no-matching-listener")
-        for name, gateway, reason in (
-            ("not-allowed-protocol-http", "http-only", "NotAllowedByListeners"),
-            ("not-allowed-protocol-https", "https-only", "NotAllowedByListeners"),
-            ("no-matching-section-name", "tls-passthrough-only", "NoMatchingParent"),
-        ):
-            its, at = f"tlsroute-{name}", f"gateway-tlsroute-{gateway}"
-            self.route("TLSRoute", its, at, f"!Accepted:{reason}")
-            self.not_accepted("TLSRoute", its)
-            self.no_routes(at)
-
-    def test_tlsroute_invalid_reference_grant(self) -> None:
-        self.use("tlsroute-invalid-reference-grant")
-        gateway = "gateway-tlsroute-referencegrant"
-        self.accepted(gateway, "TLSRoute", _TEST_ROUTE)
-        self.route("TLSRoute", _TEST_ROUTE, gateway, _NOT_PERMITTED)
-
-    def test_tlsroute_listener_mixed_termination_not_supported(self) -> None:
-        """Both modes are supported, so that this asserts nothing there."""
-        self.use("tlsroute-listener-mixed-termination-not-supported")
-        gateway = "gateway-tlsroute-mixed-termination-not-supported"
-        self.listener("Gateway", gateway, "tls-terminate", *_SERVED)
-        self.listener("Gateway", gateway, "tls-passthrough", *_SERVED)
-
-    def test_tlsroute_listener_passthrough_supported_kinds(self) -> None:
-        self.use("tlsroute-listener-passthrough-supported-kinds")
-        wanted = {"tls-passthrough": (0, "TLSRoute", ("!ResolvedRefs:InvalidRouteKinds",))}
-        self.listeners("Gateway", "gateway-tlsroute-passthrough-supported-kind", wanted)
-
-    def test_tlsroute_listener_terminate_not_supported(self) -> None:
-        """Ending TLS is supported, so that this asserts nothing there."""
-        self.use("tlsroute-listener-terminate-not-supported")
-        gateway = "gateway-tlsroute-terminate-unsupported"
-        self.listener("Gateway", gateway, "tls-terminate", *_SERVED)
-
-    def test_tlsroute_listener_terminate_supported_kinds(self) -> None:
-        self.use("tlsroute-listener-terminate-supported-kinds")
-        wanted = {"tls-terminate": (0, "TLSRoute", ("Accepted:Accepted",))}
-        self.listeners("Gateway", "gateway-tlsroute-terminate-supported", wanted)
-
-    def test_tlsroute_mixed_termination_same_namespace(self) -> None:
-        self.use("tlsroute-mixed-termination-same-namespace")
-        gateway = "gateway-tlsroute-mixed-termination"
-        self.accepted(gateway, "TLSRoute", "gateway-conformance-mixed-passthroughroute")
-        good = (1, "TLSRoute", ("Accepted:Accepted",))
-        self.listeners("Gateway", gateway, {"tls-terminate": good, "tls-passthrough": good})
-        self.accepted(gateway, "TLSRoute", "gateway-conformance-mixed-terminateroute")
-        address = self.address(gateway)
-        trust = self.authority
-        self.reaches(address, "tls.example.com", "tcp-backend", trust=trust, tls=False)
-        passed: Any = {"tls": True, "name": "abc.example.com"}
-        self.reaches(address, "abc.example.com", "tcp-backend", trust=trust, **passed)
-
-    def test_tlsroute_simple_same_namespace(self) -> None:
-        self.use("tlsroute-simple-same-namespace")
-        self.accepted("gateway-tlsroute", "TLSRoute", _TEST_ROUTE)
-        address, name = self.address("gateway-tlsroute"), "abc.example.com"
-        self.reaches(address, name, "tcp-backend", trust=self.authority, tls=True, name=name)
-
-    def test_tlsroute_terminate_simple_same_namespace(self) -> None:
-        self.use("tlsroute-terminate-simple-same-namespace")
-        self.accepted("gateway-tlsroute-terminate", "TLSRoute", "tlsroute-terminated-test")
-        address = self.address("gateway-tlsroute-terminate")
-        self.reaches(address, "tls.example.com", "tcp-backend", trust=self.authority, tls=False)
-
-
-class TcpRouteTests(ConformanceTestCase):
-    def test_tcproute_invalid_backendref_nonexistent(self) -> None:
-        self.use("tcproute-invalid-backendref-nonexistent")
-        name = "tcp-route-invalid-backend-ref-nonexistent"
-        self.route("TCPRoute", name, "tcp-gateway-invalid-backend", _NOT_FOUND)
-
-    def test_tcproute_invalid_cross_namespace_backend_ref(self) -> None:
-        self.use("tcproute-invalid-cross-namespace-backend-ref")
-        name = "tcp-invalid-cross-namespace-backend-ref"
-        self.accepted(f"{name}-gateway", "TCPRoute", name)
-        self.route("TCPRoute", name, f"{name}-gateway", _NOT_PERMITTED)
-
-    def test_tcproute_invalid_non_tcp_listener(self) -> None:
-        self.use("tcproute-invalid-non-tcp-listener")
-        gateway = "tcp-mixed-protocol-gateway"
-        self.route("TCPRoute", "tcp-route", gateway, "!Accepted:NotAllowedByListeners")
-        self.no_routes(gateway)
-
-    def test_tcproute_multiple_routes_attachment(self) -> None:
-        address = _attach_two(self, "tcp", 3000)
-        self.reaches(address, None, "tcp-attach-backend-1")
-        for _ in range(100):
-            self.assertEqual(ask(address)["service"], f"{INFRA}/tcp-attach-backend-1")
-
-    def test_tcproute_parentref_attach_all(self) -> None:
-        self.use("tcproute-parentref-attach-all")
-        gateway = "tcp-attach-all-gateway"
-        self.parents("TCPRoute", "tcp-route-attach-all", f"Gateway {gateway}")
-        for listener in ("one", "two", "three", "four"):
-            self.reaches(self.address(gateway, listener), None, "tcp-echo-attach-all")
-
-    def test_tcproute_parentref_port_and_section_name(self) -> None:
-        self.use("tcproute-parentref-port-and-section-name")
-        gateway = "tcp-multi-listener-gateway"
-        for route, listener in (("port", "one"), ("section", "two"), ("section-and-port", "three")):
-            self.parents("TCPRoute", f"tcp-route-by-{route}", f"Gateway {gateway}")
-            self.reaches(self.address(gateway, listener), None, f"tcp-echo-{listener}")
-
-    def test_tcproute_reference_grant(self) -> None:
-        self.use("tcproute-reference-grant")
-        gateway = "tcp-reference-grant-gateway"
-        self.accepted(gateway, "TCPRoute", "tcp-reference-grant")
-        self.reaches(self.address(gateway), None, f"{WEB}/tcp-reference-grant-backend")
-        self.remove("ReferenceGrant", f"{WEB}/tcp-reference-grant")
-        self.route("TCPRoute", "tcp-reference-grant", gateway, _NOT_PERMITTED)
-        self.reaches(self.address(gateway), None)
-
-    def test_tcproute_weighted_routing(self) -> None:
-        self.use("tcproute-weighted-routing")
-        self.accepted("tcp-weighted-gateway", "TCPRoute", "tcp-weighted-route")
-        address = self.address("tcp-weighted-gateway")
-        wanted = {"tcp-backend-v1": 0.7, "tcp-backend-v2": 0.3, "tcp-backend-v3": 0}
-        self.shares(lambda: ask(address), wanted)
-
-
-class UdpRouteTests(ConformanceTestCase):
-    def answers(self, address: tuple[str, int], *services: str) -> None:
-        """Wait until a datagram is answered by one of these; by nobody without any."""
-
-        def look() -> str:
-            service = ask_datagram(address).get("service", "")
-            good = service in services if services else not service
-            return "" if good else f"{address} is answered by {service!r}, not {services}"
-
-        self.until(look)
+    def test_tlsroute_termination(self) -> None:
+        """TLSRouteSimpleSameNamespace, …TerminateSimpleSameNamespace, …MixedTerminationSameNamespace."""
+        name, ended = "abc.example.com", "tls.example.com"
+        passed: dict[str, Any] = {"tls": True, "name": name}
+        mixed = "gateway-conformance-mixed"
+        for file, gateway, routes, hosts in (
+            ("simple", "gateway-tlsroute", (_TEST_ROUTE,), {name: passed}),
+            ("terminate-simple", "gateway-tlsroute-terminate", ("tlsroute-terminated-test",), {ended: {"tls": False}}),
+            ("mixed-termination", "gateway-tlsroute-mixed-termination", (f"{mixed}-passthroughroute", f"{mixed}-terminateroute"),
+             {ended: {"tls": False}, name: passed}),
+        ):  # fmt: skip
+            self.use(f"tlsroute-{file}-same-namespace")
+            self.accepted(gateway, "TLSRoute", *routes)
+            if len(routes) > 1:
+                good = (1, "TLSRoute", ("Accepted:Accepted",))
+                self.listeners("Gateway", gateway, {"tls-terminate": good, "tls-passthrough": good})
+            for host, how in hosts.items():
+                address = self.address(gateway)
+                self.reaches(address, host, "tcp-backend", trust=self.authority, **how)
+            self.clean()
 
     def test_udproute_simple(self) -> None:
         self.use("udproute-simple")
         self.accepted("udp-gateway", "UDPRoute", "udp-coredns")
-        self.answers(self.address("udp-gateway"), f"{INFRA}/coredns")
+        self.served("udp", self.address("udp-gateway"), f"{INFRA}/coredns")
 
-    def test_udproute_invalid_backendref_nonexistent(self) -> None:
-        self.use("udproute-invalid-backendref-nonexistent")
-        name = "udp-route-invalid-backend-ref-nonexistent"
-        self.route("UDPRoute", name, "udp-gateway-invalid-backend", _NOT_FOUND)
+    def test_multiple_routes_attachment(self) -> None:
+        """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment: of two at one listener, the older has the clients."""
+        for protocol, port, look in (("tcp", 3000, ask), ("udp", 8080, ask_datagram)):
+            kind, gateway = f"{protocol.upper()}Route", f"{protocol}-multi-route-attach-gateway"
+            older, newer = (f"{protocol}route-attach-{age}" for age in ("older", "newer"))
+            self.use(f"{protocol}route-multiple-routes-attachment")
+            self.accepted(gateway, kind, older)
+            time.sleep(1)  # creationTimestamp has seconds
+            self.put(_route(kind, newer, gateway, protocol, f"{protocol}-attach-backend-2", port))
+            for name in (older, newer):
+                self.route(kind, name, gateway, "Accepted:Accepted")
+            self.listeners("Gateway", gateway, {protocol: (2, kind, ("Accepted:Accepted",))})
+            address, its = self.address(gateway), f"{INFRA}/{protocol}-attach-backend-1"
+            self.served(protocol, address, its)
+            for _ in range(50):
+                self.assertEqual(look(address)["service"], its)
+            self.clean()
 
-    def test_udproute_invalid_cross_namespace_backend_ref(self) -> None:
-        self.use("udproute-invalid-cross-namespace-backend-ref")
-        gateway = "udp-gateway-invalid-cross-namespace-backend-ref"
-        name = "udp-route-invalid-cross-namespace-backend-ref"
-        self.accepted(gateway, "UDPRoute", name)
-        # The Service is not there either, as in the suite.
-        self.route("UDPRoute", name, gateway, _NOT_PERMITTED)
+    def test_parentref_attach_all(self) -> None:
+        """TCPRouteParentRefAttachAll, UDPRouteParentRefAttachAllListeners."""
+        for protocol, file, gateway, names in (
+            ("tcp", "", "tcp-attach-all-gateway", ("one", "two", "three", "four")),
+            ("udp", "-listeners", "udp-attach-all-listeners-gateway", ("udp-1", "udp-2", "udp-3")),
+        ):
+            kind = f"{protocol.upper()}Route"
+            self.use(f"{protocol}route-parentref-attach-all{file}")
+            self.parents(kind, f"{protocol}-route-attach-all", f"Gateway {gateway}")
+            if protocol == "udp":
+                self.listeners("Gateway", gateway, dict.fromkeys(names, (1, kind, _GOOD)))
+            for name in names:
+                address = self.address(gateway, name)
+                self.served(protocol, address, f"{INFRA}/{protocol}-echo-attach-all")
+            self.clean()
 
-    def test_udproute_multiple_routes_attachment(self) -> None:
-        address = _attach_two(self, "udp", 8080)
-        self.answers(address, f"{INFRA}/udp-attach-backend-1")
-        for _ in range(20):
-            self.assertEqual(ask_datagram(address)["service"], f"{INFRA}/udp-attach-backend-1")
+    def test_parentref_port_and_section_name(self) -> None:
+        """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName."""
+        for protocol, listeners in (
+            ("tcp", ("one", "two", "three")),
+            ("udp", ("by-port", "by-section", "by-section-and-port")),
+        ):
+            self.use(f"{protocol}route-parentref-port-and-section-name")
+            gateway = f"{protocol}-multi-listener-gateway"
+            for by, listener in zip(("port", "section", "section-and-port"), listeners, strict=True):  # fmt: skip
+                route = f"{protocol}-route-by-{by}"
+                self.parents(f"{protocol.upper()}Route", route, f"Gateway {gateway}")
+                address = self.address(gateway, listener)
+                self.served(protocol, address, f"{INFRA}/{protocol}-echo-{listener}")
+            self.clean()
 
-    def test_udproute_not_allowed_by_listeners(self) -> None:
-        self.use("udproute-not-allowed-by-listeners")
-        gateway = "udproute-tls-only-gateway"
-        name = "udproute-not-allowed-by-listeners"
-        self.route("UDPRoute", name, gateway, "!Accepted:NotAllowedByListeners")
-        self.no_routes(gateway)
+    def test_reference_grant(self) -> None:
+        """TCPRouteReferenceGrant, UDPRouteReferenceGrant, HTTPRouteReferenceGrant: clients are refused once it is gone."""
+        for protocol, gateway, route, grant, service in (
+            ("tcp", "tcp-reference-grant-gateway", "tcp-reference-grant", f"{WEB}/tcp-reference-grant", f"{WEB}/tcp-reference-grant-backend"),
+            ("udp", "udp-gateway-reference-grant", "udp-route-reference-grant", f"{APP}/udp-reference-grant", f"{APP}/udp-echo-reference-grant"),
+        ):  # fmt: skip
+            kind = f"{protocol.upper()}Route"
+            self.use(f"{protocol}route-reference-grant")
+            self.accepted(gateway, kind, route)
+            self.route(kind, route, gateway, "ResolvedRefs:ResolvedRefs")
+            self.served(protocol, self.address(gateway), service)
+            self.remove("ReferenceGrant", grant)
+            self.route(kind, route, gateway, _NOT_PERMITTED)
+            self.served(protocol, self.address(gateway))
+            self.clean()
+        address = self.start("reference-grant", _SAME)
+        self.accepted(_SAME, "TLSRoute", "reference-grant")
+        self.route("TLSRoute", "reference-grant", _SAME, "ResolvedRefs")
+        self.reaches(address, "a.com", f"{WEB}/web-backend")
+        self.remove("ReferenceGrant", f"{WEB}/reference-grant")
+        self.reaches(address, "a.com")
 
-    def test_udproute_parentref_attach_all_listeners(self) -> None:
-        self.use("udproute-parentref-attach-all-listeners")
-        gateway = "udp-attach-all-listeners-gateway"
-        self.parents("UDPRoute", "udp-route-attach-all", f"Gateway {gateway}")
-        names = ("udp-1", "udp-2", "udp-3")
-        self.listeners("Gateway", gateway, dict.fromkeys(names, (1, "UDPRoute", _GOOD)))
+    def test_weighted_routing(self) -> None:
+        """TCPRouteWeightedRouting, UDPRouteWeightedRouting, HTTPRouteWeight."""
+        shares = dict(zip(("v1", "v2", "v3"), (0.7, 0.3, 0), strict=True))
+        for protocol, look in (("tcp", ask), ("udp", ask_datagram)):
+            self.use(f"{protocol}route-weighted-routing")
+            gateway = f"{protocol}-weighted-gateway"
+            self.accepted(gateway, f"{protocol.upper()}Route", f"{protocol}-weighted-route")
+            wanted = {f"{protocol}-backend-{name}": share for name, share in shares.items()}
+            address = self.address(gateway)
+            self.shares(lambda look=look, address=address: look(address), wanted)  # type: ignore[misc]
+            self.clean()
+        address = self.start("weight", _SAME)
+        self.accepted(_SAME, "TLSRoute", "weighted-backends")
+        wanted = {f"infra-backend-{name}": share for name, share in shares.items()}
+        self.shares(lambda: ask(address, "a.com"), wanted)
+
+    def test_httproute_hostname_intersection(self) -> None:
+        self.start("hostname-intersection")
+        gateway, v1, v2 = "httproute-hostname-intersection", "infra-backend-v1", "infra-backend-v2"
+        names = [
+            f"{route}-host-matches-listener-{listener}-host"
+            for route in ("specific", "wildcard")
+            for listener in ("specific", "wildcard")
+        ]
+        self.accepted(gateway, "TLSRoute", *names)
         for name in names:
-            self.answers(self.address(gateway, name), f"{INFRA}/udp-echo-attach-all")
+            self.route("TLSRoute", name, gateway, "ResolvedRefs")
+        address = self.address(gateway)
+        self.reaches(address, "very.specific.com", v1)
+        for host in ("foo.wildcard.io", "bar.wildcard.io", "foo.bar.wildcard.io"):
+            self.reaches(address, host, v2)
+        for host in (
+            "foo.anotherwildcard.io",
+            "bar.anotherwildcard.io",
+            "foo.bar.anotherwildcard.io",
+        ):
+            self.reaches(address, host, v1)
+        refused = (
+            "non.matching.com", "foo.nonmatchingwildcard.io", "wildcard.io", "foo.specific.com", "anotherwildcard.io",
+            "specific.but.wrong.com",
+        )  # fmt: skip
+        for host in refused:
+            self.reaches(address, host)
+        wrong = ("!Accepted:NoMatchingListenerHostname",)
+        self.parents("TLSRoute", "no-intersecting-hosts", f"Gateway {gateway}", wanted=wrong)
+        counts = {"listener-1": 2, "listener-2": 1, "listener-3": 1}
+        wanted = {name: (count, "TLSRoute", _GOOD) for name, count in counts.items()}
+        self.listeners("Gateway", gateway, wanted)
+        # Of the younger route for the same name, once the older one is gone.
+        self.remove("TLSRoute", names[0])
+        self.reaches(address, "very.specific.com", "infra-backend-v3")
+        self.accepted(f"{gateway}-all", "TLSRoute", f"{gateway}-all")
+        for host in ("first.com", "sub.first.com", "second.com", "sub.second.com"):
+            self.reaches(address, host, v2)
+        for host in ("third.com", "sub.third.com"):
+            self.reaches(address, host)
 
-    def test_udproute_parentref_port_and_section_name(self) -> None:
-        self.use("udproute-parentref-port-and-section-name")
-        gateway = "udp-multi-listener-gateway"
-        for by in ("by-port", "by-section", "by-section-and-port"):
-            self.parents("UDPRoute", f"udp-route-{by}", f"Gateway {gateway}")
-            self.answers(self.address(gateway, by), f"{INFRA}/udp-echo-{by}")
+    def test_httproute_listener_hostname_matching(self) -> None:
+        self.start("listener-hostname-matching")
+        gateway = "httproute-listener-hostname-matching"
+        names = [f"backend-v{number}" for number in (1, 2, 3)]
+        self.accepted(gateway, "TLSRoute", *names)
+        for name in names:
+            self.route("TLSRoute", name, gateway, "ResolvedRefs")
+        address = self.address(gateway)
+        for host, number in {
+            "bar.com": 1, "foo.bar.com": 2, "baz.bar.com": 3, "boo.bar.com": 3, "multiple.prefixes.bar.com": 3,
+            "multiple.prefixes.foo.com": 3,
+        }.items():  # fmt: skip
+            self.reaches(address, host, f"infra-backend-v{number}")
+        for host in ("foo.com", "no.matching.host"):
+            self.reaches(address, host)
 
-    def test_udproute_reference_grant(self) -> None:
-        self.use("udproute-reference-grant")
-        name, gateway = "udp-route-reference-grant", "udp-gateway-reference-grant"
-        self.accepted(gateway, "UDPRoute", name)
-        self.route("UDPRoute", name, gateway, "ResolvedRefs:ResolvedRefs")
-        self.answers(self.address(gateway), f"{APP}/udp-echo-reference-grant")
-        self.remove("ReferenceGrant", f"{APP}/udp-reference-grant")
-        self.route("UDPRoute", name, gateway, _NOT_PERMITTED)
-        self.answers(self.address(gateway))
+    def test_httproute_listener_port_matching(self) -> None:
+        self.start("listener-port-matching")
+        gateway = "httproute-listener-port-matching"
+        self.accepted(gateway, "TLSRoute", *(f"backend-v{number}" for number in (1, 2, 3)))
+        address, _ = self.address(gateway)
+        for host, port, number in (
+            ("foo.com", 80, 1), ("foo.com", 8080, 2), ("bar.com", 8080, 2), ("foo.com", 8090, 3),
+        ):  # fmt: skip
+            self.reaches((address, port), host, f"infra-backend-v{number}")
+        self.reaches((address, 8090), "bar.com")
 
-    def test_udproute_weighted_routing(self) -> None:
-        self.use("udproute-weighted-routing")
-        self.accepted("udp-weighted-gateway", "UDPRoute", "udp-weighted-route")
-        address = self.address("udp-weighted-gateway")
-        wanted = {"udp-backend-v1": 0.7, "udp-backend-v2": 0.3, "udp-backend-v3": 0}
-        self.shares(lambda: ask_datagram(address), wanted)
+    def test_httproute_https_listener(self) -> None:
+        gateway = "same-namespace-with-https-listener"
+        address = self.start("https-listener", gateway)
+        names = ("httproute-https-test", "httproute-https-test-no-hostname")
+        # Without a host name, it has none of `.org` here.
+        self.change("TLSRoute", names[1], lambda its: its.update(hostnames=["*.org"]))
+        self.accepted(gateway, "TLSRoute", *names)
+        for name in names:
+            self.route("TLSRoute", name, gateway, "ResolvedRefs")
+        self.reaches(address, "example.org", "infra-backend-v1", tls=False)
+        self.reaches(address, "second-example.org", "infra-backend-v2", tls=False)
+        self.reaches(address, "unknown-example.org")
 
+    def test_httproute_observed_generation_bump(self) -> None:
+        self.start("observed-generation-bump", "same-namespace")
+        name = "observed-generation-bump"
+        self.route("TLSRoute", name, "same-namespace")
 
-def _attach_two(test: ConformanceTestCase, protocol: str, port: int) -> tuple[str, int]:
-    """Attach a route, and one that is newer, to the same listener; return its address."""
-    kind, gateway = f"{protocol.upper()}Route", f"{protocol}-multi-route-attach-gateway"
-    older, newer = (f"{protocol}route-attach-{age}" for age in ("older", "newer"))
-    test.use(f"{protocol}route-multiple-routes-attachment")
-    test.accepted(gateway, kind, older)
-    time.sleep(1)  # creationTimestamp has seconds
-    test.put(_route(kind, newer, gateway, protocol, f"{protocol}-attach-backend-2", port))
-    for name in (older, newer):
-        test.route(kind, name, gateway, "Accepted:Accepted")
-    test.listeners("Gateway", gateway, {protocol: (2, kind, ("Accepted:Accepted",))})
-    return test.address(gateway)
+        def alter(spec: Any) -> None:
+            spec["rules"][0]["backendRefs"][0]["name"] = "infra-backend-v2"
+
+        self.change("TLSRoute", name, alter)
+        self.route("TLSRoute", name, "same-namespace", "Accepted", "ResolvedRefs")
 
 
 def _route(kind: str, name: str, gateway: str, section: str, service: str, port: int) -> Any:
