@@ -167,10 +167,17 @@ class GotTests(InteropTestCase):
             )
 
     def test_first(self) -> None:
-        """Two workers show each name its own certificate of the authority; its file is for nobody else, and no key is in a log."""
-        mux = self.start("workers = 2\n")
+        """An authority with terms is not asked without the operator's consent. Then each of two workers shows each name its own certificate; its file is for nobody else, and no key is in a log."""
+        mux = self.start("workers = 2\n", terms="no")
         mux.child.wait_for(f"{ONE} has no certificate of an authority yet")
+        mux.child.wait_for(
+            "has terms of service: data:text/plain,Do%20what%20thou%20wilt; read them"
+        )
+        self.assertIn("acme_terms = yes", self.txmux("status"))
+        issued = self.pebble.issued
+        mux.reload(("acme_terms = no", "acme_terms = yes"))
         self.wait_for_certificates()
+        self.assertEqual(self.pebble.issued, issued + 2)
         for name in (ONE, OTHER):
             names = shown_to(self.pebble.challenged, name).extensions.get_extension_for_class(
                 x509.SubjectAlternativeName
@@ -289,18 +296,6 @@ class GotTests(InteropTestCase):
         eventually(lambda: len(logged()) == 2, "they are logged")
         self.assertEqual(sorted(logged()), ["other.example.com", ONE])
 
-    def test_terms(self) -> None:
-        """An authority with terms is not asked without the operator's consent; a reload with it asks at once."""
-        mux = self.start(terms="no")
-        mux.child.wait_for(
-            "has terms of service: data:text/plain,Do%20what%20thou%20wilt; read them"
-        )
-        self.assertIn("acme_terms = yes", self.txmux("status"))
-        issued = self.pebble.issued
-        mux.reload(("acme_terms = no", "acme_terms = yes"))
-        self.wait_for_certificates()
-        self.assertEqual(self.pebble.issued, issued + 2)
-
     def test_full_disk(self) -> None:
         """A certificate that a full disk has no room for is kept, not asked for again, and written once that is possible."""
         if os.geteuid():
@@ -370,20 +365,14 @@ class GotTests(InteropTestCase):
         )
         self.assertTrue(self.certificates()[ONE]["is_self_signed"])
 
-    def test_reload(self) -> None:
-        """A name that a reload adds gets a certificate; one that was there before keeps its own."""
-        rules = SITE.replace("www.example.com,Example.com", ONE)
-        mux = self.start(rules=rules)
+    def test_reload_and_upgrade(self) -> None:
+        """A name that a reload adds gets a certificate, one from before keeps its own; the new process of an upgrade renews, and asks for nothing that is there."""
+        mux = self.start(rules=SITE.replace("www.example.com,Example.com", ONE))
         self.wait_for_certificates(ONE)
         serial = shown_to(self.pebble.challenged, ONE).serial_number
         mux.reload((f"sni={ONE}", f"sni={ONE},{OTHER}"))
         self.wait_for_certificates(OTHER)
         self.assertEqual(shown_to(self.pebble.challenged, ONE).serial_number, serial)
-
-    def test_upgrade(self) -> None:
-        """After an upgrade the new process renews, and asks for nothing that is there."""
-        mux = self.start()
-        self.wait_for_certificates()
         issued = self.pebble.issued
         mux.upgrade()
         self.assertIn("renewed", self.txmux(*RENEW, OTHER))
