@@ -91,22 +91,19 @@ class CheckTests(SynchronousTestCase):
         }.items():
             self.assert_told(partial(Greeting, answer, longest=2), message, samples=[HELLO])
 
-    def test_waits(self) -> None:
-        """It is decided with `longest` datagrams, of which there are at most four."""
-        for longest, message in (
-            (1, "NEED_MORE with 1 datagrams, but longest is 1"),
-            (5, "longest is 5"),
-        ):
-            self.assert_told(partial(GREETING, longest=longest), message)
-
-    def test_state(self) -> None:
-        """It remembers nothing but by a parser."""
+    def test_waits_and_state(self) -> None:
+        """It is decided with `longest` datagrams, of which there are at most four, and remembers nothing but by a parser."""
 
         def counts() -> Any:
             turns = itertools.cycle((MATCH, NO))
             return Greeting(lambda _: next(turns), longest=2)
 
-        self.assert_told(counts, "one by one, but not at once")
+        for make, message in (
+            (partial(GREETING, longest=1), "NEED_MORE with 1 datagrams, but longest is 1"),
+            (partial(GREETING, longest=5), "longest is 5"),
+            (counts, "one by one, but not at once"),
+        ):
+            self.assert_told(make, message)
 
     def test_told(self) -> None:
         """First bytes, key and facts are true."""
@@ -124,8 +121,8 @@ class CheckTests(SynchronousTestCase):
         for message, attributes in faults.items():
             self.assert_told(partial(GREETING, **attributes), message)
 
-    def test_cost(self) -> None:
-        """What a datagram costs grows with its bytes."""
+    def test_cost_and_random_changes(self) -> None:
+        """What a datagram costs grows with its bytes; random changes find what samples do not."""
 
         def square(flow: Datagrams) -> Verdict:
             for length in range(0, len(flow.data), 100):
@@ -133,8 +130,16 @@ class CheckTests(SynchronousTestCase):
                     pass
             return Verdict.MATCH
 
-        make = partial(Greeting, square, longest=1)
-        self.assert_told(make, "grows faster than the bytes", samples=[HELLO])
+        def rare(flow: Datagrams) -> Verdict:
+            if flow.startswith(b"HELLO") and not flow.data.isascii():
+                raise ZeroDivisionError
+            return Verdict.MATCH
+
+        for make, message, examples in (
+            (partial(Greeting, square, longest=1), "grows faster than the bytes", 0),
+            (partial(Greeting, rare, longest=2), "raised ZeroDivisionError", 100),
+        ):
+            self.assert_told(make, message, samples=[HELLO], examples=examples)
 
     def test_options(self) -> None:
         """The options that are checked, the examples and any values can be used."""
@@ -147,17 +152,6 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("must be one line of text", str(error))
         matcher = udp_matcher(picky, (Option("word", "what is said", "x"),))
         self.assertRaises(KeyError, check_datagrams, matcher, [], examples=0)
-
-    def test_random(self) -> None:
-        """Random changes find what samples do not."""
-
-        def rare(flow: Datagrams) -> Verdict:
-            if flow.startswith(b"HELLO") and not flow.data.isascii():
-                raise ZeroDivisionError
-            return Verdict.MATCH
-
-        make = partial(Greeting, rare, longest=2)
-        self.assert_told(make, "raised ZeroDivisionError", samples=[HELLO], examples=100)
 
 
 class FieldsTests(SynchronousTestCase):

@@ -1,7 +1,7 @@
 import itertools
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -32,29 +32,19 @@ class SampleTests(SynchronousTestCase):
         check_matcher(Matcher(), [HELLO], [b"GET /", (b"HELP\n", 4)])
         check_matcher(Matcher(options=(OPTION,)), [HELLO], options={"word": "x"})
 
-    def test_no_match(self) -> None:
-        """A sample has to be matched, and one of others must not be."""
-        self.assertEqual(
-            complaint(Matcher(), b"HELP\n"), "greeting: NO at byte 4, not MATCH: b'HELP\\n'"
-        )
-        said = complaint(Matcher(), not_samples=[HELLO])
-        self.assertEqual(said, "greeting: MATCH at byte 6, not NO: b'HELLO\\n'")
-
-    def test_late(self) -> None:
-        """The ``NO`` has to come at its byte."""
-        said = complaint(Matcher(), not_samples=[(b"HELP\n", 3)])
-        self.assertEqual(said, "greeting: NO at byte 4, but it is due at byte 3: b'HELP\\n'")
-
-    def test_not_at_its_byte(self) -> None:
-        """So has the match, if its byte is given; and what is not enough must not be decided."""
+    def test_verdicts_of_samples(self) -> None:
+        """A sample has to be matched, one of others must not be, each at its byte if that is given; what is not enough must not be decided."""
         check_matcher(Matcher(), [(HELLO, 6)], undecided=[HELLO[:5]], examples=0)
-        said = complaint(Matcher(), samples=[(HELLO, 5)])
-        self.assertEqual(said, "greeting: MATCH at byte 6, but it is due at byte 5: b'HELLO\\n'")
-        said = complaint(Matcher(), undecided=[b"HELP"])
-        self.assertEqual(said, "greeting: NO at byte 4, not NEED_MORE: b'HELP'")
-
-    def test_long_sample(self) -> None:
-        """A long sample is shown by its beginning."""
+        for samples, said in (
+            ({"samples": [b"HELP\n"]}, "NO at byte 4, not MATCH: b'HELP\\n'"),
+            ({"not_samples": [HELLO]}, "MATCH at byte 6, not NO: b'HELLO\\n'"),
+            ({"not_samples": [(b"HELP\n", 3)]}, "NO at byte 4, but it is due at byte 3: b'HELP\\n'"),
+            ({"samples": [(HELLO, 5)]}, "MATCH at byte 6, but it is due at byte 5: b'HELLO\\n'"),
+            ({"undecided": [b"HELP"]}, "NO at byte 4, not NEED_MORE: b'HELP'"),
+        ):  # fmt: skip
+            self.assertEqual(
+                complaint(Matcher(), **{"samples": (), **samples}), f"greeting: {said}"
+            )
         said = complaint(Matcher(), b"HELLO" + b"x" * 500)
         self.assertIn("NO at byte 64, not MATCH", said)
         self.assertIn("… (505 bytes)", said)
@@ -62,11 +52,25 @@ class SampleTests(SynchronousTestCase):
 
 
 class PredicateTests(SynchronousTestCase):
-    def test_raises(self) -> None:
-        self.assertEqual(
-            fault(Greeting(lambda peeked: MATCH if peeked.data[4] == 0x4F else NO), HELLO),
-            "greeting: the predicate raised IndexError('index out of range') with 1 bytes: b'H'",
-        )
+    def test_answers(self) -> None:
+        """Raise, give no verdict, change their mind, depend on what was asked before, or on how the bytes are cut."""
+        asked = itertools.count(1)
+
+        def length(data: bytes, last: int | None) -> int:
+            return len(data) if last is None else 1000
+
+        answers: tuple[tuple[str, Callable[[Peeked], object]], ...] = (
+            ("greeting: the predicate raised IndexError('index out of range') with 1 bytes: b'H'",
+             lambda peeked: MATCH if peeked.data[4] == 0x4F else NO),
+            ("gave False, not a Verdict", lambda peeked: peeked.startswith(HELLO)),
+            ("greeting: NEED_MORE for the first 4 bytes at once, but MATCH byte by byte: b'HELLO\\n'",
+             lambda peeked: MATCH if peeked.data == HELLO[:3] else greets(peeked)),
+            ("but NEED_MORE byte by byte", lambda _: MATCH if next(asked) > 5 else NEED_MORE),
+            ("NEED_MORE for the first 2 bytes at once, but MATCH byte by byte",
+             lambda peeked: MATCH if peeked.parsed(length) >= 3 else NEED_MORE),
+        )  # fmt: skip
+        for said, answer in answers:
+            self.assertIn(said, fault(Greeting(answer), HELLO))
 
     def test_raises_on_rare_bytes(self) -> None:
         """Raise, even for bytes that are in no sample."""
@@ -79,36 +83,6 @@ class PredicateTests(SynchronousTestCase):
         matcher = Matcher(lambda _: Greeting(raises))
         check_matcher(matcher, [HELLO], examples=0)
         self.assertIn("ValueError('rare')", complaint(matcher, HELLO, examples=300))
-
-    def test_no_verdict(self) -> None:
-        boolean = Greeting(lambda peeked: peeked.startswith(HELLO))
-        self.assertIn("gave False, not a Verdict", fault(boolean, HELLO))
-
-    def test_changes_its_mind(self) -> None:
-        self.assertEqual(
-            fault(
-                Greeting(lambda peeked: MATCH if peeked.data == HELLO[:3] else greets(peeked)),
-                HELLO,
-            ),
-            "greeting: NEED_MORE for the first 4 bytes at once, but MATCH byte by byte: b'HELLO\\n'",
-        )
-
-    def test_remembers(self) -> None:
-        """Depend on what was asked before."""
-        asked = itertools.count(1)
-        counts = Greeting(lambda _: MATCH if next(asked) > 5 else NEED_MORE)
-        self.assertIn("but NEED_MORE byte by byte", fault(counts, HELLO))
-
-    def test_depends_on_the_cut(self) -> None:
-        """Let a parser end otherwise when it goes on than when it begins."""
-
-        def length(data: bytes, last: int | None) -> int:
-            return len(data) if last is None else 1000
-
-        parses = Greeting(lambda peeked: MATCH if peeked.parsed(length) >= 3 else NEED_MORE)
-        self.assertIn(
-            "NEED_MORE for the first 2 bytes at once, but MATCH byte by byte", fault(parses, HELLO)
-        )
 
     def test_longest(self) -> None:
         """Need more than they said, or not say how many."""
@@ -130,45 +104,38 @@ class PredicateTests(SynchronousTestCase):
         self.assertIn("MATCH, but first_bytes has no 0x48", fault(first, HELLO))
         self.assertIn("NEED_MORE, but first_bytes has no 0x48", fault(first))
 
-    def test_key(self) -> None:
-        """Match a stream with a name that their key has not."""
-        keyed, lies, raises = (
-            Greeting(key=attrs.evolve(KEY, read=read))
-            for read in (
-                KEY.read,
-                lambda peeked: str(len(peeked) // 3 * 3 or "alice"),
-                lambda peeked: str(peeked.data[5]),
-            )
-        )
-        self.assertIn("MATCH, but the key has no 'bob'", fault(keyed, b"HELLO bob\n"))
-        self.assertIn("has no 'example.com'", fault(keyed, b"HELLO example.com\n"))
-        self.assertIn("gave '3' after 'alice' for fewer bytes", fault(lies, HELLO))
-        self.assertIn("key.read raised IndexError", fault(raises, HELLO))
-        for name in (b"alice", b"a.example.com", b"b.a.example.com"):
-            self.assertIs(decided(keyed, b"HELLO " + name + b"\n").verdict, MATCH)
-
-    def test_exchanges(self) -> None:
-        """Tell requests that are not there, or others when more bytes have come."""
+    def test_key_and_exchanges(self) -> None:
+        """Match a stream with a name that their key has not, tell requests that are not there, or others when more bytes have come."""
+        keyed = Greeting(key=KEY)
         asked = [Exchange(b"HE", b"y", repeat=True)]
         invented = [Exchange(b"XX", b"y", repeat=True)]
-        converses, late, invents, raises = (
-            Greeting(exchanges=exchanges)
-            for exchanges in (
-                lambda peeked: asked if peeked.startswith(b"HE") else [],
-                lambda peeked: asked if len(peeked) > 2 else [],
-                lambda _: invented,
-                lambda _: [invented[1]],
-            )
-        )
+
+        def read(how: Callable[[Peeked], str | None]) -> Greeting:
+            return Greeting(key=attrs.evolve(KEY, read=how))
+
+        for predicate, sample, said in (
+            (keyed, b"HELLO bob\n", "MATCH, but the key has no 'bob'"),
+            (keyed, b"HELLO example.com\n", "has no 'example.com'"),
+            (read(lambda peeked: str(len(peeked) // 3 * 3 or "alice")), HELLO, "gave '3' after 'alice' for fewer bytes"),
+            (read(lambda peeked: str(peeked.data[5])), HELLO, "key.read raised IndexError"),
+            (Greeting(exchanges=lambda peeked: asked if len(peeked) > 2 else []), HELLO, "exchanges gave (), but (Exchange("),
+            (Greeting(exchanges=lambda _: invented), HELLO, "exchanges gave the requests [b'XX']"),
+            (Greeting(exchanges=lambda _: [invented[1]]), HELLO, "exchanges raised IndexError"),
+        ):  # fmt: skip
+            self.assertIn(said, fault(predicate, sample))
+        for name in (b"alice", b"a.example.com", b"b.a.example.com"):
+            self.assertIs(decided(keyed, b"HELLO " + name + b"\n").verdict, MATCH)
+        converses = Greeting(exchanges=lambda peeked: asked if peeked.startswith(b"HE") else [])
         self.assertIs(decided(converses, HELLO).verdict, MATCH)
-        self.assertIn("exchanges gave (), but (Exchange(", fault(late, HELLO))
-        self.assertIn("exchanges gave the requests [b'XX']", fault(invents, HELLO))
-        self.assertIn("exchanges raised IndexError", fault(raises, HELLO))
 
 
 class FactTests(SynchronousTestCase):
     def test_facts(self) -> None:
-        """Facts are a mapping of words to printable ASCII of at most 255 characters, and never raise."""
+        """Facts are a mapping of words to printable ASCII of at most 255 characters, never raise, and do not depend on cuts."""
+
+        def length(data: bytes, last: int | None) -> int:
+            return last or len(data)
+
         facts: list[tuple[Any, str]] = [
             (["x"], "learnt gave ['x'], not a mapping"),
             ({"Who": "x"}, "the fact 'Who' must be called by a lower-case word"),
@@ -176,20 +143,15 @@ class FactTests(SynchronousTestCase):
             ({"who": "a\n"}, "the fact who is 'a\\n', not printable ASCII"),
             ({"who": "é"}, "the fact who is 'é', not printable ASCII"),
             ({"who": "a" * 256}, "the fact who has 256 characters, more than 255"),
+            (lambda peeked: {"who": chr(peeked.data[6])}, "learnt raised IndexError"),
+            (
+                lambda peeked: {"n": str(peeked.parsed(length))},
+                "learnt {'n': '1'} when cut at byte 1, but {'n': '6'} when uncut",
+            ),
         ]
         for told, message in facts:
-            self.assertIn(message, fault(Greeting(learnt=lambda _, told=told: told), HELLO))
-        raises = Greeting(learnt=lambda peeked: {"who": chr(peeked.data[6])})
-        self.assertIn("learnt raised IndexError", fault(raises, HELLO))
-
-    def test_cut(self) -> None:
-        """Facts do not depend on cuts."""
-
-        def length(data: bytes, last: int | None) -> int:
-            return last or len(data)
-
-        said = fault(Greeting(learnt=lambda peeked: {"n": str(peeked.parsed(length))}), HELLO)
-        self.assertIn("learnt {'n': '1'} when cut at byte 1, but {'n': '6'} when uncut", said)
+            learnt = told if callable(told) else lambda _, told=told: told
+            self.assertIn(message, fault(Greeting(learnt=learnt), HELLO))
 
 
 class CostTests(SynchronousTestCase):
@@ -236,34 +198,23 @@ class CostTests(SynchronousTestCase):
 
 
 class WordTests(SynchronousTestCase):
-    def test_interface(self) -> None:
-        """It provides the interface."""
+    def test_words(self) -> None:
+        """It provides the interface; name, summary, options and their lines are of the form that they have to be."""
         nothing: Any = object()
-        self.assertIn("does not provide IProtocolMatcher", complaint(nothing))
-
-    def test_name(self) -> None:
-        """Its name is a lower-case word, and not the one that turns a match round."""
-        for name in ("", "Greeting", "a b", 5):
-            said = complaint(Matcher(name=name))  # type: ignore[arg-type]
-            self.assertIn(f"the name {name!r} must be", said)
-        self.assertIn("'not' cannot be", complaint(Matcher(name="not")))
-
-    def test_lines(self) -> None:
-        """Its summary, and what is said of its options, is one line each."""
-        self.assertIn("the summary of greeting must", complaint(Matcher(summary="a\nb")))
-        for field, option in (
-            ("meaning", attrs.evolve(OPTION, meaning=" ")),
-            ("example", attrs.evolve(OPTION, example=" ")),
-        ):
-            said = complaint(Matcher(options=(option,)))
-            self.assertIn(f"the {field} of the option 'word' of greeting must be one line", said)
-
-    def test_options(self) -> None:
-        """Its options are options, with names of their own."""
-        self.assertIn("is not a txmux.interfaces.Option", complaint(Matcher(options=("word",))))
-        self.assertIn("is there twice", complaint(Matcher(options=(OPTION, OPTION))))
         odd = attrs.evolve(OPTION, name="a=b")
-        self.assertIn("the option 'a=b' of greeting must be", complaint(Matcher(options=(odd,))))
+        rows: tuple[tuple[Any, str], ...] = (
+            (nothing, "does not provide IProtocolMatcher"),
+            *((Matcher(name=name), f"the name {name!r} must be") for name in ("", "Greeting", "a b", 5)),  # type: ignore[arg-type]
+            (Matcher(name="not"), "'not' cannot be"),
+            (Matcher(summary="a\nb"), "the summary of greeting must"),
+            (Matcher(options=(attrs.evolve(OPTION, meaning=" "),)), "the meaning of the option 'word' of greeting must be one line"),
+            (Matcher(options=(attrs.evolve(OPTION, example=" "),)), "the example of the option 'word' of greeting must be one line"),
+            (Matcher(options=("word",)), "is not a txmux.interfaces.Option"),
+            (Matcher(options=(OPTION, OPTION)), "is there twice"),
+            (Matcher(options=(odd,)), "the option 'a=b' of greeting must be"),
+        )  # fmt: skip
+        for matcher, said in rows:
+            self.assertIn(said, complaint(matcher))
 
 
 class OptionTests(SynchronousTestCase):
@@ -275,25 +226,15 @@ class OptionTests(SynchronousTestCase):
 
         return Matcher(make, (OPTION,))
 
-    def test_example(self) -> None:
-        """Every example works."""
-        said = complaint(self.matcher("HELLO", error=OptionError("word", "bad")))
-        self.assertEqual(
-            said, "the example of greeting word='HELLO' does not work, with no other examples"
-        )
-
-    def test_given_options(self) -> None:
-        """So do the options that are checked."""
-        matcher = self.matcher("BYE", error=OptionError("word", "bad"))
-        said = complaint(matcher, options={"word": "BYE"})
-        self.assertEqual(said, "greeting word='BYE' cannot be made: word: bad")
-
-    def test_other_exceptions(self) -> None:
-        """Whatever the value, only an `OptionError` is raised, which names an option that there is."""
-        said = complaint(self.matcher("-1", error=ValueError("bad")))
-        self.assertEqual(
-            said, "greeting word='-1' raised ValueError('bad'); only OptionError may be raised"
-        )
+    def test_values(self) -> None:
+        """Every example works, and so do the options that are checked; whatever the value, only an `OptionError` is raised, which names an option that there is."""
+        bad = OptionError("word", "bad")
+        for value, error, options, said in (
+            ("HELLO", bad, {}, "the example of greeting word='HELLO' does not work, with no other examples"),
+            ("BYE", bad, {"word": "BYE"}, "greeting word='BYE' cannot be made: word: bad"),
+            ("-1", ValueError("bad"), {}, "greeting word='-1' raised ValueError('bad'); only OptionError may be raised"),
+        ):  # fmt: skip
+            self.assertEqual(complaint(self.matcher(value, error=error), options=options), said)
         said = complaint(self.matcher("-1", error=OptionError("wrod", "bad")))
         self.assertIn("the error names an unknown option: wrod: bad", said)
         check_matcher(self.matcher("-1", error=OptionError(None, "bad")), [HELLO], examples=5)

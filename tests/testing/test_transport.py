@@ -98,12 +98,6 @@ class TransportTests(SynchronousTestCase):
         self.transport.resumeProducing()
         self.assertEqual(self.protocol.told, [b"a", b"b", "read lost"])
 
-    def test_no_half_close(self) -> None:
-        """A protocol that knows no half-close is over when the peer has finished."""
-        log = _Log()
-        connected(log).finish()
-        self.assertEqual(log.told, [ConnectionDone])
-
     def test_water_mark(self) -> None:
         """A producer is paused once above the mark, and resumed when all is taken."""
         producer = _Producer()
@@ -155,9 +149,11 @@ class TransportTests(SynchronousTestCase):
         self.transport.deliver(b"more")
         self.assertEqual(self.protocol.told, ["write lost", b"more"])
 
-    def test_half_close_unheard(self) -> None:
-        """A protocol that knows no half-close can do one all the same."""
-        transport = connected(_Log())
+    def test_no_half_close(self) -> None:
+        """A protocol that knows no half-close is over when the peer has finished; it can do one all the same."""
+        log, transport = _Log(), connected(_Log())
+        connected(log).finish()
+        self.assertEqual(log.told, [ConnectionDone])
         transport.loseWriteConnection()
         transport.take()
         self.assertTrue(transport.finished)
@@ -174,18 +170,14 @@ class TransportTests(SynchronousTestCase):
         self.assertEqual(self.protocol.told, [ConnectionDone])
 
     def test_abort(self) -> None:
-        """It breaks off when the peer next looks, without what was unsent."""
-        self.transport.write(b"unsent")
-        self.transport.abortConnection()
-        self.transport.write(b"too late")
-        self.assertEqual(self.transport.take(), b"")
-        self.assertEqual(self.protocol.told, [ConnectionAborted])
-
-    def test_reset(self) -> None:
-        """The peer can break it off."""
-        self.transport.write(b"unsent")
-        self.transport.reset()
-        self.assertEqual((self.transport.take(), self.protocol.told), (b"", [ConnectionLost]))
+        """It breaks off when the peer next looks, without what was unsent; so can the peer."""
+        for end, why in (("abortConnection", ConnectionAborted), ("reset", ConnectionLost)):
+            log = _Log()
+            transport = connected(log)
+            transport.write(b"unsent")
+            getattr(transport, end)()
+            transport.write(b"too late")
+            self.assertEqual((transport.take(), log.told), (b"", [why]))
 
     def test_answers_while_delivered(self) -> None:
         """What is delivered while the protocol is given bytes comes after them."""
