@@ -83,63 +83,49 @@ class LinkTests(InteropTestCase):
         named = rules.format(server="fe80::5%here", port=self.port)
         return self.own(Service(self.folder, named, settings))
 
-    # Servers that the rules name.
-
-    def test_streams(self) -> None:
-        mux = self.serve(_LINKED)
-        with socket.create_connection(("127.0.0.1", mux.ports["kernel"])) as client:
+    def relay(self, mux: Service, listener: str, address: str = "127.0.0.1") -> Record:
+        """Have a stream relayed, and give its line."""
+        with socket.create_connection((address, mux.ports[listener]), PATIENCE) as client:
             client.sendall(b"hello")
             server, _ = self.listening.accept()
             with server:
                 self.assertEqual(server.recv(100), b"hello")
-        self.assertEqual(mux.take_one()["reason"], "done")
+        return mux.take_one()
 
-    def test_datagrams(self) -> None:
-        mux = self.serve(_LINKED)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    def echo(self, mux: Service, listener: str, address: str = "127.0.0.1") -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as client:
             client.settimeout(PATIENCE)
-            client.sendto(b"hello", ("127.0.0.1", mux.ports["datagrams"]))
+            client.sendto(b"hello", (address, mux.ports[listener]))
             data, peer = self.datagrams.recvfrom(100)
             self.datagrams.sendto(data, peer)
             self.assertEqual(client.recv(100), b"hello")
 
-    def test_missing_interface_is_named(self) -> None:
+    def test_servers_that_the_rules_name(self) -> None:
+        """An interface that is missing is named."""
         mux = self.serve(_LINKED)
+        self.assertEqual(self.relay(mux, "kernel")["reason"], "done")
+        self.echo(mux, "datagrams")
+        mux.take_one()
         with socket.create_connection(("127.0.0.1", mux.ports["nowhere"])) as client:
             client.sendall(b"hello")
-            line = mux.take_one()
-        self.assertEqual(line["reason"], "error")
+            self.assertEqual(mux.take_one()["reason"], "error")
         mux.child.wait_for("this machine has no interface 'no-link'")
-
-    # Servers at the address of a link that a client has asked for.
 
     def assert_logged(self, line: Record) -> None:
         self.assertEqual(line["reason"], "done")
         self.assertEqual(line["server"].removeprefix("udp:"), f"[fe80::5%here]:{self.port}")
         self.assertEqual(line["local"].rpartition(":")[0], "[fe80::5]")
 
-    def test_streams_by_both_relays(self) -> None:
+    def test_servers_at_the_address_that_a_client_has_asked_for(self) -> None:
         for relay in ("kernel", "portable"):
             mux = self.serve(_ASKED, f"relay = {relay}")
             for listener in ("any", "one"):
-                place = ("fe80::5%here", mux.ports[listener])
-                with socket.create_connection(place, PATIENCE) as client:
-                    client.sendall(b"hello")
-                    server, _ = self.listening.accept()
-                    with server:
-                        self.assertEqual(server.recv(100), b"hello")
-                self.assert_logged(mux.take_one())
+                self.assert_logged(self.relay(mux, listener, "fe80::5%here"))
             mux.stop()
-
-    def test_asked_datagrams(self) -> None:
         mux = self.serve(_ASKED)
         for listener in ("datagrams-any", "datagrams-one"):
-            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-                client.settimeout(PATIENCE)
-                client.sendto(b"hello", ("fe80::5%here", mux.ports[listener]))
-                data, peer = self.datagrams.recvfrom(100)
-                self.datagrams.sendto(data, peer)
-                self.assertEqual(client.recv(100), b"hello")
+            self.echo(mux, listener, "fe80::5%here")
             self.assert_logged(mux.take_one())
 
 
@@ -208,24 +194,21 @@ class AskedAddressTests(InteropTestCase):
             self.mux.stop()
 
     def test_behind_a_proxy(self) -> None:
-        """Behind a PROXY header it is the address in it; who is told of without addresses has its own."""
-        self.serve("accept_proxy_from = 127.0.0.0/8")
+        """Behind a PROXY header it is the address in it; who is told of without addresses has its own, and without one is closed."""
+        path, accept = f"{self.folder}/x.sock", "accept_proxy_from = 127.0.0.0/8"
+        local = f"[listen local]\nendpoint = unix:{path}\naccept_proxy_from = unix\ndefault = there"
+        self.serve(f"{accept}\n{local}")
         who, asked = (Address(ip_address(host), 443) for host in ("192.0.2.1", "127.0.0.6"))
         header = encode_v2(ProxyHeader(Command.PROXY, who, asked))
         self.assertEqual(self.heard("127.0.0.1", header + b"x"), "six")
         self.assertEqual(self.heard("127.0.0.5", b"PROXY UNKNOWN\r\nx"), "five")
-
-    def test_client_without_address_is_closed(self) -> None:
-        path = f"{self.folder}/x.sock"
-        self.serve(
-            f"[listen local]\nendpoint = unix:{path}\naccept_proxy_from = unix\ndefault = there"
-        )
+        self.mux.take(2)
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             client.connect(path)
             client.sendall(b"PROXY UNKNOWN\r\nx")
             self.assertEqual(client.recv(10), b"")
-        [line] = self.mux.take(1)
+        line = self.mux.take_one()
         self.assertEqual((line["reason"], line["server"]), ("no-name", None))
 
     def test_address_without_server(self) -> None:
@@ -233,11 +216,11 @@ class AskedAddressTests(InteropTestCase):
         for _ in range(5):
             self.assertEqual(self.heard("127.0.0.7"), "")
         self.assertEqual(self.heard("127.0.0.5"), "five")
-        lines = self.mux.take(6)
-        failed = [line for line in lines if line["reason"] != "done"]
-        self.assertEqual(len(failed), 5)
-        self.assertEqual({line["server"] for line in failed}, {f"127.0.0.7:{self.there}"})
-        self.assertEqual({line["reason"] for line in failed}, {"connect-refused"})
+        failed = [line for line in self.mux.take(6) if line["reason"] != "done"]
+        found = {(line["server"], line["reason"]) for line in failed}
+        self.assertEqual(
+            (len(failed), found), (5, {(f"127.0.0.7:{self.there}", "connect-refused")})
+        )
 
     def test_moved_and_drained(self) -> None:
         """Connections go on in another worker, which counts them; the server can be drained, and all of its connections ended."""

@@ -190,21 +190,14 @@ class ChurnTests(InteropTestCase):
         self.assertLessEqual(begins - said.count("no client is waiting"), 1, said)
         self.assertNotIn("EMFILE", said)
 
-    def test_plain_and_with_high_numbers_in_use(self) -> None:
-        self.churn("127.0.0.1:0", "auto")
+    def test_every_kind_of_port(self) -> None:
+        """By both relays; with high numbers in use, and with a socket that was opened before."""
+        opener = (sys.executable, "-c", PASS_ON)
         self.churn("127.0.0.1:0", "auto", gaps=True)
-
-    def test_portable(self) -> None:
-        self.churn("127.0.0.1:0", "portable")
-
-    def test_unix_sockets(self) -> None:
         for relay in ("auto", "portable"):
+            self.churn("127.0.0.1:0", relay)
             self.churn(f"unix:{self.folder / relay}", relay)
-
-    def test_sockets_opened_before(self) -> None:
-        for relay in ("auto", "portable"):
-            command = (sys.executable, "-c", PASS_ON)
-            self.churn("systemd:domain=INET:index=0", relay, *command)
+            self.churn("systemd:domain=INET:index=0", relay, *opener)
 
 
 # Opens one socket for IPv4 and IPv6, as `ListenStream=` with a number alone does, and hands it on.
@@ -242,11 +235,14 @@ _TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a cli
 class AddressSpaceTests(InteropTestCase):
     """Many clients that send more than there is memory for."""
 
-    def exhaust(self, relay: str, said: str = "") -> None:
+    def test_clients_are_served_once_there_is_memory_again(self) -> None:
+        """The portable relay holds more for each client, so that there is surely not enough."""
+        leave_unmeasured(self)  # its C code crashes the process where there is no memory
+        for relay, said in (("kernel", ""), ("portable", "out of memory")):
+            self.exhaust(relay, said)
+
+    def exhaust(self, relay: str, said: str) -> None:
         """Have more than there is memory for, until this is in the log."""
-        leave_unmeasured(
-            self
-        )  # coverage itself, written in C, crashes the process where there is no memory
         echo = self.own(EchoServer())
         rules = f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         # Otherwise it has what glibc has kept for a thread: 64 MiB of addresses.
@@ -288,10 +284,3 @@ class AddressSpaceTests(InteropTestCase):
             client.sendall(b"x")
             return client.recv(1) == b"x"
         return False
-
-    def test_kernel(self) -> None:
-        self.exhaust("kernel")
-
-    def test_portable(self) -> None:
-        """The portable relay, which holds more for each client, so that there is surely not enough."""
-        self.exhaust("portable", "out of memory")
