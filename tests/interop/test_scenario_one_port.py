@@ -28,6 +28,15 @@ pytestmark = pytest.mark.by_turns
 
 _CLIENT = "203.0.113.7"
 _PUBLIC = "203.0.113.1"
+_NAME = "www.example.com"
+
+
+def page(authority: Path, client: str) -> str:
+    """Return a page over TLS, which a client of this address asks for."""
+    return output_of(
+        *("curl", "-q", "-sS", "--cacert", authority, "--interface", client),
+        *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
+    ).decode()
 
 
 class SshOver443Tests(ScenarioTestCase):
@@ -38,7 +47,7 @@ class SshOver443Tests(ScenarioTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        cls.certificate = make_certificate(cls.folder, _NAME)
         cls.ssh = cls.share(start_sshd(cls.folder, 22))
         cls.share(start_nginx(cls.folder, proxied_site(cls.certificate, "$remote_addr")))
         cls.vpn = cls.share(
@@ -63,17 +72,11 @@ class SshOver443Tests(ScenarioTestCase):
         line = self.mux.take_one()
         return (line["client"].rpartition(":")[0], line["backend"], line["reason"])
 
-    def test_ssh(self) -> None:
+    def test_ssh_and_site_that_is_told_the_clients_address(self) -> None:
         options = (*self.ssh.options, "-b", _CLIENT, "-p", "443")
         self.assertEqual(output_of("ssh", *options, _PUBLIC, "echo hello"), b"hello\n")
         self.assertEqual(self.logged(), (_CLIENT, "ssh-server", "done"))
-
-    def test_site_is_told_the_clients_address(self) -> None:
-        said = output_of(
-            *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _CLIENT),
-            *("--resolve", f"www.example.com:443:{_PUBLIC}", "https://www.example.com/"),
-        )
-        self.assertEqual(said.decode(), f"{_CLIENT}\n")
+        self.assertEqual(page(self.certificate.chain, _CLIENT), f"{_CLIENT}\n")
         self.assertEqual(self.logged(), (_CLIENT, "web", "done"))
 
     def test_openvpn(self) -> None:
@@ -107,8 +110,6 @@ sys.stdout.buffer.write(tunnel.recv())
 tunnel.close()
 """
 
-_NAME = "www.example.com"
-
 
 class InsideTlsTests(ScenarioTestCase):
     """The example file; what websockify leads to is Redis here."""
@@ -132,39 +133,31 @@ class InsideTlsTests(ScenarioTestCase):
         rules = EXAMPLES / "inside-tls.ini"
         cls.mux = cls.share(Example(rules, {"/etc/ssl": certificates}))
 
-    def logged(self) -> tuple[str, str, str]:
+    def assert_logged(self, route: str, port: int) -> None:
         line = self.mux.take_one()
-        return (line["route"], line["server"], line["facts"]["sni"])
+        found = (line["route"], line["server"], line["facts"]["sni"])
+        self.assertEqual(found, (route, f"127.0.0.1:{port}", _NAME))
 
-    def test_site_knows_the_clients_address(self) -> None:
-        said = output_of(
-            *("curl", "-q", "-sS", "--cacert", self.authority, "--interface", _CLIENT),
-            *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
-        )
-        self.assertEqual(said.decode(), f"{_CLIENT}\n")
-        self.assertEqual(self.logged(), ("site", "127.0.0.1:8080", _NAME))
-
-    def test_websocket(self) -> None:
-        require_program("wsdump")  # it is of the same package as the client
+    def test_each_reaches_its_server(self) -> None:
+        """A browser, whose address the site knows, a client of WebSocket, and SSH, also before it says anything."""
+        require_program("wsdump")  # it is of the same package as the client of WebSocket
+        self.assertEqual(page(self.authority, _CLIENT), f"{_CLIENT}\n")
+        self.assert_logged("site", 8080)
         said = output_of("/usr/bin/python3", "-c", _WEBSOCKET, _PUBLIC, _NAME, self.authority)
         self.assertEqual(said, b"+PONG\r\n")
-        self.assertEqual(self.logged(), ("tunnel", "127.0.0.1:6080", _NAME))
-
-    def test_ssh(self) -> None:
+        self.assert_logged("tunnel", 6080)
         words = ("openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile")
         proxy = shlex.join((*words, str(self.authority), "-servername", _NAME))
         options = (*self.ssh.options, f"-oProxyCommand={proxy} -connect {_PUBLIC}:443")
         self.assertEqual(output_of("ssh", *options, _NAME, "echo hello"), b"hello\n")
-        self.assertEqual(self.logged(), ("ssh", "127.0.0.1:22", _NAME))
-
-    def test_silent_inside_tls_is_greeted_by_ssh(self) -> None:
+        self.assert_logged("ssh", 22)
         context = ssl.create_default_context(cafile=self.authority)
         with (
             socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as plain,
             context.wrap_socket(plain, server_hostname=_NAME) as client,
         ):
             self.assertEqual(client.recv(8), b"SSH-2.0-")
-        self.assertEqual(self.logged(), ("secure", "127.0.0.1:22", _NAME))
+        self.assert_logged("secure", 22)
 
 
 _BEYOND = """
@@ -181,16 +174,16 @@ _SECRET = ("-k", "a secret of the tests", "-m", "chacha20-ietf-poly1305", "-t", 
 
 
 class HttpsAndTunnelTests(ScenarioTestCase):
-    addresses = (_BROWSER, "198.51.100.80", "203.0.113.1", *_TUNNELS)
+    addresses = (_BROWSER, "198.51.100.80", _PUBLIC, *_TUNNELS)
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        cls.certificate = make_certificate(cls.folder, _NAME)
         log = f"access_log {cls.folder}/clients.log client;"
         site = proxied_site(cls.certificate, "the site", log)
         cls.share(start_nginx(cls.folder, _BEYOND + site))
-        tunnel = Child("ss-local", "-s", "203.0.113.1", "-p", "443", "-l", "1080", *_SECRET)
+        tunnel = Child("ss-local", "-s", _PUBLIC, "-p", "443", "-l", "1080", *_SECRET)
         cls.share(tunnel).wait_for("listening at")
 
     def setUp(self) -> None:
@@ -216,11 +209,7 @@ class HttpsAndTunnelTests(ScenarioTestCase):
 
     def test_site_logs_the_clients_address(self) -> None:
         self.start_mux()
-        said = output_of(
-            *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _BROWSER),
-            *("--resolve", "www.example.com:443:203.0.113.1", "https://www.example.com/"),
-        )
-        self.assertEqual(said, b"the site\n")
+        self.assertEqual(page(self.certificate.chain, _BROWSER), "the site\n")
         line = self.mux.take_one()
         self.assertEqual((line["route"], line["reason"]), ("site", "done"))
         self.assertTrue(line["client"].startswith(f"{_BROWSER}:"))
@@ -244,16 +233,13 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.servers[0].end()
         self.own(start_sshd(self.folder, 8388, _TUNNELS[0]))
         self.start_mux()  # who looks at servers would have found that the first one is down
-        with socket.create_connection(("203.0.113.1", 443), timeout=PATIENCE) as client:
+        with socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         self.assertEqual(self.mux.take_fields("backend", "bytes_in"), ("tunnel", "0"))
 
 
 _PLAIN_SITE = """
-server {
-    listen 127.0.0.1:8080;
-    location / { return 200 "the site\\n"; }
-}
+server { listen 127.0.0.1:8080; location / { return 200 "the site\\n"; } }
 """
 
 
@@ -271,26 +257,18 @@ class FirstBytesTests(ScenarioTestCase):
         jobs.wait_for("Listening on")
         cls.mux = cls.share(Example(EXAMPLES / "first-bytes.ini"))
 
-    def assert_logged(self, route: str, server: str) -> None:
-        self.assertEqual(self.mux.take_fields("route", "server"), (route, server))
-
-    def test_http(self) -> None:
-        self.assertEqual(output_of("curl", "-q", "-sS", "http://127.0.0.1:9000/"), b"the site\n")
-        self.assert_logged("web", "127.0.0.1:8080")
-
-    def test_ssh(self) -> None:
-        options = (*self.ssh.options, "-p", "9000")
-        self.assertEqual(output_of("ssh", *options, "127.0.0.1", "echo hello"), b"hello\n")
-        self.assert_logged("ssh", "127.0.0.1:22")
-
-    def test_redis(self) -> None:
-        self.assertEqual(output_of("redis-cli", "-p", "9000", "PING"), b"PONG\n")
-        self.assert_logged("cache", "127.0.0.1:6379")
-
-    def test_postgres(self) -> None:
+    def test_each_reaches_its_server(self) -> None:
+        ssh = ("ssh", *self.ssh.options, "-p", "9000", "127.0.0.1", "echo hello")
         place = "postgresql://postgres:secret@127.0.0.1:9000/postgres?sslmode=disable"
-        self.assertEqual(output_of("psql", "-X", "-At", "-c", "SELECT 6 * 7", place), b"42\n")
-        self.assert_logged("database", "127.0.0.1:5432")
+        for route, port, said, command in (
+            ("web", 8080, b"the site\n", ("curl", "-q", "-sS", "http://127.0.0.1:9000/")),
+            ("ssh", 22, b"hello\n", ssh),
+            ("cache", 6379, b"PONG\n", ("redis-cli", "-p", "9000", "PING")),
+            ("database", 5432, b"42\n", ("psql", "-X", "-At", "-c", "SELECT 6 * 7", place)),
+        ):
+            self.assertEqual(output_of(*command), said)
+            found = self.mux.take_fields("route", "server")
+            self.assertEqual(found, (route, f"127.0.0.1:{port}"))
 
     def test_gearman(self) -> None:
         """A worker and a client of Gearman find each other, by one of the beginnings; an administrator uses another."""
@@ -310,10 +288,6 @@ class FirstBytesTests(ScenarioTestCase):
         for line in self.mux.take(2 + len(answers)):
             self.assertEqual((line["route"], line["server"]), ("jobs", "127.0.0.1:4730"))
 
-
-_WAITING_SITE = """
-server { listen 127.0.0.1:8080; location / { return 200 "the site\\n"; } }
-"""
 
 _FTP = """\
 listen=YES
@@ -351,7 +325,7 @@ class SpokenToFirstTests(ScenarioTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         _route_clients(cls.network)
-        cls.share(start_nginx(cls.folder, _WAITING_SITE))
+        cls.share(start_nginx(cls.folder, _PLAIN_SITE))
         rules = (EXAMPLES / "server-speaks-first.ini").read_text()
         patient = cls.folder / "patient.ini"
         patient.write_text(re.sub(r"after=\w+", "after=1h", rules))
