@@ -15,8 +15,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec
 from unittest import SkipTest
 
 import pytest
@@ -27,6 +28,7 @@ from tests.interop.kubernetes_api import KubernetesApi
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import Identity, make_authority
 from tests.support.echo import ThreadServer
+from tests.support.secure import client_context
 
 INFRA = "gateway-conformance-infra"
 APP = "gateway-conformance-app-backend"
@@ -37,6 +39,7 @@ _MANIFESTS = Path(__file__).parents[2] / "examples/kubernetes/gateway"
 _POD = "10.9.0.1"  # an API server takes no address of a loopback network for an endpoint
 _PATIENCE = 60.0  # seconds, as there
 _HANDSHAKE = b"\x16"
+_P = ParamSpec("_P")
 _PATHS = {
     "Namespace": "/api/v1/namespaces",
     "Service": "/api/v1/namespaces/{}/services",
@@ -116,10 +119,7 @@ def ask(
         with contextlib.ExitStack() as closing:
             client: socket.socket = closing.enter_context(raw)
             if name is not None:
-                context = ssl.create_default_context(cafile=trust)
-                if trust is None:
-                    context.check_hostname = False
-                    context.verify_mode = ssl.CERT_NONE
+                context = client_context(trust)
                 if certificate is not None:
                     context.load_cert_chain(certificate)
                 client = closing.enter_context(context.wrap_socket(raw, server_hostname=name))
@@ -179,6 +179,20 @@ def _translate_listener(listener: dict[str, Any], mode: str) -> None:
         listener["protocol"] = "TLS"
     for kind in (listener.get("allowedRoutes") or {}).get("kinds", ()):
         kind["kind"] = kind["kind"].replace("HTTPRoute", "TLSRoute")
+
+
+def until_right(look: Callable[_P, str]) -> Callable[_P, None]:
+    """Have a method wait until it finds nothing wrong any more."""
+
+    @wraps(look)
+    def wait(*arguments: _P.args, **named: _P.kwargs) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while wrong := look(*arguments, **named):
+            if time.monotonic() > deadline:
+                raise AssertionError(wrong)
+            time.sleep(0.1)
+
+    return wait
 
 
 @pytest.mark.long
@@ -389,143 +403,110 @@ class ConformanceTestCase(InteropTestCase):
     def get(self, kind: str, key: str) -> Any:
         return self.api.ask("GET", self._path(kind, key))
 
-    def until(self, look: Callable[[], str]) -> None:
-        """Wait until there is nothing wrong any more."""
-        deadline = time.monotonic() + _PATIENCE
-        while wrong := look():
-            if time.monotonic() > deadline:
-                raise AssertionError(wrong)
-            time.sleep(0.1)
-
-    def conditions(self, kind: str, key: str, *wanted: str) -> None:
+    @until_right
+    def conditions(self, kind: str, key: str, *wanted: str) -> str:
         """Wait for conditions of an object, each ``[!]Type[:Reason]``, that are all of its last generation."""
+        its = self.get(kind, key)
+        found = (its.get("status") or {}).get("conditions") or ()
+        return _missing(its, found, wanted) and f"{kind} {key}: {_missing(its, found, wanted)}"
 
-        def look() -> str:
-            its = self.get(kind, key)
-            found = (its.get("status") or {}).get("conditions") or ()
-            return _missing(its, found, wanted) and f"{kind} {key}: {_missing(its, found, wanted)}"
-
-        self.until(look)
-
+    @until_right
     def listeners(
         self, kind: str, key: str, wanted: Mapping[str, tuple[int, str, Sequence[str]]]
-    ) -> None:
+    ) -> str:
         """Wait for the status of all listeners: the routes, the kinds of routes, and conditions."""
+        its = self.get(kind, key)
+        status = its.get("status") or {}
+        found = {one["name"]: one for one in status.get("listeners") or ()}
+        wrong = _missing(its, status.get("conditions") or (), ())
+        if found.keys() != wanted.keys():
+            wrong = wrong or f"listeners {[*found]}"
+        for name, (routes, kinds, conditions) in wanted.items() if not wrong else ():
+            one = found[name]
+            those = " ".join(its["kind"] for its in one.get("supportedKinds") or ())
+            if (one["attachedRoutes"], those) != (routes, kinds):
+                wrong = f"listener {name}: {one['attachedRoutes']} routes, kinds {those!r}"
+            wrong = wrong or _missing(its, one["conditions"], conditions)
+        return wrong and f"{kind} {key}: {wrong}"
 
-        def look() -> str:
-            its = self.get(kind, key)
-            status = its.get("status") or {}
-            found = {one["name"]: one for one in status.get("listeners") or ()}
-            wrong = _missing(its, status.get("conditions") or (), ())
-            if found.keys() != wanted.keys():
-                wrong = wrong or f"listeners {[*found]}"
-            for name, (routes, kinds, conditions) in wanted.items() if not wrong else ():
-                one = found[name]
-                those = " ".join(its["kind"] for its in one.get("supportedKinds") or ())
-                if (one["attachedRoutes"], those) != (routes, kinds):
-                    wrong = f"listener {name}: {one['attachedRoutes']} routes, kinds {those!r}"
-                wrong = wrong or _missing(its, one["conditions"], conditions)
-            return wrong and f"{kind} {key}: {wrong}"
-
-        self.until(look)
-
-    def listener(self, kind: str, key: str, name: str, *wanted: str) -> None:
+    @until_right
+    def listener(self, kind: str, key: str, name: str, *wanted: str) -> str:
         """Wait for conditions of one listener; of all without a name."""
+        its = self.get(kind, key)
+        found = (its.get("status") or {}).get("listeners") or ()
+        those = [one for one in found if name in {"", one["name"]}]
+        if not those:
+            return f"{kind} {key}: no status of listener {name!r}"
+        whys = (
+            f"{kind} {key} {one['name']}: {_missing(its, one['conditions'], wanted)}"
+            for one in those
+            if _missing(its, one["conditions"], wanted)
+        )
+        return next(whys, "")
 
-        def look() -> str:
-            its = self.get(kind, key)
-            found = (its.get("status") or {}).get("listeners") or ()
-            those = [one for one in found if name in {"", one["name"]}]
-            if not those:
-                return f"{kind} {key}: no status of listener {name!r}"
-            whys = (
-                f"{kind} {key} {one['name']}: {_missing(its, one['conditions'], wanted)}"
-                for one in those
-                if _missing(its, one["conditions"], wanted)
-            )
-            return next(whys, "")
-
-        self.until(look)
-
-    def no_routes(self, gateway: str) -> None:
+    @until_right
+    def no_routes(self, gateway: str) -> str:
         """Wait until a Gateway of one listener has no route attached."""
+        its = self.get("Gateway", gateway)
+        found = (its.get("status") or {}).get("listeners") or ()
+        counts = [one["attachedRoutes"] for one in found]
+        return f"Gateway {gateway}: routes attached: {counts}" if counts not in ([], [0]) else ""
 
-        def look() -> str:
-            its = self.get("Gateway", gateway)
-            found = (its.get("status") or {}).get("listeners") or ()
-            counts = [one["attachedRoutes"] for one in found]
-            return (
-                f"Gateway {gateway}: routes attached: {counts}" if counts not in ([], [0]) else ""
-            )
+    @until_right
+    def sets(self, gateway: str, count: int) -> str:
+        status = self.get("Gateway", gateway).get("status") or {}
+        found = status.get("attachedListenerSets", 0)
+        return f"Gateway {gateway}: {found} ListenerSets" if found != count else ""
 
-        self.until(look)
-
-    def sets(self, gateway: str, count: int) -> None:
-        def look() -> str:
-            status = self.get("Gateway", gateway).get("status") or {}
-            found = status.get("attachedListenerSets", 0)
-            return f"Gateway {gateway}: {found} ListenerSets" if found != count else ""
-
-        self.until(look)
-
-    def route(self, kind: str, key: str, parent: str, *wanted: str) -> None:
+    @until_right
+    def route(self, kind: str, key: str, parent: str, *wanted: str) -> str:
         """Wait for conditions of a route at a parent, ``name`` or ``namespace/name``."""
         namespace, _, name = parent.rpartition("/")
+        its = self.get(kind, key)
+        parents = (its.get("status") or {}).get("parents") or ()
+        wrong = f"no status for {parent}: {parents}"
+        for one in parents:
+            ref = one["parentRef"]
+            if ref["name"] == name and ref.get("namespace", INFRA) == (namespace or INFRA):
+                wrong = _missing(its, one["conditions"], wanted)
+                if not wrong:
+                    break
+        return wrong and f"{kind} {key}: {wrong}"
 
-        def look() -> str:
-            its = self.get(kind, key)
-            parents = (its.get("status") or {}).get("parents") or ()
-            wrong = f"no status for {parent}: {parents}"
-            for one in parents:
-                ref = one["parentRef"]
-                if ref["name"] == name and ref.get("namespace", INFRA) == (namespace or INFRA):
-                    wrong = _missing(its, one["conditions"], wanted)
-                    if not wrong:
-                        break
-            return wrong and f"{kind} {key}: {wrong}"
-
-        self.until(look)
-
-    def not_accepted(self, kind: str, key: str) -> None:
+    @until_right
+    def not_accepted(self, kind: str, key: str) -> str:
         """Wait until a route has one parent at most, which has not accepted it."""
+        its = self.get(kind, key)
+        parents = (its.get("status") or {}).get("parents") or ()
+        wrong = f"{len(parents)} parents" if len(parents) > 1 else ""
+        for one in parents:
+            wrong = wrong or _missing(its, one["conditions"], ("!Accepted",))
+        return wrong and f"{kind} {key}: {wrong}"
 
-        def look() -> str:
-            its = self.get(kind, key)
-            parents = (its.get("status") or {}).get("parents") or ()
-            wrong = f"{len(parents)} parents" if len(parents) > 1 else ""
-            for one in parents:
-                wrong = wrong or _missing(its, one["conditions"], ("!Accepted",))
-            return wrong and f"{kind} {key}: {wrong}"
-
-        self.until(look)
-
+    @until_right
     def parents(
         self, kind: str, key: str, *parents: str, wanted: Sequence[str] = ("Accepted:Accepted",)
-    ) -> None:
+    ) -> str:
         """Wait for the parents of a route in its status, each ``Kind name`` or ``Kind namespace/name``, with group and kind."""
         own = key.rpartition("/")[0] or INFRA
-
-        def look() -> str:
-            its = self.get(kind, key)
-            found = (its.get("status") or {}).get("parents") or ()
-            wrong = ""
-            for parent in parents:
-                what, _, which = parent.partition(" ")
-                namespace, _, name = which.rpartition("/")
-                theirs = [
-                    one
-                    for one in found
-                    for ref in (one["parentRef"],)
-                    if (one["controllerName"], ref.get("group"), ref.get("kind"), ref["name"])
-                    == (CONTROLLER, _GROUP, what, name)
-                    and ref.get("namespace", own) == (namespace or INFRA)
-                ]
-                whys = [_missing(its, one["conditions"], wanted) for one in theirs]
-                if not theirs or all(whys):
-                    wrong = wrong or f"no {parent} with {wanted}: {found}"
-            return wrong and f"{kind} {key}: {wrong}"
-
-        self.until(look)
+        its = self.get(kind, key)
+        found = (its.get("status") or {}).get("parents") or ()
+        wrong = ""
+        for parent in parents:
+            what, _, which = parent.partition(" ")
+            namespace, _, name = which.rpartition("/")
+            theirs = [
+                one
+                for one in found
+                for ref in (one["parentRef"],)
+                if (one["controllerName"], ref.get("group"), ref.get("kind"), ref["name"])
+                == (CONTROLLER, _GROUP, what, name)
+                and ref.get("namespace", own) == (namespace or INFRA)
+            ]
+            whys = [_missing(its, one["conditions"], wanted) for one in theirs]
+            if not theirs or all(whys):
+                wrong = wrong or f"no {parent} with {wanted}: {found}"
+        return wrong and f"{kind} {key}: {wrong}"
 
     def accepted(self, parent: str, kind: str, *routes: str) -> None:
         """Wait until a Gateway has an address, its routes are accepted, and all its listeners programmed; so for ``ListenerSet name``."""
@@ -539,20 +520,20 @@ class ConformanceTestCase(InteropTestCase):
 
     def address(self, gateway: str, listener: str = "") -> tuple[str, int]:
         """Wait for a Gateway's address; return it with the port of a listener, of the first by default."""
-        addresses: list[Any] = []
-
-        def look() -> str:
-            its = self.get("Gateway", gateway)
-            status = its.get("status") or {}
-            addresses[:] = status.get("addresses") or ()
-            wrong = _missing(its, status.get("conditions") or (), ())
-            return wrong or ("" if addresses else f"Gateway {gateway}: no address")
-
-        self.until(look)
-        listeners = self.get("Gateway", gateway)["spec"]["listeners"]
+        self.addressed(gateway)
+        its = self.get("Gateway", gateway)
+        listeners = its["spec"]["listeners"]
         port = next(one["port"] for one in listeners if listener in {"", one["name"]})
-        return addresses[0]["value"], port
+        return its["status"]["addresses"][0]["value"], port
 
+    @until_right
+    def addressed(self, gateway: str) -> str:
+        its = self.get("Gateway", gateway)
+        status = its.get("status") or {}
+        wrong = _missing(its, status.get("conditions") or (), ())
+        return wrong or ("" if status.get("addresses") else f"Gateway {gateway}: no address")
+
+    @until_right
     def reaches(
         self,
         address: tuple[str, int],
@@ -561,47 +542,38 @@ class ConformanceTestCase(InteropTestCase):
         trust: Path | None = None,
         certificate: Path | None = None,
         **how: object,
-    ) -> None:
+    ) -> str:
         """Wait until a client reaches one of these Services, of the suite's first namespace unless it is said; refused without any."""
         wanted = {one if "/" in one else f"{INFRA}/{one}" for one in services}
+        said = ask(address, host, trust, certificate)
+        good = {key: said.get(key) for key in how} == how
+        good = good and ((said.get("service") in wanted) if wanted else not said)
+        return "" if good else f"{host} at {address} reaches {said}, not {wanted} {how}"
 
-        def look() -> str:
-            said = ask(address, host, trust, certificate)
-            good = {key: said.get(key) for key in how} == how
-            good = good and ((said.get("service") in wanted) if wanted else not said)
-            return "" if good else f"{host} at {address} reaches {said}, not {wanted} {how}"
+    @until_right
+    def policy(self, key: str, gateway: str, *wanted: str) -> str:
+        its = self.get("BackendTLSPolicy", key)
+        found = (its.get("status") or {}).get("ancestors") or ()
+        wrong = f"no status for {gateway}: {found}"
+        for one in found:
+            if one["ancestorRef"]["name"] == gateway:
+                wrong = _missing(its, one["conditions"], wanted)
+        return wrong and f"BackendTLSPolicy {key}: {wrong}"
 
-        self.until(look)
-
-    def policy(self, key: str, gateway: str, *wanted: str) -> None:
-        def look() -> str:
-            its = self.get("BackendTLSPolicy", key)
-            found = (its.get("status") or {}).get("ancestors") or ()
-            wrong = f"no status for {gateway}: {found}"
-            for one in found:
-                if one["ancestorRef"]["name"] == gateway:
-                    wrong = _missing(its, one["conditions"], wanted)
-            return wrong and f"BackendTLSPolicy {key}: {wrong}"
-
-        self.until(look)
-
+    @until_right
     def shares(
         self, send: Callable[[], dict[str, Any]], wanted: dict[str, float], total: int = 500
-    ) -> None:
+    ) -> str:
         """Have many clients served, of which each Service gets its share, within 5 %; it is tried ten times, as there."""
-
-        def look() -> str:
-            counts = dict.fromkeys(wanted, 0)
-            for _ in range(total):
-                service = str(send().get("service", "")).removeprefix(f"{INFRA}/")
-                if service not in counts:
-                    return f"reached {service!r}"
-                counts[service] += 1
-            off = {name: counts[name] / total - share for name, share in wanted.items()}
-            zero = [name for name, share in wanted.items() if not share and counts[name]]
-            return f"shares {counts}" if zero or max(map(abs, off.values())) > 0.05 else ""
-
-        self.until(look)
+        counts = dict.fromkeys(wanted, 0)
+        for _ in range(total):
+            service = str(send().get("service", "")).removeprefix(f"{INFRA}/")
+            if service not in counts:
+                return f"reached {service!r}"
+            counts[service] += 1
+        off = {name: counts[name] / total - share for name, share in wanted.items()}
+        zero = [name for name, share in wanted.items() if not share and counts[name]]
+        return f"shares {counts}" if zero or max(map(abs, off.values())) > 0.05 else ""
 
 
 def _metadata(kind: str, namespace: str, name: str) -> Any:

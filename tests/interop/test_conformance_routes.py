@@ -5,9 +5,18 @@ kubernetes-sigs/gateway-api. Those of HTTPRoute that are about parents, host nam
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from tests.interop.conformance import APP, INFRA, WEB, ConformanceTestCase, ask, ask_datagram
+from tests.interop.conformance import (
+    APP,
+    INFRA,
+    WEB,
+    ConformanceTestCase,
+    ask,
+    ask_datagram,
+    until_right,
+)
 
 _GOOD = ("Accepted", "ResolvedRefs")
 _SERVED = ("Accepted", "ResolvedRefs", "Programmed")
@@ -96,14 +105,14 @@ class RouteTests(ConformanceTestCase):
         """Wait until a client is answered by one of these; by nobody without any."""
         if protocol == "tcp":
             self.reaches(address, None, *services)
-            return
+        else:
+            self.answered(address, services)
 
-        def look() -> str:
-            service = ask_datagram(address).get("service", "")
-            good = service in services if services else not service
-            return "" if good else f"{address} is answered by {service!r}, not {services}"
-
-        self.until(look)
+    @until_right
+    def answered(self, address: tuple[str, int], services: Sequence[str]) -> str:
+        service = ask_datagram(address).get("service", "")
+        good = service in services if services else not service
+        return "" if good else f"{address} is answered by {service!r}, not {services}"
 
     def test_tlsroute_hostname_intersection(self) -> None:
         self.use("tlsroute-hostname-intersection")
