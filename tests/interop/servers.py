@@ -1,11 +1,15 @@
 """Real servers on free ports of 127.0.0.1, each with its configuration in a folder of the tests."""
 
+import base64
+import hashlib
 import os
 import pwd
 from pathlib import Path
 from typing import Any
 
 import attrs
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 
 from tests.interop.children import Child, output_of
 from tests.programs import require_program
@@ -20,6 +24,14 @@ class Certificate:
     chain: Path
     key: Path
     both: Path
+
+    @property
+    def trusted(self) -> str:
+        """The option by which Chromium trusts it."""
+        certificate = load_pem_x509_certificate(self.chain.read_bytes())
+        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        digest = base64.b64encode(hashlib.sha256(key).digest()).decode()
+        return f"--ignore-certificate-errors-spki-list={digest}"
 
 
 def make_certificate(folder: Path, *names: str) -> Certificate:

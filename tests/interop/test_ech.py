@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import socket
 import ssl
 import subprocess
@@ -17,8 +16,6 @@ from typing import Any, ClassVar
 from unittest import SkipTest
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import load_pem_x509_certificate
 from OpenSSL import SSL
 from twisted.names import dns
 
@@ -227,15 +224,12 @@ class EchTests(InteropTestCase):
 
     def test_chromium(self) -> None:
         """It knows the key by DNS over HTTPS, as everybody's browser does."""
-        certificate = load_pem_x509_certificate(self.certificate.chain.read_bytes())
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        digest = base64.b64encode(hashlib.sha256(key).digest()).decode()
         mux = self.own(Service(self.folder, self.rules))
         names = self.own(_Names(self.certificate, mux.port, base64.b64decode(self.configs)))
         browser = self.own(
             Browser(
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.example",
-                f"--ignore-certificate-errors-spki-list={digest}",
+                self.certificate.trusted,
                 state={"dns_over_https": {"mode": "secure", "templates": names.template}},
             )
         )

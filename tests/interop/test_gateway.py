@@ -165,18 +165,6 @@ class ClusterTest(TestCase):
             listeners = self.kube.get("Gateway", "shop", name).get("status", {}).get("listeners")
             told = reasons(listeners[0]["conditions"]) if listeners else {}
 
-    async def test_the_lease_is_given_back_at_the_end(self) -> None:
-        await self.answered_by(b"a", self.port)
-        name = "default", "txmux-txmux-gateway"
-        leases = self.kube.objects["/apis/coordination.k8s.io/v1/leases"]
-        while not leases.get(name, {}).get("spec", {}).get("holderIdentity"):
-            await deferLater(reactor, 0.05)
-        self.provider.process.terminate()
-        while (status := self.provider.process.poll()) is None:
-            await deferLater(reactor, 0.05)
-        spec = leases[name]["spec"]
-        self.assertEqual((status, spec["holderIdentity"], spec["leaseDurationSeconds"]), (0, "", 1))
-
     async def test_the_share_of_a_service_without_endpoints_is_refused(self) -> None:
         """Neither another try, nor checks, nor a server that is taken out for a while, give it to the others."""
         await self.answered_by(b"a", self.port)

@@ -64,13 +64,6 @@ class ClientTests(InteropTestCase):
         self.assertTrue(done.stdout.endswith(b"\r\n\r\n"))
         self.assert_reason("connect-refused")
 
-    def test_large_upload_without_asking(self) -> None:
-        large = self.folder / "large"
-        large.write_bytes(bytes(3_000_000))
-        done = self.curl("--header", "Expect:", "--data-binary", f"@{large}")
-        self.assertIn(b"403 Forbidden", done.stdout)
-        self.assert_reason("no-route")
-
     def test_http2(self) -> None:
         for path, status, reason in (
             ("x", b"403", "no-route"),

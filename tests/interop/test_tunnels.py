@@ -1,10 +1,9 @@
-"""curl, nc, ssh, git and psql come to servers by their names, through one port that answers as a proxy does."""
+"""curl, nc, ssh and psql come to servers by their names, through one port that answers as a proxy does."""
 
 from __future__ import annotations
 
 import base64
 import os
-import shlex
 import socket
 import subprocess
 from pathlib import Path
@@ -108,17 +107,8 @@ class TunnelTests(InteropTestCase):
 
     def curl(self, *options: str, name: str = "web", listener: str = "public") -> str:
         done = run(
-            *(
-                "curl",
-                "-sS",
-                "-m",
-                "20",
-                "-p",
-                "--noproxy",
-                "none.invalid",
-                "-w",
-                "%{http_code} %{http_connect}",
-            ),
+            *("curl", "-sS", "-m", "20", "-p", "--noproxy", "none.invalid"),
+            *("-w", "%{http_code} %{http_connect}"),
             *(*options, f"http://{name}.corp.test:{self.web}/page"),
         )
         self.assertNotIn(done.returncode, (6, 28), done.stderr)
@@ -130,13 +120,6 @@ class TunnelTests(InteropTestCase):
         for kind, told in (("http", "200 200"), ("socks5h", "200 000"), ("socks4a", "200 000")):
             with self.subTest(kind):
                 self.assertEqual(self.curl("-x", f"{kind}://{proxy}"), f"the page\n{told}")
-
-    def test_curl_that_asks_to_forward(self) -> None:
-        """As apt and pip do for `http:`, with `http_proxy`."""
-        options = ("-sS", "-m", "20", "--noproxy", "none.invalid", "-x", self.proxy())
-        done = run("curl", *options, "http://web.corp.test/page")
-        self.mux.take_one("public")
-        self.assertIn(b"405 Method Not Allowed: this proxy opens tunnels", done.stdout)
 
     def test_curl_by_a_proxy_behind_tls(self) -> None:
         proxy = f"https://localhost:{self.mux.ports['public']}"
@@ -204,15 +187,6 @@ class TunnelTests(InteropTestCase):
                 self.assertEqual(done.stdout, b"through\n", done.stderr)
                 line = self.mux.take_one("public")
                 self.assertEqual(line["facts"]["host"], "ssh.corp.test")
-
-    def test_git_by_ssh(self) -> None:
-        words = ["ssh", *self.ssh.options, f"-oProxyCommand=nc -X 5 -x {self.proxy()} %h %p"]
-        repository = self.make_folder() / "one.git"
-        output_of("git", "init", "-q", "--bare", repository)
-        url = f"ssh://ssh.corp.test:{self.ssh.port}{repository}"
-        done = run("git", "-c", f"core.sshCommand={shlex.join(words)}", "ls-remote", url)
-        self.assertEqual((done.returncode, done.stdout), (0, b""), done.stderr)
-        self.assertEqual(self.mux.take_one("public")["facts"]["tunnel"], "socks5")
 
     def test_psql_whose_server_speaks_after_the_client(self) -> None:
         configuration = self.make_folder() / "proxychains.conf"

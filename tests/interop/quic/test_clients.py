@@ -1,16 +1,11 @@
 """HTTP/3 clients that are not aioquic: Chromium, curl, and the client of ngtcp2."""
 
-import base64
-import hashlib
 import os
 import re
 import shutil
 import sys
 from typing import ClassVar
 from unittest import SkipTest
-
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import load_pem_x509_certificate
 
 from tests.interop.children import InteropTestCase, output_of, run
 from tests.interop.namespaces import mounted
@@ -64,9 +59,6 @@ class ClientTests(InteropTestCase):
             self.assertTrue(line["facts"]["ja4"].startswith("q13d03"))
 
     def _show(self, address: str) -> str:
-        certificate = load_pem_x509_certificate(self.certificate.chain.read_bytes())
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        trusted = base64.b64encode(hashlib.sha256(key).digest()).decode()
         profile = self.make_folder()
         self.addCleanup(shutil.rmtree, profile, ignore_errors=True)
         page = output_of(
@@ -76,7 +68,7 @@ class ClientTests(InteropTestCase):
             *(("--no-sandbox",) if os.geteuid() == 0 else ()),
             f"--user-data-dir={profile}",
             f"--origin-to-force-quic-on={address.split('/')[2]}",
-            f"--ignore-certificate-errors-spki-list={trusted}",
+            self.certificate.trusted,
             "--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             "--dump-dom",
             address,

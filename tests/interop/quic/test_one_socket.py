@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from aioquic.tls import SessionTicket
 
@@ -21,7 +21,8 @@ class OneSocketTests(InteropTestCase):
 
     def setUp(self) -> None:
         others = f"[route others]\nmatch = quic version=other\nbackend = udp:127.0.0.1:{self.servers['site'].port}\n"
-        self.mux = run_mux(self, self.servers.rules() + others)
+        self.rules = self.servers.rules() + others
+        self.mux = run_mux(self, self.rules)
 
     def assert_routes(self, *names: str) -> None:
         lines = logged(self.mux)
@@ -30,13 +31,24 @@ class OneSocketTests(InteropTestCase):
 
     @on_asyncio
     async def test_one_after_another(self) -> None:
-        async with one_socket(self.mux.port) as here:
-            made: list[H3Client] = []
-            for name in NAMES:
-                made.append(await here.connect(configuration(f"{name}.example.com")))
-                for one, its_name in zip(made, NAMES, strict=False):
-                    await assert_served(self, one, its_name)
-        self.assert_routes(*NAMES)
+        """Each goes on beside later ones: with a server that sends a Retry, one without IDs, and clients that have chosen none, as browsers do."""
+        no_id: dict[str, Any] = {"connection_id_length": 0}
+        for names, more in (
+            (NAMES, {}),
+            (("site", "careful", "shop"), {}),
+            (("site", "nameless", "shop"), {}),
+            (NAMES, no_id),
+        ):
+            async with one_socket(self.mux.port) as here:
+                made: list[H3Client] = []
+                for name in names:
+                    settings = configuration(f"{name}.example.com", **more)
+                    made.append(await here.connect(settings))
+                    # A NAT gives the port of a client that has no ID to the next one.
+                    for one, its_name in [*zip(made, names, strict=False)][-1 if more else 0 :]:
+                        await assert_served(self, one, its_name)
+            self.assert_routes(*names)
+            self.mux = run_mux(self, self.rules)
 
     async def at_once(self, port: int, names: Sequence[str]) -> None:
         async with one_socket(port) as here:
@@ -50,8 +62,11 @@ class OneSocketTests(InteropTestCase):
                 await asyncio.gather(*(assert_served(self, one, name) for one, name in served))
 
     def test_at_once_in_both_versions_and_sizes(self) -> None:
-        asyncio.run(self.at_once(self.mux.port, NAMES))
-        self.assert_routes(*NAMES)
+        """Also to the same server, where each has its flow."""
+        for names in (NAMES, ("site", "site", "site")):
+            asyncio.run(self.at_once(self.mux.port, names))
+            self.assert_routes(*names)
+            self.mux = run_mux(self, self.rules)
 
     @on_asyncio
     async def test_changed_connection_ids(self) -> None:
@@ -65,19 +80,6 @@ class OneSocketTests(InteropTestCase):
                 for one, name in zip(made, NAMES, strict=True):
                     await assert_served(self, one, name)
         self.assert_routes(*NAMES)
-
-    def test_one_flow_each_to_the_same_server(self) -> None:
-        names = ("site", "site", "site")
-        asyncio.run(self.at_once(self.mux.port, names))
-        self.assert_routes(*names)
-
-    @on_asyncio
-    async def test_retry(self) -> None:
-        async with one_socket(self.mux.port) as here:
-            for name in ("site", "careful", "shop"):
-                one = await here.connect(configuration(f"{name}.example.com"))
-                await assert_served(self, one, name)
-        self.assert_routes("site", "careful", "shop")
 
     @on_asyncio
     async def test_negotiation(self) -> None:
@@ -105,21 +107,3 @@ class OneSocketTests(InteropTestCase):
             self.assertTrue(early.established.early_data_accepted)
             await assert_served(self, shop, "shop")
         self.assert_routes("blog", "blog", "shop")
-
-    @on_asyncio
-    async def test_server_without_ids_beside_others(self) -> None:
-        async with one_socket(self.mux.port) as here:
-            names = ("site", "nameless", "shop")
-            made = [await here.connect(configuration(f"{one}.example.com")) for one in names]
-            for one, name in zip(made, names, strict=True):
-                await assert_served(self, one, name)
-        self.assert_routes("site", "nameless", "shop")
-
-    @on_asyncio
-    async def test_nameless_clients(self) -> None:
-        """A NAT gives the port of a client to the next one; both have chosen no ID, as browsers do."""
-        async with one_socket(self.mux.port) as here:
-            for name in NAMES:
-                settings = configuration(f"{name}.example.com", connection_id_length=0)
-                await assert_served(self, await here.connect(settings), name)
-        self.assert_routes(*NAMES)
