@@ -139,27 +139,20 @@ class Browser:
 
         eventually(clicked, f"{css} can be clicked")
 
-    def agree(self) -> None:
-        def agreed() -> bool:
-            try:
-                self._driver.switch_to.alert.accept()
-            except NoAlertPresentException:
-                return False
-            return True
+    def answer(self, text: str = "") -> None:
+        """Agree to a dialogue, with what it asks for."""
 
-        eventually(agreed, "there is a dialogue")
-
-    def answer(self, text: str) -> None:
         def answered() -> bool:
             try:
                 dialogue = self._driver.switch_to.alert
-                dialogue.send_keys(text)
+                if text:
+                    dialogue.send_keys(text)
                 dialogue.accept()
             except NoAlertPresentException:
                 return False
             return True
 
-        eventually(answered, "there is a question")
+        eventually(answered, "there is a dialogue")
 
     def shows(self, css: str, text: str) -> None:
         try:

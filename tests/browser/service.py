@@ -1,9 +1,7 @@
 """A service with an endpoint for browsers, and real clients of it."""
 
-import selectors
 import socket
 import threading
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -11,57 +9,21 @@ from typing_extensions import override
 
 from tests.interop.children import PATIENCE, Child
 from tests.interop.servers import RedisServer
+from tests.support.echo import ThreadServer
 from tests.support.ports import free_port
 from tests.support.services import Service
 
 
-class Holding:
-    """A server that takes connections, and keeps each until its client leaves.
-
-    Args:
-        answer: What it sends for whatever comes.
-
-    Attributes:
-        port: Its port.
-    """
+class Holding(ThreadServer):
+    """A server that keeps each connection until its client leaves, and sends this for whatever comes."""
 
     def __init__(self, answer: bytes = b"") -> None:
         self._answer = answer
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1000)
-        self.port: int = self._socket.getsockname()[1]
-        self._taken = selectors.DefaultSelector()
-        self._taken.register(self._socket, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        super().__init__(self._hold)
 
-    def _serve(self) -> None:
-        while True:
-            for key, _ in self._taken.select():
-                one = key.fileobj
-                assert isinstance(one, socket.socket)
-                if one is not self._socket:
-                    self._hear(one)
-                    continue
-                try:
-                    self._taken.register(one.accept()[0], selectors.EVENT_READ)
-                except OSError:  # it has been closed
-                    return
-
-    def _hear(self, one: socket.socket) -> None:
-        with suppress(OSError):
-            if one.recv(65536):
-                one.sendall(self._answer)
-                return
-        self._taken.unregister(one)
-        one.close()
-
-    def end(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        for key in [*self._taken.get_map().values()]:
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
-        self._taken.close()
+    def _hold(self, client: socket.socket) -> None:
+        while client.recv(65536):
+            client.sendall(self._answer)
 
 
 class Stranger:

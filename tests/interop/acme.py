@@ -16,6 +16,7 @@ from cryptography import x509
 
 from tests.interop.children import PATIENCE
 from tests.interop.pebble import Pebble
+from tests.support.secure import client_context
 
 ONE, OTHER = "www.example.com", "example.com"
 RENEW = ("certificates", "--renew")
@@ -33,9 +34,7 @@ def shown_to(
     port: int, name: str | None, *protocols: str, host: str = "127.0.0.1"
 ) -> x509.Certificate:
     """Return the certificate that a client is shown that asks for a name, or for none."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(protocols)
+    context = client_context(None, alpn=protocols)
     with (
         socket.create_connection((host, port), PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname=name or None) as client,

@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -24,6 +23,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.interop.children import Child, InteropTestCase
+from tests.interop.datagrams.program import Responder
 from tests.interop.kubernetes_api import KubernetesApi
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import Identity, make_authority
@@ -56,9 +56,7 @@ _PATHS = {
 }  # fmt: skip
 
 
-def who_server(
-    service: str, certificate: Path, *, datagrams: bool
-) -> ThreadServer | _DatagramServer:
+def who_server(service: str, certificate: Path, *, datagrams: bool) -> ThreadServer | Responder:
     """Start what stands for the endpoints of a Service: it tells each client which Service it is, and how the client came."""
 
     def who(**how: object) -> bytes:
@@ -80,31 +78,7 @@ def who_server(
             if client.recv(2**16):
                 client.sendall(who(tls=True, name=names[0], presented=bool(client.getpeercert())))
 
-    return _DatagramServer(who()) if datagrams else ThreadServer(serve, _POD)
-
-
-class _DatagramServer:
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((_POD, 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                asked, client = self._socket.recvfrom(2**16)
-                if not asked:
-                    return
-                self._socket.sendto(self._answer, client)
-
-    def end(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
-            waker.sendto(b"", (_POD, self.port))
-        self._thread.join(60)
-        self._socket.close()
+    return Responder(0, lambda _: who(), _POD) if datagrams else ThreadServer(serve, _POD)
 
 
 def ask(

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import sys
 import sysconfig
 import threading
@@ -45,6 +44,7 @@ from tests.interop.servers import start_redis
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
+from tests.support.secure import client_context
 from tests.support.services import Service
 from txmux.features.acme.renewal import Certificates
 from txmux.features.acme.shared import SharedCertificates
@@ -205,8 +205,7 @@ class GotTests(InteropTestCase):
         asyncio.run(self._renew_under_load())
 
     async def _renew_under_load(self) -> None:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context = client_context(None)
         seen: dict[str, set[bytes]] = {ONE: set(), OTHER: set()}
         port, pong = self.pebble.challenged, b"+PONG\r\n"
 

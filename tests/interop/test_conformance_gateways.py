@@ -95,10 +95,8 @@ class GatewayTests(ConformanceTestCase):
 
     def test_gateway_modify_listeners(self) -> None:
         """Its two Gateways have the same host name on the same port: here, one after the other has them."""
-        file, names = (
-            "gateway-modify-listeners",
-            ("gateway-add-listener", "gateway-remove-listener"),
-        )
+        file = "gateway-modify-listeners"
+        names = ("gateway-add-listener", "gateway-remove-listener")
         good = (1, "TLSRoute", _GOOD)
         more: dict[str, Any] = {"name": "http", "port": 80, "protocol": "TLS"}
         more |= {"hostname": "data.test.com", "tls": {"mode": "Passthrough"}}
@@ -296,10 +294,8 @@ class ListenerSetTests(ConformanceTestCase):
     def test_listenerset_allowed_routes_namespaces(self) -> None:
         """Routes of one host name differ by path there: here, the oldest has the clients."""
         self.use("listenerset-allowed-routes-namespaces", "Passthrough")
-        gateway, prefix = (
-            "gateway-with-listener-sets-test-allowed-routes",
-            "listener-set-listener-allowed-routes",
-        )
+        gateway = "gateway-with-listener-sets-test-allowed-routes"
+        prefix = "listener-set-listener-allowed-routes"
         self.conditions("Gateway", gateway, "Accepted")
         self.sets(gateway, 2)
         name = "listenerset-test-allowed-routes-namespaces"
@@ -339,11 +335,9 @@ class ListenerSetTests(ConformanceTestCase):
 
     def test_listenerset_dual_parentref_independence(self) -> None:
         self.use("listenerset-dual-parentref-independence", "Passthrough")
-        gateway, name, one = (
-            "gateway-dual-parentref",
-            "ls-dual-parentref",
-            "route-dual-parentref-one",
-        )
+        gateway = "gateway-dual-parentref"
+        name = "ls-dual-parentref"
+        one = "route-dual-parentref-one"
         self.conditions("Gateway", gateway, "Accepted")
         self.sets(gateway, 1)
         self.listeners(
@@ -380,10 +374,8 @@ class ListenerSetTests(ConformanceTestCase):
 
     def conflicts(self, kind: str) -> None:
         gateway = f"gateway-with-listenerset-{kind}-conflict"
-        own, others = (
-            f"{kind}-conflict-with-gateway-listener",
-            f"{kind}-conflict-with-listener-set-listener",
-        )
+        own = f"{kind}-conflict-with-gateway-listener"
+        others = f"{kind}-conflict-with-listener-set-listener"
         reason = f"{kind.title()}Conflict"
         conflict = (f"!Accepted:{reason}", f"!Programmed:{reason}", f"Conflicted:{reason}")
         self.use(f"listenerset-{kind}-conflict", "Passthrough")
@@ -408,10 +400,8 @@ class ListenerSetTests(ConformanceTestCase):
     def test_listenerset_http_routing(self) -> None:
         """Routes of one host name differ by path there: here, the oldest has the clients, and after it the next."""
         self.use("listenerset-http-routing", "Passthrough")
-        gateway, sets = (
-            "gateway-with-listener-sets-http-routing",
-            ("listener-set-http-routing-1", "listener-set-http-routing-2"),
-        )
+        gateway = "gateway-with-listener-sets-http-routing"
+        sets = ("listener-set-http-routing-1", "listener-set-http-routing-2")
         every = "attaches-to-all-listeners"
         self.accepted(gateway, "TLSRoute", every, "gateway-route", "gateway-section-route")
         self.sets(gateway, 2)

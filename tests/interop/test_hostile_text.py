@@ -3,7 +3,6 @@
 import contextlib
 import json
 import socket
-import ssl
 import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
 from tests.support.certificates import make_authority
+from tests.support.secure import client_context
 from tests.support.services import command_for
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 
@@ -126,8 +126,7 @@ class HostileTextTests(InteropTestCase):
         self.say((4 + len(startup)).to_bytes(4, "big") + startup)
         self.say(b"SSH-2.0-%b\r\n" % text)
         self.say(records(client_hello(server_name(text.decode("latin-1")), alpn(text))))
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context = client_context(None)
         context.load_cert_chain(self.files / "me.pem")
         client = socket.create_connection(("127.0.0.1", self.ports["listen public"]), PATIENCE)
         secured = context.wrap_socket(client, server_hostname="a.example")

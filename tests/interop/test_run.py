@@ -20,6 +20,7 @@ from tests.interop.children import (
     leave_unmeasured,
     run,
 )
+from tests.packaging.roots import relayed
 from tests.processes.test_privileges import python_for_everybody
 from tests.programs import require_program
 from tests.support.changes import change_environment
@@ -273,18 +274,8 @@ class FirstProcessTests(InteropTestCase):
         assert first is not None
         return child, first
 
-    def relayed(self) -> tuple[socket.socket, socket.socket]:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        self.addCleanup(client.close)
-        client.sendall(b"first")
-        served, _ = self.listening.accept()
-        self.addCleanup(served.close)
-        served.settimeout(PATIENCE)
-        self.assertEqual(served.recv(100), b"first")
-        return client, served
-
     def assert_drains(self, child: Child, first: int) -> None:
-        client, served = self.relayed()
+        client, served = relayed(self, self.listening, self.port)
         os.kill(first, signal.SIGTERM)
         child.wait_for("stopping")
         served.sendall(b"last")
@@ -303,7 +294,7 @@ class FirstProcessTests(InteropTestCase):
         done = self.upgrade(first)
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn(b"the container would end with this process", done.stderr)
-        for end in self.relayed():
+        for end in relayed(self, self.listening, self.port):
             end.close()
 
     def test_first_and_under_init_is_reloaded_stopped_and_not_upgraded(self) -> None:

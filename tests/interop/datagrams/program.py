@@ -95,13 +95,16 @@ def assert_same(got: bytes, wanted: bytes) -> None:
 
 
 class Responder:
-    """Answers datagrams at a port of 127.0.0.1, in a thread; an empty answer is not sent."""
+    """Answers datagrams at a port, in a thread; an empty answer is not sent."""
 
-    def __init__(self, port: int, answer: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, port: int, answer: Callable[[bytes], bytes], host: str = "127.0.0.1"
+    ) -> None:
         self.heard: list[bytes] = []
         self._answer = answer
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", port))
+        self._socket.bind((host, port))
+        self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 

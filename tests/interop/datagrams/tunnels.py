@@ -5,11 +5,11 @@ import hashlib
 import json
 import os
 import random
-import socketserver
+import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import ClassVar
 
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +19,7 @@ from tests.interop.children import PATIENCE, Child, Started, output_of
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import make_authority
+from tests.support.echo import ThreadServer
 from tests.support.services import Record
 
 HERE, THERE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
@@ -38,22 +39,15 @@ print(digest.hexdigest(), end="")
 """
 
 
-class _Echo(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        self.wfile.write(self.rfile.read())
-
-
-class EchoServer:
+class EchoServer(ThreadServer):
     """What programs exchange bytes with inside a tunnel, at all addresses of this namespace."""
 
     def __init__(self) -> None:
-        self._server = socketserver.ThreadingTCPServer(("0.0.0.0", _PORT_INSIDE), _Echo)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
+        super().__init__(self._echo, "0.0.0.0", _PORT_INSIDE)
 
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    @staticmethod
+    def _echo(accepted: socket.socket) -> None:
+        accepted.sendall(b"".join(iter(partial(accepted.recv, 2**16), b"")))
 
 
 def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
