@@ -1,7 +1,6 @@
 """Commands as people use them: ``txmux init`` with real servers, completion in real shells, and bans by other users."""
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -79,14 +78,6 @@ class InitTests(ScenarioTestCase):
         self.assertEqual(output_of(*curl, "https://127.0.0.1:8443/"), b"by HTTPS\n")
         self.assertEqual(output_of("redis-cli", "-p", "8443", "PING"), b"PONG\n")
         mux.end()
-
-    def test_what_nobody_has_asked_is_a_comment(self) -> None:
-        text = self.written().read_text()
-        found = re.findall(r"^\[route (\w+)\]", text, re.MULTILINE)
-        self.assertEqual(found, ["ssh", "redis"])
-        self.assertIn("# nginx at 0.0.0.0:443: perhaps TLS.\n", text)
-        self.assertIn("\n# [route tls-443]\n", text)
-        self.assertIn("\n# [route http-8080]\n", text)
 
     def test_without_privilege_goes_by_ports(self) -> None:
         program = ("setpriv", "--reuid=nobody", "--clear-groups", sys.executable)

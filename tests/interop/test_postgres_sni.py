@@ -127,12 +127,10 @@ class PsqlTests(InteropTestCase):
             counted[reason] += int(number)
         return counted
 
-    def test_unknown_name_is_told(self) -> None:
+    def test_unknown_name_and_server_without_tls_are_clear_causes(self) -> None:
         done = self.psql("three.example.com", sslmode="require")
         self.assertIn(b"unrecognized name", done.stderr)
         self.assertEqual(self.mux.take_fields("route", "reason"), (None, "no-route"))
-
-    def test_server_without_tls_is_a_clear_cause(self) -> None:
         done = self.psql("plain.example.com", sslmode="require")
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(self.mux.take_one()["reason"], "tls-failed")
@@ -159,15 +157,16 @@ class PsqlTests(InteropTestCase):
         direct = f"host=127.0.0.1 port={self.ports[name]} user=postgres password=secret"
         return int(run("psql", "-XAtc", _SLEEPING, direct).stdout)
 
-    def test_tls_ended_here(self) -> None:
-        done = self.psql("ended.example.com", sslmode="require")
-        self.assertEqual(done.stderr, b"")
-        self.assertEqual(done.stdout.decode(), f"{self.ports['plain']}|f|\n")
-        record = self.mux.take_one()
-        self.assertEqual(record["route"], "inside")
-        self.assertEqual(record["facts"]["database"], "postgres")
-
-    def test_without_tls(self) -> None:
-        done = self.psql("one.example.com", sslmode="disable")
-        self.assertEqual(done.stdout.decode(), f"{self.ports['plain']}|f|\n")
-        self.assertEqual(self.mux.take_one()["route"], "unencrypted")
+    def test_tls_ended_here_and_none(self) -> None:
+        for name, mode, route, database in (
+            ("ended", "require", "inside", "postgres"),
+            ("one", "disable", "unencrypted", None),
+        ):
+            done = self.psql(f"{name}.example.com", sslmode=mode)
+            self.assertEqual(
+                (done.stdout.decode(), done.stderr), (f"{self.ports['plain']}|f|\n", b"")
+            )
+            record = self.mux.take_one()
+            self.assertEqual(record["route"], route)
+            if database:
+                self.assertEqual(record["facts"]["database"], database)

@@ -29,39 +29,11 @@ def ask_who(port: int, host: str) -> tuple[str, str]:
     return seen, meant
 
 
-_RULES = """
-[listen v1]
-endpoint = :0
-default  = v1
-
-[listen v2]
-endpoint = :0
-default  = v2
-
-[backend v1]
-server         = 127.0.0.1:{port}
-proxy_protocol = v1
-
-[backend v2]
-server         = 127.0.0.1:{port}
-proxy_protocol = v2
-"""
-
 _FRONTEND = """
 frontend proxied
     bind 127.0.0.1:{port} accept-proxy
     http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port]"
 """
-
-
-class HaproxyTests(InteropTestCase):
-    def test_clients_in_both_versions_and_families(self) -> None:
-        port = free_port()
-        self.own(start_haproxy(self.folder, _FRONTEND.format(port=port)))
-        mux = self.own(Service(self.folder, _RULES.format(port=port)))
-        for listener in mux.ports.values():
-            for host in _HOSTS:
-                self.assertEqual(*ask_who(listener, host))
 
 
 _IN_SITE = """
@@ -99,6 +71,16 @@ proxy_protocol = v2
 proxy_tlvs     = unique-id, crc32c
 """
 
+_OUT_RULES = """
+[listen {version}]
+endpoint = :0
+default  = {version}
+
+[backend {version}]
+server         = 127.0.0.1:{port}
+proxy_protocol = {version}
+"""
+
 
 _IN_FRONTEND = """
 listen {name}
@@ -129,7 +111,7 @@ backend ended
 
 
 class InFrontTests(InteropTestCase):
-    """A web server that wants the header, behind txmux, which wants it, too."""
+    """A web server that wants the header, behind txmux, which wants it, too; and HAProxy, also as a server that wants it."""
 
     socket: ClassVar[Path]
     ways: ClassVar = {
@@ -148,20 +130,24 @@ class InFrontTests(InteropTestCase):
         http = free_port()
         cls.socket = cls.folder / "mux.sock"
         cls.share(start_nginx(cls.folder, _IN_SITE.format(http=http)))
-        cls.mux = cls.share(Service(cls.folder, _IN_RULES.format(http=http, unix=cls.socket)))
+        cls.ports = {"ended": free_port(), "proxied": free_port()}
+        rules = _IN_RULES.format(http=http, unix=cls.socket)
+        for version in ("v1", "v2"):
+            rules += _OUT_RULES.format(version=version, port=cls.ports["proxied"])
+        cls.mux = cls.share(Service(cls.folder, rules))
         cls.certificates = {
             name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
         }
         own = cls.certificates["www.example.com"]
         server = f"127.0.0.1:{cls.mux.ports['public']}"
-        cls.ports = {"ended": free_port()}
         sections = [
+            _FRONTEND.format(port=cls.ports["proxied"]),
             _ENDED.format(
                 port=cls.ports["ended"],
                 pem=own.both,
                 ca=cls.certificates["client"].chain,
                 server=server,
-            )
+            ),
         ]
         for way, how in {**cls.ways, "unix": "send-proxy-v2"}.items():
             for host in _HOSTS:
@@ -203,6 +189,11 @@ class InFrontTests(InteropTestCase):
 
     def port(self, way: str, host: str) -> int:
         return self.ports[f"{way}-{host}".replace(":", ".")]
+
+    def test_servers_in_both_versions_and_families(self) -> None:
+        for version in ("v1", "v2"):
+            for host in _HOSTS:
+                self.assertEqual(*ask_who(self.mux.ports[version], host))
 
     def test_clients_in_both_versions_and_families(self) -> None:
         for way in ("v1", "v2", "fields"):
