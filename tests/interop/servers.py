@@ -181,10 +181,10 @@ DNSMASQ = (
 )
 
 
-def start_dnsmasq(hosts: Path, *options: str, before: tuple[str, ...] = ()) -> Child:
+def start_dnsmasq(hosts: Path, *options: str) -> Child:
     """Start a name server for what is in a file of hosts, which it reads again on SIGHUP; its answers hold for 1 s."""
     child = Child(
-        *(*before, *DNSMASQ),
+        *DNSMASQ,
         *("--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", "--local-ttl=1", "--local=/test/"),
         *("--listen-address=127.0.0.1", "--bind-interfaces"),
         *options,

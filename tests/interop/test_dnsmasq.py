@@ -1,62 +1,38 @@
 """Pools of servers that are known by name only, which a real name server has."""
 
+import contextlib
 import signal
+import socket
 
 import pytest
 
 from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.interop.namespaces import Namespace, mounted
+from tests.interop.originals import Named
 from tests.interop.servers import start_dnsmasq
 from tests.support.proc import halted, workers_of
 from tests.support.services import Service, pool_rules
 
 pytestmark = pytest.mark.by_turns
 
-# Says which of its addresses was connected to.
-_NAMED = """
-import socket, sys, threading
-def serve(listening):
-    while True:
-        client, _ = listening.accept()
-        client.recv(1)  # what is left unread makes a reset of the end
-        client.sendall(client.getsockname()[0].encode())
-        client.close()
-for host in sys.argv[1:]:
-    listening = socket.create_server((host, 9001), backlog=64)
-    threading.Thread(target=serve, args=[listening], daemon=True).start()
-print("ready", flush=True)
-sys.stdin.read()
-"""
 
-_CLIENT = """
-import socket, sys
-for _ in range(int(sys.argv[2])):
-    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=180) as client:
-        client.sendall(b"x")
-        said = b""
-        try:
-            while data := client.recv(100):
-                said += data
-        except OSError:
-            pass
-        print(said.decode() or "-", flush=True)
-"""
+def _tell_address(client: socket.socket) -> None:
+    client.recv(1)  # what is left unread makes a reset of the end
+    client.sendall(client.getsockname()[0].encode())
 
 
 class DnsmasqTests(InteropTestCase):
     """A network of its own, in which dnsmasq is the name server of ``/etc/resolv.conf``."""
 
     def setUp(self) -> None:
-        self.network = Namespace(self)
+        Namespace(self).enter()
         self.hosts = self.folder / "hosts"
         self.write_hosts("127.0.1.1 web.test")
-        server = self.own(
-            self.network.python(_NAMED, "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.9.9")
-        )
-        server.wait_for("ready")
+        for host in ("127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.9.9"):
+            Named(self, host=host, port=9001, answer=_tell_address)
         self.resolv_conf = self.folder / "resolv.conf"
         self.resolv_conf.write_text("nameserver 127.0.0.1\n")
-        self.before = (*self.network.command, *mounted({"/etc/resolv.conf": self.resolv_conf}))
+        self.before = mounted({"/etc/resolv.conf": self.resolv_conf})
         if run(*self.before, "true").returncode:
             self.skipTest("no other resolv.conf can be mounted")
 
@@ -64,7 +40,7 @@ class DnsmasqTests(InteropTestCase):
         self.hosts.write_text("\n".join([*lines, ""]))
 
     def start_dnsmasq(self, *options: str) -> Child:
-        return self.own(start_dnsmasq(self.hosts, *options, before=self.network.command))
+        return self.own(start_dnsmasq(self.hosts, *options))
 
     def change(self, dnsmasq: Child, *lines: str) -> None:
         before = dnsmasq.output.count(str(self.hosts))
@@ -73,7 +49,14 @@ class DnsmasqTests(InteropTestCase):
         eventually(lambda: dnsmasq.output.count(str(self.hosts)) > before, "it has read them")
 
     def said(self, mux: Service, count: int = 1) -> list[str]:
-        return self.network.said(_CLIENT, str(mux.port), str(count))
+        return [self._said(mux) for _ in range(count)]
+
+    @staticmethod
+    def _said(mux: Service) -> str:
+        with mux.connect() as client, contextlib.suppress(OSError):
+            client.sendall(b"x")
+            return client.recv(100).decode() or "-"
+        return "-"
 
     def await_said(self, mux: Service, address: str) -> None:
         """Wait until clients get to a server: who comes before an answer, which may be late, gets to none."""

@@ -79,18 +79,8 @@ class WakeTests(InteropTestCase):
         sleeper = there.own(there.python(_SLEEPER))
         sleeper.wait_for("asleep")
         rules = f"{_RULES}server = 10.77.0.2:5432\nhold = 60s\nwake = wol 02:00:00:12:34:56 10.77.0.255\n"
-        mux = here.own(
-            Service(self.make_folder(), rules, "drain_timeout = 1s", before=here.command)
-        )
-        client = here.own(here.python(_CLIENT, str(mux.port)))
-        client.wait_for("said")
-        sleeper.wait_for("f" * 12 + "020000123456" * 16)
-
-
-_CLIENT = """
-import socket, sys
-client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-client.sendall(b"x")
-print("said", flush=True)
-sys.stdin.read()
-"""
+        here.enter()
+        mux = self.own(Service(self.make_folder(), rules, "drain_timeout = 1s"))
+        with mux.connect() as client:
+            client.sendall(b"x")
+            sleeper.wait_for("f" * 12 + "020000123456" * 16)
