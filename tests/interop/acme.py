@@ -6,9 +6,6 @@ import json
 import socket
 import ssl
 import threading
-import time
-from base64 import urlsafe_b64decode
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -47,10 +44,7 @@ def issuer_of(port: int, name: str | None, host: str = "127.0.0.1") -> str:
 
 
 class Front(ThreadingHTTPServer):
-    """The directory of an authority with more in it: when to renew, and no answer to orders until `stalls` is set.
-
-    With `revoked`, it is asked when to renew until that is set; then one that Pebble has revoked is to be renewed at once.
-    """
+    """The directory of an authority, by which orders get no answer until `stalls` is set while it is `busy`."""
 
     def __init__(self, pebble: Pebble) -> None:
         super().__init__(("127.0.0.1", 0), _FrontHandler)
@@ -59,9 +53,7 @@ class Front(ThreadingHTTPServer):
         self.socket = own.wrap_socket(self.socket, server_side=True)
         self.pebble = pebble
         self.url = f"https://127.0.0.1:{self.server_port}"
-        self.directory = pebble.get(pebble.directory) | {"renewalInfo": f"{self.url}/ari"}
-        self.revoked: threading.Event | None = None
-        self.window = (0.0, 0.0)
+        self.directory = pebble.get(pebble.directory)
         self.asked: list[str] = []
         self.busy = False
         self.stalls = threading.Event()
@@ -81,33 +73,19 @@ class _FrontHandler(BaseHTTPRequestHandler):
         front = self.server
         front.asked.append(self.path)
         orders = {"newOrder": f"{front.url}/busy"} if front.busy else {}
-        if front.revoked is not None and self.path != "/dir":
-            front.revoked.wait(PATIENCE)
-            serial = int.from_bytes(urlsafe_b64decode(f"{self.path.rpartition('.')[2]}=="), "big")
-            is_good = front.pebble.status(serial) == "Valid"
-            at = time.time() + 10**6 * is_good
-            front.window = (at - 60, at)  # one without a length would be no answer
-        start, end = (
-            f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in front.window
-        )
-        answer: Any = {"suggestedWindow": {"start": start, "end": end}}
-        self._answer(front.directory | orders if self.path == "/dir" else answer)
+        body = json.dumps(front.directory | orders).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Replay-Nonce", "QUFB")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
         self.server.asked.append(self.path)
         self.server.stalls.wait(PATIENCE)
-
-    def _answer(self, answer: Any) -> None:
-        body = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Retry-After", "21600")
-        self.send_header("Replay-Nonce", "QUFB")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         pass

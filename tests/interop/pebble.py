@@ -48,10 +48,9 @@ class Pebble:
         self.own, self.key = folder / "pebble.pem", folder / "pebble.key"
         self.own.write_bytes(own.pem)
         self.key.write_bytes(own.key_pem())
-        self._management = f"127.0.0.1:{free_port()}"
         settings = {
             "listenAddress": f"127.0.0.1:{self.port}",
-            "managementListenAddress": self._management,
+            "managementListenAddress": f"127.0.0.1:{free_port()}",
             "certificate": str(self.own),
             "privateKey": str(self.key),
             "httpPort": web or free_port(),
@@ -87,11 +86,6 @@ class Pebble:
     def get(self, url: str) -> Any:
         with urlopen(url, context=ssl.create_default_context(cafile=str(self.ca))) as answer:
             return json.load(answer)
-
-    def status(self, serial: int) -> str:
-        """Give what it knows of a certificate: ``Valid`` or ``Revoked``."""
-        url = f"https://{self._management}/cert-status-by-serial/{serial:x}"
-        return str(self.get(url)["Status"])
 
     def settings(self, folder: Path, acme: str | None = None) -> str:
         """Return the lines of ``[txmux]`` for it; `acme` takes the place of that key."""

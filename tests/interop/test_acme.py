@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import sysconfig
-import threading
 import time
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -59,26 +58,6 @@ _RENEW_ONE = (
     b"POST /api/certificates/www.example.com/renew HTTP/1.1\r\nHost: x\r\n"
     b"Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 )
-_REVOKE = """\
-import sys
-from pathlib import Path
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
-from txmux.rules.reading.parser import load
-from txmux.features.acme.authority import Authority
-from txmux.features.acme.folder import AcmeFolder
-from txmux.features.acme.reading import AcmeSettings
-from txmux.telemetry.sources import Source
-
-async def revoke(reactor):
-    settings = AcmeSettings.of(load(Path(sys.argv[1])).settings)
-    folder, source = AcmeFolder(settings.folder), Source("acme", "", "", reactor.seconds)
-    account = Authority(reactor, settings, folder, source)
-    await account._connect()
-    await account._post(account.urls["revokeCert"], {"certificate": sys.argv[2]}, is_json=False)
-
-react(lambda reactor: ensureDeferred(revoke(reactor)))
-"""
 _SEVERAL = """\
 [listen public]
 endpoint = 0.0.0.0:{port}
@@ -253,32 +232,6 @@ class GotTests(InteropTestCase):
         self.assertEqual(seen, {OTHER: before[OTHER], ONE: before[ONE] | {new}})
         self.assertEqual({*shown[-199:]}, before[OTHER] | {new})  # since the command has answered
         print(f"{len(clients)} connections in {taken:.1f} s, none wrong and none cut")  # noqa: T201 - for people
-
-    def test_revoked(self) -> None:
-        """After a certificate was revoked, its authority says that it is to be renewed now, and clients see the next one."""
-        front = self.own(Front(self.pebble))
-        front.revoked = threading.Event()
-        mux = self.start(
-            f"acme = {front.url}/dir\nworkers = 2\n", SITE.replace(",Example.com", ""), ""
-        )
-        self.wait_for_certificates(ONE)
-        first = shown_to(self.pebble.challenged, ONE)
-        self.assertEqual(self.pebble.status(first.serial_number), "Valid")
-        der = urlsafe_b64encode(first.public_bytes(Encoding.DER)).rstrip(b"=").decode()
-        output_of(sys.executable, "-c", _REVOKE, mux.file, der)
-        self.assertEqual(self.pebble.status(first.serial_number), "Revoked")
-        issued = self.pebble.issued
-        front.revoked.set()
-        eventually(lambda: self.pebble.issued > issued, "there is another one")
-        eventually(
-            lambda: shown_to(self.pebble.challenged, ONE) != first,
-            "clients see the new certificate",
-        )
-        written = (self.acme / f"{ONE}.pem").stat().st_mtime
-        print(f"shown {time.time() - written:.2f} s after it was here")  # noqa: T201 - for people
-        shown = shown_to(self.pebble.challenged, ONE)
-        self.assertEqual(self.pebble.status(shown.serial_number), "Valid")
-        self.assertEqual(self.pebble.issued, issued + 1)
 
     def test_other_challenges(self) -> None:
         """Challenges for what was not asked for go by the routes, as lego's do."""

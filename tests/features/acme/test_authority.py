@@ -1,12 +1,15 @@
 import hmac
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -419,6 +422,22 @@ class AuthorityTests(TestCase):
             error = await self.told(self.fails(authority.renewal_time(pem)))
             self.assertNotIsInstance(error, UnusableError)
             self.assertTrue(self.source.state().up)
+
+    async def test_renewal_time_within_a_window(self) -> None:
+        """It is asked for by the key of the issuer and the number (RFC 9773, section 4.1)."""
+        its = self.root.issue(_NAME)
+        window = {"start": "2026-02-01T00:00:00Z", "end": "2026-02-01T00:00:02Z"}
+        authority = self.begin(renewalInfo=[_json({"suggestedWindow": window})])
+        asking = Deferred.fromCoroutine(authority.renewal_time(its.pem))
+        await self.asks(asking)
+        at, _ = await asking
+        assert at is not None
+        self.assertTrue(0 <= at - datetime(2026, 2, 1, tzinfo=UTC).timestamp() <= 2)
+        asked = re.findall(rb"GET /renewalInfo/(\S+)\.(\S+) ", self.peers.peers[-1].received)
+        issuer, number = (urlsafe_b64decode(part + b"==") for part in asked[0])
+        self.assertEqual(int.from_bytes(number, "big"), its.certificate.serial_number)
+        key = x509.SubjectKeyIdentifier.from_public_key(self.root.certificate.public_key())
+        self.assertEqual(issuer, key.digest)
 
 
 _WORDS = ("pending", "ready", "valid", "invalid", "dns", "tls-alpn-01", _NAME, "https://a.test/x")
