@@ -1,6 +1,5 @@
 """Real servers that txmux hands sockets to: the examples, OpenSSH started as by inetd, and ``twist web``."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,23 +150,3 @@ class TwistWebTests(InteropTestCase):
         self.assertEqual(page, b"hello\n")
         self.assertEqual(mux.take_one()["reason"], "handed-over")
         self.web.wait_for(r'"127\.0\.0\.1" - - .*"GET /hello HTTP/1\.1" 200')
-
-    def test_socket_of_another_user_is_not_taken(self) -> None:
-        if os.geteuid():
-            self.skipTest("only root becomes another user")
-        program = (
-            "import socket,sys\n"
-            "giver = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
-            "giver.connect(sys.argv[1])\n"
-            "try:\n"
-            "    socket.send_fds(giver, [b'{}'], [0])\n"
-            "    sys.exit(giver.recv(9) != b'')\n"
-            "except (BrokenPipeError, ConnectionResetError):\n"
-            "    pass\n"
-        )
-        as_nobody = ("--reuid=nobody", "--clear-groups", "/usr/bin/python3", "-c", program)
-        done = run("setpriv", *as_nobody, self.socket)
-        self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.web.wait_for(
-            r"no socket was received: process \d+ of user \d+ may not send sockets here"
-        )

@@ -10,9 +10,11 @@ from tests.interop.datagrams.program import PORT, Program, assert_in, say
 from tests.interop.servers import make_certificate
 from tests.support.services import Record
 
+_PROTOCOLS = ",".join(f"protocol-{number}" for number in range(30))
+
 
 class Dtls(Program):
-    """``openssl s_client -dtls`` comes to one of two servers by the name that it asks for; the first one asks for a cookie."""
+    """``openssl s_client -dtls`` comes to one of two servers by the name that it asks for; the first one asks for a cookie, and the other's hello is in fragments."""
 
     matches: ClassVar = {
         "first": ("dtls sni=first.test", 4431),
@@ -40,6 +42,7 @@ class Dtls(Program):
                     *("openssl", "s_client", "-dtls", "-connect", f"{self.host}:{PORT}", "-quiet"),
                     *("-servername", f"{name}.test", "-verify_hostname", f"{name}.test"),
                     *("-CAfile", files.chain, "-verify_return_error"),
+                    *(("-mtu", "300", "-alpn", _PROTOCOLS) if name == "second" else ()),
                     stdin=True,
                 )
                 ends.callback(client.end)

@@ -1,9 +1,9 @@
-"""Real programs of all kinds that share one port of UDP, alone and all at once."""
+"""Real programs of all kinds that share one port of UDP, all at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, eventually, run
@@ -12,23 +12,16 @@ from tests.interop.datagrams.program import PORT, Program
 from tests.interop.namespaces import Namespace, cable
 from tests.support.services import Record, Service
 
-_PROGRAMS: dict[str, type[Program]] = {
-    "calls": answering.Calls, "coap": answering.Coap, "dtls": secured.Dtls,
-    "files": answering.Files, "messages": answering.Messages, "ike": tunnels.Ike,
-    "names": answering.Names, "openvpn": tunnels.OpenVpn, "radius": answering.Radius,
-    "snmp": answering.Snmp, "streams": secured.Streams, "time": answering.Time,
-    "turn": secured.Turn, "wireguard": tunnels.WireGuard,
-}  # fmt: skip
-
-
-def _works(name: str) -> Callable[[ProgramTests], None]:
-    return lambda self: self.assert_works(name)
+_PROGRAMS: tuple[type[Program], ...] = (
+    answering.Calls, answering.Coap, secured.Dtls, answering.Files, answering.Messages, tunnels.Ike, answering.Names,
+    tunnels.OpenVpn, answering.Radius, answering.Snmp, secured.Streams, answering.Time, secured.Turn, tunnels.WireGuard,
+)  # fmt: skip
 
 
 class ProgramTests(InteropTestCase):
     """One service leads them all; they have a network of their own, so servers can be at the ports that they are used to."""
 
-    programs: ClassVar[dict[str, Program]]
+    programs: ClassVar[dict[type[Program], Program]]
     seen: ClassVar[int] = 0
 
     @classmethod
@@ -39,8 +32,8 @@ class ProgramTests(InteropTestCase):
         here.enter()
         cls.share(tunnels.EchoServer())
         cls.programs = {
-            name: made(cls.folder / name, there, f"127.0.1.{number}")
-            for number, (name, made) in enumerate(_PROGRAMS.items(), 1)
+            made: made(cls.folder / made.__name__, there, f"127.0.1.{number}")
+            for number, made in enumerate(_PROGRAMS, 1)
         }
         for program in cls.programs.values():
             for server in program.start():
@@ -66,39 +59,21 @@ class ProgramTests(InteropTestCase):
         type(self).seen += len(lines)
         return lines
 
-    def assert_works(self, *names: str) -> None:
-        programs = [self.programs[name] for name in names]
-        with ThreadPoolExecutor(len(programs)) as threads:
-            uses = [threads.submit(program.use) for program in programs]
+    def test_all_at_once(self) -> None:
+        with ThreadPoolExecutor(len(self.programs)) as threads:
+            uses = [threads.submit(program.use) for program in self.programs.values()]
         # The next test must not find them, if one of these has failed.
         lines = self.ended()
         for used in uses:
             used.result()
-        for program in programs:
+        for program in self.programs.values():
             program.check(lines)
-        self.assertEqual(
-            {line["route"] for line in lines},
-            {route for program in programs for route in program.matches},
-        )
-
-    test_calls = _works("calls")
-    test_coap = _works("coap")
-    test_dtls = _works("dtls")
-    test_files = _works("files")
-    test_ike = _works("ike")
-    test_messages = _works("messages")
-    test_names = _works("names")
-    test_openvpn = _works("openvpn")
-    test_radius = _works("radius")
-    test_snmp = _works("snmp")
-    test_streams = _works("streams")
-    test_time = _works("time")
-    test_turn = _works("turn")
-    test_wireguard = _works("wireguard")
+        matches = (program.matches for program in self.programs.values())
+        self.assertEqual({line["route"] for line in lines}, {*chain.from_iterable(matches)})
 
     def test_wireguard_moves(self) -> None:
         """When the client gets another address, both tunnels go on, and the log has it."""
-        program = self.programs["wireguard"]
+        program = self.programs[tunnels.WireGuard]
         assert isinstance(program, tunnels.WireGuard)
         self.addCleanup(program.rest)
         program.begin()
@@ -111,9 +86,6 @@ class ProgramTests(InteropTestCase):
         for line in lines:
             self.assertEqual(line["client"].partition(":")[0], tunnels.THERE)
             self.assertEqual(line["facts"]["moved_to"].partition(":")[0], tunnels.ELSEWHERE)
-
-    def test_all(self) -> None:
-        self.assert_works(*_PROGRAMS)
 
 
 _TFTP = f"""
