@@ -32,24 +32,18 @@ _WHO = {
 
 
 class VersionTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.next = runpy.run_path(str(CHECKOUT / _SCRIPT))["next_version"]
-
-    def test_first_release_has_the_version_of_the_code(self) -> None:
-        for kinds in (set(), {"feature"}, {"bugfix"}, {"removal", "doc"}):
-            for changelog in ("# Changes\n", "## 0.1.0 (not released yet)\n\nAll.\n"):
-                self.assertEqual(self.next(changelog, "0.1.0.dev0", kinds), "0.1.0")
-
-    def test_kinds_of_fragments_and_version_numbers(self) -> None:
+    def test_next_version(self) -> None:
+        """The first release has the version of the code; before 1.0, a removal counts the second number."""
         changelog = "# Changes\n\n## 1.4.2 (2026-01-01)\n\n## 1.4.1 (2025-01-01)\n"
-        for kinds, version in (
-            ({"bugfix", "feature", "doc"}, "1.5.0"), ({"bugfix"}, "1.4.3"), ({"misc"}, "1.4.3"),
-            ({"removal", "feature"}, "2.0.0"),
+        none = ("# Changes\n", "## 0.1.0 (not released yet)\n\nAll.\n")
+        next_version = runpy.run_path(str(CHECKOUT / _SCRIPT))["next_version"]
+        for changes, code, kinds, version in (
+            *((text, "0.1.0.dev0", kinds, "0.1.0") for text in none for kinds in (set(), {"feature"}, {"bugfix"}, {"removal", "doc"})),
+            (changelog, "1.5.0.dev0", {"bugfix", "feature", "doc"}, "1.5.0"), (changelog, "1.5.0.dev0", {"bugfix"}, "1.4.3"),
+            (changelog, "1.5.0.dev0", {"misc"}, "1.4.3"), (changelog, "1.5.0.dev0", {"removal", "feature"}, "2.0.0"),
+            ("## 0.4.2 (2026-01-01)\n", "0.4.2", {"removal"}, "0.5.0"),
         ):  # fmt: skip
-            self.assertEqual(self.next(changelog, "1.5.0.dev0", kinds), version)
-
-    def test_removal_before_one_counts_the_second_number(self) -> None:
-        self.assertEqual(self.next("## 0.4.2 (2026-01-01)\n", "0.4.2", {"removal"}), "0.5.0")
+            self.assertEqual(next_version(changes, code, kinds), version)
 
 
 class ReleaseTests(SynchronousTestCase):

@@ -71,7 +71,7 @@ class WheelTests(SynchronousTestCase):
         return run_outside(self.python, *arguments, cwd=self.folder)
 
     def test_contents(self) -> None:
-        """The package, the three plugin files, the licence: no caches, no tests."""
+        """Every module, the three plugin files, the licence, and the files of the page: no caches, no tests."""
         names = zipfile.ZipFile(self.wheel).namelist()
         self.assertEqual(
             sorted(name for name in names if name.startswith("twisted/")),
@@ -85,16 +85,11 @@ class WheelTests(SynchronousTestCase):
         self.assertIn(f"{metadata}/licenses/LICENSE", names)
         self.assertEqual([name for name in names if name.endswith((".cache", ".pyc"))], [])
 
-    def test_every_module(self) -> None:
-        names = zipfile.ZipFile(self.wheel).namelist()
         modules = [*CHECKOUT.glob("txmux/**/*.py"), *CHECKOUT.glob("txmux_convert/**/*.py")]
         self.assertEqual(
             sorted(name for name in names if name.startswith("txmux") and name.endswith(".py")),
             sorted(str(module.relative_to(CHECKOUT)) for module in modules),
         )
-
-    def test_files_of_the_admin_page(self) -> None:
-        names = zipfile.ZipFile(self.wheel).namelist()
         for folder in ("templates", "static"):
             files = (CHECKOUT / "txmux/features/page" / folder).rglob("*.*")
             there = [str(file.relative_to(CHECKOUT)) for file in files]
