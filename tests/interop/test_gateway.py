@@ -9,10 +9,9 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.features.gateway.objects import SERVICES, authority, gateway, policy, route, things
+from tests.features.gateway.objects import SERVICES, gateway, route, things
 from tests.features.gateway.test_rules import reasons
 from tests.interop.children import Child
-from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.kubernetes import KubernetesPlayed
 from tests.support.peers import Peer, reactor
@@ -181,42 +180,6 @@ class ClusterTest(TestCase):
             await deferLater(reactor, 0.05)
         answers = [await self.answer(self.port) for _ in range(50)]
         self.assertEqual([answers.count(one) for one in (b"", b"a", b"b")], [10, 20, 20])
-
-    async def test_tls_to_servers(self) -> None:
-        """By a BackendTLSPolicy; what cannot be verified is refused, and no server sees plain text."""
-        ours, others = make_authority(), make_authority()
-        factory = ServerFactory.forProtocol(Named)
-        factory.name = b"s"  # type: ignore[attr-defined]
-        options = ours.issue("db.example").private().options()
-        port = free_port()
-        listening = reactor.listenSSL(port, factory, options, 50, _host("s"))
-        self.addCleanup(listening.stopListening)
-        self.put(policy("over") + authority(ours.pem.decode()))
-        its = self.kube.get("EndpointSlice", "shop", "db-1")
-        slice_ = {
-            **its,
-            "metadata": dict(its["metadata"]),
-            "ports": [{"name": "sql", "port": port}],
-        }
-        self.kube.put({**slice_, "endpoints": [{"addresses": [_host("s")]}]})
-        await self.answered_by(b"s", self.port)
-        for text, name in (
-            (authority(others.pem.decode()), b""),
-            (authority(ours.pem.decode()), b"s"),
-            (
-                policy("over", validation="hostname: x.example, wellKnownCACertificates: System"),
-                b"",
-            ),
-            (policy("over"), b"s"),
-        ):
-            self.put(text)
-            await self.answered_by(name, self.port)
-        self.kube.remove("ConfigMap", "shop", "ca")
-        await self.answered_by(b"", self.port)
-        self.put_pods("a")  # which speak plain text
-        self.assertEqual({await self.answer(self.port) for _ in range(20)}, {b""})
-        self.kube.remove("BackendTLSPolicy", "shop", "over")
-        await self.answered_by(b"a", self.port)
 
 
 def _host(name: str) -> str:

@@ -93,18 +93,6 @@ class TerminationTests(InteropTestCase):
                 (name, "http/1.1", "1.3", name),
             )
 
-    def test_versions_1_2_and_1_3_only(self) -> None:
-        said = b"GET /hello HTTP/1.0\r\nHost: x\r\n\r\n"
-        for option, version in (("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")):
-            output = self.client(option, "-servername", "one.example.com", "-ign_eof", said=said)
-            self.assertIn(f"New, {version}, Cipher is ", output)
-            self.assertIn("Verify return code: 0 (ok)", output)
-            self.assertIn("http x HTTP/1.0", output)
-            self.take_one("web")
-        self.assertIn("Cipher is (NONE)", self.client("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"))
-        line = self.take_one("secure", "tls-failed")
-        self.assertIn("older versions of TLS", line["facts"]["tls_error"])
-
     def test_ssh(self) -> None:
         # OpenSSH ends its proxy command by SIGHUP. What this had not read, such as the end of TLS, would be a reset.
         address = f"127.0.0.1:{self.mux.port}"

@@ -4,9 +4,11 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 
+from tests.interop.test_descriptors import PASS_ON
 from tests.support.kit import PATIENCE, RULES, Twist, WorkersTestCase, eventually
 from tests.support.proc import worker_of, workers_of
 
@@ -49,6 +51,15 @@ class SharingTest(WorkersTestCase):
         self.assertEqual(mux.take_one()["local"], f"unix:{path}")
         mux.stop()
         self.assertFalse(path.exists())
+
+    def test_socket_of_systemd(self) -> None:
+        rules = "[listen public]\nendpoint = systemd:domain=INET6:index=0\n"
+        mux = self.start(rules, before=(sys.executable, "-c", PASS_ON))
+        self.addCleanup(mux.stop)
+        for host, shown in (("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")):
+            with socket.create_connection((host, mux.port), timeout=PATIENCE) as client:
+                client.sendall(b"x")
+            self.assertTrue(mux.take_one()["client"].startswith(shown))
 
 
 class LogTest(WorkersTestCase):
