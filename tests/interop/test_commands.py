@@ -202,13 +202,6 @@ class CompletionTests(InteropTestCase):
 _SERVICE, _MEMBER, _STRANGER, _OPERATORS = 64001, 64002, 64003, 64004
 """Users, and a group of two of them; nobody has to have given them names."""
 
-_RULES = """\
-[txmux]
-{settings}
-[listen public]
-endpoint = 127.0.0.1:0
-"""
-
 
 def _as(user: int, group: int, *command: str | Path) -> tuple[str | Path, ...]:
     ids = (f"--reuid={user}", f"--regid={group}", "--clear-groups")
@@ -226,13 +219,6 @@ class BanningUsersTests(InteropTestCase):
         self.own_folder = self.make_folder()
         os.chown(self.own_folder, _SERVICE, _OPERATORS)
 
-    def start(self, settings: str) -> None:
-        rules = self.own_folder / "rules.ini"
-        rules.write_text(_RULES.format(settings=settings))
-        command = (sys.executable, "-m", "txmux", "run", rules)
-        program, *arguments = _as(_SERVICE, _OPERATORS, *command)
-        self.own(Child(str(program), *arguments)).wait_for("listening on 127.0.0.1")
-
     def ask(self, user: int, group: int, *words: str, **environment: str) -> tuple[int, str, str]:
         told = [f"{name}={value}" for name, value in environment.items()]
         command = _as(user, group, "env", *told, sys.executable, "-m", "txmux", *words)
@@ -242,7 +228,12 @@ class BanningUsersTests(InteropTestCase):
     def test_group(self) -> None:
         """Who is in the group of the socket may do everything; who is not is told whose it is, and bans nobody."""
         socket = self.own_folder / "admin.sock"
-        self.start(f"admin = unix:{socket}")
+        rules = self.own_folder / "rules.ini"
+        rules.write_text(
+            f"[txmux]\nadmin = unix:{socket}\n[listen public]\nendpoint = 127.0.0.1:0\n"
+        )
+        command = _as(_SERVICE, _OPERATORS, sys.executable, "-m", "txmux", "run", rules)
+        self.own(Child(*map(str, command))).wait_for("listening on 127.0.0.1")
         eventually(socket.exists, "it can be asked")
         by = ("--admin", f"unix:{socket}")
         member, stranger = (_MEMBER, _OPERATORS), (_STRANGER, _STRANGER)

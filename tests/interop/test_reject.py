@@ -1,6 +1,5 @@
 """What real clients tell their users when they are rejected."""
 
-import ssl
 import subprocess
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +20,15 @@ match = http path=/down*
     ssh software=OpenSSH*
 backend = down
 
+[route ended]
+match = tls sni=inside.example
+terminate_tls = {both}
+
+[route inside]
+under = ended
+match = http
+backend = reject
+
 [backend down]
 server = 127.0.0.1:{port}
 fallback = reject
@@ -35,7 +43,8 @@ class ClientTests(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        rules = _RULES.format(port=free_port())
+        both = make_certificate(cls.folder, "inside.example").both
+        rules = _RULES.format(port=free_port(), both=both)
         cls.muxes = {
             relay: cls.share(Service(cls.folder, rules, f"relay = {relay}")) for relay in RELAYS
         }
@@ -74,12 +83,16 @@ class ClientTests(InteropTestCase):
             self.assertTrue(done.stdout.startswith(b"HTTP/2 " + status))
             self.assert_reason(reason)
 
-    def test_tls_of_each_version(self) -> None:
+    def test_tls_of_each_version_and_inside(self) -> None:
         for version in ("1.2", "1.3"):
             done = self.curl("--insecure", f"--tlsv{version}", "--tls-max", version, scheme="https")
             self.assertEqual(done.returncode, 35)
             self.assertIn(b"unrecognized name", done.stderr)
             self.assert_reason("no-route")
+        there = ("--connect-to", f"::127.0.0.1:{self.mux.port}", "https://inside.example/")
+        done = run("curl", "--silent", "--include", "--insecure", "--http1.1", *there)
+        self.assertRegex(done.stdout, rb"\AHTTP/1.1 403 Forbidden\r\n(?s:.*)403 Forbidden\n\Z")
+        self.assert_reason("denied")
         address = f"127.0.0.1:{self.mux.port}"
         for version in ("tls1", "tls1_1", "tls1_2", "tls1_3"):
             weak = ("-cipher", "ALL:@SECLEVEL=0")
@@ -100,28 +113,3 @@ class ClientTests(InteropTestCase):
         done = run("redis-cli", "-p", str(self.mux.port), "GET", "x")
         self.assertIn(b"ERR not allowed here", done.stdout)
         self.assert_reason("no-route")
-
-
-class TlsTerminationTests(InteropTestCase):
-    def test_answered_inside(self) -> None:
-        certificate = make_certificate(self.folder, "www.example.com")
-        rules = f"""
-[route web]
-match = tls
-terminate_tls = {certificate.both}
-
-[route inside]
-under = web
-match = http
-backend = reject
-"""
-        mux = self.own(Service(self.folder, rules))
-        context = ssl.create_default_context(cafile=str(certificate.chain))
-        with context.wrap_socket(mux.connect(), server_hostname="www.example.com") as client:
-            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            answer = b""
-            while chunk := client.recv(4096):
-                answer += chunk
-        self.assertTrue(answer.startswith(b"HTTP/1.1 403 Forbidden\r\n"))
-        self.assertTrue(answer.endswith(b"403 Forbidden\n"))
-        self.assertEqual(mux.take_one()["reason"], "denied")

@@ -1,22 +1,9 @@
-"""HAProxy that leads clients by first bytes, names, networks, maps and counters, beside txmux."""
+"""HAProxy that counts connections of a source, beside txmux."""
 
 import socket
 
-from tests.interop.children import PATIENCE, eventually, run
+from tests.interop.children import PATIENCE, eventually
 from tests.interop.converted.sidebyside import SideBySideTestCase
-
-
-class RuleTests(SideBySideTestCase):
-    program = "haproxy"
-
-    def test_typographic_hyphen_is_refused(self) -> None:
-        file = self.own_folder / "typography.cfg"
-        text = self.whole(
-            "listen f\n    bind 127.0.0.1:1\n    server s 127.0.0.1:2 send\u2013proxy\n"
-        )
-        file.write_text(text)
-        self.assertNotEqual(run("haproxy", "-c", "-f", file).returncode, 0)
-        self.assertTrue(self.converted(text, file).has_looks)
 
 
 class ChosenTests(SideBySideTestCase):
