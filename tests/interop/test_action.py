@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import sysconfig
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.interop.children import PATIENCE, InteropTestCase, leave_unmeasured
+from tests.interop.children import Child, InteropTestCase, leave_unmeasured
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx
 from tests.support.ports import free_port
 
@@ -64,21 +63,16 @@ class ActionTests(InteropTestCase):
         cls.share(start_nginx(cls.make_folder("nginx"), sites))
         cls.share(start_haproxy(cls.folder, parts))
 
-    def start(self, step: Any, given: dict[str, str]) -> subprocess.Popen[str]:
+    def start(self, step: Any, given: dict[str, str]) -> Child:
         """Start a step as a runner does, with these inputs and the defaults of others."""
         inputs = {name: one.get("default", "") for name, one in _ACTION["inputs"].items()} | given
         own = {
             name: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda found: inputs[found[1]], value)
             for name, value in step["env"].items()
         }
-        return subprocess.Popen(
-            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
-            env={**os.environ, **own, **self.runner},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        words = [f"{name}={value}" for name, value in {**own, **self.runner}.items()]
+        shell = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"])
+        return self.own(Child("env", *words, *shell))
 
     def setUp(self) -> None:
         super().setUp()
@@ -99,8 +93,7 @@ class ActionTests(InteropTestCase):
         """It installs txmux, fails by its exit status, and says in the summary of the run why."""
         install, test = _ACTION["runs"]["steps"]
         installing = self.start(install, {})
-        said, _ = installing.communicate(timeout=2 * PATIENCE)
-        self.assertEqual(installing.returncode, 0, said)
+        self.assertEqual(installing.wait(), 0, installing.output)
         started = []
         for port, status, result in (
             (self.hasty, 1, "The answer depends on packets"),
@@ -111,9 +104,8 @@ class ActionTests(InteropTestCase):
             given = {"address": address, "sni": "www.example.com\n", "options": "--timeout 3"}
             started.append((self.start(test, given), address, status, result))
         for process, address, status, result in started:
-            said, _ = process.communicate(timeout=PATIENCE)
-            self.assertEqual(process.returncode, status, said)
-            self.assertEqual("::error " in said, status != 0)
+            self.assertEqual(process.wait(), status, process.output)
+            self.assertEqual("::error " in process.output, status != 0)
             self.assertIn(f"### `{address}`\n\n{result}", self.summary.read_text())
         self.assertIn("X25519MLKEM768 (1.8 KiB)", self.summary.read_text())
 

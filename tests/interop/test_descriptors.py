@@ -5,7 +5,6 @@ import os
 import re
 import resource
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, leave_unmeasured
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, leave_unmeasured, run
 from tests.support.echo import EchoServer, ThreadServer
 from tests.support.proc import open_files, workers_of
 from tests.support.services import Service, Twist
@@ -24,6 +23,7 @@ from tests.support.services import Service, Twist
 pytestmark = pytest.mark.by_turns
 
 _LIMIT = 96
+_FEW = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
 _CLIENTS = 300
 
 _RULES = """
@@ -41,8 +41,7 @@ class DescriptorTests(InteropTestCase):
     def setUp(self) -> None:
         backend = self.own(ThreadServer(lambda client: client.sendall(client.recv(100))))
         rules = _RULES.format(port=backend.port)
-        few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
-        self.mux = self.own(Service(self.folder, rules, before=few))
+        self.mux = self.own(Service(self.folder, rules, before=_FEW))
 
     def cpu(self) -> float:
         """Give the seconds of processor time that txmux has used (proc(5))."""
@@ -91,9 +90,8 @@ class FullWorkerTests(InteropTestCase):
         port = self.own(EchoServer()).port
         names = ("public", *map(str, range(30)))
         listeners = "".join(f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in names)
-        few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
         route = f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{port}\n"
-        mux = self.own(Service(self.folder, f"{listeners}{route}", before=few))
+        mux = self.own(Service(self.folder, f"{listeners}{route}", before=_FEW))
         with contextlib.ExitStack() as clients:
             while "clients wait until" not in mux.child.output:
                 client = clients.enter_context(self.connect(mux, "public"))
@@ -125,13 +123,9 @@ class FullWorkerTests(InteropTestCase):
         )
         said = []
         for command in ("check", "run"):
-            few = f'ulimit -n {_LIMIT}; exec "$@"'
-            words = ("sh", "-c", few, "sh", sys.executable, "-m", "txmux", command, str(file))
-            done = subprocess.run(
-                words, capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
+            done = run(*_FEW, sys.executable, "-m", "txmux", command, file)
             self.assertEqual(done.returncode, 1)
-            said.append(done.stdout + done.stderr)
+            said.append((done.stdout + done.stderr).decode())
         for one in said:
             self.assertIn(
                 "with 101 listening sockets, a worker that starts needs some 222 desc", one
@@ -212,19 +206,6 @@ os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="public", LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[1], sys.argv[1:])
 """
-
-
-class InheritedSocketTest(InteropTestCase):
-    def test_clients_keep_their_family(self) -> None:
-        if not has_ipv6():
-            self.skipTest("no IPv6 on the loopback")
-        rules = "[listen public]\nendpoint = systemd:domain=INET:index=0\n"
-        mux = self.own(Service(self.folder, rules, before=(sys.executable, "-c", PASS_ON)))
-        for host, shown in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")]:
-            with socket.create_connection((host, mux.port), timeout=PATIENCE) as client:
-                client.sendall(b"x")
-                own = client.getsockname()[1]
-                self.assertEqual(mux.take_one()["client"], f"{shown}{own}")
 
 
 _MANY = 400

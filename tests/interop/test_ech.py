@@ -6,7 +6,6 @@ import base64
 import contextlib
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +19,7 @@ from OpenSSL import SSL
 from twisted.names import dns
 
 from tests.browser.driving import Browser
-from tests.interop.children import PATIENCE, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
 from tests.interop.quic.case import require_curl
 from tests.interop.servers import Certificate, make_certificate
 from tests.support.echo import ThreadServer
@@ -157,8 +156,8 @@ def _answer(asked: bytes, port: int, configs: bytes) -> bytes:
 
 
 def _new_key(path: Path) -> str:
-    command = (sys.executable, "-m", "txmux", "ech", "new", _PUBLIC, "--output", str(path))
-    record = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    made = output_of(sys.executable, "-m", "txmux", "ech", "new", _PUBLIC, "--output", path)
+    record = made.decode()
     return record.partition(' ech="')[2].partition('"')[0]
 
 

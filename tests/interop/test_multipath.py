@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 import sys
 import threading
@@ -120,8 +119,7 @@ class MultipathTests(InteropTestCase):
             change = f"mptcp = {before}\n[route", f"mptcp = {after}\n[route"
             refused = "'mptcp' cannot change while the service runs: restart it for that"
             self.assertIn(refused, mux.reload((re.escape(change[0]), change[1])))
-            os.kill(mux.pid, signal.SIGUSR2)
-            mux.child.wait_for(f"(?s)upgrade.*{refused}")
+            mux.refuse(refused)
             for _ in range(20):
                 client = self.dial(port)
                 self.say(client, b"hello")
@@ -136,21 +134,17 @@ class MultipathTests(InteropTestCase):
             mux.end()
 
     def test_upgrade_moves_connections(self) -> None:
-        port = free_port()
-        mux = Service(self.folder, _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo()))
-        self.addCleanup(mux.child.end)
-        client = self.dial(port)
+        mux = Service(self.folder, _RULES.format(listen="127.0.0.1:0", server=self.echo()))
+        self.addCleanup(mux.kill_all)
+        client = self.dial(mux.port)
         self.say(client, b"before")
-        os.kill(mux.pid, signal.SIGUSR2)
-        new = int(mux.child.wait_for(r"process (\d+) serves from now on")[1])
-        self.addCleanup(os.kill, new, signal.SIGTERM)
-        self.assertEqual(mux.child.process.wait(PATIENCE), 0)
+        mux.upgrade()
         self.say(client, b"after")
-        self.assertTrue(is_multipath(client))
-        self.say(other := self.dial(port), b"new")
-        self.assertTrue(is_multipath(other))
+        self.say(other := self.dial(mux.port), b"new")
         for one in (client, other):
+            self.assertTrue(is_multipath(one))
             one.close()
+        mux.stop()
 
     # A client, the service and a server, each two with two cables between them.
     def test_connection_outlives_the_path_that_it_began_on(self) -> None:

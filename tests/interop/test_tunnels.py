@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import socket
-import subprocess
 from pathlib import Path
 from typing import ClassVar
 
@@ -91,12 +89,10 @@ class TunnelTests(InteropTestCase):
         cls.share(start_nginx(cls.make_folder("nginx"), files_site(cls.web, site)))
         cls.share(start_postgres(cls.make_folder("postgres"), cls.postgres))
         cls.certificate = make_certificate(cls.make_folder("tls"), "proxy.corp.test", "localhost")
-        cls.users = folder / "users"
-        cls.users.write_bytes(output_of("htpasswd", "-nbBC4", "ann", "secret"))
-        cls.users.chmod(0o600)
-        admins = folder / "admins"
-        admins.write_bytes(output_of("htpasswd", "-nbBC4", "root", "secret"))
-        admins.chmod(0o600)
+        cls.users, admins = folder / "users", folder / "admins"
+        for path, name in ((cls.users, "ann"), (admins, "root")):
+            path.write_bytes(output_of("htpasswd", "-nbBC4", name, "secret"))
+            path.chmod(0o600)
         rules = _RULES.format(
             identity=cls.certificate.both, users=cls.users, admins=admins, web=cls.web, dns=dns
         )
@@ -193,15 +189,9 @@ class TunnelTests(InteropTestCase):
         configuration.write_text(
             f"strict_chain\nquiet_mode\nproxy_dns\n[ProxyList]\nhttp 127.0.0.1 {self.mux.ports['public']}\n"
         )
-        done = subprocess.run(
-            [
-                *("proxychains4", "-f", configuration, "psql", "-AtX", "-c", _PSQL),
-                f"host=db.corp.test port={self.postgres} user=postgres password=secret",
-            ],
-            capture_output=True,
-            timeout=PATIENCE,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
+        done = run(
+            *("env", "LC_ALL=C", "proxychains4", "-f", configuration, "psql", "-AtX", "-c", _PSQL),
+            f"host=db.corp.test port={self.postgres} user=postgres password=secret",
         )
         self.assertEqual(done.stdout.decode(), f"{self.postgres}\n", done.stderr)
         self.assertEqual(self.mux.take_one("public")["facts"]["host"], "db.corp.test")

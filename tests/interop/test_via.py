@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,7 +11,6 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually,
 from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
-from tests.support.proc import is_gone
 from tests.support.services import Service
 
 _DANTE = """\
@@ -167,23 +164,17 @@ class ProxyTests(InteropTestCase):
 
     def test_connection_moves_at_an_upgrade(self) -> None:
         echo = self.own(EchoServer())
-        rules = self.folder / "rules.ini"
-        rules.write_text(
-            "[txmux]\nworkers = 2\n"
-            f"{_LISTENER.format(name='b')}server = localhost:{echo.port}\nvia = http://{self.tinyproxy()}\n"
-        )
-        child = self.own(Child(sys.executable, "-m", "txmux", "run", rules))
-        port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
-        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-            for _ in range(2):
+        via = f"via = http://{self.tinyproxy()}"
+        rules = f"{_LISTENER.format(name='b')}server = localhost:{echo.port}\n{via}\n"
+        mux = Service(self.folder, rules, "workers = 2")
+        self.addCleanup(mux.kill_all)
+        with mux.connect() as client:
+            for upgrade in (mux.upgrade, mux.stop):
                 client.sendall(b"there and back")
                 self.assertEqual(client.recv(14, socket.MSG_WAITALL), b"there and back")
-                if child.process.poll() is None:
-                    child.process.send_signal(signal.SIGUSR2)
-                    new = int(child.wait_for(r"process (\d+) serves from now on")[1])
-                    self.assertEqual(child.process.wait(PATIENCE), 0)
-            client.shutdown(socket.SHUT_WR)
-            self.assertEqual(client.recv(1), b"")
-        child.wait_for(rf"server=localhost:{echo.port} .*reason=done")
-        os.kill(new, signal.SIGTERM)
-        eventually(lambda: is_gone(new), "the new process has ended")
+                if upgrade == mux.stop:
+                    client.shutdown(socket.SHUT_WR)
+                    self.assertEqual(client.recv(1), b"")
+                upgrade()
+        found = mux.take_fields("server", "reason")
+        self.assertEqual(found, (f"localhost:{echo.port}", "done"))

@@ -2,11 +2,10 @@
 
 import asyncio
 import random
-import subprocess
 import sys
 from typing import ClassVar
 
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import InteropTestCase, eventually, output_of
 from tests.interop.quic.case import QuicServers, assert_served, logged, on_asyncio, run_mux
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, client, configuration
@@ -41,11 +40,9 @@ class AioquicTests(InteropTestCase):
 
     def test_port_test(self) -> None:
         """`txmux test --udp` gets the same certificate, in whatever order the datagrams of a hello come."""
-        command = [sys.executable, "-m", "txmux", "test", f"127.0.0.1:{self.mux.port}", "--udp"]
-        command += ["--sni=shop.example.com", "--timeout=1"]
-        output = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=PATIENCE
-        ).stdout
+        address, options = f"127.0.0.1:{self.mux.port}", ("--sni=shop.example.com", "--timeout=1")
+        said = output_of(sys.executable, "-m", "txmux", "test", address, "--udp", *options)
+        output = said.decode()
         for line in (
             r"whole +answered +\d+ ms +certificate example\.com",
             "in 2 datagrams, any order +2 of 2 +the same certificate",
