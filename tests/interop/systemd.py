@@ -48,45 +48,9 @@ exec env -i PATH="$PATH" container=txmux-tests SYSTEMD_UNIT_PATH="$1/units" \
 _DROP_IN = """
 [Service]
 {more}
-"""
-_TO_A_FILE = """
 StandardOutput=append:{log}
 StandardError=append:{log}
 """
-
-
-_JOURNAL = {
-    "units/default.target.d/journal.conf": """
-[Unit]
-Wants=systemd-journald.socket
-""",
-    "units/systemd-journald.socket": """
-[Unit]
-DefaultDependencies=no
-[Socket]
-ListenStream=/run/systemd/journal/stdout
-ListenDatagram=/run/systemd/journal/socket
-PassCredentials=yes
-SocketMode=0666
-""",
-    "units/systemd-journald.service": """
-[Unit]
-DefaultDependencies=no
-Requires=systemd-journald.socket
-[Service]
-Type=notify
-ExecStart={program}-journald
-StandardOutput=null
-""",
-    "etc/systemd/journald.conf.d/test.conf": """
-[Journal]
-Storage=volatile
-ReadKMsg=no
-Audit=no
-RateLimitBurst=10
-""",
-}
-"""The journal of this systemd alone, which soon has too many lines."""
 
 
 class FirstProcess:
@@ -144,9 +108,7 @@ class FirstProcess:
 class Systemd(FirstProcess):
     """A service manager with ``txmux.service``, whose port, `opened`, systemd opens if there is a socket unit."""
 
-    def __init__(
-        self, folder: Path, more: str = "", *, has_socket: bool = False, has_journal: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, more: str = "", *, has_socket: bool = False) -> None:
         program = _program()
         if os.geteuid():
             raise SkipTest("systemd is run by root alone")
@@ -154,13 +116,8 @@ class Systemd(FirstProcess):
         for name in ("etc", "opt", "var", "rules", "units"):
             (self._folder / name).mkdir(parents=True)
         self.rules = self._folder / "rules" / "rules.ini"
-        self._has_journal = has_journal
         self.opened = free_port() if has_socket else 0
         self._write_units(more)
-        if has_journal:
-            for name, text in _JOURNAL.items():
-                (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (self._folder / name).write_text(text.format(program=program))
         self.boot(_INSIDE, sys.prefix, program)
 
     def _write_units(self, more: str) -> None:
@@ -180,8 +137,7 @@ class Systemd(FirstProcess):
             more += f"\nProtectHome=tmpfs\nBindReadOnlyPaths={' '.join(hidden)}\n"
         drop_in = units / "txmux.service.d" / "test.conf"
         drop_in.parent.mkdir(exist_ok=True)
-        more += "" if self._has_journal else _TO_A_FILE.format(log=self._log)
-        drop_in.write_text(_DROP_IN.format(more=more))
+        drop_in.write_text(_DROP_IN.format(more=more, log=self._log))
         if self.opened:
             drop_in = units / "txmux.socket.d" / "test.conf"
             drop_in.parent.mkdir()
@@ -226,17 +182,14 @@ class Systemd(FirstProcess):
 
     @property
     def output(self) -> str:
-        if self._has_journal:
-            read = "journalctl --quiet --unit=txmux.service --output=cat"
-            return self.inside(*read.split()).stdout.decode(errors="replace")
         return self._log.read_text(errors="replace")
 
-    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
+    def wait_for(self, pattern: str) -> re.Match[str]:
         found: list[re.Match[str]] = []
 
         def has_come() -> bool:
             found[:] = re.finditer(pattern, self.output, re.MULTILINE)
-            return len(found) >= count
+            return bool(found)
 
         eventually(has_come, f"the service prints {pattern!r}:\n{self.output}")
         return found[-1]
