@@ -1,15 +1,14 @@
-"""The time of day is set while connections are open, and while bans and holds last."""
+"""The time of day is set while bans and holds last; nothing else that lasts goes by it, says `tests/test_wall_clock.py`."""
 
 import contextlib
 import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually
+from tests.interop.children import InteropTestCase, eventually
 from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
 from tests.support.services import Service
@@ -32,10 +31,6 @@ _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 detect_timeout = 1h
-[listen impatient]
-endpoint = 127.0.0.1:0
-detect_timeout = 1s
-silent = reset
 [route all]
 under = *
 match = any
@@ -59,43 +54,10 @@ class ClockTests(InteropTestCase):
         with self.clock.open("r+b") as file:
             file.write(struct.pack("d", seconds))
 
-    def each(self) -> Iterator[None]:
-        """Serve by both relays, with one worker and with two, of which each has a clock."""
-        for settings in ("workers = 1", "workers = 2", "relay = portable"):
-            self.step(0)
-            self.mux = self.own(Service(self.folder, self.rules, settings))
-            yield
-
-    def client(self, listener: str = "public") -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), PATIENCE)
+    def client(self) -> socket.socket:
+        client = self.mux.connect()
         self.addCleanup(client.close)
         return client
-
-    def echo(self, client: socket.socket) -> None:
-        client.sendall(b"x")
-        self.assertEqual(client.recv(1), b"x")
-
-    def wake(self) -> None:
-        """Let every process have something to do, whereupon it looks at its timers."""
-        for _ in range(20):
-            self.echo(self.client())
-
-    def test_connections(self) -> None:
-        """Two hours on end no quiet connection, and two hours back delay no silent client."""
-        for _ in self.each():
-            quiet = [self.client() for _ in range(4)]
-            for client in quiet:
-                self.echo(client)
-            self.step(7200)
-            self.wake()
-            for client in quiet:
-                self.echo(client)
-            silent = [self.client("impatient") for _ in range(4)]
-            self.wake()  # so that they have been accepted
-            self.step(-7200)
-            self.wake()
-            for client in silent:
-                self.assertRaises(ConnectionResetError, client.recv, 1)
 
     def is_banned(self) -> bool:
         with contextlib.suppress(ConnectionError):

@@ -10,7 +10,6 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.features.gateway.objects import SERVICES, gateway, route, things
-from tests.features.gateway.test_rules import reasons
 from tests.interop.children import Child
 from tests.support.folders import make_folder
 from tests.support.kubernetes import KubernetesPlayed
@@ -141,28 +140,6 @@ class ClusterTest(TestCase):
         await all_answer(4)
         for word in ("critical", "Traceback", "Unhandled"):
             self.assertNotIn(word, self.provider.output + self.service.output)
-
-    async def test_a_port_that_is_taken_fails_alone(self) -> None:
-        """It is refused at its listener, of an older Gateway than what comes later, and served when it is free."""
-        await self.answered_by(b"a", self.port)
-        await self.answered_by(b"", self.other)
-        taken = reactor.listenTCP(0, ServerFactory(), interface="")
-        self.addCleanup(taken.stopListening)
-        port = taken.getHost().port
-        self.put(gateway(f"name: taken, port: {port}, protocol: TCP", name="unlucky"))
-        await self.until_listener("unlucky", "!PortUnavailable", "!Invalid")
-        self.put(route("TCPRoute", "late", parent=", sectionName: other"))
-        await self.answered_by(b"a", self.other)
-        await self.until_listener("edge", "Accepted", "Programmed")
-        await taken.stopListening()
-        await self.until_listener("unlucky", "Accepted", "Programmed")
-
-    async def until_listener(self, name: str, accepted: str, programmed: str) -> None:
-        told: dict[str, str] = {}
-        while (told.get("Accepted"), told.get("Programmed")) != (accepted, programmed):
-            await deferLater(reactor, 0.1)
-            listeners = self.kube.get("Gateway", "shop", name).get("status", {}).get("listeners")
-            told = reasons(listeners[0]["conditions"]) if listeners else {}
 
     async def test_the_share_of_a_service_without_endpoints_is_refused(self) -> None:
         """Neither another try, nor checks, nor a server that is taken out for a while, give it to the others."""
