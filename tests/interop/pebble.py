@@ -33,7 +33,6 @@ class Pebble:
         challenged: int = 0,
         web: int = 0,
         ca: Identity | None = None,
-        seconds: int = 0,
         nonces: int = 50,
         valid: bool = False,
         **more: object,
@@ -55,7 +54,6 @@ class Pebble:
             "privateKey": str(self.key),
             "httpPort": web or free_port(),
             "tlsPort": self.challenged,
-            **({"certificateValidityPeriod": seconds} if seconds else {}),
             **more,
         }
         (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))

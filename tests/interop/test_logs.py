@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.support.services import twist_command
@@ -29,7 +30,7 @@ backend = 127.0.0.1:1
 class BareLogTests(InteropTestCase):
     """What a service writes to its standard output, of which a file is read."""
 
-    def standard_output(self, *command: str, workers: int) -> list[object]:
+    def standard_output(self, *command: str, workers: int) -> list[Any]:
         """Serve a client that says nothing, and one that no route takes; give the lines of standard output as JSON."""
         rules = self.folder / "rules.ini"
         rules.write_text(RULES.format(workers=workers))
@@ -53,21 +54,13 @@ class BareLogTests(InteropTestCase):
             child.wait(PATIENCE)
         return [json.loads(line) for line in out.read_text().splitlines()]
 
-    def assert_bare(self, *command: str) -> None:
-        for workers in (1, 2):
-            lines = self.standard_output(*command, workers=workers)
-            self.assertEqual(
-                [line["reason"] for line in lines if isinstance(line, dict)], ["no-route"]
-            )
-            self.assertEqual(len(lines), 1)
-
-    def test_twist(self) -> None:
-        """`twist` has its own log on standard error then."""
-        self.assert_bare(*twist_command(), "txmux", "--rules")
-
-    def test_run(self) -> None:
-        """`txmux run` always has."""
-        self.assert_bare(str(Path(sys.executable).with_name("txmux")), "run")
+    def test_bare(self) -> None:
+        """`twist` has its own log on standard error then, and `txmux run` always has."""
+        twist = (*twist_command(), "txmux", "--rules")
+        for command in (twist, (str(Path(sys.executable).with_name("txmux")), "run")):
+            for workers in (1, 2):
+                (line,) = self.standard_output(*command, workers=workers)
+                self.assertEqual(line["reason"], "no-route")
 
 
 class LogFormatTests(InteropTestCase):

@@ -196,6 +196,7 @@ class InFrontTests(InteropTestCase):
                 self.assertEqual(*ask_who(self.mux.ports[version], host))
 
     def test_clients_in_both_versions_and_families(self) -> None:
+        """Of HAProxy, also by a UNIX socket, and of nginx."""
         for way in ("v1", "v2", "fields"):
             for host in _HOSTS:
                 record = self.ask(host, self.port(way, host))
@@ -203,11 +204,10 @@ class InFrontTests(InteropTestCase):
                 self.assertTrue(record["facts"]["proxy_peer"].startswith("127.0.0.1:"))
                 unique = f"id-{client.strip('[]')}-{port}" if way == "fields" else None
                 self.assertEqual(record["facts"].get("unique_id"), unique)
-
-    def test_unix_socket(self) -> None:
-        for host in _HOSTS:
+        for host, port in self.nginx_ports.items():
             record = self.ask(host, self.port("unix", host))
             self.assertEqual(record["facts"]["proxy_peer"], "unix")
+            self.ask(host, port)
 
     def test_facts_of_ended_tls(self) -> None:
         port = self.ports["ended"]
@@ -241,7 +241,3 @@ class InFrontTests(InteropTestCase):
             self.assertEqual(record["client"], record["facts"]["proxy_peer"])
             self.assertNotIn("proxy_error", record["facts"])
         self.assertNotIn("is DOWN", self.haproxy.output)
-
-    def test_clients_of_nginx(self) -> None:
-        for host, port in self.nginx_ports.items():
-            self.ask(host, port)

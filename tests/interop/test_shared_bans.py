@@ -274,18 +274,6 @@ class ClocksTest(TestCase):
         await one.lift("192.0.2.7")
         await until(lambda: not other.banned())
 
-    async def test_lost_until_reached(self) -> None:
-        self.enter_walled()
-        _, shared = await self.machine()
-        with capturedLogs() as events:
-            self.forget("1-65535")
-            await until(lambda: any(event.get("effect") for event in events))
-            self.assertEqual((shared.state, shared.source.up), ("lost", False))
-            output_of("nft", "flush chain inet wall in")
-            await until(lambda: shared.state == "complete")
-            await until(lambda: shared.source.up)
-        self.assertEqual([event["log_level"].name for event in events], ["warn", "info"])
-
 
 def _told(events: Sequence[Any]) -> list[str]:
     return [
