@@ -1,11 +1,7 @@
 """A service with an endpoint for browsers, and real clients of it."""
 
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-
-from typing_extensions import override
 
 from tests.interop.children import PATIENCE, Child
 from tests.interop.servers import RedisServer
@@ -24,45 +20,6 @@ class Holding(ThreadServer):
     def _hold(self, client: socket.socket) -> None:
         while client.recv(65536):
             client.sendall(self._answer)
-
-
-class Stranger:
-    """A web server of another user, on another port of the same host: keeps what browsers send to it.
-
-    Args:
-        page: What it answers with.
-
-    Attributes:
-        address: Of the page.
-        heard: The headers of each request.
-    """
-
-    def __init__(self, page: str) -> None:
-        self.heard: list[dict[str, str]] = []
-        heard = self.heard
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                heard.append(dict(self.headers))
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html")
-                self.send_header("Content-Length", str(len(page)))
-                self.end_headers()
-                self.wfile.write(page.encode())
-
-            @override
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class Watched:
