@@ -124,19 +124,14 @@ class CheckTests(SynchronousTestCase):
             "client": f"{address_of(5)}:1", "reason": "done", "backend": "K", "bytes_in": sent,
             "bytes_out": answered,
         }  # fmt: skip
-
-        def defects(*log: dict[str, object]) -> int:
-            return len(judge(1, mix, [client], [server], log, Losses()).defects)
-
-        self.assertEqual(defects(line), 0)
         nobodys = {**line, "client": f"{address_of(6)}:1"}
-        wrong = {**line, "bytes_in": sent - 1}, {**line, "reason": "client-reset"}
-        for log in ((), (line, line), (line, nobodys), *((one,) for one in wrong)):
-            self.assertEqual(defects(*log), 1)
-        self.assertEqual(
-            len(judge(1, mix, [client], [server, server], [line], Losses()).defects), 1
-        )
-        self.assertEqual(len(judge(1, mix, [client], [], [line], Losses()).defects), 1)
+        cut, reset = {**line, "bytes_in": sent - 1}, {**line, "reason": "client-reset"}
+        for servers, log, defects in (
+            ([server], [line], 0), ([server], [], 1), ([server], [line, line], 1), ([server], [line, nobodys], 1),
+            ([server], [cut], 1), ([server], [reset], 1), ([server, server], [line], 1), ([], [line], 1),
+        ):  # fmt: skip
+            found = judge(1, mix, [client], servers, log, Losses()).defects
+            self.assertEqual(len(found), defects, (servers, log))
 
     def test_again(self) -> None:
         """A second connection from an address is noticed if it was served, or is not logged as what became of it."""
@@ -160,26 +155,16 @@ class CheckTests(SynchronousTestCase):
 
     def test_cut(self) -> None:
         """Of a worker that was killed, connections may be cut that it had, but with TLS they must show it."""
-        mix = Mix(["plain"], "K", breaks=0)
-        secure = Mix(["tls"], "K", breaks=0)
-        unix = Mix(["unix-v1"], "K", breaks=0)
+        plain, secure, unix = (Mix([form], "K", breaks=0) for form in ("plain", "tls", "unix-v1"))
         cut = "an orderly end after 5 of 70 bytes"
         its, others = Losses({5}, times=[20.0]), Losses({6}, {7}, [20.0])
-
-        def defects(mix: Mix, problem: str, losses: Losses, over: float = 20.5) -> int:
-            client = Seen(5, "end", 30, 5, finished=True, problem=problem, began=10.0, over=over)
-            return len(judge(1, mix, [client], [], [], losses).defects)
-
-        self.assertEqual(defects(mix, cut, its), 0)
-        self.assertEqual(defects(mix, "broken off after 5 of 70 bytes", its), 0)
-        self.assertEqual(defects(mix, "a wrong byte before 5", its), 1)
-        self.assertEqual(defects(mix, cut, others), 1)
-        self.assertEqual(defects(mix, cut, its, over=15.0), 0)
         ended = Losses(ended={5}, times=[20.0])
-        self.assertEqual(defects(mix, cut, ended), 0)
-        self.assertEqual(defects(mix, cut, ended, over=15.0), 1)
-        self.assertEqual(defects(secure, cut, its), 1)
-        self.assertEqual(defects(unix, cut, others), 0)
-        self.assertEqual(defects(unix, cut, others, over=15.0), 1)
-        self.assertEqual(defects(mix, "", others), 0)
-        self.assertEqual(defects(mix, "", others, over=15.0), 1)
+        for mix, problem, losses, over, defects in (
+            (plain, cut, its, 20.5, 0), (plain, "broken off after 5 of 70 bytes", its, 20.5, 0),
+            (plain, "a wrong byte before 5", its, 20.5, 1), (plain, cut, others, 20.5, 1), (plain, cut, its, 15.0, 0),
+            (plain, cut, ended, 20.5, 0), (plain, cut, ended, 15.0, 1), (secure, cut, its, 20.5, 1),
+            (unix, cut, others, 20.5, 0), (unix, cut, others, 15.0, 1), (plain, "", others, 20.5, 0), (plain, "", others, 15.0, 1),
+        ):  # fmt: skip
+            client = Seen(5, "end", 30, 5, finished=True, problem=problem, began=10.0, over=over)
+            found = judge(1, mix, [client], [], [], losses).defects
+            self.assertEqual(len(found), defects, (mix, problem, losses, over))
