@@ -20,21 +20,20 @@ class Commands(LineOnlyReceiver):
         self.services: list[MuxService] = []
 
     def lineReceived(self, line: bytes) -> None:
-        if line.startswith(b"stop "):
+        sys.stdout.write(f"{self.answer(line.decode())}\n")
+        sys.stdout.flush()
+
+    def answer(self, line: str) -> str:
+        if line.startswith("stop "):
             self.stop()
-            sys.stdout.write(f"stopped {line.decode()}\n")
-            sys.stdout.flush()
-            return
-        path = Path(line.decode())
+            return f"stopped {line}"
         try:
-            service = MuxService.from_file(path)
+            service = MuxService.from_file(Path(line))
             service.startService()
         except MuxError as error:
-            sys.stdout.write(f"refused {path}: {error}\n")
-        else:
-            self.services.append(service)
-            sys.stdout.write(f"serving {path}\n")
-        sys.stdout.flush()
+            return f"refused {line}: {error}"
+        self.services.append(service)
+        return f"serving {line}"
 
     def stop(self) -> None:
         for service in self.services:

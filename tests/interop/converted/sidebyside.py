@@ -8,7 +8,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
@@ -230,6 +230,24 @@ def _haproxy_whole(text: str) -> str:
 
 def _groups(names: re.Match[str]) -> str:
     return "\n".join(f"upstream {name} {{ server <{name}>; }}" for name in names[1].split())
+
+
+def replying(
+    replies: Mapping[bytes, bytes], greeting: bytes = b""
+) -> Callable[[socket.socket], None]:
+    """Make a server's talk: it greets, and says what belongs to each word that it hears."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(greeting)
+        said = b""
+        while piece := connection.recv(4096):
+            said += piece
+            for word, reply in replies.items():
+                if word in said:
+                    said = said.partition(word)[2]
+                    connection.sendall(reply)
+
+    return talk
 
 
 _HANDSHAKE = b"\x16"

@@ -4,39 +4,25 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from textwrap import indent
 
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.converted.sidebyside import SideBySideTestCase, heard
+from tests.interop.converted.sidebyside import SideBySideTestCase, heard, replying
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
 
-
-def _answering(
-    replies: dict[bytes, bytes], greeting: bytes = b""
-) -> Callable[[socket.socket], None]:
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(greeting)
-        said = b""
-        while piece := connection.recv(4096):
-            said += piece
-            for word, reply in replies.items():
-                if word in said:
-                    said = said.partition(word)[2]
-                    connection.sendall(reply)
-
-    return talk
+_IN_TIME = "timeout check 1m"
+"""Without this, a check that takes longer than its interval has failed, as it may on a busy machine."""
 
 
-class CheckedTests(SideBySideTestCase):
+class ServerTests(SideBySideTestCase):
     program = "haproxy"
 
     def test_connections_end_with_their_server(self) -> None:
         """The file of Patroni, of which a failover must not leave clients at the old primary."""
         states = {b"HEAD /primary": b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"}
-        self.servers["agent"] = Named(self, answer=_answering(states))
+        self.servers["agent"] = Named(self, answer=replying(states))
         self.start(
             """
             listen primary
@@ -60,10 +46,6 @@ class CheckedTests(SideBySideTestCase):
             for client in clients:
                 with contextlib.suppress(ConnectionResetError):
                     self.assertEqual(client.recv(10), b"")
-
-
-class SpokenToTests(SideBySideTestCase):
-    program = "haproxy"
 
     def test_asked_address_also_of_a_header(self) -> None:
         here = self.servers["here"] = Named(self, "here")
@@ -91,14 +73,6 @@ class SpokenToTests(SideBySideTestCase):
             {},
             {"there": "text"},
         )
-
-
-_IN_TIME = "timeout check 1m"
-"""Without this, a check that takes longer than its interval has failed, as it may on a busy machine."""
-
-
-class CheckTests(SideBySideTestCase):
-    program = "haproxy"
 
     def answering(
         self, status: str, *, tls: ssl.SSLContext | None = None, after: float = 0

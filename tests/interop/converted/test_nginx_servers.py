@@ -71,27 +71,22 @@ class ServerTests(SideBySideTestCase):
                 second.sendto(b"second", ("127.0.0.1", port))
                 self.assertEqual(up.recv(10), b"second")
 
-    def test_no_next_server(self) -> None:
+    def test_no_next_server_and_weights(self) -> None:
         self.start(
             """
             upstream one { server <gone> max_fails=0; server <up> max_fails=0; }
+            upstream two { server <often> weight=3; server <seldom>; }
             server { listen 127.0.0.1:<port>; proxy_pass one; proxy_next_upstream off; }
+            server { listen 127.0.0.1:<port1>; proxy_pass two; }
             """
         )
         for ports in self.ports:
-            found = [heard("silent", ports["port"]) for _ in range(6)]
-            self.assertEqual(sorted(found), ["", "", "", "up", "up", "up"])
-
-    def test_weights(self) -> None:
-        self.start(
-            """
-            upstream one { server <often> weight=3; server <seldom>; }
-            server { listen 127.0.0.1:<port>; proxy_pass one; }
-            """
-        )
-        for ports in self.ports:
-            found = [heard("silent", ports["port"]) for _ in range(8)]
-            self.assertEqual(sorted(found), ["often"] * 6 + ["seldom"] * 2)
+            for port, wanted in (
+                ("port", ["", "up"] * 4),
+                ("port1", ["often", "seldom", *["often"] * 2] * 2),
+            ):
+                found = [heard("silent", ports[port]) for _ in wanted]
+                self.assertEqual(sorted(found), sorted(wanted))
 
     def test_hash_of_the_address(self) -> None:
         self.start(

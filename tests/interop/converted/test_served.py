@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.convert.test_pairs import EXPECTED, PAIRS
-from tests.interop.converted.sidebyside import SideBySideTestCase
+from tests.interop.converted.sidebyside import SideBySideTestCase, replying
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.cases import titled_cases
@@ -53,28 +53,15 @@ def _tell_address(connection: socket.socket) -> None:
     connection.recv(4096)
 
 
-def _replying(told: str) -> Callable[[socket.socket], None]:
-    greeting, *pairs = told.split(" | ")
-    replies = [tuple(map(_raw, pair.split(" => "))) for pair in pairs]
-
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(_raw(greeting))
-        said = b""
-        while piece := connection.recv(4096):
-            said += piece
-            for word, reply in replies:
-                if word in said:
-                    said = said.partition(word)[2]
-                    connection.sendall(reply)
-
-    return talk
-
-
 def _answering(name: str, what: str, folder: Path) -> Callable[[socket.socket], None]:
     if what.startswith("tls "):
         return _secured(folder / what.removeprefix("tls "), name.encode() + b"\n")
     known = {"header": _tell_header, "address": _tell_address}
-    return known[what] if what in known else _replying(what)
+    if what in known:
+        return known[what]
+    greeting, *pairs = what.split(" | ")
+    replies = (pair.partition(" => ") for pair in pairs)
+    return replying({_raw(word): _raw(reply) for word, _, reply in replies}, _raw(greeting))
 
 
 def _proving(case: str) -> Callable[[SideBySideTestCase], None]:
