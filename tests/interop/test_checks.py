@@ -151,37 +151,6 @@ class RedisTests(InteropTestCase, TestCase):
         self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
         self.command("--no-auth-warning", "-a", "secret", "config", "set", "requirepass", "")
 
-    async def test_ill_when_full(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.redis.port)) as client:
-            # It is one already: another one that has just gone may count for a while.
-            client.sendall(b"config set maxclients 1\r\n")
-            self.assertEqual(client.recv(100), b"+OK\r\n")
-            await assert_ill(
-                self, "no PONG: -ERR max number of clients reached", "redis", self.redis.port
-            )
-            client.sendall(b"config set maxclients 100\r\n")
-            self.assertEqual(client.recv(100), b"+OK\r\n")
-
-    async def test_ill_while_loading(self) -> None:
-        folder = self.make_folder()
-        first = start_redis(folder)
-        # Each takes 20 ms to load: more time than the check needs.
-        values = "".join(f"set key{number} {'x' * 200}\n" for number in range(9000))
-        output_of("redis-cli", "-p", str(first.port), stdin=values.encode())
-        output_of("redis-cli", "-p", str(first.port), "save")
-        first.child.end()
-        port = free_port()
-        slow = ("--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
-        second = self.own(
-            Child(
-                "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, *slow
-            )
-        )
-        second.wait_for("RDB memory usage|Loading RDB")
-        await assert_ill(
-            self, "no PONG: -LOADING Redis is loading the dataset in memory", "redis", port
-        )
-
     def command(self, *arguments: str) -> None:
         output_of("redis-cli", "-p", str(self.redis.port), *arguments)
 

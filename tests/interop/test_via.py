@@ -161,20 +161,3 @@ class ProxyTests(InteropTestCase):
             found = run(sys.executable, "-m", "txmux", "check", "--connect", rules)
             self.assertIn(said, found.stdout + found.stderr)
             self.assertEqual(found.returncode != 0, bool(said), found)
-
-    def test_connection_moves_at_an_upgrade(self) -> None:
-        echo = self.own(EchoServer())
-        via = f"via = http://{self.tinyproxy()}"
-        rules = f"{_LISTENER.format(name='b')}server = localhost:{echo.port}\n{via}\n"
-        mux = Service(self.folder, rules, "workers = 2")
-        self.addCleanup(mux.kill_all)
-        with mux.connect() as client:
-            for upgrade in (mux.upgrade, mux.stop):
-                client.sendall(b"there and back")
-                self.assertEqual(client.recv(14, socket.MSG_WAITALL), b"there and back")
-                if upgrade == mux.stop:
-                    client.shutdown(socket.SHUT_WR)
-                    self.assertEqual(client.recv(1), b"")
-                upgrade()
-        found = mux.take_fields("server", "reason")
-        self.assertEqual(found, (f"localhost:{echo.port}", "done"))
