@@ -211,15 +211,6 @@ class ClocksTest(TestCase):
         self.assertEqual(len(said), len({*said}))
         self.assertFalse([one for one in logged if "log_failure" in one])
 
-    async def test_server_that_becomes_a_replica_is_named_as_such(self) -> None:
-        _, shared = await self.machine()
-        by = ("redis-cli", "-s", str(self.redis.socket), "replicaof")
-        output_of(*by, "127.0.0.1", "1")
-        await until(lambda: "read-only replica: name the master" in shared.source.why)
-        self.assertEqual(shared.state, "lost")
-        output_of(*by, "no", "one")
-        await until(lambda: shared.state == "complete")
-
     async def test_full(self) -> None:
         """Bans that there is no room for hold after the next comparison, if there is some by then."""
         self.times = SharingTimes(pings=0.1, compared=0.2)
