@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import socket
 import ssl
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -103,37 +103,27 @@ class _Tap(ThreadServer):
         return seen
 
 
-class _Names:
+class _Names(ThreadServer):
     """A DNS server over HTTPS (RFC 8484), by which each name is here, and clients of one port hide theirs (RFC 9460)."""
 
     def __init__(self, certificate: Certificate, port: int, configs: bytes) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate.both)
+        self._known = port, configs
+        super().__init__(self._talk)
+        self.template = f"https://127.0.0.1:{self.port}/{{?dns}}"
 
-            def do_POST(self) -> None:
-                asked = self.rfile.read(int(self.headers["Content-Length"]))
-                answer = _answer(asked, port, configs)
-                self.send_response(200)
-                self.send_header("Content-Type", "application/dns-message")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate.chain, certificate.key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.template = f"https://127.0.0.1:{self._server.server_address[1]}/dns-query"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def _talk(self, client: socket.socket) -> None:
+        with (
+            self._context.wrap_socket(client, server_side=True) as inside,
+            inside.makefile("rb") as lines,
+        ):
+            while asked := re.search(rb"dns=(\S+)", lines.readline()):
+                while lines.readline().strip():
+                    pass
+                answer = _answer(base64.urlsafe_b64decode(asked[1] + b"=="), *self._known)
+                kind = b"Content-Type: application/dns-message\r\nContent-Length: %d" % len(answer)
+                inside.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (kind, answer))
 
 
 def _answer(asked: bytes, port: int, configs: bytes) -> bytes:
