@@ -5,7 +5,7 @@ kubernetes-sigs/gateway-api.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,21 +111,25 @@ class GatewayTests(ConformanceTestCase):
         self.change("Gateway", names[1], lambda its: its["listeners"].pop(0))
         self.listeners("Gateway", names[1], {"http": good})
 
-    def test_gateway_observed_generation_bump(self) -> None:
-        self.use("gateway-observed-generation-bump", "Passthrough")
-        name = "gateway-observed-generation-bump"
-        self.conditions("Gateway", name)
+    def test_observed_generation_bump(self) -> None:
+        """GatewayObservedGenerationBump, GatewayClassObservedGenerationBump."""
         more: dict[str, Any] = {"name": "alternate", "port": 80, "protocol": "TLS"}
         more |= {"hostname": "foo.com", "tls": {"mode": "Passthrough"}}
-        self.change("Gateway", name, lambda its: its["listeners"].append(more))
-        self.conditions("Gateway", name, "Accepted", "Programmed")
+        self.bumped(
+            "Gateway", (), ("Accepted", "Programmed"), lambda its: its["listeners"].append(more)
+        )
+        good = ("Accepted",)
+        self.bumped("GatewayClass", good, good, lambda its: its.update(description="new"))
 
-    def test_gatewayclass_observed_generation_bump(self) -> None:
-        self.use("gatewayclass-observed-generation-bump")
-        name = "gatewayclass-observed-generation-bump"
-        self.conditions("GatewayClass", name, "Accepted")
-        self.change("GatewayClass", name, lambda its: its.update(description="new"))
-        self.conditions("GatewayClass", name, "Accepted")
+    def bumped(
+        self, kind: str, before: Sequence[str], after: Sequence[str], alter: Callable[[Any], object]
+    ) -> None:
+        name = f"{kind.lower()}-observed-generation-bump"
+        self.use(name, "Passthrough" if kind == "Gateway" else "")
+        self.conditions(kind, name, *before)
+        self.change(kind, name, alter)
+        self.conditions(kind, name, *after)
+        self.clean()
 
     def test_gateway_with_attached_routes(self) -> None:
         """A route without a host name becomes one with the listener's."""
@@ -264,11 +268,14 @@ class FrontendTests(ConformanceTestCase):
 
 
 class ListenerSetTests(ConformanceTestCase):
+    def begin(self, file: str, gateway: str, sets: int) -> None:
+        """Apply a file, whose Gateway is accepted, and this many ListenerSets with it."""
+        self.use(f"listenerset-{file}", "Passthrough")
+        self.conditions("Gateway", gateway, "Accepted")
+        self.sets(gateway, sets)
+
     def refused(self, key: str, reason: str) -> None:
         self.conditions("ListenerSet", key, f"!Accepted:{reason}", f"!Programmed:{reason}")
-
-    def served(self, key: str) -> None:
-        self.conditions("ListenerSet", key, "Accepted", "Programmed:Programmed")
 
     def test_listenerset_allowed_namespace(self) -> None:
         """ListenerSetAllowedNamespaceNone, …Same, …Selector, ListenerSetDefaultNotAllowed."""
@@ -281,9 +288,7 @@ class ListenerSetTests(ConformanceTestCase):
              "gateway-api-listenerset-selector-allowed-ns/listenerset-in-selected-namespace",
              ("gateway-api-listenerset-selector-not-allowed-ns/listenerset-not-in-selected-namespace",)),
         ):  # fmt: skip
-            self.use(f"listenerset-{file}", "Passthrough")
-            self.conditions("Gateway", f"gateway-{gateway}", "Accepted")
-            self.sets(f"gateway-{gateway}", int(bool(served)))
+            self.begin(file, f"gateway-{gateway}", int(bool(served)))
             if served:
                 self.conditions("ListenerSet", served, "Accepted:Accepted", "Programmed:Programmed")
                 self.listener("ListenerSet", served, "", *_SERVED)
@@ -293,11 +298,9 @@ class ListenerSetTests(ConformanceTestCase):
 
     def test_listenerset_allowed_routes_namespaces(self) -> None:
         """Routes of one host name differ by path there: here, the oldest has the clients."""
-        self.use("listenerset-allowed-routes-namespaces", "Passthrough")
         gateway = "gateway-with-listener-sets-test-allowed-routes"
         prefix = "listener-set-listener-allowed-routes"
-        self.conditions("Gateway", gateway, "Accepted")
-        self.sets(gateway, 2)
+        self.begin("allowed-routes-namespaces", gateway, 2)
         name = "listenerset-test-allowed-routes-namespaces"
         routes = (
             "route-in-same-namespace",
@@ -334,12 +337,9 @@ class ListenerSetTests(ConformanceTestCase):
         self.listener("ListenerSet", name, "", "!ResolvedRefs:InvalidRouteKinds")
 
     def test_listenerset_dual_parentref_independence(self) -> None:
-        self.use("listenerset-dual-parentref-independence", "Passthrough")
-        gateway = "gateway-dual-parentref"
-        name = "ls-dual-parentref"
+        gateway, name = "gateway-dual-parentref", "ls-dual-parentref"
         one = "route-dual-parentref-one"
-        self.conditions("Gateway", gateway, "Accepted")
-        self.sets(gateway, 1)
+        self.begin("dual-parentref-independence", gateway, 1)
         self.listeners(
             "ListenerSet", name, {"ls-dual-parentref-listener": (2, "TLSRoute", _SERVED)}
         )
@@ -356,10 +356,8 @@ class ListenerSetTests(ConformanceTestCase):
         self.reaches(address, "gw-dual.com")
 
     def test_listenerset_gateway_parent_section_name_not_found(self) -> None:
-        self.use("listenerset-gateway-parent-section-name-not-found", "Passthrough")
         gateway = "gateway-section-name"
-        self.conditions("Gateway", gateway, "Accepted")
-        self.sets(gateway, 1)
+        self.begin("gateway-parent-section-name-not-found", gateway, 1)
         self.accepted("ListenerSet listenerset-section-name", "TLSRoute", "route-via-listenerset")
         self.route("TLSRoute", "route-via-gateway", gateway, "!Accepted:NoMatchingParent")
         address = self.address(gateway)
@@ -369,33 +367,28 @@ class ListenerSetTests(ConformanceTestCase):
     def test_listenerset_conflict(self) -> None:
         """ListenerSetHostnameConflict and ListenerSetProtocolConflict, which differ by their names alone."""
         for kind in ("hostname", "protocol"):
-            self.conflicts(kind)
+            gateway = f"gateway-with-listenerset-{kind}-conflict"
+            own = f"{kind}-conflict-with-gateway-listener"
+            others = f"{kind}-conflict-with-listener-set-listener"
+            reason = f"{kind.title()}Conflict"
+            conflict = (f"!Accepted:{reason}", f"!Programmed:{reason}", f"Conflicted:{reason}")
+            self.begin(f"{kind}-conflict", gateway, 2)
+            for name in ("gateway-listener", own):
+                self.listener("Gateway", gateway, name, *_SERVED)
+            for number, where, wanted in (
+                (1, "gateway", {"listener-set-1-listener": _SERVED, own: conflict, others: _SERVED}),
+                (2, "gateway", {own: conflict}),
+                (1, "listener-set", {"listener-set-2-listener": _SERVED, others: conflict}),
+                (2, "listener-set", {others: conflict}),
+            ):  # fmt: skip
+                name = f"listenerset-with-{kind}-conflict-with-{where}-{number}"
+                if number == 1:
+                    self.conditions("ListenerSet", name, "Accepted", "Programmed:Programmed")
+                else:
+                    self.refused(name, "ListenersNotValid")
+                for listener, conditions in wanted.items():
+                    self.listener("ListenerSet", name, listener, *conditions)
             self.clean()
-
-    def conflicts(self, kind: str) -> None:
-        gateway = f"gateway-with-listenerset-{kind}-conflict"
-        own = f"{kind}-conflict-with-gateway-listener"
-        others = f"{kind}-conflict-with-listener-set-listener"
-        reason = f"{kind.title()}Conflict"
-        conflict = (f"!Accepted:{reason}", f"!Programmed:{reason}", f"Conflicted:{reason}")
-        self.use(f"listenerset-{kind}-conflict", "Passthrough")
-        self.conditions("Gateway", gateway, "Accepted")
-        for name in ("gateway-listener", own):
-            self.listener("Gateway", gateway, name, *_SERVED)
-        self.sets(gateway, 2)
-        name = f"listenerset-with-{kind}-conflict-with-gateway"
-        self.served(f"{name}-1")
-        self.listener("ListenerSet", f"{name}-1", "listener-set-1-listener", *_SERVED)
-        self.listener("ListenerSet", f"{name}-1", own, *conflict)
-        self.listener("ListenerSet", f"{name}-1", others, *_SERVED)
-        self.refused(f"{name}-2", "ListenersNotValid")
-        self.listener("ListenerSet", f"{name}-2", own, *conflict)
-        name = f"listenerset-with-{kind}-conflict-with-listener-set"
-        self.served(f"{name}-1")
-        self.listener("ListenerSet", f"{name}-1", "listener-set-2-listener", *_SERVED)
-        self.listener("ListenerSet", f"{name}-1", others, *conflict)
-        self.refused(f"{name}-2", "ListenersNotValid")
-        self.listener("ListenerSet", f"{name}-2", others, *conflict)
 
     def test_listenerset_http_routing(self) -> None:
         """Routes of one host name differ by path there: here, the oldest has the clients, and after it the next."""
@@ -447,9 +440,7 @@ class ListenerSetTests(ConformanceTestCase):
         self.listener("ListenerSet", refused, "", _NOT_PERMITTED)
 
     def test_listenerset_route_status_scoped_to_parentref(self) -> None:
-        self.use("listenerset-route-status-scoped-to-parentref", "Passthrough")
-        self.conditions("Gateway", "gateway-parentref", "Accepted")
-        self.sets("gateway-parentref", 1)
+        self.begin("route-status-scoped-to-parentref", "gateway-parentref", 1)
         wanted = {"listenerset-parentref-listener": (1, "TLSRoute", _SERVED)}
         self.listeners("ListenerSet", "listenerset-parentref", wanted)
         for name, parent in (
