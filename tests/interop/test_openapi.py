@@ -8,8 +8,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.browser.service import Watched
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns
 
@@ -50,20 +50,14 @@ LEFT_OUT = ("/api/stop", "/api/upgrade", "/api/events", "/readyz")
 class OpenAPITest(InteropTestCase):
     def test_schemathesis(self) -> None:
         """Whatever is asked, nothing fails inside the service, and each answer is as its description says."""
-        token = self.folder / "token"
-        settings = f"admin = 127.0.0.1:0\nadmin_token = {token}\nworkers = 2\nmax_connections = 9"
-        mux = Service(self.folder, RULES, settings)
-        self.addCleanup(mux.child.end)
-        port = mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] admin")[1]
-        headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
+        watched = self.own(Watched(self.folder, RULES, "workers = 2\nmax_connections = 9"))
         for said in (b"\x00what is this", b"SSH"):
-            client = mux.connect()
-            self.addCleanup(client.close)
-            client.sendall(said)
-        address = f"http://127.0.0.1:{port}/api"
-        with urlopen(
-            Request(f"{address}/connections", headers=headers), timeout=PATIENCE
-        ) as answer:
+            watched.say("x", said)
+        address = f"{watched.address}api"
+        asked = Request(
+            f"{address}/connections", headers={"Authorization": f"Bearer {watched.token}"}
+        )
+        with urlopen(asked, timeout=PATIENCE) as answer:
             connections = json.load(answer)
         config = self.folder / "schemathesis.toml"
         config.write_text(CONFIG.format(id=connections[0]["id"] if connections else "5a9d7143-3"))
@@ -71,7 +65,7 @@ class OpenAPITest(InteropTestCase):
             [
                 str(Path(sys.executable).with_name("schemathesis")),
                 *("--config-file", str(config), "run", f"{address}/openapi.json"),
-                *("-H", f"Authorization: {headers['Authorization']}"),
+                *("-H", f"Authorization: Bearer {watched.token}"),
                 *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"),
                 *(part for path in LEFT_OUT for part in ("--exclude-path", path)),
                 *("--max-examples", "15", "--seed", "1", "--suppress-health-check", "all"),
