@@ -12,9 +12,10 @@ from tests.support.proc import halted
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 
 
-def client_hello(name: str) -> bytes:
+def client_hello(name: str | None, context: ssl.SSLContext | None = None) -> bytes:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    context = context or ssl.create_default_context()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
         tls.do_handshake()
     return outgoing.read()

@@ -15,7 +15,7 @@ from textwrap import dedent
 from typing import ClassVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens
-from tests.interop.originals import HTTP, Named
+from tests.interop.originals import HTTP, Named, client_hello
 from tests.interop.servers import nginx_stream
 from tests.support.ports import free_port
 from txmux.detection.registry import installed_matchers
@@ -307,7 +307,9 @@ def first_bytes(client: str) -> bytes:
     kind, *words = client.split()
     if kind == "get":
         return f"GET / HTTP/1.1\r\n{''.join(f'Host: {name}' for name in words)}\r\n\r\n".encode()
-    return _hello(words) if kind == "hello" else _DATA[kind]
+    if kind == "hello":
+        return client_hello(_name(words), _trusting_all(words))
+    return _DATA[kind]
 
 
 def _answer(stream: socket.socket) -> str:
@@ -336,11 +338,3 @@ def _trusting_all(words: list[str]) -> ssl.SSLContext:
 def _name(words: list[str]) -> str | None:
     names = [word for word in words if "=" not in word and word != _OLD]
     return names[0] if names else None
-
-
-def _hello(words: list[str]) -> bytes:
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = _trusting_all(words).wrap_bio(incoming, outgoing, server_hostname=_name(words))
-    with contextlib.suppress(ssl.SSLWantReadError):
-        tls.do_handshake()
-    return outgoing.read()
