@@ -428,10 +428,7 @@ class AuthorityTests(TestCase):
         its = self.root.issue(_NAME)
         window = {"start": "2026-02-01T00:00:00Z", "end": "2026-02-01T00:00:02Z"}
         authority = self.begin(renewalInfo=[_json({"suggestedWindow": window})])
-        asking = Deferred.fromCoroutine(authority.renewal_time(its.pem))
-        await self.asks(asking)
-        at, _ = await asking
-        assert at is not None
+        at, _ = await self.told(Deferred.fromCoroutine(authority.renewal_time(its.pem)))
         self.assertTrue(0 <= at - datetime(2026, 2, 1, tzinfo=UTC).timestamp() <= 2)
         asked = re.findall(rb"GET /renewalInfo/(\S+)\.(\S+) ", self.peers.peers[-1].received)
         issuer, number = (urlsafe_b64decode(part + b"==") for part in asked[0])
