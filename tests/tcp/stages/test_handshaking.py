@@ -343,12 +343,33 @@ class LevelTests(MuxTestCase):
         server.send(b"x" * 200_000)
         server.close()
         await client.has(200_000)
-        await client.has_close_notify()
-        client.close()
+        await self.until_closed(client)
         record = await self.assert_logged(
             reason="done", route="ssh", bytes_in=len(SSH), bytes_out=200_000
         )
         self.assertEqual(record.facts["sni"], "b.example")
+
+    async def until_closed(self, client: SecurePeer) -> None:
+        """Wait until the connection is closed, which takes a look once the client has acknowledged all."""
+        await client.has_close_notify()
+        while not client.finished:
+            self.time.advance(0.5)
+            await self.turn()
+
+    async def test_end_outside_after_that_inside_cuts_nothing(self) -> None:
+        """With a close-notify unread, or still to come, a closed socket would be reset, with the bytes on their way (RFC 2525, section 2.17)."""
+        client, server = await self.deep()
+        client.transport.pauseProducing()
+        await server.has_all(client.close_notify)
+        server.send(b"x" * 300_000)
+        await server.is_lost()
+        self.assertRaises(ssl.SSLWantReadError, client.layers[0].tls.unwrap)
+        client.flush()
+        await self.turn(3)
+        client.transport.resumeProducing()
+        await client.has(300_000)
+        await self.until_closed(client)
+        await self.assert_logged(reason="done", bytes_out=300_000)
 
     async def test_reset_breaks_every_layer_of_tls_in_tls(self) -> None:
         for begin in self.anew((self.tls.relayed, self.deep)):

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -125,6 +126,7 @@ MUCH = 16  # times in a row that few must come before no pipe is used
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
 MORE = int(getattr(socket, "MSG_MORE", 0))
 _UNWATCHED = -1
+_POLL, _LONGEST_POLL = 0.01, 0.5  # seconds
 _SPLICES = hasattr(os, "splice")
 _TURN = 2**20  # bytes that one side moves before other sockets are served
 
@@ -147,7 +149,7 @@ class KernelSide:
 
     __slots__ = (
         "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_is_tls", "_much", "_pipe",
-        "_poller", "_reading", "_socket", "_unwritable", "has_finished", "is_closed", "is_layered",
+        "_poller", "_polling", "_reading", "_socket", "_unwritable", "has_finished", "is_closed", "is_layered",
         "last_byte_at", "mark", "other", "received", "received_before_end", "relay", "transport",
         "unacknowledged_at_reset",
     )  # fmt: skip
@@ -177,6 +179,7 @@ class KernelSide:
         self._reading = False  # whether more may come, and is to be read
         self._half_closing = False  # to be done when nothing is held, like the next
         self._closing = False
+        self._polling: IDelayedCall | None = None  # until its peer has all
         self._unwritable = False  # its peer has stopped accepting bytes, but may have sent some
 
     def limit_rate(self, rate: int | None, *, has_burst: bool = True) -> None:
@@ -221,6 +224,8 @@ class KernelSide:
         self._held = b""
         if self.mark is not None:
             self.mark.socket_closed()
+        if self._polling is not None:
+            self._polling.cancel()
         self.is_closed = True
         self.relay.side_lost(self, reason)
 
@@ -451,7 +456,18 @@ class KernelSide:
         except OSError:
             pass  # it broke; reading finds out
         if self._closing:
-            self._end(CLOSED)
+            self._end_acknowledged()
+
+    def _end_acknowledged(self, pause: float = _POLL) -> None:
+        """Wait until its peer has all: what the outer TLS still says would have a closed socket reset, and lose what is on its way (RFC 2525, section 2.17)."""
+        self._polling = None
+        if getattr(self._socket, "is_nested", False):
+            self._socket.discard()
+            if queued_in(self._bottom):
+                then = min(2 * pause, _LONGEST_POLL)
+                self._polling = self.relay.clock.callLater(pause, self._end_acknowledged, then)
+                return
+        self._end(CLOSED)
 
     def stop_reading(self) -> None:
         """Read no more, for good."""

@@ -56,8 +56,8 @@ class TlsEnd:
     """
 
     __slots__ = (
-        "_is_drained", "_is_outermost", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
-        "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "on_cut",
+        "_is_drained", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
+        "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "is_nested", "on_cut",
         "outgoing_bio", "setblocking", "strict",
     )  # fmt: skip
 
@@ -77,8 +77,8 @@ class TlsEnd:
         self.on_cut: Callable[[], None] | None = None
         self.distrusted: Distrusted | None = None
         self._unverified: BaseException | None = None
-        self._is_outermost = not isinstance(below, TlsEnd)
-        if isinstance(below, TlsEnd):  # the innermost TLS says whether all has come
+        self.is_nested = isinstance(below, TlsEnd)
+        if self.is_nested:  # the innermost TLS says whether all has come
             below.strict, below.on_cut = False, None
 
     # The handshake. Its owner reads and writes.
@@ -130,7 +130,7 @@ class TlsEnd:
         target, ssl = _ffi.from_buffer(buffer), self._ssl
         while True:
             if self._is_drained:
-                if flags == EARLY and self._is_outermost:
+                if flags == EARLY and not self.is_nested:
                     raise BlockingIOError(EAGAIN, "")
                 # With what came before of a record, there is no more in it than there is room for.
                 most = max(size - _RECORD, _RECORD)
@@ -147,7 +147,7 @@ class TlsEnd:
                 count += got
             self._is_drained = got <= 0 and self._wants_more(got, count)
             if count or not self._is_drained:
-                if self._is_outermost or flags == EARLY or buffer is _CIPHER_VIEW:
+                if not self.is_nested or flags == EARLY or buffer is _CIPHER_VIEW:
                     return count
                 return count + self._read_rest(memoryview(buffer)[count:size])
 
@@ -238,7 +238,7 @@ class TlsEnd:
         return not self._kept
 
     def shutdown(self, how: int) -> None:
-        """End one direction: a close-notify stands for a FIN. If there is no room for it, it is called again."""
+        """End one direction, or that of each layer: a close-notify stands for a FIN. If there is no room for it, it is called again."""
         if how == socket.SHUT_RD:
             self.below.shutdown(how)
             return
@@ -248,6 +248,17 @@ class TlsEnd:
                 _lib.ERR_clear_error()
         if not self.flush():
             raise BlockingIOError(EAGAIN, "")
+        if how == socket.SHUT_RDWR and self.is_nested:
+            self.below.shutdown(how)
+
+    def discard(self) -> None:
+        """Read what the outer TLS still says after the end of this one."""
+        if self.is_nested:
+            self.below.discard()
+            return
+        with suppress(OSError):
+            while self.below.recv_into(_CIPHER_VIEW, 0, _NOW):
+                pass
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         if option == socket.SO_LINGER and level == socket.SOL_SOCKET:

@@ -115,7 +115,10 @@ def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int 
 
 def _peer_finished(client: Client, source: Any, sink: Any) -> None:
     if client.half_closed is not None:
-        client.finish("done")
+        if client.agreed_tls is not None and client.socket.is_nested:
+            _leave_to_stage(client, source, KernelSide.peer_finished)
+        else:
+            client.finish("done")
         return
     client.half_closed, client.last_received_at = source, client.path.seconds()
     record = client.record
@@ -194,8 +197,7 @@ def make_stage(client: Client, sink: Any = None, unsent: bytes = b"") -> Relayin
         )
         for end in (client.socket, server)
     )
-    quiet = client.path.seconds() - client.last_received_at
-    state = RelayState(of_client, of_server, quiet, None)
+    state = RelayState(of_client, of_server, client.path.seconds() - client.last_received_at, None)
     stage = Relaying(client, upstream, member, client.server_end(), state, upstream.timeouts)
     client.is_answered = client.record.bytes_out > 0
     client.make_transport(reading=False)
