@@ -105,7 +105,7 @@ class SocketsTest(AdminCase):
         units = self.folder / "d"
         units.mkdir()
         endpoints = f"127.0.0.1:{port}\n    unix:{path}"
-        (units / "a.ini").write_text(f"[listen a]\nendpoint = {endpoints}\n")
+        (units / "a.ini").write_text(f"[listen a]\nmptcp = yes\nendpoint = {endpoints}\n")
         include = f"include = {units}/*.ini\n"
         await self.start(include)
         places: Sequence[tuple[str, Any]] = ((f"127.0.0.1:{port}", port), (f":{port}", port), (f"unix:{path}", path))  # fmt: skip
@@ -122,6 +122,14 @@ class SocketsTest(AdminCase):
             self.write_rules(include)
             await self.running.reload()
             self.assertIn("a opened", (await self.running.reload()).changes)
+        self.write_rules(
+            f"{include}metrics = 192.0.2.1:{port}"
+        )  # of no machine: in vain, whatever goes
+        (units / "a.ini").unlink()
+        report = await self.running.reload()
+        self.assertIn("no interface of this machine has that address", report.errors[0])
+        self.write_rules(include)
+        self.assertIn("a closed", (await self.running.reload()).changes)
 
     async def test_stale_socket_file_is_replaced_but_not_one_in_use(self) -> None:
         with socket.socket(socket.AF_UNIX) as left:

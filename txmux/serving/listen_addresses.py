@@ -141,6 +141,11 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     return key, parsed.kind, backlog
 
 
+def place_of(key: str) -> str:
+    """Return the same for all keys of which the sockets may be in each other's way: of TCP, those of one port."""
+    return f"tcp:{key.rpartition(':')[2].removesuffix(_MPTCP)}" if key.startswith("tcp:") else key
+
+
 def key_of(opened: socket.socket) -> str:
     """Return the key of the address at which a TCP or UDP socket gets clients; an empty one for other sockets."""
     is_udp = opened.type == socket.SOCK_DGRAM

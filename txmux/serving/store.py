@@ -30,6 +30,7 @@ from txmux.serving.listen_addresses import (
     listen_addresses,
     listen_lines,
     open_address,
+    place_of,
 )
 
 _State: TypeAlias = Literal["opened", "adopted", "in force", "unused", "closed"]
@@ -181,9 +182,9 @@ class ListeningSockets:
         added = [(address, prepared.add(address)) for address in addresses]
         if beside is not None and self._others is not None:
             kept = {address.key for listener in beside for address in listen_addresses(listener)}
-            going = self._others.sockets().keys() - kept
-            failed = [address for address, failure in added if failure is not None]
-            prepared.late += [one for one in failed if any(_overlap(one.key, key) for key in going)]
+            going = {place_of(key) for key in self._others.sockets().keys() - kept}
+            taken = [one for one, why in added if getattr(why, "errno", None) == errno.EADDRINUSE]
+            prepared.late += [one for one in taken if place_of(one.key) in going]
         if failures := _alike(one for one in added if one[0] not in prepared.late):
             prepared.abandon()
             raise _error_of(failures) from failures[0][1]
@@ -250,10 +251,9 @@ class ListeningSockets:
         """Explain an address conflict with a socket of this service."""
         if getattr(problem, "errno", None) != errno.EADDRINUSE:
             return problem
-        port = f":{address.key.rpartition(':')[2]}"
         others = [] if self._others is None else self._others._in(*_OPEN, "unused")
         keys = [its.key for its in (*self._in("in force"), *self._in("adopted"), *others)]
-        overlapping = [key for key in keys if key.endswith(port) and key.startswith("tcp:")]
+        overlapping = [key for key in keys if place_of(key) == place_of(address.key)]
         if address.key in self.passed:
             why = "systemd has it, and passes it when the service starts: restart the service"
         elif address.other_key in self.passed:
@@ -499,17 +499,6 @@ class PreparedSockets:
         for its in self._all.values():
             if its.state == "opened":
                 self._store._close(its, keep_file=False)
-
-
-_EVERY = {"", "0.0.0.0", "[::]"}  # noqa: S104 - not to bind to
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Return whether no two sockets can listen at the addresses with these keys."""
-    (host, _, port), (host_2, _, port_2) = (key.rpartition(":") for key in (one, other))
-    hosts = {host.removeprefix("tcp:"), host_2.removeprefix("tcp:")}
-    is_every = one.startswith("tcp:") and other.startswith("tcp:") and port == port_2
-    return one == other or (is_every and not hosts.isdisjoint(_EVERY))
 
 
 def _of_systemd(addresses: Iterable[ListenAddress]) -> list[ListenAddress]:
