@@ -181,11 +181,19 @@ def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
         return _opened_safely(path, flags)
 
 
-def check_links(path: Path) -> None:
-    """Raise the `OSError` with which `read_bytes` refuses a path for a link on the way."""
-    if hasattr(os, "O_PATH") and (os.geteuid() == 0 or has_helper()):
-        with suppress(PermissionError):
-            os.close(open_safely(path, os.O_PATH)[0])
+def safe_status(path: Path) -> os.stat_result:
+    """Return the status of what `read_bytes` reads; for a link on the way that it does not follow, raise its `OSError`."""
+    if not _has_safe_links():
+        return path.stat()
+    found, _ = open_safely(path, os.O_PATH)
+    try:
+        return os.fstat(found)
+    finally:
+        os.close(found)
+
+
+def _has_safe_links() -> bool:
+    return hasattr(os, "O_PATH") and (os.geteuid() == 0 or has_helper())
 
 
 @contextmanager
@@ -544,15 +552,8 @@ def read_with_owner(path: Path, most: int = LARGEST_LIST) -> tuple[bytes, int]:
 
 
 def _open_own(path: Path) -> BinaryIO:
-    if (os.geteuid() and not has_helper()) or not hasattr(os, "O_PATH"):
-        _check_kind(path.stat(), path)
-        return open(path, "rb", opener=_open_at_once)
-    found, _ = open_safely(path, os.O_PATH)
-    try:
-        _check_kind(os.fstat(found), path)
-    finally:
-        os.close(found)
-    return open(path, "rb", opener=_open_by_safe_links)
+    _check_kind(safe_status(path), path)
+    return open(path, "rb", opener=_open_by_safe_links if _has_safe_links() else _open_at_once)
 
 
 def _check_kind(status: os.stat_result, path: Path) -> None:

@@ -8,12 +8,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.test_privileges import require_root
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.privileges import as_nobody
 from txmux.files import use_helper
 from txmux.processes import watching
 from txmux.processes.watching import RulesWatch
 from txmux.rules.model import Files, Rules
+from txmux.rules.reading import context
 from txmux.rules.reading.parser import load, retaken
 from txmux.rules.reading.units import UntakenUnits, changed_units
 from txmux.telemetry.steps import RecurringSteps
@@ -96,7 +98,7 @@ class RulesWatchTest(SynchronousTestCase):
         path.write_text("[txmux]\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n")
         unit = path.with_name("a.conf")
         unit.write_text("[listen y]\nendpoint = 127.0.0.1:0\nallow = @networks\n")
-        for text, is_taken in (("", False), ("worse\n", False), ("worst\n", False), ("::/0\n", True)):  # fmt: skip
+        for text, is_taken in (("", False), ("worse\n", False), ("too large\n", False), ("::/0\n", True)):  # fmt: skip
             if text:
                 rules = load(path)
                 self.assertEqual([*rules.files.untaken], [str(unit)])
@@ -112,6 +114,20 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertTrue(self.is_same(folder, rules))
         (folder / "secret").write_text("secret\n")
         self.assertFalse(self.is_same(folder, rules))
+
+    def test_lists_that_stay_of_no_use(self) -> None:
+        """They are no change, though this process could read more than rules may name, or never reads the same again."""
+        folder = make_folder(self)
+        folder.chmod(0o755)
+        path, unit = folder / "rules.ini", folder / "a.conf"
+        path.write_text("[txmux]\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        (folder / "large").write_text("192.0.2.0/24\n")
+        change_constants(self, context, LARGEST_LIST=8)
+        for name in ("large", "/proc/uptime", "/proc"):
+            unit.write_text(f"[listen y]\nendpoint = 127.0.0.1:0\nallow = @{name}\n")
+            rules = load(path)
+            self.assertEqual([*rules.files.lacking], [str(folder / name)])
+            self.assertTrue(self.is_same(folder, rules))
 
     def test_links_that_are_not_followed(self) -> None:
         """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""

@@ -15,14 +15,13 @@ from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.files import (
     LARGEST_RULES,
-    digest_of,
     included_paths,
     is_pattern,
     real_path,
     smallest_first,
     source_of,
-    text_of,
     unlisted,
+    version_of,
     with_unlisted,
     with_unseen,
 )
@@ -163,9 +162,9 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
 
 
 def _lacking(path: Path, before: str) -> str:
-    """Return what is in a file that keeps a unit from being taken, as `Files.lacking` has it; as before if this process may not read it."""
+    """Return of a file that keeps a unit from being taken what `Files.lacking` has; as before if this process cannot see it."""
     try:
-        return digest_of(text_of(read_bytes(path)))
+        return version_of(path)
     except OSError as error:
         if error.errno in SHORTAGE:
             raise

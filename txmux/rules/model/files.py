@@ -30,7 +30,7 @@ class Files:
             empty lines, and
         as_read: the texts of these files as they are on disk.
         authors: The users who have written the texts of units, by the names of these, and that of the main file by an empty one.
-        lacking: The files that keep units from being taken, such as lists of networks, each with the SHA-256 of what was in it, or nothing if it could not be read.
+        lacking: The files that keep units from being taken, such as lists of networks, each with what `version_of` it was, or nothing if it was not there.
     """
 
     texts: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))

@@ -34,7 +34,7 @@ from txmux.rules.model.files import other_author
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.endpointstrings import handover, is_handover, split_ports
-from txmux.rules.reading.files import LARGEST_RULES, FileReader, FileRights, check_file
+from txmux.rules.reading.files import LARGEST_RULES, FileReader, FileRights, check_file, version_of
 from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.scope import Scope
 from txmux.rules.reading.values import (
@@ -182,11 +182,15 @@ class RulesReading:
     @contextmanager
     def _needing(self, path: Path) -> Iterator[None]:
         """Record that a unit lacks a file, if it is of no use."""
+        version = ""
+        if self.unit and self.looks_on_disk:
+            with suppress(OSError):
+                version = version_of(path)
         try:
             yield
         except InvalidValueError:
             if self.unit:
-                self.files.note_lacking(path)
+                self.files.lacking[str(path)] = version
             raise
 
     def _check(self, named: tuple[Path, str]) -> None:
@@ -272,6 +276,13 @@ class RulesReading:
         # What is taken over comes here, too.
         if self.unit and self.looks_on_disk:
             self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
+        with self._needing(path):
+            found = self._read_list(path)
+        if self.unit:
+            self.unit_lists.add(str(path))
+        return found
+
+    def _read_list(self, path: Path) -> NetworkSet:
         author, most = self.other_author, LARGEST_LIST
         if author is not None and str(path) not in self.unit_lists:
             most = LARGEST_RULES
@@ -282,11 +293,7 @@ class RulesReading:
                 raise InvalidValueError(
                     f"all lists that files of user {author} name may have {most >> 20} MiB; name fewer, or smaller ones"
                 )
-        with self._needing(path):
-            found = self._lists(path, most, is_of_unit=bool(self.unit))
-        if self.unit:
-            self.unit_lists.add(str(path))
-        return found
+        return self._lists(path, most, is_of_unit=bool(self.unit))
 
     def reachable(self, text: str) -> AnyNetworks | Public:
         return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)

@@ -3,7 +3,6 @@
 import codecs
 import errno
 import glob
-import hashlib
 import os
 import re
 import stat
@@ -16,7 +15,6 @@ import attrs
 from txmux.classes import frozen
 from txmux.files import (
     LARGEST_LIST,
-    check_links,
     groups_of,
     has_helper,
     mode_lets,
@@ -24,6 +22,7 @@ from txmux.files import (
     other_path,
     read_bytes,
     read_with_owner,
+    safe_status,
     status_of,
 )
 from txmux.rules.model import Files, Section
@@ -217,8 +216,11 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
         raise InvalidValueError(f"'{path}' is a folder; write {what}")
 
 
-def digest_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def version_of(path: Path) -> str:
+    """Return a text that changes with a file, and is the same for each process that sees it, also for one in ``/proc/self``."""
+    with on_disk(path):
+        status = safe_status(path)
+    return f"{status.st_size} {status.st_ctime_ns if status.st_size else 0}"
 
 
 _NOT_SENT = "it is not among the files that were sent"
@@ -245,7 +247,8 @@ class FileRights:
                 is_trusted = who in {0, status_of(operator).st_uid}
                 closed = None if is_trusted else self._closed_to(path, who, bit)
                 if closed is not None and bit == os.R_OK:
-                    check_links(path)  # what is not read is closed to nobody
+                    with suppress(PermissionError):
+                        safe_status(path)  # what is not read is closed to nobody
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 return ""  # others report what is missing
@@ -360,11 +363,6 @@ class FileReader:
                 raise FileNotFoundError(errno.ENOENT, _NOT_SENT, name)
             self._texts[name] = text_of(read_bytes(path, most)) if is_own else known[name]
         return self._texts[name]
-
-    def note_lacking(self, path: Path) -> None:
-        """Record that a file for `text` could not be read, or that something is wrong in it."""
-        text = self._texts.get(str(path))
-        self.lacking[str(path)] = "" if text is None else digest_of(text)
 
     def include(self, pattern: str) -> list[SourceFile]:
         """Read the files of one item of ``include =``, in sorted order, without those that were included before."""
