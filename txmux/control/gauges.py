@@ -58,20 +58,15 @@ def _still_failing(how: Callable[[Any, Any], Any], keys: int = 1) -> Callable[[l
     """Merge failures as `merged` does, without those that some process has seen to work since; see `Failures.ended`."""
 
     def merge(reports: list[Any]) -> dict[Any, Any]:
-        rows = [*itertools.chain(*reports)]
-        works: dict[Any, float] = {}
-        for row in rows:
-            if not row[keys + 1]:  # failures
-                works[(*row[:keys],)] = max(row[-1], works.get((*row[:keys],), 0.0))
-        return merged(how, keys)(
-            [
-                [
-                    row[:-1]
-                    for row in rows
-                    if row[-1] > works.get((*row[:keys],), 0.0) and row[keys + 1]
-                ]
-            ]
-        )
+        failing, works = [], dict[Any, float]()
+        for *row, when in itertools.chain(*reports):
+            key = (*row[:keys],)
+            if row[keys + 1]:  # failures
+                failing.append((key, row, when))
+            else:
+                works[key] = max(when, works.get(key, 0.0))
+        still = [row for key, row, when in failing if when > works.get(key, 0.0)]
+        return merged(how, keys)([still])
 
     return merge
 
