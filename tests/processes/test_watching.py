@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -128,6 +129,36 @@ class RulesWatchTest(SynchronousTestCase):
             rules = load(path)
             self.assertEqual([*rules.files.lacking], [str(folder / name)])
             self.assertTrue(self.is_same(folder, rules))
+
+    def test_file_that_is_written_all_the_time(self) -> None:
+        """One that a unit names as its list keeps no change of others from being loaded, and is none itself."""
+        folder = make_folder(self)
+        path, log = folder / "rules.ini", folder / "log"
+        text = "[txmux]\nwatch_rules = 1s\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n"
+        path.write_text(text)
+        (folder / "a.conf").write_text("[listen y]\nendpoint = 127.0.0.1:0\nallow = @log\n")
+        log.write_text("worse\n")
+        clock, reloads = Clock(), list[float]()
+
+        async def write(function: Any, *arguments: Any) -> Any:
+            with log.open("a") as file:
+                file.write("worse\n")
+            return function(*arguments)
+
+        self.patch(watching, "in_thread", write)
+
+        def reload() -> bool:
+            reloads.append(clock.seconds())
+            return True
+
+        watch = RulesWatch(clock, reload, RecurringSteps())
+        self.addCleanup(watch.stop)
+        watch.commit(load(path))
+        clock.pump([1.0] * 5)
+        self.assertEqual(reloads, [])
+        path.write_text(f"{text}[backend b]\nserver = 127.0.0.1:1\n")
+        clock.pump([1.0] * 5)
+        self.assertEqual(reloads, [7.0])
 
     def test_links_that_are_not_followed(self) -> None:
         """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""

@@ -55,7 +55,7 @@ class RulesWatch:
         self._folder = Path.cwd()
         self._files = Files()
         self._seconds = 0.0
-        self._loaded_digest = self._last_digest = ""
+        self._loaded_digest = self._last_digest = ("", "")
         self._next: Any = None
         self.has_changed = False
         self.looking: Deferred[None] = succeed(None)
@@ -102,30 +102,37 @@ class RulesWatch:
         except OSError as error:  # the reload reports it
             if error.errno in SHORTAGE:
                 return  # the files may be as they were
-            digest, unseen = f"{error.filename}: {error.strerror}", self._unseen
+            digest, unseen = (f"{error.filename}: {error.strerror}", ""), self._unseen
         if watch is not self._watch:
             return
         if unseen and unseen != self._unseen:
             self._log.warn(_UNSEEN, folders=", ".join(unseen))
         self._unseen = unseen
         before, self._last_digest = self._last_digest, digest
-        is_new = self._last_digest != self._loaded_digest
+        is_new = digest != self._loaded_digest
         if not self._seconds:
             self.has_changed = is_new
             self._wait(_NOTICED)
             return
         self._wait(min(_SETTLED, self._seconds) if is_new else self._seconds)
         # Also recorded for rules with errors, so that these are logged once.
-        if is_new and self._last_digest == before and self._reload():
-            self._loaded_digest = self._last_digest
+        texts, lacking = (
+            last == its != loaded
+            for last, its, loaded in zip(before, digest, self._loaded_digest, strict=True)
+        )
+        # A file that is written all the time keeps only the unit that lacks it from being read.
+        if (texts or (lacking and digest[0] == before[0])) and self._reload():
+            self._loaded_digest = digest
 
 
-def loaded_digest(files: Files) -> str:
-    return _digest(_loaded(files))
+def loaded_digest(files: Files) -> tuple[str, str]:
+    """Return digests of the texts, and of what units lack."""
+    return _digest(_loaded(files)), _digest(files.lacking.values())
 
 
-def current_digest(folder: Path, files: Files) -> str:
-    return _digest(_current_texts(folder, files))
+def current_digest(folder: Path, files: Files) -> tuple[str, str]:
+    lacking = (_lacking(folder / name, before) for name, before in files.lacking.items())
+    return _digest(_current_texts(folder, files)), _digest(lacking)
 
 
 def _current_texts(folder: Path, files: Files) -> Iterator[str]:
@@ -157,8 +164,6 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
                     raise
                 found[path] = ""  # as it is read
         yield from (found[path] for path in paths if path in found)
-    for name, before in files.lacking.items():
-        yield _lacking(folder / name, before)
 
 
 def _lacking(path: Path, before: str) -> str:
@@ -206,7 +211,6 @@ def _loaded(files: Files) -> Iterator[str]:
     yield next(iter(texts.values()))
     for paths in files.included.values():
         yield from (texts[path] for path in paths)
-    yield from files.lacking.values()
 
 
 def _digest(texts: Iterable[str]) -> str:
