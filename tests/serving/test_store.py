@@ -166,7 +166,7 @@ class StoreTest(SynchronousTestCase):
         """Such as that of ``metrics``, which is given up only when a reload succeeds."""
         port, others = free_port(), ListeningSockets(reactor, others=self.store)
         self.addCleanup(others.close)
-        others.open([self.listener(f"127.0.0.1:{port}")])
+        others.open([attrs.evolve(self.listener(f"127.0.0.1:{port}"), mptcp=True)])
         told = f"127.0.0.1:{port}, where the service listens now, overlaps it"
         problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(f":{port}")])
         self.assertIn(told, str(problem))

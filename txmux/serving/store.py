@@ -278,8 +278,8 @@ class ListeningSockets:
         return OSError(errno.EADDRINUSE, why)
 
     def _place(self, key: str) -> str:
-        its = self._all.get(key)
-        return key[4:] if its is None or its.address is None else its.address.with_ports(key[4:])
+        its, text = self._all.get(key), key[4:].partition(" ")[0]
+        return text if its is None or its.address is None else its.address.with_ports(text)
 
     def ended_by_removal(self, keys: Iterable[str]) -> list[str]:
         """Return which of these sockets are shut down when they are removed, for all processes: those of streams, if none is systemd's."""
