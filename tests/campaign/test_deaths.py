@@ -34,6 +34,7 @@ class DeathsTest(SynchronousTestCase):
             outcome = attempt(strike, 60, hangs=2)
             self.assertTrue(outcome.has_come, strike)
             self.assertEqual((outcome.lost, outcome.defects), (0, []), f"{strike}: {outcome.log}")
+            self.assertIn(outcome.its, range(1, 60), f"{strike}: it had some of them")
 
     def test_moments(self) -> None:
         """They are those of the table of messages."""

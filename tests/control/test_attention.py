@@ -173,6 +173,19 @@ class OthersTest(SynchronousTestCase):
             [*attention.silent_workers(attrs.evolve(condition, none_answers=True))], []
         )
 
+    def test_reload_that_is_refused_or_not_complete(self) -> None:
+        """What is in force, and what to do; files that have changed since are an item of their own where a reload would read them."""
+        errors = ("a", "b", "c")
+        for changes, state, do, others in (
+            ("", "failed, the previous rules are in force", "txmux check x.ini, then txmux reload", []),
+            ("1 route new", "is not complete", "see the log", ["rules"]),
+        ):  # fmt: skip
+            last = 1.0, Report(ok=False, errors=errors, changes=changes)
+            item, *more = attention.rules_not_in_force(last, "x.ini", has_changed=True)
+            self.assertEqual((item.text, item.do), (f"the last reload {state}", do))
+            self.assertEqual((item.level, item.cause), ("warning", "a; and 2 more"))
+            self.assertEqual([one.what for one in more], others)
+
     def test_what_is_over_in_a_moment_is_not_reported(self) -> None:
         """Nothing is said of a start, nor of what has changed while it was asked for."""
         closed, idle = "[listen a]: no client is accepted", "[backend b]: no server is up"

@@ -179,6 +179,13 @@ class ChangesTest(WorkersTestCase):
         if self.count_workers() == 1:
             self.assertNotEqual(self.visit("turns")["server"], server)
         self.assertEqual((self.mux.api("status")["last_reload"] or {"errors": []})["errors"], [])
+        eventually(self.is_moved, "what has moved says its route, and no more of its decision")
+
+    def is_moved(self) -> bool:
+        (row,) = self.mux.api("connections?listener=plain&state=relaying")
+        told = self.mux.api(f"connections/{row['id']}")
+        decision = told["explanation"]
+        return (told["route"], decision["bytes"], decision["routes"]) == ("all", None, [])
 
     def upgrade_to_other_rules(self) -> None:
         self.mux.edit(self.another_route())
@@ -216,7 +223,8 @@ class ChangesTest(WorkersTestCase):
         self.undecided = [self.come("plain", b"S") for _ in range(2)]
         for _ in range(3):
             self.assertEqual(self.visit("rated")["reason"], "no-route")
-        mux.api("backends/held/hold", {"seconds": 3600})
+        told = mux.api("backends/held/hold", {"seconds": 3600})
+        self.assertEqual(told["changes"], "backend held: new clients wait, for 1 h")
         self.half = self.come("proxied", _HEADER[:20])
         self.held = [self.come("held", b"held 0"), self.come("proxied", _HEADER + b"held 1")]
         mux.api(f"backends/drained/servers/127.0.0.1:{self.one}", {"state": "drain"})
@@ -271,7 +279,8 @@ class ChangesTest(WorkersTestCase):
         self.pairs.append((waiting, self.accept_from(self.listening, b"x")))
         self.half.sendall(_HEADER[20:] + b"held 2")
         self.held.append(self.half)
-        mux.api("backends/held/release", {})
+        told = mux.api("backends/held/release", {})
+        self.assertEqual(told["changes"], "backend held: its clients go on")
         for _ in self.held:
             server = self.accept_from(self.listening, b"held ")
             self.pairs.append((self.held[int(server.recv(1))], server))

@@ -102,3 +102,17 @@ class LogTest(WorkersTestCase):
             return any(os.path.realpath(link) == str(log) for link in links)
 
         eventually(lambda: is_open(path) and not is_open(old), f"{pid} has opened its log again")
+
+
+class LimitTest(WorkersTestCase):
+    def test_what_a_worker_had_is_free_when_it_has_crashed(self) -> None:
+        listening = self.backend()
+        mux = self.start(self.relaying(listening, "max_connections = 3"), "workers = 2")
+        self.addCleanup(mux.child.end)
+        for _ in range(2):
+            for _ in range(3):
+                self.relayed(mux, listening)
+            with mux.connect() as client:
+                self.assertEqual(client.recv(1), b"")
+            for pid in workers_of(mux.child.pid):
+                mux.kill(pid)

@@ -19,6 +19,14 @@ from txmux.tcp.moving import StayReason
 
 pytestmark = pytest.mark.by_turns(each=True)
 
+_LESS_ROOM = """
+import sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade import upgrades
+
+    upgrades.lacking_room = lambda _: "no memory"
+    upgrades.lacking_descriptors = lambda _: "no descriptors"
+"""
 _HALF_INSTALLED = """
 import os, sys
 if "txmux" in sys.orig_argv and os.path.exists({gate!r}):
@@ -139,6 +147,17 @@ class UpgradeCheckTest(WorkersTestCase):
         status, line, *_ = self.check()["refusals"]
         self.assertEqual(status, "the new process exited with status 78")
         self.assertRegex(line, r"rules.ini:\d+: .* mtach: .*did you mean 'match'")
+
+    def test_what_takes_no_new_process(self) -> None:
+        """Each reason is listed, and no process is started."""
+        customize(self, _LESS_ROOM)
+        mux = self.begin(
+            RULES.replace("127.0.0.1:0", "haproxy:tcp:0:interface=127.0.0.1"), "workers = 1"
+        )
+        *lacking, other = self.check()["refusals"]
+        self.assertEqual(lacking, ["no memory", "no descriptors"])
+        self.assertIn("cannot be handed to another process", other)
+        mux.refuse("no memory")
 
     def test_descriptors(self) -> None:
         """Few descriptors refuse an upgrade before anything is started, instead of leaving connections behind."""
