@@ -49,6 +49,8 @@ class SharedTest(SynchronousTestCase):
         self.result_of(shared.show({"token": "answer"}))
         self.assertEqual(asked, ["DEL"])
         self.assertIsNone(self.result_of(shared.certificate("https://ca.test/", "a.test")))
+
+    def test_answers_of_another_shape(self) -> None:
         for answer in (None, b"x", [], [None, None], [None] * 4):
             with self.subTest(answer=answer):
                 self.assertEqual(self.result_of(self.shared(answer)[0].poll()), ({}, False))

@@ -196,12 +196,15 @@ class ConsulTests(NamesTestCase):
         self.assertEqual(self.consul.asked[-1], {})
 
     async def test_silence_is_known_within_a_minute(self) -> None:
-        await self.waits(resolve=Resolve(600.0))
+        pool = await self.waits(resolve=Resolve(600.0))
         self.assertEqual(self.consul.asked[-1]["wait"], ["40s"])
         self.consul.hangs = True
         self.consul.forget()
-        self.time.advance(52.6)
+        self.time.advance(52.4)
+        self.assertEqual(self.said(), [])
+        self.time.advance(0.2)
         await self.rests()
+        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
         [source] = self.names.sources()
         self.assertEqual(source.name, f"consul {self.consul.url}")
         self.assertEqual((source.up, source.why), (False, "no answer in time"))

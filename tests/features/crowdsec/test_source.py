@@ -111,6 +111,8 @@ class DecisionsTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         assert_harmless(self, "CrowdSec", _told)
+
+    def test_only_its_row_names_the_key(self) -> None:
         naming = {
             str(path.relative_to(Path(txmux.__file__).parent))
             for path in Path(txmux.__file__).parent.rglob("*.py")
@@ -202,6 +204,15 @@ class CrowdSecTests(TestCase):
         self.again()
         self.played.wrong = None
         self.assertIsNone(await self.look())
+
+    async def test_silent_crowdsec_times_out_after_ten_seconds(self) -> None:
+        self.played.wrong = "silent"
+        looking = Deferred.fromCoroutine(self.problem())
+        while not self.played.asked:
+            self.assertNoResult(looking)
+            await deferLater(reactor, 0)
+        self.time.advance(10)
+        self.assertEqual(await looking, "no answer in 10 s")
 
     async def test_bad_key_is_a_problem_and_a_new_one_is_read(self) -> None:
         wrong = f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there"

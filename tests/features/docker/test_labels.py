@@ -232,4 +232,6 @@ class LabelTests(SynchronousTestCase):
         self.assertIn(draft.path, rules.files.texts)
         names = ["site", "git", "git.ssh", "wiki"]
         self.assertEqual([its.name for its in rules.routes], names)
+
+    def test_keys_that_labels_may_set(self) -> None:
         self.assertLessEqual(ALLOWED, reading.SETTABLE)

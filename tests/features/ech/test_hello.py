@@ -183,6 +183,8 @@ class OpeningTest(SynchronousTestCase):
         mandatory = raw[:2] + sized(2, raw[4:-2] + sized(2, extension(0x8001, b"")))
         for unknown in (other_version, other_kem, mandatory):
             self.assertEqual([*read_configs(sized(2, unknown + raw))], [_MADE.key.config])
+
+    def test_damaged(self) -> None:
         whole = _MADE.configs
         for wrong in (b"", whole[:-1], whole + b"x", b"\0\4" + whole[2:6], b"\0\0"):
             with self.assertRaises(MalformedError):
@@ -245,6 +247,8 @@ class RetryTest(SynchronousTestCase):
                 first = next(end for end, answer in enumerate(answers) if answer is not None)
                 self.assertEqual((set(answers[:first]), set(answers[first:])), ({None}, {asks}))
         self.assertEqual(asks_again(b"\x15\3\3\0\2\2\x28"), False)
+
+    def test_records_before_the_second_hello(self) -> None:
         changed, early = bytes.fromhex("140303000101"), b"\x17\3\3\0\2xx"
         for data, whole in (
             (b"", 0), (changed, 6), (changed + early + b"\x16\3\3", 13), (changed + early[:-1], 6),

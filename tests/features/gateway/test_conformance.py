@@ -293,6 +293,8 @@ class GatewayTests(SynchronousTestCase):
         for takes, count in (("", 0), (TAKES, 1)):
             status = Made(gateway(TLS) + takes + sets).status
             self.assertEqual(status["Gateway", "edge"]["attachedListenerSets"], count)
+
+    def test_addresses_that_are_not_known_yet(self) -> None:
         text = gateway(TCP) + "  addresses: [{value: 10.0.0.9}]\n"
         made = Made(text, addresses=None)
         self.assertNotIn("addresses", made.status["Gateway", "edge"])

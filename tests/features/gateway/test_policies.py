@@ -124,6 +124,8 @@ class RefusedTests(SynchronousTestCase):
         ):
             accepted = self.refused(policy("over", validation=validation))["Accepted"]
             self.assertEqual(accepted, "!Invalid", validation)
+
+    def test_port_that_is_not_there_and_older_one_that_keeps_its_target(self) -> None:
         accepted = self.refused(policy("over", "db, sectionName: sqll") + authority())["Accepted"]
         self.assertEqual(accepted, "!TargetNotFound")
         good = "hostname: x, wellKnownCACertificates: System"

@@ -414,6 +414,8 @@ class HostileTests(SynchronousTestCase):
             self.assertEqual(Made(gateway(f"{listener}, protocol: TCP")).text, "")
         wrong = 'name: a, port: 443, protocol: TLS, hostname: "a b"'
         self.assertEqual(Made(gateway(wrong)).text, "")
+
+    def test_several_rules(self) -> None:
         text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
 

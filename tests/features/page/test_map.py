@@ -36,6 +36,8 @@ class MapTests(SynchronousTestCase):
         drawn = draw({"public": "up"}, routes, _SERVERS)
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
         self.assertEqual(healths, {"site": "partly", "sql": "down"})
+
+    def test_health_of_backends(self) -> None:
         for states, expected in (
             ("", "idle"), ("up", "up"), ("up down", "partly"), ("down drain", "down"), ("drain", "drain"),
             ("unchecked", "unchecked"), ("up unchecked", "unchecked"), ("down unchecked", "partly"), ("up checking", "checking"),

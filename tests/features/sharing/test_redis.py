@@ -115,7 +115,7 @@ class ConnectionTests(TestCase):
         self.assertIsInstance(self.failureResultOf(asked[1]).value, ReplyError)
 
     async def test_late_reply_ends_the_connection(self) -> None:
-        """A byte now and then is no reply, but each whole one gives the next as long again; a process that was stopped reads before it gives up."""
+        """A byte now and then is no reply, but each whole one gives the next as long again."""
         protocol, peer = await self.connect()
         first, second, third = (protocol.execute("GET", name) for name in "abc")
         self.time.advance(4.9)
@@ -129,6 +129,8 @@ class ConnectionTests(TestCase):
         self.time.advance(0.2)
         self.assertEqual(await self.fails(third), "no answer within 5 s")
         self.assertEqual(await self.fails(protocol.execute("GET", "d")), "no answer within 5 s")
+
+    async def test_process_that_was_stopped_reads_before_it_gives_up(self) -> None:
         protocol, peer = await self.connect()
         asked = protocol.execute("GET", "a")
         peer.send(b"+1\r\n")
@@ -149,6 +151,8 @@ class ConnectionTests(TestCase):
         self.time.advance(5.1)
         await peer.is_lost()
         self.assertEqual(await self.fails(protocol.execute("GET", "a")), "no answer within 5 s")
+
+    async def test_refused_check_ends_the_connection(self) -> None:
         protocol, peer = await self.connect()
         protocol.check_each(10.0, "PEXPIRE", "x", 0)
         self.time.advance(10)

@@ -146,6 +146,8 @@ class KeysTests(SynchronousTestCase):
         self.assertIn("'colour=b' is not a filter", wrong.result.message)
         self.assertEqual(_all(wrong, "escape")[0].filters, state.filters)
         self.assertEqual(_all(wrong, "clear", "enter")[0].filters, {})
+
+    def test_pause_help_and_quit(self) -> None:
         self.assertTrue(_all(TopState(), "p")[0].is_paused)
         self.assertFalse(_all(TopState(), "p", " ")[0].is_paused)
         self.assertEqual(_all(TopState(), "h", "down", "up")[0].mode, "help")

@@ -17,6 +17,8 @@ class KeyboardTests(SynchronousTestCase):
         data = b"aA\r\n\t\x7f\x1b[A\x1bOB\x1b[C\x1b[5~\x1b[1;5P\x1b[Z\x15\x00\xc3\xa9\xe2\x82\xac"
         keys = ["a", "A", "enter", "enter", "tab", "backspace", "up", "down", "right", "page-up"]
         self.assertEqual(read_keys(data), ([*keys, "backtab", "clear", "é", "€"], b""))
+
+    def test_incomplete_sequences_wait_for_the_rest(self) -> None:
         self.assertEqual(read_keys(b"a\x1b"), (["a"], b"\x1b"))
         self.assertEqual(read_keys(b"\x1b[1"), ([], b"\x1b[1"))
         self.assertEqual(read_keys(b"\xe2\x82"), ([], b"\xe2\x82"))

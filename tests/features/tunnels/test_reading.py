@@ -42,6 +42,8 @@ class UsersTests(SynchronousTestCase):
         for line in (b"ann:$apr1$x", b"ann", b"ann:" + _HASH.replace(b"05", b"15")):
             users, found = read_users(line)
             self.assertEqual((users, len(found)), ({}, 2))
+
+    def test_reasons_with_an_answer_are_reasons(self) -> None:
         self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
 
     def test_warnings(self) -> None:
