@@ -277,6 +277,8 @@ class GuardTest(SynchronousTestCase):
             (local, "localhost", True), (local, "192.0.2.7", False),
         ):  # fmt: skip
             self.assertEqual(self.is_let_in(caller, host), fits, host)
+
+    def test_answers_that_last_end_with_the_token_or_the_user(self) -> None:
         token, user = AdminToken("admin", "all", TOKEN), AdminUser("4711", "read")
         by_token = Caller("192.0.2.1", "", "192.0.2.7", 9)
         by_token = self.guard.identify({"authorization": f"Bearer {TOKEN}"}, by_token)

@@ -118,7 +118,8 @@ class LateWorkersTest(SupervisedTestCase):
         write = channel._send
         with halted([pid]):
             while not worker.is_late:  # what it sent before may be read first
-                await control.backends()
+                missing = (await control.backends()).missing
+            self.assertEqual(missing, ["worker 2: no answer to 'addresses' in 2 s"])
             self.patch(channel, "_send", send)
             await control.status()
             self.assertEqual((await control.backends()).missing, ["worker 2: does not answer"])

@@ -81,8 +81,10 @@ class PresentationTests(SynchronousTestCase):
             )
         older = {"state": "up", "active": 1, "last_failure": None}
         self.assertEqual(table.cells(older, COMMAND, _NOW), ["1", *5 * ["-"]])
+
+    def test_found_addresses_down_ones_first_and_limited(self) -> None:
         many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
-        many[9]["state"] = "down"  # found addresses down ones first and limited
+        many[9]["state"] = "down"
         found = found_addresses({"server": "consul:web", "addresses": many})
         self.assertTrue(found.startswith("10.0.0.10:80 (down), 10.0.0.1:80, "), found)
         self.assertTrue(found.endswith(", 10.0.0.7:80 and 3 more"), found)

@@ -41,7 +41,9 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.take(SHORT[:HEAD]))
         self.assertFalse(ids.take(initial(b"\1", destination=bytes(8))[:HEAD]))
         self.assertFalse(ids.take(b""))
-        ids = ids_of()  # same id in another version is of another connection
+
+    def test_same_id_in_another_version_is_of_another_connection(self) -> None:
+        ids = ids_of()
         newer = initial(b"\1", version=V2)
         self.assertFalse(ids.take(newer[:HEAD]))
         self.assertTrue(ids.learn(answer()))

@@ -2,7 +2,7 @@ import json
 import socket
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred, fail
@@ -136,6 +136,12 @@ class HandoverTests(FlowCase):
         self.assertEqual((count, len(self.new.connections)), (2, 1))
         await self.assert_ended(id=chosen.record.id, reason="killed")
         self.assertEqual(await client.asks(b"anew", port), b"anew")
+
+    async def test_unknown_reason_ends_a_flow_too(self) -> None:
+        await self.prepare()
+        chosen, later = next(iter(self.old.connections)), cast("Any", "later")
+        await self.hand_over(meanwhile=lambda: chosen.end(later))
+        await self.assert_ended(id=chosen.record.id, reason="error")
 
     async def test_flow_keeps_the_time_that_it_had_left(self) -> None:
         await self.prepare(backend="idle_timeout = 100s")

@@ -129,7 +129,9 @@ class ScheduleTests(SynchronousTestCase):
             self.assertEqual([member.state for member in checked.members], [MemberState.DOWN] * 2)
             self.assertEqual(checked.members[0].why, "1 check failed; last: connection refused")
             self.assertEqual(len({dialled.server for dialled in checked.attempts}), 2)
-        checked = Checked(*servers("10.0.0.1:80"))  # lack of descriptors is not reported
+
+    def test_lack_of_descriptors_is_not_reported(self) -> None:
+        checked = Checked(*servers("10.0.0.1:80"))
 
         def fail(_: Dialled) -> None:
             raise OSError(24, "Too many open files")

@@ -105,7 +105,9 @@ class ObservingTest(SynchronousTestCase):
         observation.tried(200, ok=True, has_answered=True)
         observation.record(300, _refused(3))
         self.assertEqual(observation.why("failing", 300), "connection refused, 3 of 3 in 1 s")
-        observation, other = ServerObservation(), ServerObservation()  # another process continues
+
+    def test_another_process_continues(self) -> None:
+        observation, other = ServerObservation(), ServerObservation()
         failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}
         observation.record(0, Activity(asked=6, failed=failures, waiting=range(3), reset=range(3)))
         other.restore(observation.as_json(20), 1020)
@@ -345,6 +347,23 @@ class ObserverTest(SynchronousTestCase):
         second.refuse()
         self.assertEqual(self.state_after(0), "failing")
 
+    def test_server_that_is_taken_out_of_use(self) -> None:
+        """The log says the end of a state that it has said, and nothing of a doubt."""
+        for note, lines in (
+            (ServerCounts.asked, ["is silent: no byte", "is drained", "is no longer silent, after .*; it has been taken out of use$"]),
+            (lambda counts, _: counts.closed(), ["is drained"]),
+        ):  # fmt: skip
+            counts = self.observe("10.0.0.1:80")
+            for number in range(6):
+                note(counts, number % 3)
+            with capturedLogs() as events:
+                self.state_after(20)
+                self.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
+                self.assertEqual(self.state_after(0), "")
+            self.assertEqual(len(events), len(lines))
+            for event, line in zip(events, lines, strict=True):
+                self.assertRegex(formatEvent(event), line)
+
     def test_who_may_be_silent(self) -> None:
         """None that need not answer by the rules, and no server of datagrams that never has."""
         stream, flow = "10.0.0.1:80", "udp:10.0.0.1:80"
@@ -360,18 +379,3 @@ class ObserverTest(SynchronousTestCase):
             for number in range(6):
                 counts.asked(number % 3)
             self.assertEqual(self.state_after(30), state, (text, unanswered, has_answered))
-        # The log says the end of a state that it has said, and nothing of a doubt.
-        for note, lines in (
-            (ServerCounts.asked, ["is silent: no byte", "is drained", "is no longer silent, .*; it"]),
-            (lambda counts, _: counts.closed(), ["is drained"]),
-        ):  # fmt: skip
-            counts = self.observe("10.0.0.1:80")
-            for number in range(6):
-                note(counts, number % 3)
-            with capturedLogs() as events:
-                self.state_after(20)
-                self.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
-                self.assertEqual(self.state_after(0), "")
-            self.assertEqual(len(events), len(lines))
-            for event, line in zip(events, lines, strict=True):
-                self.assertRegex(formatEvent(event), line)

@@ -76,7 +76,9 @@ class HttpTests(SynchronousTestCase):
             (http(named, port=8080), b"www.example.com"),
         ):
             self.assertIn(b"\r\nHost: " + host + b"\r\n", question.request)
-        # Fifty of them are passed over, and no more: a server could keep this process busy with thousands.
+
+    def test_interim_answers(self) -> None:
+        """Fifty of them are passed over, and no more: a server could keep this process busy with thousands."""
         question, interim = http(Check("http")), b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n"
         assert_said(self, question, interim * 50 + b"HTTP/1.1 200 OK\r\n", "well")
         message = "more than 50 interim answers of HTTP"

@@ -255,7 +255,9 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(first.state, MemberState.EJECTED)
         pool.clock.advance(5)
         self.assertIs(pool.pick(second), first)
-        # What is another server for each client is never ejected, neither for failures nor for flows without an answer.
+
+    def test_of_each_client(self) -> None:
+        """What is another server for each client is never ejected, neither for failures nor for flows without an answer."""
         for texts in (("{local}:80", "{local}:81"), ("udp:{local}:80", "udp:{local}:81")):
             pool = Watched(*servers(*texts), eject=Ejection(unanswered=1))
             self.failures(pool, 0, 0, 0, 0)
