@@ -96,10 +96,12 @@ class ServiceTest(WorkersTestCase):
         identity = listed[clients[0]]
         told = self.told(0, "explain", "--connection", identity)
         self.assertIn(f"connection {identity} from {clients[0]} on listener public: relay", told)
-        self.assertIn("\ndecision  default, ", told)
+        self.assertRegex(told, r"\ndecision  default, .+\nled to    127\.0\.0\.1:")
         self.assertEqual(self.told(0, "close", identity), "ended: 1 connection\n")
         self.assertEqual(mux.take_one()["reason"], "killed")
-        self.assertIn("no live connection has this ID", self.told(1, "close", identity))
+        gone = "no live connection has this ID; the access log has those that have ended\n"
+        for words in (("close", identity), ("explain", "--connection", identity)):
+            self.assertEqual(self.told(1, *words), gone, words)
         self.answers(*peers[1])
         self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"killed"})
