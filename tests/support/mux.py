@@ -334,8 +334,9 @@ class MuxTestCase(TestCase):
         self.assertFalse(peer.was_reset())
 
     def anew(self, rows: Iterable[Any]) -> Iterator[Any]:
-        """Iterate over rows of a test each of which begins without lines of the log and connections of servers."""
+        """Iterate over rows of a test each of which begins without lines of the log and connections of servers; a failure shows the last row."""
         for row in rows:
+            print(f"row: {row!r}")  # noqa: T201 - seen if the test fails
             yield row
             self.forget()
 
