@@ -37,14 +37,25 @@ class PythonTests(InteropTestCase):
         self.assertIn("OK, 1 listener", copy.do("/venv/bin/txmux", "check", "/rules.ini"))
         self.assertNotIn("Warning", check_relay(self, copy))
 
-    def test_debian(self) -> None:
-        for version, suite in (("3.11", "bookworm"), ("3.13", "trixie"), ("3.14", "sid")):
-            self.serves(version, root_of(suite, "python3", "python3-venv"))
+    def debian(self, suite: str) -> Path:
+        return root_of(suite, "python3", "python3-venv")
 
-    def test_ubuntu(self) -> None:
-        """Newer Debians have its keys in the package ubuntu-keyring."""
+    def ubuntu(self, suite: str) -> Path:
+        """Give an Ubuntu with Python; newer Debians have its keys in the package ubuntu-keyring."""
         if not Path(_KEYRING).exists():
             raise SkipTest(f"there is no {_KEYRING}")
         packages = ("python3", "python3-venv")
         components = {"mirror": _UBUNTU, "keyring": _KEYRING, "components": "main,universe"}
-        self.serves("3.12", root_of("noble", *packages, script="gutsy", **components))
+        return root_of(suite, *packages, script="gutsy", **components)
+
+    def test_311(self) -> None:
+        self.serves("3.11", self.debian("bookworm"))
+
+    def test_312(self) -> None:
+        self.serves("3.12", self.ubuntu("noble"))
+
+    def test_313(self) -> None:
+        self.serves("3.13", self.debian("trixie"))
+
+    def test_314(self) -> None:
+        self.serves("3.14", self.debian("sid"))
