@@ -6,6 +6,7 @@ import random
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
@@ -21,8 +22,15 @@ from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.secure import client_context
 from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by
+from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import Poller
 from txmux.net.tls.end import TlsEnd, TlsTransport
+
+
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        peer = socket.create_connection(listening.getsockname())
+        return listening.accept()[0], peer
 
 
 class _Below(socket.socket):
@@ -97,9 +105,13 @@ class LayersCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.context = _server_context(self)
 
-    def make_layers(self, depth: int) -> tuple[socket.socket, list[_Layer], TlsEnd]:
+    def make_layers(
+        self,
+        depth: int,
+        pair: Callable[[], tuple[socket.socket, socket.socket]] = socket.socketpair,
+    ) -> tuple[socket.socket, list[_Layer], TlsEnd]:
         """Shake hands, one layer within the other; return the peer, its layers from the outermost one, and the innermost end."""
-        own, peer = socket.socketpair()
+        own, peer = pair()
         own.settimeout(0)
         peer.settimeout(0)
         self.addCleanup(peer.close)
@@ -153,6 +165,18 @@ class ReadTest(LayersCase):
             buffer = bytearray(2**16)
             self.assertEqual(end.recv_into(buffer), 4)
             self.assertTrue(select.select([end.bottom], [], [], 0)[0])
+            self.assertRaises(ConnectionResetError, end.recv_into, buffer)
+
+    def test_reset_that_a_send_has_found(self) -> None:
+        """The kernel reports it once: what has come is read, and what then looks like an end is none."""
+        for depth in (1, 2):
+            peer, layers, end = self.make_layers(depth, _tcp_pair)
+            peer.send(_encrypt(layers, b"some"))
+            reset_on_close(peer)
+            peer.close()
+            self.assertRaises(OSError, end.shutdown, socket.SHUT_WR)
+            buffer = bytearray(2**16)
+            self.assertEqual(end.recv_into(buffer), 4)
             self.assertRaises(ConnectionResetError, end.recv_into, buffer)
 
 

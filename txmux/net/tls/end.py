@@ -56,7 +56,7 @@ class TlsEnd:
     """
 
     __slots__ = (
-        "_is_drained", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
+        "_is_broken", "_is_drained", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
         "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "is_nested", "on_cut",
         "outgoing_bio", "setblocking", "strict",
     )  # fmt: skip
@@ -73,7 +73,7 @@ class TlsEnd:
         self._ssl, self.incoming_bio, self.outgoing_bio = own._ssl, own._into_ssl, own._from_ssl
         self._kept = b""  # ciphertext that there was no room for
         self._owed = 0  # bytes of what is kept that `send` has not counted
-        self._is_drained = self._is_shut = self.strict = False
+        self._is_broken = self._is_drained = self._is_shut = self.strict = False
         self.on_cut: Callable[[], None] | None = None
         self.distrusted: Distrusted | None = None
         self._unverified: BaseException | None = None
@@ -189,6 +189,8 @@ class TlsEnd:
             self.below.shutdown(socket.SHUT_RD)
 
     def _cut(self) -> int:
+        if self._is_broken:
+            raise ConnectionResetError(ECONNRESET, "a send has failed before")
         if not self._is_shut:
             if self.on_cut is not None:
                 self.on_cut()
@@ -234,6 +236,9 @@ class TlsEnd:
             sent = self.below.send(data, flags | _NOW)
         except BlockingIOError:
             sent = 0
+        except OSError:
+            self._is_broken = True  # which the kernel reports once
+            raise
         self._kept = bytes(data[sent:]) if sent < len(data) else b""
         return not self._kept
 
