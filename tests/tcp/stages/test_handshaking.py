@@ -1,4 +1,5 @@
 import gc
+import select
 import socket
 import ssl
 
@@ -10,6 +11,7 @@ from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.servers import counted
 from txmux.net.relay.peer_state import queued_in
+from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import is_available
 from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.rules.embedding import outcome, route
@@ -62,6 +64,24 @@ class RelayTests(MuxTestCase):
             client.reset()
             await self.until_logged(count + 1)
             await server.is_lost()
+
+    async def test_reset_before_the_end_of_the_handshake_is_read(self) -> None:
+        """What is sent then fails, and the kernel reports that once: it is no end of what came with the handshake."""
+        port = self.mux([self.tls.route(), self.tls.inner()])
+        for words in self.anew((SSH, SSH[:2])):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+                tls = client_context(None).wrap_bio(incoming, outgoing)
+                self.assertRaises(ssl.SSLWantReadError, tls.do_handshake)
+                client.send(outgoing.read())
+                await self.until_so(lambda its=client: select.select([its], [], [], 0)[0])  # type: ignore[misc]
+                incoming.write(client.recv(2**16))
+                tls.do_handshake()
+                tls.write(words)
+                client.send(outgoing.read())
+                reset_on_close(client)
+            record = await self.logged()
+            self.assertIn(record.reason, {"client-gone", "client-reset"})
 
     async def test_server_is_connected_as_for_clients_without_tls(self) -> None:
         """Unless the first one refuses, without a connector; the client is counted once, whatever it sends until the answer."""

@@ -53,11 +53,12 @@ class TlsEnd:
         bottom: The socket below all layers.
         on_cut: Called when the connection below ends without a close-notify before one was sent: an attacker on the way could have cut it.
         distrusted: Why the peer's certificate is not trusted.
+        is_broken: A send has failed, which the kernel reports once: what then looks like an end is none.
     """
 
     __slots__ = (
-        "_is_broken", "_is_drained", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
-        "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "is_nested", "on_cut",
+        "_is_drained", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
+        "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "is_broken", "is_nested", "on_cut",
         "outgoing_bio", "setblocking", "strict",
     )  # fmt: skip
 
@@ -73,7 +74,7 @@ class TlsEnd:
         self._ssl, self.incoming_bio, self.outgoing_bio = own._ssl, own._into_ssl, own._from_ssl
         self._kept = b""  # ciphertext that there was no room for
         self._owed = 0  # bytes of what is kept that `send` has not counted
-        self._is_broken = self._is_drained = self._is_shut = self.strict = False
+        self.is_broken = self._is_drained = self._is_shut = self.strict = False
         self.on_cut: Callable[[], None] | None = None
         self.distrusted: Distrusted | None = None
         self._unverified: BaseException | None = None
@@ -189,7 +190,7 @@ class TlsEnd:
             self.below.shutdown(socket.SHUT_RD)
 
     def _cut(self) -> int:
-        if self._is_broken:
+        if self.is_broken:
             raise ConnectionResetError(ECONNRESET, "a send has failed before")
         if not self._is_shut:
             if self.on_cut is not None:
@@ -237,7 +238,7 @@ class TlsEnd:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._is_broken = True  # which the kernel reports once
+            self.is_broken = True
             raise
         self._kept = bytes(data[sent:]) if sent < len(data) else b""
         return not self._kept
@@ -299,7 +300,7 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
     def instead_of(cls, below: SocketTransport, end: TlsEnd) -> TlsTransport:
         """Put a transport in the place of the one below, whose protocol it takes over."""
         made = cls(below._poller, end, below._family, below.getPeer(), below.getHost())  # type: ignore[arg-type]  # as a socket
-        end._kept = release_socket(below)
+        end._kept, end.is_broken = release_socket(below), below._broken
         made.set_protocol(below.protocol)
         del below.protocol, below.socket, below.fileno
         made.startReading()
