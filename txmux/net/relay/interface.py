@@ -10,6 +10,10 @@ from txmux.telemetry.reasons import RelayReason
 MARGIN = 2.0
 """Seconds by which a connection without timers may notice a deadline late, so that it has one for a shorter time limit."""
 
+DRAIN_POLL = 0.05
+"""Seconds between the first checks whether a peer has acknowledged everything, which no event reports; doubled each time."""
+LONGEST_DRAIN_POLL = 1.0
+
 
 @frozen
 class Timeouts:

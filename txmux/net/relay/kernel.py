@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.classes import define
-from txmux.net.relay.interface import SideState
+from txmux.net.relay.interface import DRAIN_POLL, LONGEST_DRAIN_POLL, SideState
 from txmux.net.relay.marks import Mark, MarkGuard
 from txmux.net.relay.paced import PacedEnd
 from txmux.net.relay.peer_state import (
@@ -126,7 +126,6 @@ MUCH = 16  # times in a row that few must come before no pipe is used
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
 MORE = int(getattr(socket, "MSG_MORE", 0))
 _UNWATCHED = -1
-_POLL, _LONGEST_POLL = 0.01, 0.5  # seconds
 _SPLICES = hasattr(os, "splice")
 _TURN = 2**20  # bytes that one side moves before other sockets are served
 
@@ -458,13 +457,13 @@ class KernelSide:
         if self._closing:
             self._end_acknowledged()
 
-    def _end_acknowledged(self, pause: float = _POLL) -> None:
+    def _end_acknowledged(self, pause: float = DRAIN_POLL) -> None:
         """Wait until its peer has all: what the outer TLS still says would have a closed socket reset, and lose what is on its way (RFC 2525, section 2.17)."""
         self._polling = None
         if getattr(self._socket, "is_nested", False):
             self._socket.discard()
             if queued_in(self._bottom):
-                then = min(2 * pause, _LONGEST_POLL)
+                then = min(2 * pause, LONGEST_DRAIN_POLL)
                 self._polling = self.relay.clock.callLater(pause, self._end_acknowledged, then)
                 return
         self._end(CLOSED)

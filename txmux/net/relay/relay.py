@@ -13,7 +13,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
+from txmux.net.relay.interface import (
+    DRAIN_POLL,
+    LONGEST_DRAIN_POLL,
+    RelayedBytes,
+    RelayResult,
+    RelayState,
+    Timeouts,
+)
 from txmux.net.relay.peer_state import has_ended, keepalive_of, lost_after
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import socket_below
@@ -25,9 +32,6 @@ if TYPE_CHECKING:
 
 OnOver = Callable[[RelayResult], None]
 
-_DRAIN_POLL_INTERVAL = 0.05
-"""Seconds between the first checks whether a peer has acknowledged everything; doubled each time."""
-_MAX_DRAIN_POLL_INTERVAL = 1.0
 GRACE = 0.05  # seconds after one peer's reset in which the other may close its connection, too
 MAX_FINAL_BYTES = 128
 """The most bytes that may be lost to a reset that counts as late. TLS's close-notify (RFC 8446, section 6.1) has up to 85; most
@@ -276,7 +280,7 @@ class Relay:
             self._waits_for_close = not self._is_late
 
     def end_when_drained(
-        self, side: KernelSide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
+        self, side: KernelSide, end: Callable[[], None], paused: float = DRAIN_POLL / 2
     ) -> None:
         """End a side when its peer has acknowledged everything: a reset, or a close with unread bytes, discards bytes in transit."""
         self.timer = None
@@ -292,7 +296,7 @@ class Relay:
             return
         has_progress = self._update_unsent()
         now = self.seconds()
-        pause = min(2 * paused, _MAX_DRAIN_POLL_INTERVAL)
+        pause = min(2 * paused, LONGEST_DRAIN_POLL)
         if has_progress:
             self._since = now
         if self._unsent == 0:
