@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_output_gone(error: OSError) -> bool:
-    """Return whether the reader, `head` for one, has enough, or the terminal is gone, which is none any more then."""
+    """Return whether nobody reads it: the reader, `head` for one, has ended, or the terminal was closed; its descriptor is no terminal then."""
     if isinstance(error, BrokenPipeError):
         return True
     output = sys.stdout.fileno()

@@ -115,7 +115,7 @@ def connections_of_removed(
 
 
 def forget_restored(removed: Iterable[dict[str, Any]], rules: Rules) -> None:
-    """Take the routes and backends that rules have again out of removed ones: when one goes once more, its connections have the whole time."""
+    """Leave out of what was removed the routes and backends that are back: if one is removed again, its connections have the whole time."""
     here = {"routes": {route.name for route in rules.routes}, "backends": {*rules.backends}}
     for gone in removed:
         gone |= {kind: sorted({*gone[kind]} - names) for kind, names in here.items()}

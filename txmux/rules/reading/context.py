@@ -182,7 +182,7 @@ class RulesReading:
     @contextmanager
     def _needing(self, path: Path) -> Iterator[None]:
         """Record that a unit lacks a file, if it is of no use."""
-        version = ""
+        version = ""  # from before it is read: a change meanwhile is noticed later
         if self.unit and self.looks_on_disk:
             with suppress(OSError):
                 version = version_of(path)
