@@ -14,13 +14,7 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
-from txmux.net.relay.interface import (
-    RelayedBytes,
-    RelayResult,
-    RelayState,
-    SideState,
-    Timeouts,
-)
+from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW, KernelSide
 from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
 from txmux.net.relay.peers import NO_RECEIVER
