@@ -104,7 +104,7 @@ def architecture(page: str) -> str:
 
 def core(page: str) -> str:
     """Write what serves each state of a connection into ``explanation/core.md``."""
-    columns = "state", "waits for", "file in `tcp/stages/`", "before it has a transport"
+    columns = "state", "file in `tcp/stages/`", "before it has a transport"
     return _with_table(page, "the states of the core", columns, map(_state_row, STATES))
 
 
@@ -112,7 +112,6 @@ def _state_row(name: ConnectionState) -> Iterator[str]:
     state = STATES[name]
     names = [f"`{field}`" for field in state._fields if getattr(state, field) is not None]
     yield f"`{name}`"
-    yield re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", _WAITS_FOR[name])
     yield f"`{state.enter.__module__.rpartition('.')[2]}.py`"
     yield ", ".join(names) if len(names) > 1 else "nothing"
 

@@ -87,10 +87,10 @@ _OF_STATES = (
     # One series a server and not one a state, as Prometheus itself has it in ALERTS: there may be thousands of servers.
     Metric("backend_server_state", "1 for the state that a server has; it has no series for the others.", "backend server state",
            lambda states, _: [((*key, state), 1) for key, state in states],
-           "The states are those of [`/api/backends`](admin-api.md#backends). As in Prometheus's own `ALERTS`, there is one series a server, so write `unless … {state=\"up\"}` for servers that are not up."),
+           'The states are those of [`/api/backends`](admin-api.md#backends). There is one series a server, so write `unless … {state="up"}` for servers that are not up.'),
     Metric("backend_server_up", "0 for a server that has failed; 1 also for one that is marked down in the rules or by an operator.", "backend server",
            lambda states, counts: [(key, _is_up(counts, key, state)) for key, state in states],
-           "It has failed if it is *down*, *failing*, *silent*, *unresolved*, or *ejected* by every process. Planned work is no failure."),
+           "It has failed if it is *down*, *failing*, *silent*, *unresolved*, or *ejected* by every process."),
 )
 _OF_SERVICE = (
     Metric("reload_success", "Whether the last reload of the rules succeeded.", samples=lambda counts, _: only(counts.reloaded[0])),

@@ -48,7 +48,7 @@ NO_SERVER = _backend(
     level="critical", when="no server of a backend that is in use can serve", alerts=["TxmuxBackendWithoutServer"])
 FEWER_SERVERS = _backend(
     level="warning",
-    when="some of its servers cannot: down, ejected, failing, silent, without an address; or none can, and its clients go to its fallback, or are held, or it is not in use",
+    when="some of its servers cannot: down, ejected, failing, silent, without an address; or none can, and its clients go to its fallback or are held, or it is not in use",
     alerts=("TxmuxServerFailing", "TxmuxServerDown"))
 SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the rules, has taken all its servers out", alerts=_PLANNED)
 
@@ -107,10 +107,10 @@ WORKER_SILENT = _worker(
 ANSWER_UNUSABLE = _worker(
     level="warning", text="what {worker} measures is missing", cause="{why}", subject="unusable {worker}",
     do="report it with this line, since this list and /metrics lack what it would say of certificates, limits and logs",
-    when="what one measures is not known, as its answer cannot be used: other items may be missing then")
+    when="the answer of one cannot be used: other items may be missing then")
 WORKER_REPLACED = _worker(
     level="warning", text="{name} {verb} {times} within five minutes", cause="{how}", do="see the log for what it logged before it ended", subject="replaced {number}",
-    is_logged=True, when="it or the process that starts workers was replaced three times within five minutes")
+    is_logged=True, when="it or the starter was replaced three times within five minutes")
 CALLS_REFUSED = _worker(
     level="warning", text="worker {number}: the sandbox has refused system call{s} {names}", subject="refused calls", is_logged=True,
     do="see which plugin makes it; txmux itself does not, so a worker may have been taken over: restart the service",
@@ -118,7 +118,7 @@ CALLS_REFUSED = _worker(
 WORKER_ENDED = _worker(
     level="warning", text="worker {number} {how}{more}", subject="ended", is_logged=True,
     do="another one serves; see the log for what it logged before it ended, and report it unless somebody has killed it",
-    when="one has ended, or was killed, within ten minutes: how, and how many connections were lost with it")
+    when="one has ended, or was killed, within ten minutes: how, and how many connections were lost")
 WORKERS_KILLED = _worker(
     level="warning", text=f"the kernel has killed {{workers}} with {{their}} connections: {MEMORY_RAN_OUT}", cause="{how}", subject="memory", is_logged=True,
     do="allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",
@@ -143,7 +143,7 @@ SOURCE_FAILS = _source(
     when="one of `sources` has had no good answer for more than a minute, Redis for three seconds: with all others that ask the same server, and with the names of servers that cannot be looked up")
 FILE_UNREAD = _source(
     text="{text}", do="see what txmux check says, then txmux reload",
-    when="a worker that has replaced another one could not read a database of places or a file of `tunnel_users`, or not open a port that has a certificate of its own")
+    when="a new worker could not read a database of places or a file of `tunnel_users`, or not open a port with a certificate of its own")
 NAME_NOT_FOUND = AttentionRow(
     what="names", level="warning", text="backend {backend}: {server}: addresses {age} old{more}", cause="{why}", link=_IN_SERVERS,
     do="the last addresses stay in use; see whether what is asked knows it: its name servers ('resolvers', or /etc/resolv.conf), or Consul", subject="{backend} {server}", is_logged=True,
@@ -187,7 +187,7 @@ RELOAD_FAILED = AttentionRow(
 UNIT_NOT_TAKEN = AttentionRow(
     what="unit", level="warning", text="{unit} is not taken: {stays}", cause="{why}", do="mend what is wrong there, then txmux reload, which names what is left; a port is tried again by itself", link="#rules",
     subject="{unit}", runbook="a-reload-fails", sources=NO_SOURCE, alerts=COMMON,
-    when="an included file, or a part of it, has an error, contradicts what is before it, or has a port that cannot be opened; all others are in force")
+    when="a [unit](rules.md#units) has an error, contradicts what is before it, or has a port that cannot be opened")
 BACKEND_MISSING = AttentionRow(
     what="unit", level="warning", text="{where}: {text}", do="have its owner bring it back, or name another backend", link="#rules", subject="{where}", is_logged=True,
     runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=COMMON, when="the operator's rules name a backend that only a file of others brings, and none has it now")
@@ -205,14 +205,14 @@ _service = partial(AttentionRow, what="service", is_logged=True, runbook=SELF, s
 SHUTTING_DOWN = _service(level="note", text="{text}", do="unless that is meant, start it again", subject="service", alerts=_PLANNED, when="it is shutting down")
 STEP_FAILS = _service(
     level="warning", text="it cannot {step}", cause="{why}", do="it is tried again; see the log for what is lacking", subject="step {step}", alerts=COMMON,
-    when="something that it does again and again has failed, for lack of memory or descriptors for example: what, since when, and why")
+    when="a recurring task has failed, as for lack of memory or descriptors: what, since when, and why")
 RULES_CHANGED = AttentionRow(
     what="rules", level="note", text="{path}: the files have changed since they were read", do="txmux check, then txmux reload", link="#rules", subject="files",
     runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=_PLANNED, when="the files of the rules have changed, and were not read since")
 _secret = partial(AttentionRow, what="token", text="{text}", runbook=SELF, sources=NO_SOURCE)
 TOKENS_UNREADABLE = _secret(level="warning", do=_MEND, subject="file", alerts=COMMON, when="the file of `admin_tokens` cannot be read, or has an error")
 SECRET_READABLE = _secret(
-    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user of the machine can read a file with a secret, or replace it; or every user, or a group, can change a file of the rules")
+    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user of the machine can read or replace a file with a secret; or every user, or a group, can change a file of the rules")
 # fmt: on
 
 ROWS = tuple(value for value in vars().values() if isinstance(value, AttentionRow))
