@@ -177,6 +177,7 @@ class RegularExpressionTests(SynchronousTestCase):
             self.assertFalse(found.matches("xapi.example.com"))
             self.assertTrue(found.could_match_prefix("zzz"))
         self.assertTrue(names(r"~a{1,3}\$").matches("aa$"))
+        self.assertFalse(names("~root").matches("Root"))
 
     def test_in_hosts_it_is_without_case_and_final_dot(self) -> None:
         self.assertTrue(hosts(r"~\w+\.Example\.com").matches("WWW.example.COM."))

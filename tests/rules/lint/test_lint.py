@@ -131,6 +131,11 @@ class LintTests(SynchronousTestCase):
                 for note in notes:
                     for part in texts:
                         self.assertIn(part.format(count), note)
+        # No client is compared with those of another first byte.
+        kinds = "".join(
+            f"[route r{n}]\nmatch = {('ssh', 'tls')[n % 2]}\nbackend = close\n" for n in range(398)
+        )
+        self.assertEqual([*slow_routes(parse(f"[listen x]\nendpoint = :1\n{kinds}", "x.ini"))], [])
 
     def test_rules_made_in_python_have_none(self) -> None:
         self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])
