@@ -273,13 +273,18 @@ class CertificatesTest(SynchronousTestCase):
         terminators = TlsTerminators(self.clock)
         terminators.prepare(rules("a", "b")).commit()
         prepared = terminators.prepare(rules("b", "c"))
-        self.addCleanup(prepared.abandon)
         self.assertEqual(
             ([*prepared.problems], [one.trouble for one in terminators.watched() if one.trouble]),
             ([], []),
         )
         self.assertEqual([name for name, _ in prepared.made], ["c"])
         self.assertEqual([name for name, _ in prepared.removed], ["a"])
+        prepared.commit()
+        self.pem("d.example", file="b.example.pem")
+        prepared = terminators.prepare(rules("b"))
+        self.assertEqual(terminators.shown()[0]["names"], ["b.example"])
+        prepared.commit()
+        self.assertEqual([one["names"] for one in terminators.shown()], [["d.example"]])
 
     def test_changed_file_is_read_within_a_second(self) -> None:
         store = self.store(self.pem("a.example", file="site.pem"))
