@@ -2,9 +2,10 @@ import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.error import ConnectionRefusedError as TwistedRefused
 from twisted.internet.ssl import CertificateOptions
@@ -56,6 +57,30 @@ class ItselfTest(TestCase):
             with self.assertRaises(TwistedRefused) as caught:
                 await waiting
             self.assertIn("nothing listens there", str(caught.exception))
+
+
+class EndpointTest(TestCase):
+    async def test_half_close(self) -> None:
+        """A server that has finished sending still reads, also where an endpoint string of Twisted's leads to it."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        to = server(f"tcp:127.0.0.1:{listening.getsockname()[1]}:timeout=60")
+        connected: Deferred[ProxyClient] = Deferred()
+        factory = ProxyClientFactory(connected.callback, connected.errback)
+        factory.connect(Dialler.of(reactor), to, 60)
+        end = await connected
+        its, _ = listening.accept()
+        self.addCleanup(its.close)
+        events: DeferredQueue[str] = DeferredQueue()
+        receiver: Any = SimpleNamespace(
+            peer_finished=lambda: events.put("finished"),
+            connection_lost=lambda _: events.put("lost"),
+        )
+        end.receiver = receiver
+        its.shutdown(socket.SHUT_WR)
+        self.assertEqual(await events.get(), "finished")
+        end.transport.loseConnection()
+        self.assertEqual(await events.get(), "lost")
 
 
 class CongestionTest(TestCase):

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -129,6 +130,16 @@ class ScheduleTests(SynchronousTestCase):
             self.assertEqual([member.state for member in checked.members], [MemberState.DOWN] * 2)
             self.assertEqual(checked.members[0].why, "1 check failed; last: connection refused")
             self.assertEqual(len({dialled.server for dialled in checked.attempts}), 2)
+
+    def test_last(self) -> None:
+        checked = self.refusing(*servers("10.0.0.1:80"), check=Check("tcp", interval=3))
+        checked.advance(100)
+        now, last = checked.clock.seconds(), checked.checks.last_check(checked.members[0])
+        assert last is not None
+        shown = last.as_json(now)
+        ago = now - checked.attempts[-1].at
+        self.assertEqual(round(time.time() - shown["last"] - ago), 0)
+        self.assertEqual((shown["ok"], shown["result"]), (False, "connection refused"))
 
     def test_lack_of_descriptors_is_not_reported(self) -> None:
         checked = Checked(*servers("10.0.0.1:80"))
