@@ -53,6 +53,9 @@ class GenerationTest(MuxTestCase):
             client.reset()
             await self.until_so(partial(self.has_left, ports))
             self.assertEqual(served.numPorts, ports)
+        for destination, ports in ((served, 1), ("close", 0)):  # without a connection, at once
+            self.change([route("ssh", destination)])
+            self.assertEqual(served.numPorts, ports)
 
     async def test_changed_backend_of_the_same_name_keeps_its_counters(self) -> None:
         port = self.backend_port()
