@@ -1,7 +1,6 @@
 """Bans of several machines that a real Redis leads together, also over TLS. The supervisors of the machines are in this process."""
 
 import gc
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from tests.interop.namespaces import Namespace
 from tests.interop.servers import RedisServer, start_redis
 from tests.programs import require_program
 from tests.support.certificates import Identity, make_authority
-from tests.support.changes import change_constants
+from tests.support.changes import change_constants, trust_in_system
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.proc import halted
@@ -298,9 +297,7 @@ class SharedByTlsTest(SupervisedTestCase):
         self.port = listen(self, self.server)
 
     def trust(self, authority: Identity) -> None:
-        file = authority.write(self.folder / "trusted.pem")
-        self.addCleanup(_set, os.environ.get("SSL_CERT_FILE"))
-        _set(str(file))
+        trust_in_system(self, authority.write(self.folder / "trusted.pem"))
 
     def start(self, *names: str) -> None:
         self.redis = own_redis(self, self.folder, identity=self.authority.issue(*names))
@@ -353,9 +350,3 @@ class SharedByTlsTest(SupervisedTestCase):
             self.start(name)
             self.trust(make_authority(other) if other else self.authority)
             await self.distrusted(why)
-
-
-def _set(file: str | None) -> None:
-    os.environ.pop("SSL_CERT_FILE", None)
-    if file is not None:
-        os.environ["SSL_CERT_FILE"] = file

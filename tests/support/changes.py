@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +17,18 @@ def change_environment(test: SynchronousTestCase, **variables: str | None) -> No
     every = {**os.environ, **variables}
     left = {name: value for name, value in every.items() if value is not None}
     change_constants(test, os, environ=left)
+
+
+def trust_in_system(test: SynchronousTestCase, file: Path) -> None:
+    """Have OpenSSL take a file for the authorities of the system; it asks the environment of C, which `change_environment` leaves as it is."""
+    test.addCleanup(_trust, os.environ.get("SSL_CERT_FILE"))
+    _trust(str(file))
+
+
+def _trust(file: str | None) -> None:
+    os.environ.pop("SSL_CERT_FILE", None)
+    if file is not None:
+        os.environ["SSL_CERT_FILE"] = file
 
 
 def set_wall_clock(test: SynchronousTestCase, now: float) -> None:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import Identity, authority, make_authority, rsa_pem
+from tests.support.changes import trust_in_system
 from tests.support.kit import free_port, make_folder
 from tests.support.peers import PeerClientFactory, PeerFactory, listen, reactor
 from tests.support.secure import CLOSE_NOTIFY
@@ -133,6 +134,16 @@ class TlsTests(TestCase):
         clients: list[Any] = [await self.attempt(tls, port) for _ in range(2)]
         first, second = (client.transport.getHandle().get_context() for client in clients)
         self.assertIs(first, second)
+
+    async def test_authorities_of_the_system(self) -> None:
+        """They count where the rules name none, and only there."""
+        port, tls = self.serve(authority().issue("a.example")), self.tls(ca=False)
+        trust_in_system(self, self.ca)
+        await self.attempt(tls, port)
+        trust_in_system(self, make_authority("Another").write(self.folder / "other.pem"))
+        why = await self.why_not(self.tls(ca=False), port)
+        self.assertIn("unknown authority", why)
+        await self.attempt(self.tls(), port)
 
     async def test_names(self) -> None:
         port = self.serve(authority().issue("b.example", "127.0.0.1", "fe80::1"))
