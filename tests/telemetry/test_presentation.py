@@ -15,7 +15,9 @@ from txmux.telemetry.presentation import (
     Table,
     attention_items,
     attention_line,
+    attention_verdict,
     busy_routes,
+    certificate_rank,
     date,
     fitted,
     found_addresses,
@@ -119,6 +121,17 @@ class PresentationTests(SynchronousTestCase):
                 ("warning", "it burns"),
                 ("warning", "old"),
             ],
+        )
+        code, lines = attention_verdict({"attention": listed})
+        self.assertEqual((code, len(lines)), (2, 3))
+        self.assertTrue(lines[0].endswith("; 2 more | critical=1;;;0 warning=2;;;0 note=0;;;0"))
+
+    def test_worst_certificate_first(self) -> None:
+        states = ["valid", "of a newer version", "ends soon", None, "ended", "not valid yet"]
+        listed = sorted(({"state": state} for state in states), key=certificate_rank)
+        self.assertEqual(
+            [row["state"] for row in listed],
+            ["ended", "not valid yet", "ends soon", "valid", "of a newer version", None],
         )
 
     @given(st.sampled_from(_TABLES), st.integers(1, 200), st.text(max_size=40))

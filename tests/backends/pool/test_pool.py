@@ -416,6 +416,17 @@ class CheckTests(SynchronousTestCase):
         pool.pool.unanswered(pool.pick(second), 2)
         self.assertIs(first.state, MemberState.UP)
 
+    def test_flows_without_an_answer_of_one_source(self) -> None:
+        """They say nothing of a server: the source may be the one that gets none."""
+        pool = Watched(eject=Ejection(unanswered=4))
+        first, second = pool.members
+        for source in (1, 1, 1, 1, 1, 2, 3):
+            self.assertIs(first.state, MemberState.UP)
+            pool.pool.unanswered(pool.pick(second), source)
+        self.assertEqual(
+            (first.state, first.why), (MemberState.EJECTED, "7 flows in a row unanswered")
+        )
+
     def test_state_under_other_rules(self) -> None:
         """A server stays out only as long as the rules have what would bring it back."""
         check, eject = Check("tcp", fall=1), Ejection(1)
