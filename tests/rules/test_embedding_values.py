@@ -70,36 +70,22 @@ class ValuesTests(SynchronousTestCase):
         self.assertFalse(self.settings(clients=Clients(_any([]))).clients.serves(inside))
 
     def test_anything_else_is_an_error_at_once(self) -> None:
-        makers: dict[str, Callable[[], object]] = {
-            "Listener(detect_timeout='soon'): 'soon' is not a duration": lambda: MuxFactory(
-                [], Listener("a", detect_timeout=_any("soon"))
-            ),
-            "Listener(detect_timeout=[]): write seconds, or a text such as '5s'": lambda: (
-                MuxFactory([], Listener("a", detect_timeout=_any([])))
-            ),
-            "5 is not a protocol factory, a server such as '127.0.0.1:22'": lambda: MuxFactory(
-                [], Listener("a", default=_any(5))
-            ),
-            "unknown matcher 'shs'; did you mean 'ssh'?": lambda: MuxFactory(
-                _any([("shs", "a:1")])
-            ),
-            "'ssh' is not a route; make one by txmux.route(": lambda: MuxFactory(_any(["ssh"])),
-            "'10.0.0.1/8' is an address inside a network": lambda: MuxFactory(
-                [], Listener("a", accept_proxy_from=_any(["10.0.0.1/8"]))
-            ),
-            "5 is not a network; write it as '10.0.0.0/8'": lambda: MuxFactory(
-                [], Listener("a", clients=Clients(_any([5])))
-            ),
-            "5 is not networks": lambda: MuxFactory([], Listener("a", accept_proxy_from=_any(5))),
-            "'10.0.0.0/8' does not say which clients": lambda: MuxFactory(
-                [], Listener("a", clients=_any("10.0.0.0/8"))
-            ),
-            "'nowhere' has no port": lambda: MuxFactory(
-                _any([("ssh", Backend("b", _any(("nowhere",))))])
-            ),
-        }
-        for told, make in makers.items():
-            self.assertIn(told, str(self.assertRaises(TypeError, make)))
+        nowhere = Backend("b", _any(("nowhere",)))
+        rows: tuple[tuple[str, Any, Any], ...] = (
+            ("Listener(detect_timeout='soon'): 'soon' is not a duration", [], {"detect_timeout": "soon"}),
+            ("Listener(detect_timeout=[]): write seconds, or a text such as '5s'", [], {"detect_timeout": []}),
+            ("5 is not a protocol factory, a server such as '127.0.0.1:22'", [], {"default": 5}),
+            ("unknown matcher 'shs'; did you mean 'ssh'?", [("shs", "a:1")], {}),
+            ("'ssh' is not a route; make one by txmux.route(", ["ssh"], {}),
+            ("'10.0.0.1/8' is an address inside a network", [], {"accept_proxy_from": ["10.0.0.1/8"]}),
+            ("5 is not a network; write it as '10.0.0.0/8'", [], {"clients": Clients(_any([5]))}),
+            ("5 is not networks", [], {"accept_proxy_from": 5}), ("'nowhere' has no port", [("ssh", nowhere)], {}),
+            ("'10.0.0.0/8' does not say which clients", [], {"clients": "10.0.0.0/8"}),
+        )  # fmt: skip
+        for told, routes, values in rows:
+            with self.assertRaises(TypeError) as caught:
+                MuxFactory(routes, Listener("a", **values))
+            self.assertIn(told, str(caught.exception))
 
     def test_listeners_and_backends(self) -> None:
         """Each value is read as in a rules file, or refused with what is right."""

@@ -110,46 +110,24 @@ class AccountTests(SynchronousTestCase):
         privileges = attrs.evolve(_USER, user=user, user_id=known, group_id=known)
         return missing(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", privileges)
 
-    def test_staying_root(self) -> None:
-        message = (
-            "[txmux] user: if you start it as root, it stays root; "
-            "write 'user = NAME' for the user to switch to once it listens"
-        )
-        self.assertEqual(self.found("workers = 1", 0), [f"1: warning: {message}"])
-        found = missing("[listen a]\nendpoint = :0\n", attrs.evolve(_USER, user=0))
-        self.assertEqual(found, [f" warning: {message}"])
-
-    def test_no_warning(self) -> None:
-        for settings, user in (
+    def test_users_and_groups(self) -> None:
+        stays = "if you start it as root, it stays root; write 'user = NAME' for the user to switch to once it listens"
+        here = "on this machine; create it, or name another one"
+        later = "on this machine; create it and reload, or name another one"
+        become = "user 1000 may not become 'txmux'; run as root, or remove this"
+        for settings, user, *told in (
             ("user = txmux", 0), ("user = 900\ngroup = txmux", 0), ("workers = 1", 1000),
-            ("user = txmux", 900),
+            ("user = txmux", 900), ("workers = 1", 0, f"1: warning: [txmux] user: {stays}"),
+            ("user = nemo\ngroup = nulla", 0, f"2: warning: [txmux] user: there is no user 'nemo' {here}",
+             f"3: warning: [txmux] group: there is no group 'nulla' {here}"),
+            ("admin_users = txmux:all, nemo:read, @nulla:read, 900:all", 1000,
+             f"2: warning: [txmux] admin_users: there is no user 'nemo' {later}",
+             f"2: warning: [txmux] admin_users: there is no group 'nulla' {later}"),
+            ("user = txmux", 1000, f"2: warning: [txmux] user: {become}"),
         ):  # fmt: skip
-            self.assertEqual(self.found(settings, user), [])
-
-    def test_unknown_user_and_group(self) -> None:
-        advice = "on this machine; create it, or name another one"
-        self.assertEqual(
-            self.found("user = nemo\ngroup = nulla", 0),
-            [
-                f"2: warning: [txmux] user: there is no user 'nemo' {advice}",
-                f"3: warning: [txmux] group: there is no group 'nulla' {advice}",
-            ],
-        )
-
-    def test_unknown_users_of_admin(self) -> None:
-        found = self.found("admin_users = txmux:all, nemo:read, @nulla:read, 900:all", 1000)
-        advice = "on this machine; create it and reload, or name another one"
-        self.assertEqual(
-            found,
-            [
-                f"2: warning: [txmux] admin_users: there is no {who} {advice}"
-                for who in ("user 'nemo'", "group 'nulla'")
-            ],
-        )
-
-    def test_only_root_becomes_another(self) -> None:
-        told = "user 1000 may not become 'txmux'; run as root, or remove this"
-        self.assertEqual(self.found("user = txmux", 1000), [f"2: warning: [txmux] user: {told}"])
+            self.assertEqual(self.found(settings, user), told, settings)
+        found = missing("[listen a]\nendpoint = :0\n", attrs.evolve(_USER, user=0))
+        self.assertEqual(found, [f" warning: [txmux] user: {stays}"])
 
     def test_names_are_looked_up_and_numbers_taken(self) -> None:
         own = Privileges(0)
@@ -247,22 +225,17 @@ class FolderTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """Its program may make the folder."""
-        text = f"[listen a]\nendpoint = :0\n[backend b]\nserver = unix:{self.folder}/no/x\n"
-        self.assertEqual(self.stops(text), [])
-        (found,) = missing_privileges(parse(text, "x.ini"), _USER)
-        self.assertIn(f"[backend b] server: there is no folder '{self.folder}/no'", str(found))
-
-    def test_server_without_a_backend_of_its_own(self) -> None:
         unix, listen = f"unix:{self.folder}/no/x", "[listen a]\nendpoint = :0\n"
         handover = f"handover:{self.folder}/no/x"
         no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
         for text, place in {
+            f"{listen}[backend b]\nserver = {unix}\n": "4: warning: [backend b] server",
             f"{listen}default = {unix}\n": "3: warning: [listen a] default",
             f"{listen}silent = {unix} after=1s\n": "3: warning: [listen a] silent",
             f"{listen}[route r]\nmatch = ssh\nbackend = {unix}\n": "5: warning: [route r] backend",
             f"{listen}[route r]\nmatch = ssh\nbackend = {handover}\n": "5: warning: [route r] backend",
         }.items():
-            self.assertEqual(missing(text), [f"{place}: {no}"])
+            self.assertEqual((self.stops(text), missing(text)), ([], [f"{place}: {no}"]))
 
 
 class AddressTests(SynchronousTestCase):

@@ -30,7 +30,7 @@ class MeaningTests(SynchronousTestCase):
             "tls = yes\ntls_name = www.example.com\ntls_ca = ca.pem\n"
             "tls_client_certificate = client.pem\n  /etc/key.pem\nalpn = h2, http/1.1\n"
             "max_connections = 7\nend_on_down = backup\nqueue = 3\n"
-            "upload_rate = 10MiB/s\ndownload_rate = 500/s\nfallback = reset"
+            "upload_rate = 10MiB/s\ndownload_rate = 500/s\nfallback = reset\nmax_duration = none"
         )
         self.assertEqual(
             found,
@@ -54,12 +54,26 @@ class MeaningTests(SynchronousTestCase):
                 upload_rate=10 * 1024**2,
                 download_rate=500,
                 fallback=Refusal.RESET,
+                max_duration=None,
             ),
         )
 
-    def test_source_client_for_both_families(self) -> None:
-        found = cases.backend("source = client", servers="10.0.0.1:80\n  [::1]:80\n  web:80")
-        self.assertEqual(found.source, ("client",))
+    def test_values(self) -> None:
+        """`source = client` is for both families; ports of a source may be a range."""
+        own, six = "192.0.2.1:40000-50000, 192.0.2.2:40000, 192.0.2.3", "[2001:db8::1]:1-65535"
+        tlvs = "authority, alpn, unique-id, crc32c, ssl"
+        for text, servers, key, value in (
+            ("source = client", "10.0.0.1:80\n  [::1]:80\n  web:80", "source", ("client",)),
+            (f"source = {own}", "10.0.0.1:80", "source", tuple(own.split(", "))),
+            (f"source = {six}", "[2001:db8::9]:1", "source", (six,)),
+            ("", "10.0.0.1:80", "hold", 0.0), ("", "10.0.0.1:80", "hold_limit", 1000), ("", "10.0.0.1:80", "more", {}),
+            ("hold = 1m", "10.0.0.1:80", "hold", 60.0), ("hold = 1m\nhold_limit = 7", "10.0.0.1:80", "hold_limit", 7),
+            (f"proxy_protocol = v2\nproxy_tlvs = {tlvs}", "10.0.0.1:80", "proxy_tlvs", tuple(tlvs.split(", "))),
+            ("eject = off", "{local}:443", "eject", None), ("tls = no", "10.0.0.1:80", "tls", None),
+        ):  # fmt: skip
+            self.assertEqual(getattr(cases.backend(text, servers=servers), key), value, text)
+        self.assertEqual(len(cases.backend(servers="{local}:443\n  {local}:444").servers), 2)
+        cases.backend("tls = yes\ntls_name = x", servers="unix:/run/x.sock\n  tcp:h:1:timeout=3")
 
     def test_resolvers_with_those_of_txmux_as_default(self) -> None:
         rules = cases.read_backend(
@@ -94,28 +108,6 @@ class MeaningTests(SynchronousTestCase):
             "unanswered=0": Ejection(unanswered=0),
         }.items():
             self.assertEqual(cases.backend(f"eject = {text}").eject, expected)
-
-    def test_hold(self) -> None:
-        found = cases.backend("")
-        self.assertEqual((found.hold, found.hold_limit, found.more), (0.0, 1000, {}))
-        found = cases.backend("hold = 1m\nhold_limit = 7")
-        self.assertEqual((found.hold, found.hold_limit), (60.0, 7))
-
-    def test_fields_of_the_proxy_header(self) -> None:
-        found = cases.backend(
-            "proxy_protocol = v2\nproxy_tlvs = authority, alpn, unique-id, crc32c, ssl"
-        )
-        self.assertEqual(found.proxy_tlvs, ("authority", "alpn", "unique-id", "crc32c", "ssl"))
-
-    def test_another_server_for_each_client(self) -> None:
-        self.assertEqual(len(cases.backend(servers="{local}:443\n  {local}:444").servers), 2)
-        self.assertIsNone(cases.backend("eject = off", servers="{local}:443").eject)
-
-    def test_tls_no(self) -> None:
-        self.assertIsNone(cases.backend("tls = no").tls)
-
-    def test_tls_name_for_servers_without_a_name(self) -> None:
-        cases.backend("tls = yes\ntls_name = x", servers="unix:/run/x.sock\n  tcp:h:1:timeout=3")
 
 
 class FallbackTests(SynchronousTestCase):
@@ -152,9 +144,3 @@ class FallbackTests(SynchronousTestCase):
             (complaint, *_) = cases.complaints(text, cases.read_backend)
             self.assertIn("is too long a chain: over 20 backends", complaint)
         cases.read_backend("".join(sections[10:]))
-
-    def test_ports_or_ranges(self) -> None:
-        text = "192.0.2.1:40000-50000, 192.0.2.2:40000, 192.0.2.3"
-        self.assertEqual(cases.backend(f"source = {text}").source, tuple(text.split(", ")))
-        found = cases.backend("source = [2001:db8::1]:1-65535", servers="[2001:db8::9]:1")
-        self.assertEqual(found.source, ("[2001:db8::1]:1-65535",))

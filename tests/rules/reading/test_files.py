@@ -42,28 +42,18 @@ class FileTests(FolderTestCase):
         self.assertEqual(load(self.main, MATCHERS).listeners[0].name, "public")
         self.assertEqual(load(str(self.main), MATCHERS).path, self.main)
 
-    def test_missing_file(self) -> None:
+    def test_unreadable(self) -> None:
+        other = "is not UTF-8; save the file in that encoding"
+        for data, *told in (
+            (b"# f\xfcr\r\n[listen a]\r\nendpoint = :x\r\n# \xe2\x82\n", f"1: {other}",
+             "3: [listen a] endpoint: a port must be a whole number from 0 to 65535, not 'x'", f"4: {other}"),
+            (b"[listen \xfc]\nf\xfcr\nendpoint = \xfc:1\n", *(f"{line}: {other}" for line in (1, 2, 3))),
+            (b"\xfcisten = 1\n", f"1: {other}"), (LISTEN.encode("utf-16"), "1: is UTF-16; save the file as UTF-8"),
+        ):  # fmt: skip
+            self.main.write_bytes(data)
+            self.refuses(*(f"rules.ini:{one}" for one in told))
         self.main.unlink()
         self.refuses("rules.ini: cannot be read: No such file or directory")
-
-    def test_not_utf8(self) -> None:
-        self.main.write_bytes(b"# f\xfcr\r\n[listen a]\r\nendpoint = :x\r\n# \xe2\x82\n")
-        self.refuses(
-            "rules.ini:1: is not UTF-8; save the file in that encoding",
-            "rules.ini:3: [listen a] endpoint: a port must be a whole number from 0 to 65535, not 'x'",
-            "rules.ini:4: is not UTF-8; save the file in that encoding",
-        )
-
-    def test_not_utf8_only(self) -> None:
-        self.main.write_bytes(b"[listen \xfc]\nf\xfcr\nendpoint = \xfc:1\n")
-        message = "is not UTF-8; save the file in that encoding"
-        self.refuses(*(f"rules.ini:{line}: {message}" for line in (1, 2, 3)))
-        self.main.write_bytes(b"\xfcisten = 1\n")
-        self.refuses(f"rules.ini:1: {message}")
-
-    def test_utf16_is_one_problem(self) -> None:
-        self.main.write_bytes(LISTEN.encode("utf-16"))
-        self.refuses("rules.ini:1: is UTF-16; save the file as UTF-8")
 
     def test_include_pattern_by_pattern_in_sorted_order(self) -> None:
         """Each file is included once, where it is named first."""

@@ -1,6 +1,7 @@
 import configparser
 import io
 
+import attrs
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,35 +48,25 @@ class ReadingTests(SynchronousTestCase):
         self.assertIs(one.entries["backend"], other.entries["backend"])
         self.assertEqual(str(other.problem("x", "backend")), "rules.ini:8: [route b] backend: x")
 
-    def test_header_blanks_mean_nothing(self) -> None:
-        (section,) = sections("[  route \t ssh ]")
-        self.assertEqual(section.header, "route ssh")
+    def test_values(self) -> None:
+        """Only ``=`` separates, nothing is interpolated or a comment behind it, and an indented header continues a value."""
+        for text, header, entries in (
+            ("[  route \t ssh ]", "route ssh", {}),
+            ("[a]\nhost:port = x=y = z\n", "a", {"host:port": [(1, "x=y = z")]}),
+            ("[a]\nk = 100% ${x} # ; rest\n", "a", {"k": [(1, "100% ${x} # ; rest")]}),
+            ("[a]\nk = 1\nK = 2\n", "a", {"k": [(1, "1")], "K": [(2, "2")]}),
+            *((f"\ufeff[a]{end}k = 1{end}  2{end}", "a", {"k": [(1, "1"), (2, "2")]}) for end in ("\n", "\r\n", "\r")),
+            ("[a]\nendpoint =\n  [::1]:22\n", "a", {"endpoint": [(2, "[::1]:22")]}),
+        ):  # fmt: skip
+            (section,) = sections(text)
+            found = {key: [*map(attrs.astuple, its.items)] for key, its in section.entries.items()}
+            self.assertEqual((section.header, found), (header, entries))
 
-    def test_only_equals_separates_and_nothing_is_interpolated_or_a_comment(self) -> None:
-        for key, value in (("host:port", "x=y = z"), ("k", "100% ${x} # ; rest")):
-            (section,) = sections(f"[a]\n{key} = {value}\n")
-            self.assertEqual(section.entries[key].items, (ValueLine(1, value),))
-
-    def test_keys_keep_their_case(self) -> None:
-        (section,) = sections("[a]\nk = 1\nK = 2\n")
-        self.assertEqual(list(section.entries), ["k", "K"])
-
-    def test_line_ends_and_byte_order_mark(self) -> None:
-        for end in ("\n", "\r\n", "\r"):
-            (section,) = sections(f"\ufeff[a]{end}k = 1{end}  2{end}")
-            self.assertEqual(section.entries["k"].items, (ValueLine(1, "1"), ValueLine(2, "2")))
-
-    def test_indented_header_continues_a_value(self) -> None:
-        (section,) = sections("[a]\nendpoint =\n  [::1]:22\n")
-        self.assertEqual(section.entries["endpoint"].items, (ValueLine(2, "[::1]:22"),))
-
-    def test_default_is_a_section_like_others(self) -> None:
+    def test_several_sections(self) -> None:
+        """Of one header both are given; the parser says where the other one is, in whichever file. DEFAULT is one like others."""
+        self.assertEqual([s.line for s in sections("[a]\n[a]\n")], [1, 2])
         default, other = sections("[DEFAULT]\nk = 1\n[a]\n")
         self.assertEqual((default.header, dict(other.entries)), ("DEFAULT", {}))
-
-    def test_same_header_twice(self) -> None:
-        """Both sections are given; the parser says where the other one is, in whichever file."""
-        self.assertEqual([s.line for s in sections("[a]\n[a]\n")], [1, 2])
 
 
 class ProblemTests(SynchronousTestCase):

@@ -53,53 +53,27 @@ class Uncalled:
 
 
 class ReadingTests(SynchronousTestCase):
-    def test_matcher_alone(self) -> None:
-        self.assertEqual(
-            read_alternative("ssh", MATCHERS), Alternative("ssh", FakePredicate("ssh"))
-        )
-
-    def test_options_reach_the_plugin_as_text(self) -> None:
-        line = 'tls  sni="www.example.com,*.example.org" alpn='
-        self.assertEqual(
-            read_alternative(line, MATCHERS),
-            Alternative(
-                line, FakePredicate("tls", (("sni", "www.example.com,*.example.org"), ("alpn", "")))
-            ),
-        )
-
-    def test_not(self) -> None:
-        self.assertEqual(
-            read_alternative("not tls", MATCHERS),
-            Alternative("not tls", FakePredicate("tls"), negated=True),
-        )
-
-    def test_backslashes_reach_the_plugin(self) -> None:
-        found = read_alternative(r"payload text=PING\r\n\x00=", MATCHERS)
-        self.assertEqual(found.predicate, FakePredicate("payload", (("text", r"PING\r\n\x00="),)))
+    def test_lines(self) -> None:
+        """Options reach the plugin as text, with their backslashes."""
+        names = "www.example.com,*.example.org"
+        for line, name, options in (
+            ("ssh", "ssh", ()), ("not tls", "tls", ()),
+            (f'tls  sni="{names}" alpn=', "tls", (("sni", names), ("alpn", ""))),
+            (r"payload text=PING\r\n\x00=", "payload", (("text", r"PING\r\n\x00="),)),
+        ):  # fmt: skip
+            made = Alternative(line, FakePredicate(name, options), negated=line[:3] == "not")
+            self.assertEqual(read_alternative(line, MATCHERS), made)
 
 
 class ProblemTests(SynchronousTestCase):
-    def complaints(self, line: str) -> tuple[str, ...]:
-        error: InvalidValueError = self.assertRaises(
-            InvalidValueError, read_alternative, line, MATCHERS
-        )
-        return error.messages
-
-    def refuses(self, line: str, *told: str) -> None:
-        self.assertEqual(self.complaints(line), told)
-
     def test_nearest_names_commonest_first(self) -> None:
         known = installed_matchers()
         for name, meant in {
             "tsl": "'tls'", "htpt": "'http'", "rtp": "'rdp', 'rtmp' or 'rtsp'", "dtl": "'dtls'",
             "shs": "'ssh'", "rediss2": "'redis'", "sock5": "'socks5'",
         }.items():  # fmt: skip
-            error = self.assertRaises(
-                InvalidValueError,
-                read_alternative,
-                name,
-                {one: known[one] for one in known if one != name},
-            )
+            others = {one: known[one] for one in known if one != name}
+            error = self.assertRaises(InvalidValueError, read_alternative, name, others)
             self.assertIn(f"unknown matcher '{name}'; did you mean {meant}?", str(error))
 
     def test_what_others_write(self) -> None:
@@ -128,7 +102,8 @@ class ProblemTests(SynchronousTestCase):
             "picky": "picky needs port=",
             "broken": "the matcher 'broken' failed: ZeroDivisionError: oh; report it to its author, and do without it until then",
         }.items():
-            self.refuses(line, message)
+            error = self.assertRaises(InvalidValueError, read_alternative, line, MATCHERS)
+            self.assertEqual(error.messages, (message,))
 
     def test_malformed_plugin(self) -> None:
         fake: Any = FakeMatcher

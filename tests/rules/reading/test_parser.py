@@ -104,30 +104,12 @@ class MeaningTests(SynchronousTestCase):
             ),
         )
 
-    def test_order_of_routes(self) -> None:
-        rules = read(
-            f"[route b]\nmatch = any\nbackend = close\n{LISTEN}[route a]\nmatch = any\nbackend = x\n"
-            "[backend x]\nserver = 127.0.0.1:1\n[route c]\nmatch = any\nbackend = reset\n"
-        )
-        self.assertEqual([route.name for route in rules.routes], ["b", "a", "c"])
-        self.assertEqual(rules.routes[1].outcome, rules.backends["x"])
-
     def test_access_log(self) -> None:
         for text, expected in {
             "-": "-", "off": None, "a.log": Path("etc/a.log"), "/a.log": Path("/a.log"),
         }.items():  # fmt: skip
             rules = read(f"[txmux]\naccess_log = {text}\n{LISTEN}")
             self.assertEqual(rules.settings.access_log, expected)
-
-    def test_no_longest_connection(self) -> None:
-        rules = read(f"{LISTEN}[backend x]\nserver = a:1\nmax_duration = none\n")
-        self.assertIsNone(rules.backends["x"].max_duration)
-
-    def test_many_routes(self) -> None:
-        routes = "".join(
-            f"[route r{n}]\nmatch = tls sni=h{n}\nbackend = 10.0.0.1:{n + 1}\n" for n in range(2000)
-        )
-        self.assertEqual(len(read(LISTEN + routes).routes), 2000)
 
 
 # Words that lead deep into the parser, between texts that do not.

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -39,17 +40,6 @@ class KeyTests(SynchronousTestCase):
             route.during, (Period(frozenset({0, 1}), 480, 720), Period(start=1320, end=360))
         )
 
-    def test_clients_need_authorities(self) -> None:
-        (route,) = _read(
-            "[route a]\nmatch = tls\nterminate_tls = a.pem\ntls_client_ca = ca.pem\n"
-            "tls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
-        ).routes
-        assert route.terminate_tls is not None
-        self.assertEqual(route.terminate_tls.client_crl, Path("etc/crl.pem"))
-        self.assertEqual(
-            [one.text for one in route.terminate_tls.allow_client], ["cn=a ou=b", "san=c"]
-        )
-
     def test_certificates_that_are_known(self) -> None:
         asks = f"[route a]\n{TLS}tls_client_ca = ca.pem\ntls_client = optional\n"
         text = f"{asks}[route b]\n{PLAIN}under = a\nclient_cert = any,  san=*.X.example,issuer=CN=Ours,O=One\n  fingerprint={'AB:' * 32}".rstrip(
@@ -68,13 +58,15 @@ class KeyTests(SynchronousTestCase):
     def test_all_keys(self) -> None:
         (route,) = _read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem, /b.pem\n  sub/c.pem\nalpn = h2, http/1.1\n"
-            "tls_client_ca = ca.pem\ntls_minimum = 1.3\n"
+            "tls_client_ca = ca.pem\ntls_minimum = 1.3\ntls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
         ).routes
         files = (Path("etc/a.pem"), Path("/b.pem"), Path("etc/sub/c.pem"))
-        self.assertEqual(
-            route.terminate_tls, TlsSettings(files, ("h2", "http/1.1"), Path("etc/ca.pem"), "1.3")
-        )
-        self.assertIsNone(route.outcome)
+        its = TlsSettings(files, ("h2", "http/1.1"), Path("etc/ca.pem"), "1.3")
+        assert route.terminate_tls is not None
+        names = route.terminate_tls.allow_client
+        self.assertEqual([one.text for one in names], ["cn=a ou=b", "san=c"])
+        its = attrs.evolve(its, client_crl=Path("etc/crl.pem"), allow_client=names)
+        self.assertEqual((route.terminate_tls, route.outcome), (its, None))
 
     def test_defaults(self) -> None:
         one, two, three = _read(

@@ -122,43 +122,27 @@ class UnitTest(SynchronousTestCase):
                 self.assertEqual(bool(found), expected)
 
     def test_no_listener(self) -> None:
+        why = f"under: names no listener, and none allows routes of this file; {_CURE}"
         for pattern in ("", "routes_from = b\n"):
-            self.assert_refused(
-                _listen("p", 1, pattern),
-                _route("r"),
-                f"1 under: names no listener, and none allows routes of this file; {_CURE}",
-            )
-            self.assert_refused(
-                _listen("p", 1, pattern),
-                _route("r", "under = *\n"),
-                f"3 under: names no listener, and none allows routes of this file; {_CURE}",
-            )
+            for line, more in ((1, ""), (3, "under = *\n")):
+                self.assert_refused(_listen("p", 1, pattern), _route("r", more), f"{line} {why}")
 
     def test_several_that_allow_the_unit(self) -> None:
         main = _listen("p", 1, "routes_from = a\n") + _listen("q", 2, "routes_from = *\n")
-        self.assert_refused(
-            main,
-            _route("r"),
-            "1 under: is missing, and the route may be under 2 listeners; write 'under = p, q' with those "
-            "that it is for, or 'under = *'",
-        )
+        why = "write 'under = p, q' with those that it is for, or 'under = *'"
+        why = f"1 under: is missing, and the route may be under 2 listeners; {why}"
+        self.assert_refused(main, _route("r"), why)
         self.write(main + _listen("x", 3), a=_route("r", "under = *\n"), b=_route("s"))
         self.assertEqual(_under(self.load()), {"r": ["p", "q"], "s": ["q"]})
 
     def test_listeners_of_others(self) -> None:
-        self.assert_refused(
-            _listen("p", 1),
-            _route("r", "under = p\n"),
-            "3 under: [listen p] takes no routes of this file; let its owner add 'routes_from = a' there",
-        )
-
-    def test_the_operators_route_is_under_no_listener_of_a_unit(self) -> None:
+        """The operator's route is under none of a unit either."""
+        why = "[listen p] takes no routes of this file; let its owner add 'routes_from = a' there"
+        self.assert_refused(_listen("p", 1), _route("r", "under = p\n"), f"3 under: {why}")
         self.write(_listen("p", 1) + _route("r", "under = a\n"), a=_listen("a", 2))
-        error = self.assertRaises(RulesError, self.load)
-        self.assertEqual(
-            [f"{one.line} {one.key}: {one.message}" for one in error.problems],
-            ["7 under: [listen a] has another owner; name one of yours"],
-        )
+        (its,) = self.assertRaises(RulesError, self.load).problems
+        why = "[listen a] has another owner; name one of yours"
+        self.assertEqual((its.line, its.key, its.message), (7, "under", why))
 
     # Scope after a change is what it is when all is read anew.
 
