@@ -77,44 +77,31 @@ def run(routes: Sequence[Route], *pieces: bytes) -> tuple[str | None, list[tuple
 
 
 class AnswerTests(SynchronousTestCase):
-    def test_each_request_is_answered_when_it_is_there(self) -> None:
-        routes = [leads("x", Named(b"x")), leads("y", Named(b"y"))]
-        pieces = (b"a", b"?", b"b?", b"y")
-        self.assertEqual(run(routes, *pieces), ("y", [(2, "no"), (4, "yes")]))
-
-    def test_client_that_does_not_wait_is_answered(self) -> None:
-        routes = [leads("x", Named(b"x"))]
-        self.assertEqual(run(routes, b"a?b?x"), ("x", [(5, "no"), (5, "yes")]))
-        self.assertEqual(run(routes, b"a?b?z"), (None, [(5, "no"), (5, "yes")]))
-
-    def test_match_before_the_answer_needs_none(self) -> None:
-        routes = [leads("early", Says(MATCH, 2)), leads("x", Named(b"x"))]
-        for pieces in ((b"a?", b"b?x"), (b"a?b?x",)):
-            self.assertEqual(run(routes, *pieces), ("early", []))
-
-    def test_match_between_two_requests_takes_one_answer(self) -> None:
-        routes = [leads("x", Named(b"x")), leads("next", Says(MATCH, 4))]
-        self.assertEqual(run(routes, b"a?b?y"), ("next", [(5, "no"), (5, "yes")]))
-        routes.reverse()
-        self.assertEqual(run(routes, b"a?b?x"), ("next", [(5, "no")]))
-
-    def test_earlier_undecided_route_keeps_no_client_waiting(self) -> None:
-        routes = [leads("late", Says(NO, 5)), leads("x", Named(b"x"))]
-        self.assertEqual(run(routes, b"a?", b"b?", b"x"), ("x", [(2, "no"), (4, "yes")]))
-
-    def test_no_answer_behind_a_match(self) -> None:
-        routes = [
-            leads("late", Says(NO, 3)), leads("sure", Says(MATCH, 1)), leads("x", Named(b"x")),
-        ]  # fmt: skip
-        self.assertEqual(run(routes, b"a?", b"b"), ("sure", []))
-
-    def test_dry_runs_and_foreign_routes_answer_nobody(self) -> None:
-        dry = [leads("x", Named(b"x"), dry_run=True)]
-        self.assertEqual(run([*dry, leads("y", Says(MATCH, 5))], b"a?b?x"), ("y", []))
-        elsewhere = [leads("x", Named(b"x"), clients=Clients(NetworkSet([])))]
-        self.assertEqual(run([*elsewhere, leads("y", Says(MATCH, 5))], b"a?b?x"), ("y", []))
-        both = [leads("late", Says(NO, 5)), *dry, *elsewhere, leads("y", Named(b"x"))]
-        self.assertEqual(run(both, b"a?b?x"), ("y", [(5, "no"), (5, "yes")]))
+    def test_who_is_answered(self) -> None:
+        x, y, next_one = (
+            leads("x", Named(b"x")),
+            leads("y", Named(b"y")),
+            leads("n", Says(MATCH, 4)),
+        )
+        early, late = leads("early", Says(MATCH, 2)), leads("late", Says(NO, 5))
+        dry = leads("x", Named(b"x"), dry_run=True)
+        elsewhere = leads("x", Named(b"x"), clients=Clients(NetworkSet([])))
+        both, last = [(5, "no"), (5, "yes")], leads("y", Says(MATCH, 5))
+        for routes, pieces, expected in (
+            # Each request is answered when it is there, also that of a client that does not wait.
+            ([x, y], (b"a", b"?", b"b?", b"y"), ("y", [(2, "no"), (4, "yes")])),
+            ([x], (b"a?b?x",), ("x", both)), ([x], (b"a?b?z",), (None, both)),
+            # A match before the answer needs none, and one between two requests takes one.
+            ([early, x], (b"a?", b"b?x"), ("early", [])), ([early, x], (b"a?b?x",), ("early", [])),
+            ([x, next_one], (b"a?b?y",), ("n", both)), ([next_one, x], (b"a?b?x",), ("n", [(5, "no")])),
+            # An earlier undecided route keeps no client waiting, and behind a match there is no answer.
+            ([late, x], (b"a?", b"b?", b"x"), ("x", [(2, "no"), (4, "yes")])),
+            ([leads("l", Says(NO, 3)), leads("sure", Says(MATCH, 1)), x], (b"a?", b"b"), ("sure", [])),
+            # Dry runs and routes of other clients answer nobody.
+            ([dry, last], (b"a?b?x",), ("y", [])), ([elsewhere, last], (b"a?b?x",), ("y", [])),
+            ([late, dry, elsewhere, leads("y", Named(b"x"))], (b"a?b?x",), ("y", both)),
+        ):  # fmt: skip
+            self.assertEqual((pieces, run(routes, *pieces)), (pieces, expected))
 
     def test_raising_finder_has_none_answered(self) -> None:
         find = Mock(side_effect=ZeroDivisionError)

@@ -13,21 +13,16 @@ class ChangesTest(SynchronousTestCase):
     def told(self, old: str, new: str) -> str:
         return str(changes(parse(_BASE + old, "r.ini"), parse(_BASE + new, "r.ini")))
 
-    def test_routes(self) -> None:
-        old = "[route c]\nmatch = ssh\nbackend = close\n[route d]\nmatch = tls\nbackend = close\n"
-        new = "".join(f"[route {n}]\nmatch = redis\nbackend = close\n" for n in "abc")
-        self.assertEqual(self.told(old, new), "2 routes new (a, b), 1 changed (c), 1 gone (d)")
-
-    def test_each_change_names_some_so_that_a_line_stays_one(self) -> None:
-        new = "".join(f"[route r{n}]\nmatch = redis\nbackend = close\n" for n in range(3000))
-        named = ", ".join(f"r{n}" for n in range(20))
-        self.assertEqual(self.told("", new), f"3000 routes new ({named} and 2980 more)")
-
     def test_told(self) -> None:
+        """Of many changes some are named, so that a line stays one."""
         ssh, tls = (f"[route {n}]\nmatch = {n}\nbackend = close\n" for n in ("ssh", "tls"))
+        route = "[route {}]\nmatch = redis\nbackend = close\n".format
+        named = ", ".join(f"r{n}" for n in range(20))
         lead = "[route a]\nmatch = ssh\nbackend = b\n[backend c]\nserver = 127.0.0.1:9\nfallback = b\n[backend b]\nserver = "
         more = "[listen y]\nendpoint = :80\n"
         for old, new, said in (
+            (ssh + tls, "".join(map(route, ("a", "b", "ssh"))), "2 routes new (a, b), 1 changed (ssh), 1 gone (tls)"),
+            ("", "".join(route(f"r{n}") for n in range(3000)), f"3000 routes new ({named} and 2980 more)"),
             (ssh + tls, tls + ssh, "the order of routes changed"),
             # What leads to a backend does not change with it.
             (f"{lead}127.0.0.1:1\n", f"{lead}127.0.0.1:2\n", "1 backend changed (b)"),

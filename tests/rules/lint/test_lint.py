@@ -22,35 +22,29 @@ _ROOT = Path(__file__).parents[3]
 
 class LintTests(SynchronousTestCase):
     def found(self, text: str) -> list[str]:
-        text = text.format(listen="[listen l]\nendpoint = :1\n", to="backend = close\n")
         warnings = list(map(str, lint(parse(text, "x.ini"))))
         for warning in warnings:
             self.assertRegex(warning, r"^x\.ini:\d+: warning: ")
         return [re.sub(r"^x\.ini:(\d+: )warning: ", r"\1", warning) for warning in warnings]
 
     def test_wrong_order_of_an_ambiguous_pair(self) -> None:
-        route = "[route {0}]\nmatch = {0}\nbackend = h:{1}\n"
-        pairs = ambiguities_over(Transport.TCP)
-        self.assertGreater(len(pairs), len(AMBIGUITIES))
-        for pair in pairs:
-            first, second = route.format(pair.first, 1), route.format(pair.second, 2)
-            told = self.found("{listen}" + first + second)
-            self.assertEqual(
-                [line.endswith(pair.always) for line in told], [True] * bool(pair.always)
-            )
-            (warning,) = self.found("{listen}" + second + first)
-            self.assertIn(pair.why, warning)
-
-    def test_datagram_ambiguities(self) -> None:
-        listener = "[listen l]\nendpoint = udp:1\n"
-        route = "[route {0}]\nmatch = {0}\nbackend = udp:h:{1}\n"
-        pairs = ambiguities_over(Transport.UDP)
-        self.assertGreater(len(pairs), len(DATAGRAM_AMBIGUITIES))
-        for pair in pairs:
-            first, second = route.format(pair.first, 1), route.format(pair.second, 2)
-            self.assertEqual(self.found(listener + first + second), [])
-            (warning,) = self.found(listener + second + first)
-            self.assertIn(pair.why, warning)
+        route = "[route {0}]\nmatch = {0}\nbackend = {1}h:{2}\n"
+        for transport, before, own in (
+            (Transport.TCP, "", AMBIGUITIES),
+            (Transport.UDP, "udp:", DATAGRAM_AMBIGUITIES),
+        ):
+            listener = f"[listen l]\nendpoint = {before or ':'}1\n"
+            pairs = ambiguities_over(transport)
+            self.assertGreater(len(pairs), len(own))
+            for pair in pairs:
+                first = route.format(pair.first, before, 1)
+                second = route.format(pair.second, before, 2)
+                told = [
+                    line.endswith(pair.always) for line in self.found(listener + first + second)
+                ]
+                self.assertEqual(told, [True] * bool(pair.always))
+                (warning,) = self.found(listener + second + first)
+                self.assertIn(pair.why, warning)
 
     def test_recommended_order(self) -> None:
         """In the order of the reference, only what loses clients there, too, is told: pairs are those of the transport."""

@@ -45,10 +45,6 @@ class NetworkSetTests(SynchronousTestCase):
         self.assertNotIn(ip_address("0.0.0.1"), networks("::/0"))
         self.assertIn(ip_address("::1"), networks("::/0"))
 
-    def test_empty(self) -> None:
-        self.assertNotIn(ip_address("10.0.0.1"), networks())
-        self.assertEqual(len(networks()), 0)
-
     @given(st.lists(NETWORKS), ADDRESSES)
     def test_as_if_one_by_one(self, members: list[IPNetwork], address: IPAddress) -> None:
         expected = any(address in member for member in members)

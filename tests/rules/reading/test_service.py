@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading import cases
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Settings
 from txmux.rules.model.settings import AdminUser
@@ -21,9 +20,8 @@ def read(lines: str) -> Settings:
 
 class WorkersTest(SynchronousTestCase):
     def test_number(self) -> None:
+        """`auto` counts processors."""
         self.assertEqual((read("workers = 1").workers, read("workers = 1000").workers), (1, 1000))
-
-    def test_auto_counts_processors(self) -> None:
         self.patch(os, "sched_getaffinity", lambda _: {0, 2, 5})
         self.assertEqual(read("workers = auto").workers, 3)
         self.patch(os, "sched_getaffinity", lambda _: range(5000))
@@ -31,11 +29,9 @@ class WorkersTest(SynchronousTestCase):
 
     def test_accounts(self) -> None:
         for name in ("txmux", "www-data", "_x", "host$", "1000"):
-            settings = cases.read(
-                f"[txmux]\nuser = {name}\ngroup = {name}\n{cases.LISTEN}"
-            ).settings
+            settings = read(f"user = {name}\ngroup = {name}")
             self.assertEqual((settings.user, settings.group), (name, name))
-        settings = cases.read(cases.LISTEN).settings
+        settings = read("")
         self.assertEqual((settings.user, settings.group), (None, None))
 
 
@@ -56,9 +52,7 @@ class KeysTest(SynchronousTestCase):
         )
         self.assertEqual(read("admin = auto\nmetrics = off\ngrace = 0s"), settings)
         self.assertEqual(read("admin = off").admin, ())
-
-    def test_rules_are_watched_no_oftener_than_each_second(self) -> None:
-        self.assertEqual(read("watch_rules = 1s").watch_rules, 1.0)
+        self.assertEqual(read("watch_rules = 1s").watch_rules, 1.0)  # no oftener than each second
 
     def test_endpoints(self) -> None:
         for text in ("127.0.0.1:9", "[::1]:9", "tcp:9:interface=127.0.0.1", "tcp6:9", ":9"):
