@@ -60,30 +60,11 @@ class FileTests(SynchronousTestCase):
                 f"it includes {self.folder}/{pattern}, and there is no such file here", str(error)
             )
 
-    def test_lua(self) -> None:
-        """A program in Lua is left out whole, with its braces and semicolons; one that runs at the end decides nothing."""
-        lua = "local x = { a = '}' } -- }\n if x.a then ngx.exit(ngx.ERROR); end"
-        for phase in ("preread", "ssl_client_hello", "content"):
-            output = converted(
-                f"stream {{ server {{ listen 443;\n{phase}_by_lua_block {{\n{lua}\n}} proxy_pass 127.0.0.1:1; }} }}",
-                "nginx",
-            )
-            message = f"line 2: {phase}_by_lua_block {{ … }}: is left out: it has no counterpart"
-            (look,) = looks(output)
-            self.assertTrue(look.startswith(message))
-            self.assertEqual(phase == "preread", "match = http" in look)
-            self.assertEqual(len(rules_of(output).backends), 1)
-        output = converted(f"{_STREAM[:-3]} log_by_lua_block {{ {lua} }} }} }}", "nginx")
-        self.assertEqual((len(output.warnings), looks(output)), (1, []))
-        error = self.assertRaises(
-            ConvertError, converted, "stream {\n preread_by_lua_block x }", "nginx"
-        )
-        self.assertIn("x.cfg:2: ", str(error))
-
     def test_broken_file_is_an_error_with_its_line(self) -> None:
         for text, line in (
             ("stream {\n server {\n listen 1;\n", 3), ("stream {\n server { listen 1 } }", 2),
             ("stream { }\n}\n", 2), ("stream {\n}\nevents", 3), ("stream {" * 80 + "}" * 80, 1),
+            ("stream {\n preread_by_lua_block x }", 2),
         ):  # fmt: skip
             error = self.assertRaises(ConvertError, converted, text, "nginx")
             self.assertIn(f"x.cfg:{line}: ", str(error))

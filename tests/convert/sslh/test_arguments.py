@@ -17,26 +17,6 @@ def of(*words: str) -> Conversion:
 
 
 class ArgumentTests(SynchronousTestCase):
-    def test_order_of_protocols_counts(self) -> None:
-        protocols = ("--tls", "[::1]:8443", "-u", "me", "--ssh=localhost:ssh", "--http", "h:80")
-        output = of("sslh", *_LISTEN, *protocols)
-        rules = rules_of(output)
-        self.assertEqual([route.name for route in rules.routes], ["tls", "ssh", "http"])
-        servers = [backend.servers[0].text for backend in rules.backends.values()]
-        self.assertEqual(servers, ["[::1]:8443", "localhost:22", "h:80"])
-        self.assertIn("\nuser = me\n", output.text)
-
-    def test_abbreviated_and_joined_options(self) -> None:
-        for words in (("--timeo", "3", "-fnv"), ("-t3", "-f"), ("--timeout=3", "--background")):
-            output = of(*_LISTEN, "--ssh", "h:22", *words)
-            self.assertIn("\ndetect_timeout = 3s\n", output.text, words)
-        old = of(*_LISTEN, "-s", "h:22", "-l", "h:443", "-o", "h:1194")
-        self.assertEqual([route.name for route in rules_of(old).routes], ["ssh", "tls", "openvpn"])
-
-    def test_on_timeout_with_an_old_name(self) -> None:
-        output = of(*_LISTEN, "--ssh", "h:22", "--ssl", "h:443", "--on-timeout", "ssl")
-        self.assertIn("\nsilent = tls\n", output.text)
-
     def test_unknown_option_or_missing_value(self) -> None:
         output = of(*_LISTEN, "--ssh", "h:22", "--gopher", "h:70")
         self.assertIn("--gopher h:70: is not an option of sslh", looks(output)[0])
@@ -51,7 +31,7 @@ class ArgumentTests(SynchronousTestCase):
             'timeout: 7;\nlisten: ( { host: "127.0.0.1"; port: "444"; } );\n'
             'protocols: ( { name: "ssh"; host: "h"; port: "22"; service: "ssh"; } );\n'
         )
-        output = of("-F", str(file), *_LISTEN, "--http", "h:80")
+        output = of("sslh", "-F", str(file), *_LISTEN, "--http", "h:80")
         rules = rules_of(output)
         self.assertEqual(rules.listeners[0].endpoints, ("127.0.0.1:444", "127.0.0.1:443"))
         self.assertEqual(rules.listeners[0].detect_timeout, 7)

@@ -27,48 +27,6 @@ def _service(more: str, *, client: bool = False) -> Conversion:
 
 
 class ServiceTests(SynchronousTestCase):
-    def test_addresses_to_listen_on(self) -> None:
-        for text, endpoint in (
-            ("993", "0.0.0.0:993"), (":::993", ":993"), ("::1:993", "[::1]:993"),
-            ("192.0.2.1:993", "192.0.2.1:993"), ("/run/s.sock", "unix:/run/s.sock"),
-        ):  # fmt: skip
-            output = _stunnel(f"[s]\naccept={text}\nconnect=143\ncert=/x.pem\n")
-            self.assertEqual(rules_of(output).listeners[0].endpoints, (endpoint,))
-
-    def test_servers(self) -> None:
-        for lines, written in (
-            (("143",),
-             ("server = localhost:143\n", "connect_timeout = 10s\nidle_timeout = 43200s\n")),
-            (("192.0.2.1:1", "b:2"), ("server = 192.0.2.1:1\n    b:2\nbalance = first\n",)),
-            (("b:2",), ("server = b:2\nbalance = first\n",)),
-            (tuple(map(str, range(1, 6))), ("balance = first\nretries = 4\n",)),
-            (("/run/s.sock",), ("server = unix:/run/s.sock\nconnect",)),
-        ):  # fmt: skip
-            output = _service("\n".join(f"connect = {line}" for line in lines))
-            for text in written:
-                self.assertIn(text, output.text)
-            self.assertEqual(looks(output), [])
-
-    def test_what_is_to_be_looked_at(self) -> None:
-        for options, said in (
-            ("verify = 1\nCAfile = /c", "takes a certificate that is not valid for none"),
-            ("verify = 2\nCAfile = /c\ncheckHost = a", "a common name without subjectAltName"),
-            ("verifyPeer = yes\nCAfile = /c", "also for those that they issued"),
-            ("verifyChain = yes\nCApath = /c", "is a folder"),
-            ("requireCert = yes", "asks for no certificate that it does not verify"),
-            ("connect = 3\nfailover = rr", "keeps resumed sessions at one server"),
-        ):
-            self.assertIn(said, looks(_service(f"connect = 192.0.2.2:2\n{options}"))[0])
-
-    def test_patterns_of_names(self) -> None:
-        for pattern, option in (
-            ("a.example", "a.example"), ("*.a.example", "*.a.example"), ("*", "*"),
-            (".a.example", r"~\.a\.example"), ("a.*.example", r"~a\.\*\.example"),
-        ):  # fmt: skip
-            more = f"connect = 2\n[t]\nsni = s:{pattern}\nconnect = 3\ncert = /y.pem"
-            (match, _) = [r.alternatives[0].text for r in rules_of(_service(more)).routes]
-            self.assertEqual(match.replace("'", ""), f"tls sni={option}")
-
     def test_defaults_of_all_and_included_files(self) -> None:
         folder = make_folder(self)
         (folder / "d").mkdir()
