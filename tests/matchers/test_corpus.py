@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.all_samples import for_streams
 from tests.matchers.searching import order
 from tests.matchers.test_collisions import matched
-from tests.support.mux import MuxTestCase
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.detector import Decision, Detector
 from txmux.interfaces import Verdict
@@ -99,39 +98,3 @@ class CorpusTests(SynchronousTestCase):
             self.assertEqual(
                 taker(decision), taker(whole.feed(data) or whole.finish()), stream["source"]
             )
-
-
-class PortTests(MuxTestCase):
-    async def assert_led(self, size: int) -> None:
-        """Send every stream in pieces of this many bytes, each when the one before has been read, up to the decision."""
-        port = self.mux(routes())
-        for stream in streams():
-            self.records.clear()
-            client = await self.connect(port)
-            client.transport.setTcpNoDelay(True)
-            data = stream["data"]
-            for start in range(0, len(data), size):
-                client.send(data[start : start + size])
-                await self.heard(min(start + size, len(data)))
-                if self.records:
-                    break
-            else:
-                client.finish()
-            record = await self.logged()
-            self.assertIn(record.route, expected(stream), stream["source"])
-            await client.is_lost()
-
-    async def heard(self, count: int) -> None:
-        """Wait until this many bytes of the only client have been read, or it has been led somewhere."""
-        while not self.records:
-            if any(known.record.bytes_in >= count for known in self.factory.connections):
-                return
-            await self.turn()
-
-    async def test_whole(self) -> None:
-        """Every client that sends its stream at once is led to a route that it is for."""
-        await self.assert_led(1 << 16)
-
-    async def test_cut(self) -> None:
-        """And every client that sends it byte by byte."""
-        await self.assert_led(1)
