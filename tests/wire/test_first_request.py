@@ -39,8 +39,7 @@ class NeededTest(SynchronousTestCase):
             self.assertEqual(needed(hello + more), len(hello))
         for cut in range(1, len(hello)):
             self.assertGreater(needed(hello[:cut]), cut)
-
-    def test_hello_in_two_records(self) -> None:
+        # In two records.
         body = b"\1\0\0\x06abcdef"
         split = b"\x16\3\1\0\4" + body[:4] + b"\x16\3\1\0\6" + body[4:]
         self.assertEqual(needed(split), len(split))

@@ -44,10 +44,8 @@ def ja4(*parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303
 
 class ExampleTests(SynchronousTestCase):
     def test_the_fingerprint_is_the_published_one(self) -> None:
+        """So is the last part of it without signature algorithms."""
         self.assertEqual(ja4(*extensions(), cipher_suites=CIPHER_SUITES), EXAMPLE)
-
-    def test_no_algorithms(self) -> None:
-        """So is the last part of the published one without signature algorithms."""
         for algorithms in ("", "5a5a"):
             found = ja4(*extensions(algorithms), cipher_suites=CIPHER_SUITES)
             self.assertEqual(found, "t13d1516h2_8daaf6152771_6d807ffa2a79")
@@ -86,13 +84,10 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(self.beginning(versions(0x7F1C, 0x0304))[1:3], "00")
         self.assertEqual(self.beginning(versions(0x1A1A))[1:3], "00")
 
-    def test_name(self) -> None:
-        """With a server name it is ``d``, else ``i``."""
+    def test_name_and_numbers(self) -> None:
+        """With a server name it is ``d``, else ``i``; cipher suites and extensions are counted up to 99."""
         self.assertEqual(self.beginning(KNOWN["0000"])[3], "d")
-        self.assertEqual(self.beginning()[3], "i")
-
-    def test_cipher_suites_and_extensions_are_counted_up_to_99(self) -> None:
-        self.assertEqual(self.beginning()[4:8], "0100")
+        self.assertEqual(self.beginning()[3:8], "i0100")
         many = [extension(0x1000 + number, b"") for number in range(120)]
         self.assertEqual(self.beginning(*many, cipher_suites="00ff" * 120)[4:8], "9999")
 
@@ -114,13 +109,11 @@ class EmptyTests(SynchronousTestCase):
         only = ja4(KNOWN["0000"], KNOWN["0010"], cipher_suites="1a1a")
         self.assertEqual(only, f"t12d0002h2_{nothing}_{nothing}")
 
-    def test_a_hello_that_is_not_there_in_full_has_no_fingerprint(self) -> None:
+    def test_lacking(self) -> None:
+        """A hello that is not there in full has no fingerprint; one without a list of extensions has."""
         self.assertIsNone(parse_client_hello(records(client_hello())[:-1], None).ja4())
         self.assertIsNone(parse_client_hello(b"\x16\x02", None).ja4())
-
-    def test_a_hello_may_even_have_no_list_of_extensions(self) -> None:
-        without = records(client_hello(with_extensions=False))
-        found = parse_client_hello(without, None).ja4()
+        found = parse_client_hello(records(client_hello(with_extensions=False)), None).ja4()
         self.assertEqual(found, "t12i010000_0f2cb44170f4_000000000000")
 
     @settings(max_examples=scaled(100), deadline=None)

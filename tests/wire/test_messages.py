@@ -32,7 +32,7 @@ def made() -> tuple[MessageMatcher, Reader]:
 
 class MatcherTests(SynchronousTestCase):
     def test_contract(self) -> None:
-        """It keeps the contract, with options and without."""
+        """It keeps the contract, with options and without; those that cannot be used are an error."""
         matcher, _ = made()
         samples, others = [b"!\x09a.example", b"!\x03a\n\xff"], [b"!\x02a", b"!\x01ab", b"?", b"!)"]
         check_datagrams(matcher, samples, others, examples=30)
@@ -40,11 +40,9 @@ class MatcherTests(SynchronousTestCase):
             matcher, [b"!\x09A.example"], [b"!\x01b", b"!\0"], {"host": "a.example"}, examples=30
         )
         self.assertEqual((matcher.transports, matcher.__module__), ((Transport.UDP,), __name__))
-
-    def test_first_bytes(self) -> None:
-        """The bytes that a message can begin with are those that the reader allows."""
-        matcher, _ = made()
         self.assertEqual(getattr(matcher.predicate({}), "first_bytes", None), frozenset(b"!"))
+        error = self.assertRaises(OptionError, matcher.predicate, {"host": "a..b"})
+        self.assertIn("host: ", str(error))
 
     def test_many_lines_read_a_datagram_once(self) -> None:
         matcher, reader = made()
@@ -60,12 +58,6 @@ class MatcherTests(SynchronousTestCase):
         self.assertEqual(facts(predicate, Datagrams((b"!\x03a\n\xff",))), {"host": "a\\n\\xff"})
         self.assertEqual(facts(predicate, Datagrams((b"!\0",))), {})
         self.assertEqual(facts(predicate, Datagrams((b"?",))), {})
-
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        matcher, _ = made()
-        error = self.assertRaises(OptionError, matcher.predicate, {"host": "a..b"})
-        self.assertIn("host: ", str(error))
 
     def test_a_reader_that_refuses_all_allows_no_first_byte(self) -> None:
         def refuse(_: Cursor) -> dict[str, str]:

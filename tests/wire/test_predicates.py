@@ -53,9 +53,7 @@ class PredicateTests(SynchronousTestCase):
             predicate, [(b"ab", 2), (b"acdc", 4), (b"\x80", 1)], [(b"b", 1), (b"ae", 2)]
         )
         self.assertEqual((predicate.longest, predicate.first_bytes), (4, {ord("a"), 0x80}))
-
-    def test_where_all_bytes_may_come_first_none_is_named(self) -> None:
-        self.assertIsNone(Pattern(rb"(?s).").first_bytes)
+        self.assertIsNone(Pattern(rb"(?s).").first_bytes)  # where all may come first
 
 
 class LongestTests(SynchronousTestCase):
@@ -68,9 +66,6 @@ class LongestTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, lambda: Pattern(rb"a+b").longest)
         self.assertIn("set one by within=", str(error))
         self.assertEqual(Pattern(rb"a+b", within=7).longest, 7)
-
-    def test_unusable(self) -> None:
-        """An expression that cannot be used is an error once it is compiled."""
         self.assertRaises(PatternError, Pattern(b"a$").compile)
 
     @settings(max_examples=scaled(100), deadline=None)
@@ -99,13 +94,10 @@ class LongestTests(SynchronousTestCase):
 
 class PlainMatcherTests(SynchronousTestCase):
     def test_contract(self) -> None:
-        """It is a matcher without options, which gives its predicate."""
+        """It is a matcher without options, of the module in which it is written down, which gives its predicate."""
         predicate = Prefix(b"HELLO")
         matcher = PlainMatcher("greeting", "clients that say HELLO", predicate, source="none")
         check_matcher(matcher, [(b"HELLO", 5)], [(b"HELP", 4)])
         self.assertIs(matcher.predicate({}), predicate)
         self.assertEqual((matcher.options, matcher.source), ((), "none"))
-
-    def test_module(self) -> None:
-        """It is from the module in which it is written down."""
-        self.assertEqual(PlainMatcher("x", "y", Prefix(b"z")).__module__, __name__)
+        self.assertEqual(matcher.__module__, __name__)

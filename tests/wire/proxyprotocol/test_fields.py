@@ -21,16 +21,14 @@ OTHER = Tlv(0xE0, b"other")
 
 
 class ToldTests(SynchronousTestCase):
-    def test_a_header_without_fields_tells_nothing(self) -> None:
-        self.assertEqual(header_facts(IPV4), {})
-
     def test_names(self) -> None:
         """Fields have names; those that are empty or that nobody knows have none."""
+        self.assertEqual(header_facts(IPV4), {})
         self.assertEqual(header_facts(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
         self.assertEqual(header_facts(ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))), {})
 
     def test_clouds(self) -> None:
-        """The fields of the clouds have names and values; those of another form or subtype have none."""
+        """The fields of the clouds have names and values, and those of another form or subtype none; all go on to the server as they came."""
         aws, google, azure = (
             Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
             Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
@@ -48,9 +46,6 @@ class ToldTests(SynchronousTestCase):
             Tlv(0xEA, b"\2vpce-1"), Tlv(0xEA, b"\1"), Tlv(0xE0, bytes(7)), Tlv(0xEE, b"\1\0"),
         ):  # fmt: skip
             self.assertEqual(header_facts(ProxyHeader(tlvs=(wrong,))), {})
-
-    def test_clouds_go_on(self) -> None:
-        """The fields of the clouds go on to the server as they came, also those of another form."""
         came = tuple(Tlv(kind, value) for kind in (0xEA, 0xE0, 0xEE) for value in (b"\1x", b""))
         self.assertEqual(passed_on_fields((), came), came)
 
@@ -59,32 +54,25 @@ class ToldTests(SynchronousTestCase):
             ProxyHeader(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),))
         )
 
-    def test_only_a_certificate_that_was_shown_and_verified_counts_as_verified(self) -> None:
-        self.assertEqual(self.ssl(1, 0), {"ssl_verified": "no"})
-        self.assertEqual(self.ssl(3, 1), {"ssl_verified": "no"})
-        self.assertEqual(self.ssl(3, 0), {"ssl_verified": "yes"})
-        self.assertEqual(self.ssl(5, 0), {"ssl_verified": "yes"})
-
-    def test_a_client_that_used_no_tls_has_no_certificate_to_speak_of(self) -> None:
-        self.assertEqual(
-            self.ssl(0, 0, Tlv(TlvType.SSL_VERSION, b"TLSv1.3")), {"ssl_version": "TLSv1.3"}
-        )
-
-    def test_an_ssl_field_that_is_cut_short_is_an_error(self) -> None:
+    def test_tls(self) -> None:
+        """Only a certificate that was shown and verified counts as verified; a client without TLS has none to speak of; a field that is cut short is an error."""
+        for client, verify, verified in ((1, 0, "no"), (3, 1, "no"), (3, 0, "yes"), (5, 0, "yes")):
+            self.assertEqual(self.ssl(client, verify), {"ssl_verified": verified})
+        none = self.ssl(0, 0, Tlv(TlvType.SSL_VERSION, b"TLSv1.3"))
+        self.assertEqual(none, {"ssl_version": "TLSv1.3"})
         self.assertRaises(InvalidHeader, header_facts, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
 
 
 class CarriedTests(SynchronousTestCase):
-    def test_what_is_known_here_goes_first_and_replaces_what_came_in_of_its_type(self) -> None:
-        self.assertEqual(passed_on_fields([OURS], [OTHER, THEIRS]), (OURS, OTHER))
-        self.assertEqual(passed_on_fields([], [OTHER, THEIRS]), (OTHER, THEIRS))
-
-    def test_padding_was_for_the_senders_header_alone(self) -> None:
-        self.assertEqual(passed_on_fields([], [Tlv(TlvType.NOOP, b"..."), OTHER]), (OTHER,))
-
-    def test_an_id_that_is_longer_than_receivers_take_is_left_out(self) -> None:
+    def test_which(self) -> None:
+        """What is known here goes first, and replaces what came in of its type; padding, and an ID that is longer than receivers take, are left out."""
         kept = Tlv(TlvType.UNIQUE_ID, bytes(128))
-        self.assertEqual(passed_on_fields([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept]), (kept,))
+        for own, earlier, carried in (
+            ([OURS], [OTHER, THEIRS], (OURS, OTHER)), ([], [OTHER, THEIRS], (OTHER, THEIRS)),
+            ([], [Tlv(TlvType.NOOP, b"..."), OTHER], (OTHER,)),
+            ([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept], (kept,)),
+        ):  # fmt: skip
+            self.assertEqual(passed_on_fields(own, earlier), carried)
 
     @given(ANY, ANY, TLVS, TLVS, st.integers(0, 5000))
     def test_fits(
