@@ -51,8 +51,7 @@ Spec = tuple[str, list[str], str]
 def made(spec: Spec) -> Route:
     name, lines, kind = spec
     clients = INSIDE if kind == "inside" else EVERY_CLIENT
-    one = route(lines, "close", name=name)
-    return attrs.evolve(one, dry_run=kind == "dry", clients=clients)
+    return attrs.evolve(route(lines, "close", name=name), dry_run=kind == "dry", clients=clients)
 
 
 def known_of(plan: Plan[Route]) -> object:

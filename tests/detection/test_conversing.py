@@ -115,8 +115,7 @@ class AnswerTests(SynchronousTestCase):
         data = REQUESTS + name
         routes = [leads("x", Named(b"x")), leads("y", Named(b"y")), leads("any", Says(MATCH, 3))]
         routes = [routes[2], *routes[:2]] if early else routes
-        edges = [0, *sorted(set(cuts)), len(data)]
-        pieces = [data[a:b] for a, b in itertools.pairwise(edges)]
+        pieces = [data[a:b] for a, b in itertools.pairwise([0, *sorted(set(cuts)), len(data)])]
         route, answers = run(routes, *pieces)
         expected, whole = run(routes, data)
         self.assertEqual((route, [text for _, text in answers]), (expected, [t for _, t in whole]))

@@ -116,8 +116,7 @@ class FlowTests(SynchronousTestCase):
             self.assertIsNone(detection.feed([noise, noise]))
             decision = detection.feed([noise, noise, register])
             self.assertIs(decision and decision.route, sip)
-            at_once = FlowDetection(Detector([dns, sip]))
-            decision = at_once.feed([*[noise] * 9, register])
+            decision = FlowDetection(Detector([dns, sip])).feed([*[noise] * 9, register])
             self.assertIs(decision and decision.route, sip)
             self.assertIsNone(FlowDetection(Detector([dns, sip])).finish().route)
 
@@ -301,7 +300,6 @@ class DatagramsTests(SynchronousTestCase):
 
         first = Datagrams((b"abc",))
         self.assertEqual([first.parsed_all(parse), first.parsed_all(parse)], [3, 3])
-        both = Datagrams((b"abc", b""), first)
-        third = Datagrams((b"abc", b"", b"de"), both)
+        third = Datagrams((b"abc", b"", b"de"), Datagrams((b"abc", b""), first))
         self.assertEqual([third.parsed_all(parse), third.parsed_all(parse)], [5, 5])
         self.assertEqual(calls, [((b"abc",), None), ((b"abc", b"", b"de"), 3)])

@@ -71,8 +71,7 @@ class IndexTest(SynchronousTestCase):
     ) -> None:
         made = [route(match, "close", name=str(n)) for n, match in enumerate(lines)]
         routes = [attrs.evolve(one, **KINDS[kind]) for one, kind in zip(made, kinds, strict=False)]
-        request = f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
-        data = request if http else hello(name)
+        data = f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode() if http else hello(name)
         data = data[: max(1, len(data) - cut)]
         one_by_one = (r.name for r in routes if not r.dry_run and decide([r], [data]))
         expected = next(one_by_one, None)

@@ -183,8 +183,7 @@ class PluginTest(SynchronousTestCase):
         for _ in range(2):
             self.forget()
             self.assertEqual(list(self.found()), ["mine"])
-        cache = pickle.loads((self.package / "dropin.cache").read_bytes())
-        self.assertEqual(list(cache), ["mine"])
+        self.assertEqual(list(pickle.loads((self.package / "dropin.cache").read_bytes())), ["mine"])
 
     def test_own_interface_of_a_plugin_at_the_next_start(self) -> None:
         imports = "from zope.interface import implementer\nfrom txmux.interfaces import IProtocolMatcher\n"

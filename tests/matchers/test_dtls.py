@@ -82,8 +82,7 @@ class FragmentTests(SynchronousTestCase):
     @given(st.data())
     def test_cut(self, data: st.DataObject) -> None:
         """Fragments are put together in any order, twice, over records and datagrams."""
-        cookie = data.draw(st.binary(max_size=40))
-        body = dtls_body(server_name("www.example.com"), cookie=cookie)
+        body = dtls_body(server_name("www.example.com"), cookie=data.draw(st.binary(max_size=40)))
         cuts = sorted(data.draw(st.sets(st.integers(1, len(body) - 1), max_size=8)))
         records = hello_datagrams(body, *cuts)
         records += data.draw(st.lists(st.sampled_from(records), max_size=3))

@@ -158,8 +158,7 @@ class PacketTests(SynchronousTestCase):
         """Their CRYPTO frames are cut anywhere, put into any order and into several packets and datagrams."""
         version = data.draw(st.sampled_from([V1, V2, V29]))
         hello, name = (FRAMES_29[4:], "server") if version == V29 else (FRAMES[4:], "example.com")
-        cuts = sorted(data.draw(st.sets(st.integers(1, len(hello) - 1), max_size=9)))
-        frames = cut(hello, *cuts)
+        frames = cut(hello, *sorted(data.draw(st.sets(st.integers(1, len(hello) - 1), max_size=9))))
         frames += data.draw(st.lists(st.sampled_from([*frames, b"\1", bytes(7)]), max_size=6))
         frames = data.draw(st.permutations(frames))
         packets = [
@@ -269,8 +268,7 @@ class PacketTests(SynchronousTestCase):
         """A client that hears nothing sends its hello again in other pieces; the last one of four datagrams makes it whole."""
         chance = random.Random(2)
         for number in range(20):
-            cuts = sorted(chance.sample(range(1, len(BIG)), 15))
-            pieces = cut(BIG, *cuts)
+            pieces = cut(BIG, *sorted(chance.sample(range(1, len(BIG)), 15)))
             hole = chance.randrange(len(pieces))
             lacking = [*pieces[:hole], *pieces[hole + 1 :]]
             flow = [initial(*chance.sample(lacking, len(lacking)), number=n) for n in range(3)]

@@ -75,8 +75,7 @@ def early_flow() -> tuple[bytes, ...]:
         private_key=identity.key,
         max_datagram_size=1200,
     )
-    first = _client(None)
-    client = QuicConnection(configuration=first, session_ticket_handler=kept.append)
+    client = QuicConnection(configuration=_client(None), session_ticket_handler=kept.append)
     client.connect(("127.0.0.1", 1), now=0.0)
     server = QuicConnection(
         configuration=server_side,

@@ -41,8 +41,7 @@ class ChangesTest(SynchronousTestCase):
         self.assertEqual(self.told("", new), "grace, remember, shared_limits of [txmux] changed")
 
     def test_connections_of_older_rules(self) -> None:
-        new = parse(f"{_BASE}default = reset\n", "r.ini")
-        changed = changes(parse(_BASE, "r.ini"), new)
+        changed = changes(parse(_BASE, "r.ini"), parse(f"{_BASE}default = reset\n", "r.ini"))
         for older, more in (
             (0, ""),
             (1, "; 1 connection keeps older rules"),

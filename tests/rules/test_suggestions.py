@@ -92,8 +92,7 @@ def _filled(text: str) -> str:
 def applied(text: str, problem: Problem, together: Sequence[Line]) -> Iterator[str]:
     """Yield the file with what the message says, in each place where its reader may put it."""
     (what, where), *others = together
-    lines = re.split(r"\r\n|\r|\n", text)
-    at = _At(lines, problem)
+    at = _At(re.split(r"\r\n|\r|\n", text), problem)
     for changed in at.put(what, where):
         found = changed
         for line, there in others:

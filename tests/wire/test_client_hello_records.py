@@ -37,8 +37,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_the_longest_hello_in_the_shortest_records_is_within_the_bound(self) -> None:
         padding = 0xFFFF - len(client_hello()) + 4 - 4
-        message = client_hello(extension(PADDING, b"\0" * padding))
-        data = records(message, 1)
+        data = records(client_hello(extension(PADDING, b"\0" * padding)), 1)
         self.assertEqual(len(data), LONGEST_HELLO)
         self.assertIsNotNone(parse_client_hello(data, None).hello)
 
@@ -79,8 +78,7 @@ class RealClientTests(SynchronousTestCase):
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = context.wrap_bio(incoming, outgoing, server_hostname="www.example.com")
         self.assertRaises(ssl.SSLWantReadError, client.do_handshake)
-        expected = ClientHello("www.example.com", ("h2", "http/1.1"), "1.3")
-        self.check(outgoing.read(), expected)
+        self.check(outgoing.read(), ClientHello("www.example.com", ("h2", "http/1.1"), "1.3"))
 
     def test_so_is_the_one_of_pyopenssl_here_limited_to_tls_1_2(self) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)

@@ -63,8 +63,7 @@ class DecidedHelloTests(SynchronousTestCase):
         self.assertTrue(self.admits(long_packet(2, version=V2)))
 
     def test_datagram_is_of_one_connection(self) -> None:
-        other = initial(b"\1", destination=bytes(8))
-        self.assertFalse(self.admits(long_packet(2) + other))
+        self.assertFalse(self.admits(long_packet(2) + initial(b"\1", destination=bytes(8))))
         self.assertTrue(self.admits(long_packet(2) + b"\xff" * 600))
 
     def test_late_hello_decides_once(self) -> None:

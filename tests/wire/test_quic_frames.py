@@ -21,8 +21,7 @@ STREAM = bytes(range(256)) * 4
 @st.composite
 def cut_streams(draw: st.DrawFn) -> list[tuple[int, bytes]]:
     """Cut a stream into fragments that overlap, some of them twice, in any order."""
-    cuts = sorted(draw(st.sets(st.integers(1, len(STREAM) - 1), max_size=8)))
-    places = [0, *cuts, len(STREAM)]
+    places = [0, *sorted(draw(st.sets(st.integers(1, len(STREAM) - 1), max_size=8))), len(STREAM)]
     fragments = []
     for start, end in itertools.pairwise(places):
         before, after = draw(st.integers(0, 40)), draw(st.integers(0, 40))

@@ -110,8 +110,7 @@ class OpensTests(SynchronousTestCase):
         self, parts: list[bytes], size: int, length: int
     ) -> None:
         """One is never missed, and nothing else is taken for it."""
-        buffer = bytearray(b"".join(parts) + bytes(40))
-        data = memoryview(buffer)[:length]
+        data = memoryview(bytearray(b"".join(parts) + bytes(40)))[:length]
         step = size or length or 1
         joined = [bytes(data[at : at + step]) for at in range(0, length, step)]
         known = {b"\0\0\0\1", b"\x6b\x33\x43\xcf", b"\xff\0\0\x1d"}

@@ -84,8 +84,7 @@ class AuthorityTests(TestCase):
         folder = AcmeFolder(self.folder / "acme")
         folder.make()
         self.source = Source("acme", self.url, "no certificates", self.time.seconds)
-        settings = AcmeSettings(self.url, ca=ca, terms=True)
-        return Authority(self.time, settings, folder, self.source)
+        return Authority(self.time, AcmeSettings(self.url, ca=ca, terms=True), folder, self.source)
 
     def issue(self, authority: Authority) -> Deferred[Any]:
         async def show(_: str) -> None:
@@ -95,8 +94,7 @@ class AuthorityTests(TestCase):
 
     async def said(self, authority: Authority, seconds: float = 0.0) -> str:
         """Return why there is no certificate, when some time has passed."""
-        asking = self.issue(authority)
-        failing = self.assertFailure(asking, AuthorityError)
+        failing = self.assertFailure(self.issue(authority), AuthorityError)
         while not failing.called:
             await deferLater(reactor, 0.005)
             self.time.let_connect()
@@ -280,8 +278,7 @@ class AuthorityTests(TestCase):
 
     async def test_cancelled(self) -> None:
         """A question that is withdrawn ends at once, and says nothing of the authority."""
-        authority = self.authority(self.serve(), self.ca)
-        asking = self.issue(authority)
+        asking = self.issue(self.authority(self.serve(), self.ca))
         peer = await self.peers.heard(20)
         asking.cancel()
         await self.assertFailure(asking, CancelledError)

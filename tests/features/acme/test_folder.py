@@ -139,8 +139,7 @@ class FolderTests(SynchronousTestCase):
         number, *_ = data.draw(st.permutations(range(len(parts))))
         damaged = bytearray(b64decode(b"".join(parts[number].splitlines()[1:-1])))
         for _ in range(data.draw(st.integers(1, 3))):
-            at = data.draw(st.integers(0, len(damaged) - 1))
-            damaged[at] = data.draw(st.integers(0, 255))
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
         first, *_, last = parts[number].splitlines()
         parts[number] = b"\n".join((first, b64encode(damaged), last, b""))
         pem = b"".join(parts)
@@ -172,8 +171,7 @@ class FolderTests(SynchronousTestCase):
     def test_others_write(self) -> None:
         """A folder in which others may put a key or a certificate is refused, and so is another user's link to one."""
         self.path.chmod(0o770)
-        error = self.assertRaises(OSError, self.folder.make)
-        self.assertIn("others may write to it", str(error))
+        self.assertIn("others may write to it", str(self.assertRaises(OSError, self.folder.make)))
         self.path.chmod(0o755)
         self.folder.make()
         if os.geteuid() == 0:

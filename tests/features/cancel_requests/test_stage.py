@@ -35,8 +35,7 @@ class CancelTest(MuxTestCase):
         ]
 
     async def assert_cancelled(self, peer: Peer, count: int, said: str, **wanted: Any) -> None:
-        record = await self.assert_ended(peer, count, **wanted)
-        self.assertEqual(record.facts["cancel"], said)
+        self.assertEqual((await self.assert_ended(peer, count, **wanted)).facts["cancel"], said)
 
     async def assert_reaches(self, port: int, said: bytes = CANCEL, **wanted: Any) -> None:
         """All that are served: they get what the client says, and close."""
@@ -105,8 +104,7 @@ class CancelTest(MuxTestCase):
         await self.assert_reaches(self.mux(routes, default=backend("g", ports[1])))
 
     async def test_servers_that_are_away(self) -> None:
-        ports = self.servers(1)
-        port = self.mux(self.by_name(free_port(), *ports, make_stalled_port(self)))
+        port = self.mux(self.by_name(free_port(), *self.servers(1), make_stalled_port(self)))
         client = await self.connect(port, CANCEL)
         (peer := await self.factories[0].heard(16)).close()
         await peer.is_lost()
@@ -241,8 +239,7 @@ class CancelTest(MuxTestCase):
             (await server.heard(16, number)).close()
         await secure.until(lambda: secure.told_close_notify)
         secure.close()
-        record = await self.assert_logged(2, reason="done")
-        self.assertEqual(record.facts["cancel"], "2 of 2")
+        self.assertEqual((await self.assert_logged(2, reason="done")).facts["cancel"], "2 of 2")
 
 
 class CancelRequestTests(CommandTestCase):

@@ -42,8 +42,7 @@ class FlowTests(SynchronousTestCase):
         other = Address(CLIENT.host, 9)
         first, *more = (Datagram(CLIENT, SERVER, b"%d" % number) for number in range(1, 9))
         odd = Datagram(other, SERVER, b"x", whole=False)
-        answer = Datagram(SERVER, CLIENT, b"answer", whole=False)
-        flows = client_flows([first, odd, answer, *more])
+        flows = client_flows([first, odd, Datagram(SERVER, CLIENT, b"answer", whole=False), *more])
         its = CLIENT, (b"1", b"2", b"3", b"4"), False
         found = [(one.client, one.datagrams, one.gap) for one in flows]
         self.assertEqual(found, [its, (other, (b"x",), True)])

@@ -150,8 +150,7 @@ def capture(*packets: bytes, link: int = 1, writer: Any = dpkt.pcap.Writer) -> b
 
 class ReadTests(CommandTestCase):
     def read(self, data: bytes) -> list[Segment]:
-        packets = read_packets(io.BytesIO(data), "x.pcap")
-        return [one for one in packets if isinstance(one, Segment)]
+        return [one for one in read_packets(io.BytesIO(data), "x.pcap") if isinstance(one, Segment)]
 
     def test_both_formats_families_and_link_types(self) -> None:
         for (link, frame), writer, (source, destination) in itertools.product(

@@ -90,8 +90,7 @@ class LabelTests(SynchronousTestCase):
 
     def test_published_ports(self) -> None:
         for host, shown in (("", "127.0.0.1"), ("::", "[::1]"), ("192.0.2.1", "192.0.2.1")):
-            bound = [{"HostIp": host, "HostPort": "8080"}]
-            its = container("web", {"match": "any"}, bound=bound)
+            its = container("web", {"match": "any"}, bound=[{"HostIp": host, "HostPort": "8080"}])
             self.assertIn(f"server = {shown}:8080", read(its, rules=LabelRules())[0])
 
     def test_only_what_is_published_now(self) -> None:
@@ -230,8 +229,7 @@ class LabelTests(SynchronousTestCase):
         draft = SourceFile("/run/txmux/providers/docker.ini", text)
         rules = load_draft(folder / "rules.ini", draft)
         self.assertIn(draft.path, rules.files.texts)
-        names = ["site", "git", "git.ssh", "wiki"]
-        self.assertEqual([its.name for its in rules.routes], names)
+        self.assertEqual([its.name for its in rules.routes], ["site", "git", "git.ssh", "wiki"])
 
     def test_keys_that_labels_may_set(self) -> None:
         self.assertLessEqual(ALLOWED, reading.SETTABLE)

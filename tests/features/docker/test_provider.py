@@ -163,8 +163,7 @@ class ProviderTest(TestCase):
         self.daemon.remove(strange["Id"])
         await self.written("[route bad]", gone="strange")
         self.assertNotIn("# left out", self.text())
-        right = self.daemon.containers[web]
-        self.daemon.containers[web] = {**right, "HostConfig": "strange"}
+        self.daemon.containers[web] = {**self.daemon.containers[web], "HostConfig": "strange"}
         self.daemon.tell("start", web)
         self.daemon.put(inspected("new", LABELS, address="10.88.0.8"))
         await self.written("[route new]")

@@ -221,8 +221,7 @@ class AwaitingRetryTest(MuxTestCase):
                     name, does = who.split()
                     peer = client if name == "client" else server
                     (peer.close if does == "closes" else peer.transport.abortConnection)()
-                record = await self.ended(client, server)
-                self.assertEqual((who, record.reason), (who, reason))
+                self.assertEqual((who, (await self.ended(client, server)).reason), (who, reason))
                 is_servers = who == "server resets" and begin == self.began
                 self.assertEqual("failed reset" in counted(self.factory), is_servers, who)
 
@@ -265,8 +264,7 @@ class AwaitingRetryTest(MuxTestCase):
         server = await self.backend.heard(len(hello))
         self.assertEqual(bytes(server.received), hello)
         close(client, server)
-        record = await self.assert_logged(reason="done", route="hidden")
-        self.assertNotIn("ech", record.facts)
+        self.assertNotIn("ech", (await self.assert_logged(reason="done", route="hidden")).facts)
 
 
 _GROUPS = extension(10, sized(2, b"\0\x1d"))

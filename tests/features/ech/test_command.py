@@ -93,8 +93,7 @@ class EchTest(CommandTestCase):
         self.assertEqual((code, of_keys), (0, out))
         MadeKey(9).write(self.keys / "a.pem")
         _, out, _ = self.run_main("ech", "show", self.keys)
-        states = re.findall(r"UTC +(.+?) +/", out)
-        self.assertEqual(states, ["published", "opens nothing"])
+        self.assertEqual(re.findall(r"UTC +(.+?) +/", out), ["published", "opens nothing"])
         two = self.write("two.ini", f"[txmux]\ninclude = units/*.ini\n{_RULES}")
         unit = "[listen other]\nendpoint = :8444\nech_keys = none\n"
         (self.folder / "units").mkdir()
@@ -128,8 +127,7 @@ class EchTest(CommandTestCase):
         for version, taker in ((0, "ends"), (1 << 32, "public")):
             change_constants(self, forwarding, _CONFIRMS=version)
             self.assertIn(f": route {taker}", self.explained(ends))
-        illegal = inner(server_name(HIDDEN), versions(0x0304))
-        hello = records(Sealer(self.made).hello(illegal))
+        hello = records(Sealer(self.made).hello(inner(server_name(HIDDEN), versions(0x0304))))
         out = self.explained(hello)
         self.assertIn(f"decision  at byte {len(hello)}: tls-failed, close\n", out)
         self.assertIn("tls_error=the hidden hello is not legal", out)

@@ -91,8 +91,7 @@ class OpeningTest(SynchronousTestCase):
     def test_large_hello_is_in_records_of_its_own(self) -> None:
         large = extension(0x1A1A, bytes(20_000))
         encoded = inner(server_name(HIDDEN), INNER, versions(0x0304), outer_extensions(0x1A1A))
-        stream = records(Sealer(_MADE).hello(encoded, more=(large,)))
-        hello = _read(stream)
+        hello = _read(records(Sealer(_MADE).hello(encoded, more=(large,))))
         self.assertEqual(hello.facts["ech"], "inner")
         self.assertEqual(hello.stream[3:5], (1 << 14).to_bytes(2, "big"))
         reader = parse_client_hello(hello.stream, None)
@@ -218,8 +217,7 @@ class RetryTest(SynchronousTestCase):
         others, whole = b"\x14\3\3\0\1\1", b"\x17\3\3\0\2xx"
         for size in (1, 7, 1000):
             sealer, second = self.opened()
-            hello = records(sealer.second(inner()), 100)
-            stream, passed = others + whole + hello + b"more", []
+            stream, passed = others + whole + records(sealer.second(inner()), 100) + b"more", []
             for at in range(0, len(stream), size):
                 piece = stream[at : at + size]
                 passed.append(piece if second.is_over else second.receive(piece))

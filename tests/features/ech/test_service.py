@@ -31,8 +31,7 @@ class HiddenHellosTest(AdminCase):
             client = await connect(self, self.port)
             client.send(records(Sealer(key).hello(inner())))
             await client.is_lost()
-        status = (await self.get("/api/status")).json
-        (listener,) = status["listeners"]
+        (listener,) = (await self.get("/api/status")).json["listeners"]
         written = path.stat().st_mtime_ns / 1e9
         shown = {"id": 7, "public_name": "public.example", "written": written}
         self.assertEqual(listener["ech"], {"keys": [shown], "opened": 2, "unopened": 1})

@@ -284,8 +284,7 @@ class GatewayTests(SynchronousTestCase):
         told = Made("").status["GatewayClass", "txmux"]["supportedFeatures"]
         names = [one["name"] for one in FEATURES]
         self.assertEqual((told, names), (FEATURES, sorted(names)))
-        settings = GatewaySettings(only="other")
-        self.assertNotIn(("GatewayClass", "txmux"), Made("", settings).status)
+        self.assertNotIn(("GatewayClass", "txmux"), Made("", GatewaySettings(only="other")).status)
 
     def test_attached_listener_sets(self) -> None:
         """GatewayListenerSetAttached: those that the Gateway takes, and that have a listener that can be served."""

@@ -135,8 +135,7 @@ class PlaceTests(SynchronousTestCase):
             ("x", "first", "!ProtocolConflict"), ("b", "first", "Accepted"),
             ("c", "second", "!HostnameConflict"), ("tls", "second", "Accepted"),
         ):  # fmt: skip
-            its = made.of_listener(name, of, "ListenerSet")
-            self.assertEqual(its["Accepted"], accepted, name)
+            self.assertEqual(made.of_listener(name, of, "ListenerSet")["Accepted"], accepted, name)
         self.assertEqual(made.of_listener("a")["Programmed"], "Programmed")
 
     def test_ports_that_are_mapped_to_one(self) -> None:

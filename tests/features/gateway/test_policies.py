@@ -39,8 +39,7 @@ class ServedTests(SynchronousTestCase):
     def test_clients_that_speak_tls_with_the_server(self) -> None:
         """Of one route, some clients may pass through, and others be served here."""
         text = gateway(TLS.replace("443", "444"), _END) + _CERT + policy("over") + authority()
-        made = Made(text + route("TLSRoute", "db"))
-        sections = made.sections()
+        sections = Made(text + route("TLSRoute", "db")).sections()
         for listener, name, lines in (
             ("tls", "tls_shop_db_passthrough_at_tcp_444", ["server = 10.0.0.1:15432"]),
             ("end", "tls_shop_db_at_tcp_443", _KEYS),

@@ -31,8 +31,7 @@ class PlacesTest(SynchronousTestCase):
         """However long it is, and however the records were cut."""
         message, _ = take_hello(_HELLO)
         pieces = (message[at : at + cut] for at in range(0, len(message), cut))
-        stream = b"".join(records(one, b"\3\1") for one in pieces)
-        made = with_name(stream, name)
+        made = with_name(b"".join(records(one, b"\3\1") for one in pieces), name)
         found, own = parse_client_hello(made, None), parse_client_hello(_HELLO, None)
         self.assertEqual((found.sni, found.alpn), (name.removesuffix("."), ("h2",)))
         self.assertEqual((found.version, found.ja4()), (own.version, own.ja4()))

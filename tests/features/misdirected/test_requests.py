@@ -98,8 +98,7 @@ class MisdirectedTest(MuxTestCase):
         server.send(frame(DATA, 1, 5, b"fine"))
         self.assertEqual(await self.answers(client, 1), [(DATA, 5, b"fine")])
         client.reset()
-        record = await self.assert_logged(reason="client-reset")
-        facts = record.facts
+        facts = (await self.assert_logged(reason="client-reset")).facts
         self.assertEqual((facts["misdirected"], facts["misdirected_host"]), ("1", _B))
         self.assertEqual(self.factory.configuration.counts.cells[MISDIRECTED.at], 1)
 
@@ -131,11 +130,9 @@ class MisdirectedTest(MuxTestCase):
             for number, host in enumerate((_A, f"{_A.upper()}.:8443", _C, "other.example", "[::1]"))
         )
         client.send(said)
-        server = await self.backend.heard(len(said))
-        self.assertEqual(server.received, said)
+        self.assertEqual((await self.backend.heard(len(said))).received, said)
         client.reset()
-        record = await self.assert_logged()
-        self.assertNotIn("misdirected", record.facts)
+        self.assertNotIn("misdirected", (await self.assert_logged()).facts)
 
     async def test_other_places(self) -> None:
         """A default, if it is a server, has the names that no route takes; TLS that is passed on; the same servers with other certificates of clients."""
@@ -160,8 +157,7 @@ class MisdirectedTest(MuxTestCase):
             attrs.evolve(route(f"http host={_B}", backend_at(free_port())), under=("tls",)),
         ]
         client = await self.begun(self.mux(routes), _A, None)
-        server = await self.backend.heard(len(_BEGUN) + 1)
-        server.send(_SERVED)
+        (await self.backend.heard(len(_BEGUN) + 1)).send(_SERVED)
         client.send(self.request(3, _B))
         await self.assert_misdirected(client, 3)
 
@@ -273,8 +269,7 @@ class MisdirectedTest(MuxTestCase):
             client.send(said)
             await self.backend.heard(len(said), len(self.backend.peers))
             client.reset()
-            record = await self.assert_logged(count)
-            self.assertEqual(record.facts["misdirected_unread"], "yes")
+            self.assertEqual((await self.assert_logged(count)).facts["misdirected_unread"], "yes")
 
     async def test_client_that_has_finished(self) -> None:
         """It still gets what its server answers, as without HTTP/2."""

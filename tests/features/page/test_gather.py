@@ -50,8 +50,7 @@ class CostTest(AdminCase):
         """One page asks a process for each thing once: to count what many connections have moved takes it longest."""
         await self.start(use=self.virtual())  # the history is not told anything meanwhile
         asked = note_questions(self)
-        told = await self.ask("GET", "/")
-        self.assertEqual(told.status, 200)
+        self.assertEqual((await self.ask("GET", "/")).status, 200)
         kinds = [
             "count", "connections", "addresses", "status", "missing", "clients",
             "ping",  # the list of clients may take longer than a halted worker is waited for

@@ -247,8 +247,7 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(_view({"all": "servers"}, backends=backends).servers.more, 0)
         part = _view({"servers": "0.5"}, backends=backends).servers
         self.assertEqual((len(part.rows), part.is_searched), (11, True))
-        few = _backend("web", *addresses[:50])
-        self.assertNotIn('name="servers"', _page(backends=[few]))
+        self.assertNotIn('name="servers"', _page(backends=[_backend("web", *addresses[:50])]))
 
     def test_last_check_is_written_without_what_is_beside_it(self) -> None:
         for ok, why, shown in (

@@ -173,8 +173,7 @@ class ConnectionTests(TestCase):
         messages: list[bytes] = []
         protocol, peer = await self.connect(messages.append)
         subscribing = protocol.execute("SUBSCRIBE", "c")
-        hi = _encoded([b"message", b"c", b"hi"])
-        peer.send(_encoded([b"subscribe", b"c", 1]) + 2 * hi)
+        peer.send(_encoded([b"subscribe", b"c", 1]) + 2 * _encoded([b"message", b"c", b"hi"]))
         self.assertEqual(await subscribing, [b"subscribe", b"c", 1])
         while len(messages) < 2:
             await _turn()

@@ -37,5 +37,4 @@ def _redis(text: str) -> Iterator[str]:
     yield from logged(shared.connection_failed, text)
     yield str(ReplyError(text))
     yield from refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
-    record = {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}
-    yield codec.read(Ban, record).reason
+    yield codec.read(Ban, {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}).reason

@@ -40,11 +40,9 @@ class StartTLSTests(MuxTestCase):
             peer.send(answer)
 
     async def test_tls_goes_to_the_server_of_the_name(self) -> None:
-        other = free_port()
-        no = route("tls sni=other.example", backend_at(other))
+        no = route("tls sni=other.example", backend_at(free_port()))
         yes = route("tls sni=b.example", backend_at(self.backend_port()), name="b")
-        port = self.mux([no, yes], more=MORE)
-        client = await self.greeted(port)
+        client = await self.greeted(self.mux([no, yes], more=MORE))
         server = await self.backend.peer()
         await self.asked(server, (b"", GREETING), (EHLO, OFFERS), (STARTTLS, b"220 go\r\n"))
         await server.has(len(HELLO))
@@ -99,8 +97,7 @@ class StartTLSTests(MuxTestCase):
 
     async def test_each_protocol(self) -> None:
         for number, (name, dialogue) in enumerate(CLIENTS.items(), start=1):
-            port = self.port(protocol=name, banner="mail.example ESMTP")
-            client = await self.connect(port)
+            client = await self.connect(self.port(protocol=name, banner="mail.example ESMTP"))
             for request, answer in dialogue:
                 client.send(request)
                 await client.until(lambda end=answer, its=client: its.received.endswith(end))  # type: ignore[misc]
@@ -132,8 +129,7 @@ class StartTLSTests(MuxTestCase):
         self.assertEqual(len(tried), 1)
 
     async def test_silent_server(self) -> None:
-        port = self.port(banner="", detect_timeout=1.5)
-        client = await self.connect(port, STARTTLS)
+        client = await self.connect(self.port(banner="", detect_timeout=1.5), STARTTLS)
         server = await self.backend.peer()
         await self.seen(len(STARTTLS))
         self.assertEqual(client.received, b"")

@@ -15,8 +15,7 @@ class QuicTests(CommandTestCase):
         change_constants(self, port_test, _APART=0.0)
 
     def test_server(self) -> None:
-        certificate = make_certificate(self.folder, "example.com")
-        server = Server("site", certificate)
+        server = Server("site", make_certificate(self.folder, "example.com"))
         self.addCleanup(server.end)
         address = f"127.0.0.1:{server.port}"
         code, output, error = self.run_main("test", address, "--udp", "--timeout=1")

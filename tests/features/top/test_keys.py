@@ -53,8 +53,7 @@ class KeysTests(SynchronousTestCase):
     def test_end_of_the_named_connection_after_yes_only(self) -> None:
         state, sent = _all(TopState(), "down", "x")
         self.assertEqual((state.mode, sent), ("question", []))
-        other = attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:])
-        (ask,) = _all(state, "y", snapshot=other)[1]
+        (ask,) = _all(state, "y", snapshot=attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:]))[1]
         what = "end connection 5f3a-2 from 192.0.2.2:50002"
         self.assertEqual(ask, ChangeRequest("/api/connections/5f3a-2/close", {}, what))
         for key in ("n", "enter", "escape", "q"):

@@ -66,8 +66,7 @@ class ScreenTests(SynchronousTestCase):
         fails = {**SERVER, "state": "failing", "why": "3 connections failed within 10 s, " * 3}
         servers = [{**fails, "server": one} for one in (f"unix:{folder}/run/app.sock", long)]
         status = {**STATUS, "rules_path": f"{folder}/etc/txmux/rules.ini"}
-        snapshot = _with(servers=servers, status=status)
-        drawn = _drawn(TopState(pane="servers"), snapshot)
+        drawn = _drawn(TopState(pane="servers"), _with(servers=servers, status=status))
         self.assertRegex(drawn[0], r"· …[\w/-]+/etc/txmux/rules\.ini, generation 1 +[\d:]+$")
         text = "\n".join(drawn)
         self.assertRegex(text, rf" {re.escape(long)} +failing ")
@@ -141,8 +140,7 @@ class ScreenTests(SynchronousTestCase):
         """On a small screen it has a fifth; the worst is the first that is whole."""
         trouble = [{"what": "x", "text": f"trouble {n} " + 20 * "and so on "} for n in range(3)]
         servers = [*_many({**SERVER, "state": "down"}, 4, "server"), *([SERVER] * 4)]
-        snapshot = _with(trouble, servers, connections=_many(CONNECTION))
-        drawn = _drawn(TopState(), snapshot)
+        drawn = _drawn(TopState(), _with(trouble, servers, connections=_many(CONNECTION)))
         self.assertEqual(sum(line.startswith("warning: ") for line in drawn), 3)
         self.assertEqual([line[:2] for line in drawn[1:6]], ["wa", "  ", "wa", "wa", "co"])
         self.assertEqual(sum("down" in line for line in drawn[6:]), 5)

@@ -278,8 +278,7 @@ class TrialTests(AdminCase):
         # Addresses count, and the reload changes what is there now.
         near = f"[route b]\nunder = *\nmatch = any\nfrom = 127.0.1.0/24\nbackend = {self.b}\n"
         await self.tried(self.rules(self.a, near))
-        report = await self.running.reload()
-        self.assertEqual(report.errors, ())
+        self.assertEqual((await self.running.reload()).errors, ())
         found = await self.tried(self.rules(self.a))
         self.assertEqual((found["clients"], found["moved"]), (7, 7))
 

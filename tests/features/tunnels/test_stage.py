@@ -38,16 +38,14 @@ def socks4a(host: str, port: int) -> bytes:
 
 
 def by_name(names: str, host: str = "{host}", port: int = 0) -> Backend:
-    text = f"{host}:{port or '{port}'}"
-    server = Server(text, "tcp", host=host, port=port)
+    server = Server(f"{host}:{port or '{port}'}", "tcp", host=host, port=port)
     kind = KEYS["allow_names"].kind
     return Backend("named", (server,), allow_names=kind.collect([kind.read(names)]))
 
 
 def tunnel_route(outcome: Any = None, users: Path | None = None, **more: Any) -> Route:
     keys = {"tunnel": TUNNEL, **({"tunnel_users": users} if users else {})}
-    made = route(MATCHES, CLOSE, name="tunnel")
-    return attrs.evolve(made, outcome=outcome, more=keys, **more)
+    return attrs.evolve(route(MATCHES, CLOSE, name="tunnel"), outcome=outcome, more=keys, **more)
 
 
 def inner(match: str, outcome: Any, under: str = "tunnel") -> Route:
@@ -124,8 +122,7 @@ class FixedServerTest(MuxTestCase):
 
     async def test_timeout_of_a_server(self) -> None:
         backend = Backend("far", (server_at(9, "192.0.2.1"),), retries=0, connect_timeout=1.0)
-        port = self.mux([tunnel_route(backend)])
-        client = await self.connect(port, connect_to("a:1"))
+        client = await self.connect(self.mux([tunnel_route(backend)]), connect_to("a:1"))
         while not any(one.state == "connecting" for one in self.factory.connections):
             await self.turn()
         self.time.advance(1.1)
@@ -269,8 +266,7 @@ class DetectionTest(MuxTestCase):
             (FORWARD, tunnel_route(), Refusal.RESET), (connect_to("b:1"), of_host, CLOSE),
             (SSH, tunnel_route(), CLOSE), (SSH, tunnel_route(), Refusal.REJECT),
         ):  # fmt: skip
-            port = self.mux([made], default=default)
-            client = await self.connect_until_lost(port, said)
+            client = await self.connect_until_lost(self.mux([made], default=default), said)
             self.assertEqual(b"not allowed here" in client.received, default == Refusal.REJECT)
             self.assertEqual(bool(client.received), default == Refusal.REJECT)
             await self.assert_logged(reason="no-route")
@@ -309,8 +305,7 @@ class DetectionTest(MuxTestCase):
         await client.has_all()
         self.assertEqual(client.received[:13], b"HTTP/1.1 408 ")
         client.close()
-        record = await self.logged()
-        self.assertIn("detect_timeout", record.facts["tunnel_error"])
+        self.assertIn("detect_timeout", (await self.logged()).facts["tunnel_error"])
 
     async def test_http2(self) -> None:
         its = attrs.evolve(tunnel_route(), alternatives=route("http", CLOSE).alternatives)
@@ -391,8 +386,7 @@ class LoginTest(MuxTestCase):
             self.records.clear()
             client = await self.connect_until_lost(port, said)
             self.assertEqual(client.received, answer)
-            record = await self.logged()
-            self.assertEqual(record.facts["tunnel_error"], problem)
+            self.assertEqual((await self.logged()).facts["tunnel_error"], problem)
         client = await self.connect_until_lost(port, socks4a("a", 1))
         self.assertEqual(client.received, b"\0\x5b" + bytes(6))
 
@@ -435,8 +429,7 @@ class LoginTest(MuxTestCase):
             self.assertEqual(why, "too many logins wait to be checked")
 
     async def test_client_leaves_while_its_password_is_checked(self) -> None:
-        client = await self.connect(self.port(), connect_to("a:1", basic("ann:wrong")))
-        client.reset()
+        (await self.connect(self.port(), connect_to("a:1", basic("ann:wrong")))).reset()
         await self.logged()
         self.assertEqual(self.backend.peers, [])
 

@@ -137,8 +137,7 @@ class DatagramTests(SynchronousTestCase):
         self.assertTrue(isinstance(default, Backend) and default.idle_timeout == 180)
 
     def test_tls_ends_over_tcp_alone(self) -> None:
-        made = make_authority("Test", "x.example")
-        pem = made.write(make_folder(self) / "x.pem", key=True)
+        pem = make_authority("Test", "x.example").write(make_folder(self) / "x.pem", key=True)
         ends = f"match = any\nterminate_tls = {pem}\n"
         ends_elsewhere = "use a server that ends DTLS or QUIC itself"
         for text, told in (

@@ -76,8 +76,7 @@ class RightsTest(FolderTestCase):
             opened = f"/proc/self/fd/{file.fileno()}"
             for named, where in ((closed / "link", closed), (opened, "/proc/self/fd")):
                 route = f"[route r]\nmatch = tls\nterminate_tls = {named}\nbackend = close\n"
-                unit = self.write("d/a.ini", route)
-                os.chown(unit, 12345, -1)
+                os.chown(self.write("d/a.ini", route), 12345, -1)
                 rules = load(path)
                 (problem,) = map(str, forbidden(rules))
                 self.assertIn(f"; let user 12345 enter '{where}', or name another one", problem)

@@ -116,8 +116,7 @@ class UnitTest(SynchronousTestCase):
                 os.chown(self.folder / "d/a.ini", owner, -1)
                 self.assertEqual("r" in _under(self.load()), expected, (pattern, owner))
                 unit = f"{self.folder}/d/a.ini [unit one]"
-                rules = self.load()
-                ask = partial(open_to, rules, unit)
+                ask = partial(open_to, self.load(), unit)
                 found = as_nobody(ask) if owner else ask()
                 self.assertEqual(bool(found), expected)
 

@@ -207,8 +207,7 @@ class UnitsTest(FolderTestCase):
         route = "[route {0}]\nmatch = ssh\nfrom = @{1}\nbackend = close\n".format
         # Of the operator's, a unit may write the name.
         a = route("a", "../one.txt") + route("b", "${TXMUX_OF_A_UNIT}.txt") + "# operator.txt\n"
-        sizes = {"one.txt": 9, "d/two.txt": 8, "large.txt": LARGEST_RULES - 99}
-        for name, size in sizes.items():
+        for name, size in {"one.txt": 9, "d/two.txt": 8, "large.txt": LARGEST_RULES - 99}.items():
             self.write(name, f"#{size * 'x'}\n192.0.2.1\n")
         self.write("operator.txt", f"#{'x' * LARGEST_RULES}\n192.0.2.1\n")
         own = self.write("d/a.ini", a + route("c", f"{self.folder}/large.txt"))
@@ -413,8 +412,7 @@ class UnitsTest(FolderTestCase):
                 path = self.write("rules.ini", f"[txmux]\ninclude = {pattern}\n{LISTEN}")
                 rules = self.acting(partial(load, path))
                 [[problem]] = rules.files.untaken.values()
-                message = f": cannot look into '{self.folder}/{where}': {why}"
-                self.assertIn(message, str(problem))
+                self.assertIn(f": cannot look into '{self.folder}/{where}': {why}", str(problem))
                 self.assertEqual(problem.path, str(self.folder / pattern.replace("cl*", "closed")))
                 again = self.acting(partial(load, path, in_force=rules.files))
                 self.assertEqual(again.files.untaken, rules.files.untaken)

@@ -75,8 +75,7 @@ class AcceptedV2Tests(SynchronousTestCase):
         """Fields are kept all the same if they can be told."""
         field = bytes.fromhex("010002") + b"h2"
         for start, addresses in (("20 00", 0), ("21 00", 0), ("21 12", 12), ("21 31", 216)):
-            encoded = v2(start, bytes(addresses) + field)
-            answer = decode(encoded)
+            answer = decode(v2(start, bytes(addresses) + field))
             assert isinstance(answer, Decoded)
             self.assertEqual(answer.header.tlvs, (Tlv(TlvType.ALPN, b"h2"),))
 
