@@ -30,16 +30,16 @@ BESIDE = {
         "tests/convert/test_pairs.py",
         "tests/interop/converted/test_served.py",
     ),
-    "tests/features/": ("tests/features/test_wrong.py",),
+    "tests/features/": ("tests/rules/test_wrong.py",),
     "tests/matchers/": ("tests/matchers/test_collisions.py", "tests/matchers/test_samples.py"),
     "tests/rules/wrong/": ("tests/rules/test_wrong.py", "tests/rules/test_suggestions.py"),
-    "txmux/features/": ("tests/features/test_wrong.py", "tests/rules/test_wrong.py"),
+    "txmux/features/": ("tests/rules/test_wrong.py",),
     "txmux/matchers/": (
         "tests/matchers/test_collisions.py",
         "tests/matchers/test_samples.py",
         "tests/rules/test_wrong.py",
     ),
-    "txmux/rules/": ("tests/features/test_wrong.py", "tests/rules/test_wrong.py"),
+    "txmux/rules/": ("tests/rules/test_wrong.py",),
 }
 """How paths begin, and how the paths of tests begin that are theirs."""
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.rules.annotated import WRONG, annotated
+from tests.rules.annotated import WRONG, WRONG_OF_FEATURES, annotated
 from tests.support.cases import with_each
 
 
-@pytest.mark.parametrize("file", WRONG, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [*WRONG, *WRONG_OF_FEATURES], ids=lambda file: f"{file.parent.name}-{file.stem}"
+)
 def test_messages(file: Path, assert_blessed: Callable[[Path, str], None]) -> None:
     assert_blessed(file, with_each(file.read_text(), annotated))

@@ -83,21 +83,19 @@ class ReassemblyTests(SynchronousTestCase):
             stream = first(*segments)
             self.assertEqual((stream.data, stream.gap), (data, gap))
 
-    def test_first_speaker_is_the_client_without_syn(self) -> None:
-        stream = first(from_server(900), from_client(101, b"ab"), from_server(900, b"xy"))
-        self.assertEqual((stream.client, stream.data, stream.is_late), (CLIENT, b"ab", True))
-
-    def test_client_and_start_from_the_answer_to_syn(self) -> None:
-        answer = from_server(900, syn=True, acknowledged=101), from_server(901, b"hello")
-        stream = first(*answer, from_client(103, b"cd"), from_client(101, b"ab"))
-        self.assertEqual((stream.client, stream.data, stream.is_late), (CLIENT, b"abcd", False))
-        self.assertTrue(stream.server_first)
-
-    def test_server_first(self) -> None:
-        syn = from_client(100, syn=True)
-        said, answer = from_client(101, b"ab"), from_server(901, b"hello")
-        self.assertTrue(first(syn, answer, said).server_first)
-        self.assertFalse(first(syn, said, answer, from_client(103, b"cd")).server_first)
+    def test_who_is_the_client(self) -> None:
+        """Who has sent SYN, or got the answer to it; else who speaks first."""
+        syn, answer = from_client(100, syn=True), from_server(901, b"hello")
+        accepted = from_server(900, syn=True, acknowledged=101)
+        ab, cd = from_client(101, b"ab"), from_client(103, b"cd")
+        for segments, expected in (
+            ((from_server(900), ab, from_server(900, b"xy")), (b"ab", True, False)),
+            ((accepted, answer, cd, ab), (b"abcd", False, True)),
+            ((syn, answer, ab), (b"ab", False, True)), ((syn, ab, answer, cd), (b"abcd", False, False)),
+        ):  # fmt: skip
+            found = first(*segments)
+            self.assertEqual((found.data, found.is_late, found.server_first), expected)
+            self.assertEqual(found.client, CLIENT)
 
     def test_repeated_syn_and_next_connection(self) -> None:
         syn = from_client(100, syn=True)

@@ -2,14 +2,12 @@ import json
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from tests.cli.provider.running import PlayedProvider
 from tests.cli.support import CommandTestCase
@@ -23,16 +21,6 @@ from txmux.features.docker.provider import docker
 from txmux.net.http import RequestFailedError, request
 
 LABELS = {"txmux.match": "any"}
-
-
-class GoneTest(SynchronousTestCase):
-    def test_container_that_goes_while_it_is_asked_for_is_forgotten(self) -> None:
-        async def get(_: str) -> None:
-            return None
-
-        state: Any = SimpleNamespace(_api=SimpleNamespace(get=get), _known={"x": (1, None)})
-        self.successResultOf(Deferred.fromCoroutine(provider.Follower._inspect(state, "x", 1)))
-        self.assertEqual(state._known, {})
 
 
 class ServiceAsked:

@@ -169,21 +169,18 @@ class OpeningTest(SynchronousTestCase):
         else:
             self.assertEqual(hello.stream, bytes(data))
 
-    def test_read(self) -> None:
+    def test_configurations(self) -> None:
+        """Unknown ones are left out, and those that are damaged refused."""
         for name in (PUBLIC, "a"):
             [config] = read_configs(MadeKey(public_name=name).configs)
             self.assertEqual((config.id, config.public_name), (7, name))
             self.assertEqual(config.suites, {(1, 1), (1, 3)})
-
-    def test_unknown_are_left_out(self) -> None:
         raw = _MADE.key.config.raw
         other_version = b"\xfe\x0a" + raw[2:]
         other_kem = raw[:5] + b"\0\x10" + raw[7:]
         mandatory = raw[:2] + sized(2, raw[4:-2] + sized(2, extension(0x8001, b"")))
         for unknown in (other_version, other_kem, mandatory):
             self.assertEqual([*read_configs(sized(2, unknown + raw))], [_MADE.key.config])
-
-    def test_damaged(self) -> None:
         whole = _MADE.configs
         for wrong in (b"", whole[:-1], whole + b"x", b"\0\4" + whole[2:6], b"\0\0"):
             with self.assertRaises(MalformedError):

@@ -112,6 +112,7 @@ class GatewayTests(SynchronousTestCase):
             made = Made(gateway(*listeners))
             its = made.of_listener(name)
             self.assertEqual((its["Accepted"], its["ResolvedRefs"]), (accepted, resolved))
+            self.assertNotIn("terminate_tls", made.text)
             told = made.status["Gateway", "edge"]["listeners"][0]["supportedKinds"]
             self.assertEqual([one["kind"] for one in told], kinds)
         made = Made(gateway(_HTTP, TCP))
@@ -212,7 +213,7 @@ class GatewayTests(SynchronousTestCase):
         self.assertNotIn(("TCPRoute", "db"), made.status)
 
     def test_two_modes_on_one_port(self) -> None:
-        """TLSRouteMixedTerminationSameNamespace: each name has the mode of its listener."""
+        """TLSRouteMixedTerminationSameNamespace, TLSRouteTerminateSimpleSameNamespace: each name has the mode of its listener."""
         end = "name: end, port: 443, protocol: TLS, hostname: end.example, tls: {certificateRefs: [{name: cert}]}"
         secret = "---\nkind: Secret\nmetadata: {name: cert}\n"
         text = secret + gateway(f"{TLS}, hostname: pass.example", end)
@@ -222,8 +223,12 @@ class GatewayTests(SynchronousTestCase):
         for name in ("tls", "end"):
             its = made.of_listener(name)
             self.assertEqual((its["Accepted"], its["routes"]), ("Accepted", 1), name)
-        ended = [name for name, lines in made.sections().items() if "terminate_tls" in str(lines)]
-        self.assertEqual(ended, ["route tls_shop_end_shop_edge_end_end.example"])
+        ended = {name: its for name, its in made.sections().items() if "terminate_tls" in str(its)}
+        [(name, lines)] = ended.items()
+        self.assertEqual(name, "route tls_shop_end_shop_edge_end_end.example")
+        self.assertEqual(lines[0], "match = tls sni=end.example")
+        self.assertEqual(lines[-1], "terminate_tls = /pem/shop_cert.pem")
+        made.rules()
 
     def test_parents_of_a_listener_set(self) -> None:
         """ListenerSetDualParentRefIndependence, …GatewayParentSectionNameNotFound, …RouteStatusScopedToParentRef."""

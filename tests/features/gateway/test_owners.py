@@ -53,6 +53,7 @@ class PlaceTests(SynchronousTestCase):
         for name, more, resolved, accepted in (
             ("gone", "", "!InvalidCertificateRef", "Accepted"),
             ("bad", "", "!InvalidCertificateRef", "Accepted"),
+            ("cert, kind: ConfigMap", "", "!InvalidCertificateRef", "Accepted"),
             ("cert, namespace: far", "", "!RefNotPermitted", "Accepted"),
             ("cert", authorities, "!InvalidCACertificateRef", "!NoValidCACertificate"),
         ):
@@ -67,6 +68,7 @@ class PlaceTests(SynchronousTestCase):
                 ("tls sni=*.a.example", "reject"), ("tls sni=*.example", "tls_shop_theirs"),
             ])  # fmt: skip
             self.assertNotIn("backend tls_shop_mine", made.text)
+            self.assertNotIn("terminate_tls", made.text)
             self.assertEqual(made.of_gateway("wide")["Programmed"], "Programmed")
 
     def test_an_invalid_route_keeps_its_names(self) -> None:

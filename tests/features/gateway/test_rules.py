@@ -202,23 +202,6 @@ class NameTests(SynchronousTestCase):
         self.assertEqual([made.of_listener(name)["routes"] for name in ("tls", "one")], [1, 0])
         made.rules()
 
-    def test_tls_that_ends_here(self) -> None:
-        end = "name: end, port: 443, protocol: TLS, hostname: a.example, tls: {certificateRefs: [{name: cert}]}"
-        text = gateway(end)
-        for name in ("cert", "bad"):
-            text += f"---\nkind: Secret\nmetadata: {{namespace: shop, name: {name}}}\n"
-        made = Made(text + route("TLSRoute", "db"))
-        lines = made.sections()["route tls_shop_db_shop_edge_end_a.example"]
-        self.assertEqual(lines[-1], "terminate_tls = /pem/shop_cert.pem")
-        self.assertEqual(lines[0], "match = tls sni=a.example")
-        made.rules()
-        for refs in ("{name: gone}", "{name: bad}", "{name: cert, kind: ConfigMap}", ""):
-            made = Made(text.replace("{name: cert}", refs) + route("TLSRoute", "web"))
-            its = made.of_listener("end")
-            self.assertEqual(its["ResolvedRefs"], "!InvalidCertificateRef", refs)
-            self.assertEqual(its["Programmed"], "!Invalid")
-            self.assertNotIn("terminate_tls", made.text)
-
 
 class SharedPortTests(SynchronousTestCase):
     BOTH = (TLS, "name: rest, port: 443, protocol: TCP")

@@ -64,8 +64,6 @@ class CertificatesTest(SynchronousTestCase):
             self.assertEqual([name for name, _ in found], [name for name, _ in wanted], text)
             for (_, message), (_, what) in zip(found, wanted, strict=True):
                 self.assertIn(f"'{self.wide}' is also for {what}, so browsers ", message)
-
-    def test_nothing_is_shared(self) -> None:
         for text in NOT_FOUND:
             self.assertEqual(self.found(text), [], text)
 

@@ -72,7 +72,9 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
 
-    def test_record_without_a_valid_time_is_ignored(self) -> None:
+    def test_record_without_a_valid_time_or_for_everybody_is_ignored(self) -> None:
+        for network in ("0.0.0.0/0", "::/0"):
+            self.assertEqual(self.hear(record(5.0, network=network)), [])
         for wrong in (math.nan, math.inf, -math.inf):
             self.assertEqual(self.hear(record(wrong), record(5.0, until=wrong)), [])
         self.assertEqual(self.hear(record(1.0), record(math.inf, ban=False)), ["192.0.2.7"])
@@ -118,10 +120,6 @@ class ReadTests(SynchronousTestCase):
         (unconfirmed,) = self.shared.unconfirmed.values()
         self.assertLess(len(unconfirmed.received), 20)
         self.assertEqual(unconfirmed.received[-1], record(98.0))
-
-    def test_nobody_bans_everybody(self) -> None:
-        for network in ("0.0.0.0/0", "::/0"):
-            self.assertEqual(self.hear(record(5.0, network=network)), [])
 
 
 class ConnectionTests(SynchronousTestCase):

@@ -1,6 +1,8 @@
 """Files with what is hardly meant, and exactly what is said of them; and files of which nothing is said."""
 
+import importlib.util
 import re
+import sys
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -12,7 +14,7 @@ from tests.support.folders import make_folder
 from tests.support.installed import names_missing
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.interfaces import Transport
-from txmux.rules.lint.warnings import lint, slow_routes
+from txmux.rules.lint.warnings import closed_listeners, lint, slow_routes
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse
 from txmux.testing import calls_in
@@ -133,3 +135,25 @@ class LintTests(SynchronousTestCase):
 
     def test_rules_made_in_python_have_none(self) -> None:
         self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])
+
+    def test_routes_that_another_program_will_write(self) -> None:
+        """The listeners that it will write are for routes of its own."""
+        text = "[txmux]\ninclude = no-such/*.ini\n{}[listen a]\nendpoint = :1\ndefault = close\n"
+        for watch, count in (("watch_rules = 1s\n", 0), ("", 1)):
+            found = [*closed_listeners(parse(text.format(watch), "x.ini"))]
+            self.assertEqual(len(found), count)
+        text = "[txmux]\ninclude = no-such/*.ini\nwatch_rules = 1s\n[route r]\nmatch = ssh\nbackend = close\n"
+        [told] = [str(one) for one in lint(parse(text, "x.ini")) if one.key == "under"]
+        why = "[route r] under: no client gets here, since its unit has no [listen]; add one"
+        self.assertIn(why, told)
+
+    def test_metrics_without_the_package(self) -> None:
+        """A service answers 501 there, so a warning names the extra, with the command of this installation."""
+        rules = parse("[txmux]\nmetrics = 127.0.0.1:9443\n[listen l]\nendpoint = :1\n", "x.ini")
+        self.patch(importlib.util, "find_spec", str)
+        self.assertEqual(lint(rules), [])
+        self.patch(importlib.util, "find_spec", lambda _: None)
+        (said,) = map(str, lint(rules))
+        told = "x.ini:2: warning: [txmux] metrics: needs the package prometheus_client, which is not installed"
+        self.assertTrue(said.startswith(told), said)
+        self.assertTrue(said.endswith(f"{sys.prefix}/bin/pip install 'txmux[admin]'"), said)
