@@ -1,7 +1,6 @@
 """Which matchers take the bytes and datagrams of which other protocols."""
 
 import functools
-import sys
 from importlib.util import find_spec
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -39,37 +38,16 @@ def matched(transport: Transport = Transport.TCP) -> dict[tuple[str, str], Verdi
     return table
 
 
-def shown(table: dict[tuple[str, str], Verdict]) -> str:
-    """Draw the table: one row a matcher, one column a protocol, ``M`` for a match and ``?`` for undecided."""
-    names = sorted({name for name, _ in table})
-    protocols = sorted({protocol for _, protocol in table})
-    width = max(map(len, names))
-    letters = {MATCH: "M", NEED_MORE: "?", NO: "."}
-    head = [
-        f"{'':{width}} " + "".join(protocol[line : line + 1] or " " for protocol in protocols)
-        for line in range(max(map(len, protocols)))
-    ]
-    rows = [
-        f"{name:{width}} " + "".join(letters[table[name, protocol]] for protocol in protocols)
-        for name in names
-    ]
-    return "\n".join((*head, *rows, ""))
-
-
 class CollisionTests(SynchronousTestCase):
     """Every matcher, without options, and the samples of every other protocol."""
 
     def test_ambiguities(self) -> None:
-        """Two protocols are taken for each other only if they are listed as ambiguous, and all that are listed are.
-
-        With ``-s`` the whole table is shown.
-        """
+        """Two protocols are taken for each other only if they are listed as ambiguous, and all that are listed are."""
         for transport, ambiguities in (
             (Transport.TCP, AMBIGUITIES),
             (Transport.UDP, DATAGRAM_AMBIGUITIES),
         ):
             table = matched(transport)
-            sys.stdout.write("\n" + shown(table))
             pairs = {
                 frozenset((name, protocol))
                 for (name, protocol), verdict in table.items()

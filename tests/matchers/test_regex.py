@@ -1,11 +1,10 @@
 import warnings
 
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface.verify import verifyObject
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Peeked, Verdict
+from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.regex import regex
 from txmux.testing import check_datagrams, check_matcher
 from txmux.wire.predicates import Pattern
@@ -49,13 +48,6 @@ class MatcherTests(SynchronousTestCase):
     def test_contract(self) -> None:
         """It is kept, with all that the options show as examples."""
         check_matcher(regex, [(b"GET /", 3)], [(b"POST", 2)], {"pattern": "GET|PUT"})
-
-    def test_interface(self) -> None:
-        """It is a matcher, and the examples that it shows for its options work."""
-        matcher = regex
-        self.assertTrue(verifyObject(IProtocolMatcher, matcher))
-        self.assertEqual([option.name for option in matcher.options], ["pattern", "within"])
-        matcher.predicate({option.name: option.example for option in matcher.options})
 
     def test_within(self) -> None:
         """A match has at most `within` bytes, 256 if nothing is said, and no byte beyond is waited for."""

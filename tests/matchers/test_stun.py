@@ -1,11 +1,7 @@
 import struct
 import zlib
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.matchers.all_samples import MATCH, NO, Facts
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
-from txmux.matchers.stun import stun
 
 # The beginning of the request of RFC 5769, section 2.1; Allocate and ConnectionBind made by hand after RFC 8656 and
 # RFC 6062.
@@ -110,8 +106,10 @@ MATCHED_DATAGRAMS = (
     ICE, request(0x11), request(0x16, (0x13, b"data"), (0x12, bytes(8))), request(0x200), CHANNEL,
     CHANNEL + bytes(3), GTP[0][:7] + b"\1" + GTP[0][8:], GTP[0][:10] + b"\2" + GTP[0][11:],
 )  # fmt: skip
+BEHIND = request(1, fingerprint=True) + request(1, (0x8022, b"abcd"))[20:]
+"""Nothing comes behind a fingerprint."""
 REFUSED_DATAGRAMS = (
-    ICE[:-1], ICE + b"\0", ICE[:-1] + bytes([ICE[-1] ^ 1]), request(1, (6, b"a7Xq:Zk3v"))[:-4],
+    BEHIND[:3] + bytes([BEHIND[3] + 8]) + BEHIND[4:], ICE[:-1], ICE + b"\0", ICE[:-1] + bytes([ICE[-1] ^ 1]), request(1, (6, b"a7Xq:Zk3v"))[:-4],
     request(0x101), request(0x111), b"\x80" + ICE[1:], request(1).replace(b"\x21\x12", b"\x21\x13"),
     request(3, (3, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
     request(1, (0x20, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
@@ -143,17 +141,9 @@ DATAGRAM_FACTS: Facts = (
     ("", CHANNEL, {"method": "channel-data"}),
     ("", request(0x200), {"method": "0x080"}),
     ("", ICE, {"method": "binding", "username": "a7Xq:Zk3w"}),
+    *(
+        ("", one, {"method": its})
+        for one, its in zip(DATAGRAMS, ("binding", "binding", "allocate"), strict=False)
+    ),
 )
 UNUSABLE = (("method=bind", "did you mean 'binding'?"),)
-
-
-class MessageTests(SynchronousTestCase):
-    def test_nothing_comes_behind_a_fingerprint(self) -> None:
-        data = bytearray(request(1, fingerprint=True) + request(1, (0x8022, b"abcd"))[20:])
-        data[3] += 8
-        self.assertIs(datagram_verdicts_of(stun)(bytes(data)), NO)
-
-    def test_the_method_is_learnt_of_each_message(self) -> None:
-        learn = datagram_facts_of(stun)
-        methods = [learn(one)["method"] for one in DATAGRAMS[:3]]
-        self.assertEqual(methods, ["binding", "binding", "allocate"])

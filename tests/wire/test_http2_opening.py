@@ -89,29 +89,25 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(length, len(data) if at is None else at, data)
         self.assertTrue(parse_opening(data, None).refused)
 
-    def test_the_first_byte_off_the_preface_refuses(self) -> None:
+    def test_beginning(self) -> None:
+        """The first byte off the preface refuses, and a first frame that is not SETTINGS."""
         self.check(b"PRI * HTTP/1.1\r\n", 12)
         self.check(b"POST", 2)
-
-    def test_the_first_frame_is_settings(self) -> None:
         for kind in (0, 1, 2, 6, 8, 0x10):
             self.check(PREFACE + h2.frame(kind, bytes(6)), 24 + 4)
 
-    def test_frames_that_need_an_open_stream_or_an_answer_of_the_server_refuse(self) -> None:
+    def test_frames(self) -> None:
+        """Those that need an open stream or an answer of the server, or have a size or a stream that theirs cannot have, and others within a header section."""
         for kind in (DATA, RST_STREAM, PUSH_PROMISE, GOAWAY, CONTINUATION):
             self.check(BEGINNING + h2.frame(kind, stream=1))
         for kind, size in ((SETTINGS, 0), (PING, 8)):
             self.check(BEGINNING + h2.frame(kind, bytes(size), flags=1)[:9])
-
-    def test_so_do_frames_with_a_size_or_a_stream_that_theirs_cannot_have(self) -> None:
         for kind, size, stream in (
             (SETTINGS, 5, 0), (SETTINGS, 6, 1), (PING, 7, 0), (PING, 8, 1), (WINDOW_UPDATE, 5, 0),
             (WINDOW_UPDATE, 4, 1), (PRIORITY, 4, 1), (PRIORITY, 5, 0), (1, 9, 0), (1, 9, 2),
         ):  # fmt: skip
             self.check(BEGINNING + h2.frame(kind, bytes(size), stream=stream)[:9])
         self.check(BEGINNING + b"\x00\x40\x01", len(BEGINNING) + 3)
-
-    def test_within_a_header_section_nothing_but_its_continuation_comes(self) -> None:
         begun = BEGINNING + h2.request(SECTION[:4], flags=1)
         self.check(begun + h2.PING, len(begun) + 4)
         self.check(begun + h2.frame(CONTINUATION, stream=3))

@@ -48,26 +48,29 @@ class CutTests(SynchronousTestCase):
 
 
 class OpensTests(SynchronousTestCase):
-    def test_initial(self) -> None:
-        """An Initial packet of each version, in a datagram that a server would not drop."""
-        for version in (V1, V2, V29):
-            self.assertTrue(opens_connection(initial(b"\1", version=version)), version)
-        self.assertTrue(opens_connection(VERSION_1))
-        self.assertTrue(opens_connection(VERSION_2))
-        self.assertFalse(opens_connection(initial(b"\1", pad=1199)))
-
-    def test_early_data(self) -> None:
-        """Packets of type 0-RTT that have overtaken it, of any length."""
-        for kind, version in ((1, V1), (2, V2)):
-            self.assertTrue(opens_connection(packet(kind, version=version, size=100)), version)
-
-    def test_later_packets(self) -> None:
-        """None that belongs to a connection: Handshake packets, short headers, and those of servers."""
-        for datagram in (
-            packet(2), packet(3, version=V2), b"\x41".ljust(1200, b"\x55"), SERVER_1, RETRY_1, b"",
-            b"\xc0",
+    def test_which(self) -> None:
+        """Where the client speaks QUIC already, and where it has spoken another protocol: there, no other route decides about it."""
+        short, unknown = b"\x41".ljust(1200, b"\x55"), packet(0, version=UNKNOWN)
+        for opens, expected, datagrams in (
+            # An Initial packet of each version, or of type 0-RTT that has overtaken it; of other versions a long datagram.
+            (opens_connection, True, (
+                *(initial(b"\1", version=version) for version in (V1, V2, V29)), VERSION_1, VERSION_2,
+                packet(1, size=100), packet(2, version=V2, size=100), unknown, initial(b"\1", fixed=False, token=b"token"),
+            )),
+            # What a server would drop; Handshake packets, short headers, and those of servers; only who has a token may clear the fixed bit (RFC 9287).
+            (opens_connection, False, (
+                initial(b"\1", pad=1199), initial(b"\1", fixed=False), packet(2), packet(3, version=V2), short, SERVER_1, RETRY_1,
+                b"", b"\xc0", unknown[:1199], packet(0, version=0),
+            )),
+            # There, an Initial packet does that a server must drop; what is of another version may be of RTP.
+            (opens_first_connection, True, (
+                initial(b"\1"), initial(b"\1", pad=0), initial(b"\1", fixed=False), packet(1, size=100),
+                initial(b"\1", destination=b""), packet(2, size=100) + initial(b"\1"),
+            )),
+            (opens_first_connection, False, (packet(2), packet(3), short, unknown, b"", b"\xc0\0\0\0\1")),
         ):  # fmt: skip
-            self.assertFalse(opens_connection(datagram))
+            for datagram in datagrams:
+                self.assertEqual(opens(datagram), expected, datagram[:40])
 
     def test_lengths(self) -> None:
         """A client makes up an ID of at least 8 bytes; a shorter one is that of a server."""
@@ -75,28 +78,6 @@ class OpensTests(SynchronousTestCase):
             opens = opens_connection(initial(b"\1", destination=bytes(length)))
             self.assertEqual(opens, 8 <= length <= 20, length)
             self.assertEqual(opens_connection(initial(b"\1", source=bytes(length))), length <= 20)
-
-    def test_only_who_has_a_token_may_clear_the_fixed_bit_of_rfc_9287(self) -> None:
-        self.assertFalse(opens_connection(initial(b"\1", fixed=False)))
-        self.assertTrue(opens_connection(initial(b"\1", fixed=False, token=b"token")))
-
-    def test_other_versions(self) -> None:
-        """Of other versions a long datagram does, but only where the client speaks QUIC already: it may be one of RTP."""
-        datagram = packet(0, version=UNKNOWN)
-        self.assertFalse(opens_first_connection(datagram))
-        self.assertTrue(opens_connection(datagram))
-        self.assertFalse(opens_connection(datagram[:1199]))
-        self.assertFalse(opens_connection(packet(0, version=0)))
-
-    def test_after_another_protocol(self) -> None:
-        """There, what a server must drop opens one, too, if it is an Initial packet: no other route decides about it."""
-        for datagram in (
-            initial(b"\1"), initial(b"\1", pad=0), initial(b"\1", fixed=False), packet(1, size=100),
-            initial(b"\1", destination=b""), packet(2, size=100) + initial(b"\1"),
-        ):  # fmt: skip
-            self.assertTrue(opens_first_connection(datagram))
-        for datagram in (packet(2), packet(3), b"\x41".ljust(1200, b"\x55"), b"", b"\xc0\0\0\0\1"):
-            self.assertFalse(opens_first_connection(datagram))
 
     @given(
         st.lists(

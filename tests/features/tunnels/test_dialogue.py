@@ -47,6 +47,9 @@ class DialogueTest(SynchronousTestCase):
         ), strict=True):  # fmt: skip
             its = told([data])[1]
             self.assertEqual((its.kind, its.host, its.port, its.received), expected)
+        # An address with a scope is none.
+        host = b"fe80::1%\n\x1b[31m"
+        self.assertEqual(told([b"\5\1\0\5\1\0\3%c%b\0\x50" % (len(host), host)])[0][-1], False)
 
     @given(
         st.sampled_from(_REQUESTS) | st.binary(min_size=1, max_size=60), st.data(), st.booleans()
@@ -82,10 +85,6 @@ class DialogueTest(SynchronousTestCase):
             dialogue = told([_REQUESTS[2]])[1]
             dialogue.connect_failed(number)
             self.assertEqual(dialogue.refusal(reason)[:3], bytes([5, code, 0]))
-
-    def test_address_with_a_scope(self) -> None:
-        host = b"fe80::1%\n\x1b[31m"
-        self.assertEqual(told([b"\5\1\0\5\1\0\3%c%b\0\x50" % (len(host), host)])[0][-1], False)
 
     def test_what_is_explained(self) -> None:
         """A login counts as right where it is asked for; without it, the request is refused."""
