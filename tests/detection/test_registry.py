@@ -91,14 +91,15 @@ class PluginTest(SynchronousTestCase):
         package: ModuleType = importlib.import_module(self.name)
         return installed_matchers(package)
 
-    def test_package_without_matchers(self) -> None:
-        self.write("other", "thing = 1\n")
-        self.assertEqual(self.found(), Registry({}))
-
-    def test_matcher_under_two_names(self) -> None:
-        self.write("mine", _module("Mine", "mine") + "again = matcher\n")
-        found = self.found()
-        self.assertEqual((list(found), found.problems), (["mine"], ()))
+    def test_which_are_found(self) -> None:
+        for text, names in (
+            ("again = 1\n", []),
+            (_module("Mine", "mine") + "again = matcher\n", ["mine"]),
+        ):
+            self.write("one", text)
+            found = self.found()
+            self.assertEqual((list(found), found.problems), (names, ()))
+            self.forget()
 
     def test_name_claimed_twice_is_nobodys(self) -> None:
         first = self.write("first", _module("One", "twice"))
@@ -134,25 +135,22 @@ class PluginTest(SynchronousTestCase):
         )
         self.assertEqual(self.flushLoggedErrors(), [])  # the problem is all that is said
 
-    def test_module_that_cannot_be_used(self) -> None:
-        for text, why in (
+    def test_broken_later(self) -> None:
+        for number, (text, why) in enumerate((
             ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
             (_module("Odd", 5), "TypeError: a matcher's name is 5, not a str"),
-        ):
-            self.write("odd", text)
-            (problem,) = self.found().problems
-            self.assertIn(why, str(problem))
+            ("import no_such_module_anywhere\n", "ModuleNotFoundError: No module"),
+        )):  # fmt: skip
+            path = self.write(f"stale{number}", _module("Stale", "stale"))
+            self.assertEqual(list(self.found()), ["stale"])
             self.forget()
-
-    def test_broken_later(self) -> None:
-        path = self.write("stale", _module("Stale", "stale"))
-        self.assertEqual(list(self.found()), ["stale"])
-        self.forget()
-        path.write_text("import no_such_module_anywhere\n")
-        found = self.found()
-        self.assertEqual(list(found), [])
-        (problem,) = found.problems
-        self.assertIn(f"{path} cannot be used: ModuleNotFoundError: No module", str(problem))
+            path.write_text(text)
+            found = self.found()
+            self.assertEqual(list(found), [])
+            (problem,) = found.problems
+            self.assertIn(f"{path} cannot be used: {why}", str(problem))
+            self.forget()
+            path.unlink()
 
     def test_cache_of_others(self) -> None:
         """What Twisted keeps of others' plugins stays as it is, although no interface of theirs is imported."""
@@ -251,18 +249,15 @@ class _Declares:
 
 
 class TransportTests(SynchronousTestCase):
-    def test_tcp_without_a_declaration(self) -> None:
+    def test_what_is_asked_about_a_datagram(self) -> None:
+        """The predicate about the whole of it, or one for datagrams; nothing without a declaration."""
+        both, other = tuple(Transport), Prefix(b"x")
+        for matcher, asked in (
+            (tls, None), (PlainMatcher("x", "x", _ABC, transports=both), WholeDatagram(_ABC)),
+            (PlainMatcher("x", "x", _ABC, transports=both, datagrams=other), other),
+        ):  # fmt: skip
+            self.assertEqual(datagram_predicate(matcher, {}, _ABC), asked)
         self.assertEqual(transports_of(tls), {Transport.TCP})
-        self.assertIsNone(datagram_predicate(tls, {}, _ABC))
-
-    def test_both_are_asked_about_a_whole_datagram(self) -> None:
-        matcher = PlainMatcher("x", "x", _ABC, transports=tuple(Transport))
-        self.assertEqual(datagram_predicate(matcher, {}, _ABC), WholeDatagram(_ABC))
-
-    def test_own_predicate_for_datagrams(self) -> None:
-        other = Prefix(b"x")
-        matcher = PlainMatcher("x", "x", _ABC, transports=tuple(Transport), datagrams=other)
-        self.assertIs(datagram_predicate(matcher, {}, _ABC), other)
 
     def test_udp_only_is_never_asked_about_streams(self) -> None:
         matcher = PlainMatcher("x", "x", _ABC, transports=(Transport.UDP,))

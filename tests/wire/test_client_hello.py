@@ -1,3 +1,5 @@
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.hello_builder import (
@@ -18,29 +20,26 @@ def read(message: bytes) -> HelloReader:
     return parse_client_hello(records(message), None)
 
 
-def offered(*extensions: bytes, legacy_version: int = 0x0303) -> ClientHello | None:
-    return read(client_hello(*extensions, legacy_version=legacy_version)).hello
+def offered(*extensions: bytes, **more: Any) -> ClientHello:
+    hello = read(client_hello(*extensions, **more)).hello
+    assert hello is not None
+    return hello
 
 
 class ServerNameTests(SynchronousTestCase):
-    def sni(self, *extensions: bytes) -> str | None:
-        hello = offered(*extensions)
-        assert hello is not None
-        return hello.sni
-
     def test_first(self) -> None:
         """Names of other kinds do not count; of several host names in datagrams the first does, as for servers."""
         for carrier in "qd":
             reader = HelloReader(carrier=carrier)
             reader.read_message(client_hello(server_name("a", "b")))
             self.assertEqual(reader.sni, "a")
-        self.assertIsNone(self.sni(server_name("a", "", kind=1)))
+        self.assertIsNone(offered(server_name("a", "", kind=1)).sni)
         mixed = extension(0, sized(2, b"\x01" + sized(2, b"x") + b"\x00" + sized(2, b"a")))
         # An address is a name like any other; bytes that belong in none are kept, one character a byte.
         for part, name in (
             (mixed, "a"), (server_name("192.0.2.1"), "192.0.2.1"), (server_name("A\x00\xc9"), "a\x00\xc9"),
         ):  # fmt: skip
-            self.assertEqual(self.sni(part), name)
+            self.assertEqual(offered(part).sni, name)
 
     def test_empty(self) -> None:
         """An extension without a name, and a name without a character, name nothing, and spoil nothing else."""
@@ -49,22 +48,17 @@ class ServerNameTests(SynchronousTestCase):
 
     def test_protocols_that_only_test_the_servers_tolerance_are_left_out(self) -> None:
         hello = offered(alpn(b"\x0a\x0a", b"h2", b"\xfa\xfa", b"\x0a\x1a", b"\x0b\x0b"))
-        self.assertEqual(hello and hello.alpn, ("h2", "\x0a\x1a", "\x0b\x0b"))
+        self.assertEqual(hello.alpn, ("h2", "\x0a\x1a", "\x0b\x0b"))
 
 
 class VersionTests(SynchronousTestCase):
-    def version(self, *extensions: bytes, legacy_version: int = 0x0303) -> str:
-        hello = offered(*extensions, legacy_version=legacy_version)
-        assert hello is not None
-        return hello.version
-
     def test_field(self) -> None:
         """Without the extension it is that of the hello, which cannot go beyond TLS 1.2."""
         for number, name in (
             (0x0300, "ssl3"), (0x0301, "1.0"), (0x0302, "1.1"), (0x0303, "1.2"), (0x0304, "1.2"),
             (0x03FF, "1.2"),
         ):  # fmt: skip
-            self.assertEqual(self.version(legacy_version=number), name)
+            self.assertEqual(offered(legacy_version=number).version, name)
 
     def test_the_highest_known_of_those_offered_counts_in_any_order(self) -> None:
         for numbers, name in (
@@ -72,7 +66,7 @@ class VersionTests(SynchronousTestCase):
             ((0x0301, 0x0302), "1.1"), ((0x0303, 0x7F1C), "1.2"), ((0x0002, 0x0301), "1.0"),
             ((0x0002,), "1.2"), ((0x0300,), "ssl3"), ((0x0403,), "1.2"),
         ):  # fmt: skip
-            self.assertEqual(self.version(versions(*numbers)), name, numbers)
+            self.assertEqual(offered(versions(*numbers)).version, name, numbers)
 
 
 class FormTests(SynchronousTestCase):
@@ -175,4 +169,4 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(
             offered(alpn(*offers)), ClientHello(None, tuple(map(bytes.decode, offers)), "1.2")
         )
-        self.assertIsNone(offered(alpn(*offers, b"x")))
+        self.assertIsNone(read(client_hello(alpn(*offers, b"x"))).hello)

@@ -1,3 +1,5 @@
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,11 +37,11 @@ def extensions(algorithms: str = ALGORITHMS) -> list[bytes]:
     ]
 
 
-def ja4(*parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303) -> str | None:
+def ja4(*parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303) -> str:
     hello = client_hello(
         *parts, cipher_suites=bytes.fromhex(cipher_suites), legacy_version=legacy_version
     )
-    return parse_client_hello(records(hello), None).ja4()
+    return str(parse_client_hello(records(hello), None).ja4())
 
 
 class ExampleTests(SynchronousTestCase):
@@ -63,17 +65,12 @@ class ExampleTests(SynchronousTestCase):
         reverse = " ".join(reversed(CIPHER_SUITES.split()))
         self.assertEqual(ja4(*reversed(extensions()), cipher_suites=reverse), EXAMPLE)
         other = ja4(*extensions("0804 0403"), cipher_suites=CIPHER_SUITES)
-        assert other is not None
-        self.assertFalse(other.endswith("e5627efa2ab1"))
+        self.assertNotIn(other[-13:], ("_e5627efa2ab1", "None"))
 
 
 class PartTests(SynchronousTestCase):
-    def beginning(
-        self, *parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303
-    ) -> str:
-        found = ja4(*parts, cipher_suites=cipher_suites, legacy_version=legacy_version)
-        assert found is not None
-        return found.partition("_")[0]
+    def beginning(self, *parts: bytes, **more: Any) -> str:
+        return ja4(*parts, **more).partition("_")[0]
 
     def test_version(self) -> None:
         """It is the highest of the extension, else that of the hello; 00 if there is no such version."""
@@ -123,7 +120,5 @@ class EmptyTests(SynchronousTestCase):
     )
     def test_property_any(self, cipher_suites: bytes, parts: list[bytes]) -> None:
         """The fingerprint has its form."""
-        hello = records(client_hello(*parts, cipher_suites=cipher_suites))
-        found = parse_client_hello(hello, None).ja4()
-        assert found is not None
+        found = ja4(*parts, cipher_suites=cipher_suites.hex())
         self.assertRegex(found, "^t12i[0-9]{4}00_[0-9a-f]{12}_[0-9a-f]{12}$")

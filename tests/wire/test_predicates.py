@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,11 +21,21 @@ def read_numbers(cursor: Cursor) -> None:
 
 
 class PredicateTests(SynchronousTestCase):
-    def test_prefix(self) -> None:
-        """A prefix is a match at its last byte, and a no at the first that differs."""
-        predicate = Prefix(b"JDWP")
-        check_predicate(predicate, [(b"JDWP-", 4)], [(b"JDBC", 3)], undecided=[b"JDW"])
-        self.assertEqual((predicate.longest, predicate.first_bytes), (4, {ord("J")}))
+    def test_streams(self) -> None:
+        """Each is decided at the first byte that can decide: a prefix or fields at the last or the first that differs, a pattern at the end of the shortest match, and of two one is enough for a match, and a no needs both."""
+        fields = [(b"\x02", 1), (b"\x01\x02", 2), (b"\x01\x00\x03", 3), (b"\x07\x01\x00\xcb", 4)]
+        rows: tuple[tuple[Any, ...], ...] = (
+            (Prefix(b"JDWP"), [(b"JDWP-", 4)], [(b"JDBC", 3)], [b"JDW"], 4, b"J"),
+            (Pattern(rb"(?:GET|PUT) /+\n", within=9), [(b"GET /\n", 6), (b"PUT ////\n", 9)],
+             [(b"POST", 2), (b"GET /////", 9)], [b"PUT /"], 9, b"GP"),
+            (Fields(read_numbers, longest=5), [(b"\x07\x01\xff\xca\xfe", 5)], fields, [], 5, b"\1\7"),
+            (Either(Prefix(b"ab"), Pattern(rb"a[cd]{3}|\x80")),
+             [(b"ab", 2), (b"acdc", 4), (b"\x80", 1)], [(b"b", 1), (b"ae", 2)], [], 4, b"a\x80"),
+        )  # fmt: skip
+        for predicate, matches, others, undecided, longest, first_bytes in rows:
+            check_predicate(predicate, matches, others, undecided=undecided)
+            self.assertEqual((predicate.longest, predicate.first_bytes), (longest, {*first_bytes}))
+        self.assertIsNone(Pattern(rb"(?s).").first_bytes)  # where all may come first
 
     def test_fields_of_a_datagram(self) -> None:
         predicate = DatagramFields(read_numbers)
@@ -33,27 +44,6 @@ class PredicateTests(SynchronousTestCase):
             (b"\2\1\xff\xca\xfe", Verdict.NO),
         ):  # fmt: skip
             self.assertIs(predicate(Datagrams((data,))), verdict)
-
-    def test_a_pattern_is_a_match_at_the_end_of_the_shortest_one(self) -> None:
-        predicate = Pattern(rb"(?:GET|PUT) /+\n", within=9)
-        matches = [(b"GET /\n", 6), (b"PUT ////\n", 9)]
-        check_predicate(predicate, matches, [(b"POST", 2), (b"GET /////", 9)], undecided=[b"PUT /"])
-        self.assertEqual((predicate.longest, predicate.first_bytes), (9, frozenset(b"GP")))
-
-    def test_fields(self) -> None:
-        """Fields are a match when all are there, and a no at the first byte that none allows."""
-        predicate = Fields(read_numbers, longest=5)
-        others = [(b"\x02", 1), (b"\x01\x02", 2), (b"\x01\x00\x03", 3), (b"\x07\x01\x00\xcb", 4)]
-        check_predicate(predicate, [(b"\x07\x01\xff\xca\xfe", 5)], others)
-        self.assertEqual(predicate.first_bytes, {1, 7})
-
-    def test_one_of_two_is_enough_and_a_no_needs_both(self) -> None:
-        predicate = Either(Prefix(b"ab"), Pattern(rb"a[cd]{3}|\x80"))
-        check_predicate(
-            predicate, [(b"ab", 2), (b"acdc", 4), (b"\x80", 1)], [(b"b", 1), (b"ae", 2)]
-        )
-        self.assertEqual((predicate.longest, predicate.first_bytes), (4, {ord("a"), 0x80}))
-        self.assertIsNone(Pattern(rb"(?s).").first_bytes)  # where all may come first
 
 
 class LongestTests(SynchronousTestCase):

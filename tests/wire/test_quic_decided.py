@@ -45,26 +45,23 @@ class DecidedHelloTests(SynchronousTestCase):
             self.assertEqual(self.admits(other), is_same)
         self.assertEqual(self.late, [])
 
-    def test_packets_without_a_hello_go_on(self) -> None:
-        for datagram in (
-            initial(b"\1", pad=0), long_packet(2), long_packet(1), b"\xc0", b"\xc0\0\0\0\1\xff",
-        ):  # fmt: skip
-            self.assertTrue(self.admits(datagram))
+    def test_which_go_on(self) -> None:
+        """Packets without a hello do, that have a known version, are of one connection and, in a datagram, few."""
         changed = bytearray(initial(b"\1"))
         changed[-1] ^= 1
-        self.assertFalse(self.admits(bytes(changed)))
-
-    def test_versions(self) -> None:
         unknown = b"\xc0\x1a\x2a\x3a\x4a\x08" + DESTINATION + bytes(40)
-        self.assertFalse(self.admits(unknown))
-        self.assertTrue(self.admits(unknown, unknown[1:5]))
-        self.assertFalse(self.admits(long_packet(2) + unknown))
-        self.assertFalse(self.admits(long_packet(2, version=0)))
-        self.assertTrue(self.admits(long_packet(2, version=V2)))
-
-    def test_datagram_is_of_one_connection(self) -> None:
-        self.assertFalse(self.admits(long_packet(2) + initial(b"\1", destination=bytes(8))))
-        self.assertTrue(self.admits(long_packet(2) + b"\xff" * 600))
+        small = [initial(b"\1", number=n, pad=0) for n in range(17)]
+        for datagram, is_admitted, *known in (
+            (initial(b"\1", pad=0), True), (long_packet(2), True), (long_packet(1), True),
+            (b"\xc0", True), (b"\xc0\0\0\0\1\xff", True), (bytes(changed), False),
+            (unknown, False), (unknown, True, unknown[1:5]), (long_packet(2) + unknown, False),
+            (long_packet(2, version=0), False), (long_packet(2, version=V2), True),
+            (long_packet(2) + initial(b"\1", destination=bytes(8)), False),
+            (long_packet(2) + b"\xff" * 600, True),
+            (b"".join(small[:16]), True), (b"".join(small), False),
+        ):  # fmt: skip
+            self.setUp()
+            self.assertIs(self.admits(datagram, *known), is_admitted, datagram)
 
     def test_late_hello_decides_once(self) -> None:
         self.decided = self.after(initial(b"\1"))
@@ -118,11 +115,6 @@ class DecidedHelloTests(SynchronousTestCase):
             )
         self.assertGreater(kept, 24 * 1024)
         self.assertLessEqual(kept + len(HELLO), 32 * 1024)
-
-    def test_packets_of_a_datagram_are_few(self) -> None:
-        small = [initial(b"\1", number=n, pad=0) for n in range(17)]
-        self.assertTrue(self.admits(b"".join(small[:16])))
-        self.assertFalse(self.admits(b"".join(small)))
 
     @settings(max_examples=scaled(60))
     @given(st.data())

@@ -161,29 +161,27 @@ class UnitTest(SynchronousTestCase):
         parser.last_read = kept
         return found
 
-    def test_a_second_listener_comes_and_goes(self) -> None:
-        one = _listen("p", 1) + _route("r")
-        for main, is_right in ((one, True), (one + _listen("q", 2), False), (one, True)):
-            self.write(main)
-            self.assertEqual(self.assert_as_anew() == ({"r": ["p"]}, []), is_right)
-        every = _listen("p", 1) + _route("r", "under = *\n")
-        for main, names in ((every, ["p"]), (every + _listen("q", 2), ["p", "q"]), (every, ["p"])):
-            self.write(main)
-            self.assertEqual(self.assert_as_anew(), ({"r": names}, []))
-
-    def test_a_pattern_changes(self) -> None:
-        unit = _route("r")
-        for pattern, is_served in (("a", True), ("b", False), ("a*", True)):
-            self.write(_listen("p", 1, f"routes_from = {pattern}\n"), a=unit)
-            found = self.assert_as_anew()
-            assert isinstance(found, tuple)
-            self.assertEqual(found[0], {"r": ["p"]} if is_served else {})
-
-    def test_a_unit_gets_a_listener_of_its_own(self) -> None:
-        main = _listen("p", 1, "routes_from = a\n")
-        for more, name in (("", "p"), (_listen("q", 2), "q"), ("", "p")):
-            self.write(main, a=_route("r") + more)
-            self.assertEqual(self.assert_as_anew(), ({"r": [name]}, []))
+    def test_comes_and_goes(self) -> None:
+        """A second listener, what a pattern names, or a listener of the unit's own."""
+        p, q, r = _listen("p", 1), _listen("q", 2), _route("r")
+        every, from_a = _route("r", "under = *\n"), _listen("p", 1, "routes_from = a\n")
+        for here, there, unit, of_here, of_there in (
+            (p + r, p + r + q, ("", ""), ["p"], None),
+            (p + every, p + every + q, ("", ""), ["p"], ["p", "q"]),
+            (from_a, from_a.replace("= a", "= b"), (r, r), ["p"], None),
+            (from_a.replace("= a", "= a*"), from_a.replace("= a", "= b"), (r, r), ["p"], None),
+            (from_a, from_a, (r, r + q), ["p"], ["q"]),
+        ):
+            for main, its, names in (
+                (here, unit[0], of_here),
+                (there, unit[1], of_there),
+                (here, unit[0], of_here),
+            ):
+                self.write(main, a=its)
+                found = self.assert_as_anew()
+                served, told = found if isinstance(found, tuple) else ({}, found)
+                self.assertEqual(served, {"r": names} if names else {}, main)
+                self.assertEqual(bool(told), not names, main)
 
     @settings(max_examples=scaled(60), deadline=None)
     @given(

@@ -25,19 +25,14 @@ class AddressTests(SynchronousTestCase):
 
 
 class HeaderTests(SynchronousTestCase):
-    def test_addresses_of_one_family_are_taken_as_they_are(self) -> None:
-        for source, destination in ((SOURCE, DESTINATION), (SOURCE6, DESTINATION6)):
-            header = ProxyHeader.between(source, destination)
-            self.assertEqual(header, ProxyHeader(Command.PROXY, source, destination))
-
-    def test_if_the_families_differ_both_are_ipv6(self) -> None:
+    def test_between(self) -> None:
+        """Addresses of one family are taken as they are, and else both are IPv6; if one is missing neither is told, and the fields stay."""
         mapped, other = address("::ffff:192.168.0.1", 56324), address("::ffff:192.168.0.11", 443)
         for ends, both in (
+            ((SOURCE, DESTINATION), (SOURCE, DESTINATION)), ((SOURCE6, DESTINATION6), (SOURCE6, DESTINATION6)),
             ((SOURCE, DESTINATION6), (mapped, DESTINATION6)), ((SOURCE6, DESTINATION), (SOURCE6, other)),
         ):  # fmt: skip
             self.assertEqual(ProxyHeader.between(*ends), ProxyHeader(Command.PROXY, *both))
-
-    def test_if_one_address_is_missing_neither_is_told_and_the_fields_stay(self) -> None:
         tlvs = (Tlv(TlvType.ALPN, b"h2"),)
         for source, destination in ((None, DESTINATION), (SOURCE, None), (None, None)):
             self.assertEqual(ProxyHeader.between(source, destination, tlvs), ProxyHeader(tlvs=tlvs))
@@ -46,6 +41,9 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(WITH_TLVS.value_of(TlvType.AUTHORITY), b"example.com")
         self.assertIsNone(WITH_TLVS.value_of(TlvType.UNIQUE_ID))
         self.assertEqual(ProxyHeader(tlvs=(Tlv(0xE0, b"a"), Tlv(0xE0, b"b"))).value_of(0xE0), b"a")
+        info = SslInfo(SslClient.SSL, 0, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),))
+        self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
+        self.assertIsNone(info.value_of(TlvType.SSL_CN))
 
     def test_a_header_that_could_not_be_written_cannot_be_made(self) -> None:
         for parts in (
@@ -57,14 +55,6 @@ class HeaderTests(SynchronousTestCase):
         ):
             with self.subTest(parts=parts):
                 self.assertRaises(ValueError, ProxyHeader, **parts)
-
-    def test_a_field_has_one_byte_of_type_and_65535_bytes_of_value_at_most(self) -> None:
+        # A field has one byte of type, and 65535 of value at most.
         for kind, value in ((-1, b""), (256, b""), (1, bytes(65536))):
             self.assertRaises(ValueError, Tlv, kind, value)
-
-
-class SslInfoTests(SynchronousTestCase):
-    def test_a_sub_field_is_found_by_its_type(self) -> None:
-        info = SslInfo(SslClient.SSL, 0, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),))
-        self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
-        self.assertIsNone(info.value_of(TlvType.SSL_CN))
