@@ -71,6 +71,12 @@ def decide(routes: Iterable[Route], chunks: Iterable[bytes], limit: int = 1000) 
     return name_of(decision)
 
 
+def decided(routes: Iterable[Route], data: bytes) -> Decision[Route]:
+    decision = Detector(routes).start_detection().feed(data)
+    assert decision is not None
+    return decision
+
+
 class PriorityTest(SynchronousTestCase):
     def test_waits_for_an_earlier_route(self) -> None:
         detection = Detector([asks("a", yes(3)), asks("b", yes(1))]).start_detection()
@@ -80,7 +86,7 @@ class PriorityTest(SynchronousTestCase):
 
     def test_first_byte_decides_without_routes_or_where_all_say_no(self) -> None:
         for routes in ((), [asks("a", no(1)), asks("b", no(1))]):
-            self.assertIsNone(name_of(Detector(routes).start_detection().feed(b"x")))
+            self.assertIsNone(decided(routes, b"x").route)
 
     def test_who_wins(self) -> None:
         """One match is enough, and a no needs all; undecided is a no at the end or the limit, and negated no answer."""
@@ -143,12 +149,9 @@ class DryRunTest(SynchronousTestCase):
 
     def test_behind_the_winner_takes_nothing(self) -> None:
         dry = attrs.evolve(route("any", "close", name="dry"), dry_run=True)
-        decision = Detector([route("ssh", "close"), dry]).start_detection().feed(b"SSH-")
-        assert decision is not None
-        self.assertNotIn("dry_run", decision.facts)
-        decision = Detector([route("ssh", "close"), dry]).start_detection().feed(b"x")
-        assert decision is not None
-        self.assertEqual((decision.route, decision.facts), (None, {"dry_run": "dry"}))
+        routes = [route("ssh", "close"), dry]
+        self.assertNotIn("dry_run", decided(routes, b"SSH-").facts)
+        self.assertEqual(decided(routes, b"x"), Decision(None, {"dry_run": "dry"}))
 
     def test_reads_no_hello(self) -> None:
         """A dry run decides nothing, so a second hello may say something else to it."""
@@ -173,25 +176,16 @@ class RaisingTest(SynchronousTestCase):
 
 
 class FactsTest(SynchronousTestCase):
-    def test_of_the_winner(self) -> None:
-        decision = Detector([route("ssh", "close")]).start_detection().feed(b"SSH-2.0-x\r\n")
-        assert decision is not None
-        self.assertEqual(decision.facts, {"software": "x"})
-
-    def test_up_to_the_winner(self) -> None:
+    def test_up_to_the_winner_or_of_all(self) -> None:
         data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
-        for matches, reported in ((("http host=a", "any"), True), (("any", "http host=a"), False)):
-            decision = (
-                Detector([route(match, "close") for match in matches]).start_detection().feed(data)
-            )
-            assert decision is not None
-            self.assertEqual(decision.facts.get("host"), "c" if reported else None)
-
-    def test_without_a_winner(self) -> None:
-        routes = [route(f"http host={name}", "close") for name in ("a", "b")]
-        decision = Detector(routes).start_detection().feed(b"GET / HTTP/1.1\r\nHost: c\r\n\r\n")
-        assert decision is not None
-        self.assertEqual(decision.facts["host"], "c")
+        for matches, host in (
+            (("http host=a", "any"), "c"), (("any", "http host=a"), None),
+            (("http host=a", "http host=b"), "c"),
+        ):  # fmt: skip
+            decision = decided([route(match, "close") for match in matches], data)
+            self.assertEqual(decision.facts.get("host"), host, matches)
+        decision = decided([route("ssh", "close")], b"SSH-2.0-x\r\n")
+        self.assertEqual(decision.facts, {"software": "x"})
 
 
 SAMPLES = [
@@ -266,6 +260,6 @@ class FactsTests(SynchronousTestCase):
         for fact in "ab":
             won = named("3", fact, Verdict.MATCH)
             at_once = Detector([*lost, won]).decide_at_once(Peeked(b"x"))
-            for decision in (at_once, Detector([*lost, won]).start_detection().feed(b"x")):
+            for decision in (at_once, decided([*lost, won], b"x")):
                 assert decision is not None
                 self.assertEqual(decision.facts, {"host": fact, "a": "seen", "b": "seen"})

@@ -89,23 +89,18 @@ class RefusalTests(SynchronousTestCase):
             self.refused("set difference", b"[a--b]")
             compile_pattern(rb"[\[:a-z]")
 
-    def test_pattern_that_no_bytes_match(self) -> None:
-        self.refused(
-            "can never match", b"a^b", rb"a\Ab", rb"a\bb", rb"-\Ba", rb"[^\s\S]", rb"a\b\B"
-        )
-        self.refused("can never match", b"(?m)a^b", b"x^", within=None)
-
-    def test_needs_more_bytes_than_within(self) -> None:
-        self.refused("at least 4 bytes for a match, more than within=3", b"ab{3,}", within=3)
+    def test_refused_within(self) -> None:
+        """What no bytes match, what needs more bytes than it may have, and, before it is built, what is too large."""
+        never, large = "can never match", "more than 5000 states"
+        for within, message, *patterns in (
+            (256, never, b"a^b", rb"a\Ab", rb"a\bb", rb"-\Ba", rb"[^\s\S]", rb"a\b\B"),
+            (None, never, b"(?m)a^b", b"x^"),
+            (3, "at least 4 bytes for a match, more than within=3", b"ab{3,}"),
+            (None, large, b"(((a{1000}){1000}){1000})", b"(?:(?:ab?){1000}c){3}", b"(?:(?:){5000}){5000}"),
+            (None, large, b"(((a{0}){5000}){5000}){5000}", b"(?:a||||){1001}", rb"\b.{2501}"),
+        ):  # fmt: skip
+            self.refused(message, *patterns, within=within)
         compile_pattern(b"ab{3,}", within=4)
-
-    def test_too_large_is_refused_before_it_is_built(self) -> None:
-        self.refused(
-            "more than 5000 states",
-            *(b"(((a{1000}){1000}){1000})", b"(?:(?:ab?){1000}c){3}", b"(?:(?:){5000}){5000}"),
-            *(b"(((a{0}){5000}){5000}){5000}", b"(?:a||||){1001}", rb"\b.{2501}"),
-            within=None,
-        )
 
 
 class BoundTests(SynchronousTestCase):
@@ -126,10 +121,10 @@ class BoundTests(SynchronousTestCase):
                 self.assertLessEqual(len(compiled.kept_states), 4)
 
     def test_one_state_for_each_named_byte_and_kind(self) -> None:
-        self.assertEqual(compile_pattern(b"ab[c-z]{3}").automaton.size, 5)
-        self.assertEqual(compile_pattern(rb"a\b.").automaton.size, 3)
-        self.assertEqual(compile_pattern(b"(?ms).^a").automaton.size, 3)
-        self.assertEqual(compile_pattern(b"a{%d}" % MAX_STATES).automaton.size, MAX_STATES)
+        for pattern, size in (
+            (b"ab[c-z]{3}", 5), (rb"a\b.", 3), (b"(?ms).^a", 3), (b"a{%d}" % MAX_STATES, MAX_STATES),
+        ):  # fmt: skip
+            self.assertEqual(compile_pattern(pattern).automaton.size, size)
 
     def test_count_beyond_within_costs_no_states(self) -> None:
         pattern = compile_pattern(b"a{1,60000}b", within=256)
@@ -161,10 +156,7 @@ class BoundTests(SynchronousTestCase):
 
 
 ALPHABET = b"ab- \n"
-
 """Two word bytes, two others and the newline: whatever a generated pattern tells apart is in it."""
-
-
 LONGEST = 4
 
 
@@ -180,9 +172,7 @@ ONE_BYTE = st.sampled_from(
         *(r"\w", r"\W", r"\s", r"\S"),
     ]
 )
-
 REPEATS = st.sampled_from(["*", "+", "?", "{2}", "{0}", "{,2}", "{1,3}", "{2,}", "*?", "+?", "??"])
-
 ASSERTIONS = st.sampled_from([r"\b", r"\B", "^", "(?m:^)", r"\A"])
 
 
@@ -198,7 +188,6 @@ def patterns_of(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
 
 
 PLAIN = patterns_of(ONE_BYTE)
-
 ASSERTING = patterns_of(ONE_BYTE | ASSERTIONS)
 
 
