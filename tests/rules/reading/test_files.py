@@ -44,12 +44,13 @@ class FileTests(FolderTestCase):
 
     def test_unreadable(self) -> None:
         other = "is not UTF-8; save the file in that encoding"
-        for data, *told in (
+        rows: tuple[tuple[Any, ...], ...] = (
             (b"# f\xfcr\r\n[listen a]\r\nendpoint = :x\r\n# \xe2\x82\n", f"1: {other}",
              "3: [listen a] endpoint: a port must be a whole number from 0 to 65535, not 'x'", f"4: {other}"),
             (b"[listen \xfc]\nf\xfcr\nendpoint = \xfc:1\n", *(f"{line}: {other}" for line in (1, 2, 3))),
             (b"\xfcisten = 1\n", f"1: {other}"), (LISTEN.encode("utf-16"), "1: is UTF-16; save the file as UTF-8"),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for data, *told in rows:
             self.main.write_bytes(data)
             self.refuses(*(f"rules.ini:{one}" for one in told))
         self.main.unlink()
@@ -96,29 +97,21 @@ class FileTests(FolderTestCase):
             self.write("rules.ini", f"[txmux]\ninclude = {include}\n{LISTEN}")
             self.refuses(*(f"rules.ini:{one}" for one in told))
 
-    def test_include_broken_links(self) -> None:
-        (self.folder / "d").mkdir()
-        (self.folder / "d" / "a.ini").symlink_to("nowhere")
-        self.assertIn("d/a.ini: cannot be read: No such file or directory", self.untaken())
-        (self.folder / "d" / "a.ini").unlink()
-        (self.folder / "d" / "b.ini").symlink_to("b.ini")
-        self.assertIn("d/b.ini: cannot be read: Too many levels of symbolic links", self.untaken())
-
     def test_include_what_is_no_regular_file(self) -> None:
         """Each is a unit with an error, as when it takes the place of a file that was read before; ``/dev/null`` is an empty file."""
         file = self.folder / "d" / "a.ini"
         null = self.write("d/null.ini", "")
         null.unlink()
         null.symlink_to(os.devnull)
-        irregular = "it is no regular file; include other files, or mend that one"
-        reached = Path("/dev/full")
-        for make, remove, told in (
-            (lambda: os.mkfifo(file), file.unlink, irregular),
-            (lambda: file.symlink_to(reached), file.unlink, irregular),
-        ):
-            make()
-            self.assertEqual(self.untaken(), f"d/a.ini: cannot be read: {told}")
-            remove()
+        os.mkfifo(self.folder / "pipe")
+        for reached, told in (
+            ("../pipe", "it is no regular file; include other files, or mend that one"),
+            ("/dev/full", "it is no regular file; include other files, or mend that one"),
+            ("nowhere", "No such file or directory"), ("a.ini", "Too many levels of symbolic links"),
+        ):  # fmt: skip
+            file.symlink_to(reached)
+            self.assertTrue(self.untaken().startswith(f"d/a.ini: cannot be read: {told}"), told)
+            file.unlink()
         self.assertEqual(load(self.main, MATCHERS).files.untaken, {})
 
     def test_include_pipe_is_not_opened(self) -> None:

@@ -29,20 +29,24 @@ class ListenerTests(SynchronousTestCase):
         return cases.read(f"[listen a]\nendpoint = :1\n{text}\n").listeners[0]
 
     def test_values(self) -> None:
-        text = (
-            "accept_proxy_from = 10.0.0.0/8, ::1\nproxy_timeout = 250ms\nmax_connections_per_source = 5\n"
-            "max_undecided_per_source = 6\nconnection_rate_per_source = 20/s burst=40\n"
-        )
-        networks = ["10.0.0.0/8", "::1/128"]
-        for its, expected in (
-            ("", (None, 3.0, 0, 0, None)),
-            (text, (networks, 0.25, 5, 6, Rate(20.0, 40))),
-        ):
-            found = self.listener(its)
-            senders = found.accept_proxy_from and sorted(map(str, found.accept_proxy_from))
-            limits = found.max_connections_per_source, found.max_undecided_per_source
-            values = senders, found.proxy_timeout, *limits, found.connection_rate_per_source
-            self.assertEqual(values, expected)
+        by_proxy, rate = "accept_proxy_from = 10.0.0.0/8, ::1\n", "connection_rate_per_source"
+        rows: tuple[tuple[str, str, object], ...] = (
+            ("", "accept_proxy_from", None), ("", "proxy_timeout", 3.0), ("", rate, None),
+            (f"{by_proxy}proxy_timeout = 250ms", "proxy_timeout", 0.25),
+            *((text, f"max_{what}_per_source", number) for what in ("connections", "undecided")
+              for text, number in (("", 0), (f"max_{what}_per_source = 5", 5))),
+            (f"{rate} = 20/s burst=40", rate, Rate(20.0, 40)), (f"{rate} = 20/s", rate, Rate(20.0, 20)),
+            (f"{rate} = 30/m", rate, Rate(0.5, 30)), (f"{rate} = 3600/h burst=1", rate, Rate(1.0, 1)),
+            ("", "keepalive", Keepalive()), ("keepalive = yes", "keepalive", Keepalive(60, 15, 4)),
+            ("keepalive = no", "keepalive", None),
+            ("keepalive = idle=60s interval=20s count=3", "keepalive", Keepalive(60, 20, 3)),
+            ("keepalive = count=1 idle=1h", "keepalive", Keepalive(3600, 15, 1)),
+            ("freebind = yes", "freebind", True), ("", "silent", ()),
+        )  # fmt: skip
+        for text, key, value in rows:
+            self.assertEqual(getattr(self.listener(text), key), value, (text, key))
+        senders = self.listener(by_proxy).accept_proxy_from or ()
+        self.assertEqual([*map(str, senders)], ["10.0.0.0/8", "::1/128"])
 
     def test_silent(self) -> None:
         found = self.listener(
@@ -55,7 +59,6 @@ class ListenerTests(SynchronousTestCase):
             [("127.0.0.1:3306", networks, 0.3), ("b", None, 1.0), ("reset", None, None)],
         )
         self.assertEqual(found.first, "server")
-        self.assertEqual(self.listener("").silent, ())
 
     def test_detect_timeout_where_silent_names_a_server(self) -> None:
         for silent, seconds in {
@@ -72,24 +75,6 @@ class ListenerTests(SynchronousTestCase):
         ):  # fmt: skip
             found = self.listener(keys)
             self.assertEqual((found.silent_after, found.detect_timeout), (seconds, of_others), keys)
-
-    def test_keepalive(self) -> None:
-        for text, wanted in (
-            ("yes", Keepalive(60, 15, 4)),
-            ("no", None),
-            ("idle=60s interval=20s count=3", Keepalive(60, 20, 3)),
-            ("count=1 idle=1h", Keepalive(3600, 15, 1)),
-        ):
-            self.assertEqual(self.listener(f"keepalive = {text}").keepalive, wanted)
-        self.assertEqual(self.listener("").keepalive, Keepalive())
-        self.assertEqual(self.listener("freebind = yes").freebind, True)
-
-    def test_rates(self) -> None:
-        for text, rate in {
-            "20/s": Rate(20.0, 20), "30/m": Rate(0.5, 30), "3600/h burst=1": Rate(1.0, 1),
-        }.items():  # fmt: skip
-            found = self.listener(f"connection_rate_per_source = {text}")
-            self.assertEqual(found.connection_rate_per_source, rate)
 
 
 class SendersTests(SynchronousTestCase):

@@ -81,14 +81,15 @@ class MeaningTests(SynchronousTestCase):
         ssh = Backend("ssh-server", (tcp("127.0.0.1:22"),))
         web = Backend("web", (tcp("127.0.0.1:8443"),), proxy_protocol="v2")
         redis = Backend("127.0.0.1:6379", (tcp("127.0.0.1:6379"),))
+        clients = Clients(NetworkSet([ip_network("10.0.0.0/8")]))
         sni = FakePredicate("tls", (("sni", "www.example.com,*.example.org"),))
         self.assertEqual(
             read(COMPLETE),
             Rules(
-                path=Path("etc/rules.ini"),
-                settings=Settings(),
-                listeners=(Listener("public", ("tcp:443",), silent=ssh, default=Refusal.CLOSE),),
-                routes=(
+                Path("etc/rules.ini"),
+                Settings(),
+                (Listener("public", ("tcp:443",), silent=ssh, default=Refusal.CLOSE),),
+                (
                     Route("ssh", (Alternative("ssh", FakePredicate("ssh")),), ssh),
                     Route(
                         "site", (Alternative("tls sni=www.example.com,*.example.org", sni),), web
@@ -97,10 +98,10 @@ class MeaningTests(SynchronousTestCase):
                         "redis",
                         (Alternative("redis", FakePredicate("redis")),),
                         redis,
-                        clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])),
+                        clients=clients,
                     ),
                 ),
-                backends={"ssh-server": ssh, "web": web},
+                {"ssh-server": ssh, "web": web},
             ),
         )
 

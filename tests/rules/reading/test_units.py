@@ -52,12 +52,6 @@ class UnitsTest(FolderTestCase):
             )
             self.assertEqual(rules.unit_of(rules.listeners[0].section), "")
 
-    def test_wrong(self) -> None:
-        path = self.write("rules.ini", f"[txmux]\ninclude = own.ini\n{LISTEN}")
-        self.write("own.ini", "[unit a]\n")
-        [problem] = self.problems(path)
-        self.assertIn("is only for files that a pattern of 'include' finds", problem)
-
     def test_left_out(self) -> None:
         """A unit with an error, or one that contradicts what is before it, is left out, and the others are read."""
         backend = "[backend {}]\nserver = 127.0.0.1:{}\n"
@@ -170,12 +164,16 @@ class UnitsTest(FolderTestCase):
             self.assertEqual(problem.path, str(unit))
 
     def test_operator(self) -> None:
-        """Errors of the operator's files are errors, beside which those of units are named."""
+        """Errors of the operator's files are errors, beside which those of units are named; a file that is included by name has no units."""
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}bad = 1\n")
         self.write("d/a.ini", "worse\n")
         first, second = sorted(self.problems(path))
         self.assertIn("d/a.ini:1: a line needs", first)
         self.assertIn("rules.ini:5: [listen public] bad", second)
+        self.write("rules.ini", f"[txmux]\ninclude = own.ini\n{LISTEN}")
+        self.write("own.ini", "[unit a]\n")
+        [problem] = self.problems(path)
+        self.assertIn("is only for files that a pattern of 'include' finds", problem)
 
     def test_in_force_names_more(self) -> None:
         """What is in force for a unit may name lists and variables that its text of now does not."""
