@@ -17,8 +17,8 @@ _BACKEND = (
 _SOME = "from = 192.0.2.1\nbackend = 127.0.0.1:1"
 
 
-def _said(text: str) -> str:
-    return "\n".join(map(str, lint(parse(text, "rules.ini"))))
+def _said(*parts: str) -> list[str]:
+    return [one.message for one in lint(parse("".join([_LISTEN, *parts]), "rules.ini"))]
 
 
 class PassedRoutesTest(SynchronousTestCase):
@@ -39,29 +39,25 @@ class PassedRoutesTest(SynchronousTestCase):
             ("admin.test", _SOME, "*.test", "deny_names = admin.test", False),
             ("admin.test", f"{_SOME}\ndry_run = yes", "*.test", "", False),
         ):
-            with self.subTest(closed=closed, how=how, allowed=allowed, more=more):
-                text = (
-                    _LISTEN
-                    + _ADMIN.format(closed, how)
-                    + _REST.format("")
-                    + _BACKEND.format(allowed, more)
-                )
-                self.assertEqual("closes to some clients by host=" in _said(text), is_passed)
+            text = _ADMIN.format(closed, how), _REST.format(""), _BACKEND.format(allowed, more)
+            self.assertEqual(
+                "closes to some clients by host=" in str(_said(*text)), is_passed, text
+            )
 
     def test_same_clients_and_order(self) -> None:
         backend = _BACKEND.format("127.*", "")
         admin, rest = _ADMIN.format("127.0.0.2", _SOME), _REST.format("from = 192.0.2.1")
         for text in (admin + rest, _REST.format("") + admin):
-            self.assertNotIn("closes to some clients", _said(_LISTEN + text + backend))
-        listen = f"{_LISTEN}default = by-name\n"
-        self.assertIn("[route admin] closes to some clients", _said(listen + admin + backend))
+            self.assertNotIn("closes to some clients", str(_said(text, backend)))
+        said = str(_said("default = by-name\n", admin, backend))
+        self.assertIn("[route admin] closes to some clients", said)
 
     def test_routes_inside_of_a_tunnel(self) -> None:
         if why := missing("tunnel"):
             raise SkipTest(why)
         admin = _ADMIN.format("127.0.0.2 method=CONNECT", f"tunnel = yes\n{_SOME}")
         rest = "[route rest]\nmatch = socks5\ntunnel = yes\n[route in]\nunder = rest\nmatch = any\nbackend = by-name\n"
-        said = _said(_LISTEN + admin + rest + _BACKEND.format("127.*", ""))
+        said = " ".join(_said(admin, rest, _BACKEND.format("127.*", "")))
         self.assertIn("'127.0.0.2', which [route admin] closes", said)
         self.assertIn("add 'deny_networks = 127.0.0.2'", said)
 
@@ -78,11 +74,8 @@ class ForgedHeadersTest(SynchronousTestCase):
             ("127.0.0.1:80", "127.*", "proxy_protocol = v1", False),
             ("10.0.0.1:80", "*", "", False),
         ):
-            with self.subTest(server=server, allowed=allowed, more=more):
-                said = _said(
-                    _LISTEN + web.format(server) + _REST.format("") + _BACKEND.format(allowed, more)
-                )
-                self.assertEqual("write a PROXY header to it" in said, is_found)
+            text = web.format(server), _REST.format(""), _BACKEND.format(allowed, more)
+            self.assertEqual("write a PROXY header to it" in str(_said(*text)), is_found, text)
 
 
 _END = "[route {0}]\nmatch = tls sni={0}.test\nterminate_tls = /etc/{0}.pem\n{1}\n"
@@ -102,14 +95,11 @@ class PassedCertificatesTest(SynchronousTestCase):
             (asked + _WEB, asked + _WEB, "", False),
             (_WEB, _WEB, "", False),
         ):
-            with self.subTest(public=public, secure=secure, more=more):
-                text = _LISTEN + _END.format("secure", secure) + _END.format("open", public)
-                found = [
-                    p.message for p in lint(parse(text + more, "rules.ini")) if "Host" in p.message
-                ]
-                self.assertEqual(len(found), is_passed)
-                for message in found:
-                    self.assertIn("127.0.0.1:80 also serves [route secure]", message)
+            text = _END.format("secure", secure), _END.format("open", public), more
+            found = [one for one in _said(*text) if "Host" in one]
+            self.assertEqual(len(found), is_passed, text)
+            for message in found:
+                self.assertIn("127.0.0.1:80 also serves [route secure]", message)
 
 
 class PassedDatabasesTest(SynchronousTestCase):
@@ -130,18 +120,17 @@ class PassedDatabasesTest(SynchronousTestCase):
             (ours, f"[route r]\nmatch = postgres\n{_WEB}", True),
             (ours, "[route r]\nmatch = postgres\nbackend = 127.0.0.1:81\n", False),
         ):
-            with self.subTest(names=names, outcome=outcome, later=later):
-                guard = f"[route guard]\nmatch = postgres {names}\n{outcome}\n"
-                self.assertEqual(len(self.found(_LISTEN + guard + later)), is_passed)
+            guard = f"[route guard]\nmatch = postgres {names}\n{outcome}\n"
+            self.assertEqual(len(self.found(guard, later)), is_passed, (guard, later))
 
     def test_default_and_what_ends_tls(self) -> None:
         guard = "[route guard]\n{}match = postgres database=secret\nbackend = reject\n"
-        default = _LISTEN + "default = 127.0.0.1:80\n" + guard.format("")
-        inside = _LISTEN + _END.format("tls", _WEB) + guard.format("under = tls\n")
-        for text in (default, inside):
-            (found,) = self.found(text)
+        for text in (
+            ("default = 127.0.0.1:80\n", guard.format("")),
+            (_END.format("tls", _WEB), guard.format("under = tls\n")),
+        ):
+            (found,) = self.found(*text)
             self.assertIn("what [route guard] closes", found)
 
-    def found(self, text: str) -> list[str]:
-        problems = lint(parse(text, "rules.ini"))
-        return [one.message for one in problems if "asks for TLS first" in one.message]
+    def found(self, *parts: str) -> list[str]:
+        return [one for one in _said(*parts) if "asks for TLS first" in one]

@@ -28,14 +28,8 @@ class MessageTests(SynchronousTestCase):
             self.assertEqual(len(error.problems), count)
             lines = str(error).splitlines()
             self.assertEqual(len(lines), expected)
-        self.assertTrue(
-            lines[0].startswith("rules.ini:7: [route r0] backend: there is no [backend wbe]")
-        )
-        self.assertTrue(
-            lines[0].endswith(
-                " (the same in 19 more lines: 10, 13, 16, 19, 22, 25, 28, 31, 34, 37 …)"
-            )
-        )
+        told = r"^rules\.ini:7: \[route r0\] backend: there is no \[backend wbe\].* \(the same in 19 more lines: 10, 13, 16, 19, 22, 25, 28, 31, 34, 37 …\)$"
+        self.assertRegex(lines[0], told)
 
 
 class ProblemTests(SynchronousTestCase):
@@ -46,12 +40,13 @@ class ProblemTests(SynchronousTestCase):
             (Problem("a.ini", 3, "", "key", "oh"), "a.ini:3: key: oh"),
             (Problem("a.ini", 3, "", "", "oh"), "a.ini:3: oh"),
             (Problem("./a.ini", 0, "", "", "oh"), "./a.ini: oh"),
+            # It is one printable line.
+            (
+                Problem("a\udcff", 1, "route \x1b[31m", "k\u2028", "é\x85"),
+                r"a\udcff:1: [route \x1b[31m] k\u2028: é\x85",
+            ),
         ):
             self.assertEqual(str(problem), text)
-
-    def test_one_printable_line(self) -> None:
-        problem = Problem("a\udcff", 1, "route \x1b[31m", "k\u2028", "é\x85")
-        self.assertEqual(str(problem), r"a\udcff:1: [route \x1b[31m] k\u2028: é\x85")
 
     def test_one_problem_a_line(self) -> None:
         error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
