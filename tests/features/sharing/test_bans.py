@@ -123,10 +123,13 @@ class ReadTests(SynchronousTestCase):
 
 
 class ConnectionTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock, self.machine = Clock(), Machine()
+        self.shared = SharedBans(self.clock, _STORE, self.machine.bans)
+
     def test_connects_until_it_is_stopped(self) -> None:
         SharedBans(Clock(), _STORE, Machine().bans).stop()  # before it is started
-        clock, done = Clock(), list[str]()
-        shared = SharedBans(clock, _STORE, Machine().bans)
+        clock, shared, done = self.clock, self.shared, list[str]()
         for name in ("start", "stop"):
             self.patch(shared.client, name, lambda name=name: done.append(name))
         shared.start()
@@ -141,8 +144,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_outage_is_logged_once_and_overdue_after_seconds(self) -> None:
-        clock = Clock()
-        shared = SharedBans(clock, _STORE, Machine().bans)
+        clock, shared = self.clock, self.shared
         with capturedLogs() as events:
             for second in range(7):
                 shared.connection_failed("refused")
@@ -154,12 +156,11 @@ class ConnectionTests(SynchronousTestCase):
 
     def test_one_comparison_at_a_time(self) -> None:
         """Redis that has not sent all bans by the next one counts as lost; a later one goes on."""
-        shared = SharedBans(Clock(), _STORE, Machine().bans)
         coming = iter(answers := [Deferred[Any]() for _ in range(4)])
         redis = redis_of(lambda *_: next(coming))
 
         def compare() -> Deferred[None]:
-            return Deferred.fromCoroutine(shared.compare(redis))
+            return Deferred.fromCoroutine(self.shared.compare(redis))
 
         first = compare()
         failed = self.failureResultOf(compare(), RedisError)
@@ -174,22 +175,20 @@ class ConnectionTests(SynchronousTestCase):
         self.assertNoResult(compare())
 
     def test_redis_gets_what_it_lacks(self) -> None:
-        machine, written = Machine(), list[str]()
-        shared = SharedBans(Clock(), _STORE, machine.bans)
-        self.successResultOf(Deferred.fromCoroutine(machine.ban("192.0.2.8")))
+        written = list[str]()
+        self.successResultOf(Deferred.fromCoroutine(self.machine.ban("192.0.2.8")))
 
         def answer(*words: Any) -> Any:
             written.extend(words[3:4] if words[2] else ())
             return [b"0", record(5.0).encode()]
 
-        self.successResultOf(Deferred.fromCoroutine(shared.compare(redis_of(answer))))
-        self.assertCountEqual(machine.banned(), ["192.0.2.7", "192.0.2.8"])
+        self.successResultOf(Deferred.fromCoroutine(self.shared.compare(redis_of(answer))))
+        self.assertCountEqual(self.machine.banned(), ["192.0.2.7", "192.0.2.8"])
         self.assertEqual([key.rpartition(":")[2] for key in written], ["192.0.2.8"])
 
     def test_now_and_then(self) -> None:
         """The time of Redis is asked for at each look, all bans by far not as often."""
-        clock, ran = Clock(), list[str]()
-        shared = SharedBans(clock, _STORE, Machine().bans)
+        clock, shared, ran = self.clock, self.shared, list[str]()
 
         class Client:
             redis = object()
@@ -208,8 +207,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(ran[2:], ["_ask_time", "compare"])
 
     def test_sharing_is_logged_once(self) -> None:
-        clock = Clock()
-        shared = SharedBans(clock, _STORE, Machine().bans)
+        shared = self.shared
         redis = redis_of(lambda *its: [b"1", b"0"] if its[0] == "TIME" else [b"0", b""])
         with capturedLogs() as events:
             for _ in range(2):
@@ -217,21 +215,20 @@ class ConnectionTests(SynchronousTestCase):
                 self.successResultOf(Deferred.fromCoroutine(shared.share(redis)))
                 self.assertEqual(shared.state, "complete")
         self.assertEqual([event["count"] for event in events], [0])
-        clock.advance(3600)
+        self.clock.advance(3600)
         self.assertFalse(shared.source.state().is_overdue)
 
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:
         change_constants(self, bans, _MOST=2)
-        clock, machine = Clock(), Machine()
-        shared = SharedBans(clock, _STORE, machine.bans)
+        shared = self.shared
         shared._connection_check.start(10.0, now=False)
         self.addCleanup(shared.stop)
         with capturedLogs() as events:
             for _ in range(2):
                 for number in range(5):
                     shared.receive(record(5.0, network=f"192.0.2.{number}").encode())
-                clock.pump([1.0, 10.0])
-        self.assertEqual(machine.banned(), ["192.0.2.0", "192.0.2.1"])
+                self.clock.pump([1.0, 10.0])
+        self.assertEqual(self.machine.banned(), ["192.0.2.0", "192.0.2.1"])
         (told,) = shared.troubles()
         self.assertIn("do not apply here: 3; there are 100000 bans already", told)
         self.assertEqual([event["problem"] for event in events], [told])

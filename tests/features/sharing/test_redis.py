@@ -138,6 +138,13 @@ class ConnectionTests(TestCase):
         self.assertEqual(await asked, b"1")
 
     async def test_idle_connection_is_checked(self) -> None:
+        """And ended if the check is refused, or not answered."""
+        protocol, peer = await self.connect()
+        protocol.check_each(10.0, "PEXPIRE", "x", 0)
+        self.time.advance(10)
+        await peer.has(20)
+        peer.send(b"-READONLY x\r\n")
+        await peer.is_lost()
         protocol, peer = await self.connect()
         protocol.check_each(10.0, "PING")
         self.time.advance(10)
@@ -151,14 +158,6 @@ class ConnectionTests(TestCase):
         self.time.advance(5.1)
         await peer.is_lost()
         self.assertEqual(await self.fails(protocol.execute("GET", "a")), "no answer within 5 s")
-
-    async def test_refused_check_ends_the_connection(self) -> None:
-        protocol, peer = await self.connect()
-        protocol.check_each(10.0, "PEXPIRE", "x", 0)
-        self.time.advance(10)
-        await peer.has(20)
-        peer.send(b"-READONLY x\r\n")
-        await peer.is_lost()
 
     async def test_what_was_not_asked_for_ends_the_connection(self) -> None:
         for data in (b"+OK\r\n", b"-ERR max number of clients reached\r\n", b"*1\r\n" * 9):
