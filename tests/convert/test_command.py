@@ -110,8 +110,10 @@ class ConvertTests(CommandTestCase):
         self.assertIn("name the format by --from sslh or --from haproxy", err)
 
     def test_format_by_option(self) -> None:
-        self.assertEqual(self.convert("a", _HAPROXY, "--from", "haproxy")[0], 0)
-        self.assertEqual(self.convert("a", _HAPROXY, "--from", "sslh")[0], 1)
+        for program, code in (("haproxy", 0), ("sslh", 1), ("squid", 2)):
+            found, out, err = self.convert("a", _HAPROXY, "--from", program)
+            self.assertEqual((found, bool(out)), (code, not code), program)
+        self.assertIn("usage: txmux convert", err)
 
     def test_entry_points_of_traefik(self) -> None:
         text = (
@@ -124,10 +126,6 @@ class ConvertTests(CommandTestCase):
         self.assertEqual((code, out.count("endpoint = ")), (0, 2))
         err = self.told(2, self.convert("x.yml", text, "--entrypoint", "web"))
         self.assertIn("is not NAME=ADDRESS", err)
-
-    def test_unknown_program_is_wrong_usage(self) -> None:
-        err = self.told(2, self.convert("a", _HAPROXY, "--from", "squid"))
-        self.assertIn("usage: txmux convert", err)
 
     def test_missing_file_is_one_line(self) -> None:
         self.assertEqual(

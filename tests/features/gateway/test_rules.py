@@ -206,12 +206,14 @@ class NameTests(SynchronousTestCase):
 class SharedPortTests(SynchronousTestCase):
     BOTH = (TLS, "name: rest, port: 443, protocol: TCP")
 
-    def test_without_the_annotation_neither_is_served(self) -> None:
-        made = Made(gateway(*self.BOTH) + route("TCPRoute", "db"))
-        for name in ("tls", "rest"):
-            self.assertEqual(made.of_listener(name)["Conflicted"], "ProtocolConflict")
-        self.assertEqual(made.text, "")
-        self.assertEqual(made.of_gateway(), INVALID)
+    def test_neither_of_two_is_served_for_the_same(self) -> None:
+        """Without the annotation, or for the same names."""
+        again = TLS, TLS.replace("tls,", "rest,")
+        for listeners, why in ((self.BOTH, "ProtocolConflict"), (again, "HostnameConflict")):
+            made = Made(gateway(*listeners) + route("TCPRoute", "db"))
+            for name in ("tls", "rest"):
+                self.assertEqual(made.of_listener(name)["Conflicted"], why)
+            self.assertEqual((made.text, made.of_gateway()), ("", INVALID))
 
     def test_tls_by_name_and_others_by_match(self) -> None:
         text = gateway(*self.BOTH, more=SHARED)
@@ -240,10 +242,6 @@ class SharedPortTests(SynchronousTestCase):
         made = Made(old + gateway(TLS, more=SHARED))
         self.assertEqual(made.of_listener("tls")["Accepted"], "!ProtocolConflict")
         self.assertEqual(made.of_listener("tcp", "old")["Programmed"], "Programmed")
-
-    def test_same_name_twice(self) -> None:
-        made = Made(gateway(TLS, TLS.replace("tls,", "again,")))
-        self.assertEqual(made.of_listener("tls")["Conflicted"], "HostnameConflict")
 
 
 class ReferenceTests(SynchronousTestCase):
