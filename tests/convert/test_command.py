@@ -128,9 +128,8 @@ class ConvertTests(CommandTestCase):
         self.assertIn("is not NAME=ADDRESS", err)
 
     def test_missing_file_is_one_line(self) -> None:
-        self.assertEqual(
-            self.convert("a", None), (1, "", "txmux: a cannot be read: No such file or directory\n")
-        )
+        expected = (1, "", "txmux: a cannot be read: No such file or directory\n")
+        self.assertEqual(self.convert("a", None), expected)
 
     def test_unknown_port_name_and_machine_without_names(self) -> None:
         err = self.told(1, self.convert("sslh.cfg", _SSLH.replace("https", "no-such-service")))

@@ -16,9 +16,8 @@ _PAGES = Path(__file__).parents[2] / "docs/how-to"
 
 class FormatsTests(SynchronousTestCase):
     def test_errors_name_what_is_wrong_and_typographic_signs(self) -> None:
-        error = self.assertRaises(
-            ConvertError, converted, "listen: ( { host: \u201cx\u201d; } );\n", "sslh"
-        )
+        quoted = "listen: ( { host: \u201cx\u201d; } );\n"
+        error = self.assertRaises(ConvertError, converted, quoted, "sslh")
         self.assertIn("line 1 has U+201C (LEFT DOUBLE QUOTATION MARK)", str(error))
         self.assertIn("\u201cx\u201d", str(error))
         error = self.assertRaises(ConvertError, converted, "\u2013 x\n", "haproxy")
@@ -32,9 +31,8 @@ class FormatsTests(SynchronousTestCase):
             'listen x\n    bind :1\n{{range gets "/members/*"}}    server {{base .Key}}\n{{end}}\n'
         )
         error = self.assertRaises(ConvertError, converted, text, "haproxy")
-        self.assertEqual(
-            str(error), "x.cfg:3: this is a template; convert the file that is made of it"
-        )
+        expected = "x.cfg:3: this is a template; convert the file that is made of it"
+        self.assertEqual(str(error), expected)
 
     def test_error_names_the_missing_package(self) -> None:
         files: list[tuple[Program, str, str, str]] = [

@@ -140,9 +140,8 @@ class FlowTests(SynchronousTestCase):
     def test_first_route_may_take_what_servers_drop(self) -> None:
         routes = [asks("any", Nth(1, ord("-"))), asks("dropping", Dropping())]
         self.assertEqual(name_of(FlowDetection(Detector(routes)).feed([b"-"])), "any")
-        self.assertEqual(
-            explain(routes, [b"-", b"yes"]).decision, Decision(routes[0], {"datagrams": "1"})
-        )
+        found = explain(routes, [b"-", b"yes"]).decision
+        self.assertEqual(found, Decision(routes[0], {"datagrams": "1"}))
 
     def test_what_servers_drop_is_explained_as_it_is_decided(self) -> None:
         routes = [asks("dropping", Dropping())]
@@ -152,9 +151,8 @@ class FlowTests(SynchronousTestCase):
             self.assertFalse(found.is_dropped)
         for received in ([b"-", b"-"], [b"", b"\0"]):
             found = explain(routes, received)
-            self.assertEqual(
-                (found.is_dropped, found.decided_at, found.decision.route), (True, None, None)
-            )
+            told = (found.is_dropped, found.decided_at, found.decision.route)
+            self.assertEqual(told, (True, None, None))
         self.assertFalse(explain(routes, ()).is_dropped)
 
     def test_keep_alive_that_is_taken(self) -> None:
@@ -256,10 +254,8 @@ class ExplainTests(SynchronousTestCase):
         found = explain(routes, [b"x"] * 3)
         self.assertEqual((found.decided_at, name_of(found.decision)), (3, "b"))
         answers = [route.answer for route in found.routes]
-        self.assertEqual(
-            [(one.verdict, one.at, one.needs) for one in answers if one],
-            [(Verdict.NO, 2, 2), (Verdict.MATCH, 3, 3), (Verdict.NEED_MORE, None, 4)],
-        )
+        expected = [(Verdict.NO, 2, 2), (Verdict.MATCH, 3, 3), (Verdict.NEED_MORE, None, 4)]
+        self.assertEqual([(one.verdict, one.at, one.needs) for one in answers if one], expected)
 
     def test_undecided_or_nothing_at_all_or_more_than_counts(self) -> None:
         b = asks("b", Nth(1))

@@ -108,10 +108,8 @@ class NoNameTests(SynchronousTestCase):
     def test_key(self) -> None:
         """A hello without a name has an empty one; where the other names have no key, there is none. All are read alike."""
         keys = [self.key("none"), self.key("none,a,*.b"), self.key("a")]
-        self.assertEqual(
-            [(key.exact, key.under) for key in keys if key],
-            [({""}, frozenset()), ({"", "a"}, {"b"}), ({"a"}, frozenset())],
-        )
+        found = [(key.exact, key.under) for key in keys if key]
+        self.assertEqual(found, [({""}, frozenset()), ({"", "a"}, {"b"}), ({"a"}, frozenset())])
         self.assertEqual(len({key.read for key in keys if key}), 1)
         self.assertIsNone(self.key("none,a*"))
 

@@ -53,10 +53,8 @@ class ChangesTest(SynchronousTestCase):
         old = parse(_BASE, "r.ini").settings
         text = f"{_BASE}[txmux]\nworkers = 2\nrelay = portable\nuser = nobody\n"
         problems = unchangeable(old, parse(text, "r.ini").settings)
-        self.assertEqual(
-            [str(problem) for problem in problems],
-            [
-                f"r.ini:{line}: [txmux] {key}: cannot change while the service runs; restart it for that"
-                for line, key in ((5, "relay"), (6, "user"))
-            ],
-        )
+        expected = [
+            f"r.ini:{line}: [txmux] {key}: cannot change while the service runs; restart it for that"
+            for line, key in ((5, "relay"), (6, "user"))
+        ]
+        self.assertEqual([str(problem) for problem in problems], expected)

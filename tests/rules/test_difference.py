@@ -124,9 +124,8 @@ class RankTests(SynchronousTestCase):
             self.assertEqual((made, len(made)), (sorted({*made}), len(version)))
             known = dict(zip(ranks, items, strict=True))
             self.assertEqual([known.pop(one) for one in change.gone], gone)
-            self.assertEqual(
-                sorted({**known, **dict(change.new)}.items()), [*zip(made, version, strict=True)]
-            )
+            told = sorted({**known, **dict(change.new)}.items())
+            self.assertEqual(told, [*zip(made, version, strict=True)])
             items, ranks = version, made
 
     def test_no_room(self) -> None:

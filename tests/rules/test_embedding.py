@@ -17,9 +17,8 @@ class RouteTest(SynchronousTestCase):
 
     def test_networks(self) -> None:
         made = route("any", "close", from_=["10.0.0.0/8"], not_from=["10.1.0.0/16", "::1/128"])
-        self.assertEqual(
-            (len(made.clients.allowed or ()), len(made.clients.excluded or ())), (1, 2)
-        )
+        found = (len(made.clients.allowed or ()), len(made.clients.excluded or ()))
+        self.assertEqual(found, (1, 2))
 
     def test_errors(self) -> None:
         for match, backend, message in [

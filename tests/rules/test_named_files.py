@@ -34,12 +34,10 @@ class KeyTests(SynchronousTestCase):
                 # Those of sockets, of which no file is opened, and what stands in the text of the rules.
                 is_path = bool(_PATH.search(key.kind.shape)) and name != "wake"
                 says = bool(key.files.opens)
-                self.assertEqual(
-                    says, is_path or name in {"endpoint", "server", "terminate_tls"}, (kind, name)
-                )
-                self.assertEqual(
-                    key.kind.paths is not None, says and name != "include", (kind, name)
-                )
+                expected = is_path or name in {"endpoint", "server", "terminate_tls"}
+                self.assertEqual(says, expected, (kind, name))
+                found = key.kind.paths is not None
+                self.assertEqual(found, says and name != "include", (kind, name))
                 self.assertTrue(says or not key.files.is_secret, (kind, name))
 
     def test_device_in_place_of_a_secret(self) -> None:
@@ -65,9 +63,8 @@ class KeyTests(SynchronousTestCase):
             self.assertIn((name, name), found)
         texts = set(re.findall(rf"{folder}(/[a-z_./]+)", RULES.format(folder)))
         named = {str(file.path).removeprefix(str(folder)) for file in found.values()}
-        self.assertEqual(
-            named - texts, {"/rules.ini", *(f"/{name}/b.example.pem" for name in MADE)}
-        )
+        expected = {"/rules.ini", *(f"/{name}/b.example.pem" for name in MADE)}
+        self.assertEqual(named - texts, expected)
         self.assertEqual(texts - named, set())
         allowed = AllowedPaths.of(rules).opens
         for opens, names in SECRETS.items():

@@ -169,7 +169,5 @@ class RefusedTests(SynchronousTestCase):
         for length in range(len(data) + 1):
             earlier = parse_opening(data[:length], earlier)
             afresh = parse_opening(data[:length], None)
-            self.assertEqual(
-                (earlier.refused, earlier.settings, earlier.fields),
-                (afresh.refused, afresh.settings, afresh.fields),
-            )
+            found = (earlier.refused, earlier.settings, earlier.fields)
+            self.assertEqual(found, (afresh.refused, afresh.settings, afresh.fields))

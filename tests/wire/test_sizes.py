@@ -16,7 +16,5 @@ class SizeTests(SynchronousTestCase):
             error = self.assertRaises(
                 OptionError, option_size, {"n": text}, "n", 64, range(10, 4097)
             )
-            self.assertIn(
-                f"n: {text!r} is not a size in range; write one from 10 to 4KiB, such as 64",
-                str(error),
-            )
+            told = f"n: {text!r} is not a size in range; write one from 10 to 4KiB, such as 64"
+            self.assertIn(told, str(error))

@@ -22,9 +22,8 @@ class ListenTests(SynchronousTestCase):
         ):
             output = frontend("default_backend a", bind=f"bind :444 ssl {words}")
             self.assertIn(f"terminate_tls = {files}\n", output.text)
-        self.assertIn(
-            f"{folder.parent}/list:1: is written into the rules as it is now", output.warnings[0]
-        )
+        told = f"{folder.parent}/list:1: is written into the rules as it is now"
+        self.assertIn(told, output.warnings[0])
         (folder / "mixed").write_text("/x\n/y [alpn h2 verify required ca-file /ca] a.example\n")
         line = f"bind :444 ssl crt-list {folder}/mixed"
         output = frontend("default_backend a", bind=f"bind :1\n    {line}")

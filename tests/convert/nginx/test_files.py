@@ -31,17 +31,14 @@ class FileTests(SynchronousTestCase):
         first.write_text("\nserver { listen 1; proxy_pass 127.0.0.1:9; nonsense on; }\n")
         (self.folder / "streams" / "b.conf").write_text("include other.part;\n")
         (self.folder / "other.part").write_text("server { listen 2; proxy_pass 127.0.0.1:9; }")
-        output = converted(
-            "stream { include streams/*.conf; include none/*.conf; }", name=str(self.main)
-        )
+        text = "stream { include streams/*.conf; include none/*.conf; }"
+        output = converted(text, name=str(self.main))
         self.assertEqual(len(rules_of(output).listeners), 2)
-        self.assertEqual(
-            output.warnings,
-            (
-                f"{first}:2: LOOK: nonsense on: is left out: it has no counterpart",
-                f"{self.main}:1: include none/*.conf: there is no such file here",
-            ),
+        expected = (
+            f"{first}:2: LOOK: nonsense on: is left out: it has no counterpart",
+            f"{self.main}:1: include none/*.conf: there is no such file here",
         )
+        self.assertEqual(output.warnings, expected)
         self.assertIn(f"# LOOK: {first} line 2: nonsense on", output.text)
 
     def test_missing_or_circular_include(self) -> None:
@@ -56,9 +53,8 @@ class FileTests(SynchronousTestCase):
             ("events {} include streams.d/*;", "streams.d/*"),
         ):
             error = self.assertRaises(ConvertError, converted, text, "nginx", str(self.main))
-            self.assertIn(
-                f"it includes {self.folder}/{pattern}, and there is no such file here", str(error)
-            )
+            told = f"it includes {self.folder}/{pattern}, and there is no such file here"
+            self.assertIn(told, str(error))
 
     def test_broken_file_is_an_error_with_its_line(self) -> None:
         for text, line in (

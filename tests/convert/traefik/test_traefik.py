@@ -35,10 +35,8 @@ class RouterTests(SynchronousTestCase):
             return convert(text, "x.yml", matchers(), PORTS.get, entry_points=addresses)
 
         output = given(websecure=":443", dns="127.0.0.1:53/udp")
-        self.assertEqual(
-            [listener.endpoints for listener in rules_of(output).listeners],
-            [(":443",), ("udp:127.0.0.1:53",)],
-        )
+        found = [listener.endpoints for listener in rules_of(output).listeners]
+        self.assertEqual(found, [(":443",), ("udp:127.0.0.1:53",)])
         (told,) = looks(output)
         self.assertIn("router b: is left out at other: there is no such entry point", told)
         for addresses in ({}, {"web": ":80"}):
@@ -83,14 +81,12 @@ class FileTests(SynchronousTestCase):
     def test_missing_file(self) -> None:
         text = f"entryPoints: {{a: {{address: ':81'}}}}\ntcp:\n  routers: {{x: {{rule: 'HostSNI(`*`)', service: a}}}}\n{_SERVICES}"
         for key in ("filename", "directory"):
-            output = converted(
-                f"{text}providers: {{file: {{{key}: gone}}}}\n", name=str(self.folder / "x.yml")
-            )
+            whole = f"{text}providers: {{file: {{{key}: gone}}}}\n"
+            output = converted(whole, name=str(self.folder / "x.yml"))
             self.assertEqual(len(looks(output)), 1)
 
     def test_toml(self) -> None:
-        output = converted(
-            """
+        text = """
             [entryPoints.db]
             address = ":3306"
             [tcp.routers.db]
@@ -100,9 +96,8 @@ class FileTests(SynchronousTestCase):
             passthrough = true
             [[tcp.services.db.loadBalancer.servers]]
             address = "127.0.0.1:1"
-            """,
-            name="traefik.toml",
-        )
+            """
+        output = converted(text, name="traefik.toml")
         self.assertIn("\nmatch = tls sni=a.example\nbackend = db\n", output.text)
         self.assertNotIn("\ndefault", output.text)
 
@@ -127,10 +122,8 @@ class FileTests(SynchronousTestCase):
     @given(st.lists(_TOKENS, max_size=12))
     def test_any_rule(self, words: list[str]) -> None:
         rule = " ".join(words)
-        attempt(
-            f"entryPoints: {{a: {{address: ':1'}}}}\ntcp:\n  routers: {{x: {{rule: '{rule}', service: a, {_PASSED}}}}}\n{_SERVICES}",
-            "traefik",
-        )
+        text = f"entryPoints: {{a: {{address: ':1'}}}}\ntcp:\n  routers: {{x: {{rule: '{rule}', service: a, {_PASSED}}}}}\n{_SERVICES}"
+        attempt(text, "traefik")
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:

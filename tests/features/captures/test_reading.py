@@ -252,9 +252,7 @@ class ReadTests(CommandTestCase):
             packet(CLIENT6, SERVER6, ACK, 101, b"EH"), packet(CLIENT6, SERVER6, ACK, 105, b" x"),
         )  # fmt: skip
         data = capture(*map(FRAMES[1], packets))
-        self.assertEqual(
-            self.explain_capture(data),
-            """listener a: 4 bytes from 192.0.2.1:40000 to 198.51.100.1:443: SSH-
+        expected = """listener a: 4 bytes from 192.0.2.1:40000 to 198.51.100.1:443: SSH-
 
    route  match  says
 >  ssh    ssh    match at byte 4
@@ -274,8 +272,8 @@ note      the server spoke first; a client that waits for that says nothing here
 clients  listener  decision
       1  a         route ssh
       1  a         default
-""",
-        )
+"""
+        self.assertEqual(self.explain_capture(data), expected)
         other = self.explain_capture(data, "--from", "10.0.0.1")
         self.assertIn("198.51.100.1:443, as if from 10.0.0.1: SSH-\n", other)
 

@@ -48,9 +48,8 @@ class LabelTests(SynchronousTestCase):
         lines = "match = tls sni=a\n    tls sni=$$b\n    tls sni=c\nunder = public"
         backend = "[backend web]\nalpn = h2\ncheck = tcp\nserver = 10.88.0.6:80"
         (found,) = read(container("web", labels))
-        self.assertEqual(
-            found, f"[route web]\n{lines}\nfrom = 10.0.0.0/8\nbackend = web\n\n{backend}"
-        )
+        expected = f"[route web]\n{lines}\nfrom = 10.0.0.0/8\nbackend = web\n\n{backend}"
+        self.assertEqual(found, expected)
 
     def test_server_that_speaks_first(self) -> None:
         """It has a route by silence, and 'any' would wait for its client, which waits for it."""
@@ -157,9 +156,8 @@ class LabelTests(SynchronousTestCase):
     def test_listeners_that_allow_the_file(self) -> None:
         """A route is under all of its transport that do; its labels choose among these, and no other."""
         text = "[listen closed]\nendpoint = :1\n[listen teams]\nendpoint = :2\nroutes_from = we*, x"
-        rules = parse(
-            f"{text}\n[listen own]\nendpoint = :3\nroutes_from = docker.ini\n", "rules.ini"
-        )
+        whole = f"{text}\n[listen own]\nendpoint = :3\nroutes_from = docker.ini\n"
+        rules = parse(whole, "rules.ini")
         web, other = container("web", {"match": "any"}), container("shop", {"match": "any"})
         shop, its = read(web, other, within=rules)
         self.assertIn("\nunder = own\n", shop)

@@ -52,9 +52,8 @@ def things(text: str) -> list[dict[str, Any]]:
         metadata = one["metadata"]
         if one["kind"] not in {"GatewayClass", "Namespace"}:
             metadata.setdefault("namespace", "shop")
-        metadata.setdefault(
-            "creationTimestamp", f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z"
-        )
+        created = f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z"
+        metadata.setdefault("creationTimestamp", created)
         metadata.setdefault("generation", 1)
     return found
 

@@ -364,9 +364,8 @@ class GatewayTests(TestCase):
         ):
             self.assertIn(f"{title} is left out: it cannot be read: {what}", told)
         self.assertIn("db: it cannot be read: status.parents[1].parentRef is not an object", told)
-        self.kube.tell(
-            b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "9", "name": []}}}\n'
-        )
+        data = b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "9", "name": []}}}\n'
+        self.kube.tell(data)
         for number, is_cut in ((1, False), (2, True)):
             if is_cut:
                 del routes["shop", ""]

@@ -53,9 +53,8 @@ class SectionTests(SynchronousTestCase):
         rules = folder / "x.ini"
         for name in ("a.pem", "b.pem"):
             (folder / name).touch()
-        rules.write_text(
-            "[listen a]\nendpoint = :1\n[route r]\nmatch = tls\nterminate_tls = a.pem b.pem\nbackend = close\n"
-        )
+        text = "[listen a]\nendpoint = :1\n[route r]\nmatch = tls\nterminate_tls = a.pem b.pem\nbackend = close\n"
+        rules.write_text(text)
         told = "has blanks and no commas; write a.pem, b.pem"
         self.assertRaisesRegex(RulesError, told, load, rules, MATCHERS)
 
@@ -84,6 +83,5 @@ class OthersWordsTests(SynchronousTestCase):
         )
         self.assertEqual(rules.listeners[0].endpoints, (":1", ":2"))
         self.assertEqual([str(one.text) for one in rules.routes[0].alternatives], ["ssh", "tls"])
-        self.assertEqual(
-            [one.text for one in rules.backends["b"].servers], ["127.0.0.1:3", "127.0.0.1:4"]
-        )
+        found = [one.text for one in rules.backends["b"].servers]
+        self.assertEqual(found, ["127.0.0.1:3", "127.0.0.1:4"])

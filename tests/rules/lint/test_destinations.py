@@ -40,9 +40,8 @@ class PassedRoutesTest(SynchronousTestCase):
             ("admin.test", f"{_SOME}\ndry_run = yes", "*.test", "", False),
         ):
             text = _ADMIN.format(closed, how), _REST.format(""), _BACKEND.format(allowed, more)
-            self.assertEqual(
-                "closes to some clients by host=" in str(_said(*text)), is_passed, text
-            )
+            found = "closes to some clients by host=" in str(_said(*text))
+            self.assertEqual(found, is_passed, text)
 
     def test_same_clients_and_order(self) -> None:
         backend = _BACKEND.format("127.*", "")

@@ -78,9 +78,8 @@ class LintTests(SynchronousTestCase):
     def test_included_files_are_named_and_come_later(self) -> None:
         folder = make_folder(self)
         main, other = (folder / "z.ini"), (folder / "a.ini")
-        main.write_text(
-            "[txmux]\ninclude = a.ini\n[listen l]\nendpoint = :1\n[route a]\nmatch = any\nbackend = close\n"
-        )
+        text = "[txmux]\ninclude = a.ini\n[listen l]\nendpoint = :1\n[route a]\nmatch = any\nbackend = close\n"
+        main.write_text(text)
         other.write_text("[backend b]\nserver = h:1\n[route b]\nmatch = ssh\nbackend = close\n")
         places = [(found.path, found.line) for found in lint(load(main))]
         self.assertEqual(places, [(str(main), 6), (str(other), 1)])

@@ -67,9 +67,8 @@ class OpenRulesTest(SynchronousTestCase):
                 folder.chmod(mode)
                 found = self.found()
                 self.assertEqual(len(found), not mode & 0o1000, oct(mode))
-                self.assertEqual(
-                    [one for one in found if f"write to '{folder}', and" not in one], []
-                )
+                told = [one for one in found if f"write to '{folder}', and" not in one]
+                self.assertEqual(told, [])
             folder.chmod(0o755)
 
     def test_the_file_and_the_folder_behind_a_link_count(self) -> None:
@@ -78,9 +77,8 @@ class OpenRulesTest(SynchronousTestCase):
         (place / "real.ini").write_text(SERVER.format("d"))
         (self.folder / "d" / "z.ini").symlink_to(place / "real.ini")
         [message] = self.found()
-        self.assertIn(
-            f"write to '{place}', and so choose what is in '{self.folder}/d/z.ini'", message
-        )
+        told = f"write to '{place}', and so choose what is in '{self.folder}/d/z.ini'"
+        self.assertIn(told, message)
 
     def test_units_that_are_not_taken(self) -> None:
         self.write("d/z.ini", "nothing\n").chmod(0o666)

@@ -30,13 +30,10 @@ class LowPortTests(SynchronousTestCase):
         return missing(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", privileges)
 
     def test_low_port(self) -> None:
-        metrics = missing(
-            "[txmux]\nmetrics = :80\n[listen a]\nendpoint = :0\n",
-            attrs.evolve(_USER, first_port=1024),
-        )
-        self.assertIn(
-            "2: warning: [txmux] metrics: ':80': user 1000 may not listen", "".join(metrics)
-        )
+        text = "[txmux]\nmetrics = :80\n[listen a]\nendpoint = :0\n"
+        metrics = missing(text, attrs.evolve(_USER, first_port=1024))
+        told = "2: warning: [txmux] metrics: ':80': user 1000 may not listen"
+        self.assertIn(told, "".join(metrics))
         for endpoint in (
             ":443", "127.0.0.1:443", "[::1]:443", "tcp:443", "tcp6:1023:interface=\\:\\:1",
             "haproxy:tcp:443", "udp:443", "udp:[::1]:53",
@@ -214,9 +211,8 @@ class FolderTests(SynchronousTestCase):
         self.assertTrue(found.endswith(told), found)
 
     def test_folder_that_the_unit_makes(self) -> None:
-        rules = parse(
-            "[txmux]\naccess_log = /var/lib/txmux/log\n[listen a]\nendpoint = :2\n", "x.ini"
-        )
+        text = "[txmux]\naccess_log = /var/lib/txmux/log\n[listen a]\nendpoint = :2\n"
+        rules = parse(text, "x.ini")
         if Path("/var/lib/txmux").exists():
             raise SkipTest("this machine has the folder")
         self.assertEqual(obstacles(rules), [])

@@ -25,10 +25,8 @@ class OverTests(SynchronousTestCase):
         assert tcp is not None
         assert udp is not None
         self.assertEqual(tcp.alternatives, (streams, both))
-        self.assertEqual(
-            [(line.text, line.predicate, line.negated) for line in udp.alternatives],
-            [("b", Nth(2), True), ("d", Nth(3), False)],
-        )
+        found = [(line.text, line.predicate, line.negated) for line in udp.alternatives]
+        self.assertEqual(found, [("b", Nth(2), True), ("d", Nth(3), False)])
         only = Route("a", (streams,), Refusal.CLOSE)
         self.assertIs(only.for_transport(Transport.TCP), only)
         self.assertIsNone(only.for_transport(Transport.UDP))

@@ -47,9 +47,8 @@ class FolderTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
-        self.main = self.write(
-            "rules.ini", "[txmux]\ninclude = d/*.ini\n[listen public]\nendpoint = :443\n"
-        )
+        text = "[txmux]\ninclude = d/*.ini\n[listen public]\nendpoint = :443\n"
+        self.main = self.write("rules.ini", text)
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name

@@ -59,10 +59,8 @@ class MeaningTests(SynchronousTestCase):
             "[backend other]\nserver = other.example.com:1\nfallback = short.example.com:1\n"
             "[txmux]\nresolvers = 127.0.0.1:8600"
         )
-        self.assertEqual(
-            rules.backends["b"].resolvers,
-            (("10.0.0.53", 53), ("::1", 53), ("fd00::53", 53), ("fd00::53", 8600)),
-        )
+        expected = (("10.0.0.53", 53), ("::1", 53), ("fd00::53", 53), ("fd00::53", 8600))
+        self.assertEqual(rules.backends["b"].resolvers, expected)
         other = rules.backends["other"]
         self.assertEqual(other.resolvers, (("127.0.0.1", 8600),))
         self.assertEqual(getattr(other.fallback, "resolvers", None), other.resolvers)
@@ -89,9 +87,8 @@ class FallbackTests(SynchronousTestCase):
         self.assertEqual(
             fallback.fallback, Backend("unix:/x", (Server("unix:/x", "unix", path="/x"),))
         )
-        self.assertEqual(
-            [found.text for found in rules.servers() if found.kind == "unix"], ["unix:/x"]
-        )
+        told = [found.text for found in rules.servers() if found.kind == "unix"]
+        self.assertEqual(told, ["unix:/x"])
         self.assertEqual(lint(rules), [])
 
     def test_order_of_the_file(self) -> None:

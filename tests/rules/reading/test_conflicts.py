@@ -126,9 +126,8 @@ class DatagramTests(SynchronousTestCase):
         self.assertEqual((listener.detect_timeout, listener.peek_limit), (0.3, 16384))
 
     def test_servers_and_their_times(self) -> None:
-        rules = _read_installed(
-            f"{_UDP}default = b\n[backend b]\nserver = udp:[::1]:80\n  udp:a.example:81\n"
-        )
+        text = f"{_UDP}default = b\n[backend b]\nserver = udp:[::1]:80\n  udp:a.example:81\n"
+        rules = _read_installed(text)
         first, second = rules.backends["b"].servers
         self.assertEqual((first.kind, first.host, first.port), ("udp", "::1", 80))
         self.assertEqual((second.kind, second.host, second.port), ("udp", "a.example", 81))
@@ -159,9 +158,8 @@ class DatagramTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(cases.complaints(text, _read_installed), [told])
         rules = _read_installed(f"{_UDP}[listen t]\nendpoint = :1\n[route r]\nunder = *\n{ends}")
-        self.assertEqual(
-            [len(rules.routes_over(one, one.transport)) for one in rules.listeners], [0, 1]
-        )
+        found = [len(rules.routes_over(one, one.transport)) for one in rules.listeners]
+        self.assertEqual(found, [0, 1])
 
     def test_each_route_where_it_can_be(self) -> None:
         """With `under = *`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""
@@ -191,10 +189,8 @@ class HandoverTests(SynchronousTestCase):
         self.assertEqual(rules.routes[0].outcome, Handover("run/my x.sock"))
         self.assertEqual(Handover("/run/x.sock").name, _TO)
         text = f"{cases.LISTEN}default = {_TO} user=root,4711\n"
-        self.assertEqual(
-            _read_installed(text).listeners[0].default,
-            Handover("/run/x.sock", frozenset({0, 4711})),
-        )
+        found = _read_installed(text).listeners[0].default
+        self.assertEqual(found, Handover("/run/x.sock", frozenset({0, 4711})))
 
     def test_host_called_handover(self) -> None:
         default = _read_installed(f"{cases.LISTEN}default = handover:22\n").listeners[0].default

@@ -30,9 +30,8 @@ class DestinationsTest(SynchronousTestCase):
     def test_networks(self) -> None:
         names = "allow_names = *\n"
         self.assertIsNone(cases.backend(names, **_NAMED).allow_networks)
-        found = cases.backend(
-            f"{names}allow_networks = public, 10.0.0.0/8", **_NAMED
-        ).allow_networks
+        text = f"{names}allow_networks = public, 10.0.0.0/8"
+        found = cases.backend(text, **_NAMED).allow_networks
         assert found is not None
         for text, inside in (("8.8.8.8", True), ("10.1.1.1", True), ("127.0.0.1", False)):
             self.assertIs(ip_address(text) in found, inside)

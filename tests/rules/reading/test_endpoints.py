@@ -146,10 +146,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_split_arguments_escapes(self) -> None:
         found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
-        self.assertEqual(
-            (found.kind, found.positional, found.named),
-            ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}),
-        )
+        told = (found.kind, found.positional, found.named)
+        self.assertEqual(told, ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}))
 
 
 class MissingTests(SynchronousTestCase):
@@ -191,9 +189,8 @@ class MissingTests(SynchronousTestCase):
 
     def test_server_pem_is_the_default(self) -> None:
         (told,) = self.found("[listen a]\nendpoint = ssl:1\n")
-        self.assertTrue(
-            told.startswith("2 endpoint: privateKey: cannot read 'server.pem': No "), told
-        )
+        text = "2 endpoint: privateKey: cannot read 'server.pem': No "
+        self.assertTrue(told.startswith(text), told)
 
     def test_fine(self) -> None:
         text = f"[listen a]\nendpoint = ssl:1:privateKey={self.there}\n  :2\ndefault = tls:h:22\nsilent = close\n"
@@ -233,10 +230,8 @@ class ServerLineTests(SynchronousTestCase):
             self.assertEqual(server(f"{text} weight=2"), attrs.evolve(expected, weight=2))
 
     def test_service_names(self) -> None:
-        self.assertEqual(
-            server("srv:_ssh._tcp.example.com"),
-            Server("srv:_ssh._tcp.example.com", "srv", "_ssh._tcp.example.com"),
-        )
+        found = server("srv:_ssh._tcp.example.com")
+        self.assertEqual(found, Server("srv:_ssh._tcp.example.com", "srv", "_ssh._tcp.example.com"))
         for text, message in {
             "ssh.example.com": "'ssh.example.com' is not a name of an SRV record; write for example srv:_ssh._tcp.example.com",
             "_ssh._tcp": "'_ssh._tcp' is not a name of an SRV record; write for example srv:_ssh._tcp.example.com",

@@ -11,13 +11,11 @@ class MessageTests(SynchronousTestCase):
     def test_nul(self) -> None:
         text = "[txmux]\ninclude = a\0b\naccess_log = a\0b\n[listen a]\nendpoint = :1\n"
         error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
-        self.assertEqual(
-            [one.message for one in error.problems],
-            [
-                "'a\\x00b' is not a path of a file",
-                "'a\\x00b' is not a path: it holds a NUL character",
-            ],
-        )
+        expected = [
+            "'a\\x00b' is not a path of a file",
+            "'a\\x00b' is not a path: it holds a NUL character",
+        ]
+        self.assertEqual([one.message for one in error.problems], expected)
 
     def test_name_that_many_routes_have(self) -> None:
         """The text of the error, which a log gets, has a line for one mistyped name; of a few, it has all."""

@@ -166,10 +166,8 @@ class FileTests(FolderTestCase):
         own = self.write("own.ini", "[backend own]\nserver = 127.0.0.1:1\n")
         link.symlink_to("../own.ini")
         rules = load(self.main, MATCHERS)
-        self.assertEqual(
-            {rules.unit_of(one.section) for one in rules.backends.values()},
-            {"", str(self.folder / "d" / "b.ini")},
-        )
+        found = {rules.unit_of(one.section) for one in rules.backends.values()}
+        self.assertEqual(found, {"", str(self.folder / "d" / "b.ini")})
         self.assertEqual(rules.backends["own"].section.path, str(own))
         link.unlink()
         link.symlink_to("../rules.ini")
@@ -233,9 +231,8 @@ class VariableTests(SynchronousTestCase):
         change_environment(self, PORT="8443", NETS="10.0.0.0/8, 192.0.2.1\n::1\n")
 
     def test_items_and_lines_of_a_variable(self) -> None:
-        rules = cases.read(
-            "[listen a]\nendpoint = 127.0.0.1:${PORT}\nallow = ${NETS}, 192.0.2.${LAST:-7}\n"
-        )
+        text = "[listen a]\nendpoint = 127.0.0.1:${PORT}\nallow = ${NETS}, 192.0.2.${LAST:-7}\n"
+        rules = cases.read(text)
         (listener,) = rules.listeners
         self.assertEqual(listener.endpoints, ("127.0.0.1:8443",))
         same = cases.read(
@@ -246,9 +243,8 @@ class VariableTests(SynchronousTestCase):
     def test_other_processes_use_the_first_values(self) -> None:
         folder = make_folder(self)
         path = folder / "rules.ini"
-        path.write_text(
-            "[txmux]\ninclude = ${MORE:-more}.ini\n[listen a]\nendpoint = 127.0.0.1:${PORT}\n"
-        )
+        text = "[txmux]\ninclude = ${MORE:-more}.ini\n[listen a]\nendpoint = 127.0.0.1:${PORT}\n"
+        path.write_text(text)
         (folder / "more.ini").write_text("[listen b]\nendpoint = 127.0.0.2:${PORT}\n")
         rules = load(path)
         self.assertTrue(is_as_read(rules))

@@ -32,9 +32,8 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual([item.text for item in section.entries["k"].items], ["1", "2"])
 
     def test_lines_are_kept(self) -> None:
-        (section,) = sections(
-            "# first\n\n[route ssh]\nmatch = ssh\n  # not this\n\n   tls  \nlog =\n  yes\n"
-        )
+        text = "# first\n\n[route ssh]\nmatch = ssh\n  # not this\n\n   tls  \nlog =\n  yes\n"
+        (section,) = sections(text)
         self.assertEqual((section.header, section.line), ("route ssh", 3))
         match, log = section.entries.values()
         self.assertEqual((match.key, section.line_of(match)), ("match", 4))

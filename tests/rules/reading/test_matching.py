@@ -128,10 +128,8 @@ class ProblemTests(SynchronousTestCase):
             "SystemExit: no library": Making(None, error=SystemExit("no library")),
         }.items():
             error = self.assertRaises(InvalidValueError, read_alternative, "bad", {"bad": matcher})
-            self.assertEqual(
-                str(error),
-                f"the matcher 'bad' failed: {words}; report it to its author, and do without it until then",
-            )
+            expected = f"the matcher 'bad' failed: {words}; report it to its author, and do without it until then"
+            self.assertEqual(str(error), expected)
 
     def test_claimed_twice(self) -> None:
         problem = PluginProblem("'ssh' is there 2 times; uninstall one", "ssh")

@@ -61,13 +61,11 @@ class ListsTests(SynchronousTestCase):
     def test_paths_start_at_the_naming_file(self) -> None:
         sub = self.folder / "sub"
         sub.mkdir()
-        (sub / "x.ini").write_text(
-            "[route r]\nbackend = b\nfrom = @near.txt\nmatch = any\n[backend b]\nserver = a:1\n"
-        )
+        text = "[route r]\nbackend = b\nfrom = @near.txt\nmatch = any\n[backend b]\nserver = a:1\n"
+        (sub / "x.ini").write_text(text)
         (sub / "near.txt").write_text("192.0.2.1")
-        rules = self.rules(
-            f"[txmux]\ninclude = sub/x.ini\n{LISTEN}silent = b\ndeny = @list.txt", list=""
-        )
+        main = f"[txmux]\ninclude = sub/x.ini\n{LISTEN}silent = b\ndeny = @list.txt"
+        rules = self.rules(main, list="")
         allowed, denied = rules.routes[0].clients.allowed, rules.listeners[0].clients.excluded
         assert allowed is not None
         assert denied is not None
@@ -83,13 +81,11 @@ class ListsTests(SynchronousTestCase):
             assert clients.allowed is not None
             self.assertEqual(len(clients.allowed), 0)
         found = [str(problem).partition("warning: ")[2] for problem in lint(rules)]
-        self.assertEqual(
-            found,
-            [
-                "[listen a] allow: names no network, so no client can connect; add one, or remove this",
-                "[route r] from: names no network, so no client is served; add one, or remove this route",
-            ],
-        )
+        expected = [
+            "[listen a] allow: names no network, so no client can connect; add one, or remove this",
+            "[route r] from: names no network, so no client is served; add one, or remove this route",
+        ]
+        self.assertEqual(found, expected)
 
     def test_wrong_lines(self) -> None:
         self.refuses(
@@ -106,26 +102,22 @@ class ListsTests(SynchronousTestCase):
     def test_only_the_first_wrong_lines(self) -> None:
         found = self.complaints(f"{LISTEN}deny = @list.txt", list="x\n" * 1000)
         self.assertEqual(len(found), 6)
-        self.assertEqual(
-            found[-1], "list.txt:6: is not a network either; there are 1000 such lines in this file"
-        )
+        expected = "list.txt:6: is not a network either; there are 1000 such lines in this file"
+        self.assertEqual(found[-1], expected)
 
     def test_no_file(self) -> None:
         advice = "a relative path starts at the folder of the file that names it"
-        found = self.complaints(
-            f"{LISTEN}deny = @none.txt\n  @.\n  @\n  list.txt\n  lst\n  /24", list="10.0.0.1\n"
-        )
-        self.assertEqual(
-            [line.partition(" deny: ")[2] for line in found],
-            [
-                f"cannot read 'none.txt': No such file or directory; {advice}",
-                f"cannot read '{self.folder}': Is a directory; {advice}",
-                "'@' names no file; its path belongs behind it",
-                "'list.txt' is not a network; did you mean '@list.txt'?",
-                "'lst' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
-                "'/24' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
-            ],
-        )
+        text = f"{LISTEN}deny = @none.txt\n  @.\n  @\n  list.txt\n  lst\n  /24"
+        found = self.complaints(text, list="10.0.0.1\n")
+        expected = [
+            f"cannot read 'none.txt': No such file or directory; {advice}",
+            f"cannot read '{self.folder}': Is a directory; {advice}",
+            "'@' names no file; its path belongs behind it",
+            "'list.txt' is not a network; did you mean '@list.txt'?",
+            "'lst' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+            "'/24' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+        ]
+        self.assertEqual([line.partition(" deny: ")[2] for line in found], expected)
 
     def test_growth(self) -> None:
         """Twice as many take twice as long to read, and a look-up as long as with a few."""

@@ -97,9 +97,8 @@ class OwnersTest(SynchronousTestCase):
             (f"{listen}{route}".replace("close", "wab"), "there is no [backend wab]; did you mean 'web'? Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"),
             (f"{listen}{route}under = tls\nclient_cert = any\n", certificate),
         ):  # fmt: skip
-            self.assertEqual(
-                self.wrong(self.rules(operator, a=theirs, z=mine))["z"][-1], message, mine
-            )
+            found = self.wrong(self.rules(operator, a=theirs, z=mine))["z"][-1]
+            self.assertEqual(found, message, mine)
 
     def test_name_of_a_listener_and_of_a_route(self) -> None:
         """The unit is wrong that is later; what the other is called is no error of it."""

@@ -138,9 +138,8 @@ class AnyTextTests(SynchronousTestCase):
         except RulesError as error:
             lines = [problem.line for problem in error.problems]
             self.assertEqual(lines, sorted(lines))
-            folded = re.findall(
-                r"\(the same in (\d+) more lines: [\d, ]+(?: …)?\)$", str(error), re.MULTILINE
-            )
+            told = r"\(the same in (\d+) more lines: [\d, ]+(?: …)?\)$"
+            folded = re.findall(told, str(error), re.MULTILINE)
             self.assertEqual(len(str(error).splitlines()) + sum(map(int, folded)), len(lines))
         else:
             self.assertTrue(rules.listeners)
@@ -218,13 +217,10 @@ class AgainTest(SynchronousTestCase):
             self.assertEqual((again.settings, again.listeners), (rules.settings, rules.listeners))
             self.assertEqual(again.backends, rules.backends)
             for one, other in zip(again.routes, rules.routes, strict=True):
-                self.assertEqual(
-                    attrs.evolve(one, alternatives=()), attrs.evolve(other, alternatives=())
-                )
-                self.assertEqual(
-                    [(a.text, a.negated) for a in one.alternatives],
-                    [(a.text, a.negated) for a in other.alternatives],
-                )
+                told = attrs.evolve(one, alternatives=())
+                self.assertEqual(told, attrs.evolve(other, alternatives=()))
+                shown = [(a.text, a.negated) for a in one.alternatives]
+                self.assertEqual(shown, [(a.text, a.negated) for a in other.alternatives])
                 for found, made in zip(one.alternatives, other.alternatives, strict=True):
                     for data in (b"SSH-2.0-x", b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n"):
                         peeked = Peeked(data)
@@ -303,9 +299,8 @@ class AnyValueTests(SynchronousTestCase):
 
         text = f"{LISTEN}[route a]\nmatch = x\nbackend = close\n[route b]\nmatch = ssh\nlog = 5\nbackend = close\n"
         error = self.assertRaises(RulesError, parse, text, "x", Faulty(MATCHERS))
-        self.assertEqual(
-            [(one.line, one.key) for one in error.problems], [(4, "match"), (8, "log")]
-        )
+        found = [(one.line, one.key) for one in error.problems]
+        self.assertEqual(found, [(4, "match"), (8, "log")])
         self.assertIn(f"{FAULT} (IndexError", error.problems[0].message)
         (logged,) = self.flushLoggedErrors(IndexError)
         self.assertIn("__missing__", logged.getTraceback())

@@ -280,9 +280,8 @@ backend = 127.0.0.1:1003
         self.assertIs(after.listeners[0], before.listeners[0])
         self.assertIs(after.settings, before.settings)
         last = after.routes[-1].section
-        self.assertEqual(
-            (before.line_of(last) + 1, after.line_of(last)), (after.line_of(last), last.line + 1)
-        )
+        found = (before.line_of(last) + 1, after.line_of(last))
+        self.assertEqual(found, (after.line_of(last), last.line + 1))
 
     def test_list_that_was_updated_meanwhile(self) -> None:
         """What has come into a list since it was read is not kept for what its file says now."""

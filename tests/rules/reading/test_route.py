@@ -33,9 +33,8 @@ def _read(text: str) -> Rules:
 
 class KeyTests(SynchronousTestCase):
     def test_during(self) -> None:
-        (route,) = cases.read(
-            f"{cases.LISTEN}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
-        ).routes
+        text = f"{cases.LISTEN}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
+        (route,) = cases.read(text).routes
         self.assertEqual(
             route.during, (Period(frozenset({0, 1}), 480, 720), Period(start=1320, end=360))
         )
@@ -69,9 +68,8 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual((route.terminate_tls, route.outcome), (its, None))
 
     def test_defaults(self) -> None:
-        one, two, three = _read(
-            f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
-        ).routes
+        text = f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
+        one, two, three = _read(text).routes
         self.assertEqual(one.terminate_tls, TlsSettings((Path("etc/a.pem"),)))
         self.assertEqual((one.outcome, two.outcome), (None, Refusal.REJECT))
         self.assertIsNone(three.terminate_tls)
@@ -86,18 +84,16 @@ class KeyTests(SynchronousTestCase):
             )
             error = self.assertRaises(RulesError, load, path, MATCHERS)
             advice = f"No such file or directory; correct the path, or put the file into '{folder}'"
-            self.assertEqual(
-                [f"{p.line} {p.key}: {p.message}" for p in error.problems],
-                [
-                    f"5 terminate_tls: cannot read '{folder}/a.pem': {advice}",
-                    f"5 terminate_tls: '{folder}' is a folder; write the path of a PEM file",
-                    (
-                        f"6 tls_client_ca: cannot read '{folder}/b.pem/x': Not a directory; correct the path, "
-                        f"or put the file into '{folder}/b.pem'"
-                    ),
-                    f"10 tls_ca: cannot read '{folder}/a.pem': {advice}",
-                ],
-            )
+            expected = [
+                f"5 terminate_tls: cannot read '{folder}/a.pem': {advice}",
+                f"5 terminate_tls: '{folder}' is a folder; write the path of a PEM file",
+                (
+                    f"6 tls_client_ca: cannot read '{folder}/b.pem/x': Not a directory; correct the path, "
+                    f"or put the file into '{folder}/b.pem'"
+                ),
+                f"10 tls_ca: cannot read '{folder}/a.pem': {advice}",
+            ]
+            self.assertEqual([f"{p.line} {p.key}: {p.message}" for p in error.problems], expected)
             self.assertEqual(len(parse(path.read_text(), path, MATCHERS).routes), 1)
 
     def test_forbidden_files_may_be_there(self) -> None:
@@ -123,15 +119,13 @@ class UnderTests(SynchronousTestCase):
             )
             for scope in scopes(rules)
         }
-        self.assertEqual(
-            found,
-            {
-                "public": (["outer", "both", "every"], ["public"]),
-                "other": (["outer", "every"], ["other"]),
-                "outer": (["inner", "both"], ["public", "other"]),
-                "inner": (["deep"], ["public", "other"]),
-            },
-        )
+        expected = {
+            "public": (["outer", "both", "every"], ["public"]),
+            "other": (["outer", "every"], ["other"]),
+            "outer": (["inner", "both"], ["public", "other"]),
+            "inner": (["deep"], ["public", "other"]),
+        }
+        self.assertEqual(found, expected)
 
 
 UTC = ZoneInfo("UTC")
@@ -225,10 +219,8 @@ class CoversTests(SynchronousTestCase):
 class RefusalTests(SynchronousTestCase):
     def test_no_zones(self) -> None:
         self.patch(zoneinfo, "available_timezones", set)
-        self.assertEqual(
-            cases.complaint(period, "08:00-18:00 Europe/Nowhere"),
-            "there is no time zone 'Europe/Nowhere'; install this system's tzdata",
-        )
+        expected = "there is no time zone 'Europe/Nowhere'; install this system's tzdata"
+        self.assertEqual(cases.complaint(period, "08:00-18:00 Europe/Nowhere"), expected)
 
     @given(st.text(st.sampled_from("mon-fri,0123:456 /UTC\x00é"), min_size=1).filter(str.strip))
     def test_any_text(self, text: str) -> None:

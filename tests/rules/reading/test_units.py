@@ -56,10 +56,8 @@ class UnitsTest(FolderTestCase):
         """A unit with an error, or one that contradicts what is before it, is left out, and the others are read."""
         backend = "[backend {}]\nserver = 127.0.0.1:{}\n"
         good, other = backend.format("good", 1), backend.format("other", 1)
-        self.write(
-            "d/good.ini",
-            f"[unit one]\n{good}[unit bad]\n[listen x]\nendpoint = :443\n[unit two]\n{other}",
-        )
+        parts = f"[unit one]\n{good}[unit bad]\n[listen x]\nendpoint = :443\n[unit two]\n{other}"
+        self.write("d/good.ini", parts)
         for name, text, message in (
             ("key", "[backend bad]\nservers = 127.0.0.1:1\n", "unknown key"),
             ("form", "nothing\n", "a line needs"),
@@ -330,9 +328,8 @@ class UnitsTest(FolderTestCase):
         self.assertEqual(servers(rules), {"a": "127.0.0.1:2", "b": "127.0.0.1:1"})
         self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
         # Nothing has changed since, also for a process that is sent what was read.
-        self.assertEqual(
-            servers(retaken(load(self.main), UntakenUnits(rules.files))), servers(rules)
-        )
+        found = servers(retaken(load(self.main), UntakenUnits(rules.files)))
+        self.assertEqual(found, servers(rules))
         again = read_again(rules.files)
         self.assertEqual(servers(again), servers(rules))
         self.assertEqual(again.files.untaken, rules.files.untaken)
@@ -343,9 +340,8 @@ class UnitsTest(FolderTestCase):
         rules = retaken(load(self.main), UntakenUnits(rules.files))
         self.assertEqual(servers(rules), {"a": "127.0.0.1:3", "b": "127.0.0.1:1"})
         unit.unlink()
-        self.assertEqual(
-            servers(retaken(load(self.main), UntakenUnits(rules.files))), {"a": "127.0.0.1:3"}
-        )
+        told = servers(retaken(load(self.main), UntakenUnits(rules.files)))
+        self.assertEqual(told, {"a": "127.0.0.1:3"})
 
     def test_units_that_cannot_be_served_are_left_out_too(self) -> None:
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
@@ -432,10 +428,8 @@ class UnitsTest(FolderTestCase):
         """What a unit has in force cannot be claimed by one whose file is named before its own."""
         text = f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n"
         path = self.write("rules.ini", text)
-        own = self.write(
-            "d/b.ini",
-            "[listen b]\nendpoint = 127.0.0.1:2\n[route r]\nmatch = tls\nunder = b\nterminate_tls = no.pem\nbackend = close\n",
-        )
+        listener = "[listen b]\nendpoint = 127.0.0.1:2\n[route r]\nmatch = tls\nunder = b\nterminate_tls = no.pem\nbackend = close\n"
+        own = self.write("d/b.ini", listener)
         read = partial(load, path, are_pem_files_there=False)
         before = read()
         for claim, why in (

@@ -34,14 +34,12 @@ class ToldTests(SynchronousTestCase):
             Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
             Tlv(0xEE, bytes.fromhex("0178563412")),
         )
-        self.assertEqual(
-            header_facts(ProxyHeader(tlvs=(aws, google, azure))),
-            {
-                "vpc_endpoint": "vpce-08d2bf15fac5001c9",
-                "psc_connection": "81985529216486895",
-                "link_id": "305419896",
-            },
-        )
+        expected = {
+            "vpc_endpoint": "vpce-08d2bf15fac5001c9",
+            "psc_connection": "81985529216486895",
+            "link_id": "305419896",
+        }
+        self.assertEqual(header_facts(ProxyHeader(tlvs=(aws, google, azure))), expected)
         for wrong in (
             Tlv(0xEA, b"\2vpce-1"), Tlv(0xEA, b"\1"), Tlv(0xE0, bytes(7)), Tlv(0xEE, b"\1\0"),
         ):  # fmt: skip
