@@ -1,4 +1,5 @@
 from ipaddress import IPv4Address
+from typing import Any
 
 import attrs
 from hypothesis import given, settings
@@ -35,28 +36,24 @@ def says(found: Explanation[Route]) -> list[tuple[str, int | None] | None]:
     ]
 
 
+_ROUTES = st.tuples(
+    st.lists(st.sampled_from(LINES), min_size=1, max_size=3),
+    st.sampled_from(([], ["192.0.2.0/24"], ["10.0.0.0/8"])),
+    st.sampled_from(([], ["192.0.2.1"])),
+    st.sampled_from((False, False, True)),
+)
+
+
 class AgreementTests(SynchronousTestCase):
     @settings(max_examples=scaled(150), deadline=None)
     @given(
-        chosen=st.lists(
-            st.tuples(
-                st.lists(st.sampled_from(LINES), min_size=1, max_size=3),
-                st.sampled_from(([], ["192.0.2.0/24"], ["10.0.0.0/8"])),
-                st.sampled_from(([], ["192.0.2.1"])),
-                st.sampled_from((False, False, True)),
-            ),
-            max_size=12,
-        ),
+        chosen=st.lists(_ROUTES, max_size=12),
         data=st.one_of(st.sampled_from(SAMPLES), st.binary(max_size=40)),
         cut=st.integers(0, 60),
         limit=st.integers(1, 100),
     )
     def test_winner_and_byte_of_byte_wise_detection(
-        self,
-        chosen: list[tuple[list[str], list[str], list[str], bool]],
-        data: bytes,
-        cut: int,
-        limit: int,
+        self, chosen: list[Any], data: bytes, cut: int, limit: int
     ) -> None:
         routes = [
             attrs.evolve(

@@ -46,28 +46,20 @@ class FirstByteTest(SynchronousTestCase):
             self.assertEqual(can_begin(made, begins), can, lines)
 
 
+LINES = st.builds(str.__add__, MATCHES, st.sampled_from(PATTERNS))
+
+
 class IndexTest(SynchronousTestCase):
     @settings(max_examples=scaled(200), deadline=None)
     @given(
-        lines=st.lists(
-            st.lists(
-                st.builds(str.__add__, MATCHES, st.sampled_from(PATTERNS)), min_size=1, max_size=3
-            ),
-            min_size=8,
-            max_size=30,
-        ),
+        lines=st.lists(st.lists(LINES, min_size=1, max_size=3), min_size=8, max_size=30),
         kinds=st.text("  de", min_size=30, max_size=30),
         name=st.sampled_from(["", *NAMES, "b.a.test", "none.such", ".test", "a..test"]),
         http=st.booleans(),
         cut=st.integers(0, 60),
     )
     def test_same_winner(
-        self,
-        lines: list[list[str]],
-        kinds: str,
-        name: str,
-        http: bool,  # noqa: FBT001
-        cut: int,
+        self, lines: list[list[str]], kinds: str, name: str, *, http: bool, cut: int
     ) -> None:
         made = [route(match, "close", name=str(n)) for n, match in enumerate(lines)]
         routes = [attrs.evolve(one, **KINDS[kind]) for one, kind in zip(made, kinds, strict=False)]

@@ -98,6 +98,9 @@ class RealClientTests(SynchronousTestCase):
         self.assertEqual((reader.hello, at), (expected, len(data)))
 
 
+_HELLO = client_hello(server_name("a"), alpn(b"h2", b"x"), versions(0x0304))
+
+
 class CostTests(SynchronousTestCase):
     def cost(self, data: bytes) -> float:
         """Count calls for each byte of a sample that is sent byte by byte."""
@@ -125,14 +128,7 @@ class CostTests(SynchronousTestCase):
         st.binary(max_size=40)
         | st.builds(
             lambda data, at, junk: data[:at] + junk + data[at + len(junk) :],
-            st.sampled_from(
-                [
-                    records(
-                        client_hello(server_name("a"), alpn(b"h2", b"x"), versions(0x0304)), size
-                    )
-                    for size in (1, 7, 9999)
-                ]
-            ),
+            st.sampled_from([records(_HELLO, size) for size in (1, 7, 9999)]),
             st.integers(0, 300),
             st.binary(max_size=3),
         )

@@ -5,6 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.errors import OptionError
 from txmux.wire.globs import hosts, names, option_globs
 
+_PARTS = st.tuples(st.sampled_from("ab["), st.sampled_from(("{}", "?", "*", "{}*", "*{}")))
+
 
 class NamesTests(SynchronousTestCase):
     def test_patterns(self) -> None:
@@ -57,11 +59,7 @@ class NamesTests(SynchronousTestCase):
             self.assertFalse(globs.could_match_prefix(prefix), prefix)
 
     @given(
-        st.lists(
-            st.tuples(st.sampled_from("ab["), st.sampled_from(("{}", "?", "*", "{}*", "*{}"))),
-            min_size=1,
-            max_size=8,
-        ),
+        st.lists(_PARTS, min_size=1, max_size=8),
         st.text("ab*?[", min_size=1, max_size=4),
     )
     def test_prefix_of_match(self, parts: list[tuple[str, str]], other: str) -> None:

@@ -63,11 +63,9 @@ class LongestTests(SynchronousTestCase):
         st.recursive(
             st.sampled_from(["a", "b", "[ab]"]),
             lambda inner: st.one_of(
-                st.tuples(inner, inner).map("".join),
-                st.tuples(inner, inner).map(lambda two: f"(?:{two[0]}|{two[1]})"),
-                st.tuples(inner, st.integers(0, 2)).map(
-                    lambda two: f"(?:{two[0]}){{1,{two[1] + 1}}}"
-                ),
+                st.builds("{}{}".format, inner, inner),
+                st.builds("(?:{}|{})".format, inner, inner),
+                st.builds("(?:{}){{1,{}}}".format, inner, st.integers(1, 3)),
             ),
             max_leaves=5,
         ),

@@ -47,6 +47,9 @@ class CutTests(SynchronousTestCase):
             self.assertEqual((frames[0], now_largest), (1, max(number, largest)))
 
 
+_PARTS = b"\xc0\0\0\0\1", b"\x6b\x33\x43\xcf", b"\0\0\0\1", b"abcde"
+
+
 class OpensTests(SynchronousTestCase):
     def test_which(self) -> None:
         """Where the client speaks QUIC already, and where it has spoken another protocol: there, no other route decides about it."""
@@ -80,10 +83,7 @@ class OpensTests(SynchronousTestCase):
             self.assertEqual(opens_connection(initial(b"\1", source=bytes(length))), length <= 20)
 
     @given(
-        st.lists(
-            st.sampled_from([b"\xc0\0\0\0\1", b"\x6b\x33\x43\xcf", b"\0\0\0\1", b"abcde"]),
-            max_size=9,
-        ),
+        st.lists(st.sampled_from(_PARTS), max_size=9),
         st.integers(0, 12),
         st.integers(1, 30),
     )

@@ -103,27 +103,21 @@ class MatcherTests(SynchronousTestCase):
         self.check(b"GET /api/b?", b"y" * 1000, path="/x*,/y*,/*b")
 
 
+_PARTS = (
+    *(b"X: " + b"y" * 700 + b"\r\n", b"\r\n", b"a:b\n", b"h", b"Host:", b"host:" + b"." * 255),
+    *(b"Host: b.example\r\n", b"Upgrade: x/1, y\r\n", b"Upgrade: ", b"z" * 255, b" ", b"w" * 256),
+)
+
+
 class AnswerTests(SynchronousTestCase):
     """They answer as if they had begun again."""
 
     @settings(max_examples=scaled(60), deadline=None)
     @given(
-        st.lists(
-            st.sampled_from(
-                [
-                    b"X: " + b"y" * 700 + b"\r\n",
-                    *(
-                        b"\r\n", b"a:b\n", b"h", b"Host:", b"host:" + b"." * 255,
-                        b"Host: b.example\r\n",
-                    ),
-                    *(b"Upgrade: x/1, y\r\n", b"Upgrade: ", b"z" * 255, b" ", b"w" * 256),
-                ]
-            ),
-            max_size=8,
-        ),
+        st.lists(st.sampled_from(_PARTS), max_size=8),
         st.integers(1, 300),
         st.sampled_from([LINE, b"GET /", b"CONNECT ", b"GET http://c.example/?"]),
-    )  # fmt: skip
+    )
     def test_http(self, parts: list[bytes], step: int, start: bytes) -> None:
         """Heads in pieces of any size."""
         data = start + b"".join(parts)

@@ -10,6 +10,10 @@ from txmux_convert.formats import Conversion, convert_command_line
 from txmux_convert.writer import ConvertError
 
 _LISTEN = ("-p", "127.0.0.1:443")
+_WORDS = (
+    *("-p", "-f", "-F", "-t", "--ssh", "--listen", "a:1", "127.0.0.1:2"),
+    *("--", "=", "--timeout", "3", "-v", "--tls", ":"),
+)
 
 
 def of(*words: str) -> Conversion:
@@ -41,16 +45,7 @@ class ArgumentTests(SynchronousTestCase):
         self.assertIn("--ssh: ", looks(again)[0])
         self.assertIn("\nserver = other:22\n", again.text)
 
-    @given(
-        st.lists(
-            st.sampled_from(
-                [
-                    *("-p", "-f", "-F", "-t", "--ssh", "--listen", "a:1", "127.0.0.1:2"),
-                    *("--", "=", "--timeout", "3", "-v", "--tls", ":"),
-                ]
-            )
-        )
-    )
+    @given(st.lists(st.sampled_from(_WORDS)))
     def test_any_words(self, words: list[str]) -> None:
         try:
             rules_of(of(*words))

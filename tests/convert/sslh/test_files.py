@@ -14,6 +14,11 @@ from txmux_convert.writer import ConvertError
 
 _LISTEN = 'listen: ( { host: "0.0.0.0"; port: "443"; } );'
 
+_TOKENS = (
+    *("listen", "protocols", "name", "host", "port", '"tls"', '"ssh"', '"443"', "true"),
+    *('"\\n[x]"', '"# a"', "sni_hostnames", "regex_patterns", '"^a$"', '"\\xff"', *"{}():;,[]7"),
+)
+
 
 class FileTests(SynchronousTestCase):
     def test_shipped_example(self) -> None:
@@ -39,17 +44,7 @@ class AnyTests(SynchronousTestCase):
         with patch.object(builtins, "open", side_effect=OSError):
             attempt(text, "sslh")
 
-    @given(
-        st.lists(
-            st.sampled_from(
-                [
-                    *("listen", "protocols", "name", "host", "port", '"tls"', '"ssh"', '"443"'),
-                    *('"\\n[x]"', '"# a"', "sni_hostnames", "regex_patterns", '"^a$"', '"\\xff"'),
-                    *("true", *"{}():;,[]7"),
-                ]
-            )
-        )
-    )
+    @given(st.lists(st.sampled_from(_TOKENS)))
     def test_any_tokens(self, tokens: list[str]) -> None:
         for text in (" ".join(tokens), f"{_LISTEN} protocols: ( {{ {' '.join(tokens)} }} );"):
             attempt(text, "sslh")

@@ -19,6 +19,10 @@ _TRAEFIK = """\
       - --providers.docker
       - --certificatesresolvers.le.acme.email=a@example.com
 """
+_WORDS = (
+    *("tcp", "udp", "routers", "services", "a", "rule", "[0]", "loadbalancer", "server", "port"),
+    *("=", "1", ".", "tls", "true", "$", ""),
+)
 
 
 def container(name: str, *labels: str, more: str = "") -> str:
@@ -61,16 +65,6 @@ class ComposeTests(SynchronousTestCase):
         off = container("on", *_DB[:2], port, "tcp.routers.db.tls=False")
         self.assertNotIn("tls sni=", compose(off).text)
 
-    @given(
-        st.lists(
-            st.sampled_from(
-                [
-                    *("tcp", "udp", "routers", "services", "a", "rule", "[0]", "loadbalancer"),
-                    *("server", "port", "=", "1", ".", "tls", "true", "$", ""),
-                ]
-            ),
-            max_size=9,
-        ).map(".".join)
-    )
+    @given(st.lists(st.sampled_from(_WORDS), max_size=9).map(".".join))
     def test_any_label(self, label: str) -> None:
         attempt(f"services:\n{_TRAEFIK}{container('x', label, *_DB)}", "traefik")

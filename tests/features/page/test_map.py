@@ -10,6 +10,12 @@ _SERVERS = {
 }
 
 
+_ROUTES = st.builds(
+    MapRoute, st.text(max_size=80), st.lists(st.sampled_from(["public", "x", "nowhere"]), max_size=2),
+    st.sampled_from(["web", "db", "127.0.0.1:22", "close", ""]), st.integers(0, 9000), st.floats(0, 1e12),
+)  # fmt: skip
+
+
 class MapTests(SynchronousTestCase):
     def test_each_has_a_box_and_a_line(self) -> None:
         drawn = draw(
@@ -73,21 +79,7 @@ class MapTests(SynchronousTestCase):
         self.assertGreater(boxes["site"].x, boxes["tls"].x)
         self.assertEqual(len(drawn.lines), 3)
 
-    @given(
-        st.lists(
-            st.builds(
-                MapRoute,
-                st.text(max_size=80),
-                st.lists(st.sampled_from(["public", "x", "nowhere"]), max_size=2),
-                st.sampled_from(["web", "db", "127.0.0.1:22", "close", ""]),
-                st.integers(0, 9000),
-                st.floats(0, 1e12),
-            ),
-            max_size=60,
-            unique_by=lambda route: route.name,
-        ),
-        st.booleans(),
-    )
+    @given(st.lists(_ROUTES, max_size=60, unique_by=lambda route: route.name), st.booleans())
     def test_boxes_are_inside_and_apart(self, routes: list[MapRoute], everything: bool) -> None:  # noqa: FBT001
         drawn = draw({"public": "up", "x": "drain"}, routes, _SERVERS, everything=everything)
         taken: set[tuple[float, float]] = set()

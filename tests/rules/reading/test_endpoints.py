@@ -23,6 +23,8 @@ _OF_PORTS = [
     *(":", "127.0.0.1:", "[::1]:", "[fe80::1%eth-0]:", "tcp:", "tcp6:", "tcp:127.0.0.1:"),
     *("udp:", "udp:127.0.0.1:", "udp:[::1]:"),
 ]
+_OF_LISTENING = ("443", "0", "x", "", "127.0.0.1", "50", "port=", "interface=", "backlog=")
+_OF_SERVERS = ("443", "x", "a.b", "10.0.0.1", "port=1", "host=h", "timeout=3", "path=/x")
 
 
 class ListeningTests(SynchronousTestCase):
@@ -47,12 +49,7 @@ class ListeningTests(SynchronousTestCase):
             self.assertIsNone(short_form(text), text)
 
     @given(
-        st.lists(
-            st.sampled_from(
-                ["443", "0", "x", "", "127.0.0.1", "50", "port=", "interface=", "backlog="]
-            ),
-            max_size=5,
-        ),
+        st.lists(st.sampled_from(_OF_LISTENING), max_size=5),
         st.sampled_from(["tcp", "tcp6", "unix"]),
     )
     def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:
@@ -116,12 +113,7 @@ class ServerTests(SynchronousTestCase):
             self.assertIn(part, cases.complaint(server, text))
 
     @given(
-        st.lists(
-            st.sampled_from(
-                ["443", "x", "a.b", "10.0.0.1", "port=1", "host=h", "timeout=3", "path=/x"]
-            ),
-            max_size=4,
-        ),
+        st.lists(st.sampled_from(_OF_SERVERS), max_size=4),
         st.sampled_from(["tcp", "unix", "TCP"]),
     )
     def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:

@@ -36,6 +36,12 @@ def _under(rules: Rules) -> dict[str, list[str]]:
     return found
 
 
+_SECTIONS = (
+    *(_listen("z", 9), _listen("own", 8), _route("x"), _route("y", "under = *\n")),
+    *(_route("v", "under = p0\n"), _route("w", "under = own\n")),
+)
+
+
 class OperatorTest(SynchronousTestCase):
     def test_one_listener_has_all_routes(self) -> None:
         self.assertEqual(_under(parse(_listen("p", 1) + _route("r"), "x.ini")), {"r": ["p"]})
@@ -187,15 +193,7 @@ class UnitTest(SynchronousTestCase):
     @given(
         patterns=st.lists(st.sampled_from(("", "a", "b", "*", "a, b")), min_size=1, max_size=3),
         own=st.booleans(),
-        unit=st.lists(
-            st.sampled_from(
-                (
-                    *(_listen("z", 9), _listen("own", 8), _route("x"), _route("y", "under = *\n")),
-                    *(_route("v", "under = p0\n"), _route("w", "under = own\n")),
-                )
-            ),
-            unique=True,
-        ),
+        unit=st.lists(st.sampled_from(_SECTIONS), unique=True),
     )
     def test_what_one_unit_brings_changes_nothing_of_others(
         self, patterns: list[str], *, own: bool, unit: list[str]

@@ -6,6 +6,11 @@ from txmux.rules.reading.tokens import OWN, SHORTEST_TOKEN, AdminToken, read_tok
 
 _SECRET, _OTHER = "x" * SHORTEST_TOKEN, "y" * SHORTEST_TOKEN
 _ADMIN = AdminToken(OWN, "all", "z" * SHORTEST_TOKEN)
+_WORDS = (
+    *("a", "read", "all", "stop", "é", "#", "short"),
+    *("the-first-secret-here", "the-second-secret-here"),
+)
+_LINES = b"ann all the-first-secret-here", b"bob all the-second-secret-here"
 
 
 class TokensTest(SynchronousTestCase):
@@ -29,17 +34,7 @@ class TokensTest(SynchronousTestCase):
             self.assertEqual(len(problems), 1, line)
             self.assertTrue(problems[0].startswith(":2: "), problems)
 
-    @given(
-        st.lists(
-            st.sampled_from(
-                (
-                    "a", "read", "all", "stop", "\xe9", "#", "the-first-secret-here",
-                    "the-second-secret-here", "short",
-                )
-            ),
-            max_size=5,
-        ).map(" ".join)
-    )  # fmt: skip
+    @given(st.lists(st.sampled_from(_WORDS), max_size=5).map(" ".join))
     def test_problems_name_the_line_and_no_word(self, line: str) -> None:
         first = "the-second-secret-here all the-first-secret-here"
         tokens, problems = read_tokens(f"{first}\n\n{line}\n".encode())
@@ -49,12 +44,7 @@ class TokensTest(SynchronousTestCase):
         is_line = bool(line) and not line.startswith("#")
         self.assertEqual(len(tokens) + len(problems), 1 + is_line)
 
-    @given(
-        st.lists(
-            st.sampled_from([b"ann all the-first-secret-here", b"bob all the-second-secret-here"])
-            | st.binary()
-        ).map(b"\n".join)
-    )
+    @given(st.lists(st.sampled_from(_LINES) | st.binary()).map(b"\n".join))
     def test_anything(self, data: bytes) -> None:
         tokens, _ = read_tokens(data)
         self.assertEqual(len({token.secret for token in tokens}), len(tokens))

@@ -31,6 +31,8 @@ from txmux.rules.reading.units import UntakenUnits, texts_of_units
 from txmux.testing import steps_in
 
 LISTEN = "[listen public]\nendpoint = :443\n"
+_UNITS = st.tuples(st.lists(st.sampled_from("vwxyz"), unique=True, max_size=3), st.booleans())
+"""The names that each has, and whether it is wrong."""
 
 
 class UnitsTest(FolderTestCase):
@@ -116,13 +118,7 @@ class UnitsTest(FolderTestCase):
         self.assertEqual([*retaken(rules, units).files.untaken], [problem.path])
 
     @settings(max_examples=scaled(30))
-    @given(
-        units=st.lists(
-            st.tuples(st.lists(st.sampled_from("vwxyz"), unique=True, max_size=3), st.booleans()),
-            min_size=2,
-            max_size=5,
-        )
-    )
+    @given(units=st.lists(_UNITS, min_size=2, max_size=5))
     @example(units=[(["x"], True), (["x"], False), (["x", "y"], False), (["y"], False)])
     def test_only_taken_units_claim(self, units: list[tuple[list[str], bool]]) -> None:
         """At a start, a unit without an error is left out only for a name that an earlier one has, which is taken."""
