@@ -110,10 +110,7 @@ class ChangedTest(SynchronousTestCase):
         datagrams=st.booleans(),
     )
     def test_as_made_anew(
-        self,
-        versions: list[list[Spec]],
-        warm: set[int],
-        datagrams: bool,  # noqa: FBT001
+        self, versions: list[list[Spec]], warm: set[int], *, datagrams: bool
     ) -> None:
         detector: Detector[Route] = Detector(())
         specs: list[Spec] = []

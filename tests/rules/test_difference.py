@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from operator import eq
 from pathlib import Path
+from typing import Any
 
 import attrs
 from hypothesis import given, settings
@@ -29,12 +30,10 @@ SECTIONS = st.tuples(
 )
 
 
-def text_of(
-    routes: Sequence[tuple[str, str, str]],
-    backends: Sequence[str],
-    listeners: Sequence[str],
-    number: int,
-) -> str:
+Named = Sequence[tuple[str, str, str]]
+
+
+def text_of(routes: Named, backends: Sequence[str], listeners: Sequence[str], number: int) -> str:
     text = f"[txmux]\naccess_log = off\ndrain_timeout = {number}s\n"
     for at, name in enumerate(("one", "two", *backends)):
         if name not in ("one", "two", *backends)[:at]:
@@ -49,7 +48,7 @@ def text_of(
     return text
 
 
-def read(sections: tuple[list[tuple[str, str, str]], list[str], list[str], int]) -> Rules:
+def read(sections: tuple[Named, Sequence[str], Sequence[str], int]) -> Rules:
     return parse(text_of(*sections), "x.ini")
 
 
@@ -66,11 +65,7 @@ def values(rules: Rules) -> object:
 class DifferenceTests(SynchronousTestCase):
     @settings(max_examples=scaled(200), deadline=None)
     @given(before=SECTIONS, after=SECTIONS)
-    def test_applied(
-        self,
-        before: tuple[list[tuple[str, str, str]], list[str], list[str], int],
-        after: tuple[list[tuple[str, str, str]], list[str], list[str], int],
-    ) -> None:
+    def test_applied(self, before: Any, after: Any) -> None:
         old, new = read(before), read(after)
         self.assertEqual(values(difference(old, new).apply(old)), values(new))
         self.assertEqual(difference(new, read(after)).size, 0)

@@ -94,8 +94,7 @@ class RefusedTests(SynchronousTestCase):
             for cut in range(len(encoded)):
                 self.assertIsInstance(decode(encoded[:cut]), Incomplete, encoded[:cut])
             for payload in (b"", b"\r\n", b" 0\r\n", bytes(5000)):
-                with self.assertRaisesRegex(InvalidHeader, message):
-                    decode(encoded + payload)
+                self.assertRaisesRegex(InvalidHeader, message, decode, encoded + payload)
 
     def test_other_protocols_are_told_by_their_first_bytes(self) -> None:
         for encoded in (

@@ -1,3 +1,5 @@
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -73,17 +75,10 @@ class CarriedTests(SynchronousTestCase):
             self.assertEqual(passed_on_fields(own, earlier), carried)
 
     @given(ANY, ANY, TLVS, TLVS, st.integers(0, 5000))
-    def test_fits(
-        self,
-        source: object,
-        destination: object,
-        own: tuple[Tlv, ...],
-        earlier: tuple[Tlv, ...],
-        size: int,
-    ) -> None:
+    def test_fits(self, source: Any, destination: Any, own: Any, earlier: Any, size: int) -> None:
         """Whatever is known, and whatever came in, makes a header that can be written."""
         tlvs = passed_on_fields(own, (Tlv(0xE1, bytes(size)), *earlier))
-        header = ProxyHeader.between(source, destination, tlvs)  # type: ignore[arg-type]
+        header = ProxyHeader.between(source, destination, tlvs)
         self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)
 
 
