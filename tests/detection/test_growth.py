@@ -52,16 +52,12 @@ def _labels(name: str) -> bytes:
     return b"".join(labels) + b"\0\0\1\0\1"
 
 
-def _http(name: str) -> bytes:
-    return f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
-
-
 STREAMS: Mapping[tuple[str, str], Callable[[str], bytes]] = {
     ("diameter", "origin_host"): lambda name: diameter_request((264, name.encode()), (296, b"r.test")),
     ("diameter", "origin_realm"): lambda name: diameter_request((264, b"h.test"), (296, name.encode())),
     ("dns", "name"): lambda name: dns_message(_labels(name)),
     ("git", "host"): lambda name: pkt_line(f"git-upload-pack /a\0host={name}\0".encode()),
-    ("http", "host"): _http,
+    ("http", "host"): lambda name: f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode(),
     ("iscsi", "initiator"): lambda name: login(f"InitiatorName={name}\0TargetName=t\0".encode()),
     ("iscsi", "target"): lambda name: login(f"InitiatorName=i\0TargetName={name}\0".encode()),
     ("minecraft", "host"): lambda name: handshake(name.encode()),

@@ -39,10 +39,6 @@ def streams() -> tuple[dict[str, Any], ...]:
     return tuple({**stream, "data": bytes.fromhex(stream["hex"])} for stream in found)
 
 
-def routes() -> list[Route]:
-    return [route(name, Refusal.CLOSE, name=name) for name in order()]
-
-
 def expected(stream: dict[str, Any]) -> set[str]:
     names = set(stream["expect"])
     if not names:
@@ -76,25 +72,15 @@ class OrderTests(SynchronousTestCase):
 
 
 class CorpusTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.detector = Detector(routes())
-
-    def test_whole(self) -> None:
-        """Each stream, in one piece, is taken by one of those that it is for, or else by what takes all."""
+    def test_whole_and_cut(self) -> None:
+        """Each stream, in one piece, is taken by one of those that it is for, or else by what takes all; byte by byte, by the same one."""
+        detector = Detector([route(name, Refusal.CLOSE, name=name) for name in order()])
         self.assertEqual(len(streams()), 406)
         for stream in streams():
-            detection = self.detector.start_detection()
-            decision = detection.feed(stream["data"]) or detection.finish()
-            self.assertIn(taker(decision), expected(stream), stream["source"])
-
-    def test_cut(self) -> None:
-        """Byte by byte, it is taken by the same one."""
-        for stream in streams():
-            data = stream["data"]
-            detection = self.detector.start_detection()
-            feeds = (detection.feed(data[:length]) for length in range(1, len(data) + 1))
-            decision = next(filter(None, feeds), None) or detection.finish()
-            whole = self.detector.start_detection()
-            self.assertEqual(
-                taker(decision), taker(whole.feed(data) or whole.finish()), stream["source"]
-            )
+            data, source = stream["data"], stream["source"]
+            whole, cut = detector.start_detection(), detector.start_detection()
+            found = taker(whole.feed(data) or whole.finish())
+            self.assertIn(found, expected(stream), source)
+            feeds = (cut.feed(data[:length]) for length in range(1, len(data) + 1))
+            decision = next(filter(None, feeds), None) or cut.finish()
+            self.assertEqual(taker(decision), found, source)

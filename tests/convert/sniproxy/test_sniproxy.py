@@ -3,7 +3,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted
-from txmux_convert.formats import Conversion
 from txmux_convert.writer import ConvertError
 
 _PIECES = (
@@ -13,10 +12,6 @@ _PIECES = (
 )
 
 
-def _sniproxy(text: str) -> Conversion:
-    return converted(text, "sniproxy")
-
-
 class SniproxyTests(SynchronousTestCase):
     def test_errors(self) -> None:
         for text, said in (
@@ -24,7 +19,7 @@ class SniproxyTests(SynchronousTestCase):
             ("listener 443\n{\n}\n", "x.cfg:2: '{' is not expected there"),
             ("a { " * 9, "'{' is not expected there"),
         ):
-            self.assertIn(said, str(self.assertRaises(ConvertError, _sniproxy, text)))
+            self.assertIn(said, str(self.assertRaises(ConvertError, converted, text, "sniproxy")))
 
     @given(st.lists(st.sampled_from(_PIECES)).map(" ".join))
     def test_anything_becomes_rules_or_an_error(self, text: str) -> None:

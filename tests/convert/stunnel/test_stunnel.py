@@ -17,13 +17,9 @@ _PIECES = (
 )  # fmt: skip
 
 
-def _stunnel(text: str) -> Conversion:
-    return converted(text, "stunnel")
-
-
 def _service(more: str, *, client: bool = False) -> Conversion:
     mode = "client = yes" if client else "cert = /x.pem"
-    return _stunnel(f"[s]\naccept = 192.0.2.1:1\n{mode}\n{more}\n")
+    return converted(f"[s]\naccept = 192.0.2.1:1\n{mode}\n{more}\n", "stunnel")
 
 
 class ServiceTests(SynchronousTestCase):

@@ -44,10 +44,7 @@ _CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
 def streams() -> Streams:
-    def is_misdirected(fields: Any) -> bool:
-        return (b":authority", _OTHER.encode()) in fields
-
-    return Streams(is_misdirected)
+    return Streams(lambda fields: (b":authority", _OTHER.encode()) in fields)
 
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:

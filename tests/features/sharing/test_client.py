@@ -19,10 +19,6 @@ class _Redis(Peer):
         self.send(self.reply * data.count(b"*"))
 
 
-def _answering(reply: bytes) -> Callable[[], Peer]:
-    return type("_Answering", (_Redis,), {"reply": reply})
-
-
 class ConnectionTest(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()
@@ -106,7 +102,7 @@ class ClientTest(TestCase):
             (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
             (b"+nonsense\r\n", "it does not answer as Redis does"),
         ):
-            self.assertIn(why, await self.why(_answering(reply)))
+            self.assertIn(why, await self.why(type("_Answering", (_Redis,), {"reply": reply})))
 
 
 class FailedWorkTest(SynchronousTestCase):

@@ -214,16 +214,14 @@ class FileTests(FolderTestCase):
 
 
 class ExpandTests(SynchronousTestCase):
-    def expanded(self, text: str) -> str:
-        return expand(text, {"A": "1", "EMPTY": "", "D": "${A}$$"}.get)
-
     def test_values(self) -> None:
+        known = {"A": "1", "EMPTY": "", "D": "${A}$$"}.get
         for text, value in {
             "a${A}b${A}": "a1b1", "${EMPTY}.": ".", "${A:-2}": "1", "${EMPTY:-2}": "2",
             "${B:-}": "", "${B:-:443}": ":443", "${B:-a$$b}": "a$b", "${D}": "${A}$$",
             "$${A}": "${A}", "$$$$": "$$", "^a$": "^a$", "$A $1": "$A $1",
         }.items():  # fmt: skip
-            self.assertEqual(self.expanded(text), value, text)
+            self.assertEqual(expand(text, known), value, text)
 
 
 class VariableTests(SynchronousTestCase):

@@ -30,9 +30,6 @@ class ListsTests(SynchronousTestCase):
         error = self.assertRaises(RulesError, self.rules, text, **files)
         return [str(problem).replace(f"{self.folder}/", "") for problem in error.problems]
 
-    def refuses(self, text: str, *told: str, **files: str) -> None:
-        self.assertEqual(self.complaints(text, **files), [*told])
-
     def test_form(self) -> None:
         text = "\ufeff# a list\r\n10.0.0.0/8\r\n\r\n 192.0.2.1 ; SBL1\n; é\n2001:db8::/32#x"
         deny = self.rules(f"{LISTEN}deny = @list.txt", list=text).listeners[0].clients.excluded
@@ -88,16 +85,18 @@ class ListsTests(SynchronousTestCase):
         self.assertEqual(found, expected)
 
     def test_wrong_lines(self) -> None:
-        self.refuses(
+        found = self.complaints(
             f"{LISTEN}deny = @list.txt\nallow = @list.txt\nmax_connections = x",
+            list="10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100,
+        )
+        expected = [
             "rules.ini:5: [listen a] max_connections: must be a whole number from 0 to 1000000000, not 'x'",
-            "list.txt:2: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' for the network "
-            "or '10.0.0.1' for the one address",
+            "list.txt:2: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' for the network or '10.0.0.1' for the one address",
             "list.txt:3: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
             "list.txt:4: '1.2.3.4, 5.6.7.8' is not a network; write one a line, and what else it is to say after '#'",
             "list.txt:5: is not a network; write one a line, such as 10.0.0.0/8, and nothing else",
-            list="10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100,
-        )
+        ]
+        self.assertEqual(found, expected)
 
     def test_only_the_first_wrong_lines(self) -> None:
         found = self.complaints(f"{LISTEN}deny = @list.txt", list="x\n" * 1000)
