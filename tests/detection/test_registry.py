@@ -273,8 +273,6 @@ class TransportTests(SynchronousTestCase):
             )
             self.assertIn("the matcher 'declares' failed", str(error))
 
-
-class WholeDatagramTests(SynchronousTestCase):
     def test_undecided_is_a_no(self) -> None:
         whole = WholeDatagram(_ABC)
         for first, verdict in ((b"abcd", "MATCH"), (b"ab", "NO"), (b"x", "NO")):

@@ -70,8 +70,6 @@ class OrderTests(SynchronousTestCase):
             if order().index(before) < order().index(protocol):
                 self.assertIs(verdict, Verdict.NO, (before, protocol))
 
-
-class CorpusTests(SynchronousTestCase):
     def test_whole_and_cut(self) -> None:
         """Each stream, in one piece, is taken by one of those that it is for, or else by what takes all; byte by byte, by the same one."""
         detector = Detector([route(name, Refusal.CLOSE, name=name) for name in order()])

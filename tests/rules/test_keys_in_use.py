@@ -91,8 +91,6 @@ class ModulesTest(SynchronousTestCase):
         udp = modules("[listen a]\nendpoint = udp:127.0.0.1:1\ndefault = udp:127.0.0.1:2\n")
         self.assertEqual(udp, {"txmux.serving.udp_listening_port"})
 
-
-class ReaderTest(SynchronousTestCase):
     def test_every_reader(self) -> None:
         """What a row names to read its files is there, and refuses one that is not."""
         readers = {key.files.reader for keys in TABLES.values() for key in keys.values()} - {""}

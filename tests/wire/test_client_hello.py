@@ -26,7 +26,7 @@ def offered(*extensions: bytes, **more: Any) -> ClientHello:
     return hello
 
 
-class ServerNameTests(SynchronousTestCase):
+class FactsTests(SynchronousTestCase):
     def test_first(self) -> None:
         """Names of other kinds do not count; of several host names in datagrams the first does, as for servers."""
         for carrier in "qd":
@@ -50,9 +50,7 @@ class ServerNameTests(SynchronousTestCase):
         hello = offered(alpn(b"\x0a\x0a", b"h2", b"\xfa\xfa", b"\x0a\x1a", b"\x0b\x0b"))
         self.assertEqual(hello.alpn, ("h2", "\x0a\x1a", "\x0b\x0b"))
 
-
-class VersionTests(SynchronousTestCase):
-    def test_field(self) -> None:
+    def test_version_of_the_field(self) -> None:
         """Without the extension it is that of the hello, which cannot go beyond TLS 1.2."""
         for number, name in (
             (0x0300, "ssl3"), (0x0301, "1.0"), (0x0302, "1.1"), (0x0303, "1.2"), (0x0304, "1.2"),

@@ -145,8 +145,6 @@ class HostsTests(SynchronousTestCase):
     def test_a_hostile_name_costs_no_more_than_its_length(self) -> None:
         self.assertFalse(hosts("*.a*.b*.*.c,*.*.*.*.x").matches("a." * 30_000))
 
-
-class OptionTests(SynchronousTestCase):
     def test_option(self) -> None:
         """One that is not there has no patterns, and an error names it."""
         self.assertIsNone(option_globs({}, "sni"))

@@ -45,8 +45,6 @@ class PredicateTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIs(predicate(Datagrams((data,))), verdict)
 
-
-class LongestTests(SynchronousTestCase):
     def test_the_longest_match_is_that_of_the_longest_alternative(self) -> None:
         for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
             self.assertEqual(Pattern(expression).longest, longest, expression)
@@ -79,9 +77,7 @@ class LongestTests(SynchronousTestCase):
             self.assertLessEqual(len(text), longest)
         self.assertIsNone(re.fullmatch(expression, "a" * (longest + 1)))
 
-
-class PlainMatcherTests(SynchronousTestCase):
-    def test_contract(self) -> None:
+    def test_plain_matcher(self) -> None:
         """It is a matcher without options, of the module in which it is written down, which gives its predicate."""
         predicate = Prefix(b"HELLO")
         matcher = PlainMatcher("greeting", "clients that say HELLO", predicate, source="none")

@@ -163,8 +163,6 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(parse_request(other, begun).host, "b.example")
         self.assertIsNone(waited.host)
 
-
-class PeekedTests(SynchronousTestCase):
     def test_not_asked_for_a_while(self) -> None:
         """A parser goes on with its own last result, even if others alone were run meanwhile, and is not asked again about the same bytes, though it found nothing."""
         asked: list[bytes] = []

@@ -22,7 +22,7 @@ def _service(more: str, *, client: bool = False) -> Conversion:
     return converted(f"[s]\naccept = 192.0.2.1:1\n{mode}\n{more}\n", "stunnel")
 
 
-class ServiceTests(SynchronousTestCase):
+class StunnelTests(SynchronousTestCase):
     def test_defaults_of_all_and_included_files(self) -> None:
         folder = make_folder(self)
         (folder / "d").mkdir()
@@ -39,8 +39,6 @@ class ServiceTests(SynchronousTestCase):
             (look,) = looks(_service(f"connect=1\ninclude = {path}"))
             self.assertIn("include = ", look)
 
-
-class ClientTests(SynchronousTestCase):
     def test_names_of_servers(self) -> None:
         verified = "verifyChain = yes\nCAfile = /etc/ssl/certs/ca-certificates.crt"
         for options, name, said in (

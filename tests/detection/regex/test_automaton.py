@@ -13,7 +13,7 @@ from txmux.detection.regex.automaton import MAX_KEPT, MAX_STATES
 from txmux.interfaces import Verdict
 
 
-class OneByteTests(SynchronousTestCase):
+class VerdictTests(SynchronousTestCase):
     def test_same_256_bytes_as_re(self) -> None:
         for pattern in (
             *(b"a", rb"\xff", rb"\101", rb"\n", rb"\.", b"\xc3"),
@@ -29,8 +29,6 @@ class OneByteTests(SynchronousTestCase):
                 is_match = re.fullmatch(pattern, data) is not None
                 self.assertEqual(compiled.fullmatch(data), is_match, (pattern, data))
 
-
-class VerdictTests(SynchronousTestCase):
     def test_no_limit(self) -> None:
         pattern = compile_pattern(b"a*b")
         self.assertIs(pattern.verdict(b"a" * 100_000), Verdict.NEED_MORE)

@@ -60,8 +60,6 @@ class PassedRoutesTest(SynchronousTestCase):
         self.assertIn("'127.0.0.2', which [route admin] closes", said)
         self.assertIn("add 'deny_networks = 127.0.0.2'", said)
 
-
-class ForgedHeadersTest(SynchronousTestCase):
     def test_servers_that_believe_headers(self) -> None:
         web = "[route web]\nmatch = tls\nbackend = web\n[backend web]\nserver = {}\nproxy_protocol = v2\n"
         for server, allowed, more, is_found in (

@@ -197,8 +197,6 @@ class HandoverTests(SynchronousTestCase):
         assert isinstance(default, Backend)
         self.assertEqual((default.servers[0].host, default.servers[0].port), ("handover", 22))
 
-
-class EmbeddingTests(SynchronousTestCase):
     def test_outcome_from_text(self) -> None:
         self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
         self.assertEqual(outcome(Handover("x")), Handover("x"))

@@ -29,8 +29,6 @@ class MessageTests(SynchronousTestCase):
         told = r"^rules\.ini:7: \[route r0\] backend: there is no \[backend wbe\].* \(the same in 19 more lines: 10, 13, 16, 19, 22, 25, 28, 31, 34, 37 …\)$"
         self.assertRegex(lines[0], told)
 
-
-class ProblemTests(SynchronousTestCase):
     def test_forms(self) -> None:
         for problem, text in (
             (Problem("a.ini", 3, "route x", "match", "oh"), "a.ini:3: [route x] match: oh"),

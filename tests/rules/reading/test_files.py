@@ -213,7 +213,7 @@ class FileTests(FolderTestCase):
         )  # fmt: skip
 
 
-class ExpandTests(SynchronousTestCase):
+class VariableTests(SynchronousTestCase):
     def test_values(self) -> None:
         known = {"A": "1", "EMPTY": "", "D": "${A}$$"}.get
         for text, value in {
@@ -223,8 +223,6 @@ class ExpandTests(SynchronousTestCase):
         }.items():  # fmt: skip
             self.assertEqual(expand(text, known), value, text)
 
-
-class VariableTests(SynchronousTestCase):
     def setUp(self) -> None:
         change_environment(self, PORT="8443", NETS="10.0.0.0/8, 192.0.2.1\n::1\n")
 

@@ -67,8 +67,6 @@ class ReadingTests(SynchronousTestCase):
         default, other = sections("[DEFAULT]\nk = 1\n[a]\n")
         self.assertEqual((default.header, dict(other.entries)), ("DEFAULT", {}))
 
-
-class ProblemTests(SynchronousTestCase):
     def test_header_without_end_begins_a_section(self) -> None:
         whole, broken, other = read_ini("[a]\nk = 1\n[route b\nk = 1\n[c]\nk\n= 1\n", "x")[0]
         self.assertEqual((broken.header, list(broken.entries)), ("route b", ["k"]))

@@ -64,8 +64,6 @@ class ReadingTests(SynchronousTestCase):
             made = Alternative(line, FakePredicate(name, options), negated=line[:3] == "not")
             self.assertEqual(read_alternative(line, MATCHERS), made)
 
-
-class ProblemTests(SynchronousTestCase):
     def test_nearest_names_commonest_first(self) -> None:
         known = installed_matchers()
         for name, meant in {

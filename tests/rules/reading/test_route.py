@@ -100,8 +100,6 @@ class KeyTests(SynchronousTestCase):
         self.patch(Path, "stat", Mock(side_effect=PermissionError))
         check_file(Path("/etc/x.pem"))
 
-
-class UnderTests(SynchronousTestCase):
     def test_scopes(self) -> None:
         rules = _read(
             f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}under = *\n"

@@ -81,8 +81,6 @@ class CarriedTests(SynchronousTestCase):
         header = ProxyHeader.between(source, destination, tlvs)
         self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)
 
-
-class AuthorityTests(SynchronousTestCase):
     def test_only_names_of_the_dns(self) -> None:
         for name, expected in (
             ("a.example", "a.example"), ("a" * 255, "a" * 255), ("a" * 256, None),

@@ -13,7 +13,7 @@ from tests.wire.proxyprotocol.vectors import (
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
 
 
-class AddressTests(SynchronousTestCase):
+class HeaderTests(SynchronousTestCase):
     def test_forms(self) -> None:
         """IPv6 reads in brackets; a port has 16 bits; the zone of a link-local address means nothing to the receiver."""
         self.assertEqual((str(SOURCE), str(SOURCE6)), ("192.168.0.1:56324", "[2001:db8::1]:56324"))
@@ -23,8 +23,6 @@ class AddressTests(SynchronousTestCase):
         self.assertEqual(address("192.0.2.1", 9).as_ipv6(), address("::ffff:192.0.2.1", 9))
         self.assertIs(SOURCE6.as_ipv6(), SOURCE6)
 
-
-class HeaderTests(SynchronousTestCase):
     def test_between(self) -> None:
         """Addresses of one family are taken as they are, and else both are IPv6; if one is missing neither is told, and the fields stay."""
         mapped, other = address("::ffff:192.168.0.1", 56324), address("::ffff:192.168.0.11", 443)
