@@ -9,7 +9,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.places import country, system, write_places
-from txmux.errors import MuxError
 from txmux.features.geo import databases
 from txmux.features.geo.databases import GeoDatabase, GeoDatabaseError
 
@@ -52,15 +51,6 @@ class PlacesTests(SynchronousTestCase):
             self.countries.write_bytes(bad)
             self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
             self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
-
-    def test_bad_file_is_refused_with_a_hint(self) -> None:
-        bad = self.folder / "bad.mmdb"
-        bad.write_bytes(b"x" * 1000)
-        for path, expected in (
-            (bad, f"'{bad}' is not a database in MaxMind's format"),
-            (self.folder / "none", f"cannot read '{self.folder / 'none'}': No such file"),
-        ):
-            self.assertRaisesRegex(MuxError, expected, self.places.read, [path])
 
     def test_damaged_text_is_in_log_and_status(self) -> None:
         data = self.countries.read_bytes()

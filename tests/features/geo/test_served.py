@@ -45,7 +45,10 @@ class CheckTest(CommandTestCase):
         database = self.write("geo.mmdb", "no database")
         listen = "[listen a]\nendpoint = :0\ndeny = geo:country=DE\n"
         rules = self.write("geo.ini", f"[txmux]\ngeo_databases = {database}\n{listen}")
-        for problem in (f"'{database}' is not a database in MaxMind", f"cannot read '{database}'"):
+        for problem in (
+            f"'{database}' is not a database in MaxMind's format",
+            f"cannot read '{database}': No such file",
+        ):
             code, out, _ = self.run_main("check", rules)
             self.assertEqual((code, out.count("\n")), (1, 1), out)  # not by each line that needs it
             self.assertIn(f":2: [txmux] geo_databases: {problem}", out)
