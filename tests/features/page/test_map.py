@@ -109,6 +109,12 @@ class MapTests(SynchronousTestCase):
         self.assertEqual({box.health for box in drawn.boxes if box.kind == "folded"}, {"down"})
         self.assertIn("chosen", [box.name for box in drawn.boxes])
 
+    def test_partly_down_is_not_folded_beside_busy_ones(self) -> None:
+        routes = [MapRoute(f"r{n}", backend="x", active=1) for n in range(300)]
+        routes[150] = MapRoute("site", backend="web")
+        drawn = draw({"public": "up"}, routes, _SERVERS)
+        self.assertIn(("site", "partly"), [(box.name, box.health) for box in drawn.boxes])
+
     def test_of_many_servers_those_with_trouble_are_shown(self) -> None:
         servers = [MapServer(str(n), "down" if n < 8 else "up") for n in range(30)]
         drawn = draw({"public": "up"}, [MapRoute("r", backend="web")], {"web": servers})
