@@ -165,6 +165,7 @@ class RegularExpressionTests(SynchronousTestCase):
             self.assertFalse(found.matches("xapi.example.com"))
             self.assertTrue(found.could_match_prefix("zzz"))
         self.assertTrue(names(r"~a{1,3}\$").matches("aa$"))
+        self.assertFalse(names("~a").matches("A"))
         # In hosts it is without case and final dot.
         self.assertTrue(hosts(r"~\w+\.Example\.com").matches("WWW.example.COM."))
 

@@ -28,12 +28,13 @@ def packet(
 
 class CutTests(SynchronousTestCase):
     def test_header(self) -> None:
-        """The IDs of an unknown version are read as soon as they are there in full."""
+        """The IDs of an unknown version are read as soon as they are there in full; a Retry is the rest of its datagram."""
         data = bytes([0xC0]) + UNKNOWN.to_bytes(4, "big") + b"\2ab\1c"
         header = read_long_header(data)
         self.assertEqual((header.destination, header.source, header.end), (b"ab", b"c", len(data)))
         for wrong in (*(data[:end] for end in range(len(data))), b"\x40" + data[1:]):
             self.assertRaises(MalformedError, read_long_header, wrong)
+        self.assertEqual(read_long_header(RETRY_1).end, len(RETRY_1))
 
     @given(st.integers(-1, 2**20), st.integers(1, 2), st.data())
     def test_number(self, largest: int, size: int, data: st.DataObject) -> None:
