@@ -12,7 +12,7 @@ from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checking import CheckRun
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend, Check, Ejection, ServerTLS
+from txmux.rules.model import Backend, Check, Ejection, Server, ServerTLS
 
 AT_ONCE = Ejection(failures=1, within=10.0, seconds=10.0, lone=True)
 
@@ -445,3 +445,13 @@ class RatesTest(MuxTestCase):
         await client.is_lost()
         await peer.is_lost()
         await self.logged()
+
+
+class AskedPortTest(MuxTestCase):
+    async def test_address_with_the_port_of_the_client(self) -> None:
+        serve_pool(self, Backend("b", (Server("127.0.0.2:{port}", "tcp", host="127.0.0.2"),)))
+        port = self.listening.getHost().port
+        listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
+        self.addCleanup(listening.stopListening)
+        await self.connect(port, b"x")
+        await self.backend.heard(1)

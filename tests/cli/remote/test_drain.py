@@ -59,11 +59,9 @@ class DrainTests(CommandTestCase):
     def test_backend_names_with_slashes(self) -> None:
         sock = "unix:/run/a.sock"
         knows(self.server, "unix:/run", "a/b", **{sock: [{"server": sock}]}, a=[{"server": "b/c"}])
-        self.server.others["/api/backends/unix%3A%2Frun/servers/b.sock"] = {
-            "ok": True,
-            "changes": "done",
-        }
         quoted, folder = "unix%3A%2Frun%2Fa.sock", "unix%3A%2Frun"
+        done = {"ok": True, "changes": "done"}
+        self.server.others[f"/api/backends/{folder}/servers/b.sock"] = done
         for name, path in (
             (sock, quoted), (f"{sock}/{sock}", f"{quoted}/servers/{quoted}"), ("unix:/run", folder),
             ("unix:/run/b.sock", f"{folder}/servers/b.sock"), ("a/b", "a%2Fb"),
@@ -93,10 +91,8 @@ class DrainTests(CommandTestCase):
         web, end = "/api/backends?backend=web", "see them: txmux connections --backend web\n"
         for name, count in (("web", "3 connections"), ("web/10.0.0.5:8443", "1 connection")):
             idle = [{**server, "active": 0} for server in _BACKENDS["web"]]
-            for after in (
-                *([{"name": "web", "servers": its}] for its in ([], idle)),
-                (404, {"error": "removed"}),
-            ):
+            rows = [[{"name": "web", "servers": its}] for its in ([], idle)]
+            for after in (*rows, (404, {"error": "removed"})):
                 self.server.first[web] = [self.server.others[web]] * 2 + [after]
                 told = f"waiting for {count} to end; {end}"
                 self.assertEqual(self.ask("drain", "--wait", name), (0, "done\n", told))
@@ -115,11 +111,7 @@ class WeightTests(CommandTestCase):
             ("other/10.0.0.9:1", "default", "other/servers/10.0.0.9%3A1", None),
             ("other", "65535", "other/servers/10.0.0.9%3A1", 65535),
         ):
-            self.assertEqual(self.ask("weight", name, weight), (0, "done\n", ""))
-            *_, asked = self.server.asked
-            self.assertEqual(
-                (asked.path, asked.body), (f"/api/backends/{path}", {"weight": number})
-            )
+            self.assert_asks(("weight", name, weight), f"backends/{path}", {"weight": number})
 
     def test_wrong(self) -> None:
         for weight in ("65536", "-1", "x", "1.5", "\N{SUPERSCRIPT TWO}"):
@@ -130,8 +122,46 @@ class WeightTests(CommandTestCase):
 
     def test_pause_and_resume(self) -> None:
         for command, accepting in (("pause", False), ("resume", True)):
-            self.assertEqual(self.ask(command, "a b"), (0, "done\n", ""))
-            *_, asked = self.server.asked
-            self.assertEqual(
-                (asked.path, asked.body), ("/api/listeners/a%20b", {"accepting": accepting})
-            )
+            self.assert_asks((command, "a b"), "listeners/a%20b", {"accepting": accepting})
+
+    def assert_asks(self, words: Sequence[str], path: str, body: object) -> None:
+        self.assertEqual(self.ask(*words), (0, "done\n", ""))
+        *_, asked = self.server.asked
+        self.assertEqual((asked.path, asked.body), (f"/api/{path}", body))
+
+
+_SERVER = {"server": "10.0.0.5:5432", "state": "up", "active": 0}
+_DB = {"name": "db", "hold": {"until": None}, "servers": [_SERVER]}
+
+
+class HoldTests(CommandTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.answering(document={"ok": True, "changes": "done"})
+        self.server.others["/api/backends?backend=db"] = [_DB]
+
+    def asked(self, *words: str) -> list[tuple[str, object]]:
+        self.server.asked.clear()
+        self.assertEqual(self.ask(*words), (0, "done\n", ""))
+        return [(one.path, one.body) for one in self.server.asked if one.method == "POST"]
+
+    def test_requests(self) -> None:
+        path = "/api/backends/db"
+        for words, body in (((), {}), (("--for", "5m"), {"seconds": 300}), (("--wait",), {})):
+            self.assertEqual(self.asked("hold", "db", *words), [(f"{path}/hold", body)])
+        (released,) = self.asked("release", "unix:/run/a.sock")
+        self.assertEqual(released[0], "/api/backends/unix%3A%2Frun%2Fa.sock/release")
+
+    def test_hold_that_ends_during_the_wait(self) -> None:
+        busy = {**_DB, "servers": [{**_SERVER, "active": 1}], "hold": {"until": 1.0}}
+        change_constants(self, changes, _PERIOD=0)
+        # Whether connections are left does not matter: others come.
+        ended = {**_DB, "hold": None}
+        self.server.first["/api/backends?backend=db"] = [[busy], [busy], [busy], [ended]]
+        err = self.told(1, self.ask("hold", "db", "--for", "1s", "--wait"))
+        self.assertIn("backend db: its hold ended before its connections did", err)
+
+    def test_wrong_arguments(self) -> None:
+        err = self.told(2, self.ask("hold", "db", "--for", "soon"))
+        self.assertIn("'soon' is not a duration", err)
+        self.assertEqual(self.ask("hold")[0], 2)
