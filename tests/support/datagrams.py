@@ -87,6 +87,11 @@ class Talker(DatagramProtocol):
         self.say(data, port, host)
         return (await self.hears(len(self.heard) + 1))[-1]
 
+    async def repeats(self, data: bytes, port: int, times: int = 10) -> None:
+        for _ in range(times):
+            self.say(data, port)
+            await turn()
+
     async def insists(self, data: bytes, port: int) -> None:
         count = len(self.heard)
         while len(self.heard) == count:

@@ -1,7 +1,9 @@
 """A test case with flows, that move, and with a second process that takes them over, as far as a test's own process can be one."""
 
+import contextlib
 import json
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +22,8 @@ from txmux.udp.handover import adopt_flows, end_flows, hand_over_flows
 from txmux.udp.listener import UDPListener
 from txmux.udp.port import DatagramPort
 
+PROXIED = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
+"""A header: 9.9.9.9:7 has asked 8.8.8.8:8."""
 LISTEN = """
 [txmux]
 access_log = LOG
@@ -121,12 +125,34 @@ class FlowCase(ServiceTestCase):
         await self._stop()
         return await self.ended(count)
 
+    def sharing(self, host: str = "127.0.0.66") -> socket.socket:
+        """Make a client on this machine, which has to share its port with its flow."""
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(client.close)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        client.bind((host, 0))
+        return client
+
+    async def heard_by(self, client: socket.socket) -> tuple[bytes, Any]:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return client.recvfrom(65535)
+            await turn()
+
     def quic_service(
         self, host: str = "127.0.0.1", **rules: str
     ) -> tuple[Talker, Talker, Talker, int]:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, host)
         return server, old, new, self.begin(server.port, **rules)
+
+    async def quic_begun(
+        self, host: str = "127.0.0.1", **rules: str
+    ) -> tuple[Talker, Talker, Talker, int]:
+        server, old, new, port = self.quic_service(host, **rules)
+        self.assertEqual(await old.asks(FIRST, port), answer())
+        return server, old, new, port
 
     # Another process.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 from tests.support.datagrams import Talker, turn
-from tests.udp.flow_case import LISTEN, FlowCase
+from tests.udp.flow_case import LISTEN, PROXIED, FlowCase
 from tests.udp.test_connections import hello, opening
 from tests.udp.test_migration import answer as answering
 from tests.wire.hello_builder import alpn, client_hello, server_name
@@ -181,8 +181,7 @@ class DecidedTests(FlowCase):
         changed = OPEN[:6] + bytes(32) + OPEN[38:]
 
         def second(at: int, data: bytes, number: int, version: int = V1) -> bytes:
-            frame = crypto(len(OPEN) + at, data)
-            keys = DESTINATION
+            frame, keys = crypto(len(OPEN) + at, data), DESTINATION
             return initial(frame, number=number, version=version, destination=CHOSEN, keys=keys)
 
         bad = [second(0, data, 1) for data in (CLOSED, b"\2\0\0\0", OWN)]
@@ -192,13 +191,14 @@ class DecidedTests(FlowCase):
             self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
             await client.asks(GOOD, port)
             halves = [second(0, changed[:50], 1, version), second(50, changed[50:], 2, version)]
+            first, second_half = halves
             for data in (
-                bad[0],
-                halves[0],
+                *bad[:1],
+                first,
                 bad[1],
                 others[0],
                 bad[2],
-                halves[1],
+                second_half,
                 others[1],
                 bad[0],
             ):
@@ -234,9 +234,9 @@ class DecidedTests(FlowCase):
 
     async def test_proxied_client_has_one_name(self) -> None:
         proxy, port = Talker.listening(self), self.serve("any", "accept_proxy_from = 127.0.0.1")
-        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
-        for data in (b"x", BAD, header + BAD, opening("else"), opening("own"), opening("else", 1)):
-            proxy.say(header + data if data == b"x" else data, port)
+        others = BAD, PROXIED + BAD, opening("else"), opening("own"), opening("else", 1)
+        for data in (PROXIED + b"x", *others):
+            proxy.say(data, port)
         heard = [b"x", opening("else"), opening("else", 1)]
         while len(self.rest.heard) < 3:
             await turn()

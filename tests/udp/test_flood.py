@@ -106,9 +106,8 @@ class QueueTests(TestCase):
 
     def test_read_by_another_process(self) -> None:
         """A process that gives the port up, and does not read its datagrams, leaves them to the one that does."""
-        listener: Any = types.SimpleNamespace(
-            configuration=types.SimpleNamespace(settings=Listener("u"))
-        )
+        configuration = types.SimpleNamespace(settings=Listener("u"))
+        listener: Any = types.SimpleNamespace(configuration=configuration)
         ports = ListeningPorts(accepting=True, datagrams=False)
         ports.enter("udp:x", UDPListeningPort(self.port, listener))
         self.flood.send(self.count)
@@ -143,11 +142,8 @@ class FloodTests(FlowCase):
             said = KNOWN + b"%d" % number
             self.assertEqual(await client.asks(said, port), said)
             self.assertLessEqual(_open_descriptors() - descriptors, _MOST + 10)
-        heard = [
-            sender
-            for sender, said in zip(server.senders, server.heard, strict=True)
-            if said.startswith(KNOWN)
-        ]
+        both = zip(server.senders, server.heard, strict=True)
+        heard = [sender for sender, said in both if said.startswith(KNOWN)]
         self.assertEqual(set(heard), {known})
         self.assertEqual(flood.answers(), 0)
         # Where a burst is longer than a port lets wait, most of it begins no flow.

@@ -1,11 +1,7 @@
-import contextlib
-import socket
-from collections.abc import Iterator
-
 from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.support.privileges import require_transparent
-from tests.udp.flow_case import FlowCase
+from tests.udp.flow_case import PROXIED, FlowCase
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import initial
 from txmux.udp import following, migration
@@ -23,8 +19,7 @@ class MovingTests(FlowCase):
     silence = 0.05
 
     async def test_quic_client_at_another_port_keeps_its_server_socket(self) -> None:
-        server, old, new, port = self.quic_service()
-        self.assertEqual(await old.asks(FIRST, port), answer())
+        server, old, new, port = await self.quic_begun()
         await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
         await new.asks(SHORT, port)
@@ -32,8 +27,7 @@ class MovingTests(FlowCase):
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.1:{new.port}"})
 
     async def test_another_address_has_a_socket_to_the_server_until_the_flow_moves(self) -> None:
-        server, old, new, port = self.quic_service("127.0.0.2")
-        await old.asks(FIRST, port)
+        server, old, new, port = await self.quic_begun("127.0.0.2")
         await old.asks(SHORT, port)
         await turn(6)
         self.assertEqual(await new.asks(SHORT, port), SHORT)
@@ -55,8 +49,7 @@ class MovingTests(FlowCase):
 
     async def test_flow_that_ends_before_it_moves_has_the_new_address_in_the_log(self) -> None:
         change_constants(self, migration, SILENCE=600.0)
-        server, old, new, port = self.quic_service("127.0.0.2")
-        await old.asks(FIRST, port)
+        server, old, new, port = await self.quic_begun("127.0.0.2")
         await old.asks(SHORT, port)
         await new.asks(SHORT, port)
         await new.asks(SHORT, port)
@@ -65,8 +58,7 @@ class MovingTests(FlowCase):
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
 
     async def test_without_descriptors_the_flow_stays_where_it_is(self) -> None:
-        server, old, new, port = self.quic_service("127.0.0.2")
-        await old.asks(FIRST, port)
+        server, old, new, port = await self.quic_begun("127.0.0.2")
         await old.asks(SHORT, port)
         [listener] = self.running.listeners
         self.patch(listener.runtime.descriptors, "room", lambda: False)
@@ -90,8 +82,7 @@ class MovingTests(FlowCase):
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
 
     async def test_server_sees_what_waits_for_it_and_its_last_answers_arrive(self) -> None:
-        server, old, new, port = self.quic_service("127.0.0.2")
-        await old.asks(FIRST, port)
+        server, old, new, port = await self.quic_begun("127.0.0.2")
         await old.asks(SHORT, port)
         await turn(6)
         await new.asks(SHORT, port)
@@ -105,11 +96,8 @@ class MovingTests(FlowCase):
         self.assertEqual(sorted(new.heard)[:20], [b"%02d" % number for number in range(20)])
 
     async def test_moves_to_no_denied_address(self) -> None:
-        server, old, new, port = self.quic_service("127.0.0.2", listen="deny = 127.0.0.2")
-        await old.asks(FIRST, port)
-        for _ in range(10):
-            new.say(SHORT, port)
-            await turn()
+        server, old, new, port = await self.quic_begun("127.0.0.2", listen="deny = 127.0.0.2")
+        await new.repeats(SHORT, port)
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual((len(server.heard), new.heard), (2, []))
 
@@ -142,17 +130,14 @@ class MovingTests(FlowCase):
         server, proxy, direct, port = self.quic_service(
             "127.0.0.2", listen="accept_proxy_from = 127.0.0.1"
         )
-        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
-        await proxy.asks(header + FIRST, port)
+        await proxy.asks(PROXIED + FIRST, port)
         self.assertEqual(await direct.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
         other = initial(b"\1", destination=bytes(9))
         server.answer = lambda data: answer(b"x" * 9) if data == other else data
         again, silent = Talker.listening(self, "127.0.0.3"), Talker.listening(self)
         await again.asks(other, port)
-        for _ in range(10):
-            silent.say(b"\x41" + b"x" * 9 + bytes(30), port)
-            await turn()
+        await silent.repeats(b"\x41" + b"x" * 9 + bytes(30), port)
         self.assertEqual(len(server.heard), 3)
 
 
@@ -189,9 +174,7 @@ class ForgedTests(FlowCase):
         await old.asks(FIRST, port)
         old.say(SHORT + b"last", port)
         await old.hears(2)
-        for _ in range(10):
-            forged.say(SHORT, port)
-            await turn()
+        await forged.repeats(SHORT, port)
         await forged.hears(10)  # then the flow has moved
         [home, other] = dict.fromkeys(server.senders)
         many = [b"\x41" * 1200 for _ in range(40)]  # more than come one by one
@@ -237,8 +220,7 @@ class ForgedTests(FlowCase):
 
     async def test_port_that_a_client_has_left_gets_answers_for_a_while_only(self) -> None:
         change_constants(self, following, _STILL_TOLD=0.1)
-        server, old, new, port = self.quic_service()
-        await old.asks(FIRST, port)
+        server, old, new, port = await self.quic_begun()
         while not new.heard:
             new.say(SHORT, port)
             await turn()
@@ -257,9 +239,7 @@ class SourceTests(FlowCase):
 
     async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
         await old.asks(first, port)
-        for _ in range(20):
-            new.say(SHORT, port)
-            await turn()
+        await new.repeats(SHORT, port, 20)
         return bool(new.heard)
 
     async def test_flow_counts_for_the_source_that_it_has(self) -> None:
@@ -290,9 +270,7 @@ class SourceTests(FlowCase):
             far.say(SHORT, port)
             await turn()
         other = Talker.listening(self, "127.0.0.2")
-        for _ in range(5):
-            other.say(b"one", port)
-            await turn()
+        await other.repeats(b"one", port, 5)
         self.assertNotIn(b"one", server.heard)
 
     async def test_returning_flow_counts_at_its_first_source_alone(self) -> None:
@@ -313,36 +291,19 @@ class SourceTests(FlowCase):
         [port] = self.run_service(text % ("", server.port))
         await old.asks(FIRST, port)
         self.reload(text % ("deny = 127.0.0.2\n", server.port))
-        for _ in range(20):
-            new.say(SHORT, port)
-            await turn()
+        await new.repeats(SHORT, port, 20)
         self.assertEqual((server.heard, new.heard), ([FIRST], []))
 
     async def test_source_client_shows_the_server_the_new_address(self) -> None:
         require_transparent()
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         port = self.begin(server.port, backend="source = client")
-        with self.sharing("127.0.0.66") as old, self.sharing("127.0.0.67") as new:
-            old.sendto(FIRST, ("127.0.0.1", port))
-            await server.hears(1)
-            self.assertEqual(await self.heard_by(old), answer())
-            while server.senders[-1] != new.getsockname():
-                new.sendto(SHORT, ("127.0.0.1", port))
-                await turn()
-            self.assertEqual(await self.heard_by(new), SHORT)
-            self.assertEqual({*server.senders}, {old.getsockname(), new.getsockname()})
-
-    @contextlib.contextmanager
-    def sharing(self, host: str) -> Iterator[socket.socket]:
-        """Have a client on this machine, which has to share its port with its flow."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            client.setblocking(False)  # noqa: FBT003 - the socket module's signature
-            client.bind((host, 0))
-            yield client
-
-    async def heard_by(self, client: socket.socket) -> bytes:
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                return client.recv(65535)
+        old, new = self.sharing("127.0.0.66"), self.sharing("127.0.0.67")
+        old.sendto(FIRST, ("127.0.0.1", port))
+        await server.hears(1)
+        self.assertEqual((await self.heard_by(old))[0], answer())
+        while server.senders[-1] != new.getsockname():
+            new.sendto(SHORT, ("127.0.0.1", port))
             await turn()
+        self.assertEqual((await self.heard_by(new))[0], SHORT)
+        self.assertEqual({*server.senders}, {old.getsockname(), new.getsockname()})

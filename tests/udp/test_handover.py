@@ -11,7 +11,7 @@ from tests.processes.handover_case import descriptors
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.servers import counted
-from tests.udp.flow_case import LISTEN, FlowCase, There
+from tests.udp.flow_case import LISTEN, PROXIED, FlowCase, There
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.client.active_listener import ActiveListener
@@ -265,10 +265,6 @@ class HandoverTests(FlowCase):
         self.assertEqual(descriptors(), before)
 
 
-V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
-"""A header: 9.9.9.9:7 has asked 8.8.8.8:8."""
-
-
 class StateTests(FlowCase):
     async def test_undecided_flow_is_decided_there_in_order(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
@@ -355,10 +351,10 @@ class StateTests(FlowCase):
 
     async def test_incoming_proxy_header_still_holds(self) -> None:
         server, proxy, port = self.served(lambda d: d, listen="accept_proxy_from = 127.0.0.1")
-        await proxy.asks(V2 + b"one", port)
+        await proxy.asks(PROXIED + b"one", port)
         await self.hand_over()
-        self.assertEqual(await proxy.asks(V2 + b"two", port), b"two")
-        proxy.say(V2[:-4] + bytes([0, 9, 0, 8]) + b"three", port)
+        self.assertEqual(await proxy.asks(PROXIED + b"two", port), b"two")
+        proxy.say(PROXIED[:-4] + bytes([0, 9, 0, 8]) + b"three", port)
         self.assertEqual(await proxy.asks(b"four", port), b"four")
         self.assertEqual(server.heard, [b"one", b"two", b"four"])
         [flow] = self.new.connections
@@ -392,8 +388,7 @@ class MovingTests(FlowCase):
             await self._stop()
 
     async def test_client_may_move_during_the_handover(self) -> None:
-        server, old, new, port = self.quic_service()
-        await old.asks(FIRST, port)
+        server, _, new, port = await self.quic_begun()
         there = self.there()
         new.say(SHORT, port)
         while not (self.port_there.early and self.port_there.early.datagrams):
@@ -403,8 +398,7 @@ class MovingTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 1)
 
     async def test_ended_flow_leaves_nothing_there(self) -> None:
-        _, old, new, port = self.quic_service()
-        await old.asks(FIRST, port)
+        _, _, new, port = await self.quic_begun()
         await new.insists(SHORT, port)
         await self.hand_over()
         for listener in (self.old, self.new):

@@ -88,10 +88,8 @@ class RelayingTests(FlowCase):
         [port] = self.run_service(LISTEN)
         for _ in range(5):
             client.say(b"ab", port)
-        while not (self.running.listeners and self.running.listeners[0].connections):
-            await turn()
-        [flow] = self.running.listeners[0].connections
-        while flow.relayed().bytes_in < 10:
+        [listener] = self.running.listeners
+        while sum(flow.relayed().bytes_in for flow in listener.connections) < 10:
             await turn()
         # It is only remembered, so a service that stops does not wait for it.
         await self.running.stopService()
@@ -104,12 +102,15 @@ class KeepAliveTests(FlowCase):
         f"{LISTEN}detect_timeout = %s\ndefault = udp:127.0.0.1:%d\n"
         "[route sip]\nmatch = sip\nbackend = udp:127.0.0.1:%d\n"
     )
-    _NOISE = (b"\r\n\r\n", b"\r\n", bytes(4), b"")
+
+    def serve_sip(self, timeout: str) -> tuple[Talker, Talker, int]:
+        server, other = Talker.listening(self, answer=reversed_bytes), Talker.listening(self)
+        [port] = self.run_service(self._SIP % (timeout, other.port, server.port))
+        return server, other, port
 
     async def test_registration_decides_behind_keepalives(self) -> None:
-        server, other = Talker.listening(self, answer=reversed_bytes), Talker.listening(self)
-        [port] = self.run_service(self._SIP % ("1m", other.port, server.port))
-        for noise in self._NOISE:
+        server, other, port = self.serve_sip("1m")
+        for noise in (b"\r\n\r\n", b"\r\n", bytes(4), b""):
             phone = Talker.listening(self)
             for _ in range(6):
                 phone.say(noise, port)
@@ -118,8 +119,7 @@ class KeepAliveTests(FlowCase):
         self.assertEqual((len(server.heard), other.heard), (4, []))
 
     async def test_keepalives_alone_are_forgotten_at_the_deadline(self) -> None:
-        server, other = Talker.listening(self, answer=reversed_bytes), Talker.listening(self)
-        [port] = self.run_service(self._SIP % ("10ms", other.port, server.port))
+        _, other, port = self.serve_sip("10ms")
         phone = Talker.listening(self)
         phone.say(b"\r\n", port)
         [line] = await self.ended()
@@ -171,11 +171,8 @@ class RefusedTests(FlowCase):
         port = self.begin(*gone, backend="eject = off\nbalance = first")
         with capturedLogs() as events:
             client.say(b"one", port)
-            while not any(
-                one.state == "closing"
-                for listener in self.running.listeners
-                for one in listener.connections
-            ):
+            [listener] = self.running.listeners
+            while not any(one.state == "closing" for one in listener.connections):
                 await turn()
         await self.running.stopService()
         servers = [f"udp:127.0.0.1:{one}" for one in gone]
@@ -183,11 +180,9 @@ class RefusedTests(FlowCase):
         await self.assert_ended(
             reason="connect-refused", datagrams_out=0, facts={"tried": tried}, server=servers[-1]
         )
-        warned = [one for one in events if one["log_level"] is LogLevel.warn]
-        self.assertEqual(
-            [formatEvent(one) for one in warned],
-            [f"backend b: cannot connect to {servers[-1]}: connection refused"],
-        )
+        [warned] = [formatEvent(one) for one in events if one["log_level"] is LogLevel.warn]
+        why = f"backend b: cannot connect to {servers[-1]}: connection refused"
+        self.assertEqual(warned, why)
 
     async def test_max_flows_ends_unanswered_flows_first(self) -> None:
         answering = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")

@@ -1,5 +1,4 @@
 import math
-import select
 import socket
 from ipaddress import ip_address
 from typing import Any
@@ -102,7 +101,7 @@ class SourceTests(FlowCase):
         require_transparent()
         server = Talker.listening(self)
         port = self.begin(server.port, backend="source = client")
-        client = _sharing(self)
+        client = self.sharing()
         client.sendto(b"one", ("127.0.0.1", port))
         await server.hears(1)
         self.assertEqual(server.senders, [client.getsockname()])
@@ -135,28 +134,17 @@ class SourceTests(FlowCase):
 
     async def test_client_of_two_addresses_is_answered_from_each(self) -> None:
         require_transparent()
-        server, client = Talker.listening(self, answer=lambda d: d), _sharing(self)
+        server, client = Talker.listening(self, answer=lambda d: d), self.sharing()
         [port] = self.run_service(
             "[listen u]\nendpoint = udp:0\ndefault = b\n"
             f"[backend b]\nserver = udp:127.0.0.1:{server.port}\nsource = client\n"
         )
         for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"):
             client.sendto(host.encode(), (host, port))
-            while not select.select([client], [], [], 0)[0]:
-                await turn()
-            data, sender = client.recvfrom(100)
-            self.assertEqual((data.decode(), sender), (host, (host, port)))
+            self.assertEqual(await self.heard_by(client), (host.encode(), (host, port)))
         self.assertEqual([sender[0] for sender in server.senders], ["127.0.0.66"] * 4)
         self.assertEqual(server.senders[0], client.getsockname())
         self.assertNotEqual(server.senders[1], client.getsockname())
-
-
-def _sharing(test: FlowCase) -> socket.socket:
-    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    test.addCleanup(client.close)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    client.bind(("127.0.0.66", 0))
-    return client
 
 
 class BackendTests(FlowCase):
