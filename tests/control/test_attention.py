@@ -20,12 +20,7 @@ from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsSetti
 from txmux.rules.reading.parser import load, parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
-from txmux.telemetry.attention import (
-    MEMORY_RAN_OUT,
-    OF_FEW,
-    AttentionItem,
-    AttentionRow,
-)
+from txmux.telemetry.attention import MEMORY_RAN_OUT, OF_FEW, AttentionItem, AttentionRow
 from txmux.telemetry.attention_rows import ROWS
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.sources import SourceState

@@ -190,10 +190,7 @@ class FilesTests(TestCase):
             (lambda: self.write("192.0.2.1\nx\n\n"), of_line),
             (self.path.unlink, "cannot read it: No such file or directory"),
             (lambda: os.mkfifo(self.path), irregular),
-            (
-                write_huge,
-                "cannot read it: it is larger than 64 MiB",
-            ),
+            (write_huge, "cannot read it: it is larger than 64 MiB"),
             (lambda: self.path.symlink_to("/dev/zero"), irregular),
             (lambda: self.path.symlink_to(os.ttyname(ends[1])), irregular),
         ):

@@ -423,13 +423,11 @@ class CheckRunTest(TestCase):
         self.assertEqual(await self.finding(), ill(why))
         await self.is_over()
         port = listen(self, self.server)
-        for number, (answer, why) in enumerate(
-            (
-                (b"", "connection closed during the TLS handshake"),
-                (b"220 mail\r\n", "the TLS handshake failed: wrong version number"),
-            ),
-            len(self.server.peers),
-        ):
+        rows = (
+            (b"", "connection closed during the TLS handshake"),
+            (b"220 mail\r\n", "the TLS handshake failed: wrong version number"),
+        )
+        for number, (answer, why) in enumerate(rows, len(self.server.peers)):
             self.check("tcp", server(f"tls:127.0.0.1:{port}"))
             peer = await self.server.peer(number)
             await peer.has(1)

@@ -15,13 +15,7 @@ from tests.backends.names.nameserver import FLOOD, GARBAGE, HANG_UP, SILENCE, a,
 from tests.backends.names.resolve_case import HOST, CountingLookup, NamesTestCase
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.kit import make_folder, reactor
-from txmux.backends.names.lookup import (
-    HostAnswer,
-    Lookup,
-    ResolvConf,
-    has_route,
-    listed_addresses,
-)
+from txmux.backends.names.lookup import HostAnswer, Lookup, ResolvConf, has_route, listed_addresses
 from txmux.backends.names.question import LookupFailedError, TrackedServers
 from txmux.telemetry.sources import Source
 

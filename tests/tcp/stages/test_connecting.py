@@ -87,12 +87,11 @@ class ServersTest(MuxTestCase):
             await self.backend.heard(1, number)
 
     async def test_mute_server_costs_the_connect_timeout_with_its_own_cause(self) -> None:
-        for what, port, options in self.anew(
-            (
-                ("no connection within", make_stalled_port(self), {}),
-                ("no TLS handshake within", listen(self, PeerFactory()), {"tls": ServerTLS()}),
-            )
-        ):
+        rows = (
+            ("no connection within", make_stalled_port(self), {}),
+            ("no TLS handshake within", listen(self, PeerFactory()), {"tls": ServerTLS()}),
+        )
+        for what, port, options in self.anew(rows):
             with capturedLogs() as logged:
                 client = await self.lead(backend_at(port, connect_timeout=0.1, **options))
                 await self.assert_ended(client, reason="connect-timeout")

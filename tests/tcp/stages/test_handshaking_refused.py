@@ -135,15 +135,11 @@ class HandshakeTests(MuxTestCase):
         port = self.mux(
             [self.tls.route(client_ca=self.tls.ca, allow_client=allowed), self.tls.inner()]
         )
-        for units, cause in self.anew(
-            (
-                (
-                    ("dev",),
-                    "the certificate of 'CN=alice,OU=dev' is not one of those in allow_client",
-                ),
-                ((), "the certificate of 'CN=alice' is not one of those in allow_client"),
-            )
-        ):
+        rows = (
+            (("dev",), "the certificate of 'CN=alice,OU=dev' is not one of those in allow_client"),
+            ((), "the certificate of 'CN=alice' is not one of those in allow_client"),
+        )
+        for units, cause in self.anew(rows):
             peer = self.shown_by(authority().issue("alice", usage=False, units=units))
             self.assertEqual(await self.cause(peer, port), cause)
         stranger = make_authority("Stranger").issue("alice", usage=False, units=("ops",))

@@ -22,12 +22,7 @@ from tests.support.examples import scaled
 from tests.support.mux import ListLog, MuxTestCase, backend_at
 from tests.support.peers import Peer, close
 from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, V1_HEADERS, V2_HEADERS
-from tests.wire.proxyprotocol.vectors import (
-    DESTINATION,
-    SIGNATURE,
-    SOURCE,
-    V2_WITH_CHECKSUM,
-)
+from tests.wire.proxyprotocol.vectors import DESTINATION, SIGNATURE, SOURCE, V2_WITH_CHECKSUM
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, Listener, NetworkSet, Senders, UnixClients
 from txmux.tcp.listener import MuxFactory
@@ -79,15 +74,13 @@ class AcceptedTest(MuxTestCase):
         await self.assert_logged(route="client")
 
     async def test_admission_sees_the_real_address(self) -> None:
-        for number, (clients, reason) in enumerate(
-            [
-                (Clients(excluded=NetworkSet([ip_network("192.168.0.0/24")])), "denied"),
-                (Clients(allowed=SENDERS), "denied"),
-                (Clients(excluded=SENDERS), "no-route"),
-                (Clients(allowed=NetworkSet([ip_network("192.168.0.1")])), "no-route"),
-            ],
-            1,
-        ):
+        rows = [
+            (Clients(excluded=NetworkSet([ip_network("192.168.0.0/24")])), "denied"),
+            (Clients(allowed=SENDERS), "denied"),
+            (Clients(excluded=SENDERS), "no-route"),
+            (Clients(allowed=NetworkSet([ip_network("192.168.0.1")])), "no-route"),
+        ]
+        for number, (clients, reason) in enumerate(rows, 1):
             port = self.ssh_mux(accept_proxy_from=SENDERS, clients=clients)
             await self.connect_until_lost(port, LINE + b"xxx")
             await self.assert_logged(number, reason=reason, client=str(SOURCE))

@@ -42,13 +42,12 @@ class RelayedTest(MuxTestCase):
     @for_each("relay", ("auto", "portable"))
     async def test_reset_when_all_is_said(self) -> None:
         """By a server that has answered; a client that waits for an answer has not been served."""
-        for answer, reason, facts in self.anew(
-            (
-                (b"bye", "done", {"reset": "late"}),
-                (b"", "server-reset", {}),
-                (bytes(1000), "server-reset", {}),
-            )
-        ):
+        rows = (
+            (b"bye", "done", {"reset": "late"}),
+            (b"", "server-reset", {}),
+            (bytes(1000), "server-reset", {}),
+        )
+        for answer, reason, facts in self.anew(rows):
             client, peer = await self.relayed()
             await peer.has_all(client.finish)
             await peer.tell(client, answer)

@@ -54,14 +54,13 @@ class EndsHereTest(MuxTestCase):
         return client
 
     async def test_another_name_protocol_or_version_is_illegal(self) -> None:
-        for first, second, what in self.anew(
-            (
-                ((), hello(name="vip.test", share=True), "server name"),
-                ((), hello(name="A\x1b.test", share=True), "server name"),
-                ((alpn(b"x"),), hello(alpn(b"h2"), share=True), "application protocols"),
-                ((), hello(alpn(b"h2"), share=True), "application protocols"),
-            )
-        ):
+        rows = (
+            ((), hello(name="vip.test", share=True), "server name"),
+            ((), hello(name="A\x1b.test", share=True), "server name"),
+            ((alpn(b"x"),), hello(alpn(b"h2"), share=True), "application protocols"),
+            ((), hello(alpn(b"h2"), share=True), "application protocols"),
+        )
+        for first, second, what in self.anew(rows):
             client = await self.asked_again(*first)
             client.send(CHANGED + second)
             await client.has_all()
@@ -195,14 +194,13 @@ class PassedOnTest(MuxTestCase):
         return client, server
 
     async def test_a_second_hello_for_something_else_reaches_no_server(self) -> None:
-        for first, second, what, more in self.anew(
-            (
-                (hello(), hello(name="vip.test"), "server name", b""),
-                (hello(), hello(name="vip.test"), "server name", CHANGED + hello(name="vip.test")),
-                (hello(alpn(b"x")), hello(alpn(b"y")), "application protocols", b""),
-                (hello(), hello(version=0x0303), "versions", b""),
-            )
-        ):
+        rows = (
+            (hello(), hello(name="vip.test"), "server name", b""),
+            (hello(), hello(name="vip.test"), "server name", CHANGED + hello(name="vip.test")),
+            (hello(alpn(b"x")), hello(alpn(b"y")), "application protocols", b""),
+            (hello(), hello(version=0x0303), "versions", b""),
+        )
+        for first, second, what, more in self.anew(rows):
             client, server = await self.asked_again(first, more)
             client.send(second)
             await client.has_all()
@@ -252,14 +250,13 @@ class PassedOnTest(MuxTestCase):
         await self.assert_ended(client, reason="done")
 
     async def test_each_side_may_leave_before_the_answer(self) -> None:
-        for leave, reason in self.anew(
-            (
-                (lambda c, _: c.transport.abortConnection(), "client-reset"),
-                (lambda c, _: c.finish(), "done"),
-                (lambda _, s: s.close(), "done"),
-                (lambda _, s: s.transport.abortConnection(), "server-reset"),
-            )
-        ):
+        rows = (
+            (lambda c, _: c.transport.abortConnection(), "client-reset"),
+            (lambda c, _: c.finish(), "done"),
+            (lambda _, s: s.close(), "done"),
+            (lambda _, s: s.transport.abortConnection(), "server-reset"),
+        )
+        for leave, reason in self.anew(rows):
             client, server = await self.both(self.names(), hello())
             await self.turn(3)
             leave(client, server)
@@ -292,19 +289,18 @@ class PassedOnTest(MuxTestCase):
         client.reset()
         await self.assert_logged(route="all")
         self.records.clear()
-        for begins, wait in self.anew(
+        rows = (
+            (hello(name="vip.test")[:40], 6),
             (
-                (hello(name="vip.test")[:40], 6),
-                (
-                    records(
-                        client_hello(
-                            versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
-                        )
-                    ),
-                    0,
+                records(
+                    client_hello(
+                        versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
+                    )
                 ),
-            )
-        ):
+                0,
+            ),
+        )
+        for begins, wait in self.anew(rows):
             client = await self.connect(self.names(), begins)
             await self.seen(min(len(begins), 32768))
             self.time.advance(wait)
@@ -319,18 +315,17 @@ class PassedOnTest(MuxTestCase):
         server = backend_at(self.backend_port())
         half, request = hello(name="vip.test")[:40], bytes.fromhex("0000000804")
         named = route("tls sni=a.test", "127.0.0.1:9", name="a")
-        for default, routes, begun in self.anew(
+        rows = (
+            (server, [named], half),
+            (CLOSE, [named, route("any", server)], half),
+            (server, [route("postgres sni=a.test", server, name="a")], request),
             (
-                (server, [named], half),
-                (CLOSE, [named, route("any", server)], half),
-                (server, [route("postgres sni=a.test", server, name="a")], request),
-                (
-                    server,
-                    [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
-                    request,
-                ),
-            )
-        ):
+                server,
+                [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
+                request,
+            ),
+        )
+        for default, routes, begun in self.anew(rows):
             client = await self.connect(self.mux(routes, default=default), begun)
             await self.seen(len(begun))
             self.time.advance(6)
@@ -436,14 +431,13 @@ class PassedOnTest(MuxTestCase):
     async def test_rules_that_look_into_no_hello_pass_on_what_comes(self) -> None:
         """So does every other protocol."""
         server = backend_at(self.backend_port())
-        for routes, said in self.anew(
-            (
-                ([route("tls", server, name="all")], hello() + hello(name="vip.test")),
-                ([route("tls sni=a", CLOSE, name="a"), route("ssh", server)], b"SSH-2.0-x\r\n"),
-                ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x16\x02nothing"),
-                ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x15\x02nothing"),
-            )
-        ):
+        rows = (
+            ([route("tls", server, name="all")], hello() + hello(name="vip.test")),
+            ([route("tls sni=a", CLOSE, name="a"), route("ssh", server)], b"SSH-2.0-x\r\n"),
+            ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x16\x02nothing"),
+            ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x15\x02nothing"),
+        )
+        for routes, said in self.anew(rows):
             client = await self.connect(self.mux(routes))
             await self.send_in_pieces(client, said)
             await self.backend.heard(len(said))

@@ -124,12 +124,11 @@ class HandOverTest(MuxTestCase):
         await self.assert_logged(reason="done")
 
     async def test_protocol_that_ends_or_raises_when_made_gets_no_bytes(self) -> None:
-        for made, reason in self.anew(
-            (
-                (lambda its: its.loseConnection(), "done"),
-                (lambda its: its.abortConnection() or 1 / 0, "error"),
-            )
-        ):
+        rows = (
+            (lambda its: its.loseConnection(), "done"),
+            (lambda its: its.abortConnection() or 1 / 0, "error"),
+        )
+        for made, reason in self.anew(rows):
             client = await self.handed(_doing(connectionMade=made, dataReceived=self.fail))
             await self.assert_ended(client, reason=reason)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
