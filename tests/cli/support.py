@@ -65,6 +65,10 @@ class CommandTestCase(SynchronousTestCase):
     def explain(self, *arguments: str | Path) -> str:
         return self.told(0, self.run_main("explain", self.rules, *arguments))
 
+    def unexplained(self, *arguments: str | Path, code: int = 1) -> str:
+        """Explain what cannot be; the error output."""
+        return self.told(code, self.run_main("explain", self.rules, *arguments))
+
     def explain_json(self, *arguments: str | Path) -> Any:
         """Explain; the first listener of the first stream of the document."""
         return json.loads(self.explain("--json", *arguments))["streams"][0]["listeners"][0]

@@ -4,15 +4,18 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 import txmux
 from tests.cli.support import CommandTestCase
 from tests.interop.children import run
+from txmux.backends.connect import source
 from txmux.cli import COMMANDS, check
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
+from txmux.processes.worker import landlock
 from txmux.rules.lint.privileges import Privileges
 from txmux.rules.optional import missing
 
@@ -41,11 +44,9 @@ class CheckTests(CommandTestCase):
     def test_what_a_start_refuses(self) -> None:
         listen = "[listen a]\nendpoint = :0\n"
         backend = "default = b\n[backend b]\nserver = 127.0.0.1:1\nsource = client\n"
-        with patch(
-            "txmux.backends.connect.source._make_transparent", side_effect=PermissionError(1, "no")
-        ):
-            code, out, _ = self.run_main("check", self.write("source.ini", listen + backend))
-        self.assertEqual(code, 0)
+        refuse = Mock(side_effect=PermissionError(1, "no"))
+        self.patch(source, "_make_transparent", refuse)
+        out = self.told(0, self.run_main("check", self.write("source.ini", listen + backend)))
         self.assertIn(":6: warning: [backend b] source: 'client': user ", out)
 
     def test_address_that_no_interface_has(self) -> None:
@@ -53,9 +54,8 @@ class CheckTests(CommandTestCase):
         own, other = "127.0.0.1:8443", "192.0.2.1:8443"
         rules = self.write("a.ini", f"[listen a]\nendpoint = {own}\n  {other}\n")
         _, out, _ = self.run_main("check", rules)
-        self.assertIn(
-            f"a.ini:3: warning: [listen a] endpoint: cannot listen at {other}: no interface", out
-        )
+        why = f"a.ini:3: warning: [listen a] endpoint: cannot listen at {other}: no interface"
+        self.assertIn(why, out)
         self.assertNotIn(own, out)
 
     def test_warnings_in_order_with_exit_code_0(self) -> None:
@@ -91,9 +91,8 @@ class CheckTests(CommandTestCase):
         told = f"{self.good}:4: [txmux] admin_tokens: {tokens}"
         missing = f"{told} cannot be read: No such file or directory\n"
         self.assertEqual(self.run_main("check", self.good), (1, missing, ""))
-        tokens.write_text(
-            "a read too-short\nb read long-enough-a-secret\nadmin all long-enough-a-secret\n"
-        )
+        secret = "long-enough-a-secret"
+        tokens.write_text(f"a read too-short\nb read {secret}\nadmin all {secret}\n")
         out = (
             f"{told}:1: the secret must have at least 16 ASCII characters\n"
             f"{told}:3: the name is that of 'admin_token'; choose another one\n"
@@ -108,25 +107,19 @@ class CheckTests(CommandTestCase):
         self.assertEqual(self.run_main("check", self.good), (1, told, ""))
 
     def test_warning_on_staying_root(self) -> None:
-        with patch.object(check, "own_privileges", return_value=Privileges(0)):
-            code, out, err = self.run_main("check", self.good)
-        first, last = out.splitlines()
-        self.assertEqual((code, err), (0, ""))
+        self.patch(check, "own_privileges", lambda: Privileges(0))
+        first, last = self.told(0, self.run_main("check", self.good)).splitlines()
         self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))
         self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
 
     def test_missing_file(self) -> None:
-        self.assertEqual(
-            self.run_main("check", "no/such/file.ini"),
-            (1, "no/such/file.ini: cannot be read: No such file or directory\n", ""),
-        )
+        why = "no/such/file.ini: cannot be read: No such file or directory\n"
+        self.assertEqual(self.run_main("check", "no/such/file.ini"), (1, why, ""))
 
     def test_plugins_that_clash(self) -> None:
-        clash = UnusableMatcherError("two matchers are called 'x'")
-        with patch.object(check, "load", side_effect=clash):
-            self.assertEqual(
-                self.run_main("check", self.good), (1, "", "txmux: two matchers are called 'x'\n")
-            )
+        why = "two matchers are called 'x'"
+        self.patch(check, "load", Mock(side_effect=UnusableMatcherError(why)))
+        self.assertEqual(self.run_main("check", self.good), (1, "", f"txmux: {why}\n"))
 
     def test_problems_of_plugins_are_warnings(self) -> None:
         registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
@@ -136,12 +129,9 @@ class CheckTests(CommandTestCase):
 
     def test_no_sandbox(self) -> None:
         """What a start would refuse on this machine is a warning: it may be done on another one."""
-        rules = self.write(
-            "rules.ini", "[txmux]\nsandbox = yes\n[listen a]\nendpoint = 127.0.0.1:1\n"
-        )
-        with patch("txmux.processes.worker.landlock.abi", return_value=0):
-            code, out, _ = self.run_main("check", rules)
-        self.assertEqual(code, 0)
+        text = "[txmux]\nsandbox = yes\n[listen a]\nendpoint = 127.0.0.1:1\n"
+        self.patch(landlock, "abi", lambda: 0)
+        out = self.told(0, self.run_main("check", self.write("rules.ini", text)))
         self.assertIn("rules.ini:2: warning: [txmux] sandbox: this kernel has no Landlock", out)
 
     def test_errors_and_warnings(self) -> None:
@@ -183,11 +173,9 @@ class CheckTests(CommandTestCase):
             self.assertEqual(helped[0], 0)
 
     def test_other_words_are_named(self) -> None:
+        first = "'-c' is not an option here; the command comes first, as in txmux run FILE"
         for line, advice in (
-            (
-                "-c rules.ini",
-                "'-c' is not an option here; the command comes first, as in txmux run FILE",
-            ),
+            ("-c rules.ini", first),
             ("test rules.ini", "mux.example:443; to check a rules file: txmux check rules.ini"),
             ("lint rules.ini", "there is no command 'lint'; txmux --help lists those there are"),
             ("run -c rules.ini", "unrecognized arguments: -c\n"),
@@ -197,9 +185,7 @@ class CheckTests(CommandTestCase):
         ):
             if missing(f"txmux {line.split()[0]}"):
                 continue
-            code, out, err = self.run_main(*line.split())
-            self.assertEqual((code, out), (2, ""), line)
-            self.assertIn(advice, err)
+            self.assertIn(advice, self.told(2, self.run_main(*line.split())), line)
 
     def test_unknown_option_with_a_suggestion(self) -> None:
         for option, meant in (("--admin-token", "--token-file"), ("--jsno", "--json")):
@@ -214,16 +200,10 @@ class CheckTests(CommandTestCase):
             self.assertIn("usage: txmux", err)
             self.assertIn(message, err)
 
-    def python(self, *arguments: str) -> tuple[int, str, str]:
-        package = Path(txmux.__file__).parent.parent
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.good.parent,
-            env={**os.environ, "PYTHONPATH": str(package)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def python(self, *words: str) -> tuple[int, str, str]:
+        env = {**os.environ, "PYTHONPATH": str(Path(txmux.__file__).parent.parent)}
+        how: dict[str, Any] = {"capture_output": True, "text": True, "cwd": self.good.parent}
+        done = subprocess.run([sys.executable, *words], env=env, check=False, **how)
         return done.returncode, done.stdout, done.stderr
 
     def test_as_a_module_with_relative_paths(self) -> None:

@@ -9,8 +9,6 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 
 _ROOT = Path(__file__).parents[2]
 _RULES = "[txmux]\ninclude = p/*.ini\n[listen public]\nendpoint = :443\ndefault = close\nroutes_from = *\n"
-
-
 _FAILING = """
 from zope.interface import implementer
 from txmux.interfaces import IProvider
@@ -26,6 +24,11 @@ failing = Failing()
 
 
 class RunTests(InteropTestCase):
+    def start(self, plugins: Path, *words: str | Path, notify: Path | str = "") -> Child:
+        path = f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}"
+        command = sys.executable, "-m", "tests.support.alone", "provider", *words
+        return self.own(Child("env", path, f"NOTIFY_SOCKET={notify}", *command))
+
     def test_provider_of_another_package(self) -> None:
         page = (_ROOT / "docs/reference/api.md").read_text()
         blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -40,14 +43,8 @@ class RunTests(InteropTestCase):
         self.addCleanup(told.close)
         told.settimeout(PATIENCE)
         told.bind(f"{self.folder}/notify.sock")
-        environment = (
-            f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}",
-            f"NOTIFY_SOCKET={self.folder}/notify.sock",
-        )
-        command = (
-            sys.executable, "-m", "tests.support.alone", "provider", "files", "--folder", ports,
-        )  # fmt: skip
-        child = self.own(Child("env", *environment, *command, "--write", made, "--rules", rules))
+        words = "files", "--folder", ports, "--write", made, "--rules", rules
+        child = self.start(plugins, *words, notify=f"{self.folder}/notify.sock")
         child.wait_for("file b.example is left out: backend: ")
         self.assertEqual(told.recv(1000).decode(), f"READY=1\nSTATUS={made}: 1 object")
         self.assertIn("backend = 127.0.0.1:8001\n", made.read_text())
@@ -61,10 +58,6 @@ class RunTests(InteropTestCase):
     def test_provider_that_fails(self) -> None:
         plugins = self.make_folder("failing/twisted/plugins")
         (plugins / "txmux_failing.py").write_text(_FAILING)
-        path = f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        command = (
-            sys.executable, "-m", "tests.support.alone", "provider", "failing", "--write", "/x",
-        )  # fmt: skip
-        child = self.own(Child("env", path, *command))
+        child = self.start(plugins, "failing", "--write", "/x")
         self.assertEqual(child.wait(), 1)
         self.assertIn("KeyError: 'its own mistake'", child.output)

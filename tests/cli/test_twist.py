@@ -3,6 +3,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
@@ -28,6 +29,11 @@ class OptionsTest(TestCase):
         options = Options()
         options.parseOptions(words)
         return options
+
+    def of_rules(self, text: str) -> Any:
+        """Make the service of these rules."""
+        self.rules.write_text(text)
+        return makeService(self.options("--rules", str(self.rules)))
 
     def exits(self, run: Callable[[], object]) -> tuple[object, str]:
         with self.assertRaises(SystemExit) as caught:
@@ -59,18 +65,10 @@ class OptionsTest(TestCase):
         self.assertEqual(len(self.options("--rules", str(self.rules)).rules.listeners), 1)
         self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")
 
-    async def test_serves(self) -> None:
-        self.rules.write_text("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        service = makeService(self.options("--rules", str(self.rules)))
-        service.privilegedStartService()
-        service.startService()
-        await service.stopService()
-
-    async def test_warnings_of_rules_are_logged_once(self) -> None:
-        self.rules.write_text(
+    async def test_serves_and_logs_warnings_of_rules_once(self) -> None:
+        service = self.of_rules(
             "[txmux]\nadmin = off\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n[backend b]\nserver = h:1\n"
         )
-        service = makeService(self.options("--rules", str(self.rules)))
         with capturedLogs() as events:
             service.privilegedStartService()
             service.startService()
@@ -80,9 +78,8 @@ class OptionsTest(TestCase):
         self.assertEqual(warnings, [f"{self.rules}:6: warning: {message}"])
 
     def test_one_line_if_it_cannot_listen(self) -> None:
-        self.rules.write_text("[listen x]\nendpoint = 192.0.2.1:0\n")
         for start in ("startService", "privilegedStartService"):
-            service = makeService(self.options("--rules", str(self.rules)))
+            service = self.of_rules("[listen x]\nendpoint = 192.0.2.1:0\n")
             status, said = self.exits(getattr(service, start))
             self.assertEqual(status, 1)
             last = said.splitlines()[-1]
@@ -99,12 +96,9 @@ class OptionsTest(TestCase):
         self.assertTrue(said.endswith("; --demo-port chooses another one\n"), said)
 
     def test_errors_found_at_the_start_have_exit_code_78(self) -> None:
-        self.rules.write_text(
-            "[listen x]\nendpoint = 127.0.0.1:0\n"
-            "[route r]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
-        )
         (self.rules.parent / "bad.pem").write_text("nothing")
-        service = makeService(self.options("--rules", str(self.rules)))
+        route = "[route r]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
+        service = self.of_rules(f"[listen x]\nendpoint = 127.0.0.1:0\n{route}")
         status, said = self.exits(service.startService)
         self.assertEqual(status, os.EX_CONFIG)
         self.assertIn("[route r] terminate_tls: ", said)

@@ -1,12 +1,10 @@
-import contextlib
 import errno
 import os
 import socket
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
@@ -28,38 +26,9 @@ def _bind(path: Path) -> None:
         made.bind(str(path))
 
 
-class Choosy:
-    """A server that answers only those who begin as it expects, and closes for all others; `received` has what each has sent."""
-
-    def __init__(self, begins: bytes, answer: bytes) -> None:
-        self._begins, self._answer = begins, answer
-        self.received: list[bytes] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._socket.accept()
-                with client:
-                    self.received.append(data := client.recv(4096))
-                    if data.startswith(self._begins):
-                        client.sendall(self._answer)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._socket.close()
-
-
 class InitTests(CommandTestCase):
-    def serve(self, greeting: bytes) -> int:
-        server = ThreadServer(lambda client: client.sendall(greeting))
+    def serve(self, talk: Callable[[socket.socket], object]) -> int:
+        server = ThreadServer(talk)
         self.addCleanup(server.end)
         return server.port
 
@@ -146,7 +115,7 @@ class InitTests(CommandTestCase):
             self.assertTrue(err.startswith("txmux: --listen: "), err)
 
     def test_servers_are_connected_to_only_with_probe(self) -> None:
-        port = self.serve(b"SSH-2.0-a\r\n")
+        port = self.serve(lambda client: client.sendall(b"SSH-2.0-a\r\n"))
         self.see_only(port)
         change_constants(self, init, _PATIENCE=60.0)
         _, out, _ = self.run_main("init")
@@ -165,14 +134,26 @@ class InitTests(CommandTestCase):
             (header + b"GET /", b"HTTP/1.1 200 OK\r\n", "HTTP, as it answers, behind a PROXY header."),
             (b"nothing", b"", "not recognised."),
         ):  # fmt: skip
-            with Choosy(begins, answer) as server:
-                self.see_only(server.port)
-                _, out, _ = self.run_main("init", "--probe")
-            self.assertIn(f"127.0.0.1:{server.port}: {described}", out)
+            received: list[bytes] = []
+
+            def talk(
+                client: socket.socket,
+                received: list[bytes] = received,
+                begins: bytes = begins,
+                answer: bytes = answer,
+            ) -> None:
+                """Answer only those who begin as expected, and close for all others."""
+                received.append(data := client.recv(4096))
+                if data.startswith(begins):
+                    client.sendall(answer)
+
+            self.see_only(port := self.serve(talk))
+            _, out, _ = self.run_main("init", "--probe")
+            self.assertIn(f"127.0.0.1:{port}: {described}", out)
             asked = [b"", tls, b"GET /", header + tls, header + b"GET /"]
             last = asked.index(begins) + 1 if begins in asked else len(asked)
-            self.assertEqual(len(server.received), last)
-            for data, begin in zip(server.received, asked, strict=False):
+            self.assertEqual(len(received), last)
+            for data, begin in zip(received, asked, strict=False):
                 self.assertEqual(data[: len(begin)], begin)
 
     def test_system_without_proc(self) -> None:

@@ -1,4 +1,6 @@
+import re
 from ipaddress import ip_address
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,21 +38,20 @@ _PROBED = st.builds(
 
 
 class RecogniseTests(SynchronousTestCase):
-    def test_known_program_and_ports_of_web_servers(self) -> None:
-        for listening, name in (
-            (at(9, "sshd"), "SSH"), (at(80, "redis-server"), "redis"), (at(8443, "nginx"), "TLS"),
-            (at(1234, "nginx"), "HTTP"),
-        ):  # fmt: skip
-            service = recognise(listening)
-            assert service.kind is not None
-            self.assertEqual((service.kind.name, service.by), (name, "program"))
-            self.assertEqual(service.is_guess, listening.program == "nginx")
-
-    def test_usual_port_of_an_unknown_program(self) -> None:
-        service = recognise(at(5432, "python3"))
+    def recognised(self, *found: Any) -> tuple[str, str, bool]:
+        service = recognise(*found)
         assert service.kind is not None
-        self.assertEqual((service.kind.name, service.by), ("postgres", "port"))
-        self.assertTrue(service.is_guess)
+        return service.kind.name, service.by, service.is_guess
+
+    def test_program_then_usual_port(self) -> None:
+        """What web servers are known by is a guess, and so is a port; another one says nothing."""
+        for port, program, name, by in (
+            (9, "sshd", "SSH", "program"), (80, "redis-server", "redis", "program"),
+            (8443, "nginx", "TLS", "program"), (1234, "nginx", "HTTP", "program"),
+            (5432, "python3", "postgres", "port"),
+        ):  # fmt: skip
+            expected = name, by, program in {"nginx", "python3"}
+            self.assertEqual(self.recognised(at(port, program)), expected)
         self.assertIsNone(recognise(at(5431, "python3")).kind)
 
     def test_greeting_comes_before_program_and_port(self) -> None:
@@ -65,9 +66,8 @@ class RecogniseTests(SynchronousTestCase):
             (b"J\0\0\0\x0a8.0.36\0", "MySQL"),
             (b"\x01", "a protocol in which the server speaks first"),
         ):
-            service = recognise(at(443, "nginx"), Probed(said))
-            assert service.kind is not None
-            self.assertEqual((service.kind.name, service.by), (name, "greeting"))
+            found = self.recognised(at(443, "nginx"), Probed(said))
+            self.assertEqual(found[:2], (name, "greeting"))
 
     def test_answer_comes_before_program_and_port(self) -> None:
         for said, name in (
@@ -76,10 +76,9 @@ class RecogniseTests(SynchronousTestCase):
             (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
         ):  # fmt: skip
             for header in (False, True):
-                service = recognise(at(5432, "nginx"), Probed(b"", said, header))
-                assert service.kind is not None
-                self.assertEqual((service.kind.name, service.by), (name, "answer"))
-                self.assertEqual((service.is_guess, service.has_header), (False, header))
+                found = at(5432, "nginx"), Probed(b"", said, header)
+                self.assertEqual(self.recognised(*found), (name, "answer", False))
+                self.assertEqual(recognise(*found).has_header, header)
         self.assertTrue(recognise(at(80, "nginx"), Probed(b"", b"what?")).is_guess)
         self.assertFalse(recognise(at(5432), Probed(is_usual=True)).is_guess)
 
@@ -101,34 +100,21 @@ class WritingTests(SynchronousTestCase):
         self.assertIn("\n# [route http-8081]\n# match   = http host=other.example.com\n", text)
 
     def test_local_servers_stay_local_and_others_for_private_networks(self) -> None:
-        rules = parse(
-            written(
-                *map(
-                    recognise,
-                    (
-                        at(22, "sshd", "127.0.0.1"), at(6379, "redis-server", "127.0.0.1"),
-                        at(5432, "postgres"), at(3306, "mariadbd", "127.0.0.1"),
-                    ),
-                )
-            ),
-            "x",
-        )  # fmt: skip
+        here = (22, "sshd"), (6379, "redis-server"), (3306, "mariadbd")
+        found = [*(at(*one, "127.0.0.1") for one in here), at(5432, "postgres")]
+        rules = parse(written(*map(recognise, found)), "x")
         ends = {route.name: route.clients for route in rules.routes}
         (silence,) = rules.listeners[0].silent
         ends["silent"] = silence.clients
-        outside, near, here = map(ip_address, ("192.0.2.1", "192.168.1.1", "127.0.0.1"))
-        for name, admitted in (
-            ("ssh", [outside, near, here]), ("redis", [here]), ("postgres", [near, here]),
-            ("silent", [here]),
-        ):  # fmt: skip
-            got = [one for one in (outside, near, here) if ends[name].serves(one)]
-            self.assertEqual(got, admitted, name)
+        clients = [*map(ip_address, ("192.0.2.1", "192.168.1.1", "127.0.0.1"))]
+        for name, count in (("ssh", 3), ("redis", 1), ("postgres", 2), ("silent", 1)):
+            got = [one for one in clients if ends[name].serves(one)]
+            self.assertEqual(got, clients[-count:], name)
 
     def test_unrecognised_server_is_a_suggestion(self) -> None:
         text = written(recognise(at(9999, "python3", "127.0.0.1")))
-        self.assertIn(
-            "\n# python3 at 127.0.0.1:9999: not recognised.\n# [route service-9999]\n", text
-        )
+        suggested = "\n# python3 at 127.0.0.1:9999: not recognised.\n# [route service-9999]\n"
+        self.assertIn(suggested, text)
         self.assertEqual(parse(text, "x").routes, ())
         self.assertIn("--probe", text.splitlines()[-1])
         for found in ([], [recognise(at(22, "sshd"))]):
@@ -149,9 +135,8 @@ class WritingTests(SynchronousTestCase):
     def test_each_server_behind_a_header_has_a_backend_also_if_suggested(self) -> None:
         hello = Probed(b"", b"\x16\x03\x03", has_header=True)
         mail = Probed(b"", b"220 a.example ESMTP\r\n", has_header=True)
-        text = written(
-            *(recognise(at(port, "nginx"), hello) for port in (443, 8443)), recognise(at(25), mail)
-        )
+        both = (recognise(at(port, "nginx"), hello) for port in (443, 8443))
+        text = written(*both, recognise(at(25), mail))
         rules = parse(text, "x")
         made = {name: its.proxy_protocol for name, its in rules.backends.items()}
         self.assertEqual(made, {"tls-443": "v2", "server-25": "v2"})
@@ -159,10 +144,8 @@ class WritingTests(SynchronousTestCase):
         self.assertEqual(route.outcome, rules.backends["tls-443"])
         self.assertEqual(silence.outcome, rules.backends["server-25"])
         self.assertIn("\n# backend = tls-8443\n", text)
-        self.assertIn(
-            "\n# [backend tls-8443]\n# server         = 127.0.0.1:8443\n# proxy_protocol = v2\n",
-            text,
-        )
+        section = "[backend tls-8443]\n# server         = 127.0.0.1:8443\n# proxy_protocol = v2\n"
+        self.assertIn(f"\n# {section}", text)
 
     def test_suggestions_are_valid_rules(self) -> None:
         text = written(
@@ -172,15 +155,10 @@ class WritingTests(SynchronousTestCase):
         )
         lines = text.splitlines()
         begin = next(number for number, line in enumerate(lines) if line.startswith("# [route"))
-        bare = [
-            line[2:] if line.startswith(("# [", "# match", "# backend")) else line
-            for line in lines[begin:]
-        ]
+        bare = [re.sub(r"^# (?=\[|match|backend)", "", line) for line in lines[begin:]]
         rules = parse("\n".join([*lines[:begin], *bare]), "x")
-        self.assertEqual(
-            [route.name for route in rules.routes],
-            ["tls", "http", "service-9999", "tls-8443", "http-81"],
-        )
+        names = [route.name for route in rules.routes]
+        self.assertEqual(names, ["tls", "http", "service-9999", "tls-8443", "http-81"])
 
     @given(st.lists(st.tuples(_LISTENING, _PROBED), max_size=8), st.booleans())
     def test_no_errors(self, found: list[tuple[Listening, Probed]], probed: bool) -> None:  # noqa: FBT001
@@ -193,16 +171,12 @@ class WritingTests(SynchronousTestCase):
 class EndpointTests(SynchronousTestCase):
     def test_first_free_and_usable_port_with_comments(self) -> None:
         self.assertEqual(endpoint([], first_unprivileged=1), (":443", []))
-        where, why = endpoint([], first_unprivileged=1024)
-        self.assertEqual(where, ":8443")
-        self.assertIn("needs root, or CAP_NET_BIND_SERVICE", " ".join(why))
-        where, why = endpoint([at(443, "nginx"), at(8443)], first_unprivileged=1)
-        self.assertEqual(where, ":4443")
-        self.assertIn("is taken by nginx", " ".join(why))
-        where, why = endpoint([at(443, "txmux")], first_unprivileged=1)
-        self.assertEqual(where, ":8443")
-        self.assertIn("is taken by a txmux that runs already", " ".join(why))
-
-    def test_any_port_if_all_are_taken(self) -> None:
-        taken = [at(port) for port in (443, 8443, 4443, 10443, 20443)]
-        self.assertEqual(endpoint(taken, first_unprivileged=1)[0], ":0")
+        for taken, first, where, why in (
+            ([], 1024, ":8443", "needs root, or CAP_NET_BIND_SERVICE"),
+            ([at(443, "nginx"), at(8443)], 1, ":4443", "is taken by nginx"),
+            ([at(443, "txmux")], 1, ":8443", "is taken by a txmux that runs already"),
+            ([at(port) for port in (443, 8443, 4443, 10443, 20443)], 1, ":0", ""),
+        ):
+            found, comments = endpoint(taken, first_unprivileged=first)
+            self.assertEqual(found, where)
+            self.assertIn(why, " ".join(comments))

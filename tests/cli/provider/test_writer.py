@@ -110,12 +110,13 @@ class WriterTest(SynchronousTestCase):
         logged = self.write(*objects)
         self.assertEqual(self.routes(), ["[route a]", "[route d]"])
         for text in (logged, self.path.read_text()):
-            self.assertRegex(text, r"object b\b.*: match: unknown matcher 'tcp'")
-            self.assertRegex(text, r"x\\n\[y\].*: it has\\nno port")
-            self.assertRegex(
-                text, r"object ssh\b.*: is already at .*rules.ini:\d+; give one another"
-            )
-            self.assertRegex(text, r"object c\b.*: server: is missing")
+            for why in (
+                r"object b\b.*: match: unknown matcher 'tcp'",
+                r"x\\n\[y\].*: it has\\nno port",
+                r"object ssh\b.*: is already at .*rules.ini:\d+; give one another",
+                r"object c\b.*: server: is missing",
+            ):
+                self.assertRegex(text, why)
         written = [line for line in text.splitlines() if not line.startswith("#")]
         self.assertEqual(written, [*route("a").text.split("\n"), *route("d").text.split("\n")])
         self.clock.advance(5)
@@ -132,10 +133,8 @@ class WriterTest(SynchronousTestCase):
         """An object is left out for what the service would refuse in a file of this user."""
         for user, expected in ((0, ["[route a]", "[backend u]"]), (12345, ["[route a]"])):
             pretend_user(self, user)
-            one = ProvidedObject(
-                "object u", "[backend u]\nserver = 127.0.0.1:1\nfallback = unix:/run/x.sock"
-            )
-            logged = self.write(route("a"), one, seconds=9)
+            text = "[backend u]\nserver = 127.0.0.1:1\nfallback = unix:/run/x.sock"
+            logged = self.write(route("a"), ProvidedObject("object u", text), seconds=9)
             self.assertEqual(self.routes(), expected)
         self.assertIn("object u is left out: fallback: only files of root", logged)
 
@@ -213,9 +212,8 @@ class WriterTest(SynchronousTestCase):
     def test_a_service_that_refuses_to_reload(self) -> None:
         self.refuses = True
         logged = self.write(route("a")) + self.write(route("b"), seconds=5)
-        self.assertEqual(
-            logged.count("does not reload at once, so watch_rules has to do it: you may not"), 1
-        )
+        why = "does not reload at once, so watch_rules has to do it: you may not"
+        self.assertEqual(logged.count(why), 1)
 
     def test_a_service_that_starts_later_is_asked_again(self) -> None:
         self.refuses = True
@@ -275,9 +273,11 @@ class WriterTest(SynchronousTestCase):
         }  # fmt: skip
         self.answer = answer
         objects = [attrs.evolve(route(name), unit=name) for name in "ab"]
-        self.writer.write(
-            lambda _: objects, lambda its, _: told.append([(one.name, one.problem) for one in its])
-        )
+
+        def served(its: Sequence[ProvidedObject], _: str) -> None:
+            told.append([(one.name, one.problem) for one in its])
+
+        self.writer.write(lambda _: objects, served)
         self.clock.advance(0)
         self.assertEqual(self.routes(), ["[unit a]", "[route a]", "[unit b]", "[route b]"])
         b = "object b", "cannot listen at :1: in use"
