@@ -74,8 +74,7 @@ class ChangeTests(CommandTestCase):
     def test_json(self) -> None:
         document = {"ok": True, "changes": "é", "errors": [], "more": 1}
         self.answering(document=document)
-        code, out, _ = self.ask("reload", "--json")
-        self.assertEqual((code, json.loads(out)), (0, document))
+        self.assertEqual(json.loads(self.told(0, self.ask("reload", "--json"))), document)
 
     def test_wrong_usage(self) -> None:
         for arguments in (["--colour"], ["more"], ["--timeout", "soon"], ["--timeout", "0"]):
@@ -170,9 +169,8 @@ class NobodyTests(CommandTestCase):
         self.assertIn("there is no socket /no/such.sock (--admin); start the service", err)
 
     def test_path_too_long_for_a_socket(self) -> None:
-        self.assertIn(
-            "cannot be reached: AF_UNIX path too long", self.refused("--admin", "/" + "x" * 200)
-        )
+        err = self.refused("--admin", "/" + "x" * 200)
+        self.assertIn("cannot be reached: AF_UNIX path too long", err)
 
     def test_owner_of_a_socket_that_may_not_be_opened(self) -> None:
         if os.getuid():
@@ -181,21 +179,15 @@ class NobodyTests(CommandTestCase):
         socket_file = self.run_folder / "rules.sock"
         socket_file.chmod(0o600)
         self.run_folder.chmod(0o755)
-        for arguments in ([], ["--admin", str(socket_file)]):
-            self.assertIn(f"no permission to open {socket_file}", self.as_nobody(*arguments))
-            self.assertIn(
-                "which belongs to root:root with mode 0600; try as that user",
-                self.as_nobody(*arguments),
-            )
+        admin = "--admin", str(socket_file)
+        for arguments in ((), admin):
+            err = self.as_nobody(*arguments)
+            self.assertIn(f"no permission to open {socket_file}", err)
+            self.assertIn("which belongs to root:root with mode 0600; try as that user", err)
         self.run_folder.chmod(0o700)
-        self.assertIn(
-            f"no permission to look into {self.run_folder}, which belongs to root:root with mode 0700",
-            self.as_nobody(),
-        )
-        self.assertIn(
-            f", in {self.run_folder}, which belongs to root:root with mode 0700",
-            self.as_nobody("--admin", str(socket_file)),
-        )
+        folder = f"{self.run_folder}, which belongs to root:root with mode 0700"
+        self.assertIn(f"no permission to look into {folder}", self.as_nobody())
+        self.assertIn(f", in {folder}", self.as_nobody(*admin))
 
     def as_nobody(self, *arguments: str) -> str:
         read, write = os.pipe()

@@ -86,18 +86,12 @@ def _server(address: str, state: str, **more: object) -> dict[str, object]:
     return {"server": address, "state": state, "active": 0, "failed": 0, **more}
 
 
-_CHECK = {"ok": True}
-_BACKENDS = [
-    {
-        "name": "web",
-        "servers": [
-            _server("10.0.0.1:80", "up", active=2, failed=17),
-            _server("10.0.0.3:80", "up", check=_CHECK),
-            _server("10.0.0.4:80", "drain", active=1, why="drained by an operator"),
-        ],
-    },
-    {"name": "db", "servers": [_server("10.0.0.2:5432", "down", why="3 checks failed; last: tls")]},
+_WEB = [
+    _server("10.0.0.1:80", "up", active=2, failed=17),
+    _server("10.0.0.3:80", "up", check={"ok": True}),
+    _server("10.0.0.4:80", "drain", active=1, why="drained by an operator"),
 ]
+_DB = [_server("10.0.0.2:5432", "down", why="3 checks failed; last: tls")]
 
 
 class StatusTests(CommandTestCase):
@@ -116,7 +110,7 @@ class StatusTests(CommandTestCase):
         self.server.others["/api/routes"] = self.routes
 
     def test_shown(self) -> None:
-        self.backends += _BACKENDS
+        self.backends += [{"name": "web", "servers": _WEB}, {"name": "db", "servers": _DB}]
         self.routes += _ROUTES
         self.assertEqual(self.ask("status"), (0, _SHOWN, ""))
         self.assertEqual(
@@ -180,44 +174,31 @@ class StatusTests(CommandTestCase):
         servers = [_server(f"10.0.0.{n}:80", "down" if n == 25 else "up") for n in range(1, 26)]
         self.backends.append({"name": "web", "servers": servers})
         _, out, _ = self.ask("status")
-        lines = out.splitlines()
-        first = next(
-            number for number, line in enumerate(lines) if line.startswith("backend  server")
-        )
-        self.assertEqual(lines[first + 1].split(), ["web", "10.0.0.25:80", "down", "0", "0"])
-        self.assertEqual(lines[first + 21], "and 5 more: txmux servers")
+        _, first, *lines = out.partition("\nbackend  server")[2].splitlines()
+        self.assertEqual(first.split(), ["web", "10.0.0.25:80", "down", "0", "0"])
+        self.assertEqual(lines[19], "and 5 more: txmux servers")
         self.server.others["/api/backends?backend=web"] = self.backends
         _, out, _ = self.ask("servers", "web")
         self.assertEqual(len(out.splitlines()), 1 + 25)
 
-    def test_servers_of_an_unknown_backend(self) -> None:
+    def test_no_servers_or_no_such_backend(self) -> None:
+        self.assertEqual(self.ask("servers"), (0, "there are no servers\n", ""))
         why = "there is no backend 'wbe'; did you mean 'web'?"
         self.server.others["/api/backends?backend=wbe"] = 404, {"error": why}
         self.assertEqual(self.ask("servers", "wbe"), (1, "", f"{why}\n"))
 
-    def test_no_servers(self) -> None:
-        self.assertEqual(self.ask("servers"), (0, "there are no servers\n", ""))
-
     def test_json(self) -> None:
-        code, out, _ = self.ask("status", "--json")
-        self.assertEqual((code, json.loads(out)), (0, self.status))
+        self.assertEqual(json.loads(self.told(0, self.ask("status", "--json"))), self.status)
 
     def test_failed_reload_with_all_errors(self) -> None:
         error = "/etc/txmux/rules.ini:12: [route redis] match: unknown matcher 'redsi'; did you mean 'redis'?"
-        self.status["last_reload"] = {
-            "time": _STARTED, "ok": False, "changes": "", "errors": [error] * 2,
-        }  # fmt: skip
-        self.status["draining"] = True
-        self.status["started"] = _STARTED + 90000 - 61
+        last = {"time": _STARTED, "ok": False, "changes": "", "errors": [error] * 2}
+        self.status |= {"last_reload": last, "draining": True, "started": _STARTED + 90000 - 61}
         _, out, _ = self.ask("status")
-        told = (
-            "reload       2026-11-20 19:40:07 UTC: FAILED, nothing has changed\n"
-            + 2 * f"             {error}\n"
-        )  # fmt: skip
-        self.assertIn(told, out)
-        self.assertIn(
-            "state        stops; served since 2026-11-21 20:39:06 UTC, for 1 min 1 s\n", out
-        )
+        reload = "reload       2026-11-20 19:40:07 UTC: FAILED, nothing has changed\n"
+        self.assertIn(reload + 2 * f"             {error}\n", out)
+        state = "state        stops; served since 2026-11-21 20:39:06 UTC, for 1 min 1 s\n"
+        self.assertIn(state, out)
 
     def test_missing_fields_of_another_version_are_left_out(self) -> None:
         self.server.document = {"pid": 1, "connections": {"active": 0, "limit": 0}, "listeners": [{"name": "a", "endpoints": [":443"]}], "more": [1]}  # fmt: skip
@@ -228,13 +209,9 @@ class StatusTests(CommandTestCase):
         self.assertEqual(self.ask("status"), (0, told, ""))
 
     def on_terminal(self) -> str:
-        out = Terminal()
-        with patch.dict(
-            "os.environ", {**self.environ, "TERM": "xterm", "NO_COLOR": ""}, clear=True
-        ):
-            code, _, _ = self.run_main("status", out=out)
-        self.assertEqual(code, 0)
-        return out.getvalue()
+        environ = {**self.environ, "TERM": "xterm", "NO_COLOR": ""}
+        with patch.dict("os.environ", environ, clear=True):
+            return self.told(0, self.run_main("status", out=Terminal()))
 
     def test_terminal_of_80_columns(self) -> None:
         folded = "1 changed (c), 1 gone\n             (d); listener x opened;"
