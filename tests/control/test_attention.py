@@ -44,21 +44,16 @@ class BackendTest(SynchronousTestCase):
             }
             for at, state in enumerate(states, 1)
         ]  # fmt: skip
-        held = {"hold": {"until": None} if hold else None, "held": 0}
-        document: Any = {"name": "web", **held, "servers": servers}
+        held = {"until": None} if hold else None
+        documents: Any = [{"name": "web", "hold": held, "held": 0, "servers": servers}]
+        if fallback:
+            spare = [{"server": "s", "state": fallback, "why": "", "since": None}]
+            documents.append({"name": "other", "hold": None, "held": 0, "servers": spare})
         other = Backend("other", ())
         web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE, hold=keeps)
         routes = (Route("all", (), web),) if used else ()
         rules = Rules(Path("x.ini"), Settings(), (), routes, {"web": web, "other": other})
-        there: Any = {
-            "name": "other", "hold": None, "held": 0,
-            "servers": [{"server": "s", "state": fallback, "why": "", "since": None}],
-        }  # fmt: skip
-        return [
-            *attention.backends(
-                [document, *([there] if fallback else [])], RulesIndex(rules), self.now
-            )
-        ]
+        return [*attention.backends(documents, RulesIndex(rules), self.now)]
 
     def test_some_servers_cannot_serve(self) -> None:
         (item,) = self.items("up", "down")
@@ -83,17 +78,12 @@ class BackendTest(SynchronousTestCase):
         rules = Rules(Path("x.ini"), Settings(), (), (), {})
         self.assertEqual([*attention.backends([document], RulesIndex(rules), self.now)], [])
         # The advice for servers that were taken out on purpose is how they come back.
-        drained = "txmux servers web; to undo it: txmux drain web --ready"
-        for state, advice in (
-            ("drain", drained),
-            ("maintenance", drained),
-            (
-                "disabled",
-                "txmux servers web; to use it: remove 'down' from the rules, then txmux reload",
-            ),
-        ):
+        drained = "undo it: txmux drain web --ready"
+        disabled = "use it: remove 'down' from the rules, then txmux reload"
+        rows = ("drain", drained), ("maintenance", drained), ("disabled", disabled)
+        for state, advice in rows:
             (item,) = self.items(state)
-            self.assertEqual((item.level, item.do), ("note", advice))
+            self.assertEqual((item.level, item.do), ("note", f"txmux servers web; to {advice}"))
 
     def test_what_turns_no_client_away_is_not_critical(self) -> None:
         """Servers that somebody took out are meant, clients of a backend that is held wait, and an unused backend has none."""
@@ -102,13 +92,8 @@ class BackendTest(SynchronousTestCase):
         self.assertEqual([item.level for item in self.items("down", hold=True)], ["warning"])
         self.assertEqual([item.level for item in self.items("down", used=False)], ["warning"])
         (item,) = self.items("down", fallback="up")
-        self.assertEqual(
-            (item.level, item.text),
-            (
-                "warning",
-                "backend web: no server is up: 10.0.0.1:80; its clients go to its fallback",
-            ),
-        )
+        text = "backend web: no server is up: 10.0.0.1:80; its clients go to its fallback"
+        self.assertEqual((item.level, item.text), ("warning", text))
         self.assertEqual(self.items("down", fallback="drain")[0].level, "critical")
         # Until 'hold' is over, whoever comes waits, whether or not somebody does by now.
         self.assertEqual(self.items("unresolved", "failing", keeps=30.0)[0].level, "warning")
@@ -138,10 +123,9 @@ class OthersTest(SynchronousTestCase):
         unit = f"{folder}/units/a.ini"
         self.assertEqual(items[0][0], f"{unit} is not taken: it is not served")
         self.assertRegex(items[0][1], rf"^{unit}:1: a line needs '='")
-        missing = (
-            "no file that 'include' finds has a [backend box] now, so these clients are closed"
-        )
-        self.assertEqual(items[1:], [(f"[listen x] default: {missing}", "")])
+        missing = "has a [backend box] now, so these clients are closed"
+        text = f"[listen x] default: no file that 'include' finds {missing}"
+        self.assertEqual(items[1:], [(text, "")])
 
     def test_what_is_not_served_and_who_stays(self) -> None:
         missing = [
@@ -164,9 +148,8 @@ class OthersTest(SynchronousTestCase):
         (item,) = attention.silent_workers(condition)
         self.assertEqual((item.level, item.text), ("warning", "worker 2 does not answer"))
         self.assertIn("kill -KILL 77", item.do)
-        self.assertEqual(
-            [*attention.silent_workers(attrs.evolve(condition, none_answers=True))], []
-        )
+        condition = attrs.evolve(condition, none_answers=True)
+        self.assertEqual([*attention.silent_workers(condition)], [])
 
     def test_reload_that_is_refused_or_not_complete(self) -> None:
         """What is in force, and what to do; files that have changed since are an item of their own where a reload would read them."""
@@ -198,20 +181,11 @@ class OthersTest(SynchronousTestCase):
         restarts = [(0.0, 1, "old"), *((200.0 * n, n % 2, f"reason {n}") for n in range(1, 4))]
         self.assertEqual([*attention.replaced_workers(restarts, 600.0)], [])
         restarts = [(100.0 * n, number, f"reason {n}") for n in range(3) for number in (0, 2)]
-        self.assertEqual(
-            [
-                (item.level, item.text, item.cause)
-                for item in attention.replaced_workers(restarts, 299.0)
-            ],
-            [
-                (
-                    "warning",
-                    "the process that starts workers was replaced 3 times within five minutes",
-                    "reason 2",
-                ),
-                ("warning", "worker 2 was replaced 3 times within five minutes", "reason 2"),
-            ],
-        )
+        items = [*attention.replaced_workers(restarts, 299.0)]
+        self.assertEqual({(item.level, item.cause) for item in items}, {("warning", "reason 2")})
+        who = "the process that starts workers", "worker 2"
+        texts = [f"{its} was replaced 3 times within five minutes" for its in who]
+        self.assertEqual([item.text for item in items], texts)
         self.assertEqual([*attention.replaced_workers(restarts, 300.0)], [])
         restarts = [(1.0 * n, 0, "cannot be started: no room") for n in range(4)]
         (item,) = attention.replaced_workers(restarts, 9.0)
@@ -231,14 +205,12 @@ class OthersTest(SynchronousTestCase):
             ((3, 1, 12), ", 16 connections lost in all"), ((3, 0, 0), ", 3 connections lost in all"),
             ((0, 0, 2), ", 2 connections lost"), ((0, 0, 0), ""),
         ):  # fmt: skip
-            hows = [
-                how + (f", {plural(count, 'connection')} lost" if count else "") for count in lost
-            ]
+            counts = (f", {plural(count, 'connection')} lost" if count else "" for count in lost)
+            hows = [how + text for text in counts]
             (item,) = attention.replaced_workers([(1.0, 1, one) for one in hows], 9.0)
             self.assertEqual(item.cause, how + told)
-            (item,) = attention.ended_workers(
-                [(1.0, number, one) for number, one in enumerate(hows, 1)], 9.0
-            )
+            numbered = [(1.0, number, one) for number, one in enumerate(hows, 1)]
+            (item,) = attention.ended_workers(numbered, 9.0)
             self.assertEqual(item.text, f"worker 3 {how}{told}; 2 others before")
 
     def test_queue_that_one_source_floods(self) -> None:
@@ -265,16 +237,13 @@ class OthersTest(SynchronousTestCase):
         self.assertEqual(item.text, f"worker 2 {crash[2]}")
         self.assertEqual([*attention.ended_workers([crash], 700.0)], [])
         restarts = [crash, (110.0, 0, "ended"), *((120.0 + n, 1, "ended") for n in range(3))]
-        self.assertEqual(
-            [one.text for one in attention.ended_workers(restarts, 200.0)], [item.text]
-        )
+        (same,) = attention.ended_workers(restarts, 200.0)
+        self.assertEqual(same.text, item.text)
         restarts = [crash, (101.0, 1, f"killed: {MEMORY_RAN_OUT}: 5 MiB"), (102.0, 1, "exited")]
         by_memory, others = attention.ended_workers(restarts, 200.0)
         self.assertEqual((by_memory.cause, by_memory.since), ("5 MiB", 101.0))
-        self.assertEqual(
-            (others.text, others.since),
-            ("worker 1 exited, 3 connections lost in all; 1 other before", 100.0),
-        )
+        text = "worker 1 exited, 3 connections lost in all; 1 other before"
+        self.assertEqual((others.text, others.since), (text, 100.0))
         restarts = [(1.0, 1, "cannot be started: no room")]
         self.assertEqual([*attention.ended_workers(restarts, 2.0)], [])
         # The last one is the cause, for ten minutes; one that ends for another reason is an item of its own.
@@ -455,13 +424,11 @@ class MeasuredTest(SynchronousTestCase):
 
     def texts(self, *states: SourceState, **stale: tuple[float | None, str]) -> list[str]:
         addresses = {(name, f"{name}.example:80"): value for name, value in stale.items()}
-        gauges = Gauges(outside=states, stale=addresses)
-        return [
-            item.text
-            for item in attention.measured(
-                gauges, parse("[listen a]\nendpoint = :1\n", "x"), 1000.0
-            )
-        ]
+        gauges, rules = (
+            Gauges(outside=states, stale=addresses),
+            parse("[listen a]\nendpoint = :1\n", "x"),
+        )
+        return [item.text for item in attention.measured(gauges, rules, 1000.0)]
 
     def state(self, name: str, failing: float, *, is_overdue: bool = True) -> SourceState:
         effect = f"no {name.partition(' ')[0]}"
@@ -470,13 +437,10 @@ class MeasuredTest(SynchronousTestCase):
     def test_redis_that_several_ask(self) -> None:
         limits, bans = (self.state(f"{kind} redis://a:6379", 5.0) for kind in ("limits", "bans"))
         other = self.state("crowdsec http://a", 70.0)
-        self.assertEqual(
-            self.texts(limits, bans, other),
-            [
-                "limits redis://a:6379, bans redis://a:6379: no good answer for 5 s; no limits; no bans",
-                "crowdsec http://a: no good answer for 1 min 10 s; no crowdsec",
-            ],
-        )
+        both = "limits redis://a:6379, bans redis://a:6379"
+        crowdsec = "crowdsec http://a: no good answer for 1 min 10 s; no crowdsec"
+        expected = [f"{both}: no good answer for 5 s; no limits; no bans", crowdsec]
+        self.assertEqual(self.texts(limits, bans, other), expected)
         # Both servers and all names are one item, also before a minute has passed; what they do not know is another.
         one, two = (self.state(f"names 10.0.0.{n}:53", 9.0, is_overdue=False) for n in (1, 2))
         gone = 60.0, "the name server 10.0.0.1:53: no answer within 2 s"
@@ -491,7 +455,5 @@ class MeasuredTest(SynchronousTestCase):
                 f"{text} for backend b (b.example:80), backend a (a.example:80)",
             ],
         )
-        self.assertEqual(
-            self.texts(self.state("names 10.0.0.2:53", 90.0), a=gone)[0],
-            "backend a: a.example:80: addresses 1 min old",
-        )
+        (first, *_) = self.texts(self.state("names 10.0.0.2:53", 90.0), a=gone)
+        self.assertEqual(first, "backend a: a.example:80: addresses 1 min old")

@@ -82,11 +82,9 @@ class SteeringTest(SupervisedTestCase):
         with self.assertRaises(UnknownError):
             await set_backend(control, "c", "drain")
         all_down = self.text().replace(self.servers[0], f"{self.servers[0]} down")
-        self.write(all_down.replace("weight=2", "weight=2 down"))
-        await self.running.reload()
-        self.assertIn(
-            "all servers are marked down", str((await set_backend(control, "b", "drain")).errors)
-        )
+        await self.change(all_down.replace("weight=2", "weight=2 down"))
+        report = await set_backend(control, "b", "drain")
+        self.assertIn("all servers are marked down", str(report.errors))
 
     async def test_close_ends_connections_of_the_server_only(self) -> None:
         await self.led(await self.begin(), 3)
@@ -116,15 +114,11 @@ class SteeringTest(SupervisedTestCase):
         port = await self.begin()
         await self.set_server(1, "drain")
         with capturedLogs():
-            self.write(self.text("connect_timeout = 4s\n"))
-            self.assertTrue((await self.running.reload()).ok)
+            await self.change(self.text("connect_timeout = 4s\n"))
             self.assertEqual(await self.led(port, 3), [3, 0])
-            self.write(
-                self.text().replace("backend = b", "backend = 127.0.0.1:1").partition("[backend")[0]
-            )
-            self.assertTrue((await self.running.reload()).ok)
-            self.write(self.text())
-            self.assertTrue((await self.running.reload()).ok)
+            without = self.text().partition("[backend")[0]
+            await self.change(without.replace("backend = b", "backend = 127.0.0.1:1"))
+            await self.change(self.text())
         self.assertEqual(await self.led(port, 3), [3, 0])
 
     async def test_overrides_hold_under_older_rules(self) -> None:
@@ -133,8 +127,7 @@ class SteeringTest(SupervisedTestCase):
         undecided.send(b"SSH")
         while not await list_connections(self.running.control):
             await deferLater(reactor, 0)
-        self.write(self.text("connect_timeout = 4s\n"))
-        self.assertTrue((await self.running.reload()).ok)
+        await self.change(self.text("connect_timeout = 4s\n"))
         await self.set_server(0, "drain")
         await self.set_server(1, "drain")
         undecided.send(b"-2.0-a\r\n")
@@ -172,21 +165,17 @@ class SteeringTest(SupervisedTestCase):
         while await state() != "down":
             self.time.advance(0.2)
             await deferLater(reactor, 0)
-        changes: dict[ServerState, str] = {
-            "drain": "is drained",
-            "ready": "is ready, but down (1 check failed; ",
-        }
+        down = "is ready, but down (1 check failed; "
+        changes: dict[ServerState, str] = {"drain": "is drained", "ready": down}
         for wanted, told in changes.items():
             report = await set_server(self.running.control, "b", dead.text, state=wanted)
             self.assertIn(f"backend b: {dead.text} {told}", report.changes)
-        self.assertEqual(
-            await self.set_server(0, "ready"), f"backend b: {self.servers[0]} was ready already"
-        )
+        told = await self.set_server(0, "ready")
+        self.assertEqual(told, f"backend b: {self.servers[0]} was ready already")
 
     async def test_unknown_names_and_servers_marked_down(self) -> None:
-        await self.begin(
-            "[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n"
-        )
+        more = "[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n"
+        await self.begin(more)
         for backend, server, message in (
             ("bb", "x", "there is no backend 'bb'; did you mean 'b'?"),
             ("b", f"{self.servers[0]}0", f"0' (there are {', '.join(self.servers)})"),
@@ -199,18 +188,15 @@ class SteeringTest(SupervisedTestCase):
         report = await set_server(self.running.control, "c", "127.0.0.1:9", state="ready")
         self.assertFalse(report.ok)
         report = await set_server(self.running.control, "b", self.servers[0], weight=65536)
-        self.assertEqual(
-            report.errors,
-            ["weight: must be from 1 to 65535, or 0 for that of the rules, not 65536"],
-        )
+        why = "weight: must be from 1 to 65535, or 0 for that of the rules, not 65536"
+        self.assertEqual(report.errors, [why])
 
     async def test_clients_of_a_listener_that_does_not_accept_wait_in_its_queue(self) -> None:
         port = await self.begin()
         await set_listener(self.running.control, "public", accepting=False)
         self.assertEqual(self.running.control.shut(), ["public"])
-        self.assertEqual(
-            await self.running.control.missing(), ["[listen public]: no client is accepted"]
-        )
+        missing = await self.running.control.missing()
+        self.assertEqual(missing, ["[listen public]: no client is accepted"])
         (told,) = (await self.running.control.status())["listeners"]
         self.assertFalse(told["accepting"])
         waiting = await connect(self, port)
@@ -242,12 +228,10 @@ class WorkersTest(SupervisedTestCase):
             self.assertEqual((report.ok, report.changes), (True, told))
             for _ in range(10):
                 await self.refused(port)
-            self.write(self.live.text().replace("workers = 2", "workers = 3"))
-            self.assertTrue((await self.running.reload()).ok)
+            await self.change(self.live.text().replace("workers = 2", "workers = 3"))
             for _ in range(10):
                 await self.refused(port)
-            self.write(self.live.text().replace("workers = 2", "workers = 1"))
-            self.assertTrue((await self.running.reload()).ok)
+            await self.change(self.live.text().replace("workers = 2", "workers = 1"))
             await self.refused(port)
             await set_server(self.running.control, "b", server, state="ready")
             await self.live.client(port)
@@ -278,8 +262,7 @@ class WorkersTest(SupervisedTestCase):
         with capturedLogs():
             await set_listener(self.running.control, "public", accepting=False)
             await self.live.client(port)
-            self.write(self.live.text().replace("workers = 2", "workers = 3"))
-            self.assertTrue((await self.running.reload()).ok)
+            await self.change(self.live.text().replace("workers = 2", "workers = 3"))
             await deferLater(reactor, 0.2)
             self.assertEqual(await list_connections(self.running.control), [])
             await set_listener(self.running.control, "public", accepting=True)

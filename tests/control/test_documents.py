@@ -26,11 +26,9 @@ class RoutesTest(SupervisedTestCase):
         server.send(b"answer")
         await client.has(6)
         dry, web, ssh = (await self.running.control.routes())[0]
-        self.assertEqual([one["name"] for one in (dry, web, ssh)], ["dry", "web", "ssh"])
-        self.assertEqual(
-            [(one["matches"], one["dry_run_matches"], one["active"]) for one in (dry, web, ssh)],
-            [(0, 1, 0), (0, 0, 0), (1, 0, 1)],
-        )
+        names = "name", "matches", "dry_run_matches", "active"
+        rows = [[one[name] for name in names] for one in (dry, web, ssh)]  # type: ignore[literal-required]
+        self.assertEqual(rows, [["dry", 0, 1, 0], ["web", 0, 0, 0], ["ssh", 1, 0, 1]])
         self.assertEqual((ssh["bytes_in"], ssh["bytes_out"]), (11, 6))
         self.assertLess(abs(time.time() - (ssh["last_match"] or 0)), 60)
         self.assertEqual((web["last_match"], web["backend"], ssh["backend"]), (None, "close", "b"))
@@ -143,14 +141,12 @@ class WorkersTest(SupervisedTestCase):
     async def test_sums_of_workers_and_checks_of_the_supervisor(self) -> None:
         port = await self.live.begin(backend="check = tcp interval=1s\n")
         clients = await self.live.spread(port)
-        while (servers := (await self.running.control.backends())[0]["servers"])[0][
-            "check"
-        ] is None:
+        server: Any = {"check": None}
+        while server["check"] is None:
             await deferLater(reactor, 0.05)
-        (server,) = servers
-        self.assertEqual((server["active"], server["state"]), (len(clients), "up"))
-        assert server["check"] is not None
-        self.assertTrue(server["check"]["ok"])
+            ((server,),) = (its["servers"] for its in await self.running.control.backends())
+        found = server["active"], server["state"], server["check"]["ok"]
+        self.assertEqual(found, (len(clients), "up", True))
         (route,) = (await self.running.control.routes())[0]
         self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
 
@@ -161,9 +157,8 @@ class StatusTest(SupervisedTestCase):
         await self.live.begin()
         asked = note_questions(self)
         Deferred.fromCoroutine(self.running.control.status()).addErrback(lambda _: None).cancel()
-        self.assertEqual(
-            sorted(message.kind for message, _ in asked), ["count", "missing", "status"]
-        )
+        kinds = sorted(message.kind for message, _ in asked)
+        self.assertEqual(kinds, ["count", "missing", "status"])
 
     async def test_asks_only_for_addresses_of_backends_with_a_server_that_is_not_up(self) -> None:
         """There may be thousands, of which each answer takes a while."""
@@ -191,16 +186,9 @@ class StatusTest(SupervisedTestCase):
 
 class WorstTest(SynchronousTestCase):
     def found(self, *states: str) -> Sequence[tuple[int | None, Any]]:
-        return [
-            (
-                number,
-                {
-                    "state": state, "why": f"it is {state}", "since": 1.0, "weight": 1,
-                    "effective_weight": 1,
-                },
-            )
-            for number, state in enumerate(states, 1)
-        ]  # fmt: skip
+        usual = {"since": 1.0, "weight": 1, "effective_weight": 1}
+        rows = [{**usual, "state": state, "why": f"it is {state}"} for state in states]
+        return [*enumerate(rows, 1)]
 
     def test_worst_state_with_the_workers_that_report_it(self) -> None:
         self.assertEqual(worst_row(self.found("up", "ejected"))["why"], "worker 2: it is ejected")

@@ -70,9 +70,8 @@ class SectionsTest(SynchronousTestCase):
             [(one["name"], one["line"]) for one in file["sections"]],
             [("listen x", 2), ("route ssh", 8), ("backend b", 12)],
         )
-        self.assertEqual(
-            index.text_of(rules.routes[0].section), "[route ssh]\nmatch = ssh\nbackend = b"
-        )
+        route = "[route ssh]\nmatch = ssh\nbackend = b"
+        self.assertEqual(index.text_of(rules.routes[0].section), route)
         self.assertIn("    [::1]:1", file["sections"][0]["text"])
         rules = parse(
             "[listen x]\nendpoint = 127.0.0.1:1\n[listen y]\nendpoint = 127.0.0.1:2\n"
@@ -98,17 +97,11 @@ class ConnectionTest(SupervisedTestCase):
         await self.live.client(port, b"GET")
         told = await self.told("peeking")
         self.assertEqual((told["bytes"], told["by"], told["from"]), (3, None, "127.0.0.1"))
-        says = {
-            one["route"]: (one["says"], one["at"], one["excluded_by"]) for one in told["routes"]
-        }
-        self.assertEqual(
-            says,
-            {
-                "first": ("not asked", None, "from"),
-                "web": ("undecided", None, None),
-                "ssh": ("no", 1, None),
-            },
-        )
+        rows = [
+            (one["route"], one["says"], one["at"], one["excluded_by"]) for one in told["routes"]
+        ]
+        first, web, ssh = ("not asked", None, "from"), ("undecided", None, None), ("no", 1, None)
+        self.assertEqual(rows, [("first", *first), ("web", *web), ("ssh", *ssh)])
         await self.live.client(port)
         shown = await self.told("relaying")
         self.assertEqual((shown["bytes"], shown["by"], shown["route"]), (11, "route", "ssh"))
