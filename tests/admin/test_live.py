@@ -44,6 +44,7 @@ class LiveTest(AdminCase):
         self.assertEqual((await self.get("/api/connections/x")).status, 404)
         self.assertEqual((await self.get("/api/connections/close")).status, 405)
         path = f"/api/backends/b/servers/{self.server}"  # unknown names and invalid fields
+        explain = "/api/explain"
         for where, body, status, message in (
             (path, {}, 400, "nothing to change"),
             (path, {"state": "up"}, 400, "state: must be 'ready', 'drain' or 'maintenance'"),
@@ -56,25 +57,20 @@ class LiveTest(AdminCase):
             ("/api/listeners/x", {}, 400, "accepting: "),
             ("/api/listeners/x", {"accepting": 0}, 400, "accepting: "),
             ("/api/listeners/y", {"accepting": False}, 404, "there is no [listen y]"),
+            (explain, {}, 400, "give the bytes"),
+            (explain, {"hex": "00", "text": "x"}, 400, "give the bytes"),
+            (explain, {"hex": "0"}, 400, "hex: "),
+            (explain, {"hex": 1}, 400, "hex: "),
+            (explain, {"text": "\\xq"}, 400, "text: "),
+            (explain, {"text": "\ud800"}, 400, "text: "),
+            (explain, {"text": "x", "from": "x"}, 400, "from: "),
+            (explain, {"text": "x", "listener": "y"}, 404, "there is no [listen y]"),
+            (explain, {"text": "x", "listner": "y"}, 400, "listner: "),
         ):
             told = await self.post(where, body)
             self.assertEqual((body, told.status), (body, status))
             self.assertTrue(told.error.startswith(message), told.error)
         self.assertEqual((await self.get(path)).status, 405)
-        for body, status, message in (
-            ({}, 400, "give the bytes"),
-            ({"hex": "00", "text": "x"}, 400, "give the bytes"),
-            ({"hex": "0"}, 400, "hex: "),
-            ({"hex": 1}, 400, "hex: "),
-            ({"text": "\\xq"}, 400, "text: "),
-            ({"text": "\ud800"}, 400, "text: "),
-            ({"text": "x", "from": "x"}, 400, "from: "),
-            ({"text": "x", "listener": "y"}, 404, "there is no [listen y]"),
-            ({"text": "x", "listner": "y"}, 400, "listner: "),
-        ):
-            told = await self.post("/api/explain", body)
-            self.assertEqual((body, told.status), (body, status))
-            self.assertTrue(told.error.startswith(message), told.error)
         # The process that answers does not parse what clients sent.
         self.patch(self.running.control, "workers", list)
         told = await self.post("/api/explain", {"text": "x"})
@@ -86,9 +82,8 @@ class LiveTest(AdminCase):
         with capturedLogs() as logs:
             told = await self.post(f"/api/connections/{rows[0]['id']}/close")
             self.assertEqual((told.status, told.json["closed"]), (200, 1))
-            told = await self.post(
-                "/api/connections/close", {"backend": "b", "client": "127.0.0.1"}
-            )
+            filters = {"backend": "b", "client": "127.0.0.1"}
+            told = await self.post("/api/connections/close", filters)
             self.assertEqual(told.json, {"ok": True, "closed": 2, "changes": "2 connections ended"})
         for client in clients:
             await client.is_lost()
@@ -105,12 +100,9 @@ class LiveTest(AdminCase):
     async def test_drain_with_the_end_of_connections(self) -> None:
         """Workers are asked about its backend, and not about thousands of others."""
         (client,) = await self.clients(1)
-        asked = note_questions(self)
+        asked, path = note_questions(self), f"/api/backends/b/servers/{self.server}"
         with capturedLogs():
-            told = await self.post(
-                f"/api/backends/b/servers/{self.server}",
-                {"state": "drain", "close_connections": True},
-            )
+            told = await self.post(path, {"state": "drain", "close_connections": True})
         self.assertEqual(told.status, 200)
         ended = " is drained, 1 connection ended; no server of b gets new clients now"
         self.assertTrue(told.json["changes"].endswith(ended))
@@ -118,14 +110,11 @@ class LiveTest(AdminCase):
         self.assertEqual(about, [["b"]])
         await client.is_lost()
         ready = await self.get("/readyz")
-        self.assertEqual(
-            (ready.status, ready.json["missing"]), (503, ["[backend b]: no server is up"])
-        )
+        missing = ["[backend b]: no server is up"]
+        self.assertEqual((ready.status, ready.json["missing"]), (503, missing))
         with capturedLogs():
-            await self.post(
-                f"/api/backends/b/servers/{self.server}", {"state": "ready", "weight": 3}
-            )
-            await self.post(f"/api/backends/b/servers/{self.server}", {"weight": None})
+            await self.post(path, {"state": "ready", "weight": 3})
+            await self.post(path, {"weight": None})
         self.assertEqual((await self.get("/readyz")).status, 200)
 
     async def test_unrecognised_client_can_be_explained(self) -> None:
@@ -182,9 +171,8 @@ class LiveTest(AdminCase):
         peer.transport.pauseProducing()
         with capturedLogs():
             for number in range(20_000):
-                self.running.control.events.publish(
-                    {"event": "server", "number": number, "why": "x" * 100}
-                )
+                event = {"event": "server", "number": number, "why": "x" * 100}
+                self.running.control.events.publish(event)
                 if not number % 100:
                     await deferLater(reactor, 0)
                 if not self.is_told:

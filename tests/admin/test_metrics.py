@@ -131,14 +131,13 @@ class MetricsTest(AdminCase):
         await set_server(self.running.control, "d", "127.0.0.1:1", state="drain")
         await self.running.control.bans.add(Ban(banned_network("192.0.2.0/24"), 0.0))
         samples = await self.samples()
-        states, up = (
-            {
-                dict(labels)["backend"]: value if name.endswith("up") else dict(labels)["state"]
-                for (name, labels), value in samples.items()
-                if name == wanted and (value or name.endswith("up"))
-            }
-            for wanted in ("backend_server_state", "backend_server_up")
-        )
+        rows = [(name, dict(labels), value) for (name, labels), value in samples.items()]
+        up = {its["backend"]: value for name, its, value in rows if name == "backend_server_up"}
+        states = {
+            its["backend"]: its["state"]
+            for name, its, value in rows
+            if name == "backend_server_state" and value
+        }
         self.assertEqual(states, {"b": "up", "c": "unresolved", "d": "drain", "down": "disabled"})
         self.assertEqual(up, {"b": 1, "c": 0, "d": 1, "down": 1})
         self.assertEqual(self.of(samples, "bans"), 1)
@@ -195,10 +194,8 @@ class MetricsTest(AdminCase):
         await self.running.reload()
         failed = await self.samples()
         self.assertEqual(self.of(failed, "reload_success"), 0)
-        self.assertGreater(
-            self.of(failed, "reload_timestamp_seconds") or 0,
-            self.of(before, "reload_timestamp_seconds") or 0,
-        )
+        then, now = (self.of(its, "reload_timestamp_seconds") or 0 for its in (before, failed))
+        self.assertGreater(now, then)
 
     async def test_names_and_labels_of_the_reference_pass_promtool(self) -> None:
         await self.serve(PeerFactory())
@@ -249,14 +246,10 @@ class MetricsTest(AdminCase):
 
 class CrowdTest(AdminCase):
     async def test_others_are_served_while_3000_routes_are_written(self) -> None:
-        routes = "".join(
-            f"[route r{number}]\nmatch = tls sni=r{number}.example\nbackend = close\n"
-            for number in range(3000)
-        )
-        await self.start(rules=f"{LISTEN}{routes}")
-        asking = Deferred.fromCoroutine(self.get("/metrics"))
+        route = "[route r{0}]\nmatch = tls sni=r{0}.example\nbackend = close\n"
+        await self.start(rules=LISTEN + "".join(map(route.format, range(3000))))
         answered: list[Told] = []
-        asking.addCallback(answered.append)
+        Deferred.fromCoroutine(self.get("/metrics")).addCallback(answered.append)
         served = 0
         while not answered:
             self.assertEqual((await self.get("/healthz")).status, 200)

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.processes.test_privileges import (
     require_root,
 )
 from tests.support.changes import change_environment
-from tests.support.kit import Service, eventually, leave_unmeasured
+from tests.support.kit import Service, eventually, leave_unmeasured, run
 from tests.support.proc import is_gone
 
 pytestmark = pytest.mark.whole
@@ -47,14 +46,8 @@ class UnreadableTest(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, folder)
         rules = folder / "rules.ini"
         rules.write_text(f"[txmux]\nadmin = unix:{folder}/admin.sock\n{_RULES}")
-        ended = subprocess.run(
-            [sys.executable, "-c", _WITHOUT_IMPORTS, rules],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        self.assertEqual((ended.returncode, ended.stdout), (0, "serves\n"), ended.stderr)
+        ended = run(sys.executable, "-c", _WITHOUT_IMPORTS, rules)
+        self.assertEqual((ended.returncode, ended.stdout), (0, b"serves\n"), ended.stderr)
 
 
 class DroppedTest(SynchronousTestCase):
@@ -82,26 +75,18 @@ class DroppedTest(SynchronousTestCase):
         self.assertNotIn(0, ids_of(mux.pid)["Uid"])
         return mux
 
-    def change(self, mux: Service, old: str, new: str) -> None:
-        text = mux.file.read_text()
-        self.assertIn(old, text)
-        mux.file.write_text(text.replace(old, new))
-
     def test_sockets_low_port_and_token_file_by_the_helper(self) -> None:
         mux = self.start(f"admin = unix:{self.socket}")
         self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
         other = self.closed / "other.sock"
-        self.change(mux, str(self.socket), str(other))
+        mux.edit((str(self.socket), str(other)))
         post(self.socket, "/api/reload")
         self.assertEqual(other.stat().st_mode & 0o777, 0o660)
         self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
         self.assertEqual(ask(other, "POST", "/api/reload")[1]["changes"], "nothing changed")
         port, metrics = free_low_port(self), free_low_port(self)
-        self.change(
-            mux,
-            f"admin = unix:{other}",
-            f"admin = 127.0.0.1:{port}\nadmin_token = {self.token}\nmetrics = 127.0.0.1:{metrics}",
-        )
+        keys = f"admin_token = {self.token}\nmetrics = 127.0.0.1:{metrics}"
+        mux.edit((f"admin = unix:{other}", f"admin = 127.0.0.1:{port}\n{keys}"))
         told = post(other, "/api/reload")
         self.assertEqual(told["changes"], "admin, admin_token, metrics of [txmux] changed")
         self.assertEqual(self.token.stat().st_mode & 0o777, 0o600)
@@ -137,7 +122,7 @@ class DroppedTest(SynchronousTestCase):
         mux.switched()
         eventually(lambda: is_gone(mux.before), "the old process has ended")
         self.assertEqual(ask(port, "GET", "/api/status", token=token)[1]["pid"], mux.pid)
-        self.change(mux, f"admin = 127.0.0.1:{port}", f"admin = unix:{self.socket}")
+        mux.edit((f"admin = 127.0.0.1:{port}", f"admin = unix:{self.socket}"))
         self.assertEqual(ask(port, "POST", "/api/reload", token=token)[0], 200)
         self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
         mux.stop()

@@ -1,17 +1,15 @@
 import grp
 import os
 import pwd
-import subprocess
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told
 from tests.admin.test_guards import basic
-from tests.interop.children import PATIENCE
+from tests.interop.children import run
 from tests.processes.test_privileges import python_for_everybody, require_root
 from tests.support.changes import change_constants, pretend_user
 from txmux.admin import access
@@ -33,7 +31,7 @@ STEERING = (
     ("/api/bans/remove", '{"network": "192.0.2.1"}'),
     ("/api/connections/close", '{"route": "no"}'),
 )
-READING = ("/api/status", "/api/backends", "/healthz", "/api/events")
+READING = ("/api/status", "/api/backends", "/healthz")
 _AS_ANOTHER = """
 import socket, sys
 for method, path in (
@@ -101,15 +99,12 @@ class TokensTests(AdminCase):
         self.assertIsNone(self.running.control.last_reload)
         with capturedLogs() as events:
             await self.asked("the-secret-of-alice", *STEERING[0])
-        self.assertRegex(
-            lines_of(events)[0],
-            r"^admin: POST /api/backends/b/servers/127.0.0.1:1 by token 'alice' from 127.0.0.1:\d+: backend",
-        )
-        rights = {
-            "the-secret-of-the-build": 0, "the-secret-of-alice": 1, "the-secret-of-bob-bob": 2,
-        }  # fmt: skip
-        for secret, right in rights.items():
-            for path in READING[:-1]:
+        what = "POST /api/backends/b/servers/127.0.0.1:1"
+        who = r"by token 'alice' from 127.0.0.1:\d+"
+        self.assertRegex(lines_of(events)[0], rf"^admin: {what} {who}: backend")
+        secrets = "the-secret-of-the-build", "the-secret-of-alice", "the-secret-of-bob-bob"
+        for right, secret in enumerate(secrets):
+            for path in READING:
                 self.assertEqual((await self.asked(secret, path)).status, 200, path)
             told = await self.asked(secret, "/api/explain", '{"text": "x"}')
             self.assertEqual(told.status, 200)
@@ -119,15 +114,10 @@ class TokensTests(AdminCase):
             for path in ("/api/reload", "/api/certificates/a.example/renew"):
                 told = await self.asked(secret, path, "{}")
                 self.assertEqual(told.status == 403, right < 2, path)
-        secret = "the-secret-of-bob-bob"
-        for more, status in (
-            ({"Host": "evil.example"}, 403),
-            ({"Authorization": "Bearer the-secret-of-bob-bo"}, 401),
-            ({"Authorization": "Bearer bob"}, 401),
-            ({"Authorization": ""}, 401),
-        ):
-            told = await self.asked(secret, f"/api/status?token={secret}", **more)
-            self.assertEqual(told.status, status, more)
+        self.assertEqual((await self.asked(secret, "/api/status", Host="evil.example")).status, 403)
+        for given in ("Bearer the-secret-of-bob-bo", "Bearer bob", ""):
+            told = await self.asked(secret, f"/api/status?token={secret}", Authorization=given)
+            self.assertEqual(told.status, 401, given)
 
     async def test_browser_has_the_right_of_its_token_until_that_is_removed(self) -> None:
         for secret, status in (("the-secret-of-the-build", 403), ("the-secret-of-bob-bob", 200)):
@@ -164,10 +154,8 @@ class TokensTests(AdminCase):
         self.assertEqual(await self.status_of("the-secret-of-carol"), 200)
         await self.write_tokens("")
         self.assertEqual(await self.status_of("the-secret-of-carol"), 401)
-        lines = "".join(
-            f"n{number} read the-secret-of-number-{number}\n" for number in range(10_000)
-        )
-        await self.write_tokens(lines)
+        line = "n{0} read the-secret-of-number-{0}\n"
+        await self.write_tokens(lines := "".join(map(line.format, range(10_000))))
         for number in (0, 9_999):
             self.assertEqual(await self.status_of(f"the-secret-of-number-{number}"), 200)
         await self.write_tokens(lines * 20)  # more than a megabyte
@@ -205,8 +193,7 @@ class TokensTests(AdminCase):
         own = self.folder / "token"
         own.write_text("the-secret-of-the-admin\n")
         own.chmod(0o600)
-        self.write_rules(f"{self.settings}\nadmin_token = {own}", RULES)
-        self.assertEqual((await self.running.reload()).errors, ())
+        await self.change(self.text(f"{self.settings}\nadmin_token = {own}", RULES))
         with capturedLogs() as events:
             told = await self.asked("the-secret-of-the-admin", "/api/reload", "{}")
         self.assertEqual(told.status, 200)
@@ -225,14 +212,11 @@ class UsersTest(AdminCase):
         pretend_user(self, -2)
 
     async def statuses(self, users: str) -> tuple[int, int, int]:
-        self.write_rules(f"admin_users = {users}" if users else "", RULES)
-        self.assertEqual((await self.running.reload()).errors, ())
-        told: list[Any] = [
-            await self.get("/api/status"),
-            await self.post("/api/backends/b/release"),
-            await self.post("/api/certificates/a.example/renew"),  # there is none
-        ]
-        return tuple(one.status for one in told)
+        await self.change(self.text(f"admin_users = {users}" if users else "", RULES))
+        read = await self.get("/api/status")
+        steered = await self.post("/api/backends/b/release")
+        changed = await self.post("/api/certificates/a.example/renew")  # there is none
+        return read.status, steered.status, changed.status
 
     async def test_users_and_groups_by_name_and_number(self) -> None:
         await self.start(rules=RULES)
@@ -263,30 +247,19 @@ class UsersTest(AdminCase):
         ):  # fmt: skip
             who = [f"--reuid={user}", "--regid=nogroup"]
             who += [f"--groups={group}" for group in groups] or ["--clear-groups"]
-            child = await deferToThread(
-                subprocess.run,
-                [
-                    *(*python_for_everybody(), "setpriv", *who),
-                    *(sys.executable, "-S", "-c", _AS_ANOTHER, str(self.socket)),
-                ],
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                check=False,
-            )
-            self.assertEqual(child.stdout.strip(), statuses, (user, groups, child.stderr))
+            words = sys.executable, "-S", "-c", _AS_ANOTHER, str(self.socket)
+            child = await deferToThread(run, *python_for_everybody(), "setpriv", *who, *words)
+            said = child.stdout.decode().strip()
+            self.assertEqual(said, statuses, (user, groups, child.stderr))
 
     async def test_messages(self) -> None:
         await self.start("admin_users = 12345:all", RULES)
         self.as_another()
         user = pwd.getpwuid(os.getuid()).pw_name
         told = await self.get("/healthz")
-        self.assertEqual(
-            (told.status, told.error),
-            (403, f"'admin_users' of the rules names neither {user} nor a group of it"),
-        )
-        self.write_rules(f"admin_users = {os.getuid()}:read", RULES)
-        self.assertEqual((await self.running.reload()).errors, ())
+        why = f"'admin_users' of the rules names neither {user} nor a group of it"
+        self.assertEqual((told.status, told.error), (403, why))
+        await self.change(self.text(f"admin_users = {os.getuid()}:read", RULES))
         with capturedLogs() as events:
             told = await self.post("/api/stop")
         self.assertEqual(told.error, f"{user} may only read; POST /api/stop needs 'all'")
