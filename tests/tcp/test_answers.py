@@ -61,14 +61,10 @@ class SshTests(SynchronousTestCase):
         return packet[5:-padding]
 
     def test_disconnect_has_a_reason_of_rfc_4253_and_words(self) -> None:
-        self.assertEqual(
-            self.packet(unavailable=False),
-            b"\x01\x00\x00\x00\x01\x00\x00\x00\x10not allowed here\x00\x00\x00\x00",
-        )
-        self.assertEqual(
-            self.packet(unavailable=True),
-            b"\x01\x00\x00\x00\x07\x00\x00\x00\x18no server can be reached\x00\x00\x00\x00",
-        )
+        rows = (False, 1, b"not allowed here"), (True, 7, b"no server can be reached")
+        for unavailable, reason, words in rows:
+            packet = b"\1\0\0\0%c\0\0\0%c%s\0\0\0\0" % (reason, len(words), words)
+            self.assertEqual(self.packet(unavailable=unavailable), packet)
 
 
 class Http1Tests(SynchronousTestCase):
@@ -102,33 +98,23 @@ class Http2Tests(SynchronousTestCase):
         self.assertEqual(answer(HTTP2[:-1]), RejectionAnswer(settings, complete=False))
 
     def test_response_closes_the_stream_and_the_connection(self) -> None:
+        """An opening without a request gets none."""
         for unavailable, status in ((False, b"403"), (True, b"503")):
-            self.assertEqual(
-                answer(HTTP2, unavailable=unavailable),
-                RejectionAnswer(
-                    frame(4)
-                    + frame(4, flags=1)
-                    + request(b"\x08\x03" + status, stream=3)
-                    + frame(7, b"\x00\x00\x00\x03\x00\x00\x00\x00"),
-                    complete=True,
-                ),
-            )
-
-    def test_opening_without_a_request_gets_no_response(self) -> None:
-        self.assertEqual(
-            answer(PREFACE + frame(0, stream=1)), RejectionAnswer(frame(4), complete=True)
-        )
+            response = request(b"\x08\x03" + status, stream=3)
+            end = frame(7, b"\x00\x00\x00\x03\x00\x00\x00\x00")
+            whole = RejectionAnswer(frame(4) + frame(4, flags=1) + response + end, complete=True)
+            self.assertEqual(answer(HTTP2, unavailable=unavailable), whole)
+        nothing = RejectionAnswer(frame(4), complete=True)
+        self.assertEqual(answer(PREFACE + frame(0, stream=1)), nothing)
 
 
 class RedisTests(SynchronousTestCase):
     def test_every_form_of_command_gets_a_simple_error(self) -> None:
+        error = RejectionAnswer(b"-ERR not allowed here\r\n", complete=True)
         for command in (b"PING\r\n", b"*1\r\n$4\r\n"):
-            self.assertEqual(
-                answer(command), RejectionAnswer(b"-ERR not allowed here\r\n", complete=True)
-            )
-            self.assertEqual(
-                answer(command, unavailable=True).data, b"-ERR no server can be reached\r\n"
-            )
+            self.assertEqual(answer(command), error)
+            unavailable = answer(command, unavailable=True).data
+            self.assertEqual(unavailable, b"-ERR no server can be reached\r\n")
 
 
 class OtherTests(SynchronousTestCase):
@@ -139,14 +125,9 @@ class OtherTests(SynchronousTestCase):
     @given(st.sampled_from(SPEAKING) | st.binary(min_size=1, max_size=30), st.data())
     def test_answer_only_grows(self, said: bytes, data: st.DataObject) -> None:
         before, peeked = NOT_YET, None
-        options = data.draw(
-            st.fixed_dictionaries(
-                {
-                    **dict.fromkeys(("unavailable", "rejects"), st.booleans()),
-                    "first": st.sampled_from([(), *(make.answers for make in _MAKERS)]),
-                }
-            )
-        )
+        first = st.sampled_from([(), *(make.answers for make in _MAKERS)])
+        flags = dict.fromkeys(("unavailable", "rejects"), st.booleans())
+        options = data.draw(st.fixed_dictionaries({**flags, "first": first}))
         for length in range(1, len(said) + 1):
             peeked = Peeked(said[:length], peeked)
             now = answer_to(peeked, **options)

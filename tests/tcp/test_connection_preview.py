@@ -26,12 +26,8 @@ class WaitingTest(MuxTestCase):
     def giving_mux(
         self, *, host: str = "127.0.0.1", backend: Backend | None = None, **settings: Any
     ) -> int:
-        if backend is None:
-            backend = backend_at(self.backend_port())
-        routes = [
-            route("ssh", self.taker.outcome, name="ssh"),
-            route("http host=a", backend, name="http"),
-        ]
+        server = route("http host=a", backend or backend_at(self.backend_port()), name="http")
+        routes = route("ssh", self.taker.outcome, name="ssh"), server
         return self.mux(routes, interface=host, **settings)
 
     def ready(self) -> list[tuple[int, int]]:
@@ -142,13 +138,8 @@ class WaitingTest(MuxTestCase):
                 expected = [str(source.host), source.port] if source else [peer.host, peer.port]
                 self.assertEqual(reported["client"], expected)
                 self.assertEqual(reported["facts"]["proxy_peer"], f"{peer.host}:{peer.port}")
-                await self.assert_logged(
-                    number,
-                    reason="handed-over",
-                    client=f"{expected[0]}:{expected[1]}"
-                    if ":" not in str(expected[0])
-                    else str(source),
-                )
+                logged = str(source) if source else f"{peer.host}:{peer.port}"
+                await self.assert_logged(number, reason="handed-over", client=logged)
                 close(client, given)
 
     async def test_ordinary_server_gets_the_bytes_behind_a_header(self) -> None:

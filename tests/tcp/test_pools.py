@@ -59,12 +59,10 @@ async def assert_turned_away(test: MuxTestCase, **expected: Any) -> None:
     await test.assert_logged(before + 1, **expected)
 
 
-async def assert_served_by(test: MuxTestCase, factory: PeerFactory, data: bytes = b"x") -> None:
+async def assert_served_by(test: MuxTestCase, factory: PeerFactory) -> None:
     count, before = len(factory.peers), len(test.records)
-    client = await pool_client(test, data)
-    peer = await factory.peer(count)
-    await peer.has(len(data))
-    await end_all(client, peer)
+    client = await pool_client(test)
+    await end_all(client, await factory.heard(1, count))
     await test.logged(before + 1)
 
 
@@ -173,17 +171,14 @@ class FailingTest(MuxTestCase):
         self.time.advance(10)
         second = await pool_client(self)
         await self.seen(1)
-        await self.turned_away_beside(1, reason="connect-refused", backend="spare")
+        await (await pool_client(self)).is_lost()
+        await self.until_logged(2)
+        self.assert_story(self.records[-1], reason="connect-refused", backend="spare")
         self.time.advance(5)
         await second.is_lost()
         await self.logged(3)
         self.time.advance(9.9)
         await assert_turned_away(self, reason="connect-refused", backend="spare")
-
-    async def turned_away_beside(self, before: int, **expected: Any) -> None:
-        await (await pool_client(self)).is_lost()
-        await self.until_logged(before + 1)
-        self.assert_story(self.records[-1], **expected)
 
 
 class ShareTest(MuxTestCase):
@@ -282,7 +277,9 @@ class QueueTest(MuxTestCase):
     ) -> None:
         spare = PeerFactory()
         fallback = Backend("spare", (server_at(listen(self, spare)),))
-        for settings in self.anew(({}, {"fallback": fallback})):
+        refused = {"reason": "limit", "backend": "backend", "server": None}
+        served = {"reason": "done", "backend": "spare"}
+        for settings, first in self.anew((({}, refused), ({"fallback": fallback}, served))):
             client, peer = await self.full(queue=5, connect_timeout=5.0, **settings)
             late = await self.waiting(b"late")
             self.time.advance(5)
@@ -292,11 +289,6 @@ class QueueTest(MuxTestCase):
                 await late.is_lost()
             await end_all(client, peer)
             await self.logged(2)
-            first = (
-                {"reason": "done", "backend": "spare"}
-                if settings
-                else {"reason": "limit", "backend": "backend", "server": None}
-            )
             self.assert_story(self.records[0], **first)
 
     async def test_refuses_at_once_without_a_queue(self) -> None:
@@ -332,17 +324,10 @@ class QueueTest(MuxTestCase):
 
     async def test_client_that_waits_for_another_server_blocks_nobody(self) -> None:
         main, other = PeerFactory(), PeerFactory()
-        port = free_port()
-        servers = (
-            attrs.evolve(server_at(port), max_connections=1),
-            attrs.evolve(server_at(listen(self, other)), max_connections=1),
-        )
-        serve_pool(self, Backend("b", servers, balance="first", queue=9, eject=None))
+        port = self.serve_two(other, eject=None)
         holder = await pool_client(self, b"h")  # tries the first in vain, and holds the second
         held = await other.peer()
-        stuck = await pool_client(
-            self, b"stuck"
-        )  # tries the first in vain, and waits for the second
+        stuck = await pool_client(self, b"stuck")  # waits for the second
         while not self.queued():
             await self.turn()
         self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
@@ -388,30 +373,27 @@ class QueueTest(MuxTestCase):
     async def waiting_for_the_end_of_an_ejection(self) -> tuple[Peer, PeerFactory, list[Peer]]:
         """Let a client wait while one server is full and another, which is back, is out for ten seconds."""
         main, other = PeerFactory(), PeerFactory()
-        port = free_port()
-        servers = (
-            attrs.evolve(server_at(port), max_connections=1),
-            attrs.evolve(server_at(listen(self, other)), max_connections=1),
-        )
-        serve_pool(
-            self,
-            Backend("b", servers, balance="first", queue=9, connect_timeout=60.0, eject=AT_ONCE),
-        )
+        port = self.serve_two(other, connect_timeout=60.0, eject=AT_ONCE)
         holder = await pool_client(self, b"h")
         held = await other.peer()
         waiter = await self.waiting(b"waits")
         self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
         return waiter, main, [holder, held]
 
+    def serve_two(self, other: PeerFactory, **settings: Any) -> int:
+        """Lead clients to a server that is not there, at a port that is returned, and to another; each takes one."""
+        port = free_port()
+        both = (server_at(its) for its in (port, listen(self, other)))
+        servers = tuple(attrs.evolve(one, max_connections=1) for one in both)
+        serve_pool(self, Backend("b", servers, balance="first", queue=9, **settings))
+        return port
+
     async def test_queue_is_refused_when_all_servers_go_down(self) -> None:
         check = Check("tcp", interval=3.0, timeout=1.0, rise=1, fall=1)
         client, peer = await self.full(queue=1, connect_timeout=500.0, check=check)
         waiter = await self.waiting(b"waits")
-        backend = next(iter(self.factory.upstreams.all())).backend
-        member = self.factory.upstreams.upstream_of(backend).pool.members[0]
-        self.factory.upstreams.upstream_of(backend).pool.check_result(
-            member, ok=False, why="for the test"
-        )
+        [upstream] = self.factory.upstreams.all()
+        upstream.pool.check_result(upstream.pool.members[0], ok=False, why="for the test")
         await waiter.is_lost()
         await end_all(client, peer)
         await self.until_logged(2)

@@ -39,10 +39,8 @@ from txmux.tcp.moving import Unpacking, packed
 
 
 class ServersTest(MuxTestCase):
-    async def lead(self, backend: Backend) -> Any:
-        self.client = await self.connect(self.mux([route("any", backend)], reactor=reactor))
-        self.client.send(b"x")
-        return self.client
+    async def lead(self, backend: Backend) -> Peer:
+        return await self.connect(self.mux([route("any", backend)], reactor=reactor), b"x")
 
     async def test_log_has_the_address_that_the_server_saw(self) -> None:
         path = str(make_folder(self) / "socket")
@@ -87,7 +85,7 @@ class ServersTest(MuxTestCase):
             await self.backend.heard(1, number)
 
     async def test_mute_server_costs_the_connect_timeout_with_its_own_cause(self) -> None:
-        rows = (
+        rows: tuple[tuple[str, int, dict[str, Any]], ...] = (
             ("no connection within", make_stalled_port(self), {}),
             ("no TLS handshake within", listen(self, PeerFactory()), {"tls": ServerTLS()}),
         )
@@ -110,16 +108,14 @@ class ServersTest(MuxTestCase):
         await self.assert_logged(reason="done", server=text)
 
     async def test_local_trouble_and_failed_handshakes_are_no_refusals(self) -> None:
-        for problem, expected in [
-            (error.ConnectBindError(errno.EADDRNOTAVAIL, "no port"), "error"),
-            (OSError(errno.EMFILE, "too many"), "error"),
-            (ZeroDivisionError(), "error"),
-            (SSL.Error(), "tls-failed"),
-            (error.ConnectionRefusedError(), "connect-refused"),
-            (error.DNSLookupError(), "connect-refused"),
-            (error.TimeoutError(), "connect-timeout"),
-        ]:
-            self.assertEqual(connect_cause(Failure(problem)), expected)
+        bind = error.ConnectBindError(errno.EADDRNOTAVAIL, "no port")
+        for cause, *problems in (
+            ("error", bind, OSError(errno.EMFILE, "too many"), ZeroDivisionError()),
+            ("tls-failed", SSL.Error()),
+            ("connect-refused", error.ConnectionRefusedError(), error.DNSLookupError()),
+            ("connect-timeout", error.TimeoutError()),
+        ):
+            self.assertEqual({connect_cause(Failure(one)) for one in problems}, {cause})
 
     async def test_option_that_the_system_does_not_take(self) -> None:
         """No server has refused anything; and the log names the option."""
@@ -141,10 +137,8 @@ class ServersTest(MuxTestCase):
             self.assertEqual(self.backend.peers, [])
 
     async def test_options_are_set_for_each_family_and_from_the_first_packet(self) -> None:
-        options = (
-            (socket.IPPROTO_IP, socket.IP_TOS, 184),
-            (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 184),
-        )
+        of_6 = socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 184
+        options = (socket.IPPROTO_IP, socket.IP_TOS, 184), of_6
         plain = listener_keepalive
         for module in (configuration, listening_ports):
             self.patch(module, "socket_options", lambda listener: (*plain(listener), *options))
@@ -165,12 +159,8 @@ class ServersTest(MuxTestCase):
 class WaitingTest(MuxTestCase):
     async def wait(self, **settings: Any) -> Any:
         backend = backend_at(make_stalled_port(self), connect_timeout=30)
-        self.client = await self.connect(
-            self.mux([route("any", backend, name="waits")], reactor=reactor, **settings)
-        )
-        self.client.send(b"hello")
-        await self.seen(5)
-        return self.client
+        port = self.mux([route("any", backend, name="waits")], reactor=reactor, **settings)
+        return await self.connect_read(port, b"hello")
 
     async def test_notices_at_once_that_the_client_is_gone(self) -> None:
         client = await self.wait()

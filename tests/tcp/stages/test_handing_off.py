@@ -1,5 +1,6 @@
 import contextlib
 import gc
+import itertools
 import socket
 import subprocess
 import sys
@@ -32,13 +33,8 @@ class HandingOffTest(MuxTestCase):
         self.taker = Taker(self, self.turn)
 
     def giving_mux(self, **settings: Any) -> int:
-        return self.mux(
-            [
-                route("ssh", self.taker.outcome, name="ssh"),
-                route("http", backend_at(self.backend_port()), name="http"),
-            ],
-            **settings,
-        )
+        server = route("http", backend_at(self.backend_port()), name="http")
+        return self.mux([route("ssh", self.taker.outcome, name="ssh"), server], **settings)
 
     async def client(self, port: int, said: bytes = b"") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", port))
@@ -310,20 +306,15 @@ class NameTest(MuxTestCase):
         self.taker = Taker(self, self.turn)
 
     async def test_a_hello_that_is_not_whole_in_time_is_not_handed_over(self) -> None:
-        vip, ended = route("tls sni=vip.test", CLOSE, name="vip"), 0
-        for said in (hello(name="vip.test")[:40], hello(name="vip.test")[:20]):
-            for more, default in (
-                ((), self.taker.outcome),
-                ((route("any", self.taker.outcome),), CLOSE),
-            ):
-                await self.connect(self.mux([vip, *more], default=default), said)
-                await self.seen(len(said))
-                self.time.advance(6)
-                ended += 1
-                await self.until_logged(ended)
-                record = self.records[-1]
-                self.assertEqual(record.reason, "tls-failed")
-                self.assertIn("was not whole", record.facts["tls_error"])
+        vip, handed = route("tls sni=vip.test", CLOSE, name="vip"), self.taker.outcome
+        ways = ([vip], handed), ([vip, route("any", handed)], CLOSE)
+        for size, (routes, default) in self.anew(itertools.product((40, 20), ways)):
+            await self.connect_read(
+                self.mux(routes, default=default), hello(name="vip.test")[:size]
+            )
+            self.time.advance(6)
+            record = await self.assert_logged(reason="tls-failed")
+            self.assertIn("was not whole", record.facts["tls_error"])
 
     async def test_it_is_where_no_name_is_restricted(self) -> None:
         said = hello(name="vip.test")[:40]

@@ -7,7 +7,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import PeerFactory, close, reactor
+from tests.support.peers import Peer, close, reactor
 from txmux.net.relay import kernel
 from txmux.net.relay.relay import MAX_FINAL_BYTES
 from txmux.rules.embedding import route
@@ -24,13 +24,9 @@ def _early_stages() -> set[Any]:
 
 
 class RelayedTest(MuxTestCase):
-    async def relayed(self, **settings: Any) -> Any:
+    async def relayed(self, **settings: Any) -> tuple[Peer, Peer]:
         backend = backend_at(self.backend_port(), **settings)
-        self.client = await self.connect(self.mux([route("any", backend)]))
-        self.client.send(b"x")
-        self.peer = await self.backend.peer()
-        await self.peer.has(1)
-        return self.client, self.peer
+        return await self.both(self.mux([route("any", backend)]), b"x")
 
     async def test_reset(self) -> None:
         for is_server, reason in self.anew(((True, "server-reset"), (False, "client-reset"))):
@@ -42,7 +38,7 @@ class RelayedTest(MuxTestCase):
     @for_each("relay", ("auto", "portable"))
     async def test_reset_when_all_is_said(self) -> None:
         """By a server that has answered; a client that waits for an answer has not been served."""
-        rows = (
+        rows: tuple[tuple[bytes, str, dict[str, str]], ...] = (
             (b"bye", "done", {"reset": "late"}),
             (b"", "server-reset", {}),
             (bytes(1000), "server-reset", {}),
@@ -104,17 +100,14 @@ class RelayedTest(MuxTestCase):
         self.assertEqual(_early_stages() - before, set())
 
     async def test_timeouts_of_the_backend_apply(self) -> None:
-        for number, (settings, reason) in enumerate(
-            [({"idle_timeout": 7}, "idle-timeout"), ({"max_duration": 7}, "max-duration")]
-        ):
-            self.backend = PeerFactory()
-            client, peer = await self.relayed(**settings)
+        for reason in self.anew(("idle-timeout", "max-duration")):
+            client, peer = await self.relayed(**{reason.replace("-", "_"): 7})
             await self.taken()
             self.time.advance(7)
             await client.has_all()
             await peer.has_all(client.close)
             peer.close()
-            await self.assert_logged(number + 1, reason=reason, duration_ms=7000)
+            await self.assert_logged(reason=reason, duration_ms=7000)
 
     async def test_drain_ends_relayed_connections(self) -> None:
         client, peer = await self.relayed()
@@ -124,12 +117,12 @@ class RelayedTest(MuxTestCase):
 
     @for_each("relay", ("auto", "portable"))
     async def test_a_look_at_the_peers_takes_the_place_of_the_next_one(self) -> None:
-        await self.relayed()
+        client, _ = await self.relayed()
         relay = self.only().stage.relay
         before = relay.timer
         relay.check_peers()
         self.assertEqual((before.active(), relay.timer.active()), (False, True))
-        self.client.reset()
+        client.reset()
         await self.until_logged()
 
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:

@@ -13,9 +13,8 @@ UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 class WhereTest(MuxTestCase):
     async def test_route_rejects_and_is_logged(self) -> None:
-        client = await self.connect_until_lost(
-            self.mux([route("http", REJECT, name="no-web")]), GET
-        )
+        port = self.mux([route("http", REJECT, name="no-web")])
+        client = await self.connect_until_lost(port, GET)
         self.assertTrue(client.received.startswith(FORBIDDEN))
         self.assertFalse(client.was_reset())
         await self.assert_logged(
