@@ -50,6 +50,11 @@ class SourceOfTest(SynchronousTestCase):
             found = source_of(ip_address(one)) == source_of(ip_address(other))
             self.assertEqual(found, is_same, (one, other))
             self.assertEqual(source_of_host(one) == source_of_host(other), is_same)
+        ipv4, network = "192.0.2.7", "2001:db8:1:2::/64"
+        texts = {ipv4: ipv4, f"::ffff:{ipv4}": ipv4, "2001:db8:1:2:3::4": network}
+        for address, text in texts.items():
+            self.assertEqual(text_of_source(source_of(ip_address(address))), text)
+        self.assertEqual(text_of_source(-1), "unix")
 
 
 class SourceLimitsTest(SynchronousTestCase):
@@ -203,9 +208,8 @@ class FullTableTest(SynchronousTestCase):
         self.assertIsNone(per_source.enter(9))
 
     def test_slots_are_reused(self) -> None:
-        per_source = PerSource(
-            SourceLimits(connections=1, interval=SECOND, burst=1), self.clock.seconds
-        )
+        limits = SourceLimits(connections=1, interval=SECOND, burst=1)
+        per_source = PerSource(limits, self.clock.seconds)
         for source in range(1000):
             self.clock.advance(0.3)
             permit = per_source.enter(source)
@@ -244,17 +248,6 @@ class SourceTableTest(SynchronousTestCase):
         self.assertNotIn(None, [per_source.enter(first + number) for number in range(count)])
         refused = sum(per_source.enter(first + number) is None for number in range(count))
         self.assertGreater(refused, count * 0.999)
-
-
-class SourceTest(SynchronousTestCase):
-    def test_text(self) -> None:
-        for address, text in (
-            ("192.0.2.7", "192.0.2.7"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ):
-            self.assertEqual(text_of_source(source_of(ip_address(address))), text)
-        self.assertEqual(text_of_source(-1), "unix")
 
 
 @attrs.define
@@ -300,21 +293,16 @@ class Model(RuleBasedStateMachine):
             known.open.append((process, permit))
             known.undecided.append(permit)
 
-    @rule(source=sources, which=st.integers(0, 3))
-    def mark_decided(self, source: int, which: int) -> None:
+    @rule(source=sources, which=st.integers(0, 3), leaves=st.booleans())
+    def decide_or_leave(self, source: int, which: int, leaves: bool) -> None:  # noqa: FBT001
         known = self.known.get(source)
         if known is not None and which < len(known.open):
-            _, permit = known.open[which]
-            permit.mark_decided()
-            if permit in known.undecided:
-                known.undecided.remove(permit)
-
-    @rule(source=sources, which=st.integers(0, 3))
-    def leave(self, source: int, which: int) -> None:
-        known = self.known.get(source)
-        if known is not None and which < len(known.open):
-            _, permit = known.open.pop(which)
-            permit.release()
+            entry = _, permit = known.open[which]
+            if leaves:
+                permit.release()
+                known.open.remove(entry)
+            else:
+                permit.mark_decided()
             if permit in known.undecided:
                 known.undecided.remove(permit)
 

@@ -49,14 +49,11 @@ class LostLinesTest(SynchronousTestCase):
         self.assertIn("; 11 lines lost in all", self.told(5, 3)[0])
 
     def test_predecessor(self) -> None:
-        self.log.restore(
-            {"access log /a: x": 5, "access log /a: y": 0, "other: x": 3}, "access log /a"
-        )
+        before = {"access log /a: x": 5, "access log /a: y": 0, "other: x": 3}
+        self.log.restore(before, "access log /a")
         self.assertEqual(self.losing(2), {"access log /a: x": 7})
-        self.assertEqual(
-            self.losing(3, now={"access log /a: z": 3, "b: y": 0}),
-            {"access log /a: z": 8, "b: y": 0},
-        )
+        losing = self.losing(3, now={"access log /a: z": 3, "b: y": 0})
+        self.assertEqual(losing, {"access log /a: z": 8, "b: y": 0})
         self.assertEqual(self.losing(3, written={"access log /a"}), {})
         self.assertIn("; 8 lines lost in all", self.told(5, 3)[0])
 
@@ -73,15 +70,13 @@ class LostLinesTest(SynchronousTestCase):
         """The number is of all processes that have been, of each outage: none that ends, or is opened again, takes its own away."""
         full = "access log /a: full"
         self.assertEqual(self.losing(5, {full: 5}), {full: 5})
-        self.assertEqual(
-            self.losing(0), {full: 5}
-        )  # the worker has ended, and another one has nothing to write
+        # The worker has ended, and another one has nothing to write.
+        self.assertEqual(self.losing(0), {full: 5})
         self.assertEqual(self.losing(1, {full: 1}), {full: 6})
         self.assertEqual(self.losing(1, written={"access log /a"}), {})
         self.assertEqual(self.losing(2, {full: 1}), {full: 7})
 
     def test_of_a_log_that_rules_name_no_longer(self) -> None:
-        self.log.record(
-            [(1, {"access log /b": 5})], {"access log /b: full": 5}, (), "access log /b"
-        )
+        other = "access log /b"
+        self.log.record([(1, {other: 5})], {f"{other}: full": 5}, (), other)
         self.assertEqual(self.losing(0), {})

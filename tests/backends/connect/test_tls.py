@@ -1,6 +1,7 @@
 import socket
 import ssl
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from twisted.internet.error import (
     ConnectionLost,
     ConnectionRefusedError,  # noqa: A004 - this one is wanted
 )
-from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.certificates import Identity, authority, make_authority, rsa_pem
 from tests.support.changes import trust_in_system
 from tests.support.kit import free_port, make_folder
-from tests.support.peers import PeerClientFactory, PeerFactory, listen, reactor
+from tests.support.peers import Peer, PeerClientFactory, PeerFactory, listen, reactor
 from tests.support.secure import CLOSE_NOTIFY
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.tls import BackendTLS
@@ -30,33 +30,25 @@ from txmux.net.tls.errors import HandshakeError, TLSFileError
 from txmux.rules.model import ServerTLS
 
 
-class _Greeter(Protocol):
-    transport: Any
+class _Greeter(Peer):
+    def __init__(self, greeting: bytes) -> None:
+        super().__init__()
+        self._greeting = greeting
 
     def connectionMade(self) -> None:
-        self.transport.write(self.factory.greeting)
-        if not self.factory.greeting:
-            self.transport.loseConnection()
+        self.send(self._greeting)
+        if not self._greeting:
+            self.close()
 
 
-class LastReceiver:
+class LastReceiver(Peer):
     def __init__(self) -> None:
-        self.received = bytearray()
+        super().__init__()
         self.gone: Deferred[None] = Deferred()
         self.has_finished: Deferred[None] = Deferred()
-        self._waiting: list[tuple[int, Deferred[None]]] = []
-
-    def has(self, count: int) -> Deferred[None]:
-        waiter: Deferred[None] = Deferred()
-        self._waiting.append((count, waiter))
-        self.data_received(b"")
-        return waiter
 
     def data_received(self, data: bytes) -> None:
-        self.received += data
-        for count, waiter in self._waiting:
-            if len(self.received) >= count and not waiter.called:
-                waiter.callback(None)
+        self.dataReceived(data)
 
     def peer_finished(self) -> None:
         self.has_finished.callback(None)
@@ -191,24 +183,18 @@ class TlsTests(TestCase):
         # An authority that is not trusted is named; the system's are trusted without ``tls_ca``, and no others.
         port = self.serve(make_authority("Somebody Else").issue("a.example"))
         for ca in (True, False):
-            self.assertEqual(
-                await self.why_not(self.tls(ca=ca), port),
-                "its certificate comes from an unknown authority, 'CN=Somebody Else'; tls_ca can name one to trust",
-            )
+            why = await self.why_not(self.tls(ca=ca), port)
+            unknown = "its certificate comes from an unknown authority, 'CN=Somebody Else'"
+            self.assertEqual(why, f"{unknown}; tls_ca can name one to trust")
 
     async def test_no_tls(self) -> None:
+        closed = "it closed the connection instead of answering with TLS"
         for greeting, said in (
             (b"SSH-2.0-OpenSSH_9.2\r\n", "it answered with something that is not TLS"),
-            (b"", "it closed the connection instead of answering with TLS"),
-            (CLOSE_NOTIFY, "it closed the connection instead of answering with TLS"),
-        ):
-            factory = ServerFactory()
-            factory.noisy = False
-            factory.protocol = _Greeter
-            factory.greeting = greeting  # type: ignore[attr-defined]
-            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-            self.addCleanup(port.stopListening)
-            self.assertEqual(await self.why_not(self.tls(), port.getHost().port), said)
+            (b"", closed), (CLOSE_NOTIFY, closed),
+        ):  # fmt: skip
+            port = listen(self, PeerFactory(partial(_Greeter, greeting)))
+            self.assertEqual(await self.why_not(self.tls(), port), said)
         attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))  # refused
         await self.assertFailure(attempt, ConnectionRefusedError)
 
@@ -346,16 +332,11 @@ class TlsTests(TestCase):
         return tls._explain(SSL.Error(*([[*problems]] if problems else ())), connection)
 
     def test_weak_certificate(self) -> None:
-        mallory = authority().issue("mallory")
-        signed_by_no_authority = mallory.issue("a.example")
-        chain = [
-            crypto.X509.from_cryptography(identity.certificate)
-            for identity in (signed_by_no_authority, mallory)
-        ]
-        self.assertEqual(
-            self.tls()._distrust(chain),
-            "the certificate of 'CN=mallory' is not accepted: invalid CA certificate",
-        )
+        mallory = authority().issue("mallory")  # who is no authority
+        shown = (its.certificate for its in (mallory.issue("a.example"), mallory))
+        why = "the certificate of 'CN=mallory' is not accepted: invalid CA certificate"
+        chain = [*map(crypto.X509.from_cryptography, shown)]
+        self.assertEqual(self.tls()._distrust(chain), why)
         # What OpenSSL would refuse to present is known when it is read, not with each connection.
         self.assert_refused(
             "tls_client_certificate",
@@ -375,15 +356,14 @@ class TlsTests(TestCase):
         return path
 
     def test_authorities(self) -> None:
-        expected, damaged = (
-            "name a PEM file with certificates",
-            authority().pem.replace(b"MII", b"MIX", 1),
-        )
-        missing = (
-            f"No such file or directory; correct the path, or put the file into '{self.folder}'"
-        )
+        expected = "name a PEM file with certificates"
+        damaged = authority().pem.replace(b"MII", b"MIX", 1)
+        where = f"correct the path, or put the file into '{self.folder}'"
         for ca, message in (
-            (self.folder / "none.pem", f"cannot read 'none.pem': {missing}"),
+            (
+                self.folder / "none.pem",
+                f"cannot read 'none.pem': No such file or directory; {where}",
+            ),
             (self.file("empty.pem", b"hello"), f"'empty.pem' has no certificate in it; {expected}"),
             (self.file("bad.pem", damaged), f"'bad.pem': a certificate is damaged; {expected}"),
         ):

@@ -95,9 +95,8 @@ class ObservingTest(SynchronousTestCase):
         observation.record(2, _refused(3))
         for second in range(7, 127, 5):
             observation.tried(second, ok=False, why="connection refused")
-        self.assertEqual(
-            observation.why("failing", 127), "connection refused, 30 of 30 in 2 min 2 s"
-        )
+        why = observation.why("failing", 127)
+        self.assertEqual(why, "connection refused, 30 of 30 in 2 min 2 s")
         other = ServerObservation()
         other.restore(observation.as_json(127), 1127)
         other.tried(1132, ok=False, why="connection refused")
@@ -111,12 +110,11 @@ class ObservingTest(SynchronousTestCase):
         failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}
         observation.record(0, Activity(asked=6, failed=failures, waiting=range(3), reset=range(3)))
         other.restore(observation.as_json(20), 1020)
-        states = [other.state(1020), other.why("failing", 1020), other.why("silent", 1020)]
-        expected = [
-            observation.state(20), observation.why("failing", 20), observation.why("silent", 20),
-        ]  # fmt: skip
-        self.assertEqual(states, expected)
-        self.assertEqual(states[0], "failing")
+        now, then = (
+            [one.state(at), one.why("failing", at), one.why("silent", at)]
+            for one, at in ((other, 1020), (observation, 20))
+        )
+        self.assertEqual((now, now[0]), (then, "failing"))
         other.record(1021, Activity(answered=1))
         self.assertIsNone(other.state(1021))
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, aaaa
 from tests.support.changes import change_constants
-from tests.support.kit import MuxTestCase, connect, listen, reactor
+from tests.support.kit import MuxTestCase, Peer, connect, listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.names import cache
 from txmux.backends.names.cache import KnownName, NameCache
@@ -65,10 +65,13 @@ class DestinationsTest(MuxTestCase):
     def by_name(self, text: str = "", match: str = "tls", **settings: Any) -> int:
         text = text or f"{{sni}}:{self.there}"
         usual = {"allow_names": names("*.test"), "allow_networks": _LOOPBACK}
-        backend = Backend(
-            "by-name", (server(text),), resolvers=(self.dns.place,), **{**usual, **settings}
-        )
-        return self.mux([route(match, backend)])
+        settings = {"resolvers": (self.dns.place,), **usual, **settings}
+        return self.mux([route(match, Backend("by-name", (server(text),), **settings))])
+
+    async def end(self, *ends: Peer) -> None:
+        for end in ends:
+            end.close()
+            await end.is_lost()
 
     async def ends(self, port: int, data: bytes) -> Any:
         """Return the line of a client that is turned away, or whose server has had its bytes and finished."""
@@ -134,12 +137,9 @@ class DestinationsTest(MuxTestCase):
         port = self.by_name()
         await self.ends(port, hello("www.test"))
         client = await self.connect(port, hello("www.test"))
-        peer = await self.backend.peer(1)
-        await peer.has(1)
+        peer = await self.backend.heard(1, 1)
         self.assertEqual({one.transport for one in self.factory.connections}, {None})
-        for end in (client, peer):
-            end.close()
-            await end.is_lost()
+        await self.end(client, peer)
         await self.logged(2)
         self.time.advance(2.1)
         await self.ends(port, hello("www.test"))
@@ -150,11 +150,7 @@ class DestinationsTest(MuxTestCase):
         port, data = self.by_name(), hello("www.test")
         client = await self.connect_read(port, data[:20])
         client.send(data[20:])
-        peer = await self.backend.peer()
-        await peer.has(len(data))
-        for end in (client, peer):
-            end.close()
-            await end.is_lost()
+        await self.end(client, await self.backend.heard(len(data)))
         line = await self.logged()
         self.assertEqual((line.reason, line.facts["sni"]), ("done", "www.test"))
 
@@ -309,9 +305,7 @@ class DestinationsTest(MuxTestCase):
         await self.connect(port, hello("good.test"))
         other = await connect(self, port, source="127.0.0.2")
         other.send(hello("other.test"))
-        for end in (other, await self.backend.peer(0)):
-            end.close()
-            await end.is_lost()
+        await self.end(other, await self.backend.peer(0))
         line = await self.logged()
         self.assertEqual((line.reason, line.facts["sni"]), ("done", "other.test"))
         self.assertFalse(self.dns.asked["good.test", dns.A])

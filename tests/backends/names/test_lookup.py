@@ -98,10 +98,8 @@ class AliasTests(NamesTestCase):
 
     async def test_strange_target(self) -> None:
         """A record may name any bytes; they are shown so that they cannot be mistaken for text."""
-        self.zone["_ssh._tcp.test"] = [
-            srv("one.test"),
-            dns.Record_SRV(0, 0, 22, b"\n\xe4.test", 30),
-        ]
+        odd = dns.Record_SRV(0, 0, 22, b"\n\xe4.test", 30)
+        self.zone["_ssh._tcp.test"] = [srv("one.test"), odd]
         answer = await self.lookup.service("_ssh._tcp.test")
         self.assertEqual({it.target for it in answer.services}, {"one.test", r"\n\xe4.test"})
 
@@ -112,12 +110,8 @@ class SystemTests(NamesTestCase):
         self.hosts.write_text("127.0.0.1 localhost\n")
         self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1"])
         self.hosts.write_text("10.0.0.1 other host.test\n10.0.0.2 host.test\nfd00::01 HOST.test\n")
-        answer = await self.lookup.host(HOST)  # hosts
-        self.assertEqual(
-            answer.addresses,
-            {dns.A: frozenset({"10.0.0.1", "10.0.0.2"}), dns.AAAA: frozenset({"fd00::1"})},
-        )
-        self.assertEqual(answer.ttl, math.inf)
+        both = {dns.A: frozenset({"10.0.0.1", "10.0.0.2"}), dns.AAAA: frozenset({"fd00::1"})}
+        self.assertEqual(await self.lookup.host(HOST), HostAnswer(both, math.inf))
         self.assertEqual(self.server.asked.total(), 0)
 
     async def test_search(self) -> None:
@@ -212,11 +206,9 @@ class SourceTests(NamesTestCase):
             while not self.source.up:
                 await deferLater(reactor, 0.001)
                 self.time.advance(0.25)
-        name = f"names {self.server.place[0]}:{self.server.place[1]}"
         lines = [formatEvent(one) for one in logged if one["log_namespace"].startswith("txmux")]
-        self.assertEqual(
-            lines, [f"{name}: no answer within 3 s; names stay", f"{name}: good again"]
-        )
+        said = "no answer within 3 s; names stay", "good again"
+        self.assertEqual(lines, [f"names {self.server.shown}: {what}" for what in said])
 
     async def test_server_that_answers_for_other_names(self) -> None:
         self.server.fail(HOST, SILENCE)
@@ -435,20 +427,12 @@ class CancelTests(NamesTestCase):
 class SystemFilesTests(SynchronousTestCase):
     def test_all(self) -> None:
         text = (
-            "; a comment\n"
-            "# another\n"
-            "nameserver 10.0.0.53 # by hand\n"
-            "nameserver fe80::1%eth0\n"
-            "nameserver nonsense\n"
-            "nameserver\n"
-            "search one.test two.test.\n"
-            "options rotate ndots:5 timeout:1\n"
-            "sortlist 10.0.0.0\n"
+            "; a comment\n# another\nnameserver 10.0.0.53 # by hand\nnameserver fe80::1%eth0\n"
+            "nameserver nonsense\nnameserver\nsearch one.test two.test.\n"
+            "options rotate ndots:5 timeout:1\nsortlist 10.0.0.0\n"
         )
-        self.assertEqual(
-            ResolvConf.parse(text),
-            ResolvConf(("10.0.0.53", "fe80::1%eth0"), ("one.test", "two.test"), 5),
-        )
+        expected = ResolvConf(("10.0.0.53", "fe80::1%eth0"), ("one.test", "two.test"), 5)
+        self.assertEqual(ResolvConf.parse(text), expected)
 
     def test_single_keys(self) -> None:
         self.assertEqual(ResolvConf.parse("search one two\ndomain three\n").search, ("three",))

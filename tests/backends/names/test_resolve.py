@@ -254,9 +254,8 @@ class FailureTests(NamesTestCase):
             self.zone[HOST] = a(f"10.0.0.{last}", ttl=5)
             await self.next_look_up()
         self.assertEqual([line.partition(":")[0] for line in self.said()][:2], ["critical", "warn"])
-        self.assertEqual(
-            [str(it.value) for it in self.flushLoggedErrors(RuntimeError)][:1], ["broken"]
-        )
+        first, *_ = self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(str(first.value), "broken")
 
 
 class ServiceTests(NamesTestCase):
@@ -266,14 +265,11 @@ class ServiceTests(NamesTestCase):
         self.zone["two.test"] = a("10.0.0.3")
         pool = self.pool(service(weight=2, backup=True))
         await self.until(lambda: pool.members)
-        self.assertEqual(
-            [(it.target.text, it.name, it.weight, it.rank) for it in pool.members],
-            [
-                ("10.0.0.1:22", "one.test", 10, (True, 0)),
-                ("10.0.0.2:22", "one.test", 10, (True, 0)),
-                ("10.0.0.3:2222", "two.test", 2, (True, 1)),
-            ],
-        )
+        found = [(it.target.text, it.name, it.weight, it.rank) for it in pool.members]
+        first, second = (f"10.0.0.{number}:22" for number in (1, 2))
+        last = "10.0.0.3:2222", "two.test", 2, (True, 1)
+        expected = [(text, "one.test", 10, (True, 0)) for text in (first, second)]
+        self.assertEqual(found, [*expected, last])
 
     async def test_same_place_twice(self) -> None:
         """A place that several records lead to has the best priority of them, and the best weight there."""

@@ -50,6 +50,10 @@ class LineTests(SynchronousTestCase):
         self.held.add(client, is_short=True)
         return client
 
+    def assert_nobody_waits(self) -> None:
+        left = len(self.held), self.held.blocks, self.clock.getDelayedCalls()
+        self.assertEqual(left, (0, False, []))
+
     def pass_time(self, seconds: float) -> list[str]:
         for _ in range(round(seconds * 100)):
             self.clock.advance(0.01)
@@ -61,9 +65,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.pass_time(1), [])
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["1", "2", "3"])
-        self.assertEqual(
-            (len(self.held), self.held.blocks, self.clock.getDelayedCalls()), (0, False, [])
-        )
+        self.assert_nobody_waits()
         self.assertEqual(self.waiting, [True, False])
 
     def test_the_order_stays_where_many_leave(self) -> None:
@@ -183,9 +185,8 @@ class LineTests(SynchronousTestCase):
         for number in range(100):
             self.join(str(number))
         self.is_up = True
-        self.pass_time(10)
+        self.assertEqual(len(self.pass_time(10)), 100)
         self.assertLessEqual(max(Counter(int(at) for _, at in self.went).values()), 26)
-        self.assertEqual(len(self.went), 100)
 
     def test_server_that_refuses_is_tried_by_the_first_alone(self) -> None:
         for name in "abc":
@@ -205,11 +206,7 @@ class LineTests(SynchronousTestCase):
         self.refuses = False
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
 
-    @given(
-        st.lists(
-            st.sampled_from(["join", "leave", "up", "refuse", "hold", "release", "wait", "mark"])
-        )
-    )
+    @given(st.lists(st.sampled_from("join leave up refuse hold release wait mark".split())))  # noqa: SIM905
     def test_all_go_on_in_order_whatever_was_before_and_although_others_come(
         self, actions: list[str]
     ) -> None:
@@ -240,8 +237,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(present, sorted(present))
         self.assertGreaterEqual(len(names), waiting)
         self.pass_time(1)
-        self.assertEqual((len(self.held), self.held.blocks), (0, False))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assert_nobody_waits()
 
     def test_end_of_the_wait(self) -> None:
         self.join("a", 5.0)
@@ -249,7 +245,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.pass_time(4.9), [])
         self.assertEqual(self.pass_time(0.2), ["a too late"])
         self.assertEqual(self.pass_time(4), ["a too late", "b too late"])
-        self.assertEqual((len(self.held), self.clock.getDelayedCalls()), (0, []))
+        self.assert_nobody_waits()
 
     def test_one_that_leaves(self) -> None:
         clients = [self.join(name) for name in "abc"]
@@ -262,7 +258,7 @@ class LineTests(SynchronousTestCase):
         last = self.join("d")
         self.assertTrue(self.held.blocks)  # nothing is left of those that have gone
         self.held.remove(last)
-        self.assertEqual((self.held.blocks, self.clock.getDelayedCalls()), (False, []))
+        self.assert_nobody_waits()
 
     def test_those_that_left_are_forgotten(self) -> None:
         self.join("a")

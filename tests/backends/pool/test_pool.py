@@ -13,10 +13,6 @@ from txmux.telemetry.counting.counter_groups import SERVER
 
 class ChoiceTests(SynchronousTestCase):
     def test_balance_and_down(self) -> None:
-        pool = Watched()
-        self.assertEqual([pool.pick() for _ in range(4)], pool.members * 2)
-        pool = Watched(balance="first")
-        self.assertEqual({pool.pick() for _ in range(4)}, {pool.members[0]})
         pool = Watched(balance="source-hash")
         for number in range(20):
             client = f"10.0.0.{number}"
@@ -49,10 +45,8 @@ class ChoiceTests(SynchronousTestCase):
         first, second, final = pool.members
         for _ in range(5):
             for _ in range(10):
-                self.assertIs(
-                    pool.pool.next_after(pool.pick(first, second), "", (final,)),
-                    Unavailable.NO_SERVER,
-                )
+                after = pool.pool.next_after(pool.pick(first, second), "", (final,))
+                self.assertIs(after, Unavailable.NO_SERVER)
             picked = [pool.pick() for _ in range(20)]
             self.assertEqual([picked.count(one) for one in (first, second, final)], [5, 5, 10])
         self.assertEqual(pool.changes, [])
@@ -60,17 +54,14 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(9)}, {second, final})
         pool.pool.check_result(second, ok=False, why="")
         self.assertEqual(pool.changes[-1], "short")
-        self.assertIs(
-            pool.pool.pick(), first
-        )  # as the last resort, as it would be without the other
+        self.assertIs(pool.pool.pick(), first)  # the last resort, as without the other
         both = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", final=True))
         pool = Watched(*both, eject=Ejection(1, lone=False))
         first, final = pool.members  # one server beside a final one is not ejected
         pool.pool.failed(pool.pick(final))
         self.assertIs(first.state, MemberState.UP)
-        self.assertIs(
-            Watched(*servers("10.0.0.9:80", final=True)).pool.pick(), Unavailable.NO_SERVER
-        )
+        pool = Watched(*servers("10.0.0.9:80", final=True))
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
 
     def test_retry_before_waiting_clients(self) -> None:
         pool = Watched(max_connections=1)
@@ -262,15 +253,12 @@ class EjectionTests(SynchronousTestCase):
             pool = Watched(*servers(*texts), eject=Ejection(unanswered=1))
             self.failures(pool, 0, 0, 0, 0)
             pool.pool.unanswered(pool.pick(*pool.members[1:]), 1)
-            self.assertEqual(
-                [member.state for member in pool.members], [MemberState.UP, MemberState.UP]
-            )
+            self.assertEqual({member.state for member in pool.members}, {MemberState.UP})
             self.assertEqual(pool.changes, [])
         pool = Watched(*servers("{local}:80", "{local}:81"))  # adopted of each client
-        found = [
-            pool.pool.adopt(text) for text in ("192.0.2.1:81", "[2001:db8::1]:80", "1.2.3.4:8")
-        ]
-        self.assertEqual(found, [pool.members[1], pool.members[0], None])
+        first, second = pool.members
+        adopted = {"192.0.2.1:81": second, "[2001:db8::1]:80": first, "1.2.3.4:8": None}
+        self.assertEqual({text: pool.pool.adopt(text) for text in adopted}, adopted)
 
 
 class LastResortTests(SynchronousTestCase):
@@ -289,9 +277,8 @@ class LastResortTests(SynchronousTestCase):
             self.assertEqual({first, second}, {*pool.members})
             pool.pool.failed(first)
             pool.pool.failed(second)
-        self.assertEqual(
-            pool.changes, ["10.0.0.1:80: up -> ejected", "10.0.0.2:80: up -> ejected", "short"]
-        )
+        ejected = [f"10.0.0.{number}:80: up -> ejected" for number in (1, 2)]
+        self.assertEqual(pool.changes, [*ejected, "short"])
         pool = self.shortage()
         pool.clock.advance(10)
         self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
@@ -327,12 +314,11 @@ class LastResortTests(SynchronousTestCase):
         self.assertIs(pool.pick(main), backup)
         (name,) = servers("db.example.com:80")  # other addresses
         pool = Watched(name, eject=Ejection(1))
-        pool.pool.set_addresses(
-            name, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
-        )
+        addresses = [ResolvedAddress(f"10.0.0.{number}", 80) for number in (1, 2)]
+        pool.pool.set_addresses(name, addresses)
         first, _ = pool.pool.members
         pool.take_out(first)
-        pool.pool.set_addresses(name, [ResolvedAddress("10.0.0.1", 80)])
+        pool.pool.set_addresses(name, addresses[:1])
         self.assertEqual(pool.changes[-1], "short")
         self.assertIs(pool.pick(), first)
 

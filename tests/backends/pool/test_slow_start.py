@@ -158,21 +158,16 @@ class SlowStartTests(SynchronousTestCase):
         self.assertEqual(self.ramps(pool), [1, 1])
         pool.set_addresses(name, [second])
         pool.set_addresses(name, [first, second])
-        self.assertEqual(
-            [(m.target.host, pool.ramp(m)) for m in pool.members],
-            [("10.0.0.2", 1), ("10.0.0.1", 0.01)],
-        )
+        ramps = {member.target.host: pool.ramp(member) for member in pool.members}
+        self.assertEqual([*ramps.items()], [("10.0.0.2", 1), ("10.0.0.1", 0.01)])
 
     def test_another_process_goes_on_from_there(self) -> None:
         pool = Starting()
         pool.bring_back(pool.members[1])
         pool.clock.advance(15)
-        fields = [
-            codec.write(member.health, codec.Origin(pool.clock.seconds()))
-            for member in pool.members
-        ]
         health, now = BackendHealth(), 7.0
-        for member, its in zip(pool.members, fields, strict=True):
+        for member in pool.members:
+            its = codec.write(member.health, codec.Origin(pool.clock.seconds()))
             health.restore((member.server.text, member.target.text), its, now)
         other = BackendPool(pool.pool.backend, lambda: now, backend_health=health)
         self.assertEqual(self.ramps(other), [1, 0.5])

@@ -41,30 +41,22 @@ class AgreedTests(SynchronousTestCase):
 
 
 class CauseTests(SynchronousTestCase):
-    def test_others(self) -> None:
-        self.assertEqual(cause_of(SSL.Error([("a", "b", "c d")])), "the TLS handshake failed: c d")
-        self.assertEqual(cause_of(SSL.Error([])), "the TLS handshake failed: []")
-        self.assertEqual(
-            cause_of(SSL.Error([("", "", "record layer failure")])),
-            "the TLS handshake failed: record layer failure",
+    def test_causes(self) -> None:
+        failed, no_tls = "the TLS handshake failed: ", "what the client sent is not TLS"
+        for problem, cause in (
+            (("a", "b", "c d"), f"{failed}c d"),
+            (("", "", "record layer failure"), f"{failed}record layer failure"),
+            (("a", "b", "certificate verify failed"), f"{failed}certificate verify failed"),
+            (("a", "b", "http request"), no_tls),
+            (("a", "b", "wrong version number"), no_tls),
+        ):
+            self.assertEqual(cause_of(SSL.Error([problem])), cause)
+        self.assertEqual(cause_of(SSL.Error([])), f"{failed}[]")
+        why = "the certificate of 'CN=Test Authority' is not accepted (X509_V_ERR 34 of OpenSSL)"
+        found = cause_of(
+            SSL.Error([("a", "b", "certificate verify failed")]), (34, authority().certificate)
         )
-
-    def test_left(self) -> None:
-        for problem in (SSL.ZeroReturnError(), ConnectionResetError("reset")):
-            self.assertEqual(
-                cause_of(problem), "the client left in the middle of the TLS handshake"
-            )
-
-    def test_plain(self) -> None:
-        for reason in ("http request", "wrong version number"):
-            self.assertEqual(
-                cause_of(SSL.Error([("a", "b", reason)])), "what the client sent is not TLS"
-            )
-
-    def test_certificate(self) -> None:
-        problem = SSL.Error([("a", "b", "certificate verify failed")])
-        self.assertEqual(
-            cause_of(problem, (34, authority().certificate)),
-            "the certificate of 'CN=Test Authority' is not accepted (X509_V_ERR 34 of OpenSSL)",
-        )
-        self.assertEqual(cause_of(problem), "the TLS handshake failed: certificate verify failed")
+        self.assertEqual(found, why)
+        for left in (SSL.ZeroReturnError(), ConnectionResetError("reset")):
+            why = "the client left in the middle of the TLS handshake"
+            self.assertEqual(cause_of(left), why)
