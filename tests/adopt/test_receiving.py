@@ -19,19 +19,15 @@ MESSAGE: dict[str, Any] = {
     "facts": {"software": "OpenSSH_9.2p1"}, "later": "more",
 }  # fmt: skip
 TOLD = HandedOver(
-    "5a9d7143-3",
-    1750000000.5,
-    "public",
-    "ssh",
-    ("192.0.2.1", 40000),
-    ("2001:db8::1", 443),
+    "5a9d7143-3", 1750000000.5, "public", "ssh", ("192.0.2.1", 40000), ("2001:db8::1", 443),
     {"software": "OpenSSH_9.2p1"},
-)
+)  # fmt: skip
 _JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
+_PLACES = st.tuples(st.ip_addresses().map(str), st.integers(0, 2**16 - 1))
 
 
 def descriptors() -> int:
@@ -57,10 +53,7 @@ class ReadTests(SynchronousTestCase):
             st.tuples(st.sampled_from(sorted(MESSAGE.keys() - {"later"})), _JSON),
             st.tuples(st.just("time"), st.floats(0, 2**40)),
             st.tuples(st.just("route"), st.none() | st.text()),
-            st.tuples(
-                st.sampled_from(("client", "local")),
-                st.tuples(st.ip_addresses().map(str), st.integers(0, 2**16 - 1)),
-            ),
+            st.tuples(st.sampled_from(("client", "local")), _PLACES),
             st.tuples(st.just("facts"), st.dictionaries(st.text(), st.text())),
         )
     )

@@ -33,17 +33,13 @@ class SourceTests(SynchronousTestCase):
         for why in ("refused", "no answer", "refused"):
             source.requested()
             source.failed(why)
-        self.assertEqual(
-            self.lines(),
-            [
-                "names 192.0.2.53:53: refused; names stay",
-                "names 192.0.2.53:53: no answer; names stay",
-            ],
-        )
+        where = "names 192.0.2.53:53"
+        lines = [f"{where}: refused; names stay", f"{where}: no answer; names stay"]
+        self.assertEqual(self.lines(), lines)
         for _ in range(2):
             source.requested()
             source.answered()
-        self.assertEqual(self.lines(), ["names 192.0.2.53:53: good again"])
+        self.assertEqual(self.lines(), [f"{where}: good again"])
         source = self.make()  # ten reasons of an outage are logged
         for number in range(20):
             source.failed(f"error {number}")
@@ -57,10 +53,8 @@ class SourceTests(SynchronousTestCase):
         source.failed("refused")
         state = self.after(source, 0)
         self.assertEqual((state.is_overdue, state.failing, state.age), (True, 100, None))
-        self.assertEqual(
-            state.sentence,
-            "names 192.0.2.53:53: no good answer for 1 min 40 s: refused; names stay",
-        )
+        sentence = "names 192.0.2.53:53: no good answer for 1 min 40 s: refused; names stay"
+        self.assertEqual(state.sentence, sentence)
         source.answered()
         state = self.after(source, 10)
         self.assertEqual((state.up, state.is_overdue, state.age), (True, False, 10))

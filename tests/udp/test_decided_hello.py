@@ -191,17 +191,8 @@ class DecidedTests(FlowCase):
             self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
             await client.asks(GOOD, port)
             halves = [second(0, changed[:50], 1, version), second(50, changed[50:], 2, version)]
-            first, second_half = halves
-            for data in (
-                *bad[:1],
-                first,
-                bad[1],
-                others[0],
-                bad[2],
-                second_half,
-                others[1],
-                bad[0],
-            ):
+            first, last = halves
+            for data in (bad[0], first, bad[1], others[0], bad[2], last, others[1], bad[0]):
                 client.say(data, port)
             await self.assert_hears(port, GOOD, *halves)
             await self._stop()

@@ -1,6 +1,5 @@
 import time
 from copy import deepcopy
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,23 +84,24 @@ class HttpTests(SynchronousTestCase):
         self.assertEqual(said(question, interim * 60), (message, 51 * len(interim)))
 
     def test_statuses(self) -> None:
-        assert_said(self, http(), b"HTTP/1.1 200 OK\r\n", "well")
-        assert_said(self, http(), b"HTTP/1.0 302\r\n", "well")
-        assert_said(self, http(), b"HTTP/1.1 404 Not Found\r\n", "HTTP 404")
-        assert_said(self, http(), b"HTTP/1.1 503 Service Unavailable\r\n", "HTTP 503")
-        only = http(Check("http", statuses=(range(204, 205), range(400, 500))))
-        assert_said(self, only, b"HTTP/1.1 204 No Content\r\n", "well")
-        assert_said(self, only, b"HTTP/1.1 401 Unauthorized\r\n", "well")
-        assert_said(self, only, b"HTTP/1.1 200 OK\r\n", "HTTP 200")
-        hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"  # interim
-        assert_said(self, http(), hints, "undecided")
-        assert_said(self, http(), hints * 2 + b"HTTP/1.1 200 OK\r\n", "well")
-        assert_said(self, http(), hints + b"HTTP/1.1 500 Oh\r\n", "HTTP 500")
-        assert_said(self, http(), b"HTTP/1.1 101 Switching Protocols\r\n", "HTTP 101")
-        assert_said(self, http(Check("http", statuses=(range(100, 200),))), hints, "well")
-        assert_said(self, http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")  # no http
-        assert_said(self, http(), b"HTTP/2 200\r\n", "no HTTP answer: HTTP/2 200")
-        assert_said(self, http(), b"HTTP/1.1 20", "undecided")
+        hints, ok = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n", b"HTTP/1.1 200 OK\r\n"
+        for statuses, verdicts in (
+            (HTTP.statuses, {
+                ok: "well", b"HTTP/1.0 302\r\n": "well", b"HTTP/1.1 404 Not Found\r\n": "HTTP 404",
+                b"HTTP/1.1 503 Service Unavailable\r\n": "HTTP 503", hints: "undecided",
+                hints * 2 + ok: "well", hints + b"HTTP/1.1 500 Oh\r\n": "HTTP 500",
+                b"HTTP/1.1 101 Switching Protocols\r\n": "HTTP 101", b"HTTP/1.1 20": "undecided",
+                b"SSH-2.0-x\r\n": "no HTTP answer: SSH-2.0-x",
+                b"HTTP/2 200\r\n": "no HTTP answer: HTTP/2 200",
+            }),
+            ((range(204, 205), range(400, 500)), {
+                b"HTTP/1.1 204 No Content\r\n": "well", ok: "HTTP 200",
+                b"HTTP/1.1 401 Unauthorized\r\n": "well",
+            }),
+            ((range(100, 200),), {hints: "well"}),
+        ):  # fmt: skip
+            for answer, verdict in verdicts.items():
+                assert_said(self, http(Check("http", statuses=statuses)), answer, verdict)
 
 
 class OtherTests(SynchronousTestCase):
@@ -137,24 +137,22 @@ class OtherTests(SynchronousTestCase):
         for code, said in ((5, "^DNS REFUSED$"), (2, "^DNS SERVFAIL$"), (12, "response code 12")):
             answer = question.request[:2] + bytes([0x81, 0x80 | code]) + bytes(8)
             self.assertRaisesRegex(UnhealthyError, said, question.is_healthy, answer)
-        assert_said(self, SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
-        assert_said(self, SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
-        assert_said(self, SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
+        for answer, verdict in {
+            b"SSH-2.0-OpenSSH_9.2\r\n": "well", b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n": "well",
+            b"220 mail.example.com not SSH-2.0\r\n": "undecided",
+        }.items():  # fmt: skip
+            assert_said(self, SSH, answer, verdict)
         self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
         self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
 
+    pieces = (
+        b"HTTP/1.1 ", b"200 OK\r\n", b"103 x\r\n\r\n", b"+PONG", b"\r\n", b"\n", ASKS_FOR_PASSWORD,
+        error(b"57P03", b"no"), b"SSH-",
+    )  # fmt: skip
+
     @given(
         st.sampled_from([http(), REDIS, POSTGRES, SSH]),
-        st.lists(
-            st.one_of(
-                st.binary(max_size=20),
-                st.sampled_from(
-                    [b"HTTP/1.1 ", b"200 OK\r\n", b"103 x\r\n\r\n", b"+PONG", b"\r\n", b"\n"]
-                ),
-                st.sampled_from([ASKS_FOR_PASSWORD, error(b"57P03", b"no"), b"SSH-"]),
-            ),
-            min_size=2,
-        ),
+        st.lists(st.binary(max_size=20) | st.sampled_from(pieces), min_size=2),
     )
     def test_any_answer(self, question: Probe, pieces: list[bytes]) -> None:
         """Whatever comes, it raises nothing else, and what is clear with fewer bytes remains so with more."""
@@ -163,7 +161,6 @@ class OtherTests(SynchronousTestCase):
         if verdict == "undecided":
             return
         for longer in range(count, len(answer) + 1):
-            found: Any
             try:
                 found = deepcopy(question).is_healthy(answer[:longer])
             except UnhealthyError:
@@ -171,9 +168,8 @@ class OtherTests(SynchronousTestCase):
             self.assertEqual(found, verdict == "well")
 
     def test_redis(self) -> None:
-        assert_said(self, REDIS, b"+PONG\r\n", "well")
-        assert_said(self, REDIS, b"-NOAUTH Authentication required.\r\n", "well")
-        assert_said(self, REDIS, b"-NOPERM this user has no permissions\r\n", "well")
+        for answer in (b"+PONG", b"-NOAUTH Authentication required.", b"-NOPERM this user has no permissions"):  # fmt: skip
+            assert_said(self, REDIS, answer + b"\r\n", "well")
         for answer in (
             b"-LOADING Redis is loading the dataset in memory",
             b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
@@ -201,14 +197,8 @@ def packet(number: int, body: bytes) -> bytes:
     return len(body).to_bytes(3, "little") + bytes([number]) + body
 
 
-_GREETING = packet(
-    0,
-    b"\x0a8.4.0\0"
-    + bytes(4)
-    + b"saltsalt\0"
-    + bytes(18)
-    + b"saltsaltsalt\0caching_sha2_password\0",
-)
+_SALT = bytes(4) + b"saltsalt\0" + bytes(18) + b"saltsaltsalt\0caching_sha2_password\0"
+_GREETING = packet(0, b"\x0a8.4.0\0" + _SALT)
 _OK = packet(2, b"\0\0\0\2\0\0\0")
 
 
@@ -218,12 +208,10 @@ class MysqlTests(SynchronousTestCase):
 
     def test_verdicts(self) -> None:
         denied = packet(2, b"\xff\x15\x04#28000Access denied")
+        many = packet(2, b"\xff\x10\x04#08004Too many connections")
         for answer, verdict in {
             _GREETING: "undecided", _GREETING + _OK: "well", _GREETING + denied: "well",
-            _GREETING
-            + packet(
-                2, b"\xff\x10\x04#08004Too many connections"
-            ): "MySQL error 1040: #08004Too many connections",
+            _GREETING + many: "MySQL error 1040: #08004Too many connections",
             packet(0, b"\xff\x69\x04Host is blocked"): "MySQL error 1129: Host is blocked",
             b"HTTP/1.1 400 Bad\r\n": "not an answer from MySQL: HTTP/",
         }.items():  # fmt: skip
