@@ -32,8 +32,8 @@ _UNTIL = (None, 3.0, 7.0, 12.0, math.inf)
 _ONE, _MANY = ip_network("192.0.2.7"), ip_network("198.51.100.0/24")
 
 
-def banning(network: IPNetwork, until: float = math.inf, reason: str = "") -> Change:
-    return network, Ban(network, 1.0, until, reason)
+def banning(network: IPNetwork, until: float = math.inf) -> Change:
+    return network, Ban(network, 1.0, until, "")
 
 
 class BannedTests(SynchronousTestCase):

@@ -17,10 +17,10 @@ class ProcessesTest(WorkersTestCase):
     def service(self, settings: str = "", rules: str = RULES) -> Service:
         return self.upgrading(rules, f"admin = unix:{self.socket}\n{settings}")
 
-    def led(self, listening: socket.socket, more: str = "", listener: str = "") -> str:
+    def led(self, listening: socket.socket, more: str = "") -> str:
         port = listening.getsockname()[1]
         return (
-            f"{RULES}{listener}[route all]\nmatch = any\nbackend = b\n"
+            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = 127.0.0.1:{port}\n{more}"
         )
 

@@ -46,13 +46,13 @@ async def calls_of(does: Callable[[], Awaitable[object]]) -> Calls:
     return Calls(*count.values())
 
 
-async def within(bound: Calls, does: Callable[[], Awaitable[object]], times: int = 10) -> Calls:
+async def within(bound: Calls, does: Callable[[], Awaitable[object]]) -> Calls:
     """Do something until it makes no more calls than these, and return the last count.
 
     The first time, caches are empty; and on a busy machine, what usually comes at once may come in two pieces.
     """
     counted = await calls_of(does)
-    for _ in range(times):
+    for _ in range(10):
         counted = await calls_of(does)
         if all(map(int.__le__, counted, bound)):
             break

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.internet.ssl import PrivateCertificate
 
+_Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _DAY = timedelta(days=1)
 _VALID = 60  # days; those that end soon are warned of
 _SIGNS = x509.KeyUsage(
@@ -27,10 +28,11 @@ _SIGNS = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+_AUTHORITY: list[x509.ExtensionType] = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
 
 
 class Identity:
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(self, certificate: x509.Certificate, key: _Key) -> None:
         self.certificate = certificate
         self.key = key
 
@@ -73,21 +75,11 @@ class Identity:
             units: The organizational units in its subject.
         """
         kind = ExtendedKeyUsageOID.SERVER_AUTH if usage else ExtendedKeyUsageOID.CLIENT_AUTH
-        return _make(
-            names[0] if names else "nobody",
-            self,
-            begins,
-            ends,
-            [
-                *([x509.SubjectAlternativeName([*map(_name, names)])] if names else ()),
-                x509.ExtendedKeyUsage([kind]),
-            ],
-            units,
-        )
+        extensions = [*_alternative(*names), x509.ExtendedKeyUsage([kind])]
+        return _make(names[0] if names else "nobody", self, begins, ends, extensions, units)
 
     def authorise(self, common_name: str, ends: float = _VALID, begins: float = -2) -> Identity:
-        extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
-        return _make(common_name, self, begins, ends, extensions)
+        return _make(common_name, self, begins, ends, _AUTHORITY)
 
     def revoke(self, *revoked: Identity, ends: float = 2, begins: float = -2) -> bytes:
         """Make the list of certificates that this one has revoked, in PEM.
@@ -111,12 +103,7 @@ class Identity:
 
 
 def make_authority(common_name: str = "Test Authority", *names: str) -> Identity:
-    if names:
-        alternative = x509.SubjectAlternativeName([*map(_name, names)])
-        return _make(common_name, None, -2, _VALID, [alternative])
-    return _make(
-        common_name, None, -2, _VALID, [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
-    )
+    return _make(common_name, None, -2, _VALID, _alternative(*names) or _AUTHORITY)
 
 
 def _make(
@@ -126,8 +113,9 @@ def _make(
     ends: float | datetime,
     extensions: list[x509.ExtensionType],
     units: Sequence[str] = (),
+    key: _Key | None = None,
 ) -> Identity:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in units]
     attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]))
     subject = x509.Name(attributes)
@@ -168,9 +156,12 @@ def _name(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
+def _alternative(*names: str) -> list[x509.ExtensionType]:
+    return [x509.SubjectAlternativeName([*map(_name, names)])] if names else []
+
+
 def lasting(begins: datetime, ends: datetime, units: Sequence[str] = ()) -> Identity:
-    extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
-    return _make("Lasting", None, begins, ends, extensions, units)
+    return _make("Lasting", None, begins, ends, _AUTHORITY, units)
 
 
 def without_end(revoked: bytes) -> bytes:
@@ -196,25 +187,8 @@ def _sequence(content: bytes) -> bytes:
 
 def rsa_pem(name: str, bits: int = 2048, *, alternative: bool = True) -> bytes:
     key = rsa.generate_private_key(65537, bits)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + _DAY)
-    )
-    if alternative:
-        names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        builder = builder.add_extension(names, critical=False)
-    return builder.sign(key, hashes.SHA256()).public_bytes(
-        serialization.Encoding.PEM
-    ) + key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    made = _make(name, None, 0, 1, _alternative(name) if alternative else [], key=key)
+    return made.pem + made.key_pem()
 
 
 @functools.cache

@@ -240,11 +240,11 @@ class MuxTestCase(TestCase):
         self.assertEqual(bytes(client.received), answer)
         return client
 
-    async def has_greeting(self, client: Peer, more: bytes = b"", *, after: float = 0.0) -> None:
+    async def has_greeting(self, client: Peer, *, after: float = 0.0) -> None:
         if after:
             self.time.advance(after)
-        await client.has(len(GREETING + more))
-        self.assertEqual(bytes(client.received), GREETING + more)
+        await client.has(len(GREETING))
+        self.assertEqual(bytes(client.received), GREETING)
 
     async def greets_nobody(self) -> None:
         await self.accepted()

@@ -47,21 +47,14 @@ class SecurePeer(Peer):
 
     Args:
         layers: The context and the server name of each TLS, the outermost first.
-        request: What is sent, and the answer to it, before there is TLS.
         eager: What is sent in the write that ends the handshake.
 
     Attributes:
         told_close_notify: The innermost TLS has got a close-notify.
     """
 
-    def __init__(
-        self,
-        *layers: tuple[ssl.SSLContext, str | None],
-        request: tuple[bytes, bytes] = (b"", b""),
-        eager: bytes = b"",
-    ) -> None:
+    def __init__(self, *layers: tuple[ssl.SSLContext, str | None], eager: bytes = b"") -> None:
         super().__init__()
-        self._request, self._answer = request
         self._eager = eager
         self.failure: ssl.SSLError | None = None
         self.told_close_notify = False
@@ -76,13 +69,9 @@ class SecurePeer(Peer):
         return self.layers[-1].tls
 
     def connectionMade(self) -> None:
-        if self._request:
-            self.transport.write(self._request)
-        else:
-            self._advance()
+        self._advance()
 
     def dataReceived(self, data: bytes) -> None:
-        data, self._answer = data.removeprefix(self._answer), b""
         self.layers[0].incoming.write(data)
         self._advance()
 

@@ -14,16 +14,14 @@ MOST = 65536
 
 
 class Taker:
-    def __init__(
-        self, case: TestCase, turn: Callable[[], Awaitable[None]], backlog: int = 8
-    ) -> None:
+    def __init__(self, case: TestCase, turn: Callable[[], Awaitable[None]]) -> None:
         self._case = case
         self._turn = turn
         self._file = make_folder(case) / "x.sock"
         self.path = str(self._file)
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listening.bind(self.path)
-        self.listening.listen(backlog)
+        self.listening.listen(8)
         self.listening.settimeout(0)
         case.addCleanup(self.listening.close)
 

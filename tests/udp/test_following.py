@@ -237,8 +237,8 @@ class ForgedTests(FlowCase):
 class SourceTests(FlowCase):
     silence = 0.05
 
-    async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
-        await old.asks(first, port)
+    async def moved(self, port: int, old: Talker, new: Talker) -> bool:
+        await old.asks(FIRST, port)
         await new.repeats(SHORT, port, 20)
         return bool(new.heard)
 
