@@ -86,6 +86,13 @@ class ChangedTest(SynchronousTestCase):
         self.assertEqual(self.its.upstreams.all(), [])
         self.assertEqual(self.its.clock.getDelayedCalls(), [])
 
+    def test_checks_go_on_until_the_last_user_stops(self) -> None:
+        self.its.upstreams.start()
+        self.its.change("10.0.0.1:80", check=Check("tcp"))
+        for goes_on in (True, False):
+            self.successResultOf(self.its.upstreams.stop())
+            self.assertEqual(bool(self.its.clock.getDelayedCalls()), goes_on)
+
     def test_turns(self) -> None:
         first = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80"))
         second = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80", retries=7))

@@ -127,7 +127,7 @@ class HelloTest(MuxTestCase):
 
 class OwnFieldsTest(MuxTestCase):
     async def test_unique_id_is_that_of_the_access_log(self) -> None:
-        reported = await tlvs_reported(self, announcing_mux(self, "unique-id"), b"x")
+        reported = await tlvs_reported(self, announcing_mux(self, "unique-id"), HELLO[:20])
         (connection,) = self.factory.connections
         self.assertEqual(reported, (Tlv(TlvType.UNIQUE_ID, connection.record.id.encode()),))
 

@@ -3,6 +3,8 @@ import json
 from typing import Any
 from unittest.mock import patch
 
+import attrs
+
 from tests.client.test_client_table import rows_of
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
@@ -57,6 +59,21 @@ class MovingTest(MuxTestCase):
         connection.resume(moved)
         await server.has(19)
         await self.end(client, server, bytes_in=19, reason="done")
+        self.assertEqual((connection.decided, moved.decided), ({"software": "a"}, {}))
+
+    async def test_connection_that_cannot_be_taken_over_keeps_no_place_at_its_server(self) -> None:
+        client, server = await self.relayed()
+        connection, moved, sockets = self.suspend()
+        self.mux([route("ssh", self.backend_settings, name="ssh")])
+        copy = attrs.evolve(moved, record=attrs.evolve(moved.record))
+        with patch.object(MuxProtocol, "adopt", side_effect=MemoryError):
+            self.assertRaises(MemoryError, self.factory.adopt, copy, sockets)
+        connection.resume(moved)
+        await client.tell(server, b"more", 15)
+        await server.is_lost(client.close)
+        await self.logged(2)
+        pool = self.factory.upstreams.upstream_of(self.backend_settings).pool
+        self.assertEqual((pool.connections, self.records[0].reason), (0, "error"))
 
     async def test_relay_goes_on_with_one_log_line(self) -> None:
         client, server = await self.relayed()

@@ -1,5 +1,6 @@
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched, servers
@@ -9,6 +10,8 @@ from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Check, Ejection
 from txmux.rules.reading.endpoints import server
 from txmux.telemetry.counting.counter_groups import SERVER
+
+ONCE = Ejection(1, seconds=60.0, lone=True)
 
 
 class ChoiceTests(SynchronousTestCase):
@@ -62,6 +65,26 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(first.state, MemberState.UP)
         pool = Watched(*servers("10.0.0.9:80", final=True))
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+
+    def test_ejection_that_is_over(self) -> None:
+        """A client tries such a server, unless it is a final one since, beside which no other is left."""
+        both = servers("10.0.0.1:80", "10.0.0.2:80")
+        for final in (False, True):
+            before = Watched(*both, eject=ONCE, check=Check("tcp"))
+            self.assertFalse(before.pool.has_due)
+            before.take_out(before.members[0])
+            before.pool.check_result(before.members[1], ok=False, why="")
+            its: Any = {"backend_health": before.pool.backend_health, "clock": before.clock}
+            pool = Watched(attrs.evolve(both[0], final=final), both[1], eject=ONCE, **its)
+            self.assertFalse(pool.pool.has_due)
+            pool.clock.advance(60)
+            self.assertIs(pool.pool.has_due, not final)
+
+    def test_connections_of_other_processes_count(self) -> None:
+        pool = Watched(balance="least-connections")
+        first, second = pool.pick(), pool.pick()
+        pool.pool.backend_health.expect({first.server.text: 3})
+        self.assertEqual([pool.pick() for _ in range(3)], [second] * 3)
 
     def test_retry_before_waiting_clients(self) -> None:
         pool = Watched(max_connections=1)
