@@ -105,6 +105,12 @@ class PerSourceTest(SynchronousTestCase):
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
 
+    def test_connections_made_at_other_machines_count_for_the_rate(self) -> None:
+        per_source = self.limited(SourceLimits(interval=SECOND, burst=3))
+        per_source.apply({1: (None, 0, 2)})
+        self.entered(per_source)
+        self.assertIsNone(per_source.enter(1))
+
     def test_source_with_number_zero_is_counted(self) -> None:
         per_source = self.limited(SourceLimits(connections=1))
         for source in (5, 0, 6):

@@ -355,6 +355,9 @@ class HeldTests(MuxTestCase):
             events.clear()
             await self.turn(20)
             self.assertEqual(events, [], how)
+            # Those whose reset alone shows that they have left come behind the others.
+            may_have_left = self.only().stage.held.may_have_left
+            self.assertIs(may_have_left, how in {"finished", "full"}, how)
             client.reset()
             if how == "unnoticed":
                 await client.is_lost()
