@@ -16,6 +16,7 @@ _HOST_NAME = struct.Struct(">HBH").unpack_from
 SERVER_NAME, SIGNATURE_ALGORITHMS, ALPN, SUPPORTED_VERSIONS = 0, 13, 16, 43
 ENCRYPTED_CLIENT_HELLO = 0xFE0D
 """The numbers of extensions (RFC 6066, 7301 and 8446; RFC 9849, section 5)."""
+_READ = frozenset({SERVER_NAME, SIGNATURE_ALGORITHMS, ALPN, SUPPORTED_VERSIONS})
 
 
 class WholeHello(NamedTuple):
@@ -78,23 +79,22 @@ def read_whole(data: bytes, most_elements: int) -> WholeHello | None:
         return None
 
 
-def _read_extensions(  # noqa: C901, PLR0911, PLR0912 - to call something for each extension would take most of the time
+def _read_extensions(  # noqa: C901 - to call something for each extension would take most of the time
     data: bytes, at: int, end: int, suites: bytes, legacy: int, most_elements: int
 ) -> WholeHello | None:
     sni: str | None = None
     alpn: tuple[str, ...] | None = None
     versions = algorithms = b""
-    ech = False
     kinds = []
     for _ in range(most_elements):
-        if at == end:
+        if at >= end:
             break
         kind, size = _TWO_NUMBERS(data, at)
         kinds.append(kind)
-        start = at + 4
-        at = start + size
-        if at > end or 0 < end - at < 4:
-            return None
+        at += 4 + size
+        if kind not in _READ:
+            continue
+        start = at - size
         if kind == SERVER_NAME:
             if sni is not None or size < 6 or _HOST_NAME(data, start) != (size - 2, 0, size - 5):
                 return None
@@ -110,12 +110,11 @@ def _read_extensions(  # noqa: C901, PLR0911, PLR0912 - to call something for ea
             if versions or size < 3 or not size % 2 or data[start] != size - 1:
                 return None
             versions = data[start + 1 : at]
-        elif kind == SIGNATURE_ALGORITHMS:
+        else:
             algorithms = data[start:at]
-        elif kind == ENCRYPTED_CLIENT_HELLO:
-            ech = True
     if at != end or len(kinds) + 2 > most_elements:
         return None
+    ech = ENCRYPTED_CLIENT_HELLO in kinds
     return WholeHello(end, sni, alpn or (), legacy, versions, ech, suites, kinds, algorithms)
 
 
