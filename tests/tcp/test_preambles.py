@@ -386,8 +386,7 @@ class OrderTest(MuxTestCase):
         if does == "finishes":
             speaker.socket.shutdown(socket.SHUT_WR)
         while not speaker.read():
-            if does == "waits":
-                self.time.advance(10)
+            self.time.advance(10 if does == "waits" else 0.05)
             await self.turn()
 
     async def is_held(self, chain: str, server: int) -> Speaker:

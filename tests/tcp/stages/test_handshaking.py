@@ -15,6 +15,7 @@ from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import is_available
 from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.rules.embedding import outcome, route
+from txmux.rules.model import Route
 from txmux.tcp.stages import connecting
 
 
@@ -307,14 +308,18 @@ class RelayTests(MuxTestCase):
 
 
 class LevelTests(MuxTestCase):
-    async def deep(self) -> tuple[SecurePeer, Peer]:
+    async def deep_client(self, innermost: Route) -> SecurePeer:
         inner = self.tls.route("deep", under="tls", files=(self.tls.pem("b.example"),))
-        port = self.mux([self.tls.route(), inner, self.tls.inner(under="deep")])
+        port = self.mux([self.tls.route(), inner, attrs.evolve(innermost, under=("deep",))])
         context = client_context(self.tls.ca)
         client = SecurePeer((context, "a.example"), (context, "b.example"))
         await connect_tls(self, port, client)
         await client.ready()
         client.send(SSH)
+        return client
+
+    async def deep(self) -> tuple[SecurePeer, Peer]:
+        client = await self.deep_client(self.tls.inner())
         return client, await self.backend.heard(len(SSH))
 
     async def test_unmatched_plaintext_goes_to_the_routes_backend_or_the_default(self) -> None:
@@ -389,6 +394,29 @@ class LevelTests(MuxTestCase):
         await client.has(300_000)
         await self.until_closed(client)
         await self.assert_logged(reason="done", bytes_out=300_000)
+
+    async def test_end_outside_cuts_no_answer_of_a_protocol_in_process(self) -> None:
+        """Whether its client has ended before the protocol closes, or afterwards."""
+        for ends_first in self.anew((True, False)):
+            inside = PeerFactory()
+            client = await self.deep_client(route("ssh", inside, name="ssh"))
+            server = await inside.heard(len(SSH))
+            client.transport.pauseProducing()
+            if ends_first:
+                await server.has_all(client.close_notify)
+            server.send(b"x" * 300_000)
+            server.close()
+            await self.turn(3)
+            if not ends_first:
+                client.close_notify()
+                await self.turn(3)
+            self.assertRaises(ssl.SSLWantReadError, client.layers[0].tls.unwrap)
+            client.flush()
+            await self.turn(3)
+            client.transport.resumeProducing()
+            await client.has(300_000)
+            await self.until_closed(client)
+            await self.assert_logged(reason="done", bytes_out=300_000)
 
     async def test_reset_breaks_every_layer_of_tls_in_tls(self) -> None:
         for begin in self.anew((self.tls.relayed, self.deep)):

@@ -458,15 +458,12 @@ class KernelSide:
             self._end_acknowledged()
 
     def _end_acknowledged(self, pause: float = DRAIN_POLL) -> None:
-        """Wait until its peer has all: what the outer TLS still says would have a closed socket reset, and lose what is on its way (RFC 2525, section 2.17)."""
         self._polling = None
-        if getattr(self._socket, "is_nested", False):
-            self._socket.discard()
-            if queued_in(self._bottom):
-                then = min(2 * pause, LONGEST_DRAIN_POLL)
-                self._polling = self.relay.clock.callLater(pause, self._end_acknowledged, then)
-                return
-        self._end(CLOSED)
+        if getattr(self._socket, "must_wait", bool)():
+            then = min(2 * pause, LONGEST_DRAIN_POLL)
+            self._polling = self.relay.clock.callLater(pause, self._end_acknowledged, then)
+        else:
+            self._end(CLOSED)
 
     def stop_reading(self) -> None:
         """Read no more, for good."""

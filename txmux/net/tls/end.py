@@ -11,11 +11,13 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from txmux.net.relay.interface import DRAIN_POLL, LONGEST_DRAIN_POLL
+from txmux.net.relay.peer_state import queued_in
 from txmux.net.sockets.poller import WRITE
 from txmux.net.sockets.transport import CLOSED, LOST, SocketTransport, release_socket
 
@@ -257,14 +259,17 @@ class TlsEnd:
         if how == socket.SHUT_RDWR and self.is_nested:
             self.below.shutdown(how)
 
-    def discard(self) -> None:
-        """Read what the outer TLS still says after the end of this one."""
-        if self.is_nested:
-            self.below.discard()
-            return
+    def must_wait(self) -> bool:
+        """Return whether the peer has not got all: what the outer TLS still says would have a closed socket reset (RFC 2525, section 2.17)."""
+        if not self.is_nested:
+            return False
+        below = self.below
+        while isinstance(below, TlsEnd):
+            below = below.below
         with suppress(OSError):
-            while self.below.recv_into(_CIPHER_VIEW, 0, _NOW):
+            while below.recv_into(_CIPHER_VIEW, 0, _NOW):
                 pass
+        return queued_in(self.bottom) > 0
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         if option == socket.SO_LINGER and level == socket.SOL_SOCKET:
@@ -295,6 +300,7 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
     socket: Any
     on_shaken: Callable[[object], None] | None = None
     """Called when the handshake is complete, or has failed; ``None`` if that is done elsewhere, or over."""
+    _polling: IDelayedCall | None = None
 
     @classmethod
     def instead_of(cls, below: SocketTransport, end: TlsEnd) -> TlsTransport:
@@ -387,9 +393,24 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
         except OSError:
             self._read_to_end = True
         if self._read_to_end:
-            self.connectionLost(CLOSED)
+            self._end_acknowledged()
         else:
             self.startReading()
+
+    def _end_acknowledged(self, pause: float = DRAIN_POLL) -> None:
+        self._polling = None
+        if self.socket.must_wait():
+            self.stopReading()
+            then = min(2 * pause, LONGEST_DRAIN_POLL)
+            self._polling = self._poller.reactor.callLater(pause, self._end_acknowledged, then)
+        else:
+            self.connectionLost(CLOSED)
+
+    @override
+    def connectionLost(self, reason: Failure) -> None:
+        if self._polling is not None:
+            self._polling.cancel()
+        super().connectionLost(reason)
 
     @override
     def _ready(self, events: int) -> None:
@@ -409,4 +430,4 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
         if data:
             self.protocol.dataReceived(data)
         else:
-            self.connectionLost(CLOSED)
+            self._end_acknowledged()
