@@ -3,24 +3,20 @@
 import contextlib
 import json
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.interop.children import Child, output_of
+from tests.interop.children import Child
 from tests.support.docker import DockerPlayed
 from tests.support.folders import make_folder
 from tests.support.kubernetes import KubernetesPlayed
 from tests.support.peers import reactor
 from txmux.net.http import RequestFailedError, request
-from txmux.telemetry import provider_state as reporting
-from txmux.telemetry.provider_state import StateFile
 
 pytestmark = pytest.mark.by_turns
 
@@ -90,18 +86,3 @@ class SourcesTest(TestCase):
     async def test_api_of_a_cluster(self) -> None:
         played = KubernetesPlayed(self)
         await self.follow(played, f"the API at {played.url}: ", "gateway", f"--api={played.url}")
-
-    async def test_an_outage_that_needs_attention(self) -> None:
-        began = time.monotonic() - 61.0
-        self.patch(reporting, "monotonic", lambda: began)
-        file = StateFile(self.file)
-        self.addCleanup(file.close)
-        file.report("the daemon is away")
-        await self.until(bool)
-        admin = f"--admin=unix:{self.socket}"
-        said = (await deferToThread(output_of, "txmux", "status", admin)).decode()
-        self.assertIn(f"{self.name}: no good answer for ", said)
-        self.assertIn("what was known stays in use", said)
-        self.assertIn("the daemon is away", said)
-        counted = (await self.answer("/metrics")).decode()
-        self.assertIn(f'txmux_source_up{{source="{self.name}"}} 0.0\n', counted)

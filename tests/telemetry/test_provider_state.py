@@ -43,6 +43,9 @@ class StateTest(SynchronousTestCase):
             self.seconds += after
             self.file.report(why)
             self.assertEqual(self.states(), [expected])
+        [source] = reported_sources(load(self.rules))
+        told = f"provider {self.path}: no good answer for 1 min 8 s: away\\n; what was known stays in use"
+        self.assertIn(told, source.state(self.seconds + 61).sentence)
         self.assertEqual(self.hidden.stat().st_mode & 0o777, 0o644)
 
     def test_what_a_provider_has_left_that_has_ended(self) -> None:
