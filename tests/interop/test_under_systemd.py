@@ -183,7 +183,7 @@ class ServiceTests(SystemdTestCase):
         self.assertEqual(self.manager.show("NRestarts"), "0")
 
     def test_reload(self) -> None:
-        """Reloads change the rules or nothing, its status says which, and the process is the same."""
+        """Reloads change the rules or nothing, its status says which, and the process is the same, also after an upgrade that fails."""
         self.start()
         ends = self.relayed()
         main = self.manager.main()
@@ -205,18 +205,36 @@ class ServiceTests(SystemdTestCase):
         self.assert_relays(*ends)
         self.manager.kill("HUP")
         self.manager.wait_for("rules reloaded: nothing changed")
+        self.write("colour = red")
+        self.manager.kill("USR2")
+        self.manager.wait_for("upgrade failed, the old process keeps serving")
+        self.assertEqual(self.manager.main(), main)
+        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
+        self.assert_relays(*ends)
 
     def test_asked(self) -> None:
         """Commands find the service without being told where, also after an upgrade, a restart and a crash."""
         self.start("workers = 2")
+        ends = self.relayed()
 
         def assert_answers() -> None:
             self.assertEqual(json.loads(self.ask("status", "--json"))["pid"], self.manager.main())
             self.do("reload")
 
         assert_answers()
-        self.assert_same_socket(lambda: self.ask("upgrade"))
-        assert_answers()
+        for upgrade in (lambda: self.ask("upgrade"), lambda: self.manager.kill("USR2")):
+            self.assert_same_socket(upgrade)
+            assert_answers()
+            self.assert_relays(*ends)
+            self.assert_relays(*self.relayed())
+        self.assertEqual(self.manager.show("NRestarts"), "0")
+        self.write("workers = 2", more="[route more]\nmatch = ssh\nbackend = close\n")
+        self.do("reload")
+        eventually(
+            lambda: "1 route new" in self.manager.show("StatusText"), "the new process reloads"
+        )
+        for end in ends:
+            end.close()
         self.assert_same_socket(lambda: self.do("restart"))
         assert_answers()
         self.assert_same_socket(lambda: self.manager.kill("KILL"))
@@ -243,34 +261,6 @@ class ServiceTests(SystemdTestCase):
             ends[0].recv(1)
         for _ in waiting:
             self.served()
-
-    def test_upgrade(self) -> None:
-        self.start()
-        ends = self.relayed()
-        for _ in range(2):
-            self.assert_same_socket(lambda: self.manager.kill("USR2"))
-            self.assert_relays(*ends)
-            self.assert_relays(*self.relayed())
-        self.assertEqual(self.manager.show("NRestarts"), "0")
-        self.write(more="[route more]\nmatch = ssh\nbackend = close\n")
-        self.do("reload")
-        eventually(
-            lambda: "1 route new" in self.manager.show("StatusText"), "the new process reloads"
-        )
-        self.assert_same_socket(lambda: self.manager.kill("KILL"))
-        self.do("stop")
-        self.assert_ended()
-
-    def test_failed_upgrade(self) -> None:
-        self.start()
-        ends = self.relayed()
-        main = self.manager.main()
-        self.write("colour = red")
-        self.manager.kill("USR2")
-        self.manager.wait_for("upgrade failed, the old process keeps serving")
-        self.assertEqual(self.manager.main(), main)
-        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
-        self.assert_relays(*ends)
 
     def test_verbs(self) -> None:
         """Each drop-in of the docs, and more limits, leave all commands: with what `source = client` needs, and the group of a provider's rules."""
