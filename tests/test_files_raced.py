@@ -77,7 +77,7 @@ class RaceTest(SynchronousTestCase):
             for one in sorted(self.victim.iterdir())
         ]  # fmt: skip
 
-    def race(self, step: Callable[[Path], object], name: str = "file") -> None:
+    def race(self, step: Callable[[Path], object], name: str) -> None:
         """Take a step again and again, and see that nothing of root's has changed; until it has been taken at all."""
         before = self.look()
         rounds = taken = 0
@@ -90,30 +90,28 @@ class RaceTest(SynchronousTestCase):
                 (self.way.with_suffix(".aside") / name).unlink()
         self.assertEqual(self.look(), before)
 
-    def test_bind(self) -> None:
-        def step(path: Path) -> None:
-            with socket.socket(socket.AF_UNIX) as opened:
-                bind(opened, path, 0o666)
+    def test_steps(self) -> None:
+        for step, name in (
+            (_bind, "file"), (_bind_and_remove, "file.sock"), (_name_process, "file"),
+            (make_token, "token"), (_open_log, "log"),
+        ):  # fmt: skip
+            self.race(step, name)
 
-        self.race(step)
 
-    def test_remove(self) -> None:
-        def step(path: Path) -> None:
-            with socket.socket(socket.AF_UNIX) as opened:
-                bind(opened, path, 0o666)
-                remove_own_socket(path, file_id(path))
+def _bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as opened:
+        bind(opened, path, 0o666)
 
-        self.race(step, "file.sock")
 
-    def test_process_id(self) -> None:
-        def step(path: Path) -> None:
-            write_pid(path, 1)
-            remove_pid(path, 1)
+def _bind_and_remove(path: Path) -> None:
+    _bind(path)
+    remove_own_socket(path, file_id(path))
 
-        self.race(step)
 
-    def test_token(self) -> None:
-        self.race(make_token, "token")
+def _name_process(path: Path) -> None:
+    write_pid(path, 1)
+    remove_pid(path, 1)
 
-    def test_log(self) -> None:
-        self.race(lambda path: os.close(open_log(path, (_NOBODY, _NOBODY))), "log")
+
+def _open_log(path: Path) -> None:
+    os.close(open_log(path, (_NOBODY, _NOBODY)))

@@ -43,10 +43,7 @@ class PathTests(unittest.TestCase):
 
 
 class FlakyTests(unittest.TestCase):
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+    folder: Path
 
     def _run(self, tests: str, before: str = "true") -> subprocess.CompletedProcess[str]:
         (self.folder / "test_it.py").write_text(tests)
@@ -74,51 +71,31 @@ class FlakyTests(unittest.TestCase):
             check=False,
         )
 
-    def test_passes_again(self) -> None:
-        done = self._run(_ONCE)
-        self.assertEqual(done.returncode, 0, done)
-        self.assertIn("\n1 passed in", done.stdout)
-        self.assertRegex(done.stderr, "flaky: 1 .*\n.*test_it.py::test_once\n$")
-        self.assertRegex(
-            (self.folder / "flaky.txt").read_text(), "^1 flaky\n.*test_it.py::test_once\n$"
-        )
-
-    def test_too_many_pass_again(self) -> None:
-        tests = _ONCE.replace("def test_once():", _THRICE).replace('"ran"', 'f"ran-{number}"')
-        done = self._run(tests)
-        self.assertEqual(done.returncode, 1, done)
-        self.assertIn("\n3 passed in", done.stdout)
-        self.assertRegex(
-            done.stderr, r"flaky: 3 .*\n(.*test_once\[\d\]\n){3}3 flaky tests fail a run\n$"
-        )
-
-    def test_passes(self) -> None:
-        done = self._run("def test_good(): pass")
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-
-    def test_fails_again(self) -> None:
-        """The end tells which, and how each ended."""
-        (self.folder / "conftest.py").write_text(_LISTS)
-        done = self._run("def test_bad(): assert False")
-        self.assertEqual(done.returncode, 1, done)
-        self.assertNotIn("flaky", done.stderr)
-        _, _, told = done.stderr.partition("\nfailed:\n")
-        self.assertRegex(
-            told, r"^test_it.py::test_bad\n(    .*\n)*    E +assert False\n(    .*\n)*$"
-        )
-
-    def test_fails_much(self) -> None:
-        tests = "import pytest\n@pytest.mark.parametrize('n', range(11))\ndef test_bad(n): assert 0"
-        done = self._run(tests)
-        self.assertEqual((done.returncode, done.stderr), (1, ""))
-
-    def test_linter_fails(self) -> None:
-        done = self._run(_ONCE, before="return 1")
-        self.assertEqual((done.returncode, done.stderr), (1, ""))
-
-    def test_broken(self) -> None:
-        done = self._run("import this_is_not_there")
-        self.assertEqual(done.returncode, 2, done)
+    def test_runs(self) -> None:
+        """What passes again is named, unless too much does; what fails again is told, with how it ended."""
+        once, many = _ONCE.replace("def test_once():", _THRICE), "import pytest\n@pytest.mark"
+        for tests, before, status, out, err in (
+            (_ONCE, "true", 0, "\n1 passed in", r"flaky: 1 .*\n.*test_it.py::test_once\n$"),
+            (once.replace('"ran"', 'f"ran-{number}"'), "true", 1, "\n3 passed in",
+             r"flaky: 3 .*\n(.*test_once\[\d\]\n){3}3 flaky tests fail a run\n$"),
+            ("def test_good(): pass", "true", 0, "", "^$"),
+            ("def test_bad(): assert False", "true", 1, "",
+             r"^(?![\s\S]*flaky)(.*\n)*failed:\ntest_it.py::test_bad\n(    .*\n)*    E +assert False\n(    .*\n)*$"),
+            (f"{many}.parametrize('n', range(11))\ndef test_bad(n): assert 0", "true", 1, "", "^$"),
+            (_ONCE, "return 1", 1, "", "^$"),
+            ("import this_is_not_there", "true", 2, "", r"\A"),
+        ):  # fmt: skip
+            with self.subTest(tests), tempfile.TemporaryDirectory() as folder:
+                self.folder = Path(folder)
+                if "failed:" in err:
+                    (self.folder / "conftest.py").write_text(_LISTS)
+                done = self._run(tests, before)
+                self.assertEqual(done.returncode, status, done)
+                self.assertIn(out, done.stdout)
+                self.assertRegex(done.stderr, err)
+                if not status and out:
+                    named = (self.folder / "flaky.txt").read_text()
+                    self.assertRegex(named, "^1 flaky\n.*test_it.py::test_once\n$")
 
 
 def _find(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,13 @@ from txmux.tcp.connection import MuxProtocol
 
 CONNECTIONS = 2_000
 AT_ONCE = 200
+_WAYS = (
+    (b"Be", 2, "close"), (b"B-", 0, "finish"), (b"Be", 2, "reset"), (b"Ee", 2, "close"),
+    *((first, 0, "reset") for first in (b"", b"B", b"Be", b"H")),
+    *((first, 0, "") for first in (b"", b"X", b"Bc", b"Br", b"Ec", b"Er", b"N", b"H", b"I-", b"M-")),
+    (b"Ji", 0, "finish"),  # the server does not answer a client that has finished
+)  # fmt: skip
+"""What clients say, how many bytes they wait for, and how they end then; unless others do."""
 
 
 class _Server(Peer):
@@ -77,62 +84,19 @@ class LeakTest(MuxTestCase):
             reactor=reactor,
         )
 
-    async def client(self, first: bytes = b"") -> Peer:
+    async def come(self, first: bytes, count: int, end: str) -> None:
         peer = Peer()
         self.peers.append(peer)
         await connect(self, self.port if first else self.silent_port, peer=peer)
         if first:
             peer.send(first)
-        return peer
+        await peer.has(count)
+        if end:
+            getattr(peer, end)()
 
-    async def echoed(self) -> None:
-        peer = await self.client(b"Be")
-        await peer.has(2)
-        peer.close()
-
-    async def half_closed(self) -> None:
-        peer = await self.client(b"B-")
-        peer.finish()
-        await peer.is_lost()
-
-    async def reset_by_client(self) -> None:
-        peer = await self.client(b"Be")
-        await peer.has(2)
-        peer.reset()
-
-    async def ends_itself(self, first: bytes) -> None:
-        peer = await self.client(first)
-        await peer.is_lost()
-
-    async def gone(self, first: bytes) -> None:
-        (await self.client(first)).reset()
-
-    async def in_process(self) -> None:
-        peer = await self.client(b"Ee")
-        await peer.has(2)
-        peer.close()
-
-    def ways(self) -> list[Callable[[], Awaitable[None]]]:
-        return [
-            self.echoed, self.half_closed, self.reset_by_client, self.in_process,
-            lambda: self.gone(b""), lambda: self.gone(b"B"), lambda: self.gone(b"Be"),
-            lambda: self.gone(b"H"),
-            *(
-                lambda first=first: self.ends_itself(first)
-                for first in (b"", b"X", b"Bc", b"Br", b"Ec", b"Er", b"N", b"H", b"I-", b"M-")
-            ),
-            self.half_closed_and_silent,
-        ]  # fmt: skip
-
-    async def half_closed_and_silent(self) -> None:
-        """The server does not answer a client that has finished."""
-        peer = await self.client(b"Ji")
-        peer.finish()
-        await peer.is_lost()
-
-    async def run_batch(self, ways: list[Callable[[], Awaitable[None]]]) -> None:
+    async def run_batch(self, ways: Iterable[tuple[bytes, int, str]]) -> None:
         self.peers: list[Peer] = []
-        await gatherResults([Deferred.fromCoroutine(way()) for way in ways])  # type: ignore[arg-type]
+        await gatherResults([Deferred.fromCoroutine(self.come(*way)) for way in ways])
         for peer in self.peers:
             await peer.is_lost()
         while self.factory.connections or self.silent_factory.connections:
@@ -147,13 +111,12 @@ class LeakTest(MuxTestCase):
 
     async def test_nothing_is_left(self) -> None:
         """After all of them there are as many descriptors, timers and objects as before."""
-        ways = self.ways()
-        await self.run_batch(ways)
+        await self.run_batch(_WAYS)
         before = self.left()
-        done = len(ways)
+        done = len(_WAYS)
         while done < CONNECTIONS:
-            batch = [ways[number % len(ways)] for number in range(done, done + AT_ONCE)]
-            await self.run_batch(batch)
+            numbers = range(done, done + AT_ONCE)
+            await self.run_batch(_WAYS[number % len(_WAYS)] for number in numbers)
             done += AT_ONCE
         self.assertEqual(len(self.records), done)
         await self.assert_no_more(before)
