@@ -76,11 +76,11 @@ class H3Client(QuicConnectionProtocol):
         self._waiting.append((count, waiting))
         await asyncio.wait_for(waiting, PATIENCE)
 
-    async def move(self) -> None:
-        """Take another port without knowing it, as behind a NAT."""
+    async def move(self, address: str = "::") -> None:
+        """Take another port without knowing it, as behind a NAT, or another address."""
         before = self._transport
         assert before is not None
-        await self._loop.create_datagram_endpoint(lambda: self, local_addr=("::", 0))
+        await self._loop.create_datagram_endpoint(lambda: self, local_addr=(address, 0))
         before.close()
 
     def leave(self) -> None:

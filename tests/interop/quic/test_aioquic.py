@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, eventually, output_of
 from tests.interop.quic.case import QuicServers, assert_served, logged, on_asyncio, run_mux
-from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, client, configuration
 
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
@@ -75,24 +74,6 @@ class AioquicTests(InteropTestCase):
         [line] = logged(self.mux)
         facts = (line["facts"]["quic"], line["facts"]["sni"])
         self.assertEqual((line["route"], *facts), ("newer", "1", "newer.example.com"))
-
-    @on_asyncio
-    async def test_many_at_once(self) -> None:
-        names = ("site", "shop", "newer")
-
-        async def run_one(number: int) -> None:
-            name = names[number % 3]
-            async with client(self.mux.port, configuration(f"{name}.example.com")) as one:
-                answers = await asyncio.gather(*(one.get(f"/{10_000 + number}") for _ in range(3)))
-                for answer in answers:
-                    self.assertEqual(answer.server, name)
-                    self.assertEqual(answer.body, content(name, 10_000 + number))
-
-        await asyncio.gather(*map(run_one, range(30)))
-        lines = logged(self.mux)
-        self.assertEqual(len(lines), 30)
-        for line in lines:
-            self.assertEqual(line["facts"]["sni"], f"{line['route']}.example.com")
 
     @on_asyncio
     async def test_each_hears_why_the_other_closes(self) -> None:

@@ -5,10 +5,12 @@ from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, eventually
 from tests.interop.quic.case import QuicServers, assert_served, on_asyncio
-from tests.interop.quic.h3_client import H3Client, client, configuration, one_socket
+from tests.interop.quic.content import content
+from tests.interop.quic.h3_client import PATIENCE, H3Client, client, configuration, one_socket
 from tests.support.services import Service
 
 _COUNT = 100_000
+_LONG = 3 * 1024 * 1024
 _SETTINGS = """
 workers = 1
 drain_timeout = 0s
@@ -54,6 +56,29 @@ class ChangeTests(InteropTestCase):
         [line] = self.mux.lines()
         self.assertEqual((line["route"], line["facts"]["sni"]), ("shop", "shop.example.com"))
         self.assertIn("moved_to", line["facts"])
+
+    @on_asyncio
+    async def test_moves(self) -> None:
+        """Its port changes, and its address, in a download, and in a pause; its server sees no other port at an address that stays."""
+        ways = ["::ffff:127.0.0.1", "::ffff:127.0.0.2"]
+        before = len(self.servers["site"].told("closed"))
+        async with client(self.mux.port, configuration("site.example.com")) as one:
+            answer = one.ask(f"/{_LONG}")
+            for part, address in enumerate(ways, 1):
+                await one.has(_LONG * part // 3)
+                await one.move(address)
+                await one.ping()
+            await asyncio.wait_for(answer.whole, PATIENCE)
+            self.assertEqual(answer.body, content("site", _LONG))
+            for count, address in enumerate((ways[1], ways[0]), 10_000):
+                await one.move(address)
+                await assert_served(self, one, "site", count)
+        eventually(lambda: len(self.servers["site"].told("closed")) > before, "it is closed")
+        self.assertLessEqual(self.servers["site"].told("closed")[-1]["peers"], 3)
+        self.mux.stop()
+        [line] = self.mux.lines()
+        self.assertEqual((line["route"], line["reason"]), ("site", "drained"))
+        self.assertTrue(line["facts"]["moved_to"].startswith("127.0.0.1:"))
 
     @on_asyncio
     async def test_several(self) -> None:
