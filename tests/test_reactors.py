@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.support.proc import family_of, workers_of
+from tests.support.proc import cpu_time, family_of, workers_of
 from tests.support.services import Service, pool_rules
 from txmux.net.sockets.poller import is_available
 
@@ -17,14 +17,6 @@ pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 
 _SIZE = 24 * 2**20
 _CLIENTS = 200
-
-
-def _cpu(mux: Service) -> float:
-    ticks = 0
-    for pid in family_of(mux.child.pid):
-        _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-        ticks += sum(map(int, fields.split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class ReactorTests(InteropTestCase):
@@ -94,10 +86,10 @@ class ReactorTests(InteropTestCase):
                     stalled.sendall(bytes(2**20))
 
             def is_still() -> bool:
-                before = _cpu(mux)
+                before = cpu_time(family_of(mux.pid))
                 # Not a wait for anything: the time over which the processor time is measured.
                 time.sleep(0.5)
-                return _cpu(mux) - before < 0.1
+                return cpu_time(family_of(mux.pid)) - before < 0.1
 
             # On a busy machine it may have been slower than the client, and have something to do yet.
             eventually(is_still, "it does nothing")

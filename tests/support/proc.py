@@ -2,7 +2,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -138,3 +138,12 @@ def _tcp_sockets(port: str) -> list[list[str]]:
     """Return the rows with a port at either end; there may be thousands in TIME_WAIT."""
     lines = Path("/proc/net/tcp").read_text().splitlines()
     return [line.split() for line in lines if f"{port} " in line]
+
+
+def cpu_time(processes: Iterable[int]) -> float:
+    """Return the seconds of processor time that processes have used (proc(5))."""
+    ticks = 0
+    for pid in processes:
+        _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        ticks += sum(map(int, fields.split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
