@@ -141,23 +141,6 @@ class ClusterTest(TestCase):
         for word in ("critical", "Traceback", "Unhandled"):
             self.assertNotIn(word, self.provider.output + self.service.output)
 
-    async def test_the_share_of_a_service_without_endpoints_is_refused(self) -> None:
-        """Neither another try, nor checks, nor a server that is taken out for a while, give it to the others."""
-        await self.answered_by(b"a", self.port)
-        self.put("---\nkind: Service\nmetadata: {name: idle}\nspec: {ports: [{port: 1}]}\n")
-        refs = "{name: idle, port: 1, weight: 1}, {name: db, port: 5432, weight: 4}"
-        more = ", annotations: {txmux.check: tcp interval=100ms, txmux.balance: least-connections, txmux.hold: 5s}"
-        self.put(route("TCPRoute", "db", refs, more=more, parent=", sectionName: tcp"))
-        while b"" not in [await self.answer(self.port) for _ in range(5)]:
-            await deferLater(reactor, 0.05)
-        answers = [await self.answer(self.port) for _ in range(100)]
-        self.assertEqual((answers.count(b""), answers.count(b"a")), (20, 80))
-        self.put_pods("", "ab")  # all end, and still serve
-        while b"b" not in [await self.answer(self.port) for _ in range(5)]:
-            await deferLater(reactor, 0.05)
-        answers = [await self.answer(self.port) for _ in range(50)]
-        self.assertEqual([answers.count(one) for one in (b"", b"a", b"b")], [10, 20, 20])
-
 
 def _host(name: str) -> str:
     return f"127.0.0.{ord(name) - 90}"
