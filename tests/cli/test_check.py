@@ -48,6 +48,7 @@ class CheckTests(CommandTestCase):
         self.patch(source, "_make_transparent", refuse)
         out = self.told(0, self.run_main("check", self.write("source.ini", listen + backend)))
         self.assertIn(":6: warning: [backend b] source: 'client': user ", out)
+        self.assertIn("ip rule add from 127.0.0.1", out)  # the routes that it needs
 
     def test_address_that_no_interface_has(self) -> None:
         """An address of documentation (RFC 5737) stands for those."""

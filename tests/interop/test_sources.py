@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.interop.children import InteropTestCase, output_of, run
+from tests.interop.children import InteropTestCase, run
 from tests.interop.namespaces import Namespace, cable
 from tests.support.services import Service
 from txmux.backends.connect.source import transparent_hints
@@ -167,12 +167,3 @@ class TransparentTests(InteropTestCase):
                 seen = clients.said(_CLIENTS, host, "7000", "3")
                 self.assertEqual(seen, 3 * [f"you are {client}"])
                 mux.stop()
-
-    def test_check_tells_the_routes(self) -> None:
-        path = self.folder / "transparent.ini"
-        path.write_text(_RULES.format(server="127.0.0.1:22", source="client", more=""))
-        said = output_of(sys.executable, "-m", "txmux", "check", path).decode()
-        _, _, *lines = self.hints("127.0.0.1:22")
-        self.assertTrue(lines)
-        for line in lines:
-            self.assertIn(line, said)
