@@ -5,15 +5,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from unittest import SkipTest
 
 import pytest
 
 from tests.interop.children import (
     Child,
     InteropTestCase,
-    eventually,
-    leave_unmeasured,
     output_of,
     run,
 )
@@ -26,7 +23,6 @@ from tests.interop.servers import (
     start_redis,
     start_sshd,
 )
-from tests.processes.test_privileges import python_for_everybody
 from tests.programs import require_program
 from tests.support.services import Service
 
@@ -197,59 +193,3 @@ class CompletionTests(InteropTestCase):
         place.write_bytes(script.read_bytes())
         prompt = f"function fish_prompt; printf '{_PROMPT}'; end"
         self.assert_completes(["fish", "--init-command", prompt])
-
-
-_SERVICE, _MEMBER, _STRANGER, _OPERATORS = 64001, 64002, 64003, 64004
-"""Users, and a group of two of them; nobody has to have given them names."""
-
-
-def _as(user: int, group: int, *command: str | Path) -> tuple[str | Path, ...]:
-    ids = (f"--reuid={user}", f"--regid={group}", "--clear-groups")
-    return (*python_for_everybody(), "setpriv", *ids, *command)
-
-
-class BanningUsersTests(InteropTestCase):
-    """A service that is neither root's nor theirs."""
-
-    def setUp(self) -> None:
-        if os.geteuid() != 0:
-            raise SkipTest("only root can become other users")
-        require_program("setpriv")
-        leave_unmeasured(self)
-        self.own_folder = self.make_folder()
-        os.chown(self.own_folder, _SERVICE, _OPERATORS)
-
-    def ask(self, user: int, group: int, *words: str, **environment: str) -> tuple[int, str, str]:
-        told = [f"{name}={value}" for name, value in environment.items()]
-        command = _as(user, group, "env", *told, sys.executable, "-m", "txmux", *words)
-        done = run(str(command[0]), *command[1:])
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-    def test_group(self) -> None:
-        """Who is in the group of the socket may do everything; who is not is told whose it is, and bans nobody."""
-        socket = self.own_folder / "admin.sock"
-        rules = self.own_folder / "rules.ini"
-        rules.write_text(
-            f"[txmux]\nadmin = unix:{socket}\n[listen public]\nendpoint = 127.0.0.1:0\n"
-        )
-        command = _as(_SERVICE, _OPERATORS, sys.executable, "-m", "txmux", "run", rules)
-        self.own(Child(*map(str, command))).wait_for("listening on 127.0.0.1")
-        eventually(socket.exists, "it can be asked")
-        by = ("--admin", f"unix:{socket}")
-        member, stranger = (_MEMBER, _OPERATORS), (_STRANGER, _STRANGER)
-        found = self.ask(*member, "ban", *by, "192.0.2.7", "1h", "tried", "passwords")
-        self.assertEqual(found, (0, "192.0.2.7 is banned\n", ""))
-        refused = (
-            f"no permission to open {socket} (--admin), which belongs to {_SERVICE}:{_OPERATORS} with mode 0660; "
-            "try as that user, or in that group"
-        )
-        for words in (("ban", *by, "192.0.2.8"), ("unban", *by, "192.0.2.7"), ("bans", *by)):
-            code, out, err = self.ask(*stranger, *words)
-            self.assertEqual((code, out), (3, ""))
-            self.assertIn(refused, err)
-        code, out, _ = self.ask(*member, "bans", *by)
-        self.assertIn("192.0.2.7", out)
-        self.assertIn("tried passwords", out)
-        self.assertNotIn("192.0.2.8", out)
-        found = self.ask(*member, "unban", *by, "192.0.2.7")
-        self.assertEqual(found, (0, "192.0.2.7 is no longer banned\n", ""))

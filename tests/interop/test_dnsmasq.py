@@ -58,10 +58,6 @@ class DnsmasqTests(InteropTestCase):
             return client.recv(100).decode() or "-"
         return "-"
 
-    def await_said(self, mux: Service, address: str) -> None:
-        """Wait until clients get to a server: who comes before an answer, which may be late, gets to none."""
-        eventually(lambda: self.said(mux) == [address], f"clients get to {address}")
-
     def test_changing_answers(self) -> None:
         """The first client is served; later ones follow the answers, and what was known outlives the name and its server."""
         dnsmasq = self.start_dnsmasq()
@@ -84,17 +80,3 @@ class DnsmasqTests(InteropTestCase):
             self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
         dnsmasq.end()
         self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
-
-    def test_other_resolvers_of_one_backend_or_all(self) -> None:
-        self.start_dnsmasq("--port=8600")
-        key = "resolvers = 127.0.0.1:8600"
-        short = pool_rules("127.0.0.1:1", more="").replace(
-            "backend = pool", "backend = web.test:9001"
-        )
-        for settings, rules in (
-            ("", pool_rules("web.test:9001", more=key)),
-            (key, pool_rules("web.test:9001", more="")),
-            (f"workers = 2\n{key}", short),
-        ):
-            mux = self.own(Service(self.folder, rules, settings, before=self.before))
-            self.await_said(mux, "127.0.1.1")

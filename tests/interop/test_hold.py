@@ -7,7 +7,6 @@ import subprocess
 import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.namespaces import Namespace, cable
 from tests.interop.servers import postgres_program, restart_postgres, start_postgres
 from tests.support.ports import free_port
 from tests.support.services import Service
@@ -15,15 +14,6 @@ from tests.support.services import Service
 pytestmark = pytest.mark.by_turns
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = db\n[backend db]\n"
-
-# Waits for a magic packet, and prints it.
-_SLEEPER = """
-import socket
-listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-listening.bind(("10.77.0.255", 9))
-print("asleep", flush=True)
-print(listening.recv(1000).hex(), flush=True)
-"""
 
 
 class PostgresTests(InteropTestCase):
@@ -70,17 +60,3 @@ class PostgresTests(InteropTestCase):
         lines = mux.lines()
         self.assertEqual({line["reason"] for line in lines}, {"done"})
         self.assertEqual(sum("held" in line["facts"] for line in lines), 4)
-
-
-class WakeTests(InteropTestCase):
-    def test_magic_packet_reaches_the_network_of_the_server(self) -> None:
-        here, there = Namespace(self), Namespace(self)
-        cable(here, ["10.77.0.1/24"], there, ["10.77.0.2/24"])
-        sleeper = there.own(there.python(_SLEEPER))
-        sleeper.wait_for("asleep")
-        rules = f"{_RULES}server = 10.77.0.2:5432\nhold = 60s\nwake = wol 02:00:00:12:34:56 10.77.0.255\n"
-        here.enter()
-        mux = self.own(Service(self.make_folder(), rules, "drain_timeout = 1s"))
-        with mux.connect() as client:
-            client.sendall(b"x")
-            sleeper.wait_for("f" * 12 + "020000123456" * 16)

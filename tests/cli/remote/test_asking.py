@@ -177,13 +177,15 @@ class NobodyTests(CommandTestCase):
             raise SkipTest("only root can become somebody else")
         self.answering()
         socket_file = self.run_folder / "rules.sock"
-        socket_file.chmod(0o600)
         self.run_folder.chmod(0o755)
         admin = "--admin", str(socket_file)
-        for arguments in ((), admin):
-            err = self.as_nobody(*arguments)
-            self.assertIn(f"no permission to open {socket_file}", err)
-            self.assertIn("which belongs to root:root with mode 0600; try as that user", err)
+        for mode, who in ((0o600, ""), (0o660, ", or in that group")):
+            socket_file.chmod(mode)
+            owner = f"which belongs to root:root with mode 0{mode:o}; try as that user{who}\n"
+            for arguments in ((), admin):
+                err = self.as_nobody(*arguments)
+                self.assertIn(f"no permission to open {socket_file}", err)
+                self.assertIn(owner, err)
         self.run_folder.chmod(0o700)
         folder = f"{self.run_folder}, which belongs to root:root with mode 0700"
         self.assertIn(f"no permission to look into {folder}", self.as_nobody())
