@@ -1,5 +1,8 @@
 import os
 import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
@@ -29,3 +32,11 @@ def run_program(
         require_program(name), arguments, env=dict(os.environ), stdinBytes=stdin
     )
     return result
+
+
+def run_text(
+    *command: str | Path, stdin: str = "", check: bool = False, seconds: float = 300.0, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, perhaps in another `cwd` or `env`; what it prints is text."""
+    more |= {"input": stdin, "timeout": seconds}
+    return subprocess.run(command, capture_output=True, text=True, check=check, **more)

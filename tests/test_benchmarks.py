@@ -32,7 +32,7 @@ from benchmarks.proxies import PROXIES, chosen
 from benchmarks.report import markdown
 from benchmarks.results import FIGURES, Results, Spread
 from tests.interop.children import leave_unmeasured
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 from tests.support.changes import change_constants
 
 _CHECKOUT = Path(__file__).parent.parent
@@ -321,14 +321,7 @@ class RunTests(SynchronousTestCase):
     def bench(
         self, *arguments: str | Path, module: str = "benchmarks"
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=_CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
+        return run_text(sys.executable, "-m", module, *arguments, cwd=_CHECKOUT, seconds=1200)
 
     def require_all(self) -> None:
         for program in ("taskset", "nginx", "redis-server", "openssl"):

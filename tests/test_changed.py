@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 from tests.support.folders import make_folder
 
 _PROGRAM = Path(__file__).parent.parent / "script/lib/changed.py"
@@ -91,9 +91,7 @@ class ChangedTests(SynchronousTestCase):
 
     def test_existing_files_of_this_project(self) -> None:
         require_program("git")
-        done = subprocess.run(
-            [sys.executable, _PROGRAM], capture_output=True, text=True, check=True, timeout=PATIENCE
-        )
+        done = run_text(sys.executable, _PROGRAM, check=True)
         self.assertIn("tests/test_structure.py\n", done.stdout)
         for path in done.stdout.splitlines():
             self.assertTrue((_PROGRAM.parents[2] / path).is_file(), path)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.changes.services import SERVICES
 from tests.interop.children import leave_unmeasured
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
@@ -24,13 +24,8 @@ class ChangesTests(SynchronousTestCase):
         leave_unmeasured(self)
 
     def run_it(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "benchmarks.changes", *arguments],
-            cwd=_CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
+        return run_text(
+            sys.executable, "-m", "benchmarks.changes", *arguments, cwd=_CHECKOUT, seconds=900
         )
 
     def measured(

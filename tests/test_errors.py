@@ -134,8 +134,6 @@ class NamedTests(SynchronousTestCase):
 
 
 class CauseTests(SynchronousTestCase):
-    """`cause_of`: each cause once, as the system calls it."""
-
     def test_each_kind(self) -> None:
         for problem, cause in {
             error.ConnectionRefusedError(111, "Connection refused"): "connection refused",

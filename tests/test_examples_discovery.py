@@ -1,11 +1,11 @@
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 from tests.interop.children import PATIENCE, InteropTestCase
+from tests.programs import run_text
 from tests.support.services import Twist
 
 _EXAMPLES = Path(__file__).parent.parent / "examples/discovery"
@@ -14,14 +14,10 @@ _EXAMPLES = Path(__file__).parent.parent / "examples/discovery"
 class FilesTests(InteropTestCase):
     def write(self, *servers: str) -> tuple[int, str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        done = subprocess.run(
-            [self.folder / "write-servers", self.folder / "rules.ini", "web"],
-            input="".join(f"{server}\n" for server in servers),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+        done = run_text(
+            *(self.folder / "write-servers", self.folder / "rules.ini", "web"),
             env={**os.environ, "PATH": path},
+            stdin="".join(f"{server}\n" for server in servers),
         )
         return done.returncode, done.stdout + done.stderr
 

@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
-from tests.interop.children import PATIENCE
+from tests.programs import run_text
 from tests.support.examples import has_turn
 from tests.support.folders import make_folder
 from txmux.control.gauge import Gauge
@@ -143,8 +142,6 @@ class ListTests(SynchronousTestCase):
 
 
 class WithoutTests(SynchronousTestCase):
-    """Folders are deleted from a copy."""
-
     def test_all(self) -> None:
         self.check_without(*FEATURES)
 
@@ -194,11 +191,7 @@ class WithoutTests(SynchronousTestCase):
             for path in folder.iterdir():
                 if path.name not in left_out:
                     (inside / path.name).symlink_to(path)
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", f"{inspect.getsource(everything)}{_RUN}"],
-            capture_output=True, text=True, timeout=PATIENCE, check=False, input=json.dumps(commands),
-            env={**os.environ, "PYTHONPATH": str(copy.parent)},
-        )  # fmt: skip
+        done = run_text(sys.executable, "-P", "-c", f"{inspect.getsource(everything)}{_RUN}", env={**os.environ, "PYTHONPATH": str(copy.parent)}, stdin=json.dumps(commands))  # fmt: skip
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         found: tuple[list[str], list[list[Any]]] = tuple(json.loads(done.stdout))
         return found

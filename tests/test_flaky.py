@@ -10,6 +10,7 @@ import unittest
 from pathlib import Path
 
 from tests.interop.children import PATIENCE
+from tests.programs import run_text
 
 _PROJECT = Path(__file__).parent.parent
 _ONCE = """
@@ -38,7 +39,7 @@ class PathTests(unittest.TestCase):
         words = {word for text in texts for word in re.findall(r"\btests/[\w{},./*]+", text)}
         self.assertTrue(any("{" in word for word in words), words)
         command = ["bash", "-c", f"printf '%s\\n' {' '.join(sorted(words))}"]
-        paths = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        paths = run_text(*command, check=True).stdout.split()
         self.assertEqual([path for path in paths if not any(_PROJECT.glob(f"{path}*"))], [])
 
 
@@ -57,19 +58,10 @@ class FlakyTests(unittest.TestCase):
             run_twice '{self.folder}/cache' run_all {pytest}
             name_flaky '{self.folder}'/*.flaky
         """
-        return subprocess.run(
-            ["bash", "-c", script],
-            cwd=self.folder,  # pytest names tests from its root, where it runs
-            env={
-                **{name: os.environ[name] for name in os.environ if name != "PYTEST_XDIST_WORKER"},
-                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-                "PYTHONPATH": str(_PROJECT),
-            },
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        kept = {name: os.environ[name] for name in os.environ if name != "PYTEST_XDIST_WORKER"}
+        own = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(_PROJECT)}
+        # pytest names tests from its root, where it runs.
+        return run_text("bash", "-c", script, cwd=self.folder, env=kept | own)
 
     def test_runs(self) -> None:
         """What passes again is named, unless too much does; what fails again is told, with how it ended."""

@@ -215,8 +215,6 @@ def _admit(count: int, *, banned: bool) -> Callable[[], object]:
 
 
 class _Item:
-    """A flow, or a handshake."""
-
     queue: TimeoutQueue | None = None
     entered_at = last_received_at = 0.0
 

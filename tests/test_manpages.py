@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 from txmux.cli import COMMANDS, make_parser, names_of_commands
 from txmux.detection.registry import installed_matchers
 from txmux.rules.reading.sections import TABLES
@@ -32,9 +32,7 @@ class ManPageTests(SynchronousTestCase):
     def run_program(self, *words: str | Path) -> str:
         command = [require_program(str(words[0])), *words[1:]]
         environment = {**os.environ, "MANWIDTH": "80", "LC_ALL": "C"}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=300
-        )
+        done = run_text(*command, env=environment, check=True)
         return done.stdout + done.stderr
 
     def test_page_for_each_command(self) -> None:

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 from tests.support.examples import SHARE
 
 _CHECKOUT = Path(__file__).parent.parent
@@ -31,14 +31,10 @@ class ScriptTests(SynchronousTestCase):
         shutil.copytree(_CHECKOUT / "script", self.folder / "script")
 
     def refusal(self, script: str, python: str) -> str:
-        done = subprocess.run(
-            [self.folder / "script" / script],
+        done = run_text(
+            self.folder / "script" / script,
             cwd=tempfile.gettempdir(),
             env={**os.environ, "PYTHON": python},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
         )
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertFalse((self.folder / ".venv").exists())
@@ -73,9 +69,7 @@ class ScriptTests(SynchronousTestCase):
         other.mkdir()
         (other / "pyvenv.cfg").touch()
         (self.folder / ".venv").symlink_to(other)
-        done = subprocess.run(
-            [self.folder / "script/test"], capture_output=True, text=True, timeout=300, check=False
-        )
+        done = run_text(self.folder / "script/test")
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, "^test: .venv is a link to .*other, .*: remove the link\n$")
         self.assertEqual([*other.iterdir()], [other / "pyvenv.cfg"])
@@ -115,7 +109,7 @@ class ScriptTests(SynchronousTestCase):
 
     def test_help_of_the_demo_is_its_own(self) -> None:
         command = [str(self.folder / "script/demo"), "--help"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        told = run_text(*command, check=True).stdout
         self.assertTrue(told.startswith("Usage: script/demo [--demo-port PORT]\n"), told)
         self.assertFalse((self.folder / ".venv").exists())
 

@@ -6,6 +6,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.programs import run_text
 from tests.support.folders import make_folder
 
 _SLOW = Path(__file__).parent.parent / "script/lib/slow"
@@ -27,9 +28,7 @@ class SlowTests(SynchronousTestCase):
             (groups / "bin/sleep").symlink_to("/bin/true")
             environ |= {"CGROUPS": str(groups), "PATH": f"{groups}/bin:{environ['PATH']}"}
         command = [str(_SLOW), "20", *words]
-        return subprocess.run(
-            command, env=environ, capture_output=True, text=True, timeout=300, check=False
-        )
+        return run_text(*command, env=environ)
 
     def test_share(self) -> None:
         """The command has its share and no more; its status is the script's, and its group is removed."""

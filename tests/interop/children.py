@@ -102,7 +102,6 @@ class Child:
         return match
 
     def say(self, last_words: bytes) -> None:
-        """Write this to its standard input, and close it."""
         assert self.process.stdin is not None
         with self.process.stdin as stdin:
             stdin.write(last_words)
@@ -206,7 +205,6 @@ def run(
 
 
 def output_of(program: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
-    """Return the output of a program that has to succeed."""
     done = run(program, *arguments, stdin=stdin)
     if done.returncode:
         said = done.stderr.decode(errors="replace")
@@ -223,7 +221,6 @@ def first_of(child: Child) -> int | None:
 
 
 def eventually(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Poll until a condition holds."""
     deadline = time.monotonic() + patience
     while True:
         began = time.monotonic()

@@ -132,7 +132,6 @@ class KubernetesApi:
             raise AssertionError(f"{method} {path}: {error.code}: {said}") from None
 
     def kubectl(self, *arguments: str | Path) -> str:
-        """Run it as one who may do all; returns what it prints."""
         return output_of("kubectl", "--kubeconfig", self.admin, *arguments).decode()
 
     def apply(self, text: str) -> None:

@@ -41,7 +41,6 @@ class Namespace:
         return (require_program("ip"), "netns", "exec", self.name)
 
     def make_lan(self, *addresses: str) -> None:
-        """Make a bridge for other namespaces, with these addresses."""
         self.ip("link add lan type bridge")
         for address in addresses:
             self.ip(f"addr add {address}/24 dev lan")
@@ -77,7 +76,6 @@ class Namespace:
         return Child(*self.command, sys.executable, "-c", program, *arguments, stdin=True)
 
     def said(self, program: str, *arguments: str) -> list[str]:
-        """Run a Python program in it, and return the lines that it prints."""
         said = output_of(*self.command, sys.executable, "-c", program, *arguments)
         return said.decode().splitlines()
 

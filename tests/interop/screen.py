@@ -48,7 +48,6 @@ class Screen:
 
     @property
     def coloured(self) -> str:
-        """Its text, with escape sequences for colours."""
         return self._tmux("capture-pane", "-p", "-e")
 
     def wait_for(self, pattern: str) -> str:

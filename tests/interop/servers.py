@@ -130,7 +130,6 @@ stream {{
 
 
 def start_nginx(folder: Path, http: str) -> Child:
-    """Start a web server with these lines in its ``http`` block."""
     return _start_nginx(folder, _NGINX.format(user=_nginx_user(), folder=folder, lines=http))
 
 
@@ -154,12 +153,10 @@ server {{
 
 
 def start_nginx_stream(folder: Path, stream: str, before: tuple[str, ...] = ()) -> Child:
-    """Start a proxy with these lines in its ``stream`` block."""
     return _start_nginx(folder, nginx_stream(folder, stream), before)
 
 
 def nginx_stream(folder: Path, lines: str) -> str:
-    """Write a configuration with these lines in its ``stream`` block."""
     return _NGINX_STREAM.format(user=_nginx_user(), folder=folder, lines=lines)
 
 

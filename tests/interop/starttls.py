@@ -159,7 +159,6 @@ rsa_private_key_file={certificate.key}
 
 
 def start_vsftpd(folder: Path, certificate: Certificate) -> ClearServer:
-    """Start a server for the files of a folder, which demands TLS."""
     port, files = free_port(), folder / "files"
     files.mkdir()
     configuration = folder / "vsftpd.conf"

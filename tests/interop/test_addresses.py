@@ -59,8 +59,6 @@ answers = 1
 
 
 class LinkTests(InteropTestCase):
-    """One server for TCP and one for UDP, at an address of a link."""
-
     def setUp(self) -> None:
         network = Namespace(self)
         network.ip("link add here type veth peer name there")
@@ -83,7 +81,6 @@ class LinkTests(InteropTestCase):
         return self.own(Service(self.folder, named, settings))
 
     def relay(self, mux: Service, listener: str, address: str = "127.0.0.1") -> Record:
-        """Have a stream relayed, and give its line."""
         with socket.create_connection((address, mux.ports[listener]), PATIENCE) as client:
             client.sendall(b"hello")
             server, _ = self.listening.accept()
@@ -141,8 +138,6 @@ _HOSTS = {"127.0.0.5": "five", "127.0.0.6": "six", "::1": "sixth version"}
 
 
 class AskedAddressTests(InteropTestCase):
-    """Each client is led to where it has gone itself, at another port."""
-
     def serve(self, more: str = "", backend: str = "", settings: str = "workers = 2") -> None:
         self.there = 0
         for host, name in _HOSTS.items():

@@ -141,7 +141,6 @@ class CompletionTests(InteropTestCase):
         return path
 
     def assert_completes(self, command: Sequence[str], prepare: Sequence[str] = ()) -> None:
-        """Begin some words in a shell, after what is typed to prepare it."""
         require_program(command[0])
         # Fish has a folder of its own among temporary files.
         folders = f"HOME={self.folder} TMPDIR={self.folder} PATH={self.folder / 'bin'}:$PATH"

@@ -163,8 +163,6 @@ _TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a cli
 
 
 class AddressSpaceTests(InteropTestCase):
-    """Many clients that send more than there is memory for."""
-
     def test_clients_are_served_once_there_is_memory_again(self) -> None:
         """The portable relay holds more for each client, so that there is surely not enough; the campaign tries the other one."""
         leave_unmeasured(self)  # its C code crashes the process where there is no memory

@@ -42,8 +42,6 @@ backend = 127.0.0.1:{backend}
 
 
 class FloodTest(WorkersTestCase):
-    """A service, a backend that answers, and clients of several addresses."""
-
     def setUp(self) -> None:
         if sys.platform != "linux":
             raise SkipTest("only Linux has all of 127.0.0.0/8")

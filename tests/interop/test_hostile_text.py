@@ -118,7 +118,6 @@ class HostileTextTests(InteropTestCase):
         client.sendall(said)
 
     def clients(self) -> None:
-        """Some stay, and some are turned away."""
         text = _HOSTILE.encode()
         for before in (b"", b"\xff"):
             self.say(before + b"GET /%b HTTP/1.1\r\nHost: %b\r\n\r\n" % (text, text))

@@ -86,7 +86,6 @@ class RealApiTests(InteropTestCase):
         )
 
     def conditions(self, kind: str, name: str) -> dict[str, str]:
-        """Return the reasons of the conditions of a route at its only parent."""
         parents = self.status(kind, name).get("parents") or [{"conditions": []}]
         return {one["type"]: one["reason"] for one in parents[0]["conditions"]}
 

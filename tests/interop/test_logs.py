@@ -28,8 +28,6 @@ backend = 127.0.0.1:1
 
 
 class BareLogTests(InteropTestCase):
-    """What a service writes to its standard output, of which a file is read."""
-
     def standard_output(self, *command: str, workers: int) -> list[Any]:
         """Serve a client that says nothing, and one that no route takes; give the lines of standard output as JSON."""
         rules = self.folder / "rules.ini"

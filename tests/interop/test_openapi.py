@@ -1,7 +1,6 @@
 """The API of a live service, asked by `schemathesis` for all that its description allows, and much that it does not."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -10,6 +9,7 @@ import pytest
 
 from tests.browser.service import Watched
 from tests.interop.children import PATIENCE, InteropTestCase
+from tests.programs import run_text
 
 pytestmark = pytest.mark.by_turns
 
@@ -61,21 +61,16 @@ class OpenAPITest(InteropTestCase):
             connections = json.load(answer)
         config = self.folder / "schemathesis.toml"
         config.write_text(CONFIG.format(id=connections[0]["id"] if connections else "5a9d7143-3"))
-        done = subprocess.run(
-            [
-                str(Path(sys.executable).with_name("schemathesis")),
-                *("--config-file", str(config), "run", f"{address}/openapi.json"),
-                *("-H", f"Authorization: Bearer {watched.token}"),
-                *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"),
-                *(part for path in LEFT_OUT for part in ("--exclude-path", path)),
-                *("--max-examples", "15", "--seed", "1", "--suppress-health-check", "all"),
-                *("--request-timeout", str(PATIENCE)),
-            ],
+        done = run_text(
+            str(Path(sys.executable).with_name("schemathesis")),
+            *("--config-file", str(config), "run", f"{address}/openapi.json"),
+            *("-H", f"Authorization: Bearer {watched.token}"),
+            *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"),
+            *(part for path in LEFT_OUT for part in ("--exclude-path", path)),
+            *("--max-examples", "15", "--seed", "1", "--suppress-health-check", "all"),
+            *("--request-timeout", str(PATIENCE)),
             cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=20 * PATIENCE,
-            check=False,
+            seconds=20 * PATIENCE,
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("Tested: 25", done.stdout)

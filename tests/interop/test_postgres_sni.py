@@ -153,7 +153,6 @@ class PsqlTests(InteropTestCase):
             self.assertEqual(session["route"], name)
 
     def sleeping(self, name: str) -> int:
-        """Return how many queries sleep at a server, which is asked directly."""
         direct = f"host=127.0.0.1 port={self.ports[name]} user=postgres password=secret"
         return int(run("psql", "-XAtc", _SLEEPING, direct).stdout)
 

@@ -196,7 +196,6 @@ class InFrontTests(InteropTestCase):
                 self.assertEqual(*ask_who(self.mux.ports[version], host))
 
     def test_clients_in_both_versions_and_families(self) -> None:
-        """Of HAProxy, also by a UNIX socket, and of nginx."""
         for way in ("v1", "v2", "fields"):
             for host in _HOSTS:
                 record = self.ask(host, self.port(way, host))

@@ -151,7 +151,6 @@ class LifeTests(InteropTestCase):
         self.assertEqual((status, said), (1, running))
 
     def begin_by_options(self, *more: str | Path, before: Sequence[str] = ()) -> Child:
-        """Begin without a rules file."""
         server = f"127.0.0.1:{self.echo.port}"
         return self.begin("--listen", "127.0.0.1:0", "--redis", server, *more, before=before)
 

@@ -122,8 +122,6 @@ _PROVIDER, _FRENCH, _GERMAN = "203.0.113.7", "198.51.100.7", "198.51.100.8"
 
 
 class PlacesTests(ScenarioTestCase):
-    """The example; servers tell which of them they are."""
-
     addresses = (_PUBLIC, _PROVIDER, _FRENCH, _GERMAN)
 
     def setUp(self) -> None:

@@ -46,8 +46,6 @@ _NAMED = ("10.0.0.11", "10.0.0.12")
 
 
 class LoadBalancerTests(ScenarioTestCase):
-    """The example file, with a web server at each address."""
-
     addresses = (*_PLAIN, _BACKUP, *_NAMED, "10.0.0.53")
 
     @classmethod
@@ -204,8 +202,6 @@ _AT_ONCE = 4.5
 
 
 class TcpProxyTests(ScenarioTestCase):
-    """Both examples lead to the same servers."""
-
     addresses = (_PUBLIC, *_SERVERS)
 
     @classmethod

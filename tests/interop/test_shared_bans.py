@@ -270,8 +270,6 @@ default = 127.0.0.1:{server}
 
 
 class SharedByTlsTest(SupervisedTestCase):
-    """Two services, and one Redis, with certificates of the test."""
-
     def setUp(self) -> None:
         super().setUp()
         self.authority = make_authority()

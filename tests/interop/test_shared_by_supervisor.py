@@ -75,7 +75,6 @@ class SupervisorTest(InteropTestCase):
         return False
 
     def is_connected(self, pid: int) -> bool:
-        """Return whether a process has a socket that is connected to Redis."""
         port = f":{self.redis.port:04X}"
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         inodes = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port)}
@@ -83,7 +82,6 @@ class SupervisorTest(InteropTestCase):
         return any(str(file.readlink()) in inodes for file in files)
 
     def has_password(self, pid: int) -> bool:
-        """Return whether it is anywhere in the memory of a process."""
         with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
             for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
                 start, end = (int(part, 16) for part in line.split()[0].split("-"))

@@ -38,8 +38,6 @@ def _serve(namespace: Namespace, *addresses: str) -> None:
 
 
 class ManyPortsTests(InteropTestCase):
-    """More connections than one address has ports."""
-
     def setUp(self) -> None:
         self.network = Namespace(self)
         for number in (1, 2, 3, 4, 9):

@@ -200,8 +200,6 @@ _ANSWER = 27  # bytes of a KeyUpdate and of the record around it
 
 
 class UnreadAnswersTest(InteropTestCase):
-    """Clients that want other keys again and again."""
-
     def setUp(self) -> None:
         """Start a service where the kernel keeps little for those who read nothing."""
         network = Namespace(self)

@@ -46,7 +46,6 @@ def _lasting(text: str) -> str:
 
 
 def _begin(its: type[ScenarioTestCase], command: str, folder: str = "") -> Child:
-    """Type a command that stays."""
     sockets = its.folder / "txmux"
     sockets.mkdir(exist_ok=True)
     go = f"export RUNTIME_DIRECTORY={sockets}; cd {its.folder / folder}"

@@ -1,12 +1,11 @@
 """Builds the packages, and runs what is in them far from the checkout."""
 
 import os
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
-from tests.interop.children import PATIENCE
+from tests.programs import run_text
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -22,29 +21,16 @@ def run_outside(*command: str | Path, cwd: Path, seconds: float = 900) -> str:
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "COV_CORE", "COVERAGE"))
     }
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+    done = run_text(*command, cwd=cwd, env=environment, seconds=seconds)
     if done.returncode:
         raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
 
 def checkout_files() -> set[str]:
-    """List what is under version control, or would be."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    listed = run_text(
+        *("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
         cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
         check=True,
     )
     return {name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}

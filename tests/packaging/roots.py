@@ -90,7 +90,6 @@ class Copy:
         self._pip.pop("PIP_FIND_LINKS", None)
 
     def put(self, source: Path, name: str) -> None:
-        """Copy a file or a folder into it, before anything runs there."""
         target = self._folder / "upper" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

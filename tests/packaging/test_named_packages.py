@@ -2,14 +2,13 @@
 
 import platform
 import re
-import subprocess
 from pathlib import Path
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.packaging.building import CHECKOUT
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 
 _COMMAND = re.compile(r"apt(?:-get)? install ((?:\\\n|[^\n\\`;#])+)")
 _OWN = {"txmux"}
@@ -33,7 +32,5 @@ class NamedPackagesTests(SynchronousTestCase):
         named = set().union(*map(_named, files))
         self.assertLess({"haproxy", "netcat-openbsd", "debootstrap", "mmdebstrap"}, named)
         command = [apt_get, "--simulate", "--no-install-recommends", "install"]
-        done = subprocess.run(
-            [*command, *sorted(named)], capture_output=True, text=True, timeout=300, check=False
-        )
+        done = run_text(*command, *sorted(named))
         self.assertEqual(done.returncode, 0, done.stderr)

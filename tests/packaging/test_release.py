@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import leave_unmeasured
 from tests.packaging.building import CHECKOUT
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 from tests.support.changes import change_environment
 
 _SCRIPT = "script/lib/release.py"
@@ -69,15 +69,7 @@ class ReleaseTests(SynchronousTestCase):
         self.before = self.git("rev-parse", "HEAD")
 
     def git(self, *words: str) -> str:
-        done = subprocess.run(
-            ["git", *words],
-            cwd=self.folder,
-            env={**os.environ, **_WHO},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=True,
-        )
+        done = run_text("git", *words, cwd=self.folder, env={**os.environ, **_WHO}, check=True)
         return done.stdout.strip()
 
     def programs(self, **scripts: str) -> str:
@@ -92,14 +84,11 @@ class ReleaseTests(SynchronousTestCase):
         return str(folder)
 
     def release(self, *words: str, path: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, self.folder / _SCRIPT, *words],
+        return run_text(
+            *(sys.executable, str(self.folder / _SCRIPT), *words),
             cwd=tempfile.gettempdir(),
             env={**os.environ, **_WHO, "PATH": path or self.programs()},
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
+            seconds=900,
         )
 
     def assert_refused(self, message: str, *words: str) -> None:

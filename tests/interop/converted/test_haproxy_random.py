@@ -58,8 +58,6 @@ _BACKENDS = ("a", "b", "c")
 
 
 class Writer:
-    """Writes frontends, the same ones for the same seed."""
-
     def __init__(self, servers: Mapping[str, int]) -> None:
         self._servers = servers
         self._random = random.Random(_SEED)

@@ -28,8 +28,6 @@ _SOURCES = ("", "", " from 127.0.0.2", " from 127.0.0.3", " from 127.0.0.9")
 
 
 class Writer:
-    """Writes configurations, the same ones for the same seed."""
-
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 

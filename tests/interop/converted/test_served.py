@@ -89,7 +89,6 @@ def _proving(case: str) -> Callable[[SideBySideTestCase], None]:
 
 
 def _with_cases(its: type[SideBySideTestCase]) -> type[SideBySideTestCase]:
-    """Have a class prove each case of the files of its program."""
     for path in (
         PAIRS / its.program / "served.cfg",
         Path(__file__).with_name(f"{its.program}.cfg"),

@@ -94,8 +94,6 @@ class Snmp(Program):
 
 
 class Coap(Program):
-    """``coap-client`` writes a document in blocks, and reads it again."""
-
     matches: ClassVar = {"coap": ("coap", 5683)}
     least = (15, 15)
     serves = "created UDP  endpoint"
@@ -179,8 +177,6 @@ _QUESTIONS = 500
 
 
 class Names(Program):
-    """``dig`` and ``dnsperf`` ask dnsmasq for names."""
-
     matches: ClassVar = {"names": ("dns", 53)}
     more = "answers = 1"
     least = (_QUESTIONS + 1, _QUESTIONS + 1)

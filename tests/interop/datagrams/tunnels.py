@@ -59,7 +59,6 @@ def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
 
 
 def change_address(there: Namespace, old: str, new: str) -> None:
-    """Give the interface of a namespace that has one address another one."""
     [interface] = {interface for interface, addresses in _addresses(there) if old in addresses}
     # The other way round, the second address of a network would go with the first.
     there.ip(f"addr del {old}/24 dev {interface}")
@@ -73,8 +72,6 @@ def _addresses(there: Namespace) -> Iterator[tuple[str, list[str]]]:
 
 
 class Keys:
-    """Those of one end of a tunnel, as WireGuard writes them."""
-
     def __init__(self) -> None:
         key = X25519PrivateKey.generate()
         self.private = base64.b64encode(key.private_bytes_raw()).decode()

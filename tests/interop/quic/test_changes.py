@@ -18,8 +18,6 @@ drain_timeout = 0s
 
 
 class ChangeTests(InteropTestCase):
-    """One connection, or several on one socket, and what happens in their middle."""
-
     mux: Service
     servers: ClassVar = QuicServers(site=(), shop=(), nameless=("--nameless",))
 
