@@ -248,9 +248,11 @@ class CountTests(SynchronousTestCase):
 
 
 class ChildTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        require_program("taskset")
+
     def test_figures_and_end(self) -> None:
         """CPU time and memory are those of all that a child has started, and nothing of it remains."""
-        require_program("taskset")
         log = Path(self.mktemp())
         with Child(["sh", "-c", "echo begun; while :; do :; done"], log, [_a_core()]) as child:
             children.eventually(lambda: child.last_words() == "begun", "it has begun")
@@ -262,7 +264,6 @@ class ChildTests(SynchronousTestCase):
 
     def test_cost(self) -> None:
         """The CPU time of a program that has ended is what it took: that of a loop, and not of its sleep."""
-        require_program("taskset")
         program = (
             "import time\ntime.sleep(1.5)\nend = time.process_time() + 0.2\n"
             "while time.process_time() < end: pass\nprint(time.process_time())"
@@ -271,15 +272,8 @@ class ChildTests(SynchronousTestCase):
         self.assertGreaterEqual(spent, 0.2)
         self.assertLess(spent, 1.5)
 
-    def test_cost_of_failure_is_an_error_with_its_last_words(self) -> None:
-        require_program("taskset")
-        command = ["sh", "-c", "echo 'line 3: what?' >&2; exit 2"]
-        failure = self.assertRaises(BenchmarkError, children.cost_of, command, [_a_core()])
-        self.assertEqual(str(failure), "sh gave 2: line 3: what?")
-
     def test_settled(self) -> None:
         """A program has settled when it works no more, and its CPU time is that of all of its processes."""
-        require_program("taskset")
         program = (
             "import os, time\nos.fork()\nwhile time.process_time() < 0.3: pass\ntime.sleep(60)"
         )
@@ -288,11 +282,14 @@ class ChildTests(SynchronousTestCase):
             # More than one of them can have used: the kernel rounds what it lists.
             self.assertGreater(child.settled(), 0.45)
 
-    def test_failed_load_generator(self) -> None:
-        require_program("taskset")
-        command = ["sh", "-c", "echo 'no route'; echo '}'; exit 3"]
-        failure = self.assertRaises(BenchmarkError, children.output_of, command, [_a_core()])
-        self.assertEqual(str(failure), "sh gave 3: no route")
+    def test_failure(self) -> None:
+        """It is an error with the last words of the program."""
+        for run, command, words in (
+            (children.cost_of, "echo 'line 3: what?' >&2; exit 2", "sh gave 2: line 3: what?"),
+            (children.output_of, "echo 'no route'; echo '}'; exit 3", "sh gave 3: no route"),
+        ):
+            failure = self.assertRaises(BenchmarkError, run, ["sh", "-c", command], [_a_core()])
+            self.assertEqual(str(failure), words)
 
 
 class PortTests(SynchronousTestCase):
@@ -367,48 +364,25 @@ class RunTests(SynchronousTestCase):
             done.stderr, r"\Abench: no measure is called 'speed'; there are bulk, .*\n\Z"
         )
 
-    def test_upgrade(self) -> None:
-        require_program("taskset")
-        done = self.bench(
-            *("--most", "20000"),
-            *("--connections", "60", "--streams", "3", "--rounds", "2", "--workers", "2"),
-            *("--uneven", "60"),  # batches are as large as the difference that the default allows
-            module="benchmarks.upgrade",
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual(done.stdout.count("\n| 60 |"), 2)
-
-    def test_flood_of_datagrams(self) -> None:
-        """What a flood does to flows is told of each proxy, on a small scale; nothing is sent to forged addresses."""
+    def test_other_programs(self) -> None:
+        """An upgrade; a flood, of which each proxy is told, and nothing sent to forged addresses; what counting costs, and how far that is certain; and shared limits, for which nobody is refused."""
         self.require_all()
-        done = self.bench(
-            *("--addresses", "2000", "--rate", "2000", "--least", "0"),
-            module="benchmarks.flood_datagrams",
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        for name in ("nginx `stream`", "txmux"):
-            self.assertRegex(
-                done.stdout, rf"\n\| {name} \| [0-9.]+% \| [0-9.]+% \| .* \| 0 bytes \|\n"
-            )
-
-    def test_counting(self) -> None:
-        """What counting costs is told with how far that is certain, on a small scale."""
-        require_program("taskset")
-        done = self.bench(*("--pairs", "4", "--connections", "10"), module="benchmarks.counting")
-        self.assertEqual(done.stderr, "")
-        figures = [
-            float(line.split("|")[2]) for line in done.stdout.splitlines() if "by itself |" in line
-        ]
-        self.assertGreater(figures[0], 0)
-        self.assertRegex(done.stdout, r"by the pairs -?[0-9.]+ to -?[0-9.]+ %; load")
-
-    def test_cluster(self) -> None:
-        """What shared limits cost is told for a Redis that answers, hangs, or is gone; nobody is refused because of it."""
-        require_program("redis-server")
-        done = self.bench("--rounds", "1", module="benchmarks.cluster")
-        self.assertEqual(done.stderr, "")
-        for case in ("no Redis", "answers", "hangs", "gone"):
-            self.assertRegex(done.stdout, rf"(?m)^{case} .*refused 0 of 100$")
+        # Batches are as large as the difference that the default allows.
+        upgrade = "--most 20000 --connections 60 --streams 3 --rounds 2 --workers 2 --uneven 60"
+        flooded = r"\n\| %s \| [0-9.]+% \| [0-9.]+% \| .* \| 0 bytes \|\n"
+        for module, options, *patterns in (
+            ("upgrade", upgrade, r"(?s)(\n\| 60 \|.*){2}"),
+            ("flood_datagrams", "--addresses 2000 --rate 2000 --least 0",
+             *(flooded.replace("%s", name) for name in ("nginx `stream`", "txmux"))),
+            ("counting", "--pairs 4 --connections 10", r"by itself \| (?!0\.?0* )[0-9.]+ \|",
+             r"by the pairs -?[0-9.]+ to -?[0-9.]+ %; load"),
+            ("cluster", "--rounds 1",
+             *(rf"(?m)^{case} .*refused 0 of 100$" for case in ("no Redis", "answers", "hangs", "gone"))),
+        ):  # fmt: skip
+            done = self.bench(*options.split(), module=f"benchmarks.{module}")
+            self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+            for pattern in patterns:
+                self.assertRegex(done.stdout, pattern)
 
     def test_small_scale(self) -> None:
         """A run measures, and writes table, chart and figures, from which the same table is made again."""

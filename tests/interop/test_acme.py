@@ -22,7 +22,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet import reactor
-from twisted.internet.defer import DeferredList, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
@@ -45,10 +44,8 @@ from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from tests.support.secure import client_context
 from tests.support.services import Service
-from txmux.features.acme.renewal import Certificates
 from txmux.features.acme.shared import SharedCertificates
 from txmux.features.sharing.store import Store
-from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.reading.parser import load
 from txmux.serving.embedded import EmbeddedService
 
@@ -317,29 +314,13 @@ class GotTests(InteropTestCase):
         )
         self.assertTrue(self.certificates()[ONE]["is_self_signed"])
 
-    def test_reload_and_upgrade(self) -> None:
-        """A name that a reload adds gets a certificate, one from before keeps its own; the new process of an upgrade renews, and asks for nothing that is there."""
-        mux = self.start(rules=SITE.replace("www.example.com,Example.com", ONE))
-        self.wait_for_certificates(ONE)
-        serial = shown_to(self.pebble.challenged, ONE).serial_number
-        mux.reload((f"sni={ONE}", f"sni={ONE},{OTHER}"))
-        self.wait_for_certificates(OTHER)
-        self.assertEqual(shown_to(self.pebble.challenged, ONE).serial_number, serial)
-        issued = self.pebble.issued
-        mux.upgrade()
-        self.assertIn("renewed", self.txmux(*RENEW, OTHER))
-        self.assertEqual(self.pebble.issued, issued + 1)
-        self.assertEqual(
-            shown_to(self.pebble.challenged, OTHER),
-            x509.load_pem_x509_certificate((self.acme / f"{OTHER}.pem").read_bytes()),
-        )
-
     def test_renewed_by_the_next_process(self) -> None:
-        """A renewal that an upgrade interrupts is done by the new process; the old one passes on what came of it."""
+        """A renewal that an upgrade interrupts is done by the new process; the old one passes on what came of it. A name that a reload adds gets a certificate then, and the one from before keeps its own."""
         front = self.own(Front(self.pebble))
         front.busy = True
         self.addCleanup(front.stalls.set)
-        mux = self.start(f"acme = {front.url}/dir\n", acme="")
+        one = SITE.replace("www.example.com,Example.com", ONE)
+        mux = self.start(f"acme = {front.url}/dir\n", one, acme="")
         eventually(lambda: "/busy" in front.asked, "an order is under way")
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(PATIENCE)
@@ -350,7 +331,14 @@ class GotTests(InteropTestCase):
             mux.upgrade()
             answer = b"".join(iter(lambda: asking.recv(2**16), b""))
         self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*www.example.com: renewed, valid until")
-        self.assertIn("Pebble", issuer_of(self.pebble.challenged, ONE))
+        shown = shown_to(self.pebble.challenged, ONE)
+        self.assertIn("Pebble", shown.issuer.rfc4514_string())
+        mux.reload((f"sni={ONE}", f"sni={ONE},{OTHER}"))
+        self.wait_for_certificates(OTHER)
+        self.assertEqual(shown_to(self.pebble.challenged, ONE), shown)
+        file = (self.acme / f"{OTHER}.pem").read_bytes()
+        other = x509.load_pem_x509_certificate(file)
+        self.assertEqual(shown_to(self.pebble.challenged, OTHER), other)
 
     def test_closed_python(self) -> None:
         """With a user that cannot read Python's files, all is imported before; a reload that needs more says what to do."""
@@ -530,30 +518,3 @@ class SealedTests(TestCase, InteropTestCase):
         await other.unlock()
         self.assertEqual((await own.poll())[0], {})
         self.assertTrue(own.source.state().up)
-
-    async def test_lock(self) -> None:
-        """A lock that stays, which somebody may have written, is reported after half an hour."""
-        port, password = _redis_with_password(self)
-        end = TlsSettings((self.folder / f"{ONE}.pem",), managed=(ONE,))
-        settings = Settings(
-            more={
-                "acme": "https://a.example/dir",
-                "acme_folder": self.folder,
-                "shared_limits": Store("redis", host="127.0.0.1", port=port, password=password),
-            }
-        )
-        now = [time.time()]
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-        route = Route("site", (), None, terminate_tls=end)
-        made.commit(Rules(Path("rules.ini"), settings, (), (route,)))
-        self.addCleanup(made.stop)
-        shared: Any = made._shared
-        while not shared.is_up:
-            await deferLater(reactor, 0.01)
-        await shared._ask("SET", "txmux:acme:lock", "x")
-        for count in (1, 1, 2):
-            made.look()
-            await DeferredList([*made._busy.values()])
-            self.assertEqual(len([*made.troubles()]), count)
-            now[0] += 1000
-        self.assertIn("delete the key 'txmux:acme:lock'", next(made.troubles()).do)

@@ -252,16 +252,3 @@ class EchTests(InteropTestCase):
         self.assertEqual(self.page(_HIDDEN, "false"), _HIDDEN.encode())
         found = [(line["route"], line["facts"].get("ech")) for line in self.mux.take(3)]
         self.assertCountEqual(found, [("public", "outer"), ("public", "outer"), ("hidden", None)])
-
-    def test_new_key(self) -> None:
-        """A key that is put beside the others opens within a second or so, without a reload."""
-        configs = _new_key(self.keys / "b.pem")
-        pages: list[bytes | int] = []
-
-        def is_served() -> bool:
-            pages.append(self.page(_HIDDEN, f"ecl:{configs}"))
-            return pages[-1] == _HIDDEN.encode()
-
-        eventually(is_served, "it opens hellos")
-        self.assertEqual(self.page(_HIDDEN, f"ecl:{self.configs}"), _HIDDEN.encode())
-        self.mux.take(len(pages) + 1)

@@ -1,116 +1,18 @@
-"""TLS that ends in txmux: curl, OpenSSL and OpenSSH behind one name on one port."""
+"""TLS that ends in txmux: what clients may not do, or may do that is rare. Real ones are in ``test_scenario_one_port``."""
 
 import contextlib
 import select
 import socket
-from pathlib import Path
-from typing import ClassVar
 
 from OpenSSL import SSL
 
-from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
+from tests.interop.children import PATIENCE, InteropTestCase, run
 from tests.interop.namespaces import Namespace
-from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
+from tests.interop.servers import make_certificate
 from tests.support.certificates import make_authority
 from tests.support.echo import EchoServer
-from tests.support.ports import free_port
-from tests.support.services import Record, Service
+from tests.support.services import Service
 from tests.support.updating import UpdatingClient
-
-_NGINX = """
-server {{
-    listen 127.0.0.1:{port};
-    location /hello {{ return 200 "$scheme $http_host $server_protocol\\n"; }}
-}}
-"""
-
-_RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route secure]
-match         = tls
-terminate_tls = {folder}/one.pem, {folder}/one.key, {folder}/wild.pem
-alpn          = http/1.1
-
-[route web]
-match   = http
-under   = secure
-backend = 127.0.0.1:{web}
-
-[route ssh]
-match   = ssh
-under   = secure
-backend = 127.0.0.1:{ssh}
-"""
-
-
-class TerminationTests(InteropTestCase):
-    sshd: ClassVar[SshServer]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        folder = cls.folder
-        authority = make_authority()
-        authority.write(folder / "ca.pem")
-        one = authority.issue("one.example.com")
-        (folder / "one.pem").write_bytes(one.pem + authority.pem)
-        (folder / "one.key").write_bytes(one.key_pem())
-        authority.issue("*.example.org").write(folder / "wild.pem", key=True)
-        web = free_port()
-        cls.share(start_nginx(folder, _NGINX.format(port=web, folder=folder)))
-        cls.sshd = cls.share(start_sshd(folder))
-        cls.mux = cls.share(
-            Service(folder, _RULES.format(folder=folder, web=web, ssh=cls.sshd.port))
-        )
-
-    def curl(self, path: str, name: str = "one.example.com") -> bytes:
-        port = self.mux.port
-        where = ("--resolve", f"{name}:{port}:127.0.0.1", f"https://{name}:{port}{path}")
-        trust = ("--cacert", self.folder / "ca.pem")
-        return output_of("curl", "-sS", "--fail", "--max-time", "180", *trust, *where)
-
-    def client(self, *options: str | Path, said: bytes = b"") -> str:
-        address = f"127.0.0.1:{self.mux.port}"
-        trust = ("-CAfile", self.folder / "ca.pem")
-        done = run("openssl", "s_client", "-connect", address, *trust, *options, stdin=said)
-        return (done.stdout + done.stderr).decode(errors="replace")
-
-    def take_one(self, route: str | None, reason: str = "done") -> Record:
-        line = self.mux.take_one()
-        self.assertEqual((line["route"], line["reason"]), (route, reason), line)
-        return line
-
-    def test_https_by_name(self) -> None:
-        for name in ("one.example.com", "a.example.org"):
-            answer = self.curl("/hello", name=name)
-            self.assertEqual(answer.decode(), f"http {name}:{self.mux.port} HTTP/1.1\n")
-            line = self.take_one("web")
-            facts = line["facts"]
-            self.assertEqual(
-                (facts["sni"], facts["tls_alpn"], facts["tls_version"], facts["host"]),
-                (name, "http/1.1", "1.3", name),
-            )
-
-    def test_ssh(self) -> None:
-        # OpenSSH ends its proxy command by SIGHUP. What this had not read, such as the end of TLS, would be a reset.
-        address = f"127.0.0.1:{self.mux.port}"
-        proxy = f"nohup openssl s_client -quiet -connect {address} -servername one.example.com"
-        output = output_of(
-            "ssh", *self.sshd.options, f"-oProxyCommand={proxy}", "one.example.com", "echo through"
-        )
-        self.assertEqual(output, b"through\n")
-        line = self.take_one("ssh")
-        self.assertIn("OpenSSH", line["facts"]["software"])
-
-    def test_no_renegotiation(self) -> None:
-        said = b"R\nGET /hello HTTP/1.0\r\n\r\n"
-        output = self.client("-tls1_2", "-servername", "one.example.com", said=said)
-        self.assertIn("RENEGOTIATING", output)
-        self.assertRegex(output, "no renegotiation|no_renegotiation")
-        self.mux.take_one()
-
 
 _TIMED_OR_NOT = """
 [listen lenient]
@@ -158,6 +60,13 @@ class UploadTests(InteropTestCase):
         self.mux = self.own(
             Service(self.folder, _TIMED_OR_NOT.format(folder=self.folder, port=port))
         )
+
+    def test_no_renegotiation(self) -> None:
+        address = f"127.0.0.1:{self.mux.ports['lenient']}"
+        done = run("openssl", "s_client", "-connect", address, "-tls1_2", stdin=b"R\nmore\n")
+        output = (done.stdout + done.stderr).decode(errors="replace")
+        self.assertIn("RENEGOTIATING", output)
+        self.assertRegex(output, "no renegotiation|no_renegotiation")
 
     def test_reset_for_unread_tickets(self) -> None:
         """A client that has finished loses nothing by it: the server has its time, and what it sends then does not arrive."""

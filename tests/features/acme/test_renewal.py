@@ -406,6 +406,23 @@ class RenewalTests(TestCase):
             self.assertEqual(file.read_bytes(), good)
             self.assertEqual([*made.troubles()], [])
 
+    async def test_lock_that_stays(self) -> None:
+        """One that another machine has, or that somebody has written, is reported after half an hour."""
+        self.play()
+        made: Any = self.certificates(_A)
+        made._shared = SimpleNamespace(
+            source=Source("certificates", "", "", reactor.seconds),
+            is_up=True,
+            poll=lambda: succeed(({}, None)),
+            certificate=lambda *_: succeed(None),
+            lock=lambda: succeed(None),
+        )
+        for count in (1, 1, 2):
+            made.look()
+            self.assertEqual(len([*made.troubles()]), count)
+            self.now += 1000
+        self.assertIn("delete the key 'txmux:acme:lock'", next(made.troubles()).do)
+
     async def test_damaged_in_use(self) -> None:
         """A file that is damaged later changes nothing of what is shown, also while the authority fails."""
         self.play(refused("no answer"))
