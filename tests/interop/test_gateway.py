@@ -1,5 +1,6 @@
 """The provider for Gateway API beside a service, as two programs: clients stay, whatever happens to the cluster."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -7,8 +8,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.admin.processes import get
 from tests.features.gateway.objects import SERVICES, gateway, route, things
 from tests.interop.children import Child
 from tests.support.folders import make_folder
@@ -29,9 +32,9 @@ class ClusterTest(TestCase):
     def setUp(self) -> None:
         folder = make_folder(self)
         rules = folder / "rules.ini"
-        rules.write_text(
-            f"[txmux]\ninclude = providers/*.ini\nadmin = unix:{folder}/txmux.sock\naccess_log = off\n"
-        )
+        self.admin = folder / "txmux.sock"
+        settings = f"include = providers/*.ini\nadmin = unix:{self.admin}\naccess_log = off\n"
+        rules.write_text(f"[txmux]\n{settings}")
         self.kube = KubernetesPlayed(self)
         self.port, self.other = free_port(), free_port()
         self.put(
@@ -46,9 +49,9 @@ class ClusterTest(TestCase):
         self.put_pods("a")
         self.service = Child("txmux", "run", rules)
         self.addCleanup(self.service.end)
-        file = folder / "providers/gateway.ini"
+        self.file = folder / "providers/gateway.ini"
         ports = f"--port=5432={self.port}", f"--port=2={self.other}"
-        options = f"--write={file}", f"--rules={rules}", f"--api={self.kube.url}", *ports
+        options = f"--write={self.file}", f"--rules={rules}", f"--api={self.kube.url}", *ports
         self.provider = Child("txmux", "provider", "gateway", *options)
         self.addCleanup(self.provider.end)
 
@@ -93,7 +96,16 @@ class ClusterTest(TestCase):
         while {await self.answer(port) for _ in range(4)} != {name}:
             await deferLater(reactor, 0.05)
 
+    async def sources(self, are_so: Callable[[list[Any]], bool]) -> list[Any]:
+        """Return what the service says of the provider once that is so."""
+        while True:
+            status = await deferToThread(get, self.admin, "/api/status")
+            if are_so(status["sources"]):
+                return [*status["sources"]]
+            await deferLater(reactor, 0.1)
+
     async def test_no_client_is_cut(self) -> None:
+        """Meanwhile the service says whether the API answers its provider."""
         await self.answered_by(b"a", self.port)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port, timeout=60)
         clients: list[Any] = await gatherResults(
@@ -131,6 +143,8 @@ class ClusterTest(TestCase):
         await self.kube.leave()
         while "stays as it is" not in self.provider.output:
             await deferLater(reactor, 0.05)
+        (row,) = await self.sources(lambda rows: not rows[0]["up"])
+        self.assertIn(f"the API at {self.kube.url}: ", row["why"])
         self.assertEqual(await self.answer(self.port), b"b")
         await all_answer(3)
         self.kube.listen()
@@ -138,6 +152,11 @@ class ClusterTest(TestCase):
         self.put(route("TCPRoute", "late", parent=", sectionName: other"))
         await self.answered_by(b"b", self.other)
         await all_answer(4)
+        (row,) = await self.sources(lambda rows: rows[0]["up"])
+        self.assertEqual(row, {"source": f"provider {self.file}", "up": True, "age": 0, "why": ""})
+        self.provider.process.kill()
+        await self.sources(lambda rows: not rows)
+        self.assertEqual(self.service.output.count(f"{row['source']}: good again"), 1)
         for word in ("critical", "Traceback", "Unhandled"):
             self.assertNotIn(word, self.provider.output + self.service.output)
 
