@@ -20,8 +20,16 @@ _ROOT = Path(__file__).parents[3]
 _DOCUMENT = _ROOT / "docs" / "how-to" / "http3-and-wireguard.md"
 _RULES = _ROOT / "examples" / "http3-and-wireguard.ini"
 _OFFICE = "192.0.2.20"
-_HERE, _CLIENT = "198.51.100.1", "198.51.100.2"
+_HERE, _CLIENT, _ELSEWHERE = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 
+_KNOCK = """
+import socket
+for _ in range(50):
+    try:
+        socket.create_connection(("10.91.0.1", 7000), 60)
+    except ConnectionRefusedError:
+        print("refused")
+"""
 _SITE = """
 server {{
     listen 127.0.0.1:8443 ssl;
@@ -37,7 +45,7 @@ class HowToTests(InteropTestCase):
         self.text = _DOCUMENT.read_text()
         self.here, self.office, self.client = (Namespace(self) for _ in range(3))
         cable(self.here, ["192.0.2.1/24"], self.office, [f"{_OFFICE}/24"])
-        cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
+        _, self.cable = cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
         self.here.enter()
         self.own(EchoServer())
 
@@ -58,7 +66,7 @@ class HowToTests(InteropTestCase):
         key = output_of(*namespace.command, "wg", "show", server, "public-key")
         return server, key.decode().strip()
 
-    def start_client(self, number: int, namespace: Namespace, server: str, key: str) -> None:
+    def start_client(self, number: int, namespace: Namespace, server: str, key: str) -> str:
         lines = f"[Peer]\nPublicKey={key}\nAllowedIPs=10.9{number}.0.0/24\n"
         lines += f"Endpoint={_HERE}:443\nPersistentKeepalive=1\n"
         keys = Keys()
@@ -68,6 +76,15 @@ class HowToTests(InteropTestCase):
         )
         client = self.start_wireguard(f"c{number}", self.client, keys, lines)
         self.give_address(client, self.client, f"10.9{number}.0.2")
+        return client
+
+    def move(self, clients: list[str]) -> None:
+        """Give the client another address."""
+        self.client.ip(f"addr del {_CLIENT}/24 dev {self.cable}")
+        self.client.ip(f"addr add {_ELSEWHERE}/24 dev {self.cable}")
+        for interface in clients:
+            # wireguard-go goes on with an address that is gone, until it takes another port.
+            output_of(*self.client.command, "wg", "set", interface, "listen-port", "0")
 
     @staticmethod
     def give_address(interface: str, namespace: Namespace, address: str) -> None:
@@ -86,7 +103,7 @@ class HowToTests(InteropTestCase):
         return ["-m", *str(line).split()]
 
     def test_all_of_it(self) -> None:
-        """Each name and each key leads to its server, TCP leads to the web site, and a scanner gets nothing."""
+        """Each name and each key leads to its server, also when the client of the tunnels moves; TCP leads to the web site, and a scanner gets nothing."""
         certificate = make_certificate(self.folder, "www.example.com", "shop.example.com")
         for name, at in (("shop", 8443), ("site", 8444), ("site", 8445)):
             self.own(Server(name, certificate, f"--at=127.0.0.1:{at}"))
@@ -112,10 +129,13 @@ class HowToTests(InteropTestCase):
         scanner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(scanner.close)
         scanner.sendto(b"\1\0\0\0" + bytes(144), (_HERE, 443))
+        clients = []
         for number, (there, name, key) in enumerate(servers):
-            self.start_client(number, there, name, key)
+            clients.append(self.start_client(number, there, name, key))
             eventually(partial(self.is_up, there, name), "there is a tunnel")
-        exchange(self.client, "10.90.0.1")
+        self.exchange()
+        self.move(clients)
+        self.exchange()
         running.process.terminate()
         running.wait_for("stopping")
         running.end()  # the second signal ends all flows
@@ -125,6 +145,14 @@ class HowToTests(InteropTestCase):
         names = [route for route, _ in routes]
         self.assertEqual(sorted(names), sorted(["shop", "site", "site", "home", "office", "-"]))
         self.assertEqual(dict(routes)["-"], "no-route")
+        for route in ("home", "office"):
+            moved = rf" client={_CLIENT}:.* route={route} .*\.message=initiation facts\.moved_to={_ELSEWHERE}:"
+            self.assertRegex(running.output, moved)
+
+    def exchange(self) -> None:
+        """Use both tunnels; at the end of one, nothing listens."""
+        exchange(self.client, "10.90.0.1")
+        self.assertEqual(self.client.said(_KNOCK), ["refused"] * 50)
 
     @staticmethod
     def is_up(namespace: Namespace, server: str) -> bool:

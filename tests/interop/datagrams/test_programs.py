@@ -14,7 +14,7 @@ from tests.support.services import Record, Service
 
 _PROGRAMS: tuple[type[Program], ...] = (
     answering.Calls, answering.Coap, secured.Dtls, answering.Files, answering.Messages, tunnels.Ike, answering.Names,
-    tunnels.OpenVpn, answering.Radius, answering.Snmp, secured.Streams, answering.Time, secured.Turn, tunnels.WireGuard,
+    tunnels.OpenVpn, answering.Radius, answering.Snmp, secured.Streams, answering.Time, secured.Turn,
 )  # fmt: skip
 
 
@@ -70,22 +70,6 @@ class ProgramTests(InteropTestCase):
             program.check(lines)
         matches = (program.matches for program in self.programs.values())
         self.assertEqual({line["route"] for line in lines}, {*chain.from_iterable(matches)})
-
-    def test_wireguard_moves(self) -> None:
-        """When the client gets another address, both tunnels go on, and the log has it."""
-        program = self.programs[tunnels.WireGuard]
-        assert isinstance(program, tunnels.WireGuard)
-        self.addCleanup(program.rest)
-        program.begin()
-        program.exchange()
-        program.move(tunnels.THERE, tunnels.ELSEWHERE)
-        self.addCleanup(program.move, tunnels.ELSEWHERE, tunnels.THERE)
-        program.exchange()
-        lines = self.ended()
-        self.assertEqual(sorted(line["route"] for line in lines), ["home", "office"])
-        for line in lines:
-            self.assertEqual(line["client"].partition(":")[0], tunnels.THERE)
-            self.assertEqual(line["facts"]["moved_to"].partition(":")[0], tunnels.ELSEWHERE)
 
 
 _TFTP = f"""

@@ -1,9 +1,7 @@
-"""Tunnels between two networks: WireGuard, OpenVPN, and what begins one of IPsec."""
+"""Tunnels between two networks: OpenVPN, and what begins one of IPsec. WireGuard is in ``test_how_to``."""
 
 import base64
 import hashlib
-import json
-import os
 import random
 import socket
 import sys
@@ -20,10 +18,9 @@ from tests.interop.datagrams.program import PORT, Program, assert_in, say
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import make_authority
 from tests.support.echo import ThreadServer
-from tests.support.services import Record
 
-HERE, THERE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
-"""Where the service is, where clients in the other namespace are, and where they move to."""
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+"""Where the service is, and where clients in the other namespace are."""
 
 _PORT_INSIDE = 7000
 
@@ -58,106 +55,11 @@ def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
         raise AssertionError(f"what came back from {address} is not what was sent")
 
 
-def change_address(there: Namespace, old: str, new: str) -> None:
-    [interface] = {interface for interface, addresses in _addresses(there) if old in addresses}
-    # The other way round, the second address of a network would go with the first.
-    there.ip(f"addr del {old}/24 dev {interface}")
-    there.ip(f"addr add {new}/24 dev {interface}")
-
-
-def _addresses(there: Namespace) -> Iterator[tuple[str, list[str]]]:
-    told = json.loads(output_of(*there.command, "ip", "-json", "addr"))
-    for interface in told:
-        yield interface["ifname"], [one["local"] for one in interface["addr_info"]]
-
-
 class Keys:
     def __init__(self) -> None:
         key = X25519PrivateKey.generate()
         self.private = base64.b64encode(key.private_bytes_raw()).decode()
         self.public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
-
-
-class WireGuard(Program):
-    """Two servers, told apart by their keys, and a client of both."""
-
-    names = ("home", "office")
-    least = (200, 200)
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        self._servers = {name: Keys() for name in self.names}
-        self._clients = {name: Keys() for name in self.names}
-        self.matches = {  # type: ignore[misc]
-            name: (f"wireguard key={self._servers[name].public}", 51821 + number)
-            for number, name in enumerate(self.names)
-        }
-
-    def start(self) -> Iterator[Started]:
-        self._interfaces = []
-        for end, before in (("s", ()), ("c", self.there.command)):
-            for number in range(len(self.names)):
-                name = f"wg{os.getpid()}{end}{number}"
-                child = Child(*before, "env", "LOG_LEVEL=verbose", "wireguard-go", "-f", name)
-                self._interfaces.append((name, child))
-                yield child
-
-    def ready(self) -> None:
-        ends = [(end, number) for end in "sc" for number in range(len(self.names))]
-        before: tuple[str, ...]
-        for (end, number), (interface, child) in zip(ends, self._interfaces, strict=True):
-            child.wait_for("UAPI listener started")
-            name = self.names[number]
-            here, there = self._servers[name], self._clients[name]
-            inside = f"10.9{number}.0"
-            if end == "s":
-                before, address = (), f"{inside}.1/24"
-                lines = f"PrivateKey={here.private}\nListenPort={51821 + number}\n"
-                lines += f"[Peer]\nPublicKey={there.public}\nAllowedIPs={inside}.2/32\n"
-            else:
-                before, address = self.there.command, f"{inside}.2/24"
-                lines = f"PrivateKey={there.private}\n[Peer]\nPublicKey={here.public}\n"
-                lines += f"AllowedIPs={inside}.0/24\nEndpoint={HERE}:{PORT}\n"
-            file = self.folder / interface
-            file.write_text(f"[Interface]\n{lines}")
-            if end == "s":
-                output_of("wg", "setconf", interface, file)
-            output_of(*before, "ip", "addr", "add", address, "dev", interface)
-            output_of(*before, "ip", "link", "set", interface, "up")
-
-    def use(self) -> None:
-        try:
-            self.begin()
-            self.exchange()
-        finally:
-            self.rest()
-
-    def begin(self) -> None:
-        for interface, _ in self._interfaces[len(self.names) :]:
-            output_of(*self.there.command, "wg", "setconf", interface, self.folder / interface)
-
-    def rest(self) -> None:
-        """Have the client forget its tunnels, so that it says nothing more."""
-        for (interface, _), name in zip(
-            self._interfaces[len(self.names) :], self.names, strict=True
-        ):
-            known = self._servers[name].public
-            output_of(*self.there.command, "wg", "set", interface, "peer", known, "remove")
-
-    def move(self, old: str, new: str) -> None:
-        change_address(self.there, old, new)
-        for number, (interface, _) in enumerate(self._interfaces[len(self.names) :]):
-            # wireguard-go goes on with an address that is gone, until it takes another port.
-            port = str(31820 + number + 2 * (new == ELSEWHERE))
-            output_of(*self.there.command, "wg", "set", interface, "listen-port", port)
-
-    def exchange(self) -> None:
-        for number in range(len(self.names)):
-            exchange(self.there, f"10.9{number}.0.1")
-
-    def check_facts(self, name: str, lines: list[Record]) -> None:
-        if {line["facts"]["message"] for line in lines} != {"initiation"}:
-            raise AssertionError(lines)
 
 
 class OpenVpn(Program):
