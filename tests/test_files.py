@@ -159,16 +159,6 @@ class LinksTest(SynchronousTestCase):
         self.assertEqual(added_since(before, patience=0), {})
         self.assertEqual(log.stat().st_uid, _NOBODY)
 
-    def test_no_descriptor_stays_open(self) -> None:
-        path = self.link(self.theirs / "link", self.secret, 0)
-        before = look()
-        for _ in range(3):
-            self.text(path)
-            self.assert_refused(self.link(self.theirs / "file", self.secret))
-            (self.theirs / "file").unlink()
-            self.assertRaises(FileNotFoundError, open_safely, self.theirs / "none")
-        self.assertEqual(added_since(before, patience=0), {})
-
     def test_helper(self) -> None:
         """The helper that keeps the privilege reads no file by such a link, nor waits for the writer of a pipe."""
         key = self.theirs / "key.pem"

@@ -274,19 +274,6 @@ class GotTests(InteropTestCase):
         self.assertFalse([*file.parent.glob(".*")])
         mux.child.wait_for("cannot be written to")
 
-    def test_away(self) -> None:
-        """The service starts while the authority is away, and after it is there, asks when it is told to."""
-        port, served = free_port(), self.pebble.challenged
-        mux = self.start(f"acme = https://127.0.0.1:{port}/dir\n", acme="")
-        mux.child.wait_for(
-            f"acme https://127.0.0.1:{port}/dir: cannot be reached: .*; certificates"
-        )
-        self.assertIn("cannot be reached", self.txmux("status"))
-        self.assertEqual(issuer_of(served, ONE), f"CN={ONE}")
-        self.own(Pebble(self.make_folder(), port=port, challenged=served, ca=self.pebble.authority))
-        self.assertIn("renewed", self.txmux(*RENEW, ONE))
-        self.assertIn("Pebble", issuer_of(served, ONE))
-
     def test_damaged(self) -> None:
         """A file that is damaged while the service runs changes nothing, at a reload neither; at a start it gives way to a certificate of txmux's own, and the others serve."""
         mux = self.start()
@@ -305,6 +292,7 @@ class GotTests(InteropTestCase):
         file.write_bytes(good + good.replace(b"\n", b"\nAAAA", 5))
         mux = self.start(f"acme = https://127.0.0.1:{free_port()}/dir\n", acme="")
         mux.child.wait_for("one that txmux has signed itself takes its place")
+        mux.child.wait_for(r"acme \S+/dir: cannot be reached: .*; certificates")
         self.assertEqual(issuer_of(self.pebble.challenged, ONE), f"CN={ONE}")
         self.assertIn("Pebble", issuer_of(self.pebble.challenged, OTHER))
         items = json.loads(self.txmux("status", "--json"))["attention"]

@@ -1,6 +1,5 @@
 """Checks of real servers."""
 
-import contextlib
 import re
 import signal
 import socket
@@ -207,15 +206,6 @@ class MysqlTests(InteropTestCase, TestCase):
         # A login that is refused is counted, too, but not as a client that left.
         self.assertEqual(found["Aborted_connects"], "1")
         self.assertEqual(found["Aborted_connects_preauth"], "0")
-
-    async def test_ill_without_room(self) -> None:
-        port = free_port()
-        self.own(start_mariadb(self.make_folder(), f"--port={port}", "--max-connections=10"))
-        with contextlib.ExitStack() as held:
-            for _ in range(11):  # one is for administrators
-                client = held.enter_context(socket.create_connection(("127.0.0.1", port)))
-                client.recv(100)
-            await assert_ill(self, "MySQL error 1040: Too many connections", "mysql", port)
 
 
 class SmtpTests(InteropTestCase, TestCase):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from unittest import SkipTest
 
 from tests.interop.children import (
     PATIENCE,
@@ -16,16 +15,14 @@ from tests.interop.children import (
     InteropTestCase,
     eventually,
     first_of,
-    leave_unmeasured,
     run,
 )
 from tests.packaging.roots import relayed
-from tests.processes.test_privileges import python_for_everybody
 from tests.programs import require_program
 from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
 from tests.support.proc import is_gone
-from tests.support.services import Twist, twist_command
+from tests.support.services import Twist
 from txmux.cli.demo import examples
 
 COMMAND = (sys.executable, "-m", "txmux", "run")
@@ -189,28 +186,6 @@ class LifeTests(InteropTestCase):
         os.kill(new, signal.SIGTERM)
         eventually(lambda: is_gone(new), "the new process has ended")
 
-    def test_user(self) -> None:
-        """It becomes another user, and the helper writes the pidfile where only root may; an upgrade works there, too."""
-        if os.geteuid():
-            raise SkipTest("only root can become another user")
-        leave_unmeasured(self)
-        pidfile = self.folder / "pid"
-        words = ("--user", "nobody", "--pidfile", pidfile)
-        child = self.begin_by_options(*words, before=python_for_everybody())
-        child.wait_for("switched to user nobody")
-        client = self.assert_serves()
-        eventually(pidfile.exists, "the pidfile is there")
-        self.assertNotEqual(Path(f"/proc/{child.pid}").stat().st_uid, 0)
-        new = self.upgraded(child)
-        self.assertEqual(int(pidfile.read_text()), new)
-        self.assert_ping(client)
-        os.kill(new, signal.SIGHUP)
-        child.wait_for("nothing to reload")
-        client.close()
-        os.kill(new, signal.SIGTERM)
-        eventually(lambda: is_gone(new), "it has ended")
-        eventually(lambda: not pidfile.exists(), "the pidfile is gone")
-
 
 _FIRST_RULES = """
 [txmux]
@@ -304,28 +279,7 @@ class FirstProcessTests(InteropTestCase):
         os.kill(first, signal.SIGKILL)
 
 
-_PRIVILEGED_PORT = 81
-_FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # ip(7), Linux
-
-
 class StartFailureTests(InteropTestCase):
-    def test_permission_denied(self) -> None:
-        if int(_FIRST_UNPRIVILEGED.read_text()) <= _PRIVILEGED_PORT:
-            raise SkipTest("every user may listen on every port here")
-        before: tuple[str, ...] = ()
-        if os.geteuid() == 0:
-            before = ("setpriv", "--bounding-set=-net_bind_service")
-            if run(*before, "true").returncode:
-                raise SkipTest("root cannot drop capabilities here")
-        endpoint = f"127.0.0.1:{_PRIVILEGED_PORT}"
-        rules = self.folder / "rules.ini"
-        rules.write_text(f"[listen public]\nendpoint = {endpoint}")
-        done = run(*before, *twist_command(), "txmux", "--rules", rules)
-        self.assertEqual((done.returncode, done.stdout), (1, b""))
-        why = "Permission denied; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
-        said = f"{rules}:2: [listen public] endpoint: cannot listen at {endpoint}: {why}\n"
-        self.assertEqual(done.stderr.decode(), said)
-
     def test_twistd_fails_too(self) -> None:
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")

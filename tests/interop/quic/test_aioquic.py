@@ -1,13 +1,12 @@
 """QUIC and HTTP/3 with aioquic at both ends, through a service."""
 
-import asyncio
 import random
 import sys
 from typing import ClassVar
 
-from tests.interop.children import InteropTestCase, eventually, output_of
+from tests.interop.children import InteropTestCase, output_of
 from tests.interop.quic.case import QuicServers, assert_served, logged, on_asyncio, run_mux
-from tests.interop.quic.h3_client import PATIENCE, client, configuration
+from tests.interop.quic.h3_client import client, configuration
 
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 MIB = 1024 * 1024
@@ -74,20 +73,3 @@ class AioquicTests(InteropTestCase):
         [line] = logged(self.mux)
         facts = (line["facts"]["quic"], line["facts"]["sni"])
         self.assertEqual((line["route"], *facts), ("newer", "1", "newer.example.com"))
-
-    @on_asyncio
-    async def test_each_hears_why_the_other_closes(self) -> None:
-        async with client(self.mux.port, configuration("site.example.com")) as one:
-            answer = one.ask("/close")
-            with self.assertRaises(ConnectionError):
-                await asyncio.wait_for(answer.whole, PATIENCE)
-            assert one.over is not None
-            self.assertEqual((one.over.error_code, one.over.reason_phrase), (0x100, "as wanted"))
-        shop = self.servers["shop"]
-        before = len(shop.told("closed"))
-        async with client(self.mux.port, configuration("shop.example.com")) as one:
-            await one.get("/10")
-            one.close(0x107, "enough")
-        eventually(lambda: len(shop.told("closed")) > before, "the server hears of it")
-        told = shop.told("closed")[-1]
-        self.assertEqual((told["code"], told["peers"]), (0x107, 1))
