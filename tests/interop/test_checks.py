@@ -12,7 +12,6 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
 from tests.interop.servers import (
-    RedisServer,
     make_certificate,
     start_mariadb,
     start_nginx,
@@ -132,65 +131,45 @@ class CheckedNginxTests(InteropTestCase, TestCase):
             self.nginx.wait_for(rf"tls-{version} GET /health .* 200")
 
 
-class RedisTests(InteropTestCase, TestCase):
-    redis: ClassVar[RedisServer]
+class ServerTests(InteropTestCase, TestCase):
+    """Each server finds that it was asked as a client of its own would ask."""
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.redis = cls.share(start_redis(cls.folder))
-
-    async def test_well_also_with_password(self) -> None:
-        await assert_well(self, "redis", self.redis.port)
+    async def test_redis_also_with_password(self) -> None:
+        redis = self.own(start_redis(self.make_folder()))
+        cli = ("redis-cli", "-s", redis.socket)
+        await assert_well(self, "redis", redis.port)
         asked = r'send="PING\r\n" expect=+PONG'
-        await assert_well(self, asked, self.redis.port)
-        self.command("config", "set", "requirepass", "secret")
-        await assert_well(self, "redis", self.redis.port)
-        finding = await check(asked, self.redis.port, until=b"\r\n")
+        await assert_well(self, asked, redis.port)
+        output_of(*cli, "config", "set", "requirepass", "secret")
+        await assert_well(self, "redis", redis.port)
+        finding = await check(asked, redis.port, until=b"\r\n")
         self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
-        self.command("--no-auth-warning", "-a", "secret", "config", "set", "requirepass", "")
 
-    def command(self, *arguments: str) -> None:
-        output_of("redis-cli", "-p", str(self.redis.port), *arguments)
-
-
-class SshTests(InteropTestCase, TestCase):
-    async def test_well_and_taken_for_a_client_that_left(self) -> None:
+    async def test_ssh_taken_for_a_client_that_left(self) -> None:
         ssh = self.own(start_sshd(self.make_folder()))
         await assert_well(self, "ssh", ssh.port)
         ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
         self.assertNotIn("error", ssh.child.output)
 
-
-class PostgresTests(InteropTestCase, TestCase):
-    port: ClassVar[int]
-    postgres: ClassVar[Child]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.port = free_port()
+    async def test_postgres_also_while_shutting_down(self) -> None:
+        port = free_port()
         patient = {"authentication_timeout": "600s"}
-        cls.postgres = cls.share(start_postgres(cls.make_folder(), cls.port, **patient))
-
-    async def test_well_then_ill_while_shutting_down(self) -> None:
-        await assert_well(self, "postgres", self.port)
-        await assert_well(self, "tcp", self.port)
-        await assert_ill(self, "connection closed without an answer", "redis", self.port)
-        self.assertNotRegex(self.postgres.output, "txmux|FATAL")
+        postgres = self.own(start_postgres(self.make_folder(), port, **patient))
+        await assert_well(self, "postgres", port)
+        await assert_well(self, "tcp", port)
+        await assert_ill(self, "connection closed without an answer", "redis", port)
+        self.assertNotRegex(postgres.output, "txmux|FATAL")
         startup = probe(read_check("postgres"), "", 0, tls=False).request
-        with socket.create_connection(("127.0.0.1", self.port)) as client:
+        with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(startup)
             self.assertEqual(client.recv(1), b"R")
-            self.postgres.process.send_signal(signal.SIGTERM)
-            self.postgres.wait_for("received smart shutdown request")
-            await assert_ill(self, "the database system is shutting down", "postgres", self.port)
-        self.postgres.wait()
-        await assert_ill(self, "connection refused", "postgres", self.port)
+            postgres.process.send_signal(signal.SIGTERM)
+            postgres.wait_for("received smart shutdown request")
+            await assert_ill(self, "the database system is shutting down", "postgres", port)
+        postgres.wait()
+        await assert_ill(self, "connection refused", "postgres", port)
 
-
-class MysqlTests(InteropTestCase, TestCase):
-    async def test_login_without_a_trace(self) -> None:
+    async def test_mysql_login_without_a_trace(self) -> None:
         folder, port = self.make_folder(), free_port()
         server = self.own(start_mariadb(folder, f"--port={port}"))
         await assert_well(self, "mysql user=tests", port)
@@ -207,9 +186,7 @@ class MysqlTests(InteropTestCase, TestCase):
         self.assertEqual(found["Aborted_connects"], "1")
         self.assertEqual(found["Aborted_connects_preauth"], "0")
 
-
-class SmtpTests(InteropTestCase, TestCase):
-    async def test_quits_as_a_client_should(self) -> None:
+    async def test_smtp_quits_as_a_client_should(self) -> None:
         folder = self.make_folder()
         name = "mail.example.com"
         postfix = start_postfix(folder, make_certificate(folder, name), name)

@@ -1,7 +1,6 @@
 """DTLS by name, and media: OpenSSL, coturn, and iperf3."""
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import ClassVar
 
@@ -21,10 +20,6 @@ class Dtls(Program):
         "second": ("dtls sni=second.test", 4432),
     }
     least = (4, 4)
-
-    def start(self) -> Iterator[Started]:
-        """Start nothing: OpenSSL's server has one client at a time, and waits for ever for one that is gone."""
-        yield from ()
 
     def use(self) -> None:
         for number, name in enumerate(self.matches, 1):

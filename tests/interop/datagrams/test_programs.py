@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, eventually, run
 from tests.interop.datagrams import answering, secured, tunnels
 from tests.interop.datagrams.program import PORT, Program
 from tests.interop.namespaces import Namespace, cable
-from tests.support.services import Record, Service
+from tests.support.services import Service
 
 _PROGRAMS: tuple[type[Program], ...] = (
     answering.Calls, answering.Coap, secured.Dtls, answering.Files, answering.Messages, tunnels.Ike, answering.Names,
@@ -21,54 +20,35 @@ _PROGRAMS: tuple[type[Program], ...] = (
 class ProgramTests(InteropTestCase):
     """One service leads them all; they have a network of their own, so servers can be at the ports that they are used to."""
 
-    programs: ClassVar[dict[type[Program], Program]]
-    seen: ClassVar[int] = 0
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        here, there = Namespace(cls), Namespace(cls)
+    def test_all_at_once(self) -> None:
+        here, there = Namespace(self), Namespace(self)
         cable(here, [f"{tunnels.HERE}/24"], there, [f"{tunnels.THERE}/24"])
         here.enter()
-        cls.share(tunnels.EchoServer())
-        cls.programs = {
-            made: made(cls.folder / made.__name__, there, f"127.0.1.{number}")
+        self.own(tunnels.EchoServer())
+        programs = [
+            made(self.folder / made.__name__, there, f"127.0.1.{number}")
             for number, made in enumerate(_PROGRAMS, 1)
-        }
-        for program in cls.programs.values():
-            for server in program.start():
-                cls.share(server)
+        ]
+        for program in programs:
+            program.start(self)
         rules = f"[listen port]\nendpoint = udp:{PORT}\n    udp:123\n"
-        rules += "".join(program.routes for program in cls.programs.values())
-        cls.mux = cls.share(Service(cls.folder, rules, admin=True))
-        for program in cls.programs.values():
+        rules += "".join(program.routes for program in programs)
+        mux = self.own(Service(self.folder, rules, admin=True))
+        for program in programs:
             program.ready()
-
-    def ended(self) -> list[Record]:
-        count = self.mux.api("connections/close", {"listener": "port"})["closed"]
-
-        def new() -> list[Record]:
-            return self.mux.lines("port")[self.seen :]
-
+        with ThreadPoolExecutor(len(programs)) as threads:
+            for used in [threads.submit(program.use) for program in programs]:
+                used.result()
+        count = mux.api("connections/close", {"listener": "port"})["closed"]
         # They are written at the end of a turn, which may be after the answer.
         eventually(
-            lambda: sum(line["reason"] == "killed" for line in new()) >= count,
+            lambda: sum(line["reason"] == "killed" for line in mux.lines("port")) >= count,
             "all that were ended have their lines",
         )
-        lines = new()
-        type(self).seen += len(lines)
-        return lines
-
-    def test_all_at_once(self) -> None:
-        with ThreadPoolExecutor(len(self.programs)) as threads:
-            uses = [threads.submit(program.use) for program in self.programs.values()]
-        # The next test must not find them, if one of these has failed.
-        lines = self.ended()
-        for used in uses:
-            used.result()
-        for program in self.programs.values():
+        lines = mux.lines("port")
+        for program in programs:
             program.check(lines)
-        matches = (program.matches for program in self.programs.values())
+        matches = (program.matches for program in programs)
         self.assertEqual({line["route"] for line in lines}, {*chain.from_iterable(matches)})
 
 

@@ -5,7 +5,6 @@ import hashlib
 import random
 import socket
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import ClassVar
@@ -67,10 +66,6 @@ class OpenVpn(Program):
 
     matches: ClassVar = {"tunnel": ("openvpn", 1194)}
     least = (200, 200)
-
-    def start(self) -> Iterator[Started]:
-        """Start nothing: without a list of clients the server has one for all its life."""
-        yield from ()
 
     def use(self) -> None:
         prints = {}
