@@ -46,12 +46,19 @@ class TacTests(InteropTestCase):
                 with accepted:
                     self.assertEqual(accepted.recv(100), b"question")
                     accepted.sendall(answer)
-                return client.recv(100)
+                received = client.recv(100)
+            child.end()  # the next one has its socket
+            return received
 
-    def test_rules_of_the_environment(self) -> None:
-        command = (_twistd(), "--nodaemon", "--pidfile=", "--python", _EXAMPLES / "txmux.tac")
-        given = f"TXMUX_RULES={self.folder / 'rules.ini'}"
-        self.assertEqual(self.relayed(b"first", given, *command), b"first")
+    def test_rules_of_the_environment_and_beside_the_file(self) -> None:
+        own = self.folder / "txmux.tac"
+        own.write_bytes((_EXAMPLES / "txmux.tac").read_bytes())
+        for tac, given in (
+            (_EXAMPLES / "txmux.tac", f"TXMUX_RULES={self.folder / 'rules.ini'}"),
+            (own, "--unset=TXMUX_RULES"),
+        ):
+            command = (given, _twistd(), "--nodaemon", "--pidfile=", "--python", tac)
+            self.assertEqual(self.relayed(given.encode(), *command), given.encode())
 
     def test_mistake_without_a_traceback(self) -> None:
         """One that reading shows, and one that the start shows, when `twistd` has opened its log."""
@@ -69,49 +76,32 @@ class TacTests(InteropTestCase):
             self.assertRegex(said, message)
             self.assertNotIn("Traceback", said)
 
-    def test_rules_beside_the_file(self) -> None:
-        tac = self.folder / "txmux.tac"
-        tac.write_bytes((_EXAMPLES / "txmux.tac").read_bytes())
-        command = (_twistd(), "--nodaemon", "--pidfile=", "--python", tac)
-        self.assertEqual(self.relayed(b"second", "--unset=TXMUX_RULES", *command), b"second")
-
 
 class WebAndSshTests(InteropTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.key = self.folder / self.id().rpartition(".")[2]
-        output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
-        public = f"{self.key}.pub"
+    def test_clients(self) -> None:
+        """A web client sees its address; SSH takes a key or the password, and nobody else."""
+        key, asked = self.folder / "key", self.folder / "askpass"
+        output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
         script = _EXAMPLES / "web-and-ssh.py"
-        self.child = Child(sys.executable, script, "--port=0", "--authorized-keys", public)
-        self.addCleanup(self.child.end)
-        self.port = self.child.wait_for(r"ssh -p (\d+) guest@127\.0\.0\.1")[1]
-        self.password = self.child.wait_for(r"the password is (\S+)$")[1]
+        child = Child(sys.executable, script, "--port=0", "--authorized-keys", f"{key}.pub")
+        self.own(child)
+        self.port = child.wait_for(r"ssh -p (\d+) guest@127\.0\.0\.1")[1]
+        page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{self.port}/")
+        self.assertEqual(page, b"Hello by HTTP, 127.0.0.1.\n")
+        asked.write_text(f"#!/bin/sh\necho '{child.wait_for(r'the password is (.*)$')[1]}'\n")
+        asked.chmod(0o700)
+        settings = (f"SSH_ASKPASS={asked}", "SSH_ASKPASS_REQUIRE=force")
+        by_key = ("BatchMode=yes", "IdentitiesOnly=yes", f"IdentityFile={key}")
+        for options in (by_key, ("PubkeyAuthentication=no",)):
+            greeting = self.run_ssh(*options, settings=settings)
+            self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
+        self.assertRaisesRegex(AssertionError, "Permission denied", self.run_ssh, "BatchMode=yes")
 
     def run_ssh(self, *options: str, settings: Iterable[str] = ()) -> bytes:
         host = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
         given = [word for option in (*host, *options) for word in ("-o", option)]
         command = (require_program("ssh"), "-F", "none", *given, "-p", self.port)
         return output_of("env", *settings, *command, "guest@127.0.0.1")
-
-    def test_web_client_sees_its_address(self) -> None:
-        page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{self.port}/")
-        self.assertEqual(page, b"Hello by HTTP, 127.0.0.1.\n")
-
-    def test_ssh_client_with_a_key(self) -> None:
-        greeting = self.run_ssh("BatchMode=yes", "IdentitiesOnly=yes", f"IdentityFile={self.key}")
-        self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
-
-    def test_password(self) -> None:
-        asked = self.folder / "askpass"
-        asked.write_text(f"#!/bin/sh\necho '{self.password}'\n")
-        asked.chmod(0o700)
-        settings = (f"SSH_ASKPASS={asked}", "SSH_ASKPASS_REQUIRE=force")
-        greeting = self.run_ssh("PubkeyAuthentication=no", settings=settings)
-        self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
-
-    def test_wrong_user(self) -> None:
-        self.assertRaisesRegex(AssertionError, "Permission denied", self.run_ssh, "BatchMode=yes")
 
 
 def _twistd() -> Path:
