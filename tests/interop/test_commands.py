@@ -85,16 +85,12 @@ class InitTests(ScenarioTestCase):
 
 
 class ProxiedInitTests(ScenarioTestCase):
-    """With nginx that expects a PROXY header, for TLS and without."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        certificate = make_certificate(cls.folder, "localhost")
-        plain = 'server { listen 127.0.0.1:8082 proxy_protocol; location / { return 200 "by HTTP\\n"; } }'
-        cls.share(start_nginx(cls.folder, proxied_site(certificate, "by HTTPS", port=8444) + plain))
-
     def test_clients_come_through(self) -> None:
+        """With nginx that expects a PROXY header, for TLS and without."""
+        certificate = make_certificate(self.folder, "localhost")
+        plain = 'server { listen 127.0.0.1:8082 proxy_protocol; location / { return 200 "by HTTP\\n"; } }'
+        site = proxied_site(certificate, "by HTTPS", port=8444)
+        self.own(start_nginx(self.folder, site + plain))
         path = self.folder / "rules.ini"
         output_of(sys.executable, "-m", "txmux", "init", "--probe", "-o", path)
         code = output_of(sys.executable, "-m", "txmux", "check", "--connect", path).decode()

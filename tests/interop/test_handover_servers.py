@@ -120,22 +120,16 @@ class ExampleTests(InteropTestCase):
 
 
 class TwistWebTests(InteropTestCase):
-    """A program that knows nothing of txmux but the endpoint string."""
-
-    def setUp(self) -> None:
-        self.place = self.make_folder()
-        (self.place / "hello").write_text("hello\n")
-        self.socket = self.place / "web.sock"
-        listen = f"--listen=txmux:{self.socket}:mode=666"
-        self.web = self.own(
-            Child(*twist_command(), "--log-format=text", "web", listen, f"--path={self.place}")
-        )
-        self.web.wait_for("Starting reactor")
-
     def test_served_with_the_clients_address(self) -> None:
-        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = handover:{self.socket}\n"
+        """By a program that knows nothing of txmux but the endpoint string."""
+        place = self.make_folder()
+        (place / "hello").write_text("hello\n")
+        listen = (f"--listen=txmux:{place}/web.sock:mode=666", f"--path={place}")
+        web = self.own(Child(*twist_command(), "--log-format=text", "web", *listen))
+        web.wait_for("Starting reactor")
+        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = handover:{place}/web.sock\n"
         mux = self.own(Service(self.folder, rules))
         page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{mux.port}/hello")
         self.assertEqual(page, b"hello\n")
         self.assertEqual(mux.take_one()["reason"], "handed-over")
-        self.web.wait_for(r'"127\.0\.0\.1" - - .*"GET /hello HTTP/1\.1" 200')
+        web.wait_for(r'"127\.0\.0\.1" - - .*"GET /hello HTTP/1\.1" 200')

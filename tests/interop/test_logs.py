@@ -71,12 +71,10 @@ class LogFormatTests(InteropTestCase):
         child.wait()
         return child.output.replace("\x1e", "").splitlines()  # RFC 7464
 
-    def test_text_by_default(self) -> None:
+    def test_text_by_default_and_json_however_it_is_asked_for(self) -> None:
         lines = self.said()
         (listening,) = (line for line in lines if "for [listen public]" in line)
         self.assertRegex(listening, r"^\S+ \[txmux\.serving\.store#info\] listening on 127")
-
-    def test_json_however_it_is_asked_for(self) -> None:
         for words in (["--log-format=json"], ["--log-format", "json"], ["--log-form=json"]):
             for line in self.said(*words):
                 self.assertIn("log_format", json.loads(line))

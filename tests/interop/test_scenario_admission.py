@@ -160,24 +160,6 @@ _NAME = "ops.example.com"
 class ClientCertificatesTests(ScenarioTestCase):
     """The example, with an authority of the test; clients are redis-cli."""
 
-    authority: ClassVar[Identity]
-    revoked: ClassVar[Identity]
-    files: ClassVar[Path]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.files = cls.make_folder("ssl/ops")
-        cls.authority = make_authority("Operators")
-        cls.revoked = cls.authority.issue("carol", usage=False, units=("ops",))
-        server = cls.authority.issue(_NAME)
-        server.write(cls.files / "server.pem", key=True)
-        cls.authority.write(cls.files / "authority.pem")
-        (cls.files / "revoked.pem").write_bytes(cls.authority.revoke(cls.revoked))
-        cls.share(start_redis(cls.folder, 6379))
-        rules = EXAMPLES / "client-certificates/rules.ini"
-        cls.mux = cls.share(Example(rules, {"/etc/ssl": cls.files.parent}))
-
     def ping(self, shown: Identity | None) -> bytes:
         options = ["--tls", "--sni", _NAME, "--cacert", str(self.files / "authority.pem")]
         if shown is not None:
@@ -187,7 +169,16 @@ class ClientCertificatesTests(ScenarioTestCase):
 
     def test_clients(self) -> None:
         """Who is of the unit, or has the name, is let in; who has none, one of another unit or authority, or one that was revoked, is not: the log says who it was, and why."""
-        issue = partial(self.authority.issue, usage=False)
+        self.files = self.make_folder("ssl/ops")
+        authority = make_authority("Operators")
+        issue = partial(authority.issue, usage=False)
+        revoked = issue("carol", units=("ops",))
+        authority.issue(_NAME).write(self.files / "server.pem", key=True)
+        authority.write(self.files / "authority.pem")
+        (self.files / "revoked.pem").write_bytes(authority.revoke(revoked))
+        self.own(start_redis(self.folder, 6379))
+        rules = EXAMPLES / "client-certificates/rules.ini"
+        mux = self.own(Example(rules, {"/etc/ssl": self.files.parent}))
         stranger = make_authority("Others").issue("alice", usage=False, units=("ops",))
         for shown, who, why in (
             (issue("alice", units=("ops",)), "alice", ""),
@@ -195,10 +186,10 @@ class ClientCertificatesTests(ScenarioTestCase):
             (None, "", "has sent no certificate"),
             (issue("bob", units=("sales",)), "", "is not one of those in allow_client"),
             (stranger, "", "is of an authority that is not in tls_client_ca"),
-            (self.revoked, "", "was revoked"),
+            (revoked, "", "was revoked"),
         ):
             self.assertEqual(self.ping(shown) == b"PONG", bool(who))
-            line = self.mux.take_one()
+            line = mux.take_one()
             if who:
                 self.assertEqual((line["reason"], line["server"]), ("done", "127.0.0.1:6379"))
                 self.assertIn(who, line["facts"]["tls_client"])

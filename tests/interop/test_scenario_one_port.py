@@ -41,52 +41,34 @@ def page(authority: Path, client: str) -> str:
 
 class SshOver443Tests(ScenarioTestCase):
     addresses = (_CLIENT, _PUBLIC)
-    vpn: ClassVar[Child]
-    log: ClassVar[Path]
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, _NAME)
-        cls.ssh = cls.share(start_sshd(cls.folder, 22))
-        cls.share(start_nginx(cls.folder, proxied_site(cls.certificate, "$remote_addr")))
-        cls.vpn = cls.share(
-            Child(
-                *("openvpn", "--dev", "null", "--tls-server", "--dh", "none"),
-                *("--proto", "tcp-server", "--local", "127.0.0.1", "--port", "1194"),
-                *cls.credentials(),
-            )
-        )
-        cls.vpn.wait_for("Listening for incoming TCP connection")
-        logs = cls.make_folder("log")
-        cls.log = cls.make_folder("log/txmux") / "access.log"
-        rules = EXAMPLES / "ssh-https.ini"
-        cls.mux = cls.share(Example(rules, {"/var/log": logs}, cls.log))
-
-    @classmethod
-    def credentials(cls) -> tuple[str | Path, ...]:
-        chain = cls.certificate.chain
-        return ("--ca", chain, "--cert", chain, "--key", cls.certificate.key)
+    def test_each_reaches_its_server(self) -> None:
+        """SSH, a site that is told the client's address, and OpenVPN."""
+        certificate = make_certificate(self.folder, _NAME)
+        ssh = self.own(start_sshd(self.folder, 22))
+        self.own(start_nginx(self.folder, proxied_site(certificate, "$remote_addr")))
+        credentials = ("--cert", certificate.chain, "--key", certificate.key)
+        vpn = ("openvpn", "--dev", "null", "--ca", certificate.chain, *credentials)
+        server = ("--tls-server", "--dh", "none", "--proto", "tcp-server", "--local", "127.0.0.1")
+        listening = self.own(Child(*vpn, *server, "--port", "1194"))
+        listening.wait_for("Listening for incoming TCP connection")
+        logs = {"/var/log": self.make_folder("log")}
+        log = self.make_folder("log/txmux") / "access.log"
+        self.mux = self.own(Example(EXAMPLES / "ssh-https.ini", logs, log))
+        options = (*ssh.options, "-b", _CLIENT, "-p", "443")
+        self.assertEqual(output_of("ssh", *options, _PUBLIC, "echo hello"), b"hello\n")
+        self.assertEqual(self.logged(), (_CLIENT, "ssh-server", "done"))
+        self.assertEqual(page(certificate.chain, _CLIENT), f"{_CLIENT}\n")
+        self.assertEqual(self.logged(), (_CLIENT, "web", "done"))
+        there = ("--tls-client", "--proto", "tcp-client", "--remote", _PUBLIC, "443", "--nobind")
+        client = self.own(Child(*vpn, *there))
+        client.wait_for("Initialization Sequence Completed")
+        client.end()
+        self.assertEqual(self.logged()[:2], (_PUBLIC, "vpn"))
 
     def logged(self) -> tuple[str, str, str]:
         line = self.mux.take_one()
         return (line["client"].rpartition(":")[0], line["backend"], line["reason"])
-
-    def test_ssh_and_site_that_is_told_the_clients_address(self) -> None:
-        options = (*self.ssh.options, "-b", _CLIENT, "-p", "443")
-        self.assertEqual(output_of("ssh", *options, _PUBLIC, "echo hello"), b"hello\n")
-        self.assertEqual(self.logged(), (_CLIENT, "ssh-server", "done"))
-        self.assertEqual(page(self.certificate.chain, _CLIENT), f"{_CLIENT}\n")
-        self.assertEqual(self.logged(), (_CLIENT, "web", "done"))
-
-    def test_openvpn(self) -> None:
-        client = Child(
-            *("openvpn", "--dev", "null", "--tls-client", "--proto", "tcp-client"),
-            *("--remote", _PUBLIC, "443", "--nobind", *self.credentials()),
-        )
-        client.wait_for("Initialization Sequence Completed")
-        client.end()
-        self.assertEqual(self.logged()[:2], (_PUBLIC, "vpn"))
 
 
 _SITE = """
@@ -115,23 +97,6 @@ class InsideTlsTests(ScenarioTestCase):
     """The example file; what websockify leads to is Redis here."""
 
     addresses = (_CLIENT, _PUBLIC)
-    authority: ClassVar[Path]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        certificates = cls.make_folder("ssl")
-        own = cls.make_folder("ssl/example.com")
-        certificate = make_certificate(own, _NAME)
-        cls.authority = certificate.chain.rename(own / "fullchain.pem")
-        certificate.key.rename(own / "privkey.pem")
-        cls.share(start_nginx(cls.folder, _SITE))
-        cls.ssh = cls.share(start_sshd(cls.folder, 22))
-        cls.share(start_redis(cls.folder, 6379))
-        websockify = Child("websockify", "-v", "127.0.0.1:6080", "127.0.0.1:6379")
-        cls.share(websockify).wait_for("proxying from")
-        rules = EXAMPLES / "inside-tls.ini"
-        cls.mux = cls.share(Example(rules, {"/etc/ssl": certificates}))
 
     def assert_logged(self, route: str, port: int) -> None:
         line = self.mux.take_one()
@@ -141,17 +106,27 @@ class InsideTlsTests(ScenarioTestCase):
     def test_each_reaches_its_server(self) -> None:
         """A browser, whose address the site knows, a client of WebSocket, and SSH, also before it says anything."""
         require_program("wsdump")  # it is of the same package as the client of WebSocket
-        self.assertEqual(page(self.authority, _CLIENT), f"{_CLIENT}\n")
+        certificates, own = self.make_folder("ssl"), self.make_folder("ssl/example.com")
+        certificate = make_certificate(own, _NAME)
+        authority = certificate.chain.rename(own / "fullchain.pem")
+        certificate.key.rename(own / "privkey.pem")
+        self.own(start_nginx(self.folder, _SITE))
+        ssh = self.own(start_sshd(self.folder, 22))
+        self.own(start_redis(self.folder, 6379))
+        websockify = Child("websockify", "-v", "127.0.0.1:6080", "127.0.0.1:6379")
+        self.own(websockify).wait_for("proxying from")
+        self.mux = self.own(Example(EXAMPLES / "inside-tls.ini", {"/etc/ssl": certificates}))
+        self.assertEqual(page(authority, _CLIENT), f"{_CLIENT}\n")
         self.assert_logged("site", 8080)
-        said = output_of("/usr/bin/python3", "-c", _WEBSOCKET, _PUBLIC, _NAME, self.authority)
+        said = output_of("/usr/bin/python3", "-c", _WEBSOCKET, _PUBLIC, _NAME, authority)
         self.assertEqual(said, b"+PONG\r\n")
         self.assert_logged("tunnel", 6080)
         words = ("openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile")
-        proxy = shlex.join((*words, str(self.authority), "-servername", _NAME))
-        options = (*self.ssh.options, f"-oProxyCommand={proxy} -connect {_PUBLIC}:443")
+        proxy = shlex.join((*words, str(authority), "-servername", _NAME))
+        options = (*ssh.options, f"-oProxyCommand={proxy} -connect {_PUBLIC}:443")
         self.assertEqual(output_of("ssh", *options, _NAME, "echo hello"), b"hello\n")
         self.assert_logged("ssh", 22)
-        context = ssl.create_default_context(cafile=self.authority)
+        context = ssl.create_default_context(cafile=authority)
         with (
             socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as plain,
             context.wrap_socket(plain, server_hostname=_NAME) as client,
@@ -321,17 +296,13 @@ class SpokenToFirstTests(ScenarioTestCase):
 
     addresses = _ADDRESSES
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        _route_clients(cls.network)
-        cls.share(start_nginx(cls.folder, _PLAIN_SITE))
-        rules = (EXAMPLES / "server-speaks-first.ini").read_text()
-        patient = cls.folder / "patient.ini"
-        patient.write_text(re.sub(r"after=\w+", "after=1h", rules))
-        cls.mux = cls.share(Example(patient))
-
     def test_browser_waits_for_nothing(self) -> None:
+        _route_clients(self.network)
+        self.own(start_nginx(self.folder, _PLAIN_SITE))
+        rules = (EXAMPLES / "server-speaks-first.ini").read_text()
+        patient = self.folder / "patient.ini"
+        patient.write_text(re.sub(r"after=\w+", "after=1h", rules))
+        self.mux = self.own(Example(patient))
         for address, client in _CLIENTS.items():
             said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
             self.assertEqual(said, b"the site\n")
