@@ -132,9 +132,7 @@ class NamedTests(SynchronousTestCase):
         else:
             self.assertEqual(found, f"{whole[:most]}…")
 
-
-class CauseTests(SynchronousTestCase):
-    def test_each_kind(self) -> None:
+    def test_each_cause(self) -> None:
         for problem, cause in {
             error.ConnectionRefusedError(111, "Connection refused"): "connection refused",
             error.ConnectError(2): "no such file or directory",

@@ -1,17 +1,14 @@
 """What a service imports that needs none of the larger libraries."""
 
-import os
 import re
 import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE
+from tests.interop.children import PATIENCE, Child
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
 
@@ -93,48 +90,29 @@ class PlainStartTest(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(PATIENCE)
             rules.write_text(_RULES.format(workers=workers, server=server.getsockname()[1]))
-            process = subprocess.Popen(
-                [sys.executable, *command, rules],
-                env={**os.environ, "PYTHONPATH": str(folder)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            guard = threading.Timer(PATIENCE, process.kill)
-            guard.start()
-            try:
-                self._serve(process, server)
-            finally:
-                process.terminate()
-                said, _ = process.communicate()
-                guard.cancel()
+            child = Child("env", f"PYTHONPATH={folder}", sys.executable, *command, rules)
+            self.addCleanup(child.end)
+            place = ("127.0.0.1", int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
+            with socket.create_connection(place, PATIENCE) as client:
+                client.sendall(b"SSH-2.0-test\r\n")
+                relayed, _ = server.accept()
+                with relayed:
+                    relayed.settimeout(PATIENCE)
+                    self.assertEqual(relayed.recv(100), b"SSH-2.0-test\r\n")
+            with socket.create_connection(place, PATIENCE) as client:
+                client.sendall(b"unknown")
+                self.assertEqual(client.recv(100), b"")
+        child.process.terminate()
+        child.wait()
         told: dict[str, set[str]] = {}
-        for pid, name in re.findall(r"^imported (\d+) (.+)$", said, re.MULTILINE):
+        for pid, name in re.findall(r"^imported (\d+) (.+)$", child.output, re.MULTILINE):
             told.setdefault(pid, set()).add(name)
-        supervisor = told.pop(str(process.pid))
+        supervisor = told.pop(str(child.pid))
         reactor = "twisted.internet.reactor"
         (starter,) = (names for names in told.values() if reactor not in names)
         own = [names - starter for names in told.values() if names is not starter]
         self.assertEqual(own, [{reactor}] * workers)
         return supervisor.union(*told.values())
-
-    def _serve(self, process: subprocess.Popen[str], server: socket.socket) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
-                break
-        else:
-            self.fail("it does not listen")
-        place = ("127.0.0.1", int(match[1]))
-        with socket.create_connection(place, PATIENCE) as client:
-            client.sendall(b"SSH-2.0-test\r\n")
-            relayed, _ = server.accept()
-            with relayed:
-                relayed.settimeout(PATIENCE)
-                self.assertEqual(relayed.recv(100), b"SSH-2.0-test\r\n")
-        with socket.create_connection(place, PATIENCE) as client:
-            client.sendall(b"unknown")
-            self.assertEqual(client.recv(100), b"")
 
     def check(self, found: set[str], more: Collection[str] = ()) -> None:
         self.assertIn("txmux.matchers.ssh", found)

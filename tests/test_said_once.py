@@ -40,7 +40,7 @@ _VERBS = {
 """What the reference calls each change of the API."""
 
 
-class RulesTest(SynchronousTestCase):
+class SameTest(SynchronousTestCase):
     def test_a_key_takes_the_words_of_the_type_of_its_attribute_and_no_others(self) -> None:
         compared = 0
         for kind, keys in TABLES.items():
@@ -53,12 +53,18 @@ class RulesTest(SynchronousTestCase):
                     compared += 1
         self.assertGreater(compared, 6)
 
-    def test_most_weight(self) -> None:
-        """The command does not import what reads rules, which takes a while."""
+    def test_names_in_two_places(self) -> None:
+        """Some are there twice because one side does not import the other: the command not what reads rules, which takes a while."""
         self.assertEqual(changes.MOST_WEIGHT, endpoints.MOST_WEIGHT)
-
-    def test_kinds_of_checks(self) -> None:
-        self.assertEqual({*checks.KINDS}, {*get_args(CheckKind)})
+        for some, others in (
+            (checks.KINDS, get_args(CheckKind)),
+            (FAILURE_TEXTS, get_args(ServerFailure)),
+            (formats.SIGNS, PROGRAMS),
+        ):
+            self.assertEqual({*some}, {*others})
+        # What one server is blamed for is nothing that a client asks for.
+        self.assertLessEqual({*SERVER_CAUSES}, {*get_args(ServerFailure)})
+        self.assertLessEqual({*formats.CONVERTERS}, {*PROGRAMS})
 
     def test_names_of_keys(self) -> None:
         """Lists of keys, each for a reason of its own, name none that there is not."""
@@ -74,17 +80,6 @@ class RulesTest(SynchronousTestCase):
         limits = {name.removeprefix("txmux.") for name in get_args(LimitName)}
         self.assertEqual(limits - every, {"handshakes"})
 
-
-class ReasonsTest(SynchronousTestCase):
-    def test_each_has_a_text(self) -> None:
-        self.assertEqual(FAILURE_TEXTS.keys(), {*get_args(ServerFailure)})
-
-    def test_causes_in_servers(self) -> None:
-        """What one server is blamed for is nothing that a client asks for."""
-        self.assertLessEqual({*SERVER_CAUSES}, {*get_args(ServerFailure)})
-
-
-class CommandsTest(SynchronousTestCase):
     def test_tables(self) -> None:
         """What is found by the table of a module is there, and the others are modules."""
         for name, table in {"CHANGES": CHANGES, "REPORTS": REPORTS}.items():
@@ -103,13 +98,7 @@ class CommandsTest(SynchronousTestCase):
         self.assertLessEqual(completed, {*FILTERS})
         self.assertEqual(completed, {*command.NAME_SOURCES, "server"})
 
-    def test_programs_to_convert(self) -> None:
-        self.assertEqual({*formats.SIGNS}, {*PROGRAMS})
-        self.assertLessEqual({*formats.CONVERTERS}, {*PROGRAMS})
-
-
-class RightsTest(SynchronousTestCase):
-    def test_changes(self) -> None:
+    def test_rights(self) -> None:
         """The reference says of each change of the API which right it takes."""
         page = (_ROOT / "docs/reference/rules.md").read_text()
         said = dict(re.findall(r"^\| `(read|steer|all)` \| (.*) \|$", page, re.MULTILINE))

@@ -51,8 +51,6 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual([outcomes[name].connections for name in names], [60] * 3)
         self.assertEqual([outcomes[name].broken for name in names[:2]], [0, 0])
 
-
-class RoundsTests(SynchronousTestCase):
     def test_rounds(self) -> None:
         """A round that fails is a defect, and others play clients and servers from then on; an interruption is told of."""
         rounds = Rounds(Budget(3600, 1))

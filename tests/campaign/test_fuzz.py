@@ -45,8 +45,6 @@ class ShortTests(SynchronousTestCase):
         except Exception:  # noqa: BLE001 - whatever it is, the input is told
             self.fail(f"{name} breaks by {data!r}:\n{traceback.format_exc()}")
 
-
-class CostTests(SynchronousTestCase):
     def test_dearest_input_of_each_matcher(self) -> None:
         known = costs.kept()
         self.assertEqual(sorted(known), sorted(of_streams()))
@@ -57,8 +55,6 @@ class CostTests(SynchronousTestCase):
         for pattern in PATTERNS:
             costs.check_pattern(pattern)
 
-
-class FilesTests(SynchronousTestCase):
     def test_no_file_until_it_is_over(self) -> None:
         with no_files():
             self.assertRaises(FileNotFoundError, open, "/etc/passwd")

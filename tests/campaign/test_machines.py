@@ -43,9 +43,7 @@ class MachinesTests(SynchronousTestCase):
         self.assertRegex(report.defects[0], "^seed 7, (one|two): Failure: it has ended$")
         self.assertEqual(report.figures["trials"], "1 of 2")
 
-
-class MemoryTests(SynchronousTestCase):
-    def test_change(self) -> None:
+    def test_change_in_little_memory(self) -> None:
         """In a memory group that has room for it nothing is lost, and an upgrade that has none is refused."""
         MemoryLimit(128).end()  # skips the test where there can be none
         report = try_all(Budget(0, 1), [Trial("small", partial(memory.change, 128, 2, 200))])

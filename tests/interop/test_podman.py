@@ -1,6 +1,5 @@
 """Containers of Podman behind a service, by their labels."""
 
-import http.client
 import json
 import socket
 import sys
@@ -42,33 +41,17 @@ asyncio.run(main())
 """
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("podman", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
-
-
 class Podman:
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "podman.sock"
         configuration = folder / "containers.conf"
         configuration.write_text(_CONFIGURATION)
-        places = (
-            "--root",
-            folder / "root",
-            "--runroot",
-            folder / "run",
-            "--tmpdir",
-            folder / "tmp",
-        )
+        places = {"--root": "root", "--runroot": "run", "--tmpdir": "tmp"}
         self._podman = (
             *("unshare", "--mount", "sh", "-ec", _INSIDE, "sh"),
             *("env", f"CONTAINERS_CONF={configuration}", require_program("podman")),
-            *(*map(str, places), "--storage-driver", "vfs"),
+            *(f"{option}={folder / name}" for option, name in places.items()),
+            "--storage-driver=vfs",
         )
         # An image without files but links to those of this machine.
         root = folder / "image"
@@ -88,33 +71,22 @@ class Podman:
         self._child.end()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        connection = _Connection(self.socket)
-        connection.request(
-            method,
-            path,
-            None if body is None else json.dumps(body),
-            {"Content-Type": "application/json"},
-        )
-        answer = connection.getresponse()
-        text = answer.read()
-        connection.close()
-        assert answer.status < 400, text
+        given = ("-d", json.dumps(body), "-H", "Content-Type: application/json") if body else ()
+        options = ("-q", "-sS", "--fail-with-body", "--unix-socket", self.socket, "-X", method)
+        text = output_of("curl", *options, *given, f"http://podman{path}")
         return json.loads(text) if text else None
 
     def create(self, name: str, labels: dict[str, str]) -> None:
         """Make a container that answers each client with its name, and echoes; it is not started."""
-        self.ask(
-            "POST",
-            f"/containers/create?name={name}",
-            {
-                "Image": "localhost/echo",
-                "Cmd": ["/usr/bin/python3", "-c", _ECHO, name],
-                "Labels": labels,
-                "StopTimeout": 1,
-                "ExposedPorts": {"80/tcp": {}},
-                "HostConfig": {"Binds": ["/usr:/usr:ro"]},
-            },
-        )
+        made = {
+            "Image": "localhost/echo",
+            "Cmd": ["/usr/bin/python3", "-c", _ECHO, name],
+            "Labels": labels,
+            "StopTimeout": 1,
+            "ExposedPorts": {"80/tcp": {}},
+            "HostConfig": {"Binds": ["/usr:/usr:ro"]},
+        }
+        self.ask("POST", f"/containers/create?name={name}", made)
 
     def start(self, name: str) -> None:
         self.ask("POST", f"/containers/{name}/start")

@@ -140,6 +140,15 @@ class LifeTests(InteropTestCase):
             self.assertRegex(told, rf"\A{said}\Z")
             self.assertNotIn("Traceback", told)
 
+    def test_twistd_fails_too(self) -> None:
+        self.rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
+        twistd = Path(sys.executable).with_name("twistd")
+        done = run(twistd, "--nodaemon", "--pidfile=", "txmux", "--rules", self.rules)
+        self.assertEqual(done.returncode, 1)
+        why = b"cannot listen at 192.0.2.1:0: no interface of this machine has that address"
+        self.assertIn(why, done.stdout)
+        self.assertNotIn(b"Traceback", done.stdout + done.stderr)
+
     def test_same_rules_run_already(self) -> None:
         child = self.start(settings=f"admin = unix:{self.folder}/admin.sock\n    off")
         child.wait_for("serving with 1 worker")
@@ -277,20 +286,6 @@ class FirstProcessTests(InteropTestCase):
         done = self.upgrade(first)
         self.assertIn(b"upgraded: ", done.stdout, done.stderr)
         os.kill(first, signal.SIGKILL)
-
-
-class StartFailureTests(InteropTestCase):
-    def test_twistd_fails_too(self) -> None:
-        rules = self.folder / "rules.ini"
-        rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
-        twistd = Path(sys.executable).with_name("twistd")
-        done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", rules)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn(
-            b"cannot listen at 192.0.2.1:0: no interface of this machine has that address",
-            done.stdout,
-        )
-        self.assertNotIn(b"Traceback", done.stdout + done.stderr)
 
 
 class DemoTests(InteropTestCase):
