@@ -1,4 +1,5 @@
 import base64
+import itertools
 import json
 import struct
 from ipaddress import ip_network
@@ -442,7 +443,7 @@ class FurtherRequestTest(MuxTestCase):
         mine, others = users_file(self, "ann"), users_file(self, "ann", "bob")
         made = [route("http upgrade=h2c", Refusal.REJECT, name="closed")]
         for name, match, users in (
-            ("admin", "host=127.0.0.2", mine),
+            ("admin", "host=127.0.0.2,admin.test", mine),
             ("rest", "version=1.1", others),
         ):
             its = route(f"http method=CONNECT {match}", backend_at(self.backend_port()), name=name)
@@ -450,19 +451,33 @@ class FurtherRequestTest(MuxTestCase):
         self.at = self.mux(made)
 
     async def test_target_of_another_route(self) -> None:
-        again = connect_to("127.0.0.2:22", basic("bob:secret"))
-        for at_once in (True, False):
+        """Neither by a further request nor by another form of its address or name."""
+        admin = (
+            "127.0.0.2",
+            "[::ffff:127.0.0.2]",
+            "[0:0:0:0:0:ffff:7f00:2]",
+            "admin.test",
+            "ADMIN.test.",
+        )
+        for target, at_once in itertools.product(admin, (True, False)):
+            again = connect_to(f"{target}:22", basic("bob:secret"))
             client = await self.connect(self.at, connect_to("127.0.0.3:22") + again * at_once)
             await client.has(12)
             if not at_once:
                 client.send(again)
             await client.is_lost()
             self.assertEqual(client.received.count(b"HTTP/1.1 "), 2)
+            self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 1, target)
             self.assertIn(b"HTTP/1.1 400 ", client.received)
+            record = await self.logged()
+            self.assertEqual((record.route, record.reason), ("rest", "denied"))
+            self.assertIn("another route", record.facts["tunnel_error"])
+            self.records.clear()
+            client = await self.connect_until_lost(self.at, connect_to(f"{target}:22") + 2 * again)
+            self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
+            self.assertEqual((await self.logged()).route, "admin")
+            self.records.clear()
         self.assertEqual(self.backend.peers, [])
-        record = await self.logged(2)
-        self.assertEqual((record.route, record.reason), ("rest", "denied"))
-        self.assertIn("another route", record.facts["tunnel_error"])
 
     async def test_whatever_else_has_decided(self) -> None:
         for said in (
