@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from pathlib import Path
 from runpy import run_path
@@ -6,7 +5,6 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE
 from tests.programs import require_program, run_text
 from tests.support.folders import make_folder
 
@@ -37,12 +35,7 @@ class ChangedTests(SynchronousTestCase):
 
     def git(self, *words: str) -> None:
         settings = ("-c", "user.name=x", "-c", "user.email=x@example.com")
-        subprocess.run(
-            [require_program("git"), *settings, *words],
-            cwd=self.folder,
-            check=True,
-            timeout=PATIENCE,
-        )
+        run_text(require_program("git"), *settings, *words, cwd=self.folder, check=True)
 
     def commit(self) -> None:
         self.git("add", "--all")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.programs import require_program
+from tests.programs import require_program, run_text
 from tests.support.folders import make_folder
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
@@ -24,13 +23,8 @@ _BLOCK = re.compile(r"^   ```(\w+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
 class RecipeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
-        listed = subprocess.run(
-            [require_program("git"), "ls-files", "-z"],
-            cwd=_ROOT,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        for name in listed.stdout.decode().split("\0"):
+        listed = run_text(require_program("git"), "ls-files", "-z", cwd=_ROOT, check=True)
+        for name in listed.stdout.split("\0"):
             if (_ROOT / name).is_file():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(_ROOT / name, self.folder / name)
@@ -122,14 +116,7 @@ class RecipeTests(SynchronousTestCase):
         self.run_python("-m", "pytest", *options, *everywhere, *tests)
 
     def run_python(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        self.assertEqual(done.returncode, 0, done.stdout)
+        env = {**os.environ, "PYTHONPATH": str(self.folder)}
+        done = run_text(sys.executable, *arguments, cwd=self.folder, env=env, seconds=3600)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout

@@ -9,7 +9,6 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from tests.interop.children import PATIENCE
 from tests.programs import run_text
 
 _PROJECT = Path(__file__).parent.parent
@@ -123,6 +122,7 @@ class OtherPythonsTests(unittest.TestCase):
 
     def said(self, command: str) -> list[str]:
         script = f"""
+            exec 2>&1
             set -euo pipefail
             source script/lib/flaky
             source script/lib/pythons
@@ -130,16 +130,8 @@ class OtherPythonsTests(unittest.TestCase):
             {command}
         """
         paths = {"HOME": str(self.folder), "PATH": f"{self.folder}/bin"}
-        done = subprocess.run(
-            [_find("bash"), "-c", script],
-            cwd=_PROJECT,
-            env={**paths, "PYTHON": "python3.11"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        env = {**paths, "PYTHON": "python3.11"}
+        done = run_text(_find("bash"), "-c", script, cwd=_PROJECT, env=env)
         return [*done.stdout.splitlines(), str(done.returncode)]
 
     def test_listed(self) -> None:

@@ -3,12 +3,12 @@
 import os
 import re
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.programs import run_text
 from tests.support.folders import make_folder
 from txmux.files import may_read
 from txmux.processes.account import UserAccount
@@ -57,12 +57,8 @@ class SecretFolderTests(SynchronousTestCase):
                 (programs / program).chmod(0o755)
             text = "\n".join(_commands(_PAGES / f"{name}.md")).replace("/etc/txmux", str(folder))
             text = re.sub(r"-g txmux\b", f"-g {group}", text)
-            subprocess.run(
-                ["sh", "-euc", f"umask 022\n{text}"],
-                check=True,
-                capture_output=True,
-                env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
-            )
+            env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+            run_text("sh", "-euc", f"umask 022\n{text}", check=True, env=env)
             made = [path for path in folder.rglob("*") if path.is_file()]
             self.assertEqual([str(path.relative_to(folder)) for path in made], files)
             for path in made:

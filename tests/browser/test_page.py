@@ -129,6 +129,10 @@ class PageTests(InteropTestCase):
         eventually(is_open, f"the menu has {entry}")
         self.browser.run(_CLICK_ENTRY, entry)
 
+    def stop_scripts(self) -> None:
+        self.browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+        self.addCleanup(self.browser.tell, "Emulation.setScriptExecutionDisabled", value=False)
+
     def go(self, query: str = "") -> None:
         self.browser.open(self.watched.address + query)
 
@@ -155,19 +159,16 @@ class PageTests(InteropTestCase):
         """The button has the browser ask, as it does for the page; there is no field that would be typed into in vain."""
         browser = self.browser
         browser.tell("Network.clearBrowserCookies")
-        browser.tell("Emulation.setScriptExecutionDisabled", value=True)
-        self.addCleanup(browser.tell, "Emulation.setScriptExecutionDisabled", value=False)
+        self.stop_scripts()
         self.go("login")
-        self.assertEqual(
-            [one.text for one in browser.all("button, .button") if one.is_displayed()], ["Log in"]
-        )
+        shown = [one.text for one in browser.all("button, .button") if one.is_displayed()]
+        self.assertEqual(shown, ["Log in"])
         browser.asked()
         browser.click(".button")
         eventually(lambda: f"{self.watched.address}enter" in browser.asked(), "it asks")
         scheme, _, rest = self.watched.address.partition("://")
-        browser.open(
-            f"{scheme}://any:{self.watched.token}@{rest}enter"
-        )  # as if it were typed there
+        # As if it were typed there.
+        browser.open(f"{scheme}://any:{self.watched.token}@{rest}enter")
         browser.asked()  # of this server, but by addresses with the token
         browser.complaints()  # of refusals
         self.go()
@@ -360,10 +361,8 @@ class PageTests(InteropTestCase):
         browser = self.browser
         self.watched.say("office", b"\x05\x01\x00")
         browser.shows("#unrecognised article", "05 01 00")
-        browser.tell(
-            "Browser.grantPermissions",
-            permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
-        )
+        given = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        browser.tell("Browser.grantPermissions", permissions=given)
         browser.click("#unrecognised [data-copy='match = socks5']")
         browser.shows("#said", "copied")
         self.assertEqual(browser.run("return navigator.clipboard.readText()"), "match = socks5")
@@ -393,8 +392,7 @@ class PageTests(InteropTestCase):
         """Without JavaScript all is there to read, filters work by links, and no button is shown that would do nothing."""
         browser = self.browser
         self.watched.say("public", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
-        browser.tell("Emulation.setScriptExecutionDisabled", value=True)
-        self.addCleanup(browser.tell, "Emulation.setScriptExecutionDisabled", value=False)
+        self.stop_scripts()
         self.go()
         self.assertEqual(
             [one.text for one in browser.all("h2")],
@@ -403,10 +401,8 @@ class PageTests(InteropTestCase):
                 "Listeners", "Map", "Rules", "Certificates", "Bans",
             ],
         )  # fmt: skip
-        self.assertEqual(
-            [one for one in browser.all("[data-act], .menu, #bans details") if one.is_displayed()],
-            [],
-        )
+        doing = browser.all("[data-act], .menu, #bans details")
+        self.assertEqual([one for one in doing if one.is_displayed()], [])
         self.assertTrue(browser.find("figure svg").is_displayed())
         browser.click("svg.map a[aria-label^='route web']")
         browser.shows(".filters", "route web")
@@ -447,9 +443,8 @@ class PageTests(InteropTestCase):
         rows = self.browser.run(_RULES_LINES)
         self.assertEqual([line for line, width, *_ in rows if width < 0.7 * text], [])
         hits = [row for row in rows if row[2] is not None]
-        self.assertEqual(
-            [line for line, *_ in hits], ["[route redis]", "[route web]", "[route ssh]"]
-        )
+        lines = [line for line, *_ in hits]
+        self.assertEqual(lines, ["[route redis]", "[route web]", "[route ssh]"])
         for _, _, below, right in hits:
             self.assertLess(abs(below), 8)
             self.assertLess(right, 1)
@@ -498,8 +493,7 @@ class PageTests(InteropTestCase):
         self.assertEqual(browser.faults(), [])
         browser.look_like(375, "light")
         self.assertLess(browser.run("return document.documentElement.scrollHeight"), 4000)
-        browser.tell("Emulation.setScriptExecutionDisabled", value=True)
-        self.addCleanup(browser.tell, "Emulation.setScriptExecutionDisabled", value=False)
+        self.stop_scripts()
         browser.open(watched.address)
         browser.find("input[name=servers]").send_keys("pool-7\n")
         eventually(lambda: len(browser.all("#servers .server")) == 3, "those of pool-7 are shown")

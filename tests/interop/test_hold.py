@@ -1,12 +1,10 @@
 """Clients that wait: PostgreSQL is restarted under load, and a server is woken."""
 
-import os
 import signal
-import subprocess
 
 import pytest
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually
+from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.servers import postgres_program, restart_postgres, start_postgres
 from tests.support.ports import free_port
 from tests.support.services import Service
@@ -22,22 +20,13 @@ class PostgresTests(InteropTestCase):
         server = self.own(start_postgres(folder, port))
         rules = f"{_RULES}server = 127.0.0.1:{port}\n"
         mux = self.own(Service(self.make_folder(), rules, admin=True))
-        load = subprocess.Popen(
-            [
-                postgres_program("pgbench"),
-                *("-h", "127.0.0.1", "-p", str(mux.port), "-U", "postgres", "-n", "-C"),
-                *("-f", "-", "-c", "4", "-j", "4", "-T", "8", "postgres"),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PGPASSWORD": "secret", "PGSSLMODE": "disable"},
+        command = (
+            *("env", "PGPASSWORD=secret", "PGSSLMODE=disable", postgres_program("pgbench")),
+            *("-h", "127.0.0.1", "-p", str(mux.port), "-U", "postgres", "-n", "-C"),
+            *("-f", "-", "-c", "4", "-j", "4", "-T", "8", "postgres"),
         )
-        self.addCleanup(load.kill)
-        assert load.stdin is not None
-        load.stdin.write(b"SELECT 1;\n")
-        load.stdin.close()
-        load.stdin = None
+        load = self.own(Child(*command, stdin=True))
+        load.say(b"SELECT 1;\n")
 
         def servers() -> dict[str, int]:
             (backend,) = mux.api("backends")
@@ -53,10 +42,9 @@ class PostgresTests(InteropTestCase):
         before = servers()["total"]
         mux.api("backends/db/release", {})
         eventually(lambda: servers()["total"] > before + 20, "the load goes on")
-        out, err = load.communicate(timeout=PATIENCE)
-        self.assertEqual((load.returncode, err.decode()), (0, err.decode()))
-        self.assertIn("number of failed transactions: 0 (0.000%)", out.decode())
-        self.assertNotIn("error", err.decode())
+        self.assertEqual(load.wait(), 0, load.output)
+        self.assertIn("number of failed transactions: 0 (0.000%)", load.output)
+        self.assertNotIn("error", load.output)
         lines = mux.lines()
         self.assertEqual({line["reason"] for line in lines}, {"done"})
         self.assertEqual(sum("held" in line["facts"] for line in lines), 4)

@@ -9,14 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.interop.children import (
-    PATIENCE,
-    Child,
-    InteropTestCase,
-    eventually,
-    first_of,
-    run,
-)
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.roots import relayed
 from tests.programs import require_program
 from tests.support.changes import change_environment
@@ -143,7 +136,7 @@ class LifeTests(InteropTestCase):
     def test_twistd_fails_too(self) -> None:
         self.rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
         twistd = Path(sys.executable).with_name("twistd")
-        done = run(twistd, "--nodaemon", "--pidfile=", "txmux", "--rules", self.rules)
+        done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", self.rules)
         self.assertEqual(done.returncode, 1)
         why = b"cannot listen at 192.0.2.1:0: no interface of this machine has that address"
         self.assertIn(why, done.stdout)

@@ -167,17 +167,9 @@ class DebianPackageTests(InteropTestCase):
             require_program(program)
         made = cls.folder / "made"
         # What takes long to make small is not made small here.
-        quickly = {"DPKG_DEB_COMPRESSOR_TYPE": "gzip", "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
-        built = subprocess.run(
-            [CHECKOUT / "script/deb", made],
-            env={**os.environ, **quickly},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=900,
-            check=False,
-        )
-        assert built.returncode == 0, built.stdout.decode()
+        quickly = ("env", "DPKG_DEB_COMPRESSOR_TYPE=gzip", "DPKG_DEB_COMPRESSOR_LEVEL=1")
+        built = run(*quickly, CHECKOUT / "script/deb", made, timeout=900)
+        assert built.returncode == 0, (built.stdout + built.stderr).decode()
         (package,) = made.glob("*.deb")
         # As a release has it checked; it takes its time, and the tests go on meanwhile.
         release = runpy.run_path(str(CHECKOUT / "script/lib/release.py"))
@@ -259,9 +251,8 @@ class DebianPackageTests(InteropTestCase):
         do(*_APT, "update")
         do(*_APT, "install", "--yes", "--no-install-recommends", "txmux")
         self.assertEqual(self.state(), "inactive")
-        self.assertFalse(
-            self.machine.exists("/etc/systemd/system/multi-user.target.wants/txmux.service")
-        )
+        wanted = "/etc/systemd/system/multi-user.target.wants/txmux.service"
+        self.assertFalse(self.machine.exists(wanted))
         self.assertIn("txmux 0.", do("txmux", "--version"))
         self.assertIn("/nonexistent", do("getent", "passwd", "txmux"))
         for path in (
@@ -289,13 +280,10 @@ class DebianPackageTests(InteropTestCase):
         client, served = self.relayed()
         served.sendall(b"answer")
         self.assertEqual(client.recv(100), b"answer")
-        (main,) = self.machine.do(
-            "systemctl", "show", "--value", "--property=MainPID", "txmux"
-        ).split()
-        owner = self.machine.do(
-            "stat", "--format=%U:%G", f"/proc/{main}", "/var/log/txmux/access.log"
-        )
-        self.assertEqual(owner.split(), ["txmux:txmux", "txmux:txmux"])
+        words = ("systemctl", "show", "--value", "--property=MainPID", "txmux")
+        places = (f"/proc/{self.machine.do(*words).strip()}", "/var/log/txmux/access.log")
+        owners = self.machine.do("stat", "--format=%U:%G", *places)
+        self.assertEqual(owners.split(), ["txmux:txmux", "txmux:txmux"])
         self.machine.do("systemctl", "reload", "txmux")
 
     def upgraded(self) -> None:
@@ -330,9 +318,7 @@ class DebianPackageTests(InteropTestCase):
 
     def purged(self) -> None:
         self.machine.do("dpkg", "--purge", "txmux")
-        changed = {
-            str(path.relative_to(self.machine.changed))
-            for path in self.machine.changed.rglob("*txmux*")
-        }
-        self.assertEqual({path for path in changed if not path.startswith("txmux-test")}, set())
+        top = self.machine.changed
+        left = [path.relative_to(top) for path in top.rglob("*txmux*")]
+        self.assertEqual([path for path in left if path.parts[0] != "txmux-test"], [])
         self.assertNotIn("txmux", self.machine.do("cat", "/etc/passwd", "/etc/group"))

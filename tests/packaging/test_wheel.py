@@ -42,14 +42,6 @@ def _copy_dependencies(packages: Path) -> None:
                 shutil.copy(file.locate(), target)
 
 
-class EditableTests(SynchronousTestCase):
-    def test_plugin(self) -> None:
-        twist = Path(sysconfig.get_path("scripts"), "twist")
-        self.assertRegex(
-            run_outside(twist, "--help", cwd=Path(tempfile.gettempdir())), r"\n    txmux +A "
-        )
-
-
 class WheelTests(SynchronousTestCase):
     folder: ClassVar[Path]
     wheel: ClassVar[Path]
@@ -97,8 +89,13 @@ class WheelTests(SynchronousTestCase):
             self.assertEqual([name for name in there if name not in names], [])
 
     def test_plugin(self) -> None:
-        self.assertRegex(self.run_installed("-m", "twisted", "--help"), r"\n    txmux +A ")
+        """Where the wheel is installed, and where the checkout is, as for these tests."""
+        twist = Path(sysconfig.get_path("scripts"), "twist")
+        for command in ((twist,), (self.python, "-m", "twisted")):
+            self.assertRegex(run_outside(*command, "--help", cwd=self.folder), r"\n    txmux +A ")
         self.assertIn("--rules", self.run_installed("-m", "twisted", "txmux", "--help"))
+        for command in ((self.python, "-m", "txmux"), (self.python.with_name("txmux"),)):
+            self.assertIn(__version__, run_outside(*command, "--version", cwd=self.folder))
 
     def test_convert(self) -> None:
         """The command is found by the wheel's entry point; without its folder, nothing else changes."""
@@ -115,9 +112,3 @@ class WheelTests(SynchronousTestCase):
         lines = [re.split(r"\n(?=    \w)", text) for text in (helped, without)]
         self.assertEqual([a[:11] for a, b in zip(*lines, strict=True) if a != b], ["    convert"])
         self.assertIn("matchers", self.run_installed("-m", "txmux", "matchers", "--help"))
-
-    def test_version(self) -> None:
-        self.assertIn(
-            __version__, run_outside(self.python.with_name("txmux"), "--version", cwd=self.folder)
-        )
-        self.assertIn(__version__, self.run_installed("-m", "txmux", "--version"))
