@@ -43,9 +43,7 @@ _UDP_LISTENER = _LISTENER.replace("127", "udp:127")
 
 
 def _blocks(page: Path, language: str) -> list[str]:
-    found = re.finditer(
-        rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL
-    )
+    found = re.finditer(rf"(?ms)^( *)```{language}\n(.*?)^\1```$", page.read_text())
     return [re.sub(f"^{block[1]}", "", block[2], flags=re.MULTILINE) for block in found]
 
 
@@ -57,9 +55,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _section(page: Path, heading: str) -> str:
-    (text,) = re.findall(
-        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL
-    )
+    (text,) = re.findall(rf"(?ms)^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page.read_text())
     return str(text)
 
 
@@ -70,10 +66,6 @@ def _rows(text: str) -> dict[str, list[str]]:
         for name in re.findall(r"`([^`=]+)=?`", first):
             rows[name] = cells
     return rows
-
-
-def _code(cell: str) -> list[str]:
-    return re.findall("`([^`]+)`", cell)
 
 
 def assert_told(
@@ -108,9 +100,7 @@ class CodeBlockTests(SynchronousTestCase):
         for page in _PAGES:
             for block in _blocks(page, "python"):
                 compile(block, page, "exec")
-                for module, names in re.findall(
-                    r"^from (txmux\S*) import (.+)$", block, re.MULTILINE
-                ):
+                for module, names in re.findall(r"(?m)^from (txmux\S*) import (.+)$", block):
                     for name in names.split(", "):
                         self.assertTrue(hasattr(import_module(module), name), f"{page}: {name}")
 
@@ -178,31 +168,23 @@ class CodeBlockTests(SynchronousTestCase):
     def test_explained_clients_are_asked_everything(self) -> None:
         """A page whose rules depend on the client's address names one where it explains them."""
         for page in _PAGES:
-            limited = [
-                one for one in _blocks(page, "ini") if re.search("^from ", one, re.MULTILINE)
-            ]
+            limited = [one for one in _blocks(page, "ini") if re.search("(?m)^from ", one)]
             for line in re.findall(r"^\$ txmux explain .*--text.*", page.read_text(), re.MULTILINE):
                 self.assertTrue("--from" in line or not limited, f"{page}: {line}")
 
     def test_start_page_has_a_sentence_for_each_page(self) -> None:
         text, *listed = (_ROOT / "docs/index.md").read_text().split("```{toctree}")
-        told = {
-            target
-            for target, said in re.findall(r"\]\(([^)#]+)\.md\) \|(.*)\|", text)
-            if said.strip()
-        }
+        told = set(re.findall(r"\]\(([^)#]+)\.md\) \|.*[^\s|].*\|", text))
         told |= set(re.findall(r"^- \[.+\]\((questions/\S+)\.md\)$", text, re.MULTILINE))
-        pages = re.findall(
-            r"^((?:how-to|reference|explanation|questions)/\S+)$", "".join(listed), re.MULTILINE
-        )
+        folders = "how-to|reference|explanation|questions"
+        pages = re.findall(rf"(?m)^((?:{folders})/\S+)$", "".join(listed))
         self.assertGreater(len(pages), 20)
         self.assertEqual([page for page in pages if page not in told], [])
 
     def test_made_from_the_code(self) -> None:
+        pages = runpy.run_path(str(_ROOT / "docs/tables.py"))["PAGES"]
         stale = [
-            path.name
-            for path, written in runpy.run_path(str(_ROOT / "docs/tables.py"))["PAGES"].items()
-            if written(page := path.read_text()) != page
+            path.name for path, made in pages.items() if made(path.read_text()) != path.read_text()
         ]
         self.assertEqual(stale, [], "write them from the code: .venv/bin/python docs/tables.py")
 
@@ -276,13 +258,10 @@ class MatcherTests(SynchronousTestCase):
             options = {option.name for option in matcher.options}
             assert_told(self, rows.keys() & options, options, name)
             for option in options:
-                (example,) = _code(rows[option][1])
-                needed = {
-                    ("payload", "mask"): "hex=000000",
-                    ("payload", "offset"): "hex=00",
-                    ("regex", "within"): "pattern=a",
-                }
-                line = f"{name} {needed.get((name, option), '')} {example}".replace(r"\|", "|")
+                (example,) = re.findall("`([^`]+)`", rows[option][1])
+                needed = {"mask": "hex=000000", "offset": "hex=00", "within": "pattern=a"}
+                more = needed.get(option, "") if name in {"payload", "regex"} else ""
+                line = f"{name} {more} {example}".replace(r"\|", "|")
                 endpoint = _LISTENER if Transport.TCP in transports_of(matcher) else _UDP_LISTENER
                 parse(f"[route a]\nmatch = {line}\nbackend = close\n{endpoint}", "x")
 
@@ -310,18 +289,15 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_facts_of_matchers(self) -> None:
         learnt = set()
-        for file in [
-            *(_ROOT / "txmux/matchers").glob("*.py"),
-            *(_ROOT / "txmux/wire").rglob("*.py"),
-        ]:
+        matchers, wire = _ROOT / "txmux/matchers", _ROOT / "txmux/wire"
+        for file in [*matchers.glob("*.py"), *wire.rglob("*.py")]:
             for name in ("learnt", "hello_facts"):
                 function = file.read_text().partition(f"def {name}(")[2].partition("\n\n\n")[0]
                 learnt |= set(re.findall(r'"(\w+)"(?::|\] =)', function))
         for matcher in installed_matchers().values():
             learnt |= set(getattr(getattr(matcher, "matcher", matcher), "facts", ()))
-        assert_told(
-            self, _rows(_section(self.page, "Facts")), learnt | {"dry_run", "moved_to"}, "Facts"
-        )
+        learnt |= {"dry_run", "moved_to"}
+        assert_told(self, _rows(_section(self.page, "Facts")), learnt, "Facts")
 
     def test_facts_noted_anywhere_have_a_row_there_or_among_other_facts(self) -> None:
         code = "".join(path.read_text() for path in _ROOT.glob("txmux/**/*.py"))

@@ -26,7 +26,7 @@ def manifests(name: str = "*") -> list[dict[str, Any]]:
     return list(itertools.chain.from_iterable(map(yaml.safe_load_all, texts)))
 
 
-class SchemaTests(SynchronousTestCase):
+class FilesTests(SynchronousTestCase):
     def test_valid(self) -> None:
         # The schemas have no kinds of other groups.
         own = {"Kustomization", "GatewayClass", "Gateway", "TLSRoute", "TCPRoute"}
@@ -39,16 +39,9 @@ class SchemaTests(SynchronousTestCase):
         for field, value in (("replicas", "three"), ("replica", 3)):
             (deployment, *_) = manifests("txmux")
             deployment["spec"][field] = value
-            self.assertRaises(
-                kubernetes_validate.ValidationError,
-                kubernetes_validate.validate,
-                deployment,
-                _VERSIONS[0],
-                strict=True,
-            )
+            with self.assertRaises(kubernetes_validate.ValidationError):
+                kubernetes_validate.validate(deployment, _VERSIONS[0], strict=True)
 
-
-class PageTests(SynchronousTestCase):
     def test_shown_files(self) -> None:
         pages = _ROOT / "docs" / "how-to"
         for page, files in (
@@ -102,9 +95,8 @@ class AgreementTests(CommandTestCase):
     def test_times(self) -> None:
         """The pod is given longer than txmux takes to stop; `grace` is longer than it takes to be found unready."""
         settings = self.load_rules().settings
-        self.assertLess(
-            settings.grace + settings.drain_timeout, self.pod["terminationGracePeriodSeconds"]
-        )
+        longest = self.pod["terminationGracePeriodSeconds"]
+        self.assertLess(settings.grace + settings.drain_timeout, longest)
         probe = self.container["readinessProbe"]
         self.assertGreater(settings.grace, 2 * probe["periodSeconds"] * probe["failureThreshold"])
 

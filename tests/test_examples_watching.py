@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from tests.programs import run_program
 from tests.support.folders import make_folder
@@ -193,19 +193,15 @@ class AlertTests(TestCase):
         """Each alert and each item leads to a heading of the page for that, and to no other's."""
         text = _ALERTS.read_text()
         count = text.count("- alert: ")
-        self.assertEqual(
-            len(re.findall(r'^          description: "[A-Z`*].{60,}[.]"$', text, re.MULTILINE)),
-            count,
-        )
+        described = r'(?m)^          description: "[A-Z`*].{60,}[.]"$'
+        self.assertEqual(len(re.findall(described, text)), count)
         runbooks = re.findall(r"^          runbook_url: (\S+)#(\S+)$", text, re.MULTILINE)
         self.assertEqual(len(runbooks), count)
         runbooks += [("docs/how-to/troubleshooting.md", row.runbook) for row in every_row()]
         for page, heading in runbooks:
             headings = re.findall(r"^#+ (.*)$", (_ROOT / page).read_text(), re.MULTILINE)
-            anchors = {
-                re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in headings
-            }
-            self.assertIn(heading, anchors)
+            anchors = (re.sub(r"[^a-z0-9 -]", "", one.lower()) for one in headings)
+            self.assertIn(heading, {one.replace(" ", "-") for one in anchors})
 
     def test_each_has_a_case(self) -> None:
         alerts = re.findall(r"alert: (\w+)", _ALERTS.read_text())
@@ -213,29 +209,21 @@ class AlertTests(TestCase):
         self.assertEqual({*cases}, {*alerts})
 
     def test_metrics_exist(self) -> None:
-        self.assertEqual(metrics_in(_ALERTS.read_text()) - told(), set())
+        for file in (_ALERTS, _DASHBOARD):
+            self.assertEqual(metrics_in(file.read_text()) - told(), set(), file)
 
     async def test_dashboard_promql(self) -> None:
         questions = [target["expr"] for panel in panels() for target in panel["targets"]]
         self.assertGreater(len(questions), 20)
+        texts = (one.replace("$instance", ".*") for one in questions)
         rules = [
-            {
-                "record": f"question:{number}",
-                "expr": text.replace("$instance", ".*").replace("$__rate_interval", "5m"),
-            }
-            for number, text in enumerate(questions)
+            {"record": f"question:{number}", "expr": text.replace("$__rate_interval", "5m")}
+            for number, text in enumerate(texts)
         ]
         file = make_folder(self) / "questions.yml"
         file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
         _, errors, status = await run_program("promtool", "check", "rules", str(file))
         self.assertEqual((errors.decode(), status), ("", 0))
-
-
-class LayoutTests(SynchronousTestCase):
-    """The same file, without a program."""
-
-    def test_metrics_exist(self) -> None:
-        self.assertEqual(metrics_in(_DASHBOARD.read_text()) - told(), set())
 
     def test_panels(self) -> None:
         """Panels have numbers and questions of their own, lie within the grid, and not on each other."""
@@ -245,12 +233,9 @@ class LayoutTests(SynchronousTestCase):
         for panel in found:
             place = panel["gridPos"]
             self.assertLessEqual(place["x"] + place["w"], 24, panel["title"])
-            fields = set(
-                itertools.product(
-                    range(place["x"], place["x"] + place["w"]),
-                    range(place["y"], place["y"] + place["h"]),
-                )
-            )
+            across = range(place["x"], place["x"] + place["w"])
+            down = range(place["y"], place["y"] + place["h"])
+            fields = {*itertools.product(across, down)}
             self.assertEqual(fields & taken, set(), panel["title"])
             taken |= fields
             letters = [target["refId"] for target in panel["targets"]]

@@ -179,17 +179,13 @@ class Browser:
     def asked(self) -> list[str]:
         """Give the addresses that were asked for since this was asked last."""
         events = [json.loads(one["message"])["message"] for one in self._log("performance")]
-        return [
-            event["params"]["request"]["url"]
-            for event in events
-            if event["method"] == "Network.requestWillBeSent"
-        ]
+        sent = (one["params"] for one in events if one["method"] == "Network.requestWillBeSent")
+        return [one["request"]["url"] for one in sent]
 
     def complaints(self) -> list[str]:
         """Give the warnings and errors of the console since this was asked last."""
-        return [
-            one["message"] for one in self._log("browser") if one["level"] in {"WARNING", "SEVERE"}
-        ]
+        shown, levels = self._log("browser"), {"WARNING", "SEVERE"}
+        return [one["message"] for one in shown if one["level"] in levels]
 
     def _log(self, kind: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._driver.get_log(kind)

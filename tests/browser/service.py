@@ -37,11 +37,8 @@ class Watched:
 
     def __init__(self, folder: Path, rules: str, settings: str = "workers = 2") -> None:
         token = folder / f"token-{free_port()}"
-        self.mux = Service(
-            folder,
-            rules,
-            f"admin = 127.0.0.1:0\nadmin_token = {token}\ndrain_timeout = 0s\n{settings}",
-        )
+        own = f"admin = 127.0.0.1:0\nadmin_token = {token}\ndrain_timeout = 0s\n{settings}"
+        self.mux = Service(folder, rules, own)
         child = self.mux.child
         child.wait_for("serving with ")
         self._ends: list[socket.socket | Child] = []

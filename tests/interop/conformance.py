@@ -222,13 +222,9 @@ class ConformanceTestCase(InteropTestCase):
             f"[txmux]\ninclude = providers/*.ini\nadmin = {admin}\naccess_log = off\ngrace = 0s\ndrain_timeout = 1s\n"
         )
         cls.service = cls.share(Child("txmux", "run", rules))
-        cls.provider = cls.share(
-            Child(
-                *("txmux", "provider", "gateway", f"--rules={rules}"),
-                f"--write={cls.folder}/providers/gateway.ini",
-                f"--kubeconfig={cls.api.kubeconfig(token, 'txmux')}",
-            )
-        )
+        files = (f"--rules={rules}", f"--write={cls.folder}/providers/gateway.ini")
+        access = f"--kubeconfig={cls.api.kubeconfig(token, 'txmux')}"
+        cls.provider = cls.share(Child("txmux", "provider", "gateway", *files, access))
 
     def setUp(self) -> None:
         super().setUp()

@@ -7,6 +7,7 @@ import os
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,40 +146,31 @@ class KubernetesApi:
         if folder:
             self.kubectl("apply", "--server-side", "-f", folder)
         else:
-            self.apply("\n---\n".join(map(yaml.safe_dump, _definitions())))
+            self.apply("\n---\n".join(_definitions()))
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
 
-def _definitions() -> list[dict[str, Any]]:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    kinds = [its for its in KINDS.values() if its.group == _GROUP]
-    return [
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {
-                "name": f"{kind.plural}.{_GROUP}",
-                "annotations": {"api-approved.kubernetes.io": "unapproved, of a test"},
-            },
-            "spec": {
-                "group": _GROUP,
-                "scope": "Cluster" if kind.name == "GatewayClass" else "Namespaced",
-                "names": {
-                    "kind": kind.name,
-                    "plural": kind.plural,
-                    "singular": kind.name.lower(),
-                    "listKind": f"{kind.name}List",
-                },
-                "versions": [
-                    {
-                        "name": "v1",
-                        "served": True,
-                        "storage": True,
-                        "schema": {"openAPIV3Schema": schema},
-                        "subresources": {"status": {}},
-                    }
-                ],
-            },
-        }
-        for kind in kinds
-    ]
+_DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: {its.plural}.{its.group}
+  annotations: {{api-approved.kubernetes.io: "unapproved, of a test"}}
+spec:
+  group: {its.group}
+  scope: {scope}
+  names: {{kind: {its.name}, plural: {its.plural}, singular: {singular}, listKind: {its.name}List}}
+  versions:
+  - schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}
+    subresources: {{status: {{}}}}
+    name: v1
+    served: true
+    storage: true
+"""
+
+
+def _definitions() -> Iterator[str]:
+    for its in KINDS.values():
+        if its.group == _GROUP:
+            scope = "Cluster" if its.name == "GatewayClass" else "Namespaced"
+            yield _DEFINITION.format(its=its, scope=scope, singular=its.name.lower())

@@ -127,11 +127,8 @@ def start_dovecot(folder: Path, certificate: Certificate, name: str) -> ClearSer
     for path in (folder, *folder.rglob("*")):
         os.chown(path, user.pw_uid, user.pw_gid)
     configuration = folder / "dovecot.conf"
-    configuration.write_text(
-        _DOVECOT.format(
-            folder=folder, name=name, certificate=certificate, user=user, port=port, clear=clear
-        )
-    )
+    own = {"folder": folder, "name": name, "certificate": certificate, "user": user}
+    configuration.write_text(_DOVECOT.format(**own, port=port, clear=clear))
     child = Child("dovecot", "-F", "-c", configuration)
     child.wait_for("starting up for imap")
     return ClearServer(child, port, folder / "mail", clear)

@@ -121,13 +121,8 @@ class CheckedNginxTests(InteropTestCase, TestCase):
     async def test_proxy_protocol_before_tls(self) -> None:
         tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
         for version in ("v1", "v2"):
-            await assert_well(
-                self,
-                f"http path=/health host=tls-{version}",
-                self.ports["secure"],
-                proxy_protocol=version,
-                tls=tls,
-            )
+            asked, port = f"http path=/health host=tls-{version}", self.ports["secure"]
+            await assert_well(self, asked, port, proxy_protocol=version, tls=tls)
             self.nginx.wait_for(rf"tls-{version} GET /health .* 200")
 
 

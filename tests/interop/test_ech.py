@@ -215,13 +215,9 @@ class EchTests(InteropTestCase):
         """It knows the key by DNS over HTTPS, as everybody's browser does."""
         mux = self.own(Service(self.folder, self.rules))
         names = self.own(_Names(self.certificate, mux.port, base64.b64decode(self.configs)))
-        browser = self.own(
-            Browser(
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.example",
-                self.certificate.trusted,
-                state={"dns_over_https": {"mode": "secure", "templates": names.template}},
-            )
-        )
+        there = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.example"
+        state = {"dns_over_https": {"mode": "secure", "templates": names.template}}
+        browser = self.own(Browser(there, self.certificate.trusted, state=state))
         browser.open(f"https://{_HIDDEN}:{mux.port}/")
         self.assertEqual(browser.text("body"), _HIDDEN)
         eventually(lambda: bool(mux.lines()), "it is in the access log")

@@ -250,13 +250,8 @@ class HostileTextTests(InteropTestCase):
             _forged(), (as_text, as_json), ("", *_PREFIXES)
         ):
             for record in (_RECORD, done):
-                hostile = attrs.evolve(
-                    record,
-                    route=text,
-                    backend=text,
-                    server=text,
-                    facts={"sni": text, "tunnel_error": text},
-                )
+                facts = {"sni": text, "tunnel_error": text}
+                hostile = attrs.evolve(record, route=text, backend=text, server=text, facts=facts)
                 lines.append(f"{before}{write(hostile)}\n")
         self.assertEqual(self.found(lines), {"198.51.100.7"})
 

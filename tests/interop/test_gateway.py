@@ -61,21 +61,12 @@ class ClusterTest(TestCase):
 
     def put_pods(self, ready: str, ending: str = "") -> None:
         its = self.kube.get("EndpointSlice", "shop", "db-1")
-        endpoints = [
-            {
-                "addresses": [_host(name)],
-                "conditions": {
-                    "ready": name in ready,
-                    "serving": True,
-                    "terminating": name in ending,
-                },
-            }
-            for name in ready + ending
-        ]
-        ports = [{"name": "sql", "port": self.server_port}]
-        self.kube.put(
-            {**its, "metadata": dict(its["metadata"]), "ports": ports, "endpoints": endpoints}
-        )
+        endpoints = []
+        for name in ready + ending:
+            told = {"ready": name in ready, "serving": True, "terminating": name in ending}
+            endpoints.append({"addresses": [_host(name)], "conditions": told})
+        own = {"ports": [{"name": "sql", "port": self.server_port}], "endpoints": endpoints}
+        self.kube.put({**its, "metadata": dict(its["metadata"]), **own})
 
     async def answer(self, port: int) -> bytes:
         """Return the name of the server that a new client gets; empty if it gets none."""

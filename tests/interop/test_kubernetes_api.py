@@ -56,14 +56,10 @@ class RealApiTests(InteropTestCase):
         rules.write_text(f"[txmux]\ninclude = providers/*.ini\nadmin = {admin}\naccess_log = off\n")
         self.service = self.own(Child("txmux", "run", rules))
         self.ports = {5432: free_port(), 443: free_port()}
-        self.provider = self.own(
-            Child(
-                *("txmux", "provider", "gateway", f"--rules={rules}"),
-                f"--write={self.folder}/providers/gateway.ini",
-                f"--kubeconfig={self.api.kubeconfig(token, 'txmux')}",
-                *(f"--port={port}={own}" for port, own in self.ports.items()),
-            )
-        )
+        files = (f"--rules={rules}", f"--write={self.folder}/providers/gateway.ini")
+        access = f"--kubeconfig={self.api.kubeconfig(token, 'txmux')}"
+        ports = (f"--port={port}={own}" for port, own in self.ports.items())
+        self.provider = self.own(Child("txmux", "provider", "gateway", *files, access, *ports))
 
     def apply(self, text: str) -> None:
         """Create or change objects that are written as short as those of the other tests."""
@@ -78,12 +74,8 @@ class RealApiTests(InteropTestCase):
         self.api.apply(yaml.safe_dump_all(objects))
 
     def status(self, kind: str, name: str) -> Any:
-        return (
-            json.loads(self.api.kubectl("get", kind, name, "-n", "shop", "-o", "json")).get(
-                "status"
-            )
-            or {}
-        )
+        found = json.loads(self.api.kubectl("get", kind, name, "-n", "shop", "-o", "json"))
+        return found.get("status") or {}
 
     def conditions(self, kind: str, name: str) -> dict[str, str]:
         parents = self.status(kind, name).get("parents") or [{"conditions": []}]
@@ -140,15 +132,9 @@ class RealApiTests(InteropTestCase):
         self.api.kubectl("create", "secret", "tls", "its", *files, "-n", "shop")
         self.apply(gateway(_TLS) + route("TLSRoute", "site", spec="hostnames: [a.example]"))
         eventually(lambda: listens(self.ports[443]), "the Gateway listens for TLS")
-        ask = (
-            "openssl",
-            "s_client",
-            "-connect",
-            f"127.0.0.1:{self.ports[443]}",
-            "-servername",
-            "a.example",
-        )
-        said = output_of(*ask, "-CAfile", made.chain, "-verify_return_error", "-brief", stdin=b"x")
+        ask = ("-connect", f"127.0.0.1:{self.ports[443]}", "-servername", "a.example", "-brief")
+        trust = ("-CAfile", made.chain, "-verify_return_error")
+        said = output_of("openssl", "s_client", *ask, *trust, stdin=b"x")
         self.assertNotIn(b"error", said)
         self.assert_echo(client)
 

@@ -69,10 +69,7 @@ class MisdirectedTests(InteropTestCase):
     def test_chromium(self) -> None:
         """It sends requests for the one site by its connection for the other, and again when that is answered 421."""
         browser = self.own(
-            Browser(
-                "--host-resolver-rules=MAP *.site.example 127.0.0.1",
-                self.certificate.trusted,
-            )
+            Browser("--host-resolver-rules=MAP *.site.example 127.0.0.1", self.certificate.trusted)
         )
         for mux in self.muxes:
             for name in (_A, _B, _A):

@@ -19,12 +19,9 @@ _HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
 
 def ask_who(port: int, host: str) -> tuple[str, str]:
     """Ask for a page that says who has asked and whom, and give what it says, and what is true."""
-    said = output_of(
-        "curl",
-        *("-q", "-sS", "--connect-to", f"::[{host}]:{port}"),
-        *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
-        "http://www.example.com/",
-    )
+    ends = ("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}")
+    options = ("-q", "-sS", "--connect-to", f"::[{host}]:{port}", *ends)
+    said = output_of("curl", *options, "http://www.example.com/")
     seen, meant = filter(None, said.decode().splitlines())
     return seen, meant
 
@@ -139,26 +136,18 @@ class InFrontTests(InteropTestCase):
             name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
         }
         own = cls.certificates["www.example.com"]
-        server = f"127.0.0.1:{cls.mux.ports['public']}"
+        ca, server = cls.certificates["client"].chain, f"127.0.0.1:{cls.mux.ports['public']}"
         sections = [
             _FRONTEND.format(port=cls.ports["proxied"]),
-            _ENDED.format(
-                port=cls.ports["ended"],
-                pem=own.both,
-                ca=cls.certificates["client"].chain,
-                server=server,
-            ),
+            _ENDED.format(port=cls.ports["ended"], pem=own.both, ca=ca, server=server),
         ]
         for way, how in {**cls.ways, "unix": "send-proxy-v2"}.items():
             for host in _HOSTS:
                 name = f"{way}-{host}".replace(":", ".")
                 cls.ports[name] = free_port()
                 where = f"unix@{cls.socket}" if way == "unix" else server
-                sections.append(
-                    _IN_FRONTEND.format(
-                        name=name, host=host, port=cls.ports[name], server=where, how=how
-                    )
-                )
+                its = {"name": name, "host": host, "port": cls.ports[name]}
+                sections.append(_IN_FRONTEND.format(**its, server=where, how=how))
         sections.append(_CHECKED.format(port=free_port(), server=cls.mux.ports["checked"]))
         cls.haproxy = cls.share(start_haproxy(cls.folder, "".join(sections)))
         cls.nginx_ports = {host: free_port() for host in _HOSTS}

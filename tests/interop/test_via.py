@@ -97,26 +97,20 @@ class ProxyTests(InteropTestCase):
 
     def test_refusals_are_named(self) -> None:
         nowhere, wrong = free_port(), self.password("wrong")
+        socks = self.microsocks("-u", "ops", "-P", "secret")
+        http = self.tinyproxy("BasicAuth ops secret")
+        wanted = "Proxy Authentication Required; it wants a user and a password"
         proxies = {
             "dante": (f"socks5://{self.dante(blocked=nowhere)}", "its rules do not allow it (2)"),
             "microsocks": (f"socks5://{self.microsocks()}", "connection refused (5)"),
-            "nologin": (
-                f"socks5://{self.microsocks('-u', 'ops', '-P', 'secret')}",
-                "accepts only clients with a user and a password",
-            ),
+            "nologin": (f"socks5://{socks}", "accepts only clients with a user and a password"),
             "badlogin": (
-                f"socks5://ops:{wrong}@{self.microsocks('-u', 'ops', '-P', 'secret')}",
+                f"socks5://ops:{wrong}@{socks}",
                 "does not accept user 'ops' with this password",
             ),
             "tinyproxy": (f"http://{self.tinyproxy()}", "answers 500 Unable to connect"),
-            "tinylogin": (
-                f"http://{self.tinyproxy('BasicAuth ops secret')}",
-                "answers 407 Proxy Authentication Required; it wants a user and a password",
-            ),
-            "tinybad": (
-                f"http://ops:{wrong}@{self.tinyproxy('BasicAuth ops secret')}",
-                "answers 401 Unauthorized",
-            ),
+            "tinylogin": (f"http://{http}", f"answers 407 {wanted}"),
+            "tinybad": (f"http://ops:{wrong}@{http}", "answers 401 Unauthorized"),
         }
         mux = self.backends(
             f"127.0.0.1:{nowhere}", **{name: via for name, (via, _) in proxies.items()}

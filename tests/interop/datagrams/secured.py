@@ -69,10 +69,8 @@ class Turn(Program):
         )
 
     def use(self) -> None:
-        assert_in(
-            "UDP reflexive addr: 127.0.0.1:",
-            say("turnutils_stunclient", "-p", str(PORT), self.host),
-        )
+        said = say("turnutils_stunclient", "-p", str(PORT), self.host)
+        assert_in("UDP reflexive addr: 127.0.0.1:", said)
         said = say(
             *("turnutils_uclient", "-y", "-u", "me", "-w", "secret", "-p", str(PORT)),
             *("-n", "5", "-z", "5", self.host),
