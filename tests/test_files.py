@@ -116,9 +116,7 @@ class LinksTest(SynchronousTestCase):
         """They are root's where a program of another user cannot be dumped, as it can decide: it may hold what it cannot read, by O_PATH."""
         code = "import os, sys; os.open(sys.argv[1], os.O_PATH); os.setuid(65534); print(flush=True); input()"
         with subprocess.Popen(
-            [sys.executable, "-c", code, self.secret],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            [sys.executable, "-c", code, self.secret], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as other:
             assert other.stdout is not None
             self.assertEqual(other.stdout.readline(), b"\n")

@@ -56,6 +56,14 @@ def _serving(rules: Rules) -> Serving:
     return serving
 
 
+def _used(rules: Rules) -> Serving:
+    serving = _serving(unpack(pack(rules)))
+    for listener in serving.listeners:
+        for byte in (0x16, ord("S"), ord("G")):  # as clients that are served
+            listener.configuration.top.detector.plan(byte)
+    return serving
+
+
 def _check(what: str, count: int) -> Callable[[], object]:
     text = RULES[what](count)
     return lambda: lint(parse(text, "x.ini"))
@@ -94,10 +102,7 @@ def _reload(what: str, count: int) -> Callable[[], object]:
 def _reload_part(what: str, count: int) -> Callable[[], object]:
     """A reload as a worker does it: it gets what one line has changed, among routes that are in use."""
     old = _rules(what, count)
-    serving = _serving(unpack(pack(old)))
-    for listener in serving.listeners:
-        for byte in (0x16, ord("S"), ord("G")):  # as clients that are served
-            listener.configuration.top.detector.plan(byte)
+    serving = _used(old)
     text = RULES[what](count).replace("127.0.0.1:10007", "127.0.0.1:9") + _MORE
     new = parse(text, "x.ini")
     packed = b64encode(pack_difference(difference(old, new), new)).decode()
@@ -147,10 +152,7 @@ def _longest_step(count: int, change: Callable[[str], str]) -> int:
     """Return how many calls the longest step of a reload in a worker has."""
     text = RULES["routes"](count)
     old, new = parse(text, "x.ini"), parse(change(text), "x.ini")
-    serving = _serving(unpack(pack(old)))
-    for listener in serving.listeners:
-        for byte in (0x16, ord("S"), ord("G")):  # as clients that are served
-            listener.configuration.top.detector.plan(byte)
+    serving = _used(old)
     found, sockets = difference(old, new), _Sockets()
     packed = b64encode(pack_difference(found, new) if found.is_small else pack(new)).decode()
     calls: list[int] = []
@@ -330,12 +332,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_what_looks_at_all(self) -> None:
         allow_descriptors(self, 3 * MANY)  # a reload duplicates the sockets of new listeners
-        of = [
-            *itertools.product((_check,), RULES),
-            *itertools.product(
-                (_start, _reload), ("routes", "backends", "servers", "listeners", "networks")
-            ),
-        ]
+        most = "routes", "backends", "servers", "listeners", "networks"
+        of = [*itertools.product((_check,), RULES), *itertools.product((_start, _reload), most)]
         self._assert_growth(
             AT_ALL, ((f"{do.__name__} {what}", partial(do, what)) for do, what in of)
         )

@@ -70,19 +70,16 @@ class LeakTest(MuxTestCase):
         patient: dict[str, Any] = {"connect_timeout": 600}
         self.silent_port = self.mux(detect_timeout=0.1, reactor=reactor)
         self.silent_factory = self.factory
-        self.port = self.mux(
-            [
-                route("payload text=E", outcome(inside), name="in process"),
-                route("payload text=N", backend_at(1, **patient), name="refused"),
-                route("payload text=H", backend_at(make_stalled_port(self), connect_timeout=0.1)),
-                route("payload text=I", backend_at(port, idle_timeout=0.05, **patient)),
-                route("payload text=J", backend_at(port, **patient)),
-                route("payload text=M", backend_at(port, max_duration=0.05, **patient)),
-                route("payload text=B", backend_at(port, proxy_protocol="off", **patient)),
-            ],
-            detect_timeout=600,
-            reactor=reactor,
-        )
+        routes = [
+            route("payload text=E", outcome(inside), name="in process"),
+            route("payload text=N", backend_at(1, **patient), name="refused"),
+            route("payload text=H", backend_at(make_stalled_port(self), connect_timeout=0.1)),
+            route("payload text=I", backend_at(port, idle_timeout=0.05, **patient)),
+            route("payload text=J", backend_at(port, **patient)),
+            route("payload text=M", backend_at(port, max_duration=0.05, **patient)),
+            route("payload text=B", backend_at(port, proxy_protocol="off", **patient)),
+        ]
+        self.port = self.mux(routes, detect_timeout=600, reactor=reactor)
 
     async def come(self, first: bytes, count: int, end: str) -> None:
         peer = Peer()

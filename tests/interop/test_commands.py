@@ -8,12 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.children import (
-    Child,
-    InteropTestCase,
-    output_of,
-    run,
-)
+from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
 from tests.interop.servers import (

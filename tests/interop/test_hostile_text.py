@@ -188,12 +188,8 @@ class HostileTextTests(InteropTestCase):
         connections = json.loads(self.asked("/api/connections"))
         self.assertIn(_SHOWN, "".join(_texts(connections)))
         self.assert_harmless(self.asked("/metrics"), "metrics", "\n")
-        pages = [
-            "/",
-            "/?have=",
-            f"/?route={quote(_HOSTILE)}",
-            f"/?explain={_HOSTILE.encode().hex()}&on=public",
-        ]
+        explained = f"/?explain={_HOSTILE.encode().hex()}&on=public"
+        pages = ["/", "/?have=", f"/?route={quote(_HOSTILE)}", explained]
         pages += [f"/?connection={row['id']}" for row in connections]
         for page in pages:
             shown = self.asked(page, "text/html")

@@ -128,14 +128,10 @@ class PodmanTest(InteropTestCase):
         (cls.folder / "provided").mkdir()
         cls.service = cls.share(Child(sys.executable, "-m", "txmux", "run", rules))
         cls.service.wait_for("serving with")
-        cls.provider = cls.share(
-            Child(
-                *(sys.executable, "-m", "txmux", "provider", "docker", "--rules", rules),
-                *("--write", cls.folder / "provided/docker.ini", "--network", NETWORK),
-                *("--socket", f"unix:{cls.podman.socket}"),
-                *("--wake", f"unix:{cls.folder}/wake.sock"),
-            )
-        )
+        command = (sys.executable, "-m", "txmux", "provider", "docker", "--rules", rules)
+        files = ("--write", cls.folder / "provided/docker.ini", "--network", NETWORK)
+        ends = ("--socket", f"unix:{cls.podman.socket}", "--wake", f"unix:{cls.folder}/wake.sock")
+        cls.provider = cls.share(Child(*command, *files, *ends))
         cls.provider.wait_for("0 objects")
 
     def connect(self, word: str) -> socket.socket:

@@ -350,15 +350,8 @@ class UnitTests(InteropTestCase):
         """The journal takes all lines of the access log, of which it would drop many."""
         unit = (self.units / "txmux.service").read_text()
         self.assertIn("\nLogRateLimitBurst=1000000\n", unit)
-        done = run(
-            "systemd-analyze",
-            "verify",
-            "--man=no",
-            *(
-                self.units / name
-                for name in ("txmux.service", "txmux.socket", "txmux-docker.service")
-            ),
-        )
+        units = (self.units / f"txmux{one}" for one in (".service", ".socket", "-docker.service"))
+        done = run("systemd-analyze", "verify", "--man=no", *units)
         # It reads all units of the machine, and has something to say of those of others.
         told = [line for line in done.stderr.decode().splitlines() if "txmux" in line]
         self.assertEqual((done.returncode, told, done.stdout), (0, [], b""))

@@ -84,12 +84,9 @@ class ReleaseTests(SynchronousTestCase):
         return str(folder)
 
     def release(self, *words: str, path: str = "") -> subprocess.CompletedProcess[str]:
-        return run_text(
-            *(sys.executable, str(self.folder / _SCRIPT), *words),
-            cwd=tempfile.gettempdir(),
-            env={**os.environ, **_WHO, "PATH": path or self.programs()},
-            seconds=900,
-        )
+        command = (sys.executable, str(self.folder / _SCRIPT), *words)
+        env = {**os.environ, **_WHO, "PATH": path or self.programs()}
+        return run_text(*command, cwd=tempfile.gettempdir(), env=env, seconds=900)
 
     def assert_refused(self, message: str, *words: str) -> None:
         status = self.git("status", "--porcelain")
@@ -158,13 +155,10 @@ class ReleaseTests(SynchronousTestCase):
         done = self.release("--tagged")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         notes = self.folder / "dist/txmux-7.8.9.md"
-        self.assertEqual(
-            {*self.folder.glob("dist/*")} - {notes},
-            {self.folder / "dist" / name for name in (*made, bill)},
-        )
-        self.assertRegex(
-            notes.read_text(), r"\AThe first [^#]+(?s:.*)\n### Features\n\n- New\.\n\Z"
-        )
+        found = {path.name for path in self.folder.glob("dist/*")}
+        self.assertEqual(found, {*made, bill, notes.name})
+        told = r"\AThe first [^#]+(?s:.*)\n### Features\n\n- New\.\n\Z"
+        self.assertRegex(notes.read_text(), told)
         self.assertEqual(self.git("log", "-1", "--format=%s"), "Release 7.8.9")
         self.git("tag", "--delete", "v7.8.9")
 
@@ -245,18 +239,16 @@ class ReleaseTests(SynchronousTestCase):
         self.git("commit", "--quiet", "--all", "--message", "A first release")
         done = self.release("--dry-run")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertRegex(
-            done.stdout, r"\A## 9\.8\.7 \(.+\)\n\nAll\.\n\n### Part\n\n- It\.\n\nbuilt and"
-        )
+        told = r"\A## 9\.8\.7 \(.+\)\n\nAll\.\n\n### Part\n\n- It\.\n\nbuilt and"
+        self.assertRegex(done.stdout, told)
         self.assertIn("tag: v9.8.7\n", done.stdout)
 
     def assert_lists(self, bill: Path, wheel: Path) -> None:
         told = json.loads(bill.read_text())
         root = told["metadata"]["component"]
         self.assertEqual((told["bomFormat"], root["purl"]), ("CycloneDX", "pkg:pypi/txmux@7.8.9"))
-        self.assertEqual(
-            root["hashes"][0]["content"], hashlib.sha256(wheel.read_bytes()).hexdigest()
-        )
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        self.assertEqual(root["hashes"][0]["content"], digest)
         components = {one["bom-ref"] for one in told["components"]}
         for name in ("twisted", "cryptography", "hpack", "incremental"):
             self.assertIn(f"pkg:pypi/{name}@{metadata.version(name)}", components)

@@ -29,6 +29,7 @@ curl.setopt(CurlOpt.SSL_VERIFYHOST, 0)
 curl.setopt(CurlOpt.WRITEDATA, sys.stdout.buffer)
 curl.perform()
 """
+_HOSTS = "--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 
 class ClientTests(InteropTestCase):
@@ -52,13 +53,8 @@ class ClientTests(InteropTestCase):
         # By its one connection, a browser would ask for the other site, too.
         for name, count in (("site", 1000), ("shop", _MIB)):
             origin = f"{name}.example.com:{self.mux.port}"
-            browser = self.own(
-                Browser(
-                    f"--origin-to-force-quic-on={origin}",
-                    "--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-                    self.certificate.trusted,
-                )
-            )
+            forced = f"--origin-to-force-quic-on={origin}"
+            browser = self.own(Browser(forced, _HOSTS, self.certificate.trusted))
             browser.open(f"https://{origin}/{count}")
             self.assertEqual(browser.text("pre").encode(), content(name, count))
         for line in self.routes():
