@@ -124,26 +124,18 @@ class ResultsTests(SynchronousTestCase):
     def test_figures_of_other_machines_are_kept(self) -> None:
         """What is published replaces what there is of the same maker's processors, and is shown beside that of others."""
         folder = Path(self.mktemp())
-        made = [
-            Results({"CPU": f"{cpu}, 2 cores", "date": "2026-11-25"})
+        found = [
+            published(folder, [Results({"CPU": f"{cpu}, 2 cores", "date": "2026-11-25"})])
             for cpu in ("B 1", "A 1", "B 2")
         ]
-        found = [published(folder, [one]) for one in made]
         self.assertEqual([one.name()[:3] for one in found[-1]], ["A 1", "B 2"])
         names = ["chart.svg", "figures-a.json", "figures-b.json", "table.md"]
         self.assertEqual(sorted(path.name for path in folder.iterdir()), names)
 
     def test_python_by_its_package(self) -> None:
         """What Debian's package manager says of this Python is told, and nothing where there is none."""
-        self.patch(
-            machine,
-            "_output",
-            lambda command: (
-                "python3.11-minimal: /usr/bin/python3.11"
-                if "--search" in command
-                else "python3.11-minimal 3.11.2-6"
-            ),
-        )
+        found, told = "python3.11-minimal: /usr/bin/python3.11", "python3.11-minimal 3.11.2-6"
+        self.patch(machine, "_output", lambda words: found if "--search" in words else told)
         self.assertEqual(machine.package(), " (python3.11-minimal 3.11.2-6)")
         self.patch(machine, "_output", lambda _: subprocess.run(["false"], check=True))
         self.assertEqual(machine.package(), "")
@@ -152,9 +144,8 @@ class ResultsTests(SynchronousTestCase):
         """The chart is well-formed, a bar is as long as its value, and a line across it goes from the least to the most that has room."""
         panels = ET.fromstring(chart(results())).findall(f"{_SVG}g")
         titles = [panel.findtext(f"{_SVG}text") for panel in panels]
-        self.assertEqual(
-            titles, ["bulk, throughput", "one connection, CPU", "idle connection, memory"]
-        )
+        wanted = ["bulk, throughput", "one connection, CPU", "idle connection, memory"]
+        self.assertEqual(titles, wanted)
         theirs, ours = (float(bar.attrib["width"]) for bar in panels[1].findall(f"{_SVG}rect"))
         self.assertAlmostEqual(ours / theirs, 120 / 70, places=1)
         lines = [line.attrib["d"] for line in panels[1].findall(f"{_SVG}path")]
@@ -166,11 +157,8 @@ class ResultsTests(SynchronousTestCase):
             self.assertAlmostEqual(first, begin + width, places=0)
             self.assertAlmostEqual(last, begin + 1.5 * ours, places=0)
 
-    def test_chart_titles_fit(self) -> None:
         for key in SHOWN:
-            self.assertLess(len(FIGURES[key].title), 40)
-
-    def test_nothing_measured(self) -> None:
+            self.assertLess(len(FIGURES[key].title), 40)  # so that it fits
         ET.fromstring(chart(Results()))
         self.assertIn("0 rounds.", markdown(Results()))
 
@@ -327,25 +315,32 @@ class RunTests(SynchronousTestCase):
         if len(os.sched_getaffinity(0)) < 2 or 0 <= most < 20_000:
             raise SkipTest("it needs two CPU cores, and 20,000 descriptors")
 
-    def measured(self, *names: str) -> Results:
+    def measured(self, *names: str, peer: str = "txmux") -> Results:
+        """Give what a run finds; of its figures the same table is made again."""
         self.require_all()
         with tempfile.TemporaryDirectory() as made:
             done = self.bench(
                 *("--quick", "--rounds", "1", "--only", ",".join(names)),
-                *("--peers", "txmux", "--output", made),
+                *("--peers", peer, "--output", made),
             )
             self.assertEqual(done.returncode, 0, done.stderr)
             (figures,) = Path(made).glob("figures-*.json")
             found = Results.from_json(figures.read_text())
+            self.assertEqual(Path(made, "table.md").read_text(), done.stdout)
+            ET.parse(Path(made, "chart.svg"))
+            self.assertEqual(self.bench("--again", figures).stdout, done.stdout)
         wanted = {figure.key for m in MEASURES if m.name in names for figure in m.figures}
         self.assertEqual(found.samples.keys(), wanted)
         for key in wanted:
-            self.assertGreater(found.median(key, "txmux") or 0, 0, key)
+            self.assertGreater(found.median(key, peer) or 0, 0, key)
         return found
 
     def test_each_figure(self) -> None:
-        found = self.measured("tls", "start", "workers", "large", "detection", "day")
-        self.assertEqual(found.notes.keys() - {"machine"}, set())
+        for found in (
+            self.measured("tls", "start", "workers", "large", "detection", "day"),
+            self.measured("memory", peer="txmux-portable"),
+        ):
+            self.assertEqual(found.notes.keys() - {"machine"}, set())
 
     def test_streams(self) -> None:
         require_program("iperf3")
@@ -360,9 +355,8 @@ class RunTests(SynchronousTestCase):
     def test_unknown_name_lists_known_ones(self) -> None:
         done = self.bench("--only", "bulk,speed")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(
-            done.stderr, r"\Abench: no measure is called 'speed'; there are bulk, .*\n\Z"
-        )
+        told = r"\Abench: no measure is called 'speed'; there are bulk, .*\n\Z"
+        self.assertRegex(done.stderr, told)
 
     def test_other_programs(self) -> None:
         """An upgrade; a flood, of which each proxy is told, and nothing sent to forged addresses; what counting costs, and how far that is certain; and shared limits, for which nobody is refused."""
@@ -383,27 +377,6 @@ class RunTests(SynchronousTestCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
             for pattern in patterns:
                 self.assertRegex(done.stdout, pattern)
-
-    def test_small_scale(self) -> None:
-        """A run measures, and writes table, chart and figures, from which the same table is made again."""
-        self.require_all()
-        with tempfile.TemporaryDirectory() as made:
-            done = self.bench(
-                *("--quick", "--rounds", "1", "--only", "memory"),
-                *("--peers", "txmux-portable", "--output", made),
-            )
-            self.assertEqual(done.returncode, 0, done.stderr)
-            (figures,) = Path(made).glob("figures-*.json")
-            found = Results.from_json(figures.read_text())
-            again = self.bench("--again", figures)
-            self.assertEqual(Path(made, "table.md").read_text(), done.stdout)
-            ET.parse(Path(made, "chart.svg"))
-        self.assertEqual(again.stdout, done.stdout)
-        self.assertEqual(found.notes.keys() - {"machine"}, set())
-        for figure in ("memory.idle", "memory.undecided"):
-            value = found.median(figure, "txmux-portable")
-            self.assertIsNotNone(value)
-            self.assertGreater(value or 0, 0)
 
 
 def _a_core() -> int:

@@ -83,9 +83,8 @@ class SameTest(SynchronousTestCase):
     def test_tables(self) -> None:
         """What is found by the table of a module is there, and the others are modules."""
         for name, table in {"CHANGES": CHANGES, "REPORTS": REPORTS}.items():
-            self.assertEqual(
-                {one for one, its in cli.COMMAND_TABLES.items() if its == name}, {*table}
-            )
+            named = {one for one, its in cli.COMMAND_TABLES.items() if its == name}
+            self.assertEqual(named, {*table})
         names = cli.COMMANDS.keys() | optional.commands().keys()
         for name in names - cli.COMMAND_TABLES.keys():
             self.assertTrue(callable(cli._command(name).run), name)

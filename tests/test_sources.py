@@ -226,9 +226,8 @@ class ContractTests(SynchronousTestCase):
     def test_each_kind_has_a_row(self) -> None:
         rows = [row.kinds for row in ROWS.values()]
         of_features = {kind for feature in FEATURES for kind in feature.sources}
-        self.assertEqual(
-            frozenset().union(*rows), {*get_args(Kind), *NETWORKS, *SERVERS, *of_features}
-        )
+        kinds = {*get_args(Kind), *NETWORKS, *SERVERS, *of_features}
+        self.assertEqual(frozenset().union(*rows), kinds)
 
     def test_only_these_modules_connect(self) -> None:
         """What is asked anything goes through one of these, which have deadlines and bounds."""

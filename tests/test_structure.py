@@ -173,9 +173,8 @@ class StructureTest(SynchronousTestCase):
         """An entry point names its command; the core works without it."""
         others = {name: its for name, its in imports().items() if not name.startswith(CONVERT.name)}
         self.assertIn(CONVERT.name, imports())
-        self.assertEqual(
-            {name for its in others.values() for name in its} & {*imports()} - {*others}, set()
-        )
+        named = {name for its in others.values() for name in its}
+        self.assertEqual(named & {*imports()} - {*others}, set())
 
     def test_nothing_imports_a_feature(self) -> None:
         """Neither does the core, nor another feature."""

@@ -58,11 +58,9 @@ class WallClockTests(SynchronousTestCase):
             (str(path), name) for path, code in parsed(_MAY_LOOK).items() for name in looks(code)
         )
         table = _table()
-        self.assertEqual(
-            {key: count for key, (count, _, _) in table.items()},
-            dict(found),
-            f"{_TABLE.name} has one row for each function that looks at the time of day, with how often",
-        )
+        duty = "one row for each function that looks at the time of day, with how often"
+        told = {key: count for key, (count, _, _) in table.items()}
+        self.assertEqual(told, dict(found), f"{_TABLE.name} has {duty}")
         self.assertEqual({kind for _, kind, _ in table.values()} - _KINDS, set())
         self.assertTrue(all(why for _, _, why in table.values()))
 

@@ -59,13 +59,8 @@ class Pebble:
         (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
         words = [f"-{name}=" for name in ("http01", "https01", "tlsalpn01", "defaultIPv6")]
         manage = f"-management=127.0.0.1:{free_port()}"
-        self._names = Child(
-            "pebble-challtestsrv",
-            *words,
-            manage,
-            f"-dns01=127.0.0.1:{dns}",
-            "-defaultIPv4=127.0.0.1",
-        )
+        words += [f"-dns01=127.0.0.1:{dns}", "-defaultIPv4=127.0.0.1"]
+        self._names = Child("pebble-challtestsrv", *words, manage)
         modes = [f"PEBBLE_WFE_NONCEREJECT={nonces}", "PEBBLE_VA_NOSLEEP=1"]
         modes += ["PEBBLE_VA_ALWAYS_VALID=1"] if valid else []
         options = ("-config", folder / "pebble.json", "-dnsserver", f"127.0.0.1:{dns}")

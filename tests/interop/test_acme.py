@@ -333,12 +333,8 @@ class GotTests(InteropTestCase):
         if os.geteuid():
             self.skipTest("only root becomes another user, and mounts files")
         paths, home = sysconfig.get_paths(), self.make_folder()
-        places = (
-            paths["stdlib"],
-            paths["purelib"],
-            str(Path(__file__).parents[2]),
-            sys.base_prefix,
-        )
+        own = str(Path(__file__).parents[2])
+        places = (paths["stdlib"], paths["purelib"], own, sys.base_prefix)
         before = ("unshare", "--mount", "sh", "-ec", _CLOSED, "sh", str(home), *places)
         self.patch(sys, "executable", str(Path(sys.executable).resolve()))
         leave_unmeasured(self)

@@ -169,10 +169,8 @@ class InFrontTests(InteropTestCase):
         record = self.mux.take_one("public")
         ends = seen.split()
         shown = [f"[{end}]" if ":" in end else end for end in ends]
-        self.assertEqual(
-            (record["client"], record["local"]),
-            (f"{shown[0]}:{shown[1]}", f"{shown[2]}:{shown[3]}"),
-        )
+        wanted = (f"{shown[0]}:{shown[1]}", f"{shown[2]}:{shown[3]}")
+        self.assertEqual((record["client"], record["local"]), wanted)
         self.assertEqual((record["route"], record["reason"]), ("http", "done"))
         return record
 

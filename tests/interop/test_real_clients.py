@@ -223,10 +223,8 @@ class RealClientTests(InteropTestCase):
             ("--tls-crypt-v2", client),
         )
         for protection in protections:
-            self.assert_reaches(
-                *("openvpn", "openvpn", "--client", "--dev", "null", "--nobind"),
-                *(*remote, *options, *protection),
-            )
+            command = ("openvpn", "--client", "--dev", "null", "--nobind", *remote)
+            self.assert_reaches("openvpn", *command, *options, *protection)
 
     def test_tinc(self) -> None:
         folder = self.folder / "tinc"
@@ -266,10 +264,8 @@ class RealClientTests(InteropTestCase):
         xfreerdp = require_program("xfreerdp")
         screen = self.own(Child("Xvfb", "-displayfd", "1", "-nolisten", "tcp"))
         display = f"DISPLAY=:{screen.wait_for('^[0-9]+$')[0]}"
-        line = self.assert_reaches(
-            *("rdp", "env", display, xfreerdp, f"/v:{self.address}", "/u:alice", "/p:secret"),
-            *("/cert:ignore", "+auth-only"),
-        )
+        words = (f"/v:{self.address}", "/u:alice", "/p:secret", "/cert:ignore", "+auth-only")
+        line = self.assert_reaches("rdp", "env", display, xfreerdp, *words)
         self.assertEqual(line["facts"]["cookie"], "alice")
 
     def test_x11(self) -> None:
@@ -295,7 +291,7 @@ class RealClientTests(InteropTestCase):
         *(
             ("mqtt", f"mosquitto_pub -V {version} -h 127.0.0.1 -p {{port}} -i s -t topic -m hello")
             for version in ("mqttv31", "mqttv311", "mqttv5")
-        ),
+        )
     )
     test_amqp = _reaches(("amqp", "amqp-publish --server 127.0.0.1 --port {port} -r key -b hello"))
     test_kcat = _reaches(("kafka", "kcat -b {address} -L -m 5"))
@@ -315,7 +311,5 @@ class RealClientTests(InteropTestCase):
     def test_tsql(self) -> None:
         tsql = require_program("tsql")
         # Without a version it would try older ones, too, which have no pre-login.
-        self.assert_reaches(
-            *("tds", "env", "TDSVER=7.4", tsql),
-            *("-H", "127.0.0.1", "-p", self.port, "-U", "sa", "-P", "secret"),
-        )
+        words = ("-H", "127.0.0.1", "-p", self.port, "-U", "sa", "-P", "secret")
+        self.assert_reaches("tds", "env", "TDSVER=7.4", tsql, *words)

@@ -33,10 +33,8 @@ _NAME = "www.example.com"
 
 def page(authority: Path, client: str) -> str:
     """Return a page over TLS, which a client of this address asks for."""
-    return output_of(
-        *("curl", "-q", "-sS", "--cacert", authority, "--interface", client),
-        *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
-    ).decode()
+    options = ("--cacert", authority, "--interface", client, "--resolve", f"{_NAME}:443:{_PUBLIC}")
+    return output_of("curl", "-q", "-sS", *options, f"https://{_NAME}/").decode()
 
 
 class SshOver443Tests(ScenarioTestCase):
@@ -173,10 +171,8 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         return server
 
     def through_the_tunnel(self) -> str:
-        said = output_of(
-            *("curl", "-q", "-sS", "--noproxy", "", "--socks5", "127.0.0.1:1080"),
-            "http://198.51.100.80/",
-        )
+        options = ("-q", "-sS", "--noproxy", "", "--socks5", "127.0.0.1:1080")
+        said = output_of("curl", *options, "http://198.51.100.80/")
         self.assertEqual(said, b"beyond the tunnel\n")
         line = self.mux.take_one()
         self.assertEqual((line["route"], line["backend"]), ("-", "tunnel"))
@@ -340,10 +336,17 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         self.assertEqual((line["backend"], line["client"].rpartition(":")[0]), (backend, client))
 
     def test_mariadb_knows_the_clients_address(self) -> None:
-        said = output_of(
-            *("mariadb", "--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443"),
-            *("-u", "tests", "-N", "-e", "SELECT user()"),
+        options = (
+            "--no-defaults",
+            "--protocol=tcp",
+            "-h",
+            "192.0.2.11",
+            "-P",
+            "443",
+            "-u",
+            "tests",
         )
+        said = output_of("mariadb", *options, "-N", "-e", "SELECT user()")
         self.assertEqual(said, b"tests@10.1.0.5\n")
         self.assert_logged("mysql", "10.1.0.5")
 

@@ -123,26 +123,19 @@ for number in range(int(count)):
 
 
 class TransparentTests(InteropTestCase):
-    def between(self) -> tuple[Namespace, Namespace, Namespace]:
-        clients, middle, servers = (Namespace(self) for _ in range(3))
-        cable(clients, ["10.2.1.7/24", "fd02:1::7/64"], middle, ["10.2.1.1/24", "fd02:1::1/64"])
-        cable(middle, ["10.2.2.1/24", "fd02:2::1/64"], servers, ["10.2.2.9/24", "fd02:2::9/64"])
-        servers.ip("route add default via 10.2.2.1")
-        servers.ip("-6 route add default via fd02:2::1")
-        return clients, middle, servers
-
-    def hints(self, *servers: str) -> list[str]:
-        backend = Backend("seen", tuple(map(server, servers)), source=("client",))
-        return transparent_hints(backend)
-
     def test_service(self) -> None:
         """With the routing rules that users are told, servers elsewhere and on the same machine see the client."""
         for targets in (("10.2.2.9:9001", "[fd02:2::9]:9001"), ("127.0.0.1:9001", "[::1]:9001")):
-            clients, middle, servers = self.between()
+            clients, middle, servers = (Namespace(self) for _ in range(3))
+            cable(clients, ["10.2.1.7/24", "fd02:1::7/64"], middle, ["10.2.1.1/24", "fd02:1::1/64"])
+            cable(middle, ["10.2.2.1/24", "fd02:2::1/64"], servers, ["10.2.2.9/24", "fd02:2::9/64"])
+            servers.ip("route add default via 10.2.2.1")
+            servers.ip("-6 route add default via fd02:2::1")
             middle.set("ipv4/conf/all/rp_filter", "1")  # as many systems have it
             _serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
             _serve(middle, "127.0.0.1 9001", "::1 9001")
-            middle.run_lines(self.hints(*targets))
+            backend = Backend("seen", tuple(map(server, targets)), source=("client",))
+            middle.run_lines(transparent_hints(backend))
             for host, target, client in zip(
                 ("10.2.1.1", "fd02:1::1"), targets, ("10.2.1.7", "fd02:1::7"), strict=True
             ):

@@ -148,10 +148,8 @@ class TunnelTests(InteropTestCase):
         for kind in ("connect", "5"):
             with self.subTest(kind):
                 command = f"-oProxyCommand=nc -X {kind} -x {self.proxy()} %h %p"
-                done = run(
-                    *("ssh", *self.ssh.options, command, "-p", str(self.ssh.port)),
-                    *("ssh.corp.test", "echo through"),
-                )
+                options = (*self.ssh.options, command, "-p", str(self.ssh.port))
+                done = run("ssh", *options, "ssh.corp.test", "echo through")
                 self.assertEqual(done.stdout, b"through\n", done.stderr)
                 line = self.mux.take_one("public")
                 self.assertEqual(line["facts"]["host"], "ssh.corp.test")

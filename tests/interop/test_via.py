@@ -130,11 +130,8 @@ class ProxyTests(InteropTestCase):
     def test_header_and_tls_are_inside_for_clients_and_checks(self) -> None:
         certificate = make_certificate(self.make_folder(), "www.example.com")
         port = free_port()
-        self.own(
-            start_nginx(
-                self.make_folder(), proxied_site(certificate, "$proxy_protocol_addr", port=port)
-            )
-        )
+        site = proxied_site(certificate, "$proxy_protocol_addr", port=port)
+        self.own(start_nginx(self.make_folder(), site))
         mux = self.backends(
             f"localhost:{port}",
             site=f"http://{self.tinyproxy()}\ntls = yes\ntls_name = www.example.com\ntls_ca = {certificate.chain}\n"

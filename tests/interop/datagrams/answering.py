@@ -194,10 +194,8 @@ class Names(Program):
         questions.write_text(
             "".join(f"n{number % 100 + 1}.test A\n" for number in range(_QUESTIONS))
         )
-        said = say(
-            *("dnsperf", "-s", self.host, "-p", str(PORT), "-d", questions),
-            *("-n", "1", "-c", "20", "-q", "20", "-t", "180"),
-        )
+        options = ("-d", questions, "-n", "1", "-c", "20", "-q", "20", "-t", "180")
+        said = say("dnsperf", "-s", self.host, "-p", str(PORT), *options)
         assert_in(f"NOERROR {_QUESTIONS} (100.00%)", re.sub(" +", " ", said))
 
     def check_facts(self, name: str, lines: list[Record]) -> None:

@@ -71,10 +71,8 @@ class Turn(Program):
     def use(self) -> None:
         said = say("turnutils_stunclient", "-p", str(PORT), self.host)
         assert_in("UDP reflexive addr: 127.0.0.1:", said)
-        said = say(
-            *("turnutils_uclient", "-y", "-u", "me", "-w", "secret", "-p", str(PORT)),
-            *("-n", "5", "-z", "5", self.host),
-        )
+        options = ("-y", "-u", "me", "-w", "secret", "-p", str(PORT), "-n", "5", "-z", "5")
+        said = say("turnutils_uclient", *options, self.host)
         assert_in("tot_send_msgs=20, tot_recv_msgs=20", said)
 
 

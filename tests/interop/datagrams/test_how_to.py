@@ -70,10 +70,8 @@ class HowToTests(InteropTestCase):
         lines = f"[Peer]\nPublicKey={key}\nAllowedIPs=10.9{number}.0.0/24\n"
         lines += f"Endpoint={_HERE}:443\nPersistentKeepalive=1\n"
         keys = Keys()
-        output_of(
-            *(*namespace.command, "wg", "set", server, "peer", keys.public),
-            *("allowed-ips", f"10.9{number}.0.2/32"),
-        )
+        peer = ("peer", keys.public, "allowed-ips", f"10.9{number}.0.2/32")
+        output_of(*namespace.command, "wg", "set", server, *peer)
         client = self.start_wireguard(f"c{number}", self.client, keys, lines)
         self.give_address(client, self.client, f"10.9{number}.0.2")
         return client
@@ -120,12 +118,8 @@ class HowToTests(InteropTestCase):
         running.wait_for(r"process \d+, rules")
         asyncio.run(self.ask())
         curl = ("curl", "--silent", "--cacert", certificate.chain)
-        self.assertEqual(
-            output_of(
-                *curl, "--resolve", f"shop.example.com:443:{_HERE}", "https://shop.example.com"
-            ),
-            b"shop",
-        )
+        here = ("--resolve", f"shop.example.com:443:{_HERE}")
+        self.assertEqual(output_of(*curl, *here, "https://shop.example.com"), b"shop")
         scanner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(scanner.close)
         scanner.sendto(b"\1\0\0\0" + bytes(144), (_HERE, 443))

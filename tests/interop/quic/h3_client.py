@@ -191,10 +191,8 @@ class OneSocket(asyncio.DatagramProtocol):
         waits: bool = True,
     ) -> H3Client:
         is_nameless, settings.connection_id_length = not settings.connection_id_length, 8
-        connection = QuicConnection(
-            configuration=settings,
-            session_ticket_handler=None if tickets is None else tickets.append,
-        )
+        keep = None if tickets is None else tickets.append
+        connection = QuicConnection(configuration=settings, session_ticket_handler=keep)
         if is_nameless:
             have_no_id(connection)
         made = H3Client(connection, None)
@@ -238,17 +236,9 @@ def _scrambled(quic: Any, chance: random.Random, send: Any, now: float) -> Any:
     frames = cut(hello, *sorted(chance.sample(range(1, len(hello)), 12)))
     chance.shuffle(frames)
     count = len(datagrams)
-    return [
-        (
-            initial(
-                b"\1",
-                *frames[number::count],
-                number=first + number,
-                version=quic._version,
-                destination=quic.original_destination_connection_id,
-                source=quic.host_cid,
-            ),
-            address,
-        )
-        for number, (_, address) in enumerate(datagrams)
-    ]
+    ends = {"destination": quic.original_destination_connection_id, "source": quic.host_cid}
+    made = (
+        initial(b"\1", *frames[n::count], number=first + n, version=quic._version, **ends)
+        for n in range(count)
+    )
+    return [(one, address) for one, (_, address) in zip(made, datagrams, strict=True)]
