@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -44,25 +44,6 @@ server {{
 class ActionTests(InteropTestCase):
     """HAProxy has two ports before two servers: one waits for the whole hello, as docs say how, and one does not."""
 
-    hasty: ClassVar[int]
-    patient: ClassVar[int]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        sites = parts = ""
-        for name in ("www", "other"):
-            port, certificate = free_port(), make_certificate(cls.folder, f"{name}.example.com")
-            sites += _SITE.format(port=port, certificate=certificate)
-            parts += _BACKEND.format(name=name, port=port)
-        page = (_CHECKOUT / "docs/how-to/test-a-port.md").read_text()
-        (wait,) = re.findall(r"^tcp-request inspect-delay .*\n.*\n", page, re.MULTILINE)
-        cls.hasty, cls.patient = free_port(), free_port()
-        for port, lines in ((cls.hasty, ""), (cls.patient, wait)):
-            parts += _FRONTEND.format(name=f"port{port}", port=port, wait=lines)
-        cls.share(start_nginx(cls.make_folder("nginx"), sites))
-        cls.share(start_haproxy(cls.folder, parts))
-
     def start(self, step: Any, given: dict[str, str]) -> Child:
         """Start a step as a runner does, with these inputs and the defaults of others."""
         inputs = {name: one.get("default", "") for name, one in _ACTION["inputs"].items()} | given
@@ -74,10 +55,22 @@ class ActionTests(InteropTestCase):
         shell = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"])
         return self.own(Child("env", *words, *shell))
 
-    def setUp(self) -> None:
-        super().setUp()
+    def test_steps(self) -> None:
+        """It installs txmux, fails by its exit status, and says in the summary of the run why."""
         leave_unmeasured(self)
-        self.summary = self.folder / "summary.md"
+        sites = parts = ""
+        for name in ("www", "other"):
+            port, certificate = free_port(), make_certificate(self.folder, f"{name}.example.com")
+            sites += _SITE.format(port=port, certificate=certificate)
+            parts += _BACKEND.format(name=name, port=port)
+        page = (_CHECKOUT / "docs/how-to/test-a-port.md").read_text()
+        (wait,) = re.findall(r"^tcp-request inspect-delay .*\n.*\n", page, re.MULTILINE)
+        hasty, patient = free_port(), free_port()
+        for port, lines in ((hasty, ""), (patient, wait)):
+            parts += _FRONTEND.format(name=f"port{port}", port=port, wait=lines)
+        self.own(start_nginx(self.make_folder("nginx"), sites))
+        self.own(start_haproxy(self.folder, parts))
+        summary = self.folder / "summary.md"
         # pip has what it needs from the tests' environment, and asks nobody for more.
         offline = {"PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
         self.runner = {
@@ -86,18 +79,15 @@ class ActionTests(InteropTestCase):
             "PYTHONPATH": sysconfig.get_path("purelib"),
             "RUNNER_TEMP": str(self.folder),
             "GITHUB_ACTION_PATH": str(_CHECKOUT),
-            "GITHUB_STEP_SUMMARY": str(self.summary),
+            "GITHUB_STEP_SUMMARY": str(summary),
         }
-
-    def test_steps(self) -> None:
-        """It installs txmux, fails by its exit status, and says in the summary of the run why."""
         install, test = _ACTION["runs"]["steps"]
         installing = self.start(install, {})
         self.assertEqual(installing.wait(), 0, installing.output)
         started = []
         for port, status, result in (
-            (self.hasty, 1, "The answer depends on packets"),
-            (self.patient, 0, "The answer does not depend on packets"),
+            (hasty, 1, "The answer depends on packets"),
+            (patient, 0, "The answer does not depend on packets"),
             (free_port(), 3, "There is no answer"),
         ):
             address = f"127.0.0.1:{port}"
@@ -106,8 +96,8 @@ class ActionTests(InteropTestCase):
         for process, address, status, result in started:
             self.assertEqual(process.wait(), status, process.output)
             self.assertEqual("::error " in process.output, status != 0)
-            self.assertIn(f"### `{address}`\n\n{result}", self.summary.read_text())
-        self.assertIn("X25519MLKEM768 (1.8 KiB)", self.summary.read_text())
+            self.assertIn(f"### `{address}`\n\n{result}", summary.read_text())
+        self.assertIn("X25519MLKEM768 (1.8 KiB)", summary.read_text())
 
     def test_shown_workflow(self) -> None:
         page = (_CHECKOUT / "docs/questions/post-quantum-hello.md").read_text()
