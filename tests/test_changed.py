@@ -74,10 +74,8 @@ class ChangedTests(SynchronousTestCase):
         self.commit()
         self.write("txmux/wire/new.py")
         (self.folder / "txmux/wire/old.py").unlink()
-        self.assertEqual(
-            self.program["changed_files"](self.folder),
-            [f"txmux/wire/{name}.py" for name in ("hello", "new", "old")],
-        )
+        wanted = [f"txmux/wire/{name}.py" for name in ("hello", "new", "old")]
+        self.assertEqual(self.program["changed_files"](self.folder), wanted)
 
     def test_package_beside(self) -> None:
         self.assertEqual(self.tests("txmux_convert/x.py"), ["convert/sslh/test_sslh.py"])

@@ -115,10 +115,8 @@ class OtherPythonsTests(unittest.TestCase):
         for name in ("rm", "setpriv"):  # no Python of this machine is there
             (self.folder / "bin" / name).symlink_to(_find(name))
         self.folder.chmod(0o755)
-        self.new, self.old = (
-            f"{self.folder}/.pyenv/versions/3.13.0/bin/python",
-            f"{self.folder}/bin/python3.12",
-        )
+        self.new = f"{self.folder}/.pyenv/versions/3.13.0/bin/python"
+        self.old = f"{self.folder}/bin/python3.12"
 
     def said(self, command: str) -> list[str]:
         script = f"""

@@ -52,10 +52,8 @@ class ListingTests(SynchronousTestCase):
         listed, failed = folder / "listed", folder / "failed"
         settings = (f"TXMUX_LIST_WAITING={listed}", f"TXMUX_LIST_FAILED={failed}")
         self.assertEqual(run_tests(self, _CONFTEST, _TESTS, *settings)[0], 1)
-        self.assertEqual(
-            listed.read_text().splitlines(),
-            ["test_some.py::test_waits", "test_some.py::test_waits_and_fails"],
-        )
+        wanted = ["test_some.py::test_waits", "test_some.py::test_waits_and_fails"]
+        self.assertEqual(listed.read_text().splitlines(), wanted)
         name, *lines = failed.read_text().splitlines()
         self.assertEqual(name, "test_some.py::test_waits_and_fails")
         self.assertRegex("\n".join(lines), "\n    E +AssertionError: why+\n")

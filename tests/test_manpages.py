@@ -37,9 +37,8 @@ class ManPageTests(SynchronousTestCase):
 
     def test_page_for_each_command(self) -> None:
         names = {path.name for path in self.folder.glob("man1/*")}
-        self.assertEqual(
-            names, {"txmux.1", *(f"txmux-{command}.1" for command in names_of_commands())}
-        )
+        wanted = {"txmux.1", *(f"txmux-{command}.1" for command in names_of_commands())}
+        self.assertEqual(names, wanted)
 
     def test_pages_of_rules_and_matchers(self) -> None:
         """They have every key with its default, every matcher, and a whole file."""
@@ -83,8 +82,7 @@ class ScriptTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, folder)
         subprocess.run([_ROOT / "script/man", folder], cwd="/", check=True, timeout=900)
         written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
-        self.assertLessEqual(
-            {"man1/txmux-check.1", "man5/txmux-rules.5", "man7/txmux-matchers.7"}, written
-        )
+        some = {"man1/txmux-check.1", "man5/txmux-rules.5", "man7/txmux-matchers.7"}
+        self.assertLessEqual(some, written)
         for name in ("txmux", "_txmux", "txmux.fish"):
             self.assertIn("txmux", (folder / "completion" / name).read_text())

@@ -57,9 +57,8 @@ class ReactorTests(InteropTestCase):
         self.assertEqual(serving.result(), sent)
         self.assertEqual(received, sent[::-1])
         line = mux.take_one()
-        self.assertEqual(
-            (line["reason"], line["bytes_in"], line["bytes_out"]), ("done", _SIZE, _SIZE)
-        )
+        found = (line["reason"], line["bytes_in"], line["bytes_out"])
+        self.assertEqual(found, ("done", _SIZE, _SIZE))
 
     def check_many(self, mux: Service) -> None:
         clients = [mux.connect() for _ in range(_CLIENTS)]

@@ -31,11 +31,8 @@ class ScriptTests(SynchronousTestCase):
         shutil.copytree(_CHECKOUT / "script", self.folder / "script")
 
     def refusal(self, script: str, python: str) -> str:
-        done = run_text(
-            self.folder / "script" / script,
-            cwd=tempfile.gettempdir(),
-            env={**os.environ, "PYTHON": python},
-        )
+        env = {**os.environ, "PYTHON": python}
+        done = run_text(self.folder / "script" / script, cwd=tempfile.gettempdir(), env=env)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertFalse((self.folder / ".venv").exists())
         return done.stderr
@@ -50,19 +47,14 @@ class ScriptTests(SynchronousTestCase):
             ("", "tes", 1), ("# new", "test", 1),
         ):  # fmt: skip
             project.write_text(f"[project]{changed}")
-            told = subprocess.run(
-                ["bash", "-c", f"source script/lib/environment; is_prepared {groups}"],
-                cwd=self.folder,
-                check=False,
-            )
+            script = f"source script/lib/environment; is_prepared {groups}"
+            told = run_text("bash", "-c", script, cwd=self.folder)
             self.assertEqual((groups, told.returncode), (groups, expected))
 
     def test_no_interpreter_says_what_to_set(self) -> None:
         for script in ("demo", "test", "docs"):
-            self.assertEqual(
-                self.refusal(script, "no-such-python"),
-                f"{script}: cannot run 'no-such-python': set PYTHON to a Python 3.11 or newer\n",
-            )
+            told = "cannot run 'no-such-python': set PYTHON to a Python 3.11 or newer"
+            self.assertEqual(self.refusal(script, "no-such-python"), f"{script}: {told}\n")
 
     def test_environment_of_another_checkout_is_left_alone(self) -> None:
         other = self.folder / "other"

@@ -28,11 +28,8 @@ def run_outside(*command: str | Path, cwd: Path, seconds: float = 900) -> str:
 
 
 def checkout_files() -> set[str]:
-    listed = run_text(
-        *("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
-        cwd=CHECKOUT,
-        check=True,
-    )
+    options = ("-z", "--cached", "--others", "--exclude-standard")
+    listed = run_text("git", "ls-files", *options, cwd=CHECKOUT, check=True)
     return {name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}
 
 

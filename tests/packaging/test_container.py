@@ -47,9 +47,8 @@ class ContainerfileTests(SynchronousTestCase):
 
     def test_copied_files_exist_and_reach_the_builder(self) -> None:
         ignored = (CHECKOUT / ".dockerignore").read_text()
-        copied = re.findall(
-            r"^COPY (?!--from)(.+) \S+$", (CHECKOUT / "Containerfile").read_text(), re.MULTILINE
-        )
+        written = (CHECKOUT / "Containerfile").read_text()
+        copied = re.findall(r"(?m)^COPY (?!--from)(.+) \S+$", written)
         self.assertTrue(copied)
         for name in " ".join(copied).split():
             self.assertTrue((CHECKOUT / name).exists(), name)
@@ -140,10 +139,8 @@ class ImageTests(InteropTestCase):
     def inside(self, first: int, *command: str) -> tuple[int, str]:
         entered = ("--target", str(first), "--mount", "--pid", "--ipc", "--uts", "--root", "--wd")
         user, _, group = self.config["User"].partition(":")
-        done = run(
-            *("nsenter", *entered, "--setuid", user, "--setgid", group),
-            *("env", "-i", *self.config["Env"], *command),
-        )
+        given = ("--setuid", user, "--setgid", group, "env", "-i", *self.config["Env"])
+        done = run("nsenter", *entered, *given, *command)
         return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
 
     def test_life(self) -> None:

@@ -65,23 +65,18 @@ class WheelTests(SynchronousTestCase):
     def test_contents(self) -> None:
         """Every module, the three plugin files, the licence, and the files of the page: no caches, no tests."""
         names = zipfile.ZipFile(self.wheel).namelist()
-        self.assertEqual(
-            sorted(name for name in names if name.startswith("twisted/")),
-            [f"twisted/plugins/txmux_{name}.py" for name in ("endpoint", "service")],
-        )
+        plugins = [f"twisted/plugins/txmux_{name}.py" for name in ("endpoint", "service")]
+        self.assertEqual(sorted(name for name in names if name.startswith("twisted/")), plugins)
         metadata = f"txmux-{__version__}.dist-info"
-        self.assertEqual(
-            {name.split("/")[0] for name in names}, {"txmux", "txmux_convert", "twisted", metadata}
-        )
+        tops = {name.split("/")[0] for name in names}
+        self.assertEqual(tops, {"txmux", "txmux_convert", "twisted", metadata})
         self.assertIn("txmux/py.typed", names)
         self.assertIn(f"{metadata}/licenses/LICENSE", names)
         self.assertEqual([name for name in names if name.endswith((".cache", ".pyc"))], [])
 
         modules = [*CHECKOUT.glob("txmux/**/*.py"), *CHECKOUT.glob("txmux_convert/**/*.py")]
-        self.assertEqual(
-            sorted(name for name in names if name.startswith("txmux") and name.endswith(".py")),
-            sorted(str(module.relative_to(CHECKOUT)) for module in modules),
-        )
+        found = sorted(one for one in names if one.startswith("txmux") and one.endswith(".py"))
+        self.assertEqual(found, sorted(str(module.relative_to(CHECKOUT)) for module in modules))
         for folder in ("templates", "static"):
             files = (CHECKOUT / "txmux/features/page" / folder).rglob("*.*")
             there = [str(file.relative_to(CHECKOUT)) for file in files]
