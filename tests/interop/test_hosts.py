@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import socket
-from typing import ClassVar
 
 from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.servers import start_haproxy, start_nginx
@@ -53,22 +52,14 @@ def spellings() -> list[bytes]:
 
 
 class HostTests(InteropTestCase):
-    nginx: ClassVar[int]
-    haproxy: ClassVar[int]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.nginx, cls.haproxy = free_port(), free_port()
-        cls.share(start_nginx(cls.make_folder("nginx"), _NGINX.format(port=cls.nginx)))
-        cls.share(start_haproxy(cls.make_folder("haproxy"), _HAPROXY.format(port=cls.haproxy)))
-
     def test_no_server_takes_another_request_for_the_host(self) -> None:
-        of_host = http.predicate({"host": _HOST})
-        served = dict.fromkeys(("nginx", "haproxy"), 0)
+        ports = {"nginx": free_port(), "haproxy": free_port()}
+        self.own(start_nginx(self.make_folder(), _NGINX.format(port=ports["nginx"])))
+        self.own(start_haproxy(self.make_folder(), _HAPROXY.format(port=ports["haproxy"])))
+        of_host, served = http.predicate({"host": _HOST}), dict.fromkeys(ports, 0)
         for request in spellings():
             verdict = of_host(Peeked(request))
-            for server, port in (("nginx", self.nginx), ("haproxy", self.haproxy)):
+            for server, port in ports.items():
                 if b"the host" in answered(port, request):
                     served[server] += 1
                     self.assertIs(verdict, Verdict.MATCH, (server, request))
