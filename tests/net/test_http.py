@@ -9,9 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
+from tests.support.kit import VirtualTime, make_authority, make_folder
 from tests.support.peers import Peer, PeerFactory, listen, listen_tls, make_stalled_port, reactor
 from txmux.net.http import (
     HttpResponse,

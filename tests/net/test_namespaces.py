@@ -7,10 +7,8 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import leave_unmeasured, run
 from tests.processes.test_privileges import python_for_everybody
-from tests.support.folders import make_folder
-from tests.support.services import Service
+from tests.support.kit import Service, leave_unmeasured, make_folder, run
 from txmux.net import namespaces
 from txmux.net.namespaces import UNKNOWN
 

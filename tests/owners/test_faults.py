@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.interop.children import leave_unmeasured
-from tests.processes.running import WorkersTestCase
 from tests.processes.test_privileges import python_for_everybody, require_root
 from tests.support.changes import change_environment
-from tests.support.each import for_each
-from tests.support.folders import make_folder
-from tests.support.ports import free_port
+from tests.support.kit import WorkersTestCase, for_each, free_port, leave_unmeasured, make_folder
 from tests.support.services import Service
 from txmux.cli import main
 

@@ -3,11 +3,9 @@
 import ssl
 
 from tests.admin.processes import get
-from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, Pair, WorkersTestCase
 from tests.support.certificates import Identity, make_authority
-from tests.support.folders import make_folder
-from tests.support.services import Service
+from tests.support.kit import PATIENCE, Service, eventually, make_folder
 
 _UNIT = """\
 [route {0}]

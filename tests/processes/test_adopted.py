@@ -18,14 +18,11 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.admin.processes import get, post, text_of
-from tests.interop.children import PATIENCE, eventually
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, customize, find_modules
 from tests.programs import require_program
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.kit import PATIENCE, Service, eventually, make_folder, reactor
 from tests.support.proc import is_gone, open_files, starter_of, workers_of
-from tests.support.services import Service
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import NOTHING, NUMBER, Field

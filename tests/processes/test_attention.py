@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from tests.admin.processes import ask, text_of
-from tests.interop.children import run
 from tests.support.echo import EchoServer
-from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually
+from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, run
 from tests.support.proc import halted, workers_of
 from txmux.telemetry.attention import OF_FEW
 

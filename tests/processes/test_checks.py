@@ -8,10 +8,8 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.support.mux import VirtualTime
+from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
 from tests.support.peers import PeerFactory, listen, reactor
-from tests.support.ports import free_port
-from tests.support.supervised import SupervisedTestCase
 from txmux.backends.pool.server_health import MemberState
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message

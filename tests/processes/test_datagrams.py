@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import halted, is_gone, open_files, serves, workers_of
 from tests.wire.quic_builder import HELLO, crypto, initial
 

@@ -13,14 +13,12 @@ from cryptography import x509
 
 from tests.admin.processes import get, post
 from tests.client.tls.test_store import credulous
-from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase, customize
-from tests.support.certificates import make_authority
 from tests.support.installed import as_installed
+from tests.support.kit import PATIENCE, Service, Twist, eventually, make_authority
 from tests.support.named_files import KEY_OF_HELLOS
 from tests.support.places import country, write_places
 from tests.support.proc import workers_of
-from tests.support.services import Service, Twist
 
 pytestmark = pytest.mark.by_turns(each=True)
 

@@ -15,8 +15,7 @@ from twisted.logger import capturedLogs
 
 from tests.processes.handover_case import SKIP, Handover, descriptors
 from tests.support.changes import change_constants
-from tests.support.mux import MuxTestCase
-from tests.support.peers import Peer, reactor
+from tests.support.kit import MuxTestCase, Peer, reactor
 from txmux.access.admission import Tally
 from txmux.client.io_runtime import IORuntime
 from txmux.net.channel import messages

@@ -7,8 +7,7 @@ from twisted.logger import capturedLogs, formatEvent
 from typing_extensions import override
 
 from tests.processes.handover_case import SKIP, Handover
-from tests.support.mux import MuxTestCase
-from tests.support.peers import Peer
+from tests.support.kit import MuxTestCase, Peer
 from txmux.access.across_processes import SharedLimits
 from txmux.net.channel.channel import Channel
 from txmux.processes.worker import handover

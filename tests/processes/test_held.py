@@ -6,12 +6,9 @@ import ssl
 
 import pytest
 
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, WorkersTestCase
-from tests.support.certificates import make_authority
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, make_authority
 from tests.support.ports import free_port
 from tests.support.proc import connecting_to, is_gone
-from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 
 pytestmark = pytest.mark.by_turns(each=True)

@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.interop.children import Child, eventually, run
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
-from tests.support.folders import make_folder
+from tests.support.kit import Child, Service, eventually, make_folder, run
 from tests.support.proc import (
     family_of,
     has_connection,
@@ -19,7 +18,6 @@ from tests.support.proc import (
     open_files,
     workers_of,
 )
-from tests.support.services import Service
 
 _CANNOT_DRAIN = """
 import sys

@@ -15,14 +15,10 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
 from tests.processes.reloading import with_workers
-from tests.processes.running import RULES
 from tests.support.datagrams import turn
-from tests.support.folders import make_folder
+from tests.support.kit import RULES, Service, SupervisedTestCase, free_port, make_folder
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.ports import free_port
 from tests.support.proc import halted, serves, workers_of
-from tests.support.services import Service
-from tests.support.supervised import SupervisedTestCase
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checks import key_of
 from txmux.errors import MuxError

@@ -20,11 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually, has_ipv6
 from tests.processes.manager import Manager
-from tests.processes.running import RULES, WorkersTestCase, customize
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.kit import RULES, Service, WorkersTestCase, customize, make_folder, reactor
 from tests.support.proc import family_of, is_gone, listening_inode
-from tests.support.services import Service
 from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_systemd
 
 

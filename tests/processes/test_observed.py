@@ -8,10 +8,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.datagrams import Talker
-from tests.support.mux import VirtualTime
+from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.ports import free_port
-from tests.support.supervised import SupervisedTestCase
 from txmux.control.steering import set_server
 from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
 from txmux.telemetry.documents import ServerDocument

@@ -17,9 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.ports import free_port
+from tests.support.kit import free_port, make_authority, make_folder
 from tests.support.proc import (
     await_oom_scores,
     family_of,

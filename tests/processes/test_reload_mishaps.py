@@ -7,12 +7,10 @@ import signal
 import pytest
 
 from tests.admin.processes import ask, get
-from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.running import WorkersTestCase, customize, use_plugin
 from tests.processes.test_privileges import require_root
-from tests.support.folders import make_folder
+from tests.support.kit import Service, eventually, leave_unmeasured, make_folder
 from tests.support.proc import named, workers_of
-from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns(each=True)
 

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.interop.children import PATIENCE, eventually
 from tests.processes.manager import Manager
-from tests.processes.running import WorkersTestCase, customize
-from tests.support.folders import make_folder
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually, make_folder
 from tests.support.ports import free_port
 from tests.support.proc import is_gone
-from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns(each=True)
 

@@ -15,14 +15,12 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
-from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes.running import customize, set_limits, use_plugin
 from tests.support.certificates import Identity, make_authority
 from tests.support.changes import change_environment
-from tests.support.folders import make_folder
+from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
 from tests.support.proc import halted, named, open_files, starter_of, workers_of
 from tests.support.refusals import expected_refusals
-from tests.support.services import Service
 from txmux.processes.worker import landlock
 from txmux.processes.worker.sandbox import SandboxError, sandbox_of
 from txmux.processes.worker.seccomp import MACHINES

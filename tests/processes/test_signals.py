@@ -14,13 +14,10 @@ import pytest
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, Child, eventually
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.processes.test_privileges import python_for_everybody
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.kit import PATIENCE, Child, Service, eventually, make_folder, reactor
 from tests.support.proc import family_of, is_gone, named, pids_of, starter_of
-from tests.support.services import Service
 from txmux.processes.supervisor.signals import StopSignals
 
 

@@ -15,12 +15,9 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
-from tests.interop.children import eventually
 from tests.processes.running import WorkersTestCase, find_modules, set_limits
-from tests.support.certificates import make_authority
 from tests.support.changes import change_constants
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.kit import Service, eventually, make_authority, make_folder, reactor
 from tests.support.proc import (
     halt,
     halted,
@@ -31,7 +28,6 @@ from tests.support.proc import (
     starter_of,
     workers_of,
 )
-from tests.support.services import Service
 from tests.support.supervised import WORKERS, SupervisedTestCase
 from txmux.control.report import Report
 from txmux.processes import forking

@@ -10,9 +10,7 @@ import pytest
 
 from tests.admin.processes import answer_to, send
 from tests.interop.children import PATIENCE, eventually
-from tests.support.certificates import make_authority
-from tests.support.kit import RULES, Service, WorkersTestCase, customize
-from tests.support.ports import free_port
+from tests.support.kit import RULES, Service, WorkersTestCase, customize, free_port, make_authority
 from tests.support.proc import family_of
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.tcp.moving import StayReason

@@ -11,12 +11,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.interop.children import PATIENCE
-from tests.processes.running import RULES, WorkersTestCase
-from tests.support.certificates import make_authority
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, free_port, make_authority
 from tests.support.proc import is_gone, workers_of
-from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns(each=True)
 

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, WorkersTestCase, set_limits
 from tests.support.certificates import make_authority
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, set_limits
 from tests.support.proc import halted, workers_of
-from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns(each=True)
 

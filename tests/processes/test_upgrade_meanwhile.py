@@ -9,12 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.interop.children import PATIENCE, eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, set_limits
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, Service, eventually, free_port, leave_unmeasured
 from tests.support.proc import halted, workers_of
-from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 
 pytestmark = pytest.mark.by_turns(each=True)

@@ -6,9 +6,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
-from tests.support.mux import VirtualTime
+from tests.support.kit import VirtualTime, free_port
 from tests.support.peers import PeerFactory, listen, reactor
-from tests.support.ports import free_port
 from tests.support.service import HEAD, PUBLIC, ServiceTestCase
 from txmux.backends.health.checks import key_of
 from txmux.backends.names import lookup as lookups

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.interop.children import PATIENCE
 from tests.support.changes import change_constants
 from tests.support.growth import AT_ALL, AT_NONE, finished, growth
-from tests.support.mux import VirtualTime
+from tests.support.kit import PATIENCE, ServiceTestCase, VirtualTime
 from tests.support.peers import reset
-from tests.support.service import ServiceTestCase
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
 

@@ -13,10 +13,9 @@ from twisted.logger import capturedLogs
 from tests.support.certificates import authority
 from tests.support.datagrams import Talker, turn
 from tests.support.forks import starter
-from tests.support.mux import VirtualTime
+from tests.support.kit import ServiceTestCase, VirtualTime
 from tests.support.peers import PeerFactory, connect, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.support.service import ServiceTestCase
 from tests.support.supervised import LISTEN, SupervisedTestCase, greeted
 from txmux import MuxService, load
 from txmux.access.per_source import SourceLimits

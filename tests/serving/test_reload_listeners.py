@@ -14,10 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.certificates import authority
+from tests.support.kit import ServiceTestCase, free_port
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.support.service import ServiceTestCase
 from tests.support.supervised import LISTEN, SupervisedTestCase, greeted
 from txmux.errors import MuxError
 from txmux.rules.model import Keepalive, Listener, Settings

@@ -8,11 +8,9 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from tests.support.mux import VirtualTime
+from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
 from tests.support.peers import Peer, PeerFactory, close, connect, listen, reactor
-from tests.support.ports import free_port
 from tests.support.service import PUBLIC, ServiceTestCase
-from tests.support.supervised import SupervisedTestCase
 from txmux.processes.supervisor.signals import SignalWatch
 
 _RULES = (

@@ -9,9 +9,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.folders import make_folder
 from tests.support.growth import AT_ALL, growth
-from tests.support.peers import reactor
+from tests.support.kit import make_folder, reactor
 from tests.support.ports import free_port, free_ports
 from txmux.errors import ListenError
 from txmux.rules.model import Listener

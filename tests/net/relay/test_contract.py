@@ -15,9 +15,8 @@ from tests.net.relay.wiring import (
     TlsWiring,
     UnixWiring,
 )
-from tests.support.each import for_each
 from tests.support.examples import has_turn
-from tests.support.peers import Peer, reactor
+from tests.support.kit import Peer, for_each, reactor
 from txmux.net.relay.interface import RelayResult, Timeouts
 
 _MiB = 2**20

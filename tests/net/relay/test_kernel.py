@@ -7,12 +7,11 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import run
 from tests.net.relay import test_contract
 from tests.net.relay.relay_case import RelayCase, Way
 from tests.net.relay.wiring import LeanTcpWiring
 from tests.net.sockets.scarcity import make_scarce
-from tests.support.peers import reactor
+from tests.support.kit import reactor, run
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import KernelSide

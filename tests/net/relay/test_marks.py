@@ -17,9 +17,8 @@ from tests.net.relay.relay_case import RelayCase, Way
 from tests.net.relay.test_schedules import Schedules, clear_pipes
 from tests.net.relay.wiring import LeanTcpWiring, make_sides
 from tests.support.changes import change_constants
-from tests.support.each import for_each
 from tests.support.examples import scaled
-from tests.support.peers import reactor
+from tests.support.kit import for_each, reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
 from txmux.net.sockets.poller import Poller, is_available

@@ -5,8 +5,7 @@ from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.ssl import CertificateOptions
 
 from tests.net.relay.wiring import unsent
-from tests.support.certificates import make_authority
-from tests.support.mux import MuxTestCase
+from tests.support.kit import MuxTestCase, make_authority
 from tests.support.peers import Peer, listen_tls, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend

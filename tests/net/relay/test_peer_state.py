@@ -7,8 +7,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.relay_case import RelayCase, Way
-from tests.support.each import for_each
-from tests.support.peers import reactor
+from tests.support.kit import for_each, reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import Timeouts

@@ -13,15 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import ScarceEpoll, listen_beside, make_scarce
 from tests.support.changes import change_constants
-from tests.support.peers import (
-    Peer,
-    PeerClientFactory,
-    PeerFactory,
-    connect,
-    listen,
-    make_stalled_port,
-    reactor,
-)
+from tests.support.kit import Peer, connect, listen, reactor
+from tests.support.peers import PeerClientFactory, PeerFactory, make_stalled_port
 from txmux.net.sockets import descriptors as descriptors_module
 from txmux.net.sockets import poller as poller_module
 from txmux.net.sockets.client import SocketConnector

@@ -16,10 +16,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from tests.support.each import for_each
-from tests.support.folders import make_folder
+from tests.support.kit import for_each, free_port, make_folder
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
-from tests.support.ports import free_port
 from tests.support.queues import until_queued
 from txmux.client.socket_options import keepalive_options
 from txmux.net.sockets.client import SocketConnector, socket_name

@@ -18,8 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.certificates import authority
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.kit import make_folder, reactor
 from tests.support.secure import client_context
 from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by
 from txmux.net.sockets.plainsocket import reset_on_close
