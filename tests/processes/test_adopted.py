@@ -568,9 +568,8 @@ class AdoptedTest(WorkersTestCase):
             mux.replace()
             eventually(lambda: mux.child.output.count(moved) == count, "it has moved")  # noqa: B023 - called at once
             self.answers(*pair)
-            self.assertFalse(
-                is_gone(first)
-            )  # it is of the version before, and has the other client
+            # It is of the version before, and has the other client
+            self.assertFalse(is_gone(first))
         self.all_end([pair, self.served()])
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
         eventually(lambda: is_gone(first), "the first process has ended")

@@ -54,9 +54,8 @@ class KnownTest(SupervisedTestCase):
             await self.assert_known("up", *["down"] * named)
             self.assertEqual(self.sent, 1 + named)
             await self.pass_seconds(10)
-        self.assertIn(
-            len(up.peers), range(11, 15)
-        )  # once an interval, however many workers there are
+        # Once an interval, however many workers there are
+        self.assertIn(len(up.peers), range(11, 15))
         self.assertEqual(self.sent, 1 + named)
         told = [text for text in map(str, map(formatEvent, events)) if " is down: " in text]
         self.assertEqual(len(told), named)

@@ -170,9 +170,8 @@ class ServiceFilesTest(SynchronousTestCase):
             self.assertEqual(its == before, is_refused)
 
     def test_many_in_several_pieces(self) -> None:
-        change_constants(
-            self, service_files, _MANY=2, _LONGEST=inf
-        )  # else a busy machine leaves some to the next look
+        # Else a busy machine leaves some to the next look
+        change_constants(self, service_files, _MANY=2, _LONGEST=inf)
         self.open(*"abcde")
         before = self.sent[-1]
         for name in "abcde":

@@ -136,9 +136,8 @@ class HandoverTest(MuxTestCase):
 
     async def test_refused_connections_stay(self) -> None:
         peers = await self.handover.relayed(2)
-        adopting = Adopting(
-            dict[str, MuxFactory]().__getitem__
-        )  # the rules there have none of this name
+        # The rules there have none of this name
+        adopting = Adopting(dict[str, MuxFactory]().__getitem__)
         self.assertEqual(await self.handover.hand(self.handover.adopted_by(adopting)), 0)
         await self.assert_go_on(peers, self.handover.old)
 

@@ -57,9 +57,8 @@ class OnTheirWayTests(WorkersTestCase):
     def test_listed_explained_and_counted_for_its_source(self) -> None:
         pair = self.leaving()
         paths = ("connections", f"connections/{self.row['id']}", "clients")
-        asking = [
-            send(self.mux.admin, "GET", f"/api/{path}") for path in paths
-        ]  # before it is over
+        # Before it is over
+        asking = [send(self.mux.admin, "GET", f"/api/{path}") for path in paths]
         (row,), explained, (client,) = (answer_to(one)[1] for one in asking)
         self.assertEqual(row["id"], self.row["id"])
         self.assertNotEqual(row["worker"], self.row["worker"])

@@ -32,9 +32,8 @@ class GrowthTests(ServiceTestCase):
         self.server = socket.create_server(("127.0.0.1", 0), backlog=2 * _MANY)
         self.server.settimeout(0)
         self.addCleanup(self.server.close)
-        self.clock = VirtualTime(
-            callFromThread=lambda call: self.clock.callLater(0, call)
-        )  # no reactor runs here
+        # No reactor runs here
+        self.clock = VirtualTime(callFromThread=lambda call: self.clock.callLater(0, call))
         text = _RULES.format(port=self.server.getsockname()[1])
         [self.port] = self.run_service(text, use=self.clock)
         assert self.running.serving is not None

@@ -105,9 +105,8 @@ class RoutesTest(SupervisedTestCase):
         self.assertGreater(moment, 1_000_000_000)
         self.assertEqual(report and report.ok, False)
         attention = (await self.running.control.status())["attention"]
-        (item,) = (
-            item for item in attention if item["what"] == "reload"
-        )  # a busy machine has more
+        # A busy machine has more
+        (item,) = (item for item in attention if item["what"] == "reload")
         self.assertEqual(item["level"], "warning")
         self.assertRegex(item["cause"], r"; and \d more$")
         await greeted(self, port)

@@ -67,9 +67,8 @@ class Way:
     on_transports: bool = False
     is_client_on_transport: bool = False
     rate: int | None = None
-    finds_late: bool = (
-        True  # whether a reset after which nothing is missing is told from another one
-    )
+    # Whether a reset after which nothing is missing is told from another one
+    finds_late: bool = True
     is_client_plain: bool = False  # though there are `peer_wires`
 
 

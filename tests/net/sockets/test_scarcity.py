@@ -49,9 +49,8 @@ class ScarcityTest(TestCase):
     async def test_client(self) -> None:
         """A client that cannot be watched is ended; those after it wait until there is room."""
         handlers, before = len(self.poller.handlers), descriptors()
-        change_constants(
-            self, descriptors_module, _BREATH=600.0
-        )  # it is not tried again before the test says so
+        # It is not tried again before the test says so
+        change_constants(self, descriptors_module, _BREATH=600.0)
         self.epoll.room = 0
         first, second = await connect(self, self.number), await connect(self, self.number)
         await first.is_lost()
