@@ -100,7 +100,9 @@ class ChangesTest(WorkersTestCase):
             datagrams=self.asked.getsockname()[1],
         )
         self.metrics = self.folder / "metrics.sock"
-        settings = f"workers = 1\ndrain_timeout = 10m\nmetrics = unix:{self.metrics}"
+        settings = (
+            f"workers = 1\nrelay = portable\ndrain_timeout = 10m\nmetrics = unix:{self.metrics}"
+        )
         self.mux = self.upgrading(rules, settings, admin=True)
         self.clients = 0
 
@@ -188,7 +190,8 @@ class ChangesTest(WorkersTestCase):
         return (told["route"], decision["bytes"], decision["routes"]) == ("all", None, [])
 
     def upgrade_to_other_rules(self) -> None:
-        self.mux.edit(self.another_route())
+        relay = "kernel" if "relay = portable" in self.mux.file.read_text() else "portable"
+        self.mux.edit(self.another_route(), ("relay = .*", f"relay = {relay}"))
         self.upgrade()
 
     def resize(self) -> None:
@@ -311,7 +314,8 @@ class ChangesTest(WorkersTestCase):
         changes: tuple[tuple[Callable[[], None], int], ...] = (
             (self.reload, 1), (self.refused_reload, 0), (self.upgrade, 0), (self.refused_upgrade, 0),
             (self.failed_upgrade, 0), (self.replace_worker, 0), (self.resize, 1),
-            (self.upgrade_to_other_rules, 1), (self.replace_worker, 0), (self.resize, 1), (self.upgrade, 0),
+            (self.upgrade_to_other_rules, 1), (self.replace_worker, 0), (self.resize, 1),
+            (self.upgrade_to_other_rules, 1),
         )  # fmt: skip
         self.begin()
         self.check()

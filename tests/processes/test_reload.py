@@ -1,57 +1,13 @@
 """Other rules while workers serve."""
 
-import os
-import re
-import signal
 import socket
 
-from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
-from tests.support.kit import PATIENCE, WorkersTestCase, eventually
+from tests.processes.reloading import leading_to, with_workers
+from tests.support.kit import WorkersTestCase
 from tests.support.proc import workers_of
 
 
 class ReloadTest(WorkersTestCase):
-    def test_all_or_none(self) -> None:
-        """All workers change, or none does; connections go on, the sockets and the processes stay."""
-        mux, server = self.start_relaying()
-        client, end = self.relayed(mux, server)
-        before = (listening_inodes(mux.pid), workers_of(mux.pid))
-        other = self.backend()
-        told = mux.reload(leading_to(other), with_more("[what]\n"))
-        self.assertIn("reload failed", told)
-        for _ in range(4):
-            self.relayed(mux, server)
-        told = mux.reload((r"\[what\]\n", ""))
-        self.assertEqual(
-            told, "rules reloaded: 1 route changed (all); 5 connections keep older rules"
-        )
-        for _ in range(8):
-            self.relayed(mux, other)
-        self.answers(client, end)
-        self.assertEqual((listening_inodes(mux.pid), workers_of(mux.pid)), before)
-
-    def test_reload_that_only_a_worker_can_refuse(self) -> None:
-        mux, server = self.start_relaying()
-        told = mux.reload((r"access\.log", "missing/access.log"))
-        self.assertIn("reload failed", told)
-        mux.child.wait_for("access_log: ")
-        self.relayed(mux, server)
-
-    def test_listeners(self) -> None:
-        """New listeners are opened in all workers; one that is gone is closed when those who wait have been served."""
-        mux, server = self.start_relaying()
-        port = mux.port
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as waiting:
-            waiting.sendall(b"w")
-            told = mux.reload((r"\[listen public\]", "[listen other]"))
-            self.assertIn("listener other opened; listener public closed", told)
-            self.accept_from(server, b"w")
-        match = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen other\]")
-        with socket.create_connection(("127.0.0.1", int(match[1])), timeout=PATIENCE) as client:
-            client.sendall(b"n")
-            self.accept_from(server, b"n")
-        eventually(lambda: self.is_refused(port), "the old listener is closed")
-
     def test_added_workers_serve_under_the_new_rules(self) -> None:
         mux, _ = self.start_relaying(1)
         other = self.backend()
@@ -88,23 +44,6 @@ class ReloadTest(WorkersTestCase):
             self.accept_from(server, b"x").close()
             client.close()
         self.assertEqual({line["listener"] for line in mux.take(2)}, {"l0", "l2"})
-
-    def test_storm(self) -> None:
-        """Many signals at once make few reloads, of which the last knows what the file says."""
-        mux, server = self.start_relaying()
-        other = self.backend()
-        text = mux.file.read_text()
-        for number in range(51):
-            extra = "[listen extra]\nendpoint = 127.0.0.1:0\n" if number == 50 else ""
-            written = mux.file.with_suffix(".new")
-            written.write_text(extra + re.sub(*leading_to((other, server)[number % 2]), text))
-            written.rename(mux.file)
-            os.kill(mux.pid, signal.SIGHUP)
-        eventually(lambda: "listener extra opened" in mux.child.output, "the last one is known")
-        self.assertNotIn("reload failed", mux.child.output)
-        self.assertLess(mux.child.output.count("rules reloaded"), 52)
-        for _ in range(6):
-            self.relayed(mux, other)
 
     def test_worker_about_to_end_is_not_used_again(self) -> None:
         mux, server = self.start_relaying(3)

@@ -30,13 +30,6 @@ class SharingTest(WorkersTestCase):
             ids += [line["id"] for line in mux.take(40)]
         self.assertEqual(len(set(ids)), len(ids))
 
-    def test_auto_is_one_worker_for_each_processor(self) -> None:
-        count = len(os.sched_getaffinity(0))
-        mux = self.start(settings="workers = auto")
-        self.addCleanup(mux.stop)
-        mux.child.wait_for(f"serving with {count} workers?$")
-        self.assertEqual(len(workers_of(mux.child.pid)), count)
-
     def test_unix(self) -> None:
         """A UNIX socket is one for all; it stays when a worker ends, and goes with the service."""
         path = self.folder / "public.sock"

@@ -12,7 +12,7 @@ from tests.admin.processes import ask
 from tests.processes.running import Pair
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually
 from tests.support.ports import free_ports, stop_listening
-from tests.support.proc import family_of, is_gone, name_of, pids_of, serves, workers_of
+from tests.support.proc import family_of, name_of, pids_of, serves, workers_of
 
 pytestmark = pytest.mark.by_turns(each=True)
 
@@ -28,17 +28,6 @@ if "txmux" in sys.orig_argv:
         raise RuntimeError("what nobody thought of")
 
     WorkerTransfers.give = broken
-"""
-_UNLUCKY = """
-import os, sys
-if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
-    from txmux.processes.supervisor.starter import Starter
-
-    def fail(self, *_):
-        raise OSError(12, "nothing is left")
-
-    Starter.start_forking = fail
-    sys.excepthook = lambda *_: None  # a slow process is ended before it has said all, or anything, of that
 """
 _REPLACED = """
 import os, sys
@@ -58,20 +47,6 @@ class UpgradeTest(WorkersTestCase):
     def service(self, settings: str = "", routes: str = "", before: Sequence[str] = ()) -> Service:
         self.listening = self.backend()
         return self.upgrading(self.relaying(self.listening, routes), settings, before, admin=True)
-
-    def test_other_relay(self) -> None:
-        """Connections also move to a process whose rules have another `relay`, and from it."""
-        mux, relay = self.service("relay = portable"), "portable"
-        pair = self.relayed(mux, self.listening)
-        for other in ("kernel", "portable"):
-            rules = mux.file.read_text()
-            mux.file.write_text(rules.replace(f"relay = {relay}", f"relay = {other}"))
-            relay = other
-            mux.upgrade()
-            self.answers(*pair)
-        self.over(*pair)
-        self.assertEqual(mux.take_one()["reason"], "done")
-        mux.stop()
 
     def test_rates(self) -> None:
         """A rate limits a connection that has moved as before, and what waits for it moves, too."""
@@ -186,22 +161,6 @@ class UpgradeTest(WorkersTestCase):
         self.all_end(peers)
         self.assertEqual({line["bytes_in"] for line in mux.take(100)}, {5, 9})
 
-    def test_undecided_client_is_moved_once_it_has_a_server(self) -> None:
-        mux = self.service(
-            "drain_timeout = 10m",
-            "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n",
-        )
-        client = self.client(mux)
-        self.is_accepted(mux.pid, client)
-        old = mux.replace()
-        mux.child.wait_for("connections handed over: 0")
-        self.assertFalse(all(map(is_gone, old)))
-        client.sendall(b"x")
-        server = self.accept_from(self.listening, b"x")
-        self.assert_gone(old)
-        self.all_end([(client, server)])
-        self.assertEqual(mux.take_one()["reason"], "done")
-
 
 class BrokenTest(WorkersTestCase):
     def test_taken_port_and_pidfile_that_cannot_be_written(self) -> None:
@@ -227,15 +186,6 @@ class BrokenTest(WorkersTestCase):
         mux.upgrade()
         self.all_end(pairs)
         mux.take(2)
-
-    def test_reason_is_in_the_answer(self) -> None:
-        """Whatever fails at the start of the new process: who has asked does not see its standard error stream."""
-        customize(self, _UNLUCKY)
-        mux = self.upgrading(admin=True)
-        status, answer = ask(mux.admin, "POST", "/api/upgrade", {})
-        self.assertEqual(status, 409)
-        self.assertIn("nothing is left", "\n".join(answer["errors"]))
-        mux.stop()
 
     def test_defect(self) -> None:
         """Whatever goes wrong before the new process has adopted the workers, the old one serves."""
@@ -283,14 +233,6 @@ class MeanwhileTest(WorkersTestCase):
         old = mux.switched()
         self.assert_gone(old)
         self.assertEqual(mux.pid, self.new)
-
-    def test_stop_ends_the_new_process_too(self) -> None:
-        mux, client, server = self.slow()
-        mux.terminate()
-        eventually(lambda: is_gone(self.new), "the new process has ended")
-        self.all_end([(client, server)])
-        self.assertEqual(mux.take_one()["reason"], "done")
-        mux.assert_stopped()
 
     def test_files_that_it_reads_are_not_said_to_be_old(self) -> None:
         mux, client, server = self.slow()

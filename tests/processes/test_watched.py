@@ -17,9 +17,7 @@ from tests.support.kit import (
     RULES,
     SupervisedTestCase,
     WorkersTestCase,
-    customize,
     eventually,
-    make_folder,
     reactor,
     set_limits,
 )
@@ -303,44 +301,7 @@ class SilentTest(SupervisedTestCase):
         self.assertEqual(self.pids(), before)
 
 
-_HANGS = """
-import os, sys, time
-if "txmux" in str(sys.orig_argv):
-    from importlib import import_module
-    liveness = import_module("txmux.processes.liveness")
-    liveness.MOST_SILENT, liveness.LONGEST_TURN = 4, 1
-    worker = import_module("txmux.processes.worker.process").WorkerProcess
-    ping = import_module("txmux.net.channel.messages").PING
-    channel_by = worker._channel_by
-
-    def hang(self, handlers):
-        def answer():
-            while self._number == 1 and os.path.exists({gate!r}):
-                pass
-        return channel_by(self, {{**handlers, ping: answer}})
-
-    worker._channel_by = hang
-"""
-
-
 class HangTest(WorkersTestCase):
-    def test_endless_loop(self) -> None:
-        """It is replaced, and nobody waits for it."""
-        gate = make_folder(self) / "gate"
-        customize(self, _HANGS.format(gate=str(gate)))
-        mux = self.start()
-        self.addCleanup(mux.stop)
-        first, second = workers_of(mux.child.pid)
-        gate.touch()
-        why = r"used \d+ s of processor time without answering"
-        mux.child.wait_for(f"worker 1 has {why}; worker 3 takes its place")
-        mux.child.wait_for(f"worker 1 has {why}; it is killed")
-        self.assert_gone([first])
-        gate.unlink()
-        eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
-        self.assertIn(second, workers_of(mux.child.pid))
-        self.be_closed(mux)
-
     def test_reload_does_not_wait_for_it(self) -> None:
         """The others have the new rules, which it gets when it goes on, or its successor has."""
         for silent, goes_on in ((3600, True), (4, False)):
