@@ -196,20 +196,6 @@ class AttentionTest(WorkersTestCase):
         )
         self.over("workers")
 
-    def test_worker_that_is_killed(self) -> None:
-        """It is said for ten minutes, though another one serves at once: by what, and what was lost with it."""
-        backend = self.backend()
-        port = backend.getsockname()[1]
-        mux = self.begin(f"{RULES}default = 127.0.0.1:{port}\n")
-        for _ in range(2):
-            self.relayed(mux, backend)
-        (worker,) = workers_of(mux.pid)
-        os.kill(worker, signal.SIGSEGV)
-        item = self.seen("workers", "warning")
-        text = "worker 1 was killed by signal 11 (SIGSEGV), 2 connections lost"
-        self.assertEqual(item["text"], text)
-        self.assertIn(f"WARNING: {text}", self.command("status", "--check")[1])
-
     def test_worker_that_is_killed_while_it_retires(self) -> None:
         """It is named, too, be it of the process before an upgrade, which does not forget those before."""
         mux = self.begin_to_upgrade(f"{RULES}detect_timeout = 10m\n")

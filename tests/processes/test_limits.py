@@ -129,16 +129,6 @@ class SharedLimitsTest(SynchronousTestCase):
         refused = self.assertRaises(Refused, admission.enter, CLIENT)
         self.assertEqual(refused.reason, "limit")
 
-    def test_source_counts_in_both_workers(self) -> None:
-        one, other = self.admissions("counted")
-        permit = one.enter(CLIENT)
-        other.enter(CLIENT)
-        self.assert_refused(one)
-        self.assert_refused(other)
-        one.leave(permit)
-        other.enter(CLIENT)
-        self.assert_refused(one)
-
     def test_rate_counts_in_both_workers(self) -> None:
         one, other = self.admissions("timed")
         for worker in (one, other, one):
@@ -174,14 +164,6 @@ class SharedLimitsTest(SynchronousTestCase):
         new, beside = self.admissions("new")
         new.enter(CLIENT)
         self.assert_refused(beside)
-
-    def test_counts_of_a_worker_that_has_ended_are_dropped(self) -> None:
-        gone, left = self.admissions("counted")
-        gone.enter(CLIENT)
-        left.enter(CLIENT)
-        self.limits.clear(0)
-        left.enter(CLIENT)
-        self.assert_refused(left)
 
     def test_grown_by_a_worker(self) -> None:
         """There is room for what other rules count, also where a worker has made the memory larger."""

@@ -10,7 +10,6 @@ from twisted.logger import capturedLogs, formatEvent
 from tests.support.datagrams import Talker
 from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from txmux.control.steering import set_server
 from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
 from txmux.telemetry.documents import ServerDocument
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -228,21 +227,6 @@ class ObservedTest(SupervisedTestCase):
             self.assertEqual(await self.state(), "silent")
         self.assertEqual(self.cell("asked"), 14)
         self.assertEqual(sum("is silent" in str(formatEvent(event)) for event in logged), 1)
-
-    async def test_planned_work_goes_first(self) -> None:
-        port = free_port()
-        await self.begin(f"127.0.0.1:{port}")
-        control = self.running.control
-        with capturedLogs() as logged:
-            await set_server(control, "web", self.servers[0], state="drain")
-            for _ in range(3):
-                self.counts().failed("connect-refused")
-            await self.pass_seconds(9)
-            self.assertEqual(await self.state(), "drain")
-            await set_server(control, "web", self.servers[0], state="ready")
-            await self.pass_seconds(9)
-            self.assertEqual(await self.state(), "up")
-        self.assertFalse([one for one in map(formatEvent, logged) if one and "failing" in one])
 
     async def test_try_begins_as_a_client_does(self) -> None:
         """With a PROXY header and with TLS, which a server of plain TCP fails."""

@@ -117,15 +117,6 @@ class ReplacedTest(SupervisedTestCase):
         while not (self.folder / "logs/access.log").read_text():
             await deferLater(reactor, 0.05)
 
-    async def test_reopening_that_fails(self) -> None:
-        await self.start()
-        shutil.rmtree(self.folder / "logs")
-        self.running.reopen_log()
-        log = f"access log {self.folder}/logs/access.log: cannot be opened"
-        while log not in (items := await self.items()):
-            await deferLater(reactor, 0.05)
-        self.assertIn("lines go to the file that was opened before", items)
-
     async def test_files_of_the_service(self) -> None:
         """Nor does it need the rules' own file, that with the process's ID, or the folder of all."""
         await self.start()

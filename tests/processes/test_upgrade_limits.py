@@ -230,25 +230,6 @@ class PlacesTest(WorkersTestCase):
         )
         return mux, listening
 
-    def test_of_a_server(self) -> None:
-        """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
-        gate = self.late_moves()
-        mux, listening = self.of_one_place()
-        peers = [self.relayed(mux, listening)]
-        waiting = [self.waits(mux, "a")]
-        old = mux.replace()
-        waiting.append(self.waits(mux, "b"))
-        self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
-        gate.touch()
-        mux.child.wait_for("connections handed over: 1")
-        for client, said in zip(waiting, (b"a", b"b"), strict=True):
-            self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
-            self.over(*peers.pop())
-            peers.append((client, self.accept_from(listening, said)))
-        self.assert_gone(old)
-        self.over(*peers.pop())
-        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
-
     def test_of_a_server_while_a_worker_serves_again(self) -> None:
         """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""
         mux, listening = self.of_one_place("detect_timeout = 10m\n", "workers = 2\n")

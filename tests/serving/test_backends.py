@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
@@ -186,48 +185,6 @@ class NamesTest(ServiceTestCase):
     def serve(self, server: str, more: str = "") -> None:
         rules = f"{HEAD}{PUBLIC}{_ALL.format('named')}[backend named]\nserver = {server}\n{more}"
         (self.port,) = self.run_service(rules)
-
-    def servers(self, *hosts: str) -> tuple[int, list[PeerFactory]]:
-        factories = [PeerFactory() for _ in hosts]
-        opened: list[Any] = []
-        while len(opened) < len(hosts):
-            port = opened[0].getHost().port if opened else 0
-            try:
-                factory, host = factories[len(opened)], hosts[len(opened)]
-                opened.append(reactor.listenTCP(port, factory, interface=host))
-            except CannotListenError:  # another program has it there
-                for listening in opened:
-                    listening.stopListening()
-                opened.clear()
-        for listening in opened:
-            self.addCleanup(listening.stopListening)
-        return opened[0].getHost().port, factories
-
-    async def test_answers_change(self) -> None:
-        """New clients follow the answers; old connections stay; a name that vanishes keeps what it had."""
-        port, (first, second) = self.servers("127.0.0.1", "127.0.0.2")
-        self.dns.zone["web.test"] = a("127.0.0.1", ttl=1)
-        self.serve(f"web.test:{port}", "resolve = 1s")
-        old = await self.client(self.port)
-        kept = await first.peer()
-        self.dns.zone["web.test"] = a("127.0.0.2", ttl=1)
-        await self.until(lambda: self.hosts() == ["127.0.0.2"])
-        client = await self.client(self.port)
-        await self.finish(client, await second.peer())
-        await kept.tell(old, b"still here")
-        with capturedLogs() as events:
-            del self.dns.zone["web.test"]
-            await self.until(
-                lambda: any("no such name" in str(event.get("trouble")) for event in events)
-            )
-        client = await self.client(self.port)
-        await self.finish(client, await second.peer(1))
-        await self.finish(old, kept)
-        await self.logged(3)
-
-    def hosts(self) -> list[str]:
-        upstreams = self.running.listeners[0].upstreams.all()
-        return [member.target.host for one in upstreams for member in one.pool.members]
 
     async def test_no_answer(self) -> None:
         """A name server that is silent costs only the first clients of that backend a moment; others nothing."""

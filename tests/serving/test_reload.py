@@ -112,14 +112,6 @@ class RoutesTest(SupervisedTestCase):
         await greeted(self, port)
         await (await self.old.peer()).has(1)
 
-    async def test_removed(self) -> None:
-        """With drain_removed, connections of routes and backends that are gone have the drain time-out to end."""
-        [port] = await self.run_service(self.text(0))
-        client = await greeted(self, port)
-        await (await self.old.peer()).has(1)
-        await self.change(f"[txmux]\ndrain_removed = yes\ndrain_timeout = 0s\n{LISTEN}")
-        await client.is_lost()
-
 
 class InProcessTest(ServiceTestCase):
     """What a worker does, in the process of the test."""
@@ -160,20 +152,6 @@ class InProcessTest(ServiceTestCase):
         await (await self.server.peer(1)).has(11)
         time.advance(1)
         await undecided.is_lost()
-
-    async def test_came_back(self) -> None:
-        """What has come back in the meantime is not removed; without the key, nothing is ended."""
-        time = VirtualTime()
-        [port] = self.run_service(LISTEN + self.route, use=time)
-        client = await greeted(self, port)
-        await (await self.server.peer()).has(1)
-        self.reload(_DRAIN + LISTEN)
-        self.reload(_DRAIN + LISTEN + self.route)
-        time.advance(6)
-        self.reload(LISTEN)
-        time.advance(60)
-        client.send(b"x")
-        await (await self.server.peer()).has(12)
 
     async def test_removed_again(self) -> None:
         """What has come back in the meantime, and is removed again, has the whole time from then on; without the key, it is not ended."""

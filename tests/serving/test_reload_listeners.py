@@ -154,17 +154,6 @@ class ListenersTest(SupervisedTestCase):
         await (await greeted(self, port, b"x")).is_lost()
         await self.until_logged("listener=b ")
 
-    async def test_taken(self) -> None:
-        """An address that another program has leaves everything as it was, new addresses before it, too."""
-        await self.run_service(LISTEN)
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            more = f"[listen z]\nendpoint = 127.0.0.1:{taken.getsockname()[1]}\n"
-            told = await self.change_refused(f"{LISTEN}[listen y]\nendpoint = 127.0.0.1:0\n{more}")
-        self.assertIn("[listen z] endpoint", told)
-        self.assertIn("another program has it", told)
-
     async def test_unix_socket_stays_until_it_is_removed(self) -> None:
         path = self.folder / "s"
         await self.run_service(f"[listen u]\nendpoint = unix:{path}\n")

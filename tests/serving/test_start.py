@@ -46,17 +46,6 @@ backend = reset
             self.assertEqual(client.was_reset(), was_reset)
         self.assertEqual(len(self.log.read_text().splitlines()), 3)
 
-    async def test_every_address(self) -> None:
-        """`:PORT` takes IPv4 and IPv6 clients on one port, and knows an IPv4 client as such."""
-        (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")
-        for host in ("127.0.0.1", "::1"):
-            client = await connect(self, port, host)
-            client.send(b"x")
-            await client.is_lost()
-        first, second = self.log.read_text().splitlines()
-        self.assertIn("client=127.0.0.1:", first)
-        self.assertIn("client=[::1]:", second)
-
     async def test_no_ipv6(self) -> None:
         """Where there is no IPv6, `:PORT` is every IPv4 address."""
         real = listen_addresses._open
@@ -127,15 +116,6 @@ class StartFailureTest(ServiceTestCase):
             service.startService()
         self.assertEqual(service.ports, [])
         return str(caught.exception)
-
-    def test_taken(self) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            number = taken.getsockname()[1]
-            message = self.failure(f"[listen x]\nendpoint = 127.0.0.1:0\n    127.0.0.1:{number}\n")
-        self.assertIn(f"[listen x] endpoint: cannot listen at 127.0.0.1:{number}: ", message)
-        self.assertIn("Address already in use", message)
 
     def test_messages(self) -> None:
         tls = "server tls:x:1:trustRoots=/nowhere cannot be used: "

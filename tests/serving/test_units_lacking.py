@@ -153,7 +153,7 @@ class CertificateTest(SupervisedTestCase):
         await self.all_serve()
 
     async def test_start(self) -> None:
-        """A service starts; clients of the name are refused, and neither the wildcard nor the default serves them."""
+        """A service starts; clients of the name are refused, also by later workers, and neither the wildcard nor the default serves them."""
         for damage in (None, b"", b"\0garbage", self.authority.pem):
             if damage is not None:
                 self.pem().write_bytes(damage)
@@ -168,6 +168,10 @@ class CertificateTest(SupervisedTestCase):
             self.assertIn("its clients are refused until it can be used", told)
             await self.says(f"warning: {what}", str(self.pem()))
             if damage == self.authority.pem:
+                await self.replace_workers()
+                await self.refuses()
+                await self.others_are_served()
+                await self.says(f"warning: {what}")
                 await self.mended()
             await self._stop()
 
@@ -202,14 +206,6 @@ class CertificateTest(SupervisedTestCase):
         self.unit().write_text(text.replace("b_lacking.pem", "other.pem"))
         await self.reload()
         await self.refuses()
-
-    async def test_replaced_workers(self) -> None:
-        await self.start()
-        await self.replace_workers()
-        await self.refuses()
-        await self.others_are_served()
-        await self.says("b_lacking] terminate_tls: cannot read")
-        await self.mended()
 
     async def test_authorities_of_clients(self) -> None:
         """Without the authorities or the revocation lists that a route asks for, no client comes in."""
@@ -301,23 +297,26 @@ class CertificateTest(SupervisedTestCase):
         await self.serves("lacking.team.example", "b_lacking")
 
     async def test_backend_at_a_start(self) -> None:
-        """A service starts; the servers get nothing until the authorities are there, without a reload."""
-        self.verify_servers()
-        await self.start()
-        await self.turned_away()
-        await self.others_are_served()
-        await self.says("warning: [backend lacking] tls_ca: cannot read ", "no server is connected")
-        await self.served_again(self.folder / "no.pem")
-
-    async def test_client_certificate(self) -> None:
-        self.verify_servers()
-        self.lacks("tls_ca = ca.pem\ntls_client_certificate = no.pem")
-        (self.folder / "no.pem").write_bytes(self.identity.pem)
-        await self.start()
-        await self.turned_away()
-        await self.says("[backend lacking] tls_client_certificate: ", "no.pem")
-        self.identity.write(self.folder / "no.pem", key=True)
-        await self.served_again()
+        """A service starts; the servers get nothing until authorities and certificate are there, without a reload."""
+        lacking = self.folder / "no.pem"
+        for keys, told in (
+            ("tls_ca = no.pem", "tls_ca: cannot read "),
+            ("tls_ca = ca.pem\ntls_client_certificate = no.pem", "tls_client_certificate: "),
+        ):
+            self.verify_servers()
+            self.lacks(keys)
+            await self.start()
+            await self.turned_away()
+            await self.others_are_served()
+            await self.says(
+                f"warning: [backend lacking] {told}", "no.pem", "no server is connected"
+            )
+            self.identity.write(lacking, key=True) if lacking.exists() else self.authority.write(
+                lacking
+            )
+            await self.served_again()
+            lacking.write_bytes(self.identity.pem)
+            await self._stop()
 
     async def test_backend_at_a_reload(self) -> None:
         """It is taken, and named; what is in use stays so, also in a worker that starts."""
