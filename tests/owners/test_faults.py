@@ -173,8 +173,7 @@ class FaultsTest(WorkersTestCase):
         return {re.findall(r"[a-z]+", row["unit"].removesuffix(".ini"))[-1]: row for row in rows}
 
     def connect(self, owner: Owner) -> tuple[socket.socket, socket.socket]:
-        client = socket.create_connection(("127.0.0.1", owner.port), 10)
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.create_connection(("127.0.0.1", owner.port), 10))
         client.settimeout(60)
         client.sendall(b"x")
         return client, self.accept_from(owner.server, b"x")

@@ -171,9 +171,7 @@ class WorkersTestCase(InteropTestCase):
             server.close()
 
     def client(self, mux: Service) -> socket.socket:
-        client = mux.connect()
-        self.addCleanup(client.close)
-        return client
+        return self.enterContext(mux.connect())
 
     def one_for_each(self, mux: Service, workers: Sequence[int]) -> list[socket.socket]:
         """Connect a client to each of the workers, all of which serve; who comes otherwise may all go to the same one."""

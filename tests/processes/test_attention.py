@@ -118,8 +118,7 @@ class AttentionTest(WorkersTestCase):
         mux = self.begin("[listen public]\nendpoint = tcp:0:interface=127.0.0.1:backlog=2\n")
         with halted(workers_of(mux.pid)):
             for _ in range(8):
-                client = socket.socket()
-                self.addCleanup(client.close)
+                client = self.enterContext(socket.socket())
                 client.setblocking(False)  # noqa: FBT003
                 client.connect_ex(("127.0.0.1", mux.port))
             mux.child.wait_for(r"needs attention: listener public: the queue of \S+ has overflowed")

@@ -111,8 +111,7 @@ class ChangesTest(WorkersTestCase):
     def come(self, listener: str, said: bytes = b"x", source: str = "127.0.0.1") -> socket.socket:
         self.clients += 1
         place = "127.0.0.1", self.mux.ports[listener]
-        client = socket.create_connection(place, PATIENCE, (source, 0))
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.create_connection(place, PATIENCE, (source, 0)))
         client.sendall(said)
         return client
 

@@ -21,8 +21,7 @@ _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = SERVER\n"
 
 class _Client:
     def __init__(self, test: WorkersTestCase, port: int) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        test.addCleanup(self._socket.close)
+        self._socket = test.enterContext(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._socket.connect(("127.0.0.1", port))
         self._socket.settimeout(0.2)
         self._count = 0
@@ -115,10 +114,9 @@ class UpgradeTest(WorkersTestCase):
         self.server, self.near, self.far = (self.end() for _ in range(3))
 
     def end(self) -> socket.socket:
-        end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        end = self.enterContext(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         end.bind(("127.0.0.1", 0))
         end.settimeout(PATIENCE)
-        self.addCleanup(end.close)
         return end
 
     def begin(self, rules: str, settings: str = "", *, admin: bool = False) -> Service:

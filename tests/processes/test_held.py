@@ -45,8 +45,7 @@ class HeldTests(WorkersTestCase):
         return client
 
     def come_up(self) -> socket.socket:
-        server = socket.create_server(("127.0.0.1", self.place), backlog=100)
-        self.addCleanup(server.close)
+        server = self.enterContext(socket.create_server(("127.0.0.1", self.place), backlog=100))
         server.settimeout(PATIENCE)
         return server
 
@@ -86,8 +85,7 @@ class HeldTests(WorkersTestCase):
         mux.api("backends/pool/hold", {})
         clients = [self.say(mux, b"x") for _ in range(2)]
         self.waiting(2)
-        server = socket.create_server(("127.0.0.1", self.place), backlog=0)
-        self.addCleanup(server.close)
+        server = self.enterContext(socket.create_server(("127.0.0.1", self.place), backlog=0))
         full = [socket.socket() for _ in range(3)]  # more than its queue holds
         for filling in full:
             self.addCleanup(filling.close)

@@ -167,8 +167,7 @@ class HostileTest(TestCase):
 
     def test_helper(self) -> None:
         """The helper refuses what is not for workers, overlooks nonsense, and goes on for all others."""
-        opener = Opener.start(self.rules)
-        self.addCleanup(opener.close)
+        opener = self.enterContext(contextlib.closing(Opener.start(self.rules)))
         opener.read_rules()
         opener.commit()
         process = opener.process

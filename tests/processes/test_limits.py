@@ -10,6 +10,7 @@ import resource
 import sys
 from array import array
 from collections.abc import Callable
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,8 +110,7 @@ class SharedLimitsTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.rules = parse(RULES, "x")
-        self.limits = SharedLimits.make(self.rules, 2)
-        self.addCleanup(self.limits.close)
+        self.limits = self.enterContext(closing(SharedLimits.make(self.rules, 2)))
         self.made = [self.limits.admissions(worker, self.clock.seconds, 3) for worker in (0, 1)]
         # There is none for a listener that does not count sources.
         self.assertEqual(set(self.limits.tables), {"counted", "timed"})
@@ -342,8 +342,7 @@ class RemovedListenersTest(SynchronousTestCase):
 class SparseTest(SynchronousTestCase):
     def setUp(self) -> None:
         """Make the memory for many workers, so that slots are not of a length that pages are a multiple of."""
-        self.limits = SharedLimits.make(parse(RULES, "x"), 16)
-        self.addCleanup(self.limits.close)
+        self.limits = self.enterContext(closing(SharedLimits.make(parse(RULES, "x"), 16)))
         self.clock = Clock()
         self.clock.advance(1000)
         make = self.limits.admissions(5, self.clock.seconds, 0)
@@ -566,8 +565,7 @@ class ChainTest(SynchronousTestCase):
             program.limits.close()
 
     def test_memory_of_another_version(self) -> None:
-        limits = SharedLimits.make(parse(_CHAIN, "x"), 2)
-        self.addCleanup(limits.close)
+        limits = self.enterContext(closing(SharedLimits.make(parse(_CHAIN, "x"), 2)))
         told = limits.handed_over()
         layout = told["layout"]
         others: list[dict[str, Any]] = [
@@ -662,16 +660,14 @@ class ChainTest(SynchronousTestCase):
 
     def test_name_of_the_table_is_handed_on(self) -> None:
         """By it, other machines know what this one counts."""
-        limits = SharedLimits.make(parse(_CHAIN, "x"), 2)
-        self.addCleanup(limits.close)
+        limits = self.enterContext(closing(SharedLimits.make(parse(_CHAIN, "x"), 2)))
         taken = SharedLimits.adopt(os.dup(limits.descriptor), limits.handed_over(), 2)
         self.addCleanup(taken.close)
         self.assertEqual(taken.tables["a"].name, limits.tables["a"].name)
 
     def test_places_of_a_service_that_died_are_kept(self) -> None:
         """What it has added goes on to count there, wherever the one that serves again places more."""
-        old = SharedLimits.make(limited("a"), 2)
-        self.addCleanup(old.close)
+        old = self.enterContext(closing(SharedLimits.make(limited("a"), 2)))
         new = SharedLimits.adopt(os.dup(old.descriptor), old.handed_over(), 2)
         self.addCleanup(new.close)
         new.extend(rules := limited("a", "b"))
@@ -690,8 +686,7 @@ class ChainTest(SynchronousTestCase):
 class RaceTest(SynchronousTestCase):
     def race(self, program: str) -> list[int]:
         self.rules = parse(RACED, "x")
-        self.limits = SharedLimits.make(self.rules, 2)
-        self.addCleanup(self.limits.close)
+        self.limits = self.enterContext(closing(SharedLimits.make(self.rules, 2)))
         racers = []
         for worker in (1, 2):
             filled = RACER.format(

@@ -5,6 +5,7 @@ import math
 import os
 import socket
 from base64 import b64encode
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,10 +41,8 @@ class StartingTests(SynchronousTestCase):
     def setUp(self) -> None:
         rules = parse(_RULES, "x")
         (place,) = listen_addresses(rules.listeners[0])
-        self.limits = SharedLimits.make(rules, 2)
-        self.addCleanup(self.limits.close)
-        self.socket = socket.socket()
-        self.addCleanup(self.socket.close)
+        self.limits = self.enterContext(closing(SharedLimits.make(rules, 2)))
+        self.socket = self.enterContext(socket.socket())
         self.told: dict[str, Any] = {
             "rules": b64encode(pack(rules)).decode(),
             "limits": attrs.asdict(self.limits.layout),

@@ -28,8 +28,7 @@ from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_syst
 class NotifierTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.addCleanup(self.listening.close)
+        self.listening = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         self.listening.settimeout(PATIENCE)
         self.address = f"txmux-test-{os.urandom(8).hex()}"
         self.listening.bind(f"\0{self.address}")
@@ -253,8 +252,7 @@ class ServiceUnderSystemdTest(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.own_folder = make_folder(self)
-        self.manager = Manager(self.own_folder)
-        self.addCleanup(self.manager.close)
+        self.manager = self.enterContext(contextlib.closing(Manager(self.own_folder)))
 
     def service(self, settings: str, rules: str = RULES, **more: str) -> Service:
         mux = Service(self.folder, rules, settings, before=self.manager.environment(**more))
@@ -357,8 +355,7 @@ class ServiceUnderSystemdTest(WorkersTestCase):
     def test_sockets_survive_a_crash_and_a_restart(self) -> None:
         """Who has come in between is served: by streams and datagrams, and at the socket at which the service is asked."""
         path, admin = self.own_folder / "x.sock", self.own_folder / "admin.sock"
-        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.addCleanup(server.close)
+        server = self.enterContext(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         server.settimeout(PATIENCE)
         server.bind(("127.0.0.1", 0))
         rules = (

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,8 +48,7 @@ class HelperOfRules:
         self.key = self.folder / "key.pem"
         self.key.write_text("precious")
         self.write("127.0.0.1:0")
-        self.opener = Opener.start(self.rules)
-        test.addCleanup(self.opener.close)
+        self.opener = test.enterContext(closing(Opener.start(self.rules)))
 
     def write(self, endpoint: str, key: str = "key.pem") -> None:
         self.rules.write_text(
@@ -92,8 +92,7 @@ class OpenerTest(SynchronousTestCase):
         other.write_text("x")
         user = pwd.getpwuid(os.getuid()).pw_name
         self.rules.write_text(self.rules.read_text().replace("[txmux]", f"[txmux]\nuser = {user}"))
-        opener = Opener.start(self.rules, pidfile)
-        self.addCleanup(opener.close)
+        opener = self.enterContext(closing(Opener.start(self.rules, pidfile)))
         opener.read_rules()
         for link in (pidfile, self.folder / f".txmux.pid.{os.getpid()}"):
             link.symlink_to(other)
@@ -418,8 +417,7 @@ class OpenerTest(SynchronousTestCase):
 
     def test_passed_on(self) -> None:
         """The process that takes the place of the service may ask for everything, also when the first one is gone."""
-        other = Opener(self.opener.another(may_all=True))
-        self.addCleanup(other.close)
+        other = self.enterContext(closing(Opener(self.opener.another(may_all=True))))
         self.opener.close(wait=False)
         self.assertIn(str(self.rules), other.read_rules().files.texts)
         other.bind(listen_addresses(other.read_rules().listeners[0])[0]).close()
@@ -429,8 +427,7 @@ class OpenerTest(SynchronousTestCase):
         """For the first answer it has as long as a process may take to start, for the others less."""
         patience = opener._PATIENCE
         patched = self.patch(opener, "_PATIENCE", 0.001)
-        made = Opener.start(self.rules)
-        self.addCleanup(made.close)
+        made = self.enterContext(closing(Opener.start(self.rules)))
         patched.restore()
         with open(made.open_file(self.key)) as file:  # noqa: PTH123 - a descriptor
             self.assertEqual(file.read(), "precious")
@@ -474,8 +471,7 @@ class OpenerTest(SynchronousTestCase):
         with self.rules.open("a") as file:
             file.write(f"[listen other]\nendpoint = 127.0.0.1:0\ndeny = {deny}\n")
         change_constants(self, opener, _SLICE=0.05)
-        other = Opener(self.opener.another(may_all=True), patience=0.1)
-        self.addCleanup(other.close)
+        other = self.enterContext(closing(Opener(self.opener.another(may_all=True), patience=0.1)))
         other.watch_helper()
         self.assertEqual(len(other.read_rules().listeners), 2)
 
@@ -483,8 +479,7 @@ class OpenerTest(SynchronousTestCase):
         """Also by a process that has taken it over, which did not start it."""
         process = self.opener.process
         assert process is not None
-        other = Opener(self.opener.another(may_all=True))
-        self.addCleanup(other.close)
+        other = self.enterContext(closing(Opener(self.opener.another(may_all=True))))
         other.watch_helper()
         for each in (self.opener, other):
             for state, pid in ((signal.SIGSTOP, process.pid), (signal.SIGCONT, 0)):

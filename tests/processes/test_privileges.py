@@ -85,8 +85,7 @@ def python_for_everybody() -> tuple[str, ...]:
 def free_low_port(test: SynchronousTestCase) -> int:
     """Give a port below 1024 that nobody listens on, and that no other test is given until this one ends."""
     for port in range(1000, 1024):
-        mark = socket.socket(socket.AF_UNIX)
-        test.addCleanup(mark.close)
+        mark = test.enterContext(socket.socket(socket.AF_UNIX))
         # Other processes run tests, too, and listen only later.
         with contextlib.suppress(OSError), socket.socket() as probe:
             mark.bind(f"\0txmux-tests-{port}")

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 
 import pytest
 
@@ -71,8 +72,7 @@ class RemovedListenersTests(WorkersTestCase):
         return mux.reload((r"\[listen public\]", f"{self.section}[listen public]"))
 
     def connect(self, address: object, family: int = socket.AF_INET) -> socket.socket:
-        client = socket.socket(family)
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.socket(family))
         client.settimeout(PATIENCE)
         client.connect(address)  # type: ignore[arg-type]
         return client
@@ -151,8 +151,7 @@ class RemovedListenersTests(WorkersTestCase):
         for named in ("127.0.0.1:{port}", "systemd:domain=INET:index=0"):
             with socket.create_server(("127.0.0.1", 0)) as opened:
                 address = opened.getsockname()
-                manager = Manager(make_folder(self))
-                self.addCleanup(manager.close)
+                manager = self.enterContext(closing(Manager(make_folder(self))))
                 manager.store["a"] = os.dup(opened.fileno())
                 mux = self.upgraded(named.format(port=address[1]), before=[*manager.environment()])
                 self.assert_served(address)
@@ -170,8 +169,7 @@ class RemovedListenersTests(WorkersTestCase):
         """A unit gets no socket of systemd that the operator has: by its address, it would take the operator's clients."""
         with socket.create_server(("127.0.0.1", 0)) as opened:
             address = opened.getsockname()
-            manager = Manager(make_folder(self))
-            self.addCleanup(manager.close)
+            manager = self.enterContext(closing(Manager(make_folder(self))))
             manager.store["a"] = os.dup(opened.fileno())
             units = make_folder(self)
             (units / "u.ini").write_text(f"[listen u]\nendpoint = 127.0.0.1:{address[1]}\n")

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,7 @@ class ReplacedTest(WorkersTestCase):
         admin = self.folder / "admin.sock"
         rules = f"{RULES}detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         mux = self.upgrading(rules, f"drain_timeout = 10m\nadmin = unix:{admin}")
-        client = mux.connect()
-        self.addCleanup(client.close)
+        client = self.enterContext(mux.connect())
         client.sendall(b"S")
         return mux, admin, client
 
@@ -51,8 +51,7 @@ class ReplacedTest(WorkersTestCase):
 
     def test_events_end(self) -> None:
         mux, admin, _ = self.begin()
-        connection = UnixConnection(admin)
-        self.addCleanup(connection.close)
+        connection = self.enterContext(closing(UnixConnection(admin)))
         connection.request("GET", "/api/events")
         answer = connection.getresponse()
         mux.replace()

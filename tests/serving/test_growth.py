@@ -29,9 +29,8 @@ class GrowthTests(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
         change_constants(self, turns, _PIECE=float("inf"))
-        self.server = socket.create_server(("127.0.0.1", 0), backlog=2 * _MANY)
+        self.server = self.enterContext(socket.create_server(("127.0.0.1", 0), backlog=2 * _MANY))
         self.server.settimeout(0)
-        self.addCleanup(self.server.close)
         # No reactor runs here
         self.clock = VirtualTime(callFromThread=lambda call: self.clock.callLater(0, call))
         text = _RULES.format(port=self.server.getsockname()[1])

@@ -43,8 +43,7 @@ class WhyTests(SynchronousTestCase):
 class StoreTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
-        self.store = ListeningSockets(reactor)
-        self.addCleanup(self.store.close)
+        self.store = self.enterContext(contextlib.closing(ListeningSockets(reactor)))
 
     def listener(self, *endpoints: str, name: str = "x") -> Listener:
         return Listener(name, endpoints)

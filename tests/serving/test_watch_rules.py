@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from twisted.internet.defer import ensureDeferred
@@ -34,9 +34,8 @@ def _exchange(mount: Path, text: str) -> None:
 class FileTests(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
-        captured = ExitStack()
+        captured = self.enterContext(closing(ExitStack()))
         self.events = captured.enter_context(capturedLogs())
-        self.addCleanup(captured.close)
         self._seen = 0
 
     async def begin(self, text: str = _WATCHED + LISTEN) -> None:

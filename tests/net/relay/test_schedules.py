@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import closing
 
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
@@ -45,14 +46,12 @@ class Schedules:
         tidy_up: Callable[[], None] = clear_pipes,
     ) -> None:
         self._test, self._examples, self._moves = test, examples, not way.on_transports
-        self.private = PrivateReactor(reactor)
-        test.addCleanup(self.private.close)
+        self.private = test.enterContext(closing(PrivateReactor(reactor)))
         make = ReactorPoller if way.is_watched else Poller.for_reactor
         poller = make(self.private.reactor)
         self.wiring = way.wires(poller, test)
         sides = functools.partial(sides_on_transports if way.on_transports else make_sides, poller)
-        self.player = Player(self.private, self.wiring, sides, tidy_up)
-        test.addCleanup(self.player.close)
+        self.player = test.enterContext(closing(Player(self.private, self.wiring, sides, tidy_up)))
 
     def play_all(self) -> None:
         """Play many, of which those that break off leave a whole beginning of what they had sent."""

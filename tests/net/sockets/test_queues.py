@@ -12,16 +12,14 @@ from txmux.net.sockets.queues import ListenQueues
 
 class ListenQueuesTest(SynchronousTestCase):
     def listening(self, protocol: int = 0, backlog: int = 1) -> socket.socket:
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
-        self.addCleanup(listening.close)
+        listening = self.enterContext(socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol))
         listening.bind(("127.0.0.1", 0))
         listening.listen(backlog)
         return listening
 
     def connect(self, listening: socket.socket, count: int) -> None:
         for _ in range(count):
-            client = socket.socket()
-            self.addCleanup(client.close)
+            client = self.enterContext(socket.socket())
             client.setblocking(False)  # noqa: FBT003
             client.connect_ex(listening.getsockname())
 

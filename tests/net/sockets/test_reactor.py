@@ -5,6 +5,7 @@ import functools
 import os
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -57,8 +58,7 @@ class WorkersReactorTest(SynchronousTestCase):
     kind: str
 
     def setUp(self) -> None:
-        private = PrivateReactor(self.kind)
-        self.addCleanup(private.close)
+        private = self.enterContext(closing(PrivateReactor(self.kind)))
         self.reactor, self.turn = private.reactor, private.turn
         self.poller = Poller.for_reactor(self.reactor)
         self.served: list[int] = []
@@ -198,8 +198,7 @@ class WorkersReactorTest(SynchronousTestCase):
 
 class ReactorPollerTest(SynchronousTestCase):
     def poller_on(self, kind: str) -> tuple[ReactorPoller, PrivateReactor]:
-        private = PrivateReactor(kind)
-        self.addCleanup(private.close)
+        private = self.enterContext(closing(PrivateReactor(kind)))
         return ReactorPoller(private.reactor), private
 
     def pair(self) -> tuple[socket.socket, socket.socket]:

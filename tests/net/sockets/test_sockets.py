@@ -393,8 +393,7 @@ class LeanSocketTest(TestCase):
     def setUp(self) -> None:
         one, self.other = socket.socketpair()
         self.addCleanup(self.other.close)
-        self.lean = LeanSocket(one.family, one.type, one.proto, one.detach())
-        self.addCleanup(self.lean.close)
+        self.lean = self.enterContext(LeanSocket(one.family, one.type, one.proto, one.detach()))
 
     def test_close(self) -> None:
         for _ in range(2):

@@ -14,8 +14,7 @@ class RemoveTest(SynchronousTestCase):
         self.path = make_folder(self) / "x.sock"
 
     def opened(self) -> tuple[socket.socket, FileId]:
-        listening = open_listening(self.path, 0o600, 5)
-        self.addCleanup(listening.close)
+        listening = self.enterContext(open_listening(self.path, 0o600, 5))
         return listening, file_id(self.path)
 
     def test_own_socket(self) -> None:
