@@ -16,7 +16,6 @@ from tests.support.services import Service
 from txmux.cli import main
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 BYSTANDERS = "older", "younger"
 _FILES = {"older": "10-older.ini", "faulty": "20-faulty.ini", "younger": "30-younger.ini"}
 
@@ -110,8 +109,6 @@ LATER: Mapping[str, tuple[Fault, str]] = {
     **FAULTS,
 }  # fmt: skip
 """The same while a service runs: what a younger owner has in force is theirs, too."""
-
-
 _NAMES_LIST = "[route b]\nmatch = ssh\nunder = faulty\nfrom = @{}\nbackend = close\n"
 
 
@@ -165,7 +162,6 @@ class FaultsTest(WorkersTestCase):
         self.mux = mux = self.own(
             Service(self.folder, operator, settings, before=before, admin=True)
         )
-        mux.child.wait_for("serving with ")
         return mux
 
     def untaken(self) -> Mapping[str, Any]:

@@ -25,7 +25,6 @@ from txmux.wire.plain import PlainMatcher
 
 _FOLDER = Path(os.environ.get("NOSY_FOLDER", "."))
 _SECRET = _FOLDER / "secret"
-
 _log = Logger(namespace="txmux")
 
 

@@ -18,7 +18,6 @@ from tests.support.services import Service
 
 Pair = tuple[socket.socket, socket.socket]
 """A connection: the client's end, and the server's."""
-
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 """Every client is closed as soon as it has said something."""
 
@@ -49,15 +48,15 @@ def customize(test: SynchronousTestCase, program: str) -> None:
     find_modules(test, folder)
 
 
-def set_limits(test: SynchronousTestCase, seconds: Mapping[str, float]) -> None:
-    """Change timeouts of the services that a test starts.
+def set_limits(test: SynchronousTestCase, values: Mapping[str, object]) -> None:
+    """Change timeouts, and whatever else an expression gives, of the services that a test starts.
 
     Args:
         test: The test.
-        seconds: The times, by the names of constants in `txmux`: ``processes.liveness.MOST_SILENT``.
+        values: The expressions, by the names of constants in `txmux`: ``processes.liveness.MOST_SILENT``.
     """
     lines = ["import sys", "if 'txmux' in str(sys.orig_argv):", "    from importlib import *"]
-    for name, value in seconds.items():
+    for name, value in values.items():
         module, _, constant = name.rpartition(".")
         lines.append(f"    import_module('txmux.{module}').{constant} = {value}")
     customize(test, "\n".join(lines))
@@ -115,18 +114,14 @@ class WorkersTestCase(InteropTestCase):
         *,
         admin: bool = False,
     ) -> Service:
-        mux = Service(self.folder, rules, settings, before=before, admin=admin)
-        self.addCleanup(mux.child.end)
-        mux.child.wait_for("serving with ")
-        return mux
+        return self.upgrading(rules, settings, before, admin=admin)
 
-    def start_relaying(self, workers: int = 2, listener: str = "") -> tuple[Service, socket.socket]:
+    def start_relaying(
+        self, settings: str = "workers = 2", listener: str = "", *, admin: bool = False
+    ) -> tuple[Service, socket.socket]:
         """Start a service of which all clients go to one server, and return both."""
         server = self.backend()
-        settings = f"workers = {workers}\nadmin = off"
-        mux = Service(self.folder, self.relaying(server, listener), settings)
-        self.addCleanup(mux.child.end)
-        return mux, server
+        return self.upgrading(self.relaying(server, listener), settings, admin=admin), server
 
     def backend(self) -> socket.socket:
         listening = socket.create_server(("127.0.0.1", 0))
@@ -210,14 +205,10 @@ class WorkersTestCase(InteropTestCase):
             self.answers(*pair)
             self.over(*pair)
 
-    def assert_logged(self, mux: Service, pairs: Collection[Pair]) -> None:
-        """End connections that have carried five bytes there and four back; see that each has one line with all of them."""
-        for pair in pairs:
-            self.over(*pair)
-        lines = mux.take(len(pairs))
-        told = {(line["bytes_in"], line["bytes_out"], line["reason"]) for line in lines}
-        self.assertEqual(told, {(5, 4, "done")})
-        self.assertEqual(len({line["id"] for line in lines}), len(pairs))
+    def all_done(self, mux: Service, pairs: Collection[Pair]) -> None:
+        """The same, and the log has a line of each."""
+        self.all_end(pairs)
+        self.assertEqual({line["reason"] for line in mux.take(len(pairs))}, {"done"})
 
     def is_refused(self, port: int) -> bool:
         with socket.socket() as client:
@@ -260,9 +251,7 @@ class WorkersTestCase(InteropTestCase):
         admin: bool = False,
     ) -> Service:
         """Start a service, which is stopped with the test, and has to end well then."""
-        mux = Service(self.folder, rules, settings, before=before, admin=admin)
-        self.addCleanup(mux.kill_all)
-        return self.own(mux)
+        return self.own(Service(self.folder, rules, settings, before=before, admin=admin))
 
     def late_moves(self, more: str = "") -> Path:
         """Have workers wait before they hand connections over, and do `more`; give the file for which they wait."""

@@ -245,9 +245,7 @@ class AdoptedTest(WorkersTestCase):
         self.assertEqual(mux.take_one()["reason"], "killed")
         eventually(lambda: is_gone(starter), "its starter has ended")
         self.eventually_listed(1)
-        self.all_end([pair])
-        mux.take_one()
-        mux.stop()
+        self.all_done(mux, [pair])
 
     def test_time_that_is_left(self) -> None:
         """The next upgrade says when a worker of an earlier one ends, by the rules and the time of that one."""
@@ -317,8 +315,7 @@ class AdoptedTest(WorkersTestCase):
         self.assertEqual(len(workers_of(mux.pid)), 2)
         server = self.served()
         self.assert_gone(old)
-        self.all_end([pair, server])
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.all_done(mux, [pair, server])
 
     def test_one_that_cannot_be_given(self) -> None:
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""
@@ -335,9 +332,7 @@ class AdoptedTest(WorkersTestCase):
         self.assertEqual(workers_of(mux.pid), workers)
         pairs = [pair, self.relayed(mux, self.listening), self.served()]
         mux.upgrade()
-        self.all_end(pairs)
-        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
-        mux.stop()
+        self.all_done(mux, pairs)
 
     def breaking(self) -> tuple[str, Callable[[int], object]]:
         """Give what has workers close their channel when they are told to, and what tells one."""
@@ -358,7 +353,6 @@ class AdoptedTest(WorkersTestCase):
         self.assert_gone([worker])
         self.eventually_listed(1)
         self.all_end([pair])
-        mux.stop()
 
     def test_one_that_closes_its_channel_at_first(self) -> None:
         """The upgrade fails, since the old process can reach it."""
@@ -374,8 +368,7 @@ class AdoptedTest(WorkersTestCase):
         self.eventually_listed(2)
         pairs = [pair, self.served(), self.relayed(mux, self.listening)]
         gate.touch()
-        self.all_end(pairs)
-        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+        self.all_done(mux, pairs)
 
     def test_old_process_that_stays(self) -> None:
         """Its workers end all the same, and it is killed."""
@@ -389,9 +382,7 @@ class AdoptedTest(WorkersTestCase):
         eventually(lambda: is_gone(mux.before), "it has ended")
         server = self.served()
         self.assert_gone(old)
-        self.all_end([pair, server])
-        mux.take(2)
-        mux.stop()
+        self.all_done(mux, [pair, server])
 
     def test_stop_before_all_have_moved(self) -> None:
         """Whichever process is asked, both stop, and clients have their time, wherever they are."""
@@ -406,8 +397,7 @@ class AdoptedTest(WorkersTestCase):
             mux.child.wait_for("(?s)draining connections: .*draining connections: ")
             self.answers(*pair)
             gate.touch()
-            self.all_end(pairs)
-            self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+            self.all_done(mux, pairs)
             self.assert_gone([*workers, mux.before])
             mux.assert_stopped()
             gate.unlink()
@@ -423,8 +413,7 @@ class AdoptedTest(WorkersTestCase):
         gate.touch()
         mux.child.wait_for("draining connections: ")
         self.answers(*pair)
-        self.all_end([pair, self.served()])
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.all_done(mux, [pair, self.served()])
         self.assert_gone([*workers, mux.before])
         mux.assert_stopped()
 
@@ -443,8 +432,7 @@ class AdoptedTest(WorkersTestCase):
             mux.child.wait_for(
                 f"the old process {mux.before} has done nothing for . s, .* is killed"
             )
-            self.all_end(pairs)
-            self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+            self.all_done(mux, pairs)
             mux.stop()
             self.assert_gone([mux.before])
 
@@ -481,9 +469,7 @@ class AdoptedTest(WorkersTestCase):
         self.assert_gone([worker])
         self.assertEqual(mux.take_one()["reason"], "drained")
         gate.touch()
-        self.all_end([pair, self.served()])
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
-        mux.stop()
+        self.all_done(mux, [pair, self.served()])
 
     def test_killed_supervisor(self) -> None:
         """If the new process is killed afterwards, old workers serve what they have, and nobody else."""
@@ -516,10 +502,8 @@ class AdoptedTest(WorkersTestCase):
         mux.child.wait_for(f"upgraded: process {mux.pid} ")
         server = self.served()
         self.assert_gone(old)
-        self.all_end([pair, server])
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.all_done(mux, [pair, server])
         self.assertNotIn("not known here", mux.child.output)
-        mux.stop()
 
     def test_version_that_adopts_no_workers(self) -> None:
         """It takes connections, and the old process lives until those have ended that cannot move; from there to this version, too."""
@@ -539,7 +523,6 @@ class AdoptedTest(WorkersTestCase):
         self.all_end([pair, self.served()])
         eventually(lambda: is_gone(old), "the first process has ended")
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
-        mux.stop()
 
     def test_version_before(self) -> None:
         """From the code of that version to this one, back, and forth again: connections move each time, and what cannot stays where it is."""
@@ -570,8 +553,7 @@ class AdoptedTest(WorkersTestCase):
             self.answers(*pair)
             # It is of the version before, and has the other client
             self.assertFalse(is_gone(first))
-        self.all_end([pair, self.served()])
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.all_done(mux, [pair, self.served()])
         eventually(lambda: is_gone(first), "the first process has ended")
         mux.stop()
         self.assertNotIn("not known here", mux.child.output)

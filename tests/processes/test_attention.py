@@ -20,7 +20,6 @@ from tests.support.proc import halted, workers_of
 from txmux.telemetry.attention import OF_FEW
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 _FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")
 _ODD = """
 import itertools

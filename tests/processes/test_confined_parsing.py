@@ -19,7 +19,6 @@ from tests.test_structure import parsed
 from txmux.processes.worker import landlock
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 LISTEN = "[listen public]\nendpoint = 127.0.0.1:0\n"
 SPYING = "[route spying]\nmatch = spying\nbackend = 127.0.0.1:9\n"
 NO, YES = {"spying": "no"}, {"spying": "match"}

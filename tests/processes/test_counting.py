@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -47,12 +47,6 @@ class Echo(Peer):
     def readConnectionLost(self) -> None:
         super().readConnectionLost()
         self.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; the test's own time-out is the limit."""
-    while not condition():
-        await deferLater(reactor, 0.01)
 
 
 class AgreementTest(SupervisedTestCase):
@@ -99,7 +93,7 @@ class AgreementTest(SupervisedTestCase):
             self.assertEqual(report.errors, ())
             for _ in range(6):
                 await self.visit(b"HELLO 2")
-            await until(lambda: self.matches() == {f"r{number}": 6, "": 0})  # noqa: B023 - called at once
+            await self.until(lambda: self.matches() == {f"r{number}": 6, "": 0})  # noqa: B023 - called at once
             sizes.append(len(self.running.control.counters.layout.places))
             opened.append([len(open_files(pid)) for pid in (*self.pids(), os.getpid())])
         self.assertEqual(sizes[3:], [sizes[3]] * 4)
@@ -150,7 +144,7 @@ class AgreementTest(SupervisedTestCase):
 
     async def kill(self, victim: int, held: list[Peer]) -> None:
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: victim not in self.pids() and self.supervisor.pool.are_ready())
+        await self.until(lambda: victim not in self.pids() and self.supervisor.pool.are_ready())
         for peer in held:
             await peer.has_all()
 

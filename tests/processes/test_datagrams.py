@@ -15,7 +15,6 @@ from tests.support.proc import halted, is_gone, open_files, serves, workers_of
 from tests.wire.quic_builder import HELLO, crypto, initial
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = SERVER\n"
 
 
@@ -224,7 +223,6 @@ class UpgradeTest(WorkersTestCase):
     def test_another_reader(self) -> None:
         """A worker that reads datagrams is killed: another one reads at once. Its flows go to the reader of the new service, whichever each is."""
         mux = self.begin(_RULES, "workers = 2")
-        mux.child.wait_for("serving with 2 worker")
         clients = [self.end() for _ in range(20)]
         before = self.ports(clients)
         mux.kill(self.reader(mux))
@@ -244,7 +242,6 @@ class UpgradeTest(WorkersTestCase):
             "[route s]\nmatch = ssh\nbackend = close\nunder = t\n",
             "workers = 2\ndrain_timeout = 1s",
         )
-        mux.child.wait_for("serving with 2 worker")
         clients = [self.end() for _ in range(200)]
         before = self.ports(clients)
         workers, reader = mux.workers, self.reader(mux)

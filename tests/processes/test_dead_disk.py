@@ -21,7 +21,6 @@ from tests.support.places import country, write_places
 from tests.support.proc import workers_of
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 _WRAPPER = (sys.executable, str(Path(__file__).with_name("dead_disk.py")))
 _SETTINGS = "watch_rules = 1s\nworkers = 1"
 
@@ -208,8 +207,7 @@ class LooksTest(WorkersTestCase):
     def test_looks(self) -> None:
         texts = [as_installed(text.format(self.place)) for text in (_SERVING, _OPENING)]
         named = [name for name in _LOOKED_AT if f"{name} = " in "".join(texts)]
-        self.mux = mux = Service(self.place, *texts)
-        self.addCleanup(mux.end)
+        self.mux = mux = self.own(Service(self.place, *texts))
         self.assertEqual(self.shown(), "old.example")
         self.started.touch()
         self.dead.touch()
@@ -235,8 +233,7 @@ class LooksTest(WorkersTestCase):
     def test_ban_while_a_worker_opens_files(self) -> None:
         """A ban that reaches a worker before it can serve anybody holds."""
         texts = (as_installed(text.format(self.place)) for text in (_SERVING, _OPENING))
-        self.mux = mux = Service(self.place, *texts)
-        self.addCleanup(mux.end)
+        self.mux = mux = self.own(Service(self.place, *texts))
         [first] = workers_of(mux.pid)
         with self.more_serve(mux):
             self.dead.touch()

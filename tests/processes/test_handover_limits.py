@@ -180,28 +180,22 @@ class KeepingTest(MuxTestCase):
             self.assertEqual([member.connections for member in upstream.pool.members], [0])
 
     async def test_slot_goes_to_the_old_process_first(self) -> None:
-        channel = await self.moved(max_connections=1)
-        self.handover.kept[0].close_when_done()
-        await self.end(self.first, self.server)
-        server = await self.served(1, b"SSH-2.0-old\r\n")
-        self.assertTrue(channel.is_open)
-        await self.end(self.old_client, server)
-        server = await self.served(2, b"SSH-2.0-new\r\n")
-        await self.end(self.new_client, server)
-        await self.assert_all_free()
-        self.time.advance(0)
-        await self.turn(3)
-        self.assertFalse(channel.is_open)
-        await self.logged(3)
-
-    async def test_limit_of_a_server(self) -> None:
-        await self.moved(of_server=1)
-        await self.end(self.first, self.server)
-        server = await self.served(1, b"SSH-2.0-old\r\n")
-        await self.end(self.old_client, server)
-        server = await self.served(2, b"SSH-2.0-new\r\n")
-        await self.end(self.new_client, server)
-        await self.assert_all_free()
+        """Be it one of the backend or of its server."""
+        for number, limit in enumerate(({"max_connections": 1}, {"of_server": 1}), 1):
+            channel = await self.moved(**limit)
+            self.handover.kept[0].close_when_done()
+            await self.end(self.first, self.server)
+            server = await self.served(1, b"SSH-2.0-old\r\n")
+            self.assertTrue(channel.is_open)
+            await self.end(self.old_client, server)
+            server = await self.served(2, b"SSH-2.0-new\r\n")
+            await self.end(self.new_client, server)
+            await self.assert_all_free()
+            self.time.advance(0)
+            await self.turn(3)
+            self.assertFalse(channel.is_open)
+            await self.logged(3 * number)
+            self.backend.peers.clear()
 
     async def test_slot_is_free_if_the_client_gives_up_once_served(self) -> None:
         await self.moved(max_connections=1)

@@ -77,7 +77,6 @@ class HeldTests(WorkersTestCase):
         for line in lines:  # in both lines, and both processes
             waited = line["connect_ms"] or line["duration_ms"]
             self.assertLess(abs(float(line["facts"]["held"][:-1]) - waited / 1000), 0.5)
-        mux.stop()
 
     def test_upgrade_moves_clients_whose_turn_it_is(self) -> None:
         """A try at a server that does not answer takes long; it is broken off, and the client goes on in its place."""
@@ -104,7 +103,6 @@ class HeldTests(WorkersTestCase):
             self.assertEqual(client.recv(1), b"")
             client.close()
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
-        mux.stop()
 
     def test_upgrade_to_rules_without_hold_tries_once_more_and_then_the_fallback(self) -> None:
         other = self.backend()
@@ -120,7 +118,6 @@ class HeldTests(WorkersTestCase):
         end.close()
         line = mux.take_one()
         self.assertEqual((line["reason"], line["server"]), ("done", fallback))
-        mux.stop()
 
     def test_reload_while_clients_wait_moves_their_server(self) -> None:
         for is_kept in (True, False):
@@ -202,7 +199,6 @@ class HeldTests(WorkersTestCase):
 
     def test_limit_counts_all_workers_and_those_of_the_process_before(self) -> None:
         mux = self.begin("hold = 10m\nhold_limit = 3", "workers = 2")
-        mux.child.wait_for("serving with 2 worker")
 
         def refused(count: int) -> None:
             for _ in range(count):
@@ -230,4 +226,3 @@ class HeldTests(WorkersTestCase):
             self.assertEqual(client.recv(1), b"")
             client.close()
         mux.take(3)
-        mux.stop()

@@ -42,7 +42,6 @@ class CrashTest(WorkersTestCase):
     def test_stopped(self) -> None:
         """While one worker does nothing, whatever the reason, the other serves all."""
         mux = self.start()
-        self.addCleanup(mux.stop)
         first, second = workers_of(mux.child.pid)
         os.kill(first, signal.SIGSTOP)
         self.assert_all_served(mux)
@@ -77,18 +76,17 @@ class CrashTest(WorkersTestCase):
             self.assert_gone([pid])
             eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
             self.assertEqual(len(set(workers_of(mux.child.pid)) - {*workers}), 1)
-        self.all_end([(client, server)])
-        self.assertEqual(mux.take_one()["reason"], "done")
+        self.all_done(mux, [(client, server)])
         self.assertNotIn("another one is started", mux.child.output)
         self.assertNotIn("serving with 3", mux.child.output)
-        mux.stop()
 
 
 class StopTest(WorkersTestCase):
     def test_step_of_the_end_that_fails(self) -> None:
         """The worker ends all the same, and says why it has ended so."""
         customize(self, _CANNOT_DRAIN)
-        mux = self.start()
+        mux = Service(self.folder, RULES, "workers = 2")
+        self.addCleanup(mux.child.end)
         worker, _ = workers_of(mux.child.pid)
         os.kill(worker, signal.SIGTERM)
         mux.child.wait_for("worker 1: it could not end in order(?s:.*)ZeroDivisionError")
@@ -106,8 +104,7 @@ class StopTest(WorkersTestCase):
 
     def test_signal_for_all(self) -> None:
         """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
-        listening = self.backend()
-        mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 10m")
+        mux, listening = self.start_relaying("workers = 2\ndrain_timeout = 10m")
         client, server = self.relayed(mux, listening)
         pids, inode = family_of(mux.child.pid), listening_inode(mux.port)
         for pid in reversed(pids):
@@ -120,9 +117,8 @@ class StopTest(WorkersTestCase):
 
     def test_ban_of_the_last_client(self) -> None:
         """It ends with its last connection, whatever has ended that."""
-        listening = self.backend()
-        mux = self.start(
-            self.relaying(listening, "end_denied = yes\n"), "drain_timeout = 10m", admin=True
+        mux, listening = self.start_relaying(
+            "drain_timeout = 10m", "end_denied = yes\n", admin=True
         )
         client, server = self.relayed(mux, listening)
         self.addCleanup(client.close)
@@ -145,7 +141,9 @@ class StopTest(WorkersTestCase):
     def test_supervisor_killed(self) -> None:
         """Without their supervisor, workers serve whom they have accepted, let connections finish, however long they take, and end; nobody listens any more."""
         listening = self.backend()
-        mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 0s")
+        settings = "workers = 2\ndrain_timeout = 0s"
+        mux = Service(self.folder, self.relaying(listening), settings)
+        self.addCleanup(mux.child.end)
         workers = workers_of(mux.child.pid)
         pairs = [self.relayed(mux, listening, client) for client in self.one_for_each(mux, workers)]
         silent = self.client(mux)

@@ -87,7 +87,6 @@ for _ in range(3000):
         tally.give_back()
 """
 
-
 RACER = """
 import os, random, sys, time
 from txmux.access.across_processes import LimitsLayout, SharedLimits

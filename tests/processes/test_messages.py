@@ -210,25 +210,19 @@ class EndTests(SynchronousTestCase):
 
 
 class CountingTests(SynchronousTestCase):
-    def test_no_memory(self) -> None:
-        """The log says what is missing if there is not the memory in which a worker is to count, which is closed."""
-        worker = WorkerProcess(1, Clock())
-        worker.channel.makeConnection(StringTransport())
-        told = {"kind": "count_in", "ask": 1, "places": {}, "cells": 1, "descriptors": 2}
-        descriptors = [os.memfd_create("test"), os.memfd_create("test")]
-        worker.channel.descriptors_received([*descriptors])
-        with capturedLogs() as logged:
-            worker.channel.dataReceived(json.dumps(told).encode() + b"\n")
-        (event,) = logged
-        self.assertIn("the numbers of this process are missing in the metrics", eventAsText(event))
-        for one in descriptors:
-            self.assertRaises(OSError, os.fstat, one)
-
-    def test_unwanted_descriptors(self) -> None:
-        worker = WorkerProcess(1, Clock())
-        worker.channel.makeConnection(StringTransport())
-        descriptor = os.memfd_create("test")
-        worker.channel.descriptors_received([descriptor])
-        told = {"kind": "count_more", "places": {}, "cells": 0, "descriptors": 1}
-        worker.channel.dataReceived(json.dumps(told).encode() + b"\n")
-        self.assertRaises(OSError, os.fstat, descriptor)
+    def test_descriptors_are_closed(self) -> None:
+        """Those that are not wanted, and where there is not the memory in which a worker is to count, which the log says."""
+        missing = "the numbers of this process are missing in the metrics"
+        for kind, cells, count, told in (("count_in", 1, 2, [missing]), ("count_more", 0, 1, [])):
+            worker = WorkerProcess(1, Clock())
+            worker.channel.makeConnection(StringTransport())
+            message = {"kind": kind, "places": {}, "cells": cells, "descriptors": count}
+            descriptors = [os.memfd_create("test") for _ in range(count)]
+            worker.channel.descriptors_received([*descriptors])
+            with capturedLogs() as logged:
+                more = {"ask": 1} if told else {}
+                worker.channel.dataReceived(json.dumps({**message, **more}).encode() + b"\n")
+            for event, text in zip(logged, told, strict=True):
+                self.assertIn(text, eventAsText(event))
+            for one in descriptors:
+                self.assertRaises(OSError, os.fstat, one)

@@ -276,8 +276,7 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         self.manager.wait_for(STOPPING="1")
 
     def test_new_process_becomes_the_main_one(self) -> None:
-        mux = Service(self.folder, RULES, before=self.manager.environment(WATCHDOG_USEC="3000000"))
-        self.addCleanup(mux.kill_all)
+        mux = self.own(self.service("", WATCHDOG_USEC="3000000"))
         self.manager.wait_for(READY="1")
         mux.upgrade()
         self.assertEqual(self.manager.wait_for(READY="1")["MAINPID"], str(mux.pid))

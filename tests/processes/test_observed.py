@@ -63,9 +63,9 @@ class ObservedTest(SupervisedTestCase):
             client.send(b"x")
             await client.is_lost()
 
-    def counts(self, number: int = 0) -> ServerCounts:
+    def counts(self) -> ServerCounts:
         """Return the cells of a worker, in which a test counts what it has not the time to do."""
-        return self.running.control.counters.column(1).server("web", self.servers[number])
+        return self.running.control.counters.column(1).server("web", self.servers[0])
 
     def cell(self, name: str) -> int:
         cells = self.running.control.counters.cells(SERVER.key("web", self.servers[0]))
@@ -73,8 +73,7 @@ class ObservedTest(SupervisedTestCase):
 
     async def counted(self, count: int, name: str) -> None:
         """Wait until workers have counted so much."""
-        while self.cell(name) < count:
-            await deferLater(reactor, 0.01)
+        await self.until(lambda: self.cell(name) >= count)
 
     async def pass_seconds(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -82,13 +81,12 @@ class ObservedTest(SupervisedTestCase):
             for _ in range(20):  # what has begun by then ends on sockets
                 await deferLater(reactor, 0.001)
 
-    async def server(self, number: int = 0) -> ServerDocument:
+    async def server(self) -> ServerDocument:
         (backend,) = await self.running.control.backends()
-        return backend["servers"][number]
+        return backend["servers"][0]
 
-    async def state(self, number: int = 0) -> str:
-        found: str = (await self.server(number))["state"]
-        return found
+    async def state(self) -> str:
+        return (await self.server())["state"]
 
     async def attention(self) -> str:
         status = await self.running.control.status()
@@ -211,8 +209,7 @@ class ObservedTest(SupervisedTestCase):
             for _ in range(6):
                 clients.append(await connect(self, port))
                 clients[-1].send(b"x")
-                while len(peers.peers) < len(clients):
-                    await deferLater(reactor, 0.001)
+                await self.until(lambda: len(peers.peers) >= len(clients))
                 peers.peers[-1].reset()
             await self.counted(12, "asked")
             await self.counted(6, "failed reset")

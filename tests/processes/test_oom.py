@@ -49,11 +49,8 @@ class ScoresTest(WorkersTestCase):
             raise SkipTest("Linux only")
 
     def start_raised(self) -> Service:
-        running = Service(
-            self.folder, RULES, "workers = 2", before=(sys.executable, "-c", _RAISED), program="run"
-        )
-        self.addCleanup(running.stop)
-        return running
+        before = sys.executable, "-c", _RAISED
+        return self.own(Service(self.folder, RULES, "workers = 2", before=before, program="run"))
 
     def test_workers_before_the_supervisor(self) -> None:
         """Whatever the service was started with; also those that a new starter forks."""

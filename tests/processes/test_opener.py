@@ -177,11 +177,12 @@ class OpenerTest(SynchronousTestCase):
         self.helper.assert_not_for_workers(tokens)
 
     def test_missing(self) -> None:
-        """A file that is named and not there is missing, as it is without a helper."""
+        """A file that is named and not there is missing, as it is without a helper; a folder in its place is one."""
         self.helper.text(self.key)  # it has read the rules
         self.key.unlink()
-        with self.assertRaises(FileNotFoundError):
-            self.opener.open_file(self.key)
+        self.assertRaises(FileNotFoundError, self.opener.open_file, self.key)
+        self.key.mkdir()
+        self.assertRaises(IsADirectoryError, self.opener.open_file, self.key)
 
     def test_access_log_is_made_and_appended_to(self) -> None:
         log = self.folder / "log"
@@ -409,11 +410,6 @@ class OpenerTest(SynchronousTestCase):
             )
         _, (descriptor,) = helper.answer({"kind": "rules"}, may_all=True)
         os.close(descriptor)
-
-    def test_folder_in_the_place_of_a_file(self) -> None:
-        self.key.unlink()
-        self.key.mkdir()
-        self.assertRaises(IsADirectoryError, self.opener.open_file, self.key)
 
     def test_passed_on(self) -> None:
         """The process that takes the place of the service may ask for everything, also when the first one is gone."""

@@ -13,6 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants, change_environment
+from tests.support.peers import pair
 from txmux.errors import MuxError
 from txmux.processes import liveness
 from txmux.processes.upgrade.predecessor import Predecessor
@@ -28,14 +29,8 @@ class PredecessorTests(SynchronousTestCase):
             socket.send_fds(own, [line], [2, *(one.fileno() for one in sockets)])
         return Predecessor(end)
 
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        pair = socket.socketpair()
-        for one in pair:
-            self.addCleanup(one.close)
-        return pair
-
     def test_sockets_by_key_and_state(self) -> None:
-        near, far = self.pair()
+        near, far = pair(self)
         values = {"ask": 1, "version": 2, "sockets": ["x"], "state": {"version": 1}}
         found = self.hear(json.dumps(values).encode() + b"\n", far)
         far.close()
@@ -73,7 +68,7 @@ class PredecessorTests(SynchronousTestCase):
             ),
             b'{"ask":1,"version":2,"sockets":["a"],"state":7}\n',
         ):
-            near, far = self.pair()
+            near, far = pair(self)
             own, end = socket.socketpair()
             with own, end:
                 if line:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 import pytest
@@ -36,7 +37,6 @@ from txmux.processes.worker import landlock
 from txmux.rules.reading.parser import parse
 
 pytestmark = pytest.mark.whole
-
 _NOBODY = pwd.getpwnam("nobody")
 _TWISTD = (
     *(str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile="),
@@ -113,10 +113,9 @@ class DroppingTests(SynchronousTestCase):
         self.folder = make_folder(self)
         self.folder.chmod(0o755)
 
-    def mux(self, settings: str = "", rules: str = _RULES) -> Service:
-        mux = Service(self.folder, rules, f"user = nobody\n{settings}")
-        self.addCleanup(mux.stop)
-        mux.child.wait_for("serving with")
+    def mux(self, settings: str = "", rules: str = _RULES, **options: Any) -> Service:
+        mux = Service(self.folder, rules, f"user = nobody\n{settings}", **options)
+        self.addCleanup(mux.end)
         return mux
 
     def assert_nobody(self, pid: int, gid: int = _NOBODY.pw_gid) -> None:
@@ -148,8 +147,7 @@ class DroppingTests(SynchronousTestCase):
 
     def test_halted_helper(self) -> None:
         """A helper that is halted, and that the service may not end, does not hold up its stop."""
-        mux = Service(self.folder, _RULES, "user = nobody")
-        self.addCleanup(mux.child.end)
+        mux = self.mux()
         with halted(named(mux.child.pid, "helper")):
             mux.terminate()
             mux.child.process.wait(_PROMPTLY)
@@ -174,7 +172,6 @@ class DroppingTests(SynchronousTestCase):
         """The helper is still root, and ends with the service, however that ends."""
         mux = Service(self.folder, _RULES, "user = nobody")
         self.addCleanup(mux.child.end)
-        mux.child.wait_for("serving with")
         (helper,) = named(mux.child.pid, "helper")
         self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
         os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
@@ -199,11 +196,8 @@ class DroppingTests(SynchronousTestCase):
         return match[1] if match else done.stderr
 
     def test_restarted_worker_has_user_and_key(self) -> None:
-        path = self.secret("old.example")
-        settings, before = "user = nobody\nworkers = 2", python_for_everybody()
-        mux = Service(self.folder, self.secure(path), settings, before=before)
-        self.addCleanup(mux.stop)
-        mux.child.wait_for("serving with 2 worker")
+        rules = self.secure(self.secret("old.example"))
+        mux = self.mux("workers = 2", rules, before=python_for_everybody())
         workers = workers_of(mux.child.pid)
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
@@ -217,10 +211,8 @@ class DroppingTests(SynchronousTestCase):
 
     def test_upgrade(self) -> None:
         """An upgraded program goes on with the helper: it reads rules and keys that only root can read, opens a port below 1024, and so do its workers."""
-        path = self.secret("old.example")
-        settings, before = "user = nobody\nworkers = 2", python_for_everybody()
-        mux = Service(self.folder, self.secure(path), settings, before=before)
-        self.addCleanup(mux.kill_all)
+        rules_of_key = self.secure(self.secret("old.example"))
+        mux = self.mux("workers = 2", rules_of_key, before=python_for_everybody())
         (helper,) = named(mux.child.pid, "helper")
         self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
         rules = mux.file
@@ -250,9 +242,8 @@ class DroppingTests(SynchronousTestCase):
         port, unit = free_port(), units / "a.ini"
         text = _UNIT.format("a", f"127.0.0.1:{port}")
         unit.write_text(text)
-        settings = f"user = nobody\ninclude = {units}/*.ini"
-        mux = Service(self.folder, _RULES, settings, admin=True, before=python_for_everybody())
-        self.addCleanup(mux.kill_all)
+        settings = f"include = {units}/*.ini"
+        mux = self.mux(settings, admin=True, before=python_for_everybody())
         path = self.secret("old.example")
         text += f"[route secure]\nmatch = tls\nunder = a\nterminate_tls = {path}\n"
         unit.write_text(text)
@@ -282,8 +273,7 @@ class DroppingTests(SynchronousTestCase):
     def test_pidfile(self) -> None:
         """The file that names the process may be in a folder of root's, where nobody else can look."""
         self.folder.chmod(0o700)
-        mux = Service(self.folder, _RULES, "user = nobody")
-        self.addCleanup(mux.kill_all)
+        mux = self.mux()
         self.assertEqual(mux.pid, mux.child.pid)
         mux.stop()
         self.assertFalse(mux.pidfile.exists())
@@ -312,7 +302,6 @@ class DroppingTests(SynchronousTestCase):
         self.assertIn(b"403 Forbidden", ask(port))
         self.assertEqual(self.shown(mux.port), b"new.example")
         self.assert_nobody(mux.child.pid)
-        mux.stop()
 
     def test_unit_that_gets_its_turn(self) -> None:
         """A unit has its port below 1024 also where another one kept it out, whose own port is taken."""
@@ -328,7 +317,6 @@ class DroppingTests(SynchronousTestCase):
                 )
             said = mux.reload()
             self.assertIn(b"403 Forbidden", ask(port), said)
-        mux.stop()
 
     def test_existing_log_keeps_its_owner(self) -> None:
         own = self.folder / "own.log"

@@ -9,7 +9,7 @@ from tests.support.proc import workers_of
 
 class ReloadTest(WorkersTestCase):
     def test_added_workers_serve_under_the_new_rules(self) -> None:
-        mux, _ = self.start_relaying(1)
+        mux, _ = self.start_relaying("workers = 1")
         other = self.backend()
         mux.reload(with_workers(3), leading_to(other))
         for client in self.one_for_each(mux, workers_of(mux.pid)):
@@ -17,7 +17,7 @@ class ReloadTest(WorkersTestCase):
             self.accept_from(other, b"x")
 
     def test_retiring_worker_with_a_connection_serves_again(self) -> None:
-        mux, server = self.start_relaying(3, "detect_timeout = 10m")
+        mux, server = self.start_relaying("workers = 3", "detect_timeout = 10m")
         old = workers_of(mux.pid)
         silent = self.one_for_each(mux, old)  # who is undecided cannot be moved
         for count in (2, 3, 1, 3):
@@ -33,7 +33,7 @@ class ReloadTest(WorkersTestCase):
     def test_client_that_is_unknown_when_its_listener_goes(self) -> None:
         """Its PROXY header comes only after that: it does not count for another listener."""
         more = "[listen l0]\nendpoint = 127.0.0.1:0\nmax_connections = 1\naccept_proxy_from = 127.0.0.1\nproxy_timeout = 10m"
-        mux, server = self.start_relaying(2, more)
+        mux, server = self.start_relaying("workers = 2", more)
         ends = [self.enterContext(socket.create_connection(("127.0.0.1", mux.ports["l0"])))]
         for number in (1, 2):
             mux.reload((r"(?<=listen l)\d", str(number)))
@@ -46,7 +46,7 @@ class ReloadTest(WorkersTestCase):
         self.assertEqual({line["listener"] for line in mux.take(2)}, {"l0", "l2"})
 
     def test_worker_about_to_end_is_not_used_again(self) -> None:
-        mux, server = self.start_relaying(3)
+        mux, server = self.start_relaying("workers = 3\nadmin = off")
         for count in (2, 3, 1, 3) * 4:
             mux.reload(with_workers(count))
             self.over(*self.relayed(mux, server))

@@ -82,8 +82,7 @@ _ROUTE = "[route more]\nmatch = ssh\nbackend = close\n"
 class MishapsTest(WorkersTestCase):
     def begin(self, settings: str = "") -> None:
         self.folder.chmod(0o755)
-        self.mux = Service(self.folder, _RULES, settings)
-        self.addCleanup(self.mux.stop)
+        self.mux = self.upgrading(_RULES, settings)
         self.rules = self.mux.file
         self.text = self.rules.read_text()
 
@@ -95,8 +94,7 @@ class MishapsTest(WorkersTestCase):
     def test_worker_cannot_commit(self) -> None:
         """It is replaced and named, and its connections go on."""
         customize(self, _FAILS.format("_commit"))
-        listening = self.backend()
-        mux = self.start(self.relaying(listening), "workers = 2", admin=True)
+        mux, listening = self.start_relaying(admin=True)
         workers = workers_of(mux.pid)
         pairs = []
         for client in self.one_for_each(mux, workers):
@@ -114,7 +112,6 @@ class MishapsTest(WorkersTestCase):
         self.assertEqual(mux.reload(), "rules reloaded: nothing changed")
         self.assertNotIn("reload", [item["what"] for item in mux.api("status")["attention"]])
         self.all_end(pairs)
-        mux.stop()
 
     def test_override_while_a_worker_starts(self) -> None:
         """It is made there, too, and the worker is not said to lack it."""
@@ -128,7 +125,6 @@ class MishapsTest(WorkersTestCase):
             os.kill(new, signal.SIGCONT)
         missing = "[listen public]: no client is accepted"
         eventually(lambda: missing in ask(mux.admin, "GET", "/readyz")[1]["missing"], missing)
-        mux.stop()
 
     def starting(self, mux: Service) -> int:
         """Kill a worker, and wait until the next one starts."""
@@ -148,7 +144,6 @@ class MishapsTest(WorkersTestCase):
             os.kill(new, signal.SIGCONT)
         self.assertIn("a message of another process: no space", mux.child.output)
         self.assertIn(new, workers_of(mux.pid))
-        mux.stop()
 
     def test_worker_cannot_prepare(self) -> None:
         customize(self, _FAILS.format("_prepare"))
@@ -165,7 +160,8 @@ class MishapsTest(WorkersTestCase):
         stuck.parent.chmod(0o755)
         customize(self, _STUCK.format(str(stuck)))
         self.folder.chmod(0o755)
-        mux = self.start(settings="user = nobody\nworkers = 2", admin=True)
+        mux = Service(self.folder, _RULES, "user = nobody\nworkers = 2", admin=True)
+        self.addCleanup(mux.child.end)
         (helper,) = named(mux.pid, "helper")
         mux.api("status")  # so the helper has told it that the PID file is written
         os.kill(helper, signal.SIGKILL)

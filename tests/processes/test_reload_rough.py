@@ -14,7 +14,6 @@ from tests.support.kit import WorkersTestCase, customize, eventually, free_port
 from tests.support.proc import halted, open_files, workers_of
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
-
 _MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
 _UNTIL_REPLACED = """
 import sys
@@ -40,7 +39,7 @@ if "txmux" in str(sys.orig_argv):
 class RoughTest(WorkersTestCase):
     def test_refused_by_one_only(self) -> None:
         """What only one worker cannot do changes nothing in any; when it can, all change."""
-        mux, server = self.start_relaying(3)
+        mux, server = self.start_relaying("workers = 3")
         other = self.backend()
         supervisor, victim = mux.pid, workers_of(mux.pid)[1]
         before = (
@@ -66,7 +65,7 @@ class RoughTest(WorkersTestCase):
 
     def test_new_addresses_listen_from_the_commit_on(self) -> None:
         """A reload that is refused has accepted nobody there, whom it would cut off."""
-        mux, server = self.start_relaying(2)
+        mux, server = self.start_relaying("workers = 2")
         port, path = free_port(), self.folder / "new.sock"
         more = f"[listen other]\nendpoint = 127.0.0.1:{port}\n    unix:{path}\n"
         places = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(path)))
@@ -103,7 +102,7 @@ class RoughTest(WorkersTestCase):
     def test_ended_meanwhile(self) -> None:
         """SIGTERM during a reload ends the service when the reload is over; connected clients may finish."""
         for workers, count in ((2, 2), (2, 1), (1, 2)):
-            mux, server = self.start_relaying(workers)
+            mux, server = self.start_relaying(f"workers = {workers}")
             client, end = self.relayed(mux, server)
             with halted(workers_of(mux.pid)[:1]):
                 mux.ask_to_reload(with_workers(count), _MORE)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 from collections.abc import Sequence
 from contextlib import closing
@@ -133,8 +132,7 @@ class RemovedListenersTests(WorkersTestCase):
             mux = self.upgraded(endpoints, f"workers = 2\nrelay = {relay}", times=0)
             self.assert_served(tcp)
             self.assert_served(str(path), socket.AF_UNIX)
-            mux.file.write_text(mux.file.read_text().replace(self.section, ""))
-            os.kill(mux.pid, signal.SIGHUP)
+            mux.ask_to_reload((re.escape(self.section), ""))
             eventually(ready.exists, "the workers have the new rules")
             with self.assertRaises(ConnectionRefusedError):
                 self.connect(tcp)

@@ -54,8 +54,7 @@ class ReplacedTest(SupervisedTestCase):
         pid = only.pid
         await self.supervisor.state.files.look_now()  # as each second
         os.kill(pid, signal.SIGKILL)
-        while only.pid == pid or not only.ready:
-            await deferLater(reactor, 0.01)
+        await self.until(lambda: not (only.pid == pid or not only.ready))
         await self.all_serve()
         client = await connect(self, self.port)
         client.send(b"SSH-2.0-a\r\n")

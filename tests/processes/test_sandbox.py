@@ -15,7 +15,7 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
-from tests.processes.running import customize, set_limits, use_plugin
+from tests.processes.running import set_limits, use_plugin
 from tests.support.certificates import Identity, make_authority
 from tests.support.changes import change_environment
 from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
@@ -70,50 +70,8 @@ BY_FILTER = frozenset(
 BY_SCOPE = frozenset({"starter", "supervisor", "supervisor_orphan", "abstract"})
 """Since Linux 6.12."""
 
-
-_REFUSES = """
-import sys
-if "txmux" in str(sys.orig_argv):
-    from txmux.processes.worker import landlock
-
-    def restrict(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    landlock.restrict = restrict
-"""
-
-_OLDER = """
-import sys
-if "txmux" in str(sys.orig_argv):
-    from txmux.processes.worker import landlock
-
-    landlock._SCOPES = 1000
-"""
-_UNKNOWN_MACHINE = """
-import sys
-if "txmux" in str(sys.orig_argv):
-    from txmux.processes.worker import seccomp
-
-    seccomp.MACHINES = {}
-"""
-
-_NO_LANDLOCK = """
-import sys
-if "txmux" in str(sys.orig_argv):
-    from txmux.processes.worker import landlock
-
-    landlock.abi = lambda: 0
-"""
-_REFUSES_FILTER = """
-import sys
-if "txmux" in str(sys.orig_argv):
-    from txmux.processes.worker import seccomp
-
-    def install(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    seccomp._install = install
-"""
+_FAIL = "__import__('unittest.mock').mock.Mock(side_effect=PermissionError(1, 'Operation not permitted'))"
+_WORKER = "processes.worker"
 
 
 def nosy_rules(test: SynchronousTestCase) -> tuple[Path, Identity, str]:
@@ -196,7 +154,7 @@ class SandboxTests(SynchronousTestCase):
 
     def test_before_linux_6_12(self) -> None:
         """Landlock does not restrict signals there, nor abstract sockets."""
-        customize(self, _OLDER)
+        set_limits(self, {f"{_WORKER}.landlock._SCOPES": 1000})
         self.assert_confined(self.run_service(), has_scope=False)
 
     def test_refused_calls(self) -> None:
@@ -254,7 +212,7 @@ class SandboxTests(SynchronousTestCase):
 
     def test_other_machine(self) -> None:
         """Without a filter of system calls, the API is still refused to all that a worker starts."""
-        customize(self, _UNKNOWN_MACHINE)
+        set_limits(self, {f"{_WORKER}.seccomp.MACHINES": {}})
         self.assert_confined(self.run_service(), has_filter=False)
 
     def test_files_that_change(self) -> None:
@@ -288,8 +246,7 @@ class SandboxTests(SynchronousTestCase):
         for number in range(2):
             site = self.folder / f"{number}.pem"
             self.authority.issue(f"site{number}.example").write(site, key=True)
-            text = re.sub("terminate_tls = .*", f"terminate_tls = {site}", mux.file.read_text())
-            mux.file.write_text(text)
+            mux.edit(("terminate_tls = .*", f"terminate_tls = {site}"))
             mux.upgrade()
             self.assertEqual(self.subject(mux), f"site{number}.example")
         self.assert_confined(mux)
@@ -314,8 +271,7 @@ class SandboxTests(SynchronousTestCase):
         """With a user, a renewed certificate is seen in a folder that only root may look into; one that cannot be read is told of."""
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
-        limits = {"processes.worker.process._PATIENCE": 0.5}
-        set_limits(self, limits)
+        set_limits(self, {f"{_WORKER}.process._PATIENCE": 0.5})
         private, admin = self.folder / "private", self.folder / "admin.sock"
         private.mkdir(mode=0o700)
         self.site = self.site.rename(private / "site.pem")
@@ -353,20 +309,20 @@ class SandboxTests(SynchronousTestCase):
 
     def test_kernel_refuses(self) -> None:
         """With `auto` they serve without one, and the log says so."""
-        customize(self, _REFUSES)
+        set_limits(self, {f"{_WORKER}.landlock.restrict": _FAIL})
         mux = self.run_service()
         mux.child.wait_for("warn  worker 1: no sandbox: Operation not permitted")
         self.assertNotEqual(attempts(mux)["named"], "EACCES")
 
     def test_no_landlock(self) -> None:
-        customize(self, _NO_LANDLOCK)
+        set_limits(self, {f"{_WORKER}.landlock.abi": "lambda: 0"})
         mux = self.run_service()
         self.assertIn("workers have no sandbox: this kernel has no Landlock, or", mux.child.output)
         self.assert_privileges(mux, "0")
 
     def test_kernel_refuses_the_filter(self) -> None:
         """As in a container that forbids it: files are still restricted."""
-        customize(self, _REFUSES_FILTER)
+        set_limits(self, {f"{_WORKER}.seccomp._install": _FAIL})
         mux = self.run_service()
         mux.child.wait_for(
             "warn  worker 1: no filter of system calls in the sandbox: Operation not permitted"

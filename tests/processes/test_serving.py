@@ -4,11 +4,9 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
-from tests.interop.test_descriptors import PASS_ON
 from tests.support.kit import PATIENCE, RULES, Twist, WorkersTestCase, eventually
 from tests.support.proc import worker_of, workers_of
 
@@ -17,7 +15,6 @@ class SharingTest(WorkersTestCase):
     def test_all_serve(self) -> None:
         """Each worker gets some of the clients, and each connection stands in the log exactly once."""
         mux = self.start()
-        self.addCleanup(mux.stop)
         self.assertEqual(len(workers_of(mux.child.pid)), 2)
         ids: list[str] = []
         while len({worker_of(one) for one in ids}) < 2:  # the first forty may all find the same one
@@ -45,15 +42,6 @@ class SharingTest(WorkersTestCase):
         mux.stop()
         self.assertFalse(path.exists())
 
-    def test_socket_of_systemd(self) -> None:
-        rules = "[listen public]\nendpoint = systemd:domain=INET6:index=0\n"
-        mux = self.start(rules, before=(sys.executable, "-c", PASS_ON))
-        self.addCleanup(mux.stop)
-        for host, shown in (("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")):
-            with socket.create_connection((host, mux.port), timeout=PATIENCE) as client:
-                client.sendall(b"x")
-            self.assertTrue(mux.take_one()["client"].startswith(shown))
-
 
 class LogTest(WorkersTestCase):
     def test_of_service(self) -> None:
@@ -80,7 +68,6 @@ class LogTest(WorkersTestCase):
 
     def test_sighup_reopens_the_log_in_all_workers(self) -> None:
         mux = self.start()
-        self.addCleanup(mux.stop)
         old = mux.log.rename(mux.log.with_suffix(".1"))
         mux.child.process.send_signal(signal.SIGHUP)
         for pid in workers_of(mux.child.pid):
@@ -99,9 +86,7 @@ class LogTest(WorkersTestCase):
 
 class LimitTest(WorkersTestCase):
     def test_what_a_worker_had_is_free_when_it_has_crashed(self) -> None:
-        listening = self.backend()
-        mux = self.start(self.relaying(listening, "max_connections = 3"), "workers = 2")
-        self.addCleanup(mux.child.end)
+        mux, listening = self.start_relaying("workers = 2", "max_connections = 3")
         for _ in range(2):
             for _ in range(3):
                 self.relayed(mux, listening)

@@ -5,10 +5,8 @@ import signal
 import socket
 import ssl
 
-from twisted.internet.task import deferLater
-
 from tests.support.certificates import authority
-from tests.support.kit import SupervisedTestCase, reactor
+from tests.support.kit import SupervisedTestCase
 from tests.support.secure import client_context
 
 _RULES = """[listen x]
@@ -38,6 +36,5 @@ class SessionTest(SupervisedTestCase):
         session, was_resumed = shake(None)
         pid = worker.pid
         os.kill(pid, signal.SIGKILL)
-        while worker.pid == pid or not worker.ready:
-            await deferLater(reactor, 0.01)
+        await self.until(lambda: not (worker.pid == pid or not worker.ready))
         self.assertEqual((was_resumed, shake(session)[1]), (False, True))

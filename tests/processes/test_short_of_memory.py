@@ -10,7 +10,6 @@ from tests.support.memory_group import Ballast, MemoryLimit
 from tests.support.proc import has_connection, is_gone, named, oom_score_of, pids_of, workers_of
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
-
 _CONNECTIONS = 20
 
 
@@ -20,15 +19,10 @@ class ShortOfMemoryTest(WorkersTestCase):
         self.group = MemoryLimit(megabytes)
         self.addCleanup(self.group.end)
         self.listening = self.backend()
-        self.mux = running = Service(
-            self.folder,
-            self.relaying(self.listening),
-            "workers = 2",
-            admin=True,
-            before=self.group.before,
-            program="run",
+        rules, before = self.relaying(self.listening), self.group.before
+        self.mux = running = self.own(
+            Service(self.folder, rules, "workers = 2", admin=True, before=before, program="run")
         )
-        self.addCleanup(running.stop)
         self.pairs = [
             self.relayed(running, self.listening, client)
             for _ in range(_CONNECTIONS // 2)

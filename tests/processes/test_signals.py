@@ -151,8 +151,6 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """
 """A program to which these signals come as soon as the module is to be imported."""
-
-
 _PACE = 0.002
 """Seconds from one signal to the next: a process that only handles signals would not end."""
 
@@ -165,9 +163,7 @@ class EarlyTests(WorkersTestCase):
         customize(self, _EARLY.format(module=module, numbers=[*map(int, numbers)]))
 
     def run_early(self) -> Service:
-        mux = Service(self.folder, RULES, program="run")
-        self.addCleanup(mux.kill_all)
-        return self.own(mux)
+        return self.own(Service(self.folder, RULES, program="run"))
 
     def test_done_when_ready(self) -> None:
         """Reload and upgrade are done once the service serves, in this order; the log is opened again by both."""
@@ -220,7 +216,6 @@ if "txmux" in sys.orig_argv:
     MuxService._exit = exit_late
 """
 
-
 _FAILS_LATE = """
 import os, sys
 if "txmux" in sys.orig_argv:
@@ -254,7 +249,6 @@ if "txmux" in sys.orig_argv:
     Successor.begin, Upgrades.upgrade, Upgrades.is_final = begin_late, upgrade_late, final_late
 """
 """The new process ends at once, which the old one hears as late as it can: when it has stopped, but for that."""
-
 
 _TAKES_OVER = """
 import os, sys

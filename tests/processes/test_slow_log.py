@@ -15,7 +15,6 @@ from tests.support.kit import RULES, Service, WorkersTestCase, eventually, make_
 from tests.support.proc import is_gone, workers_of
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 _CLIENTS = 100
 _PIPE = 4096  # bytes: the lines of some ten clients
 

@@ -20,7 +20,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.forks import starter
-from tests.support.kit import PATIENCE, SupervisedTestCase, WorkersTestCase, reactor, run
+from tests.support.kit import PATIENCE, SupervisedTestCase, WorkersTestCase, pair, reactor, run
 from tests.support.services import twist_command
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits
@@ -198,9 +198,7 @@ sys.exit(process.run(1, end, reactor=sys.argv[2], sandbox="off", listener_to=end
 
 class WorkerTest(SynchronousTestCase):
     def setUp(self) -> None:
-        self.own, self.other = socket.socketpair()
-        self.addCleanup(self.own.close)
-        self.addCleanup(self.other.close)
+        self.own, self.other = pair(self)
         self.own.settimeout(PATIENCE)
 
     def error(self, rules: Rules | None, opener: Sequence[int] = ()) -> str:

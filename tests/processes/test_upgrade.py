@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.admin.processes import ask
+from tests.processes.reloading import with_workers
 from tests.processes.running import Pair
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually
 from tests.support.ports import free_ports, stop_listening
@@ -73,7 +74,6 @@ class UpgradeTest(WorkersTestCase):
                 self.assertGreater(time.monotonic() - began, 1.5)  # 2 at least, less a burst
         self.over(client, server)
         self.assertEqual(mux.take_one()["reason"], "done")
-        mux.stop()
 
     def test_several_ports(self) -> None:
         """A listener of several ports is one in all views; clients and sockets stay in upgrades and reloads, in which ports come and go."""
@@ -148,11 +148,10 @@ class UpgradeTest(WorkersTestCase):
 
     def test_workers_change(self) -> None:
         """The rules are read anew; each new worker gets as many connections, also if all are of one old worker."""
-        mux = self.service()
+        mux = self.service("workers = 1")
         peers = [self.relayed(mux, self.listening) for _ in range(100)]
-        text = mux.file.read_text()
         for count in (4, 4, 1):
-            mux.file.write_text(text.replace("[txmux]\n", f"[txmux]\nworkers = {count}\n"))
+            mux.edit(with_workers(count))
             mux.upgrade()
             counts = [row["connections"] for row in mux.api("status")["workers"]]
             self.assertEqual((len(workers_of(mux.pid)), sum(counts)), (count, 100))
@@ -165,8 +164,7 @@ class UpgradeTest(WorkersTestCase):
 class BrokenTest(WorkersTestCase):
     def test_taken_port_and_pidfile_that_cannot_be_written(self) -> None:
         """The old process accepts again, and the next upgrade is one."""
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening))
+        mux, listening = self.start_relaying("")
         pairs = [self.relayed(mux, listening)]
         text = mux.file.read_text()
         taken = self.backend().getsockname()[1]
@@ -184,8 +182,7 @@ class BrokenTest(WorkersTestCase):
         mux.pidfile.rmdir()
         mux.pidfile.write_text(name)
         mux.upgrade()
-        self.all_end(pairs)
-        mux.take(2)
+        self.all_done(mux, pairs)
 
     def test_defect(self) -> None:
         """Whatever goes wrong before the new process has adopted the workers, the old one serves."""
@@ -248,8 +245,7 @@ class MeanwhileTest(WorkersTestCase):
         self.assertFalse(are_old())
         self.let_start(mux)
         self.assertFalse(are_old())
-        self.all_end([(client, server)])
-        mux.take_one()
+        self.all_done(mux, [(client, server)])
 
     def test_worker_killed_and_another_upgrade_refused(self) -> None:
         """A worker that crashes loses its own connections; the upgrade goes on, and so do the others. A second request is no failure."""
@@ -263,5 +259,4 @@ class MeanwhileTest(WorkersTestCase):
         mux.child.wait_for("info.* no upgrade: an upgrade is under way already")
         self.assertNotIn("upgrade failed", mux.child.output)
         self.let_start(mux)
-        self.all_end([(client, server)])
-        self.assertEqual(mux.take_one()["reason"], "done")
+        self.all_done(mux, [(client, server)])

@@ -10,21 +10,14 @@ import pytest
 
 from tests.admin.processes import answer_to, send
 from tests.interop.children import PATIENCE, eventually
-from tests.support.kit import RULES, Service, WorkersTestCase, customize, free_port, make_authority
+from tests.processes.running import customize, set_limits
+from tests.support.kit import RULES, Service, WorkersTestCase, free_port, make_authority
 from tests.support.proc import family_of
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.tcp.moving import StayReason
 
 pytestmark = pytest.mark.by_turns(each=True)
 
-_LESS_ROOM = """
-import sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade import upgrades
-
-    upgrades.lacking_room = lambda _: "no memory"
-    upgrades.lacking_descriptors = lambda _: "no descriptors"
-"""
 _HALF_INSTALLED = """
 import os, sys
 if "txmux" in sys.orig_argv and os.path.exists({gate!r}):
@@ -148,7 +141,9 @@ class UpgradeCheckTest(WorkersTestCase):
 
     def test_what_takes_no_new_process(self) -> None:
         """Each reason is listed, and no process is started."""
-        customize(self, _LESS_ROOM)
+        prefix = "processes.upgrade.upgrades.lacking"
+        lacks = {"room": "lambda _: 'no memory'", "descriptors": "lambda _: 'no descriptors'"}
+        set_limits(self, {f"{prefix}_{name}": value for name, value in lacks.items()})
         mux = self.begin(
             RULES.replace("127.0.0.1:0", "haproxy:tcp:0:interface=127.0.0.1"), "workers = 1"
         )

@@ -77,7 +77,6 @@ class KeepingTest(WorkersTestCase):
     def test_retiring_worker(self) -> None:
         """One that was not decided stayed in a worker which was not needed any more; when it is relayed, it can be moved."""
         mux = self.begin("workers = 3")
-        mux.child.wait_for("serving with 3 worker")
         clients = self.one_for_each(mux, workers_of(mux.pid))
         mux.reload(("workers = 3", "workers = 2"))
         pairs = [(client, self.decided(client)) for client in clients]
@@ -150,7 +149,6 @@ class EndedTest(WorkersTestCase):
             self.assertEqual(received, size)
             secure.close()
         self.assert_gone(old)
-        mux.stop()
 
 
 class LeftOutTest(WorkersTestCase):

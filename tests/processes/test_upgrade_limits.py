@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes.reloading import with_more
 from tests.support.certificates import make_authority
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, set_limits
 from tests.support.proc import halted, workers_of
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 _DRAINED = 4.0
 """Seconds after which a service has ended all connections that it does not spare, with a `drain_timeout` of 2 seconds."""
 _FEW = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
@@ -145,7 +145,6 @@ class DescriptorsTest(WorkersTestCase):
         set_limits(self, {"processes.upgrade.worker_transfers._STILL": 1})
         listening = self.backend()
         mux = self.begin(listening, "workers = 2")
-        mux.child.wait_for("serving with 2 workers")
         workers = workers_of(mux.pid)
         pairs = []
         for worker in workers:
@@ -199,13 +198,11 @@ class InFlightTest(WorkersTestCase):
         with own, other, Path(os.devnull).open("rb") as file:
             for _ in range(3):
                 socket.send_fds(own, [b"x"], [file.fileno()] * 200)
-            mux.file.write_text(mux.file.read_text() + rules.replace("x", "y"))
-            os.kill(mux.pid, signal.SIGHUP)
+            mux.ask_to_reload(with_more(rules.replace("x", "y")))
             for number in (1, 2):
                 mux.child.wait_for(f"nothing could be sent to worker {number} for 2 s")
         mux.child.wait_for("rules reloaded")
         self.assertEqual(workers_of(mux.pid), before)
-        mux.stop()
 
     def test_more_sockets_for_all_workers_than_may_be_on_their_way_at_once(self) -> None:
         """Linux bounds them by user, unless a process may exceed limits (unix(7), ETOOMANYREFS)."""

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.processes.reloading import listening_inodes
+from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
 from tests.processes.running import WorkersTestCase, set_limits
 from tests.support.kit import PATIENCE, Service, eventually, free_port, leave_unmeasured
 from tests.support.proc import halted, workers_of
 from txmux.net.sockets.plainsocket import reset_on_close
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
 _RELOAD = (
@@ -30,21 +29,18 @@ class MeanwhileTest(WorkersTestCase):
         return mux.child.output.count(what)
 
     def test_upgrade_waits_for_a_reload(self) -> None:
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), "workers = 2")
+        mux, listening = self.start_relaying()
         client, server = self.relayed(mux, listening)
         path = self.folder / "other.sock"
         with halted(workers_of(mux.pid)[:1]):
-            mux.file.write_text(f"{mux.file.read_text()}{_OTHER}    unix:{path}\n")
-            os.kill(mux.pid, signal.SIGHUP)
+            mux.ask_to_reload(with_more(f"{_OTHER}    unix:{path}\n"))
             eventually(path.exists, "the reload has begun")
             mux.ask()
         old = mux.switched()
         self.assert_gone(old)
         mux.child.wait_for(r"(?s)rules reloaded: .*upgraded: ")
         self.assertEqual(len(listening_inodes(mux.pid)), 2)
-        self.all_end([(client, server)])
-        self.assertEqual(mux.take_one()["reason"], "done")
+        self.all_done(mux, [(client, server)])
 
     def test_reload_during_upgrade(self) -> None:
         """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for."""
@@ -55,9 +51,7 @@ class MeanwhileTest(WorkersTestCase):
             mux.ask()
             eventually(ready.exists, "the new process is ready")
             mux.file.with_name("a.unit").write_text("nothing\n")
-            text = mux.file.read_text()
-            port, changed = (one.getsockname()[1] for one in (listening, other))
-            mux.file.write_text(text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{changed}"))
+            mux.edit(leading_to(other))
             with socket.socket(socket.AF_UNIX) as asking:
                 if by_api:
                     asking.settimeout(PATIENCE)
@@ -109,9 +103,7 @@ class MeanwhileTest(WorkersTestCase):
             "liveness.MOST_SILENT",
         )
         set_limits(self, {f"processes.{name}": 9 * PATIENCE for name in longer})
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), "workers = 2\ndrain_timeout = 10m")
-        mux.child.wait_for("serving with 2 worker")
+        mux, listening = self.start_relaying("workers = 2\ndrain_timeout = 10m")
         hung, _ = workers_of(mux.pid)
         is_over = threading.Event()
 
@@ -139,15 +131,12 @@ class MeanwhileTest(WorkersTestCase):
         """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""
         gate = self.late_moves()
         for before, after in ((1, 2), (2, 1)):
-            listening = self.backend()
-            mux = self.upgrading(
-                self.relaying(listening), f"workers = {before}\ndrain_timeout = 10m", admin=True
+            mux, listening = self.start_relaying(
+                f"workers = {before}\ndrain_timeout = 10m", admin=True
             )
             peers = [self.relayed(mux, listening) for _ in range(6)]
             old = mux.replace()
-            text = mux.file.read_text()
-            mux.file.write_text(text.replace(f"workers = {before}", f"workers = {after}"))
-            os.kill(mux.pid, signal.SIGHUP)
+            mux.ask_to_reload(with_workers(after))
             # When it has answered, it has heard of the signal.
             mux.api("status")
             mux.ask()
@@ -171,8 +160,7 @@ class MeanwhileTest(WorkersTestCase):
     def test_stop_during_handover(self) -> None:
         """A new process stops at once, though a reload and an upgrade of it wait for connections; those of old workers have `drain_timeout`."""
         gate = self.late_moves()
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), "drain_timeout = 10m", admin=True)
+        mux, listening = self.start_relaying("drain_timeout = 10m", admin=True)
         client, server = self.relayed(mux, listening)
         old = mux.replace()
         mux.ask()
@@ -183,8 +171,7 @@ class MeanwhileTest(WorkersTestCase):
         eventually(lambda: not mux.inodes(), "nobody listens")
         mux.child.wait_for("connections handed over: 0, in")
         gate.touch()
-        self.all_end([(client, server)])
-        self.assertEqual(mux.take_one()["reason"], "done")
+        self.all_done(mux, [(client, server)])
         self.assert_gone(old)
         self.assertEqual(self.count(mux, "serves from now on"), 1)
         self.assertEqual(self.count(mux, "Starting reactor"), 2)
@@ -193,9 +180,8 @@ class MeanwhileTest(WorkersTestCase):
     def test_worker_restarted(self) -> None:
         """Clients of a worker that has just been started before the new process adopts all are handed over, too, or counted."""
         ready, gate = self.late("_have_it_serve")
-        listening = self.backend()
         rules = "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
-        mux = self.upgrading(self.relaying(listening, rules), "drain_timeout = 10m", admin=True)
+        mux, listening = self.start_relaying("drain_timeout = 10m", rules, admin=True)
         mux.ask()
         eventually(ready.exists, "the new process is ready")
         os.kill(workers_of(mux.pid)[0], signal.SIGKILL)
@@ -206,18 +192,13 @@ class MeanwhileTest(WorkersTestCase):
         mux.switched()
         eventually(lambda: mux.api("status")["connections"]["active"] == 2, "both are counted")
         stays.sendall(b"x")
-        self.all_end([pair, (stays, self.accept_from(listening, b"Sx"))])
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.all_done(mux, [pair, (stays, self.accept_from(listening, b"Sx"))])
         self.assertEqual(mux.api("status")["connections"]["total"], 2)
-        mux.stop()
 
     def test_old_process_killed(self) -> None:
         """If the old process dies before the new one serves, that one does, and connections go on, however long they take."""
         ready, _ = self.late("_count_on")
-        listening = self.backend()
-        mux = self.upgrading(
-            self.relaying(listening), "drain_timeout = 0s\nworkers = 2", admin=True
-        )
+        mux, listening = self.start_relaying("drain_timeout = 0s\nworkers = 2", admin=True)
         failed, server = self.relayed(mux, listening)
         reset_on_close(server)
         server.close()
@@ -236,7 +217,6 @@ class MeanwhileTest(WorkersTestCase):
         self.all_end(pairs)
         self.assert_gone(workers)
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
-        mux.stop()
 
     def test_new_process_killed(self) -> None:
         """If the new process dies while it retires the workers that it has adopted, the old one serves again with them, wherever its rules listen."""
@@ -293,8 +273,7 @@ class MeanwhileTest(WorkersTestCase):
         leave_unmeasured(self)  # which takes a descriptor
         # The counters' descriptors have gone: the limit holds for those that all processes of this user send, too.
         ready, gate = self.late("_have_it_serve")
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), "drain_timeout = 10m\nworkers = 2")
+        mux, listening = self.start_relaying("drain_timeout = 10m\nworkers = 2")
         pair = self.relayed(mux, listening)
         mux.ask()
         eventually(ready.exists, "the old process is about to hand over")
@@ -307,5 +286,4 @@ class MeanwhileTest(WorkersTestCase):
         mux.pid = old
         pairs = [pair, self.relayed(mux, listening)]
         mux.upgrade()
-        self.all_end(pairs)
-        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.all_done(mux, pairs)

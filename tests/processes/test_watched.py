@@ -10,17 +10,9 @@ from unittest.mock import patch
 
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.support.kit import (
-    RULES,
-    SupervisedTestCase,
-    WorkersTestCase,
-    eventually,
-    reactor,
-    set_limits,
-)
+from tests.support.kit import RULES, SupervisedTestCase, WorkersTestCase, eventually, set_limits
 from tests.support.proc import halt, has_connection, is_gone, workers_of
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
@@ -125,8 +117,7 @@ class SilentTest(SupervisedTestCase):
         self.halt(before[0])
         stopping = self.running.stopService()
         with capturedLogs() as events:
-            while len(self.supervisor.pool.all()) > 1:
-                await deferLater(reactor, 0)
+            await self.until(lambda: len(self.supervisor.pool.all()) <= 1)
             await self.pass_until(lambda: self.said(events))
             await stopping
         self.assertEqual(
@@ -326,9 +317,8 @@ class HangTest(WorkersTestCase):
 
     def test_connections_of_one_that_catches_up(self) -> None:
         """The reload counts them among those that keep older rules, and ends those of removed routes."""
-        server = self.backend()
         settings = "workers = 2\ndrain_removed = yes\ndrain_timeout = 1s"
-        mux = self.start(self.relaying(server), settings)
+        mux, server = self.start_relaying(settings)
         pairs = [self.relayed(mux, server) for _ in range(4)]
         (its,) = (pid for pid in mux.workers if has_connection(pid, pairs[0][1]))
         halt(its)

@@ -139,8 +139,7 @@ class InProcessTest(ServiceTestCase):
         client = await greeted(self, port)
         await (await self.server.peer()).has(1)
         undecided = await greeted(self, port, b"S")
-        while len(self.running.listeners[0].connections) < 2:
-            await turn()
+        await self.until(lambda: len(self.running.listeners[0].connections) >= 2)
         self.reload(f"{_DRAIN}access_log = LOG\n{LISTEN}")
         time.advance(4.9)
         client.send(b"x")
@@ -177,8 +176,7 @@ class InProcessTest(ServiceTestCase):
         log = "[txmux]\naccess_log = LOG\n"
         [port] = self.run_service(f"{log}{LISTEN}accept_proxy_from = 127.0.0.1\n")
         client = await greeted(self, port, b"PROXY TCP4 192.0.2.7 ")
-        while not self.running.listeners[0].connections:
-            await turn()
+        await self.until(lambda: self.running.listeners[0].connections)
         self.reload(log + LISTEN)
         client.send(b"192.0.2.1 1234 443\r\nx")
         await client.is_lost()
@@ -212,8 +210,7 @@ class InProcessTest(ServiceTestCase):
         self.assertEqual((one.numPorts, other.numPorts), (1, 1))
         await client.tell(peer, b" again", 11)
         client.reset()
-        while one.numPorts:
-            await turn()
+        await self.until(lambda: not one.numPorts)
         self.running.reload(_to(one))
         self.assertEqual((one.numPorts, other.numPorts), (1, 0))
 

@@ -125,8 +125,7 @@ class InProcessTest(ServiceTestCase):
                 (listening,) = self.running._sockets.sockets().values()
                 found.append(read(listening, connection.transport))
                 client.transport.abortConnection()
-                while self.running.listeners[0].connections:
-                    await deferLater(reactor, 0)
+                await self.until(lambda: not self.running.listeners[0].connections)
             self.assertEqual((key, *found), (key, before, after))
             await self.running.stopService()
 
@@ -336,8 +335,7 @@ class FilesTest(SupervisedTestCase):
         self.assertEqual(await shown(), before)
         (worker,) = self.supervisor.pool.workers
         os.kill(worker.pid, signal.SIGKILL)
-        while worker.ready:
-            await deferLater(reactor, 0)
+        await self.until(lambda: not worker.ready)
         self.assertEqual(await shown(), before)
         while {text for text in await troubles() if text in kept} != {*kept}:
             await deferLater(reactor, 0.05)  # the worker looks at the certificate in a thread

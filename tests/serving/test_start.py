@@ -6,7 +6,6 @@ import signal
 import socket
 from pathlib import Path
 
-from tests.support.datagrams import turn
 from tests.support.peers import connect
 from tests.support.service import HEAD, ServiceTestCase
 from txmux import MuxService
@@ -79,8 +78,7 @@ backend = reset
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"x")
-            while not self.log.exists() or not self.log.read_text():
-                await turn()
+            await self.until(lambda: not (not self.log.exists() or not self.log.read_text()))
         line = self.log.read_text()
         self.assertIn("client=unix ", line)
         self.assertIn(f"local=unix:{path} ", line)

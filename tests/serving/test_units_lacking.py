@@ -97,8 +97,7 @@ class CertificateTest(SupervisedTestCase):
         client = await self.asked(host)
         await client.is_lost()
         self.assertFalse(client.layers[0].ready)
-        while len(self.lines()) == before:
-            await deferLater(reactor, 0.005)
+        await self.until(lambda: len(self.lines()) != before)
         line = self.lines()[-1]
         self.assertEqual((line["route"], line["reason"]), ("b_lacking", "tls-failed"))
         self.assertEqual(counts, [len(one.peers) for one in self.servers.values()])
@@ -284,8 +283,7 @@ class CertificateTest(SupervisedTestCase):
         client.send(b"secret")
         await client.has_close_notify()
         await client.is_lost(client.close)
-        while len(self.lines()) == before:
-            await deferLater(reactor, 0.005)
+        await self.until(lambda: len(self.lines()) != before)
         line = self.lines()[-1]
         self.assertEqual((line["backend"], line["reason"]), ("lacking", "tls-failed"))
         self.assertEqual(len(self.other.peers), count)
@@ -330,8 +328,7 @@ class CertificateTest(SupervisedTestCase):
         await self.turned_away()
         await self.others_are_served()
         await self.served_again(self.folder / "no.pem")
-        while self.supervisor.state.files.troubles():
-            await deferLater(reactor, 0.05)
+        await self.until(lambda: not self.supervisor.state.files.troubles())
         (self.folder / "no.pem").unlink()
         told = await self.reload()
         self.assertIn("[backend lacking] tls_ca: cannot read ", told)

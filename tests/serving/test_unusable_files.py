@@ -37,7 +37,6 @@ from txmux.rules.optional import missing, named
 from txmux.rules.problems import Problem, RulesError
 
 pytestmark = pytest.mark.by_turns(each=True)
-
 NO_CAUSE = re.compile(r": *(;|$)|\bNone\b|\(\)|: :|''", re.MULTILINE)
 _MADE = ("gone", "empty", "garbage", "half", "appended")
 _USABLE = {
@@ -48,7 +47,6 @@ _USABLE = {
     ("networks", "empty"),
 }
 """What a start makes or takes as it is."""
-
 
 _STRING = """\
 [route string]

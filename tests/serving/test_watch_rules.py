@@ -123,28 +123,22 @@ class FileTests(SupervisedTestCase):
         self.write(_WATCHED + LISTEN + "default = reject\n")
         await self.assert_told(3 * _PERIOD)
 
-    async def test_bad(self) -> None:
-        """Rules with errors change nothing and are told of once; good ones after them hold, also the same as before."""
+    async def test_bad_and_gone(self) -> None:
+        """Rules with errors, or gone, change nothing and are told of once; good ones after them hold, also the same as before."""
         good = _WATCHED + LISTEN
         await self.begin(good)
-        before = self.running.control.rules
-        self.write(good + "default = nowhere at all\n")
-        await self.after(5 * _PERIOD)
-        (told,) = self.told()
-        self.assertIn("there is no [backend nowhere at all]", told)
-        self.assertIs(self.running.control.rules, before)
-        self.write(good)
-        await self.assert_told(_PERIOD + _SETTLED, "nothing changed")
-
-    async def test_gone(self) -> None:
-        """A file that is gone changes nothing and is told of once, and is read when it is there again."""
-        await self.begin()
-        self.file.unlink()
-        await self.after(5 * _PERIOD)
-        (told,) = self.told()
-        self.assertIn("cannot be read: No such file", told)
-        self.write(_WATCHED + LISTEN + "default = reject\n")
-        await self.assert_told(_PERIOD + _SETTLED, "listener x changed")
+        for damage, why, then, change in (
+            (lambda: self.write(good + "default = nowhere at all\n"), "there is no [backend nowhere at all]", "", "nothing changed"),
+            (self.file.unlink, "cannot be read: No such file", "default = reject\n", "listener x changed"),
+        ):  # fmt: skip
+            before = self.running.control.rules
+            damage()
+            await self.after(5 * _PERIOD)
+            (told,) = self.told()
+            self.assertIn(why, told)
+            self.assertIs(self.running.control.rules, before)
+            self.write(good + then)
+            await self.assert_told(_PERIOD + _SETTLED, change)
 
     async def test_being_written(self) -> None:
         """A file that somebody still writes is read only when it has stayed the same for a second."""

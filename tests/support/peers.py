@@ -153,6 +153,19 @@ class PeerFactory(ServerFactory):
         return peer
 
 
+def pair(test: Cleans, *, is_tcp: bool = False) -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a connection, the accepted one first; they are closed with the test."""
+    if is_tcp:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            peer = socket.create_connection(listening.getsockname())
+            ends = listening.accept()[0], peer
+    else:
+        ends = socket.socketpair()
+    for end in ends:
+        test.addCleanup(end.close)
+    return ends
+
+
 def reset(*connected: socket.socket) -> None:
     for one in connected:
         reset_on_close(one)

@@ -40,8 +40,6 @@ def nothing(*_: object) -> None:
 KNOWN = made_up("known", "x")
 TEXT = made_up("text", "text")
 X = made_up("x")
-
-
 NO_ROWS: Mapping[Message, Callable[..., object]] = {}
 
 

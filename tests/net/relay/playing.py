@@ -27,8 +27,6 @@ from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import SocketTransport
 
 Who = Literal["client", "server"]
-
-
 Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "drain", "move"]
 
 """What a peer does, or whoever runs the relay.
@@ -43,15 +41,10 @@ Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "d
 - *move*: another relay goes on with both sockets, as in another process.
 """
 
-
 _MOST_STEPS = 14
-
 _MOST_AT_ONCE = 2**20
-
 LONGEST = _MOST_STEPS * _MOST_AT_ONCE  # no side sends more bytes than this
-
 _SIZES = [1, 100, 1460, 16_384, 65_535, 65_536, 65_537, 262_144, 400_000, _MOST_AT_ONCE]
-
 _SMALL_BUFFERS = 2**16
 
 

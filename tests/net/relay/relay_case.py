@@ -33,7 +33,6 @@ from txmux.rules.model import Keepalive
 
 BUFFERS = 2**16
 """What each socket is told to keep at most in either direction, in tests that fill them; Linux doubles it."""
-
 _TURNS = 50  # turns of the reactor without any change, after which things are taken to stand still
 _REST = 0.1
 _RESTS = 100

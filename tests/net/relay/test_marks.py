@@ -18,7 +18,7 @@ from tests.net.relay.test_schedules import Schedules, clear_pipes
 from tests.net.relay.wiring import LeanTcpWiring, make_sides
 from tests.support.changes import change_constants
 from tests.support.examples import scaled
-from tests.support.kit import for_each, reactor
+from tests.support.kit import for_each, pair, reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
 from txmux.net.sockets.poller import Poller, is_available
@@ -41,11 +41,7 @@ class MarkTest(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            peer = socket.create_connection(listening.getsockname())
-            self.source, _ = listening.accept()
-        self.addCleanup(self.source.close)
-        self.addCleanup(peer.close)
+        self.source, _ = pair(self, is_tcp=True)
         change_constants(self, marks, _LEAST=1)  # the buffers of a new connection are small
         self.guard = MarkGuard(self.clock)
         self.mark = Mark(self.source, self.guard)
@@ -72,13 +68,11 @@ class MarkTest(SynchronousTestCase):
         self.assert_cleared()
 
     def test_unix(self) -> None:
-        ends = socket.socketpair()
-        for end in ends:
-            self.addCleanup(end.close)
-        mark = Mark(ends[0], MarkGuard(self.clock))
+        end, _ = pair(self)
+        mark = Mark(end, MarkGuard(self.clock))
         mark.bytes_came(LONGEST_RUN)
         self.assertFalse(mark.is_set)
-        self.assertEqual((_level(ends[0]), self.clock.getDelayedCalls()), (1, []))
+        self.assertEqual((_level(end), self.clock.getDelayedCalls()), (1, []))
 
     def pause(self) -> None:
         self.clock.pump([PAUSE, PAUSE])

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.relay_case import RelayCase, Way
-from tests.support.kit import for_each, reactor
+from tests.support.kit import for_each, pair, reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import Timeouts
@@ -68,12 +68,8 @@ class SocketTest(SynchronousTestCase):
     skip = _SKIP
 
     def setUp(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            self.one = socket.create_connection(listening.getsockname())
-            self.other, _ = listening.accept()
-        self.plain, other = socket.socketpair()
-        for connected in (self.one, self.other, self.plain, other):
-            self.addCleanup(connected.close)
+        self.other, self.one = pair(self, is_tcp=True)
+        self.plain, _ = pair(self)
 
     def test_keepalive(self) -> None:
         one, plain = _Transport(self.one), _Transport(self.plain)

@@ -33,9 +33,7 @@ class ClientsInTurnsTest(SynchronousTestCase):
 
 
 _RESET = struct.pack("ii", 1, 0)
-
 _SAID = b"SSH-2.0-x\r\n"
-
 _SERVED = 3
 
 

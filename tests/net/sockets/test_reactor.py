@@ -15,7 +15,7 @@ from zope.interface import implementer
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.changes import change_constants
 from tests.support.each import for_each
-from tests.support.peers import reset
+from tests.support.peers import pair, reset
 from txmux.client.io_runtime import IORuntime
 from txmux.net.sockets import poller
 from txmux.net.sockets.descriptors import DESCRIPTORS
@@ -63,14 +63,8 @@ class WorkersReactorTest(SynchronousTestCase):
         self.poller = Poller.for_reactor(self.reactor)
         self.served: list[int] = []
 
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        pair = socket.socketpair()
-        for one in pair:
-            self.addCleanup(one.close)
-        return pair
-
     def ready(self) -> int:
-        ours, theirs = self.pair()
+        ours, theirs = pair(self)
         theirs.send(b"x")
         return ours.fileno()
 
@@ -79,7 +73,7 @@ class WorkersReactorTest(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """Sockets that are always ready leave timers and other descriptors their turn, and all get theirs."""
-        ends = [self.pair()[0] for _ in range(3 * BATCH)]
+        ends = [pair(self)[0] for _ in range(3 * BATCH)]
         for end in ends:
             descriptor = end.fileno()
             self.poller.watch(descriptor, WRITE, functools.partial(self.serve, descriptor))
@@ -99,7 +93,7 @@ class WorkersReactorTest(SynchronousTestCase):
     def test_calls_made_or_moved_meanwhile(self) -> None:
         """A reactor that runs makes the calls that sockets ask it for in time, though the sockets never rest."""
         calls: list[str] = []
-        ours, _ = self.pair()
+        ours, _ = pair(self)
 
         def serve(_: int) -> None:
             self.served.append(1)
@@ -159,7 +153,7 @@ class WorkersReactorTest(SynchronousTestCase):
                 self.check_number(before, after)
 
     def check_number(self, before: str, after: str) -> None:
-        fresh, _ = self.pair()
+        fresh, _ = pair(self)
         ends = [self.ready(), self.ready()]
         told: list[int] = []
         kept: dict[int, Any] = {}
@@ -201,18 +195,10 @@ class ReactorPollerTest(SynchronousTestCase):
         private = self.enterContext(closing(PrivateReactor(kind)))
         return ReactorPoller(private.reactor), private
 
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            theirs = socket.create_connection(listening.getsockname())
-            ours, _ = listening.accept()
-        for one in (ours, theirs):
-            self.addCleanup(one.close)
-        return ours, theirs
-
     def first_event(self, kind: str, wanted: int, act: Callable[[socket.socket], object]) -> int:
         """Return what a handler is told first after its peer has done something."""
         poller, private = self.poller_on(kind)
-        ours, theirs = self.pair()
+        ours, theirs = pair(self, is_tcp=True)
         seen: list[int] = []
         poller.watch(ours.fileno(), wanted, seen.append)
         act(theirs)
@@ -237,7 +223,7 @@ class ReactorPollerTest(SynchronousTestCase):
         """A socket that has hung up is watched on as long as its handler wants that."""
         for kind in ("epoll", "poll", "select", "asyncio"):
             poller, private = self.poller_on(kind)
-            ours, theirs = self.pair()
+            ours, theirs = pair(self, is_tcp=True)
             seen: list[int] = []
             poller.watch(ours.fileno(), WRITE, seen.append)
             reset(theirs)
@@ -248,7 +234,7 @@ class ReactorPollerTest(SynchronousTestCase):
     def test_stop(self) -> None:
         """When the reactor stops, handlers are told nothing, and nothing is watched again."""
         poller, private = self.poller_on("select")
-        ours, _ = self.pair()
+        ours, _ = pair(self, is_tcp=True)
         seen: list[int] = []
         poller.watch(ours.fileno(), WRITE, seen.append)
         private.reactor.disconnectAll()
@@ -261,7 +247,7 @@ class ReactorPollerTest(SynchronousTestCase):
         self.addCleanup(setattr, DESCRIPTORS, "most", DESCRIPTORS.most)
         IORuntime(private.reactor)
         self.assertEqual(DESCRIPTORS.most, 1024)
-        ours, theirs = self.pair()
+        ours, theirs = pair(self, is_tcp=True)
         poller.most = fcntl.fcntl(ours, fcntl.F_DUPFD, 900)  # users may have 1,024
         self.addCleanup(os.close, poller.most)
         with self.assertRaisesRegex(OSError, "Too many open files"):

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import ScarceEpoll, listen_beside, make_scarce
 from tests.support.changes import change_constants
-from tests.support.kit import Peer, connect, listen, reactor
+from tests.support.kit import Peer, connect, listen, pair, reactor
 from tests.support.peers import PeerClientFactory, PeerFactory, make_stalled_port
 from txmux.net.sockets import descriptors as descriptors_module
 from txmux.net.sockets import poller as poller_module
@@ -161,9 +161,7 @@ class MemoryTest(TestCase):
 
     async def test_watch(self) -> None:
         poller = Poller.for_reactor(reactor)
-        ours, theirs = socket.socketpair()
-        self.addCleanup(theirs.close)
-        self.addCleanup(ours.close)
+        ours, _ = pair(self)
         for table in ("handlers", "_events"):
             full = self.patch(poller, table, _Full())
             self.assertRaises(MemoryError, poller.watch, ours.fileno(), WRITE, self.run_short)

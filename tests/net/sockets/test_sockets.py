@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from tests.support.kit import for_each, free_port, make_folder
+from tests.support.kit import for_each, free_port, make_folder, pair
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
 from tests.support.queues import until_queued
 from txmux.client.socket_options import keepalive_options
@@ -335,9 +335,7 @@ class PollerTest(TestCase):
     async def test_raising_handler_is_logged(self) -> None:
         """What it was to be told is told again, until it stops to watch."""
         for poller in (Poller.for_reactor(reactor), ReactorPoller(reactor)):
-            ours, theirs = socket.socketpair()
-            self.addCleanup(ours.close)
-            self.addCleanup(theirs.close)
+            ours, theirs = pair(self)
             seen: list[int] = []
 
             def ready(

@@ -6,7 +6,6 @@ import random
 import select
 import socket
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
@@ -18,18 +17,12 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.certificates import authority
-from tests.support.kit import make_folder, reactor
+from tests.support.kit import make_folder, pair, reactor
 from tests.support.secure import client_context
 from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import Poller
 from txmux.net.tls.end import TlsEnd, TlsTransport
-
-
-def _tcp_pair() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        peer = socket.create_connection(listening.getsockname())
-        return listening.accept()[0], peer
 
 
 class _Below(socket.socket):
@@ -105,15 +98,12 @@ class LayersCase(SynchronousTestCase):
         self.context = _server_context(self)
 
     def make_layers(
-        self,
-        depth: int,
-        pair: Callable[[], tuple[socket.socket, socket.socket]] = socket.socketpair,
+        self, depth: int, *, is_tcp: bool = False
     ) -> tuple[socket.socket, list[_Layer], TlsEnd]:
         """Shake hands, one layer within the other; return the peer, its layers from the outermost one, and the innermost end."""
-        own, peer = pair()
+        own, peer = pair(self, is_tcp=is_tcp)
         own.settimeout(0)
         peer.settimeout(0)
-        self.addCleanup(peer.close)
         end: Any = own
         layers: list[_Layer] = []
         for _ in range(depth):
@@ -169,7 +159,7 @@ class ReadTest(LayersCase):
     def test_reset_that_a_send_has_found(self) -> None:
         """The kernel reports it once: what has come is read, and what then looks like an end is none."""
         for depth in (1, 2):
-            peer, layers, end = self.make_layers(depth, _tcp_pair)
+            peer, layers, end = self.make_layers(depth, is_tcp=True)
             peer.send(_encrypt(layers, b"some"))
             reset_on_close(peer)
             peer.close()
