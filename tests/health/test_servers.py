@@ -87,7 +87,7 @@ class ServerTests(WorkersTestCase):
         port, admin = free_port(), self.folder / "admin.sock"
         rules = f"{RULES}[route all]\nmatch = any\nbackend = web\n[backend web]\nserver = 127.0.0.1:{port}\n"
         settings = f"admin = unix:{admin}\ndrain_timeout = 0s\nworkers = 2"
-        views = Views(self.start(rules, settings), admin)
+        views = Views(self.upgrading(rules, settings), admin)
         sources = itertools.cycle(("127.0.0.1", "127.0.0.2", "127.0.0.3"))
 
         def is_shown() -> bool:

@@ -1,9 +1,7 @@
 """Connections that go from one listener to another; both are in one process, with a channel between them."""
 
-import contextlib
 import socket
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,6 +11,7 @@ from tests.support.changes import change_constants
 from tests.support.messages import BY_KIND
 from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import Peer, connect, reactor
+from tests.support.proc import count_descriptors
 from txmux.access.admission import Tally
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
@@ -29,11 +28,7 @@ SKIP = None if is_available() else "these need Linux"
 
 
 def descriptors() -> int:
-    count = 0
-    for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # the one that the list is read with
-            count += str(path.readlink()).startswith("socket:")
-    return count
+    return count_descriptors("socket:")
 
 
 class Handover:

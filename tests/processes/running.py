@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import ssl
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
+from tests.support.certificates import make_authority
 from tests.support.changes import change_environment
 from tests.support.folders import make_folder
 from tests.support.ports import stop_listening
@@ -55,66 +57,45 @@ def set_limits(test: SynchronousTestCase, values: Mapping[str, object]) -> None:
         test: The test.
         values: The expressions, by the names of constants in `txmux`: ``processes.liveness.MOST_SILENT``.
     """
-    lines = ["import sys", "if 'txmux' in str(sys.orig_argv):", "    from importlib import *"]
+    customize(test, f"import sys\nif 'txmux' in str(sys.orig_argv):\n{limiting(values)}")
+
+
+def limiting(values: Mapping[str, object]) -> str:
+    """Return what does so, indented once."""
+    lines = ["    from pkgutil import resolve_name\n"]
     for name, value in values.items():
-        module, _, constant = name.rpartition(".")
-        lines.append(f"    import_module('txmux.{module}').{constant} = {value}")
-    customize(test, "\n".join(lines))
+        owner, _, constant = name.rpartition(".")
+        lines.append(f"    resolve_name('txmux.{owner}').{constant} = {value}\n")
+    return "".join(lines)
 
 
-_LATE_MOVES = """
-import os, sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.worker import transfer
-
-    opened = transfer.opened
-
-    async def late(takers, clock):
-        from twisted.internet.task import deferLater
-
-        while not os.path.exists({gate!r}):
-            await deferLater(clock, 0.01)
-        return await opened(takers, clock)
-
-    transfer.opened = late
-"""
 _LATE = """
-import os, sys
+import contextlib, os, sys
 if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade import worker_transfers
-    from txmux.processes.upgrade.upgrade import Upgrade
+    from txmux.processes.{module} import {owner}
 
-    worker_transfers._STILL = 1.0
-    step = Upgrade.{step}
+    step = {owner}.{name}
 
-    async def late(self, *arguments):
+    async def late(*arguments, **values):
+        from twisted.internet import reactor
         from twisted.internet.task import deferLater
 
         if {after}:
-            result = await step(self, *arguments)
-        open({ready!r}, "w").close()
+            result = await step(*arguments, **values)
+        with contextlib.suppress(PermissionError):  # of a worker
+            open({ready!r}, "w").close()
         while not os.path.exists({gate!r}):
-            await deferLater(self.successor._reactor, 0.01)
+            await deferLater(reactor, 0.01)
         if not {after}:
-            result = await step(self, *arguments)
+            result = await step(*arguments, **values)
         return result
 
-    Upgrade.{step} = late
+    {owner}.{name} = late
 """
 
 
 class WorkersTestCase(InteropTestCase):
-    """Starts services, two workers each by default, and clients and backends for them."""
-
-    def start(
-        self,
-        rules: str = RULES,
-        settings: str = "workers = 2",
-        before: Sequence[str] = (),
-        *,
-        admin: bool = False,
-    ) -> Service:
-        return self.upgrading(rules, settings, before, admin=admin)
+    """Starts services, and clients and backends for them."""
 
     def start_relaying(
         self, settings: str = "workers = 2", listener: str = "", *, admin: bool = False
@@ -164,6 +145,12 @@ class WorkersTestCase(InteropTestCase):
                 return server
             passed_over.append(peer)
             server.close()
+
+    def make_certificate(self) -> tuple[Path, ssl.SSLContext]:
+        """Return a file with that of ``a.example``, and what clients trust it by."""
+        authority = make_authority()
+        trusted = ssl.create_default_context(cafile=authority.write(self.folder / "ca.pem"))
+        return authority.issue("a.example").write(self.folder / "a.pem", key=True), trusted
 
     def client(self, mux: Service) -> socket.socket:
         return self.enterContext(mux.connect())
@@ -255,14 +242,24 @@ class WorkersTestCase(InteropTestCase):
 
     def late_moves(self, more: str = "") -> Path:
         """Have workers wait before they hand connections over, and do `more`; give the file for which they wait."""
-        gate = make_folder(self) / "gate"
-        gate.parent.chmod(0o755)  # workers may be another user's
-        customize(self, _LATE_MOVES.format(gate=str(gate)) + more)
-        return gate
+        return self.late("worker.transfer.opened", more)[1]
+
+    def late_upgrade(self, step: str, more: str = "", *, after: bool = False) -> tuple[Path, Path]:
+        soon = limiting({"processes.upgrade.worker_transfers._STILL": 1.0})
+        return self.late(f"upgrade.upgrade.Upgrade.{step}", soon + more, after=after)
+
+    def upgrade_until(self, mux: Service, ready: Path) -> None:
+        """Begin an upgrade, and return once it has come so far."""
+        mux.ask()
+        eventually(ready.exists, "the upgrade has come so far")
 
     def late(self, step: str, more: str = "", *, after: bool = False) -> tuple[Path, Path]:
-        """Have old processes wait before a step of upgrades, or after it; give the file that says so, and the one for which they wait."""
-        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
-        program = _LATE.format(step=step, after=after, ready=str(ready), gate=str(gate))
+        """Have services wait before a step, or after it; give the file that says so, unless it is a worker's, and the one for which they wait."""
+        ready, gate = ((folder := make_folder(self)) / "ready", folder / "gate")
+        folder.chmod(0o755)  # workers may be another user's
+        module, owner, name = step.rsplit(".", 2)
+        program = _LATE.format(
+            module=module, owner=owner, name=name, after=after, ready=str(ready), gate=str(gate)
+        )
         customize(self, program + more)
         return ready, gate

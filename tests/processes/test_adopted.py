@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.admin.processes import get, post, text_of
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import WorkersTestCase, customize, find_modules
+from tests.processes.running import WorkersTestCase, customize, find_modules, limiting
 from tests.programs import require_program
 from tests.support.kit import PATIENCE, Service, eventually, make_folder, reactor
 from tests.support.proc import is_gone, open_files, starter_of, workers_of
@@ -72,29 +72,6 @@ if "txmux" in sys.orig_argv:
     upgrades._LEAVES, upgrades._RENEWS = 0.5, 1.5
     if "TXMUX_PREDECESSOR" not in os.environ:
         MuxService._exit = lambda *_, **__: None
-"""
-_SERVES_LATE = """
-import os, sys
-if "TXMUX_PREDECESSOR" in os.environ:
-    from twisted.internet import reactor
-    from twisted.internet.task import deferLater
-    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-
-    accept = WorkerTransfers.accept
-
-    async def late(self):
-        while not os.path.exists({gate!r}):
-            await deferLater(reactor, 0.01)
-        await accept(self)
-
-    WorkerTransfers.accept = late
-"""
-_STOPS_AFTER = """
-import sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade import upgrade
-
-    upgrade._STOPS = {seconds}
 """
 _SAID = (
     b'{"kind":"retire","ask":1}\n',
@@ -214,6 +191,12 @@ class AdoptedTest(WorkersTestCase):
     def retiring(self) -> int:
         return sum(row["retiring"] for row in get(self.admin, "/api/status")["workers"])
 
+    def replace(self, mux: Service) -> list[int]:
+        """Have a new process serve, for good, and return the old workers."""
+        old = mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        return old
+
     def await_adoption(self, mux: Service) -> None:
         eventually(lambda: get(self.admin, "/api/status")["pid"] == mux.pid, "it serves")
 
@@ -228,8 +211,7 @@ class AdoptedTest(WorkersTestCase):
         confined = {row["sandbox"] for row in get(self.admin, "/api/status")["workers"]}
         starter = starter_of(mux.pid)
         for _ in range(2):
-            mux.replace()
-            mux.child.wait_for(f"upgraded: process {mux.pid} ")
+            self.replace(mux)
             self.assertEqual(self.listed(), before)
             status = get(self.admin, "/api/status")
             self.assertEqual(status["connections"]["active"], 2)
@@ -248,29 +230,33 @@ class AdoptedTest(WorkersTestCase):
         self.all_done(mux, [pair])
 
     def test_time_that_is_left(self) -> None:
-        """The next upgrade says when a worker of an earlier one ends, by the rules and the time of that one."""
-        mux, pair = self.begin()
-        ends = []
+        """The next upgrade says when a worker of an earlier one ends, by the rules and the time of that one, which hold no reload up."""
+        mux, pair = self.begin(workers=2)
+        ends, old = list[float](), list[int]()
         for _ in range(3):
             answer = post(self.admin, "/api/upgrade")
-            mux.switched()
+            old += mux.switched()
             eventually(lambda: is_gone(mux.before), "the old supervisor has ended")
             self.assertEqual(answer["stays"], {"undecided": 1})
             ends.append(answer["until"])
             mux.reload((r"drain_timeout = \d+\w", "drain_timeout = 2h"))
         self.assertLess(max(ends) - min(ends), 600)
-        self.all_end([pair, self.served()])
+        self.assertIn("1 route changed", mux.reload(("match = ssh", "match = tls")))
+        self.assertIn("nothing changed", mux.reload())
+        self.assertEqual(len(workers_of(mux.pid)), 2)
+        server = self.served()
+        self.assert_gone(old)
+        self.all_done(mux, [pair, server])
 
     def test_one_is_killed_before(self) -> None:
         """The same, if it dies when the new process counts what it has, and has not adopted it; what was lost is still said."""
         for step, after in (("_count_on", True), ("_have_it_serve", False)):
-            ready, gate = self.late(step, after=after)
+            ready, gate = self.late_upgrade(step, after=after)
             mux, _ = self.begin(workers=2)
             killed, other = workers_of(mux.pid)
             self.one_for_each(mux, (killed, other))
             self.eventually_listed(4)
-            mux.ask()
-            eventually(ready.exists, "the new process counts")
+            self.upgrade_until(mux, ready)
             os.kill(killed, signal.SIGKILL)
             mux.child.wait_for("connections that ended with worker 1: ")
             gate.touch()
@@ -287,7 +273,7 @@ class AdoptedTest(WorkersTestCase):
 
     def test_one_is_killed_after(self) -> None:
         """The same, if it dies when the new process has adopted it, and the upgrade is not final: one process says so, and both know."""
-        ready, gate = self.late("_settled")
+        ready, gate = self.late_upgrade("_settled")
         mux, pair = self.begin()
         (worker,) = mux.replace()
         eventually(ready.exists, "it is about to ask what has moved")
@@ -304,18 +290,6 @@ class AdoptedTest(WorkersTestCase):
         self.assertEqual(mux.child.output.count("connections that ended with worker"), 1)
         # Nor does the process complain that the old one has started in its place, and left.
         self.assertNotIn("the supervisor process has ended", mux.child.output)
-
-    def test_reload(self) -> None:
-        """One that is adopted keeps its rules, and holds no reload up."""
-        mux, pair = self.begin(workers=2)
-        old = mux.replace()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
-        self.assertIn("1 route changed", mux.reload(("match = ssh", "match = tls")))
-        self.assertIn("nothing changed", mux.reload())
-        self.assertEqual(len(workers_of(mux.pid)), 2)
-        server = self.served()
-        self.assert_gone(old)
-        self.all_done(mux, [pair, server])
 
     def test_one_that_cannot_be_given(self) -> None:
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""
@@ -345,8 +319,7 @@ class AdoptedTest(WorkersTestCase):
         breaks, break_channel = self.breaking()
         customize(self, breaks)
         mux, pair = self.begin()
-        (worker,) = mux.replace()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        (worker,) = self.replace(mux)
         break_channel(worker)
         mux.child.wait_for("has closed its channel, and lives on; it is killed")
         mux.child.wait_for(r"connections that ended with worker \d: 1")
@@ -374,8 +347,7 @@ class AdoptedTest(WorkersTestCase):
         """Its workers end all the same, and it is killed."""
         customize(self, _STAYS)
         mux, pair = self.begin()
-        old = mux.replace()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        old = self.replace(mux)
         mux.child.wait_for("draining connections: 1, for up to 600 s")
         self.assertFalse(is_gone(mux.before))
         mux.child.wait_for(f"the old process {mux.before} does not end; it is killed")
@@ -386,7 +358,7 @@ class AdoptedTest(WorkersTestCase):
 
     def test_stop_before_all_have_moved(self) -> None:
         """Whichever process is asked, both stop, and clients have their time, wherever they are."""
-        gate = self.late_moves("    transfer._PATIENCE = 0.5\n")
+        gate = self.late_moves(limiting({"processes.worker.transfer._PATIENCE": 0.5}))
         for asked in (("pid",), ("before",), ("pid", "before")):
             mux, pair = self.begin()
             workers = [*mux.replace(), *workers_of(mux.pid)]
@@ -404,8 +376,7 @@ class AdoptedTest(WorkersTestCase):
 
     def test_stop_as_the_new_process_begins_to_serve(self) -> None:
         """It has the name of the service by then, so both stop, with time for all clients."""
-        gate = make_folder(self) / "gate"
-        customize(self, _SERVES_LATE.format(gate=str(gate)))
+        _, gate = self.late("upgrade.worker_transfers.WorkerTransfers.accept")
         mux, pair = self.begin()
         workers = [*mux.replace(), *workers_of(mux.pid)]
         mux.terminate()
@@ -419,9 +390,9 @@ class AdoptedTest(WorkersTestCase):
 
     def test_old_process_hangs_before_it_asks_what_has_moved(self) -> None:
         """It is killed, since the other one has all that it had, and would not know otherwise whether it is to stay."""
-        more = "    from txmux.processes import liveness\n    liveness.MOST_SILENT = 2\n"
+        more = limiting({"processes.liveness.MOST_SILENT": 2})
         for stops in (False, True):
-            ready, _ = self.late("_settled", more)
+            ready, _ = self.late_upgrade("_settled", more)
             mux, pair = self.begin()
             mux.replace()
             eventually(ready.exists, "it is about to ask")
@@ -440,7 +411,7 @@ class AdoptedTest(WorkersTestCase):
         """It is killed, and clients of its workers have `drain_timeout`, as all others have; after a second signal nobody waits for it."""
         self.settings = "drain_timeout = 2s"
         for signals, seconds in ((1, 0.5), (2, 3600)):
-            gate = self.late_moves(_STOPS_AFTER.format(seconds=seconds))
+            gate = self.late_moves(limiting({"processes.upgrade.upgrade._STOPS": seconds}))
             mux, _ = self.begin()
             workers = [*mux.replace(), *workers_of(mux.pid)]
             self.await_adoption(mux)
@@ -474,8 +445,7 @@ class AdoptedTest(WorkersTestCase):
     def test_killed_supervisor(self) -> None:
         """If the new process is killed afterwards, old workers serve what they have, and nobody else."""
         mux, pair = self.begin()
-        old = mux.replace()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        old = self.replace(mux)
         os.kill(mux.pid, signal.SIGKILL)
         eventually(lambda: self.is_refused(mux.port), "nobody listens")
         self.answers(*pair)
@@ -498,8 +468,7 @@ class AdoptedTest(WorkersTestCase):
         self.assertEqual(len(self.listed()), 1)
         post(self.admin, "/api/bans", {"network": "192.0.2.1", "seconds": 600})
         self.assertIn("nothing changed", mux.reload())
-        mux.replace()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        self.replace(mux)
         server = self.served()
         self.assert_gone(old)
         self.all_done(mux, [pair, server])

@@ -36,11 +36,7 @@ _CODES = {"critical": 2, "warning": 1, "note": 0}
 
 class AttentionTest(WorkersTestCase):
     def begin(self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()) -> Service:
-        self.mux = self.start(rules, settings, before, admin=True)
-        return self.mux
-
-    def begin_to_upgrade(self, rules: str = RULES, settings: str = "") -> Service:
-        self.mux = self.upgrading(rules, settings, admin=True)
+        self.mux = self.upgrading(rules, settings, before, admin=True)
         return self.mux
 
     def items(self, what: str) -> list[dict[str, Any]]:
@@ -153,7 +149,7 @@ class AttentionTest(WorkersTestCase):
         server.close()
 
     def test_full_disk_before_and_after_an_upgrade(self) -> None:
-        mux = self.begin_to_upgrade()
+        mux = self.begin()
         mux.reload(("access_log = .*", "access_log = /dev/full"))
         self.be_closed(mux)
         item = self.seen("log", "warning")
@@ -196,7 +192,7 @@ class AttentionTest(WorkersTestCase):
 
     def test_worker_that_is_killed_while_it_retires(self) -> None:
         """It is named, too, be it of the process before an upgrade, which does not forget those before."""
-        mux = self.begin_to_upgrade(f"{RULES}detect_timeout = 10m\n")
+        mux = self.begin(f"{RULES}detect_timeout = 10m\n")
         (worker,) = workers_of(mux.pid)
         with self.kept_connection():
             os.kill(worker, signal.SIGTERM)

@@ -82,7 +82,7 @@ _METRICS = ("connections_total", "connections_active", "route_matches_total", "b
 class ChangesTest(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.ready, self.gate = self.late("_have_it_serve")
+        self.ready, self.gate = self.late_upgrade("_have_it_serve")
         self.gate.touch()
         self.listening = self.backend()
         self.asked, self.asking = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
@@ -162,8 +162,7 @@ class ChangesTest(WorkersTestCase):
         """The new process ends when it is about to serve, so that the old one serves again."""
         self.gate.unlink()
         self.ready.unlink(missing_ok=True)
-        self.mux.ask()
-        eventually(self.ready.exists, "the new process is ready")
+        self.upgrade_until(self.mux, self.ready)
         for pid in named(self.mux.pid, "supervis"):
             os.kill(pid, signal.SIGKILL)
         self.gate.touch()

@@ -6,8 +6,7 @@ import ssl
 
 import pytest
 
-from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, make_authority
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import connecting_to, is_gone
 from txmux.net.sockets.plainsocket import reset_on_close
 
@@ -48,6 +47,13 @@ class HeldTests(WorkersTestCase):
         server = self.enterContext(socket.create_server(("127.0.0.1", self.place), backlog=100))
         server.settimeout(PATIENCE)
         return server
+
+    def served(self, clients: list[socket.socket], server: socket.socket) -> None:
+        for _ in clients:
+            self.accept_from(server, b"x").close()
+        for client in clients:
+            self.assertEqual(client.recv(1), b"")
+            client.close()
 
     def test_upgrade_moves_clients_that_wait(self) -> None:
         first = f"[backend first]\nserver = 127.0.0.1:{free_port()}\nhold = 3s\nfallback = pool"
@@ -96,12 +102,7 @@ class HeldTests(WorkersTestCase):
         self.waiting(2)
         for closed in (*full, server):
             closed.close()
-        server = self.come_up()
-        for client in clients:
-            end = self.accept_from(server, b"x")
-            end.close()
-            self.assertEqual(client.recv(1), b"")
-            client.close()
+        self.served(clients, self.come_up())
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
 
     def test_upgrade_to_rules_without_hold_tries_once_more_and_then_the_fallback(self) -> None:
@@ -135,12 +136,7 @@ class HeldTests(WorkersTestCase):
                 (waiting,) = self.mux.api("status")["attention"]
                 self.assertIn("6 clients wait", waiting["text"])
                 self.mux.api(f"{hold}/release", {})
-                server = new if is_kept else old
-                for _ in clients:
-                    self.accept_from(server, b"x").close()
-                for client in clients:
-                    self.assertEqual(client.recv(1), b"")
-                    client.close()
+                self.served(clients, new if is_kept else old)
                 for line in mux.take(6):
                     self.assertEqual((line["reason"], line["backend"]), ("done", "pool"))
                     self.assertIn("held", line["facts"])
@@ -148,9 +144,7 @@ class HeldTests(WorkersTestCase):
 
     def test_upgrade_waits_for_clients_that_cannot_move(self) -> None:
         """They end `drain_timeout` after they were served, or the service stopped, however many upgrades follow."""
-        authority = make_authority()
-        trusted = ssl.create_default_context(cafile=str(authority.write(self.folder / "ca.pem")))
-        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        pem, trusted = self.make_certificate()
         other = self.backend()
         secure = (
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n[route inside]\nunder = secure\n"
@@ -219,10 +213,5 @@ class HeldTests(WorkersTestCase):
         clients.append(self.say(mux, b"x"))
         self.waiting(3)
         refused(2)
-        server = self.come_up()
-        for _ in clients:
-            self.accept_from(server, b"x").close()
-        for client in clients:
-            self.assertEqual(client.recv(1), b"")
-            client.close()
+        self.served(clients, self.come_up())
         mux.take(3)

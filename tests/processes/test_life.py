@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
+from tests.processes.running import RULES, WorkersTestCase, set_limits
 from tests.support.kit import Child, Service, eventually, make_folder, run
 from tests.support.proc import (
     family_of,
@@ -17,17 +17,6 @@ from tests.support.proc import (
     open_files,
     workers_of,
 )
-
-_CANNOT_DRAIN = """
-import sys
-if "txmux" in sys.orig_argv:
-    from txmux.serving.serving import Serving
-
-    async def drain(self, *_):
-        raise ZeroDivisionError
-
-    Serving.drain = drain
-"""
 
 
 class CrashTest(WorkersTestCase):
@@ -41,7 +30,7 @@ class CrashTest(WorkersTestCase):
 
     def test_stopped(self) -> None:
         """While one worker does nothing, whatever the reason, the other serves all."""
-        mux = self.start()
+        mux = self.upgrading(settings="workers = 2")
         first, second = workers_of(mux.child.pid)
         os.kill(first, signal.SIGSTOP)
         self.assert_all_served(mux)
@@ -59,9 +48,10 @@ class CrashTest(WorkersTestCase):
     def test_replaced(self) -> None:
         """One that is asked to end has a successor first, and its connections move; nobody waits meanwhile."""
         listening = self.backend()
-        mux = self.start(
+        mux = self.upgrading(
             f"{RULES}detect_timeout = 10m\n"
-            f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n"
+            f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n",
+            "workers = 2",
         )
         client = self.client(mux)
         client.sendall(b"SSH-2.0-x\r\n")
@@ -84,7 +74,7 @@ class CrashTest(WorkersTestCase):
 class StopTest(WorkersTestCase):
     def test_step_of_the_end_that_fails(self) -> None:
         """The worker ends all the same, and says why it has ended so."""
-        customize(self, _CANNOT_DRAIN)
+        set_limits(self, {"serving.serving.Serving.drain": "lambda *_: 1 / 0"})
         mux = Service(self.folder, RULES, "workers = 2")
         self.addCleanup(mux.child.end)
         worker, _ = workers_of(mux.child.pid)
@@ -131,7 +121,7 @@ class StopTest(WorkersTestCase):
 
     def test_stuck_worker_is_killed_in_the_end(self) -> None:
         set_limits(self, {"processes.supervisor.supervisor._GRACE": 0.5})
-        mux = self.start(settings="workers = 2\ndrain_timeout = 0s")
+        mux = self.upgrading(settings="workers = 2\ndrain_timeout = 0s")
         os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)
         mux.terminate()
         mux.assert_stopped()

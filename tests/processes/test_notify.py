@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually, has_ipv6
 from tests.processes.manager import Manager
-from tests.support.kit import RULES, Service, WorkersTestCase, customize, make_folder, reactor
+from tests.processes.running import limiting
+from tests.support.kit import RULES, Service, WorkersTestCase, make_folder, reactor
 from tests.support.proc import family_of, is_gone, listening_inode
 from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_systemd
 
@@ -228,25 +229,6 @@ class NotifierTest(SynchronousTestCase):
             self.assertEqual(sockets_from_systemd(reactor, environment), ({}, {}, []))
 
 
-_SERVES_SILENTLY = """
-import os, sys
-if "txmux" in sys.orig_argv:
-    from twisted.internet.defer import Deferred
-    from txmux.processes.upgrade import upgrade
-    from txmux.processes.upgrade.upgrades import Upgrades
-
-    upgrade._ACCEPTS = 3600
-    serve = Upgrades._serve
-
-    async def serve_silently(*what, **values):
-        await serve(*what, **values)
-        await Deferred()
-
-    if "TXMUX_PREDECESSOR" in os.environ:
-        Upgrades._serve = serve_silently
-"""
-
-
 @pytest.mark.by_turns(each=True)
 class ServiceUnderSystemdTest(WorkersTestCase):
     def setUp(self) -> None:
@@ -288,7 +270,8 @@ class ServiceUnderSystemdTest(WorkersTestCase):
 
     def test_stop_kills_a_new_process_that_has_become_the_main_one(self) -> None:
         """Otherwise, systemd would take the service for dead, and end the clients that have time to finish."""
-        customize(self, _SERVES_SILENTLY)
+        more = limiting({"processes.upgrade.upgrade._ACCEPTS": 3600})
+        self.late("upgrade.upgrades.Upgrades._serve", more, after=True)
         mux = self.service("")
         self.manager.wait_for(READY="1")
         mux.ask()
@@ -302,7 +285,8 @@ class ServiceUnderSystemdTest(WorkersTestCase):
     def test_by_address_or_number_without_their_names(self) -> None:
         """The names are optional (sd_listen_fds(3)): `systemd-socket-activate` gives none."""
         for host, endpoint in (
-            ("127.0.0.1", "127.0.0.1:{port}"), ("::", ":{port}"), ("::1", "systemd:domain=INET:index=1")
+            ("127.0.0.1", "127.0.0.1:{port}"), ("::", ":{port}"), ("::1", "systemd:domain=INET:index=1"),
+            ("::", "systemd:domain=INET6:index=1"),
         ):  # fmt: skip
             if ":" in host and not has_ipv6():
                 continue

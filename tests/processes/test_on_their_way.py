@@ -45,7 +45,7 @@ class OnTheirWayTests(WorkersTestCase):
         held.parent.chmod(0o755)  # workers may be another user's
         customize(self, _HELD.format(held=str(held)))
         server = self.backend()
-        self.mux = mux = self.start(
+        self.mux = mux = self.upgrading(
             self.relaying(server, listener), "workers = 1\nsandbox = off", admin=True
         )
         pair = self.relayed(mux, server)

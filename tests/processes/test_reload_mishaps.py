@@ -116,7 +116,7 @@ class MishapsTest(WorkersTestCase):
     def test_override_while_a_worker_starts(self) -> None:
         """It is made there, too, and the worker is not said to lack it."""
         customize(self, _WAITING)
-        mux = self.start(settings="workers = 2", admin=True)
+        mux = self.upgrading(settings="workers = 2", admin=True)
         new = self.starting(mux)
         status, report = ask(mux.admin, "POST", "/api/listeners/public", {"accepting": False})
         self.assertEqual((status, report.get("errors", ())), (200, ()))
@@ -137,7 +137,7 @@ class MishapsTest(WorkersTestCase):
     def test_change_that_a_starting_worker_cannot_make(self) -> None:
         """It is logged, as by one that serves, and the worker serves."""
         customize(self, _WAITING + _BANS_NOBODY)
-        mux = self.start(settings="workers = 2", admin=True)
+        mux = self.upgrading(settings="workers = 2", admin=True)
         new = self.starting(mux)
         ask(mux.admin, "POST", "/api/bans", {"network": "192.0.2.1", "seconds": 60})
         with self.more_serve(mux):

@@ -9,29 +9,12 @@ from contextlib import closing
 import pytest
 
 from tests.processes.manager import Manager
-from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually, make_folder
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually, make_folder
 from tests.support.ports import free_port
 from tests.support.proc import is_gone
 
 pytestmark = pytest.mark.by_turns(each=True)
 
-_LATE = """
-import os, sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.supervisor.supervisor import Supervisor
-    commit = Supervisor._commit_pending
-
-    async def late(self, *arguments):
-        from twisted.internet.task import deferLater
-        older = await commit(self, *arguments)
-        if self._sockets.unused:
-            open({ready!r}, "w").close()
-            while not os.path.exists({gate!r}):
-                await deferLater(self._reactor, 0.01)
-        return older
-
-    Supervisor._commit_pending = late
-"""
 _SETTINGS = "drain_timeout = 10m"
 _PUBLIC = """
 [listen public]
@@ -123,8 +106,7 @@ class RemovedListenersTests(WorkersTestCase):
 
     def test_before_all_is_closed(self) -> None:
         """No client is accepted by the system, and cut later: who comes while the other processes are asked is refused already."""
-        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
-        customize(self, _LATE.format(ready=str(ready), gate=str(gate)))
+        ready, gate = self.late("supervisor.supervisor.Supervisor._commit_pending", after=True)
         for relay in ("auto", "portable"):
             path = make_folder(self) / "socket"
             tcp = "127.0.0.1", free_port()

@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 
 from tests.support.kit import PATIENCE, RULES, Twist, WorkersTestCase, eventually
-from tests.support.proc import worker_of, workers_of
+from tests.support.proc import open_files, worker_of, workers_of
 
 
 class SharingTest(WorkersTestCase):
     def test_all_serve(self) -> None:
         """Each worker gets some of the clients, and each connection stands in the log exactly once."""
-        mux = self.start()
+        mux = self.upgrading(settings="workers = 2")
         self.assertEqual(len(workers_of(mux.child.pid)), 2)
         ids: list[str] = []
         while len({worker_of(one) for one in ids}) < 2:  # the first forty may all find the same one
@@ -31,7 +31,7 @@ class SharingTest(WorkersTestCase):
         """A UNIX socket is one for all; it stays when a worker ends, and goes with the service."""
         path = self.folder / "public.sock"
         rules = f"{RULES}    unix:{path}:mode=600\n"
-        mux = self.start(rules)
+        mux = self.upgrading(rules, "workers = 2")
         mux.kill(workers_of(mux.child.pid)[0])
         replaced = workers_of(mux.child.pid)[0]
         os.kill(replaced, signal.SIGTERM)
@@ -67,7 +67,7 @@ class LogTest(WorkersTestCase):
         self.assertEqual(sum(map(int, told)), 5)
 
     def test_sighup_reopens_the_log_in_all_workers(self) -> None:
-        mux = self.start()
+        mux = self.upgrading(settings="workers = 2")
         old = mux.log.rename(mux.log.with_suffix(".1"))
         mux.child.process.send_signal(signal.SIGHUP)
         for pid in workers_of(mux.child.pid):
@@ -77,11 +77,8 @@ class LogTest(WorkersTestCase):
         self.assertEqual(old.read_text(), "")
 
     def assert_reopened(self, pid: int, path: Path, old: Path) -> None:
-        def is_open(log: Path) -> bool:
-            links = Path(f"/proc/{pid}/fd").iterdir()
-            return any(os.path.realpath(link) == str(log) for link in links)
-
-        eventually(lambda: is_open(path) and not is_open(old), f"{pid} has opened its log again")
+        both = {str(path), str(old)}
+        eventually(lambda: both & open_files(pid) == {str(path)}, f"{pid} has opened its log again")
 
 
 class LimitTest(WorkersTestCase):

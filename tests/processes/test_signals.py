@@ -22,6 +22,10 @@ from txmux.processes.supervisor.signals import StopSignals
 
 
 class StopSignalsTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
     def watch(self) -> StopSignals:
         reactor = MemoryReactor()
         signals = StopSignals(reactor)
@@ -34,8 +38,6 @@ class StopSignalsTest(SynchronousTestCase):
         """A signal that comes as soon as it is watched for is given to whoever had a handler before."""
         heard: list[int] = []
         install = signal.signal
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.addCleanup(install, number, signal.getsignal(number))
         install(signal.SIGTERM, lambda number, _: heard.append(number))
 
         def install_and_come(number: int, handler: Any) -> Any:
@@ -57,8 +59,6 @@ class StopSignalsTest(SynchronousTestCase):
             if len(heard) == 1:
                 signal.raise_signal(number)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.addCleanup(signal.signal, number, signal.getsignal(number))
         signal.signal(signal.SIGTERM, handle)
         signals = self.watch()
         signal.raise_signal(signal.SIGTERM)
@@ -66,30 +66,26 @@ class StopSignalsTest(SynchronousTestCase):
 
     def test_another_process_was_asked_to_stop(self) -> None:
         """The signal that this one gets, too, before or after it hears that, neither stops the reactor again nor hurries; a further one does."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.addCleanup(signal.signal, number, signal.getsignal(number))
-        self.assert_stopped_once(is_signalled_first=True)
-        self.assert_stopped_once(is_signalled_first=False)
-
-    def assert_stopped_once(self, *, is_signalled_first: bool) -> None:
         stops = list[object]()
 
         def stop(*_: object) -> None:
             stops.append(None)
             reactor.running = reactor._stopped = True
 
-        signal.signal(signal.SIGTERM, stop)
-        signals = self.watch()
-        reactor: Any = signals._reactor
-        reactor.stop = stop
-        if is_signalled_first:
+        for is_signalled_first in (True, False):
+            stops.clear()
+            signal.signal(signal.SIGTERM, stop)
+            signals = self.watch()
+            reactor: Any = signals._reactor
+            reactor.stop = stop
+            if is_signalled_first:
+                signal.raise_signal(signal.SIGTERM)
+            signals.stop_reactor(is_both=True)
+            if not is_signalled_first:
+                signal.raise_signal(signal.SIGTERM)
+            self.assertEqual((len(stops), signals.is_urgent), (1, False))
             signal.raise_signal(signal.SIGTERM)
-        signals.stop_reactor(is_both=True)
-        if not is_signalled_first:
-            signal.raise_signal(signal.SIGTERM)
-        self.assertEqual((len(stops), signals.is_urgent), (1, False))
-        signal.raise_signal(signal.SIGTERM)
-        self.assertEqual((len(stops), signals.is_urgent), (1, True))
+            self.assertEqual((len(stops), signals.is_urgent), (1, True))
 
 
 @pytest.mark.by_turns(each=True)
@@ -250,21 +246,6 @@ if "txmux" in sys.orig_argv:
 """
 """The new process ends at once, which the old one hears as late as it can: when it has stopped, but for that."""
 
-_TAKES_OVER = """
-import os, sys
-if "txmux" in sys.orig_argv and "TXMUX_PREDECESSOR" in os.environ:
-    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-
-    async def retire(self, *arguments):
-        from twisted.internet.defer import Deferred
-
-        open({ready!r}, "w").close()
-        await Deferred()
-
-    WorkerTransfers.retire = retire
-"""
-"""A new process that has just written its name, and does not get further."""
-
 
 @pytest.mark.by_turns(each=True)
 class LateTests(WorkersTestCase):
@@ -303,34 +284,29 @@ class LateTests(WorkersTestCase):
 
     def test_stopped_while_upgrading(self) -> None:
         """SIGTERM during an upgrade ends both processes, and nobody says that one of them serves."""
-        ready, gate = self.late("_count_on")
+        ready, gate = self.late_upgrade("_count_on")
         mux = self.upgrading()
-        mux.ask()
-        eventually(ready.exists, "the upgrade is under way")
+        self.upgrade_until(mux, ready)
         mux.terminate()
         mux.child.wait_for("SIGTERM")
         gate.touch()
         mux.assert_stopped()  # perhaps before it could say that there is no upgrade
         self.assertNotIn("keeps serving", mux.child.output)
 
-    def upgrade_until(self, customization: str) -> Service:
-        """Begin an upgrade, and return when it has come to where the customization makes a file."""
-        ready = make_folder(self) / "ready"
-        customize(self, customization.format(ready=str(ready)))
-        mux = self.upgrading()
-        mux.ask()
-        eventually(ready.exists, "the upgrade has come so far")
-        return mux
-
     def test_stopped_while_an_upgrade_fails(self) -> None:
         """An upgrade that goes on until the service has stopped finds all that it uses."""
-        mux = self.upgrade_until(_FAILS_LATE)
+        ready = make_folder(self) / "ready"
+        customize(self, _FAILS_LATE.format(ready=str(ready)))
+        mux = self.upgrading()
+        self.upgrade_until(mux, ready)
         mux.stop()
         self.assertNotIn("keeps serving", mux.child.output)
 
     def test_stopped_while_another_takes_over(self) -> None:
         """No PID file names the new process, which the old one ends."""
-        mux = self.upgrade_until(_TAKES_OVER)
+        ready, _ = self.late("upgrade.worker_transfers.WorkerTransfers.retire")
+        mux = self.upgrading()
+        self.upgrade_until(mux, ready)
         self.assertNotEqual(mux.named(), mux.pid)
         mux.stop()
         self.assertFalse(mux.pidfile.exists())

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.forks import starter
 from tests.support.kit import PATIENCE, SupervisedTestCase, WorkersTestCase, pair, reactor, run
+from tests.support.proc import open_files
 from tests.support.services import twist_command
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits
@@ -88,18 +89,12 @@ class StoppableReactor:
 
 class ServiceTest(SupervisedTestCase):
     def test_made_in_python(self) -> None:
-        """Rules that come from no file are for programs that embed txmux."""
-        rules = Rules(Path("x"), Settings(workers=2), (Listener("x", ("127.0.0.1:0",)),), ())
-        with self.assertRaisesRegex(WorkersError, "EmbeddedService"):
-            MuxService(rules, reactor=reactor).startService()
-
-    def test_matchers_of_a_program(self) -> None:
-        """Nor can workers have what it has given to `load`."""
-        path = self.folder / "rules.ini"
-        path.write_text("[listen a]\nendpoint = :1\n[route r]\nmatch = own\nbackend = close\n")
-        rules = load(path, {"own": installed_matchers()["ssh"]})
-        with self.assertRaisesRegex(WorkersError, "EmbeddedService"):
-            MuxService(rules, reactor=reactor).startService()
+        """Rules that come from no file are for programs that embed txmux; nor can workers have a matcher that one has given to `load`."""
+        made = Rules(Path("x"), Settings(workers=2), (Listener("x", ("127.0.0.1:0",)),), ())
+        self.write("[listen a]\nendpoint = :1\n[route r]\nmatch = own\nbackend = close\n")
+        for rules in (made, load(self.file, {"own": installed_matchers()["ssh"]})):
+            with self.assertRaisesRegex(WorkersError, "EmbeddedService"):
+                MuxService(rules, reactor=reactor).startService()
 
     async def test_other_endpoints_are_closed_if_one_cannot_be_opened(self) -> None:
         path = self.folder / "socket"
@@ -114,8 +109,7 @@ class ServiceTest(SupervisedTestCase):
         self.assertFalse(path.exists())
 
     def sockets(self) -> set[str]:
-        links = map(os.path.realpath, Path("/proc/self/fd").iterdir())
-        return {link for link in links if "socket:" in link}
+        return {name for name in open_files(os.getpid()) if "socket:" in name}
 
     def test_check_agrees(self) -> None:
         """What keeps the service from starting is an error of the check."""

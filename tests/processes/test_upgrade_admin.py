@@ -25,7 +25,7 @@ class ReplacedTest(WorkersTestCase):
 
     def test_requests(self) -> None:
         """What a client asks whom the old process has accepted is left to the new one, which it has to ask."""
-        ready, gate = self.late("_have_it_serve")
+        ready, gate = self.late_upgrade("_have_it_serve")
         mux, admin, _ = self.begin()
         paths = ("/api/bans", "/api/reload", "/api/stop", "/api/connections/close")
         connections = [UnixConnection(admin) for _ in paths]
@@ -33,8 +33,7 @@ class ReplacedTest(WorkersTestCase):
             self.addCleanup(connection.close)
             connection.connect()
         get(admin, "/api/status")  # so all have been accepted
-        mux.ask()
-        eventually(ready.exists, "requests are held")
+        self.upgrade_until(mux, ready)
         for path, connection in zip(paths, connections, strict=True):
             body = json.dumps({"network": "192.0.2.1"} if path == "/api/bans" else {})
             connection.request("POST", path, body, {"Content-Type": "application/json"})

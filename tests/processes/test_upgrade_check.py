@@ -2,16 +2,14 @@
 
 import resource
 import socket
-import ssl
 import time
 from typing import Any
 
 import pytest
 
 from tests.admin.processes import answer_to, send
-from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import customize, set_limits
-from tests.support.kit import RULES, Service, WorkersTestCase, free_port, make_authority
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import family_of
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.tcp.moving import StayReason
@@ -56,11 +54,7 @@ class UpgradeCheckTest(WorkersTestCase):
 
     def all_kinds(self) -> Service:
         """Start a service with connections of all kinds: four that move, and eight that stay, for three reasons."""
-        authority = make_authority()
-        self.trusted = ssl.create_default_context(
-            cafile=str(authority.write(self.folder / "ca.pem"))
-        )
-        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        pem, self.trusted = self.make_certificate()
         listening, limited = self.backend(), self.backend()
         mux = self.begin(
             f"{RULES}detect_timeout = 10m\n"
@@ -169,7 +163,7 @@ class UpgradeCheckTest(WorkersTestCase):
 
     def test_meanwhile(self) -> None:
         """An upgrade that is asked for during a check comes after it; so does a reload."""
-        ready, gate = self.late("start", after=True)
+        ready, gate = self.late_upgrade("start", after=True)
         mux = self.begin(RULES)
         first = send(self.mux.admin, "POST", "/api/upgrade/check")
         eventually(ready.exists, "a new process is ready")

@@ -5,13 +5,12 @@ import os
 import re
 import signal
 import socket
-import ssl
 import threading
 from collections.abc import Sequence
 
 import pytest
 
-from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, free_port, make_authority
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, free_port
 from tests.support.proc import is_gone, workers_of
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -109,9 +108,7 @@ class KeepingTest(WorkersTestCase):
 class EndedTest(WorkersTestCase):
     def test_server_that_has_finished(self) -> None:
         """Clients with TLS that ends here, whose last bytes are still in this process, keep no other connection from moving."""
-        authority = make_authority()
-        trusted = ssl.create_default_context(cafile=str(authority.write(self.folder / "ca.pem")))
-        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        pem, trusted = self.make_certificate()
         listening = self.backend()
         backend = f"127.0.0.1:{listening.getsockname()[1]}"
         mux = self.upgrading(
@@ -163,7 +160,7 @@ class LeftOutTest(WorkersTestCase):
             f"[listen packets]\nendpoint = udp:127.0.0.1:{self.datagrams}\n"
         )
         route = "[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{}\n"
-        self.ready, self.gate = self.late("_have_it_serve", after=True)
+        self.ready, self.gate = self.late_upgrade("_have_it_serve", after=True)
         self.listening = self.backend()
         route = route.format(self.listening.getsockname()[1])
         self.service = self.upgrading(

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.processes.reloading import with_more
-from tests.support.certificates import make_authority
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, set_limits
 from tests.support.proc import halted, workers_of
 
@@ -31,10 +30,7 @@ class StayingTest(WorkersTestCase):
 
     def begin(self, settings: str, **limits: str) -> Service:
         """Start a service with a listener for each limit: of its own, or of its backend."""
-        authority = make_authority()
-        ca = authority.write(self.folder / "ca.pem")
-        self.trusted = ssl.create_default_context(cafile=str(ca))
-        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        pem, self.trusted = self.make_certificate()
         self.listening = self.backend()
         server = f"server = 127.0.0.1:{self.listening.getsockname()[1]}"
         self.open: dict[str, list[tuple[ssl.SSLSocket, socket.socket]]] = {}

@@ -44,12 +44,11 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_reload_during_upgrade(self) -> None:
         """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for."""
-        ready, gate = self.late("_count_on")  # the new process has read the rules by then
+        ready, gate = self.late_upgrade("_count_on")  # the new process has read the rules by then
         listening, other = self.backend(), self.backend()
         for by_api in (False, True):
             mux = self.upgrading(self.relaying(listening), "include = *.unit", admin=True)
-            mux.ask()
-            eventually(ready.exists, "the new process is ready")
+            self.upgrade_until(mux, ready)
             mux.file.with_name("a.unit").write_text("nothing\n")
             mux.edit(leading_to(other))
             with socket.socket(socket.AF_UNIX) as asking:
@@ -79,12 +78,11 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_new_addresses_listen_once_the_new_process_serves(self) -> None:
         """A new process that comes to nothing has accepted nobody there, whom it would cut off."""
-        ready, gate = self.late("_count_on")
+        ready, gate = self.late_upgrade("_count_on")
         listening, port = self.backend(), free_port()
         mux = self.upgrading(self.relaying(listening))
         mux.file.write_text(f"{mux.file.read_text()}[listen other]\nendpoint = 127.0.0.1:{port}\n")
-        mux.ask()
-        eventually(ready.exists, "the new process is ready")
+        self.upgrade_until(mux, ready)
         self.assertTrue(self.is_refused(port))
         gate.touch()
         mux.switched()
@@ -179,11 +177,10 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_worker_restarted(self) -> None:
         """Clients of a worker that has just been started before the new process adopts all are handed over, too, or counted."""
-        ready, gate = self.late("_have_it_serve")
+        ready, gate = self.late_upgrade("_have_it_serve")
         rules = "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
         mux, listening = self.start_relaying("drain_timeout = 10m", rules, admin=True)
-        mux.ask()
-        eventually(ready.exists, "the new process is ready")
+        self.upgrade_until(mux, ready)
         os.kill(workers_of(mux.pid)[0], signal.SIGKILL)
         pair, stays = self.relayed(mux, listening), self.client(mux)
         stays.sendall(b"S")
@@ -197,7 +194,7 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_old_process_killed(self) -> None:
         """If the old process dies before the new one serves, that one does, and connections go on, however long they take."""
-        ready, _ = self.late("_count_on")
+        ready, _ = self.late_upgrade("_count_on")
         mux, listening = self.start_relaying("drain_timeout = 0s\nworkers = 2", admin=True)
         failed, server = self.relayed(mux, listening)
         reset_on_close(server)
@@ -207,8 +204,7 @@ class MeanwhileTest(WorkersTestCase):
         recent = [mux.take_one()["id"]]
         pair = self.relayed(mux, listening)
         workers = workers_of(mux.pid)
-        mux.ask()
-        eventually(ready.exists, "the new process is ready")
+        self.upgrade_until(mux, ready)
         os.kill(mux.pid, signal.SIGKILL)
         mux.switched()
         pairs = [pair, self.relayed(mux, listening)]
@@ -272,11 +268,10 @@ class MeanwhileTest(WorkersTestCase):
         """An old process that may open nothing to give its workers away goes on with them."""
         leave_unmeasured(self)  # which takes a descriptor
         # The counters' descriptors have gone: the limit holds for those that all processes of this user send, too.
-        ready, gate = self.late("_have_it_serve")
+        ready, gate = self.late_upgrade("_have_it_serve")
         mux, listening = self.start_relaying("drain_timeout = 10m\nworkers = 2")
         pair = self.relayed(mux, listening)
-        mux.ask()
-        eventually(ready.exists, "the old process is about to hand over")
+        self.upgrade_until(mux, ready)
         old, limits = mux.pid, resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(old, resource.RLIMIT_NOFILE, (3, limits[1]))
         gate.touch()

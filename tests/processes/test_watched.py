@@ -260,36 +260,26 @@ class SilentTest(SupervisedTestCase):
         worker._channel.break_off()
 
     async def test_starter(self) -> None:
-        """So is the process of which workers are forked after ten seconds, and they go on."""
-        before = await self.run_two()
-        workers, starter = self.supervisor.pool.workers, self.starter()
-        await self.pass_by(16, *workers)
-        halt(starter)
-        with capturedLogs():
-            await self.pass_by(10, *workers, starter=False)
-            self.assertFalse(is_gone(starter))
-            await self.pass_by(1, *workers, starter=False)
-            await self.until(lambda: self.starter() not in {0, starter})
-        self.assertTrue(is_gone(starter))
-        self.assertEqual(self.pids(), before)
-        ((_, number, how),) = self.supervisor.state.ended_workers
-        self.assertEqual((number, how), (0, "has done nothing for 10 s, though it could run"))
-
-    async def test_starter_that_imports(self) -> None:
-        """It may take a minute, as on a slow disk."""
-        before = await self.run_two()
-        workers, starter = self.supervisor.pool.workers, self.starter()
-        await self.pass_by(2, *workers)
-        halt(starter)
-        connection = self.starter_connection()
-        assert connection is not None
-        connection.have_it(IMPORT, modules=["json"])
-        with capturedLogs():
-            await self.pass_by(59, *workers, starter=False)
-            self.assertFalse(is_gone(starter))
-            await self.pass_by(2, *workers, starter=False)
-            await self.until(lambda: self.starter() not in {0, starter})
-        self.assertEqual(self.pids(), before)
+        """So is the process of which workers are forked after ten seconds, or a minute if it imports, as on a slow disk; they go on."""
+        for is_importing, seconds in ((False, 10), (True, 60)):
+            before = await self.run_two()
+            workers, starter = self.supervisor.pool.workers, self.starter()
+            await self.pass_by(16, *workers)
+            halt(starter)
+            if is_importing:
+                self.starter_connection().have_it(IMPORT, modules=["json"])
+            with capturedLogs():
+                await self.pass_by(seconds - is_importing, *workers, starter=False)
+                self.assertFalse(is_gone(starter))
+                await self.pass_by(1 + is_importing, *workers, starter=False)
+                await self.until(lambda: self.starter() not in {0, starter})  # noqa: B023
+            self.assertTrue(is_gone(starter))
+            self.assertEqual(self.pids(), before)
+            ((_, number, how),) = self.supervisor.state.ended_workers
+            self.assertEqual(
+                (number, how), (0, f"has done nothing for {seconds} s, though it could run")
+            )
+            await self.stop()
 
 
 class HangTest(WorkersTestCase):
@@ -297,7 +287,9 @@ class HangTest(WorkersTestCase):
         """The others have the new rules, which it gets when it goes on, or its successor has."""
         for silent, goes_on in ((3600, True), (4, False)):
             set_limits(self, {"processes.liveness.MOST_SILENT": silent})
-            mux = self.start(f"{RULES}[route one]\nmatch = ssh\nbackend = close\n", admin=True)
+            mux = self.upgrading(
+                f"{RULES}[route one]\nmatch = ssh\nbackend = close\n", "workers = 2", admin=True
+            )
             first, second = workers_of(mux.pid)
             halt(first)
             before = mux.ask_to_reload(("match = ssh", "match = tls"))

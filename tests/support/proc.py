@@ -102,6 +102,15 @@ def open_files(pid: int) -> set[str]:
     return found
 
 
+def count_descriptors(*kinds: str) -> int:
+    """Count those of this process that lead to something of these kinds."""
+    count = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that the list is read with
+            count += str(link.readlink()).startswith(kinds)
+    return count
+
+
 def has_connection(pid: int, end: socket.socket) -> bool:
     return _has_socket(pid, _port(end.getpeername()[1]), column=1)
 

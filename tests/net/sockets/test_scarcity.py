@@ -1,9 +1,7 @@
-import contextlib
 import errno
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -15,6 +13,7 @@ from tests.net.sockets.scarcity import ScarceEpoll, listen_beside, make_scarce
 from tests.support.changes import change_constants
 from tests.support.kit import Peer, connect, listen, pair, reactor
 from tests.support.peers import PeerClientFactory, PeerFactory, make_stalled_port
+from tests.support.proc import count_descriptors
 from txmux.net.sockets import descriptors as descriptors_module
 from txmux.net.sockets import poller as poller_module
 from txmux.net.sockets.client import SocketConnector
@@ -31,11 +30,7 @@ class _Full(dict[int, Any]):
 
 
 def descriptors() -> int:
-    count = 0
-    for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # the one that the list is read with
-            count += str(path.readlink()).startswith(("socket:", "anon_inode:[eventpoll]"))
-    return count
+    return count_descriptors("socket:", "anon_inode:[eventpoll]")
 
 
 class ScarcityTest(TestCase):
@@ -150,8 +145,8 @@ class MemoryTest(TestCase):
         factory = PeerFactory()
         port = listen_beside(self, poller, factory)
         with (
-            replaced(poller_module._log, "failure", self.run_short),
-            replaced(poller, "_finish", self.run_short),
+            patch.object(poller_module._log, "failure", self.run_short),
+            patch.object(poller, "_finish", self.run_short),
         ):
             poller.call_soon(self.run_short)
             client = await connect(self, port.getHost().port)
@@ -240,12 +235,3 @@ class MemoryTest(TestCase):
         fails.clear()
         client.send(b"x")
         await (await factory.peer()).has(1)
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
