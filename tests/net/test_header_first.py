@@ -64,29 +64,23 @@ class MakeConnectionTests(SynchronousTestCase):
         self.assertEqual(transport.value(), HEADER + GREETING)
         self.assertEqual(set(vars(client)) - before, {"connected", "transport"})
 
-    def test_one_inside_another(self) -> None:
-        client = Client()
-        HeaderFirst(HeaderFirst(Recorder(client), b"inner "), b"outer ").buildProtocol(None)
-        transport = StringTransport()
-        client.makeConnection(transport)
-        self.assertEqual(transport.value(), b"outer inner " + GREETING)
-
-    def test_header_made_for_the_connection(self) -> None:
-        client = Client()
-        factory = HeaderFirst(
-            Recorder(client), lambda transport: f"from {transport.getHost()} ".encode()
-        )
-        factory.buildProtocol(None)
-        transport = StringTransport(hostAddress="here")
-        client.makeConnection(transport)
-        self.assertEqual(transport.value(), b"from here " + GREETING)
+    def test_what_comes_first(self) -> None:
+        """A header may have another one inside, and be made for the connection."""
+        for inner, outer, said in (
+            (b"inner ", b"outer ", b"outer inner "),
+            (b"", lambda transport: f"from {transport.getHost()} ".encode(), b"from here "),
+        ):
+            client = Client()
+            HeaderFirst(HeaderFirst(Recorder(client), inner), outer).buildProtocol(None)
+            transport = StringTransport(hostAddress="here")
+            client.makeConnection(transport)
+            self.assertEqual(transport.value(), said + GREETING)
 
     def test_no_protocol(self) -> None:
-        self.assertIsNone(HeaderFirst(Recorder(None), HEADER).buildProtocol(None))
-
-    def test_repr(self) -> None:
         factory = Recorder(None)
-        self.assertEqual(repr(HeaderFirst(factory, HEADER)), f"<HeaderFirst {factory!r}>")
+        first = HeaderFirst(factory, HEADER)
+        self.assertIsNone(first.buildProtocol(None))
+        self.assertEqual(repr(first), f"<HeaderFirst {factory!r}>")
 
 
 class LoopbackTests(TestCase):

@@ -68,7 +68,7 @@ class DeadDiskTest(WorkersTestCase):
         self.addCleanup(os.close, os.open(file, os.O_RDWR))
 
     def test_look_and_reload(self) -> None:
-        """A look, a reload and what comes after them end by themselves, and what waits for that disk is left behind."""
+        """A look, a reload, what comes after them, and a service end by themselves, and what waits for that disk is left behind."""
         self.begin(_WRAPPER)
         dead = self.mux.file.with_name("rules.ini.dead")
         dead.touch()
@@ -81,6 +81,9 @@ class DeadDiskTest(WorkersTestCase):
         self.assertLessEqual(self.threads(), threads + 1)
         dead.unlink()
         self.reads_again()
+        dead.touch()
+        self.mux.ask_to_reload()
+        self.mux.stop()
 
     def test_folder_of_a_socket(self) -> None:
         """A reload goes on without the links in the path of a UNIX socket, which is one owner's."""
@@ -92,13 +95,6 @@ class DeadDiskTest(WorkersTestCase):
 
     def threads(self) -> int:
         return len([*Path(f"/proc/{self.mux.pid}/task").iterdir()])
-
-    def test_stop(self) -> None:
-        """A service that waits for a dead disk stops when it is to."""
-        self.begin(_WRAPPER)
-        self.mux.file.with_name("rules.ini.dead").touch()
-        self.mux.ask_to_reload()
-        self.mux.stop()
 
 
 class StartTest(WorkersTestCase):

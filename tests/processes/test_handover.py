@@ -134,13 +134,6 @@ class HandoverTest(MuxTestCase):
         await self.handover.end_all(peers)
         await self.logged(4)
 
-    async def test_refused_connections_stay(self) -> None:
-        peers = await self.handover.relayed(2)
-        # The rules there have none of this name
-        adopting = Adopting(dict[str, MuxFactory]().__getitem__)
-        self.assertEqual(await self.handover.hand(self.handover.adopted_by(adopting)), 0)
-        await self.assert_go_on(peers, self.handover.old)
-
     async def test_no_answer(self) -> None:
         """If no answer comes, the old process goes on, and the new one does not, whenever it answers."""
         peers = await self.handover.relayed(2)
@@ -169,17 +162,6 @@ class HandoverTest(MuxTestCase):
         self.assertEqual(descriptors(), self.handover.sockets)
         await self.assert_go_on(peers, self.handover.old)
 
-    async def test_out_of_memory(self) -> None:
-        """None stays suspended, whatever keeps it from being offered."""
-        peers = await self.handover.relayed(2)
-
-        def fails(_: object) -> None:
-            raise MemoryError
-
-        self.patch(handover, "packed", fails)
-        self.assertEqual(await self.handover.hand(self.handover.adopting()), 0)
-        await self.assert_go_on(peers, self.handover.old)
-
     async def test_out_of_memory_for_one_that_comes(self) -> None:
         """Both its ends are closed, and neither process counts it for its server any more."""
         ((client, server),) = await self.handover.relayed(of_server=1)
@@ -197,17 +179,39 @@ class HandoverTest(MuxTestCase):
         await self.logged(1)
         self.assertEqual([one.reason for one in self.records], ["error"])
 
-    async def test_all_stay_if_the_new_process_ends_instead_of_answering(self) -> None:
-        peers = await self.handover.relayed(2)
+    async def test_all_stay(self) -> None:
+        """None stays suspended, whatever keeps it from being offered or taken."""
+        for why in ("unknown", "about to end", "ends", "gone", "no memory"):
+            with self.subTest(why):
+                peers = await self.handover.relayed(2)
+                self.assertEqual(await self.handover.hand(await self.taking_none(why)), 0)
+                await self.assert_go_on(peers, self.handover.old)
+            self.records.clear()
+            self.backend.peers.clear()
+
+    async def taking_none(self, why: str) -> Channel:
+        if why == "unknown":  # the rules there have none of this name
+            return self.handover.adopted_by(Adopting(dict[str, MuxFactory]().__getitem__))
+        if why == "about to end":
+            transfer, channel = self.transfer()
+            await transfer.close()
+            return channel
         channel = self.handover.adopting()
+        if why == "ends":  # instead of answering
 
-        def end(descriptors: Sequence[int], **_: Any) -> None:
-            close_all(descriptors)
-            self.handover.there.transport.abortConnection()
+            def end(descriptors: Sequence[int], **_: Any) -> None:
+                close_all(descriptors)
+                self.handover.there.transport.abortConnection()
 
-        self.handover.there.handlers[messages.ADOPT] = end
-        self.assertEqual(await self.handover.hand(channel), 0)
-        await self.assert_go_on(peers, self.handover.old)
+            self.handover.there.handlers[messages.ADOPT] = end
+        elif why == "gone":
+            channel.close()
+            while channel.is_open:
+                await self.turn()
+            self.assertEqual(await self.handover.hand_these([], channel), 0)
+        else:
+            self.patch(handover, "packed", Mock(side_effect=MemoryError))
+        return channel
 
     async def test_old_is_lost(self) -> None:
         """If the old process ends before it has said who goes on, the new one lets go: nobody knows what the old one has done."""
@@ -305,13 +309,6 @@ class HandoverTest(MuxTestCase):
         self.assertEqual((await upgrading)["moved"], 2)
         await self.assert_go_on(peers, self.handover.new)
 
-    async def test_process_about_to_end_takes_none(self) -> None:
-        peers = await self.handover.relayed(3)
-        transfer, channel = self.transfer()
-        await transfer.close()
-        self.assertEqual(await self.handover.hand(channel), 0)
-        await self.assert_go_on(peers, self.handover.old)
-
     async def test_promised_connections_arrive_before_the_process_ends(self) -> None:
         peers = await self.handover.relayed(3)
         arrived: list[int] = []
@@ -374,13 +371,3 @@ class HandoverTest(MuxTestCase):
             await self.logged(before + 3)
             self.assertEqual(upstream.pool.connections, 0)
             self.backend.peers.clear()
-
-    async def test_nothing_to_hand_over_or_nobody_there(self) -> None:
-        peers = await self.handover.relayed(1)
-        channel = self.handover.adopting()
-        channel.close()
-        while channel.is_open:
-            await self.turn()
-        self.assertEqual(await self.handover.hand(channel), 0)
-        await self.assert_go_on(peers, self.handover.old)
-        self.assertEqual(await self.handover.hand_these([], channel), 0)

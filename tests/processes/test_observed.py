@@ -16,6 +16,7 @@ from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 pytestmark = pytest.mark.by_turns(each=True)
+_DOWN = ["[backend web]: no server is up"]
 
 
 class _Stopped(Peer):
@@ -88,13 +89,9 @@ class ObservedTest(SupervisedTestCase):
     async def state(self) -> str:
         return (await self.server())["state"]
 
-    async def attention(self) -> str:
-        status = await self.running.control.status()
-        return "\n".join(item["text"] for item in status["attention"])
-
-    async def causes(self) -> str:
-        status = await self.running.control.status()
-        return "\n".join(str(item["cause"]) for item in status["attention"])
+    async def attention(self, what: str = "cause") -> str:
+        items: list[Any] = (await self.running.control.status())["attention"]
+        return "\n".join(str(item[what]) for item in items)
 
     async def test_lone_server_that_is_dead(self) -> None:
         """It is seen within five seconds, everywhere, and comes back without a client."""
@@ -109,9 +106,8 @@ class ObservedTest(SupervisedTestCase):
             server = await self.server()
             self.assertEqual(server["state"], "failing")
             self.assertRegex(server["why"], r"^connection refused, ([0-9]+) of \1 in [0-9]+ s$")
-            missing = await self.running.control.missing()
-            self.assertEqual(missing, ["[backend web]: no server is up"])
-            self.assertIn("backend web: no server is up", await self.attention())
+            self.assertEqual(await self.running.control.missing(), _DOWN)
+            self.assertIn("backend web: no server is up", await self.attention("text"))
             self.write(self.file.read_text() + "connect_timeout = 4s\n")
             self.assertTrue((await self.running.reload()).ok)
             self.assertEqual(await self.state(), "failing")
@@ -146,7 +142,7 @@ class ObservedTest(SupervisedTestCase):
                 self.assertEqual(await self.state(), "up")
                 self.assertEqual(len(peers.peers), 4)  # one of txmux itself
                 why = f"HTTP 400, 3 of 3 in 1 s; it may not expect the header of proxy_protocol = {version}"
-                self.assertEqual(why in await self.causes(), is_noted, await self.causes())
+                self.assertEqual(why in await self.attention(), is_noted, await self.attention())
                 await self.stop()
 
     async def test_server_to_which_clients_only_send(self) -> None:
@@ -161,7 +157,7 @@ class ObservedTest(SupervisedTestCase):
             await server.is_lost()
         await self.counted(4, "unanswered")
         await self.pass_seconds(3)
-        self.assertNotIn("without a byte", await self.causes())
+        self.assertNotIn("without a byte", await self.attention())
         for number in range(4, 7):
             client = await connect(self, port)
             client.send(b"<34>1 - a b - - - x\n")
@@ -170,7 +166,7 @@ class ObservedTest(SupervisedTestCase):
         await self.pass_seconds(3)
         self.assertIn(
             "closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header",
-            await self.causes(),
+            await self.attention(),
         )
 
     async def test_server_that_never_answers_behind_a_check(self) -> None:
@@ -183,9 +179,7 @@ class ObservedTest(SupervisedTestCase):
             self.assertEqual(await self.state(), "up")
             await self.pass_seconds(3)
             self.assertEqual(await self.state(), "silent")
-            self.assertEqual(
-                await self.running.control.missing(), ["[backend web]: no server is up"]
-            )
+            self.assertEqual(await self.running.control.missing(), _DOWN)
             column = self.running.control.counters.column(1)
             self.counts().answered(column.backend("web"), 1.0)
             await self.pass_seconds(1)
@@ -214,7 +208,7 @@ class ObservedTest(SupervisedTestCase):
             await self.counted(12, "asked")
             await self.counted(6, "failed reset")
             await self.pass_seconds(40)
-            self.assertEqual((await self.state(), await self.attention()), ("up", ""))
+            self.assertEqual((await self.state(), await self.attention("text")), ("up", ""))
             self.assertEqual(await self.running.control.missing(), [])
             for number in range(2, 4):  # others, which get no answer, either
                 clients.append(await connect(self, port, source=f"127.0.0.{number}"))
@@ -263,9 +257,7 @@ class ObservedTest(SupervisedTestCase):
                 await self.counted(3, "failed connect-refused")
                 await self.pass_seconds(12)
                 self.assertEqual(await self.state(), "failing")
-                self.assertEqual(
-                    await self.running.control.missing(), ["[backend web]: no server is up"]
-                )
+                self.assertEqual(await self.running.control.missing(), _DOWN)
                 back = Talker.listening(self, port=at)
                 await self.pass_seconds(7)
                 self.assertEqual(await self.state(), "up")

@@ -7,6 +7,7 @@ import pwd
 import signal
 import socket
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -81,6 +82,15 @@ class OpenerTest(SynchronousTestCase):
         self.helper = HelperOfRules(self)
         self.folder, self.rules = self.helper.folder, self.helper.rules
         self.key, self.opener = self.helper.key, self.helper.opener
+
+    @property
+    def pid(self) -> int:
+        assert self.opener.process is not None
+        return self.opener.process.pid
+
+    def take(self, left_out: Sequence[str] = ()) -> None:
+        self.opener.read_rules()
+        self.opener.commit(left_out)
 
     def include(self, pattern: str) -> None:
         text = self.rules.read_text()
@@ -220,14 +230,30 @@ class OpenerTest(SynchronousTestCase):
             self.assertIs(opener_of(lambda _: own, self.opener)(place), own)
 
     def test_changed_rules(self) -> None:
-        """Of changed rules, it opens what they name as soon as they are read; and what those before name, until these hold."""
+        """Of changed rules, it opens what they name as soon as they are read, and what those before name, until these hold.
+
+        Those that were read for nothing name nothing any more once others are read, and those with errors nothing at all.
+        """
         new = self.folder / "new.pem"
         new.write_text("new")
         self.helper.text(self.key)  # it has read the rules
-        self.helper.write("127.0.0.1:0", "new.pem")
-        self.helper.assert_denied(new)
-        self.opener.read_rules()
-        self.assertEqual((self.helper.text(new), self.helper.text(self.key)), ("new", "precious"))
+        for is_given_up in (True, False):
+            self.helper.write("127.0.0.1:0", "new.pem")
+            self.helper.assert_denied(new)
+            self.opener.read_rules()
+            self.assertEqual(
+                (self.helper.text(new), self.helper.text(self.key)), ("new", "precious")
+            )
+            if is_given_up:
+                self.helper.write("127.0.0.1:0")
+                self.opener.read_rules()
+                self.helper.assert_denied(new)
+                self.rules.write_text("[listen x]\n")
+                with self.assertRaisesRegex(
+                    OpenerError, r"rules.ini:1: \[listen x\] endpoint: is missing"
+                ):
+                    self.opener.read_rules()
+                self.assertEqual(self.helper.text(self.key), "precious")
         self.opener.commit()
         self.assertEqual(self.helper.text(new), "new")
         self.helper.assert_denied(self.key)
@@ -260,8 +286,7 @@ class OpenerTest(SynchronousTestCase):
             if not again:
                 self.opener.commit()
         (folder / "b.ini").unlink()
-        self.opener.read_rules()
-        self.opener.commit()
+        self.take()
         self.helper.assert_denied(keys["b"])
         self.assertEqual(self.helper.text(keys["c"]), "c")
 
@@ -280,12 +305,10 @@ class OpenerTest(SynchronousTestCase):
         other = text.replace("new.pem", "key.pem")
         for now in (text, f"{text}worse\n", other, f"{text}worse\n", other, f"{text}worst\n"):
             unit.write_text(now)
-            self.opener.read_rules()
-            self.opener.commit([str(unit)] if now is other else [])
+            self.take([str(unit)] if now is other else [])
             self.assertEqual(self.helper.text(new), "new")
         unit.write_text("")
-        self.opener.read_rules()
-        self.opener.commit()
+        self.take()
         self.helper.assert_denied(new)
 
     def test_port_of_a_unit_that_is_left_out(self) -> None:
@@ -293,15 +316,13 @@ class OpenerTest(SynchronousTestCase):
         unit = self.helper.folder / "a.unit"
         own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
         self.rules.write_text(own)
-        self.opener.read_rules()
-        self.opener.commit()
+        self.take()
         unit.write_text("[listen a]\nendpoint = 127.0.0.1:0\n")
         [_, (address,)] = map(listen_addresses, self.opener.read_rules().listeners)
         self.opener.commit([str(unit)])
         self.opener.bind(address).close()
         unit.write_text("[listen a]\nendpoint = 127.0.0.2:0\n")
-        self.opener.read_rules()
-        self.opener.commit()
+        self.take()
         with self.assertRaises(PermissionError):
             self.opener.bind(address)
 
@@ -311,15 +332,13 @@ class OpenerTest(SynchronousTestCase):
         self.include("*.unit")
         for header, name in (("", str(unit)), ("[unit b]\n", f"{unit} [unit b]")):
             unit.write_text(header + text)
-            self.opener.read_rules()
-            self.opener.commit()
+            self.take()
             if header:
                 unit.write_text("")
             else:
                 unit.unlink()
             for left_out in ([name], [name], []):
-                self.opener.read_rules()
-                self.opener.commit(left_out)
+                self.take(left_out)
                 if left_out:
                     self.assertEqual(self.helper.text(new), "new")
                 else:
@@ -370,25 +389,6 @@ class OpenerTest(SynchronousTestCase):
         self.addCleanup(os.close, descriptor)
         self.assertIn("memfd:", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
-    def test_given_up(self) -> None:
-        """Rules that were read for nothing name nothing any more once others are read."""
-        new = self.folder / "new.pem"
-        new.write_text("new")
-        self.helper.text(self.key)
-        self.helper.write("127.0.0.1:0", "new.pem")
-        self.opener.read_rules()
-        self.helper.write("127.0.0.1:0")
-        self.opener.read_rules()
-        self.helper.assert_denied(new)
-        self.assertEqual(self.helper.text(self.key), "precious")
-
-    def test_rules_with_errors_change_nothing(self) -> None:
-        self.helper.text(self.key)
-        self.rules.write_text("[listen x]\n")
-        with self.assertRaisesRegex(OpenerError, r"rules.ini:1: \[listen x\] endpoint: is missing"):
-            self.opener.read_rules()
-        self.assertEqual(self.helper.text(self.key), "precious")
-
     def test_unforeseen_failure(self) -> None:
         """What nobody has foreseen ends a request, and never the helper, without which the service cannot go on."""
         helper = OpeningServer(self.rules)
@@ -430,32 +430,29 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual(made.limit, patience)
 
     def test_late_answer_is_not_taken_for_the_next(self) -> None:
-        process = self.opener.process
-        assert process is not None
         self.helper.text(self.key)
-        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
         self.opener.limit = 0.01
         with self.assertRaisesRegex(OSError, "cannot be reached"):
             self.opener.open_file(self.rules)
-        os.kill(process.pid, signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
         self.opener.limit = PATIENCE
         self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_helper_that_works_for_long(self) -> None:
         """As long as it is ready to run, or runs, it is waited for."""
-        process, looks = self.opener.process, itertools.count()
-        assert process is not None
+        looks = itertools.count()
         self.helper.text(self.key)
 
         def works(pid: int) -> ProcessActivity:
-            self.assertEqual(pid, process.pid)
+            self.assertEqual(pid, self.pid)
             if next(looks) == 3:
                 os.kill(pid, signal.SIGCONT)
             return ProcessActivity("R", 0.0)
 
         self.patch(opener, "activity_of_threads", works)
         change_constants(self, opener, _SLICE=0.01)
-        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
         self.opener.limit = 0.01
         self.assertEqual(self.helper.text(self.key), "precious")
         self.assertGreater(next(looks), 3)
@@ -473,15 +470,13 @@ class OpenerTest(SynchronousTestCase):
 
     def test_halted_helper_is_noticed(self) -> None:
         """Also by a process that has taken it over, which did not start it."""
-        process = self.opener.process
-        assert process is not None
         other = self.enterContext(closing(Opener(self.opener.another(may_all=True))))
         other.watch_helper()
         for each in (self.opener, other):
-            for state, pid in ((signal.SIGSTOP, process.pid), (signal.SIGCONT, 0)):
-                os.kill(process.pid, state)
+            for state, pid in ((signal.SIGSTOP, self.pid), (signal.SIGCONT, 0)):
+                os.kill(self.pid, state)
                 is_halted = state == signal.SIGSTOP
-                eventually(lambda: _is_halted(process.pid) == is_halted, "the signal has come")  # noqa: B023
+                eventually(lambda: _is_halted(self.pid) == is_halted, "the signal has come")  # noqa: B023
                 for _ in range(10):
                     self.assertEqual(each.halted(), 0)
                     each.look()
@@ -489,10 +484,9 @@ class OpenerTest(SynchronousTestCase):
                 each._halted = 0
 
     def test_helper_that_has_ended(self) -> None:
-        process = self.opener.process
-        assert process is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.opener.process is not None
+        self.opener.process.wait()
         with self.assertRaisesRegex(OSError, "the helper that opens files"):
             self.opener.open_file(self.key)
 

@@ -7,7 +7,6 @@ import socket
 import tempfile
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -94,35 +93,22 @@ class PredecessorTests(SynchronousTestCase):
 
 
 class ArrivalTest(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
+    def test_waits(self) -> None:
+        """All who wait go on when all are here, or after a while; nobody waits after that, nor before any are to come."""
         nothing: Any = None
-        self.upgrades = Upgrades(self.clock, *[nothing] * 5)
-
-    def wait(self) -> Deferred[None]:
-        return self.upgrades.connections_arrived()
-
-    def test_nobody_waits_if_none_will_come(self) -> None:
-        self.successResultOf(self.wait())
-
-    def test_come(self) -> None:
-        """All who wait go on when all are here, and nobody waits after that."""
-        self.upgrades.expect_connections()
-        waiting = [self.wait(), self.wait()]
-        for one in waiting:
-            self.assertNoResult(one)
-        self.upgrades.expect_no_more()
-        for one in (*waiting, self.wait()):
-            self.successResultOf(one)
-
-    def test_never(self) -> None:
-        """Nobody waits for ever, nor the next one anew."""
-        self.upgrades.expect_connections()
-        self.clock.advance(9)
-        waiting = [self.wait(), self.wait()]
-        self.clock.advance(60)
-        for one in waiting:
-            self.assertNoResult(one)
-        self.clock.advance(1)
-        for one in (*waiting, self.wait()):
-            self.successResultOf(one)
+        for ends in (True, False):
+            clock = Clock()
+            upgrades = Upgrades(clock, *[nothing] * 5)
+            self.successResultOf(upgrades.connections_arrived())
+            upgrades.expect_connections()
+            clock.advance(9)
+            waiting = [upgrades.connections_arrived() for _ in range(2)]
+            clock.advance(60)
+            for one in waiting:
+                self.assertNoResult(one)
+            if ends:
+                upgrades.expect_no_more()
+            else:
+                clock.advance(1)
+            for one in (*waiting, upgrades.connections_arrived()):
+                self.successResultOf(one)

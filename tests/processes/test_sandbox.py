@@ -328,11 +328,16 @@ class SandboxTests(SynchronousTestCase):
             "warn  worker 1: no filter of system calls in the sandbox: Operation not permitted"
         )
         self.assert_confined(mux, has_filter=False)
+        status, said = self.required(self.rules)
+        self.assertIn(b"[txmux] sandbox: cannot create one: Operation not permitted", said)
+        self.assertNotEqual(status, 0)
+
+    def required(self, rules: str) -> tuple[int, bytes]:
+        """Run a service that is not to be without a sandbox, and return what comes of it."""
         file = self.folder / "rules.ini"
-        file.write_text(f"[txmux]\nsandbox = yes\n{self.rules}")
+        file.write_text(f"[txmux]\nsandbox = yes\n{rules}")
         done = run(sys.executable, "-m", "txmux", "run", file)
-        self.assertIn(b"[txmux] sandbox: cannot create one: Operation not permitted", done.stderr)
-        self.assertNotEqual(done.returncode, 0)
+        return done.returncode, done.stderr
 
     def test_endpoint_of_another_kind(self) -> None:
         """An endpoint that only Twisted can open may name files of its own: there is none, and `yes` is refused with what would do."""
@@ -340,12 +345,10 @@ class SandboxTests(SynchronousTestCase):
         endpoint = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
         rules = self.rules.replace("127.0.0.1:0", endpoint)
         self.assert_privileges(self.run_service("", rules), "0")
-        file = self.folder / "rules.ini"
-        file.write_text(f"[txmux]\nsandbox = yes\n{rules}")
-        done = run(sys.executable, "-m", "txmux", "run", file)
-        self.assertIn(b": a confined worker cannot open an endpoint of type 'ssl'; ", done.stderr)
-        self.assertIn(b", or 'sandbox = auto' in [txmux]\n", done.stderr)
-        self.assertEqual(done.returncode, os.EX_CONFIG)
+        status, said = self.required(rules)
+        self.assertIn(b": a confined worker cannot open an endpoint of type 'ssl'; ", said)
+        self.assertIn(b", or 'sandbox = auto' in [txmux]\n", said)
+        self.assertEqual(status, os.EX_CONFIG)
 
 
 class WithoutLandlockTests(SynchronousTestCase):

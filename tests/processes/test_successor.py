@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
@@ -79,9 +80,11 @@ class Old:
         return 1.0
 
 
-def upgrade_of(old: Old, *options: Any) -> Upgrade:
+def upgrade_of(old: Old, program: str | Sequence[str], time: Any = reactor) -> Upgrade:
+    """Upgrade to a program in Python, or a command."""
     service: Any = old
-    return Upgrade(service, service, *options)
+    command = [sys.executable, "-c", program] if isinstance(program, str) else program
+    return Upgrade(service, service, time, command)
 
 
 class EndTest(SynchronousTestCase):
@@ -120,11 +123,9 @@ class EndTest(SynchronousTestCase):
 class FailureTest(TestCase):
     """Each way to fail: the old process is told why, and goes on."""
 
-    async def why(
-        self, program: str, *, command: Sequence[str] = (), old: Old | None = None
-    ) -> str:
+    async def why(self, program: str | Sequence[str], *, old: Old | None = None) -> str:
         self.old = old or Old()
-        upgrade = upgrade_of(self.old, reactor, command or [sys.executable, "-c", program])
+        upgrade = upgrade_of(self.old, program)
         with (
             socket.create_server(("127.0.0.1", 0)) as opened,
             self.assertRaises(UpgradeError) as caught,
@@ -173,7 +174,7 @@ class FailureTest(TestCase):
     async def test_ends_before_the_last_state(self) -> None:
         """Its ID is still known, by which its workers are looked for."""
         program = f"{_READS}answer(value={{'version': 3}})"
-        upgrade = upgrade_of(Old(), reactor, [sys.executable, "-c", program])
+        upgrade = upgrade_of(Old(), program)
 
         async def state(*, again: bool = False) -> dict[str, Any]:
             if again:
@@ -187,7 +188,7 @@ class FailureTest(TestCase):
     async def assert_hangs(self, before: str, after: str) -> None:
         time: Any = VirtualTime()
         program = f"{before}\nprint('still looking', file=os.sys.stderr, flush=True)\n{after}"
-        upgrade = upgrade_of(Old(), time, [sys.executable, "-c", program])
+        upgrade = upgrade_of(Old(), program, time)
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         while not upgrade.successor.output:
             await deferLater(reactor, 0.01)
@@ -205,7 +206,7 @@ class FailureTest(TestCase):
         self.assertEqual(time.clock.getDelayedCalls(), [])
 
     async def test_reasons(self) -> None:
-        """The log has why; one that was ready, but does not begin, leaves the old one to accept clients again."""
+        """The log has why; one that was ready, but does not begin, leaves the old one to accept clients again, and has it take back workers."""
         change_constants(self, sys.modules["txmux.processes.upgrade.upgrade"], _ENDING=0.1)
         lets_go = f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)"
         again = ["take back"]
@@ -215,6 +216,11 @@ class FailureTest(TestCase):
             (lets_go, "was killed by signal 9 (SIGKILL)", []),
             (_READY, "cannot serve: the other process is gone", again),
             (f"{_READY}answer(error='no')\nstream.read()", "cannot serve: no", again),
+            (
+                f"{_ADOPTS}answer(value=[])\nraise SystemExit(3)",
+                "cannot serve: the other process is gone",
+                ["give", *again],
+            ),
         )
         for program, why, done in cases:
             self.assertEqual(await self.why(program), f"the new process {why}")
@@ -225,16 +231,12 @@ class FailureTest(TestCase):
         self.assertLess(len(why), 2**17)
         self.assertTrue(why.endswith("the reason"))
 
-    async def test_program_is_missing(self) -> None:
-        why = await self.why("", command=["/nowhere/python", "-m", "twisted"])
+    async def test_program_or_descriptors_are_missing(self) -> None:
+        why = await self.why(["/nowhere/python", "-m", "twisted"])
         self.assertEqual(why, "/nowhere/python: No such file or directory")
-
-    async def test_no_descriptors(self) -> None:
-        def fails() -> None:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-        self.patch(socket, "socketpair", fails)
-        why = await self.why("", command=["/usr/bin/python"])
+        few = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.patch(socket, "socketpair", Mock(side_effect=few))
+        why = await self.why(["/usr/bin/python"])
         self.assertEqual(why, "/usr/bin/python: Too many open files")
 
     async def test_nobody_answers(self) -> None:
@@ -246,15 +248,8 @@ class FailureTest(TestCase):
         (told,) = (e["why"] for e in events if "does not accept clients yet" in e["log_format"])
         self.assertEqual(str(told), "no answer to 'accept' in 10 s")
 
-    async def test_dies_after_it_has_begun_to_serve(self) -> None:
-        """It has not said that it has adopted the workers: the old process takes them back."""
-        program = f"{_ADOPTS}answer(value=[])\nraise SystemExit(3)"
-        why = await self.why(program)
-        self.assertEqual(why, "the new process cannot serve: the other process is gone")
-        self.assertEqual(self.old.done, ["give", "take back"])
-
     async def test_new_process_is_killed_if_the_old_one_stops(self) -> None:
-        upgrade = upgrade_of(Old(), reactor, [sys.executable, "-c", "import time; time.sleep(100)"])
+        upgrade = upgrade_of(Old(), "import time; time.sleep(100)")
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         upgrade.give_up()
         failure: Any = await self.assertFailure(running, UpgradeError)
@@ -271,7 +266,7 @@ class OldVersionTest(TestCase):
         old = Old()
         old.endpoints.be_replaced = old.sockets.ended_by_removal = fail
         program = f"{_READY}answer(value=['unix:/x'])\nstream.read()"
-        upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])
+        upgrade = upgrade_of(old, program)
         self.addCleanup(upgrade.successor.ended)
         self.addCleanup(upgrade.successor.channel.close)
         with capturedLogs():
@@ -288,7 +283,7 @@ class OldVersionTest(TestCase):
         moved = {"moved": 7, "stays": {"undecided": 1}, "ended": [], "is_over": True}
         program = f"{_ADOPTS}answer(value=[])\nanswer(value={moved})\nstream.read()"
         old = Old()
-        upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])
+        upgrade = upgrade_of(old, program)
         self.addCleanup(upgrade.successor.ended)
         self.addCleanup(upgrade.successor.channel.close)
         await upgrade.run({}, nothing_known)
@@ -300,7 +295,7 @@ class OldVersionTest(TestCase):
     async def test_sockets_alone(self) -> None:
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()
-        upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])
+        upgrade = upgrade_of(old, program)
         with capturedLogs() as events:
             await upgrade.run({}, nothing_known)
         told = "".join(str(formatEvent(event)) for event in events)

@@ -40,14 +40,19 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertEqual(looks, [4, 8, 12])
         return watch
 
+    def rules(self, include: str = "*.conf") -> tuple[Path, Path]:
+        """Return a folder, and rules in it that include some."""
+        folder = make_folder(self)
+        folder.chmod(0o755)
+        path = folder / "rules.ini"
+        path.write_text(f"[txmux]\ninclude = {include}\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        return folder, path
+
     def units(self) -> tuple[Path, Path, Path]:
         """Return a folder, rules in it, and an empty folder whose files these include."""
-        folder = make_folder(self)
-        path, included = folder / "rules.ini", folder / "d"
-        path.write_text("[txmux]\ninclude = d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        included.mkdir()
-        folder.chmod(0o755)
-        return folder, path, included
+        folder, path = self.rules("d/*.ini")
+        (folder / "d").mkdir()
+        return folder, path, folder / "d"
 
     def test_goes_on_after_an_error(self) -> None:
         """There may be no thread for a look, or no memory: there is for another one."""
@@ -65,9 +70,8 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_file_that_is_included_twice(self) -> None:
         """It is read once, as when rules are read."""
-        folder = make_folder(self)
-        path, other = folder / "rules.ini", folder / "a.conf"
-        path.write_text("[txmux]\ninclude = *.conf\n    a*\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        folder, path = self.rules("*.conf\n    a*")
+        other = folder / "a.conf"
         (folder / "b.conf").symlink_to(other)
         other.write_text("[backend a]\nserver = 127.0.0.1:1\n")
         files = load(path).files
@@ -78,9 +82,8 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_removal_that_is_held_back(self) -> None:
         """It is no change again, also where the path of the rules is relative."""
-        path = Path(os.path.relpath(make_folder(self) / "rules.ini"))
+        path = Path(os.path.relpath(self.rules()[1]))
         unit = path.with_name("a.conf")
-        path.write_text("[txmux]\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n")
         unit.write_text("[backend a]\nserver = 127.0.0.1:1\n")
         before = load(path).files
         unit.unlink()
@@ -93,11 +96,8 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_list_that_a_unit_lacks(self) -> None:
         """Such as one that is written after the rules that name it: it is a change when it is there, and when it is another."""
-        folder = make_folder(self)
-        folder.chmod(0o755)
-        path, networks = folder / "rules.ini", folder / "networks"
-        path.write_text("[txmux]\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        unit = path.with_name("a.conf")
+        folder, path = self.rules()
+        unit, networks = folder / "a.conf", folder / "networks"
         unit.write_text("[listen y]\nendpoint = 127.0.0.1:0\nallow = @networks\n")
         for text, is_taken in (("", False), ("worse\n", False), ("too large\n", False), ("::/0\n", True)):  # fmt: skip
             if text:
@@ -118,10 +118,8 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_lists_that_stay_of_no_use(self) -> None:
         """They are no change, though this process could read more than rules may name, or never reads the same again."""
-        folder = make_folder(self)
-        folder.chmod(0o755)
-        path, unit = folder / "rules.ini", folder / "a.conf"
-        path.write_text("[txmux]\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        folder, path = self.rules()
+        unit = folder / "a.conf"
         (folder / "large").write_text("192.0.2.0/24\n")
         change_constants(self, context, LARGEST_LIST=8)
         for name in ("large", "/proc/uptime", "/proc"):
@@ -132,10 +130,8 @@ class RulesWatchTest(SynchronousTestCase):
 
     def test_file_that_is_written_all_the_time(self) -> None:
         """One that a unit names as its list keeps no change of others from being loaded, and is none itself."""
-        folder = make_folder(self)
-        path, log = folder / "rules.ini", folder / "log"
-        text = "[txmux]\nwatch_rules = 1s\ninclude = *.conf\n[listen x]\nendpoint = 127.0.0.1:0\n"
-        path.write_text(text)
+        folder, path = self.rules("*.conf\nwatch_rules = 1s")
+        log = folder / "log"
         (folder / "a.conf").write_text("[listen y]\nendpoint = 127.0.0.1:0\nallow = @log\n")
         log.write_text("worse\n")
         clock, reloads = Clock(), list[float]()
@@ -156,7 +152,7 @@ class RulesWatchTest(SynchronousTestCase):
         watch.commit(load(path))
         clock.pump([1.0] * 5)
         self.assertEqual(reloads, [])
-        path.write_text(f"{text}[backend b]\nserver = 127.0.0.1:1\n")
+        path.write_text(f"{path.read_text()}[backend b]\nserver = 127.0.0.1:1\n")
         clock.pump([1.0] * 5)
         self.assertEqual(reloads, [7.0])
 
@@ -207,16 +203,13 @@ class RulesWatchTest(SynchronousTestCase):
         included.chmod(0o311)
         self.addCleanup(included.chmod, 0o755)
 
-        def is_same() -> bool:
-            return self.is_same(folder, rules)
-
-        self.assertTrue(is_same())
+        self.assertTrue(self.is_same(folder, rules))
         (included / "a.ini").rename(folder / "a.ini")
-        self.assertFalse(is_same())
+        self.assertFalse(self.is_same(folder, rules))
         (folder / "a.ini").rename(included / "a.ini")
-        self.assertTrue(is_same())
+        self.assertTrue(self.is_same(folder, rules))
         (included / "b.ini").write_text("[backend b]\nserver = 127.0.0.1:2\n")
-        self.assertFalse(is_same())
+        self.assertFalse(self.is_same(folder, rules))
 
     def test_folder_that_is_closed(self) -> None:
         """Rules that were read while a folder was closed are the same until it is not; one is seen that becomes closed, unless the helper may list it."""

@@ -97,24 +97,18 @@ class SupervisorTest(SupervisedTestCase):
         return await _relayed(self, port, backend)
 
     async def test_second_signal_hurries(self) -> None:
+        """SIGHUP does not."""
         before = signal.getsignal(signal.SIGTERM)
         client, server = await self.relayed()
         stopped = self.running.stopService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await client.tell(server, b"y", 2)
         os.kill(os.getpid(), signal.SIGTERM)
         await client.is_lost()
         await server.is_lost()
         await stopped
         self.assertIn("reason=drained", self.log.read_text())
         self.assertEqual(signal.getsignal(signal.SIGTERM), before)
-
-    async def test_sighup_does_not_hurry_a_drain(self) -> None:
-        client, server = await self.relayed()
-        stopped = self.running.stopService()
-        os.kill(os.getpid(), signal.SIGHUP)
-        await client.tell(server, b"y", 2)
-        close(client, server)
-        await stopped
-        self.assertIn("reason=done", self.log.read_text())
 
     async def test_asked_while_draining(self) -> None:
         """While it stops, it says so to who wants a reload or an upgrade; then it does not run."""

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from tests.net.relay.reactors import PrivateReactor
-from tests.net.relay.wiring import Sides, Wiring
+from tests.net.relay.wiring import Held, Sides, Wiring
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.interface import RelayResult, Timeouts
@@ -181,17 +182,14 @@ class _Server(ServerFactory):
         return _ClientPeer(self)
 
 
-class _ClientPeer(Peer):
-    class receiver:  # noqa: N801
-        connection_lost = staticmethod(lambda _reason: None)
-
+class _ClientPeer(Held):
     def __init__(self, factory: _Server) -> None:
         self._factory = factory
 
     def connectionMade(self) -> None:
         self._factory.end = self
         _limit(self.transport.getHandle(), self._factory.buffers)
-        self.transport.pauseProducing()
+        super().connectionMade()
 
 
 class Player:
@@ -283,10 +281,7 @@ class Player:
             self._relay = self._make_relay()
             self._relay.start(pending, client_finished=schedule.finished)
 
-        def failed(failure: Any) -> None:
-            failure.raiseException()
-
-        factory = ProxyClientFactory(connected, failed)
+        factory = ProxyClientFactory(connected, Failure.raiseException)
         self._wiring.connect(self._server_socket.getsockname(), factory)
         while not started:
             self._private.turn()

@@ -9,10 +9,12 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import directlyProvides
 
 from tests.net.relay.wiring import (
+    Held,
     TcpWiring,
     UnixWiring,
     Wires,
@@ -24,7 +26,6 @@ from tests.support.looks import look_again
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.peers import Peer as RelayPeer
 from txmux.net.relay.relay import Relay
 from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.poller import Poller, ReactorPoller
@@ -39,14 +40,6 @@ _RESTS = 100
 _MILLISECOND = 0.001
 _FEW_TURNS = 10
 """Turns of the reactor that a relay at rest may take in `_REST` seconds; what was under way may end in the first of `_RESTS` periods."""
-
-
-class _Held(RelayPeer):
-    class receiver:  # noqa: N801
-        connection_lost = staticmethod(lambda _reason: None)
-
-    def connectionMade(self) -> None:
-        self.transport.pauseProducing()
 
 
 @attrs.frozen
@@ -104,7 +97,7 @@ class RelayCase(TestCase):
         self.wiring = self.way.wires(self.poller, self)
         plain = UnixWiring if self.wiring.family == socket.AF_UNIX else TcpWiring
         peers = (self.way.peer_wires or plain)(self.poller, self)
-        clients, servers = PeerFactory(_Held), PeerFactory()  # type: ignore[arg-type]
+        clients, servers = PeerFactory(Held), PeerFactory()  # type: ignore[arg-type]
         port, address = self.wiring.listen(clients)
         self.addCleanup(port.stopListening)
         server_port, server_address = peers.listen(servers)
@@ -125,10 +118,8 @@ class RelayCase(TestCase):
             self.relay = self.make_relay(clock or reactor, timeouts)
             self.relay.start(pending, client_finished=client_finished)
 
-        def fail(failure: Any) -> None:
-            failure.raiseException()
-
-        self.wiring.connect(server_address, ProxyClientFactory(start, fail))
+        factory = ProxyClientFactory(start, Failure.raiseException)
+        self.wiring.connect(server_address, factory)
         server = await servers.peer()
         self.addCleanup(self._end, server)
         if small_buffers:

@@ -36,17 +36,16 @@ def _since_heard(connected: socket.socket) -> float:
 
 class UnansweredTest(SynchronousTestCase):
     def test_when_it_is_over(self) -> None:
-        for silence, is_over in (
-            (ANSWERED, False), (UnansweredBytes(119.9, 9), False), (UnansweredBytes(120, 3), False),
-            (UnansweredBytes(120, 4), True), (UnansweredBytes(9999, 0), False),
+        """One question alone may just be on its way, and nothing is over without keepalive."""
+        one = Keepalive(idle=1, interval=1, count=1)
+        for silence, keepalive, is_over in (
+            (ANSWERED, _KEEPALIVE, False), (UnansweredBytes(119.9, 9), _KEEPALIVE, False),
+            (UnansweredBytes(120, 3), _KEEPALIVE, False), (UnansweredBytes(120, 4), _KEEPALIVE, True),
+            (UnansweredBytes(9999, 0), _KEEPALIVE, False),
+            (UnansweredBytes(100, 1), one, False), (UnansweredBytes(2, 2), one, True),
         ):  # fmt: skip
-            self.assertEqual(silence.is_lost(_KEEPALIVE), is_over, silence)
-
-    def test_one_question(self) -> None:
-        """One question alone may just be on its way."""
-        keepalive = Keepalive(idle=1, interval=1, count=1)
-        self.assertFalse(UnansweredBytes(100, 1).is_lost(keepalive))
-        self.assertTrue(UnansweredBytes(2, 2).is_lost(keepalive))
+            self.assertEqual(silence.is_lost(keepalive), is_over, silence)
+        self.assertEqual(lost_after(None), float("inf"))
 
     def test_pause(self) -> None:
         for silence, pause in (
@@ -54,9 +53,6 @@ class UnansweredTest(SynchronousTestCase):
             (UnansweredBytes(119.9, 3), 15), (UnansweredBytes(500, 1), 15),
         ):  # fmt: skip
             self.assertEqual(silence.pause(_KEEPALIVE), pause, silence)
-
-    def test_no_keepalive(self) -> None:
-        self.assertEqual(lost_after(None), float("inf"))
 
 
 class _Transport:

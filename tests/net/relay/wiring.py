@@ -30,6 +30,16 @@ from txmux.rules.model import ServerTLS
 Sides = tuple[KernelSide, KernelSide]
 
 
+class Held(Peer):
+    """Reads nothing before a relay does."""
+
+    class receiver:  # noqa: D106, N801
+        connection_lost = staticmethod(lambda _reason: None)
+
+    def connectionMade(self) -> None:
+        self.transport.pauseProducing()
+
+
 def make_sides(poller: Poller, client: Peer, server: Peer) -> Sides:
     return KernelSide(client, poller), KernelSide(server, poller)
 
