@@ -52,7 +52,7 @@ class WorkersTest(SupervisedTestCase):
         for client in clients:
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
         await self.live.listed(0)
-        await self.live.killed(*self.supervisor.pool.workers)
+        await self.killed(*self.supervisor.pool.workers)
         for _ in range(4):
             client = await connect(self, port)
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
@@ -88,7 +88,7 @@ class WorkersTest(SupervisedTestCase):
         self.write(self.live.text() + "[route http]\nmatch = http\nbackend = b\n")
         self.assertTrue((await self.running.reload()).ok)
         with capturedLogs():
-            await self.live.killed(self.supervisor.pool.workers[1])
+            await self.killed(self.supervisor.pool.workers[1])
         await self.live.spread(port)
         rows = await list_connections(self.running.control)
         self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})

@@ -5,11 +5,11 @@ import os
 import re
 import signal
 import socket
-import threading
 from collections.abc import Sequence
 
 import pytest
 
+from tests.interop.datagrams.program import Responder
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import halted, is_gone, open_files, serves, workers_of
 from tests.wire.quic_builder import HELLO, crypto, initial
@@ -39,24 +39,9 @@ class _Client:
 
 class StopTest(WorkersTestCase):
     def begin(self, settings: str) -> Service:
-        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        server.bind(("127.0.0.1", 0))
-        serving = threading.Thread(target=self._serve, args=(server,), daemon=True)
-        serving.start()
-        self.addCleanup(serving.join, 60)
-        self.addCleanup(server.sendto, b"", server.getsockname())
-        return self.upgrading(
-            _RULES.replace("SERVER", f"udp:127.0.0.1:{server.getsockname()[1]}"),
-            settings,
-            admin=True,
-        )
-
-    def _serve(self, server: socket.socket) -> None:
-        while True:
-            data, peer = server.recvfrom(100)
-            if not data:
-                return
-            server.sendto(data, peer)
+        port = self.own(Responder(0, bytes)).port
+        rules = _RULES.replace("SERVER", f"udp:127.0.0.1:{port}")
+        return self.upgrading(rules, settings, admin=True)
 
     def flow(self, mux: Service) -> _Client:
         client = _Client(self, mux.port)

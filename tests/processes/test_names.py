@@ -1,7 +1,5 @@
 """Names of servers, which the supervisor looks up for all workers."""
 
-import os
-import signal
 import socket
 import time
 from unittest import mock
@@ -102,10 +100,7 @@ class NamesTest(SupervisedTestCase):
         await self.known(f"{HOSTS[0]}:{self.server}")
         self.dns.fail(HOST, SILENCE)
         before = dict(self.dns.asked)
-        worker = self.supervisor.pool.workers[0]
-        pid = worker.pid
-        os.kill(pid, signal.SIGKILL)
-        await self.until(lambda: worker.ready and worker.pid not in {0, pid})
+        await self.killed(self.supervisor.pool.workers[0])
         await self.all_serve()
         await self.all_lead_to(self.first)
         self.assertEqual(self.dns.asked, before)

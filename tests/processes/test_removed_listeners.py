@@ -62,10 +62,7 @@ class RemovedListenersTests(WorkersTestCase):
     def assert_served(self, address: object, family: int = socket.AF_INET) -> None:
         client = self.connect(address, family)
         client.sendall(b"hello")
-        server, _ = self.listening.accept()
-        self.addCleanup(server.close)
-        server.settimeout(PATIENCE)
-        self.assertEqual(server.recv(5), b"hello")
+        self.accept_from(self.listening, b"hello")
 
     def test_tcp(self) -> None:
         """New clients are refused at once, by all processes of a chain; added again, it serves. That holds for both, any number of times."""

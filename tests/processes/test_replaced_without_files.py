@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from collections.abc import Collection, Mapping
 
 import pytest
@@ -50,11 +48,8 @@ class ReplacedTest(SupervisedTestCase):
 
     async def replaced(self) -> str:
         """End the worker, wait for another one that relays a client, and return what needs attention."""
-        (only,) = self.supervisor.pool.workers
-        pid = only.pid
         await self.supervisor.state.files.look_now()  # as each second
-        os.kill(pid, signal.SIGKILL)
-        await self.until(lambda: not (only.pid == pid or not only.ready))
+        await self.killed(*self.supervisor.pool.workers)
         await self.all_serve()
         client = await connect(self, self.port)
         client.send(b"SSH-2.0-a\r\n")

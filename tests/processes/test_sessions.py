@@ -1,7 +1,5 @@
 """A session of TLS that is terminated outlives the worker that it was made with."""
 
-import os
-import signal
 import socket
 import ssl
 
@@ -24,7 +22,6 @@ class SessionTest(SupervisedTestCase):
         pem = identity.write(self.folder / "a.pem", key=True)
         context = client_context(None)
         (port,) = await self.run_service(_RULES.format(pem))
-        (worker,) = self.supervisor.pool.workers
 
         def shake(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
             plain = socket.create_connection(("127.0.0.1", port), 10)
@@ -34,7 +31,5 @@ class SessionTest(SupervisedTestCase):
                 return tls.session, tls.session_reused
 
         session, was_resumed = shake(None)
-        pid = worker.pid
-        os.kill(pid, signal.SIGKILL)
-        await self.until(lambda: not (worker.pid == pid or not worker.ready))
+        await self.killed(*self.supervisor.pool.workers)
         self.assertEqual((was_resumed, shake(session)[1]), (False, True))

@@ -5,11 +5,11 @@ import os
 import re
 import signal
 import socket
-import threading
 from collections.abc import Sequence
 
 import pytest
 
+from tests.support.echo import EchoServer
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, free_port
 from tests.support.proc import is_gone, workers_of
 
@@ -159,10 +159,9 @@ class LeftOutTest(WorkersTestCase):
             f"[listen gone]\nendpoint = 127.0.0.1:{self.port}\n    unix:{self.local}\n"
             f"[listen packets]\nendpoint = udp:127.0.0.1:{self.datagrams}\n"
         )
-        route = "[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{}\n"
+        port = self.own(EchoServer()).port
+        route = f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{port}\n"
         self.ready, self.gate = self.late_upgrade("_have_it_serve", after=True)
-        self.listening = self.backend()
-        route = route.format(self.listening.getsockname()[1])
         self.service = self.upgrading(
             f"{RULES}detect_timeout = 10m\n{self.left_out}{route}",
             f"workers = 2\ndrain_timeout = 10m\nmetrics = 127.0.0.1:{self.metrics}",
@@ -187,15 +186,7 @@ class LeftOutTest(WorkersTestCase):
             except TimeoutError:
                 return "waits"
 
-    def answer(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                server, _ = self.listening.accept()
-                with server:
-                    server.sendall(server.recv(100))
-
     def test_nobody_waits(self) -> None:
-        threading.Thread(target=self.answer, daemon=True).start()
         places = (("127.0.0.1", self.port), str(self.local), ("127.0.0.1", self.metrics))
         self.assertEqual(self.fate(places[0]), "answered")
         fates: list[str] = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from contextlib import redirect_stdout
 from functools import cached_property
 from io import StringIO
@@ -144,11 +142,7 @@ class CertificateTest(SupervisedTestCase):
         return await self.change(MAIN)
 
     async def replace_workers(self) -> None:
-        before = {worker.pid for worker in self.supervisor.pool.workers}
-        for pid in before:
-            os.kill(pid, signal.SIGKILL)
-        while any(one.pid in before or not one.ready for one in self.supervisor.pool.workers):
-            await deferLater(reactor, 0.01)
+        await self.killed(*self.supervisor.pool.workers)
         await self.all_serve()
 
     async def test_start(self) -> None:

@@ -135,14 +135,6 @@ class LiveService:
         self._test.assertEqual(sorted(workers), [1, 1, 2, 2])
         return clients
 
-    async def killed(self, *workers: Any) -> None:
-        old = {worker.pid for worker in workers}
-        for pid in old:
-            os.kill(pid, signal.SIGKILL)
-        serving = self._test.supervisor.pool
-        while not serving.are_ready() or old & {worker.pid for worker in serving.workers}:
-            await deferLater(reactor, 0.01)
-
 
 class SupervisedTestCase(TestCase):
     """Runs a service from a rules file, which may change.
@@ -279,6 +271,15 @@ class SupervisedTestCase(TestCase):
             self.assertLess(reactor.seconds(), deadline, "it does not come about")
             self.time.advance(0)
             await deferLater(reactor, 0)
+
+    async def killed(self, *workers: Worker) -> None:
+        """Kill workers, and wait until others serve in their place."""
+        old = {worker.pid for worker in workers}
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        while not self.supervisor.pool.are_ready() or old & {*self.pids()}:
+            self.time.advance(0)
+            await deferLater(reactor, 0.01)
 
     async def pass_by(self, seconds: int, *workers: Worker, starter: bool = True) -> None:
         """Let seconds pass, in each of which these workers, and the starter, have the time to answer."""
