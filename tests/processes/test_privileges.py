@@ -97,10 +97,14 @@ def free_low_port(test: SynchronousTestCase) -> int:
 def ask(port: int) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         client.sendall(_GET)
-        answer = b""
-        while chunk := client.recv(4096):
-            answer += chunk
-    return answer
+        return b"".join(iter(lambda: client.recv(4096), b""))
+
+
+def shown(port: int) -> str:
+    """Return the name in the certificate that clients get."""
+    done = run("openssl", "s_client", "-connect", f"127.0.0.1:{port}")
+    match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
+    return match[1].decode() if match else ""
 
 
 _NO_PROC = ("unshare", "--mount", "sh", "-ec", 'umount -l /proc; exec "$0" "$@"')
@@ -190,11 +194,6 @@ class DroppingTests(SynchronousTestCase):
     def secure(self, path: Path) -> str:
         return f"{_RULES}[route secure]\nmatch = tls\nterminate_tls = {path}\n"
 
-    def shown(self, port: int) -> bytes:
-        done = run("openssl", "s_client", "-connect", f"127.0.0.1:{port}")
-        match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
-        return match[1] if match else done.stderr
-
     def test_restarted_worker_has_user_and_key(self) -> None:
         rules = self.secure(self.secret("old.example"))
         mux = self.mux("workers = 2", rules, before=python_for_everybody())
@@ -205,7 +204,7 @@ class DroppingTests(SynchronousTestCase):
         eventually(lambda: len({*mux.workers} - {*workers}) == 2, "both are replaced")
         successors = mux.workers
         self.assertEqual(set(workers) & set(successors), set())
-        self.assertEqual(self.shown(mux.port), b"old.example")
+        self.assertEqual(shown(mux.port), "old.example")
         for pid in successors:
             self.assert_nobody(pid)
 
@@ -221,7 +220,7 @@ class DroppingTests(SynchronousTestCase):
         rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
         mux.upgrade()
         self.assertIn(b"403 Forbidden", ask(port))
-        self.assertEqual(self.shown(mux.port), b"old.example")
+        self.assertEqual(shown(mux.port), "old.example")
         self.assert_nobody(mux.pid)
         self.assertFalse(is_gone(helper))
         # Nor is there a process that nobody waits for.
@@ -229,7 +228,7 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual([pid for pid in family_of(mux.pid) if is_gone(pid)], [])
         self.secret("new.example")
         os.kill(mux.pid, signal.SIGHUP)
-        eventually(lambda: self.shown(mux.port) == b"new.example", "the new one is shown")
+        eventually(lambda: shown(mux.port) == "new.example", "the new one is shown")
         self.secret("old.example")
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
@@ -248,11 +247,11 @@ class DroppingTests(SynchronousTestCase):
         text += f"[route secure]\nmatch = tls\nunder = a\nterminate_tls = {path}\n"
         unit.write_text(text)
         mux.upgrade()
-        self.assertEqual(self.shown(port), b"old.example")
+        self.assertEqual(shown(port), "old.example")
         unit.write_text(f"{text}worse\n")
         self.assertEqual(len(mux.api("reload", {})["untaken"]), 1)
         self.secret("new.example")
-        eventually(lambda: self.shown(port) == b"new.example", "the new one is shown")
+        eventually(lambda: shown(port) == "new.example", "the new one is shown")
 
     def test_whom_the_kernel_kills_first(self) -> None:
         """Whoever has been root before: workers before supervisor and helper, also after an upgrade, by which the service may lose root."""
@@ -303,7 +302,7 @@ class DroppingTests(SynchronousTestCase):
         rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
         self.assertIn("rules reloaded: 1 route new (new)", mux.reload())
         self.assertIn(b"403 Forbidden", ask(port))
-        self.assertEqual(self.shown(mux.port), b"new.example")
+        self.assertEqual(shown(mux.port), "new.example")
         self.assert_nobody(mux.child.pid)
 
     def test_unit_that_gets_its_turn(self) -> None:

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
 from tests.processes.running import set_limits, use_plugin
+from tests.processes.test_privileges import shown
 from tests.support.certificates import Identity, make_authority
 from tests.support.changes import change_environment
 from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
@@ -104,11 +105,6 @@ class SandboxTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder, self.authority, self.rules = nosy_rules(self)
         self.site = self.folder / "site.pem"
-
-    def subject(self, mux: Service) -> str:
-        done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
-        match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
-        return match[1].decode() if match else ""
 
     def run_service(self, settings: str = "", rules: str = "") -> Service:
         settings += f"\nadmin = unix:{self.folder}/admin.sock:mode=666"
@@ -218,16 +214,16 @@ class SandboxTests(SynchronousTestCase):
     def test_files_that_change(self) -> None:
         """A renewed certificate is read; a reload may name a certificate, a log and a UNIX socket in other folders."""
         mux = self.run_service()
-        self.assertEqual(self.subject(mux), "old.example")
+        self.assertEqual(shown(mux.port), "old.example")
         renewed = self.authority.issue("renewed.example").write(self.folder / "new.pem", key=True)
         renewed.replace(self.site)
-        eventually(lambda: self.subject(mux) == "renewed.example", "the new certificate is shown")
+        eventually(lambda: shown(mux.port) == "renewed.example", "the new certificate is shown")
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir()
         other = self.authority.issue("other.example").write(elsewhere / "other.pem", key=True)
         moved = mux.log.rename(mux.log.with_name("moved.log"))
         mux.reload((str(self.site), str(other)))
-        self.assertEqual(self.subject(mux), "other.example")
+        self.assertEqual(shown(mux.port), "other.example")
         eventually(lambda: "secure" in mux.log.read_text(), "the new file of the log has a line")
         eventually(lambda: "secure" in moved.read_text(), "the old one has those from before")
         log, listening = elsewhere / "access.log", elsewhere / "public.sock"
@@ -248,7 +244,7 @@ class SandboxTests(SynchronousTestCase):
             self.authority.issue(f"site{number}.example").write(site, key=True)
             mux.edit(("terminate_tls = .*", f"terminate_tls = {site}"))
             mux.upgrade()
-            self.assertEqual(self.subject(mux), f"site{number}.example")
+            self.assertEqual(shown(mux.port), f"site{number}.example")
         self.assert_confined(mux)
 
     def test_workers_started_later_are_confined(self) -> None:
@@ -258,7 +254,7 @@ class SandboxTests(SynchronousTestCase):
         for pid in workers_of(mux.pid):
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: mux.child.output.count("serving with") > 1, "others have their places")
-        self.assertEqual(self.subject(mux), "old.example")
+        self.assertEqual(shown(mux.port), "old.example")
         self.assert_confined(mux)
         self.assert_privileges(mux, "1", "1")
 
@@ -276,9 +272,9 @@ class SandboxTests(SynchronousTestCase):
         private.mkdir(mode=0o700)
         self.site = self.site.rename(private / "site.pem")
         mux = self.run_service("user = nobody", RULES.format(site=self.site))
-        self.assertEqual(self.subject(mux), "old.example")
+        self.assertEqual(shown(mux.port), "old.example")
         self.authority.issue("new.example").write(self.site, key=True)
-        eventually(lambda: self.subject(mux) == "new.example", "clients get the new one")
+        eventually(lambda: shown(mux.port) == "new.example", "clients get the new one")
         self.site.unlink()
         self.site.symlink_to(
             self.authority.issue("third.example").write(self.folder / "x", key=True)
@@ -286,16 +282,16 @@ class SandboxTests(SynchronousTestCase):
         os.lchown(self.site, 65534, -1)  # a link that the helper does not follow
 
         def attention() -> list[str]:
-            self.subject(mux)
+            shown(mux.port)
             return [one["text"] for one in get(admin, "/api/status")["attention"]]
 
         eventually(lambda: any("neither root's" in one for one in attention()), "it is told of")
         mux.child.wait_for("neither root's")
         self.assertEqual(mux.child.output.count("neither root's"), 1)
-        self.assertEqual(self.subject(mux), "new.example")
+        self.assertEqual(shown(mux.port), "new.example")
         with halted(named(mux.pid, "helper")):
             eventually(
-                lambda: bool(self.subject(mux)) and "does not answer" in mux.child.output,
+                lambda: bool(shown(mux.port)) and "does not answer" in mux.child.output,
                 "the worker goes on without it",
             )
         self.assertNotIn("is killed", mux.child.output)
