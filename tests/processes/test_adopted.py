@@ -22,7 +22,7 @@ from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, customize, find_modules, limiting
 from tests.programs import require_program
 from tests.support.kit import PATIENCE, Service, eventually, make_folder, reactor
-from tests.support.proc import is_gone, open_files, starter_of, workers_of
+from tests.support.proc import halt, is_gone, open_files, starter_of, workers_of
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import NOTHING, NUMBER, Field
@@ -228,6 +228,18 @@ class AdoptedTest(WorkersTestCase):
         eventually(lambda: is_gone(starter), "its starter has ended")
         self.eventually_listed(1)
         self.all_done(mux, [pair])
+
+    def test_halted_starter(self) -> None:
+        """It is ended: after the upgrade, nobody would notice; its workers go on."""
+        mux, pair = self.begin()
+        starter = starter_of(mux.pid)
+        halt(starter)
+        (worker,) = mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        eventually(lambda: is_gone(starter), "its starter has ended")
+        self.all_end([pair, self.served()])
+        eventually(lambda: is_gone(worker), "it has ended")
+        mux.stop()
 
     def test_time_that_is_left(self) -> None:
         """The next upgrade says when a worker of an earlier one ends, by the rules and the time of that one, which hold no reload up."""

@@ -243,9 +243,16 @@ class Starter:
             self._lost(f"{CANNOT_START}: {why}")
 
     def leave(self) -> None:
-        """Leave the process to itself: its workers are another supervisor's, and it ends after the last of them."""
+        """Leave the process to itself: its workers are another supervisor's, and it ends after the last of them.
+
+        A halted one is killed: no other process notices it, so it would stay, with those that it does not reap.
+        """
         if self.connection is not None:
-            self.connection.is_left = True
+            now = activity_of(self.connection.child.pid)
+            if now is not None and now.is_halted:
+                self.connection.kill()
+            else:
+                self.connection.is_left = True
         self.close()
 
     def close(self) -> None:
