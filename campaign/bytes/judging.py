@@ -94,7 +94,7 @@ def judge(
             its_lines = [nobodys.pop()] if nobodys else []
         is_whole = not client.problem and not (server and server.problem)
         may_be_cut = losses.may_miss_line if is_whole else losses.may_cut
-        if not its_lines and may_be_cut(client, its):
+        if not its_lines and may_be_cut(its, client, server):
             verdict.cut += 1
             verdict.looked_whole += _looks_whole(client) or _looks_whole(server)
             complaints += [

@@ -179,7 +179,8 @@ class Rounds:
             defects.append(str(problem)[-2000:])
         losses = service.troubles.losses
         cut = sum(
-            losses.may_miss_line(one, plan(self.budget.seed, one.trial, its.mix)) for one in seen
+            losses.may_miss_line(plan(self.budget.seed, one.trial, its.mix), one, None)
+            for one in seen
         )
         lines = len(seen) - cut + sum(one.again == "refused" for one in seen)
         log = service.whole_log(lines, PATIENCE)

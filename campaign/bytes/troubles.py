@@ -58,7 +58,7 @@ class Losses:
         rows = [row for row in _tcp_sockets() if row[3] == _TIME_WAIT]
         self.ended |= _trials_in(row[column] for row in rows for column in (1, 2))
 
-    def may_cut(self, client: Seen, its: Plan) -> bool:
+    def may_cut(self, its: Plan, client: Seen, server: Seen | None) -> bool:
         """Tell whether a connection may have been cut.
 
         A client at a UNIX socket has no address, and the system knows nothing more of a connection that its client has reset: only the time
@@ -67,17 +67,22 @@ class Losses:
         trial = client.trial % MOST_TRIALS
         is_unknown = its.entry.startswith("unix") or its.client.ending not in ORDERLY
         return trial in self.trials or (
-            self._is_in_time(client, its) and (is_unknown or trial in self.ended)
+            self._is_in_time(its, client, server) and (is_unknown or trial in self.ended)
         )
 
-    def may_miss_line(self, client: Seen, its: Plan) -> bool:
+    def may_miss_line(self, its: Plan, client: Seen, server: Seen | None) -> bool:
         """Tell whether nobody may have written a line of one that was whole."""
-        return client.trial % MOST_TRIALS in self.trials or self._is_in_time(client, its)
+        trial = client.trial % MOST_TRIALS
+        return trial in self.trials or self._is_in_time(its, client, server)
 
-    def _is_in_time(self, client: Seen, its: Plan) -> bool:
-        """Tell whether it was there when a worker was killed. A client that does not wait for the end may have left before it was accepted."""
+    def _is_in_time(self, its: Plan, client: Seen, server: Seen | None) -> bool:
+        """Tell whether it was there when a worker was killed. A client that does not wait for the end may have left before it was accepted.
+
+        A worker may have bytes for a server whose client has left.
+        """
         late = _SLACK if its.client.ending in ORDERLY else _UNNOTICED
-        return any(client.began - _SLACK < one < client.over + late for one in self.times)
+        over = client.over if server is None else max(client.over, server.over)
+        return any(client.began - _SLACK < one < over + late for one in self.times)
 
 
 def _trials_at(pid: int) -> set[int]:

@@ -166,3 +166,13 @@ class CheckTests(SynchronousTestCase):
             client = Seen(5, "end", 30, 5, finished=True, problem=problem, began=10.0, over=over)
             found = judge(1, mix, [client], [], [], losses).defects
             self.assertEqual(len(found), defects, (mix, problem, losses, over))
+
+    def test_cut_after_the_client_has_left(self) -> None:
+        """A server that still reads then sees it, too."""
+        mix = Mix(["plain"], "K", breaks=0)
+        losses = Losses(ended={5}, times=[20.0])
+        client = Seen(5, "end", 70, 5, finished=True, began=10.0, over=15.0)
+        cut = Seen(5, "end", 5, 30, finished=True, problem="an orderly end after 30 of 70 bytes")
+        for over, defects in ((20.5, 0), (16.0, 1)):
+            found = judge(1, mix, [client], [cut._replace(over=over)], [], losses).defects
+            self.assertEqual(len(found), defects, over)
