@@ -26,6 +26,7 @@ from tests.support.proc import halt, is_gone, open_files, starter_of, workers_of
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import NOTHING, NUMBER, Field
+from txmux.processes.liveness import is_worker
 from txmux.processes.supervisor.adopted import CONTRACT, AdoptedWorker
 from txmux.processes.worker.seccomp import MACHINES
 
@@ -302,6 +303,26 @@ class AdoptedTest(WorkersTestCase):
         self.assertEqual(mux.child.output.count("connections that ended with worker"), 1)
         # Nor does the process complain that the old one has started in its place, and left.
         self.assertNotIn("the supervisor process has ended", mux.child.output)
+
+    def test_one_in_its_place_is_halted(self) -> None:
+        """It has started too late to be adopted, so that the old process ends it."""
+        ready, gate = self.late_upgrade("_settled")
+        mux, pair = self.begin()
+        old, (worker,) = mux.pid, mux.replace()
+        eventually(ready.exists, "it is about to ask what has moved")
+        os.kill(worker, signal.SIGKILL)
+
+        def others() -> list[int]:
+            return [pid for pid in workers_of(old) if pid != worker and is_worker(pid)]
+
+        eventually(lambda: bool(others()), "another one has started")
+        (late,) = others()
+        halt(late)
+        gate.touch()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        self.assert_gone([late])
+        self.all_end([pair])
+        mux.stop()
 
     def test_one_that_cannot_be_given(self) -> None:
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""

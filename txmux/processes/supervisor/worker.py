@@ -130,7 +130,7 @@ class Worker:
         self._how_ended = ""
         self._lost_connections = ""  # with the last process
         self.ready = self.is_leaving = self.is_confined = self._was_started = False
-        self.version = self.pid = 0
+        self.version = self.pid = self._given_pid = 0
         self.failed_starts = 0
         self._prepare_for_look()
 
@@ -171,11 +171,14 @@ class Worker:
 
     def attach(self, end: socket.socket) -> Deferred[Any]:
         """Let another supervisor take it over; it is an error if it cannot, but none if it is late."""
+        self._given_pid = self.pid
         attaching = self.ask(messages.ATTACH, seconds=_PROMPT, descriptors=[end.fileno()])
         return attaching.addErrback(lambda failure: failure.trap(AnswerTimeoutError) and None)
 
     def give_away(self) -> None:
-        """Leave the process to a supervisor that has adopted it; one that is not ready ends by itself."""
+        """Leave the process to a supervisor that has adopted it; one that was not ready then has no clients, and is killed."""
+        if self.pid != self._given_pid:
+            self._end()
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
         channel, self._channel = self._channel, None
