@@ -307,7 +307,7 @@ class AdoptedTest(WorkersTestCase):
     def test_one_in_its_place_is_halted(self) -> None:
         """It has started too late to be adopted, so that the old process ends it."""
         ready, gate = self.late_upgrade("_settled")
-        mux, pair = self.begin()
+        mux, _ = self.begin()
         old, (worker,) = mux.pid, mux.replace()
         eventually(ready.exists, "it is about to ask what has moved")
         os.kill(worker, signal.SIGKILL)
@@ -321,8 +321,6 @@ class AdoptedTest(WorkersTestCase):
         gate.touch()
         mux.child.wait_for(f"upgraded: process {mux.pid} ")
         self.assert_gone([late])
-        self.all_end([pair])
-        mux.stop()
 
     def test_one_that_cannot_be_given(self) -> None:
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""

@@ -99,7 +99,8 @@ class AdoptedWorker(Worker):
         row: Mapping[str, Any],
     ) -> None:
         super().__init__(supervisor, number, reactor, is_first=False)
-        self._row, self.pid, self.drain_timeout = row, row["pid"], row["drain_timeout"]
+        self._row, self.drain_timeout = row, row["drain_timeout"]
+        self.pid = self._given_pid = row["pid"]  # see `give_away`
         self._retirement = object()
         self._is_watched = False
         self._until: float | None = row.get("until")  # on the clock that all processes share
