@@ -12,7 +12,7 @@ import pytest
 from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
 from tests.processes.running import WorkersTestCase, set_limits
 from tests.support.kit import PATIENCE, Service, eventually, free_port, leave_unmeasured
-from tests.support.proc import halted, workers_of
+from tests.support.proc import halt, halted, pids_of, starter_of, workers_of
 from txmux.net.sockets.plainsocket import reset_on_close
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -124,6 +124,22 @@ class MeanwhileTest(WorkersTestCase):
         mux.upgrade()
         mux.stop()
         self.assertEqual({line["reason"] for line in mux.lines()}, {"done"})
+
+    def test_hung_worker_of_the_new_process_is_ended_with_it(self) -> None:
+        """It keeps the new process from serving, and nobody else would notice it after that."""
+        ready, gate = self.late_upgrade("_have_it_serve")
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening))
+        before = pids_of(mux.pid)
+        mux.ask()
+        eventually(ready.exists, "the new process is ready")
+        (new,) = (pid for pid in {*pids_of(mux.pid)} - {*before} if workers_of(pid))
+        pids = [starter_of(new), *workers_of(new)]
+        halt(pids[-1])
+        gate.touch()
+        mux.child.wait_for("upgrade failed, the old process keeps serving")
+        self.assert_gone(pids)
+        self.over(*self.relayed(mux, listening))
 
     def test_reload_during_handover(self) -> None:
         """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""

@@ -71,6 +71,11 @@ def activity_of(pid: int) -> ProcessActivity | None:
     return _activity_in(Path(f"{_PROC}/{pid:d}/task/{pid:d}"))
 
 
+def is_halted(pid: int) -> bool:
+    now = activity_of(pid)
+    return now is not None and now.is_halted
+
+
 def activity_of_threads(pid: int) -> ProcessActivity | None:
     """Return what all threads of a process do together, one of which may work while its loop waits."""
     folder = Path(f"{_PROC}/{pid:d}")

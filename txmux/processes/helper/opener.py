@@ -26,7 +26,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY, close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
-from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of, activity_of_threads
+from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of_threads, is_halted
 from txmux.rules.model import Files, Rules
 from txmux.rules.reading.parser import read_again
 from txmux.rules.reading.units import UntakenUnits
@@ -135,8 +135,7 @@ class Opener:
 
     def look(self) -> None:
         """Called each second: notice whether the helper is halted (SIGSTOP); it waits for requests at other times."""
-        activity = activity_of(self._pid) if self._pid else None
-        self._halted = self._halted + 1 if activity is not None and activity.is_halted else 0
+        self._halted = self._halted + 1 if self._pid and is_halted(self._pid) else 0
 
     def halted(self) -> int:
         return self._pid if self._halted >= MOST_SILENT else 0

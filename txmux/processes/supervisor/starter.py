@@ -24,7 +24,7 @@ from txmux.net.channel.channel import Channel, PeerGoneError, attach
 from txmux.net.channel.message import Message
 from txmux.processes.account import UserAccount, account_of
 from txmux.processes.forking import Child, spawn
-from txmux.processes.liveness import HangDetector, activity_of
+from txmux.processes.liveness import HangDetector, activity_of, is_halted
 from txmux.processes.oom import score_of_supervisor
 from txmux.processes.worker.sandbox import Sandbox
 from txmux.rules.model import Rules
@@ -248,8 +248,7 @@ class Starter:
         A halted one is killed: no other process notices it, so it would stay, with those that it does not reap.
         """
         if self.connection is not None:
-            now = activity_of(self.connection.child.pid)
-            if now is not None and now.is_halted:
+            if is_halted(self.connection.child.pid):
                 self.connection.kill()
             else:
                 self.connection.is_left = True

@@ -31,7 +31,7 @@ from txmux.net.channel.channel import (
 from txmux.net.channel.message import Message
 from txmux.net.watched import FilesInUse
 from txmux.processes import liveness
-from txmux.processes.liveness import HangDetector, activity_of
+from txmux.processes.liveness import HangDetector, activity_of, is_halted
 from txmux.processes.oom import how_killed
 from txmux.processes.supervisor.starter import BackOff, Starter
 from txmux.processes.worker.sandbox import Sandbox
@@ -438,8 +438,7 @@ class Worker:
     @property
     def is_halted(self) -> bool:
         # It may have gone on since the last look.
-        now = activity_of(self.pid) if self._silence.is_halted else None
-        return now is not None and now.is_halted
+        return self._silence.is_halted and is_halted(self.pid)
 
     @property
     def is_silent(self) -> bool:

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from txmux.processes.liveness import (
     MOST_SILENT,
     HangDetector,
     activity_of_family,
+    is_halted,
     is_worker,
     workers_of,
 )
@@ -448,10 +449,22 @@ class Upgrade:
 
     def _stop_new_workers(self) -> None:
         # Without their supervisor, nothing lists or bans the clients that they have, nor ever ends these.
-        for pid in filter(is_worker, self._new_workers):
-            with suppress(OSError):  # it has just ended
-                os.kill(pid, signal.SIGTERM)
+        workers = [*filter(is_worker, self._new_workers)]
+        _send(signal.SIGTERM, workers)
+        # A halted one does not take the signal, and may be why the new process could not serve.
+        if halted := [*filter(is_halted, workers)]:
+            self._reactor.callLater(MOST_SILENT, _kill_halted, halted)
 
     def report(self) -> Report:
         left, troubles = self._transfers.seconds_left, self.steps.troubles
         return self._moved.report(self._pid, self._seconds, left, troubles)
+
+
+def _send(number: int, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(OSError):  # it has just ended
+            os.kill(pid, number)
+
+
+def _kill_halted(workers: Sequence[int]) -> None:
+    _send(signal.SIGKILL, filter(is_halted, filter(is_worker, workers)))
