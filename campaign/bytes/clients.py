@@ -45,6 +45,7 @@ class Clients:
         self._opening = 0
         self._seen: list[Seen] = []
         self._again: dict[int, str] = {}
+        self._began: dict[int, float] = {}
         self._job: Job | None = None
         self._left: Iterator[int] = iter(())
 
@@ -58,7 +59,8 @@ class Clients:
                 self._control.send(self._do(job))
 
     def _do(self, job: Job) -> list[Seen]:
-        self._job, self._left, self._seen, self._again = job, iter(job.trials), [], {}
+        self._job, self._left, self._seen = job, iter(job.trials), []
+        self._again, self._began = {}, {}
         self._fill()
         while self._live or self._opening:
             self.loop.turn()
@@ -66,8 +68,11 @@ class Clients:
             for talk in [talk for talk in self._live if talk.began < late]:
                 talk.hang()
             self._fill()
-        again = self._again
-        return [one._replace(again=again.get(one.trial, "")) for one in self._seen]
+        again, began = self._again, self._began
+        return [
+            one._replace(again=again.get(one.trial, ""), began=began[one.trial])
+            for one in self._seen
+        ]
 
     def _fill(self) -> None:
         job = self._job
@@ -82,6 +87,7 @@ class Clients:
 
     def _open(self, its: Plan, job: Job) -> None:
         to = job.entries[its.entry]
+        self._began[its.trial] = self.loop.now
         connected = socket.socket(socket.AF_UNIX if isinstance(to, str) else socket.AF_INET)
         connected.setblocking(False)  # noqa: FBT003
         _, _, version = its.entry.rpartition("-")

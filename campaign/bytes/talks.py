@@ -33,7 +33,7 @@ class Seen(NamedTuple):
         problem: What promise is broken by that, if one is.
         where: The letter of the server, or the way in.
         again: What became of a second connection from the same address, as `Again` says.
-        began: When this end began with its part, as of ``time.monotonic()``.
+        began: When this end began with its part, or the client to connect, as of ``time.monotonic()``.
         over: When it was over.
     """
 

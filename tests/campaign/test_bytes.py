@@ -106,6 +106,19 @@ class CheckTests(SynchronousTestCase):
                 loop.turn()
         self.assertEqual((over[0].heard, over[0].received), ("end", 3 * 2**20))
 
+    def test_waited_at_a_server_that_went(self) -> None:
+        """A client of a UNIX socket is not told of a reset."""
+        line = {"reason": "server-reset", "backend": "P", "bytes_in": 0, "bytes_out": 0}
+        log = [{**line, "client": f"{address_of(5)}:1"}]
+        for form, heard, missed in (
+            ("plain", "broken", 1),
+            ("plain", "end", 0),
+            ("unix-v1", "end", 1),
+        ):
+            client = Seen(5, heard, 20, 0, finished=True)
+            found = judge(1, Mix([form], "P", breaks=0), [client], [], log, Losses())
+            self.assertEqual((found.missed, bool(found.defects)), (missed, not missed))
+
     def test_altered_cut_and_foreign_datagrams(self) -> None:
         whole = encode(1, 2, 3, 0, 100)
         self.assertEqual(decode(1, whole), (2, 3, 0))
