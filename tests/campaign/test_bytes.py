@@ -107,11 +107,12 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual((over[0].heard, over[0].received), ("end", 3 * 2**20))
 
     def test_waited_at_a_server_that_went(self) -> None:
-        """A client of a UNIX socket is not told of a reset."""
+        """A client of a UNIX socket is not told of a reset, and one may have left before."""
         line = {"reason": "server-reset", "backend": "P", "bytes_in": 0, "bytes_out": 0}
         log = [{**line, "client": f"{address_of(5)}:1"}]
         for form, heard, missed in (
             ("plain", "broken", 1),
+            ("plain", "left", 1),
             ("plain", "end", 0),
             ("unix-v1", "end", 1),
         ):
