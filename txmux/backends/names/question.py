@@ -37,6 +37,7 @@ _UDP_SIZE = 1232
 
 _MOST_DATAGRAM = 4096  # bytes of an answer over UDP that are looked at
 _MOST_READ = 10  # messages with the number of a query that are looked at: each may take 10 ms
+_MOST_WAITING = 256  # datagrams that are read once the time of a query is over
 _AGAIN = 10.0  # seconds until a name server without an answer is asked again whether it has one
 
 _WITHOUT_EDNS = {dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION}
@@ -145,18 +146,24 @@ class _UdpQuery:
         except OSError as error:
             self._fail(error.errno)
         except _QueryError as error:
-            self.close()
             self.answer.errback(error)
         else:
             if message is not None:
-                self.close()
                 self.answer.callback(message)
+
+    def received(self) -> dns.Message | None:
+        """Return the answer that has come, and is not read yet; it may be an `OSError` or a `_QueryError`."""
+        with suppress(BlockingIOError):
+            for _ in range(_MOST_WAITING):
+                message = self._question.answer(self._socket.recv(_MOST_DATAGRAM))
+                if message is not None:
+                    return message
+        return None
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - the interface's
         self._fail(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _fail(self, number: int | None) -> None:
-        self.close()
         self.answer.errback(_QueryError(cause_of(OSError(number or errno.ECONNREFUSED, ""))))
 
     def close(self) -> None:
@@ -399,9 +406,13 @@ async def _over_udp(
     datagrams = _UdpQuery(reactor, address, query)
     try:
         return await datagrams.answer.addTimeout(seconds, reactor)
-    except (CancelledError, defer.TimeoutError):
-        datagrams.close()
+    except defer.TimeoutError:
+        # After a long turn of the loop, the timer comes before what has been received meanwhile.
+        if (message := datagrams.received()) is not None:
+            return message
         raise
+    finally:
+        datagrams.close()
 
 
 def _response_code(message: dns.Message) -> int:
