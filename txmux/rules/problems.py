@@ -80,13 +80,14 @@ def _folded(problems: Sequence[Problem]) -> Iterator[str]:
     for problem in problems:
         alike.setdefault((problem.path, problem.key, problem.message), []).append(problem)
     for problem in problems:
-        first, *others = alike[problem.path, problem.key, problem.message]
-        if len(others) < _MOST_ALIKE:
+        same = alike[problem.path, problem.key, problem.message]
+        others = len(same) - 1
+        if others < _MOST_ALIKE:
             yield str(problem)
-        elif problem is first:
-            numbers = ", ".join(str(other.line) for other in others[:_MOST_NUMBERS])
-            more = " …" if len(others) > _MOST_NUMBERS else ""
-            yield f"{problem} (the same in {len(others)} more lines: {numbers}{more})"
+        elif problem is same[0]:
+            numbers = ", ".join(str(other.line) for other in same[1 : 1 + _MOST_NUMBERS])
+            more = " …" if others > _MOST_NUMBERS else ""
+            yield f"{problem} (the same in {others} more lines: {numbers}{more})"
 
 
 class InvalidValueError(MuxError):

@@ -1,5 +1,7 @@
 """How it is said what is wrong; what that is, the files of ``tests/rules/wrong`` have."""
 
+import time
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
@@ -47,3 +49,36 @@ class MessageTests(SynchronousTestCase):
     def test_one_problem_a_line(self) -> None:
         error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
         self.assertEqual((str(error), len(error.problems)), ("a:1: x\na:2: y", 2))
+
+
+class ManyErrorsTests(SynchronousTestCase):
+    """A file with very many errors, as another owner may have written it, costs what one without costs."""
+
+    def test_advice_is_for_the_first(self) -> None:
+        """All errors are reported, and the first with what may be meant, however many other files have before."""
+        wrong = "".join(f"[route r{n}]\nmatch = shh\nbackend = close\n" for n in range(1000))
+        text = f"[listen a]\nendpoint = :1\n{wrong}[backend b]\nserver = :1\nserverr = 1\n"
+        error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
+        advised = ["did you mean 'ssh'" in problem.message for problem in error.problems]
+        self.assertTrue(all(advised[:100]))
+        self.assertFalse(any(advised[300:]))
+        names = [problem.section for problem in error.problems if problem.key == "match"]
+        self.assertEqual(names, [f"route r{n}" for n in range(1000)])
+
+    def test_time(self) -> None:
+        """The time is that of as many lines, not of their square, whatever is wrong with them."""
+        for line, around in (
+            ("k = 1", "[backend b]\nserver = :1\n{}"),
+            ("k{} = 1", "[backend b]\nserver = :1\n{}"),
+            ("server = :1", "[backend b]\n{}"),
+            ("x", "[backend b]\nserver = :1\n{}"),
+            ("[route", "{}"),
+            ("[route r]", "{}"),
+            ("[route r{}]\nmatch = ssh\nbackend = y{}", "[backend b]\nserver = :1\n{}"),
+            ("    tue Europe/Pariss{}", "[route r]\nmatch = ssh\nbackend = :1\nduring = mon\n{}"),
+        ):
+            lines = "\n".join(line.replace("{}", f"{n}") for n in range(10_000))
+            text = f"[listen a]\nendpoint = :1\n{around.replace('{}', lines)}\n"
+            begun = time.process_time()
+            self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
+            self.assertLess(time.process_time() - begun, 8, line)

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from txmux.errors import MuxError, joined
 
 Texts = Sequence[str]
 
-_MOST_LIKE, _MOST_MEANT = 8, 3
+_MOST_LIKE, _MOST_MEANT, _MOST_KNOWN = 8, 3, 1000
 _ASIDE = re.compile(r" \([^()]*\)$")
 _UNKNOWN = re.compile(r"unknown (?:kind |option )?'([^'=]+)")
 
@@ -29,7 +29,7 @@ def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
     from difflib import get_close_matches  # noqa: PLC0415 - only errors need it
 
     word = word.casefold()
-    by_folded = {name.casefold(): name for name in known}
+    by_folded = {name.casefold(): name for name in islice(known, _MOST_KNOWN)}
     alike = {*get_close_matches(word, by_folded, n=_MOST_LIKE)}
     alike |= {name for name in by_folded if sorted(name) == sorted(word)}
     distances = {name: _distance(word, name) for name in by_folded if name in alike}

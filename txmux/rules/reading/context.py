@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -48,6 +49,8 @@ from txmux.rules.reading.values import (
 )
 from txmux.transport import Transport
 
+_MOST_ADVISED = 200
+"""Errors of one file."""
 _MOST_PORTS = 1 << 17
 """Of one author who is neither root nor the operator: all ports of TCP and UDP."""
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
@@ -126,6 +129,12 @@ class RulesReading:
         self.needs: list[Need] = []
         self._ports = Counter[int | None]()  # by authors
         self._lists_of = Counter[int | None]()  # bytes of files, by authors
+        self._advised = Counter[str]()  # errors, by files
+
+    def advises(self, section: Section) -> bool:
+        """Return whether one more error of a file gets advice, which takes longer than all the reading: of very many, only the first do."""
+        self._advised[section.path] += 1
+        return self._advised[section.path] <= _MOST_ADVISED
 
     def is_owned(self, section: Section) -> bool:
         return id(section) in self.owners
@@ -338,12 +347,12 @@ class RulesReading:
                 raise
             forms = f"the name of a backend, HOST:PORT, unix:/path, {joined([*REFUSALS])}"
             error = InvalidValueError(f"there is no [backend {text}]; write {forms}")
-            usable = [
+            usable = (
                 name
                 for name, [first_of_it, *_] in self.sections["backend"].items()
                 if not self.is_owned(first_of_it) or self.is_own(first_of_it)
-            ]
-            raise error.ask(word_first, text, (*usable, *REFUSALS)) from None
+            )
+            raise error.ask(word_first, text, chain(usable, REFUSALS)) from None
         self.needs.append((RulesReading._in_short_form, text, short))
         self._short_needs[text] = self.needs[-2:]
         return short

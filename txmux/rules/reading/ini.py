@@ -15,6 +15,9 @@ from itertools import starmap
 from types import MappingProxyType
 from typing import NamedTuple
 
+import attrs
+
+from txmux.classes import define
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
 
@@ -125,6 +128,16 @@ def read_ini(
     return reader.sections, reader.problems
 
 
+@define
+class _Entry:
+    """A key as far as it has been read."""
+
+    below: int
+    items: list[tuple[int, str]] = attrs.field(factory=list)
+    repeated_at: int = 0
+    is_read: bool = False
+
+
 class _IniReader:
     def __init__(
         self, path: str, keys: Mapping[str, Mapping[str, str]], shared: dict[object, KeyEntry]
@@ -135,14 +148,11 @@ class _IniReader:
         self.problems: list[Problem] = []
         self._path = path
         self._header = ""
-        self._entries: dict[str, KeyEntry] | None = None
+        self._entries: dict[str, _Entry] | None = None
         self._unread: list[int] = []
         self._items: list[tuple[int, str]] = []
         self._line = 0
         self._key = ""  # whose lines are being read
-        self._key_below = 0
-        self._repeated_at = 0
-        self._is_unread = False
 
     def item(self, number: int, line: str) -> None:
         if line.startswith("//"):
@@ -170,37 +180,35 @@ class _IniReader:
 
     def finish(self) -> None:
         """Keep the section that has been read, in as little memory as it takes: there may be thousands."""
-        self._finish_entry()
         if self._header and self._entries is not None:
+            written = self._entries.items()
+            entries = {
+                key: self._entry(key, its) for key, its in written if its.is_read or its.items
+            }
             unread = tuple(self._unread)
-            self.sections.append(
-                Section(self._path, self._line, self._header, self._entries, unread)
-            )
-        self._entries = None
+            self.sections.append(Section(self._path, self._line, self._header, entries, unread))
+        self._entries, self._key = None, ""
 
-    def _finish_entry(self) -> None:
-        if self._key and self._entries is not None and (self._items or not self._is_unread):
-            parts = (self._key_below, self._key, self._repeated_at, *self._items)
-            entry = self._shared.get(parts)
-            if entry is None:
-                items = tuple(starmap(ValueLine, self._items))
-                entry = KeyEntry(self._key_below, self._key, items, self._repeated_at)
-                self._shared[parts] = entry
-            self._entries[self._key] = entry
-        self._key = ""
+    def _entry(self, key: str, written: "_Entry") -> KeyEntry:
+        parts = (written.below, key, written.repeated_at, *written.items)
+        entry = self._shared.get(parts)
+        if entry is None:
+            items = tuple(starmap(ValueLine, written.items))
+            entry = KeyEntry(written.below, sys.intern(key), items, written.repeated_at)
+            self._shared[parts] = entry
+        return entry
 
     def entry(self, number: int, line: str) -> None:
         key, equals, value = line.partition("=")
         key, value = key.strip(), value.strip()
-        self._finish_entry()
         # Also for a line that is not an entry, so that the lines that continue it are not reported as further problems.
-        self._items = []
-        self._is_unread = not (equals and key)
-        if self._is_unread or " " in key or ":" in key or line.startswith(("/", "-")):
+        self._items, self._key = [], ""
+        is_unread = not (equals and key)
+        if is_unread or " " in key or ":" in key or line.startswith(("/", "-")):
             from txmux.rules.advice import keys  # noqa: PLC0415 - only for errors
 
             meant = keys.line(line, self._header, self._keys)
-            self._is_unread = self._is_unread or meant is not None
+            is_unread = is_unread or meant is not None
             if meant is not None:
                 key, value, message = meant
             elif equals:
@@ -212,7 +220,7 @@ class _IniReader:
                 key = ""
             if message:
                 self._problem(number, "", message)
-        if self._is_unread:
+        if is_unread:
             self._unread.append(number)
         elif self._entries is None:
             kind = next((kind for kind, words in self._keys.items() if key in words), "")
@@ -221,13 +229,14 @@ class _IniReader:
             self._problem(number, key, message)
         if self._entries is not None and key:
             # A key that takes several values may be repeated.
-            earlier = self._entries.get(key)
             below = number - self._line
-            self._items = [(its.below, its.text) for its in earlier.items] if earlier else []
+            written = self._entries.setdefault(key, _Entry(below))
+            if below != written.below:
+                written.repeated_at = written.repeated_at or below
+            written.is_read = written.is_read or not is_unread
+            self._items, self._key = written.items, key
             if value:
                 self._items.append((below, value))
-            self._key, self._key_below = sys.intern(key), earlier.below if earlier else below
-            self._repeated_at = (earlier.repeated_at or below) if earlier else 0
 
     def _problem(self, number: int, key: str, message: str) -> None:
         self.problems.append(Problem(self._path, number, self._header, key, message))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,13 +257,18 @@ def _zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        zones = available_timezones()
+        zones = _zones_of(available_timezones)
         advice = (
             "write one such as Europe/Paris or UTC" if zones else "install this system's tzdata"
         )
         error = InvalidValueError(f"there is no time zone {text!r}; {advice}")
         is_offset = text[-1:].isdigit()  # which is not the zone without it
         raise error.ask(word_first, text, () if is_offset else zones) from None
+
+
+@cache
+def _zones_of(find: Callable[[], Collection[str]]) -> Collection[str]:
+    return find()  # which reads over a thousand files
 
 
 TLS_FIELDS = {
@@ -377,10 +382,15 @@ def _checked_under(reading: RulesReading, text: str) -> str:
         raise InvalidValueError(
             f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
         )
-    over = [name for name, same in routes.items() if is_outer(same[0]) and reading.is_own(same[0])]
-    owners = [*dict.fromkeys((*reading.scope.usable(reading.unit), *over))]
-    message = f"there is no [listen {text}] and no [route {text}]{suggestion(text, owners)}"
-    raise InvalidValueError(message)
+    error = InvalidValueError(f"there is no [listen {text}] and no [route {text}]")
+    raise error.ask(_with_owners, text, reading)
+
+
+def _with_owners(messages: Sequence[str], text: str, reading: RulesReading) -> Sequence[str]:
+    routes = reading.sections["route"].items()
+    over = [name for name, same in routes if is_outer(same[0]) and reading.is_own(same[0])]
+    owners = dict.fromkeys((*reading.scope.usable(reading.unit), *over))
+    return [f"{message}{suggestion(text, owners)}" for message in messages]
 
 
 def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:

@@ -613,7 +613,7 @@ class RulesParser:
         self._reading.folder = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
-            self._problems += missing_keys(section, kind)
+            self._problems += missing_keys(section, kind, self._reading)
         for find in CONTRADICTIONS[kind]:
             self._problems += find(section, fields)
         return fields

@@ -72,22 +72,20 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
     return fields
 
 
-def missing_keys(section: Section, kind: str) -> list[Problem]:
+def missing_keys(section: Section, kind: str, reading: RulesReading) -> list[Problem]:
     """Find the required keys that a section does not have, and has not meant to have either."""
     written = section.entries.keys()
-    lacking = {
-        name: possible for name, possible in _REQUIRED[kind].items() if written.isdisjoint(possible)
-    }
+    lacking = {name: its for name, its in _REQUIRED[kind].items() if written.isdisjoint(its)}
     if section.unread or not lacking:
         return []
     from txmux.rules.advice.keys import keys_meant  # noqa: PLC0415 - only where keys are missing
 
     keys = TABLES[kind]
-    meant = keys_meant(kind, section, tuple(keys))
+    meant = keys_meant(kind, section, tuple(keys)) if reading.advises(section) else ()
     return [
         section.problem(f"is missing; write for example '{name} = {keys[name].example}'", name)
-        for name, possible in lacking.items()
-        if meant.isdisjoint(possible)
+        for name, its in lacking.items()
+        if its.isdisjoint(meant)
     ]
 
 
@@ -119,8 +117,8 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
 
 
 def _unknown(name: str, kind: str, section: Section, reading: RulesReading) -> str:
-    if why := missing(name):
-        return f"unknown key; {why}"
+    if (why := missing(name)) or not reading.advises(section):
+        return f"unknown key; {why or 'see the first errors of this file'}"
     places = {"endpoint": endpoints.listening, "server": read_server}
     from txmux.rules.advice.keys import unknown_key  # noqa: PLC0415 - only for errors
 
@@ -167,7 +165,8 @@ def _values(
         except InvalidValueError as error:
             from txmux.rules.advice.values import mended  # noqa: PLC0415 - only for errors
 
-            found, messages = mended(entry, item, error, kind, read, known)
+            facts = entry, item, error, kind, read, known
+            found, messages = mended(*facts) if reading.advises(section) else ([], error.args)
             values += found
             line = section.line_of(item)
             problems += (section.problem(one, entry.key, line=line) for one in messages)
