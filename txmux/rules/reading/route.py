@@ -348,14 +348,36 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes that are under themselves, at once or over others: one problem a circle, at its first route."""
     sections = {route.name: route.section for route in reversed(routes)}
     under = {r.name: r.under for r in routes if is_outer(sections[r.name])}
-    done: set[str] = set()
+    places = {name: place for place, name in enumerate(under)}
+    for circle in _circles(under):
+        first = min(circle, key=places.__getitem__)
+        at = circle.index(first)
+        way = " -> ".join((*circle[at:], *circle[:at], first))
+        what = f"is under itself: {way}" if circle[1:] else "is under itself"
+        message = f"{what}; put it under a listener, or leave 'under' out"
+        yield sections[first].problem(message, "under")
+
+
+def _circles(under: Mapping[str, Iterable[str]]) -> Iterator[Sequence[str]]:
+    """Yield circles of ``under``: not all of them, but some if there are any."""
+    seen: set[str] = set()
+    found: set[str] = set()
     for name in under:
-        way = _circle(name, under) if name not in done else []
-        if way:
-            done.update(way)
-            what = f"is under itself: {' -> '.join((*way, name))}" if way[1:] else "is under itself"
-            message = f"{what}; put it under a listener, or leave 'under' out"
-            yield sections[name].problem(message, "under")
+        # From a route to what is above it and so on, each with what is still to be looked at.
+        way = {} if name in seen else {name: iter(under[name])}
+        seen.add(name)
+        while way:
+            above = next(filter(under.__contains__, way[next(reversed(way))]), None)
+            if above is None:
+                way.popitem()
+            elif above not in seen:
+                seen.add(above)
+                way[above] = iter(under[above])
+            elif above in way and above not in found:
+                names = [*way]
+                circle = names[names.index(above) :]
+                found.update(circle)
+                yield circle
 
 
 def _under(reading: RulesReading, text: str) -> str:
@@ -391,20 +413,6 @@ def _with_owners(messages: Sequence[str], text: str, reading: RulesReading) -> S
     over = [name for name, same in routes if is_outer(same[0]) and reading.is_own(same[0])]
     owners = dict.fromkeys((*reading.scope.usable(reading.unit), *over))
     return [f"{message}{suggestion(text, owners)}" for message in messages]
-
-
-def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
-    """Find a circle of ``under`` from a route to itself; empty if there is none."""
-    ways = [[name]]
-    seen: set[str] = set()
-    for way in ways:
-        for above in under[way[-1]]:
-            if above == name:
-                return way
-            if above in under and above not in seen:
-                seen.add(above)
-                ways.append([*way, above])
-    return []
 
 
 _MATCH = ValueKind(
