@@ -115,11 +115,16 @@ class RulesIndex:
                     listener.name for listener in listeners if route.stands_under(listener)
                 ]
             return self._everywhere[over]
-        names: set[str] = set()
-        for name in route.under:
+        names, everywhere = dict.fromkeys(route.under), set[str]()
+        for name in (ways := [*names]):
             owner = None if name in self._listeners else self.route(name)
-            names.update([name] if owner is None else self.listeners_of(owner))
-        return sorted(names & self._listeners.keys(), key=lambda name: self._listeners[name])
+            if owner is not None and not owner.under:
+                everywhere.update(self.listeners_of(owner))
+            new = [its for its in (owner.under if owner else ()) if its not in names]
+            names |= dict.fromkeys(new)
+            ways += new
+        found = self._listeners.keys() & (names.keys() | everywhere)
+        return sorted(found, key=lambda name: self._listeners[name])
 
     def sections(self, path: str) -> Iterator[Section]:
         yield from self._sections.get(path, ())

@@ -5,6 +5,8 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
+from txmux.control.rules_index import RulesIndex
+from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
 
@@ -66,7 +68,7 @@ class ManyErrorsTests(SynchronousTestCase):
         self.assertEqual(names, [f"route r{n}" for n in range(1000)])
 
     def test_nested_routes(self) -> None:
-        """Neither does TLS in TLS, however deep, nor in a circle."""
+        """Neither does TLS in TLS, however deep, nor in a circle: of routes that are too deep, the first is named."""
         for top in ("a", "r1999"):
             routes = (
                 f"[route r{n}]\nmatch = tls\nterminate_tls = x.pem\nunder = {f'r{n - 1}' if n else top}\nbackend = close\n"
@@ -79,6 +81,34 @@ class ManyErrorsTests(SynchronousTestCase):
             found = [problem for problem in error.problems if "is under itself" in problem.message]
             circles = ["route b"] if top == "a" else ["route r0", "route b"]
             self.assertEqual([problem.section for problem in found], circles)
+            found = [problem for problem in error.problems if "is too deep" in problem.message]
+            self.assertEqual(found[0].section, "route r20" if top == "a" else "route r21")
+
+    def test_many_ways(self) -> None:
+        """A route to which clients come by very many ways, of TLS or of tunnels, is read, warned of and found as soon as others."""
+        for opens in ("tls\nterminate_tls = x.pem", "socks5\ntunnel = yes"):
+            routes = (
+                f"[route r{n}{letter}]\nmatch = {opens}\nbackend = b\n"
+                f"under = {', '.join(f'r{n - 1}{one}' for one in 'abcdefgh') if n else 'a'}\n"
+                for n in range(19)
+                for letter in "abcdefgh"
+            )
+            text = (
+                f"[listen a]\nendpoint = :1\n[listen b]\nendpoint = :2\n{''.join(routes)}"
+                "[route inner]\nunder = r18a\nmatch = any\nclient_cert = any\nbackend = b\n"
+                "[backend b]\nserver = {host}:80\nallow_names = *\n"
+            )
+            begun = time.process_time()
+            with self.subTest(opens):
+                error = self.assertRaises(RulesError, parse, text, "rules.ini")
+                (problem,) = error.problems
+                self.assertIn("asks clients for no certificate", problem.message)
+                rules = parse(text.replace("client_cert = any\n", ""), "rules.ini")
+                list(lint(rules))
+                index = RulesIndex(rules)
+                found = {tuple(index.listeners_of(route)) for route in rules.routes}
+                self.assertEqual(found, {("a",)})
+                self.assertLess(time.process_time() - begun, 10)
 
     def test_time(self) -> None:
         """The time is that of as many lines, not of their square, whatever is wrong with them."""
@@ -92,7 +122,7 @@ class ManyErrorsTests(SynchronousTestCase):
             ("[route r{}]\nmatch = ssh\nbackend = y{}", "[backend b]\nserver = :1\n{}"),
             ("    tue Europe/Pariss{}", "[route r]\nmatch = ssh\nbackend = :1\nduring = mon\n{}"),
         ):
-            lines = "\n".join(line.replace("{}", f"{n}") for n in range(6_000))
+            lines = "\n".join(line.replace("{}", f"{n}") for n in range(4_000))
             text = f"[listen a]\nendpoint = :1\n{around.replace('{}', lines)}\n"
             begun = time.process_time()
             self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)

@@ -68,15 +68,20 @@ def open_tunnels(
     listeners: Sequence[Listener], routes: Sequence[Route], _: Settings
 ) -> Iterator[Problem]:
     """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
+    inside: dict[str, dict[str, Route]] = {}
+    for route in routes:
+        for name in route.under:
+            inside.setdefault(name, {})[route.name] = route
     for route in routes:
         if not route.more.get("tunnel"):
             continue
-        within = [route]
-        for outer in within:
-            within += [
-                route for route in routes if outer.name in route.under and route not in within
-            ]
-        outcomes = [route.outcome for route in within]
+        within = {route.name: route}
+        for name in (names := [route.name]):
+            its = inside.get(name, {}).items()
+            new = {one: inner for one, inner in its if one not in within}
+            within |= new
+            names += new
+        outcomes = [one.outcome for one in within.values()]
         if outcomes == [None]:
             message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"
             yield route.section.problem(message, "tunnel")

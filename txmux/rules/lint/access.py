@@ -166,14 +166,23 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
 
 def takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
     """Return whether neither a route nor its outer routes ask who their clients are; `named` has all outer routes."""
+    over = {route.name}
+    for one in (ways := [route]):
+        if _asks(one):
+            continue
+        outer = [named[name] for name in one.under if name in named]
+        if len(outer) < len(one.under) or not outer:
+            return True
+        ways += [its for its in outer if its.name not in over]
+        over.update(its.name for its in outer)
+    return False
+
+
+def _asks(route: Route) -> bool:
     tls, shown = route.terminate_tls, route.client_cert
     asks = tls is not None and tls.client_ca is not None and tls.client == "required"
     asks = asks or (shown is not None and "any" in shown.words)
-    if asks or any(conditions(route)) or route.clients.allowed is not None:
-        return False
-    outer = [named[name] for name in route.under if name in named]
-    is_at_listener = len(outer) < len(route.under) or not outer
-    return is_at_listener or any(takes_anyone(one, named) for one in outer)
+    return asks or any(conditions(route)) or route.clients.allowed is not None
 
 
 def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:

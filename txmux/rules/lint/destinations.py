@@ -143,10 +143,12 @@ def _by_name(rules: Rules, rule: Route | Listener) -> list[Backend]:
     if isinstance(rule, Listener):
         outcomes = [rule.default]
     else:
-        within = [rule]
-        for route in within:
+        names = {rule.name}
+        for route in (within := [rule]):
             outcomes.append(route.outcome)
-            within += (one for one in rules.routes_of(route) if one not in within)
+            new = [one for one in rules.routes_of(route) if one.name not in names]
+            names.update(one.name for one in new)
+            within += new
     return [backend for backend in backends_of(outcomes) if backend.names]
 
 

@@ -425,15 +425,18 @@ def unknown_certificates(
             yield route.section.problem(message, "client_cert")
 
 
-def _asks_nobody(name: str, ends: Mapping[str, Route], *inner: str) -> str:
+def _asks_nobody(name: str, ends: Mapping[str, Route]) -> str:
     """Return what is wrong if clients of a listener or route come without being asked for a certificate."""
     end = ends.get(name)
     if end is None:
         return f"[listen {name}] knows no certificates, which are shown inside TLS; name a route with 'tls_client_ca' instead"
-    if "tls_client_ca" in end.section.entries or name in inner:
-        return ""
-    if end.under and not any(_asks_nobody(one, ends, name, *inner) for one in end.under):
-        return ""
+    over = {name: end}
+    for one in (ways := [end]):
+        if "tls_client_ca" in one.section.entries or name in one.under:
+            return ""
+        new = {its: ends[its] for its in one.under if its in ends and its not in over}
+        over |= new
+        ways += new.values()
     return f"[route {name}] asks clients for no certificate; add 'tls_client_ca' there"
 
 
@@ -526,11 +529,13 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
 
 def comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
     """Return whether clients of a listener come to a route that ends TLS or opens tunnels, at once or inside others."""
-    ways = [route]
-    for way in ways:
+    over = {route.name}
+    for way in (ways := [route]):
         if way.stands_under(listener):
             return True
-        ways += [ends[name] for name in way.under if name in ends and ends[name] not in ways]
+        new = dict.fromkeys(name for name in way.under if name in ends and name not in over)
+        over.update(new)
+        ways += [ends[name] for name in new]
     return False
 
 

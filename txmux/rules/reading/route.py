@@ -282,6 +282,7 @@ TLS_FIELDS = {
 """The attributes of `TlsSettings`, by their keys."""
 _OPENING = frozenset(("terminate_tls", *OUTER))
 _OF_CLIENTS = ("tls_client_crl", "allow_client", "tls_client")
+_DEEPEST = 20
 
 
 def _certificate(reading: RulesReading, text: str) -> Path | str:
@@ -344,22 +345,27 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
             yield section.problem(message, key)
 
 
-def circles(routes: Sequence[Route]) -> Iterator[Problem]:
-    """Find routes that are under themselves, at once or over others: one problem a circle, at its first route."""
+def nestings(routes: Sequence[Route]) -> Iterator[Problem]:
+    """Find routes that are under themselves, at once or over others, or under very many: one problem a circle, at its first route."""
     sections = {route.name: route.section for route in reversed(routes)}
     under = {r.name: r.under for r in routes if is_outer(sections[r.name])}
     places = {name: place for place, name in enumerate(under)}
-    for circle in _circles(under):
+    depths: dict[str, int] = {}
+    for circle in _circles(under, depths):
         first = min(circle, key=places.__getitem__)
         at = circle.index(first)
         way = " -> ".join((*circle[at:], *circle[:at], first))
         what = f"is under itself: {way}" if circle[1:] else "is under itself"
         message = f"{what}; put it under a listener, or leave 'under' out"
         yield sections[first].problem(message, "under")
+    for name, depth in depths.items():
+        if depth == _DEEPEST + 1:
+            message = f"is too deep: over {_DEEPEST} routes, each under another; remove some"
+            yield sections[name].problem(message, "under")
 
 
-def _circles(under: Mapping[str, Iterable[str]]) -> Iterator[Sequence[str]]:
-    """Yield circles of ``under``: not all of them, but some if there are any."""
+def _circles(under: Mapping[str, Iterable[str]], depths: dict[str, int]) -> Iterator[Sequence[str]]:
+    """Yield circles of ``under``: not all of them, but some if there are any; sets `depths`, each counted with the route itself."""
     seen: set[str] = set()
     found: set[str] = set()
     for name in under:
@@ -369,7 +375,8 @@ def _circles(under: Mapping[str, Iterable[str]]) -> Iterator[Sequence[str]]:
         while way:
             above = next(filter(under.__contains__, way[next(reversed(way))]), None)
             if above is None:
-                way.popitem()
+                last, _ = way.popitem()
+                depths[last] = 1 + max((depths.get(its, 0) for its in under[last]), default=0)
             elif above not in seen:
                 seen.add(above)
                 way[above] = iter(under[above])
@@ -450,7 +457,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", meaning=
-        "the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches; `*` means [all listeners](#scope). With several listeners, the key is required"),
+        "the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches, up to 20 deep; `*` means [all listeners](#scope). With several listeners, the key is required"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", files=KeyFiles("sent", is_secret=True), loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), meaning=
         f"txmux [terminates TLS](#tls-termination) with the certificates and keys of these PEM files{'' if MANAGED is None else f', or of {MANAGED.meaning}'}, and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", loads=lambda names: [one.partition(":")[0] for one in watchers_inside(names)], meaning=

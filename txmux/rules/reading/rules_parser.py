@@ -264,7 +264,7 @@ class RulesParser:
     ) -> None:
         """Find what does not go together."""
         checked = self._to_check(listeners, routes)
-        self._problems += route.circles(checked)
+        self._problems += route.nestings(checked)
         self._problems += loops(listeners, checked)
         self._problems += wrong_transports(listeners, checked)
         self._problems += misplaced(listeners, checked)
