@@ -252,6 +252,25 @@ class CheckTests(CommandTestCase):
             _, err = child.communicate(GOOD.encode(), timeout=300)
             self.assertEqual((child.returncode, err), (141, b""), arguments)
 
+    def test_output_that_cannot_be_written(self) -> None:
+        for arguments in (
+            ("--help",),
+            ("check", self.good.name),
+            ("check", "missing.ini"),
+            ("matchers",),
+        ):
+            with Path("/dev/full").open("wb") as full:
+                done = subprocess.run(
+                    [sys.executable, "-m", "txmux", *arguments],
+                    cwd=self.good.parent,
+                    stdout=full,
+                    stderr=subprocess.PIPE,
+                    timeout=300,
+                    check=False,
+                )
+            problem = b"txmux: cannot write to standard output: No space left on device\n"
+            self.assertEqual((done.returncode, done.stderr), (1, problem), arguments)
+
     def test_check_installs_no_reactor(self) -> None:
         script = (
             "import sys; from txmux.cli import main; main(sys.argv[1:]); "

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `txmux` program with these arguments, by default those of the process.
 
     Returns:
-        The exit code; 78 (``EX_CONFIG``) if a rules file has errors, except for ``txmux check``; as in shells, 141 if the reader of the
+        The exit code; 78 (``EX_CONFIG``) if a rules file has errors, except for ``txmux check``; 1 if the output cannot be written; as in shells, 141 if the reader of the
         output has closed it, and 130 after Control-C. Wrong arguments raise `SystemExit` with code 2, as `argparse` does.
     """
     open_closed_streams()
@@ -95,12 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.set_threshold(*COLLECTING)
             sys.stdout.flush()
     except OSError as error:
-        if not _is_output_gone(error):
+        is_gone = _is_output_gone(error)
+        if not (is_gone or _is_of_output(error)):
             raise
         # What is left must not be written again at the end of the process.
         _, nothing = os.pipe()  # no file may be opened in the sandbox, in which `explain` is
         os.dup2(nothing, sys.stdout.fileno())
-        return _PIPE_CLOSED
+        if is_gone:
+            return _PIPE_CLOSED
+        print(f"txmux: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -112,6 +116,15 @@ def _is_output_gone(error: OSError) -> bool:
     output = sys.stdout.fileno()
     is_device = stat.S_ISCHR(os.fstat(output).st_mode)
     return error.errno == errno.EIO and is_device and not os.isatty(output)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Return whether the standard output could not be written, as on a full disk: then it still cannot."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as again:
+        return again.errno == error.errno
+    return False
 
 
 def open_closed_streams() -> None:
