@@ -230,8 +230,12 @@ class HostilePeer:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.sent = self.most = self.connections = self.flooded = self.followed = 0
-        port = self.port = free_port("127.0.0.1", kind=socket.SOCK_DGRAM)  # and for TCP
-        self._listening = socket.create_server(("127.0.0.1", port), backlog=256)
+        listening: socket.socket | None = None
+        while listening is None:
+            port = self.port = free_port("127.0.0.1", kind=socket.SOCK_DGRAM)
+            with suppress(OSError):  # somebody has it for TCP
+                listening = socket.create_server(("127.0.0.1", port), backlog=256)
+        self._listening = listening
         self._elsewhere = socket.create_server(("127.0.0.1", 0))
         self._opened += [self._listening, self._elsewhere]
         url = f"http://127.0.0.1:{self._elsewhere.getsockname()[1]}/"
