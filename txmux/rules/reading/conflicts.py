@@ -430,14 +430,15 @@ def _asks_nobody(name: str, ends: Mapping[str, Route]) -> str:
     end = ends.get(name)
     if end is None:
         return f"[listen {name}] knows no certificates, which are shown inside TLS; name a route with 'tls_client_ca' instead"
-    over = {name: end}
+    over = {name}
     for one in (ways := [end]):
-        if "tls_client_ca" in one.section.entries or name in one.under:
-            return ""
-        new = {its: ends[its] for its in one.under if its in ends and its not in over}
-        over |= new
-        ways += new.values()
-    return f"[route {name}] asks clients for no certificate; add 'tls_client_ca' there"
+        if "tls_client_ca" in one.section.entries:
+            continue
+        if not (one.under and ends.keys() >= {*one.under}):
+            return f"[route {name}] asks clients for no certificate; add 'tls_client_ca' there"
+        ways += [ends[its] for its in one.under if its not in over]
+        over.update(one.under)
+    return ""
 
 
 _PLAIN = frozenset({"tcp", "tcp6", "systemd"})
