@@ -82,7 +82,21 @@ class ManyErrorsTests(SynchronousTestCase):
             circles = ["route b"] if top == "a" else ["route r0", "route b"]
             self.assertEqual([problem.section for problem in found], circles)
             found = [problem for problem in error.problems if "is too deep" in problem.message]
-            self.assertEqual(found[0].section, "route r20" if top == "a" else "route r21")
+            deep = ["route r20"] if top == "a" else []
+            self.assertEqual([problem.section for problem in found], deep)
+
+    def test_circles_that_share_routes(self) -> None:
+        """One is named, however many there are."""
+        last = 3000
+        routes = "".join(
+            f"[route r{n}]\nmatch = tls\nterminate_tls = x.pem\nbackend = close\n"
+            f"under = {f'r{n + 1}' if n < last else ', '.join(f'r{one}' for one in reversed(range(last)))}\n"
+            for n in range(last + 1)
+        )
+        text = f"[listen a]\nendpoint = :1\n{routes}"
+        error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
+        (found,) = error.problems
+        self.assertIn("is under itself: r2999 -> r3000 -> r2999", found.message)
 
     def test_many_ways(self) -> None:
         """A route to which clients come by very many ways, of TLS or of tunnels, is read, warned of and found as soon as others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -349,42 +349,30 @@ def nestings(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes that are under themselves, at once or over others, or under very many: one problem a circle, at its first route."""
     sections = {route.name: route.section for route in reversed(routes)}
     under = {r.name: r.under for r in routes if is_outer(sections[r.name])}
-    places = {name: place for place, name in enumerate(under)}
-    depths: dict[str, int] = {}
-    for circle in _circles(under, depths):
-        first = min(circle, key=places.__getitem__)
-        at = circle.index(first)
-        way = " -> ".join((*circle[at:], *circle[:at], first))
-        what = f"is under itself: {way}" if circle[1:] else "is under itself"
-        message = f"{what}; put it under a listener, or leave 'under' out"
-        yield sections[first].problem(message, "under")
-    for name, depth in depths.items():
-        if depth == _DEEPEST + 1:
+    left, places = {**under}, {name: place for place, name in enumerate(under)}
+    for _ in range(_DEEPEST):
+        for name in [one for one, its in left.items() if left.keys().isdisjoint(its)]:
+            del left[name]
+    # From each that is left, the way up ends at one that is too deep, or is a circle.
+    above = {name: next(filter(left.__contains__, its), "") for name, its in left.items()}
+    seen: set[str] = set()
+    for name in left:
+        way, at = list[str](), name
+        while at and at not in seen:
+            seen.add(at)
+            way.append(at)
+            at = above[at]
+        if not above[name]:
             message = f"is too deep: over {_DEEPEST} routes, each under another; remove some"
             yield sections[name].problem(message, "under")
-
-
-def _circles(under: Mapping[str, Iterable[str]], depths: dict[str, int]) -> Iterator[Sequence[str]]:
-    """Yield circles of ``under``: not all of them, but some if there are any; sets `depths`, each counted with the route itself."""
-    seen: set[str] = set()
-    found: set[str] = set()
-    for name in under:
-        # From a route to what is above it and so on, each with what is still to be looked at.
-        way = {} if name in seen else {name: iter(under[name])}
-        seen.add(name)
-        while way:
-            above = next(filter(under.__contains__, way[next(reversed(way))]), None)
-            if above is None:
-                last, _ = way.popitem()
-                depths[last] = 1 + max((depths.get(its, 0) for its in under[last]), default=0)
-            elif above not in seen:
-                seen.add(above)
-                way[above] = iter(under[above])
-            elif above in way and above not in found:
-                names = [*way]
-                circle = names[names.index(above) :]
-                found.update(circle)
-                yield circle
+        elif at in way:
+            circle = way[way.index(at) :]
+            first = min(circle, key=places.__getitem__)
+            turn = circle.index(first)
+            names = " -> ".join((*circle[turn:], *circle[:turn], first))
+            what = f"is under itself: {names}" if circle[1:] else "is under itself"
+            message = f"{what}; put it under a listener, or leave 'under' out"
+            yield sections[first].problem(message, "under")
 
 
 def _under(reading: RulesReading, text: str) -> str:
