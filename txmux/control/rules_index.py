@@ -27,6 +27,7 @@ class RulesIndex:
         self.open_secrets: Sequence[Problem] = ()
         self._lines: dict[str, Sequence[str]] = {}
         self._everywhere: dict[Transport | None, Sequence[str]] = {}
+        self._over: dict[str, Sequence[str]] = {}  # listeners, by the names in `under`
 
     @cached_property
     def sha256(self) -> str:
@@ -115,16 +116,13 @@ class RulesIndex:
                     listener.name for listener in listeners if route.stands_under(listener)
                 ]
             return self._everywhere[over]
-        names, everywhere = dict.fromkeys(route.under), set[str]()
-        for name in (ways := [*names]):
-            owner = None if name in self._listeners else self.route(name)
-            if owner is not None and not owner.under:
-                everywhere.update(self.listeners_of(owner))
-            new = [its for its in (owner.under if owner else ()) if its not in names]
-            names |= dict.fromkeys(new)
-            ways += new
-        found = self._listeners.keys() & (names.keys() | everywhere)
-        return sorted(found, key=lambda name: self._listeners[name])
+        names = set[str]()
+        for name in route.under:
+            if name not in self._over:
+                owner = None if name in self._listeners else self.route(name)
+                self._over[name] = [name] if owner is None else self.listeners_of(owner)
+            names.update(self._over[name])
+        return sorted(names & self._listeners.keys(), key=lambda name: self._listeners[name])
 
     def sections(self, path: str) -> Iterator[Section]:
         yield from self._sections.get(path, ())

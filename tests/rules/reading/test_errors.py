@@ -124,6 +124,16 @@ class ManyErrorsTests(SynchronousTestCase):
                 self.assertEqual(found, {("a",)})
                 self.assertLess(time.process_time() - begun, 10)
 
+    def test_many_over_and_under_one(self) -> None:
+        """The listeners of each are found without a look at all over it."""
+        outer, many = "match = tls\nterminate_tls = x.pem\nbackend = close\nunder = ", range(4000)
+        routes = "".join(f"[route o{n}]\n{outer}a\n[route i{n}]\n{outer}hub\n" for n in many)
+        hub = f"[route hub]\n{outer}{', '.join(f'o{n}' for n in many)}\n"
+        rules = parse(f"[listen a]\nendpoint = :1\n{routes}{hub}", "rules.ini", MATCHERS)
+        index, begun = RulesIndex(rules), time.process_time()
+        self.assertEqual({tuple(index.listeners_of(route)) for route in rules.routes}, {("a",)})
+        self.assertLess(time.process_time() - begun, 2)
+
     def test_time(self) -> None:
         """The time is that of as many lines, not of their square, whatever is wrong with them."""
         for line, around in (
