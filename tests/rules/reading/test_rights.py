@@ -123,7 +123,7 @@ class RightsTest(FolderTestCase):
             self.assertTrue(all(why in problem for problem in problems))
 
     def test_room_of_others(self) -> None:
-        """All files of an author have so many ports and bytes of lists that the rules of others are read soon, and fit into memory."""
+        """All files of an author have so many bytes, ports and bytes of lists that the rules of others are read soon, and fit into memory."""
         listen = "[listen {0}]\nendpoint = 127.0.0.1:{0}{1}\n".format
         self.folder.chmod(0o755)
         (self.folder / "d").mkdir(mode=0o755)
@@ -132,6 +132,7 @@ class RightsTest(FolderTestCase):
             self.write(f"d/{name}.txt", f"192.0.2.1\n#{'x' * (size - 11)}")
         for number, (text, more, what) in enumerate((
             (listen(1, "0000-65535"), listen(2, "000-9999\n  127.0.0.2:1000-9999"), "may have 131072 ports"),
+            (listen(1, f"\n#{'x' * 524_000}"), listen(2, f"\n#{'x' * 525_000}"), "may have 1 MiB"),
             (listen(1, "\nallow = @one.txt, @two.txt"), listen(2, "\nallow = @one.txt, @three.txt"), "may have 16 MiB"),
         )):  # fmt: skip
             units = [

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ from txmux.rules.problems import InvalidValueError, Problem
 
 LARGEST_RULES = 16 << 20
 """The most bytes of a rules file with all that it includes."""
+LARGEST_OF_OTHERS = 1 << 20
+"""The same of all files of a user who is neither root nor the operator, for whose rules everybody waits: the slowest take seconds."""
 
 
 @frozen
@@ -327,6 +330,7 @@ class FileReader:
         self._named: set[Path] = set()
         self._unlisted: dict[Path, OSError] = {}
         self._room = LARGEST_RULES - len(main.text.encode())
+        self._rooms_of = defaultdict[int | None, int](lambda: LARGEST_OF_OTHERS)  # by authors
         self._texts = {main.path: main.text}
         self._included: dict[str, list[str]] = {}
         self._variables: dict[str, str | None] = {}
@@ -415,7 +419,7 @@ class FileReader:
             message = f"cannot look into '{closed.filename}': {closed.strerror}; {advice}"
         else:
             try:
-                return None if real_path(path) in self._named else self._read(path)
+                return None if real_path(path) in self._named else self._fitting(self._read(path))
             except OSError as error:
                 message = f"cannot be read: {error.strerror}; {self._advice(error, str(path))}"
             except InvalidValueError as error:
@@ -423,6 +427,18 @@ class FileReader:
                     raise  # the pattern is wrong, not what it has found
                 message = str(error)
         return SourceFile(str(path), "", (Problem(str(path), 0, "", "", message),))
+
+    def _fitting(self, source: SourceFile | None) -> SourceFile | None:
+        author = None if source is None else source.author
+        if source is None or author in {None, 0, self.authors.get("", os.geteuid())}:
+            return source
+        size = len(source.text.encode())
+        self._rooms_of[author] -= size
+        if self._rooms_of[author] < 0:
+            self._room += size
+            why = f"all files of user {author} may have {LARGEST_OF_OTHERS >> 20} MiB; remove some rules"
+            raise InvalidValueError(why)
+        return source
 
     def _paths(self, pattern: str) -> list[Path]:
         paths, draft = included_paths(self.folder, pattern), self._draft
