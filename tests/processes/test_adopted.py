@@ -28,6 +28,7 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import NOTHING, NUMBER, Field
 from txmux.processes.liveness import is_worker
 from txmux.processes.supervisor.adopted import CONTRACT, AdoptedWorker
+from txmux.processes.supervisor.worker import Worker
 from txmux.processes.worker.seccomp import MACHINES
 
 _KNOWS_NOTHING = """
@@ -148,6 +149,20 @@ class SpokenTest(TestCase):
             await deferLater(reactor, 0.01)
             with contextlib.suppress(BlockingIOError):
                 is_open = bool(end.recv(2**16))
+
+
+class TooLateTest(SynchronousTestCase):
+    def test_is_killed_unless_it_has_clients(self) -> None:
+        """A retiring worker may have moved its own to one that started too late to be given."""
+        for clients, number in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
+            counters = SimpleNamespace(columns={}, live_in=lambda _, clients=clients: clients)
+            supervisor: Any = SimpleNamespace(counters=counters)
+            worker = Worker(supervisor, 1, reactor)
+            with subprocess.Popen(["sleep", "60"]) as late:
+                worker.pid = late.pid
+                worker.give_away()
+                late.terminate()
+            self.assertEqual(late.returncode, -number, clients)
 
 
 def _free_number(pid: int, which: int) -> int:

@@ -176,8 +176,8 @@ class Worker:
         return attaching.addErrback(lambda failure: failure.trap(AnswerTimeoutError) and None)
 
     def give_away(self) -> None:
-        """Leave the process to a supervisor that has adopted it; one that was not ready then has no clients, and is killed."""
-        if self.pid != self._given_pid:
+        """Leave the process to a supervisor that has adopted it; one that was not ready then is killed, unless clients have moved to it."""
+        if self.pid != self._given_pid and not self.connections:
             self._end()
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
