@@ -122,6 +122,20 @@ class RightsTest(FolderTestCase):
             why = f"the owner of '{unit}' may not write to '{self.folder}/s'"
             self.assertTrue(all(why in problem for problem in problems))
 
+    def test_advice_for_others(self) -> None:
+        """Of all files of an author, as of one file, the first errors get advice, which may take longer than all the reading."""
+        self.folder.chmod(0o755)
+        (self.folder / "d").mkdir(mode=0o755)
+        wrong = "".join(f"[route {{0}}{n}]\nmatch = shh\nbackend = close\n" for n in range(150))
+        units = [self.write(f"d/{name}.ini", wrong.format(name)) for name in "ab"]
+        for owner, advised in ((0, 300), (12345, 200)):
+            for unit in units:
+                os.chown(unit, owner, -1)
+            untaken = load(self.main).files.untaken.values()
+            found = [problem for its in untaken for problem in its if "'shh'" in problem.message]
+            self.assertEqual(len(found), 300)
+            self.assertEqual(sum("did you mean 'ssh'" in its.message for its in found), advised)
+
     def test_room_of_others(self) -> None:
         """All files of an author have so many bytes, ports and bytes of lists that the rules of others are read soon, and fit into memory."""
         listen = "[listen {0}]\nendpoint = 127.0.0.1:{0}{1}\n".format

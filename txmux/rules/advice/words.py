@@ -8,7 +8,7 @@ from txmux.errors import MuxError, joined
 
 Texts = Sequence[str]
 
-_MOST_LIKE, _MOST_MEANT, _MOST_KNOWN = 8, 3, 1000
+_MOST_LIKE, _MOST_MEANT, _MOST_KNOWN, _LONGEST = 8, 3, 1000, 64
 _ASIDE = re.compile(r" \([^()]*\)$")
 _UNKNOWN = re.compile(r"unknown (?:kind |option )?'([^'=]+)")
 
@@ -29,9 +29,12 @@ def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
     from difflib import get_close_matches  # noqa: PLC0415 - only errors need it
 
     word = word.casefold()
-    by_folded = {name.casefold(): name for name in islice(known, _MOST_KNOWN)}
+    if len(word) > _LONGEST:
+        return []
+    few = (name for name in islice(known, _MOST_KNOWN) if len(name) <= _LONGEST)
+    by_folded = {name.casefold(): name for name in few}
     alike = {*get_close_matches(word, by_folded, n=_MOST_LIKE)}
-    alike |= {name for name in by_folded if sorted(name) == sorted(word)}
+    alike.update([name for name in by_folded if sorted(name) == sorted(word)][:_MOST_LIKE])
     distances = {name: _distance(word, name) for name in by_folded if name in alike}
     # What shares letters in one order with another word, but has much to change, is another word. What several words
     # begin with, as with `admin_`, says nothing of the rest.

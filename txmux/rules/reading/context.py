@@ -50,7 +50,7 @@ from txmux.rules.reading.values import (
 from txmux.transport import Transport
 
 _MOST_ADVISED = 200
-"""Errors of one file."""
+"""Errors of one file, or of one author who is neither root nor the operator."""
 _MOST_PORTS = 1 << 17
 """Of one author who is neither root nor the operator: all ports of TCP and UDP."""
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
@@ -129,12 +129,14 @@ class RulesReading:
         self.needs: list[Need] = []
         self._ports = Counter[int | None]()  # by authors
         self._lists_of = Counter[int | None]()  # bytes of files, by authors
-        self._advised = Counter[str]()  # errors, by files
+        self._advised = Counter[str | int]()  # errors, by files, or authors as above
 
     def advises(self, section: Section) -> bool:
-        """Return whether one more error of a file gets advice, which takes longer than all the reading: of very many, only the first do."""
-        self._advised[section.path] += 1
-        return self._advised[section.path] <= _MOST_ADVISED
+        """Return whether one more error of a file, or of another owner, gets advice, which takes longer than all the reading: of very many, only the first do."""
+        author = self.other_author
+        whose = section.path if author is None else author
+        self._advised[whose] += 1
+        return self._advised[whose] <= _MOST_ADVISED
 
     def is_owned(self, section: Section) -> bool:
         return id(section) in self.owners
