@@ -283,7 +283,7 @@ class ServiceUnderSystemdTest(WorkersTestCase):
     # Sockets that systemd opens itself, for a [Socket] unit.
 
     def test_by_address_or_number_without_their_names(self) -> None:
-        """The names are optional (sd_listen_fds(3)): `systemd-socket-activate` gives none."""
+        """The names are optional (sd_listen_fds(3)): `systemd-socket-activate` gives none. A client of IPv4 is known as such by a socket for both."""
         for host, endpoint in (
             ("127.0.0.1", "127.0.0.1:{port}"), ("::", ":{port}"), ("::1", "systemd:domain=INET:index=1"),
             ("::", "systemd:domain=INET6:index=1"),
@@ -305,9 +305,12 @@ class ServiceUnderSystemdTest(WorkersTestCase):
                 before = (*self.manager.environment(), "/usr/bin/env", "-u", "LISTEN_FDNAMES")
                 mux = self.own(Service(self.folder, rules, before=before))
                 self.assertEqual(mux.port, port)  # where this process listens, too
-                with socket.create_connection(opened.getsockname()[:2], 60) as client:
-                    client.sendall(b"x")
-                    self.assertEqual(client.recv(1), b"")
+                for address in ("127.0.0.1", "::1") if host == "::" else (host,):
+                    with socket.create_connection((address, port), 60) as client:
+                        client.sendall(b"x")
+                        self.assertEqual(client.recv(1), b"")
+                    seen, _, _ = mux.take_one()["client"].rpartition(":")
+                    self.assertEqual(seen.strip("[]"), address)
                 mux.stop()
                 while self.manager.store:
                     os.close(self.manager.store.popitem()[1])
