@@ -267,17 +267,17 @@ class LateTests(WorkersTestCase):
 
     def test_stopping(self) -> None:
         """Until its end, none of them ends a process that stops, nor is a further SIGTERM an error."""
-        for service in (Service(self.folder, RULES, program="run"), self.upgrading()):
+        others = signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+        for service, numbers in (
+            (Service(self.folder, RULES, program="run"), others),
+            (self.upgrading(), others),
+            (self.upgrading(), (signal.SIGTERM,)),
+        ):
             self.addCleanup(service.kill_all)
             service.terminate()
             with contextlib.suppress(ProcessLookupError):
                 while not is_gone(service.pid):
-                    for number in (
-                        signal.SIGHUP,
-                        signal.SIGUSR1,
-                        signal.SIGUSR2,
-                        signal.SIGTERM,
-                    ):
+                    for number in numbers:
                         os.kill(service.pid, number)
                     time.sleep(_PACE)
             service.assert_stopped()
