@@ -191,7 +191,10 @@ class BrokenTest(WorkersTestCase):
         mux = Service(self.folder, self.relaying(listening), admin=True)
         self.addCleanup(mux.kill_all)
         client, server = self.relayed(mux, listening)
-        self.assertEqual(ask(mux.admin, "POST", "/api/upgrade", {})[0], 409)
+        status, answer = ask(mux.admin, "POST", "/api/upgrade", {})
+        self.assertEqual(status, 409)
+        # Who has asked does not see its standard error stream.
+        self.assertIn("what nobody thought of", "\n".join(answer["errors"]))
         for pair in ((client, server), self.relayed(mux, listening)):
             self.answers(*pair)
             self.over(*pair)
