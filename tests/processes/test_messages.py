@@ -1,6 +1,7 @@
 """What a worker is told of rules and of memory, if it cannot be."""
 
 import json
+import math
 import os
 import socket
 from base64 import b64encode
@@ -152,7 +153,7 @@ class StartingTests(SynchronousTestCase):
         self.assertEqual(with_observed([(1, rows)], {}), [(1, [row])])
 
     def test_gauges(self) -> None:
-        """Those of workers are combined, names as the metrics can have them; `test_hostile_answers` sends what cannot be."""
+        """Those of workers are combined, names as the metrics can have them; nothing that cannot be combined is an answer of a worker."""
         clock = Clock()
         source = Source("names", "[::1]:53", "none", clock.seconds)
         row = json.loads(json.dumps(attrs.astuple(source.state())))
@@ -171,6 +172,12 @@ class StartingTests(SynchronousTestCase):
         row[0] = "\ud800"
         gauges = Gauges.of([COUNT.read_answer({**answer, "outside": [row]}, 1)] * 2)
         self.assertEqual(gauges.outside[0].name, "\\ud800")  # for the metrics
+        for name, value in (
+            ("outside", [[*row, 1]]), ("outside", [[*row[:3], math.nan, *row[4:]]]), ("generations", ["x"]),
+            ("descriptors", [1]), ("sources", {"x": "1"}), ("troubled", ["b", 1]), ("troubled", ["x" * 5000]),
+        ):  # fmt: skip
+            wrong = {**answer, name: value}
+            self.assertRaises(InvalidMessageError, COUNT.read_answer, wrong, 1)
 
     def test_sockets_do_not_block(self) -> None:
         (one,) = sockets_of([os.dup(self.socket.fileno())])
