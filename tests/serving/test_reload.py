@@ -112,6 +112,23 @@ class RoutesTest(SupervisedTestCase):
         await greeted(self, port)
         await (await self.old.peer()).has(1)
 
+    async def test_no_file(self) -> None:
+        """A folder, a pipe and a link to nowhere in the place of the rules are refused, and nobody waits for them."""
+        await self.run_service(self.text(0))
+        text = self.file.read_text()
+        for make, why in (
+            (os.mkdir, "Is a directory"),
+            (os.mkfifo, "it is no regular file"),
+            (lambda path: path.symlink_to("nowhere.ini"), "No such file"),
+        ):
+            self.file.unlink()
+            make(self.file)
+            report = await self.running.reload()
+            self.assertIn(why, "\n".join(report.errors))
+            self.file.rename(self.folder / why)
+            self.file.write_text(text)
+            self.assertEqual((await self.running.reload()).changes, "nothing changed")
+
 
 class InProcessTest(ServiceTestCase):
     """What a worker does, in the process of the test."""
