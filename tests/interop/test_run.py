@@ -9,8 +9,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, first_of, run
+from tests.interop.children import (
+    PATIENCE,
+    Child,
+    InteropTestCase,
+    eventually,
+    first_of,
+    leave_unmeasured,
+    run,
+)
 from tests.packaging.roots import relayed
+from tests.processes.test_privileges import python_for_everybody, require_root
 from tests.programs import require_program
 from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
@@ -187,6 +196,26 @@ class LifeTests(InteropTestCase):
         self.assert_serves().close()
         os.kill(new, signal.SIGTERM)
         eventually(lambda: is_gone(new), "the new process has ended")
+
+    def test_user(self) -> None:
+        """It becomes another user, and the helper writes the pidfile where only root may; an upgrade works there, too."""
+        require_root()
+        leave_unmeasured(self)
+        pidfile = self.folder / "pid"
+        words = ("--user", "nobody", "--pidfile", pidfile)
+        child = self.begin_by_options(*words, before=python_for_everybody())
+        child.wait_for("switched to user nobody")
+        client = self.assert_serves()
+        eventually(pidfile.exists, "the pidfile is there")
+        self.assertNotEqual(Path(f"/proc/{child.pid}").stat().st_uid, 0)
+        new = self.upgraded(child)
+        self.assertEqual(int(pidfile.read_text()), new)
+        self.assertNotEqual(Path(f"/proc/{new}").stat().st_uid, 0)
+        self.assert_ping(client)
+        client.close()
+        os.kill(new, signal.SIGTERM)
+        eventually(lambda: is_gone(new), "it has ended")
+        eventually(lambda: not pidfile.exists(), "the pidfile is gone")
 
 
 _FIRST_RULES = """
