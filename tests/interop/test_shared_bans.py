@@ -138,6 +138,11 @@ class ClocksTest(TestCase):
         await until(lambda: len(ahead.banned()) == 2)
         for one in ahead.bans.current():
             self.assertLess(abs(one.until - ahead.now() - 600), 20)
+            self.assertEqual(one.reason, "a test")
+        await ahead.ban("192.0.2.10")
+        await until(lambda: len(behind.banned()) == 3)
+        await ahead.lift("192.0.2.10")
+        await until(lambda: len(behind.banned()) == 2)
         self.redis.end()
         await until(lambda: first.state == second.state == "lost")
         await ahead.ban("192.0.2.7", 500)
