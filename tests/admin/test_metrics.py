@@ -141,6 +141,9 @@ class MetricsTest(AdminCase):
         self.assertEqual(states, {"b": "up", "c": "unresolved", "d": "drain", "down": "disabled"})
         self.assertEqual(up, {"b": 1, "c": 0, "d": 1, "down": 1})
         self.assertEqual(self.of(samples, "bans"), 1)
+        # Of the name server, at which nobody answers.
+        while self.of(await self.samples(), "source_up", source="names 127.0.0.1:1") != 0:
+            await deferLater(reactor, 0.05)
 
     def test_each_state_of_a_server(self) -> None:
         counters = Counters()

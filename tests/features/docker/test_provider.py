@@ -19,6 +19,8 @@ from txmux.errors import MuxError
 from txmux.features.docker import api, provider, sleep
 from txmux.features.docker.provider import docker
 from txmux.net.http import RequestFailedError, request
+from txmux.rules.reading.parser import load
+from txmux.telemetry.provider_state import reported_sources
 
 LABELS = {"txmux.match": "any"}
 
@@ -162,6 +164,8 @@ class ProviderTest(TestCase):
         self.run_provider()
         await self.until(lambda: "nothing is written until it answers" in self.logged())
         self.assertFalse(self.file.exists())
+        [reported] = reported_sources(load(self.folder / "rules.ini"))
+        self.assertIn(f"the daemon at {self.folder}/docker.sock: ", reported.why)
         self.daemon.put(inspected("web", LABELS))
         self.daemon.listen()
         await self.written("[route web]")
