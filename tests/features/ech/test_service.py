@@ -40,6 +40,14 @@ class HiddenHellosTest(AdminCase):
         page = (await self.get("/", Accept="text/html")).body.decode()
         self.assertIn("public.example (7)", page)
         self.assertIn("2 of 3 opened", page)
+        # A key that is put beside the others opens, too, without a reload.
+        late = MadeKey(8)
+        late.write(folder / "b.pem")
+        while listener["ech"]["opened"] < 3:
+            client = await connect(self, self.port)
+            client.send(records(Sealer(late).hello(inner())))
+            await client.is_lost()
+            (listener,) = (await self.get("/api/status")).json["listeners"]
 
 
 class FolderTest(SynchronousTestCase):
