@@ -191,7 +191,9 @@ class WithoutTests(SynchronousTestCase):
             for path in folder.iterdir():
                 if path.name not in left_out:
                     (inside / path.name).symlink_to(path)
-        done = run_text(sys.executable, "-P", "-c", f"{inspect.getsource(everything)}{_RUN}", env={**os.environ, "PYTHONPATH": str(copy.parent)}, stdin=json.dumps(commands))  # fmt: skip
+        program = f"{inspect.getsource(everything)}{_RUN}"
+        env = {**os.environ, "PYTHONPATH": str(copy.parent)}
+        done = run_text(sys.executable, "-P", "-c", program, env=env, stdin=json.dumps(commands))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         found: tuple[list[str], list[list[Any]]] = tuple(json.loads(done.stdout))
         return found

@@ -261,7 +261,7 @@ class SilentTest(SupervisedTestCase):
 
     async def test_starter(self) -> None:
         """So is the process of which workers are forked after ten seconds, or a minute if it imports, as on a slow disk; they go on."""
-        for is_importing, seconds in ((False, 10), (True, 60)):
+        for is_importing, seconds, lives, more in ((False, 10, 10, 1), (True, 60, 59, 2)):
             before = await self.run_two()
             workers, starter = self.supervisor.pool.workers, self.starter()
             await self.pass_by(16, *workers)
@@ -269,9 +269,9 @@ class SilentTest(SupervisedTestCase):
             if is_importing:
                 self.starter_connection().have_it(IMPORT, modules=["json"])
             with capturedLogs():
-                await self.pass_by(seconds - is_importing, *workers, starter=False)
+                await self.pass_by(lives, *workers, starter=False)
                 self.assertFalse(is_gone(starter))
-                await self.pass_by(1 + is_importing, *workers, starter=False)
+                await self.pass_by(more, *workers, starter=False)
                 await self.until(lambda: self.starter() not in {0, starter})  # noqa: B023
             self.assertTrue(is_gone(starter))
             self.assertEqual(self.pids(), before)

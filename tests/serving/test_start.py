@@ -78,7 +78,7 @@ backend = reset
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"x")
-            await self.until(lambda: not (not self.log.exists() or not self.log.read_text()))
+            await self.until(lambda: self.log.exists() and self.log.read_text())
         line = self.log.read_text()
         self.assertIn("client=unix ", line)
         self.assertIn(f"local=unix:{path} ", line)

@@ -303,9 +303,10 @@ class CertificateTest(SupervisedTestCase):
             await self.says(
                 f"warning: [backend lacking] {told}", "no.pem", "no server is connected"
             )
-            self.identity.write(lacking, key=True) if lacking.exists() else self.authority.write(
-                lacking
-            )
+            if lacking.exists():
+                self.identity.write(lacking, key=True)
+            else:
+                self.authority.write(lacking)
             await self.served_again()
             lacking.write_bytes(self.identity.pem)
             await self._stop()
