@@ -362,6 +362,20 @@ class ObserverTest(SynchronousTestCase):
             for event, line in zip(events, lines, strict=True):
                 self.assertRegex(formatEvent(event), line)
 
+    def test_failures_while_it_is_out_of_use(self) -> None:
+        """They say nothing of a server that is in use again."""
+        for override, state in (
+            (ServerOverride("ready"), "failing"),
+            (ServerOverride("drain"), ""),
+        ):
+            counts = self.observe("10.0.0.1:80")
+            self.upstreams.apply_overrides({("b", "10.0.0.1:80"): override})
+            for _ in range(3):
+                counts.failed("connect-refused")
+            self.assertEqual(self.state_after(9), state)
+        self.upstreams.apply_overrides({})
+        self.assertEqual(self.state_after(9), "")
+
     def test_who_may_be_silent(self) -> None:
         """None that need not answer by the rules, and no server of datagrams that never has."""
         stream, flow = "10.0.0.1:80", "udp:10.0.0.1:80"
