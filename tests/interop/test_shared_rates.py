@@ -46,8 +46,8 @@ class SharedRatesTest(TestCase):
         self.server = PeerFactory()
         self.port = listen(self, self.server)
 
-    def machine(self, most: int = 2) -> EmbeddedService:
-        limit = f"max_connections_per_source = {most}"
+    def machine(self, most: int = 2, limit: str = "") -> EmbeddedService:
+        limit = limit or f"max_connections_per_source = {most}"
         text = _RULES.format(redis=self.redis.port, limit=limit, server=self.port)
         made = EmbeddedService(parse(text, self.folder / "rules.ini"))
         made.startService()
@@ -58,6 +58,17 @@ class SharedRatesTest(TestCase):
         for one in machines:
             while _shared(one).is_up != wanted:
                 await deferLater(reactor, 0.005)
+
+    async def test_rate(self) -> None:
+        """What a source makes at one machine is taken from its burst at another."""
+        limit = "connection_rate_per_source = 4/h burst=8"
+        machines = one, other = [self.machine(limit=limit) for _ in range(2)]
+        await self.up(*machines)
+        clients = [await self.stay(one) for _ in range(9)]
+        self.assertEqual([client.finished for client in clients], [False] * 8 + [True])
+        while not self.elsewhere(other):
+            await deferLater(reactor, 0.01)
+        self.assertTrue((await self.stay(other)).finished)
 
     async def test_connections(self) -> None:
         """Connections of one source count at all machines, for as long as they are there; while there is no Redis, each machine counts its own."""
