@@ -162,6 +162,19 @@ class PageTests(SynchronousTestCase):
         self.assertLess(calls_in(lambda: _page({"sort": "-age_ms"}, **parts)), 200_000)
         self.assertIn("25 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
 
+    def test_page_of_a_route(self) -> None:
+        """It has what is of the route; clients, bans and other routes are on the page of the whole service."""
+        routes = [{"name": name, "backend": name, "under": ["public"]} for name in ("a", "c")]
+        backends = [_backend(name, f"10.0.0.1:{name}") for name in ("a", "c")]
+        page = _page({"route": "a"}, routes=routes, backends=backends)
+        places = {*re.findall(r'id="(\w+)"', page)}
+        self.assertLessEqual({"route", "servers", "connections", "map", "explain"}, places)
+        self.assertEqual(places & {"clients", "bans", "listeners", "certificates"}, set())
+        self.assertEqual(re.findall(r'aria-label="(route \w+)', page), ["route a"])
+        self.assertIn("Route a", page)
+        self.assertIn("10.0.0.1:a", page)
+        self.assertNotIn("10.0.0.1:c", page)
+
     def test_links_keep_known_parameters(self) -> None:
         self.assertLessEqual({*PARTS}, {*_ALL})
         query = PageQuery.of({"route": "a b", "evil": "x", "after": "1-1", "state": ""})
