@@ -321,9 +321,11 @@ class GotTests(InteropTestCase):
         self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*www.example.com: renewed, valid until")
         shown = shown_to(self.pebble.challenged, ONE)
         self.assertIn("Pebble", shown.issuer.rfc4514_string())
+        issued = self.pebble.issued
         mux.reload((f"sni={ONE}", f"sni={ONE},{OTHER}"))
         self.wait_for_certificates(OTHER)
         self.assertEqual(shown_to(self.pebble.challenged, ONE), shown)
+        self.assertEqual(self.pebble.issued, issued + 1)  # nothing for what is there
         file = (self.acme / f"{OTHER}.pem").read_bytes()
         other = x509.load_pem_x509_certificate(file)
         self.assertEqual(shown_to(self.pebble.challenged, OTHER), other)
