@@ -27,6 +27,10 @@ def test_once():
 _THRICE = """import pytest
 @pytest.mark.parametrize("number", range(3))
 def test_once(number):"""
+_ELEVEN = """import pytest
+@pytest.mark.parametrize("n", range(11))
+def test_bad(n): assert 0
+"""
 _LISTS = "from tests.support.listing import pytest_runtest_logreport\n"
 
 
@@ -45,7 +49,7 @@ class PathTests(unittest.TestCase):
 class FlakyTests(unittest.TestCase):
     folder: Path
 
-    def _run(self, tests: str, before: str = "true") -> subprocess.CompletedProcess[str]:
+    def _run(self, tests: str, before: str) -> subprocess.CompletedProcess[str]:
         (self.folder / "test_it.py").write_text(tests)
         pytest = f"'{sys.executable}' -m pytest -q --rootdir '{self.folder}' '{self.folder}'"
         script = f"""
@@ -64,27 +68,28 @@ class FlakyTests(unittest.TestCase):
 
     def test_runs(self) -> None:
         """What passes again is named, unless too much does; what fails again is told, with how it ended."""
-        once, many = _ONCE.replace("def test_once():", _THRICE), "import pytest\n@pytest.mark"
-        for tests, before, status, out, err in (
-            (_ONCE, "true", 0, "\n1 passed in", r"flaky: 1 .*\n.*test_it.py::test_once\n$"),
-            (once.replace('"ran"', 'f"ran-{number}"'), "true", 1, "\n3 passed in",
+        thrice = _ONCE.replace("def test_once():", _THRICE).replace('"ran"', 'f"ran-{number}"')
+        told = r"test_it.py::test_bad\n(    .*\n)*    E +assert False\n(    .*\n)*$"
+        for what, tests, status, out, err in (
+            ("passes again", _ONCE, 0, "\n1 passed in", r"flaky: 1 .*\n.*test_it.py::test_once\n$"),
+            ("too many pass again", thrice, 1, "\n3 passed in",
              r"flaky: 3 .*\n(.*test_once\[\d\]\n){3}3 flaky tests fail a run\n$"),
-            ("def test_good(): pass", "true", 0, "", "^$"),
-            ("def test_bad(): assert False", "true", 1, "",
-             r"^(?![\s\S]*flaky)(.*\n)*failed:\ntest_it.py::test_bad\n(    .*\n)*    E +assert False\n(    .*\n)*$"),
-            (f"{many}.parametrize('n', range(11))\ndef test_bad(n): assert 0", "true", 1, "", "^$"),
-            (_ONCE, "return 1", 1, "", "^$"),
-            ("import this_is_not_there", "true", 2, "", r"\A"),
+            ("passes", "def test_good(): pass", 0, "", r"\A\Z"),
+            ("fails again", "def test_bad(): assert False", 1, "", rf"\A(?![\s\S]*flaky)(.*\n)*failed:\n{told}"),
+            ("fails much", _ELEVEN, 1, "", r"\A\Z"),
+            ("the linter fails", _ONCE, 1, "", r"\A\Z"),
+            ("cannot be imported", "import this_is_not_there", 2, "", r"\A"),
         ):  # fmt: skip
-            with self.subTest(tests), tempfile.TemporaryDirectory() as folder:
+            with self.subTest(what), tempfile.TemporaryDirectory() as folder:
                 self.folder = Path(folder)
-                if "failed:" in err:
+                if what == "fails again":
                     (self.folder / "conftest.py").write_text(_LISTS)
+                before = "return 1" if what == "the linter fails" else "true"
                 done = self._run(tests, before)
                 self.assertEqual(done.returncode, status, done)
                 self.assertIn(out, done.stdout)
                 self.assertRegex(done.stderr, err)
-                if not status and out:
+                if what == "passes again":
                     named = (self.folder / "flaky.txt").read_text()
                     self.assertRegex(named, "^1 flaky\n.*test_it.py::test_once\n$")
 

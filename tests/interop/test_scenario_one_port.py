@@ -336,17 +336,8 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         self.assertEqual((line["backend"], line["client"].rpartition(":")[0]), (backend, client))
 
     def test_mariadb_knows_the_clients_address(self) -> None:
-        options = (
-            "--no-defaults",
-            "--protocol=tcp",
-            "-h",
-            "192.0.2.11",
-            "-P",
-            "443",
-            "-u",
-            "tests",
-        )
-        said = output_of("mariadb", *options, "-N", "-e", "SELECT user()")
+        there = ("--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443")
+        said = output_of("mariadb", *there, "-u", "tests", "-N", "-e", "SELECT user()")
         self.assertEqual(said, b"tests@10.1.0.5\n")
         self.assert_logged("mysql", "10.1.0.5")
 

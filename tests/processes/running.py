@@ -255,7 +255,8 @@ class WorkersTestCase(InteropTestCase):
 
     def late(self, step: str, more: str = "", *, after: bool = False) -> tuple[Path, Path]:
         """Have services wait before a step, or after it; give the file that says so, unless it is a worker's, and the one for which they wait."""
-        ready, gate = ((folder := make_folder(self)) / "ready", folder / "gate")
+        folder = make_folder(self)
+        ready, gate = folder / "ready", folder / "gate"
         folder.chmod(0o755)  # workers may be another user's
         module, owner, name = step.rsplit(".", 2)
         program = _LATE.format(
