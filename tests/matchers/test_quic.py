@@ -1,7 +1,9 @@
 import itertools
+import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -288,16 +290,17 @@ class PacketTests(SynchronousTestCase):
         cuts = range(9, len(HELLO), len(HELLO) // 10)
         self.assertLess(self.steps(initial(*cut(HELLO, *cuts)[::-1])), 1_800)
 
-    def test_beginning_and_end_first(self) -> None:
-        """As Chromium does: the first datagram has pieces of the beginning and of the end, the second one what is between."""
-        pieces = cut(BIG, *range(70, len(BIG), 70))
-        flow = initial(*pieces[-6:], *pieces[:6]), initial(*pieces[6:-6], number=1)
-        for several in (flow, flow[::-1]):
-            self.assertIs(verdict(*several, sni="big.example.org", version="1"), MATCH)
-            self.assertIs(verdict(*several, sni="example.com"), NO)
-            self.assertEqual(facts(*several)["sni"], "big.example.org")
-        self.assertIs(verdict(flow[0], sni="big.example.org"), NEED_MORE)
-        self.assertIs(verdict(flow[0]), MATCH)
+    def test_both_datagrams_of_the_hello_of_chromium_are_needed_in_any_order(self) -> None:
+        recorded = json.loads((Path(__file__).parents[1] / "corpus/quic.json").read_text())
+        first, second = map(bytes.fromhex, recorded["chromium"]["hex"])
+        for flow in ((first, second), (second, first)):
+            self.assertIs(verdict(*flow, sni="www.example.com", alpn="h3", version="1"), MATCH)
+            self.assertIs(verdict(*flow, sni="example.com"), NO)
+            self.assertIs(verdict(flow[0], sni="www.example.com"), NEED_MORE)
+            self.assertIs(verdict(flow[0]), MATCH)
+            told = facts(*flow)
+            self.assertEqual((told["sni"], told["alpn"]), ("www.example.com", "h3"))
+            self.assertEqual(told["ja4"], "q13d0312h3_55b375c5d22e_178839b6cec1")
 
     def test_import_lazy(self) -> None:
         """The primitives are imported when a rule with `quic` is read, not before."""
