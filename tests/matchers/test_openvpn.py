@@ -46,9 +46,18 @@ SAMPLES = (
     ),
     bytes.fromhex("0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc"),
 )  # fmt: skip
-WRAPPED_KEY = random(299)[2:] + (299).to_bytes(2, "big")
+WRAPPED_KEY = bytes.fromhex(
+    "e4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d89439f986872f47a6dc7d308b117672"
+    "b4b56f2b5e1374657d56975f9f9b49bac53f40111464202b9c0655f161ff846a5a0145fa706af185"
+    "132768521019539ba17b725239e3ddc7082eecb3c2b210cc4232ebe76cdcce01c9489a26c2792ace"
+    "014e69b419068acf00e4fb427469b5fed02c6470c42ba40ce19aa135126637c78faf4b661a2670ee"
+    "b9b7120e71eeaa764b7c8b136faeb9a9a8e517cc723cdbbd6b9d14441c7f4bc9eb476bd3c4bd864d"
+    "b2a146baa3bc5c128a1aa0239e8d5041b34d07aa3463f2620268973dcf0b52bc213119b7bd476789"
+    "86bace4d8b2d747669c277e1b978eff0d02a28eca796adc364eecf03330a69f400416811308755a5"
+    "c29fe99d778966240722aaeb78586f9d9b012b"
+)
 # Recorded from OpenVPN 2.6.14 over UDP: plain, with --tls-auth by SHA-1 and by SHA-256, with --tls-crypt, with
-# --tls-crypt-v2 and another wrapped key; and the second attempts of the last four.
+# --tls-crypt-v2; and the second attempts of the last four.
 DATAGRAMS = (
     bytes.fromhex("387e789d4365a192100000000000"),
     bytes.fromhex(
