@@ -1,6 +1,8 @@
 import ipaddress
 from pathlib import Path
+from typing import Any
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -49,6 +51,12 @@ class MeaningTests(SynchronousTestCase):
         )  # fmt: skip
         for text, servers, key, value in rows:
             self.assertEqual(getattr(cases.backend(text, servers=servers), key), value, text)
+        # In one section, no key changes what another one says.
+        of_one = [row for row in rows if row[1] == one and row[0].startswith(row[2])]
+        last: dict[str, Any] = {key: (text, value) for text, _, key, value in of_one}
+        every = cases.backend("\n".join(text for text, _ in last.values()))
+        expected = {key: value for key, (_, value) in last.items()}
+        self.assertEqual(every, attrs.evolve(cases.backend(), **expected))
         self.assertEqual(cases.backend(), Backend("b", (Server(one, "tcp", "10.0.0.1", 80),)))
         self.assertEqual(len(cases.backend(servers="{local}:443\n  {local}:444").servers), 2)
         cases.backend("tls = yes\ntls_name = x", servers="unix:/run/x.sock\n  tcp:h:1:timeout=3")
