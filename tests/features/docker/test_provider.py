@@ -111,8 +111,13 @@ class ProviderTest(TestCase):
         self.run_provider()
         await self.written("[route web]")
         self.daemon.tell("start", "beef")  # which is gone when it is looked at
-        self.daemon.put(inspected("web", LABELS, address="10.88.0.9"))
+        web = self.daemon.put(inspected("web", LABELS, address="10.88.0.9"))
         await self.written("10.88.0.9:80")
+        # One that was known, too, is forgotten if it is listed, but no longer there to be asked.
+        self.daemon.containers["listed"] = self.daemon.containers.pop(web)
+        self.daemon.tell("start", web)
+        await self.until(lambda: "[route web]" not in self.text())
+        self.assertNotIn("# left out", self.text())
         self.assertNotIn("status 404", self.logged())
         self.daemon.gone_meanwhile = 9
         self.daemon.tell("die", "c0ffee")
