@@ -104,10 +104,8 @@ class GatewayTests(SynchronousTestCase):
              "!InvalidRouteKinds", []),
             ((f"{TLS}, allowedRoutes: {{kinds: [{{kind: Odd}}, {{kind: TLSRoute}}]}}",), "tls",
              "Accepted", "!InvalidRouteKinds", ["TLSRoute"]),
-            (
-                ("name: end, port: 443, protocol: TLS",), "end", "Accepted",
-                "!InvalidCertificateRef", ["TLSRoute"],
-            ),
+            *(((f"name: end, port: 443, protocol: TLS{tls}",), "end", "Accepted",
+               "!InvalidCertificateRef", ["TLSRoute"]) for tls in ("", ", tls: {certificateRefs: []}")),
         ):  # fmt: skip
             made = Made(gateway(*listeners))
             its = made.of_listener(name)
