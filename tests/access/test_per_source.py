@@ -299,16 +299,21 @@ class Model(RuleBasedStateMachine):
             known.open.append((process, permit))
             known.undecided.append(permit)
 
-    @rule(source=sources, which=st.integers(0, 3), leaves=st.booleans())
-    def decide_or_leave(self, source: int, which: int, leaves: bool) -> None:  # noqa: FBT001
+    @rule(source=sources, which=st.integers(0, 3))
+    def mark_decided(self, source: int, which: int) -> None:
         known = self.known.get(source)
         if known is not None and which < len(known.open):
-            entry = _, permit = known.open[which]
-            if leaves:
-                permit.release()
-                known.open.remove(entry)
-            else:
-                permit.mark_decided()
+            _, permit = known.open[which]
+            permit.mark_decided()
+            if permit in known.undecided:
+                known.undecided.remove(permit)
+
+    @rule(source=sources, which=st.integers(0, 3))
+    def leave(self, source: int, which: int) -> None:
+        known = self.known.get(source)
+        if known is not None and which < len(known.open):
+            _, permit = known.open.pop(which)
+            permit.release()
             if permit in known.undecided:
                 known.undecided.remove(permit)
 

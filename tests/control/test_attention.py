@@ -424,10 +424,8 @@ class MeasuredTest(SynchronousTestCase):
 
     def texts(self, *states: SourceState, **stale: tuple[float | None, str]) -> list[str]:
         addresses = {(name, f"{name}.example:80"): value for name, value in stale.items()}
-        gauges, rules = (
-            Gauges(outside=states, stale=addresses),
-            parse("[listen a]\nendpoint = :1\n", "x"),
-        )
+        gauges = Gauges(outside=states, stale=addresses)
+        rules = parse("[listen a]\nendpoint = :1\n", "x")
         return [item.text for item in attention.measured(gauges, rules, 1000.0)]
 
     def state(self, name: str, failing: float, *, is_overdue: bool = True) -> SourceState:

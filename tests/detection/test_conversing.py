@@ -78,12 +78,9 @@ def run(routes: Sequence[Route], *pieces: bytes) -> tuple[str | None, list[tuple
 
 class AnswerTests(SynchronousTestCase):
     def test_who_is_answered(self) -> None:
-        x, y, next_one = (
-            leads("x", Named(b"x")),
-            leads("y", Named(b"y")),
-            leads("n", Says(MATCH, 4)),
-        )
-        early, late = leads("early", Says(MATCH, 2)), leads("late", Says(NO, 5))
+        x, y = leads("x", Named(b"x")), leads("y", Named(b"y"))
+        early, next_one = leads("early", Says(MATCH, 2)), leads("next", Says(MATCH, 4))
+        late = leads("late", Says(NO, 5))
         dry = leads("x", Named(b"x"), dry_run=True)
         elsewhere = leads("x", Named(b"x"), clients=Clients(NetworkSet([])))
         both, last = [(5, "no"), (5, "yes")], leads("y", Says(MATCH, 5))
@@ -93,7 +90,7 @@ class AnswerTests(SynchronousTestCase):
             ([x], (b"a?b?x",), ("x", both)), ([x], (b"a?b?z",), (None, both)),
             # A match before the answer needs none, and one between two requests takes one.
             ([early, x], (b"a?", b"b?x"), ("early", [])), ([early, x], (b"a?b?x",), ("early", [])),
-            ([x, next_one], (b"a?b?y",), ("n", both)), ([next_one, x], (b"a?b?x",), ("n", [(5, "no")])),
+            ([x, next_one], (b"a?b?y",), ("next", both)), ([next_one, x], (b"a?b?x",), ("next", [(5, "no")])),
             # An earlier undecided route keeps no client waiting, and behind a match there is no answer.
             ([late, x], (b"a?", b"b?", b"x"), ("x", [(2, "no"), (4, "yes")])),
             ([leads("l", Says(NO, 3)), leads("sure", Says(MATCH, 1)), x], (b"a?", b"b"), ("sure", [])),

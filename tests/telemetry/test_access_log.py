@@ -137,10 +137,8 @@ class FileLogTest(SynchronousTestCase):
 
     def test_helper_that_does_not_answer(self) -> None:
         """It is asked again after a minute, since the process waits for it."""
-        ask, forbid = (
-            Mock(side_effect=OSError(errno.EPIPE, "silent")),
-            Mock(side_effect=PermissionError),
-        )
+        ask = Mock(side_effect=OSError(errno.EPIPE, "silent"))
+        forbid = Mock(side_effect=PermissionError)
         clock = Clock()
         use_helper(ask)
         self.addCleanup(use_helper, None)

@@ -36,11 +36,8 @@ class NamesTests(SynchronousTestCase):
         """Where all names are known, a pattern that matches none is an error with the one that is meant, whatever its case and what others write before it, or with the first ones."""
         self.assertTrue(names("1.*", known=("1.0", "1.1")).matches("1.1"))
         some = tuple(f"X-METHOD-{number}" for number in range(40))
-        methods, tls, http = (
-            (*some, "GET", "HEAD"),
-            ("ssl3", "1.2", "1.3"),
-            ("1.0", "1.1", "2", "2.0"),
-        )
+        methods = *some, "GET", "HEAD"
+        http, tls = ("1.0", "1.1", "2", "2.0"), ("ssl3", "1.2", "1.3")
         for text, known, told in (
             ("get", methods, "did you mean 'GET'?"), ("HAED", methods, "did you mean 'HEAD'?"),
             ("HTTP/1.1", http, "did you mean '1.1'?"), ("HTTP/2.0", http, "did you mean '2.0'?"),

@@ -18,6 +18,8 @@ from txmux.backends.pool.hold import HeldClient, WaitingClients
 from txmux.rules.model import Check
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
+_ACTIONS = "join", "leave", "up", "refuse", "hold", "release", "wait", "mark"
+
 
 class LineTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -206,7 +208,7 @@ class LineTests(SynchronousTestCase):
         self.refuses = False
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
 
-    @given(st.lists(st.sampled_from("join leave up refuse hold release wait mark".split())))  # noqa: SIM905
+    @given(st.lists(st.sampled_from(_ACTIONS)))
     def test_all_go_on_in_order_whatever_was_before_and_although_others_come(
         self, actions: list[str]
     ) -> None:
