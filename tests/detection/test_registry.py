@@ -257,9 +257,10 @@ class TransportTests(SynchronousTestCase):
         """The predicate about the whole of it, or one for datagrams; nothing without a declaration."""
         both, other = tuple(Transport), Prefix(b"x")
         for matcher, asked in (
-            (tls, None), (PlainMatcher("x", "x", _ABC, transports=both), WholeDatagram(_ABC)),
+            (tls, None),
+            (PlainMatcher("x", "x", _ABC, transports=both), WholeDatagram(_ABC)),
             (PlainMatcher("x", "x", _ABC, transports=both, datagrams=other), other),
-        ):  # fmt: skip
+        ):
             self.assertEqual(datagram_predicate(matcher, {}, _ABC), asked)
         self.assertEqual(transports_of(tls), {Transport.TCP})
 

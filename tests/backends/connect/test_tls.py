@@ -191,8 +191,9 @@ class TlsTests(TestCase):
         closed = "it closed the connection instead of answering with TLS"
         for greeting, said in (
             (b"SSH-2.0-OpenSSH_9.2\r\n", "it answered with something that is not TLS"),
-            (b"", closed), (CLOSE_NOTIFY, closed),
-        ):  # fmt: skip
+            (b"", closed),
+            (CLOSE_NOTIFY, closed),
+        ):
             port = listen(self, PeerFactory(partial(_Greeter, greeting)))
             self.assertEqual(await self.why_not(self.tls(), port), said)
         attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))  # refused

@@ -138,9 +138,10 @@ class OtherTests(SynchronousTestCase):
             answer = question.request[:2] + bytes([0x81, 0x80 | code]) + bytes(8)
             self.assertRaisesRegex(UnhealthyError, said, question.is_healthy, answer)
         for answer, verdict in {
-            b"SSH-2.0-OpenSSH_9.2\r\n": "well", b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n": "well",
+            b"SSH-2.0-OpenSSH_9.2\r\n": "well",
+            b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n": "well",
             b"220 mail.example.com not SSH-2.0\r\n": "undecided",
-        }.items():  # fmt: skip
+        }.items():
             assert_said(self, SSH, answer, verdict)
         self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
         self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")

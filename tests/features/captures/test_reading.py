@@ -91,8 +91,9 @@ class ReassemblyTests(SynchronousTestCase):
         for segments, expected in (
             ((from_server(900), ab, from_server(900, b"xy")), (b"ab", True, False)),
             ((accepted, answer, cd, ab), (b"abcd", False, True)),
-            ((syn, answer, ab), (b"ab", False, True)), ((syn, ab, answer, cd), (b"abcd", False, False)),
-        ):  # fmt: skip
+            ((syn, answer, ab), (b"ab", False, True)),
+            ((syn, ab, answer, cd), (b"abcd", False, False)),
+        ):
             found = first(*segments)
             self.assertEqual((found.data, found.is_late, found.server_first), expected)
             self.assertEqual(found.client, CLIENT)

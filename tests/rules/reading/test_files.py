@@ -107,8 +107,9 @@ class FileTests(FolderTestCase):
         for reached, told in (
             ("../pipe", "it is no regular file; include other files, or mend that one"),
             ("/dev/full", "it is no regular file; include other files, or mend that one"),
-            ("nowhere", "No such file or directory"), ("a.ini", "Too many levels of symbolic links"),
-        ):  # fmt: skip
+            ("nowhere", "No such file or directory"),
+            ("a.ini", "Too many levels of symbolic links"),
+        ):
             file.symlink_to(reached)
             self.assertTrue(self.untaken().startswith(f"d/a.ini: cannot be read: {told}"), told)
             file.unlink()

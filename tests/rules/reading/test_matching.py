@@ -57,10 +57,11 @@ class ReadingTests(SynchronousTestCase):
         """Options reach the plugin as text, with their backslashes."""
         names = "www.example.com,*.example.org"
         for line, name, options in (
-            ("ssh", "ssh", ()), ("not tls", "tls", ()),
+            ("ssh", "ssh", ()),
+            ("not tls", "tls", ()),
             (f'tls  sni="{names}" alpn=', "tls", (("sni", names), ("alpn", ""))),
             (r"payload text=PING\r\n\x00=", "payload", (("text", r"PING\r\n\x00="),)),
-        ):  # fmt: skip
+        ):
             made = Alternative(line, FakePredicate(name, options), negated=line[:3] == "not")
             self.assertEqual(read_alternative(line, MATCHERS), made)
 
