@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.all_samples import for_streams
 from tests.matchers.searching import order
 from tests.matchers.test_collisions import matched
+from tests.support.mux import MuxTestCase
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.detector import Decision, Detector
 from txmux.interfaces import Verdict
@@ -37,6 +38,10 @@ _GRPC = "suricata-verify@10a45e4b:tests/http2-errorcode/input.pcap"
 def streams() -> tuple[dict[str, Any], ...]:
     found = json.loads((_TESTS / "corpus/streams.json").read_text())["streams"]
     return tuple({**stream, "data": bytes.fromhex(stream["hex"])} for stream in found)
+
+
+def routes() -> list[Route]:
+    return [route(name, Refusal.CLOSE, name=name) for name in order()]
 
 
 def expected(stream: dict[str, Any]) -> set[str]:
@@ -72,7 +77,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_whole_and_cut(self) -> None:
         """Each stream, in one piece, is taken by one of those that it is for, or else by what takes all; byte by byte, by the same one."""
-        detector = Detector([route(name, Refusal.CLOSE, name=name) for name in order()])
+        detector = Detector(routes())
         self.assertEqual(len(streams()), 406)
         for stream in streams():
             data, source = stream["data"], stream["source"]
@@ -82,3 +87,16 @@ class OrderTests(SynchronousTestCase):
             feeds = (cut.feed(data[:length]) for length in range(1, len(data) + 1))
             decision = next(filter(None, feeds), None) or cut.finish()
             self.assertEqual(taker(decision), found, source)
+
+
+class PortTests(MuxTestCase):
+    async def test_whole(self) -> None:
+        """Every client that sends its stream and finishes is led to a route that it is for."""
+        port = self.mux(routes())
+        for stream in streams():
+            client = await self.connect(port, stream["data"])
+            client.finish()
+            record = await self.logged()
+            self.assertIn(record.route, expected(stream), stream["source"])
+            await client.is_lost()
+            self.records.clear()
