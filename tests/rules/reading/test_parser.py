@@ -46,6 +46,9 @@ default  = close
 match   = ssh
 backend = ssh-server
 
+[backend ssh-server]
+server = 127.0.0.1:22
+
 [route site]
 match   = tls sni=www.example.com,*.example.org
 backend = web
@@ -54,9 +57,6 @@ backend = web
 match   = redis
 from    = 10.0.0.0/8
 backend = 127.0.0.1:6379
-
-[backend ssh-server]
-server = 127.0.0.1:22
 
 [backend web]
 # nginx with `listen 8443 ssl proxy_protocol`
@@ -78,6 +78,7 @@ def tcp(text: str) -> Server:
 
 class MeaningTests(SynchronousTestCase):
     def test_complete_small_file(self) -> None:
+        """Routes keep their order, whatever stands between them."""
         ssh = Backend("ssh-server", (tcp("127.0.0.1:22"),))
         web = Backend("web", (tcp("127.0.0.1:8443"),), proxy_protocol="v2")
         redis = Backend("127.0.0.1:6379", (tcp("127.0.0.1:6379"),))
@@ -86,10 +87,10 @@ class MeaningTests(SynchronousTestCase):
         self.assertEqual(
             read(COMPLETE),
             Rules(
-                Path("etc/rules.ini"),
-                Settings(),
-                (Listener("public", ("tcp:443",), silent=ssh, default=Refusal.CLOSE),),
-                (
+                path=Path("etc/rules.ini"),
+                settings=Settings(),
+                listeners=(Listener("public", ("tcp:443",), silent=ssh, default=Refusal.CLOSE),),
+                routes=(
                     Route("ssh", (Alternative("ssh", FakePredicate("ssh")),), ssh),
                     Route(
                         "site", (Alternative("tls sni=www.example.com,*.example.org", sni),), web
@@ -101,7 +102,7 @@ class MeaningTests(SynchronousTestCase):
                         clients=clients,
                     ),
                 ),
-                {"ssh-server": ssh, "web": web},
+                backends={"ssh-server": ssh, "web": web},
             ),
         )
 
