@@ -22,13 +22,17 @@ def read_numbers(cursor: Cursor) -> None:
 
 class PredicateTests(SynchronousTestCase):
     def test_streams(self) -> None:
-        """Each is decided at the first byte that can decide: a prefix or fields at the last or the first that differs, a pattern at the end of the shortest match, and of two one is enough for a match, and a no needs both."""
+        """Each is decided at the first byte that can decide."""
         fields = [(b"\x02", 1), (b"\x01\x02", 2), (b"\x01\x00\x03", 3), (b"\x07\x01\x00\xcb", 4)]
         rows: tuple[tuple[Any, ...], ...] = (
+            # A prefix is a match at its last byte, and a no at the first that differs.
             (Prefix(b"JDWP"), [(b"JDWP-", 4)], [(b"JDBC", 3)], [b"JDW"], 4, b"J"),
+            # A pattern is a match at the end of the shortest one.
             (Pattern(rb"(?:GET|PUT) /+\n", within=9), [(b"GET /\n", 6), (b"PUT ////\n", 9)],
              [(b"POST", 2), (b"GET /////", 9)], [b"PUT /"], 9, b"GP"),
+            # Fields are a match when all are there, and a no at the first byte that none allows.
             (Fields(read_numbers, longest=5), [(b"\x07\x01\xff\xca\xfe", 5)], fields, [], 5, b"\1\7"),
+            # One of two is enough for a match, and a no needs both.
             (Either(Prefix(b"ab"), Pattern(rb"a[cd]{3}|\x80")),
              [(b"ab", 2), (b"acdc", 4), (b"\x80", 1)], [(b"b", 1), (b"ae", 2)], [], 4, b"a\x80"),
         )  # fmt: skip

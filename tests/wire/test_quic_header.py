@@ -48,33 +48,41 @@ class CutTests(SynchronousTestCase):
             self.assertEqual((frames[0], now_largest), (1, max(number, largest)))
 
 
+_SHORT = b"\x41".ljust(1200, b"\x55")
 _PARTS = b"\xc0\0\0\0\1", b"\x6b\x33\x43\xcf", b"\0\0\0\1", b"abcde"
 
 
 class OpensTests(SynchronousTestCase):
     def test_which(self) -> None:
-        """Where the client speaks QUIC already, and where it has spoken another protocol: there, no other route decides about it."""
-        short, unknown = b"\x41".ljust(1200, b"\x55"), packet(0, version=UNKNOWN)
-        for opens, expected, datagrams in (
-            # An Initial packet of each version, or of type 0-RTT that has overtaken it; of other versions a long datagram.
-            (opens_connection, True, (
-                *(initial(b"\1", version=version) for version in (V1, V2, V29)), VERSION_1, VERSION_2,
-                packet(1, size=100), packet(2, version=V2, size=100), unknown, initial(b"\1", fixed=False, token=b"token"),
-            )),
-            # What a server would drop; Handshake packets, short headers, and those of servers; only who has a token may clear the fixed bit (RFC 9287).
-            (opens_connection, False, (
-                initial(b"\1", pad=1199), initial(b"\1", fixed=False), packet(2), packet(3, version=V2), short, SERVER_1, RETRY_1,
-                b"", b"\xc0", unknown[:1199], packet(0, version=0),
-            )),
-            # There, an Initial packet does that a server must drop; what is of another version may be of RTP.
-            (opens_first_connection, True, (
-                initial(b"\1"), initial(b"\1", pad=0), initial(b"\1", fixed=False), packet(1, size=100),
-                initial(b"\1", destination=b""), packet(2, size=100) + initial(b"\1"),
-            )),
-            (opens_first_connection, False, (packet(2), packet(3), short, unknown, b"", b"\xc0\0\0\0\1")),
-        ):  # fmt: skip
+        """Where the client speaks QUIC already."""
+        other = packet(0, version=UNKNOWN)
+        rows: tuple[tuple[bool, tuple[bytes, ...]], ...] = (
+            # An Initial packet of each version, in a datagram that a server would not drop.
+            (True, (*(initial(b"\1", version=version) for version in (V1, V2, V29)), VERSION_1, VERSION_2)),
+            (False, (initial(b"\1", pad=1199),)),
+            # Packets of type 0-RTT that have overtaken it, of any length.
+            (True, (packet(1, size=100), packet(2, version=V2, size=100))),
+            # None that belongs to a connection: Handshake packets, short headers, and those of servers.
+            (False, (packet(2), packet(3, version=V2), _SHORT, SERVER_1, RETRY_1, b"", b"\xc0")),
+            # Only who has a token may clear the fixed bit (RFC 9287).
+            (False, (initial(b"\1", fixed=False),)), (True, (initial(b"\1", fixed=False, token=b"token"),)),
+            # Of other versions, a long datagram does.
+            (True, (other,)), (False, (other[:1199], packet(0, version=0))),
+        )  # fmt: skip
+        for opens, datagrams in rows:
             for datagram in datagrams:
-                self.assertEqual(opens(datagram), expected, datagram[:40])
+                self.assertEqual(opens_connection(datagram), opens, datagram[:40])
+
+    def test_after_another_protocol(self) -> None:
+        """There, an Initial packet that a server must drop does, too, since no other route decides about it; what is of another version may be of RTP."""
+        for datagram in (
+            initial(b"\1"), initial(b"\1", pad=0), initial(b"\1", fixed=False), packet(1, size=100),
+            initial(b"\1", destination=b""), packet(2, size=100) + initial(b"\1"),
+        ):  # fmt: skip
+            self.assertTrue(opens_first_connection(datagram))
+        other = packet(0, version=UNKNOWN)
+        for datagram in (packet(2), packet(3), _SHORT, other, b"", b"\xc0\0\0\0\1"):
+            self.assertFalse(opens_first_connection(datagram))
 
     def test_lengths(self) -> None:
         """A client makes up an ID of at least 8 bytes; a shorter one is that of a server."""
