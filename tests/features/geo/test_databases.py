@@ -52,6 +52,12 @@ class PlacesTests(SynchronousTestCase):
             self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
             self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
 
+    def test_file_that_is_gone_once_it_is_read(self) -> None:
+        """It may have been there when the rules were checked."""
+        gone = self.folder / "none"
+        why = f"cannot read '{gone}': No such file or directory"
+        self.assertRaisesRegex(GeoDatabaseError, why, self.places.read, [gone])
+
     def test_damaged_text_is_in_log_and_status(self) -> None:
         data = self.countries.read_bytes()
         self.countries.write_bytes(data.replace(b"FR", b"F\xff"))
