@@ -45,7 +45,7 @@ class Clients:
         self._opening = 0
         self._seen: list[Seen] = []
         self._again: dict[int, str] = {}
-        self._began: dict[int, float] = {}
+        self._began: dict[int, float] = {}  # by trials, of which none is done twice
         self._job: Job | None = None
         self._left: Iterator[int] = iter(())
 
@@ -59,8 +59,7 @@ class Clients:
                 self._control.send(self._do(job))
 
     def _do(self, job: Job) -> list[Seen]:
-        self._job, self._left, self._seen = job, iter(job.trials), []
-        self._again, self._began = {}, {}
+        self._job, self._left, self._seen, self._again = job, iter(job.trials), [], {}
         self._fill()
         while self._live or self._opening:
             self.loop.turn()
@@ -68,9 +67,8 @@ class Clients:
             for talk in [talk for talk in self._live if talk.began < late]:
                 talk.hang()
             self._fill()
-        again, began = self._again, self._began
         return [
-            one._replace(again=again.get(one.trial, ""), began=began[one.trial])
+            one._replace(again=self._again.get(one.trial, ""), began=self._began[one.trial])
             for one in self._seen
         ]
 
@@ -112,9 +110,8 @@ class Clients:
             self._introduce(its, connected, opening)
 
     def _note(self, its: Plan, problem: str, heard: str = "broken") -> None:
-        now = self.loop.now
         seen = Seen(its.trial, heard, 0, 0, finished=False, problem=problem, where=its.entry)
-        self._seen.append(seen._replace(began=now, over=now))
+        self._seen.append(seen._replace(over=self.loop.now))
 
     def _connected(self, its: Plan, connected: socket.socket, opening: bytes) -> None:
         self.loop.forget(connected.fileno())

@@ -36,10 +36,8 @@ TRIALS = 10_000
 """Connections of one round, at most."""
 _SECONDS = 60.0
 """The same, for seconds."""
-_LEAST = 5.0
-"""Seconds that clients come in a round, however late it is."""
-_LONGEST = 2 * _SECONDS + 3 * PATIENCE
-"""Seconds that a service may run."""
+_LEAST = 5.0  # seconds that clients come in a round, however late it is
+_LONGEST = 2 * _SECONDS + 3 * PATIENCE  # seconds that a service may run
 _EVERY = 5
 """One round of so many is of datagrams."""
 _MOST_SAID = 2**25
@@ -177,17 +175,14 @@ class Rounds:
             service.recover()
         except AssertionError as problem:
             defects.append(str(problem)[-2000:])
-        losses = service.troubles.losses
-        cut = sum(
-            losses.may_miss_line(plan(self.budget.seed, one.trial, its.mix), one, None)
-            for one in seen
-        )
+        losses, seed = service.troubles.losses, self.budget.seed
+        cut = sum(losses.may_miss_line(plan(seed, one.trial, its.mix), one, None) for one in seen)
         lines = len(seen) - cut + sum(one.again == "refused" for one in seen)
         log = service.whole_log(lines, PATIENCE)
         if losses.times:
             service.stop()
             log = service.lines()
-        verdict = judge(self.budget.seed, its.mix, seen, at_servers, log, losses)
+        verdict = judge(seed, its.mix, seen, at_servers, log, losses)
         self.whole.add(verdict)
         defects += verdict.defects
 

@@ -26,14 +26,11 @@ _TIME_WAIT = "06"  # as /proc/net/tcp has it
 _SLACK = 3.0  # seconds in which an end may be late to begin, or to hear
 _UNNOTICED = 30.0
 """Seconds in which it is noticed that a client has left, whatever befalls the workers."""
-_MOMENT = 3.0
-"""Seconds for which a process is halted, at most."""
+_MOMENT = 3.0  # seconds for which a process is halted, at most
 _LONG = 17.0
 """The same, for a new supervisor for once: longer than an old one waits for it to accept."""
-_TAKING_OVER = 1.5
-"""Seconds in which most upgrades are done."""
-_READ = 0.05
-"""Seconds in which what a process has said is read."""
+_TAKING_OVER = 1.5  # seconds in which most upgrades are done
+_READ = 0.05  # seconds in which what a process has said is read
 _KILLED_HELPERS = 0.1
 """How likely it is that the helper is killed, as there is none from then on, whenever it is its turn."""
 
@@ -76,10 +73,7 @@ class Losses:
         return trial in self.trials or self._is_in_time(its, client, server)
 
     def _is_in_time(self, its: Plan, client: Seen, server: Seen | None) -> bool:
-        """Tell whether it was there when a worker was killed. A client that does not wait for the end may have left before it was accepted.
-
-        A worker may have bytes for a server whose client has left.
-        """
+        """Tell whether it was there when a worker was killed, or may have been: its client may have left before or after that."""
         late = _SLACK if its.client.ending in ORDERLY else _UNNOTICED
         over = client.over if server is None else max(client.over, server.over)
         return any(client.began - _SLACK < one < over + late for one in self.times)

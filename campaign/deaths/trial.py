@@ -35,8 +35,7 @@ from tests.support.undone import Undone
 _PATHS = (Path(__file__).with_name("hook"), Path(__file__).parents[2])
 _REPLACED = {KILLED: 0, HALTED: 25, RESUMED: 25}
 """Seconds until a process is replaced: one that is halted after ten, and moving may wait for it before."""
-_MOMENT = 25.0
-"""Seconds until the moment has come, or does not come."""
+_MOMENT = 25.0  # seconds until the moment has come, or does not come
 _RESUMES = 4.0
 """Seconds that a process is halted for a while."""
 _SERVED = {KILLED: 5.0, HALTED: 20.0, RESUMED: 20.0}
