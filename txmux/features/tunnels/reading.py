@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from txmux.errors import how_to_install
 from txmux.rules.model import Listener, Route, Section, Settings
 from txmux.rules.model.backend import backends_of
+from txmux.rules.model.rules import each_once
 from txmux.rules.problems import Problem
 from txmux.rules.reading.values import words_if_right
 
@@ -68,20 +70,15 @@ def open_tunnels(
     listeners: Sequence[Listener], routes: Sequence[Route], _: Settings
 ) -> Iterator[Problem]:
     """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
-    inside: dict[str, dict[str, Route]] = {}
+    inside = defaultdict[str, list[Route]](list)
     for route in routes:
         for name in route.under:
-            inside.setdefault(name, {})[route.name] = route
+            inside[name].append(route)
     for route in routes:
         if not route.more.get("tunnel"):
             continue
-        within = {route.name: route}
-        for name in (names := [route.name]):
-            its = inside.get(name, {}).items()
-            new = {one: inner for one, inner in its if one not in within}
-            within |= new
-            names += new
-        outcomes = [one.outcome for one in within.values()]
+        within = each_once(route, lambda one: inside[one.name])
+        outcomes = [one.outcome for one in within]
         if outcomes == [None]:
             message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"
             yield route.section.problem(message, "tunnel")

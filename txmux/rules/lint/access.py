@@ -21,6 +21,7 @@ from txmux.rules.model import (
     TlsSettings,
 )
 from txmux.rules.model.backend import backends_of
+from txmux.rules.model.rules import each_once
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpoints import parse_endpoint
 from txmux.rules.reading.route import dns_patterns
@@ -166,16 +167,12 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
 
 def takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
     """Return whether neither a route nor its outer routes ask who their clients are; `named` has all outer routes."""
-    over = {route.name}
-    for one in (ways := [route]):
-        if _asks(one):
-            continue
-        outer = [named[name] for name in one.under if name in named]
-        if len(outer) < len(one.under) or not outer:
-            return True
-        ways += [its for its in outer if its.name not in over]
-        over.update(its.name for its in outer)
-    return False
+
+    def outer(one: Route) -> Iterator[Route]:
+        return (named[name] for name in one.under if name in named)
+
+    reached = each_once(route, outer, _asks)
+    return any(not (one.under and named.keys() >= {*one.under}) for one in reached)
 
 
 def _asks(route: Route) -> bool:

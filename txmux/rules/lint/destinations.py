@@ -9,6 +9,7 @@ from txmux.rules.lint.coverage import lines_of
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules, Section
 from txmux.rules.model.backend import backends_of
+from txmux.rules.model.rules import each_once
 from txmux.rules.problems import Problem
 from txmux.transport import is_address, normal_host
 
@@ -139,16 +140,11 @@ def _is_open(route: Route, rule: Route) -> bool:
 
 
 def _by_name(rules: Rules, rule: Route | Listener) -> list[Backend]:
-    outcomes: list[Outcome | None] = []
+    outcomes: list[Outcome | None]
     if isinstance(rule, Listener):
         outcomes = [rule.default]
     else:
-        names = {rule.name}
-        for route in (within := [rule]):
-            outcomes.append(route.outcome)
-            new = [one for one in rules.routes_of(route) if one.name not in names]
-            names.update(one.name for one in new)
-            within += new
+        outcomes = [route.outcome for route in each_once(rule, rules.routes_of)]
     return [backend for backend in backends_of(outcomes) if backend.names]
 
 

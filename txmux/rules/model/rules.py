@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from pathlib import Path
 from typing import Any, TypeVar
@@ -169,6 +169,22 @@ class Rules:
         """Return the routes of `routes_of` with the lines that are for a transport, of which a route needs one."""
         routes = (route.for_transport(transport) for route in self.routes_of(owner))
         return tuple(filter(None, routes))
+
+
+def each_once(
+    first: Route,
+    following: Callable[[Route], Iterable[Route]],
+    stops: Callable[[Route], object] = lambda _: False,
+) -> Iterator[Route]:
+    """Yield a route, and those that follow it and so on, each once, as the ways between them may be very many; no way leads past one that stops."""
+    seen = {first.name}
+    for route in (ways := [first]):
+        if stops(route):
+            continue
+        yield route
+        new = {one.name: one for one in following(route) if one.name not in seen}
+        seen |= new.keys()
+        ways += new.values()
 
 
 def _managed(rules: Rules) -> dict[str, Path]:

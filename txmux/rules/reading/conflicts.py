@@ -25,6 +25,7 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
+from txmux.rules.model.rules import each_once
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.endpoints import listening, parse_endpoint
 from txmux.rules.reading.endpointstrings import (
@@ -430,15 +431,14 @@ def _asks_nobody(name: str, ends: Mapping[str, Route]) -> str:
     end = ends.get(name)
     if end is None:
         return f"[listen {name}] knows no certificates, which are shown inside TLS; name a route with 'tls_client_ca' instead"
-    over = {name}
-    for one in (ways := [end]):
-        if "tls_client_ca" in one.section.entries:
-            continue
-        if not (one.under and ends.keys() >= {*one.under}):
-            return f"[route {name}] asks clients for no certificate; add 'tls_client_ca' there"
-        ways += [ends[its] for its in one.under if its not in over]
-        over.update(one.under)
-    return ""
+    reached = each_once(end, _over(ends), lambda one: "tls_client_ca" in one.section.entries)
+    if all(one.under and ends.keys() >= {*one.under} for one in reached):
+        return ""
+    return f"[route {name}] asks clients for no certificate; add 'tls_client_ca' there"
+
+
+def _over(ends: Mapping[str, Route]) -> Callable[[Route], Iterable[Route]]:
+    return lambda route: (ends[name] for name in route.under if name in ends)
 
 
 _PLAIN = frozenset({"tcp", "tcp6", "systemd"})
@@ -530,14 +530,7 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
 
 def comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
     """Return whether clients of a listener come to a route that ends TLS or opens tunnels, at once or inside others."""
-    over = {route.name}
-    for way in (ways := [route]):
-        if way.stands_under(listener):
-            return True
-        new = dict.fromkeys(name for name in way.under if name in ends and name not in over)
-        over.update(new)
-        ways += [ends[name] for name in new]
-    return False
+    return any(one.stands_under(listener) for one in each_once(route, _over(ends)))
 
 
 def has_handover(outcomes: Iterable[object]) -> bool:
