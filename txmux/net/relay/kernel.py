@@ -16,12 +16,11 @@ from typing import Any
 import attrs
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.classes import define
-from txmux.net.relay.interface import DRAIN_POLL, LONGEST_DRAIN_POLL, SideState
+from txmux.net.relay.interface import SideState
 from txmux.net.relay.marks import Mark, MarkGuard
 from txmux.net.relay.paced import PacedEnd
 from txmux.net.relay.peer_state import (
@@ -148,7 +147,7 @@ class KernelSide:
 
     __slots__ = (
         "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_is_tls", "_much", "_pipe",
-        "_poller", "_polling", "_reading", "_socket", "_unwritable", "has_finished", "is_closed", "is_layered",
+        "_poller", "_reading", "_socket", "_unwritable", "has_finished", "is_closed", "is_layered",
         "last_byte_at", "mark", "other", "received", "received_before_end", "relay", "transport",
         "unacknowledged_at_reset",
     )  # fmt: skip
@@ -178,7 +177,6 @@ class KernelSide:
         self._reading = False  # whether more may come, and is to be read
         self._half_closing = False  # to be done when nothing is held, like the next
         self._closing = False
-        self._polling: IDelayedCall | None = None  # until its peer has all
         self._unwritable = False  # its peer has stopped accepting bytes, but may have sent some
 
     def limit_rate(self, rate: int | None, *, has_burst: bool = True) -> None:
@@ -223,8 +221,6 @@ class KernelSide:
         self._held = b""
         if self.mark is not None:
             self.mark.socket_closed()
-        if self._polling is not None:
-            self._polling.cancel()
         self.is_closed = True
         self.relay.side_lost(self, reason)
 
@@ -455,15 +451,11 @@ class KernelSide:
         except OSError:
             pass  # it broke; reading finds out
         if self._closing:
-            self._end_acknowledged()
-
-    def _end_acknowledged(self, pause: float = DRAIN_POLL) -> None:
-        self._polling = None
-        if getattr(self._socket, "must_wait", bool)():
-            then = min(2 * pause, LONGEST_DRAIN_POLL)
-            self._polling = self.relay.clock.callLater(pause, self._end_acknowledged, then)
-        else:
-            self._end(CLOSED)
+            end = functools.partial(self._end, CLOSED)
+            if getattr(self._socket, "is_nested", False):
+                self._socket.call_when_acknowledged(self.relay.clock, end)
+            else:
+                end()
 
     def stop_reading(self) -> None:
         """Read no more, for good."""

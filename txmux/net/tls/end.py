@@ -6,12 +6,13 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EAGAIN, ECONNRESET
+from functools import partial
 from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
@@ -59,7 +60,7 @@ class TlsEnd:
     """
 
     __slots__ = (
-        "_is_drained", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
+        "_is_drained", "_is_shut", "_kept", "_owed", "_polling", "_ssl", "_unverified", "below", "bottom",
         "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "is_broken", "is_nested", "on_cut",
         "outgoing_bio", "setblocking", "strict",
     )  # fmt: skip
@@ -80,6 +81,7 @@ class TlsEnd:
         self.on_cut: Callable[[], None] | None = None
         self.distrusted: Distrusted | None = None
         self._unverified: BaseException | None = None
+        self._polling: IDelayedCall | None = None
         self.is_nested = isinstance(below, TlsEnd)
         if self.is_nested:  # the innermost TLS says whether all has come
             below.strict, below.on_cut = False, None
@@ -259,10 +261,19 @@ class TlsEnd:
         if how == socket.SHUT_RDWR and self.is_nested:
             self.below.shutdown(how)
 
-    def must_wait(self) -> bool:
-        """Return whether the peer has not got all: what the outer TLS still says would have a closed socket reset (RFC 2525, section 2.17)."""
-        if not self.is_nested:
-            return False
+    def call_when_acknowledged(
+        self, clock: IReactorTime, call: Callable[[], object], pause: float = DRAIN_POLL
+    ) -> None:
+        """Call once the peer has all, unless it is closed before: what the outer TLS still says would have a closed socket reset (RFC 2525, section 2.17)."""
+        self._polling = None
+        if self.is_nested and self._must_wait():
+            then = min(2 * pause, LONGEST_DRAIN_POLL)
+            again = self.call_when_acknowledged, clock, call, then
+            self._polling = clock.callLater(pause, *again)
+        else:
+            call()
+
+    def _must_wait(self) -> bool:
         below = self.below
         while isinstance(below, TlsEnd):
             below = below.below
@@ -280,6 +291,8 @@ class TlsEnd:
         if not self._is_shut:
             with suppress(OSError):
                 self.shutdown(socket.SHUT_WR)
+        if self._polling is not None:
+            self._polling.cancel()
         self.release()
         self.below.close()
 
@@ -300,7 +313,6 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
     socket: Any
     on_shaken: Callable[[object], None] | None = None
     """Called when the handshake is complete, or has failed; ``None`` if that is done elsewhere, or over."""
-    _polling: IDelayedCall | None = None
 
     @classmethod
     def instead_of(cls, below: SocketTransport, end: TlsEnd) -> TlsTransport:
@@ -397,20 +409,11 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
         else:
             self.startReading()
 
-    def _end_acknowledged(self, pause: float = DRAIN_POLL) -> None:
-        self._polling = None
-        if self.socket.must_wait():
+    def _end_acknowledged(self) -> None:
+        if self.socket.is_nested:
             self.stopReading()
-            then = min(2 * pause, LONGEST_DRAIN_POLL)
-            self._polling = self._poller.reactor.callLater(pause, self._end_acknowledged, then)
-        else:
-            self.connectionLost(CLOSED)
-
-    @override
-    def connectionLost(self, reason: Failure) -> None:
-        if self._polling is not None:
-            self._polling.cancel()
-        super().connectionLost(reason)
+        end = partial(self.connectionLost, CLOSED)
+        self.socket.call_when_acknowledged(self._poller.reactor, end)
 
     @override
     def _ready(self, events: int) -> None:
