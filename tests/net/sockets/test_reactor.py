@@ -190,6 +190,38 @@ class WorkersReactorTest(SynchronousTestCase):
             self.poller.unwatch(self.served[0])
 
 
+class LongTurnTest(SynchronousTestCase):
+    skip = None if is_available() else "these need Linux"
+
+    def test_what_came_in_time(self) -> None:
+        """A timer that is due after a long turn of workers' reactor comes after what has come meanwhile."""
+        reactor = self.enterContext(closing(PrivateReactor("workers"))).reactor
+        sockets, calls = Poller.for_reactor(reactor), list[str]()
+        (busy, waker), (ours, theirs) = pair(self), pair(self)
+
+        def be_busy(_: int) -> None:
+            sockets.unwatch(busy.fileno())
+            theirs.send(b"answer")
+            while reactor.seconds() < timeout.getTime():
+                pass
+
+        def read(_: int) -> None:
+            sockets.unwatch(ours.fileno())
+            calls.append("answer")
+
+        def end() -> None:
+            calls.append("time-out")
+            reactor.stop()
+
+        waker.send(b"x")
+        sockets.watch(busy.fileno(), READ, be_busy)
+        sockets.watch(ours.fileno(), READ, read)
+        timeout = reactor.callLater(0.05, end)
+        reactor.startRunning(installSignalHandlers=False)
+        reactor.mainLoop()
+        self.assertEqual(calls, ["answer", "time-out"])
+
+
 class ReactorPollerTest(SynchronousTestCase):
     def poller_on(self, kind: str) -> tuple[ReactorPoller, PrivateReactor]:
         private = self.enterContext(closing(PrivateReactor(kind)))
