@@ -500,7 +500,6 @@ class Upstreams:
         ]
 
     def unanswered(self) -> set[str]:
-        """Return the names that have not been looked up yet."""
         return self._names.unanswered()
 
     def first_look_ups(

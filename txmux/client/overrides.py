@@ -41,7 +41,6 @@ class Overrides:
 
     @classmethod
     def read(cls, values: Mapping[str, Any], now: float = 0.0) -> Overrides:
-        """Read the result of `as_json` with its own `now`, of this version of txmux or another."""
         return codec.read(cls, values, Origin(now))
 
     def as_json(self, now: float = 0.0) -> dict[str, Any]:

@@ -86,7 +86,6 @@ class Filters:
         )
 
     def fit_end(self, end: Mapping[str, Any]) -> bool:
-        """Do as `fit` for a row of ``/api/recent``, without state and age."""
         return self._fit(*(end.get(name) for name in _OF_ENDS))
 
     def _fit(self, listener: Any, route: Any, backend: Any, server: Any, client: Any) -> bool:

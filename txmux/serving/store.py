@@ -142,7 +142,6 @@ class ListeningSockets:
             its.state = "adopted"
 
     def draining(self) -> Mapping[str, socket.socket]:
-        """Return the sockets that `drain_unused` has kept, for `give_up`."""
         return {its.key: its.socket for its in self._datagrams("adopted")}
 
     def _datagrams(self, state: _State) -> Iterator[OpenSocket]:
@@ -162,7 +161,6 @@ class ListeningSockets:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where the sockets are, for the log and the operator; also when all are closed."""
         return {its.key: its.shown for its in self._in("in force", "closed")}
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
@@ -191,7 +189,6 @@ class ListeningSockets:
         return prepared
 
     def listen(self) -> None:
-        """Listen on the sockets that a `commit` has only bound; see `listen_at`."""
         self.listen_at((its.listens_at for its in self._in("in force")), self.sockets())
 
     def listen_at(

@@ -47,7 +47,6 @@ def compact_duration(seconds: float) -> str:
 
 
 def _rounded(value: float, digits: int = 3) -> str:
-    """Write a number with so many digits, never as 1e+03; less than a thousandth is 0."""
     return f"{float(f'{value:.{digits}g}'):.3f}".rstrip("0").rstrip(".")
 
 

@@ -379,7 +379,6 @@ class ServerObserver:
         return {key: one.shown for key, one in self._watched.items() if one.shown is not None}
 
     def doubts(self) -> dict[ServerKey, str]:
-        """Return what the last clients of servers have met, where no state says it."""
         return {key: one.doubt for key, one in self._watched.items() if one.doubt}
 
     def idle(self, rules: Rules) -> list[str]:

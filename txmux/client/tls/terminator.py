@@ -43,7 +43,6 @@ _MOST = 2**15  # bytes of the second hello, and of what comes before it
 
 @lru_cache(64)
 def _constant(text: Any) -> str:
-    """Return a text that OpenSSL keeps for ever."""
     return str(_ffi.string(text), "ascii")
 
 

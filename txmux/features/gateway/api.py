@@ -65,7 +65,6 @@ class KubeApi:
         self.access = access
 
     async def get(self, path: str, **query: object) -> Any:
-        """Return the value of an answer; raises `NoServerError`."""
         return self._value(await self._request("GET", path, query))
 
     async def send(self, method: str, path: str, body: object) -> Any:

@@ -75,7 +75,6 @@ class SecretFiles:
         return problem
 
     def certificate(self, secret: Any) -> str:
-        """Return the path of a file with the certificate and the key of a Secret, which can be used."""
         return self._path("_".join(key_of(secret)), _content(secret))
 
     def bundle(self, config_maps: Sequence[Any]) -> str:

@@ -135,7 +135,6 @@ class GatewayListener:
 
     @property
     def section(self) -> str:
-        """The name of its ``[listen]`` section and unit, which are those of all listeners of its port."""
         return f"{'udp' if self.protocol == 'UDP' else 'tcp'}_{self.port}"
 
     @property

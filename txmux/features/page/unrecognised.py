@@ -56,7 +56,6 @@ def unrecognised_client(
 
 
 def begins(end: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return the first bytes of a client that no route took, in hex, and whether they are a datagram."""
     return end["first"], "datagrams_in" in end
 
 

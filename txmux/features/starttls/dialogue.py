@@ -120,7 +120,6 @@ class ClientDialogue(Preamble):
         return answer
 
     def refuse(self, problem: str) -> None:
-        """End the dialogue; the problem is for the log, with the client as its subject."""
         self.then, self.problem = "end", problem
 
 

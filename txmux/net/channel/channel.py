@@ -255,7 +255,6 @@ class Channel(Protocol):
     def handle(
         self, message: Message, handler: Callable[..., object], arguments: dict[str, Any]
     ) -> None:
-        """Have a message without an answer handled; that it cannot be is logged."""
         maybeDeferred(_called, handler, arguments).addErrback(self._failed, message)
 
     def _failed(self, failure: Failure, message: Message) -> None:

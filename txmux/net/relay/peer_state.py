@@ -112,7 +112,6 @@ def lost_after(keepalive: Keepalive | None) -> float:
 
 
 def keepalive_of(*transports: Any) -> Keepalive | None:
-    """Return the keepalive of transports' sockets; ``None`` if they have none, or it is unknown."""
     return next(filter(None, map(_keepalive_of, map(socket_below, transports))), None)
 
 

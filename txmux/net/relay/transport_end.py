@@ -157,7 +157,6 @@ class TransportEnd:
 
     @property
     def unsent(self) -> int:
-        """The bytes in the transport's buffer."""
         return unsent_bytes(below_tls(self._transport))
 
     def unacknowledged(self) -> float:

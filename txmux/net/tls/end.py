@@ -105,7 +105,6 @@ class TlsEnd:
         return result == 1
 
     def failVerification(self, reason: Failure) -> None:
-        """Have the handshake fail, as Twisted's TLS does."""
         self._unverified = reason.value
 
     def output(self) -> bytes:
@@ -227,7 +226,6 @@ class TlsEnd:
 
     @property
     def unsent(self) -> int:
-        """The bytes that are kept, here and below."""
         return len(self._kept) + getattr(self.below, "unsent", 0)
 
     def flush(self, flags: int = 0, filled: int = 0) -> bool:

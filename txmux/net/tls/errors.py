@@ -28,5 +28,4 @@ class TLSFileError(MuxError):
 
     @property
     def what(self) -> str:
-        """What is wrong, without what to change."""
         return str(self).rpartition("; ")[0] or str(self)

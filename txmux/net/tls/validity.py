@@ -40,7 +40,6 @@ class Validity(NamedTuple):
 
     @property
     def is_shown(self) -> bool:
-        """Whether it is a certificate that a peer is shown, or one of its chain."""
         return self.key not in _OTHERS
 
     def what(self, quote: str = "") -> str:

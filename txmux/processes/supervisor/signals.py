@@ -58,7 +58,6 @@ class SignalWatch:
 
 
 def is_stopping(reactor: Any) -> bool:
-    """Return whether the reactor has been stopped, and still runs what comes before its end."""
     return bool(getattr(reactor, "running", False) and getattr(reactor, "_stopped", False))
 
 

@@ -34,7 +34,6 @@ class FileUser:
     group: str
 
     def may(self, path: Path, mode: int) -> bool:
-        """Return whether the mode of a file, or of a folder on the way to one, allows this."""
         return mode_lets(path.stat(), mode, self.uid, self.groups.__contains__)
 
     def to_open(self, path: Path) -> str:

@@ -136,7 +136,6 @@ class Server:
 
     @property
     def placeholder(self) -> str:
-        """The one of `NAMES` in its host; empty if there is none."""
         return next((placeholder for placeholder in NAMES if placeholder in self.host), "")
 
     def name_for(self, facts: Mapping[str, str]) -> str:

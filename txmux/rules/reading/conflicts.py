@@ -529,7 +529,6 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
 
 
 def comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
-    """Return whether clients of a listener come to a route that ends TLS or opens tunnels, at once or inside others."""
     return any(one.stands_under(listener) for one in each_once(route, _over(ends)))
 
 

@@ -53,7 +53,6 @@ class SourceFile:
 
 
 def main_of(texts: Mapping[str, str]) -> SourceFile:
-    """Return the main file of `Files`, of which these are the texts."""
     return SourceFile(*next(iter(texts.items())))
 
 

@@ -298,5 +298,4 @@ class Handshaking(Stage):
 
 
 def _record_cut(record: ConnectionRecord) -> None:
-    """Record that TLS ended without close-notify."""
     record.note(tls_truncated="yes")
