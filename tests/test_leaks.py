@@ -23,6 +23,7 @@ from txmux.rules.embedding import outcome, route
 from txmux.tcp import sweep
 from txmux.tcp.connection import MuxProtocol
 
+_PATIENCE = 60.0  # seconds
 CONNECTIONS = 2_000
 AT_ONCE = 200
 _WAYS = (
@@ -128,8 +129,9 @@ class LeakTest(MuxTestCase):
         )  # fmt: skip
 
     async def assert_no_more(self, before: dict[str, int]) -> None:
-        """Compare with what there was before; an earlier test may have left something that is gone by now, and what ends now something for a few turns."""
-        for _ in range(20):
+        """Compare with what there was before; an earlier test may have left something that is gone by now, and what ends now something for a while."""
+        until = reactor.seconds() + _PATIENCE
+        while reactor.seconds() < until:
             now = self.left()
             more = {name: now[name] - before[name] for name in now if now[name] > before[name]}
             if not more:

@@ -278,7 +278,7 @@ class _World:
         return [self.client, *self.others, *self.servers]
 
     def turn(self) -> None:
-        quiet, before, until = 0, None, time.monotonic() + _PATIENCE
+        quiet, before, until = 0, None, 0.0
         all_read = all(peer.wanted for peer in self.peers if peer.is_open)
         while quiet < _TURNS or (time.monotonic() < until and not _is_confirmed(all_read=all_read)):
             for peer in self.peers:
@@ -290,8 +290,9 @@ class _World:
             with contextlib.suppress(BlockingIOError):
                 accepted, name = self.listening.accept()
                 self.servers.append(_Peer(accepted, self.answer, "{}:{}".format(*name)))
-            now = self._progress()
-            quiet, before = quiet + 1 if now == before else 0, now
+            quiet, now = quiet + 1, self._progress()
+            if now != before:
+                quiet, before, until = 0, now, time.monotonic() + _PATIENCE
 
     def _progress(self) -> list[Any]:
         relayed = [one.relayed() for one in self.factory.connections]

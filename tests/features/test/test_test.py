@@ -35,6 +35,7 @@ _NO_CLIENTS = {"any", "payload", "random", "regex", "tls"}
 _RULES = """
 [listen p]
 endpoint = 127.0.0.1:0
+detect_timeout = 10m
 [route site]
 match = tls sni=www.example.com
 backend = 127.0.0.1:{}
