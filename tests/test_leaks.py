@@ -143,6 +143,7 @@ class LeakTest(MuxTestCase):
         DESCRIPTORS.close_cached()  # pipes that are kept for the next connection
         for factory in (self.factory, self.silent_factory):
             factory.drop_idle_timers()  # so are those
+        self.backend.peers.clear()  # the last of which may be one in this process, with its connection
         gc.collect()
         kinds = collections.Counter(type(thing) for thing in gc.get_objects())
         return {

@@ -44,16 +44,16 @@ def _any_port(rules: Rules) -> Iterator[Problem]:
     """Find tunnels by which everyone can come to every port of what clients may name."""
     if not any(route.more.get("tunnel") for route in rules.routes):
         return
-    from txmux.rules.lint.access import takes_anyone  # noqa: PLC0415 - for rules that are read
+    from txmux.rules.lint.access import open_to_anyone  # noqa: PLC0415 - for rules that are read
     from txmux.rules.lint.scopes import scopes  # noqa: PLC0415 - the same
 
-    named = {route.name: route for route in rules.routes if route.is_outer}
+    open_ends = open_to_anyone(rules)
     for scope in scopes(rules):
         owner = scope.owner
         if not owner.more.get("tunnel") or not isinstance(owner, Route):
             continue
         is_limited = any(listener.clients.allowed is not None for listener in scope.listeners)
-        if is_limited or not takes_anyone(owner, named):
+        if is_limited or owner.name not in open_ends:
             continue
         ways = [route.outcome for route in rules.routes_of(owner) if route.clients.allowed is None]
         for backend in backends_of([owner.outcome, *ways]):

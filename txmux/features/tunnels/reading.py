@@ -77,7 +77,7 @@ def open_tunnels(
     for route in routes:
         if not route.more.get("tunnel"):
             continue
-        within = each_once(route, lambda one: inside[one.name])
+        within = each_once([route], lambda one: inside[one.name])
         outcomes = [one.outcome for one in within]
         if outcomes == [None]:
             message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"

@@ -2,7 +2,7 @@
 
 import importlib.util
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from txmux.errors import how_to_install, joined
@@ -141,10 +141,10 @@ def non_dns_patterns(rules: Rules) -> Iterator[Problem]:
 def open_proxies(rules: Rules) -> Iterator[Problem]:
     """Find backends by which anyone can be connected to anything, or by which one client can keep others from their names."""
     reported = set()
-    named = {route.name: route for route in rules.routes if route.is_outer}
+    open_ends = open_to_anyone(rules)
     for scope in scopes(rules):
         owner = scope.owner
-        is_open = not isinstance(owner, Route) or takes_anyone(owner, named)
+        is_open = not isinstance(owner, Route) or owner.name in open_ends
         ways: list[tuple[Outcome | None, Route | None]]
         ways = [(route.outcome, route) for route in rules.routes_of(owner)]
         if isinstance(owner, Listener):
@@ -165,14 +165,11 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
                             yield backend.section.problem(message, "allow_names")
 
 
-def takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
-    """Return whether neither a route nor its outer routes ask who their clients are; `named` has all outer routes."""
-
-    def outer(one: Route) -> Iterator[Route]:
-        return (named[name] for name in one.under if name in named)
-
-    reached = each_once(route, outer, _asks)
-    return any(not (one.under and named.keys() >= {*one.under}) for one in reached)
+def open_to_anyone(rules: Rules) -> set[str]:
+    """Return the names of the routes to which clients come without any on the way that asks who they are."""
+    outer = {route.name for route in rules.routes if route.is_outer}
+    first = [route for route in rules.routes if not route.under or {*route.under} - outer]
+    return {route.name for route in each_once(first, rules.routes_of, _asks)}
 
 
 def _asks(route: Route) -> bool:

@@ -144,7 +144,7 @@ def _by_name(rules: Rules, rule: Route | Listener) -> list[Backend]:
     if isinstance(rule, Listener):
         outcomes = [rule.default]
     else:
-        outcomes = [route.outcome for route in each_once(rule, rules.routes_of)]
+        outcomes = [route.outcome for route in each_once([rule], rules.routes_of)]
     return [backend for backend in backends_of(outcomes) if backend.names]
 
 

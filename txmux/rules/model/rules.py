@@ -172,13 +172,14 @@ class Rules:
 
 
 def each_once(
-    first: Route,
+    first: Iterable[Route],
     following: Callable[[Route], Iterable[Route]],
     stops: Callable[[Route], object] = lambda _: False,
 ) -> Iterator[Route]:
-    """Yield a route, and those that follow it and so on, each once, as the ways between them may be very many; no way leads past one that stops."""
-    seen = {first.name}
-    for route in (ways := [first]):
+    """Yield routes, and those that follow them and so on, each once, as the ways between them may be very many; no way leads past one that stops."""
+    ways = [*first]
+    seen = {route.name for route in ways}
+    for route in ways:
         if stops(route):
             continue
         yield route

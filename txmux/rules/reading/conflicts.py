@@ -431,7 +431,7 @@ def _asks_nobody(name: str, ends: Mapping[str, Route]) -> str:
     end = ends.get(name)
     if end is None:
         return f"[listen {name}] knows no certificates, which are shown inside TLS; name a route with 'tls_client_ca' instead"
-    reached = each_once(end, _over(ends), lambda one: "tls_client_ca" in one.section.entries)
+    reached = each_once([end], _over(ends), lambda one: "tls_client_ca" in one.section.entries)
     if all(one.under and ends.keys() >= {*one.under} for one in reached):
         return ""
     return f"[route {name}] asks clients for no certificate; add 'tls_client_ca' there"
@@ -529,7 +529,7 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
 
 
 def comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
-    return any(one.stands_under(listener) for one in each_once(route, _over(ends)))
+    return any(one.stands_under(listener) for one in each_once([route], _over(ends)))
 
 
 def has_handover(outcomes: Iterable[object]) -> bool:

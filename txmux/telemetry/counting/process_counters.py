@@ -14,6 +14,7 @@ from attrs.validators import deep_mapping, ge, instance_of
 
 from txmux.classes import define, frozen
 from txmux.rules.model import SHORT_FORM, Listener, Route, Rules
+from txmux.rules.model.rules import each_once
 from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.sharedmemory import mapped, written
 
@@ -21,16 +22,8 @@ _STEP = 1 << 16  # bytes by which memory grows; pages that are not written to ta
 
 
 def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
-    """Yield the routes that may take a listener's clients, those inside TLS and tunnels included, each once."""
-    seen: set[str] = set()
-    levels: list[Listener | Route] = [listener]
-    for level in levels:
-        for route in rules.routes_of(level):
-            if route.name not in seen:
-                seen.add(route.name)
-                yield route
-                if route.is_outer:
-                    levels.append(route)
+    """Return the routes that may take a listener's clients, those inside TLS and tunnels included, each once."""
+    return each_once(rules.routes_of(listener), rules.routes_of)
 
 
 def keys_of(rules: Rules) -> Iterator[str]:
