@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
 from tests.processes.reloading import with_workers
 from tests.support.datagrams import turn
-from tests.support.kit import RULES, Service, SupervisedTestCase, free_port, make_folder
+from tests.support.kit import RULES, Service, SupervisedTestCase, free_port, make_folder, set_limits
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.proc import halted, serves, workers_of
 from tests.wire.hello_builder import client_hello, records, server_name
@@ -295,6 +295,8 @@ class ChangingNamesTest(TestCase):
 
     async def test_workers_that_end_wait_for_names(self) -> None:
         """Clients are served whose server's name was looked up when their worker was told to end."""
+        # However long a change takes here, another query follows.
+        set_limits(self, {"backends.names.question._PATIENCE": (1.0, *(3.0,) * 60)})
         for is_upgrade in (False, True):
             with self.subTest(is_upgrade=is_upgrade):
                 await self.wait_for_names(is_upgrade=is_upgrade)
