@@ -31,32 +31,22 @@ class ChangeTests(CommandTestCase):
             self.assertEqual(asked.headers["Host"], "localhost")
             self.assertNotIn("Origin", asked.headers)
 
-    def test_upgrade_that_left_connections_behind_fails(self) -> None:
+    def test_upgrade(self) -> None:
+        # One that has left connections behind fails.
         document = {"ok": True, "changes": "process 2 serves", "complete": False}
-        self.answering(document=document)
+        server = self.answering(document=document)
         self.assertEqual(self.ask("upgrade"), (1, "upgraded: process 2 serves\n", ""))
         code, out, _ = self.ask("upgrade", "--json")
         self.assertEqual((code, json.loads(out)), (1, document))
-
-    def test_check_of_an_upgrade(self) -> None:
-        """It changes nothing; reasons come first, and fail it."""
+        # Its check changes nothing; reasons come first, and fail it.
         document = {"ok": True, "changes": "would hand over: 2", "ready": True, "refusals": []}
-        server = self.answering(document=document)
+        server.document = document
+        server.asked.clear()
         self.assertEqual(self.ask("upgrade", "--check"), (0, "would hand over: 2\n", ""))
         self.assertEqual(server.asked.pop().path, "/api/upgrade/check")
         server.document = {**document, "ready": False, "refusals": ["a", "b"]}
         said = "would be refused: a\nwould be refused: b\nwould hand over: 2\n"
         self.assertEqual(self.ask("upgrade", "--check"), (1, said, ""))
-
-    def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
-        document = {"ok": False, "changes": "", "errors": _ERRORS}
-        server = self.answering(document=document)
-        for status in (200, 409, 422):
-            server.status = status
-            told = f"{_ERRORS[0]}\nrules.ini:9: \\x1b[2J\n"
-            self.assertEqual(self.ask("reload"), (1, "", told))
-            code, out, err = self.ask("reload", "--json")
-            self.assertEqual((code, json.loads(out), err), (1, document, told))
 
     def test_error_of_the_service_and_advice_on_a_missing_token(self) -> None:
         server = self.answering(document={"error": "a secret is needed"}, status=403)
@@ -71,14 +61,21 @@ class ChangeTests(CommandTestCase):
         server.status, server.document = 500, {}
         self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
 
-    def test_json(self) -> None:
+    def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
         document = {"ok": True, "changes": "é", "errors": [], "more": 1}
-        self.answering(document=document)
+        server = self.answering(document=document)
         self.assertEqual(json.loads(self.told(0, self.ask("reload", "--json"))), document)
-
-    def test_wrong_usage(self) -> None:
         for arguments in (["--colour"], ["more"], ["--timeout", "soon"], ["--timeout", "0"]):
             self.assertEqual(self.ask("reload", *arguments)[0], 2)
+        # Refusals are printed as by `check`, without control characters.
+        document = {"ok": False, "changes": "", "errors": _ERRORS}
+        server.document = document
+        for status in (200, 409, 422):
+            server.status = status
+            told = f"{_ERRORS[0]}\nrules.ini:9: \\x1b[2J\n"
+            self.assertEqual(self.ask("reload"), (1, "", told))
+            code, out, err = self.ask("reload", "--json")
+            self.assertEqual((code, json.loads(out), err), (1, document, told))
 
 
 class NobodyTests(CommandTestCase):
@@ -119,11 +116,15 @@ class NobodyTests(CommandTestCase):
         self.assertIn(told, self.refused("--admin", f":{port}"))
         told = f"no service listens at {self.folder} (--admin), no socket; start it"
         self.assertIn(told, self.refused("--admin", f"unix:{self.folder}"))
-
-    def test_invalid_host_name(self) -> None:
+        # The name of no host.
         for host in ("a..b", "a" * 64):
             told = f"{host}:1 (--admin) is not the name of a host; name another endpoint"
             self.assertIn(told, self.refused("--admin", f"{host}:1"))
+        # A missing socket is named.
+        err = self.refused("--admin", "unix:/no/such.sock")
+        self.assertIn("there is no socket /no/such.sock (--admin); start the service", err)
+        err = self.refused("--admin", "/" + "x" * 200)
+        self.assertIn("cannot be reached: AF_UNIX path too long", err)
 
     def test_json_of_something_else(self) -> None:
         server = self.answering()
@@ -142,6 +143,9 @@ class NobodyTests(CommandTestCase):
             self.assertRegex(told, "what answers (at .* )?is not txmux")
         server.document, server.status = {"errors": 5}, 409
         self.assertEqual(self.ask("reload"), (1, "", "HTTP status 409\n"))
+        # Deeply nested.
+        server.document, server.status = b"[" * 100_000, 200
+        self.assertIn("is not txmux (HTTP status 200); name another endpoint", self.refused())
 
     def test_endless_answer(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -159,18 +163,6 @@ class NobodyTests(CommandTestCase):
             thread.start()
             self.assertIn("is not txmux", self.refused("--admin", f":{port}"))
             thread.join()
-
-    def test_deeply_nested_json(self) -> None:
-        self.answering(document=b"[" * 100_000, status=200)
-        self.assertIn("is not txmux (HTTP status 200); name another endpoint", self.refused())
-
-    def test_missing_socket_is_named(self) -> None:
-        err = self.refused("--admin", "unix:/no/such.sock")
-        self.assertIn("there is no socket /no/such.sock (--admin); start the service", err)
-
-    def test_path_too_long_for_a_socket(self) -> None:
-        err = self.refused("--admin", "/" + "x" * 200)
-        self.assertIn("cannot be reached: AF_UNIX path too long", err)
 
     def test_owner_of_a_socket_that_may_not_be_opened(self) -> None:
         if os.getuid():

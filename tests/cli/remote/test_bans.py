@@ -17,16 +17,12 @@ class BansTests(CommandTestCase):
             self.assertEqual(self.ask("ban", *words), (0, "192.0.2.7 is banned\n", ""))
             asked = server.asked.pop()
             self.assertEqual((asked.path, asked.body), ("/api/bans", body))
-
-    def test_invalid_duration_is_wrong_usage(self) -> None:
-        server = self.answering(document={})
+        # An invalid duration is wrong usage; no reason is not.
         err = self.told(2, self.ask("ban", "192.0.2.7", "passwords"))
         self.assertIn("DURATION", err)
         _, _, err = self.ask("ban", "192.0.2.7", "30", "abuse")
         self.assertTrue(err.endswith("10m, 1h or 2d; a reason comes after it\n"), err)
         self.assertEqual([one for one in server.asked if one.method == "POST"], [])
-
-    def test_reason_is_not_required(self) -> None:
         _, _, err = self.ask("ban")
         self.assertTrue(err.endswith(" are required: ADDRESS|NETWORK\n"), err)
 

@@ -37,20 +37,25 @@ class ConnectionsTests(CommandTestCase):
         return dict(parse_qsl(urlsplit(path).query))
 
     def test_shown(self) -> None:
-        self.answering(document=[_ONE, _OTHER])
+        server = self.answering(document=[_ONE, _OTHER])
         self.assertEqual(self.ask("connections"), (0, _SHOWN, ""))
         code, out, _ = self.ask("connections", "--json")
         self.assertEqual((code, json.loads(out)), (0, [_ONE, _OTHER]))
+        # The limit and missing workers are reported on the error stream.
+        server.document = [_ONE]
+        _, _, err = self.ask("connections", "--limit", "1")
+        self.assertEqual(err, "these are the first 1; for more give --limit, or --after 5f3a-1\n")
+        server.headers["Txmux-Missing"] = "worker 2: no answer"
+        _, _, err = self.ask("connections")
+        self.assertEqual(err, "warning: the answer is not complete: worker 2: no answer\n")
 
-    def test_empty_list(self) -> None:
-        self.answering(document=[])
+    def test_none(self) -> None:
+        server = self.answering(document=[])
         self.assertEqual(self.ask("connections"), (0, "there are no connections\n", ""))
         filtered = (0, "there is no such connection\n", "")
         self.assertEqual(self.ask("connections", "--client", "::1", "--route", "-"), filtered)
         self.assertEqual(self.ask("connections", "--json"), (0, "[]\n", ""))
-
-    def test_name_that_the_rules_do_not_have(self) -> None:
-        server = self.answering(document=[])
+        # A name that the rules do not have.
         named = [{"name": "site"}, {"name": "other"}]
         server.others = {
             "/api/routes": named, "/api/backends": named, "/api/status": {"pid": 1, "listeners": named},
@@ -87,14 +92,6 @@ class ConnectionsTests(CommandTestCase):
         self.assertEqual(server.asked, [])
         self.assertEqual(self.ask("connections", "older=x"), (2, "", "older: must be a time\n"))
 
-    def test_limit_and_missing_workers_are_reported_on_stderr(self) -> None:
-        server = self.answering(document=[_ONE])
-        _, _, err = self.ask("connections", "--limit", "1")
-        self.assertEqual(err, "these are the first 1; for more give --limit, or --after 5f3a-1\n")
-        server.headers["Txmux-Missing"] = "worker 2: no answer"
-        _, _, err = self.ask("connections")
-        self.assertEqual(err, "warning: the answer is not complete: worker 2: no answer\n")
-
     def test_busiest_sources(self) -> None:
         set_wall_clock(self, 1795203607.25)
         row = {
@@ -112,8 +109,13 @@ class ConnectionsTests(CommandTestCase):
 
 
 class CloseTests(CommandTestCase):
-    def test_by_id(self) -> None:
-        server = self.answering(document={"ok": True, "closed": 1, "changes": "1 connection ended"})
+    def test_by_id_or_filters(self) -> None:
+        # An unclear request ends nothing.
+        server = self.answering()
+        for words in ([], ["5f-1", "--backend", "web"], ["5f-1", "5f-2"], ["colour=blue"]):
+            self.assertEqual(self.ask("close", *words)[0], 2, words)
+        self.assertEqual(server.asked, [])
+        server.document = {"ok": True, "closed": 1, "changes": "1 connection ended"}
         self.assertEqual(self.ask("close", "5f/1"), (0, "ended: 1 connection\n", ""))
         asked = server.asked.pop()
         self.assertEqual((asked.method, asked.path), ("POST", "/api/connections/5f%2F1/close"))
@@ -121,18 +123,10 @@ class CloseTests(CommandTestCase):
         self.assertEqual(
             self.ask("close", "5f-1"), (1, "", "there is no live connection of this ID\n")
         )
-
-    def test_by_filters(self) -> None:
-        server = self.answering(document={"ok": True, "closed": 17})
+        server.document, server.status = {"ok": True, "closed": 17}, 200
         self.assertEqual(
             self.ask("close", "--backend", "web", "older=1h"), (0, "ended: 17 connections\n", "")
         )
         asked = server.asked.pop()
         self.assertEqual((asked.method, asked.path), ("POST", "/api/connections/close"))
         self.assertEqual(asked.body, {"backend": "web", "older": "1h"})
-
-    def test_unclear_request_ends_nothing(self) -> None:
-        server = self.answering()
-        for words in ([], ["5f-1", "--backend", "web"], ["5f-1", "5f-2"], ["colour=blue"]):
-            self.assertEqual(self.ask("close", *words)[0], 2, words)
-        self.assertEqual(server.asked, [])

@@ -43,18 +43,28 @@ class DrainTests(CommandTestCase):
         self.assertEqual(self.ask("drain", *arguments), (0, "done\n", ""))
         return [(one.method, one.path, one.body) for one in self.server.asked]
 
-    def test_one_request_for_one_server(self) -> None:
-        """The service may have thousands of others."""
+    def test_one_request(self) -> None:
+        # For one server: the service may have thousands of others.
         for option, state in (
             ([], "drain"), (["--maintenance"], "maintenance"), (["--ready"], "ready"),
         ):  # fmt: skip
             wanted = {"state": state, "close_connections": False}
             path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
             self.assertEqual(self.asked(*option, "web/unix:/run/a.sock"), [("POST", path, wanted)])
-
-    def test_one_request_for_a_backend(self) -> None:
+        # For a backend.
         wanted = {"state": "drain", "close_connections": True}
         self.assertEqual(self.asked("--close", "web"), [("POST", "/api/backends/web", wanted)])
+        # Unknown names are refused as the service says.
+        no_backend, no_server = "there is no such backend\n", "backend web has no such server\n"
+        for name in ("wed", "wed/10.0.0.5:8443", "webs", "/"):
+            self.assertEqual(self.ask("drain", name), (1, "", no_backend))
+        self.assertEqual(self.ask("drain", "web/a/b"), (1, "", no_server))
+        code, out, _ = self.ask("drain", "--json", "wed")
+        self.assertEqual((code, json.loads(out)), (1, {"error": no_backend.rstrip()}))
+        self.assertEqual(self.ask("drain", "--ready", "--maintenance", "web")[0], 2)
+        self.assertEqual(self.ask("drain")[0], 2)
+        self.server.others["/api/backends/web"] = {"ok": False, "errors": ["b: refused"]}
+        self.assertEqual(self.ask("drain", "web"), (1, "", "b: refused\n"))
 
     def test_backend_names_with_slashes(self) -> None:
         sock = "unix:/run/a.sock"
@@ -70,20 +80,6 @@ class DrainTests(CommandTestCase):
             with self.subTest(name):
                 *_, asked = self.asked("--ready", name)
                 self.assertEqual(asked[1], f"/api/backends/{path}")
-
-    def test_unknown_names_are_refused_as_the_service_says(self) -> None:
-        no_backend, no_server = "there is no such backend\n", "backend web has no such server\n"
-        for name in ("wed", "wed/10.0.0.5:8443", "webs", "/"):
-            self.assertEqual(self.ask("drain", name), (1, "", no_backend))
-        self.assertEqual(self.ask("drain", "web/a/b"), (1, "", no_server))
-        code, out, _ = self.ask("drain", "--json", "wed")
-        self.assertEqual((code, json.loads(out)), (1, {"error": no_backend.rstrip()}))
-        self.assertEqual(self.ask("drain", "--ready", "--maintenance", "web")[0], 2)
-        self.assertEqual(self.ask("drain")[0], 2)
-
-    def test_refusal(self) -> None:
-        self.server.others["/api/backends/web"] = {"ok": False, "errors": ["b: refused"]}
-        self.assertEqual(self.ask("drain", "web"), (1, "", "b: refused\n"))
 
     def test_wait_only_for_servers_that_drain_and_exist(self) -> None:
         self.assertEqual(self.ask("drain", "--wait", "--ready", "web")[0], 2)
@@ -112,17 +108,13 @@ class WeightTests(CommandTestCase):
             ("other", "65535", "other/servers/10.0.0.9%3A1", 65535),
         ):
             self.assert_asks(("weight", name, weight), f"backends/{path}", {"weight": number})
-
-    def test_wrong(self) -> None:
+        for command, accepting in (("pause", False), ("resume", True)):
+            self.assert_asks((command, "a b"), "listeners/a%20b", {"accepting": accepting})
         for weight in ("65536", "-1", "x", "1.5", "\N{SUPERSCRIPT TWO}"):
             self.assertEqual(self.ask("weight", "--", "other", weight)[0], 2)
         err = self.told(2, self.ask("weight", "web", "2"))
         self.assertIn("several servers; name one of web/10.0.0.5:8443, web/unix:/run/a.sock\n", err)
         self.assertEqual(self.ask("weight", "wed", "2")[0], 1)
-
-    def test_pause_and_resume(self) -> None:
-        for command, accepting in (("pause", False), ("resume", True)):
-            self.assert_asks((command, "a b"), "listeners/a%20b", {"accepting": accepting})
 
     def assert_asks(self, words: Sequence[str], path: str, body: object) -> None:
         self.assertEqual(self.ask(*words), (0, "done\n", ""))
@@ -151,8 +143,10 @@ class HoldTests(CommandTestCase):
             self.assertEqual(self.asked("hold", "db", *words), [(f"{path}/hold", body)])
         (released,) = self.asked("release", "unix:/run/a.sock")
         self.assertEqual(released[0], "/api/backends/unix%3A%2Frun%2Fa.sock/release")
-
-    def test_hold_that_ends_during_the_wait(self) -> None:
+        err = self.told(2, self.ask("hold", "db", "--for", "soon"))
+        self.assertIn("'soon' is not a duration", err)
+        self.assertEqual(self.ask("hold")[0], 2)
+        # A hold that ends during the wait.
         busy = {**_DB, "servers": [{**_SERVER, "active": 1}], "hold": {"until": 1.0}}
         change_constants(self, changes, _PERIOD=0)
         # Whether connections are left does not matter: others come.
@@ -160,8 +154,3 @@ class HoldTests(CommandTestCase):
         self.server.first["/api/backends?backend=db"] = [[busy], [busy], [busy], [ended]]
         err = self.told(1, self.ask("hold", "db", "--for", "1s", "--wait"))
         self.assertIn("backend db: its hold ended before its connections did", err)
-
-    def test_wrong_arguments(self) -> None:
-        err = self.told(2, self.ask("hold", "db", "--for", "soon"))
-        self.assertIn("'soon' is not a duration", err)
-        self.assertEqual(self.ask("hold")[0], 2)

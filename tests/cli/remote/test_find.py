@@ -32,9 +32,16 @@ class FindTests(CommandTestCase):
         (self.run_folder / "notes.sock").touch()
         (self.run_folder / "txmux.pid").touch()
         self.assert_asks(server)
-
-    def test_socket_of_a_provider_is_no_service(self) -> None:
-        server = self.answering()
+        # A relative path.
+        self.addCleanup(os.chdir, os.getcwd())  # noqa: PTH109
+        os.chdir(self.run_folder)
+        for endpoint in ("./rules.sock", "unix:rules.sock"):
+            self.assert_asks(server, "--admin", endpoint)
+        # Invalid rules still name their service.
+        rules = self.write_rules("colour = blue\nnonsense")
+        self.runs(server, rules)
+        self.assert_asks(server, "--rules", rules)
+        # The socket of a provider is no service.
         self.answering(self.run_folder / "wake.sock").others["/api/status"] = {"pid": -1}
         self.assert_asks(server)
 
@@ -145,35 +152,27 @@ class FindTests(CommandTestCase):
         ):  # fmt: skip
             self.assert_asks(tcp, "--admin", endpoint)
         self.assertEqual(address_of("http://localhost/api"), ("localhost", 80))
-
-    def test_relative_path(self) -> None:
-        server = self.answering()
-        self.addCleanup(os.chdir, os.getcwd())  # noqa: PTH109
-        os.chdir(self.run_folder)
-        for endpoint in ("./rules.sock", "unix:rules.sock"):
-            self.assert_asks(server, "--admin", endpoint)
-
-    def test_invalid_endpoint_is_wrong_usage_with_an_example(self) -> None:
-        for endpoint in (
-            "rules", "unix:", "tcp:", "tcp:0", "tcp:localhost", ":70000", "http://",
-            "systemd:domain=INET:index=0", "https://localhost:9000",
-        ):  # fmt: skip
-            err = self.told(2, self.ask("reload", "--admin", endpoint))
-            self.assertIn("write for example", err, endpoint)
-
-    def test_environment_comes_before_the_rules(self) -> None:
-        self.answering()
-        server = self.answering(self.folder / "x.sock")
+        # The environment comes before the rules.
         rules = self.write_rules(f"admin = unix:{self.run_folder}/rules.sock")
         self.assert_asks(server, "--rules", rules, TXMUX_ADMIN=server.at)
 
-    def test_endpoint_of_the_rules_relative_to_their_folder(self) -> None:
-        server = self.answering(self.folder / "own.sock")
+    def test_endpoint_of_the_rules(self) -> None:
+        # Relative to their folder.
+        named = self.answering(self.folder / "own.sock")
         for endpoint in (f"unix:{self.folder}/own.sock:mode=600", "unix:own.sock"):
-            self.assert_asks(server, "--rules", self.write_rules(f"admin = {endpoint}"))
+            self.assert_asks(named, "--rules", self.write_rules(f"admin = {endpoint}"))
         rules = self.write_rules("admin =\n    unix:gone.sock\n    unix:own.sock")
-        self.runs(server, rules)
-        self.assert_asks(server, "--rules", rules)
+        self.runs(named, rules)
+        self.assert_asks(named, "--rules", rules)
+        # The automatic socket comes before other endpoints.
+        rules = self.write_rules("admin = unix:own.sock")
+        self.assert_asks(named, "--rules", rules)
+        automatic = self.answering()
+        self.runs(automatic, rules)
+        self.assert_asks(automatic, "--rules", rules)
+        self.runs(automatic, self.folder / "another" / "rules.ini")
+        self.assert_asks(named, "--rules", rules)
+        self.assert_asks(named, "--rules", self.write_rules("admin = unix:own.sock\n    off"))
 
     def test_automatic_socket_of_the_rules_in_the_first_folder(self) -> None:
         self.answering()
@@ -192,17 +191,6 @@ class FindTests(CommandTestCase):
         self.assertEqual((code, [asked.path for asked in server.asked]), (3, ["/api/status"]))
         self.assertIn(f"not {rules}: not contacting it", err)
 
-    def test_automatic_socket_before_other_endpoints(self) -> None:
-        named = self.answering(self.folder / "own.sock")
-        rules = self.write_rules("admin = unix:own.sock")
-        self.assert_asks(named, "--rules", rules)
-        automatic = self.answering()
-        self.runs(automatic, rules)
-        self.assert_asks(automatic, "--rules", rules)
-        self.runs(automatic, self.folder / "another" / "rules.ini")
-        self.assert_asks(named, "--rules", rules)
-        self.assert_asks(named, "--rules", self.write_rules("admin = unix:own.sock\n    off"))
-
     def test_default_rules_where_there_is_no_socket(self) -> None:
         server = self.answering(self.folder / "own.sock")
         change_constants(self, files, RULES=self.write_rules("admin = unix:own.sock\n    off"))
@@ -217,24 +205,24 @@ class FindTests(CommandTestCase):
             [(address, "secret-of-this-test") for address in ("127.0.0.1:8440", "[::1]:8440")],
         )
 
-    def test_missing_socket_of_the_rules_is_named(self) -> None:
+    def test_rules_without_an_endpoint(self) -> None:
+        # A missing socket of the rules is named.
         self.answering(self.run_folder / "other.sock")
         err = self.told(3, self.ask("reload", "--rules", self.write_rules("")))
         self.assertIn(f"there is no socket {self.run_folder}/rules.sock or ", err)
         self.assertIn("rules.ini running?", err)
-
-    def test_invalid_rules_still_name_their_service(self) -> None:
-        server, rules = self.answering(), self.write_rules("colour = blue\nnonsense")
-        self.runs(server, rules)
-        self.assert_asks(server, "--rules", rules)
-
-    def test_rules_without_an_endpoint(self) -> None:
+        # Rules without an endpoint.
         err = self.told(3, self.ask("reload", "--rules", self.write_rules("admin = off")))
         self.assertIn("has 'admin = off', so the service cannot be reached", err)
-
-    def test_unreadable_rules_are_wrong_usage(self) -> None:
+        # Rules that cannot be read, and an invalid endpoint, are wrong usage.
         err = self.told(2, self.ask("reload", "--rules", "no/such.ini"))
         self.assertEqual(err, "txmux: no/such.ini cannot be read: No such file or directory\n")
+        for endpoint in (
+            "rules", "unix:", "tcp:", "tcp:0", "tcp:localhost", ":70000", "http://",
+            "systemd:domain=INET:index=0", "https://localhost:9000",
+        ):  # fmt: skip
+            err = self.told(2, self.ask("reload", "--admin", endpoint))
+            self.assertIn("write for example", err, endpoint)
 
 
 class TokenTests(CommandTestCase):
@@ -258,8 +246,7 @@ class TokenTests(CommandTestCase):
         self.assertEqual(self.sent(*of_rules, *named_file, **environ), "Bearer from-file")
         self.assertEqual(self.sent(*at, **environ), "Bearer x")
         self.assertIsNone(self.sent(*at))
-
-    def test_token_that_http_cannot_carry(self) -> None:
+        # A token that HTTP cannot carry.
         named = self.write("named", "two\nlines\n")
         told = "does not hold one line of ASCII characters"
         for source, arguments, environ in (
@@ -269,8 +256,7 @@ class TokenTests(CommandTestCase):
             code, _, err = self.ask("reload", "--admin", self.admin, *arguments, **environ)
             self.assertEqual((code, err), (2, f"txmux: {source} {told}\n"))
         self.assertEqual(self.server.asked, [])
-
-    def test_unreadable_file_is_named(self) -> None:
+        # A file that cannot be read is named.
         rules = self.write("rules.ini", f"[txmux]\nadmin = {self.admin}\nadmin_token = no\n")
         err = self.told(2, self.ask("reload", "--rules", rules))
         file = f"{self.folder}/no, the file of 'admin_token' of {rules}"

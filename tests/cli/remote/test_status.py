@@ -181,14 +181,20 @@ class StatusTests(CommandTestCase):
         _, out, _ = self.ask("servers", "web")
         self.assertEqual(len(out.splitlines()), 1 + 25)
 
-    def test_no_servers_or_no_such_backend(self) -> None:
+    def test_json_and_missing_fields(self) -> None:
+        self.assertEqual(json.loads(self.told(0, self.ask("status", "--json"))), self.status)
+        # No servers, or no such backend.
         self.assertEqual(self.ask("servers"), (0, "there are no servers\n", ""))
         why = "there is no backend 'wbe'; did you mean 'web'?"
         self.server.others["/api/backends?backend=wbe"] = 404, {"error": why}
         self.assertEqual(self.ask("servers", "wbe"), (1, "", f"{why}\n"))
-
-    def test_json(self) -> None:
-        self.assertEqual(json.loads(self.told(0, self.ask("status", "--json"))), self.status)
+        # Missing fields of another version are left out.
+        self.server.document = {"pid": 1, "connections": {"active": 0, "limit": 0}, "listeners": [{"name": "a", "endpoints": [":443"]}], "more": [1]}  # fmt: skip
+        told = (
+            "txmux        ?, process 1\nstate        serves\nrules        ?\nconnections  0 active\n\n"
+            "listener  address\na         :443\n"
+        )
+        self.assertEqual(self.ask("status"), (0, told, ""))
 
     def test_failed_reload_with_all_errors(self) -> None:
         error = "/etc/txmux/rules.ini:12: [route redis] match: unknown matcher 'redsi'; did you mean 'redis'?"
@@ -200,24 +206,16 @@ class StatusTests(CommandTestCase):
         state = "state        stops; served since 2026-11-21 20:39:06 UTC, for 1 min 1 s\n"
         self.assertIn(state, out)
 
-    def test_missing_fields_of_another_version_are_left_out(self) -> None:
-        self.server.document = {"pid": 1, "connections": {"active": 0, "limit": 0}, "listeners": [{"name": "a", "endpoints": [":443"]}], "more": [1]}  # fmt: skip
-        told = (
-            "txmux        ?, process 1\nstate        serves\nrules        ?\nconnections  0 active\n\n"
-            "listener  address\na         :443\n"
-        )
-        self.assertEqual(self.ask("status"), (0, told, ""))
-
     def on_terminal(self) -> str:
         environ = {**self.environ, "TERM": "xterm", "NO_COLOR": ""}
         with patch.dict("os.environ", environ, clear=True):
             return self.told(0, self.run_main("status", out=Terminal()))
 
-    def test_terminal_of_80_columns(self) -> None:
+    def test_on_a_terminal(self) -> None:
+        # Of 80 columns.
         folded = "1 changed (c), 1 gone\n             (d); listener x opened;"
         self.assertIn(folded, self.on_terminal())
-
-    def test_terminal_colours_without_control_characters(self) -> None:
+        # With colours, without control characters.
         self.status["rules_path"] = "/etc/\x1b[2Jrules.ini"
         shown = self.on_terminal()
         self.assertIn("/etc/\\x1b[2Jrules.ini", shown)
