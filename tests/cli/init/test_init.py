@@ -40,21 +40,6 @@ class InitTests(CommandTestCase):
 
         self.patch(init, "listening", own)
 
-    def test_file_is_overwritten_only_by_force(self) -> None:
-        path = self.folder / "rules.ini"
-        code, out, err = self.run_main("init", "-o", path)
-        self.assertEqual((code, out), (0, ""))
-        self.assertIn(f"txmux check {path}\n", err)
-        self.assertEqual(self.run_main("check", path)[0], 0)
-        path.write_text("mine")
-        code, _, err = self.run_main("init", "-o", path)
-        self.assertEqual((code, path.read_text()), (1, "mine"))
-        self.assertIn("exists already; name another file, or overwrite it with --force", err)
-        self.assertEqual(self.run_main("init", "--force", "-o", path)[0], 0)
-        self.assertEqual(self.run_main("check", path)[0], 0)
-        err = self.told(1, self.run_main("init", "-o", self.folder / "none" / "rules.ini"))
-        self.assertIn("cannot be written: No such file or directory", err)
-
     def test_overwriting_follows_no_link_and_loses_nothing(self) -> None:
         path, other = self.folder / "rules.ini", self.folder / "other"
         other.write_text("another's")
@@ -77,7 +62,8 @@ class InitTests(CommandTestCase):
         self.assertIn("cannot be written: No space left on device", err)
         self.assertEqual({*self.folder.iterdir()}, {path, other})
 
-    def test_overwriting_replaces_no_device_pipe_or_socket(self) -> None:
+    def test_file_is_overwritten_only_by_force(self) -> None:
+        # And no device, pipe or socket is.
         path = self.folder / "rules.ini"
         for make in (os.mkfifo, _bind):
             make(path)
@@ -87,6 +73,18 @@ class InitTests(CommandTestCase):
             self.assertIn("cannot be written: it is a device, a pipe or a socket", err)
             self.assertEqual([*self.folder.iterdir()], [path])
             path.unlink()
+        code, out, err = self.run_main("init", "-o", path)
+        self.assertEqual((code, out), (0, ""))
+        self.assertIn(f"txmux check {path}\n", err)
+        self.assertEqual(self.run_main("check", path)[0], 0)
+        path.write_text("mine")
+        code, _, err = self.run_main("init", "-o", path)
+        self.assertEqual((code, path.read_text()), (1, "mine"))
+        self.assertIn("exists already; name another file, or overwrite it with --force", err)
+        self.assertEqual(self.run_main("init", "--force", "-o", path)[0], 0)
+        self.assertEqual(self.run_main("check", path)[0], 0)
+        err = self.told(1, self.run_main("init", "-o", self.folder / "none" / "rules.ini"))
+        self.assertIn("cannot be written: No such file or directory", err)
 
     def test_ports_of_a_running_txmux_are_left_out(self) -> None:
         for name, listed in (("other", True), ("txmux", False)):
@@ -113,6 +111,11 @@ class InitTests(CommandTestCase):
         for bad in (*unprintable, "443", ":99999", "udp::53"):
             err = self.told(1, self.run_main("init", "--listen", bad))
             self.assertTrue(err.startswith("txmux: --listen: "), err)
+        # A system without /proc.
+        with patch.object(init, "_PROC", self.folder):
+            code, out, err = self.run_main("init")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("needs Linux with /proc", err)
 
     def test_servers_are_connected_to_only_with_probe(self) -> None:
         port = self.serve(lambda client: client.sendall(b"SSH-2.0-a\r\n"))
@@ -161,9 +164,3 @@ class InitTests(CommandTestCase):
             self.assertEqual(len(received), last)
             for data, begin in zip(received, asked, strict=False):
                 self.assertEqual(data[: len(begin)], begin)
-
-    def test_system_without_proc(self) -> None:
-        with patch.object(init, "_PROC", self.folder):
-            code, out, err = self.run_main("init")
-        self.assertEqual((code, out), (1, ""))
-        self.assertIn("needs Linux with /proc", err)

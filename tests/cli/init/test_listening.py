@@ -47,22 +47,19 @@ class ListeningTests(SynchronousTestCase):
         self.process(10, b"sshd", 7, 8)
         tcp = row("0.0.0.0", 443, 9) + row("127.0.0.1", 22, 7) + row("10.0.0.1", 22, 8, "01")
         self.assertEqual(self.found(tcp), [("127.0.0.1", 22, "sshd"), ("0.0.0.0", 443, "")])
-
-    def test_one_socket_per_port_unspecified_address_and_ipv4_first(self) -> None:
+        # The name of a program is one plain word.
+        self.process(11, b"a\n[route x]\xff", 12)
+        ((_, _, name),) = self.found(row("127.0.0.1", 80, 12))
+        self.assertRegex(name, r"^a[\w.+-]+$")
+        # Mapped addresses are IPv4, and link-local ones are left out.
+        tcp6 = row("::ffff:127.0.0.1", 80, 1) + row("fe80::1", 81, 2)
+        self.assertEqual(self.found("", tcp6), [("127.0.0.1", 80, "")])
+        # One socket for each port: the unspecified address, and IPv4, first.
         tcp = row("127.0.0.1", 80, 1) + row("0.0.0.0", 80, 2) + row("10.0.0.1", 81, 3)
         tcp6 = row("::", 80, 4) + row("::", 81, 5) + row("2001:db8::1", 82, 6)
         self.assertEqual(
             self.found(tcp, tcp6), [("0.0.0.0", 80, ""), ("::", 81, ""), ("2001:db8::1", 82, "")]
         )
-
-    def test_mapped_addresses_are_ipv4_and_link_local_ones_are_left_out(self) -> None:
-        tcp6 = row("::ffff:127.0.0.1", 80, 1) + row("fe80::1", 81, 2)
-        self.assertEqual(self.found("", tcp6), [("127.0.0.1", 80, "")])
-
-    def test_program_name_is_one_plain_word(self) -> None:
-        self.process(10, b"a\n[route x]\xff", 1)
-        ((_, _, name),) = self.found(row("127.0.0.1", 80, 1))
-        self.assertRegex(name, r"^a[\w.+-]+$")
 
     @given(st.ip_addresses().filter(is_plain), st.integers(1, 65535))
     def test_every_address(self, address: object, port: int) -> None:
@@ -80,7 +77,6 @@ class ListeningTests(SynchronousTestCase):
         self.assertEqual(one.reached_at, ("127.0.0.1", port))
         self.assertTrue(one.is_local)
         self.assertNotEqual(one.program, "")
-
-    def test_unspecified_address_is_reached_at_loopback(self) -> None:
+        # The unspecified address is reached at loopback.
         for address, reached in (("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.1", "10.0.0.1")):
             self.assertEqual(Listening(ip_address(address), 22).reached_at, (reached, 22))

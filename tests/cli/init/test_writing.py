@@ -44,7 +44,7 @@ class RecogniseTests(SynchronousTestCase):
         return service.kind.name, service.by, service.is_guess
 
     def test_program_then_usual_port(self) -> None:
-        """What web servers are known by is a guess, and so is a port; another one says nothing."""
+        # What web servers are known by is a guess, and so is a port; another one says nothing.
         for port, program, name, by in (
             (9, "sshd", "SSH", "program"), (80, "redis-server", "redis", "program"),
             (8443, "nginx", "TLS", "program"), (1234, "nginx", "HTTP", "program"),
@@ -53,8 +53,13 @@ class RecogniseTests(SynchronousTestCase):
             expected = name, by, program in {"nginx", "python3"}
             self.assertEqual(self.recognised(at(port, program)), expected)
         self.assertIsNone(recognise(at(5431, "python3")).kind)
+        # Their matchers need no option.
+        kinds = {*services.PROGRAMS.values(), *services.PORTS.values()}
+        kinds |= {kind for _, kind in services.GREETINGS}
+        for matcher in {kind.matcher for kind in kinds} - {""}:
+            installed_matchers()[matcher].predicate({})
 
-    def test_greeting_comes_before_program_and_port(self) -> None:
+    def test_greeting_and_answer_come_before_program_and_port(self) -> None:
         for said, name in (
             (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
             (b"RFB 003.008\n", "VNC"),
@@ -66,10 +71,9 @@ class RecogniseTests(SynchronousTestCase):
             (b"J\0\0\0\x0a8.0.36\0", "MySQL"),
             (b"\x01", "a protocol in which the server speaks first"),
         ):
-            found = self.recognised(at(443, "nginx"), Probed(said))
-            self.assertEqual(found[:2], (name, "greeting"))
-
-    def test_answer_comes_before_program_and_port(self) -> None:
+            recognised = self.recognised(at(443, "nginx"), Probed(said))
+            self.assertEqual(recognised[:2], (name, "greeting"))
+        # So does an answer.
         for said, name in (
             (b"\x16\x03\x03\0\x7a", "TLS"), (b"\x15\x03\x01\0\x02\x02\x28", "TLS"),
             (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"), (b"ERROR\r\n", "memcached"),
@@ -82,15 +86,10 @@ class RecogniseTests(SynchronousTestCase):
         self.assertTrue(recognise(at(80, "nginx"), Probed(b"", b"what?")).is_guess)
         self.assertFalse(recognise(at(5432), Probed(is_usual=True)).is_guess)
 
-    def test_matchers_need_no_option(self) -> None:
-        kinds = {*services.PROGRAMS.values(), *services.PORTS.values()}
-        kinds |= {kind for _, kind in services.GREETINGS}
-        for name in {kind.matcher for kind in kinds} - {""}:
-            installed_matchers()[name].predicate({})
-
 
 class WritingTests(SynchronousTestCase):
-    def test_routes_in_order_and_second_servers_as_suggestions(self) -> None:
+    def test_suggestions(self) -> None:
+        """Second servers, guesses and what is not recognised are comments."""
         text = written(
             *map(recognise, (at(22, "sshd"), at(6379, "redis-server"))),
             *(recognise(at(port, "nginx"), _HTTP) for port in (8080, 8081)),
@@ -98,6 +97,35 @@ class WritingTests(SynchronousTestCase):
         rules = parse(text, "x")
         self.assertEqual([route.name for route in rules.routes], ["ssh", "http", "redis"])
         self.assertIn("\n# [route http-8081]\n# match   = http host=other.example.com\n", text)
+        text = written(recognise(at(9999, "python3", "127.0.0.1")))
+        suggested = "\n# python3 at 127.0.0.1:9999: not recognised.\n# [route service-9999]\n"
+        self.assertIn(suggested, text)
+        self.assertEqual(parse(text, "x").routes, ())
+        self.assertIn("--probe", text.splitlines()[-1])
+        for found in ([], [recognise(at(22, "sshd"))]):
+            self.assertNotIn("--probe", written(*found))
+        text = written(*map(recognise, (at(80, "nginx"), at(5432), at(25))))
+        self.assertEqual(parse(text, "x").routes, ())
+        self.assertIn("\nsilent   = close\n", text)
+        for line in (
+            "# nginx at 0.0.0.0:80: perhaps HTTP.",
+            "# [route http-80]",
+            "# a program at 0.0.0.0:5432: perhaps postgres, by its port.",
+            "# silent = 127.0.0.1:25 from=192.0.2.0/24",
+        ):
+            self.assertIn(f"\n{line}\n", text)
+        # They are valid rules.
+        text = written(
+            *(recognise(at(port, "nginx"), _HTTP) for port in (80, 81)),
+            *(recognise(at(port, "nginx"), _TLS) for port in (443, 8443)),
+            recognise(at(9999)),
+        )
+        lines = text.splitlines()
+        begin = next(number for number, line in enumerate(lines) if line.startswith("# [route"))
+        bare = [re.sub(r"^# (?=\[|match|backend)", "", line) for line in lines[begin:]]
+        rules = parse("\n".join([*lines[:begin], *bare]), "x")
+        names = [route.name for route in rules.routes]
+        self.assertEqual(names, ["tls", "http", "service-9999", "tls-8443", "http-81"])
 
     def test_local_servers_stay_local_and_others_for_private_networks(self) -> None:
         here = (22, "sshd"), (6379, "redis-server"), (3306, "mariadbd")
@@ -110,27 +138,6 @@ class WritingTests(SynchronousTestCase):
         for name, count in (("ssh", 3), ("redis", 1), ("postgres", 2), ("silent", 1)):
             got = [one for one in clients if ends[name].serves(one)]
             self.assertEqual(got, clients[-count:], name)
-
-    def test_unrecognised_server_is_a_suggestion(self) -> None:
-        text = written(recognise(at(9999, "python3", "127.0.0.1")))
-        suggested = "\n# python3 at 127.0.0.1:9999: not recognised.\n# [route service-9999]\n"
-        self.assertIn(suggested, text)
-        self.assertEqual(parse(text, "x").routes, ())
-        self.assertIn("--probe", text.splitlines()[-1])
-        for found in ([], [recognise(at(22, "sshd"))]):
-            self.assertNotIn("--probe", written(*found))
-
-    def test_guess_is_a_comment(self) -> None:
-        text = written(*map(recognise, (at(80, "nginx"), at(5432), at(25))))
-        self.assertEqual(parse(text, "x").routes, ())
-        self.assertIn("\nsilent   = close\n", text)
-        for line in (
-            "# nginx at 0.0.0.0:80: perhaps HTTP.",
-            "# [route http-80]",
-            "# a program at 0.0.0.0:5432: perhaps postgres, by its port.",
-            "# silent = 127.0.0.1:25 from=192.0.2.0/24",
-        ):
-            self.assertIn(f"\n{line}\n", text)
 
     def test_each_server_behind_a_header_has_a_backend_also_if_suggested(self) -> None:
         hello = Probed(b"", b"\x16\x03\x03", has_header=True)
@@ -146,19 +153,6 @@ class WritingTests(SynchronousTestCase):
         self.assertIn("\n# backend = tls-8443\n", text)
         section = "[backend tls-8443]\n# server         = 127.0.0.1:8443\n# proxy_protocol = v2\n"
         self.assertIn(f"\n# {section}", text)
-
-    def test_suggestions_are_valid_rules(self) -> None:
-        text = written(
-            *(recognise(at(port, "nginx"), _HTTP) for port in (80, 81)),
-            *(recognise(at(port, "nginx"), _TLS) for port in (443, 8443)),
-            recognise(at(9999)),
-        )
-        lines = text.splitlines()
-        begin = next(number for number, line in enumerate(lines) if line.startswith("# [route"))
-        bare = [re.sub(r"^# (?=\[|match|backend)", "", line) for line in lines[begin:]]
-        rules = parse("\n".join([*lines[:begin], *bare]), "x")
-        names = [route.name for route in rules.routes]
-        self.assertEqual(names, ["tls", "http", "service-9999", "tls-8443", "http-81"])
 
     @given(st.lists(st.tuples(_LISTENING, _PROBED), max_size=8), st.booleans())
     def test_no_errors(self, found: list[tuple[Listening, Probed]], probed: bool) -> None:  # noqa: FBT001

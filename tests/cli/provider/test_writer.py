@@ -128,6 +128,10 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(self.routes(), ["[route mail]"])
         self.clock.advance(5)
         self.assertNotIn("it waits", self.write(mail, route("b")))
+        # The file is written though another one that is included has errors, or has the same names.
+        (self.path.parent / "a.ini").write_text("[route a]\nmatch = oops\n")
+        self.write(route("b"), seconds=9)
+        self.assertEqual(self.routes(), ["[route b]"])
 
     def test_what_its_user_may_not_write(self) -> None:
         """An object is left out for what the service would refuse in a file of this user."""
@@ -210,19 +214,18 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual((len(self.told), len(self.asked)), (1, 1))
 
     def test_a_service_that_refuses_to_reload(self) -> None:
+        """It is asked again, as one that starts later."""
         self.refuses = True
-        logged = self.write(route("a")) + self.write(route("b"), seconds=5)
-        why = "does not reload at once, so watch_rules has to do it: you may not"
-        self.assertEqual(logged.count(why), 1)
-
-    def test_a_service_that_starts_later_is_asked_again(self) -> None:
-        self.refuses = True
-        self.write(route("a"))
+        logged = self.write(route("a"))
         self.clock.pump([5, 10, 20])
         self.assertEqual(len(self.asked), 4)
+        logged += self.write(route("b"), seconds=5)
+        why = "does not reload at once, so watch_rules has to do it: you may not"
+        self.assertEqual(logged.count(why), 1)
+        asked = len(self.asked)
         self.refuses = False
         self.clock.pump([40, 1000])
-        self.assertEqual(len(self.asked), 5)
+        self.assertEqual(len(self.asked), asked + 1)
 
     def test_listeners_have_the_keys_that_the_provider_may_set(self) -> None:
         own = ProvidedObject("own", "[listen own]\nendpoint = :1\n")
@@ -289,12 +292,6 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(told[2:], [[("object a", ""), ("object b", "")]])
         self.clock.advance(20)
         self.assertEqual(self.asked, ["POST /api/reload", *["GET /api/status"] * 2])
-
-    def test_rules_of_others(self) -> None:
-        """The file is written though another one that is included has errors, or has the same names."""
-        (self.path.parent / "a.ini").write_text("[route a]\nmatch = oops\n")
-        self.write(route("b"))
-        self.assertEqual(self.routes(), ["[route b]"])
 
     def test_drafts_after_another_are_read_as_the_first(self) -> None:
         texts = [

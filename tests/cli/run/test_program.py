@@ -47,14 +47,12 @@ def event(text: str, level: str = "info", **more: Any) -> dict[str, Any]:
 class LineTests(SynchronousTestCase):
     def test_time_level_and_message(self) -> None:
         self.assertEqual(as_text(event("it serves")), "2026-11-20T08:36:44.087Z info  it serves\n")
-
-    def test_each_line_of_a_message_has_time_and_level(self) -> None:
+        # Each line of a message has them.
         self.assertEqual(
             as_text(event("a: 1\nb: 2", "error")),
             "2026-11-20T08:36:44.087Z error a: 1\n2026-11-20T08:36:44.087Z error   b: 2\n",
         )
-
-    def test_message_before_the_traceback(self) -> None:
+        # The message comes before the traceback.
         text = as_text(event("no", "critical", log_failure=Failure(ValueError("why"))))
         first, *others = text.splitlines()
         self.assertTrue(first.endswith("Z critical no"), first)
@@ -100,18 +98,15 @@ class JournalTests(SynchronousTestCase):
         self.assertRegex(self.name, "^txmux: s")
         for line in self.run_service(_RULES, is_named=False).splitlines():
             self.assertRegex(line, rb"^2\d{3}-")
-
-    def test_rules_with_errors(self) -> None:
+        # Rules with errors.
         lines = self.run_service("[listen a]\nx = 1\ny = 1\n", serves=False).splitlines()
         self.assertEqual([line[:3] for line in lines], [b"<3>"] * 3)
 
-    def test_each_line(self) -> None:
+    def test_priorities_of_lines(self) -> None:
         file = io.StringIO()
         TextLog(file, has_priorities=True)(event("a\nb", "critical"))
         self.assertRegex(file.getvalue(), r"^<2>\S+ critical a\n<2>\S+ critical   b\n$")
-
-    def test_access_lines_go_apart(self) -> None:
-        """The journal limits the rate of each priority, and would drop the result of a reload beside many of them."""
+        # The journal limits the rate of each priority, and would drop the result of a reload beside many of them.
         file = io.StringIO()
         TextLog(file, has_priorities=True)(event("time=x", "info", log_namespace=ACCESS))
         self.assertRegex(file.getvalue(), r"^<7>\S+ info  time=x\n$")
@@ -139,20 +134,17 @@ class LevelTests(SynchronousTestCase):
             log(one)
         return re.findall(r"^\S+ \w+ +(.*)$", file.getvalue(), re.MULTILINE)
 
-    def test_less_than_the_level_is_left_out(self) -> None:
+    def test_what_is_left_out(self) -> None:
+        # Less than the level.
         events = [event(level, level) for level in LEVELS]
         for number, level in enumerate(LEVELS):
             self.assertEqual(self.written(level, *events), list(LEVELS[number:]))
-
-    def test_twisted_only_from_warnings_or_at_debug(self) -> None:
+        # Of Twisted, all but warnings, unless at debug; the output of plugins is logged.
         events = [event(level, level, log_namespace="twisted.internet.base") for level in LEVELS]
         self.assertEqual(self.written("info", *events), ["warn", "error", "critical"])
         self.assertEqual(self.written("debug", *events), list(LEVELS))
-
-    def test_output_of_plugins_is_logged(self) -> None:
         self.assertEqual(self.written("info", event("hello", log_namespace="stdout")), ["hello"])
-
-    def test_loggers_of_txmux_under_any_name(self) -> None:
+        # Loggers of txmux under any name are not left out.
         file = io.StringIO()
         Logger(namespace="txmux.access", observer=TextLog(file)).info("{line}", line="id=1")
         self.assertRegex(file.getvalue(), r"Z info  id=1\n$")
