@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -34,12 +34,23 @@ class CheckTests(CommandTestCase):
         self.good, self.bad = self.write("good.ini", GOOD), self.write("bad.ini", BAD)
 
     def test_one_line_for_a_good_file_and_for_each_error(self) -> None:
-        """One bad file is enough for exit code 1."""
+        # One bad file is enough for exit code 1.
         good = f"{self.good}: OK, 1 listener, 0 routes, 1 backend\n"
         bad = BAD_LINES.format(self.bad)
         self.assertEqual(self.run_main("check", self.good), (0, good, ""))
         self.assertEqual(self.run_main("check", self.bad), (1, bad, ""))
         self.assertEqual(self.run_main("check", self.bad, self.good), (1, bad + good, ""))
+        why = "no/such/file.ini: cannot be read: No such file or directory\n"
+        self.assertEqual(self.run_main("check", "no/such/file.ini"), (1, why, ""))
+        done = run(sys.executable, "-m", "txmux", "check", "-", stdin=BAD.encode())
+        self.assertEqual((done.returncode, done.stdout.decode()), (1, BAD_LINES.format("<stdin>")))
+        # As a module, with relative paths.
+        found = self.python("-m", "txmux", "check", self.bad.name)
+        self.assertEqual(found, (1, BAD_LINES.format(self.bad.name), ""))
+        code, out, err = self.python("-m", "txmux", "check", self.good.name)
+        self.assertEqual((code, err), (0, ""))
+        # Root is warned.
+        self.assertIn(f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend", out)
 
     def test_what_a_start_refuses(self) -> None:
         listen = "[listen a]\nendpoint = :0\n"
@@ -49,15 +60,28 @@ class CheckTests(CommandTestCase):
         out = self.told(0, self.run_main("check", self.write("source.ini", listen + backend)))
         self.assertIn(":6: warning: [backend b] source: 'client': user ", out)
         self.assertIn("ip rule add from 127.0.0.1", out)  # the routes that it needs
-
-    def test_address_that_no_interface_has(self) -> None:
-        """An address of documentation (RFC 5737) stands for those."""
+        # What a start would refuse on this machine is a warning: it may be done on another one.
+        text = "[txmux]\nsandbox = yes\n[listen a]\nendpoint = 127.0.0.1:1\n"
+        self.patch(landlock, "abi", lambda: 0)
+        out = self.told(0, self.run_main("check", self.write("rules.ini", text)))
+        self.assertIn("rules.ini:2: warning: [txmux] sandbox: this kernel has no Landlock", out)
+        # An address of documentation (RFC 5737) stands for those.
         own, other = "127.0.0.1:8443", "192.0.2.1:8443"
         rules = self.write("a.ini", f"[listen a]\nendpoint = {own}\n  {other}\n")
         _, out, _ = self.run_main("check", rules)
         why = f"a.ini:3: warning: [listen a] endpoint: cannot listen at {other}: no interface"
         self.assertIn(why, out)
         self.assertNotIn(own, out)
+        # A missing folder is an error, as at the start.
+        self.good.write_text("[txmux]\naccess_log = no/log\n[listen a]\nendpoint = 127.0.0.1:0\n")
+        told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"
+        self.assertEqual(self.run_main("check", self.good), (1, told, ""))
+        # Staying root is a warning.
+        self.patch(check, "own_privileges", lambda: Privileges(0))
+        self.good.write_text(GOOD)
+        first, last = self.told(0, self.run_main("check", self.good)).splitlines()
+        self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))
+        self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
 
     def test_warnings_in_order_with_exit_code_0(self) -> None:
         self.good.write_text(
@@ -74,8 +98,7 @@ class CheckTests(CommandTestCase):
             f"{self.good}: OK, 1 listener, 2 routes, 0 backends, 3 warnings\n"
         )
         self.assertEqual(self.run_main("check", self.good), (0, out, ""))
-
-    def test_secret_where_workers_may_read(self) -> None:
+        # A secret where workers may read.
         token = Path(txmux.__file__).parent / "token"
         text = f"[txmux]\nadmin = 127.0.0.1:0\nadmin_token = {token}\nsandbox = auto\n[listen a]\nendpoint = :8443\n"
         told = f"{self.good}:3: warning: [txmux] admin_token: workers can read what is in "
@@ -102,38 +125,16 @@ class CheckTests(CommandTestCase):
         tokens.write_text("")
         self.assertEqual(self.run_main("check", self.good)[0], 0)
 
-    def test_missing_folder_is_an_error_as_at_the_start(self) -> None:
-        self.good.write_text("[txmux]\naccess_log = no/log\n[listen a]\nendpoint = 127.0.0.1:0\n")
-        told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"
-        self.assertEqual(self.run_main("check", self.good), (1, told, ""))
-
-    def test_warning_on_staying_root(self) -> None:
-        self.patch(check, "own_privileges", lambda: Privileges(0))
-        first, last = self.told(0, self.run_main("check", self.good)).splitlines()
-        self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))
-        self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
-
-    def test_missing_file(self) -> None:
-        why = "no/such/file.ini: cannot be read: No such file or directory\n"
-        self.assertEqual(self.run_main("check", "no/such/file.ini"), (1, why, ""))
-
-    def test_plugins_that_clash(self) -> None:
+    def test_problems_of_plugins(self) -> None:
+        # They are warnings.
+        registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
+        with patch.object(check, "installed_matchers", lambda: registry):
+            code, _, err = self.run_main("check", self.good)
+        self.assertEqual((code, err), (0, "warning: the plugin module x cannot be used\n"))
+        # Unless they clash.
         why = "two matchers are called 'x'"
         self.patch(check, "load", Mock(side_effect=UnusableMatcherError(why)))
         self.assertEqual(self.run_main("check", self.good), (1, "", f"txmux: {why}\n"))
-
-    def test_problems_of_plugins_are_warnings(self) -> None:
-        registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
-        self.patch(check, "installed_matchers", lambda: registry)
-        code, _, err = self.run_main("check", self.good)
-        self.assertEqual((code, err), (0, "warning: the plugin module x cannot be used\n"))
-
-    def test_no_sandbox(self) -> None:
-        """What a start would refuse on this machine is a warning: it may be done on another one."""
-        text = "[txmux]\nsandbox = yes\n[listen a]\nendpoint = 127.0.0.1:1\n"
-        self.patch(landlock, "abi", lambda: 0)
-        out = self.told(0, self.run_main("check", self.write("rules.ini", text)))
-        self.assertIn("rules.ini:2: warning: [txmux] sandbox: this kernel has no Landlock", out)
 
     def test_errors_and_warnings(self) -> None:
         self.good.write_text(GOOD + "[backend idle]\nserver = h:1\n")
@@ -153,17 +154,6 @@ class CheckTests(CommandTestCase):
         )  # fmt: skip
         self.assertNotIn("servers", found)
 
-    def test_unknown_command_with_a_suggestion(self) -> None:
-        good = self.write("my rules", "")
-        for word, advice in (
-            ("rules.ini", "to run the service with that file: txmux run rules.ini"),
-            (str(good), f"to run the service with that file: txmux run '{good}'"),
-            ("chekc", "there is no command 'chekc'; did you mean 'check'?\n"),
-            ("xyzzy", "there is no command 'xyzzy'; txmux --help lists those there are\n"),
-            ("--vesion", "'--vesion' is not an option; did you mean '--version'?"),
-        ):
-            self.assertIn(advice, self.told(2, self.run_main(word, "--more")))
-
     def test_what_is_meant_is_done(self) -> None:
         version = (0, f"txmux {txmux.__version__}\n", "")
         for line in ("--version", "version", "-V", "-v", "run --version", "run -V"):
@@ -173,7 +163,28 @@ class CheckTests(CommandTestCase):
             self.assertEqual(helped, self.run_main(*options.split()), line)
             self.assertEqual(helped[0], 0)
 
-    def test_other_words_are_named(self) -> None:
+    def test_wrong_usage(self) -> None:
+        commands = "txmux: name a command\n"
+        self.assertTrue(all(f"  {name}" in self.run_main()[2] for name in COMMANDS))
+        for arguments, message in (((), commands), (("chekc",), ""), (("check",), "FILE")):
+            err = self.told(2, self.run_main(*arguments))
+            self.assertIn("usage: txmux", err)
+            self.assertIn(message, err)
+        # An unknown command has a suggestion.
+        good = self.write("my rules", "")
+        for word, advice in (
+            ("rules.ini", "to run the service with that file: txmux run rules.ini"),
+            (str(good), f"to run the service with that file: txmux run '{good}'"),
+            ("chekc", "there is no command 'chekc'; did you mean 'check'?\n"),
+            ("xyzzy", "there is no command 'xyzzy'; txmux --help lists those there are\n"),
+            ("--vesion", "'--vesion' is not an option; did you mean '--version'?"),
+        ):
+            self.assertIn(advice, self.told(2, self.run_main(word, "--more")))
+        # So has an unknown option.
+        for option, meant in (("--admin-token", "--token-file"), ("--jsno", "--json")):
+            err = self.told(2, self.run_main("status", option, "x"))
+            self.assertIn(f"unrecognized arguments: {option} x; did you mean '{meant}'?\n", err)
+        # Other words are named.
         first = "'-c' is not an option here; the command comes first, as in txmux run FILE"
         for line, advice in (
             ("-c rules.ini", first),
@@ -188,36 +199,11 @@ class CheckTests(CommandTestCase):
                 continue
             self.assertIn(advice, self.told(2, self.run_main(*line.split())), line)
 
-    def test_unknown_option_with_a_suggestion(self) -> None:
-        for option, meant in (("--admin-token", "--token-file"), ("--jsno", "--json")):
-            err = self.told(2, self.run_main("status", option, "x"))
-            self.assertIn(f"unrecognized arguments: {option} x; did you mean '{meant}'?\n", err)
-
-    def test_wrong_usage(self) -> None:
-        commands = "txmux: name a command\n"
-        self.assertTrue(all(f"  {name}" in self.run_main()[2] for name in COMMANDS))
-        for arguments, message in (((), commands), (("chekc",), ""), (("check",), "FILE")):
-            err = self.told(2, self.run_main(*arguments))
-            self.assertIn("usage: txmux", err)
-            self.assertIn(message, err)
-
     def python(self, *words: str) -> tuple[int, str, str]:
         env = {**os.environ, "PYTHONPATH": str(Path(txmux.__file__).parent.parent)}
         how: dict[str, Any] = {"capture_output": True, "text": True, "cwd": self.good.parent}
         done = subprocess.run([sys.executable, *words], env=env, check=False, **how)
         return done.returncode, done.stdout, done.stderr
-
-    def test_as_a_module_with_relative_paths(self) -> None:
-        found = self.python("-m", "txmux", "check", self.bad.name)
-        self.assertEqual(found, (1, BAD_LINES.format(self.bad.name), ""))
-        code, out, err = self.python("-m", "txmux", "check", self.good.name)
-        self.assertEqual((code, err), (0, ""))
-        # Root is warned.
-        self.assertIn(f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend", out)
-
-    def test_standard_input(self) -> None:
-        done = run(sys.executable, "-m", "txmux", "check", "-", stdin=BAD.encode())
-        self.assertEqual((done.returncode, done.stdout.decode()), (1, BAD_LINES.format("<stdin>")))
 
     @pytest.mark.by_turns(each=True)
     def test_closed_pipe_ends_any_command_as_sigpipe(self) -> None:
@@ -271,7 +257,8 @@ class CheckTests(CommandTestCase):
             problem = b"txmux: cannot write to standard output: No space left on device\n"
             self.assertEqual((done.returncode, done.stderr), (1, problem), arguments)
 
-    def test_check_installs_no_reactor(self) -> None:
+    def test_imports(self) -> None:
+        # No reactor is installed.
         script = (
             "import sys; from txmux.cli import main; main(sys.argv[1:]); "
             "sys.exit('twisted.internet.reactor' in sys.modules)"
@@ -280,13 +267,13 @@ class CheckTests(CommandTestCase):
         code, out, err = self.python("-c", script, "check", self.good.name)
         self.assertEqual((code, err), (0, ""))
         self.assertIn("unknown matcher 'nothing'", out)
-
-    def test_check_imports_only_what_the_rules_need(self) -> None:
+        # Only what the rules need is imported.
         script = (
             "import sys; begun = {*sys.modules}; from txmux.cli import main; main(sys.argv[1:]); "
             "heavy = {'OpenSSL', 'cryptography', 'twisted.internet.endpoints', 'twisted.names', 'importlib.metadata'}; "
             "print(*sorted(heavy & ({*sys.modules} - begun)))"
         )
+        self.good.write_text(GOOD)
         code, out, err = self.python("-c", script, "check", self.good.name)
         self.assertEqual((code, err), (0, ""))
         self.assertEqual(out.splitlines()[-1], "")

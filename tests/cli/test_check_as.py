@@ -147,12 +147,12 @@ class ReadTests(CommandTestCase):
             rf"note: '{key}' is not open to all users; if another one than root starts the service, run: .*txmux check --as USER {self.rules}$",
         )
 
-    def test_unknown_user(self) -> None:
+    def test_other_users(self) -> None:
+        # One that there is not.
         code, out, _ = self.run_main("check", "--as", "no-such-user", self.rules)
         self.assertEqual(code, 1)
         self.assertIn("--as: user: there is no user 'no-such-user'", out)
-
-    def test_without_privilege(self) -> None:
+        # Without the privilege.
         pretend_user(self, 4711)
         code, out, _ = self.run_main("check", "--as", _NOBODY, self.rules)
         self.assertEqual(code, 1)

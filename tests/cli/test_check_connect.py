@@ -107,6 +107,9 @@ class ConnectTests(SynchronousTestCase):
                 "listeners": [],
             }),
         )  # fmt: skip
+        # Bad rules are not tried.
+        code, out = self.run_check("[route a]\nmatch = nothing\nbackend = 127.0.0.1:1\n")
+        self.assertEqual((code, out.count("\n")), (1, 1))
 
     def test_document_of_the_reference(self) -> None:
         page = Path(__file__).parents[2] / "docs/reference/commands.md"
@@ -127,7 +130,3 @@ class ConnectTests(SynchronousTestCase):
         found["problems"] = [one for one in found["problems"] if one["section"] != "txmux"]
         found["servers"][0]["server"] = "127.0.0.1:22"
         self.assertEqual(found, told)
-
-    def test_bad_rules_are_not_tried(self) -> None:
-        code, out = self.run_check("[route a]\nmatch = nothing\nbackend = 127.0.0.1:1\n")
-        self.assertEqual((code, out.count("\n")), (1, 1))

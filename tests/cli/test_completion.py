@@ -1,4 +1,5 @@
 import sys
+from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import names_of_commands
@@ -46,6 +47,12 @@ class CompletionTests(CommandTestCase):
             self.assertEqual(self.ask(*words, "--admin", server.at), (0, "", ""))
 
     def test_script_of_each_shell_has_all_commands(self) -> None:
+        # The package is missing.
+        with patch.dict(sys.modules, {"shtab": None}):
+            code, script, said = self.run_main("completion", "bash")
+        self.assertEqual((code, script), (1, ""))
+        self.assertIn(f"{sys.prefix}/bin/pip install 'txmux[completion]'", said)
+        self.assertEqual(len(said.splitlines()), 1)
         for shell in SHELLS:
             code, script, said = self.run_main("completion", shell)
             self.assertEqual((code, said), (0, ""))
@@ -53,16 +60,8 @@ class CompletionTests(CommandTestCase):
                 self.assertIn(command, script)
             self.assertNotIn("bash_completion/", script)
             self.assertNotIn("zsh_completion/", script)
-
-    def test_unknown_shell_names_the_known_ones(self) -> None:
+        # An unknown shell: the known ones are named.
         code, _, said = self.run_main("completion", "ksh")
         self.assertEqual(code, 2)
         # Versions of Python differ in the quotes.
         self.assertIn("ksh (choose from bash, zsh, fish)", said.replace("'", ""))
-
-    def test_package_is_missing(self) -> None:
-        self.patch(sys, "modules", {**sys.modules, "shtab": None})
-        code, script, said = self.run_main("completion", "bash")
-        self.assertEqual((code, script), (1, ""))
-        self.assertIn(f"{sys.prefix}/bin/pip install 'txmux[completion]'", said)
-        self.assertEqual(len(said.splitlines()), 1)

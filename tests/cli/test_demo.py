@@ -17,18 +17,17 @@ class DemoServersTest(TestCase):
         client.finish()
         return bytes((await client.is_lost()).received)
 
-    async def test_echo_of_more_than_a_buffer_after_the_end(self) -> None:
+    async def test_answers(self) -> None:
+        # An echo of more than a buffer, after the end.
         data = bytes(range(256)) * 4 * 4096
         self.assertTrue(await self.ask(ECHO, b"knock ", data) == b"knock " + data)
-
-    async def test_redis_knows_ping_only(self) -> None:
+        # Redis knows PING only.
         self.assertEqual(await self.ask(REDIS, b"PING\r\npi", b"ng\n"), b"+PONG\r\n" * 2)
         answer = await self.ask(
             REDIS, b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n*1\r\n$4\r\nPiNG\r\n"
         )
         self.assertEqual(answer, b"-ERR the demo knows only PING\r\n+PONG\r\n")
-
-    async def test_ssh_says_goodbye_after_the_first_packet(self) -> None:
+        # SSH says goodbye after the first packet.
         self.assertEqual(await self.ask(SSH), IDENTIFICATION)
         self.assertEqual(await self.ask(SSH, b"SSH-2.0-x\r\n", _KEXINIT[:-1]), IDENTIFICATION)
         self.assertEqual(await self.ask(SSH, bytes(40_000)), IDENTIFICATION)
@@ -56,6 +55,7 @@ class DemoServersTest(TestCase):
 
 class HintsTests(SynchronousTestCase):
     def test_commands_have_the_port(self) -> None:
+        """In one column, and no long line."""
         text = hints(12345)
         for command, seen in examples(12345):
             self.assertIn("12345", command)
@@ -63,8 +63,6 @@ class HintsTests(SynchronousTestCase):
             self.assertIn(seen, text)
         for program in ("curl", "redis-cli", "ssh", "nc"):
             self.assertIn(f"  {program} ", text)
-
-    def test_comments_in_one_column_and_no_long_line(self) -> None:
         lines = [line for line in hints(65535).splitlines() if "  #" in line]
         self.assertEqual(len(lines), len(examples(65535)))
         self.assertEqual(len({line.index("  # ") for line in lines}), 1)

@@ -41,21 +41,16 @@ class RecentTests(CommandTestCase):
         self.assertTrue(
             second.endswith("a-2 192.0.2.1:5 on x, route -: connect-refused, 1.2 k in, 0 out")
         )
-
-    def test_route(self) -> None:
+        # Those of a route.
         for route, identity in (("web", "a-1"), ("-", "a-2"), ("no", None)):
             code, out, _ = self.ask("events", "--json", "--route", route)
             found = [json.loads(line)["id"] for line in out.splitlines()]
             self.assertEqual((code, found), (0, [identity] if identity else []))
-
-    def test_none(self) -> None:
         none = "no recent connection of route no ended otherwise than 'done'\n"
         self.assertEqual(self.ask("events", "--route", "no"), (0, none, ""))
         self.server.others["/api/recent"] = []
         self.assertEqual(self.ask("events"), (0, none.replace(" of route no", ""), ""))
         self.assertEqual(self.ask("events", "--json"), (0, "", ""))
-
-    def test_refused(self) -> None:
         self.server.others["/api/recent"] = (403, {"error": "no"})
         self.assertEqual(self.ask("events"), (1, "", "no\n"))
         self.server.others["/api/events"] = (403, {"error": "no"})

@@ -80,11 +80,10 @@ class OpenNamesTests(CommandTestCase):
 class HandoverTests(CommandTestCase):
     text = "[listen a]\nendpoint = :1\n[route ssh]\nmatch = ssh\nbackend = handover:/run/x.sock\n"
 
-    def test_text(self) -> None:
+    def test_handed_over(self) -> None:
         told = self.explain("--text", "SSH-")
         self.assertIn("decision  at byte 4: route ssh, to handover:/run/x.sock\n", told)
-
-    def test_json_without_a_server(self) -> None:
+        # In JSON, it has no server.
         decision = self.explain_json("--text", "SSH-")["decision"]
         self.assertEqual((decision["to"], decision["servers"]), ("handover:/run/x.sock", []))
 
@@ -102,7 +101,8 @@ class CertificateTests(CommandTestCase):
         authority().issue("a.example").write(self.folder / "site.pem", key=True)
         authority().write(self.folder / "ca.pem")
 
-    def test_decision_inside_tls_by_a_certificate(self) -> None:
+    def test_certificates(self) -> None:
+        """What decides inside TLS by a certificate."""
         for shown, to in (
             (authority().issue("b.example", usage=False), "route staff, to 127.0.0.1:2"),
             (authority().issue("b.example", ends=-1, usage=False), "default, to 127.0.0.1:1"),
@@ -116,23 +116,20 @@ class CertificateTests(CommandTestCase):
             told = self.explain("--inside", "end", *options, "--text", "x")
             self.assertIn(to, told.partition("decision")[2], what)
         self.assertIn("not asked: 'client_cert' does not fit the certificate", told)
-
-    def test_route_that_asks_for_no_certificate(self) -> None:
+        no_end = "there is no [route ned] that terminates TLS or opens tunnels; did you mean 'end'?"
+        for line, said in (
+            ("--client-cert none", "name the route that terminates it by --inside"),
+            ("--inside ned", no_end),
+            ("--inside end --client-cert x.pem", "cannot read 'x.pem'"),
+        ):
+            self.assertIn(said, self.unexplained(*line.split(), "--text", "x"))
+        # A route that asks for none.
         text = self.text.partition("[route bad]")[0].replace("tls_client", "# tls_client")
         self.rules.write_text(text)
         told = self.explain("--inside", "end", "--client-cert", "none", "--text", "x")
         self.assertIn("default, to 127.0.0.1:1", told)
         error = self.unexplained("--inside", "end", "--client-cert", "revoked", "--text", "x")
         self.assertIn("--client-cert: [route end] asks clients for no certificate", error)
-
-    def test_wrong(self) -> None:
-        no_end = "there is no [route ned] that terminates TLS or opens tunnels; did you mean 'end'?"
-        for options, told in (
-            ("--client-cert none", "name the route that terminates it by --inside"),
-            ("--inside ned", no_end),
-            ("--inside end --client-cert x.pem", "cannot read 'x.pem'"),
-        ):
-            self.assertIn(told, self.unexplained(*options.split(), "--text", "x"))
 
 
 class ServiceTests(CommandTestCase):
@@ -143,7 +140,8 @@ class ServiceTests(CommandTestCase):
         self.rules = self.write("rules.ini", RULES.replace(before, "\n".join([*lines, ""])))
         return self.explain("--text", "", "--from", "192.0.2.1").partition("\ndecision  ")[2]
 
-    def test_first_silent_line_for_the_client(self) -> None:
+    def test_silence(self) -> None:
+        # The first line for the client.
         far = "silent = reset from=10.0.0.0/8"
         self.assertEqual(
             self.of_listener(f"{far} after=1s", "  127.0.0.1:3306 after=300ms"),
@@ -152,8 +150,7 @@ class ServiceTests(CommandTestCase):
             "          if the client finishes sending before that: close\n",
         )
         self.assertIn("after 5s: silent, close\n", self.of_listener(far))
-
-    def test_route_by_silence_before_the_listeners_lines(self) -> None:
+        # A route by silence comes before the listener's lines.
         for keys, found in {
             "from = 192.0.2.0/24": "after 1s: route mail, to backend ssh-server",
             "not_from = 192.0.2.0/24": "after 2s: route silent, reset",
@@ -185,36 +182,44 @@ class ServiceTests(CommandTestCase):
             out = self.explain("--text", "", "--from", "192.0.2.1").partition("\ndecision  ")[2]
             self.assertEqual(out[: len(found)], found)
 
-    def test_last_no_decides_for_the_default(self) -> None:
+    def test_bytes_that_are_given(self) -> None:
+        # The last no decides for the default.
         for data, decision in (
             ("00", "1: default, reset"),
             ("4849", "2: route web, to 127.0.0.1:8080"),
         ):
             self.assertIn(f"\ndecision  at byte {decision}\n", self.explain("--hex", data))
-
-    def test_one_block_for_each_listener(self) -> None:
-        under = re.sub(r"(\[route \w+\]\n)", r"\1under = public\n", RULES)
-        self.rules.write_text(f"{under}[listen other]\nendpoint = :80\n")
-        both = self.explain("--text", "x")
-        self.assertRegex(both, r"(?s)\Alistener public: .*\n\nlistener other: ")
-        blocks = (
-            "listener other: 1 byte: x",
-            "there is no route",
-            "decision  at byte 1: default, close\n",
-        )
-        self.assertEqual(self.explain("--text", "x", "--listener", "other"), "\n\n".join(blocks))
-
-    def test_standard_input(self) -> None:
         self.patch(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"SSH-")))
         self.assertIn("4 bytes: SSH-", self.explain("--file", "-"))
-
-    def test_dry_run_route_decides_nothing(self) -> None:
+        # Undecided, with the outcome at the deadline.
+        found = self.explain_json("--text", "H")
+        self.assertIsNone(found["decision"])
+        leads: dict[str, Any] = {
+            "at": None, "after": 3.0, "by": "default", "route": None, "to": "reset", "servers": [],
+            "text": "default, reset",
+        }  # fmt: skip
+        self.assertEqual(found["at_deadline"], leads)
+        ssh, web, inside = found["routes"]
+        says = [route["says"] for route in (ssh, web, inside, *inside["lines"])]
+        self.assertEqual(says, ["no", "undecided", "not asked", "not asked"])
+        self.assertEqual((web["needs_up_to"], inside["excluded_by"]), (32768, "from"))
+        # A route with `dry_run` decides nothing.
         rules = load(self.rules)
         dry = tuple(attrs.evolve(route, dry_run=route.name == "ssh") for route in rules.routes)
         self.patch(explain, "load", lambda *_, **__: attrs.evolve(rules, routes=dry))
         said = "match at byte 4; dry_run, so it decides nothing"
         self.assertIn(said, self.explain("--text", "SSH-"))
         self.assertTrue(self.explain_json("--text", "SSH-")["routes"][0]["dry_run"])
+        # A matcher that raises is a no.
+        text = "[listen a]\nendpoint = :1\n[route x]\nmatch = broken\nbackend = close\n"
+        self.rules.write_text(text)
+        rules = load(self.rules, {"broken": BrokenMatcher()})
+        self.patch(explain, "load", lambda *_, **__: rules)
+        out = self.explain("--text", "x")
+        self.assertIn("no at byte 1: its matcher raised ZeroDivisionError: oh\n", out)
+        self.flushLoggedErrors(ZeroDivisionError)
+        # A protocol in this process has no servers.
+        self.assertEqual(TracedOutcome("route", "a", InProcess("Site", Factory())).servers, [])
 
     def test_colours_on_a_terminal_if_possible_and_wanted(self) -> None:
         arguments = ("explain", self.rules, "--text", "SSH-2.0-x\x1b[2J")
@@ -228,18 +233,6 @@ class ServiceTests(CommandTestCase):
         with patch.dict(sys.modules, {"rich.console": None}):
             self.assertEqual(self.run_main(*arguments, out=Terminal())[1], plain)
         self.assertNotIn("\x1b", plain)
-
-    def test_matcher_that_raises_is_a_no(self) -> None:
-        text = "[listen a]\nendpoint = :1\n[route x]\nmatch = broken\nbackend = close\n"
-        self.rules.write_text(text)
-        rules = load(self.rules, {"broken": BrokenMatcher()})
-        self.patch(explain, "load", lambda *_, **__: rules)
-        out = self.explain("--text", "x")
-        self.assertIn("no at byte 1: its matcher raised ZeroDivisionError: oh\n", out)
-        self.flushLoggedErrors(ZeroDivisionError)
-
-    def test_protocol_in_process_has_no_servers(self) -> None:
-        self.assertEqual(TracedOutcome("route", "a", InProcess("Site", Factory())).servers, [])
 
     def test_document(self) -> None:
         document = json.loads(self.explain("--json", "--text", "SSH-2.0-x ", "--from", "10.0.0.1"))
@@ -286,20 +279,8 @@ class ServiceTests(CommandTestCase):
         )  # fmt: skip
         self.assertEqual([len(route["lines"]) for route in routes], [1, 2, 1])
 
-    def test_undecided_with_the_outcome_at_the_deadline(self) -> None:
-        found = self.explain_json("--text", "H")
-        self.assertIsNone(found["decision"])
-        leads: dict[str, Any] = {
-            "at": None, "after": 3.0, "by": "default", "route": None, "to": "reset", "servers": [],
-            "text": "default, reset",
-        }  # fmt: skip
-        self.assertEqual(found["at_deadline"], leads)
-        ssh, web, inside = found["routes"]
-        says = [route["says"] for route in (ssh, web, inside, *inside["lines"])]
-        self.assertEqual(says, ["no", "undecided", "not asked", "not asked"])
-        self.assertEqual((web["needs_up_to"], inside["excluded_by"]), (32768, "from"))
-
-    def test_silent_and_denied(self) -> None:
+    def test_one_block_for_each_listener(self) -> None:
+        # Silent and denied clients.
         end = self.explain_json("--text", "")["at_deadline"]
         self.assertEqual((end["by"], end["route"], end["after"]), ("silent", "silent", 3.0))
         self.write("rules.ini", RULES + "[route mail]\nmatch = silent after=1s\nbackend = close\n")
@@ -308,8 +289,20 @@ class ServiceTests(CommandTestCase):
         self.assertEqual(found, ("route", "mail", "close", 1.0))
         denied = self.explain_json("--text", "x", "--from", "203.0.113.1")["decision"]
         self.assertEqual((denied["by"], denied["at"], denied["to"]), ("denied", 0, "close"))
+        # There is one block for each listener.
+        under = re.sub(r"(\[route \w+\]\n)", r"\1under = public\n", RULES)
+        self.rules.write_text(f"{under}[listen other]\nendpoint = :80\n")
+        both = self.explain("--text", "x")
+        self.assertRegex(both, r"(?s)\Alistener public: .*\n\nlistener other: ")
+        blocks = (
+            "listener other: 1 byte: x",
+            "there is no route",
+            "decision  at byte 1: default, close\n",
+        )
+        self.assertEqual(self.explain("--text", "x", "--listener", "other"), "\n\n".join(blocks))
 
-    def test_one_line_and_exit_code_1_for_wrong_input(self) -> None:
+    def test_wrong_input_and_usage(self) -> None:
+        # One line, and exit code 1.
         no_listener = "there is no [listen pubic]; did you mean 'public'? (there are public)"
         for arguments, message in (
             (("--hex", "5"), "--hex: '5' is not hex; write pairs"),
@@ -321,8 +314,12 @@ class ServiceTests(CommandTestCase):
             err = self.unexplained(*arguments)
             self.assertTrue(err.startswith(f"txmux: {message}"), err)
             self.assertEqual(err.count("\n"), 1)
-
-    def test_errors_of_the_rules_and_exit_code_78(self) -> None:
+        # Exit code 2 for wrong usage.
+        how = "txmux: give the client's first bytes by --text, --hex, --file or --pcap (--file -"
+        self.assertIn(how, self.unexplained(code=2))
+        for more in (("--hex", "00"), ("--from", "here")):
+            self.assertIn("usage: txmux explain", self.unexplained("--text", "x", *more, code=2))
+        # Exit code 78 for errors of the rules.
         self.rules.write_text("[listen a]\nendpoint = 443\npeek_limti = 5\n")
         err = self.told(78, self.run_main("explain", self.rules, "--text", "x"))
         self.assertEqual(err.count(f"{self.rules}:"), 2)
@@ -362,12 +359,6 @@ class ServiceTests(CommandTestCase):
         _, _, err = self.run_main("explain", self.rules, "--sni", "a")
         self.assertIn("are for listeners of TCP", err)
 
-    def test_wrong_usage(self) -> None:
-        how = "txmux: give the client's first bytes by --text, --hex, --file or --pcap (--file -"
-        self.assertIn(how, self.unexplained(code=2))
-        for more in (("--hex", "00"), ("--from", "here")):
-            self.assertIn("usage: txmux explain", self.unexplained("--text", "x", *more, code=2))
-
 
 @attrs.frozen
 class Broken:
@@ -399,7 +390,8 @@ class TimeTests(CommandTestCase):
             "[route inside]\nmatch = tls\nterminate_tls = a.pem\nbackend = reset\n"
         )
 
-    def test_given_time_counts(self) -> None:
+    def test_time_and_tls(self) -> None:
+        # The given time counts.
         friday = self.explain("--text", "SSH-2.0-x ", "--at", "2026-11-20T12:00+00:00")
         self.assertRegex(friday, r"10 bytes on \w+ 2026-11-\d\d \d\d:\d\d \S+: SSH-2.0-x")
         self.assertIn("at byte 4: route office, close", friday)
@@ -411,8 +403,7 @@ class TimeTests(CommandTestCase):
         self.assertEqual(len({*moments}), 1)
         err = self.unexplained("--text", "x", "--at", "noon", code=2)
         self.assertIn("'noon' is not a time; write one as 2026-11-20T14:30", err)
-
-    def test_route_that_ends_tls(self) -> None:
+        # A route that ends TLS.
         hello = bytes.fromhex("1603010005010000010000").hex()
         leads_inside = "route inside, which ends TLS; the routes under it decide on what is inside"
         self.assertIn(leads_inside, self.explain("--hex", hello))

@@ -42,15 +42,19 @@ class ExplainTests(CommandTestCase):
         self.assertRegex(out, ">  vpn +openvpn +match at datagram 1\n")
         self.assertNotIn("ssh", out)
         self.assertIn("decision  at datagram 1: route vpn, to udp:127.0.0.1:1194", out)
-
-    def test_bytes_for_both_kinds_of_listeners(self) -> None:
+        # JSON counts datagrams.
+        told = json.loads(self.explain("--json", "--hex", OPENVPN[0].hex()))["streams"]
+        self.assertEqual([one["datagrams"] for one in told], [None, [14]])
+        self.assertEqual([one["bytes"] for one in told], [14, 14])
+        (listener,) = told[1]["listeners"]
+        self.assertEqual((listener["listener"], listener["decision"]["at"]), ("flow", 1))
+        # Bytes for both kinds of listeners.
         out = self.explain("--text", "hello")
         self.assertIn("listener stream: 5 bytes: hello", out)
         self.assertIn("listener flow: a datagram of 5 bytes: hello", out)
         self.assertIn("decision  at byte 1: default, close", out)
         self.assertIn("decision  at datagram 1: default, to backend any-vpn (udp:", out)
-
-    def test_listener_for_udp_is_one_line_if_only_a_route_over_tcp_matches(self) -> None:
+        # The listener for UDP is one line if only a route over TCP matches.
         out = self.explain("--text", "SSH-2.0-x")
         self.assertIn("decision  at byte 4: route ssh", out)
         flow = "listener flow: as a datagram: default, to backend any-vpn (udp:127.0.0.1:51820); see --listener flow\n"
@@ -58,18 +62,19 @@ class ExplainTests(CommandTestCase):
         out = self.explain("--text", "SSH-2.0-x", "--listener", "flow")
         self.assertIn("decision  at datagram 1: default", out)
 
-    def test_several_datagrams_only_for_a_flow(self) -> None:
+    def test_several_datagrams(self) -> None:
+        # They are only for a flow.
         out = self.explain("--from", "192.0.2.1", "--hex", DTLS[2].hex(), "--hex", "00")
         self.assertIn(f"flow: 2 datagrams of {len(DTLS[2])}, 1 bytes from 192.0.2.1: ", out)
         self.assertNotIn("listener stream", out)
-
-    def test_incomplete_hello_waits_for_the_rest(self) -> None:
+        err = self.unexplained("--listener", "stream", "--hex", "00", "--hex", "01")
+        self.assertIn("several datagrams are for listeners with udp: endpoints", err)
+        # An incomplete hello waits for the rest.
         out = self.explain("--from", "192.0.2.1", "--hex", DTLS[2].hex(), "--listener", "flow")
         self.assertIn("undecided, needs up to 4 datagrams", out)
         self.assertIn("with these datagrams: undecided, waits for more, for route call", out)
         self.assertIn("deadline  after 0.3s: default, to backend any-vpn", out)
-
-    def test_empty_or_keepalive_datagram_decides_nothing(self) -> None:
+        # An empty or keepalive datagram decides nothing.
         out = self.explain("--listener", "flow", "--text", "")
         self.assertIn("listener flow: a datagram of 0 bytes\n", out)
         self.assertIn("with these datagrams: undecided, since they say nothing", out)
@@ -78,14 +83,3 @@ class ExplainTests(CommandTestCase):
         out = self.explain("--listener", "flow", "--hex", "0d0a", "--hex", "ff")
         self.assertIn("default, to backend any-vpn", out)
         self.assertNotIn("undecided", out)
-
-    def test_several_datagrams_without_a_udp_listener(self) -> None:
-        err = self.unexplained("--listener", "stream", "--hex", "00", "--hex", "01")
-        self.assertIn("several datagrams are for listeners with udp: endpoints", err)
-
-    def test_json_counts_datagrams(self) -> None:
-        told = json.loads(self.explain("--json", "--hex", OPENVPN[0].hex()))["streams"]
-        self.assertEqual([one["datagrams"] for one in told], [None, [14]])
-        self.assertEqual([one["bytes"] for one in told], [14, 14])
-        (listener,) = told[1]["listeners"]
-        self.assertEqual((listener["listener"], listener["decision"]["at"]), ("flow", 1))

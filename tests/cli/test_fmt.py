@@ -22,21 +22,30 @@ class FmtTests(CommandTestCase):
         with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))):
             return self.run_main("fmt", *options, "-")
 
+    def identity(self) -> tuple[int, ...]:
+        """Tell which file it is, and when it was changed last. That it is read may be noted in it."""
+        status = self.path.stat()
+        return status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
+
     def test_rewritten_once_in_place(self) -> None:
+        self.assertEqual(self.of_input(UGLY), (0, PLAIN, ""))
         self.assertEqual(self.run_main("fmt", self.path), (0, "", ""))
         self.assertEqual(self.path.read_text(), PLAIN)
         before = self.identity()
         self.assertEqual(self.run_main("fmt", self.path), (0, "", ""))
         self.assertEqual(self.identity(), before)
         self.assertEqual([*self.folder.iterdir()], [self.path])
-
-    def identity(self) -> tuple[int, ...]:
-        """Tell which file it is, and when it was changed last. That it is read may be noted in it."""
-        status = self.path.stat()
-        return status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
-
-    def test_standard_input(self) -> None:
-        self.assertEqual(self.of_input(UGLY), (0, PLAIN, ""))
+        # A plain file has no difference.
+        self.assertEqual(self.run_main("fmt", "--check", self.path), (0, "", ""))
+        self.assertEqual(self.of_input(PLAIN, "--check"), (0, "", ""))
+        # A byte order mark and line ends are one.
+        for data in (b"\xef\xbb\xbf" + PLAIN.encode(), PLAIN.replace("\n", "\r\n").encode()):
+            code, _, err = self.of_input(data, "--check")
+            self.assertEqual((code, err), (1, ""))
+            self.assertEqual(self.of_input(data), (0, PLAIN, ""))
+        code, out, _ = self.of_input(PLAIN.rstrip(), "--check")
+        self.assertEqual(code, 1)
+        self.assertIn("-    h:2\n\\ No newline at end of file\n+    h:2\n", out)
 
     def test_difference_and_exit_code_1_with_check(self) -> None:
         code, out, err = self.run_main("fmt", "--check", self.path)
@@ -45,6 +54,15 @@ class FmtTests(CommandTestCase):
         self.assertTrue(out.startswith(f"--- {self.path}\n+++ {self.path} (formatted)\n@@ "), out)
         self.assertIn("\n-endpoint=:8443\n+endpoint = :8443\n", out)
         self.assertEqual(self.of_input(UGLY, "--check")[0], 1)
+        # A full disk leaves the file as it was.
+        wrong = OSError(28, "No space left on device")
+        with patch("os.fsync", side_effect=wrong):
+            code, out, err = self.run_main("fmt", self.path)
+        self.assertEqual((code, out), (1, ""))
+        told = f"txmux: {self.path} cannot be written: No space left on device; it is unchanged."
+        self.assertTrue(err.startswith(told), err)
+        self.assertEqual(self.path.read_text(), UGLY)
+        self.assertEqual([*self.folder.iterdir()], [self.path])
 
     def test_routes_that_name_no_listener_are_put_under_all_with_fix(self) -> None:
         route, head = "[route {}]\nmatch=ssh\n{}backend=close", "[listen a]\nendpoint=:1\n"
@@ -65,20 +83,6 @@ class FmtTests(CommandTestCase):
         )
         self.assertEqual(self.of_input(out, "--fix"), (0, out, ""))
 
-    def test_check_of_plain_files(self) -> None:
-        self.path.write_text(PLAIN)
-        self.assertEqual(self.run_main("fmt", "--check", self.path), (0, "", ""))
-        self.assertEqual(self.of_input(PLAIN, "--check"), (0, "", ""))
-
-    def test_byte_order_mark_and_line_ends_are_a_difference(self) -> None:
-        for data in (b"\xef\xbb\xbf" + PLAIN.encode(), PLAIN.replace("\n", "\r\n").encode()):
-            code, _, err = self.of_input(data, "--check")
-            self.assertEqual((code, err), (1, ""))
-            self.assertEqual(self.of_input(data), (0, PLAIN, ""))
-        code, out, _ = self.of_input(PLAIN.rstrip(), "--check")
-        self.assertEqual(code, 1)
-        self.assertIn("-    h:2\n\\ No newline at end of file\n+    h:2\n", out)
-
     def test_file_with_errors_is_left_alone_and_others_are_not(self) -> None:
         bad = self.write("bad.ini", BAD)
         self.assertEqual(self.run_main("fmt", bad, self.path), (78, "", f"{bad}{WHY}"))
@@ -86,6 +90,15 @@ class FmtTests(CommandTestCase):
         self.assertEqual(self.path.read_text(), PLAIN)
         self.assertEqual(self.of_input(BAD), (78, "", f"<stdin>{WHY}"))
         self.assertEqual(self.run_main("fmt", "--check", bad), (78, "", f"{bad}{WHY}"))
+        # What is no file.
+        self.assertEqual(
+            self.run_main("fmt", "no/such.ini"),
+            (78, "", "no/such.ini: cannot be read: No such file or directory\n"),
+        )
+        self.assertEqual(
+            self.run_main("fmt", self.folder),
+            (78, "", f"{self.folder}: is not a regular file; write - for the standard input\n"),
+        )
 
     def test_included_file_alone_and_including_file(self) -> None:
         part = self.write("part.ini", "[route r]\nmatch=ssh\nbackend=elsewhere\n")
@@ -96,17 +109,8 @@ class FmtTests(CommandTestCase):
         self.assertEqual(self.run_main("fmt", part), (0, "", ""))
         self.assertEqual(part.read_text(), "[route r]\nmatch   = ssh\nbackend = elsewhere\n")
 
-    def test_not_a_file(self) -> None:
-        self.assertEqual(
-            self.run_main("fmt", "no/such.ini"),
-            (78, "", "no/such.ini: cannot be read: No such file or directory\n"),
-        )
-        self.assertEqual(
-            self.run_main("fmt", self.folder),
-            (78, "", f"{self.folder}: is not a regular file; write - for the standard input\n"),
-        )
-
-    def test_mode_and_links_stay(self) -> None:
+    def test_what_stays(self) -> None:
+        """The mode, the owner, extended attributes and links of a file."""
         link = self.folder / "link.ini"
         link.symlink_to(self.path)
         self.path.chmod(0o640)
@@ -123,16 +127,6 @@ class FmtTests(CommandTestCase):
         status = self.path.stat()
         self.assertEqual((status.st_uid, status.st_gid), (12345, 12346))
         self.assertEqual(self.path.read_text(), PLAIN)
-
-    def test_full_disk_leaves_the_file_as_it_was(self) -> None:
-        wrong = OSError(28, "No space left on device")
-        with patch("os.fsync", side_effect=wrong):
-            code, out, err = self.run_main("fmt", self.path)
-        self.assertEqual((code, out), (1, ""))
-        told = f"txmux: {self.path} cannot be written: No space left on device; it is unchanged."
-        self.assertTrue(err.startswith(told), err)
-        self.assertEqual(self.path.read_text(), UGLY)
-        self.assertEqual([*self.folder.iterdir()], [self.path])
 
     def test_extended_attributes_stay(self) -> None:
         try:

@@ -85,35 +85,30 @@ class LayoutTests(SynchronousTestCase):
 
     def test_whole_layout(self) -> None:
         self.assertEqual(laid_out(BEFORE), AFTER)
-
-    def test_comment_right_above_a_header(self) -> None:
-        """It is about that section, so the blank line goes before it; one further up stays where it is."""
-        self.assertEqual(
-            laid_out("[a]\nk = 1\n# of b\n# of b, too\n[b]\n\n\n# of c\n[c]\n"),
-            "[a]\nk = 1\n\n# of b\n# of b, too\n[b]\n\n# of c\n[c]\n",
-        )
-
-    def test_like_a_comment(self) -> None:
-        text = "[a]\nk = # no comment\n    b\n    # a comment\n"
-        self.assertEqual(laid_out(text), text)
-        text = "[route a]\nfrom = a,#b\n"
-        self.assertEqual(laid_out(text), text)
-
-    def test_value_below_its_key(self) -> None:
-        self.assertEqual(
-            laid_out("[a]\nk =\n  b\nlong =\n  # c\n  d\n"),
-            "[a]\nk    = b\nlong =\n    # c\n    d\n",
-        )
-
-    def test_file_of_the_reference(self) -> None:
-        text = (_EXAMPLES / "rules.ini").read_text()
-        self.assertEqual(laid_out(text), text)
-
-    def test_examples_mean_the_same(self) -> None:
+        # Examples mean the same.
         for path in _EXAMPLES.rglob("*.ini"):
             text = path.read_text()
             if not names_missing(text):
                 self.assertEqual(said(laid_out(text), path), said(text, path), path)
+
+    def test_parts(self) -> None:
+        # A comment right above a header is about that section, so the blank line goes before it; one further up stays where it is.
+        self.assertEqual(
+            laid_out("[a]\nk = 1\n# of b\n# of b, too\n[b]\n\n\n# of c\n[c]\n"),
+            "[a]\nk = 1\n\n# of b\n# of b, too\n[b]\n\n# of c\n[c]\n",
+        )
+        # A value below its key.
+        self.assertEqual(
+            laid_out("[a]\nk =\n  b\nlong =\n  # c\n  d\n"),
+            "[a]\nk    = b\nlong =\n    # c\n    d\n",
+        )
+        # What is like a comment, and the file of the reference, stay.
+        text = "[a]\nk = # no comment\n    b\n    # a comment\n"
+        self.assertEqual(laid_out(text), text)
+        text = "[route a]\nfrom = a,#b\n"
+        self.assertEqual(laid_out(text), text)
+        text = (_EXAMPLES / "rules.ini").read_text()
+        self.assertEqual(laid_out(text), text)
 
 
 def said(text: str, path: Path | str = "x.ini") -> object:
@@ -187,14 +182,13 @@ class AloneTests(SynchronousTestCase):
         return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(SourceFile("x.ini", text))]
 
     def test_part_of_a_whole(self) -> None:
+        """Only what no other file can put right is an error."""
         text = (
             "[txmux]\ninclude = no/such.ini\nuser = ${USER_THAT_IS_NOT_SET}\n"
             "[route r]\nmatch = ssh\nbackend = elsewhere\nunder = there\nfrom = @nets.txt\n"
             "terminate_tls = no.pem\n[listen l]\nendpoint = ${ADDRESS_THAT_IS_NOT_SET}:1\nsilent = there\n"
         )
         self.assertEqual(self.found(text), [])
-
-    def test_what_no_other_file_can_put_right(self) -> None:
         text = "[route r]\nmatch = shh\nbackend = 22\nfrom = ${X\nfrmo = 1\n"
         self.assertEqual(
             [line.partition(";")[0] for line in self.found(text)],

@@ -27,15 +27,13 @@ class ListTests(CommandTestCase):
         for line, matcher in zip(lines, installed_matchers().values(), strict=True):
             self.assertIn(f" {matcher.summary} ", line)
             self.assertTrue(line.endswith(f" {OWN}"), line)
-
-    def test_no_word_is_lost_on_a_terminal(self) -> None:
+        # No word is lost on a terminal.
         with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "200"}):
             _, out, _ = self.run_main("matchers", out=Terminal())
         plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
         for matcher in installed_matchers().values():
             self.assertIn(matcher.summary, plain)
-
-    def test_problems_of_plugins_are_warnings(self) -> None:
+        # Problems of plugins are warnings.
         registry = Registry({}, (PluginProblem("a plugin is broken"),))
         self.patch(matchers, "installed_matchers", lambda: registry)
         said = "matcher  over  recognises  from\n", "warning: a plugin is broken\n"
@@ -59,13 +57,19 @@ class OneTests(CommandTestCase):
         for line in ("text=JDWP- offset=4  ", "text=JDWP-  ", "hex='16 03 01' mask='ff ff fc'  "):
             pattern = rf"match = payload {re.escape(line)} *\d bytes, or 1 datagram\n"
             self.assertRegex(examples, pattern)
-
-    def test_no_options(self) -> None:
         self.assertEqual(
             self.describe("any"),
             f"any: anything at all, from its first byte\nover tcp, udp, from {OWN}\n\nIt has no options.\n\n"
             "in a rules file  needs at most\nmatch = any      1 byte, or 1 datagram\n",
         )
+        # An unknown name has a hint.
+        for name, message in (
+            ("bitcon", "'bitcon'; did you mean 'bitcoin'? 'txmux matchers' lists "),
+            ("mysql", "'mysql'; its clients wait"),
+            ("a b", "'a b'"),
+        ):
+            err = self.told(1, self.run_main("matchers", name))
+            self.assertTrue(err.startswith(f"txmux: unknown matcher {message}"), err)
 
     def test_examples_of_all_matchers_are_valid_and_show_each_option(self) -> None:
         # Nothing is asked here of where they are from, for which all that is installed is read.
@@ -81,15 +85,6 @@ class OneTests(CommandTestCase):
             self.assertEqual(len(parse(text, "x").routes), len(lines))
             for option in matcher.options:
                 self.assertIn(f" {option.name}=", "\n".join(lines))
-
-    def test_unknown_name_with_a_hint(self) -> None:
-        for name, message in (
-            ("bitcon", "'bitcon'; did you mean 'bitcoin'? 'txmux matchers' lists "),
-            ("mysql", "'mysql'; its clients wait"),
-            ("a b", "'a b'"),
-        ):
-            err = self.told(1, self.run_main("matchers", name))
-            self.assertTrue(err.startswith(f"txmux: unknown matcher {message}"), err)
 
 
 @implementer(IProtocolMatcher)
@@ -112,16 +107,15 @@ class OriginTests(CommandTestCase):
     def origin(self, matcher: IProtocolMatcher) -> str:
         return matchers._origins([matcher])[matcher.name]
 
-    def test_distribution_that_has_the_file(self) -> None:
+    def test_origin(self) -> None:
+        # The distribution that has the file.
         version = namedAny("twisted.__version__")
         self.assertEqual(self.origin(matcher_of("twisted.internet.tcp")), f"Twisted {version}")
-
-    def test_module_if_no_distribution_has_it(self) -> None:
+        # The module if none has it.
         for matcher in (LocalMatcher(), PlainMatcher("mine", "x", Pattern(b"x"))):
             self.assertEqual(self.origin(matcher), f"module {__name__}")
         dropped = "twisted.plugins.mine"
         self.assertEqual(self.origin(matcher_of(dropped)), f"module {dropped}")
-
-    def test_invalid_example_is_left_out(self) -> None:
+        # An invalid example is left out.
         picky = FakeMatcher("picky", (Option("port", "for tests", "bad"),))
         self.assertEqual(list(matchers._examples(picky)), [])

@@ -51,28 +51,29 @@ class PrintTests(CommandTestCase):
         self.assertEqual(self.printed(*words), _PRINTED)
         mixed = self.printed(*words[-4:], *words[:4], *words[6:8], *words[4:6])
         self.assertEqual(re.findall(r"^\[route (\w+)\]", mixed, re.MULTILINE), ["ssh", "tls"])
-
-    def test_one_server_is_enough(self) -> None:
-        for option in ("--ssh", "--default", "--silent"):
-            self.printed(*_LISTEN, option, "127.0.0.1:22")
-
-    def test_silent_clients_go_to_ssh(self) -> None:
-        for words, silent in (
-            (("--tls", "127.0.0.1:443", "--ssh", "127.0.0.1:22"), "silent   = 127.0.0.1:22\n"),
-            (("--ssh", "127.0.0.1:22", "--silent", "close"), "silent   = close\n"),
-            (("--ssh", "unix:/x", "--silent", "127.0.0.1:3"), "silent   = 127.0.0.1:3\n"),
-            (("--tls", "127.0.0.1:443"), ""),
-        ):
-            text = self.printed(*_LISTEN, *words)
-            self.assertEqual("".join(re.findall(r"^silent .*\n", text, re.MULTILINE)), silent)
-
-    def test_option_for_each_tcp_matcher_without_options(self) -> None:
+        # There is one for each matcher of TCP without options.
         names = {*for_streams()} - {"any", "payload", "regex", "silent"}
         words = [word for name in sorted(names) for word in (f"--{name}", "127.0.0.1:1")]
         self.assertEqual(self.printed(*_LISTEN, *words).count("[route "), len(names))
         for name in ("any", "payload", "regex"):
             err = self.told(2, self.run_main("run", *_LISTEN, f"--{name}", "127.0.0.1:1"))
             self.assertIn(f"unrecognized arguments: --{name}", err)
+        # One server is enough.
+        for option in ("--ssh", "--default", "--silent"):
+            self.printed(*_LISTEN, option, "127.0.0.1:22")
+        # Silent clients go to SSH.
+        for options, silent in (
+            (("--tls", "127.0.0.1:443", "--ssh", "127.0.0.1:22"), "silent   = 127.0.0.1:22\n"),
+            (("--ssh", "127.0.0.1:22", "--silent", "close"), "silent   = close\n"),
+            (("--ssh", "unix:/x", "--silent", "127.0.0.1:3"), "silent   = 127.0.0.1:3\n"),
+            (("--tls", "127.0.0.1:443"), ""),
+        ):
+            text = self.printed(*_LISTEN, *options)
+            self.assertEqual("".join(re.findall(r"^silent .*\n", text, re.MULTILINE)), silent)
+        # A dollar sign is literal.
+        text = self.printed(*_LISTEN, "--ssh", "unix:/run/${HOME}")
+        (route,) = parse(text, "x").routes
+        self.assertIn("unix:/run/${HOME}", str(route.outcome))
 
     def test_udp(self) -> None:
         """Clients of UDP have a listener of their own, beside which those of TCP may have one."""
@@ -102,18 +103,13 @@ class PrintTests(CommandTestCase):
         self.assertEqual((code, err.count("\n")), (2, 1))
         self.assertIn("txmux: --admin: over TCP it needs --admin-token FILE, too", err)
 
-    def test_dollar_sign_is_literal(self) -> None:
-        text = self.printed(*_LISTEN, "--ssh", "unix:/run/${HOME}")
-        (route,) = parse(text, "x").routes
-        self.assertIn("unix:/run/${HOME}", str(route.outcome))
-
 
 class MisuseTests(CommandTestCase):
     def refused(self, *words: str | Path) -> list[str]:
         err = self.told(2, self.run_main("run", *words))
         return err.splitlines()
 
-    def test_invalid_combinations(self) -> None:
+    def test_invalid_values_and_combinations(self) -> None:
         for words, said in (
             (["rules.ini", *_LISTEN], "--listen is for running without a rules file"),
             (["rules.ini", "--ssh", "a:1"], "write it into rules.ini, or leave the file out"),
@@ -124,15 +120,13 @@ class MisuseTests(CommandTestCase):
         ):
             (line,) = self.refused(*words)
             self.assertIn(said, line)
-
-    def test_invalid_values_with_their_options(self) -> None:
-        words = "--listen x --tls foo --ssh [::1 --workers many --print"
-        lines = self.refused(*words.split())
+        # Values, with their options.
+        line = "--listen x --tls foo --ssh [::1 --workers many --print"
+        lines = self.refused(*line.split())
         options = sorted(re.findall(r"^txmux: (--\w+): ", "\n".join(lines), re.MULTILINE))
         self.assertEqual(options, ["--listen", "--ssh", "--tls", "--workers"])
         self.assertIn("--tls: 'foo' has no port; write foo:443", lines[-2])
-
-    def test_servers_without_a_port_or_a_listener(self) -> None:
+        # Servers without a port or a listener.
         for words, said in (
             (["--ssh", "localhost"], "--ssh: 'localhost' has no port; write localhost:22"),
             (["--ssh", "10.0.0.1"], "--ssh: '10.0.0.1' has no port; write 10.0.0.1:22"),
@@ -152,8 +146,7 @@ class MisuseTests(CommandTestCase):
         ):
             lines = self.refused("--listen", listen, "--ssh", "10.0.0.1:22")
             self.assertEqual(lines, [f"txmux: {said}"])
-
-    def test_options_of_other_programs_with_advice(self) -> None:
+        # Options of other programs, with advice.
         for option, said in (
             ("--ssl", "write --tls"),
             ("--https", "write --tls"),

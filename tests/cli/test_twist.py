@@ -40,17 +40,15 @@ class OptionsTest(TestCase):
             run()
         return caught.exception.code, self.said.getvalue()
 
-    def test_either_rules_or_demo(self) -> None:
+    def test_wrong_options(self) -> None:
         for words in ((), ("--demo", "--rules", "x")):
             with self.assertRaisesRegex(UsageError, "either --rules FILE or --demo"):
                 self.options(*words)
-
-    def test_file_without_option_has_advice(self) -> None:
-        for words in (("rules.ini",), ("run", "rules.ini")):
+        # A file without an option has advice.
+        for before in ((), ("run",)):
             with self.assertRaisesRegex(UsageError, r"write: twist txmux --rules rules\.ini$"):
-                self.options(*words)
-
-    def test_every_error_of_bad_rules(self) -> None:
+                self.options(*before, "rules.ini")
+        # Every error of bad rules is said.
         self.rules.write_text("[listen x]\nendpiont = :443\n[route r]\n")
         status, said = self.exits(lambda: self.options("--rules", str(self.rules)))
         self.assertEqual(status, os.EX_CONFIG)
@@ -64,6 +62,10 @@ class OptionsTest(TestCase):
         self.rules.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
         self.assertEqual(len(self.options("--rules", str(self.rules)).rules.listeners), 1)
         self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")
+        # The demo is for this machine only.
+        (listener,) = demo_service(8443).rules.listeners
+        wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + has_ipv6()]
+        self.assertEqual(listener.endpoints, wanted)
 
     async def test_serves_and_logs_warnings_of_rules_once(self) -> None:
         service = self.of_rules(
@@ -77,7 +79,8 @@ class OptionsTest(TestCase):
         message = "[backend b]: nothing uses it; name it in a route, or remove it"
         self.assertEqual(warnings, [f"{self.rules}:6: warning: {message}"])
 
-    def test_one_line_if_it_cannot_listen(self) -> None:
+    def test_errors_found_at_the_start(self) -> None:
+        # One line if it cannot listen.
         for start in ("startService", "privilegedStartService"):
             service = self.of_rules("[listen x]\nendpoint = 192.0.2.1:0\n")
             status, said = self.exits(getattr(service, start))
@@ -85,8 +88,14 @@ class OptionsTest(TestCase):
             last = said.splitlines()[-1]
             why = f"{self.rules}:2: [listen x] endpoint: cannot listen at 192.0.2.1:0: "
             self.assertTrue(last.startswith(why), last)
-
-    def test_demo_port_is_taken(self) -> None:
+        # Errors of the rules have exit code 78.
+        (self.rules.parent / "bad.pem").write_text("nothing")
+        route = "[route r]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
+        service = self.of_rules(f"[listen x]\nendpoint = 127.0.0.1:0\n{route}")
+        status, said = self.exits(service.startService)
+        self.assertEqual(status, os.EX_CONFIG)
+        self.assertIn("[route r] terminate_tls: ", said)
+        # The port of the demo is taken.
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             service = makeService(self.options("--demo", "--demo-port", str(port)))
@@ -94,14 +103,6 @@ class OptionsTest(TestCase):
         self.assertEqual(status, 1)
         self.assertIn(f"cannot listen at 127.0.0.1:{port}: Address already in use", said)
         self.assertTrue(said.endswith("; --demo-port chooses another one\n"), said)
-
-    def test_errors_found_at_the_start_have_exit_code_78(self) -> None:
-        (self.rules.parent / "bad.pem").write_text("nothing")
-        route = "[route r]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
-        service = self.of_rules(f"[listen x]\nendpoint = 127.0.0.1:0\n{route}")
-        status, said = self.exits(service.startService)
-        self.assertEqual(status, os.EX_CONFIG)
-        self.assertIn("[route r] terminate_tls: ", said)
 
     async def test_demo(self) -> None:
         out = io.StringIO()
@@ -117,8 +118,3 @@ class OptionsTest(TestCase):
         client.close()
         await client.is_lost()
         await service.stopService()
-
-    def test_demo_is_for_this_machine_only(self) -> None:
-        (listener,) = demo_service(8443).rules.listeners
-        wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + has_ipv6()]
-        self.assertEqual(listener.endpoints, wanted)
