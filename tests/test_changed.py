@@ -46,25 +46,20 @@ class ChangedTests(SynchronousTestCase):
         found.remove("tests/test_structure.py")
         return [path.removeprefix("tests/") for path in found]
 
-    def test_tests_of_all_code_always_run(self) -> None:
-        self.assertEqual(self.tests(), [])
-
     def test_modules(self) -> None:
-        """The tests of a module have its name or name it, or use a helper that does, unless that is one of all tests."""
+        self.assertEqual(self.tests(), [])
+        # The tests of a module have its name or name it, or use a helper that does, unless that is one of all tests.
         by_name = ["wire/test_hello.py", "wire/test_hello_records.py"]
         self.assertEqual(self.tests("txmux/wire/hello.py"), ["wire/test_by_case.py", *by_name])
         self.assertEqual(self.tests("txmux/wire/hello.txt"), by_name)
-
-    def test_folder(self) -> None:
-        """A module without tests of its name has those of its folder; it may be gone."""
+        # A module without tests of its name has those of its folder; it may be gone.
         all_of_wire = [f"wire/test_{name}.py" for name in ("by_case", "hello", "hello_records")]
         for path in ("txmux/wire/bits.py", "txmux/wire/gone.py"):
             self.assertEqual(self.tests(path), [*all_of_wire, "wire/test_in_text.py"])
-
-    def test_tests_of_a_helper(self) -> None:
         self.assertEqual(self.tests("tests/test_other.py"), ["test_other.py"])
         self.assertEqual(self.tests("tests/support/mux.py"), ["tcp/test_of_mux.py"])
         self.assertEqual(self.tests("tests/test_gone.py"), [])
+        self.assertEqual(self.tests("txmux_convert/x.py"), ["convert/sslh/test_sslh.py"])
 
     def test_committed_and_uncommitted_changes(self) -> None:
         self.git("init", "--quiet", "--initial-branch=main")
@@ -76,9 +71,6 @@ class ChangedTests(SynchronousTestCase):
         (self.folder / "txmux/wire/old.py").unlink()
         wanted = [f"txmux/wire/{name}.py" for name in ("hello", "new", "old")]
         self.assertEqual(self.program["changed_files"](self.folder), wanted)
-
-    def test_package_beside(self) -> None:
-        self.assertEqual(self.tests("txmux_convert/x.py"), ["convert/sslh/test_sslh.py"])
 
     def test_existing_files_of_this_project(self) -> None:
         require_program("git")

@@ -57,13 +57,12 @@ class ChangesTests(SynchronousTestCase):
         self.assertGreater(figures["limited"]["cut"], 0)
         self.assertEqual(figures["limited"]["lingering"], 0)
 
-    def test_unknown_name_lists_known_ones(self) -> None:
+    def test_names(self) -> None:
+        # An unknown one lists known ones.
         for option, known in (("--only", "txmux-1"), ("--kinds", "reload")):
             done = self.run_it(option, "envoy")
             self.assertEqual(done.returncode, 1)
             self.assertRegex(done.stderr, rf"\Achanges: .*there are {known}, ")
-
-    def test_equal_numbers(self) -> None:
-        """Each program is measured alone and with three workers, and the page has a column for each."""
+        # Each program is measured alone and with three workers, and the page has a column for each.
         wanted = {(name, count) for name in ("txmux", "haproxy", "nginx") for count in (1, 3)}
         self.assertEqual({(service.family, service.workers) for service in SERVICES}, wanted)

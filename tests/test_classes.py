@@ -92,12 +92,18 @@ class ClassesTest(SynchronousTestCase):
         alone = [path for path, text in code.items() if re.search(r"@attrs\.(frozen|define)", text)]
         self.assertEqual(alone, [])
 
-    def test_circle(self) -> None:
+    def test_one(self) -> None:
+        # No source is kept.
+        kept = {*linecache.cache}
+        _made(classes)
+        self.assertEqual({*linecache.cache} - kept, set())
+        value = self.instances(classes)[1]
+        self.assertEqual(copy.copy(value), value)
+        self.assertEqual(pickle.loads(pickle.dumps(_VALUE)), _VALUE)
         *_, changing = (its for its in self.instances(classes) if type(its).__name__ == "Changing")
         changing.inner = changing
         self.assertEqual(repr(changing), "Changing(inner=...)")
-
-    def test_field_that_is_not_set_yet(self) -> None:
+        # A field that is not set yet.
         for library in (attrs, classes):
 
             @library.define
@@ -105,16 +111,6 @@ class ClassesTest(SynchronousTestCase):
                 late: int = attrs.field(init=False)
 
             self.assertEqual(repr(Early()).rpartition(".")[2], "Early(late=NOTHING)")
-
-    def test_copies(self) -> None:
-        value = self.instances(classes)[1]
-        self.assertEqual(copy.copy(value), value)
-        self.assertEqual(pickle.loads(pickle.dumps(_VALUE)), _VALUE)
-
-    def test_no_source_is_kept(self) -> None:
-        kept = {*linecache.cache}
-        _made(classes)
-        self.assertEqual({*linecache.cache} - kept, set())
 
 
 @classes.frozen

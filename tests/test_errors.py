@@ -104,9 +104,7 @@ class NamedTests(SynchronousTestCase):
     def test_all(self) -> None:
         for who, tell in _OTHERS.items():
             assert_harmless(self, who, tell)
-
-    def test_last(self) -> None:
-        """What nobody has escaped is escaped by the log and by the commands; each line of it has a beginning of ours."""
+        # What nobody has escaped is escaped by the log and by the commands; each line of it has a beginning of ours.
         event = {"log_level": LogLevel.info, "log_time": 0.0, "log_format": "{text}", "text": _EVIL}
         lines = as_text(event).removesuffix("\n").split("\n")
         self.assertEqual(len(lines), 3)
@@ -154,7 +152,8 @@ class NamedTests(SynchronousTestCase):
 class CommandTests(SynchronousTestCase):
     """Commands that messages advise are those of this installation, for a user who may change it."""
 
-    def test_whose_files(self) -> None:
+    def test_commands(self) -> None:
+        # Whose files they change.
         folder = make_folder(self)
         for user, owner, has_sudo, expected in (
             (0, 0, True, "sudo "), (0, 0, False, ""), (1000, 0, True, "sudo "),
@@ -165,9 +164,7 @@ class CommandTests(SynchronousTestCase):
             with mock.patch.object(Path, "stat", return_value=mock.Mock(st_uid=owner)):
                 self.assertEqual(sudo_for(folder), expected)
         self.assertEqual(sudo_for(folder / "none"), "sudo ")
-
-    def test_program(self) -> None:
-        folder = make_folder(self)
+        # Of the own program.
         self.patch(sys, "prefix", str(folder))
         self.patch(shutil, "which", lambda _: None)
         self.assertEqual(own_command("upgrade"), "txmux upgrade")

@@ -137,9 +137,19 @@ class OtherPythonsTests(unittest.TestCase):
         done = run_text(_find("bash"), "-c", script, cwd=_PROJECT, env=env)
         return [*done.stdout.splitlines(), str(done.returncode)]
 
-    def test_listed(self) -> None:
-        """Those that there are, be they pyenv's, but for the one of all other tests."""
+    def test_time(self) -> None:
+        # Those that there are, be they pyenv's, but for the one of all other tests.
         self.assertEqual(self.said("other_pythons"), [self.new, self.old, "0"])
+        # None begins for which there is no time; all begin while there is.
+        run = f"test_other_pythons {self.folder} 300 900"
+        self.assertEqual(self.said(f"SECONDS=100; {run}"), ["13", self.new, "12", self.old, "0"])
+        late = self.said(f"SECONDS=700; {run}")
+        self.assertEqual((len(late), late[-1]), (3, "0"))
+        for line, version, python in zip(late, (13, 12), (self.new, self.old), strict=False):
+            self.assertIn(f"no time for {version}: try PYTHON={python} script/test", line)
+        # One that fails ends it.
+        run = f"broken={self.new}; test_other_pythons {self.folder} 0 900"
+        self.assertEqual(self.said(run), ["13", self.new, "1"])
 
     def test_not_for_all_users(self) -> None:
         """Tests have other users run it, where root runs them."""
@@ -148,16 +158,3 @@ class OtherPythonsTests(unittest.TestCase):
         self.folder.chmod(0o700)
         said = [f"{python} is not for all users, as tests want" for python in (self.new, self.old)]
         self.assertEqual(self.said("other_pythons"), [*said, "0"])
-
-    def test_time(self) -> None:
-        """None begins for which there is no time; all begin while there is."""
-        run = f"test_other_pythons {self.folder} 300 900"
-        self.assertEqual(self.said(f"SECONDS=100; {run}"), ["13", self.new, "12", self.old, "0"])
-        late = self.said(f"SECONDS=700; {run}")
-        self.assertEqual((len(late), late[-1]), (3, "0"))
-        for line, version, python in zip(late, (13, 12), (self.new, self.old), strict=False):
-            self.assertIn(f"no time for {version}: try PYTHON={python} script/test", line)
-
-    def test_one_that_fails_ends_it(self) -> None:
-        run = f"broken={self.new}; test_other_pythons {self.folder} 0 900"
-        self.assertEqual(self.said(run), ["13", self.new, "1"])

@@ -39,6 +39,9 @@ class ManPageTests(SynchronousTestCase):
         names = {path.name for path in self.folder.glob("man1/*")}
         wanted = {"txmux.1", *(f"txmux-{command}.1" for command in names_of_commands())}
         self.assertEqual(names, wanted)
+        # `mandoc` finds nothing.
+        pages = sorted(self.folder.glob("*/*"))
+        self.assertEqual(self.run_program("mandoc", "-T", "lint", *pages), "")
 
     def test_pages_of_rules_and_matchers(self) -> None:
         """They have every key with its default, every matcher, and a whole file."""
@@ -52,10 +55,6 @@ class ManPageTests(SynchronousTestCase):
             for name in names:
                 self.assertIn(f"\n       {name}", shown)
             self.assertEqual(example in " ".join(shown.split()), "rules" in page)
-
-    def test_mandoc_finds_nothing(self) -> None:
-        pages = sorted(self.folder.glob("*/*"))
-        self.assertEqual(self.run_program("mandoc", "-T", "lint", *pages), "")
 
     def test_shown(self) -> None:
         """``man`` shows them without a warning, with each option and the day of a build that can be repeated."""

@@ -55,6 +55,17 @@ class ScriptTests(SynchronousTestCase):
         for script in ("demo", "test", "docs"):
             told = "cannot run 'no-such-python': set PYTHON to a Python 3.11 or newer"
             self.assertEqual(self.refusal(script, "no-such-python"), f"{script}: {told}\n")
+        # An old one is refused first.
+        old = self.folder / "old"
+        old.write_text(_TOO_OLD)
+        old.chmod(0o755)
+        said = self.refusal("demo", str(old))
+        self.assertIn("is Python 3.9, and txmux needs 3.11 or newer: set PYTHON to one", said)
+        # The help of the demo is its own.
+        command = [str(self.folder / "script/demo"), "--help"]
+        told = run_text(*command, check=True).stdout
+        self.assertTrue(told.startswith("Usage: script/demo [--demo-port PORT]\n"), told)
+        self.assertFalse((self.folder / ".venv").exists())
 
     def test_environment_of_another_checkout_is_left_alone(self) -> None:
         other = self.folder / "other"
@@ -99,21 +110,8 @@ class ScriptTests(SynchronousTestCase):
         (self.folder / "new").unlink()
         self.assertTrue(is_noted())
 
-    def test_help_of_the_demo_is_its_own(self) -> None:
-        command = [str(self.folder / "script/demo"), "--help"]
-        told = run_text(*command, check=True).stdout
-        self.assertTrue(told.startswith("Usage: script/demo [--demo-port PORT]\n"), told)
-        self.assertFalse((self.folder / ".venv").exists())
-
-    def test_old_interpreter_is_refused_first(self) -> None:
-        old = self.folder / "old"
-        old.write_text(_TOO_OLD)
-        old.chmod(0o755)
-        said = self.refusal("demo", str(old))
-        self.assertIn("is Python 3.9, and txmux needs 3.11 or newer: set PYTHON to one", said)
-
     def test_pythons_are_the_same_everywhere(self) -> None:
-        """The classifiers name what is tested, and their first is the oldest wherever that is named."""
+        # The classifiers name what is tested, and their first is the oldest wherever that is named.
         project = (_CHECKOUT / "pyproject.toml").read_text()
         named = re.findall(r"Python :: (3\.\d+)", project)
         oldest, minors = named[0], [version.removeprefix("3.") for version in named]
@@ -135,6 +133,12 @@ class ScriptTests(SynchronousTestCase):
         said = re.findall(r"Python (3\.\d+)\sor", "".join(one.read_text() for one in prose))
         self.assertEqual((said.count(oldest), len(said)), (4, 4))
         self.assertEqual(SHARE, len(named))
+        # Those of the workflow, each of which adds the number of its version, try all of them for each commit.
+        workflow = (_CHECKOUT / ".github/workflows/ci.yml").read_text()
+        [pythons] = re.findall(r"^ +python: (\[.+\])$", workflow, re.MULTILINE)
+        turns = {int(version.partition(".")[2]) % SHARE for version in json.loads(pythons)}
+        self.assertEqual(turns, {*range(SHARE)})
+        self.assertIn(f"TXMUX_TURN:-0}} % {SHARE}))", (_CHECKOUT / ".ci/run").read_text())
 
     def test_release_of_a_tag(self) -> None:
         """What it uses of others cannot change, each of its steps is a script without errors, and it has what they need."""
@@ -154,24 +158,15 @@ class ScriptTests(SynchronousTestCase):
             self.assertRegex(text, rf" {package}[ \n]")
         self.assertIn("`release.yml`", (_CHECKOUT / "CONTRIBUTING.md").read_text())
 
-    def test_same_ruff_in_pre_commit(self) -> None:
+    def test_scripts_are_executable_bash(self) -> None:
+        scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]
+        for script in filter(Path.is_file, scripts):
+            self.assertTrue(os.access(script, os.X_OK), script)
+            subprocess.run([require_program("bash"), "-n", script], timeout=300, check=True)
+        # There is the same ruff in pre-commit.
         configuration = (_CHECKOUT / ".pre-commit-config.yaml").read_text()
         ruff = re.search(r"ruff-pre-commit\n +rev: v(\S+)", configuration)
         group = re.search(r'"ruff(.+?)"', (_CHECKOUT / "pyproject.toml").read_text())
         assert ruff
         assert group
         self.assertIn(ruff[1], SpecifierSet(group[1]))
-
-    def test_pythons_have_all_turns(self) -> None:
-        """Those of the workflow, each of which adds the number of its version, try all of them for each commit."""
-        text = (_CHECKOUT / ".github/workflows/ci.yml").read_text()
-        [pythons] = re.findall(r"^ +python: (\[.+\])$", text, re.MULTILINE)
-        turns = {int(version.partition(".")[2]) % SHARE for version in json.loads(pythons)}
-        self.assertEqual(turns, {*range(SHARE)})
-        self.assertIn(f"TXMUX_TURN:-0}} % {SHARE}))", (_CHECKOUT / ".ci/run").read_text())
-
-    def test_scripts_are_executable_bash(self) -> None:
-        scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]
-        for script in filter(Path.is_file, scripts):
-            self.assertTrue(os.access(script, os.X_OK), script)
-            subprocess.run([require_program("bash"), "-n", script], timeout=300, check=True)

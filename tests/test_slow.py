@@ -44,7 +44,7 @@ class SlowTests(SynchronousTestCase):
         return {*Path("/sys/fs/cgroup").glob("cpu/slow-*")}
 
     def test_second_version(self) -> None:
-        """A container's own group may have processes: they go into a group beside."""
+        # A container's own group may have processes: they go into a group beside.
         for controllers in ("cpu memory\n", "memory\n"):
             top = make_folder(self)
             (top / "cgroup.controllers").touch()
@@ -56,8 +56,6 @@ class SlowTests(SynchronousTestCase):
             self.assertEqual((group / "cgroup.procs").read_text(), done.stdout)
             self.assertEqual((group / "cpu.max").read_text(), "20000 100000\n")
             self.assertIn("cpu", (top / "cgroup.subtree_control").read_text())
-
-    def test_none(self) -> None:
         done = self.slow("echo", "no", groups=make_folder(self))
         self.assertEqual((done.returncode, done.stdout), (125, ""))
         self.assertIn("no CPU quota can be set here", done.stderr)
