@@ -43,8 +43,7 @@ class SentFilesTest(SynchronousTestCase):
         self.assertEqual(len(packed["contents"]), 1)
         got = unpack_files(packed)
         self.assertIs(got["user 1"].read(Path("/ca")), got["user 2"].read(Path("/ca")))
-
-    def test_secrets_are_not_shown(self) -> None:
+        # Secrets are not shown.
         self.assertNotIn("secret", repr(FilesInUse({Path("/key"): (1.0, b"secret")})))
 
 
@@ -82,22 +81,18 @@ class ReceivedTest(SynchronousTestCase):
             self.assertIsNotNone(files.made, keys)
 
     def test_renewed(self) -> None:
-        self.receive("a.example")
-        store = self.store()
-        self.assertEqual((self.names(store), store.trouble), (["a.example"], ""))
-        with capturedLogs() as events:
-            self.receive("b.example", trouble="cannot be read")
-            self.assertEqual(self.names(store), ["b.example"])
-        self.assertEqual((store.trouble, events), ("cannot be read", []))
-
-    def test_lacking(self) -> None:
-        """Clients are refused until the supervisor has what can be used."""
+        # Clients are refused until the supervisor has what can be used.
         self.receive(trouble="no such file")
         store = self.store()
         self.assertTrue(store.may_lack and store.is_lacking())
         self.assertEqual(store.trouble, "no such file")
         self.receive("a.example")
         self.assertFalse(store.is_lacking())
+        self.assertEqual((self.names(store), store.trouble), (["a.example"], ""))
+        with capturedLogs() as events:
+            self.receive("b.example", trouble="cannot be read")
+            self.assertEqual(self.names(store), ["b.example"])
+        self.assertEqual((store.trouble, events), ("cannot be read", []))
 
 
 class ServiceFilesTest(SynchronousTestCase):
@@ -145,20 +140,8 @@ class ServiceFilesTest(SynchronousTestCase):
         self.assertEqual((its.read(file), its.trouble), (file.read_bytes(), ""))
         self.flushLoggedErrors()
 
-    def test_look_that_somebody_waits_for(self) -> None:
-        """It ends when all workers have what has changed, of which they are not told again."""
-        self.open("a")
-        self.arrived = Deferred[None]()
-        self.issue("a")
-        looking = Deferred.fromCoroutine(self.files.look_now())
-        self.assertNoResult(looking)
-        (its,) = self.sent[-1].values()
-        self.assertEqual(its.read(file := self.folder / "a.pem"), file.read_bytes())
-        self.arrived.callback(None)
-        self.successResultOf(looking)
-
     def test_reload(self) -> None:
-        """Changed files are in use if it succeeds; a refused one changes nothing."""
+        # Changed files are in use if it succeeds; a refused one changes nothing.
         self.open("a")
         (before,) = self.files.in_use().values()
         self.issue("a")
@@ -168,6 +151,15 @@ class ServiceFilesTest(SynchronousTestCase):
             (prepared.abandon if is_refused else prepared.commit)()
             (its,) = self.files.in_use().values()
             self.assertEqual(its == before, is_refused)
+        # A look that is waited for ends when all workers have what has changed, of which they are not told again.
+        self.arrived = Deferred[None]()
+        self.issue("a")
+        looking = Deferred.fromCoroutine(self.files.look_now())
+        self.assertNoResult(looking)
+        (its,) = self.sent[-1].values()
+        self.assertEqual(its.read(file := self.folder / "a.pem"), file.read_bytes())
+        self.arrived.callback(None)
+        self.successResultOf(looking)
 
     def test_many_in_several_pieces(self) -> None:
         # Else a busy machine leaves some to the next look

@@ -128,7 +128,8 @@ class SharedLimitsTest(SynchronousTestCase):
         refused = self.assertRaises(Refused, admission.enter, CLIENT)
         self.assertEqual(refused.reason, "limit")
 
-    def test_rate_counts_in_both_workers(self) -> None:
+    def test_all_count_in_both_workers(self) -> None:
+        """The rates of sources, and the limits of a listener and of the service."""
         one, other = self.admissions("timed")
         for worker in (one, other, one):
             worker.leave(worker.enter(CLIENT))
@@ -136,9 +137,7 @@ class SharedLimitsTest(SynchronousTestCase):
         self.clock.advance(1)
         other.leave(other.enter(CLIENT))
         self.assert_refused(one)
-
-    def test_limits_of_listener_and_service_count_in_both_workers(self) -> None:
-        one, other = self.admissions("timed")
+        self.clock.advance(3)
         one.enter(CLIENT)
         other.enter(CLIENT)
         self.assert_refused(one)
@@ -580,6 +579,17 @@ class ChainTest(SynchronousTestCase):
                 SharedLimits.adopt(limits.descriptor, other, 2)
             limits.follow(other)
             self.assertEqual(limits.handed_over(), told)
+        # The name of the table is handed on: by it, other machines know what this one counts.
+        taken = SharedLimits.adopt(os.dup(limits.descriptor), limits.handed_over(), 2)
+        self.addCleanup(taken.close)
+        self.assertEqual(taken.tables["a"].name, limits.tables["a"].name)
+        # What is where in memory of its own says nothing of this one.
+        own, beside = (SharedLimits.make(limited(*names), 2) for names in (("a",), ("b", "a")))
+        self.addCleanup(own.close)
+        self.addCleanup(beside.close)
+        before = own.layout
+        own.follow(beside.handed_over())
+        self.assertEqual(own.layout, before)
 
     def two(self, *names: str) -> tuple[SharedLimits, SharedLimits, Admission]:
         """Make a service, and one that takes its place, in whose worker 7 a client is, and one on its way, for which that waits."""
@@ -647,22 +657,6 @@ class ChainTest(SynchronousTestCase):
             old.collect()
             old.extend(limited("a", "d"))
             self.assertNotIn("b", old.layout.rows)
-
-    def test_service_with_memory_of_its_own(self) -> None:
-        """What is where in that says nothing of this one."""
-        own, other = (SharedLimits.make(limited(*names), 2) for names in (("a",), ("b", "a")))
-        self.addCleanup(own.close)
-        self.addCleanup(other.close)
-        before = own.layout
-        own.follow(other.handed_over())
-        self.assertEqual(own.layout, before)
-
-    def test_name_of_the_table_is_handed_on(self) -> None:
-        """By it, other machines know what this one counts."""
-        limits = self.enterContext(closing(SharedLimits.make(parse(_CHAIN, "x"), 2)))
-        taken = SharedLimits.adopt(os.dup(limits.descriptor), limits.handed_over(), 2)
-        self.addCleanup(taken.close)
-        self.assertEqual(taken.tables["a"].name, limits.tables["a"].name)
 
     def test_places_of_a_service_that_died_are_kept(self) -> None:
         """What it has added goes on to count there, wherever the one that serves again places more."""

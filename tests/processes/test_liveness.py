@@ -51,25 +51,35 @@ class DetectorTest(SynchronousTestCase):
         self.assertEqual(found[number - 1], why)
 
     def test_waits(self) -> None:
-        """It sleeps in a call, is halted, or waits for a dead disk."""
+        # It sleeps in a call, is halted, or waits for a dead disk.
         for state in (_SLEEPS, _HALTED, _ON_DISK, "t"):
             found = self.judged([ProcessActivity(state, 0.0)] * 10)
             self.assert_at(10, found, "has done nothing for 10 s, though it could run")
             found = self.judged([ProcessActivity(state, 0.0)] * 60, at_work=True)
             self.assert_at(60, found, "has done nothing for 60 s, though it could run")
-
-    def test_is_not_given_the_processor(self) -> None:
-        """Others have it, or the quota is used up: it does not hang, however long that lasts."""
-        self.assertEqual({*self.judged([ProcessActivity(_READY, 0.0)] * 10_000)}, {""})
+        # Where the system does not show what a process does, it has the longer time.
+        found = self.judged([None] * 60)
+        self.assert_at(60, found, "has done nothing for 60 s, though it could run")
+        # It hangs in calls that wait, with a little work in between: what it has waited for is added up.
+        looks = [ProcessActivity(_SLEEPS, number // 2) for number in range(30)]
+        self.assertTrue(self.judged(looks)[-1])
+        # No message reaches it: it might as well hang; its end is reported elsewhere.
+        looks = [ProcessActivity(_READY, float(number)) for number in range(10)]
+        self.assertTrue(self.judged(looks, is_cut_off=True)[-1])
+        self.assertEqual(
+            {*self.judged([ProcessActivity(_ENDED, 0.0)] * 100, is_cut_off=True)}, {""}
+        )
+        self.assertEqual({*self.judged([ProcessActivity(_ENDED, 0.0)] * 100)}, {""})
 
     def test_works_for_long(self) -> None:
-        """What counts is its processor time: at a twentieth of a core, a turn that takes 19 s of it lasts for six minutes."""
+        # Others have it, or the quota is used up: it does not hang, however long that lasts.
+        self.assertEqual({*self.judged([ProcessActivity(_READY, 0.0)] * 10_000)}, {""})
+        # What counts is its processor time: at a twentieth of a core, a turn that takes 19 s of it lasts for six minutes.
         slow = [ProcessActivity(_READY, number / 20) for number in range(19 * 20)]
         self.assertEqual({*self.judged(slow)}, {""})
         pages = [ProcessActivity(_ON_DISK, 0.0, number) for number in range(1000)]
         self.assertEqual({*self.judged(pages)}, {""})
-
-    def test_endless_loop(self) -> None:
+        # An endless loop.
         for seconds in (1, 20):
             looks = [
                 ProcessActivity(_READY, number / seconds) for number in range(1, 200 * seconds)
@@ -79,25 +89,6 @@ class DetectorTest(SynchronousTestCase):
             self.assert_at(
                 120 * seconds, self.judged(looks, at_work=True), why.replace("20", "120")
             )
-
-    def test_loop_in_small_steps(self) -> None:
-        """It hangs in calls that wait, with a little work in between: what it has waited for is added up."""
-        looks = [ProcessActivity(_SLEEPS, number // 2) for number in range(30)]
-        self.assertTrue(self.judged(looks)[-1])
-
-    def test_cut_off(self) -> None:
-        """No message reaches it: it might as well hang; its end is reported elsewhere."""
-        looks = [ProcessActivity(_READY, float(number)) for number in range(10)]
-        self.assertTrue(self.judged(looks, is_cut_off=True)[-1])
-        self.assertEqual(
-            {*self.judged([ProcessActivity(_ENDED, 0.0)] * 100, is_cut_off=True)}, {""}
-        )
-        self.assertEqual({*self.judged([ProcessActivity(_ENDED, 0.0)] * 100)}, {""})
-
-    def test_nothing_is_known(self) -> None:
-        """Where the system does not show what a process does, it has the longer time."""
-        found = self.judged([None] * 60)
-        self.assert_at(60, found, "has done nothing for 60 s, though it could run")
 
     @given(st.lists(st.tuples(st.sampled_from("SDTR"), st.floats(0, 1))))
     def test_turns(self, looks: list[tuple[str, float]]) -> None:
@@ -157,6 +148,10 @@ class ActivityTest(SynchronousTestCase):
         before = self.seen(pid)
         self.becomes(pid, lambda activity: activity.cpu >= before.cpu + 0.05)
         self.assertFalse(self.seen(pid).waits)
+        # A system that does not show it.
+        change_constants(self, liveness, _PROC="/nowhere/at/all")
+        self.assertIsNone(activity_of(os.getpid()))
+        self.assertIsNone(activity_of_family(os.getpid()))
 
     def test_other_threads_do_not_count(self) -> None:
         """Its loop is in the main thread: that hangs while another one works."""
@@ -218,8 +213,3 @@ class ActivityTest(SynchronousTestCase):
         assert child.stdout is not None
         select.select([child.stdout], [], [])
         self.becomes(child.pid, lambda activity: activity.state == _SLEEPS)
-
-    def test_system_that_does_not_show_it(self) -> None:
-        change_constants(self, liveness, _PROC="/nowhere/at/all")
-        self.assertIsNone(activity_of(os.getpid()))
-        self.assertIsNone(activity_of_family(os.getpid()))

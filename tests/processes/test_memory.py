@@ -63,7 +63,7 @@ class GroupTest(SynchronousTestCase):
         self.machine = Machine(self)
 
     def test_second_version(self) -> None:
-        """All groups above count, each with its own limit; the cache of files can be taken back, but not programs that run."""
+        # All groups above count, each with its own limit; the cache of files can be taken back, but not programs that run.
         self.machine.second()
         inner, outer, top = memory_groups(self.machine.proc)
         self.assertEqual(
@@ -74,11 +74,7 @@ class GroupTest(SynchronousTestCase):
         self.assertEqual(
             free_memory(self.machine.proc), (14 * _MIB, "the limit of the memory group is 100 MiB")
         )
-
-    def test_swap(self) -> None:
-        """What may go to swap is free as well: as much as the group may have there, and the machine has left."""
-        self.machine.second()
-        inner, outer, _ = memory_groups(self.machine.proc)
+        # What may go to swap is free as well: as much as the group may have there, and the machine has left.
         self.assertEqual((inner.free(5 * _MIB), outer.free(5 * _MIB)), (29 * _MIB, 19 * _MIB))
         self.machine.write(
             {
@@ -187,8 +183,7 @@ class GiveBackTest(SynchronousTestCase):
 
 class RoomTest(SynchronousTestCase):
     def test_upgrade(self) -> None:
-        """It needs what this service needs, more with more workers; the reason says how much there is."""
-
+        # It needs what this service needs, more with more workers; the reason says how much there is.
         def lacking(free: int, workers: int = 1) -> str:
             return lacking_room(
                 workers, lambda: (free * _MIB, "the limit of the memory group is 96 MiB")
@@ -204,14 +199,10 @@ class RoomTest(SynchronousTestCase):
             min(free for free in range(2**12) if not lacking(free, workers)) for workers in (1, 4)
         ]
         self.assertLess(1.5 * least[0], least[1])
-
-    def test_unknown(self) -> None:
         self.assertEqual(lacking_room(1, lambda: None), "")
-
-    def test_descriptors(self) -> None:
-        """Each worker of the new process needs a pair."""
-        lacking = [lacking_descriptors(workers, lambda: (80, 100)) for workers in (1, 2, 3)]
-        self.assertEqual(lacking[:2], ["", ""])
+        # Each worker of the new process needs a pair of descriptors.
+        descriptors = [lacking_descriptors(workers, lambda: (80, 100)) for workers in (1, 2, 3)]
+        self.assertEqual(descriptors[:2], ["", ""])
         self.assertRegex(
-            lacking[2], r"needs 22 more .* has 80 open and may have 100; .*LimitNOFILE="
+            descriptors[2], r"needs 22 more .* has 80 open and may have 100; .*LimitNOFILE="
         )

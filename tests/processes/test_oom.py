@@ -105,14 +105,12 @@ class RefusedTest(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout.strip()
 
-    def test_no_score(self) -> None:
-        """Where `/proc` has none, or cannot be written, all goes on."""
+    def test_no_score_and_most(self) -> None:
+        # Where `/proc` has none, or cannot be written, all goes on.
         program = "oom._SCORE = Path('{}')\noom.go_first()\nprint([oom.score_of_supervisor()])\noom.go_last()"
         self.assertEqual(self.run_with(program.format("/proc/none")), "['']")
         self.assertEqual(self.run_with(program.format("/proc/version")), "['']")
-
-    def test_most(self) -> None:
-        """No score is above 1000."""
+        # No score is above 1000.
         program = "oom.set_score(900)\noom.go_first()\nprint(oom.own_score(), oom.score_of_supervisor())\noom.set_score(1200)\nprint(oom.own_score())\noom.go_last()\nprint(oom.own_score())"
         self.assertEqual(self.run_with(program).split(), ["1000", "900", "1000", "900"])
 
@@ -157,19 +155,11 @@ class KillsTest(SynchronousTestCase):
         self.assertEqual(self.kills.explain(), "memory had run out (that of the machine)")
 
     def test_machine(self) -> None:
-        """Without a group that counts, the machine's kills do."""
-        self.machine.write({"proc/vmstat": "oom_kill 7"})
-        self.kills.look()
-        self.machine.write({"proc/vmstat": "pgfault 1\noom_kill 8"})
-        self.assertEqual(self.kills.explain(), "memory had run out (that of the machine)")
-        self.assertEqual(oom.OomKills(self.machine.folder / "none").explain(), "")
-
-    def test_other_ends(self) -> None:
-        """Only who was killed (SIGKILL) may have been so for lack of memory."""
+        """Without a group that counts, the machine's kills do; only who was killed (SIGKILL) may have been so for lack of memory."""
         change_constants(self, oom, KILLS=self.kills)
         self.machine.write({"proc/vmstat": "oom_kill 7"})
         self.kills.look()
-        self.machine.write({"proc/vmstat": "oom_kill 8"})
+        self.machine.write({"proc/vmstat": "pgfault 1\noom_kill 8"})
         self.assertEqual(
             [oom.how_killed(status) for status in (None, 256, signal.SIGTERM)],
             ["ended", "exited with status 1", "was killed by signal 15 (SIGTERM)"],
@@ -177,3 +167,4 @@ class KillsTest(SynchronousTestCase):
         killed = "was killed by the kernel: memory had run out (that of the machine)"
         self.assertEqual(oom.how_killed(signal.SIGKILL), killed)
         self.assertEqual(oom.how_killed(signal.SIGKILL), "was killed by signal 9 (SIGKILL)")
+        self.assertEqual(oom.OomKills(self.machine.folder / "none").explain(), "")

@@ -14,7 +14,7 @@ class PidFileTest(SynchronousTestCase):
         self.path = self.folder / "txmux.pid"
 
     def test_life(self) -> None:
-        """It has this process's ID, takes the place of another one's, and is gone at the end; nothing else is left."""
+        # It has this process's ID, takes the place of another one's, and is gone at the end; nothing else is left.
         self.path.write_text("1\n")
         file = PidFile(self.path)
         file.write()
@@ -23,10 +23,7 @@ class PidFileTest(SynchronousTestCase):
         for _ in range(2):
             file.remove()
             self.assertEqual(list(self.folder.iterdir()), [])
-
-    def test_written_again(self) -> None:
-        """One that somebody has removed is written again; one of another process stays."""
-        file = PidFile(self.path)
+        # One that somebody has removed is written again; one of another process stays.
         file.write()
         self.path.unlink()
         file.write_again()
@@ -41,8 +38,6 @@ class PidFileTest(SynchronousTestCase):
         self.assertRaisesRegex(
             PidFileError, r"--pidfile /.*/none/txmux\.pid: No such file", file.write
         )
-
-    def test_folder_of_that_name(self) -> None:
         self.path.mkdir()
         self.assertRaises(PidFileError, PidFile(self.path).write)
         self.assertEqual(list(self.folder.iterdir()), [self.path])

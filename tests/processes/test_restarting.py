@@ -9,14 +9,9 @@ from txmux.processes.supervisor.starter import BackOff
 
 class BackOffTest(SynchronousTestCase):
     def test_doubles(self) -> None:
-        """The first time it is started at once, then after a second, and so on up to the longest."""
+        """The first time it is started at once, then after a second, and so on up to the longest; a long life resets that."""
         back_off = BackOff()
         self.assertEqual([back_off.delay(0.1) for _ in range(8)], [0, 1, 2, 4, 8, 16, 30, 30])
-
-    def test_long_life_resets_the_delay(self) -> None:
-        back_off = BackOff()
-        for _ in range(5):
-            back_off.delay(0)
         self.assertEqual([back_off.delay(30), back_off.delay(0), back_off.delay(0)], [0, 1, 2])
 
     @given(st.lists(st.floats(0, 100)))

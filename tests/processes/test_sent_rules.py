@@ -55,31 +55,22 @@ class SentRulesTest(TestCase):
         self.assertEqual([one.start for one in found.routes], [1])
         self.assertEqual(worker.asked[0]["base"], 3)
         self.assertNotIn(b"comment", b64decode(worker.asked[0]["rules"]))
-
-    async def test_same_rules(self) -> None:
-        old = rules_of("ssh")
+        # Of the same rules, nothing is sent.
         self.assertEqual(await self.sent(_Worker(3, "yes"), old, old), [None])
-
-    async def test_worker_with_other_rules_gets_all(self) -> None:
-        old, new = rules_of("ssh", "tls"), rules_of("ssh", "http")
+        # A worker with other rules gets all.
         for worker, count in ((_Worker(2, "yes"), 1), (_Worker(3, "no", "yes"), 2)):
             found = (await self.sent(worker, old, new))[-1]
             assert isinstance(found, Rules)
             self.assertEqual(found.files.texts, {})
             self.assertEqual([one.name for one in found.routes], ["r0", "r1"])
             self.assertEqual((len(worker.asked), worker.asked[-1]["base"]), (count, 0))
-
-    async def test_much_that_is_different(self) -> None:
-        """All is sent where so much has changed that it is less work."""
+        with self.assertRaises(ChannelError):
+            await self.sent(_Worker(3, "no", "no"), old, new)
+        # All is sent where so much has changed that it is less work.
         old = rules_of(*["ssh", "tls"] * 250)
         new = rules_of(*["ssh", "http"] * 250)
         [found] = await self.sent(_Worker(3, "yes"), old, new)
         self.assertIsInstance(found, Rules)
-
-    async def test_disagreement(self) -> None:
-        old, new = rules_of("ssh"), rules_of("tls")
-        with self.assertRaises(ChannelError):
-            await self.sent(_Worker(3, "no", "no"), old, new)
 
     async def test_another_process(self) -> None:
         """One that has taken the worker's place while rules were packed is asked for nothing: it does not serve yet."""

@@ -133,13 +133,6 @@ class FailureTest(TestCase):
             await upgrade.run({"key": opened}, nothing_known)
         return str(caught.exception)
 
-    async def test_import_error(self) -> None:
-        """A broken installation: what Python says is told."""
-        why = await self.why("import txmux_of_which_half_is_missing")
-        self.assertIn("the new process exited with status 1", why)
-        self.assertIn("ModuleNotFoundError: No module named 'txmux_of_which_half_is_missing'", why)
-        self.assertEqual(self.old.done, [])
-
     async def test_hangs(self) -> None:
         """One that does nothing after a minute is ended, and what it has said is told; it may not even look who has started it."""
         await self.assert_hangs("import os, time", "time.sleep(600)")
@@ -206,7 +199,7 @@ class FailureTest(TestCase):
         self.assertEqual(time.clock.getDelayedCalls(), [])
 
     async def test_reasons(self) -> None:
-        """The log has why; one that was ready, but does not begin, leaves the old one to accept clients again, and has it take back workers."""
+        # The log has why; one that was ready, but does not begin, leaves the old one to accept clients again, and has it take back workers.
         change_constants(self, sys.modules["txmux.processes.upgrade.upgrade"], _ENDING=0.1)
         lets_go = f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)"
         again = ["take back"]
@@ -225,13 +218,16 @@ class FailureTest(TestCase):
         for program, why, done in cases:
             self.assertEqual(await self.why(program), f"the new process {why}")
             self.assertEqual(self.old.done, done)
-
-    async def test_end_of_long_output_is_kept(self) -> None:
+        # A broken installation: what Python says is told.
+        why = await self.why("import txmux_of_which_half_is_missing")
+        self.assertIn("the new process exited with status 1", why)
+        self.assertIn("ModuleNotFoundError: No module named 'txmux_of_which_half_is_missing'", why)
+        self.assertEqual(self.old.done, [])
+        # The end of long output is kept.
         why = await self.why("import sys; sys.exit('x' * 2**20 + 'the reason')")
         self.assertLess(len(why), 2**17)
         self.assertTrue(why.endswith("the reason"))
-
-    async def test_program_or_descriptors_are_missing(self) -> None:
+        # The program is missing, or descriptors.
         why = await self.why(["/nowhere/python", "-m", "twisted"])
         self.assertEqual(why, "/nowhere/python: No such file or directory")
         few = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -240,15 +236,14 @@ class FailureTest(TestCase):
         self.assertEqual(why, "/usr/bin/python: Too many open files")
 
     async def test_nobody_answers(self) -> None:
-        """If a worker of the old process does not accept again, the log says so, and the new process is ended."""
+        # If a worker of the old process does not accept again, the log says so, and the new process is ended.
         program = f"{_READY}answer(error='no')\nstream.read()"
         with capturedLogs() as events:
             why = await self.why(program, old=Old(is_deaf=True))
         self.assertEqual(why, "the new process cannot serve: no")
         (told,) = (e["why"] for e in events if "does not accept clients yet" in e["log_format"])
         self.assertEqual(str(told), "no answer to 'accept' in 10 s")
-
-    async def test_new_process_is_killed_if_the_old_one_stops(self) -> None:
+        # The new process is killed if the old one stops.
         upgrade = upgrade_of(Old(), "import time; time.sleep(100)")
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         upgrade.give_up()

@@ -41,19 +41,13 @@ class FlowsDoneTest(TestCase):
     async def test_flows_are_reported_once(self) -> None:
         self.assertEqual(await self.told(), 1)
         self.assertEqual(await self.told(), 0)
-
-    async def test_reads_again(self) -> None:
-        await self.told()
+        # Or again if it reads again, or if it has ports again, unless another worker reads datagrams.
         self.ports.take_datagrams()
         self.assertEqual(await self.told(), 1)
-
-    async def test_serves_again(self) -> None:
-        """It does again when it has ports again, unless another worker reads datagrams."""
         port: Any = SimpleNamespace(startReading=lambda: None, stopReading=lambda: None)
         factory: Any = SimpleNamespace(
             configuration=SimpleNamespace(settings=SimpleNamespace(name="u"))
         )
-        await self.told()
         self.ports.enter("u", ListeningPort(port, factory))
         self.assertEqual(await self.told(), 1)
         self.ports.leave_datagrams()
@@ -87,16 +81,14 @@ class CollectingTest(SynchronousTestCase):
             self.assertFalse(gc.isenabled())
         self.assertTrue(gc.isenabled())
 
-    def test_few(self) -> None:
-        """Where few objects come, garbage is freed as ever, so that many small moves leave none."""
+    def test_few_and_many(self) -> None:
+        # Where few objects come, garbage is freed as ever, so that many small moves leave none.
         before = gc.get_freeze_count()
         ring = self.moved(100)
         self.assertEqual(gc.get_freeze_count(), before)
         gc.collect()
         self.assertIsNone(ring())
-
-    def test_many(self) -> None:
-        """Very many are not looked through afterwards."""
+        # Very many are not looked through afterwards.
         ring = self.moved(collecting._MANY + 1000)
         gc.collect()
         self.assertIsNotNone(ring())

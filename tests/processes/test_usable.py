@@ -61,19 +61,6 @@ class FileTests(SynchronousTestCase):
         wrong = [problem for problem in problems if not problem.warning]
         return wrong, [problem for problem in problems if problem.warning]
 
-    def test_all_wrong_files(self) -> None:
-        wrong, forbidden = self.found(self.rules)
-        lines = [
-            "rules.ini:8: [route bare] terminate_tls: 'bare.pem': no private key for its certificate; "
-            + _PAIR,
-            "rules.ini:13: [route members] tls_client_ca: 'empty.pem' has no certificate in it; "
-            + _CERTIFICATES,
-        ]
-        self.assertEqual((self.reported(wrong), forbidden), (lines, []))
-        terminators = TlsTerminators(Clock())
-        error = self.assertRaises(RulesError, terminators.prepare, self.rules)
-        self.assertEqual(self.reported(error.problems), lines)
-
     def test_endpoints(self) -> None:
         rules = parse(
             f"[listen a]\nendpoint = ssl:1:{self.folder}/good.pem\n"
@@ -213,7 +200,8 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(told(209), ["listen c"])
         self.assertEqual(told(214), [])
 
-    def test_forbidden(self) -> None:
+    def test_all_wrong_files(self) -> None:
+        # None is wrong that may not be read.
         denied = PermissionError(13, "Permission denied")
         with (
             mock.patch("txmux.files._open_at_once", side_effect=denied),
@@ -222,8 +210,18 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(self.found(self.rules), ([], []))
             closed = {path.name for file, path in closed_files(self.rules)}
         self.assertEqual(closed, {"rules.ini", "good.pem", "bare.pem", "empty.pem"})
-
-    def test_routes_without_file(self) -> None:
+        wrong, forbidden = self.found(self.rules)
+        lines = [
+            "rules.ini:8: [route bare] terminate_tls: 'bare.pem': no private key for its certificate; "
+            + _PAIR,
+            "rules.ini:13: [route members] tls_client_ca: 'empty.pem' has no certificate in it; "
+            + _CERTIFICATES,
+        ]
+        self.assertEqual((self.reported(wrong), forbidden), (lines, []))
+        terminators = TlsTerminators(Clock())
+        error = self.assertRaises(RulesError, terminators.prepare, self.rules)
+        self.assertEqual(self.reported(error.problems), lines)
+        # Routes that have no file.
         routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
         rules = attrs.evolve(self.rules, routes=routes)
         wrong = self.assertRaises(RulesError, TlsTerminators(Clock()).prepare, rules)

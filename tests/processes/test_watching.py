@@ -55,15 +55,13 @@ class RulesWatchTest(SynchronousTestCase):
         return folder, path, folder / "d"
 
     def test_goes_on_after_an_error(self) -> None:
-        """There may be no thread for a look, or no memory: there is for another one."""
+        """There may be no thread for a look, no memory, or no descriptor: there is for another one."""
         watch = self.failing(RuntimeError("can't start new thread"))
         self.assertEqual([*self.steps.failing], ["look at the rules' files"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         watch.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_lack_of_descriptors(self) -> None:
-        """It says nothing of the files."""
+        # That says nothing of the files.
         watch = self.failing(OSError(errno.EMFILE, "Too many open files"))
         self.assertFalse(watch.has_changed)
         watch.stop()
