@@ -59,21 +59,27 @@ class LimitsTest(MuxTestCase):
         return service
 
     async def test_on_the_way(self) -> None:
-        """Each counts once at each moment, also when one process has let go and the other has not heard of it."""
-        peers = await self.handover.relayed(3)
+        """Each counts once at each moment, also when one process has let go and the other has not heard of it, or a worker was killed."""
+        for is_killed in (False, True):
+            self.found.clear()
+            peers = await self.handover.relayed(3)
 
-        def go_on(batch: int, which: list[int], kept: list[int]) -> None:
-            self.found.append(("let go", self.count()))
-            self.assertEqual(self.handover.old.connections, set())
-            self.handover.does["go_on"](batch, which, kept)
-            self.found.append(("adopted", self.count()))
+            def go_on(*, is_killed: bool = is_killed, **values: Any) -> None:
+                if is_killed:
+                    self.limits.worker_ended(2)
+                self.found.append(("let go", self.count()))
+                self.assertEqual(self.handover.old.connections, set())
+                self.handover.does["go_on"](**values)
+                self.found.append(("adopted", self.count()))
 
-        self.assertEqual(self.count(), 3)
-        self.assertEqual(await self.handover.hand(self.handover.adopting(go_on=go_on)), 3)
-        self.assertEqual(self.found, [("let go", 3), ("adopted", 3)])
-        await self.handover.end_all(peers)
-        await self.logged(3)
-        self.assertEqual(self.count(), 0)
+            self.assertEqual(self.count(), 3)
+            self.assertEqual(await self.handover.hand(self.handover.adopting(go_on=go_on)), 3)
+            self.assertEqual(self.found, [("let go", 3), ("adopted", 3)])
+            self.assertEqual(self.count(), 3)
+            await self.handover.end_all(peers)
+            await self.logged(3)
+            self.assertEqual(self.count(), 0)
+            self.forget()
 
     async def test_lost_connections_count_no_more(self) -> None:
         await self.handover.relayed(2)
@@ -104,22 +110,6 @@ class LimitsTest(MuxTestCase):
             self.assertEqual(self.count(), 0)
             self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
             self.backend.peers.clear()
-
-    async def test_killed(self) -> None:
-        """When a worker is killed, what is on its way to another one still counts, and once."""
-        peers = await self.handover.relayed(1)
-
-        def go_on(batch: int, which: list[int], kept: list[int]) -> None:
-            self.limits.worker_ended(2)
-            self.found.append(("killed", self.count()))
-            self.handover.does["go_on"](batch, which, kept)
-
-        await self.handover.hand(self.handover.adopting(go_on=go_on))
-        self.assertEqual(self.found, [("killed", 1)])
-        self.assertEqual(self.count(), 1)
-        await self.handover.end_all(peers)
-        await self.logged(1)
-        self.assertEqual(self.count(), 0)
 
 
 class KeepingTest(MuxTestCase):

@@ -64,7 +64,7 @@ class StartingTests(SynchronousTestCase):
         self.assertEqual({*Path("/proc/self/fd").iterdir()}, before)
 
     def test_read(self) -> None:
-        """The sockets are by their places, and what is not known is overlooked."""
+        """The sockets are by their places, and do not block; what is not known is overlooked. Descriptors have to match the message."""
         memory, listening = self.limits.descriptor, self.socket.fileno()
         opened = self.opened(memory, listening, listening, opener=True, colour="red")
         self.addCleanup(opened.limits.close)
@@ -72,9 +72,6 @@ class StartingTests(SynchronousTestCase):
         assert opened.opener is not None
         for one in (opened.opener, *opened.sockets.values()):
             one.close()
-
-    def test_descriptors_have_to_match_the_message(self) -> None:
-        memory, listening = self.limits.descriptor, self.socket.fileno()
         self.assert_refused(memory)
         self.assert_refused(memory, memory)
         self.assert_refused(memory, listening, listening)
@@ -82,6 +79,9 @@ class StartingTests(SynchronousTestCase):
         self.assert_refused(memory, listening, sockets=["other"])
         self.assert_refused(memory, listening, listening, sockets=self.told["sockets"] * 2)
         self.assert_refused(listening, listening)
+        (one,) = sockets_of([os.dup(self.socket.fileno())])
+        with one:
+            self.assertFalse(one.getblocking())
 
     def test_memory(self) -> None:
         """Whatever is counted has to have a place in the memory that there is."""
@@ -133,18 +133,16 @@ class StartingTests(SynchronousTestCase):
             counters = {"places": places, "cells": cells}
             self.assertRaises(InvalidMessageError, messages.COUNT_IN.read, counters, 1)
 
-    def test_health(self) -> None:
-        """Only what an upgrade can merge is an answer of a worker."""
+    def test_answers(self) -> None:
+        # Only what an upgrade can merge is an answer of a worker.
         health = {**codec.write(ServerHealth()), "connections": 0}
         row = {"backend": "b", "server": "s", "target": "t", **health}
         self.assertEqual(messages.SERVERS.read_answer([row], 1), [row])
         for wrong in ({}, {**row, "out": "x"}, {**row, "state": []}, {**row, "failed": 1}):
             self.assertRaises(InvalidMessageError, messages.SERVERS.read_answer, [row, wrong], 1)
         merged([messages.SERVERS.read_answer([row], 1)] * 2)
-
-    def test_addresses(self) -> None:
-        """A row that no worker reports breaks no document."""
-        row: dict[str, Any] = dict.fromkeys(("backend", "server", "address", "why"), "x")
+        # A row that no worker reports breaks no document.
+        row = dict.fromkeys(("backend", "server", "address", "why"), "x")
         row |= {"state": "up", "since": None, "weight": 1, "effective_weight": 1}
         wrongs: tuple[dict[str, Any], ...] = ({}, {**row, "since": "now"}, {**row, "since": 2**38})
         for wrong in (*wrongs, {**row, "state": 1}, {**row, "why": None}, {**row, "server": []}):
@@ -178,11 +176,6 @@ class StartingTests(SynchronousTestCase):
         ):  # fmt: skip
             wrong = {**answer, name: value}
             self.assertRaises(InvalidMessageError, COUNT.read_answer, wrong, 1)
-
-    def test_sockets_do_not_block(self) -> None:
-        (one,) = sockets_of([os.dup(self.socket.fileno())])
-        with one:
-            self.assertFalse(one.getblocking())
 
 
 class EndTests(SynchronousTestCase):

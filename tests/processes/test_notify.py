@@ -86,13 +86,6 @@ class NotifierTest(SynchronousTestCase):
         self.assert_silent()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_nothing_runs_without_a_watchdog(self) -> None:
-        for notifier in (self.notifier(), Notifier({"WATCHDOG_USEC": "5"}, self.clock)):
-            notifier.watch(lambda: True)
-            notifier.stop()
-        self.assert_silent()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
     def test_keeps(self) -> None:
         """Sockets are kept once each, and given up when they are gone; those of systemd itself are left out."""
         notifier = self.notifier(FDSTORE="7")
@@ -209,24 +202,28 @@ class NotifierTest(SynchronousTestCase):
         self.assertEqual(packet, b"FDSTORE=1\nFDNAME=txmux.tcp%3Ax")
         os.close(kept)
 
-    def test_nobody(self) -> None:
-        """Without systemd nothing is told; one that does not listen is a warning, and no more."""
+    def test_nothing_to_do(self) -> None:
+        # Without systemd nothing is told; one that does not listen is a warning, and no more.
         silent = Notifier({}, self.clock)
         silent.ready("x")
         silent.store({"tcp:x": self.listening})
         self.assertFalse(silent.keeps)
         Notifier({"NOTIFY_SOCKET": "/nowhere/at/all"}, self.clock).ready("x")
+        # Nothing runs without a watchdog.
+        for notifier in (self.notifier(), Notifier({"WATCHDOG_USEC": "5"}, self.clock)):
+            notifier.watch(lambda: True)
+            notifier.stop()
+        self.assert_silent()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        # Descriptors that were passed to another process are left alone.
+        for environment in ({"LISTEN_PID": "1", "LISTEN_FDNAMES": "txmux.x:y"}, {}):
+            self.assertEqual(sockets_from_systemd(reactor, environment), ({}, {}, []))
 
     @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
     def test_names(self, key: str) -> None:
         """Any key is a name that systemd takes: printable ASCII without blanks and colons."""
         name = _name(key)
         self.assertTrue(all("!" <= character <= "~" and character != ":" for character in name))
-
-    def test_not_passed_to_this(self) -> None:
-        """Descriptors that were passed to another process are left alone."""
-        for environment in ({"LISTEN_PID": "1", "LISTEN_FDNAMES": "txmux.x:y"}, {}):
-            self.assertEqual(sockets_from_systemd(reactor, environment), ({}, {}, []))
 
 
 @pytest.mark.by_turns(each=True)
@@ -241,25 +238,22 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         self.addCleanup(mux.child.end)
         return mux
 
-    def test_ready_reload_and_stop(self) -> None:
-        mux = self.service("workers = 2")
+    def test_ready_reload_upgrade_and_stop(self) -> None:
+        mux = self.own(self.service("workers = 2", WATCHDOG_USEC="3000000"))
         self.manager.wait_for(READY="1", STATUS="serving")
         self.be_closed(mux)
         mux.child.process.send_signal(signal.SIGHUP)
         self.assertIn("MONOTONIC_USEC", self.manager.wait_for(RELOADING="1"))
         self.assertIn("STATUS", self.manager.wait_for(READY="1"))
         rules = mux.log.with_name("rules.ini")
-        rules.write_text(f"nonsense\n{rules.read_text()}")
+        text = rules.read_text()
+        rules.write_text(f"nonsense\n{text}")
         mux.child.process.send_signal(signal.SIGHUP)
         self.manager.wait_for(RELOADING="1")
         said = self.manager.wait_for(READY="1")["STATUS"]
         self.assertTrue(said.startswith(f"serving; rules not reloaded: {rules}:1: "), said)
-        mux.stop()
-        self.manager.wait_for(STOPPING="1")
-
-    def test_new_process_becomes_the_main_one(self) -> None:
-        mux = self.own(self.service("", WATCHDOG_USEC="3000000"))
-        self.manager.wait_for(READY="1")
+        # A new process becomes the main one.
+        rules.write_text(text)
         mux.upgrade()
         self.assertEqual(self.manager.wait_for(READY="1")["MAINPID"], str(mux.pid))
         self.manager.wait_for(WATCHDOG="1")

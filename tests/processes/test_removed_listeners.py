@@ -64,42 +64,33 @@ class RemovedListenersTests(WorkersTestCase):
         client.sendall(b"hello")
         self.accept_from(self.listening, b"hello")
 
-    def test_tcp(self) -> None:
+    def test_of_all_kinds(self) -> None:
         """New clients are refused at once, by all processes of a chain; added again, it serves. That holds for both, any number of times."""
-        address = "127.0.0.1", free_port()
-        mux = self.upgraded(f"127.0.0.1:{address[1]}", times=2)
+        tcp, metrics = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+        path = make_folder(self) / "socket"
+        mux = self.upgraded(
+            f"127.0.0.1:{tcp[1]}\n    unix:{path}",
+            f"admin = off\nmetrics = 127.0.0.1:{metrics[1]}",
+            times=2,
+        )
         for _ in range(2):
-            self.assert_served(address)
+            self.assert_served(tcp)
+            self.assert_served(str(path), socket.AF_UNIX)
             self.remove(mux)
             with self.assertRaises(ConnectionRefusedError):
-                self.connect(address)
+                self.connect(tcp)
+            self.assertFalse(path.exists())
             self.assertIn("listener extra opened", self.add(mux))
-        self.assert_served(address)
-        self.assertFalse(any(all(map(is_gone, old)) for old in self.old))
-
-    def test_unix(self) -> None:
-        path = make_folder(self) / "socket"
-        mux = self.upgraded(f"unix:{path}")
+        self.assert_served(tcp)
         self.assert_served(str(path), socket.AF_UNIX)
-        self.remove(mux)
-        self.assertFalse(path.exists())
-        self.assertIn("listener extra opened", self.add(mux))
-        self.assert_served(str(path), socket.AF_UNIX)
-        self.assertFalse(all(map(is_gone, self.old[0])))
-
-    def test_admin(self) -> None:
-        """The same holds for an endpoint of the administration."""
-        address = "127.0.0.1", free_port()
-        mux = self.upgraded(
-            f"127.0.0.1:{free_port()}", f"admin = off\nmetrics = 127.0.0.1:{address[1]}"
-        )
-        self.connect(address)
+        # The same holds for an endpoint of the administration.
+        self.connect(metrics)
         mux.reload((r"metrics = .*", "metrics = off"))
         with self.assertRaises(ConnectionRefusedError):
-            self.connect(address)
-        mux.reload((r"metrics = off", f"metrics = 127.0.0.1:{address[1]}"))
-        self.connect(address)
-        self.assertFalse(all(map(is_gone, self.old[0])))
+            self.connect(metrics)
+        mux.reload((r"metrics = off", f"metrics = 127.0.0.1:{metrics[1]}"))
+        self.connect(metrics)
+        self.assertFalse(any(all(map(is_gone, old)) for old in self.old))
 
     def test_before_all_is_closed(self) -> None:
         """No client is accepted by the system, and cut later: who comes while the other processes are asked is refused already."""

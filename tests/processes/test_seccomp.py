@@ -103,31 +103,25 @@ class FilterTests(SynchronousTestCase):
             self.assertEqual(filtering.run(number, other), _REFUSE)
         self.assertEqual(filtering.run(number | 1 << 30, architecture), _REFUSE)
 
-    def test_cost(self) -> None:
-        """What is made for every byte is decided without its arguments, so that the kernel runs no program for it at all."""
+    def test_calls(self) -> None:
+        """What is made for every byte is decided without its arguments, so that the kernel runs no program for it at all.
+
+        Python 3.14 asks for the processors of its thread by its ID, and gets the error after which glibc goes on; so would a look at
+        another process. A worker of root cannot raise the limit by which it is known for a worker.
+        """
         for machine, (numbers, _) in MACHINES.items():
             filtering, _, architecture = made(machine)
             for name in FREQUENT & numbers.keys():
                 self.assertEqual(filtering.run(numbers[name], architecture), _ALLOW)
                 self.assertFalse(filtering.looked)
                 self.assertLess(filtering.steps, 12)
-
-    def test_processors_of_a_thread(self) -> None:
-        """Python 3.14 asks by the ID of its thread, and gets the error after which glibc goes on; so would a look at another process."""
-        for machine, (numbers, _) in MACHINES.items():
-            filtering, _, architecture = made(machine)
-            for pid, expected in ((0, _ALLOW), (77, _ALLOW), (78, _FAIL | errno.ENOSYS)):
-                arguments = (pid, 0, 0, 0, 0, 0)
-                found = filtering.run(numbers["sched_getaffinity"], architecture, arguments)
-                self.assertEqual(found, expected)
-
-    def test_mark(self) -> None:
-        """A worker of root cannot raise the limit by which it is known for a worker."""
-        for machine, (numbers, _) in MACHINES.items():
-            filtering, _, architecture = made(machine)
-            for limit, expected in ((resource.RLIMIT_NOFILE, _ALLOW), (10, _REFUSE)):
-                found = filtering.run(numbers["prlimit64"], architecture, (0, limit, 0, 0, 0, 0))
-                self.assertEqual(found, expected)
+            for name, first, second, expected in (
+                ("sched_getaffinity", 0, 0, _ALLOW), ("sched_getaffinity", 77, 0, _ALLOW),
+                ("sched_getaffinity", 78, 0, _FAIL | errno.ENOSYS),
+                ("prlimit64", 0, resource.RLIMIT_NOFILE, _ALLOW), ("prlimit64", 0, 10, _REFUSE),
+            ):  # fmt: skip
+                arguments = (first, second, 0, 0, 0, 0)
+                self.assertEqual(filtering.run(numbers[name], architecture, arguments), expected)
 
     def test_recorded(self) -> None:
         """What workers were seen to do is allowed."""
@@ -212,19 +206,16 @@ class KernelTests(SynchronousTestCase):
         os.waitpid(child, 0)
         return os.read(reader, 100).decode()
 
-    def test_answered(self) -> None:
+    def test_refused(self) -> None:
         self.assertEqual(self.refused(), "EPERM")
         self.assertEqual(self.told, [f"{MACHINES[os.uname().machine][0]['chdir']} (chdir)"])
-
-    def test_nobody_answers(self) -> None:
-        """As when the starter was killed."""
-        self.assertEqual(self.refused(is_answered=False), "ENOSYS")
-
-    def test_in_a_container_that_has_a_listener(self) -> None:
-        """There may be one only; calls are refused without a report."""
+        # There may be one only, as in a container that has one; calls are refused without a report.
+        self.told.clear()
         numbers, architecture = MACHINES[os.uname().machine]
         listen = filter_of({}, architecture, _ALLOW)
         self.assertEqual(
             self.refused(lambda: seccomp._install(numbers["seccomp"], listen, 1 << 3)), "EPERM"
         )
         self.assertEqual(self.told, [])
+        # As when the starter was killed.
+        self.assertEqual(self.refused(is_answered=False), "ENOSYS")

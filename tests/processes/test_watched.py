@@ -26,32 +26,6 @@ pytestmark = pytest.mark.by_turns(each=True)
 
 
 class SilentTest(SupervisedTestCase):
-    async def test_halted_worker_is_replaced_once_another_one_serves(self) -> None:
-        """Until then it keeps its clients; and nothing happens to the other one."""
-        before = await self.run_two()
-        first, second = self.supervisor.pool.workers
-        await self.pass_by(12, first, second)
-        self.assertEqual(self.pids(), before)
-        self.halt(first.pid)
-        with capturedLogs() as events:
-            await self.pass_by(9, second)
-            self.assertEqual(self.pids(), before)
-            self.assertTrue(second.answers)
-            self.assertFalse(first.answers)
-            self.assertTrue(first.is_silent)
-            await self.pass_until(lambda: self.said(events))
-            (*_, third) = self.supervisor.pool.workers
-            await self.until(lambda: first not in self.supervisor.pool.workers)
-            self.assertFalse(is_gone(before[0]))
-            self.assertTrue(third.ready)
-            await self.pass_until(lambda: len(self.said(events)) > 1)
-            await self.until(lambda: first not in self.supervisor.pool.all())
-        self.assertEqual(self.said(events), [
-            "worker 1 has done nothing for 10 s, though it could run; worker 3 takes its place",
-            "worker 1 has done nothing for 11 s, though it could run; it is killed",
-        ])  # fmt: skip
-        self.assertEqual(self.pids(), [before[1], third.pid])
-
     async def test_worker_that_goes_on_is_not_killed(self) -> None:
         """It has a successor by then, to which its connections move."""
         before = await self.run_two()
@@ -68,6 +42,16 @@ class SilentTest(SupervisedTestCase):
                 await self.pass_by(1, *self.supervisor.pool.workers)
         self.assertEqual(len(self.said(events)), 1)
         self.assertNotIn(before[0], self.pids())
+        # A silent one that is ending is killed.
+        silent, _ = self.supervisor.pool.workers
+        self.halt(silent.pid)
+        stopping = self.running.stopService()
+        with capturedLogs() as events:
+            await self.until(lambda: len(self.supervisor.pool.all()) <= 1)
+            await self.pass_until(lambda: self.said(events))
+            await stopping
+        why = "has done nothing for 10 s, though it could run; it is killed"
+        self.assertEqual(self.said(events), [f"worker {silent.number} {why}"])
 
     async def test_all_halted_are_replaced_one_after_another(self) -> None:
         before = await self.run_two()
@@ -112,19 +96,6 @@ class SilentTest(SupervisedTestCase):
     def said(self, events: Sequence[dict[str, Any]]) -> list[str]:
         return [text for text in map(formatEvent, events) if re.match(r"worker \d has done", text)]
 
-    async def test_silent_worker_that_is_ending_is_killed(self) -> None:
-        before = await self.run_two()
-        self.halt(before[0])
-        stopping = self.running.stopService()
-        with capturedLogs() as events:
-            await self.until(lambda: len(self.supervisor.pool.all()) <= 1)
-            await self.pass_until(lambda: self.said(events))
-            await stopping
-        self.assertEqual(
-            self.said(events),
-            ["worker 1 has done nothing for 10 s, though it could run; it is killed"],
-        )
-
     async def test_successor_that_hangs_is_replaced(self) -> None:
         """It is halted when it serves, but has not begun to accept clients: the one before it is not left for ever."""
         before = await self.run_two()
@@ -152,8 +123,8 @@ class SilentTest(SupervisedTestCase):
             self.said(events),
         )
 
-    async def test_start_that_takes_long(self) -> None:
-        """It works for more than a minute: nobody says that it does not serve, or gives up a reload that needs it."""
+    async def test_start_that_takes_long_or_fails(self) -> None:
+        # If it works for more than a minute, nobody says that it does not serve, or gives up a reload that needs it.
         await self.run_two()
         pool = self.supervisor.pool
         with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
@@ -167,19 +138,15 @@ class SilentTest(SupervisedTestCase):
             os.kill(third.pid, signal.SIGCONT)
             await self.until(lambda: serving.called)
         self.assertEqual(await serving, [])
-
-    async def test_start_that_fails(self) -> None:
-        """It is waited for as long as another attempt may help."""
-        await self.run_two()
-        pool = self.supervisor.pool
-        pool.resize(3)
-        third = pool.workers[2]
-        await self.until(lambda: third.pid)
-        self.halt(third.pid)
+        # If it fails, it is waited for as long as another attempt may help.
+        pool.resize(4)
+        fourth = pool.workers[3]
+        await self.until(lambda: fourth.pid)
+        self.halt(fourth.pid)
         with capturedLogs():
             serving = Deferred.fromCoroutine(self.supervisor.all_serve())
-            third.failed_starts = 2
-            await self.pass_by(59, *pool.workers[:2])
+            fourth.failed_starts = 2
+            await self.pass_by(59, *pool.workers[:3])
             self.assertNoResult(serving)
             await self.pass_by(1)
             [why] = await serving
@@ -223,18 +190,36 @@ class SilentTest(SupervisedTestCase):
         self.supervisor.starter._start_again()
         self.time.advance(0.5)
         await self.until(self.supervisor.pool.are_ready)
+        # One that an upgrade stops, and then the end of the service, reports its end to both.
+        await gatherResults([one.stop() for one in self.supervisor.pool.leave() * 2])
 
-    async def test_stopped_twice(self) -> None:
-        """One that an upgrade stops, and then the end of the service, reports its end to both."""
-        await self.run_two()
-        workers = self.supervisor.pool.leave()
-        await gatherResults([worker.stop() for worker in workers * 2])
-
-    async def test_sleep_of_the_machine_does_not_count(self) -> None:
+    async def test_halted_worker_is_replaced_once_another_one_serves(self) -> None:
+        """Until then it keeps its clients; and nothing happens to the other one. The sleep of the machine does not count."""
         before = await self.run_two()
         self.time.advance(3600)
         await self.pass_by(1, *self.supervisor.pool.workers)
+        first, second = self.supervisor.pool.workers
+        await self.pass_by(12, first, second)
         self.assertEqual(self.pids(), before)
+        self.halt(first.pid)
+        with capturedLogs() as events:
+            await self.pass_by(9, second)
+            self.assertEqual(self.pids(), before)
+            self.assertTrue(second.answers)
+            self.assertFalse(first.answers)
+            self.assertTrue(first.is_silent)
+            await self.pass_until(lambda: self.said(events))
+            (*_, third) = self.supervisor.pool.workers
+            await self.until(lambda: first not in self.supervisor.pool.workers)
+            self.assertFalse(is_gone(before[0]))
+            self.assertTrue(third.ready)
+            await self.pass_until(lambda: len(self.said(events)) > 1)
+            await self.until(lambda: first not in self.supervisor.pool.all())
+        self.assertEqual(self.said(events), [
+            "worker 1 has done nothing for 10 s, though it could run; worker 3 takes its place",
+            "worker 1 has done nothing for 11 s, though it could run; it is killed",
+        ])  # fmt: skip
+        self.assertEqual(self.pids(), [before[1], third.pid])
 
     async def test_cut_off(self) -> None:
         """One that lives, but without its channel, is killed and replaced: when it has not answered, or when its end would not be reported."""
