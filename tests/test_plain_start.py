@@ -122,10 +122,8 @@ class PlainStartTest(SynchronousTestCase):
         forbidden = tuple(f"{name}." for name in (*_FORBIDDEN, *more))
         self.assertEqual({name for name in found if f"{name}.".startswith(forbidden)}, set())
 
-    def test_twist(self) -> None:
-        """`twist txmux` imports neither OpenSSL nor a web server, and of the matchers those that rules name."""
+    def test_start(self) -> None:
+        # `twist txmux` imports neither OpenSSL nor a web server, and of the matchers those that rules name.
         self.check(self.imported(["-m", "twisted", "txmux", "--rules"]))
-
-    def test_run(self) -> None:
-        """`txmux run` imports less: what Twisted imports for names that no service uses."""
+        # `txmux run` imports less: what Twisted imports for names that no service uses.
         self.check(self.imported(["-m", "txmux", "run"], workers=2), _OF_TWISTED)

@@ -41,7 +41,8 @@ _VERBS = {
 
 
 class SameTest(SynchronousTestCase):
-    def test_a_key_takes_the_words_of_the_type_of_its_attribute_and_no_others(self) -> None:
+    def test_keys(self) -> None:
+        # A key takes the words of the type of its attribute, and no others.
         compared = 0
         for kind, keys in TABLES.items():
             fields = get_type_hints(_MODELS[kind])
@@ -52,24 +53,8 @@ class SameTest(SynchronousTestCase):
                     self.assertEqual({*words}, {*get_args(type_)}, name)
                     compared += 1
         self.assertGreater(compared, 6)
-
-    def test_names_in_two_places(self) -> None:
-        """Some are there twice because one side does not import the other: the command not what reads rules, which takes a while."""
-        self.assertEqual(changes.MOST_WEIGHT, endpoints.MOST_WEIGHT)
-        for some, others in (
-            (checks.KINDS, get_args(CheckKind)),
-            (FAILURE_TEXTS, get_args(ServerFailure)),
-            (formats.SIGNS, PROGRAMS),
-        ):
-            self.assertEqual({*some}, {*others})
-        # What one server is blamed for is nothing that a client asks for.
-        self.assertLessEqual({*SERVER_CAUSES}, {*get_args(ServerFailure)})
-        self.assertLessEqual({*formats.CONVERTERS}, {*PROGRAMS})
-
-    def test_names_of_keys(self) -> None:
-        """Lists of keys, each for a reason of its own, name none that there is not."""
-        keys = {kind: {*its} for kind, its in TABLES.items()}
-        every = set().union(*keys.values())
+        # Lists of keys, each for a reason of its own, name none that there is not.
+        every = {name for keys in TABLES.values() for name in keys}
         outcomes = {
             name
             for its in TABLES.values()
@@ -80,8 +65,27 @@ class SameTest(SynchronousTestCase):
         limits = {name.removeprefix("txmux.") for name in get_args(LimitName)}
         self.assertEqual(limits - every, {"handshakes"})
 
+    def test_names_in_two_places(self) -> None:
+        # Some are there twice because one side does not import the other: the command not what reads rules, which takes a while.
+        self.assertEqual(changes.MOST_WEIGHT, endpoints.MOST_WEIGHT)
+        for some, others in (
+            (checks.KINDS, get_args(CheckKind)),
+            (FAILURE_TEXTS, get_args(ServerFailure)),
+            (formats.SIGNS, PROGRAMS),
+        ):
+            self.assertEqual({*some}, {*others})
+        # What one server is blamed for is nothing that a client asks for.
+        self.assertLessEqual({*SERVER_CAUSES}, {*get_args(ServerFailure)})
+        self.assertLessEqual({*formats.CONVERTERS}, {*PROGRAMS})
+        # The API, the page, commands and completion have the same filters.
+        self.assertEqual([*command.FILTER_OPTIONS], [*FILTERS])
+        self.assertEqual([*connections.FILTER_SCHEMAS], [*FILTERS])
+        completed = {argument for name, argument in completion.SERVICE_NAMES if name == "close"}
+        self.assertLessEqual(completed, {*FILTERS})
+        self.assertEqual(completed, {*command.NAME_SOURCES, "server"})
+
     def test_tables(self) -> None:
-        """What is found by the table of a module is there, and the others are modules."""
+        # What is found by the table of a module is there, and the others are modules.
         for name, table in {"CHANGES": CHANGES, "REPORTS": REPORTS}.items():
             named = {one for one, its in cli.COMMAND_TABLES.items() if its == name}
             self.assertEqual(named, {*table})
@@ -89,21 +93,12 @@ class SameTest(SynchronousTestCase):
         for name in names - cli.COMMAND_TABLES.keys():
             self.assertTrue(callable(cli._command(name).run), name)
         self.assertLessEqual(cli.COMMAND_TABLES.keys(), cli.COMMANDS.keys())
-
-    def test_api_page_commands_and_completion_have_the_same_filters(self) -> None:
-        self.assertEqual([*command.FILTER_OPTIONS], [*FILTERS])
-        self.assertEqual([*connections.FILTER_SCHEMAS], [*FILTERS])
-        completed = {argument for name, argument in completion.SERVICE_NAMES if name == "close"}
-        self.assertLessEqual(completed, {*FILTERS})
-        self.assertEqual(completed, {*command.NAME_SOURCES, "server"})
-
-    def test_rights(self) -> None:
-        """The reference says of each change of the API which right it takes."""
+        # The reference says of each change of the API which right it takes.
         page = (_ROOT / "docs/reference/rules.md").read_text()
         said = dict(re.findall(r"^\| `(read|steer|all)` \| (.*) \|$", page, re.MULTILINE))
         self.assertEqual([*said], [*RIGHTS])
-        changes = {resource.path: resource.right for resource in ADMIN if resource.right != "read"}
-        self.assertEqual(changes.keys(), _VERBS.keys())
-        for path, right in changes.items():
+        rights = {resource.path: resource.right for resource in ADMIN if resource.right != "read"}
+        self.assertEqual(rights.keys(), _VERBS.keys())
+        for path, right in rights.items():
             having = [one for one, text in said.items() if re.search(rf"\b{_VERBS[path]}\b", text)]
             self.assertEqual(having, [right], path)

@@ -95,9 +95,7 @@ class ProxyTests(TestCase):
         client = await connect(self, listen(self, proxy))
         await client.is_lost()
         self.failureResultOf(proxy.over)
-
-    async def test_broken_off(self) -> None:
-        """Neither function is called."""
+        # If it is broken off, neither function is called.
         backend = PeerFactory()
         proxy = Proxy(listen(self, backend), self.relay)
         proxy.gives_up = True

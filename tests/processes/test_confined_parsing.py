@@ -99,22 +99,15 @@ class ConfinedParsingTests(SynchronousTestCase):
         change_environment(self, SPYING_FOLDER=str(self.folder))
         self.admin = self.folder / "admin.sock"
 
-    def run_service(self, rules: str, settings: str = "") -> Service:
-        settings += f"\nadmin = unix:{self.admin}\nworkers = 2\nremember = 10"
-        mux = Service(self.folder, rules, settings, program="run")
+    def test_trial_and_explained(self) -> None:
+        # `reload --try`, and what `watch_rules` finds, ask the workers where their clients would go.
+        settings = f"admin = unix:{self.admin}\nworkers = 2\nremember = 10\nwatch_rules = 1s\nwatch_rules_limit = 0%"
+        mux = Service(self.folder, LISTEN, settings, program="run")
         self.addCleanup(mux.stop)
-        return mux
-
-    def come(self, mux: Service) -> None:
         with mux.connect() as client:
             client.sendall(b"spy")
             client.recv(1)
         eventually(lambda: get(self.admin, "/api/recent"), "its end is reported")
-
-    def test_trial(self) -> None:
-        """`reload --try`, and what `watch_rules` finds, ask the workers where their clients would go."""
-        mux = self.run_service(LISTEN, "watch_rules = 1s\nwatch_rules_limit = 0%")
-        self.come(mux)
         mux.file.write_text(mux.file.read_text() + SPYING)
         tried = post(self.admin, "/api/reload/try")
         self.assertEqual((tried["clients"], tried["moves"]), (1, []))
@@ -122,12 +115,8 @@ class ConfinedParsingTests(SynchronousTestCase):
             lambda: "route spying" in str(get(self.admin, "/api/rules")),
             "the rules are in force, since nobody would go elsewhere",
         )
-
-    def test_explained(self) -> None:
-        """The API and the page explain by a worker, and name what an unrecognised client speaks by one."""
-        mux = self.run_service(LISTEN + SPYING)
+        # The API and the page explain by a worker, and name what an unrecognised client speaks by one.
         self.assertEqual(says(post(self.admin, "/api/explain", {"text": "spy"})), NO)
-        self.come(mux)
         page = text_of(self.admin, "/?explain=737079")
         self.assertIn("match = payload text=spy", page)
         self.assertNotIn('data-copy="match = spying"', page)

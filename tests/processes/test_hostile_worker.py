@@ -98,7 +98,10 @@ class HostileTest(TestCase):
                     self.assertEqual([os.read(one, 100) for one in received], [b"places.mmdb"])
                     for one in received:
                         os.close(one)
-        self.hear_nothing(connect)
+        # One hears nothing of what it is answered.
+        with connect() as other, contextlib.suppress(ConnectionError):
+            while True:
+                other.send(json.dumps(wanted).encode())
         self.assert_serves(connect)
         # What was being closed when it began is gone, too.
         eventually(lambda: count() <= before, "all descriptors are closed")
@@ -152,12 +155,6 @@ class HostileTest(TestCase):
         answer, received = self.ask(other, json.dumps(question).encode())
         self.assertEqual(received, [], question)
         self.assertTrue(json.loads(answer or b"{}").keys() & {*how}, (question, answer))
-
-    def hear_nothing(self, connect: Callable[[], socket.socket]) -> None:
-        question = {"kind": "open", "path": str(self.folder / "places.mmdb"), "write": False}
-        with connect() as other, contextlib.suppress(ConnectionError):
-            while True:
-                other.send(json.dumps(question).encode())
 
     def assert_serves(self, connect: Callable[[], socket.socket]) -> None:
         opener = Opener(connect())
@@ -227,8 +224,8 @@ class ChannelTest(SupervisedTestCase):
         self.addCleanup(ends[0].close)
         return pids, ends[0]
 
-    async def test_nonsense(self) -> None:
-        """Levels and backends that there are not; whatever a worker says, nothing fails, and nothing is kept."""
+    async def test_nonsense_and_sockets(self) -> None:
+        # Levels and backends that there are not; whatever a worker says, nothing fails, and nothing is kept.
         _, end = await self.begin_watched()
         values = [
             *({"kind": "log", "level": level, "text": "x"} for level in ("nonsense", "")),
@@ -241,10 +238,7 @@ class ChannelTest(SupervisedTestCase):
             await self.until(lambda: any("the last one" in str(event) for event in events))
         self.assertFalse([event for event in events if "log_failure" in event])
         self.assertFalse(self.supervisor.state.upstreams.server_starter._waiting)
-
-    async def test_listening_socket_shut_down(self) -> None:
-        """All workers accept from one socket, so one can shut it down for all; it listens again a second later."""
-        await self.begin_watched()
+        # All workers accept from one socket, so one can shut it down for all; it listens again a second later.
         (opened,) = sockets_of(self.running)
         opened.shutdown(socket.SHUT_RDWR)
         with capturedLogs() as events:
@@ -253,6 +247,18 @@ class ChannelTest(SupervisedTestCase):
         with socket.create_connection(opened.getsockname()) as client:
             client.sendall(b"x")
             self.assertEqual(await deferToThread(client.recv, 1), b"")
+        # So can a worker itself; it is tried again, and workers are watched as before.
+        (opened,) = sockets_of(self.running)
+        address = opened.getsockname()
+        opened.shutdown(socket.SHUT_RDWR)
+        opened.bind(address)
+        with capturedLogs() as events:
+            with socket.create_server(address):
+                await self.pass_by(3, *self.supervisor.pool.workers)
+            await self.pass_by(1, *self.supervisor.pool.workers)
+        told = "".join(map(str, map(formatEvent, events)))
+        self.assertEqual((told.count("trying again"), told.count("for [listen x] again")), (1, 1))
+        socket.create_connection(address).close()
 
     async def test_unix_socket_shut_down(self) -> None:
         """It listens no more, whatever is done with it, so another one is opened at the same path."""
@@ -290,21 +296,6 @@ class ChannelTest(SupervisedTestCase):
         (opened,) = sockets_of(self.running)
         opened.shutdown(socket.SHUT_RDWR)
         self.supervisor._listen_on_new(self.supervisor._resources.look())
-
-    async def test_another_one_listens_in_its_place(self) -> None:
-        """So can a worker itself; it is tried again, and workers are watched as before."""
-        await self.begin_watched()
-        (opened,) = sockets_of(self.running)
-        address = opened.getsockname()
-        opened.shutdown(socket.SHUT_RDWR)
-        opened.bind(address)
-        with capturedLogs() as events:
-            with socket.create_server(address):
-                await self.pass_by(3, *self.supervisor.pool.workers)
-            await self.pass_by(1, *self.supervisor.pool.workers)
-        told = "".join(map(str, map(formatEvent, events)))
-        self.assertEqual((told.count("trying again"), told.count("for [listen x] again")), (1, 1))
-        socket.create_connection(address).close()
 
     async def test_closed(self) -> None:
         """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""

@@ -67,7 +67,7 @@ class NamesTest(SupervisedTestCase):
         await self.running.control.status()  # it is asked after that was told
 
     async def test_one_question(self) -> None:
-        """A name is looked up once, and again when its answer is out of date; all workers follow each change."""
+        """A name is looked up once, and again when its answer is out of date; all workers follow each change, and a restarted one needs no name server."""
         self.dns.zone[HOST] = a(HOSTS[0], ttl=5)
         await self.begin()
         await self.all_lead_to(self.first)
@@ -81,6 +81,12 @@ class NamesTest(SupervisedTestCase):
         host, port = self.dns.place
         names = [{"source": f"names {host}:{port}", "up": True, "age": 0.0, "why": ""}]
         self.assertEqual(sources, names)
+        self.dns.fail(HOST, SILENCE)
+        before = dict(self.dns.asked)
+        await self.killed(self.supervisor.pool.workers[0])
+        await self.all_serve()
+        await self.all_lead_to(self.second)
+        self.assertEqual(self.dns.asked, before)
 
     async def test_clients_wait_for_the_first_answer(self) -> None:
         self.dns.zone[HOST] = a(HOSTS[0])
@@ -93,17 +99,6 @@ class NamesTest(SupervisedTestCase):
         self.time.advance(1)
         await self.first.heard(1, 0)
         await self.first.heard(1, 1)
-
-    async def test_restarted_worker_has_addresses_without_a_name_server(self) -> None:
-        self.dns.zone[HOST] = a(HOSTS[0])
-        await self.begin()
-        await self.known(f"{HOSTS[0]}:{self.server}")
-        self.dns.fail(HOST, SILENCE)
-        before = dict(self.dns.asked)
-        await self.killed(self.supervisor.pool.workers[0])
-        await self.all_serve()
-        await self.all_lead_to(self.first)
-        self.assertEqual(self.dns.asked, before)
 
     async def test_reload_does_not_wait_for_a_name_that_had_no_answer_before(self) -> None:
         self.dns.fail(HOST, SILENCE)

@@ -58,10 +58,10 @@ class ObservedTest(SupervisedTestCase):
         )
         return port
 
-    async def clients(self, port: int, count: int) -> None:
+    async def clients(self, port: int, count: int, said: bytes = b"x") -> None:
         for _ in range(count):
             client = await connect(self, port)
-            client.send(b"x")
+            client.send(said)
             await client.is_lost()
 
     def counts(self) -> ServerCounts:
@@ -133,10 +133,7 @@ class ObservedTest(SupervisedTestCase):
                 peers = PeerFactory(kind)
                 server = f"127.0.0.1:{listen(self, peers)}"
                 port = await self.begin(server, more=f"proxy_protocol = {version}\n")
-                for _ in range(3):
-                    client = await connect(self, port)
-                    client.send(b"GET /bad HTTP/1.1\r\n\r\n")
-                    await client.is_lost()
+                await self.clients(port, 3, b"GET /bad HTTP/1.1\r\n\r\n")
                 await self.counted(3, "bad requests")
                 await self.pass_seconds(4)
                 self.assertEqual(await self.state(), "up")

@@ -69,13 +69,6 @@ class HelperOfRules:
         with open(self.opener.open_file(path)) as file:  # noqa: PTH123 - a descriptor
             return file.read()
 
-    def assert_not_for_workers(self, tokens: list[Path]) -> None:
-        with self.opener.another() as connection:
-            other = Opener(connection)
-            os.close(other.open_file(self.folder / "log", os.O_WRONLY))
-            for token in [*tokens, self.key]:
-                self.test.assertRaises(PermissionError, other.open_file, token)
-
 
 class OpenerTest(SynchronousTestCase):
     def setUp(self) -> None:
@@ -121,7 +114,7 @@ class OpenerTest(SynchronousTestCase):
             self.opener.write_pidfile(False)  # noqa: FBT003 - as above
 
     def test_files(self) -> None:
-        """What the rules name can be read, whatever else there is cannot, nor can anything be written."""
+        """What the rules name can be read, whatever else there is cannot, nor can anything be written; the log is made, and appended to."""
         self.assertEqual(self.helper.text(self.key), "precious")
         self.assertEqual(self.helper.text(self.rules), self.rules.read_text())
         other = self.folder / "other"
@@ -133,6 +126,22 @@ class OpenerTest(SynchronousTestCase):
         for path in (self.key, self.rules, other):
             self.helper.assert_denied(path, os.O_WRONLY)
         self.assertEqual(self.key.read_text(), "precious")
+        log = self.folder / "log"
+        for text in (b"one\n", b"two\n"):
+            descriptor = self.opener.open_file(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(descriptor, text)
+            os.close(descriptor)
+        self.assertEqual(log.read_text(), "one\ntwo\n")
+        self.assertEqual(log.stat().st_mode & 0o777, 0o640)
+        # A file that is named and not there is missing, as it is without a helper; a folder in its place is one.
+        self.key.unlink()
+        self.assertRaises(FileNotFoundError, self.opener.open_file, self.key)
+        self.key.mkdir()
+        self.assertRaises(IsADirectoryError, self.opener.open_file, self.key)
+        # Rules need no disk.
+        descriptor = self.opener.descriptor(messages.READ_RULES)
+        self.addCleanup(os.close, descriptor)
+        self.assertIn("memfd:", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
     def test_thread(self) -> None:
         """While a thread reads the rules, files are opened as at any time, and neither gets the other's answer."""
@@ -184,27 +193,23 @@ class OpenerTest(SynchronousTestCase):
         self.rules.write_text(self.rules.read_text().replace("[listen", f"{told}[listen", 1))
         self.opener.read_rules()
         self.assertEqual([*map(self.helper.text, tokens)], [token.name for token in tokens])
-        self.helper.assert_not_for_workers(tokens)
-
-    def test_missing(self) -> None:
-        """A file that is named and not there is missing, as it is without a helper; a folder in its place is one."""
-        self.helper.text(self.key)  # it has read the rules
-        self.key.unlink()
-        self.assertRaises(FileNotFoundError, self.opener.open_file, self.key)
-        self.key.mkdir()
-        self.assertRaises(IsADirectoryError, self.opener.open_file, self.key)
-
-    def test_access_log_is_made_and_appended_to(self) -> None:
-        log = self.folder / "log"
-        for text in (b"one\n", b"two\n"):
-            descriptor = self.opener.open_file(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(descriptor, text)
-            os.close(descriptor)
-        self.assertEqual(log.read_text(), "one\ntwo\n")
-        self.assertEqual(log.stat().st_mode & 0o777, 0o640)
+        with self.opener.another() as connection:
+            other = Opener(connection)
+            os.close(other.open_file(self.folder / "log", os.O_WRONLY))
+            for token in [*tokens, self.key]:
+                self.assertRaises(PermissionError, other.open_file, token)
 
     def test_binds_only_addresses_of_the_rules(self) -> None:
+        """And only those that this process may not bind itself."""
         place = self.helper.place()
+
+        def forbidden(_: ListenAddress) -> socket.socket:
+            raise PermissionError(errno.EACCES, "no")
+
+        with opener_of(forbidden, self.opener)(place) as opened:
+            self.assertTrue(opened.getsockname()[1])
+        with socket.socket() as own:
+            self.assertIs(opener_of(lambda _: own, self.opener)(place), own)
         with self.opener.bind(place) as opened:
             opened.listen()
             socket.create_connection(opened.getsockname()).close()
@@ -218,32 +223,8 @@ class OpenerTest(SynchronousTestCase):
                 self.opener.bind(self.helper.place())
             self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
 
-    def test_helper_binds_only_what_this_process_may_not(self) -> None:
-        place = self.helper.place()
-
-        def forbidden(_: ListenAddress) -> socket.socket:
-            raise PermissionError(errno.EACCES, "no")
-
-        with opener_of(forbidden, self.opener)(place) as opened:
-            self.assertTrue(opened.getsockname()[1])
-        with socket.socket() as own:
-            self.assertIs(opener_of(lambda _: own, self.opener)(place), own)
-
     def test_changed_rules(self) -> None:
-        """Of changed rules, it opens what they name as soon as they are read; and what those before name, until these hold."""
-        new = self.folder / "new.pem"
-        new.write_text("new")
-        self.helper.text(self.key)  # it has read the rules
-        self.helper.write("127.0.0.1:0", "new.pem")
-        self.helper.assert_denied(new)
-        self.opener.read_rules()
-        self.assertEqual((self.helper.text(new), self.helper.text(self.key)), ("new", "precious"))
-        self.opener.commit()
-        self.assertEqual(self.helper.text(new), "new")
-        self.helper.assert_denied(self.key)
-
-    def test_given_up(self) -> None:
-        """Rules that were read for nothing name nothing any more once others are read, and those with errors change nothing."""
+        # Rules that were read for nothing name nothing any more once others are read, and those with errors change nothing.
         new = self.folder / "new.pem"
         new.write_text("new")
         self.helper.text(self.key)
@@ -256,6 +237,14 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaisesRegex(OpenerError, r"rules.ini:1: \[listen x\] endpoint: is missing"):
             self.opener.read_rules()
         self.assertEqual(self.helper.text(self.key), "precious")
+        # Of changed rules, it opens what they name as soon as they are read; and what those before name, until these hold.
+        self.helper.write("127.0.0.1:0", "new.pem")
+        self.helper.assert_denied(new)
+        self.opener.read_rules()
+        self.assertEqual((self.helper.text(new), self.helper.text(self.key)), ("new", "precious"))
+        self.opener.commit()
+        self.assertEqual(self.helper.text(new), "new")
+        self.helper.assert_denied(self.key)
 
     def test_units(self) -> None:
         """It opens what a unit names that only others keep out, since these may be unservable; and nothing of one with an error."""
@@ -296,8 +285,8 @@ class OpenerTest(SynchronousTestCase):
         text = "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nterminate_tls = new.pem\nunder = a\nbackend = close\n"
         return self.folder / "a.unit", new, text
 
-    def test_unit_in_force(self) -> None:
-        """It opens what is in force for a unit as long as that has an error, and no longer."""
+    def test_units_in_force(self) -> None:
+        """It opens what is in force for a unit as long as that has an error, or its removal is not taken, and no longer."""
         unit, new, text = self.unit()
         self.include("*.unit")
         # The supervisor leaves some out that have no error, as for a port that is taken.
@@ -309,26 +298,7 @@ class OpenerTest(SynchronousTestCase):
         unit.write_text("")
         self.take()
         self.helper.assert_denied(new)
-
-    def test_port_of_a_unit_that_is_left_out(self) -> None:
-        """It is opened as long as the unit names it, since the supervisor tries whether another program still has it."""
-        unit = self.helper.folder / "a.unit"
-        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
-        self.rules.write_text(own)
-        self.take()
-        unit.write_text("[listen a]\nendpoint = 127.0.0.1:0\n")
-        [_, (address,)] = map(listen_addresses, self.opener.read_rules().listeners)
-        self.opener.commit([str(unit)])
-        self.opener.bind(address).close()
-        unit.write_text("[listen a]\nendpoint = 127.0.0.2:0\n")
-        self.take()
-        with self.assertRaises(PermissionError):
-            self.opener.bind(address)
-
-    def test_unit_that_is_held_back(self) -> None:
-        """It opens what is in force for a file, or a part of one, whose removal is not taken."""
-        unit, new, text = self.unit()
-        self.include("*.unit")
+        # Its whole file, or a part of one.
         for header, name in (("", str(unit)), ("[unit b]\n", f"{unit} [unit b]")):
             unit.write_text(header + text)
             self.take()
@@ -343,13 +313,23 @@ class OpenerTest(SynchronousTestCase):
                 else:
                     self.helper.assert_denied(new)
 
-    def test_unit_that_is_wrong_to_newer_code(self) -> None:
-        """What a helper of before an upgrade takes, and its supervisor does not, is an error of that unit alone."""
+    def test_unit_that_is_left_out(self) -> None:
+        # Its port is opened as long as the unit names it, since the supervisor tries whether another program still has it.
         unit = self.helper.folder / "a.unit"
+        self.include("*.unit")
+        self.take()
+        unit.write_text("[listen a]\nendpoint = 127.0.0.1:0\n")
+        [_, (address,)] = map(listen_addresses, self.opener.read_rules().listeners)
+        self.opener.commit([str(unit)])
+        self.opener.bind(address).close()
+        unit.write_text("[listen a]\nendpoint = 127.0.0.2:0\n")
+        self.take()
+        with self.assertRaises(PermissionError):
+            self.opener.bind(address)
+        # What a helper of before an upgrade takes, and its supervisor does not, is an error of that unit alone.
         unit.write_text(
             "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nbackend = unix:/s\n"
         )
-        self.include("*.unit")
         self.assertEqual([one.name for one in self.opener.read_rules().listeners], ["public", "a"])
         change_constants(self, context, other_author=lambda _, unit: 12345 if unit else None)
         parser.last_read = None
@@ -383,11 +363,6 @@ class OpenerTest(SynchronousTestCase):
                 else:
                     self.assertEqual(self.helper.text(key), name)
 
-    def test_rules_need_no_disk(self) -> None:
-        descriptor = self.opener.descriptor(messages.READ_RULES)
-        self.addCleanup(os.close, descriptor)
-        self.assertIn("memfd:", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-
     def test_unforeseen_failure(self) -> None:
         """What nobody has foreseen ends a request, and never the helper, without which the service cannot go on."""
         helper = OpeningServer(self.rules)
@@ -410,14 +385,6 @@ class OpenerTest(SynchronousTestCase):
         _, (descriptor,) = helper.answer({"kind": "rules"}, may_all=True)
         os.close(descriptor)
 
-    def test_passed_on(self) -> None:
-        """The process that takes the place of the service may ask for everything, also when the first one is gone."""
-        other = self.enterContext(closing(Opener(self.opener.another(may_all=True))))
-        self.opener.close(wait=False)
-        self.assertIn(str(self.rules), other.read_rules().files.texts)
-        other.bind(listen_addresses(other.read_rules().listeners[0])[0]).close()
-        other.commit()
-
     def test_takes_long_to_start(self) -> None:
         """For the first answer it has as long as a process may take to start, for the others less."""
         patience = opener._PATIENCE
@@ -428,7 +395,8 @@ class OpenerTest(SynchronousTestCase):
             self.assertEqual(file.read(), "precious")
         self.assertEqual(made.limit, patience)
 
-    def test_late_answer_is_not_taken_for_the_next(self) -> None:
+    def test_helper_that_does_not_answer(self) -> None:
+        # A late answer is not taken for the next.
         self.helper.text(self.key)
         os.kill(self.pid, signal.SIGSTOP)
         self.opener.limit = 0.01
@@ -437,11 +405,8 @@ class OpenerTest(SynchronousTestCase):
         os.kill(self.pid, signal.SIGCONT)
         self.opener.limit = PATIENCE
         self.assertEqual(self.helper.text(self.key), "precious")
-
-    def test_helper_that_works_for_long(self) -> None:
-        """As long as it is ready to run, or runs, it is waited for."""
+        # As long as it is ready to run, or runs, it is waited for.
         looks = itertools.count()
-        self.helper.text(self.key)
 
         def works(pid: int) -> ProcessActivity:
             self.assertEqual(pid, self.pid)
@@ -455,6 +420,12 @@ class OpenerTest(SynchronousTestCase):
         self.opener.limit = 0.01
         self.assertEqual(self.helper.text(self.key), "precious")
         self.assertGreater(next(looks), 3)
+        # One that has ended.
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.opener.process is not None
+        self.opener.process.wait()
+        with self.assertRaisesRegex(OSError, "the helper that opens files"):
+            self.opener.open_file(self.key)
 
     def test_helper_that_reads_for_long(self) -> None:
         """A thread of it reads the rules, while its loop sleeps: it works all the same."""
@@ -467,8 +438,8 @@ class OpenerTest(SynchronousTestCase):
         other.watch_helper()
         self.assertEqual(len(other.read_rules().listeners), 2)
 
-    def test_halted_helper_is_noticed(self) -> None:
-        """Also by a process that has taken it over, which did not start it."""
+    def test_passed_on(self) -> None:
+        # A halted helper is noticed also by a process that has taken it over, which did not start it.
         other = self.enterContext(closing(Opener(self.opener.another(may_all=True))))
         other.watch_helper()
         for each in (self.opener, other):
@@ -481,13 +452,11 @@ class OpenerTest(SynchronousTestCase):
                     each.look()
                 self.assertEqual(each.halted(), pid)
                 each._halted = 0
-
-    def test_helper_that_has_ended(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        assert self.opener.process is not None
-        self.opener.process.wait()
-        with self.assertRaisesRegex(OSError, "the helper that opens files"):
-            self.opener.open_file(self.key)
+        # The process that takes the place of the service may ask for everything, also when the first one is gone.
+        self.opener.close(wait=False)
+        self.assertIn(str(self.rules), other.read_rules().files.texts)
+        other.bind(listen_addresses(other.read_rules().listeners[0])[0]).close()
+        other.commit()
 
 
 class FilesTest(SynchronousTestCase):

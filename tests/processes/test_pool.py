@@ -146,7 +146,7 @@ class HungTest(SynchronousTestCase):
         self.assertEqual((successor.number, successor.heard), (3, ["start"]))
 
     def test_no_room_for_a_successor(self) -> None:
-        """It is killed first, but only while the others serve."""
+        """It is killed first, but only while the others serve; adopted ones take no room."""
         self.second.ready = False
         self.assertFalse(self.replaced(self.first, 2))
         self.assertEqual(self.first.heard, [])
@@ -154,6 +154,10 @@ class HungTest(SynchronousTestCase):
         self.assertFalse(self.replaced(self.first, 2))
         self.assertEqual(self.first.heard, ["killed: hangs, and another one is started at once"])
         self.assertEqual(len(self.pool.workers), 2)
+        adopted: Any = _Worker(3)
+        adopted.is_adopted = True
+        self.pool.retiring.append(adopted)
+        self.assertTrue(self.replaced(self.first, 3))
 
     def test_own_ones_alone_count(self) -> None:
         """Adopted ones have places of their own in the limits: they do not keep one that hangs, or was asked to end, from being replaced."""
@@ -171,12 +175,6 @@ class HungTest(SynchronousTestCase):
         self.pool.replace_soon(second, lambda: most[0])
         clock.advance(0.5)
         self.assertEqual((len(self.pool.workers), self.second.heard), (3, ["stop"]))
-
-    def test_adopted_ones_of_no_account(self) -> None:
-        adopted: Any = _Worker(3)
-        adopted.is_adopted = True
-        self.pool.retiring.append(adopted)
-        self.assertTrue(self.replaced(self.first, 3))
 
     def test_condition(self) -> None:
         condition = self.pool.condition()

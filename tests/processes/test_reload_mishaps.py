@@ -113,35 +113,22 @@ class MishapsTest(WorkersTestCase):
         self.assertNotIn("reload", [item["what"] for item in mux.api("status")["attention"]])
         self.all_end(pairs)
 
-    def test_override_while_a_worker_starts(self) -> None:
-        """It is made there, too, and the worker is not said to lack it."""
-        customize(self, _WAITING)
+    def test_changes_while_a_worker_starts(self) -> None:
+        """They are made there, too, and the worker is not said to lack them; what it cannot make is logged, as by one that serves, and it serves."""
+        customize(self, _WAITING + _BANS_NOBODY)
         mux = self.upgrading(settings="workers = 2", admin=True)
-        new = self.starting(mux)
-        status, report = ask(mux.admin, "POST", "/api/listeners/public", {"accepting": False})
-        self.assertEqual((status, report.get("errors", ())), (200, ()))
-        self.assertNotIn("apply_overrides", str(report))
-        with self.more_serve(mux):
-            os.kill(new, signal.SIGCONT)
-        missing = "[listen public]: no client is accepted"
-        eventually(lambda: missing in ask(mux.admin, "GET", "/readyz")[1]["missing"], missing)
-
-    def starting(self, mux: Service) -> int:
-        """Kill a worker, and wait until the next one starts."""
         old = workers_of(mux.pid)
         os.kill(old[0], signal.SIGKILL)
         mux.child.wait_for("it starts")
         [new] = {*workers_of(mux.pid)} - {*old}
-        return new
-
-    def test_change_that_a_starting_worker_cannot_make(self) -> None:
-        """It is logged, as by one that serves, and the worker serves."""
-        customize(self, _WAITING + _BANS_NOBODY)
-        mux = self.upgrading(settings="workers = 2", admin=True)
-        new = self.starting(mux)
+        status, report = ask(mux.admin, "POST", "/api/listeners/public", {"accepting": False})
+        self.assertEqual((status, report.get("errors", ())), (200, ()))
+        self.assertNotIn("apply_overrides", str(report))
         ask(mux.admin, "POST", "/api/bans", {"network": "192.0.2.1", "seconds": 60})
         with self.more_serve(mux):
             os.kill(new, signal.SIGCONT)
+        missing = "[listen public]: no client is accepted"
+        eventually(lambda: missing in ask(mux.admin, "GET", "/readyz")[1]["missing"], missing)
         self.assertIn("a message of another process: no space", mux.child.output)
         self.assertIn(new, workers_of(mux.pid))
 

@@ -13,15 +13,6 @@ pytestmark = pytest.mark.by_turns(each=True)
 
 
 class RemovedFilesTests(WorkersTestCase):
-    def run_at(self, folder: Path) -> Service:
-        names = {name: folder / name for name in ("admin", "metrics", "listen")}
-        self.status = make_folder(self) / "status"
-        settings = f"admin = unix:{names['admin']}\n    unix:{self.status}\nmetrics = unix:{names['metrics']}"
-        rules = f"[listen public]\nendpoint = unix:{names['listen']}\n"
-        mux = self.own(Service(self.folder, rules, settings, program="run"))
-        self.paths = [*names.values()]
-        return mux
-
     def is_reached(self, path: Path) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
@@ -45,18 +36,22 @@ class RemovedFilesTests(WorkersTestCase):
         for path in (*self.paths, mux.pidfile):
             path.unlink()
 
-    def test_removed(self) -> None:
-        """All are made again, also by a process that has taken the place of another one."""
-        mux = self.run_at(make_folder(self))
+    def test_removed_and_replaced(self) -> None:
+        """All are made again, also by a process that has taken the place of another one; what another program has put there stays, until it takes that away."""
+        folder = make_folder(self) / "its"
+        folder.mkdir()
+        admin, metrics, listen = self.paths = [
+            folder / name for name in ("admin", "metrics", "listen")
+        ]
+        self.status = make_folder(self) / "status"
+        settings = f"admin = unix:{admin}\n    unix:{self.status}\nmetrics = unix:{metrics}"
+        rules = f"[listen public]\nendpoint = unix:{listen}\n"
+        mux = self.own(Service(self.folder, rules, settings, program="run"))
         self.remove(mux)
         self.are_there(mux)
         mux.upgrade()
         self.remove(mux)
         self.are_there(mux)
-
-    def test_replaced(self) -> None:
-        """What another program has put there stays, until that program takes it away."""
-        mux = self.run_at(make_folder(self))
         for path in self.paths:
             path.unlink()
             path.write_text("another program's")
@@ -69,11 +64,7 @@ class RemovedFilesTests(WorkersTestCase):
             path.unlink()
         self.are_there(mux)
         eventually(lambda: self.reported() == ([], 200), "all is well again")
-
-    def test_folder_that_is_gone(self) -> None:
-        folder = make_folder(self) / "its"
-        folder.mkdir()
-        self.run_at(folder)
+        # The folder is gone.
         other = folder.rename(folder.with_name("other"))
         self.is_reported(f"it cannot listen at unix:{self.paths[-1]}: No such file or directory")
         other.rename(folder)

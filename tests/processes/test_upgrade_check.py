@@ -1,7 +1,6 @@
 """What an upgrade would do, asked before it is made: ``txmux upgrade --check``."""
 
 import resource
-import socket
 import time
 from typing import Any
 
@@ -41,11 +40,6 @@ class UpgradeCheckTest(WorkersTestCase):
     def assert_near(self, until: float, seconds: float) -> None:
         self.assertLess(abs(until - time.time() - seconds), PATIENCE)
 
-    def decided(self, mux: Service, listening: socket.socket) -> None:
-        client = self.client(mux)
-        client.sendall(b"plain\n")
-        self.accept_from(listening, b"plain\n")
-
     def secure(self, mux: Service, said: bytes) -> None:
         client = self.trusted.wrap_socket(self.client(mux), server_hostname="a.example")
         reset_on_close(client)  # after a FIN, a held one would wait on
@@ -70,7 +64,8 @@ class UpgradeCheckTest(WorkersTestCase):
             "workers = 2\ndrain_timeout = 10m",
         )
         for _ in range(2):
-            self.decided(mux, listening)
+            self.client(mux).sendall(b"plain\n")
+            self.accept_from(listening, b"plain\n")
         for _ in range(3):
             self.secure(mux, b"plain\n")
             self.accept_from(listening, b"plain\n")

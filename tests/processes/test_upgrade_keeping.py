@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Sequence
 
 import pytest
 
@@ -32,16 +31,6 @@ class KeepingTest(WorkersTestCase):
     def decided(self, client: socket.socket) -> socket.socket:
         client.sendall(b"SSH-2.0-x\r\n")
         return self.accept_from(self.listening, b"SSH-2.0-x\r\n")
-
-    def assert_moves(
-        self, mux: Service, pairs: Sequence[tuple[socket.socket, socket.socket]]
-    ) -> None:
-        mux.upgrade()
-        mux.child.wait_for(f"connections handed over: {len(pairs)}\\b")
-        self.all_end(pairs)
-        lines = mux.take(len(pairs))
-        self.assertEqual({line["reason"] for line in lines}, {"done"})
-        self.assertEqual({line["bytes_in"] for line in lines}, {11 + 4})
 
     def test_older_rules(self) -> None:
         """Their route, backend and listener are gone; the log names them, and the limits of the service count them."""
@@ -80,7 +69,12 @@ class KeepingTest(WorkersTestCase):
         mux.reload(("workers = 3", "workers = 2"))
         pairs = [(client, self.decided(client)) for client in clients]
         self.assertEqual(len(workers_of(mux.pid)), 3)
-        self.assert_moves(mux, pairs)
+        mux.upgrade()
+        mux.child.wait_for(f"connections handed over: {len(pairs)}\\b")
+        self.all_end(pairs)
+        lines = mux.take(len(pairs))
+        self.assertEqual({line["reason"] for line in lines}, {"done"})
+        self.assertEqual({line["bytes_in"] for line in lines}, {11 + 4})
 
     def test_drain_removed(self) -> None:
         """Connections of a route that is gone end, though they are moved from a worker that is not needed any more."""

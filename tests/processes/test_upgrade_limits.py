@@ -98,15 +98,11 @@ class StayingTest(WorkersTestCase):
             while left:
                 self.leave(name)
 
-    def test_limit_of_the_service(self) -> None:
+    def test_limits(self) -> None:
         self.assert_limits("max_connections = 3", service="")
-
-    def test_limits_of_a_listener_and_of_a_source(self) -> None:
         self.assert_limits(
             "workers = 2", listener="max_connections = 3", source="max_connections_per_source = 3"
         )
-
-    def test_limits_of_a_backend_and_of_a_server(self) -> None:
         self.assert_limits("", backend="\nmax_connections = 3", server=" max_connections=3")
 
     def test_limit_of_a_server_in_a_worker_that_retires(self) -> None:
@@ -211,21 +207,16 @@ class InFlightTest(WorkersTestCase):
 
 
 class PlacesTest(WorkersTestCase):
-    def of_one_place(self, listener: str = "", settings: str = "") -> tuple[Service, socket.socket]:
-        """Start a service whose server takes one connection, and others wait; return it and the server's listening socket."""
+    def test_of_a_server_while_a_worker_serves_again(self) -> None:
+        """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""
         listening = self.backend()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         mux = self.upgrading(
-            f"{RULES}{listener}[route all]\nmatch = any\nbackend = b\n"
+            f"{RULES}detect_timeout = 10m\n[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
-            f"{settings}drain_timeout = 10m",
+            "workers = 2\ndrain_timeout = 10m",
             admin=True,
         )
-        return mux, listening
-
-    def test_of_a_server_while_a_worker_serves_again(self) -> None:
-        """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""
-        mux, listening = self.of_one_place("detect_timeout = 10m\n", "workers = 2\n")
         workers = mux.workers
         relayed = self.one_for_each(mux, workers)
         undecided = self.one_for_each(mux, workers)  # each keeps its worker
@@ -236,7 +227,12 @@ class PlacesTest(WorkersTestCase):
         mux.reload(("workers = 1", "workers = 2"))
         self.assertEqual(mux.workers, workers)
         for client in undecided:
-            self.waits(mux, "a", client)
+            client.sendall(b"a")
+            name = "{}:{}".format(*client.getsockname())
+            eventually(
+                lambda n=name: f"'client': '{n}'" in str(mux.api("connections?state=connecting")),  # type: ignore[misc]
+                "it waits",
+            )
         self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
         for pair in peers:
             self.over(*pair)
@@ -247,11 +243,3 @@ class PlacesTest(WorkersTestCase):
             self.assertEqual(server.recv(1), b"")
             server.close()
         self.assertEqual({line["reason"] for line in mux.take(4)}, {"done"})
-
-    def waits(self, mux: Service, said: str, client: socket.socket | None = None) -> socket.socket:
-        client = client or self.client(mux)
-        client.sendall(said.encode())
-        name = "{}:{}".format(*client.getsockname())
-        asked = "connections?state=connecting"
-        eventually(lambda: any(one["client"] == name for one in mux.api(asked)), "it waits")
-        return client

@@ -44,12 +44,32 @@ class ServiceTest(WorkersTestCase):
         found: dict[str, Any] = json.loads(self.told(0, "status", "--json", *arguments))
         return found
 
-    def test_reload_reports_changes_or_all_errors(self) -> None:
+    def test_connections_and_reloads(self) -> None:
+        """Connections are listed, explained and ended; a reload reports changes, or all errors."""
         mux = self.service("workers = 2")
+        mux.child.wait_for("serving with 2 worker")
+        peers = [self.relayed(mux, self.server) for _ in range(4)]
+        clients = [f"127.0.0.1:{client.getsockname()[1]}" for client, _ in peers]
+        listed = {
+            one["client"]: one["id"] for one in json.loads(self.told(0, "connections", "--json"))
+        }
+        self.assertEqual(listed.keys(), {*clients})
+        identity = listed[clients[0]]
+        said = self.told(0, "explain", "--connection", identity)
+        self.assertIn(f"connection {identity} from {clients[0]} on listener public: relay", said)
+        self.assertRegex(said, r"\ndecision  default, .+\nled to    127\.0\.0\.1:")
+        self.assertEqual(self.told(0, "close", identity), "ended: 1 connection\n")
+        self.assertEqual(mux.take_one()["reason"], "killed")
+        gone = "no live connection has this ID; the access log has those that have ended\n"
+        for words in (("close", identity), ("explain", "--connection", identity)):
+            self.assertEqual(self.told(1, *words), gone, words)
+        self.answers(*peers[1])
+        self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"killed"})
         ends = self.relayed(mux, self.server)
         shown = self.told(0, "status")
         self.assertRegex(shown, rf"\npublic +127\.0\.0\.1:{mux.port} +accepts\n")
-        self.assertIn("\nconnections  1 active, 0 undecided, 1 so far\n", shown)
+        self.assertIn("\nconnections  1 active, 0 undecided, 5 so far\n", shown)
         text = mux.file.read_text()
         mux.file.write_text(f"{text}\n[route a]\nmatch = ssh\nbackend = close\n")
         self.assertIn("rules reloaded: 1 route new (a)", self.told(0, "reload"))
@@ -83,25 +103,3 @@ class ServiceTest(WorkersTestCase):
         self.assertEqual(child.wait(), 0)
         self.assertEqual(child.output, "the service has ended\n")
         mux.assert_stopped()
-
-    def test_connections_are_listed_explained_and_ended(self) -> None:
-        mux = self.service("workers = 2")
-        mux.child.wait_for("serving with 2 worker")
-        peers = [self.relayed(mux, self.server) for _ in range(4)]
-        clients = [f"127.0.0.1:{client.getsockname()[1]}" for client, _ in peers]
-        listed = {
-            one["client"]: one["id"] for one in json.loads(self.told(0, "connections", "--json"))
-        }
-        self.assertEqual(listed.keys(), {*clients})
-        identity = listed[clients[0]]
-        told = self.told(0, "explain", "--connection", identity)
-        self.assertIn(f"connection {identity} from {clients[0]} on listener public: relay", told)
-        self.assertRegex(told, r"\ndecision  default, .+\nled to    127\.0\.0\.1:")
-        self.assertEqual(self.told(0, "close", identity), "ended: 1 connection\n")
-        self.assertEqual(mux.take_one()["reason"], "killed")
-        gone = "no live connection has this ID; the access log has those that have ended\n"
-        for words in (("close", identity), ("explain", "--connection", identity)):
-            self.assertEqual(self.told(1, *words), gone, words)
-        self.answers(*peers[1])
-        self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
-        self.assertEqual({line["reason"] for line in mux.take(3)}, {"killed"})
