@@ -51,6 +51,23 @@ class CheckTests(CommandTestCase):
         self.assertEqual((code, err), (0, ""))
         # Root is warned.
         self.assertIn(f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend", out)
+        # As JSON, with warnings.
+        self.good.write_text(GOOD + "[backend idle]\nserver = h:1\n")
+        code, out, err = self.run_main("check", "--json", self.good, self.bad)
+        self.assertEqual((code, err), (1, ""))
+        found = json.loads(out)
+        self.assertEqual([one["ok"] for one in found["files"]], [True, False])
+        self.assertEqual(found["files"][0]["listeners"], 1)
+        warning, *errors = found["problems"]
+        self.assertEqual((warning["severity"], warning["section"]), ("warning", "backend idle"))
+        self.assertEqual(
+            errors[-1],
+            {
+                "file": str(self.bad), "line": 3, "section": "listen a", "key": "peek_limti",
+                "severity": "error", "message": "unknown key; did you mean 'peek_limit'?",
+            },
+        )  # fmt: skip
+        self.assertNotIn("servers", found)
 
     def test_what_a_start_refuses(self) -> None:
         listen = "[listen a]\nendpoint = :0\n"
@@ -105,21 +122,20 @@ class CheckTests(CommandTestCase):
         for setting, is_told in (("auto", True), ("off", False)):
             self.good.write_text(text.replace("auto", setting))
             self.assertEqual(told in self.run_main("check", self.good)[1], is_told)
-
-    def test_wrong_tokens_are_errors_as_at_the_start(self) -> None:
+        # Wrong tokens are errors, as at the start.
         tokens = self.good.parent / "tokens"
         self.good.write_text(
             "[txmux]\nadmin = 127.0.0.1:0\nadmin_token = token\nadmin_tokens = tokens\n"
             "[listen a]\nendpoint = 127.0.0.1:0\n"
         )
-        told = f"{self.good}:4: [txmux] admin_tokens: {tokens}"
-        missing = f"{told} cannot be read: No such file or directory\n"
+        wrong = f"{self.good}:4: [txmux] admin_tokens: {tokens}"
+        missing = f"{wrong} cannot be read: No such file or directory\n"
         self.assertEqual(self.run_main("check", self.good), (1, missing, ""))
         secret = "long-enough-a-secret"
         tokens.write_text(f"a read too-short\nb read {secret}\nadmin all {secret}\n")
         out = (
-            f"{told}:1: the secret must have at least 16 ASCII characters\n"
-            f"{told}:3: the name is that of 'admin_token'; choose another one\n"
+            f"{wrong}:1: the secret must have at least 16 ASCII characters\n"
+            f"{wrong}:3: the name is that of 'admin_token'; choose another one\n"
         )
         self.assertEqual(self.run_main("check", self.good), (1, out, ""))
         tokens.write_text("")
@@ -135,33 +151,6 @@ class CheckTests(CommandTestCase):
         why = "two matchers are called 'x'"
         self.patch(check, "load", Mock(side_effect=UnusableMatcherError(why)))
         self.assertEqual(self.run_main("check", self.good), (1, "", f"txmux: {why}\n"))
-
-    def test_errors_and_warnings(self) -> None:
-        self.good.write_text(GOOD + "[backend idle]\nserver = h:1\n")
-        code, out, err = self.run_main("check", "--json", self.good, self.bad)
-        self.assertEqual((code, err), (1, ""))
-        found = json.loads(out)
-        self.assertEqual([one["ok"] for one in found["files"]], [True, False])
-        self.assertEqual(found["files"][0]["listeners"], 1)
-        warning, *errors = found["problems"]
-        self.assertEqual((warning["severity"], warning["section"]), ("warning", "backend idle"))
-        self.assertEqual(
-            errors[-1],
-            {
-                "file": str(self.bad), "line": 3, "section": "listen a", "key": "peek_limti",
-                "severity": "error", "message": "unknown key; did you mean 'peek_limit'?",
-            },
-        )  # fmt: skip
-        self.assertNotIn("servers", found)
-
-    def test_what_is_meant_is_done(self) -> None:
-        version = (0, f"txmux {txmux.__version__}\n", "")
-        for line in ("--version", "version", "-V", "-v", "run --version", "run -V"):
-            self.assertEqual(self.run_main(*line.split()), version, line)
-        for line, options in (("help", "--help"), ("help run", "run --help")):
-            helped = self.run_main(*line.split())
-            self.assertEqual(helped, self.run_main(*options.split()), line)
-            self.assertEqual(helped[0], 0)
 
     def test_wrong_usage(self) -> None:
         commands = "txmux: name a command\n"
@@ -198,6 +187,14 @@ class CheckTests(CommandTestCase):
             if missing(f"txmux {line.split()[0]}"):
                 continue
             self.assertIn(advice, self.told(2, self.run_main(*line.split())), line)
+        # What is meant is done.
+        version = (0, f"txmux {txmux.__version__}\n", "")
+        for line in ("--version", "version", "-V", "-v", "run --version", "run -V"):
+            self.assertEqual(self.run_main(*line.split()), version, line)
+        for line, options in (("help", "--help"), ("help run", "run --help")):
+            helped = self.run_main(*line.split())
+            self.assertEqual(helped, self.run_main(*options.split()), line)
+            self.assertEqual(helped[0], 0)
 
     def python(self, *words: str) -> tuple[int, str, str]:
         env = {**os.environ, "PYTHONPATH": str(Path(txmux.__file__).parent.parent)}

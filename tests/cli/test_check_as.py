@@ -133,8 +133,8 @@ class ReadTests(CommandTestCase):
             self.run_main("check", self.write("c.ini", f"{listen}default = b\n{backends}"))[1],
         )
 
-    def test_user_is_not_known(self) -> None:
-        """What root may read, and not all, is named with the command that tells more."""
+    def test_readable_by_all(self) -> None:
+        # What root may read, and not all, is named with the command that tells more.
         self.assertNotIn("--as USER", self.run_main("check", self.rules)[1])
         key = self.folder / "terminate_tls"
         os.chown(key, 0, 0)
@@ -146,21 +146,7 @@ class ReadTests(CommandTestCase):
             line,
             rf"note: '{key}' is not open to all users; if another one than root starts the service, run: .*txmux check --as USER {self.rules}$",
         )
-
-    def test_other_users(self) -> None:
-        # One that there is not.
-        code, out, _ = self.run_main("check", "--as", "no-such-user", self.rules)
-        self.assertEqual(code, 1)
-        self.assertIn("--as: user: there is no user 'no-such-user'", out)
-        # Without the privilege.
-        pretend_user(self, 4711)
-        code, out, _ = self.run_main("check", "--as", _NOBODY, self.rules)
-        self.assertEqual(code, 1)
-        self.assertIn("--as: only root can open files as user 'nobody'", out)
-
-    def test_readable_by_all(self) -> None:
-        """The command that closes a secret to others leaves it to the user of the service."""
-        key = self.folder / "terminate_tls"
+        # The command that closes a secret to others leaves it to the user of the service.
         for group in (0, self.group):
             os.chown(key, 0, group)
             key.chmod(0o644)
@@ -171,6 +157,15 @@ class ReadTests(CommandTestCase):
             self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o640)
             with UserAccount(_NOBODY, 65534, self.group).acting():
                 self.assertTrue(may_read(key))
+        # One that there is not.
+        code, out, _ = self.run_main("check", "--as", "no-such-user", self.rules)
+        self.assertEqual(code, 1)
+        self.assertIn("--as: user: there is no user 'no-such-user'", out)
+        # Without the privilege.
+        pretend_user(self, 4711)
+        code, out, _ = self.run_main("check", "--as", _NOBODY, self.rules)
+        self.assertEqual(code, 1)
+        self.assertIn("--as: only root can open files as user 'nobody'", out)
 
 
 class OwnTests(CommandTestCase):

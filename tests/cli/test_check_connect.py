@@ -110,8 +110,7 @@ class ConnectTests(SynchronousTestCase):
         # Bad rules are not tried.
         code, out = self.run_check("[route a]\nmatch = nothing\nbackend = 127.0.0.1:1\n")
         self.assertEqual((code, out.count("\n")), (1, 1))
-
-    def test_document_of_the_reference(self) -> None:
+        # The document of the reference.
         page = Path(__file__).parents[2] / "docs/reference/commands.md"
         _, _, rest = page.read_text().partition("### Errors and warnings as JSON\n")
         told = json.loads(rest.partition("```json\n")[2].partition("```\n")[0])
@@ -122,11 +121,11 @@ class ConnectTests(SynchronousTestCase):
                 f"server = {here}\n[backend old]\nserver = {here}\n",
                 "--json",
             )
-        found = json.loads(out)
-        (file,) = found["files"]
-        for one in (file, *found["problems"]):
+        document = json.loads(out)
+        (file,) = document["files"]
+        for one in (file, *document["problems"]):
             one["file"] = "rules.ini"
         # Root is warned.
-        found["problems"] = [one for one in found["problems"] if one["section"] != "txmux"]
-        found["servers"][0]["server"] = "127.0.0.1:22"
-        self.assertEqual(found, told)
+        document["problems"] = [one for one in document["problems"] if one["section"] != "txmux"]
+        document["servers"][0]["server"] = "127.0.0.1:22"
+        self.assertEqual(document, told)

@@ -20,6 +20,15 @@ class CompletionTests(CommandTestCase):
         return out.splitlines()
 
     def test_names_of_the_service_that_the_line_selects(self) -> None:
+        """Without a service there are none, and no error."""
+        words = ("completion", "bash", "--names", "backends", "txmux", "drain")
+        self.assertEqual(self.ask(*words), (0, "", ""))
+        self.answering(document=b"<html>")
+        self.assertEqual(self.ask(*words), (0, "", ""))
+        for document in ([{"backend": "a"}], ["a"], 5):
+            self.assertEqual(self.ask(*words, "--admin", self.folder / "none.sock"), (0, "", ""))
+            server = self.answering(self.folder / f"{document!r}.sock"[-9:], document=document)
+            self.assertEqual(self.ask(*words, "--admin", server.at), (0, "", ""))
         server = self.answering(self.folder / "a.sock")
         server.others = {
             "/api/backends": _BACKENDS,
@@ -35,16 +44,6 @@ class CompletionTests(CommandTestCase):
         ):  # fmt: skip
             given = ("drain", "--admin", server.at, "--close", "we")
             self.assertEqual(self.names(kind, *given), wanted)
-
-    def test_no_names_and_no_error_without_a_service(self) -> None:
-        words = ("completion", "bash", "--names", "backends", "txmux", "drain")
-        self.assertEqual(self.ask(*words), (0, "", ""))
-        self.answering(document=b"<html>")
-        self.assertEqual(self.ask(*words), (0, "", ""))
-        for document in ([{"backend": "a"}], ["a"], 5):
-            self.assertEqual(self.ask(*words, "--admin", self.folder / "none.sock"), (0, "", ""))
-            server = self.answering(self.folder / f"{document!r}.sock"[-9:], document=document)
-            self.assertEqual(self.ask(*words, "--admin", server.at), (0, "", ""))
 
     def test_script_of_each_shell_has_all_commands(self) -> None:
         # The package is missing.

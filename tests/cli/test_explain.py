@@ -67,25 +67,22 @@ class HelloTests(CommandTestCase):
             [listener] = document["streams"][0]["listeners"]
             decided = listener["decision"] or listener["at_deadline"]
             self.assertEqual(decided["by"] == "tls-failed", is_refused, data)
-
-
-class OpenNamesTests(CommandTestCase):
-    text = HelloTests.text.replace("reject", "127.0.0.1:8081")
-
-    def test_hello_that_cannot_be_read_is_one_that_no_route_recognises(self) -> None:
+        # Where no name is refused, it is one that no route recognises.
+        self.rules.write_text(self.text.replace("reject", "127.0.0.1:8081"))
         document = self.explain_json("--hex", records(client_hello())[:40].hex())
         self.assertEqual(document["at_deadline"]["route"], "all")
 
-
-class HandoverTests(CommandTestCase):
-    text = "[listen a]\nendpoint = :1\n[route ssh]\nmatch = ssh\nbackend = handover:/run/x.sock\n"
-
-    def test_handed_over(self) -> None:
-        told = self.explain("--text", "SSH-")
-        self.assertIn("decision  at byte 4: route ssh, to handover:/run/x.sock\n", told)
-        # In JSON, it has no server.
-        decision = self.explain_json("--text", "SSH-")["decision"]
-        self.assertEqual((decision["to"], decision["servers"]), ("handover:/run/x.sock", []))
+    def test_cut_request_reaches_no_server_at_the_deadline(self) -> None:
+        self.rules.write_text(
+            "[listen a]\nendpoint = :1\ndefault = 127.0.0.1:8080\n"
+            "[route vip]\nmatch = postgres sni=vip.test\nbackend = reject\n"
+        )
+        for text, is_refused in (
+            (r"\x00\x00\x00\x08\x04", True), (r"\x00\x00\x00\x08\x04\xd2\x16\x30", True),
+            (r"\x00\x00\x00\x08\x04\xd2\x16\x30\x00", True), (r"\x00\x00\x00\x09", False),
+        ):  # fmt: skip
+            told = self.explain("--text", text)
+            self.assertEqual("finishes sending: tls-failed, close" in told, is_refused, told)
 
 
 class CertificateTests(CommandTestCase):
@@ -160,8 +157,7 @@ class ServiceTests(CommandTestCase):
             rules = RULES.replace("= ssh-server\ndefault", "= reset after=2s\ndefault")
             self.rules = self.write("rules.ini", rules + mail)
             self.assertIn(found, self.explain("--text", "", "--from", "192.0.2.1"))
-
-    def test_default_at_once_if_no_route_needs_a_byte(self) -> None:
+        # The default comes at once if no route needs a byte.
         at_once = "at once, before any byte: default, to 127.0.0.1:25\n"
         self.assertEqual(self.of_listener("first = server", "default = 127.0.0.1:25"), at_once)
         decision = self.explain_json("--text", "SSH-2.0-", "--from", "192.0.2.1")["decision"]
@@ -427,18 +423,11 @@ class DestinationTests(CommandTestCase):
             told = self.explain("--text", rf"GET / HTTP/1.1\r\n{fields}\r\n")
             self.assertIn(f"route web, to backend b ({{host}}:80){named}\n", told)
         self.assertIn("undecided", self.explain("--text", r"GET / HTTP/1.1\r\n"))
-
-
-class CutRequestTests(CommandTestCase):
-    text = (
-        "[listen a]\nendpoint = :1\ndefault = 127.0.0.1:8080\n"
-        "[route vip]\nmatch = postgres sni=vip.test\nbackend = reject\n"
-    )
-
-    def test_reaches_no_server_at_the_deadline(self) -> None:
-        for text, is_refused in (
-            (r"\x00\x00\x00\x08\x04", True), (r"\x00\x00\x00\x08\x04\xd2\x16\x30", True),
-            (r"\x00\x00\x00\x08\x04\xd2\x16\x30\x00", True), (r"\x00\x00\x00\x09", False),
-        ):  # fmt: skip
-            told = self.explain("--text", text)
-            self.assertEqual("finishes sending: tls-failed, close" in told, is_refused, told)
+        # One that is handed over; in JSON, it has no server.
+        self.rules.write_text(
+            "[listen a]\nendpoint = :1\n[route ssh]\nmatch = ssh\nbackend = handover:/run/x.sock\n"
+        )
+        told = self.explain("--text", "SSH-")
+        self.assertIn("decision  at byte 4: route ssh, to handover:/run/x.sock\n", told)
+        decision = self.explain_json("--text", "SSH-")["decision"]
+        self.assertEqual((decision["to"], decision["servers"]), ("handover:/run/x.sock", []))

@@ -18,8 +18,24 @@ from txmux.wire.predicates import Pattern
 OWN = f"txmux {txmux.__version__}"
 
 
-class ListTests(CommandTestCase):
-    def test_one_line_for_each_with_its_package(self) -> None:
+@implementer(IProtocolMatcher)
+@attrs.frozen
+class LocalMatcher:
+    name: str = "local"
+    summary: str = "for tests"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: object) -> FakePredicate:
+        return FakePredicate("local")
+
+
+def matcher_of(module: str) -> IProtocolMatcher:
+    matcher: IProtocolMatcher = type("Matcher", (LocalMatcher,), {"__module__": module})()
+    return matcher
+
+
+class MatchersTests(CommandTestCase):
+    def test_list_has_one_line_for_each_with_its_package(self) -> None:
         out = self.told(0, self.run_main("matchers"))
         head, *lines = out.splitlines()
         self.assertEqual(head.split(), ["matcher", "over", "recognises", "from"])
@@ -39,8 +55,6 @@ class ListTests(CommandTestCase):
         said = "matcher  over  recognises  from\n", "warning: a plugin is broken\n"
         self.assertEqual(self.run_main("matchers"), (0, *said))
 
-
-class OneTests(CommandTestCase):
     def describe(self, name: str) -> str:
         return self.told(0, self.run_main("matchers", name))
 
@@ -70,8 +84,7 @@ class OneTests(CommandTestCase):
         ):
             err = self.told(1, self.run_main("matchers", name))
             self.assertTrue(err.startswith(f"txmux: unknown matcher {message}"), err)
-
-    def test_examples_of_all_matchers_are_valid_and_show_each_option(self) -> None:
+        # Examples of all matchers are valid, and show each option.
         # Nothing is asked here of where they are from, for which all that is installed is read.
         self.patch(matchers, "_origins", lambda found: {matcher.name: OWN for matcher in found})
         for name, matcher in installed_matchers().items():
@@ -86,24 +99,6 @@ class OneTests(CommandTestCase):
             for option in matcher.options:
                 self.assertIn(f" {option.name}=", "\n".join(lines))
 
-
-@implementer(IProtocolMatcher)
-@attrs.frozen
-class LocalMatcher:
-    name: str = "local"
-    summary: str = "for tests"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: object) -> FakePredicate:
-        return FakePredicate("local")
-
-
-def matcher_of(module: str) -> IProtocolMatcher:
-    matcher: IProtocolMatcher = type("Matcher", (LocalMatcher,), {"__module__": module})()
-    return matcher
-
-
-class OriginTests(CommandTestCase):
     def origin(self, matcher: IProtocolMatcher) -> str:
         return matchers._origins([matcher])[matcher.name]
 

@@ -75,7 +75,7 @@ class PrintTests(CommandTestCase):
         (route,) = parse(text, "x").routes
         self.assertIn("unix:/run/${HOME}", str(route.outcome))
 
-    def test_udp(self) -> None:
+    def test_udp_and_admin(self) -> None:
         """Clients of UDP have a listener of their own, beside which those of TCP may have one."""
         listen = "--listen", "udp:4443"
         alone = self.printed(*listen, "--quic", "127.0.0.1:443", "--default", "[::1]:9")
@@ -93,13 +93,12 @@ class PrintTests(CommandTestCase):
         self.assertEqual(under, ["quic datagrams", "tls public", "dns public"])
         refused = self.printed(*listen, *_LISTEN, "--dns", "close")
         self.assertIn("[route dns]\nunder   = *\n", refused)
-
-    def test_admin(self) -> None:
-        words = (*_LISTEN, "--ssh", "127.0.0.1:22", "--admin", "127.0.0.1:8440")
+        # The endpoint of the administration.
+        given = (*_LISTEN, "--ssh", "127.0.0.1:22", "--admin", "127.0.0.1:8440")
         token = self.folder / "token"
-        text = self.printed(*words, "--admin", "off", "--admin-token", str(token))
+        text = self.printed(*given, "--admin", "off", "--admin-token", str(token))
         self.assertEqual(parse(text, "x").settings.admin, ("127.0.0.1:8440",))
-        code, _, err = self.run_main("run", *words)
+        code, _, err = self.run_main("run", *given)
         self.assertEqual((code, err.count("\n")), (2, 1))
         self.assertIn("txmux: --admin: over TCP it needs --admin-token FILE, too", err)
 

@@ -118,6 +118,7 @@ class InitTests(CommandTestCase):
         self.assertIn("needs Linux with /proc", err)
 
     def test_servers_are_connected_to_only_with_probe(self) -> None:
+        """Each is asked a hello, a request, and both behind a PROXY header, until there is an answer; then no more."""
         port = self.serve(lambda client: client.sendall(b"SSH-2.0-a\r\n"))
         self.see_only(port)
         change_constants(self, init, _PATIENCE=60.0)
@@ -125,11 +126,7 @@ class InitTests(CommandTestCase):
         self.assertIn(f"127.0.0.1:{port}: not recognised.", out)
         _, out, _ = self.run_main("init", "--probe")
         self.assertIn(f"127.0.0.1:{port}: SSH, as it says itself.", out)
-
-    def test_what_each_server_is_asked(self) -> None:
-        """A hello, a request, and both behind a PROXY header, until there is an answer; then no more."""
         header = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
-        change_constants(self, init, _PATIENCE=60.0)
         tls, alert = b"\x16\x03", b"\x15\x03\x03\0\x02\x02\x28"
         for begins, answer, described in (
             (tls, alert, "TLS, as it answers."),

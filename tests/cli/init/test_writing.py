@@ -127,7 +127,8 @@ class WritingTests(SynchronousTestCase):
         names = [route.name for route in rules.routes]
         self.assertEqual(names, ["tls", "http", "service-9999", "tls-8443", "http-81"])
 
-    def test_local_servers_stay_local_and_others_for_private_networks(self) -> None:
+    def test_backends_and_clients(self) -> None:
+        # Local servers stay local, and others are for private networks.
         here = (22, "sshd"), (6379, "redis-server"), (3306, "mariadbd")
         found = [*(at(*one, "127.0.0.1") for one in here), at(5432, "postgres")]
         rules = parse(written(*map(recognise, found)), "x")
@@ -138,8 +139,7 @@ class WritingTests(SynchronousTestCase):
         for name, count in (("ssh", 3), ("redis", 1), ("postgres", 2), ("silent", 1)):
             got = [one for one in clients if ends[name].serves(one)]
             self.assertEqual(got, clients[-count:], name)
-
-    def test_each_server_behind_a_header_has_a_backend_also_if_suggested(self) -> None:
+        # Each server behind a header has a backend, also if it is suggested.
         hello = Probed(b"", b"\x16\x03\x03", has_header=True)
         mail = Probed(b"", b"220 a.example ESMTP\r\n", has_header=True)
         both = (recognise(at(port, "nginx"), hello) for port in (443, 8443))

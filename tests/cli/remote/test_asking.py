@@ -30,6 +30,18 @@ class ChangeTests(CommandTestCase):
             self.assertEqual(asked.headers["Content-Type"], "application/json")
             self.assertEqual(asked.headers["Host"], "localhost")
             self.assertNotIn("Origin", asked.headers)
+        # An error of the service, and advice on a missing token.
+        server.document, server.status = {"error": "a secret is needed"}, 403
+        self.assertEqual(self.ask("stop"), (1, "", "a secret is needed\n"))
+        server.status = 401
+        err = self.told(1, self.ask("stop"))
+        self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
+        self.assertIn("; pass --token-file FILE, a file with a token of 'admin_token'", err)
+        self.assertNotIn("a secret is needed", err)
+        err = self.ask("stop", "--admin", f"unix:{server.at}", TXMUX_ADMIN_TOKEN="wrong")[2]
+        self.assertIn(f"this is not the token of the service at {server.at}", err)
+        server.status, server.document = 500, {}
+        self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
 
     def test_upgrade(self) -> None:
         # One that has left connections behind fails.
@@ -47,19 +59,6 @@ class ChangeTests(CommandTestCase):
         server.document = {**document, "ready": False, "refusals": ["a", "b"]}
         said = "would be refused: a\nwould be refused: b\nwould hand over: 2\n"
         self.assertEqual(self.ask("upgrade", "--check"), (1, said, ""))
-
-    def test_error_of_the_service_and_advice_on_a_missing_token(self) -> None:
-        server = self.answering(document={"error": "a secret is needed"}, status=403)
-        self.assertEqual(self.ask("stop"), (1, "", "a secret is needed\n"))
-        server.status = 401
-        err = self.told(1, self.ask("stop"))
-        self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
-        self.assertIn("; pass --token-file FILE, a file with a token of 'admin_token'", err)
-        self.assertNotIn("a secret is needed", err)
-        err = self.ask("stop", "--admin", f"unix:{server.at}", TXMUX_ADMIN_TOKEN="wrong")[2]
-        self.assertIn(f"this is not the token of the service at {server.at}", err)
-        server.status, server.document = 500, {}
-        self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
 
     def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
         document = {"ok": True, "changes": "é", "errors": [], "more": 1}

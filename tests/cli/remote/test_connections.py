@@ -48,6 +48,22 @@ class ConnectionsTests(CommandTestCase):
         server.headers["Txmux-Missing"] = "worker 2: no answer"
         _, _, err = self.ask("connections")
         self.assertEqual(err, "warning: the answer is not complete: worker 2: no answer\n")
+        # The busiest sources.
+        set_wall_clock(self, 1795203607.25)
+        row = {
+            "source": "203.0.113.7", "active": 200, "connections": 41_200, "rate": 3890.25,
+            "bytes_in": 0, "bytes_out": 5_680_000, "refused": 41_000, "unrecognised": 0,
+            "since": 1795203596.0,
+        }  # fmt: skip
+        server.document = [row]
+        server.headers.clear()
+        server.asked.clear()
+        code, out, err = self.ask("clients", "--limit", "5")
+        self.assertEqual((code, err, server.asked.pop().path), (0, "", "/api/clients?limit=5"))
+        self.assertEqual(out, _CLIENTS)
+        server.document = []
+        self.assertEqual(self.ask("clients"), (0, "no client has connected yet\n", ""))
+        self.assertEqual(server.asked.pop().path, "/api/clients?limit=100")
 
     def test_none(self) -> None:
         server = self.answering(document=[])
@@ -92,24 +108,7 @@ class ConnectionsTests(CommandTestCase):
         self.assertEqual(server.asked, [])
         self.assertEqual(self.ask("connections", "older=x"), (2, "", "older: must be a time\n"))
 
-    def test_busiest_sources(self) -> None:
-        set_wall_clock(self, 1795203607.25)
-        row = {
-            "source": "203.0.113.7", "active": 200, "connections": 41_200, "rate": 3890.25,
-            "bytes_in": 0, "bytes_out": 5_680_000, "refused": 41_000, "unrecognised": 0,
-            "since": 1795203596.0,
-        }  # fmt: skip
-        server = self.answering(document=[row])
-        code, out, err = self.ask("clients", "--limit", "5")
-        self.assertEqual((code, err, server.asked.pop().path), (0, "", "/api/clients?limit=5"))
-        self.assertEqual(out, _CLIENTS)
-        server.document = []
-        self.assertEqual(self.ask("clients"), (0, "no client has connected yet\n", ""))
-        self.assertEqual(server.asked.pop().path, "/api/clients?limit=100")
-
-
-class CloseTests(CommandTestCase):
-    def test_by_id_or_filters(self) -> None:
+    def test_closed_by_id_or_filters(self) -> None:
         # An unclear request ends nothing.
         server = self.answering()
         for words in ([], ["5f-1", "--backend", "web"], ["5f-1", "5f-2"], ["colour=blue"]):

@@ -196,16 +196,6 @@ class StatusTests(CommandTestCase):
         )
         self.assertEqual(self.ask("status"), (0, told, ""))
 
-    def test_failed_reload_with_all_errors(self) -> None:
-        error = "/etc/txmux/rules.ini:12: [route redis] match: unknown matcher 'redsi'; did you mean 'redis'?"
-        last = {"time": _STARTED, "ok": False, "changes": "", "errors": [error] * 2}
-        self.status |= {"last_reload": last, "draining": True, "started": _STARTED + 90000 - 61}
-        _, out, _ = self.ask("status")
-        reload = "reload       2026-11-20 19:40:07 UTC: FAILED, nothing has changed\n"
-        self.assertIn(reload + 2 * f"             {error}\n", out)
-        state = "state        stops; served since 2026-11-21 20:39:06 UTC, for 1 min 1 s\n"
-        self.assertIn(state, out)
-
     def on_terminal(self) -> str:
         environ = {**self.environ, "TERM": "xterm", "NO_COLOR": ""}
         with patch.dict("os.environ", environ, clear=True):
@@ -220,3 +210,12 @@ class StatusTests(CommandTestCase):
         shown = self.on_terminal()
         self.assertIn("/etc/\\x1b[2Jrules.ini", shown)
         self.assertRegex(shown, "\x1b\\[1;31m.*does not answer")
+        # A failed reload has all errors.
+        error = "/etc/txmux/rules.ini:12: [route redis] match: unknown matcher 'redsi'; did you mean 'redis'?"
+        last = {"time": _STARTED, "ok": False, "changes": "", "errors": [error] * 2}
+        self.status |= {"last_reload": last, "draining": True, "started": _STARTED + 90000 - 61}
+        _, out, _ = self.ask("status")
+        reload = "reload       2026-11-20 19:40:07 UTC: FAILED, nothing has changed\n"
+        self.assertIn(reload + 2 * f"             {error}\n", out)
+        state = "state        stops; served since 2026-11-21 20:39:06 UTC, for 1 min 1 s\n"
+        self.assertIn(state, out)

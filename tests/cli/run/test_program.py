@@ -101,8 +101,6 @@ class JournalTests(SynchronousTestCase):
         # Rules with errors.
         lines = self.run_service("[listen a]\nx = 1\ny = 1\n", serves=False).splitlines()
         self.assertEqual([line[:3] for line in lines], [b"<3>"] * 3)
-
-    def test_priorities_of_lines(self) -> None:
         file = io.StringIO()
         TextLog(file, has_priorities=True)(event("a\nb", "critical"))
         self.assertRegex(file.getvalue(), r"^<2>\S+ critical a\n<2>\S+ critical   b\n$")
