@@ -4,7 +4,7 @@ import json
 import re
 import runpy
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,7 +25,6 @@ from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, IProvider, Transport
 from txmux.rules.reading import sections
 from txmux.rules.reading.parser import parse
-from txmux.rules.reading.values import SectionKey
 from txmux.telemetry.access_log import as_json, as_text
 from txmux.telemetry.reasons import EndReason
 from txmux.telemetry.record import ConnectionRecord
@@ -79,10 +78,29 @@ def assert_told(
 
 
 class CodeBlockTests(SynchronousTestCase):
-    def test_rules_files_are_valid(self) -> None:
+    def test_blocks(self) -> None:
+        # Rules files are valid.
         for page in _PAGES:
             for block in _blocks(page, "ini"):
                 parse(block if "[listen " in block else block + _LISTENER, page)
+        # Blocks of Python compile, and import what there is.
+        for page in _PAGES:
+            for block in _blocks(page, "python"):
+                compile(block, page, "exec")
+                for module, names in re.findall(r"(?m)^from (txmux\S*) import (.+)$", block):
+                    for name in names.split(", "):
+                        self.assertTrue(hasattr(import_module(module), name), f"{page}: {name}")
+        # Shown matchers are there.
+        blocks = _blocks(_REFERENCE / "api.md", "python")
+        for name, block in zip(("greeting", "files", "stomp"), blocks, strict=True):
+            made: dict[str, Any] = {}
+            exec(block, made)
+            if name == "files":
+                self.assertTrue(IProvider.providedBy(made[name]))
+                continue
+            self.assertTrue(IProtocolMatcher.providedBy(made[name]))
+            rules = f"[route a]\nmatch = {name}\nbackend = close\n" + _LISTENER
+            self.assertEqual(len(parse(rules, "x", {name: made[name]}).routes), 1)
 
     def test_shown_examples_are_the_files(self) -> None:
         languages = ("ini", "python")
@@ -95,26 +113,6 @@ class CodeBlockTests(SynchronousTestCase):
             name = str(file.relative_to(_ROOT))
             if f"This is [`{name}`]" in told:
                 self.assertIn(file.read_text(), shown, f"copy {name} to its page")
-
-    def test_python_blocks_compile_and_import(self) -> None:
-        for page in _PAGES:
-            for block in _blocks(page, "python"):
-                compile(block, page, "exec")
-                for module, names in re.findall(r"(?m)^from (txmux\S*) import (.+)$", block):
-                    for name in names.split(", "):
-                        self.assertTrue(hasattr(import_module(module), name), f"{page}: {name}")
-
-    def test_shown_matchers_exist(self) -> None:
-        blocks = _blocks(_REFERENCE / "api.md", "python")
-        for name, block in zip(("greeting", "files", "stomp"), blocks, strict=True):
-            made: dict[str, Any] = {}
-            exec(block, made)
-            if name == "files":
-                self.assertTrue(IProvider.providedBy(made[name]))
-                continue
-            self.assertTrue(IProtocolMatcher.providedBy(made[name]))
-            rules = f"[route a]\nmatch = {name}\nbackend = close\n" + _LISTENER
-            self.assertEqual(len(parse(rules, "x", {name: made[name]}).routes), 1)
 
     def test_pages_of_a_matcher_run_in_order(self) -> None:
         """The blocks of the page are one program, whose matchers pass the tests that are shown."""
@@ -146,8 +144,8 @@ class CodeBlockTests(SynchronousTestCase):
             if "python3 -m venv /opt/txmux\n" in text:
                 self.assertEqual(set(link.findall(text)), linked, file)
 
-    def test_links_inside_the_project(self) -> None:
-        """They also lead somewhere where a code host shows the pages."""
+    def test_pages(self) -> None:
+        # Links inside the project also lead somewhere where a code host shows the pages.
         headings = {page.resolve(): _anchors(page) for page in _PAGES}
         for page in _PAGES:
             for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)]*))?\)", page.read_text()):
@@ -157,22 +155,12 @@ class CodeBlockTests(SynchronousTestCase):
                 self.assertTrue(there.exists(), f"{page}: {target}")
                 if anchor:
                     self.assertIn(anchor, headings.get(there, [anchor]), f"{page}: {target}")
-
-    def test_picture_of_the_first_steps(self) -> None:
-        """It is drawn from the cast, and needs no script, as a code host shows it."""
-        picture = cast.PICTURE.read_text()
-        self.assertEqual(cast.draw(cast.read_cast(cast.CAST.read_text())), picture)
-        self.assertNotIn("<script", picture)
-        ET.fromstring(picture)
-
-    def test_explained_clients_are_asked_everything(self) -> None:
-        """A page whose rules depend on the client's address names one where it explains them."""
+        # A page whose rules depend on the client's address names one where it explains them.
         for page in _PAGES:
             limited = [one for one in _blocks(page, "ini") if re.search("(?m)^from ", one)]
             for line in re.findall(r"^\$ txmux explain .*--text.*", page.read_text(), re.MULTILINE):
                 self.assertTrue("--from" in line or not limited, f"{page}: {line}")
-
-    def test_start_page_has_a_sentence_for_each_page(self) -> None:
+        # The start page has a sentence for each page.
         text, *listed = (_ROOT / "docs/index.md").read_text().split("```{toctree}")
         told = set(re.findall(r"\]\(([^)#]+)\.md\) \|.*[^\s|].*\|", text))
         told |= set(re.findall(r"^- \[.+\]\((questions/\S+)\.md\)$", text, re.MULTILINE))
@@ -181,41 +169,36 @@ class CodeBlockTests(SynchronousTestCase):
         self.assertGreater(len(pages), 20)
         self.assertEqual([page for page in pages if page not in told], [])
 
-    def test_made_from_the_code(self) -> None:
+    def test_made(self) -> None:
         pages = runpy.run_path(str(_ROOT / "docs/tables.py"))["PAGES"]
         stale = [
             path.name for path, made in pages.items() if made(path.read_text()) != path.read_text()
         ]
         self.assertEqual(stale, [], "write them from the code: .venv/bin/python docs/tables.py")
+        # The picture of the first steps is drawn from the cast, and needs no script, as a code host shows it.
+        picture = cast.PICTURE.read_text()
+        self.assertEqual(cast.draw(cast.read_cast(cast.CAST.read_text())), picture)
+        self.assertNotIn("<script", picture)
+        ET.fromstring(picture)
 
 
 class KeyTests(SynchronousTestCase):
     page = _REFERENCE / "rules.md"
 
-    def keys(self) -> Iterator[tuple[str, str, SectionKey]]:
-        for kind, table in sections.TABLES.items():
-            for name, key in table.items():
-                yield kind, name, key
-
-    def test_defaults_change_nothing(self) -> None:
-        for kind, name, key in self.keys():
+    def test_defaults_and_bounds(self) -> None:
+        """Defaults change nothing; durations have one upper bound, and only ``drain_timeout`` may be nothing."""
+        every = [(kind, *row) for kind, its in sections.TABLES.items() for row in its.items()]
+        for kind, name, key in every:
             absent = self.value(kind, name)
             if key.default is not None:
                 self.assertEqual(absent, self.value(kind, name, key.default), name)
             elif not key.required:
                 self.assertFalse(absent, name)
-
-    def test_bounds(self) -> None:
-        for kind, name, key in self.keys():
             if key.kind.bounds:
                 low, high = key.kind.bounds
                 for within, beyond in ((low, low - 1), (high, high + 1)):
                     self.value(kind, name, str(within))
                     self.assertRaises(MuxError, self.value, kind, name, str(beyond))
-
-    def test_durations(self) -> None:
-        """Durations have one upper bound, and only ``drain_timeout`` may be nothing."""
-        for kind, name, key in self.keys():
             if key.kind.shape.startswith("duration"):
                 self.value(kind, name, "3650d")
                 self.assertRaises(MuxError, self.value, kind, name, "3651d")
@@ -269,14 +252,18 @@ class MatcherTests(SynchronousTestCase):
 class AccessLogTests(SynchronousTestCase):
     page = _REFERENCE / "access-log.md"
 
-    def test_keys_in_their_order(self) -> None:
+    def test_keys_and_reasons(self) -> None:
+        # Keys are in their order.
         fields = [field.name for field in attrs.fields(ConnectionRecord)]
         keys = list(_rows(_section(self.page, "Keys")))
         assert_told(self, keys, fields, "Keys")
         self.assertEqual(keys, fields, "order the rows as the attributes of ConnectionRecord")
-
-    def test_reasons(self) -> None:
-        """It has every reason, and those that nothing in the code gives are said to be reserved."""
+        # The forms that are shown.
+        (shown,) = _blocks(self.page, "json")
+        record = ConnectionRecord(**{**json.loads(shown), "time": 1795163804.087})
+        self.assertEqual(as_json(record), shown.strip())
+        self.assertIn(as_text(record) + "\n", _blocks(self.page, "text"))
+        # It has every reason, and those that nothing in the code gives are said to be reserved.
         rows = _rows(_section(self.page, "Reasons"))
         assert_told(self, rows, get_args(EndReason), "Reasons")
         folders = ("backends", "client", "control", "net/relay", "serving", "tcp", "udp")
@@ -287,7 +274,8 @@ class AccessLogTests(SynchronousTestCase):
             given = f'"{reason}"' in uses
             self.assertEqual((reason, when.startswith("reserved")), (reason, not given))
 
-    def test_facts_of_matchers(self) -> None:
+    def test_facts(self) -> None:
+        # Those of matchers.
         learnt = set()
         matchers, wire = _ROOT / "txmux/matchers", _ROOT / "txmux/wire"
         for file in [*matchers.glob("*.py"), *wire.rglob("*.py")]:
@@ -298,8 +286,7 @@ class AccessLogTests(SynchronousTestCase):
             learnt |= set(getattr(getattr(matcher, "matcher", matcher), "facts", ()))
         learnt |= {"dry_run", "moved_to"}
         assert_told(self, _rows(_section(self.page, "Facts")), learnt, "Facts")
-
-    def test_facts_noted_anywhere_have_a_row_there_or_among_other_facts(self) -> None:
+        # Those that are noted anywhere have a row there, or among other facts.
         code = "".join(path.read_text() for path in _ROOT.glob("txmux/**/*.py"))
         calls = re.findall(r"record\.note\((.+)\)$|self\.note\((tried=)", code, re.MULTILINE)
         noted = {name for call in calls for name in re.findall(r"\b(\w+)=", "".join(call))}
@@ -309,18 +296,11 @@ class AccessLogTests(SynchronousTestCase):
             others |= _rows(_section(self.page, other)).keys()
         self.assertGreater(len(noted & others), 5)
         assert_told(self, _rows(_section(self.page, section)), noted - others, section)
-
-    def test_facts_of_proxy_headers(self) -> None:
+        # Those of PROXY headers.
         names = {*fields.NAMES.values(), *fields.SSL_NAMES.values(), *fields.CLOUD_NAMES}
         names |= {"ssl_verified", "proxy_peer", "proxy_error"}
         section = "Facts from PROXY protocol headers"
         assert_told(self, _rows(_section(self.page, section)), names, section)
-
-    def test_shown_forms(self) -> None:
-        (shown,) = _blocks(self.page, "json")
-        record = ConnectionRecord(**{**json.loads(shown), "time": 1795163804.087})
-        self.assertEqual(as_json(record), shown.strip())
-        self.assertIn(as_text(record) + "\n", _blocks(self.page, "text"))
 
 
 class OtherPageTests(SynchronousTestCase):
@@ -333,22 +313,16 @@ class OtherPageTests(SynchronousTestCase):
             for option in (f"`--{name}", f"`-{letter} " if letter else ""):
                 self.assertIn(option, page, f"add {option}` to docs/reference/commands.md")
 
-    def test_interface_is_documented(self) -> None:
+    def test_reference(self) -> None:
+        """All that the API reference shows is there; the interface, public names, and all predicates, fields and options of ``txmux.wire`` are shown."""
         text = (_REFERENCE / "api.md").read_text()
         told = re.findall(r"^   \.\. py:(?:attribute|method):: (\w+)", text, re.MULTILINE)
         names = list(IProtocolMatcher.names())
         self.assertEqual(told, names, "tell of them, in this order, in docs/reference/api.md")
-
-    def test_public_names_are_in_the_reference(self) -> None:
         import txmux  # noqa: PLC0415 - its names come by __getattr__
 
-        text = (_REFERENCE / "api.md").read_text()
         for name in txmux.__all__:
             self.assertRegex(text, rf":: txmux\.{name}\b", "add it to docs/reference/api.md")
-
-    def test_reference(self) -> None:
-        """All that the API reference shows is there; and all predicates, fields and options of ``txmux.wire`` are shown."""
-        text = (_REFERENCE / "api.md").read_text()
         shown = re.findall(r"^\.\. (?:auto\w+|py:data):: (txmux[\w.]*)", text, re.MULTILINE)
         for name in shown:
             namedAny(name)

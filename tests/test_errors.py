@@ -118,19 +118,7 @@ class NamedTests(SynchronousTestCase):
         [line] = logged(audit, Caller("a", "a"), _EVIL, 200, _EVIL)
         self.assertTrue(line.isprintable(), line)
         self.assertTrue(str(Problem(_EVIL, 1, _EVIL, _EVIL, _EVIL)).isprintable())
-
-    @given(st.text(), st.none() | st.integers(1, 50))
-    def test_printable(self, text: str, most: int | None) -> None:
-        """What is printable stays, all else is as Python escapes it, and no more is given than was wanted."""
-        found = printable(text, most)
-        self.assertTrue(found.isprintable())
-        whole = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
-        if most is None or len(whole) <= most:
-            self.assertEqual(found, whole)
-        else:
-            self.assertEqual(found, f"{whole[:most]}…")
-
-    def test_each_cause(self) -> None:
+        # Each cause.
         for problem, cause in {
             error.ConnectionRefusedError(111, "Connection refused"): "connection refused",
             error.ConnectError(2): "no such file or directory",
@@ -147,6 +135,17 @@ class NamedTests(SynchronousTestCase):
             MuxError("CrowdSec is away"): "CrowdSec is away", KeyError(): "KeyError",
         }.items():  # fmt: skip
             self.assertEqual(cause_of(problem), cause)
+
+    @given(st.text(), st.none() | st.integers(1, 50))
+    def test_printable(self, text: str, most: int | None) -> None:
+        """What is printable stays, all else is as Python escapes it, and no more is given than was wanted."""
+        found = printable(text, most)
+        self.assertTrue(found.isprintable())
+        whole = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+        if most is None or len(whole) <= most:
+            self.assertEqual(found, whole)
+        else:
+            self.assertEqual(found, f"{whole[:most]}…")
 
 
 class CommandTests(SynchronousTestCase):

@@ -120,7 +120,7 @@ def names_of(feature: Feature) -> Iterator[str]:
 
 class ListTests(SynchronousTestCase):
     def test_all_are_listed(self) -> None:
-        """The list has each folder, and the words are those of its rows."""
+        # The list has each folder, and the words are those of its rows.
         self.assertEqual({feature.name for feature in FEATURES}, _FOLDERS)
         for feature in FEATURES:
             words = {key for keys in feature.keys.values() for key in keys}
@@ -133,9 +133,7 @@ class ListTests(SynchronousTestCase):
             self.assertEqual({*optional.WORDS[feature.name]}, words)
         words = {word for words in optional.WORDS.values() for word in words if " " not in word}
         self.assertEqual(words, {*_RULES})
-
-    def test_rules_made_in_python(self) -> None:
-        """They may name networks without the key that these need: nothing is asked then."""
+        # Rules made in Python may name networks without the key that these need: nothing is asked then.
         for name, kind in installed.NETWORKS.items():
             made = DynamicNetworks(name, "x", NetworkSet([]))
             self.assertEqual([*kind.sources(None, made, Settings())], [], name)

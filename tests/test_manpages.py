@@ -35,36 +35,32 @@ class ManPageTests(SynchronousTestCase):
         done = run_text(*command, env=environment, check=True)
         return done.stdout + done.stderr
 
-    def test_page_for_each_command(self) -> None:
+    def test_pages(self) -> None:
         names = {path.name for path in self.folder.glob("man1/*")}
         wanted = {"txmux.1", *(f"txmux-{command}.1" for command in names_of_commands())}
         self.assertEqual(names, wanted)
         # `mandoc` finds nothing.
         pages = sorted(self.folder.glob("*/*"))
         self.assertEqual(self.run_program("mandoc", "-T", "lint", *pages), "")
-
-    def test_pages_of_rules_and_matchers(self) -> None:
-        """They have every key with its default, every matcher, and a whole file."""
+        # Those of rules and matchers have every key with its default, every matcher, and a whole file.
         example = "match = tls sni=www.example.com,*.example.org"
-        for page, names in (
+        for page, words in (
             ("man5/txmux-rules.5", {name for table in TABLES.values() for name in table}),
             ("man7/txmux-matchers.7", installed_matchers()),
         ):
             shown = self.run_program("man", "--warnings", "-l", self.folder / page)
             self.assertNotIn("warning", shown)
-            for name in names:
+            for name in words:
                 self.assertIn(f"\n       {name}", shown)
             self.assertEqual(example in " ".join(shown.split()), "rules" in page)
-
-    def test_shown(self) -> None:
-        """``man`` shows them without a warning, with each option and the day of a build that can be repeated."""
-        shown = self.run_program("man", "--warnings", "-l", self.folder / "man1/txmux-drain.1")
-        self.assertNotIn("warning", shown)
+        # ``man`` shows them without a warning, with each option and the day of a build that can be repeated.
+        drain = self.run_program("man", "--warnings", "-l", self.folder / "man1/txmux-drain.1")
+        self.assertNotIn("warning", drain)
         summary = COMMANDS["drain"].rstrip(".")
-        one_line = " ".join(shown.split())
+        one_line = " ".join(drain.split())
         self.assertIn(f"txmux-drain - {summary[0].lower()}{summary[1:]} SYNOPSIS", one_line)
-        self.assertIn("txmux drain [-h] [--maintenance | --ready]", shown)
-        self.assertIn("2023-11-14", shown)
+        self.assertIn("txmux drain [-h] [--maintenance | --ready]", drain)
+        self.assertIn("2023-11-14", drain)
         whole = self.run_program("man", "--warnings", "-l", self.folder / "man1/txmux.1")
         actions = make_parser()._actions
         (commands,) = (one for one in actions if isinstance(one, argparse._SubParsersAction))

@@ -228,9 +228,7 @@ class ContractTests(SynchronousTestCase):
         of_features = {kind for feature in FEATURES for kind in feature.sources}
         kinds = {*get_args(Kind), *NETWORKS, *SERVERS, *of_features}
         self.assertEqual(frozenset().union(*rows), kinds)
-
-    def test_only_these_modules_connect(self) -> None:
-        """What is asked anything goes through one of these, which have deadlines and bounds."""
+        # What is asked anything goes through one of these, which have deadlines and bounds.
         found: dict[str, set[str]] = {}
         for path, code in parsed(rf"\b({_CONNECTS.pattern})\b").items():
             for name in _clients(code):

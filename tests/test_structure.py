@@ -135,8 +135,8 @@ class StructureTest(SynchronousTestCase):
                 found |= {name for name in imported(code) if name.startswith("twisted.internet")}
             self.assertEqual(found, set(), path)
 
-    def test_no_import_circles_even_for_type_checkers(self) -> None:
-        """Neither of files, nor of folders."""
+    def test_imports(self) -> None:
+        # There are no circles, even for type checkers, neither of files nor of folders.
         self.assertIn("txmux.tcp.stage", imports()["txmux.tcp.connection"])
         folders: dict[str, set[str]] = {}
         for name, names in imports().items():
@@ -147,8 +147,7 @@ class StructureTest(SynchronousTestCase):
                 for name in free:
                     del left[name]
             self.assertEqual(sorted(left), [])
-
-    def test_architecture_page_says_which_packages_each_uses(self) -> None:
+        # The architecture page says which packages each uses.
         page = (PACKAGE.parent / "docs/explanation/architecture.md").read_text()
         rows = re.findall(r"^\| `(txmux[\w.]*)` \|.*\|([^|]*)\|$", page, re.MULTILINE)
         self.assertGreater(len(rows), 20)
@@ -161,23 +160,18 @@ class StructureTest(SynchronousTestCase):
             }
             expected = used - {package.removeprefix("txmux."), "classes"}
             self.assertEqual((package, {*re.findall(r"\w+", uses)}), (package, expected))
-
-    def test_stages_know_neither_connection_nor_stages(self) -> None:
-        stages = {name: names for name, names in imports().items() if "tcp.stages." in name}
+        # Stages know neither the connection nor stages.
+        stages = {name: its for name, its in imports().items() if "tcp.stages." in name}
         self.assertIn("txmux.tcp.stages.peeking", stages)
         for name, names in stages.items():
             known = {other for other in names if other in {*stages, "txmux.tcp.connection"}}
             self.assertEqual((name, known), (name, set()))
-
-    def test_nothing_imports_txmux_convert(self) -> None:
-        """An entry point names its command; the core works without it."""
-        others = {name: its for name, its in imports().items() if not name.startswith(CONVERT.name)}
+        # Nothing imports `txmux_convert`: an entry point names its command; the core works without it.
+        core = {name: its for name, its in imports().items() if not name.startswith(CONVERT.name)}
         self.assertIn(CONVERT.name, imports())
-        named = {name for its in others.values() for name in its}
-        self.assertEqual(named & {*imports()} - {*others}, set())
-
-    def test_nothing_imports_a_feature(self) -> None:
-        """Neither does the core, nor another feature."""
+        named = {name for its in core.values() for name in its}
+        self.assertEqual(named & {*imports()} - {*core}, set())
+        # Neither does the core import a feature, nor another feature.
         features = {name for name in imports() if name.startswith("txmux.features.")}
         self.assertIn("txmux.features.ech.keys", features)
         for name, names in imports().items():
@@ -198,8 +192,8 @@ class StructureTest(SynchronousTestCase):
                 if not (is_own or {inside[0], "/".join(inside)} & _IMPORT_FEATURES):
                     self.fail(f"{path} imports {name}: move what needs it to tests/features")
 
-    def test_no_reactor_at_import(self) -> None:
-        """No module installs the reactor when it is imported: whoever runs it may choose another."""
+    def test_each_module(self) -> None:
+        """None installs the reactor when it is imported: whoever runs it may choose another; and none is long."""
         for _, path, code in modules():
             at_import = [
                 name
@@ -208,6 +202,8 @@ class StructureTest(SynchronousTestCase):
                 for name in (alias.name for alias in node.names)
             ]
             self.assertNotIn("reactor", at_import, path)
+            folder = CONVERT.parent if path.parts[0] == CONVERT.name else PACKAGE
+            self.assertLess(len((folder / path).read_text().splitlines()), 800, path)
 
     def test_modules_that_texts_name_are_there(self) -> None:
         """Those that are imported by name, only where rules need them, among others."""
@@ -225,8 +221,8 @@ class StructureTest(SynchronousTestCase):
         }
         self.assertEqual(gone, set())
 
-    def test_rules_are_given_by_the_same_verbs(self) -> None:
-        """What a process keeps takes its rules by `prepare` and `commit`: one thing has one name."""
+    def test_verbs(self) -> None:
+        # What a process keeps takes its rules by `prepare` and `commit`: one thing has one name.
         found = {
             (method.name, of.name)
             for _, of in nodes(ast.ClassDef)
@@ -239,9 +235,7 @@ class StructureTest(SynchronousTestCase):
         others = {(name, of) for name, of in found if name.partition("_")[0] not in _VERBS}
         self.assertEqual(others, _OTHERWISE)
         self.assertGreater(len(found - others), 10)
-
-    def test_verbs_of_what_a_process_keeps_have_one_meaning(self) -> None:
-        """`look` is called now and then, and `troubles` for the operator: neither takes an argument. What these verbs replaced is gone."""
+        # `look` is called now and then, and `troubles` for the operator: neither takes an argument. What these verbs replaced is gone.
         functions: list[tuple[Path, Any]]
         functions = [*nodes(ast.FunctionDef), *nodes(ast.AsyncFunctionDef)]
         methods = [
@@ -249,18 +243,13 @@ class StructureTest(SynchronousTestCase):
             for path, method in functions
             if [one.arg for one in method.args.args[:1]] == ["self"]
         ]
-        found = {
+        called = {
             (method.name, ast.unparse(method.args))
             for package, method in methods
             if package in {"access", "admin", "client", "control", "processes", "serving"}
             and re.fullmatch("look|look_again|troubles|problems|use|take_over", method.name)
         }
-        self.assertEqual(found, {("look", "self"), ("troubles", "self")})
-
-    def test_no_long_files(self) -> None:
-        for _, path, _ in modules():
-            folder = CONVERT.parent if path.parts[0] == CONVERT.name else PACKAGE
-            self.assertLess(len((folder / path).read_text().splitlines()), 800, path)
+        self.assertEqual(called, {("look", "self"), ("troubles", "self")})
 
 
 _CORE = PACKAGE.parent / "docs/explanation/core.md"
@@ -275,22 +264,18 @@ _STILL_NAMED = {
 class CoreTest(SynchronousTestCase):
     """What the page on the core lists can be read in a day, and without its features."""
 
-    def setUp(self) -> None:
+    def test_page(self) -> None:
         rows = re.findall(r"^\| `([\w/]+\.py)` \| (\d+) \|", _CORE.read_text(), re.MULTILINE)
-        self.files = {Path(path): int(lines) for path, lines in rows}
-
-    def test_is_read_in_a_day(self) -> None:
-        lines = {path: len((PACKAGE / path).read_text().splitlines()) for path in self.files}
-        self.assertGreater(len(lines), 15)
-        self.assertLessEqual(sum(lines.values()), _MOST_TO_READ)
-        for path, count in lines.items():
-            self.assertLess(abs(self.files[path] - count), 10 + count / 10, f"{path} in {_CORE}")
-
-    def test_names_no_feature(self) -> None:
         words = {word for feature in FEATURES for word in feature_words(feature)} - _STILL_NAMED
         self.assertIn("crowdsec_key", words)
-        for path in self.files:
+        total = 0
+        for name, told in rows:
+            path, count = Path(name), len((PACKAGE / name).read_text().splitlines())
+            total += count
+            self.assertLess(abs(int(told) - count), 10 + count / 10, f"{path} in {_CORE}")
             self.assertEqual(words & {*words_of(parsed()[path])}, set(), path)
+        self.assertGreater(len(rows), 15)
+        self.assertLessEqual(total, _MOST_TO_READ)
 
 
 def feature_words(feature: Feature) -> set[str]:
@@ -330,7 +315,8 @@ _DECIDED_IN = {
 class DecidedTest(SynchronousTestCase):
     """Where a client goes is what its route was decided by: see `Client.note_decided`."""
 
-    def test_destinations_take_names_from_the_decision_alone(self) -> None:
+    def test_names(self) -> None:
+        # Destinations take names from the decision alone.
         given: dict[str, set[str]] = {}
         for path, call in nodes(ast.Call):
             if name_of(call.func) in {"ClientTarget", "affinity"}:
@@ -338,8 +324,7 @@ class DecidedTest(SynchronousTestCase):
                 given[f"{path}:{call.lineno}"] = {*map(name_of, values)} & {"decided", "facts"}
         self.assertGreater(len(given), 4)
         self.assertEqual({*map(frozenset, given.values())}, {frozenset({"decided"})}, given)
-
-    def test_only_decisions_are_noted_as_such(self) -> None:
+        # Only decisions are noted as such.
         found = {
             (str(path), function.name)
             for path, function in nodes(ast.FunctionDef)
@@ -349,15 +334,14 @@ class DecidedTest(SynchronousTestCase):
             if node.attr == "decided"
         }
         self.assertEqual(found, _DECIDED_IN)
-
-    def test_no_name_is_read_again(self) -> None:
+        # No name is read again.
         packages = {"access", "backends", "client", "net", "serving", "tcp", "udp"}
-        found = {
+        again = {
             str(path)
             for path, call in nodes(ast.Call)
             if path.parts[0] in packages and _READERS & {*map(name_of, (call.func, *call.args))}
         }
-        self.assertEqual(found, {*_READ_AFTER})
+        self.assertEqual(again, {*_READ_AFTER})
 
 
 def name_of(node: ast.AST) -> str:

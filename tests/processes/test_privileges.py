@@ -149,15 +149,7 @@ class DroppingTests(SynchronousTestCase):
         for pid in (mux.child.pid, starter, *workers_of(mux.child.pid)):
             self.assert_nobody(pid)
 
-    def test_halted_helper(self) -> None:
-        """A helper that is halted, and that the service may not end, does not hold up its stop."""
-        mux = self.mux()
-        with halted(named(mux.child.pid, "helper")):
-            mux.terminate()
-            mux.child.process.wait(_PROMPTLY)
-        mux.assert_stopped()
-
-    def test_log(self) -> None:
+    def test_log_and_halted_helper(self) -> None:
         """The log's file belongs to that user, who can open it again; where the folder does not allow it, the helper that kept the privilege does."""
         mux = self.mux()
         for number, folder in enumerate(("closed", "open")):
@@ -171,6 +163,14 @@ class DroppingTests(SynchronousTestCase):
             ask(mux.port)
             eventually(lambda: len(mux.lines()) == 1, "it has its line")
         self.assertEqual(mux.log.stat().st_uid, _NOBODY.pw_uid)
+        # That the user cannot run Python is told at the start, since no process of that user can be started later.
+        closed = not python_for_everybody()
+        self.assertNotEqual("user nobody cannot run " in mux.child.output, closed)
+        # A helper that is halted, and that the service may not end, does not hold up its stop.
+        with halted(named(mux.child.pid, "helper")):
+            mux.terminate()
+            mux.child.process.wait(_PROMPTLY)
+        mux.assert_stopped()
 
     def test_helper(self) -> None:
         """The helper is still root, and ends with the service, however that ends."""
@@ -194,7 +194,9 @@ class DroppingTests(SynchronousTestCase):
     def secure(self, path: Path) -> str:
         return f"{_RULES}[route secure]\nmatch = tls\nterminate_tls = {path}\n"
 
-    def test_restarted_worker_has_user_and_key(self) -> None:
+    def test_upgrade(self) -> None:
+        """An upgraded program goes on with the helper: it reads rules and keys that only root can read, opens a port below 1024, and so do its workers."""
+        # A restarted worker has the user and the key.
         rules = self.secure(self.secret("old.example"))
         mux = self.mux("workers = 2", rules, before=python_for_everybody())
         workers = workers_of(mux.child.pid)
@@ -207,17 +209,12 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(shown(mux.port), "old.example")
         for pid in successors:
             self.assert_nobody(pid)
-
-    def test_upgrade(self) -> None:
-        """An upgraded program goes on with the helper: it reads rules and keys that only root can read, opens a port below 1024, and so do its workers."""
-        rules_of_key = self.secure(self.secret("old.example"))
-        mux = self.mux("workers = 2", rules_of_key, before=python_for_everybody())
         (helper,) = named(mux.child.pid, "helper")
         self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
-        rules = mux.file
-        rules.chmod(0o600)
+        file = mux.file
+        file.chmod(0o600)
         port = free_low_port(self)
-        rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
+        file.write_text(file.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
         mux.upgrade()
         self.assertIn(b"403 Forbidden", ask(port))
         self.assertEqual(shown(mux.port), "old.example")
@@ -281,12 +278,6 @@ class DroppingTests(SynchronousTestCase):
         self.assertFalse(path.exists() or mux.pidfile.exists())
         self.assertNotRegex(mux.child.output, "Traceback|socket cannot be removed")
 
-    def test_python_of_root(self) -> None:
-        """That the user cannot run Python is told at the start, since no process of that user can be started later."""
-        mux = self.mux()
-        closed = not python_for_everybody()
-        self.assertNotEqual("user nobody cannot run " in mux.child.output, closed)
-
     def test_reload(self) -> None:
         """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing."""
         mux = self.mux("workers = 2")
@@ -346,26 +337,18 @@ class DroppingTests(SynchronousTestCase):
         mux.stop()
         missing = "/proc is not mounted: "
         os.chown(self.folder, _NOBODY.pw_uid, -1)
-        self.assertIn(
-            f"admin: cannot listen at unix:{admin}: {missing}",
-            self.refusal(f"admin = unix:{admin}", _RULES, *_NO_PROC),
-        )
-        os.chown(self.folder, 0, -1)
         rules = self.folder / "rules.ini"
+        rules.write_text(f"[txmux]\nadmin = unix:{admin}\n{_RULES}")
+        rules.chmod(0o644)
+        done = run(_NO_PROC[0], *_NO_PROC[1:], *twist_command(), "txmux", "--rules", rules)
+        (line,) = done.stderr.decode().splitlines()
+        self.assertIn(f"admin: cannot listen at unix:{admin}: {missing}", line)
+        self.assertEqual(done.returncode, 1)
+        os.chown(self.folder, 0, -1)
         rules.write_text(f"[txmux]\nuser = nobody\n{_RULES}")
         options = ("txmux", "--pidfile", self.folder / "pid", "--rules", rules)
         done = run(_NO_PROC[0], *_NO_PROC[1:], *twist_command(), *options)
         self.assertIn(f"--pidfile {self.folder}/pid: {missing}".encode(), done.stdout)
-
-    def refusal(self, settings: str, rules: str = _RULES, *before: str) -> str:
-        file = self.folder / "rules.ini"
-        file.write_text(f"[txmux]\n{settings}\n{rules}")
-        file.chmod(0o644)
-        command = [*before, *twist_command(), "txmux", "--rules", str(file)]
-        done = run(command[0], *command[1:])
-        self.assertEqual(done.returncode, 1)
-        (line,) = done.stderr.decode().splitlines()
-        return line
 
     def test_twistd(self) -> None:
         """No process stays root of a service whose user is that of ``twistd --uid``."""
@@ -434,14 +417,16 @@ class AccountTests(SynchronousTestCase):
         return account_of(parse(f"[txmux]\n{settings}\n{_RULES}", "x.ini"))
 
     def test_no_account_without_the_key(self) -> None:
+        """And no privilege is needed for the user that this process is; another one needs root."""
         self.assertIsNone(self.account("workers = 1"))
-
-    def test_current_user_needs_no_privilege(self) -> None:
         account = self.account(f"user = {os.getuid()}\ngroup = {os.getgid()}")
         assert account is not None
         self.assertTrue(account.is_current)
         self.assertFalse(account.become())
         self.assertEqual(account.owner, (os.getuid(), os.getgid()))
+        self.patch(os, "geteuid", lambda: 4711)
+        error = self.assertRaises(AccountError, self.account, "user = nobody")
+        self.assertIn("this process is user 4711, and only root can become 'nobody'", str(error))
 
     def test_names_and_numbers(self) -> None:
         """Users and groups have names and numbers; a number needs no entry in the list of users if it has a group."""
@@ -456,11 +441,6 @@ class AccountTests(SynchronousTestCase):
         for settings in ("user = 51234", "user = 4294967295\ngroup = 1"):
             error = self.assertRaises(AccountError, self.account, settings)
             self.assertIn("there is no user", str(error))
-
-    def test_only_root_can_become_another_user(self) -> None:
-        self.patch(os, "geteuid", lambda: 4711)
-        error = self.assertRaises(AccountError, self.account, "user = nobody")
-        self.assertIn("this process is user 4711, and only root can become 'nobody'", str(error))
 
     def test_becoming(self) -> None:
         """Groups go first, and a process that could go back is not let on."""

@@ -111,16 +111,6 @@ class ReplacedTest(SupervisedTestCase):
         while not (self.folder / "logs/access.log").read_text():
             await deferLater(reactor, 0.05)
 
-    async def test_files_of_the_service(self) -> None:
-        """Nor does it need the rules' own file, that with the process's ID, or the folder of all."""
-        await self.start()
-        for name in ("rules.ini", "pid"):
-            (self.folder / name).unlink()
-            await self.replaced()
-        shutil.rmtree(self.folder)
-        self.addCleanup(self.folder.mkdir)
-        await self.replaced()
-
     async def test_endpoint_of_twisted(self) -> None:
         """A port that cannot be opened again, since its key is gone, does not keep the others closed."""
         key = self.folder / "endpoint"
@@ -132,6 +122,13 @@ class ReplacedTest(SupervisedTestCase):
         ):
             self.assertEqual([kind for kind in found if said not in found[kind]], [])
         self.assertNotIn("listener more", await self.replaced())
+        # Nor does a worker need the rules' own file, that with the process's ID, or the folder of all.
+        for name in ("rules.ini", "pid"):
+            (self.folder / name).unlink()
+            await self.replaced()
+        shutil.rmtree(self.folder)
+        self.addCleanup(self.folder.mkdir)
+        await self.replaced()
 
 
 class KnownTest(SynchronousTestCase):
