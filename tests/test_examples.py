@@ -18,15 +18,13 @@ _EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 class RulesTests(SynchronousTestCase):
-    def test_no_errors(self) -> None:
+    def test_all(self) -> None:
+        """They have no errors, and the layout of `txmux fmt`."""
         files = sorted(_EXAMPLES.rglob("*.ini"))
         self.assertTrue(files)
         for file in files:
-            parse(file.read_text(), file)
-
-    def test_layout(self) -> None:
-        for file in _EXAMPLES.rglob("*.ini"):
             text = file.read_text()
+            parse(text, file)
             self.assertEqual(laid_out(text), text, f"run txmux fmt {file}")
 
 

@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.support import CommandTestCase
 from txmux.cli import check
 from txmux.rules.lint.privileges import Privileges
-from txmux.rules.model import Rules
 from txmux.rules.reading.parser import load
 
 kubernetes_validate: Any = import_module("kubernetes_validate")
@@ -34,8 +33,7 @@ class FilesTests(SynchronousTestCase):
         self.assertGreater(len(found), 15)
         for manifest, version in itertools.product(found, _VERSIONS):
             kubernetes_validate.validate(manifest, version, strict=True)
-
-    def test_validator_finds_wrong_types_and_misspelt_fields(self) -> None:
+        # The validator finds wrong types and misspelt fields.
         for field, value in (("replicas", "three"), ("replica", 3)):
             (deployment, *_) = manifests("txmux")
             deployment["spec"][field] = value
@@ -67,18 +65,12 @@ class AgreementTests(CommandTestCase):
             port["name"]: port["containerPort"] for port in self.container["ports"]
         }
 
-    def load_rules(self) -> Rules:
-        self.file = self.write("rules.ini", self.config["data"]["rules.ini"])
-        return load(self.file)
-
-    def test_check(self) -> None:
-        self.load_rules()
+    def test_rules(self) -> None:
+        file = self.write("rules.ini", self.config["data"]["rules.ini"])
+        rules = load(file)
         self.patch(check, "own_privileges", lambda: Privileges(10001))
-        told = f"{self.file}: OK, 1 listener, 2 routes, 2 backends\n"
-        self.assertEqual(self.run_main("check", self.file), (0, told, ""))
-
-    def test_ports(self) -> None:
-        rules = self.load_rules()
+        told = f"{file}: OK, 1 listener, 2 routes, 2 backends\n"
+        self.assertEqual(self.run_main("check", file), (0, told, ""))
         (listener,) = rules.listeners
         self.assertEqual(listener.endpoints, (f":{self.ports['public']}",))
         self.assertEqual(rules.settings.metrics, f":{self.ports['metrics']}")
@@ -91,17 +83,15 @@ class AgreementTests(CommandTestCase):
             (port,) = service["spec"]["ports"]
             self.assertEqual(port["targetPort"], "public")
             self.assertEqual(service["spec"]["externalTrafficPolicy"], "Local")
-
-    def test_times(self) -> None:
-        """The pod is given longer than txmux takes to stop; `grace` is longer than it takes to be found unready."""
-        settings = self.load_rules().settings
+        # The pod is given longer than txmux takes to stop; `grace` is longer than it takes to be found unready.
         longest = self.pod["terminationGracePeriodSeconds"]
-        self.assertLess(settings.grace + settings.drain_timeout, longest)
+        self.assertLess(rules.settings.grace + rules.settings.drain_timeout, longest)
         probe = self.container["readinessProbe"]
-        self.assertGreater(settings.grace, 2 * probe["periodSeconds"] * probe["failureThreshold"])
-
-    def test_rules_are_watched(self) -> None:
-        self.assertGreater(self.load_rules().settings.watch_rules, 0)
+        self.assertGreater(
+            rules.settings.grace, 2 * probe["periodSeconds"] * probe["failureThreshold"]
+        )
+        # The rules are watched.
+        self.assertGreater(rules.settings.watch_rules, 0)
         (volume,) = [one for one in self.pod["volumes"] if one["name"] == "rules"]
         self.assertEqual(volume["configMap"]["name"], self.config["metadata"]["name"])
         (mount,) = [one for one in self.container["volumeMounts"] if one["name"] == "rules"]
@@ -109,6 +99,17 @@ class AgreementTests(CommandTestCase):
         image = (_FOLDER.parent.parent / "Containerfile").read_text()
         self.assertIn(f'CMD ["{mount["mountPath"]}/rules.ini"]', image)
         self.assertIn(f"USER {self.pod['securityContext']['runAsUser']}:", image)
+        # Selectors match the labels.
+        labels = self.deployment["spec"]["template"]["metadata"]["labels"]
+        budget, _ = self.others
+        selected = [
+            self.deployment["spec"]["selector"]["matchLabels"],
+            budget["spec"]["selector"]["matchLabels"],
+            policy["spec"]["podSelector"]["matchLabels"],
+            *(one["labelSelector"]["matchLabels"] for one in self.pod["topologySpreadConstraints"]),
+            *(service["spec"]["selector"] for service in manifests("service*")),
+        ]
+        self.assertEqual(selected, [labels] * len(selected))
 
     def test_pods_of_the_provider_are_the_same_but_for_it(self) -> None:
         deployment, budget = manifests("gateway/txmux")
@@ -128,15 +129,3 @@ class AgreementTests(CommandTestCase):
         (port,) = manifests("gateway/service")[0]["spec"]["ports"]
         self.assertIn(f"--port={port['port']}={port['targetPort']}", provider["command"])
         self.assertIn(port["targetPort"], self.ports.values())
-
-    def test_selectors_match_the_labels(self) -> None:
-        labels = self.deployment["spec"]["template"]["metadata"]["labels"]
-        budget, policy = self.others
-        selected = [
-            self.deployment["spec"]["selector"]["matchLabels"],
-            budget["spec"]["selector"]["matchLabels"],
-            policy["spec"]["podSelector"]["matchLabels"],
-            *(one["labelSelector"]["matchLabels"] for one in self.pod["topologySpreadConstraints"]),
-            *(service["spec"]["selector"] for service in manifests("service*")),
-        ]
-        self.assertEqual(selected, [labels] * len(selected))

@@ -21,11 +21,6 @@ _FIRING = 'sort_desc(count by (alertname) (ALERTS{alertstate="firing"}))'
 _DASHBOARD = _ROOT / "examples" / "grafana" / "txmux.json"
 
 
-def told() -> set[str]:
-    page = (_ROOT / "docs" / "reference" / "metrics.md").read_text()
-    return set(re.findall(r"`(txmux_[a-z_]+)`", page))
-
-
 def metrics_in(text: str) -> set[str]:
     found = set(re.findall(r"\btxmux_[a-z_]+", text))
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in found}
@@ -168,18 +163,14 @@ def asked(given: dict[str, str], expr: str, when: str, *alerts: str) -> dict[str
 
 
 class AlertTests(TestCase):
-    async def test_promtool(self) -> None:
+    async def test_fire(self) -> None:
         out, errors, status = await run_program("promtool", "check", "rules", str(_ALERTS))
         self.assertEqual((errors, status), (b"", 0))
         self.assertIn(b"SUCCESS", out)
-
-    async def test_fire(self) -> None:
-        """Each alert comes for the series that it is for, and for no others; each item has one of its level."""
+        # Each alert comes for the series that it is for, and for no others; each item has one of its level.
         out, errors, status = await run_program("promtool", "test", "rules", str(_TESTS))
         self.assertEqual(status, 0, (out + errors).decode())
-
-    async def test_day_of_planned_work(self) -> None:
-        """No alert fires, nor is one about to for longer than it takes to see that it need not."""
+        # No alert fires, nor is one about to for longer than it takes to see that it need not.
         day, fired = day_of_planned_work(), 'count_over_time(ALERTS{alertstate="firing"}[1d])'
         ends = {_EXPIRY: f"{10 * _DAY}x60"} | dict.fromkeys(_CERTIFICATE_ITEMS, "1x60")
         file = make_folder(self) / "test.yml"
@@ -190,7 +181,7 @@ class AlertTests(TestCase):
         self.assertEqual(status, 0, (out + errors).decode())
 
     def test_each_says_what_to_look_at(self) -> None:
-        """Each alert and each item leads to a heading of the page for that, and to no other's."""
+        # Each alert and each item leads to a heading of the page for that, and to no other's.
         text = _ALERTS.read_text()
         count = text.count("- alert: ")
         described = r'(?m)^          description: "[A-Z`*].{60,}[.]"$'
@@ -202,15 +193,14 @@ class AlertTests(TestCase):
             headings = re.findall(r"^#+ (.*)$", (_ROOT / page).read_text(), re.MULTILINE)
             anchors = (re.sub(r"[^a-z0-9 -]", "", one.lower()) for one in headings)
             self.assertIn(heading, {one.replace(" ", "-") for one in anchors})
-
-    def test_each_has_a_case(self) -> None:
+        # Each has a case, and metrics that there are.
         alerts = re.findall(r"alert: (\w+)", _ALERTS.read_text())
         cases = re.findall(r'alertname=\\"(\w+)', _TESTS.read_text())
         self.assertEqual({*cases}, {*alerts})
-
-    def test_metrics_exist(self) -> None:
+        page = (_ROOT / "docs/reference/metrics.md").read_text()
+        told = re.findall(r"`(txmux_[a-z_]+)`", page)
         for file in (_ALERTS, _DASHBOARD):
-            self.assertEqual(metrics_in(file.read_text()) - told(), set(), file)
+            self.assertEqual(metrics_in(file.read_text()) - {*told}, set(), file)
 
     async def test_dashboard_promql(self) -> None:
         questions = [target["expr"] for panel in panels() for target in panel["targets"]]
@@ -226,7 +216,7 @@ class AlertTests(TestCase):
         self.assertEqual((errors.decode(), status), ("", 0))
 
     def test_panels(self) -> None:
-        """Panels have numbers and questions of their own, lie within the grid, and not on each other."""
+        # Panels have numbers and questions of their own, lie within the grid, and not on each other.
         found = panels()
         self.assertEqual(len({panel["id"] for panel in found}), len(found))
         taken: set[tuple[int, int]] = set()
@@ -242,7 +232,6 @@ class AlertTests(TestCase):
             self.assertEqual(len(set(letters)), len(letters))
             for target in panel["targets"]:
                 self.assertEqual(target["datasource"]["uid"], "${datasource}")
-
-    def test_data_source_and_instance_are_variables(self) -> None:
+        # The data source and the instance are variables.
         variables = json.loads(_DASHBOARD.read_text())["templating"]["list"]
         self.assertEqual([one["name"] for one in variables], ["datasource", "instance"])

@@ -63,15 +63,25 @@ class LinksTest(SynchronousTestCase):
         with open(open_safely(path)[0]) as file:  # noqa: PTH123 - a descriptor
             return file.read()
 
-    def test_own_links_are_followed(self) -> None:
+    def test_links(self) -> None:
+        # Own links are followed.
         for target in (self.secret, "../secret"):
             path = self.link(self.theirs / f"link{len(str(target))}", target, 0)
             self.assertEqual(self.text(path), "precious")
         self.link(self.folder / "way", self.theirs, 0)
         self.assertEqual(self.text(self.folder / "way" / ".." / "secret"), "precious")
-
-    def test_links_of_others(self) -> None:
-        """Links of anybody else are not, be it the file or a folder, and whether there is what they lead to or not."""
+        # Links to what is their owner's are followed, too, and make nothing.
+        path = self.theirs / "own"
+        path.write_text("x")
+        os.chown(path, _NOBODY, -1)
+        self.link(self.folder / "here", self.theirs)
+        link = self.link(self.theirs / "to-own", self.folder / "here" / "own")
+        self.assertEqual(self.text(link), "x")
+        os.chown(path, 12345, -1)
+        self.assert_refused(link)
+        path.unlink()
+        self.assert_refused(link, os.O_CREAT)
+        # Links of anybody else are not, be it the file or a folder, and whether there is what they lead to or not.
         self.assert_refused(self.link(self.theirs / "file", self.secret))
         self.link(self.theirs / "folder", self.folder)
         self.assert_refused(self.theirs / "folder" / "secret")
@@ -81,18 +91,6 @@ class LinksTest(SynchronousTestCase):
             self.link(self.theirs / "circle", "circle", 0)
             self.assert_refused(self.theirs / "circle")
             (self.theirs / "circle").unlink()
-
-    def test_links_to_what_is_the_owners_are_followed_and_make_nothing(self) -> None:
-        path = self.theirs / "own"
-        path.write_text("x")
-        os.chown(path, _NOBODY, -1)
-        self.link(self.folder / "here", self.theirs)
-        link = self.link(self.theirs / "link", self.folder / "here" / "own")
-        self.assertEqual(self.text(link), "x")
-        os.chown(path, 12345, -1)
-        self.assert_refused(link)
-        path.unlink()
-        self.assert_refused(link, os.O_CREAT)
 
     def test_links_of_the_kernel(self) -> None:
         """What they lead to may have no path any more, and no other user decides on it; text that says where says nothing."""
@@ -131,7 +129,7 @@ class LinksTest(SynchronousTestCase):
             other.communicate(b"\n")
 
     def test_log(self) -> None:
-        """A log is made for its owner, and appended to where it is, but not by such a link."""
+        # A log is made for its owner, and appended to where it is, but not by such a link.
         log = self.theirs / "log"
         for _ in range(2):
             os.close(open_log(log, (_NOBODY, _NOBODY)))
@@ -140,10 +138,9 @@ class LinksTest(SynchronousTestCase):
         self.link(log, self.folder / "made")
         self.assertRaises(OSError, open_log, log, (_NOBODY, _NOBODY))
         self.assertFalse((self.folder / "made").exists())
-
-    def test_log_of_a_late_disk(self) -> None:
-        """It is closed when it comes after all, and belongs to its owner, who can open it next time."""
-        log, thread = self.theirs / "log", threading.get_ident()
+        # One of a late disk is closed when it comes after all, and belongs to its owner, who can open it next time.
+        log.unlink()
+        thread = threading.get_ident()
 
         def open_late(path: Path, flags: int) -> tuple[int, bool]:
             self.assertIsNotNone(files.late_disk(thread))
@@ -296,30 +293,26 @@ class ReadTest(SynchronousTestCase):
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))
 
-    def test_nothing(self) -> None:
+    def test_most(self) -> None:
         for read in (files.read_bytes, files.read_own):
             self.assertEqual(read(Path(os.devnull)), b"")
-
-    def test_most(self) -> None:
-        path = make_folder(self) / "file"
+        # Errors name the file.
+        folder = make_folder(self)
+        for path, error in ((folder, IsADirectoryError), (folder / "x", FileNotFoundError)):
+            self.assertEqual(self.assertRaises(error, read_bytes, path).filename, str(path))
+        # No more is read than is wanted.
+        path = folder / "file"
         path.write_bytes(b"x" * 10)
         self.assertEqual(read_bytes(path, 10), b"x" * 10)
         self.assertRaises(OSError, read_bytes, path, 9)
-
-    def test_secret_is_one_printable_line(self) -> None:
-        file = make_folder(self) / "secret"
+        # A secret is one printable line.
         for content, secret in (
             (b"a0-_~\n", "a0-_~"), (b"two words", "two words"), (b"a\r\n", "a"), (b"", ""),
             (b"\n", ""), (b"a\nb\n", ""), (b"a\0", ""), ("a\N{EURO SIGN}".encode(), ""),
             (b"\xff", ""),
         ):  # fmt: skip
-            file.write_bytes(content)
-            self.assertEqual(read_secret(file), secret, content)
-
-    def test_errors_name_the_file(self) -> None:
-        folder = make_folder(self)
-        for path, error in ((folder, IsADirectoryError), (folder / "x", FileNotFoundError)):
-            self.assertEqual(self.assertRaises(error, read_bytes, path).filename, str(path))
+            path.write_bytes(content)
+            self.assertEqual(read_secret(path), secret, content)
 
     def test_what_is_no_file_stays(self) -> None:
         """Root would take ``/dev/null`` from the whole machine."""
@@ -371,8 +364,7 @@ class DeadDiskTest(SynchronousTestCase):
         self.assertEqual(read_bytes(self.path), b"x")
 
     def test_work_that_waits_for_no_disk(self) -> None:
-        """A slow machine has all the time it needs."""
-
+        # A slow machine has all the time it needs.
         def work() -> bytes:
             self.is_back.wait(0.5)
             with files.on_disk(self.path):
@@ -380,7 +372,4 @@ class DeadDiskTest(SynchronousTestCase):
             return read_bytes(self.path)
 
         self.assertEqual(files.within_patience(work), b"x")
-
-    def test_errors(self) -> None:
-        self.is_back.set()
         self.assertRaises(ZeroDivisionError, files.within_patience, divmod, 1, 0)
