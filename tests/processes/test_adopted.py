@@ -300,32 +300,18 @@ class AdoptedTest(WorkersTestCase):
             mux.stop()
 
     def test_one_is_killed_after(self) -> None:
-        """The same, if it dies when the new process has adopted it, and the upgrade is not final: one process says so, and both know."""
+        """The same, if it dies when the new process has adopted it, and the upgrade is not final: one process says so, and both know.
+
+        The one in its place has started too late to be adopted, so that the old process ends it, though it is halted.
+        """
         ready, gate = self.late_upgrade("_settled")
         mux, pair = self.begin()
-        (worker,) = mux.replace()
+        old, (worker,) = mux.pid, mux.replace()
         eventually(ready.exists, "it is about to ask what has moved")
         self.eventually_listed(2)
         os.kill(worker, signal.SIGKILL)
         self.eventually_listed(1)
         mux.child.wait_for("worker 1 was killed by signal 9")
-        gate.touch()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
-        [item] = get(self.admin, "/api/status")["attention"]
-        self.assertRegex(item["text"], r"worker \d .*, 1 connection lost")
-        self.all_end([pair])
-        mux.stop()
-        self.assertEqual(mux.child.output.count("connections that ended with worker"), 1)
-        # Nor does the process complain that the old one has started in its place, and left.
-        self.assertNotIn("the supervisor process has ended", mux.child.output)
-
-    def test_one_in_its_place_is_halted(self) -> None:
-        """It has started too late to be adopted, so that the old process ends it."""
-        ready, gate = self.late_upgrade("_settled")
-        mux, _ = self.begin()
-        old, (worker,) = mux.pid, mux.replace()
-        eventually(ready.exists, "it is about to ask what has moved")
-        os.kill(worker, signal.SIGKILL)
 
         def others() -> list[int]:
             return [pid for pid in workers_of(old) if pid != worker and is_worker(pid)]
@@ -336,6 +322,13 @@ class AdoptedTest(WorkersTestCase):
         gate.touch()
         mux.child.wait_for(f"upgraded: process {mux.pid} ")
         self.assert_gone([late])
+        [item] = get(self.admin, "/api/status")["attention"]
+        self.assertRegex(item["text"], r"worker \d .*, 1 connection lost")
+        self.all_end([pair])
+        mux.stop()
+        self.assertEqual(mux.child.output.count("connections that ended with worker"), 1)
+        # Nor does the process complain that the old one has started in its place, and left.
+        self.assertNotIn("the supervisor process has ended", mux.child.output)
 
     def test_one_that_cannot_be_given(self) -> None:
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""

@@ -105,21 +105,6 @@ class HeldTests(WorkersTestCase):
         self.served(clients, self.come_up())
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
 
-    def test_upgrade_to_rules_without_hold_tries_once_more_and_then_the_fallback(self) -> None:
-        other = self.backend()
-        fallback = f"127.0.0.1:{other.getsockname()[1]}"
-        mux = self.begin(f"hold = 10m\nfallback = {fallback}")
-        client = self.say(mux, b"x")
-        self.waiting(1)
-        mux.file.write_text(mux.file.read_text().replace("hold = 10m\n", ""))
-        mux.upgrade()
-        end = self.accept_from(other, b"x")
-        self.answers(client, end)
-        client.close()
-        end.close()
-        line = mux.take_one()
-        self.assertEqual((line["reason"], line["server"]), ("done", fallback))
-
     def test_reload_while_clients_wait_moves_their_server(self) -> None:
         for is_kept in (True, False):
             with self.subTest(is_kept=is_kept):
@@ -213,5 +198,20 @@ class HeldTests(WorkersTestCase):
         clients.append(self.say(mux, b"x"))
         self.waiting(3)
         refused(2)
-        self.served(clients, self.come_up())
+        self.served(clients, server := self.come_up())
         mux.take(3)
+        # Rules without `hold` have one try more, and then the fallback.
+        server.close()
+        other = self.backend()
+        fallback = f"127.0.0.1:{other.getsockname()[1]}"
+        mux.reload(("hold_limit = 3", f"fallback = {fallback}"))
+        client = self.say(mux, b"x")
+        self.waiting(1)
+        mux.edit(("hold = 10m\n", ""))
+        mux.upgrade()
+        end = self.accept_from(other, b"x")
+        self.answers(client, end)
+        client.close()
+        end.close()
+        line = mux.take_one()
+        self.assertEqual((line["reason"], line["server"]), ("done", fallback))

@@ -8,7 +8,6 @@ import pytest
 from tests.admin.processes import answer_to, send
 from tests.processes.running import Pair
 from tests.support.kit import WorkersTestCase, customize, eventually, make_folder
-from tests.support.proc import workers_of
 
 pytestmark = pytest.mark.by_turns(each=True)
 
@@ -39,40 +38,40 @@ if "txmux" in sys.orig_argv:
 class OnTheirWayTests(WorkersTestCase):
     """The worker that takes a connection gets to know half a second late that it is its own; the other one has none by then."""
 
-    def leaving(self, listener: str = "") -> Pair:
+    def leaving(self) -> Pair:
         """Relay a client's connection, and have it leave its worker."""
-        held = make_folder(self) / "held"
-        held.parent.chmod(0o755)  # workers may be another user's
-        customize(self, _HELD.format(held=str(held)))
-        server = self.backend()
-        self.mux = mux = self.upgrading(
-            self.relaying(server, listener), "workers = 1\nsandbox = off", admin=True
-        )
-        pair = self.relayed(mux, server)
+        self.held.unlink(missing_ok=True)
+        pair = self.relayed(self.mux, self.server)
         (self.row,) = self.mux.api("connections")
-        os.kill(workers_of(mux.child.pid)[0], signal.SIGTERM)
-        eventually(held.exists, "the connection is on its way")
+        (worker,) = self.mux.workers
+        os.kill(worker, signal.SIGTERM)
+        eventually(self.held.exists, "the connection is on its way")
         return pair
 
-    def test_listed_explained_and_counted_for_its_source(self) -> None:
+    def test_on_their_way(self) -> None:
+        self.held = make_folder(self) / "held"
+        self.held.parent.chmod(0o755)  # workers may be another user's
+        customize(self, _HELD.format(held=str(self.held)))
+        self.server = self.backend()
+        rules = self.relaying(self.server, "end_denied = yes\n")
+        self.mux = mux = self.upgrading(rules, "workers = 1\nsandbox = off", admin=True)
+        # It is listed, explained, and counted for its source.
         pair = self.leaving()
         paths = ("connections", f"connections/{self.row['id']}", "clients")
         # Before it is over
-        asking = [send(self.mux.admin, "GET", f"/api/{path}") for path in paths]
+        asking = [send(mux.admin, "GET", f"/api/{path}") for path in paths]
         (row,), explained, (client,) = (answer_to(one)[1] for one in asking)
         self.assertEqual(row["id"], self.row["id"])
         self.assertNotEqual(row["worker"], self.row["worker"])
         self.assertEqual(explained["explanation"]["route"], "all")
         self.assertEqual(client["active"], 1)
-        self.all_end([pair])
-
-    def test_closed(self) -> None:
-        self.leaving()
-        answer = self.mux.api("connections/close", {"backend": self.row["backend"]})
-        self.assertEqual(answer["closed"], 1)
-        self.assertEqual(self.mux.take()[0]["reason"], "killed")
-
-    def test_banned(self) -> None:
-        self.leaving("end_denied = yes\n")
-        self.mux.api("bans", {"network": "127.0.0.1", "seconds": 600})
-        self.assertEqual(self.mux.take()[0]["reason"], "denied")
+        self.all_done(mux, [pair])
+        # It is closed, and another one is banned.
+        for path, asked, reason in (
+            ("connections/close", {"backend": self.row["backend"]}, "killed"),
+            ("bans", {"network": "127.0.0.1", "seconds": 600}, "denied"),
+        ):
+            self.leaving()
+            answer = mux.api(path, asked)
+            self.assertEqual(answer.get("closed", 1), 1)
+            self.assertEqual(mux.take()[0]["reason"], reason)

@@ -13,9 +13,13 @@ from tests.support.proc import open_files, worker_of, workers_of
 
 class SharingTest(WorkersTestCase):
     def test_all_serve(self) -> None:
-        """Each worker gets some of the clients, and each connection stands in the log exactly once."""
+        """Each worker gets some of the clients, and each connection stands in the log exactly once, which SIGHUP has all open again."""
         mux = self.upgrading(settings="workers = 2")
         self.assertEqual(len(workers_of(mux.child.pid)), 2)
+        old = mux.log.rename(mux.log.with_suffix(".1"))
+        mux.child.process.send_signal(signal.SIGHUP)
+        for pid in workers_of(mux.child.pid):
+            self.assert_reopened(pid, mux.log, old)
         ids: list[str] = []
         while len({worker_of(one) for one in ids}) < 2:  # the first forty may all find the same one
             self.assertLess(len(ids), 2000)
@@ -26,6 +30,11 @@ class SharingTest(WorkersTestCase):
                 thread.join()
             ids += [line["id"] for line in mux.take(40)]
         self.assertEqual(len(set(ids)), len(ids))
+        self.assertEqual(old.read_text(), "")
+
+    def assert_reopened(self, pid: int, path: Path, old: Path) -> None:
+        both = {str(path), str(old)}
+        eventually(lambda: both & open_files(pid) == {str(path)}, f"{pid} has opened its log again")
 
     def test_unix(self) -> None:
         """A UNIX socket is one for all; it stays when a worker ends, and goes with the service."""
@@ -65,20 +74,6 @@ class LogTest(WorkersTestCase):
             twist.child.output,
         )
         self.assertEqual(sum(map(int, told)), 5)
-
-    def test_sighup_reopens_the_log_in_all_workers(self) -> None:
-        mux = self.upgrading(settings="workers = 2")
-        old = mux.log.rename(mux.log.with_suffix(".1"))
-        mux.child.process.send_signal(signal.SIGHUP)
-        for pid in workers_of(mux.child.pid):
-            self.assert_reopened(pid, mux.log, old)
-        self.be_closed(mux)
-        mux.take_one()
-        self.assertEqual(old.read_text(), "")
-
-    def assert_reopened(self, pid: int, path: Path, old: Path) -> None:
-        both = {str(path), str(old)}
-        eventually(lambda: both & open_files(pid) == {str(path)}, f"{pid} has opened its log again")
 
 
 class LimitTest(WorkersTestCase):
