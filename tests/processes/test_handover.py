@@ -136,6 +136,24 @@ class HandoverTest(MuxTestCase):
             await self.logged(number)
             self.forget()
 
+    async def test_rates(self) -> None:
+        """A rate limits a connection that has moved as before, and what waits for it moves, too."""
+        rates = {"upload_rate": 1000, "download_rate": 1000}
+        ((client, server),) = await self.handover.relayed(**rates)
+        for _ in range(2):
+            wanted, tenths = [len(peer.received) + 3000 for peer in (client, server)], 0
+            client.send(bytes(3000))
+            server.send(bytes(3000))
+            self.assertEqual(await self.handover.hand(self.handover.adopting()), 1)
+            while [len(client.received), len(server.received)] != wanted and tenths < 99:
+                self.time.advance(0.1)
+                await self.turn(5)
+                tenths += 1
+            self.assertIn(tenths, range(27, 50))  # less a burst, and more if the system is slow
+            self.handover.old, self.handover.new = self.handover.new, self.handover.another()
+        await self.handover.end_all([(client, server)])
+        await self.logged(1)
+
     async def test_no_answer(self) -> None:
         """If no answer comes, the old process goes on, and the new one does not, whenever it answers."""
         peers = await self.handover.relayed(2)

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -48,32 +47,6 @@ class UpgradeTest(WorkersTestCase):
     def service(self, settings: str = "", routes: str = "", before: Sequence[str] = ()) -> Service:
         self.listening = self.backend()
         return self.upgrading(self.relaying(self.listening, routes), settings, before, admin=True)
-
-    def test_rates(self) -> None:
-        """A rate limits a connection that has moved as before, and what waits for it moves, too."""
-        self.listening = self.backend()
-        routes = self.relaying(self.listening).replace("backend = ", "backend = slow\n#")
-        port = self.listening.getsockname()[1]
-        mux = self.upgrading(
-            f"{routes}[backend slow]\nserver = 127.0.0.1:{port}\n"
-            "upload_rate = 20KiB/s\ndownload_rate = 20KiB/s\n",
-            "workers = 2",
-        )
-        client, server = self.relayed(mux, self.listening)
-        early, later = bytes(range(256)) * 80, b"later" * 8192
-        for _ in range(2):
-            client.sendall(early)
-            server.sendall(early)
-            mux.upgrade()
-            for sender, reader in ((client, server), (server, client)):
-                with reader.makefile("rb") as stream:
-                    self.assertEqual(stream.read(len(early)), early)
-                    began = time.monotonic()
-                    sender.sendall(later)
-                    self.assertEqual(stream.read(len(later)), later)
-                self.assertGreater(time.monotonic() - began, 1.5)  # 2 at least, less a burst
-        self.over(client, server)
-        self.assertEqual(mux.take_one()["reason"], "done")
 
     def test_several_ports(self) -> None:
         """A listener of several ports is one in all views; clients and sockets stay in upgrades and reloads, in which ports come and go."""
