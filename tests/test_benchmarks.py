@@ -53,14 +53,12 @@ def results() -> Results:
 
 
 class ResultsTests(SynchronousTestCase):
-    def test_best(self) -> None:
-        """The best configuration is the one with the best median, be that the least or the most."""
+    def test_figures(self) -> None:
+        # The best configuration is the one with the best median, be that the least or the most.
         self.assertEqual(results().best("connection.cpu", "haproxy"), "haproxy-splice")
         self.assertEqual(results().best("bulk.rate", "haproxy"), "haproxy-splice")
         self.assertIsNone(results().best("bulk.rate", "envoy"))
-
-    def test_ratio(self) -> None:
-        """A ratio is made within each round, so what strikes both in one round does not matter; a round that one lacks does not count."""
+        # A ratio is made within each round, so what strikes both in one round does not matter; a round that one lacks does not count.
         found = results()
         self.assertEqual(found.median("connection.cpu", "txmux"), 120.0)
         self.assertEqual(found.ratio("connection.cpu", "txmux", "haproxy"), Spread(2.0, 1.5, 2.0))
@@ -69,12 +67,11 @@ class ResultsTests(SynchronousTestCase):
         found.add(chosen(["txmux"])[0], {"connection.cpu": 280.0}, 6)
         self.assertEqual(found.ratio("connection.cpu", "txmux", "haproxy"), Spread(2.0, 1.5, 4.0))
         self.assertIsNone(found.ratio("memory.idle", "txmux", "haproxy"))
-
-    def test_written_results_can_be_read(self) -> None:
+        # Written results can be read.
         self.assertEqual(Results.from_json(results().to_json()), results())
 
     def test_goals(self) -> None:
-        """A goal is met at its limit; less is better, or more; what was not measured is neither met nor missed."""
+        # A goal is met at its limit; less is better, or more; what was not measured is neither met nor missed.
         for goal, met in (
             (Goal("connection.cpu", 2.0, "haproxy"), True),
             (Goal("connection.cpu", 1.99, "haproxy"), False),
@@ -83,15 +80,14 @@ class ResultsTests(SynchronousTestCase):
             (Goal("memory.idle", 3.4), False), (Goal("held", 1), None),
         ):  # fmt: skip
             self.assertIs(goal.is_met(results()), met, goal)
-
-    def test_goals_name_known_figures_and_programs(self) -> None:
+        # They name known figures and programs.
         for goal in (*BAR, *STRETCH):
             self.assertIn(goal.figure, FIGURES)
             if goal.against:
                 self.assertTrue(chosen([goal.against]))
 
     def test_markdown(self) -> None:
-        """The report has the machine, the goals, all medians with their multiples and spread, and what was left out."""
+        # The report has the machine, the goals, all medians with their multiples and spread, and what was left out.
         text = markdown(results())
         for line in (
             "| CPU | some |",
@@ -102,9 +98,7 @@ class ResultsTests(SynchronousTestCase):
         ):
             self.assertIn(line, text.splitlines())
         self.assertNotIn("quick", text)
-
-    def test_markdown_of_two_machines(self) -> None:
-        """One table compares machines, each by its name and date, and all figures follow for each."""
+        # One table compares machines, each by its name and date, and all figures follow for each.
         one, other = (results(), results())
         one.machine = {"date": "2026-11-25", "CPU": "Intel(R) Xeon(R) Processor, 2 cores"}
         other.machine = {"date": "2026-11-26", "CPU": "AMD EPYC, 2 cores", "system": "its own"}
@@ -121,8 +115,8 @@ class ResultsTests(SynchronousTestCase):
             self.assertIn(line, text.splitlines())
         self.assertEqual((one.maker(), other.maker(), Results().maker()), ("intel", "amd", "a"))
 
-    def test_figures_of_other_machines_are_kept(self) -> None:
-        """What is published replaces what there is of the same maker's processors, and is shown beside that of others."""
+    def test_published(self) -> None:
+        # What is published replaces what there is of the same maker's processors, and is shown beside that of others.
         folder = Path(self.mktemp())
         found = [
             published(folder, [Results({"CPU": f"{cpu}, 2 cores", "date": "2026-11-25"})])
@@ -131,11 +125,9 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual([one.name()[:3] for one in found[-1]], ["A 1", "B 2"])
         names = ["chart.svg", "figures-a.json", "figures-b.json", "table.md"]
         self.assertEqual(sorted(path.name for path in folder.iterdir()), names)
-
-    def test_python_by_its_package(self) -> None:
-        """What Debian's package manager says of this Python is told, and nothing where there is none."""
-        found, told = "python3.11-minimal: /usr/bin/python3.11", "python3.11-minimal 3.11.2-6"
-        self.patch(machine, "_output", lambda words: found if "--search" in words else told)
+        # What Debian's package manager says of this Python is told, and nothing where there is none.
+        found_by, told = "python3.11-minimal: /usr/bin/python3.11", "python3.11-minimal 3.11.2-6"
+        self.patch(machine, "_output", lambda words: found_by if "--search" in words else told)
         self.assertEqual(machine.package(), " (python3.11-minimal 3.11.2-6)")
         self.patch(machine, "_output", lambda _: subprocess.run(["false"], check=True))
         self.assertEqual(machine.package(), "")
@@ -165,9 +157,7 @@ class ResultsTests(SynchronousTestCase):
     def test_percentiles(self) -> None:
         half, most = percentiles([float(n) for n in range(1001)])
         self.assertEqual((round(half), round(most)), (500, 991))
-
-    def test_median_within(self) -> None:
-        """Where a median is with 95 % certainty: all but one time of twenty, whatever is measured."""
+        # Where a median is with 95 % certainty: all but one time of twenty, whatever is measured.
         chance = random.Random(4)
         within = 0
         for _ in range(400):
@@ -179,13 +169,12 @@ class ResultsTests(SynchronousTestCase):
 
 class PeersTests(SynchronousTestCase):
     def test_chosen(self) -> None:
-        """A peer is chosen by its own name or its program's; an unknown one is told, with all there are."""
+        # A peer is chosen by its own name or its program's; an unknown one is told, with all there are.
         self.assertEqual([p.key for p in chosen(["haproxy"])], ["haproxy-auto", "haproxy-splice"])
         self.assertEqual([p.key for p in chosen(["txmux-portable"])], ["txmux-portable"])
         self.assertEqual(chosen([]), list(PROXIES))
         self.assertIn("there are envoy, ", str(self.assertRaises(BenchmarkError, chosen, ["x"])))
-
-    def test_configurations_of_proxies_only(self) -> None:
+        # There are configurations of proxies only.
         folder = _CHECKOUT / "benchmarks" / "peers"
         used = {proxy.template for proxy in PROXIES} | {"backend-nginx.conf"}
         used |= {name for proxy in PROXIES for name in (proxy.tls, proxy.udp) if name}
@@ -201,8 +190,8 @@ class CountTests(SynchronousTestCase):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
-    def test_instructions(self) -> None:
-        """Each file has what there was since the one before, and counts once."""
+    def test_files(self) -> None:
+        # Each file has what there was since the one before, and counts once.
         counter = counted.Instructions(self.folder)
         for name, total in (("7", 2000), ("7.1", 500), ("9", 1000)):
             (self.folder / name).write_text(
@@ -211,9 +200,7 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(counter.so_far(), {7: 2.5, 9: 1.0})
         (self.folder / "7.2").write_text("events: Ir\ntotals: 250\n")
         self.assertEqual(counter.so_far(), {7: 2.75, 9: 1.0})
-
-    def test_calls(self) -> None:
-        """Threads count for their process; what is no call does not count."""
+        # Threads count for their process; what is no call does not count.
         self.patch(counted, "threads", {7: [7, 8]}.__getitem__)
         lines = 'read(3, "x", 1) = 1\nclose(3) = 0\n+++ exited with 0 +++\n'
         for thread in (7, 8, 9):
@@ -251,7 +238,7 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual((child.cpu(), child.memory()), (0, 0))
 
     def test_cost(self) -> None:
-        """The CPU time of a program that has ended is what it took: that of a loop, and not of its sleep."""
+        # The CPU time of a program that has ended is what it took: that of a loop, and not of its sleep.
         program = (
             "import time\ntime.sleep(1.5)\nend = time.process_time() + 0.2\n"
             "while time.process_time() < end: pass\nprint(time.process_time())"
@@ -259,9 +246,7 @@ class ChildTests(SynchronousTestCase):
         spent = children.cost_of([sys.executable, "-S", "-c", program], [_a_core()])
         self.assertGreaterEqual(spent, 0.2)
         self.assertLess(spent, 1.5)
-
-    def test_settled(self) -> None:
-        """A program has settled when it works no more, and its CPU time is that of all of its processes."""
+        # A program has settled when it works no more, and its CPU time is that of all of its processes.
         program = (
             "import os, time\nos.fork()\nwhile time.process_time() < 0.3: pass\ntime.sleep(60)"
         )
@@ -269,9 +254,7 @@ class ChildTests(SynchronousTestCase):
         with Child([sys.executable, "-S", "-c", program], log, [_a_core()]) as child:
             # More than one of them can have used: the kernel rounds what it lists.
             self.assertGreater(child.settled(), 0.45)
-
-    def test_failure(self) -> None:
-        """It is an error with the last words of the program."""
+        # It is an error with the last words of the program.
         for run, command, words in (
             (children.cost_of, "echo 'line 3: what?' >&2; exit 2", "sh gave 2: line 3: what?"),
             (children.output_of, "echo 'no route'; echo '}'; exit 3", "sh gave 3: no route"),

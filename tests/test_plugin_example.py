@@ -62,12 +62,11 @@ class PluginExampleTests(InteropTestCase):
         place = self.output("-c", "import txmux_finger; print(txmux_finger.__file__)")
         self.assertTrue(place.startswith(str(self.folder)), place)
 
-    def test_listed_with_its_package(self) -> None:
+    def test_listed_and_checked(self) -> None:
         listed = self.output("-m", "txmux", "matchers")
         self.assertRegex(listed, r"(?m)^finger +tcp +Finger, .* +txmux-finger 1\.0$")
         self.assertRegex(listed, r"(?m)^ssh +")
-
-    def test_rules_with_the_matcher_are_checked(self) -> None:
+        # Rules with the matcher are checked.
         rules = self.folder / "checked.ini"
         rules.write_text(_RULES.format(port=79))
         self.assertIn("OK, 1 listener, 1 route", self.output("-m", "txmux", "check", rules))

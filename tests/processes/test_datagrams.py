@@ -62,8 +62,8 @@ class StopTest(WorkersTestCase):
         line = mux.take_one()
         self.assertEqual((line["client"], line["reason"]), (client.name, "drained"))
 
-    def test_close(self) -> None:
-        """Those that a filter names end, in whichever worker they are; the others go on, and their clients may begin anew."""
+    def test_close_and_listener(self) -> None:
+        # Those that a filter names end, in whichever worker they are; the others go on, and their clients may begin anew.
         mux = self.begin("workers = 2\ndrain_timeout = 100ms")
         clients = [self.flow(mux) for _ in range(3)]
         listed = mux.api("connections")
@@ -75,16 +75,12 @@ class StopTest(WorkersTestCase):
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"killed"})
         self.assertEqual(mux.api("connections"), [])
         eventually(clients[0].is_answered, "it begins anew")
-
-    def test_listener(self) -> None:
-        """A listener that accepts nobody begins no flow, and those that there are go on."""
-        mux = self.begin("workers = 2\ndrain_timeout = 100ms")
-        client = self.flow(mux)
+        # A listener that accepts nobody begins no flow, and those that there are go on.
         mux.api("listeners/u", {"accepting": False})
         other = _Client(self, mux.port)
         eventually(lambda: not _Client(self, mux.port).is_answered(), "no flow begins")
         self.assertFalse(other.is_answered())
-        eventually(client.is_answered, "the flow goes on")
+        eventually(clients[0].is_answered, "the flow goes on")
         mux.api("listeners/u", {"accepting": True})
         eventually(other.is_answered, "flows begin again")
 

@@ -293,7 +293,8 @@ class RemovedListenersTest(SynchronousTestCase):
                 else:
                     self.assertRaises(Refused, admission.enter, client)
 
-    def test_row_of_a_connection_on_its_way_is_kept(self) -> None:
+    def test_rows_that_are_kept(self) -> None:
+        # That of a connection on its way.
         self.admission("a").enter(CLIENT)
         self.admission("a").move_away(None)
         self.use("b")
@@ -301,8 +302,7 @@ class RemovedListenersTest(SynchronousTestCase):
         self.assertEqual(self.admitted(self.admission("c")), 2)
         self.use("a", "b")
         self.assertEqual(self.admitted(self.admission("a")), 1)
-
-    def test_row_of_a_connection_not_yet_admitted_is_kept(self) -> None:
+        # That of one that is not yet admitted.
         pending = self.admission("a")
         self.pending = {"a"}
         self.use("b")
@@ -605,16 +605,23 @@ class ChainTest(SynchronousTestCase):
         return old, new, admission
 
     def test_what_a_dead_worker_leaves_is_cleared(self) -> None:
-        """Where its supervisor is dead, too, another one does it: all that it had, and what was on its way."""
+        """Where its supervisor is dead, too, another one does it: all that it had, and what was on its way.
+
+        Rows are not used again while another service counts: it may serve again, and knows them by their names.
+        """
         running = {7}
         with patch.object(across_processes, "_is_running", running.__contains__):
-            old, _, _ = self.two("a")
-            counts = old.row("a")
+            old, _, _ = self.two("a", "b")
+            counts, place = old.row("a"), old.layout.rows["b"]
             old.collect()
             self.assertEqual(sum(counts), 2)
+            old.extend(limited("a", "c"))
+            self.assertEqual(old.layout.rows["b"], place)
             running.clear()
             old.collect()
             self.assertEqual(sum(counts), 0)
+            old.extend(limited("a", "d"))
+            self.assertNotIn("b", old.layout.rows)
 
     def test_what_moves_is_cleared_by_each_supervisor(self) -> None:
         """Whoever has looked before, what nobody takes counts no more, for the service, the listener and the source.
@@ -644,19 +651,6 @@ class ChainTest(SynchronousTestCase):
         slot = table.find(source_of(CLIENT.host), 0)
         assert slot is not None
         return [*tallies, table.total(slot) & 0xFFFFFFFF]
-
-    def test_rows_are_not_used_again_while_another_service_counts(self) -> None:
-        """It may serve again, and knows them by their names."""
-        running = {7}
-        with patch.object(across_processes, "_is_running", running.__contains__):
-            old, _, _ = self.two("a", "b")
-            place = old.layout.rows["b"]
-            old.extend(limited("a", "c"))
-            self.assertEqual(old.layout.rows["b"], place)
-            running.clear()
-            old.collect()
-            old.extend(limited("a", "d"))
-            self.assertNotIn("b", old.layout.rows)
 
     def test_places_of_a_service_that_died_are_kept(self) -> None:
         """What it has added goes on to count there, wherever the one that serves again places more."""

@@ -28,7 +28,8 @@ class PredecessorTests(SynchronousTestCase):
             socket.send_fds(own, [line], [2, *(one.fileno() for one in sockets)])
         return Predecessor(end)
 
-    def test_sockets_by_key_and_state(self) -> None:
+    def test_sockets_state_and_memory(self) -> None:
+        # Sockets come by their keys, and the state.
         near, far = pair(self)
         values = {"ask": 1, "version": 2, "sockets": ["x"], "state": {"version": 1}}
         found = self.hear(json.dumps(values).encode() + b"\n", far)
@@ -37,9 +38,8 @@ class PredecessorTests(SynchronousTestCase):
         near.send(b"hello")
         self.assertEqual(found.sockets["x"].recv(5), b"hello")
         found.sockets["x"].close()
-
-    def test_memory_of_limits(self) -> None:
-        """It counts only if it is the file that the old process has named: a version that does not know the variable leaves it to others."""
+        # The memory of limits counts only if it is the file that the old process has named: a version that does not know the variable
+        # leaves it to others.
         with tempfile.TemporaryFile() as memory, tempfile.TemporaryFile() as other:
             own = os.fstat(memory.fileno()).st_ino
             cases: tuple[tuple[str, dict[str, int], object], ...] = (
@@ -50,8 +50,8 @@ class PredecessorTests(SynchronousTestCase):
                 ("", {"file": own}, None),
             )
             for number, limits, taken in cases:
-                values = {"ask": 1, "version": 3, "sockets": [], "state": {"limits": limits}}
-                found = self.hear(json.dumps(values).encode() + b"\n")
+                started = {"ask": 1, "version": 3, "sockets": [], "state": {"limits": limits}}
+                found = self.hear(json.dumps(started).encode() + b"\n")
                 change_environment(self, TXMUX_LIMITS=number)
                 self.assertEqual(found.take_limits(), taken)
                 self.assertNotIn("TXMUX_LIMITS", os.environ)

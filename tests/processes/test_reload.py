@@ -9,12 +9,18 @@ from tests.support.proc import workers_of
 
 class ReloadTest(WorkersTestCase):
     def test_added_workers_serve_under_the_new_rules(self) -> None:
-        mux, _ = self.start_relaying("workers = 1")
+        """A worker that is about to end is not used again."""
+        mux, _ = self.start_relaying("workers = 1\nadmin = off")
         other = self.backend()
         mux.reload(with_workers(3), leading_to(other))
         for client in self.one_for_each(mux, workers_of(mux.pid)):
             client.sendall(b"x")
             self.accept_from(other, b"x")
+        for count in (2, 3, 1, 3) * 4:
+            mux.reload(with_workers(count))
+            self.over(*self.relayed(mux, other))
+        self.assertNotIn("another one is started", mux.child.output)
+        self.assertNotIn("warn]", mux.child.output)
 
     def test_retiring_worker_with_a_connection_serves_again(self) -> None:
         mux, server = self.start_relaying("workers = 3", "detect_timeout = 10m")
@@ -44,11 +50,3 @@ class ReloadTest(WorkersTestCase):
             self.accept_from(server, b"x").close()
             client.close()
         self.assertEqual({line["listener"] for line in mux.take(2)}, {"l0", "l2"})
-
-    def test_worker_about_to_end_is_not_used_again(self) -> None:
-        mux, server = self.start_relaying("workers = 3\nadmin = off")
-        for count in (2, 3, 1, 3) * 4:
-            mux.reload(with_workers(count))
-            self.over(*self.relayed(mux, server))
-        self.assertNotIn("another one is started", mux.child.output)
-        self.assertNotIn("warn]", mux.child.output)

@@ -141,8 +141,8 @@ class MeanwhileTest(WorkersTestCase):
         self.assert_gone(pids)
         self.over(*self.relayed(mux, listening))
 
-    def test_reload_during_handover(self) -> None:
-        """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""
+    def test_during_handover(self) -> None:
+        # A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes.
         gate = self.late_moves()
         for before, after in ((1, 2), (2, 1)):
             mux, listening = self.start_relaying(
@@ -170,10 +170,7 @@ class MeanwhileTest(WorkersTestCase):
             self.assertEqual({(line["reason"], line["bytes_in"]) for line in lines}, {("done", 5)})
             mux.stop()
             gate.unlink()
-
-    def test_stop_during_handover(self) -> None:
-        """A new process stops at once, though a reload and an upgrade of it wait for connections; those of old workers have `drain_timeout`."""
-        gate = self.late_moves()
+        # A new process stops at once, though a reload and an upgrade of it wait for connections; those of old workers have `drain_timeout`.
         mux, listening = self.start_relaying("drain_timeout = 10m", admin=True)
         client, server = self.relayed(mux, listening)
         old = mux.replace()
