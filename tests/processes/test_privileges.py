@@ -130,14 +130,22 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(found["Cap"], [0, 0, 0])
 
     def test_all_processes_become_the_user(self) -> None:
+        """But for the helper, which is still root, and ends with the service, however that ends."""
         port = free_low_port(self)
         rules = _RULES.replace(":0", f":{port}")
-        mux = self.mux("group = daemon\nworkers = 2", rules)
+        mux = Service(self.folder, rules, "user = nobody\ngroup = daemon\nworkers = 2")
+        self.addCleanup(mux.child.end)
         workers = workers_of(mux.child.pid)
         self.assertEqual(len(workers), 2)
         for pid in (mux.child.pid, starter_of(mux.child.pid), *workers):
             self.assert_nobody(pid, gid=1)
         self.assertIn(b"403 Forbidden", ask(port))
+        (helper,) = named(mux.child.pid, "helper")
+        self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
+        os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
+        ask(mux.port)
+        mux.child.process.kill()
+        eventually(lambda: is_gone(helper), "the helper has ended")
 
     def test_endpoint_of_twisted(self) -> None:
         """What workers are forked of is that user as soon as one of them has opened an endpoint that only Twisted can."""
@@ -171,17 +179,6 @@ class DroppingTests(SynchronousTestCase):
             mux.terminate()
             mux.child.process.wait(_PROMPTLY)
         mux.assert_stopped()
-
-    def test_helper(self) -> None:
-        """The helper is still root, and ends with the service, however that ends."""
-        mux = Service(self.folder, _RULES, "user = nobody")
-        self.addCleanup(mux.child.end)
-        (helper,) = named(mux.child.pid, "helper")
-        self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
-        os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
-        ask(mux.port)
-        mux.child.process.kill()
-        eventually(lambda: is_gone(helper), "the helper has ended")
 
     def secret(self, name: str) -> Path:
         """Write a certificate with a key that only root can read, in a folder that only root can look into."""
