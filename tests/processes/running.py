@@ -20,8 +20,8 @@ from tests.support.services import Service
 
 Pair = tuple[socket.socket, socket.socket]
 """A connection: the client's end, and the server's."""
-RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
-"""Every client is closed as soon as it has said something."""
+RULES = "[listen public]\ndetect_timeout = 10m\nendpoint = 127.0.0.1:0\n"
+"""Every client is closed as soon as it has said something, which it may do late on a busy machine."""
 
 
 def find_modules(test: SynchronousTestCase, folder: Path) -> None:

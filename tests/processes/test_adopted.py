@@ -187,7 +187,7 @@ class AdoptedTest(WorkersTestCase):
         mux = self.upgrading(
             self.relaying(
                 self.listening,
-                "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n",
+                "[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n",
             ),
             f"workers = {workers}\n{self.settings}\nadmin = unix:{self.admin}",
             before,

@@ -195,7 +195,7 @@ class AttentionTest(WorkersTestCase):
 
     def test_worker_that_is_killed_while_it_retires(self) -> None:
         """It is named, too, be it of the process before an upgrade, which does not forget those before."""
-        mux = self.begin(f"{RULES}detect_timeout = 10m\n")
+        mux = self.begin()
         (worker,) = workers_of(mux.pid)
         with self.kept_connection():
             os.kill(worker, signal.SIGTERM)

@@ -49,8 +49,7 @@ class CrashTest(WorkersTestCase):
         """One that is asked to end has a successor first, and its connections move; nobody waits meanwhile."""
         listening = self.backend()
         mux = self.upgrading(
-            f"{RULES}detect_timeout = 10m\n"
-            f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n",
+            f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n",
             "workers = 2",
         )
         client = self.client(mux)

@@ -23,7 +23,7 @@ class ReloadTest(WorkersTestCase):
         self.assertNotIn("warn]", mux.child.output)
 
     def test_retiring_worker_with_a_connection_serves_again(self) -> None:
-        mux, server = self.start_relaying("workers = 3", "detect_timeout = 10m")
+        mux, server = self.start_relaying("workers = 3")
         old = workers_of(mux.pid)
         silent = self.one_for_each(mux, old)  # who is undecided cannot be moved
         for count in (2, 3, 1, 3):

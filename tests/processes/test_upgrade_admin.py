@@ -17,7 +17,7 @@ class ReplacedTest(WorkersTestCase):
     def begin(self) -> tuple[Service, Path, socket.socket]:
         """Begin a service, with a client that stays in its first process."""
         admin = self.folder / "admin.sock"
-        rules = f"{RULES}detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+        rules = f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         mux = self.upgrading(rules, f"drain_timeout = 10m\nadmin = unix:{admin}")
         client = self.enterContext(mux.connect())
         client.sendall(b"S")

@@ -51,8 +51,7 @@ class UpgradeCheckTest(WorkersTestCase):
         pem, self.trusted = self.make_certificate()
         listening, limited = self.backend(), self.backend()
         mux = self.begin(
-            f"{RULES}detect_timeout = 10m\n"
-            f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
+            f"{RULES}[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
             f"[route waits]\nmatch = ssh\nbackend = away\n"
             f"[route waits-inside]\nmatch = ssh\nunder = secure\nbackend = away\n"
             f"[route slow]\nmatch = redis\nbackend = slow\n"

@@ -23,7 +23,7 @@ class KeepingTest(WorkersTestCase):
     def begin(self, settings: str = "", more: str = "") -> Service:
         port = self.listening.getsockname()[1]
         self.file_of_rules = (
-            f"{RULES}detect_timeout = 10m\n[route first]\nunder = *\nmatch = ssh\nbackend = pool\n"
+            f"{RULES}[route first]\nunder = *\nmatch = ssh\nbackend = pool\n"
             f"[backend pool]\nserver = 127.0.0.1:{port}\n{more}"
         )
         return self.upgrading(self.file_of_rules, settings)
@@ -157,7 +157,7 @@ class LeftOutTest(WorkersTestCase):
         route = f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{port}\n"
         self.ready, self.gate = self.late_upgrade("_have_it_serve", after=True)
         self.service = self.upgrading(
-            f"{RULES}detect_timeout = 10m\n{self.left_out}{route}",
+            f"{RULES}{self.left_out}{route}",
             f"workers = 2\ndrain_timeout = 10m\nmetrics = 127.0.0.1:{self.metrics}",
         )
         self.service.ports = {"public": self.service.ports["public"]}

@@ -127,7 +127,7 @@ class DescriptorsTest(WorkersTestCase):
 
     def begin(self, listening: socket.socket, settings: str = "") -> Service:
         return self.upgrading(
-            self.relaying(listening, "detect_timeout = 10m"),
+            self.relaying(listening),
             f"drain_timeout = 2s\n{settings}",
             before=_FEW,
         )
@@ -212,7 +212,7 @@ class PlacesTest(WorkersTestCase):
         listening = self.backend()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         mux = self.upgrading(
-            f"{RULES}detect_timeout = 10m\n[route all]\nmatch = any\nbackend = b\n"
+            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
             "workers = 2\ndrain_timeout = 10m",
             admin=True,

@@ -191,7 +191,7 @@ class MeanwhileTest(WorkersTestCase):
     def test_worker_restarted(self) -> None:
         """Clients of a worker that has just been started before the new process adopts all are handed over, too, or counted."""
         ready, gate = self.late_upgrade("_have_it_serve")
-        rules = "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
+        rules = "[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
         mux, listening = self.start_relaying("drain_timeout = 10m", rules, admin=True)
         self.upgrade_until(mux, ready)
         os.kill(workers_of(mux.pid)[0], signal.SIGKILL)
@@ -236,7 +236,7 @@ class MeanwhileTest(WorkersTestCase):
             port = free_port()
             gone = f"[listen gone]\nendpoint = 127.0.0.1:{port}\n    unix:{local}\n"
             mux = self.upgrading(
-                self.relaying(listening, f"detect_timeout = 10m\n{gone}"),
+                self.relaying(listening, gone),
                 f"drain_timeout = 10m\nworkers = {workers}",
                 admin=True,
             )
