@@ -74,8 +74,7 @@ class BannedTests(SynchronousTestCase):
             change = (network, None) if until is None else banning(network, until)
             self.change(*bans.change([change]))
         later.change(rows_of((ban.network, ban) for ban in bans))
-        last = dict(told)
-        left = [net for net, until in last.items() if until and until > self.clock.seconds()]
+        left = [net for net, until in dict(told).items() if until and until > self.clock.seconds()]
         for address in map(ip_address, _ADDRESSES):
             expected = any(address in net for net in left)
             self.assertEqual((address in self.banned, address in later), (expected, expected))

@@ -117,8 +117,7 @@ class LoopTests(MuxTestCase):
     async def test_loop_ends_after_a_number_of_hops(self) -> None:
         for relay in ("auto", "portable"):
             self.records.clear()
-            port = self.looping(relay=relay)
-            client = await self.connect(port)
+            client = await self.connect(self.looping(relay=relay))
             with capturedLogs() as events:
                 client.send(b"x")
                 await self.until_so(lambda c=client: c.lost and not self.factory.connections)  # type: ignore[misc]

@@ -68,8 +68,7 @@ class SourceLimitsTest(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(SourceLimits.for_listener(Listener("x", **keys)), limits)
             if limits is not None:
-                is_shareable = PerSource(limits, float).is_shareable
-                self.assertEqual(is_shareable, not limits.undecided)
+                self.assertEqual(PerSource(limits, float).is_shareable, not limits.undecided)
 
 
 class PerSourceTest(SynchronousTestCase):

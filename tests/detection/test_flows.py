@@ -168,11 +168,10 @@ class FlowTests(SynchronousTestCase):
     def test_each_protocol_has_its_facts(self) -> None:
         names = ("kcp", "sip", "coap", "tftp", "radius", "ike", "rtp", "syslog", "dns")
         detector = Detector(over_udp(*names))
-        radius = bytes.fromhex("0100001b") + bytes(16) + b"\x01\x07alice"
         for datagram, facts in (
             (b"\0\x01boot/pxe\0octet\0", {"path": "boot/pxe"}),
             (b"\x40\x01\0\x01\xb4temp", {"method": "GET", "path": "/temp"}),
-            (radius, {"user": "alice"}),
+            (bytes.fromhex("0100001b") + bytes(16) + b"\x01\x07alice", {"user": "alice"}),
         ):
             decision = FlowDetection(detector).feed([datagram])
             assert decision is not None

@@ -48,8 +48,7 @@ def _snmp(name: str) -> bytes:
 
 
 def _labels(name: str) -> bytes:
-    labels = (bytes([len(one)]) + one.encode() for one in name.split("."))
-    return b"".join(labels) + b"\0\0\1\0\1"
+    return b"".join(bytes([len(one)]) + one.encode() for one in name.split(".")) + b"\0\0\1\0\1"
 
 
 STREAMS: Mapping[tuple[str, str], Callable[[str], bytes]] = {

@@ -65,8 +65,7 @@ class IndexTest(SynchronousTestCase):
         routes = [attrs.evolve(one, **KINDS[kind]) for one, kind in zip(made, kinds, strict=False)]
         data = f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode() if http else hello(name)
         data = data[: max(1, len(data) - cut)]
-        one_by_one = (r.name for r in routes if not r.dry_run and decide([r], [data]))
-        expected = next(one_by_one, None)
+        expected = next((r.name for r in routes if not r.dry_run and decide([r], [data])), None)
         self.assertEqual(decide(routes, [data]), expected)
         self.assertEqual(decide(routes, (bytes([byte]) for byte in data)), expected)
         earliest, at_most = (

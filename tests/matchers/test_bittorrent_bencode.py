@@ -37,9 +37,8 @@ class DictionaryTests(SynchronousTestCase):
         """Strings are given as they are, all else as it is encoded; what follows is left."""
         data = encoded(value)
         cursor = Cursor(data + rest)
-        found = read_dictionary(cursor)
         self.assertEqual(
-            found,
+            read_dictionary(cursor),
             {name: one if isinstance(one, bytes) else encoded(one) for name, one in value.items()},
         )
         self.assertEqual(cursor.at, len(data))

@@ -85,8 +85,7 @@ class OrderTests(SynchronousTestCase):
             found = taker(whole.feed(data) or whole.finish())
             self.assertIn(found, expected(stream), source)
             feeds = (cut.feed(data[:length]) for length in range(1, len(data) + 1))
-            decision = next(filter(None, feeds), None) or cut.finish()
-            self.assertEqual(taker(decision), found, source)
+            self.assertEqual(taker(next(filter(None, feeds), None) or cut.finish()), found, source)
 
 
 class PortTests(MuxTestCase):
@@ -96,7 +95,6 @@ class PortTests(MuxTestCase):
         for stream in streams():
             client = await self.connect(port, stream["data"])
             client.finish()
-            record = await self.logged()
-            self.assertIn(record.route, expected(stream), stream["source"])
+            self.assertIn((await self.logged()).route, expected(stream), stream["source"])
             await client.is_lost()
             self.records.clear()

@@ -29,14 +29,13 @@ _ELSEWHERE = {
 
 
 def _imported_late(path: Path) -> set[str]:
-    importing = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
     found = {
         node.module or ""
-        for function in importing
+        for function in [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
         for node in ast.walk(function)
         if isinstance(node, ast.ImportFrom)
     }

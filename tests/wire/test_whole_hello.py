@@ -54,9 +54,8 @@ class WholeHelloTest(SynchronousTestCase):
     @given(st.data())
     def test_same(self, draw: st.DataObject) -> None:
         """Whatever is in a hello, right or wrong, both say the same of it, and so does whatever follows it."""
-        parts = draw.draw(st.lists(_EXTENSIONS, max_size=5))
         message = client_hello(
-            *parts,
+            *draw.draw(st.lists(_EXTENSIONS, max_size=5)),
             legacy_version=draw.draw(st.sampled_from([0x0301, 0x0303, 0x0304])),
             session_id=draw.draw(st.sampled_from([b"", bytes(32)])),
         )
@@ -84,13 +83,12 @@ class WholeHelloTest(SynchronousTestCase):
 
     def test_cost(self) -> None:
         """However many extensions and names a hello has, it costs few calls for each of its bytes."""
-        shapes = {
+        for shape, parts in {
             "names of protocols": extension(16, struct.pack(">H", 15_000) + b"\1x" * 7500),
             "extensions": b"".join(extension(1000 + number, b"") for number in range(4000)),
             "names": extension(0, struct.pack(">H", 16_000) + b"\0\0\1a" * 4000),
             "one extension": extension(1000, bytes(16_000)),
-        }
-        for shape, parts in shapes.items():
+        }.items():
             data = records(client_hello(parts), 16384)
             calls = calls_in(partial(parse_client_hello, data, None))
             self.assertLess(calls, len(data) // 8, shape)

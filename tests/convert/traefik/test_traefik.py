@@ -82,8 +82,7 @@ class FileTests(SynchronousTestCase):
         text = f"entryPoints: {{a: {{address: ':81'}}}}\ntcp:\n  routers: {{x: {{rule: 'HostSNI(`*`)', service: a}}}}\n{_SERVICES}"
         for key in ("filename", "directory"):
             whole = f"{text}providers: {{file: {{{key}: gone}}}}\n"
-            output = converted(whole, name=str(self.folder / "x.yml"))
-            self.assertEqual(len(looks(output)), 1)
+            self.assertEqual(len(looks(converted(whole, name=str(self.folder / "x.yml")))), 1)
 
     def test_toml(self) -> None:
         text = """

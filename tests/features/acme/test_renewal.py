@@ -378,9 +378,8 @@ class RenewalTests(TestCase):
         good, file = after.key_pem() + after.pem, self.folder / f"{_A}.pem"
         answers = list[bytes]()
         self.play(lambda _: answers.pop(0))
-        source = Source("certificates", "", "", reactor.seconds)
         redis = SimpleNamespace(
-            source=source,
+            source=Source("certificates", "", "", reactor.seconds),
             is_up=True,
             poll=lambda: succeed(({}, True)),
             certificate=lambda *_: succeed(answers.pop(0)),

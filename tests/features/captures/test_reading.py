@@ -159,8 +159,7 @@ class ReadTests(CommandTestCase):
         ):
             ends = source, destination
             syn, said = packet(*ends, SYN, 100, b""), packet(*ends, ACK, 101, b"SSH-")
-            framed = [frame(syn), frame(said)]
-            found = self.read(capture(*framed, link=link, writer=writer))
+            found = self.read(capture(frame(syn), frame(said), link=link, writer=writer))
             first = Segment(*ends, 100, 0, True, False, b"")  # noqa: FBT003
             second = Segment(*ends, 101, 0, False, True, b"SSH-")  # noqa: FBT003
             self.assertEqual(found, [first, second], (link, writer))

@@ -280,8 +280,7 @@ class EndsHereTest(MuxTestCase):
 
     @staticmethod
     def hello(name: str = HIDDEN) -> bytes:
-        parts = server_name(name), INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE
-        return inner(*parts)
+        return inner(server_name(name), INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE)
 
     async def test_second_hello_for_another_name(self) -> None:
         """Nor does one of another key open; one without a share is opened, and OpenSSL says what it thinks of it."""

@@ -101,7 +101,7 @@ class OpeningTest(SynchronousTestCase):
         """A hello for another key, or a changed one, stays as it is."""
         message = Sealer(_MADE).hello(inner())
         other = MadeKey(8)
-        unopened = {
+        for why, (stream, keys) in {
             "other number": (records(message), {8: _MADE.key}),
             "other key": (records(message), {7: MadeKey().key}),
             "other suite": (records(Sealer(_MADE, AES_256_GCM).hello(inner())), _KEYS),
@@ -110,8 +110,7 @@ class OpeningTest(SynchronousTestCase):
             "no point": (records(Sealer(_MADE).hello(inner(), encapsulated=bytes(32))), _KEYS),
             "with more in its record": (records(message + b"x"), _KEYS),
             "not sealed for this": (records(Sealer(other).hello(inner())), _KEYS),
-        }
-        for why, (stream, keys) in unopened.items():
+        }.items():
             hello = _read(stream, keys)
             self.assertEqual((hello.stream, hello.facts), (stream, {"ech": "outer"}), why)
         for plain in (records(client_hello(server_name("a.example"))), b"SSH-2.0-x", b"\x16\3\1"):
@@ -119,7 +118,7 @@ class OpeningTest(SynchronousTestCase):
 
     def test_illegal_inside(self) -> None:
         name, tls13 = server_name(HIDDEN), versions(0x0304)
-        illegal = {
+        for why, encoded in {
             "padding": inner(padding=b"\0\0\1"),
             "session": inner(session=b"x"),
             "no mark": inner(name, tls13),
@@ -137,8 +136,7 @@ class OpeningTest(SynchronousTestCase):
             "two names": inner(server_name("a.example", HIDDEN), INNER, tls13),
             "cut": inner()[:60],
             "empty": b"",
-        }
-        for why, encoded in illegal.items():
+        }.items():
             with self.assertRaises(IllegalHelloError, msg=why) as caught:
                 open_hello(Sealer(_MADE).hello(encoded), _KEYS)
             self.assertEqual(caught.exception.alert, bytes.fromhex("15 0303 0002 02 2f"))

@@ -261,8 +261,7 @@ class GatewayTests(SynchronousTestCase):
             ):
                 edge = gateway(end if kind == "Gateway" else TCP) + TAKES
                 made = Made(edge + SET % ("set", f"{{{end}}}") + secret + grant)
-                name = "edge" if kind == "Gateway" else "set"
-                its = made.of_listener("end", name, kind)
+                its = made.of_listener("end", "edge" if kind == "Gateway" else "set", kind)
                 self.assertEqual(its["ResolvedRefs"], resolved, (kind, grant))
                 is_served = resolved == "ResolvedRefs"
                 self.assertEqual(its["Programmed"], "Programmed" if is_served else "!Invalid")

@@ -142,8 +142,7 @@ class PlaceTests(SynchronousTestCase):
 
     def test_ports_that_are_mapped_to_one(self) -> None:
         other = TLS.replace("tls,", "other,").replace("443", "8443")
-        text = gateway(TLS) + gateway(other, name="late")
-        made = Made(text, GatewaySettings(ports={443: 8443}))
+        made = Made(gateway(TLS) + gateway(other, name="late"), GatewaySettings(ports={443: 8443}))
         self.assertEqual(made.of_listener("other", "late")["Accepted"], "!PortUnavailable")
         (its,) = made.status["Gateway", "late"]["listeners"]
         why = "--port has it listen on 8443, as port 443 does; map it to another port"
@@ -187,8 +186,7 @@ class UnitTests(SynchronousTestCase):
             (3, "*.com", ("abc.example.com", "*.example.com")),
             (4, "", ("abc.example.com", "*.com")),
         ):
-            named = f'{TLS}, hostname: "{host}"' if host else TLS
-            text += gateway(named, name=f"g{number}")
+            text += gateway(f'{TLS}, hostname: "{host}"' if host else TLS, name=f"g{number}")
             for at, name in enumerate(names):
                 its = route("TLSRoute", f"r{number}{at}", spec=f'hostnames: ["{name}"]')
                 text += its.replace("edge", f"g{number}")
@@ -226,8 +224,7 @@ class UnitTests(SynchronousTestCase):
             made = Made(text)
             for name, kind in (("late", "Gateway"), ("more", "ListenerSet")):
                 accepted = made.of_listener("tcp", name, kind)["Accepted"]
-                expected = "Accepted" if kind == served else "!ProtocolConflict"
-                self.assertEqual(accepted, expected)
+                self.assertEqual(accepted, "Accepted" if kind == served else "!ProtocolConflict")
 
     def test_a_route_at_two_ports(self) -> None:
         ports = TCP, TCP.replace("tcp", "more").replace("5432", "2")

@@ -354,8 +354,7 @@ class PatternTests(SynchronousTestCase):
 
 class HostileTests(SynchronousTestCase):
     def problem(self, more: str, kind: str = "TCPRoute", spec: str = "") -> str:
-        listener = TCP if kind == "TCPRoute" else TLS
-        text = gateway(listener) + route(kind, "db", spec=spec, more=more)
+        text = gateway(TCP if kind == "TCPRoute" else TLS) + route(kind, "db", spec=spec, more=more)
         made = Made(text + route(kind, "good", spec="hostnames: [good.example]"))
         self.assertEqual(made.of_route(kind, "db")["Accepted"], "!Invalid")
         self.assertEqual(made.of_route(kind, "good")["Accepted"], "Accepted")

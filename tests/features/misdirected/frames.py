@@ -28,8 +28,7 @@ def frames_of(data: bytes) -> Iterator[Frame]:
 
 
 def asked(host: str, method: str = "GET", *more: tuple[str, str]) -> list[tuple[str, str]]:
-    named = [(":method", method), (":scheme", "https"), (":authority", host), (":path", "/")]
-    return [*named, *more]
+    return [(":method", method), (":scheme", "https"), (":authority", host), (":path", "/"), *more]
 
 
 @attrs.define

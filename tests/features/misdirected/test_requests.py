@@ -188,10 +188,9 @@ class MisdirectedTest(MuxTestCase):
         """Each look takes as long as a connection: after many, what has not been seen passes, and the rest goes by its name."""
         more = self.ends("d", "tls sni=d.example", free_port())
         client = await self.speak(self.mux([*self.two_routes(), more]))
-        hosts = [_A, *[_B, _C] * 100, "d.example", _B, _C]
         requests = (
             self.request(2 * number + 1, host, 1, ("x", str(number)))
-            for number, host in enumerate(hosts)
+            for number, host in enumerate([_A, *[_B, _C] * 100, "d.example", _B, _C])
         )
         client.send(b"".join([_BEGUN, *requests]))
         read = await self.answers(client, 102)

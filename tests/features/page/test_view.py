@@ -80,8 +80,7 @@ class PageTests(SynchronousTestCase):
             ({"route": "-"}, 1), ({"listener": "b"}, 0), ({"client": "x"}, 2),
         ):  # fmt: skip
             page = _page(query, recent=ends)
-            found = [end for end in ends if str(end["client"]) in page]
-            self.assertEqual(len(found), count, query)
+            self.assertEqual(len([end for end in ends if str(end["client"]) in page]), count, query)
 
     def test_attention_has_its_level_its_cause_and_a_link(self) -> None:
         item = {

@@ -171,15 +171,14 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(dialogue.then, then, element)
 
     def test_client_leaves(self) -> None:
-        goodbyes = {
+        for name, (request, answer) in {
             "smtp": (b"QUIT\r\n", b"221 2.0.0 Bye\r\n"),
             "imap": (b"a LOGOUT\r\n", b"* BYE logging out\r\na OK done\r\n"),
             "pop3": (b"QUIT\r\n", b"+OK\r\n"),
             "ftp": (b"QUIT\r\n", b"221 Bye\r\n"),
             "xmpp": (b"</stream:stream>", b"</stream:stream>"),
             "ldap": (b"\x30\x05\x02\x01\x07\x42\x00", b""),
-        }
-        for name, (request, answer) in goodbyes.items():
+        }.items():
             dialogue, sent = answered(name, [request])
             self.assertEqual((dialogue.then, dialogue.problem, sent), ("end", "", answer))
 

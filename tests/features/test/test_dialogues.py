@@ -35,8 +35,7 @@ class AnswerTests(SynchronousTestCase):
             (b"\0" * 64 + b"a", b"\0" * 64 + b"b", 0), (b"\0" * 63 + b"a", b"\0" * 63 + b"b", 1),
         ):  # fmt: skip
             keys = [_answered(data)[1].keys for data in (one, other)]
-            same = [a == b for a, b in zip(*keys, strict=True)]
-            self.assertEqual(same.index(True), level)
+            self.assertEqual([a == b for a, b in zip(*keys, strict=True)].index(True), level)
 
     def test_hello_of_a_size(self) -> None:
         self.assertEqual(len(Handshake("www.example.com", size=8192).to_send()), 8192)

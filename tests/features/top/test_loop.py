@@ -102,8 +102,7 @@ class WatchTests(CommandTestCase):
             self.signal(number)
             _, status = os.waitpid(self.program.pid, os.WUNTRACED)
             self.assertTrue(os.WIFSTOPPED(status))
-            is_restored = termios.tcgetattr(self.user) == self.before
-            self.assertEqual(is_restored, number == signal.SIGTSTP)
+            self.assertEqual(termios.tcgetattr(self.user) == self.before, number == signal.SIGTSTP)
             self.signal(signal.SIGCONT)
             self.shown(r"\x1b\[\?1049h[^\0]*\[1\] connections  3")
         termios.tcsetwinsize(self.user, (24, 100))

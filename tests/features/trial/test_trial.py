@@ -580,5 +580,4 @@ class TrialTests(AdminCase):
         for most, expected in ((1, ["x", "c"]), (2, ["x", "a", "c"])):
             change_constants(self, service, _MOST_TRIES=most)
             await self.running._reloading.request()
-            names = [one.name for one in self.running.control.rules.listeners]
-            self.assertEqual(names, expected)
+            self.assertEqual([one.name for one in self.running.control.rules.listeners], expected)

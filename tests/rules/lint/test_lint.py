@@ -139,8 +139,7 @@ class LintTests(SynchronousTestCase):
         """The listeners that it will write are for routes of its own."""
         text = "[txmux]\ninclude = no-such/*.ini\n{}[listen a]\nendpoint = :1\ndefault = close\n"
         for watch, count in (("watch_rules = 1s\n", 0), ("", 1)):
-            found = [*closed_listeners(parse(text.format(watch), "x.ini"))]
-            self.assertEqual(len(found), count)
+            self.assertEqual(len([*closed_listeners(parse(text.format(watch), "x.ini"))]), count)
         text = "[txmux]\ninclude = no-such/*.ini\nwatch_rules = 1s\n[route r]\nmatch = ssh\nbackend = close\n"
         [told] = [str(one) for one in lint(parse(text, "x.ini")) if one.key == "under"]
         why = "[route r] under: no client gets here, since its unit has no [listen]; add one"

@@ -94,8 +94,7 @@ class ManyErrorsTests(SynchronousTestCase):
             for n in range(last + 1)
         )
         text = f"[listen a]\nendpoint = :1\n{routes}"
-        error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
-        (found,) = error.problems
+        (found,) = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS).problems
         self.assertIn("is under itself: r2999 -> r3000 -> r2999", found.message)
 
     def test_many_ways(self) -> None:
@@ -114,8 +113,7 @@ class ManyErrorsTests(SynchronousTestCase):
             )
             begun = time.process_time()
             with self.subTest(opens):
-                error = self.assertRaises(RulesError, parse, text, "rules.ini")
-                (problem,) = error.problems
+                (problem,) = self.assertRaises(RulesError, parse, text, "rules.ini").problems
                 self.assertIn("asks clients for no certificate", problem.message)
                 rules = parse(text.replace("client_cert = any\n", ""), "rules.ini")
                 list(lint(rules))

@@ -229,8 +229,7 @@ class VariableTests(SynchronousTestCase):
 
     def test_items_and_lines_of_a_variable(self) -> None:
         text = "[listen a]\nendpoint = 127.0.0.1:${PORT}\nallow = ${NETS}, 192.0.2.${LAST:-7}\n"
-        rules = cases.read(text)
-        (listener,) = rules.listeners
+        (listener,) = cases.read(text).listeners
         self.assertEqual(listener.endpoints, ("127.0.0.1:8443",))
         same = cases.read(
             "[listen a]\nendpoint = 127.0.0.1:8443\nallow = 10.0.0.0/8, 192.0.2.1\n ::1\n 192.0.2.7"

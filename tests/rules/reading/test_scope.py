@@ -121,10 +121,8 @@ class UnitTest(SynchronousTestCase):
             for owner, expected in ((0, True), (65534, is_allowed), (0, True)):
                 os.chown(self.folder / "d/a.ini", owner, -1)
                 self.assertEqual("r" in _under(self.load()), expected, (pattern, owner))
-                unit = f"{self.folder}/d/a.ini [unit one]"
-                ask = partial(open_to, self.load(), unit)
-                found = as_nobody(ask) if owner else ask()
-                self.assertEqual(bool(found), expected)
+                ask = partial(open_to, self.load(), f"{self.folder}/d/a.ini [unit one]")
+                self.assertEqual(bool(as_nobody(ask) if owner else ask()), expected)
 
     def test_no_listener(self) -> None:
         why = f"under: names no listener, and none allows routes of this file; {_CURE}"

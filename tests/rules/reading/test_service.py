@@ -61,8 +61,7 @@ class KeysTest(SynchronousTestCase):
     def test_any_path(self, text: str) -> None:
         escaped = "".join(f"\\{sign}" if sign in ":=\\" else sign for sign in text)
         read_again = split_arguments(str(read(f"admin = unix:/a{escaped}").admin[1]))
-        address = SERVER["unix"].check(read_again)["address"]
-        self.assertEqual(address, os.path.abspath(f"/a{text}"))  # noqa: PTH100 - a text
+        self.assertEqual(SERVER["unix"].check(read_again)["address"], os.path.abspath(f"/a{text}"))  # noqa: PTH100 - a text
 
     def test_address(self) -> None:
         for text, host in (

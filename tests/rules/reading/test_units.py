@@ -40,8 +40,7 @@ class UnitsTest(FolderTestCase):
         """A file that a pattern finds is a unit, and is divided by its [unit] sections; what is included by name is the operator's."""
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini, own.ini\n{LISTEN}")
         self.write("own.ini", "[backend own]\nserver = 127.0.0.1:1\n")
-        texts = (f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in "abcd")
-        a, b, c, d = texts
+        a, b, c, d = (f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in "abcd")
         self.write("d/x.ini", f"{a}[unit team-1]\n{b}[unit team-2]\n\n{c}")
         self.write("d/y.ini", d)
         for text in (a, f"# moved\n{a}"):  # the second time, sections are taken over
@@ -141,8 +140,7 @@ class UnitsTest(FolderTestCase):
         for many in (60, 120):
             path = self.write(f"{many}/rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
             for number in range(many):
-                text = backend(number) + backend(number + 1)
-                self.write(f"{many}/d/{number:03}.ini", text)
+                self.write(f"{many}/d/{number:03}.ini", backend(number) + backend(number + 1))
             steps.append(steps_in(partial(load, path)))
             self.assertEqual(len(load(path).files.untaken), many // 2)
         self.assertLess(steps[1], 3 * steps[0])
