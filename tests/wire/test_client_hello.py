@@ -1,7 +1,12 @@
+import ssl
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire.hello_builder import (
     PADDING,
     alpn,
@@ -11,9 +16,17 @@ from tests.wire.hello_builder import (
     records,
     server_name,
     sized,
+    sslv2_hello,
     versions,
 )
-from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello
+from txmux.testing import calls_in
+from txmux.wire.client_hello import (
+    LONGEST_HELLO,
+    VERSIONS,
+    ClientHello,
+    HelloReader,
+    parse_client_hello,
+)
 
 
 def read(message: bytes) -> HelloReader:
@@ -26,7 +39,11 @@ def offered(*extensions: bytes, **more: Any) -> ClientHello:
     return hello
 
 
-class FactsTests(SynchronousTestCase):
+_HELLO = client_hello(server_name("a"), alpn(b"h2", b"x"), versions(0x0304))
+HELLO = sslv2_hello()
+
+
+class ClientHelloTests(SynchronousTestCase):
     def test_first(self) -> None:
         """Names of other kinds do not count; of several host names in datagrams the first does, as for servers."""
         for carrier in "qd":
@@ -41,24 +58,20 @@ class FactsTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(offered(part).sni, name)
 
-    def test_empty(self) -> None:
+    def test_empty_names_and_protocols_that_only_test_the_servers_tolerance(self) -> None:
         """An extension without a name, and a name without a character, name nothing, and spoil nothing else."""
         for part in (extension(0, b""), extension(0, b"\x00\x00"), server_name("")):
             self.assertEqual(offered(part, alpn(b"h2")), ClientHello(None, ("h2",), "1.2"), part)
-
-    def test_protocols_that_only_test_the_servers_tolerance_are_left_out(self) -> None:
         hello = offered(alpn(b"\x0a\x0a", b"h2", b"\xfa\xfa", b"\x0a\x1a", b"\x0b\x0b"))
         self.assertEqual(hello.alpn, ("h2", "\x0a\x1a", "\x0b\x0b"))
 
-    def test_version_of_the_field(self) -> None:
+    def test_version_of_the_field_or_the_highest_known_of_those_offered(self) -> None:
         """Without the extension it is that of the hello, which cannot go beyond TLS 1.2."""
         for number, name in (
             (0x0300, "ssl3"), (0x0301, "1.0"), (0x0302, "1.1"), (0x0303, "1.2"), (0x0304, "1.2"),
             (0x03FF, "1.2"),
         ):  # fmt: skip
             self.assertEqual(offered(legacy_version=number).version, name)
-
-    def test_the_highest_known_of_those_offered_counts_in_any_order(self) -> None:
         for numbers, name in (
             ((0x0304,), "1.3"), ((0x0A0A, 0x0303, 0x0304, 0x0302), "1.3"),
             ((0x0301, 0x0302), "1.1"), ((0x0303, 0x7F1C), "1.2"), ((0x0002, 0x0301), "1.0"),
@@ -66,8 +79,6 @@ class FactsTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(offered(versions(*numbers)).version, name, numbers)
 
-
-class FormTests(SynchronousTestCase):
     def test_a_hello_need_not_have_extensions_nor_a_length_of_them(self) -> None:
         """A session ID has up to 32 bytes."""
         for message in (client_hello(), client_hello(with_extensions=False)):
@@ -161,10 +172,151 @@ class FormTests(SynchronousTestCase):
             _, length = byte_by_byte(records(message))
             self.assertLess(length, 128 * 4 + 100)
             self.assertTrue(read(message).malformed)
-
-    def test_128_names_are_not_too_many(self) -> None:
         offers = [b"%d" % number for number in range(127)]
         self.assertEqual(
             offered(alpn(*offers)), ClientHello(None, tuple(map(bytes.decode, offers)), "1.2")
         )
         self.assertIsNone(read(client_hello(alpn(*offers, b"x"))).hello)
+
+    def test_every_record_has_to_carry_some_of_a_handshake(self) -> None:
+        data = bytearray(records(client_hello(), [10, 10]))
+        for index, value in ((0, 0x15), (1, 0x02), (2, 0x05), (3, 0x41)):
+            bad = bytearray(data)
+            bad[15 + index] = value
+            reader, length = byte_by_byte(bytes(bad))
+            self.assertTrue(reader.malformed)
+            self.assertEqual(length, 15 + index + 1)
+        empty = records(client_hello(), 10)
+        reader = parse_client_hello(empty[:15] + b"\x16\x03\x01\x00\x00" + empty[15:], None)
+        self.assertTrue(reader.malformed)
+
+    def test_the_longest_hello_in_the_shortest_records_is_within_the_bound(self) -> None:
+        padding = 0xFFFF - len(client_hello()) + 4 - 4
+        data = records(client_hello(extension(PADDING, b"\0" * padding)), 1)
+        self.assertEqual(len(data), LONGEST_HELLO)
+        self.assertIsNotNone(parse_client_hello(data, None).hello)
+
+    @settings(max_examples=scaled(100), deadline=None)
+    @given(st.data())
+    def test_round_trip(self, draw: st.DataObject) -> None:
+        """What a client offers is what is read, whatever stands around it and however it is cut."""
+        name = draw.draw(st.none() | st.text("aBc.-", min_size=1, max_size=9))
+        protocols = draw.draw(st.lists(st.binary(min_size=3, max_size=9), max_size=4))
+        numbers = draw.draw(
+            st.lists(st.sampled_from([0x0301, 0x0303, 0x0304, 0x1A1A, 0x7F1C]), max_size=4)
+        )
+        extensions = [
+            extension(0xFF00, body) for body in draw.draw(st.lists(st.binary(max_size=9)))
+        ]
+        extensions += [server_name(name)] if name else []
+        extensions += [alpn(*protocols)] if protocols else []
+        extensions += [versions(*numbers)] if numbers else []
+        message = client_hello(*draw.draw(st.permutations(extensions)))
+        data = records(message, draw.draw(st.lists(st.integers(1, 60), min_size=1)))
+
+        reader, at = byte_by_byte(data)
+        self.assertEqual(at, len(data))
+        highest = max((n for n in numbers if n in VERSIONS), default=0x0303)
+        expected = ClientHello(
+            name and name.lower().removesuffix("."),
+            tuple(protocol.decode("latin-1") for protocol in protocols),
+            VERSIONS[highest],
+        )
+        self.assertEqual(reader.hello, expected)
+        self.assertEqual(parse_client_hello(data, None).hello, expected)
+
+    def test_pythons_own_client_is_understood_in_records_of_every_size(self) -> None:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname="www.example.com")
+        self.assertRaises(ssl.SSLWantReadError, client.do_handshake)
+        self.check(outgoing.read(), ClientHello("www.example.com", ("h2", "http/1.1"), "1.3"))
+
+    def test_so_is_the_one_of_pyopenssl_here_limited_to_tls_1_2(self) -> None:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_alpn_protos([b"imap"])
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        client.set_tlsext_host_name(b"mail.example.com")
+        self.assertRaises(SSL.WantReadError, client.do_handshake)
+        self.check(client.bio_read(65536), ClientHello("mail.example.com", ("imap",), "1.2"))
+
+    def check(self, data: bytes, expected: ClientHello) -> None:
+        self.assertEqual(parse_client_hello(data, None).hello, expected)
+        for size in range(1, len(data)):
+            self.assertEqual(parse_client_hello(records(data[5:], size), None).hello, expected)
+        reader, at = byte_by_byte(data)
+        self.assertEqual((reader.hello, at), (expected, len(data)))
+
+    def cost(self, data: bytes) -> float:
+        """Count calls for each byte of a sample that is sent byte by byte."""
+        return calls_in(lambda: byte_by_byte(data)) / len(data)
+
+    def test_one_byte_records(self) -> None:
+        """A hello of 32 KiB in records of one byte costs the same for each byte as a short one."""
+        short = records(client_hello(extension(PADDING, b"\0" * 600)), 1)
+        long = records(client_hello(extension(PADDING, b"\0" * 5_450)), 1)
+        self.assertGreater(len(long), 32 * 1024)
+        self.assertLess(self.cost(long), 1.1 * self.cost(short))
+
+    def test_many_items(self) -> None:
+        """So does one of countless extensions, names or protocols."""
+        for few, many in (
+            ([extension(PADDING, b"")] * 200, [extension(PADDING, b"")] * 2_000),
+            ([server_name(*["a"] * 200)], [server_name(*["a"] * 2_000)]),
+            ([alpn(*[b"a"] * 400)], [alpn(*[b"a"] * 4_000)]),
+        ):
+            cost = self.cost(records(client_hello(*few)))
+            self.assertLess(self.cost(records(client_hello(*many))), 1.1 * cost)
+
+    @settings(max_examples=scaled(100), deadline=None)
+    @given(
+        st.binary(max_size=40)
+        | st.builds(
+            lambda data, at, junk: data[:at] + junk + data[at + len(junk) :],
+            st.sampled_from([records(_HELLO, size) for size in (1, 7, 9999)]),
+            st.integers(0, 300),
+            st.binary(max_size=3),
+        )
+    )
+    def test_property_resuming(self, data: bytes) -> None:
+        """Going on after any beginning gives what beginning again does."""
+        earlier = None
+        for length in range(len(data) + 1):
+            afresh = parse_client_hello(data[:length], None)
+            earlier = parse_client_hello(data[:length], earlier)
+            self.assertEqual(
+                (earlier.hello, earlier.malformed, earlier.sni, earlier.alpn, earlier.version),
+                (afresh.hello, afresh.malformed, afresh.sni, afresh.alpn, afresh.version),
+            )
+
+
+class HelloTests(SynchronousTestCase):
+    def test_version(self) -> None:
+        """The version is read at its end; there is no name, and no protocol."""
+        for version, name in ((0x0002, "ssl2"), (0x0300, "ssl3"), (0x0301, "1.0"), (0x0303, "1.2")):
+            data = sslv2_hello(version=version)
+            reader, at = byte_by_byte(data + b"\x16\x03")
+            self.assertEqual((reader.hello, at), (ClientHello(None, (), name), len(data)))
+            self.assertIsNone(reader.ja4())
+        for data in (
+            sslv2_hello(session_id=bytes(16)),
+            sslv2_hello(challenge=bytes(32)),
+            sslv2_hello(cipher_suites=bytes(3 * 150)),
+        ):
+            self.assertIsNotNone(parse_client_hello(data, None).hello)
+
+    def test_the_byte_that_rules_it_out_is_the_one_that_shows_it(self) -> None:
+        for change, at in (
+            ({0: 0x82}, 0), ({1: 27}, 1), ({2: 0}, 2), ({2: 2}, 2), ({3: 1}, 3), ({3: 4}, 3),
+            ({3: 0}, 4), ({4: 5}, 4), ({5: 1}, 5), ({6: 0}, 6), ({6: 20}, 6), ({6: 24}, 6),
+            ({6: 3}, 8), ({7: 1}, 7), ({8: 1}, 8), ({8: 16}, 8), ({9: 1}, 9), ({10: 15}, 10),
+        ):  # fmt: skip
+            bad = bytearray(HELLO)
+            for index, value in change.items():
+                bad[index] = value
+            reader, length = byte_by_byte(bytes(bad))
+            self.assertTrue(reader.malformed, change)
+            self.assertEqual(length, at + 1, change)

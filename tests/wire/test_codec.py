@@ -41,38 +41,7 @@ class Thing:
     _places: tuple[str, ...] = sent(each(PLACE, some=slice(2)), default=())
 
 
-class CodecTest(SynchronousTestCase):
-    def test_marked_fields_by_another_clock(self) -> None:
-        thing = Thing("a", 5, 2, 90.0, 130.0, ("x", "y"))
-        its = Origin(100.0, name_place=str.upper)
-        written = {"name": "a", "number": 2, "since": 10.0, "until": 30.0, "places": ["X", "Y"]}
-        self.assertEqual(codec.write(thing, its), written)
-        there = Origin(1000.0, find_place={"X": "x", "Z": "z"}.get)
-        more = {**written, "places": ["X", "Y", "Z"], "later": 1}
-        self.assertEqual(codec.read(Thing, more, there), Thing("a", 0, 2, 990.0, 1030.0, ("x",)))
-
-    def test_missing_fields(self) -> None:
-        self.assertEqual(codec.read(Thing, {"name": "a", "until": None}), Thing("a"))
-        for values in ({"name": "a"}, {"until": None}):
-            self.assertRaises(KeyError, codec.read, Thing, values)
-        thing = Thing("a", 5, 7)
-        codec.update(thing, {"name": "b"})
-        self.assertEqual(thing, Thing("b", 5, 7))
-
-    def test_other_values_are_refused(self) -> None:
-        good = {"name": "a", "until": 1.0}
-        several: tuple[dict[str, Any], ...] = (
-            {"name": 1}, {"name": None}, {"number": "1"}, {"number": 1.5}, {"until": "x"},
-            {"until": math.inf}, {"since": math.nan}, {"since": []}, {"places": 1}, {"places": None},
-        )  # fmt: skip
-        for wrong in several:
-            self.assertRaises(MISSHAPEN, codec.read, Thing, {**good, **wrong})
-
-    def test_no_time_is_left_of_what_is_over(self) -> None:
-        self.assertEqual((LEFT.write(99.0, _NOW), LEFT.write(-math.inf, _NOW)), (0.0, 0.0))
-
-
-class RecordedTest(SynchronousTestCase):
+class ValuesTest(SynchronousTestCase):
     def see(self, instance: Any, recorded: Any) -> None:
         document = in_json(codec.write(instance, _NOW))
         self.assertEqual(document, recorded)
@@ -197,3 +166,32 @@ class RecordedTest(SynchronousTestCase):
         )  # fmt: skip
         for wrong in several:
             self.assertRaises(MISSHAPEN, codec.read, ConnectionRecord, {**recorded, **wrong})
+
+    def test_marked_fields_by_another_clock(self) -> None:
+        thing = Thing("a", 5, 2, 90.0, 130.0, ("x", "y"))
+        its = Origin(100.0, name_place=str.upper)
+        written = {"name": "a", "number": 2, "since": 10.0, "until": 30.0, "places": ["X", "Y"]}
+        self.assertEqual(codec.write(thing, its), written)
+        there = Origin(1000.0, find_place={"X": "x", "Z": "z"}.get)
+        more = {**written, "places": ["X", "Y", "Z"], "later": 1}
+        self.assertEqual(codec.read(Thing, more, there), Thing("a", 0, 2, 990.0, 1030.0, ("x",)))
+
+    def test_missing_fields(self) -> None:
+        self.assertEqual(codec.read(Thing, {"name": "a", "until": None}), Thing("a"))
+        for values in ({"name": "a"}, {"until": None}):
+            self.assertRaises(KeyError, codec.read, Thing, values)
+        thing = Thing("a", 5, 7)
+        codec.update(thing, {"name": "b"})
+        self.assertEqual(thing, Thing("b", 5, 7))
+
+    def test_other_values_are_refused(self) -> None:
+        good = {"name": "a", "until": 1.0}
+        several: tuple[dict[str, Any], ...] = (
+            {"name": 1}, {"name": None}, {"number": "1"}, {"number": 1.5}, {"until": "x"},
+            {"until": math.inf}, {"since": math.nan}, {"since": []}, {"places": 1}, {"places": None},
+        )  # fmt: skip
+        for wrong in several:
+            self.assertRaises(MISSHAPEN, codec.read, Thing, {**good, **wrong})
+
+    def test_no_time_is_left_of_what_is_over(self) -> None:
+        self.assertEqual((LEFT.write(99.0, _NOW), LEFT.write(-math.inf, _NOW)), (0.0, 0.0))

@@ -44,7 +44,7 @@ def ja4(*parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303
     return str(parse_client_hello(records(hello), None).ja4())
 
 
-class ExampleTests(SynchronousTestCase):
+class FingerprintTests(SynchronousTestCase):
     def test_the_fingerprint_is_the_published_one(self) -> None:
         """So is the last part of it without signature algorithms."""
         self.assertEqual(ja4(*extensions(), cipher_suites=CIPHER_SUITES), EXAMPLE)
@@ -66,6 +66,30 @@ class ExampleTests(SynchronousTestCase):
         self.assertEqual(ja4(*reversed(extensions()), cipher_suites=reverse), EXAMPLE)
         other = ja4(*extensions("0804 0403"), cipher_suites=CIPHER_SUITES)
         self.assertNotIn(other[-13:], ("_e5627efa2ab1", "None"))
+
+    def test_hello_with_nothing(self) -> None:
+        """Their hash is all zeros."""
+        nothing = "000000000000"
+        self.assertEqual(ja4(cipher_suites="1a1a"), f"t12i000000_{nothing}_{nothing}")
+        only = ja4(KNOWN["0000"], KNOWN["0010"], cipher_suites="1a1a")
+        self.assertEqual(only, f"t12d0002h2_{nothing}_{nothing}")
+
+    def test_hello_that_lacks_some(self) -> None:
+        """A hello that is not there in full has no fingerprint; one without a list of extensions has."""
+        self.assertIsNone(parse_client_hello(records(client_hello())[:-1], None).ja4())
+        self.assertIsNone(parse_client_hello(b"\x16\x02", None).ja4())
+        found = parse_client_hello(records(client_hello(with_extensions=False)), None).ja4()
+        self.assertEqual(found, "t12i010000_0f2cb44170f4_000000000000")
+
+    @settings(max_examples=scaled(100), deadline=None)
+    @given(
+        st.binary(min_size=1, max_size=9).map(lambda data: data * 2),
+        st.lists(st.builds(extension, st.sampled_from([13, 21, 0x0A0A]), st.binary(max_size=9))),
+    )
+    def test_property_any(self, cipher_suites: bytes, parts: list[bytes]) -> None:
+        """The fingerprint has its form."""
+        found = ja4(*parts, cipher_suites=cipher_suites.hex())
+        self.assertRegex(found, "^t12i[0-9]{4}00_[0-9a-f]{12}_[0-9a-f]{12}$")
 
 
 class PartTests(SynchronousTestCase):
@@ -96,29 +120,3 @@ class PartTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(self.beginning(alpn(protocol))[8:], ends)
         self.assertEqual(self.beginning()[8:], "00")
-
-
-class EmptyTests(SynchronousTestCase):
-    def test_nothing(self) -> None:
-        """Their hash is all zeros."""
-        nothing = "000000000000"
-        self.assertEqual(ja4(cipher_suites="1a1a"), f"t12i000000_{nothing}_{nothing}")
-        only = ja4(KNOWN["0000"], KNOWN["0010"], cipher_suites="1a1a")
-        self.assertEqual(only, f"t12d0002h2_{nothing}_{nothing}")
-
-    def test_lacking(self) -> None:
-        """A hello that is not there in full has no fingerprint; one without a list of extensions has."""
-        self.assertIsNone(parse_client_hello(records(client_hello())[:-1], None).ja4())
-        self.assertIsNone(parse_client_hello(b"\x16\x02", None).ja4())
-        found = parse_client_hello(records(client_hello(with_extensions=False)), None).ja4()
-        self.assertEqual(found, "t12i010000_0f2cb44170f4_000000000000")
-
-    @settings(max_examples=scaled(100), deadline=None)
-    @given(
-        st.binary(min_size=1, max_size=9).map(lambda data: data * 2),
-        st.lists(st.builds(extension, st.sampled_from([13, 21, 0x0A0A]), st.binary(max_size=9))),
-    )
-    def test_property_any(self, cipher_suites: bytes, parts: list[bytes]) -> None:
-        """The fingerprint has its form."""
-        found = ja4(*parts, cipher_suites=cipher_suites.hex())
-        self.assertRegex(found, "^t12i[0-9]{4}00_[0-9a-f]{12}_[0-9a-f]{12}$")

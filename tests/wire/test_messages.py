@@ -44,7 +44,7 @@ class MatcherTests(SynchronousTestCase):
         error = self.assertRaises(OptionError, matcher.predicate, {"host": "a..b"})
         self.assertIn("host: ", str(error))
 
-    def test_many_lines_read_a_datagram_once(self) -> None:
+    def test_many_lines_read_a_datagram_once_and_none_that_all_refuse(self) -> None:
         matcher, reader = made()
         lines = [matcher.predicate({"host": f"{number}.example"}) for number in range(20)]
         lines.append(matcher.predicate({"host": "*.example", "secret": "x"}))
@@ -52,17 +52,16 @@ class MatcherTests(SynchronousTestCase):
         self.assertEqual([line(seen) for line in lines], [Verdict.NO] * 20 + [Verdict.MATCH])
         self.assertEqual(reader.asked, 1)
 
-    def test_only_what_is_told_to_be_a_fact_is_one_and_it_is_made_safe(self) -> None:
-        matcher, _ = made()
-        predicate = matcher.predicate({})
-        self.assertEqual(facts(predicate, Datagrams((b"!\x03a\n\xff",))), {"host": "a\\n\\xff"})
-        self.assertEqual(facts(predicate, Datagrams((b"!\0",))), {})
-        self.assertEqual(facts(predicate, Datagrams((b"?",))), {})
-
-    def test_a_reader_that_refuses_all_allows_no_first_byte(self) -> None:
         def refuse(_: Cursor) -> dict[str, str]:
             raise MalformedError
 
         predicate = MessageMatcher("never", "Never", refuse).predicate({})
         self.assertIs(predicate(Datagrams((b"x",))), Verdict.NO)
         self.assertEqual(getattr(predicate, "first_bytes", None), frozenset())
+
+    def test_only_what_is_told_to_be_a_fact_is_one_and_it_is_made_safe(self) -> None:
+        matcher, _ = made()
+        predicate = matcher.predicate({})
+        self.assertEqual(facts(predicate, Datagrams((b"!\x03a\n\xff",))), {"host": "a\\n\\xff"})
+        self.assertEqual(facts(predicate, Datagrams((b"!\0",))), {})
+        self.assertEqual(facts(predicate, Datagrams((b"?",))), {})

@@ -21,7 +21,7 @@ def read_numbers(cursor: Cursor) -> None:
 
 
 class PredicateTests(SynchronousTestCase):
-    def test_streams(self) -> None:
+    def test_streams_and_fields_of_a_datagram(self) -> None:
         """Each is decided at the first byte that can decide."""
         fields = [(b"\x02", 1), (b"\x01\x02", 2), (b"\x01\x00\x03", 3), (b"\x07\x01\x00\xcb", 4)]
         rows: tuple[tuple[Any, ...], ...] = (
@@ -40,8 +40,6 @@ class PredicateTests(SynchronousTestCase):
             check_predicate(predicate, matches, others, undecided=undecided)
             self.assertEqual((predicate.longest, predicate.first_bytes), (longest, {*first_bytes}))
         self.assertIsNone(Pattern(rb"(?s).").first_bytes)  # where all may come first
-
-    def test_fields_of_a_datagram(self) -> None:
         predicate = DatagramFields(read_numbers)
         for data, verdict in (
             (b"\1\1\xff\xca\xfe", Verdict.MATCH), (b"\1\1\xff\xca", Verdict.NO),
@@ -49,11 +47,9 @@ class PredicateTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIs(predicate(Datagrams((data,))), verdict)
 
-    def test_the_longest_match_is_that_of_the_longest_alternative(self) -> None:
+    def test_longest_match(self) -> None:
         for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
             self.assertEqual(Pattern(expression).longest, longest, expression)
-
-    def test_a_pattern_without_a_limit_needs_one_from_its_author(self) -> None:
         self.assertIsNone(compile_pattern(rb"a+b").longest)
         error = self.assertRaises(ValueError, lambda: Pattern(rb"a+b").longest)
         self.assertIn("set one by within=", str(error))

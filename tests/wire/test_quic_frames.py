@@ -83,8 +83,6 @@ class FrameTests(SynchronousTestCase):
     def test_any_bytes_are_read_or_are_wrong(self, payload: bytes) -> None:
         self._read(payload)
 
-
-class StreamTests(SynchronousTestCase):
     @given(cut_streams(), st.data())
     def test_fragments(self, fragments: Sequence[tuple[int, bytes]], data: st.DataObject) -> None:
         """Pieces in any order, twice and overlapping, give the stream, however many come at once."""

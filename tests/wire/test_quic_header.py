@@ -26,33 +26,11 @@ def packet(
     return (head + (0x4000 | size - len(head) - 2).to_bytes(2, "big")).ljust(size, b"\x55")
 
 
-class CutTests(SynchronousTestCase):
-    def test_header(self) -> None:
-        """The IDs of an unknown version are read as soon as they are there in full; a Retry is the rest of its datagram."""
-        data = bytes([0xC0]) + UNKNOWN.to_bytes(4, "big") + b"\2ab\1c"
-        header = read_long_header(data)
-        self.assertEqual((header.destination, header.source, header.end), (b"ab", b"c", len(data)))
-        for wrong in (*(data[:end] for end in range(len(data))), b"\x40" + data[1:]):
-            self.assertRaises(MalformedError, read_long_header, wrong)
-        self.assertEqual(read_long_header(RETRY_1).end, len(RETRY_1))
-
-    @given(st.integers(-1, 2**20), st.integers(1, 2), st.data())
-    def test_number(self, largest: int, size: int, data: st.DataObject) -> None:
-        """A number that is near the next one is known by its last bytes."""
-        half = 1 << 8 * size - 1
-        ends = max(0, largest + 2 - half), largest + 1 + half
-        for number in (*ends, data.draw(st.integers(*ends))):
-            datagram = initial(b"\1", number=number, size=size)
-            keys, header = ClientKeys(V1, DESTINATION), read_long_header(datagram)
-            frames, now_largest = keys.unprotect(datagram, 0, header, largest)
-            self.assertEqual((frames[0], now_largest), (1, max(number, largest)))
-
-
 _SHORT = b"\x41".ljust(1200, b"\x55")
 _PARTS = b"\xc0\0\0\0\1", b"\x6b\x33\x43\xcf", b"\0\0\0\1", b"abcde"
 
 
-class OpensTests(SynchronousTestCase):
+class HeaderTests(SynchronousTestCase):
     def test_which(self) -> None:
         """Where the client speaks QUIC already."""
         other = packet(0, version=UNKNOWN)
@@ -115,3 +93,23 @@ class OpensTests(SynchronousTestCase):
         for opens in (opens_connection, opens_first_connection):
             opens(datagram)
             opens(b"\xc0\0\0\0\1" + datagram)
+
+    def test_cut_header(self) -> None:
+        """The IDs of an unknown version are read as soon as they are there in full; a Retry is the rest of its datagram."""
+        data = bytes([0xC0]) + UNKNOWN.to_bytes(4, "big") + b"\2ab\1c"
+        header = read_long_header(data)
+        self.assertEqual((header.destination, header.source, header.end), (b"ab", b"c", len(data)))
+        for wrong in (*(data[:end] for end in range(len(data))), b"\x40" + data[1:]):
+            self.assertRaises(MalformedError, read_long_header, wrong)
+        self.assertEqual(read_long_header(RETRY_1).end, len(RETRY_1))
+
+    @given(st.integers(-1, 2**20), st.integers(1, 2), st.data())
+    def test_cut_number(self, largest: int, size: int, data: st.DataObject) -> None:
+        """A number that is near the next one is known by its last bytes."""
+        half = 1 << 8 * size - 1
+        ends = max(0, largest + 2 - half), largest + 1 + half
+        for number in (*ends, data.draw(st.integers(*ends))):
+            datagram = initial(b"\1", number=number, size=size)
+            keys, header = ClientKeys(V1, DESTINATION), read_long_header(datagram)
+            frames, now_largest = keys.unprotect(datagram, 0, header, largest)
+            self.assertEqual((frames[0], now_largest), (1, max(number, largest)))

@@ -64,8 +64,6 @@ class SecondHelloTest(SynchronousTestCase):
         self.assertFalse(second.is_over)
         self.assertEqual(second.receive(b"\x18\3\3"), b"\x18\3\3")
         self.assertTrue(second.is_over)
-
-    def test_unknown_first_one(self) -> None:
         self.assertRaises(IllegalHelloError, SecondHello(None).receive, records(message()))
 
     def test_what_a_server_may_read(self) -> None:

@@ -21,7 +21,7 @@ def v2(start: str, block: bytes = b"", length: int | None = None) -> bytes:
     return SIGNATURE + bytes.fromhex(start) + size.to_bytes(2, "big") + block
 
 
-class VectorTests(SynchronousTestCase):
+class AcceptedTests(SynchronousTestCase):
     vectors = (V1 | V2 | {V2_WITH_CHECKSUM: IPV4}).items()
 
     def test_a_header_is_read_and_what_follows_it_is_left_alone(self) -> None:
@@ -29,8 +29,6 @@ class VectorTests(SynchronousTestCase):
             for payload in (b"", b"\n", b"PROXY", encoded):
                 self.assertEqual(decode(encoded + payload), Decoded(header, len(encoded)))
 
-
-class AcceptedV1Tests(SynchronousTestCase):
     def test_forms_of_addresses(self) -> None:
         """IPv6 addresses need not be in their shortest form, and may end as HAProxy writes mapped ones."""
         for text, expected in (
@@ -50,10 +48,6 @@ class AcceptedV1Tests(SynchronousTestCase):
             line = b"PROXY UNKNOWN" + tail + b"\r\n"
             self.assertEqual(decode(line + b"\r\n"), Decoded(UNKNOWN, len(line)))
         self.assertEqual(len(line), 107)
-
-
-class AcceptedV2Tests(SynchronousTestCase):
-    """Headers in binary form whose addresses do not count, or that hold more than addresses."""
 
     def test_addresses_that_do_not_count(self) -> None:
         """LOCAL, and families other than TCP over IP, are taken without addresses, and skipped whole."""

@@ -25,11 +25,9 @@ from txmux.wire.proxyprotocol.header import (
 
 class EncodeV1Tests(SynchronousTestCase):
     def test_headers_are_written_as_the_specification_has_them(self) -> None:
+        """A v4-mapped address is in hexadecimal groups, all that the grammar has; there is no LOCAL, and no place for fields."""
         for encoded, header in V1.items():
             self.assertEqual(encode_v1(header), encoded)
-
-    def test_what_it_lacks(self) -> None:
-        """A v4-mapped address is in hexadecimal groups, all that the grammar has; there is no LOCAL, and no place for fields."""
         mapped = encode_v1(ProxyHeader.between(SOURCE, DESTINATION6))
         self.assertEqual(mapped, b"PROXY TCP6 ::ffff:c0a8:1 2001:db8::11 56324 443\r\n")
         end = address("ffff:" * 7 + "ffff", 65535)  # the longest line of the specification

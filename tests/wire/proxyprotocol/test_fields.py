@@ -22,12 +22,41 @@ THEIRS = Tlv(TlvType.AUTHORITY, b"theirs")
 OTHER = Tlv(0xE0, b"other")
 
 
-class ToldTests(SynchronousTestCase):
-    def test_names(self) -> None:
-        """Fields have names; those that are empty or that nobody knows have none."""
+class CarriedTests(SynchronousTestCase):
+    def test_which(self) -> None:
+        """What is known here goes first, and replaces what came in of its type; padding, and an ID that is longer than receivers take, are left out."""
+        kept = Tlv(TlvType.UNIQUE_ID, bytes(128))
+        for own, earlier, carried in (
+            ([OURS], [OTHER, THEIRS], (OURS, OTHER)),
+            ([], [OTHER, THEIRS], (OTHER, THEIRS)),
+            ([], [Tlv(TlvType.NOOP, b"..."), OTHER], (OTHER,)),
+            ([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept], (kept,)),
+        ):
+            self.assertEqual(passed_on_fields(own, earlier), carried)
+        for name, expected in (
+            ("a.example", "a.example"), ("a" * 255, "a" * 255), ("a" * 256, None),
+            ("a\x1b[2Jb.example", None), ("a\r\nb", None), ("\xe4.example", None), ("", None),
+            (None, None),
+        ):  # fmt: skip
+            self.assertEqual(authority(name), expected)
+
+    @given(ANY, ANY, TLVS, TLVS, st.integers(0, 5000))
+    def test_fits(self, source: Any, destination: Any, own: Any, earlier: Any, size: int) -> None:
+        """Whatever is known, and whatever came in, makes a header that can be written."""
+        tlvs = passed_on_fields(own, (Tlv(0xE1, bytes(size)), *earlier))
+        header = ProxyHeader.between(source, destination, tlvs)
+        self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)
+
+    def test_names_and_tls(self) -> None:
+        """Fields that are empty or that nobody knows have no names. Only a certificate that was shown and verified counts as verified; a client without TLS has none to speak of; a field that is cut short is an error."""
         self.assertEqual(header_facts(IPV4), {})
         self.assertEqual(header_facts(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
         self.assertEqual(header_facts(ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))), {})
+        for client, verify, verified in ((1, 0, "no"), (3, 1, "no"), (3, 0, "yes"), (5, 0, "yes")):
+            self.assertEqual(self.ssl(client, verify), {"ssl_verified": verified})
+        none = self.ssl(0, 0, Tlv(TlvType.SSL_VERSION, b"TLSv1.3"))
+        self.assertEqual(none, {"ssl_version": "TLSv1.3"})
+        self.assertRaises(InvalidHeader, header_facts, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
 
     def test_clouds(self) -> None:
         """The fields of the clouds have names and values, and those of another form or subtype none; all go on to the server as they came."""
@@ -53,39 +82,3 @@ class ToldTests(SynchronousTestCase):
         return header_facts(
             ProxyHeader(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),))
         )
-
-    def test_tls(self) -> None:
-        """Only a certificate that was shown and verified counts as verified; a client without TLS has none to speak of; a field that is cut short is an error."""
-        for client, verify, verified in ((1, 0, "no"), (3, 1, "no"), (3, 0, "yes"), (5, 0, "yes")):
-            self.assertEqual(self.ssl(client, verify), {"ssl_verified": verified})
-        none = self.ssl(0, 0, Tlv(TlvType.SSL_VERSION, b"TLSv1.3"))
-        self.assertEqual(none, {"ssl_version": "TLSv1.3"})
-        self.assertRaises(InvalidHeader, header_facts, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
-
-
-class CarriedTests(SynchronousTestCase):
-    def test_which(self) -> None:
-        """What is known here goes first, and replaces what came in of its type; padding, and an ID that is longer than receivers take, are left out."""
-        kept = Tlv(TlvType.UNIQUE_ID, bytes(128))
-        for own, earlier, carried in (
-            ([OURS], [OTHER, THEIRS], (OURS, OTHER)),
-            ([], [OTHER, THEIRS], (OTHER, THEIRS)),
-            ([], [Tlv(TlvType.NOOP, b"..."), OTHER], (OTHER,)),
-            ([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept], (kept,)),
-        ):
-            self.assertEqual(passed_on_fields(own, earlier), carried)
-
-    @given(ANY, ANY, TLVS, TLVS, st.integers(0, 5000))
-    def test_fits(self, source: Any, destination: Any, own: Any, earlier: Any, size: int) -> None:
-        """Whatever is known, and whatever came in, makes a header that can be written."""
-        tlvs = passed_on_fields(own, (Tlv(0xE1, bytes(size)), *earlier))
-        header = ProxyHeader.between(source, destination, tlvs)
-        self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)
-
-    def test_only_names_of_the_dns(self) -> None:
-        for name, expected in (
-            ("a.example", "a.example"), ("a" * 255, "a" * 255), ("a" * 256, None),
-            ("a\x1b[2Jb.example", None), ("a\r\nb", None), ("\xe4.example", None), ("", None),
-            (None, None),
-        ):  # fmt: skip
-            self.assertEqual(authority(name), expected)

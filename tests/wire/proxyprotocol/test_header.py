@@ -10,21 +10,26 @@ from tests.wire.proxyprotocol.vectors import (
     WITH_TLVS,
     address,
 )
-from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import (
+    Command,
+    ProxyHeader,
+    SslClient,
+    SslInfo,
+    Tlv,
+    TlvType,
+    crc32c,
+)
 
 
 class HeaderTests(SynchronousTestCase):
-    def test_forms(self) -> None:
-        """IPv6 reads in brackets; a port has 16 bits; the zone of a link-local address means nothing to the receiver."""
+    def test_addresses(self) -> None:
+        """IPv6 reads in brackets; a port has 16 bits; the zone of a link-local address means nothing to the receiver. Between two ends, addresses of one family are taken as they are, and else both are IPv6; if one is missing neither is told, and the fields stay."""
         self.assertEqual((str(SOURCE), str(SOURCE6)), ("192.168.0.1:56324", "[2001:db8::1]:56324"))
         for port in (-1, 65536):
             self.assertRaises(ValueError, address, "192.0.2.1", port)
         self.assertEqual(address("fe80::1%eth0", 1).host, IPv6Address("fe80::1"))
         self.assertEqual(address("192.0.2.1", 9).as_ipv6(), address("::ffff:192.0.2.1", 9))
         self.assertIs(SOURCE6.as_ipv6(), SOURCE6)
-
-    def test_between(self) -> None:
-        """Addresses of one family are taken as they are, and else both are IPv6; if one is missing neither is told, and the fields stay."""
         mapped, other = address("::ffff:192.168.0.1", 56324), address("::ffff:192.168.0.11", 443)
         for ends, both in (
             ((SOURCE, DESTINATION), (SOURCE, DESTINATION)), ((SOURCE6, DESTINATION6), (SOURCE6, DESTINATION6)),
@@ -56,3 +61,11 @@ class HeaderTests(SynchronousTestCase):
         # A field has one byte of type, and 65535 of value at most.
         for kind, value in ((-1, b""), (256, b""), (1, bytes(65536))):
             self.assertRaises(ValueError, Tlv, kind, value)
+
+    def test_examples(self) -> None:
+        """The check value that identifies it, those of RFC 3720, appendix B.4, and that of no bytes."""
+        for data, value in (
+            (b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43),
+            (bytes(range(32)), 0x46DD794E), (b"", 0),
+        ):  # fmt: skip
+            self.assertEqual(crc32c(data), value, data)
