@@ -15,7 +15,7 @@ _PAGES = Path(__file__).parents[2] / "docs/how-to"
 
 
 class FormatsTests(SynchronousTestCase):
-    def test_errors_name_what_is_wrong_and_typographic_signs(self) -> None:
+    def test_errors_name_what_is_wrong_and_typographic_signs_and_a_template(self) -> None:
         quoted = "listen: ( { host: \u201cx\u201d; } );\n"
         error = self.assertRaises(ConvertError, converted, quoted, "sslh")
         self.assertIn("line 1 has U+201C (LEFT DOUBLE QUOTATION MARK)", str(error))
@@ -25,8 +25,6 @@ class FormatsTests(SynchronousTestCase):
         text = "[s]\nclient = yes\naccept = a:1\nconnect = 2\n"
         error = self.assertRaises(ConvertError, converted, text)
         self.assertIn("could have; line 3: endpoint = a:1: ", str(error))
-
-    def test_template(self) -> None:
         text = (
             'listen x\n    bind :1\n{{range gets "/members/*"}}    server {{base .Key}}\n{{end}}\n'
         )

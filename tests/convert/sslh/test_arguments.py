@@ -52,8 +52,6 @@ class ArgumentTests(SynchronousTestCase):
         except ConvertError as error:
             self.assertNotIn("\n", str(error))
 
-
-class DefaultsTests(SynchronousTestCase):
     def test_shell_code_is_an_error_and_does_not_run(self) -> None:
         mark = Path(self.mktemp())
         for text in (

@@ -37,8 +37,6 @@ class FileTests(SynchronousTestCase):
             error = self.assertRaises(ConvertError, converted, text, "sslh")
             self.assertIn("is not a file that libconfig reads", str(error))
 
-
-class AnyTests(SynchronousTestCase):
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         with patch.object(builtins, "open", side_effect=OSError):

@@ -21,41 +21,7 @@ _TOKENS = st.sampled_from(
 )
 
 
-class RouterTests(SynchronousTestCase):
-    def test_entry_points_of_the_caller(self) -> None:
-        text = (
-            "tcp:\n  routers:\n"
-            f"    a: {{rule: HostSNI(`a`), service: a, entryPoints: [websecure], {_PASSED}}}\n"
-            f"    b: {{rule: HostSNI(`b`), service: b, entryPoints: [websecure, other], {_PASSED}}}\n"
-            f"{_SERVICES}udp:\n  routers: {{c: {{service: c, entryPoints: [dns]}}}}\n"
-            '  services: {c: {loadBalancer: {servers: [{address: "10.0.0.1:53"}]}}}\n'
-        ).encode()
-
-        def given(**addresses: str) -> Conversion:
-            return convert(text, "x.yml", matchers(), PORTS.get, entry_points=addresses)
-
-        output = given(websecure=":443", dns="127.0.0.1:53/udp")
-        found = [listener.endpoints for listener in rules_of(output).listeners]
-        self.assertEqual(found, [(":443",), ("udp:127.0.0.1:53",)])
-        (told,) = looks(output)
-        self.assertIn("router b: is left out at other: there is no such entry point", told)
-        for addresses in ({}, {"web": ":80"}):
-            error = self.assertRaises(ConvertError, given, **addresses)
-            self.assertIn("(websecure, other, dns), as in --entrypoint websecure=:443", str(error))
-        error = self.assertRaises(
-            ConvertError,
-            convert,
-            b"",
-            "x",
-            matchers(),
-            PORTS.get,
-            "nginx",
-            entry_points={"a": ":1"},
-        )
-        self.assertIn("--entrypoint is for files of Traefik", str(error))
-
-
-class FileTests(SynchronousTestCase):
+class TraefikTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
 
@@ -78,13 +44,11 @@ class FileTests(SynchronousTestCase):
         told = [warning.partition(" ")[0] for warning in output.warnings]
         self.assertEqual(told, [f"{main}:5:", f"{file}:5:"])
 
-    def test_missing_file(self) -> None:
+    def test_missing_file_and_toml(self) -> None:
         text = f"entryPoints: {{a: {{address: ':81'}}}}\ntcp:\n  routers: {{x: {{rule: 'HostSNI(`*`)', service: a}}}}\n{_SERVICES}"
         for key in ("filename", "directory"):
             whole = f"{text}providers: {{file: {{{key}: gone}}}}\n"
             self.assertEqual(len(looks(converted(whole, name=str(self.folder / "x.yml")))), 1)
-
-    def test_toml(self) -> None:
         text = """
             [entryPoints.db]
             address = ":3306"
@@ -127,3 +91,35 @@ class FileTests(SynchronousTestCase):
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         attempt(text, "traefik")
+
+    def test_entry_points_of_the_caller(self) -> None:
+        text = (
+            "tcp:\n  routers:\n"
+            f"    a: {{rule: HostSNI(`a`), service: a, entryPoints: [websecure], {_PASSED}}}\n"
+            f"    b: {{rule: HostSNI(`b`), service: b, entryPoints: [websecure, other], {_PASSED}}}\n"
+            f"{_SERVICES}udp:\n  routers: {{c: {{service: c, entryPoints: [dns]}}}}\n"
+            '  services: {c: {loadBalancer: {servers: [{address: "10.0.0.1:53"}]}}}\n'
+        ).encode()
+
+        def given(**addresses: str) -> Conversion:
+            return convert(text, "x.yml", matchers(), PORTS.get, entry_points=addresses)
+
+        output = given(websecure=":443", dns="127.0.0.1:53/udp")
+        found = [listener.endpoints for listener in rules_of(output).listeners]
+        self.assertEqual(found, [(":443",), ("udp:127.0.0.1:53",)])
+        (told,) = looks(output)
+        self.assertIn("router b: is left out at other: there is no such entry point", told)
+        for addresses in ({}, {"web": ":80"}):
+            error = self.assertRaises(ConvertError, given, **addresses)
+            self.assertIn("(websecure, other, dns), as in --entrypoint websecure=:443", str(error))
+        error = self.assertRaises(
+            ConvertError,
+            convert,
+            b"",
+            "x",
+            matchers(),
+            PORTS.get,
+            "nginx",
+            entry_points={"a": ":1"},
+        )
+        self.assertIn("--entrypoint is for files of Traefik", str(error))
