@@ -11,14 +11,6 @@ from txmux.testing import Decided, check_datagrams, check_matcher
 said = verdicts_of(payload)
 
 
-class ContractTests(SynchronousTestCase):
-    def test_contract(self) -> None:
-        """It is kept, with all that the options show as examples."""
-        check_matcher(
-            payload, [(b"JDWP-Handshake", 5)], [(b"JDBC-Handshake", 3)], {"text": "JDWP-"}
-        )
-
-
 VERDICTS = (
     # The last byte matches, whatever follows; the first that differs is a no.
     ("text=JDWP-", b"JDWP-Handshake", MATCH, 5), ("text=JDWP-", b"JDWP", NEED_MORE, 4),
@@ -75,13 +67,17 @@ class BytesTests(SynchronousTestCase):
             expected = Decided(NEED_MORE, len(data))
         self.assertEqual(said(data, **options), expected)
 
-    def test_offset_longest(self) -> None:
+    def test_offset(self) -> None:
         self.assertEqual(payload.predicate({"text": "abc", "offset": "65536"}).longest, 65539)
-
-    def test_a_datagram_that_ends_before_the_bytes_do_is_a_no(self) -> None:
         check_datagrams(
             payload,
             samples=[b"xx\0\1", b"xx\0\1more"],
             not_samples=[b"xx\0", b"xx", b"xx\1\0"],
             options={"hex": "0001", "offset": "2"},
+        )
+
+    def test_contract(self) -> None:
+        """It is kept, with all that the options show as examples."""
+        check_matcher(
+            payload, [(b"JDWP-Handshake", 5)], [(b"JDBC-Handshake", 3)], {"text": "JDWP-"}
         )

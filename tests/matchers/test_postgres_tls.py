@@ -72,17 +72,13 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(self.exchanges(GSSENC_REQUEST + SSL_REQUEST), (GSSENC, SSL))
         self.assertEqual(self.exchanges(GSSENC_REQUEST + PSQL), (GSSENC,))
         self.assertEqual(self.exchanges(PSQL), ())
-
-    def test_without_sni_nobody_is_answered(self) -> None:
         for options in ({}, {"user": "a"}):
             self.assertFalse(hasattr(postgres.predicate(options), "exchanges"))
 
-    def test_key(self) -> None:
+    def test_key_and_facts(self) -> None:
         """No name is one of the names by which routes are told apart."""
         key: NameKey = getattr(postgres.predicate({"sni": "db.example.com,none"}), "key")  # noqa: B009
         self.assertEqual(key.exact, {"db.example.com", ""})
-
-    def test_the_facts_are_those_of_tls(self) -> None:
         predicate = postgres.predicate({"sni": "x"})
         learnt = facts(predicate, Peeked(TLS))
         self.assertEqual((learnt["sni"], learnt["alpn"]), ("db.example.com", "postgresql"))

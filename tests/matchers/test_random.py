@@ -61,7 +61,7 @@ REFUSED = (
 )  # fmt: skip
 
 
-class OtherBytesTests(SynchronousTestCase):
+class RandomTests(SynchronousTestCase):
     def test_random_bytes_refused(self) -> None:
         """Of 20,000 random streams, at most 20 are refused; the reference says about 5 in 10,000."""
         predicate = random.predicate({})
@@ -93,17 +93,6 @@ class OtherBytesTests(SynchronousTestCase):
             self.assertIs(verdict, NO, head)
             self.assertLessEqual(length, at)
 
-
-# A datagram of 48 bytes or more is judged as a stream is; a shorter one is a no.
-REFUSED_DATAGRAMS = (
-    DATAGRAMS[0][:47],
-    bytes(8) + DATAGRAMS[0],  # as mosh has its first number in front
-    b"a" * 100,
-    b"x",
-)
-
-
-class DatagramTests(SynchronousTestCase):
     def test_openvpn_is_not_taken_for_random_however_it_is_protected(self) -> None:
         verdict_of = datagram_verdicts_of(random)
         for datagram in all_samples("DATAGRAMS")["openvpn"]:
@@ -116,3 +105,12 @@ class DatagramTests(SynchronousTestCase):
             verdict_of(Datagrams((numbers.randbytes(120),))) is Verdict.MATCH for _ in range(4000)
         )
         self.assertGreaterEqual(taken, 3996)
+
+
+# A datagram of 48 bytes or more is judged as a stream is; a shorter one is a no.
+REFUSED_DATAGRAMS = (
+    DATAGRAMS[0][:47],
+    bytes(8) + DATAGRAMS[0],  # as mosh has its first number in front
+    b"a" * 100,
+    b"x",
+)

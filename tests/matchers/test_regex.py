@@ -45,12 +45,9 @@ UNUSABLE = (
 
 
 class MatcherTests(SynchronousTestCase):
-    def test_contract(self) -> None:
-        """It is kept, with all that the options show as examples."""
-        check_matcher(regex, [(b"GET /", 3)], [(b"POST", 2)], {"pattern": "GET|PUT"})
-
-    def test_within(self) -> None:
+    def test_contract_and_within(self) -> None:
         """A match has at most `within` bytes, 256 if nothing is said, and no byte beyond is waited for."""
+        check_matcher(regex, [(b"GET /", 3)], [(b"POST", 2)], {"pattern": "GET|PUT"})
         predicate = regex.predicate({"pattern": ".*!"})
         self.assertEqual(predicate.longest, 256)
         self.assertIs(predicate(Peeked(b"." * 255 + b"!")), Verdict.MATCH)
@@ -69,17 +66,13 @@ class MatcherTests(SynchronousTestCase):
             self.assertEqual(peeked.parsed(scan).length, length)
         self.assertIs(predicate(Peeked(b"?" * 199 + b"b", peeked)), Verdict.MATCH)
 
-
-class OptionTests(SynchronousTestCase):
-    def test_no_warning(self) -> None:
+    def test_no_warning_and_sizes(self) -> None:
         """Warnings of `re` become errors in the file, never warnings of the program."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             error = self.assertRaises(OptionError, regex.predicate, {"pattern": "[[:alpha:]]"})
         self.assertEqual(caught, [])
         self.assertRegex(str(error), "^pattern: .*backslash")
-
-    def test_within_is_a_size_from_1_byte_to_64_kib(self) -> None:
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
             self.assertEqual(regex.predicate({"pattern": "a", "within": within}).longest, longest)
 

@@ -105,15 +105,13 @@ class NoNameTests(SynchronousTestCase):
         key: NameKey | None = getattr(tls.predicate({"sni": sni}), "key", None)
         return key
 
-    def test_key(self) -> None:
+    def test_key_and_fingerprint(self) -> None:
         """A hello without a name has an empty one; where the other names have no key, there is none. All are read alike."""
         keys = [self.key("none"), self.key("none,a,*.b"), self.key("a")]
         found = [(key.exact, key.under) for key in keys if key]
         self.assertEqual(found, [({""}, frozenset()), ({"", "a"}, {"b"}), ({"a"}, frozenset())])
         self.assertEqual(len({key.read for key in keys if key}), 1)
         self.assertIsNone(self.key("none,a*"))
-
-    def test_the_fingerprint_is_learnt_once_the_whole_hello_is_there(self) -> None:
         predicate = tls.predicate({})
         self.assertEqual(facts(predicate, Peeked(NAMELESS))["ja4"], NAMELESS_JA4)
         self.assertNotIn("ja4", facts(predicate, Peeked(NAMELESS[:-1])))
