@@ -105,8 +105,6 @@ class DifferenceTests(SynchronousTestCase):
         again = Rules(old.path, old.settings, old.listeners, old.routes, {**old.backends})
         self.assertEqual(difference(old, again).size, 0)
 
-
-class RankTests(SynchronousTestCase):
     @settings(max_examples=scaled(200), deadline=None)
     @given(versions=st.lists(st.lists(st.integers(0, 9), unique=True), min_size=1, max_size=6))
     def test_what_stays_keeps_its_rank(self, versions: list[list[int]]) -> None:

@@ -9,18 +9,14 @@ from txmux.rules.model import InProcess
 
 
 class RouteTest(SynchronousTestCase):
-    def test_lines(self) -> None:
+    def test_lines_networks_and_errors(self) -> None:
         made = route(["ssh", "not tls"], "close")
         self.assertEqual(made.name, "ssh")
         self.assertEqual([a.negated for a in made.alternatives], [False, True])
         self.assertEqual(route("ssh", "close", name="x").name, "x")
-
-    def test_networks(self) -> None:
         made = route("any", "close", from_=["10.0.0.0/8"], not_from=["10.1.0.0/16", "::1/128"])
         found = (len(made.clients.allowed or ()), len(made.clients.excluded or ()))
         self.assertEqual(found, (1, 2))
-
-    def test_errors(self) -> None:
         for match, backend, message in [
             ([], "close", "needs a match line"), ("shh", "close", "did you mean 'ssh'"),
             (" ", "close", "unknown matcher ''"), ("ssh", "nowhere", "has no port"), ("ssh", 22, "not a protocol factory"),
@@ -36,12 +32,8 @@ class RouteTest(SynchronousTestCase):
         self.assertEqual(outcome(factory), InProcess("ServerFactory", factory))
         self.assertIs(outcome(backend), backend)
 
-
-class PackageTest(SynchronousTestCase):
-    def test_all_are_there(self) -> None:
+    def test_all_are_there_and_no_others(self) -> None:
         for name in txmux.__all__:
             self.assertEqual(getattr(txmux, name).__name__, name)
-
-    def test_no_others(self) -> None:
         with self.assertRaises(AttributeError):
             _ = txmux.nothing

@@ -34,17 +34,19 @@ class ValuesTests(SynchronousTestCase):
         rate = self.settings(connection_rate_per_source="20/s burst=40").connection_rate_per_source
         self.assertEqual(rate, Rate(20.0, 40))
 
-    def test_servers_are_read(self) -> None:
+    def test_servers_with_their_options_and_routes_as_pairs(self) -> None:
         two: Any = (Server("127.0.0.1:22", weight=3), "[::1]:23")
         self.assertEqual(self.servers(Backend("b", two)), [("127.0.0.1", 22, 3), ("::1", 23, 1)])
         alone: Any = "127.0.0.1:22"
         self.assertEqual(self.servers(Backend("b", alone)), [("127.0.0.1", 22, 1)])
-
-    def test_routes_as_pairs(self) -> None:
         routes: Any = [("ssh", "127.0.0.1:22")]
         MuxFactory(routes)
         (route,), _ = from_python(routes, Listener("a"))
         self.assertEqual(route.name, "ssh")
+        self.assertEqual(self.servers(Backend("b", (Server("a:1", "tcp"),))), [("a", 1, 1)])
+        for options in ({"weight": "3"}, {"weight": 0}, {"backup": "yes"}, {"down": 1}):
+            made = Server("a:1", **_any(options))
+            self.assertRaises(TypeError, self.servers, Backend("b", (made,)))
 
     def test_networks_are_read(self) -> None:
         inside, outside = ip_address("10.1.2.3"), ip_address("192.0.2.1")
@@ -130,12 +132,6 @@ class ValuesTests(SynchronousTestCase):
     def outcome(self, **values: Any) -> object:
         (route,), _ = from_python([("ssh", Backend("b", _any("a:1"), **values))], Listener("a"))
         return route.outcome
-
-    def test_options_of_servers(self) -> None:
-        self.assertEqual(self.servers(Backend("b", (Server("a:1", "tcp"),))), [("a", 1, 1)])
-        for options in ({"weight": "3"}, {"weight": 0}, {"backup": "yes"}, {"down": 1}):
-            made = Server("a:1", **_any(options))
-            self.assertRaises(TypeError, self.servers, Backend("b", (made,)))
 
 
 def _any(value: Any) -> Any:

@@ -47,16 +47,6 @@ def _texts(tree: ast.AST) -> set[str]:
     return {value for value in constants if isinstance(value, str)}
 
 
-def _of_serving_parts(path: Path) -> set[str]:
-    """Return the modules that a feature names as ``module:name`` for its part of each connection."""
-    return {
-        text.partition(":")[0]
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.keyword) and node.arg == "serving_part"
-        for text in _texts(node.value)
-    }
-
-
 class ModulesTest(SynchronousTestCase):
     def test_all_that_workers_import_late(self) -> None:
         """What a worker imports only for some rules is named by a key's row, so that it is there before the first is forked."""
@@ -74,7 +64,12 @@ class ModulesTest(SynchronousTestCase):
             for name in _imported_late(path)
         }
         for feature, path in ((load(path.parent.name), path) for path in features):
-            parts = _of_serving_parts(path)
+            parts = {
+                text.partition(":")[0]
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.keyword) and node.arg == "serving_part"
+                for text in _texts(node.value)
+            }
             self.assertEqual(feature.serving_part is not _NO_PART, bool(parts), feature.name)
             late |= parts
         self.assertEqual(late - named, _ELSEWHERE.keys())

@@ -45,7 +45,9 @@ def _loaded() -> set[str]:
 
 
 class AdviceTests(SynchronousTestCase):
-    def test_right_rules_are_read_without_it(self) -> None:
+    def test_right_rules_are_read_without_it_and_each_gets_the_messages_of_the_one_before(
+        self,
+    ) -> None:
         with patch.dict(sys.modules):
             for name in _loaded() - _SMALL:
                 del sys.modules[name]
@@ -55,6 +57,10 @@ class AdviceTests(SynchronousTestCase):
             error = self.assertRaises(RulesError, parse, wrong, "x.ini", MATCHERS)
             self.assertIn("did you mean '1.5s'?", str(error))
             self.assertIn(f"{_ADVICE}.values", _loaded())
+        error = InvalidValueError("unknown 'shs' (there are ssh, tls)")
+        error.ask(near, "shs", ("ssh", "tls")).ask(near, "tsl", ("tls",))
+        expected = "unknown 'shs'; did you mean 'ssh'?; did you mean 'tls'? (there are ssh, tls)"
+        self.assertEqual(error.messages, (expected,))
 
     def test_nothing_that_a_service_imports_imports_it(self) -> None:
         """But in functions, where an error is at hand, or the words that are near another one."""
@@ -64,9 +70,3 @@ class AdviceTests(SynchronousTestCase):
             for node in ast.parse(text).body if _ADVICE in text else ():
                 if isinstance(node, ast.ImportFrom) and str(node.module).startswith(_ADVICE):
                     self.assertTrue(name.startswith("rules/advice/") or node.module in _SMALL, name)
-
-    def test_each_gets_the_messages_of_the_one_before(self) -> None:
-        error = InvalidValueError("unknown 'shs' (there are ssh, tls)")
-        error.ask(near, "shs", ("ssh", "tls")).ask(near, "tsl", ("tls",))
-        expected = "unknown 'shs'; did you mean 'ssh'?; did you mean 'tls'? (there are ssh, tls)"
-        self.assertEqual(error.messages, (expected,))

@@ -18,32 +18,28 @@ NGINX = (
 )
 
 
-class SectionTests(SynchronousTestCase):
+class HabitTests(SynchronousTestCase):
     def test_empty_lines(self) -> None:
         """They take no time that grows with their square, as what is left of a unit that is not taken."""
         text = "\n" * 200_000
         self.assertEqual(foreign_format(text), "")
         self.assertIn("nginx", foreign_format(f"{text}  {NGINX}"))
 
-    def test_headers_are_read_as_what_is_meant(self) -> None:
+    def test_headers_and_keys_stand_for_what_is_meant_and_none_is_one_here(self) -> None:
         there_are = f"(there are {', '.join(HEADERS.values())})"
         for word, kind in SECTION_ALIASES.items():
             told = cases.complaints(f"{cases.LISTEN}[{word} x]\n")[0]
             meant = "[txmux]" if kind == "txmux" else f"[{kind} x]"
             self.assertEqual(told, f"3 : unknown section; did you mean {meant}? {there_are}")
-
-    def test_keys_stand_for_those_that_are_missing(self) -> None:
         for kind, header in (
             ("listen", "listen b"), ("route", "route r"), ("backend", "backend b"),
         ):  # fmt: skip
             for key, meant in HINTS[kind].items():
-                told = cases.complaints(f"{cases.LISTEN}[{header}]\n{key} = 443\n")
-                self.assertIn(f"4 {key}: unknown key; {meant}", told)
+                every = cases.complaints(f"{cases.LISTEN}[{header}]\n{key} = 443\n")
+                self.assertIn(f"4 {key}: unknown key; {meant}", every)
         for key in HINTS["txmux"]:
-            told = cases.complaints(f"{cases.LISTEN}[txmux]\n{key} = 2\n")
-            self.assertEqual(len(told), 1, told)
-
-    def test_none_is_a_key_here(self) -> None:
+            every = cases.complaints(f"{cases.LISTEN}[txmux]\n{key} = 2\n")
+            self.assertEqual(len(every), 1, every)
         for kind, keys in HINTS.items():
             self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
         self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
@@ -58,8 +54,6 @@ class SectionTests(SynchronousTestCase):
         told = "has blanks and no commas; write a.pem, b.pem"
         self.assertRaisesRegex(RulesError, told, load, rules, MATCHERS)
 
-
-class OthersWordsTests(SynchronousTestCase):
     def test_swapped_letters(self) -> None:
         """Two letters in each other's place mean the matcher that has them, and no other."""
         names = [*installed_matchers()]
@@ -68,14 +62,9 @@ class OthersWordsTests(SynchronousTestCase):
                 word = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
                 if word not in {*names, *MEANT}:
                     self.assertEqual(did_you_mean(word, names), f"; did you mean {name!r}?")
-
-    def test_values_that_end_in_words_of_others_are_right(self) -> None:
-        read_alternative("http path=/a.gif host=a.example", installed_matchers())
-
-    def test_known_word_is_not_meant_instead_of_itself(self) -> None:
         self.assertEqual(did_you_mean("wol", ["wol", "http"]), "")
 
-    def test_list_in_several_keys(self) -> None:
+    def test_words_of_others_that_are_right_here(self) -> None:
         rules = parse(
             "[listen a]\nendpoint = :1\nendpoint = :2\n[route r]\nmatch = ssh\nmatch = tls\nbackend = b\n"
             "[backend b]\nserver = 127.0.0.1:3\nbalance = first\nserver = 127.0.0.1:4\n",
@@ -85,3 +74,4 @@ class OthersWordsTests(SynchronousTestCase):
         self.assertEqual([str(one.text) for one in rules.routes[0].alternatives], ["ssh", "tls"])
         found = [one.text for one in rules.backends["b"].servers]
         self.assertEqual(found, ["127.0.0.1:3", "127.0.0.1:4"])
+        read_alternative("http path=/a.gif host=a.example", installed_matchers())

@@ -60,46 +60,6 @@ def _with_facts(name: str, streams: Iterable[bytes]) -> Iterator[str]:
             yield f"{name} " + " ".join(f"{option}={value}" for option, value in met.items())
 
 
-class SoundnessTests(SynchronousTestCase):
-    def test_covering_line_matches_no_later(self) -> None:
-        samples = all_samples()
-        lines = {
-            text: read_alternative(text, INSTALLED)
-            for name in for_streams()
-            if name not in _NO_BARE_LINE
-            for text in (name, f"not {name}", *_with_facts(name, samples.get(name, ())))
-        }
-        index: CoverageIndex[str] = CoverageIndex()
-        for text, alternative in lines.items():
-            index.add(read_line(alternative), text)
-        compared = 0
-        for text, narrow in lines.items():
-            covering = list(_covering(index, narrow))
-            streams = samples.get(text.split()[0], ()) if covering else ()
-            moments = [(stream, _first_match(narrow, stream)) for stream in streams]
-            matched = {stream[:moment] for stream, moment in moments if moment}
-            for wide in covering:
-                compared += len(matched)
-                for data in matched:
-                    self.assertIs(_verdict(lines[wide], data), Verdict.MATCH, (wide, text, data))
-        self.assertGreater(compared, 1000)
-
-    def test_host_options(self) -> None:
-        hosts, refusing = (
-            {
-                (name, option.name)
-                for name, matcher in INSTALLED.items()
-                for option in matcher.options
-                if test(matcher, option)
-            }
-            for test in (
-                lambda _, option: option.kind in HOSTS,
-                lambda matcher, option: "has an empty part" in _refusal(matcher, option.name),
-            )
-        )
-        self.assertEqual(hosts, refusing)
-
-
 def _refusal(matcher: IProtocolMatcher, option: str) -> str:
     try:
         matcher.predicate({option: "a..b"})
@@ -194,3 +154,41 @@ class CoverageTests(SynchronousTestCase):
         tls = read_alternative("tls", INSTALLED)
         self.assertEqual(_covering(index, tls), {"not ssh"})
         self.assertEqual(_covering(index, attrs.evolve(tls, predicate=Raises())), set())
+
+    def test_covering_line_matches_no_later(self) -> None:
+        samples = all_samples()
+        lines = {
+            text: read_alternative(text, INSTALLED)
+            for name in for_streams()
+            if name not in _NO_BARE_LINE
+            for text in (name, f"not {name}", *_with_facts(name, samples.get(name, ())))
+        }
+        index: CoverageIndex[str] = CoverageIndex()
+        for text, alternative in lines.items():
+            index.add(read_line(alternative), text)
+        compared = 0
+        for text, narrow in lines.items():
+            covering = list(_covering(index, narrow))
+            streams = samples.get(text.split()[0], ()) if covering else ()
+            moments = [(stream, _first_match(narrow, stream)) for stream in streams]
+            matched = {stream[:moment] for stream, moment in moments if moment}
+            for wide in covering:
+                compared += len(matched)
+                for data in matched:
+                    self.assertIs(_verdict(lines[wide], data), Verdict.MATCH, (wide, text, data))
+        self.assertGreater(compared, 1000)
+
+    def test_host_options(self) -> None:
+        hosts, refusing = (
+            {
+                (name, option.name)
+                for name, matcher in INSTALLED.items()
+                for option in matcher.options
+                if test(matcher, option)
+            }
+            for test in (
+                lambda _, option: option.kind in HOSTS,
+                lambda matcher, option: "has an empty part" in _refusal(matcher, option.name),
+            )
+        )
+        self.assertEqual(hosts, refusing)

@@ -43,15 +43,13 @@ class PassedRoutesTest(SynchronousTestCase):
             found = "closes to some clients by host=" in str(_said(*text))
             self.assertEqual(found, is_passed, text)
 
-    def test_same_clients_and_order(self) -> None:
+    def test_same_clients_order_and_routes_inside_of_a_tunnel(self) -> None:
         backend = _BACKEND.format("127.*", "")
         admin, rest = _ADMIN.format("127.0.0.2", _SOME), _REST.format("from = 192.0.2.1")
         for text in (admin + rest, _REST.format("") + admin):
             self.assertNotIn("closes to some clients", str(_said(text, backend)))
         said = str(_said("default = by-name\n", admin, backend))
         self.assertIn("[route admin] closes to some clients", said)
-
-    def test_routes_inside_of_a_tunnel(self) -> None:
         if why := missing("tunnel"):
             raise SkipTest(why)
         admin = _ADMIN.format("127.0.0.2 method=CONNECT", f"tunnel = yes\n{_SOME}")
@@ -73,6 +71,36 @@ class PassedRoutesTest(SynchronousTestCase):
         ):
             text = web.format(server), _REST.format(""), _BACKEND.format(allowed, more)
             self.assertEqual("write a PROXY header to it" in str(_said(*text)), is_found, text)
+
+    def test_server_that_reads_the_names_of_who_asked_for_tls_first(self) -> None:
+        closed = "database=secret", "backend = reject"
+        ours = "database=secret", f"from = 192.0.2.1\n{_WEB}"
+        for (names, outcome), later, is_passed in (
+            (closed, f"[route r]\nmatch = postgres\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = any\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = not tls\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = postgres sni=a.test\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = postgres user=*\n{_WEB}", False),
+            (closed, f"[route r]\nmatch = http\n{_WEB}", False),
+            (closed, "[route r]\nmatch = postgres\nbackend = reset\n", False),
+            (("user=a", "backend = close"), f"[route r]\nmatch = postgres\n{_WEB}", True),
+            (("sni=a.test", "backend = close"), f"[route r]\nmatch = postgres\n{_WEB}", False),
+            (("user=a", _WEB), f"[route r]\nmatch = postgres\n{_WEB}", False),
+            (ours, f"[route r]\nmatch = postgres\n{_WEB}", True),
+            (ours, "[route r]\nmatch = postgres\nbackend = 127.0.0.1:81\n", False),
+        ):
+            guard = f"[route guard]\nmatch = postgres {names}\n{outcome}\n"
+            self.assertEqual(len(self.found(guard, later)), is_passed, (guard, later))
+        guard = "[route guard]\n{}match = postgres database=secret\nbackend = reject\n"
+        for text in (
+            ("default = 127.0.0.1:80\n", guard.format("")),
+            (_END.format("tls", _WEB), guard.format("under = tls\n")),
+        ):
+            (found,) = self.found(*text)
+            self.assertIn("what [route guard] closes", found)
+
+    def found(self, *parts: str) -> list[str]:
+        return [one for one in _said(*parts) if "asks for TLS first" in one]
 
 
 _END = "[route {0}]\nmatch = tls sni={0}.test\nterminate_tls = /etc/{0}.pem\n{1}\n"
@@ -97,37 +125,3 @@ class PassedCertificatesTest(SynchronousTestCase):
             self.assertEqual(len(found), is_passed, text)
             for message in found:
                 self.assertIn("127.0.0.1:80 also serves [route secure]", message)
-
-
-class PassedDatabasesTest(SynchronousTestCase):
-    def test_server_that_reads_the_names_of_who_asked_for_tls_first(self) -> None:
-        closed = "database=secret", "backend = reject"
-        ours = "database=secret", f"from = 192.0.2.1\n{_WEB}"
-        for (names, outcome), later, is_passed in (
-            (closed, f"[route r]\nmatch = postgres\n{_WEB}", True),
-            (closed, f"[route r]\nmatch = any\n{_WEB}", True),
-            (closed, f"[route r]\nmatch = not tls\n{_WEB}", True),
-            (closed, f"[route r]\nmatch = postgres sni=a.test\n{_WEB}", True),
-            (closed, f"[route r]\nmatch = postgres user=*\n{_WEB}", False),
-            (closed, f"[route r]\nmatch = http\n{_WEB}", False),
-            (closed, "[route r]\nmatch = postgres\nbackend = reset\n", False),
-            (("user=a", "backend = close"), f"[route r]\nmatch = postgres\n{_WEB}", True),
-            (("sni=a.test", "backend = close"), f"[route r]\nmatch = postgres\n{_WEB}", False),
-            (("user=a", _WEB), f"[route r]\nmatch = postgres\n{_WEB}", False),
-            (ours, f"[route r]\nmatch = postgres\n{_WEB}", True),
-            (ours, "[route r]\nmatch = postgres\nbackend = 127.0.0.1:81\n", False),
-        ):
-            guard = f"[route guard]\nmatch = postgres {names}\n{outcome}\n"
-            self.assertEqual(len(self.found(guard, later)), is_passed, (guard, later))
-
-    def test_default_and_what_ends_tls(self) -> None:
-        guard = "[route guard]\n{}match = postgres database=secret\nbackend = reject\n"
-        for text in (
-            ("default = 127.0.0.1:80\n", guard.format("")),
-            (_END.format("tls", _WEB), guard.format("under = tls\n")),
-        ):
-            (found,) = self.found(*text)
-            self.assertIn("what [route guard] closes", found)
-
-    def found(self, *parts: str) -> list[str]:
-        return [one for one in _said(*parts) if "asks for TLS first" in one]

@@ -25,15 +25,12 @@ class FilesTest(SynchronousTestCase):
             self.assertEqual(read.untaken, files.untaken)
             self.assertEqual(json.dumps(read.as_json()), text)
 
-    def test_newer(self) -> None:
-        """That of another version may say more of files, and of what is wrong with a unit: a helper lives across upgrades."""
+    def test_other_versions(self) -> None:
+        """A newer one may say more of files, and of what is wrong with a unit: a helper lives across upgrades. An older one is told of nothing that is as usual, which it may not know."""
         files, text = self.sent(_PROBLEM)
         data = json.loads(text)
         data["untaken"]["a.ini"][0]["is_claimed"] = data["of another version"] = True
         self.assertEqual(Files.from_json(data).untaken, files.untaken)
-
-    def test_older(self) -> None:
-        """It is told of nothing that is as usual, which it may not know."""
         _, text = self.sent(_PROBLEM)
         wanted = {"path", "line", "section", "key", "message"}
         self.assertEqual(json.loads(text)["untaken"]["a.ini"][0].keys(), wanted)

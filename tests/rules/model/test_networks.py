@@ -32,7 +32,7 @@ ADDRESSES = st.one_of(
 )
 
 
-class NetworkSetTests(SynchronousTestCase):
+class NetworkTests(SynchronousTestCase):
     def test_members(self) -> None:
         """Up to the edges of a network; the families are apart."""
         for members, inside, outside in (
@@ -55,9 +55,7 @@ class NetworkSetTests(SynchronousTestCase):
         self.assertNotEqual(one, "10.0.0.0/8")
         self.assertEqual(repr(one), "NetworkSet(10.0.0.0/8, ::1/128)")
 
-
-class PublicTests(SynchronousTestCase):
-    def test_ranges(self) -> None:
+    def test_ranges_also_with_others(self) -> None:
         for text in (
             *("0.1.2.3", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.31.0.1"),
             *("192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.19.9.9"),
@@ -79,6 +77,14 @@ class PublicTests(SynchronousTestCase):
             "2001:0:808:808::f7f7:f7f7",
         ):  # fmt: skip
             self.assertTrue(is_public(ip_address(text)), text)
+        some = Reachable([Public.PUBLIC, ip_network("10.0.0.0/8")])
+        inside = "8.8.8.8", "10.1.1.1", "::ffff:10.1.1.1"
+        for text in (*inside, "127.0.0.1", "64:ff9b::a00:1"):
+            self.assertIs(ip_address(text) in some, text in inside)
+        fewer = Reachable([ip_network("10.0.0.0/8")])
+        self.assertNotIn(ip_address("8.8.8.8"), fewer)
+        self.assertNotEqual(some, fewer)
+        self.assertEqual(hash(some), hash(Reachable([ip_network("10.0.0.0/8"), Public.PUBLIC])))
 
     @given(st.integers(0, 2**32 - 1))
     def test_ipv4_says_what_ipv6_around_it_is(self, number: int) -> None:
@@ -96,13 +102,3 @@ class PublicTests(SynchronousTestCase):
         around_v4 = address.sixtofour or address.teredo or address.ipv4_mapped
         if is_public(address) and not around_v4:
             self.assertTrue(address.is_global, address)
-
-    def test_with_others(self) -> None:
-        some = Reachable([Public.PUBLIC, ip_network("10.0.0.0/8")])
-        inside = "8.8.8.8", "10.1.1.1", "::ffff:10.1.1.1"
-        for text in (*inside, "127.0.0.1", "64:ff9b::a00:1"):
-            self.assertIs(ip_address(text) in some, text in inside)
-        fewer = Reachable([ip_network("10.0.0.0/8")])
-        self.assertNotIn(ip_address("8.8.8.8"), fewer)
-        self.assertNotEqual(some, fewer)
-        self.assertEqual(hash(some), hash(Reachable([ip_network("10.0.0.0/8"), Public.PUBLIC])))

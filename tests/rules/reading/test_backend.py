@@ -14,7 +14,7 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import name_server
 
 
-class MeaningTests(SynchronousTestCase):
+class BackendTests(SynchronousTestCase):
     def test_values(self) -> None:
         """`source = client` is for both families; ports of a source may be a range."""
         own, six = "192.0.2.1:40000-50000, 192.0.2.2:40000, 192.0.2.3", "[2001:db8::1]:1-65535"
@@ -83,9 +83,7 @@ class MeaningTests(SynchronousTestCase):
             ipaddress.ip_address(host)
             self.assertIn(port, range(1, 65536))
 
-
-class FallbackTests(SynchronousTestCase):
-    def test_outcomes_also_of_a_later_backend(self) -> None:
+    def test_outcomes_in_the_order_of_the_file_and_too_long_a_chain(self) -> None:
         c = "[backend c]\nserver = 10.0.0.3:80\nfallback = unix:/x"
         rules = cases.read_backend(f"fallback = c\n{c}")
         self.assertEqual(list(rules.backends), ["b", "c"])
@@ -98,16 +96,12 @@ class FallbackTests(SynchronousTestCase):
         told = [found.text for found in rules.servers() if found.kind == "unix"]
         self.assertEqual(told, ["unix:/x"])
         self.assertEqual(lint(rules), [])
-
-    def test_order_of_the_file(self) -> None:
         names = "zyxwv"
         text = "".join(
             f"[backend {n}]\nserver = h:1\nfallback = {m}\n"
             for n, m in zip(names, names[1:] + "b", strict=False)
         )
         self.assertEqual(list(cases.read_backend(text).backends), ["b", *names])
-
-    def test_too_long_a_chain(self) -> None:
         numbers = [f"n{number}" for number in range(25)]
         sections = [
             f"[backend {one}]\nserver = h:1\nfallback = {other}\n"

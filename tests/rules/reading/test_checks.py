@@ -47,6 +47,8 @@ class CheckTests(SynchronousTestCase):
         }.items():
             self.assertEqual(check(text), expected, text)
         self.assertRaises(InvalidValueError, check, "interval=5s expect=220")
+        for text, number in {"1/s": 1, "512KiB/s": 512 * 1024, "1024GiB/s": 1024**4}.items():
+            self.assertEqual(rate(text), number)
 
     @given(st.binary(min_size=1), st.binary(min_size=1))
     def test_any_bytes_can_be_sent_and_expected(self, send: bytes, expect: bytes) -> None:
@@ -60,7 +62,3 @@ class CheckTests(SynchronousTestCase):
             self.assertIsInstance(check(begin + text), Check)
         except InvalidValueError as error:
             self.assertTrue(all(error.messages))
-
-    def test_bytes_in_a_second(self) -> None:
-        for text, expected in {"1/s": 1, "512KiB/s": 512 * 1024, "1024GiB/s": 1024**4}.items():
-            self.assertEqual(rate(text), expected)

@@ -62,8 +62,6 @@ class ConflictTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(found(*pair), [], pair)
 
-
-class LoopTests(SynchronousTestCase):
     def loops(self, endpoints: str, server: str, more: str = "") -> bool:
         text = (
             f"[listen a]\nendpoint = {endpoints}\n[route r]\nmatch = any\nbackend = b\n"
@@ -76,7 +74,7 @@ class LoopTests(SynchronousTestCase):
             return True
         return False
 
-    def test_where_it_can_be_seen(self) -> None:
+    def test_loops_where_they_can_be_seen(self) -> None:
         for endpoints, server in (
             ("10.0.0.1:80", "10.0.0.1:80"), ("127.0.0.1:80", "127.0.0.1:80"),
             ("127.0.0.1:80", "0.0.0.0:80"), ("127.0.0.1:80\n  [::1]:80", "LOCALHOST.:80"),
@@ -94,7 +92,7 @@ class LoopTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertTrue(self.loops(endpoints, server), (endpoints, server))
 
-    def test_what_is_something_else(self) -> None:
+    def test_what_is_no_loop(self) -> None:
         for endpoints, server, more in (
             ("127.0.0.1:80", "127.0.0.1:81", ""), ("127.0.0.1:80", "127.0.0.2:80", ""),
             ("127.0.0.1:80", "[::1]:80", ""), (":80", "10.0.0.1:80", ""),
@@ -109,22 +107,13 @@ class LoopTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
 
-
-_UDP = "[listen u]\nendpoint = udp:5000\n"
-
-
-def _read_installed(text: str) -> Rules:
-    return parse(text, "x.ini")
-
-
-class DatagramTests(SynchronousTestCase):
-    def test_endpoints(self) -> None:
+    def test_datagram_endpoints(self) -> None:
         text = "[listen u]\nendpoint = udp:443\n  udp:192.0.2.1:53\n  udp:[2001:db8::1]:53\n"
         [listener] = _read_installed(text).listeners
         self.assertIs(listener.transport, Transport.UDP)
         self.assertEqual((listener.detect_timeout, listener.peek_limit), (0.3, 16384))
 
-    def test_servers_and_their_times(self) -> None:
+    def test_datagram_servers_and_their_times(self) -> None:
         text = f"{_UDP}default = b\n[backend b]\nserver = udp:[::1]:80\n  udp:a.example:81\n"
         rules = _read_installed(text)
         first, second = rules.backends["b"].servers
@@ -172,12 +161,7 @@ class DatagramTests(SynchronousTestCase):
         self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])
         self.assertEqual([r.name for r in rules.routes_over(tcp, Transport.TCP)], ["b", "c"])
 
-
-_TO = "handover:/run/x.sock"
-
-
-class HandoverTests(SynchronousTestCase):
-    def test_outcomes(self) -> None:
+    def test_handover_outcomes(self) -> None:
         rules = _read_installed(
             f"{cases.LISTEN}default = {_TO}\nsilent = {_TO} from=10.0.0.0/8\n"
             "[route r]\nmatch = ssh\nbackend = handover:'run/my x.sock'\n"
@@ -200,7 +184,7 @@ class HandoverTests(SynchronousTestCase):
         self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
         self.assertEqual(outcome(Handover("x")), Handover("x"))
 
-    def test_tls_beside(self) -> None:
+    def test_handover_with_tls_beside(self) -> None:
         """A route that ends TLS may be beside one that hands over: inside it, clients go where the listener leads them."""
         files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
         tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsSettings(files))
@@ -216,3 +200,13 @@ class HandoverTests(SynchronousTestCase):
         self.patch(sys, "platform", "freebsd14")
         with self.assertRaisesRegex(MuxError, "on Linux alone"):
             MuxFactory([route("ssh", _TO)], Listener("m"), runtime=IORuntime(Clock()))
+
+
+_UDP = "[listen u]\nendpoint = udp:5000\n"
+
+
+def _read_installed(text: str) -> Rules:
+    return parse(text, "x.ini")
+
+
+_TO = "handover:/run/x.sock"

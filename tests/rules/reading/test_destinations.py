@@ -27,7 +27,7 @@ class DestinationsTest(SynchronousTestCase):
         assert everything is not None
         self.assertTrue(everything.allow("anything.at.all"))
 
-    def test_networks(self) -> None:
+    def test_networks_and_the_same_in_other_processes(self) -> None:
         names = "allow_names = *\n"
         self.assertIsNone(cases.backend(names, **_NAMED).allow_networks)
         text = f"{names}allow_networks = public, 10.0.0.0/8"
@@ -35,12 +35,10 @@ class DestinationsTest(SynchronousTestCase):
         assert found is not None
         for text, inside in (("8.8.8.8", True), ("10.1.1.1", True), ("127.0.0.1", False)):
             self.assertIs(ip_address(text) in found, inside)
-
-    def test_other_processes_get_the_same(self) -> None:
         text = "allow_names = *.example.com, ~^a, ~b+\nallow_networks = public, 10.0.0.0/8"
         rules = cases.read_backend(text, **_NAMED)
         again = unpack(pack(rules))
         self.assertEqual(again.backends, rules.backends)
-        names = again.backends["b"].allow_names
-        assert names is not None
-        self.assertTrue(names.allow("www.example.com") and names.allow("bbb"))
+        allowed = again.backends["b"].allow_names
+        assert allowed is not None
+        self.assertTrue(allowed.allow("www.example.com") and allowed.allow("bbb"))

@@ -68,8 +68,6 @@ class ListeningTests(SynchronousTestCase):
         except InvalidValueError as error:
             self.assertTrue(all(error.messages))
 
-
-class SeveralPortsTests(SynchronousTestCase):
     @given(st.sampled_from(_OF_PORTS), st.integers(0, 65_540), st.integers(-2, 5))
     def test_as_a_line_for_each_port(self, before: str, first: int, more: int) -> None:
         """They are listened on, and taken from others, as with an endpoint for each of them."""
@@ -141,56 +139,6 @@ class ServerTests(SynchronousTestCase):
         told = (found.kind, found.positional, found.named)
         self.assertEqual(told, ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}))
 
-
-class MissingTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-        self.there = self.folder / "there.pem"
-        self.there.write_text("")
-        self.rules = self.folder / "x.ini"
-
-    def found(self, text: str) -> list[str]:
-        self.rules.write_text(text)
-        try:
-            load(self.rules)
-        except RulesError as error:
-            return [
-                f"{p.line} {p.key}: {p.message}".replace(f"{self.folder}/", "")
-                for p in error.problems
-            ]
-        return []
-
-    def test_missing_in_every_key(self) -> None:
-        no, there = self.folder / "no.pem", self.there
-        told = f"cannot read 'no.pem': No such file or directory; correct the path, or put the file into '{self.folder}'"
-        text = (
-            f"[listen a]\nendpoint = ssl:1:privateKey={no}:certKey={there}\n  ssl:2:{there}:{no}\n"
-            f"silent = ssl:h:1:privateKey={no} after=1s\ndefault = tls:h:1:certificate={no}\n"
-            f"[route r]\nmatch = any\nbackend = ssl:h:1:certKey={no}:privateKey={there}\n"
-            f"[backend b]\nserver = h:1\n  ssl:h:1:certKey={no}:privateKey={there} weight=2\nfallback = ssl:h:1:certKey={no}\n"
-        )
-        self.assertEqual(
-            self.found(text),
-            [
-                f"2 endpoint: privateKey: {told}", f"3 endpoint: certKey: {told}",
-                f"4 silent: privateKey: {told}", f"5 default: certificate: {told}",
-                f"8 backend: certKey: {told}", f"11 server: certKey: {told}",
-                f"12 fallback: certKey: {told}",
-            ],
-        )  # fmt: skip
-
-    def test_server_pem_is_the_default(self) -> None:
-        (told,) = self.found("[listen a]\nendpoint = ssl:1\n")
-        text = "2 endpoint: privateKey: cannot read 'server.pem': No "
-        self.assertTrue(told.startswith(text), told)
-
-    def test_fine(self) -> None:
-        text = f"[listen a]\nendpoint = ssl:1:privateKey={self.there}\n  :2\ndefault = tls:h:22\nsilent = close\n"
-        self.assertEqual(self.found(text), [])
-        parse("[listen a]\nendpoint = ssl:1:privateKey=no.pem\n", "x.ini")
-
-
-class ServerLineTests(SynchronousTestCase):
     def test_kinds_with_options(self) -> None:
         blank = Server("unix:/run/my app", "unix", path="/run/my app")
         kinds = {"'unix:/run/my app'": blank, r"unix:/run/my\ app": blank}
@@ -248,3 +196,51 @@ class ServerLineTests(SynchronousTestCase):
         self.assertEqual((found.text, found.host, found.port), ("h:1", "h", 1))
         self.assertEqual((found.weight, found.max_connections), (weight, most))
         self.assertEqual((found.backup, found.down), ("backup" in flags, "down" in flags))
+
+
+class MissingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.there = self.folder / "there.pem"
+        self.there.write_text("")
+        self.rules = self.folder / "x.ini"
+
+    def found(self, text: str) -> list[str]:
+        self.rules.write_text(text)
+        try:
+            load(self.rules)
+        except RulesError as error:
+            return [
+                f"{p.line} {p.key}: {p.message}".replace(f"{self.folder}/", "")
+                for p in error.problems
+            ]
+        return []
+
+    def test_missing_in_every_key(self) -> None:
+        no, there = self.folder / "no.pem", self.there
+        told = f"cannot read 'no.pem': No such file or directory; correct the path, or put the file into '{self.folder}'"
+        text = (
+            f"[listen a]\nendpoint = ssl:1:privateKey={no}:certKey={there}\n  ssl:2:{there}:{no}\n"
+            f"silent = ssl:h:1:privateKey={no} after=1s\ndefault = tls:h:1:certificate={no}\n"
+            f"[route r]\nmatch = any\nbackend = ssl:h:1:certKey={no}:privateKey={there}\n"
+            f"[backend b]\nserver = h:1\n  ssl:h:1:certKey={no}:privateKey={there} weight=2\nfallback = ssl:h:1:certKey={no}\n"
+        )
+        self.assertEqual(
+            self.found(text),
+            [
+                f"2 endpoint: privateKey: {told}", f"3 endpoint: certKey: {told}",
+                f"4 silent: privateKey: {told}", f"5 default: certificate: {told}",
+                f"8 backend: certKey: {told}", f"11 server: certKey: {told}",
+                f"12 fallback: certKey: {told}",
+            ],
+        )  # fmt: skip
+
+    def test_server_pem_is_the_default(self) -> None:
+        (told,) = self.found("[listen a]\nendpoint = ssl:1\n")
+        text = "2 endpoint: privateKey: cannot read 'server.pem': No "
+        self.assertTrue(told.startswith(text), told)
+
+    def test_fine(self) -> None:
+        text = f"[listen a]\nendpoint = ssl:1:privateKey={self.there}\n  :2\ndefault = tls:h:22\nsilent = close\n"
+        self.assertEqual(self.found(text), [])
+        parse("[listen a]\nendpoint = ssl:1:privateKey=no.pem\n", "x.ini")

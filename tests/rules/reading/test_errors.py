@@ -11,7 +11,7 @@ from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
 
 
-class MessageTests(SynchronousTestCase):
+class ErrorTests(SynchronousTestCase):
     def test_nul(self) -> None:
         text = "[txmux]\ninclude = a\0b\naccess_log = a\0b\n[listen a]\nendpoint = :1\n"
         error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
@@ -51,10 +51,6 @@ class MessageTests(SynchronousTestCase):
     def test_one_problem_a_line(self) -> None:
         error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
         self.assertEqual((str(error), len(error.problems)), ("a:1: x\na:2: y", 2))
-
-
-class ManyErrorsTests(SynchronousTestCase):
-    """A file with very many errors, as another owner may have written it, costs what one without costs."""
 
     def test_advice_is_for_the_first(self) -> None:
         """All errors are reported, and the first with what may be meant, however many other files have before."""

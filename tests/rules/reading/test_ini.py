@@ -20,6 +20,50 @@ def problems(text: str) -> list[str]:
     return [str(problem) for problem in read_ini(text, "rules.ini")[1]]
 
 
+BLANKS = st.sampled_from(["", " ", "  ", "\t", "    "])
+WORDS = st.text(alphabet="ab=#;:[]%é \u00a0\u2028\x0b\x1c", max_size=8)
+LINES = st.one_of(
+    st.builds("{}[{}]{}".format, BLANKS, st.text("ab c", min_size=1, max_size=2), BLANKS),
+    st.builds("{}{}{}={}{}".format, BLANKS, st.text("abcdef", max_size=2), BLANKS, BLANKS, WORDS),
+    st.builds("{}{}{}".format, BLANKS, WORDS, BLANKS),
+    st.builds("{}: {}= {}".format, st.text("abcdef", max_size=2), BLANKS, WORDS),
+    st.builds("{}#{}".format, BLANKS, WORDS),
+    BLANKS,
+)
+FILES = st.builds(
+    lambda end, lines: end.join(["[top]", "k = v", *lines]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.lists(LINES, max_size=12),
+)
+
+
+def by_configparser(text: str) -> list[tuple[str, dict[str, list[str]]]] | None:
+    parser = configparser.RawConfigParser(
+        delimiters=("=",),
+        comment_prefixes=("#", ";"),
+        inline_comment_prefixes=None,
+        strict=True,
+        interpolation=None,
+        empty_lines_in_values=True,
+        default_section="no default section",
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_file(io.StringIO(text, newline=None))
+    except configparser.Error:
+        return None
+    return [
+        (
+            " ".join(name.split()),
+            {
+                key: [line.strip() for line in value.split("\n") if line.strip()]
+                for key, value in parser.items(name)
+            },
+        )
+        for name in parser.sections()
+    ]
+
+
 class ReadingTests(SynchronousTestCase):
     def test_look_comments_are_errors(self) -> None:
         text = "# LOOK: line 3: a\n[a]\nk = 1\n  ; LOOK: b\n  2\n# look: c\n#  LOOK at d\nl = # LOOK: e\n"
@@ -77,52 +121,6 @@ class ReadingTests(SynchronousTestCase):
         values = (ValueLine(1, "1"), ValueLine(3, "2"), ValueLine(4, "3"), ValueLine(5, "4"))
         self.assertEqual(section.entries["k"], KeyEntry(1, "k", values, 3))
 
-
-BLANKS = st.sampled_from(["", " ", "  ", "\t", "    "])
-WORDS = st.text(alphabet="ab=#;:[]%é \u00a0\u2028\x0b\x1c", max_size=8)
-LINES = st.one_of(
-    st.builds("{}[{}]{}".format, BLANKS, st.text("ab c", min_size=1, max_size=2), BLANKS),
-    st.builds("{}{}{}={}{}".format, BLANKS, st.text("abcdef", max_size=2), BLANKS, BLANKS, WORDS),
-    st.builds("{}{}{}".format, BLANKS, WORDS, BLANKS),
-    st.builds("{}: {}= {}".format, st.text("abcdef", max_size=2), BLANKS, WORDS),
-    st.builds("{}#{}".format, BLANKS, WORDS),
-    BLANKS,
-)
-FILES = st.builds(
-    lambda end, lines: end.join(["[top]", "k = v", *lines]),
-    st.sampled_from(["\n", "\r\n"]),
-    st.lists(LINES, max_size=12),
-)
-
-
-def by_configparser(text: str) -> list[tuple[str, dict[str, list[str]]]] | None:
-    parser = configparser.RawConfigParser(
-        delimiters=("=",),
-        comment_prefixes=("#", ";"),
-        inline_comment_prefixes=None,
-        strict=True,
-        interpolation=None,
-        empty_lines_in_values=True,
-        default_section="no default section",
-    )
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    try:
-        parser.read_file(io.StringIO(text, newline=None))
-    except configparser.Error:
-        return None
-    return [
-        (
-            " ".join(name.split()),
-            {
-                key: [line.strip() for line in value.split("\n") if line.strip()]
-                for key, value in parser.items(name)
-            },
-        )
-        for name in parser.sections()
-    ]
-
-
-class AgainstConfigparserTests(SynchronousTestCase):
     @given(FILES)
     @example("[top]\na:\t= b")
     @example("[top]\na: b = c")

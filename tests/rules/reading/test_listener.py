@@ -60,15 +60,13 @@ class ListenerTests(SynchronousTestCase):
         )
         self.assertEqual(found.first, "server")
 
-    def test_detect_timeout_where_silent_names_a_server(self) -> None:
+    def test_detect_timeout_where_silent_names_a_server_and_time_of_routes_by_silence(self) -> None:
+        """It is the usual one unless the listener's own is written, and clients that say something keep theirs."""
         for silent, seconds in {
             "": 5, "silent = close\n": 5, "silent = reset from=::1\n": 5, "silent = 127.0.0.1:22\n": 3,
             "silent = close from=::1\n  handover:/run/x\n": 3, "silent = h:1\ndetect_timeout = 9s\n": 9,
         }.items():  # fmt: skip
             self.assertEqual(self.listener(silent).detect_timeout, seconds, silent)
-
-    def test_time_of_routes_by_silence(self) -> None:
-        """It is the usual one unless the listener's own is written, and clients that say something keep theirs."""
         for keys, seconds, of_others in (
             ("", 3, 5), ("detect_timeout = 9s\n", 9, 9), ("detect_timeout = 5s\n", 5, 5),
             ("detect_timeout = 1s\n", 1, 1), ("silent = h:1\n", 3, 3),
@@ -76,19 +74,15 @@ class ListenerTests(SynchronousTestCase):
             found = self.listener(keys)
             self.assertEqual((found.silent_after, found.detect_timeout), (seconds, of_others), keys)
 
-
-class SendersTests(SynchronousTestCase):
     def senders(self, value: str) -> NetworkSet | None:
         text = f"[listen public]\nendpoint = 127.0.0.1:0\naccept_proxy_from = {value}\n"
         return parse(text, "rules.ini").listeners[0].accept_proxy_from
 
-    def test_unix(self) -> None:
+    def test_unix_and_equal_ones(self) -> None:
         for value, count in (("unix", 0), ("10.0.0.0/8\n    unix", 1)):
             found = self.senders(value)
             assert isinstance(found, Senders)
             self.assertEqual((found.by_unix, len(found)), (True, count))
-
-    def test_equal(self) -> None:
         network = ip_network("10.0.0.0/8")
         both = Senders([network, UnixClients.UNIX])
         self.assertEqual(both, Senders([UnixClients.UNIX, network]))

@@ -76,7 +76,91 @@ def tcp(text: str) -> Server:
     return Server(text, "tcp", host=host, port=int(port))
 
 
-class MeaningTests(SynchronousTestCase):
+# Words that lead deep into the parser, between texts that do not.
+SNIPPETS = st.sampled_from(
+    [
+        *("[listen a]", "[route b]", "[backend c]", "[txmux]", "\n", "\n  ", " = "),
+        *("match", "endpoint", "server", "backend", "from", "include", "under"),
+        *("access_log", "not tls sni=", "payload text=", "'", '"', "\\", ":443", "tcp:"),
+        *("unix:", "[::1]:1", "c", "5s", "10.0.0.0/8", "#", ",", "silent"),
+    ]
+)
+MAIN = """
+[txmux]
+include = more/*.ini, more/x.ini, more/*.ini
+access_log = logs/access.log
+workers = 2
+[listen public]
+endpoint =
+    127.0.0.1:0
+    # comments are left out
+
+    :0
+deny = @lists/deny.txt
+allow = @more/../lists/deny.txt, 10.0.0.0/8
+accept_proxy_from = unix, @lists/empty.txt
+[route ssh]
+match = ssh
+    payload text="[listen x]"
+    not tls
+backend = inner
+[route web]
+match = http host=~(a|b)[.]example[.]com
+from = 10.0.0.0/8, 192.0.2.1
+    2001:db8::/32
+backend = 127.0.0.1:80
+"""
+MORE = """
+[route last]
+match = any
+backend = inner
+not_from = @near.txt
+during = mon-fri 08:00-18:00 Europe/Paris
+    22:00-06:00
+[route end]
+match = tls
+terminate_tls = a.pem, /dev/null
+alpn = h2
+[backend inner]
+server = 127.0.0.1:22
+    unix:/run/x.sock
+"""
+FAULT = "by a fault of its reader"
+REQUIRED = {
+    "listen": {"endpoint": ":1"}, "route": {"match": "ssh", "backend": "b"},
+    "backend": {"server": "h:1"}, "txmux": {},
+}  # fmt: skip
+_TEXT = (
+    "ssh tls sni=a.org sni= = not and || !ssh :443 127.0.0.1:22 h:1 [::1]:1 [fe80::1%x]:1 unix:/x udp:1 http://a/ "
+    'https://h:1/x a.org,b.org , 10.0.0.0/8 10.* 10.0.0.1-10.0.0.9 all yes 5s 5sec 10k \' "x" ; #c ${X:-1} $PORT $$ web b '
+    "close drop tcp6:1:interface=1.2.3.4 ssl:1:privateKey=k check inter weight=2 weight path=^/a path=~x http host=a|b "
+    "tls( tls(x=y) \u2028 é mon-fri 08:00-09:00 20/s *:80 /x \\ {} listen a 0 1.3 h2 client reset"
+)
+# Blanks, lists with holes, and what is empty without what surrounds it.
+_HOLES = "' '|'\t'|''|\"\"|[ ]|[,]|[x, ]|[x,,y]|['']|,|, ,|x, ,y|- |' ' ' '|\u3000|'\u00a0'|*|*,|* x|localhost:"
+HOLES = _HOLES.split("|")
+PIECES = [*_TEXT.split(" "), *HOLES]
+KEYS = [(kind, key) for kind, keys in TABLES.items() for key in keys]
+
+
+def rules_with(kind: str, key: str, value: str) -> str:
+    text = ""
+    for one, needed in REQUIRED.items():
+        keys = {**needed, key: value} if one == kind else needed
+        header = one if one == "txmux" else f"{one} {one[0]}"
+        text += f"[{header}]\n" + "".join(f"{name} = {its}\n" for name, its in keys.items())
+    return text
+
+
+def problems_of(text: str) -> str:
+    try:
+        parse(text, "x.ini")
+    except RulesError as error:
+        return str(error)
+    return ""
+
+
+class ValueTests(SynchronousTestCase):
     def test_complete_small_file(self) -> None:
         """Routes keep their order, whatever stands between them."""
         ssh = Backend("ssh-server", (tcp("127.0.0.1:22"),))
@@ -113,16 +197,48 @@ class MeaningTests(SynchronousTestCase):
             rules = read(f"[txmux]\naccess_log = {text}\n{LISTEN}")
             self.assertEqual(rules.settings.access_log, expected)
 
+    def test_blanks_and_holes_for_each_key(self) -> None:
+        for kind, key in KEYS:
+            for hole in HOLES:
+                found = problems_of(rules_with(kind, key, hole))
+                self.assertNotIn(FAULT, found)
+                self.assertNotRegex(found, "did you mean '[ ']")
 
-# Words that lead deep into the parser, between texts that do not.
-SNIPPETS = st.sampled_from(
-    [
-        *("[listen a]", "[route b]", "[backend c]", "[txmux]", "\n", "\n  ", " = "),
-        *("match", "endpoint", "server", "backend", "from", "include", "under"),
-        *("access_log", "not tls sni=", "payload text=", "'", '"', "\\", ":443", "tcp:"),
-        *("unix:", "[::1]:1", "c", "5s", "10.0.0.0/8", "#", ",", "silent"),
-    ]
-)
+    def test_a_fault_of_one_reader_is_a_problem_of_its_line(self) -> None:
+        class Faulty(dict[str, IProtocolMatcher]):
+            def __missing__(self, key: str) -> IProtocolMatcher:
+                raise IndexError(key)
+
+        text = f"{LISTEN}[route a]\nmatch = x\nbackend = close\n[route b]\nmatch = ssh\nlog = 5\nbackend = close\n"
+        error = self.assertRaises(RulesError, parse, text, "x", Faulty(MATCHERS))
+        found = [(one.line, one.key) for one in error.problems]
+        self.assertEqual(found, [(4, "match"), (8, "log")])
+        self.assertIn(f"{FAULT} (IndexError", error.problems[0].message)
+        (logged,) = self.flushLoggedErrors(IndexError)
+        self.assertIn("__missing__", logged.getTraceback())
+
+    @given(
+        st.sampled_from(KEYS),
+        st.lists(st.sampled_from(PIECES), max_size=4),
+        st.sampled_from(["", " ", ", ", "\n  "]),
+    )
+    def test_rules_or_problems_and_the_same_laid_out(
+        self, place: tuple[str, str], pieces: list[str], joint: str
+    ) -> None:
+        text = rules_with(*place, joint.join(pieces))
+        try:
+            rules = parse(text, "x.ini")
+        except RulesError as error:
+            self.assertTrue(all(problem.message for problem in error.problems))
+            self.assertNotIn(FAULT, str(error))
+        else:
+            self.assertIsInstance(rules, Rules)
+            nothing = Privileges(1000, 1024, lambda _path, _mode: False)
+            for found in (lint(rules), closed_listeners(rules), missing_privileges(rules, nothing)):
+                self.assertTrue(all(problem.message for problem in found))
+            after = laid_out(text)
+            self.assertEqual(meaning(after), meaning(text))
+            self.assertEqual(laid_out(after), after)
 
 
 class AnyTextTests(SynchronousTestCase):
@@ -144,49 +260,6 @@ class AnyTextTests(SynchronousTestCase):
             self.assertEqual(len(str(error).splitlines()) + sum(map(int, folded)), len(lines))
         else:
             self.assertTrue(rules.listeners)
-
-
-MAIN = """
-[txmux]
-include = more/*.ini, more/x.ini, more/*.ini
-access_log = logs/access.log
-workers = 2
-[listen public]
-endpoint =
-    127.0.0.1:0
-    # comments are left out
-
-    :0
-deny = @lists/deny.txt
-allow = @more/../lists/deny.txt, 10.0.0.0/8
-accept_proxy_from = unix, @lists/empty.txt
-[route ssh]
-match = ssh
-    payload text="[listen x]"
-    not tls
-backend = inner
-[route web]
-match = http host=~(a|b)[.]example[.]com
-from = 10.0.0.0/8, 192.0.2.1
-    2001:db8::/32
-backend = 127.0.0.1:80
-"""
-
-MORE = """
-[route last]
-match = any
-backend = inner
-not_from = @near.txt
-during = mon-fri 08:00-18:00 Europe/Paris
-    22:00-06:00
-[route end]
-match = tls
-terminate_tls = a.pem, /dev/null
-alpn = h2
-[backend inner]
-server = 127.0.0.1:22
-    unix:/run/x.sock
-"""
 
 
 class AgainTest(SynchronousTestCase):
@@ -248,83 +321,3 @@ class AgainTest(SynchronousTestCase):
         rules = load(self.main, {"own": installed_matchers()["ssh"]})
         self.assertFalse(is_as_read(rules))
         self.assertRaises(RulesError, read_again, rules.files)
-
-
-FAULT = "by a fault of its reader"
-REQUIRED = {
-    "listen": {"endpoint": ":1"}, "route": {"match": "ssh", "backend": "b"},
-    "backend": {"server": "h:1"}, "txmux": {},
-}  # fmt: skip
-_TEXT = (
-    "ssh tls sni=a.org sni= = not and || !ssh :443 127.0.0.1:22 h:1 [::1]:1 [fe80::1%x]:1 unix:/x udp:1 http://a/ "
-    'https://h:1/x a.org,b.org , 10.0.0.0/8 10.* 10.0.0.1-10.0.0.9 all yes 5s 5sec 10k \' "x" ; #c ${X:-1} $PORT $$ web b '
-    "close drop tcp6:1:interface=1.2.3.4 ssl:1:privateKey=k check inter weight=2 weight path=^/a path=~x http host=a|b "
-    "tls( tls(x=y) \u2028 é mon-fri 08:00-09:00 20/s *:80 /x \\ {} listen a 0 1.3 h2 client reset"
-)
-# Blanks, lists with holes, and what is empty without what surrounds it.
-_HOLES = "' '|'\t'|''|\"\"|[ ]|[,]|[x, ]|[x,,y]|['']|,|, ,|x, ,y|- |' ' ' '|\u3000|'\u00a0'|*|*,|* x|localhost:"
-HOLES = _HOLES.split("|")
-PIECES = [*_TEXT.split(" "), *HOLES]
-KEYS = [(kind, key) for kind, keys in TABLES.items() for key in keys]
-
-
-def rules_with(kind: str, key: str, value: str) -> str:
-    text = ""
-    for one, needed in REQUIRED.items():
-        keys = {**needed, key: value} if one == kind else needed
-        header = one if one == "txmux" else f"{one} {one[0]}"
-        text += f"[{header}]\n" + "".join(f"{name} = {its}\n" for name, its in keys.items())
-    return text
-
-
-def problems_of(text: str) -> str:
-    try:
-        parse(text, "x.ini")
-    except RulesError as error:
-        return str(error)
-    return ""
-
-
-class AnyValueTests(SynchronousTestCase):
-    def test_blanks_and_holes_for_each_key(self) -> None:
-        for kind, key in KEYS:
-            for hole in HOLES:
-                found = problems_of(rules_with(kind, key, hole))
-                self.assertNotIn(FAULT, found)
-                self.assertNotRegex(found, "did you mean '[ ']")
-
-    def test_a_fault_of_one_reader_is_a_problem_of_its_line(self) -> None:
-        class Faulty(dict[str, IProtocolMatcher]):
-            def __missing__(self, key: str) -> IProtocolMatcher:
-                raise IndexError(key)
-
-        text = f"{LISTEN}[route a]\nmatch = x\nbackend = close\n[route b]\nmatch = ssh\nlog = 5\nbackend = close\n"
-        error = self.assertRaises(RulesError, parse, text, "x", Faulty(MATCHERS))
-        found = [(one.line, one.key) for one in error.problems]
-        self.assertEqual(found, [(4, "match"), (8, "log")])
-        self.assertIn(f"{FAULT} (IndexError", error.problems[0].message)
-        (logged,) = self.flushLoggedErrors(IndexError)
-        self.assertIn("__missing__", logged.getTraceback())
-
-    @given(
-        st.sampled_from(KEYS),
-        st.lists(st.sampled_from(PIECES), max_size=4),
-        st.sampled_from(["", " ", ", ", "\n  "]),
-    )
-    def test_rules_or_problems_and_the_same_laid_out(
-        self, place: tuple[str, str], pieces: list[str], joint: str
-    ) -> None:
-        text = rules_with(*place, joint.join(pieces))
-        try:
-            rules = parse(text, "x.ini")
-        except RulesError as error:
-            self.assertTrue(all(problem.message for problem in error.problems))
-            self.assertNotIn(FAULT, str(error))
-        else:
-            self.assertIsInstance(rules, Rules)
-            nothing = Privileges(1000, 1024, lambda _path, _mode: False)
-            for found in (lint(rules), closed_listeners(rules), missing_privileges(rules, nothing)):
-                self.assertTrue(all(problem.message for problem in found))
-            after = laid_out(text)
-            self.assertEqual(meaning(after), meaning(text))
-            self.assertEqual(laid_out(after), after)

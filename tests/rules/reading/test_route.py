@@ -32,12 +32,28 @@ def _read(text: str) -> Rules:
 
 
 class KeyTests(SynchronousTestCase):
-    def test_during(self) -> None:
+    def test_all_keys_and_defaults(self) -> None:
         text = f"{cases.LISTEN}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
         (route,) = cases.read(text).routes
         self.assertEqual(
             route.during, (Period(frozenset({0, 1}), 480, 720), Period(start=1320, end=360))
         )
+        (route,) = _read(
+            "[route a]\nmatch = tls\nterminate_tls = a.pem, /b.pem\n  sub/c.pem\nalpn = h2, http/1.1\n"
+            "tls_client_ca = ca.pem\ntls_minimum = 1.3\ntls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
+        ).routes
+        files = (Path("etc/a.pem"), Path("/b.pem"), Path("etc/sub/c.pem"))
+        its = TlsSettings(files, ("h2", "http/1.1"), Path("etc/ca.pem"), "1.3")
+        assert route.terminate_tls is not None
+        names = route.terminate_tls.allow_client
+        self.assertEqual([one.text for one in names], ["cn=a ou=b", "san=c"])
+        its = attrs.evolve(its, client_crl=Path("etc/crl.pem"), allow_client=names)
+        self.assertEqual((route.terminate_tls, route.outcome), (its, None))
+        text = f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
+        one, two, three = _read(text).routes
+        self.assertEqual(one.terminate_tls, TlsSettings((Path("etc/a.pem"),)))
+        self.assertEqual((one.outcome, two.outcome), (None, Refusal.REJECT))
+        self.assertIsNone(three.terminate_tls)
 
     def test_certificates_that_are_known(self) -> None:
         asks = f"[route a]\n{TLS}tls_client_ca = ca.pem\ntls_client = optional\n"
@@ -54,27 +70,7 @@ class KeyTests(SynchronousTestCase):
         inner = f"[route b]\n{TLS}under = a\n[route c]\n{PLAIN}under = b\nclient_cert = any"
         self.assertEqual(len(_read(asks + inner).routes), 3)
 
-    def test_all_keys(self) -> None:
-        (route,) = _read(
-            "[route a]\nmatch = tls\nterminate_tls = a.pem, /b.pem\n  sub/c.pem\nalpn = h2, http/1.1\n"
-            "tls_client_ca = ca.pem\ntls_minimum = 1.3\ntls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
-        ).routes
-        files = (Path("etc/a.pem"), Path("/b.pem"), Path("etc/sub/c.pem"))
-        its = TlsSettings(files, ("h2", "http/1.1"), Path("etc/ca.pem"), "1.3")
-        assert route.terminate_tls is not None
-        names = route.terminate_tls.allow_client
-        self.assertEqual([one.text for one in names], ["cn=a ou=b", "san=c"])
-        its = attrs.evolve(its, client_crl=Path("etc/crl.pem"), allow_client=names)
-        self.assertEqual((route.terminate_tls, route.outcome), (its, None))
-
-    def test_defaults(self) -> None:
-        text = f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
-        one, two, three = _read(text).routes
-        self.assertEqual(one.terminate_tls, TlsSettings((Path("etc/a.pem"),)))
-        self.assertEqual((one.outcome, two.outcome), (None, Refusal.REJECT))
-        self.assertIsNone(three.terminate_tls)
-
-    def test_files_have_to_be_there_on_disk(self) -> None:
+    def test_files_have_to_be_there_on_disk_or_be_forbidden(self) -> None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "rules.ini"
             (path.parent / "b.pem").touch()
@@ -95,8 +91,6 @@ class KeyTests(SynchronousTestCase):
             ]
             self.assertEqual([f"{p.line} {p.key}: {p.message}" for p in error.problems], expected)
             self.assertEqual(len(parse(path.read_text(), path, MATCHERS).routes), 1)
-
-    def test_forbidden_files_may_be_there(self) -> None:
         self.patch(Path, "stat", Mock(side_effect=PermissionError))
         check_file(Path("/etc/x.pem"))
 
@@ -137,8 +131,8 @@ def at(text: str, zone: ZoneInfo = UTC, fold: int = 0) -> float:
     return date.replace(hour=hour, minute=minute, tzinfo=zone).timestamp()
 
 
-class CoversTests(SynchronousTestCase):
-    def test_days_and_hours(self) -> None:
+class PeriodTests(SynchronousTestCase):
+    def test_days_hours_and_zones(self) -> None:
         for text, inside, outside in (
             ("mon-fri 08:00-18:00", "mon 08:00, wed 12:00, fri 17:59",
              "mon 07:59, fri 18:00, sat 12:00, sun 12:00"),
@@ -160,17 +154,21 @@ class CoversTests(SynchronousTestCase):
             for moment in outside.split(", "):
                 self.assertFalse(found.covers(at(moment)), moment)
         self.assertEqual(period("sat,sun"), period("sat-sun 0:00-24:00"))
-
-    def test_zone(self) -> None:
         noon = period("12:00-13:00 Europe/Paris")
-        for moment, inside in (
+        for moment, is_inside in (
             ("2026-11-20T11:30", True), ("2026-11-20T10:30", False), ("2026-07-20T10:30", True),
             ("2026-07-20T11:30", False),
         ):  # fmt: skip
-            self.assertIs(noon.covers(at(moment)), inside, moment)
+            self.assertIs(noon.covers(at(moment)), is_inside, moment)
+        self.addCleanup(time.tzset)
+        with patch.dict(os.environ, TZ="America/New_York"):
+            time.tzset()
+            noon = period("12:00-13:00")
+            self.assertTrue(noon.covers(at("2026-11-20T17:30")))
+            self.assertFalse(noon.covers(at("2026-11-20T12:30")))
 
-    def test_spring(self) -> None:
-        """An hour that the clock skips is in no period; one that goes over it is shorter."""
+    def test_hours_that_the_clock_skips_or_shows_twice(self) -> None:
+        """A skipped hour is in no period, and one that goes over it is shorter; one that is shown twice is in a period both times."""
         self.assertFalse(
             any(
                 period("sun 02:00-03:00 Europe/Paris").covers(at("2026-03-29T00:00") + 60 * minute)
@@ -182,22 +180,12 @@ class CoversTests(SynchronousTestCase):
         covered = [night.covers(start + 60 * minute) for minute in range(-1, 600)]
         self.assertEqual(covered.count(True), 7 * 60)
         self.assertEqual(covered[:2], [False, True])
-
-    def test_an_hour_that_the_clock_shows_twice_is_in_a_period_both_times(self) -> None:
         hour = period("sun 02:00-03:00 Europe/Paris")
         for fold in (0, 1):
             self.assertTrue(hour.covers(at("2026-10-25T02:30", PARIS, fold)))
         night = period("sat 22:00-06:00 Europe/Paris")
         start = at("2026-10-24T22:00", PARIS)
         self.assertEqual(sum(night.covers(start + 60 * minute) for minute in range(720)), 9 * 60)
-
-    def test_here(self) -> None:
-        self.addCleanup(time.tzset)
-        with patch.dict(os.environ, TZ="America/New_York"):
-            time.tzset()
-            noon = period("12:00-13:00")
-            self.assertTrue(noon.covers(at("2026-11-20T17:30")))
-            self.assertFalse(noon.covers(at("2026-11-20T12:30")))
 
     @given(st.integers(0, 1439), st.integers(1, 1440), st.integers(0, 10**9))
     def test_rest_of_the_day(self, start: int, end: int, moment: int) -> None:
@@ -209,14 +197,12 @@ class CoversTests(SynchronousTestCase):
             other = Period(start=end, end=1440, zone=UTC)
         self.assertIsNot(one.covers(moment), other.covers(moment))
 
-
-class RefusalTests(SynchronousTestCase):
     def test_no_zones(self) -> None:
         self.patch(zoneinfo, "available_timezones", set)
         expected = "there is no time zone 'Europe/Nowhere'; install this system's tzdata"
         self.assertEqual(cases.complaint(period, "08:00-18:00 Europe/Nowhere"), expected)
 
     @given(st.text(st.sampled_from("mon-fri,0123:456 /UTC\x00é"), min_size=1).filter(str.strip))
-    def test_any_text(self, text: str) -> None:
+    def test_any_text_of_a_period(self, text: str) -> None:
         with contextlib.suppress(InvalidValueError):
             period(text.strip())

@@ -14,7 +14,7 @@ _LINES = b"ann all the-first-secret-here", b"bob all the-second-secret-here"
 
 
 class TokensTest(SynchronousTestCase):
-    def test_forms(self) -> None:
+    def test_forms_and_what_is_no_secret_of_its_own(self) -> None:
         data = b"\r\n# a comment\n  ci\tread  0123456789abcdef\n\n#\nops@x.example all \xc2\xa0#secret-of-the-operator"
         made = [
             AdminToken("ci", "read", "0123456789abcdef"),
@@ -23,8 +23,6 @@ class TokensTest(SynchronousTestCase):
         for encoded in (data, b"\xef\xbb\xbf" + data[data.index(b"ci") :]):
             self.assertEqual(read_tokens(encoded, _ADMIN), (made, []))
         self.assertNotIn("0123", repr(made))
-
-    def test_what_is_no_secret_of_its_own(self) -> None:
         for line in (
             f"bob read {_SECRET[1:]}", f"bob read {_SECRET}\u00e9", f"bob read {_SECRET}",
             f"bob read {_ADMIN.secret}", f"ann read {_OTHER}", f"{OWN} read {_OTHER}",

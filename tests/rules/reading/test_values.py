@@ -57,9 +57,7 @@ class ValuesTests(SynchronousTestCase):
                 pattern = told.replace("TEXT", re.escape(repr(text)))
                 self.assertRegex(cases.complaint(read, text), f"(?s)^{pattern}$")
 
-
-class SplitWordsTests(SynchronousTestCase):
-    def test_words(self) -> None:
+    def test_words_and_open_quotes(self) -> None:
         for text, words in (
             ("""tls  sni='a b' "x y"\talpn=h2,"http/1.1" ''""",
              ["tls", "sni=a b", "x y", "alpn=h2,http/1.1", ""]),
@@ -70,8 +68,6 @@ class SplitWordsTests(SynchronousTestCase):
             ("payload text=#1 # x", ["payload", "text=#1", "#", "x"]),
         ):  # fmt: skip
             self.assertEqual(values.split_words(text), words)
-
-    def test_open_quotes(self) -> None:
         for text in ("'a", 'a"b', r'"a\"', "it's", r"\\'"):
             self.assertIn("a quote is not closed", cases.complaint(values.split_words, text))
 
