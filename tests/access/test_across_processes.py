@@ -117,8 +117,6 @@ class HostileMemoryTest(SynchronousTestCase):
         finally:
             worker.limits.close()
 
-
-class SourcesTest(SynchronousTestCase):
     def test_all_are_found(self) -> None:
         worker = _Worker()
         self.addCleanup(worker.limits.close)
@@ -126,29 +124,6 @@ class SourcesTest(SynchronousTestCase):
             worker.enter(client)
         self.assertEqual(worker.limits.tables["a"].tracked(0), len(_CLIENTS))
 
-
-_HOLDER = """
-import fcntl, sys
-number = int(sys.argv[1])
-for line in sys.stdin:
-    fcntl.lockf(number, fcntl.LOCK_EX if line == "hold\\n" else fcntl.LOCK_UN, 1)
-    print(flush=True)
-"""
-
-
-class _Time:
-    """A clock that moves while a process sleeps."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-class HostileHolderTest(SynchronousTestCase):
     def test_waits_for_a_hundredth_of_the_time(self) -> None:
         """A worker that holds the lock, and lets go of it for moments, slows the others by no more."""
         file = os.memfd_create("test")
@@ -180,6 +155,27 @@ class HostileHolderTest(SynchronousTestCase):
                 time.now += 1.0
         self.assertGreater(waited, 1.0)
         self.assertLess(waited, 1.0 + 0.01 * time.now + 0.02)
+
+
+_HOLDER = """
+import fcntl, sys
+number = int(sys.argv[1])
+for line in sys.stdin:
+    fcntl.lockf(number, fcntl.LOCK_EX if line == "hold\\n" else fcntl.LOCK_UN, 1)
+    print(flush=True)
+"""
+
+
+class _Time:
+    """A clock that moves while a process sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 NAMES = st.lists(st.sampled_from("abcdef"), unique=True)

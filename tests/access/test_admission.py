@@ -47,7 +47,7 @@ class AdmissionTest(SynchronousTestCase):
         admission.leave(None)
         self.assertEqual((service.count, listener.count), (0, 0))
 
-    def test_denied_client_does_not_count(self) -> None:
+    def test_allowed_network_is_admitted_and_a_denied_client_does_not_count(self) -> None:
         service = Tally(1)
         networks = NetworkSet([ip_network("192.0.2.0/24")])
         admission = self.admission(
@@ -55,8 +55,6 @@ class AdmissionTest(SynchronousTestCase):
         )
         self.assert_refused("denied", admission, CLIENT)
         self.assertEqual(service.count, 0)
-
-    def test_allowed_network_is_admitted_and_others_are_not(self) -> None:
         admission = self.admission(clients=Clients(NetworkSet([ip_network("192.0.2.1")])))
         self.assertIsNone(self.enter(admission, CLIENT))
         self.assert_refused("denied", admission, OTHER)
@@ -86,14 +84,12 @@ class AdmissionTest(SynchronousTestCase):
             self.assert_refused("limit", admission, IPv6Address("TCP", refused, 1))
         self.enter(admission, IPv6Address("TCP", "2001:db8:0:1::1", 1))
 
-    def test_client_refused_by_another_limit_frees_its_source(self) -> None:
+    def test_client_refused_by_another_limit_or_moved_away_makes_room(self) -> None:
         admission = self.admission(max_connections=1, max_connections_per_source=1)
         permit = self.enter(admission, CLIENT)
         self.assert_refused("limit", admission, OTHER)
         admission.leave(permit)
         self.enter(admission, OTHER)
-
-    def test_client_that_moves_away_makes_room(self) -> None:
         admission = self.admission(max_connections_per_source=1)
         for peer in (CLIENT, LOCAL, CLIENT):
             admission.move_away(self.enter(admission, peer))

@@ -111,13 +111,11 @@ class BansTests(SynchronousTestCase):
         for wrong in ({"age": "x"}, {"left": math.inf}, {"network": "x"}):
             self.assertRaises(ValueError, codec.read, Ban, {**whole, **wrong})
 
-    def test_restore_replaces_all_bans(self) -> None:
+    def test_what_replaces_bans(self) -> None:
         bans = Bans([Ban(_ONE, 1.0)])
         self.assertEqual(bans.restore({}, 5.0), [])
         made = bans.restore(Bans([Ban(_MANY, 1.0)]).state(5.0), 5.0)
         self.assertEqual(made, [(_ONE, None), (_MANY, Ban(_MANY, 1.0))])
-
-    def test_new_ban_replaces_that_of_its_network(self) -> None:
         bans = Bans()
         self.assertEqual(len(bans.change([banning(_ONE, 9.0), banning(_ONE, 5.0)])), 2)
         self.assertEqual(bans.change([banning(_ONE, 5.0), (_MANY, None)]), [])
@@ -168,13 +166,11 @@ class BansTests(SynchronousTestCase):
         lifted = self.successResultOf(run(service.lift(_MANY)))
         self.assertEqual(lifted, "198.51.100.0/24 is no longer banned")
 
-    def test_wider_is_the_smallest_network_around(self) -> None:
+    def test_network_around_another_and_that_of_a_mapped_address(self) -> None:
         bans = Bans([Ban(_MANY, 1.0), Ban(ip_network("198.51.0.0/16"), 1.0)])
         self.assertEqual(bans.wider(ip_network("198.51.100.7")), _MANY)
         self.assertIsNone(bans.wider(ip_network("198.51.0.0/16")))
         self.assertIsNone(bans.wider(ip_network("2001:db8::")))
-
-    def test_mapped_ipv4_address_is_banned_as_ipv4(self) -> None:
         for text, network in (
             ("::ffff:192.0.2.7", "192.0.2.7/32"), ("::ffff:0:0/96", "0.0.0.0/0"),
             ("::fffe:0:0/95", "::fffe:0:0/95"), (" 198.51.100.0/24", "198.51.100.0/24"),

@@ -28,49 +28,6 @@ def memory(columns: int = 1) -> bytearray:
     return bytearray(SourceTable.size(columns))
 
 
-class SourceOfTest(SynchronousTestCase):
-    def test_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits(self) -> None:
-        for one, other, is_same in (
-            ("192.0.2.1", "192.0.2.2", False),
-            ("192.0.2.1", "::ffff:192.0.2.1", True),
-            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
-            ("2001:db8:0:1::1", "2001:db8::1", False),
-            ("0.0.0.1", "::1", False),  # no IPv4 source is one of IPv6
-            ("192.0.2.1", "0:0:c000:201::", False),
-            # One IPv4 address has 65,536 networks of 6to4, and Teredo's networks are those of its servers.
-            ("2002:c000:201:1::1", "2002:c000:201:2::1", True),
-            ("2002:c000:201::1", "192.0.2.1", True),
-            ("2001:0:c633:6401:8000:1:3fff:fdfe", "2001:0:c633:6402:0:2:3fff:fdfe", True),
-            ("2001:0:c633:6401:8000:1:3fff:fdfe", "192.0.2.1", True),
-            ("2001:0:c633:6401:8000:1:3fff:fdfe", "2001:0:c633:6401:8000:1:3fff:fdfd", False),
-            ("64:ff9b::192.0.2.1", "192.0.2.1", True),
-            ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2", False),
-        ):
-            found = source_of(ip_address(one)) == source_of(ip_address(other))
-            self.assertEqual(found, is_same, (one, other))
-            self.assertEqual(source_of_host(one) == source_of_host(other), is_same)
-        ipv4, network = "192.0.2.7", "2001:db8:1:2::/64"
-        texts = {ipv4: ipv4, f"::ffff:{ipv4}": ipv4, "2001:db8:1:2:3::4": network}
-        for address, text in texts.items():
-            self.assertEqual(text_of_source(source_of(ip_address(address))), text)
-        self.assertEqual(text_of_source(-1), "unix")
-
-
-class SourceLimitsTest(SynchronousTestCase):
-    def test_limits_of_a_listener(self) -> None:
-        for keys, limits in (
-            ({"max_connections": 5}, None),
-            ({"connection_rate_per_source": Rate(20.0, 40)},
-             SourceLimits(interval=SECOND // 20, burst=40)),
-            ({"max_connections_per_source": 3}, SourceLimits(connections=3)),
-            ({"max_undecided_per_source": 3}, SourceLimits(undecided=3)),
-        ):  # fmt: skip
-            self.assertEqual(SourceLimits.for_listener(Listener("x", **keys)), limits)
-            if limits is not None:
-                self.assertEqual(PerSource(limits, float).is_shareable, not limits.undecided)
-
-
 class PerSourceTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -104,13 +61,11 @@ class PerSourceTest(SynchronousTestCase):
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
 
-    def test_connections_made_at_other_machines_count_for_the_rate(self) -> None:
+    def test_connections_made_at_other_machines_and_source_zero_are_counted(self) -> None:
         per_source = self.limited(SourceLimits(interval=SECOND, burst=3))
         per_source.apply({1: (None, 0, 2)})
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
-
-    def test_source_with_number_zero_is_counted(self) -> None:
         per_source = self.limited(SourceLimits(connections=1))
         for source in (5, 0, 6):
             self.entered(per_source, source)
@@ -171,6 +126,78 @@ class PerSourceTest(SynchronousTestCase):
             per_source.enter(1)
             SourceTable(memory(2), 2).drain_buckets(table.buckets(0), 1)
 
+    def test_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits(self) -> None:
+        for one, other, is_same in (
+            ("192.0.2.1", "192.0.2.2", False),
+            ("192.0.2.1", "::ffff:192.0.2.1", True),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+            ("2001:db8:0:1::1", "2001:db8::1", False),
+            ("0.0.0.1", "::1", False),  # no IPv4 source is one of IPv6
+            ("192.0.2.1", "0:0:c000:201::", False),
+            # One IPv4 address has 65,536 networks of 6to4, and Teredo's networks are those of its servers.
+            ("2002:c000:201:1::1", "2002:c000:201:2::1", True),
+            ("2002:c000:201::1", "192.0.2.1", True),
+            ("2001:0:c633:6401:8000:1:3fff:fdfe", "2001:0:c633:6402:0:2:3fff:fdfe", True),
+            ("2001:0:c633:6401:8000:1:3fff:fdfe", "192.0.2.1", True),
+            ("2001:0:c633:6401:8000:1:3fff:fdfe", "2001:0:c633:6401:8000:1:3fff:fdfd", False),
+            ("64:ff9b::192.0.2.1", "192.0.2.1", True),
+            ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2", False),
+        ):
+            found = source_of(ip_address(one)) == source_of(ip_address(other))
+            self.assertEqual(found, is_same, (one, other))
+            self.assertEqual(source_of_host(one) == source_of_host(other), is_same)
+        ipv4, network = "192.0.2.7", "2001:db8:1:2::/64"
+        texts = {ipv4: ipv4, f"::ffff:{ipv4}": ipv4, "2001:db8:1:2:3::4": network}
+        for address, text in texts.items():
+            self.assertEqual(text_of_source(source_of(ip_address(address))), text)
+        self.assertEqual(text_of_source(-1), "unix")
+
+    def test_limits_of_a_listener(self) -> None:
+        for keys, limits in (
+            ({"max_connections": 5}, None),
+            ({"connection_rate_per_source": Rate(20.0, 40)},
+             SourceLimits(interval=SECOND // 20, burst=40)),
+            ({"max_connections_per_source": 3}, SourceLimits(connections=3)),
+            ({"max_undecided_per_source": 3}, SourceLimits(undecided=3)),
+        ):  # fmt: skip
+            self.assertEqual(SourceLimits.for_listener(Listener("x", **keys)), limits)
+            if limits is not None:
+                self.assertEqual(PerSource(limits, float).is_shareable, not limits.undecided)
+
+    def test_memory_is_bounded_and_a_shared_table_finds_the_same_slots(self) -> None:
+        for columns in (1, 2, 64, 1000):
+            self.assertLessEqual(SourceTable.size(columns), 2**26 + 8)
+        self.assertEqual(SourceTable.slots(1), 2**17)
+        self.assertEqual(SourceTable.slots(10**7), 16)
+        shared = memory()
+        tables = [SourceTable(shared), SourceTable(shared), SourceTable(memory())]
+        found = [[table.find(source, 0) for source in range(1, 50)] for table in tables]
+        self.assertEqual(found[0], found[1])
+        self.assertNotEqual(found[0], found[2])
+
+    def test_all_slots_are_looked_at_and_neighbours_do_not_crowd_each_other(self) -> None:
+        table = SourceTable(memory())
+        last = len(table.numbers) - 2  # before the factor
+        table.numbers[last] = 1
+        self.assertEqual(table.tracked(0), 1)
+        table.clear(0)
+        self.assertEqual((table.numbers[last], table.tracked(0)), (0, 0))
+        per_source = PerSource(SourceLimits(connections=1), lambda: 0.0, table)
+        first = source_of(ip_address("10.0.0.0"))
+        count = 20_000
+        self.assertNotIn(None, [per_source.enter(first + number) for number in range(count)])
+        refused = sum(per_source.enter(first + number) is None for number in range(count))
+        self.assertGreater(refused, count * 0.999)
+
+    def test_model(self) -> None:
+        """Whatever happens, in whatever order, the limits hold and nobody is refused without need."""
+        # A table as large as that of a service would be made, and looked over, again and again for four sources.
+        change_constants(self, module, _MOST_SLOTS=1 << 8)
+        case = Model.TestCase
+        case.settings = settings(max_examples=scaled(60), stateful_step_count=40, deadline=None)
+        case().runTest()
+
 
 class FullTableTest(SynchronousTestCase):
     def setUp(self) -> None:
@@ -221,38 +248,6 @@ class FullTableTest(SynchronousTestCase):
             assert permit is not None
             self.assertIsNone(per_source.enter(source))
             permit.release()
-
-
-class SourceTableTest(SynchronousTestCase):
-    def test_memory_is_bounded_for_any_number_of_processes(self) -> None:
-        for columns in (1, 2, 64, 1000):
-            self.assertLessEqual(SourceTable.size(columns), 2**26 + 8)
-        self.assertEqual(SourceTable.slots(1), 2**17)
-        self.assertEqual(SourceTable.slots(10**7), 16)
-
-    def test_shared_table_finds_the_same_slots(self) -> None:
-        shared = memory()
-        tables = [SourceTable(shared), SourceTable(shared), SourceTable(memory())]
-        found = [[table.find(source, 0) for source in range(1, 50)] for table in tables]
-        self.assertEqual(found[0], found[1])
-        self.assertNotEqual(found[0], found[2])
-
-    def test_all_slots_are_looked_at(self) -> None:
-        table = SourceTable(memory())
-        last = len(table.numbers) - 2  # before the factor
-        table.numbers[last] = 1
-        self.assertEqual(table.tracked(0), 1)
-        table.clear(0)
-        self.assertEqual((table.numbers[last], table.tracked(0)), (0, 0))
-
-    def test_neighbours_do_not_crowd_each_other(self) -> None:
-        table = SourceTable(memory())
-        per_source = PerSource(SourceLimits(connections=1), lambda: 0.0, table)
-        first = source_of(ip_address("10.0.0.0"))
-        count = 20_000
-        self.assertNotIn(None, [per_source.enter(first + number) for number in range(count)])
-        refused = sum(per_source.enter(first + number) is None for number in range(count))
-        self.assertGreater(refused, count * 0.999)
 
 
 @attrs.define
@@ -347,13 +342,3 @@ class Model(RuleBasedStateMachine):
             assert slot is not None
             total = self.table.total(slot)
             assert (total % 2**32, total >> 32) == (len(known.open), len(known.undecided))
-
-
-class ModelTest(SynchronousTestCase):
-    def test_model(self) -> None:
-        """Whatever happens, in whatever order, the limits hold and nobody is refused without need."""
-        # A table as large as that of a service would be made, and looked over, again and again for four sources.
-        change_constants(self, module, _MOST_SLOTS=1 << 8)
-        case = Model.TestCase
-        case.settings = settings(max_examples=scaled(60), stateful_step_count=40, deadline=None)
-        case().runTest()

@@ -77,7 +77,21 @@ def decided(routes: Iterable[Route], data: bytes) -> Decision[Route]:
     return decision
 
 
-class PriorityTest(SynchronousTestCase):
+SAMPLES = [
+    b"SSH-2.0-OpenSSH_9.2p1\r\n", b"GET /api/x HTTP/1.1\r\nHost: www.example.com\r\n\r\nbody",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS rtsp://x RTSP/1.0\r\n\r\n",
+    b"*1\r\n$4\r\nPING\r\n", b"PING\r\n", b"GET key\r\n", bytes.fromhex("16030100050100000100"),
+    b"\x00\x01\x02\x03",
+]  # fmt: skip
+LINES = [
+    "ssh", "ssh software=OpenSSH*", "not ssh", "http", "http host=*.example.com path=/api/*",
+    "not http method=GET", "tls", "tls sni=*.example.com", "redis", "payload offset=2 text=H-",
+    "payload hex=0001 mask=00ff", r"regex pattern=[A-Z]+\ (?:foo|/api)", "any",
+]  # fmt: skip
+_NAMING = {name: lambda _, name=name: {"host": name, name: "seen"} for name in "ab"}
+
+
+class DetectorTest(SynchronousTestCase):
     def test_waits_for_an_earlier_route(self) -> None:
         detection = Detector([asks("a", yes(3)), asks("b", yes(1))]).start_detection()
         self.assertIsNone(detection.feed(b"x"))
@@ -133,9 +147,7 @@ class PriorityTest(SynchronousTestCase):
             self.assertEqual(name_of(decision), expected)
         self.assertEqual(name_of(detector.start_detection(None).feed(b"x")), "outside")
 
-
-class DryRunTest(SynchronousTestCase):
-    def test_decides_nothing_and_is_in_the_facts(self) -> None:
+    def test_dry_run_decides_nothing_and_is_in_the_facts(self) -> None:
         dry = attrs.evolve(route("payload text=GET", "close", name="dry"), dry_run=True)
         slow = attrs.evolve(route("payload text=GET!", "close", name="slow"), dry_run=True)
         detector = Detector([slow, dry, route("payload text=GE", "close", name="next")])
@@ -147,36 +159,32 @@ class DryRunTest(SynchronousTestCase):
             self.assertEqual((name_of(decision), decision.facts), ("next", expected))
         self.assertEqual(detector.would_have_taken, {"dry": 1, "slow": 1})
 
-    def test_behind_the_winner_takes_nothing(self) -> None:
+    def test_dry_run_behind_the_winner_takes_nothing(self) -> None:
         dry = attrs.evolve(route("any", "close", name="dry"), dry_run=True)
         routes = [route("ssh", "close"), dry]
         self.assertNotIn("dry_run", decided(routes, b"SSH-").facts)
         self.assertEqual(decided(routes, b"x"), Decision(None, {"dry_run": "dry"}))
 
-    def test_reads_no_hello(self) -> None:
+    def test_dry_run_reads_no_hello(self) -> None:
         """A dry run decides nothing, so a second hello may say something else to it."""
         routes = [route(text, "close", name=text) for text in ("tls", "ssh", "tls sni=a.test")]
         routes[0] = attrs.evolve(routes[0], dry_run=True)
         self.assertEqual(list(Detector(routes).hello_readers), [routes[2]])
 
-
-class RaisingTest(SynchronousTestCase):
-    def test_is_a_no_also_negated(self) -> None:
+    def test_raising_matcher_is_a_no_also_negated(self) -> None:
         for negated, error in itertools.product((False, True), (ZeroDivisionError, SystemExit)):
             broken = Alternative(f"broken {negated} {error}", Raises(error), negated)
             self.assertEqual(decide([asks("a", broken), asks("b", yes(1))], [b"x"]), "b")
             self.assertEqual(decide([asks("a", broken, yes(2))], [b"x", b"x"]), "a")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, SystemExit)), 8)
 
-    def test_is_logged_once(self) -> None:
+    def test_raising_matcher_is_logged_once(self) -> None:
         detector = Detector([asks("a", Alternative("broken", Raises()))])
         for _ in range(3):
             detector.start_detection().feed(b"x")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-
-class FactsTest(SynchronousTestCase):
-    def test_up_to_the_winner_or_of_all(self) -> None:
+    def test_facts_up_to_the_winner_or_of_all(self) -> None:
         data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
         for matches, host in (
             (("http host=a", "any"), "c"),
@@ -187,23 +195,6 @@ class FactsTest(SynchronousTestCase):
             self.assertEqual(decision.facts.get("host"), host, matches)
         decision = decided([route("ssh", "close")], b"SSH-2.0-x\r\n")
         self.assertEqual(decision.facts, {"software": "x"})
-
-
-SAMPLES = [
-    b"SSH-2.0-OpenSSH_9.2p1\r\n", b"GET /api/x HTTP/1.1\r\nHost: www.example.com\r\n\r\nbody",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS rtsp://x RTSP/1.0\r\n\r\n",
-    b"*1\r\n$4\r\nPING\r\n", b"PING\r\n", b"GET key\r\n", bytes.fromhex("16030100050100000100"),
-    b"\x00\x01\x02\x03",
-]  # fmt: skip
-LINES = [
-    "ssh", "ssh software=OpenSSH*", "not ssh", "http", "http host=*.example.com path=/api/*",
-    "not http method=GET", "tls", "tls sni=*.example.com", "redis", "payload offset=2 text=H-",
-    "payload hex=0001 mask=00ff", r"regex pattern=[A-Z]+\ (?:foo|/api)", "any",
-]  # fmt: skip
-
-
-class SegmentationTest(SynchronousTestCase):
-    """The same bytes lead to the same route, however the network cut them."""
 
     @settings(max_examples=scaled(300), deadline=None)
     @given(
@@ -226,15 +217,13 @@ class SegmentationTest(SynchronousTestCase):
         self.assertEqual(decide(routes, pieces, limit), whole)
         self.assertEqual(decide(routes, (bytes([byte]) for byte in data), limit), whole)
 
-
-class PeekedTest(SynchronousTestCase):
-    def test_is_bytes(self) -> None:
+    def test_peeked_is_bytes(self) -> None:
         peeked = Peeked(b"abc")
         self.assertEqual((bytes(peeked), len(peeked)), (b"abc", 3))
         self.assertTrue(peeked.startswith(b"ab"))
         self.assertEqual(repr(peeked), "<Peeked 3 bytes>")
 
-    def test_parses_once_and_goes_on(self) -> None:
+    def test_peeked_parses_once_and_goes_on(self) -> None:
         calls: list[tuple[bytes, str | None]] = []
 
         def parser(data: bytes, earlier: str | None) -> str:
@@ -246,11 +235,6 @@ class PeekedTest(SynchronousTestCase):
         Peeked(b"abc", Peeked(b"ab", first)).parsed(parser)
         self.assertEqual(calls, [(b"a", None), (b"abc", "a")])
 
-
-_NAMING = {name: lambda _, name=name: {"host": name, name: "seen"} for name in "ab"}
-
-
-class FactsTests(SynchronousTestCase):
     def test_what_the_route_was_decided_by_counts(self) -> None:
         """Another matcher, of a route that has not won, may read another name in the same bytes."""
 

@@ -44,7 +44,7 @@ _ROUTES = st.tuples(
 )
 
 
-class AgreementTests(SynchronousTestCase):
+class TraceTests(SynchronousTestCase):
     @settings(max_examples=scaled(150), deadline=None)
     @given(
         chosen=st.lists(_ROUTES, max_size=12),
@@ -91,8 +91,6 @@ class AgreementTests(SynchronousTestCase):
         self.assertEqual(name_of(decision), "7")
         self.check_trace(found, 1000)
 
-
-class AnswerTests(SynchronousTestCase):
     def test_each_answer_has_its_byte(self) -> None:
         """An undecided one needs up to so many bytes, or the limit; no byte leaves all undecided."""
         slow, quick = [yes(9)], [yes(2)]

@@ -225,9 +225,7 @@ class FlowTests(SynchronousTestCase):
 
         self.assertEqual(decide(one_by_one), decide(sorted(batches)))
 
-
-class AtOnceTests(SynchronousTestCase):
-    def test_decides_by_one_datagram_where_routes_are_for_anyone(self) -> None:
+    def test_one_datagram_decides_at_once_where_routes_are_for_anyone(self) -> None:
         detector = Detector([asks("a", Nth(1, ord("y")), Nth(1)), asks("b", Nth(1, ord("z")))])
         for first in b"xyz":
             peeked = Datagrams((bytes([first]),))
@@ -235,7 +233,7 @@ class AtOnceTests(SynchronousTestCase):
             self.assertEqual(FlowDetection(detector).feed(peeked.datagrams), decision)
         self.assertEqual(name_of(decision), "b")
 
-    def test_leaves_all_else_to_the_whole_way(self) -> None:
+    def test_all_else_is_left_to_the_whole_way(self) -> None:
         inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
         negated = Alternative("not", Nth(1, ord("y")), negated=True)
         for one in (
@@ -247,9 +245,7 @@ class AtOnceTests(SynchronousTestCase):
             detector.plan(ord("x"))
             self.assertIsNone(detector.decide_at_once(Datagrams((b"x",))), one.name)
 
-
-class ExplainTests(SynchronousTestCase):
-    def test_counts_datagrams(self) -> None:
+    def test_explained_datagrams_are_counted(self) -> None:
         routes = [asks("a", Nth(2, ord("z"))), asks("b", Nth(3)), asks("c", Nth(4))]
         found = explain(routes, [b"x"] * 3)
         self.assertEqual((found.decided_at, name_of(found.decision)), (3, "b"))
@@ -257,7 +253,7 @@ class ExplainTests(SynchronousTestCase):
         expected = [(Verdict.NO, 2, 2), (Verdict.MATCH, 3, 3), (Verdict.NEED_MORE, None, 4)]
         self.assertEqual([(one.verdict, one.at, one.needs) for one in answers if one], expected)
 
-    def test_undecided_or_nothing_at_all_or_more_than_counts(self) -> None:
+    def test_explained_undecided_or_nothing_at_all_or_more_than_counts(self) -> None:
         b = asks("b", Nth(1))
         found, nothing = (explain([asks("a", Nth(2)), b], data) for data in ([b"x"], []))
         self.assertEqual((found.decided_at, found.decision.route), (None, b))
@@ -265,8 +261,6 @@ class ExplainTests(SynchronousTestCase):
         late = [asks("a", Nth(9)), b]
         self.assertEqual(explain(late, [b"x"] * 9), explain(late, [b"x"] * 4))
 
-
-class DatagramsTests(SynchronousTestCase):
     def test_first_datagram_is_parsed_once(self) -> None:
         calls = []
 

@@ -12,8 +12,43 @@ from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
 from txmux.detection.regex.automaton import MAX_KEPT, MAX_STATES
 from txmux.interfaces import Verdict
 
+ALPHABET = b"ab- \n"
+"""Two word bytes, two others and the newline: whatever a generated pattern tells apart is in it."""
+LONGEST = 4
 
-class VerdictTests(SynchronousTestCase):
+
+@lru_cache
+def strings(longest: int) -> list[bytes]:
+    return [bytes(letters) for n in range(longest + 1) for letters in product(ALPHABET, repeat=n)]
+
+
+ONE_BYTE = st.sampled_from(
+    [
+        *("a", "b", "-", r"\n", r"\x61", ".", "(?s:.)", "(?s-i:.)", "(?x: a # a\n)"),
+        *("[ab]", "[a-b]", "[^a]", "[^b-]", r"[\s\w]", "(?i:A)", "(?i:[^B])"),
+        *(r"\w", r"\W", r"\s", r"\S"),
+    ]
+)
+REPEATS = st.sampled_from(["*", "+", "?", "{2}", "{0}", "{,2}", "{1,3}", "{2,}", "*?", "+?", "??"])
+ASSERTIONS = st.sampled_from([r"\b", r"\B", "^", "(?m:^)", r"\A"])
+
+
+def patterns_of(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
+    def larger(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        return st.one_of(
+            st.lists(parts, min_size=2, max_size=4).map("".join),
+            st.lists(parts | st.just(""), min_size=2, max_size=3).map("|".join).map("({})".format),
+            st.builds("(?:{}){}".format, parts, REPEATS),
+        )
+
+    return st.recursive(leaves, larger, max_leaves=8).map(str.encode)
+
+
+PLAIN = patterns_of(ONE_BYTE)
+ASSERTING = patterns_of(ONE_BYTE | ASSERTIONS)
+
+
+class AutomatonTests(SynchronousTestCase):
     def test_same_256_bytes_as_re(self) -> None:
         for pattern in (
             *(b"a", rb"\xff", rb"\101", rb"\n", rb"\.", b"\xc3"),
@@ -47,8 +82,6 @@ class VerdictTests(SynchronousTestCase):
         self.assertEqual((second.verdict, second.length), (Verdict.MATCH, 3))
         self.assertIs(pattern.scan(b"abcd", second), second)
 
-
-class RefusalTests(SynchronousTestCase):
     def refused(self, message: str, *patterns: bytes, within: int | None = 256) -> None:
         for pattern in patterns:
             with self.subTest(pattern=pattern):
@@ -98,8 +131,6 @@ class RefusalTests(SynchronousTestCase):
             self.refused(message, *patterns, within=within)
         compile_pattern(b"ab{3,}", within=4)
 
-
-class BoundTests(SynchronousTestCase):
     def reachable(self, pattern: StreamPattern) -> int:
         found = {pattern.start}
         newest = found
@@ -150,44 +181,6 @@ class BoundTests(SynchronousTestCase):
         self.assertIs(compiled.verdict(b"ab" * 20 + b"-"), Verdict.NO)
         self.assertIs(compiled.verdict(b"ab" * 20 + b"b-"), Verdict.MATCH)
 
-
-ALPHABET = b"ab- \n"
-"""Two word bytes, two others and the newline: whatever a generated pattern tells apart is in it."""
-LONGEST = 4
-
-
-@lru_cache
-def strings(longest: int) -> list[bytes]:
-    return [bytes(letters) for n in range(longest + 1) for letters in product(ALPHABET, repeat=n)]
-
-
-ONE_BYTE = st.sampled_from(
-    [
-        *("a", "b", "-", r"\n", r"\x61", ".", "(?s:.)", "(?s-i:.)", "(?x: a # a\n)"),
-        *("[ab]", "[a-b]", "[^a]", "[^b-]", r"[\s\w]", "(?i:A)", "(?i:[^B])"),
-        *(r"\w", r"\W", r"\s", r"\S"),
-    ]
-)
-REPEATS = st.sampled_from(["*", "+", "?", "{2}", "{0}", "{,2}", "{1,3}", "{2,}", "*?", "+?", "??"])
-ASSERTIONS = st.sampled_from([r"\b", r"\B", "^", "(?m:^)", r"\A"])
-
-
-def patterns_of(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
-    def larger(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-        return st.one_of(
-            st.lists(parts, min_size=2, max_size=4).map("".join),
-            st.lists(parts | st.just(""), min_size=2, max_size=3).map("|".join).map("({})".format),
-            st.builds("(?:{}){}".format, parts, REPEATS),
-        )
-
-    return st.recursive(leaves, larger, max_leaves=8).map(str.encode)
-
-
-PLAIN = patterns_of(ONE_BYTE)
-ASSERTING = patterns_of(ONE_BYTE | ASSERTIONS)
-
-
-class PropertyTests(SynchronousTestCase):
     def compiled(self, pattern: bytes, within: int, matches: set[bytes]) -> StreamPattern | None:
         """Compile a pattern; see that one is refused only when nothing matches or its end is open."""
         try:

@@ -188,7 +188,7 @@ class FolderTests(SynchronousTestCase):
             self.assertEqual(self.folder.certificate(name).names, (name,))
         self.assertEqual(acme_file(self.path, names[0][:246]).name, f"{names[0][:246]}.pem")
 
-    def test_link(self) -> None:
+    def test_link_and_state(self) -> None:
         """What another process left under a name of its own is replaced, and a link is not followed."""
         other = self.path.parent / "other"
         (self.path / f".{_NAME}.pem.{os.getpid()}").symlink_to(other)
@@ -196,8 +196,6 @@ class FolderTests(SynchronousTestCase):
         self.folder.write_certificate(_NAME, b"x")
         self.assertFalse(other.exists())
         self.assertEqual([file.name for file in self.path.iterdir()], [f"{_NAME}.pem"])
-
-    def test_state(self) -> None:
         self.assertEqual(self.folder.state(), {})
         self.folder.write_state({"a": {"failures": 1}})
         self.assertEqual(self.folder.state(), {"a": {"failures": 1}})

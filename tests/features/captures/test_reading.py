@@ -43,13 +43,22 @@ def first(*segments: Segment, limit: int = 100) -> CapturedStream:
 
 
 class ReassemblyTests(SynchronousTestCase):
-    def test_in_order(self) -> None:
-        segments = (
+    def test_in_order_and_gaps(self) -> None:
+        """Nothing after a gap counts, nor a byte of a keepalive; by TCP Fast Open (RFC 7413), the first bytes come with SYN."""
+        whole = (
             from_client(100, syn=True), from_server(900, syn=True, acknowledged=101),
             from_client(101), from_client(101, b"abc"), from_server(901, b"xyz"),
             from_client(104, b"def"),
         )  # fmt: skip
-        self.assertEqual(first(*segments), CapturedStream(CLIENT, SERVER, b"abcdef", False, False))  # noqa: FBT003
+        self.assertEqual(first(*whole), CapturedStream(CLIENT, SERVER, b"abcdef", False, False))  # noqa: FBT003
+        syn, said = from_client(100, syn=True), from_client(101, b"ab")
+        for segments, data, gap in (
+            ((syn, said, from_client(105, b"ef")), b"ab", True),
+            ((syn, from_client(100, b"\0"), said), b"ab", False), ((syn,), b"", False),
+            ((from_client(100, b"ab", syn=True), from_client(103, b"cd")), b"abcd", False),
+        ):  # fmt: skip
+            stream = first(*segments)
+            self.assertEqual((stream.data, stream.gap), (data, gap))
 
     @given(
         start=st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 60, 2**32 - 1)),
@@ -72,18 +81,7 @@ class ReassemblyTests(SynchronousTestCase):
         stream = first(*segments, limit=limit)
         self.assertEqual((stream.data, stream.gap), (said[:limit], False))
 
-    def test_gaps(self) -> None:
-        """Nothing after one counts, nor a byte of a keepalive; by TCP Fast Open (RFC 7413), the first bytes come with SYN."""
-        syn, said = from_client(100, syn=True), from_client(101, b"ab")
-        for segments, data, gap in (
-            ((syn, said, from_client(105, b"ef")), b"ab", True),
-            ((syn, from_client(100, b"\0"), said), b"ab", False), ((syn,), b"", False),
-            ((from_client(100, b"ab", syn=True), from_client(103, b"cd")), b"abcd", False),
-        ):  # fmt: skip
-            stream = first(*segments)
-            self.assertEqual((stream.data, stream.gap), (data, gap))
-
-    def test_who_is_the_client(self) -> None:
+    def test_who_is_the_client_also_of_the_next_connection(self) -> None:
         """Who has sent SYN, or got the answer to it; else who speaks first."""
         syn, answer = from_client(100, syn=True), from_server(901, b"hello")
         accepted = from_server(900, syn=True, acknowledged=101)
@@ -97,14 +95,11 @@ class ReassemblyTests(SynchronousTestCase):
             found = first(*segments)
             self.assertEqual((found.data, found.is_late, found.server_first), expected)
             self.assertEqual(found.client, CLIENT)
-
-    def test_repeated_syn_and_next_connection(self) -> None:
-        syn = from_client(100, syn=True)
-        for segments in (
+        for several in (
             (syn, syn, from_client(101, b"one"), from_client(700, syn=True), from_client(701, b"two")),
             (from_client(101, b"one"), syn, from_client(101, b"two")),
         ):  # fmt: skip
-            self.assertEqual([s.data for s in client_streams(segments, 100)], [b"one", b"two"])
+            self.assertEqual([s.data for s in client_streams(several, 100)], [b"one", b"two"])
 
 
 def packet(source: Address, destination: Address, flags: int, sequence: int, data: bytes) -> Any:
@@ -196,13 +191,11 @@ class ReadTests(CommandTestCase):
                 said = str(error)
             self.assertRegex(said, "^$|is not a capture|kind of network")
 
-    def test_invalid_file_or_link_type_with_advice(self) -> None:
+    def test_what_cannot_be_read_with_advice(self) -> None:
         self.assertRaisesRegex(MuxError, "x.pcap is not a capture; .*tcpdump", self.read, b"")
         self.assertRaisesRegex(MuxError, "is not a capture", self.read, b"SSH-2.0" * 99)
         wifi = capture(link=105)
         self.assertRaisesRegex(MuxError, r"link type 105\); capture on", self.read, wifi)
-
-    def test_not_installed(self) -> None:
         with patch.dict(sys.modules, {"dpkt": None}):
             self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
 
@@ -245,6 +238,7 @@ class ReadTests(CommandTestCase):
         return out
 
     def test_one_block_for_each_connection(self) -> None:
+        """What a client says that was there before is not shown as its first bytes without a word."""
         packets = (
             packet(CLIENT, SERVER, SYN, 100, b""), packet(CLIENT6, SERVER6, SYN, 100, b""),
             packet(CLIENT, SERVER, ACK, 101, b"SSH-"),
@@ -276,9 +270,6 @@ clients  listener  decision
         self.assertEqual(self.explain_capture(data), expected)
         other = self.explain_capture(data, "--from", "10.0.0.1")
         self.assertIn("198.51.100.1:443, as if from 10.0.0.1: SSH-\n", other)
-
-    def test_connection_that_was_there_before(self) -> None:
-        """What its client says is not shown as its first bytes without a word."""
         said = self.explain_capture(capture(FRAMES[1](packet(CLIENT, SERVER, ACK, 101, b"SSH-"))))
         note = "to 127.0.0.1:22\nnote      the capture lacks the SYN, so these may not be"
         self.assertIn(note, said)

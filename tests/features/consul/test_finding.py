@@ -343,6 +343,9 @@ class InstancesTests(SynchronousTestCase):
             found = [(one.host, one.port) for one in _found(_answer(*instances))]
             addresses = [("10.0.0.1", 80), ("10.0.0.1", 443), ("10.0.0.2", 80)]
             self.assertEqual(found, [*addresses, ("2001:db8::1", 80)])
+        body = _answer(Instance(0), Instance(65536), Instance(5, address="db.example.com"))
+        none = instances_in(body, passing=False)
+        self.assertEqual((none.addresses, none.named), ((), ("db.example.com",)))
 
     def test_health_and_weights(self) -> None:
         """No weights are 1; a weight of 0 is the last priority."""
@@ -357,11 +360,6 @@ class InstancesTests(SynchronousTestCase):
             its = _found(body, passing=is_passing)
             found = [(one.port, one.weight, one.priority) for one in its]
             self.assertEqual(found, sorted(passing + more))
-
-    def test_without_port_or_address(self) -> None:
-        body = _answer(Instance(0), Instance(65536), Instance(5, address="db.example.com"))
-        found = instances_in(body, passing=False)
-        self.assertEqual((found.addresses, found.named), ((), ("db.example.com",)))
 
     def test_same_ones_of_too_many(self) -> None:
         change_constants(self, finding, MOST_INSTANCES=1000)

@@ -65,7 +65,7 @@ class DecisionsTests(SynchronousTestCase):
         decisions.replace(read({"new": None, "deleted": [again]}, 1))
         self.assertEqual(self.banned(decisions), [])
 
-    def test_other_decisions_are_left_out(self) -> None:
+    def test_other_decisions_and_more_than_a_limit(self) -> None:
         decisions = Decisions()
         odd: list[Any] = [
             decision("192.0.2.1", type="captcha"), decision("FR", scope="Country"), decision("x"),
@@ -75,8 +75,6 @@ class DecisionsTests(SynchronousTestCase):
         decisions.replace(read(_new(*odd), 0))
         self.assertEqual(self.banned(decisions), ["192.0.2.0/24", "198.51.100.1/32"])
         self.assertIn(ip_address("192.0.2.200"), decisions.networks(0))
-
-    def test_no_more_than_a_limit(self) -> None:
         change_constants(self, crowdsec, _MOST_DECISIONS=1000)
         reader, part = DecisionsReader(0), json.dumps([decision("192.0.2.1")] * 200)[1:-1] + ","
         reader.feed(b'{"deleted": null, "new": [')

@@ -40,7 +40,7 @@ def read(
 
 
 class LabelTests(SynchronousTestCase):
-    def test_route_and_backend(self) -> None:
+    def test_route_and_backend_and_several_of_one_container(self) -> None:
         labels = {
             "match": "tls sni=a", "match.10": "tls sni=c", "match.2": "tls sni=$b", "listen": "public",
             "from": "10.0.0.0/8", "check": "tcp", "alpn": "h2",
@@ -50,6 +50,12 @@ class LabelTests(SynchronousTestCase):
         (found,) = read(container("web", labels))
         expected = f"[route web]\n{lines}\nfrom = 10.0.0.0/8\nbackend = web\n\n{backend}"
         self.assertEqual(found, expected)
+        labels = {"match": "http", "a-1.match": "ssh", "a-1.port": "22", "port": "53/udp"}
+        one, other = read(container("web", labels), within=BOTH)
+        self.assertIn("under = names\nbackend = web\n", one)
+        self.assertIn("server = udp:10.88.0.6:53", one)
+        second = "[route web.a-1]\nmatch = ssh\nunder = public\nbackend = web.a-1\n\n"
+        self.assertEqual(other, f"{second}[backend web.a-1]\nserver = 10.88.0.6:22")
 
     def test_server_that_speaks_first(self) -> None:
         """It has a route by silence, and 'any' would wait for its client, which waits for it."""
@@ -66,14 +72,6 @@ class LabelTests(SynchronousTestCase):
         for match, port in (("silent", "25"), ("tls", "25"), ("any", "22"), ("any", "25/udp")):
             self.assertEqual(warning(match=match, port=port), "")
 
-    def test_several_routes_of_one_container(self) -> None:
-        labels = {"match": "http", "a-1.match": "ssh", "a-1.port": "22", "port": "53/udp"}
-        one, other = read(container("web", labels), within=BOTH)
-        self.assertIn("under = names\nbackend = web\n", one)
-        self.assertIn("server = udp:10.88.0.6:53", one)
-        second = "[route web.a-1]\nmatch = ssh\nunder = public\nbackend = web.a-1\n\n"
-        self.assertEqual(other, f"{second}[backend web.a-1]\nserver = 10.88.0.6:22")
-
     def test_containers_with_one_backend(self) -> None:
         shared = {"backend": "pool", "match": "any"}
         found = read(
@@ -87,13 +85,11 @@ class LabelTests(SynchronousTestCase):
         self.assertRegex(found[0], "^its labels differ from those of container a, which has")
         self.assertRegex(found[1], r"^container a has a \[route pool\] already; give one")
 
-    def test_published_ports(self) -> None:
+    def test_only_what_is_published_now(self) -> None:
+        """A daemon may keep what was asked for, as without a bridge, where the host's own server is at that port."""
         for host, shown in (("", "127.0.0.1"), ("::", "[::1]"), ("192.0.2.1", "192.0.2.1")):
             its = container("web", {"match": "any"}, bound=[{"HostIp": host, "HostPort": "8080"}])
             self.assertIn(f"server = {shown}:8080", read(its, rules=LabelRules())[0])
-
-    def test_only_what_is_published_now(self) -> None:
-        """A daemon may keep what was asked for, as without a bridge, where the host's own server is at that port."""
         asked = [{"HostIp": "127.0.0.1", "HostPort": "22"}]
         nowhere = [{"HostIp": "", "HostPort": ""}]
         everything: list[Any] = [None, {}, {"80/tcp": None}, {"80/tcp": []}, {"80/tcp": nowhere}]
@@ -106,7 +102,7 @@ class LabelTests(SynchronousTestCase):
         asleep = container("web", {"match": "any", "wake": "yes"}, bound=asked, state="exited")
         self.assertIn("server = 127.0.0.1:80 down", read(asleep, rules=LabelRules())[0])
 
-    def test_who_gets_no_further_clients(self) -> None:
+    def test_who_gets_no_further_clients_and_is_asleep(self) -> None:
         for state, health, drained, server in (
             ("running", "healthy", False, "10.88.0.6:80"),
             ("running", "starting", False, "10.88.0.6:80"),
@@ -119,8 +115,6 @@ class LabelTests(SynchronousTestCase):
             text = read(its, drained={its.id} if drained else ())[0]
             self.assertTrue(text.endswith(f"\nserver = {server}"), (state, text))
         self.assertEqual(read(container("web", {"match": "any"}, state="exited")), [])
-
-    def test_asleep(self) -> None:
         labels = {"match": "any", "wake": "yes", "sleep": "15m", "backend": "db", "port": "5432"}
         (text,) = read(container("a", labels, state="exited"))
         self.assertIn("\nhold = 60s\nwake = http POST unix:/run/txmux/wake.sock:/db\n", text)

@@ -56,8 +56,6 @@ class EchTest(CommandTestCase):
         code, _, err = self.run_main("ech", "new", "a.example", "--output", path)
         self.assertEqual(code, 1)
         self.assertIn("name a new file", err)
-
-    def test_new_on_standard_output(self) -> None:
         code, out, err = self.run_main("ech", "new", "public.example")
         self.assertEqual((code, err), (0, ""))
         self.assertIn("BEGIN PRIVATE KEY", out)

@@ -59,7 +59,68 @@ class _Counting:
         return self._private.public_key()
 
 
-class OpeningTest(SynchronousTestCase):
+class HelloTest(SynchronousTestCase):
+    def opened(self) -> tuple[Sealer, SecondInnerHello]:
+        sealer = Sealer(_MADE)
+        return sealer, open_hello(sealer.hello(inner()), _KEYS)[1]
+
+    def test_illegal(self) -> None:
+        plain = client_hello(server_name(HIDDEN), versions(0x0304))
+        good = Sealer(_MADE).hello(inner())
+        for alert, stream in (
+            (109, records(plain)), (51, records(Sealer(_MADE).second(inner()))), (47, records(good)),
+            (47, records(Sealer(_MADE).second(inner(), aead=3))),
+            (47, records(Sealer(MadeKey(8)).second(inner()))),
+            (47, records(Sealer(_MADE).second(inner()) + b"x")),
+            (47, records(client_hello(server_name(HIDDEN), INNER, versions(0x0304)))),
+            (47, b"\x16\3\1\0\0"), (None, records(plain)[:-1] + b"x" + records(b"x")),
+        ):  # fmt: skip
+            with self.assertRaises(IllegalHelloError) as caught:
+                self.opened()[1].receive(stream)
+            self.assertIn(alert, {caught.exception.alert[-1], None})
+
+    def test_second_hello_does_not_depend_on_cuts(self) -> None:
+        """What comes before it is passed on, by whole records, and all that follows."""
+        others, whole = b"\x14\3\3\0\1\1", b"\x17\3\3\0\2xx"
+        for size in (1, 7, 1000):
+            sealer, second = self.opened()
+            stream, passed = others + whole + records(sealer.second(inner()), 100) + b"more", []
+            for at in range(0, len(stream), size):
+                piece = stream[at : at + size]
+                passed.append(piece if second.is_over else second.receive(piece))
+                if at + size < len(others + whole):
+                    self.assertIn(passed[-1], {b"", others})
+            got = b"".join(passed).removeprefix(others + whole)
+            self.assertEqual(parse_client_hello(got, None).sni, HIDDEN)
+            self.assertTrue(got.endswith(b"more"))
+            self.assertEqual((second.is_opened, second.rest), (True, b""))
+
+    def test_no_second_hello(self) -> None:
+        """An alert is passed on, after which a hello may still follow, and so is whatever else is no hello."""
+        for stream, is_over in ((b"\x15\3\3\0\2\1\x5a", False), (b"SSH", True)):
+            _, second = self.opened()
+            self.assertEqual(second.receive(stream), stream)
+            self.assertEqual((second.is_over, second.is_opened), (is_over, False))
+
+    def test_server_asks_again(self) -> None:
+        for message, asks in (
+            (server_hello(), True), (server_hello(bytes(32)), False), (server_hello(kind=1), False),
+        ):  # fmt: skip
+            for size in (16384, 1, 7):
+                stream = records(message, size)
+                answers = [asks_again(stream[:end]) for end in range(len(stream) + 1)]
+                first = next(end for end, answer in enumerate(answers) if answer is not None)
+                self.assertEqual((set(answers[:first]), set(answers[first:])), ({None}, {asks}))
+        self.assertEqual(asks_again(b"\x15\3\3\0\2\2\x28"), False)
+
+    def test_records_before_the_second_hello(self) -> None:
+        changed, early = bytes.fromhex("140303000101"), b"\x17\3\3\0\2xx"
+        for data, whole in (
+            (b"", 0), (changed, 6), (changed + early + b"\x16\3\3", 13), (changed + early[:-1], 6),
+            (b"\x16\3\3\0\1x", 0),
+        ):  # fmt: skip
+            self.assertEqual(before_hello(data), whole)
+
     def test_hidden_hello_is_restored(self) -> None:
         """It has the session ID and the referenced extensions of the outer one, in the place of the reference."""
         for aead in (1, CHACHA20_POLY1305):
@@ -185,66 +246,3 @@ class OpeningTest(SynchronousTestCase):
                 list(read_configs(wrong))
         with self.assertRaises(MalformedError):
             list(read_configs(MadeKey(public_name="").configs))
-
-
-class RetryTest(SynchronousTestCase):
-    def opened(self) -> tuple[Sealer, SecondInnerHello]:
-        sealer = Sealer(_MADE)
-        return sealer, open_hello(sealer.hello(inner()), _KEYS)[1]
-
-    def test_illegal(self) -> None:
-        plain = client_hello(server_name(HIDDEN), versions(0x0304))
-        good = Sealer(_MADE).hello(inner())
-        for alert, stream in (
-            (109, records(plain)), (51, records(Sealer(_MADE).second(inner()))), (47, records(good)),
-            (47, records(Sealer(_MADE).second(inner(), aead=3))),
-            (47, records(Sealer(MadeKey(8)).second(inner()))),
-            (47, records(Sealer(_MADE).second(inner()) + b"x")),
-            (47, records(client_hello(server_name(HIDDEN), INNER, versions(0x0304)))),
-            (47, b"\x16\3\1\0\0"), (None, records(plain)[:-1] + b"x" + records(b"x")),
-        ):  # fmt: skip
-            with self.assertRaises(IllegalHelloError) as caught:
-                self.opened()[1].receive(stream)
-            self.assertIn(alert, {caught.exception.alert[-1], None})
-
-    def test_second_hello_does_not_depend_on_cuts(self) -> None:
-        """What comes before it is passed on, by whole records, and all that follows."""
-        others, whole = b"\x14\3\3\0\1\1", b"\x17\3\3\0\2xx"
-        for size in (1, 7, 1000):
-            sealer, second = self.opened()
-            stream, passed = others + whole + records(sealer.second(inner()), 100) + b"more", []
-            for at in range(0, len(stream), size):
-                piece = stream[at : at + size]
-                passed.append(piece if second.is_over else second.receive(piece))
-                if at + size < len(others + whole):
-                    self.assertIn(passed[-1], {b"", others})
-            got = b"".join(passed).removeprefix(others + whole)
-            self.assertEqual(parse_client_hello(got, None).sni, HIDDEN)
-            self.assertTrue(got.endswith(b"more"))
-            self.assertEqual((second.is_opened, second.rest), (True, b""))
-
-    def test_no_second_hello(self) -> None:
-        """An alert is passed on, after which a hello may still follow, and so is whatever else is no hello."""
-        for stream, is_over in ((b"\x15\3\3\0\2\1\x5a", False), (b"SSH", True)):
-            _, second = self.opened()
-            self.assertEqual(second.receive(stream), stream)
-            self.assertEqual((second.is_over, second.is_opened), (is_over, False))
-
-    def test_server_asks_again(self) -> None:
-        for message, asks in (
-            (server_hello(), True), (server_hello(bytes(32)), False), (server_hello(kind=1), False),
-        ):  # fmt: skip
-            for size in (16384, 1, 7):
-                stream = records(message, size)
-                answers = [asks_again(stream[:end]) for end in range(len(stream) + 1)]
-                first = next(end for end, answer in enumerate(answers) if answer is not None)
-                self.assertEqual((set(answers[:first]), set(answers[first:])), ({None}, {asks}))
-        self.assertEqual(asks_again(b"\x15\3\3\0\2\2\x28"), False)
-
-    def test_records_before_the_second_hello(self) -> None:
-        changed, early = bytes.fromhex("140303000101"), b"\x17\3\3\0\2xx"
-        for data, whole in (
-            (b"", 0), (changed, 6), (changed + early + b"\x16\3\3", 13), (changed + early[:-1], 6),
-            (b"\x16\3\3\0\1x", 0),
-        ):  # fmt: skip
-            self.assertEqual(before_hello(data), whole)

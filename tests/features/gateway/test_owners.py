@@ -87,6 +87,7 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(made.of_listener("tls")["routes"], 1)
 
     def test_an_invalid_route_keeps_its_port(self) -> None:
+        """Also its part of a shared one: that of its match lines, if these are right; the others have theirs."""
         for more in (self.WRONG, f'{self.WRONG[:-1]}, txmux.from: "10.0.0.0/8"}}'):
             text = gateway(TCP) + route("TCPRoute", "old", more=more)
             made = Made(text + route("TCPRoute", "new"))
@@ -94,9 +95,6 @@ class PlaceTests(SynchronousTestCase):
         more = f"{self.WRONG[:-1]}, txmux.match: regex pattern=x within=4KiB}}"
         text = "".join(route("TCPRoute", name, more=more) for name in ("old", "new"))
         self.assertEqual(Made(gateway(TCP, more=SHARED) + text).text.count("regex"), 1)
-
-    def test_an_invalid_route_keeps_its_part_of_a_shared_port(self) -> None:
-        """That of its match lines, if these are right; the others have theirs."""
         text = gateway(TCP, more=SHARED)
         text += route("TCPRoute", "old", more=f"{self.WRONG[:-1]}, txmux.match: ssh}}")
         text += route("TCPRoute", "odd", more=", annotations: {txmux.match: nonsense}")
@@ -106,15 +104,13 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual(destination(made, b"?" * 100, "tcp_5432"), "tcp_shop_rest")
         self.assertNotIn("odd", made.text)
 
-    def test_any_is_no_match_line(self) -> None:
+    def test_match_counts_on_a_shared_port_alone_and_any_is_no_match_line(self) -> None:
         """A younger route takes all clients of a shared port as little as one without match lines."""
         text = gateway(TCP, more=SHARED)
         old = route("TCPRoute", "old")
         for match in ("txmux.match: any", "txmux.match: ssh, txmux.match.2: any"):
             late = route("TCPRoute", "late", more=f", annotations: {{{match}}}")
             self.assertEqual(Made(text + old + late).text, Made(text + old).text)
-
-    def test_match_counts_on_a_shared_port_alone(self) -> None:
         more = ", annotations: {txmux.match: any}"
         text = route("TCPRoute", "old") + route("TCPRoute", "new", more=more)
         made = Made(gateway(TCP) + text)
@@ -140,7 +136,7 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(made.of_listener(name, of, "ListenerSet")["Accepted"], accepted, name)
         self.assertEqual(made.of_listener("a")["Programmed"], "Programmed")
 
-    def test_ports_that_are_mapped_to_one(self) -> None:
+    def test_ports_that_are_mapped_to_one_and_names_that_are_alike(self) -> None:
         other = TLS.replace("tls,", "other,").replace("443", "8443")
         made = Made(gateway(TLS) + gateway(other, name="late"), GatewaySettings(ports={443: 8443}))
         self.assertEqual(made.of_listener("other", "late")["Accepted"], "!PortUnavailable")
@@ -149,8 +145,6 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual(its["conditions"][0]["message"], why)
         self.assertEqual(made.of_listener("tls")["Programmed"], "Programmed")
         self.assertEqual(made.text.count("[listen"), 1)
-
-    def test_a_wildcard_and_a_name_like_it(self) -> None:
         names = 'hostnames: ["*.a.example", any.a.example]'
         found = self.outcomes(Made(gateway(TLS) + route("TLSRoute", "web", spec=names)))
         self.assertEqual(found["tls sni=any.a.example"], "tls_shop_web")

@@ -61,26 +61,20 @@ class ServedTests(SynchronousTestCase):
             self.assertEqual(made.sections()["backend tcp_shop_db"][: len(keys)], keys)
             self.assertEqual(_reasons_of(made, "over"), {**SERVED, "ResolvedRefs": resolved})
 
-    def test_a_port_before_the_whole_service(self) -> None:
-        """BackendTLSPolicyConflictResolution: neither is in conflict."""
+    def test_which_policy_has_the_target(self) -> None:
+        """BackendTLSPolicyConflictResolution: of one for a port and one for the whole service, neither is in conflict."""
         other = "hostname: other.example, wellKnownCACertificates: System"
         text = gateway(TCP) + policy("all") + policy("one", "db, sectionName: sql", other)
         made = Made(text + authority() + route("TCPRoute", "db"))
         self.assertEqual(made.sections()["backend tcp_shop_db"][1], "tls_name = other.example")
         for name in ("all", "one"):
             self.assertEqual(_reasons_of(made, name), SERVED)
-
-    def test_the_older_policy_has_the_target(self) -> None:
-        """BackendTLSPolicyConflictResolution."""
-        other = "hostname: other.example, wellKnownCACertificates: System"
         for target in ("db", "db, sectionName: sql"):
             text = gateway(TCP) + policy("old", target) + policy("new", target, other)
             made = Made(text + authority() + route("TCPRoute", "db"))
             self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
             self.assertEqual(_reasons_of(made, "old"), SERVED)
             self.assertEqual(_reasons_of(made, "new")["Accepted"], "!Conflicted")
-
-    def test_of_other_services_and_namespaces(self) -> None:
         text = gateway(TCP) + policy("web", "web") + policy("far", more=", namespace: far")
         made = Made(text + authority() + route("TCPRoute", "db"))
         self.assertNotIn("tls", made.text)
@@ -125,13 +119,11 @@ class RefusedTests(SynchronousTestCase):
             if why:
                 self.assertEqual(made.message("BackendTLSPolicy", "over"), why)
 
-    def test_port_that_is_not_there_and_older_one_that_keeps_its_target(self) -> None:
+    def test_port_that_is_not_there_older_one_that_keeps_its_target_and_datagrams(self) -> None:
         made = self.refused(policy("over", "db, sectionName: sqll") + authority())
         self.assertEqual(_reasons_of(made, "over")["Accepted"], "!TargetNotFound")
         good = "hostname: x, wellKnownCACertificates: System"
         self.refused(policy("over") + policy("new", validation=good))
-
-    def test_datagrams(self) -> None:
         text = gateway("name: udp, port: 53, protocol: UDP") + policy("over") + authority()
         made = Made(text + route("UDPRoute", "db", "{name: db, port: 53}"))
         self.assertEqual(made.of_route("UDPRoute", "db")["ResolvedRefs"], "!UnsupportedProtocol")
@@ -179,7 +171,7 @@ class GatewayTests(SynchronousTestCase):
             self.assertNotIn("10.0.0.1", made.text)
 
     def test_certificates_of_clients(self) -> None:
-        """GatewayFrontendClientCertificateValidation, with TLS in the place of HTTPS."""
+        """GatewayFrontendClientCertificateValidation, with TLS in the place of HTTPS, and its InsecureFallback."""
         tls = "{frontend: {default: {validation: {caCertificateRefs: [{kind: ConfigMap, name: ca}]}}}}"
         made = Made(self.text(tls) + route("TLSRoute", "db"))
         lines = made.sections()["route tls_shop_db_shop_edge_end"][-2:]
@@ -187,15 +179,10 @@ class GatewayTests(SynchronousTestCase):
         self.assertEqual(lines, expected)
         self.assertEqual(made.of_listener("end")["ResolvedRefs"], "ResolvedRefs")
         self.assertNotIn("InsecureFrontendValidationMode", made.of_gateway())
-
-    def test_certificates_of_clients_of_one_port(self) -> None:
         tls = "{frontend: {default: {validation: {caCertificateRefs: [{kind: ConfigMap, name: gone}]}}, perPort: [{port: 443, tls: {}}]}}"
         made = Made(self.text(tls) + route("TLSRoute", "db"))
         self.assertNotIn("tls_client_ca", made.text)
         self.assertEqual(made.of_listener("end")["Programmed"], "Programmed")
-
-    def test_clients_without_a_valid_certificate(self) -> None:
-        """GatewayFrontendClientCertificateValidationInsecureFallback."""
         tls = "{frontend: {default: {validation: {mode: AllowInsecureFallback, caCertificateRefs: [{kind: ConfigMap, name: ca}]}}}}"
         made = Made(self.text(tls) + route("TLSRoute", "db"))
         self.assertNotIn("tls_client_ca", made.text)

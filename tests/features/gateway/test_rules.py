@@ -302,11 +302,9 @@ class ReferenceTests(SynchronousTestCase):
             lines = made.sections()["backend tcp_shop_db"]
             self.assertEqual(lines[0], f"balance = {used}")
 
-    def test_endpoints_that_all_end_are_used_while_they_serve(self) -> None:
+    def test_endpoints_that_all_end_and_annotations_of_a_service(self) -> None:
         its = "---\nkind: EndpointSlice\nmetadata: {name: db-1, labels: {kubernetes.io/service-name: db}}\naddressType: IPv4\nports: [{name: sql, port: 1}]\nendpoints:\n- {addresses: [10.0.0.1], conditions: {ready: false, serving: true, terminating: true}}\n- {addresses: [10.0.0.2], conditions: {ready: false, serving: false, terminating: true}}\n"
         self.assertEqual(self.servers("{name: db, port: 5432}", its), ["10.0.0.1:1"])
-
-    def test_annotations_of_a_service(self) -> None:
         more = "---\nkind: Service\nmetadata: {name: db, annotations: {txmux.check: tcp, txmux.balance: first}}\nspec: {ports: [{name: sql, port: 5432}]}\n"
         lines = self.made("{name: db, port: 5432}", more).sections()["backend tcp_shop_db"]
         self.assertEqual(lines[:2], ["balance = first", "check = tcp"])
@@ -387,15 +385,13 @@ class HostileTests(SynchronousTestCase):
             self.assertEqual(made.of_route("TLSRoute", "web")["Accepted"], "Accepted", key)
             made.rules()
 
-    def test_names_that_are_none(self) -> None:
+    def test_names_that_are_none_and_several_rules(self) -> None:
         for name in ("a example", "*", "a,b", "a\\n[route x]", "~.*"):
             self.assertIn("hostnames", self.problem("", "TLSRoute", f'hostnames: ["{name}"]'))
         for listener in ('name: "x y", port: 1', "name: b, port: 70000"):
             self.assertEqual(Made(gateway(f"{listener}, protocol: TCP")).text, "")
         wrong = 'name: a, port: 443, protocol: TLS, hostname: "a b"'
         self.assertEqual(Made(gateway(wrong)).text, "")
-
-    def test_several_rules(self) -> None:
         text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
 

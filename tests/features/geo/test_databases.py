@@ -11,6 +11,8 @@ from tests.support.folders import make_folder
 from tests.support.places import country, system, write_places
 from txmux.features.geo import databases
 from txmux.features.geo.databases import GeoDatabase, GeoDatabaseError
+from txmux.rules.installed import NETWORKS
+from txmux.rules.model import Settings
 
 
 class PlacesTests(SynchronousTestCase):
@@ -91,3 +93,13 @@ class PlacesTests(SynchronousTestCase):
                 places.find(ip_address(address))
         self.assertLessEqual(len(lines), 1)
         self.assertEqual(bool(lines), bool(places.trouble))
+
+    def test_forms(self) -> None:
+        for text, name in (
+            ("geo:country=fr", "geo:country=FR"), ("geo:continent=EU", "geo:continent=EU"),
+            ("as:AS64500", "geo:as=64500"), ("as:AS4294967295", "geo:as=4294967295"),
+        ):  # fmt: skip
+            self.assertEqual(_READ(text, Settings(), alone=True).name, name)
+
+
+_READ = NETWORKS["geo"].read

@@ -59,7 +59,5 @@ class ServersTest(TestCase):
             for one in found:
                 self.assertTrue(one.startswith("route a for 'a.site.example' the server "), one)
                 self.assertIn("also for 'b.site.example', which belongs to [route b]", one)
-
-    async def test_server_that_shows_nothing(self) -> None:
         for server in (f"127.0.0.1:{free_port()}", "127.0.0.1:1 down"):
             self.assertEqual(await self.found(server), [], server)

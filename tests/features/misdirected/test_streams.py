@@ -121,27 +121,34 @@ class StreamsTest(SynchronousTestCase):
         self.assertEqual(its.from_client(acknowledged), b"")
         self.assertEqual(its.from_client(acknowledged), acknowledged)
 
-    def test_numbers_of_streams_have_four_bytes(self) -> None:
+    def test_frames_and_sections(self) -> None:
+        """A server whose SETTINGS have made the table smaller awaits that each section empties it (RFC 7541, section 4.2); a field that must not be indexed is written again as such (section 7.1.3)."""
         its, client = streams(), Speaker()
         its.from_client(PREFACE + client.headers(1, asked(_OTHER), 0))
         other = frame(DATA, 0, 1 + (1 << 24), b"x")
         self.assertEqual(its.from_client(frame(DATA, 0, 1, b"x") + other), other)
-
-    def test_answer_follows_a_frame_whose_head_was_cut(self) -> None:
         its, client = streams(), Speaker()
         its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
         first, second = frame(SETTINGS, 0, 0, bytes(6)), frame(PING, 0, 0, bytes(8))
         got = its.from_server(first[:3]) + its.from_server(first[3:] + second)
         self.assertEqual([one.kind for one in frames_of(got)], [SETTINGS, HEADERS, PING])
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
+        for stream in (3, 5):
+            self.assertEqual(its.from_client(client.headers(stream, asked(_MINE)))[9], 0x20)
+        its, encoder = streams(), Encoder()
+        its.from_client(PREFACE + frame(HEADERS, 5, 1, encoder.encode(asked(_OTHER))))
+        section = encoder.encode([*asked(_MINE), ("key", "hidden", True)], huffman=False)
+        got = its.from_client(frame(HEADERS, 5, 3, section))
+        self.assertIn(b"\x10", got[got.index(b":method"[:0]) :])
+        self.assertEqual(got[9], 0x20)  # the table is emptied before
 
-    def test_what_is_no_http2_passes(self) -> None:
+    def test_what_cannot_be_read_or_is_no_http2_is_for_the_server_to_judge(self) -> None:
+        """As long as it has seen all; after that, the connection is ended."""
         for said in (b"GET / HTTP/1.1\r\n", PREFACE[:9] + b"x", b"SSH-2.0-x"):
             its = streams()
             got = b"".join(its.from_client(bytes([byte])) for byte in said * 2)
             self.assertEqual(got, said * 2)
-
-    def test_what_cannot_be_read_is_for_the_server_to_judge(self) -> None:
-        """As long as it has seen all; after that, the connection is ended."""
         head = frame(HEADERS, 4, 5, b"\xff\xff\xff\xff\xff\xff")
         ping = frame(PING, 0, 0, bytes(8))
         long = frame(HEADERS, 4, 5, bytes((1 << 16) + 1))
@@ -188,14 +195,12 @@ class StreamsTest(SynchronousTestCase):
             self.assertRaises(TooManyError, its.from_client, settings)
 
     def test_bounds(self) -> None:
+        """The client may send no body beyond its window while it reads nothing, so that there is an end to what is returned."""
         its, client = streams(), Speaker()
         its.from_client(PREFACE)
         for stream in range(1, 2001, 2):
             its.from_client(client.headers(stream, asked(_OTHER)))
         self.assertRaises(TooManyError, its.from_client, client.headers(2001, asked(_OTHER)))
-
-    def test_body_beyond_every_window(self) -> None:
-        """The client may send no more while it reads nothing, so that there is an end to what is returned."""
         its, client = streams(), Speaker()
         its.from_client(PREFACE + client.headers(1, asked(_OTHER), 0))
         its.from_server(bytes(5))
@@ -203,19 +208,3 @@ class StreamsTest(SynchronousTestCase):
         for _ in range(128):
             its.from_client(largest)
         self.assertRaises(TooManyError, its.from_client, largest)
-
-    def test_each_section_empties_the_table(self) -> None:
-        """A server whose SETTINGS have made it smaller in between awaits that (RFC 7541, section 4.2)."""
-        its, client = streams(), Speaker()
-        its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
-        for stream in (3, 5):
-            self.assertEqual(its.from_client(client.headers(stream, asked(_MINE)))[9], 0x20)
-
-    def test_secret_fields_stay_secret(self) -> None:
-        """A field that must not be indexed is written again as such (RFC 7541, section 7.1.3)."""
-        its, encoder = streams(), Encoder()
-        its.from_client(PREFACE + frame(HEADERS, 5, 1, encoder.encode(asked(_OTHER))))
-        section = encoder.encode([*asked(_MINE), ("key", "hidden", True)], huffman=False)
-        got = its.from_client(frame(HEADERS, 5, 3, section))
-        self.assertIn(b"\x10", got[got.index(b":method"[:0]) :])
-        self.assertEqual(got[9], 0x20)  # the table is emptied before

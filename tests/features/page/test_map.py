@@ -30,18 +30,28 @@ class MapTests(SynchronousTestCase):
         ])  # fmt: skip
         self.assertEqual(len(drawn.lines), 2 + 1 + 1 + 1)
 
-    def test_lines_only_from_listeners_of_its_transport(self) -> None:
+    def test_lines_from_listeners_of_its_transport_or_the_outer_route_alone(self) -> None:
         route = MapRoute("dns", backend="x", by_listener={"names": RouteFlow()})
         drawn = draw({"web": "up", "names": "up"}, [route], {})
         names = next(box for box in drawn.boxes if box.name == "names")
         first, _ = drawn.lines
         self.assertTrue(first.path.startswith(f"M{names.x + names.width:.0f},{names.middle:.0f} "))
+        routes = [MapRoute("tls"), MapRoute("site", ("tls",), "web")]
+        drawn = draw({"public": "up"}, routes, _SERVERS)
+        boxes = {box.name: box for box in drawn.boxes}
+        self.assertGreater(boxes["site"].x, boxes["tls"].x)
+        self.assertEqual(len(drawn.lines), 3)
 
-    def test_routes_have_the_colour_of_their_backend(self) -> None:
+    def test_colour_of_the_backend_and_width_by_how_busy_it_is(self) -> None:
         routes = [MapRoute(*its, active=1) for its in (("site", (), "web"), ("sql", (), "db"))]
         drawn = draw({"public": "up"}, routes, _SERVERS)
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
         self.assertEqual(healths, {"site": "partly", "sql": "down"})
+        routes = [MapRoute(f"r{n}", backend="x", active=n) for n in (4, 1, 0)]
+        drawn = draw({"public": "up"}, routes, {"x": [MapServer("s", "up")]})
+        found = [(line.width, line.health) for line in drawn.lines]
+        wanted = [(9.0, "up"), (5.1, "up"), (1, "idle")]
+        self.assertEqual(found, [one for one in wanted for _ in range(2)])
 
     def test_health_of_backends(self) -> None:
         for states, expected in (
@@ -51,14 +61,7 @@ class MapTests(SynchronousTestCase):
             servers = [MapServer(state, state) for state in states.split()]  # type: ignore[arg-type]
             self.assertEqual(health_of(servers), expected, states)
 
-    def test_lines_show_how_busy_routes_are(self) -> None:
-        routes = [MapRoute(f"r{n}", backend="x", active=n) for n in (4, 1, 0)]
-        drawn = draw({"public": "up"}, routes, {"x": [MapServer("s", "up")]})
-        found = [(line.width, line.health) for line in drawn.lines]
-        wanted = [(9.0, "up"), (5.1, "up"), (1, "idle")]
-        self.assertEqual(found, [one for one in wanted for _ in range(2)])
-
-    def test_busy_routes_and_those_without_a_server_are_not_folded(self) -> None:
+    def test_busy_ones_and_those_with_trouble_are_not_folded(self) -> None:
         routes = [MapRoute(f"r{n}", backend="x", active=n % 30 == 7) for n in range(300)]
         routes[150:152] = MapRoute("sql", backend="db"), MapRoute("site", backend="web")
         everything = draw({"public": "up"}, routes, _SERVERS, everything=True)
@@ -71,13 +74,19 @@ class MapTests(SynchronousTestCase):
         self.assertLessEqual(found, {(box.name, box.health) for box in drawn.boxes})
         self.assertLessEqual({f"r{n}" for n in range(7, 300, 30)}, set(named))
         self.assertEqual(named, [route.name for route in routes if route.name in named])
-
-    def test_inner_route_is_joined_with_the_outer_one_only(self) -> None:
-        routes = [MapRoute("tls"), MapRoute("site", ("tls",), "web")]
+        routes = [MapRoute(f"r{n}", backend="x", active=1) for n in range(300)]
+        routes[150] = MapRoute("site", backend="web")
         drawn = draw({"public": "up"}, routes, _SERVERS)
-        boxes = {box.name: box for box in drawn.boxes}
-        self.assertGreater(boxes["site"].x, boxes["tls"].x)
-        self.assertEqual(len(drawn.lines), 3)
+        self.assertIn(("site", "partly"), [(box.name, box.health) for box in drawn.boxes])
+        routes = [MapRoute(f"r{n}", backend="db", active=n < 20) for n in range(300)]
+        routes[200] = MapRoute("chosen", backend="x")
+        drawn = draw({"public": "up"}, routes, _SERVERS, chosen="chosen")
+        self.assertEqual({box.health for box in drawn.boxes if box.kind == "folded"}, {"down"})
+        self.assertIn("chosen", [box.name for box in drawn.boxes])
+        servers = [MapServer(str(n), "down" if n < 8 else "up") for n in range(30)]
+        drawn = draw({"public": "up"}, [MapRoute("r", backend="web")], {"web": servers})
+        shown = [(box.name, box.health) for box in drawn.boxes if box.of]
+        self.assertEqual(shown, [*[(str(n), "down") for n in range(6)], ("2 more", "down")])
 
     @given(st.lists(_ROUTES, max_size=60, unique_by=lambda route: route.name), st.booleans())
     def test_boxes_are_inside_and_apart(self, routes: list[MapRoute], everything: bool) -> None:  # noqa: FBT001
@@ -101,22 +110,3 @@ class MapTests(SynchronousTestCase):
             servers = [MapServer(str(at), health) for at, health in enumerate(states)]  # type: ignore[arg-type]
             drawn = draw({"public": "up"}, [MapRoute("r", backend="x")], {"x": servers})
             self.assertEqual([box.detail for box in drawn.boxes if box.kind == "backend"], [detail])
-
-    def test_folded_trouble_has_its_colour_and_the_chosen_route_is_shown(self) -> None:
-        routes = [MapRoute(f"r{n}", backend="db", active=n < 20) for n in range(300)]
-        routes[200] = MapRoute("chosen", backend="x")
-        drawn = draw({"public": "up"}, routes, _SERVERS, chosen="chosen")
-        self.assertEqual({box.health for box in drawn.boxes if box.kind == "folded"}, {"down"})
-        self.assertIn("chosen", [box.name for box in drawn.boxes])
-
-    def test_partly_down_is_not_folded_beside_busy_ones(self) -> None:
-        routes = [MapRoute(f"r{n}", backend="x", active=1) for n in range(300)]
-        routes[150] = MapRoute("site", backend="web")
-        drawn = draw({"public": "up"}, routes, _SERVERS)
-        self.assertIn(("site", "partly"), [(box.name, box.health) for box in drawn.boxes])
-
-    def test_of_many_servers_those_with_trouble_are_shown(self) -> None:
-        servers = [MapServer(str(n), "down" if n < 8 else "up") for n in range(30)]
-        drawn = draw({"public": "up"}, [MapRoute("r", backend="web")], {"web": servers})
-        named = [(box.name, box.health) for box in drawn.boxes if box.of]
-        self.assertEqual(named, [*[(str(n), "down") for n in range(6)], ("2 more", "down")])

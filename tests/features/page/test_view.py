@@ -82,7 +82,7 @@ class PageTests(SynchronousTestCase):
             page = _page(query, recent=ends)
             self.assertEqual(len([end for end in ends if str(end["client"]) in page]), count, query)
 
-    def test_attention_has_its_level_its_cause_and_a_link(self) -> None:
+    def test_attention(self) -> None:
         item = {
             "level": "critical", "what": "backend", "text": "backend web: no server can serve",
             "cause": "connection refused, 37 of 37 in 12 s", "since": 880.0,
@@ -98,8 +98,6 @@ class PageTests(SynchronousTestCase):
         self.assertIn(f'{link} {cause} <span class="do">txmux explain</span></li>', page)
         self.assertIn(f"<b>{missing}</b></li>", page)
         self.assertIn("Nothing needs attention", _page())
-
-    def test_attention_is_sorted_and_the_rest_is_folded(self) -> None:
         texts = (f"backend b{n}: 2 of 4 servers are down" for n in range(12))
         found = [{"level": "warning", "text": text} for text in texts]
         found.append({"level": "critical", "text": "a.example: no server is up"})
@@ -182,13 +180,9 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(query.link(route="", after=""), "./")
         self.assertEqual(query.link(route="\ud800"), "./?route=%3F&after=1-1")
 
-
-def _backend(name: str, *servers: str, state: str = "up", **more: Any) -> dict[str, Any]:
-    return {"name": name, "servers": [{"server": one, "state": state} for one in servers], **more}
-
-
-class PartTests(SynchronousTestCase):
-    def test_servers_with_trouble_come_first_and_those_of_the_route_alone(self) -> None:
+    def test_servers_with_trouble_come_first_and_others_are_folded_and_can_be_searched(
+        self,
+    ) -> None:
         states = {"a": "up", "b": "maintenance", "c": "down"}
         routes = [
             {"name": "outer", "backend": None},
@@ -202,6 +196,18 @@ class PartTests(SynchronousTestCase):
         ):  # fmt: skip
             rows = _view(query, backends=backends, routes=routes).servers.rows
             self.assertEqual([(row["backend"], row["state"]) for row in rows], expected)
+        addresses = [f"10.0.0.{n}:80" for n in range(60)]
+        backends = [_backend("web", *addresses)]
+        part = _view({}, backends=backends).servers
+        self.assertEqual((len(part.rows), part.more), (25, 35))
+        page = _page({"route": "", "sort": "age_ms"}, backends=backends)
+        self.assertIn('<a href="./?sort=age_ms&amp;all=servers#servers">Show all 60</a>', page)
+        self.assertIn('<input name="servers" value="" placeholder="backend, server, state"', page)
+        self.assertIn('<input type="hidden" name="sort" value="age_ms">', page)
+        self.assertEqual(_view({"all": "servers"}, backends=backends).servers.more, 0)
+        part = _view({"servers": "0.5"}, backends=backends).servers
+        self.assertEqual((len(part.rows), part.is_searched), (11, True))
+        self.assertNotIn('name="servers"', _page(backends=[_backend("web", *addresses[:50])]))
 
     def test_menus_of_a_backend_and_its_servers(self) -> None:
         drain = ["Drain: all", "api/backends/a%2Fb", {"state": "drain"}, "", ""]
@@ -231,6 +237,15 @@ class PartTests(SynchronousTestCase):
         self.assertEqual((first["state"], first["health"]), ("failing", "down"))
         self.assertEqual(first["cells"], ["1", "0.25/s", "2.05 kB", "1 B", "12.3 ms"])
         self.assertEqual(first["last_failure"], "connection reset, 10 s ago")
+        for ok, why, shown in (
+            (True, "", "1.5 ms"),
+            (False, "3 checks failed; last: refused", "1.5 ms"),
+            (False, "", "refused, 1.5 ms"),
+        ):
+            check = {"ok": ok, "result": "healthy" if ok else "refused", "duration_ms": 1.5}
+            server = {"server": "x", "state": "up", "why": why, "check": check}
+            (row,) = _view({}, backends=[{"name": "b", "servers": [server]}]).servers.rows
+            self.assertEqual(row["last_check"], shown)
 
     def test_page_of_a_route_has_its_parts_alone(self) -> None:
         routes = [
@@ -247,31 +262,6 @@ class PartTests(SynchronousTestCase):
         rows = [*routes, {"name": "", "backend": None, "left_out": 300}]
         self.assertIn('<section id="now"', _page(routes=rows))
 
-    def test_more_than_fifty_servers_are_folded_and_can_be_searched(self) -> None:
-        addresses = [f"10.0.0.{n}:80" for n in range(60)]
-        backends = [_backend("web", *addresses)]
-        part = _view({}, backends=backends).servers
-        self.assertEqual((len(part.rows), part.more), (25, 35))
-        page = _page({"route": "", "sort": "age_ms"}, backends=backends)
-        self.assertIn('<a href="./?sort=age_ms&amp;all=servers#servers">Show all 60</a>', page)
-        self.assertIn('<input name="servers" value="" placeholder="backend, server, state"', page)
-        self.assertIn('<input type="hidden" name="sort" value="age_ms">', page)
-        self.assertEqual(_view({"all": "servers"}, backends=backends).servers.more, 0)
-        part = _view({"servers": "0.5"}, backends=backends).servers
-        self.assertEqual((len(part.rows), part.is_searched), (11, True))
-        self.assertNotIn('name="servers"', _page(backends=[_backend("web", *addresses[:50])]))
-
-    def test_last_check_is_written_without_what_is_beside_it(self) -> None:
-        for ok, why, shown in (
-            (True, "", "1.5 ms"),
-            (False, "3 checks failed; last: refused", "1.5 ms"),
-            (False, "", "refused, 1.5 ms"),
-        ):
-            check = {"ok": ok, "result": "healthy" if ok else "refused", "duration_ms": 1.5}
-            server = {"server": "x", "state": "up", "why": why, "check": check}
-            (row,) = _view({}, backends=[{"name": "b", "servers": [server]}]).servers.rows
-            self.assertEqual(row["last_check"], shown)
-
     def test_identical_unrecognised_clients_are_one_row(self) -> None:
         recent = [
             {"client": client, "listener": "public", "reason": "no-route", "first": first}
@@ -287,7 +277,7 @@ class PartTests(SynchronousTestCase):
         part = _view({"unrecognised": "0B"}, recent=recent).unrecognised
         self.assertEqual([row["client"] for row in part.rows], ["192.0.2.1:8"])
 
-    def test_how_many_connections_there_are(self) -> None:
+    def test_connections(self) -> None:
         rows = [{"id": f"1-{n}"} for n in range(51)]
         status = {**_STATUS, "connections": {"active": 9000}}
         for query, summary in (
@@ -304,8 +294,6 @@ class PartTests(SynchronousTestCase):
             view = View(snapshot, PageQuery.of({"all": "connections", **more}))
             self.assertEqual((more, len(view.connections.body.rows)), (more, number))
         self.assertEqual(view.next_page, "./?all=connections&after=1-24")
-
-    def test_facts_of_a_connection_are_for_people(self) -> None:
         chosen = {"id": "1-1", "age_ms": 243887.9, "idle_ms": 3.2, "bytes_in": 2048, "facts": {}}
         found = _view({}, connection=chosen).connection
         assert found is not None
@@ -354,3 +342,7 @@ class PartTests(SynchronousTestCase):
         lines = dump(data)
         self.assertEqual(b"".join(bytes.fromhex(line[:47]) for line in lines), data)
         self.assertTrue(all(line.isascii() and line.isprintable() for line in lines))
+
+
+def _backend(name: str, *servers: str, state: str = "up", **more: Any) -> dict[str, Any]:
+    return {"name": name, "servers": [{"server": one, "state": state} for one in servers], **more}

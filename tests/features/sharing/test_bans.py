@@ -72,12 +72,25 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
 
-    def test_record_without_a_valid_time_or_for_everybody_is_ignored(self) -> None:
+    def test_records_without_a_valid_time_for_everybody_or_like_the_ban_here_change_nothing(
+        self,
+    ) -> None:
         for network in ("0.0.0.0/0", "::/0"):
             self.assertEqual(self.hear(record(5.0, network=network)), [])
         for wrong in (math.nan, math.inf, -math.inf):
             self.assertEqual(self.hear(record(wrong), record(5.0, until=wrong)), [])
         self.assertEqual(self.hear(record(1.0), record(math.inf, ban=False)), ["192.0.2.7"])
+        for text, is_new in (
+            (record(5.0, reason="a"), True),
+            (record(6.0, reason="a"), False),
+            (record(7.0, reason="b"), True),
+            (record(8.0, reason="b", until=1e12), True),
+            (record(9.0, reason="b", until=1e12 + 0.9), False),
+            (record(10.0, reason="b", until=1e12 + 1.0), True),
+        ):
+            changes = self.shared.read_changes([text])
+            self.machine.kept.change(changes)
+            self.assertEqual(bool(changes), is_new, text)
 
     def test_later_record_counts_in_any_order(self) -> None:
         for texts in (
@@ -92,28 +105,13 @@ class ReadTests(SynchronousTestCase):
                 self.assertEqual(found, [])
         self.assertEqual(self.hear(record(8.0), record(7.0, ban=False)), ["192.0.2.7"])
 
-    def test_what_is_like_the_ban_here_changes_nothing(self) -> None:
-        for text, is_new in (
-            (record(5.0, reason="a"), True),
-            (record(6.0, reason="a"), False),
-            (record(7.0, reason="b"), True),
-            (record(8.0, reason="b", until=1e12), True),
-            (record(9.0, reason="b", until=1e12 + 0.9), False),
-            (record(10.0, reason="b", until=1e12 + 1.0), True),
-        ):
-            changes = self.shared.read_changes([text])
-            self.machine.kept.change(changes)
-            self.assertEqual(bool(changes), is_new, text)
-
-    def test_networks_without_end_are_not_remembered(self) -> None:
+    def test_what_is_remembered_is_bounded(self) -> None:
         change_constants(self, shared_bans, _MOST_NETWORKS=3)
         for number in range(9):
             self.hear(record(5.0, network=f"192.0.2.{number}"))
         self.assertEqual((len(self.shared.latest), len(self.machine.banned())), (3, 3))
         lifted = record(6.0, network="192.0.2.0", ban=False)
         self.assertEqual(self.hear(lifted), ["192.0.2.1", "192.0.2.2"])
-
-    def test_what_comes_before_a_change_is_confirmed_is_bounded(self) -> None:
         self.shared.announce(_NETWORK, None)
         for at in range(99):
             self.hear(record(float(at)))
@@ -153,6 +151,18 @@ class ConnectionTests(SynchronousTestCase):
         sentence = shared.source.state().sentence
         self.assertIn("bans redis://192.0.2.1: no good answer for 28 s: refused; bans", sentence)
         self.assertEqual((len(events), shared.state), (1, "lost"))
+
+    def test_sharing_is_logged_once(self) -> None:
+        shared = self.shared
+        redis = redis_of(lambda *its: [b"1", b"0"] if its[0] == "TIME" else [b"0", b""])
+        with capturedLogs() as events:
+            for _ in range(2):
+                shared.connection_failed("away")
+                self.successResultOf(Deferred.fromCoroutine(shared.share(redis)))
+                self.assertEqual(shared.state, "complete")
+        self.assertEqual([event["count"] for event in events], [0])
+        self.clock.advance(3600)
+        self.assertFalse(shared.source.state().is_overdue)
 
     def test_one_comparison_at_a_time(self) -> None:
         """Redis that has not sent all bans by the next one counts as lost; a later one goes on."""
@@ -205,18 +215,6 @@ class ConnectionTests(SynchronousTestCase):
         clock.advance(0.1)
         shared.check_connection()
         self.assertEqual(ran[2:], ["_ask_time", "compare"])
-
-    def test_sharing_is_logged_once(self) -> None:
-        shared = self.shared
-        redis = redis_of(lambda *its: [b"1", b"0"] if its[0] == "TIME" else [b"0", b""])
-        with capturedLogs() as events:
-            for _ in range(2):
-                shared.connection_failed("away")
-                self.successResultOf(Deferred.fromCoroutine(shared.share(redis)))
-                self.assertEqual(shared.state, "complete")
-        self.assertEqual([event["count"] for event in events], [0])
-        self.clock.advance(3600)
-        self.assertFalse(shared.source.state().is_overdue)
 
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:
         change_constants(self, bans, _MOST=2)

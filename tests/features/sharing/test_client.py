@@ -92,10 +92,8 @@ class ClientTest(TestCase):
         (found,) = {*why}
         return found
 
-    async def test_silent(self) -> None:
+    async def test_why_there_is_no_connection(self) -> None:
         self.assertEqual(await self.why(Peer, channel="x"), "no answer within 10 s")
-
-    async def test_replica_and_loading(self) -> None:
         for reply, why in (
             (b"-READONLY You can't write against a read only replica.\r\n", "name the master"),
             (b"-LOADING Redis is loading the dataset in memory\r\n", "it is loading its data"),

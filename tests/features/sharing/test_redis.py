@@ -54,14 +54,12 @@ class ParserTests(SynchronousTestCase):
         except RedisError as problem:
             return type(problem).__name__
 
-    def test_errors_say_what_to_do(self) -> None:
+    def test_errors_say_what_to_do_and_bounds(self) -> None:
         (replica, other) = self.parse(b"-READONLY You can't.\r\n-ERR x\x1b[2J%b\r\n" % (b"y" * 999))
         self.assertEqual(replica.code, "READONLY")
         self.assertIn("read-only replica: name the master (READONLY You", str(replica))
         self.assertTrue(str(other).isprintable())
         self.assertLess(len(str(other)), 250)
-
-    def test_bounds(self) -> None:
         data = b"x" * (_LONG - 20)
         self.assertEqual(self.parse(_encoded(data)), [data])
         self.assertEqual(self.parse(b"*1000\r\n" + 1000 * b":1\r\n"), [[1] * 1000])
@@ -85,15 +83,16 @@ class ConnectionTests(TestCase):
         self.time, server = VirtualTime(), PeerFactory()
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", listen(self, server))
         protocol = await connectProtocol(endpoint, RedisProtocol(self.time, 5.0, on_message))
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.closed(protocol)))
+        time = self.time
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.closed(protocol, time)))
         return protocol, await server.peer()
 
-    async def closed(self, protocol: RedisProtocol) -> None:
+    async def closed(self, protocol: RedisProtocol, time: VirtualTime) -> None:
         lost: Deferred[None] = Deferred()
         protocol.lost.addCallback(lambda _: lost.callback(None))
         protocol.end("the test is over")
         await lost
-        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+        self.assertEqual(time.clock.getDelayedCalls(), [])
 
     async def fails(self, asking: "Deferred[Any]") -> str:
         try:
@@ -102,7 +101,7 @@ class ConnectionTests(TestCase):
             return str(problem)
         return self.fail("it has a reply")
 
-    async def test_replies_are_those_of_their_commands(self) -> None:
+    async def test_replies_are_those_of_their_commands_also_after_a_stop(self) -> None:
         protocol, peer = await self.connect()
         asked = [protocol.execute(*words) for words in (("GET", "a"), ("X",), ("SET", "é", 1.5))]
         asked[0].cancel()
@@ -113,8 +112,12 @@ class ConnectionTests(TestCase):
         peer.send(b"$1\r\n1\r\n-NOSCRIPT x\r\n+OK\r\n")
         self.assertEqual(await asked[2], b"OK")
         self.assertIsInstance(self.failureResultOf(asked[1]).value, ReplyError)
+        late = protocol.execute("GET", "a")
+        peer.send(b"+1\r\n")
+        self.time.advance(60)
+        self.assertEqual(await late, b"1")
 
-    async def test_late_reply_ends_the_connection(self) -> None:
+    async def test_late_reply_or_what_was_not_asked_for_ends_the_connection(self) -> None:
         """A byte now and then is no reply, but each whole one gives the next as long again."""
         protocol, peer = await self.connect()
         first, second, third = (protocol.execute("GET", name) for name in "abc")
@@ -129,13 +132,12 @@ class ConnectionTests(TestCase):
         self.time.advance(0.2)
         self.assertEqual(await self.fails(third), "no answer within 5 s")
         self.assertEqual(await self.fails(protocol.execute("GET", "d")), "no answer within 5 s")
-
-    async def test_process_that_was_stopped_reads_before_it_gives_up(self) -> None:
-        protocol, peer = await self.connect()
-        asked = protocol.execute("GET", "a")
-        peer.send(b"+1\r\n")
-        self.time.advance(60)
-        self.assertEqual(await asked, b"1")
+        for data in (b"+OK\r\n", b"-ERR max number of clients reached\r\n", b"*1\r\n" * 9):
+            protocol, peer = await self.connect()
+            peer.send(data)
+            await peer.is_lost()
+            why = await self.fails(protocol.execute("PING"))
+            self.assertRegex(why, "question|max number|levels")
 
     async def test_idle_connection_is_checked(self) -> None:
         """And ended if the check is refused, or not answered."""
@@ -158,14 +160,6 @@ class ConnectionTests(TestCase):
         self.time.advance(5.1)
         await peer.is_lost()
         self.assertEqual(await self.fails(protocol.execute("GET", "a")), "no answer within 5 s")
-
-    async def test_what_was_not_asked_for_ends_the_connection(self) -> None:
-        for data in (b"+OK\r\n", b"-ERR max number of clients reached\r\n", b"*1\r\n" * 9):
-            protocol, peer = await self.connect()
-            peer.send(data)
-            await peer.is_lost()
-            why = await self.fails(protocol.execute("PING"))
-            self.assertRegex(why, "question|max number|levels")
 
     async def test_messages(self) -> None:
         """They come beside replies, and none comes in a pause, in which no reply is late."""

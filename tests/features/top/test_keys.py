@@ -29,9 +29,14 @@ class KeysTests(SynchronousTestCase):
     def order(self, state: TopState) -> list[str]:
         return [line.key[-1] for line in lines_of("connections", state, SNAPSHOT)]
 
-    def test_tab_and_numbers_select_a_pane(self) -> None:
+    def test_panes_pause_help_and_quit(self) -> None:
         for keys, pane in ((["tab"], "routes"), (["backtab"], "ends"), (["3", "right"], "ends")):
             self.assertEqual(_all(TopState(), *keys)[0].pane, pane)
+        self.assertTrue(_all(TopState(), "p")[0].is_paused)
+        self.assertFalse(_all(TopState(), "p", " ")[0].is_paused)
+        self.assertEqual(_all(TopState(), "h", "down", "up")[0].mode, "help")
+        self.assertEqual(_all(TopState(), "?", "q")[0], TopState())
+        self.assertTrue(_all(TopState(), "q")[0].should_exit)
 
     def test_sort_by_each_column_either_way_or_not_at_all(self) -> None:
         self.assertEqual(self.order(TopState()), ["1", "2", "3"])
@@ -50,7 +55,7 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(_all(TopState(), "end", "e")[1], [ExplainRequest("5f3a-3")])
         self.assertEqual(_all(TopState(), "end", "home", "enter")[1], [ExplainRequest("5f3a-1")])
 
-    def test_end_of_the_named_connection_after_yes_only(self) -> None:
+    def test_end_of_the_chosen_connection_after_yes_only(self) -> None:
         state, sent = _all(TopState(), "down", "x")
         self.assertEqual((state.mode, sent), ("question", []))
         (ask,) = _all(state, "y", snapshot=attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:]))[1]
@@ -60,6 +65,11 @@ class KeysTests(SynchronousTestCase):
             state, sent = _all(TopState(), "x", key)
             self.assertEqual((state.mode, sent, state.should_exit), ("browse", [], False))
             self.assertEqual(state.result.message, "nothing was changed")
+        for keys in ("2x", "2e", "2b", "1d", "1W", "4m", "1w"):
+            state, sent = _all(TopState(), *keys)
+            self.assertEqual((sent, state.result.is_bad), ([], True))
+        state, sent = _all(TopState(), "x", snapshot=Snapshot())
+        self.assertEqual((sent, state.mode, state.result.is_bad), ([], "browse", True))
 
     def test_changes_of_a_backend_after_yes_unless_clients_are_served_by_them(self) -> None:
         """The server that is down is the first row."""
@@ -130,13 +140,6 @@ class KeysTests(SynchronousTestCase):
                 shown = [line.plain for line in screen(state, snapshot, 120, 24)]
                 self.assertEqual(shown[-1], f"{what}: backend web, a{end}")
 
-    def test_nothing_chosen(self) -> None:
-        for keys in ("2x", "2e", "2b", "1d", "1W", "4m", "1w"):
-            state, sent = _all(TopState(), *keys)
-            self.assertEqual((sent, state.result.is_bad), ([], True))
-        state, sent = _all(TopState(), "x", snapshot=Snapshot())
-        self.assertEqual((sent, state.mode, state.result.is_bad), ([], "browse", True))
-
     def test_filter_is_typed_and_corrected(self) -> None:
         state = _all(TopState(), "/", *"route=sitex", "backspace", *" older=5m", "enter")[0]
         self.assertEqual(state.filters, {"route": "site", "older": "5m"})
@@ -145,13 +148,6 @@ class KeysTests(SynchronousTestCase):
         self.assertIn("'colour=b' is not a filter", wrong.result.message)
         self.assertEqual(_all(wrong, "escape")[0].filters, state.filters)
         self.assertEqual(_all(wrong, "clear", "enter")[0].filters, {})
-
-    def test_pause_help_and_quit(self) -> None:
-        self.assertTrue(_all(TopState(), "p")[0].is_paused)
-        self.assertFalse(_all(TopState(), "p", " ")[0].is_paused)
-        self.assertEqual(_all(TopState(), "h", "down", "up")[0].mode, "help")
-        self.assertEqual(_all(TopState(), "?", "q")[0], TopState())
-        self.assertTrue(_all(TopState(), "q")[0].should_exit)
 
     @given(st.lists(st.sampled_from(_KEYS)), st.booleans())
     def test_any_keys_request_only_chosen_changes(self, keys: list[str], is_empty: bool) -> None:  # noqa: FBT001 - drawn

@@ -46,7 +46,7 @@ def _drawn(state: TopState, snapshot: Snapshot, width: int = 80, height: int = 2
 
 
 class ScreenTests(SynchronousTestCase):
-    def test_all_panes_in_80_by_24(self) -> None:
+    def test_all_panes_in_80_by_24_and_paths_by_their_end(self) -> None:
         drawn = _drawn(TopState(), SNAPSHOT)
         text = "\n".join(drawn)
         title = f"txmux {STATUS['version']} · /etc/txmux/rules.ini, generation 1 "
@@ -59,8 +59,6 @@ class ScreenTests(SynchronousTestCase):
             "[4] recent ends  1", "no-route", "h help  q quit", *names(),
         ):  # fmt: skip
             self.assertIn(wanted, text)
-
-    def test_paths_keep_their_end_and_addresses_are_whole(self) -> None:
         folder = "/srv/a-long-folder-name/of-a-service"
         long = "[2001:db8:1234:5678:9abc::1]:8443"
         fails = {**SERVER, "state": "failing", "why": "3 connections failed within 10 s, " * 3}
@@ -126,7 +124,8 @@ class ScreenTests(SynchronousTestCase):
         if any(not line.strip() for line in drawn):
             self.assertEqual(shown, [*counts], text)
 
-    def test_more_attention_than_lines(self) -> None:
+    def test_attention_leaves_room(self) -> None:
+        """A small screen gives it a fifth; the worst is the first that is whole."""
         texts = (f"trouble {number} " + 9 * "and so on " for number in range(30))
         snapshot = _with([{"what": "x", "text": text} for text in texts])
         modes: list[Mode] = ["browse", "help"]
@@ -135,9 +134,6 @@ class ScreenTests(SynchronousTestCase):
             lines = [f"warning: trouble {n}{6 * ' and so on'}…" for n in range(3)]
             self.assertEqual(drawn[1:5], [*lines, "27 more: txmux status"])
             self.assertTrue(drawn[5].startswith("connections: 3 active"))
-
-    def test_attention_leaves_room_for_servers(self) -> None:
-        """On a small screen it has a fifth; the worst is the first that is whole."""
         trouble = [{"what": "x", "text": f"trouble {n} " + 20 * "and so on "} for n in range(3)]
         servers = [*_many({**SERVER, "state": "down"}, 4, "server"), *([SERVER] * 4)]
         drawn = _drawn(TopState(), _with(trouble, servers, connections=_many(CONNECTION)))
@@ -189,13 +185,16 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(title.strip(), "txmux")
         self.assertIn("waiting for the service", others)
 
-    def test_end_of_what_is_typed(self) -> None:
+    def test_what_is_too_long_for_its_place(self) -> None:
         for letter, shown, width in (("x", 77, 80), ("語", 38, 79)):
             state = TopState(mode="filter", typed=f"{letter * 100}z")
             line = _drawn(state, SNAPSHOT)[-1]
             self.assertEqual((line, cell_len(line)), (f"…{letter * shown}z_", width))
         state = TopState(mode="filter", typed="x" * 58)
         self.assertEqual(_drawn(state, SNAPSHOT)[-1], f"filter (Enter, Esc): {'x' * 58}_")
+        self.assertEqual(sparkline([9, 0, 4, 8], 3), "▁▄█")
+        self.assertEqual(sparkline([0, 0], 5), "▁▁")
+        self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
 
     def test_explanation_is_cut_and_folded(self) -> None:
         state = TopState(mode="explanation", result=RequestResult(connection=_EXPLAINED))
@@ -203,11 +202,6 @@ class ScreenTests(SynchronousTestCase):
         self.assertIn("…  match\n", text)
         self.assertIn("learnt    sni=\\x1b[2Jwww.example.com\n", text)
         self.assertIn("route\n          was sure", text)
-
-    def test_sparkline(self) -> None:
-        self.assertEqual(sparkline([9, 0, 4, 8], 3), "▁▄█")
-        self.assertEqual(sparkline([0, 0], 5), "▁▁")
-        self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
 
     @given(
         st.integers(1, 250), st.integers(1, 80), st.sampled_from(PANES), st.sampled_from(_MODES),
