@@ -78,14 +78,12 @@ class FileTests(FolderTestCase):
         self.assertIn("rules.ini:2: warning: [txmux] include: 'rules.d/folder.ini' is a folder", warning)  # fmt: skip
         self.assertEqual(folders_among(self.folder, "rules.d/*"), [])
 
-    def test_include_finds_nothing_by_a_pattern_only(self) -> None:
+    def test_include_of_what_cannot_be_included(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n{LISTEN}")
         self.refuses(
             "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
             f"path starts at the folder of the rules file, '{self.folder.resolve()}'"
         )
-
-    def test_include_of_what_cannot_be_included(self) -> None:
         self.write("d/a.ini", "")
         itself = "'rules.ini' is this file itself; put what is included into a folder of its own"
         for include, *told in (
@@ -152,6 +150,12 @@ class FileTests(FolderTestCase):
         change_constants(self, watching, LARGEST_RULES=2000)
         loaded = watching.loaded_digest(rules.files)
         self.assertEqual(watching.current_digest(self.folder, rules.files), loaded)
+        change_constants(self, files, LARGEST_RULES=len(LISTEN) + 100)
+        self.write("rules.ini", f"[txmux]\ninclude = *.inc\n{LISTEN}")
+        self.write("a.inc", "#" * 50)
+        self.write("b.inc", "#" * 50)
+        message = "cannot be read: rules may have 0 MiB in all; is it the right file?; "
+        self.assertEqual(self.untaken(), f"b.inc: {message}include other files, or mend that one")
 
     def test_include_links(self) -> None:
         """A link of one owner makes no other owner's file its own, and no error of the operator's."""
@@ -178,23 +182,13 @@ class FileTests(FolderTestCase):
         self.write("rules.ini", f"[txmux]\ninclude = d/*/*.ini\n{LISTEN}")
         self.assertIn("d/e/rules.ini' is this file itself", self.untaken())
 
-    def test_all_files_of_rules_together_have_a_limit(self) -> None:
-        change_constants(self, files, LARGEST_RULES=len(LISTEN) + 100)
-        self.write("rules.ini", f"[txmux]\ninclude = *.inc\n{LISTEN}")
-        self.write("a.inc", "#" * 50)
-        self.write("b.inc", "#" * 50)
-        message = "cannot be read: rules may have 0 MiB in all; is it the right file?; "
-        self.assertEqual(self.untaken(), f"b.inc: {message}include other files, or mend that one")
-
-    def test_listeners_that_a_pattern_may_bring(self) -> None:
-        self.write("rules.ini", "[txmux]\ninclude = *.provided\n")
-        self.assertEqual(load(self.main, MATCHERS).listeners, ())
-
-    def test_include_in_a_circle(self) -> None:
+    def test_include_in_a_circle_and_listeners_that_a_pattern_may_bring(self) -> None:
         """An included file cannot include: it may have no [txmux]."""
         self.write("rules.ini", f"{LISTEN}[txmux]\ninclude = a.ini\n")
         self.write("a.ini", "[txmux]\ninclude = rules.ini\n")
         self.refuses("a.ini:1: [txmux]: is already at rules.ini:3; put all its keys there")
+        self.write("rules.ini", "[txmux]\ninclude = *.provided\n")
+        self.assertEqual(load(self.main, MATCHERS).listeners, ())
 
     def test_problems_of_included_files(self) -> None:
         self.write("rules.ini", "[txmux]\ninclude = z.ini, a.ini\n[route x]\nmatch = any\n")
@@ -215,7 +209,7 @@ class FileTests(FolderTestCase):
 
 
 class VariableTests(SynchronousTestCase):
-    def test_values(self) -> None:
+    def test_values_items_and_lines_of_a_variable(self) -> None:
         known = {"A": "1", "EMPTY": "", "D": "${A}$$"}.get
         for text, value in {
             "a${A}b${A}": "a1b1", "${EMPTY}.": ".", "${A:-2}": "1", "${EMPTY:-2}": "2",
@@ -223,11 +217,6 @@ class VariableTests(SynchronousTestCase):
             "$${A}": "${A}", "$$$$": "$$", "^a$": "^a$", "$A $1": "$A $1",
         }.items():  # fmt: skip
             self.assertEqual(expand(text, known), value, text)
-
-    def setUp(self) -> None:
-        change_environment(self, PORT="8443", NETS="10.0.0.0/8, 192.0.2.1\n::1\n")
-
-    def test_items_and_lines_of_a_variable(self) -> None:
         text = "[listen a]\nendpoint = 127.0.0.1:${PORT}\nallow = ${NETS}, 192.0.2.${LAST:-7}\n"
         (listener,) = cases.read(text).listeners
         self.assertEqual(listener.endpoints, ("127.0.0.1:8443",))
@@ -235,6 +224,9 @@ class VariableTests(SynchronousTestCase):
             "[listen a]\nendpoint = 127.0.0.1:8443\nallow = 10.0.0.0/8, 192.0.2.1\n ::1\n 192.0.2.7"
         )
         self.assertEqual(listener.clients, same.listeners[0].clients)
+
+    def setUp(self) -> None:
+        change_environment(self, PORT="8443", NETS="10.0.0.0/8, 192.0.2.1\n::1\n")
 
     def test_other_processes_use_the_first_values(self) -> None:
         folder = make_folder(self)

@@ -84,7 +84,7 @@ class ListsTests(SynchronousTestCase):
         ]
         self.assertEqual(found, expected)
 
-    def test_wrong_lines(self) -> None:
+    def test_wrong_lines_of_which_only_the_first_are_named(self) -> None:
         found = self.complaints(
             f"{LISTEN}deny = @list.txt\nallow = @list.txt\nmax_connections = x",
             list="10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100,
@@ -97,12 +97,10 @@ class ListsTests(SynchronousTestCase):
             "list.txt:5: is not a network; write one a line, such as 10.0.0.0/8, and nothing else",
         ]
         self.assertEqual(found, expected)
-
-    def test_only_the_first_wrong_lines(self) -> None:
         found = self.complaints(f"{LISTEN}deny = @list.txt", list="x\n" * 1000)
         self.assertEqual(len(found), 6)
-        expected = "list.txt:6: is not a network either; there are 1000 such lines in this file"
-        self.assertEqual(found[-1], expected)
+        last = "list.txt:6: is not a network either; there are 1000 such lines in this file"
+        self.assertEqual(found[-1], last)
 
     def test_no_file(self) -> None:
         advice = "a relative path starts at the folder of the file that names it"

@@ -43,13 +43,11 @@ _SECTIONS = (
 
 
 class OperatorTest(SynchronousTestCase):
-    def test_one_listener_has_all_routes(self) -> None:
+    def test_one_listener_or_several(self) -> None:
+        """One has all routes; of several, each route says which it is for; what was for all by saying nothing is an error."""
         self.assertEqual(_under(parse(_listen("p", 1) + _route("r"), "x.ini")), {"r": ["p"]})
         text = _listen("p", 1) + _route("r", "under = *\n")
         self.assertEqual(_under(parse(text, "x.ini")), {"r": ["p"]})
-
-    def test_several_listeners(self) -> None:
-        """Each route says which it is for; what was for all by saying nothing is an error."""
         both = _listen("p", 1) + _listen("q", 2)
         text = both + _route("some", "under = q\n") + _route("all", "under = *\n")
         self.assertEqual(_under(parse(text, "x.ini")), {"some": ["q"], "all": ["p", "q"]})
@@ -124,12 +122,6 @@ class UnitTest(SynchronousTestCase):
                 ask = partial(open_to, self.load(), f"{self.folder}/d/a.ini [unit one]")
                 self.assertEqual(bool(as_nobody(ask) if owner else ask()), expected)
 
-    def test_no_listener(self) -> None:
-        why = f"under: names no listener, and none allows routes of this file; {_CURE}"
-        for pattern in ("", "routes_from = b\n"):
-            for line, more in ((1, ""), (3, "under = *\n")):
-                self.assert_refused(_listen("p", 1, pattern), _route("r", more), f"{line} {why}")
-
     def test_several_that_allow_the_unit(self) -> None:
         main = _listen("p", 1, "routes_from = a\n") + _listen("q", 2, "routes_from = *\n")
         why = "write 'under = p, q' with those that it is for, or 'under = *'"
@@ -138,7 +130,7 @@ class UnitTest(SynchronousTestCase):
         self.write(main + _listen("x", 3), a=_route("r", "under = *\n"), b=_route("s"))
         self.assertEqual(_under(self.load()), {"r": ["p", "q"], "s": ["q"]})
 
-    def test_listeners_of_others(self) -> None:
+    def test_no_listener_and_those_of_others(self) -> None:
         """The operator's route is under none of a unit either."""
         why = "[listen p] takes no routes of this file; let its owner add 'routes_from = a' there"
         self.assert_refused(_listen("p", 1), _route("r", "under = p\n"), f"3 under: {why}")
@@ -146,6 +138,10 @@ class UnitTest(SynchronousTestCase):
         (its,) = self.assertRaises(RulesError, self.load).problems
         why = "[listen a] has another owner; name one of yours"
         self.assertEqual((its.line, its.key, its.message), (7, "under", why))
+        why = f"under: names no listener, and none allows routes of this file; {_CURE}"
+        for pattern in ("", "routes_from = b\n"):
+            for line, more in ((1, ""), (3, "under = *\n")):
+                self.assert_refused(_listen("p", 1, pattern), _route("r", more), f"{line} {why}")
 
     # Scope after a change is what it is when all is read anew.
 

@@ -256,18 +256,8 @@ class UnitsTest(FolderTestCase):
         self.assertIn(f"{of}: cannot be read: ", str(error))
         return str(error)
 
-    def test_in_force_in_parts_of_which_one_begins_several_times(self) -> None:
-        parts = (("u", "a"), ("v", "b"), ("u", "c"))
-        text = "".join(f"[unit {u}]\n[backend {b}]\nserver = 127.0.0.1:1\n" for u, b in parts)
-        unit = self.write("d/a.ini", text)
-        before = load(self.main)
-        unit.write_text(f"{text}worse\n")
-        rules = retaken(load(self.main), UntakenUnits(before.files))
-        self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
-        self.assertEqual({*rules.backends}, {"a", "b", "c"})
-
     def test_headers(self) -> None:
-        """However a header is written that is read as one, the other units of its file are taken."""
+        """However a header is written that is read as one, the other units of its file are taken, also where one begins several times."""
         parts = [f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in "ac"]
         right = (
             f"[unit a]\n{parts[0]}{{}}\n[backend b]\nserver = 127.0.0.1:1\n{{}}[unit c]\n{parts[1]}"
@@ -281,6 +271,14 @@ class UnitsTest(FolderTestCase):
             rules = retaken(load(self.main), UntakenUnits(before.files))
             self.assertEqual([*rules.files.untaken], [f"{unit} [unit b]"], header)
             self.assertEqual({*rules.backends}, {"a", "b", "c"}, header)
+        several = (("u", "a"), ("v", "b"), ("u", "c"))
+        text = "".join(f"[unit {u}]\n[backend {b}]\nserver = 127.0.0.1:1\n" for u, b in several)
+        unit = self.write("d/a.ini", text)
+        before = load(self.main)
+        unit.write_text(f"{text}worse\n")
+        rules = retaken(load(self.main), UntakenUnits(before.files))
+        self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
+        self.assertEqual({*rules.backends}, {"a", "b", "c"})
 
     def test_names_of_files(self) -> None:
         """A file may be called as if it were a part of another one."""
