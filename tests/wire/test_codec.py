@@ -121,7 +121,7 @@ class ValuesTest(SynchronousTestCase):
         for its in (recorded, fresh):
             self.assertEqual(in_json(codec.write(codec.read(DecidedHello, its))), its)
 
-    def test_ban(self) -> None:
+    def test_ban_and_overrides(self) -> None:
         self.see(
             Ban(ip_network("192.0.2.0/24"), 40.0, 160.0, "scans"),
             {"network": "192.0.2.0/24", "age": 60.0, "left": 60.0, "reason": "scans"},
@@ -130,8 +130,6 @@ class ValuesTest(SynchronousTestCase):
             Ban(ip_network("2001:db8::1"), 40.0),
             {"network": "2001:db8::1", "age": 60.0, "left": None, "reason": ""},
         )
-
-    def test_overrides(self) -> None:
         servers = {("b", "s"): ServerOverride("drain", 3, 5.0)}
         self.see(Overrides(servers, frozenset(["y", "x"]), {"h": 160.0, "i": math.inf}), {
             "servers": [{"backend": "b", "server": "s", "state": "drain", "weight": 3, "since": 5.0}],
@@ -176,15 +174,13 @@ class ValuesTest(SynchronousTestCase):
         more = {**written, "places": ["X", "Y", "Z"], "later": 1}
         self.assertEqual(codec.read(Thing, more, there), Thing("a", 0, 2, 990.0, 1030.0, ("x",)))
 
-    def test_missing_fields(self) -> None:
+    def test_missing_and_other_values(self) -> None:
         self.assertEqual(codec.read(Thing, {"name": "a", "until": None}), Thing("a"))
         for values in ({"name": "a"}, {"until": None}):
             self.assertRaises(KeyError, codec.read, Thing, values)
         thing = Thing("a", 5, 7)
         codec.update(thing, {"name": "b"})
         self.assertEqual(thing, Thing("b", 5, 7))
-
-    def test_other_values_are_refused(self) -> None:
         good = {"name": "a", "until": 1.0}
         several: tuple[dict[str, Any], ...] = (
             {"name": 1}, {"name": None}, {"number": "1"}, {"number": 1.5}, {"until": "x"},
@@ -192,6 +188,4 @@ class ValuesTest(SynchronousTestCase):
         )  # fmt: skip
         for wrong in several:
             self.assertRaises(MISSHAPEN, codec.read, Thing, {**good, **wrong})
-
-    def test_no_time_is_left_of_what_is_over(self) -> None:
         self.assertEqual((LEFT.write(99.0, _NOW), LEFT.write(-math.inf, _NOW)), (0.0, 0.0))

@@ -22,13 +22,11 @@ class NamesTests(SynchronousTestCase):
             for name in (*matching, *others):
                 self.assertIs(names(text).matches(name), name in matching, (text, name))
 
-    def test_all_other_characters_stand_for_themselves_brackets_too(self) -> None:
+    def test_all_other_characters_stand_for_themselves_and_nothing_is_an_error(self) -> None:
         for text in ("[ab]", "a[", "]", "[!a]", "a.b", "a+", "(a|b)", "\\d"):
             self.assertTrue(names(text).matches(text))
             self.assertTrue(names(f"{text}*").matches(f"{text}x"))
             self.assertFalse(names(f"{text}*").matches("a"))
-
-    def test_nothing_between_commas_or_nothing_at_all_is_an_error(self) -> None:
         for text in ("", " ", ",", "a,", ",a", "a,,b"):
             self.assertIn("empty", str(self.assertRaises(ValueError, names, text)))
 
@@ -77,10 +75,13 @@ def _forms(network: str) -> st.SearchStrategy[str]:
 
 
 class HostsTests(SynchronousTestCase):
-    def test_neither_case_nor_a_final_dot_counts_on_either_side(self) -> None:
+    def test_neither_case_nor_a_final_dot_counts_and_a_hostile_name_costs_its_length(self) -> None:
         for text in ("www.example.com", "WWW.Example.Com", "www.example.com.", "*.EXAMPLE.com."):
             for name in ("www.example.com", "www.EXAMPLE.com", "www.example.com."):
                 self.assertTrue(hosts(text).matches(name), (text, name))
+        self.assertTrue(hosts("example.com").could_match_prefix("example.com."))
+        self.assertFalse(hosts("example.com").could_match_prefix("example.org"))
+        self.assertFalse(hosts("*.a*.b*.*.c,*.*.*.*.x").matches("a." * 30_000))
 
     def test_patterns(self) -> None:
         for text, matching, others in (
@@ -125,12 +126,8 @@ class HostsTests(SynchronousTestCase):
             for length in range(len(name) + 1):
                 self.assertTrue(hosts(text).could_match_prefix(name[:length]), name[:length])
 
-    def test_a_beginning_that_ends_with_a_dot_might_be_the_whole_name(self) -> None:
-        self.assertTrue(hosts("example.com").could_match_prefix("example.com."))
-        self.assertFalse(hosts("example.com").could_match_prefix("example.org"))
-
     def test_unusable(self) -> None:
-        """What can be no host name is an error."""
+        """What can be no host name is an error, which names the option; one that is not there has no patterns."""
         for text, words in (
             (".", "empty part"), ("a..b", "empty part"), ("..a", "empty part"),
             ("example.com:443", "without scheme and port"),
@@ -138,12 +135,6 @@ class HostsTests(SynchronousTestCase):
             ("a,", "empty item"),
         ):  # fmt: skip
             self.assertIn(words, str(self.assertRaises(ValueError, hosts, text)))
-
-    def test_a_hostile_name_costs_no_more_than_its_length(self) -> None:
-        self.assertFalse(hosts("*.a*.b*.*.c,*.*.*.*.x").matches("a." * 30_000))
-
-    def test_option(self) -> None:
-        """One that is not there has no patterns, and an error names it."""
         self.assertIsNone(option_globs({}, "sni"))
         error = self.assertRaises(OptionError, option_globs, {"sni": "a,"}, "sni", hosts)
         self.assertEqual(error.option, "sni")
@@ -165,8 +156,6 @@ class RegularExpressionTests(SynchronousTestCase):
         self.assertFalse(names("~a").matches("A"))
         # In hosts it is without case and final dot.
         self.assertTrue(hosts(r"~\w+\.Example\.com").matches("WWW.example.COM."))
-
-    def test_what_cannot_be_used_is_told(self) -> None:
         for text in ("~", "~^$", "~(", "~a(?=b)"):
             self.assertRaises(ValueError, names, text)
             self.assertRaises(ValueError, hosts, text)

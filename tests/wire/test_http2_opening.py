@@ -48,14 +48,11 @@ class RequestTests(SynchronousTestCase):
         ):  # fmt: skip
             self.check(h2.request(section, **more))
 
-    def test_continuation(self) -> None:
-        """It may go on in CONTINUATION frames, of any size."""
+    def test_frames_within_and_before(self) -> None:
+        """It may go on in CONTINUATION frames, of any size; other frames may stand before it: more SETTINGS, what sets priorities and windows, and unknown ones."""
         pieces = [h2.frame(CONTINUATION, SECTION[i : i + 3], stream=1) for i in range(4, 30, 3)]
         last = h2.frame(CONTINUATION, SECTION[31:], flags=4, stream=1)
         self.check(h2.request(SECTION[:4], flags=1), *pieces, last)
-
-    def test_frames_before(self) -> None:
-        """Other frames may stand before it: more SETTINGS, what sets priorities and windows, and unknown ones."""
         self.check(
             h2.WINDOW_UPDATE,
             h2.PING,
@@ -66,20 +63,18 @@ class RequestTests(SynchronousTestCase):
             h2.request(SECTION),
         )
 
-    def test_the_identifiers_of_settings_are_known_at_the_end_of_their_frame(self) -> None:
-        data = PREFACE + h2.settings(1, 0xFE03)
-        self.assertEqual(parse_opening(data[:-1], None).settings, frozenset())
-        self.assertEqual(parse_opening(data, None).settings, {1, 0xFE03})
-        known = parse_opening(data + h2.settings(9) + b"\xff", None)
-        self.assertEqual((known.settings, known.refused), ({1, 9, 0xFE03}, True))
-
-    def test_curl(self) -> None:
+    def test_curl_and_identifiers_of_settings(self) -> None:
         """So is that of a real client."""
         known, at = byte_by_byte(h2.CURL)
         self.assertEqual(at, len(h2.CURL))
         assert known.fields is not None
         self.assertEqual(known.fields[":authority"], "localhost:46261")
         self.assertEqual(known.fields[":path"], "/api/x?q=1")
+        data = PREFACE + h2.settings(1, 0xFE03)
+        self.assertEqual(parse_opening(data[:-1], None).settings, frozenset())
+        self.assertEqual(parse_opening(data, None).settings, {1, 0xFE03})
+        known = parse_opening(data + h2.settings(9) + b"\xff", None)
+        self.assertEqual((known.settings, known.refused), ({1, 9, 0xFE03}, True))
 
 
 class RefusedTests(SynchronousTestCase):
@@ -125,7 +120,7 @@ class RefusedTests(SynchronousTestCase):
         for content, flags in ((b"\x09" + bytes(8), 0xC), (bytes(4), 0x24), (b"", 0xC)):
             self.check(BEGINNING + h2.request(content, flags=flags))
 
-    def test_a_request_ends_within_32_kib(self) -> None:
+    def test_a_request_ends_within_32_kib_and_200_frames(self) -> None:
         filler = h2.frame(0xFF, bytes(8000)) * 3
         request = h2.request(SECTION)
         rest = OPENING_LIMIT - len(BEGINNING + filler + request) - 9
@@ -135,8 +130,6 @@ class RefusedTests(SynchronousTestCase):
         late = BEGINNING + filler + h2.frame(0xFF, bytes(rest + 1)) + request
         self.assertFalse(parse_opening(late[: OPENING_LIMIT - 1], None).refused)
         self.assertTrue(parse_opening(late, None).refused)
-
-    def test_a_request_has_at_most_200_frames_however_small_they_are(self) -> None:
         begun = BEGINNING + h2.PING * (FRAMES_LIMIT - 2)
         self.assertIsNotNone(parse_opening(begun + h2.request(SECTION), None).fields)
         pieces = h2.request(b"", flags=1) + h2.frame(CONTINUATION, stream=1) * FRAMES_LIMIT

@@ -52,7 +52,12 @@ class FingerprintTests(SynchronousTestCase):
             found = ja4(*extensions(algorithms), cipher_suites=CIPHER_SUITES)
             self.assertEqual(found, "t13d1516h2_8daaf6152771_6d807ffa2a79")
 
-    def test_values_that_only_test_the_servers_tolerance_are_left_out_everywhere(self) -> None:
+    def test_order_and_values_that_only_test_the_servers_tolerance(self) -> None:
+        """The order of cipher suites and extensions does not count; that of the algorithms does."""
+        reverse = " ".join(reversed(CIPHER_SUITES.split()))
+        self.assertEqual(ja4(*reversed(extensions()), cipher_suites=reverse), EXAMPLE)
+        other = ja4(*extensions("0804 0403"), cipher_suites=CIPHER_SUITES)
+        self.assertNotIn(other[-13:], ("_e5627efa2ab1", "None"))
         parts = [
             extension(0x2A2A, b""), *extensions(f"{ALGORITHMS} 6a6a"), extension(0xDADA, b"\0"),
         ]  # fmt: skip
@@ -60,22 +65,12 @@ class FingerprintTests(SynchronousTestCase):
         parts[parts.index(KNOWN["0010"])] = alpn(b"\x1a\x1a", b"h2")
         self.assertEqual(ja4(*parts, cipher_suites=f"0a0a {CIPHER_SUITES}"), EXAMPLE)
 
-    def test_order(self) -> None:
-        """The order of cipher suites and extensions does not count; that of the algorithms does."""
-        reverse = " ".join(reversed(CIPHER_SUITES.split()))
-        self.assertEqual(ja4(*reversed(extensions()), cipher_suites=reverse), EXAMPLE)
-        other = ja4(*extensions("0804 0403"), cipher_suites=CIPHER_SUITES)
-        self.assertNotIn(other[-13:], ("_e5627efa2ab1", "None"))
-
-    def test_hello_with_nothing(self) -> None:
-        """Their hash is all zeros."""
+    def test_hello_that_lacks_some(self) -> None:
+        """The hash of nothing is all zeros; a hello that is not there in full has no fingerprint; one without a list of extensions has."""
         nothing = "000000000000"
         self.assertEqual(ja4(cipher_suites="1a1a"), f"t12i000000_{nothing}_{nothing}")
         only = ja4(KNOWN["0000"], KNOWN["0010"], cipher_suites="1a1a")
         self.assertEqual(only, f"t12d0002h2_{nothing}_{nothing}")
-
-    def test_hello_that_lacks_some(self) -> None:
-        """A hello that is not there in full has no fingerprint; one without a list of extensions has."""
         self.assertIsNone(parse_client_hello(records(client_hello())[:-1], None).ja4())
         self.assertIsNone(parse_client_hello(b"\x16\x02", None).ja4())
         found = parse_client_hello(records(client_hello(with_extensions=False)), None).ja4()
@@ -96,24 +91,18 @@ class PartTests(SynchronousTestCase):
     def beginning(self, *parts: bytes, **more: Any) -> str:
         return ja4(*parts, **more).partition("_")[0]
 
-    def test_version(self) -> None:
-        """It is the highest of the extension, else that of the hello; 00 if there is no such version."""
+    def test_parts(self) -> None:
+        """The version is the highest of the extension, else that of the hello; 00 if there is none such. With a server name there is ``d``, else ``i``; cipher suites and extensions are counted up to 99. Of the first protocol the ends are shown, in hex if one of them is no letter or digit."""
         for number, name in ((0x0300, "s3"), (0x0301, "10"), (0x0302, "11"), (0x0303, "12")):
             self.assertEqual(self.beginning(legacy_version=number)[1:3], name)
         self.assertEqual(self.beginning(versions(0x0303, 0x0304, 0x0302))[1:3], "13")
         self.assertEqual(self.beginning(versions(0x0002))[1:3], "s2")
         self.assertEqual(self.beginning(versions(0x7F1C, 0x0304))[1:3], "00")
         self.assertEqual(self.beginning(versions(0x1A1A))[1:3], "00")
-
-    def test_name_and_numbers(self) -> None:
-        """With a server name it is ``d``, else ``i``; cipher suites and extensions are counted up to 99."""
         self.assertEqual(self.beginning(KNOWN["0000"])[3], "d")
         self.assertEqual(self.beginning()[3:8], "i0100")
         many = [extension(0x1000 + number, b"") for number in range(120)]
         self.assertEqual(self.beginning(*many, cipher_suites="00ff" * 120)[4:8], "9999")
-
-    def test_protocol(self) -> None:
-        """The ends of the first protocol are shown, in hex if one of them is no letter or digit."""
         for protocol, ends in (
             (b"h2", "h2"), (b"http/1.1", "h1"), (b"x", "xx"), (b"\xab", "ab"), (b"\xab\xcd", "ad"),
             (b"0\xab", "3b"), (b"01\xab\xcd", "3d"), (b"0\xab\xcd1", "01"),

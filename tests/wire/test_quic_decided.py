@@ -63,7 +63,7 @@ class DecidedHelloTests(SynchronousTestCase):
             self.setUp()
             self.assertIs(self.admits(datagram, *known), is_admitted, datagram)
 
-    def test_late_hello_decides_once(self) -> None:
+    def test_late_hello_decides_once_and_a_malformed_one_goes_nowhere(self) -> None:
         self.decided = self.after(initial(b"\1"))
         self.assertFalse(self.admits(initial(crypto(0, HELLO), number=1)))
         [peeked] = self.late
@@ -73,8 +73,6 @@ class DecidedHelloTests(SynchronousTestCase):
         self.assertTrue(self.admits(initial(crypto(0, HELLO), number=3)))
         self.assertFalse(self.admits(initial(crypto(0, hello(b"b")), number=4), decides=True))
         self.assertEqual(len(self.late), 2)
-
-    def test_malformed_hello_goes_nowhere(self) -> None:
         self.decided = self.after(initial(b"\1"))
         twice = client_hello(server_name("a.example.com"), alpn(b"h3"), alpn(b"h3"))
         self.assertFalse(self.admits(initial(crypto(0, twice), number=1), decides=True))

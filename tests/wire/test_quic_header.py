@@ -32,7 +32,7 @@ _PARTS = b"\xc0\0\0\0\1", b"\x6b\x33\x43\xcf", b"\0\0\0\1", b"abcde"
 
 class HeaderTests(SynchronousTestCase):
     def test_which(self) -> None:
-        """Where the client speaks QUIC already."""
+        """Where the client speaks QUIC already; and after another protocol, where an Initial packet that a server must drop does, too, since no other route decides about it, and what is of another version may be of RTP."""
         other = packet(0, version=UNKNOWN)
         rows: tuple[tuple[bool, tuple[bytes, ...]], ...] = (
             # An Initial packet of each version, in a datagram that a server would not drop.
@@ -50,9 +50,6 @@ class HeaderTests(SynchronousTestCase):
         for opens, datagrams in rows:
             for datagram in datagrams:
                 self.assertEqual(opens_connection(datagram), opens, datagram[:40])
-
-    def test_after_another_protocol(self) -> None:
-        """There, an Initial packet that a server must drop does, too, since no other route decides about it; what is of another version may be of RTP."""
         for datagram in (
             initial(b"\1"), initial(b"\1", pad=0), initial(b"\1", fixed=False), packet(1, size=100),
             initial(b"\1", destination=b""), packet(2, size=100) + initial(b"\1"),

@@ -57,19 +57,13 @@ class CostTests(SynchronousTestCase):
         self.assertLess(steps_in(send) / len(rest), most)
         self.assertEqual(told(known), told(parse(start + rest, None)))
 
-    def test_http(self) -> None:
-        """A long target; a long field that may be the one, or not."""
+    def test_parsers(self) -> None:
+        """HTTP: a long target; a long field that may be the one, or not. HTTP/2: a long frame. TLS: long records; those of one byte are read once each."""
         self.check(parse_request, b"GET /", b"a" * 3000)
         self.check(parse_request, LINE + b"Cookie: ", b"a" * 3000)
         self.check(parse_request, LINE + b"Host: www." + b"a" * 260, b"a" * 3000)
         self.check(parse_upgrade, LINE + b"Upgrade: ", b"a" * 3000)
-
-    def test_http2(self) -> None:
-        """A long frame."""
         self.check(parse_opening, PREFACE + h2.SETTINGS, h2.frame(0x20, b"a" * 3000))
-
-    def test_tls(self) -> None:
-        """Long records; those of one byte are read once each."""
         self.check(parse_client_hello, b"\x16\x03\x01\x10\x00" + HELLO, b"a" * 3000)
         start = in_records(HELLO, 1)
         rest = in_records(b"a" * 500, 1)
@@ -131,6 +125,14 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(upgrade.protocols, parse_upgrade(data[:end], None).protocols)
 
     def test_the_last_byte_of_a_head_or_of_its_first_line_is_not_waited_through(self) -> None:
+        """Nor is it where a field has just begun."""
+        for length in range(5):
+            data = (LINE + b"a: ").ljust(HEAD_LIMIT - length - 1, b"a") + b"\n" + b"h" * length
+            known = None
+            for end in range(HEAD_LIMIT - 9, HEAD_LIMIT + 1):
+                known = parse_request(data[:end], known)
+                self.assertEqual(known.stage, parse_request(data[:end], None).stage)
+            self.assertIs(known and known.stage, Stage.DONE)
         for start, limit, last in (
             (b"GET /", LINE_LIMIT, Stage.REFUSED),
             (LINE + b"a", HEAD_LIMIT, Stage.DONE),
@@ -144,16 +146,6 @@ class AnswerTests(SynchronousTestCase):
                 self.assertEqual(known.stage is last, before == 1)
         data = (LINE + b"a").ljust(HEAD_LIMIT, b"a")
         self.assertTrue(parse_upgrade(data, parse_upgrade(data[:-1], None)).done)
-
-    def test_many_fields(self) -> None:
-        """The last byte of a head is not waited through, though a field has just begun."""
-        for length in range(5):
-            data = (LINE + b"a: ").ljust(HEAD_LIMIT - length - 1, b"a") + b"\n" + b"h" * length
-            known = None
-            for end in range(HEAD_LIMIT - 9, HEAD_LIMIT + 1):
-                known = parse_request(data[:end], known)
-                self.assertEqual(known.stage, parse_request(data[:end], None).stage)
-            self.assertIs(known and known.stage, Stage.DONE)
 
     def test_two_continuations(self) -> None:
         """What was waited through in one continuation of a stream is not taken to be in another."""
