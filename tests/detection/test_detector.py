@@ -92,13 +92,11 @@ _NAMING = {name: lambda _, name=name: {"host": name, name: "seen"} for name in "
 
 
 class DetectorTest(SynchronousTestCase):
-    def test_waits_for_an_earlier_route(self) -> None:
+    def test_waits_for_an_earlier_route_but_not_where_all_say_no(self) -> None:
         detection = Detector([asks("a", yes(3)), asks("b", yes(1))]).start_detection()
         self.assertIsNone(detection.feed(b"x"))
         self.assertIsNone(detection.feed(b"xx"))
         self.assertEqual(name_of(detection.feed(b"xxx")), "a")
-
-    def test_first_byte_decides_without_routes_or_where_all_say_no(self) -> None:
         for routes in ((), [asks("a", no(1)), asks("b", no(1))]):
             self.assertIsNone(decided(routes, b"x").route)
 
@@ -148,6 +146,7 @@ class DetectorTest(SynchronousTestCase):
         self.assertEqual(name_of(detector.start_detection(None).feed(b"x")), "outside")
 
     def test_dry_run_decides_nothing_and_is_in_the_facts(self) -> None:
+        """So a second hello may say something else to it."""
         dry = attrs.evolve(route("payload text=GET", "close", name="dry"), dry_run=True)
         slow = attrs.evolve(route("payload text=GET!", "close", name="slow"), dry_run=True)
         detector = Detector([slow, dry, route("payload text=GE", "close", name="next")])
@@ -158,27 +157,20 @@ class DetectorTest(SynchronousTestCase):
             assert decision is not None
             self.assertEqual((name_of(decision), decision.facts), ("next", expected))
         self.assertEqual(detector.would_have_taken, {"dry": 1, "slow": 1})
-
-    def test_dry_run_behind_the_winner_takes_nothing(self) -> None:
         dry = attrs.evolve(route("any", "close", name="dry"), dry_run=True)
         routes = [route("ssh", "close"), dry]
         self.assertNotIn("dry_run", decided(routes, b"SSH-").facts)
         self.assertEqual(decided(routes, b"x"), Decision(None, {"dry_run": "dry"}))
-
-    def test_dry_run_reads_no_hello(self) -> None:
-        """A dry run decides nothing, so a second hello may say something else to it."""
         routes = [route(text, "close", name=text) for text in ("tls", "ssh", "tls sni=a.test")]
         routes[0] = attrs.evolve(routes[0], dry_run=True)
         self.assertEqual(list(Detector(routes).hello_readers), [routes[2]])
 
-    def test_raising_matcher_is_a_no_also_negated(self) -> None:
+    def test_raising_matcher_is_a_no_also_negated_and_logged_once(self) -> None:
         for negated, error in itertools.product((False, True), (ZeroDivisionError, SystemExit)):
             broken = Alternative(f"broken {negated} {error}", Raises(error), negated)
             self.assertEqual(decide([asks("a", broken), asks("b", yes(1))], [b"x"]), "b")
             self.assertEqual(decide([asks("a", broken, yes(2))], [b"x", b"x"]), "a")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, SystemExit)), 8)
-
-    def test_raising_matcher_is_logged_once(self) -> None:
         detector = Detector([asks("a", Alternative("broken", Raises()))])
         for _ in range(3):
             detector.start_detection().feed(b"x")
@@ -217,13 +209,11 @@ class DetectorTest(SynchronousTestCase):
         self.assertEqual(decide(routes, pieces, limit), whole)
         self.assertEqual(decide(routes, (bytes([byte]) for byte in data), limit), whole)
 
-    def test_peeked_is_bytes(self) -> None:
+    def test_peeked(self) -> None:
         peeked = Peeked(b"abc")
         self.assertEqual((bytes(peeked), len(peeked)), (b"abc", 3))
         self.assertTrue(peeked.startswith(b"ab"))
         self.assertEqual(repr(peeked), "<Peeked 3 bytes>")
-
-    def test_peeked_parses_once_and_goes_on(self) -> None:
         calls: list[tuple[bytes, str | None]] = []
 
         def parser(data: bytes, earlier: str | None) -> str:

@@ -134,13 +134,11 @@ class TraceTests(SynchronousTestCase):
         unknown = explain(routes, b"x")
         self.assertEqual([its.excluded_by for its in unknown.routes], ["from", None, "from"])
 
-    def test_raising_matcher_is_a_no_with_its_error(self) -> None:
+    def test_errors_and_facts(self) -> None:
         for negated in (False, True):
             found = explain([asks("a", Alternative("broken", Raises(), negated))], b"xx")
             answer = PredicateAnswer(Verdict.NO, 1, 1, "ZeroDivisionError: ")
             self.assertEqual((found.routes[0].answer, found.decided_at), (answer, 1))
             self.flushLoggedErrors(ZeroDivisionError)
-
-    def test_facts_are_from_all_of_the_bytes(self) -> None:
         found = explain([route("ssh", "close")], b"SSH-2.0-x\r\n")
         self.assertEqual((found.decided_at, found.decision.facts), (4, {"software": "x"}))

@@ -138,13 +138,11 @@ class FlowTests(SynchronousTestCase):
         self.assertIsNone(other.feed([b"-raise"]))
         self.assertEqual(other.left, (b"-raise",))
 
-    def test_first_route_may_take_what_servers_drop(self) -> None:
+    def test_what_servers_drop_is_explained_as_it_is_decided_and_may_be_taken(self) -> None:
         routes = [asks("any", Nth(1, ord("-"))), asks("dropping", Dropping())]
         self.assertEqual(name_of(FlowDetection(Detector(routes)).feed([b"-"])), "any")
-        found = explain(routes, [b"-", b"yes"]).decision
-        self.assertEqual(found, Decision(routes[0], {"datagrams": "1"}))
-
-    def test_what_servers_drop_is_explained_as_it_is_decided(self) -> None:
+        taken = explain(routes, [b"-", b"yes"]).decision
+        self.assertEqual(taken, Decision(routes[0], {"datagrams": "1"}))
         routes = [asks("dropping", Dropping())]
         for received in ([b"-", b"yes"], [b"-"] * 9 + [b"yes"], [b"\0", b"", b"yes", b"z"]):
             found = explain(routes, received)
@@ -177,12 +175,10 @@ class FlowTests(SynchronousTestCase):
             assert decision is not None
             self.assertEqual(decision.facts, facts)
 
-    def test_routes_of_one_matcher_learn_once(self) -> None:
+    def test_name_finds_its_route_among_many_and_those_of_one_matcher_learn_once(self) -> None:
         names = (f"dns name=h{n}.example.com" for n in range(50))
         detector = Detector(over_udp(*names, "stun", "snmp"))
         self.assertEqual(len(detector.plan(0).learners_for(99)), 2)
-
-    def test_name_finds_its_route_among_many(self) -> None:
         routes = [asks(f"r{n}", Named(f"n{n}")) for n in range(50)]
         routes.insert(20, asks("every", Nth(1, ord("n"))))
         detector = Detector(routes)
@@ -232,8 +228,6 @@ class FlowTests(SynchronousTestCase):
             decision = detector.decide_at_once(peeked)
             self.assertEqual(FlowDetection(detector).feed(peeked.datagrams), decision)
         self.assertEqual(name_of(decision), "b")
-
-    def test_all_else_is_left_to_the_whole_way(self) -> None:
         inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
         negated = Alternative("not", Nth(1, ord("y")), negated=True)
         for one in (
@@ -252,8 +246,6 @@ class FlowTests(SynchronousTestCase):
         answers = [route.answer for route in found.routes]
         expected = [(Verdict.NO, 2, 2), (Verdict.MATCH, 3, 3), (Verdict.NEED_MORE, None, 4)]
         self.assertEqual([(one.verdict, one.at, one.needs) for one in answers if one], expected)
-
-    def test_explained_undecided_or_nothing_at_all_or_more_than_counts(self) -> None:
         b = asks("b", Nth(1))
         found, nothing = (explain([asks("a", Nth(2)), b], data) for data in ([b"x"], []))
         self.assertEqual((found.decided_at, found.decision.route), (None, b))

@@ -52,8 +52,6 @@ class InstalledTest(SynchronousTestCase):
         self.assertEqual((list(found), len(found)), (sorted(found), len(list(found))))
         self.assertTrue({"any", "http", "payload", "redis", "regex", "ssh", "tls"} <= found.keys())
         self.assertEqual(found.problems, ())
-
-    def test_matchers_stay_for_a_user_who_cannot_see_their_folder(self) -> None:
         found = installed_matchers()
         self.patch(plugins, "__path__", ["/nonexistent"])
         self.assertIs(installed_matchers(), found)
@@ -264,28 +262,24 @@ class TransportTests(SynchronousTestCase):
             self.assertEqual(datagram_predicate(matcher, {}, _ABC), asked)
         self.assertEqual(transports_of(tls), {Transport.TCP})
 
-    def test_udp_only_is_never_asked_about_streams(self) -> None:
+    def test_udp_only_is_never_asked_about_streams_and_a_wrong_declaration_is_broken(self) -> None:
         matcher = PlainMatcher("x", "x", _ABC, transports=(Transport.UDP,))
         line = read_alternative("not x", {"x": matcher})
         self.assertEqual(
             line, Alternative("not x", _ABC, negated=True, datagrams=_ABC, streams=False)
         )
-
-    def test_wrong_declaration_is_a_broken_matcher(self) -> None:
         for wrong in ((), ("udp",), None):
             error = self.assertRaises(
                 InvalidValueError, read_alternative, "declares", {"declares": _Declares(wrong)}
             )
             self.assertIn("the matcher 'declares' failed", str(error))
 
-    def test_undecided_is_a_no(self) -> None:
+    def test_whole_datagram(self) -> None:
         whole = WholeDatagram(_ABC)
         for first, verdict in ((b"abcd", "MATCH"), (b"ab", "NO"), (b"x", "NO")):
             self.assertIs(whole(Datagrams((first, b"abc"))), Verdict[verdict])
         self.assertEqual((whole.longest, whole.first_bytes, whole.key), (1, {0x61}, None))
         self.assertIsNone(whole.learnt)
-
-    def test_learns(self) -> None:
         predicate = tls.predicate({"sni": "a.example"})
         whole = WholeDatagram(predicate)
         self.assertEqual(whole.key, predicate.key)  # type: ignore[attr-defined]
