@@ -93,8 +93,6 @@ class ModulesTest(SynchronousTestCase):
             module, _, name = reader.partition(":")
             read = getattr(import_module(module), name)
             self.assertRaises(MuxError, read, Path("/nonexistent/file"))
-
-    def test_readers_are_of_files(self) -> None:
         for keys in TABLES.values():
             for name, key in keys.items():
                 self.assertTrue(key.files.opens or not key.files.reader, name)

@@ -61,7 +61,7 @@ class LintTests(SynchronousTestCase):
             found = self.found(f"[listen l]\nendpoint = {endpoint}\n{routes}")
             self.assertEqual([line.rpartition(": ")[2] for line in found], told)
 
-    def test_documented_rules_have_no_warnings(self) -> None:
+    def test_documented_rules_and_those_made_in_python_have_no_warnings(self) -> None:
         for file in sorted((_ROOT / "examples").rglob("*.ini")):
             if not names_missing(text := file.read_text()):
                 self.assertEqual((file, lint(parse(text, file))), (file, []))
@@ -74,6 +74,7 @@ class LintTests(SynchronousTestCase):
                     text += "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
                 if not names_missing(text):
                     self.assertEqual((page, lint(parse(text, page))), (page, []))
+        self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])
 
     def test_included_files_are_named_and_come_later(self) -> None:
         folder = make_folder(self)
@@ -131,9 +132,6 @@ class LintTests(SynchronousTestCase):
             f"[route r{n}]\nmatch = {('ssh', 'tls')[n % 2]}\nbackend = close\n" for n in range(398)
         )
         self.assertEqual([*slow_routes(parse(f"[listen x]\nendpoint = :1\n{kinds}", "x.ini"))], [])
-
-    def test_rules_made_in_python_have_none(self) -> None:
-        self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])
 
     def test_routes_that_another_program_will_write(self) -> None:
         """The listeners that it will write are for routes of its own."""

@@ -29,7 +29,7 @@ class LowPortTests(SynchronousTestCase):
         privileges = attrs.evolve(_USER, first_port=first_port)
         return missing(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", privileges)
 
-    def test_low_port(self) -> None:
+    def test_low_port_and_others(self) -> None:
         text = "[txmux]\nmetrics = :80\n[listen a]\nendpoint = :0\n"
         metrics = missing(text, attrs.evolve(_USER, first_port=1024))
         told = "2: warning: [txmux] metrics: ':80': user 1000 may not listen"
@@ -44,8 +44,6 @@ class LowPortTests(SynchronousTestCase):
                 "another port"
             )
             self.assertEqual(self.found(endpoint), [message])
-
-    def test_other_ports_and_none(self) -> None:
         systemd = "systemd:domain=INET:index=0"
         for endpoint in (":1024", "udp:1024", "127.0.0.1:0", "unix:/run/x", systemd):
             self.assertEqual(self.found(endpoint), [])
@@ -75,11 +73,9 @@ class FileTests(SynchronousTestCase):
         problems = missing_privileges(parse(text, self.folder / "x.ini"), privileges)
         return [str(problem).removeprefix(f"{self.folder}/x.ini:") for problem in problems]
 
-    def test_usable(self) -> None:
+    def test_usable_and_unusable(self) -> None:
         for name in ("there", "new", "-", "off"):
             self.assertEqual(self.found(f"access_log = {name}", _USER), [])
-
-    def test_unusable(self) -> None:
         folder, user = self.folder, Privileges(1000, may=lambda *_: False)
         advice = "let the user that txmux runs as"
         create = f"user 1000 may not create {{}} in '{folder}'; {advice} write there"
@@ -93,8 +89,6 @@ class FileTests(SynchronousTestCase):
         }.items():
             if not names_missing(line):
                 self.assertEqual(self.found(line, user), [message])
-
-    def test_nothing_can_be_seen_in_a_folder_of_another_user(self) -> None:
         with patch.object(Path, "stat", side_effect=PermissionError):
             user = Privileges(1000, may=lambda *_: False)
             (said,) = self.found(f"access_log = {self.folder}/in/log", user)
@@ -107,7 +101,7 @@ class AccountTests(SynchronousTestCase):
         privileges = attrs.evolve(_USER, user=user, user_id=known, group_id=known)
         return missing(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", privileges)
 
-    def test_users_and_groups(self) -> None:
+    def test_users_and_groups_whose_names_are_looked_up(self) -> None:
         stays = "if you start it as root, it stays root; write 'user = NAME' for the user to switch to once it listens"
         here = "on this machine; create it, or name another one"
         later = "on this machine; create it and reload, or name another one"
@@ -125,8 +119,6 @@ class AccountTests(SynchronousTestCase):
             self.assertEqual(self.found(settings, user), told, settings)
         found = missing("[listen a]\nendpoint = :0\n", attrs.evolve(_USER, user=0))
         self.assertEqual(found, [f" warning: [txmux] user: {stays}"])
-
-    def test_names_are_looked_up_and_numbers_taken(self) -> None:
         own = Privileges(0)
         root = pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name
         self.assertEqual((own.user_id(root[0]), own.group_id(root[1])), (0, 0))
@@ -173,7 +165,7 @@ class FolderTests(SynchronousTestCase):
         self.assertFalse([one for one in found if one.partition(": ")[2] in warned])
         return found
 
-    def test_missing(self) -> None:
+    def test_missing_and_usable(self) -> None:
         no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
         at = f"cannot listen at unix:{self.folder}/no"
         for text, wrong in (
@@ -187,21 +179,17 @@ class FolderTests(SynchronousTestCase):
         ):  # fmt: skip
             listener = "" if "[listen" in text else "[listen a]\nendpoint = :0\n"
             self.assertEqual(self.stops(text.format(self.folder) + listener), [f"{wrong}{no}"])
-
-    def test_usable(self) -> None:
         text = "[txmux]\nadmin = 127.0.0.1:1\nadmin_token = token\naccess_log = log\nmetrics = unix:m\n"
         self.assertEqual(self.stops(text + "[listen a]\nendpoint = :2\n"), [])
         unused = "[txmux]\nadmin_token = no/token\n[listen a]\nendpoint = :2\n"
         self.assertEqual(self.stops(unused), [])
 
-    def test_folder_in_place_of_a_file(self) -> None:
+    def test_folder_in_place_of_a_file_or_file_in_that_of_a_socket(self) -> None:
+        """A socket is what an earlier start left."""
         told = f"'{self.folder}' is a folder; write the path of a file"
         for key in ("access_log", "admin = 127.0.0.1:1\nadmin_token"):
             (found,) = self.stops(f"[txmux]\n{key} = {self.folder}\n[listen a]\nendpoint = :2\n")
             self.assertIn(told, found)
-
-    def test_file_in_place_of_a_socket(self) -> None:
-        """A socket is what an earlier start left."""
         (self.folder / "file").touch()
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(self.folder / "socket"))
@@ -259,15 +247,13 @@ class InterfaceTests(SynchronousTestCase):
         has = attrs.evolve(_USER, has_interface="lan0".__eq__)
         return missing(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", has)
 
-    def test_missing_interface(self) -> None:
+    def test_missing_interface_and_own_ones(self) -> None:
         told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
         for before in ("", "udp:"):
             found = self.found("wan0", before)
             at = f"cannot listen at {before}[fe80::1%wan0]:1"
             self.assertEqual(found, [f"2: warning: [listen a] endpoint: {at}: {told}"])
             self.assertEqual(self.found("lan0", before), [])
-
-    def test_own_interfaces(self) -> None:
         has = Privileges(1000).has_interface
         is_silent = not Path("/sys/class/net").exists()
         self.assertEqual([has("lo"), has("1"), has("no.such.link")], [True, True, is_silent])

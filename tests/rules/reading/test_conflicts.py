@@ -27,7 +27,7 @@ def found(*endpoints: str) -> list[str]:
 
 
 class ConflictTests(SynchronousTestCase):
-    def test_conflicts(self) -> None:
+    def test_conflicts_and_what_is_side_by_side(self) -> None:
         for one, other in (
             (":443", ":443"), (":443", "0.0.0.0:443"), (":443", "[::]:443"),
             (":443", "127.0.0.1:443"), (":443", "[::1]:443"), (":443", "tcp:443"),
@@ -43,13 +43,9 @@ class ConflictTests(SynchronousTestCase):
         ):  # fmt: skip
             for pair in ((one, other), (other, one)):
                 self.assertEqual(len(found(*pair)), 1, pair)
-
-    def test_paths_of_one_socket(self) -> None:
         folder = make_folder(self)
         (folder / "link").symlink_to(folder)
         self.assertEqual(len(found(f"unix:{folder}/x", f"unix:{folder}/link/./x")), 1)
-
-    def test_side_by_side(self) -> None:
         for pair in (
             (":443", ":444"), (":0", ":0"), ("127.0.0.1:0", "tcp:0"),
             ("127.0.0.1:443", "127.0.0.2:443"), ("127.0.0.1:443", "[::1]:443"),
@@ -74,7 +70,7 @@ class ConflictTests(SynchronousTestCase):
             return True
         return False
 
-    def test_loops_where_they_can_be_seen(self) -> None:
+    def test_loops_where_they_can_be_seen_and_what_is_none(self) -> None:
         for endpoints, server in (
             ("10.0.0.1:80", "10.0.0.1:80"), ("127.0.0.1:80", "127.0.0.1:80"),
             ("127.0.0.1:80", "0.0.0.0:80"), ("127.0.0.1:80\n  [::1]:80", "LOCALHOST.:80"),
@@ -91,8 +87,6 @@ class ConflictTests(SynchronousTestCase):
             (":80-90", "127.0.0.1:{port}"), ("10.0.0.1:5-6\n  127.0.0.1:7", "127.0.0.1:{port}"),
         ):  # fmt: skip
             self.assertTrue(self.loops(endpoints, server), (endpoints, server))
-
-    def test_what_is_no_loop(self) -> None:
         for endpoints, server, more in (
             ("127.0.0.1:80", "127.0.0.1:81", ""), ("127.0.0.1:80", "127.0.0.2:80", ""),
             ("127.0.0.1:80", "[::1]:80", ""), (":80", "10.0.0.1:80", ""),
@@ -107,13 +101,11 @@ class ConflictTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
 
-    def test_datagram_endpoints(self) -> None:
+    def test_datagram_endpoints_and_servers_and_their_times(self) -> None:
         text = "[listen u]\nendpoint = udp:443\n  udp:192.0.2.1:53\n  udp:[2001:db8::1]:53\n"
         [listener] = _read_installed(text).listeners
         self.assertIs(listener.transport, Transport.UDP)
         self.assertEqual((listener.detect_timeout, listener.peek_limit), (0.3, 16384))
-
-    def test_datagram_servers_and_their_times(self) -> None:
         text = f"{_UDP}default = b\n[backend b]\nserver = udp:[::1]:80\n  udp:a.example:81\n"
         rules = _read_installed(text)
         first, second = rules.backends["b"].servers
@@ -161,7 +153,7 @@ class ConflictTests(SynchronousTestCase):
         self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])
         self.assertEqual([r.name for r in rules.routes_over(tcp, Transport.TCP)], ["b", "c"])
 
-    def test_handover_outcomes(self) -> None:
+    def test_handover_outcomes_and_a_host_of_that_name(self) -> None:
         rules = _read_installed(
             f"{cases.LISTEN}default = {_TO}\nsilent = {_TO} from=10.0.0.0/8\n"
             "[route r]\nmatch = ssh\nbackend = handover:'run/my x.sock'\n"
@@ -174,18 +166,14 @@ class ConflictTests(SynchronousTestCase):
         text = f"{cases.LISTEN}default = {_TO} user=root,4711\n"
         found = _read_installed(text).listeners[0].default
         self.assertEqual(found, Handover("/run/x.sock", frozenset({0, 4711})))
-
-    def test_host_called_handover(self) -> None:
+        self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
+        self.assertEqual(outcome(Handover("x")), Handover("x"))
         default = _read_installed(f"{cases.LISTEN}default = handover:22\n").listeners[0].default
         assert isinstance(default, Backend)
         self.assertEqual((default.servers[0].host, default.servers[0].port), ("handover", 22))
 
-    def test_outcome_from_text(self) -> None:
-        self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
-        self.assertEqual(outcome(Handover("x")), Handover("x"))
-
     def test_handover_with_tls_beside(self) -> None:
-        """A route that ends TLS may be beside one that hands over: inside it, clients go where the listener leads them."""
+        """A route that ends TLS may be beside one that hands over: inside it, clients go where the listener leads them; what files may not have is refused."""
         files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
         tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsSettings(files))
         runtime = IORuntime(Clock())
@@ -193,8 +181,6 @@ class ConflictTests(SynchronousTestCase):
         self.assertTrue(made.configuration.hands_over)
         with self.assertRaisesRegex(MuxError, "no other program could use these; add 'backend'"):
             MuxFactory([tls], Listener("m", default=Handover("x")), runtime=runtime)
-
-    def test_refused_as_in_files(self) -> None:
         with self.assertRaisesRegex(MuxError, "may have answered the client first"):
             MuxFactory([route("postgres sni=a", "a:1"), route("ssh", _TO)], Listener("m"))
         self.patch(sys, "platform", "freebsd14")

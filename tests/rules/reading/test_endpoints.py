@@ -28,7 +28,7 @@ _OF_SERVERS = ("443", "x", "a.b", "10.0.0.1", "port=1", "host=h", "timeout=3", "
 
 
 class ListeningTests(SynchronousTestCase):
-    def test_short_forms(self) -> None:
+    def test_short_forms_and_endpoint_strings_which_are_passed_on(self) -> None:
         for text, parts in {
             "127.0.0.1:443": ("127.0.0.1", 443), "0.0.0.0:0": ("0.0.0.0", 0),
             "[::1]:65535": ("::1", 65535), "[fe80::1%eth0]:22": ("fe80::1%eth0", 22),
@@ -36,8 +36,6 @@ class ListeningTests(SynchronousTestCase):
         }.items():  # fmt: skip
             self.assertEqual(listening(text), text)
             self.assertEqual(short_form(text), parts)
-
-    def test_endpoint_strings_are_passed_on(self) -> None:
         for text in (
             "tcp:443", "tcp:0", "tcp:port=443:interface=127.0.0.1:backlog=50", "tcp:443:interface=",
             r"tcp:443:interface=\:\:1", r"tcp6:443:interface=\:\:", "unix:/run/x.sock",
@@ -104,11 +102,14 @@ class ListeningTests(SynchronousTestCase):
 
 
 class ServerTests(SynchronousTestCase):
-    def test_texts_that_no_file_can_have(self) -> None:
+    def test_texts_that_no_file_can_have_and_escapes(self) -> None:
         for text, part in {
             "": "an empty text is not a server", '""': "'' is not a server", "unix:/a\0b": "NUL",
         }.items():  # fmt: skip
             self.assertIn(part, cases.complaint(server, text))
+        found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
+        told = (found.kind, found.positional, found.named)
+        self.assertEqual(told, ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}))
 
     @given(
         st.lists(st.sampled_from(_OF_SERVERS), max_size=4),
@@ -134,12 +135,7 @@ class ServerTests(SynchronousTestCase):
                 self.assertIn(f"path: {told}", cases.complaint(server, form.format(f"{path}y")))
         self.assertIn("NUL", cases.complaint(listening, "unix:/a\0b"))
 
-    def test_split_arguments_escapes(self) -> None:
-        found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
-        told = (found.kind, found.positional, found.named)
-        self.assertEqual(told, ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}))
-
-    def test_kinds_with_options(self) -> None:
+    def test_kinds_with_options_and_service_names(self) -> None:
         blank = Server("unix:/run/my app", "unix", path="/run/my app")
         kinds = {"'unix:/run/my app'": blank, r"unix:/run/my\ app": blank}
         for text, host, port in (
@@ -168,8 +164,6 @@ class ServerTests(SynchronousTestCase):
         for text, expected in kinds.items():
             self.assertEqual(server(text), expected)
             self.assertEqual(server(f"{text} weight=2"), attrs.evolve(expected, weight=2))
-
-    def test_service_names(self) -> None:
         found = server("srv:_ssh._tcp.example.com")
         self.assertEqual(found, Server("srv:_ssh._tcp.example.com", "srv", "_ssh._tcp.example.com"))
         for text, message in {
@@ -234,13 +228,9 @@ class MissingTests(SynchronousTestCase):
                 f"12 fallback: certKey: {told}",
             ],
         )  # fmt: skip
-
-    def test_server_pem_is_the_default(self) -> None:
         (told,) = self.found("[listen a]\nendpoint = ssl:1\n")
         text = "2 endpoint: privateKey: cannot read 'server.pem': No "
         self.assertTrue(told.startswith(text), told)
-
-    def test_fine(self) -> None:
         text = f"[listen a]\nendpoint = ssl:1:privateKey={self.there}\n  :2\ndefault = tls:h:22\nsilent = close\n"
         self.assertEqual(self.found(text), [])
         parse("[listen a]\nendpoint = ssl:1:privateKey=no.pem\n", "x.ini")

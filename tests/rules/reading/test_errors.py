@@ -1,4 +1,7 @@
-"""How it is said what is wrong; what that is, the files of ``tests/rules/wrong`` have."""
+"""How it is said what is wrong; what that is, the files of ``tests/rules/wrong`` have.
+
+A file with very many errors, as another owner may have written it, costs what one without costs.
+"""
 
 import time
 
@@ -12,15 +15,6 @@ from txmux.rules.reading.parser import parse
 
 
 class ErrorTests(SynchronousTestCase):
-    def test_nul(self) -> None:
-        text = "[txmux]\ninclude = a\0b\naccess_log = a\0b\n[listen a]\nendpoint = :1\n"
-        error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
-        expected = [
-            "'a\\x00b' is not a path of a file",
-            "'a\\x00b' is not a path: it holds a NUL character",
-        ]
-        self.assertEqual([one.message for one in error.problems], expected)
-
     def test_name_that_many_routes_have(self) -> None:
         """The text of the error, which a log gets, has a line for one mistyped name; of a few, it has all."""
         for count, expected in ((3, 3), (20, 1)):
@@ -47,10 +41,15 @@ class ErrorTests(SynchronousTestCase):
             ),
         ):
             self.assertEqual(str(problem), text)
-
-    def test_one_problem_a_line(self) -> None:
         error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
         self.assertEqual((str(error), len(error.problems)), ("a:1: x\na:2: y", 2))
+        text = "[txmux]\ninclude = a\0b\naccess_log = a\0b\n[listen a]\nendpoint = :1\n"
+        error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
+        expected = [
+            "'a\\x00b' is not a path of a file",
+            "'a\\x00b' is not a path: it holds a NUL character",
+        ]
+        self.assertEqual([one.message for one in error.problems], expected)
 
     def test_advice_is_for_the_first(self) -> None:
         """All errors are reported, and the first with what may be meant, however many other files have before."""

@@ -65,7 +65,7 @@ def by_configparser(text: str) -> list[tuple[str, dict[str, list[str]]]] | None:
 
 
 class ReadingTests(SynchronousTestCase):
-    def test_look_comments_are_errors(self) -> None:
+    def test_lines_are_kept_and_look_comments_are_errors(self) -> None:
         text = "# LOOK: line 3: a\n[a]\nk = 1\n  ; LOOK: b\n  2\n# look: c\n#  LOOK at d\nl = # LOOK: e\n"
         found = [
             "rules.ini:1: LOOK: line 3: a; fix that, then remove this line",
@@ -74,8 +74,6 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(problems(text), found)
         (section,) = read_ini(text, "rules.ini")[0]
         self.assertEqual([item.text for item in section.entries["k"].items], ["1", "2"])
-
-    def test_lines_are_kept(self) -> None:
         text = "# first\n\n[route ssh]\nmatch = ssh\n  # not this\n\n   tls  \nlog =\n  yes\n"
         (section,) = sections(text)
         self.assertEqual((section.header, section.line), ("route ssh", 3))
@@ -105,21 +103,17 @@ class ReadingTests(SynchronousTestCase):
             found = {key: [*map(attrs.astuple, its.items)] for key, its in section.entries.items()}
             self.assertEqual((section.header, found), (header, entries))
 
-    def test_several_sections(self) -> None:
-        """Of one header both are given; the parser says where the other one is, in whichever file. DEFAULT is one like others."""
-        self.assertEqual([s.line for s in sections("[a]\n[a]\n")], [1, 2])
-        default, other = sections("[DEFAULT]\nk = 1\n[a]\n")
-        self.assertEqual((default.header, dict(other.entries)), ("DEFAULT", {}))
-
-    def test_header_without_end_begins_a_section(self) -> None:
+    def test_sections_and_keys(self) -> None:
+        """A header without an end begins a section, and a repeated key goes on. Of one header both are given; the parser says where the other one is, in whichever file. DEFAULT is one like others."""
         whole, broken, other = read_ini("[a]\nk = 1\n[route b\nk = 1\n[c]\nk\n= 1\n", "x")[0]
         self.assertEqual((broken.header, list(broken.entries)), ("route b", ["k"]))
         self.assertEqual([s.unread for s in (whole, broken, other)], [(), (3,), (6, 7)])
-
-    def test_repeated_key_goes_on(self) -> None:
         (section,) = read_ini("[a]\nk = 1\nother = x\nk = 2\n  3\nk = 4\n", "x")[0]
         values = (ValueLine(1, "1"), ValueLine(3, "2"), ValueLine(4, "3"), ValueLine(5, "4"))
         self.assertEqual(section.entries["k"], KeyEntry(1, "k", values, 3))
+        self.assertEqual([s.line for s in sections("[a]\n[a]\n")], [1, 2])
+        default, other = sections("[DEFAULT]\nk = 1\n[a]\n")
+        self.assertEqual((default.header, dict(other.entries)), ("DEFAULT", {}))
 
     @given(FILES)
     @example("[top]\na:\t= b")

@@ -65,7 +65,7 @@ class ReadingTests(SynchronousTestCase):
             made = Alternative(line, FakePredicate(name, options), negated=line[:3] == "not")
             self.assertEqual(read_alternative(line, MATCHERS), made)
 
-    def test_nearest_names_commonest_first(self) -> None:
+    def test_nearest_names_commonest_first_and_one_mistake(self) -> None:
         known = installed_matchers()
         for name, meant in {
             "tsl": "'tls'", "htpt": "'http'", "rtp": "'rdp', 'rtmp' or 'rtsp'", "dtl": "'dtls'",
@@ -74,28 +74,8 @@ class ReadingTests(SynchronousTestCase):
             others = {one: known[one] for one in known if one != name}
             error = self.assertRaises(InvalidValueError, read_alternative, name, others)
             self.assertIn(f"unknown matcher '{name}'; did you mean {meant}?", str(error))
-
-    def test_what_others_write(self) -> None:
-        """What is named instead of another word is a line that can be written, and the word is no matcher."""
-        known = installed_matchers()
-        for word, meant in MEANT.items():
-            self.assertNotIn(word, known)
-            read_alternative(meant, known)
-        self.assertEqual([*SERVER_FIRST & known.keys()], [])
-
-    def test_no_matchers(self) -> None:
         error = self.assertRaises(InvalidValueError, read_alternative, "ssh", {})
         self.assertEqual(str(error), "unknown matcher 'ssh' (there are none)")
-
-    def test_silence_takes_a_time_and_nobody_who_speaks(self) -> None:
-        known = installed_matchers()
-        times = [
-            read_alternative(text, known).silent_after
-            for text in ("silent", "silent after=2m", "any")
-        ]
-        self.assertEqual(times, [0.0, 120.0, None])
-
-    def test_one_mistake(self) -> None:
         for line, message in {
             "picky port=bad": "picky port: must be good",
             "picky": "picky needs port=",
@@ -103,6 +83,20 @@ class ReadingTests(SynchronousTestCase):
         }.items():
             error = self.assertRaises(InvalidValueError, read_alternative, line, MATCHERS)
             self.assertEqual(error.messages, (message,))
+
+    def test_what_others_write_and_silence(self) -> None:
+        """What is named instead of another word is a line that can be written, and the word is no matcher; silence takes a time, and nobody who speaks."""
+        known = installed_matchers()
+        for word, meant in MEANT.items():
+            self.assertNotIn(word, known)
+            read_alternative(meant, known)
+        self.assertEqual([*SERVER_FIRST & known.keys()], [])
+        known = installed_matchers()
+        times = [
+            read_alternative(text, known).silent_after
+            for text in ("silent", "silent after=2m", "any")
+        ]
+        self.assertEqual(times, [0.0, 120.0, None])
 
     def test_malformed_plugin(self) -> None:
         fake: Any = FakeMatcher

@@ -161,7 +161,7 @@ def problems_of(text: str) -> str:
 
 
 class ValueTests(SynchronousTestCase):
-    def test_complete_small_file(self) -> None:
+    def test_complete_small_file_and_access_log(self) -> None:
         """Routes keep their order, whatever stands between them."""
         ssh = Backend("ssh-server", (tcp("127.0.0.1:22"),))
         web = Backend("web", (tcp("127.0.0.1:8443"),), proxy_protocol="v2")
@@ -189,8 +189,6 @@ class ValueTests(SynchronousTestCase):
                 backends={"ssh-server": ssh, "web": web},
             ),
         )
-
-    def test_access_log(self) -> None:
         for text, expected in {
             "-": "-", "off": None, "a.log": Path("etc/a.log"), "/a.log": Path("/a.log"),
         }.items():  # fmt: skip
@@ -300,13 +298,12 @@ class AgainTest(SynchronousTestCase):
                         peeked = Peeked(data)
                         self.assertIs(found.predicate(peeked), made.predicate(peeked))
 
-    def test_lines_of_rules_in_use_are_not_read_again(self) -> None:
+    def test_what_is_not_read_again(self) -> None:
+        """Lines of rules in use are not, nor rules that were made in Python; other processes do not have the matchers of a program, though its rules were read last, and from a file."""
         first, other = (unpack(pack(parse(COMPLETE, "x"))) for _ in range(2))
         for one, again in zip(first.routes, other.routes, strict=True):
             for line, same in zip(one.alternatives, again.alternatives, strict=True):
                 self.assertIs(line, same)
-
-    def test_made_in_python(self) -> None:
         rules = load(self.main)
         changed = [
             attrs.evolve(rules, files=Files()),
@@ -314,9 +311,6 @@ class AgainTest(SynchronousTestCase):
             attrs.evolve(rules, settings=attrs.evolve(rules.settings, drain_timeout=1.0)),
         ]
         self.assertEqual([is_as_read(one) for one in changed], [False] * 3)
-
-    def test_matchers_of_a_program(self) -> None:
-        """Other processes do not have them, though these rules were read last, and from a file."""
         self.main.write_text("[listen a]\nendpoint = :1\n[route r]\nmatch = own\nbackend = close\n")
         rules = load(self.main, {"own": installed_matchers()["ssh"]})
         self.assertFalse(is_as_read(rules))

@@ -246,8 +246,14 @@ backend = 127.0.0.1:1003
         self.assertNotEqual(before, after, (old, new))
         self.assertEqual(after, self.read_anew(), (old, new))
 
-    def test_short_forms_are_shared(self) -> None:
-        """A server that routes name without a section is one backend, also in a new route."""
+    def test_short_forms_are_shared_and_files_of_endpoints_looked_for(self) -> None:
+        """A server that routes name without a section is one backend, also in a new route; a file that an endpoint names is looked for again, also where nothing else has changed."""
+        text = f"[listen p]\nendpoint = ssl:1:privateKey={self.folder}/key.pem\n"
+        self.write({"rules.ini": text})
+        self.assertIsInstance(self.read(), tuple)
+        (self.folder / "key.pem").unlink()
+        (self.folder / "rules.ini").write_text(f"# again\n{text}")
+        self.assertIn("cannot read", str(self.read()))
         text = RULES["routes"](2)
         self.write({"rules.ini": text})
         first = load(self.folder / "rules.ini").routes[0]
@@ -255,15 +261,6 @@ backend = 127.0.0.1:1003
         again = load(self.folder / "rules.ini").routes
         self.assertIs(again[0], first)
         self.assertIs(again[1].outcome, first.outcome)
-
-    def test_file_of_an_endpoint(self) -> None:
-        """A file that an endpoint names is looked for again, also where nothing else has changed."""
-        text = f"[listen p]\nendpoint = ssl:1:privateKey={self.folder}/key.pem\n"
-        self.write({"rules.ini": text})
-        self.assertIsInstance(self.read(), tuple)
-        (self.folder / "key.pem").unlink()
-        (self.folder / "rules.ini").write_text(f"# again\n{text}")
-        self.assertIn("cannot read", str(self.read()))
 
     def test_what_reads_the_same_is_the_same_object_wherever_it_stands_now(self) -> None:
         text = RULES["backends"](20)

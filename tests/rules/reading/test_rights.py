@@ -34,15 +34,15 @@ class RightsTest(FolderTestCase):
         if os.geteuid():
             raise SkipTest("only root can write files of other users")
         super().setUp()
+        self.main.write_text(f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
+        self.folder.chmod(0o755)
 
     def test_files_that_an_owner_may_not_read(self) -> None:
         """What a user has written names nothing that is closed to them; what root has written may name all."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
         secret = self.write("keys/secret.ech", "10.0.0.0/8\n")
         route = "[route r]\nmatch = tls\n{}\n"
         unit = self.write("d/a.ini", "")
         member = pwd.getpwnam("nobody")
-        self.folder.chmod(0o755)
         for text, find in (
             (route.format(f"backend = close\nfrom = @{secret}"), lambda its: its.files.untaken.values()),
             (route.format(f"terminate_tls = {secret}\nbackend = close"), lambda its: [[*forbidden(its)]]),
@@ -58,7 +58,7 @@ class RightsTest(FolderTestCase):
                 for its, its_mode in ((secret, mode), (secret.parent, folder)):
                     os.chown(its, 0, member.pw_gid)
                     its.chmod(its_mode)
-                problems = [str(one) for some in find(load(path)) for one in some]
+                problems = [str(one) for some in find(load(self.main)) for one in some]
                 self.assertEqual(bool(problems), is_wrong, (text, owner, oct(folder), oct(mode)))
                 for problem in problems:
                     self.assertIn(f"the owner of '{unit}' may not read '{secret.parent}", problem)
@@ -66,18 +66,16 @@ class RightsTest(FolderTestCase):
 
     def test_what_keeps_an_owner_out(self) -> None:
         """A folder on the way does, wherever links lead from there, and what has no path; what this process cannot see, it says."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
         shown = self.write("shown", "")
         closed = self.write("closed/unused", "").parent
         (closed / "link").symlink_to(shown)
-        for folder, mode in ((self.folder, 0o755), (closed, 0o700)):
-            folder.chmod(mode)
+        closed.chmod(0o700)
         with shown.open() as file:
             opened = f"/proc/self/fd/{file.fileno()}"
             for named, where in ((closed / "link", closed), (opened, "/proc/self/fd")):
                 route = f"[route r]\nmatch = tls\nterminate_tls = {named}\nbackend = close\n"
                 os.chown(self.write("d/a.ini", route), 12345, -1)
-                rules = load(path)
+                rules = load(self.main)
                 (problem,) = map(str, forbidden(rules))
                 self.assertIn(f"; let user 12345 enter '{where}', or name another one", problem)
                 if where == closed:
@@ -87,16 +85,14 @@ class RightsTest(FolderTestCase):
 
     def test_link_that_is_not_followed(self) -> None:
         """Nothing is read by it, so it is a file that cannot be read, and what is in use stays."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
         secret, link = self.write("secret.pem", ""), self.folder / "site.pem"
         secret.chmod(0o600)
-        self.folder.chmod(0o755)
         link.symlink_to(secret)
         unit = self.write("d/a.ini", f"[route r]\nmatch = tls\nterminate_tls = {link}\nbackend = close\n")  # fmt: skip
         os.chown(unit, 12345, -1)
         for owner, is_followed in ((0, True), (12345, False)):
             os.chown(link, owner, -1, follow_symlinks=False)
-            self.assertEqual(len([*forbidden(load(path))]), is_followed)
+            self.assertEqual(len([*forbidden(load(self.main))]), is_followed)
             if not is_followed:
                 self.assertRaises(OSError, read_bytes, link)
         (self.folder / "ours").mkdir(mode=0o755)
@@ -105,13 +101,12 @@ class RightsTest(FolderTestCase):
         os.chown(link, 12345, -1, follow_symlinks=False)
         unit.write_text(f"[listen l]\nendpoint = unix:{link}/a.sock\n")
         os.chown(unit, 12345, -1)
-        self.assertEqual(len([*forbidden(load(path))]), 1)  # a socket would be made
+        self.assertEqual(len([*forbidden(load(self.main))]), 1)  # a socket would be made
 
     def test_sockets_where_an_owner_may_not_write(self) -> None:
         """Else they could stand in for a server that is away."""
         unit = self.write("d/a.ini", f"[listen l]\nendpoint = unix:{self.folder}/s/a.sock\n")
         os.chown(unit, 12345, -1)
-        self.folder.chmod(0o755)
         self.assertEqual([*forbidden(load(self.main))], [])  # there is no folder
         (self.folder / "s").mkdir()
         for owner, mode, is_wrong in ((0, 0o755, True), (0, 0o777, False), (12345, 0o755, False)):
@@ -124,7 +119,6 @@ class RightsTest(FolderTestCase):
 
     def test_advice_for_others(self) -> None:
         """Of all files of an author, as of one file, the first errors get advice, which may take longer than all the reading."""
-        self.folder.chmod(0o755)
         (self.folder / "d").mkdir(mode=0o755)
         wrong = "".join(f"[route {{0}}{n}]\nmatch = shh\nbackend = close\n" for n in range(150))
         units = [self.write(f"d/{name}.ini", wrong.format(name)) for name in "ab"]
@@ -139,7 +133,6 @@ class RightsTest(FolderTestCase):
     def test_room_of_others(self) -> None:
         """All files of an author have so many bytes, ports and bytes of lists that the rules of others are read soon, and fit into memory."""
         listen = "[listen {0}]\nendpoint = 127.0.0.1:{0}{1}\n".format
-        self.folder.chmod(0o755)
         (self.folder / "d").mkdir(mode=0o755)
         size = LARGEST_RULES // 2
         for name in ("one", "two", "three"):
@@ -236,18 +229,17 @@ class RightsTest(FolderTestCase):
 
     def test_whose_file_it_was(self) -> None:
         """What is in force for a unit is its author's, whoever's file is in the place, or none that can be seen; so is what was just read."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
         secret = self.write("secret", "10.0.0.0/8\n")
         secret.chmod(0o600)
         unit = self.write(
             "d/a.ini",
             f"[route r]\nmatch = tls\nfrom = @{secret}\nterminate_tls = {secret}\nbackend = close\n",
         )
-        before = load(path)
+        before = load(self.main)
 
         def assert_stays() -> None:
             rules = Files.from_json(
-                json.loads(json.dumps(load(path, in_force=before.files).files.as_json()))
+                json.loads(json.dumps(load(self.main, in_force=before.files).files.as_json()))
             )
             again = retaken(read_again(rules), UntakenUnits(before.files))
             self.assertEqual([*again.files.untaken], [str(unit)])
@@ -263,9 +255,9 @@ class RightsTest(FolderTestCase):
         unit.unlink()
         unit.write_text(f"[route r]\nmatch = tls\nterminate_tls = {secret}\nbackend = close\n")
         os.chown(unit, 12345, -1)
-        rules = load(path)
+        rules = load(self.main)
         unit.unlink()
-        unit.symlink_to(path)
+        unit.symlink_to(self.main)
         self.assertEqual(len([*forbidden(rules)]), 1)
         secret.unlink()
         secret.symlink_to(secret.name)

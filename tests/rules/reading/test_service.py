@@ -52,20 +52,18 @@ class KeysTest(SynchronousTestCase):
         for text in (*by_tcp, "auto", "unix:/x"):
             self.assertIs(is_by_tcp(text), text in by_tcp)
 
-    def test_as_many_workers_as_processors(self) -> None:
+    def test_workers_and_addresses(self) -> None:
         for processors in (3, 5000):
             self.patch(os, "sched_getaffinity", lambda _, count=processors: range(count))
             self.assertEqual(read("workers = auto").workers, min(processors, 1000))
+        for text, host in (
+            ("127.0.0.1:9", "127.0.0.1"), (":9", ""), ("[::1]:9", "::1"), ("tcp:9", "0.0.0.0"),
+            ("tcp6:9", "::"), ("tcp6:9:interface=\\:\\:1", "::1"),
+        ):  # fmt: skip
+            self.assertEqual(parse_endpoint(text).host, host)
 
     @given(st.text("ab/:=\\ ", max_size=20).map(str.rstrip))
     def test_any_path(self, text: str) -> None:
         escaped = "".join(f"\\{sign}" if sign in ":=\\" else sign for sign in text)
         read_again = split_arguments(str(read(f"admin = unix:/a{escaped}").admin[1]))
         self.assertEqual(SERVER["unix"].check(read_again)["address"], os.path.abspath(f"/a{text}"))  # noqa: PTH100 - a text
-
-    def test_address(self) -> None:
-        for text, host in (
-            ("127.0.0.1:9", "127.0.0.1"), (":9", ""), ("[::1]:9", "::1"), ("tcp:9", "0.0.0.0"),
-            ("tcp6:9", "::"), ("tcp6:9:interface=\\:\\:1", "::1"),
-        ):  # fmt: skip
-            self.assertEqual(parse_endpoint(text).host, host)
