@@ -32,6 +32,8 @@ class ConvertTests(CommandTestCase):
         self.assertEqual(parse(out, "rules.ini").listeners[0].endpoints, ("127.0.0.1:443",))
         self.assertTrue(err.startswith("sslh.cfg:2: left out: pidfile (--pidfile of 'txmux run')"))
         self.assertEqual(err.count("\n"), 1)
+        expected = (1, "", "txmux: a cannot be read: No such file or directory\n")
+        self.assertEqual(self.convert("a", None), expected)
 
     def test_program_before_the_file_and_command_line_of_sslh(self) -> None:
         file = self.write("some", _HAPROXY)
@@ -98,7 +100,7 @@ class ConvertTests(CommandTestCase):
         rules.write_text(out.replace(out.splitlines()[line - 1] + "\n", ""))
         self.assertEqual(self.run_main("check", rules)[0], 0)
 
-    def test_format_by_content_and_then_by_name(self) -> None:
+    def test_format_by_content_then_by_name_or_by_option(self) -> None:
         self.assertEqual(self.convert("a", _SSLH)[0], 0)
         self.assertEqual(self.convert("sslh.cfg", _HAPROXY)[0], 0)
         for text in (_SNIPROXY, _STUNNEL):
@@ -108,8 +110,6 @@ class ConvertTests(CommandTestCase):
         self.assertIn("no frontend or listen", self.convert("haproxy.cfg", "")[2])
         err = self.told(1, self.convert("a", "x"))
         self.assertIn("name the format by --from sslh or --from haproxy", err)
-
-    def test_format_by_option(self) -> None:
         for program, code in (("haproxy", 0), ("sslh", 1), ("squid", 2)):
             found, out, err = self.convert("a", _HAPROXY, "--from", program)
             self.assertEqual((found, bool(out)), (code, not code), program)
@@ -127,11 +127,7 @@ class ConvertTests(CommandTestCase):
         err = self.told(2, self.convert("x.yml", text, "--entrypoint", "web"))
         self.assertIn("is not NAME=ADDRESS", err)
 
-    def test_missing_file_is_one_line(self) -> None:
-        expected = (1, "", "txmux: a cannot be read: No such file or directory\n")
-        self.assertEqual(self.convert("a", None), expected)
-
-    def test_unknown_port_name_and_machine_without_names(self) -> None:
+    def test_names_of_ports(self) -> None:
         err = self.told(1, self.convert("sslh.cfg", _SSLH.replace("https", "no-such-service")))
         self.assertIn("unknown service name 'no-such-service'; write its number", err)
         with patch("socket.getservbyname", side_effect=OSError("service/proto not found")):
@@ -142,7 +138,6 @@ class ConvertTests(CommandTestCase):
                 _, out, _ = self.convert("sslh.cfg", _SSLH.replace("https", name))
                 self.assertIn(f"endpoint = 127.0.0.1:{number}\n", out)
 
-    def test_port_name_that_only_udp_has(self) -> None:
         def number_of(_name: str, protocol: str = "udp", /) -> int:
             if protocol != "udp":
                 raise OSError("service/proto not found")
