@@ -71,6 +71,7 @@ UNUSABLE = (
 
 class ManyFieldsTests(SynchronousTestCase):
     def test_many(self) -> None:
+        """The thousandth field is the last that is looked at, however the request is cut."""
         found = parse_upgrade(with_fields("Upgrade:" + "x," * 9999), None)
         self.assertEqual(len(found.protocols), 16)
         for option, field in (("host", "Host: websocket"), ("upgrade", "Upgrade: websocket")):

@@ -93,12 +93,10 @@ class RandomTests(SynchronousTestCase):
             self.assertIs(verdict, NO, head)
             self.assertLessEqual(length, at)
 
-    def test_openvpn_is_not_taken_for_random_however_it_is_protected(self) -> None:
+    def test_datagrams_of_openvpn_are_none_and_at_least_99_9_of_random_ones_match(self) -> None:
         verdict_of = datagram_verdicts_of(random)
         for datagram in all_samples("DATAGRAMS")["openvpn"]:
             self.assertIs(verdict_of(datagram), Verdict.NO)
-
-    def test_at_least_99_9_of_random_datagrams_match(self) -> None:
         numbers = Random(7)
         verdict_of = over_udp(random)
         taken = sum(
