@@ -13,7 +13,8 @@ from txmux.rules.problems import InvalidValueError
 
 
 class PlaceTests(SynchronousTestCase):
-    def test_forms(self) -> None:
+    def test_forms_and_options(self) -> None:
+        """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
         for text, wanted in {
             "http://127.0.0.1:8500": "http://127.0.0.1:8500",
             "https://consul.example.com/": "https://consul.example.com",
@@ -22,6 +23,15 @@ class PlaceTests(SynchronousTestCase):
             "unix:///run/consul.sock": "unix:/run/consul.sock",
         }.items():  # fmt: skip
             self.assertEqual(api_url(text), wanted)
+        query = ConsulService("web", ("v1", "blue"), "dc-2", passing=True), ConsulAPI()
+        name = "consul:web,tag=v1,tag=blue,dc=dc-2,passing"
+        expected = Server(name, "consul", "web", weight=3, backup=True, query=query)
+        self.assertEqual(server("consul:web passing weight=3 dc=dc-2 tag=v1,blue backup"), expected)
+        query = ConsulService("my_web.x"), ConsulAPI()
+        expected = Server("consul:my_web.x", "consul", "my_web.x", query=query)
+        self.assertEqual(server("consul:my_web.x"), expected)
+        # A host that is called so.
+        self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
 
     @given(st.text(max_size=30))
     def test_any_url_means_the_same_when_read_again(self, text: str) -> None:
@@ -52,15 +62,3 @@ class PlaceTests(SynchronousTestCase):
             "datacenter='', passing=False), ConsulAPI(url='unix:/run/consul.sock', token=TOKEN))",
             "an older service tells what it has found by this in an upgrade",
         )
-
-    def test_options(self) -> None:
-        """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
-        query = ConsulService("web", ("v1", "blue"), "dc-2", passing=True), ConsulAPI()
-        name = "consul:web,tag=v1,tag=blue,dc=dc-2,passing"
-        expected = Server(name, "consul", "web", weight=3, backup=True, query=query)
-        self.assertEqual(server("consul:web passing weight=3 dc=dc-2 tag=v1,blue backup"), expected)
-        query = ConsulService("my_web.x"), ConsulAPI()
-        expected = Server("consul:my_web.x", "consul", "my_web.x", query=query)
-        self.assertEqual(server("consul:my_web.x"), expected)
-        # A host that is called so.
-        self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))

@@ -222,6 +222,4 @@ class LabelTests(SynchronousTestCase):
         rules = load_draft(folder / "rules.ini", draft)
         self.assertIn(draft.path, rules.files.texts)
         self.assertEqual([its.name for its in rules.routes], ["site", "git", "git.ssh", "wiki"])
-
-    def test_keys_that_labels_may_set(self) -> None:
         self.assertLessEqual(ALLOWED, reading.SETTABLE)

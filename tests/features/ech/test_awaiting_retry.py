@@ -235,9 +235,15 @@ class AwaitingRetryTest(MuxTestCase):
         await client.has(len(_ANSWER))
         await self.assert_ended(client, reason="done")
 
-    async def test_not_opened_goes_by_the_outer_name_unchanged(self) -> None:
+    async def test_hello_that_is_not_opened_or_not_hidden(self) -> None:
         other = records(Sealer(MadeKey(7)).hello(inner()))
         await self.assert_by_the_outer_name(await self.connect(self.hidden_mux(), other), other)
+        hello = records(client_hello(server_name(HIDDEN), versions(0x0304)))
+        client = await self.connect(self.hidden_mux(), hello)
+        server = await self.backend.heard(len(hello))
+        self.assertEqual(bytes(server.received), hello)
+        close(client, server)
+        self.assertNotIn("ech", (await self.assert_logged(2, reason="done", route="hidden")).facts)
 
     async def test_name_that_ends_here_goes_by_the_outer_name(self) -> None:
         here = PeerFactory()
@@ -257,14 +263,6 @@ class AwaitingRetryTest(MuxTestCase):
         record = await self.assert_ended(client, reason="tls-failed", bytes_out=7)
         facts = {"ech": "inner", "outer_sni": PUBLIC, "tls_error": "the hidden hello is not legal"}
         self.assertEqual(record.facts, facts)
-
-    async def test_usual_hello_is_as_ever(self) -> None:
-        hello = records(client_hello(server_name(HIDDEN), versions(0x0304)))
-        client = await self.connect(self.hidden_mux(), hello)
-        server = await self.backend.heard(len(hello))
-        self.assertEqual(bytes(server.received), hello)
-        close(client, server)
-        self.assertNotIn("ech", (await self.assert_logged(reason="done", route="hidden")).facts)
 
 
 _GROUPS = extension(10, sized(2, b"\0\x1d"))

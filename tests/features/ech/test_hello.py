@@ -95,14 +95,8 @@ class HelloTest(SynchronousTestCase):
             self.assertTrue(got.endswith(b"more"))
             self.assertEqual((second.is_opened, second.rest), (True, b""))
 
-    def test_no_second_hello(self) -> None:
+    def test_server_asks_again_and_what_comes_before_the_second_hello(self) -> None:
         """An alert is passed on, after which a hello may still follow, and so is whatever else is no hello."""
-        for stream, is_over in ((b"\x15\3\3\0\2\1\x5a", False), (b"SSH", True)):
-            _, second = self.opened()
-            self.assertEqual(second.receive(stream), stream)
-            self.assertEqual((second.is_over, second.is_opened), (is_over, False))
-
-    def test_server_asks_again(self) -> None:
         for message, asks in (
             (server_hello(), True), (server_hello(bytes(32)), False), (server_hello(kind=1), False),
         ):  # fmt: skip
@@ -112,14 +106,16 @@ class HelloTest(SynchronousTestCase):
                 first = next(end for end, answer in enumerate(answers) if answer is not None)
                 self.assertEqual((set(answers[:first]), set(answers[first:])), ({None}, {asks}))
         self.assertEqual(asks_again(b"\x15\3\3\0\2\2\x28"), False)
-
-    def test_records_before_the_second_hello(self) -> None:
         changed, early = bytes.fromhex("140303000101"), b"\x17\3\3\0\2xx"
         for data, whole in (
             (b"", 0), (changed, 6), (changed + early + b"\x16\3\3", 13), (changed + early[:-1], 6),
             (b"\x16\3\3\0\1x", 0),
         ):  # fmt: skip
             self.assertEqual(before_hello(data), whole)
+        for stream, is_over in ((b"\x15\3\3\0\2\1\x5a", False), (b"SSH", True)):
+            _, second = self.opened()
+            self.assertEqual(second.receive(stream), stream)
+            self.assertEqual((second.is_over, second.is_opened), (is_over, False))
 
     def test_hidden_hello_is_restored(self) -> None:
         """It has the session ID and the referenced extensions of the outer one, in the place of the reference."""

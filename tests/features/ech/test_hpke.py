@@ -32,6 +32,7 @@ _VECTORS = {
 
 class HPKETest(SynchronousTestCase):
     def test_vectors(self) -> None:
+        """A changed message does not count: the next one is opened all the same."""
         for aead, (key, encapsulated, secret, messages) in _VECTORS.items():
             private = X25519PrivateKey.from_private_bytes(bytes.fromhex(key))
             shared = shared_secret(private, bytes.fromhex(encapsulated))
@@ -39,15 +40,12 @@ class HPKETest(SynchronousTestCase):
             context = Context(shared, _INFO, aead)
             for number, sealed in enumerate(map(bytes.fromhex, messages)):
                 self.assertEqual(context.open(sealed, b"Count-%d" % number), _TEXT)
-
-    def test_refused(self) -> None:
-        """A changed message does not count: the next one is opened all the same."""
-        key, encapsulated, _, (sealed, _) = _VECTORS[AES_128_GCM]
+        key, encapsulated, _, (first, _) = _VECTORS[AES_128_GCM]
         private = X25519PrivateKey.from_private_bytes(bytes.fromhex(key))
         context = Context(shared_secret(private, bytes.fromhex(encapsulated)), _INFO, AES_128_GCM)
-        for wrong, associated in ((sealed[2:], b"Count-0"), (sealed, b"Count-1"), ("", b"")):
+        for wrong, associated in ((first[2:], b"Count-0"), (first, b"Count-1"), ("", b"")):
             with self.assertRaises(MalformedError):
                 context.open(bytes.fromhex(wrong), associated)
-        self.assertEqual(context.open(bytes.fromhex(sealed), b"Count-0"), _TEXT)
+        self.assertEqual(context.open(bytes.fromhex(first), b"Count-0"), _TEXT)
         for nonsense in (b"", bytes(31), bytes(32), bytes(33)):
             self.assertRaises(MalformedError, shared_secret, private, nonsense)

@@ -35,7 +35,7 @@ class KubeconfigTest(SynchronousTestCase):
         return self.file
 
     def test_token(self) -> None:
-        """Of JSON or YAML; the environment may name the file."""
+        """Of JSON or YAML; the environment may name the file. One in a file is read for each request, since it changes; its path is beside the kubeconfig's."""
         found = find_access(None, str(self.write({"token": "secret"})), {})
         told = (found.url, found.namespace, found.token())
         self.assertEqual(told, ("https://c.example", "edge", "secret"))
@@ -44,9 +44,6 @@ class KubeconfigTest(SynchronousTestCase):
         self.assertEqual(find_access(None, None, environment).token(), "secret")
         url = find_access("https://else.example/", None, environment).url
         self.assertEqual(url, "https://else.example")
-
-    def test_token_of_a_file(self) -> None:
-        """It is read for each request, since it changes; its path is beside the kubeconfig's."""
         found = find_access(None, str(self.write({"tokenFile": "token", "token": "old"})), {})
         for secret in ("one", "two"):
             (self.folder / "token").write_text(f"{secret}\n")

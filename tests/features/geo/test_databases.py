@@ -27,11 +27,20 @@ class PlacesTests(SynchronousTestCase):
         return sorted(f"{key}={value}" for key, value in self.places.find(ip_address(address)))
 
     def test_all_databases_are_asked(self) -> None:
+        """A file may have been there when the rules were checked."""
         self.places.read([self.countries, self.systems])
         self.assertEqual(self.found("192.0.2.1"), ["as=64500", "continent=EU", "country=FR"])
         self.assertEqual(self.found("192.0.2.200"), ["continent=EU", "country=FR"])
         self.assertEqual(self.found("198.51.100.1"), [])
         self.assertEqual(self.found("2001:db8::1"), [])
+        for text, name in (
+            ("geo:country=fr", "geo:country=FR"), ("geo:continent=EU", "geo:continent=EU"),
+            ("as:AS64500", "geo:as=64500"), ("as:AS4294967295", "geo:as=4294967295"),
+        ):  # fmt: skip
+            self.assertEqual(_READ(text, Settings(), alone=True).name, name)
+        gone = self.folder / "none"
+        why = f"cannot read '{gone}': No such file or directory"
+        self.assertRaisesRegex(GeoDatabaseError, why, self.places.read, [gone])
 
     def test_no_more_than_a_limit_is_cached(self) -> None:
         change_constants(self, databases, _MOST_CACHED=2)
@@ -53,12 +62,6 @@ class PlacesTests(SynchronousTestCase):
             self.countries.write_bytes(bad)
             self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
             self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
-
-    def test_file_that_is_gone_once_it_is_read(self) -> None:
-        """It may have been there when the rules were checked."""
-        gone = self.folder / "none"
-        why = f"cannot read '{gone}': No such file or directory"
-        self.assertRaisesRegex(GeoDatabaseError, why, self.places.read, [gone])
 
     def test_damaged_text_is_in_log_and_status(self) -> None:
         data = self.countries.read_bytes()
@@ -93,13 +96,6 @@ class PlacesTests(SynchronousTestCase):
                 places.find(ip_address(address))
         self.assertLessEqual(len(lines), 1)
         self.assertEqual(bool(lines), bool(places.trouble))
-
-    def test_forms(self) -> None:
-        for text, name in (
-            ("geo:country=fr", "geo:country=FR"), ("geo:continent=EU", "geo:continent=EU"),
-            ("as:AS64500", "geo:as=64500"), ("as:AS4294967295", "geo:as=4294967295"),
-        ):  # fmt: skip
-            self.assertEqual(_READ(text, Settings(), alone=True).name, name)
 
 
 _READ = NETWORKS["geo"].read

@@ -122,10 +122,6 @@ def answered(name: str, parts: Iterable[bytes]) -> tuple[ClientDialogue, bytes]:
 
 
 class ClientTests(SynchronousTestCase):
-    def test_each_protocol_of_rules(self) -> None:
-        for names in (CLIENTS, SERVERS, NAMES):
-            self.assertEqual(set(names), set(PROTOCOLS))
-
     @given(_names, st.lists(st.integers(0, 1000), max_size=20))
     def test_cuts(self, name: str, cuts: list[int]) -> None:
         requests, answers = zip(*CLIENTS[name], strict=True)
@@ -170,7 +166,7 @@ class ClientTests(SynchronousTestCase):
             dialogue, _ = answered("xmpp", [_HEADER + element % name])
             self.assertEqual(dialogue.then, then, element)
 
-    def test_client_leaves(self) -> None:
+    def test_client_leaves_or_says_too_much_or_something_else(self) -> None:
         for name, (request, answer) in {
             "smtp": (b"QUIT\r\n", b"221 2.0.0 Bye\r\n"),
             "imap": (b"a LOGOUT\r\n", b"* BYE logging out\r\na OK done\r\n"),
@@ -181,8 +177,6 @@ class ClientTests(SynchronousTestCase):
         }.items():
             dialogue, sent = answered(name, [request])
             self.assertEqual((dialogue.then, dialogue.problem, sent), ("end", "", answer))
-
-    def test_bounds(self) -> None:
         for name, request, why in (
             ("smtp", b"NOOP\r\n" * MOST_COMMANDS, "it sent 20 commands without STARTTLS"),
             ("smtp", b"x" * LONGEST_COMMAND, "it sent a command of more than 4096 bytes"),
@@ -192,8 +186,6 @@ class ClientTests(SynchronousTestCase):
         ):
             dialogue, _ = answered(name, [request])
             self.assertEqual((dialogue.then, dialogue.problem), ("end", why))
-
-    def test_only_tls_is_behind_the_command(self) -> None:
         hello = b"\x16\3\1"
         for stream, rest, problem in (
             (b"EHLO a\r\nSTARTTLS\r\n" + hello, hello, ""), (hello, hello, ""),
@@ -202,6 +194,8 @@ class ClientTests(SynchronousTestCase):
             (b"QUIT\r\n" + hello, b"", ""), (b"EHLO a\r\n", b"", ""),
         ):  # fmt: skip
             self.assertEqual(tls_of("smtp", stream), (rest, problem))
+        for names in (CLIENTS, SERVERS, NAMES):
+            self.assertEqual(set(names), set(PROTOCOLS))
 
     @given(_names, st.integers(1, 200))
     def test_answers(self, name: str, cut: int) -> None:

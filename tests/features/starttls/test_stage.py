@@ -73,10 +73,16 @@ class StartTLSTests(MuxTestCase):
 
     async def test_time(self) -> None:
         """Until TLS has begun; that has its own."""
+        port = self.port()
+        await self.assert_ended(await self.connect(port, b"QUIT\r\n"), reason="client-gone")
+        half_closes = await self.connect(port)
+        await half_closes.has(16)
+        half_closes.finish()
+        await self.assert_ended(half_closes, 2, reason="client-gone")
         client = await self.connect(self.port(), STARTTLS)
         await client.has(16 + len(GO))
         self.time.advance(5.1)
-        await self.assert_refused(client, "no TLS began within detect_timeout")
+        await self.assert_refused(client, "no TLS began within detect_timeout", 3)
         client = await self.connect(self.listening.getHost().port, STARTTLS)
         await client.has(16 + len(GO))
         self.time.advance(4)
@@ -85,15 +91,7 @@ class StartTLSTests(MuxTestCase):
         self.time.advance(4)
         client.send(HELLO[1:])
         close(client, await self.backend.peer())
-        await self.logged(2)
-
-    async def test_client_leaves(self) -> None:
-        port = self.port()
-        await self.assert_ended(await self.connect(port, b"QUIT\r\n"), reason="client-gone")
-        half_closes = await self.connect(port)
-        await half_closes.has(16)
-        half_closes.finish()
-        await self.assert_ended(half_closes, 2, reason="client-gone")
+        await self.logged(4)
 
     async def test_each_protocol(self) -> None:
         for number, (name, dialogue) in enumerate(CLIENTS.items(), start=1):

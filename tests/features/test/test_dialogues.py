@@ -26,6 +26,7 @@ class AnswerTests(SynchronousTestCase):
             done, answer = _answered(*parts)
             self.assertEqual((done[:-1], done[-1]), ([False] * (len(parts) - 1), True))
             self.assertEqual(answer.text, text)
+        self.assertEqual(len(Handshake("www.example.com", size=8192).to_send()), 8192)
 
     def test_compared_by_what_stays_the_same(self) -> None:
         """Status and some headers, else the first line; of other bytes the first ones."""
@@ -36,9 +37,6 @@ class AnswerTests(SynchronousTestCase):
         ):  # fmt: skip
             keys = [_answered(data)[1].keys for data in (one, other)]
             self.assertEqual([a == b for a, b in zip(*keys, strict=True)].index(True), level)
-
-    def test_hello_of_a_size(self) -> None:
-        self.assertEqual(len(Handshake("www.example.com", size=8192).to_send()), 8192)
 
     @given(st.integers(-5, 2500))
     @example(257)

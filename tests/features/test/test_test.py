@@ -155,7 +155,7 @@ class PortTests(CommandTestCase):
         address = f"[{host!s}]:{number}" if ":" in str(host) else f"{host!s}:{number}"
         return self.run_main("test", address, "--timeout=1", *options)
 
-    def test_answer_that_depends(self) -> None:
+    def test_answer_that_depends_or_does_not(self) -> None:
         """A port that looks at the first packet is found out; four connections at most are open, and 200 in all."""
         port = self.port(_first_packet)
         names = "--sni=a.example", "--sni=b.example"
@@ -170,8 +170,6 @@ class PortTests(CommandTestCase):
         self.assertLessEqual(port.most, 4)
         self.assertEqual(port.count, found["connections"])
         self.assertLessEqual(port.count, 200)
-
-    def test_answer_that_does_not(self) -> None:
         code, output, _ = self.run_test(self.port(_whole, "::1"), "--protocol=http")
         self.assertEqual(code, 0, output)
         self.assertIn("cut at 62 places           62 of 62   the same answer\n", output)
@@ -216,7 +214,7 @@ class PortTests(CommandTestCase):
         self.assertEqual(code, 1)
         self.assertRegex(output, r"cut at 8 places +\d+ of 8 +else no answer")
 
-    def test_nobody(self) -> None:
+    def test_nobody_and_the_first_address_that_can_be_connected(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             address = f"127.0.0.1:{closed.getsockname()[1]}"
         names = [f"--sni=a{n}" for n in range(11)]
@@ -229,8 +227,6 @@ class PortTests(CommandTestCase):
             code, output, error = self.run_main("test", address, *options)
             self.assertEqual((code, output), (3, "a0\n" if "--sni=a0" in options else ""))
             self.assertIn("connection refused", error)
-
-    def test_first_address_that_can_be_connected(self) -> None:
         closed, only, other = (socket.create_server(("127.0.0.1", 0)) for _ in range(3))
         found = [(socket.AF_INET, one.getsockname()) for one in (closed, only, other)]
         closed.close()

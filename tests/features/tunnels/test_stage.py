@@ -194,7 +194,9 @@ class FixedServerTest(MuxTestCase):
 class DetectionTest(MuxTestCase):
     """Routes under the tunnel look at what comes inside, so the client is answered before."""
 
-    async def test_routes_decide_on_what_is_inside(self) -> None:
+    async def test_routes_decide_on_what_is_inside_at_once_or_later(
+        self,
+    ) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([tunnel_route(), inner("ssh", backend), inner("tls", Refusal.RESET)])
         client = await self.connect_answered(port, connect_to("a:22"), OPEN)
@@ -207,16 +209,13 @@ class DetectionTest(MuxTestCase):
         await client.is_lost()
         record = await self.logged(2)
         self.assertEqual((record.route, record.facts["sni"]), ("in-tls", "a.example"))
-
-    async def test_client_that_does_not_wait_and_half_closes(self) -> None:
-        port = self.mux([tunnel_route(), inner("ssh", backend_at(self.backend_port()))])
         client = await self.connect(port, connect_to("a:22") + SSH)
         client.finish()
-        server = await self.backend.heard(len(SSH))
+        server = await self.backend.heard(len(SSH), 1)
         self.assertEqual(server.received, SSH)
         await client.has(len(OPEN))
         close(client, server)
-        await self.assert_logged(route="in-ssh", reason="done")
+        await self.assert_logged(3, route="in-ssh", reason="done")
 
     async def test_failure_behind_an_answer_closes(self) -> None:
         backend = Backend("none", (server_at(free_port()),), retries=0)

@@ -57,7 +57,8 @@ class ViaTests(MuxTestCase):
         return peer
 
     async def test_name_goes_to_the_proxy_and_no_byte_is_lost(self) -> None:
-        for number, (kind, talk) in enumerate((("socks5", SOCKS), ("http", HTTP))):
+        rows: Any = ("auto", "socks5", SOCKS), ("auto", "http", HTTP), ("portable", "http", HTTP)
+        for number, (self.relay, kind, talk) in enumerate(rows):
             client = await self.lead(self.backend_by(kind), b"hello")
             peer = await self.granted(talk, b"220 welcome", number)
             await peer.has(5)
@@ -70,7 +71,7 @@ class ViaTests(MuxTestCase):
             received = [bytes(one.received) for one in (peer, client)]
             self.assertEqual(received, [b"hello", b"220 welcomelate"])
             close(client, peer)
-            story = {"reason": "done", "server": "db.example:5432", "bytes_out": 15}
+            story = {"reason": "done", "server": "db.example:5432", "bytes_in": 5, "bytes_out": 15}
             await self.assert_logged(number + 1, **story)
 
     async def test_answer_may_come_byte_by_byte_and_the_end_with_it(self) -> None:
@@ -87,33 +88,22 @@ class ViaTests(MuxTestCase):
         close(client, peer)
         await self.assert_logged(reason="done", bytes_out=3)
 
-    async def test_proxy_header_is_first_inside(self) -> None:
+    async def test_proxy_header_is_first_inside_and_password_is_read_from_its_file(self) -> None:
         client = await self.lead(self.backend_by(proxy_protocol="v1"), b"hi")
         peer = await self.granted(SOCKS)
         await peer.until(lambda: peer.received.endswith(b"\r\nhi"))
         self.assertTrue(peer.received.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 "))
         close(client, peer)
         await self.assert_logged(reason="done")
-
-    async def test_portable_relay_does_the_same(self) -> None:
-        self.relay = "portable"
-        client = await self.lead(self.backend_by("http"), b"hello")
-        peer = await self.granted(HTTP, b"welcome")
-        await peer.has(5)
-        await client.has(7)
-        close(client, peer)
-        await self.assert_logged(reason="done", bytes_in=5, bytes_out=7)
-
-    async def test_password_is_read_from_its_file(self) -> None:
         path = make_folder(self) / "password"
         path.write_text("secret\n")
         via = proxy(f"socks5://ops:{path}@127.0.0.1:{self.backend_port()}")
         client = await self.lead(self.backend_by(more={"via": via}))
         login = (b"\5\2\0\2", b"\5\2"), (b"\1\3ops\6secret", b"\1\0"), SOCKS[1]
-        peer = await self.granted(login)
+        peer = await self.granted(login, index=1)
         await peer.has(1)
         close(client, peer)
-        await self.assert_logged(reason="done")
+        await self.assert_logged(2, reason="done")
 
     async def test_name_that_the_client_asks_for_is_not_looked_up_here(self) -> None:
         allowed = names("www.test", "[0-9]*", "*0x*", "*localhost")
@@ -157,7 +147,7 @@ class ViaTests(MuxTestCase):
         proxy_text = f"{kind}://127.0.0.1:{self.proxy_port}"
         return f"{record.reason}: " + " ".join(warned).replace(proxy_text, "PROXY")
 
-    async def test_each_wrong_answer_is_named(self) -> None:
+    async def test_each_wrong_answer_is_named_and_silence_costs_the_connect_timeout(self) -> None:
         """Those that there may be are in `test_request`."""
         begin = (
             "connect-refused: backend db: cannot connect to db.example:5432: the proxy PROXY: it"
@@ -169,10 +159,8 @@ class ViaTests(MuxTestCase):
             ("http", (None,), "closed the connection instead of answering"),
         ):  # fmt: skip
             self.assertEqual(await self.try_answer(kind, *answers), f"{begin} {expected}")
-
-    async def test_silent_proxy_costs_the_connect_timeout(self) -> None:
-        for answers in ((), (b"\5\0",)):
-            said = await self.try_answer("socks5", *answers, connect_timeout=0.2)
+        for said_first in ((), (b"\5\0",)):
+            said = await self.try_answer("socks5", *said_first, connect_timeout=0.2)
             why = "cannot connect to db.example:5432: no connection through PROXY within 0.2 s"
             self.assertEqual(said, f"connect-timeout: backend db: {why}")
 

@@ -148,7 +148,7 @@ class WakeTests(TestCase):
         return requests, await self.logged(Wake("POST", url))
 
     async def test_http_request(self) -> None:
-        """Over TCP or a UNIX socket; nothing secret is logged, but failures are."""
+        """Over TCP or a UNIX socket; nothing secret is logged, but failures are. The status decides of answers that end with the connection, or never, as those of small servers and scripts do."""
         path = f"{make_folder(self)}/wake.sock"
         for at, shown in (("", "sent POST http://127.0.0.1:"), (path, f"sent POST unix:{path}")):
             requests, logged = await self.asked("/start?token=secret", at)
@@ -160,6 +160,20 @@ class WakeTests(TestCase):
         self.assertIn("the answer is 500", logged)
         logged = await self.logged(Wake("GET", f"http://127.0.0.1:{free_port()}/"))
         self.assertIn("connection refused", logged)
+        for answer, expected in (
+            (b"HTTP/1.0 200 OK\r\n\r\nstarted\n", "sent GET http"),
+            (b"HTTP/1.0 503 No\r\n\r\n", "the answer is 503"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000, "sent GET http"),
+        ):
+            server = PeerFactory()
+            wake = Wake("GET", f"http://127.0.0.1:{listen(self, server)}/")
+
+            async def give(server: PeerFactory = server, answer: bytes = answer) -> None:
+                peer = await server.heard(20)
+                peer.send(answer)
+                peer.close()
+
+            self.assertIn(expected, await self.logged(wake, give))
 
     async def test_unit_of_systemd(self) -> None:
         """Systemd says whether the unit has started, and why not."""
@@ -187,20 +201,3 @@ class WakeTests(TestCase):
         with patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"), patch(at, 0.0):
             logged = await self.logged(Wake("systemd", "app.service"))
         self.assertIn("systemctl start app.service): it has not started within 0 s; it", logged)
-
-    async def test_status_decides_whatever_follows(self) -> None:
-        """Answers that end with the connection, or never, as those of small servers and scripts do."""
-        for answer, expected in (
-            (b"HTTP/1.0 200 OK\r\n\r\nstarted\n", "sent GET http"),
-            (b"HTTP/1.0 503 No\r\n\r\n", "the answer is 503"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000, "sent GET http"),
-        ):
-            server = PeerFactory()
-            wake = Wake("GET", f"http://127.0.0.1:{listen(self, server)}/")
-
-            async def give(server: PeerFactory = server, answer: bytes = answer) -> None:
-                peer = await server.heard(20)
-                peer.send(answer)
-                peer.close()
-
-            self.assertIn(expected, await self.logged(wake, give))
