@@ -15,6 +15,7 @@ from txmux.access import across_processes
 from txmux.access.across_processes import FileLock, LayoutError, LimitsLayout, SharedLimits
 from txmux.access.admission import Refused
 from txmux.access.loops import LoopDetector
+from txmux.access.per_source import source_of
 from txmux.errors import MuxError
 from txmux.rules.reading.parser import parse
 from txmux.wire.proxyprotocol.header import Address
@@ -122,7 +123,16 @@ class HostileMemoryTest(SynchronousTestCase):
         self.addCleanup(worker.limits.close)
         for client in _CLIENTS:
             worker.enter(client)
-        self.assertEqual(worker.limits.tables["a"].tracked(0), len(_CLIENTS))
+        limits, table = worker.limits, worker.limits.tables["a"]
+        self.assertEqual(table.tracked(0), len(_CLIENTS))
+        for client in _CLIENTS:
+            worker.move_away(client)
+        limits.collect()
+        slots = [table.find(source_of(client.host), 0) for client in _CLIENTS]
+        self.assertEqual([slot and table.total(slot) for slot in slots], [0, 0])
+        self.assertTrue(limits.held("b", 0, 1).take())
+        self.assertFalse(limits.held("b", 1, 2).take())
+        self.assertEqual([limits.assign(n, os.getpid()) for n in (1, 2)], [1, 2])
 
     def test_waits_for_a_hundredth_of_the_time(self) -> None:
         """A worker that holds the lock, and lets go of it for moments, slows the others by no more."""
@@ -206,6 +216,7 @@ class LimitsLayoutTest(SynchronousTestCase):
         rules = parse(text_of(["a"], 1), "x")
         limits = SharedLimits.make(parse(text_of([], 1), "x"), 2)
         self.addCleanup(limits.close)
+        self.assertRaises(LayoutError, limits.per_source, rules.listeners[1], 1, float)
         before = limits.layout
         limits.extend(rules)
         changes = limits.layout.changes(before)
@@ -214,3 +225,6 @@ class LimitsLayoutTest(SynchronousTestCase):
         self.assertIsNotNone(limits.admissions(1, float, 0)(rules.listeners[1]).per_source)
         for wrong in ({"size": 8}, {"rows": {"a": -8}}, {"tables": {"a": changes["size"]}}):
             self.assertRaises(LayoutError, limits.remap_changed, **{**changes, **wrong})
+        made = SharedLimits.of_service(lambda: rules, lambda _: False, None)
+        self.addCleanup(made.close)
+        self.assertEqual(made.layout.tables.keys(), {"z", "a"})

@@ -1,4 +1,5 @@
 from ipaddress import ip_address
+from unittest.mock import Mock
 
 import attrs
 from hypothesis import settings
@@ -11,6 +12,7 @@ from tests.support.changes import change_constants
 from tests.support.examples import scaled
 from txmux.access import per_source as module
 from txmux.access.per_source import (
+    Handshakes,
     Permit,
     PerSource,
     SourceLimits,
@@ -66,10 +68,19 @@ class PerSourceTest(SynchronousTestCase):
         per_source.apply({1: (None, 0, 2)})
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
+        per_source.apply({1: (None, 0, 99)})
+        for seconds in (15, 1):
+            self.assertIsNone(per_source.enter(1))
+            self.clock.advance(seconds)
+        self.entered(per_source)
         per_source = self.limited(SourceLimits(connections=1))
         for source in (5, 0, 6):
             self.entered(per_source, source)
         self.assertEqual(per_source.tracked(), 3)
+        per_source.apply({7: (None, 1, 0)})
+        self.assertIsNone(per_source.enter(7))
+        per_source.forget_elsewhere()
+        self.entered(per_source, 7)
         for source in (5, 0, 6):
             self.assertIsNone(per_source.enter(source))
 
@@ -101,7 +112,7 @@ class PerSourceTest(SynchronousTestCase):
                 self.entered(before, source)
         for _ in range(2):
             self.entered(after, 2)
-        after.restore(before.buckets())
+        after.restore(before.buckets() + b"cut")
         self.assertIsNone(after.enter(1))
         self.entered(after, 2)
         self.assertIsNone(after.enter(2))
@@ -111,6 +122,18 @@ class PerSourceTest(SynchronousTestCase):
         after.source_table.refill()
         for _ in range(3):
             self.entered(after, 1)
+
+    def test_handshakes_have_their_turns(self) -> None:
+        handshakes, key = Handshakes(float), ("x", 1)
+        first, second, third = (Mock() for _ in range(3))
+        for one in (first, second, third):
+            handshakes.enter(key, one, 1)
+        handshakes.leave(key, second)
+        third.has_turn.assert_not_called()
+        for one in (first, third, third):
+            handshakes.leave(key, one)
+        third.has_turn.assert_called_once_with()
+        self.assertEqual(handshakes.sources, {})
 
     def test_memory_that_another_process_has_overwritten(self) -> None:
         """A compromised worker makes the counts wrong, but breaks no connection of the others, and no upgrade."""
@@ -148,7 +171,7 @@ class PerSourceTest(SynchronousTestCase):
             self.assertEqual(found, is_same, (one, other))
             self.assertEqual(source_of_host(one) == source_of_host(other), is_same)
         ipv4, network = "192.0.2.7", "2001:db8:1:2::/64"
-        texts = {ipv4: ipv4, f"::ffff:{ipv4}": ipv4, "2001:db8:1:2:3::4": network}
+        texts = {ipv4: ipv4, f"::ffff:{ipv4}": ipv4, "2001:db8:1:2:3::4": network, "::1": "::/64"}
         for address, text in texts.items():
             self.assertEqual(text_of_source(source_of(ip_address(address))), text)
         self.assertEqual(text_of_source(-1), "unix")
@@ -175,6 +198,11 @@ class PerSourceTest(SynchronousTestCase):
         found = [[table.find(source, 0) for source in range(1, 50)] for table in tables]
         self.assertEqual(found[0], found[1])
         self.assertNotEqual(found[0], found[2])
+        self.assertEqual([table.numbers[-1] % 2 for table in tables], [1, 1, 1])
+        before: list[int] = []
+        for _ in range(2):
+            tables[0].more(1, before)
+        self.assertEqual(len(before), SourceTable.slots(1))
 
     def test_all_slots_are_looked_at_and_neighbours_do_not_crowd_each_other(self) -> None:
         table = SourceTable(memory())

@@ -88,6 +88,8 @@ class AnswerTests(SynchronousTestCase):
             # Each request is answered when it is there, also that of a client that does not wait.
             ([x, y], (b"a", b"?", b"b?", b"y"), ("y", [(2, "no"), (4, "yes")])),
             ([x], (b"a?b?x",), ("x", both)), ([x], (b"a?b?z",), (None, both)),
+            # Two requests at once, of which one is there, are not answered.
+            ([leads("x", Named(b"z", exchanges=lambda _: (FIRST, SECOND))), x], (b"a?", b"b?", b"x"), ("x", [(2, "no"), (4, "yes")])),
             # A match before the answer needs none, and one between two requests takes one.
             ([early, x], (b"a?", b"b?x"), ("early", [])), ([early, x], (b"a?b?x",), ("early", [])),
             ([x, next_one], (b"a?b?y",), ("next", both)), ([next_one, x], (b"a?b?x",), ("next", [(5, "no")])),

@@ -161,6 +161,7 @@ class DetectorTest(SynchronousTestCase):
         routes = [route("ssh", "close"), dry]
         self.assertNotIn("dry_run", decided(routes, b"SSH-").facts)
         self.assertEqual(decided(routes, b"x"), Decision(None, {"dry_run": "dry"}))
+        self.assertIsNone(Detector(routes[::-1]).start_detection().decide_before_bytes())
         routes = [route(text, "close", name=text) for text in ("tls", "ssh", "tls sni=a.test")]
         routes[0] = attrs.evolve(routes[0], dry_run=True)
         self.assertEqual(list(Detector(routes).hello_readers), [routes[2]])
@@ -201,6 +202,7 @@ class DetectorTest(SynchronousTestCase):
     def test_all_at_once_in_pieces_and_byte_by_byte(
         self, chosen: list[list[str]], data: bytes, tail: bytes, cuts: set[int], limit: int
     ) -> None:
+        """The same bytes lead to the same route, however the network cut them."""
         routes = [route(lines, "close", name=str(n)) for n, lines in enumerate(chosen)]
         data += tail
         edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]

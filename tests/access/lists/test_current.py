@@ -77,3 +77,4 @@ class ListsTests(SynchronousTestCase):
     def test_round_trip_through_json(self, networks: list[IPv4Network | IPv6Network]) -> None:
         whole = NetworkSet(networks)
         self.assertEqual(unpack(json.loads(json.dumps(pack(whole)))), whole)
+        self.assertEqual(pack(_OLD), {"4": {"8": "AMAAAg=="}, "6": {}})  # as other versions read it
