@@ -204,8 +204,7 @@ class PluginTest(SynchronousTestCase):
             f"import pathlib\nflag = pathlib.Path({str(flag)!r})\nthere = flag.exists()\nflag.touch()\n"
             "if not there:\n    raise OSError('not yet')\n" + _module("Slow", "slow"),
         )
-        self.assertEqual(self.found(), Registry({}))
-        self.assertEqual(list(self.found()), ["slow"])
+        self.assertEqual((self.found(), list(self.found())), (Registry({}), ["slow"]))
 
     def test_incomplete_matchers_are_named_and_leave_the_others(self) -> None:
         for body, lacks in (

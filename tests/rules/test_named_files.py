@@ -64,8 +64,7 @@ class KeyTests(SynchronousTestCase):
         texts = set(re.findall(rf"{folder}(/[a-z_./]+)", RULES.format(folder)))
         named = {str(file.path).removeprefix(str(folder)) for file in found.values()}
         expected = {"/rules.ini", *(f"/{name}/b.example.pem" for name in MADE)}
-        self.assertEqual(named - texts, expected)
-        self.assertEqual(texts - named, set())
+        self.assertEqual((named - texts, texts - named), (expected, set()))
         allowed = AllowedPaths.of(rules).opens
         for opens, names in SECRETS.items():
             for name in names:

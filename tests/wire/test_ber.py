@@ -21,8 +21,7 @@ class LengthTests(SynchronousTestCase):
         size, length = form
         data = written(length, size)
         cursor = Cursor(data)
-        self.assertEqual(read_length(cursor, 0, 1 << 33), length)
-        self.assertEqual(cursor.at, len(data))
+        self.assertEqual((read_length(cursor, 0, 1 << 33), cursor.at), (length, len(data)))
         for end in range(len(data)):
             self.assertRaises(ShortError, read_length, Cursor(data[:end]), 0, 1 << 33)
 

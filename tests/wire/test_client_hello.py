@@ -222,8 +222,7 @@ class ClientHelloTests(SynchronousTestCase):
             tuple(protocol.decode("latin-1") for protocol in protocols),
             VERSIONS[highest],
         )
-        self.assertEqual(reader.hello, expected)
-        self.assertEqual(parse_client_hello(data, None).hello, expected)
+        self.assertEqual((reader.hello, parse_client_hello(data, None).hello), (expected, expected))
 
     def test_pythons_own_client_is_understood_in_records_of_every_size(self) -> None:
         context = ssl.create_default_context()

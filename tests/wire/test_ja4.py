@@ -99,8 +99,7 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(self.beginning(versions(0x0002))[1:3], "s2")
         self.assertEqual(self.beginning(versions(0x7F1C, 0x0304))[1:3], "00")
         self.assertEqual(self.beginning(versions(0x1A1A))[1:3], "00")
-        self.assertEqual(self.beginning(KNOWN["0000"])[3], "d")
-        self.assertEqual(self.beginning()[3:8], "i0100")
+        self.assertEqual((self.beginning(KNOWN["0000"])[3], self.beginning()[3:8]), ("d", "i0100"))
         many = [extension(0x1000 + number, b"") for number in range(120)]
         self.assertEqual(self.beginning(*many, cipher_suites="00ff" * 120)[4:8], "9999")
         for protocol, ends in (

@@ -261,8 +261,7 @@ class RenewalTests(TestCase):
         self.play(answer)
         made = self.certificates(_A)
         self.look(made, 120)
-        self.assertEqual(asked, [0, 15, 45])
-        self.assertEqual([*made.troubles()], [])
+        self.assertEqual((asked, [*made.troubles()]), ([0, 15, 45], []))
 
     async def test_folder_that_is_away_for_a_while(self) -> None:
         """It is named, logged once, and no longer an item as soon as it can be written to."""
@@ -399,8 +398,7 @@ class RenewalTests(TestCase):
                 self.assertTrue(item.cause)
                 self.assertGreater(made.seconds_left()[_A], 0)
                 self.now += 6 * 3600
-            self.assertEqual(file.read_bytes(), good)
-            self.assertEqual([*made.troubles()], [])
+            self.assertEqual((file.read_bytes(), [*made.troubles()]), (good, []))
 
     async def test_lock_that_stays(self) -> None:
         """One that another machine has, or that somebody has written, is reported after half an hour."""
@@ -431,8 +429,7 @@ class RenewalTests(TestCase):
             assert waiting is not None
             made.look()
             await self.assertFailure(waiting, MuxError)
-            self.assertEqual(good.read_bytes(), shown)
-            self.assertEqual(made.in_use()[_A], shown)
+            self.assertEqual((good.read_bytes(), made.in_use()[_A]), (shown, shown))
 
     async def test_asked_in_vain_before_a_reload(self) -> None:
         """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once; the others are left."""

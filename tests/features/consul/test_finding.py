@@ -66,8 +66,7 @@ class ConsulTests(NamesTestCase):
         await self.rests()
         await self.asks_again()
         asked = [{"index": [index], "wait": ["30s"]} for index in ("10", "13")]
-        self.assertEqual(self.consul.asked, [{}, *asked])
-        self.assertEqual(self.consul.tokens, [None] * 3)
+        self.assertEqual((self.consul.asked, self.consul.tokens), ([{}, *asked], [None] * 3))
 
     async def test_nothing_changes(self) -> None:
         self.consul.register("web", [Instance(80)])
@@ -166,8 +165,7 @@ class ConsulTests(NamesTestCase):
         await self.rests()
         await self.asks_again()
         asked = [query.get("index") for query in self.consul.asked]
-        self.assertEqual(asked, [None, ["10"], None, ["3"]])
-        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
+        self.assertEqual((asked, self.texts(pool)), ([None, ["10"], None, ["3"]], ["127.0.0.1:80"]))
 
     async def test_away(self) -> None:
         """While Consul is away what was known stays; that is told once, and that it is over; waits grow up to `resolve`, spread."""
@@ -365,8 +363,7 @@ class InstancesTests(SynchronousTestCase):
         change_constants(self, finding, MOST_INSTANCES=1000)
         many = [Instance(80, f"10.0.{n >> 8}.{n & 255}") for n in range(1050)]
         addresses = _found(_answer(*many))
-        self.assertEqual(len(addresses), 1000)
-        self.assertEqual(addresses, _found(_answer(*reversed(many))))
+        self.assertEqual((len(addresses), addresses), (1000, _found(_answer(*reversed(many)))))
         change_constants(self, finding, _MOST_READ=1000)
         reader = InstancesReader(passing=False)
         reader.feed(b"[")

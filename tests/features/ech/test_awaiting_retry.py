@@ -157,8 +157,7 @@ class AwaitingRetryTest(MuxTestCase):
             client.send(records(sealer.second(encoded or inner(), public=public)))
             record = await self.ended(client, server, reason="tls-failed")
             self.assertEqual(bytes(client.received)[len(_RETRY) :], alert)
-            self.assertEqual(len(server.received), self.hello)
-            self.assertEqual(record.facts["tls_error"], why)
+            self.assertEqual((len(server.received), record.facts["tls_error"]), (self.hello, why))
 
     async def test_anything_but_a_hello_is_the_servers(self) -> None:
         """A client that gives up says so to the server."""

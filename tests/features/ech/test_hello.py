@@ -142,8 +142,7 @@ class HelloTest(SynchronousTestCase):
             answers = [reader.read(stream[:end]) for end in range(1, len(stream) + 1)]
             self.assertEqual(answers[:-1], [None] * (len(stream) - 1))
             assert answers[-1] is not None
-            self.assertEqual(answers[-1].stream, _read(stream).stream)
-            self.assertEqual(counting.exchanges, 1)
+            self.assertEqual((answers[-1].stream, counting.exchanges), (_read(stream).stream, 1))
 
     def test_large_hello_is_in_records_of_its_own(self) -> None:
         large = extension(0x1A1A, bytes(20_000))

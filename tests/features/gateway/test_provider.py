@@ -482,8 +482,7 @@ class GatewayTests(TestCase):
         self.run_provider()
         lease_now = lambda: self.kube.get("Lease", "default", "txmux-txmux-gateway")["spec"]  # noqa: E731
         await deferLater(reactor, 0.6)
-        self.assertEqual(lease_now()["holderIdentity"], "one")
-        self.assertEqual(self.patches("db"), 1)
+        self.assertEqual((lease_now()["holderIdentity"], self.patches("db")), ("one", 1))
         change_constants(self, status, _DURATION=60.0)
         await self.until(lambda: lease_now()["leaseDurationSeconds"] == 60)
         await end_first()  # which gives it back

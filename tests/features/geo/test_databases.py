@@ -31,8 +31,7 @@ class PlacesTests(SynchronousTestCase):
         self.places.read([self.countries, self.systems])
         self.assertEqual(self.found("192.0.2.1"), ["as=64500", "continent=EU", "country=FR"])
         self.assertEqual(self.found("192.0.2.200"), ["continent=EU", "country=FR"])
-        self.assertEqual(self.found("198.51.100.1"), [])
-        self.assertEqual(self.found("2001:db8::1"), [])
+        self.assertEqual((self.found("198.51.100.1"), self.found("2001:db8::1")), ([], []))
         for text, name in (
             ("geo:country=fr", "geo:country=FR"), ("geo:continent=EU", "geo:continent=EU"),
             ("as:AS64500", "geo:as=64500"), ("as:AS4294967295", "geo:as=4294967295"),

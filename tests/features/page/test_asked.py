@@ -17,8 +17,7 @@ class SentTest(AdminCase):
         await self.start(use=self.virtual())
         first = (await self.get("/?have=")).json
         page = (await self.get("/")).body.decode()
-        self.assertEqual([*first], re.findall(r'<div data-live="(\w+)">', page))
-        self.assertEqual(len(first), 11)
+        self.assertEqual(([*first], len(first)), (re.findall(r'<div data-live="(\w+)">', page), 11))
         for part in first.values():
             self.assertIn(part["html"].split("\n")[0], page)
         tags = "+".join(part["tag"] for part in first.values())

@@ -235,8 +235,7 @@ class ExchangeTests(SynchronousTestCase):
         self.machines.remove(one)
         del self.reports[one.name]  # as the script does
         self.exchange()
-        self.assertEqual(sum(other.enter() for _ in range(12)), 10)
-        self.assertEqual(other.sources.tracked(), 1)
+        self.assertEqual((sum(other.enter() for _ in range(12)), other.sources.tracked()), (10, 1))
 
     def test_memory_that_a_worker_has_overwritten(self) -> None:
         """What is reported is wrong then, but the process goes on."""

@@ -302,6 +302,5 @@ class SampleTests(SynchronousTestCase):
     @given(st.integers(1, 9000), st.integers(1, 62))
     def test_places(self, length: int, most: int) -> None:
         places = port_test.cut_offsets(length, most)
-        self.assertEqual(places, sorted({*places}))
-        self.assertEqual(len(places), min(most, length - 1))
+        self.assertEqual((places, len(places)), (sorted({*places}), min(most, length - 1)))
         self.assertTrue(all(0 < place < length for place in places))

@@ -192,8 +192,7 @@ class ScreenTests(SynchronousTestCase):
             self.assertEqual((line, cell_len(line)), (f"…{letter * shown}z_", width))
         state = TopState(mode="filter", typed="x" * 58)
         self.assertEqual(_drawn(state, SNAPSHOT)[-1], f"filter (Enter, Esc): {'x' * 58}_")
-        self.assertEqual(sparkline([9, 0, 4, 8], 3), "▁▄█")
-        self.assertEqual(sparkline([0, 0], 5), "▁▁")
+        self.assertEqual((sparkline([9, 0, 4, 8], 3), sparkline([0, 0], 5)), ("▁▄█", "▁▁"))
         self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
 
     def test_explanation_is_cut_and_folded(self) -> None:

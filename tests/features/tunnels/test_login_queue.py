@@ -72,14 +72,12 @@ class LoginQueueTest(SynchronousTestCase):
         self.fill(2)
         self.assertEqual(self.queue.add(0, "third"), "third")
         self.queue.judged(1, is_right=False)
-        self.assertEqual(self.queue.worst(), 1)
-        self.assertEqual(self.queue.add(2, "new"), "1 1")
+        self.assertEqual((self.queue.worst(), self.queue.add(2, "new")), (1, "1 1"))
         self.assertEqual(self.queue.add(3, "new, too"), "1 0")
         self.assertEqual(self.queue.add(1, "wrong again"), "wrong again")
         self.assertEqual(self.queue.add(4, "newest"), "0 1")
         self.assertEqual(self.queue.add(4, "one too many"), "one too many")
-        self.assertEqual(self.queue.add(5, "newer still"), "0 0")
-        self.assertEqual(len(self.queue), 4)
+        self.assertEqual((self.queue.add(5, "newer still"), len(self.queue)), ("0 0", 4))
 
     @given(_STEPS)
     def test_turns(self, steps: list[tuple[str, int]]) -> None:

@@ -52,5 +52,4 @@ class ServedTests(WorkersTestCase):
         for client in clients:
             self.assertEqual(client.recv(1), b"")
             client.close()
-        self.assertEqual({line["reason"] for line in mux.take(6)}, {"done"})
-        self.assertEqual(asked, ["/start"])
+        self.assertEqual(({line["reason"] for line in mux.take(6)}, asked), ({"done"}, ["/start"]))

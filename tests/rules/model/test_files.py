@@ -22,8 +22,7 @@ class FilesTest(SynchronousTestCase):
         for problem in (_PROBLEM, _PROBLEM.lost_to("b.ini", 3)):
             files, text = self.sent(problem)
             read = Files.from_json(json.loads(text))
-            self.assertEqual(read.untaken, files.untaken)
-            self.assertEqual(json.dumps(read.as_json()), text)
+            self.assertEqual((read.untaken, json.dumps(read.as_json())), (files.untaken, text))
 
     def test_other_versions(self) -> None:
         """A newer one may say more of files, and of what is wrong with a unit: a helper lives across upgrades. An older one is told of nothing that is as usual, which it may not know."""

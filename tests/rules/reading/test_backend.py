@@ -94,8 +94,7 @@ class BackendTests(SynchronousTestCase):
             fallback.fallback, Backend("unix:/x", (Server("unix:/x", "unix", path="/x"),))
         )
         told = [found.text for found in rules.servers() if found.kind == "unix"]
-        self.assertEqual(told, ["unix:/x"])
-        self.assertEqual(lint(rules), [])
+        self.assertEqual((told, lint(rules)), (["unix:/x"], []))
         names = "zyxwv"
         text = "".join(
             f"[backend {n}]\nserver = h:1\nfallback = {m}\n"

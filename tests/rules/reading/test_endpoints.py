@@ -34,8 +34,7 @@ class ListeningTests(SynchronousTestCase):
             "[::1]:65535": ("::1", 65535), "[fe80::1%eth0]:22": ("fe80::1%eth0", 22),
             ":8443": ("", 8443),
         }.items():  # fmt: skip
-            self.assertEqual(listening(text), text)
-            self.assertEqual(short_form(text), parts)
+            self.assertEqual((listening(text), short_form(text)), (text, parts))
         for text in (
             "tcp:443", "tcp:0", "tcp:port=443:interface=127.0.0.1:backlog=50", "tcp:443:interface=",
             r"tcp:443:interface=\:\:1", r"tcp6:443:interface=\:\:", "unix:/run/x.sock",

@@ -74,8 +74,7 @@ class OwnersTest(SynchronousTestCase):
             theirs = f"{listen}{TLS}{backend}"
             for units in ({"a": theirs, "z": mine}, {"z": f"[unit t]\n{theirs}[unit z]\n{mine}"}):
                 rules = self.rules(open_to_all, **units)
-                self.assertEqual(self.wrong(rules), {"z": [message]})
-                self.assertEqual([*rules.backends], ["b"])
+                self.assertEqual((self.wrong(rules), [*rules.backends]), ({"z": [message]}, ["b"]))
         rules = self.rules(f"{open_to_all}{TLS}", z=f"{ROUTE.format('r')}under = tls\n")
         self.assertEqual(self.wrong(rules), {"z": ["[route tls] has another owner; name one of yours"]})  # fmt: skip
         rules = self.rules(f"{open_to_all}{backend}", z=ROUTE.format("r").replace("close", "b"))

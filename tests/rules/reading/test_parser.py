@@ -235,8 +235,7 @@ class ValueTests(SynchronousTestCase):
             for found in (lint(rules), closed_listeners(rules), missing_privileges(rules, nothing)):
                 self.assertTrue(all(problem.message for problem in found))
             after = laid_out(text)
-            self.assertEqual(meaning(after), meaning(text))
-            self.assertEqual(laid_out(after), after)
+            self.assertEqual((meaning(after), laid_out(after)), (meaning(text), after))
 
 
 class AnyTextTests(SynchronousTestCase):

@@ -242,8 +242,7 @@ class RightsTest(FolderTestCase):
                 json.loads(json.dumps(load(self.main, in_force=before.files).files.as_json()))
             )
             again = retaken(read_again(rules), UntakenUnits(before.files))
-            self.assertEqual([*again.files.untaken], [str(unit)])
-            self.assertEqual([*forbidden(again)], [])
+            self.assertEqual(([*again.files.untaken], [*forbidden(again)]), ([str(unit)], []))
             self.assertEqual([route.name for route in again.routes], ["r"])
 
         unit.write_text("[route r]\nwrong\n")

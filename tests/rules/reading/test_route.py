@@ -178,8 +178,7 @@ class PeriodTests(SynchronousTestCase):
         night = period("sat 22:00-06:00 Europe/Paris")
         start = at("2026-03-28T22:00", PARIS)
         covered = [night.covers(start + 60 * minute) for minute in range(-1, 600)]
-        self.assertEqual(covered.count(True), 7 * 60)
-        self.assertEqual(covered[:2], [False, True])
+        self.assertEqual((covered.count(True), covered[:2]), (7 * 60, [False, True]))
         hour = period("sun 02:00-03:00 Europe/Paris")
         for fold in (0, 1):
             self.assertTrue(hour.covers(at("2026-10-25T02:30", PARIS, fold)))
