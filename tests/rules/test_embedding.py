@@ -1,11 +1,18 @@
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Any
 
+import attrs
 from twisted.internet.protocol import ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
-from txmux import Backend, MuxError, Refusal, Server, outcome, route
-from txmux.rules.model import InProcess
+from txmux import Backend, Listener, MuxError, MuxFactory, Refusal, Server, outcome, route
+from txmux.rules.embedding import from_python
+from txmux.rules.model import Check, Clients, Ejection, InProcess, Keepalive, ServerTLS
+from txmux.rules.model.listener import Rate, Silence
+from txmux.rules.model.networks import Senders
 
 
 class RouteTest(SynchronousTestCase):
@@ -37,3 +44,126 @@ class RouteTest(SynchronousTestCase):
             self.assertEqual(getattr(txmux, name).__name__, name)
         with self.assertRaises(AttributeError):
             _ = txmux.nothing
+
+    def settings(self, **values: Any) -> Listener:
+        return from_python([], Listener("a", **values))[1]
+
+    def servers(self, backend: Any) -> list[tuple[str, int, int]]:
+        (route,), _ = from_python([("ssh", backend)], Listener("a"))
+        assert isinstance(route.outcome, Backend)
+        return [(one.host, one.port, one.weight) for one in route.outcome.servers]
+
+    def test_texts_are_read(self) -> None:
+        self.assertEqual(self.settings(default="close").default, Refusal.CLOSE)
+        (line,) = self.settings(silent="127.0.0.1:22").silent
+        assert isinstance(line.outcome, Backend)
+        self.assertEqual(line.outcome.servers[0].port, 22)
+        self.assertEqual(self.settings(detect_timeout="5s").detect_timeout, 5.0)
+        for silent, seconds in (("127.0.0.1:22", 3.0), ("close", 5.0), (Refusal.RESET, 5.0)):
+            self.assertEqual(self.settings(silent=silent).detect_timeout, seconds)
+        self.assertEqual(self.settings(peek_limit="16KiB").peek_limit, 16384)
+        rate = self.settings(connection_rate_per_source="20/s burst=40").connection_rate_per_source
+        self.assertEqual(rate, Rate(20.0, 40))
+
+    def test_servers_with_their_options_and_routes_as_pairs(self) -> None:
+        two: Any = (Server("127.0.0.1:22", weight=3), "[::1]:23")
+        self.assertEqual(self.servers(Backend("b", two)), [("127.0.0.1", 22, 3), ("::1", 23, 1)])
+        alone: Any = "127.0.0.1:22"
+        self.assertEqual(self.servers(Backend("b", alone)), [("127.0.0.1", 22, 1)])
+        routes: Any = [("ssh", "127.0.0.1:22")]
+        MuxFactory(routes)
+        (route,), _ = from_python(routes, Listener("a"))
+        self.assertEqual(route.name, "ssh")
+        self.assertEqual(self.servers(Backend("b", (Server("a:1", "tcp"),))), [("a", 1, 1)])
+        for options in ({"weight": "3"}, {"weight": 0}, {"backup": "yes"}, {"down": 1}):
+            made = Server("a:1", **_any(options))
+            self.assertRaises(TypeError, self.servers, Backend("b", (made,)))
+
+    def test_networks_are_read(self) -> None:
+        inside, outside = ip_address("10.1.2.3"), ip_address("192.0.2.1")
+        for texts in (
+            ["10.0.0.0/8", "::1"], "10.0.0.0/8", "::1, 10.0.0.0/8", [ip_network("10.0.0.0/8")],
+        ):  # fmt: skip
+            made = self.settings(
+                accept_proxy_from=texts,
+                clients=Clients(_any(texts)),
+                silent=[Silence(Refusal.RESET, Clients(excluded=_any(texts)))],
+            )
+            assert made.accept_proxy_from is not None
+            self.assertIn(inside, made.accept_proxy_from)
+            self.assertNotIn(outside, made.accept_proxy_from)
+            self.assertEqual([made.clients.serves(one) for one in (inside, outside)], [True, False])
+            self.assertFalse(made.silent[0].clients.serves(inside))
+            plain = attrs.evolve(route("ssh", "close"), clients=Clients(excluded=_any(texts)))
+            (limited,), _ = from_python([plain], "a")
+            self.assertFalse(limited.clients.serves(inside))
+        senders = self.settings(accept_proxy_from=["unix", "::1"]).accept_proxy_from
+        assert isinstance(senders, Senders)
+        self.assertTrue(senders.by_unix)
+        self.assertFalse(self.settings(clients=Clients(_any([]))).clients.serves(inside))
+
+    def test_anything_else_is_an_error_at_once(self) -> None:
+        nowhere = Backend("b", _any(("nowhere",)))
+        rows: tuple[tuple[str, Any, Any], ...] = (
+            ("Listener(detect_timeout='soon'): 'soon' is not a duration", [], {"detect_timeout": "soon"}),
+            ("Listener(detect_timeout=[]): write seconds, or a text such as '5s'", [], {"detect_timeout": []}),
+            ("5 is not a protocol factory, a server such as '127.0.0.1:22'", [], {"default": 5}),
+            ("unknown matcher 'shs'; did you mean 'ssh'?", [("shs", "a:1")], {}),
+            ("'ssh' is not a route; make one by txmux.route(", ["ssh"], {}),
+            ("'10.0.0.1/8' is an address inside a network", [], {"accept_proxy_from": ["10.0.0.1/8"]}),
+            ("5 is not a network; write it as '10.0.0.0/8'", [], {"clients": Clients(_any([5]))}),
+            ("5 is not networks", [], {"accept_proxy_from": 5}), ("'nowhere' has no port", [("ssh", nowhere)], {}),
+            ("'10.0.0.0/8' does not say which clients", [], {"clients": "10.0.0.0/8"}),
+        )  # fmt: skip
+        for told, routes, values in rows:
+            with self.assertRaises(TypeError) as caught:
+                MuxFactory(routes, Listener("a", **values))
+            self.assertIn(told, str(caught.exception))
+
+    def test_listeners_and_backends(self) -> None:
+        """Each value is read as in a rules file, or refused with what is right."""
+        listener: dict[str, tuple[Any, object]] = {
+            "silent": (["127.0.0.1:22"], 1),
+            "first": ("x", "must be client or server"),
+            "max_connections": (-1, "write a whole number"),
+            "peek_limit": (1.5, "write a whole number"),
+            "proxy_timeout": (None, "write seconds, or a text such as '5s'"),
+            "capture": (1, "write True or False"),
+            "connection_rate_per_source": (5, "write a txmux.rules.model.Rate, or a text"),
+            "keepalive": (Keepalive(_any("60")), "Keepalive(idle='60'): write a whole number"),
+        }
+        for name, (value, right) in listener.items():
+            self.assert_read(partial(self.settings, **{name: value}), name, right)
+        backend: dict[str, tuple[Any, object]] = {
+            "balance": ("ip_hash", "must be round-robin"),
+            "proxy_protocol": (True, "write a text, such as 'off'"),
+            "idle_timeout": ("never", "write a duration as 250ms"),
+            "max_duration": (True, "write seconds, or a text such as '5s'"),
+            "upload_rate": (b"1M", "write a whole number"),
+            "download_rate": (None, None),
+            "fallback": ("reset", Refusal.RESET),
+            "tls": (ServerTLS(alpn=_any("h2")), "ServerTLS(alpn='h2'): write a tuple"),
+            "source": (["192.0.2.1"], "write a tuple"),
+            "eject": (Ejection(seconds=_any("9s")), "Ejection(seconds='9s'): write seconds"),
+            "check": ("tcp", Check("tcp")),
+        }
+        rate = partial(self.settings, connection_rate_per_source=Rate(10, _any("5")))
+        self.assert_read(rate, "", "Rate(burst='5'): write a whole number")
+        self.assert_read(partial(self.outcome, tls=True), "tls", ServerTLS())
+        for name, (value, right) in backend.items():
+            self.assert_read(partial(self.outcome, **{name: value}), name, right)
+
+    def assert_read(self, make: Callable[[], object], name: str, right: object) -> None:
+        if isinstance(right, str):
+            self.assertIn(right, str(self.assertRaises(TypeError, make)))
+            return
+        found = getattr(make(), name)
+        self.assertEqual(len(found) if name == "silent" else found, right)
+
+    def outcome(self, **values: Any) -> object:
+        (route,), _ = from_python([("ssh", Backend("b", _any("a:1"), **values))], Listener("a"))
+        return route.outcome
+
+
+def _any(value: Any) -> Any:
+    return value

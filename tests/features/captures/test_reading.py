@@ -14,9 +14,18 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
+from tests.cli.test_explain_datagrams import RULES
+from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.errors import MuxError
-from txmux.features.captures.reading import CapturedStream, Segment, client_streams, read_packets
+from txmux.features.captures.reading import (
+    CapturedStream,
+    Datagram,
+    Segment,
+    client_flows,
+    client_streams,
+    read_packets,
+)
 from txmux.rules.optional import missing
 from txmux.wire.proxyprotocol.header import Address
 
@@ -100,6 +109,23 @@ class ReassemblyTests(SynchronousTestCase):
             (from_client(101, b"one"), syn, from_client(101, b"two")),
         ):  # fmt: skip
             self.assertEqual([s.data for s in client_streams(several, 100)], [b"one", b"two"])
+
+    def test_datagrams_of_both_families_and_the_first_four_of_each_pair_of_ends(self) -> None:
+        rows = (
+            (datagram(CLIENT, SERVER, b"one"), Datagram(CLIENT, SERVER, b"one")),
+            (datagram(CLIENT6, SERVER6, b""), Datagram(CLIENT6, SERVER6, b"")),
+            (datagram(SERVER, CLIENT, b"thr", 5), Datagram(SERVER, CLIENT, b"thr", whole=False)),
+            (datagram(CLIENT, SERVER, b"padding", 3), Datagram(CLIENT, SERVER, b"pad")),
+        )
+        data = capture(*(packet for packet, _ in rows))
+        self.assertEqual([*read_packets(io.BytesIO(data), "x")], [read for _, read in rows])
+        other = Address(CLIENT.host, 9)
+        first, *more = (Datagram(CLIENT, SERVER, b"%d" % number) for number in range(1, 9))
+        odd = Datagram(other, SERVER, b"x", whole=False)
+        flows = client_flows([first, odd, Datagram(SERVER, CLIENT, b"answer", whole=False), *more])
+        its = CLIENT, (b"1", b"2", b"3", b"4"), False
+        found = [(one.client, one.datagrams, one.gap) for one in flows]
+        self.assertEqual(found, [its, (other, (b"x",), True)])
 
 
 def packet(source: Address, destination: Address, flags: int, sequence: int, data: bytes) -> Any:
@@ -276,8 +302,6 @@ clients  listener  decision
         none = f"{self.folder}/x.pcap: no TCP connection in it\n"
         self.assertEqual(self.explain_capture(capture()), none)
 
-
-class StartTLSTests(CommandTestCase):
     skip = missing("starttls") or None
 
     def test_hello_behind_the_command_decides(self) -> None:
@@ -297,3 +321,35 @@ class StartTLSTests(CommandTestCase):
         self.assertIn(f"decision  at byte {len(hello)}: route b, to 127.0.0.1:1\n", out)
         self.assertIn("learnt    starttls=smtp sni=b.example", out)
         self.assertNotIn("spoke first", out)
+
+
+def datagram(source: Address, destination: Address, data: bytes, size: int | None = None) -> bytes:
+    length = 8 + (len(data) if size is None else size)
+    udp = dpkt.udp.UDP(sport=source.port, dport=destination.port, ulen=length, data=data)
+    return bytes(FRAMES[1](in_ip(17, udp, source, destination)))
+
+
+class CapturedTests(CommandTestCase):
+    text = RULES
+
+    def test_captured_clients_for_listeners_of_their_kind(self) -> None:
+        captured = capture(
+            datagram(CLIENT, SERVER, OPENVPN[0]),
+            datagram(SERVER, CLIENT, b"answer"),
+            bytes(FRAMES[1](packet(CLIENT, SERVER, SYN, 100, b"SSH-"))),
+            datagram(CLIENT6, SERVER6, b"abc", 9),
+        )
+        out = self.explain("--pcap", self.write("x.pcap", captured))
+        blocks = out.split("\nlistener ")
+        self.assertEqual(len(blocks), 3)
+        self.assertIn("listener stream: 4 bytes from 192.0.2.1:40000 to", blocks[0])
+        self.assertIn("flow: a datagram of 14 bytes from 192.0.2.1:40000 to", blocks[1])
+        self.assertIn("note      the capture lacks the end of a datagram", blocks[2])
+        nothing = self.write("y.pcap", capture())
+        for more, what in (
+            ((), "no TCP connection and no UDP flow"), (("--listener", "flow"), "no UDP flow"),
+        ):  # fmt: skip
+            self.assertEqual(self.explain(*more, "--pcap", nothing), f"{nothing}: {what} in it\n")
+        code, out, err = self.run_main("explain", self.rules, "--pcap", "no/such")
+        message = "txmux: no/such cannot be read: No such file or directory\n"
+        self.assertEqual((code, out, err), (1, "", message))

@@ -1,11 +1,22 @@
 import contextlib
 import ssl
+from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.certificates import authority
+from tests.support.folders import make_folder
+from tests.support.peers import reactor
+from tests.support.ports import free_port
+from txmux.features.misdirected import FEATURE
 from txmux.features.misdirected.places import names_of, with_name
+from txmux.features.misdirected.servers import shared_by_servers
+from txmux.rules.reading.parser import parse
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import MalformedError
 from txmux.wire.hello.records import records, take_hello
@@ -55,3 +66,124 @@ class PlacesTest(SynchronousTestCase):
         ):  # fmt: skip
             with self.subTest(name):
                 self.assertRaises(MalformedError, names_of, [(b":authority", name), path])
+
+
+_WIDE = "*.site.example"
+_RULES = """
+[listen public]
+endpoint = :443
+[route a]
+match = tls sni=a.site.example,c.site.example
+backend = its
+[backend its]
+server = {a}
+[route b]
+match = tls sni=b.site.example
+backend = 127.0.0.1:{b}
+"""
+_CASES: tuple[tuple[str, tuple[bytes, ...], str, bool], ...] = (
+    (_WIDE, (b"h2", b"http/1.1"), "", True), (_WIDE, (b"http/1.1",), "", False),
+    (_WIDE, (), "", False), ("a.site.example", (b"h2",), "", False),
+    (_WIDE, (b"h2",), "tls = yes", False),  # clients speak TLS inside of that
+    (_WIDE, (b"h2",), "proxy_protocol = v2", False),  # it is no TLS with that before it
+)  # fmt: skip
+
+
+class ServersTest(TestCase):
+    def listen(self, name: str, alpn: tuple[bytes, ...]) -> int:
+        pem = authority().issue(name).write(make_folder(self) / "x.pem", key=True).read_bytes()
+        own = PrivateCertificate.loadPEM(pem)
+        protocols: Any = {"acceptableProtocols": [*alpn] or None}
+        options = CertificateOptions(KeyPair.load(pem, 1).original, own.original, **protocols)
+        real: Any = reactor
+        port = real.listenSSL(0, Factory.forProtocol(Protocol), options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+    async def found(self, a: str, more: str = "") -> list[str]:
+        text = _RULES.format(a=f"{a}\n{more}", b=free_port())
+        problems = await shared_by_servers(parse(text, Path("x.ini")), reactor)
+        self.assertEqual({one.severity for one in problems} - {"warning"}, set())
+        return [f"{one.section} {one.message}" for one in problems]
+
+    async def test_certificates(self) -> None:
+        """A route is named once, however many of its names share the certificate."""
+        for name, alpn, more, is_found in _CASES:
+            found = await self.found(f"127.0.0.1:{self.listen(name, alpn)}", more)
+            self.assertEqual(len(found), is_found, (name, alpn, more))
+            for one in found:
+                self.assertTrue(one.startswith("route a for 'a.site.example' the server "), one)
+                self.assertIn("also for 'b.site.example', which belongs to [route b]", one)
+        for server in (f"127.0.0.1:{free_port()}", "127.0.0.1:1 down"):
+            self.assertEqual(await self.found(server), [], server)
+
+
+_LISTEN = "[listen public]\nendpoint = :443\n"
+_ENDS = "terminate_tls = {pem}\nalpn = h2, http/1.1\n"
+
+
+def _route(name: str, match: str, *lines: str) -> str:
+    return "".join(f"{line}\n" for line in (f"[route {name}]", f"match = {match}", *lines))
+
+
+_A = _route("a", "tls sni=a.site.example", "backend = 127.0.0.1:1", _ENDS)
+_UNDER_A = _route("under-a", "http host=a.site.example", "under = all", "backend = 127.0.0.1:1")
+_UNDER_B = _route("under-b", "http host=b.site.example", "under = all", "backend = 127.0.0.1:2")
+_ALL = _route("all", "tls sni=*.site.example", _ENDS)
+
+FOUND = {
+    _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2"): (
+        ("a", "'b.site.example', which belongs to [route b]"),
+    ),
+    _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2", _ENDS): (
+        ("a", "'b.site.example', which belongs to [route b]"),
+        ("b", "'a.site.example', which belongs to [route a]"),
+    ),
+    _A + _route("b", "tls sni=*.site.example", "from = 10.0.0.0/8", "backend = close"): (
+        ("a", "'*.site.example', which belongs to [route b]"),
+    ),
+    _ALL + _UNDER_A + _UNDER_B: (("all", "'b.site.example', which belongs to [route under-b]"),),
+}
+NOT_FOUND = (
+    _A,
+    _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:1", _ENDS),  # the same server
+    _A + _route("b", "tls sni=b.other.example", "backend = 127.0.0.1:2"),  # not in the certificate
+    _A + _route("b", "tls sni=b.c.site.example", "backend = 127.0.0.1:2"),
+    _route("b", "ssh", "backend = 127.0.0.1:2") + _A,
+    _A.replace("h2, ", "") + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2"),
+    _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2", "dry_run = yes"),
+    _A + _route("b", "not tls sni=b.site.example", "backend = 127.0.0.1:2"),
+    _ALL + _UNDER_A,
+    _ALL + _UNDER_A + _UNDER_B.replace("127.0.0.1:2", "127.0.0.1:1"),  # the same server
+)
+
+
+class CertificatesTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.wide = authority().issue("*.site.example").write(self.folder / "wide.pem", key=True)
+
+    def found(self, text: str, pem: str = "") -> list[tuple[str, str]]:
+        rules = parse((_LISTEN + text).replace("{pem}", pem or str(self.wide)), Path("x.ini"))
+        problems = [one for find in FEATURE.finds["check"] for one in find(rules)]
+        self.assertEqual([one for one in problems if one.severity != "warning"], [])
+        return [(one.section.split()[1].strip("]"), one.message) for one in problems]
+
+    def test_names_of_several_places(self) -> None:
+        for text, wanted in FOUND.items():
+            found = self.found(text)
+            self.assertEqual([name for name, _ in found], [name for name, _ in wanted], text)
+            for (_, message), (_, what) in zip(found, wanted, strict=True):
+                self.assertIn(f"'{self.wide}' is also for {what}, so browsers ", message)
+        for text in NOT_FOUND:
+            self.assertEqual(self.found(text), [], text)
+
+    def test_a_certificate_for_each(self) -> None:
+        """Also where the wide one is for others, or no file can be read."""
+        issued = {name: authority().issue(f"{name}.site.example") for name in "ab"}
+        own = [str(its.write(self.folder / name, key=True)) for name, its in issued.items()]
+        both = _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2")
+        for pem in (own[0], f"{self.wide}, {own[0]}", str(self.folder / "none.pem")):
+            self.assertEqual(self.found(both, pem), [], pem)
+        self.assertEqual(len(self.found(both, f"{self.wide}, {own[1]}")), 1)

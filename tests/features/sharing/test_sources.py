@@ -1,19 +1,29 @@
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.admin.asking import AdminCase
 from tests.features.sharing.machine import Machine, RedisPlayed
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
+from tests.test_errors import assert_harmless, logged, refused
+from txmux.access.bans import Ban
 from txmux.access.per_source import PerSource, SourceLimits
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.exchange import SharedSources
+from txmux.features.sharing.redis import ReplyError, ReplyParser
 from txmux.features.sharing.store import Store
+from txmux.rules.model import Rules
+from txmux.rules.named_files import needed_modules
+from txmux.rules.reading.parser import parse
+from txmux.wire import codec
 
 
 class SharedSourcesTest(TestCase):
@@ -131,3 +141,54 @@ class SharedSourcesTest(TestCase):
             self.patch(RedisPlayed, "answer", b"")
             await self.until(lambda: self.source.up, step=0.5)
         self.assertEqual(self.lines()[-1], f"{self.source.name}: good again")
+
+
+def read(store: str) -> Rules:
+    settings = f"[txmux]\nshared_limits = {store}\n"
+    return parse(f"{settings}[listen a]\nendpoint = 127.0.0.1:1\n", "/etc/rules.ini")
+
+
+class StoreTests(SynchronousTestCase):
+    def test_forms(self) -> None:
+        for text, expected in (
+            ("redis://10.0.0.9", Store("", "10.0.0.9")),
+            ("redis://10.0.0.9:7000/2", Store("", "10.0.0.9", 7000, database=2)),
+            ("rediss://me@r.example", Store("", "r.example", tls=True, user="me")),
+            ("redis://[2001:db8::1]:1", Store("", "2001:db8::1", 1)),
+            ("unix:/run/r.sock?db=3", Store("", path=Path("/run/r.sock"), database=3)),
+            ("unix:r.sock password=p", Store("", path=Path("/etc/r.sock"), password=Path("/etc/p"))),
+            ("unix:r.sock", Store("", path=Path("/etc/r.sock"))),
+        ):  # fmt: skip
+            found = read(text).settings.more["shared_limits"]
+            self.assertEqual(found.text, text.split()[0])
+            self.assertEqual(attrs.evolve(found, text=""), expected)
+
+    def test_no_module_is_loaded_in_vain(self) -> None:
+        for scheme, needs_tls in (("redis", False), ("rediss", True)):
+            modules = {*needed_modules(read(f"{scheme}://127.0.0.1:1"))}
+            self.assertIn("twisted.internet.endpoints", modules)
+            self.assertEqual("txmux.net.tls.verification" in modules, needs_tls)
+
+    def test_all(self) -> None:
+        assert_harmless(self, "Redis, and other machines by it", _redis)
+
+
+class SandboxTest(AdminCase):
+    async def test_shared_limits_by_tcp(self) -> None:
+        redis = listen(self, PeerFactory())
+        settings = f"workers = 2\nshared_limits = redis://127.0.0.1:{redis}/0"
+        self.assertEqual(await self.confined(settings), [True, True])
+
+
+_STORE = Store("redis://192.0.2.1", "192.0.2.1")
+
+
+def _redis(text: str) -> Iterator[str]:
+    clock = Clock()
+    shared = SharedBans(clock, _STORE, Machine().bans)
+    shared.connection_failed("refused")
+    clock.advance(9)
+    yield from logged(shared.connection_failed, text)
+    yield str(ReplyError(text))
+    yield from refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
+    yield codec.read(Ban, {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}).reason

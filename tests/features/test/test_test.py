@@ -7,11 +7,12 @@ import struct
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
@@ -20,6 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
 from tests.interop.children import PATIENCE
+from tests.interop.quic.case import Server
+from tests.interop.servers import make_certificate
 from tests.matchers.all_samples import all_samples, for_streams
 from tests.support.certificates import make_authority
 from tests.support.changes import change_constants
@@ -29,6 +32,7 @@ from txmux import route
 from txmux.cli import main
 from txmux.detection.detector import Detector
 from txmux.features.test import test as port_test
+from txmux.features.test.dialogues import Answer, FirstBytes, Handshake, fillers
 from txmux.features.test.sending import resolve
 
 _NO_CLIENTS = {"any", "payload", "random", "regex", "tls"}
@@ -254,6 +258,36 @@ class PortTests(CommandTestCase):
             self.assertEqual(code, 2)
             self.assertIn(problem, error)
 
+    def test_server(self) -> None:
+        server = Server("site", make_certificate(self.folder, "example.com"))
+        self.addCleanup(server.end)
+        address = f"127.0.0.1:{server.port}"
+        code, output, error = self.run_main("test", address, "--udp", "--timeout=1")
+        self.assertEqual((code, error), (0, ""), output)
+        for line in (
+            r"whole +answered +\d+ ms +certificate example\.com\n",
+            "in 2 datagrams, any order +2 of 2 +the same certificate\n",
+            "in 3 datagrams, any order +6 of 6 +the same certificate\n",
+            r"half, then silence +no answer after 1\.\d s\n",
+        ):
+            self.assertRegex(output, line)
+
+    def test_silence(self) -> None:
+        """Each client sends its hello again and again, until its time is over."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            code, _, error = self.run_main("test", address, "--udp", "--timeout=1")
+            silent.setblocking(False)  # noqa: FBT003 - of the library
+            clients: Counter[object] = Counter()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    clients[silent.recvfrom(65536)[1]] += 1
+        self.assertEqual(code, 3)
+        self.assertIn("no answer, although nothing was cut", error)
+        self.assertEqual(len(clients), 3)
+        self.assertGreater(min(clients.values()), 1)
+
 
 class ServiceTests(ServiceTestCase):
     async def test_service(self) -> None:
@@ -304,3 +338,46 @@ class SampleTests(SynchronousTestCase):
         places = port_test.cut_offsets(length, most)
         self.assertEqual((places, len(places)), (sorted({*places}), min(most, length - 1)))
         self.assertTrue(all(0 < place < length for place in places))
+
+    def test_complete(self) -> None:
+        for parts, text in (
+            ((_HEAD[:17], _HEAD[17:-1], _HEAD[-1:]), "HTTP/1.1 200 OK"),
+            ((b"220 a", b"\r", b"\n"), "220 a"),
+            ((b"\x00" * 2047, b"\x00"), f"{' '.join(['00000000'] * 4)} …"),
+        ):
+            done, answer = _answered(*parts)
+            self.assertEqual((done[:-1], done[-1]), ([False] * (len(parts) - 1), True))
+            self.assertEqual(answer.text, text)
+        self.assertEqual(len(Handshake("www.example.com", size=8192).to_send()), 8192)
+
+    def test_compared_by_what_stays_the_same(self) -> None:
+        """Status and some headers, else the first line; of other bytes the first ones."""
+        for one, other, level in (
+            (_HEAD, _HEAD[:-2] + b"Date: b\r\n\r\n", 0), (_HEAD, _HEAD.replace(b"a", b"b"), 1),
+            (b"220 a\r\n", b"220 a\r\nb", 0),
+            (b"\0" * 64 + b"a", b"\0" * 64 + b"b", 0), (b"\0" * 63 + b"a", b"\0" * 63 + b"b", 1),
+        ):  # fmt: skip
+            keys = [_answered(data)[1].keys for data in (one, other)]
+            self.assertEqual([a == b for a, b in zip(*keys, strict=True)].index(True), level)
+
+    @given(st.integers(-5, 2500))
+    @example(257)
+    def test_size(self, size: int) -> None:
+        """Each name is behind a byte with its length, which is not zero."""
+        names = fillers(size)
+        self.assertEqual(len({*names}), len(names))
+        self.assertTrue(all(0 < len(name) < 256 for name in names))
+        wanted = max(0, size)
+        self.assertEqual(sum(len(name) + 1 for name in names), wanted - (wanted % 256 == 1))
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nServer: a\r\n\r\n"
+
+
+def _answered(*received: bytes) -> tuple[list[bool], Answer]:
+    """Whether the answer is complete after each part, and the answer."""
+    dialogue, done = FirstBytes(b"x"), []
+    for data in received:
+        dialogue.receive(data)
+        done.append(dialogue.is_done)
+    return done, dialogue.answer()
