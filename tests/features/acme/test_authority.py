@@ -266,7 +266,7 @@ class AuthorityTests(TestCase):
             self.assertEqual([line["log_namespace"] for line in lines], own)
             self.assertFalse(self.source.state().up)
 
-    async def test_silence(self) -> None:
+    async def test_silence_and_cancelled(self) -> None:
         """Each exchange has a deadline, whether nothing comes or a byte now and then."""
         for first in (None, b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"):
             self.answers = {} if first is None else {"/dir": first}
@@ -275,9 +275,7 @@ class AuthorityTests(TestCase):
             self.assertEqual(await self.said(authority, 25.0), "no answer within 25 s")
             [peer] = self.peers.peers
             await peer.is_lost()
-
-    async def test_cancelled(self) -> None:
-        """A question that is withdrawn ends at once, and says nothing of the authority."""
+        # A question that is withdrawn ends at once, and says nothing of the authority.
         asking = self.issue(self.authority(self.serve(), self.ca))
         peer = await self.peers.heard(20)
         asking.cancel()
@@ -360,7 +358,7 @@ class AuthorityTests(TestCase):
             self.assertEqual((error.wait, error.is_for_all), (3600.0, is_for_all), path)
             self.assertTrue(self.source.state().up)
 
-    async def test_lost_accounts(self) -> None:
+    async def test_lost_and_deactivated_accounts(self) -> None:
         """An authority that has lost its accounts gets another one, and the order again, but once."""
         lost = _refusal("accountDoesNotExist", "400 Bad Request")
         error = await self.refused(newOrder=[lost, _refusal("rejectedIdentifier")])
@@ -370,9 +368,7 @@ class AuthorityTests(TestCase):
         error = await self.refused(newOrder=[lost])
         self.assertIn("accountDoesNotExist", str(error))
         self.assertEqual(self.asked.count("newOrder"), 2)
-
-    async def test_deactivated(self) -> None:
-        """That no try will change this is said, and what will."""
+        # That no try will change this is said, and what will.
         error = await self.refused(newAccount=[_json({"status": "deactivated"})])
         self.assertRegex(str(error), "the account is deactivated; remove '.*', and there will be")
         error = await self.refused(newOrder=[_refusal("unauthorized", "401 Unauthorized")])
@@ -419,9 +415,7 @@ class AuthorityTests(TestCase):
             error = await self.told(self.fails(authority.renewal_time(pem)))
             self.assertNotIsInstance(error, UnusableError)
             self.assertTrue(self.source.state().up)
-
-    async def test_renewal_time_within_a_window(self) -> None:
-        """It is asked for by the key of the issuer and the number (RFC 9773, section 4.1)."""
+        # It is asked for by the key of the issuer and the number (RFC 9773, section 4.1).
         its = self.root.issue(_NAME)
         window = {"start": "2026-02-01T00:00:00Z", "end": "2026-02-01T00:00:02Z"}
         authority = self.begin(renewalInfo=[_json({"suggestedWindow": window})])

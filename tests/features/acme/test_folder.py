@@ -171,7 +171,7 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual({file.stat().st_gid for file in (*given, self.path)}, {2})
         self.assertEqual(other.stat().st_uid, 0)
 
-    def test_others_write(self) -> None:
+    def test_others_write_and_the_longest_name(self) -> None:
         """A folder in which others may put a key or a certificate is refused, and so is another user's link to one."""
         self.path.chmod(0o770)
         self.assertIn("others may write to it", str(self.assertRaises(OSError, self.folder.make)))
@@ -182,9 +182,7 @@ class FolderTests(SynchronousTestCase):
             link.symlink_to(self.path)
             os.lchown(link, 1, 2)
             self.assertRaises(OSError, AcmeFolder(link).make)
-
-    def test_longest_name(self) -> None:
-        """Names of hosts have up to 253 characters; those of files with what is added, up to 255."""
+        # Names of hosts have up to 253 characters; those of files with what is added, up to 255.
         names = [("a" * 61 + ".") * 4 + "b" * length for length in (1, 4, 5)]
         self.folder.sign_missing(names, time.time())
         for name in names:
@@ -213,7 +211,7 @@ class FirstTests(SynchronousTestCase):
         route = Route("site", (), None, terminate_tls=end)
         return Rules(Path("x.ini"), Settings(more={"acme_folder": folder}), (), (route,))
 
-    def test_made(self) -> None:
+    def test_made_and_damaged(self) -> None:
         """Names of several routes have a certificate each, and rules without such names make nothing."""
         folder = make_folder(self) / "acme"
         rules = self.rules(folder, "a.example", "b.example")
@@ -223,9 +221,7 @@ class FirstTests(SynchronousTestCase):
         for name in ("a.example", "b.example"):
             shown = x509.load_pem_x509_certificate(acme_file(folder, name).read_bytes())
             self.assertEqual(shown.subject.rfc4514_string(), f"CN={name}")
-
-    def test_damaged(self) -> None:
-        """A damaged file is replaced, so that listeners start, and why is known to the renewal; what the service shows meanwhile comes first."""
+        # A damaged file is replaced, so that listeners start, and why is known to the renewal; what the service shows meanwhile comes first.
         folder = make_folder(self) / "acme"
         rules, now = self.rules(folder, _NAME, "b.example"), time.time()
         make_first(rules, None, now)

@@ -25,16 +25,7 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(staging, "https://acme-staging-v02.api.letsencrypt.org/directory")
         url = "https://ca.example:14000/dir"
         self.assertEqual(read(f"acme = {url}").more["acme"], url)
-
-    def read(self, settings: str, *routes: str) -> Rules:
-        sections = (
-            f"[route r{number}]\nmatch = tls\n{lines}\nbackend = close\n"
-            for number, lines in enumerate(routes)
-        )
-        return parse(f"[txmux]\n{settings}\n{LISTEN}{''.join(sections)}", "/etc/rules.ini")
-
-    def test_own(self) -> None:
-        """What [txmux] says of its authority is not for another one; what one route says of it is for all with the same."""
+        # What [txmux] says of its authority is not for another one; what one route says of it is for all with the same.
         zerossl = "terminate_tls = acme c.example\nacme = zerossl"
         rules = self.read(
             "acme = https://a.example/\nacme_ca = a.pem\nacme_profile = short\nacme_email = o@a.example\nacme_terms = yes",
@@ -52,6 +43,13 @@ class RouteTests(SynchronousTestCase):
         mail = "o@a.example"
         found = [(its.ca, its.eab, its.email) for its in of_all.values()]
         self.assertEqual(found, [(ca, None, mail), (None, Path("/etc/z.eab"), mail)])
+
+    def read(self, settings: str, *routes: str) -> Rules:
+        sections = (
+            f"[route r{number}]\nmatch = tls\n{lines}\nbackend = close\n"
+            for number, lines in enumerate(routes)
+        )
+        return parse(f"[txmux]\n{settings}\n{LISTEN}{''.join(sections)}", "/etc/rules.ini")
 
     def test_account_whose_file_cannot_be_read(self) -> None:
         """It is named, so nothing is said of a missing 'acme_eab'."""
@@ -79,7 +77,7 @@ class NamesTests(SynchronousTestCase):
     def refused(self, match: str, value: str = "acme") -> str:
         return str(self.assertRaises(RulesError, self.read, match, value))
 
-    def test_names(self) -> None:
+    def test_names_and_addresses(self) -> None:
         """They are those of the match lines, or those that are written; each once, and in its own file."""
         found = self.read("tls sni=www.Example.com,example.com.\n  tls sni=example.com alpn=h2")
         self.assertEqual(found.managed, ("www.example.com", "example.com"))
@@ -88,9 +86,7 @@ class NamesTests(SynchronousTestCase):
         for value in ("acme a.example, b.example", "acme a.example\n  b.example"):
             self.assertEqual(self.read("tls", value).managed, ("a.example", "b.example"))
         self.assertEqual(self.read("tls sni=*.example", "acme a.example").managed, ("a.example",))
-
-    def test_addresses(self) -> None:
-        """Each has one form; none can be asked for by SNI."""
+        # Each has one form; none can be asked for by SNI.
         found = self.read("tls", "acme 192.0.2.1, 2001:DB8:0::1")
         self.assertEqual(found.managed, ("192.0.2.1", "2001:db8::1"))
         self.assertEqual(found.files[1], Path("/etc/certs/2001:db8::1.pem"))

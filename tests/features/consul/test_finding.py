@@ -82,7 +82,7 @@ class ConsulTests(NamesTestCase):
         self.assertEqual(pool.members, [member])
         self.assertEqual(self.consul.asked[-1], {"index": ["10"], "wait": ["2s"]})
 
-    async def test_options(self) -> None:
+    async def test_options_and_where_it_listens(self) -> None:
         """What is asked for, and what the weights are; pools that want the same share one question."""
         blue = ("v1", "blue")
         instances = [
@@ -99,9 +99,7 @@ class ConsulTests(NamesTestCase):
             await self.found(pool, "127.0.0.1:3")
         self.assertEqual([member.weight for member in pool.members], [15])
         self.assertEqual(len(self.consul.asked), 2)
-
-    async def test_where_it_listens(self) -> None:
-        """At a host with a name, or at a socket."""
+        # At a host with a name, or at a socket.
         self.server.zone["consul.test"] = a("127.0.0.1")
         local = Consul(self, self.time, make_folder(self) / "consul.sock")
         for consul, url in (
@@ -262,7 +260,7 @@ class ConsulTests(NamesTestCase):
         await self.found(pool, "127.0.0.1:80")
         self.assertEqual(self.names.stale(), {})
 
-    async def test_many_reasons(self) -> None:
+    async def test_many_reasons_and_odd_answers(self) -> None:
         """Of reasons that are others each time, as those of a proxy that numbers its answers, no more than ten are logged."""
         await self.known()
         self.consul.broken = 500, "No cluster leader\n"
@@ -272,9 +270,7 @@ class ConsulTests(NamesTestCase):
             await self.asks_again()
             await self.rests()
         self.assertEqual(len(self.said()), 9)
-
-    async def test_odd_answers(self) -> None:
-        """Instances with a name, and what is no list of instances."""
+        # Instances with a name, and what is no list of instances.
         self.consul.register("web", [Instance(80), Instance(80, address="db.example.com")])
         await self.found(self.consul_pool(), "127.0.0.1:80")
         why = "left out, which have a host name instead of an IP address: db.example.com"
@@ -330,7 +326,7 @@ def _found(body: bytes, *, passing: bool = False) -> Any:
 
 
 class InstancesTests(SynchronousTestCase):
-    def test_addresses(self) -> None:
+    def test_addresses_health_and_weights(self) -> None:
         """The address of the service counts, else that of the node; the order does not depend on the answer's."""
         instances = [
             Instance(80, "10.0.0.9", "10.0.0.2"), Instance(80, "10.0.0.1"),
@@ -344,9 +340,7 @@ class InstancesTests(SynchronousTestCase):
         body = _answer(Instance(0), Instance(65536), Instance(5, address="db.example.com"))
         none = instances_in(body, passing=False)
         self.assertEqual((none.addresses, none.named), ((), ("db.example.com",)))
-
-    def test_health_and_weights(self) -> None:
-        """No weights are 1; a weight of 0 is the last priority."""
+        # No weights are 1; a weight of 0 is the last priority.
         body = _answer(
             Instance(1, weights=(9, 2)), Instance(2, weights=(9, 2), status="warning"),
             Instance(3, status="critical"), Instance(4, status="unheard-of"),
@@ -356,10 +350,8 @@ class InstancesTests(SynchronousTestCase):
         passing = [(1, 9, 0), (5, 1, 0), (7, 5, 0), (8, 0, 1)]
         for is_passing, more in ((True, []), (False, [(2, 2, 0), (6, 0, 1)])):
             its = _found(body, passing=is_passing)
-            found = [(one.port, one.weight, one.priority) for one in its]
-            self.assertEqual(found, sorted(passing + more))
-
-    def test_same_ones_of_too_many(self) -> None:
+            weights = [(one.port, one.weight, one.priority) for one in its]
+            self.assertEqual(weights, sorted(passing + more))
         change_constants(self, finding, MOST_INSTANCES=1000)
         many = [Instance(80, f"10.0.{n >> 8}.{n & 255}") for n in range(1050)]
         addresses = _found(_answer(*many))
@@ -371,6 +363,13 @@ class InstancesTests(SynchronousTestCase):
         for _ in range(5):
             reader.feed(part)
         self.assertRaisesRegex(NotConsulError, "more than 1000 instances", reader.feed, part)
+        for before, reported, expected in (
+            (0, "7", 7), (7, "7", 7), (7, "12", 12), (12, "7", 0), (0, "0", 1), (5, "0", 0),
+        ):  # fmt: skip
+            self.assertEqual(next_index(before, reported), expected)
+        for wrong in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
+            self.assertRaises(NotConsulError, next_index, 0, wrong)
+        self.assertEqual(next_index(0, str(2**64 - 1)), 2**64 - 1)
 
     @given(st.booleans().flatmap(lambda is_list: st.lists(_INSTANCE) if is_list else _ODD))
     def test_anything(self, said: object) -> None:
@@ -381,12 +380,3 @@ class InstancesTests(SynchronousTestCase):
             self.assertIn("its answer is not a list of instances", str(error))
         else:
             self.assertTrue(all(0 < one.port < 65536 for one in found.addresses))
-
-    def test_next_index(self) -> None:
-        for before, reported, expected in (
-            (0, "7", 7), (7, "7", 7), (7, "12", 12), (12, "7", 0), (0, "0", 1), (5, "0", 0),
-        ):  # fmt: skip
-            self.assertEqual(next_index(before, reported), expected)
-        for wrong in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
-            self.assertRaises(NotConsulError, next_index, 0, wrong)
-        self.assertEqual(next_index(0, str(2**64 - 1)), 2**64 - 1)

@@ -13,7 +13,7 @@ from txmux.rules.problems import InvalidValueError
 
 
 class PlaceTests(SynchronousTestCase):
-    def test_forms_and_options(self) -> None:
+    def test_forms_options_and_token(self) -> None:
         """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
         for text, wanted in {
             "http://127.0.0.1:8500": "http://127.0.0.1:8500",
@@ -32,19 +32,6 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual(server("consul:my_web.x"), expected)
         # A host that is called so.
         self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
-
-    @given(st.text(max_size=30))
-    def test_any_url_means_the_same_when_read_again(self, text: str) -> None:
-        try:
-            url = api_url(text)
-        except InvalidValueError as error:
-            self.assertTrue(error.messages)
-        else:
-            self.assertEqual(api_url(url), url)
-            parts = urlsplit(url)
-            self.assertTrue(parts.hostname or parts.scheme == "unix")
-
-    def test_token(self) -> None:
         rules = cases.read_backend(
             "fallback = consul:short\n[backend plain]\nserver = 10.0.0.1:1\n"
             "[txmux]\nconsul = unix:/run/consul.sock token=t.token",
@@ -62,3 +49,14 @@ class PlaceTests(SynchronousTestCase):
             "datacenter='', passing=False), ConsulAPI(url='unix:/run/consul.sock', token=TOKEN))",
             "an older service tells what it has found by this in an upgrade",
         )
+
+    @given(st.text(max_size=30))
+    def test_any_url_means_the_same_when_read_again(self, text: str) -> None:
+        try:
+            url = api_url(text)
+        except InvalidValueError as error:
+            self.assertTrue(error.messages)
+        else:
+            self.assertEqual(api_url(url), url)
+            parts = urlsplit(url)
+            self.assertTrue(parts.hostname or parts.scheme == "unix")

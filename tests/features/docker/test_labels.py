@@ -72,7 +72,7 @@ class LabelTests(SynchronousTestCase):
         for match, port in (("silent", "25"), ("tls", "25"), ("any", "22"), ("any", "25/udp")):
             self.assertEqual(warning(match=match, port=port), "")
 
-    def test_containers_with_one_backend(self) -> None:
+    def test_containers_with_one_backend_and_only_what_is_published_now(self) -> None:
         shared = {"backend": "pool", "match": "any"}
         found = read(
             container("b", shared, address="10.0.0.2", health="unhealthy"),
@@ -84,12 +84,10 @@ class LabelTests(SynchronousTestCase):
         self.assertEqual(found[2:], [f"{its}server = 10.0.0.1:80\n    10.0.0.2:80 down"])
         self.assertRegex(found[0], "^its labels differ from those of container a, which has")
         self.assertRegex(found[1], r"^container a has a \[route pool\] already; give one")
-
-    def test_only_what_is_published_now(self) -> None:
-        """A daemon may keep what was asked for, as without a bridge, where the host's own server is at that port."""
+        # A daemon may keep what was asked for, as without a bridge, where the host's own server is at that port.
         for host, shown in (("", "127.0.0.1"), ("::", "[::1]"), ("192.0.2.1", "192.0.2.1")):
-            its = container("web", {"match": "any"}, bound=[{"HostIp": host, "HostPort": "8080"}])
-            self.assertIn(f"server = {shown}:8080", read(its, rules=LabelRules())[0])
+            web = container("web", {"match": "any"}, bound=[{"HostIp": host, "HostPort": "8080"}])
+            self.assertIn(f"server = {shown}:8080", read(web, rules=LabelRules())[0])
         asked = [{"HostIp": "127.0.0.1", "HostPort": "22"}]
         nowhere = [{"HostIp": "", "HostPort": ""}]
         everything: list[Any] = [None, {}, {"80/tcp": None}, {"80/tcp": []}, {"80/tcp": nowhere}]
@@ -102,7 +100,7 @@ class LabelTests(SynchronousTestCase):
         asleep = container("web", {"match": "any", "wake": "yes"}, bound=asked, state="exited")
         self.assertIn("server = 127.0.0.1:80 down", read(asleep, rules=LabelRules())[0])
 
-    def test_who_gets_no_further_clients_and_is_asleep(self) -> None:
+    def test_mistakes_and_who_gets_no_further_clients(self) -> None:
         for state, health, drained, server in (
             ("running", "healthy", False, "10.88.0.6:80"),
             ("running", "starting", False, "10.88.0.6:80"),
@@ -121,8 +119,6 @@ class LabelTests(SynchronousTestCase):
         self.assertTrue(text.endswith("server = 127.0.0.1:5432 down"), text)
         (text,) = read(container("a", labels, state="exited"), container("b", labels))
         self.assertTrue(text.endswith("server = 10.88.0.6:5432"), text)
-
-    def test_mistakes(self) -> None:
         for labels, complaint in (
             ({"mach": "any"}, "txmux.mach: there is no such label; did you mean 'match'?"),
             ({"match.x.y": "any"}, "txmux.match.x.y: there is no such label"),

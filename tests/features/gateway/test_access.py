@@ -83,13 +83,7 @@ class KubeconfigTest(SynchronousTestCase):
         gone = str(self.folder / "gone")
         why = f"{gone}: cannot be read: no such file or directory"
         self.assertEqual(self.refused(None, gone), why)
-
-    def refused(self, *words: str | None, **environment: str) -> str:
-        api, kubeconfig = words
-        return str(self.assertRaises(MuxError, find_access, api, kubeconfig, environment))
-
-    def test_urls(self) -> None:
-        """Wrong ones, and none."""
+        # Wrong ones, and none.
         self.assertEqual(find_access("https://a.example/", None, {}).url, "https://a.example")
         for url in ("x", "ftp://a.example", "https://", "https://a.example:x", "http://[::1"):
             why = f"'{url.rstrip('/')}' is not the URL of an API"
@@ -99,3 +93,7 @@ class KubeconfigTest(SynchronousTestCase):
         self.assertIn("--kubeconfig FILE or --api URL", self.refused(None, None))
         why = self.refused(None, None, KUBERNETES_SERVICE_HOST="fd00::1")
         self.assertIn("this pod has no token", why)
+
+    def refused(self, *words: str | None, **environment: str) -> str:
+        api, kubeconfig = words
+        return str(self.assertRaises(MuxError, find_access, api, kubeconfig, environment))

@@ -79,15 +79,13 @@ class RouteTests(SynchronousTestCase):
                 accepted = made.of_route(kind, "db")["Accepted"]
                 routes = tuple(made.of_listener(name)["routes"] for name in names)
                 self.assertEqual(accepted if isinstance(counts, str) else routes, counts, of)
-
-    def test_multiple_routes_attachment(self) -> None:
-        """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and TLSRoutes for one name: both are accepted, the older has the clients."""
+        # TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and TLSRoutes for one name: both are accepted, the older has the clients.
         for kind, listener, spec in (
             ("TCPRoute", TCP, ""), ("UDPRoute", _UDP, ""), ("TLSRoute", TLS, _NAMES),
         ):  # fmt: skip
             refs = "{name: db, port: %s}" % ("53" if kind == "UDPRoute" else "5432")
-            routes = (route(kind, name, refs, spec) for name in ("old", "new"))
-            made = Made(gateway(listener) + "".join(routes))
+            both = (route(kind, name, refs, spec) for name in ("old", "new"))
+            made = Made(gateway(listener) + "".join(both))
             for name in ("old", "new"):
                 self.assertEqual(made.of_route(kind, name)["Accepted"], "Accepted")
             self.assertEqual(made.of_listener(kind[:3].lower())["routes"], 2)
@@ -137,9 +135,7 @@ class GatewayTests(SynchronousTestCase):
                 its = made.of_listener("x", "set", "ListenerSet")
                 told = [its[one] for one in ("Accepted", "Programmed", "Conflicted")]
                 self.assertEqual(told, [f"!{conflict}", f"!{conflict}", conflict])
-
-    def test_sets_of_chosen_namespaces(self) -> None:
-        """ListenerSetAllowedNamespaceSelector."""
+        # ListenerSetAllowedNamespaceSelector.
         chosen = "{from: Selector, selector: {matchLabels: {tier: one}}}"
         edge = gateway(TLS) + f"  allowedListeners: {{namespaces: {chosen}}}\n"
         far = SET % ("set, namespace: far", f"{{{TCP}}}")
@@ -165,6 +161,11 @@ class GatewayTests(SynchronousTestCase):
             its = made.of_listener("tcp", "set", "ListenerSet")
             count = int(accepted == "Accepted")
             self.assertEqual((its["ResolvedRefs"], its["routes"]), (resolved, count), allowed)
+        # GatewayListenerSetAttached: those that the Gateway takes, and that have a listener that can be served.
+        sets = SET % ("one", f"{{{TCP}}}") + SET % ("two", f"{{{_HTTP}}}")
+        for takes, count in (("", 0), (TAKES, 1)):
+            status = Made(gateway(TLS) + takes + sets).status
+            self.assertEqual(status["Gateway", "edge"]["attachedListenerSets"], count)
 
     def test_modified_listeners(self) -> None:
         """GatewayModifyListeners: the status has the listeners of now, and a condition that stays keeps its time."""
@@ -181,24 +182,20 @@ class GatewayTests(SynchronousTestCase):
             times = [{one["lastTransitionTime"] for one in its} for its in all_conditions]
             self.assertEqual(times, [{"then"}, {"then"}, {"now"}][: len(listeners)])
 
-    def test_longest_name(self) -> None:
+    def test_generations_parameters_and_the_longest_name(self) -> None:
         """GatewayNameMaximumLength."""
         made = Made(gateway(TCP, name="a" * 63) + route("TCPRoute", "db").replace("edge", "a" * 63))
         made.rules()
         self.assertEqual(made.of_gateway("a" * 63)["Programmed"], "Programmed")
         self.assertEqual(made.of_listener("tcp", "a" * 63)["routes"], 1)
-
-    def test_generations(self) -> None:
-        """GatewayClassObservedGenerationBump, GatewayObservedGenerationBump; the same for routes and ListenerSets."""
+        # GatewayClassObservedGenerationBump, GatewayObservedGenerationBump; the same for routes and ListenerSets.
         text = gateway(TCP) + TAKES + SET % ("set", f"{{{TLS}}}") + route("TCPRoute", "db")
         text += "---\nkind: GatewayClass\nmetadata: {name: txmux}\nspec: {controllerName: txmux/gateway}\n"
         status = Made(text.replace("metadata: {", "metadata: {generation: 7, ")).status
         told = str(status)
         self.assertEqual(len(status), 4)
         self.assertEqual(told.count("'observedGeneration': 7"), told.count("'observedGeneration'"))
-
-    def test_parameters(self) -> None:
-        """GatewayInvalidParametersRef; its ListenerSets are not served either, and another Gateway may have its port."""
+        # GatewayInvalidParametersRef; its ListenerSets are not served either, and another Gateway may have its port.
         edge = gateway(TCP) + TAKES
         edge += "  infrastructure: {parametersRef: {group: x, kind: X, name: x}}\n"
         more = SET % ("set", f"{{{TLS}}}") + gateway(TCP, name="late")
@@ -281,27 +278,18 @@ class GatewayTests(SynchronousTestCase):
             got = made.of_gateway()
             self.assertEqual((got["Accepted"], got["Programmed"]), (accepted, programmed), asked)
             self.assertEqual(made.status["Gateway", "edge"]["addresses"], given)
-
-    def test_what_a_class_can(self) -> None:
-        told = Made("").status["GatewayClass", "txmux"]["supportedFeatures"]
-        names = [one["name"] for one in FEATURES]
-        self.assertEqual((told, names), (FEATURES, sorted(names)))
-        self.assertNotIn(("GatewayClass", "txmux"), Made("", GatewaySettings(only="other")).status)
-
-    def test_attached_listener_sets(self) -> None:
-        """GatewayListenerSetAttached: those that the Gateway takes, and that have a listener that can be served."""
-        sets = SET % ("one", f"{{{TCP}}}") + SET % ("two", f"{{{_HTTP}}}")
-        for takes, count in (("", 0), (TAKES, 1)):
-            status = Made(gateway(TLS) + takes + sets).status
-            self.assertEqual(status["Gateway", "edge"]["attachedListenerSets"], count)
-
-    def test_addresses_that_are_not_known_yet(self) -> None:
         text = gateway(TCP) + "  addresses: [{value: 10.0.0.9}]\n"
         made = Made(text, addresses=None)
         self.assertNotIn("addresses", made.status["Gateway", "edge"])
         self.assertEqual(made.of_gateway()["Programmed"], "!Pending")
         has_some = text + "status: {addresses: [{type: IPAddress, value: 10.0.0.9}]}\n"
         self.assertEqual(Made(has_some, addresses=None).of_gateway()["Programmed"], "Programmed")
+
+    def test_what_a_class_can(self) -> None:
+        told = Made("").status["GatewayClass", "txmux"]["supportedFeatures"]
+        names = [one["name"] for one in FEATURES]
+        self.assertEqual((told, names), (FEATURES, sorted(names)))
+        self.assertNotIn(("GatewayClass", "txmux"), Made("", GatewaySettings(only="other")).status)
 
     def test_each_case_has_its_tests_or_a_reason(self) -> None:
         lines = Path(__file__).with_name("conformance.md").read_text().splitlines()
@@ -327,7 +315,7 @@ class MergingTests(SynchronousTestCase):
     def merge(self, before: Any, wanted: Wanted) -> Any:
         return merged({"metadata": {}, "status": before}, wanted, "txmux/gateway", "now")
 
-    def test_entries_stay_where_they_are(self) -> None:
+    def test_entries_and_conditions_of_others_stay(self) -> None:
         """Else two writers that each put their own last would never end."""
         other, ours = (
             dict[str, Any](controllerName=name) | {"parentRef": {"name": "edge"}, "conditions": []}
@@ -340,15 +328,11 @@ class MergingTests(SynchronousTestCase):
         ):  # fmt: skip
             made = self.merge({"parents": before}, wanted)
             self.assertEqual(made and made["parents"], after, before)
-
-    def test_entries_of_another_provider_of_the_controller(self) -> None:
         entry = {"controllerName": "txmux/gateway", "parentRef": {"name": "b"}}
         for others, after in (((), []), ([("Gateway", ("shop", "b"))], None)):
             wanted = Wanted("TCPRoute", ("shop", "db"), {"parents": []}, others)
             made = self.merge({"parents": [entry]}, wanted)
             self.assertEqual(made and made["parents"], after)
-
-    def test_conditions_of_other_programs_stay(self) -> None:
         theirs, old, ours = (
             {"type": its, "status": "True"} for its in ("example.com/Seen", "Gone", "Accepted")
         )

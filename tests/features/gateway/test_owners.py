@@ -71,7 +71,7 @@ class PlaceTests(SynchronousTestCase):
             self.assertNotIn("terminate_tls", made.text)
             self.assertEqual(made.of_gateway("wide")["Programmed"], "Programmed")
 
-    def test_an_invalid_route_keeps_its_names(self) -> None:
+    def test_an_invalid_route_keeps_its_names_and_its_port(self) -> None:
         service = "---\nkind: Service\nmetadata: {name: odd, annotations: {txmux.from: x}}\nspec: {ports: [{port: 1}]}\n"
         for refs, more in (("{name: db, port: 5432}", self.WRONG), ("{name: odd, port: 1}", "")):
             text = gateway(TLS) + service
@@ -85,9 +85,7 @@ class PlaceTests(SynchronousTestCase):
             lines = made.sections()["route tls_shop_old_shop_edge_tls_a.example"]
             self.assertEqual([one.split()[0] for one in lines], ["match", "under", "backend"])
             self.assertEqual(made.of_listener("tls")["routes"], 1)
-
-    def test_an_invalid_route_keeps_its_port(self) -> None:
-        """Also its part of a shared one: that of its match lines, if these are right; the others have theirs."""
+        # Also its part of a shared one: that of its match lines, if these are right; the others have theirs.
         for more in (self.WRONG, f'{self.WRONG[:-1]}, txmux.from: "10.0.0.0/8"}}'):
             text = gateway(TCP) + route("TCPRoute", "old", more=more)
             made = Made(text + route("TCPRoute", "new"))
@@ -122,7 +120,7 @@ class PlaceTests(SynchronousTestCase):
         text = route("TCPRoute", "ssh", more=more) + route("TCPRoute", "db")
         self.assertEqual(self.outcomes(Made(gateway(TCP) + text)), {"default": "tcp_shop_ssh"})
 
-    def test_losers_make_no_others_lose(self) -> None:
+    def test_losers_make_no_others_lose_and_alike_names_and_mapped_ports_meet(self) -> None:
         one, two = (f"{TLS.replace('tls,', f'{n},')}, hostname: {n}.example" for n in "ab")
         tcp = "name: x, port: 443, protocol: TCP"
         text = gateway(one) + TAKES
@@ -135,8 +133,6 @@ class PlaceTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(made.of_listener(name, of, "ListenerSet")["Accepted"], accepted, name)
         self.assertEqual(made.of_listener("a")["Programmed"], "Programmed")
-
-    def test_ports_that_are_mapped_to_one_and_names_that_are_alike(self) -> None:
         other = TLS.replace("tls,", "other,").replace("443", "8443")
         made = Made(gateway(TLS) + gateway(other, name="late"), GatewaySettings(ports={443: 8443}))
         self.assertEqual(made.of_listener("other", "late")["Accepted"], "!PortUnavailable")
@@ -156,7 +152,7 @@ class UnitTests(SynchronousTestCase):
 
     LATE = gateway(f"{TLS}, hostname: b.example", name="late")
 
-    def test_two_gateways_on_one_port(self) -> None:
+    def test_gateways_on_one_port(self) -> None:
         text = gateway(f"{TLS}, hostname: a.example") + self.LATE
         text += route("TLSRoute", "one") + route("TLSRoute", "two").replace("edge", "late")
         made = Made(text)
@@ -170,9 +166,7 @@ class UnitTests(SynchronousTestCase):
         # The port stays the same without the older one.
         late = Made(self.LATE + route("TLSRoute", "two").replace("edge", "late")).sections()
         self.assertEqual({**made.sections(), **late}, made.sections())
-
-    def test_four_gateways_whose_names_are_within_each_other(self) -> None:
-        """TLSRouteHostnameIntersection, with one address for all."""
+        # TLSRouteHostnameIntersection, with one address for all.
         text = ""
         for number, host, names in (
             (1, "abc.example.com", ("*.example.com",)),
@@ -220,7 +214,7 @@ class UnitTests(SynchronousTestCase):
                 accepted = made.of_listener("tcp", name, kind)["Accepted"]
                 self.assertEqual(accepted, "Accepted" if kind == served else "!ProtocolConflict")
 
-    def test_a_route_at_two_ports(self) -> None:
+    def test_a_route_at_two_ports_and_one_that_cannot_be_opened(self) -> None:
         ports = TCP, TCP.replace("tcp", "more").replace("5432", "2")
         made = Made(gateway(*ports) + route("TCPRoute", "db"))
         self.assertEqual([*made.units], ["tcp_5432", "tcp_2"])
@@ -228,8 +222,6 @@ class UnitTests(SynchronousTestCase):
             self.assertIn(f"default = tcp_shop_db_at_{unit}\n", text)
             self.assertIn(f"[backend tcp_shop_db_at_{unit}]", text)
         made.rules()
-
-    def test_a_port_that_cannot_be_opened(self) -> None:
         why = "cannot listen at tcp:443: Permission denied"
         text = gateway(f"{TLS}, hostname: a.example", TCP) + self.LATE
         made = Made(text + route("TLSRoute", "web"), untaken={"tcp_443": why})

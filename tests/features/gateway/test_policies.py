@@ -28,27 +28,12 @@ class ServedTests(SynchronousTestCase):
         ref = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
         self.assertEqual(ancestor["ancestorRef"], {**ref, "namespace": "shop", "name": "edge"})
         self.assertEqual(_reasons_of(made, "over"), SERVED)
-
-    def test_authorities_of_the_system(self) -> None:
         system = "hostname: db.example, wellKnownCACertificates: System"
         made = Made(gateway(TCP) + policy("over", validation=system) + route("TCPRoute", "db"))
         self.assertEqual(made.sections()["backend tcp_shop_db"][:2], _KEYS[:2])
         self.assertNotIn("tls_ca", made.text)
         made.rules()
-
-    def test_clients_that_speak_tls_with_the_server(self) -> None:
-        """Of one route, some clients may pass through, and others be served here."""
-        text = gateway(TLS.replace("443", "444"), _END) + _CERT + policy("over") + authority()
-        sections = Made(text + route("TLSRoute", "db")).sections()
-        for listener, name, lines in (
-            ("tls", "tls_shop_db_passthrough_at_tcp_444", ["server = 10.0.0.1:15432"]),
-            ("end", "tls_shop_db_at_tcp_443", _KEYS),
-        ):
-            self.assertEqual(sections[f"backend {name}"][: len(lines)], lines)
-            self.assertIn(f"backend = {name}", sections[f"route tls_shop_db_shop_edge_{listener}"])
-
-    def test_served_all_the_same(self) -> None:
-        """One of two authorities is there, the hostname is the only other name (BackendTLSPolicySANValidation), or annotations say something else."""
+        # One of two authorities is there, the hostname is the only other name (BackendTLSPolicySANValidation), or annotations say something else.
         both = policy("over").replace("name: ca}", "name: gone}, {kind: ConfigMap, name: ca}")
         same = "hostname: db.example, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: db.example}]"
         no_tls = ', annotations: {txmux.tls: "no"}'
@@ -60,6 +45,17 @@ class ServedTests(SynchronousTestCase):
             made = Made(gateway(TCP) + text + route("TCPRoute", "db", more=more))
             self.assertEqual(made.sections()["backend tcp_shop_db"][: len(keys)], keys)
             self.assertEqual(_reasons_of(made, "over"), {**SERVED, "ResolvedRefs": resolved})
+
+    def test_clients_that_speak_tls_with_the_server(self) -> None:
+        """Of one route, some clients may pass through, and others be served here."""
+        text = gateway(TLS.replace("443", "444"), _END) + _CERT + policy("over") + authority()
+        sections = Made(text + route("TLSRoute", "db")).sections()
+        for listener, name, lines in (
+            ("tls", "tls_shop_db_passthrough_at_tcp_444", ["server = 10.0.0.1:15432"]),
+            ("end", "tls_shop_db_at_tcp_443", _KEYS),
+        ):
+            self.assertEqual(sections[f"backend {name}"][: len(lines)], lines)
+            self.assertIn(f"backend = {name}", sections[f"route tls_shop_db_shop_edge_{listener}"])
 
     def test_which_policy_has_the_target(self) -> None:
         """BackendTLSPolicyConflictResolution: of one for a port and one for the whole service, neither is in conflict."""
@@ -118,8 +114,6 @@ class RefusedTests(SynchronousTestCase):
             self.assertEqual(_reasons_of(made, "over")["Accepted"], "!Invalid", validation)
             if why:
                 self.assertEqual(made.message("BackendTLSPolicy", "over"), why)
-
-    def test_port_that_is_not_there_older_one_that_keeps_its_target_and_datagrams(self) -> None:
         made = self.refused(policy("over", "db, sectionName: sqll") + authority())
         self.assertEqual(_reasons_of(made, "over")["Accepted"], "!TargetNotFound")
         good = "hostname: x, wellKnownCACertificates: System"
@@ -128,8 +122,6 @@ class RefusedTests(SynchronousTestCase):
         made = Made(text + route("UDPRoute", "db", "{name: db, port: 53}"))
         self.assertEqual(made.of_route("UDPRoute", "db")["ResolvedRefs"], "!UnsupportedProtocol")
         self.assertIn("default = close", made.text)
-
-    def test_two_services_of_a_route_with_different_tls(self) -> None:
         refs = "{name: web, port: 443, weight: 3}, {name: db, port: 5432}"
         made = Made(gateway(TCP) + policy("over") + authority() + route("TCPRoute", "db", refs))
         self.assertEqual(made.sections()["backend tcp_shop_db"][-1], "127.0.0.1:1 final")
@@ -153,9 +145,7 @@ class GatewayTests(SynchronousTestCase):
         self.assertEqual(lines[:3], _KEYS)
         self.assertEqual(lines[3], "tls_client_certificate = /pem/shop_cert.pem")
         self.assertEqual(made.of_gateway()["ResolvedRefs"], "ResolvedRefs")
-
-    def test_a_certificate_for_servers_that_cannot_be_used(self) -> None:
-        """GatewayInvalidTLSBackendConfiguration."""
+        # GatewayInvalidTLSBackendConfiguration.
         bad = "---\nkind: Secret\nmetadata: {name: bad}\n"
         far = "---\nkind: Secret\nmetadata: {name: far, namespace: far}\n"
         for ref, reason in (

@@ -111,7 +111,7 @@ def reasons(conditions: Any) -> dict[str, str]:
 
 
 class PortTests(SynchronousTestCase):
-    def test_tcp(self) -> None:
+    def test_ports_of_tcp_and_udp_and_which_route_has_one(self) -> None:
         made = Made(gateway(TCP) + route("TCPRoute", "db"))
         self.assertEqual(made.sections(), {
             "listen tcp_5432": ["endpoint = :5432", "default = tcp_shop_db", "first = server"],
@@ -126,8 +126,6 @@ class PortTests(SynchronousTestCase):
         kind = {"group": "gateway.networking.k8s.io", "kind": "TCPRoute"}
         self.assertEqual((listener["attachedRoutes"], listener["supportedKinds"]), (1, [kind]))
         self.assertEqual(made.of_route("TCPRoute", "db"), SERVED)
-
-    def test_udp_and_other_ports(self) -> None:
         text = gateway("name: dns, port: 53, protocol: UDP")
         text += route("UDPRoute", "dns", "{name: db, port: 53}")
         made = Made(text, GatewaySettings(ports={53: 1053}))
@@ -136,16 +134,12 @@ class PortTests(SynchronousTestCase):
             "backend udp_shop_dns": ["server = udp:10.0.0.1:1053", "udp:10.0.0.2:1053 down"],
         })  # fmt: skip
         made.rules()
-
-    def test_the_oldest_route_has_the_port(self) -> None:
         made = Made(gateway(TCP) + route("TCPRoute", "db") + route("TCPRoute", "late"))
         self.assertNotIn("late", made.text)
         self.assertEqual(made.of_route("TCPRoute", "late")["Accepted"], "Accepted")
         why = "TCPRoute shop/db is older, and has all clients of listener tcp"
         self.assertEqual(made.message("TCPRoute", "late"), why)
         self.assertEqual(made.of_listener("tcp")["routes"], 2)
-
-    def test_route_with_keys_of_a_route(self) -> None:
         more = ', annotations: {txmux.from: "10.0.0.0/8", txmux.check: tcp, other: x}'
         made = Made(gateway(TCP) + route("TCPRoute", "db", more=more))
         self.assertEqual(made.sections(), {
@@ -174,8 +168,6 @@ class NameTests(SynchronousTestCase):
         self.assertIn("backend = reject", sections["route shop_edge_tls_rest"])
         self.assertEqual(made.of_route("TLSRoute", "two")["Accepted"], "Accepted")
         made.rules()
-
-    def test_a_namespace_that_claims_the_name_of_another(self) -> None:
         text = gateway(f"{TLS}, allowedRoutes: {{namespaces: {{from: All}}}}")
         text += route("TLSRoute", "mine", WEB, "hostnames: [a.example]")
         evil = ", namespace: evil", ", namespace: shop"
@@ -215,7 +207,7 @@ class SharedPortTests(SynchronousTestCase):
                 self.assertEqual(made.of_listener(name)["Conflicted"], why)
             self.assertEqual((made.text, made.of_gateway()), ("", INVALID))
 
-    def test_tls_by_name_and_others_by_match(self) -> None:
+    def test_tls_by_name_others_by_match_and_the_older_gateway(self) -> None:
         text = gateway(*self.BOTH, more=SHARED)
         text += route("TLSRoute", "web", WEB, "hostnames: [a.example]") + route("TCPRoute", "db")
         more = ", annotations: {txmux.match: ssh, txmux.match.2: telnet}"
@@ -232,8 +224,6 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual(its[:2], ["match = ssh", "telnet"])
         self.assertEqual(made.of_route("TCPRoute", "ssh")["Accepted"], "Accepted")
         made.rules()
-
-    def test_an_older_gateway_has_the_port(self) -> None:
         made = Made(gateway(TCP) + gateway(TCP.replace("tcp,", "other,"), name="late"))
         self.assertEqual(made.of_listener("other", "late")["Accepted"], "!ProtocolConflict")
         self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
@@ -266,7 +256,7 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual(made.sections()["listen tcp_5432"], its)
         made.rules()
 
-    def test_what_does_not_resolve_takes_its_share(self) -> None:
+    def test_what_does_not_resolve_or_has_no_endpoints_takes_its_share(self) -> None:
         other = "---\nkind: Service\nmetadata: {name: far, namespace: %s}\nspec: {type: %s, ports: [{port: 1}]}\n"
         for ref, more, reason in (
             ("{name: gone, port: 1}", "", "BackendNotFound"),
@@ -284,8 +274,6 @@ class ReferenceTests(SynchronousTestCase):
             self.assertEqual(lines[0], "server = 10.0.0.1:15432 weight=2")
             self.assertEqual(lines[1:], ["10.0.0.2:15432 down", "127.0.0.1:1 final"])
             made.rules()
-
-    def test_a_service_without_endpoints_takes_its_share(self) -> None:
         idle = "---\nkind: Service\nmetadata: {name: idle}\nspec: {ports: [{port: 1}]}\n"
         refs = "{name: idle, port: 1, weight: 1}, {name: web, port: 443, weight: 4}"
         made = self.made(refs, idle)
@@ -301,8 +289,6 @@ class ReferenceTests(SynchronousTestCase):
             made = Made(gateway(TCP) + idle + route("TCPRoute", "db", refs, more=more))
             lines = made.sections()["backend tcp_shop_db"]
             self.assertEqual(lines[0], f"balance = {used}")
-
-    def test_endpoints_that_all_end_and_annotations_of_a_service(self) -> None:
         its = "---\nkind: EndpointSlice\nmetadata: {name: db-1, labels: {kubernetes.io/service-name: db}}\naddressType: IPv4\nports: [{name: sql, port: 1}]\nendpoints:\n- {addresses: [10.0.0.1], conditions: {ready: false, serving: true, terminating: true}}\n- {addresses: [10.0.0.2], conditions: {ready: false, serving: false, terminating: true}}\n"
         self.assertEqual(self.servers("{name: db, port: 5432}", its), ["10.0.0.1:1"])
         more = "---\nkind: Service\nmetadata: {name: db, annotations: {txmux.check: tcp, txmux.balance: first}}\nspec: {ports: [{name: sql, port: 5432}]}\n"
@@ -322,7 +308,7 @@ class PatternTests(SynchronousTestCase):
         names = sorted(name for kind, name in made.status if kind == "TCPRoute")
         return [name for name in names if made.of_route("TCPRoute", name)["Accepted"] == "Accepted"]
 
-    def test_the_oldest_have_theirs(self) -> None:
+    def test_the_oldest_have_theirs_and_others_their_own(self) -> None:
         for match, count in (
             ("regex pattern=[ab]*x", 16), ("regex pattern=[ab]*x within=1KiB", 4),
             ("not regex within=100 pattern=x", 40), ("http host=~a+[.]example path=~b", 8),
@@ -338,9 +324,7 @@ class PatternTests(SynchronousTestCase):
             "txmux.match: its patterns look at 256 bytes of each client of port 5432, where those of older routes of namespace"
             " shop look at 4096; 4096 is the most in all: lower within=, or write fewer",
         )
-
-    def test_others_have_their_own(self) -> None:
-        """Another namespace, and another port of the same one."""
+        # Another namespace, and another port of the same one.
         every = ", allowedRoutes: {namespaces: {from: All}}"
         listeners = f"{TCP}{every}", f"name: more, port: 2, protocol: TCP{every}"
         heavy = "regex pattern=[ab]*x within=4KiB"
@@ -361,7 +345,7 @@ class HostileTests(SynchronousTestCase):
         made.rules()
         return made.problems[f"{kind} shop/db"]
 
-    def test_annotations_that_would_open_more(self) -> None:
+    def test_what_would_open_more(self) -> None:
         for key, value in (
             ("server", "{sni}:443"), ("from", "@/etc/passwd"), ("tls_ca", "/etc/ssl/x"), ("under", "other"), ("backend", "other"),
             ("terminate_tls", "/etc/ssl/x"), ("fallback", "127.0.0.1:22"), ("source", "client"), ("x.match", "any"), ("nothing", "1"),
@@ -369,9 +353,7 @@ class HostileTests(SynchronousTestCase):
         ):  # fmt: skip
             why = self.problem(f', annotations: {{txmux.{key}: "{value}"}}')
             self.assertIn(f"txmux.{key.partition('.')[0]}", why)
-
-    def test_annotations_of_a_service_that_would_open_more(self) -> None:
-        """The routes that name it are refused, and those of other Services are not."""
+        # The routes that name it are refused, and those of other Services are not.
         for key, value in (
             ("server", "{sni}:443"), ("from", "@/etc/passwd"), ("tls_ca", "/etc/ssl/x"), ("under", "other"), ("match", "any"),
             ("via", "socks5://h:1"), ("fallback", "127.0.0.1:22"), ("source", "client"), ("check", "tcp\\n[backend x]"),
@@ -384,8 +366,6 @@ class HostileTests(SynchronousTestCase):
             self.assertIn(f"txmux.{key}: ", made.problems["TCPRoute shop/db"])
             self.assertEqual(made.of_route("TLSRoute", "web")["Accepted"], "Accepted", key)
             made.rules()
-
-    def test_names_that_are_none_and_several_rules(self) -> None:
         for name in ("a example", "*", "a,b", "a\\n[route x]", "~.*"):
             self.assertIn("hostnames", self.problem("", "TLSRoute", f'hostnames: ["{name}"]'))
         for listener in ('name: "x y", port: 1', "name: b, port: 70000"):
@@ -415,8 +395,6 @@ class ParentTests(SynchronousTestCase):
             self.assertEqual(accepted, reason, (listener, extra))
         text = gateway(TCP) + route("TCPRoute", "db", parent=", kind: Service")
         self.assertNotIn(("TCPRoute", "db"), Made(text).status)
-
-    def test_classes(self) -> None:
         text = "---\nkind: GatewayClass\nmetadata: {name: odd}\nspec: {controllerName: txmux/gateway, parametersRef: {name: x}}\n"
         made = Made(text + gateway(TCP).replace("gatewayClassName: txmux", "gatewayClassName: odd"))
         self.assertEqual(made.of("GatewayClass", "odd"), {"Accepted": "!InvalidParameters"})
@@ -424,8 +402,6 @@ class ParentTests(SynchronousTestCase):
         self.assertEqual(Made(gateway(TCP), GatewaySettings(only="other")).text, "")
         made = Made(gateway(TCP), unserved="no service")
         self.assertEqual(made.of_gateway(), {"Accepted": "Accepted", "Programmed": "!Pending"})
-
-    def test_what_was_ours(self) -> None:
         was = "status: {%s: [{controllerName: txmux/gateway}]}\nmetadata"
         for kind, text, entries in (
             ("TCPRoute", route("TCPRoute", "db"), "parents"),
