@@ -52,7 +52,7 @@ def first(*segments: Segment, limit: int = 100) -> CapturedStream:
 
 
 class ReassemblyTests(SynchronousTestCase):
-    def test_in_order_and_gaps(self) -> None:
+    def test_in_order_gaps_and_who_is_the_client(self) -> None:
         """Nothing after a gap counts, nor a byte of a keepalive; by TCP Fast Open (RFC 7413), the first bytes come with SYN."""
         whole = (
             from_client(100, syn=True), from_server(900, syn=True, acknowledged=101),
@@ -68,6 +68,24 @@ class ReassemblyTests(SynchronousTestCase):
         ):  # fmt: skip
             stream = first(*segments)
             self.assertEqual((stream.data, stream.gap), (data, gap))
+        # Who has sent SYN, or got the answer to it; else who speaks first.
+        syn, answer = from_client(100, syn=True), from_server(901, b"hello")
+        accepted = from_server(900, syn=True, acknowledged=101)
+        ab, cd = from_client(101, b"ab"), from_client(103, b"cd")
+        for heard, expected in (
+            ((from_server(900), ab, from_server(900, b"xy")), (b"ab", True, False)),
+            ((accepted, answer, cd, ab), (b"abcd", False, True)),
+            ((syn, answer, ab), (b"ab", False, True)),
+            ((syn, ab, answer, cd), (b"abcd", False, False)),
+        ):
+            found = first(*heard)
+            self.assertEqual((found.data, found.is_late, found.server_first), expected)
+            self.assertEqual(found.client, CLIENT)
+        for several in (
+            (syn, syn, from_client(101, b"one"), from_client(700, syn=True), from_client(701, b"two")),
+            (from_client(101, b"one"), syn, from_client(101, b"two")),
+        ):  # fmt: skip
+            self.assertEqual([s.data for s in client_streams(several, 100)], [b"one", b"two"])
 
     @given(
         start=st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 60, 2**32 - 1)),
@@ -89,26 +107,6 @@ class ReassemblyTests(SynchronousTestCase):
                 segments.append(from_client((start + 1 + a) % 2**32, said[a:b]))
         stream = first(*segments, limit=limit)
         self.assertEqual((stream.data, stream.gap), (said[:limit], False))
-
-    def test_who_is_the_client_also_of_the_next_connection(self) -> None:
-        """Who has sent SYN, or got the answer to it; else who speaks first."""
-        syn, answer = from_client(100, syn=True), from_server(901, b"hello")
-        accepted = from_server(900, syn=True, acknowledged=101)
-        ab, cd = from_client(101, b"ab"), from_client(103, b"cd")
-        for segments, expected in (
-            ((from_server(900), ab, from_server(900, b"xy")), (b"ab", True, False)),
-            ((accepted, answer, cd, ab), (b"abcd", False, True)),
-            ((syn, answer, ab), (b"ab", False, True)),
-            ((syn, ab, answer, cd), (b"abcd", False, False)),
-        ):
-            found = first(*segments)
-            self.assertEqual((found.data, found.is_late, found.server_first), expected)
-            self.assertEqual(found.client, CLIENT)
-        for several in (
-            (syn, syn, from_client(101, b"one"), from_client(700, syn=True), from_client(701, b"two")),
-            (from_client(101, b"one"), syn, from_client(101, b"two")),
-        ):  # fmt: skip
-            self.assertEqual([s.data for s in client_streams(several, 100)], [b"one", b"two"])
 
     def test_datagrams_of_both_families_and_the_first_four_of_each_pair_of_ends(self) -> None:
         rows = (
@@ -172,7 +170,7 @@ class ReadTests(CommandTestCase):
     def read(self, data: bytes) -> list[Segment]:
         return [one for one in read_packets(io.BytesIO(data), "x.pcap") if isinstance(one, Segment)]
 
-    def test_both_formats_families_and_link_types(self) -> None:
+    def test_formats_families_link_types_and_what_is_skipped_or_cannot_be_read(self) -> None:
         for (link, frame), writer, (source, destination) in itertools.product(
             FRAMES.items(),
             (dpkt.pcap.Writer, dpkt.pcapng.Writer),
@@ -184,8 +182,6 @@ class ReadTests(CommandTestCase):
             first = Segment(*ends, 100, 0, True, False, b"")  # noqa: FBT003
             second = Segment(*ends, 101, 0, False, True, b"SSH-")  # noqa: FBT003
             self.assertEqual(found, [first, second], (link, writer))
-
-    def test_other_damaged_and_cut_packets_are_skipped(self) -> None:
         good = FRAMES[1](packet(CLIENT, SERVER, ACK, 1, b"x"))
         udp = dpkt.ip.IP(p=17, src=bytes(4), dst=bytes(4), data=dpkt.udp.UDP(data=b"x"))
         data = capture(b"", b"short", good[:30], good[:40], FRAMES[1](udp), good, good)
@@ -195,6 +191,12 @@ class ReadTests(CommandTestCase):
         ng = capture(good, good, writer=dpkt.pcapng.Writer)
         for cut in range(1, len(good)):
             self.assertIn(len(self.read(ng[:-cut])), (1, 2))
+        self.assertRaisesRegex(MuxError, "x.pcap is not a capture; .*tcpdump", self.read, b"")
+        self.assertRaisesRegex(MuxError, "is not a capture", self.read, b"SSH-2.0" * 99)
+        wifi = capture(link=105)
+        self.assertRaisesRegex(MuxError, r"link type 105\); capture on", self.read, wifi)
+        with patch.dict(sys.modules, {"dpkt": None}):
+            self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
 
     @given(
         junk=st.lists(st.binary(max_size=80), min_size=1, max_size=5),
@@ -216,14 +218,6 @@ class ReadTests(CommandTestCase):
             except MuxError as error:
                 said = str(error)
             self.assertRegex(said, "^$|is not a capture|kind of network")
-
-    def test_what_cannot_be_read_with_advice(self) -> None:
-        self.assertRaisesRegex(MuxError, "x.pcap is not a capture; .*tcpdump", self.read, b"")
-        self.assertRaisesRegex(MuxError, "is not a capture", self.read, b"SSH-2.0" * 99)
-        wifi = capture(link=105)
-        self.assertRaisesRegex(MuxError, r"link type 105\); capture on", self.read, wifi)
-        with patch.dict(sys.modules, {"dpkt": None}):
-            self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
 
     def test_routes_that_say_no_are_counted_in_a_long_capture(self) -> None:
         """100 clients before 26 routes: a block of a few lines for each, and how many each route takes."""

@@ -260,7 +260,7 @@ class ConsulTests(NamesTestCase):
         await self.found(pool, "127.0.0.1:80")
         self.assertEqual(self.names.stale(), {})
 
-    async def test_many_reasons_and_odd_answers(self) -> None:
+    async def test_many_reasons(self) -> None:
         """Of reasons that are others each time, as those of a proxy that numbers its answers, no more than ten are logged."""
         await self.known()
         self.consul.broken = 500, "No cluster leader\n"
@@ -270,7 +270,9 @@ class ConsulTests(NamesTestCase):
             await self.asks_again()
             await self.rests()
         self.assertEqual(len(self.said()), 9)
-        # Instances with a name, and what is no list of instances.
+
+    async def test_odd_answers(self) -> None:
+        """Instances with a name, and what is no list of instances."""
         self.consul.register("web", [Instance(80), Instance(80, address="db.example.com")])
         await self.found(self.consul_pool(), "127.0.0.1:80")
         why = "left out, which have a host name instead of an IP address: db.example.com"

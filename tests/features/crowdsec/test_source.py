@@ -97,12 +97,23 @@ class DecisionsTests(SynchronousTestCase):
             decisions.change(read(told, 0))
         self.assertEqual(self.banned(decisions), ["192.0.2.1/32"])
 
-    def test_units(self) -> None:
+    def test_units_and_the_key(self) -> None:
         for text, seconds in (
             ("3h59m49.5s", 14389.5), ("1m", 60.0), ("250ms", 0.25), ("0s", 0.0), ("-1m2s", -62.0),
             ("3µs", 3e-6),
         ):  # fmt: skip
             self.assertAlmostEqual(seconds_in(text), seconds)
+        naming = {
+            str(path.relative_to(Path(txmux.__file__).parent))
+            for path in Path(txmux.__file__).parent.rglob("*.py")
+            if "crowdsec_key" in path.read_text()
+        }
+        self.assertEqual(naming, {"features/crowdsec/__init__.py", "rules/optional.py"})
+        # It is named, so no other message says that it has to be.
+        path = make_folder(self) / "rules.ini"
+        path.write_text(_DENIED.replace("= k\n", "= none\n"))
+        (said,) = str(self.assertRaises(RulesError, load, path)).splitlines()
+        self.assertIn("[txmux] crowdsec_key: cannot read ", said)
 
     @given(st.one_of(st.text(), st.text("-1.hmsuµn", max_size=6), st.from_regex(_DURATION)))
     def test_anything_else_is_refused(self, text: str) -> None:
@@ -115,21 +126,6 @@ class DecisionsTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         assert_harmless(self, "CrowdSec", _told)
-
-    def test_only_its_row_names_the_key(self) -> None:
-        naming = {
-            str(path.relative_to(Path(txmux.__file__).parent))
-            for path in Path(txmux.__file__).parent.rglob("*.py")
-            if "crowdsec_key" in path.read_text()
-        }
-        self.assertEqual(naming, {"features/crowdsec/__init__.py", "rules/optional.py"})
-
-    def test_key_that_cannot_be_read(self) -> None:
-        """It is named, so no other message says that it has to be."""
-        path = make_folder(self) / "rules.ini"
-        path.write_text(_DENIED.replace("= k\n", "= none\n"))
-        (said,) = str(self.assertRaises(RulesError, load, path)).splitlines()
-        self.assertIn("[txmux] crowdsec_key: cannot read ", said)
 
 
 class CrowdSecTests(TestCase):

@@ -112,7 +112,7 @@ class EchTest(CommandTestCase):
         self.assertEqual((code, err), (0, ""))
         return out
 
-    def test_explain(self) -> None:
+    def test_explain_and_check(self) -> None:
         hello = records(Sealer(self.made).hello(inner()))
         out = self.explained(hello)
         self.assertIn(f"decision  at byte {len(hello)}: route hidden, to 127.0.0.1:1\n", out)
@@ -129,18 +129,11 @@ class EchTest(CommandTestCase):
         out = self.explained(hello)
         self.assertIn(f"decision  at byte {len(hello)}: tls-failed, close\n", out)
         self.assertIn("tls_error=the hidden hello is not legal", out)
-
-    def checked(self) -> list[str]:
-        _, out, _ = self.run_main("check", self.rules)
-        lines = [line for line in out.splitlines() if "ech" in line or "hid" in line]
-        return [line.partition("] ")[2] for line in lines]
-
-    def test_check(self) -> None:
         change_constants(self, forwarding, _CONFIRMS=0)
         self.assertEqual(self.checked(), [])
         change_constants(self, forwarding, _CONFIRMS=1 << 32)
-        (ends,) = self.checked()
-        self.assertIn("hellos in which [listen public] finds such a name hidden go by", ends)
+        (told,) = self.checked()
+        self.assertIn("hellos in which [listen public] finds such a name hidden go by", told)
         MadeKey(8, "lost.example").write(self.keys / "b.pem").chmod(0o644)
         self.keys.chmod(0o755)
         self.keys.parent.chmod(0o755)
@@ -155,3 +148,8 @@ class EchTest(CommandTestCase):
         (self.keys / "b.pem").write_text("nonsense")
         (wrong,) = self.checked()
         self.assertIn("b.pem': no private key, where each file has one", wrong)
+
+    def checked(self) -> list[str]:
+        _, out, _ = self.run_main("check", self.rules)
+        lines = [line for line in out.splitlines() if "ech" in line or "hid" in line]
+        return [line.partition("] ")[2] for line in lines]

@@ -24,9 +24,7 @@ class RowsTest(SynchronousTestCase):
         self.assertIn(table.columns[0], documents.listeners().columns)
         titles = [column.title for column in documents.listeners([{"name": "x"}]).columns]
         self.assertNotIn("hidden names", titles)
-
-    def test_reports_of_workers(self) -> None:
-        """One of the newest worker counts; and none may be anything but keys."""
+        # One of the newest worker counts; and none may be anything but keys.
         older, newer = [[7, "a.example", 1.0]], [[8, "b.example", 2.0]]
         gauges = Gauges.of([{"ech": {"x": older}}, {"ech": {"x": newer, "y": older}}, {}])
         self.assertEqual(gauges.of_features["ech"], {"x": newer, "y": older})

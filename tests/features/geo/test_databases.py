@@ -32,7 +32,7 @@ class PlacesTests(SynchronousTestCase):
     def found(self, address: str) -> list[str]:
         return sorted(f"{key}={value}" for key, value in self.places.find(ip_address(address)))
 
-    def test_all_databases_are_asked(self) -> None:
+    def test_all_databases_are_asked_and_few_answers_cached(self) -> None:
         """A file may have been there when the rules were checked."""
         self.places.read([self.countries, self.systems])
         self.assertEqual(self.found("192.0.2.1"), ["as=64500", "continent=EU", "country=FR"])
@@ -46,8 +46,6 @@ class PlacesTests(SynchronousTestCase):
         gone = self.folder / "none"
         why = f"cannot read '{gone}': No such file or directory"
         self.assertRaisesRegex(GeoDatabaseError, why, self.places.read, [gone])
-
-    def test_no_more_than_a_limit_is_cached(self) -> None:
         change_constants(self, databases, _MOST_CACHED=2)
         self.places.read([self.countries])
         for number in range(5):

@@ -178,9 +178,7 @@ class CertificatesTest(SynchronousTestCase):
                 self.assertIn(f"'{self.wide}' is also for {what}, so browsers ", message)
         for text in NOT_FOUND:
             self.assertEqual(self.found(text), [], text)
-
-    def test_a_certificate_for_each(self) -> None:
-        """Also where the wide one is for others, or no file can be read."""
+        # Also where the wide one is for others, or no file can be read.
         issued = {name: authority().issue(f"{name}.site.example") for name in "ab"}
         own = [str(its.write(self.folder / name, key=True)) for name, its in issued.items()]
         both = _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2")

@@ -109,9 +109,7 @@ class StreamsTest(SynchronousTestCase):
         out = its.from_server(b"".join(rest) + frame(PING, 0, 0, bytes(8)))
         kinds = [(kind, stream) for kind, stream, _ in client.read(first + out)]
         self.assertEqual(kinds, [(HEADERS, 1), (HEADERS, 1), (RST_STREAM, 1), (PING, 0)])
-
-    def test_acknowledgement_of_own_settings_is_not_passed_on(self) -> None:
-        """The server gets that of its own, which come later."""
+        # The server gets that of its own, which come later.
         for more in ("", "000200000000 000100010000"):  # with a larger table
             its, client = streams(), Speaker()
             settings = frame(SETTINGS, 0, 0, bytes.fromhex(more))
@@ -171,7 +169,7 @@ class StreamsTest(SynchronousTestCase):
             strict = Streams(lambda _: False, lambda: False)
             self.assertRaises(TooManyError, strict.from_client, said)
 
-    def test_settings_with_a_smaller_table(self) -> None:
+    def test_settings_with_a_smaller_table_and_bounds(self) -> None:
         """Answers announce it, as a client awaits it, before and behind those of the server; once there were requests, it is too late."""
         for size in (0, 30, 31, 158, 159, 4000, 4095):
             its, client, server = streams(), Speaker(), Speaker()
@@ -193,9 +191,7 @@ class StreamsTest(SynchronousTestCase):
             its, client = Streams(lambda _: False, lambda: False), Speaker()
             its.from_client(PREFACE + client.headers(1, asked(_MINE)))
             self.assertRaises(TooManyError, its.from_client, settings)
-
-    def test_bounds(self) -> None:
-        """The client may send no body beyond its window while it reads nothing, so that there is an end to what is returned."""
+        # The client may send no body beyond its window while it reads nothing, so that there is an end to what is returned.
         its, client = streams(), Speaker()
         its.from_client(PREFACE)
         for stream in range(1, 2001, 2):

@@ -17,7 +17,7 @@ _ROUTES = st.builds(
 
 
 class MapTests(SynchronousTestCase):
-    def test_each_has_a_box_and_a_line(self) -> None:
+    def test_each_has_a_box_and_a_line_from_its_listeners_or_the_outer_route(self) -> None:
         drawn = draw(
             {"public": "up", "office": "up"},
             [MapRoute("site", backend="web"), MapRoute("sql", ("office",), "db")],
@@ -29,8 +29,6 @@ class MapTests(SynchronousTestCase):
             ("server", "10.0.0.3:5432"), ("route", "site"), ("route", "sql"),
         ])  # fmt: skip
         self.assertEqual(len(drawn.lines), 2 + 1 + 1 + 1)
-
-    def test_lines_from_listeners_of_its_transport_or_the_outer_route_alone(self) -> None:
         route = MapRoute("dns", backend="x", by_listener={"names": RouteFlow()})
         drawn = draw({"web": "up", "names": "up"}, [route], {})
         names = next(box for box in drawn.boxes if box.name == "names")
@@ -42,7 +40,7 @@ class MapTests(SynchronousTestCase):
         self.assertGreater(boxes["site"].x, boxes["tls"].x)
         self.assertEqual(len(drawn.lines), 3)
 
-    def test_colour_of_the_backend_and_width_by_how_busy_it_is(self) -> None:
+    def test_colour_width_and_health_of_backends(self) -> None:
         routes = [MapRoute(*its, active=1) for its in (("site", (), "web"), ("sql", (), "db"))]
         drawn = draw({"public": "up"}, routes, _SERVERS)
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
@@ -52,14 +50,19 @@ class MapTests(SynchronousTestCase):
         found = [(line.width, line.health) for line in drawn.lines]
         wanted = [(9.0, "up"), (5.1, "up"), (1, "idle")]
         self.assertEqual(found, [one for one in wanted for _ in range(2)])
-
-    def test_health_of_backends(self) -> None:
         for states, expected in (
             ("", "idle"), ("up", "up"), ("up down", "partly"), ("down drain", "down"), ("drain", "drain"),
             ("unchecked", "unchecked"), ("up unchecked", "unchecked"), ("down unchecked", "partly"), ("up checking", "checking"),
         ):  # fmt: skip
             servers = [MapServer(state, state) for state in states.split()]  # type: ignore[arg-type]
             self.assertEqual(health_of(servers), expected, states)
+        for states, detail in (
+            ("unchecked unchecked", "not checked"), ("checking checking", "checking"),
+            ("unchecked down", "1/2 out"), ("up down", "1/2 up"),
+        ):  # fmt: skip
+            servers = [MapServer(str(at), health) for at, health in enumerate(states.split())]  # type: ignore[arg-type]
+            drawn = draw({"public": "up"}, [MapRoute("r", backend="x")], {"x": servers})
+            self.assertEqual([box.detail for box in drawn.boxes if box.kind == "backend"], [detail])
 
     def test_busy_ones_and_those_with_trouble_are_not_folded(self) -> None:
         routes = [MapRoute(f"r{n}", backend="x", active=n % 30 == 7) for n in range(300)]
@@ -101,12 +104,3 @@ class MapTests(SynchronousTestCase):
             self.assertLessEqual(len(box.label) * 6, box.width)
         for line in drawn.lines:
             self.assertTrue(1 <= line.width <= 10)
-
-    def test_servers_that_nothing_checks_are_not_called_up(self) -> None:
-        for states, detail in (
-            (("unchecked", "unchecked"), "not checked"), (("checking", "checking"), "checking"),
-            (("unchecked", "down"), "1/2 out"), (("up", "down"), "1/2 up"),
-        ):  # fmt: skip
-            servers = [MapServer(str(at), health) for at, health in enumerate(states)]  # type: ignore[arg-type]
-            drawn = draw({"public": "up"}, [MapRoute("r", backend="x")], {"x": servers})
-            self.assertEqual([box.detail for box in drawn.boxes if box.kind == "backend"], [detail])

@@ -37,7 +37,7 @@ def menus(page: str) -> dict[str, list[list[Any]]]:
 
 
 class PageTests(SynchronousTestCase):
-    def test_recorded_documents(self) -> None:
+    def test_recorded_documents_and_nothing_to_show(self) -> None:
         """Each thing that a service tells of has its place on the page."""
         parts = (
             "status", "routes", "backends", "connections", "recent", "clients", "certificates",
@@ -48,19 +48,7 @@ class PageTests(SynchronousTestCase):
             self.assertIn(name, page)
         [item] = DOCUMENTS["status"]["attention"]
         self.assertIn(item["text"].partition(":")[0].capitalize(), page)
-
-    def test_state_of_a_certificate_has_a_word_and_a_colour(self) -> None:
-        """Those that clients refuse come first."""
-        states = ["valid", "ends soon", "not valid yet", "ended"]
-        page = _page(certificates=[{"names": [one], "route": "r", "state": one} for one in states])
-        _, _, part = page.partition('aria-label="Table of certificates"')
-        table, _, _ = part.partition("</table>")
-        found = re.findall(r'<span class="key (\w+)">([\w ]+)</span>', table)
-        colours = ["down", "down", "partly", "up"]
-        self.assertEqual(found, [*zip(colours, reversed(states), strict=True)])
-
-    def test_nothing_to_show(self) -> None:
-        """It is said forwards; nothing that is searched for is not nothing at all, in each part that is searched, and by the filters in those that they are for."""
+        # It is said forwards; nothing that is searched for is not nothing at all, in each part that is searched, and by the filters in those that they are for.
         page = _page()
         self.assertIn("No connection has ended badly.", page)
         self.assertIn("No client without a route has ended badly of late.", page)
@@ -69,18 +57,17 @@ class PageTests(SynchronousTestCase):
             ({"client": "192.0.2.1"}, 2),
         ):
             self.assertEqual(_page(query).count(">None match.<"), count, query)
-
-    def test_ends_by_their_filters(self) -> None:
-        ends = [
-            {"client": f"192.0.2.{n}:1", "reason": "no-server", "route": route, "listener": "a"}
-            for n, route in ((1, None), (2, "r"))
-        ]
-        for query, count in (
-            ({}, 2), ({"client": "192.0.2.1"}, 1), ({"client": "192.0.2.0/30", "state": "peeking"}, 2),
-            ({"route": "-"}, 1), ({"listener": "b"}, 0), ({"client": "x"}, 2),
-        ):  # fmt: skip
-            page = _page(query, recent=ends)
-            self.assertEqual(len([end for end in ends if str(end["client"]) in page]), count, query)
+        page = _page(
+            rules=[{"file": "rules.ini", "text": "[txmux]", "sections": []}],
+            connections=[{"id": "1-1", "client": "192.0.2.1:1", "age_ms": 1, "state": "relaying"}],
+            recent=[{"client": "192.0.2.1:2", "listener": "public", "reason": "refused"}],
+            backends=[_backend("b", "10.0.0.1:80")],
+        )
+        labels = re.findall(r'role="region" aria-label="([^"]+)"', page)
+        titles = re.findall(r'<section id="(\w+)" aria-labelledby="\1-title"', page)
+        self.assertEqual((len(labels), len(titles)), (5, 11))
+        both = [*(one.lower() for one in labels), *titles]
+        self.assertEqual(sorted(both), sorted(set(both)))
 
     def test_attention(self) -> None:
         item = {
@@ -109,39 +96,14 @@ class PageTests(SynchronousTestCase):
         page = _page({"all": "now"}, status={"attention": found})
         self.assertEqual(page.count('<li class="warning">'), 12)
         self.assertNotIn("Nothing needs attention", page)
-
-    def test_what_clients_name_is_text(self) -> None:
-        evil = "\"><script>alert(1)</script>'"
-        parts: dict[str, Any] = {
-            "connections": [{"id": "1-1", "client": evil, "route": evil, "facts": {"sni": evil}}],
-            "recent": [{"client": evil, "listener": evil, "reason": evil, "first": "3c623e"}],
-            "connection": {"id": evil, "facts": {"sni": evil}, "client": evil},
-            "warnings": [evil],
-            "explained": [PageExplanation(evil, [(evil, evil)])],
-            "backends": [{"name": evil, "servers": [{"server": evil, "state": evil, "why": evil}]}],
-        }
-        queries: tuple[tuple[str, ...], ...]
-        queries = (), ("route", "client", "connection"), ("servers", "unrecognised", "rules")
-        for query in queries:
-            page = _page(dict.fromkeys(query, evil), **parts)
-            self.assertNotIn(evil, page)
-            self.assertNotIn("<script>alert", page)
-        # A taken-over worker may send anything.
-        page = _page(connections=[{"id": "\ud800", "client": "c"}])
-        self.assertIn("api/connections/%3F/close", page)
-
-    def test_regions_have_names_of_their_own(self) -> None:
-        page = _page(
-            rules=[{"file": "rules.ini", "text": "[txmux]", "sections": []}],
-            connections=[{"id": "1-1", "client": "192.0.2.1:1", "age_ms": 1, "state": "relaying"}],
-            recent=[{"client": "192.0.2.1:2", "listener": "public", "reason": "refused"}],
-            backends=[_backend("b", "10.0.0.1:80")],
-        )
-        names = re.findall(r'role="region" aria-label="([^"]+)"', page)
-        titles = re.findall(r'<section id="(\w+)" aria-labelledby="\1-title"', page)
-        self.assertEqual((len(names), len(titles)), (5, 11))
-        both = [*(one.lower() for one in names), *titles]
-        self.assertEqual(sorted(both), sorted(set(both)))
+        # Those that clients refuse come first.
+        states = ["valid", "ends soon", "not valid yet", "ended"]
+        page = _page(certificates=[{"names": [one], "route": "r", "state": one} for one in states])
+        _, _, part = page.partition('aria-label="Table of certificates"')
+        table, _, _ = part.partition("</table>")
+        found = re.findall(r'<span class="key (\w+)">([\w ]+)</span>', table)
+        colours = ["down", "down", "partly", "up"]
+        self.assertEqual(found, [*zip(colours, reversed(states), strict=True)])
 
     def test_cost(self) -> None:
         """With 300 routes and 9,000 connections, of which the service lists a thousand, the page takes less than 200,000 calls."""
@@ -161,6 +123,7 @@ class PageTests(SynchronousTestCase):
 
     def test_page_of_a_route(self) -> None:
         """It has what is of the route; clients, bans and other routes are on the page of the whole service."""
+        routes: list[dict[str, Any]]
         routes = [{"name": name, "backend": name, "under": ["public"]} for name in ("a", "c")]
         backends = [_backend(name, f"10.0.0.1:{name}") for name in ("a", "c")]
         page = _page({"route": "a"}, routes=routes, backends=backends)
@@ -171,17 +134,26 @@ class PageTests(SynchronousTestCase):
         self.assertIn("Route a", page)
         self.assertIn("10.0.0.1:a", page)
         self.assertNotIn("10.0.0.1:c", page)
-
-    def test_links_keep_known_parameters(self) -> None:
+        routes = [
+            {"name": "a", "backend": "b", "matches": 1, "listeners": [{"listener": "public"}]},
+            {"name": "c", "backend": "close"},
+        ]
+        page = _page({"route": "a"}, routes=routes)
+        titles = re.findall(r'<section id="(\w+)"', page)
+        self.assertEqual(titles, ["route", "servers", "ends", "connections", "map", "rules"])
+        self.assertIn("<dt>listeners</dt><dd>public</dd>", page)
+        self.assertEqual(len(re.findall(r'<rect [^>]*class="route ', page)), 1)
+        self.assertEqual(_page({"route": "x"}, routes=routes).count('<section id="'), 11)
+        # A row that stands for routes between others has no name, as the page of the whole service has no route.
+        rows = [*routes, {"name": "", "backend": None, "left_out": 300}]
+        self.assertIn('<section id="now"', _page(routes=rows))
         self.assertLessEqual({*PARTS}, {*_ALL})
         query = PageQuery.of({"route": "a b", "evil": "x", "after": "1-1", "state": ""})
         self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")
         self.assertEqual((query.filters, query.link(route="", after="")), ({"route": "a b"}, "./"))
         self.assertEqual(query.link(route="\ud800"), "./?route=%3F&after=1-1")
 
-    def test_servers_with_trouble_come_first_and_others_are_folded_and_can_be_searched(
-        self,
-    ) -> None:
+    def test_servers_of_a_backend_those_with_trouble_first(self) -> None:
         states = {"a": "up", "b": "maintenance", "c": "down"}
         routes = [
             {"name": "outer", "backend": None},
@@ -207,23 +179,6 @@ class PageTests(SynchronousTestCase):
         part = _view({"servers": "0.5"}, backends=backends).servers
         self.assertEqual((len(part.rows), part.is_searched), (11, True))
         self.assertNotIn('name="servers"', _page(backends=[_backend("web", *addresses[:50])]))
-
-    def test_menus_of_a_backend_and_its_servers(self) -> None:
-        drain = ["Drain: all", "api/backends/a%2Fb", {"state": "drain"}, "", ""]
-        for hold, label in ((None, "Hold new clients"), ({"until": None}, "Release its clients")):
-            backend = _backend("a/b", "10.0.0.1:80", "10.0.0.2:80", hold=hold)
-            found = menus(_page(backends=[backend]))
-            names = ["backend a/b", "a/b 10.0.0.1:80", "a/b 10.0.0.2:80", "listener public"]
-            self.assertEqual([*found], names)
-            self.assertIn(drain, found["backend a/b"])
-            path = f"api/backends/a%2Fb/{label.partition(' ')[0].lower()}"
-            self.assertIn([label, path, {}, "", ""], found["backend a/b"])
-        backend["servers"].pop()
-        entries = menus(_page(backends=[backend]))["a/b 10.0.0.1:80"]
-        labels = ["Drain", "Maintenance", "Set its weight", "End its connections", label]
-        self.assertEqual([entry[0] for entry in entries], labels)
-
-    def test_servers_are_below_their_backend_with_what_they_measure(self) -> None:
         measured = {
             "state": "failing", "why": "connection refused, 3 of 3", "active": 1, "total": 3,
             "failed": 3, "rate": 0.25, "bytes_in": 2048, "bytes_out": 1, "first_byte_ms": 12.34,
@@ -245,21 +200,19 @@ class PageTests(SynchronousTestCase):
             server = {"server": "x", "state": "up", "why": why, "check": check}
             (row,) = _view({}, backends=[{"name": "b", "servers": [server]}]).servers.rows
             self.assertEqual(row["last_check"], shown)
-
-    def test_page_of_a_route_has_its_parts_alone(self) -> None:
-        routes = [
-            {"name": "a", "backend": "b", "matches": 1, "listeners": [{"listener": "public"}]},
-            {"name": "c", "backend": "close"},
-        ]
-        page = _page({"route": "a"}, routes=routes)
-        titles = re.findall(r'<section id="(\w+)"', page)
-        self.assertEqual(titles, ["route", "servers", "ends", "connections", "map", "rules"])
-        self.assertIn("<dt>listeners</dt><dd>public</dd>", page)
-        self.assertEqual(len(re.findall(r'<rect [^>]*class="route ', page)), 1)
-        self.assertEqual(_page({"route": "x"}, routes=routes).count('<section id="'), 11)
-        # A row that stands for routes between others has no name, as the page of the whole service has no route.
-        rows = [*routes, {"name": "", "backend": None, "left_out": 300}]
-        self.assertIn('<section id="now"', _page(routes=rows))
+        drain = ["Drain: all", "api/backends/a%2Fb", {"state": "drain"}, "", ""]
+        for hold, label in ((None, "Hold new clients"), ({"until": None}, "Release its clients")):
+            backend = _backend("a/b", "10.0.0.1:80", "10.0.0.2:80", hold=hold)
+            found = menus(_page(backends=[backend]))
+            names = ["backend a/b", "a/b 10.0.0.1:80", "a/b 10.0.0.2:80", "listener public"]
+            self.assertEqual([*found], names)
+            self.assertIn(drain, found["backend a/b"])
+            path = f"api/backends/a%2Fb/{label.partition(' ')[0].lower()}"
+            self.assertIn([label, path, {}, "", ""], found["backend a/b"])
+        backend["servers"].pop()
+        entries = menus(_page(backends=[backend]))["a/b 10.0.0.1:80"]
+        labels = ["Drain", "Maintenance", "Set its weight", "End its connections", label]
+        self.assertEqual([entry[0] for entry in entries], labels)
 
     def test_identical_unrecognised_clients_are_one_row(self) -> None:
         recent = [
@@ -275,8 +228,19 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(found, [first, ("192.0.2.1:8", "2 times")])
         part = _view({"unrecognised": "0B"}, recent=recent).unrecognised
         self.assertEqual([row["client"] for row in part.rows], ["192.0.2.1:8"])
+        # Plain text as text, and the rest in hex. One that begins like no other has its first bytes; zeros at the begin say nothing.
+        self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO")
+        self.assertEqual(line_for(b"\x16\x03\x01"), "match = payload hex=160301")
+        sent = ("01aa000007", "01aa000008ff", "0000002a01", "0000002b01", "ffee00112233", "4849")
+        no_route = {"client": "c:1", "listener": "l", "reason": "no-route"}
+        rows = _view({}, recent=[{**no_route, "first": one} for one in sent]).unrecognised.rows
+        wanted = ("01aa0000", "01aa0000", "0000002a", "0000002b", "ffee0011")
+        lines = [f"match = payload hex={one}" for one in wanted]
+        self.assertEqual([row["suggestion"] for row in rows], [*lines, "match = payload text=HI"])
+        long = bytes(range(1, 20))
+        self.assertEqual(line_for(long, [long + b"!"]), "match = payload hex=0102030405060708")
 
-    def test_connections(self) -> None:
+    def test_connections_and_ends(self) -> None:
         rows = [{"id": f"1-{n}"} for n in range(51)]
         status = {**_STATUS, "connections": {"active": 9000}}
         for query, summary in (
@@ -298,6 +262,36 @@ class PageTests(SynchronousTestCase):
         assert found is not None
         facts = {"id": "1-1", "age": "4 min 3 s", "idle": "3.2 ms", "in": "2.05 kB"}
         self.assertEqual(found["facts"], [*facts.items()])
+        ends = [
+            {"client": f"192.0.2.{n}:1", "reason": "no-server", "route": route, "listener": "a"}
+            for n, route in ((1, None), (2, "r"))
+        ]
+        filters: dict[str, str]
+        for filters, count in (
+            ({}, 2), ({"client": "192.0.2.1"}, 1), ({"client": "192.0.2.0/30", "state": "peeking"}, 2),
+            ({"route": "-"}, 1), ({"listener": "b"}, 0), ({"client": "x"}, 2),
+        ):  # fmt: skip
+            page = _page(filters, recent=ends)
+            shown = [end for end in ends if str(end["client"]) in page]
+            self.assertEqual(len(shown), count, filters)
+        evil = "\"><script>alert(1)</script>'"
+        parts: dict[str, Any] = {
+            "connections": [{"id": "1-1", "client": evil, "route": evil, "facts": {"sni": evil}}],
+            "recent": [{"client": evil, "listener": evil, "reason": evil, "first": "3c623e"}],
+            "connection": {"id": evil, "facts": {"sni": evil}, "client": evil},
+            "warnings": [evil],
+            "explained": [PageExplanation(evil, [(evil, evil)])],
+            "backends": [{"name": evil, "servers": [{"server": evil, "state": evil, "why": evil}]}],
+        }
+        filtered: tuple[tuple[str, ...], ...]
+        filtered = (), ("route", "client", "connection"), ("servers", "unrecognised", "rules")
+        for keys in filtered:
+            page = _page(dict.fromkeys(keys, evil), **parts)
+            self.assertNotIn(evil, page)
+            self.assertNotIn("<script>alert", page)
+        # A taken-over worker may send anything.
+        page = _page(connections=[{"id": "\ud800", "client": "c"}])
+        self.assertIn("api/connections/%3F/close", page)
 
     def test_rules_of_a_filter_or_a_search_alone(self) -> None:
         text = "# all\n[listen public]\n[route a]\nbackend = b\n[route c]\n[backend b]\n"
@@ -322,19 +316,6 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(lines(rules="nothing"), [])
         parts["rules"][0]["text"] += "\n" * 100
         self.assertEqual((lines(), len(lines(all="rules"))), ([], 106))
-
-    def test_line_has_what_several_clients_send_and_never_a_whole_message(self) -> None:
-        """Plain text as text, and the rest in hex. One that begins like no other has its first bytes; zeros at the begin say nothing."""
-        self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO")
-        self.assertEqual(line_for(b"\x16\x03\x01"), "match = payload hex=160301")
-        sent = ("01aa000007", "01aa000008ff", "0000002a01", "0000002b01", "ffee00112233", "4849")
-        no_route = {"client": "c:1", "listener": "l", "reason": "no-route"}
-        rows = _view({}, recent=[{**no_route, "first": one} for one in sent]).unrecognised.rows
-        wanted = ("01aa0000", "01aa0000", "0000002a", "0000002b", "ffee0011")
-        lines = [f"match = payload hex={one}" for one in wanted]
-        self.assertEqual([row["suggestion"] for row in rows], [*lines, "match = payload text=HI"])
-        long = bytes(range(1, 20))
-        self.assertEqual(line_for(long, [long + b"!"]), "match = payload hex=0102030405060708")
 
     @given(st.binary(max_size=64))
     def test_dump_has_every_byte_and_is_printable(self, data: bytes) -> None:

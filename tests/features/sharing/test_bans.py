@@ -92,7 +92,7 @@ class ReadTests(SynchronousTestCase):
             self.machine.kept.change(changes)
             self.assertEqual(bool(changes), is_new, text)
 
-    def test_later_record_counts_in_any_order(self) -> None:
+    def test_later_record_counts_in_any_order_and_bounds(self) -> None:
         for texts in (
             [record(5.0), record(7.0, ban=False)],
             [record(7.0, ban=False), record(5.0)],
@@ -104,8 +104,6 @@ class ReadTests(SynchronousTestCase):
                     found = self.hear(*piece)
                 self.assertEqual(found, [])
         self.assertEqual(self.hear(record(8.0), record(7.0, ban=False)), ["192.0.2.7"])
-
-    def test_what_is_remembered_is_bounded(self) -> None:
         change_constants(self, shared_bans, _MOST_NETWORKS=3)
         for number in range(9):
             self.hear(record(5.0, network=f"192.0.2.{number}"))

@@ -149,7 +149,7 @@ def read(store: str) -> Rules:
 
 
 class StoreTests(SynchronousTestCase):
-    def test_forms(self) -> None:
+    def test_forms_and_modules(self) -> None:
         for text, expected in (
             ("redis://10.0.0.9", Store("", "10.0.0.9")),
             ("redis://10.0.0.9:7000/2", Store("", "10.0.0.9", 7000, database=2)),
@@ -162,8 +162,6 @@ class StoreTests(SynchronousTestCase):
             found = read(text).settings.more["shared_limits"]
             self.assertEqual(found.text, text.split()[0])
             self.assertEqual(attrs.evolve(found, text=""), expected)
-
-    def test_no_module_is_loaded_in_vain(self) -> None:
         for scheme, needs_tls in (("redis", False), ("rediss", True)):
             modules = {*needed_modules(read(f"{scheme}://127.0.0.1:1"))}
             self.assertIn("twisted.internet.endpoints", modules)

@@ -149,9 +149,9 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(dialogue.then, "end")
         self.assertIn("behind STARTTLS", dialogue.problem)
 
-    def test_xmpp(self) -> None:
+    def test_xmpp_and_greetings(self) -> None:
         """The element may have a prefix and a content, as any of XML."""
-        name = b"urn:ietf:params:xml:ns:xmpp-tls"
+        space = b"urn:ietf:params:xml:ns:xmpp-tls"
         for element, then in (
             (b"<starttls xmlns='%s'><required/></starttls>", "tls"),
             (b"<starttls xmlns='%s'><required></required></starttls >", "tls"),
@@ -163,8 +163,29 @@ class ClientTests(SynchronousTestCase):
             (b"<starttls xmlns:t='%s'/>", "end"),
             (b"<starttlsx xmlns='%s'/>", "end"),
         ):
-            dialogue, _ = answered("xmpp", [_HEADER + element % name])
+            dialogue, _ = answered("xmpp", [_HEADER + element % space])
             self.assertEqual(dialogue.then, then, element)
+        # The text of a server's greeting is shown to clients, without what is of that server or its connection.
+        expected = {
+            "smtp": ("mail.example ESMTP", b"220 mail.example ESMTP\r\n"),
+            "imap": (
+                "mail.example ready",
+                b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] mail.example ready\r\n",
+            ),
+            "pop3": ("ready", b"+OK ready\r\n"),
+            "ftp": ("x", b"220 x\r\n"),
+        }
+        for name in PROTOCOLS:
+            noted: list[str] = []
+            steps = begun(name).server_steps(noted.append, in_clear=True)
+            if name not in expected:
+                self.assertEqual((steps, begun(name).first), ((), b""))
+                continue
+            text, greeting = expected[name]
+            [first] = steps
+            first.length_of(SERVERS[name][0][1])
+            self.assertEqual((noted, begun(name, text).first), ([text], greeting))
+            self.assertTrue(begun(name).first.endswith(b"\r\n"))
 
     def test_client_leaves_or_says_too_much_or_something_else(self) -> None:
         for name, (request, answer) in {
@@ -209,26 +230,3 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(step.length_of(answer + b"more"), len(answer))
             self.assertRaises(RequestRefusedError, step.length_of, other)
             self.assertRaises(RequestRefusedError, step.length_of, b"SSH-2.0-x\r\n")
-
-    def test_greetings(self) -> None:
-        """The text of a server's greeting is shown to clients, without what is of that server or its connection."""
-        expected = {
-            "smtp": ("mail.example ESMTP", b"220 mail.example ESMTP\r\n"),
-            "imap": (
-                "mail.example ready",
-                b"* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] mail.example ready\r\n",
-            ),
-            "pop3": ("ready", b"+OK ready\r\n"),
-            "ftp": ("x", b"220 x\r\n"),
-        }
-        for name in PROTOCOLS:
-            noted: list[str] = []
-            steps = begun(name).server_steps(noted.append, in_clear=True)
-            if name not in expected:
-                self.assertEqual((steps, begun(name).first), ((), b""))
-                continue
-            text, greeting = expected[name]
-            [first] = steps
-            first.length_of(SERVERS[name][0][1])
-            self.assertEqual((noted, begun(name, text).first), ([text], greeting))
-            self.assertTrue(begun(name).first.endswith(b"\r\n"))

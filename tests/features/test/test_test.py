@@ -204,6 +204,20 @@ class PortTests(CommandTestCase):
             self.assertEqual((code, output), (3, ""))
             why = rf"asked for www.example.com: .*{problem}, although nothing was cut"
             self.assertRegex(error, why)
+        # Each client sends its hello again and again, until its time is over.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            code, _, error = self.run_main("test", address, "--udp", "--timeout=1")
+            silent.setblocking(False)  # noqa: FBT003 - of the library
+            clients: Counter[object] = Counter()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    clients[silent.recvfrom(65536)[1]] += 1
+        self.assertEqual(code, 3)
+        self.assertIn("no answer, although nothing was cut", error)
+        self.assertEqual(len(clients), 3)
+        self.assertGreater(min(clients.values()), 1)
 
     def test_silent_when_cut(self) -> None:
         """A port that leaves all cut clients waiting is tested in bounded time: each waits for less than the first."""
@@ -218,7 +232,7 @@ class PortTests(CommandTestCase):
         self.assertEqual(code, 1)
         self.assertRegex(output, r"cut at 8 places +\d+ of 8 +else no answer")
 
-    def test_nobody_and_the_first_address_that_can_be_connected(self) -> None:
+    def test_wrong_arguments_and_addresses(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             address = f"127.0.0.1:{closed.getsockname()[1]}"
         names = [f"--sni=a{n}" for n in range(11)]
@@ -239,8 +253,6 @@ class PortTests(CommandTestCase):
         with only, other:
             self.assertEqual(resolve("name", 1, PATIENCE, is_udp=False), (found[1], 3))
         self.assertEqual(resolve("name", 1, PATIENCE, is_udp=False), (found[2], 3))
-
-    def test_wrong_arguments(self) -> None:
         for arguments, problem in (
             (("localhost",), "write it as mux.example:443"),
             (("::1",), "write it as [2001:db8::1]:443"),
@@ -271,22 +283,6 @@ class PortTests(CommandTestCase):
             r"half, then silence +no answer after 1\.\d s\n",
         ):
             self.assertRegex(output, line)
-
-    def test_silence(self) -> None:
-        """Each client sends its hello again and again, until its time is over."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-            silent.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{silent.getsockname()[1]}"
-            code, _, error = self.run_main("test", address, "--udp", "--timeout=1")
-            silent.setblocking(False)  # noqa: FBT003 - of the library
-            clients: Counter[object] = Counter()
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    clients[silent.recvfrom(65536)[1]] += 1
-        self.assertEqual(code, 3)
-        self.assertIn("no answer, although nothing was cut", error)
-        self.assertEqual(len(clients), 3)
-        self.assertGreater(min(clients.values()), 1)
 
 
 class ServiceTests(ServiceTestCase):
@@ -323,7 +319,7 @@ class ServiceTests(ServiceTestCase):
 
 
 class SampleTests(SynchronousTestCase):
-    def test_samples(self) -> None:
+    def test_samples_and_answers(self) -> None:
         """Each matcher of streams whose clients speak first has a sample, which matches it, whatever the name."""
         samples = port_test.read_samples()
         clients = {name for name in all_samples() if name in for_streams()}
@@ -332,14 +328,6 @@ class SampleTests(SynchronousTestCase):
             data = text.replace("{name}", "www.example.com").encode("latin-1")
             decision = Detector([route(name, "close")]).start_detection().feed(data)
             self.assertTrue(decision and decision.route, name)
-
-    @given(st.integers(1, 9000), st.integers(1, 62))
-    def test_places(self, length: int, most: int) -> None:
-        places = port_test.cut_offsets(length, most)
-        self.assertEqual((places, len(places)), (sorted({*places}), min(most, length - 1)))
-        self.assertTrue(all(0 < place < length for place in places))
-
-    def test_complete(self) -> None:
         for parts, text in (
             ((_HEAD[:17], _HEAD[17:-1], _HEAD[-1:]), "HTTP/1.1 200 OK"),
             ((b"220 a", b"\r", b"\n"), "220 a"),
@@ -349,9 +337,7 @@ class SampleTests(SynchronousTestCase):
             self.assertEqual((done[:-1], done[-1]), ([False] * (len(parts) - 1), True))
             self.assertEqual(answer.text, text)
         self.assertEqual(len(Handshake("www.example.com", size=8192).to_send()), 8192)
-
-    def test_compared_by_what_stays_the_same(self) -> None:
-        """Status and some headers, else the first line; of other bytes the first ones."""
+        # Status and some headers, else the first line; of other bytes the first ones.
         for one, other, level in (
             (_HEAD, _HEAD[:-2] + b"Date: b\r\n\r\n", 0), (_HEAD, _HEAD.replace(b"a", b"b"), 1),
             (b"220 a\r\n", b"220 a\r\nb", 0),
@@ -359,6 +345,12 @@ class SampleTests(SynchronousTestCase):
         ):  # fmt: skip
             keys = [_answered(data)[1].keys for data in (one, other)]
             self.assertEqual([a == b for a, b in zip(*keys, strict=True)].index(True), level)
+
+    @given(st.integers(1, 9000), st.integers(1, 62))
+    def test_places(self, length: int, most: int) -> None:
+        places = port_test.cut_offsets(length, most)
+        self.assertEqual((places, len(places)), (sorted({*places}), min(most, length - 1)))
+        self.assertTrue(all(0 < place < length for place in places))
 
     @given(st.integers(-5, 2500))
     @example(257)

@@ -29,7 +29,7 @@ class KeysTests(SynchronousTestCase):
     def order(self, state: TopState) -> list[str]:
         return [line.key[-1] for line in lines_of("connections", state, SNAPSHOT)]
 
-    def test_panes_pause_help_and_quit(self) -> None:
+    def test_panes_pause_help_sorting_and_the_choice(self) -> None:
         for keys, pane in ((["tab"], "routes"), (["backtab"], "ends"), (["3", "right"], "ends")):
             self.assertEqual(_all(TopState(), *keys)[0].pane, pane)
         self.assertTrue(_all(TopState(), "p")[0].is_paused)
@@ -37,8 +37,6 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(_all(TopState(), "h", "down", "up")[0].mode, "help")
         self.assertEqual(_all(TopState(), "?", "q")[0], TopState())
         self.assertTrue(_all(TopState(), "q")[0].should_exit)
-
-    def test_sort_by_each_column_either_way_or_not_at_all(self) -> None:
         self.assertEqual(self.order(TopState()), ["1", "2", "3"])
         by_age = _all(TopState(), *"ssssss")[0]
         self.assertEqual(self.order(by_age), ["1", "3", "2"])
@@ -46,30 +44,12 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(self.order(_all(TopState(), *"ssssr")[0])[-1], "2")
         self.assertEqual(_all(TopState(), "s", "S")[0].sorts, {})
         self.assertEqual(self.order(_all(TopState(), "S")[0]), ["1", "2", "3"])
-
-    def test_choice_follows_its_row_or_keeps_its_place(self) -> None:
         state, sent = _all(TopState(), "down", "down", "up", *"ssssss", "e")
         self.assertEqual(sent, [ExplainRequest("5f3a-2")])
         gone = attrs.evolve(SNAPSHOT, connections=[CONNECTIONS[0], CONNECTIONS[2]])
         self.assertEqual(_all(state, "e", snapshot=gone)[1], [ExplainRequest("5f3a-3")])
         self.assertEqual(_all(TopState(), "end", "e")[1], [ExplainRequest("5f3a-3")])
         self.assertEqual(_all(TopState(), "end", "home", "enter")[1], [ExplainRequest("5f3a-1")])
-
-    def test_end_of_the_chosen_connection_after_yes_only(self) -> None:
-        state, sent = _all(TopState(), "down", "x")
-        self.assertEqual((state.mode, sent), ("question", []))
-        (ask,) = _all(state, "y", snapshot=attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:]))[1]
-        what = "end connection 5f3a-2 from 192.0.2.2:50002"
-        self.assertEqual(ask, ChangeRequest("/api/connections/5f3a-2/close", {}, what))
-        for key in ("n", "enter", "escape", "q"):
-            state, sent = _all(TopState(), "x", key)
-            self.assertEqual((state.mode, sent, state.should_exit), ("browse", [], False))
-            self.assertEqual(state.result.message, "nothing was changed")
-        for keys in ("2x", "2e", "2b", "1d", "1W", "4m", "1w"):
-            state, sent = _all(TopState(), *keys)
-            self.assertEqual((sent, state.result.is_bad), ([], True))
-        state, sent = _all(TopState(), "x", snapshot=Snapshot())
-        self.assertEqual((sent, state.mode, state.result.is_bad), ([], "browse", True))
 
     def test_changes_of_a_backend_after_yes_unless_clients_are_served_by_them(self) -> None:
         """The server that is down is the first row."""
@@ -89,41 +69,6 @@ class KeysTests(SynchronousTestCase):
                 self.assertEqual(_all(state, "n")[0].result.message, "nothing was changed")
                 sent = _all(state, "y")[1]
             self.assertEqual(sent, [ChangeRequest(f"/api/backends/web/{path}", body, what)])
-
-    def test_weight_is_typed(self) -> None:
-        path = "/api/backends/web/servers/127.0.0.1%3A8081"
-        state, sent = _all(TopState(), *"3Wx")
-        self.assertEqual((state.mode, sent), ("value", []))
-        wrong, sent = _all(state, "enter")
-        self.assertEqual((wrong.mode, wrong.result.is_bad, sent), ("value", True, []))
-        for keys, weight, word in (
-            (["5"], 5, "5"), ([], None, "of the rules"), (["0"], None, "of the rules"),
-        ):  # fmt: skip
-            what = f"weight {word}: backend web, 127.0.0.1:8081"
-            asked = _all(state, "backspace", *keys, "enter")[1]
-            self.assertEqual(asked, [ChangeRequest(path, {"weight": weight}, what)])
-        wrong, sent = _all(state, "backspace", *"65536", "enter")
-        self.assertEqual((wrong.result.message[:21], sent), ("'65536' is no weight;", []))
-        self.assertEqual(_all(state, "escape", "enter")[1], [])
-
-    def test_ban_of_the_address_of_a_connection_or_an_end(self) -> None:
-        for keys, address, more in (
-            ("b", "192.0.2.1", {}),
-            ("4b", "192.0.2.4", {}),
-            ("b1h", "192.0.2.1", {"seconds": 3600}),
-            ("b30m scans a lot", "192.0.2.1", {"seconds": 1800, "reason": "scans a lot"}),
-        ):
-            asked = _all(TopState(), *keys, "enter")[1]
-            body = {"network": address, **more}
-            self.assertEqual(asked, [ChangeRequest("/api/bans", body, f"ban {address}")])
-        state, sent = _all(TopState(), *"bscans", "enter")
-        self.assertEqual((state.mode, state.result.is_bad, sent), ("value", True, []))
-        self.assertEqual(_all(TopState(), *"b1h", "escape")[1], [])
-        local = attrs.evolve(SNAPSHOT, connections=[{**CONNECTIONS[0], "client": "unix"}])
-        state, sent = _all(TopState(), "b", "enter", snapshot=local)
-        self.assertEqual((state.mode, sent), ("browse", [ExplainRequest("5f3a-1")]))
-
-    def test_last_server_of_a_backend_is_named_so(self) -> None:
         last = ", its last server that gets new connections? y/n"
         others: tuple[tuple[list[dict[str, Any]], str], ...] = (
             ([], last),
@@ -140,7 +85,21 @@ class KeysTests(SynchronousTestCase):
                 shown = [line.plain for line in screen(state, snapshot, 120, 24)]
                 self.assertEqual(shown[-1], f"{what}: backend web, a{end}")
 
-    def test_filter_is_typed_and_corrected(self) -> None:
+    def test_weight_and_filter_are_typed(self) -> None:
+        path = "/api/backends/web/servers/127.0.0.1%3A8081"
+        state, sent = _all(TopState(), *"3Wx")
+        self.assertEqual((state.mode, sent), ("value", []))
+        wrong, sent = _all(state, "enter")
+        self.assertEqual((wrong.mode, wrong.result.is_bad, sent), ("value", True, []))
+        for keys, weight, word in (
+            (["5"], 5, "5"), ([], None, "of the rules"), (["0"], None, "of the rules"),
+        ):  # fmt: skip
+            what = f"weight {word}: backend web, 127.0.0.1:8081"
+            asked = _all(state, "backspace", *keys, "enter")[1]
+            self.assertEqual(asked, [ChangeRequest(path, {"weight": weight}, what)])
+        wrong, sent = _all(state, "backspace", *"65536", "enter")
+        self.assertEqual((wrong.result.message[:21], sent), ("'65536' is no weight;", []))
+        self.assertEqual(_all(state, "escape", "enter")[1], [])
         state = _all(TopState(), "/", *"route=sitex", "backspace", *" older=5m", "enter")[0]
         self.assertEqual(state.filters, {"route": "site", "older": "5m"})
         wrong = _all(state, "/", *" colour=b", "enter")[0]
@@ -148,6 +107,37 @@ class KeysTests(SynchronousTestCase):
         self.assertIn("'colour=b' is not a filter", wrong.result.message)
         self.assertEqual(_all(wrong, "escape")[0].filters, state.filters)
         self.assertEqual(_all(wrong, "clear", "enter")[0].filters, {})
+
+    def test_ban_or_end_of_the_chosen_connection_after_yes_only(self) -> None:
+        for keys, address, more in (
+            ("b", "192.0.2.1", {}),
+            ("4b", "192.0.2.4", {}),
+            ("b1h", "192.0.2.1", {"seconds": 3600}),
+            ("b30m scans a lot", "192.0.2.1", {"seconds": 1800, "reason": "scans a lot"}),
+        ):
+            asked = _all(TopState(), *keys, "enter")[1]
+            body = {"network": address, **more}
+            self.assertEqual(asked, [ChangeRequest("/api/bans", body, f"ban {address}")])
+        state, sent = _all(TopState(), *"bscans", "enter")
+        self.assertEqual((state.mode, state.result.is_bad, sent), ("value", True, []))
+        self.assertEqual(_all(TopState(), *"b1h", "escape")[1], [])
+        local = attrs.evolve(SNAPSHOT, connections=[{**CONNECTIONS[0], "client": "unix"}])
+        state, sent = _all(TopState(), "b", "enter", snapshot=local)
+        self.assertEqual((state.mode, sent), ("browse", [ExplainRequest("5f3a-1")]))
+        state, sent = _all(TopState(), "down", "x")
+        self.assertEqual((state.mode, sent), ("question", []))
+        (ask,) = _all(state, "y", snapshot=attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:]))[1]
+        what = "end connection 5f3a-2 from 192.0.2.2:50002"
+        self.assertEqual(ask, ChangeRequest("/api/connections/5f3a-2/close", {}, what))
+        for key in ("n", "enter", "escape", "q"):
+            state, sent = _all(TopState(), "x", key)
+            self.assertEqual((state.mode, sent, state.should_exit), ("browse", [], False))
+            self.assertEqual(state.result.message, "nothing was changed")
+        for keys in ("2x", "2e", "2b", "1d", "1W", "4m", "1w"):
+            state, sent = _all(TopState(), *keys)
+            self.assertEqual((sent, state.result.is_bad), ([], True))
+        state, sent = _all(TopState(), "x", snapshot=Snapshot())
+        self.assertEqual((sent, state.mode, state.result.is_bad), ([], "browse", True))
 
     @given(st.lists(st.sampled_from(_KEYS)), st.booleans())
     def test_any_keys_request_only_chosen_changes(self, keys: list[str], is_empty: bool) -> None:  # noqa: FBT001 - drawn

@@ -38,8 +38,12 @@ class OnceTests(CommandTestCase):
         }  # fmt: skip
         return server
 
-    def test_all_panes_as_plain_text(self) -> None:
-        """The rest of many rows is counted."""
+    def test_all_panes_as_plain_text_or_json_with_filters(self) -> None:
+        self.top("route=site&client=10.0.0.0%2F8&limit=1000")
+        code, out, err = self.ask("top", "--json", "route=site", "--client", "10.0.0.0/8")
+        self.assertEqual((code, err), (0, ""))
+        wanted = {"status": STATUS, "routes": ROUTES, "backends": BACKENDS}
+        self.assertEqual(json.loads(out), {**wanted, "connections": CONNECTIONS, "recent": RECENT})
         server = self.top()
         code, out, err = self.ask("top")
         self.assertEqual((code, err), (0, ""))
@@ -55,13 +59,6 @@ class OnceTests(CommandTestCase):
             rows = [{**CONNECTIONS[0], "id": f"1-{number}"} for number in range(count)]
             server.others["/api/connections?limit=1000"] = rows
             self.assertIn(f"{more}\nroutes: 2\n", self.ask("top", "--once")[1])
-
-    def test_json_with_filters(self) -> None:
-        self.top("route=site&client=10.0.0.0%2F8&limit=1000")
-        code, out, err = self.ask("top", "--json", "route=site", "--client", "10.0.0.0/8")
-        self.assertEqual((code, err), (0, ""))
-        wanted = {"status": STATUS, "routes": ROUTES, "backends": BACKENDS}
-        self.assertEqual(json.loads(out), {**wanted, "connections": CONNECTIONS, "recent": RECENT})
 
     def test_exit_codes_of_the_other_commands(self) -> None:
         self.assertEqual(self.ask("top")[0], 3)
@@ -99,11 +96,9 @@ class WishTests(SynchronousTestCase):
         self.assertIsInstance(found, RequestResult)
         return found  # type: ignore[return-value]
 
-    def test_changes_of_the_answer_or_the_request_itself(self) -> None:
+    def test_changes_of_the_answer_or_no_service(self) -> None:
         self.assertEqual(self.told({"changes": "a\x07b"}).message, r"a\x07b")
         self.assertEqual(self.told({}), RequestResult("close it"))
-
-    def test_no_service_or_another_one(self) -> None:
         found = self.told(NoServiceError("gone\nfar"))
         self.assertEqual(found, RequestResult("gone far", is_bad=True))
         others: tuple[Any, ...] = ([], None, 5)

@@ -70,7 +70,7 @@ class ScreenTests(SynchronousTestCase):
         self.assertRegex(text, rf" {re.escape(long)} +failing ")
         self.assertRegex(text, r" …[\w/-]+/run/app\.sock +failing ")
 
-    def test_attention(self) -> None:
+    def test_attention_and_trouble(self) -> None:
         held = {"level": "note", "what": "hold", "text": "backend api: held"}
         down = {"level": "critical", "what": "backend", "text": "backend web: no server is up"}
         cause = {"cause": "connection refused", "since": SNAPSHOT.at - 90}
@@ -81,9 +81,7 @@ class ScreenTests(SynchronousTestCase):
             line = "critical: backend web: no server is up (connection refused), for 1 min 30 s"
             self.assertIn(f"\n{line}\nnote: backend api: held\n", told)
             self.assertIn("\nthe answer is not complete: worker 2", told)
-
-    def test_trouble_is_first_and_whole(self) -> None:
-        """With more of everything than there is room for."""
+        # With more of everything than there is room for.
         states = ["up", "drain", "up", "maintenance", "ejected", "up", "down", "disabled"]
         servers = [{**SERVER, "server": f"s{n}", "state": one} for n, one in enumerate(states)]
         snapshot = _with(
@@ -105,6 +103,22 @@ class ScreenTests(SynchronousTestCase):
                 rows = re.findall(r"(web|api) +s(\d) +(\w+)", text)[:8]
                 in_order = [(b, str(n), s) for s, n in wanted for b in ("web", "api")]
                 self.assertEqual(rows, in_order, text)
+        # A small screen gives it a fifth; the worst is the first that is whole.
+        texts = (f"trouble {number} " + 9 * "and so on " for number in range(30))
+        snapshot = _with([{"what": "x", "text": text} for text in texts])
+        modes: list[Mode] = ["browse", "help"]
+        for mode in modes:
+            drawn = _drawn(TopState(mode=mode), snapshot)
+            lines = [f"warning: trouble {n}{6 * ' and so on'}…" for n in range(3)]
+            self.assertEqual(drawn[1:5], [*lines, "27 more: txmux status"])
+            self.assertTrue(drawn[5].startswith("connections: 3 active"))
+        trouble = [{"what": "x", "text": f"trouble {n} " + 20 * "and so on "} for n in range(3)]
+        servers = [*_many({**SERVER, "state": "down"}, 4, "server"), *([SERVER] * 4)]
+        drawn = _drawn(TopState(), _with(trouble, servers, connections=_many(CONNECTION)))
+        self.assertEqual(sum(line.startswith("warning: ") for line in drawn), 3)
+        self.assertEqual([line[:2] for line in drawn[1:6]], ["wa", "  ", "wa", "wa", "co"])
+        self.assertEqual(sum("down" in line for line in drawn[6:]), 5)
+        self.assertEqual(sum(line.startswith("192.0.2.1") for line in drawn), 4)
 
     @given(st.integers(60, 169), st.integers(40, 60), st.sampled_from(PANES), _COUNTS)
     def test_no_row_is_hidden_while_lines_are_blank(
@@ -124,25 +138,7 @@ class ScreenTests(SynchronousTestCase):
         if any(not line.strip() for line in drawn):
             self.assertEqual(shown, [*counts], text)
 
-    def test_attention_leaves_room(self) -> None:
-        """A small screen gives it a fifth; the worst is the first that is whole."""
-        texts = (f"trouble {number} " + 9 * "and so on " for number in range(30))
-        snapshot = _with([{"what": "x", "text": text} for text in texts])
-        modes: list[Mode] = ["browse", "help"]
-        for mode in modes:
-            drawn = _drawn(TopState(mode=mode), snapshot)
-            lines = [f"warning: trouble {n}{6 * ' and so on'}…" for n in range(3)]
-            self.assertEqual(drawn[1:5], [*lines, "27 more: txmux status"])
-            self.assertTrue(drawn[5].startswith("connections: 3 active"))
-        trouble = [{"what": "x", "text": f"trouble {n} " + 20 * "and so on "} for n in range(3)]
-        servers = [*_many({**SERVER, "state": "down"}, 4, "server"), *([SERVER] * 4)]
-        drawn = _drawn(TopState(), _with(trouble, servers, connections=_many(CONNECTION)))
-        self.assertEqual(sum(line.startswith("warning: ") for line in drawn), 3)
-        self.assertEqual([line[:2] for line in drawn[1:6]], ["wa", "  ", "wa", "wa", "co"])
-        self.assertEqual(sum("down" in line for line in drawn[6:]), 5)
-        self.assertEqual(sum(line.startswith("192.0.2.1") for line in drawn), 4)
-
-    def test_help_is_folded_and_has_every_word(self) -> None:
+    def test_what_is_too_long_is_folded_or_cut(self) -> None:
         calm = _with([])
         for width in (40, 80):
             drawn = _drawn(TopState(mode="help"), calm, width, 60)
@@ -154,6 +150,19 @@ class ScreenTests(SynchronousTestCase):
             last = [line for line in drawn if line.strip()][-2]
             scrolled = _drawn(TopState(mode="help", scrolled=1000), calm, width, 20)
             self.assertEqual(scrolled[-2], last)
+        for letter, shown, width in (("x", 77, 80), ("語", 38, 79)):
+            state = TopState(mode="filter", typed=f"{letter * 100}z")
+            line = _drawn(state, SNAPSHOT)[-1]
+            self.assertEqual((line, cell_len(line)), (f"…{letter * shown}z_", width))
+        state = TopState(mode="filter", typed="x" * 58)
+        self.assertEqual(_drawn(state, SNAPSHOT)[-1], f"filter (Enter, Esc): {'x' * 58}_")
+        self.assertEqual((sparkline([9, 0, 4, 8], 3), sparkline([0, 0], 5)), ("▁▄█", "▁▁"))
+        self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
+        state = TopState(mode="explanation", result=RequestResult(connection=_EXPLAINED))
+        text = "\n".join(_drawn(state, SNAPSHOT))
+        self.assertIn("…  match\n", text)
+        self.assertIn("learnt    sni=\\x1b[2Jwww.example.com\n", text)
+        self.assertIn("route\n          was sure", text)
 
     def test_colours_of_servers(self) -> None:
         states = {"down": "bold red", "drain": "yellow", "up": "green"}
@@ -184,23 +193,6 @@ class ScreenTests(SynchronousTestCase):
         title, *others = _drawn(TopState(), Snapshot())  # before the first answer
         self.assertEqual(title.strip(), "txmux")
         self.assertIn("waiting for the service", others)
-
-    def test_what_is_too_long_for_its_place(self) -> None:
-        for letter, shown, width in (("x", 77, 80), ("語", 38, 79)):
-            state = TopState(mode="filter", typed=f"{letter * 100}z")
-            line = _drawn(state, SNAPSHOT)[-1]
-            self.assertEqual((line, cell_len(line)), (f"…{letter * shown}z_", width))
-        state = TopState(mode="filter", typed="x" * 58)
-        self.assertEqual(_drawn(state, SNAPSHOT)[-1], f"filter (Enter, Esc): {'x' * 58}_")
-        self.assertEqual((sparkline([9, 0, 4, 8], 3), sparkline([0, 0], 5)), ("▁▄█", "▁▁"))
-        self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
-
-    def test_explanation_is_cut_and_folded(self) -> None:
-        state = TopState(mode="explanation", result=RequestResult(connection=_EXPLAINED))
-        text = "\n".join(_drawn(state, SNAPSHOT))
-        self.assertIn("…  match\n", text)
-        self.assertIn("learnt    sni=\\x1b[2Jwww.example.com\n", text)
-        self.assertIn("route\n          was sure", text)
 
     @given(
         st.integers(1, 250), st.integers(1, 80), st.sampled_from(PANES), st.sampled_from(_MODES),

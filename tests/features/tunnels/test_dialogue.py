@@ -39,7 +39,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 class DialogueTest(SynchronousTestCase):
-    def test_requests(self) -> None:
+    def test_requests_codes_and_what_is_explained(self) -> None:
         for data, expected in zip(_REQUESTS, (
             ("connect", "db.example", 5432, b""), ("connect", "2001:db8::1", 22, b"SSH"),
             ("socks5", "a", 80, b"rest"), ("socks5", "::1", 443, b""),
@@ -50,6 +50,27 @@ class DialogueTest(SynchronousTestCase):
         # An address with a scope is none.
         host = b"fe80::1%\n\x1b[31m"
         self.assertEqual(told([b"\5\1\0\5\1\0\3%c%b\0\x50" % (len(host), host)])[0][-1], False)
+        for number, reason, code in (
+            (errno.ENETUNREACH, "connect-refused", 3), (errno.EHOSTUNREACH, "connect-refused", 4),
+            (errno.ECONNREFUSED, "connect-refused", 5), (0, "connect-timeout", 6), (0, "limit", 1),
+            (0, "tls-failed", 1),
+        ):  # fmt: skip
+            dialogue = told([_REQUESTS[2]])[1]
+            dialogue.connect_failed(number)
+            self.assertEqual(dialogue.refusal(reason)[:3], bytes([5, code, 0]))
+        # A login counts as right where it is asked for; without it, the request is refused.
+        request = b"\5\1\0\3\1a\0\x16SSH"
+        asked, refused = asked_for(b"\5\1\2\1\3ann\1x" + request, bool, wants_login=True)
+        self.assertEqual((asked.user, asked.host, asked.received), ("ann", "a", b"SSH"))
+        self.assertEqual(refused, "")
+        for data, wants_login, refused in (
+            (_REQUESTS[0], True, "it has no login"),
+            (_REQUESTS[0][:-2], True, None),
+            (_REQUESTS[0], False, ""),
+            (b"CONNECT x HTTP/1.1\r\n\r\n", False, "it is malformed"),
+            (_REQUESTS[0] * 2, True, "another route is for what it asks for then"),
+        ):
+            self.assertEqual(asked_for(data, lambda _: False, wants_login=wants_login)[1], refused)
 
     @given(
         st.sampled_from(_REQUESTS) | st.binary(min_size=1, max_size=60), st.data(), st.booleans()
@@ -75,31 +96,6 @@ class DialogueTest(SynchronousTestCase):
         ):  # fmt: skip
             head = b"\r\n".join((b"CONNECT a:1 HTTP/1.0", *fields, b"\r\n"))
             self.assertEqual(told([head], wants_login=True)[0][0], login or False, fields)
-
-    def test_codes(self) -> None:
-        for number, reason, code in (
-            (errno.ENETUNREACH, "connect-refused", 3), (errno.EHOSTUNREACH, "connect-refused", 4),
-            (errno.ECONNREFUSED, "connect-refused", 5), (0, "connect-timeout", 6), (0, "limit", 1),
-            (0, "tls-failed", 1),
-        ):  # fmt: skip
-            dialogue = told([_REQUESTS[2]])[1]
-            dialogue.connect_failed(number)
-            self.assertEqual(dialogue.refusal(reason)[:3], bytes([5, code, 0]))
-
-    def test_what_is_explained(self) -> None:
-        """A login counts as right where it is asked for; without it, the request is refused."""
-        request = b"\5\1\0\3\1a\0\x16SSH"
-        asked, refused = asked_for(b"\5\1\2\1\3ann\1x" + request, bool, wants_login=True)
-        self.assertEqual((asked.user, asked.host, asked.received), ("ann", "a", b"SSH"))
-        self.assertEqual(refused, "")
-        for data, wants_login, refused in (
-            (_REQUESTS[0], True, "it has no login"),
-            (_REQUESTS[0][:-2], True, None),
-            (_REQUESTS[0], False, ""),
-            (b"CONNECT x HTTP/1.1\r\n\r\n", False, "it is malformed"),
-            (_REQUESTS[0] * 2, True, "another route is for what it asks for then"),
-        ):
-            self.assertEqual(asked_for(data, lambda _: False, wants_login=wants_login)[1], refused)
 
     @given(
         st.sampled_from(("", "\r\n", "\n\r")),

@@ -47,7 +47,7 @@ class LoginQueueTest(SynchronousTestCase):
         self.queue.add(1001, "1001 right")
         self.assertEqual([self.take_wrong(), self.take_wrong()], ["1001 right", "1000 right"])
 
-    def test_forgiven(self) -> None:
+    def test_forgiven_and_memory(self) -> None:
         for source in (1, 2):
             self.queue.judged(source, is_right=False)
         self.now = 600
@@ -56,9 +56,7 @@ class LoginQueueTest(SynchronousTestCase):
         self.assertEqual([self.queue.take(), self.queue.take()], ["first", "second"])
         self.queue.judged(2, is_right=True)
         self.assertIsNone(self.queue.take())
-
-    def test_memory(self) -> None:
-        """Of very many sources, those with the oldest wrong logins are forgotten."""
+        # Of very many sources, those with the oldest wrong logins are forgotten.
         change_constants(self, login_queue, _REMEMBERED=2)
         for source in (1, 2, 1, 3):
             self.queue.judged(source, is_right=False)

@@ -37,7 +37,7 @@ def problems(text: str) -> list[str]:
 
 
 class ReadingTests(SynchronousTestCase):
-    def test_warnings(self) -> None:
+    def test_warnings_and_reasons(self) -> None:
         file: Path = make_folder(self) / "users"
         text = f"{_TUNNEL}tunnel_users = {file}\nbackend = 10.0.0.1:22\n"
         self.assertIn("cannot be read", " ".join(problems(text)))
@@ -49,14 +49,21 @@ class ReadingTests(SynchronousTestCase):
         self.patch(importlib.util, "find_spec", lambda _: None)
         problem, *_ = problems(f"{_TUNNEL}tunnel_users = u\nbackend = 10.0.0.1:22\n")
         self.assertIn("needs the package bcrypt, which is not installed; run: ", problem)
-
-    def test_file_and_reasons(self) -> None:
         data = b"# all\n\nann:" + _HASH + b"\r\nb\xc3\xb6b:" + _HASH + b"\n"
         self.assertEqual(read_users(data), ({"ann": _HASH, "b\xf6b": _HASH}, []))
         for line in (b"ann:$apr1$x", b"ann", b"ann:" + _HASH.replace(b"05", b"15")):
             users, found = read_users(line)
             self.assertEqual((users, len(found)), ({}, 2))
         self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
+        path = make_folder(self) / "rules.ini"
+        text = "[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = 10.0.0.1:1\nvia = http://ops:{}@x:1\n"
+        path.write_text(text.format("geheim"))
+        error = self.assertRaises(RulesError, load, path)
+        wanted = "is the path of a file with the password as its only line, and there is no"
+        self.assertIn(wanted, str(error))
+        self.assertNotIn("geheim", str(error))
+        path.write_text(text.format("/nowhere/x"))
+        self.assertIn("cannot read '/nowhere/x'", str(self.assertRaises(RulesError, load, path)))
 
     def test_everyone_who_logs_in_may_go_anywhere(self) -> None:
         names = _NAMED.replace("*.example.com", "*")
@@ -67,7 +74,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertIn("this is an open proxy", " ".join(problems(text % "")))
         self.assertEqual(problems(text % f"tunnel_users = {file}\n"), [])
 
-    def test_meaning(self) -> None:
+    def test_meaning_and_item(self) -> None:
         rows: tuple[Any, ...] = (
             ("socks5://127.0.0.1:1080", "socks5://127.0.0.1:1080", "127.0.0.1", 1080),
             ("socks4://[::1]:9/", "socks4://[::1]:9", "::1", 9),
@@ -81,27 +88,6 @@ class ReadingTests(SynchronousTestCase):
         own = cases.backend("via = socks5://ops:password@proxy:1").proxy
         assert own is not None
         self.assertEqual(own.password, Path("etc/password"))
-
-    @given(st.text("socks5htp:/@[]{}.1 ", max_size=25))
-    def test_any_text_is_read_or_refused(self, text: str) -> None:
-        self.assertIn("is not a proxy", cases.complaint(proxy, ""))
-        try:
-            self.assertEqual(proxy(text).server.kind, "tcp")
-        except InvalidValueError as error:
-            self.assertTrue(error.messages)
-
-    def test_what_may_be_the_password_itself_is_not_repeated(self) -> None:
-        path = make_folder(self) / "rules.ini"
-        text = "[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = 10.0.0.1:1\nvia = http://ops:{}@x:1\n"
-        path.write_text(text.format("geheim"))
-        error = self.assertRaises(RulesError, load, path)
-        wanted = "is the path of a file with the password as its only line, and there is no"
-        self.assertIn(wanted, str(error))
-        self.assertNotIn("geheim", str(error))
-        path.write_text(text.format("/nowhere/x"))
-        self.assertIn("cannot read '/nowhere/x'", str(self.assertRaises(RulesError, load, path)))
-
-    def test_item(self) -> None:
         reports = [{"logins": [["r", 16, source]]} for source in ("192.0.2.1", "x; reboot")]
         gauges = Gauges.of([{"logins": [["r", 2, "a"]]}, {"logins": [["r", 1, "b"]]}])
         self.assertEqual(gauges.of_features["logins"], {"r": (2, "a")})
@@ -112,6 +98,14 @@ class ReadingTests(SynchronousTestCase):
             self.assertEqual((item.what, item.level, item.subject), ("logins", "warning", "r"))
             self.assertEqual(item.text, "route r: 16 logins wait to be checked in a worker")
             self.assertEqual(item.do, f"see who they are: txmux clients{advice}")
+
+    @given(st.text("socks5htp:/@[]{}.1 ", max_size=25))
+    def test_any_text_is_read_or_refused(self, text: str) -> None:
+        self.assertIn("is not a proxy", cases.complaint(proxy, ""))
+        try:
+            self.assertEqual(proxy(text).server.kind, "tcp")
+        except InvalidValueError as error:
+            self.assertTrue(error.messages)
 
 
 class TunnelTests(CommandTestCase):

@@ -81,7 +81,7 @@ class TalkTests(SynchronousTestCase):
         whole = fed(TunnelRequest(*talk[:2]), [answer])
         self.assertEqual(fed(TunnelRequest(*talk[:2]), data.draw(cut(answer))), whole)
 
-    def test_addresses_are_sent_as_such(self) -> None:
+    def test_addresses_are_sent_as_such_and_messages_have_no_password(self) -> None:
         for host, address, text, socks4 in (
             ("192.0.2.1", b"\1\xc0\0\2\1", b"192.0.2.1:22", b"\xc0\0\2\1\0"),
             ("2001:db8::1", b"\4\x20\1\r\xb8" + bytes(11) + b"\1", b"[2001:db8::1]:22",
@@ -92,8 +92,6 @@ class TalkTests(SynchronousTestCase):
             self.assertEqual(asked, b"\5\1\0" + address + b"\0\x16")
             self.assertIn(b"CONNECT " + text + b" ", TunnelRequest("http", target).first)
             self.assertEqual(TunnelRequest("socks4", target).first, b"\4\1\0\x16" + socks4)
-
-    def test_message_says_what_is_wrong_and_no_password(self) -> None:
         for kind, target, answer, expected in REFUSALS:
             request = TunnelRequest(kind, target)
             error = self.assertRaises(ProxyRefusedError, request.receive, answer)

@@ -47,12 +47,21 @@ class TunnelUsersTest(TestCase):
                 self.assertEqual(is_right, user in _COSTS and password == user.encode())
                 self.assertEqual(sum(self.work), 2**7, (user, password))
 
-    async def test_right_one_is_remembered(self) -> None:
+    async def test_right_one_is_remembered_until_it_is_pushed_out(self) -> None:
         self.assertTrue(await self.check("dear", b"dear"))
         self.work.clear()
         known: Any = self.users.check(2, Login("dear", b"dear"))
         self.assertIs(known, True)  # noqa: FBT003 - at once
         self.assertFalse(await self.check("cheap", b"dear"))
+        # It learns so at once: of one source, the fourth; of new sources, the one that has waited longest.
+        checks = [self.check("dear", b"%d" % number) for number in range(3)]
+        self.assertIsNone(self.users.check(1, Login("dear", b"3")))
+        self.assertEqual(await gatherResults(checks), [False] * 3)
+        self.assertIsNone(self.users.crowded())
+        change_constants(self, login_queue, _MOST=2)
+        checks = [self.check("dear", b"wrong", source) for source in range(4)]
+        self.assertIsNone(self.successResultOf(checks.pop(1)))
+        self.assertEqual(await gatherResults(checks), [False] * 3)
 
     async def test_connections_at_once(self) -> None:
         """One check is enough for several connections with one login."""
@@ -91,17 +100,6 @@ class TunnelUsersTest(TestCase):
         now = monotonic()
         self.patch(users, "monotonic", lambda: now + 70)
         self.assertIsNone(self.users.crowded())
-
-    async def test_one_that_is_pushed_out(self) -> None:
-        """It learns so at once: of one source, the fourth; of new sources, the one that has waited longest."""
-        checks = [self.check("dear", b"%d" % number) for number in range(3)]
-        self.assertIsNone(self.users.check(1, Login("dear", b"3")))
-        self.assertEqual(await gatherResults(checks), [False] * 3)
-        self.assertIsNone(self.users.crowded())
-        change_constants(self, login_queue, _MOST=2)
-        checks = [self.check("dear", b"wrong", source) for source in range(4)]
-        self.assertIsNone(self.successResultOf(checks.pop(1)))
-        self.assertEqual(await gatherResults(checks), [False] * 3)
 
     async def test_changed_file(self) -> None:
         """Right logins of before count no more: of a user that has gone, and of one that has another password; few are remembered."""

@@ -236,13 +236,11 @@ class DestinationsTest(SynchronousTestCase):
         why = "the proxy http://proxy.test:3128: "
         self.assertEqual(failed, [f"{why}refused", f"{why}its name has no address"])
 
-    def test_text_is_not_ignored(self) -> None:
+    def test_text_is_not_ignored_and_is_read_again(self) -> None:
         """What else could be a text, and is none here, would connect without the proxy."""
-        made = Backend("b", (server("127.0.0.1:1"),), more={"via": "socks5://127.0.0.1:1"})
+        of_text = Backend("b", (server("127.0.0.1:1"),), more={"via": "socks5://127.0.0.1:1"})
         with self.assertRaisesRegex(TypeError, "via is what a text stands for, and no text"):
-            from_python([("any", made)], "l")
-
-    def test_it_is_read_again(self) -> None:
+            from_python([("any", of_text)], "l")
         its = ChangingUpstreams()
         path = make_folder(self) / "password"
         path.write_text("first")
