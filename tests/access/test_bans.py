@@ -122,7 +122,7 @@ class BansTests(SynchronousTestCase):
         self.assertEqual(([ban.until for ban in bans], bans.at(5.0)), ([5.0], []))
         self.assertEqual((bans.change([(_ONE, None)]), len(bans)), ([(_ONE, None)], 0))
 
-    def test_expires_in_portions(self) -> None:
+    def test_expires_in_portions_and_changes_of_a_full_list(self) -> None:
         bans = Bans()
         for until in range(5000):
             bans.change([banning(_ONE, float(until))])
@@ -136,8 +136,6 @@ class BansTests(SynchronousTestCase):
             found += gone
         self.assertEqual(found, [(network, None) for network in many])
         self.assertEqual([ban.network for ban in bans], [_MANY])
-
-    def test_changes_of_a_full_list(self) -> None:
         change_constants(self, module, _MOST=1)
         bans = Bans([Ban(_ONE, 1.0)])
 

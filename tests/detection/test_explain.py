@@ -122,7 +122,7 @@ class TraceTests(SynchronousTestCase):
         patient = explain([asks("a", yes(8), yes(9))], b"x").routes[0].answer
         self.assertEqual(patient, PredicateAnswer(Verdict.NEED_MORE, None, 9))
 
-    def test_excluding_key_is_named(self) -> None:
+    def test_excluding_key_errors_and_facts(self) -> None:
         routes = [
             route("any", "close", from_=["10.0.0.0/8"]),
             route("any", "close", not_from=["192.0.2.0/24"]),
@@ -133,8 +133,6 @@ class TraceTests(SynchronousTestCase):
         self.assertEqual(says(found), [None, None, ("match", 1)])
         unknown = explain(routes, b"x")
         self.assertEqual([its.excluded_by for its in unknown.routes], ["from", None, "from"])
-
-    def test_errors_and_facts(self) -> None:
         for negated in (False, True):
             found = explain([asks("a", Alternative("broken", Raises(), negated))], b"xx")
             answer = PredicateAnswer(Verdict.NO, 1, 1, "ZeroDivisionError: ")

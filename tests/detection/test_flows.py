@@ -104,7 +104,7 @@ class FlowTests(SynchronousTestCase):
             self.assertEqual((last, name_of(decision)), (last, expected))
         self.assertTrue(is_limit_reached([b"x"] * MOST_DATAGRAMS, 99))
 
-    def test_keep_alive_decides_nothing(self) -> None:
+    def test_keep_alive_decides_nothing_unless_it_is_taken(self) -> None:
         register = b"REGISTER sip:example.com SIP/2.0\r\n"
         sip, dns = over_udp("sip", "dns")
         for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
@@ -117,6 +117,13 @@ class FlowTests(SynchronousTestCase):
             decision = FlowDetection(Detector([dns, sip])).feed([*[noise] * 9, register])
             self.assertIs(decision and decision.route, sip)
             self.assertIsNone(FlowDetection(Detector([dns, sip])).finish().route)
+        [takes] = over_udp("payload hex=00000000")
+        self.assertIs(FlowDetection(Detector([takes])).feed([bytes(4)]).route, takes)  # type: ignore[union-attr]
+        for data in (b"\r\nx", b" ", b"\xff"):
+            self.assertEqual(FlowDetection(Detector([takes])).feed([data]), Decision(None, {}))
+        others = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
+        nobodys = FlowDetection(Detector([others]), ip_address("192.0.2.1"))
+        self.assertIsNotNone(nobodys.feed([b"\r\n"]))
 
     def test_what_servers_drop_decides_nothing(self) -> None:
         routes = [asks("dropping", Dropping()), asks("second", Nth(2, ord("-")))]
@@ -153,15 +160,6 @@ class FlowTests(SynchronousTestCase):
             told = (found.is_dropped, found.decided_at, found.decision.route)
             self.assertEqual(told, (True, None, None))
         self.assertFalse(explain(routes, ()).is_dropped)
-
-    def test_keep_alive_that_is_taken(self) -> None:
-        [takes] = over_udp("payload hex=00000000")
-        self.assertIs(FlowDetection(Detector([takes])).feed([bytes(4)]).route, takes)  # type: ignore[union-attr]
-        for data in (b"\r\nx", b" ", b"\xff"):
-            self.assertEqual(FlowDetection(Detector([takes])).feed([data]), Decision(None, {}))
-        others = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
-        nobodys = FlowDetection(Detector([others]), ip_address("192.0.2.1"))
-        self.assertIsNotNone(nobodys.feed([b"\r\n"]))
 
     def test_each_protocol_has_its_facts(self) -> None:
         names = ("kcp", "sip", "coap", "tftp", "radius", "ike", "rtp", "syslog", "dns")

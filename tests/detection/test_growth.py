@@ -167,10 +167,8 @@ class GrowthTests(SynchronousTestCase):
                 few = some
         self.assertEqual(grown, {})
 
-    def test_streams(self) -> None:
+    def test_streams_and_datagrams(self) -> None:
         self._assert_none(Transport.TCP, STREAMS)
-
-    def test_datagrams(self) -> None:
         self._assert_none(Transport.UDP, DATAGRAMS)
 
     def test_each_option_is_known(self) -> None:

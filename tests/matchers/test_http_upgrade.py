@@ -70,7 +70,7 @@ UNUSABLE = (
 
 
 class ManyFieldsTests(SynchronousTestCase):
-    def test_many(self) -> None:
+    def test_many_also_byte_by_byte(self) -> None:
         """The thousandth field is the last that is looked at, however the request is cut."""
         found = parse_upgrade(with_fields("Upgrade:" + "x," * 9999), None)
         self.assertEqual(len(found.protocols), 16)
@@ -82,9 +82,7 @@ class ManyFieldsTests(SynchronousTestCase):
                 earlier = Peeked(data[:3000])
                 self.assertIs(predicate(earlier), NEED_MORE)
                 self.assertIs(predicate(Peeked(data, earlier)), verdict, (option, others))
-
-    def test_byte_by_byte(self) -> None:
-        """A byte of a field that tells nothing costs no more than without these options; steps are counted."""
+        # A byte of a field that tells nothing costs no more than without these options; steps are counted.
         cost = {
             option: self._cost({option: "websocket"} if option else {})
             for option in ("", "host", "upgrade")

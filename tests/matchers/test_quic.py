@@ -140,13 +140,25 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual(facts(*datagrams), facts(*before) if before else {})
         self.assertIs(verdict(*datagrams, WHOLE, sni="www.example.com"), MATCH)
 
-    def test_changed(self) -> None:
+    def test_changed_strange_and_high_numbers(self) -> None:
         """A bit that is changed anywhere behind the version makes it a no."""
         for packet in (VERSION_1, VERSION_2, DRAFT_29):
             for at in {*range(5, 60), *range(60, 1200, 97), 1199}:
                 changed = bytearray(packet)
                 changed[at] ^= 0x10
                 self.assertIs(verdict(bytes(changed)), NO, at)
+        # A datagram that does not belong to it, between those that do, changes nothing.
+        first, second = FLOWS[4]
+        forged = bytearray(second)
+        forged[-1] ^= 1
+        for stray in (b"", b"x", bytes(forged), initial(crypto(0, HELLO), destination=bytes(8))):
+            self.assertIs(verdict(first, stray, second, sni="big.example.org"), MATCH)
+        # The number of a packet follows from those before it, if only its end is sent (RFC 9000, appendix A.3).
+        first, second = cut(HELLO, 60)
+        for number in (0, 0xFE, 0xFFFF, 0x7FFFFFFF):
+            flow = (initial(first, number=number), initial(second, number=number + 3, size=1))
+            self.assertIs(verdict(*flow, sni="www.example.com"), MATCH)
+            self.assertIs(verdict(*flow, sni="other"), NO)
 
     def test_what_these_tests_build_packets_with_makes_the_same_of_their_frames(self) -> None:
         for version, frames, packet in (
@@ -181,22 +193,6 @@ class PacketTests(SynchronousTestCase):
         flow = [(b"".join(sealed) + bytes(100)).ljust(1200, b"\0")] if coalesced else sealed
         self.assertIs(verdict(*flow, sni=name), MATCH)
         self.assertIs(verdict(*flow, sni="example.org"), NO)
-
-    def test_numbers(self) -> None:
-        """The number of a packet follows from those before it, if only its end is sent (RFC 9000, appendix A.3)."""
-        first, second = cut(HELLO, 60)
-        for number in (0, 0xFE, 0xFFFF, 0x7FFFFFFF):
-            flow = (initial(first, number=number), initial(second, number=number + 3, size=1))
-            self.assertIs(verdict(*flow, sni="www.example.com"), MATCH)
-            self.assertIs(verdict(*flow, sni="other"), NO)
-
-    def test_stranger(self) -> None:
-        """A datagram that does not belong to it, between those that do, changes nothing."""
-        first, second = FLOWS[4]
-        forged = bytearray(second)
-        forged[-1] ^= 1
-        for stray in (b"", b"x", bytes(forged), initial(crypto(0, HELLO), destination=bytes(8))):
-            self.assertIs(verdict(first, stray, second, sni="big.example.org"), MATCH)
 
     def test_what_follows_the_hello_or_no_opening_is_not_read(self) -> None:
         predicate: Any = quic.predicate({})
@@ -256,7 +252,7 @@ class PacketTests(SynchronousTestCase):
             with self.subTest(number):
                 self.assert_dropped(*flow)
 
-    def test_pieces(self) -> None:
+    def test_pieces_and_again(self) -> None:
         """64 pieces of one byte each, over four datagrams, and no more than 32 in one, or behind a gap."""
         frames = [crypto(n, HELLO[n : n + 1]) for n in range(80)]
         random.Random(1).shuffle(frames)
@@ -265,9 +261,7 @@ class PacketTests(SynchronousTestCase):
         self.assert_dropped(initial(*frames[:33]))
         late = [crypto(n, HELLO[n : n + 1]) for n in range(1, 34)]
         self.assert_dropped(initial(*late[:20]), initial(*late[20:]))
-
-    def test_again(self) -> None:
-        """A client that hears nothing sends its hello again in other pieces; the last one of four datagrams makes it whole."""
+        # A client that hears nothing sends its hello again in other pieces; the last one of four datagrams makes it whole.
         chance = random.Random(2)
         for number in range(20):
             pieces = cut(BIG, *sorted(chance.sample(range(1, len(BIG)), 15)))

@@ -19,24 +19,14 @@ def verdict(*datagrams: bytes, **options: str) -> Verdict:
 
 
 class ClientTests(SynchronousTestCase):
-    def test_versions_1_and_2_are_each_known_as_what_they_are(self) -> None:
+    def test_versions_1_and_2_and_retry(self) -> None:
         for version, name, other in ((V1, "1", "2"), (V2, "2", "1")):
             flow = sent(connection(version))
             self.assertIs(verdict(*flow, sni="www.example.com", version=name), Verdict.MATCH)
             self.assertIs(verdict(*flow, sni="www.example.com", version=other), Verdict.NO)
             self.assertIs(verdict(*flow, sni="other.example"), Verdict.NO)
             self.assertIs(verdict(*flow, alpn="h3"), Verdict.MATCH)
-
-    def test_a_hello_that_takes_two_datagrams_in_either_order(self) -> None:
-        flow = sent(connection(protocols=36))
-        self.assertEqual(len(flow), 2)
-        self.assertIs(verdict(*flow, sni="www.example.com"), Verdict.MATCH)
-        self.assertIs(verdict(*flow[::-1], sni="www.example.com"), Verdict.MATCH)
-        self.assertIs(verdict(flow[0], alpn="protocol-*35"), Verdict.NEED_MORE)
-        self.assertIs(verdict(*flow, alpn="protocol-*35"), Verdict.MATCH)
-
-    def test_retry(self) -> None:
-        """After a Retry it begins again with a token, another connection ID and other keys."""
+        # After a Retry it begins again with a token, another connection ID and other keys.
         for version in (V1, V2):
             client = connection(version)
             (first,) = sent(client)
@@ -52,6 +42,14 @@ class ClientTests(SynchronousTestCase):
             (second,) = sent(client)
             self.assertNotEqual(first[6:14], second[6:14])
             self.assertIs(verdict(second, sni="www.example.com"), Verdict.MATCH)
+
+    def test_a_hello_that_takes_two_datagrams_in_either_order(self) -> None:
+        flow = sent(connection(protocols=36))
+        self.assertEqual(len(flow), 2)
+        self.assertIs(verdict(*flow, sni="www.example.com"), Verdict.MATCH)
+        self.assertIs(verdict(*flow[::-1], sni="www.example.com"), Verdict.MATCH)
+        self.assertIs(verdict(flow[0], alpn="protocol-*35"), Verdict.NEED_MORE)
+        self.assertIs(verdict(*flow, alpn="protocol-*35"), Verdict.MATCH)
 
     def test_early_data(self) -> None:
         """A client that knows the server sends 0-RTT; those packets may come before its Initial."""

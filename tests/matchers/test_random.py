@@ -62,16 +62,14 @@ REFUSED = (
 
 
 class RandomTests(SynchronousTestCase):
-    def test_random_bytes_refused(self) -> None:
+    def test_random_bytes_and_other_protocols(self) -> None:
         """Of 20,000 random streams, at most 20 are refused; the reference says about 5 in 10,000."""
         predicate = random.predicate({})
         source = Random(20_261_120)
         verdicts = [predicate(Peeked(source.randbytes(ENOUGH))) for _ in range(_STREAMS)]
         self.assertLessEqual(verdicts.count(NO), _MOST_REFUSED)
         self.assertEqual(verdicts.count(NEED_MORE), 0)
-
-    def test_other_protocols(self) -> None:
-        """No sample of another protocol matches, however many random bytes follow it."""
+        # No sample of another protocol matches, however many random bytes follow it.
         predicate = random.predicate({})
         more = Random(4).randbytes(ENOUGH)
         samples = all_samples()

@@ -47,7 +47,7 @@ class ValuesTest(SynchronousTestCase):
         self.assertEqual(document, recorded)
         self.assertEqual(codec.write(codec.read(type(instance), document, _NOW), _NOW), recorded)
 
-    def test_server(self) -> None:
+    def test_server_and_observation(self) -> None:
         health = ServerHealth(
             MemberState.PROBING, why="x", connections=3, credit=1.5, contrary=2,
             failed_at=deque([90.0, 95.5]), out_until=104.0, since=40.0, came_at=60.0,
@@ -60,8 +60,6 @@ class ValuesTest(SynchronousTestCase):
             "state": "up", "why": "", "age": None, "came": None, "credit": 0, "failed": [],
             "out": 0.0, "contrary": 1 << 30,
         })  # fmt: skip
-
-    def test_observation(self) -> None:
         recorded = {
             "failures": 3, "kind": "connect-refused", "cause": "c", "failed": [60.0, 5.0], "clients": 4,
             "asked": [50.0, 20.0], "sources": {"17": 8.0}, "resets": [2, 17], "by_clients": 1,

@@ -47,7 +47,7 @@ class PredicateTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIs(predicate(Datagrams((data,))), verdict)
 
-    def test_longest_match(self) -> None:
+    def test_longest_match_and_plain_matcher(self) -> None:
         for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
             self.assertEqual(Pattern(expression).longest, longest, expression)
         self.assertIsNone(compile_pattern(rb"a+b").longest)
@@ -55,6 +55,13 @@ class PredicateTests(SynchronousTestCase):
         self.assertIn("set one by within=", str(error))
         self.assertEqual(Pattern(rb"a+b", within=7).longest, 7)
         self.assertRaises(PatternError, Pattern(b"a$").compile)
+        # It is a matcher without options, of the module in which it is written down, which gives its predicate.
+        predicate = Prefix(b"HELLO")
+        matcher = PlainMatcher("greeting", "clients that say HELLO", predicate, source="none")
+        check_matcher(matcher, [(b"HELLO", 5)], [(b"HELP", 4)])
+        self.assertIs(matcher.predicate({}), predicate)
+        self.assertEqual((matcher.options, matcher.source), ((), "none"))
+        self.assertEqual(matcher.__module__, __name__)
 
     @settings(max_examples=scaled(100), deadline=None)
     @given(
@@ -76,12 +83,3 @@ class PredicateTests(SynchronousTestCase):
         if re.fullmatch(expression, text):
             self.assertLessEqual(len(text), longest)
         self.assertIsNone(re.fullmatch(expression, "a" * (longest + 1)))
-
-    def test_plain_matcher(self) -> None:
-        """It is a matcher without options, of the module in which it is written down, which gives its predicate."""
-        predicate = Prefix(b"HELLO")
-        matcher = PlainMatcher("greeting", "clients that say HELLO", predicate, source="none")
-        check_matcher(matcher, [(b"HELLO", 5)], [(b"HELP", 4)])
-        self.assertIs(matcher.predicate({}), predicate)
-        self.assertEqual((matcher.options, matcher.source), ((), "none"))
-        self.assertEqual(matcher.__module__, __name__)

@@ -172,16 +172,14 @@ class PacketTests(SynchronousTestCase):
         )
         self.assertEqual((read_frames(payload), read_frames(b"\0")), ([(9, b"b"), (0, b"a")], []))
 
-    def test_other_types_empty_packets_and_frames_that_are_cut_are_wrong(self) -> None:
+    def test_other_types_empty_packets_and_frames_that_are_cut_or_too_many_are_wrong(self) -> None:
         for kind in set(range(0x40)) - {0, 1, 2, 3, 6, 0x1C}:
             self.assert_wrong(bytes([kind]) + bytes(20))
         self.assert_wrong(b"")
         for frame in (crypto(1, b"abc"), b"\2\5\0\1\0\1\2", b"\3\5\0\0\0\0\1\2", b"\x1c\1\6\3bye"):
             for end in range(1, len(frame)):
                 self.assert_wrong(frame[:end])
-
-    def test_limits(self) -> None:
-        """There are at most 32 fragments, and a stream of 16 KiB; other frames are few."""
+        # There are at most 32 fragments, and a stream of 16 KiB; other frames are few.
         fragment = crypto(0, b"x")
         self.assertEqual(len(read_frames(fragment * MOST_FRAGMENTS)), MOST_FRAGMENTS)
         self.assert_wrong(fragment * (MOST_FRAGMENTS + 1))
@@ -190,8 +188,6 @@ class PacketTests(SynchronousTestCase):
         self.assert_wrong(crypto((1 << 62) - 1, b"x"))
         self.assert_wrong(b"\2\5\0\0\0" * 33)
         self.assert_wrong(b"\2\5\0" + b"\xff" * 8 + bytes(99))
-
-    def test_what_a_packet_of_hostile_frames_takes_is_bounded(self) -> None:
         for hostile in (
             b"\0\1" * 30_000, crypto(0, b"") * 20_000, b"\2\0\0\0\0" * 12_000, b"\1" * 60_000,
         ):  # fmt: skip
@@ -311,14 +307,12 @@ class DecidedHelloTests(SynchronousTestCase):
             self.assertFalse(self.admits(initial(crypto(0, HELLO))))
             self.assertFalse(self.admits(initial(crypto(900, b"x"), destination=bytes(8))))
 
-    def test_connections_of_a_flow_are_few(self) -> None:
+    def test_connections_and_bytes_of_a_flow_are_few(self) -> None:
         admitted = [
             self.admits(initial(crypto(0, hello(random=n)), destination=bytes([n]) * 8))
             for n in range(40)
         ]
         self.assertEqual(admitted, [True] * 15 + [False] * 25)
-
-    def test_bytes_of_a_flow_are_few(self) -> None:
         kept = 0
         for n in range(60):
             data = crypto(1000 + n // 10 * 1100, bytes(1100))

@@ -49,13 +49,19 @@ class ListsTests(SynchronousTestCase):
             self.assertEqual([first.contents, second.contents], [contents] * 2)
             self.assertEqual(self.changes, changes)
 
-    def test_rules_that_come_later_have_what_is_known(self) -> None:
+    def test_rules_that_come_later_have_what_is_known_and_old_ones_are_forgotten(self) -> None:
         self.tracked("crowdsec")
         self.lists.feed({"crowdsec:x": pack(_NEW)})
         beside = DynamicNetworks("crowdsec", "x", _OLD)
         later = self.tracked("crowdsec", _OLD, beside)
         self.assertEqual(later.contents, _NEW)
         self.assertIs(later.contents, beside.contents)
+        for _ in range(3):
+            last = self.tracked("file")
+        gc.collect()
+        for _ in range(3):
+            self.lists.prepare(_RULES, [last])
+        self.assertEqual([ref() for ref in self.lists._tracked["file:x"]], [last])
 
     def test_file_that_was_read_again_is_fed_again(self) -> None:
         self.tracked("file")
@@ -64,14 +70,6 @@ class ListsTests(SynchronousTestCase):
         self.assertEqual(later.contents, _OLD)
         self.lists.feed({"file:x": pack(_NEW)})
         self.assertEqual(later.contents, _NEW)
-
-    def test_rules_of_old_are_forgotten(self) -> None:
-        for _ in range(3):
-            last = self.tracked("file")
-        gc.collect()
-        for _ in range(3):
-            self.lists.prepare(_RULES, [last])
-        self.assertEqual([ref() for ref in self.lists._tracked["file:x"]], [last])
 
     @given(st.lists(st.one_of(_IPV4, _IPV6)))
     def test_round_trip_through_json(self, networks: list[IPv4Network | IPv6Network]) -> None:

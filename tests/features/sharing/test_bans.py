@@ -104,6 +104,7 @@ class ReadTests(SynchronousTestCase):
                     found = self.hear(*piece)
                 self.assertEqual(found, [])
         self.assertEqual(self.hear(record(8.0), record(7.0, ban=False)), ["192.0.2.7"])
+        self.setUp()
         change_constants(self, shared_bans, _MOST_NETWORKS=3)
         for number in range(9):
             self.hear(record(5.0, network=f"192.0.2.{number}"))

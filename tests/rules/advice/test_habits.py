@@ -50,7 +50,7 @@ class HabitTests(SynchronousTestCase):
             self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
         self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
 
-    def test_files_without_commas(self) -> None:
+    def test_files_without_commas_and_swapped_letters(self) -> None:
         folder = make_folder(self)
         rules = folder / "x.ini"
         for name in ("a.pem", "b.pem"):
@@ -59,9 +59,7 @@ class HabitTests(SynchronousTestCase):
         rules.write_text(text)
         told = "has blanks and no commas; write a.pem, b.pem"
         self.assertRaisesRegex(RulesError, told, load, rules, MATCHERS)
-
-    def test_swapped_letters(self) -> None:
-        """Two letters in each other's place mean the matcher that has them, and no other."""
+        # Two letters in each other's place mean the matcher that has them, and no other.
         names = [*installed_matchers()]
         for name in names:
             for at in range(len(name) - 1):

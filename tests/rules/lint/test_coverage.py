@@ -133,10 +133,23 @@ class CoverageTests(SynchronousTestCase):
         self.assertTrue(covers(line, line))
         self.assertFalse(covers("tls", line))
 
-    def test_options_of_other_packages_are_unknown(self) -> None:
+    def test_options_of_hosts_and_of_other_packages(self) -> None:
         self.assertTrue(covers("tls sni=a", "tls sni=a", MATCHERS))
         self.assertFalse(covers("tls", "tls sni=a", MATCHERS))
         self.assertFalse(covers("not tls", "ssh", MATCHERS))
+        hosts, refusing = (
+            {
+                (name, option.name)
+                for name, matcher in INSTALLED.items()
+                for option in matcher.options
+                if test(matcher, option)
+            }
+            for test in (
+                lambda _, option: option.kind in HOSTS,
+                lambda matcher, option: "has an empty part" in _refusal(matcher, option.name),
+            )
+        )
+        self.assertEqual(hosts, refusing)
 
     def test_raising_first_bytes(self) -> None:
         class Raises:
@@ -177,18 +190,3 @@ class CoverageTests(SynchronousTestCase):
                 for data in matched:
                     self.assertIs(_verdict(lines[wide], data), Verdict.MATCH, (wide, text, data))
         self.assertGreater(compared, 1000)
-
-    def test_host_options(self) -> None:
-        hosts, refusing = (
-            {
-                (name, option.name)
-                for name, matcher in INSTALLED.items()
-                for option in matcher.options
-                if test(matcher, option)
-            }
-            for test in (
-                lambda _, option: option.kind in HOSTS,
-                lambda matcher, option: "has an empty part" in _refusal(matcher, option.name),
-            )
-        )
-        self.assertEqual(hosts, refusing)

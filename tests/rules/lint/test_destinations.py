@@ -43,7 +43,7 @@ class PassedRoutesTest(SynchronousTestCase):
             found = "closes to some clients by host=" in str(_said(*text))
             self.assertEqual(found, is_passed, text)
 
-    def test_same_clients_order_and_routes_inside_of_a_tunnel(self) -> None:
+    def test_same_clients_order_tunnels_and_servers_that_believe_headers(self) -> None:
         backend = _BACKEND.format("127.*", "")
         admin, rest = _ADMIN.format("127.0.0.2", _SOME), _REST.format("from = 192.0.2.1")
         for text in (admin + rest, _REST.format("") + admin):
@@ -57,8 +57,6 @@ class PassedRoutesTest(SynchronousTestCase):
         said = " ".join(_said(admin, rest, _BACKEND.format("127.*", "")))
         self.assertIn("'127.0.0.2', which [route admin] closes", said)
         self.assertIn("add 'deny_networks = 127.0.0.2'", said)
-
-    def test_servers_that_believe_headers(self) -> None:
         web = "[route web]\nmatch = tls\nbackend = web\n[backend web]\nserver = {}\nproxy_protocol = v2\n"
         for server, allowed, more, is_found in (
             ("127.0.0.1:80", "127.*", "", True),
@@ -69,8 +67,8 @@ class PassedRoutesTest(SynchronousTestCase):
             ("127.0.0.1:80", "127.*", "proxy_protocol = v1", False),
             ("10.0.0.1:80", "*", "", False),
         ):
-            text = web.format(server), _REST.format(""), _BACKEND.format(allowed, more)
-            self.assertEqual("write a PROXY header to it" in str(_said(*text)), is_found, text)
+            parts = web.format(server), _REST.format(""), _BACKEND.format(allowed, more)
+            self.assertEqual("write a PROXY header to it" in str(_said(*parts)), is_found, parts)
 
     def test_server_that_reads_the_names_of_who_asked_for_tls_first(self) -> None:
         closed = "database=secret", "backend = reject"

@@ -115,7 +115,17 @@ class ConflictTests(SynchronousTestCase):
         default = _read_installed(f"{_UDP}default = udp:a:1\n").listeners[0].default
         self.assertTrue(isinstance(default, Backend) and default.idle_timeout == 180)
 
-    def test_tls_ends_over_tcp_alone(self) -> None:
+    def test_tls_ends_over_tcp_alone_and_each_route_where_it_can_be(self) -> None:
+        """With `under = *`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""
+        rules = _read_installed(
+            f"{_UDP}[listen t]\nendpoint = :1\n"
+            "[route a]\nunder = *\nmatch = any\nbackend = udp:h:2\n"
+            "[route b]\nunder = *\nmatch = any\nbackend = h:2\n"
+            "[route c]\nunder = *\nmatch = ssh\nbackend = close\n"
+        )
+        udp, tcp = rules.listeners
+        self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])
+        self.assertEqual([r.name for r in rules.routes_over(tcp, Transport.TCP)], ["b", "c"])
         pem = make_authority("Test", "x.example").write(make_folder(self) / "x.pem", key=True)
         ends = f"match = any\nterminate_tls = {pem}\n"
         ends_elsewhere = "use a server that ends DTLS or QUIC itself"
@@ -141,18 +151,6 @@ class ConflictTests(SynchronousTestCase):
         found = [len(rules.routes_over(one, one.transport)) for one in rules.listeners]
         self.assertEqual(found, [0, 1])
 
-    def test_each_route_where_it_can_be(self) -> None:
-        """With `under = *`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""
-        rules = _read_installed(
-            f"{_UDP}[listen t]\nendpoint = :1\n"
-            "[route a]\nunder = *\nmatch = any\nbackend = udp:h:2\n"
-            "[route b]\nunder = *\nmatch = any\nbackend = h:2\n"
-            "[route c]\nunder = *\nmatch = ssh\nbackend = close\n"
-        )
-        udp, tcp = rules.listeners
-        self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])
-        self.assertEqual([r.name for r in rules.routes_over(tcp, Transport.TCP)], ["b", "c"])
-
     def test_handover_outcomes_and_a_host_of_that_name(self) -> None:
         rules = _read_installed(
             f"{cases.LISTEN}default = {_TO}\nsilent = {_TO} from=10.0.0.0/8\n"
@@ -171,9 +169,7 @@ class ConflictTests(SynchronousTestCase):
         default = _read_installed(f"{cases.LISTEN}default = handover:22\n").listeners[0].default
         assert isinstance(default, Backend)
         self.assertEqual((default.servers[0].host, default.servers[0].port), ("handover", 22))
-
-    def test_handover_with_tls_beside(self) -> None:
-        """A route that ends TLS may be beside one that hands over: inside it, clients go where the listener leads them; what files may not have is refused."""
+        # A route that ends TLS may be beside one that hands over: inside it, clients go where the listener leads them; what files may not have is refused.
         files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
         tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsSettings(files))
         runtime = IORuntime(Clock())

@@ -44,6 +44,8 @@ class ListeningTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(listening(text), text)
             self.assertIsNone(short_form(text), text)
+        for text in ("unix:5-6", "unix:/run/a\\:5-6", "ssl:5-6", "example.com:5-6", "5-6"):
+            self.assertIsNone(split_ports(text), text)
 
     @given(
         st.lists(st.sampled_from(_OF_LISTENING), max_size=5),
@@ -95,20 +97,26 @@ class ListeningTests(SynchronousTestCase):
         self.assertEqual(found, sorted(ports)[: len(found)])
         self.assertTrue(len(found) == len(ports) or text.endswith(", …"))
 
-    def test_something_else(self) -> None:
-        for text in ("unix:5-6", "unix:/run/a\\:5-6", "ssl:5-6", "example.com:5-6", "5-6"):
-            self.assertIsNone(split_ports(text), text)
-
 
 class ServerTests(SynchronousTestCase):
-    def test_texts_that_no_file_can_have_and_escapes(self) -> None:
+    def test_texts_that_no_file_can_have_escapes_and_unix_paths(self) -> None:
         for text, part in {
             "": "an empty text is not a server", '""': "'' is not a server", "unix:/a\0b": "NUL",
         }.items():  # fmt: skip
             self.assertIn(part, cases.complaint(server, text))
         found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
-        told = (found.kind, found.positional, found.named)
-        self.assertEqual(told, ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}))
+        parts = (found.kind, found.positional, found.named)
+        self.assertEqual(parts, ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}))
+        told = "is 108 bytes long; the path of a UNIX socket has at most 107"
+        for path in ("/" + "x" * 106, "/" + "é" * 53):
+            for form in ("unix:{}", "unix:address={}:mode=660"):
+                listening(form.format(path))
+                message = cases.complaint(listening, form.format(f"{path}y"))
+                self.assertIn(f"address: {told}", message)
+            for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
+                server(form.format(path))
+                self.assertIn(f"path: {told}", cases.complaint(server, form.format(f"{path}y")))
+        self.assertIn("NUL", cases.complaint(listening, "unix:/a\0b"))
 
     @given(
         st.lists(st.sampled_from(_OF_SERVERS), max_size=4),
@@ -121,18 +129,6 @@ class ServerTests(SynchronousTestCase):
         except InvalidValueError:
             return
         clientFromString(MemoryReactorClock(), text)
-
-    def test_unix_paths_fit_into_an_address(self) -> None:
-        told = "is 108 bytes long; the path of a UNIX socket has at most 107"
-        for path in ("/" + "x" * 106, "/" + "é" * 53):
-            for form in ("unix:{}", "unix:address={}:mode=660"):
-                listening(form.format(path))
-                message = cases.complaint(listening, form.format(f"{path}y"))
-                self.assertIn(f"address: {told}", message)
-            for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
-                server(form.format(path))
-                self.assertIn(f"path: {told}", cases.complaint(server, form.format(f"{path}y")))
-        self.assertIn("NUL", cases.complaint(listening, "unix:/a\0b"))
 
     def test_kinds_with_options_and_service_names(self) -> None:
         blank = Server("unix:/run/my app", "unix", path="/run/my app")

@@ -62,7 +62,7 @@ class ErrorTests(SynchronousTestCase):
         names = [problem.section for problem in error.problems if problem.key == "match"]
         self.assertEqual(names, [f"route r{n}" for n in range(1000)])
 
-    def test_nested_routes(self) -> None:
+    def test_nested_routes_and_circles(self) -> None:
         """Neither does TLS in TLS, however deep, nor in a circle: of routes that are too deep, the first is named."""
         for top in ("a", "r1999"):
             routes = (
@@ -79,18 +79,16 @@ class ErrorTests(SynchronousTestCase):
             found = [problem for problem in error.problems if "is too deep" in problem.message]
             deep = ["route r20"] if top == "a" else []
             self.assertEqual([problem.section for problem in found], deep)
-
-    def test_circles_that_share_routes(self) -> None:
-        """One is named, however many there are."""
+        # One is named, however many there are.
         last = 3000
-        routes = "".join(
+        many = "".join(
             f"[route r{n}]\nmatch = tls\nterminate_tls = x.pem\nbackend = close\n"
             f"under = {f'r{n + 1}' if n < last else ', '.join(f'r{one}' for one in reversed(range(last)))}\n"
             for n in range(last + 1)
         )
-        text = f"[listen a]\nendpoint = :1\n{routes}"
-        (found,) = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS).problems
-        self.assertIn("is under itself: r2999 -> r3000 -> r2999", found.message)
+        text = f"[listen a]\nendpoint = :1\n{many}"
+        (told,) = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS).problems
+        self.assertIn("is under itself: r2999 -> r3000 -> r2999", told.message)
 
     def test_many_ways(self) -> None:
         """A route to which clients come by very many ways, of TLS or of tunnels, is read, warned of and found as soon as others."""

@@ -82,14 +82,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(match.items, (ValueLine(1, "ssh"), ValueLine(4, "tls")))
         self.assertEqual((log.below, log.items), (5, (ValueLine(6, "yes"),)))
 
-    def test_sections_share_keys(self) -> None:
-        """Of thousands of routes to a few servers, each has what it shares with none, and where it stands."""
-        routes = "[route a]\nmatch = tls sni=a.example\nbackend = :1\n\n# other\n[route b]\nmatch = tls sni=b.example\nbackend = :1\n"
-        one, other = sections(routes)
-        self.assertIs(one.entries["backend"], other.entries["backend"])
-        self.assertEqual(str(other.problem("x", "backend")), "rules.ini:8: [route b] backend: x")
-
-    def test_values(self) -> None:
+    def test_values_sections_and_keys(self) -> None:
         """Only ``=`` separates, nothing is interpolated or a comment behind it, and an indented header continues a value."""
         for text, header, entries in (
             ("[  route \t ssh ]", "route ssh", {}),
@@ -102,9 +95,7 @@ class ReadingTests(SynchronousTestCase):
             (section,) = sections(text)
             found = {key: [*map(attrs.astuple, its.items)] for key, its in section.entries.items()}
             self.assertEqual((section.header, found), (header, entries))
-
-    def test_sections_and_keys(self) -> None:
-        """A header without an end begins a section, and a repeated key goes on. Of one header both are given; the parser says where the other one is, in whichever file. DEFAULT is one like others."""
+        # A header without an end begins a section, and a repeated key goes on. Of one header both are given; the parser says where the other one is, in whichever file. DEFAULT is one like others.
         whole, broken, other = read_ini("[a]\nk = 1\n[route b\nk = 1\n[c]\nk\n= 1\n", "x")[0]
         self.assertEqual((broken.header, list(broken.entries)), ("route b", ["k"]))
         self.assertEqual([s.unread for s in (whole, broken, other)], [(), (3,), (6, 7)])
@@ -114,6 +105,11 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual([s.line for s in sections("[a]\n[a]\n")], [1, 2])
         default, other = sections("[DEFAULT]\nk = 1\n[a]\n")
         self.assertEqual((default.header, dict(other.entries)), ("DEFAULT", {}))
+        # Of thousands of routes to a few servers, each has what it shares with none, and where it stands.
+        routes = "[route a]\nmatch = tls sni=a.example\nbackend = :1\n\n# other\n[route b]\nmatch = tls sni=b.example\nbackend = :1\n"
+        one, other = sections(routes)
+        self.assertIs(one.entries["backend"], other.entries["backend"])
+        self.assertEqual(str(other.problem("x", "backend")), "rules.ini:8: [route b] backend: x")
 
     @given(FILES)
     @example("[top]\na:\t= b")

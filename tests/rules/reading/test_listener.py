@@ -48,7 +48,7 @@ class ListenerTests(SynchronousTestCase):
         senders = self.listener(by_proxy).accept_proxy_from or ()
         self.assertEqual([*map(str, senders)], ["10.0.0.0/8", "::1/128"])
 
-    def test_silent(self) -> None:
+    def test_silent_unix_and_equal_ones(self) -> None:
         found = self.listener(
             "silent = 127.0.0.1:3306 from=10.0.0.0/8,::1 after=300ms\n  b after=1s\n  reset\n"
             "first = server\n[backend b]\nserver = 127.0.0.1:25"
@@ -59,6 +59,17 @@ class ListenerTests(SynchronousTestCase):
             [("127.0.0.1:3306", networks, 0.3), ("b", None, 1.0), ("reset", None, None)],
         )
         self.assertEqual(found.first, "server")
+        for value, count in (("unix", 0), ("10.0.0.0/8\n    unix", 1)):
+            senders = self.senders(value)
+            assert isinstance(senders, Senders)
+            self.assertEqual((senders.by_unix, len(senders)), (True, count))
+        network = ip_network("10.0.0.0/8")
+        both = Senders([network, UnixClients.UNIX])
+        self.assertEqual(both, Senders([UnixClients.UNIX, network]))
+        self.assertEqual(hash(both), hash(Senders([UnixClients.UNIX, network])))
+        self.assertNotEqual(both, Senders([network]))
+        self.assertNotEqual(both, Senders([UnixClients.UNIX]))
+        self.assertNotEqual(both, NetworkSet([network]))
 
     def test_detect_timeout_where_silent_names_a_server_and_time_of_routes_by_silence(self) -> None:
         """It is the usual one unless the listener's own is written, and clients that say something keep theirs."""
@@ -77,16 +88,3 @@ class ListenerTests(SynchronousTestCase):
     def senders(self, value: str) -> NetworkSet | None:
         text = f"[listen public]\nendpoint = 127.0.0.1:0\naccept_proxy_from = {value}\n"
         return parse(text, "rules.ini").listeners[0].accept_proxy_from
-
-    def test_unix_and_equal_ones(self) -> None:
-        for value, count in (("unix", 0), ("10.0.0.0/8\n    unix", 1)):
-            found = self.senders(value)
-            assert isinstance(found, Senders)
-            self.assertEqual((found.by_unix, len(found)), (True, count))
-        network = ip_network("10.0.0.0/8")
-        both = Senders([network, UnixClients.UNIX])
-        self.assertEqual(both, Senders([UnixClients.UNIX, network]))
-        self.assertEqual(hash(both), hash(Senders([UnixClients.UNIX, network])))
-        self.assertNotEqual(both, Senders([network]))
-        self.assertNotEqual(both, Senders([UnixClients.UNIX]))
-        self.assertNotEqual(both, NetworkSet([network]))

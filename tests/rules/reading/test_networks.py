@@ -84,7 +84,7 @@ class ListsTests(SynchronousTestCase):
         ]
         self.assertEqual(found, expected)
 
-    def test_wrong_lines_of_which_only_the_first_are_named(self) -> None:
+    def test_wrong_lines_and_files(self) -> None:
         found = self.complaints(
             f"{LISTEN}deny = @list.txt\nallow = @list.txt\nmax_connections = x",
             list="10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100,
@@ -101,8 +101,6 @@ class ListsTests(SynchronousTestCase):
         self.assertEqual(len(found), 6)
         last = "list.txt:6: is not a network either; there are 1000 such lines in this file"
         self.assertEqual(found[-1], last)
-
-    def test_no_file(self) -> None:
         advice = "a relative path starts at the folder of the file that names it"
         text = f"{LISTEN}deny = @none.txt\n  @.\n  @\n  list.txt\n  lst\n  /24"
         found = self.complaints(text, list="10.0.0.1\n")

@@ -112,6 +112,12 @@ class OwnersTest(SynchronousTestCase):
         listen = "[listen tls]\nendpoint = :2\n"
         for units in ({"a": f"{listen}{TLS}".replace("[listen tls]", "[listen a]"), "b": listen},):
             self.assertEqual([*self.wrong(self.rules(ONE, **units))], ["b"])
+        # The operator's routes are for none if only units have some, which `txmux check` says.
+        rules = self.rules(ROUTE.format("o"), a=f"[listen own]\nendpoint = :4441\n{ROUTE.format('r')}")  # fmt: skip
+        self.assertEqual(under(rules), {"own": ["r"]})
+        [problem] = unreachable_routes(rules)
+        self.assertEqual((problem.line, problem.key), (3, "under"))
+        self.assertEqual(problem.message, "no client gets here, since its unit has no [listen]; add one")  # fmt: skip
 
     def test_a_wrong_file_that_only_a_unit_names_is_an_error_of_that_unit(self) -> None:
         (self.folder / "d/list.txt").write_text("10.0.0.0/8\nnothing\n")
@@ -128,11 +134,3 @@ class OwnersTest(SynchronousTestCase):
             load(self.main)
         [problem] = [one for one in caught.exception.problems if one.path.endswith(".txt")]
         self.assertEqual(problem.line, 2)
-
-    def test_without_a_listener(self) -> None:
-        """The operator's routes are for none if only units have some, which `txmux check` says."""
-        rules = self.rules(ROUTE.format("o"), a=f"[listen own]\nendpoint = :4441\n{ROUTE.format('r')}")  # fmt: skip
-        self.assertEqual(under(rules), {"own": ["r"]})
-        [problem] = unreachable_routes(rules)
-        self.assertEqual((problem.line, problem.key), (3, "under"))
-        self.assertEqual(problem.message, "no client gets here, since its unit has no [listen]; add one")  # fmt: skip

@@ -32,7 +32,7 @@ def _read(text: str) -> Rules:
 
 
 class KeyTests(SynchronousTestCase):
-    def test_all_keys_and_defaults(self) -> None:
+    def test_all_keys_and_scopes(self) -> None:
         text = f"{cases.LISTEN}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
         (route,) = cases.read(text).routes
         self.assertEqual(
@@ -54,6 +54,25 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(one.terminate_tls, TlsSettings((Path("etc/a.pem"),)))
         self.assertEqual((one.outcome, two.outcome), (None, Refusal.REJECT))
         self.assertIsNone(three.terminate_tls)
+        rules = _read(
+            f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}under = *\n"
+            f"[route both]\n{PLAIN}under = public, outer\n[route every]\n{PLAIN}under = *\n"
+            "[listen other]\nendpoint = :444\n"
+        )
+        found = {
+            scope.owner.name: (
+                [route.name for route in rules.routes_of(scope.owner)],
+                [listener.name for listener in scope.listeners],
+            )
+            for scope in scopes(rules)
+        }
+        expected = {
+            "public": (["outer", "both", "every"], ["public"]),
+            "other": (["outer", "every"], ["other"]),
+            "outer": (["inner", "both"], ["public", "other"]),
+            "inner": (["deep"], ["public", "other"]),
+        }
+        self.assertEqual(found, expected)
 
     def test_certificates_that_are_known(self) -> None:
         asks = f"[route a]\n{TLS}tls_client_ca = ca.pem\ntls_client = optional\n"
@@ -93,27 +112,6 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual(len(parse(path.read_text(), path, MATCHERS).routes), 1)
         self.patch(Path, "stat", Mock(side_effect=PermissionError))
         check_file(Path("/etc/x.pem"))
-
-    def test_scopes(self) -> None:
-        rules = _read(
-            f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}under = *\n"
-            f"[route both]\n{PLAIN}under = public, outer\n[route every]\n{PLAIN}under = *\n"
-            "[listen other]\nendpoint = :444\n"
-        )
-        found = {
-            scope.owner.name: (
-                [route.name for route in rules.routes_of(scope.owner)],
-                [listener.name for listener in scope.listeners],
-            )
-            for scope in scopes(rules)
-        }
-        expected = {
-            "public": (["outer", "both", "every"], ["public"]),
-            "other": (["outer", "every"], ["other"]),
-            "outer": (["inner", "both"], ["public", "other"]),
-            "inner": (["deep"], ["public", "other"]),
-        }
-        self.assertEqual(found, expected)
 
 
 UTC = ZoneInfo("UTC")
@@ -166,9 +164,7 @@ class PeriodTests(SynchronousTestCase):
             noon = period("12:00-13:00")
             self.assertTrue(noon.covers(at("2026-11-20T17:30")))
             self.assertFalse(noon.covers(at("2026-11-20T12:30")))
-
-    def test_hours_that_the_clock_skips_or_shows_twice(self) -> None:
-        """A skipped hour is in no period, and one that goes over it is shorter; one that is shown twice is in a period both times."""
+        # A skipped hour is in no period, and one that goes over it is shorter; one that is shown twice is in a period both times.
         self.assertFalse(
             any(
                 period("sun 02:00-03:00 Europe/Paris").covers(at("2026-03-29T00:00") + 60 * minute)

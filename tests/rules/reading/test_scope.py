@@ -94,7 +94,7 @@ class UnitTest(SynchronousTestCase):
         self.assertEqual(rules.files.untaken, {})
         self.assertEqual(_under(rules), {"r": ["p"], "ra": ["a"], "rb": ["b"]})
 
-    def test_a_listener_that_allows_the_unit(self) -> None:
+    def test_a_listener_that_allows_the_unit_and_several(self) -> None:
         for pattern in ("a", "a.ini", "*", "d/a.ini", "d/*", "b, a", f"{self.folder}/d/a.ini"):
             self.write(_listen("p", 1, f"routes_from = {pattern}\n"), a=_route("r"))
             rules = self.load()
@@ -108,6 +108,12 @@ class UnitTest(SynchronousTestCase):
             _listen("p", 1, "routes_from = one\n") + _listen("q", 2, "routes_from = tw*\n"), a=parts
         )
         self.assertEqual(_under(self.load()), {"r": ["p"], "s": ["q"]})
+        main = _listen("p", 1, "routes_from = a\n") + _listen("q", 2, "routes_from = *\n")
+        why = "write 'under = p, q' with those that it is for, or 'under = *'"
+        why = f"1 under: is missing, and the route may be under 2 listeners; {why}"
+        self.assert_refused(main, _route("r"), why)
+        self.write(main + _listen("x", 3), a=_route("r", "under = *\n"), b=_route("s"))
+        self.assertEqual(_under(self.load()), {"r": ["p", "q"], "s": ["q"]})
 
     def test_parts_that_others_have_named(self) -> None:
         """Of another user's file, what its parts are called allows nothing; where and what the file is called still does."""
@@ -121,14 +127,6 @@ class UnitTest(SynchronousTestCase):
                 self.assertEqual("r" in _under(self.load()), expected, (pattern, owner))
                 ask = partial(open_to, self.load(), f"{self.folder}/d/a.ini [unit one]")
                 self.assertEqual(bool(as_nobody(ask) if owner else ask()), expected)
-
-    def test_several_that_allow_the_unit(self) -> None:
-        main = _listen("p", 1, "routes_from = a\n") + _listen("q", 2, "routes_from = *\n")
-        why = "write 'under = p, q' with those that it is for, or 'under = *'"
-        why = f"1 under: is missing, and the route may be under 2 listeners; {why}"
-        self.assert_refused(main, _route("r"), why)
-        self.write(main + _listen("x", 3), a=_route("r", "under = *\n"), b=_route("s"))
-        self.assertEqual(_under(self.load()), {"r": ["p", "q"], "s": ["q"]})
 
     def test_no_listener_and_those_of_others(self) -> None:
         """The operator's route is under none of a unit either."""

@@ -21,7 +21,7 @@ TOKEN = "admin_token = token"
 
 
 class KeysTest(SynchronousTestCase):
-    def test_values(self) -> None:
+    def test_values_workers_and_addresses(self) -> None:
         users = (
             AdminUser("alice", "steer"), AdminUser("ops", "read", is_group=True), AdminUser("1000", "all"),
         )  # fmt: skip
@@ -51,8 +51,6 @@ class KeysTest(SynchronousTestCase):
         self.assertEqual(read("admin = auto\nmetrics = off\ngrace = 0s"), read(""))
         for text in (*by_tcp, "auto", "unix:/x"):
             self.assertIs(is_by_tcp(text), text in by_tcp)
-
-    def test_workers_and_addresses(self) -> None:
         for processors in (3, 5000):
             self.patch(os, "sched_getaffinity", lambda _, count=processors: range(count))
             self.assertEqual(read("workers = auto").workers, min(processors, 1000))

@@ -35,7 +35,7 @@ class ValuesTests(SynchronousTestCase):
             for text, value in forms.items():
                 self.assertEqual(read(text), value, text)
 
-    def test_others_are_refused(self) -> None:
+    def test_others_are_refused_and_words(self) -> None:
         rows: tuple[tuple[Callable[[str], object], str, tuple[str, ...]], ...] = (
             (values.duration, ".*1h or 2d", ("", "-5s", "+5s", "5 x", ".5s", "1.s", "٣s", "nan", "1e3s")),
             (values.duration, "TEXT is too long; at most 3650d", ("3651d",)),
@@ -56,8 +56,6 @@ class ValuesTests(SynchronousTestCase):
             for text in texts:
                 pattern = told.replace("TEXT", re.escape(repr(text)))
                 self.assertRegex(cases.complaint(read, text), f"(?s)^{pattern}$")
-
-    def test_words_and_open_quotes(self) -> None:
         for text, words in (
             ("""tls  sni='a b' "x y"\talpn=h2,"http/1.1" ''""",
              ["tls", "sni=a b", "x y", "alpn=h2,http/1.1", ""]),

@@ -64,9 +64,7 @@ class AcceptedTests(SynchronousTestCase):
                 self.assertEqual(decode(encoded + b"payload"), Decoded(header, len(encoded)))
                 for cut in range(len(encoded)):
                     self.assertIsInstance(decode(encoded[:cut]), Incomplete)
-
-    def test_fields_behind_addresses_that_do_not_count(self) -> None:
-        """Fields are kept all the same if they can be told."""
+        # Fields are kept all the same if they can be told.
         field = bytes.fromhex("010002") + b"h2"
         for start, addresses in (("20 00", 0), ("21 00", 0), ("21 12", 12), ("21 31", 216)):
             answer = decode(v2(start, bytes(addresses) + field))
@@ -98,7 +96,13 @@ class RefusedTests(SynchronousTestCase):
         ):  # fmt: skip
             self.check(encoded, "must begin with")
 
-    def test_an_address_is_one_of_the_family_that_was_named_in_its_plain_form(self) -> None:
+    def test_address_and_port_are_in_their_plain_form(self) -> None:
+        for start, message in (
+            (b"PROXY TCP4 1.2.3.4 5.6.7.8 ", "source port"),
+            (b"PROXY TCP6 :: ::1 80 ", "destination port"),
+        ):
+            for text in (b" ", b"00", b"01", b"65536", b"100000", b"-", b"+", b"a", b"\xb2"):
+                self.check(start + text, f"the {message} must be 0 to 65535")
         for start, message in ((b"PROXY TCP4 ", "source"), (b"PROXY TCP4 1.2.3.4 ", "destination")):
             for text in (
                 b" ", b".", b"1..", b"256", b"01", b"1.2.3.4.", b"1.2.3.256", b"1.2.3 ", b"1.2.3. ",
@@ -112,14 +116,6 @@ class RefusedTests(SynchronousTestCase):
                 b"::ffff:01.", b"::ffff:1.2.3.4.", b"::ffff:1.2.3 ",
             ):  # fmt: skip
                 self.check(start + text, f"the {message} address must be an IPv6")
-
-    def test_a_port_is_a_plain_decimal_number_up_to_65535(self) -> None:
-        for start, message in (
-            (b"PROXY TCP4 1.2.3.4 5.6.7.8 ", "source port"),
-            (b"PROXY TCP6 :: ::1 80 ", "destination port"),
-        ):
-            for text in (b" ", b"00", b"01", b"65536", b"100000", b"-", b"+", b"a", b"\xb2"):
-                self.check(start + text, f"the {message} must be 0 to 65535")
 
     def test_v1_end_of_line(self) -> None:
         """A line ends behind its last field, in CR LF, and is too long when CR cannot be one of its 107 bytes."""

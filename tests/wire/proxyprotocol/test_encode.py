@@ -44,9 +44,7 @@ class EncodeV2Tests(SynchronousTestCase):
         self.assertEqual(encode_v2(IPV4, checksum=True), V2_WITH_CHECKSUM)
         fields = encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b"h2"),)))
         self.assertEqual(fields, SIGNATURE + bytes.fromhex("21000005 010002 6832"))
-
-    def test_bounds(self) -> None:
-        """A header has at most 4096 bytes, so that receivers take it, and a unique ID 128."""
+        # A header has at most 4096 bytes, so that receivers take it, and a unique ID 128.
         room = 4096 - len(encode_v2(IPV4)) - 3
         largest = ProxyHeader.between(IPV4.source, IPV4.destination, (Tlv(0xE0, bytes(room)),))
         self.assertEqual(len(encode_v2(largest)), 4096)
@@ -54,9 +52,7 @@ class EncodeV2Tests(SynchronousTestCase):
         ids = [ProxyHeader(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(size)),)) for size in (128, 129)]
         encode_v2(ids[0])
         self.assertRaisesRegex(InvalidHeader, "128 bytes", encode_v2, ids[1])
-
-    def test_encode_ssl_layout(self) -> None:
-        """It has the client's flags, the result of the verification, and the sub-fields."""
+        # It has the client's flags, the result of the verification, and the sub-fields.
         info = SslInfo(
             SslClient.SSL | SslClient.CERT_CONN, 18, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),)
         )
