@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
-from txmux.detection.detector import Decision, Detector
+from txmux.detection.detector import Decision, Detector, cancels_apart
 from txmux.interfaces import Exchange, Peeked, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Clients, NetworkSet, Refusal, Route
@@ -264,14 +264,18 @@ class DetectorTest(SynchronousTestCase):
             ([leads("l", Says(NO, 3)), leads("sure", Says(MATCH, 1)), x], (b"a?", b"b"), ("sure", [])),
             # Dry runs and routes of other clients answer nobody.
             ([dry, last], (b"a?b?x",), ("y", [])), ([elsewhere, last], (b"a?b?x",), ("y", [])),
+            ([late, dry], (b"a?", b"b?x"), (None, [])), ([late, elsewhere], (b"a?", b"b?x"), (None, [])),
             ([late, dry, elsewhere, leads("y", Named(b"x"))], (b"a?b?x",), ("y", both)),
         ):  # fmt: skip
             self.assertEqual((pieces, run(routes, *pieces)), (pieces, expected))
 
-    def test_raising_finder_has_none_answered(self) -> None:
+    def test_raising_finder_has_none_answered_and_who_cancels_apart(self) -> None:
         find = Mock(side_effect=ZeroDivisionError)
         routes = [leads("x", Named(b"x", exchanges=find)), leads("y", Says(MATCH, 5))]
         self.assertEqual(run(routes, b"a?", b"b?x"), ("x", []))
+        for negated in (False, True):
+            its = Alternative("x", Mock(cancels_apart=True), negated)
+            self.assertEqual(cancels_apart(Route("x", (its,), Refusal.CLOSE)), not negated)
 
     @given(
         st.lists(st.integers(1, 4), max_size=4), st.sampled_from([b"x", b"y", b"z"]), st.booleans()

@@ -30,7 +30,7 @@ SAMPLES = (
 GOOD = SAMPLES[0]
 MATCHED = (
     # The length of the password is a match.
-    *((sample, 32) for sample in SAMPLES[:3]),
+    *((sample, 32) for sample in (*SAMPLES[:3], connect_request(timeout=1))),
     # The fourth letter is a match.
     *((word + b"\n", 4) for word in (b"ruok", b"mntr", b"srvr", b"envi", b"wchs", b"cons")),
     # Words that begin a command of memcached or Redis need the end of the line.
