@@ -96,13 +96,11 @@ class BansTests(SynchronousTestCase):
         self.assertEqual(len(other.restore(changes, 105.0)), 2)
         self.assertEqual([*other], [Ban(_MANY, 102.0), Ban(_SOME[3], 101.0)])
 
-    def test_people_see_the_time_of_day(self) -> None:
+    def test_people_see_the_time_of_day_and_other_states_are_refused(self) -> None:
         set_wall_clock(self, 1_000_000.0)
         shown = Ban(_ONE, 40.0, 160.0, "scans").as_json(100.0)
         self.assertEqual((shown["since"], shown["until"]), (999_940.0, 1_000_060.0))
         self.assertIsNone(Ban(_MANY, 40.0).as_json(100.0)["until"])
-
-    def test_state_of_another_kind_is_refused(self) -> None:
         whole = {"network": "192.0.2.7", "age": 1.0, "left": 2.0}
         self.assertEqual(codec.read(Ban, whole, Origin(10.0)), Ban(_ONE, 9.0, 12.0))
         for name in whole:

@@ -123,18 +123,6 @@ class PerSourceTest(SynchronousTestCase):
         for _ in range(3):
             self.entered(after, 1)
 
-    def test_handshakes_have_their_turns(self) -> None:
-        handshakes, key = Handshakes(float), ("x", 1)
-        first, second, third = (Mock() for _ in range(3))
-        for one in (first, second, third):
-            handshakes.enter(key, one, 1)
-        handshakes.leave(key, second)
-        third.has_turn.assert_not_called()
-        for one in (first, third, third):
-            handshakes.leave(key, one)
-        third.has_turn.assert_called_once_with()
-        self.assertEqual(handshakes.sources, {})
-
     def test_memory_that_another_process_has_overwritten(self) -> None:
         """A compromised worker makes the counts wrong, but breaks no connection of the others, and no upgrade."""
         for byte in (b"\0", b"\xff"):
@@ -176,7 +164,7 @@ class PerSourceTest(SynchronousTestCase):
             self.assertEqual(text_of_source(source_of(ip_address(address))), text)
         self.assertEqual(text_of_source(-1), "unix")
 
-    def test_limits_of_a_listener(self) -> None:
+    def test_limits_of_a_listener_and_turns_of_handshakes(self) -> None:
         for keys, limits in (
             ({"max_connections": 5}, None),
             ({"connection_rate_per_source": Rate(20.0, 40)},
@@ -187,6 +175,16 @@ class PerSourceTest(SynchronousTestCase):
             self.assertEqual(SourceLimits.for_listener(Listener("x", **keys)), limits)
             if limits is not None:
                 self.assertEqual(PerSource(limits, float).is_shareable, not limits.undecided)
+        handshakes, key = Handshakes(float), ("x", 1)
+        first, second, third = (Mock() for _ in range(3))
+        for one in (first, second, third):
+            handshakes.enter(key, one, 1)
+        handshakes.leave(key, second)
+        third.has_turn.assert_not_called()
+        for one in (first, third, third):
+            handshakes.leave(key, one)
+        third.has_turn.assert_called_once_with()
+        self.assertEqual(handshakes.sources, {})
 
     def test_memory_is_bounded_and_a_shared_table_finds_the_same_slots(self) -> None:
         for columns in (1, 2, 64, 1000):

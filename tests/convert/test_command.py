@@ -34,8 +34,6 @@ class ConvertTests(CommandTestCase):
         self.assertEqual(err.count("\n"), 1)
         expected = (1, "", "txmux: a cannot be read: No such file or directory\n")
         self.assertEqual(self.convert("a", None), expected)
-
-    def test_program_before_the_file_and_command_line_of_sslh(self) -> None:
         file = self.write("some", _HAPROXY)
         code, out, _ = self.run_main("convert", "haproxy", file)
         self.assertEqual((code, "[listen x]" in out), (0, True))

@@ -74,7 +74,7 @@ class ModulesTest(SynchronousTestCase):
             late |= parts
         self.assertEqual(late - named, _ELSEWHERE.keys())
 
-    def test_by_value(self) -> None:
+    def test_by_value_and_every_reader(self) -> None:
         """A row may look at the value: no module is loaded in vain."""
 
         def modules(text: str) -> set[str]:
@@ -84,9 +84,7 @@ class ModulesTest(SynchronousTestCase):
         self.assertEqual(modules("[listen a]\nendpoint = 127.0.0.1:1\n"), set())
         udp = modules("[listen a]\nendpoint = udp:127.0.0.1:1\ndefault = udp:127.0.0.1:2\n")
         self.assertEqual(udp, {"txmux.serving.udp_listening_port"})
-
-    def test_every_reader(self) -> None:
-        """What a row names to read its files is there, and refuses one that is not."""
+        # What a row names to read its files is there, and refuses one that is not.
         readers = {key.files.reader for keys in TABLES.values() for key in keys.values()} - {""}
         self.assertEqual(not readers, not FEATURES)
         for reader in readers:

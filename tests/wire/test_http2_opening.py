@@ -84,15 +84,13 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(length, len(data) if at is None else at, data)
         self.assertTrue(parse_opening(data, None).refused)
 
-    def test_beginning(self) -> None:
+    def test_beginning_and_frames(self) -> None:
         """The first byte off the preface refuses, and a first frame that is not SETTINGS."""
         self.check(b"PRI * HTTP/1.1\r\n", 12)
         self.check(b"POST", 2)
         for kind in (0, 1, 2, 6, 8, 0x10):
             self.check(PREFACE + h2.frame(kind, bytes(6)), 24 + 4)
-
-    def test_frames(self) -> None:
-        """Those that need an open stream or an answer of the server, or have a size or a stream that theirs cannot have, and others within a header section."""
+        # Those that need an open stream or an answer of the server, or have a size or a stream that theirs cannot have, and others within a header section.
         for kind in (DATA, RST_STREAM, PUSH_PROMISE, GOAWAY, CONTINUATION):
             self.check(BEGINNING + h2.frame(kind, stream=1))
         for kind, size in ((SETTINGS, 0), (PING, 8)):

@@ -146,9 +146,7 @@ class AnswerTests(SynchronousTestCase):
                 self.assertEqual(known.stage is last, before == 1)
         data = (LINE + b"a").ljust(HEAD_LIMIT, b"a")
         self.assertTrue(parse_upgrade(data, parse_upgrade(data[:-1], None)).done)
-
-    def test_two_continuations(self) -> None:
-        """What was waited through in one continuation of a stream is not taken to be in another."""
+        # What was waited through in one continuation of a stream is not taken to be in another.
         begun = parse_request(LINE + b"a: ", None)
         waited = parse_request(LINE + b"a: " + b"b" * 100, begun)
         other = LINE + b"a: \r\nHost: b.example\r\n" + b"b" * 100

@@ -34,7 +34,7 @@ class KubeconfigTest(SynchronousTestCase):
         self.file.write_text(json.dumps(config))
         return self.file
 
-    def test_token(self) -> None:
+    def test_token_and_certificates(self) -> None:
         """Of JSON or YAML; the environment may name the file. One in a file is read for each request, since it changes; its path is beside the kubeconfig's."""
         found = find_access(None, str(self.write({"token": "secret"})), {})
         told = (found.url, found.namespace, found.token())
@@ -48,9 +48,7 @@ class KubeconfigTest(SynchronousTestCase):
         for secret in ("one", "two"):
             (self.folder / "token").write_text(f"{secret}\n")
             self.assertEqual(found.token(), secret)
-
-    def test_certificates(self) -> None:
-        """In the config itself, or in files beside it."""
+        # In the config itself, or in files beside it.
         made = make_authority("u.example", "u.example")
         chain = self.folder / "u.pem"
         made.write(chain)

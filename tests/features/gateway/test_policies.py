@@ -89,7 +89,7 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(made.of_route("TCPRoute", "db"), refused)
         return made
 
-    def test_authorities_that_cannot_be_used(self) -> None:
+    def test_authorities_that_cannot_be_used_and_what_is_not_supported(self) -> None:
         """BackendTLSPolicyInvalidCACertificateRef, BackendTLSPolicyInvalidKind."""
         over = policy("over")
         for text, reason in (
@@ -99,8 +99,6 @@ class RefusedTests(SynchronousTestCase):
         ):  # fmt: skip
             expected = {"Accepted": "!NoValidCACertificate", "ResolvedRefs": reason}
             self.assertEqual(_reasons_of(self.refused(text), "over"), expected)
-
-    def test_what_is_not_supported(self) -> None:
         only = "validation.wellKnownCACertificates: {} is not supported; write System".format
         system = "wellKnownCACertificates: System"
         for validation, why in (
@@ -178,9 +176,7 @@ class GatewayTests(SynchronousTestCase):
         self.assertNotIn("tls_client_ca", made.text)
         mode = made.of_gateway()["InsecureFrontendValidationMode"]
         self.assertEqual(mode, "ConfigurationChanged")
-
-    def test_authorities_of_clients_that_cannot_be_used(self) -> None:
-        """GatewayInvalidFrontendClientCertificateValidation, GatewayFrontendInvalidDefaultClientCertificateValidation."""
+        # GatewayInvalidFrontendClientCertificateValidation, GatewayFrontendInvalidDefaultClientCertificateValidation.
         far = authority(name="far").replace("name: far", "name: far\n  namespace: far")
         for ref, reason in (
             ("{kind: ConfigMap, name: gone}", "!InvalidCACertificateRef"),

@@ -197,7 +197,7 @@ class ViaTests(MuxTestCase):
 
 
 class DestinationsTest(SynchronousTestCase):
-    def test_name_that_was_looked_up_is_left_to_the_proxy(self) -> None:
+    def test_names_are_left_to_the_proxy_whose_addresses_have_their_turns(self) -> None:
         cache = NameCache(Clock())
         for address in ("8.8.8.8", "10.0.0.1"):
             known = KnownName((ip_address(address),), 60.0)
@@ -215,8 +215,6 @@ class DestinationsTest(SynchronousTestCase):
                 else:
                     assert isinstance(found, Member)
                     self.assertEqual(found.target.host, place)
-
-    def test_addresses_of_the_proxy_have_their_turns_until_one_answers(self) -> None:
         clock, addresses = Clock(), [server(f"10.0.0.{number}:3128") for number in (1, 2)]
         made = ProxyDialler(proxy("http://proxy.test:3128"), lambda: addresses, str)
         tried: list[str] = []

@@ -48,8 +48,6 @@ class LowPortTests(SynchronousTestCase):
         for endpoint in (":1024", "udp:1024", "127.0.0.1:0", "unix:/run/x", systemd):
             self.assertEqual(self.found(endpoint), [])
         self.assertEqual(self.found(":443", 443), [])
-
-    def test_without_effect(self) -> None:
         text = "[listen a]\nendpoint = :8443\n  unix:/run/x.sock\nmptcp = yes\ndefault = b\n[backend b]\nserver = 127.0.0.1:1\nmptcp = yes\n"
         has = attrs.evolve(_USER, has_mptcp=lambda: True)
         lacks = attrs.evolve(_USER, has_mptcp=lambda: False)

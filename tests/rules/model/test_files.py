@@ -23,9 +23,7 @@ class FilesTest(SynchronousTestCase):
             files, text = self.sent(problem)
             read = Files.from_json(json.loads(text))
             self.assertEqual((read.untaken, json.dumps(read.as_json())), (files.untaken, text))
-
-    def test_other_versions(self) -> None:
-        """A newer one may say more of files, and of what is wrong with a unit: a helper lives across upgrades. An older one is told of nothing that is as usual, which it may not know."""
+        # A newer one may say more of files, and of what is wrong with a unit: a helper lives across upgrades. An older one is told of nothing that is as usual, which it may not know.
         files, text = self.sent(_PROBLEM)
         data = json.loads(text)
         data["untaken"]["a.ini"][0]["is_claimed"] = data["of another version"] = True

@@ -104,6 +104,8 @@ class ServerTests(SynchronousTestCase):
             "": "an empty text is not a server", '""': "'' is not a server", "unix:/a\0b": "NUL",
         }.items():  # fmt: skip
             self.assertIn(part, cases.complaint(server, text))
+        self.assertEqual(server(f"{'a.' * 126}b:1").host, f"{'a.' * 126}b")
+        self.assertIn("is not a host name", cases.complaint(server, f"{'a.' * 126}bb:1"))
         found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
         parts = (found.kind, found.positional, found.named)
         self.assertEqual(parts, ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}))

@@ -47,7 +47,7 @@ class CarriedTests(SynchronousTestCase):
         header = ProxyHeader.between(source, destination, tlvs)
         self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)
 
-    def test_names_and_tls(self) -> None:
+    def test_names_tls_and_clouds(self) -> None:
         """Fields that are empty or that nobody knows have no names. Only a certificate that was shown and verified counts as verified; a client without TLS has none to speak of; a field that is cut short is an error."""
         self.assertEqual(header_facts(IPV4), {})
         self.assertEqual(header_facts(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
@@ -57,9 +57,7 @@ class CarriedTests(SynchronousTestCase):
         none = self.ssl(0, 0, Tlv(TlvType.SSL_VERSION, b"TLSv1.3"))
         self.assertEqual(none, {"ssl_version": "TLSv1.3"})
         self.assertRaises(InvalidHeader, header_facts, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
-
-    def test_clouds(self) -> None:
-        """The fields of the clouds have names and values, and those of another form or subtype none; all go on to the server as they came."""
+        # The fields of the clouds have names and values, and those of another form or subtype none; all go on to the server as they came.
         aws, google, azure = (
             Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
             Tlv(0xE0, bytes.fromhex("0123456789abcdef")),

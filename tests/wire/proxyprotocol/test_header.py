@@ -40,15 +40,13 @@ class HeaderTests(SynchronousTestCase):
         for source, destination in ((None, DESTINATION), (SOURCE, None), (None, None)):
             self.assertEqual(ProxyHeader.between(source, destination, tlvs), ProxyHeader(tlvs=tlvs))
 
-    def test_a_field_is_found_by_its_type_the_first_of_several(self) -> None:
+    def test_a_field_is_found_by_its_type_and_none_made_that_could_not_be_written(self) -> None:
         self.assertEqual(WITH_TLVS.value_of(TlvType.AUTHORITY), b"example.com")
         self.assertIsNone(WITH_TLVS.value_of(TlvType.UNIQUE_ID))
         self.assertEqual(ProxyHeader(tlvs=(Tlv(0xE0, b"a"), Tlv(0xE0, b"b"))).value_of(0xE0), b"a")
         info = SslInfo(SslClient.SSL, 0, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),))
         self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
         self.assertIsNone(info.value_of(TlvType.SSL_CN))
-
-    def test_a_header_that_could_not_be_written_cannot_be_made(self) -> None:
         for parts in (
             {"source": SOURCE},
             {"destination": DESTINATION},
