@@ -85,7 +85,8 @@ class OrderTests(SynchronousTestCase):
             found = taker(whole.feed(data) or whole.finish())
             self.assertIn(found, expected(stream), source)
             feeds = (cut.feed(data[:length]) for length in range(1, len(data) + 1))
-            self.assertEqual(taker(next(filter(None, feeds), None) or cut.finish()), found, source)
+            decision = next(filter(None, feeds), None) or cut.finish()
+            self.assertEqual(taker(decision), found, source)
 
 
 class PortTests(MuxTestCase):
