@@ -4,6 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import attrs
 from hypothesis import given
@@ -416,6 +417,10 @@ class RenewalTests(TestCase):
             self.assertEqual(len([*made.troubles()]), count)
             self.now += 1000
         self.assertIn("delete the key 'txmux:acme:lock'", next(made.troubles()).do)
+        stop = made._shared.stop = Mock(return_value=succeed(None))
+        made._store = "another one"
+        await made.stop()
+        stop.assert_called_once_with()
 
     async def test_damaged_in_use(self) -> None:
         """A file that is damaged later changes nothing of what is shown, also while the authority fails."""

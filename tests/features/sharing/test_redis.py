@@ -174,6 +174,8 @@ class ConnectionTests(TestCase):
         protocol.pause()
         peer.send(_encoded([b"message", b"c", b"late"]) + _encoded([b"pong", b""]))
         self.time.advance(60)
+        for _ in range(9):
+            await _turn()
         self.assertEqual(len(messages), 2)
         protocol.resume()
         self.assertEqual(await asked, [b"pong", b""])
