@@ -56,7 +56,7 @@ class ScreenTests(SynchronousTestCase):
             "connections: 3 active, 1 undecided, 4 so far, at most 100",
             "192.0.2.1:50001  site   127.0.0.1:8080  relaying  1h2m    2s  11 B  0 B",
             "[1] connections  3", "[2] routes  2, busiest first", "[3] servers  2, 1 down", "1 check failed",
-            "[4] recent ends  1", "no-route", "h help  q quit", *names(),
+            "[4] recent ends  1", "no-route", "h help  q quit", *names(), "1.6/s     █          in 14.7 B/s",
         ):  # fmt: skip
             self.assertIn(wanted, text)
         folder = "/srv/a-long-folder-name/of-a-service"
