@@ -53,6 +53,9 @@ class EchTest(CommandTestCase):
         self.assertEqual((config.public_name, config.suites), ("other.example", {(1, 1), (1, 3)}))
         self.assertNotEqual(config.id, 7)
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        self.keys.chmod(0o2700)  # for its group
+        self.run_main("ech", "new", "a.example", "--output", of_group := self.keys / "c.pem")
+        self.assertEqual(stat.S_IMODE(of_group.stat().st_mode), 0o640)
         code, _, err = self.run_main("ech", "new", "a.example", "--output", path)
         self.assertEqual(code, 1)
         self.assertIn("name a new file", err)

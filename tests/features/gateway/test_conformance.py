@@ -253,6 +253,7 @@ class GatewayTests(SynchronousTestCase):
                 ("", "!RefNotPermitted"),
                 (of_kind.replace("namespace: shop", "namespace: other"), "!RefNotPermitted"),
                 (of_kind.replace("kind: Secret", "kind: Secret, name: other"), "!RefNotPermitted"),
+                (of_kind.replace('group: ""', "group: apps"), "!RefNotPermitted"),
                 (of_kind, "ResolvedRefs"),
                 (of_kind.replace("kind: Secret", "kind: Secret, name: cert"), "ResolvedRefs"),
             ):

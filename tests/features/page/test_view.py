@@ -171,6 +171,9 @@ class PageTests(SynchronousTestCase):
         backends = [_backend("web", *addresses)]
         part = _view({}, backends=backends).servers
         self.assertEqual((len(part.rows), part.more), (25, 35))
+        of_weight = [{"server": f"{n}", "state": "up", "weight": n} for n in (1, 2)]
+        rows = _view({}, backends=[{"name": "w", "servers": of_weight}]).servers.rows
+        self.assertEqual([row["weight"] for row in rows], ["", "weight 2"])
         page = _page({"route": "", "sort": "age_ms"}, backends=backends)
         self.assertIn('<a href="./?sort=age_ms&amp;all=servers#servers">Show all 60</a>', page)
         self.assertIn('<input name="servers" value="" placeholder="backend, server, state"', page)

@@ -113,6 +113,7 @@ REFUSALS: list[tuple[ProxyKind, TunnelTarget, bytes, str]] = [
     ("socks5", NAME, b"\5\0\5\2", "cannot connect: its rules do not allow it (2)"),
     ("socks5", NAME, b"\5\0\5\4", "cannot connect: host unreachable (4)"),
     ("socks5", NAME, b"\5\0\5\x63", "cannot connect: unknown reason (99)"),
+    ("socks5", NAME, b"\5\0\4\0", "answers '\\x04\\x00', which is no SOCKS of this version"),
     ("socks5", NAME, b"\5\0\5\0\0\7", "answers with an address of the unknown type 7"),
     ("socks5", NAME, b"SSH-2.0", "answers 'SS', which is no SOCKS of this version"),
     ("socks5", NAME, b"HTTP/1.1 400 Bad Request", "answers 'HT', which is HTTP; write 'http://'"),
