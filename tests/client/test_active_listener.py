@@ -1,6 +1,7 @@
 from typing import Any
 
 import attrs
+from twisted.internet.defer import succeed
 
 from tests.support.mux import MuxTestCase
 from txmux.rules.embedding import route
@@ -19,11 +20,17 @@ class EndTest(MuxTestCase):
 
 class EventsTest(MuxTestCase):
     async def test_end_is_one_where_it_is_logged(self) -> None:
+        """So it is one of the bad ends that are shown."""
         for log, end in ((True, ["end"]), (False, [])):
             port = self.mux([attrs.evolve(route("ssh", "close"), log=log)])
             events: list[Any] = []
             self.factory.runtime.events.listen(events.append)
+            shown: list[list[str]] = []
+            self.factory.runtime.bad_ends.report = lambda rows, shown=shown: succeed(
+                shown.append(rows)
+            )
             await self.connect_until_lost(port, b"SSH-2.0-a\r\n")
             await self.until_so(lambda: not self.factory.connections)
             kinds = [event["event"] for event in events]
             self.assertEqual(kinds, ["begin", "decide", *end])
+            self.assertEqual(len(shown), len(end))

@@ -5,7 +5,7 @@ from base64 import b64encode
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -117,6 +117,13 @@ class ChangedTest(SynchronousTestCase):
     def admission(self, listener: Listener) -> Admission:
         return Admission(listener, lambda: 0.0)
 
+    @example(
+        versions=[
+            ([("a", "ssh", to, "", "")], "close", 8, "p", False)
+            for to in ("one", "handover:/run/x", "one")
+        ],
+        warm=False,
+    )
     @settings(max_examples=scaled(60), deadline=None)
     @given(versions=VERSIONS, warm=st.booleans())
     def test_as_made_anew(self, versions: list[Version], warm: bool) -> None:  # noqa: FBT001

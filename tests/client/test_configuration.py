@@ -1,18 +1,21 @@
 from collections.abc import Iterable
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 import attrs
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
+from tests.features.ech.client import MadeKey
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory
 from txmux.client.configuration import Configuration
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
 from txmux.rules.embedding import outcome, route
-from txmux.rules.model import Route, Rules, Settings
+from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules, Settings, Silence
+from txmux.telemetry.counting.counter_groups import ListenerTotals
 
 
 class GenerationTest(MuxTestCase):
@@ -27,16 +30,24 @@ class GenerationTest(MuxTestCase):
         )
 
     async def test_client_keeps_the_rules_it_was_accepted_under(self) -> None:
+        """Both count for the listener: when they are decided, while they are relayed, and at their ends."""
         port = self.mux([route("ssh", backend_at(self.backend_port()), name="old")])
         before = await self.connect_read(port, b"SSH")
         self.change([route("ssh", "close", name="new")])
         after = await self.connect(port, b"SSH-2.0-a\r\n")
         await self.assert_ended(after, route="new", reason="denied")
+        cells = self.factory.configuration.counts.cells
+        self.assertEqual(ListenerTotals.detect_bytes.read(cells).sum, 11)
         before.send(b"-2.0-a\r\n")
-        await self.backend.heard(11)
+        server = await self.backend.heard(11)
+        (connection,) = self.factory.connections
+        connection.count_bytes()
+        self.assertEqual(ListenerTotals.bytes_in.read(cells), 22)
+        await before.tell(server, b"more", 15)
         before.close()
-        (await self.backend.peer()).close()
+        server.close()
         await self.assert_logged(2, route="old", reason="done")
+        self.assertEqual(ListenerTotals.bytes_in.read(cells), 26)
 
     def has_left(self, count: int) -> bool:
         return len(self.factory.connections) == count
@@ -81,6 +92,13 @@ class GenerationTest(MuxTestCase):
         first, second = self.factory.configuration.top.detector.routes
         self.assertIs(first.destination, second.destination)
 
+    def test_silent_clients_of_some_networks(self) -> None:
+        """Their addresses have to be known, as those of clients that a route is limited to."""
+        limited = Clients(excluded=NetworkSet([ip_network("192.0.2.0/24")]))
+        for clients, expected in ((Clients(), False), (limited, True)):
+            self.mux(silent=(Silence(backend_at(1), clients=clients),))
+            self.assertEqual(self.factory.configuration.top.depends_on_client, expected)
+
 
 class TlsTerminatorsTest(MuxTestCase):
     def test_terminator_is_shared_by_name_and_files(self) -> None:
@@ -90,18 +108,24 @@ class TlsTerminatorsTest(MuxTestCase):
         self.assertIsNot(terminators.terminator_of(self.tls.route("other")), made)
         self.assertIsNot(terminators.terminator_of(self.tls.route(alpn=("h2",))), made)
 
-    def prepared(self, *routes: Route) -> PreparedTerminators:
-        rules = Rules(Path("rules"), Settings(), (), routes)
+    def prepared(self, *routes: Route, listeners: tuple[Listener, ...] = ()) -> PreparedTerminators:
+        rules = Rules(Path("rules"), Settings(), listeners, routes)
         return finish(self.terminators.prepare_in_steps(rules, routes))
 
     def test_reload_keeps_unchanged_terminators_and_forgets_others(self) -> None:
+        """So it does the keys of listeners, which are made once."""
         self.terminators = TlsTerminators(Clock())
         kept, gone = self.tls.route("kept"), self.tls.route("gone")
-        self.prepared(kept, gone).commit()
-        made = self.terminators.terminator_of(kept)
+        path = self.tls.folder / "key.pem"
+        path.write_text(MadeKey(1).pem)
+        listener = Listener("a", more={"ech_keys": path})
+        self.prepared(kept, gone, listeners=(listener,)).commit()
+        made, [keys] = self.terminators.terminator_of(kept), self.terminators.openings_of(listener)
+        self.assertIn(keys, self.terminators.watched())
         self.prepared(kept, self.tls.route("new")).commit()
         self.assertIs(self.terminators.terminator_of(kept), made)
         self.assertEqual([name for name, _ in self.terminators.made], ["kept", "new"])
+        self.assertNotIn(keys, self.terminators.watched())
 
     def test_unusable_file_keeps_the_old_terminators(self) -> None:
         self.terminators = TlsTerminators(Clock())

@@ -2,7 +2,10 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.peers import reactor
+from txmux.client.io_runtime import IORuntime
 from txmux.client.parts import Part, Parts
+from txmux.net.sockets.poller import Poller, ReactorPoller
 from txmux.rules.feature import Feature
 from txmux.rules.reading.parser import parse
 
@@ -30,3 +33,11 @@ class PartsTests(SynchronousTestCase):
             made = [*parts.items()]
             parts.prepare(rules)
             self.assertEqual(([*parts], [*parts.items()]), (names, made))
+
+    def test_process(self) -> None:
+        """It prepares its own for whole rules, too, and has the reactor watch its sockets where the rules say so."""
+        for relay, kind in (("portable", ReactorPoller), ("auto", Poller)):
+            runtime = IORuntime(reactor, relay)
+            runtime.prepare(parse(_RULES, "x.ini"))
+            self.assertEqual([*runtime.parts], ["acme"])
+            self.assertIs(type(runtime.poller), kind)
