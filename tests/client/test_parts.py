@@ -36,8 +36,9 @@ class PartsTests(SynchronousTestCase):
 
     def test_process(self) -> None:
         """It prepares its own for whole rules, too, and has the reactor watch its sockets where the rules say so."""
-        for relay, kind in (("portable", ReactorPoller), ("auto", Poller)):
-            runtime = IORuntime(reactor, relay)
+        for runtime, kind in (
+            (IORuntime(reactor, "portable"), ReactorPoller), (IORuntime(reactor), Poller),
+        ):  # fmt: skip
             runtime.prepare(parse(_RULES, "x.ini"))
             self.assertEqual([*runtime.parts], ["acme"])
             self.assertIs(type(runtime.poller), kind)

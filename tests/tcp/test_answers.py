@@ -42,10 +42,9 @@ class TlsTests(SynchronousTestCase):
             self.assertEqual(answer(hello).data[1:3], version.to_bytes(2, "big"))
 
     def test_sslv2_hello_that_offers_tls_gets_an_alert(self) -> None:
+        """Garbage gets none."""
         self.assertEqual(answer(sslv2_hello()).data[:3], b"\x15\x03\x01")
         self.assertEqual(answer(sslv2_hello(version=2)), NOTHING)
-
-    def test_garbage_gets_no_alert(self) -> None:
         self.assertEqual(answer(b"\x16\x03\x01\x00\x20\x01" + bytes(40)), NOTHING)
 
 
@@ -69,25 +68,19 @@ class SshTests(SynchronousTestCase):
 
 class Http1Tests(SynchronousTestCase):
     def test_response_comes_with_the_request_line_and_closes(self) -> None:
-        head, _, body = answer(GET).data.partition(b"\r\n\r\n")
+        """That to HEAD has no body, and none comes without a request."""
+        reported = answer(GET).data
+        head, _, body = reported.partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")
         self.assertEqual(lines[0], b"HTTP/1.1 403 Forbidden")
         self.assertIn(b"Connection: close", lines)
         self.assertIn(b"Content-Length: %d" % len(body), lines)
         self.assertEqual(body, b"403 Forbidden\n")
         self.assertEqual(answer(GET[:-2]), NOT_YET)
-
-    def test_unavailable_server_is_503(self) -> None:
+        self.assertEqual(answer(b"HEAD / HTTP/1.1\r\n").data, head + b"\r\n\r\n")
+        self.assertEqual(answer(b"GET / RTSP/1.0\r\n"), NOTHING)
         reported = answer(GET, unavailable=True).data
         self.assertTrue(reported.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
-
-    def test_response_to_head_has_no_body(self) -> None:
-        head = answer(b"HEAD / HTTP/1.1\r\n").data
-        self.assertTrue(answer(GET).data.startswith(head))
-        self.assertTrue(head.endswith(b"\r\n\r\n"))
-
-    def test_no_response_without_a_request(self) -> None:
-        self.assertEqual(answer(b"GET / RTSP/1.0\r\n"), NOTHING)
 
 
 class Http2Tests(SynchronousTestCase):

@@ -65,24 +65,22 @@ class WaitingTest(MuxTestCase):
             )
             self.assertEqual(bytes(server.received), whole)
 
-    async def test_half_closed_client_is_handed_over(self) -> None:
-        port = self.giving_mux(default=outcome(self.taker.outcome))
-        client = await self.connect_read(port, b"SS")
-        client.finish()
-        given, reported = await self.taker.taken()
-        self.assertEqual((reported["route"], await self.taker.heard(given, 9)), (None, b"SS"))
-        given.sendall(b"late")
-        await client.has(4)
-        await self.assert_logged(reason="handed-over")
-
     async def test_undecided_client_goes_to_the_default(self) -> None:
-        port = self.giving_mux(default=outcome(self.taker.outcome), detect_timeout=3)
-        client = await self.connect_read(port, b"SS")
-        self.time.advance(3.1)
-        given, _ = await self.taker.taken()
-        client.send(b"H")
-        self.assertEqual(await self.taker.heard(given, 3), b"SSH")
-        await self.assert_logged(reason="handed-over")
+        """That is one that has finished, or whose time is over."""
+        for finishes in self.anew((True, False)):
+            port = self.giving_mux(default=outcome(self.taker.outcome), detect_timeout=3)
+            client = await self.connect_read(port, b"SS")
+            client.finish() if finishes else self.time.advance(3.1)
+            given, reported = await self.taker.taken()
+            self.assertIsNone(reported["route"])
+            if finishes:
+                self.assertEqual(await self.taker.heard(given, 9), b"SS")
+                given.sendall(b"late")
+                await client.has(4)
+            else:
+                client.send(b"H")
+                self.assertEqual(await self.taker.heard(given, 3), b"SSH")
+            await self.assert_logged(reason="handed-over")
 
     async def test_bytes_before_a_reset_reach_an_ordinary_server(self) -> None:
         path = f"{self.taker.path}2"

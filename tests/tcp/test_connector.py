@@ -98,13 +98,12 @@ class HelloTest(MuxTestCase):
             self.assertEqual((await header_heard(self, said)).tlvs, ())
 
     async def test_default_waits_for_the_hello(self) -> None:
+        """One beyond `peek_limit` is not waited for."""
         port = announcing_mux(self, "authority", match="ssh")
         self.assertEqual(await tlvs_reported(self, port, HELLO[:20], HELLO[20:]), (AUTHORITY,))
-
-    async def test_hello_beyond_peek_limit_is_not_waited_for(self) -> None:
         long = records(client_hello(extension(21, bytes(5000)), server_name("www.example.com")))
         port = announcing_mux(self, "authority", match="tls", peek_limit=1000)
-        self.assertEqual(await tlvs_reported(self, port, long[:500], long[500:]), ())
+        self.assertEqual(await tlvs_reported(self, port, long[:500], long[500:], index=1), ())
 
     async def test_half_closed_client_is_not_waited_for(self) -> None:
         port = announcing_mux(self, "authority", match="tls")
@@ -127,14 +126,15 @@ class HelloTest(MuxTestCase):
 
 class OwnFieldsTest(MuxTestCase):
     async def test_unique_id_is_that_of_the_access_log(self) -> None:
+        """Version 1 has no fields; version 2 may have a checksum."""
         reported = await tlvs_reported(self, announcing_mux(self, "unique-id"), HELLO[:20])
         (connection,) = self.factory.connections
         self.assertEqual(reported, (Tlv(TlvType.UNIQUE_ID, connection.record.id.encode()),))
-
-    async def test_checksum(self) -> None:
+        port = announcing_mux(self, "authority", "unique-id", version="v1")
+        self.assertEqual(await tlvs_reported(self, port, HELLO, index=1), ())
         await self.connect(announcing_mux(self, "crc32c"), b"x")
-        await header_heard(self, b"x")
-        self.assertEqual(bytes(self.backend.peers[0].received)[28:31], b"\x03\x00\x04")
+        await header_heard(self, b"x", 2)
+        self.assertEqual(bytes(self.backend.peers[2].received)[28:31], b"\x03\x00\x04")
 
     async def test_terminated_tls_precedes_what_is_inside(self) -> None:
         agreed = AgreedTLS("TLSv1.3", "TLS_AES_256_GCM_SHA384", sni="outer", alpn=b"spoken")
@@ -145,10 +145,6 @@ class OwnFieldsTest(MuxTestCase):
         self.assertEqual(await tlvs_reported(self, port, HELLO), (name, ssl))
         port = announcing_mux(self, "alpn", match="tls")
         self.assertEqual(await tlvs_reported(self, port, HELLO[:20], index=1), (spoken,))
-
-    async def test_v1_has_no_fields(self) -> None:
-        port = announcing_mux(self, "authority", "unique-id", version="v1")
-        self.assertEqual(await tlvs_reported(self, port, HELLO), ())
 
 
 class ChainTest(MuxTestCase):
@@ -168,17 +164,15 @@ class ChainTest(MuxTestCase):
         self.assertEqual(await self.passed_on(padded), tlvs)
 
     async def test_own_fields_replace_those_that_came_in(self) -> None:
-        ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
-        came = (Tlv(TlvType.AUTHORITY, b"first"), ssl)
-        self.assertEqual(await self.passed_on(came, "authority", "ssl"), (AUTHORITY, ssl))
+        """Others are dropped if there is no room."""
+        ssl, small = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0])), Tlv(0xE1, b"small")
+        first, large = Tlv(TlvType.AUTHORITY, b"first"), Tlv(0xE0, bytes(4040))
+        for came, own, expected in self.anew((
+            ((first, ssl), "ssl", (AUTHORITY, ssl)), ((large, small), "crc32c", (AUTHORITY, small)),
+        )):  # fmt: skip
+            self.assertEqual(await self.passed_on(came, "authority", own), expected)
 
     async def test_incoming_alpn_is_not_that_of_what_is_inside_tls(self) -> None:
         """TLS that ends here has agreed on no protocol, whatever was spoken further out."""
         self.patch(MuxProtocol, "agreed_tls", AgreedTLS("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
         self.assertEqual(await self.passed_on((AUTHORITY, ALPN)), (AUTHORITY,))
-
-    async def test_incoming_fields_are_dropped_if_there_is_no_room(self) -> None:
-        came = (Tlv(0xE0, bytes(4040)), Tlv(0xE1, b"small"))
-        self.assertEqual(
-            await self.passed_on(came, "authority", "crc32c"), (AUTHORITY, Tlv(0xE1, b"small"))
-        )

@@ -90,12 +90,9 @@ class AttemptsTest(MuxTestCase):
         ports = [free_port() for _ in range(3)]
         fallback = Backend("other", (server_at(ports[1]), server_at(ports[2])))
         serve_pool(self, backend_at(ports[0], fallback=fallback))
+        tried = {"tried": ", ".join(f"{name(port)} connect-refused" for port in ports)}
         await assert_turned_away(
-            self,
-            reason="connect-refused",
-            backend="other",
-            server=name(ports[2]),
-            facts={"tried": ", ".join(f"{name(port)} connect-refused" for port in ports)},
+            self, reason="connect-refused", backend="other", server=name(ports[2]), facts=tried
         )
 
     async def test_every_tried_server_gets_the_proxy_header_once(self) -> None:
@@ -256,6 +253,13 @@ class QueueTest(MuxTestCase):
         return sum(len(one.queue or ()) for one in self.factory.upstreams.all())
 
     async def test_queue_serves_in_order_and_refuses_beyond_its_length(self) -> None:
+        """Without a queue, a client is refused at once."""
+        client, peer = await self.full()
+        await (await pool_client(self)).is_lost()
+        await end_all(client, peer)
+        await self.logged(2)
+        self.assertEqual(self.records[0].reason, "limit")
+        self.forget()
         client, peer = await self.full(queue=2)
         second = await self.waiting(b"22")
         third = await self.waiting(b"333")
@@ -290,14 +294,6 @@ class QueueTest(MuxTestCase):
             await end_all(client, peer)
             await self.logged(2)
             self.assert_story(self.records[0], **first)
-
-    async def test_refuses_at_once_without_a_queue(self) -> None:
-        client, peer = await self.full()
-        other = await pool_client(self)
-        await other.is_lost()
-        await end_all(client, peer)
-        await self.logged(2)
-        self.assertEqual(self.records[0].reason, "limit")
 
     async def test_leaving_client_frees_its_place_whether_it_is_read_or_not(self) -> None:
         serve_pool(
@@ -350,35 +346,26 @@ class QueueTest(MuxTestCase):
         await self.logged(5)
 
     async def test_end_of_an_ejection_serves_the_queue(self) -> None:
-        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
-        self.time.advance(10)
-        peer = await main.peer()
-        await peer.has(5)
-        self.assertEqual(bytes(peer.received), b"waits")
-        await end_all(waiter, peer, *others)
-        await self.logged(2)
-
-    async def test_newcomer_comes_behind_the_queue(self) -> None:
-        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
-        self.time.clock.rightNow += 10  # no timer has been run yet
-        newcomer = await pool_client(self, b"newcomer")
-        for number, (client, data) in enumerate(((waiter, b"waits"), (newcomer, b"newcomer"))):
-            peer = await main.peer(number)
-            await peer.has(len(data))
-            self.assertEqual(bytes(peer.received), data)
-            await end_all(client, peer)
-        await end_all(*others)
-        await self.logged(3)
-
-    async def waiting_for_the_end_of_an_ejection(self) -> tuple[Peer, PeerFactory, list[Peer]]:
-        """Let a client wait while one server is full and another, which is back, is out for ten seconds."""
-        main, other = PeerFactory(), PeerFactory()
-        port = self.serve_two(other, connect_timeout=60.0, eject=AT_ONCE)
-        holder = await pool_client(self, b"h")
-        held = await other.peer()
-        waiter = await self.waiting(b"waits")
-        self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
-        return waiter, main, [holder, held]
+        """One server is full, and another, which is back, is out for ten seconds; a newcomer comes behind the queue."""
+        for has_newcomer in self.anew((False, True)):
+            main, other = PeerFactory(), PeerFactory()
+            port = self.serve_two(other, connect_timeout=60.0, eject=AT_ONCE)
+            holder = await pool_client(self, b"h")
+            held = await other.peer()
+            clients = [(await self.waiting(b"waits"), b"waits")]
+            self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
+            if has_newcomer:
+                self.time.clock.rightNow += 10  # no timer has been run yet
+                clients.append((await pool_client(self, b"newcomer"), b"newcomer"))
+            else:
+                self.time.advance(10)
+            for number, (client, data) in enumerate(clients):
+                peer = await main.peer(number)
+                await peer.has(len(data))
+                self.assertEqual(bytes(peer.received), data)
+                await end_all(client, peer)
+            await end_all(holder, held)
+            await self.logged(1 + len(clients))
 
     def serve_two(self, other: PeerFactory, **settings: Any) -> int:
         """Lead clients to a server that is not there, at a port that is returned, and to another; each takes one."""

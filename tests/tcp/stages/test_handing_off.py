@@ -149,8 +149,16 @@ class HandingOffTest(MuxTestCase):
             self.assertEqual(warned, [text])
 
     async def test_client_waits_for_room_in_the_queue_and_loses_nothing(self) -> None:
+        """After five seconds it is given up."""
         port = self.giving_mux()
         waiting = self.full()
+        client = await self.client(port, SSH)
+        await self.giving()
+        for _ in range(251):
+            self.time.advance(0.02)
+        record = await self.assert_logged(reason="connect-timeout", bytes_in=len(SSH))
+        self.assertEqual(record.facts["handover_error"], "its queue is full")
+        self.assertEqual(client.recv(9), b"")
         client = await self.client(port, SSH)
         await self.giving()
         self.time.advance(0.02)
@@ -161,18 +169,7 @@ class HandingOffTest(MuxTestCase):
         self.time.advance(0.02)
         given, _ = await self.taker.taken()
         self.assertEqual(await self.taker.heard(given, len(SSH) + 4), SSH + b"more")
-        await self.assert_logged(reason="handed-over")
-
-    async def test_gives_up_after_five_seconds_without_room(self) -> None:
-        port = self.giving_mux()
-        self.full()
-        client = await self.client(port, SSH)
-        await self.giving()
-        for _ in range(251):
-            self.time.advance(0.02)
-        record = await self.assert_logged(reason="connect-timeout", bytes_in=len(SSH))
-        self.assertEqual(record.facts["handover_error"], "its queue is full")
-        self.assertEqual(client.recv(9), b"")
+        await self.assert_logged(2, reason="handed-over")
 
     async def test_server_without_an_answer_keeps_the_socket(self) -> None:
         client = await self.client(self.giving_mux(), SSH)
@@ -246,6 +243,26 @@ class HandingOffTest(MuxTestCase):
         objects = [one for one in gc.get_objects() if isinstance(one, HandingOff | SocketPreview)]
         self.assertEqual(objects, [])
 
+    async def test_a_hello_that_is_not_whole_in_time_is_not_handed_over(self) -> None:
+        """Unless no route before refuses a name."""
+        handed, size = self.taker.outcome, 40
+        for refused in (CLOSE, backend_at(self.backend_port())):
+            vip = route("tls sni=vip.test", refused, name="vip")
+            ways = ([vip], handed), ([vip, route("any", handed)], CLOSE)
+            is_restricted = refused == CLOSE
+            cases = itertools.product((size, 20), ways) if is_restricted else [(size, ways[0])]
+            for cut, (routes, default) in self.anew(cases):
+                said = hello(name="vip.test")[:cut]
+                await self.connect_read(self.mux(routes, default=default), said)
+                self.time.advance(6)
+                if is_restricted:
+                    record = await self.assert_logged(reason="tls-failed")
+                    self.assertIn("was not whole", record.facts["tls_error"])
+                else:
+                    given, _ = await self.taker.taken()
+                    self.assertEqual(given.recv(100), said)
+                    await self.assert_logged(reason="handed-over")
+
 
 _OF_ANOTHER = """
 import os, socket, sys
@@ -256,8 +273,10 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
     listening.bind(sys.argv[1])
     listening.listen()
     print("listens", flush=True)
-    server, _ = listening.accept()
-    message, given, _, _ = socket.recv_fds(server, 65536, 1)
+    given = []
+    while not given:
+        server, _ = listening.accept()
+        message, given, _, _ = socket.recv_fds(server, 65536, 1)
     print(len(given), flush=True)
     server.send(b"taken")
 """
@@ -265,63 +284,26 @@ _NOBODY = 65534
 
 
 class ServerOfAnotherUserTest(MuxTestCase):
-    """In a folder that anybody may write to, anybody may listen at the path."""
-
-    def setUp(self) -> None:
+    async def test_gets_clients_if_the_rules_name_its_user(self) -> None:
+        """In a folder that anybody may write to, anybody may listen at the path."""
         require_root()
-        super().setUp()
         folder = make_folder(self)
         folder.chmod(0o1777)
         for above in folder.parents:
             if above.stat().st_mode & 0o005 != 0o005 and above.is_relative_to("/tmp"):
                 above.chmod(0o755)
-        self.path = str(folder / "x.sock")
-        words = [sys.executable, "-ISc", _OF_ANOTHER, self.path]
-        self.server = subprocess.Popen(words, stdout=subprocess.PIPE)
-        self.addCleanup(self.server.communicate)
-        self.addCleanup(self.server.kill)
-        assert self.server.stdout is not None
-        self.assertEqual(self.server.stdout.readline(), b"listens\n")
-
-    async def test_gets_no_client(self) -> None:
-        await self.connect(self.mux(default=outcome(f"handover:{self.path}")), b"\xff\xff")
-        record = await self.logged()
-        self.assertEqual(record.reason, "connect-refused")
+        path = str(folder / "x.sock")
+        words = [sys.executable, "-ISc", _OF_ANOTHER, path]
+        server = subprocess.Popen(words, stdout=subprocess.PIPE)  # noqa: ASYNC220 - it lasts
+        self.addCleanup(server.communicate)
+        self.addCleanup(server.kill)
+        assert server.stdout is not None
+        self.assertEqual(server.stdout.readline(), b"listens\n")
+        await self.connect(self.mux(default=outcome(f"handover:{path}")), b"\xff\xff")
+        record = await self.assert_logged(reason="connect-refused")
         why = f"its server is of user {_NOBODY}; if that may have clients, write user={_NOBODY} after the path"
         self.assertEqual(record.facts["handover_error"], why)
-
-    async def test_gets_clients_if_the_rules_name_its_user(self) -> None:
-        port = self.mux(default=outcome(f"handover:{self.path} user=4711,{_NOBODY}"))
+        port = self.mux(default=outcome(f"handover:{path} user=4711,{_NOBODY}"))
         await self.connect(port, b"\xff\xff")
-        self.assertEqual((await self.logged()).reason, "handed-over")
-        assert self.server.stdout is not None
-        self.assertEqual(self.server.stdout.readline(), b"1\n")
-
-
-class NameTest(MuxTestCase):
-    """A route before that of the hand-over refuses a name."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.taker = Taker(self, self.turn)
-
-    async def test_a_hello_that_is_not_whole_in_time_is_not_handed_over(self) -> None:
-        vip, handed = route("tls sni=vip.test", CLOSE, name="vip"), self.taker.outcome
-        ways = ([vip], handed), ([vip, route("any", handed)], CLOSE)
-        for size, (routes, default) in self.anew(itertools.product((40, 20), ways)):
-            await self.connect_read(
-                self.mux(routes, default=default), hello(name="vip.test")[:size]
-            )
-            self.time.advance(6)
-            record = await self.assert_logged(reason="tls-failed")
-            self.assertIn("was not whole", record.facts["tls_error"])
-
-    async def test_it_is_where_no_name_is_restricted(self) -> None:
-        said = hello(name="vip.test")[:40]
-        named = route("tls sni=vip.test", backend_at(self.backend_port()), name="vip")
-        await self.connect(self.mux([named], default=self.taker.outcome), said)
-        await self.seen(len(said))
-        self.time.advance(6)
-        given, _ = await self.taker.taken()
-        self.assertEqual(given.recv(100), said)
-        self.assertEqual((await self.logged()).reason, "handed-over")
+        await self.assert_logged(2, reason="handed-over")
+        self.assertEqual(server.stdout.readline(), b"1\n")

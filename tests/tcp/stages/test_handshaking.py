@@ -26,6 +26,10 @@ def is_empty(connected: socket.socket) -> bool:
         return True
 
 
+def _refused(ports: tuple[int, ...]) -> dict[str, int]:
+    return {"failed connect-refused": 1} if ports else {}
+
+
 class RelayTests(MuxTestCase):
     async def in_process(self) -> tuple[SecurePeer, Peer]:
         inside = PeerFactory()
@@ -86,35 +90,25 @@ class RelayTests(MuxTestCase):
 
     async def test_server_is_connected_as_for_clients_without_tls(self) -> None:
         """Unless the first one refuses, without a connector; the client is counted once, whatever it sends until the answer."""
-        if is_available():
-            self.patch(connecting, "BackendConnector", None)
-        client, server = await self.asking()
-        self.time.advance(1)  # as for them, when a sweep looks
-        self.assertEqual(counted(self.factory), {"asked": 1})
-        await client.tell(server, b"more", len(SSH) + 4)
-        await server.tell(client, b"hello")
-        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
-        await server.has_all(client.close_notify)
-        server.close()
-        await self.assert_logged(reason="done", bytes_in=len(SSH) + 4, bytes_out=5)
-
-    async def test_server_that_refuses(self) -> None:
         closed = free_port()
-        client, server = await self.asking(closed)
-        await server.tell(client, b"hello")
-        self.assertEqual(counted(self.factory)["asked"], 1)
-        await server.has_all(client.close_notify)
-        server.close()
-        record = await self.assert_logged(reason="done", bytes_in=len(SSH), bytes_out=5)
-        self.assertEqual(record.facts["tried"], f"127.0.0.1:{closed} connect-refused")
-
-    async def asking(self, *before: int) -> tuple[SecurePeer, Peer]:
-        ports = (*before, self.backend_port())
-        backend = backend_at(*ports, balance="first")
-        inner = attrs.evolve(route("ssh", backend, name="ssh"), under=("tls",))
-        client = await self.tls.client(self.mux([self.tls.route(), inner]))
-        client.send(SSH)
-        return client, await self.backend.heard(len(SSH))
+        for before in self.anew(((closed,), ())):
+            backend = backend_at(*before, self.backend_port(), balance="first")
+            inner = attrs.evolve(route("ssh", backend, name="ssh"), under=("tls",))
+            client = await self.tls.client(self.mux([self.tls.route(), inner]))
+            if is_available() and not before:
+                self.patch(connecting, "BackendConnector", None)
+            client.send(SSH)
+            server = await self.backend.heard(len(SSH))
+            self.time.advance(1)  # as for them, when a sweep looks
+            self.assertEqual(counted(self.factory), {"asked": 1, **_refused(before)})
+            await client.tell(server, b"more", len(SSH) + 4)
+            await server.tell(client, b"hello")
+            self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1, **_refused(before)})
+            await server.has_all(client.close_notify)
+            server.close()
+            record = await self.assert_logged(reason="done", bytes_in=len(SSH) + 4, bytes_out=5)
+            tried = f"127.0.0.1:{closed} connect-refused" if before else None
+            self.assertEqual(record.facts.get("tried"), tried)
 
     async def test_fallback_in_process_gets_bytes_that_were_held_up(self) -> None:
         stalled = backend_at(make_stalled_port(self), fallback=outcome(self.backend), retries=0)
@@ -141,14 +135,14 @@ class RelayTests(MuxTestCase):
             await self.assert_logged(reason="done", bytes_out=500_005)
 
     async def test_finished_server_is_a_close_notify_and_the_client_may_send_on(self) -> None:
+        """Its close without one is an end, and is logged."""
         client, server = await self.tls.relayed()
         await client.has_close_notify(server.finish)
         self.assertIsNone(client.lost)
         await client.tell(server, b"y" * 300_000, len(SSH) + 300_000)
         client.close_notify()
         await self.assert_ended(server, reason="done", bytes_in=len(SSH) + 300_000)
-
-    async def test_close_without_close_notify_is_an_end_and_is_logged(self) -> None:
+        self.forget()
         client, server = await self.tls.relayed()
         await server.has_all(client.close)
         self.assertFalse(server.was_reset())
@@ -256,6 +250,7 @@ class RelayTests(MuxTestCase):
         self.assertEqual(bytes(client.received), b"helloanswer")
 
     async def test_protocol_in_process_gets_plaintext_and_half_close(self) -> None:
+        """Bytes for one that has closed are not kept."""
         client, server = await self.in_process()
         await server.has(len(SSH))
         self.assertEqual(server.transport.getPeer().host, "127.0.0.1")
@@ -265,8 +260,6 @@ class RelayTests(MuxTestCase):
         await client.has(6)
         await client.has_close_notify()
         await self.assert_logged(reason="done", bytes_in=len(SSH), bytes_out=6)
-
-    async def test_bytes_for_a_closed_protocol_in_process_are_not_kept(self) -> None:
         client, server = await self.in_process()
         await server.has(len(SSH))
         await client.has_close_notify(server.close)
@@ -338,19 +331,19 @@ class LevelTests(MuxTestCase):
             await self.assert_logged(route="tls", backend="backend")
 
     async def test_silent_client_goes_to_the_routes_backend_after_detect_timeout(self) -> None:
+        """A refusal closes TLS cleanly."""
+        client = await self.tls.client(self.mux([self.tls.route(), self.tls.inner()]))
+        client.send(b"GET / HTTP/1.1\r\n")
+        await client.has_close_notify()
+        client.close()
+        await self.assert_logged(reason="no-route", route="tls", backend=None)
+        self.forget()
         ends = self.tls.route(outcome=backend_at(self.backend_port()))
         client = await self.tls.client(self.mux([ends, self.tls.inner()]))
         await self.turn(3)
         await self.assert_waits(5)
         server = await self.backend.peer()
         await server.tell(client, b"who is there?")
-
-    async def test_refusal_closes_tls_cleanly(self) -> None:
-        client = await self.tls.client(self.mux([self.tls.route(), self.tls.inner()]))
-        client.send(b"GET / HTTP/1.1\r\n")
-        await client.has_close_notify()
-        client.close()
-        await self.assert_logged(reason="no-route", route="tls", backend=None)
 
     async def test_routes_apply_to_their_own_layer_alone(self) -> None:
         outside = route("ssh", CLOSE, name="outside")
@@ -381,40 +374,35 @@ class LevelTests(MuxTestCase):
             await self.turn()
 
     async def test_end_outside_after_that_inside_cuts_nothing(self) -> None:
-        """With a close-notify unread, or still to come, a closed socket would be reset, with the bytes on their way (RFC 2525, section 2.17)."""
-        client, server = await self.deep()
-        client.transport.pauseProducing()
-        await server.has_all(client.close_notify)
-        server.send(b"x" * 300_000)
-        await server.is_lost()
-        await self.assert_all_comes(client)
+        """With a close-notify unread, or still to come, a closed socket would be reset, with the bytes on their way (RFC 2525, section 2.17).
 
-    async def assert_all_comes(self, client: SecurePeer) -> None:
-        """It ends outside, too, before it reads what it is sent."""
-        self.assertRaises(ssl.SSLWantReadError, client.layers[0].tls.unwrap)
-        client.flush()
-        await self.turn(3)
-        client.transport.resumeProducing()
-        await client.has(300_000)
-        await self.until_closed(client)
-        await self.assert_logged(reason="done", bytes_out=300_000)
-
-    async def test_end_outside_cuts_no_answer_of_a_protocol_in_process(self) -> None:
-        """Whether its client has ended before the protocol closes, or afterwards."""
-        for ends_first in self.anew((True, False)):
-            inside = PeerFactory()
-            client = await self.deep_client(route("ssh", inside, name="ssh"))
+        Nor does it cut an answer of a protocol in this process, whether its client has ended before the protocol closes, or afterwards.
+        """
+        for ends_first, is_inside in self.anew(((True, False), (True, True), (False, True))):
+            inside = PeerFactory() if is_inside else self.backend
+            innermost = route("ssh", inside, name="ssh") if is_inside else self.tls.inner()
+            client = await self.deep_client(innermost)
             server = await inside.heard(len(SSH))
             client.transport.pauseProducing()
             if ends_first:
                 await server.has_all(client.close_notify)
             server.send(b"x" * 300_000)
-            server.close()
-            await self.turn(3)
+            if is_inside:
+                server.close()
+                await self.turn(3)
+            else:
+                await server.is_lost()
             if not ends_first:
                 client.close_notify()
                 await self.turn(3)
-            await self.assert_all_comes(client)
+            # It ends outside, too, before it reads what it is sent.
+            self.assertRaises(ssl.SSLWantReadError, client.layers[0].tls.unwrap)
+            client.flush()
+            await self.turn(3)
+            client.transport.resumeProducing()
+            await client.has(300_000)
+            await self.until_closed(client)
+            await self.assert_logged(reason="done", bytes_out=300_000)
 
     async def test_reset_breaks_every_layer_of_tls_in_tls(self) -> None:
         for begin in self.anew((self.tls.relayed, self.deep)):
@@ -434,20 +422,14 @@ class LevelTests(MuxTestCase):
         await self.is_lost_cleanly(server)
 
     async def test_earlier_route_passes_acme_tls_through(self) -> None:
-        port = self.mux(
-            [
-                route("tls alpn=acme-tls/1", backend_at(self.backend_port()), name="acme"),
-                self.tls.route(),
-            ]
-        )
+        """A drain ends a client in the middle of a handshake."""
+        backend = backend_at(self.backend_port())
+        port = self.mux([route("tls alpn=acme-tls/1", backend, name="acme"), self.tls.route()])
         client = await connect_tls(self, port, self.tls.peer(alpn=("acme-tls/1",)))
         server = await self.backend.heard(100)
         self.assertEqual(server.received[0], 0x16)
         server.close()
         await self.assert_ended(client, route="acme")
-
-    async def test_drain_ends_a_handshaking_client(self) -> None:
-        port = self.mux([self.tls.route()])
-        client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
+        half = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         self.factory.abort("drained")
-        await self.assert_ended(client, reason="drained")
+        await self.assert_ended(half, 2, reason="drained")

@@ -43,39 +43,30 @@ class DecidingTest(MuxTestCase):
         self.assertTrue((record.server or "").startswith("127.0.0.1:"))
 
     async def test_route_may_close_or_reset(self) -> None:
+        """One for other networks is skipped."""
         for number, how in enumerate(("close", "reset"), 1):
-            port = self.mux([route("http", how, name="no-web")])
-            client = await self.connect_until_lost(port, b"GET / HTTP/1.1\r\n")
+            skipped = route("any", "close" if how == "reset" else "reset", from_=["10.0.0.0/8"])
+            taken = route("http", how, name="no-web", not_from=["10.0.0.0/8"])
+            client = await self.connect_until_lost(
+                self.mux([skipped, taken]), b"GET / HTTP/1.1\r\n"
+            )
             self.assertEqual(client.was_reset(), how == "reset")
             await self.assert_logged(number, route="no-web", backend=None, reason="denied")
 
-    async def test_route_with_log_no_leaves_no_line(self) -> None:
+    async def test_clients_that_leave_no_line(self) -> None:
+        """Those of a route or a listener with `log = no`; with `errors`, all but refused ones."""
+        said = b"GET / HTTP/1.1\r\n"
         port = self.mux([route("http", "close", log=False), route("ssh", "close")])
-        await self.connect_until_lost(port, b"GET / HTTP/1.1\r\n")
+        await self.connect_until_lost(port, said)
         await self.connect(port, b"SSH-")
         await self.assert_logged(route="ssh")
-
-    async def test_log_errors_leaves_lines_for_refused_clients_alone(self) -> None:
         port = self.mux([route("http", "close", log="errors")], log="errors")
         client = await self.connect(port)
         await client.is_lost(client.close)
-        client = await self.connect(port, b"SSH-")
-        await self.assert_logged(route=None, reason="no-route")
-
-    async def test_listener_with_log_no_leaves_no_line(self) -> None:
-        port = self.mux([route("http", "close")], log=False)
-        await self.connect_until_lost(port, b"GET / HTTP/1.1\r\n")
-        self.assertEqual(self.log.records, [])
-
-    async def test_route_for_other_networks_is_skipped(self) -> None:
-        port = self.mux(
-            [
-                route("ssh", "close", from_=["10.0.0.0/8"]),
-                route("any", "reset", not_from=["10.0.0.0/8"]),
-            ]
-        )
-        await self.connect_until_lost(port, b"SSH-")
-        await self.assert_logged(route="any")
+        await self.connect(port, b"SSH-")
+        await self.assert_logged(2, route=None, reason="no-route")
+        await self.connect_until_lost(self.mux([route("http", "close")], log=False), said)
+        self.assertEqual(len(self.log.records), 2)
 
     async def test_logs_facts_whether_a_route_matches_or_not(self) -> None:
         port = self.mux([route("http host=here", "close")])
@@ -89,29 +80,25 @@ class DecidingTest(MuxTestCase):
 
 
 class UndecidedTest(MuxTestCase):
-    async def test_default_applies_once_all_routes_say_no(self) -> None:
-        client = await self.connect_until_lost(self.ssh_mux(default=RESET), b"SSX")
-        self.assertTrue(client.was_reset())
-        await self.assert_logged(route=None, reason="no-route", bytes_in=3)
-
-    async def test_default_applies_at_the_deadline(self) -> None:
-        client = await self.connect_read(self.ssh_mux(detect_timeout=5), b"SS")
+    async def test_default_applies_once_all_routes_say_no_and_at_the_deadline(self) -> None:
+        """That counts from accept; a silent client is closed then."""
+        port = self.ssh_mux(detect_timeout=5)
+        client = await self.connect_read(port, b"SS")
         await self.assert_waits(5)
         await self.assert_ended(client, reason="no-route", bytes_in=2)
-
-    async def test_deadline_counts_from_accept(self) -> None:
-        client = await self.connect(self.ssh_mux(detect_timeout=5))
+        client = await self.connect(port)
         for count, byte in enumerate(b"SSH", 1):
             client.send(bytes([byte]))
             await self.seen(count)
             self.time.advance(1.6)
         self.time.advance(0.3)
-        await self.assert_ended(client, reason="no-route", bytes_in=3)
-
-    async def test_silent_client_is_closed_at_the_deadline(self) -> None:
+        await self.assert_ended(client, 2, reason="no-route", bytes_in=3)
         client = await self.connect(self.ssh_mux())
         await self.accepted_for(5)
-        await self.assert_ended(client, route=None, reason="silent", bytes_in=0)
+        await self.assert_ended(client, 3, route=None, reason="silent", bytes_in=0)
+        client = await self.connect_until_lost(self.ssh_mux(default=RESET), b"SSX")
+        self.assertTrue(client.was_reset())
+        await self.assert_logged(4, route=None, reason="no-route", bytes_in=3)
 
     async def test_no_deadline_after_the_decision(self) -> None:
         client, server = await self.both(self.ssh_mux(), b"SSH-")
@@ -283,66 +270,53 @@ async def end_both(test: MuxTestCase, client: Peer, server: Peer) -> None:
 
 
 class AnsweringTest(MuxTestCase):
-    def port(self) -> int:
-        backend = backend_at(self.backend_port())
-        return self.mux([route("postgres sni=db.example.com", backend, name="db")])
-
     async def test_client_is_answered_once_and_its_request_repeated_to_the_server(self) -> None:
-        client = await self.connect(self.port(), SSL_REQUEST)
-        await client.has(1)
-        self.assertEqual((client.received, self.backend.peers), (b"S", []))
-        client.send(HELLO)
-        server = await self.backend.heard(8)
-        await self.turn(5)
-        self.assertEqual(server.received, SSL_REQUEST)
-        server.send(b"S")
-        await server.has(8 + len(HELLO))
-        self.assertEqual(server.received, SSL_REQUEST + HELLO)
-        await server.tell(client, b"hello", 6)
-        self.assertEqual(client.received, b"Shello")
-        close(client, server)
-        record = await self.assert_logged(
-            route="db", reason="done", bytes_in=8 + len(HELLO), bytes_out=6
-        )
-        self.assertEqual(record.facts["sni"], "db.example.com")
+        """A request for encryption by Kerberos before it is refused here."""
+        backend = backend_at(self.backend_port())
+        port = self.mux([route("postgres sni=db.example.com", backend, name="db")])
+        for before, refused in self.anew(((b"", b""), (GSSENC_REQUEST, b"N"))):
+            client = await self.connect(port, before)
+            await client.has(len(refused))
+            client.send(SSL_REQUEST)
+            await client.has(len(refused) + 1)
+            self.assertEqual((client.received, self.backend.peers), (refused + b"S", []))
+            client.send(HELLO)
+            server = await self.backend.heard(8)
+            await self.turn(5)
+            self.assertEqual(server.received, SSL_REQUEST)
+            server.send(b"S")
+            await server.has(8 + len(HELLO))
+            self.assertEqual(server.received, SSL_REQUEST + HELLO)
+            await server.tell(client, b"hello", len(refused) + 6)
+            self.assertEqual(client.received, refused + b"Shello")
+            close(client, server)
+            record = await self.assert_logged(
+                route="db",
+                reason="done",
+                bytes_in=len(before) + 8 + len(HELLO),
+                bytes_out=len(refused) + 6,
+            )
+            self.assertEqual(record.facts["sni"], "db.example.com")
 
-    async def test_kerberos_encryption_is_refused_here(self) -> None:
-        client = await self.connect(self.port(), GSSENC_REQUEST)
-        await client.has(1)
-        client.send(SSL_REQUEST)
-        await client.has(2)
-        self.assertEqual(client.received, b"NS")
-        client.send(HELLO)
-        server = await self.backend.heard(8)
-        self.assertEqual(server.received, SSL_REQUEST)
-        await server.is_lost(client.reset)
-
-    async def test_no_answer_without_sni(self) -> None:
-        client = await self.connect(self.mux([route("postgres", backend_at(self.backend_port()))]))
-        client.send(SSL_REQUEST)
-        server = await self.backend.heard(8)
+    async def test_other_routes_go_on_with_the_answered_client(self) -> None:
+        """There is no answer where no route asks for a name."""
+        to_server = route("postgres", backend_at(self.backend_port()), name="b")
+        client, server = await self.both(self.mux([to_server]), SSL_REQUEST)
         await server.tell(client, b"N")
         self.assertEqual(client.received, b"N")
         await end_both(self, client, server)
-
-    async def test_other_routes_go_on_with_the_answered_client(self) -> None:
-        port = self.mux(
-            [
-                route("postgres sni=nobody", "close", name="a"),
-                route("postgres", backend_at(self.backend_port()), name="b"),
-            ]
-        )
+        port = self.mux([route("postgres sni=nobody", "close", name="a"), to_server])
         client = await self.connect(port, SSL_REQUEST)
         await client.has(1)
         client.send(HELLO)
-        server = await self.backend.heard(8)
+        server = await self.backend.heard(8, 1)
         server.send(b"S")
         await server.has(8 + len(HELLO))
         await end_both(self, client, server)
         client = await self.connect(port, GSSENC_REQUEST)
         await client.has(1)
         client.send(STARTUP)
-        server = await self.backend.heard(len(STARTUP), 1)
+        server = await self.backend.heard(len(STARTUP), 2)
         self.assertEqual(server.received, STARTUP)
         await end_both(self, client, server)
 
@@ -384,20 +358,22 @@ class RefusingServerTest(MuxTestCase):
         return client, await self.backend.heard(8, len(self.backend.peers))
 
     async def test_answer_other_than_tls_alone_fails(self) -> None:
+        """So does a reset of the server; a client that leaves ends the exchange."""
         # A refusal, an error, bytes behind the answer that may be anybody's, and none at all.
-        for number, answer in enumerate((b"N", b"Esorry", b"S\x00", b""), 1):
+        for answer in self.anew((b"N", b"Esorry", b"S\x00", b"")):
             client, server = await self.asked(fallback=Refusal.REJECT)
             server.send(answer)
             if not answer:
                 server.finish()
             await client.is_lost()
             self.assertEqual(client.received, b"S\x15\x03\x03\0\2\2\x70")
-            await self.assert_logged(number, reason="tls-failed", bytes_in=8 + len(HELLO))
-
-    async def test_server_that_resets_instead_fails(self) -> None:
+            await self.assert_logged(reason="tls-failed", bytes_in=8 + len(HELLO))
         client, server = await self.asked(fallback=Refusal.RESET)
         server.reset()
         await self.assert_ended(client, reason="connect-refused")
+        client, server = await self.asked()
+        client.reset()
+        await self.assert_ended(server, 2, reason="client-gone")
 
     async def test_what_one_source_asks_for_ejects_no_server(self) -> None:
         ports = self.backend_port(), self.backend_port()
@@ -431,8 +407,3 @@ class RefusingServerTest(MuxTestCase):
         server.send(b"S")
         await server.has(8 + len(HELLO))
         await end_both(self, client, server)
-
-    async def test_leaving_client_ends_the_exchange(self) -> None:
-        client, server = await self.asked()
-        client.reset()
-        await self.assert_ended(server, reason="client-gone")

@@ -7,7 +7,7 @@ import attrs
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
-from tests.support.peers import GREETING, Greeter, Peer, PeerFactory, close, listen
+from tests.support.peers import GREETING, Peer, close
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Clients, NetworkSet, Period, Route, Silence
@@ -19,13 +19,24 @@ _NEVER = Period(days=frozenset())
 
 class AtOnceTest(MuxTestCase):
     async def test_default_greets_at_once_without_routes(self) -> None:
-        client = await self.connect(self.mux(default=self.greeting()))
-        await self.has_greeting(client)
-        client.send(b"HELO x\r\n")
-        server = await self.greeter.peer()
-        await server.has(8)
-        server.close()
-        await self.assert_ended(client, backend="greeter", route=None, reason="done", bytes_in=8)
+        """Also a client that has finished."""
+        port = self.mux(default=self.greeting())
+        for count in self.anew((8, 0)):
+            client = await self.connect(port)
+            if count:
+                await self.has_greeting(client)
+                client.send(b"HELO x\r\n")
+            else:
+                client.finish()
+                await self.has_greeting(client)
+            server = await self.greeter.peer(1 - count // 8)
+            await server.has(count)
+            if not count:
+                await server.has_all()
+            server.close()
+            await self.assert_ended(
+                client, backend="greeter", route=None, reason="done", bytes_in=count
+            )
 
     async def test_client_whom_no_route_may_take_is_greeted_at_once(self) -> None:
         """Those for others and other times do not count; nor does `silent`, unless it leads elsewhere."""
@@ -63,13 +74,19 @@ class AtOnceTest(MuxTestCase):
             await self.assert_ended(client, reason="silent")
 
     async def test_waits_for_a_byte_if_silent_leads_elsewhere(self) -> None:
+        """A default that refuses waits for `detect_timeout`."""
+        client = await self.connect(self.mux(default=RESET))
+        await self.accepted()
+        await self.assert_waits(5)
+        await self.is_reset(client)
+        await self.assert_logged(reason="silent")
         port = self.mux(silent=self.greeting(), default=backend_at(self.backend_port()))
         client = await self.connect(port)
         await self.accepted()
         await self.turn(5)
         self.assertEqual((self.greeter.peers, self.backend.peers), ([], []))
         await self.has_greeting(client, after=5.1)
-        client = await self.connect(port, b"x")
+        await self.connect(port, b"x")
         await self.backend.heard(1)
 
     async def test_routes_of_units_change_nothing_for_clients_that_say_nothing(self) -> None:
@@ -81,13 +98,6 @@ class AtOnceTest(MuxTestCase):
             await self.assert_waits(5)
             await self.is_reset(client)
             await self.assert_logged(reason="silent")
-
-    async def test_refusing_default_waits_for_detect_timeout(self) -> None:
-        client = await self.connect(self.mux(default=RESET))
-        await self.accepted()
-        await self.assert_waits(5)
-        await self.is_reset(client)
-        await self.assert_logged(reason="silent")
 
     async def test_dry_run_route_still_sees_the_first_bytes(self) -> None:
         dry = attrs.evolve(route("ssh", CLOSE), dry_run=True)
@@ -109,15 +119,6 @@ class AtOnceTest(MuxTestCase):
         port = self.mux(default=outcome(ServerFactory.forProtocol(Hello)))
         await self.has_greeting(await self.connect(port))
 
-    async def test_half_closed_client_hears_the_answer(self) -> None:
-        client = await self.connect(self.mux(default=self.greeting()))
-        client.finish()
-        await self.has_greeting(client)
-        server = await self.greeter.peer()
-        await server.has_all()
-        server.close()
-        await self.assert_ended(client, reason="done")
-
     async def test_proxy_header_decides_whether_a_route_is_for_the_client(self) -> None:
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
         port = self.mux(routes, accept_proxy_from=SENDERS, default=self.greeting())
@@ -133,22 +134,20 @@ class AtOnceTest(MuxTestCase):
 
 
 class InsideTLSTest(MuxTestCase):
-    async def test_server_greets_once_tls_is_established(self) -> None:
-        greeter = PeerFactory(Greeter)
-        ends = self.tls.route(outcome=backend_at(listen(self, greeter)))
-        client = await self.tls.client(self.mux([ends]))
-        await client.has(len(GREETING))
-
     async def test_client_that_says_nothing_inside_tls(self) -> None:
-        greeter = PeerFactory(Greeter)
+        """The default greets it once TLS is established; the server of a silent route, after its time."""
+        client = await self.tls.client(self.mux([self.tls.route(outcome=self.greeting())]))
+        await client.has(len(GREETING))
+        client.reset()
+        await self.logged()
+        self.greeter.peers.clear()
         ends = self.tls.route(outcome=None)
         mail = attrs.evolve(
-            route("silent after=1s", backend_at(listen(self, greeter)), name="mail"),
-            under=(ends.name,),
+            route("silent after=1s", self.greeting(), name="mail"), under=(ends.name,)
         )
         client = await self.tls.client(self.mux([ends, mail]))
         await self.turn(5)
-        self.assertEqual(greeter.peers, [])
+        self.assertEqual(self.greeter.peers, [])
         self.time.advance(1.1)
         await client.has(len(GREETING))
         self.assertEqual(self.only().record.route, "mail")
@@ -158,21 +157,17 @@ class LinesTest(MuxTestCase):
     ROUTES = (route("ssh", CLOSE),)
 
     async def test_first_line_for_the_client_decides(self) -> None:
-        silent = (
-            Silence(RESET, Clients(_ELSEWHERE)),
-            Silence(self.greeting(), Clients(_HERE)),
-            Silence(RESET),
-        )
-        client = await self.connect(self.mux(self.ROUTES, silent=silent))
-        await self.accepted()
-        await self.has_greeting(client, after=5.1)
-
-    async def test_client_without_a_line_is_closed(self) -> None:
-        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
+        """A client without a line is closed."""
+        elsewhere, here = Clients(_ELSEWHERE), Silence(self.greeting(), Clients(_HERE))
+        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), elsewhere),))
         client = await self.connect(port)
         await self.accepted_for(5.1)
         await self.is_lost_cleanly(client)
         await self.assert_logged(reason="silent", backend=None)
+        silent = Silence(RESET, elsewhere), here, Silence(RESET)
+        client = await self.connect(self.mux(self.ROUTES, silent=silent))
+        await self.accepted()
+        await self.has_greeting(client, after=5.1)
 
     async def test_line_may_have_less_time_than_detection(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=0.5),))

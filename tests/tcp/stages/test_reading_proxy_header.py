@@ -66,12 +66,20 @@ class AcceptedTest(MuxTestCase):
         self.assertLessEqual(len([one for one in lengths if one > 16]), 1)
 
     async def test_routes_see_the_real_address(self) -> None:
+        """The header of an untrusted client is payload."""
         routes = [
             route("any", "close", name="sender", from_=["127.0.0.0/8"]),
             route("any", "close", name="client", from_=["192.168.0.1"]),
         ]
         await self.connect_until_lost(self.mux(routes, accept_proxy_from=SENDERS), LINE + b"x")
         await self.assert_logged(route="client")
+        networks = NetworkSet([ip_network("192.0.2.0/24")])
+        routes = [route("proxy", "close", name="header"), route("ssh", "close", name="ssh")]
+        port = self.mux(routes, accept_proxy_from=networks)
+        for number, (said, name) in enumerate([(LINE, "header"), (b"SSH-", "ssh")], 2):
+            await self.connect_until_lost(port, said)
+            record = await self.assert_logged(number, route=name, bytes_in=len(said))
+            self.assertTrue(record.client.startswith("127.0.0.1:"))
 
     async def test_admission_sees_the_real_address(self) -> None:
         rows = [
@@ -130,18 +138,18 @@ class AcceptedTest(MuxTestCase):
         )  # fmt: skip
 
     async def test_facts_of_detection_join_those_of_the_header(self) -> None:
+        """Fields of LOCAL headers are ignored."""
         port = self.mux([route("http host=here", "close")], accept_proxy_from=SENDERS)
         tlvs = (Tlv(TlvType.AUTHORITY, b"there"),)
-        header = encode_v2(ProxyHeader.between(SOURCE, DESTINATION, tlvs))
-        await self.connect_until_lost(port, header + b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-        facts = (await self.logged()).facts
-        self.assertEqual((facts["authority"], facts["host"]), ("there", "here"))
-
-    async def test_fields_of_local_headers_are_ignored(self) -> None:
-        port = self.mux([route("ssh", "close")], accept_proxy_from=SENDERS)
-        header = ProxyHeader(Command.LOCAL, tlvs=(Tlv(TlvType.AUTHORITY, b"there"),))
-        await self.connect_until_lost(port, encode_v2(header) + b"SSH-")
-        self.assertEqual([*(await self.logged()).facts], ["proxy_peer"])
+        for header, expected in self.anew((
+            (ProxyHeader.between(SOURCE, DESTINATION, tlvs), "there"),
+            (ProxyHeader(Command.LOCAL, tlvs=tlvs), None),
+        )):  # fmt: skip
+            said = encode_v2(header) + b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+            await self.connect_until_lost(port, said)
+            facts = (await self.logged()).facts
+            self.assertEqual((facts.get("authority"), facts["host"]), (expected, "here"))
+            self.assertEqual({*facts} - {"authority"}, {"proxy_peer", "host", "method", "version"})
 
     async def test_protocol_in_process_sees_the_real_addresses(self) -> None:
         asked: list[IAddress] = []
@@ -171,26 +179,18 @@ class AcceptedTest(MuxTestCase):
             [real, real, (str(DESTINATION.host), DESTINATION.port), own, own, ("127.0.0.1", port)],
         )
 
-    async def test_header_of_an_untrusted_client_is_payload(self) -> None:
-        networks = NetworkSet([ip_network("192.0.2.0/24")])
-        routes = [route("proxy", "close", name="header"), route("ssh", "close", name="ssh")]
-        port = self.mux(routes, accept_proxy_from=networks)
-        for number, (said, name) in enumerate([(LINE, "header"), (b"SSH-", "ssh")], 1):
-            await self.connect_until_lost(port, said)
-            record = await self.assert_logged(number, route=name, bytes_in=len(said))
-            self.assertTrue(record.client.startswith("127.0.0.1:"))
-
 
 class SenderTest(SynchronousTestCase):
-    def test_networks(self) -> None:
-        self.assertTrue(is_sender(IPv6Address("TCP", "::ffff:127.0.0.1", 1), SENDERS))
-        self.assertFalse(is_sender(IPv4Address("TCP", "127.0.0.2", 1), SENDERS))
-        self.assertFalse(is_sender(UNIXAddress(None), SENDERS))
-        self.assertFalse(is_sender(UNIXAddress(None), Senders([ip_network("127.0.0.1")])))
-
-    def test_unix(self) -> None:
-        self.assertTrue(is_sender(UNIXAddress(None), Senders([UnixClients.UNIX])))
-        self.assertFalse(is_sender(HostnameAddress(b"x", 1), Senders([UnixClients.UNIX])))
+    def test_senders(self) -> None:
+        local, unix = SENDERS, Senders([UnixClients.UNIX])
+        for address, senders, expected in (
+            (IPv6Address("TCP", "::ffff:127.0.0.1", 1), local, True),
+            (IPv4Address("TCP", "127.0.0.2", 1), local, False),
+            (UNIXAddress(None), local, False),
+            (UNIXAddress(None), Senders([ip_network("127.0.0.1")]), False),
+            (UNIXAddress(None), unix, True), (HostnameAddress(b"x", 1), unix, False),
+        ):  # fmt: skip
+            self.assertEqual(is_sender(address, senders), expected, (address, senders))
 
 
 class RefusedTest(MuxTestCase):
@@ -253,23 +253,19 @@ class RefusedTest(MuxTestCase):
         self.assertEqual(self.backend.peers, [])
 
     async def test_stream_that_ends_inside_the_header(self) -> None:
-        """One without a byte is no error."""
-        for sent, reason in ((LINE[:-1], "proxy-header"), (b"", "client-gone")):
-            for end in (Peer.finish, Peer.reset):
+        """One without a byte is no error; a drain does not wait for the header."""
+        for sent, reason in ((LINE[:-1], "proxy-header"), (b"", "client-gone"), (b"", "drained")):
+            for end in self.anew((Peer.finish, Peer.reset)):
                 client = await self.connect(self.port, sent)
                 await self.accepted()
-                await self.turn(5)
-                end(client)
+                if reason == "drained":
+                    self.factory.abort("drained")
+                    await self.is_reset(client)
+                else:
+                    await self.turn(5)
+                    end(client)
                 await self.assert_logged(reason=reason)
-                self.records.clear()
         self.assertEqual(self.backend.peers, [])
-
-    async def test_drain_does_not_wait_for_the_header(self) -> None:
-        client = await self.connect(self.port)
-        await self.accepted()
-        self.factory.abort("drained")
-        await self.is_reset(client)
-        await self.assert_logged(reason="drained")
 
 
 class DetectionTimeTest(MuxTestCase):
@@ -282,10 +278,9 @@ class DetectionTimeTest(MuxTestCase):
         return client
 
     async def test_detect_timeout_includes_the_time_of_the_header(self) -> None:
-        port = self.ssh_mux(
-            accept_proxy_from=SENDERS, detect_timeout=5.0, silent=backend_at(self.backend_port())
-        )
-        client = await self.introduce_after(2, port)
+        """That may take all of it."""
+        silent = {"accept_proxy_from": SENDERS, "silent": backend_at(self.backend_port())}
+        client = await self.introduce_after(2, self.ssh_mux(detect_timeout=5.0, **silent))
         self.time.advance(2.9)
         await self.turn(3)
         self.assertEqual(self.backend.peers, [])
@@ -294,13 +289,8 @@ class DetectionTimeTest(MuxTestCase):
         await server.tell(client, b"220 welcome\r\n")
         close(client, server)
         await self.assert_logged(reason="done", detect_ms=5000.0)
-
-    async def test_silent_if_the_header_takes_all_the_time(self) -> None:
-        port = self.ssh_mux(
-            accept_proxy_from=SENDERS, detect_timeout=1, silent=backend_at(self.backend_port())
-        )
-        await self.introduce_after(2, port)
-        await self.backend.peer()
+        await self.introduce_after(2, self.ssh_mux(detect_timeout=1, **silent))
+        await self.backend.peer(1)
 
     async def test_bytes_with_a_late_header_decide(self) -> None:
         routes = [route("payload text=ab", "close", name="ab"), route("any", "close", name="any")]

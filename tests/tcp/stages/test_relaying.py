@@ -29,11 +29,20 @@ class RelayedTest(MuxTestCase):
         return await self.both(self.mux([route("any", backend)]), b"x")
 
     async def test_reset(self) -> None:
+        """So does a drain end both; a server that closes at once ends its client well."""
         for is_server, reason in self.anew(((True, "server-reset"), (False, "client-reset"))):
             client, peer = await self.relayed()
             sender, other = (peer, client) if is_server else (client, peer)
             await self.is_reset(other, sender.reset)
             await self.assert_logged(reason=reason)
+        client, peer = await self.relayed()
+        self.factory.abort("drained")
+        await client.is_lost()
+        await self.assert_ended(peer, reason="drained", bytes_in=1)
+        self.forget()
+        client, peer = await self.relayed()
+        peer.close()
+        await self.assert_ended(client, reason="done", bytes_in=1, bytes_out=0)
 
     @for_each("relay", ("auto", "portable"))
     async def test_reset_when_all_is_said(self) -> None:
@@ -89,11 +98,6 @@ class RelayedTest(MuxTestCase):
             reason="client-reset", server=server.text, facts={"reset": "unseen"}
         )
 
-    async def test_server_closes_at_once(self) -> None:
-        client, peer = await self.relayed()
-        peer.close()
-        await self.assert_ended(client, reason="done", bytes_in=1, bytes_out=0)
-
     async def test_bytes_of_detection_are_freed(self) -> None:
         before = _early_stages()
         await self.relayed()
@@ -108,12 +112,6 @@ class RelayedTest(MuxTestCase):
             await peer.has_all(client.close)
             peer.close()
             await self.assert_logged(reason=reason, duration_ms=7000)
-
-    async def test_drain_ends_relayed_connections(self) -> None:
-        client, peer = await self.relayed()
-        self.factory.abort("drained")
-        await client.is_lost()
-        await self.assert_ended(peer, reason="drained", bytes_in=1)
 
     @for_each("relay", ("auto", "portable"))
     async def test_a_look_at_the_peers_takes_the_place_of_the_next_one(self) -> None:
@@ -151,8 +149,8 @@ class RelayedTest(MuxTestCase):
         self.assertEqual(await self.options(keepalive=keepalive), [(1, 7, 8, 9)] * 2)
         self.assertEqual([options[0] for options in await self.options(keepalive=None)], [0, 0])
 
-    async def closing(self) -> Any:
-        """Refuse a client that the transport still has something to write to."""
+    async def test_abort_ends_a_client_that_has_not_taken_all(self) -> None:
+        """It is refused, and the transport still has something to write to it."""
         client = await self.connect_read(self.mux([route("ssh", "close")]), b"SS")
         connection = self.only()
         client.transport.pauseProducing()
@@ -160,10 +158,6 @@ class RelayedTest(MuxTestCase):
         client.send(b"H-")
         while not isinstance(connection.stage, Closing):
             await self.turn()
-        return client, connection
-
-    async def test_abort_ends_a_client_that_has_not_taken_all(self) -> None:
-        client, connection = await self.closing()
         connection.receiver.data_received(b"more")
         connection.receiver.peer_finished()
         self.factory.abort("drained")

@@ -65,13 +65,24 @@ class HandOverTest(MuxTestCase):
         return await self.handed(self.backend), await self.backend.peer()
 
     async def test_protocol_gets_peeked_and_later_bytes_and_answers_are_counted(self) -> None:
+        """Its half-close is done, and reported to it."""
+
+        class Told(Peer):
+            reported = False
+
+            def writeConnectionLost(self) -> None:
+                self.reported = True
+
+        self.backend = PeerFactory(Told)
         client = await self.handed(self.backend)
-        server = await self.backend.heard(5)
+        server: Any = await self.backend.heard(5)
         await client.tell(server, b" second", 12)
         self.assertEqual(bytes(server.received), b"first second")
         server.send(b"answer")
         server.transport.writeSequence([b" and", b" more"])
         await client.has(15)
+        await client.has_all(server.finish)
+        self.assertTrue(server.reported)
         await server.has_all(client.close)
         server.close()
         await self.assert_logged(
@@ -105,19 +116,18 @@ class HandOverTest(MuxTestCase):
         await self.assert_logged(reason="done", bytes_in=1_000_000)
 
     async def test_half_close_reaches_a_protocol_that_handles_it(self) -> None:
-        """Also one that decided."""
+        """Also one that decided; others end after their answer."""
         default = outcome(self.backend)
-        for number, routes in enumerate(([route("any", self.backend)], [])):
+        for routes in self.anew(([route("any", self.backend)], [])):
             client = await self.connect(self.mux(routes, default=default), b"first")
             client.finish()
-            server = await self.backend.peer(number)
+            server = await self.backend.peer()
             await server.has_all()
             self.assertEqual((bytes(server.received), server.lost), (b"first", None))
             server.send(b"late answer")
             await client.has_all(server.close)
             self.assertEqual(bytes(client.received), b"late answer")
-
-    async def test_half_close_ends_other_protocols_after_their_answer(self) -> None:
+            await self.until_logged()
         client = await self.handed(_doing(dataReceived=lambda its: its.write(b"answer")))
         await client.has_all(client.finish)
         self.assertEqual(bytes(client.received), b"answer")
@@ -162,20 +172,6 @@ class HandOverTest(MuxTestCase):
         self.assertEqual((bytes(first.received), bytes(second.received)), (b"first", b"second"))
         await second.is_lost(client.reset)
 
-    async def test_half_close_by_the_protocol_is_done_and_reported(self) -> None:
-        class Told(Peer):
-            reported = False
-
-            def writeConnectionLost(self) -> None:
-                self.reported = True
-
-        self.backend = PeerFactory(Told)
-        client, server = await self.served()
-        await client.has_all(server.finish)
-        self.assertTrue(server.reported)
-        await server.has_all(client.close)
-        server.close()
-
     async def test_half_close_ends_other_protocols_even_while_they_produce(self) -> None:
         class Produces(Protocol):
             def connectionMade(self) -> None:
@@ -209,11 +205,6 @@ class HandOverTest(MuxTestCase):
         self.assertTrue(ISSLTransport.providedBy(server.transport))
         await server.is_lost(client.reset)
 
-    async def test_reset_of_the_client_reaches_the_protocol(self) -> None:
-        client, server = await self.served()
-        await self.is_reset(server, client.reset)
-        await self.assert_logged(reason="client-reset")
-
     async def test_reset_while_the_protocol_waits_to_close_or_is_paused(self) -> None:
         for does in self.anew(("loseConnection", "pauseProducing")):
 
@@ -231,15 +222,16 @@ class HandOverTest(MuxTestCase):
             self.assertIsNotNone(server.lost)
             await self.assert_logged(reason="client-reset")
 
-    async def test_protocol_may_abort_and_a_drain_ends_it(self) -> None:
-        for reason in self.anew(("server-reset", "drained")):
+    async def test_resets_of_both_sides_a_drain_and_a_factory_without_a_protocol(self) -> None:
+        for reason in self.anew(("client-reset", "server-reset", "drained")):
             client, server = await self.served()
-            server.reset() if reason == "server-reset" else self.factory.abort("drained")
-            await self.assert_ended(client, reason=reason)
-
-    async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
-        client = await self.handed(_Factory(None))
-        await self.is_reset(client)
+            if reason == "client-reset":
+                await self.is_reset(server, client.reset)
+            else:
+                server.reset() if reason == "server-reset" else self.factory.abort("drained")
+                await client.is_lost()
+            await self.assert_logged(reason=reason)
+        await self.is_reset(await self.handed(_Factory(None)))
         await self.assert_logged(reason="denied")
 
     async def test_error_of_a_protocol_ends_its_own_connection_alone(self) -> None:

@@ -12,23 +12,26 @@ UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 
 class WhereTest(MuxTestCase):
-    async def test_route_rejects_and_is_logged(self) -> None:
-        port = self.mux([route("http", REJECT, name="no-web")])
-        client = await self.connect_until_lost(port, GET)
-        self.assertTrue(client.received.startswith(FORBIDDEN))
-        self.assertFalse(client.was_reset())
-        await self.assert_logged(
-            route="no-web",
-            backend=None,
-            reason="denied",
-            bytes_in=len(GET),
-            bytes_out=len(client.received),
-        )
-
-    async def test_default_rejects(self) -> None:
-        client = await self.connect_until_lost(self.mux(default=REJECT), b"SSH-2.0-x\r\n")
-        self.assertIn(b"not allowed here", client.received)
-        await self.assert_logged(route=None, reason="no-route")
+    async def test_route_or_default_rejects_and_is_logged(self) -> None:
+        """A client without a known protocol is closed."""
+        rejecting = [route("http", REJECT, name="no-web")]
+        for routes, said, answer, its_route, reason in self.anew((
+            (rejecting, GET, FORBIDDEN, "no-web", "denied"),
+            ([], b"SSH-2.0-x\r\n", b"not allowed here", None, "no-route"),
+            ([], b"\xff\xff", b"", None, "no-route"),
+        )):  # fmt: skip
+            client = await self.connect_until_lost(self.mux(routes, default=REJECT), said)
+            self.assertIn(answer, client.received)
+            self.assertEqual(client.received.startswith(answer), answer != b"not allowed here")
+            self.assertEqual(bool(client.received), bool(answer))
+            self.assertFalse(client.was_reset())
+            await self.assert_logged(
+                route=its_route,
+                backend=None,
+                reason=reason,
+                bytes_in=len(said),
+                bytes_out=len(client.received),
+            )
 
     async def test_silent_client_gets_no_answer(self) -> None:
         client = await self.connect(self.mux([route("http", "close")], silent=REJECT))
@@ -39,26 +42,16 @@ class WhereTest(MuxTestCase):
         await self.assert_logged(reason="silent")
 
     async def test_fallback_rejects_with_the_cause_in_the_log(self) -> None:
+        """Also a client that is paused."""
         one = backend_at(free_port(), fallback=REJECT)
-        for number, backend in enumerate((one, backend_at(free_port(), fallback=one)), 1):
-            port = self.mux([route("http", backend, name="web")])
-            client = await self.connect_until_lost(port, GET)
+        two = backend_at(free_port(), fallback=one)
+        for backend, more in self.anew(((one, b""), (two, b""), (one, bytes(20_000)))):
+            port = self.mux([route("http", backend, name="web")], peek_limit=100)
+            client = await self.connect_until_lost(port, GET + more)
             self.assertTrue(client.received.startswith(UNAVAILABLE))
-            await self.assert_logged(number, route="web", reason="connect-refused")
-
-    async def test_paused_client_is_answered(self) -> None:
-        backend = backend_at(free_port(), fallback=REJECT)
-        port = self.mux([route("http", backend)], peek_limit=100)
-        client = await self.connect_until_lost(port, GET + bytes(20_000))
-        self.assertTrue(client.received.startswith(UNAVAILABLE))
-        self.assertFalse(client.was_reset())
-        await self.assert_logged(bytes_in=len(GET) + 20_000)
-
-    async def test_client_without_a_known_protocol_is_closed(self) -> None:
-        client = await self.connect_until_lost(self.mux(default=REJECT), b"\xff\xff")
-        self.assertEqual(client.received, b"")
-        self.assertFalse(client.was_reset())
-        await self.assert_logged(reason="no-route", bytes_out=0)
+            self.assertFalse(client.was_reset())
+            size = len(GET + more)
+            await self.assert_logged(route="web", reason="connect-refused", bytes_in=size)
 
 
 class HowTest(MuxTestCase):
@@ -111,22 +104,19 @@ class HowTest(MuxTestCase):
                 getattr(self.client, end)()
             await self.assert_logged(reason="no-route")
 
-    async def test_incomplete_request_gets_no_answer(self) -> None:
+    async def test_answer_may_depend_on_bytes_after_the_decision(self) -> None:
+        """An incomplete request gets none."""
         port = self.mux([route("any", REJECT)])
-        self.client = await self.connect(port)
-        self.client.send(b"GET /")
-        await self.seen(5)
+        client = await self.connect_read(port, b"GET /")
         self.assertEqual(self.records, [])
         self.time.advance(3)
-        await self.client.is_lost()
-        self.assertEqual(self.client.received, b"")
+        await client.is_lost()
+        self.assertEqual(client.received, b"")
         await self.assert_logged(reason="denied")
-
-    async def test_answer_may_depend_on_bytes_after_the_decision(self) -> None:
-        self.client = await self.connect(self.mux([route("any", REJECT)]))
-        await self.send_in_pieces(self.client, GET)
-        await self.client.is_lost()
-        self.assertTrue(self.client.received.startswith(FORBIDDEN))
+        client = await self.connect(port)
+        await self.send_in_pieces(client, GET)
+        await client.is_lost()
+        self.assertTrue(client.received.startswith(FORBIDDEN))
 
     async def test_http2_client_gets_its_settings_first(self) -> None:
         await self.rejected(PREFACE)
