@@ -108,7 +108,7 @@ class ObservingTest(SynchronousTestCase):
     def test_another_process_continues(self) -> None:
         observation, other = ServerObservation(), ServerObservation()
         failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}
-        observation.record(0, Activity(asked=6, failed=failures, waiting=range(3), reset=range(3)))
+        observation.record(3, Activity(asked=6, failed=failures, waiting=range(3), reset=range(3)))
         other.restore(observation.as_json(20), 1020)
         now, then = (
             [one.state(at), one.why("failing", at), one.why("silent", at)]

@@ -247,6 +247,7 @@ class SourceTests(NamesTestCase):
         waiting = self.look_up()
         await self.asked(HOST)
         self.time.advance(1)
+        self.assertEqual(self.source.state().failing, 1)  # it has been asked since then
         await self.asked("", dns.NS)
         for _ in range(16):
             self.time.advance(0.25)

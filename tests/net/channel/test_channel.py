@@ -74,14 +74,13 @@ class FramingTest(SynchronousTestCase):
         self.assertEqual(received, values)
 
     def test_unknown_kind(self) -> None:
+        """Questions cannot be answered unread: the other process may be a hostile worker."""
         received: list[int] = []
         receiver = channel(known=received.append)
         receiver.dataReceived(b'{"kind":"other","x":1}\n')
         receiver.dataReceived(b'{"kind":"%b","ask":1}\n' % (b"other" * 10_000))
         self.assertEqual(received, [])
-        self.assertLess(len(receiver.transport.value()), 200)  # it may be from a hostile worker
-
-    def test_questions_cannot_be_answered_unread(self) -> None:
+        self.assertLess(len(receiver.transport.value()), 200)
         sender = channel()
         for _ in range(10):
             sender.ask(X)
@@ -150,30 +149,30 @@ class FramingTest(SynchronousTestCase):
         self.assertEqual(received, [1])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_answer_that_says_nothing(self) -> None:
-        """What a handler returns is not sent where it has just to be done."""
-        done = attrs.evolve(made_up("done"), answer=NOTHING)
-        asked = channel({done: object})
-        asked.dataReceived(b'{"kind":"done","ask":7}\n')
-        answer = json.loads(asked.transport.value())
-        self.assertEqual(answer, {"kind": "answer", "to": 7, "value": None})
-
     def test_long_answer(self) -> None:
-        """What the other process would close the channel for is not sent, but an error."""
+        """What the other process would close the channel for is not sent, but an error; nor is what says nothing."""
         told = attrs.evolve(made_up("told", "x"), longest_answer=99)
-        for count, expected in (
-            (64, {"value": "x" * 64}),
-            (65, {"error": "told: an answer of 100 bytes is too long"}),
+        done = attrs.evolve(made_up("told", "x"), answer=NOTHING)
+        for message, does, expected in (
+            (told, lambda _: "x" * 64, {"value": "x" * 64}),
+            (told, lambda _: "x" * 65, {"error": "told: an answer of 100 bytes is too long"}),
+            (done, object, {"value": None}),
         ):
-            asked = channel({told: lambda x: "x" * x})
-            asked.dataReceived(b'{"kind":"told","ask":7,"x":%d}\n' % count)
+            asked = channel({message: lambda x, does=does: does() if does is object else does(x)})
+            asked.dataReceived(b'{"kind":"told","ask":7,"x":1}\n')
             answer = json.loads(asked.transport.value())
             self.assertEqual(answer, {"kind": "answer", "to": 7, **expected})
 
     def test_unknown_answer(self) -> None:
         """So is an answer to what nobody has asked, or has waited for long enough."""
         asking = channel()
-        failed = self.failureResultOf(self.asked_in_vain(asking), ChannelError)
+        answer = asking.ask(X, seconds=3)
+        clock: Any = asking.clock
+        clock.advance(2.9)
+        self.assertNoResult(answer)
+        clock.advance(0.1)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        failed = self.failureResultOf(answer, ChannelError)
         self.assertEqual(failed.getErrorMessage(), "no answer to 'x' in 3 s")
         asking.dataReceived(b'{"kind":"answer","to":1,"value":2}\n{"kind":"answer","to":7}\n')
         asking.dataReceived(b'{"kind":"answer","to":7,"size":1,"self":2}\n')
@@ -191,15 +190,6 @@ class FramingTest(SynchronousTestCase):
         asking.dataReceived(b'{"kind":"answer","to":%d,"value":2}\n' % number)
         asking.connectionLost()
         self.successResultOf(second)
-
-    def asked_in_vain(self, asking: Channel) -> Deferred[Any]:
-        answer = asking.ask(X, seconds=3)
-        clock: Any = asking.clock
-        clock.advance(2.9)
-        self.assertNoResult(answer)
-        clock.advance(0.1)
-        self.assertEqual(clock.getDelayedCalls(), [])
-        return answer
 
 
 class PairTest(TestCase):
@@ -303,20 +293,17 @@ class PairTest(TestCase):
             self.assertEqual(str(caught.exception), why)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    async def test_question_to_a_process_that_ends_fails(self) -> None:
+    async def test_rest_is_heard_when_the_end_is_known_first(self) -> None:
+        """A question that waits then fails."""
+        self.here.handlers[TEXT] = lambda text: self.heard.append(text)  # noqa: PLW0108 - by its name
         self.there.handlers[X] = Deferred
         answer = self.here.ask(X, seconds=20)
-        self.there.close()
-        with self.assertRaises(PeerGoneError):
-            await answer
-
-    async def test_rest_is_heard_when_the_end_is_known_first(self) -> None:
-        self.here.handlers[TEXT] = lambda text: self.heard.append(text)  # noqa: PLW0108 - by its name
         for number in range(3):
             self.there.send(TEXT, text=number)
         self.here.finish()
         self.assertEqual(self.heard, [0, 1, 2])
         await self.is_lost
+        self.failureResultOf(answer, PeerGoneError)
 
     async def test_descriptors(self) -> None:
         """Descriptors arrive with their message, more than one system call takes, too; no others are left open."""
@@ -351,14 +338,27 @@ class PairTest(TestCase):
         self.assertEqual(await again, ["7"])
         self.assertEqual(open_files(), [])
 
-    async def test_descriptors_nobody_wants(self) -> None:
-        """Nothing is left open that comes with an answer, or with a message that tells of more."""
-        memory = os.memfd_create("test")
-        self.there.transport.send(b'{"kind":"answer","to":1,"descriptors":1}\n', [memory])
-        self.there.transport.send(b'{"kind":"x","descriptors":300}\n', [memory])
-        os.close(memory)
-        await self.is_lost
-        self.assertEqual(open_files(), [])
+    async def test_unsent_descriptors_are_closed_with_the_channel(self) -> None:
+        """So are those that come with an answer, or with a message that tells of more."""
+        for is_unsent in (True, False):
+            if not is_unsent:
+                self.setUp()
+            memory = os.memfd_create("test")
+            if is_unsent:
+                self.here.send(X, text="x" * 2**20)
+                answer = self.here.ask(X, descriptors=[memory, memory])
+            else:
+                self.there.transport.send(b'{"kind":"answer","to":1,"descriptors":1}\n', [memory])
+                self.there.transport.send(b'{"kind":"x","descriptors":300}\n', [memory])
+            os.close(memory)
+            if is_unsent:
+                self.assertEqual(len(open_files()), 2)
+                self.here.break_off()
+                self.assertNotIn(self.here.transport, reactor.getWriters())
+            await self.is_lost
+            if is_unsent:
+                self.failureResultOf(answer, PeerGoneError)
+            self.assertEqual(open_files(), [])
 
     async def test_descriptors_too_many(self) -> None:
         """Who may not have so many descriptors is not given a part of them; the next message has its own."""
@@ -430,17 +430,6 @@ class PairTest(TestCase):
         self.failureResultOf(answer, PeerGoneError)
         self.assertEqual(len(await arrived), 2**20)
         self.assertEqual(len(open_files()), 1)
-
-    async def test_unsent_descriptors_are_closed_with_the_channel(self) -> None:
-        self.here.send(X, text="x" * 2**20)
-        memory = os.memfd_create("test")
-        answer = self.here.ask(X, descriptors=[memory, memory])
-        os.close(memory)
-        self.assertEqual(len(open_files()), 2)
-        self.here.transport.abortConnection()
-        await self.is_lost
-        self.failureResultOf(answer, PeerGoneError)
-        self.assertEqual(open_files(), [])
 
 
 def open_files() -> list[str]:

@@ -34,10 +34,12 @@ class ForwardingTest(TestCase):
         self.assertLess(channel.backlog(), 5 * 2**20)
         channel.send(made_up("ready"))
         received = await self.read_until(supervisor, b"", b'"ready"')
+        Logger(namespace="txmux.other", observer=log.observer).warn("too {what}", what="slow")
         log.info("{line}", line="last")
         received = await self.read_until(supervisor, received, b'"last"')
         messages: list[dict[str, Any]] = [*map(json.loads, received.splitlines())]
-        (told,) = [message["text"] for message in messages if message["kind"] == "log"]
+        told, other = [message["text"] for message in messages if message["kind"] == "log"]
+        self.assertEqual(other, "too slow")
         lines = sum(message["kind"] == "access" for message in messages)
         self.assertRegex(told, rf"\b{count + 1 - lines} were lost")
         self.assertEqual(LOST_LINES.take_count(), count + 1 - lines)

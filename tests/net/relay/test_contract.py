@@ -91,27 +91,21 @@ class OrderTest(RelayCase):
         self.assertEqual(self.began, [True, False])
 
     async def test_all_comes_after_a_stall(self) -> None:
-        """Whoever is stalled, and also to one that has finished."""
-        for reads, has_finished in itertools.product((0, 1), (False, True)):
+        """Whoever is stalled, and also to one that has finished, be it meanwhile."""
+        for reads, finishes in itertools.product((0, 1), ("", "before", "meanwhile")):
             peers = await self.start(small_buffers=True)
             reader, writer = peers[reads], peers[not reads]
-            if has_finished:
+            if finishes == "before":
                 await writer.has_all(reader.finish)
             producer = await self.stall(reader, writer)
+            if finishes == "meanwhile":
+                await writer.has_all(reader.finish)
             await self.assert_rests()
+            self.assertLess(producer.written, producer.limit)
             reader.transport.resumeProducing()
             await reader.has(producer.limit)
             self.assertEqual(len(reader.received), producer.limit)
             self.assertEqual(bytes(reader.received[-len(producer.chunk) :]), producer.chunk)
-
-    async def test_client_that_finishes_while_it_is_stalled(self) -> None:
-        client, server = await self.start(small_buffers=True)
-        producer = await self.stall(client, server)
-        await server.has_all(client.finish)
-        await self.assert_rests()
-        self.assertLess(producer.written, producer.limit)
-        client.transport.resumeProducing()
-        await client.has(producer.limit)
 
     async def test_stalled_server_of_a_client_that_finishes(self) -> None:
         client, server = await self.start(small_buffers=True)
@@ -164,12 +158,11 @@ class TimeTest(RelayCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_abort(self) -> None:
+        """Also of a relay that is stalled."""
         client, server = await self.start()
         self.relay.abort("drained")
         await self.over(client, server, reason="drained")
         self.assert_broken_off(client, server)
-
-    async def test_abort_of_a_stalled_one(self) -> None:
         client, server = await self.start(small_buffers=True)
         await self.stall(client, server)
         self.relay.abort("killed")

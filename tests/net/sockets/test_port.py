@@ -5,6 +5,7 @@ import struct
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants
@@ -148,12 +149,16 @@ class TurnsTest(MuxTestCase):
         self.assertEqual(len(self.served()), 21)
 
     async def test_shortage(self) -> None:
-        """They are served later if something is lacking."""
+        """They are served later if something is lacking; the end of that is logged once."""
         self.fill()
-        self.listening.doRead()
-        self.listening.pause_accepting(None)
-        self.time.advance(0)
-        self.assertEqual(self.served(), [])
-        self.time.advance(1.0)
-        self.time.advance(1.0)
-        self.assertEqual(len(self.served()), 21)
+        with capturedLogs() as events:
+            self.listening.doRead()
+            self.listening.pause_accepting(None)
+            self.time.advance(0)
+            self.assertEqual(self.served(), [])
+            self.time.advance(1.0)
+            self.time.advance(1.0)
+            self.assertEqual(len(self.served()), 21)
+            self.time.advance(60.0)
+        said = [one["log_format"] for one in events]
+        self.assertEqual(said, ["no client is waiting to be accepted any longer"])

@@ -186,6 +186,8 @@ class MemoryTest(TestCase):
             failure = await self.assertFailure(factory.connected, OutOfMemory)
             patched.restore()
             self.assertEqual(str(failure), "there is no memory left")
+            self.assertIsNotNone(MEMORY.short_since, name)
+            MEMORY.short_since = None
         self.assertEqual(clock.getDelayedCalls(), [])
         peer = await listening.peer()
         await peer.is_lost()

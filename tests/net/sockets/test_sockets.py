@@ -1,6 +1,7 @@
 import errno
 import itertools
 import os
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -142,9 +143,20 @@ class PolledSocketsTest(TestCase):
                 await self.factory.peer()
                 await peer.is_lost(peer.reset)
 
-    async def test_both_have_ended_in_order(self) -> None:
-        """What epoll calls a hang-up then is no reset."""
+    async def test_abort_is_a_reset(self) -> None:
+        """What epoll calls a hang-up when both have ended in order is none."""
         client, server = await self.both()
+        server.transport.abortConnection()
+        server.transport.abortConnection()
+        self.assertIsNone(server.lost)
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        server.transport.connectionLost(Failure(ValueError()))  # once is enough
+        client, server = await self.both()
+        client.transport.getHandle().send(b"x")
+        select.select([server.transport.getHandle()], [], [])
+        server.transport.handle_pending_events()
+        self.assertEqual(server.received, b"x")
         await server.has_all(client.finish)
         server.transport.watch_for_reset()
         await client.has_all(server.finish)
@@ -163,10 +175,14 @@ class PolledSocketsTest(TestCase):
             with socket.socket(family) as other:
                 other.bind((host, port))
 
-    async def test_address_that_client_came_to(self) -> None:
+    async def test_clients_wait_without_descriptors(self) -> None:
+        """A server sees to which address one came."""
         _, port = self.listen(host=("0.0.0.0", 0))
-        await self.connect(("127.0.0.2", port))
+        self.port.pause_accepting(os.strerror(errno.ENFILE))
+        client = await self.connect(("127.0.0.2", port))
+        client.send(b"x")
         server = await self.factory.peer()
+        await server.has(1)
         self.assertEqual(server.transport.getHost().host, "127.0.0.2")
 
     async def test_full_queue(self) -> None:
@@ -181,45 +197,39 @@ class PolledSocketsTest(TestCase):
             await connecting
 
     async def test_refused(self) -> None:
+        """So is one of a port that is stopped, be it twice; an address of another family is an error."""
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             with self.assertRaises(TwistedRefused):
                 await self.connect(unused.getsockname())
-
-    async def test_no_route(self) -> None:
         with self.assertRaises(Exception) as caught:
             await self.connect(("127.0.0.1", 70000 - 65536), socket.AF_INET6)
         self.assertIn("Error", type(caught.exception).__name__)
+        name = self.listen(descriptors=Descriptors(lambda: 100, lambda: 100))
+        await self.connect(name)
+        await deferLater(reactor, 0.01)
+        self.assertEqual(self.factory.peers, [])
+        await self.port.stopListening()
+        await self.port.stopListening()
+        with self.assertRaises(TwistedRefused):
+            await self.connect(name)
 
-    async def test_too_late(self) -> None:
-        clock = Clock()
-        connecting = Deferred.fromCoroutine(
-            self.connect(("127.0.0.1", make_stalled_port(self)), clock=clock)
-        )
+    async def test_too_late_and_given_up(self) -> None:
+        clock, name = Clock(), ("127.0.0.1", make_stalled_port(self))
+        connecting = Deferred.fromCoroutine(self.connect(name, clock=clock))
         clock.advance(60)
         with self.assertRaises(TwistedTimeout):
             await connecting
         self.assertEqual(clock.getDelayedCalls(), [])
-
-    async def test_given_up(self) -> None:
-        clock = Clock()
         client = PeerClientFactory()
-        name = ("127.0.0.1", make_stalled_port(self))
         connector = SocketConnector(self.poller, clock, socket.AF_INET, name, client)
         connector.connect(5)
         connector.disconnect()
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertFalse(client.connected.called)
 
-    async def test_no_protocol(self) -> None:
-        name = self.listen()
-        self.factory.buildProtocol = lambda _addr: None  # type: ignore[assignment,method-assign,return-value]
-        await (await self.connect(name)).is_lost()
-        self.factory.buildProtocol = lambda _addr: 1 // 0  # type: ignore[assignment,method-assign,return-value]
-        await (await self.connect(name)).is_lost()
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-
     async def test_protocol_raises(self) -> None:
+        """So may what makes it, or there is none."""
         name = self.listen()
         client, other = await self.connect(name), await self.connect(name)
         server = await self.factory.peer(0)
@@ -229,15 +239,10 @@ class PolledSocketsTest(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         other.send(b"y")
         await (await self.factory.peer(1)).has(1)
-
-    async def test_abort_is_a_reset(self) -> None:
-        client, server = await self.both()
-        server.transport.abortConnection()
-        server.transport.abortConnection()
-        self.assertIsNone(server.lost)
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
-        server.transport.connectionLost(Failure(ValueError()))  # once is enough
+        for count, build in enumerate((lambda _addr: None, lambda _addr: 1 // 0)):
+            self.factory.buildProtocol = build  # type: ignore[assignment,method-assign]
+            await (await self.connect(name)).is_lost()
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), count)
 
     async def test_close_after_all_is_written(self) -> None:
         path = str(make_folder(self) / "socket")
@@ -306,23 +311,6 @@ class PolledSocketsTest(TestCase):
         self.assertEqual(len([e for e in events if "no client is waiting" in e["log_format"]]), 1)
         del clients
 
-    async def test_stops_twice(self) -> None:
-        name = self.listen(descriptors=Descriptors(lambda: 100, lambda: 100))
-        await self.connect(name)
-        await deferLater(reactor, 0.01)
-        self.assertEqual(self.factory.peers, [])
-        await self.port.stopListening()
-        await self.port.stopListening()
-        with self.assertRaises(TwistedRefused):
-            await self.connect(name)
-
-    async def test_clients_wait_without_descriptors(self) -> None:
-        name = self.listen()
-        self.port.pause_accepting(os.strerror(errno.ENFILE))
-        client = await self.connect(name)
-        client.send(b"x")
-        await (await self.factory.peer()).has(1)
-
 
 class PollerTest(TestCase):
     def _raise(self) -> None:
@@ -384,37 +372,30 @@ class PollerTest(TestCase):
 
 
 class LeanSocketTest(TestCase):
-    def setUp(self) -> None:
-        one, self.other = socket.socketpair()
-        self.addCleanup(self.other.close)
-        self.lean = self.enterContext(LeanSocket(one.family, one.type, one.proto, one.detach()))
-
-    def test_close(self) -> None:
-        for _ in range(2):
-            self.assertIn("LeanSocket", repr(self.lean))
-            self.lean.close()
-        self.assertIn("LeanSocket", repr(self.lean))
-        self.assertEqual(self.lean.fileno(), -1)
-        self.assertEqual(self.other.recv(1), b"")
-
-    def test_duplicate(self) -> None:
-        with self.lean.dup() as duplicate:
-            self.lean.close()
-            duplicate.sendall(b"x")
-        self.assertEqual(self.other.recv(2), b"x")
-
-    def test_detach(self) -> None:
-        descriptor = self.lean.detach()
-        self.lean.close()
-        os.write(descriptor, b"x")
-        os.close(descriptor)
-        self.assertEqual(self.other.recv(2), b"x")
-
-    def test_file(self) -> None:
-        self.other.sendall(b"line\n")
-        with self.lean:
-            self.assertIsInstance(self.lean, socket.socket)
-            with self.lean.makefile("rb") as file:
-                self.assertEqual(file.readline(), b"line\n")
-            self.lean.sendall(b"x")
-        self.assertEqual(self.other.recv(1) + self.other.recv(1), b"x")
+    def test_end(self) -> None:
+        """Closing it, be it twice, ends the connection, unless its descriptor was duplicated or detached before."""
+        for how in ("close", "dup", "detach", "makefile"):
+            one, other = socket.socketpair()
+            self.addCleanup(other.close)
+            lean = LeanSocket(one.family, one.type, one.proto, one.detach())
+            self.assertIsInstance(lean, socket.socket)
+            duplicate: socket.socket = other
+            if how == "dup":
+                duplicate = lean.dup()
+            elif how == "detach":
+                duplicate = socket.socket(fileno=lean.detach())
+            elif how == "makefile":
+                other.sendall(b"line\n")
+                with lean, lean.makefile("rb") as file:
+                    self.assertEqual(file.readline(), b"line\n")
+                    lean.sendall(b"x")
+            for _ in range(2):
+                self.assertIn("LeanSocket", repr(lean))
+                lean.close()
+            self.assertIn("LeanSocket", repr(lean))
+            self.assertEqual(lean.fileno(), -1)
+            if how in {"dup", "detach"}:
+                with duplicate:
+                    duplicate.sendall(b"x")
+            self.assertEqual(other.recv(2), b"" if how == "close" else b"x", how)
+            self.assertEqual(other.recv(2), b"")

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from txmux.net.sockets.memory import MEMORY
-from txmux.net.sockets.timers import Timers
+from txmux.net.sockets.timers import _MOST_QUEUES, Timers
 
 
 class TimersTest(SynchronousTestCase):
@@ -69,6 +69,8 @@ class TimersTest(SynchronousTestCase):
 
     def test_many_lengths_are_bounded(self) -> None:
         for number in range(10_000):
+            if number == _MOST_QUEUES + 1:  # those without a timer were let go of at once
+                self.assertEqual(len(self.clock.getDelayedCalls()), 1)
             self.timers.callLater(5 + number / 1000, self.called.append, "x").cancel()
         self.assertLess(len(self.timers._queues), 100)
         for number in range(200):

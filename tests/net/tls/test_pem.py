@@ -1,6 +1,8 @@
+import ssl
 from pathlib import Path
 from unittest import mock
 
+from cryptography.hazmat.primitives import serialization
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import authority, make_authority
@@ -88,7 +90,11 @@ class KeyPairTests(SynchronousTestCase):
         own, key = self.own.pem, self.own.key_pem()
         stranger = authority().issue("c.example").key_pem()
         good = self.file("good.pem", self.other.pem, self.other.key_pem())
+        named = authority().issue("b.example")
+        der = named.certificate.public_bytes(serialization.Encoding.DER)
+        odd = ssl.DER_cert_to_PEM_cert(der.replace(b"b.example", b"\xff.example")).encode()
         for message, *contents in (
+            (f"a certificate is damaged; {_WANTED}", odd, named.key_pem()),
             (f"no private key for its certificate; {_WANTED}", own),
             (f"no certificate for its private key; {_WANTED}", key),
             (f"the private key does not belong to the certificate; {_WANTED}", own, stranger),

@@ -425,7 +425,7 @@ class KernelSide:
     def set_unwritable(self) -> None:
         # What its peer has sent before that is read first.
         if self._has_socket:
-            self.unacknowledged_at_reset = max(1, self.unacknowledged())
+            self.unacknowledged_at_reset = self.unacknowledged()
         self._unwritable = True
         self._held = b""
         other = self.other
