@@ -63,6 +63,7 @@ class ChangedTest(SynchronousTestCase):
         member = pick(old)
         new = self.its.change("10.0.0.1:80 max_connections=1", queue=1)
         (same,) = new.pool.members
+        self.assertEqual((old.current(), new.current()), (new, new))
         self.assertEqual((same.connections, new.pool.connections), (1, 1))
         room: list[bool] = []
         queue = new.queue

@@ -150,27 +150,24 @@ class NameTests(SynchronousTestCase):
         self.assertIs(second.state, MemberState.EJECTED)
 
     def test_those_that_go(self) -> None:
+        """One that comes back is the same as before while it has connections, so that its limit holds."""
         first = self.watched.pick()
         self.set("10.0.0.2")
         second = self.watched.pick()
         self.assertEqual(second.target.host, "10.0.0.2")
         self.assertIs(self.pool.pick(), Unavailable.FULL)
-        self.pool.released(first)
         self.pool.released(second)
-        self.assertEqual(self.pool.connections, 0)
-
-    def test_those_that_return(self) -> None:
-        """One that comes back is the same as before while it has connections, so that its limit holds."""
-        first = self.watched.pick()
-        self.set("10.0.0.2")
         self.set("10.0.0.1")
         self.assertEqual(self.pool.members, [first])
         self.assertIs(self.pool.pick(), Unavailable.FULL)
         self.set()
         self.assertIs(self.pool.pick(), Unavailable.NO_SERVER)
         self.pool.released(first)
-        self.set("10.0.0.1")
-        self.assertEqual((self.places(), first.connections), (["10.0.0.1:5432"], 0))
+        self.assertEqual(self.pool.connections, 0)
+        self.set("10.0.0.1", "10.0.0.2")
+        self.assertEqual(self.places(), ["10.0.0.1:5432", "10.0.0.2:5432"])
+        self.assertFalse({*map(id, self.pool.members)} & {id(first), id(second)})
+        self.assertEqual(first.connections, 0)
 
     def test_service_records(self) -> None:
         addresses = [
@@ -258,7 +255,7 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(pool.pick(second), first)
 
     def test_late_news(self) -> None:
-        """What was on its way when a server was taken out neither brings it back nor prolongs its time."""
+        """What was on its way when a server was taken out neither brings it back nor prolongs its time; of a drained one it is not told."""
         pool = Watched()
         first, second = pool.members
         late = [pool.pick(second) for _ in range(2)]
@@ -269,6 +266,11 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(first.state, MemberState.EJECTED)
         pool.clock.advance(5)
         self.assertIs(pool.pick(second), first)
+        pool = Watched(eject=ONCE)
+        first, second = pool.members
+        late, first.health.held = [pool.pick(second)], MemberState.DRAIN
+        pool.pool.failed(late[0])
+        self.assertEqual((first.health.state, pool.changes), (MemberState.EJECTED, []))
 
     def test_of_each_client(self) -> None:
         """What is another server for each client is never ejected, neither for failures nor for flows without an answer."""
