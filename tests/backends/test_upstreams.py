@@ -23,7 +23,7 @@ from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.server_health import MemberState, ServerOverride
 from txmux.backends.upstream import Upstream
-from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.backends.upstreams import PreparedUpstreams, ServerStarter, Upstreams
 from txmux.detection.ranked import finish
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTLS, Settings
 from txmux.testing.predicates import calls_in
@@ -578,3 +578,22 @@ class HeardTest(SynchronousTestCase):
         for number in range(2000):
             self.hear(ok=False, key=f"web.test:80 {number}")
         self.assertEqual(len(self.upstream._early), 1000)
+
+
+class ServerStarterTest(SynchronousTestCase):
+    def test_when_servers_are_started(self) -> None:
+        """For the first client, every 30 s while one waits in any process, and once an operator's hold has ended."""
+        clock, asked = Clock(), list[str]()
+        starter = ServerStarter(clock, asked.append)
+        for process, count in ((1, 1), (2, 1)):
+            starter.report("b", waiting=True, process=process)
+            self.assertEqual(len(asked), count)
+        starter.process_ended(1)
+        clock.advance(30)
+        self.assertEqual((asked, starter.as_json()), (["b"] * 2, {"b": 30}))
+        starter.hold(["b"])
+        clock.advance(7)
+        starter.report("b", waiting=True, process=2)
+        self.assertEqual((len(asked), starter.as_json()), (3, {"b": 30}))
+        starter.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -61,26 +61,34 @@ class ItselfTest(TestCase):
 
 class EndpointTest(TestCase):
     async def test_half_close(self) -> None:
-        """A server that has finished sending still reads, also where an endpoint string of Twisted's leads to it."""
+        """A server that has finished sending still reads, also where an endpoint string of Twisted's leads to it, or a socket has begun."""
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
-        to = server(f"tcp:127.0.0.1:{listening.getsockname()[1]}:timeout=60")
-        connected: Deferred[ProxyClient] = Deferred()
-        factory = ProxyClientFactory(connected.callback, connected.errback)
-        factory.connect(Dialler.of(reactor), to, 60)
-        end = await connected
-        its, _ = listening.accept()
-        self.addCleanup(its.close)
-        events: DeferredQueue[str] = DeferredQueue()
-        receiver: Any = SimpleNamespace(
-            peer_finished=lambda: events.put("finished"),
-            connection_lost=lambda _: events.put("lost"),
-        )
-        end.receiver = receiver
-        its.shutdown(socket.SHUT_WR)
-        self.assertEqual(await events.get(), "finished")
-        end.transport.loseConnection()
-        self.assertEqual(await events.get(), "lost")
+        place = "{}:{}".format(*listening.getsockname())
+        begun = socket.socket()
+        begun.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        begun.connect_ex(listening.getsockname())
+        ways: tuple[tuple[str, dict[str, Any]], ...] = (
+            (place, {"begun": begun}), (f"tcp:{place}:timeout=60", {}),
+        )  # fmt: skip
+        for text, options in ways:
+            connected: Deferred[ProxyClient] = Deferred()
+            factory = ProxyClientFactory(connected.callback, connected.errback)
+            factory.connect(Dialler.of(reactor), server(text), 60, **options)
+            end = await connected
+            its, _ = listening.accept()
+            self.addCleanup(its.close)
+            self.assertEqual(end.transport.getHost().port, its.getpeername()[1])
+            events: DeferredQueue[str] = DeferredQueue()
+            receiver: Any = SimpleNamespace(
+                peer_finished=lambda events=events: events.put("finished"),
+                connection_lost=lambda _, events=events: events.put("lost"),
+            )
+            end.receiver = receiver
+            its.shutdown(socket.SHUT_WR)
+            self.assertEqual(await events.get(), "finished")
+            end.transport.loseConnection()
+            self.assertEqual(await events.get(), "lost")
 
 
 class CongestionTest(TestCase):

@@ -226,7 +226,7 @@ class MysqlTests(SynchronousTestCase):
     def test_one_reply_to_each_packet(self) -> None:
         login = self.probe.reply(_GREETING)
         self.assertEqual(login[3], 1)
-        self.assertTrue(login.endswith(b"me\0\0caching_sha2_password\0"))
+        self.assertEqual(login[12:], b"\x21" + bytes(23) + b"me\0\0caching_sha2_password\0")
         self.assertEqual(int.from_bytes(login[:3], "little"), len(login) - 4)
         self.assertEqual(self.probe.reply(_GREETING), b"")
         switch = packet(2, b"\xfemysql_native_password\0saltsaltsaltsaltsalt\0")

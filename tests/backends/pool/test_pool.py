@@ -218,6 +218,10 @@ class EjectionTests(SynchronousTestCase):
         pool = Watched(eject=None)
         self.failures(pool, *[0.0] * 20)
         self.assertEqual(pool.changes, [])
+        pool = Watched(eject=ONCE)  # one after which another server is tried
+        first, second = pool.members
+        self.assertIs(pool.pool.next_after(pool.pick(second), "", (first,)), second)
+        self.assertIs(first.state, MemberState.EJECTED)
 
     def test_probe(self) -> None:
         pool = Watched()
