@@ -38,13 +38,7 @@ class NamesTest(FlowCase):
         [self.port] = self.run_service(_RULES % (self.server.port, self.dns.place[1]))
 
     async def test_client_goes_where_its_name_leads(self) -> None:
-        self.dns.zone["www.test"] = a("127.0.0.1")
-        for data in (_quic("www.test"), *hello_datagrams(dtls_body(server_name("WWW.test")))):
-            self.assertEqual(await Talker.listening(self).asks(data, self.port), data[:5])
-        lines = await self.stopped(2)
-        self.assertEqual({line["server"] for line in lines}, {self.where})
-
-    async def test_fragments_wait_for_the_name(self) -> None:
+        """Fragments wait for the name."""
         self.dns.zone["www.test"] = a("127.0.0.1")
         pieces = hello_datagrams(dtls_body(extension(21, bytes(40)), server_name("www.test")), 30)
         client = Talker.listening(self)
@@ -52,6 +46,10 @@ class NamesTest(FlowCase):
             client.say(piece, self.port)
         await self.server.hears(len(pieces))
         self.assertEqual(self.server.heard, list(pieces))
+        for data in (_quic("www.test"), *hello_datagrams(dtls_body(server_name("WWW.test")))):
+            self.assertEqual(await Talker.listening(self).asks(data, self.port), data[:5])
+        lines = await self.stopped(3)
+        self.assertEqual({line["server"] for line in lines}, {self.where})
 
     async def test_turns_are_those_of_addresses(self) -> None:
         change_constants(self, cache, _MOST_OF_SOURCE=1)
@@ -67,24 +65,17 @@ class NamesTest(FlowCase):
 
     async def test_reasons(self) -> None:
         change_constants(self, flow, _REMEMBERED=0.05, _TRIED_AGAIN=0.05)
-        self.dns.zone["near.test"] = a("10.0.0.1")
+        self.dns.zone |= {"near.test": a("10.0.0.1"), "refuses.test": a("127.0.0.3")}
         port = self.server.port
         wanted = {
             ("no-name", None), ("name-denied", f"udp:www.example:{port}"),
             ("address-denied", f"udp:10.0.0.1:{port}"), ("no-server", f"udp:nothing.test:{port}"),
+            ("connect-refused", f"udp:127.0.0.3:{port}"),
         }  # fmt: skip
-        for name in ("www.example", "near.test", "nothing.test"):
+        for name in ("www.example", "near.test", "nothing.test", "refuses.test"):
             Talker.listening(self).say(_quic(name), self.port)
         nameless = initial(crypto(0, client_hello(extension(21, b""))))
         Talker.listening(self).say(nameless, self.port)
-        lines = await self.ended(4)
+        lines = await self.ended(5)
         self.assertEqual({(line["reason"], line["server"]) for line in lines}, wanted)
         self.assertEqual(self.server.heard, [])
-
-    async def test_server_that_refuses_is_logged(self) -> None:
-        change_constants(self, flow, _TRIED_AGAIN=0.05)
-        self.dns.zone["www.test"] = a("127.0.0.3")
-        Talker.listening(self).say(_quic("www.test"), self.port)
-        [line] = await self.ended(1)
-        where = f"udp:127.0.0.3:{self.server.port}"
-        self.assertEqual((line["reason"], line["server"]), ("connect-refused", where))

@@ -89,23 +89,21 @@ class ScarcityTest(TestCase):
         self.assertEqual((len(self.poller.handlers), descriptors()), (handlers, before))
 
     async def test_resumed_but_unwatchable(self) -> None:
-        client = await connect(self, self.number)
-        server = await self.factory.peer()
-        server.transport.pauseProducing()
-        self.epoll.room = 0
-        server.transport.resumeProducing()
-        await server.is_lost()
-        await client.is_lost()
-
-    async def test_raising_factory(self) -> None:
-        failing = PeerClientFactory()
-        handlers = len(self.poller.handlers)
+        """It ends, as does what a factory raises for."""
+        failing, handlers = PeerClientFactory(), len(self.poller.handlers)
         failing.buildProtocol = None  # type: ignore[assignment]
         name = ("127.0.0.1", self.number)
         SocketConnector(self.poller, Clock(), socket.AF_INET, name, failing).connect(5)
         await self.assertFailure(failing.connected, TypeError)
         await (await self.factory.peer()).is_lost()
         self.assertEqual(len(self.poller.handlers), handlers)
+        client = await connect(self, self.number)
+        server = await self.factory.peer(1)
+        server.transport.pauseProducing()
+        self.epoll.room = 0
+        server.transport.resumeProducing()
+        await server.is_lost()
+        await client.is_lost()
 
 
 class FirstTest(SynchronousTestCase):

@@ -18,33 +18,28 @@ class TimersTest(SynchronousTestCase):
         self.timers = Timers(self.clock)
         self.called: list[str] = []
 
-    def test_interfaces(self) -> None:
-        verifyObject(IReactorTime, self.timers)
-        verifyObject(IDelayedCall, self.timers.callLater(1, self.called.append, "x"))
-
     def test_no_memory(self) -> None:
         """Where memory lacks to be rung again, those that wait are not forgotten, though no other timer follows."""
+
+        def lack_once() -> None:
+            def call_later(*arguments: Any) -> Any:
+                patched.restore()
+                raise MemoryError(arguments)
+
+            patched = self.patch(self.clock, "callLater", call_later)
+
+        self.addCleanup(setattr, MEMORY, "short_since", None)
+        lack_once()
+        self.assertRaises(MemoryError, self.timers.callLater, 1, self.called.append, "a")
+        self.assertEqual(self.timers.getDelayedCalls(), [])
         self.timers.callLater(1, self.called.append, "a")
         self.clock.advance(0.5)
         self.timers.callLater(1, self.called.append, "b")
-        self.lack_once()
+        lack_once()
         self.clock.advance(0.5)
         self.assertEqual(self.called, ["a"])
         self.clock.pump([0.125] * 4)
         self.assertEqual(self.called, ["a", "b"])
-
-    def test_no_memory_for_one(self) -> None:
-        self.lack_once()
-        self.assertRaises(MemoryError, self.timers.callLater, 1, self.called.append, "a")
-        self.assertEqual(self.timers.getDelayedCalls(), [])
-
-    def lack_once(self) -> None:
-        def call_later(*arguments: Any) -> Any:
-            patched.restore()
-            raise MemoryError(arguments)
-
-        self.addCleanup(setattr, MEMORY, "short_since", None)
-        patched = self.patch(self.clock, "callLater", call_later)
 
     def test_rest(self) -> None:
         """Where nobody waits the reactor is let go of, and only there."""
@@ -60,9 +55,10 @@ class TimersTest(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_of_the_reactor(self) -> None:
+        verifyObject(IReactorTime, self.timers)
         for _ in range(1000):
             self.timers.callLater(5, self.called.append, "x").cancel()
-            self.timers.callLater(5, self.called.append, "x")
+            verifyObject(IDelayedCall, self.timers.callLater(5, self.called.append, "x"))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.clock.advance(5)
         self.assertEqual(len(self.called), 1000)
