@@ -132,6 +132,8 @@ class TlsTests(TestCase):
         port, tls = self.serve(authority().issue("a.example")), self.tls(ca=False)
         trust_in_system(self, self.ca)
         await self.attempt(tls, port)
+        expired = self.serve(authority().issue("a.example", ends=-1))
+        self.assertIn("its certificate expired", await self.why_not(tls, expired))
         trust_in_system(self, make_authority("Another").write(self.folder / "other.pem"))
         why = await self.why_not(self.tls(ca=False), port)
         self.assertIn("unknown authority", why)

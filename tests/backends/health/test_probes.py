@@ -137,6 +137,12 @@ class OtherTests(SynchronousTestCase):
         for code, said in ((5, "^DNS REFUSED$"), (2, "^DNS SERVFAIL$"), (12, "response code 12")):
             answer = question.request[:2] + bytes([0x81, 0x80 | code]) + bytes(8)
             self.assertRaisesRegex(UnhealthyError, said, question.is_healthy, answer)
+        number, flags = question.request[:2], b"\x81\x80"
+        for answer, is_healthy in (
+            (number + flags + bytes(8), True), (number + flags + bytes(7), False),
+            (b"??" + flags + bytes(8), False), (number + b"\1\x80" + bytes(8), False),
+        ):  # fmt: skip
+            self.assertIs(question.is_healthy(answer), is_healthy, answer)
         for answer, verdict in {
             b"SSH-2.0-OpenSSH_9.2\r\n": "well",
             b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n": "well",
@@ -144,7 +150,7 @@ class OtherTests(SynchronousTestCase):
         }.items():
             assert_said(self, SSH, answer, verdict)
         self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
-        self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
+        self.assertEqual(shown(b"x" * 81), shown(b"x" * 80) + "…")
 
     pieces = (
         b"HTTP/1.1 ", b"200 OK\r\n", b"103 x\r\n\r\n", b"+PONG", b"\r\n", b"\n", ASKS_FOR_PASSWORD,

@@ -145,39 +145,32 @@ class SystemTests(NamesTestCase):
         self.assertEqual(self.server.asked.total(), 0)
 
     async def test_search(self) -> None:
+        """A domain whose servers fail, for one family or for both, does not keep a name from being found in the next."""
         self.resolv_conf.write_text("search one.test two.test\n")
         self.zone["web.two.test"] = a("10.0.0.1")
         self.assertEqual(await addresses(self, "web"), ["10.0.0.1"])
         self.assertEqual(self.server.asked["web.one.test", dns.A], 1)
         self.assertEqual(self.server.asked["web", dns.A], 0)
-        await self.server.stop()  # search ends where nobody answers
-        self.assertIn("refused", await failure(self.lookup.host("web")))
-
-    async def test_search_goes_on_after_failures(self) -> None:
-        """A domain whose servers fail, for one family or for both, does not keep a name from being found in the next."""
-        self.resolv_conf.write_text("search one.test two.test three.test\n")
-        self.zone["web.three.test"] = a("10.0.0.1")
         self.zone["web.two.test"] = [dns.Record_TXT(b"text")]
         self.server.fail("web.one.test", dns.ESERVER)
         self.server.fail("web.two.test", dns.EREFUSED, dns.AAAA)
+        self.resolv_conf.write_text("search one.test two.test three.test\n")
+        self.zone["web.three.test"] = a("10.0.0.1")
         answer = await self.lookup.host("web")
         self.assertEqual(answer.addresses[dns.A], frozenset({"10.0.0.1"}))
         self.assertEqual(answer.trouble, "")
-
-    async def test_search_in_vain_after_a_failure(self) -> None:
-        """Where no later domain has the name, the failure is told: the name may exist there."""
+        # Where no later domain has the name, the failure is told: the name may exist there.
         self.resolv_conf.write_text("search one.test two.test\n")
-        self.server.fail("web.one.test", dns.ESERVER)
         self.server.fail("web.two.test", dns.EREFUSED)
         self.assertIn("SERVFAIL", await failure(self.lookup.host("web")))
         self.assertEqual(self.server.asked["web", dns.A], 1)
-
-    async def test_service_after_a_failure(self) -> None:
         self.resolv_conf.write_text("search one.test two.test\noptions ndots:5\n")
         self.zone["_ssh._tcp.two.test"] = [srv("one.test")]
         self.server.fail("_ssh._tcp.one.test", dns.ESERVER)
-        answer = await self.lookup.service("_ssh._tcp")
-        self.assertEqual([it.target for it in answer.services], ["one.test"])
+        service = await self.lookup.service("_ssh._tcp")
+        self.assertEqual([it.target for it in service.services], ["one.test"])
+        await self.server.stop()  # search ends where nobody answers
+        self.assertIn("refused", await failure(self.lookup.host("web")))
 
     async def test_servers_of_the_file(self) -> None:
         lookup = Lookup(self.time, (), self.resolv_conf, self.hosts)
@@ -374,29 +367,29 @@ class TroubleTests(NamesTestCase):
         self.assertIn("no answer", await waiting)
 
     async def test_refused_is_asked_without_edns(self) -> None:
+        """So is what was dropped, and a refusal after that counts."""
         self.zone[HOST] = a("10.0.0.1")
         for code in (dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION):
             self.server.asked.clear()
             self.server.edns = code
             self.assertEqual(await addresses(self), ["10.0.0.1"])
             self.assertEqual(self.server.asked[HOST, dns.A], 2)
-
-    async def test_still_refused(self) -> None:
-        self.server.fail(HOST, dns.EFORMAT)
-        self.assertIn("FORMERR", await failure(self.lookup.host(HOST)))
-        self.assertEqual(self.server.asked[HOST, dns.A], 2)
-        self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
-        self.server.edns = 23  # upper bits of the code
-        self.assertIn("response code 23", await failure(self.lookup.host(HOST)))
-
-    async def test_dropped_is_asked_without_edns(self) -> None:
-        self.zone[HOST] = a("10.0.0.1")
+        self.server.asked.clear()
         self.server.edns = SILENCE
         waiting = Deferred.fromCoroutine(addresses(self))
         await self.asked(HOST)
         await self.asked(HOST, dns.AAAA)
         self.time.advance(1)
         self.assertEqual(await waiting, ["10.0.0.1"])
+        self.server.asked.clear()
+        self.server.with_edns.clear()
+        self.server.edns = dns.OK
+        self.server.fail(HOST, dns.EFORMAT)
+        self.assertIn("FORMERR", await failure(self.lookup.host(HOST)))
+        self.assertEqual(self.server.asked[HOST, dns.A], 2)
+        self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
+        self.server.edns = 23  # upper bits of the code
+        self.assertIn("response code 23", await failure(self.lookup.host(HOST)))
 
 
 class OtherReactorTests(NamesTestCase):

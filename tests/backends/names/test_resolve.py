@@ -234,11 +234,7 @@ class FailureTests(NamesTestCase):
         await self.next_look_up()
         (said,) = self.said()
         self.assertIn("warn: cannot find the addresses", said)
-
-    async def test_family_that_went(self) -> None:
-        self.zone[HOST] = a("127.0.0.1", ttl=5) + aaaa("::1", ttl=5)
-        pool = self.pool()
-        await self.until(lambda: pool.members)
+        self.server.codes.clear()  # one went
         self.zone[HOST] = aaaa("::1", ttl=5)
         await self.next_look_up()
         await self.found(pool, "[::1]:80")

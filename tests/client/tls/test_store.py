@@ -152,14 +152,12 @@ class CertificatesTest(SynchronousTestCase):
             self.assertIn(kind, type(found.public_key()).__name__)
 
     def test_weak_certificate(self) -> None:
+        """It is refused, as are files without authorities."""
         path = self.pem_rsa("weak.example", 1024)
         error = self.assertRaises(TLSFileError, Contexts, TlsSettings((path,)))
         why = "OpenSSL rejects the certificate: ee key too small"
         self.assertEqual(str(error), f"'{path}': {why}; get one with a stronger key or signature")
-
-    def test_bad_authorities(self) -> None:
-        path = self.folder / "none.pem"
-        end = TlsSettings((self.pem("a.example"),), client_ca=path)
+        end = TlsSettings((self.pem("a.example"),), client_ca=self.folder / "none.pem")
         self.assertEqual(self.assertRaises(TLSFileError, Contexts, end).key, "tls_client_ca")
 
     # Clients with certificates.
@@ -203,13 +201,11 @@ class CertificatesTest(SynchronousTestCase):
                 self.assertEqual("any" in found.kinds, is_allowed)
                 self.assertEqual(why and why[0], None if is_allowed else NOT_ALLOWED)
 
-    def test_authorities_that_clients_are_told(self) -> None:
+    def test_alerts(self) -> None:
         connection = SSL.Connection(self.context(), None)
         connection.set_accept_state()
         (told,) = connection.get_client_ca_list()
         self.assertEqual(told.CN, "Test Authority")
-
-    def test_alerts(self) -> None:
         others = (allowed_client("cn=alice"),)
         revoked = self.folder / "crl.pem"
         revoked.write_bytes(self.authority.revoke(ends=-1))
@@ -278,6 +274,7 @@ class CertificatesTest(SynchronousTestCase):
         self.assertEqual([one["names"] for one in terminators.shown()], [["d.example"]])
 
     def test_changed_file_is_read_within_a_second(self) -> None:
+        """At once if that is asked for, so that what is reported of a process without clients is right."""
         store = self.store(self.pem("a.example", file="site.pem"))
         before = store.connection().get_context()
         self.clock.advance(1000)
@@ -289,13 +286,9 @@ class CertificatesTest(SynchronousTestCase):
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
         store.read_again()()  # as a reload does
         self.assertEqual(self.logged(), [])
-
-    def test_looked_at_again(self) -> None:
-        """At once, so that what is reported of a process without clients is right."""
-        store = self.store(self.pem("a.example", file="site.pem"))
-        self.pem("b.example", file="site.pem")
+        self.pem("c.example", file="site.pem")
         store.read_again()()
-        self.assertEqual([one["names"] for one in store.shown()], [["b.example"]])
+        self.assertEqual([one["names"] for one in store.shown()], [["c.example"]])
 
     def test_put_in_its_place(self) -> None:
         """So is one that is put in its place, even by a link, with the time and the size of the old one."""
@@ -432,11 +425,13 @@ class CertificatesTest(SynchronousTestCase):
         return contexts
 
     def test_another_worker(self) -> None:
+        """Whoever learnt the keys later could read all that was said in sessions of TLS 1.2: they are not for all workers."""
         client = self.shake()
         self.assertEqual((client.version(), client.session_reused), ("TLSv1.3", False))
         again = self.shake(session=client.session)
         self.assertEqual((again.version(), again.session_reused), ("TLSv1.3", True))
         self.assertTrue(self.resumes(again.session))
+        self.assertFalse(self.resumes(self.shake("1.2").session, version="1.2"))
 
     def test_no_other_name_route_or_certificate(self) -> None:
         session = self.shake().session
@@ -462,10 +457,6 @@ class CertificatesTest(SynchronousTestCase):
             else:
                 self.assertRaises(SSL.Error, self.shake, session=shown, **changed)
             self.assertFalse(self.resumes(shown))
-
-    def test_old_version(self) -> None:
-        """Whoever learnt the keys later could read all that was said in sessions of TLS 1.2: they are not for all workers."""
-        self.assertFalse(self.resumes(self.shake("1.2").session, version="1.2"))
 
     def test_settings_hold(self) -> None:
         """The certificate, its chain, the application protocol and the versions are those of the route."""

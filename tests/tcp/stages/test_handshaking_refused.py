@@ -26,20 +26,25 @@ class AgreementTests(MuxTestCase):
             self.assertEqual(record.facts.get("tls_alpn"), agreed)
 
     async def test_certificate_follows_the_name(self) -> None:
+        """Or the address that the client has come to, if there is one for that."""
         files = tuple(map(self.tls.pem, ("first.example", "*.wild.example", "x.wild.example")))
         port = self.mux([self.tls.route(files=files)])
+        both = self.mux([self.tls.route(files=(files[0], self.tls.pem("127.0.0.1")))])
         for asked, shown in (
             ("first.example", "first.example"), ("a.wild.example", "*.wild.example"),
             ("X.Wild.Example", "x.wild.example"), ("a.b.wild.example", "first.example"),
             ("wild.example", "first.example"), ("other.example", "first.example"),
-            (None, "first.example"),
+            (None, "first.example"), (None, "127.0.0.1"),
         ):  # fmt: skip
             context = client_context(self.tls.ca)
             context.check_hostname = False
-            client = await connect_tls(self, port, self.tls.peer(asked, context=context))
+            is_address = shown == "127.0.0.1"
+            peer = self.tls.peer(asked, context=context)
+            client = await connect_tls(self, both if is_address else port, peer)
             await client.ready()
             certificate: Any = client.tls.getpeercert()
-            self.assertEqual(certificate["subjectAltName"], (("DNS", shown),), asked)
+            expected = "IP Address" if is_address else "DNS", shown
+            self.assertEqual(certificate["subjectAltName"], (expected,), asked)
             await client.is_lost(client.reset)
 
 
