@@ -1,13 +1,15 @@
 from ipaddress import ip_network
 from typing import Any
 
+from tests.backends.names.test_destinations import names as allowed
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from tests.wire.proxyprotocol.vectors import DESTINATION, SOURCE
 from txmux.client.tls.terminator import AgreedTLS
 from txmux.rules.embedding import route
-from txmux.rules.model import NetworkSet
+from txmux.rules.model import Backend, NetworkSet, ServerTLS
+from txmux.rules.reading.endpoints import server as read_server
 from txmux.tcp.connection import MuxProtocol
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -122,6 +124,12 @@ class HelloTest(MuxTestCase):
             end(client) if end else self.factory.abort("drained")
             await self.assert_logged(reason=reason, bytes_in=20)
             self.assertEqual(self.backend.peers, [])
+
+    async def test_name_that_is_denied(self) -> None:
+        server = read_server("{sni}:443")
+        backend = Backend("b", (server,), allow_names=allowed("*.test"), tls=ServerTLS())
+        await self.connect_until_lost(self.mux([route("tls", backend)]), HELLO)
+        await self.assert_logged(reason="name-denied", server="www.example.com:443")
 
 
 class OwnFieldsTest(MuxTestCase):

@@ -2,7 +2,7 @@ import select
 from typing import Any
 
 import attrs
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import capturedLogs
 
 from tests.backends.pool.test_balance import order
@@ -129,6 +129,16 @@ class FailingTest(MuxTestCase):
         self.assertNotIn("tried", self.records[-1].facts)
         said = [event["log_format"] for event in events if "no server is up" in event["log_format"]]
         self.assertEqual(len(said), 1)
+
+    async def test_names_that_are_still_looked_up(self) -> None:
+        """No client waits for them as long as there is a server."""
+        serve_pool(self, backend_at(self.backend_port(), tls=ServerTLS("a.example")))
+        (upstream,) = self.factory.upstreams.all()
+        upstream.first_look_ups = Deferred
+        client = await pool_client(self)
+        peer = await self.backend.heard(5)
+        await peer.is_lost(client.reset)
+        await self.logged()
 
     async def test_refused_clients_go_to_the_fallback(self) -> None:
         fallback = Backend("spare", (server_at(self.backend_port()),))

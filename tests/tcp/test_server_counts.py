@@ -91,6 +91,14 @@ class ServerCountsTest(MuxTestCase):
         self.assertLess(abs(time.time() - when), 60)
         self.assertEqual(self.sources(RESET), {source_number("127.0.0.1:1")})
 
+    async def test_client_that_gets_a_stage_while_it_waits(self) -> None:
+        client, server = await self.begin()
+        self.only()
+        self.time.advance(0.25)
+        await server.tell(client, b"answer")
+        self.assertEqual(waited(self.factory), (0.25, 1))
+        await self.closed(client, server)
+
     async def test_client_that_waits(self) -> None:
         """It is counted once, with its source, unless its request is not whole."""
         self.server = backend_at(self.backend_port(), max_duration=self.max_duration)

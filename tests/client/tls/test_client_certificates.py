@@ -273,8 +273,10 @@ class CertificateTests(MuxTestCase):
                     self.assertEqual("tls_client" in facts, found not in {"none", "revoked"})
 
     async def test_route_for_all_behind_that_of_a_certificate(self) -> None:
-        for version in _VERSIONS:
-            port = self.asking(self.when("any"), self.tls.inner("any", name="rest"))
+        end = self.tls.route(client="optional", client_ca=self.tls.ca)
+        routes = [end, self.when("any"), self.tls.inner("any", name="rest")]
+        for version, has_transport in zip(_VERSIONS, (False, True), strict=True):
+            port = self.mux(routes, mptcp=has_transport)  # that needs one from the beginning
             for identity, its_route in ((self.staff, "any"), (None, "rest")):
                 record, _ = await self.record(port, self.context(identity, version))
                 self.assertEqual(record.route, its_route)

@@ -50,6 +50,7 @@ class ShakeTests(SynchronousTestCase):
         for second, why in (
             (hello(share=True), None),
             (hello(name="vip.test", share=True), "other server name"),
+            (CHANGED * 6000, "the second hello is too long"),
         ):
             shake = self.shake(parse_client_hello(hello(), None).hello)
             shake.receive(hello())

@@ -5,6 +5,7 @@ import select
 import socket
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone
@@ -21,7 +22,7 @@ from tests.support.kit import for_each, free_port, make_folder, pair
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
 from tests.support.queues import until_queued
 from txmux.client.socket_options import keepalive_options
-from txmux.net.sockets.client import SocketConnector, socket_name
+from txmux.net.sockets.client import DatagramClient, SocketConnector, socket_name
 from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.plainsocket import LeanSocket
 from txmux.net.sockets.poller import READ, Poller, ReactorPoller, after_turn
@@ -205,6 +206,10 @@ class PolledSocketsTest(TestCase):
         with self.assertRaises(Exception) as caught:
             await self.connect(("127.0.0.1", 70000 - 65536), socket.AF_INET6)
         self.assertIn("Error", type(caught.exception).__name__)
+        client, denied = PeerClientFactory(), OSError(errno.EACCES, "denied")
+        to = DatagramClient(self.poller, "127.0.0.1", 9, client)
+        to.connect(Mock(side_effect=denied))
+        await self.assertFailure(client.connected, ConnectError)
         name = self.listen(descriptors=Descriptors(lambda: 100, lambda: 100))
         await self.connect(name)
         await deferLater(reactor, 0.01)

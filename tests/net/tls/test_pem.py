@@ -92,7 +92,9 @@ class KeyPairTests(SynchronousTestCase):
         good = self.file("good.pem", self.other.pem, self.other.key_pem())
         named = authority().issue("b.example")
         der = named.certificate.public_bytes(serialization.Encoding.DER)
-        odd = ssl.DER_cert_to_PEM_cert(der.replace(b"b.example", b"\xff.example")).encode()
+        odd = ssl.DER_cert_to_PEM_cert(
+            der.replace(b"\x0c\x09b.example", b"\3\x09\0.example")
+        ).encode()
         for message, *contents in (
             (f"a certificate is damaged; {_WANTED}", odd, named.key_pem()),
             (f"no private key for its certificate; {_WANTED}", own),

@@ -296,7 +296,7 @@ class LimitTests(MuxTestCase):
             self.time.advance(2.2)
             await self.logged(number)
             await self.answered(peer)
-        self.time.advance(0.7)
+        self.time.advance(0.6)  # to the very end
         await last.is_lost()
         self.assertEqual(bytes(last.received), b"")
         await self.logged(5)

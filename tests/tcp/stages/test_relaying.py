@@ -15,6 +15,7 @@ from txmux.rules.model import Backend, Keepalive, Server
 from txmux.tcp.stages import relaying
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
+from txmux.tcp.stages.relaying import release
 from txmux.tcp.stages.turning_away import Closing
 
 
@@ -29,7 +30,10 @@ class RelayedTest(MuxTestCase):
         return await self.both(self.mux([route("any", backend)]), b"x")
 
     async def test_reset(self) -> None:
-        """So does a drain end both; a server that closes at once ends its client well."""
+        """So does a drain end both; a server that closes at once ends its client well.
+
+        The socket of a client that resets with its answer is closed at once, though its server has not ended yet.
+        """
         for is_server, reason in self.anew(((True, "server-reset"), (False, "client-reset"))):
             client, peer = await self.relayed()
             sender, other = (peer, client) if is_server else (client, peer)
@@ -39,6 +43,16 @@ class RelayedTest(MuxTestCase):
         self.factory.abort("drained")
         await client.is_lost()
         await self.assert_ended(peer, reason="drained", bytes_in=1)
+        self.forget()
+        client, peer = await self.relayed()
+        await peer.tell(client, b"bye")
+        [connection] = self.factory.connections
+        own = connection.socket
+        client.reset()
+        while own.fileno() >= 0:
+            await self.turn()
+        await peer.is_lost(peer.close)
+        await self.assert_logged(reason="done")
         self.forget()
         client, peer = await self.relayed()
         peer.close()
@@ -141,6 +155,18 @@ class RelayedTest(MuxTestCase):
             await self.turn()
         self.backend.peers.clear()
         return found
+
+    def test_slot_that_another_process_keeps(self) -> None:
+        """It is free once that says so; of a server that is not known here there is none."""
+        self.mux([route("any", backend_at(1))])
+        [upstream] = self.factory.upstreams.all()
+        pool = upstream.pool
+        for of, its in ((None, None), (upstream, None), (upstream, pool.pick())):
+            keeping: list[Any] = []
+            release(of, its, keeping.append)
+            self.assertEqual(pool.connections, 1)
+            keeping[0]()
+        self.assertEqual(pool.connections, 0)
 
     @for_each("relay", ("auto", "portable"))
     async def test_both_sides_get_keepalive_of_the_rules(self) -> None:
