@@ -55,6 +55,7 @@ class Recorder(ClientFactory):
 
 class MakeConnectionTests(SynchronousTestCase):
     def test_steps_out_of_the_way(self) -> None:
+        """So it does where there is no protocol."""
         client = Client()
         before = set(vars(client))
         self.assertIs(HeaderFirst(Recorder(client), HEADER).buildProtocol(None), client)
@@ -63,6 +64,10 @@ class MakeConnectionTests(SynchronousTestCase):
         self.assertIs(client.transport, transport)
         self.assertEqual(transport.value(), HEADER + GREETING)
         self.assertEqual(set(vars(client)) - before, {"connected", "transport"})
+        factory = Recorder(None)
+        first = HeaderFirst(factory, HEADER)
+        self.assertIsNone(first.buildProtocol(None))
+        self.assertEqual(repr(first), f"<HeaderFirst {factory!r}>")
 
     def test_what_comes_first(self) -> None:
         """A header may have another one inside, and be made for the connection."""
@@ -75,12 +80,6 @@ class MakeConnectionTests(SynchronousTestCase):
             transport = StringTransport(hostAddress="here")
             client.makeConnection(transport)
             self.assertEqual(transport.value(), said + GREETING)
-
-    def test_no_protocol(self) -> None:
-        factory = Recorder(None)
-        first = HeaderFirst(factory, HEADER)
-        self.assertIsNone(first.buildProtocol(None))
-        self.assertEqual(repr(first), f"<HeaderFirst {factory!r}>")
 
 
 class LoopbackTests(TestCase):

@@ -63,16 +63,14 @@ class MarkTest(SynchronousTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_small_buffer(self) -> None:
-        change_constants(self, marks, _LEAST=_room(self.source))
-        self.mark.bytes_came(LONGEST_RUN)
-        self.assert_cleared()
-
-    def test_unix(self) -> None:
+        """There is no mark with it, nor on a UNIX socket."""
         end, _ = pair(self)
-        mark = Mark(end, MarkGuard(self.clock))
-        mark.bytes_came(LONGEST_RUN)
-        self.assertFalse(mark.is_set)
-        self.assertEqual((_level(end), self.clock.getDelayedCalls()), (1, []))
+        for source, least in ((end, 1), (self.source, _room(self.source))):
+            change_constants(self, marks, _LEAST=least)
+            mark = Mark(source, MarkGuard(self.clock))
+            mark.bytes_came(LONGEST_RUN)
+            self.assertFalse(mark.is_set)
+            self.assertEqual((_level(source), self.clock.getDelayedCalls()), (1, []))
 
     def pause(self) -> None:
         self.clock.pump([PAUSE, PAUSE])
@@ -106,21 +104,16 @@ class MarkTest(SynchronousTestCase):
 
     def test_pause_removes_mark_after_two_looks(self) -> None:
         self.set()
-        self.clock.advance(PAUSE)
-        self.mark.bytes_came(1)
+        for _ in range(50):
+            self.clock.advance(PAUSE)
+            self.mark.bytes_came(1)
         self.clock.advance(PAUSE)
         self.assertTrue(self.mark.is_set)
         self.clock.advance(PAUSE)
         self.assert_cleared()
 
-    def test_no_pause(self) -> None:
-        self.set()
-        for _ in range(50):
-            self.mark.bytes_came(1)
-            self.clock.advance(PAUSE)
-        self.assertTrue(self.mark.is_set)
-
     def test_shared_timer(self) -> None:
+        """It goes with the last mark, also of a closed socket."""
         self.set()
         other = Mark(self.source, self.guard)
         other.bytes_came(RUN)
@@ -129,6 +122,12 @@ class MarkTest(SynchronousTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         other.clear()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.mark = Mark(self.source, self.guard)
+        self.set()
+        self.source.close()
+        self.mark.socket_closed()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.mark.clear()
 
     def test_no_memory_for_timer_removes_marks(self) -> None:
         self.set()
@@ -148,13 +147,6 @@ class MarkTest(SynchronousTestCase):
             self.mark.sender_answered()
             self.assert_cleared()
 
-    def test_answered_after_a_pause(self) -> None:
-        self.set()
-        self.clock.pump([PAUSE, PAUSE])
-        self.mark.sender_answered()
-        self.mark.bytes_came(RUN)
-        self.assert_cleared()
-
     def test_conversation(self) -> None:
         """However much comes, there is no mark while each message is answered before the run is long enough."""
         for _ in range(100):
@@ -163,13 +155,10 @@ class MarkTest(SynchronousTestCase):
         self.assert_cleared()
         self.mark.bytes_came(RUN)
         self.assertTrue(self.mark.is_set)
-
-    def test_closed(self) -> None:
-        self.set()
-        self.source.close()
-        self.mark.socket_closed()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.mark.clear()
+        self.clock.pump([PAUSE, PAUSE])  # an answer after a pause
+        self.mark.sender_answered()
+        self.mark.bytes_came(RUN)
+        self.assert_cleared()
 
 
 class MarkedRelayTest(RelayCase):

@@ -149,7 +149,8 @@ class PacedTests(SynchronousTestCase):
             self.advance(0.01)
         self.assertEqual(bytes(received), sent)
 
-    def test_source_is_held_back(self) -> None:
+    def test_slow_reader(self) -> None:
+        """The source is held back, as it is by the rate."""
         self.relay(RelayRates(upload=1000))
         for _ in range(10):
             self.client.deliver(bytes(1000))
@@ -157,8 +158,6 @@ class PacedTests(SynchronousTestCase):
         self.assertLess(self.running.server.unsent(), 1001)
         self.taken(self.server, 11)
         self.assertFalse(self.client.paused)
-
-    def test_slow_reader(self) -> None:
         self.relay(RelayRates(upload=1_000_000))
         for _ in range(100):
             self.client.deliver(bytes(10_000))
@@ -187,6 +186,7 @@ class PacedTests(SynchronousTestCase):
         self.assertEqual(self.assert_over("done"), RelayResult("done", 600, 6))
 
     def test_both_finish(self) -> None:
+        """What is held of a source that is lost is sent, too."""
         self.relay(RelayRates(1000, 1000))
         for transport in (self.client, self.server):
             transport.deliver(bytes(1100))
@@ -194,8 +194,6 @@ class PacedTests(SynchronousTestCase):
         self.assertEqual(self.taken(self.server, 2), 1100)
         self.assertEqual(self.taken(self.client, 2), 1100)
         self.assert_over("done")
-
-    def test_lost_source_still_sends_held(self) -> None:
         self.relay(RelayRates(download=1000))
         self.server.deliver(bytes(1100))
         self.server._lose(ConnectionDone())
