@@ -5,12 +5,14 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.udp.flow_case import LISTEN, PROXIED, FlowCase
 from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
 from tests.udp.test_migration import answer as answering
 from tests.wire.hello_builder import client_hello, extension, server_name, versions
 from tests.wire.quic_builder import SOURCE, crypto, cut, initial, other_version, zero_rtt
+from txmux.udp import flow as flow_module
 from txmux.udp.handover import hand_over_flows
 
 _RULES = f"""{LISTEN}%s
@@ -113,6 +115,7 @@ class ConnectionsTests(FlowCase):
 
     async def test_hello_of_which_a_part_was_lost_decides_once_it_is_sent_again(self) -> None:
         """One in two datagrams survives another connection between."""
+        change_constants(self, flow_module, _REMEMBERED=600.0)  # it does not count
         client, port = Talker.listening(self), self.serve("detect_timeout = 50ms\n")
         client.say(HALVES[1], port)
         await self.assert_ended(reason="no-route", route=None, datagrams_in=1)

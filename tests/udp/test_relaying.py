@@ -73,9 +73,14 @@ class RelayingTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 2)
 
     async def test_idle_flow_ends_with_its_line(self) -> None:
-        _, client, port = self.served(backend="idle_timeout = 50ms")
+        """Unless an answer has come that is not read yet."""
+        server, client, port = self.served(backend="idle_timeout = 500ms")
         await client.asks(b"ab", port)
-        await self.assert_ended(reason="idle-timeout")
+        (flow,) = self.old.connections
+        server.say(b"late", server.senders[0][1])
+        flow.time_is_over()
+        self.assertIsNone(flow.record.reason)
+        await self.assert_ended(reason="idle-timeout", datagrams_out=2)
 
     async def test_unmatched_client_is_one_flow_without_answers(self) -> None:
         client = Talker.listening(self)

@@ -508,10 +508,7 @@ class Flow:
         server_socket, self.server_socket = self.server_socket, None
         if server_socket is not None:
             server_socket.end()
-            if isinstance(upstream.fallback, Upstream):
-                self._route(upstream.fallback, cause)
-            else:
-                self._reject(cause)
+            self._route(upstream.fallback, cause)
 
     # The end.
 

@@ -1,21 +1,53 @@
+import socket
+from contextlib import closing
 from functools import cache, partial
 from typing import Any
 
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.ssl import CertificateOptions
+from twisted.trial.unittest import SynchronousTestCase
 
+from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.wiring import unsent
 from tests.support.kit import MuxTestCase, make_authority
 from tests.support.peers import Peer, listen_tls, reactor
+from txmux.net.relay.peers import Peer as NetPeer
+from txmux.net.relay.transport_end import TransportEnd
+from txmux.net.sockets.poller import READ, WRITE, ReactorPoller
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
+from txmux.testing import WaterMarkTransport
 
 
 @cache
 def certificate() -> CertificateOptions:
     options: CertificateOptions = make_authority("localhost", "localhost").private().options()
     return options
+
+
+class TransportEndTest(SynchronousTestCase):
+    def test_half_close_that_takes_a_while(self) -> None:
+        """Who waits for it is told when it is done; before, nothing more is read as long as something waits."""
+        private = self.enterContext(closing(PrivateReactor("select")))
+        transport, seen = WaterMarkTransport(), list[int]()
+        transport.connect(NetPeer())
+        end = TransportEnd(transport, ReactorPoller(private.reactor))
+        end.watch(-1, 0, seen.append)
+        end.data_received(b"waits")
+        end.change(-1, READ)
+        private.turn()
+        self.assertEqual(({*seen}, transport.paused), ({READ}, True))
+        self.assertEqual(end.recv(9), b"waits")
+        end.change(-1, READ)
+        private.turn()
+        self.assertEqual(({*seen}, transport.paused), ({READ}, False))
+        seen.clear()
+        end.change(-1, WRITE)
+        self.assertRaises(BlockingIOError, end.shutdown, socket.SHUT_WR)
+        end.write_finished()
+        self.assertEqual(seen, [WRITE])
+        end.shutdown(socket.SHUT_WR)
 
 
 class TlsServerTest(MuxTestCase):
