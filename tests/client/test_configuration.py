@@ -1,16 +1,17 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
-from tests.features.ech.client import MadeKey
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory
 from txmux.client.configuration import Configuration
+from txmux.client.tls import terminators
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
 from txmux.rules.embedding import outcome, route
@@ -100,6 +101,11 @@ class GenerationTest(MuxTestCase):
             self.assertEqual(self.factory.configuration.top.depends_on_client, expected)
 
 
+class _Keys:
+    def read_again(self) -> Callable[[], None]:
+        return lambda: None
+
+
 class TlsTerminatorsTest(MuxTestCase):
     def test_terminator_is_shared_by_name_and_files(self) -> None:
         terminators = TlsTerminators(Clock())
@@ -116,9 +122,9 @@ class TlsTerminatorsTest(MuxTestCase):
         """So it does the keys of listeners, which are made once."""
         self.terminators = TlsTerminators(Clock())
         kept, gone = self.tls.route("kept"), self.tls.route("gone")
-        path = self.tls.folder / "key.pem"
-        path.write_text(MadeKey(1).pem)
-        listener = Listener("a", more={"ech_keys": path})
+        made_of = SimpleNamespace(key="keys", make=lambda *_, **__: _Keys())
+        self.patch(terminators, "OPENINGS", (made_of,))
+        listener = Listener("a", more={"keys": Path("keys.pem")})
         self.prepared(kept, gone, listeners=(listener,)).commit()
         made, [keys] = self.terminators.terminator_of(kept), self.terminators.openings_of(listener)
         self.assertIn(keys, self.terminators.watched())

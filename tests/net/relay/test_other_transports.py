@@ -48,6 +48,9 @@ class TransportEndTest(SynchronousTestCase):
         end.write_finished()
         self.assertEqual(seen, [WRITE])
         end.shutdown(socket.SHUT_WR)
+        end.data_received(b"nobody's")
+        end.shutdown(socket.SHUT_RD)
+        self.assertEqual(end.recv(9), b"")
 
 
 class TlsServerTest(MuxTestCase):

@@ -233,11 +233,10 @@ class AcceptPause:
             self._descriptors.cancel_call(self._hurry)
 
     def queue_emptied(self) -> None:
-        if self.is_short:
-            self.is_short = False
-            _short.discard(self)
-            if not _short:
-                _end.append(self._clock.callLater(_CALM, _log_end))
+        self.is_short = False
+        _short.discard(self)
+        if not _short:
+            _end.append(self._clock.callLater(_CALM, _log_end))
 
     def port_closed(self) -> None:
         self.cancel_pause()
