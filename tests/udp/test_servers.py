@@ -342,9 +342,11 @@ class HoldTests(FlowCase):
         self.assertRegex(line["facts"]["held"], r"[2-9]\.[0-9]s")  # type: ignore[index]
 
     async def test_server_that_was_moved_meanwhile(self) -> None:
-        client, _, port = self.hold()
+        client, _, port = self.hold("hold = 1h")
         client.say(b"0", port)
         await self.waits()
+        (flow,) = self.old.connections
+        self.assertGreater(flow.queue.timeout[0], 3600)  # what is held ends by itself before
         server = Talker.listening(self, answer=lambda data: b"<" + data)
         self.reload(LISTEN + f"default = b\n[backend b]\nserver = udp:127.0.0.1:{server.port}\n")
         await client.hears(1)
