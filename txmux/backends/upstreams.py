@@ -623,8 +623,9 @@ class ServerStarter:
             self.report(backend, waiting=False, process=process)
 
     def stop(self) -> None:
-        for process in set().union(*self._waiting.values()):
-            self.process_ended(process)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._waiting, self._timers = {}, {}  # silently: they may still wait, elsewhere
         for sending in [*self._sending.values()]:
             sending.cancel()
 

@@ -129,6 +129,17 @@ class WakeTests(TestCase):
             held.add("db")
             waker.hold(held)
 
+    def test_a_stop_does_not_say_that_nobody_waits(self) -> None:
+        receiver, wake = self.receiver()
+        clock = Clock()
+        waker = self.waker(wake, clock)
+        waker.report("db", waiting=True, process=1)
+        receiver.recv(1000)
+        with capturedLogs() as events:
+            waker.stop()
+            waker.process_ended(1)
+        self.assertEqual((events, clock.getDelayedCalls()), ([], []))
+
     async def asked(self, path: str, socket_path: str = "") -> tuple[list[Any], str]:
         requests: list[Any] = []
 
