@@ -252,6 +252,18 @@ class InProcessTest(ServiceTestCase):
         assert per_source is not None
         self.assertEqual(per_source._limits, SourceLimits.for_listener(configuration.settings))
 
+    async def test_connections_count_for_new_limits_of_their_source(self) -> None:
+        server = PeerFactory()
+        text = f"{LISTEN}default = 127.0.0.1:{listen(self, server)}\nmax_connections_per_source = "
+        [port] = self.run_service(f"{text}1")
+        await self.client(port)
+        await server.peer()
+        self.reload(f"{text}2")
+        await self.client(port)
+        await server.peer(1)
+        await (await self.client(port)).is_lost()
+        self.assertEqual(len(server.peers), 2)
+
     async def test_listener_that_is_for_the_other_transport(self) -> None:
         """Its connections go on, and the same name serves datagrams."""
         rules = "[listen x]\nendpoint = %s127.0.0.1:0\n[route a]\nmatch = any\nbackend = %s127.0.0.1:%d\n"

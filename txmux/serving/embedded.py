@@ -57,13 +57,13 @@ class EmbeddedService(Service):
             reactor,
             None,
             self._send_to_part,
-            per_source=lambda: {name: its for name, (_, its) in self._sources.items()},
+            per_source=lambda: self._sources,
         )
         self._parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         self._counters: dict[str, Counter] = {}
-        self._sources: dict[str, tuple[SourceLimits | None, PerSource | None]] = {}
+        self._sources: dict[str, PerSource | None] = {}
 
     @property
     def ports(self) -> list[IListeningPort]:
@@ -144,16 +144,18 @@ class EmbeddedService(Service):
 
         def admission(listener: Listener) -> Admission:
             limits = SourceLimits.for_listener(listener)
-            before, per_source = self._sources.get(listener.name, (None, None))
-            made = Admission(
+            before = self._sources.get(listener.name)
+            table = None if before is None else before.source_table
+            seconds = self._reactor.seconds
+            per_source = None if limits is None else PerSource(limits, seconds, table)
+            self._sources[listener.name] = per_source or before
+            return Admission(
                 listener,
-                self._reactor.seconds,
+                seconds,
                 service=tally(rules.settings.max_connections, ""),
                 listener=tally(listener.max_connections, listener.name),
-                per_source=per_source if before == limits else None,
+                per_source=per_source,
             )
-            self._sources[listener.name] = limits, made.per_source
-            return made
 
         return admission
 
