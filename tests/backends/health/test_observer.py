@@ -305,15 +305,15 @@ class ObserverTest(SynchronousTestCase):
         return "".join(one.state for one in self.observer.observed().values())
 
     def test_since(self) -> None:
-        """It is when its first client asked, and stays while it is so."""
+        """It is when its first client asked, also after the clock of the machine has been set."""
         counts = self.observe("10.0.0.1:80")
         for number in range(6):
             counts.asked(number % 3)
         self.assertEqual(self.state_after(20), "silent")
-        (shown,) = self.observer.observed().values()
-        self.assertLess(abs(time.time() - 20 - shown.since), 5)
-        self.assertEqual(self.state_after(10), "silent")
-        self.assertEqual([one.since for one in self.observer.observed().values()], [shown.since])
+        for seconds in (20, 30):
+            (shown,) = self.observer.observed().values()
+            self.assertLess(abs(time.time() - seconds - shown.since), 5)
+            self.assertEqual(self.state_after(10), "silent")
         self.assertEqual(self.observer.doubts(), {})
         counts = self.observe("10.0.0.1:80")  # doubt
         for _ in range(3):
@@ -348,7 +348,7 @@ class ObserverTest(SynchronousTestCase):
     def test_server_that_is_taken_out_of_use(self) -> None:
         """The log says the end of a state that it has said, and nothing of a doubt."""
         for note, lines in (
-            (ServerCounts.asked, ["is silent: no byte", "is drained", "is no longer silent, after .*; it has been taken out of use$"]),
+            (ServerCounts.asked, ["is silent: no byte", "is drained", "is no longer silent, after 20 s; it has been taken out of use$"]),
             (lambda counts, _: counts.closed(), ["is drained"]),
         ):  # fmt: skip
             counts = self.observe("10.0.0.1:80")

@@ -338,7 +338,7 @@ _MOST_STARTED = 100  # tries that begin in one turn of the reactor
 
 @frozen
 class ObservedServer:
-    """The state of a server by its connections; `since` is in seconds since 1970."""
+    """The state of a server by its connections; `since` is in seconds of the observer's clock, and in `observed` since 1970."""
 
     state: ObservedState
     why: str
@@ -376,7 +376,12 @@ class ServerObserver:
         self._servers: dict[ServerKey, tuple[Upstream, Server]] = {}
 
     def observed(self) -> dict[ServerKey, ObservedServer]:
-        return {key: one.shown for key, one in self._watched.items() if one.shown is not None}
+        ahead = time.time() - self._clock.seconds()
+        return {
+            key: attrs.evolve(one.shown, since=ahead + one.shown.since)
+            for key, one in self._watched.items()
+            if one.shown is not None
+        }
 
     def doubts(self) -> dict[ServerKey, str]:
         return {key: one.doubt for key, one in self._watched.items() if one.doubt}
@@ -508,11 +513,8 @@ class ServerObserver:
         if state is None:
             watched.shown = None
         else:
-            since = time.time() - (now - observation.began(state))
-            if before is not None and before.state == state:
-                since = before.since
             why = with_hint(observation.why(state, now), backend)
-            watched.shown = ObservedServer(state, why, since)
+            watched.shown = ObservedServer(state, why, observation.began(state))
         if (before and before.state) != state:
             self._report(key, before, watched, members)
 
@@ -550,7 +552,7 @@ class ServerObserver:
             backend=key[0],
             server=key[1],
             state=before.state,
-            seconds=duration(round(time.time() - before.since)),
+            seconds=duration(round(self._clock.seconds() - before.since)),
             more=more,
         )
 
