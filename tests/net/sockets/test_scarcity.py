@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import ScarceEpoll, listen_beside, make_scarce
@@ -76,6 +77,16 @@ class ScarcityTest(TestCase):
             await factory.peer()
             await deferLater(reactor, 0)
             self.assertFalse(port.pause.is_short)
+
+    async def test_closed_port_says_nothing_of_the_clients_in_its_queue(self) -> None:
+        scarce = Descriptors(lambda: 100, lambda: 100)
+        port = listen_beside(self, self.poller, PeerFactory(), descriptors=scarce)
+        await connect(self, port.getHost().port)
+        while not port.pause.is_short:
+            await deferLater(reactor, 0)
+        with capturedLogs() as events:  # another process may accept them from the same queue
+            await port.stopListening()
+        self.assertNotIn("no client is waiting", "".join(map(eventAsText, events)))
 
     async def test_unwatched_connection_fails_at_once(self) -> None:
         clock, failing = Clock(), PeerClientFactory()

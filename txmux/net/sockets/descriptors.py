@@ -240,12 +240,13 @@ class AcceptPause:
 
     def port_closed(self) -> None:
         self.cancel_pause()
-        if _end or self.is_short:
-            self.is_short = False
-            _short.discard(self)
-            if not _short:
-                _stop_end()
-                _log_end()
+        if not self.has_clients():
+            self.queue_emptied()
+        self.is_short = False
+        _short.discard(self)  # its clients may wait for another process
+        if _end:
+            _stop_end()
+            _log_end()
 
 
 def cannot_accept() -> dict[int, tuple[str, float]]:
