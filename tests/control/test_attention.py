@@ -297,6 +297,9 @@ class OthersTest(SynchronousTestCase):
         report = Report.refused(f"the new process exited with status 1\n{traceback}")
         [item] = attention.failed_upgrade((1.0, report))
         self.assertEqual(item.cause, "the new process exited with status 1; ModuleNotFoundError: y")
+        lines = [f"line {number}" for number in range(1000)]
+        [item] = attention.failed_upgrade((1.0, Report.refused("\n".join(["it ended", *lines]))))
+        self.assertEqual(item.cause, f"it ended; 995 lines, see the log; {'; '.join(lines[-5:])}")
 
 
 class AdviceTest(SynchronousTestCase):

@@ -310,7 +310,10 @@ def left_behind(stayed: int, orphaned: int) -> Iterator[AttentionItem]:
 def failed_upgrade(last_upgrade: tuple[float, Report] | None) -> Iterator[AttentionItem]:
     if last_upgrade is not None and not last_upgrade[1].ok:
         when, report = last_upgrade
-        causes = (line for line in report.errors if not line.startswith((" ", "Traceback (")))
+        causes = [line for line in report.errors if not line.startswith((" ", "Traceback ("))]
+        more = len(causes) - 1 - _MOST_NAMED
+        if more > 0:  # the last lines say most of it, as in a traceback
+            causes[1:-_MOST_NAMED] = [f"{plural(more, 'line')}, see the log"]
         yield rows.UPGRADE_FAILED.item(when, why="; ".join(causes))
 
 
