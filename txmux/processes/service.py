@@ -585,9 +585,9 @@ class MuxService(Service):
         self._log_warnings(unusable)
         changes = _NO_CHANGE
         if different is not None:
-            described = steps.run(
-                "describe the change", different.described, sum(supervisor.older.values())
-            )
+            stayed, _ = self.control.counters.left_behind()
+            older = sum(supervisor.older.values()) + stayed
+            described = steps.run("describe the change", different.described, older)
             changes = described or "the rules are in force"
         kept = [*supervisor.state.files.troubles(), *unusable]
         errors = (*failed, *steps.troubles)
