@@ -345,6 +345,20 @@ class ObserverTest(SynchronousTestCase):
         second.refuse()
         self.assertEqual(self.state_after(0), "failing")
 
+    def test_state_of_another_process_is_known_at_once(self) -> None:
+        counts = self.observe("10.0.0.1:80")
+        for number in range(6):
+            counts.asked(number % 3)
+        self.assertEqual(self.state_after(20), "silent")
+        rows = self.observer.as_json()
+        for out in (False, True):
+            self.observe("10.0.0.1:80")
+            if out:
+                self.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
+            self.observer.restore(rows)
+            states = [one.state for one in self.observer.observed().values()]
+            self.assertEqual(states, [] if out else ["silent"])
+
     def test_server_that_is_taken_out_of_use(self) -> None:
         """The log says the end of a state that it has said, and nothing of a doubt."""
         for note, lines in (

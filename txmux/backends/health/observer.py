@@ -494,12 +494,15 @@ class ServerObserver:
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Continue what another process has observed of servers that the rules here have, too."""
         self._use(self._upstreams.all())
+        now = self._clock.seconds()
         for fields in rows:
             with suppress(KeyError, TypeError, ValueError):  # of another version
                 key = fields["backend"], fields["server"]
                 watched = _Watched(self._observation(key))
-                watched.observation.restore(fields, self._clock.seconds())
-                self._watched.setdefault(key, watched)
+                watched.observation.restore(fields, now)
+                watched = self._watched.setdefault(key, watched)
+                if members := self._members(key):
+                    self._update(key, watched, members, now)
 
     def _forget(self, key: ServerKey) -> None:
         self._watched.pop(key).stop_trying()
