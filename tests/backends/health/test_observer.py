@@ -99,6 +99,7 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(why, "connection refused, 30 of 30 in 2 min 2 s")
         other = ServerObservation()
         other.restore(observation.as_json(127), 1127)
+        self.assertEqual(other.why("failing", 1127), why)
         other.tried(1132, ok=False, why="connection refused")
         self.assertEqual(other.why("failing", 1132), "connection refused, 31 of 31 in 2 min 12 s")
         observation.tried(200, ok=True, has_answered=True)

@@ -307,6 +307,7 @@ class ServerObservation:
         return {
             **codec.write(self),
             "failed": [now - self._first_failure, now - self._last_failure],
+            "last_try": now - self._last_try,
             "clients": silence.clients,
             "asked": [now - silence.first, now - silence.reached],
             "sources": {str(source): now - at for source, at in silence.sources.items()},
@@ -318,6 +319,7 @@ class ServerObservation:
         codec.update(self, fields)
         silence, sources = self._silence, fields["sources"].items()
         self._first_failure, self._last_failure = (now - float(age) for age in fields["failed"])
+        self._last_try = now - float(fields.get("last_try", now))
         silence.clients = int(fields["clients"])
         silence.first, silence.reached = (now - float(age) for age in fields["asked"])
         silence.sources = {int(source): now - float(age) for source, age in sources}
