@@ -5,7 +5,7 @@ import signal
 import socket
 
 from twisted.internet.threads import deferToThread
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
@@ -30,8 +30,11 @@ class StopTest(ServiceTestCase):
         backend = PeerFactory()
         (port,) = self.run_service(_RULES.format("", listen(self, backend)))
         client, server = await _relayed(self, port, backend)
-        stopped = self.running.stopService()
-        await client.tell(server, b"y", 2)
+        with capturedLogs() as events:
+            stopped = self.running.stopService()
+            await client.tell(server, b"y", 2)
+        # What its program does with a second signal is unknown.
+        self.assertRegex("\n".join(map(eventAsText, events)), "draining .*: 1, for up to 30 s$")
         with socket.socket() as late:
             late.settimeout(2)
             self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)

@@ -215,4 +215,4 @@ class EmbeddedService(Service):
             await gatherResults(filter(None, [part.stop() for part in self._parts.values()]))
         if serving is not None:
             self._sockets.close()
-            await serving.drain()
+            await serving.drain(heeds_signals=False)

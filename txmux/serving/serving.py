@@ -565,11 +565,16 @@ class Serving:
         return [*closed, *map(no_server_up, without_server)]
 
     async def drain(
-        self, longest_wait: int = 0, may_move: Callable[[ClientSession], bool] = lambda _: False
+        self,
+        longest_wait: int = 0,
+        may_move: Callable[[ClientSession], bool] = lambda _: False,
+        *,
+        heeds_signals: bool = True,
     ) -> None:
         """Stop accepting, and end the connections that last longer than ``drain_timeout``; see `GradualEnd.end_all_within`.
 
-        Those that `may_move` to another process are spared like those that wait for a server.
+        Those that `may_move` to another process are spared like those that wait for a server. Without `heeds_signals`, the log does not
+        say what a second one does.
         """
         self._gradual_end.may_move = may_move
         seconds, began = self.rules.settings.drain_timeout, self._reactor.seconds()
@@ -581,7 +586,9 @@ class Serving:
                 "draining connections: {count}, for up to {seconds:g} s{more}",
                 count=count,
                 seconds=seconds,
-                more="" if longest_wait else "; a second signal closes them at once",
+                more="; a second signal closes them at once"
+                if heeds_signals and not longest_wait
+                else "",
             )
         await gatherResults([listener.emptied() for listener in self._all_listeners()])
         await gatherResults([listener.stopped() for listener in self._all_listeners()])
