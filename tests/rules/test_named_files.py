@@ -1,14 +1,19 @@
 """The files that rules name: each key of a path says who opens it, and nothing else is the list of them."""
 
+import os
 import re
+import threading
 from itertools import chain
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import named_files as files
 from tests.support.certificates import make_authority
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.named_files import KEY_FOLDERS, MADE, OPEN, SECRETS, folder_of_files
+from txmux import files as opened
 from txmux.errors import sudo_for
 from txmux.processes.helper.opening_server import AllowedPaths
 from txmux.rules.lint.secrets import open_secrets, secret_files
@@ -53,6 +58,35 @@ class KeyTests(SynchronousTestCase):
                 f"[txmux]\nadmin = 127.0.0.1:1\nadmin_tokens = {link}\n[listen a]\nendpoint = :3\n"
             )
             self.assertEqual(str(_readable(parse(text, "rules.ini"))).count("chmod"), count)
+
+    def test_secret_whose_disk_does_not_answer(self) -> None:
+        """What keeps another thread waiting is not looked at, also for where a link leads."""
+        secret = make_folder(self) / "a.pem"
+        text = "[listen a]\nendpoint = :3\n[route a]\nmatch = tls\nterminate_tls = {}\nbackend = close\n"
+        secret.touch(0o644)
+        rules = parse(text.format(secret), "rules.ini")
+        waits, is_back = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            with opened.on_disk(secret):
+                waits.set()
+                is_back.wait()
+
+        change_constants(self, opened, PATIENCE=0.0)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(is_back.set)
+        waits.wait()
+        looks_at, looked = os.lstat, []
+
+        def look(path: Any, **more: Any) -> os.stat_result:
+            looked.append(path)
+            return looks_at(path, **more)
+
+        self.patch(os, "lstat", look)
+        self.assertEqual(_readable(rules), [])
+        self.assertNotIn(str(secret), looked)
 
     def test_all_named(self) -> None:
         """Each path in rules is in the list once, by its key, and what workers may not have is given to the supervisor alone."""

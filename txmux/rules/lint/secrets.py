@@ -91,23 +91,30 @@ def open_secrets(
     reported, user = set[Path](), user or own_user()
     real_folders = [Path(os.path.realpath(folder)) for folder in folders]
     for named in secrets:
-        readable, place = _open_to_all(named.path)
-        for path in [path for path in readable if path not in reported]:
-            reported.add(path)
-            message = f"every user of this machine can read '{path}'; run: {user.to_close(path)}"
-            yield named.section.problem(message, named.key)
-        if place and place not in reported:
-            reported.add(place)
-            message = f"every user of this machine can write to '{place}', and so choose what is in '{named.path}'; run: {sudo_for(place)}chmod o-w {shlex.quote(str(place))}"
-            yield named.section.problem(message, named.key)
-        real = Path(os.path.realpath(named.path))  # `resolve` raises for a link to itself
-        within = [folder for folder in real_folders if real.is_relative_to(folder)]
-        for folder in within[:1] if named.row.files.opens == "supervisor" else ():
-            message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{named.path}' to another folder"
-            yield named.section.problem(message, named.key)
+        with suppress(OSError), on_disk(named.path):  # who needs the file reports it
+            yield from _problems_of(named, user, reported, real_folders)
     yield from open_rules(rules)
     for find in finders("secrets"):
         yield from find(rules)
+
+
+def _problems_of(
+    named: NamedFile, user: FileUser, reported: set[Path], folders: Iterable[Path]
+) -> Iterator[Problem]:
+    readable, place = [*_readable_at(named.path)], _writable_at(named.path)
+    for path in [path for path in readable if path not in reported]:
+        reported.add(path)
+        message = f"every user of this machine can read '{path}'; run: {user.to_close(path)}"
+        yield named.section.problem(message, named.key)
+    if place and place not in reported:
+        reported.add(place)
+        message = f"every user of this machine can write to '{place}', and so choose what is in '{named.path}'; run: {sudo_for(place)}chmod o-w {shlex.quote(str(place))}"
+        yield named.section.problem(message, named.key)
+    real = Path(os.path.realpath(named.path))  # `resolve` raises for a link to itself
+    within = [folder for folder in folders if real.is_relative_to(folder)]
+    for folder in within[:1] if named.row.files.opens == "supervisor" else ():
+        message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{named.path}' to another folder"
+        yield named.section.problem(message, named.key)
 
 
 def open_rules(rules: Rules) -> Iterator[Problem]:
@@ -149,14 +156,6 @@ def _group_of_others(status: os.stat_result) -> str:
         return ""
     own = (user.pw_name for user in pwd.getpwall() if user.pw_gid == status.st_gid)
     return group.gr_name if status.st_gid and {*group.gr_mem, *own} - {owner, "root"} else ""
-
-
-def _open_to_all(path: Path) -> tuple[Sequence[Path], Path | None]:
-    try:
-        with on_disk(path):
-            return [*_readable_at(path)], _writable_at(path)
-    except OSError:  # its disk does not answer, which who needs the file reports
-        return [], None
 
 
 def _readable_at(path: Path) -> Iterator[Path]:
