@@ -93,6 +93,25 @@ class DeadDiskTest(WorkersTestCase):
         sockets.with_name("sockets.dead").touch()
         self.reads_again()
 
+    def test_unit(self) -> None:
+        """What is in force for a unit stays so, with the certificate that is in use, and others' changes are taken."""
+        units = self.make_folder()
+        certificate = self.make_folder() / "cert.pem"
+        make_authority().issue("x.example").write(certificate, key=True)
+        tls = _TLS.replace("cert.pem", str(certificate))
+        (units / "a.ini").write_text(f"[listen secure]\nendpoint = 127.0.0.1:0\n{tls}")
+        settings = f"workers = 1\ninclude = {units}/*.ini"
+        mux = self.own(Service(self.make_folder(), RULES, settings, before=_WRAPPER, admin=True))
+        certificate.with_name("cert.pem.dead").touch()
+        for number in range(2):
+            mux.file.write_text(
+                f"{mux.file.read_text()}[route {number}]\nmatch = ssh\nbackend = reject\n"
+            )
+            self.assertIn(f"1 route new ({number})", mux.api("reload", {})["changes"])
+            [unit] = mux.api("status")["untaken"]
+            self.assertTrue(unit["in_force"])
+            self.assertIn("its disk has not answered", unit["errors"][0])
+
     def threads(self) -> int:
         return len([*Path(f"/proc/{self.mux.pid}/task").iterdir()])
 
