@@ -60,8 +60,9 @@ class BackendTest(SynchronousTestCase):
         text = "backend web: 1 of 2 servers is down: 10.0.0.2:80"
         link, do = "?backend=web#servers", "txmux servers web"
         expected = AttentionItem(
-            "warning", "backend", text, "why 2", 2.0, link, do=do, subject="web", is_logged=True
-        )
+            "warning", "backend", text, "why 2", 2.0, link, do=do, subject="web", is_logged=True,
+            section="backend web",
+        )  # fmt: skip
         self.assertEqual(item, expected)
         (item,) = self.items("ejected", *["down"] * 6, "up")
         self.assertIn("7 of 8 servers are down: 10.0.0.1:80 is ejected, ", item.text)
@@ -366,6 +367,28 @@ class AdviceTest(SynchronousTestCase):
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
         left = {row.text for row in ROWS if row not in made}
         self.assertEqual(left, {rows.LIMIT_REFUSES.text, rows.HEADERS_WRONG.text})
+
+
+class OwnerTest(SynchronousTestCase):
+    def test_whose(self) -> None:
+        """What is about a unit has its file as owner, or its author; so have servers in short form that only its routes use."""
+        folder = make_folder(self)
+        (folder / "units").mkdir()
+        text = "[listen {0}]\nendpoint = :{1}\n[route {0}]\nmatch = any\nunder = {0}\nbackend = 127.0.0.1:{2}\n"
+        for name, port, server in (("a", 2, 1), ("b", 3, 2), ("c", 4, 2)):
+            (folder / f"units/{name}.ini").write_text(text.format(name, port, server))
+        main = folder / "rules.ini"
+        main.write_text("[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\n")
+        rules = load(main)
+        file, other = str(folder / "units/a.ini"), str(folder / "units/b.ini")
+        rules = attrs.evolve(rules, files=attrs.evolve(rules.files, authors={"": 0, other: 1001}))
+        whose = RulesIndex(rules).owner_of
+        for section in ("listen a", "route a", "backend 127.0.0.1:1", f"unit {file}"):
+            self.assertEqual(whose(section), file, section)
+        self.assertEqual(whose(f"unit {file} [unit u]"), file)
+        self.assertEqual(whose("listen b"), "user 1001")
+        for section in ("", "listen x", "backend 127.0.0.1:2", "route gone"):
+            self.assertEqual(whose(section), "", section)
 
 
 def _with_units(folder: Path) -> Rules:

@@ -1,6 +1,7 @@
 """Of two owners, one has no certificate, or loses it: an upgrade goes well, and the other's clients notice nothing."""
 
 import ssl
+from typing import Any
 
 from tests.admin.processes import get
 from tests.processes.running import RULES, Pair, WorkersTestCase
@@ -56,9 +57,9 @@ class UpgradeTest(WorkersTestCase):
             return False
         return True
 
-    def troubles(self) -> list[str]:
+    def troubles(self) -> list[dict[str, Any]]:
         items = get(self.admin, "/api/status")["attention"]
-        return [item["text"] for item in items if item["what"] == "renewal"]
+        return [item for item in items if item["what"] == "renewal"]
 
     def test_lost(self) -> None:
         """A new process, and the next one, serve with the certificate that was in use when its file was lost."""
@@ -70,6 +71,9 @@ class UpgradeTest(WorkersTestCase):
             self.answers(*self.connect_to(mux, "faulty"))
             self.answers(*self.connect_to(mux, "other"))
             eventually(lambda: bool(self.troubles()), "it needs attention")
-            [text] = self.troubles()
-            self.assertRegex(text, r"\[route faulty\] terminate_tls: .* what is in use is kept")
+            [item] = self.troubles()
+            self.assertRegex(
+                item["text"], r"\[route faulty\] terminate_tls: .* what is in use is kept"
+            )
+            self.assertEqual(item["owner"], str(self.home / "faulty.ini"))
         self.answers(*held)

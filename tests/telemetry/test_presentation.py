@@ -20,6 +20,7 @@ from txmux.telemetry.presentation import (
     certificate_rank,
     date,
     fitted,
+    folded_attention,
     found_addresses,
     ordered,
     server_health,
@@ -125,6 +126,24 @@ class PresentationTests(SynchronousTestCase):
         code, lines = attention_verdict({"attention": listed})
         self.assertEqual((code, len(lines)), (2, 3))
         self.assertTrue(lines[0].endswith("; 2 more | critical=1;;;0 warning=2;;;0 note=0;;;0"))
+
+    def test_many_of_one_owner(self) -> None:
+        """What another owner does hides nothing: of each topic, five items of theirs are shown, and how many more there are."""
+        listed = [
+            {"text": f"{what} {number}", "level": "warning", "what": what, "owner": owner}
+            for what, owner in (("renewal", "user 1001"), ("unit", "user 1001"), ("unit", "a.ini"))
+            for number in range(7)
+        ]
+        listed.append({"text": "last", "level": "warning", "what": "unit"})
+        shown = [item["text"] for item in folded_attention({"attention": listed})]
+        self.assertEqual(len(shown), 3 * 6 + 1)
+        self.assertEqual(shown[4:7], ["renewal 4", "user 1001: 2 more of these", "unit 0"])
+        self.assertEqual(shown[-2:], ["a.ini: 2 more of these", "last"])
+        _, lines = attention_verdict({"attention": listed})
+        self.assertEqual(len(lines), len(shown))
+        self.assertIn("; 21 more | critical=0;;;0 warning=22;;;0", lines[0])
+        own = [{**item, "owner": ""} for item in listed]
+        self.assertEqual(len(folded_attention({"attention": own})), len(listed))
 
     def test_worst_certificate_first(self) -> None:
         states = ["valid", "of a newer version", "ends soon", None, "ended", "not valid yet"]

@@ -45,7 +45,7 @@ _REMEMBERED = 600.0
 """Seconds for which the end of a worker needs attention."""
 NONE_SERVES, NONE_ANSWERS = rows.NO_WORKER_SERVES.text, rows.NO_WORKER_ANSWERS.text
 _LOST = re.compile(r", ([0-9]+) connections? lost$")
-_SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
+_SECTION = re.compile(r"\[(\w+) ([^\]]+)\]:? ")
 
 _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "silent"})
 """States of servers that cannot serve; one that an operator or the rules took out is no trouble."""
@@ -437,4 +437,4 @@ def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[Attentio
             verb = "add" if cert.is_missing else "renew"
             yield row.item(since, **names, when=when, verb=verb)
     for trouble in gauges.troubles:
-        yield rows.CERTIFICATE_UNREADABLE.item(text=trouble)
+        yield rows.CERTIFICATE_UNREADABLE.item(text=trouble, section=" ".join(_section(trouble)))

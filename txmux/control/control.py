@@ -307,7 +307,8 @@ class Control:
             *(item for part in self.parts.values() for item in part.troubles()),
             *self.refusing(gauges),
         ]
-        return self._attention_log.record(found, complete=not reports.lacking)
+        owned = (attrs.evolve(item, owner=self.index.owner_of(item.section)) for item in found)
+        return self._attention_log.record(owned, complete=not reports.lacking)
 
     def refusing(self, gauges: Gauges) -> Iterator[AttentionItem]:
         """Yield the limits that refuse clients now."""

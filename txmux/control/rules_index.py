@@ -12,6 +12,7 @@ from txmux.errors import listed
 from txmux.net.turns import look_in_thread
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Route, Rules, Section, Server
+from txmux.rules.model.files import other_author
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.rules.named_files import NamedFile
@@ -95,6 +96,21 @@ class RulesIndex:
             for name in route.under:
                 routes.setdefault(name, []).append(route.name)
         return routes
+
+    @cached_property
+    def _units(self) -> Mapping[str, str]:
+        rules = self.rules
+        return {one.header: rules.unit_of(one) for one in rules.sections} if rules.units else {}
+
+    def owner_of(self, section: str) -> str:
+        """Return whose a section is, such as ``backend web`` or ``unit NAME``: a file of a unit, or its author, who may have many; empty for the operator's."""
+        kind, _, name = section.partition(" ")
+        unit = name if kind == "unit" else self._units.get(section, "")
+        if kind == "backend" and section not in self._units:  # a server in short form
+            owners = {self.owner_of(f"route {route}") for route in self.routes_to(name)}
+            return owners.pop() if len(owners) == 1 else ""
+        author = other_author(self.rules.files.authors, unit)
+        return unit.partition(" [unit ")[0] if author is None else f"user {author}"
 
     def route(self, name: str) -> Route | None:
         position = self.positions.get(name)

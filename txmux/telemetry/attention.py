@@ -48,6 +48,8 @@ class AttentionItem:
         subject: With `what`, the same as long as the item is the same one, such as the name of a backend; the text if empty.
         is_logged: Whether another part logs its beginning and its end.
         instead_of: The topic whose items it stands for: they have not ended.
+        section: What it is about, as ``backend web``; empty for the whole service.
+        owner: Whose rules that is in: a file or a user; empty for the operator's.
     """
 
     level: Level
@@ -60,6 +62,8 @@ class AttentionItem:
     subject: str = ""
     is_logged: bool = False
     instead_of: str = ""
+    section: str = ""
+    owner: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -74,7 +78,7 @@ class AttentionRow:
     """What all items of a kind have in common; an item has values for the names in ``{}``.
 
     Attributes:
-        level, what, text, cause, do, link, subject, is_logged: As in `AttentionItem`.
+        level, what, text, cause, do, link, subject, is_logged, section: As in `AttentionItem`.
         when: When there is such an item; the table of topics joins those of a topic and a level.
         runbook: The heading of the troubleshooting page, as in its address.
         sources: How many sources of clients it takes, and why, for the table of who can raise it.
@@ -88,6 +92,7 @@ class AttentionRow:
     link: str = ""
     subject: str = ""
     is_logged: bool = False
+    section: str = ""
     do: str = attrs.field(validator=min_len(1))
     when: str = attrs.field(validator=min_len(1))
     runbook: str = attrs.field(validator=min_len(1))
@@ -95,7 +100,9 @@ class AttentionRow:
     alerts: Sequence[str] | str = attrs.field(validator=min_len(1))
 
     def item(self, since: float | None = None, **names: object) -> AttentionItem:
-        templates = {"text": self.text, "cause": self.cause, "do": self.do, "subject": self.subject}
+        templates = {
+            name: getattr(self, name) for name in ("text", "cause", "do", "subject", "section")
+        }
         texts = {name: template.format(**names) for name, template in templates.items()}
         link = self.link.format(backend=quote(str(names.get("backend")), errors="replace"))
         return AttentionItem(

@@ -42,7 +42,7 @@ COMMON = "TxmuxAttentionCritical", "TxmuxAttention"
 _IN_SERVERS = "?backend={backend}#servers"
 
 _backend = partial(
-    AttentionRow, what="backend", text="backend {backend}: {text}", cause="{why}", do="txmux servers {backend}{advice}", link=_IN_SERVERS, subject="{backend}", is_logged=True,
+    AttentionRow, what="backend", text="backend {backend}: {text}", cause="{why}", do="txmux servers {backend}{advice}", link=_IN_SERVERS, subject="{backend}", section="backend {backend}", is_logged=True,
     runbook="a-server-is-down", sources="as its servers, above")
 NO_SERVER = _backend(
     level="critical", when="no server of a backend that is in use can serve", alerts=["TxmuxBackendWithoutServer"])
@@ -56,7 +56,7 @@ SERVER_DOUBTED = attrs.evolve(
     SERVERS_TAKEN_OUT, text="backend {backend}: {server} fails its last clients", do="txmux servers {backend}; see its own log", subject="{backend} {server}",
     is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, runbook="only-one-side-uses-the-proxy-protocol", when="a server fails its last clients: it has reset all of one or two sources, or their TLS has failed, or it has closed all before they did, without a byte, or it has answered all, and txmux's own attempt, by HTTP's status 400, as one does that expects no PROXY header")
 
-_accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", runbook="clients-cannot-connect")
+_accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", section="listen {name}", runbook="clients-cannot-connect")
 CANNOT_ACCEPT = _accept(
     level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=["TxmuxCannotAccept"],
     when="a listener cannot accept: no worker has descriptors or memory for more clients")
@@ -73,7 +73,7 @@ QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
     level="warning", text="listener {name}: the queue of {line} has overflowed", cause="{attempts} to connect dropped within a minute{rate}", do="{do}",
     subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="within the last minute, attempts to connect were dropped since its queue was full")
 _busy = partial(
-    _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="busy")
+    _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="busy", section="")
 BUSY_WITH_MANY = _busy(
     level="warning", sources="3", alerts=COMMON, when="new connections and flows of several sources keep a process busy: how many a second, and who is first")
 PAUSED = _accept(level="note", text="listener {name}: {why}", do="txmux resume {name}", is_logged=True, sources=NO_SOURCE, alerts=_PLANNED, when="an operator has paused it")
@@ -81,7 +81,7 @@ BUSY_WITH_FEW = _busy(level="note", sources=_ONE, alerts=_ONE_CLIENT, when="one 
 
 _ports = partial(
     AttentionRow, what="ports", text="backend {backend}: no source port is left towards {server}", cause="{why}: {connections} failed", link=_IN_SERVERS,
-    subject="{backend} {server}", is_logged=True, runbook="clients-cannot-connect")
+    subject="{backend} {server}", section="backend {backend}", is_logged=True, runbook="clients-cannot-connect")
 NO_SOURCE_PORT = _ports(
     level="critical", do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", sources=_OF_MANY,
     when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last", alerts=["TxmuxNoSourcePort"])
@@ -146,12 +146,12 @@ FILE_UNREAD = _source(
     when="a new worker could not read a database of places or a file of `tunnel_users`, or not open a port with a certificate of its own")
 NAME_NOT_FOUND = AttentionRow(
     what="names", level="warning", text="backend {backend}: {server}: addresses {age} old{more}", cause="{why}", link=_IN_SERVERS,
-    do="the last addresses stay in use; see whether what is asked knows it: its name servers ('resolvers', or /etc/resolv.conf), or Consul", subject="{backend} {server}", is_logged=True,
+    do="the last addresses stay in use; see whether what is asked knows it: its name servers ('resolvers', or /etc/resolv.conf), or Consul", subject="{backend} {server}", section="backend {backend}", is_logged=True,
     runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=COMMON, when="the name of a server cannot be looked up again")
 
 _certificate = partial(
     AttentionRow, what="certificates", text="{what} of {where} {name} {when}", do="{verb} it: txmux reads the file again by itself", link="#certificates",
-    subject="{where} {name} {what} {ends:.0f}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
+    subject="{where} {name} {what} {ends:.0f}", section="{where} {name}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
 CERTIFICATE_ENDED = _certificate(
     level="critical", when="one has ended: a certificate, one of its chain, an authority of `tls_client_ca` or `tls_ca` without another one, or a revocation list; or the only authority has no list, or none that it has signed",
     alerts=["TxmuxCertificateEnded"])
@@ -163,11 +163,11 @@ CERTIFICATE_ENDS = _certificate(
 
 renewal = partial(
     AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NO_SOURCE, alerts=["TxmuxCertificateUnusable"])
-CERTIFICATE_UNREADABLE = renewal(level="warning", text="{text}", do=_MEND, when="a certificate or a key cannot be read again, or that of a [unit](rules.md#units) cannot be used yet")
+CERTIFICATE_UNREADABLE = renewal(level="warning", text="{text}", do=_MEND, section="{section}", when="a certificate or a key cannot be read again, or that of a [unit](rules.md#units) cannot be used yet")
 
 LIMIT_REFUSES = AttentionRow(
     what="limits", level="note", text="listener {listener} refuses clients at {at}", cause="{refused:,} refused in {span}{who}", do="{do}", link="#clients",
-    subject="{listener} {limit}", runbook="a-client-is-refused", sources=_ONE, alerts="`TxmuxClientsRefused` is for those of many sources",
+    subject="{listener} {limit}", section="listen {listener}", runbook="a-client-is-refused", sources=_ONE, alerts="`TxmuxClientsRefused` is for those of many sources",
     when="a limit of a listener refuses clients: how many in the last half minute, and who is first")
 
 HEADERS_WRONG = attrs.evolve(
@@ -175,7 +175,7 @@ HEADERS_WRONG = attrs.evolve(
     do="have the proxy in front send the header, or take it out of accept_proxy_from; the fact proxy_error in the access log says what is wrong",
     runbook="only-one-side-uses-the-proxy-protocol", alerts=_ONE_CLIENT, when="it closes clients of `accept_proxy_from` that send no valid PROXY header: how many in that time")
 
-_hold = partial(AttentionRow, what="hold", level="note", link=_IN_SERVERS, subject="{backend}", is_logged=True, runbook="it-is-slow", sources=_ONE)
+_hold = partial(AttentionRow, what="hold", level="note", link=_IN_SERVERS, subject="{backend}", section="backend {backend}", is_logged=True, runbook="it-is-slow", sources=_ONE)
 # How many wait may be one client's doing; that no server is up is an item of its own.
 CLIENTS_WAIT = _hold(text="backend {backend}: {clients} for a server", do="txmux servers {backend}", alerts=_ONE_CLIENT, when="clients wait for a server")
 CLIENTS_HELD = _hold(
@@ -186,7 +186,7 @@ RELOAD_FAILED = AttentionRow(
     sources=NO_SOURCE, when="the last reload failed, or is in force but not complete", alerts=["TxmuxReloadFailed"])
 UNIT_NOT_TAKEN = AttentionRow(
     what="unit", level="warning", text="{unit} is not taken: {stays}", cause="{why}", do="mend what is wrong there, then txmux reload, which names what is left; a port is tried again by itself", link="#rules",
-    subject="{unit}", runbook="a-reload-fails", sources=NO_SOURCE, alerts=COMMON,
+    subject="{unit}", section="unit {unit}", runbook="a-reload-fails", sources=NO_SOURCE, alerts=COMMON,
     when="a [unit](rules.md#units) has an error, contradicts what is before it, or has a port that cannot be opened")
 BACKEND_MISSING = AttentionRow(
     what="unit", level="warning", text="{where}: {text}", do="have its owner bring it back, or name another backend", link="#rules", subject="{where}", is_logged=True,

@@ -332,6 +332,7 @@ class AttentionDocument(TypedDict):
     since: Annotated[float | None, "it began at this time, in seconds since 1970"]
     do: Annotated[str, "this command or sentence helps"]
     link: Annotated[str, "this part of the page shows it; it may be empty"]
+    owner: Annotated[str, "whose rules it is about, if they are of another [unit](rules.md#units) than yours: their file, or `user 1001`, who has written it"]
 
 Unrouted = TypedDict("Unrouted", {"ended": int, "bytes_in": int, "bytes_out": int})
 Connections = TypedDict("Connections", {"active": int, "undecided": int, "total": int, "unrouted": Unrouted, "limit": int})

@@ -368,17 +368,36 @@ def unrouted(status: Row, routes: Iterable[Row]) -> Iterator[Row]:
 
 # The status.
 
+_MOST_ALIKE = 5
+"""Items of one topic and one owner that are shown: what another one does must not hide all else."""
+
 
 def attention_items(status: Row) -> list[Row]:
     """Return what needs attention, the worst first; items of older versions have a text, and perhaps a topic."""
     bare: Row = {
-        "level": "warning", "what": "service", "cause": "", "since": None, "do": "", "link": "",
+        "level": "warning", "what": "service", "cause": "", "since": None, "do": "", "link": "", "owner": "",
     }  # fmt: skip
     items = [
         {**bare, **(item if isinstance(item, Mapping) else {"text": item})}
         for item in status.get("attention", ())
     ]
     return sorted(items, key=lambda item: _LEVELS.get(item["level"], 0))
+
+
+def folded_attention(status: Row) -> list[Row]:
+    """Return the same, but of each topic only the first few items of another owner, and how many more there are."""
+    items, alike, shown = attention_items(status), dict[tuple[str, ...], list[Row]](), list[Row]()
+    for item in items:
+        alike.setdefault((item["level"], item["what"], item["owner"]), []).append(item)
+    for item in items:
+        its = alike[item["level"], item["what"], item["owner"]]
+        if not item["owner"] or item in its[:_MOST_ALIKE]:
+            shown.append(item)
+        elif item is its[_MOST_ALIKE]:
+            text = f"{item['owner']}: {len(its) - _MOST_ALIKE} more of these"
+            do = "txmux status --json names all; txmux check says what is wrong in the files"
+            shown.append({**item, "text": text, "cause": "", "do": do})
+    return shown
 
 
 def attention_text(item: Row) -> str:
@@ -406,12 +425,12 @@ def attention_verdict(status: Row) -> tuple[int, list[str]]:
     >>> attention_verdict({"attention": [], "connections": {"active": 2, "limit": 9}})
     (0, ['OK: nothing needs attention | active=2;;;0;9 critical=0;;;0 warning=0;;;0 note=0;;;0'])
     """
-    items = attention_items(status)
+    items, shown = attention_items(status), folded_attention(status)
     code = _VERDICTS.get(items[0]["level"], (0, ""))[0] if items else 0
     lines = [
         # What follows the first bar is performance data.
         f"{_VERDICTS.get(item['level'], (0, 'NOTE'))[1]}: {attention_text(item).replace('|', '/')}"
-        for item in items
+        for item in shown
     ] or ["OK: nothing needs attention"]
     more = f"; {len(items) - 1} more" if len(items) > 1 else ""
     lines[0] += f"{more} | {' '.join(_performance(status, items))}"

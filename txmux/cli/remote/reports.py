@@ -156,7 +156,7 @@ def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
     """Yield the label, the value and the style of each line; what needs attention comes first."""
-    for item in presentation.attention_items(status):
+    for item in presentation.folded_attention(status):
         style = presentation.STYLES[presentation.HEALTH_OF_LEVEL.get(item["level"], "down")]
         yield item["level"], presentation.attention_line(item, now), style
         if item.get("do"):

@@ -110,7 +110,7 @@ class View:
         """What needs attention, the worst first."""
         missing = [{"level": "warning", "text": text} for text in self.snapshot.warnings]
         found = [*self.status.get("attention", ()), *missing]
-        return [*map(self._attention_item, presentation.attention_items({"attention": found}))]
+        return [*map(self._attention_item, presentation.folded_attention({"attention": found}))]
 
     def _attention_item(self, item: Row) -> dict[str, str]:
         text, since = str(item["text"]).removesuffix("."), item["since"]

@@ -92,7 +92,7 @@ def attention_of(snapshot: Snapshot) -> Iterator[tuple[presentation.Health, str]
     """Yield a sentence for each thing that needs attention, and how bad it is."""
     if snapshot.problem:
         yield "down", printable(snapshot.problem)
-    for item in presentation.attention_items(snapshot.status):
+    for item in presentation.folded_attention(snapshot.status):
         line = f"{item['level']}: {presentation.attention_line(item, snapshot.at)}"
         yield presentation.HEALTH_OF_LEVEL.get(item["level"], "down"), printable(line)
     for warning in snapshot.warnings:
