@@ -382,13 +382,26 @@ class OwnerTest(SynchronousTestCase):
         rules = load(main)
         file, other = str(folder / "units/a.ini"), str(folder / "units/b.ini")
         rules = attrs.evolve(rules, files=attrs.evolve(rules.files, authors={"": 0, other: 1001}))
-        whose = RulesIndex(rules).owner_of
+        index = RulesIndex(rules)
+        whose = index.owner_of
         for section in ("listen a", "route a", "backend 127.0.0.1:1", f"unit {file}"):
             self.assertEqual(whose(section), file, section)
         self.assertEqual(whose(f"unit {file} [unit u]"), file)
         self.assertEqual(whose("listen b"), "user 1001")
         for section in ("", "listen x", "backend 127.0.0.1:2", "route gone"):
             self.assertEqual(whose(section), "", section)
+        first, second = (f"[backend 127.0.0.1:{number}]: no server is up" for number in (1, 2))
+        for missing, ready in (
+            ([], True),
+            ([first], True),
+            (["[listen b]: it cannot listen at unix:/run/b/s", first], True),
+            ([f"[listen x]: cannot accept: EMFILE{OF_FEW}"], True),
+            ([second], False),  # of two owners
+            ([first, second], False),  # nothing is left
+            ([first, "[listen x]: no client is accepted"], False),
+            (["no worker serves"], False),
+        ):
+            self.assertEqual(attention.is_ready(missing, index), ready, missing)
 
 
 def _with_units(folder: Path) -> Rules:
