@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 from unittest.mock import Mock, patch
 
 import pytest
 
 import txmux
 from tests.cli.support import CommandTestCase
-from tests.interop.children import run
+from tests.interop.children import has_ipv6, run
 from txmux.backends.connect import source
 from txmux.cli import COMMANDS, check
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
@@ -99,6 +100,15 @@ class CheckTests(CommandTestCase):
         first, last = self.told(0, self.run_main("check", self.good)).splitlines()
         self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))
         self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
+
+    def test_address_of_another_interface(self) -> None:
+        """Each interface may have the same link-local address, and the loopback has none."""
+        if not has_ipv6():
+            raise SkipTest("this machine has no IPv6")
+        file = self.write("local.ini", GOOD.replace(":8443", "[fe80::1%lo]:8443"))
+        code, out, _ = self.run_main("check", file)
+        self.assertEqual(code, 0)
+        self.assertIn("cannot listen at [fe80::1%lo]:8443: no interface of this machine has", out)
 
     def test_warnings_in_order_with_exit_code_0(self) -> None:
         self.good.write_text(

@@ -66,7 +66,9 @@ class RemovedFilesTests(WorkersTestCase):
         eventually(lambda: self.reported() == ([], 200), "all is well again")
         # The folder is gone.
         other = folder.rename(folder.with_name("other"))
-        self.is_reported(f"it cannot listen at unix:{self.paths[-1]}: No such file or directory")
+        self.is_reported(
+            f"it cannot listen at unix:{self.paths[-1]}: there is no folder '{folder}'"
+        )
         other.rename(folder)
         eventually(lambda: self.reported() == ([], 200), "all is well again")
         self.assertTrue(self.is_reached(self.paths[-1]))

@@ -3,12 +3,15 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from unittest import SkipTest
 
 import attrs
 from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import has_ipv6
+from tests.interop.namespaces import Namespace
 from tests.support.growth import AT_ALL, growth
 from tests.support.kit import make_folder, reactor
 from tests.support.ports import free_port, free_ports
@@ -294,6 +297,38 @@ class StoreTest(SynchronousTestCase):
                 with socket.create_connection(opened.getsockname()), opened.accept()[0] as accepted:
                     accepted.settimeout(0)
                     self.assertRaises(BlockingIOError, accepted.recv, 1)
+
+    def test_interface_that_comes_back(self) -> None:
+        """What listens at an address of it is reported while it is gone, and listens again on the one that has its name then."""
+        if not has_ipv6():
+            raise SkipTest("this machine has no IPv6")
+        namespace = Namespace(self)
+        namespace.enter()
+        add = "addr add fe80::1/64 dev {} nodad"
+        for name in ("its", "other"):
+            namespace.ip(f"link add {name} type bridge")
+            namespace.ip(add.format(name))
+            namespace.ip(f"link set {name} up")
+        ends = [f"[fe80::1%{name}]:7001" for name in ("its", "other")]
+        self.store.open([self.listener(*ends, f"udp:{ends[0]}")])
+        namespace.ip("link del its")
+        before = inodes(self.store.sockets())
+        for _ in range(2):
+            self.assertEqual(self.store.revive(), [])
+            missing = self.store.unreached()
+            self.assertEqual(len(missing), 2)
+            self.assertIn("this machine has no interface 'its'; see 'ip link'", missing[0])
+        namespace.ip("link add its type bridge")
+        namespace.ip(add.format("its"))
+        namespace.ip("link set its up")
+        kinds = sorted(key.partition(":")[0] for key in self.store.revive())
+        self.assertEqual((kinds, self.store.unreached()), (["tcp", "udp"], []))
+        after = inodes(self.store.sockets())
+        same = [key for key in before if before[key] == after[key]]
+        self.assertEqual(same, [f"tcp:{ends[1]}"])
+        with socket.socket(socket.AF_INET6) as client:
+            client.connect(socket.getaddrinfo("fe80::1%its", 7001)[0][4])
+        self.assertEqual(self.store.revive(), [])
 
     def test_unix_file(self) -> None:
         """The file of a UNIX socket has the mode that is asked for, and goes with the socket unless it is to stay."""

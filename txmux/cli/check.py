@@ -286,7 +286,8 @@ def _has_address(address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
+            # With the interface that the address may name, which `bind` leaves out.
+            probe.bind(socket.getaddrinfo(address, 0, family, socket.SOCK_DGRAM)[0][4])
     except OSError as problem:
         return problem.errno != errno.EADDRNOTAVAIL
     return True

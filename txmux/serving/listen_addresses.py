@@ -152,12 +152,25 @@ def key_of(opened: socket.socket) -> str:
     listens = is_udp or opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if opened.family not in {socket.AF_INET, socket.AF_INET6} or not listens:
         return ""
-    host, port = opened.getsockname()[:2]
+    host, port, *more = opened.getsockname()
+    if more and more[1]:
+        host = f"{host}%{socket.if_indextoname(more[1])}"
     both = host == "::" and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     name = SocketAddress(opened.family, host, port, 0, both=both).name
     return (
         f"udp:{name}" if is_udp else f"tcp:{name}{_MPTCP if opened.proto == IPPROTO_MPTCP else ''}"
     )
+
+
+def has_lost_interface(address: ListenAddress, opened: socket.socket) -> bool:
+    """Return whether a socket is bound to an interface that is gone, also if there is another one of its name: no client reaches it any more."""
+    zone = address.text.partition("%")[2].partition("]")[0]
+    if not zone or address.kind not in {"tcp", "udp"}:
+        return False
+    try:
+        return socket.if_indextoname(opened.getsockname()[3]) != zone and not zone.isdigit()
+    except OSError as problem:
+        return problem.errno == errno.ENXIO
 
 
 def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
@@ -233,7 +246,9 @@ class SocketAddress:
             return f"{host}:{self.port}"
         with suppress(ValueError):
             host = ipaddress.IPv6Address(host).compressed
-        return f"[{host}]:{self.port}"
+        # The system's answer has none, and each interface may have the same link-local address.
+        zone = self.host.partition("%")[1:]
+        return f"[{host.partition('%')[0]}{''.join(zone)}]:{self.port}"
 
 
 @lru_cache(256)

@@ -27,6 +27,7 @@ from txmux.rules.reading.endpointstrings import ports_text
 from txmux.serving.endpoints import listen_error, why_no_socket
 from txmux.serving.listen_addresses import (
     ListenAddress,
+    has_lost_interface,
     listen_addresses,
     listen_lines,
     open_address,
@@ -288,16 +289,18 @@ class ListeningSockets:
                 self._remove_file(self._all[key])
 
     def _relisten(self, its: OpenSocket) -> bool:
-        """Listen again on a socket that was shut down; a UNIX socket is replaced, since it stays shut."""
+        """Listen again on a socket that was shut down; one of UNIX, or of an interface that is gone, is replaced, since it stays shut."""
         address, opened = its.listens_at, its.socket
         try:
-            if its.key.startswith("unix:"):
+            if its.key.startswith("unix:") or has_lost_interface(address, opened):
                 its.socket = self.open_address(address)
                 its.note_file()
                 opened.close()
-            listen_again(its.socket, address.backlog)
+            if address.kind != "udp":
+                listen_again(its.socket, address.backlog)
         except OSError as problem:
-            if its.is_newly_unreached(f"it cannot listen at {its.shown}: {problem.strerror}"):
+            why = why_no_socket(address, problem)
+            if its.is_newly_unreached(f"it cannot listen at {its.shown}: {why}"):
                 _log.error("{problem}; trying again", problem=listen_error(address, problem))
             return False
         its.unreached = ""
@@ -316,20 +319,23 @@ class ListeningSockets:
         self.close_unused()
 
     def revive(self) -> list[str]:
-        """Listen again on sockets that a process of the service has shut down, and on UNIX sockets whose files were removed.
+        """Listen again on sockets that a process of the service has shut down, on UNIX sockets whose files were removed, and on interfaces that came back.
 
         A compromised worker can shut one down. A file that is another program's by now stays. Return the keys of those that had to be
         replaced.
         """
         listening = self._in("in force")
         gone = [its for its in listening if its.key.startswith("unix:") and self._is_gone(its)]
+        lost = [its for its in listening if has_lost_interface(its.listens_at, its.socket)]
         shut = [its for its in listening if its not in gone and is_shut(its.key, its.socket)]
         # If that fails, another process listens there, maybe the one that has shut it down.
-        revived = [its for its in (*gone, *shut) if self._relisten(its)]
+        revived = [its for its in (*gone, *lost, *shut) if self._relisten(its)]
         for its in revived:
             why = (
                 "its file had been removed"
                 if its in gone
+                else "its interface had been removed"
+                if its in lost
                 else "a process of txmux had shut the socket down; "
                 "if that happens again, restart the service, and look for what has taken over a worker"
             )
@@ -339,7 +345,7 @@ class ListeningSockets:
                 section=its.listens_at.section,
                 why=why,
             )
-        replaced = [its.key for its in revived if its.key.startswith("unix:")]
+        replaced = [its.key for its in revived if its in lost or its.key.startswith("unix:")]
         if replaced:
             self.replaced()
         return replaced
