@@ -3,6 +3,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -13,6 +14,9 @@ import pytest
 import txmux
 from tests.cli.support import CommandTestCase
 from tests.interop.children import has_ipv6, run
+from tests.support.changes import change_constants
+from tests.support.folders import make_folder
+from txmux import files
 from txmux.backends.connect import source
 from txmux.cli import COMMANDS, check
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
@@ -100,6 +104,27 @@ class CheckTests(CommandTestCase):
         first, last = self.told(0, self.run_main("check", self.good)).splitlines()
         self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))
         self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
+
+    def test_disk_that_does_not_answer(self) -> None:
+        """What is on it is an error, beside all others."""
+        late, is_back, looks_at = make_folder(self) / "late.pem", threading.Event(), Path.stat
+        late.touch()
+
+        def look(path: Path, **options: Any) -> os.stat_result:
+            if path == late:
+                is_back.wait(5)
+            return looks_at(path, **options)
+
+        change_constants(self, files, PATIENCE=0.05)
+        self.patch(Path, "stat", look)
+        self.addCleanup(is_back.set)
+        # What to do about a file that is not there needs to look at its folder, which would wait, too.
+        self.patch(os.path, "realpath", lambda path: self.assertNotEqual(path, late.parent) or path)
+        tls = f"[route tls]\nmatch = tls\nterminate_tls = {late}\nbackend = web\nfrom = no\n"
+        code, out, _ = self.run_main("check", self.write("a.ini", f"{GOOD}{tls}"))
+        self.assertEqual(code, 1)
+        self.assertRegex(out, "a.ini:8: .*late.pem': its disk has not answered for 0.05 s")
+        self.assertIn("a.ini:10: [route tls] from: ", out)
 
     def test_address_of_another_interface(self) -> None:
         """Each interface may have the same link-local address, and the loopback has none."""

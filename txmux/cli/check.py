@@ -21,6 +21,7 @@ import attrs
 from txmux.classes import frozen
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command
+from txmux.files import within_patience
 from txmux.interfaces import IProtocolMatcher
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.processes.account import AccountError, UserAccount, account_of, find_account
@@ -48,7 +49,7 @@ from txmux.rules.lint.warnings import (
     warnings,
 )
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
-from txmux.rules.named_files import forbidden
+from txmux.rules.named_files import forbidden, why_unread
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import plural, printable_json
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = []
     with UNCOLLECTED_FOR_GOOD:
         for path in arguments.files:
-            results.append(_check(path, matchers, arguments.user))
+            results.append(_check_within_patience(path, matchers, arguments.user))
             if not arguments.json:
                 _write(results[-1])
     good = [checked.rules for checked in results if checked.rules is not None]
@@ -158,12 +159,29 @@ def _connect(several: list[Rules]) -> tuple[list[Reached], list[Problem]]:
     return results, problems
 
 
-def _check(
-    path: str, matchers: Mapping[str, IProtocolMatcher], user: str | None = None
+def _check_within_patience(
+    path: str, matchers: Mapping[str, IProtocolMatcher], user: str | None
 ) -> _Checked:
     data = None
     if path == "-":
         path, data = _STANDARD_INPUT, sys.stdin.buffer.read()
+    late = set[str]()
+    while True:
+        try:
+            return within_patience(_check, path, matchers, user, data)
+        except TimeoutError as problem:
+            # The next time, nobody waits for that disk, and what names the file is an error.
+            if problem.filename in late:
+                return _Checked(path, None, [Problem(path, 0, "", "", why_unread(problem))])
+            late.add(problem.filename)
+
+
+def _check(
+    path: str,
+    matchers: Mapping[str, IProtocolMatcher],
+    user: str | None = None,
+    data: bytes | None = None,
+) -> _Checked:
     try:
         rules = load(path, matchers, data)
         account = None if user is None else _account(user)

@@ -212,8 +212,9 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
     except PermissionError:
         return  # the caller may have fewer rights than the service
     except OSError as error:
-        why = f"cannot read '{path}': {error.strerror}; {other_path(path)}"
-        raise InvalidValueError(why) from None
+        # Where its disk does not answer, `other_path` would wait for it, too.
+        advice = "" if isinstance(error, TimeoutError) else f"; {other_path(path)}"
+        raise InvalidValueError(f"cannot read '{path}': {error.strerror}{advice}") from None
     if is_folder:
         raise InvalidValueError(f"'{path}' is a folder; write {what}")
 
