@@ -4,8 +4,10 @@ import os
 import re
 import threading
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import named_files as files
@@ -14,17 +16,19 @@ from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.named_files import KEY_FOLDERS, MADE, OPEN, SECRETS, folder_of_files
 from txmux import files as opened
+from txmux import load
 from txmux.errors import sudo_for
 from txmux.processes.helper.opening_server import AllowedPaths
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Rules
-from txmux.rules.named_files import named_files
+from txmux.rules.named_files import forbidden, named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
 
 _PATH = re.compile(r"\bpaths?\b|FILE")
 RULES = files.RULES + files.BY_TWISTED
+_TLS = "[listen a]\nendpoint = :3\n[route r]\nmatch = tls\nterminate_tls = {}\nbackend = close\n"
 
 
 def _readable(rules: Rules) -> list[Problem]:
@@ -59,16 +63,12 @@ class KeyTests(SynchronousTestCase):
             )
             self.assertEqual(str(_readable(parse(text, "rules.ini"))).count("chmod"), count)
 
-    def test_secret_whose_disk_does_not_answer(self) -> None:
-        """What keeps another thread waiting is not looked at, also for where a link leads."""
-        secret = make_folder(self) / "a.pem"
-        text = "[listen a]\nendpoint = :3\n[route a]\nmatch = tls\nterminate_tls = {}\nbackend = close\n"
-        secret.touch(0o644)
-        rules = parse(text.format(secret), "rules.ini")
+    def wait_for(self, path: Path) -> None:
+        """Have a thread wait for the disk of a file, too long for others to do so, too."""
         waits, is_back = threading.Event(), threading.Event()
 
         def wait() -> None:
-            with opened.on_disk(secret):
+            with opened.on_disk(path):
                 waits.set()
                 is_back.wait()
 
@@ -78,6 +78,28 @@ class KeyTests(SynchronousTestCase):
         self.addCleanup(thread.join)
         self.addCleanup(is_back.set)
         waits.wait()
+
+    def test_unit_in_force_whose_disk_does_not_answer(self) -> None:
+        """Whether its author may read the file is not known, and was when what is in force was taken."""
+        folder, secret = make_folder(self), make_folder(self) / "a.pem"
+        secret.touch()
+        unit = folder / "unit.ini"
+        unit.write_text(_TLS.format(secret))
+        (folder / "rules.ini").write_text("[txmux]\ninclude = u*.ini\n[listen x]\nendpoint = :4\n")
+        rules = load(folder / "rules.ini")
+        known = attrs.evolve(rules.files, authors={"": 0, str(unit): 1001})
+        self.wait_for(secret)
+        [problem] = forbidden(attrs.evolve(rules, files=known))
+        self.assertIn("is not known: its disk has not answered", problem.message)
+        left_out = attrs.evolve(known, untaken={str(unit): (problem,)})
+        self.assertEqual([*forbidden(attrs.evolve(rules, files=left_out))], [])
+
+    def test_secret_whose_disk_does_not_answer(self) -> None:
+        """What keeps another thread waiting is not looked at, also for where a link leads."""
+        secret = make_folder(self) / "a.pem"
+        secret.touch(0o644)
+        rules = parse(_TLS.format(secret), "rules.ini")
+        self.wait_for(secret)
         looks_at, looked = os.lstat, []
 
         def look(path: Any, **more: Any) -> os.stat_result:

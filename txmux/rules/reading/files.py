@@ -242,9 +242,6 @@ class FileRights:
         """Return why rules in a file may not name another one; nothing if they may: what root and the operator have written may name all, others what they may read, or use in another way of `os.access`.
 
         Otherwise, the author of an included file would have txmux read what is closed to them. Whose file it is now says nothing of what is in force for it.
-
-        Raises:
-            TimeoutError: As `on_disk`.
         """
         use = "read" if bit == os.R_OK else "write to"
         try:
@@ -255,8 +252,6 @@ class FileRights:
                 if closed is not None and bit == os.R_OK:
                     with suppress(PermissionError):
                         safe_status(path)  # what is not read is closed to nobody
-        except TimeoutError:
-            raise
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 return ""  # others report what is missing
