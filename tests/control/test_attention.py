@@ -390,6 +390,10 @@ class OwnerTest(SynchronousTestCase):
         self.assertEqual(whose("listen b"), "user 1001")
         for section in ("", "listen x", "backend 127.0.0.1:2", "route gone"):
             self.assertEqual(whose(section), "", section)
+        lacking = [f"[route {name}] terminate_tls: {n}" for n in range(7) for name in "ax"]
+        few = [*attention.few_of_each_owner(lacking, index)]
+        self.assertEqual((few[:5], few[5]), (lacking[:10:2], f"{file}: 2 more of these"))
+        self.assertEqual(few[6:], lacking[1::2])
         first, second = (f"[backend 127.0.0.1:{number}]: no server is up" for number in (1, 2))
         for missing, ready in (
             ([], True),

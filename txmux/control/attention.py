@@ -365,6 +365,18 @@ def problems(
         yield row.item(text=text, do=do)
 
 
+def few_of_each_owner(sentences: Iterable[str], index: RulesIndex) -> Iterator[str]:
+    """Yield the sentences about sections, but of each other owner only the first few, and how many more there are."""
+    by_owner: dict[str, list[str]] = {}
+    for sentence in sentences:
+        owner = index.owner_of(" ".join(_section(sentence)))
+        by_owner.setdefault(owner, []).append(sentence)
+    for owner, its in by_owner.items():
+        yield from its[:_MOST_NAMED] if owner else its
+        if owner and len(its) > _MOST_NAMED:
+            yield f"{owner}: {len(its) - _MOST_NAMED} more of these"
+
+
 def secrets(readable: Iterable[Problem], token_trouble: str) -> Iterator[AttentionItem]:
     yield from problems(rows.SECRET_READABLE, (problem.message for problem in readable))
     if token_trouble:

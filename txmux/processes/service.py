@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from txmux.admin.endpoint import AdminEndpoints
 from txmux.admin.listen_addresses import at_automatic
+from txmux.control.attention import few_of_each_owner
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import STOPPING, Control, ServiceActions
 from txmux.control.documents import untaken_documents
@@ -589,7 +590,9 @@ class MuxService(Service):
             older = sum(supervisor.older.values()) + stayed
             described = steps.run("describe the change", different.described, older)
             changes = described or "the rules are in force"
-        kept = [*supervisor.state.files.troubles(), *unusable]
+        kept = few_of_each_owner(
+            [*supervisor.state.files.troubles(), *unusable], self.control.index
+        )
         errors = (*failed, *steps.troubles)
         changes = "; ".join([changes, *kept, *described_untaken(rules)])
         untaken = [*untaken_documents(rules)]
