@@ -128,6 +128,12 @@ class UnitTest(SynchronousTestCase):
                 ask = partial(open_to, self.load(), f"{self.folder}/d/a.ini [unit one]")
                 self.assertEqual(bool(as_nobody(ask) if owner else ask()), expected)
 
+    def test_route_with_the_name_of_its_own_listener(self) -> None:
+        """Where routes may be under it, that is no fault of an ``under`` that nobody has written."""
+        why = "[listen a] has this name, too; give one of the two another name"
+        unit = _listen("a", 2) + _route("a", "terminate_tls = x.pem\n")
+        self.assert_refused(_listen("p", 1), unit, f"3 : {why}")
+
     def test_no_listener_and_those_of_others(self) -> None:
         """The operator's route is under none of a unit either."""
         why = "[listen p] takes no routes of this file; let its owner add 'routes_from = a' there"

@@ -371,8 +371,13 @@ def nestings(routes: Sequence[Route]) -> Iterator[Problem]:
             turn = circle.index(first)
             names = " -> ".join((*circle[turn:], *circle[:turn], first))
             what = f"is under itself: {names}" if circle[1:] else "is under itself"
-            message = f"{what}; put it under a listener, or leave 'under' out"
-            yield sections[first].problem(message, "under")
+            message, key = f"{what}; put it under a listener, or leave 'under' out", "under"
+            if key not in sections[first].entries:  # it is the only listener of its unit
+                message, key = (
+                    f"[listen {first}] has this name, too; give one of the two another name",
+                    "",
+                )
+            yield sections[first].problem(message, key)
 
 
 def _under(reading: RulesReading, text: str) -> str:
