@@ -394,18 +394,6 @@ class OwnerTest(SynchronousTestCase):
         few = [*attention.few_of_each_owner(lacking, index)]
         self.assertEqual((few[:5], few[5]), (lacking[:10:2], f"{file}: 2 more of these"))
         self.assertEqual(few[6:], lacking[1::2])
-        first, second = (f"[backend 127.0.0.1:{number}]: no server is up" for number in (1, 2))
-        for missing, ready in (
-            ([], True),
-            ([first], True),
-            (["[listen b]: it cannot listen at unix:/run/b/s", first], True),
-            ([f"[listen x]: cannot accept: EMFILE{OF_FEW}"], True),
-            ([second], False),  # of two owners
-            ([first, second], False),  # nothing is left
-            ([first, "[listen x]: no client is accepted"], False),
-            (["no worker serves"], False),
-        ):
-            self.assertEqual(attention.is_ready(missing, index), ready, missing)
 
 
 def _with_units(folder: Path) -> Rules:

@@ -182,17 +182,6 @@ def overflowed(
             )
 
 
-def is_ready(missing: Iterable[str], index: RulesIndex) -> bool:
-    """Return whether these lines leave the service ready: what another owner's unit lacks turns no others' clients away, unless nothing is left.
-
-    One or two sources of clients never make it unready, either.
-    """
-    lines = [line for line in missing if not line.endswith(OF_FEW)]
-    lacking = {" ".join(_section(line)) for line in lines}
-    left = {f"backend {name}" for name in index.used_backends} - lacking
-    return all(map(index.owner_of, lacking)) and (bool(left) or not lacking)
-
-
 def lasting(missing: Iterable[str], before: WorkersCondition, now: WorkersCondition) -> list[str]:
     """Return the lines of ``/readyz`` that will not be over in a moment; `before` is from when they were asked for."""
     lasts = {
