@@ -3,6 +3,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import attrs
 from hypothesis import given
@@ -14,8 +15,8 @@ from txmux.rules.model import Rules
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counter_groups import CELL, LISTENER, NO_ROUTE, SERVER, RouteTotals
 from txmux.telemetry.counting.counters import Counters, ServerChanges
-from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
-from txmux.telemetry.counting.snapshot import Counts
+from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters, keys_of
+from txmux.telemetry.counting.snapshot import Counts, server_samples, totals, unrouted
 from txmux.telemetry.record import ConnectionRecord
 
 PATH = Path("rules.ini")
@@ -44,6 +45,9 @@ backend = 127.0.0.1:80
 RECORD = ConnectionRecord(
     time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
 )
+
+
+SSH = "127.0.0.1:22", "127.0.0.1:22"
 
 
 def begin(column: ProcessCounters, route: str = NO_ROUTE) -> None:
@@ -105,10 +109,23 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual((listener.detect.count, listener.detect.sum), (2, 0.004))
         self.assertEqual(listener.detect_bytes.buckets[0], (1, 2))
         self.assertEqual(listener.detect_bytes.buckets[-1], (32768, 2))
+        server, name = first.server(*SSH), "public"
+        self.assertEqual(server_samples(self.counters), {})
+        server.connected()
+        server.answered(first.backend(SSH[0]), 2.0)
+        self.assertEqual(server_samples(self.counters), {SSH: (1, 1, 2000)})
+        first.listener(name).relayed(first.route(name, NO_ROUTE), None, 3, 5)
+        second.listener(name).connection_ended(second.route(name, NO_ROUTE), RECORD, "silent")
+        self.assertEqual(totals(self.counters, ["public", "public"]), (6, 2, 6, 10))
+        self.assertEqual(totals(self.counters, []), (0, 0, 0, 0))
+        ended = {"ended": 1, "bytes_in": 3, "bytes_out": 5}
+        self.assertEqual(unrouted(self.counters, ["public"]), ended)
+        used = {(one.listener, one.route): one.matches for one in self.counts().routes.used()}
+        self.assertEqual(used, {("public", "a"): 2, ("public", NO_ROUTE): 0})
 
     def test_connections_of_a_crashed_process_have_ended(self) -> None:
         column = worker_of(self.counters, 1)
-        column.server("127.0.0.1:22", "127.0.0.1:22").connected()
+        column.server(*SSH).connected()
         begin(column, "a")
         begin(column, "a")
         end(column)
@@ -166,6 +183,25 @@ class CountersTests(SynchronousTestCase):
         )
         self.assertEqual(route_of(told, "b").matches, 1)
         self.assertEqual(route_of(self.counts(), "a").matches, 2)
+
+    def test_routes_inside_tls_and_silent_clients(self) -> None:
+        """Each route has one place, whatever leads to it."""
+        (first,) = self.rules.routes
+        tls: Any = True
+        outer = (
+            attrs.evolve(first, terminate_tls=tls),
+            attrs.evolve(first, name="b", under=("a",), terminate_tls=tls),
+        )
+        silent = parse(RULES.replace("0\n", "0\nsilent = close\n"), PATH)
+        rules = attrs.evolve(
+            silent, routes=(*outer, attrs.evolve(first, name="c", under=("a", "b")))
+        )
+        names = ["a", "b", "c", "silent", ""]
+        keys = [key for key in keys_of(rules) if key.startswith("route")]
+        self.assertEqual(sorted(keys), sorted(f"route\npublic\n{name}" for name in names))
+        self.counters.extend(rules)
+        self.assertEqual([one.route for one in self.counts(rules).routes], names)
+        self.assertEqual([ProcessCounters().inode, self.counters.column(1).inode > 0], [0, True])
 
     def test_room_for_20000_new_routes(self) -> None:
         column = worker_of(self.counters, 1)
@@ -370,12 +406,12 @@ class ServerChangesTest(SynchronousTestCase):
 
 def connect(column: ProcessCounters) -> None:
     begin(column, "a")
-    column.server("127.0.0.1:22", "127.0.0.1:22").connected()
+    column.server(*SSH).connected()
 
 
 def release(column: ProcessCounters) -> None:
     end(column)
-    column.server("127.0.0.1:22", "127.0.0.1:22").released()
+    column.server(*SSH).released()
 
 
 class HandedOverTest(SynchronousTestCase):
@@ -419,11 +455,11 @@ class HandedOverTest(SynchronousTestCase):
     def test_third_program_has_the_counts_of_both(self) -> None:
         connect(self.column)
         release(self.column)
-        self.column.server("127.0.0.1:22", "127.0.0.1:22").failed("connect-refused")
+        self.column.server(*SSH).failed("connect-refused")
         self.hand_over()
         del self.column
         connect(self.new.column(1))
-        self.new.column(1).server("127.0.0.1:22", "127.0.0.1:22").failed("reset")
+        self.new.column(1).server(*SSH).failed("reset")
         self.old, self.new = self.new, Counters()
         self.new.extend(self.rules)
         self.new.column(1)
@@ -463,6 +499,32 @@ class HandedOverTest(SynchronousTestCase):
         self.assertEqual(self.told(), (2, 0, 2, 1, 0))
         self.new.column(1).listener("public").adopted(self.new.column(1).route("public", "a"))
         self.assertEqual(self.told()[:2], (2, 1))
+
+    def test_processes_that_the_next_program_supervises(self) -> None:
+        """They are counted on; of those that had ended before, what was live has ended. What else is in a file comes after."""
+        connect(self.column)
+        dead = self.old.column(2)
+        connect(dead)
+        self.hand_over()
+        first, _ = self.new.others[0].columns
+        self.assertIsNone(self.new.adopt_process(1))
+        self.new.others[0].pid = 1
+        self.new.settle_dead([])
+        self.assertEqual(self.told()[:2], (2, 2))  # another one supervises them
+        self.new.others[0].pid = 2**22 + 1
+        self.assertEqual(self.new.left_behind(), (0, 2))
+        self.assertIs(self.new.adopt_process(first.inode), first)
+        self.assertEqual(self.new.left_behind(), (2, 0))
+        elsewhere = self.new.connections_elsewhere([SSH, ("x", "y")], ())
+        self.assertEqual(elsewhere, {SSH: 2, ("x", "y"): 0})
+        self.assertEqual(Counters().connections_elsewhere([SSH], [1]), {})
+        self.new.settle_dead([first.inode])
+        self.assertEqual((self.told(), self.new.others[0].columns), ((2, 1, 2, 0, 1), [first]))
+        self.assertEqual(self.new.adopted_ended(first), 1)
+        self.assertEqual(self.told(), (2, 0, 2, 0, 0))
+        connect(self.new.column(1))
+        self.assertEqual(self.new.connections_elsewhere([SSH], [1]), {SSH: 1})
+        self.assertEqual((Counters.live_in(self.new.column(1)), Counters.live_in(None)), (1, 0))
 
     def test_forgotten_counters_do_not_come_back(self) -> None:
         connect(self.column)
