@@ -8,26 +8,12 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.peers import PeerFactory, listen
 from tests.support.supervised import SupervisedTestCase, greeted
 from txmux.telemetry.steps import CommittedSteps
 
 _run, _wait = CommittedSteps.run, CommittedSteps.wait
-
-
-class StepsTest(SynchronousTestCase):
-    def test_each_is_done(self) -> None:
-        steps, done = CommittedSteps("the rules are in force"), list[int]()
-        self.assertEqual(steps.run("first", lambda: 1), 1)
-        self.assertIsNone(steps.run("second", _no_memory))
-        steps.run("third", done.append, 3)
-        self.assertEqual(done, [3])
-        why = "the rules are in force, but this failed: second: MemoryError"
-        self.assertEqual(steps.troubles, [why])
-        (failure,) = self.flushLoggedErrors(MemoryError)
-        self.assertIsNotNone(failure)
 
 
 class ReloadTest(SupervisedTestCase):

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import attrs
 from twisted.logger import capturedLogs
@@ -6,10 +7,23 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.attention import rules_not_in_force
 from txmux.control.report import Report
-from txmux.telemetry.attention import AttentionItem, AttentionLog
+from txmux.telemetry.attention import OF_FEW, AttentionItem, AttentionLog, beside_busiest, of_few
 
 
 class AttentionLogTest(SynchronousTestCase):
+    def test_what_one_or_two_sources_do(self) -> None:
+        for rates, rest in (
+            ([10.0, 5.0, 3.0, 2.0], 2.0), ([2.0, 9.0, 4.0], 3.0), ([9.0, 4.0, 6.0], 0.0), ([0.0], 0.0),
+        ):  # fmt: skip
+            self.assertEqual(beside_busiest(rates), rest, rates)
+        for counts, few in (
+            ([1] * 10, ""),
+            ([1] * 9, OF_FEW),
+            ([2, 1, *[1] * 12], ""),
+            ([9], OF_FEW),
+        ):
+            self.assertEqual(of_few(Counter(dict(enumerate(counts)))), few, counts)
+
     def test_another_process_goes_on(self) -> None:
         """What an earlier process has reported ends a minute later all the same."""
         now, seconds = [7200.0], [10.0]

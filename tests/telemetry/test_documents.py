@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from txmux.telemetry import documents
 from txmux.telemetry.documents import fields_of, row_of
 from txmux.telemetry.presentation import COMMAND, Column, Table
+from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord
 
 
@@ -95,4 +96,19 @@ class RecordTest(SynchronousTestCase):
             }
             expected = {name: kind for name, kind in {**logged, **others}.items() if name in types}
             self.assertEqual({name: types[name] for name in expected}, expected)
+        record = ConnectionRecord(0.0, "1", "m", "192.0.2.1:5")
+        first = record.facts
+        record.note({"sni": "x"}, host="y")
+        for tried in ("a", "b"):
+            record.note_tried([tried, "c"])
+        self.assertEqual(record.facts, {"sni": "x", "host": "y", "tried": "a, c, b, c"})
+        record.forget("host", "unknown", "tried")
+        self.assertEqual((record.facts, first), ({"sni": "x"}, {}))
+        for reason, datagrams, is_clean in (
+            ("done", None, True), ("handed-over", 0, True), ("idle-timeout", None, False),
+            ("idle-timeout", 0, True), ("silent", 0, False),
+        ):  # fmt: skip
+            record.reason, record.datagrams_in = understood(reason), datagrams
+            self.assertEqual(record.is_clean, is_clean, reason)
+        self.assertEqual([understood(one) for one in ("of a newer version", 7)], ["error"] * 2)
         self.assertLess({*logged}, {field.name for field in fields_of(documents.EndDocument)})

@@ -1,9 +1,12 @@
+import time
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.telemetry.events import MOST, Events, Sampling
+from txmux.telemetry.access_log import fields_of
+from txmux.telemetry.events import MOST, Events, Sampling, server_event
 from txmux.telemetry.record import ConnectionRecord
 
 
@@ -44,6 +47,41 @@ class SamplingTest(SynchronousTestCase):
 
 
 class ListenTest(SynchronousTestCase):
+    def test_what_each_has(self) -> None:
+        """And those who follow decisions get them, without a listener, too."""
+        events, told, followed = Events(Clock()), list[dict[str, Any]](), list[Any]()
+        known = {"id": "1", "listener": "m", "client": "192.0.2.1:5", "local": None}
+        record = ConnectionRecord(0.0, "1", "m", "192.0.2.1:5", route="r", facts={"sni": "x"})
+        session = SimpleNamespace(record=record)
+
+        def happen() -> None:
+            events.begun(record)
+            events.decided(session)
+            record.detect_ms = 1.26
+            events.decided(session)
+            events.ended(record)
+            events.server(server_event("b", "s", "a", "up", "down", "refused"))
+
+        happen()
+        events.listen(told.append)
+        events.follow_decisions(followed.append)
+        record.detect_ms = None
+        happen()
+        events.listen(None)
+        happen()
+        self.assertEqual(followed, [session] * 4)
+        for one in told:
+            self.assertLess(abs(one.pop("at") - time.time()), 60)
+        decision = {"event": "decide", **known, "route": "r", "facts": {"sni": "x"}}
+        self.assertEqual(
+            told,
+            [
+                {"event": "begin", **known}, {**decision, "detect_ms": None}, {**decision, "detect_ms": 1.3},
+                {"event": "end", **fields_of(record)},
+                {"event": "server", "backend": "b", "server": "s", "address": "a", "before": "up", "state": "down", "why": "refused"},
+            ],
+        )  # fmt: skip
+
     def test_decisions_are_made_events_for_those_who_want_them(self) -> None:
         events, follower = Events(Clock()), lambda _: None
         for step, sees in (

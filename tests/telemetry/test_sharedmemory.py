@@ -1,6 +1,8 @@
+import errno
 import os
 import socket
 import tempfile
+from unittest.mock import Mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -47,6 +49,16 @@ class SharedMemoryTests(SynchronousTestCase):
         os.ftruncate(file, 4096)
         self.assertRaises(PermissionError, os.ftruncate, file, 0)
         self.assertFalse(os.get_inheritable(file))
+        for number, is_raised in (
+            (errno.EMFILE, True),
+            (errno.ENOMEM, True),
+            (errno.ENOSYS, False),
+        ):
+            os.memfd_create = Mock(side_effect=OSError(number, "no"))
+            if is_raised:
+                self.assertRaises(OSError, make, "test")
+            else:
+                os.close(make("test"))
         self.patch(sharedmemory, "sys", type("Other", (), {"platform": "other"}))
         file = make("test")  # file without a name where memory files are missing
         self.addCleanup(os.close, file)

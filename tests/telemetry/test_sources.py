@@ -1,5 +1,6 @@
 """Outside sources: when one is down, what is logged, and when an operator should know."""
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -55,6 +56,13 @@ class SourceTests(SynchronousTestCase):
         self.assertEqual((state.is_overdue, state.failing, state.age), (True, 100, None))
         sentence = "names 192.0.2.53:53: no good answer for 1 min 40 s: refused; names stay"
         self.assertEqual(state.sentence, sentence)
+        self.assertEqual(state.outage, "names")  # which all name servers have in common
+        redis = Source("redis", "192.0.2.53:53", "", self.clock.seconds).state()
+        self.assertEqual(redis.outage, "192.0.2.53:53")
+        row = {"source": state.name, "up": False, "age": None, "why": "refused"}
+        self.assertEqual(state.as_json(), row)
+        sent = ["names \n", *attrs.astuple(state)[1:]]
+        self.assertEqual(SourceState.read([sent]), [attrs.evolve(state, name="names \\n")])
         source.answered()
         state = self.after(source, 10)
         self.assertEqual((state.up, state.is_overdue, state.age), (True, False, 10))

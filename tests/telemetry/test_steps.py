@@ -3,7 +3,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.attention import failing_steps
-from txmux.telemetry.steps import RecurringSteps
+from txmux.telemetry.steps import CommittedSteps, RecurringSteps
 
 
 class RecurringStepsTest(SynchronousTestCase):
@@ -47,6 +47,32 @@ class RecurringStepsTest(SynchronousTestCase):
         self.assertEqual(self.steps.failing, {})
         self.patch(self.steps, "failing", _Full())  # no memory for the log
         self.assertIsNone(self.steps.run("look", lambda: 1 / 0))
+        self.setUp()
+        self.steps.run("look", lambda: 1 / 0)
+        self.steps.forget("look")
+        self.steps.forget("look")
+        self.assertEqual((self.steps.failing, len(self.flushLoggedErrors())), ({}, 1))
+
+    def test_each_that_follows_a_commit_is_done(self) -> None:
+        steps, done = CommittedSteps("the rules are in force"), list[int]()
+
+        async def wait(number: int) -> int:
+            return 1 // number
+
+        self.assertEqual(steps.run("first", lambda: 1), 1)
+        self.assertIsNone(steps.run("second", [0].__getitem__, 1))
+        steps.run("third", done.append, 3)
+        for number, result in ((0, None), (1, 1)):
+            waiting = steps.wait(f"wait {number}", lambda number=number: wait(number))  # type: ignore[misc]
+            self.assertEqual(self.successResultOf(Deferred.fromCoroutine(waiting)), result)
+        self.assertEqual(done, [3])
+        why = "the rules are in force, but this failed: "
+        second, waited = (
+            "second: list index out of range",
+            "wait 0: integer division or modulo by zero",
+        )
+        self.assertEqual(steps.troubles, [why + second, why + waited])
+        self.assertEqual(len(self.flushLoggedErrors(IndexError, ZeroDivisionError)), 2)
 
 
 class _Full(dict[str, tuple[float, str]]):
