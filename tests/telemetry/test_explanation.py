@@ -3,7 +3,7 @@ from typing import Any
 
 from tests.cli.support import CommandTestCase
 from tests.cli.test_explain import RULES
-from txmux.telemetry.explanation import explained_layers
+from txmux.telemetry.explanation import explained_layers, folded_routes, taken_by
 
 _NO = {"says": "no", "at": None, "needs_up_to": None, "error": None}
 _ROUTE: dict[str, Any] = {
@@ -120,6 +120,62 @@ deadline  after 3s, or when the client finishes sending: default, reset
             [its] = explained_layers({**stream, key: True}, stream["listeners"][0])
             [found] = [text for label, text in its.conclusion if label == "note"]
             self.assertIn(note, found)
+            styles = ["dim", "yellow", "yellow", "yellow", "dim"]
+            self.assertEqual([row.style for row in its.routes], styles)
+
+    def test_layers_of_other_streams(self) -> None:
+        """Datagrams, a capture with two ends, a time of day, an answer that the client waits for, and TLS that fails."""
+        [stream] = json.loads(self.explain("--json", "--text", "SSH-2.0-x"))["streams"]
+        [trace] = stream["listeners"]
+        decision, end = (
+            trace["decision"],
+            trace["at_deadline"] or {"by": "default", "text": "reset", "route": None, "after": 3.0},
+        )
+        open_route = {**_ROUTE, "route": "ssh", "says": "undecided", "needs_up_to": 1}
+        dry = {**open_route, "route": "dry", "dry_run": True}
+        undecided = {"decision": None, "at_deadline": end, "routes": [dry, open_route]}
+        silent = {**end, "by": "silent"}
+        ends = {"client": "[2001:db8::1]:5", "server": "10.0.0.5:22"}
+        tls = {**decision, "at": None, "by": "tls-failed", "text": "no certificate"}
+        cases: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
+            ({"datagrams": [9]}, {}, "a datagram of 9 bytes"), ({"datagrams": [5, 4]}, {}, ": 2 datagrams of 5, 4 bytes"),
+            (ends, {"from": "2001:db8::1"}, " from [2001:db8::1]:5 to 10.0.0.5:22: SSH"),
+            (ends, {"from": "192.0.2.1"}, " to 10.0.0.5:22, as if from 192.0.2.1: "),
+            ({}, {"during": True, "time": "2026-12-01T12:00:00+00:00"}, " on Tue 2026-12-01 "),
+            ({}, {"answers": ["250 OK"]}, "\nanswer the client gets 250 OK, since it waits for that"),
+            ({}, {"decision": tls}, "\ndecision before TLS: no certificate"),
+            ({}, {"decision": {**decision, "at": None}}, "\ndecision at once, before any byte: route ssh"),
+            ({"datagrams": [9]}, {}, "\ndecision at datagram 4: "),
+            ({"datagrams": [9], "gap": True}, {}, "\nnote the capture lacks the end of a datagram"),
+            ({"datagrams": [9]}, {**undecided, "at_deadline": silent}, "undecided, since they say nothing\ndeadline after 3s: forgotten; what"),
+            ({"datagrams": [9]}, undecided, "\ndecision with these datagrams: undecided, waits for more, for route ssh\ndeadline after 3s: reset"),
+            ({"datagrams": [9]}, undecided, "undecided, needs up to 1 datagram"),
+            ({}, {**undecided, "bytes": 0, "at_deadline": {**end, "by": "tls-failed"}}, "no TLS yet: undecided, waits for more\ndeadline after 3s: reset"),
+        )  # fmt: skip
+        for of_stream, of_trace, expected in cases:
+            [its] = explained_layers({**stream, **of_stream}, {**trace, **of_trace})
+            rows = [(its.title,), *((route.verdict,) for route in its.routes), *its.conclusion]
+            self.assertIn(expected, "\n".join(map(" ".join, rows)))
+        whole, inner = explained_layers(
+            {**stream, "late": True, **ends}, {**trace, "from": None, "inside": trace}
+        )
+        self.assertEqual(inner.title, "inside the tunnel, listener public: 9 bytes: SSH-2.0-x")
+        self.assertEqual(
+            [[label for label, _ in its.conclusion] for its in (whole, inner)],
+            [["decision", "note"], ["decision"]],
+        )
+        for outcome, text in (
+            ({}, "route ssh"), (undecided, "undecided; at the deadline: default"),
+            ({**undecided, "at_deadline": silent}, "silent"), ({"decision": tls}, "route ssh"),
+            ({"decision": {**tls, "route": None}}, "tls-failed"),
+        ):  # fmt: skip
+            self.assertEqual(taken_by({**trace, **outcome}), text)
+        shown, folded = folded_routes(whole.routes, {"no", "not asked", "match"})
+        self.assertEqual([row.name for row in shown], ["ssh"])
+        self.assertEqual(
+            {key: [row.name for row in rows] for key, rows in folded.items()},
+            {"no": ["web", "", ""], "not asked": ["inside"]},
+        )
 
 
 class ConnectionTests(CommandTestCase):

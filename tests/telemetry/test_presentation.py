@@ -18,14 +18,19 @@ from txmux.telemetry.presentation import (
     attention_verdict,
     busy_routes,
     certificate_rank,
+    connection_counts,
     date,
     fitted,
     folded_attention,
     found_addresses,
+    needs_attention,
     ordered,
+    rates,
     server_health,
     server_rows,
     server_state,
+    slow_start,
+    unrouted,
 )
 
 _NOW = 1_795_208_468.0
@@ -152,6 +157,94 @@ class PresentationTests(SynchronousTestCase):
             [row["state"] for row in listed],
             ["ended", "not valid yet", "ends soon", "valid", "of a newer version", None],
         )
+
+    def test_views_of_a_status(self) -> None:
+        routes: list[dict[str, Any]] = [{"active": 2}, {}]
+        ended = {"ended": 3, "bytes_in": 1, "bytes_out": 2}
+        counts = {"active": 5, "undecided": 1, "total": 9, "limit": 20, "unrouted": ended}
+        status: dict[str, Any] = {
+            "connections": counts,
+            "rates": {"connections": 1.5, "bytes_in": 2000},
+        }
+        row = {**ended, "name": "-", "backend": "no route", "matches": 5, "active": 2}
+        self.assertEqual([*unrouted(status, routes)], [row])
+        self.assertEqual([one["active"] for one in unrouted(status, [{"active": 9}])], [0])
+        for number, active, is_shown in ((0, 3, False), (0, 4, True), (1, 3, True)):
+            its = {**counts, "active": active, "unrouted": {**ended, "ended": number}}
+            self.assertEqual(len([*unrouted({"connections": its}, routes)]), is_shown)
+        self.assertEqual([*unrouted({}, routes)], [])
+        self.assertEqual(connection_counts(status), "5 active, 1 undecided, 9 so far, at most 20")
+        self.assertEqual(connection_counts({"connections": {"total": 9, "limit": 0}}), "9 so far")
+        self.assertEqual(
+            (rates(status), rates({"rates": None})), ("connections 1.5/s, bytes in 2 kB/s", "")
+        )
+        for level, code, line in (
+            ("note", 0, "NOTE: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=0;;;0 note=1;;;0"),
+            ("warning", 1, "WARNING: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=1;;;0 note=0;;;0"),
+        ):  # fmt: skip
+            item = {"level": level, "text": "a|b", "cause": "c", "since": 200.0}
+            self.assertEqual(attention_verdict({**status, "attention": [item]}), (code, [line]))
+            self.assertEqual(attention_line(item, 100.0), "a|b (c), for 0 s")
+        for item, text in (
+            ({"text": "x", "since": 10.0}, "x, for 1 min 30 s"),
+            ({"text": "x"}, "x"),
+        ):
+            self.assertEqual(attention_line(item, 100.0), text)
+
+    def test_states_of_workers_listeners_and_servers(self) -> None:
+        """Each in words, and whether it is well."""
+        cases: list[tuple[Table, dict[str, Any], str, str]] = [
+            (documents.WORKERS, {"ready": False}, "starts", "partly"),
+            (documents.WORKERS, {}, "does not answer", "down"),
+            (documents.WORKERS, {"active": 0, "retiring": True}, "retires", "idle"),
+            (documents.WORKERS, {"active": 0}, "serves", ""),
+            (documents.listeners(), {}, "-", ""),
+            (documents.listeners(), {"accepting": True}, "accepts", ""),
+            (documents.listeners(), {"accepting": False}, "does not accept", "drain"),
+            (documents.listeners(), {"accepting": False, "why": "paused by x"}, "does not accept: paused by x", "drain"),
+            (documents.listeners(), {"accepting": False, "why": "full"}, "does not accept: full", "down"),
+            (documents.SERVERS, {"state": "unresolved"}, "unresolved", "down"),
+            (documents.SERVERS, {"state": "probing"}, "probing", "partly"),
+            (documents.SERVERS, {"state": "drain", "why": "drained, and down"}, "drained, and down", "drain"),
+            (documents.SERVERS, {"state": "up", "check": {}}, "not checked", "unchecked"),
+            (documents.SERVERS, {}, "?", "down"),
+            (documents.CERTIFICATES, {"state": "ends soon"}, "ends soon", "partly"),
+        ]  # fmt: skip
+        for table, row, text, health in cases:
+            cells = table.only("state").cells(row, COMMAND, _NOW)
+            self.assertEqual((cells, table.health(row) or ""), ([text], health), row)
+            if table is documents.SERVERS:
+                self.assertEqual(needs_attention(row), health != "unchecked")
+        weights = [
+            slow_start(row) for row in ({}, {"weight": 2}, {"weight": 2, "effective_weight": 0.5})
+        ]
+        self.assertEqual(weights, ["", "", "starting slowly: weight 0.5 of 2"])
+        table = documents.BANS.first("left")
+        self.assertEqual([column.title for column in table.columns], ["left", "network", "reason"])
+        self.assertEqual(table.key({"network": "10.0.0.0/8"}), "10.0.0.0/8")
+        last = documents.SERVERS.only("last failure").columns[0]
+        self.assertEqual(
+            [last.order(row) for row in ({"last_failure": {"cause": "x", "time": 5.0}}, {})],
+            [5.0, None],
+        )
+        self.assertIsNone(Column(field="a").order({"a": ""}))
+
+    def test_columns_that_fit(self) -> None:
+        """Where there is little room, some go, in their order; what is left is cut, the widest first."""
+        columns = [
+            Column("name"), Column("n", kind="count", goes=1), Column("empty", goes=1),
+            Column("words", goes=2, least=4), Column("spare", goes=5), Column("path", keeps_end=True),
+        ]  # fmt: skip
+        lines = [
+            [column.title for column in columns],
+            ["x" * 10, "123", "-", "y" * 12, "z" * 5, f"/{'p' * 29}"],
+        ]
+        for width, shown in (
+            (80, {0: 10, 1: 3, 3: 12, 4: 5, 5: 30}), (68, {0: 10, 1: 3, 3: 12, 4: 5, 5: 30}),
+            (67, {0: 10, 1: 3, 3: 12, 5: 30}), (60, {0: 10, 1: 3, 3: 12, 5: 29}), (50, {0: 10, 1: 3, 3: 7, 5: 24}),
+            (46, {0: 10, 1: 3, 5: 29}), (38, {0: 10, 5: 26}), (30, {0: 10, 5: 18}), (16, {0: 8, 5: 6}),
+        ):  # fmt: skip
+            self.assertEqual(dict(zip(*fitted(columns, lines, width), strict=True)), shown, width)
 
     @given(st.sampled_from(_TABLES), st.integers(1, 200), st.text(max_size=40))
     def test_tables_of_any_width_with_missing_fields(
