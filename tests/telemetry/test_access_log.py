@@ -135,6 +135,45 @@ class FileLogTest(SynchronousTestCase):
         log.write(a_record())
         self.assertEqual(len(self.path.read_text().splitlines()), 1)
 
+    def test_what_cannot_be_opened_or_closed(self) -> None:
+        """An error of the program is raised; a lost descriptor is one line, and a log that is closed asks for nothing later."""
+        clock, later, close = Clock(), list[Any](), os.close
+
+        def failing(descriptor: int) -> None:
+            close(descriptor)
+            raise OSError(errno.EIO, "input/output error")
+
+        opened: Any = Deferred()
+        log = FileAccessLog(
+            self.path, "text", later.append, clock=clock, is_quiet=True, opens=lambda _: opened
+        )
+        for _ in range(2):
+            log.write(a_record())
+        self.assertEqual((self.path.read_text(), len(later)), ("", 1))
+        self.assertTrue(log.write_rest())
+        log.write(a_record(datagrams_in=1, datagrams_out=2, detect_ms=0.123))
+        later[0]()
+        [*_, line] = self.path.read_text().splitlines()
+        self.assertIn(" bytes_out=0 datagrams_in=1 datagrams_out=2 detect_ms=0.1 ", line)
+        self.assertEqual(len(later), 2)
+        log.reopen()
+        opened.callback((None, ValueError()))
+        self.failureResultOf(opened, ValueError)
+        put, log.writer.put = log.writer.put, Mock(side_effect=OSError(errno.ENOSPC, "full"))
+        log.write(a_record())
+        log.write_rest()
+        log.writer.put = put
+        with capturedLogs() as events:
+            log.write(a_record())
+            log.write_rest()
+            self.assertEqual(events, [])  # another process logs it
+            self.patch(os, "close", failing)
+            log.close()
+            later[-1]()
+        [text] = [eventAsText(event, includeTimestamp=False) for event in events]
+        self.assertTrue(text.endswith(f"access log {self.path}: input/output error"), text)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
     def test_helper_that_does_not_answer(self) -> None:
         """It is asked again after a minute, since the process waits for it."""
         ask = Mock(side_effect=OSError(errno.EPIPE, "silent"))
@@ -206,6 +245,7 @@ class FormatTest(SynchronousTestCase):
         with capturedLogs() as events:
             log.write(a_record())
             log.reopen()
+            self.assertTrue(log.write_rest())
             log.close()
         (event,) = [e for e in events if e.get("log_namespace") == "txmux.access"]
         self.assertEqual(event["line"], as_text(a_record()))
@@ -309,6 +349,9 @@ class MergingTest(SynchronousTestCase):
         self.leave(3, 4, reason="silent")
         ports = [client.rpartition(":")[2] for client, _ in self.new_lines()]
         self.assertEqual(ports, ["1", "2", "3", "4"])
+        self.path.rename(moved := self.path.with_suffix(".1"))
+        self.log.reopen()
+        self.assertEqual((self.path.exists(), moved.exists()), (True, True))
         self.leave(1, 2, 3)  # close
         self.log.close()
         self.assertEqual(self.new_lines(), [("192.0.2.1:1", None), ("192.0.2.1:3", 2)])

@@ -20,6 +20,7 @@ from txmux.telemetry.formatting import (
     printable_json,
     rate,
     si_number,
+    utc_time,
 )
 
 _VALUES = st.recursive(
@@ -58,6 +59,7 @@ class FormattingTests(SynchronousTestCase):
         ):  # fmt: skip
             for number, text in texts.items():
                 self.assertEqual(write(number), text)
+        self.assertEqual(utc_time(1796083200), "2026-12-01 00:00 UTC")
         lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
         self.assertEqual(lines, ["name   n", "a     10"])
 

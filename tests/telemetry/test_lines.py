@@ -5,12 +5,16 @@ import os
 import resource
 import select
 import socket
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +22,13 @@ from tests.support.folders import make_folder
 from tests.telemetry.test_access_log import a_record
 from txmux.telemetry import lines
 from txmux.telemetry.access_log import FileAccessLog, as_text
-from txmux.telemetry.lines import LOST_LINES, LineWriter, LostLinesLog
+from txmux.telemetry.lines import (
+    LOST_LINES,
+    LineWriter,
+    LostLinesLog,
+    ServiceLog,
+    write_rest_of_service_logs,
+)
 
 
 class StalledTest(SynchronousTestCase):
@@ -129,6 +139,87 @@ class StalledTest(SynchronousTestCase):
         writer.close()
         whole = len(os.read(reading, 2**20)) // 1001
         self.assertEqual(LOST_LINES.take_count(), 100 - whole)
+        reading, writing = self.pipe()
+        writer = self.writer(writing, 2**20)
+        writer.write([b"x" * 1000 + b"\n"] * 100)
+        reader = threading.Thread(target=os.read, args=(reading, 2**20))
+        reader.start()
+        writer.finish(60)
+        reader.join()
+        self.assertFalse(writer.is_holding)
+
+    def test_descriptors_that_cannot_be_opened_again(self) -> None:
+        """A terminal of another user takes a few bytes at once; a log that could not be opened loses lines until it is."""
+        reading, writing = self.pipe()
+        forbidden = self.patch(os, "open", _refuse)
+        writer = self.writer(writing, 2**20)
+        forbidden.restore()
+        writer.write([b"x" * 600 + b"\n"])
+        self.assertEqual((os.read(reading, 2**20), writer.is_holding), (b"x" * 600 + b"\n", False))
+        writer.write([b"y" * 1000 + b"\n"] * 200)
+        self.assertTrue(writer.is_holding)  # it waits for nobody
+        os.read(reading, 2**20)
+        writer = LineWriter("no such file", "log", self.said.append, self.said.append)
+        self.addCleanup(writer.close)
+        writer.write([b"x\n", b"y\n"])
+        self.assertEqual(self.said, ["no such file"])
+        self.assertEqual(LOST_LINES.report(), {"log: no such file": 2})
+        reading, writing = self.pipe()
+        writer.move(writing)
+        writer.write([b"z\n"])
+        self.assertEqual((os.read(reading, 9), self.said[1:]), (b"z\n", [2]))
+
+
+class ServiceLogTest(SynchronousTestCase):
+    def test_slow_reader(self) -> None:
+        """It gets what waits as soon as it reads, and at the end has until it is over; what a client has sent harms no terminal."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        file = os.fdopen(writing, "w")
+        self.addCleanup(file.close)
+        reactor: Any = MemoryReactorClock()
+        reactor.callFromThread = lambda function: function()
+        forbidden = self.patch(
+            os, "open", _refuse
+        )  # else it has a descriptor of its own until the process ends
+        log = ServiceLog(file, reactor)
+        forbidden.restore()
+        log.write("a\x1b\n")
+        log.flush()
+        log.write('\x1e{"\x1b"}\n')
+        self.assertEqual(os.read(reading, 99), b'a\\x1b\n\x1e{"\x1b"}\n')
+        self.assertEqual(reactor.getDelayedCalls(), [])
+        for reads in (True, False):
+            for _ in range(100):
+                log.write("x" * 1000 + "\n")
+            reactor.advance(0.1)
+            self.assertEqual(len(reactor.getDelayedCalls()), 1)
+            if reads:
+                whole = len(os.read(reading, 2**20))
+                reactor.advance(0.1)
+                self.assertEqual(reactor.getDelayedCalls(), [])
+                self.assertEqual(whole + len(os.read(reading, 2**20)), 100_100)
+        is_over = list[bool]()
+        waiting = Deferred.fromCoroutine(write_rest_of_service_logs(lambda: bool(is_over)))
+        reactor.advance(0.1)
+        self.assertNoResult(waiting)
+        is_over.append(True)
+        reactor.advance(0.1)
+        self.successResultOf(waiting)
+        [(name, count)] = LOST_LINES.report().items()
+        self.assertEqual(name, "the service's log: the reader is too slow")
+        os.read(reading, 2**20)
+        with capturedLogs() as events:
+            log.write("next\n")
+        [text] = [eventAsText(event, includeTimestamp=False) for event in events]
+        self.assertTrue(
+            text.endswith(f"this log was not read for a while; lost: {count} lines"), text
+        )
+        torn, *read = os.read(reading, 99).splitlines()
+        self.assertEqual((torn, read, LOST_LINES.report()), (b"", [b"next"], {}))
+        [(finish, arguments, _)] = reactor.triggers["after"]["shutdown"]
+        finish(*arguments)
+        self.assertEqual(arguments, (1.0,))
 
 
 class StormTest(SynchronousTestCase):

@@ -182,14 +182,10 @@ class PresentationTests(SynchronousTestCase):
             ("note", 0, "NOTE: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=0;;;0 note=1;;;0"),
             ("warning", 1, "WARNING: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=1;;;0 note=0;;;0"),
         ):  # fmt: skip
-            item = {"level": level, "text": "a|b", "cause": "c", "since": 200.0}
+            item = {"level": level, "text": "a|b", "cause": "c"}
             self.assertEqual(attention_verdict({**status, "attention": [item]}), (code, [line]))
-            self.assertEqual(attention_line(item, 100.0), "a|b (c), for 0 s")
-        for item, text in (
-            ({"text": "x", "since": 10.0}, "x, for 1 min 30 s"),
-            ({"text": "x"}, "x"),
-        ):
-            self.assertEqual(attention_line(item, 100.0), text)
+        for since, age in ((200.0, ", for 0 s"), (10.0, ", for 1 min 30 s"), (None, "")):
+            self.assertEqual(attention_line({"text": "x", "since": since}, 100.0), f"x{age}")
 
     def test_states_of_workers_listeners_and_servers(self) -> None:
         """Each in words, and whether it is well."""
