@@ -1,4 +1,6 @@
 from ipaddress import ip_address
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -7,10 +9,25 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.bans import Banned
 from txmux.rules.optional import states
-from txmux.serving.ending import DeniedClients, GradualEnd
+from txmux.rules.reading.parser import parse
+from txmux.serving.ending import (
+    DeniedClients,
+    GradualEnd,
+    connections_of_removed,
+    forget_restored,
+)
 from txmux.telemetry.documents import STATES
 from txmux.wire.proxyprotocol.header import Address
 
+_RULES = """
+[listen x]
+endpoint = 127.0.0.1:0
+[route back]
+match = any
+backend = here
+[backend here]
+server = 127.0.0.1:1
+"""
 _MANY = 1000
 """Connections: more than are looked at in one turn."""
 
@@ -18,6 +35,9 @@ _MANY = 1000
 @attrs.define
 class _Record:
     client: str
+    id: int = 0
+    route: str = ""
+    backend: str = ""
     facts: dict[str, str] = attrs.field(factory=dict)
     reason: str | None = None
 
@@ -27,7 +47,7 @@ class _Connection:
     state = "relaying"
 
     def __init__(self, number: int) -> None:
-        self.record = _Record(f"192.0.{number >> 8}.{number & 255}:5")
+        self.record = _Record(f"192.0.{number >> 8}.{number & 255}:5", number)
 
     def end(self, reason: str) -> None:
         self.record.reason = reason
@@ -46,6 +66,73 @@ class GradualTests(SynchronousTestCase):
             self.assertEqual(ended, ["all"] * (seconds == 100))
             clock.advance(1)
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_those_that_wait_for_a_server(self) -> None:
+        """They have the same time once they are served, as those have that may move to another process; but not for ever."""
+        clock, ended = Clock(), list[float]()
+        connections: Any = [_Connection(number) for number in range(4)]
+        gradual = GradualEnd(clock, lambda: connections)
+        connections[1].state = connections[2].state = "connecting"
+        gradual.may_move = lambda one: one is connections[3]
+        gradual.end_all_within(20, lambda: ended.append(clock.seconds()), longest_wait=30)
+        for moment, drained in (
+            (11, set()),
+            (13, {0}),
+            (19.5, {0}),
+            (20.5, {0, 4}),
+            (44.5, {0, 4}),
+            (46.5, {0, 1, 4}),
+            (49, {0, 1, 4}),
+            (50.5, {0, 1, 4}),
+        ):
+            clock.pump([0.1] * round((moment - clock.seconds()) * 10))
+            self.assertEqual(
+                {one.record.id for one in connections if one.record.reason}, drained, moment
+            )
+            if moment == 11:
+                connections.append(_Connection(4))
+            elif moment == 20.5:
+                clock.pump([0.1] * 45)
+                connections[1].state = "relaying"
+            elif moment == 44.5:
+                gradual.may_move = lambda _: False
+        self.assertAlmostEqual(ended.pop(), 50.0)
+        gradual.call_later(5, lambda: ended.append(0))
+        gradual.cancel_calls()
+        gradual.cancel_calls()
+        self.assertEqual((clock.getDelayedCalls(), ended), ([], []))
+
+    def test_each_of_a_server_that_is_down(self) -> None:
+        """Very many take several turns."""
+        clock = Clock()
+        connections: Any = [_Connection(number) for number in range(450)]
+        connections[0].record.reason = "done"
+        GradualEnd(clock, lambda: connections).end_each(iter(connections))
+        for count in (199, 449, 449):
+            self.assertEqual(sum(one.record.reason == "server-down" for one in connections), count)
+            clock.advance(0)
+        self.assertEqual((connections[0].record.reason, clock.getDelayedCalls()), ("done", []))
+
+    def test_of_what_was_removed(self) -> None:
+        """Of routes and backends that are back, or came later under these names, none ends."""
+        rules = parse(_RULES, Path("rules.ini"))
+        connections: Any = [_Connection(number) for number in range(6)]
+        for one, (version, route, backend) in zip(
+            connections,
+            ((1, "gone", "web"), (2, "gone", "web"), (1, "a", "gone"), (1, "a", "web"), (0, "back", "x"), (1, "a", "here")),
+            strict=True,
+        ):  # fmt: skip
+            one.configuration = SimpleNamespace(version=version)
+            one.record.route, one.record.backend = route, backend
+        removed = {"routes": ["gone", "back"], "backends": ["gone", "here"]}
+        found = connections_of_removed(connections, rules, 2, **removed)
+        self.assertEqual([one.record.id for one in found], [0, 2])
+        later = {"routes": ["back"], "backends": []}
+        forget_restored([removed, later], rules)
+        self.assertEqual(
+            (removed, later),
+            ({"routes": ["gone"], "backends": ["gone"]}, {"routes": [], "backends": []}),
+        )
 
 
 class DeniedTests(SynchronousTestCase):
@@ -105,6 +192,21 @@ class DeniedTests(SynchronousTestCase):
         self.checks.check_all()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.asked, 0)
+
+    def test_where_clients_are_now(self) -> None:
+        """Who has moved counts by the new address, who has none is not looked up; and none is ended twice, or unadmitted."""
+        moved, unix, early, ended = self.connections[:4]
+        moved.record.facts["moved_to"] = "198.51.100.1:5"
+        unix.record.client = "unix"
+        early.admitted = False  # type: ignore[misc]
+        ended.record.reason = "done"
+        self.denied.update({"198.51.100.1", "192.0.0.0", "192.0.0.2", "192.0.0.3", "192.0.0.4"})
+        self.checks.check_all()
+        self.clock.advance(0)
+        self.assertEqual(
+            [one.record.reason for one in self.connections[:6]],
+            ["denied", None, None, "done", "denied", None],
+        )
 
     def test_stopped_by_a_check(self) -> None:
         """A worker that stops goes on at once when a check has ended its last connection."""
