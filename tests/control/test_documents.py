@@ -1,18 +1,39 @@
+import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.peers import reactor
+from tests.support.steps import counts_of, finished
 from tests.support.supervised import SupervisedTestCase, note_questions
 from tests.support.taker import Taker
-from txmux.control.documents import worst_row
+from txmux.backends.health.observer import ObservedServer
+from txmux.client.overrides import Overrides
+from txmux.control.documents import (
+    backends_document,
+    certificates_document,
+    routes_document,
+    short_forms,
+    weights_up,
+    with_observed,
+    worst_row,
+)
+from txmux.control.gauges import Gauges
+from txmux.control.rates import Rates
+from txmux.control.rules_index import RulesIndex
 from txmux.control.steering import set_server
 from txmux.net.channel import messages
+from txmux.rules.model import Refusal
+from txmux.rules.reading.parser import parse
+from txmux.telemetry.counting.counter_groups import SERVER, ServerTotals
+from txmux.telemetry.counting.counters import Counters
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 
@@ -182,6 +203,189 @@ class StatusTest(SupervisedTestCase):
         self.assertEqual({*map(str, asked())}, {"['c']"})
         self.assertEqual(len(await control.backends()), 2)
         self.assertEqual(asked()[-1], None)
+
+
+_ADDRESS = {"why": "", "since": 5.0, "weight": 2, "effective_weight": 1, "check": None}
+
+
+def address(server: str, where: str, state: str = "up", **more: Any) -> Any:
+    return {"backend": "b", "server": server, "address": where, "state": state, **_ADDRESS, **more}
+
+
+class ViewsTest(SynchronousTestCase):
+    """What each document says of one service with some of everything."""
+
+    def setUp(self) -> None:
+        text = (
+            "[listen x]\nendpoint = 127.0.0.1:1\nsilent = close\n[listen y]\nendpoint = 127.0.0.1:2\ndefault = c\n"
+            "[route r]\nunder = x\nmatch = any\nbackend = b\n"
+            "[backend b]\nserver = one:80\n    two:80 weight=3 backup\n    10.0.0.3:80 down\ncheck = tcp\nhold = 9s\n"
+            "[backend c]\nserver = 127.0.0.1:9\n"
+        )
+        self.rules = parse(text, Path("/etc/x.ini"))
+
+    def test_backends(self) -> None:
+        cells = {
+            "connected": 7,
+            "released": 2,
+            "bytes in": 3,
+            "bytes out": 4,
+            "failed tls-failed": 2,
+            "failed reset": 1,
+            "answered": 1,
+            "answer time": 5000,
+            "last failure": 0,
+        }
+        totals = ServerTotals(("b", "one:80"), [cells.get(name, 0) for name in SERVER.names])
+        check = {"ok": False, "last": 1.0, "result": "x", "duration_ms": 1.0, "history": [False]}
+        answers = [
+            (1, [address("one:80", "10.0.0.1:80"), address("one:80", "10.0.0.2:80", "down", why="refused")]),
+            (2, [address("one:80", "10.0.0.1:80", "ejected", why="failed"), address("10.0.0.3:80", "10.0.0.3:80", "disabled")]),
+        ]  # fmt: skip
+        checked = [address("one:80", "10.0.0.2:80", check=check), address("one:80", "10.0.0.1:80")]
+        overrides = (
+            Overrides().with_server("b", "one:80", 77.0, "drain", 9).with_hold("b", 0.0, math.inf)
+        )
+        gauges = Gauges(
+            held={"b": 4},
+            stale={("b", "two:80"): (None, "no such name"), ("b", "one:80"): (90.0, "no answer")},
+        )
+        rates = Rates(Clock().seconds)
+        one: Any
+        [its] = finished(
+            backends_document(
+                RulesIndex(self.rules), [totals], gauges, overrides, answers, checked, rates, ["b"]
+            )
+        )
+        self.assertEqual((its["name"], its["hold"], its["held"]), ("b", {"until": None}, 4))
+        one, two, three = its["servers"]
+        numbers = {
+            "state": "ejected",
+            "since": 77.0,
+            "weight": 9,
+            "effective_weight": 1,
+            "active": 5,
+            "total": 7,
+            "failed": 3,
+            "bytes_in": 3,
+            "bytes_out": 4,
+            "first_byte_ms": None,
+            "rate": 0.0,
+        }
+        self.assertEqual({name: one[name] for name in numbers}, numbers)
+        self.assertEqual(one["why"], "worker 2: failed; addresses 1 min 30 s old: no answer")
+        self.assertEqual(one["failures"], {"tls-failed": 2, "reset": 1})
+        self.assertEqual(
+            [(row["address"], row["state"], row["check"]) for row in one["addresses"]],
+            [("10.0.0.1:80", "ejected", None), ("10.0.0.2:80", "down", check)],
+        )
+        self.assertEqual(
+            (two["state"], two["why"], two["weight"], two["backup"]),
+            ("unresolved", "no address: no such name", 3, True),
+        )
+        self.assertEqual(
+            (three["state"], three["since"], three["checked"], one["checked"]),
+            ("disabled", 5.0, True, True),
+        )
+        every = finished(
+            backends_document(
+                RulesIndex(self.rules),
+                [],
+                Gauges(),
+                Overrides().with_hold("c", 0.0, time.monotonic() + 50),
+                (),
+                (),
+                rates,
+            )
+        )
+        self.assertEqual([row["name"] for row in every], ["b", "c"])
+        self.assertEqual(
+            (every[0]["servers"][0]["why"], every[0]["hold"]), ("its name has no address yet", None)
+        )
+        assert every[1]["hold"] is not None
+        self.assertLess(abs((every[1]["hold"]["until"] or 0.0) - time.time() - 50), 9)
+        up = [
+            address("one:80", where, state)
+            for where, state in (("a", "up"), ("b", "up"), ("c", "down"))
+        ]
+        self.assertEqual(
+            finished(weights_up([(1, up), (2, up[1:]), (3, [address("t", "d")])])),
+            {("b", "one:80"): 1, ("b", "t"): 1},
+        )
+        seen = {("b", "one:80"): ObservedServer("failing", "fails", 3.0)}
+        [(_, rows)] = with_observed(
+            [(1, [*up, address("t", "d"), address("t", "e", "newer")])], seen
+        )
+        self.assertEqual(
+            [(row["address"], row["state"], row["why"]) for row in rows],
+            [
+                ("a", "failing", "fails"),
+                ("b", "failing", "fails"),
+                ("c", "down", ""),
+                ("d", "up", ""),
+            ],
+        )
+
+    def test_certificates(self) -> None:
+        now, day = time.time(), 86400.0
+        rows = [
+            {
+                "route": "r",
+                "file": file,
+                "names": [],
+                "issuer": "x",
+                "not_before": now + begins * day,
+                "not_after": now + ends * day,
+            }
+            for file, begins, ends in (
+                ("a", -9, 99),
+                ("b", -9, 13),
+                ("c", -9, -1),
+                ("d", 1, 99),
+                ("a", -9, 99),
+            )
+        ]
+        tls = SimpleNamespace(managed=("m", "n"), files=("/m", "/n"))
+        rules: Any = SimpleNamespace(
+            routes=[
+                SimpleNamespace(terminate_tls=None),
+                SimpleNamespace(name="q", terminate_tls=tls),
+            ]
+        )
+        renewed = {**rows[1], "name": "m", "acme": True}
+        found: list[Any] = [*certificates_document(rules, [renewed], rows)]
+        states = [(row["route"], row["file"], row["state"], row["acme"]) for row in found]
+        wanted = ("valid", "ends soon", "ended", "not valid yet")
+        self.assertEqual(
+            states,
+            [
+                ("q", "/m", "valid", True),
+                *(("r", file, state, False) for file, state in zip("abcd", wanted, strict=True)),
+            ],
+        )
+        self.assertEqual(
+            (found[1]["next_renewal"], found[1]["profile"], found[0].get("name")),
+            (None, None, None),
+        )
+
+    def test_short_forms(self) -> None:
+        [silent] = short_forms(self.rules)
+        self.assertEqual(
+            (silent.name, silent.under, silent.outcome), ("silent", ("x",), Refusal.CLOSE)
+        )
+        index = RulesIndex(self.rules)
+        counts = counts_of(Counters(), self.rules)
+        [row] = routes_document(index, counts, [silent])
+        shown = {
+            "name": "silent",
+            "under": ["x"],
+            "backend": "close",
+            "dry_run": False,
+            "ends_tls": False,
+            "tunnel": False,
+            "line": 1,
+        }
+        self.assertEqual({name: row[name] for name in shown}, shown)  # type: ignore[literal-required]
 
 
 class WorstTest(SynchronousTestCase):

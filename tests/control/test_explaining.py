@@ -11,7 +11,8 @@ from txmux.control.connections import end_connections, find_connection
 from txmux.control.documents import rules_document
 from txmux.control.filters import EVERY
 from txmux.control.report import UnknownError
-from txmux.control.rules_index import RulesIndex
+from txmux.control.rules_index import RulesIndex, known_backend, known_listener, known_server
+from txmux.rules.model import NOWHERE
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.documents import EndDocument
 
@@ -81,6 +82,33 @@ class SectionsTest(SynchronousTestCase):
         )
         found = [RulesIndex(rules).listeners_of(route) for route in rules.routes]
         self.assertEqual(found, [["y"], ["y"]])
+        index = RulesIndex(rules)
+        self.assertEqual((index.route("in"), index.route("none")), (rules.routes[1], None))
+        self.assertEqual((index.routes_under("out"), index.routes_under("in")), (["in"], ()))
+        self.assertEqual(index.text_of(NOWHERE), "")
+        endpoints = (("x", "127.0.0.1:1"), ("u", "udp:127.0.0.1:1"), ("y", "127.0.0.1:2"))
+        text = "".join(f"[listen {name}]\nendpoint = {where}\n" for name, where in endpoints)
+        for name, under, to in (
+            ("a", "y, x", "b"),
+            ("c", "*", "close"),
+            ("d", "*", "b"),
+            ("e", "u", "close"),
+        ):
+            text += f"[route {name}]\nunder = {under}\nmatch = any\nbackend = {to}\n"
+        rules = parse(f"{text}[backend b]\nserver = 127.0.0.1:3\n", PATH)
+        index = RulesIndex(rules)
+        found = [index.listeners_of(route) for route in rules.routes]
+        self.assertEqual(found, [["x", "y"], ["x", "u", "y"], ["x", "y"], ["u"]])
+        self.assertEqual((index.routes_to("b"), index.routes_to("none")), (["a", "d"], ()))
+        for known, right, wrong, told in (
+            (known_backend, ["b"], ["bb"], "there is no backend 'bb'; did you mean 'b'?"),
+            (known_server, ["b", "127.0.0.1:3"], ["b", "x"], "backend b has no server 'x' (there are 127.0.0.1:3)"),
+            (known_listener, ["u"], ["v"], "there is no [listen v]"),
+        ):  # fmt: skip
+            known(index, *right)  # type: ignore[operator]
+            with self.assertRaises(UnknownError) as raised:
+                known(index, *wrong)  # type: ignore[operator]
+            self.assertIn(told, str(raised.exception))
 
 
 class ConnectionTest(SupervisedTestCase):

@@ -8,6 +8,8 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -32,6 +34,7 @@ from txmux.telemetry.counting.counter_groups import (
     last_failure_of,
 )
 from txmux.telemetry.documents import StatusGauges
+from txmux.telemetry.sources import Source
 
 _SHOW = "import sys; from txmux.telemetry.presentation import date; print(date(float(sys.argv[1])))"
 _TLS = """
@@ -57,7 +60,7 @@ class GaugesTest(SynchronousTestCase):
                 row.metrics
                 or row.status
                 or row.attention
-                or re.search(rf"[.\"]{row.name}\b", readers)
+                or re.search(rf"[.\"']{row.name}\b", readers)
             )
             self.assertTrue(
                 is_shown, f"{row.name} is shown nowhere: give it metrics, a status, or an item of attention"
@@ -143,6 +146,40 @@ class GaugesTest(SynchronousTestCase):
         self.assertEqual(gauges.refused_by_many(), {("x", "no-route"): 2.5})
         self.assertEqual(gauges.handovers, {"/x": ("y", 3, 5.0, True)})
         self.assertEqual(gauges.ports, {("b", "s"): (f"x{OF_FEW}", 3, 5.0)})
+
+    def test_what_each_says_to_whom(self) -> None:
+        """In the status and the metrics; a process whose sources log for themselves reports them to nobody."""
+
+        def valid(file: str, ends: float, what: str = "") -> tuple[str, Validity]:
+            return "r", Validity("terminate_tls", file, what, 0.0, ends)
+
+        gauges = Gauges(
+            certificates=[valid("a", 7.0), valid("a", 5.0, "CN=chain"), valid("b", 9.0), ("r", Validity("tls_client_ca", "c", "x", 0.0, 1.0))],
+            descriptors=(3, 9), refusing={("x", "no-route", name): rate for name, rate in (("", 9.0), ("a", 4.0), ("b", 2.0), ("c", 3.0))},
+            stale={("b", "s"): (90.0, "no answer"), ("b", "t"): (None, "refused")},
+        )  # fmt: skip
+        status = gauges.in_status()
+        self.assertEqual(status["descriptors"], {"open": 3, "max": 9})
+        expected = [
+            {"route": "r", "file": file, "expires": ends} for file, ends in (("a", 5.0), ("b", 9.0))
+        ]
+        self.assertEqual(status["certificates"], expected)
+        self.assertEqual(gauges.refused_by_many(), {("x", "no-route"): 2.0})
+        ages = {
+            ("b", "s"): "addresses 1 min 30 s old: no answer",
+            ("b", "t"): "no address: refused",
+        }
+        self.assertEqual(gauges.stale_ages(), ages)
+        [stale, outside] = (row for row in GAUGES if row.name in {"stale", "outside"})
+        self.assertEqual([*stale.metrics[0].samples(gauges.stale, None)], [(("b", "s"), 90.0)])
+        one, other, third = (Source(kind, "x", "", lambda: 5.0, logs=kind == "b") for kind in "abc")
+        parts = {"f": SimpleNamespace(sources=lambda: [third])}
+        serving: Any = SimpleNamespace(
+            upstreams=SimpleNamespace(sources=lambda: [one, other]),
+            runtime=SimpleNamespace(parts=parts),
+        )
+        assert outside.collect is not None
+        self.assertEqual([row[0] for row in outside.collect(serving)], ["a x", "c x"])
 
     def test_failures_end_for_all_workers(self) -> None:
         """What works in one after the last failure of another works: that one may have no more clients that show it."""

@@ -1,0 +1,132 @@
+from typing import Any
+
+from twisted.internet.defer import ensureDeferred
+
+from tests.support.kit import ServiceTestCase
+from tests.support.peers import PeerFactory, listen
+from txmux.backends.pool.ports import PORT_SHORTAGE
+from txmux.control.gauges import GAUGES
+from txmux.control.worker_answers import WorkerAnswers
+from txmux.telemetry.attention import OF_FEW
+
+_RULES = """
+[txmux]
+access_log = LOG
+[listen x]
+endpoint = 127.0.0.1:0
+connection_rate_per_source = 99/s
+silent = close
+[listen u]
+endpoint = udp:127.0.0.1:0
+[route other]
+under = x
+match = http
+from = 192.0.2.0/24
+backend = close
+[route dry]
+under = x
+match = ssh
+dry_run = yes
+backend = close
+[route ssh]
+under = x
+match = ssh
+backend = b
+[route late]
+under = x
+match = any
+backend = close
+[backend b]
+server = 127.0.0.1:{}
+    127.0.0.1:1 weight=3 down
+"""
+
+
+class AnswersTest(ServiceTestCase):
+    async def test_of_one_process(self) -> None:
+        """What it says of its connections, one that is undecided, and one that has a server; and what it ends."""
+        backend = PeerFactory()
+        server = f"127.0.0.1:{listen(self, backend)}"
+        port, _ = self.run_service(_RULES.format(server.rpartition(":")[2]))
+        serving: Any = self.running.serving
+        answers, events = WorkerAnswers(serving), list[dict[str, Any]]()
+        answers.listen(events.append)
+        with_server, half = [await self.client(port, data) for data in (b"SSH-2.0-a\r\n", b"SS")]
+        await (await backend.peer()).has(11)
+        await self.until(
+            lambda: all(one.received for one in serving.connections() if one.state == "peeking")
+        )
+        first, second = rows = await answers.connections({}, 9)
+        for arguments, ids in (
+            (({}, 1), [first["id"]]), (({}, 9, first["id"]), [second["id"]]), (({}, 9, "", second["id"]), [second["id"]]),
+            (({"state": "peeking"}, 9), [second["id"]]), (({"backend": "b"}, 9), [first["id"]]),
+        ):  # fmt: skip
+            found = await answers.connections(*arguments)  # type: ignore[arg-type]
+            self.assertEqual([row["id"] for row in found], ids)
+        shown = "state", "route", "server", "generation", "worker", "datagrams_in"
+        self.assertEqual(
+            [[row.get(name) for name in shown] for row in rows],
+            [["relaying", "ssh", server, 1, None, None], ["peeking", None, None, 1, None, None]],
+        )
+        for row in rows:
+            self.assertLessEqual(row["idle_ms"], row["age_ms"])
+        for row, by, number, says in (
+            (first, "route", 11, ["not asked", "unknown", "match", "not asked"]),
+            (second, None, 2, ["not asked", "undecided", "undecided", "match"]),
+        ):  # fmt: skip
+            told: Any = await answers.explain_connection(row["id"])
+            self.assertEqual((told["by"], told["bytes"], told["from"]), (by, number, "127.0.0.1"))
+            self.assertEqual([one["says"] for one in told["routes"]], says)
+            self.assertEqual(told["routes"][0]["excluded_by"], "from")
+        self.assertIsNone(await answers.explain_connection("none"))
+        data = b"SSH-2.0-a\r\n".hex()
+        for listener, client, listeners in (
+            (None, None, [["x"], ["u"]]),
+            ("x", "192.0.2.1", [["x"]]),
+            ("u", None, [["u"]]),
+        ):
+            streams = await answers.explain(data, listener, client)
+            self.assertEqual(
+                [[one["listener"] for one in stream["listeners"]] for stream in streams], listeners
+            )
+        self.assertEqual(
+            answers.recognise([(data, False), (data, True), ("00", False)]), ["match = ssh", "", ""]
+        )
+        addresses = await answers.addresses(["b"])
+        self.assertEqual(
+            [
+                (one["address"], one["state"], one["weight"], one["effective_weight"])
+                for one in addresses
+            ],
+            [(server, "up", 1, 1), ("127.0.0.1:1", "disabled", 3, 3)],
+        )
+        self.assertEqual(await answers.addresses(["c"]), [])
+        [client] = await answers.clients()
+        PORT_SHORTAGE.add(("b", server), "none left", "127.0.0.1")
+        self.addCleanup(PORT_SHORTAGE.end, ("b", server))
+        serving.unopened.append("not opened")
+        everything, often = await answers.count(gauges=True), await answers.count()
+        self.assertEqual({*everything}, {row.name for row in GAUGES if row.collect})
+        self.assertEqual({*often}, {row.name for row in GAUGES if row.collect and row.is_frequent})
+        values = {
+            "generations": [1],
+            "sources": {"x": 1},
+            "unread": ["not opened"],
+            "troubled": ["b"],
+            "flooded": False,
+            "cannot_accept": [],
+        }
+        self.assertEqual({name: everything[name] for name in values}, values)
+        self.assertEqual(
+            [row[:4] for row in everything["ports"]], [("b", server, f"none left{OF_FEW}", 1)]
+        )
+        self.assertEqual(serving.listeners[0].configuration.counts.cells[4:6].tolist(), [11, 0])
+        for ending, count in (
+            (answers.close({"listener": "y"}), 0), (answers.close({}, "none"), 0), (answers.close_server("b", "127.0.0.1:1"), 0),
+            (answers.close_server("c", server), 0), (answers.close_server("b", server), 1), (answers.close({}), 1),
+        ):  # fmt: skip
+            self.assertEqual(await ensureDeferred(ending), count)
+        for one in (with_server, half):
+            await one.is_lost()
+        kinds = [event["event"] for event in events]
+        self.assertEqual(sorted(kinds), ["begin", "begin", "decide", "end", "end"])
