@@ -420,7 +420,7 @@ class MeasuredTest(SynchronousTestCase):
         gauges = Gauges(
             descriptors=(900, 1000),
             certificates=[
-                ("r", valid("a.pem", 2 * day)), ("r", valid("x.pem", 2 * day)), ("r", valid("y.pem", day)),
+                ("r", valid("a.pem", 2 * day)), ("r", valid("a.pem", 2 * day, day)), ("r", valid("x.pem", 2 * day)), ("r", valid("y.pem", day)),
                 ("r", valid("z.pem", 16 * day)), ("r", valid("a.pem", 99 * day, 4 * day)),
                 ("r", valid("z.pem", day, name="CN=x")), ("s", valid("ca.pem", day, key="tls_client_ca", name="CN=old")),
                 ("s", valid("ca.pem", 99 * day, key="tls_client_ca", name="CN=new")),
@@ -451,7 +451,9 @@ class MeasuredTest(SynchronousTestCase):
                 ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
             ],
         )  # fmt: skip
-        self.assertEqual([*attention.measured(Gauges(descriptors=(799, 1000)), rules, day)], [])
+        for opened, count in ((799, 0), (800, 1)):
+            found = [*attention.measured(Gauges(descriptors=(opened, 1000)), rules, day)]
+            self.assertEqual(len(found), count)
 
     def texts(self, *states: SourceState, **stale: tuple[float | None, str]) -> list[str]:
         addresses = {(name, f"{name}.example:80"): value for name, value in stale.items()}

@@ -6,12 +6,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
+from tests.support.kit import SupervisedTestCase, VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.client.overrides import Overrides, ServerState
 from txmux.control.broadcast import concurrently
 from txmux.control.connections import list_connections
-from txmux.control.report import UnknownError
 from txmux.control.steering import set_backend, set_listener, set_server
 
 
@@ -79,12 +78,6 @@ class SteeringTest(SupervisedTestCase):
             report = await set_backend(control, "b", state, close_connections=close)  # type: ignore[arg-type]
             self.assertEqual(report.changes, f"backend b: 2 servers {changes}")
         self.assertEqual(await self.led(port, 3), [1, 2])
-        with self.assertRaises(UnknownError):
-            await set_backend(control, "c", "drain")
-        all_down = self.text().replace(self.servers[0], f"{self.servers[0]} down")
-        await self.change(all_down.replace("weight=2", "weight=2 down"))
-        report = await set_backend(control, "b", "drain")
-        self.assertIn("all servers are marked down", str(report.errors))
 
     async def test_close_ends_connections_of_the_server_only(self) -> None:
         await self.led(await self.begin(), 3)
@@ -153,43 +146,6 @@ class SteeringTest(SupervisedTestCase):
 
     def checked_since(self, before: list[int]) -> list[bool]:
         return [len(one.peers) > was for one, was in zip(self.backends, before, strict=True)]
-
-    async def test_ready_server_that_is_down_is_reported_so(self) -> None:
-        await self.begin(f"    127.0.0.1:{free_port()}\ncheck = tcp interval=2s\n")
-        _, _, dead = self.running.control.rules.backends["b"].servers
-
-        async def state() -> str:
-            (backend,) = await self.running.control.backends()
-            return str(backend["servers"][2]["state"])
-
-        while await state() != "down":
-            self.time.advance(0.2)
-            await deferLater(reactor, 0)
-        down = "is ready, but down (1 check failed; "
-        changes: dict[ServerState, str] = {"drain": "is drained", "ready": down}
-        for wanted, told in changes.items():
-            report = await set_server(self.running.control, "b", dead.text, state=wanted)
-            self.assertIn(f"backend b: {dead.text} {told}", report.changes)
-        told = await self.set_server(0, "ready")
-        self.assertEqual(told, f"backend b: {self.servers[0]} was ready already")
-
-    async def test_unknown_names_and_servers_marked_down(self) -> None:
-        more = "[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n"
-        await self.begin(more)
-        for backend, server, message in (
-            ("bb", "x", "there is no backend 'bb'; did you mean 'b'?"),
-            ("b", f"{self.servers[0]}0", f"0' (there are {', '.join(self.servers)})"),
-        ):
-            with self.assertRaises(UnknownError) as raised:
-                await set_server(self.running.control, backend, server, state="drain")
-            self.assertIn(message, str(raised.exception))
-        with self.assertRaises(UnknownError):
-            await set_listener(self.running.control, "publik", accepting=False)
-        report = await set_server(self.running.control, "c", "127.0.0.1:9", state="ready")
-        self.assertFalse(report.ok)
-        report = await set_server(self.running.control, "b", self.servers[0], weight=65536)
-        why = "weight: must be from 1 to 65535, or 0 for that of the rules, not 65536"
-        self.assertEqual(report.errors, [why])
 
     async def test_clients_of_a_listener_that_does_not_accept_wait_in_its_queue(self) -> None:
         port = await self.begin()

@@ -105,9 +105,9 @@ class SectionsTest(SynchronousTestCase):
             (known_server, ["b", "127.0.0.1:3"], ["b", "x"], "backend b has no server 'x' (there are 127.0.0.1:3)"),
             (known_listener, ["u"], ["v"], "there is no [listen v]"),
         ):  # fmt: skip
-            known(index, *right)  # type: ignore[operator]
+            known(index, *right)
             with self.assertRaises(UnknownError) as raised:
-                known(index, *wrong)  # type: ignore[operator]
+                known(index, *wrong)
             self.assertIn(told, str(raised.exception))
 
 

@@ -61,7 +61,7 @@ class AnswersTest(ServiceTestCase):
             (({}, 1), [first["id"]]), (({}, 9, first["id"]), [second["id"]]), (({}, 9, "", second["id"]), [second["id"]]),
             (({"state": "peeking"}, 9), [second["id"]]), (({"backend": "b"}, 9), [first["id"]]),
         ):  # fmt: skip
-            found = await answers.connections(*arguments)  # type: ignore[arg-type]
+            found = await answers.connections(*arguments)
             self.assertEqual([row["id"] for row in found], ids)
         shown = "state", "route", "server", "generation", "worker", "datagrams_in"
         self.assertEqual(
@@ -101,7 +101,8 @@ class AnswersTest(ServiceTestCase):
             [(server, "up", 1, 1), ("127.0.0.1:1", "disabled", 3, 3)],
         )
         self.assertEqual(await answers.addresses(["c"]), [])
-        [client] = await answers.clients()
+        [source] = await answers.clients()
+        self.assertEqual(source[0], "127.0.0.1")
         PORT_SHORTAGE.add(("b", server), "none left", "127.0.0.1")
         self.addCleanup(PORT_SHORTAGE.end, ("b", server))
         serving.unopened.append("not opened")

@@ -198,7 +198,7 @@ class DeniedTests(SynchronousTestCase):
         moved, unix, early, ended = self.connections[:4]
         moved.record.facts["moved_to"] = "198.51.100.1:5"
         unix.record.client = "unix"
-        early.admitted = False  # type: ignore[misc]
+        early.admitted = False
         ended.record.reason = "done"
         self.denied.update({"198.51.100.1", "192.0.0.0", "192.0.0.2", "192.0.0.3", "192.0.0.4"})
         self.checks.check_all()
