@@ -1,10 +1,22 @@
 import errno
+import os
 import socket
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.error import CannotListenError
+from twisted.logger import capturedLogs, eventAsText
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.interop.children import has_ipv6
+from tests.support.certificates import authority
+from tests.support.kit import listen, make_folder, reactor
+from tests.support.peers import PeerFactory
+from txmux.errors import ListenError
+from txmux.rules.model import Listener
 from txmux.serving import endpoints
+from txmux.serving.listen_addresses import listen_addresses
 
 
 class _Port:
@@ -17,6 +29,84 @@ class _Port:
 
     def doRead(self) -> None:
         self.accepted.append(self._listening.accept()[0])
+
+
+class OpenTest(TestCase):
+    """What Twisted opens."""
+
+    def setUp(self) -> None:
+        pem = authority().issue("a.example").write(make_folder(self) / "a.pem", key=True)
+        ssl = f"ssl:PORT:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
+        self.good = Listener("a", (ssl.replace("PORT", "0"),))
+        self.taken = Listener("b", (ssl.replace("PORT", str(listen(self, PeerFactory()))),))
+        self.bad = Listener("c", (ssl.replace("PORT", "0").replace("a.pem", "none.pem"),))
+
+    async def test_all_or_those_that_can_be(self) -> None:
+        """If one cannot, the others are closed, or it is noted as lacking; what is plain, or open already, is not touched."""
+        plain = Listener("plain", ("127.0.0.1:0",))
+        with capturedLogs() as events:
+            opened = await endpoints.open_ports(reactor, [plain, self.good])
+        [(key, (port, forwarding))] = opened.items()
+        where = f"127.0.0.1:{port.getHost().port}"
+        lines = [
+            eventAsText(event, includeTimestamp=False, includeSystem=False) for event in events
+        ]
+        self.assertIn(f"listening on {where} for [listen a]", lines)
+        self.assertEqual(await endpoints.open_ports(reactor, [self.good], {key}.__contains__), {})
+        socket.create_connection((where[:9], port.getHost().port)).close()
+        self.assertIsNone(forwarding.to)
+        await endpoints.stop_listening(port)
+        for wrong, why in (
+            (self.taken, "Address already in use; another program has it"),
+            (self.bad, "No such file"),
+        ):
+            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+            with self.assertRaisesRegex(
+                ListenError, f"\\[listen {wrong.name}\\] endpoint: cannot listen at .*{why}"
+            ):
+                await endpoints.open_ports(reactor, [self.good, wrong])
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before)  # noqa: PTH208
+            lacking = list[str]()
+            opened = await endpoints.open_ports(reactor, [wrong, self.good], lacking=lacking)
+            self.assertEqual((len(opened), len(lacking)), (1, 1))
+            self.assertIn(why, lacking[0])
+            for port, _ in opened.values():
+                await endpoints.stop_listening(port)
+
+    async def test_that_cannot_be_closed(self) -> None:
+        port: Any = SimpleNamespace(stopListening=Mock(side_effect=PermissionError("no")))
+        with capturedLogs() as events:
+            await endpoints.stop_listening(port)
+        [line] = [eventAsText(event, includeTimestamp=False) for event in events]
+        self.assertIn("a listening socket cannot be removed: no", line)
+
+    def test_why_there_is_no_socket(self) -> None:
+        in_use, none, denied, full, folder = (
+            OSError(number, os.strerror(number))
+            for number in (
+                errno.EADDRINUSE,
+                errno.EADDRNOTAVAIL,
+                errno.EACCES,
+                errno.EMFILE,
+                errno.ENOENT,
+            )
+        )
+        for text, cause, why in (
+            ("127.0.0.1:1", in_use, "(ss -ltnp shows which): stop that one or choose another port"),
+            ("udp:127.0.0.1:1", in_use, "(ss -lunp shows which): stop that one or choose another port; an old worker of txmux"),
+            ("127.0.0.1:1", CannotListenError("127.0.0.1", 1, in_use), "Address already in use; another"),
+            ("192.0.2.1:1", none, "no interface of this machine has that address: see"),
+            ("127.0.0.1:1", denied, "Permission denied; ports below 1024 need root"),
+            ("unix:/x/y", denied, "Permission denied; let the user that txmux runs as write to its folder"),
+            ("127.0.0.1:1", full, "raise the limit (LimitNOFILE=, ulimit -n), or restart txmux"),
+            ("unix:/nowhere/x", folder, "/nowhere"), ("systemd:domain=INET:index=7", LookupError(), "no such socket was passed"),
+            ("127.0.0.1:1", ValueError("odd"), "odd"), ("127.0.0.1:1", OSError(errno.EADDRINUSE, "mine: yours"), "at 127.0.0.1:1: mine: yours"),
+            ("127.0.0.1:1-9", in_use, "port 1: Address already in use"),
+        ):  # fmt: skip
+            [address, *_] = listen_addresses(Listener("x", (text,)))
+            error = str(endpoints.listen_error(address, cause))
+            self.assertTrue(error.startswith("[listen x] endpoint: cannot listen at "), error)
+            self.assertIn(why, error)
 
 
 class LastTest(SynchronousTestCase):

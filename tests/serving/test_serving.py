@@ -1,11 +1,33 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.model import Rules, Settings
+from tests.support.kit import ServiceTestCase
+from txmux.access.admission import Admission
+from txmux.client.overrides import Overrides
+from txmux.rules.model import Listener, Rules, Settings
 from txmux.serving.serving import Serving
+from txmux.tcp.listener import MuxFactory
+from txmux.udp.listener import UDPListener
+
+_RULES = """
+[txmux]
+access_log = LOG
+[listen x]
+endpoint = 127.0.0.1:0
+connection_rate_per_source = 2/h
+[listen u]
+endpoint = udp:127.0.0.1:0
+[route r]
+match = any
+under = x
+backend = b
+[backend b]
+server = 127.0.0.1:1
+"""
 
 
 class SharedTest(SynchronousTestCase):
@@ -19,3 +41,71 @@ class SharedTest(SynchronousTestCase):
             found = [serving.upstreams.known.processes]
             serving.commit(serving.prepare(second, {}, no_listener))
             self.assertEqual([*found, serving.upstreams.known.processes], numbers)
+
+    def test_no_client_reaches_the_admin_endpoint(self) -> None:
+        admin = "127.0.0.1:7000", "unix:/run/x.sock"
+        settings = Settings(admin=admin, metrics="[::1]:7001")
+        serving = Serving(Rules(Path("rules"), settings, (), (), {}), None, Clock())
+        found = [
+            serving.runtime.loop_detector.is_own_address(host, port)
+            for host, port in (("127.0.0.1", 7000), ("::1", 7001), ("127.0.0.1", 7001))
+        ]
+        self.assertEqual(found, [True, True, False])
+
+
+class ProcessTest(ServiceTestCase):
+    def begin(self) -> Any:
+        self.run_service(_RULES)
+        return self.running.serving
+
+    def test_connections_and_flows_of_listeners_that_the_rules_lack(self) -> None:
+        """What another process hands over goes to the listener of its name and kind, be it gone; its admission is the process's own."""
+        serving = self.begin()
+        tcp, udp = serving.listeners
+        self.assertEqual((serving.factory_of("x"), serving.udp_listener_of("u")), (tcp, udp))
+        made = list[str]()
+
+        def admission(settings: Listener) -> Admission:
+            made.append(settings.name)
+            return Admission(settings, Clock().seconds)
+
+        for name, serving.admission, find, kind in (  # noqa: B020 - an attribute
+            ("gone", None, serving.factory_of, MuxFactory),
+            ("u", admission, serving.factory_of, MuxFactory),
+            ("x", admission, serving.udp_listener_of, UDPListener),
+        ):
+            one = find(name)
+            self.assertEqual((type(one), one.configuration.settings.name), (kind, name))
+            self.assertIs(find(name), one)
+            self.assertIn(one, serving.listeners)
+        self.assertEqual(made, ["u", "x"])
+
+    async def test_what_is_missing(self) -> None:
+        serving = self.begin()
+        self.assertEqual(await serving.missing(), [])
+        serving.apply_overrides(Overrides().with_listener("x", accepting=False).as_json())
+        self.assertEqual(await serving.missing(), ["[listen x]: no client is accepted"])
+        told = Overrides().with_server("b", "127.0.0.1:1", 1.0, "drain", None).as_json()
+        serving.restore({"wanted": told, "sources": {}, "servers": []})
+        [why] = await serving.missing()
+        self.assertIn("backend b", why)
+        serving.restore({})
+        self.assertEqual(await serving.missing(), [why])
+        self.assertEqual(
+            await serving.status(), {"generation": 1, "active": 0, "undecided": 0, "older": 0}
+        )
+
+    def test_what_the_supervisor_sends(self) -> None:
+        """It reaches the part of its feature, if this process has it; bans end what they concern."""
+        serving = self.begin()
+        received = list[object]()
+        self.patch(serving.runtime, "parts", {"f": SimpleNamespace(receive=received.append)})
+        serving.receive("g", 1)
+        serving.restore({"parts": {"f": 2, "g": 3}})
+        self.assertEqual(received, [2])
+        checked = list[bool]()
+        self.patch(serving, "end_denied", lambda: checked.append(True))
+        row = (4, 0, 127 << 24 | 1, None)
+        for rows in ([row], [row], []):
+            serving.ban(rows)
+        self.assertEqual(len(checked), 1)

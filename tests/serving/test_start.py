@@ -65,6 +65,7 @@ backend = reset
             ("tcp:80", "tcp:80:backlog=65535"),
             ("unix:/x", "unix:/x:backlog=65535"),
             ("tcp:80:backlog=3", "tcp:80:backlog=3"),
+            ("tcp:80:127.0.0.1", "tcp:80:127.0.0.1:backlog=65535"),
             ("tcp:80:127.0.0.1:3", "tcp:80:127.0.0.1:3"),
             ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
             ("third:party", "third:party"),
