@@ -45,7 +45,7 @@ class OpenTest(TestCase):
         """If one cannot, the others are closed, or it is noted as lacking; what is plain, or open already, is not touched."""
         plain = Listener("plain", ("127.0.0.1:0",))
         with capturedLogs() as events:
-            opened = await endpoints.open_ports(reactor, [plain, self.good])
+            opened: Any = await endpoints.open_ports(reactor, [plain, self.good])
         [(key, (port, forwarding))] = opened.items()
         where = f"127.0.0.1:{port.getHost().port}"
         lines = [

@@ -2,10 +2,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.datagrams import Talker
 from tests.support.kit import ServiceTestCase
+from tests.udp.flow_case import FlowCase
 from txmux.access.admission import Admission
 from txmux.client.overrides import Overrides
 from txmux.rules.model import Listener, Rules, Settings
@@ -109,3 +112,22 @@ class ProcessTest(ServiceTestCase):
         for rows in ([row], [row], []):
             serving.ban(rows)
         self.assertEqual(len(checked), 1)
+
+
+class FlowsTest(FlowCase):
+    async def test_port_that_comes_back_has_its_flows(self) -> None:
+        """A reload that removes it leaves the flows their port; one that names it again opens that one, for new clients, too."""
+        server, client, port = self.served()
+        before = self.running.rules
+        self.assertEqual(await client.asks(b"ab", port), b"ba")
+        self.running.reload(attrs.evolve(before, listeners=(), routes=()))
+        self.assertEqual(self.ports(), [])
+        self.assertEqual(await client.asks(b"cd", port), b"dc")
+        self.running.reload(before)
+        self.assertEqual(self.ports(), [port])
+        self.assertEqual(await client.asks(b"ef", port), b"fe")
+        self.assertEqual(await Talker.listening(self).asks(b"gh", port), b"hg")
+        self.assertEqual(len({*server.senders}), 2)
+        self.assertEqual(
+            sorted(str(one["datagrams_in"]) for one in await self.stopped(2)), ["1", "3"]
+        )

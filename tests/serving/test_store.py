@@ -330,6 +330,122 @@ class StoreTest(SynchronousTestCase):
             client.connect(socket.getaddrinfo("fe80::1%its", 7001)[0][4])
         self.assertEqual(self.store.revive(), [])
 
+    def test_what_has_an_address(self) -> None:
+        """The reason names what of the service, or of systemd, is in the way; what is not of them stays as the system says it."""
+        port = free_port()
+        plain = self.listener(f"127.0.0.1:{port}")
+        tcp, mptcp, every, unix = (
+            listen_addresses(one)[0]
+            for one in (
+                plain,
+                attrs.evolve(plain, mptcp=True),
+                self.listener(f":{port}"),
+                self.listener("unix:/x"),
+            )
+        )
+        in_use, other = OSError(errno.EADDRINUSE, "in use"), OSError(errno.EACCES, "denied")
+        self.store.open([plain])
+        for passed, address, problem, why in (
+            ([], tcp, other, "denied"), ([], unix, in_use, "in use"), ([tcp.key], tcp, in_use, "systemd has it, and passes it when"),
+            ([tcp.key], mptcp, in_use, "systemd has passed a socket there: change 'mptcp'"),
+            ([], mptcp, in_use, "'mptcp' cannot change while the service runs"),
+            ([tcp.key], every, in_use, f"systemd has passed a socket at 127.0.0.1:{port}, which overlaps it"),
+        ):  # fmt: skip
+            self.store.passed = passed
+            found = self.store.why_not(address, problem)
+            self.assertIn(why, str(found))
+            self.assertEqual(found is problem, why in {"denied", "in use"})
+        self.store.passed = [tcp.key]
+        self.assertEqual(
+            self.store.ended_by_removal([tcp.key, mptcp.key, unix.key, "udp:x"]),
+            [mptcp.key, unix.key],
+        )
+        self.store.open([])  # systemd's stays, for rules that may have it again
+        self.assertEqual(self.store.unused, {})
+        kept = self.store.get(tcp.key)
+        assert kept is not None
+        self.assertIs(self.store.prepare([plain]).sockets[tcp.key], kept.socket)
+        self.store.give_up(tcp.key)
+        self.store.give_up(tcp.key)
+        self.assertTrue(is_refused(("127.0.0.1", port)))
+
+    def test_datagrams_stay_with_their_flows(self) -> None:
+        udp, tcp = self.listener("udp:127.0.0.1:0"), self.listener("127.0.0.1:0")
+        self.store.open([udp, tcp])
+        key, opened = next(iter(self.store.sockets().items()))
+        self.store.prepare([]).commit()
+        self.assertEqual(len(self.store.unused), 2)
+        self.store.drain_unused()
+        self.assertEqual((self.store.draining(), len(self.store.unused)), ({key: opened}, 1))
+        self.store.close_unused()
+        self.store.shut_unneeded([])
+        self.assertEqual(self.store.draining(), {key: opened})
+
+    def test_listens_again(self) -> None:
+        """A file that is gone is made again, that of another program stays and is told once; what a process has shut down listens again."""
+        replaced, path = list[int](), self.folder / "x.sock"
+        self.store.replaced = lambda: replaced.append(1)
+        self.store.open([self.listener(f"unix:{path}"), self.listener("127.0.0.1:0")])
+        unix, tcp = self.store.sockets()
+
+        def revived() -> tuple[list[str], list[str], list[str]]:
+            with capturedLogs() as events:
+                keys = self.store.revive()
+            lines = [formatEvent(event) or "" for event in events]
+            return keys, lines, self.store.unreached()
+
+        self.assertEqual(revived(), ([], [], []))
+        self.store.sockets()[tcp].shutdown(socket.SHUT_RD)
+        keys, [line], why = revived()
+        self.assertIn("a process of txmux had shut the socket down", line)
+        self.assertEqual((keys, why, replaced), ([], [], []))
+        path.rename(self.folder / "own")
+        path.touch()
+        covered = f"[listen x]: another program has put its own file at {path}; move that file away"
+        for lines in (1, 0):
+            keys, told, why = revived()
+            self.assertEqual((keys, len(told), why), ([], lines, [covered]))
+        path.unlink()
+        (self.folder / "own").rename(path)
+        self.assertEqual(revived(), ([], [], []))
+        path.unlink()
+        keys, [line], why = revived()
+        self.assertIn("again: its file had been removed", line)
+        self.assertEqual((keys, why, replaced, path.is_socket()), ([unix], [], [1], True))
+        folder = path.parent
+        folder.rename(moved := folder.with_suffix(".moved"))
+        for lines in (1, 0):
+            keys, told, why = revived()
+            self.assertEqual((keys, len(told)), ([], lines))
+            self.assertIn(f"[listen x]: it cannot listen at unix:{path}: ", why[0])
+        moved.rename(folder)
+        self.assertEqual(revived(), ([], [], []))
+
+    def test_awaited_and_late(self) -> None:
+        """What a unit cannot have yet is tried again; what another store of the service still has, once that has closed it."""
+        port, available = free_port("127.0.0.1"), list[int]()
+        others = ListeningSockets(reactor)
+        store = ListeningSockets(reactor, available=lambda: available.append(1), others=others)
+        for one in (others, store):
+            self.addCleanup(one.close)
+        listener = parse(f"[listen p]\nendpoint = 127.0.0.1:{port}\n", "x.ini").listeners[0]
+        others.open([listener])
+        self.assertEqual(len([*store.unavailable([listener])]), 1)
+        store.look_at_awaited()
+        self.assertEqual((available, [one.port for one in store.awaited]), ([], [port]))
+        addresses = listen_addresses(listener)
+        self.assertRaises(ListenError, store.prepare_addresses, addresses, [listener])
+        prepared = store.prepare_addresses(addresses, [])
+        self.assertEqual((prepared.late, prepared.sockets), ([*addresses], {}))
+        self.assertRaises(ListenError, prepared.add_late)
+        prepared = store.prepare_addresses(addresses, [])
+        others.open([])
+        store.look_at_awaited()
+        self.assertEqual(available, [1])
+        prepared.add_late()
+        prepared.commit()
+        self.assertEqual(len(store.sockets()), 1)
+
     def test_unix_file(self) -> None:
         """The file of a UNIX socket has the mode that is asked for, and goes with the socket unless it is to stay."""
         path = self.folder / "x.sock"
