@@ -226,16 +226,9 @@ class ViewsTest(SynchronousTestCase):
 
     def test_backends(self) -> None:
         cells = {
-            "connected": 7,
-            "released": 2,
-            "bytes in": 3,
-            "bytes out": 4,
-            "failed tls-failed": 2,
-            "failed reset": 1,
-            "answered": 1,
-            "answer time": 5000,
-            "last failure": 0,
-        }
+            "connected": 7, "released": 2, "bytes in": 3, "bytes out": 4, "failed tls-failed": 2,
+            "failed reset": 1, "answered": 1, "answer time": 5000, "last failure": 0,
+        }  # fmt: skip
         totals = ServerTotals(("b", "one:80"), [cells.get(name, 0) for name in SERVER.names])
         check = {"ok": False, "last": 1.0, "result": "x", "duration_ms": 1.0, "history": [False]}
         answers = [
@@ -260,18 +253,10 @@ class ViewsTest(SynchronousTestCase):
         self.assertEqual((its["name"], its["hold"], its["held"]), ("b", {"until": None}, 4))
         one, two, three = its["servers"]
         numbers = {
-            "state": "ejected",
-            "since": 77.0,
-            "weight": 9,
-            "effective_weight": 1,
-            "active": 5,
-            "total": 7,
-            "failed": 3,
-            "bytes_in": 3,
-            "bytes_out": 4,
-            "first_byte_ms": None,
+            "state": "ejected", "since": 77.0, "weight": 9, "effective_weight": 1, "active": 5,
+            "total": 7, "failed": 3, "bytes_in": 3, "bytes_out": 4, "first_byte_ms": None,
             "rate": 0.0,
-        }
+        }  # fmt: skip
         self.assertEqual({name: one[name] for name in numbers}, numbers)
         self.assertEqual(one["why"], "worker 2: failed; addresses 1 min 30 s old: no answer")
         self.assertEqual(one["failures"], {"tls-failed": 2, "reset": 1})
@@ -330,12 +315,8 @@ class ViewsTest(SynchronousTestCase):
         now, day = time.time(), 86400.0
         rows = [
             {
-                "route": "r",
-                "file": file,
-                "names": [],
-                "issuer": "x",
-                "not_before": now + begins * day,
-                "not_after": now + ends * day,
+                "route": "r", "file": file, "names": [], "issuer": "x",
+                "not_before": now + begins * day, "not_after": now + ends * day,
             }
             for file, begins, ends in (
                 ("a", -9, 99),
@@ -344,7 +325,7 @@ class ViewsTest(SynchronousTestCase):
                 ("d", 1, 99),
                 ("a", -9, 99),
             )
-        ]
+        ]  # fmt: skip
         tls = SimpleNamespace(managed=("m", "n"), files=("/m", "/n"))
         rules: Any = SimpleNamespace(
             routes=[
@@ -377,14 +358,9 @@ class ViewsTest(SynchronousTestCase):
         counts = counts_of(Counters(), self.rules)
         [row] = routes_document(index, counts, [silent])
         shown = {
-            "name": "silent",
-            "under": ["x"],
-            "backend": "close",
-            "dry_run": False,
-            "ends_tls": False,
-            "tunnel": False,
-            "line": 1,
-        }
+            "name": "silent", "under": ["x"], "backend": "close", "dry_run": False,
+            "ends_tls": False, "tunnel": False, "line": 1,
+        }  # fmt: skip
         self.assertEqual({name: row[name] for name in shown}, shown)  # type: ignore[literal-required]
 
 

@@ -89,11 +89,8 @@ class SectionsTest(SynchronousTestCase):
         endpoints = (("x", "127.0.0.1:1"), ("u", "udp:127.0.0.1:1"), ("y", "127.0.0.1:2"))
         text = "".join(f"[listen {name}]\nendpoint = {where}\n" for name, where in endpoints)
         for name, under, to in (
-            ("a", "y, x", "b"),
-            ("c", "*", "close"),
-            ("d", "*", "b"),
-            ("e", "u", "close"),
-        ):
+            ("a", "y, x", "b"), ("c", "*", "close"), ("d", "*", "b"), ("e", "u", "close"),
+        ):  # fmt: skip
             text += f"[route {name}]\nunder = {under}\nmatch = any\nbackend = {to}\n"
         rules = parse(f"{text}[backend b]\nserver = 127.0.0.1:3\n", PATH)
         index = RulesIndex(rules)

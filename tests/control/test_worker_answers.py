@@ -110,13 +110,9 @@ class AnswersTest(ServiceTestCase):
         self.assertEqual({*everything}, {row.name for row in GAUGES if row.collect})
         self.assertEqual({*often}, {row.name for row in GAUGES if row.collect and row.is_frequent})
         values = {
-            "generations": [1],
-            "sources": {"x": 1},
-            "unread": ["not opened"],
-            "troubled": ["b"],
-            "flooded": False,
-            "cannot_accept": [],
-        }
+            "generations": [1], "sources": {"x": 1}, "unread": ["not opened"], "troubled": ["b"],
+            "flooded": False, "cannot_accept": [],
+        }  # fmt: skip
         self.assertEqual({name: everything[name] for name in values}, values)
         self.assertEqual(
             [row[:4] for row in everything["ports"]], [("b", server, f"none left{OF_FEW}", 1)]

@@ -76,15 +76,9 @@ class GradualTests(SynchronousTestCase):
         gradual.may_move = lambda one: one is connections[3]
         gradual.end_all_within(20, lambda: ended.append(clock.seconds()), longest_wait=30)
         for moment, drained in (
-            (11, set()),
-            (13, {0}),
-            (19.5, {0}),
-            (20.5, {0, 4}),
-            (44.5, {0, 4}),
-            (46.5, {0, 1, 4}),
-            (49, {0, 1, 4}),
-            (50.5, {0, 1, 4}),
-        ):
+            (11, set()), (13, {0}), (19.5, {0}), (20.5, {0, 4}), (44.5, {0, 4}), (46.5, {0, 1, 4}),
+            (49, {0, 1, 4}), (50.5, {0, 1, 4}),
+        ):  # fmt: skip
             clock.pump([0.1] * round((moment - clock.seconds()) * 10))
             self.assertEqual(
                 {one.record.id for one in connections if one.record.reason}, drained, moment

@@ -84,13 +84,9 @@ class OpenTest(TestCase):
         in_use, none, denied, full, folder = (
             OSError(number, os.strerror(number))
             for number in (
-                errno.EADDRINUSE,
-                errno.EADDRNOTAVAIL,
-                errno.EACCES,
-                errno.EMFILE,
-                errno.ENOENT,
+                errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EMFILE, errno.ENOENT,
             )
-        )
+        )  # fmt: skip
         for text, cause, why in (
             ("127.0.0.1:1", in_use, "(ss -ltnp shows which): stop that one or choose another port"),
             ("udp:127.0.0.1:1", in_use, "(ss -lunp shows which): stop that one or choose another port; an old worker of txmux"),

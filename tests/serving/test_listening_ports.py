@@ -51,20 +51,17 @@ class PortsTest(SynchronousTestCase):
         self.enter(accepting=False, datagrams=False)
         its = self.ports
         for step, reads_t, reads_u, admits_u, owns in (
-            (lambda: None, False, False, False, False),
-            (its.accept, True, False, True, False),
+            (lambda: None, False, False, False, False), (its.accept, True, False, True, False),
             (its.take_datagrams, True, True, True, True),
             (its.flows_handed_over, True, True, True, False),
             (its.take_datagrams, True, True, True, True),
             (lambda: its.shut(["u"]), True, True, False, True),
             (lambda: its.shut(["t"]), False, True, True, True),
-            (lambda: its.shut([]), True, True, True, True),
-            (its.pause, False, False, False, True),
-            (its.keep_flows, False, False, False, True),
-            (its.pause, False, True, False, True),
+            (lambda: its.shut([]), True, True, True, True), (its.pause, False, False, False, True),
+            (its.keep_flows, False, False, False, True), (its.pause, False, True, False, True),
             (its.leave_datagrams, False, False, False, False),
             (its.accept, True, False, True, False),
-        ):
+        ):  # fmt: skip
             step()
             found = self.of_t.is_open, self.of_u.is_open, self.udp.lets_in, its.owns_flows
             self.assertEqual(found, (reads_t, reads_u, admits_u, owns))

@@ -62,14 +62,13 @@ backend = reset
 
     def test_backlog_of_the_endpoint_comes_first(self) -> None:
         for text, wanted in [
-            ("tcp:80", "tcp:80:backlog=65535"),
-            ("unix:/x", "unix:/x:backlog=65535"),
+            ("tcp:80", "tcp:80:backlog=65535"), ("unix:/x", "unix:/x:backlog=65535"),
             ("tcp:80:backlog=3", "tcp:80:backlog=3"),
             ("tcp:80:127.0.0.1", "tcp:80:127.0.0.1:backlog=65535"),
             ("tcp:80:127.0.0.1:3", "tcp:80:127.0.0.1:3"),
             ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
             ("third:party", "third:party"),
-        ]:
+        ]:  # fmt: skip
             self.assertEqual(with_backlog(text), wanted)
 
     async def test_unix(self) -> None:

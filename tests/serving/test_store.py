@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from unittest import SkipTest
 
 import attrs
-from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +17,6 @@ from tests.support.ports import free_port, free_ports
 from txmux.errors import ListenError
 from txmux.rules.model import Listener
 from txmux.rules.reading.parser import parse
-from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
 
@@ -30,17 +28,6 @@ def inodes(sockets: Mapping[str, socket.socket]) -> dict[str, int]:
 def is_refused(name: object) -> bool:
     with socket.socket() as client:
         return bool(client.connect_ex(name))  # type: ignore[arg-type]
-
-
-class WhyTests(SynchronousTestCase):
-    def test_permission_denied(self) -> None:
-        denied = CannotListenError("", 0, PermissionError(errno.EACCES, "Permission denied"))
-        for endpoint, hint in (
-            ("127.0.0.1:80", "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"),
-            ("unix:/etc/x.sock", "let the user that txmux runs as write to its folder"),
-        ):
-            (address,) = listen_addresses(Listener("a", (endpoint,)))
-            self.assertTrue(str(listen_error(address, denied)).endswith(f"denied; {hint}"))
 
 
 class StoreTest(SynchronousTestCase):
@@ -337,12 +324,10 @@ class StoreTest(SynchronousTestCase):
         tcp, mptcp, every, unix = (
             listen_addresses(one)[0]
             for one in (
-                plain,
-                attrs.evolve(plain, mptcp=True),
-                self.listener(f":{port}"),
+                plain, attrs.evolve(plain, mptcp=True), self.listener(f":{port}"),
                 self.listener("unix:/x"),
             )
-        )
+        )  # fmt: skip
         in_use, other = OSError(errno.EADDRINUSE, "in use"), OSError(errno.EACCES, "denied")
         self.store.open([plain])
         for passed, address, problem, why in (

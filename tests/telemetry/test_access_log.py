@@ -198,8 +198,10 @@ class FileLogTest(SynchronousTestCase):
         log.write(a_record())
         moved = self.path.rename(self.path.with_suffix(".1"))
         log.write(a_record())
-        log.reopen()
+        with capturedLogs() as events:
+            log.reopen()
         log.write(a_record())
+        self.assertEqual(events, [])  # there was no trouble
         self.assertEqual(len(moved.read_text().splitlines()), 2)
         self.assertEqual(len(self.path.read_text().splitlines()), 1)
 

@@ -17,11 +17,8 @@ class AttentionLogTest(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(beside_busiest(rates), rest, rates)
         for counts, few in (
-            ([1] * 10, ""),
-            ([1] * 9, OF_FEW),
-            ([2, 1, *[1] * 12], ""),
-            ([9], OF_FEW),
-        ):
+            ([1] * 10, ""), ([1] * 9, OF_FEW), ([2, 1, *[1] * 12], ""), ([9], OF_FEW),
+        ):  # fmt: skip
             self.assertEqual(of_few(Counter(dict(enumerate(counts)))), few, counts)
 
     def test_another_process_goes_on(self) -> None:
