@@ -78,36 +78,26 @@ class EndOnDownTest(ServiceTestCase):
         member = upstreams.find("pool").pool.members[number]
         upstreams.apply_check("pool", key_of(member), ok=ok, why="it said no")
 
-    async def test_connections_to_a_server_that_is_down(self) -> None:
-        public = self.begin("end_on_down = yes\n")
-        client = await self.client(public)
-        await self.main.heard(1)
-        self.check(0, ok=False)
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
-        self.assertEqual((await self.logged(1))["reason"], "server-down")
-        other = await self.client(public)
-        peer = await self.backup.heard(1)
-        self.check(0, ok=True)
-        await self.finish(other, peer)
-        self.assertEqual((await self.logged(2))["reason"], "done")
-
-    async def test_connections_to_a_backup_when_others_are_up_again(self) -> None:
-        public = self.begin("end_on_down = backup\n")
-        self.check(0, ok=False)
-        client = await self.client(public)
-        await self.backup.heard(1)
-        self.check(0, ok=True)
-        await client.is_lost()
-        self.assertEqual((await self.logged(1))["reason"], "server-down")
-
-    async def test_only_where_it_is_written(self) -> None:
-        public = self.begin("")
-        client = await self.client(public)
-        peer = await self.main.heard(1)
-        self.check(0, ok=False)
-        await self.finish(client, peer)
-        self.assertEqual((await self.logged(1))["reason"], "done")
+    async def test_connections_that_end_where_the_rules_say_so(self) -> None:
+        """Those to a server that is down, or to a backup when others are up again."""
+        for words, reason in (("yes", "server-down"), ("backup", "server-down"), ("no", "done")):
+            public = self.begin(f"end_on_down = {words}\n")
+            if words == "backup":
+                self.check(0, ok=False)
+            client = await self.client(public)
+            peer = await (self.backup if words == "backup" else self.main).heard(1)
+            self.check(0, ok=words == "backup")
+            await (self.finish(client, peer) if words == "no" else client.is_lost())
+            self.assertEqual(client.was_reset(), words != "no")
+            self.assertEqual((await self.logged(1))["reason"], reason)
+            if words == "yes":
+                other = await self.client(public)
+                peer = await self.backup.heard(1)
+                self.check(0, ok=True)
+                await self.finish(other, peer)
+                self.assertEqual((await self.logged(2))["reason"], "done")
+            await self.stop()
+            self.log.unlink()
 
     async def test_client_that_connects_meanwhile(self) -> None:
         """It is connected when the server is down already."""

@@ -50,6 +50,7 @@ class BadEndsTests(SynchronousTestCase):
         self.assertEqual(recent.as_json(), [])
         recent.add(2, [json.dumps({**fields, "later": "unknown"})])
         other = Recent()
+        other.add(9, [json.dumps(fields)])
         other.restore(json.loads(json.dumps(recent.state())))
         (row,) = other.as_json()
         self.assertEqual((row["id"], row["worker"], row["ended"]), ("1-1", 2, 1.0))
