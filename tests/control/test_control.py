@@ -1,8 +1,12 @@
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,7 +15,15 @@ from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.client.overrides import Overrides, ServerState
 from txmux.control.broadcast import concurrently
 from txmux.control.connections import list_connections
+from txmux.control.control import Control
+from txmux.control.report import Report, UnknownError
 from txmux.control.steering import set_backend, set_listener, set_server
+from txmux.errors import MuxError
+from txmux.net.channel.channel import ChannelError
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
+from txmux.serving.store import ListeningSockets
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.lines import LOST_LINES
 
 
 class SteeringTest(SupervisedTestCase):
@@ -223,6 +235,93 @@ class WorkersTest(SupervisedTestCase):
             self.assertEqual(await list_connections(self.running.control), [])
             await set_listener(self.running.control, "public", accepting=True)
             await (await self.live.backend.peer()).has(11)
+
+
+class AloneTest(SynchronousTestCase):
+    """What the supervisor says and does by itself."""
+
+    def setUp(self) -> None:
+        tls = TlsSettings((Path("a.pem"),), managed=("a.example",))
+        rules = Rules(Path("x.ini"), Settings(), (), (Route("r", (), None, terminate_tls=tls),))
+        self.elsewhere: Any = None
+        service: Any = SimpleNamespace(renew_elsewhere=lambda _: self.elsewhere)
+        self.control = Control(Clock(), rules, Counters(), ListeningSockets(Clock()), service)
+        self.done: list[str] = []
+        files = SimpleNamespace(look_now=self.look)
+        stale = {("b", "s"): (None, "refused"), ("b", "t"): (90.0, "late")}
+        state: Any = SimpleNamespace(
+            files=files, workers=list, upstreams=SimpleNamespace(stale=lambda: stale)
+        )
+        self.control.state = state
+
+    async def look(self) -> None:
+        self.done.append("look")
+
+    def renewed(self, name: str, *answers: Any) -> Deferred[Report]:
+        parts: Any = {
+            str(n): SimpleNamespace(renew=lambda _, made=made: made())
+            for n, made in enumerate(answers)
+        }
+        self.control.parts = parts
+        return Deferred.fromCoroutine(self.control.renew(name))
+
+    def test_certificates_that_are_renewed(self) -> None:
+        """By the feature that gets them; where it cannot, another process may."""
+        report = self.successResultOf(
+            self.renewed("a.example", lambda: None, lambda: succeed("renewed"))
+        )
+        self.assertEqual((report.changes, self.done), ("renewed", ["look"]))
+        fails = Mock(side_effect=MuxError("away"))
+        report = self.successResultOf(self.renewed("a.example", fails))
+        self.assertEqual(report.errors, ["away"])
+
+        async def other() -> Report:
+            return Report(ok=True, changes="there")
+
+        self.elsewhere = other()
+        report = self.successResultOf(self.renewed("a.example", fails))
+        self.assertEqual(report.changes, "there")
+        for name, more in (
+            ("b.example", "; did you mean 'a.example'?"),
+            ("x", " (there are a.example)"),
+        ):
+            failure = self.failureResultOf(self.renewed(name, lambda: None), UnknownError)
+            told = f"no certificate of {name!r} comes by ACME{more}"
+            self.assertEqual(failure.getErrorMessage(), told)
+
+    def test_ends(self) -> None:
+        """Another process goes on with what changes; lines that logs have lost are told where none does."""
+        for name in ("stop", "report_stop"):
+            whose: Any = self.control.lists if name == "stop" else self.control.events
+            self.patch(whose, name, lambda name=name: self.done.append(name))
+        self.control.parts = {"f": SimpleNamespace(stop_following=lambda: self.done.append("f"))}  # type: ignore[assignment]
+        self.control.be_replaced()
+        self.assertEqual(
+            (self.done, self.control.is_stopping), (["report_stop", "stop", "f"], False)
+        )
+        self.successResultOf(Deferred.fromCoroutine(self.control.stop_following()))
+        self.assertEqual(
+            (self.done[3:], self.control.is_stopping), (["report_stop", "stop", "f"], True)
+        )
+        LOST_LINES.take_count()
+        with capturedLogs() as events:
+            self.control.report_end(is_replaced=False)
+            LOST_LINES.add("log", 3, "full")
+            self.addCleanup(LOST_LINES.end, "log")
+            self.control.report_end(is_replaced=True)
+            self.control.report_end(is_replaced=False)
+        self.assertEqual([event["lost"] for event in events], [3])
+
+    def test_names_that_are_not_found_and_no_worker(self) -> None:
+        stale = [
+            "backend b: s: no address: refused",
+            "backend b: t: addresses 1 min 30 s old: late",
+        ]
+        self.assertEqual(self.control.stale(), stale)
+        asked = Deferred.fromCoroutine(self.control.explain(b"x"))
+        self.assertIn(
+            "no worker serves", self.failureResultOf(asked, ChannelError).getErrorMessage()
+        )
 
 
 class WantedTest(SynchronousTestCase):
