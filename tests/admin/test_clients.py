@@ -60,8 +60,8 @@ class ClientsTest(SynchronousTestCase):
         transport.take()
         self.assertIsNotNone(transport.lost)
 
-    def assert_crowded(self) -> None:
-        transport = self.connected()
+    def assert_crowded(self, host: str = "192.0.2.1") -> None:
+        transport = self.connected(host)
         self.assertEqual(Told.of(transport.take()).status, 503)
         self.assertIsNotNone(transport.lost)
 
@@ -134,6 +134,16 @@ class ClientsTest(SynchronousTestCase):
         self.assertEqual([one for one in busy if one.lost is not None], busy[:1])
         for transport in (other, new):
             self.assert_served(transport)
+        self.setUp()
+        fewer = "192.0.2.2"  # until both have the same number
+        both = [self.connected(host) for host in ["192.0.2.1"] * 33 + [fewer] * 31]
+        for transport in both:
+            transport.deliver(STREAM)
+        self.connected(fewer).deliver(STREAM)
+        for transport in both:
+            transport.take()
+        self.assertEqual([one for one in both if one.lost is not None], both[:1])
+        self.assert_crowded(fewer)
 
     def test_one_request_a_connection(self) -> None:
         """What follows the first one is not read, whatever the client wishes."""

@@ -16,6 +16,7 @@ from txmux.client.overrides import Overrides, ServerState
 from txmux.control.broadcast import concurrently
 from txmux.control.connections import list_connections
 from txmux.control.control import Control
+from txmux.control.gauges import Gauges
 from txmux.control.report import Report, UnknownError
 from txmux.control.steering import set_backend, set_listener, set_server
 from txmux.errors import MuxError
@@ -304,10 +305,13 @@ class AloneTest(SynchronousTestCase):
             (self.done[3:], self.control.is_stopping), (["report_stop", "stop", "f"], True)
         )
         LOST_LINES.take_count()
+        reports: Any = SimpleNamespace(gauges=Gauges())
         with capturedLogs() as events:
             self.control.report_end(is_replaced=False)
             LOST_LINES.add("log", 3, "full")
             self.addCleanup(LOST_LINES.end, "log")
+            counts = self.successResultOf(Deferred.fromCoroutine(self.control.counts(reports)))
+            self.assertEqual((counts.process.lost_lines, counts.reloaded), (3, (True, 0.0)))
             self.control.report_end(is_replaced=True)
             self.control.report_end(is_replaced=False)
         self.assertEqual([event["lost"] for event in events], [3])
