@@ -95,7 +95,7 @@ class OpenTest(TestCase):
             ("127.0.0.1:1", denied, "Permission denied; ports below 1024 need root"),
             ("unix:/x/y", denied, "Permission denied; let the user that txmux runs as write to its folder"),
             ("127.0.0.1:1", full, "raise the limit (LimitNOFILE=, ulimit -n), or restart txmux"),
-            ("unix:/nowhere/x", folder, "/nowhere"), ("systemd:domain=INET:index=7", LookupError(), "no such socket was passed"),
+            ("unix:/nowhere/x:mode=600", folder, " at unix:/nowhere/x:mode=600: "), ("systemd:domain=INET:index=7", LookupError(), "no such socket was passed"),
             ("127.0.0.1:1", ValueError("odd"), "odd"), ("127.0.0.1:1", OSError(errno.EADDRINUSE, "mine: yours"), "at 127.0.0.1:1: mine: yours"),
             ("127.0.0.1:1-9", in_use, "port 1: Address already in use"),
         ):  # fmt: skip

@@ -1,8 +1,12 @@
+import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -55,6 +59,23 @@ class SharedTest(SynchronousTestCase):
         ]
         self.assertEqual(found, [True, True, False])
 
+    def test_slow_reader_of_the_access_log(self) -> None:
+        """It has the drain time-out, unless all is to end at once."""
+        for late in (False, True):
+            for hurry in (False, True):
+                clock, log = Clock(), Mock(write_rest=Mock(return_value=False))
+                settings = Settings(drain_timeout=5)
+                serving = Serving(Rules(Path("rules"), settings, (), (), {}), log, clock)
+                stopped = Deferred.fromCoroutine(serving.drain())
+                clock.pump([0.1] * 48)
+                self.assertNoResult(stopped)
+                if hurry:
+                    serving.end_all()
+                log.write_rest.return_value = not late and not hurry
+                clock.pump([0.1] * (3 if late and not hurry else 1))
+                self.successResultOf(stopped)
+                log.close.assert_called_once_with()
+
 
 class ProcessTest(ServiceTestCase):
     def begin(self) -> Any:
@@ -82,6 +103,17 @@ class ProcessTest(ServiceTestCase):
             self.assertIs(find(name), one)
             self.assertIn(one, serving.listeners)
         self.assertEqual(made, ["u", "x"])
+
+    def test_rules_that_are_given_up_after_all(self) -> None:
+        serving = self.begin()
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        for log, number in (("LOG", 0), ("LOG.other", 1)):
+            rules = self.parsed(_RULES.replace("LOG", log))
+            admission = partial(Admission, seconds=Clock().seconds)
+            prepared = serving.prepare(rules, {}, admission)
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before + number)  # noqa: PTH208
+            serving.abandon(prepared)
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before)  # noqa: PTH208
 
     async def test_what_is_missing(self) -> None:
         serving = self.begin()
