@@ -323,9 +323,10 @@ class AloneTest(SynchronousTestCase):
         ]
         self.assertEqual(self.control.stale(), stale)
         asked = Deferred.fromCoroutine(self.control.explain(b"x"))
-        self.assertIn(
-            "no worker serves", self.failureResultOf(asked, ChannelError).getErrorMessage()
-        )
+        failure = self.failureResultOf(asked, ChannelError)
+        self.assertIn("no worker serves", failure.getErrorMessage())
+        asked = Deferred.fromCoroutine(self.control.explain(b"x", "publik"))
+        self.failureResultOf(asked, UnknownError)
 
 
 class WantedTest(SynchronousTestCase):

@@ -17,7 +17,6 @@ from txmux.rules.reading.parser import parse
 from txmux.telemetry.documents import EndDocument
 
 PATH = Path("/etc/txmux/rules.ini")
-MORE = "[route first]\nmatch = http\nfrom = 192.0.2.0/24\nbackend = b\n[route web]\nmatch = http\nbackend = b\n"
 
 
 class RecentTest(SupervisedTestCase):
@@ -109,46 +108,6 @@ class SectionsTest(SynchronousTestCase):
 
 
 class ConnectionTest(SupervisedTestCase):
-    async def told(self, state: str) -> Any:
-        while True:
-            (row,) = await self.live.listed(1, state=state)
-            (found,) = await find_connection(self.running.control, row["id"])
-            if found and found["bytes_in"]:
-                return found["explanation"]
-            await deferLater(reactor, 0)
-
-    async def test_bytes_are_explained_by_route(self) -> None:
-        port = await self.live.begin(MORE)
-        await self.live.client(port, b"GET")
-        told = await self.told("peeking")
-        self.assertEqual((told["bytes"], told["by"], told["from"]), (3, None, "127.0.0.1"))
-        rows = [
-            (one["route"], one["says"], one["at"], one["excluded_by"]) for one in told["routes"]
-        ]
-        first, web, ssh = ("not asked", None, "from"), ("undecided", None, None), ("no", 1, None)
-        self.assertEqual(rows, [("first", *first), ("web", *web), ("ssh", *ssh)])
-        await self.live.client(port)
-        shown = await self.told("relaying")
-        self.assertEqual((shown["bytes"], shown["by"], shown["route"]), (11, "route", "ssh"))
-        verdicts = {one["route"]: (one["says"], one["excluded_by"]) for one in shown["routes"]}
-        wanted = {"first": ("not asked", "from"), "web": ("no", None), "ssh": ("match", None)}
-        self.assertEqual(verdicts, wanted)  # decided route and those before it without bytes
-        self.assertNotIn("5353482d", str(shown))
-        found = await self.running.control.explain(b"SSH-2.0-a\r\n", "public")
-        ((stream,),) = (found["streams"],)  # bytes for one listener or all
-        (listener,) = stream["listeners"]
-        assert listener["decision"] is not None
-        self.assertEqual(listener["decision"]["route"], "ssh")
-        with self.assertRaises(UnknownError):
-            await self.running.control.explain(b"", "publik")
-
-    async def test_default(self) -> None:
-        port = await self.live.begin(f"default = 127.0.0.1:{self.live.server}\n{MORE}")
-        await self.live.client(port, b"\x00\x01")
-        told = await self.told("relaying")
-        self.assertEqual((told["bytes"], told["by"], told["route"]), (2, "default", None))
-        self.assertEqual([one["says"] for one in told["routes"]], ["not asked", "no", "no"])
-
     async def test_tunnels_within_tunnels(self) -> None:
         """What a worker says of each level comes through."""
         tunnel = "match = http method=CONNECT\ntunnel = yes\nbackend = b\n"

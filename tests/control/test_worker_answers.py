@@ -16,6 +16,7 @@ access_log = LOG
 endpoint = 127.0.0.1:0
 connection_rate_per_source = 99/s
 silent = close
+default = b
 [listen u]
 endpoint = udp:127.0.0.1:0
 [route other]
@@ -34,7 +35,7 @@ match = ssh
 backend = b
 [route late]
 under = x
-match = any
+match = tls
 backend = close
 [backend b]
 server = 127.0.0.1:{}
@@ -51,33 +52,38 @@ class AnswersTest(ServiceTestCase):
         serving: Any = self.running.serving
         answers, events = WorkerAnswers(serving), list[dict[str, Any]]()
         answers.listen(events.append)
-        with_server, half = [await self.client(port, data) for data in (b"SSH-2.0-a\r\n", b"SS")]
-        await (await backend.peer()).has(11)
-        await self.until(
-            lambda: all(one.received for one in serving.connections() if one.state == "peeking")
-        )
-        first, second = rows = await answers.connections({}, 9)
+        clients = [await self.client(port, data) for data in (b"SSH-2.0-a\r\n", b"SS", b"\0\1")]
+        for number in (0, 1):
+            await (await backend.peer(number)).has(2)
+        await self.until(lambda: [one for one in serving.connections() if len(one.received) == 2])
+        first, second, third = rows = await answers.connections({}, 9)
         for arguments, ids in (
-            (({}, 1), [first["id"]]), (({}, 9, first["id"]), [second["id"]]), (({}, 9, "", second["id"]), [second["id"]]),
-            (({"state": "peeking"}, 9), [second["id"]]), (({"backend": "b"}, 9), [first["id"]]),
+            (({}, 1), [first["id"]]), (({}, 9, first["id"]), [second["id"], third["id"]]), (({}, 9, "", second["id"]), [second["id"]]),
+            (({"state": "peeking"}, 9), [second["id"]]), (({"route": "ssh"}, 9), [first["id"]]),
         ):  # fmt: skip
             found = await answers.connections(*arguments)
             self.assertEqual([row["id"] for row in found], ids)
         shown = "state", "route", "server", "generation", "worker", "datagrams_in"
         self.assertEqual(
             [[row.get(name) for name in shown] for row in rows],
-            [["relaying", "ssh", server, 1, None, None], ["peeking", None, None, 1, None, None]],
-        )
+            [
+                ["relaying", "ssh", server, 1, None, None], ["peeking", None, None, 1, None, None],
+                ["relaying", None, server, 1, None, None],
+            ],
+        )  # fmt: skip
         for row in rows:
             self.assertLessEqual(row["idle_ms"], row["age_ms"])
         for row, by, number, says in (
             (first, "route", 11, ["not asked", "unknown", "match", "not asked"]),
-            (second, None, 2, ["not asked", "undecided", "undecided", "match"]),
+            (second, None, 2, ["not asked", "undecided", "undecided", "no"]),
+            (third, "default", 2, ["not asked", "unknown", "no", "no"]),
         ):  # fmt: skip
             told: Any = await answers.explain_connection(row["id"])
             self.assertEqual((told["by"], told["bytes"], told["from"]), (by, number, "127.0.0.1"))
             self.assertEqual([one["says"] for one in told["routes"]], says)
             self.assertEqual(told["routes"][0]["excluded_by"], "from")
+            self.assertEqual(told["routes"][3]["at"], None if by else 1)
+            self.assertNotIn(b"SSH-".hex(), str(told))
         self.assertIsNone(await answers.explain_connection("none"))
         data = b"SSH-2.0-a\r\n".hex()
         for listener, client, listeners in (
@@ -117,13 +123,13 @@ class AnswersTest(ServiceTestCase):
         self.assertEqual(
             [row[:4] for row in everything["ports"]], [("b", server, f"none left{OF_FEW}", 1)]
         )
-        self.assertEqual(serving.listeners[0].configuration.counts.cells[4:6].tolist(), [11, 0])
+        self.assertEqual(serving.listeners[0].configuration.counts.cells[4:6].tolist(), [13, 0])
         for ending, count in (
             (answers.close({"listener": "y"}), 0), (answers.close({}, "none"), 0), (answers.close_server("b", "127.0.0.1:1"), 0),
-            (answers.close_server("c", server), 0), (answers.close_server("b", server), 1), (answers.close({}), 1),
+            (answers.close_server("c", server), 0), (answers.close_server("b", server), 2), (answers.close({}), 1),
         ):  # fmt: skip
             self.assertEqual(await ensureDeferred(ending), count)
-        for one in (with_server, half):
+        for one in clients:
             await one.is_lost()
         kinds = [event["event"] for event in events]
-        self.assertEqual(sorted(kinds), ["begin", "begin", "decide", "end", "end"])
+        self.assertEqual(sorted(kinds), [*["begin"] * 3, *["decide"] * 2, *["end"] * 3])
