@@ -232,34 +232,29 @@ class CertificateStatesTest(SupervisedTestCase):
 
 
 class CloseTest(SupervisedTestCase):
-    async def test_by_id_and_logged_as_killed(self) -> None:
+    async def test_by_id_and_filtered_in_every_state(self) -> None:
+        """They are logged as killed, and others go on."""
         port = await self.live.begin()
+        control = self.running.control
         client = await self.live.client(port)
         await self.live.listed(1, state="relaying")  # so that its server is the first
         other = await self.live.client(port)
         rows = await self.live.listed(2, state="relaying")
-        self.assertEqual(await end_connections(self.running.control, EVERY, rows[0]["id"]), (1, []))
-        self.assertEqual(await end_connections(self.running.control, EVERY, "5a9d7143-3"), (0, []))
+        self.assertEqual(await end_connections(control, EVERY, rows[0]["id"]), (1, []))
+        self.assertEqual(await end_connections(control, EVERY, "5a9d7143-3"), (0, []))
         await client.is_lost()
         self.assertEqual([row["id"] for row in await self.live.listed(1)], [rows[1]["id"]])
         other.send(b"still there")
         await (await self.live.backend.peer(1)).has(22)
         self.assertIn(f"id={rows[0]['id']} ", await self.live.logged(1))
-
-    async def test_filtered_ones_in_every_state(self) -> None:
-        port = await self.live.begin()
         undecided = [await self.live.client(port, b"SSH"), await self.live.client(port, b"")]
-        relayed = await self.live.client(port)
-        await self.live.listed(1, state="relaying")
         await self.live.listed(3)
-        count, _ = await end_connections(self.running.control, Filters.read({"state": "peeking"}))
-        self.assertEqual(count, 2)
-        for client in undecided:
-            await client.is_lost()
-        await self.live.listed(1)
-        count, _ = await end_connections(
-            self.running.control, Filters.read({"client": "127.0.0.0/8", "backend": "b"})
-        )
-        self.assertEqual(count, 1)
-        await relayed.is_lost()
-        await self.live.logged(3)
+        for words, ended in (
+            ({"state": "peeking"}, undecided), ({"client": "127.0.0.0/8", "backend": "b"}, [other]),
+        ):  # fmt: skip
+            count, _ = await end_connections(control, Filters.read(words))
+            self.assertEqual(count, len(ended))
+            for one in ended:
+                await one.is_lost()
+            await self.live.listed(int(ended is undecided))
+        await self.live.logged(4)

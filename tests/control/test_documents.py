@@ -1,6 +1,5 @@
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -363,15 +362,11 @@ class ViewsTest(SynchronousTestCase):
         }  # fmt: skip
         self.assertEqual({name: row[name] for name in shown}, shown)  # type: ignore[literal-required]
 
-
-class WorstTest(SynchronousTestCase):
-    def found(self, *states: str) -> Sequence[tuple[int | None, Any]]:
-        usual = {"since": 1.0, "weight": 1, "effective_weight": 1}
-        rows = [{**usual, "state": state, "why": f"it is {state}"} for state in states]
-        return [*enumerate(rows, 1)]
-
     def test_worst_state_with_the_workers_that_report_it(self) -> None:
-        self.assertEqual(worst_row(self.found("up", "ejected"))["why"], "worker 2: it is ejected")
-        self.assertEqual(worst_row(self.found("down", "down"))["why"], "it is down")
-        told = worst_row(self.found("ejected", "up", "ejected"))
-        self.assertEqual((told["state"], told["why"]), ("ejected", "worker 1, 3: it is ejected"))
+        for states, state, why in (
+            (("up", "ejected"), "ejected", "worker 2: ejected"), (("down", "down"), "down", "down"),
+            (("ejected", "up", "ejected"), "ejected", "worker 1, 3: ejected"),
+        ):  # fmt: skip
+            found = [address("s", "a", state, why=state) for state in states]
+            told = worst_row([*enumerate(found, 1)])
+            self.assertEqual((told["state"], told["why"]), (state, why))
