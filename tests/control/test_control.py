@@ -312,9 +312,10 @@ class AloneTest(SynchronousTestCase):
             self.addCleanup(LOST_LINES.end, "log")
             counts = self.successResultOf(Deferred.fromCoroutine(self.control.counts(reports)))
             self.assertEqual((counts.process.lost_lines, counts.reloaded), (3, (True, 0.0)))
+            LOST_LINES.add("log", 2, "full")
             self.control.report_end(is_replaced=True)
             self.control.report_end(is_replaced=False)
-        self.assertEqual([event["lost"] for event in events], [3])
+        self.assertEqual([event["lost"] for event in events], [5])
 
     def test_names_that_are_not_found_and_no_worker(self) -> None:
         stale = [
