@@ -3,6 +3,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
@@ -115,6 +116,15 @@ class SteeringTest(SupervisedTestCase):
             self.assertEqual(
                 any(text.startswith("backend b: ") for text, _ in looked), states[1] != "ready"
             )
+        # Where a worker has not answered, what is not seen need not be over.
+        reports = await control.ask()
+        late = attrs.evolve(reports, gauges=attrs.evolve(reports.gauges, missing=["worker 1"]))
+        for told, lasts in ((late, True), (reports, False)):
+            self.assertEqual(
+                (told.lacking, await control.attention(told, [])), (["worker 1"] * lasts, [])
+            )
+            since = (await control.attention_state())["since"]
+            self.assertEqual([row["what"] for row in since], ["backend"] * lasts)
 
     async def test_overrides_survive_reloads(self) -> None:
         port = await self.begin()
