@@ -4,6 +4,7 @@ import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -144,6 +145,25 @@ class ClientsTest(SynchronousTestCase):
             transport.take()
         self.assertEqual([one for one in both if one.lost is not None], both[:1])
         self.assert_crowded(fewer)
+
+    def test_end(self) -> None:
+        """Answers that are being made have their time, also where nobody waits for them any more."""
+        self.successResultOf(Deferred.fromCoroutine(self.clients.end(5)))
+        for has_left in (False, True):
+            busy, idle = self.connected(), self.connected()
+            busy.deliver(STREAM)
+            if has_left:
+                self.clients.answering(Deferred())
+                busy.reset()
+            ended = Deferred.fromCoroutine(self.clients.end(5))
+            idle.take()
+            self.assertIsNotNone(idle.lost)
+            self.clock.advance(4.9)
+            self.assertNoResult(ended)
+            self.clock.advance(0.1)
+            busy.take()
+            self.successResultOf(ended)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_request_a_connection(self) -> None:
         """What follows the first one is not read, whatever the client wishes."""

@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import socket
@@ -18,6 +19,7 @@ from tests.support.forks import starter
 from tests.support.ports import free_port
 from tests.support.supervised import resources_of
 from txmux import MuxService, files, load
+from txmux.admin import listen_addresses
 from txmux.admin.listen_addresses import read_token
 from txmux.errors import ListenError, MuxError
 from txmux.files import socket_folders
@@ -98,6 +100,18 @@ class SocketsTest(AdminCase):
             client.sendall(request("GET", "/healthz"))
             endpoints.commit(prepared)
             self.assertIn(b"HTTP/1.1 401 ", await deferToThread(client.recv, 100))
+
+    async def test_client_that_waits_where_the_file_is_gone(self) -> None:
+        """It is answered, and the socket is made again."""
+        clock = self.virtual()
+        await self.start(use=clock)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket))
+            client.sendall(request("GET", "/healthz"))
+            self.socket.unlink()
+            clock.advance(5)
+            self.assertIn(b"HTTP/1.1 200 ", await deferToThread(client.recv, 100))
+        self.assertEqual((await self.get("/healthz")).status, 200)
 
     async def test_port_of_a_unit(self) -> None:
         """The endpoint of the operator gets it in one reload, also where it only overlaps, and what is new of others is in force with it."""
@@ -311,3 +325,12 @@ class TokenFileTest(SynchronousTestCase):
         self.assertIn(
             f"cannot be created: No such file or directory; create {folder}, or name", str(problem)
         )
+        denied = mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+        self.patch(listen_addresses, "make_token", denied)
+        for makes in (denied, lambda path: path.write_text("x" * 20)):  # another process may
+            self.patch(listen_addresses, "make_by_helper", makes)
+            if makes is denied:
+                problem = self.assertRaises(MuxError, read_token, self.folder / "denied")
+                self.assertIn("cannot be created: Permission denied; name a file", str(problem))
+            else:
+                self.assertEqual(read_token(self.folder / "denied"), "x" * 20)

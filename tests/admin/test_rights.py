@@ -170,6 +170,11 @@ class TokensTests(AdminCase):
         self.assertEqual(lines_of(events), [why])
         self.assertEqual(await self.attention(), [why])
         self.assertEqual(await self.status_of(secret), 200)
+        await self.write_tokens(f"{TOKENS}dave\nerin\n")
+        self.assertIn(
+            "words: a name, its right and its secret (and 1 more line: txmux check); ",
+            (await self.attention())[0],
+        )
         report = await self.running.reload()
         self.assertFalse(report.ok)
         self.assertNotIn(secret, str(report.errors))
