@@ -128,8 +128,8 @@ class SteeringTest(SupervisedTestCase):
         log = f"access log {self.log}"
         LOST_LINES.add(log, 3, "full")
         self.addCleanup(LOST_LINES.end, log)
-        state = await control.attention_state()
-        self.assertEqual(state["lost_lines"], {f"{log}: full": 3})
+        kept = await control.attention_state()
+        self.assertEqual(kept["lost_lines"], {f"{log}: full": 3})
 
     async def test_overrides_survive_reloads(self) -> None:
         port = await self.begin()
