@@ -11,9 +11,8 @@ from twisted.trial.unittest import TestCase
 from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
 from tests.support.peers import Peer, PeerFactory, close, connect, listen, reactor
 from tests.support.service import PUBLIC, ServiceTestCase
-from txmux.features.sharing.bans import Sharing
+from txmux.client.parts import Part
 from txmux.processes.supervisor.signals import SignalWatch
-from txmux.rules.model import Rules
 
 _RULES = (
     "[txmux]\naccess_log = LOG\n{}\n[listen x]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{}\n"
@@ -68,22 +67,15 @@ class PartTest(ServiceTestCase):
     async def test_looks_at_its_source_no_more(self) -> None:
         redis = f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}"
         text = f"[txmux]\n{redis}\n{PUBLIC}connection_rate_per_source = 9/m\n"
-        time, done, commit = VirtualTime(), list[str](), Sharing.commit
-
-        def committed(part: Sharing, rules: Rules) -> None:
-            done.append("commit")
-            commit(part, rules)
-
-        self.patch(Sharing, "commit", committed)
-        self.patch(Sharing, "look", lambda _: done.append("look"))
+        time, looks = VirtualTime(), list[float]()
+        self.patch(Part, "look", lambda _: looks.append(time.seconds()))
         self.run_service(text, use=time)
         time.advance(1)
         self.reload(text)
         time.advance(1)
-        self.assertEqual(done, ["commit", "look"] * 2)
         await self._stop()
         time.advance(1)
-        self.assertEqual((len(done), time.clock.getDelayedCalls()), (4, []))
+        self.assertEqual((looks, time.clock.getDelayedCalls()), ([1, 2], []))
         self.assertEqual(reactor.getDelayedCalls(), [])
 
 
