@@ -14,8 +14,10 @@ from tests.support.steps import counts_of, finished
 from tests.support.supervised import SupervisedTestCase, note_questions
 from tests.support.taker import Taker
 from txmux.backends.health.observer import ObservedServer
+from txmux.backends.pool.server_health import MemberState
 from txmux.client.overrides import Overrides
 from txmux.control.documents import (
+    address_states,
     backends_document,
     certificates_document,
     routes_document,
@@ -309,6 +311,20 @@ class ViewsTest(SynchronousTestCase):
                 ("d", "up", ""),
             ],
         )
+
+    def test_addresses(self) -> None:
+        member = SimpleNamespace(
+            server=SimpleNamespace(text="s"), target=SimpleNamespace(text="a"), full_weight=2
+        )
+        ages = iter([50.0, None])
+        pool = SimpleNamespace(
+            members=[member] * 2, since=lambda _: next(ages), effective_weight=lambda _: 1, state_of=lambda _: (MemberState.DOWN, "refused"),
+        )  # fmt: skip
+        upstream = SimpleNamespace(backend=SimpleNamespace(name="b"), pool=pool)
+        upstreams: Any = SimpleNamespace(all=lambda _: [upstream], last_check=lambda *_: None)
+        first, second = address_states(upstreams)
+        self.assertEqual(second, address("s", "a", "down", why="refused", since=None))
+        self.assertLess(abs(time.time() - 50 - (first["since"] or 0.0)), 9)
 
     def test_certificates(self) -> None:
         now, day = time.time(), 86400.0

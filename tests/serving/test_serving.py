@@ -59,6 +59,13 @@ class SharedTest(SynchronousTestCase):
         ]
         self.assertEqual(found, [True, True, False])
 
+    def test_port_that_could_not_be_opened(self) -> None:
+        """Its listener is there, for when it can."""
+        rules = Rules(Path("rules"), Settings(), (Listener("x", ("ssl:1:privateKey=x",)),), (), {})
+        serving = Serving(rules, None, Clock())
+        serving.listen_all(rules, {}, {}, partial(Admission, seconds=Clock().seconds))
+        self.assertEqual((len(serving.listeners), serving.listening_ports.keys()), (1, set()))
+
     def test_slow_reader_of_the_access_log(self) -> None:
         """It has the drain time-out, unless all is to end at once."""
         for late in (False, True):
