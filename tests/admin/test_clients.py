@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, AdminCase, Told, request
 from tests.interop.children import PATIENCE
+from txmux.admin.api.reports import HEALTH as HEALTH_RESOURCES
 from txmux.admin.guard import AdminGuard
 from txmux.admin.http import AdminClients
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resource
@@ -25,6 +26,7 @@ class ClientsTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.streams: list[AnswerStream] = []
+        self.slow: list[Deferred[None]] = []
         self.answered = 0
         control: Any = None
         self.clients = self.make(control)
@@ -37,12 +39,18 @@ class ClientsTest(SynchronousTestCase):
         async def stream(_: Query) -> ApiAnswer:
             return ApiAnswer(type="text/event-stream", stream=self.streams.append)
 
+        async def slow(_: Query) -> ApiAnswer:
+            self.slow.append(waiting := Deferred())
+            await waiting
+            return ApiAnswer.json({})
+
         async def broken(_: Query) -> ApiAnswer:
             raise ValueError("on purpose")
 
         resources = (
             Resource("GET", "/x", plain), Resource("POST", "/x", plain),
             Resource("GET", "/stream", stream), Resource("GET", "/broken", broken),
+            Resource("GET", "/slow", slow), *HEALTH_RESOURCES,
         )  # fmt: skip
         guard = AdminGuard(frozenset(), self.clock.seconds)
         return AdminClients(Site(control, resources, guard, is_admin=False), self.clock)
@@ -145,6 +153,19 @@ class ClientsTest(SynchronousTestCase):
             transport.take()
         self.assertEqual([one for one in both if one.lost is not None], both[:1])
         self.assert_crowded(fewer)
+
+    def test_health_while_many_others_wait(self) -> None:
+        """It is told at once; of all else, only some is made at a time."""
+        for path in (*["/slow"] * 20, "/x"):
+            transport = self.connected()
+            transport.deliver(HEALTH.replace(b"/x", path.encode()))
+        self.assertEqual((self.answered, transport.take()), (0, b""))
+        health = self.connected()
+        health.deliver(HEALTH.replace(b"/x", b"/healthz"))
+        self.assertIn(b"200 OK", health.take())
+        while self.slow:
+            self.slow.pop().callback(None)
+        self.assertIn(b"200 OK", transport.take())
 
     def test_end(self) -> None:
         """Answers that are being made have their time, also where nobody waits for them any more."""

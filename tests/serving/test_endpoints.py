@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import attrs
 from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -103,6 +104,10 @@ class OpenTest(TestCase):
             error = str(endpoints.listen_error(address, cause))
             self.assertTrue(error.startswith("[listen x] endpoint: cannot listen at "), error)
             self.assertIn(why, error)
+        for text, shown in (("unix:/x/y:mode=600", "unix:/x/y"), ("tcp:1", "tcp:1")):
+            [address] = listen_addresses(Listener("x", (text,)))
+            error = endpoints.listen_error(attrs.evolve(address, setting="admin"), denied)
+            self.assertIn(f"[txmux] admin: cannot listen at {shown}: Permission denied", str(error))
 
 
 class LastTest(SynchronousTestCase):
