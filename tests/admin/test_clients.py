@@ -40,7 +40,7 @@ class ClientsTest(SynchronousTestCase):
             return ApiAnswer(type="text/event-stream", stream=self.streams.append)
 
         async def slow(_: Query) -> ApiAnswer:
-            self.slow.append(waiting := Deferred())
+            self.slow.append(waiting := Deferred[None]())
             await waiting
             return ApiAnswer.json({})
 

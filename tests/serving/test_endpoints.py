@@ -106,8 +106,8 @@ class OpenTest(TestCase):
             self.assertIn(why, error)
         for text, shown in (("unix:/x/y:mode=600", "unix:/x/y"), ("tcp:1", "tcp:1")):
             [address] = listen_addresses(Listener("x", (text,)))
-            error = endpoints.listen_error(attrs.evolve(address, setting="admin"), denied)
-            self.assertIn(f"[txmux] admin: cannot listen at {shown}: Permission denied", str(error))
+            error = str(endpoints.listen_error(attrs.evolve(address, setting="admin"), denied))
+            self.assertIn(f"[txmux] admin: cannot listen at {shown}: Permission denied", error)
 
 
 class LastTest(SynchronousTestCase):
