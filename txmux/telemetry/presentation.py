@@ -219,9 +219,10 @@ def fitted(
     widths = {at: full[at] for at in shown}
     over = sum(widths.values()) + gap * (len(shown) - 1) - width
 
-    def excess(at: int) -> tuple[bool, bool, bool, int]:
+    def excess(at: int) -> tuple[bool, bool, bool, bool, int]:
         column, width = columns[at], widths[at]
         return (
+            width > 1,
             width > needed[at],
             width > column.least,
             bool(column.goes or column.keeps_end),
