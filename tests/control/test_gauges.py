@@ -29,7 +29,6 @@ from txmux.rules.reading.parser import parse
 from txmux.telemetry.attention import OF_FEW, AttentionLog
 from txmux.telemetry.counting.counter_groups import (
     SERVER,
-    ListenerTotals,
     ServerTotals,
     last_failure_of,
 )
@@ -126,10 +125,6 @@ class GaugesTest(SynchronousTestCase):
         self.assertEqual((server.check_seconds, server.last_failure), (3.0, last_failure_of(700)))
         self.assertEqual(server.waiting["0"], 5)
         self.assertEqual(SERVER.combine([]), [0] * len(SERVER.names))
-        cells = [int(name == "bytes 8") for name in ListenerTotals.names]
-        (metric,) = (its for its in ListenerTotals.metrics if its.name == "detect_bytes")
-        ((labels, observed),) = metric.samples([ListenerTotals((x,), cells) for x in "ab"], None)
-        self.assertEqual((labels, observed.count), ((), 2))
 
     def test_gauges_of_two_workers(self) -> None:
         first = {
