@@ -8,6 +8,7 @@ from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.control.gauges import GAUGES
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.telemetry.attention import OF_FEW
+from txmux.telemetry.counting.counter_groups import ListenerTotals
 
 _RULES = """
 [txmux]
@@ -123,7 +124,8 @@ class AnswersTest(ServiceTestCase):
         self.assertEqual(
             [row[:4] for row in everything["ports"]], [("b", server, f"none left{OF_FEW}", 1)]
         )
-        self.assertEqual(serving.listeners[0].configuration.counts.cells[4:6].tolist(), [13, 0])
+        counted = ListenerTotals(("x",), serving.listeners[0].configuration.counts.cells)
+        self.assertEqual((counted.bytes_in, counted.bytes_out), (13, 0))
         for ending, count in (
             (answers.close({"listener": "y"}), 0), (answers.close({}, "none"), 0), (answers.close_server("b", "127.0.0.1:1"), 0),
             (answers.close_server("c", server), 0), (answers.close_server("b", server), 2), (answers.close({}), 1),
