@@ -1,6 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import attrs
@@ -333,6 +333,10 @@ class AloneTest(SynchronousTestCase):
         self.assertEqual([event["lost"] for event in events], [5])
 
     def test_names_that_are_not_found_and_no_worker(self) -> None:
+        fed = list[object]()
+        self.control.state.lists = cast("Any", SimpleNamespace(feed=fed.append))
+        self.control.feed({"a": 1})
+        self.assertEqual(fed, [{"a": 1}])
         stale = [
             "backend b: s: no address: refused",
             "backend b: t: addresses 1 min 30 s old: late",
