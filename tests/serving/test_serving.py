@@ -16,6 +16,7 @@ from tests.udp.flow_case import FlowCase
 from txmux.access.admission import Admission
 from txmux.client.overrides import Overrides
 from txmux.rules.model import Listener, Rules, Settings
+from txmux.serving import listening_ports
 from txmux.serving.serving import Serving
 from txmux.tcp.listener import MuxFactory
 from txmux.udp.listener import UDPListener
@@ -127,6 +128,11 @@ class ProcessTest(ServiceTestCase):
         self.assertEqual(await serving.missing(), [])
         serving.apply_overrides(Overrides().with_listener("x", accepting=False).as_json())
         self.assertEqual(await serving.missing(), ["[listen x]: no client is accepted"])
+        serving.apply_overrides(Overrides().as_json())
+        held_up = {serving.listening_ports.ports[0].fileno(): ("none left", 1.0)}
+        patched = self.patch(listening_ports, "cannot_accept", lambda: held_up)
+        self.assertEqual(await serving.missing(), ["[listen x]: cannot accept: none left"])
+        patched.restore()
         told = Overrides().with_server("b", "127.0.0.1:1", 1.0, "drain", None).as_json()
         serving.restore({"wanted": told, "sources": {}, "servers": []})
         [why] = await serving.missing()

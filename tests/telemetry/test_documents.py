@@ -7,6 +7,7 @@ from typing import Annotated, Any, NotRequired, get_args, get_type_hints
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import TypedDict
 
+from txmux.rules import installed
 from txmux.telemetry import documents
 from txmux.telemetry.documents import fields_of, row_of
 from txmux.telemetry.presentation import COMMAND, Column, Table
@@ -72,13 +73,31 @@ class FieldsTest(SynchronousTestCase):
             (documents.CERTIFICATES, "from", {"acme": True, "authority": "zerossl", "file": "/a.pem"}, "acme zerossl"),
             (documents.CERTIFICATES, "from", {"acme": True, "authority": "letsencrypt", "profile": "shortlived"}, "acme letsencrypt shortlived"),
         ]  # fmt: skip
-        # Columns of features are there where a row has more fields.
-        mine: Any = dict.fromkeys(documents.ListenerDocument.__annotations__, "x")
-        none, more = (documents.listeners(rows).columns for rows in ([mine], [mine, {"more": 1}]))
-        self.assertEqual([*none], [*more[: len(none)]])
-        self.assertEqual(more, documents.listeners().columns)
         for table, title, row, cell in cases:
             self.assertEqual((title, table.only(title).cells(row, COMMAND, 100.0)), (title, [cell]))
+
+    def test_fields_of_features(self) -> None:
+        """Their columns are there where a row has more fields; a row has those that are something."""
+        kind = documents.ListenerDocument
+        makers: tuple[tuple[type, str, Any], ...] = (
+            (kind, "more", len), (kind, "none", {}.get), (documents.BanDocument, "other", len),
+        )  # fmt: skip
+        added = []
+        for of, name, value in makers:
+            field = documents.DocumentField(name, int, "", Column(name, name), is_optional=True)
+            added.append(documents.AddedField(of, field, value))
+        self.patch(installed, "rows", lambda _: added)
+        row: Any = dict.fromkeys(kind.__annotations__, "x")
+        own, more, every = (
+            documents.listeners(rows).columns for rows in ([row], [row, {"more": 1}], None)
+        )
+        self.assertEqual(
+            [column.title for column in more], [*(column.title for column in own), "more", "none"]
+        )
+        self.assertEqual(every, more)
+        documents.add_fields(row, kind, "abc")
+        self.assertEqual((row["more"], "none" in row, "other" in row), (3, False, False))
+        self.assertEqual([*documents.every_field_of(kind)][-2:], [one.field for one in added[:2]])
 
 
 class RecordTest(SynchronousTestCase):
