@@ -45,8 +45,12 @@ class DescriptionTest(SynchronousTestCase):
         whole = description(ADMIN)  # all references resolve and all schemas are used
         named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(whole)))
         self.assertEqual(named, set(whole["components"]["schemas"]))
+        paths = description(ADMIN)["paths"]
+        for path, is_required in (("/api/bans", True), ("/api/reload", False)):
+            self.assertEqual(paths[path]["post"]["requestBody"]["required"], is_required)
         for path, methods in description(ADMIN)["paths"].items():
-            for operation in methods.values():
+            for method, operation in methods.items():
+                self.assertEqual("requestBody" in operation, method == "post", path)
                 parameters: list[dict[str, Any]] = operation.get("parameters", [])
                 named = {one["name"] for one in parameters if one["in"] == "path"}
                 self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
