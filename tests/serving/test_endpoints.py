@@ -138,3 +138,5 @@ class LastTest(SynchronousTestCase):
                     self.assertEqual(accepted.recv(2), b"yz")
                 self.assertEqual(late, [errno.ECONNREFUSED] * 2)
                 late.clear()
+        endpoints.accept_last(port)  # type: ignore[arg-type]
+        self.assertEqual(late, [])  # it is closed by now

@@ -416,6 +416,9 @@ class StoreTest(SynchronousTestCase):
         listener = parse(f"[listen p]\nendpoint = 127.0.0.1:{port}\n", "x.ini").listeners[0]
         others.open([listener])
         self.assertEqual(len([*store.unavailable([listener])]), 1)
+        path = self.folder / "free.sock"
+        [free] = parse(f"[listen q]\nendpoint = unix:{path}\n", "x.ini").listeners
+        self.assertEqual(([*store.unavailable([free])], path.exists()), ([], False))
         store.look_at_awaited()
         self.assertEqual((available, [one.port for one in store.awaited]), ([], [port]))
         addresses = listen_addresses(listener)
