@@ -6,12 +6,10 @@ import shlex
 import socket
 import ssl
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
-from tests.interop.namespaces import Namespace
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import (
     make_certificate,
@@ -23,6 +21,7 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.programs import require_program
+from tests.support.services import Record
 
 pytestmark = pytest.mark.by_turns
 
@@ -159,9 +158,6 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         tunnel = Child("ss-local", "-s", _PUBLIC, "-p", "443", "-l", "1080", *_SECRET)
         cls.share(tunnel).wait_for("listening at")
 
-    def setUp(self) -> None:
-        self.servers = [self.start_server(address) for address in _TUNNELS]
-
     def start_mux(self) -> None:
         self.mux = self.own(Example(EXAMPLES / "https-and-tunnel.ini"))
 
@@ -178,7 +174,9 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.assertEqual((line["route"], line["backend"]), ("-", "tunnel"))
         return str(line["server"])
 
-    def test_site_logs_the_clients_address(self) -> None:
+    def test_site_and_tunnel_with_a_backup(self) -> None:
+        """The site logs the client's address. The tunnel's clients reach the first server; while it is down the second one, and afterwards the first again."""
+        old, _ = (self.start_server(address) for address in _TUNNELS)
         self.start_mux()
         self.assertEqual(page(self.certificate.chain, _BROWSER), "the site\n")
         line = self.mux.take_one()
@@ -186,13 +184,9 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.assertTrue(line["client"].startswith(f"{_BROWSER}:"))
         log = self.folder / "clients.log"
         self.assertEqual(log.read_text(), f"{_BROWSER} www.example.com\n")
-
-    def test_backup(self) -> None:
-        """The tunnel's clients reach the first server; while it is down the second one, and afterwards the first again."""
-        self.start_mux()
         first, second = (f"{address}:8388" for address in _TUNNELS)
         self.assertEqual([self.through_the_tunnel() for _ in range(3)], 3 * [first])
-        self.servers[0].end()
+        old.end()
         self.assertEqual(self.through_the_tunnel(), second)
         self.mux.child.wait_for(f"backend tunnel: {first} is down")
         self.assertEqual(self.through_the_tunnel(), second)
@@ -201,9 +195,8 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.assertEqual(self.through_the_tunnel(), first)
 
     def test_silent_client_reaches_the_tunnel(self) -> None:
-        self.servers[0].end()
         self.own(start_sshd(self.folder, 8388, _TUNNELS[0]))
-        self.start_mux()  # who looks at servers would have found that the first one is down
+        self.start_mux()
         with socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         self.assertEqual(self.mux.take_fields("backend", "bytes_in"), ("tunnel", "0"))
@@ -215,21 +208,16 @@ server { listen 127.0.0.1:8080; location / { return 200 "the site\\n"; } }
 
 
 class FirstBytesTests(ScenarioTestCase):
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.share(start_nginx(cls.folder, _PLAIN_SITE))
-        cls.ssh = cls.share(start_sshd(cls.folder, 22))
-        cls.share(start_redis(cls.folder, 6379))
-        cls.share(start_postgres(cls.make_folder("postgres"), 5432))
-        jobs = cls.share(
-            Child("gearmand", "--listen=127.0.0.1", "--log-file=stderr", "--verbose=INFO")
-        )
-        jobs.wait_for("Listening on")
-        cls.mux = cls.share(Example(EXAMPLES / "first-bytes.ini"))
-
     def test_each_reaches_its_server(self) -> None:
-        ssh = ("ssh", *self.ssh.options, "-p", "9000", "127.0.0.1", "echo hello")
+        """By one of the beginnings of Gearman, a worker and a client find each other; an administrator uses another."""
+        self.own(start_nginx(self.folder, _PLAIN_SITE))
+        server = self.own(start_sshd(self.folder, 22))
+        self.own(start_redis(self.folder, 6379))
+        self.own(start_postgres(self.make_folder("postgres"), 5432))
+        options = ("--listen=127.0.0.1", "--log-file=stderr", "--verbose=INFO")
+        self.own(Child("gearmand", *options)).wait_for("Listening on")
+        mux = self.own(Example(EXAMPLES / "first-bytes.ini"))
+        ssh = ("ssh", *server.options, "-p", "9000", "127.0.0.1", "echo hello")
         place = "postgresql://postgres:secret@127.0.0.1:9000/postgres?sslmode=disable"
         for route, port, said, command in (
             ("web", 8080, b"the site\n", ("curl", "-q", "-sS", "http://127.0.0.1:9000/")),
@@ -238,14 +226,11 @@ class FirstBytesTests(ScenarioTestCase):
             ("database", 5432, b"42\n", ("psql", "-X", "-At", "-c", "SELECT 6 * 7", place)),
         ):
             self.assertEqual(output_of(*command), said)
-            found = self.mux.take_fields("route", "server")
+            found = mux.take_fields("route", "server")
             self.assertEqual(found, (route, f"127.0.0.1:{port}"))
-
-    def test_gearman(self) -> None:
-        """A worker and a client of Gearman find each other, by one of the beginnings; an administrator uses another."""
-        place = ("-h", "127.0.0.1", "-p", "9000", "-f", "shout")
-        worker = Child("gearman", *place, "-w", "-c", "1", "--", "tr", "a-z", "A-Z")
-        self.assertEqual(output_of("gearman", *place, "hello"), b"HELLO")
+        there = ("-h", "127.0.0.1", "-p", "9000", "-f", "shout")
+        worker = Child("gearman", *there, "-w", "-c", "1", "--", "tr", "a-z", "A-Z")
+        self.assertEqual(output_of("gearman", *there, "hello"), b"HELLO")
         worker.end()
         # Its server may not have heard yet that the worker is gone.
         asked = ("gearadmin", "--host=127.0.0.1", "--port=9000", "--status")
@@ -256,7 +241,7 @@ class FirstBytesTests(ScenarioTestCase):
             return answers[-1] == b"shout\t0\t0\t0\n.\n"
 
         eventually(knows, "the server knows that the worker is gone")
-        for line in self.mux.take(2 + len(answers)):
+        for line in mux.take(2 + len(answers)):
             self.assertEqual((line["route"], line["server"]), ("jobs", "127.0.0.1:4730"))
 
 
@@ -278,22 +263,68 @@ _GREETING = "192.0.2.1"
 _CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5", "192.0.2.13": "10.3.0.5"}
 
 
-_ADDRESSES = (_GREETING, _CLIENT, *_CLIENTS, *_CLIENTS.values())
+class ServerSpeaksFirstTests(ScenarioTestCase):
+    addresses = (_GREETING, _CLIENT, *_CLIENTS, *_CLIENTS.values())
 
+    def assert_logged(self, field: str, value: str, client: str) -> Record:
+        line = self.mux.take_one()
+        self.assertEqual((line[field], line["client"].rpartition(":")[0]), (value, client))
+        return line
 
-def _route_clients(network: Namespace) -> None:
-    """Have each client that cannot be told to use its own address begin there: it has another address to connect to."""
-    for address, client in _CLIENTS.items():
-        network.ip(f"route replace local {address} dev lo src {client} table local")
+    def test_each_reaches_its_server(self) -> None:
+        """MariaDB knows the client's address, a picture comes by VNC, mail is delivered, and files are fetched by FTP. A browser waits for nothing."""
+        # Each client that cannot be told to use its own address has another one to connect to.
+        for address, client in _CLIENTS.items():
+            self.network.ip(f"route replace local {address} dev lo src {client} table local")
+        proxies = "--proxy-protocol-networks=127.0.0.1"
+        self.own(start_mariadb(self.make_folder("database"), proxies))
+        files = self.make_folder("files")
+        configuration = self.folder / "vsftpd.conf"
+        configuration.write_text(_FTP.format(folder=files))
+        self.own(Child("vsftpd", configuration))
+        desktop = Child(
+            *("Xtigervnc", "-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1"),
+            *("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24"),
+        )
+        self.own(desktop).wait_for("Listening for VNC connections")
+        smtp = (require_program("aiosmtpd"), "-n", "-dd", "-l", "127.0.0.1:25")
+        mail = self.own(Child("env", "PYTHONUNBUFFERED=1", *smtp))
+        mail.wait_for("Starting asyncio loop")
+        self.mux = self.own(Example(EXAMPLES / "server-speaks-first.ini"))
 
+        there = ("--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443")
+        said = output_of("mariadb", *there, "-u", "tests", "-N", "-e", "SELECT user()")
+        self.assertEqual(said, b"tests@10.1.0.5\n")
+        self.assert_logged("backend", "mysql", "10.1.0.5")
 
-class SpokenToFirstTests(ScenarioTestCase):
-    """The example file, but for its patience: on a busy machine, a browser may need more than half a second to say something."""
+        picture = self.folder / "picture.jpg"
+        # It adds 5900 to what it calls a display, and takes the sum for a port, which has 16 bits.
+        display = 443 - 5900 + 2**16
+        options = ("-quiet", "-allowblank", "-encodings", "hextile")
+        output_of("vncsnapshot", *options, f"192.0.2.12:{display}", picture)
+        self.assertTrue(picture.read_bytes().startswith(b"\xff\xd8\xff"))
+        self.assert_logged("backend", "vnc", "10.2.0.5")
 
-    addresses = _ADDRESSES
+        output_of(
+            *("curl", "-q", "-sS", "smtp://192.0.2.13:443", "--upload-file", "-"),
+            *("--mail-from", "a@example.com", "--mail-rcpt", "b@example.com"),
+            stdin=b"Subject: greetings\r\n\r\nhello\r\n",
+        )
+        mail.wait_for("^Subject: greetings$")
+        self.assert_logged("backend", "smtp", "10.3.0.5")
 
-    def test_browser_waits_for_nothing(self) -> None:
-        _route_clients(self.network)
+        # In both kinds of passive mode, the bytes of a file do not come through txmux.
+        content = os.urandom(2**20)
+        (files / "file").write_bytes(content)
+        curl = ("curl", "-q", "-sS", "--interface", _CLIENT, f"ftp://{_GREETING}:443/file")
+        for mode in (("--disable-epsv",), ()):
+            self.assertEqual(output_of(*curl, *mode), content)
+            line = self.assert_logged("backend", "ftp", _CLIENT)
+            self.assertEqual(line["reason"], "done")
+            self.assertLess(int(line["bytes_out"]), 2**12)
+
+        # On a busy machine, a browser may need more than half a second to say something.
+        self.mux.end()
         self.own(start_nginx(self.folder, _PLAIN_SITE))
         rules = (EXAMPLES / "server-speaks-first.ini").read_text()
         patient = self.folder / "patient.ini"
@@ -302,72 +333,4 @@ class SpokenToFirstTests(ScenarioTestCase):
         for address, client in _CLIENTS.items():
             said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
             self.assertEqual(said, b"the site\n")
-            line = self.mux.take_one()
-            self.assertEqual((line["route"], line["client"].rpartition(":")[0]), ("http", client))
-
-
-class ServerSpeaksFirstTests(ScenarioTestCase):
-    addresses = _ADDRESSES
-    files: ClassVar[Path]
-    mail: ClassVar[Child]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        _route_clients(cls.network)
-        proxies = "--proxy-protocol-networks=127.0.0.1"
-        cls.share(start_mariadb(cls.make_folder("database"), proxies))
-        cls.files = cls.make_folder("files")
-        configuration = cls.folder / "vsftpd.conf"
-        configuration.write_text(_FTP.format(folder=cls.files))
-        cls.share(Child("vsftpd", configuration))
-        desktop = Child(
-            *("Xtigervnc", "-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1"),
-            *("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24"),
-        )
-        cls.share(desktop).wait_for("Listening for VNC connections")
-        smtp = (require_program("aiosmtpd"), "-n", "-dd", "-l", "127.0.0.1:25")
-        cls.mail = cls.share(Child("env", "PYTHONUNBUFFERED=1", *smtp))
-        cls.mail.wait_for("Starting asyncio loop")
-        cls.mux = cls.share(Example(EXAMPLES / "server-speaks-first.ini"))
-
-    def assert_logged(self, backend: str, client: str) -> None:
-        line = self.mux.take_one()
-        self.assertEqual((line["backend"], line["client"].rpartition(":")[0]), (backend, client))
-
-    def test_mariadb_knows_the_clients_address(self) -> None:
-        there = ("--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443")
-        said = output_of("mariadb", *there, "-u", "tests", "-N", "-e", "SELECT user()")
-        self.assertEqual(said, b"tests@10.1.0.5\n")
-        self.assert_logged("mysql", "10.1.0.5")
-
-    def test_vnc_picture(self) -> None:
-        picture = self.folder / "picture.jpg"
-        # This client adds 5900 to what it calls a display, and takes the sum for a port, which has 16 bits.
-        display = 443 - 5900 + 2**16
-        options = ("-quiet", "-allowblank", "-encodings", "hextile")
-        output_of("vncsnapshot", *options, f"192.0.2.12:{display}", picture)
-        self.assertTrue(picture.read_bytes().startswith(b"\xff\xd8\xff"))
-        self.assert_logged("vnc", "10.2.0.5")
-
-    def test_smtp_delivery(self) -> None:
-        output_of(
-            *("curl", "-q", "-sS", "smtp://192.0.2.13:443", "--upload-file", "-"),
-            *("--mail-from", "a@example.com", "--mail-rcpt", "b@example.com"),
-            stdin=b"Subject: greetings\r\n\r\nhello\r\n",
-        )
-        self.mail.wait_for("^Subject: greetings$")
-        self.assert_logged("smtp", "10.3.0.5")
-
-    def test_ftp(self) -> None:
-        """Files are fetched in both kinds of passive mode; their bytes do not come through txmux."""
-        content = os.urandom(2**20)
-        (self.files / "file").write_bytes(content)
-        url = f"ftp://{_GREETING}:443/file"
-        for options in (("--disable-epsv",), ()):
-            said = output_of("curl", "-q", "-sS", "--interface", _CLIENT, *options, url)
-            self.assertEqual(said, content)
-            line = self.mux.take_one()
-            self.assertEqual((line["backend"], line["reason"]), ("ftp", "done"))
-            self.assertTrue(line["client"].startswith(f"{_CLIENT}:"))
-            self.assertLess(int(line["bytes_out"]), 2**12)
+            self.assert_logged("route", "http", client)
