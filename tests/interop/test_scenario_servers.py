@@ -5,8 +5,6 @@ import re
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
-from typing import ClassVar
 
 import pytest
 
@@ -48,64 +46,59 @@ _NAMED = ("10.0.0.11", "10.0.0.12")
 class LoadBalancerTests(ScenarioTestCase):
     addresses = (*_PLAIN, _BACKUP, *_NAMED, "10.0.0.53")
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        hosts = cls.make_folder("names") / "hosts"
-        hosts.write_text("".join(f"{address} web.internal.example.com\n" for address in _NAMED))
-        cls.share(start_dnsmasq(hosts, "--listen-address=10.0.0.53"))
-        cls.share(start_nginx(cls.make_folder("sorry"), _SORRY))
-        for address in (*_PLAIN, _BACKUP, *_NAMED):
-            cls.make_folder(address)
-            if address != _ENDED:
-                cls.share(cls.start_server(address))
+    def start_server(self, address: str) -> Child:
+        folder = self.folder / address
+        return self.own(start_nginx(folder, _SERVER.format(address=address, folder=folder)))
 
-    def setUp(self) -> None:
-        self.server = self.own(self.start_server(_ENDED))
-        self.mux = self.own(Example(EXAMPLES / "load-balancer.ini"))
-        eventually(lambda: {*_NAMED} < {*self.reached()}, "the name has been looked up")
-
-    @classmethod
-    def start_server(cls, address: str) -> Child:
-        folder = cls.folder / address
-        return start_nginx(folder, _SERVER.format(address=address, folder=folder))
-
-    def reached(self, count: int = 10) -> list[str]:
+    def reached(self, count: int = 10) -> set[str]:
         """Ask as often for a page, each time by a new connection, and give the servers that answered."""
         urls = count * ["http://www.example.com/"]
         options = ("-q", "-sS", "--resolve", "www.example.com:80:127.0.0.1")
         said = output_of("curl", *options, "-H", "Connection: close", "-w", "\n", *urls)
-        return said.decode().split()
+        return {*said.decode().split()}
 
     def wait_until(self, address: str, state: str) -> None:
         self.mux.child.wait_for(f" {address}:8080 is {state}")
 
-    def test_gone_and_back(self) -> None:
-        """A server that is ended gets no clients and none of them sees it; once it is back, it gets some again. The backup gets none."""
-        self.assertEqual({*self.reached()}, {*_PLAIN, *_NAMED})
-        self.server.end()
+    def mark(self, state: str, *addresses: str) -> None:
+        for address in addresses:
+            mark = self.folder / address / "ill"
+            mark.touch() if state == "down" else mark.unlink()
+        for address in addresses:
+            self.wait_until(address, state)
+
+    def test_servers_that_go_and_come_back(self) -> None:
+        """A server that is ended gets no clients and none of them sees it; once it is back, it gets some again. The backup gets none.
+
+        One that says that it is not healthy gets no clients; at last the backup has them all, and then the fallback.
+        """
+        hosts = self.make_folder("names") / "hosts"
+        hosts.write_text("".join(f"{address} web.internal.example.com\n" for address in _NAMED))
+        self.own(start_dnsmasq(hosts, "--listen-address=10.0.0.53"))
+        self.own(start_nginx(self.make_folder("sorry"), _SORRY))
+        for address in (*_PLAIN, _BACKUP, *_NAMED):
+            self.make_folder(address)
+        servers = {address: self.start_server(address) for address in (*_PLAIN, _BACKUP, *_NAMED)}
+        self.mux = self.own(Example(EXAMPLES / "load-balancer.ini"))
+        eventually(lambda: {*_NAMED} < self.reached(), "the name has been looked up")
+        self.assertEqual(self.reached(), {*_PLAIN, *_NAMED})
+        servers[_ENDED].end()
         self.assertNotIn(_ENDED, self.reached())
         self.wait_until(_ENDED, "down")
         self.assertNotIn(_ENDED, self.reached())
-        self.own(self.start_server(_ENDED))
+        self.start_server(_ENDED)
         self.wait_until(_ENDED, "up")
         self.assertIn(_ENDED, self.reached())
+        self.mux.end()
 
-    def test_all_fail(self) -> None:
-        """A server that says that it is not healthy gets no clients; at last the backup has them all, and then the fallback."""
-        for address in (*_PLAIN, *_NAMED):
-            (self.folder / address / "ill").touch()
-        for address in (*_PLAIN, *_NAMED):
-            self.wait_until(address, "down")
-        self.assertEqual({*self.reached()}, {_BACKUP})
-        (self.folder / _BACKUP / "ill").touch()
-        self.wait_until(_BACKUP, "down")
-        self.assertEqual({*self.reached()}, {"sorry"})
-        for address in (*_PLAIN, _BACKUP, *_NAMED):
-            (self.folder / address / "ill").unlink()
-        for address in (*_PLAIN, *_NAMED):
-            self.wait_until(address, "up")
-        self.assertEqual({*self.reached()}, {*_PLAIN, *_NAMED})
+        self.mux = self.own(Example(EXAMPLES / "load-balancer.ini"))
+        eventually(lambda: {*_NAMED} < self.reached(), "the name has been looked up")
+        self.mark("down", *_PLAIN, *_NAMED)
+        self.assertEqual(self.reached(), {_BACKUP})
+        self.mark("down", _BACKUP)
+        self.assertEqual(self.reached(), {"sorry"})
+        self.mark("up", *_PLAIN, _BACKUP, *_NAMED)
+        self.assertEqual(self.reached(), {*_PLAIN, *_NAMED})
 
 
 _NAME = "www.example.com"
@@ -121,34 +114,29 @@ class ChainTests(ScenarioTestCase):
     """The example files, but for the patience of the last one."""
 
     addresses = (_CLIENT, *(f"192.0.2.{number}" for number in (1, 2, 3)), *_SOURCES)
-    chain: ClassVar[list[Example]]
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
-        cls.certificate = make_certificate(cls.folder, _NAME)
-        cls.share(
-            start_nginx(cls.folder, proxied_site(cls.certificate, "$remote_addr $remote_port"))
-        )
-        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+    def test_chain(self) -> None:
+        """Each machine knows the client, of whatever kind, and who is silent is led on at once but by the last one."""
+        self.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
+        certificate = make_certificate(self.folder, _NAME)
+        self.own(start_nginx(self.folder, proxied_site(certificate, "$remote_addr $remote_port")))
+        ssh = self.own(start_sshd(self.folder, 22))
         # On a busy machine, who speaks may need more than a second.
         patient = (EXAMPLES / "chain" / "last.ini").read_text()
-        last = cls.folder / "last.ini"
-        last.write_text(re.sub(r"(?<=detect_timeout).*", f" = {_SILENT}s", patient))
+        own = self.folder / "last.ini"
+        own.write_text(re.sub(r"(?<=detect_timeout).*", f" = {_SILENT}s", patient))
         files = [EXAMPLES / "chain" / f"{name}.ini" for name in ("middle", "first")]
-        cls.chain = [cls.share(Example(file)) for file in (last, *files)]
+        chain = [self.own(Example(file)) for file in (own, *files)]
 
-    def take(self, count: int = 1) -> list[list[Record]]:
-        return [mux.take(count) for mux in reversed(self.chain)]
+        def take(count: int = 1) -> list[list[Record]]:
+            return [mux.take(count) for mux in reversed(chain)]
 
-    def test_site(self) -> None:
-        """The site knows the client's address; all three logs have it, and the last two the first one's ID."""
+        # The site knows the client's address; all three logs have it, and the last two the first one's ID.
         said = output_of(
-            *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _CLIENT),
+            *("curl", "-q", "-sS", "--cacert", certificate.chain, "--interface", _CLIENT),
             *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
         ).decode()
-        first, middle, last = (lines[0] for lines in self.take())
+        first, middle, last = (lines[0] for lines in take())
         self.assertEqual(first["client"], said.strip().replace(" ", ":"))
         self.assertTrue(first["client"].startswith(f"{_CLIENT}:"))
         self.assertEqual((last["route"], last["backend"]), ("site", "web"))
@@ -156,41 +144,35 @@ class ChainTests(ScenarioTestCase):
             self.assertEqual(line["client"], first["client"])
             self.assertEqual(line["facts"]["unique_id"], first["id"])
 
-    def test_ssh(self) -> None:
-        """An SSH client is let in by its own network; another one is not, whether it speaks or is silent."""
-        options = (*self.ssh.options, "-p", "443")
-        said = output_of("ssh", *options, "-b", _CLIENT, _PUBLIC, "echo hello")
-        self.assertEqual(said, b"hello\n")
-        self.assertEqual(self.take()[-1][0]["route"], "ssh")
-        for said, reason in ((b"SSH-2.0-stranger\r\n", "no-route"), (b"", "silent")):
-            with socket.create_connection((_PUBLIC, 443), PATIENCE, ("192.0.2.2", 0)) as stranger:
-                stranger.sendall(said)
-                self.assertEqual(stranger.recv(1), b"")
-            self.assertEqual(self.take()[-1][0]["reason"], reason)
+        # An SSH client is let in by its own network; another one is not, whether it speaks or is silent.
+        options = (*ssh.options, "-p", "443", "-b", _CLIENT)
+        self.assertEqual(output_of("ssh", *options, _PUBLIC, "echo hello"), b"hello\n")
+        self.assertEqual(take()[-1][0]["route"], "ssh")
+        for stranger, reason in ((b"SSH-2.0-stranger\r\n", "no-route"), (b"", "silent")):
+            with socket.create_connection((_PUBLIC, 443), PATIENCE, ("192.0.2.2", 0)) as client:
+                client.sendall(stranger)
+                self.assertEqual(client.recv(1), b"")
+            self.assertEqual(take()[-1][0]["reason"], reason)
 
-    def test_silent(self) -> None:
-        """A client that says nothing is led on at once by the first two, and by the last one to its SSH server."""
+        # A client that says nothing is led on at once by the first two, and by the last one to its SSH server.
         with socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, 0)) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
-        first, middle, last = (lines[0] for lines in self.take())
+        first, middle, last = (lines[0] for lines in take())
         for line in (first, middle):
             self.assertLess(float(line["detect_ms"]), 1000 * _SILENT)
         self.assertGreaterEqual(float(last["detect_ms"]), 1000 * _SILENT - 1)
         self.assertEqual((last["route"], last["server"]), ("silent", "127.0.0.1:22"))
 
-    def test_ports(self) -> None:
-        """Each hop has more connections at once than one address has ports, and takes its addresses in turn."""
-        secure = ssl.create_default_context(cafile=self.certificate.chain)
+        # Each hop has more connections at once than one address has ports, and takes its addresses in turn.
+        secure = ssl.create_default_context(cafile=certificate.chain)
         count = 2 * _PORTS + 5
         with contextlib.ExitStack() as clients:
-            for number in range(count):
-                port = 20_000 + number
+            for port in range(20_000, 20_000 + count):
                 plain = socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, port))
-                client = clients.enter_context(secure.wrap_socket(plain, server_hostname=_NAME))
-                client.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
-                self.assertIn(f"{_CLIENT} {port}\n".encode(), client.recv(4096))
-        _, middle, last = self.take(count)
-        for lines, machine in ((middle, 1), (last, 2)):
+                inside = clients.enter_context(secure.wrap_socket(plain, server_hostname=_NAME))
+                inside.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
+                self.assertIn(f"{_CLIENT} {port}\n".encode(), inside.recv(4096))
+        for lines, machine in zip(take(count)[1:], (1, 2), strict=True):
             peers = [line["facts"]["proxy_peer"].rpartition(":")[0] for line in lines]
             for number in (1, 2, 3):
                 self.assertEqual(peers.count(f"10.0.{machine}.{number}"), count // 3)
@@ -204,41 +186,37 @@ _AT_ONCE = 4.5
 class TcpProxyTests(ScenarioTestCase):
     addresses = (_PUBLIC, *_SERVERS)
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        for address in _SERVERS:
-            cls.share(start_mariadb(cls.make_folder(address), address=address))
-
     def ask(self, port: int) -> str:
         options = ("--no-defaults", "--protocol=tcp", "-h", _PUBLIC, "-u", "tests", "-N")
         query = ("-e", "SELECT @@bind_address")
         return output_of("mariadb", *options, "-P", str(port), *query).decode().strip()
 
-    def greetings(self, port: int, count: int) -> Iterator[bytes]:
-        for _ in range(count):
+    def assert_greeted_at_once(self, port: int) -> None:
+        for _ in range(2):
             with socket.create_connection((_PUBLIC, port), timeout=_AT_ONCE) as client:
-                yield client.recv(100)[4:6]
+                self.assertEqual(client.recv(100)[4:6], b"\x0a5")
 
-    def test_rules_lead_to_both_at_once(self) -> None:
+    def run_program(self, *addresses: str) -> Child:
+        targets = [f"{address}:3306" for address in addresses]
+        program = EXAMPLES / "tcp-proxy.py"
+        child = self.own(Child(sys.executable, program, "tcp:3307", *targets))
+        child.wait_for("leads to")
+        return child
+
+    def test_rules_and_library_lead_to_both_at_once(self) -> None:
+        """Where a server is gone, the library's clients have the other one."""
+        for address in _SERVERS:
+            self.own(start_mariadb(self.make_folder(address), address=address))
         mux = self.own(Example(EXAMPLES / "tcp-proxy.ini"))
         self.assertEqual({self.ask(3306) for _ in range(4)}, {*_SERVERS})
         for line in mux.take(4):
             self.assertEqual((line["backend"], line["reason"]), ("database", "done"))
             self.assertLess(float(line["detect_ms"]), 1000)
-        self.assertEqual(list(self.greetings(3306, 2)), 2 * [b"\x0a5"])
-
-    def run_program(self, *addresses: str) -> None:
-        targets = [f"{address}:3306" for address in addresses]
-        program = EXAMPLES / "tcp-proxy.py"
-        child = self.own(Child(sys.executable, program, "tcp:3307", *targets))
-        child.wait_for("leads to")
-
-    def test_library(self) -> None:
-        self.run_program(*_SERVERS)
+        self.assert_greeted_at_once(3306)
+        mux.end()
+        program = self.run_program(*_SERVERS)
         self.assertEqual([self.ask(3307) for _ in range(4)], 2 * [*_SERVERS])
-        self.assertEqual(list(self.greetings(3307, 2)), 2 * [b"\x0a5"])
-
-    def test_server_is_gone(self) -> None:
+        self.assert_greeted_at_once(3307)
+        program.end()
         self.run_program(_PUBLIC, _SERVERS[1])
         self.assertEqual({self.ask(3307) for _ in range(4)}, {_SERVERS[1]})
