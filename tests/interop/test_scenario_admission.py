@@ -6,7 +6,6 @@ import shutil
 import socket
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -59,62 +58,52 @@ def _said(client: socket.socket, hello: bytes) -> str:
 class KeepClientsOutTests(ScenarioTestCase):
     addresses = (_PUBLIC, _CLIENT, _LISTED)
 
-    def setUp(self) -> None:
-        self.rules = self.make_folder("rules")
-        shutil.copytree(EXAMPLES / "keep-clients-out", self.rules, dirs_exist_ok=True)
-        self.config = self.start_crowdsec(self.make_folder("crowdsec"))
-        key = self.cscli("bouncers", "add", "txmux", "-o", "raw")
-        (self.rules / "secrets").mkdir()
-        (self.rules / "secrets/crowdsec.key").write_text(key)
-        Named(self, "ssh", port=22)
-        self.mux = self.own(Example(self.rules / "rules.ini"))
-        self.mux.child.wait_for("receiving its bans")
-
-    def start_crowdsec(self, folder: Path) -> Path:
-        """Run its Local API, which neither reads logs nor tells anybody else, and give its configuration."""
-        config = folder / "config.yaml"
-        config.write_text(_CONFIG.format(folder=folder))
-        (folder / "simulation.yaml").write_text("simulation: false\n")
-        (folder / "profiles.yaml").write_text(_PROFILES)
-        (folder / "hub").mkdir()
-        (folder / "hub" / ".index.json").write_text("{}")
-        output_of("cscli", "-c", config, "machines", "add", "--auto", "-f", folder / "local.yaml")
-        self.crowdsec = self.own(Child("crowdsec", "-c", config, "-no-cs"))
-        self.crowdsec.wait_for(r"listening on 127\.0\.0\.1:8080")
-        return config
-
-    def asked(self) -> int:
-        return self.crowdsec.output.count("GET /v1/decisions/stream")
-
-    def cscli(self, *words: str) -> str:
-        return output_of("cscli", "-c", self.config, *words).decode()
-
     def is_let_in(self, client: str = _CLIENT) -> bool:
         with socket.create_connection((_PUBLIC, 443), PATIENCE, (client, 0)) as connected:
             return _said(connected, _HELLO) == "ssh"
 
     def test_decisions(self) -> None:
         """A ban counts within eleven seconds and ends the connection; when it is deleted, the client is let in again."""
+        # The Local API of CrowdSec, which neither reads logs nor tells anybody else.
+        folder, rules = self.make_folder("crowdsec"), self.make_folder("rules")
+        config = folder / "config.yaml"
+        config.write_text(_CONFIG.format(folder=folder))
+        (folder / "simulation.yaml").write_text("simulation: false\n")
+        (folder / "profiles.yaml").write_text(_PROFILES)
+        (folder / "hub").mkdir()
+        (folder / "hub" / ".index.json").write_text("{}")
+        cscli = partial(output_of, "cscli", "-c", config)
+        cscli("machines", "add", "--auto", "-f", folder / "local.yaml")
+        crowdsec = self.own(Child("crowdsec", "-c", config, "-no-cs"))
+        crowdsec.wait_for(r"listening on 127\.0\.0\.1:8080")
+        shutil.copytree(EXAMPLES / "keep-clients-out", rules, dirs_exist_ok=True)
+        (rules / "secrets").mkdir()
+        key = rules / "secrets/crowdsec.key"
+        key.write_bytes(cscli("bouncers", "add", "txmux", "-o", "raw"))
+        Named(self, "ssh", port=22)
+        mux = self.own(Example(rules / "rules.ini"))
+        mux.child.wait_for("receiving its bans")
+
+        def asked() -> int:
+            return crowdsec.output.count("GET /v1/decisions/stream")
+
         self.assertFalse(self.is_let_in(_LISTED))
         connected = socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, 0))
         self.addCleanup(connected.close)
         self.assertEqual(_said(connected, _HELLO), "ssh")
-        self.cscli("decisions", "add", "--ip", _CLIENT, "--duration", "1h")
-        told = json.loads(self.cscli("decisions", "list", "-o", "json"))
-        self.assertEqual(len(told), 1)
-        asked = self.asked()
+        cscli("decisions", "add", "--ip", _CLIENT, "--duration", "1h")
+        self.assertEqual(len(json.loads(cscli("decisions", "list", "-o", "json"))), 1)
+        before = asked()
         with contextlib.suppress(ConnectionResetError):
             self.assertEqual(connected.recv(1), b"")
         # That is as often as somebody asks every ten seconds who gets its answer at once.
-        self.assertLessEqual(self.asked(), asked + 2)
+        self.assertLessEqual(asked(), before + 2)
         self.assertFalse(self.is_let_in())
         eventually(
-            lambda: (
-                ("denied", "ssh") in {(line["reason"], line["route"]) for line in self.mux.lines()}
-            ),
+            lambda: ("denied", "ssh") in {(line["reason"], line["route"]) for line in mux.lines()},
             "the connection's end is logged",
         )
-        self.cscli("decisions", "delete", "--ip", _CLIENT)
+        cscli("decisions", "delete", "--ip", _CLIENT)
         eventually(self.is_let_in, "the client is let in again")
 
 
@@ -124,19 +113,6 @@ _PROVIDER, _FRENCH, _GERMAN = "203.0.113.7", "198.51.100.7", "198.51.100.8"
 class PlacesTests(ScenarioTestCase):
     addresses = (_PUBLIC, _PROVIDER, _FRENCH, _GERMAN)
 
-    def setUp(self) -> None:
-        self.databases = self.make_folder("GeoIP")
-        countries = {f"{_FRENCH}/32": country("FR"), f"{_GERMAN}/32": country("DE")}
-        write_places(self.database("Country"), countries)
-        write_places(self.database("ASN"), {"203.0.113.0/24": system(64500)})
-        for port, name in ((8443, "site"), (9443, "operators")):
-            Named(self, name, port=port)
-        rules = EXAMPLES / "keep-clients-out/places.ini"
-        self.mux = self.own(Example(rules, {"/var/lib": self.databases.parent}))
-
-    def database(self, name: str) -> Path:
-        return self.databases / f"GeoLite2-{name}.mmdb"
-
     def leads(self, client: str, name: str) -> str:
         """Connect a client of a site, and give the server that it comes to; nothing if it is closed."""
         with socket.create_connection((_PUBLIC, 443), PATIENCE, (client, 0)) as connected:
@@ -144,12 +120,21 @@ class PlacesTests(ScenarioTestCase):
 
     def test_places(self) -> None:
         """Clients of the country come to the operators' site, those of the provider nowhere; a database that is renewed counts."""
+        databases = self.make_folder("GeoIP")
+        countries = {f"{_FRENCH}/32": country("FR"), f"{_GERMAN}/32": country("DE")}
+        write_places(databases / "GeoLite2-Country.mmdb", countries)
+        providers = databases / "GeoLite2-ASN.mmdb"
+        write_places(providers, {"203.0.113.0/24": system(64500)})
+        for port, name in ((8443, "site"), (9443, "operators")):
+            Named(self, name, port=port)
+        rules = EXAMPLES / "keep-clients-out/places.ini"
+        self.own(Example(rules, {"/var/lib": databases.parent}))
         for client, name, server in (
             (_FRENCH, "admin", "operators"), (_GERMAN, "admin", "site"), (_GERMAN, "www", "site"),
             (_PROVIDER, "www", ""),
         ):  # fmt: skip
             self.assertEqual(self.leads(client, f"{name}.example.com"), server, client)
-        write_places(self.database("ASN"), {f"{_GERMAN}/32": system(64501)})
+        write_places(providers, {f"{_GERMAN}/32": system(64501)})
         eventually(lambda: self.leads(_GERMAN, "www.example.com") == "", "the provider is kept out")
         eventually(lambda: self.leads(_PROVIDER, "www.example.com") == "site", "the other comes in")
 
@@ -208,41 +193,18 @@ _TLS_HELLO = client_hello("www.example.com")
 class SharedLimitsTests(ScenarioTestCase):
     """The example on two machines; clients, servers and Redis are in the middle."""
 
-    redis: ClassVar[Child]
-    folders: ClassVar[list[Path]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.network.make_lan("10.0.0.9", *_SERVERS, *_CLIENTS, _BUSY)
-        rules = cls.make_folder("rules") / "rules.ini"
-        shutil.copy(EXAMPLES / "shared-limits/rules.ini", rules)
-        (rules.parent / "secrets").mkdir()
-        (rules.parent / "secrets/redis.password").write_text("secret\n")
-        own = ("--bind", "10.0.0.9", "--requirepass", "secret", "--save", "", "--dir", cls.folder)
-        cls.redis = cls.share(Child("redis-server", *own))
-        cls.redis.wait_for("[Rr]eady to accept connections")
-        for address in _SERVERS:
-            Named(cls, address, host=address, port=8443)
-        cls.folders = [
-            cls._start(number, address, rules) for number, address in enumerate(_MACHINES)
-        ]
-
-    @classmethod
-    def _start(cls, number: int, address: str, rules: Path) -> Path:
-        machine = Namespace(cls)
-        cls.network.plug(machine, address)
-        folder = cls.make_folder(f"run{number}")
+    def start(self, number: int, rules: Path) -> Path:
+        machine = Namespace(self)
+        self.network.plug(machine, _MACHINES[number])
+        folder = self.make_folder(f"run{number}")
         before = (*machine.command, "env", f"RUNTIME_DIRECTORY={folder}")
-        started = cls.share(Twist("--rules", rules, before=before))
+        started = self.own(Twist("--rules", rules, before=before))
         started.child.wait_for("Starting reactor")
         return folder
 
     def connect(self, machine: int, client: str) -> tuple[socket.socket, str]:
         """Connect as a client, and give which server it has come to; none if it is refused."""
-        connected = socket.create_connection(
-            (_MACHINES[machine], 443), timeout=PATIENCE, source_address=(client, 0)
-        )
+        connected = socket.create_connection((_MACHINES[machine], 443), PATIENCE, (client, 0))
         self.addCleanup(connected.close)
         return connected, _said(connected, _TLS_HELLO)
 
@@ -251,29 +213,38 @@ class SharedLimitsTests(ScenarioTestCase):
         connected.close()
         return server != ""
 
-    def txmux(self, machine: int, *words: str) -> str:
-        place = f"unix:{self.folders[machine]}/rules.sock"
-        return output_of("txmux", words[0], "--admin", place, *words[1:]).decode()
+    def test_two_machines(self) -> None:
+        """A client comes to the same server by either. A ban of one machine ends its connection at the other one, and is taken back by any; what both have counts together."""
+        self.network.make_lan("10.0.0.9", *_SERVERS, *_CLIENTS, _BUSY)
+        rules = self.make_folder("rules") / "rules.ini"
+        shutil.copy(EXAMPLES / "shared-limits/rules.ini", rules)
+        (rules.parent / "secrets").mkdir()
+        (rules.parent / "secrets/redis.password").write_text("secret\n")
+        own = ("--bind", "10.0.0.9", "--requirepass", "secret", "--save", "", "--dir", self.folder)
+        self.own(Child("redis-server", *own)).wait_for("[Rr]eady to accept connections")
+        for address in _SERVERS:
+            Named(self, address, host=address, port=8443)
+        folders = [self.start(number, rules) for number in (0, 1)]
 
-    def test_same_server_by_either_machine(self) -> None:
+        def txmux(machine: int, *words: str) -> str:
+            place = f"unix:{folders[machine]}/rules.sock"
+            return output_of("txmux", words[0], "--admin", place, *words[1:]).decode()
+
         found = [[self.connect(machine, one)[1] for one in _CLIENTS] for machine in (0, 1)]
         self.assertEqual(found[0], found[1])
         self.assertEqual({*found[0]}, {*_SERVERS})
 
-    def test_ban(self) -> None:
-        """A ban of one machine ends the client's connection at the other one, and is taken back by any."""
         client = _CLIENTS[0]
         connected, server = self.connect(1, client)
         self.assertIn(server, _SERVERS)
-        self.assertEqual(self.txmux(0, "ban", client, "1h", "passwords"), f"{client} is banned\n")
+        self.assertEqual(txmux(0, "ban", client, "1h", "passwords"), f"{client} is banned\n")
         with contextlib.suppress(ConnectionResetError):
             self.assertEqual(connected.recv(1), b"")
-        self.assertIn("passwords", self.txmux(1, "bans"))
+        self.assertIn("passwords", txmux(1, "bans"))
         self.assertFalse(self.is_let_in(0, client) or self.is_let_in(1, client))
-        self.txmux(1, "unban", client)
+        txmux(1, "unban", client)
         eventually(lambda: self.is_let_in(0, client), "the client is let in again")
 
-    def test_limit_of_both_machines_together(self) -> None:
         for _ in range(15):
             self.assertIn(self.connect(0, _BUSY)[1], _SERVERS)
         # From half of the limit on, a machine asks what others have.

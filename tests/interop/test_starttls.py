@@ -1,11 +1,10 @@
 """Real servers that begin in the clear are reached by name through one port."""
 
 import os
-from typing import ClassVar
 from unittest import SkipTest
 
 from tests.interop.children import InteropTestCase, output_of
-from tests.interop.servers import Certificate, make_certificate
+from tests.interop.servers import make_certificate
 from tests.interop.starttls import (
     ClearServer,
     start_dovecot,
@@ -42,55 +41,8 @@ backend = 127.0.0.1:{port}
 
 
 class StartTLSTests(InteropTestCase):
-    """TLS goes all the way, except for the listener ``ended``."""
-
-    certificates: ClassVar[dict[str, Certificate]]
-    postfix: ClassVar[dict[str, ClearServer]]
-    dovecot: ClassVar[dict[str, ClearServer]]
-    ftp: ClassVar[ClearServer]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        if os.geteuid():
-            raise SkipTest("only root can start these servers")
-        make, name = cls.make_folder, _NAMES[0]
-        cls.certificates = {one: make_certificate(make(one), one) for one in _NAMES}
-        certificate = cls.certificates[name]
-        cls.postfix, cls.dovecot = {}, {}
-        for one, its in cls.certificates.items():
-            cls.postfix[one] = cls.share(start_postfix(make(f"postfix-{one}"), its, one))
-            cls.dovecot[one] = cls.share(start_dovecot(make(f"dovecot-{one}"), its, one))
-        cls.ftp = cls.share(start_vsftpd(make("vsftpd"), certificate))
-        xmpp = cls.share(start_prosody(make("prosody"), certificate, name))
-        ldap = cls.share(start_slapd(make("slapd"), certificate))
-        ports = {
-            "smtp": {one: its.port for one, its in cls.postfix.items()},
-            "imap": {one: its.port for one, its in cls.dovecot.items()},
-            "pop3": {one: its.clear for one, its in cls.dovecot.items()},
-            "ftp": {name: cls.ftp.port},
-            "xmpp": {name: xmpp.port},
-            "ldap": {"localhost": ldap.port},
-        }
-        rules = _LISTEN.format(name="ended", protocol="smtp")
-        rules += _ENDED.format(certificate=certificate, port=cls.postfix[name].clear)
-        for protocol, by_name in ports.items():
-            rules += _LISTEN.format(name=protocol, protocol=protocol)
-            header = "v1" if protocol == "smtp" else "off"
-            rules += "".join(
-                _ROUTE.format(listener=protocol, name=one, port=port, header=header)
-                for one, port in by_name.items()
-            )
-        cls.mux = cls.share(Service(cls.folder, rules))
-
-    def assert_logged(self, protocol: str, name: str) -> None:
-        record = self.mux.take_one(protocol)
-        self.assertEqual((record["route"], record["reason"]), (f"{protocol}-{name}", "done"))
-        self.assertEqual((record["facts"]["starttls"], record["facts"]["sni"]), (protocol, name))
-
     def curl(self, url: str, *more: str, name: str) -> bytes:
-        protocol = url.partition(":")[0]
-        port = self.mux.ports[protocol]
+        port = self.mux.ports[url.partition(":")[0]]
         return output_of(
             *("curl", "-q", "-sS", "--ssl-reqd", "--cacert", self.certificates[name].chain),
             *("--resolve", f"{name}:{port}:127.0.0.1", *more),
@@ -105,44 +57,66 @@ class StartTLSTests(InteropTestCase):
         )
         self.postfix[name].child.wait_for(f"to=<{listener}@{name}>.*status=sent")
 
-    def test_mail_to_postfix(self) -> None:
-        for name in _NAMES:
-            self.send("smtp", name)
-            self.assert_logged("smtp", name)
+    def assert_logged(self, protocol: str, name: str) -> None:
+        record = self.mux.take_one(protocol)
+        self.assertEqual((record["route"], record["reason"]), (f"{protocol}-{name}", "done"))
+        self.assertEqual((record["facts"]["starttls"], record["facts"]["sni"]), (protocol, name))
 
-    def test_mail_to_postfix_without_tls(self) -> None:
-        self.send("ended", _NAMES[0])
+    def test_each_protocol(self) -> None:
+        """TLS goes all the way, except for the listener ``ended``, whose server has none."""
+        if os.geteuid():
+            raise SkipTest("only root can start these servers")
+        make, name = self.make_folder, _NAMES[0]
+        self.certificates = {one: make_certificate(make(one), one) for one in _NAMES}
+        certificate = self.certificates[name]
+        self.postfix, dovecot = dict[str, ClearServer](), dict[str, ClearServer]()
+        for one, its in self.certificates.items():
+            self.postfix[one] = self.own(start_postfix(make(f"postfix-{one}"), its, one))
+            dovecot[one] = self.own(start_dovecot(make(f"dovecot-{one}"), its, one))
+        ftp = self.own(start_vsftpd(make("vsftpd"), certificate))
+        xmpp = self.own(start_prosody(make("prosody"), certificate, name))
+        ldap = self.own(start_slapd(make("slapd"), certificate))
+        rules = _LISTEN.format(name="ended", protocol="smtp")
+        rules += _ENDED.format(certificate=certificate, port=self.postfix[name].clear)
+        for protocol, header, ports in (
+            ("smtp", "v1", {one: its.port for one, its in self.postfix.items()}),
+            ("imap", "off", {one: its.port for one, its in dovecot.items()}),
+            ("pop3", "off", {one: its.clear for one, its in dovecot.items()}),
+            ("ftp", "off", {name: ftp.port}),
+            ("xmpp", "off", {name: xmpp.port}),
+            ("ldap", "off", {"localhost": ldap.port}),
+        ):
+            rules += _LISTEN.format(name=protocol, protocol=protocol)
+            for one, port in ports.items():
+                rules += _ROUTE.format(listener=protocol, name=one, port=port, header=header)
+        self.mux = self.own(Service(self.folder, rules))
+
+        for one in _NAMES:
+            self.send("smtp", one)
+            self.assert_logged("smtp", one)
+        self.send("ended", name)
         record = self.mux.take_one("ended")
         self.assertEqual((record["route"], record["facts"]["tls_version"]), ("terminated", "1.3"))
-
-    def test_mail_of_dovecot(self) -> None:
-        for name in _NAMES:
+        for one in _NAMES:
             for protocol, path in {"imap": "INBOX;UID=1", "pop3": "1"}.items():
-                mail = self.curl(f"{protocol}://{{}}/{path}", "-u", "me:secret", name=name)
-                self.assertIn(f"Subject: {name}".encode(), mail)
-                self.assert_logged(protocol, name)
-
-    def test_file_of_vsftpd(self) -> None:
-        (self.ftp.files / "file").write_text("content")
-        self.assertEqual(self.curl("ftp://{}/file", name=_NAMES[0]), b"content")
-        self.assert_logged("ftp", _NAMES[0])
-
-    def test_stream_of_prosody(self) -> None:
-        name = _NAMES[0]
+                mail = self.curl(f"{protocol}://{{}}/{path}", "-u", "me:secret", name=one)
+                self.assertIn(f"Subject: {one}".encode(), mail)
+                self.assert_logged(protocol, one)
+        (ftp.files / "file").write_text("content")
+        self.assertEqual(self.curl("ftp://{}/file", name=name), b"content")
+        self.assert_logged("ftp", name)
         header = f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{name}' version='1.0'></stream:stream>"
         answer = output_of(
             *("openssl", "s_client", "-connect", f"127.0.0.1:{self.mux.ports['xmpp']}", "-quiet"),
             *("-starttls", "xmpp", "-xmpphost", name, "-servername", name),
-            *("-verify_return_error", "-CAfile", self.certificates[name].chain),
+            *("-verify_return_error", "-CAfile", certificate.chain),
             stdin=header.encode(),
         )
         self.assertIn(b"<mechanism>", answer)
         self.assert_logged("xmpp", name)
-
-    def test_entry_of_slapd(self) -> None:
-        done = output_of(
+        entry = output_of(
             *("env", "LDAPTLS_REQCERT=never", "ldapsearch", "-x", "-ZZ"),
             *("-H", f"ldap://localhost:{self.mux.ports['ldap']}", "-s", "base", "-b", "", "+"),
         )
-        self.assertIn(b"supportedExtension: 1.3.6.1.4.1.1466.20037", done)
+        self.assertIn(b"supportedExtension: 1.3.6.1.4.1.1466.20037", entry)
         self.assert_logged("ldap", "localhost")
