@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest import SkipTest, TestCase
 
@@ -75,9 +76,15 @@ class Namespace:
         """Start a Python program in it, which ends with its standard input."""
         return Child(*self.command, sys.executable, "-c", program, *arguments, stdin=True)
 
-    def said(self, program: str, *arguments: str) -> list[str]:
-        said = output_of(*self.command, sys.executable, "-c", program, *arguments)
-        return said.decode().splitlines()
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Have this thread be in it for a while, with what it opens."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        _enter(os.open(f"/run/netns/{self.name}", os.O_RDONLY))
+        try:
+            yield
+        finally:
+            _enter(before)
 
 
 def cable(

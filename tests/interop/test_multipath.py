@@ -1,15 +1,16 @@
 """Multipath TCP to clients and to servers: with peers that have it and those that do not, and over two networks."""
 
+import contextlib
 import os
 import re
 import socket
-import sys
 import threading
 from hashlib import sha256
 from unittest import SkipTest
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.namespaces import Namespace, cable
+from tests.support.echo import ThreadServer
 from tests.support.ports import free_port
 from tests.support.services import Service
 from txmux.net.sockets.plainsocket import is_multipath, multipath_info, open_multipath
@@ -27,21 +28,6 @@ backend = echo
 server = {server}
 mptcp = yes
 """
-_ECHO = """
-import socket, sys, threading
-listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[2]))
-listening.bind((sys.argv[1], 0))
-listening.listen()
-print(listening.getsockname()[1], flush=True)
-def echo(one):
-    while data := one.recv(65536):
-        one.sendall(data)
-        if listening.proto:
-            print("further paths:", one.getsockopt(284, 1, 1)[0], flush=True)
-    one.close()
-while True:
-    threading.Thread(target=echo, args=listening.accept()[:1]).start()
-"""
 
 
 class MultipathTests(InteropTestCase):
@@ -52,10 +38,20 @@ class MultipathTests(InteropTestCase):
             if probe.proto != _MPTCP:
                 raise SkipTest("the system has no MPTCP")
 
-    def echo(self, *before: str, address: str = "127.0.0.1", protocol: int = _MPTCP) -> str:
-        child = Child(*before, sys.executable, "-c", _ECHO, address, str(protocol))
-        self.echoing = self.own(child)
-        return f"{address}:{child.wait_for(r'^([0-9]+)$')[1]}"
+    def echo(
+        self, network: Namespace | None = None, address: str = "127.0.0.1", protocol: int = _MPTCP
+    ) -> str:
+        with network.inside() if network else contextlib.nullcontext():
+            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        listening.bind((address, 0))
+        listening.listen()
+        self.own(ThreadServer(self.talk, listening=listening))
+        return "{}:{}".format(*listening.getsockname())
+
+    def talk(self, accepted: socket.socket) -> None:
+        while data := accepted.recv(65536):
+            self.further_paths = self.paths(accepted)
+            accepted.sendall(data)
 
     def dial(self, port: int, address: str = "127.0.0.1", protocol: int = _MPTCP) -> socket.socket:
         client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
@@ -102,7 +98,7 @@ class MultipathTests(InteropTestCase):
     def test_system_without_it_uses_tcp(self) -> None:
         network = Namespace(self)
         network.set("mptcp/enabled", "0")
-        server = self.echo(*network.command, protocol=0)
+        server = self.echo(network, protocol=0)
         rules = _RULES.format(listen="127.0.0.1:0", server=server)
         mux = self.own(Service(self.folder, rules, before=network.command))
         network.enter()
@@ -158,7 +154,7 @@ class MultipathTests(InteropTestCase):
         middle.ip("mptcp endpoint add 10.0.2.2 signal")
         server.ip("mptcp endpoint add 10.0.4.2 signal")
         # A further path leads to another address, where the same socket has to listen.
-        port = self.echo(*server.command, address="0.0.0.0").rpartition(":")[2]
+        port = self.echo(server, "0.0.0.0").rpartition(":")[2]
         rules = _RULES.format(listen="0.0.0.0:0", server=f"10.0.3.2:{port}")
         mux = self.own(Service(self.folder, rules, before=middle.command))
         client.enter()
@@ -181,7 +177,7 @@ class MultipathTests(InteropTestCase):
         middle.ip("mptcp endpoint add 10.0.2.2 signal")
         rules = _RULES.format(
             listen="0.0.0.0:0\nkeepalive = idle=1s interval=1s count=2",
-            server=self.echo(*middle.command),
+            server=self.echo(middle),
         )
         mux = self.own(Service(self.folder, rules, before=middle.command))
         client.enter()
@@ -199,7 +195,7 @@ class MultipathTests(InteropTestCase):
 
     def server_paths(self, connected: socket.socket) -> int:
         self.say(connected, b"?")
-        return int(self.echoing.output.rpartition("further paths: ")[2].split()[0])
+        return self.further_paths
 
     def pull(self, network: Namespace, address: str) -> None:
         script = f"ip link set $(ip -o addr show to {address} | cut -d ' ' -f 2) down"

@@ -1,60 +1,46 @@
 """The example of DNS, before a server that reads PROXY headers and answers with the address in them."""
 
-import sys
+import socket
 from typing import ClassVar
 
 import pytest
 
-from tests.interop.children import Child, output_of
+from tests.interop.children import output_of
+from tests.interop.datagrams.program import Responder
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate
+from tests.support.echo import ThreadServer
 
 pytestmark = pytest.mark.by_turns
 
-_SERVER = """
-import asyncio, struct, sys
 
-SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
+_SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 
-def taken(data):
-    "Split a header of version 2 off: the four bytes of the client's address, and what follows."
-    assert data.startswith(SIGNATURE), data
+
+def _taken(data: bytes) -> tuple[bytes, bytes]:
+    """Split a header of version 2 off: the four bytes of the client's address, and what follows."""
+    assert data.startswith(_SIGNATURE), data
     size = int.from_bytes(data[14:16], "big")
-    return data[16:20] if data[12] == 0x21 else bytes(4), data[16 + size:]
+    return data[16:20] if data[12] == 0x21 else bytes(4), data[16 + size :]
 
-def answer(query, address):
-    end = query.index(0, 12) + 5
-    return query[:2] + bytes.fromhex("81800001000100000000") + query[12:end] + bytes.fromhex("c00c00010001000000000004") + address
 
-class Datagrams(asyncio.DatagramProtocol):
-    def connection_made(self, transport):
-        self.transport = transport
-    def datagram_received(self, data, place):
-        address, query = taken(data)
-        if query:
-            self.transport.sendto(answer(query, address), place)
+def _answer(query: bytes, address: bytes) -> bytes:
+    end, head = query.index(0, 12) + 5, query[:2] + bytes.fromhex("81800001000100000000")
+    return head + query[12:end] + bytes.fromhex("c00c00010001000000000004") + address
 
-async def serve(reader, writer):
-    head = await reader.readexactly(16)
-    address, _ = taken(head + await reader.readexactly(int.from_bytes(head[14:], "big")))
-    while True:
-        try:
-            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-        except asyncio.IncompleteReadError:
-            break
-        said = answer(query, address)
-        writer.write(len(said).to_bytes(2, "big") + said)
-    writer.close()
 
-async def main():
-    loop = asyncio.get_running_loop()
-    await loop.create_datagram_endpoint(Datagrams, ("127.0.0.1", 5353))
-    async with await asyncio.start_server(serve, "127.0.0.1", 5353) as server:
-        print("ready", flush=True)
-        await server.serve_forever()
+def _answer_datagram(data: bytes) -> bytes:
+    address, query = _taken(data)
+    return _answer(query, address) if query else b""
 
-asyncio.run(main())
-"""
+
+def _answer_stream(client: socket.socket) -> None:
+    with client.makefile("rb") as said:
+        head = said.read(16)
+        address, _ = _taken(head + said.read(int.from_bytes(head[14:], "big")))
+        while size := said.read(2):
+            answer = _answer(said.read(int.from_bytes(size, "big")), address)
+            client.sendall(len(answer).to_bytes(2, "big") + answer)
 
 
 class DnsTests(ScenarioTestCase):
@@ -65,10 +51,10 @@ class DnsTests(ScenarioTestCase):
         made = make_certificate(folder, "dns.example.com")
         own = folder / "dns.example.com"
         own.mkdir()
-        (own / "fullchain.pem").write_bytes(made.chain.read_bytes())
-        (own / "privkey.pem").write_bytes(made.key.read_bytes())
-        server = self.own(Child(sys.executable, "-c", _SERVER))
-        server.wait_for("ready")
+        made.chain.rename(own / "fullchain.pem")
+        made.key.rename(own / "privkey.pem")
+        self.own(Responder(5353, _answer_datagram))
+        self.own(ThreadServer(_answer_stream, port=5353))
         mux = self.own(Example(EXAMPLES / "dns.ini", {"/etc/ssl": folder}))
         for way in ("+notcp", "+tcp", "+tls"):
             for client in ("10.0.0.1", "10.0.0.2"):

@@ -14,10 +14,15 @@ class ThreadServer:
     """
 
     def __init__(
-        self, serve: Callable[[socket.socket], object], host: str = "127.0.0.1", port: int = 0
+        self,
+        serve: Callable[[socket.socket], object],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        listening: socket.socket | None = None,
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listening = socket.create_server((host, port), family=family, backlog=1024)
+        listening = listening or socket.create_server((host, port), family=family, backlog=1024)
+        self._listening = listening
         self.port: int = self._listening.getsockname()[1]
         self._serve = serve
         self._open: list[socket.socket] = []

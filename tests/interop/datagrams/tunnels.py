@@ -1,10 +1,8 @@
 """Tunnels between two networks: OpenVPN, and what begins one of IPsec. WireGuard is in ``test_how_to``."""
 
 import base64
-import hashlib
 import random
 import socket
-import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import ClassVar
@@ -23,17 +21,6 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 _PORT_INSIDE = 7000
 
-_EXCHANGE = f"""\
-import hashlib, random, socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout={PATIENCE}) as peer:
-    peer.sendall(random.Random(1).randbytes(int(sys.argv[3])))
-    peer.shutdown(socket.SHUT_WR)
-    digest = hashlib.sha256()
-    while data := peer.recv(65536):
-        digest.update(data)
-print(digest.hexdigest(), end="")
-"""
-
 
 class EchoServer(ThreadServer):
     """What programs exchange bytes with inside a tunnel, at all addresses of this namespace."""
@@ -48,9 +35,14 @@ class EchoServer(ThreadServer):
 
 def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
     """Send bytes from the other namespace to an address inside a tunnel, and see to it that they come back."""
-    arguments = ("-c", _EXCHANGE, address, str(_PORT_INSIDE), str(size))
-    got = output_of(*there.command, sys.executable, *arguments).decode()
-    if got != hashlib.sha256(random.Random(1).randbytes(size)).hexdigest():
+    sent = random.Random(1).randbytes(size)
+    with there.inside():
+        peer = socket.create_connection((address, _PORT_INSIDE), PATIENCE)
+    with peer:
+        peer.sendall(sent)
+        peer.shutdown(socket.SHUT_WR)
+        got = b"".join(iter(partial(peer.recv, 2**16), b""))
+    if got != sent:
         raise AssertionError(f"what came back from {address} is not what was sent")
 
 
