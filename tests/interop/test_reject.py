@@ -2,11 +2,9 @@
 
 import subprocess
 from pathlib import Path
-from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, run
 from tests.interop.servers import make_certificate
-from tests.support.each import for_each
 from tests.support.ports import free_port
 from tests.support.services import RELAYS, Service
 
@@ -35,23 +33,7 @@ fallback = reject
 """
 
 
-@for_each("relay", RELAYS)
 class ClientTests(InteropTestCase):
-    relay: str
-    muxes: ClassVar[dict[str, Service]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        both = make_certificate(cls.folder, "inside.example").both
-        rules = _RULES.format(port=free_port(), both=both)
-        cls.muxes = {
-            relay: cls.share(Service(cls.folder, rules, f"relay = {relay}")) for relay in RELAYS
-        }
-
-    def setUp(self) -> None:
-        self.mux = self.muxes[self.relay]
-
     def curl(
         self, *options: str | Path, path: str = "x", scheme: str = "http"
     ) -> subprocess.CompletedProcess[bytes]:
@@ -61,7 +43,15 @@ class ClientTests(InteropTestCase):
     def assert_reason(self, reason: str) -> None:
         self.assertEqual(self.mux.take_one()["reason"], reason)
 
-    def test_http(self) -> None:
+    def test_both_relays(self) -> None:
+        both = make_certificate(self.folder, "inside.example").both
+        rules = _RULES.format(port=free_port(), both=both)
+        for relay in RELAYS:
+            with self.subTest(relay):
+                self.mux = self.own(Service(self.folder, rules, f"relay = {relay}"))
+                self.assert_told()
+
+    def assert_told(self) -> None:
         done = self.curl()
         self.assertEqual((done.returncode, done.stderr), (0, b""))
         self.assertTrue(done.stdout.startswith(b"HTTP/1.1 403 Forbidden\r\n"))
@@ -72,8 +62,6 @@ class ClientTests(InteropTestCase):
         self.assertTrue(done.stdout.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
         self.assertTrue(done.stdout.endswith(b"\r\n\r\n"))
         self.assert_reason("connect-refused")
-
-    def test_http2(self) -> None:
         for path, status, reason in (
             ("x", b"403", "no-route"),
             ("down", b"503", "connect-refused"),
@@ -83,24 +71,22 @@ class ClientTests(InteropTestCase):
             self.assertTrue(done.stdout.startswith(b"HTTP/2 " + status))
             self.assert_reason(reason)
 
-    def test_tls_of_each_version_and_inside(self) -> None:
         for version in ("1.2", "1.3"):
             done = self.curl("--insecure", f"--tlsv{version}", "--tls-max", version, scheme="https")
             self.assertEqual(done.returncode, 35)
             self.assertIn(b"unrecognized name", done.stderr)
             self.assert_reason("no-route")
-        there = ("--connect-to", f"::127.0.0.1:{self.mux.port}", "https://inside.example/")
+        address = f"127.0.0.1:{self.mux.port}"
+        there = ("--connect-to", f"::{address}", "https://inside.example/")
         done = run("curl", "--silent", "--include", "--insecure", "--http1.1", *there)
         self.assertRegex(done.stdout, rb"\AHTTP/1.1 403 Forbidden\r\n(?s:.*)403 Forbidden\n\Z")
         self.assert_reason("denied")
-        address = f"127.0.0.1:{self.mux.port}"
         for version in ("tls1", "tls1_1", "tls1_2", "tls1_3"):
             weak = ("-cipher", "ALL:@SECLEVEL=0")
             done = run("openssl", "s_client", "-connect", address, f"-{version}", *weak)
             self.assertIn(b"SSL alert number 112", done.stderr)
             self.assert_reason("no-route")
 
-    def test_ssh_shows_why(self) -> None:
         options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes")
         given = [word for option in options for word in ("-o", option)]
         done = run("ssh", "-F", "none", *given, "-p", str(self.mux.port), "nobody@127.0.0.1")
@@ -109,7 +95,6 @@ class ClientTests(InteropTestCase):
         self.assertIn(b"Received disconnect from 127.0.0.1 ", done.stderr)
         self.assert_reason("connect-refused")
 
-    def test_redis(self) -> None:
         done = run("redis-cli", "-p", str(self.mux.port), "GET", "x")
         self.assertIn(b"ERR not allowed here", done.stdout)
         self.assert_reason("no-route")
