@@ -1,9 +1,8 @@
 """PROXY protocol headers to and from nginx and HAProxy, and of clouds: all know the real clients."""
 
 from pathlib import Path
-from typing import ClassVar
 
-from tests.interop.children import Child, InteropTestCase, eventually, has_ipv6, output_of
+from tests.interop.children import InteropTestCase, eventually, has_ipv6, output_of
 from tests.interop.servers import (
     Certificate,
     make_certificate,
@@ -107,61 +106,14 @@ backend ended
 """
 
 
+_WAYS = {
+    "v1": "send-proxy", "v2": "send-proxy-v2", "unix": "send-proxy-v2",
+    "fields": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
+}  # fmt: skip
+
+
 class InFrontTests(InteropTestCase):
     """A web server that wants the header, behind txmux, which wants it, too; and HAProxy, also as a server that wants it."""
-
-    socket: ClassVar[Path]
-    ways: ClassVar = {
-        "v1": "send-proxy",
-        "v2": "send-proxy-v2",
-        "fields": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
-    }
-    haproxy: ClassVar[Child]
-    ports: ClassVar[dict[str, int]]
-    certificates: ClassVar[dict[str, Certificate]]
-    nginx_ports: ClassVar[dict[str, int]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        http = free_port()
-        cls.socket = cls.folder / "mux.sock"
-        cls.share(start_nginx(cls.folder, _IN_SITE.format(http=http)))
-        cls.ports = {"ended": free_port(), "proxied": free_port()}
-        rules = _IN_RULES.format(http=http, unix=cls.socket)
-        for version in ("v1", "v2"):
-            rules += _OUT_RULES.format(version=version, port=cls.ports["proxied"])
-        cls.mux = cls.share(Service(cls.folder, rules))
-        cls.certificates = {
-            name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
-        }
-        own = cls.certificates["www.example.com"]
-        ca, server = cls.certificates["client"].chain, f"127.0.0.1:{cls.mux.ports['public']}"
-        sections = [
-            _FRONTEND.format(port=cls.ports["proxied"]),
-            _ENDED.format(port=cls.ports["ended"], pem=own.both, ca=ca, server=server),
-        ]
-        for way, how in {**cls.ways, "unix": "send-proxy-v2"}.items():
-            for host in _HOSTS:
-                name = f"{way}-{host}".replace(":", ".")
-                cls.ports[name] = free_port()
-                where = f"unix@{cls.socket}" if way == "unix" else server
-                its = {"name": name, "host": host, "port": cls.ports[name]}
-                sections.append(_IN_FRONTEND.format(**its, server=where, how=how))
-        sections.append(_CHECKED.format(port=free_port(), server=cls.mux.ports["checked"]))
-        cls.haproxy = cls.share(start_haproxy(cls.folder, "".join(sections)))
-        cls.nginx_ports = {host: free_port() for host in _HOSTS}
-        addresses = [
-            f"{f'[{host}]' if ':' in host else host}:{port}"
-            for host, port in cls.nginx_ports.items()
-        ]
-        servers = [
-            f"server {{ listen {address}; proxy_pass {server}; proxy_protocol on; }}"
-            for address in addresses
-        ]
-        folder = cls.folder / "stream"
-        folder.mkdir()
-        cls.share(start_nginx_stream(folder, "\n".join(servers)))
 
     def ask(self, host: str, port: int) -> Record:
         seen, meant = ask_who(port, host)
@@ -174,56 +126,70 @@ class InFrontTests(InteropTestCase):
         self.assertEqual((record["route"], record["reason"]), ("http", "done"))
         return record
 
-    def port(self, way: str, host: str) -> int:
-        return self.ports[f"{way}-{host}".replace(":", ".")]
-
-    def test_servers_in_both_versions_and_families(self) -> None:
+    def test_servers_and_clients_in_both_versions_and_families(self) -> None:
+        http, ended, proxied = free_port(), free_port(), free_port()
+        socket = self.folder / "mux.sock"
+        self.own(start_nginx(self.folder, _IN_SITE.format(http=http)))
+        rules = _IN_RULES.format(http=http, unix=socket)
         for version in ("v1", "v2"):
+            rules += _OUT_RULES.format(version=version, port=proxied)
+        self.mux = self.own(Service(self.folder, rules))
+        site, own = (make_certificate(self.folder, name) for name in ("www.example.com", "client"))
+        server = f"127.0.0.1:{self.mux.ports['public']}"
+        sections = [
+            _FRONTEND.format(port=proxied),
+            _ENDED.format(port=ended, pem=site.both, ca=own.chain, server=server),
+            _CHECKED.format(port=free_port(), server=self.mux.ports["checked"]),
+        ]
+        ports = {(way, host): free_port() for way in (*_WAYS, "nginx") for host in _HOSTS}
+        for way, how in _WAYS.items():
             for host in _HOSTS:
-                self.assertEqual(*ask_who(self.mux.ports[version], host))
+                its = {"name": f"{way}-{host}".replace(":", "."), "host": host, "how": how}
+                where = f"unix@{socket}" if way == "unix" else server
+                sections.append(_IN_FRONTEND.format(**its, port=ports[way, host], server=where))
+        haproxy = self.own(start_haproxy(self.folder, "".join(sections)))
+        servers = [
+            f"server {{ listen {f'[{host}]' if ':' in host else host}:{ports['nginx', host]};"
+            f" proxy_pass {server}; proxy_protocol on; }}"
+            for host in _HOSTS
+        ]
+        self.own(start_nginx_stream(self.make_folder("stream"), "\n".join(servers)))
 
-    def test_clients_in_both_versions_and_families(self) -> None:
-        for way in ("v1", "v2", "fields"):
-            for host in _HOSTS:
-                record = self.ask(host, self.port(way, host))
+        for host in _HOSTS:
+            for version in ("v1", "v2"):
+                self.assertEqual(*ask_who(self.mux.ports[version], host))
+            for way in ("v1", "v2", "fields"):
+                record = self.ask(host, ports[way, host])
                 client, _, port = record["client"].rpartition(":")
                 self.assertTrue(record["facts"]["proxy_peer"].startswith("127.0.0.1:"))
                 unique = f"id-{client.strip('[]')}-{port}" if way == "fields" else None
                 self.assertEqual(record["facts"].get("unique_id"), unique)
-        for host, port in self.nginx_ports.items():
-            record = self.ask(host, self.port("unix", host))
+            record = self.ask(host, ports["unix", host])
             self.assertEqual(record["facts"]["proxy_peer"], "unix")
-            self.ask(host, port)
-
-    def test_facts_of_ended_tls(self) -> None:
-        port = self.ports["ended"]
-        own = self.certificates["client"]
-        for certificate in ((), ("--cert", own.chain, "--key", own.key)):
-            output_of(
-                "curl",
-                *("-q", "-sS", "--http1.1", "--output", "/dev/null"),
-                *("--cacert", self.certificates["www.example.com"].chain, *certificate),
-                *("--connect-to", f"::127.0.0.1:{port}"),
-                "https://www.example.com/",
-            )
-            facts = self.mux.take_one("public")["facts"]
-            wanted = {
-                "authority": "www.example.com",
-                "alpn": "http/1.1",
-                "ssl_version": "TLSv1.3",
-                "ssl_cipher": facts["ssl_cipher"],
-                "ssl_verified": "yes" if certificate else "no",
-            }
-            self.assertEqual({name: facts.get(name) for name in wanted}, wanted)
-            self.assertTrue(facts["ssl_cipher"].startswith("TLS_"))
-            self.assertEqual(facts.get("ssl_cn"), "client" if certificate else None)
-            self.assertTrue(facts["unique_id"].startswith("id-127.0.0.1-"))
-
-    def test_health_checks(self) -> None:
-        """HAProxy's own connections begin with LOCAL; they are nobody's, and find txmux well."""
+            self.ask(host, ports["nginx", host])
+        for shown in ((), ("--cert", own.chain, "--key", own.key)):
+            self.assert_facts_of_ended_tls(ended, site, shown)
+        # HAProxy's own connections begin with LOCAL; they are nobody's, and find txmux well.
         eventually(lambda: len(self.mux.lines("checked")) >= 2, "both servers are checked")
         for record in self.mux.lines("checked"):
             self.assertEqual(record["reason"], "client-gone")
             self.assertEqual(record["client"], record["facts"]["proxy_peer"])
             self.assertNotIn("proxy_error", record["facts"])
-        self.assertNotIn("is DOWN", self.haproxy.output)
+        self.assertNotIn("is DOWN", haproxy.output)
+
+    def assert_facts_of_ended_tls(
+        self, port: int, site: Certificate, shown: tuple[str | Path, ...]
+    ) -> None:
+        output_of(
+            *("curl", "-q", "-sS", "--http1.1", "--output", "/dev/null", "--cacert", site.chain),
+            *(*shown, "--connect-to", f"::127.0.0.1:{port}", "https://www.example.com/"),
+        )
+        facts = self.mux.take_one("public")["facts"]
+        wanted = {
+            "authority": "www.example.com", "alpn": "http/1.1", "ssl_version": "TLSv1.3",
+            "ssl_cipher": facts["ssl_cipher"], "ssl_verified": "yes" if shown else "no",
+        }  # fmt: skip
+        self.assertEqual({name: facts.get(name) for name in wanted}, wanted)
+        self.assertTrue(facts["ssl_cipher"].startswith("TLS_"))
+        self.assertEqual(facts.get("ssl_cn"), "client" if shown else None)
+        self.assertTrue(facts["unique_id"].startswith("id-127.0.0.1-"))
