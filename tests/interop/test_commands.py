@@ -3,8 +3,6 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -38,39 +36,31 @@ server {{
 
 
 class InitTests(ScenarioTestCase):
-    """With nginx, OpenSSH and Redis, and a port that nobody knows."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        certificate = make_certificate(cls.folder, "localhost")
-        cls.share(start_nginx(cls.folder, _SITES.format(pem=certificate.both)))
-        cls.ssh = cls.share(start_sshd(cls.folder, 22))
-        cls.share(start_redis(cls.folder, 6379))
-        cls.share(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777")).wait_for("[Ll]istening on")
-
-    def written(self, *options: str) -> Path:
-        path = self.folder / "rules.ini"
-        output_of(sys.executable, "-m", "txmux", "init", "--force", "-o", path, *options)
-        output_of(sys.executable, "-m", "txmux", "check", path)
-        return path
+    def assert_led(self, mux: Child, port: int) -> None:
+        mux.wait_for(rf"listening on \S*:{port} ")
+        for scheme in ("http", "https"):
+            said = output_of("curl", "-q", "-sS", "--insecure", f"{scheme}://127.0.0.1:{port}/")
+            self.assertEqual(said, f"by {scheme.upper()}\n".encode())
 
     def test_each_protocol_reaches_its_server(self) -> None:
-        path = self.written("--probe")
+        """With nginx, OpenSSH and Redis, and a port that nobody knows; without privilege it goes by ports."""
+        certificate = make_certificate(self.folder, "localhost")
+        self.own(start_nginx(self.folder, _SITES.format(pem=certificate.both)))
+        server = self.own(start_sshd(self.folder, 22))
+        self.own(start_redis(self.folder, 6379))
+        self.own(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777")).wait_for("[Ll]istening on")
+        path = self.folder / "rules.ini"
+        output_of(sys.executable, "-m", "txmux", "init", "--force", "-o", path, "--probe")
+        output_of(sys.executable, "-m", "txmux", "check", path)
         self.assertIn("# Port 443 is taken by nginx.", path.read_text())
         self.assertIn("nc at 127.0.0.1:7777: not recognised.", path.read_text())
         output_of(sys.executable, "-m", "txmux", "check", "--connect", path)
         mux = self.own(Child(sys.executable, "-m", "txmux", "run", path))
-        mux.wait_for(r"listening on \S*:8443 ")
-        ssh = (*self.ssh.options, "-p", "8443", "127.0.0.1", "echo by SSH")
+        self.assert_led(mux, 8443)
+        ssh = (*server.options, "-p", "8443", "127.0.0.1", "echo by SSH")
         self.assertEqual(output_of("ssh", *ssh), b"by SSH\n")
-        curl = ("curl", "-q", "-sS", "--insecure")
-        self.assertEqual(output_of(*curl, "http://127.0.0.1:8443/"), b"by HTTP\n")
-        self.assertEqual(output_of(*curl, "https://127.0.0.1:8443/"), b"by HTTPS\n")
         self.assertEqual(output_of("redis-cli", "-p", "8443", "PING"), b"PONG\n")
         mux.end()
-
-    def test_without_privilege_goes_by_ports(self) -> None:
         program = ("setpriv", "--reuid=nobody", "--clear-groups", sys.executable)
         if os.geteuid() or run(*program, "-c", "import txmux").returncode:
             self.skipTest("nobody cannot run this Python")
@@ -78,24 +68,16 @@ class InitTests(ScenarioTestCase):
         self.assertIn("# a program at 127.0.0.1:22: perhaps SSH, by its port.", text)
         self.assertIn("# a program at 127.0.0.1:6379: perhaps redis, by its port.", text)
 
-
-class ProxiedInitTests(ScenarioTestCase):
-    def test_clients_come_through(self) -> None:
-        """With nginx that expects a PROXY header, for TLS and without."""
+    def test_servers_that_expect_a_proxy_header(self) -> None:
         certificate = make_certificate(self.folder, "localhost")
         plain = 'server { listen 127.0.0.1:8082 proxy_protocol; location / { return 200 "by HTTP\\n"; } }'
         site = proxied_site(certificate, "by HTTPS", port=8444)
         self.own(start_nginx(self.folder, site + plain))
         path = self.folder / "rules.ini"
-        output_of(sys.executable, "-m", "txmux", "init", "--probe", "-o", path)
+        output_of(sys.executable, "-m", "txmux", "init", "--probe", "--force", "-o", path)
         code = output_of(sys.executable, "-m", "txmux", "check", "--connect", path).decode()
         self.assertEqual(code.count(": accepts connections with the PROXY header ("), 2)
-        mux = self.own(Child(sys.executable, "-m", "txmux", "run", path))
-        mux.wait_for(r"listening on \S*:443 ")
-        curl = ("curl", "-q", "-sS", "--insecure")
-        self.assertEqual(output_of(*curl, "http://127.0.0.1:443/"), b"by HTTP\n")
-        self.assertEqual(output_of(*curl, "https://127.0.0.1:443/"), b"by HTTPS\n")
-        mux.end()
+        self.assert_led(self.own(Child(sys.executable, "-m", "txmux", "run", path)), 443)
 
 
 _PROMPT = "ready>"
@@ -125,13 +107,7 @@ class CompletionTests(InteropTestCase):
         self.admin = self.folder / "admin.sock"
         self.own(Service(self.folder, _POOL, f"admin = unix:{self.admin}"))
 
-    def script(self, shell: str, name: str) -> Path:
-        path = self.folder / shell / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(output_of(sys.executable, "-m", "txmux", "completion", shell))
-        return path
-
-    def assert_completes(self, command: Sequence[str], prepare: Sequence[str] = ()) -> None:
+    def assert_completes(self, *command: str) -> None:
         require_program(command[0])
         # Fish has a folder of its own among temporary files.
         folders = f"HOME={self.folder} TMPDIR={self.folder} PATH={self.folder / 'bin'}:$PATH"
@@ -139,8 +115,6 @@ class CompletionTests(InteropTestCase):
         screen = self.own(Screen(self.folder, 100, shell=f"{environment} {shlex.join(command)}"))
         nobody = f"--admin unix:{self.folder}/nobody.sock"
         screen.wait_for(_PROMPT)
-        for line in prepare:
-            screen.type(f"{line}\n")
         for begun, whole in (
             ("upgr\t", "upgrade"),
             ("check --conn\t", "check --connect"),
@@ -162,24 +136,22 @@ class CompletionTests(InteropTestCase):
             screen.type(f"txmux {begun}\n")
             screen.wait_for(rf"^given:{whole} ?:\n{_PROMPT}$")
 
-    def test_bash(self) -> None:
-        start = self.folder / "bashrc"
-        script = self.script("bash", "txmux")
-        start.write_text(f"PS1='{_PROMPT}'\n. {shlex.quote(str(script))}\n")
-        self.assert_completes(["bash", "--noprofile", "--rcfile", str(start), "-i"])
-
-    def test_zsh(self) -> None:
-        folder = self.script("zsh", "_txmux").parent
-        start = self.folder / ".zshrc"
-        start.write_text(
-            f"PS1='{_PROMPT}'\nfpath=({shlex.quote(str(folder))} $fpath)\nautoload -U compinit\ncompinit -u -D\n"
+    def test_each_shell(self) -> None:
+        home = self.folder
+        (home / ".config/fish/completions").mkdir(parents=True)
+        scripts = {
+            "bash": "bash.sh",
+            "zsh": "_txmux",
+            "fish": ".config/fish/completions/txmux.fish",
+        }
+        for shell, name in scripts.items():
+            words = (sys.executable, "-m", "txmux", "completion", shell)
+            (home / name).write_bytes(output_of(*words))
+        (home / "bashrc").write_text(f"PS1='{_PROMPT}'\n. {shlex.quote(str(home / 'bash.sh'))}\n")
+        (home / ".zshrc").write_text(
+            f"PS1='{_PROMPT}'\nfpath=({shlex.quote(str(home))} $fpath)\nautoload -U compinit\ncompinit -u -D\n"
         )
-        self.assert_completes(["zsh", "--no-globalrcs", "-i"])
-
-    def test_fish(self) -> None:
-        script = self.script("fish", "txmux.fish")
-        place = self.folder / ".config/fish/completions/txmux.fish"
-        place.parent.mkdir(parents=True)
-        place.write_bytes(script.read_bytes())
+        self.assert_completes("bash", "--noprofile", "--rcfile", str(home / "bashrc"), "-i")
+        self.assert_completes("zsh", "--no-globalrcs", "-i")
         prompt = f"function fish_prompt; printf '{_PROMPT}'; end"
-        self.assert_completes(["fish", "--init-command", prompt])
+        self.assert_completes("fish", "--init-command", prompt)

@@ -78,7 +78,7 @@ class TunnelTests(InteropTestCase):
 
     def test_clients(self) -> None:
         folder = self.make_folder("rules")
-        hosts = folder / "hosts"
+        hosts, site = folder / "hosts", self.make_folder("site")
         names = " ".join(f"{name}.corp.test" for name in ("ssh", "db", "web"))
         hosts.write_text(
             f"127.0.0.1 {names}\n127.0.0.7 alias.corp.test admin.corp.test\n10.255.255.1 outside.corp.test\n"
@@ -86,7 +86,6 @@ class TunnelTests(InteropTestCase):
         dns, self.web, database = free_port(), free_port(), free_port()
         self.own(start_dnsmasq(hosts, f"--port={dns}"))
         server = self.own(start_sshd(self.make_folder("ssh")))
-        site = self.make_folder("site")
         (site / "page").write_text("the page\n")
         self.own(start_nginx(self.make_folder("nginx"), files_site(self.web, site)))
         self.own(start_postgres(self.make_folder("postgres"), database))

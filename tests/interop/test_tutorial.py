@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -26,13 +25,10 @@ _CHANGING = re.compile(
 )
 
 
-def _sections() -> dict[str, str]:
-    _, *parts = _SECTION.split((_PAGES / "first-port.md").read_text())
-    return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
 def _blocks(section: str, language: str) -> list[str]:
-    return [text for kind, text in _BLOCK.findall(_sections()[section]) if kind == language]
+    _, *parts = _SECTION.split((_PAGES / "first-port.md").read_text())
+    text = dict(zip(parts[::2], parts[1::2], strict=True))[section]
+    return [block for kind, block in _BLOCK.findall(text) if kind == language]
 
 
 def _typed(block: str) -> Iterator[tuple[str, str]]:
@@ -45,100 +41,80 @@ def _lasting(text: str) -> str:
     return _CHANGING.sub("…", " ".join(text.split()))
 
 
-def _begin(its: type[ScenarioTestCase], command: str, folder: str = "") -> Child:
-    sockets = its.folder / "txmux"
+def _begin(test: ScenarioTestCase, command: str, folder: str = "") -> Child:
+    sockets = test.folder / "txmux"
     sockets.mkdir(exist_ok=True)
-    go = f"export RUNTIME_DIRECTORY={sockets}; cd {its.folder / folder}"
-    return its.share(Child("bash", "-c", f"{go} && exec {_meant(its, command)}"))
+    go = f"export RUNTIME_DIRECTORY={sockets}; cd {test.folder / folder}"
+    return test.own(Child("bash", "-c", f"{go} && exec {_meant(test, command)}"))
 
 
-def _meant(its: type[ScenarioTestCase], command: str) -> str:
+def _meant(test: ScenarioTestCase, command: str) -> str:
     """Return a command as it is run here: with the programs of these tests, an SSH that asks nothing, and a longer wait for a busy machine."""
     name, _, rest = command.partition(" ")
     if name == "ssh":
-        return f"ssh {shlex.join(map(str, its.ssh.options))} {rest}"
+        return f"ssh {shlex.join(map(str, test.ssh.options))} {rest}"
     own = Path(sys.executable).parent / name
     typed = f"{own} {rest}" if own.exists() else command
     return typed.replace("nc -u -w 1 ", "nc -u -w 5 ")
 
 
-def _type(its: type[ScenarioTestCase], command: str) -> str:
-    return run("bash", "-c", f"cd {its.folder} && {_meant(its, command)} 2>&1").stdout.decode()
+def _type(test: ScenarioTestCase, command: str) -> str:
+    return run("bash", "-c", f"cd {test.folder} && {_meant(test, command)} 2>&1").stdout.decode()
 
 
 class TutorialTests(ScenarioTestCase):
-    txmux: ClassVar[Child]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.ssh = cls.share(start_sshd(cls.make_folder("ssh"), 22))
-        web, secret = _blocks("Three servers", "console")
-        cls.begin_all(web).wait_for("Serving HTTP on")
-        cls.begin_all(secret, "secret")
-        eventually(lambda: listens(8443), "there is a TLS server on port 8443")
-        (rules,) = _blocks("The rules", "ini")
-        (cls.folder / "rules.ini").write_text(rules)
-        start, _ = _blocks("Run it", "console")
-        cls.txmux = cls.begin_all(start)
-        cls.txmux.wait_for(r"listening on 127\.0\.0\.1:4430")
-
-    @classmethod
-    def begin_all(cls, block: str, folder: str = "") -> Child:
+    def begin_all(self, block: str, folder: str = "") -> Child:
         *before, (last, _) = _typed(block)
         for command, _ in before:
             if not command.startswith("cd "):
-                _type(cls, command)
-        return _begin(cls, last, folder)
+                _type(self, command)
+        return _begin(self, last, folder)
 
-    @classmethod
-    def changed_rules(cls) -> str:
-        (listener,) = _blocks("Silence, and the rest", "ini")
+    def test_all_of_it(self) -> None:
+        self.ssh = self.own(start_sshd(self.make_folder("ssh"), 22))  # type: ignore[misc]
+        web, secret = _blocks("Three servers", "console")
+        self.begin_all(web).wait_for("Serving HTTP on")
+        self.begin_all(secret, "secret")
+        eventually(lambda: listens(8443), "there is a TLS server on port 8443")
         (rules,) = _blocks("The rules", "ini")
-        return f"{listener}\n{rules[rules.index('[route ssh]') :]}"
-
-    def test_first_lines_of_the_log(self) -> None:
-        start, _ = _blocks("Run it", "console")
-        ((_, seen),) = _typed(start)
-        for line in seen.splitlines():
-            self.txmux.wait_for(
-                re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+")
-            )
-
-    def test_check(self) -> None:
+        (self.folder / "rules.ini").write_text(rules)
         for command, seen in _typed(_blocks("The rules", "console")[0]):
             if seen:
                 # Who runs the tests as root is warned of that.
                 of_root = r"(?m).*start it as root.*\n|, 1 warning$"
-                self.assertEqual(re.sub(of_root, "", _type(type(self), command)), seen)
+                self.assertEqual(re.sub(of_root, "", _type(self, command)), seen)
 
-    def test_three_answers(self) -> None:
-        _, tried = _blocks("Run it", "console")
+        start, tried = _blocks("Run it", "console")
+        txmux = self.begin_all(start)
+        ((_, seen),) = _typed(start)
+        for line in seen.splitlines():
+            told = re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+")
+            txmux.wait_for(told)
+        txmux.wait_for(r"listening on 127\.0\.0\.1:4430")
         for command, seen in _typed(tried):
-            self.assertEqual(_type(type(self), command.replace("curl", "curl --silent")), seen)
-        (told,) = _blocks("Run it", "text")
-        keys = re.findall(r"\b[\w.]+(?==)", told)
-        line = self.txmux.wait_for(r"(time=\S+ .*route=https.*)")[1]
+            self.assertEqual(_type(self, command.replace("curl", "curl --silent")), seen)
+        (log,) = _blocks("Run it", "text")
+        keys = re.findall(r"\b[\w.]+(?==)", log)
+        line = txmux.wait_for(r"(time=\S+ .*route=https.*)")[1]
         self.assertEqual(re.findall(r"\b[\w.]+(?==)", line), keys)
 
-    def test_silence(self) -> None:
-        """A client that says something else, and with other rules one that says nothing."""
-        (knock, _), _ = _typed(_blocks("Silence, and the rest", "console")[0])
-        self.assertEqual(_type(type(self), knock), "")
-        self.txmux.wait_for("reason=no-route")
-        changed = self.folder / "silent.ini"
-        changed.write_text(self.changed_rules().replace(":4430", ":4431"))
-        mux = self.own(Child(sys.executable, "-m", "twisted", "txmux", "--rules", changed))
-        mux.wait_for("listening on")
-        ((_, greeting),) = _typed(_blocks("Silence, and the rest", "console")[1])
+        # A client that says something else, and with other rules one that says nothing.
+        knocked, silent = _blocks("Silence, and the rest", "console")
+        (knock, _), _ = _typed(knocked)
+        self.assertEqual(_type(self, knock), "")
+        txmux.wait_for("reason=no-route")
+        (listener,) = _blocks("Silence, and the rest", "ini")
+        changed = f"{listener}\n{rules[rules.index('[route ssh]') :]}"
+        (self.folder / "silent.ini").write_text(changed.replace(":4430", ":4431"))
+        options = ("-m", "twisted", "txmux", "--rules", self.folder / "silent.ini")
+        self.own(Child(sys.executable, *options)).wait_for("listening on")
+        ((_, greeting),) = _typed(silent)
         with os.popen("timeout 180 nc 127.0.0.1 4431 < /dev/null") as client:
             self.assertEqual(_lasting(client.readline()), _lasting(greeting))
 
-    def test_mistake(self) -> None:
-        wrong = self.folder / "wrong.ini"
-        wrong.write_text(self.changed_rules().replace("backend", "backed", 2))
+        (self.folder / "wrong.ini").write_text(changed.replace("backend", "backed", 2))
         ((command, seen),) = _typed(_blocks("Make a mistake", "console")[0])
-        said = _type(type(self), command.replace("rules.ini", "wrong.ini"))
+        said = _type(self, command.replace("rules.ini", "wrong.ini"))
         self.assertEqual(said, seen.replace("rules.ini", "wrong.ini"))
 
 
@@ -151,48 +127,32 @@ def _udp_blocks(language: str) -> list[str]:
 
 
 class UdpTutorialTests(ScenarioTestCase):
-    txmux: ClassVar[Child]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
+    def test_all_of_it(self) -> None:
         require_program("nc")
-        [server] = _udp_blocks("python")
-        (cls.folder / "server.py").write_text(server)
-        [rules] = _udp_blocks("ini")
-        (cls.folder / "udp.ini").write_text(rules)
-        first, second, _, _, _ = _udp_blocks("console")
+        [server], [rules] = _udp_blocks("python"), _udp_blocks("ini")
+        (self.folder / "server.py").write_text(server)
+        (self.folder / "udp.ini").write_text(rules)
+        first, second, third, clients, explained = _udp_blocks("console")
         for block in (first, second):
             [(command, _)] = _typed(block)
-            _begin(cls, command)
+            _begin(self, command)
         for port in (5301, 5302):
             eventually(lambda port=port: _is_bound(port), f"a server has port {port}")  # type: ignore[misc]
-        _, (command, _) = _typed(_udp_blocks("console")[2])
-        cls.txmux = _begin(cls, command)
-        cls.addClassCleanup(cls.stop)
-        cls.txmux.wait_for(r"listening on udp:127\.0\.0\.1:5300")
-
-    @classmethod
-    def stop(cls) -> None:
-        """Have txmux wait for the flow that is still there, which the next signal ends."""
-        cls.txmux.process.terminate()
-        cls.txmux.wait_for("for up to 30 s")
-
-    def test_check(self) -> None:
-        (command, seen), _ = _typed(_udp_blocks("console")[2])
+        (check, checked), (command, _) = _typed(third)
         # As root there is a warning, too.
-        self.assertIn(seen.strip(), _type(type(self), command))
-
-    def test_clients(self) -> None:
-        for command, seen in _typed(_udp_blocks("console")[3]):
-            self.assertEqual(_type(type(self), command), seen)
+        self.assertIn(checked.strip(), _type(self, check))
+        txmux = _begin(self, command)
+        txmux.wait_for(r"listening on udp:127\.0\.0\.1:5300")
+        for command, seen in _typed(clients):
+            self.assertEqual(_type(self, command), seen)
         line = " ".join(_udp_blocks("text")[0].split())
-        told = self.txmux.wait_for(r"route=dns .*")[0]
+        told = txmux.wait_for(r"route=dns .*")[0]
         self.assertEqual(_UDP_CHANGING.sub("…", told.strip()), _UDP_CHANGING.sub("…", line))
-
-    def test_explained(self) -> None:
-        [(command, seen)] = _typed(_udp_blocks("console")[4])
-        self.assertEqual(_type(type(self), command).strip(), seen.strip())
+        [(command, seen)] = _typed(explained)
+        self.assertEqual(_type(self, command).strip(), seen.strip())
+        # It waits for the flow that is still there, which the next signal ends.
+        txmux.process.terminate()
+        txmux.wait_for("for up to 30 s")
 
 
 def _is_bound(port: int) -> bool:
