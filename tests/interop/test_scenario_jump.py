@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import ClassVar
 
 import pytest
 
@@ -37,22 +36,19 @@ class JumpTests(ScenarioTestCase):
     """Clients know the name of txmux alone; the jump host knows those of three machines, and lets clients go to two."""
 
     addresses = (_PUBLIC, *_MACHINES)
-    client: ClassVar[tuple[str, ...]]
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        folder, known = cls.folder, []
+    def start(self) -> None:
+        folder, known = self.folder, []
         for number, address in enumerate(_MACHINES, start=1):
-            place = cls.make_folder(f"git{number}")
-            cls.share(start_sshd(place, 22, address))
+            place = self.make_folder(f"git{number}")
+            self.own(start_sshd(place, 22, address))
             known.append(f"git{number},{address} {(place / 'host.pub').read_text()}")
         for name in ("alice", "jump-host"):
             output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
         known.append(f"[mux]:443 {(folder / 'jump-host.pub').read_text()}")
         (folder / "known").write_text("".join(known))
         (folder / "config").write_text(_CLIENT.format(folder=folder))
-        keys = cls.make_folder("ssh")
+        keys = self.make_folder("ssh")
         (keys / "ssh_host_ed25519_key").write_bytes((folder / "jump-host").read_bytes())
         (keys / "ssh_host_ed25519_key").chmod(0o600)
         (keys / "jump").mkdir()
@@ -66,14 +62,16 @@ class JumpTests(ScenarioTestCase):
         places = {"/etc/ssh": keys, "/etc/passwd": accounts, "/etc/hosts": folder / "hosts"}
         jump = EXAMPLES / "ssh-by-name/sshd_config"
         sshd = Child(*mounted(places), require_program("sshd"), "-D", "-e", "-f", jump)
-        cls.share(sshd).wait_for("Server listening on")
-        cls.client = mounted({"/etc/hosts": folder / "own-hosts"})
-        cls.mux = cls.share(Example(EXAMPLES / "ssh-by-name/rules.ini"))
+        self.own(sshd).wait_for("Server listening on")
+        self.client = mounted({"/etc/hosts": folder / "own-hosts"})
+        self.mux = self.own(Example(EXAMPLES / "ssh-by-name/rules.ini"))
 
     def jumping(self, *words: str | Path) -> CompletedProcess[bytes]:
         return run(*self.client, "ssh", "-F", self.folder / "config", *words)
 
-    def test_ssh_reaches_the_machine_that_is_named(self) -> None:
+    def test_ssh_scp_and_git(self) -> None:
+        """Each reaches the machine that it names. Other machines, names and ports are refused; the jump host has no shell, and forwards nothing else."""
+        self.start()
         for name, address in (("git1", _MACHINES[0]), ("git2", _MACHINES[1])):
             before = len(self.mux.lines())
             done = self.jumping(name, "echo $SSH_CONNECTION")
@@ -84,7 +82,6 @@ class JumpTests(ScenarioTestCase):
         done = self.jumping("-J", "jump@mux:443", "git1", "echo hello")
         self.assertEqual(done.stdout, b"hello\n", done.stderr)
 
-    def test_scp_and_git(self) -> None:
         sent, there = self.folder / "sent", self.folder / "there"
         sent.write_bytes(bytes(range(256)) * 4000)
         output_of(*self.client, "scp", "-F", self.folder / "config", sent, f"git1:{there}")
@@ -99,9 +96,8 @@ class JumpTests(ScenarioTestCase):
         output_of(*git, "-C", clone, "push", "-q", "origin", "HEAD:main")
         self.assertEqual(output_of("git", "-C", bare, "log", "--format=%s", "main"), b"first\n")
 
-    def test_refused(self) -> None:
-        """Other machines, names and ports are refused; the jump host has no shell, and forwards nothing else."""
         jump, prohibited = ("-p", "443", "jump@mux"), b"administratively prohibited"
+        refused = ("-N", "-o", "ExitOnForwardFailure=yes", "-R", "8080:git1:22", *jump)
         for words, told in (
             (("git3", "echo hello"), prohibited),
             (("10.9.0.1", "echo hello"), prohibited),
@@ -110,10 +106,7 @@ class JumpTests(ScenarioTestCase):
             ((*jump, "echo hello"), b"open failed"),
             (("-tt", *jump), b"open failed"),
             (("-s", *jump, "sftp"), b"open failed"),
-            (
-                ("-N", "-o", "ExitOnForwardFailure=yes", "-R", "8080:git1:22", *jump),
-                b"remote port forwarding failed",
-            ),
+            (refused, b"remote port forwarding failed"),
             (("-W", "[/run/x.sock]:1", *jump), prohibited),
         ):
             done = self.jumping(*words)
