@@ -191,7 +191,7 @@ class PageTests(InteropTestCase):
         self.browser.open(f"http://127.0.0.1:{stranger.port}/")
         return stranger
 
-    def test_server_on_another_port_gets_nothing_that_lets_it_in(self) -> None:
+    def test_page_of_another_port(self) -> None:
         """Neither what the browser sends it, nor what its page has the browser send, reads or changes anything."""
         before = self.last_reload()
         stranger = self.open_page_of_another(_STRANGER.replace("ADDRESS", self.watched.address))
@@ -212,8 +212,7 @@ class PageTests(InteropTestCase):
         self.browser.complaints()  # of the tries
         self.browser.asked()
 
-    def test_link_of_another_page_leads_here(self) -> None:
-        """One more click shows the page, with what the link asks for, and no reload is turned away again."""
+        # A link of another page leads here: one more click shows the page, with what the link asks for, and no reload is turned away again.
         link = f'<!DOCTYPE html><a href="{self.watched.address}?route=web">txmux</a>'
         self.open_page_of_another(link)
         self.browser.click("a")
@@ -254,7 +253,7 @@ class PageTests(InteropTestCase):
         self.assertNotIn(identity, browser.run("return document.body.innerHTML"))
         see("#ends tbody", "killed")
 
-    def test_drain_ready_and_a_server_that_does_not_answer(self) -> None:
+    def test_drain_weight_ban_and_pause(self) -> None:
         browser = self.browser
         browser.shows(".attention", "Backend ssh: no server is up")
         browser.shows("#servers", "connection refused")
@@ -279,7 +278,23 @@ class PageTests(InteropTestCase):
         self.choose("button[aria-label='Actions for backend web']", "Ready: all")
         eventually(lambda: "drained" not in browser.text("#servers"), "all are ready")
 
-    def test_menu_by_keyboard_stays_open_while_the_page_is_updated(self) -> None:
+        browser.click("#bans summary")
+        browser.find("input[name=network]").send_keys("192.0.2.0/24")
+        browser.find("input[name=reason]").send_keys("a test\n")
+        browser.shows("#bans tbody", "192.0.2.0/24")
+        browser.shows("#bans tbody", "a test")
+        self.choose("button[aria-label='Actions for network 192.0.2.0/24']", "Lift")
+        browser.answer()
+        browser.shows("#bans", "No ban of an operator is in force.")
+        menu = "button[aria-label='Actions for listener office']"
+        self.choose(menu, "Pause")
+        browser.answer()
+        browser.shows("#listeners", "paused")
+        self.choose(menu, "Resume")
+        eventually(lambda: "paused" not in browser.text("#listeners"), "it accepts clients")
+
+    def test_what_stays_while_the_page_is_updated(self) -> None:
+        """A menu by keyboard stays open."""
         browser = self.browser
         entry = "return document.activeElement.textContent"
         menu = f"button[aria-label='Actions for redis 127.0.0.1:{self.redis.port}']"
@@ -297,7 +312,7 @@ class PageTests(InteropTestCase):
         said = "return document.activeElement.ariaLabel"
         self.assertEqual(f"button[aria-label='{browser.run(said)}']", menu)
 
-    def test_table_stays_scrolled_while_the_page_is_updated(self) -> None:
+        # A table stays scrolled.
         self.browser.look_like(640, "light")
         self.go()
         before = self.browser.text("#servers")
@@ -306,23 +321,6 @@ class PageTests(InteropTestCase):
         eventually(lambda: self.browser.text("#servers") != before, "the table is updated")
         scrolled = "return document.querySelector('#servers .wide').scrollLeft"
         self.assertEqual(self.browser.run(scrolled), 50)
-
-    def test_ban_and_pause(self) -> None:
-        browser = self.browser
-        browser.click("#bans summary")
-        browser.find("input[name=network]").send_keys("192.0.2.0/24")
-        browser.find("input[name=reason]").send_keys("a test\n")
-        browser.shows("#bans tbody", "192.0.2.0/24")
-        browser.shows("#bans tbody", "a test")
-        self.choose("button[aria-label='Actions for network 192.0.2.0/24']", "Lift")
-        browser.answer()
-        browser.shows("#bans", "No ban of an operator is in force.")
-        menu = "button[aria-label='Actions for listener office']"
-        self.choose(menu, "Pause")
-        browser.answer()
-        browser.shows("#listeners", "paused")
-        self.choose(menu, "Resume")
-        eventually(lambda: "paused" not in browser.text("#listeners"), "it accepts clients")
 
     def test_refused_reload_and_explained_bytes(self) -> None:
         browser, file = self.browser, self.watched.mux.file
@@ -418,7 +416,8 @@ class PageTests(InteropTestCase):
                     self.assertEqual(wide, width)
                     self.assertEqual(self.browser.run(_OUT_OF_REACH), [])
 
-    def test_all_is_within_the_width_of_a_phone(self) -> None:
+    def test_phone(self) -> None:
+        """All is within the width of a phone."""
         self.watched.say("public", b"EHLO there\r\n" * 4)
         self.watched.say("public", b"SSH-2.0-x\r\n")
         self.watched.say("office", b"PING\r\n")
@@ -435,8 +434,7 @@ class PageTests(InteropTestCase):
             self.assertRegex(shown, f"(?m)^{box}")
         self.assertFalse(self.browser.find("svg.map").is_displayed())
 
-    def test_rules_on_a_phone(self) -> None:
-        """The lines have nearly all of the width, and the hits of a route are beside its first line, at the right end of all."""
+        # The lines have nearly all of the width, and the hits of a route are beside its first line, at the right end of all.
         self.browser.look_like(400, "light")
         self.go()
         text = self.browser.run("return document.querySelector('.rules').clientWidth")
@@ -449,13 +447,14 @@ class PageTests(InteropTestCase):
             self.assertLess(abs(below), 8)
             self.assertLess(right, 1)
 
-    def test_charts_have_labels_and_no_blank_strip(self) -> None:
+    def test_charts_and_updates(self) -> None:
+        """Charts have labels and no blank strip."""
         eventually(lambda: len(self.browser.all("figure .uplot")) == 3, "the charts are drawn")
         for labels, below in self.browser.run(_CHARTS):
             self.assertTrue(all(count >= 2 for count in labels), labels)
             self.assertLess(below, 30)
 
-    def test_only_what_has_changed_is_fetched(self) -> None:
+        # Only what has changed is fetched.
         eventually(lambda: len(self.browser.run(_UPDATES)) >= 2, "the page is updated")
         self.assertLess(self.browser.run(_UPDATES)[0], 10_000)
         changed = {"now", "servers", "ends", "unrecognised", "connections", "clients"}

@@ -102,7 +102,7 @@ class CheckedNginxTests(InteropTestCase, TestCase):
     def tearDown(self) -> None:
         self.assertNotRegex(self.nginx.output, r"\[(info|warn|error|crit|alert)\]")
 
-    async def test_http_status_and_host(self) -> None:
+    async def test_each_kind(self) -> None:
         port = self.ports["plain"]
         await assert_well(self, "http path=/health host=health.example", port)
         self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
@@ -111,14 +111,12 @@ class CheckedNginxTests(InteropTestCase, TestCase):
         await assert_well(self, "http expect=2xx,503", port)
         await assert_ill(self, "HTTP 302", "http path=/moved expect=2xx", port)
 
-    async def test_other_kinds(self) -> None:
-        port = self.ports["plain"]
         await assert_well(self, "tcp", port)
         asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
         await assert_well(self, asked, port)
         await assert_ill(self, "no PONG: HTTP/1.1 400 Bad Request", "redis", port)
 
-    async def test_proxy_protocol_before_tls(self) -> None:
+        # The PROXY header is before TLS.
         tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
         for version in ("v1", "v2"):
             asked, port = f"http path=/health host=tls-{version}", self.ports["secure"]

@@ -64,7 +64,8 @@ class ExampleTests(InteropTestCase):
         held.wait_for("still here")
         self.assertEqual(held.wait(), 0)
 
-    def test_ssh_with_true_address_input_and_status(self) -> None:
+    def test_ssh_and_web(self) -> None:
+        """SSH has the true address, its input and its status."""
         done = self.login(self.mux.port, "echo $SSH_CONNECTION; exit 7")
         self.assertEqual(done.returncode, 7)
         client, port, local, own = done.stdout.decode().split()
@@ -75,8 +76,7 @@ class ExampleTests(InteropTestCase):
         self.assertEqual(line["backend"], f"handover:{self.folder}/ssh.sock")
         self.assertRegex(line["facts"]["software"], "^OpenSSH_")
 
-    def test_web_by_asyncio_and_twisted(self) -> None:
-        """Of both families, and by both workers."""
+        # The web by asyncio and Twisted, of both families, and by both workers.
         hosts = {"api.example.com": "asyncio", "www.example.com": "Twisted"}
         ports = {"127.0.0.1": self.mux.port}
         ports["[::1]"] = int(self.mux.child.wait_for(r"listening on \[::1\]:(\d+) for")[1])

@@ -66,7 +66,7 @@ class MisdirectedTests(InteropTestCase):
         rules = (text.format(pem=cls.certificate.both, **ports) for text in (_TWO, _UNDER))
         cls.muxes = [cls.share(Service(cls.folder, text, "drain_timeout = 0s")) for text in rules]
 
-    def test_chromium(self) -> None:
+    def test_chromium_and_check(self) -> None:
         """It sends requests for the one site by its connection for the other, and again when that is answered 421."""
         browser = self.own(
             Browser("--host-resolver-rules=MAP *.site.example 127.0.0.1", self.certificate.trusted)
@@ -79,8 +79,7 @@ class MisdirectedTests(InteropTestCase):
             found = {line["facts"].get("misdirected_host") for line in mux.lines()}
             self.assertIn(_B, found)
 
-    def test_check(self) -> None:
-        """It looks at the certificate that a server shows, where TLS is passed on."""
+        # `txmux check` looks at the certificate that a server shows, where TLS is passed on.
         rules = self.make_folder() / "rules.ini"
         rules.write_text(_PASSED.format(**self.ports))
         said = output_of(sys.executable, "-m", "txmux", "check", "--connect", rules).decode()
