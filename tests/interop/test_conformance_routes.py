@@ -80,6 +80,10 @@ A route that is ``refused`` has one parent at most, which has not accepted it, a
 
 class RouteTests(ConformanceTestCase):
     def test_routes(self) -> None:
+        self.use("udproute-simple")
+        self.accepted("udp-gateway", "UDPRoute", "udp-coredns")
+        self.served("udp", self.address("udp-gateway"), f"{INFRA}/coredns")
+        self.clean()
         for file, base, routes, gateway, wanted, verdict, reached in _ROUTES:
             kind = {"tc": "TCPRoute", "ud": "UDPRoute"}.get(file[:2], "TLSRoute")
             self.use(file, "" if base is None else "Passthrough", base or ())
@@ -92,8 +96,8 @@ class RouteTests(ConformanceTestCase):
                 self.not_accepted(kind, name)
             if verdict in {"refused", "none"}:
                 self.no_routes(gateway)
-            for host, service in reached.items():
-                self.reaches(self.address(gateway), host, *filter(None, [service]))
+            if reached:
+                self.reach(self.address(gateway), reached)
             self.clean()
 
     def start(self, file: str, *gateways: str) -> tuple[str, int]:
@@ -125,12 +129,9 @@ class RouteTests(ConformanceTestCase):
         ):  # fmt: skip
             gateway = f"gw-tlsroute-{which}"
             names = [f"tlsroute-{one}" for one in routes]
-            self.accepted(gateway, "TLSRoute", *names)
-            for name in names:
-                self.route("TLSRoute", name, gateway, "ResolvedRefs")
+            self.resolved(gateway, "TLSRoute", *names)
             address = self.address(gateway)
-            for host, service in reached.items():
-                self.reaches(address, host, service, trust=self.authority)
+            self.reach(address, reached, trust=self.authority)
             self.reaches(address, refused)
 
     def test_tlsroute_termination(self) -> None:
@@ -153,11 +154,6 @@ class RouteTests(ConformanceTestCase):
                 address = self.address(gateway)
                 self.reaches(address, host, "tcp-backend", trust=self.authority, **how)
             self.clean()
-
-    def test_udproute_simple(self) -> None:
-        self.use("udproute-simple")
-        self.accepted("udp-gateway", "UDPRoute", "udp-coredns")
-        self.served("udp", self.address("udp-gateway"), f"{INFRA}/coredns")
 
     def test_multiple_routes_attachment(self) -> None:
         """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment: of two at one listener, the older has the clients."""
@@ -224,8 +220,7 @@ class RouteTests(ConformanceTestCase):
             self.served(protocol, self.address(gateway))
             self.clean()
         address = self.start("reference-grant", _SAME)
-        self.accepted(_SAME, "TLSRoute", "reference-grant")
-        self.route("TLSRoute", "reference-grant", _SAME, "ResolvedRefs")
+        self.resolved(_SAME, "TLSRoute", "reference-grant")
         self.reaches(address, "a.com", f"{WEB}/web-backend")
         self.remove("ReferenceGrant", f"{WEB}/reference-grant")
         self.reaches(address, "a.com")
@@ -249,30 +244,23 @@ class RouteTests(ConformanceTestCase):
     def test_httproute_hostname_intersection(self) -> None:
         self.start("hostname-intersection")
         gateway, v1, v2 = "httproute-hostname-intersection", "infra-backend-v1", "infra-backend-v2"
+        kinds = ("specific", "wildcard")
         names = [
             f"{route}-host-matches-listener-{listener}-host"
-            for route in ("specific", "wildcard")
-            for listener in ("specific", "wildcard")
+            for route in kinds
+            for listener in kinds
         ]
-        self.accepted(gateway, "TLSRoute", *names)
-        for name in names:
-            self.route("TLSRoute", name, gateway, "ResolvedRefs")
+        self.resolved(gateway, "TLSRoute", *names)
         address = self.address(gateway)
-        self.reaches(address, "very.specific.com", v1)
-        for host in ("foo.wildcard.io", "bar.wildcard.io", "foo.bar.wildcard.io"):
-            self.reaches(address, host, v2)
-        for host in (
-            "foo.anotherwildcard.io",
-            "bar.anotherwildcard.io",
-            "foo.bar.anotherwildcard.io",
-        ):
-            self.reaches(address, host, v1)
+        wildcards = ("foo.{}.io", "bar.{}.io", "foo.bar.{}.io")
         refused = (
             "non.matching.com", "foo.nonmatchingwildcard.io", "wildcard.io", "foo.specific.com", "anotherwildcard.io",
             "specific.but.wrong.com",
         )  # fmt: skip
-        for host in refused:
-            self.reaches(address, host)
+        self.reach(address, {
+            "very.specific.com": v1, **{one.format("wildcard"): v2 for one in wildcards},
+            **{one.format("anotherwildcard"): v1 for one in wildcards}, **dict.fromkeys(refused, ""),
+        })  # fmt: skip
         wrong = ("!Accepted:NoMatchingListenerHostname",)
         self.parents("TLSRoute", "no-intersecting-hosts", f"Gateway {gateway}", wanted=wrong)
         counts = {"listener-1": 2, "listener-2": 1, "listener-3": 1}
@@ -282,36 +270,28 @@ class RouteTests(ConformanceTestCase):
         self.remove("TLSRoute", names[0])
         self.reaches(address, "very.specific.com", "infra-backend-v3")
         self.accepted(f"{gateway}-all", "TLSRoute", f"{gateway}-all")
-        for host in ("first.com", "sub.first.com", "second.com", "sub.second.com"):
-            self.reaches(address, host, v2)
-        for host in ("third.com", "sub.third.com"):
-            self.reaches(address, host)
+        served = dict.fromkeys(("first.com", "sub.first.com", "second.com", "sub.second.com"), v2)
+        self.reach(address, {**served, "third.com": "", "sub.third.com": ""})
 
-    def test_httproute_listener_hostname_matching(self) -> None:
+    def test_httproute_listener_hostname_and_port_matching(self) -> None:
+        """HTTPRouteListenerHostnameMatching, HTTPRouteListenerPortMatching."""
+        backend, names = "infra-backend-v{}".format, [f"backend-v{number}" for number in (1, 2, 3)]
         self.start("listener-hostname-matching")
         gateway = "httproute-listener-hostname-matching"
-        names = [f"backend-v{number}" for number in (1, 2, 3)]
-        self.accepted(gateway, "TLSRoute", *names)
-        for name in names:
-            self.route("TLSRoute", name, gateway, "ResolvedRefs")
-        address = self.address(gateway)
-        for host, number in {
-            "bar.com": 1, "foo.bar.com": 2, "baz.bar.com": 3, "boo.bar.com": 3, "multiple.prefixes.bar.com": 3,
-            "multiple.prefixes.foo.com": 3,
-        }.items():  # fmt: skip
-            self.reaches(address, host, f"infra-backend-v{number}")
-        for host in ("foo.com", "no.matching.host"):
-            self.reaches(address, host)
-
-    def test_httproute_listener_port_matching(self) -> None:
+        self.resolved(gateway, "TLSRoute", *names)
+        self.reach(self.address(gateway), {
+            "bar.com": backend(1), "foo.bar.com": backend(2), "baz.bar.com": backend(3), "boo.bar.com": backend(3),
+            "multiple.prefixes.bar.com": backend(3), "multiple.prefixes.foo.com": backend(3), "foo.com": "", "no.matching.host": "",
+        })  # fmt: skip
+        self.clean()
         self.start("listener-port-matching")
         gateway = "httproute-listener-port-matching"
-        self.accepted(gateway, "TLSRoute", *(f"backend-v{number}" for number in (1, 2, 3)))
+        self.accepted(gateway, "TLSRoute", *names)
         address, _ = self.address(gateway)
         for host, port, number in (
             ("foo.com", 80, 1), ("foo.com", 8080, 2), ("bar.com", 8080, 2), ("foo.com", 8090, 3),
         ):  # fmt: skip
-            self.reaches((address, port), host, f"infra-backend-v{number}")
+            self.reaches((address, port), host, backend(number))
         self.reaches((address, 8090), "bar.com")
 
     def test_httproute_https_listener(self) -> None:
@@ -320,11 +300,9 @@ class RouteTests(ConformanceTestCase):
         names = ("httproute-https-test", "httproute-https-test-no-hostname")
         # Without a host name, it has none of `.org` here.
         self.change("TLSRoute", names[1], lambda its: its.update(hostnames=["*.org"]))
-        self.accepted(gateway, "TLSRoute", *names)
-        for name in names:
-            self.route("TLSRoute", name, gateway, "ResolvedRefs")
-        self.reaches(address, "example.org", "infra-backend-v1", tls=False)
-        self.reaches(address, "second-example.org", "infra-backend-v2", tls=False)
+        self.resolved(gateway, "TLSRoute", *names)
+        served = {"example.org": "infra-backend-v1", "second-example.org": "infra-backend-v2"}
+        self.reach(address, served, tls=False)
         self.reaches(address, "unknown-example.org")
 
     def test_httproute_observed_generation_bump(self) -> None:
@@ -340,12 +318,7 @@ class RouteTests(ConformanceTestCase):
 
 
 def _route(kind: str, name: str, gateway: str, section: str, service: str, port: int) -> Any:
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": kind,
-        "metadata": {"name": name, "namespace": INFRA},
-        "spec": {
-            "parentRefs": [{"name": gateway, "sectionName": section}],
-            "rules": [{"backendRefs": [{"name": service, "port": port}]}],
-        },
-    }
+    parent, backend = {"name": gateway, "sectionName": section}, {"name": service, "port": port}
+    spec = {"parentRefs": [parent], "rules": [{"backendRefs": [backend]}]}
+    made = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "spec": spec}
+    return {**made, "metadata": {"name": name, "namespace": INFRA}}
