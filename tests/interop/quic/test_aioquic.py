@@ -1,46 +1,142 @@
-"""QUIC and HTTP/3 with aioquic at both ends, through a service."""
+"""QUIC and HTTP/3 with aioquic at both ends, through a service, and several connections on one UDP socket."""
 
+import asyncio
 import random
 import sys
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from aioquic.tls import SessionTicket
 
 from tests.interop.children import InteropTestCase, output_of
 from tests.interop.quic.case import QuicServers, assert_served, logged, on_asyncio, run_mux
-from tests.interop.quic.h3_client import client, configuration
+from tests.interop.quic.h3_client import H3Client, client, configuration, one_socket
 
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
+NAMES = ("site", "shop", "blog")
+
+
 MIB = 1024 * 1024
 
 
 class AioquicTests(InteropTestCase):
-    """What a client gets is from the server that it names, and whole."""
+    """What a client gets is from the server that it names, and whole, also where several are on one socket."""
 
-    servers: ClassVar = QuicServers(site=(), shop=(), newer=("--versions=6b3343cf,1",))
+    servers: ClassVar = QuicServers(
+        **dict.fromkeys(NAMES, ()),
+        careful=("--retry",),
+        nameless=("--nameless",),
+        newer=("--versions=6b3343cf,1",),
+    )
 
-    def setUp(self) -> None:
+    def start(self, **more: str) -> int:
         others = f"[route others]\nmatch = quic version=other\nbackend = udp:127.0.0.1:{self.servers['site'].port}\n"
-        self.mux = run_mux(self, self.servers.rules(shop="alpn=h3", newer="version=1") + others)
+        self.mux = run_mux(self, self.servers.rules(**more) + others)
+        return self.mux.port
+
+    def assert_routes(self, *names: str) -> None:
+        lines = logged(self.mux)
+        self.assertEqual(sorted(line["route"] for line in lines), sorted(names))
+        self.assertEqual(len({line["client"] for line in lines}), 1)
+
+    @on_asyncio
+    async def test_one_after_another(self) -> None:
+        """Each goes on beside later ones: with a server that sends a Retry, one without IDs, and clients that have chosen none, as browsers do."""
+        no_id: dict[str, Any] = {"connection_id_length": 0}
+        for names, more in (
+            (NAMES, {}),
+            (("site", "careful", "shop"), {}),
+            (("site", "nameless", "shop"), {}),
+            (NAMES, no_id),
+        ):
+            async with one_socket(self.start()) as here:
+                made: list[H3Client] = []
+                for name in names:
+                    settings = configuration(f"{name}.example.com", **more)
+                    made.append(await here.connect(settings))
+                    # A NAT gives the port of a client that has no ID to the next one.
+                    for one, its_name in [*zip(made, names, strict=False)][-1 if more else 0 :]:
+                        await assert_served(self, one, its_name)
+            self.assert_routes(*names)
+
+    @on_asyncio
+    async def test_at_once_in_both_versions_and_sizes(self) -> None:
+        """Also to the same server, where each has its flow; then with connection IDs that change."""
+        for names in (NAMES, ("site", "site", "site")):
+            async with one_socket(self.start()) as here:
+                settings = [
+                    configuration(f"{name}.example.com", versions=(version,), protocols=protocols)
+                    for name, version, protocols in zip(
+                        names, (V1, V2, V1), (0, 36, 36), strict=True
+                    )
+                ]
+                made = await asyncio.gather(*(here.connect(one) for one in settings))
+                for _ in range(3):
+                    served = zip(made, names, strict=True)
+                    await asyncio.gather(*(assert_served(self, one, name) for one, name in served))
+            self.assert_routes(*names)
+        async with one_socket(self.start()) as here:
+            settings = [configuration(f"{name}.example.com") for name in NAMES]
+            made = await asyncio.gather(*(here.connect(one) for one in settings))
+            for _ in range(3):
+                for one, name in zip(made, NAMES, strict=True):
+                    one.change_connection_id()
+                    await assert_served(self, one, name)
+                for one, name in zip(made, NAMES, strict=True):
+                    await assert_served(self, one, name)
+        self.assert_routes(*NAMES)
+
+    @on_asyncio
+    async def test_negotiation_and_early_data(self) -> None:
+        """A version that nobody knows leads to a server that offers others; aioquic keeps its ID, and its name decides."""
+        async with one_socket(self.start()) as here:
+            shop = await here.connect(configuration("shop.example.com"))
+            settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
+            other = await here.connect(settings)
+            await assert_served(self, other, "site")
+            self.assertEqual(other.version, V1)
+            await assert_served(self, shop, "shop")
+        self.assert_routes("shop", "others", "site")
+        tickets: list[SessionTicket] = []
+        async with one_socket(self.start()) as here:
+            one = await here.connect(configuration("blog.example.com"), tickets=tickets)
+            await assert_served(self, one, "blog")
+            shop = await here.connect(configuration("shop.example.com"))
+            again = configuration("blog.example.com", session_ticket=tickets[-1])
+            early = await here.connect(again, waits=False)
+            await assert_served(self, early, "blog")
+            assert early.established is not None
+            self.assertTrue(early.established.early_data_accepted)
+            await assert_served(self, shop, "shop")
+        self.assert_routes("blog", "blog", "shop")
 
     @on_asyncio
     async def test_both_versions(self) -> None:
+        """A server may go on with another version than that of the hello."""
+        port = self.start(newer="version=1")
         for version in (V1, V2):
             settings = configuration("site.example.com", versions=(version,))
-            async with client(self.mux.port, settings) as one:
+            async with client(port, settings) as one:
                 await assert_served(self, one, "site", 2 * MIB)
                 self.assertEqual(one.version, version)
-        lines = logged(self.mux)
+        settings = configuration("newer.example.com", versions=(V2, V1), begins=V1)
+        async with client(port, settings) as one:
+            await assert_served(self, one, "newer", 100_000)
+            self.assertEqual(one.version, V2)
+        *lines, newer = logged(self.mux)
         self.assertEqual([line["facts"]["quic"] for line in lines], ["1", "2"])
         for line in lines:
             self.assertEqual(line["route"], "site")
             self.assertEqual(line["facts"]["sni"], "site.example.com")
             self.assertEqual(line["facts"]["alpn"], "h3")
             self.assertGreater(line["bytes_out"], 2 * MIB)
+        facts = (newer["facts"]["quic"], newer["facts"]["sni"])
+        self.assertEqual((newer["route"], *facts), ("newer", "1", "newer.example.com"))
 
     def test_port_test(self) -> None:
         """`txmux test --udp` gets the same certificate, in whatever order the datagrams of a hello come."""
-        address, options = f"127.0.0.1:{self.mux.port}", ("--sni=shop.example.com", "--timeout=1")
-        said = output_of(sys.executable, "-m", "txmux", "test", address, "--udp", *options)
-        output = said.decode()
+        address = f"127.0.0.1:{self.start(shop='alpn=h3')}"
+        options = ("--udp", "--sni=shop.example.com", "--timeout=1")
+        output = output_of(sys.executable, "-m", "txmux", "test", address, *options).decode()
         for line in (
             r"whole +answered +\d+ ms +certificate example\.com",
             "in 2 datagrams, any order +2 of 2 +the same certificate",
@@ -52,10 +148,11 @@ class AioquicTests(InteropTestCase):
 
     @on_asyncio
     async def test_hello_in_two_datagrams_and_scrambled(self) -> None:
+        port = self.start(shop="alpn=h3")
         for number, protocols in enumerate((36, 0, 36, 0, 36)):
             settings = configuration("shop.example.com", protocols=protocols)
             scramble = random.Random(number) if number else None
-            async with client(self.mux.port, settings, scramble=scramble) as one:
+            async with client(port, settings, scramble=scramble) as one:
                 await assert_served(self, one, "shop", 100_000 if not number else 1000)
         lines = logged(self.mux)
         self.assertEqual([(line["route"], line["reason"]) for line in lines], [("shop", "drained")] * 5)  # fmt: skip
@@ -63,13 +160,3 @@ class AioquicTests(InteropTestCase):
             facts = {name: line["facts"][name] for name in ("sni", "quic", "tls")}
             self.assertEqual(facts, {"sni": "shop.example.com", "quic": "1", "tls": "1.3"})
             self.assertGreater(line["datagrams_out"], 1)
-
-    @on_asyncio
-    async def test_server_goes_on_with_another_version(self) -> None:
-        settings = configuration("newer.example.com", versions=(V2, V1), begins=V1)
-        async with client(self.mux.port, settings) as one:
-            await assert_served(self, one, "newer", 100_000)
-            self.assertEqual(one.version, V2)
-        [line] = logged(self.mux)
-        facts = (line["facts"]["quic"], line["facts"]["sni"])
-        self.assertEqual((line["route"], *facts), ("newer", "1", "newer.example.com"))
