@@ -53,10 +53,6 @@ class LifeTests(InteropTestCase):
     def write(self, settings: str = "", more: str = "") -> None:
         self.rules.write_text(_RULES.format(settings=settings, port=self.echo.port) + more)
 
-    def start(self, *options: str | Path, settings: str = "") -> Child:
-        self.write(settings)
-        return self.begin(self.rules, *options)
-
     def begin(self, *words: str | Path, before: Sequence[str] = ()) -> Child:
         child = self.own(Child(*before, *COMMAND, *words))
         self.port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
@@ -69,28 +65,16 @@ class LifeTests(InteropTestCase):
         self.assertEqual(child.process.wait(PATIENCE), 0)
         return new
 
-    def client(self) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        self.addCleanup(client.close)
-        self.assert_relayed(client)
-        return client
-
-    def assert_relayed(self, client: socket.socket) -> None:
-        client.sendall(b"there and back")
-        self.assertEqual(client.recv(14, socket.MSG_WAITALL), b"there and back")
-
-    def assert_lines(self, child: Child) -> None:
-        """Check that all it has said is lines of the log, none of them twice."""
-        lines = child.output.splitlines()
-        for line in lines:
-            self.assertRegex(line, rf"^{_LINE}(?:  )?\S")
-        self.assertEqual(len(lines), len(set(lines)), child.output)
-
     def test_serve(self) -> None:
-        """It serves, and tells what happens, reloads and the signal to stop among it, in lines with a time and a level."""
-        child = self.start(settings="workers = 2")
+        """It serves, and tells what happens, reloads and the signal to stop among it, in lines with a time and a level, none of them twice; it is not started again meanwhile."""
+        self.write(f"workers = 2\nadmin = unix:{self.folder}/admin.sock\n    off")
+        child = self.begin(self.rules)
         child.wait_for(rf"^{_LINE}txmux \S+, process {child.pid}, rules {self.rules}$")
-        client = self.client()
+        client = self.enterContext(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
+        self.assert_echo(client, b"there and back")
+        child.wait_for("serving with 2 workers")
+        running = f"txmux: these rules run already (process {child.process.pid}); to apply changes: txmux reload --rules {self.rules}\n"
+        self.assertEqual(self.failure(self.rules), (1, running))
         self.write(more="colour = red\nsize = 5\n")
         child.process.send_signal(signal.SIGHUP)
         child.wait_for(rf"^{_LINE}reload failed, keeping the previous rules: {self.rules}:7: ")
@@ -98,12 +82,15 @@ class LifeTests(InteropTestCase):
         self.write(more="[route more]\nmatch = ssh\nbackend = close\n")
         child.process.send_signal(signal.SIGHUP)
         child.wait_for("rules reloaded: 1 route new")
-        self.assert_relayed(client)
+        self.assert_echo(client, b"there and back")
         client.close()
         child.wait_for(rf"^{_LINE}time=\S+ id=\S+ listener=public .* reason=done$")
         child.process.send_signal(signal.SIGINT)
         self.assertEqual(child.wait(), -signal.SIGINT)  # as shells expect
-        self.assert_lines(child)
+        lines = child.output.splitlines()
+        for line in lines:
+            self.assertRegex(line, rf"^{_LINE}(?:  )?\S")
+        self.assertEqual(len(lines), len(set(lines)), child.output)
         self.assertRegex(child.output, rf"(?m)^{_LINE}stopping: SIGINT$")
         self.assertRegex(child.output, rf"{_LINE}stopped\n\Z")
 
@@ -141,8 +128,7 @@ class LifeTests(InteropTestCase):
             self.assertEqual(found, status, told)
             self.assertRegex(told, rf"\A{said}\Z")
             self.assertNotIn("Traceback", told)
-
-    def test_twistd_fails_too(self) -> None:
+        # twistd fails, too.
         self.rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
         twistd = Path(sys.executable).with_name("twistd")
         done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", self.rules)
@@ -151,29 +137,22 @@ class LifeTests(InteropTestCase):
         self.assertIn(why, done.stdout)
         self.assertNotIn(b"Traceback", done.stdout + done.stderr)
 
-    def test_same_rules_run_already(self) -> None:
-        child = self.start(settings=f"admin = unix:{self.folder}/admin.sock\n    off")
-        child.wait_for("serving with 1 worker")
-        status, said = self.failure(self.rules)
-        running = f"txmux: these rules run already (process {child.process.pid}); to apply changes: txmux reload --rules {self.rules}\n"
-        self.assertEqual((status, said), (1, running))
-
     def begin_by_options(self, *more: str | Path, before: Sequence[str] = ()) -> Child:
         server = f"127.0.0.1:{self.echo.port}"
         return self.begin("--listen", "127.0.0.1:0", "--redis", server, *more, before=before)
 
     def assert_serves(self) -> socket.socket:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as other:
+        place = ("127.0.0.1", self.port)
+        with socket.create_connection(place, PATIENCE) as other:
             other.sendall(b"\xff")
             self.assertEqual(other.recv(1), b"")
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        self.addCleanup(client.close)
-        self.assert_ping(client)
+        client = self.enterContext(socket.create_connection(place, PATIENCE))
+        self.assert_echo(client)
         return client
 
-    def assert_ping(self, client: socket.socket) -> None:
-        client.sendall(b"PING\r\n")
-        self.assertEqual(client.recv(6, socket.MSG_WAITALL), b"PING\r\n")
+    def assert_echo(self, client: socket.socket, said: bytes = b"PING\r\n") -> None:
+        client.sendall(said)
+        self.assertEqual(client.recv(len(said), socket.MSG_WAITALL), said)
 
     def test_options(self) -> None:
         """It serves as options say, which an upgrade keeps; there is nothing to reload, and commands find it without being told where."""
@@ -191,7 +170,7 @@ class LifeTests(InteropTestCase):
         child.process.send_signal(signal.SIGHUP)
         child.wait_for(rf"^{_LINE}nothing to reload: the rules are the options")
         new = self.upgraded(child)
-        self.assert_ping(client)
+        self.assert_echo(client)
         client.close()
         self.assert_serves().close()
         os.kill(new, signal.SIGTERM)
@@ -211,7 +190,7 @@ class LifeTests(InteropTestCase):
         new = self.upgraded(child)
         self.assertEqual(int(pidfile.read_text()), new)
         self.assertNotEqual(Path(f"/proc/{new}").stat().st_uid, 0)
-        self.assert_ping(client)
+        self.assert_echo(client)
         client.close()
         os.kill(new, signal.SIGTERM)
         eventually(lambda: is_gone(new), "it has ended")
@@ -288,6 +267,7 @@ class FirstProcessTests(InteropTestCase):
             end.close()
 
     def test_first_and_under_init_is_reloaded_stopped_and_not_upgraded(self) -> None:
+        """Below others that stay, it is upgraded."""
         init = self.place / "tini"
         init.write_text(_INIT)
         init.chmod(0o755)
@@ -301,8 +281,6 @@ class FirstProcessTests(InteropTestCase):
                 self.port = int(child.wait_for(second)[1])
             self.assert_not_upgraded(first)
             self.assert_drains(child, first)
-
-    def test_below_others_is_upgraded(self) -> None:
         child, first = self.start("sh", "-c", '"$@"; sleep 1000', "sh")
         eventually(lambda: first_of(child) == first, "it runs")
         done = self.upgrade(first)
