@@ -17,41 +17,34 @@ from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
 pytestmark = pytest.mark.by_turns
 
-_LINKED = """
+_LINKED = """\
 [listen kernel]
 endpoint = 127.0.0.1:0
 default  = [{server}]:{port}
-
 [listen datagrams]
 endpoint = udp:127.0.0.1:0
 default  = once
-
 [listen nowhere]
 endpoint = 127.0.0.1:0
 default  = [fe80::5%no-link]:{port}
-
 [backend once]
 server  = udp:[{server}]:{port}
 answers = 1
 """
 
-_ASKED = """
+_ASKED = """\
 [listen any]
 endpoint = :0
 default  = {{local}}:{port}
-
 [listen one]
 endpoint = [fe80::5%here]:0
 default  = {{local}}:{port}
-
 [listen datagrams-any]
 endpoint = udp::0
 default  = once
-
 [listen datagrams-one]
 endpoint = udp:[fe80::5%here]:0
 default  = once
-
 [backend once]
 server  = udp:{{local}}:{port}
 answers = 1
@@ -67,14 +60,12 @@ class LinkTests(InteropTestCase):
         network.ip("addr add fe80::5/64 dev here nodad")
         network.enter()
         place = ("fe80::5", 0, 0, socket.if_nametoindex("here"))
-        self.listening = socket.create_server(place, family=socket.AF_INET6)
-        self.addCleanup(self.listening.close)
-        self.listening.settimeout(PATIENCE)
+        self.listening = self.enterContext(socket.create_server(place, family=socket.AF_INET6))
         self.port = port = self.listening.getsockname()[1]
-        self.datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        self.addCleanup(self.datagrams.close)
-        self.datagrams.settimeout(PATIENCE)
+        self.datagrams = self.enterContext(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
         self.datagrams.bind((place[0], port, *place[2:]))
+        for one in (self.listening, self.datagrams):
+            one.settimeout(PATIENCE)
 
     def serve(self, rules: str, settings: str = "") -> Service:
         named = rules.format(server="fe80::5%here", port=self.port)
@@ -88,7 +79,7 @@ class LinkTests(InteropTestCase):
                 self.assertEqual(server.recv(100), b"hello")
         return mux.take_one()
 
-    def echo(self, mux: Service, listener: str, address: str = "127.0.0.1") -> None:
+    def echo(self, mux: Service, listener: str, address: str = "127.0.0.1") -> Record:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as client:
             client.settimeout(PATIENCE)
@@ -96,33 +87,30 @@ class LinkTests(InteropTestCase):
             data, peer = self.datagrams.recvfrom(100)
             self.datagrams.sendto(data, peer)
             self.assertEqual(client.recv(100), b"hello")
-
-    def test_servers_that_the_rules_name(self) -> None:
-        """An interface that is missing is named."""
-        mux = self.serve(_LINKED)
-        self.assertEqual(self.relay(mux, "kernel")["reason"], "done")
-        self.echo(mux, "datagrams")
-        mux.take_one()
-        with socket.create_connection(("127.0.0.1", mux.ports["nowhere"])) as client:
-            client.sendall(b"hello")
-            self.assertEqual(mux.take_one()["reason"], "error")
-        mux.child.wait_for("this machine has no interface 'no-link'")
+        return mux.take_one()
 
     def assert_logged(self, line: Record) -> None:
         self.assertEqual(line["reason"], "done")
         self.assertEqual(line["server"].removeprefix("udp:"), f"[fe80::5%here]:{self.port}")
         self.assertEqual(line["local"].rpartition(":")[0], "[fe80::5]")
 
-    def test_servers_at_the_address_that_a_client_has_asked_for(self) -> None:
-        for relay in ("kernel", "portable"):
+    def test_servers_of_the_rules_and_of_the_client(self) -> None:
+        """They are those that the rules name, or at the address that a client has asked for; an interface that is missing is named."""
+        mux = self.serve(_LINKED)
+        self.assertEqual(self.relay(mux, "kernel")["reason"], "done")
+        self.echo(mux, "datagrams")
+        with socket.create_connection(("127.0.0.1", mux.ports["nowhere"])) as client:
+            client.sendall(b"hello")
+            self.assertEqual(mux.take_one()["reason"], "error")
+        mux.child.wait_for("this machine has no interface 'no-link'")
+        mux.stop()
+        for relay in ("portable", "kernel"):
             mux = self.serve(_ASKED, f"relay = {relay}")
             for listener in ("any", "one"):
                 self.assert_logged(self.relay(mux, listener, "fe80::5%here"))
+            for listener in ("datagrams-any", "datagrams-one"):
+                self.assert_logged(self.echo(mux, listener, "fe80::5%here"))
             mux.stop()
-        mux = self.serve(_ASKED)
-        for listener in ("datagrams-any", "datagrams-one"):
-            self.echo(mux, listener, "fe80::5%here")
-            self.assert_logged(mux.take_one())
 
 
 _ASKED_RULES = """
