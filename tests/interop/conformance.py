@@ -205,7 +205,8 @@ class ConformanceTestCase(InteropTestCase):
         for one in (*cls._base, *cls._programmatic(authority, authority.issue(*names))):
             cls.addClassCleanup(cls._apply(one))
         account = "--serviceaccount=txmux:txmux"
-        for namespace, what in ((INFRA, "certificates"), (WEB, "certificates"), (INFRA, "authorities")):  # fmt: skip
+        roles = ((INFRA, "certificates"), (WEB, "certificates"), (INFRA, "authorities"))
+        for namespace, what in roles:
             rights = (f"--clusterrole=txmux-{what}", account, f"--namespace={namespace}")
             cls.api.kubectl("create", "rolebinding", f"txmux-{what}", *rights)
         token = cls.api.kubectl("create", "token", "txmux", "--namespace=txmux").strip()
@@ -244,11 +245,14 @@ class ConformanceTestCase(InteropTestCase):
         server.write(cls._certificate, key=True)
         wide = authority.issue("*", "*.com", "*.org", "*.wildcard.org")
         for namespace, name, identity in (
-            (WEB, "certificate", wide), (INFRA, "tls-validity-checks-certificate", wide), (INFRA, "tls-checks-certificate", server),
-            (INFRA, "tls-passthrough-checks-certificate", server), (APP, "tls-passthrough-checks-certificate", server),
+            (WEB, "certificate", wide),
+            (INFRA, "tls-validity-checks-certificate", wide),
+            (INFRA, "tls-checks-certificate", server),
+            (INFRA, "tls-passthrough-checks-certificate", server),
+            (APP, "tls-passthrough-checks-certificate", server),
             (INFRA, "tls-terminate-checks-certificate", authority.issue("tls.example.com")),
             (INFRA, "tls-checks-client-certificate", authority.issue("client", usage=False)),
-        ):  # fmt: skip
+        ):
             data = {"tls.crt": identity.pem, "tls.key": identity.key_pem()}
             coded = {key: base64.b64encode(value).decode() for key, value in data.items()}
             its = {"type": "kubernetes.io/tls", "data": coded}

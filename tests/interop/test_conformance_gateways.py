@@ -116,17 +116,18 @@ class GatewayTests(ConformanceTestCase):
         more: dict[str, Any] = {"name": "alternate", "port": 80, "protocol": "TLS"}
         more |= {"hostname": "foo.com", "tls": {"mode": "Passthrough"}}
         good: Sequence[str] = ("Accepted",)
-        alters: tuple[Callable[[Any], object], ...] = (
-            lambda its: its["listeners"].append(more), lambda its: its.update(description="new"),
-        )  # fmt: skip
-        for kind, mode, before, after, alter in (
-            ("Gateway", "Passthrough", (), ("Accepted", "Programmed"), alters[0]),
-            ("GatewayClass", "", good, good, alters[1]),
+        alters: dict[str, Callable[[Any], object]] = {
+            "Gateway": lambda its: its["listeners"].append(more),
+            "GatewayClass": lambda its: its.update(description="new"),
+        }
+        for kind, mode, before, after in (
+            ("Gateway", "Passthrough", (), ("Accepted", "Programmed")),
+            ("GatewayClass", "", good, good),
         ):
             name = f"{kind.lower()}-observed-generation-bump"
             self.use(name, mode)
             self.conditions(kind, name, *before)
-            self.change(kind, name, alter)
+            self.change(kind, name, alters[kind])
             self.conditions(kind, name, *after)
             self.clean()
 

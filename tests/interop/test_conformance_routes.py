@@ -257,10 +257,15 @@ class RouteTests(ConformanceTestCase):
             "non.matching.com", "foo.nonmatchingwildcard.io", "wildcard.io", "foo.specific.com", "anotherwildcard.io",
             "specific.but.wrong.com",
         )  # fmt: skip
-        self.reach(address, {
-            "very.specific.com": v1, **{one.format("wildcard"): v2 for one in wildcards},
-            **{one.format("anotherwildcard"): v1 for one in wildcards}, **dict.fromkeys(refused, ""),
-        })  # fmt: skip
+        self.reach(
+            address,
+            {
+                "very.specific.com": v1,
+                **{one.format("wildcard"): v2 for one in wildcards},
+                **{one.format("anotherwildcard"): v1 for one in wildcards},
+                **dict.fromkeys(refused, ""),
+            },
+        )
         wrong = ("!Accepted:NoMatchingListenerHostname",)
         self.parents("TLSRoute", "no-intersecting-hosts", f"Gateway {gateway}", wanted=wrong)
         counts = {"listener-1": 2, "listener-2": 1, "listener-3": 1}
@@ -279,10 +284,19 @@ class RouteTests(ConformanceTestCase):
         self.start("listener-hostname-matching")
         gateway = "httproute-listener-hostname-matching"
         self.resolved(gateway, "TLSRoute", *names)
-        self.reach(self.address(gateway), {
-            "bar.com": backend(1), "foo.bar.com": backend(2), "baz.bar.com": backend(3), "boo.bar.com": backend(3),
-            "multiple.prefixes.bar.com": backend(3), "multiple.prefixes.foo.com": backend(3), "foo.com": "", "no.matching.host": "",
-        })  # fmt: skip
+        self.reach(
+            self.address(gateway),
+            {
+                "bar.com": backend(1),
+                "foo.bar.com": backend(2),
+                "baz.bar.com": backend(3),
+                "boo.bar.com": backend(3),
+                "multiple.prefixes.bar.com": backend(3),
+                "multiple.prefixes.foo.com": backend(3),
+                "foo.com": "",
+                "no.matching.host": "",
+            },
+        )
         self.clean()
         self.start("listener-port-matching")
         gateway = "httproute-listener-port-matching"

@@ -95,8 +95,7 @@ class FilterTests(InteropTestCase):
     def logged(self, form: str, *, own_file: bool = True, by_run: bool = False) -> Path:
         """Let clients be turned away, each for another reason, and one be served; gives the log, by a file or the service's own."""
         folder = self.make_folder()
-        log = folder / "access.log"
-        rules = folder / "rules.ini"
+        log, rules = folder / "access.log", folder / "rules.ini"
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             rules.write_text(_RULES.format(log=log if own_file else "-", form=form, server=port))
@@ -106,10 +105,8 @@ class FilterTests(InteropTestCase):
                 for name in ("public", "impatient", "limited", "proxied", "six")
             }
             child.wait_for("Starting reactor|, rules ")
-            self.visit(
-                ports["public"],
-                b"GET / HTTP/1.1\r\nHost: %b\r\nUser-Agent: %b\r\n\r\n" % (_PRETENCE, _PRETENCE),
-            )
+            names = b"Host: %b\r\nUser-Agent: %b\r\n\r\n" % (_PRETENCE, _PRETENCE)
+            self.visit(ports["public"], b"GET / HTTP/1.1\r\n" + names)
             self.visit(ports["public"], b"\xff" + _PRETENCE)
             self.visit(ports["impatient"], b"")
             self.visit(ports["six"], b"GET / HTTP/1.1\r\n", "::1")
@@ -141,8 +138,7 @@ class FilterTests(InteropTestCase):
 
     def visit(self, port: int, said: bytes, host: str = "127.0.0.1") -> None:
         with socket.create_connection((host, port), timeout=PATIENCE) as client:
-            if said:
-                client.sendall(said)
+            client.sendall(said)
             self.assertEqual(client.recv(1), b"")
 
     def found(self, log: Path, reasons: str = "") -> list[tuple[str, str]]:
@@ -151,29 +147,21 @@ class FilterTests(InteropTestCase):
         lines = [line.split(" ", 1) for line in shown.decode().splitlines()]
         return sorted((ip, re.findall(r'reason"?[=:]"?([a-z-]+)', line)[0]) for ip, line in lines)
 
-    def assert_found(self, log: Path) -> None:
-        wanted = ["denied", "limit", "no-route", "no-route", "proxy-header", "silent"]
-        self.assertEqual(
-            self.found(log), [*[("127.0.0.1", reason) for reason in wanted], ("::1", "denied")]
-        )
-
-    def test_own_log(self) -> None:
+    def test_own_log_and_the_services(self) -> None:
+        """In a file, and among other lines, as such and as syslog has it; jail and filter are a valid configuration."""
+        reasons = ["denied", "limit", "no-route", "no-route", "proxy-header", "silent"]
+        wanted = [*(("127.0.0.1", reason) for reason in reasons), ("::1", "denied")]
         for form in ("text", "json"):
             log = self.logged(form)
-            self.assert_found(log)
+            self.assertEqual(self.found(log), wanted)
             chosen = [("127.0.0.1", "limit"), ("127.0.0.1", "silent")]
             self.assertEqual(self.found(log, "limit|silent"), chosen)
-
-    def test_service_log(self) -> None:
-        """The service's own log, among other lines, as such and as syslog has it."""
-        for form, by_run in itertools.product(("text", "json"), (False, True)):
-            log = self.logged(form, own_file=False, by_run=by_run)
-            self.assert_found(log)
-            before = f"{time.strftime('%b %d %H:%M:%S')} host twist[12]: "
-            log.write_text("".join(before + line for line in log.open()))
-            self.assert_found(log)
-
-    def test_jail_and_filter_are_a_valid_configuration(self) -> None:
+            for by_run in (False, True):
+                log = self.logged(form, own_file=False, by_run=by_run)
+                self.assertEqual(self.found(log), wanted)
+                before = f"{time.strftime('%b %d %H:%M:%S')} host twist[12]: "
+                log.write_text("".join(before + line for line in log.open()))
+                self.assertEqual(self.found(log), wanted)
         configuration = self.folder / "fail2ban"
         shutil.copytree("/etc/fail2ban", configuration)
         shutil.rmtree(configuration / "jail.d")
@@ -190,6 +178,7 @@ _RECORD = ConnectionRecord(
     1.5, "5-1", "public", "198.51.100.7:4000", "127.0.0.1:443", "r", "b", "s", None, 1, 2, None, None, 1.0, 2.0, 3.0, "denied"
 )  # fmt: skip
 """Of a client that was turned away."""
+_DONE = attrs.evolve(_RECORD, client="203.0.113.9:1", reason="done")
 
 
 def _forged() -> Iterator[str]:
@@ -233,6 +222,11 @@ _PREFIXES = (
 )
 
 
+def _written(record: ConnectionRecord, *prefixes: str) -> list[str]:
+    ways = itertools.product((as_text, as_json), prefixes or ("", *_PREFIXES))
+    return [f"{before}{write(record)}\n" for write, before in ways]
+
+
 class HostileTextTests(InteropTestCase):
     """Whatever others write into the log, nobody but the peer of a connection is found in it."""
 
@@ -244,15 +238,11 @@ class HostileTextTests(InteropTestCase):
 
     def test_every_field_of_a_line(self) -> None:
         """Names of rules and of servers, and facts, which have what clients, servers and certificates say."""
-        done = attrs.evolve(_RECORD, client="203.0.113.9:1", reason="done")
         lines = []
-        for text, write, before in itertools.product(
-            _forged(), (as_text, as_json), ("", *_PREFIXES)
-        ):
-            for record in (_RECORD, done):
-                facts = {"sni": text, "tunnel_error": text}
-                hostile = attrs.evolve(record, route=text, backend=text, server=text, facts=facts)
-                lines.append(f"{before}{write(hostile)}\n")
+        for text, record in itertools.product(_forged(), (_RECORD, _DONE)):
+            facts = {"sni": text, "tunnel_error": text}
+            hostile = attrs.evolve(record, route=text, backend=text, server=text, facts=facts)
+            lines += _written(hostile)
         self.assertEqual(self.found(lines), {"198.51.100.7"})
 
     def test_messages_of_the_service_log(self) -> None:
@@ -276,12 +266,11 @@ class HostileTextTests(InteropTestCase):
     def test_journal(self) -> None:
         folder = self.make_folder()
         shutil.copytree(_FAIL2BAN, folder, dirs_exist_ok=True)
-        done = attrs.evolve(_RECORD, client="203.0.113.9:1", reason="done")
         lines = [
-            f"host txmux[12]: {before}{write(record)}\n"
-            for before in ("", _TIMES[0])
-            for record in (_RECORD, done)
-            for write in (as_text, as_json)
+            line
+            for before in ("host txmux[12]: ", f"host txmux[12]: {_TIMES[0]}")
+            for record in (_RECORD, _DONE)
+            for line in _written(record, before)
         ]
         lines += [f"host txmux[12]: {_TIMES[0]}admin: {text!r}\n" for text in _forged()]
         python = Path(require_program("fail2ban-regex")).read_text().splitlines()[0][2:].split()
@@ -294,9 +283,4 @@ class HostileTextTests(InteropTestCase):
         reasons: tuple[EndReason, ...] = ("denied", "limit", "no-route", "silent")
         for reason, sent in itertools.product(reasons, (0, 1)):
             flow = attrs.evolve(_RECORD, datagrams_in=1, datagrams_out=sent, reason=reason)
-            lines = [
-                f"{before}{write(flow)}\n"
-                for write in (as_text, as_json)
-                for before in ("", *_PREFIXES)
-            ]
-            self.assertEqual(self.found(lines), set())
+            self.assertEqual(self.found(_written(flow)), set())

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from typing import Any
 from urllib.parse import quote
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
@@ -87,9 +88,8 @@ class HostileTextTests(InteropTestCase):
         authority = make_authority(_HOSTILE)
         authority.write(self.files / "ca.pem")
         make_authority(_HOSTILE, "a.example").write(self.files / _FILE, key=True)
-        authority.issue("client.example", usage=False, units=[_HOSTILE]).write(
-            self.files / "me.pem", key=True
-        )
+        client = authority.issue("client.example", usage=False, units=[_HOSTILE])
+        client.write(self.files / "me.pem", key=True)
         self.server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.server.close)
 
@@ -102,9 +102,8 @@ class HostileTextTests(InteropTestCase):
         self.log = self.files / "access.log"
         log = self.log if own_file else "-"
         port = self.server.getsockname()[1]
-        rules.write_text(
-            _RULES.format(folder=self.files, log=log, form=form, server=port, pem=_FILE)
-        )
+        own = {"folder": self.files, "log": log, "form": form}
+        rules.write_text(_RULES.format(**own, server=port, pem=_FILE))
         self.child = child = self.own(Child(*map(str, command_for(rules, by_run=by_run))))
         self.ports = {
             name: int(child.wait_for(rf"listening on \S+:(\d+) for \[{name}")[1])
@@ -112,10 +111,12 @@ class HostileTextTests(InteropTestCase):
         }
         child.wait_for("Starting reactor|, rules ")
 
+    def connect(self) -> socket.socket:
+        there = ("127.0.0.1", self.ports["listen public"])
+        return self.enterContext(socket.create_connection(there, PATIENCE))
+
     def say(self, said: bytes) -> None:
-        client = socket.create_connection(("127.0.0.1", self.ports["listen public"]), PATIENCE)
-        self.addCleanup(client.close)
-        client.sendall(said)
+        self.connect().sendall(said)
 
     def clients(self) -> None:
         text = _HOSTILE.encode()
@@ -127,8 +128,7 @@ class HostileTextTests(InteropTestCase):
         self.say(records(client_hello(server_name(text.decode("latin-1")), alpn(text))))
         context = client_context(None)
         context.load_cert_chain(self.files / "me.pem")
-        client = socket.create_connection(("127.0.0.1", self.ports["listen public"]), PATIENCE)
-        secured = context.wrap_socket(client, server_hostname="a.example")
+        secured = context.wrap_socket(self.connect(), server_hostname="a.example")
         self.addCleanup(secured.close)
         secured.sendall(text)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -140,25 +140,19 @@ class HostileTextTests(InteropTestCase):
         asking = HTTPConnection("127.0.0.1", self.ports[r"txmux\] admin"], timeout=PATIENCE)
         self.addCleanup(asking.close)
         token = (self.files / "token").read_text().strip()
-        headers = {
-            "Authorization": f"Bearer {token}",
-            "Accept": accept,
-            "Content-Type": "application/json",
-        }
-        asking.request(method, path, body, headers)
+        headers = {"Authorization": f"Bearer {token}", "Accept": accept}
+        asking.request(method, path, body, {**headers, "Content-Type": "application/json"})
         return asking.getresponse().read().decode()
 
+    def read(self, path: str) -> Any:
+        return json.loads(self.asked(path))
+
     def test_no_view_has_it(self) -> None:
-        for form, by_run, own_file in (
-            ("text", True, False),
-            ("json", False, False),
-            ("json", True, True),
-        ):
+        ways = (("text", True, False), ("json", False, False), ("json", True, True))
+        for form, by_run, own_file in ways:
             self.start(form, by_run=by_run, own_file=own_file)
             self.clients()
-            eventually(
-                lambda: len(json.loads(self.asked("/api/connections"))) >= 4, "they are there"
-            )
+            eventually(lambda: len(self.read("/api/connections")) >= 4, "they are there")
             self.views()
             if form == "text":
                 self.commands()
@@ -170,22 +164,19 @@ class HostileTextTests(InteropTestCase):
                         self.assert_harmless(text, line)
 
     def views(self) -> None:
+        explained = {"listener": "public", "text": f"SSH-2.0-{_HOSTILE}\r\n"}
         for method, path, body in (
             ("POST", f"/api/backends/{quote(_HOSTILE)}", "{}"),
             ("POST", "/api/bans", json.dumps({"network": "192.0.2.1", "reason": _HOSTILE})),
             ("POST", "/api/connections/close", json.dumps({"route": _HOSTILE})),
             ("GET", f"/api/connections?route={quote(_HOSTILE)}&client={quote(_HOSTILE)}", None),
-            (
-                "POST",
-                "/api/explain",
-                json.dumps({"listener": "public", "text": f"SSH-2.0-{_HOSTILE}\r\n"}),
-            ),
+            ("POST", "/api/explain", json.dumps(explained)),
             *(("GET", path, None) for path in _READING),
         ):
             for text in _texts(json.loads(self.asked(path, method=method, body=body))):
                 self.assert_harmless(text, path, "\r\n\t")
-        self.assertIn(_SHOWN, "".join(_texts(json.loads(self.asked("/api/certificates")))))
-        connections = json.loads(self.asked("/api/connections"))
+        self.assertIn(_SHOWN, "".join(_texts(self.read("/api/certificates"))))
+        connections = self.read("/api/connections")
         self.assertIn(_SHOWN, "".join(_texts(connections)))
         self.assert_harmless(self.asked("/metrics"), "metrics", "\n")
         explained = f"/?explain={_HOSTILE.encode().hex()}&on=public"
@@ -193,16 +184,15 @@ class HostileTextTests(InteropTestCase):
         pages += [f"/?connection={row['id']}" for row in connections]
         for page in pages:
             shown = self.asked(page, "text/html")
-            self.assert_harmless(
-                shown if page != "/?have=" else "".join(_texts(json.loads(shown))), page
-            )
+            if page == "/?have=":
+                shown = "".join(_texts(json.loads(shown)))
+            self.assert_harmless(shown, page)
         self.assertIn(_SHOWN, self.asked("/"))
 
     def commands(self) -> None:
+        there = ("--admin", f"unix:{self.files}/admin.sock")
         for words in _COMMANDS:
-            done = run(
-                sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.files}/admin.sock"
-            )
+            done = run(sys.executable, "-m", "txmux", *words, *there)
             self.assertEqual(done.returncode, 0, (words, done.stderr))
             for shown in (done.stdout, done.stderr):
                 self.assert_harmless(shown.decode(), words)

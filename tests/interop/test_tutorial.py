@@ -71,7 +71,7 @@ class TutorialTests(ScenarioTestCase):
         return _begin(self, last, folder)
 
     def test_all_of_it(self) -> None:
-        self.ssh = self.own(start_sshd(self.make_folder("ssh"), 22))  # type: ignore[misc]
+        self.ssh = self.own(start_sshd(self.make_folder("ssh"), 22))
         web, secret = _blocks("Three servers", "console")
         self.begin_all(web).wait_for("Serving HTTP on")
         self.begin_all(secret, "secret")

@@ -99,22 +99,19 @@ class ProxyTests(InteropTestCase):
         nowhere, wrong = free_port(), self.password("wrong")
         socks = self.microsocks("-u", "ops", "-P", "secret")
         http = self.tinyproxy("BasicAuth ops secret")
+        denied = "does not accept user 'ops' with this password"
         wanted = "Proxy Authentication Required; it wants a user and a password"
         proxies = {
             "dante": (f"socks5://{self.dante(blocked=nowhere)}", "its rules do not allow it (2)"),
             "microsocks": (f"socks5://{self.microsocks()}", "connection refused (5)"),
             "nologin": (f"socks5://{socks}", "accepts only clients with a user and a password"),
-            "badlogin": (
-                f"socks5://ops:{wrong}@{socks}",
-                "does not accept user 'ops' with this password",
-            ),
+            "badlogin": (f"socks5://ops:{wrong}@{socks}", denied),
             "tinyproxy": (f"http://{self.tinyproxy()}", "answers 500 Unable to connect"),
             "tinylogin": (f"http://{http}", f"answers 407 {wanted}"),
             "tinybad": (f"http://ops:{wrong}@{http}", "answers 401 Unauthorized"),
         }
-        mux = self.backends(
-            f"127.0.0.1:{nowhere}", **{name: via for name, (via, _) in proxies.items()}
-        )
+        vias = {name: via for name, (via, _) in proxies.items()}
+        mux = self.backends(f"127.0.0.1:{nowhere}", **vias)
         for name, (via, said) in proxies.items():
             with socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE) as client:
                 client.sendall(b"hello")
@@ -146,9 +143,8 @@ class ProxyTests(InteropTestCase):
         echo, proxy = self.own(EchoServer()), self.tinyproxy()
         rules = self.folder / "checked.ini"
         for port, said in ((echo.port, b""), (free_port(), b"it answers 500 Unable to connect")):
-            rules.write_text(
-                f"{_LISTENER.format(name='b')}server = localhost:{port}\nvia = http://{proxy}\n"
-            )
+            backend = f"server = localhost:{port}\nvia = http://{proxy}\n"
+            rules.write_text(_LISTENER.format(name="b") + backend)
             found = run(sys.executable, "-m", "txmux", "check", "--connect", rules)
             self.assertIn(said, found.stdout + found.stderr)
             self.assertEqual(found.returncode != 0, bool(said), found)
