@@ -164,13 +164,13 @@ class HostileTextTests(InteropTestCase):
                         self.assert_harmless(text, line)
 
     def views(self) -> None:
-        explained = {"listener": "public", "text": f"SSH-2.0-{_HOSTILE}\r\n"}
+        bytes_of = {"listener": "public", "text": f"SSH-2.0-{_HOSTILE}\r\n"}
         for method, path, body in (
             ("POST", f"/api/backends/{quote(_HOSTILE)}", "{}"),
             ("POST", "/api/bans", json.dumps({"network": "192.0.2.1", "reason": _HOSTILE})),
             ("POST", "/api/connections/close", json.dumps({"route": _HOSTILE})),
             ("GET", f"/api/connections?route={quote(_HOSTILE)}&client={quote(_HOSTILE)}", None),
-            ("POST", "/api/explain", json.dumps(explained)),
+            ("POST", "/api/explain", json.dumps(bytes_of)),
             *(("GET", path, None) for path in _READING),
         ):
             for text in _texts(json.loads(self.asked(path, method=method, body=body))):
