@@ -80,9 +80,6 @@ class SharedBansTest(SupervisedTestCase):
             await ban(machine, network)
             await until(lambda n=network: all(n in banned(one) for one in machines))  # type: ignore[misc]
 
-    def cli(self, *words: str) -> str:
-        return output_of("redis-cli", "-p", str(self.redis.port), "-n", "3", *words).decode()
-
     async def test_stopped_meanwhile(self) -> None:
         """A machine that is stopped while a worker has yet to hear of a ban logs no error."""
         one, other = self.machine(), self.machine()
@@ -99,7 +96,8 @@ class SharedBansTest(SupervisedTestCase):
 
     async def test_password(self) -> None:
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""
-        self.cli("config", "set", "requirepass", "secret")
+        cli = ("redis-cli", "-p", str(self.redis.port), "-n", "3")
+        output_of(*cli, "config", "set", "requirepass", "secret")
         (self.folder / "password").write_text("secret\n")
         one = self.machine(f"{self.url} password=password")
         other = self.machine(f"unix:{self.redis.socket}?db=3 password=password")
@@ -163,14 +161,13 @@ class ClocksTest(TestCase):
         one, shared = await self.machine()
         for number in range(50):
             await one.ban(f"192.0.2.{number}", float("inf"))
-        by = ("redis-cli", "-s", str(self.redis.socket))
         # What Redis has not confirmed is written one by one; what it has lost is written at once.
         await until(lambda: not shared.unconfirmed)
         with capturedLogs() as logged:
             both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
-            output_of(*by, stdin=both)
+            output_of("redis-cli", "-s", self.redis.socket, stdin=both)
             await until(lambda: shared.state == "lost")
-            output_of(*by, "config", "set", "min-replicas-to-write", "0")
+            self.cli("config", "set", "min-replicas-to-write", "0")
             await until(lambda: shared.state == "complete")
             gc.collect()  # of what nobody has handled, the log hears at its end
         said = [eventAsText(event) for event in logged if event["log_level"].name == "warn"]
@@ -187,9 +184,8 @@ class ClocksTest(TestCase):
         one, shared = await self.machine()
         await one.ban("192.0.2.1")
         await one.ban("192.0.2.2")
-        by = ("redis-cli", "-s", str(self.redis.socket))
         record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
-        output_of(*by, "set", "txmux:ban:192.0.2.7", record)
+        self.cli("set", "txmux:ban:192.0.2.7", record)
         await until(lambda: shared.state == "partial")
         self.assertNotIn("192.0.2.7", one.banned())
         await one.lift("192.0.2.1")
@@ -198,36 +194,29 @@ class ClocksTest(TestCase):
         self.assertEqual(shared.troubles(), [])
         await one.lift("192.0.2.7")
         await one.ban("192.0.2.1")
-        output_of(*by, "set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))
+        self.cli("set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))
         await until(lambda: shared.state == "partial")
-        output_of(*by, "del", "txmux:ban:192.0.2.8")
+        self.cli("del", "txmux:ban:192.0.2.8")
         await until(lambda: shared.state == "complete")
 
-    def enter_walled(self) -> None:
-        """Enter a network whose firewall forgets connections, with a Redis there."""
+    def listeners(self) -> list[str]:
+        told = self.cli("client", "list")
+        return re.findall(r"addr=127\.0\.0\.1:(\d+) .* sub=1 ", told)
+
+    async def test_listener(self) -> None:
+        """Who has a connection that brings nothing any more, as a firewall has forgotten it, finds out, makes another one, and has what was told meanwhile."""
         require_program("nft")
         Namespace(self).enter()
         output_of("nft", "add table inet wall")
         output_of("nft", "add chain inet wall in { type filter hook input priority 0 ; }")
         self.redis = own_redis(self, make_folder(self))
-
-    def forget(self, connections: str) -> None:
-        for ends in ("tcp sport {} tcp dport {}", "tcp dport {} tcp sport {}"):
-            rule = ends.format(self.redis.port, connections)
-            output_of("nft", f"add rule inet wall in {rule} drop")
-
-    def listeners(self) -> list[str]:
-        told = output_of("redis-cli", "-s", str(self.redis.socket), "client", "list").decode()
-        return re.findall(r"addr=127\.0\.0\.1:(\d+) .* sub=1 ", told)
-
-    async def test_listener(self) -> None:
-        """Who has a connection that brings nothing any more finds out, makes another one, and has what was told meanwhile."""
-        self.enter_walled()
         one, _ = await self.machine()
         (known,) = self.listeners()
         other, shared = await self.machine()
         (forgotten,) = {*self.listeners()} - {known}
-        self.forget(forgotten)
+        for ends in ("tcp sport {} tcp dport {}", "tcp dport {} tcp sport {}"):
+            rule = ends.format(self.redis.port, forgotten)
+            output_of("nft", f"add rule inet wall in {rule} drop")
         await one.ban("192.0.2.7")
         await until(lambda: other.banned() == ["192.0.2.7"])
         await until(lambda: shared.state == "complete")
@@ -267,8 +256,8 @@ class SharedByTlsTest(SupervisedTestCase):
     def trust(self, authority: Identity) -> None:
         trust_in_system(self, authority.write(self.folder / "trusted.pem"))
 
-    def start(self, *names: str) -> None:
-        self.redis = own_redis(self, self.folder, identity=self.authority.issue(*names))
+    def start(self, name: str) -> None:
+        self.redis = own_redis(self, self.folder, identity=self.authority.issue(name))
         output_of("redis-cli", "-s", self.redis.socket, "config", "set", "requirepass", "secret")
 
     def machine(self) -> MuxService:
@@ -292,11 +281,10 @@ class SharedByTlsTest(SupervisedTestCase):
 
     async def distrusted(self, why: str) -> None:
         """See a service go on by itself, and tell why once, however often it tries."""
+        error = "Error accepting a client connection"
         with capturedLogs() as events:
             machine = self.machine()
-            await until(
-                lambda: self.redis.child.output.count("Error accepting a client connection") > 4
-            )
+            await until(lambda: self.redis.child.output.count(error) > 4)
             await until(lambda: bool(_told(events)))
             self.assertFalse(await self.is_up(machine))
             await ban(machine, "192.0.2.7")

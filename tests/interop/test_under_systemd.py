@@ -82,8 +82,7 @@ class SystemdTestCase(InteropTestCase):
         self.port = int(self.manager.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
 
     def client(self) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
         client.sendall(b"x")
         return client
 
@@ -140,7 +139,7 @@ class SystemdTestCase(InteropTestCase):
 
 class ServiceTests(SystemdTestCase):
     def test_life(self) -> None:
-        """It is started when it serves, as a user of its own and with workers in a sandbox; it ends cleanly, and its connections have drain_timeout."""
+        """It is started when it serves, as a user of its own and with workers in a sandbox; a restart turns nobody away, and it ends cleanly: its connections have drain_timeout."""
         # The unit's own restrictions have to allow it: `sandbox = yes` would not start without.
         self.start("sandbox = yes" if landlock.abi() else "")
         self.assertEqual(self.manager.show("ActiveState"), "active")
@@ -149,6 +148,20 @@ class ServiceTests(SystemdTestCase):
         self.assert_relays(client, server)
         self.assertNotEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, 0)
         self.assertNotIn("no filter of system calls", self.manager.output)
+        waiting: list[socket.socket] = []
+
+        def restart() -> None:
+            self.manager.systemctl("restart", "--no-block", "txmux.service")
+            # To ask systemd for its state may take longer than that lasts.
+            self.manager.wait_for("for up to 1 s")
+            waiting.extend(self.client() for _ in range(20))
+
+        self.assert_same_socket(restart)
+        with self.assertRaises(ConnectionResetError):
+            client.recv(1)
+        for _ in waiting:
+            self.served()
+        client, server = self.relayed()
         self.do("stop")
         self.assertRaises(ConnectionResetError, client.recv, 1)
         self.assert_ended()
@@ -159,10 +172,8 @@ class ServiceTests(SystemdTestCase):
 
     def test_files_for_its_user(self) -> None:
         """A user with the unit's name is taken, and so can be given files: a start would fail without these tokens."""
-        for command in (
-            "useradd --system --user-group txmux",
-            "install -d -g txmux -m 2750 /etc/txmux/secrets",
-        ):
+        user, folder = "useradd --system --user-group", "install -d -g txmux -m 2750"
+        for command in (f"{user} txmux", f"{folder} /etc/txmux/secrets"):
             done = self.manager.inside(*command.split())
             self.assertEqual(done.returncode, 0, done.stderr)
         self.addCleanup(self.manager.inside, "userdel", "txmux")
@@ -170,8 +181,8 @@ class ServiceTests(SystemdTestCase):
         self.addCleanup(shutil.rmtree, secrets)
         (secrets / "tokens").write_text(f"ops read {20 * 'x'}\n")
         self.start("admin = 127.0.0.1:0\nadmin_tokens = /etc/txmux/secrets/tokens")
-        user = int(self.manager.inside("id", "-u", "txmux").stdout)
-        self.assertEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, user)
+        its = int(self.manager.inside("id", "-u", "txmux").stdout)
+        self.assertEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, its)
 
     def test_bad_rules_are_not_tried_again(self) -> None:
         self.write("colour = red")
@@ -244,24 +255,6 @@ class ServiceTests(SystemdTestCase):
         self.assertIn("the service is shutting down", self.ask("stop"))
         self.assert_ended()
 
-    def test_restart(self) -> None:
-        """A restart turns nobody away: clients that come meanwhile wait."""
-        self.start()
-        ends = self.relayed()
-        waiting: list[socket.socket] = []
-
-        def restart() -> None:
-            self.manager.systemctl("restart", "--no-block", "txmux.service")
-            # To ask systemd for its state may take longer than that lasts.
-            self.manager.wait_for("for up to 1 s")
-            waiting.extend(self.client() for _ in range(20))
-
-        self.assert_same_socket(restart)
-        with self.assertRaises(ConnectionResetError):
-            ends[0].recv(1)
-        for _ in waiting:
-            self.served()
-
     def test_verbs(self) -> None:
         """Each drop-in of the docs, and more limits, leave all commands: with what `source = client` needs, and the group of a provider's rules."""
         blocks = [
@@ -331,14 +324,6 @@ _UNITS = Path(__file__).parents[2] / "examples" / "systemd"
 class UnitTests(InteropTestCase):
     """``systemd-analyze`` reads them; systemd itself need not run."""
 
-    def setUp(self) -> None:
-        if shutil.which("systemd-analyze") is None:
-            raise SkipTest("systemd-analyze is not installed")
-        self.units = self.folder / self.id().rpartition(".")[2]
-        shutil.copytree(_UNITS, self.units)
-        for unit in self.units.glob("*.service"):
-            unit.write_text(unit.read_text().replace("/opt/txmux/bin/", "/bin/true "))
-
     def exposure(self, name: str = "txmux.service") -> float:
         done = run("systemd-analyze", "--no-pager", "security", "--offline=true", self.units / name)
         text = done.stdout.decode()
@@ -348,6 +333,12 @@ class UnitTests(InteropTestCase):
 
     def test_verify(self) -> None:
         """The journal takes all lines of the access log, of which it would drop many."""
+        if shutil.which("systemd-analyze") is None:
+            raise SkipTest("systemd-analyze is not installed")
+        self.units = self.folder / "units"
+        shutil.copytree(_UNITS, self.units)
+        for file in self.units.glob("*.service"):
+            file.write_text(file.read_text().replace("/opt/txmux/bin/", "/bin/true "))
         unit = (self.units / "txmux.service").read_text()
         self.assertIn("\nLogRateLimitBurst=1000000\n", unit)
         units = (self.units / f"txmux{one}" for one in (".service", ".socket", "-docker.service"))
@@ -355,8 +346,7 @@ class UnitTests(InteropTestCase):
         # It reads all units of the machine, and has something to say of those of others.
         told = [line for line in done.stderr.decode().splitlines() if "txmux" in line]
         self.assertEqual((done.returncode, told, done.stdout), (0, [], b""))
-
-    def test_exposure_is_less_with_a_socket(self) -> None:
+        # It is less exposed with a socket.
         with_socket = self.exposure()
         shutil.rmtree(self.units / "txmux.service.d")
         alone = self.exposure()
