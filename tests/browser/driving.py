@@ -48,12 +48,7 @@ axe.run(document, {resultTypes: ["violations"], rules: {"label-content-name-mism
 
 
 class Browser:
-    """One browser with a profile of its own.
-
-    Args:
-        more: Further options; one that is given twice counts the second time.
-        state: What it knows from the start, as in its file ``Local State``.
-    """
+    """One browser with a profile of its own, whose file ``Local State`` has `state`; of an option that is given twice, the second counts."""
 
     def __init__(self, *more: str, state: Mapping[str, Any] | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="txmux-browser-"))
@@ -91,14 +86,7 @@ class Browser:
         return self._driver.execute_cdp_cmd(command, values)
 
     def look_like(self, width: int, scheme: str, height: int = 900, scale: int = 1) -> None:
-        """Be a screen.
-
-        Args:
-            width: In CSS pixels.
-            scheme: ``light`` or ``dark``.
-            height: As the width.
-            scale: Pixels of the screen for one of these.
-        """
+        """Be a screen of so many CSS pixels, which has `scale` of its own for each."""
         self.tell(
             "Emulation.setDeviceMetricsOverride",
             width=width,

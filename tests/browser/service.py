@@ -23,17 +23,7 @@ class Holding(ThreadServer):
 
 
 class Watched:
-    """A service that browsers can watch.
-
-    Args:
-        folder: For its files.
-        rules: All sections but ``[txmux]``.
-        settings: Lines of ``[txmux]``.
-
-    Attributes:
-        mux: The process.
-        address: Of the page.
-    """
+    """A service that browsers can watch at `address`; `settings` are lines of ``[txmux]``."""
 
     def __init__(self, folder: Path, rules: str, settings: str = "workers = 2") -> None:
         token = folder / f"token-{free_port()}"
@@ -68,13 +58,7 @@ class Watched:
 
 
 def three_routes(redis: RedisServer, web: int, gone: int) -> str:
-    """Give rules with two listeners, three routes, and a backend with a server that is not there.
-
-    Args:
-        redis: A server.
-        web: The port of another one.
-        gone: A port where nobody listens.
-    """
+    """Give rules with two listeners, three routes, and a backend with a server that is not there: nobody listens at the port `gone`."""
     return f"""
 [listen public]
 endpoint = 127.0.0.1:0
@@ -108,12 +92,7 @@ check = tcp interval=200ms
 
 
 def many_routes(count: int, *servers: int) -> str:
-    """Give rules with this many routes, by the names of web sites, to a sixth as many backends.
-
-    Args:
-        count: How many.
-        servers: The ports of the servers of all backends; several are checked.
-    """
+    """Give rules with this many routes, by the names of web sites, to a sixth as many backends; of several servers, each is checked."""
     listed = "".join(f"    127.0.0.1:{port}\n" for port in servers)
     check = "check = tcp interval=200ms\n" if len(servers) > 1 else ""
     routes = "".join(

@@ -321,14 +321,7 @@ class ConformanceTestCase(InteropTestCase):
     def use(
         self, file: str, mode: str = "", gateways: Sequence[str] = (), without: Sequence[str] = ()
     ) -> None:
-        """Apply a file of the suite for one test: as it is, or translated to TLS.
-
-        Args:
-            file: Its name, without what it ends with.
-            mode: The mode that listeners of HTTP get.
-            gateways: Which Gateways of the suite's base are translated meanwhile.
-            without: Names of objects that are left out.
-        """
+        """Apply a file of the suite for one test: as it is, or translated to TLS with a mode for listeners of HTTP, and with it these Gateways of the suite's base."""
         objects = self.read(self.suite / f"tests/{file}.yaml")
         if mode:
             base = [one for one in self._base if one["kind"] == "Gateway"]

@@ -31,11 +31,7 @@ _FLAGS = (
 
 
 class KubernetesApi:
-    """Both servers, until `end`; the API server runs from `start` to `stop`.
-
-    Attributes:
-        admin: The kubeconfig of one who may do all.
-    """
+    """Both servers, until `end`; the API server runs from `start` to `stop`, and `admin` is the kubeconfig of one who may do all."""
 
     def __init__(self, folder: Path) -> None:
         for name in ("etcd", "kube-apiserver", "kubectl"):

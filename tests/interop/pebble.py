@@ -13,17 +13,7 @@ from tests.support.ports import free_port
 
 
 class Pebble:
-    """A running authority, which looks for challenges at a port of 127.0.0.1.
-
-    Attributes:
-        port: Where its directory is.
-        challenged: The port at which it looks.
-        ca: A file with the root of its own certificate.
-        own: A file with that certificate.
-        key: A file with its key.
-
-    The last arguments are settings of its file.
-    """
+    """A running authority, which looks for challenges at the port `challenged` of 127.0.0.1; `ca` is a file with the root of its `own` certificate. More arguments are settings of its file."""
 
     def __init__(
         self,

@@ -13,12 +13,7 @@ from tests.support.ports import free_port
 
 @attrs.frozen
 class ClearServer:
-    """A running server.
-
-    Attributes:
-        files: The folder of its mail or files.
-        clear: A port of a server for mail that has no TLS.
-    """
+    """A running server, with the folder of its mail or files, and the port of a server for mail that has no TLS."""
 
     child: Child
     port: int

@@ -21,11 +21,7 @@ _FILES = {"older": "10-older.ini", "faulty": "20-faulty.ini", "younger": "30-you
 
 
 class Owner:
-    """What an owner has: a listener, and a route with a backend of its own.
-
-    Attributes:
-        more: Further lines of its rules, which may be wrong.
-    """
+    """What an owner has: a listener, and a route with a backend of its own; `more` lines may be wrong."""
 
     def __init__(self, name: str, port: int, server: socket.socket) -> None:
         self.name = name
@@ -114,11 +110,7 @@ _NAMES_LIST = "[route b]\nmatch = ssh\nunder = faulty\nfrom = @{}\nbackend = clo
 
 @for_each("owned", ("file", "unit", "hidden"))
 class FaultsTest(WorkersTestCase):
-    """Services with three owners: an older bystander, one who makes a mistake, and a younger bystander.
-
-    Attributes:
-        owned: What each has: a ``file``, a ``unit`` of one file, or a ``hidden`` file, which only root's helper of the service reads.
-    """
+    """Services with three owners, of which the second makes a mistake; what each has is a ``file``, a ``unit`` of one file, or a ``hidden`` file, which only root's helper of the service reads."""
 
     owned: str
 

@@ -45,11 +45,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
 
 def build_sdist(folder: Path) -> Path:
-    """Build the source package of the checkout into an empty folder, and unpack it there.
-
-    Returns:
-        The folder that was in it.
-    """
+    """Build the source package of the checkout into an empty folder, and return the folder that was in it."""
     build = (sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder)
     run_outside(*build, cwd=CHECKOUT)
     (archive,) = folder.glob("*.tar.gz")

@@ -37,16 +37,7 @@ def root_of(
     components: str = "main",
     script: str = "",
 ) -> Path:
-    """Give a root folder with a minimal system, made if it is not there yet; nobody may change what is in it.
-
-    Args:
-        suite: The release, as "bookworm".
-        packages: What is installed beside that.
-        mirror: Where packages come from.
-        keyring: The file with the keys that sign them; that of Debian if not given.
-        components: Which parts of the release.
-        script: The release whose steps debootstrap goes by, if it may not know this one.
-    """
+    """Give a root folder with a minimal system and these packages, made if it is not there yet; nobody may change what is in it. Debootstrap goes by the steps of `script` if it may not know the suite."""
     require_program("debootstrap")
     if os.geteuid():
         raise SkipTest("debootstrap is for root")

@@ -50,15 +50,7 @@ StandardError=append:/txmux-test/services.log
 
 
 class Machine(FirstProcess):
-    """What is changed in it is gone with it; the network is that of the tests.
-
-    Args:
-        root: The folder that has its files at first, with systemd.
-        units: Names of units, which systemd finds where packages install them; it knows no others.
-
-    Attributes:
-        changed: The folder with all files that have been changed or added.
-    """
+    """A copy of a root folder with systemd, which knows these units alone: what is `changed` in it is gone with it; the network is that of the tests."""
 
     def __init__(self, folder: Path, root: Path, *units: str) -> None:
         require_program("pivot_root")

@@ -144,11 +144,8 @@ class SideBySideTestCase(InteropTestCase):
     ) -> None:
         """Start both with a configuration, and check that clients are led to the same servers by both.
 
-        Args:
-            text: The configuration.
-            expected: For each port, the clients of each server, or of none; ``CLIENT from ADDRESS`` comes from another address.
-            looks: How many lines wait for a person's decision.
-            soon: Servers have to be checked before it is so.
+        For each port it is `expected` which clients each server has, or none; ``CLIENT from ADDRESS`` comes from another address. So
+        many lines are to be looked at; it is so `soon` if servers have to be checked before.
         """
         self.start(text)
         told = self.found.text.count("# LOOK:")

@@ -18,17 +18,10 @@ PORT = 443
 class Program(ABC):
     """One of those that share the port.
 
-    Args:
-        folder: For its files; it is made.
-        there: A namespace with a cable to this one, for clients that need a network of their own.
-        host: Where its clients in this one come to. It is no other program's: the system may give a client the port of one
-            that has just ended, whose flow is still there.
-
-    Attributes:
-        matches: By the name of each route, what it matches, and the port of its server.
-        least: The least datagrams of all flows of a route, from the client and from the server.
-        more: Further lines for its backends.
-        serves: What its server prints when it serves; many do as soon as they have started.
+    Its clients in this namespace come to `host`, which is no other program's: the system may give a client the port of one that has
+    just ended, whose flow is still there; those that need a network of their own are `there`, at the end of a cable. By the name of each route,
+    `matches` has what it matches and the port of its server, and `least` the least datagrams of all its flows from both sides. What the
+    server prints when it `serves` is waited for.
     """
 
     matches: ClassVar[Mapping[str, tuple[str, int]]]
