@@ -22,10 +22,30 @@ from tests.support.services import Service, Twist
 pytestmark = pytest.mark.by_turns
 
 _LIMIT = 96
+_MOST, _CLIENTS, _TIMES = 64, 100, 4
 _FEW = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
 
 
-class FullWorkerTests(InteropTestCase):
+# Opens one socket for IPv4 and IPv6, as `ListenStream=` with a number alone does, and hands it on.
+PASS_ON = """
+import os, socket, sys
+opened = socket.socket(socket.AF_INET6)
+opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+opened.bind(("::", 0))
+opened.listen()
+os.dup2(opened.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="public", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+_MANY = 400
+_ROOM = 2**18
+_TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a client
+
+
+class FullTests(InteropTestCase):
     def test_reload(self) -> None:
         """A worker without room for clients does nothing, says what to raise, and takes rules that shut somebody out, however many listeners there are, and a few more of these."""
         port = self.own(EchoServer()).port
@@ -84,18 +104,10 @@ class FullWorkerTests(InteropTestCase):
     def connect(self, mux: Service, name: str) -> socket.socket:
         return socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE)
 
-
-class ChurnTests(InteropTestCase):
-    """A hundred clients that come again and again, by every kind of port."""
-
-    limit = 64
-    clients = 100
-    times = 4
-
     def served(self, family: int, address: object, begin: threading.Barrier) -> int:
         """Let one client come some times, at first with all others, and count how often it was served."""
         served = 0
-        for number in range(self.times):
+        for number in range(_TIMES):
             with socket.socket(family) as client, contextlib.suppress(OSError):
                 client.connect(address)  # type: ignore[arg-type]
                 client.settimeout(PATIENCE)
@@ -113,17 +125,17 @@ class ChurnTests(InteropTestCase):
             f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
         hold = "exec 40</dev/null 50</dev/null; " if gaps else ""
-        few = ("bash", "-c", f'ulimit -n {self.limit}; {hold}exec "$@"', "bash", *before)
+        few = ("bash", "-c", f'ulimit -n {_MOST}; {hold}exec "$@"', "bash", *before)
         mux = self.own(Twist("--rules", rules, before=few))
         match = mux.child.wait_for(r"listening on (?:\S+:(\d+)|(\S+)) for")
         path = endpoint.removeprefix("unix:")
         address = ("127.0.0.1", int(match[1])) if match[1] else path
         family = socket.AF_INET if match[1] else socket.AF_UNIX
         mux.child.wait_for("Starting reactor")
-        begin, began = threading.Barrier(self.clients), time.monotonic()
-        with ThreadPoolExecutor(self.clients) as threads:
-            served = threads.map(lambda _: self.served(family, address, begin), range(self.clients))
-            self.assertEqual(sum(served), self.clients * self.times, mux.child.output)
+        begin, began = threading.Barrier(_CLIENTS), time.monotonic()
+        with ThreadPoolExecutor(_CLIENTS) as threads:
+            served = threads.map(lambda _: self.served(family, address, begin), range(_CLIENTS))
+            self.assertEqual(sum(served), _CLIENTS * _TIMES, mux.child.output)
         mux.child.wait_for("no client is waiting to be accepted any longer")
         said = mux.child.output
         # It is over when for a second nobody had to wait, and on a busy machine may begin again.
@@ -134,7 +146,7 @@ class ChurnTests(InteropTestCase):
         self.assertNotIn("EMFILE", said)
 
     def test_every_kind_of_port(self) -> None:
-        """By both relays; with high numbers in use, and with a socket that was opened before."""
+        """A hundred clients come again and again, by both relays; with high numbers in use, and with a socket that was opened before."""
         opener = (sys.executable, "-c", PASS_ON)
         self.churn("127.0.0.1:0", "auto", gaps=True)
         for relay in ("auto", "portable"):
@@ -142,27 +154,6 @@ class ChurnTests(InteropTestCase):
             self.churn(f"unix:{self.folder / relay}", relay)
             self.churn("systemd:domain=INET:index=0", relay, *opener)
 
-
-# Opens one socket for IPv4 and IPv6, as `ListenStream=` with a number alone does, and hands it on.
-PASS_ON = """
-import os, socket, sys
-opened = socket.socket(socket.AF_INET6)
-opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-opened.bind(("::", 0))
-opened.listen()
-os.dup2(opened.fileno(), 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="public", LISTEN_PID=str(os.getpid()))
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-_MANY = 400
-_ROOM = 2**18
-_TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a client
-
-
-class AddressSpaceTests(InteropTestCase):
     def test_clients_are_served_once_there_is_memory_again(self) -> None:
         """The portable relay holds more for each client, so that there is surely not enough; the campaign tries the other one."""
         leave_unmeasured(self)  # its C code crashes the process where there is no memory

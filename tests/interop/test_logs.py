@@ -60,8 +60,6 @@ class BareLogTests(InteropTestCase):
                 (line,) = self.standard_output(*command, workers=workers)
                 self.assertEqual(line["reason"], "no-route")
 
-
-class LogFormatTests(InteropTestCase):
     def said(self, *options: str) -> list[str]:
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")

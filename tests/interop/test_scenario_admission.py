@@ -55,8 +55,14 @@ def _said(client: socket.socket, hello: bytes) -> str:
         return ""
 
 
+_PROVIDER, _FRENCH, _GERMAN = _CLIENT, _LISTED, "198.51.100.8"
+
+
+_NAME = "ops.example.com"
+
+
 class KeepClientsOutTests(ScenarioTestCase):
-    addresses = (_PUBLIC, _CLIENT, _LISTED)
+    addresses = (_PUBLIC, _CLIENT, _LISTED, _GERMAN)
 
     def is_let_in(self, client: str = _CLIENT) -> bool:
         with socket.create_connection((_PUBLIC, 443), PATIENCE, (client, 0)) as connected:
@@ -106,13 +112,6 @@ class KeepClientsOutTests(ScenarioTestCase):
         cscli("decisions", "delete", "--ip", _CLIENT)
         eventually(self.is_let_in, "the client is let in again")
 
-
-_PROVIDER, _FRENCH, _GERMAN = "203.0.113.7", "198.51.100.7", "198.51.100.8"
-
-
-class PlacesTests(ScenarioTestCase):
-    addresses = (_PUBLIC, _PROVIDER, _FRENCH, _GERMAN)
-
     def leads(self, client: str, name: str) -> str:
         """Connect a client of a site, and give the server that it comes to; nothing if it is closed."""
         with socket.create_connection((_PUBLIC, 443), PATIENCE, (client, 0)) as connected:
@@ -137,13 +136,6 @@ class PlacesTests(ScenarioTestCase):
         write_places(providers, {f"{_GERMAN}/32": system(64501)})
         eventually(lambda: self.leads(_GERMAN, "www.example.com") == "", "the provider is kept out")
         eventually(lambda: self.leads(_PROVIDER, "www.example.com") == "site", "the other comes in")
-
-
-_NAME = "ops.example.com"
-
-
-class ClientCertificatesTests(ScenarioTestCase):
-    """The example, with an authority of the test; clients are redis-cli."""
 
     def ping(self, shown: Identity | None) -> bytes:
         options = ["--tls", "--sni", _NAME, "--cacert", str(self.files / "authority.pem")]

@@ -36,10 +36,32 @@ def page(authority: Path, client: str) -> str:
     return output_of("curl", "-q", "-sS", *options, f"https://{_NAME}/").decode()
 
 
-class SshOver443Tests(ScenarioTestCase):
+_SITE = """
+server {
+    listen 127.0.0.1:8080 proxy_protocol;
+    set_real_ip_from 127.0.0.1;
+    real_ip_header   proxy_protocol;
+    location / { return 200 "$remote_addr\\n"; }
+}
+"""
+
+# A WebSocket client of Debian's, which speaks for Debian's Python only.
+_WEBSOCKET = """
+import socket, ssl, sys, websocket
+address, name, authority = sys.argv[1:]
+secure = ssl.create_default_context(cafile=authority)
+inside = secure.wrap_socket(socket.create_connection((address, 443)), server_hostname=name)
+tunnel = websocket.create_connection(f"wss://{name}/tunnel", socket=inside, timeout=180)
+tunnel.send_binary(b"PING\\r\\n")
+sys.stdout.buffer.write(tunnel.recv())
+tunnel.close()
+"""
+
+
+class SitesTests(ScenarioTestCase):
     addresses = (_CLIENT, _PUBLIC)
 
-    def test_each_reaches_its_server(self) -> None:
+    def test_ssh_over_443(self) -> None:
         """SSH, a site that is told the client's address, and OpenVPN."""
         certificate = make_certificate(self.folder, _NAME)
         ssh = self.own(start_sshd(self.folder, 22))
@@ -67,41 +89,13 @@ class SshOver443Tests(ScenarioTestCase):
         line = self.mux.take_one()
         return (line["client"].rpartition(":")[0], line["backend"], line["reason"])
 
-
-_SITE = """
-server {
-    listen 127.0.0.1:8080 proxy_protocol;
-    set_real_ip_from 127.0.0.1;
-    real_ip_header   proxy_protocol;
-    location / { return 200 "$remote_addr\\n"; }
-}
-"""
-
-# A WebSocket client of Debian's, which speaks for Debian's Python only.
-_WEBSOCKET = """
-import socket, ssl, sys, websocket
-address, name, authority = sys.argv[1:]
-secure = ssl.create_default_context(cafile=authority)
-inside = secure.wrap_socket(socket.create_connection((address, 443)), server_hostname=name)
-tunnel = websocket.create_connection(f"wss://{name}/tunnel", socket=inside, timeout=180)
-tunnel.send_binary(b"PING\\r\\n")
-sys.stdout.buffer.write(tunnel.recv())
-tunnel.close()
-"""
-
-
-class InsideTlsTests(ScenarioTestCase):
-    """The example file; what websockify leads to is Redis here."""
-
-    addresses = (_CLIENT, _PUBLIC)
-
     def assert_logged(self, route: str, port: int) -> None:
         line = self.mux.take_one()
         found = (line["route"], line["server"], line["facts"]["sni"])
         self.assertEqual(found, (route, f"127.0.0.1:{port}", _NAME))
 
-    def test_each_reaches_its_server(self) -> None:
-        """A browser, whose address the site knows, a client of WebSocket, and SSH, also before it says anything."""
+    def test_inside_tls(self) -> None:
+        """What websockify leads to is Redis here: a browser, whose address the site knows, a client of WebSocket, and SSH, also before it says anything."""
         require_program("wsdump")  # it is of the same package as the client of WebSocket
         certificates, own = self.make_folder("ssl"), self.make_folder("ssl/example.com")
         certificate = make_certificate(own, _NAME)

@@ -50,6 +50,23 @@ def _ask(
     return said
 
 
+_RULES = """
+[listen public]
+endpoint = :7000
+
+[route all]
+match   = any
+backend = seen
+
+[backend seen]
+server = {server}
+source = {source}
+{more}
+"""
+
+_AT_ONCE = "drain_timeout = 0s"
+
+
 class ManyPortsTests(InteropTestCase):
     def test_as_many_connections_to_each_server_as_all_addresses_have_ports(self) -> None:
         """Where no source is named and all ports are in use, the log says what has more."""
@@ -87,25 +104,6 @@ class ManyPortsTests(InteropTestCase):
                     client.sendto(b"hello", ("10.1.0.9", 7000))
             mux.child.wait_for(f"cannot connect to udp:10.1.0.9:9005: .*{told}")
 
-
-_RULES = """
-[listen public]
-endpoint = :7000
-
-[route all]
-match   = any
-backend = seen
-
-[backend seen]
-server = {server}
-source = {source}
-{more}
-"""
-
-_AT_ONCE = "drain_timeout = 0s"
-
-
-class TransparentTests(InteropTestCase):
     def test_service(self) -> None:
         """With the routing rules that users are told, servers elsewhere and on the same machine see the client."""
         for targets in (("10.2.2.9:9001", "[fd02:2::9]:9001"), ("127.0.0.1:9001", "[::1]:9001")):

@@ -42,6 +42,19 @@ backend = 127.0.0.1:{port}
 """
 
 
+_ANSWERING = """
+[route tls]
+match         = tls
+terminate_tls = {certificate}
+
+[route all]
+under   = tls
+match   = any
+backend = 127.0.0.1:{server}
+"""
+_ANSWER = 27  # bytes of a KeyUpdate and of the record around it
+
+
 class UploadTests(InteropTestCase):
     def test_reset_for_unread_tickets(self) -> None:
         """A client that has finished loses nothing by it: the server has its time, and what it sends then does not arrive. Nobody may negotiate again.
@@ -79,21 +92,6 @@ class UploadTests(InteropTestCase):
         self.assertIn("RENEGOTIATING", output)
         self.assertRegex(output, "no renegotiation|no_renegotiation")
 
-
-_ANSWERING = """
-[route tls]
-match         = tls
-terminate_tls = {certificate}
-
-[route all]
-under   = tls
-match   = any
-backend = 127.0.0.1:{server}
-"""
-_ANSWER = 27  # bytes of a KeyUpdate and of the record around it
-
-
-class UnreadAnswersTest(InteropTestCase):
     def test_unread_and_read(self) -> None:
         """Where the kernel keeps little, who asks for updates and reads nothing is broken off; who reads all may ask on and on."""
         network = Namespace(self)

@@ -62,6 +62,14 @@ def _type(test: ScenarioTestCase, command: str) -> str:
     return run("bash", "-c", f"cd {test.folder} && {_meant(test, command)} 2>&1").stdout.decode()
 
 
+_UDP_CHANGING = re.compile(r"(?<=127\.0\.0\.1:)\d{5}\b|\b\w+_ms=\S+")
+
+
+def _udp_blocks(language: str) -> list[str]:
+    text = (_PAGES / "first-udp-port.md").read_text()
+    return [block for kind, block in _BLOCK.findall(text) if kind == language]
+
+
 class TutorialTests(ScenarioTestCase):
     def begin_all(self, block: str, folder: str = "") -> Child:
         *before, (last, _) = _typed(block)
@@ -117,17 +125,7 @@ class TutorialTests(ScenarioTestCase):
         said = _type(self, command.replace("rules.ini", "wrong.ini"))
         self.assertEqual(said, seen.replace("rules.ini", "wrong.ini"))
 
-
-_UDP_CHANGING = re.compile(r"(?<=127\.0\.0\.1:)\d{5}\b|\b\w+_ms=\S+")
-
-
-def _udp_blocks(language: str) -> list[str]:
-    text = (_PAGES / "first-udp-port.md").read_text()
-    return [block for kind, block in _BLOCK.findall(text) if kind == language]
-
-
-class UdpTutorialTests(ScenarioTestCase):
-    def test_all_of_it(self) -> None:
+    def test_udp(self) -> None:
         require_program("nc")
         [server], [rules] = _udp_blocks("python"), _udp_blocks("ini")
         (self.folder / "server.py").write_text(server)

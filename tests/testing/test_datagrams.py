@@ -153,8 +153,6 @@ class CheckTests(SynchronousTestCase):
         matcher = udp_matcher(picky, (Option("word", "what is said", "x"),))
         self.assertRaises(KeyError, check_datagrams, matcher, [], examples=0)
 
-
-class FieldsTests(SynchronousTestCase):
     def test_fields(self) -> None:
         """A short field is a no, and the length of the datagram is known."""
 

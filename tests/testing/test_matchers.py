@@ -128,8 +128,6 @@ class PredicateTests(SynchronousTestCase):
         converses = Greeting(exchanges=lambda peeked: asked if peeked.startswith(b"HE") else [])
         self.assertIs(decided(converses, HELLO).verdict, MATCH)
 
-
-class FactTests(SynchronousTestCase):
     def test_facts(self) -> None:
         """Facts are a mapping of words to printable ASCII of at most 255 characters, never raise, and do not depend on cuts."""
 
@@ -153,8 +151,6 @@ class FactTests(SynchronousTestCase):
             learnt = told if callable(told) else lambda _, told=told: told
             self.assertIn(message, fault(Greeting(learnt=learnt), HELLO))
 
-
-class CostTests(SynchronousTestCase):
     def test_reads_again(self) -> None:
         """A predicate that reads all bytes anew for each one is found, by loops without calls too."""
 
@@ -196,8 +192,6 @@ class CostTests(SynchronousTestCase):
 
         check_matcher(Matcher(lambda _: Greeting(goes_on, longest=2000)), [HELLO], examples=0)
 
-
-class WordTests(SynchronousTestCase):
     def test_words(self) -> None:
         """It provides the interface; name, summary, options and their lines are of the form that they have to be."""
         nothing: Any = object()
@@ -216,8 +210,6 @@ class WordTests(SynchronousTestCase):
         for matcher, said in rows:
             self.assertIn(said, complaint(matcher))
 
-
-class OptionTests(SynchronousTestCase):
     def matcher(self, *bad: str, error: Exception) -> Matcher:
         def make(options: Mapping[str, str]) -> Greeting:
             if options.get("word") in bad:
@@ -254,8 +246,6 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(with_example(matcher, ""), {})
         check_matcher(matcher, [HELLO], examples=5)
 
-
-class WithoutHypothesisTests(SynchronousTestCase):
     def test_absent(self) -> None:
         """The suite says what to install, and goes without it when told so."""
         script = (

@@ -17,6 +17,18 @@ _PROGRAMS: tuple[type[Program], ...] = (
 )  # fmt: skip
 
 
+_TFTP = f"""
+[listen port]
+endpoint = udp:{PORT}
+[route files]
+match = tftp
+backend = files
+[backend files]
+server = udp:127.0.0.1:69
+unanswered_timeout = 1s
+"""
+
+
 class ProgramTests(InteropTestCase):
     """One service leads them all; they have a network of their own, so servers can be at the ports that they are used to."""
 
@@ -50,22 +62,6 @@ class ProgramTests(InteropTestCase):
             program.check(lines)
         matches = (program.matches for program in programs)
         self.assertEqual({line["route"] for line in lines}, {*chain.from_iterable(matches)})
-
-
-_TFTP = f"""
-[listen port]
-endpoint = udp:{PORT}
-[route files]
-match = tftp
-backend = files
-[backend files]
-server = udp:127.0.0.1:69
-unanswered_timeout = 1s
-"""
-
-
-class OtherPortTests(InteropTestCase):
-    """A TFTP server that answers from another port than the one that it was asked at, as RFC 1350 says."""
 
     def test_no_answer(self) -> None:
         Namespace(self).enter()
