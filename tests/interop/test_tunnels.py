@@ -76,7 +76,7 @@ class TunnelTests(InteropTestCase):
         self.mux.take_one(listener)
         return done.stdout.decode()
 
-    def test_clients(self) -> None:
+    def test_each_client_and_no_server_of_others(self) -> None:
         folder = self.make_folder("rules")
         hosts, site = folder / "hosts", self.make_folder("site")
         names = " ".join(f"{name}.corp.test" for name in ("ssh", "db", "web"))
