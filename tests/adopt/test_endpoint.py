@@ -224,24 +224,21 @@ class EndpointTest(MuxTestCase):
             self.assertEqual(self.backend.numPorts, 0)
             self.assertFalse(self.file.exists())
 
-    def test_reactor_that_ends(self) -> None:
+        # At the end of the reactor, too.
         self.listen().connectionLost(Failure(ConnectionDone()))
         self.assertFalse(self.file.exists())
 
     def test_stale_socket_is_replaced(self) -> None:
+        """But a successor's file stays, and so does one in use."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as killed:
             killed.bind(self.path)
-        self.listen()
-        self.assertTrue(self.file.is_socket())
-
-    def test_successors_file_stays(self) -> None:
         port = self.listen()
+        self.assertTrue(self.file.is_socket())
         self.file.rename(f"{self.path}2")
-        self.listen()
+        successor = self.listen()
         port.stopListening()
         self.assertTrue(self.file.exists())
-
-    def test_file_in_use_stays(self) -> None:
+        successor.stopListening()
         port = self.listen()
         self.assertIn("another program listens there", self.refused())
         port.stopListening()
@@ -253,10 +250,8 @@ class EndpointTest(MuxTestCase):
         self.file.touch()
         self.assertIn("something other than a socket is there", self.refused())
 
-    def test_unknown_user(self) -> None:
-        self.assertIn("nobody-at-all", self.refused(":user=nobody-at-all"))
-
     def test_invalid_parts_of_an_endpoint_string(self) -> None:
+        self.assertIn("nobody-at-all", self.refused(":user=nobody-at-all"))
         for text in ("txmux:x:mode=rw", "txmux:x:backlog=many"):
             self.assertRaises(ValueError, serverFromString, reactor, text)
         self.assertRaises(TypeError, serverFromString, reactor, "txmux:x:what=more")

@@ -43,29 +43,28 @@ def udp_matcher(
 
 class CheckTests(SynchronousTestCase):
     def assert_told(self, make: Callable[[], Any], message: str, **kwargs: Any) -> None:
-        kwargs = {"samples": [HELLO, FLOW], "examples": 0} | kwargs
-        error = self.assertRaises(
-            AssertionError, check_datagrams, udp_matcher(lambda _: make()), **kwargs
+        kwargs, matcher = (
+            {"samples": [HELLO, FLOW], "examples": 0} | kwargs,
+            udp_matcher(lambda _: make()),
         )
+        error = self.assertRaises(AssertionError, check_datagrams, matcher, **kwargs)
         self.assertIn(message, str(error))
 
     def test_sound(self) -> None:
         """A sound matcher passes, for UDP only or for both."""
-        check_datagrams(
-            udp_matcher(), [HELLO, FLOW], [b"GET", (b"HELLO1", b"")], undecided=[b"HELLO1"]
-        )
+        others: list[Any] = [b"GET", (b"HELLO1", b"")]
+        check_datagrams(udp_matcher(), [HELLO, FLOW], others, undecided=[b"HELLO1"])
         check_datagrams(any_client, [b"x", (b"x", b"")])
         option = Option("word", "what is said", "HELLO")
         check_datagrams(udp_matcher(options=(option,)), [HELLO], options={"word": "x"}, examples=10)
 
     def test_expected(self) -> None:
         """Another answer is told, and a sample that is no flow, as one with a byte at which the answer is due."""
+        no_flow = "(b'GET', 1) is not what a client says; write the bytes"
         expected: dict[str, dict[str, Any]] = {
             "greeting: MATCH, not NO: [b'HELLO world']": {"not_samples": [HELLO]},
             "NO, not MATCH: [b'x']": {"samples": [b"x"]},
-            "(b'GET', 1) is not what a client says; write the bytes": {
-                "not_samples": [(b"GET", 1)]
-            },
+            no_flow: {"not_samples": [(b"GET", 1)]},
         }
         for message, samples in expected.items():
             self.assert_told(GREETING, message, **samples)
@@ -160,9 +159,8 @@ class CheckTests(SynchronousTestCase):
             if cursor.number(2, 0, 9) != len(cursor.data) - 2:
                 raise MalformedError
 
-        matcher = PlainMatcher(
-            "x", "x", DatagramFields(read, frozenset({0})), transports=(Transport.UDP,)
-        )
+        fields = DatagramFields(read, frozenset({0}))
+        matcher = PlainMatcher("x", "x", fields, transports=(Transport.UDP,))
         check_datagrams(matcher, [b"\0\2ab"], [b"\0", b"\0\2a", b"\0\2abc", b"\1\0"])
 
     def test_decided(self) -> None:

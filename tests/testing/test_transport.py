@@ -112,8 +112,8 @@ class TransportTests(SynchronousTestCase):
         self.transport.take()
         self.assertEqual(producer.told, ["pause", "resume"])
 
-    def test_pull_producer(self) -> None:
-        """A producer that does not stream is asked whenever all is taken."""
+        # One that does not stream is asked whenever all is taken.
+        self.transport.unregisterProducer()
         producer = _Producer()
         self.transport.registerProducer(producer, streaming=False)
         self.transport.write(b"x" * 20)
@@ -121,21 +121,18 @@ class TransportTests(SynchronousTestCase):
         self.assertEqual(producer.told, ["resume", "resume"])
 
     def test_one_producer(self) -> None:
-        """There is one at a time; it is stopped with the connection, and a later one at once."""
-        first, late = _Producer(), _Producer()
+        """There is one at a time, which hears no more once it is unregistered; it is stopped with the connection, and a later one at once."""
+        first, late, gone = _Producer(), _Producer(), _Producer()
+        self.transport.registerProducer(gone, streaming=True)
+        self.transport.unregisterProducer()
+        self.transport.write(b"x" * 20)
+        self.assertEqual(gone.told, [])
+        self.transport.take()
         self.transport.registerProducer(first, streaming=True)
         self.assertRaises(RuntimeError, self.transport.registerProducer, late, streaming=True)
         self.transport.reset()
         self.transport.registerProducer(late, streaming=True)
         self.assertEqual((first.told, late.told), (["stop"], ["stop"]))
-
-    def test_unregistered(self) -> None:
-        """One that is unregistered hears no more."""
-        producer = _Producer()
-        self.transport.registerProducer(producer, streaming=True)
-        self.transport.unregisterProducer()
-        self.transport.write(b"x" * 20)
-        self.assertEqual(producer.told, [])
 
     def test_half_close(self) -> None:
         """The peer hears of the end after the last byte; then nothing can be written, but read."""
