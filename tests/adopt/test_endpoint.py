@@ -153,8 +153,7 @@ class EndpointTest(MuxTestCase):
         await self.handed_over(30)
 
     def give(self, message: bytes = b"", *descriptors: int) -> socket.socket:
-        giver = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.addCleanup(giver.close)
+        giver = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         giver.connect(self.path)
         giver.settimeout(0)
         if message:

@@ -135,8 +135,7 @@ class AskedAddressTests(InteropTestCase):
 
     def connect(self, host: str, said: bytes = b"x") -> socket.socket:
         port = self.mux.ports["public"]
-        client = socket.create_connection((host, port), PATIENCE)
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.create_connection((host, port), PATIENCE))
         client.sendall(said)
         return client
 

@@ -60,8 +60,7 @@ class FloodTest(WorkersTestCase):
         return mux
 
     def come(self, mux: Service, source: str = BAD) -> socket.socket:
-        client = socket.socket()
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.socket())
         client.settimeout(PATIENCE)
         # To look for a free port at once takes long when there are few.
         client.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)

@@ -90,8 +90,7 @@ class HostileTextTests(InteropTestCase):
         make_authority(_HOSTILE, "a.example").write(self.files / _FILE, key=True)
         client = authority.issue("client.example", usage=False, units=[_HOSTILE])
         client.write(self.files / "me.pem", key=True)
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(self.server.close)
+        self.server = self.enterContext(socket.create_server(("127.0.0.1", 0)))
 
     def assert_harmless(self, text: str, where: object, ends: str = "\n\t") -> None:
         hidden = {one for one in text if not one.isprintable() and one not in ends}
@@ -128,8 +127,9 @@ class HostileTextTests(InteropTestCase):
         self.say(records(client_hello(server_name(text.decode("latin-1")), alpn(text))))
         context = client_context(None)
         context.load_cert_chain(self.files / "me.pem")
-        secured = context.wrap_socket(self.connect(), server_hostname="a.example")
-        self.addCleanup(secured.close)
+        secured = self.enterContext(
+            context.wrap_socket(self.connect(), server_hostname="a.example")
+        )
         secured.sendall(text)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(text, ("127.0.0.1", self.ports["listen datagrams"]))

@@ -82,9 +82,7 @@ class RealApiTests(InteropTestCase):
         return {one["type"]: one["reason"] for one in parents[0]["conditions"]}
 
     def connect(self) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.ports[5432]), 60)
-        self.addCleanup(client.close)
-        return client
+        return self.enterContext(socket.create_connection(("127.0.0.1", self.ports[5432]), 60))
 
     def assert_echo(self, client: socket.socket) -> None:
         client.sendall(b"x")

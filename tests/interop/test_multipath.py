@@ -54,8 +54,7 @@ class MultipathTests(InteropTestCase):
             accepted.sendall(data)
 
     def dial(self, port: int, address: str = "127.0.0.1", protocol: int = _MPTCP) -> socket.socket:
-        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol))
         client.settimeout(PATIENCE)
         client.connect((address, port))
         return client

@@ -135,8 +135,7 @@ class PodmanTest(InteropTestCase):
         cls.provider.wait_for("0 objects")
 
     def connect(self, word: str) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", 4433), timeout=PATIENCE)
-        self.addCleanup(client.close)
+        client = self.enterContext(socket.create_connection(("127.0.0.1", 4433), timeout=PATIENCE))
         client.sendall(f"{word}\n".encode())
         return client
 

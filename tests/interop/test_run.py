@@ -18,7 +18,7 @@ from tests.interop.children import (
     leave_unmeasured,
     run,
 )
-from tests.packaging.roots import relayed
+from tests.packaging.roots import listen, relayed
 from tests.processes.test_privileges import python_for_everybody, require_root
 from tests.programs import require_program
 from tests.support.changes import change_environment
@@ -224,9 +224,7 @@ class FirstProcessTests(InteropTestCase):
     def setUp(self) -> None:
         if os.geteuid():
             self.skipTest("only root makes process namespaces")
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(PATIENCE)
-        self.addCleanup(self.listening.close)
+        self.listening = listen(self)
         self.place = self.make_folder()
         self.rules = self.place / "rules.ini"
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
 from tests.interop.systemd import Systemd
+from tests.packaging.roots import listen
 from tests.support.proc import listening_inode
 from txmux.processes.worker import landlock
 
@@ -57,9 +58,7 @@ class SystemdTestCase(InteropTestCase):
         cls.manager = cls.share(Systemd(cls.folder, **cls.options))
 
     def setUp(self) -> None:
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(PATIENCE)
-        self.addCleanup(self.listening.close)
+        self.listening = listen(self)
         self.addCleanup(self.manager.reset)
 
     def write(self, settings: str = "", more: str = "") -> None:

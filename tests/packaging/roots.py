@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from unittest import SkipTest
+from unittest import SkipTest, TestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, run
 from tests.programs import require_program
@@ -128,12 +128,18 @@ def check_relay(case: InteropTestCase, copy: Copy, program: str = "/venv/bin/txm
     return child.output
 
 
+def listen(case: TestCase) -> socket.socket:
+    """Open the socket of a server, which is patient."""
+    listening = case.enterContext(socket.create_server(("127.0.0.1", 0)))
+    listening.settimeout(PATIENCE)
+    return listening
+
+
 def relayed(
     case: InteropTestCase, listening: socket.socket, port: int
 ) -> tuple[socket.socket, socket.socket]:
     """Connect a client through the service to a server, and give both ends."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-    case.addCleanup(client.close)
+    client = case.enterContext(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
     client.sendall(b"first")
     served, _ = listening.accept()
     case.addCleanup(served.close)

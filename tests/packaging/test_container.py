@@ -4,16 +4,15 @@ import json
 import os
 import re
 import signal
-import socket
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, first_of, run
+from tests.interop.children import Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.building import CHECKOUT
-from tests.packaging.roots import relayed, root_of
+from tests.packaging.roots import listen, relayed, root_of
 from tests.support.alone import RULES
 
 _RULES = """
@@ -112,9 +111,7 @@ class ImageTests(InteropTestCase):
         for name in ("upper", "work", "root", "rules"):
             (self.place / name).mkdir(parents=True)
         self.folder.chmod(0o755)
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(PATIENCE)
-        self.addCleanup(self.listening.close)
+        self.listening = listen(self)
 
     def write(self, name: str) -> None:
         server = self.listening.getsockname()[1]

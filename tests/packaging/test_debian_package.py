@@ -13,11 +13,11 @@ from unittest import SkipTest
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
+from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.namespaces import Namespace
 from tests.interop.systemd import TARGETS, FirstProcess
 from tests.packaging.building import CHECKOUT
-from tests.packaging.roots import relayed, root_of
+from tests.packaging.roots import listen, relayed, root_of
 from tests.programs import require_program
 
 _BEGIN = """
@@ -202,9 +202,7 @@ class DebianPackageTests(InteropTestCase):
         self.machine = self.own(Machine(self.folder, root, "txmux.service"))
         for name, package in zip(("now", "later"), self.packages, strict=True):
             self.machine.write(f"/txmux-test/{name}.deb", package.read_bytes())
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(PATIENCE)
-        self.addCleanup(self.listening.close)
+        self.listening = listen(self)
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
         return relayed(self, self.listening, 443)

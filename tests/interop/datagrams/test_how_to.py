@@ -112,8 +112,7 @@ class HowToTests(InteropTestCase):
         curl = ("curl", "--silent", "--cacert", certificate.chain)
         here = ("--resolve", f"shop.example.com:443:{_HERE}")
         self.assertEqual(output_of(*curl, *here, "https://shop.example.com"), b"shop")
-        scanner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.addCleanup(scanner.close)
+        scanner = self.enterContext(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         scanner.sendto(b"\1\0\0\0" + bytes(144), (_HERE, 443))
         clients = []
         for number, (there, name, key) in enumerate(servers):
