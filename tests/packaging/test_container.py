@@ -44,7 +44,11 @@ exec chroot "$root" setpriv --reuid="${user%:*}" --regid="${user#*:}" --clear-gr
 class ContainerfileTests(SynchronousTestCase):
     """What can be told without building it."""
 
-    def test_copied_files_exist_and_reach_the_builder(self) -> None:
+    def test_containerfile(self) -> None:
+        """Copied files exist and reach the builder. Health is that of the service whose rules are run.
+
+        Without an argument, commands ask the only socket, or else the endpoints that the default rules name.
+        """
         ignored = (CHECKOUT / ".dockerignore").read_text()
         written = (CHECKOUT / "Containerfile").read_text()
         copied = re.findall(r"(?m)^COPY (?!--from)(.+) \S+$", written)
@@ -53,9 +57,6 @@ class ContainerfileTests(SynchronousTestCase):
             self.assertTrue((CHECKOUT / name).exists(), name)
             self.assertIn(f"\n!{name}\n", ignored)
 
-    def test_health_is_that_of_the_service_whose_rules_are_run(self) -> None:
-        """Without an argument, commands ask the only socket, or else the endpoints that the default rules name."""
-        written = (CHECKOUT / "Containerfile").read_text()
         run, check = (
             json.loads(re.findall(rf"^{word}\b.*?(\[.*\])$", written, re.MULTILINE)[0])
             for word in ("CMD", "HEALTHCHECK")
@@ -141,7 +142,7 @@ class ImageTests(InteropTestCase):
         return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
 
     def test_life(self) -> None:
-        """It serves as a user, is healthy, reads rules again by SIGHUP, refuses an upgrade, and drains by SIGTERM."""
+        """It serves as a user, is healthy, reaps orphans, reads rules again by SIGHUP, refuses an upgrade, and drains by SIGTERM."""
         self.write("first")
         child, first = self.start()
         self.assertEqual(self.config["User"], "10001:10001")
@@ -149,6 +150,9 @@ class ImageTests(InteropTestCase):
         kind, *check = self.config["Healthcheck"]["Test"]
         self.assertEqual(kind, "CMD")
         self.assertEqual(self.inside(first, *check)[0], 0)
+        self.inside(first, "sh", "-c", "(sleep 0.1 & exec true) &")
+        children = Path(f"/proc/{first}/task/{first}/children")
+        eventually(lambda: len(children.read_text().split()) == 1, "orphans leave no zombie")
 
         self.write("second")
         os.kill(first, signal.SIGHUP)
@@ -174,13 +178,6 @@ class ImageTests(InteropTestCase):
         os.kill(int(service), signal.SIGSTOP)
         check = self.config["Healthcheck"]["Test"][1:]
         self.assertNotEqual(self.inside(first, "timeout", "5", *check)[0], 0)
-
-    def test_orphans_leave_no_zombie(self) -> None:
-        self.write("first")
-        _, first = self.start()
-        self.inside(first, "sh", "-c", "(sleep 0.1 & exec true) &")
-        children = Path(f"/proc/{first}/task/{first}/children")
-        eventually(lambda: len(children.read_text().split()) == 1, "the service is the only child")
 
     def test_no_rules_exits_with_their_path(self) -> None:
         child = self.run_image()

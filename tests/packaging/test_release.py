@@ -130,7 +130,10 @@ class ReleaseTests(SynchronousTestCase):
         What has been tagged then is built again, with the notes of its version.
         """
         self.assertIn("has no tag v0.1.0.dev0", self.release("--tagged").stderr)
-        self.have_an_address()
+        project = self.folder / "pyproject.toml"
+        urls = '[project.urls]\nSource = "https://example.com/x/txmux"\n\n[project.optional'
+        project.write_text(project.read_text().replace("[project.optional", urls))
+        self.git("commit", "--quiet", "--all", "--message", "An address")
         self.note_long_tests()
         done = self.release("7.8.9")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
@@ -166,7 +169,8 @@ class ReleaseTests(SynchronousTestCase):
         self.fragment.write_text("More.\n")
         self.assert_refused("7.8.9 is not after 7.8.9, the last release", "--dry-run", "7.8.9")
 
-    def test_fault_of_the_debian_package(self) -> None:
+    def test_faults_of_packages(self) -> None:
+        """What lintian says of the Debian package, and files that the image needs and the source package lacks."""
         self.make_packages_quickly()
         (self.folder / "dist").mkdir()
         tools = {"dpkg_buildpackage": ":", "lintian": "echo E: txmux: bad; exit 2"}
@@ -174,17 +178,7 @@ class ReleaseTests(SynchronousTestCase):
         build = runpy.run_path(str(self.folder / _SCRIPT))["_build_deb"]
         problem = self.assertRaises(SystemExit, build, self.folder)
         self.assertIn("E: txmux: bad\n", str(problem))  # with which it ends
-
-    def note_long_tests(self) -> None:
-        self.git("notes", "--ref=long", "add", "--message", "passes")
-
-    def make_packages_quickly(self) -> None:
-        (self.folder / "script/deb").write_text("#!/bin/sh\n: >dist/txmux_7.8.9-1_all.deb\n")
-        self.git("commit", "--quiet", "--all", "--message", "No real package")
-
-    def test_image_of_the_source_package(self) -> None:
         check = runpy.run_path(str(CHECKOUT / _SCRIPT))["_check_image"]
-        (self.folder / "dist").mkdir()
         for copied, refused in (("txmux LICENSE", False), ("newsfragments", True)):
             (self.folder / "Containerfile").write_text(f"COPY {copied} /source/\n")
             with tarfile.open(self.folder / "dist/txmux-1.tar.gz", "w:gz") as archive:
@@ -196,11 +190,12 @@ class ReleaseTests(SynchronousTestCase):
             else:
                 check(self.folder)
 
-    def have_an_address(self) -> None:
-        project = self.folder / "pyproject.toml"
-        urls = '[project.urls]\nSource = "https://example.com/x/txmux"\n\n[project.optional'
-        project.write_text(project.read_text().replace("[project.optional", urls))
-        self.git("commit", "--quiet", "--all", "--message", "An address")
+    def note_long_tests(self) -> None:
+        self.git("notes", "--ref=long", "add", "--message", "passes")
+
+    def make_packages_quickly(self) -> None:
+        (self.folder / "script/deb").write_text("#!/bin/sh\n: >dist/txmux_7.8.9-1_all.deb\n")
+        self.git("commit", "--quiet", "--all", "--message", "No real package")
 
     def assert_links(self, wheel: Path) -> None:
         """Check that on PyPI those of the README lead to the tag."""
@@ -213,17 +208,15 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(re.findall(r"\]\((?!https?:|#).*?\)", text), [])
         self.assertNotIn(tree, (self.folder / "README.md").read_text())
 
-    def describe_first(self) -> None:
-        self.changelog.write_text(
-            f"# Changes\n\n{_MARK}\n\n## 0.1.0 (not released yet)\n\nAll.\n\n### Part\n\n- It.\n"
-        )
-
     def test_first(self) -> None:
-        """The first release has the text that describes it in the changelog, with a date, and then what is new.
+        """The first release has the text that describes it in the changelog, with a date, and then what is new, if anything is.
 
         Nobody has had what was mended or removed before it.
         """
-        self.describe_first()
+        first = (
+            f"# Changes\n\n{_MARK}\n\n## 0.1.0 (not released yet)\n\nAll.\n\n### Part\n\n- It.\n"
+        )
+        self.changelog.write_text(first)
         for kind in ("bugfix", "doc", "misc", "removal"):
             (self.folder / f"newsfragments/+old.{kind}.md").write_text("It is gone.\n")
         new = runpy.run_path(str(self.folder / _SCRIPT))["_write"](self.folder, "0.1.0")
@@ -231,10 +224,7 @@ class ReleaseTests(SynchronousTestCase):
         self.assertRegex(new, rf"\A{text}\Z")
         self.assertEqual(self.changelog.read_text(), f"# Changes\n\n{_MARK}\n\n{new}\n")
         self.assertEqual([*self.folder.glob("newsfragments/*.*.md")], [])
-
-    def test_first_release_without_fragments(self) -> None:
-        self.describe_first()
-        self.fragment.unlink()
+        self.changelog.write_text(first)
         (self.folder / "txmux/version.py").write_text('__version__ = "9.8.7.dev0"\n')
         self.git("commit", "--quiet", "--all", "--message", "A first release")
         done = self.release("--dry-run")

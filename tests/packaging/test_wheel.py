@@ -32,16 +32,6 @@ def _dependencies(packages: Path) -> dict[str, Distribution]:
     return found
 
 
-def _copy_dependencies(packages: Path) -> None:
-    """Put into an environment what pip would fetch for txmux, from that of the tests."""
-    for dependency in _dependencies(packages).values():
-        for file in dependency.files or ():
-            if not {"..", "__pycache__", "test"} & {*file.parts}:
-                target = packages / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file.locate(), target)
-
-
 class WheelTests(SynchronousTestCase):
     folder: ClassVar[Path]
     wheel: ClassVar[Path]
@@ -57,7 +47,12 @@ class WheelTests(SynchronousTestCase):
         cls.python = environment / "bin/python"
         pip("--python", cls.python, "install", *OFFLINE, cls.wheel, cwd=cls.folder)
         (packages,) = environment.glob("lib/python*/site-packages")
-        _copy_dependencies(packages)
+        # What pip would fetch for txmux is that of the tests.
+        for dependency in _dependencies(packages).values():
+            for file in dependency.files or ():
+                if not {"..", "__pycache__", "test"} & {*file.parts}:
+                    (packages / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file.locate(), packages / file)
 
     def run_installed(self, *arguments: str | Path) -> str:
         return run_outside(self.python, *arguments, cwd=self.folder)
