@@ -102,7 +102,7 @@ class SitesTests(ScenarioTestCase):
         authority = certificate.chain.rename(own / "fullchain.pem")
         certificate.key.rename(own / "privkey.pem")
         self.own(start_nginx(self.folder, _SITE))
-        ssh = self.own(start_sshd(self.folder, 22))
+        ssh = self.own(start_sshd(self.make_folder(), 22))
         self.own(start_redis(self.folder, 6379))
         websockify = Child("websockify", "-v", "127.0.0.1:6080", "127.0.0.1:6379")
         self.own(websockify).wait_for("proxying from")
