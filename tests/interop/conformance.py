@@ -23,9 +23,9 @@ from unittest import SkipTest
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.interop.children import Child, InteropTestCase
+from tests.interop.children import InteropTestCase
 from tests.interop.datagrams.program import Responder
-from tests.interop.kubernetes_api import KubernetesApi
+from tests.interop.kubernetes_api import KubernetesApi, start_provider
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import Identity, make_authority
 from tests.support.echo import ThreadServer
@@ -175,8 +175,6 @@ class ConformanceTestCase(InteropTestCase):
     """One cluster for all tests of a class, with the suite's base, a txmux and a provider with the rights of the manifests."""
 
     api: ClassVar[KubernetesApi]
-    service: ClassVar[Child]
-    provider: ClassVar[Child]
     suite: ClassVar[Path]
     authority: ClassVar[Path]
     _certificate: ClassVar[Path]
@@ -209,16 +207,9 @@ class ConformanceTestCase(InteropTestCase):
         for namespace, what in roles:
             rights = (f"--clusterrole=txmux-{what}", account, f"--namespace={namespace}")
             cls.api.kubectl("create", "rolebinding", f"txmux-{what}", *rights)
-        token = cls.api.kubectl("create", "token", "txmux", "--namespace=txmux").strip()
-        rules = cls.folder / "rules.ini"
-        admin = f"unix:{cls.folder}/txmux.sock"
-        rules.write_text(
-            f"[txmux]\ninclude = providers/*.ini\nadmin = {admin}\naccess_log = off\ngrace = 0s\ndrain_timeout = 1s\n"
-        )
-        cls.service = cls.share(Child("txmux", "run", rules))
-        files = (f"--rules={rules}", f"--write={cls.folder}/providers/gateway.ini")
-        access = f"--kubeconfig={cls.api.kubeconfig(token, 'txmux')}"
-        cls.provider = cls.share(Child("txmux", "provider", "gateway", *files, access))
+        settings = "grace = 0s\ndrain_timeout = 1s\n"
+        for started in start_provider(cls.api, cls.folder, settings=settings):
+            cls.share(started)
 
     def setUp(self) -> None:
         super().setUp()

@@ -170,3 +170,17 @@ def _definitions() -> Iterator[str]:
         if its.group == _GROUP:
             scope = "Cluster" if its.name == "GatewayClass" else "Namespaced"
             yield _DEFINITION.format(its=its, scope=scope, singular=its.name.lower())
+
+
+def start_provider(
+    api: KubernetesApi, folder: Path, *options: str, settings: str = ""
+) -> tuple[Child, Child]:
+    """Start txmux, and a provider with the rights of the manifests."""
+    rules, admin = folder / "rules.ini", f"unix:{folder}/txmux.sock"
+    own = f"include = providers/*.ini\nadmin = {admin}\naccess_log = off\n{settings}"
+    rules.write_text(f"[txmux]\n{own}")
+    token = api.kubectl("create", "token", "txmux", "--namespace=txmux").strip()
+    files = (f"--rules={rules}", f"--write={folder}/providers/gateway.ini")
+    access = f"--kubeconfig={api.kubeconfig(token, 'txmux')}"
+    service = Child("txmux", "run", rules)
+    return service, Child("txmux", "provider", "gateway", *files, access, *options)

@@ -10,15 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.interop import servers
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
-from tests.interop.servers import (
-    make_certificate,
-    start_mariadb,
-    start_nginx,
-    start_postgres,
-    start_redis,
-    start_sshd,
-)
 from tests.interop.starttls import start_postfix
 from tests.support.mux import server_at
 from tests.support.peers import reactor
@@ -94,10 +87,10 @@ class CheckedNginxTests(InteropTestCase, TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        cls.certificate = servers.make_certificate(cls.folder, "www.example.com")
         cls.ports = {name: free_port() for name in ("plain", "secure")}
         site = _CHECKED_SITE.format(ports=cls.ports, certificate=cls.certificate)
-        cls.nginx = cls.share(start_nginx(cls.folder, site))
+        cls.nginx = cls.share(servers.start_nginx(cls.folder, site))
 
     def tearDown(self) -> None:
         self.assertNotRegex(self.nginx.output, r"\[(info|warn|error|crit|alert)\]")
@@ -128,7 +121,7 @@ class ServerTests(InteropTestCase, TestCase):
     """Each server finds that it was asked as a client of its own would ask."""
 
     async def test_redis_also_with_password(self) -> None:
-        redis = self.own(start_redis(self.make_folder()))
+        redis = self.own(servers.start_redis(self.make_folder()))
         cli = ("redis-cli", "-s", redis.socket)
         await assert_well(self, "redis", redis.port)
         asked = r'send="PING\r\n" expect=+PONG'
@@ -139,7 +132,7 @@ class ServerTests(InteropTestCase, TestCase):
         self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
 
     async def test_ssh_taken_for_a_client_that_left(self) -> None:
-        ssh = self.own(start_sshd(self.make_folder()))
+        ssh = self.own(servers.start_sshd(self.make_folder()))
         await assert_well(self, "ssh", ssh.port)
         ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
         self.assertNotIn("error", ssh.child.output)
@@ -147,7 +140,7 @@ class ServerTests(InteropTestCase, TestCase):
     async def test_postgres_also_while_shutting_down(self) -> None:
         port = free_port()
         patient = {"authentication_timeout": "600s"}
-        postgres = self.own(start_postgres(self.make_folder(), port, **patient))
+        postgres = self.own(servers.start_postgres(self.make_folder(), port, **patient))
         await assert_well(self, "postgres", port)
         await assert_well(self, "tcp", port)
         await assert_ill(self, "connection closed without an answer", "redis", port)
@@ -164,7 +157,7 @@ class ServerTests(InteropTestCase, TestCase):
 
     async def test_mysql_login_without_a_trace(self) -> None:
         folder, port = self.make_folder(), free_port()
-        server = self.own(start_mariadb(folder, f"--port={port}"))
+        server = self.own(servers.start_mariadb(folder, f"--port={port}"))
         await assert_well(self, "mysql user=tests", port)
         self.assertNotRegex(server.output, "Aborted|denied|\\[ERROR\\]")
         await assert_well(self, "mysql", port)
@@ -182,7 +175,7 @@ class ServerTests(InteropTestCase, TestCase):
     async def test_smtp_quits_as_a_client_should(self) -> None:
         folder = self.make_folder()
         name = "mail.example.com"
-        postfix = start_postfix(folder, make_certificate(folder, name), name)
+        postfix = start_postfix(folder, servers.make_certificate(folder, name), name)
         self.own(postfix.child)
         await assert_well(self, "smtp", postfix.clear)
         postfix.child.wait_for(r"disconnect from .* quit=1 commands=1")

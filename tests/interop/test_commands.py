@@ -6,16 +6,10 @@ import sys
 
 import pytest
 
+from tests.interop import servers
 from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
-from tests.interop.servers import (
-    make_certificate,
-    proxied_site,
-    start_nginx,
-    start_redis,
-    start_sshd,
-)
 from tests.programs import require_program
 from tests.support.services import Service
 
@@ -44,10 +38,10 @@ class InitTests(ScenarioTestCase):
 
     def test_each_protocol_reaches_its_server(self) -> None:
         """With nginx, OpenSSH and Redis, and a port that nobody knows; without privilege it goes by ports."""
-        certificate = make_certificate(self.folder, "localhost")
-        self.own(start_nginx(self.folder, _SITES.format(pem=certificate.both)))
-        server = self.own(start_sshd(self.folder, 22))
-        self.own(start_redis(self.folder, 6379))
+        certificate = servers.make_certificate(self.folder, "localhost")
+        self.own(servers.start_nginx(self.folder, _SITES.format(pem=certificate.both)))
+        server = self.own(servers.start_sshd(self.folder, 22))
+        self.own(servers.start_redis(self.folder, 6379))
         self.own(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777")).wait_for("[Ll]istening on")
         path = self.folder / "rules.ini"
         output_of(sys.executable, "-m", "txmux", "init", "--force", "-o", path, "--probe")
@@ -69,10 +63,10 @@ class InitTests(ScenarioTestCase):
         self.assertIn("# a program at 127.0.0.1:6379: perhaps redis, by its port.", text)
 
     def test_servers_that_expect_a_proxy_header(self) -> None:
-        certificate = make_certificate(self.folder, "localhost")
+        certificate = servers.make_certificate(self.folder, "localhost")
         plain = 'server { listen 127.0.0.1:8082 proxy_protocol; location / { return 200 "by HTTP\\n"; } }'
-        site = proxied_site(certificate, "by HTTPS", port=8444)
-        self.own(start_nginx(self.folder, site + plain))
+        site = servers.proxied_site(certificate, "by HTTPS", port=8444)
+        self.own(servers.start_nginx(self.folder, site + plain))
         path = self.folder / "rules.ini"
         output_of(sys.executable, "-m", "txmux", "init", "--probe", "--force", "-o", path)
         code = output_of(sys.executable, "-m", "txmux", "check", "--connect", path).decode()

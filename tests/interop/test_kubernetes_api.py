@@ -13,8 +13,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.features.gateway.objects import GROUP, SERVICES, gateway, route, things
-from tests.interop.children import Child, InteropTestCase, eventually, listens, output_of
-from tests.interop.kubernetes_api import KubernetesApi
+from tests.interop.children import InteropTestCase, eventually, listens, output_of
+from tests.interop.kubernetes_api import KubernetesApi, start_provider
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import make_certificate
 from tests.support.echo import EchoServer
@@ -49,17 +49,10 @@ class RealApiTests(InteropTestCase):
             "--namespace=shop",
         )
         self.api.kubectl("create", "rolebinding", "txmux", *rights)
-        token = self.api.kubectl("create", "token", "txmux", "--namespace=txmux").strip()
         self.echo = self.own(EchoServer(_POD))
-        rules = self.folder / "rules.ini"
-        admin = f"unix:{self.folder}/txmux.sock"
-        rules.write_text(f"[txmux]\ninclude = providers/*.ini\nadmin = {admin}\naccess_log = off\n")
-        self.service = self.own(Child("txmux", "run", rules))
         self.ports = {5432: free_port(), 443: free_port()}
-        files = (f"--rules={rules}", f"--write={self.folder}/providers/gateway.ini")
-        access = f"--kubeconfig={self.api.kubeconfig(token, 'txmux')}"
         ports = (f"--port={port}={own}" for port, own in self.ports.items())
-        self.provider = self.own(Child("txmux", "provider", "gateway", *files, access, *ports))
+        self.service, self.provider = map(self.own, start_provider(self.api, self.folder, *ports))
 
     def apply(self, text: str) -> None:
         """Create or change objects that are written as short as those of the other tests."""

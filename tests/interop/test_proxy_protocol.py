@@ -2,14 +2,8 @@
 
 from pathlib import Path
 
+from tests.interop import servers
 from tests.interop.children import InteropTestCase, eventually, has_ipv6, output_of
-from tests.interop.servers import (
-    Certificate,
-    make_certificate,
-    start_haproxy,
-    start_nginx,
-    start_nginx_stream,
-)
 from tests.support.ports import free_port
 from tests.support.services import Record, Service
 
@@ -131,12 +125,14 @@ class InFrontTests(InteropTestCase):
     def test_servers_and_clients_in_both_versions_and_families(self) -> None:
         http, ended, proxied = free_port(), free_port(), free_port()
         socket = self.folder / "mux.sock"
-        self.own(start_nginx(self.folder, _IN_SITE.format(http=http)))
+        self.own(servers.start_nginx(self.folder, _IN_SITE.format(http=http)))
         rules = _IN_RULES.format(http=http, unix=socket)
         for version in ("v1", "v2"):
             rules += _OUT_RULES.format(version=version, port=proxied)
         self.mux = self.own(Service(self.folder, rules))
-        site, own = (make_certificate(self.folder, name) for name in ("www.example.com", "client"))
+        site, own = (
+            servers.make_certificate(self.folder, name) for name in ("www.example.com", "client")
+        )
         server = f"127.0.0.1:{self.mux.ports['public']}"
         sections = [
             _FRONTEND.format(port=proxied),
@@ -149,13 +145,13 @@ class InFrontTests(InteropTestCase):
                 its = {"name": f"{way}-{host}".replace(":", "."), "host": host, "how": how}
                 where = f"unix@{socket}" if way == "unix" else server
                 sections.append(_IN_FRONTEND.format(**its, port=ports[way, host], server=where))
-        haproxy = self.own(start_haproxy(self.folder, "".join(sections)))
-        servers = [
+        haproxy = self.own(servers.start_haproxy(self.folder, "".join(sections)))
+        sites = [
             f"server {{ listen {f'[{host}]' if ':' in host else host}:{ports['nginx', host]};"
             f" proxy_pass {server}; proxy_protocol on; }}"
             for host in _HOSTS
         ]
-        self.own(start_nginx_stream(self.make_folder("stream"), "\n".join(servers)))
+        self.own(servers.start_nginx_stream(self.make_folder("stream"), "\n".join(sites)))
 
         for host in _HOSTS:
             for version in ("v1", "v2"):
@@ -180,7 +176,7 @@ class InFrontTests(InteropTestCase):
         self.assertNotIn("is DOWN", haproxy.output)
 
     def assert_facts_of_ended_tls(
-        self, port: int, site: Certificate, shown: tuple[str | Path, ...]
+        self, port: int, site: servers.Certificate, shown: tuple[str | Path, ...]
     ) -> None:
         output_of(
             *("curl", "-q", "-sS", "--http1.1", "--output", "/dev/null", "--cacert", site.chain),

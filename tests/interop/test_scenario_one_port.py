@@ -9,17 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop import servers
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
-from tests.interop.servers import (
-    make_certificate,
-    proxied_site,
-    start_mariadb,
-    start_nginx,
-    start_postgres,
-    start_redis,
-    start_sshd,
-)
 from tests.programs import require_program
 from tests.support.services import Record
 
@@ -63,9 +55,11 @@ class SitesTests(ScenarioTestCase):
 
     def test_ssh_over_443(self) -> None:
         """SSH, a site that is told the client's address, and OpenVPN."""
-        certificate = make_certificate(self.folder, _NAME)
-        ssh = self.own(start_sshd(self.folder, 22))
-        self.own(start_nginx(self.folder, proxied_site(certificate, "$remote_addr")))
+        certificate = servers.make_certificate(self.folder, _NAME)
+        ssh = self.own(servers.start_sshd(self.folder, 22))
+        self.own(
+            servers.start_nginx(self.folder, servers.proxied_site(certificate, "$remote_addr"))
+        )
         credentials = ("--cert", certificate.chain, "--key", certificate.key)
         vpn = ("openvpn", "--dev", "null", "--ca", certificate.chain, *credentials)
         server = ("--tls-server", "--dh", "none", "--proto", "tcp-server", "--local", "127.0.0.1")
@@ -98,12 +92,12 @@ class SitesTests(ScenarioTestCase):
         """What websockify leads to is Redis here: a browser, whose address the site knows, a client of WebSocket, and SSH, also before it says anything."""
         require_program("wsdump")  # it is of the same package as the client of WebSocket
         certificates, own = self.make_folder("ssl"), self.make_folder("ssl/example.com")
-        certificate = make_certificate(own, _NAME)
+        certificate = servers.make_certificate(own, _NAME)
         authority = certificate.chain.rename(own / "fullchain.pem")
         certificate.key.rename(own / "privkey.pem")
-        self.own(start_nginx(self.folder, _SITE))
-        ssh = self.own(start_sshd(self.make_folder(), 22))
-        self.own(start_redis(self.folder, 6379))
+        self.own(servers.start_nginx(self.folder, _SITE))
+        ssh = self.own(servers.start_sshd(self.make_folder(), 22))
+        self.own(servers.start_redis(self.folder, 6379))
         websockify = Child("websockify", "-v", "127.0.0.1:6080", "127.0.0.1:6379")
         self.own(websockify).wait_for("proxying from")
         self.mux = self.own(Example(EXAMPLES / "inside-tls.ini", {"/etc/ssl": certificates}))
@@ -145,10 +139,10 @@ class HttpsAndTunnelTests(ScenarioTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, _NAME)
+        cls.certificate = servers.make_certificate(cls.folder, _NAME)
         log = f"access_log {cls.folder}/clients.log client;"
-        site = proxied_site(cls.certificate, "the site", log)
-        cls.share(start_nginx(cls.folder, _BEYOND + site))
+        site = servers.proxied_site(cls.certificate, "the site", log)
+        cls.share(servers.start_nginx(cls.folder, _BEYOND + site))
         tunnel = Child("ss-local", "-s", _PUBLIC, "-p", "443", "-l", "1080", *_SECRET)
         cls.share(tunnel).wait_for("listening at")
 
@@ -189,7 +183,7 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.assertEqual(self.through_the_tunnel(), first)
 
     def test_silent_client_reaches_the_tunnel(self) -> None:
-        self.own(start_sshd(self.folder, 8388, _TUNNELS[0]))
+        self.own(servers.start_sshd(self.folder, 8388, _TUNNELS[0]))
         self.start_mux()
         with socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
@@ -204,10 +198,10 @@ server { listen 127.0.0.1:8080; location / { return 200 "the site\\n"; } }
 class FirstBytesTests(ScenarioTestCase):
     def test_each_reaches_its_server(self) -> None:
         """By one of the beginnings of Gearman, a worker and a client find each other; an administrator uses another."""
-        self.own(start_nginx(self.folder, _PLAIN_SITE))
-        server = self.own(start_sshd(self.folder, 22))
-        self.own(start_redis(self.folder, 6379))
-        self.own(start_postgres(self.make_folder("postgres"), 5432))
+        self.own(servers.start_nginx(self.folder, _PLAIN_SITE))
+        server = self.own(servers.start_sshd(self.folder, 22))
+        self.own(servers.start_redis(self.folder, 6379))
+        self.own(servers.start_postgres(self.make_folder("postgres"), 5432))
         options = ("--listen=127.0.0.1", "--log-file=stderr", "--verbose=INFO")
         self.own(Child("gearmand", *options)).wait_for("Listening on")
         mux = self.own(Example(EXAMPLES / "first-bytes.ini"))
@@ -271,7 +265,7 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         for address, client in _CLIENTS.items():
             self.network.ip(f"route replace local {address} dev lo src {client} table local")
         proxies = "--proxy-protocol-networks=127.0.0.1"
-        self.own(start_mariadb(self.make_folder("database"), proxies))
+        self.own(servers.start_mariadb(self.make_folder("database"), proxies))
         files = self.make_folder("files")
         configuration = self.folder / "vsftpd.conf"
         configuration.write_text(_FTP.format(folder=files))
@@ -319,7 +313,7 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
 
         # On a busy machine, a browser may need more than half a second to say something.
         self.mux.end()
-        self.own(start_nginx(self.folder, _PLAIN_SITE))
+        self.own(servers.start_nginx(self.folder, _PLAIN_SITE))
         rules = (EXAMPLES / "server-speaks-first.ini").read_text()
         patient = self.folder / "patient.ini"
         patient.write_text(re.sub(r"after=\w+", "after=1h", rules))

@@ -8,16 +8,9 @@ import sys
 
 import pytest
 
+from tests.interop import servers
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
-from tests.interop.servers import (
-    make_certificate,
-    proxied_site,
-    start_dnsmasq,
-    start_mariadb,
-    start_nginx,
-    start_sshd,
-)
 from tests.support.services import Record
 
 pytestmark = pytest.mark.by_turns
@@ -48,7 +41,7 @@ class LoadBalancerTests(ScenarioTestCase):
 
     def start_server(self, address: str) -> Child:
         folder = self.folder / address
-        return self.own(start_nginx(folder, _SERVER.format(address=address, folder=folder)))
+        return self.own(servers.start_nginx(folder, _SERVER.format(address=address, folder=folder)))
 
     def reached(self, count: int = 10) -> set[str]:
         """Ask as often for a page, each time by a new connection, and give the servers that answered."""
@@ -74,15 +67,15 @@ class LoadBalancerTests(ScenarioTestCase):
         """
         hosts = self.make_folder("names") / "hosts"
         hosts.write_text("".join(f"{address} web.internal.example.com\n" for address in _NAMED))
-        self.own(start_dnsmasq(hosts, "--listen-address=10.0.0.53"))
-        self.own(start_nginx(self.make_folder("sorry"), _SORRY))
+        self.own(servers.start_dnsmasq(hosts, "--listen-address=10.0.0.53"))
+        self.own(servers.start_nginx(self.make_folder("sorry"), _SORRY))
         for address in (*_PLAIN, _BACKUP, *_NAMED):
             self.make_folder(address)
-        servers = {address: self.start_server(address) for address in (*_PLAIN, _BACKUP, *_NAMED)}
+        started = {address: self.start_server(address) for address in (*_PLAIN, _BACKUP, *_NAMED)}
         self.mux = self.own(Example(EXAMPLES / "load-balancer.ini"))
         eventually(lambda: {*_NAMED} < self.reached(), "the name has been looked up")
         self.assertEqual(self.reached(), {*_PLAIN, *_NAMED})
-        servers[_ENDED].end()
+        started[_ENDED].end()
         self.assertNotIn(_ENDED, self.reached())
         self.wait_until(_ENDED, "down")
         self.assertNotIn(_ENDED, self.reached())
@@ -118,9 +111,13 @@ class ChainTests(ScenarioTestCase):
     def test_chain(self) -> None:
         """Each machine knows the client, of whatever kind, and who is silent is led on at once but by the last one."""
         self.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
-        certificate = make_certificate(self.folder, _NAME)
-        self.own(start_nginx(self.folder, proxied_site(certificate, "$remote_addr $remote_port")))
-        ssh = self.own(start_sshd(self.folder, 22))
+        certificate = servers.make_certificate(self.folder, _NAME)
+        self.own(
+            servers.start_nginx(
+                self.folder, servers.proxied_site(certificate, "$remote_addr $remote_port")
+            )
+        )
+        ssh = self.own(servers.start_sshd(self.folder, 22))
         # On a busy machine, who speaks may need more than a second.
         patient = (EXAMPLES / "chain" / "last.ini").read_text()
         own = self.folder / "last.ini"
@@ -206,7 +203,7 @@ class TcpProxyTests(ScenarioTestCase):
     def test_rules_and_library_lead_to_both_at_once(self) -> None:
         """Where a server is gone, the library's clients have the other one."""
         for address in _SERVERS:
-            self.own(start_mariadb(self.make_folder(address), address=address))
+            self.own(servers.start_mariadb(self.make_folder(address), address=address))
         mux = self.own(Example(EXAMPLES / "tcp-proxy.ini"))
         self.assertEqual({self.ask(3306) for _ in range(4)}, {*_SERVERS})
         for line in mux.take(4):

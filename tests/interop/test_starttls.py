@@ -3,16 +3,9 @@
 import os
 from unittest import SkipTest
 
+from tests.interop import starttls
 from tests.interop.children import InteropTestCase, output_of
 from tests.interop.servers import make_certificate
-from tests.interop.starttls import (
-    ClearServer,
-    start_dovecot,
-    start_postfix,
-    start_prosody,
-    start_slapd,
-    start_vsftpd,
-)
 from tests.support.services import Service
 
 _NAMES = ("one.example.com", "two.example.com")
@@ -69,13 +62,13 @@ class StartTLSTests(InteropTestCase):
         make, name = self.make_folder, _NAMES[0]
         self.certificates = {one: make_certificate(make(one), one) for one in _NAMES}
         certificate = self.certificates[name]
-        self.postfix, dovecot = dict[str, ClearServer](), dict[str, ClearServer]()
+        self.postfix, dovecot = dict[str, starttls.ClearServer](), dict[str, starttls.ClearServer]()
         for one, its in self.certificates.items():
-            self.postfix[one] = self.own(start_postfix(make(f"postfix-{one}"), its, one))
-            dovecot[one] = self.own(start_dovecot(make(f"dovecot-{one}"), its, one))
-        ftp = self.own(start_vsftpd(make("vsftpd"), certificate))
-        xmpp = self.own(start_prosody(make("prosody"), certificate, name))
-        ldap = self.own(start_slapd(make("slapd"), certificate))
+            self.postfix[one] = self.own(starttls.start_postfix(make(f"postfix-{one}"), its, one))
+            dovecot[one] = self.own(starttls.start_dovecot(make(f"dovecot-{one}"), its, one))
+        ftp = self.own(starttls.start_vsftpd(make("vsftpd"), certificate))
+        xmpp = self.own(starttls.start_prosody(make("prosody"), certificate, name))
+        ldap = self.own(starttls.start_slapd(make("slapd"), certificate))
         rules = _LISTEN.format(name="ended", protocol="smtp")
         rules += _ENDED.format(certificate=certificate, port=self.postfix[name].clear)
         for protocol, header, ports in (

@@ -5,15 +5,8 @@ from __future__ import annotations
 import socket
 from functools import partial
 
+from tests.interop import servers
 from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
-from tests.interop.servers import (
-    files_site,
-    make_certificate,
-    start_dnsmasq,
-    start_nginx,
-    start_postgres,
-    start_sshd,
-)
 from tests.support.ports import free_port
 from tests.support.services import Service
 
@@ -84,12 +77,14 @@ class TunnelTests(InteropTestCase):
             f"127.0.0.1 {names}\n127.0.0.7 alias.corp.test admin.corp.test\n10.255.255.1 outside.corp.test\n"
         )
         dns, self.web, database = free_port(), free_port(), free_port()
-        self.own(start_dnsmasq(hosts, f"--port={dns}"))
-        server = self.own(start_sshd(self.make_folder("ssh")))
+        self.own(servers.start_dnsmasq(hosts, f"--port={dns}"))
+        server = self.own(servers.start_sshd(self.make_folder("ssh")))
         (site / "page").write_text("the page\n")
-        self.own(start_nginx(self.make_folder("nginx"), files_site(self.web, site)))
-        self.own(start_postgres(self.make_folder("postgres"), database))
-        certificate = make_certificate(self.make_folder("tls"), "proxy.corp.test", "localhost")
+        self.own(servers.start_nginx(self.make_folder("nginx"), servers.files_site(self.web, site)))
+        self.own(servers.start_postgres(self.make_folder("postgres"), database))
+        certificate = servers.make_certificate(
+            self.make_folder("tls"), "proxy.corp.test", "localhost"
+        )
         users, admins = folder / "users", folder / "admins"
         for path, name in ((users, "ann"), (admins, "root")):
             path.write_bytes(output_of("htpasswd", "-nbBC4", name, "secret"))
