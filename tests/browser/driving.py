@@ -85,15 +85,10 @@ class Browser:
     def tell(self, command: str, **values: Any) -> Any:
         return self._driver.execute_cdp_cmd(command, values)
 
-    def look_like(self, width: int, scheme: str, height: int = 900, scale: int = 1) -> None:
-        """Be a screen of so many CSS pixels, which has `scale` of its own for each."""
-        self.tell(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=scale,
-            mobile=False,
-        )
+    def look_like(self, width: int, scheme: str, height: int = 900) -> None:
+        """Be a screen of this many CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.tell("Emulation.setDeviceMetricsOverride", **metrics)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.tell("Emulation.setEmulatedMedia", features=features)
 

@@ -36,7 +36,7 @@ class Answer:
 
 
 class H3Client(QuicConnectionProtocol):
-    """A connection: what its handshake has come to, how it has ended, and how many bytes of bodies have come."""
+    """A connection: what its handshake has come to, and how many bytes of bodies have come."""
 
     def __init__(self, connection: QuicConnection, stream_handler: Any) -> None:
         super().__init__(connection, stream_handler)
@@ -44,7 +44,6 @@ class H3Client(QuicConnectionProtocol):
         self._answers: dict[int, Answer] = {}
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.established: HandshakeCompleted | None = None
-        self.over: ConnectionTerminated | None = None
         self.got = 0
 
     @property
@@ -92,7 +91,6 @@ class H3Client(QuicConnectionProtocol):
         if isinstance(event, HandshakeCompleted):
             self.established = event
         elif isinstance(event, ConnectionTerminated):
-            self.over = event
             for answer in self._answers.values():
                 if not answer.whole.done():
                     answer.whole.set_exception(ConnectionError(event.reason_phrase))
@@ -140,9 +138,7 @@ async def client(
     settings: QuicConfiguration,
     *,
     host: str = "127.0.0.1",
-    tickets: list[SessionTicket] | None = None,
     scramble: random.Random | None = None,
-    waits: bool = True,
 ) -> AsyncIterator[H3Client]:
     """Connect; `scramble` has the hello cut into pieces, which are shuffled over its packets."""
     async with connect(
@@ -150,16 +146,14 @@ async def client(
         port,
         configuration=settings,
         create_protocol=H3Client,
-        session_ticket_handler=None if tickets is None else tickets.append,
         wait_connected=False,
     ) as made:
         assert isinstance(made, H3Client)
         if scramble is not None:
             quic: Any = made._quic
             quic.datagrams_to_send = partial(_scrambled, quic, scramble, quic.datagrams_to_send)
-        if waits:
-            made.transmit()
-            await asyncio.wait_for(made.wait_connected(), PATIENCE)
+        made.transmit()
+        await asyncio.wait_for(made.wait_connected(), PATIENCE)
         yield made
     made.leave()
 

@@ -44,12 +44,11 @@ class ChangeTests(InteropTestCase):
                 await one.has(one.got + 2 * _COUNT)
             await one.move()
             await one.has(one.got + 2 * _COUNT)
-            before = len(self.servers["shop"].told("closed"))
+            before = len(self.servers["shop"].closed)
             asking.cancel()
-        eventually(
-            lambda: len(self.servers["shop"].told("closed")) > before, "the server hears of its end"
-        )
-        self.assertEqual(self.servers["shop"].told("closed")[-1]["peers"], 1)
+        shop = self.servers["shop"]
+        eventually(lambda: len(shop.closed) > before, "the server hears of its end")
+        self.assertEqual(shop.closed[-1], 1)
         self.mux.stop()
         [line] = self.mux.lines()
         self.assertEqual((line["route"], line["facts"]["sni"]), ("shop", "shop.example.com"))
@@ -59,7 +58,7 @@ class ChangeTests(InteropTestCase):
     async def test_moves(self) -> None:
         """Its port changes, and its address, in a download, and in a pause; its server sees no other port at an address that stays."""
         ways = ["::ffff:127.0.0.1", "::ffff:127.0.0.2"]
-        before = len(self.servers["site"].told("closed"))
+        before = len(self.servers["site"].closed)
         async with client(self.mux.port, configuration("site.example.com")) as one:
             answer = one.ask(f"/{_LONG}")
             for part, address in enumerate(ways, 1):
@@ -71,8 +70,8 @@ class ChangeTests(InteropTestCase):
             for count, address in enumerate((ways[1], ways[0]), 10_000):
                 await one.move(address)
                 await assert_served(self, one, "site", count)
-        eventually(lambda: len(self.servers["site"].told("closed")) > before, "it is closed")
-        self.assertLessEqual(self.servers["site"].told("closed")[-1]["peers"], 3)
+        eventually(lambda: len(self.servers["site"].closed) > before, "it is closed")
+        self.assertLessEqual(self.servers["site"].closed[-1], 3)
         self.mux.stop()
         [line] = self.mux.lines()
         self.assertEqual((line["route"], line["reason"]), ("site", "drained"))

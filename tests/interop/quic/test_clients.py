@@ -85,7 +85,7 @@ class ClientTests(InteropTestCase):
         self.assertEqual([line["route"] for line in lines], ["site", None])
         self.assertEqual({line["server"] for line in lines}, {lines[0]["server"]})
 
-    def _download(self, name: str, count: int, *options: str, port: int = 0) -> bytes:
+    def _download(self, name: str, count: int, *options: str) -> bytes:
         if os.geteuid():
             raise SkipTest("only root can give a program a file of hosts")
         program = require_program("gtlsclient")
@@ -97,7 +97,7 @@ class ClientTests(InteropTestCase):
             *(*mounted({"/etc/hosts": hosts}), program),
             *("--quiet", "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close"),
             *(f"--download={folder}", *options),
-            *(host, str(port or self.mux.port), f"https://{host}/{count}"),
+            *(host, str(self.mux.port), f"https://{host}/{count}"),
         )
         self.assertEqual(done.returncode, 0, done.stderr.decode(errors="replace"))
         return (folder / str(count)).read_bytes()
