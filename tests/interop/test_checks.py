@@ -4,14 +4,14 @@ import re
 import signal
 import socket
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
+from tests.interop.children import PATIENCE, InteropTestCase, output_of
 from tests.interop.starttls import start_postfix
 from tests.support.mux import server_at
 from tests.support.peers import reactor
@@ -80,25 +80,17 @@ server {{
 """
 
 
-class CheckedNginxTests(InteropTestCase, TestCase):
-    ports: ClassVar[dict[str, int]]
-    nginx: ClassVar[Child]
+class ServerTests(InteropTestCase, TestCase):
+    """Each server finds that it was asked as a client of its own would ask."""
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.certificate = servers.make_certificate(cls.folder, "www.example.com")
-        cls.ports = {name: free_port() for name in ("plain", "secure")}
-        site = _CHECKED_SITE.format(ports=cls.ports, certificate=cls.certificate)
-        cls.nginx = cls.share(servers.start_nginx(cls.folder, site))
-
-    def tearDown(self) -> None:
-        self.assertNotRegex(self.nginx.output, r"\[(info|warn|error|crit|alert)\]")
-
-    async def test_each_kind(self) -> None:
-        port = self.ports["plain"]
+    async def test_nginx(self) -> None:
+        certificate = servers.make_certificate(self.folder, "www.example.com")
+        ports = {name: free_port() for name in ("plain", "secure")}
+        port = ports["plain"]
+        site = _CHECKED_SITE.format(ports=ports, certificate=certificate)
+        nginx = self.own(servers.start_nginx(self.folder, site))
         await assert_well(self, "http path=/health host=health.example", port)
-        self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
+        nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
         await assert_well(self, "http path=/moved", port)
         await assert_ill(self, "HTTP 503", "http", port)
         await assert_well(self, "http expect=2xx,503", port)
@@ -110,15 +102,12 @@ class CheckedNginxTests(InteropTestCase, TestCase):
         await assert_ill(self, "no PONG: HTTP/1.1 400 Bad Request", "redis", port)
 
         # The PROXY header is before TLS.
-        tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
+        tls = BackendTLS(ServerTLS(ca=certificate.chain))
         for version in ("v1", "v2"):
-            asked, port = f"http path=/health host=tls-{version}", self.ports["secure"]
+            asked, port = f"http path=/health host=tls-{version}", ports["secure"]
             await assert_well(self, asked, port, proxy_protocol=version, tls=tls)
-            self.nginx.wait_for(rf"tls-{version} GET /health .* 200")
-
-
-class ServerTests(InteropTestCase, TestCase):
-    """Each server finds that it was asked as a client of its own would ask."""
+            nginx.wait_for(rf"tls-{version} GET /health .* 200")
+        self.assertNotRegex(nginx.output, r"\[(info|warn|error|crit|alert)\]")
 
     async def test_redis_also_with_password(self) -> None:
         redis = self.own(servers.start_redis(self.make_folder()))

@@ -1,10 +1,7 @@
 """The form of what a service writes to its standard output and its own log."""
 
 import json
-import re
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,26 +27,20 @@ backend = 127.0.0.1:1
 class BareLogTests(InteropTestCase):
     def standard_output(self, *command: str, workers: int) -> list[Any]:
         """Serve a client that says nothing, and one that no route takes; give the lines of standard output as JSON."""
-        rules = self.folder / "rules.ini"
+        rules, out = self.folder / "rules.ini", self.folder / "out"
         rules.write_text(RULES.format(workers=workers))
-        out, err = self.folder / "out", self.folder / "err"
-        with out.open("wb") as out_file, err.open("wb") as err_file:
-            child = subprocess.Popen([*command, str(rules)], stdout=out_file, stderr=err_file)
-        try:
-            wanted = re.compile(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")
-            ready = "serving with 2 worker" if workers > 1 else "listening on"
-            eventually(lambda: ready in err.read_text(), "it serves")
-            match = wanted.search(err.read_text())
-            assert match is not None
-            place = ("127.0.0.1", int(match[1]))
-            socket.create_connection(place, timeout=PATIENCE).close()
-            with socket.create_connection(place, timeout=PATIENCE) as client:
-                client.sendall(b"hello\r\n")
-                self.assertEqual(client.recv(1), b"")
-            eventually(lambda: "no-route" in out.read_text(), "there is a line")
-        finally:
-            child.send_signal(signal.SIGTERM)
-            child.wait(PATIENCE)
+        # What it says is its standard error alone.
+        child = self.own(Child("sh", "-c", 'exec "$@" >"$0"', out, *command, rules))
+        port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
+        if workers > 1:
+            child.wait_for("serving with 2 worker")
+        place = ("127.0.0.1", int(port))
+        socket.create_connection(place, timeout=PATIENCE).close()
+        with socket.create_connection(place, timeout=PATIENCE) as client:
+            client.sendall(b"hello\r\n")
+            self.assertEqual(client.recv(1), b"")
+        eventually(lambda: "no-route" in out.read_text(), "there is a line")
+        child.end()
         return [json.loads(line) for line in out.read_text().splitlines()]
 
     def test_bare(self) -> None:

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-from typing import ClassVar
 
 import pytest
 from cryptography import x509
@@ -14,6 +13,7 @@ from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.programs import require_program
 from tests.support.secure import client_context
+from tests.support.services import Record
 
 pytestmark = pytest.mark.by_turns
 
@@ -33,20 +33,6 @@ _FIRST = (
 
 class AcmeTests(ScenarioTestCase):
     """The examples, with an authority of the test; what they lead to is Redis here."""
-
-    before: ClassVar[tuple[str, ...]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        require_program("lego")
-        cls.share(start_redis(cls.folder, 8080))
-        system = cls.make_folder("ssl")
-        acme = cls.make_folder("ssl/acme/certificates")
-        output_of(*_FIRST, "-out", acme / f"{_NAME}.crt", "-keyout", acme / f"{_NAME}.key")
-        cls.before = mounted({"/etc/ssl": system})
-        cls.mux = cls.share(Example(EXAMPLES / "acme/lego.ini", {"/etc/ssl": system}))
-        cls.share(Pebble(cls.folder, port=14000, challenged=443, web=80, nonces=0))
 
     def lego(self, *command: str) -> str:
         """Run lego, and give the number of the certificate that new clients see afterwards."""
@@ -68,23 +54,31 @@ class AcmeTests(ScenarioTestCase):
         return f"{certificate.serial_number} {certificate.issuer.rfc4514_string()}"
 
     def test_renewed(self) -> None:
-        """The authority reaches lego through the route, new clients see each new certificate, and connections go on."""
+        """The authority reaches lego through the route, new clients see each new certificate, and connections go on; so it is with certbot and port 80."""
+        require_program("lego")
+        self.own(start_redis(self.folder, 8080))
+        system, acme = self.make_folder("ssl"), self.make_folder("ssl/acme/certificates")
+        output_of(*_FIRST, "-out", acme / f"{_NAME}.crt", "-keyout", acme / f"{_NAME}.key")
+        self.before = mounted({"/etc/ssl": system})
+        mux = self.own(Example(EXAMPLES / "acme/lego.ini", {"/etc/ssl": system}))
+        self.own(Pebble(self.folder, port=14000, challenged=443, web=80, nonces=0))
         with self.connect() as client:
             client.sendall(b"PING\r\n")
             self.assertEqual(client.recv(7), b"+PONG\r\n")
             self.assertIn("Pebble", self.lego("run"))
-            hook = f"kill -HUP {self.mux.child.pid}"
+            hook = f"kill -HUP {mux.child.pid}"
             words = ("renew", "--days", "10000", "--no-random-sleep", "--renew-hook", hook)
             self.assertIn("Pebble", self.lego(*words))
-            self.mux.child.wait_for("rules reloaded")
+            mux.child.wait_for("rules reloaded")
             client.sendall(b"PING\r\n")
             self.assertEqual(client.recv(7), b"+PONG\r\n")
-        eventually(
-            lambda: sum(line["route"] == "acme" for line in self.mux.lines()) > 1,
-            "the authority has come by the route",
-        )
-        logged = [line for line in self.mux.lines() if line["route"] == "acme"]
-        self.assertEqual({line["server"] for line in logged}, {"127.0.0.1:5443"})
+
+        def challenges() -> list[Record]:
+            return [line for line in mux.lines() if line["route"] == "acme"]
+
+        eventually(lambda: len(challenges()) > 1, "the authority has come by the route")
+        self.assertEqual({line["server"] for line in challenges()}, {"127.0.0.1:5443"})
+        self.assert_renewed_by_certbot()
 
     def certbot(self, *command: str) -> None:
         folders = [
@@ -95,8 +89,7 @@ class AcmeTests(ScenarioTestCase):
         known = f"REQUESTS_CA_BUNDLE={self.folder / 'ca.pem'}"
         output_of("env", known, require_program("certbot"), *command, "-n", *folders)
 
-    def test_certbot(self) -> None:
-        """The authority reaches certbot through port 80, and new clients see a renewed certificate."""
+    def assert_renewed_by_certbot(self) -> None:
         require_program("certbot")
         web = self.own(Example(EXAMPLES / "acme/certbot.ini"))
         server = ("--server", "https://127.0.0.1:14000/dir", "--agree-tos", "-m", "a@example.com")
