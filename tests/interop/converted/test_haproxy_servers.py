@@ -4,6 +4,7 @@ import contextlib
 import socket
 import ssl
 import time
+from functools import partial
 from textwrap import indent
 
 from tests.interop.children import PATIENCE, eventually
@@ -175,6 +176,44 @@ class ServerTests(SideBySideTestCase):
                 first.close()
                 second.settimeout(PATIENCE)
                 self.assertEqual(second.recv(9), b"a\n")
+
+    def test_connections_of_a_source(self) -> None:
+        """At once, and in a while."""
+        self.start(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                stick-table type ip size 10k expire 30s store conn_cur
+                tcp-request connection track-sc0 src
+                tcp-request connection reject if { sc0_conn_cur gt 2 }
+                default_backend a
+            frontend g
+                bind 127.0.0.1:<port1>
+                tcp-request connection track-sc0 src table rates
+                tcp-request connection reject if { sc0_conn_rate(rates) gt 5 }
+                default_backend a
+            backend a
+                server s <a>
+            backend rates
+                stick-table type ip size 10k expire 2m store conn_rate(1m)
+            """
+        )
+        self.assertNotIn("LOOK", self.found.text)
+        for ports in self.ports:
+            port = ports["port"]
+            first, second = (socket.create_connection(("127.0.0.1", port), PATIENCE) for _ in "ab")
+            with second:
+                self.assertEqual([one.recv(9) for one in (first, second)], [b"a\n", b"a\n"])
+                self.assertEqual(heard("silent", port), "")
+                self.assertEqual(heard("silent", port, source="127.0.0.2"), "a")
+                first.close()
+                eventually(partial(_is_served, port), "there is room again")
+            answers = [heard("silent", ports["port1"]) for _ in range(7)]
+            self.assertEqual(answers, ["a"] * 5 + [""] * 2)
+
+
+def _is_served(port: int) -> bool:
+    return heard("silent", port) == "a"
 
 
 def _asked(request: bytes) -> tuple[bytes, bytes]:

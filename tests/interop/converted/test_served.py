@@ -7,13 +7,16 @@ that does not only say its name: ``tls FILE`` says that inside TLS, ``header`` a
 ``GREETING | WORD => REPLY | …`` says the first at once, and what belongs to each word that it hears. What stands for bytes is as in Python.
 """
 
+import os
 import re
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from unittest import SkipTest
 
 from tests.convert.test_pairs import EXPECTED, PAIRS
+from tests.interop.children import Child
 from tests.interop.converted.sidebyside import SideBySideTestCase, replying
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
@@ -113,10 +116,74 @@ class NginxTests(SideBySideTestCase):
 class SniproxyTests(SideBySideTestCase):
     program = "sniproxy"
 
+    def test_names_as_servers(self) -> None:
+        """An address in the place of a name is not connected to."""
+        if os.geteuid():
+            raise SkipTest("sniproxy asks port 53 only, which is root's")
+        address = f"127.53.{os.getpid() % 250}.{os.getpid() // 250 % 250}"
+        self.own(
+            Child(
+                *("dnsmasq", "--no-daemon", "--no-hosts", "--no-resolv", "--bind-interfaces"),
+                *(f"--listen-address={address}", "--address=/example/127.0.0.1"),
+            )
+        ).wait_for("started")
+        self.prove(
+            f"""
+            resolver {{
+                nameserver {address}
+            }}
+            listener 127.0.0.1:<port> {{
+                proto http
+                table all
+            }}
+            listener 127.0.0.1:<port1> {{
+                proto http
+                table all
+                fallback <rest>
+            }}
+            listener 127.0.0.1:<port2> {{
+                proto tls
+                table some
+                source 127.0.0.3
+            }}
+            table all {{
+                .* *:<a.port>
+            }}
+            table some {{
+                \\\\.b\\\\.example$ *:<b.port>
+                host host.example <c.port>
+            }}
+            """,
+            {"a": "get x.example", "refused": "get 127.0.0.1, get"},
+            {"a": "get x.example", "rest": "get 127.0.0.1, get [::1], get"},
+            {"b": "hello a.b.example", "c": "hello host.net", "refused": "hello b.example.net"},
+            looks=2,
+        )
+
 
 @_with_cases
 class SslhTests(SideBySideTestCase):
     program = "sslh"
+
+    def test_route_without_server(self) -> None:
+        """Clients of a server whose address has no counterpart are closed, and reach no other server."""
+        self.start(
+            """
+            foreground: true;
+            timeout: 1;
+            on-timeout: "http";
+            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
+            protocols: (
+                { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
+                { name: "http"; host: "127.1"; port: "<web.port>"; },
+                { name: "anyprot"; host: "127.0.0.1"; port: "<rest.port>"; }
+            );
+            """
+        )
+        self.assertTrue(self.found.has_looks)
+        theirs, ours = self.answers([dict.fromkeys(("http", "text", "ssh"), "")])
+        self.assertEqual(theirs, [{"http": "web", "text": "rest", "ssh": "ssh"}])
+        self.assertEqual(ours, [{"http": "", "text": "rest", "ssh": "ssh"}])
 
 
 @_with_cases
