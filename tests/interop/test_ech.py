@@ -11,7 +11,7 @@ import sys
 import threading
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest import SkipTest
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -152,28 +152,21 @@ def _new_key(path: Path) -> str:
 
 
 class EchTests(InteropTestCase):
-    configs: ClassVar[str]
-    rules: ClassVar[str]
-    keys: ClassVar[Path]
-
-    @classmethod
-    def setUpClass(cls) -> None:
+    def setUp(self) -> None:
         require_curl()
         if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
             raise SkipTest("this OpenSSL does not accept hidden hellos")
-        super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, _HIDDEN, _ASKS_AGAIN, _PUBLIC, _ENDS)
-        cls.keys = cls.make_folder("keys")
-        cls.configs = _new_key(cls.keys / "a.pem")
+        self.certificate = make_certificate(self.folder, _HIDDEN, _ASKS_AGAIN, _PUBLIC, _ENDS)
+        keys = self.make_folder()
+        self.configs = _new_key(keys / "a.pem")
         curves = {_HIDDEN: None, _ASKS_AGAIN: ec.SECP384R1(), _PUBLIC: None}
         ports = {
-            name.partition(".")[0]: cls.share(_Server(name, cls.certificate, curve)).port
+            name.partition(".")[0]: self.own(_Server(name, self.certificate, curve)).port
             for name, curve in curves.items()
         }
-        plain = cls.share(_Server(_ENDS, None)).port
-        both = cls.certificate.both
-        cls.rules = _RULES.format(keys=cls.keys, both=both, plain=plain, **ports)
-        cls.mux = cls.share(Service(cls.folder, cls.rules))
+        plain = self.own(_Server(_ENDS, None)).port
+        rules = _RULES.format(keys=keys, both=self.certificate.both, plain=plain, **ports)
+        self.mux = self.own(Service(self.folder, rules))
 
     def page(self, name: str, ech: str, port: int | None = None, curves: str = "") -> bytes | int:
         """Return the page, or the number of curl's error."""
@@ -228,12 +221,12 @@ class EchTests(InteropTestCase):
         self.assertIsInstance(self.page(_HIDDEN, f"ecl:{other}"), int)
         self.assertEqual(self.page(_PUBLIC, "grease"), _PUBLIC.encode())
         self.assertEqual(self.page(_HIDDEN, "false"), _HIDDEN.encode())
-        found = [(line["route"], line["facts"].get("ech")) for line in self.mux.take(3)]
-        self.assertCountEqual(found, [("public", "outer"), ("public", "outer"), ("hidden", None)])
+        told = [(line["route"], line["facts"].get("ech")) for line in self.mux.take(3)]
+        self.assertCountEqual(told, [("public", "outer"), ("public", "outer"), ("hidden", None)])
 
     def test_chromium(self) -> None:
         """It knows the key by DNS over HTTPS, as everybody's browser does."""
-        mux = self.own(Service(self.folder, self.rules))
+        mux = self.mux
         names = self.own(_Names(self.certificate, mux.port, base64.b64decode(self.configs)))
         there = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.example"
         state = {"dns_over_https": {"mode": "secure", "templates": names.template}}

@@ -114,26 +114,6 @@ _SOON = 2.0  # seconds
 
 
 class PodmanTest(InteropTestCase):
-    podman: Podman
-    service: Child
-    provider: Child
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        Namespace(cls).enter()
-        cls.podman = cls.share(Podman(cls.folder))
-        rules = cls.folder / "rules.ini"
-        rules.write_text(_RULES.format(folder=cls.folder))
-        (cls.folder / "provided").mkdir()
-        cls.service = cls.share(Child(sys.executable, "-m", "txmux", "run", rules))
-        cls.service.wait_for("serving with")
-        command = (sys.executable, "-m", "txmux", "provider", "docker", "--rules", rules)
-        files = ("--write", cls.folder / "provided/docker.ini", "--network", NETWORK)
-        ends = ("--socket", f"unix:{cls.podman.socket}", "--wake", f"unix:{cls.folder}/wake.sock")
-        cls.provider = cls.share(Child(*command, *files, *ends))
-        cls.provider.wait_for("0 objects")
-
     def connect(self, word: str) -> socket.socket:
         client = self.enterContext(socket.create_connection(("127.0.0.1", 4433), timeout=PATIENCE))
         client.sendall(f"{word}\n".encode())
@@ -156,16 +136,28 @@ class PodmanTest(InteropTestCase):
         self.assertLess(time.monotonic() - begun, _SOON)
 
     def test_routes_come_and_go_and_cut_nobody(self) -> None:
+        """A container that sleeps is woken."""
+        Namespace(self).enter()
+        podman = self.own(Podman(self.folder))
+        rules = self.folder / "rules.ini"
+        rules.write_text(_RULES.format(folder=self.folder))
+        (self.folder / "provided").mkdir()
+        service = self.own(Child(sys.executable, "-m", "txmux", "run", rules))
+        service.wait_for("serving with")
+        command = (sys.executable, "-m", "txmux", "provider", "docker", "--rules", rules)
+        files = ("--write", self.folder / "provided/docker.ini", "--network", NETWORK)
+        ends = ("--socket", f"unix:{podman.socket}", "--wake", f"unix:{self.folder}/wake.sock")
+        self.own(Child(*command, *files, *ends)).wait_for("0 objects")
         for name in ("one", "two", "three"):
-            self.podman.create(name, {"txmux.match": f"payload text={name}"})
-        self.podman.start("one")
+            podman.create(name, {"txmux.match": f"payload text={name}"})
+        podman.start("one")
         self.assert_soon("one", "one")
         clients = [self.connect("one") for _ in range(_CLIENTS)]
         for name in ("two", "three"):
-            self.podman.start(name)
+            podman.start(name)
             self.assert_soon(name, name)
         for name in ("two", "three"):
-            self.podman.stop(name)
+            podman.stop(name)
             self.assert_soon(name, "")
         for client in clients:
             client.sendall(b"still here\n")
@@ -176,12 +168,11 @@ class PodmanTest(InteropTestCase):
                 self.assertTrue(more, said)
                 said += more
 
-    def test_sleep_and_wake(self) -> None:
         labels = {"txmux.match": "payload text=nap", "txmux.wake": "yes", "txmux.sleep": "1s"}
-        self.podman.create("nap", labels)
-        self.podman.start("nap")
-        eventually(lambda: self.podman.state("nap") == "exited", "it sleeps")
+        podman.create("nap", labels)
+        podman.start("nap")
+        eventually(lambda: podman.state("nap") == "exited", "it sleeps")
         with self.connect("nap") as client:
             self.assertEqual(client.recv(1000)[:4], b"nap\n")
             time.sleep(2.5)
-            self.assertEqual(self.podman.state("nap"), "running")
+            self.assertEqual(podman.state("nap"), "running")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import secrets
 import struct
 from pathlib import Path
@@ -17,28 +16,28 @@ from txmux.features.sharing.exchange import KEY
 
 
 class SupervisorTest(InteropTestCase):
-    def setUp(self) -> None:
-        super().setUp()
+    def test_workers_have_neither_connection_nor_password(self) -> None:
+        """Not even while one of them admits a source that is reported, and after an upgrade.
+
+        One that ends the sharing forgets other machines: their numbers are in the memory that the new process goes on with, which asks nobody
+        for them.
+        """
         if os.geteuid() != 0:
             raise SkipTest("only root can read the memory of processes in a sandbox")
         self.redis = self.own(start_redis(self.folder))
         self.password = secrets.token_hex(16)
-        self.cli = ("redis-cli", "-s", self.redis.socket)
-        output_of(*self.cli, "config", "set", "requirepass", self.password)
+        bare = ("redis-cli", "-s", self.redis.socket)
+        output_of(*bare, "config", "set", "requirepass", self.password)
+        cli = (*bare, "-a", self.password, "--no-auth-warning")
         file = self.folder / "password"
         file.write_text(f"{self.password}\n")
         echo = self.own(EchoServer())
-        settings = (
-            f"workers = 2\nshared_limits = redis://127.0.0.1:{self.redis.port} password={file}"
-        )
+        shared = f"shared_limits = redis://127.0.0.1:{self.redis.port} password={file}"
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 4\n"
             f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
-        self.service = self.own(Service(self.folder, rules, settings, admin=True))
-
-    def test_workers_have_neither_connection_nor_password(self) -> None:
-        """Not even while one of them admits a source that is reported, and after an upgrade."""
+        self.service = self.own(Service(self.folder, rules, f"workers = 2\n{shared}", admin=True))
         for upgrades in (False, True):
             if upgrades:
                 self.service.upgrade()
@@ -46,8 +45,7 @@ class SupervisorTest(InteropTestCase):
                 for client in (one, other):
                     client.sendall(b"x")
                     self.assertEqual(client.recv(1), b"x")
-                keys = (*self.cli, "-a", self.password, "--no-auth-warning", "keys", "*")
-                eventually(lambda k=keys: b"sources" in output_of(*k), "it is reported")  # type: ignore[misc]
+                eventually(lambda: b"sources" in output_of(*cli, "keys", "*"), "it is reported")
                 self.assertEqual(self.service.api("status")["bans"]["shared"], "complete")
                 main = self.service.pid
                 self.assertEqual(len(workers_of(main)), 2)
@@ -55,16 +53,13 @@ class SupervisorTest(InteropTestCase):
                 self.assertEqual(found, {main})
                 self.assertEqual({pid for pid in family_of(main) if self.is_connected(pid)}, {main})
 
-    def test_upgrade_that_ends_the_sharing_forgets_other_machines(self) -> None:
-        """Their numbers are in the memory that the new process goes on with, which asks nobody for them."""
         source = struct.pack("<QIII", 0xFF0000007F000001, 4, 4, 4)
-        cli = (*self.cli, "-a", self.password, "--no-auth-warning")
         now = int(output_of(*cli, "time").split()[0])
         report = str(now + 15).encode() + source
         output_of(*cli, "-x", "hset", KEY % "public", "other", stdin=report)
         eventually(lambda: not self.is_let_in(), "the other machine has all that it may")
         text = self.service.file.read_text()
-        self.service.file.write_text(re.sub("shared_limits = .*", "", text))
+        self.service.file.write_text(text.replace(shared, ""))
         self.service.upgrade()
         self.assertTrue(self.is_let_in())
 
