@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-import attrs
 import pytest
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
@@ -27,6 +26,7 @@ from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
+from tests.support.proc import family_of
 from tests.support.services import Twist
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -46,8 +46,7 @@ _WELL, _ILL = 200, 150
 """The priorities of a machine."""
 
 
-@attrs.frozen
-class _Attempt:
+class _Attempt(NamedTuple):
     """A client's try to connect: when it began, and who has led it to the server; nobody if it has failed."""
 
     at: float
@@ -120,8 +119,7 @@ class _Machine:
 
     def kill_keepalived(self) -> Callable[[], object]:
         """Kill keepalived with all of its processes, so that it can tell nobody."""
-        children = _children(self.keepalived.process.pid)
-        for process in (self.keepalived.process.pid, *children):
+        for process in family_of(self.keepalived.process.pid):
             os.kill(process, signal.SIGKILL)
         self.keepalived.wait()
         return self.start_keepalived
@@ -149,9 +147,14 @@ class _Machine:
         return start
 
     def has_address(self) -> bool:
-        return b" 192.0.2.10/" in output_of(
-            "ip", "-n", self.network.name, "-4", "address", "show", "dev", "eth0"
-        )
+        words = ("-n", self.network.name, "-4", "address", "show", "dev", "eth0")
+        return b" 192.0.2.10/" in output_of("ip", *words)
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether keepalived has found last that txmux does not serve."""
+        said = self.keepalived.output
+        return said.rfind(_WORSE) > said.rfind(_BETTER)
 
     def cut(self) -> Callable[[], object]:
         output_of("ip", "link", "set", self._port, "down")
@@ -198,11 +201,6 @@ def _be_patient(folder: Path) -> None:
         (folder / name).write_text(text.replace(usual, longer))
 
 
-def _children(process: int) -> list[int]:
-    file = Path(f"/proc/{process}/task/{process}/children")
-    return [int(word) for word in file.read_text().split()]
-
-
 class KeepalivedTests(InteropTestCase):
     network: ClassVar[Namespace]
     machines: ClassVar[tuple[_Machine, _Machine]]
@@ -240,8 +238,7 @@ class KeepalivedTests(InteropTestCase):
         return (one, other) if one.has_address() else (other, one)
 
     def _is_ready(self, machine: _Machine) -> bool:
-        said = machine.keepalived.output
-        if "VRRP_Script(txmux) succeeded" not in said or said.rfind(_WORSE) > said.rfind(_BETTER):
+        if machine.is_worse or "VRRP_Script(txmux) succeeded" not in machine.keepalived.output:
             return False
         return run(*machine.before, "/etc/keepalived/check-txmux").returncode == 0
 
@@ -265,7 +262,11 @@ class KeepalivedTests(InteropTestCase):
             began = time.monotonic()
             restore = what(active)
             try:
-                eventually(lambda m=other: self._is_led_by(m), "the other one leads")  # type: ignore[misc]
+                led = [other.address] * 20
+                eventually(
+                    lambda led=led: [one.machine for one in self.clients.attempts[-20:]] == led,  # type: ignore[misc]
+                    "the other one leads",
+                )
                 outages = [*self.outages(began)]
                 took.append(max((end for _, end in outages), default=began) - began)
                 if took[-1] >= most:
@@ -297,10 +298,6 @@ class KeepalivedTests(InteropTestCase):
         said = (machine.keepalived.output[-1000:] for machine in self.machines)
         return "\n".join((", ".join(told), *said))
 
-    def _is_led_by(self, machine: _Machine) -> bool:
-        last = [one.machine for one in self.clients.attempts[-20:]]
-        return last == [machine.address] * 20
-
     def test_events(self) -> None:
         """A txmux that hangs is as good as dead, but it takes both tries of the check to find that out.
 
@@ -319,12 +316,7 @@ class KeepalivedTests(InteropTestCase):
         for machine in self.machines:
             machine.kill_txmux()
         for machine in self.machines:
-            eventually(
-                lambda m=machine: (
-                    m.keepalived.output.rfind(_WORSE) > m.keepalived.output.rfind(_BETTER)
-                ),  # type: ignore[misc]
-                "keepalived has found that",
-            )
+            eventually(lambda m=machine: m.is_worse, "keepalived has found that")  # type: ignore[misc]
         speaks = self.words.in_a_row(6, _ILL)
         having = [machine.address for machine in self.machines if machine.has_address()]
         self.assertEqual(having, [speaks])
