@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
-from tests.support.echo import ThreadServer
 from tests.support.proc import is_gone
 from tests.support.services import Twist
 
@@ -32,13 +29,24 @@ _CONNECTIONS = 20_000
 _ROUNDS = 3 if _IS_LONG else 1
 _HELLO = client_hello("www.example.com")
 
-
-def _answer(client: socket.socket) -> None:
-    """Answer a client, when it has said something, half a second later, so that many connections are established at any time."""
-    if client.recv(10_000):
-        time.sleep(0.5)
-        client.sendall(b"hello " + b"x" * 10_000 + b" done")
-
+# Answers each client, when it has said something, with who it is; half a second later, so that many connections are established at any time.
+_SERVER = """
+import asyncio, sys
+async def serve(reader, writer):
+    try:
+        if await reader.read(10_000):
+            await asyncio.sleep(0.5)
+            writer.write(b"hello " + b"x" * 10_000 + b" done")
+            await writer.drain()
+    except OSError:
+        pass
+    writer.close()
+async def main():
+    servers = [await asyncio.start_server(serve, address, 8443, backlog=1000) for address in sys.argv[1:]]
+    print("serving", flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+asyncio.run(main())
+"""
 
 # A number of clients a second, until standard input ends and at least a number have come; tells of each that got no whole answer.
 _LOAD = """
@@ -144,8 +152,7 @@ class BalancerTests(InteropTestCase):
         self.network = Namespace(self)
         self.network.make_lan("192.0.2.10", *_SERVERS)
         self.network.enter()
-        for address in _SERVERS:
-            self.own(ThreadServer(_answer, address, 8443))
+        self._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
         self.machines: list[_Machine] = []
         for number, name in enumerate(("one", "two", "three"), start=11):
             machine = self.own(_Machine(self, name, number))
