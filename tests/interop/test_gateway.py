@@ -37,9 +37,8 @@ class ClusterTest(TestCase):
         rules.write_text(f"[txmux]\n{settings}")
         self.kube = KubernetesPlayed(self)
         self.port, self.other = free_port(), free_port()
-        self.put(
-            SERVICES + gateway(*_LISTENERS) + route("TCPRoute", "db", parent=", sectionName: tcp")
-        )
+        first = route("TCPRoute", "db", parent=", sectionName: tcp")
+        self.put(SERVICES + gateway(*_LISTENERS) + first)
         self.server_port = free_port()
         for name in "ab":
             factory = ServerFactory.forProtocol(Named)
@@ -99,9 +98,8 @@ class ClusterTest(TestCase):
         """Meanwhile the service says whether the API answers its provider."""
         await self.answered_by(b"a", self.port)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port, timeout=60)
-        clients: list[Any] = await gatherResults(
-            [connectProtocol(endpoint, Peer()) for _ in range(_CLIENTS)]
-        )
+        connecting = [connectProtocol(endpoint, Peer()) for _ in range(_CLIENTS)]
+        clients: list[Any] = await gatherResults(connecting)
 
         async def leave() -> None:
             for client in clients:
@@ -113,10 +111,8 @@ class ClusterTest(TestCase):
         async def all_answer(count: int) -> None:
             for client in clients:
                 client.transport.write(b"?")
-            for client in clients:
-                await client.until(
-                    lambda client=client: len(client.received) == count or client.finished
-                )
+            for its in clients:
+                await its.until(lambda its=its: len(its.received) == count or its.finished)
             self.assertEqual({bytes(client.received) for client in clients}, {b"a" * count})
 
         await all_answer(1)
