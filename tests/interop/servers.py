@@ -45,15 +45,21 @@ def make_certificate(folder: Path, *names: str) -> Certificate:
 
 
 @attrs.frozen
-class SshServer:
-    """A running ``sshd``; by these options, ``ssh`` and ``scp`` log in by key and know it again at any port."""
+class Running:
+    """A running server."""
 
     child: Child
     port: int
-    options: tuple[str, ...]
 
     def end(self) -> None:
         self.child.end()
+
+
+@attrs.frozen
+class SshServer(Running):
+    """A running ``sshd``; by these options, ``ssh`` and ``scp`` log in by key and know it again at any port."""
+
+    options: tuple[str, ...]
 
 
 _SSHD = """\
@@ -97,11 +103,6 @@ def start_sshd(folder: Path, port: int | None = None, address: str = "127.0.0.1"
 
 
 _NGINX = """\
-daemon off;
-{user}
-pid {folder}/nginx.pid;
-error_log stderr notice;
-events {{}}
 http {{
     access_log off;
     default_type application/octet-stream;
@@ -116,21 +117,17 @@ http {{
 """
 
 
-_NGINX_STREAM = """\
-load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+_NGINX_MAIN = """\
 daemon off;
 {user}
 pid {folder}/nginx.pid;
 error_log stderr notice;
 events {{}}
-stream {{
-    {lines}
-}}
 """
 
 
 def start_nginx(folder: Path, http: str) -> Child:
-    return _start_nginx(folder, _NGINX.format(user=_nginx_user(), folder=folder, lines=http))
+    return _start_nginx(folder, _nginx_main(folder) + _NGINX.format(folder=folder, lines=http))
 
 
 def files_site(port: int, folder: Path) -> str:
@@ -157,11 +154,12 @@ def start_nginx_stream(folder: Path, stream: str, before: tuple[str, ...] = ()) 
 
 
 def nginx_stream(folder: Path, lines: str) -> str:
-    return _NGINX_STREAM.format(user=_nginx_user(), folder=folder, lines=lines)
+    module = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n"
+    return f"{module}{_nginx_main(folder)}stream {{\n    {lines}\n}}\n"
 
 
-def _nginx_user() -> str:
-    return "user root;" if os.geteuid() == 0 else ""
+def _nginx_main(folder: Path) -> str:
+    return _NGINX_MAIN.format(user="user root;" if os.geteuid() == 0 else "", folder=folder)
 
 
 def _start_nginx(folder: Path, text: str, before: tuple[str, ...] = ()) -> Child:
@@ -220,15 +218,10 @@ def start_sslh(
 
 
 @attrs.frozen
-class RedisServer:
-    """A running ``redis-server``, with its port and its UNIX socket."""
+class RedisServer(Running):
+    """A running ``redis-server``, with its UNIX socket."""
 
-    child: Child
-    port: int
     socket: Path
-
-    def end(self) -> None:
-        self.child.end()
 
 
 def start_redis(

@@ -7,21 +7,16 @@ from pathlib import Path
 import attrs
 
 from tests.interop.children import Child, eventually, listens, output_of
-from tests.interop.servers import Certificate
+from tests.interop.servers import Certificate, Running
 from tests.support.ports import free_port
 
 
 @attrs.frozen
-class ClearServer:
+class ClearServer(Running):
     """A running server, with the folder of its mail or files, and the port of a server for mail that has no TLS."""
 
-    child: Child
-    port: int
     files: Path
     clear: int = 0
-
-    def end(self) -> None:
-        self.child.end()
 
 
 _POSTFIX = """\
