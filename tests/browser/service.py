@@ -37,7 +37,7 @@ class Watched:
         self.token = token.read_text().strip()
 
     def say(self, listener: str, data: bytes) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), timeout=PATIENCE)
+        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), PATIENCE)
         client.sendall(data)
         self._ends.append(client)
         return client

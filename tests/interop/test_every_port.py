@@ -29,7 +29,7 @@ class EveryPortTest(InteropTestCase):
 
         def serve(address: str) -> None:
             for port, server in servers.items():
-                with socket.create_connection((address, port), timeout=PATIENCE) as client:
+                with socket.create_connection((address, port), PATIENCE) as client:
                     client.sendall(b"hello")
                     with server.accept()[0] as accepted:
                         self.assertEqual(accepted.recv(100), b"hello")

@@ -137,7 +137,7 @@ class FilterTests(InteropTestCase):
         return log
 
     def visit(self, port: int, said: bytes, host: str = "127.0.0.1") -> None:
-        with socket.create_connection((host, port), timeout=PATIENCE) as client:
+        with socket.create_connection((host, port), PATIENCE) as client:
             client.sendall(said)
             self.assertEqual(client.recv(1), b"")
 

@@ -35,8 +35,8 @@ class BareLogTests(InteropTestCase):
         if workers > 1:
             child.wait_for("serving with 2 worker")
         place = ("127.0.0.1", int(port))
-        socket.create_connection(place, timeout=PATIENCE).close()
-        with socket.create_connection(place, timeout=PATIENCE) as client:
+        socket.create_connection(place, PATIENCE).close()
+        with socket.create_connection(place, PATIENCE) as client:
             client.sendall(b"hello\r\n")
             self.assertEqual(client.recv(1), b"")
         eventually(lambda: "no-route" in out.read_text(), "there is a line")

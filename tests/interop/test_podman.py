@@ -115,7 +115,7 @@ _SOON = 2.0  # seconds
 
 class PodmanTest(InteropTestCase):
     def connect(self, word: str) -> socket.socket:
-        client = self.enterContext(socket.create_connection(("127.0.0.1", 4433), timeout=PATIENCE))
+        client = self.enterContext(socket.create_connection(("127.0.0.1", 4433), PATIENCE))
         client.sendall(f"{word}\n".encode())
         return client
 

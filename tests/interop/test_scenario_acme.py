@@ -43,7 +43,7 @@ class AcmeTests(ScenarioTestCase):
         return self.serial()
 
     def connect(self, port: int = 443) -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
         return client_context(None).wrap_socket(plain, server_hostname=_NAME)
 
     def serial(self, port: int = 443) -> str:

@@ -113,7 +113,7 @@ class SitesTests(ScenarioTestCase):
         self.assert_logged("ssh", 22)
         context = ssl.create_default_context(cafile=authority)
         with (
-            socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as plain,
+            socket.create_connection((_PUBLIC, 443), PATIENCE) as plain,
             context.wrap_socket(plain, server_hostname=_NAME) as client,
         ):
             self.assertEqual(client.recv(8), b"SSH-2.0-")
@@ -185,7 +185,7 @@ class HttpsAndTunnelTests(ScenarioTestCase):
     def test_silent_client_reaches_the_tunnel(self) -> None:
         self.own(servers.start_sshd(self.folder, 8388, _TUNNELS[0]))
         self.start_mux()
-        with socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as client:
+        with socket.create_connection((_PUBLIC, 443), PATIENCE) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         self.assertEqual(self.mux.take_fields("backend", "bytes_in"), ("tunnel", "0"))
 

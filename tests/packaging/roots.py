@@ -121,7 +121,7 @@ def check_relay(case: InteropTestCase, copy: Copy, program: str = "/venv/bin/txm
         options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
         child = case.own(copy.start(program, "run", *options))
         port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
             client.sendall(b"SSH-2.0-x\r\n")
             with server.accept()[0] as accepted:
                 case.assertEqual(accepted.recv(100), b"SSH-2.0-x\r\n")
@@ -139,7 +139,7 @@ def relayed(
     case: InteropTestCase, listening: socket.socket, port: int
 ) -> tuple[socket.socket, socket.socket]:
     """Connect a client through the service to a server, and give both ends."""
-    client = case.enterContext(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+    client = case.enterContext(socket.create_connection(("127.0.0.1", port), PATIENCE))
     client.sendall(b"first")
     served, _ = listening.accept()
     case.addCleanup(served.close)
