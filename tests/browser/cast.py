@@ -113,9 +113,8 @@ def record() -> list[_Event]:
         try:
             for command, expected in _STEPS:
                 if command.startswith("tail"):
-                    eventually(
-                        lambda: "route=redis" in (folder / "log").read_text(), "it is logged"
-                    )
+                    log = folder / "log"
+                    eventually(lambda log=log: "route=redis" in log.read_text(), "it is logged")  # type: ignore[misc]
                 recorder.run(command, expected)
                 if command.endswith("&"):
                     eventually(lambda: listens(443), "txmux listens")

@@ -96,9 +96,7 @@ class Child:
             self._changed.wait_for(lambda: self._ended or expression.search(self.output), PATIENCE)
             match = expression.search(self.output)
         if match is None:
-            raise AssertionError(
-                f"{self.process.args!r} has not printed {pattern!r}:\n{self.output}"
-            )
+            raise AssertionError(f"{self.process.args!r}: no {pattern!r} in\n{self.output}")
         return match
 
     def say(self, last_words: bytes) -> None:

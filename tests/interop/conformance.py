@@ -297,9 +297,8 @@ class ConformanceTestCase(InteropTestCase):
         ends: list[Callable[[], object]] = []
         entries = []
         for port in ports:
-            server = who_server(
-                f"{namespace}/{name}", cls._certificate, datagrams=port["protocol"] == "UDP"
-            )
+            is_udp = port["protocol"] == "UDP"
+            server = who_server(f"{namespace}/{name}", cls._certificate, datagrams=is_udp)
             ends.append(server.end)
             known = {"name": port.get("name", ""), "protocol": port["protocol"]}
             entries.append({**known, "port": server.port})

@@ -49,9 +49,8 @@ class KubernetesApi:
         self.admin = self.kubeconfig(_ADMIN, "default")
         # An API server reads no other form of keys.
         self._key = folder / "accounts.key"
-        output_of(
-            "openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self._key
-        )
+        curve = ("-name", "prime256v1", "-genkey", "-noout")
+        output_of("openssl", "ecparam", *curve, "-out", self._key)
         self._server: Child | None = None
 
     @property

@@ -17,9 +17,8 @@ class Screen:
         # One that ends may have its socket for another moment.
         self._socket = folder / f"tmux-{os.urandom(4).hex()}.sock"
         size = ("-x", str(width), "-y", str(height))
-        self._tmux(
-            "-f", "/dev/null", "new-session", "-d", *size, f"env COLUMNS=80 LINES=24 {shell}"
-        )
+        command = f"env COLUMNS=80 LINES=24 {shell}"
+        self._tmux("-f", "/dev/null", "new-session", "-d", *size, command)
 
     def _tmux(self, *words: str) -> str:
         return output_of("tmux", "-u", "-S", self._socket, *words).decode()

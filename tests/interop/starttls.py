@@ -173,9 +173,8 @@ VirtualHost "{name}"
 def start_prosody(folder: Path, certificate: Certificate, name: str) -> ClearServer:
     port, configuration = free_port(), folder / "prosody.cfg.lua"
     (folder / "data").mkdir()
-    configuration.write_text(
-        _PROSODY.format(folder=folder, port=port, name=name, certificate=certificate)
-    )
+    own = {"folder": folder, "name": name, "certificate": certificate}
+    configuration.write_text(_PROSODY.format(**own, port=port))
     child = Child("prosody", "-F", "--config", configuration)
     child.wait_for(rf"Activated service 'c2s' on .*{port}")
     return ClearServer(child, port, folder / "data")

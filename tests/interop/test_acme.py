@@ -127,9 +127,8 @@ class GotTests(InteropTestCase):
         return self.own(Service(own, named, settings, before=before))
 
     def txmux(self, *words: str) -> str:
-        return output_of(
-            sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.socket}"
-        ).decode()
+        admin = f"unix:{self.socket}"
+        return output_of(sys.executable, "-m", "txmux", *words, "--admin", admin).decode()
 
     def certificates(self) -> dict[str, Any]:
         rows = json.loads(self.txmux("certificates", "--json"))
@@ -146,9 +145,8 @@ class GotTests(InteropTestCase):
         """An authority with terms is not asked without the operator's consent. Then each of two workers shows each name its own certificate; its file is for nobody else, and no key is in a log."""
         mux = self.start("workers = 2\n", terms="no")
         mux.child.wait_for(f"{ONE} has no certificate of an authority yet")
-        mux.child.wait_for(
-            "has terms of service: data:text/plain,Do%20what%20thou%20wilt; read them"
-        )
+        terms = "data:text/plain,Do%20what%20thou%20wilt"
+        mux.child.wait_for(f"has terms of service: {terms}; read them")
         self.assertIn("acme_terms = yes", self.txmux("status"))
         issued = self.pebble.issued
         mux.reload(("acme_terms = no", "acme_terms = yes"))
@@ -283,9 +281,8 @@ class GotTests(InteropTestCase):
         file.write_bytes(make_authority().key_pem() + good)
         eventually(lambda: "does not belong" in self.txmux("status"), "it is in attention")
         self.assertIn("Pebble", issuer_of(self.pebble.challenged, ONE))
-        self.assertIn(
-            "rules reloaded", mux.reload((r"\[route site\]", "[route site]\nlog = errors"))
-        )
+        change = (r"\[route site\]", "[route site]\nlog = errors")
+        self.assertIn("rules reloaded", mux.reload(change))
         self.assertEqual(file.read_bytes(), good)
         self.assertIn("Pebble", issuer_of(self.pebble.challenged, ONE))
         mux.stop()
@@ -297,9 +294,8 @@ class GotTests(InteropTestCase):
         self.assertIn("Pebble", issuer_of(self.pebble.challenged, OTHER))
         items = json.loads(self.txmux("status", "--json"))["attention"]
         (item,) = [one for one in items if ONE in one["text"]]
-        self.assertRegex(
-            f"{item['level']} {item['cause']}", "^critical .*(damaged|cannot be reached)"
-        )
+        told = f"{item['level']} {item['cause']}"
+        self.assertRegex(told, "^critical .*(damaged|cannot be reached)")
         self.assertTrue(self.certificates()[ONE]["is_self_signed"])
 
     def test_renewed_by_the_next_process(self) -> None:
@@ -344,9 +340,8 @@ class GotTests(InteropTestCase):
             self.acme = self.make_folder() / "acme"
             settings = f"{self.pebble.settings(self.acme)}user = nobody\n"
             rules = named.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
-            mux = self.own(
-                Service(self.make_folder(), rules, settings, before=before, program="run")
-            )
+            mux = Service(self.make_folder(), rules, settings, before=before, program="run")
+            self.own(mux)
             if why:
                 text = mux.file.read_text()
                 mux.file.write_text(text.replace("backend =", "terminate_tls = acme\nbackend ="))
@@ -401,18 +396,15 @@ class GotTests(InteropTestCase):
         self.assertIn("renewed", self.txmux(*RENEW, "127.0.0.2"))
         own = "".join(f"acme{key} = {re.escape(value)}\n" for key, (_, value) in zip(("", "_ca", "_eab"), named, strict=True))  # fmt: skip
         mux.reload((own, ""))
-        eventually(
-            lambda: self.pebble.issued == issued + 7, "the first authority is asked for the name"
-        )
+        eventually(lambda: self.pebble.issued == issued + 7, "the first authority is asked for it")
         self.assertEqual(other.issued, 1)
 
     def test_shared(self) -> None:
         """One asks, and the other reads what it got; each answers the challenges of the other, and Redis has no key as it is."""
         port, password = _redis_with_password(self)
         shared = f"shared_limits = redis://127.0.0.1:{port} password={password}\n"
-        rules = (
-            f"{SITE}[route address]\nmatch = tls\nterminate_tls = acme 127.0.0.1\nbackend = close\n"
-        )
+        address = "match = tls\nterminate_tls = acme 127.0.0.1\nbackend = close\n"
+        rules = f"{SITE}[route address]\n{address}"
         before = self.pebble.issued
         self.start(shared, rules)
         self.wait_for_certificates(ONE, OTHER, "")
@@ -430,9 +422,7 @@ class GotTests(InteropTestCase):
         # The authority looks at the first machine, while the second one asks.
         self.assertIn("renewed", self.txmux(*RENEW, ONE))
         self.assertEqual(self.pebble.issued, issued + 1)
-        eventually(
-            lambda: shown_to(other.port, ONE) == shown_to(served, ONE), "the first one has got it"
-        )
+        eventually(lambda: shown_to(other.port, ONE) == shown_to(served, ONE), "the first has it")
         command = ("redis-cli", "-p", str(port), "-a", "secret", "--no-auth-warning")
         keys = output_of(*command, "KEYS", "*").decode().split()
         self.assertIn(f"txmux:acme:certificate:{ONE}", keys)
@@ -469,9 +459,8 @@ class SealedTests(TestCase, InteropTestCase):
         port, password = _redis_with_password(self)
         store, now = Store("redis", host="127.0.0.1", port=port, password=password), time.time()
         clocks = {"own": now, "other": now}
-        own, other = (
-            SharedCertificates(reactor, store, partial(clocks.__getitem__, name)) for name in clocks
-        )
+        times = (partial(clocks.__getitem__, name) for name in clocks)
+        own, other = (SharedCertificates(reactor, store, its) for its in times)
         for one in (own, other):
             self.addCleanup(one.stop)
             while not one.is_up:

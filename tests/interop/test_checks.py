@@ -153,9 +153,8 @@ class ServerTests(InteropTestCase, TestCase):
         server.wait_for("Access denied for user 'txmux'@")
         self.assertNotIn("Aborted", server.output)
         asked = ("-e", "SHOW GLOBAL STATUS LIKE 'Aborted_%'")
-        counted = output_of(
-            "mariadb", "--no-defaults", f"--socket={folder}/socket", *asked
-        ).decode()
+        at = ("--no-defaults", f"--socket={folder}/socket")
+        counted = output_of("mariadb", *at, *asked).decode()
         found = dict(re.findall(r"^(\w+)\t(\d+)$", counted, re.MULTILINE))
         # A login that is refused is counted, too, but not as a client that left.
         self.assertEqual(found["Aborted_connects"], "1")

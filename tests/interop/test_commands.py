@@ -94,9 +94,8 @@ class CompletionTests(InteropTestCase):
         program = self.folder / "bin" / "txmux"
         program.parent.mkdir(exist_ok=True)
         names = f"{sys.executable} -m txmux"
-        program.write_text(
-            f'#!/bin/sh\ncase "$*" in *" --names "*) exec {names} "$@";; esac\necho "given:$*:"\n'
-        )
+        asked = f'case "$*" in *" --names "*) exec {names} "$@";; esac'
+        program.write_text(f'#!/bin/sh\n{asked}\necho "given:$*:"\n')
         program.chmod(0o755)
         self.admin = self.folder / "admin.sock"
         self.own(Service(self.folder, _POOL, f"admin = unix:{self.admin}"))

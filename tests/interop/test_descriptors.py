@@ -60,17 +60,14 @@ class FullTests(InteropTestCase):
             self.assertIn("LimitNOFILE=", mux.child.output)
             eventually(lambda: self.is_at_rest(mux), "it rests")
             more = "".join(f"[listen more{one}]\nendpoint = 127.0.0.1:0\n" for one in range(4))
-            option = (
-                r"(\[listen 29\]\n)",
-                r"\1keepalive = yes\n",
-            )  # makes another port of its socket
+            # An option makes another port of its socket.
+            option = (r"(\[listen 29\]\n)", r"\1keepalive = yes\n")
             for change in ((r"\Z", "not_from = 192.0.2.1\n"), option, (r"\Z", more)):
                 self.assertIn("rules reloaded", mux.reload(change))
             more = "".join(f"[listen again{one}]\nendpoint = 127.0.0.1:0\n" for one in range(9))
             refused = mux.reload((r"\Z", more))
-            self.assertIn(
-                "a worker that starts needs some 108 descriptors, and may have 96", refused
-            )
+            needs = "a worker that starts needs some 108 descriptors, and may have 96"
+            self.assertIn(needs, refused)
             refused = mux.reload((r"(?s)\[listen again0.*", ""), (r"\[listen ", "[listen new-"))
             self.assertIn("the limit: raise it (LimitNOFILE=, ulimit -n), or restart", refused)
         for name in ("public", "29"):
@@ -81,18 +78,16 @@ class FullTests(InteropTestCase):
     def test_start(self) -> None:
         """A start with more listening sockets than a worker has descriptors for is refused, and `txmux check` says so before, with the line."""
         file = self.folder / "many.ini"
-        file.write_text(
-            "[listen a]\nendpoint = :1\n[listen b]\nendpoint = udp:127.0.0.1:20001-20100\n"
-        )
+        many = "[listen b]\nendpoint = udp:127.0.0.1:20001-20100\n"
+        file.write_text(f"[listen a]\nendpoint = :1\n{many}")
         said = []
         for command in ("check", "run"):
             done = run(*_FEW, sys.executable, "-m", "txmux", command, file)
             self.assertEqual(done.returncode, 1)
             said.append((done.stdout + done.stderr).decode())
         for one in said:
-            self.assertIn(
-                "with 101 listening sockets, a worker that starts needs some 222 desc", one
-            )
+            needs = "a worker that starts needs some 222 desc"
+            self.assertIn(f"with 101 listening sockets, {needs}", one)
         self.assertTrue(said[0].startswith(f"{file}:4: [listen b] endpoint: "), said[0])
 
     def is_at_rest(self, mux: Service) -> bool:
@@ -168,9 +163,8 @@ class FullTests(InteropTestCase):
         match = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         assert match is not None
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        resource.prlimit(
-            pid, resource.RLIMIT_AS, (int(match[1]) * 1024 + _ROOM, resource.RLIM_INFINITY)
-        )
+        little = (int(match[1]) * 1024 + _ROOM, resource.RLIM_INFINITY)
+        resource.prlimit(pid, resource.RLIMIT_AS, little)
         clients = [mux.connect() for _ in range(_MANY)]
         for client in clients:
             client.setblocking(False)  # noqa: FBT003 - the socket module's signature

@@ -248,9 +248,8 @@ class HostileTextTests(InteropTestCase):
     def test_messages_of_the_service_log(self) -> None:
         """A message that has such a text anywhere, as `txmux run` and as `twist` write it."""
         lines = []
-        for text, message in itertools.product(
-            _forged(), ("{text}", "{text}: why", "because {text}")
-        ):
+        messages = ("{text}", "{text}: why", "because {text}")
+        for text, message in itertools.product(_forged(), messages):
             event = {
                 "log_format": message, "text": text, "log_time": 1.5, "log_level": LogLevel.info,
                 "log_namespace": "txmux.serving", "log_system": "-",

@@ -86,9 +86,8 @@ class ExampleTests(InteropTestCase):
                 break
             for (host, name), address in product(hosts.items(), ports):
                 page, own = curl(ports[address], host, address)
-                expected = (
-                    f"Hello by {name}, {address.strip('[]')} port {own}, who asked for {host}."
-                )
+                whom = f"{address.strip('[]')} port {own}"
+                expected = f"Hello by {name}, {whom}, who asked for {host}."
                 self.assertEqual(page, expected)
                 identity, *fields = self.mux.take_fields("id", "reason", "client")
                 self.assertEqual(fields, ["handed-over", f"{address}:{own}"])

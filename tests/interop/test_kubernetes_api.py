@@ -43,12 +43,8 @@ class RealApiTests(InteropTestCase):
         self.api.kubectl("apply", "-k", _MANIFESTS)
         self.api.kubectl("create", "namespace", "shop")
         self.api.kubectl("apply", "--dry-run=server", "-f", _MANIFESTS / "routes.yaml")
-        rights = (
-            "--clusterrole=txmux-certificates",
-            "--serviceaccount=txmux:txmux",
-            "--namespace=shop",
-        )
-        self.api.kubectl("create", "rolebinding", "txmux", *rights)
+        rights = ("--clusterrole=txmux-certificates", "--serviceaccount=txmux:txmux")
+        self.api.kubectl("create", "rolebinding", "txmux", *rights, "--namespace=shop")
         self.echo = self.own(EchoServer(_POD))
         self.ports = {5432: free_port(), 443: free_port()}
         ports = (f"--port={port}={own}" for port, own in self.ports.items())
@@ -96,9 +92,8 @@ class RealApiTests(InteropTestCase):
         self.assert_echo(client)
         good = {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
         eventually(lambda: self.conditions("tcproute", "db") == good, "the route's status")
-        self.api.kubectl(
-            "wait", "--for=condition=Programmed", "gateway/edge", "-n", "shop", "--timeout=30s"
-        )
+        programmed = ("--for=condition=Programmed", "gateway/edge", "--timeout=30s")
+        self.api.kubectl("wait", *programmed, "-n", "shop")
         self.apply(route("TCPRoute", "lost", "{name: gone, port: 1}"))
         lost = {"Accepted": "Accepted", "ResolvedRefs": "BackendNotFound"}
         eventually(lambda: self.conditions("tcproute", "lost") == lost, "the wrong route's status")

@@ -108,9 +108,8 @@ class MultipathTests(InteropTestCase):
         for before, after in (("yes", "no"), ("no", "yes")):
             port = free_port()
             rules = _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo())
-            mux = self.own(
-                Service(self.folder, rules.replace("mptcp = yes", f"mptcp = {before}", 1))
-            )
+            rules = rules.replace("mptcp = yes", f"mptcp = {before}", 1)
+            mux = self.own(Service(self.folder, rules))
             change = f"mptcp = {before}\n[route", f"mptcp = {after}\n[route"
             refused = "'mptcp' cannot change while the service runs: restart it for that"
             self.assertIn(refused, mux.reload((re.escape(change[0]), change[1])))

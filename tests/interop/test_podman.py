@@ -60,9 +60,8 @@ class Podman:
             (root / name).symlink_to(f"usr/{name}")
         output_of("tar", "-C", str(root), "-cf", str(folder / "image.tar"), ".")
         output_of(*self._podman, "import", str(folder / "image.tar"), "echo")
-        self._child = Child(
-            *self._podman, "system", "service", "--time", "0", f"unix://{self.socket}"
-        )
+        service = ("system", "service", "--time", "0", f"unix://{self.socket}")
+        self._child = Child(*self._podman, *service)
         eventually(self.socket.exists, "Podman listens")
 
     def end(self) -> None:

@@ -198,17 +198,15 @@ class RealClientTests(InteropTestCase):
 
     def test_post_quantum_library_of_twisted(self) -> None:
         if SSL.OPENSSL_VERSION_NUMBER < _OPENSSL_3_5:
-            raise SkipTest(
-                "the OpenSSL of the cryptography package has no post-quantum key exchange"
-            )
+            why = "has no post-quantum key exchange"
+            raise SkipTest(f"the OpenSSL of the cryptography package {why}")
         line = self.assert_reaches("tls", sys.executable, "-c", _TLS, self.port)
         self.assertGreater(line["bytes_in"], _ML_KEM_768)
 
     def test_openvpn_with_each_protection(self) -> None:
         certificate = make_certificate(self.folder, "vpn.example.com")
-        shared, server, client = (
-            self.folder / name for name in ("shared.key", "server.key", "client.key")
-        )
+        names = ("shared", "server", "client")
+        shared, server, client = (self.folder / f"{name}.key" for name in names)
         output_of("openvpn", "--genkey", "secret", shared)
         output_of("openvpn", "--genkey", "tls-crypt-v2-server", server)
         output_of("openvpn", "--tls-crypt-v2", server, "--genkey", "tls-crypt-v2-client", client)
@@ -246,9 +244,8 @@ class RealClientTests(InteropTestCase):
     def test_freediameter(self) -> None:
         certificate = make_certificate(self.folder, "peer.example.com")
         rules = self.folder / "diameter.conf"
-        rules.write_text(
-            _DIAMETER.format(chain=certificate.chain, key=certificate.key, port=self.port)
-        )
+        own = {"chain": certificate.chain, "key": certificate.key}
+        rules.write_text(_DIAMETER.format(**own, port=self.port))
         line = self.assert_reaches("diameter", "freeDiameterd", "-c", rules)
         self.assertEqual(line["facts"]["origin_realm"], "example.com")
 

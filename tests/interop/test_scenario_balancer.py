@@ -180,9 +180,8 @@ class BalancerTests(InteropTestCase):
         """While each txmux is upgraded, and restarted after that, every one of 200 clients a second gets its whole answer."""
         least = _CONNECTIONS if _IS_LONG else 0
         hello = _HELLO.hex()
-        load = self.own(
-            Child(sys.executable, "-c", _LOAD, "200", str(least), hello, stdin=True, limit=1000)
-        )
+        words = ("-c", _LOAD, "200", str(least), hello)
+        load = self.own(Child(sys.executable, *words, stdin=True, limit=1000))
         load.wait_for("under way")
         for _ in range(_ROUNDS):
             for machine in self.machines:

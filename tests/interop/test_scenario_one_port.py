@@ -57,9 +57,8 @@ class SitesTests(ScenarioTestCase):
         """SSH, a site that is told the client's address, and OpenVPN."""
         certificate = servers.make_certificate(self.folder, _NAME)
         ssh = self.own(servers.start_sshd(self.folder, 22))
-        self.own(
-            servers.start_nginx(self.folder, servers.proxied_site(certificate, "$remote_addr"))
-        )
+        site = servers.proxied_site(certificate, "$remote_addr")
+        self.own(servers.start_nginx(self.folder, site))
         credentials = ("--cert", certificate.chain, "--key", certificate.key)
         vpn = ("openvpn", "--dev", "null", "--ca", certificate.chain, *credentials)
         server = ("--tls-server", "--dh", "none", "--proto", "tcp-server", "--local", "127.0.0.1")

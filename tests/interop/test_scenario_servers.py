@@ -112,11 +112,8 @@ class ChainTests(ScenarioTestCase):
         """Each machine knows the client, of whatever kind, and who is silent is led on at once but by the last one."""
         self.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
         certificate = servers.make_certificate(self.folder, _NAME)
-        self.own(
-            servers.start_nginx(
-                self.folder, servers.proxied_site(certificate, "$remote_addr $remote_port")
-            )
-        )
+        site = servers.proxied_site(certificate, "$remote_addr $remote_port")
+        self.own(servers.start_nginx(self.folder, site))
         ssh = self.own(servers.start_sshd(self.folder, 22))
         # On a busy machine, who speaks may need more than a second.
         patient = (EXAMPLES / "chain" / "last.ini").read_text()

@@ -55,6 +55,7 @@ allow_names = *.corp.test, 127.*
 allow_networks = 127.0.0.0/8
 resolvers = 127.0.0.1:{dns}
 """
+_CHAIN = "strict_chain\nquiet_mode\nproxy_dns\n[ProxyList]\n"
 _PSQL = "select current_setting('port')"
 
 
@@ -89,9 +90,8 @@ class TunnelTests(InteropTestCase):
         for path, name in ((users, "ann"), (admins, "root")):
             path.write_bytes(output_of("htpasswd", "-nbBC4", name, "secret"))
             path.chmod(0o600)
-        rules = _RULES.format(
-            identity=certificate.both, users=users, admins=admins, web=self.web, dns=dns
-        )
+        files = {"identity": certificate.both, "users": users, "admins": admins}
+        rules = _RULES.format(**files, web=self.web, dns=dns)
         self.mux = self.own(Service(self.folder, rules))
         port, secret = (self.mux.ports[listener] for listener in ("public", "secret"))
         public = f"127.0.0.1:{port}"
@@ -129,9 +129,7 @@ class TunnelTests(InteropTestCase):
 
         # The server of psql speaks after the client.
         configuration = folder / "proxychains.conf"
-        configuration.write_text(
-            f"strict_chain\nquiet_mode\nproxy_dns\n[ProxyList]\nhttp 127.0.0.1 {port}\n"
-        )
+        configuration.write_text(f"{_CHAIN}http 127.0.0.1 {port}\n")
         done = run(
             *("env", "LC_ALL=C", "proxychains4", "-f", configuration, "psql", "-AtX", "-c", _PSQL),
             f"host=db.corp.test port={database} user=postgres password=secret",

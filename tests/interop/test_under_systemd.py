@@ -240,9 +240,7 @@ class ServiceTests(SystemdTestCase):
         self.assertEqual(self.manager.show("NRestarts"), "0")
         self.write("workers = 2", more="[route more]\nmatch = ssh\nbackend = close\n")
         self.do("reload")
-        eventually(
-            lambda: "1 route new" in self.manager.show("StatusText"), "the new process reloads"
-        )
+        eventually(lambda: "1 route new" in self.manager.show("StatusText"), "it reloads")
         for end in ends:
             end.close()
         self.assert_same_socket(lambda: self.do("restart"))

@@ -151,9 +151,8 @@ class FaultsTest(WorkersTestCase):
         before: Sequence[str] = ()
         if self.owned == "hidden":
             settings, before = f"{settings}\nuser = nobody", python_for_everybody()
-        self.mux = mux = self.own(
-            Service(self.folder, operator, settings, before=before, admin=True)
-        )
+        mux = Service(self.folder, operator, settings, before=before, admin=True)
+        self.mux = self.own(mux)
         return mux
 
     def untaken(self) -> Mapping[str, Any]:
@@ -286,9 +285,8 @@ class FaultsTest(WorkersTestCase):
         for change in (lambda: self.mux.api("reload", {}), mux.upgrade, mux.upgrade):
             held = self.bystanders()
             change()
-            self.assertEqual(
-                {row["unit"] for row in mux.api("status")["untaken"]}, {*map(str, files)}
-            )
+            units = {row["unit"] for row in mux.api("status")["untaken"]}
+            self.assertEqual(units, {*map(str, files)})
             for owner in self.owners.values():
                 self.answers(*self.connect(owner))
             for _, pair in held:
@@ -361,9 +359,8 @@ class FaultsTest(WorkersTestCase):
             make(self)
             self.write()
             file = self.home / "check.ini"
-            file.write_text(
-                f"[txmux]\ninclude = {self.units}/*.ini\n[listen operator]\nendpoint = :1\n"
-            )
+            operator = "[listen operator]\nendpoint = :1\n"
+            file.write_text(f"[txmux]\ninclude = {self.units}/*.ini\n{operator}")
             with redirect_stdout(StringIO()) as out, redirect_stderr(out):
                 code = main(["check", str(file)])
             if message.partition("|")[0] != "cannot listen at":

@@ -42,9 +42,8 @@ class SampleTests(SynchronousTestCase):
             ({"samples": [(HELLO, 5)]}, "MATCH at byte 6, but it is due at byte 5: b'HELLO\\n'"),
             ({"undecided": [b"HELP"]}, "NO at byte 4, not NEED_MORE: b'HELP'"),
         ):  # fmt: skip
-            self.assertEqual(
-                complaint(Matcher(), **{"samples": (), **samples}), f"greeting: {said}"
-            )
+            told = complaint(Matcher(), **{"samples": (), **samples})
+            self.assertEqual(told, f"greeting: {said}")
         said = complaint(Matcher(), b"HELLO" + b"x" * 500)
         self.assertIn("NO at byte 64, not MATCH", said)
         self.assertIn("… (505 bytes)", said)
@@ -256,7 +255,6 @@ class PredicateTests(SynchronousTestCase):
             "try: check_matcher(ssh, [b'SSH-2.0-x\\r\\n'])\n"
             "except ImportError as error: print(error)\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         self.assertIn("install txmux[testing], or do without them by examples=0", done.stdout)

@@ -66,9 +66,8 @@ class SideBySideTestCase(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.txmux = cls.share(
-            Child(sys.executable, "-m", "tests.interop.converted.many", stdin=True)
-        )
+        module = "tests.interop.converted.many"
+        cls.txmux = cls.share(Child(sys.executable, "-m", module, stdin=True))
 
     def setUp(self) -> None:
         self.addCleanup(self.forget)

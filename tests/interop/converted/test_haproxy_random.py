@@ -110,9 +110,8 @@ class RandomTests(InteropTestCase):
         file.write_text(_DEFAULTS + "".join(texts[0]))
         original = self.own(Child("haproxy", "-W", "-db", "-f", file))
         original.wait_for("Loading success")
-        mux = self.own(
-            Service(self.folder, self.converted("".join(texts[1])).text.replace("# LOOK:", "#"))
-        )
+        rules = self.converted("".join(texts[1])).text.replace("# LOOK:", "#")
+        mux = self.own(Service(self.folder, rules))
         sure = [n for n in range(_COUNT) if not self.converted(texts[1][n]).has_looks]
         self.assertGreater(len(sure), _COUNT / 4)
         asked = [(n, data, source) for n in sure for data in _CLIENTS for source in _SOURCES]
@@ -132,9 +131,8 @@ class RandomTests(InteropTestCase):
         return [writer.frontend(number, port) for number, port in enumerate(ports)]
 
     def converted(self, text: str) -> Conversion:
-        return convert(
-            (_DEFAULTS + text).encode(), "x.cfg", installed_matchers(), lambda _: None, "haproxy"
-        )
+        whole = (_DEFAULTS + text).encode()
+        return convert(whole, "x.cfg", installed_matchers(), lambda _: None, "haproxy")
 
 
 _TLS_COUNT = 8

@@ -116,9 +116,8 @@ class ServerTests(SideBySideTestCase):
             self.assert_asked(patroni)
             self.await_alike({"http": expected})
             self.assert_alike({"http": expected})
-            self.assertEqual(
-                {line.split(b"\r\n")[0] for line in patroni.heard}, {b"GET /primary HTTP/1.0"}
-            )
+            asked = {line.split(b"\r\n")[0] for line in patroni.heard}
+            self.assertEqual(asked, {b"GET /primary HTTP/1.0"})
 
     def test_tls_of_a_service_that_speaks_it(self) -> None:
         certificate = make_certificate(self.own_folder, "www.example.com")
@@ -154,9 +153,8 @@ class ServerTests(SideBySideTestCase):
 
     def test_slow_answer_is_waited_for(self) -> None:
         service = self.answering("200 OK", after=0.6)
-        ports = self.listen(
-            "option httpchk", _IN_TIME, server=f"127.0.0.1:{service.port} check inter 100 fall 1"
-        )
+        server = f"127.0.0.1:{service.port} check inter 100 fall 1"
+        ports = self.listen("option httpchk", _IN_TIME, server=server)
         self.assert_asked(service)
         self.assertEqual([heard("http", port) for port in ports], ["HTTP/1.0 200 OK"] * 2)
 

@@ -54,9 +54,8 @@ class Radius(Program):
 
     def server(self) -> Started:
         (self.folder / "radiusd.conf").write_text(_RADIUS.format(folder=self.folder))
-        (self.folder / "users").write_text(
-            'me Cleartext-Password := "right"\n Reply-Message := "in"\n'
-        )
+        users = 'me Cleartext-Password := "right"\n Reply-Message := "in"\n'
+        (self.folder / "users").write_text(users)
         return Child("freeradius", "-fl", "stdout", "-d", self.folder)
 
     def use(self) -> None:
@@ -73,9 +72,8 @@ class Snmp(Program):
 
     def server(self) -> Started:
         own = self.folder / "snmpd.conf"
-        own.write_text(
-            "agentAddress udp:127.0.0.1:161\nrocommunity secret\nsysLocation behind the port\n"
-        )
+        where = "agentAddress udp:127.0.0.1:161\nsysLocation behind the port\n"
+        own.write_text(f"{where}rocommunity secret\n")
         return Child(
             *("snmpd", "-f", "-Lo", "-C", "-c", own, "-m", "", "-M", "/nonexistent"),
             *("-I", "system_mib,sysORTable,vacm_conf", "-p", self.folder / "pid"),
@@ -191,9 +189,7 @@ class Names(Program):
             found = say("dig", f"@{host}", "-p", str(PORT), "+short", f"n{number}.test")
             assert_same(found.encode(), b"192.0.2.%d\n" % number)
         questions = self.folder / "questions"
-        questions.write_text(
-            "".join(f"n{number % 100 + 1}.test A\n" for number in range(_QUESTIONS))
-        )
+        questions.write_text("".join(f"n{n % 100 + 1}.test A\n" for n in range(_QUESTIONS)))
         options = ("-d", questions, "-n", "1", "-c", "20", "-q", "20", "-t", "180")
         said = say("dnsperf", "-s", self.host, "-p", str(PORT), *options)
         assert_in(f"NOERROR {_QUESTIONS} (100.00%)", re.sub(" +", " ", said))

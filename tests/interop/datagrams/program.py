@@ -82,9 +82,7 @@ def assert_in(wanted: str, said: str) -> None:
 
 def assert_same(got: bytes, wanted: bytes) -> None:
     if got != wanted:
-        raise AssertionError(
-            f"{len(got)} bytes came, which are not the {len(wanted)} that were sent"
-        )
+        raise AssertionError(f"{len(got)} bytes came, not the {len(wanted)} that were sent")
 
 
 class Responder:

@@ -43,9 +43,8 @@ class HowToTests(InteropTestCase):
 
     def start_wireguard(self, end: str, namespace: Namespace, keys: Keys, lines: str) -> str:
         interface = f"wg{os.getpid()}{end}"
-        started = self.own(
-            Child(*namespace.command, "env", "LOG_LEVEL=verbose", "wireguard-go", "-f", interface)
-        )
+        command = ("env", "LOG_LEVEL=verbose", "wireguard-go", "-f", interface)
+        started = self.own(Child(*namespace.command, *command))
         started.wait_for("UAPI listener started")
         file = self.folder / interface
         file.write_text(f"[Interface]\nPrivateKey={keys.private}\n{lines}")

@@ -209,9 +209,8 @@ def have_no_id(connection: Any) -> None:
 @asynccontextmanager
 async def one_socket(port: int) -> AsyncIterator[OneSocket]:
     loop = asyncio.get_running_loop()
-    transport, made = await loop.create_datagram_endpoint(
-        lambda: OneSocket(port), local_addr=("127.0.0.1", 0)
-    )
+    place = ("127.0.0.1", 0)
+    transport, made = await loop.create_datagram_endpoint(partial(OneSocket, port), place)
     try:
         yield made
     finally:

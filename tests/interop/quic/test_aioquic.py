@@ -63,11 +63,10 @@ class AioquicTests(InteropTestCase):
         """Also to the same server, where each has its flow; then with connection IDs that change."""
         for names in (NAMES, ("site", "site", "site")):
             async with one_socket(self.start()) as here:
+                hellos = zip(names, (V1, V2, V1), (0, 36, 36), strict=True)
                 settings = [
                     configuration(f"{name}.example.com", versions=(version,), protocols=protocols)
-                    for name, version, protocols in zip(
-                        names, (V1, V2, V1), (0, 36, 36), strict=True
-                    )
+                    for name, version, protocols in hellos
                 ]
                 made = await asyncio.gather(*(here.connect(one) for one in settings))
                 for _ in range(3):
