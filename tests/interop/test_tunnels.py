@@ -90,9 +90,8 @@ class TunnelTests(InteropTestCase):
         for path, name in ((users, "ann"), (admins, "root")):
             path.write_bytes(output_of("htpasswd", "-nbBC4", name, "secret"))
             path.chmod(0o600)
-        files = {"identity": certificate.both, "users": users, "admins": admins}
-        rules = _RULES.format(**files, web=self.web, dns=dns)
-        self.mux = self.own(Service(self.folder, rules))
+        files = {"identity": certificate.both, "users": users, "admins": admins, "dns": dns}
+        self.mux = self.own(Service(self.folder, _RULES.format(**files, web=self.web)))
         port, secret = (self.mux.ports[listener] for listener in ("public", "secret"))
         public = f"127.0.0.1:{port}"
         page = "the page\n200 200"
