@@ -30,7 +30,6 @@ const about = document.querySelector(".about");
 about.textContent = about.textContent.replace(/\S+rules.ini/, "{_PATH}");
 """
 
-
 _SVG = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 """Without fonts from elsewhere, which no browser would load for a picture."""
 

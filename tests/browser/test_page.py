@@ -48,7 +48,6 @@ _UPDATES = """
 return performance.getEntriesByType("resource").filter((one) => one.name.includes("have=")).map((one) => one.encodedBodySize);
 """
 
-
 _CHANGED = """
 return fetch("?have=" + [...tags.values()].join(" ")).then((answer) => answer.json()).then(Object.keys);
 """

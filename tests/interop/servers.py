@@ -116,7 +116,6 @@ http {{
 }}
 """
 
-
 _NGINX_MAIN = """\
 daemon off;
 {user}

@@ -39,7 +39,6 @@ os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="public", LISTEN_PID=str(os.get
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
-
 _MANY = 400
 _ROOM = 2**18
 _TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a client

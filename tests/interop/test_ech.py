@@ -31,20 +31,16 @@ _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 ech_keys = {keys}
-
 [route hidden]
 match   = tls sni=hidden.example
 backend = 127.0.0.1:{hidden}
-
 [route retry]
 match   = tls sni=retry.example
 backend = 127.0.0.1:{retry}
-
 [route ends]
 match   = tls sni=ends.example
 terminate_tls = {both}
 backend = 127.0.0.1:{plain}
-
 [route public]
 match   = tls sni=public.example
 backend = 127.0.0.1:{public}

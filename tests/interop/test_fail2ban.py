@@ -33,34 +33,27 @@ _RULES = """
 [txmux]
 access_log = {log}
 access_log_format = {form}
-
 [listen public]
 endpoint = 127.0.0.1:0
 detect_timeout = 1h
-
 [listen impatient]
 endpoint = 127.0.0.1:0
 detect_timeout = 300ms
-
 [listen limited]
 endpoint = 127.0.0.1:0
 detect_timeout = 1h
 max_connections_per_source = 1
-
 [listen proxied]
 endpoint = 127.0.0.1:0
 detect_timeout = 1h
 accept_proxy_from = 127.0.0.0/8
-
 [listen six]
 endpoint = [::1]:0
 detect_timeout = 1h
-
 [route denied]
 under = *
 match = http
 backend = close
-
 [route pretends]
 under = *
 match =

@@ -29,11 +29,9 @@ RULES = """
 endpoint = 127.0.0.1:0
 detect_timeout = 20m
 {limits}
-
 [route good]
 match   = payload text=PING
 backend = 127.0.0.1:{backend}
-
 [route site]
 match   = tls sni=www.example.com
 backend = 127.0.0.1:{backend}

@@ -14,7 +14,6 @@ from tests.support.services import Service, twist_command
 _EXAMPLES = Path(__file__).parents[2] / "examples/handover"
 _TAKEN_AT = "clients are taken at"
 
-
 _PLACE = "127.0.0.1:0\n    [::1]:0\ndetect_timeout = 1h"
 
 

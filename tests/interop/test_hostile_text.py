@@ -29,26 +29,21 @@ admin =
 admin_token = {folder}/token
 access_log = {log}
 access_log_format = {form}
-
 [listen public]
 endpoint = 127.0.0.1:0
 default = close
-
 [listen datagrams]
 endpoint = udp:127.0.0.1:0
 default = close
-
 [route secure]
 under = *
 match = tls sni=a.example
 terminate_tls = {folder}/{pem}
 tls_client_ca = {folder}/ca.pem
-
 [route inside]
 match = any
 under = secure
 backend = 127.0.0.1:{server}
-
 [route rest]
 under = *
 match =

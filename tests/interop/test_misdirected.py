@@ -35,7 +35,6 @@ under = ends
 backend = 127.0.0.1:{{b}}
 """
 
-
 _PASSED = f"""[listen public]
 endpoint = 127.0.0.1:0
 [route a]

@@ -24,16 +24,13 @@ _RULES = """
 [route direct]
 match = tls sni=one.example.com alpn=postgresql
 backend = 127.0.0.1:{one}
-
 [route ended]
 match = postgres sni=ended.example.com
 terminate_tls = {ended}
-
 [route inside]
 under = ended
 match = postgres database=postgres
 backend = 127.0.0.1:{plain}
-
 [route unencrypted]
 match = postgres user=*
 backend = 127.0.0.1:{plain}

@@ -25,7 +25,6 @@ frontend proxied
     http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port]"
 """
 
-
 _IN_SITE = """
 server {{
     listen 127.0.0.1:{http} proxy_protocol;
@@ -40,21 +39,17 @@ _IN_RULES = """
 endpoint          = 127.0.0.1:0
     unix:{unix}
 accept_proxy_from = 127.0.0.0/8, unix
-
 [listen checked]
 endpoint          = 127.0.0.1:0
 accept_proxy_from = 127.0.0.1
-
 [route http]
 under   = *
 match   = http
 backend = site
-
 [route preface]
 under   = *
 match   = http2
 backend = close
-
 [backend site]
 server         = 127.0.0.1:{http}
 proxy_protocol = v2
@@ -65,12 +60,10 @@ _OUT_RULES = """
 [listen {version}]
 endpoint = :0
 default  = {version}
-
 [backend {version}]
 server         = 127.0.0.1:{port}
 proxy_protocol = {version}
 """
-
 
 _IN_FRONTEND = """
 listen {name}
@@ -98,7 +91,6 @@ backend ended
     mode tcp
     server txmux {server} send-proxy-v2 proxy-v2-options ssl,cert-cn,cert-key,cert-sig,ssl-cipher,unique-id,authority,crc32c
 """
-
 
 _WAYS = {
     "v1": "send-proxy",

@@ -23,7 +23,6 @@ _LISTEN = """\
 [listen public]
 endpoint       = 127.0.0.1:0
 detect_timeout = 1h
-
 [route h2]
 match   = tls alpn=h2
 backend = close
@@ -89,7 +88,6 @@ DeviceType = dummy
 AddressFamily = ipv4
 """
 
-
 _MONGODB = """\
 import sys
 from pymongo import MongoClient
@@ -103,7 +101,6 @@ import sys
 from cassandra.cluster import Cluster
 Cluster(["127.0.0.1"], port=int(sys.argv[1])).connect()
 """
-
 
 _PSQL = "psql 'host=127.0.0.1 port={{port}} user=alice dbname=shop sslmode={}' -c 'select 1'"
 _DEBIANS_PYTHON = "/usr/bin/python3"

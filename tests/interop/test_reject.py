@@ -12,21 +12,17 @@ _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 default = reject
-
 [route down]
 match = http path=/down*
     ssh software=OpenSSH*
 backend = down
-
 [route ended]
 match = tls sni=inside.example
 terminate_tls = {both}
-
 [route inside]
 under = ended
 match = http
 backend = reject
-
 [backend down]
 server = 127.0.0.1:{port}
 fallback = reject

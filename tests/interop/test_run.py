@@ -202,7 +202,6 @@ _FIRST_RULES = """
 admin             = unix:{folder}/admin.sock
 access_log        = stdout
 access_log_format = json
-
 [listen {name}]
 endpoint = 127.0.0.1:0
 default  = 127.0.0.1:{server}

@@ -57,7 +57,6 @@ def _said(client: socket.socket, hello: bytes) -> str:
 
 _PROVIDER, _FRENCH, _GERMAN = _CLIENT, _LISTED, "198.51.100.8"
 
-
 _NAME = "ops.example.com"
 
 

@@ -13,7 +13,6 @@ from tests.support.echo import ThreadServer
 
 pytestmark = pytest.mark.by_turns
 
-
 _SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 
 

@@ -53,11 +53,9 @@ def _ask(
 _RULES = """
 [listen public]
 endpoint = :7000
-
 [route all]
 match   = any
 backend = seen
-
 [backend seen]
 server = {server}
 source = {source}

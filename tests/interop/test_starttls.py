@@ -19,7 +19,6 @@ _ROUTE = """
 under = {listener}
 match = tls sni={name}
 backend = {listener}-{name}
-
 [backend {listener}-{name}]
 server = 127.0.0.1:{port}
 proxy_protocol = {header}

@@ -41,12 +41,10 @@ under   = secure
 backend = 127.0.0.1:{port}
 """
 
-
 _ANSWERING = """
 [route tls]
 match         = tls
 terminate_tls = {certificate}
-
 [route all]
 under   = tls
 match   = any

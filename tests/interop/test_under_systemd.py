@@ -37,7 +37,6 @@ _RULES = """
 access_log    = /var/log/txmux/access.log
 drain_timeout = 1s
 {settings}
-
 [listen public]
 endpoint = {endpoint}
 default  = 127.0.0.1:{server}

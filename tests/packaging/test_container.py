@@ -19,7 +19,6 @@ _RULES = """
 [txmux]
 access_log        = stdout
 access_log_format = json
-
 [listen {name}]
 endpoint = 127.0.0.1:0
 default  = 127.0.0.1:{server}

@@ -106,7 +106,6 @@ _RULES = """
 [txmux]
 access_log    = /var/log/txmux/access.log
 drain_timeout = 1s
-
 [listen public]
 endpoint = 127.0.0.1:443
 default  = 127.0.0.1:{server}

@@ -16,7 +16,6 @@ _PROGRAMS: tuple[type[Program], ...] = (
     tunnels.OpenVpn, answering.Radius, answering.Snmp, secured.Streams, answering.Time, secured.Turn,
 )  # fmt: skip
 
-
 _TFTP = f"""
 [listen port]
 endpoint = udp:{PORT}

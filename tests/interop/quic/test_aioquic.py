@@ -14,7 +14,6 @@ from tests.interop.quic.h3_client import H3Client, client, configuration, one_so
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 NAMES = ("site", "shop", "blog")
 
-
 MIB = 1024 * 1024
 
 
