@@ -83,11 +83,9 @@ class CheckTests(SynchronousTestCase):
     def test_at_hand(self) -> None:
         """Whoever has read much in one go reads on, though the socket has nothing new to tell."""
         its = plan(1, 5, Mix(["plain"], "K", breaks=0))
-        its = attrs.evolve(
-            its,
-            client=attrs.evolve(its.client, size=3 * 2**20),
-            server=attrs.evolve(its.server, gulp=2**16, rest=0.0, stall=0.0),
-        )
+        client = attrs.evolve(its.client, size=3 * 2**20)
+        server = attrs.evolve(its.server, gulp=2**16, rest=0.0, stall=0.0)
+        its = attrs.evolve(its, client=client, server=server)
         said = Stream(1, 5, 0, Header("K", 1, 5).encode())
         sent = b"".join(said.take(2**18) for _ in range(12))
         here, there = socket.socketpair()
@@ -132,10 +130,8 @@ class CheckTests(SynchronousTestCase):
         sent, answered = its.client.size, its.server.size
         client = Seen(5, "end", sent, answered, finished=True)
         server = Seen(5, "end", answered, sent, finished=True)
-        line = {
-            "client": f"{address_of(5)}:1", "reason": "done", "backend": "K", "bytes_in": sent,
-            "bytes_out": answered,
-        }  # fmt: skip
+        done = {"reason": "done", "backend": "K", "bytes_in": sent, "bytes_out": answered}
+        line = {"client": f"{address_of(5)}:1", **done}
         nobodys = {**line, "client": f"{address_of(6)}:1"}
         cut, reset = {**line, "bytes_in": sent - 1}, {**line, "reason": "client-reset"}
         for servers, log, defects in (

@@ -39,6 +39,11 @@ def shown_to(
         return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
 
 
+def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return extension.value
+
+
 def issuer_of(port: int, name: str | None, host: str = "127.0.0.1") -> str:
     return shown_to(port, name, host=host).issuer.rfc4514_string()
 

@@ -28,7 +28,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.admin.processes import get
-from tests.interop.acme import ONE, OTHER, RENEW, SITE, Front, issuer_of, shown_to
+from tests.interop.acme import ONE, OTHER, RENEW, SITE, Front, issuer_of, names_of, shown_to
 from tests.interop.children import (
     PATIENCE,
     Child,
@@ -136,10 +136,13 @@ class GotTests(InteropTestCase):
 
     def wait_for_certificates(self, *names: str) -> None:
         for name in names or (ONE, OTHER):
-            eventually(
-                lambda name=name: "Pebble" in issuer_of(self.pebble.challenged, name),  # type: ignore[misc]
-                f"clients see a certificate of {name}",
-            )
+            self.wait_for_certificate(name)
+
+    def wait_for_certificate(self, name: str | None, host: str = "127.0.0.1") -> None:
+        def is_there() -> bool:
+            return "Pebble" in issuer_of(self.pebble.challenged, name, host)
+
+        eventually(is_there, f"clients see a certificate of {name or host}")
 
     def test_first(self) -> None:
         """An authority with terms is not asked without the operator's consent. Then each of two workers shows each name its own certificate; its file is for nobody else, and no key is in a log."""
@@ -153,10 +156,8 @@ class GotTests(InteropTestCase):
         self.wait_for_certificates()
         self.assertEqual(self.pebble.issued, issued + 2)
         for name in (ONE, OTHER):
-            names = shown_to(self.pebble.challenged, name).extensions.get_extension_for_class(
-                x509.SubjectAlternativeName
-            )
-            self.assertEqual(names.value.get_values_for_type(x509.DNSName), [name])
+            names = names_of(shown_to(self.pebble.challenged, name))
+            self.assertEqual(names.get_values_for_type(x509.DNSName), [name])
         challenged = [line for line in mux.lines() if line["route"] == "acme-tls/1"]
         self.assertLessEqual({ONE, OTHER}, {line["facts"]["sni"] for line in challenged})
         found = self.certificates()
@@ -371,14 +372,9 @@ class GotTests(InteropTestCase):
         mux = self.start("workers = 2\n", rules)
         addresses = ("127.0.0.1", "127.0.0.2", "::1")
         for host in addresses:
-            eventually(
-                lambda host=host: "Pebble" in issuer_of(served, None, host),  # type: ignore[misc]
-                f"clients see a certificate of {host}",
-            )
-            names = shown_to(served, None, host=host).extensions.get_extension_for_class(
-                x509.SubjectAlternativeName
-            )
-            self.assertEqual(names.value.get_values_for_type(x509.IPAddress), [ip_address(host)])
+            self.wait_for_certificate(None, host)
+            names = names_of(shown_to(served, None, host=host))
+            self.assertEqual(names.get_values_for_type(x509.IPAddress), [ip_address(host)])
         self.wait_for_certificates(ONE)
         mux.child.wait_for(f"compare '{eab}' with the key ID")
         eab.write_text(f"kid-1 {secret}\n")

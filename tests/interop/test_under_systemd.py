@@ -293,25 +293,22 @@ class SocketTests(SystemdTestCase):
     def test_first_client_starts_the_service(self) -> None:
         """By its number, and by its address, where systemd also stores the socket, and passes both to the next process; then there are all commands."""
         for endpoint in ("systemd:domain=INET:index=0", f"127.0.0.1:{self.manager.opened}"):
-            self.assert_started(endpoint)
+            self.endpoint, self.port = endpoint, self.manager.opened
+            self.write()
+            self.manager.systemctl("start", "txmux.socket")
+            self.addCleanup(self.manager.systemctl, "stop", "txmux.socket")
+            inode = listening_inode(self.port)
+            self.relayed()
+            # It serves before systemd has read that it does.
+            eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
+            self.manager.systemctl("restart", "--no-block", "txmux.service")
+            self.relayed()
+            self.assert_same_socket(lambda: self.manager.kill("USR2"))
+            self.assert_relays(*self.relayed())
+            self.assertEqual(listening_inode(self.port), inode)
             self.assert_verbs()
             self.manager.systemctl("stop", "txmux.socket")
             self.manager.reset()
-
-    def assert_started(self, endpoint: str) -> None:
-        self.endpoint, self.port = endpoint, self.manager.opened
-        self.write()
-        self.manager.systemctl("start", "txmux.socket")
-        self.addCleanup(self.manager.systemctl, "stop", "txmux.socket")
-        inode = listening_inode(self.port)
-        self.relayed()
-        # It serves before systemd has read that it does.
-        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
-        self.manager.systemctl("restart", "--no-block", "txmux.service")
-        self.relayed()
-        self.assert_same_socket(lambda: self.manager.kill("USR2"))
-        self.assert_relays(*self.relayed())
-        self.assertEqual(listening_inode(self.port), inode)
 
 
 _UNITS = Path(__file__).parents[2] / "examples" / "systemd"

@@ -39,69 +39,55 @@ class Owner:
         )
 
 
-Fault = Callable[["FaultsTest"], None]
-
-
-def _adds(text: str) -> Fault:
-    def make(case: "FaultsTest") -> None:
-        ports = {name: its.port for name, its in case.owners.items()}
-        case.faulty.more = text.format(taken=case.taken, **ports)
-
-    return make
-
-
 _ENDPOINT = "[listen wrong]\nendpoint = "
-FAULTS: Mapping[str, tuple[Fault, str]] = {
-    "text": (_adds("nothing\n"), "a line needs '='"),
-    "key": (_adds("servers = 127.0.0.1:1\n"), "unknown key"),
-    "settings": (_adds("[txmux]\nworkers = 2\n"), "is already at"),
-    "name taken": (_adds("[backend older]\nserver = 127.0.0.1:1\n"), "is already at"),
+FAULTS: Mapping[str, tuple[str, str]] = {
+    "text": ("nothing\n", "a line needs '='"),
+    "key": ("servers = 127.0.0.1:1\n", "unknown key"),
+    "settings": ("[txmux]\nworkers = 2\n", "is already at"),
+    "name taken": ("[backend older]\nserver = 127.0.0.1:1\n", "is already at"),
     "names of both others": (
-        _adds("".join(f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in BYSTANDERS)),
+        "".join(f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in BYSTANDERS),
         "is already at",
     ),
     "key, and addresses of both others": (
-        _adds(f"bad = 1\n{_ENDPOINT}127.0.0.1:{{older}}\n    127.0.0.1:{{younger}}\n"),
+        f"bad = 1\n{_ENDPOINT}127.0.0.1:{{older}}\n    127.0.0.1:{{younger}}\n",
         "unknown key",
     ),
     "port taken, and the name of a younger owner": (
-        _adds(f"{_ENDPOINT}127.0.0.1:{{taken}}\n[backend younger]\nserver = 127.0.0.1:1\n"),
+        f"{_ENDPOINT}127.0.0.1:{{taken}}\n[backend younger]\nserver = 127.0.0.1:1\n",
         "cannot listen at|is already at",
     ),
-    "address of another owner": (_adds(f"{_ENDPOINT}127.0.0.1:{{older}}\n"), "is taken by"),
-    "port taken": (_adds(f"{_ENDPOINT}127.0.0.1:{{taken}}\n"), "cannot listen at"),
+    "address of another owner": (f"{_ENDPOINT}127.0.0.1:{{older}}\n", "is taken by"),
+    "port taken": (f"{_ENDPOINT}127.0.0.1:{{taken}}\n", "cannot listen at"),
     "port denied": (
-        _adds(f"{_ENDPOINT}192.0.2.1:2\n"),
+        f"{_ENDPOINT}192.0.2.1:2\n",
         "cannot listen at 192.0.2.1:2: no interface of this machine has that address",
     ),
     "interface": (
-        _adds(f"{_ENDPOINT}[fe80::1%none0]:2\n"),
+        f"{_ENDPOINT}[fe80::1%none0]:2\n",
         "cannot listen at .fe80::1%none0.:2: this machine has no interface 'none0'",
     ),
     "folder of a socket": (
-        _adds(f"{_ENDPOINT}unix:/none/socket\n"),
+        f"{_ENDPOINT}unix:/none/socket\n",
         "cannot listen at unix:/none/socket: there is no folder '/none'; create it, or correct the path",
     ),
     "too many ports": (
-        _adds(f"{_ENDPOINT}127.0.0.2:10000-59999\n"),
+        f"{_ENDPOINT}127.0.0.2:10000-59999\n",
         "with [0-9]+ listening sockets, a worker that starts needs some",
     ),
-    "endpoint of Twisted's": (_adds(f"{_ENDPOINT}haproxy:tcp:1\n"), "cannot have an endpoint"),
-    "socket of systemd": (
-        _adds(f"{_ENDPOINT}systemd:domain=INET:index=0\n"),
-        "cannot have an endpoint",
-    ),
+    "endpoint of Twisted's": (f"{_ENDPOINT}haproxy:tcp:1\n", "cannot have an endpoint"),
+    "socket of systemd": (f"{_ENDPOINT}systemd:domain=INET:index=0\n", "cannot have an endpoint"),
     "server of Twisted's": (
-        _adds("[route b]\nmatch = ssh\nbackend = tls:a.example:443:trustRoots=/none\n"),
+        "[route b]\nmatch = ssh\nbackend = tls:a.example:443:trustRoots=/none\n",
         "cannot be used",
     ),
-    "circle": (_adds("fallback = faulty\n"), "is a circle"),
+    "circle": ("fallback = faulty\n", "is a circle"),
 }
-"""What an owner does wrong, and what is said of it."""
+"""What an owner adds that is wrong, and what is said of it."""
 
-LATER: Mapping[str, tuple[Fault, str]] = {
-    "name of a younger owner": (_adds("[route younger]\nmatch = any\nbackend = close\n"), "is already at"),
-    "address of a younger owner": (_adds(f"{_ENDPOINT}127.0.0.1:{{younger}}\n"), "is taken by"),
+LATER: Mapping[str, tuple[str, str]] = {
+    "name of a younger owner": ("[route younger]\nmatch = any\nbackend = close\n", "is already at"),
+    "address of a younger owner": (f"{_ENDPOINT}127.0.0.1:{{younger}}\n", "is taken by"),
     **FAULTS,
 }  # fmt: skip
 """The same while a service runs: what a younger owner has in force is theirs, too."""
@@ -126,6 +112,10 @@ class FaultsTest(WorkersTestCase):
         self.owners = {name: Owner(name, free_port(), self.backend()) for name in _FILES}
         self.faulty = self.owners["faulty"]
         self.taken = self.backend().getsockname()[1]
+
+    def add(self, text: str) -> None:
+        ports = {name: its.port for name, its in self.owners.items()}
+        self.faulty.more = text.format(taken=self.taken, **ports)
 
     def write(self, *, without: Iterable[str] = ()) -> None:
         texts = {name: its.text for name, its in self.owners.items() if name not in without}
@@ -194,8 +184,8 @@ class FaultsTest(WorkersTestCase):
 
     def test_start(self) -> None:
         """At a start, the faulty owner is not served, and the others are."""
-        for fault, (make, _) in FAULTS.items():
-            make(self)
+        for fault, (text, _) in FAULTS.items():
+            self.add(text)
             self.write()
             mux = self.serve()
             self.assert_untaken(fault, in_force=False)
@@ -227,9 +217,9 @@ class FaultsTest(WorkersTestCase):
 
     def assert_taken_later(self, change: Callable[[str], object]) -> None:
         """See each fault keep out what is the faulty owner's alone, until it is mended; `change` is told what is said of it."""
-        for fault, (make, message) in LATER.items():
+        for fault, (text, message) in LATER.items():
             held, faulty = self.bystanders(), self.connect(self.faulty)
-            make(self)
+            self.add(text)
             for name in BYSTANDERS:
                 self.owners[name].server = self.backend()
             before, self.faulty.server = self.faulty.server, self.backend()
@@ -343,7 +333,6 @@ class FaultsTest(WorkersTestCase):
 
     def test_freed(self) -> None:
         """A port is tried again, and its unit is taken when it is free."""
-        FAULTS["port taken"][0](self)
         with socket.create_server(("127.0.0.1", 0)) as other:
             self.faulty.more = f"{_ENDPOINT}127.0.0.1:{other.getsockname()[1]}\n"
             self.write()
@@ -355,8 +344,8 @@ class FaultsTest(WorkersTestCase):
 
     def test_check(self) -> None:
         """The check of the rules names what is wrong, and with which owner."""
-        for make, message in FAULTS.values():
-            make(self)
+        for text, message in FAULTS.values():
+            self.add(text)
             self.write()
             file = self.home / "check.ini"
             operator = "[listen operator]\nendpoint = :1\n"

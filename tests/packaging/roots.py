@@ -5,7 +5,6 @@ import hashlib
 import os
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 from unittest import SkipTest, TestCase
 
@@ -99,11 +98,8 @@ class Copy:
         entered = ("--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _INSIDE, "sh")
         return (*entered, str(self._folder), str(self._root), "env", "-i", *settings, *words)
 
-    def run(self, *words: str, seconds: float = 300) -> subprocess.CompletedProcess[bytes]:
-        return run("unshare", *self._command(words), timeout=seconds)
-
-    def do(self, *words: str, seconds: float = 300) -> str:
-        done = self.run(*words, seconds=seconds)
+    def do(self, *words: str) -> str:
+        done = run("unshare", *self._command(words), timeout=300)
         said = (done.stdout + done.stderr).decode(errors="replace")
         if done.returncode:
             raise AssertionError(f"{words} ended with {done.returncode}:\n{said}")

@@ -58,8 +58,8 @@ class _Producer:
         self.told.append("stop")
 
 
-def connected(protocol: _Log, high_water: int = 10) -> WaterMarkTransport:
-    transport = WaterMarkTransport(high_water)
+def connected(protocol: _Log) -> WaterMarkTransport:
+    transport = WaterMarkTransport(10)
     transport.connect(protocol)
     return transport
 

@@ -298,6 +298,10 @@ def heard(client: str, port: int, *, source: str = "127.0.0.1") -> str:
     return ""
 
 
+def await_heard(client: str, port: int, server: str) -> None:
+    eventually(lambda: heard(client, port) == server, "there is room again")
+
+
 def first_bytes(client: str) -> bytes:
     """Give what a client without TLS of its own says first; see `heard`."""
     kind, *words = client.split()

@@ -4,11 +4,10 @@ import contextlib
 import socket
 import ssl
 import time
-from functools import partial
 from textwrap import indent
 
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.converted.sidebyside import SideBySideTestCase, heard, replying
+from tests.interop.converted.sidebyside import SideBySideTestCase, await_heard, heard, replying
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
@@ -205,13 +204,9 @@ class ServerTests(SideBySideTestCase):
                 self.assertEqual(heard("silent", port), "")
                 self.assertEqual(heard("silent", port, source="127.0.0.2"), "a")
                 first.close()
-                eventually(partial(_is_served, port), "there is room again")
+                await_heard("silent", port, "a")
             answers = [heard("silent", ports["port1"]) for _ in range(7)]
             self.assertEqual(answers, ["a"] * 5 + [""] * 2)
-
-
-def _is_served(port: int) -> bool:
-    return heard("silent", port) == "a"
 
 
 def _asked(request: bytes) -> tuple[bytes, bytes]:

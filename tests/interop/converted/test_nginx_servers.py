@@ -2,14 +2,9 @@
 
 import contextlib
 import socket
-from functools import partial
 
-from tests.interop.children import PATIENCE, eventually
-from tests.interop.converted.sidebyside import SideBySideTestCase, heard
-
-
-def _is_served(port: int, server: str) -> bool:
-    return heard("http", port) == server
+from tests.interop.children import PATIENCE
+from tests.interop.converted.sidebyside import SideBySideTestCase, await_heard, heard
 
 
 class ServerTests(SideBySideTestCase):
@@ -39,7 +34,7 @@ class ServerTests(SideBySideTestCase):
                         opened.enter_context(client)
                         found.append(client.recv(10).decode().strip())
                     self.assertEqual(found, expected)
-                eventually(partial(_is_served, port, expected[0]), "there is room again")
+                await_heard("http", port, expected[0])
 
     def test_no_next_server_for_datagrams(self) -> None:
         """Who comes after the first finds that server out of use, whether it refuses or only does not answer."""
@@ -121,4 +116,4 @@ class ServerTests(SideBySideTestCase):
                 self.assertEqual(first.recv(10), b"a\n")
                 self.assertEqual(heard("http", port), "")
                 self.assertEqual(heard("http", port, source="127.0.0.2"), "a")
-            eventually(partial(_is_served, port, "a"), "there is room again")
+            await_heard("http", port, "a")
