@@ -1,5 +1,6 @@
-"""``txmux run`` and ``twist txmux``: from the start, or its failure, to the end, as a first process and as a demo."""
+"""``txmux run`` and ``twist txmux``: from the start, or its failure, to the end, as a first process and as a demo; and the form of what both write."""
 
+import json
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.interop.children import (
     PATIENCE,
@@ -24,7 +26,7 @@ from tests.programs import require_program
 from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
 from tests.support.proc import is_gone
-from tests.support.services import Twist
+from tests.support.services import Twist, twist_command
 from txmux.cli.demo import examples
 
 COMMAND = (sys.executable, "-m", "txmux", "run")
@@ -308,3 +310,63 @@ class DemoTests(InteropTestCase):
         greeting = silent.recv(100).decode()
         self.assertTrue(greeting.endswith("\r\n"))
         self.assertIn(f": {greeting.strip()} comes", tried["wait"][1])
+
+
+_LOG_RULES = """\
+[txmux]
+access_log = stdout
+access_log_format = json
+admin = off
+workers = {workers}
+[listen public]
+endpoint = 127.0.0.1:0
+log = errors
+[route ssh]
+match = ssh
+backend = 127.0.0.1:1
+"""
+
+
+class BareLogTests(InteropTestCase):
+    def standard_output(self, *command: str, workers: int) -> list[Any]:
+        """Serve a client that says nothing, and one that no route takes; give the lines of standard output as JSON."""
+        rules, out = self.folder / "rules.ini", self.folder / "out"
+        rules.write_text(_LOG_RULES.format(workers=workers))
+        # What it says is its standard error alone.
+        child = self.own(Child("sh", "-c", 'exec "$@" >"$0"', out, *command, rules))
+        port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
+        if workers > 1:
+            child.wait_for("serving with 2 worker")
+        place = ("127.0.0.1", int(port))
+        socket.create_connection(place, PATIENCE).close()
+        with socket.create_connection(place, PATIENCE) as client:
+            client.sendall(b"hello\r\n")
+            self.assertEqual(client.recv(1), b"")
+        eventually(lambda: "no-route" in out.read_text(), "there is a line")
+        child.end()
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    def test_bare(self) -> None:
+        """`twist` has its own log on standard error then, and `txmux run` always has."""
+        twist = (*twist_command(), "txmux", "--rules")
+        for command in (twist, (str(Path(sys.executable).with_name("txmux")), "run")):
+            for workers in (1, 2):
+                (line,) = self.standard_output(*command, workers=workers)
+                self.assertEqual(line["reason"], "no-route")
+
+    def said(self, *options: str) -> list[str]:
+        rules = self.folder / "rules.ini"
+        rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")
+        child = self.own(Child(*twist_command(), *options, "txmux", "--rules", rules))
+        child.wait_for("serving with")
+        child.process.terminate()
+        child.wait()
+        return child.output.replace("\x1e", "").splitlines()  # RFC 7464
+
+    def test_text_by_default_and_json_however_it_is_asked_for(self) -> None:
+        lines = self.said()
+        (listening,) = (line for line in lines if "for [listen public]" in line)
+        self.assertRegex(listening, r"^\S+ \[txmux\.serving\.store#info\] listening on 127")
+        for words in (["--log-format=json"], ["--log-format", "json"], ["--log-form=json"]):
+            for line in self.said(*words):
+                self.assertIn("log_format", json.loads(line))

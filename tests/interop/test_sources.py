@@ -1,13 +1,17 @@
-"""Connections from chosen addresses, in networks of their own, with real servers that see whom they come from."""
+"""Connections from chosen addresses, and to every port of a network, in networks of their own, with real servers that see whom they come from."""
 
 import contextlib
 import itertools
+import shutil
+import signal
 import socket
+import sys
 from collections.abc import Sequence
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT
-from tests.interop.children import PATIENCE, InteropTestCase
+from tests.interop.children import PATIENCE, Child, InteropTestCase
 from tests.interop.namespaces import Namespace, cable
+from tests.interop.scenario import EXAMPLES
 from tests.support.echo import ThreadServer
 from tests.support.services import Service
 from txmux.backends.connect.source import transparent_hints
@@ -124,3 +128,34 @@ class ManyPortsTests(InteropTestCase):
                     seen = _ask(closing, (host, 7000), [client], 3)
                 self.assertEqual(seen, 3 * [f"you are {client}"])
                 mux.stop()
+
+
+class EveryPortTest(InteropTestCase):
+    def test_each_port_of_each_address(self) -> None:
+        network = Namespace(self)
+        network.ip("route add local 198.51.100.0/24 dev lo")
+        network.ip("addr add 10.0.0.5/32 dev lo")
+        network.enter()
+        rules = self.folder / "rules.ini"
+        shutil.copy(EXAMPLES / "every-port/rules.ini", rules)
+        rules.write_text(rules.read_text().replace("user = nobody", "admin = off"))
+        program = EXAMPLES / "every-port/sk_lookup.py"
+        command = (sys.executable, "-m", "txmux", "run", rules)
+        mux = self.own(Child(sys.executable, program, "198.51.100.0/24", *command))
+        mux.wait_for("serving with")
+        servers = {
+            port: self.enterContext(socket.create_server(("10.0.0.5", port)))
+            for port in (8, 443, 50000)
+        }
+
+        def serve(address: str) -> None:
+            for port, listening in servers.items():
+                with socket.create_connection((address, port), PATIENCE) as client:
+                    client.sendall(b"hello")
+                    with listening.accept()[0] as accepted:
+                        self.assertEqual(accepted.recv(100), b"hello")
+
+        serve("198.51.100.7")
+        mux.process.send_signal(signal.SIGHUP)
+        mux.wait_for("rules reloaded")
+        serve("198.51.100.255")
