@@ -1,4 +1,4 @@
-"""What is installed from the wheel is whole, and Twisted finds the plugins in it."""
+"""What is installed from the wheel is whole, and Twisted finds the plugins in it; whoever packs the source package for a distribution needs nothing else."""
 
 import re
 import shutil
@@ -9,11 +9,21 @@ import zipfile
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import ClassVar
+from unittest import SkipTest
 
 from packaging.requirements import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.packaging.building import CHECKOUT, OFFLINE, build_wheel, pip, run_outside
+from tests.packaging.building import (
+    CHECKOUT,
+    OFFLINE,
+    build_sdist,
+    build_wheel,
+    checkout_files,
+    pip,
+    run_outside,
+)
+from tests.support.folders import make_folder
 from txmux import __version__
 
 
@@ -102,3 +112,32 @@ class WheelTests(SynchronousTestCase):
         lines = [re.split(r"\n(?=    \w)", text) for text in (helped, without)]
         self.assertEqual([a[:11] for a, b in zip(*lines, strict=True) if a != b], ["    convert"])
         self.assertIn("matchers", self.run_installed("-m", "txmux", "matchers", "--help"))
+
+
+_LEFT_OUT = (".ci/", "newsfragments/")
+"""What is for work on the project alone; at a release, the fragments are in the changelog."""
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def _content(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+class SdistTests(SynchronousTestCase):
+    def test_whole(self) -> None:
+        """The wheel from it is the checkout's. All that is under version control is in it, and nothing else: tests, docs, examples and packaging, too."""
+        folder = make_folder(self)
+        source, wheels = build_sdist(folder), []
+        for name, sources in (("checkout", CHECKOUT), ("sdist", source)):
+            (folder / f"wheel-of-{name}").mkdir()
+            wheels.append(_content(build_wheel(sources, folder / f"wheel-of-{name}")))
+        self.assertEqual(*wheels)
+        if not (CHECKOUT / ".git").exists():
+            raise SkipTest("this is not a checkout")
+        wanted = {name for name in checkout_files() if not name.startswith(_LEFT_OUT)}
+        self.assertIn("docs/index.md", wanted)
+        self.assertEqual(_files(source) - {"PKG-INFO"}, wanted)
