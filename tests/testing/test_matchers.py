@@ -96,9 +96,7 @@ class PredicateTests(SynchronousTestCase):
                 lambda peeked: MATCH if b"\n" in peeked.data else NEED_MORE, longest=longest
             )
             self.assertIn(said, fault(predicate, sample))
-
-    def test_first_bytes(self) -> None:
-        """Leave a first byte out that they do not rule out."""
+        # Leave a first byte out that they do not rule out.
         first = Greeting(first_bytes=frozenset(b"h"))
         self.assertIn("MATCH, but first_bytes has no 0x48", fault(first, HELLO))
         self.assertIn("NEED_MORE, but first_bytes has no 0x48", fault(first))
