@@ -19,7 +19,6 @@ from tests.interop.conformance import (
 )
 
 _GOOD = ("Accepted", "ResolvedRefs")
-_SERVED = ("Accepted", "ResolvedRefs", "Programmed")
 _NOT_FOUND = "!ResolvedRefs:BackendNotFound"
 _NOT_PERMITTED = "!ResolvedRefs:RefNotPermitted"
 _INVALID_KIND = "!ResolvedRefs:InvalidKind"

@@ -134,8 +134,10 @@ class TutorialTests(ScenarioTestCase):
         for block in (first, second):
             [(command, _)] = _typed(block)
             _begin(self, command)
+        sockets = Path("/proc/net/udp")
         for port in (5301, 5302):
-            eventually(lambda port=port: _is_bound(port), f"a server has port {port}")  # type: ignore[misc]
+            bound = f":{port:04X} "
+            eventually(lambda b=bound: b in sockets.read_text(), f"a server has port {port}")  # type: ignore[misc]
         (check, checked), (command, _) = _typed(third)
         # As root there is a warning, too.
         self.assertIn(checked.strip(), _type(self, check))
@@ -151,7 +153,3 @@ class TutorialTests(ScenarioTestCase):
         # It waits for the flow that is still there, which the next signal ends.
         txmux.process.terminate()
         txmux.wait_for("for up to 30 s")
-
-
-def _is_bound(port: int) -> bool:
-    return f":{port:04X} " in Path("/proc/net/udp").read_text()

@@ -50,13 +50,6 @@ class UpgradeTest(WorkersTestCase):
         client.sendall(b"x")
         return client, self.accept_from(self.backends[name], b"x")
 
-    def is_served(self, mux: Service) -> bool:
-        try:
-            self.connect_to(mux, "faulty")
-        except (ssl.SSLError, ConnectionError, TimeoutError):
-            return False
-        return True
-
     def troubles(self) -> list[dict[str, Any]]:
         items = get(self.admin, "/api/status")["attention"]
         return [item for item in items if item["what"] == "renewal"]

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import runpy
-import socket
 import subprocess
 from pathlib import Path
 from typing import ClassVar
@@ -167,19 +166,15 @@ class DebianPackageTests(InteropTestCase):
         temporary = f"TMPDIR={cls.make_folder('lintian')}"  # where it leaves files
         cls.lintian = cls.share(Child("env", temporary, *release["LINTIAN"], package))
         cls.packages = [package, cls._later(package)]
-        cls.repository = cls._repository(package)
-
-    @classmethod
-    def _repository(cls, package: Path) -> bytes:
-        """Make a repository with the package, signed by a key that is thrown away; return it as an archive."""
-        home, made = cls.make_folder("gnupg"), cls.folder / "apt"
+        # A repository with the package, signed by a key that is thrown away.
+        home, apt = cls.make_folder("gnupg"), cls.folder / "apt"
         home.chmod(0o700)
         environ = ("env", f"GNUPGHOME={home}")
         key = ("--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "txmux", "ed25519")
         output_of(*environ, "gpg", *key, "sign", "never")
-        output_of(*environ, CHECKOUT / "script/apt", made, "bookworm", "txmux", package)
+        output_of(*environ, CHECKOUT / "script/apt", apt, "bookworm", "txmux", package)
         output_of(*environ, "gpgconf", "--kill", "gpg-agent")
-        return output_of("tar", "-C", cls.folder, "-c", "apt")
+        cls.repository = output_of("tar", "-C", cls.folder, "-c", "apt")
 
     @classmethod
     def _later(cls, package: Path) -> Path:
@@ -202,9 +197,6 @@ class DebianPackageTests(InteropTestCase):
         for name, package in zip(("now", "later"), self.packages, strict=True):
             self.machine.write(f"/txmux-test/{name}.deb", package.read_bytes())
         self.listening = listen(self)
-
-    def relayed(self) -> tuple[socket.socket, socket.socket]:
-        return relayed(self, self.listening, 443)
 
     def state(self) -> str:
         return self.machine.run("systemctl", "is-active", "txmux").stdout.decode().strip()
@@ -266,7 +258,7 @@ class DebianPackageTests(InteropTestCase):
         rules = _RULES.format(server=self.listening.getsockname()[1])
         self.machine.write("/etc/txmux/rules.ini", rules.encode())
         self.machine.do("systemctl", "start", "txmux")
-        client, served = self.relayed()
+        client, served = relayed(self, self.listening, 443)
         served.sendall(b"answer")
         self.assertEqual(client.recv(100), b"answer")
         words = ("systemctl", "show", "--value", "--property=MainPID", "txmux")
@@ -276,21 +268,21 @@ class DebianPackageTests(InteropTestCase):
         self.machine.do("systemctl", "reload", "txmux")
 
     def upgraded(self) -> None:
-        client, served = self.relayed()
+        client, served = relayed(self, self.listening, 443)
         rules = self.machine.do("cat", "/etc/txmux/rules.ini")
         self.machine.write("/etc/txmux/rules.ini", b"[listen public]\ncolour = red\n")
         said = self.install_later()
         self.assertIn("[listen public] colour: unknown key", said)
         self.assertIn("the service runs on with the old version", said)
         self.assertNotEqual(self.version(), "99")
-        self.relayed()
+        relayed(self, self.listening, 443)
 
         self.machine.write("/etc/txmux/rules.ini", rules.encode())
         self.assertIn("upgraded: ", self.install_later())
         self.assertEqual(self.version(), "99")
         client.sendall(b"still here")
         self.assertEqual(served.recv(100), b"still here")
-        self.relayed()
+        relayed(self, self.listening, 443)
         self.assertEqual(self.machine.do("cat", "/etc/txmux/rules.ini"), rules)
 
     def install_later(self) -> str:
