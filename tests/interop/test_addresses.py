@@ -52,21 +52,6 @@ answers = 1
 
 
 class LinkTests(InteropTestCase):
-    def setUp(self) -> None:
-        network = Namespace(self)
-        network.ip("link add here type veth peer name there")
-        network.ip("link set here up")
-        network.ip("link set there up")
-        network.ip("addr add fe80::5/64 dev here nodad")
-        network.enter()
-        place = ("fe80::5", 0, 0, socket.if_nametoindex("here"))
-        self.listening = self.enterContext(socket.create_server(place, family=socket.AF_INET6))
-        self.port = port = self.listening.getsockname()[1]
-        self.datagrams = self.enterContext(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-        self.datagrams.bind((place[0], port, *place[2:]))
-        for one in (self.listening, self.datagrams):
-            one.settimeout(PATIENCE)
-
     def serve(self, rules: str, settings: str = "") -> Service:
         named = rules.format(server="fe80::5%here", port=self.port)
         return self.own(Service(self.folder, named, settings))
@@ -96,6 +81,19 @@ class LinkTests(InteropTestCase):
 
     def test_servers_of_the_rules_and_of_the_client(self) -> None:
         """They are those that the rules name, or at the address that a client has asked for; an interface that is missing is named."""
+        network = Namespace(self)
+        network.ip("link add here type veth peer name there")
+        network.ip("link set here up")
+        network.ip("link set there up")
+        network.ip("addr add fe80::5/64 dev here nodad")
+        network.enter()
+        place = ("fe80::5", 0, 0, socket.if_nametoindex("here"))
+        self.listening = self.enterContext(socket.create_server(place, family=socket.AF_INET6))
+        self.port = port = self.listening.getsockname()[1]
+        self.datagrams = self.enterContext(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        self.datagrams.bind((place[0], port, *place[2:]))
+        for one in (self.listening, self.datagrams):
+            one.settimeout(PATIENCE)
         mux = self.serve(_LINKED)
         self.assertEqual(self.relay(mux, "kernel")["reason"], "done")
         self.echo(mux, "datagrams")

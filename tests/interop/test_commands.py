@@ -87,19 +87,6 @@ server =
 
 
 class CompletionTests(InteropTestCase):
-    def setUp(self) -> None:
-        require_program("tmux")
-        self.rules = self.folder / "a-rules-file.ini"
-        self.rules.touch()
-        program = self.folder / "bin" / "txmux"
-        program.parent.mkdir(exist_ok=True)
-        names = f"{sys.executable} -m txmux"
-        asked = f'case "$*" in *" --names "*) exec {names} "$@";; esac'
-        program.write_text(f'#!/bin/sh\n{asked}\necho "given:$*:"\n')
-        program.chmod(0o755)
-        self.admin = self.folder / "admin.sock"
-        self.own(Service(self.folder, _POOL, f"admin = unix:{self.admin}"))
-
     def assert_completes(self, *command: str) -> None:
         require_program(command[0])
         # Fish has a folder of its own among temporary files.
@@ -130,6 +117,17 @@ class CompletionTests(InteropTestCase):
             screen.wait_for(rf"^given:{whole} ?:\n{_PROMPT}$")
 
     def test_each_shell(self) -> None:
+        require_program("tmux")
+        self.rules = self.folder / "a-rules-file.ini"
+        self.rules.touch()
+        program = self.folder / "bin" / "txmux"
+        program.parent.mkdir(exist_ok=True)
+        names = f"{sys.executable} -m txmux"
+        asked = f'case "$*" in *" --names "*) exec {names} "$@";; esac'
+        program.write_text(f'#!/bin/sh\n{asked}\necho "given:$*:"\n')
+        program.chmod(0o755)
+        self.admin = self.folder / "admin.sock"
+        self.own(Service(self.folder, _POOL, f"admin = unix:{self.admin}"))
         home = self.folder
         (home / ".config/fish/completions").mkdir(parents=True)
         scripts = {

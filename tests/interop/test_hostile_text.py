@@ -78,15 +78,6 @@ def _texts(document: object) -> Iterator[str]:
 
 
 class HostileTextTests(InteropTestCase):
-    def setUp(self) -> None:
-        self.files = self.make_folder()
-        authority = make_authority(_HOSTILE)
-        authority.write(self.files / "ca.pem")
-        make_authority(_HOSTILE, "a.example").write(self.files / _FILE, key=True)
-        client = authority.issue("client.example", usage=False, units=[_HOSTILE])
-        client.write(self.files / "me.pem", key=True)
-        self.server = self.enterContext(socket.create_server(("127.0.0.1", 0)))
-
     def assert_harmless(self, text: str, where: object, ends: str = "\n\t") -> None:
         hidden = {one for one in text if not one.isprintable() and one not in ends}
         self.assertEqual(hidden, set(), where)
@@ -143,6 +134,13 @@ class HostileTextTests(InteropTestCase):
         return json.loads(self.asked(path))
 
     def test_no_view_has_it(self) -> None:
+        self.files = self.make_folder()
+        authority = make_authority(_HOSTILE)
+        authority.write(self.files / "ca.pem")
+        make_authority(_HOSTILE, "a.example").write(self.files / _FILE, key=True)
+        client = authority.issue("client.example", usage=False, units=[_HOSTILE])
+        client.write(self.files / "me.pem", key=True)
+        self.server = self.enterContext(socket.create_server(("127.0.0.1", 0)))
         ways = (("text", True, False), ("json", False, False), ("json", True, True))
         for form, by_run, own_file in ways:
             self.start(form, by_run=by_run, own_file=own_file)

@@ -77,7 +77,12 @@ class PsqlTests(InteropTestCase):
                 self.mux = self.own(Service(self.folder, rules, f"relay = {relay}", admin=True))
                 self.assert_named_servers(roots)
                 self.assert_healthy_sessions_are_no_errors()
-                self.assert_clear_causes()
+                done = self.psql("three", sslmode="require")
+                self.assertIn(b"unrecognized name", done.stderr)
+                self.assertEqual(self.mux.take_fields("route", "reason"), (None, "no-route"))
+                self.assertNotEqual(self.psql("plain", sslmode="require").returncode, 0)
+                self.assertEqual(self.mux.take_one()["reason"], "tls-failed")
+                self.mux.child.wait_for(r"it answered b'N' when it was asked .* 'ssl = on'")
                 self.assert_cancels()
                 self.assert_tls_ended_here_and_none()
 
@@ -109,15 +114,6 @@ class PsqlTests(InteropTestCase):
         for reason, number in re.findall(line, text_of(self.mux.admin, "/metrics")):
             counted[reason] += int(number)
         return counted
-
-    def assert_clear_causes(self) -> None:
-        """Of an unknown name, and of a server without TLS."""
-        done = self.psql("three", sslmode="require")
-        self.assertIn(b"unrecognized name", done.stderr)
-        self.assertEqual(self.mux.take_fields("route", "reason"), (None, "no-route"))
-        self.assertNotEqual(self.psql("plain", sslmode="require").returncode, 0)
-        self.assertEqual(self.mux.take_one()["reason"], "tls-failed")
-        self.mux.child.wait_for(r"it answered b'N' when it was asked .* 'ssl = on'")
 
     def assert_cancels(self) -> None:
         """Ctrl-C ends a query at its server; it comes in the clear, without a name."""

@@ -222,13 +222,6 @@ _ALONE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 class FirstProcessTests(InteropTestCase):
     """A service with a process namespace of its own, one client, and a server."""
 
-    def setUp(self) -> None:
-        if os.geteuid():
-            self.skipTest("only root makes process namespaces")
-        self.listening = listen(self)
-        self.place = self.make_folder()
-        self.rules = self.place / "rules.ini"
-
     def write(self, name: str) -> None:
         server = self.listening.getsockname()[1]
         self.rules.write_text(_FIRST_RULES.format(folder=self.place, name=name, server=server))
@@ -249,6 +242,11 @@ class FirstProcessTests(InteropTestCase):
 
     def test_first_and_under_init_is_reloaded_stopped_and_not_upgraded(self) -> None:
         """Below others that stay, it is upgraded."""
+        if os.geteuid():
+            self.skipTest("only root makes process namespaces")
+        self.listening = listen(self)
+        self.place = self.make_folder()
+        self.rules = self.place / "rules.ini"
         init = self.place / "tini"
         init.write_text(_INIT)
         init.chmod(0o755)

@@ -78,18 +78,7 @@ class AcmeTests(ScenarioTestCase):
 
         eventually(lambda: len(challenges()) > 1, "the authority has come by the route")
         self.assertEqual({line["server"] for line in challenges()}, {"127.0.0.1:5443"})
-        self.assert_renewed_by_certbot()
 
-    def certbot(self, *command: str) -> None:
-        folders = [
-            word
-            for name in ("config", "work", "logs")
-            for word in (f"--{name}-dir", str(self.folder / f"certbot-{name}"))
-        ]
-        known = f"REQUESTS_CA_BUNDLE={self.folder / 'ca.pem'}"
-        output_of("env", known, require_program("certbot"), *command, "-n", *folders)
-
-    def assert_renewed_by_certbot(self) -> None:
         require_program("certbot")
         web = self.own(Example(EXAMPLES / "acme/certbot.ini"))
         server = ("--server", "https://127.0.0.1:14000/dir", "--agree-tos", "-m", "a@example.com")
@@ -105,11 +94,20 @@ class AcmeTests(ScenarioTestCase):
         self.assertIn("Pebble", first)
         with self.connect(8443) as client:
             hook = f"kill -HUP {site.child.pid}"
-            words = ("--force-renewal", "--no-random-sleep-on-renew", "--deploy-hook", hook)
-            self.certbot("renew", *words)
+            again = ("--force-renewal", "--no-random-sleep-on-renew", "--deploy-hook", hook)
+            self.certbot("renew", *again)
             site.child.wait_for("rules reloaded")
             self.assertNotEqual(self.serial(8443), first)
             client.sendall(b"PING\r\n")
             self.assertEqual(client.recv(7), b"+PONG\r\n")
         eventually(lambda: bool(web.lines()), "the authority has come by the route")
         self.assertEqual({line["route"] for line in web.lines()}, {"acme"})
+
+    def certbot(self, *command: str) -> None:
+        folders = [
+            word
+            for name in ("config", "work", "logs")
+            for word in (f"--{name}-dir", str(self.folder / f"certbot-{name}"))
+        ]
+        known = f"REQUESTS_CA_BUNDLE={self.folder / 'ca.pem'}"
+        output_of("env", known, require_program("certbot"), *command, "-n", *folders)

@@ -147,19 +147,6 @@ class _Machine:
 class BalancerTests(InteropTestCase):
     """Clients come at a steady rate, and none of them may be lost."""
 
-    def setUp(self) -> None:
-        require_program("haproxy")
-        self.network = Namespace(self)
-        self.network.make_lan("192.0.2.10", *_SERVERS)
-        self.network.enter()
-        self._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
-        self.machines: list[_Machine] = []
-        for number, name in enumerate(("one", "two", "three"), start=11):
-            machine = self.own(_Machine(self, name, number))
-            self.machines.append(machine)
-        self.haproxy = self._start("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
-        self.haproxy.wait_for("Loading success")
-
     def _start(self, program: str, *arguments: str | Path) -> Child:
         child = self.own(Child(program, *arguments))
         child.allow(1000)
@@ -178,6 +165,17 @@ class BalancerTests(InteropTestCase):
 
     def test_rolling(self) -> None:
         """While each txmux is upgraded, and restarted after that, every one of 200 clients a second gets its whole answer."""
+        require_program("haproxy")
+        self.network = Namespace(self)
+        self.network.make_lan("192.0.2.10", *_SERVERS)
+        self.network.enter()
+        self._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
+        self.machines: list[_Machine] = []
+        for number, name in enumerate(("one", "two", "three"), start=11):
+            machine = self.own(_Machine(self, name, number))
+            self.machines.append(machine)
+        self.haproxy = self._start("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
+        self.haproxy.wait_for("Loading success")
         least = _CONNECTIONS if _IS_LONG else 0
         hello = _HELLO.hex()
         words = ("-c", _LOAD, "200", str(least), hello)

@@ -21,18 +21,6 @@ NAMES = "faulty", "other"
 class UpgradeTest(WorkersTestCase):
     authority: Identity
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.home, self.authority = make_folder(self), make_authority()
-        self.home.chmod(0o755)
-        self.authority.write(self.home / "ca.pem")
-        self.backends = {name: self.backend() for name in NAMES}
-        for name, server in self.backends.items():
-            text = _UNIT.format(name, self.home, server.getsockname()[1])
-            (self.home / f"{name}.ini").write_text(text)
-            self.issue(name)
-        self.pem = self.home / "faulty.pem"
-
     def issue(self, name: str) -> None:
         self.authority.issue(f"{name}.team.example").write(self.home / f"{name}.pem", key=True)
 
@@ -56,6 +44,15 @@ class UpgradeTest(WorkersTestCase):
 
     def test_lost(self) -> None:
         """A new process, and the next one, serve with the certificate that was in use when its file was lost."""
+        self.home, self.authority = make_folder(self), make_authority()
+        self.home.chmod(0o755)
+        self.authority.write(self.home / "ca.pem")
+        self.backends = {name: self.backend() for name in NAMES}
+        for name, server in self.backends.items():
+            text = _UNIT.format(name, self.home, server.getsockname()[1])
+            (self.home / f"{name}.ini").write_text(text)
+            self.issue(name)
+        self.pem = self.home / "faulty.pem"
         mux = self.serve()
         held = self.connect_to(mux, "other")
         for damage in (self.pem.unlink, lambda: self.pem.write_text("damaged")):

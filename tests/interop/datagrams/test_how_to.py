@@ -33,14 +33,6 @@ server {{
 
 
 class HowToTests(InteropTestCase):
-    def setUp(self) -> None:
-        self.text = _DOCUMENT.read_text()
-        self.here, self.office, self.client = (Namespace(self) for _ in range(3))
-        cable(self.here, ["192.0.2.1/24"], self.office, [f"{_OFFICE}/24"])
-        _, self.cable = cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
-        self.here.enter()
-        self.own(EchoServer())
-
     def start_wireguard(self, end: str, namespace: Namespace, keys: Keys, lines: str) -> str:
         interface = f"wg{os.getpid()}{end}"
         command = ("env", "LOG_LEVEL=verbose", "wireguard-go", "-f", interface)
@@ -93,6 +85,12 @@ class HowToTests(InteropTestCase):
 
     def test_all_of_it(self) -> None:
         """Each name and each key leads to its server, also when the client of the tunnels moves; TCP leads to the web site, and a scanner gets nothing."""
+        self.text = _DOCUMENT.read_text()
+        self.here, self.office, self.client = (Namespace(self) for _ in range(3))
+        cable(self.here, ["192.0.2.1/24"], self.office, [f"{_OFFICE}/24"])
+        _, self.cable = cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
+        self.here.enter()
+        self.own(EchoServer())
         certificate = make_certificate(self.folder, "www.example.com", "shop.example.com")
         for name, at in (("shop", 8443), ("site", 8444), ("site", 8445)):
             self.own(Server(name, certificate, f"--at=127.0.0.1:{at}"))
