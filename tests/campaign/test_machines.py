@@ -54,15 +54,13 @@ class MachinesTests(SynchronousTestCase):
 
 
 class WatchTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.watch = Watch(Path(make_folder(self)) / "admin.sock")
-        self.addCleanup(self.watch.end)
-
     def show(self, *texts: str) -> None:
         self.watch.note([{"level": "warning", "what": "workers", "text": text} for text in texts])
 
     def test_false_item(self) -> None:
         """An item is false unless something was done that it tells of, also one that goes and comes again."""
+        self.watch = Watch(Path(make_folder(self)) / "admin.sock")
+        self.addCleanup(self.watch.end)
         with self.watch.expecting("worker 1", after=0):
             self.show("worker 1 is away", "worker 2 is away")
         self.show("worker 2 is away")

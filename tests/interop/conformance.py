@@ -1,7 +1,4 @@
-"""The conformance suite of Gateway API: its objects from its own files, servers for its Services, and what it asserts of status.
-
-``TXMUX_GATEWAY_CONFORMANCE`` names the folder `conformance` of a checkout of kubernetes-sigs/gateway-api.
-"""
+"""The conformance suite of Gateway API: its objects from its own files, servers for its Services, and what it asserts of status; CONTRIBUTING.md has how it runs, and ``tests/features/gateway/conformance.md`` what of it."""
 
 from __future__ import annotations
 

@@ -32,10 +32,7 @@ async def check(
     tls: BackendTLS | None = None,
     until: bytes = b"",
 ) -> CheckResult:
-    """Check a server once, and wait until the connection is closed as well.
-
-    The time is up when the answer has `until` in it; else it is long, since the machine may be busy.
-    """
+    """Check a server once, and wait until the connection is closed as well: the time is up when the answer has `until` in it; else it is long."""
     time = Clock()
     check, target = read_check(text), server_at(port)
     found: Deferred[CheckResult] = Deferred()

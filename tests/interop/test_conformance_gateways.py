@@ -1,8 +1,4 @@
-"""The conformance tests of Gateway, ListenerSet and BackendTLSPolicy beside a real API server, by the table of ``tests/features/gateway/conformance.md``.
-
-Runs with ``TXMUX_LONG=1``; ``TXMUX_GATEWAY_CONFORMANCE`` and ``TXMUX_GATEWAY_CRDS`` name folders of a checkout of
-kubernetes-sigs/gateway-api.
-"""
+"""The conformance tests of Gateway, ListenerSet and BackendTLSPolicy beside a real API server."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

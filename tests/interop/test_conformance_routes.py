@@ -1,8 +1,4 @@
-"""The conformance tests of routes beside a real API server, by the table of ``tests/features/gateway/conformance.md``.
-
-Runs with ``TXMUX_LONG=1``; ``TXMUX_GATEWAY_CONFORMANCE`` and ``TXMUX_GATEWAY_CRDS`` name folders of a checkout of
-kubernetes-sigs/gateway-api. Those of HTTPRoute that are about parents, host names and references have TLSRoutes at listeners of TLS.
-"""
+"""The conformance tests of routes beside a real API server; those of HTTPRoute that are about parents, host names and references have TLSRoutes at listeners of TLS."""
 
 import time
 from collections.abc import Sequence

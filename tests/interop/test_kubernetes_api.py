@@ -1,7 +1,4 @@
-"""The provider for Gateway API beside a real API server: rights, status, lost history, an outage.
-
-Runs with ``TXMUX_LONG=1``; ``etcd``, ``kube-apiserver`` and ``kubectl`` must be on PATH.
-"""
+"""The provider for Gateway API beside a real API server, as CONTRIBUTING.md has it: rights, status, lost history, an outage."""
 
 import contextlib
 import json

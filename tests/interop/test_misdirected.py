@@ -48,10 +48,7 @@ backend = 127.0.0.1:{{b}}
 
 class MisdirectedTests(InteropTestCase):
     def test_chromium_and_check(self) -> None:
-        """It sends requests for the one site by its connection for the other, and again when that is answered 421.
-
-        `txmux check` looks at the certificate that a server shows, where TLS is passed on.
-        """
+        """It sends requests for the one site by its connection for the other, and again when that is answered 421. `txmux check` looks at the certificate that a server shows, where TLS is passed on."""
         certificate = make_certificate(self.folder, "*.site.example")
         ports = {"a": free_port(), "b": free_port(), "tls": free_port()}
         sites = ((ports["a"], _A), (ports["b"], _B), (f"{ports['tls']} ssl", _A))

@@ -108,10 +108,7 @@ _DEBIANS_PYTHON = "/usr/bin/python3"
 
 
 class RealClientTests(InteropTestCase):
-    """The programs that people use, as Debian has them, and libraries from Debian and PyPI.
-
-    The routes of the service close the connection, so that nothing but detection is tested.
-    """
+    """Programs and libraries as Debian and PyPI have them; the routes of the service close the connection, so that nothing but detection is tested."""
 
     port: ClassVar[str]
     address: ClassVar[str]

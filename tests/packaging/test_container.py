@@ -44,10 +44,7 @@ class ContainerfileTests(SynchronousTestCase):
     """What can be told without building it."""
 
     def test_containerfile(self) -> None:
-        """Copied files exist and reach the builder. Health is that of the service whose rules are run.
-
-        Without an argument, commands ask the only socket, or else the endpoints that the default rules name.
-        """
+        """Copied files exist and reach the builder; without an argument, its health check asks the service whose rules are run."""
         ignored = (CHECKOUT / ".dockerignore").read_text()
         written = (CHECKOUT / "Containerfile").read_text()
         copied = re.findall(r"(?m)^COPY (?!--from)(.+) \S+$", written)

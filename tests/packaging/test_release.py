@@ -125,10 +125,7 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(self.git("rev-parse", "HEAD"), before)
 
     def test_release(self) -> None:
-        """It commits version and changelog, leaves the packages, and names the commands that are a person's.
-
-        What has been tagged then is built again, with the notes of its version.
-        """
+        """It commits version and changelog, leaves the packages, and names the commands that are a person's. What has been tagged then is built again, with the notes of its version."""
         self.assertIn("has no tag v0.1.0.dev0", self.release("--tagged").stderr)
         project = self.folder / "pyproject.toml"
         urls = '[project.urls]\nSource = "https://example.com/x/txmux"\n\n[project.optional'
@@ -209,10 +206,7 @@ class ReleaseTests(SynchronousTestCase):
         self.assertNotIn(tree, (self.folder / "README.md").read_text())
 
     def test_first(self) -> None:
-        """The first release has the text that describes it in the changelog, with a date, and then what is new, if anything is.
-
-        Nobody has had what was mended or removed before it.
-        """
+        """The first release has the text that describes it in the changelog, with a date, and then what is new, if anything is. Nobody has had what was mended or removed before it."""
         first = (
             f"# Changes\n\n{_MARK}\n\n## 0.1.0 (not released yet)\n\nAll.\n\n### Part\n\n- It.\n"
         )

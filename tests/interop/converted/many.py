@@ -1,7 +1,4 @@
-"""Serves many rules files in one process: each line of its standard input names one, and is answered by a line.
-
-A line that begins with ``stop`` has it stop them all.
-"""
+"""Serves many rules files in one process: each line of its standard input names one, and is answered by a line; one that begins with ``stop`` has it stop them all."""
 
 import sys
 from pathlib import Path
