@@ -193,11 +193,7 @@ class SharedRatesTest(TestCase):
 
 class SupervisorTest(InteropTestCase):
     def test_workers_have_neither_connection_nor_password(self) -> None:
-        """Not even while one of them admits a source that is reported, and after an upgrade.
-
-        One that ends the sharing forgets other machines: their numbers are in the memory that the new process goes on with, which asks nobody
-        for them.
-        """
+        """Not even while one of them admits a source that is reported, and after an upgrade; one that ends the sharing forgets what other machines had, which is in the memory that the new process goes on with."""
         if os.geteuid() != 0:
             raise SkipTest("only root can read the memory of processes in a sandbox")
         self.redis = self.own(start_redis(self.folder))

@@ -55,10 +55,7 @@ _ANSWER = 27  # bytes of a KeyUpdate and of the record around it
 
 class UploadTests(InteropTestCase):
     def test_reset_for_unread_tickets(self) -> None:
-        """A client that has finished loses nothing by it: the server has its time, and what it sends then does not arrive. Nobody may negotiate again.
-
-        The server tells a whole upload from one that broke off; what a close-notify changes is in tests/tcp.
-        """
+        """A client that has finished loses nothing by it: the server has its time, and what it sends then does not arrive. Nobody may negotiate again."""
         make_authority().issue("one.example.com").write(self.folder / "one.pem", key=True)
         server = self.enterContext(socket.create_server(("127.0.0.1", 0)))
         server.settimeout(PATIENCE)
