@@ -40,8 +40,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
         told = read(json.dumps({**MESSAGE, "route": None, "facts": {}}).encode())
         self.assertEqual((told.route, told.facts), (None, {}))
-
-        for wrong in ({"version": 2}, {"time": math.inf}):
+        for wrong in ({"version": 2}, {"time": math.inf}, {"id": 5}, {"local": ["::1", True]}):
             self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, **wrong}).encode())
         for key in MESSAGE.keys() - {"later"}:
             cut = {name: value for name, value in MESSAGE.items() if name != key}
