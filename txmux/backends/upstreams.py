@@ -565,7 +565,6 @@ class PreparedUpstreams:
 
 
 _EVERY = 30.0  # seconds
-_MOVES = 1.0  # seconds in which a waiting client may move to another process
 
 _log = Logger()
 
@@ -581,7 +580,6 @@ class ServerStarter:
         self._backend_of = backend_of
         self._waiting: dict[str, set[int]] = {}  # by backend, the processes with clients
         self._timers: dict[str, IDelayedCall] = {}
-        self._ends: dict[str, IDelayedCall] = {}  # of waits, until they are logged
         self._sending: dict[str, Deferred[None]] = {}
         self._held: set[str] = set()  # by an operator, since the last that was sent
         self._due_at: dict[str, float] = {}  # of what another process has sent
@@ -595,12 +593,9 @@ class ServerStarter:
             timer = self._timers.pop(backend, None)
             if timer is not None:
                 timer.cancel()
-                self._ends[backend] = self._reactor.callLater(_MOVES, self._log_end, backend)
+                _log.info("backend {backend}: no client is waiting any longer", backend=backend)
         elif backend not in self._timers:
-            if backend in self._ends:
-                self._ends.pop(backend).cancel()
-            else:
-                _log.warn("backend {backend}: clients wait for a server", backend=backend)
+            _log.warn("backend {backend}: clients wait for a server", backend=backend)
             rest = self._due_at.get(backend, 0.0) - self._reactor.seconds()
             if rest > 0:
                 self._timers[backend] = self._reactor.callLater(rest, self._start, backend)
@@ -609,10 +604,6 @@ class ServerStarter:
         elif waiting and backend in self._held:
             self._timers.pop(backend).cancel()
             self._start(backend)
-
-    def _log_end(self, backend: str) -> None:
-        del self._ends[backend]
-        _log.info("backend {backend}: no client is waiting any longer", backend=backend)
 
     def hold(self, backends: Iterable[str]) -> None:
         self._held.update(backends)
@@ -632,9 +623,9 @@ class ServerStarter:
             self.report(backend, waiting=False, process=process)
 
     def stop(self) -> None:
-        for timer in (*self._timers.values(), *self._ends.values()):
+        for timer in self._timers.values():
             timer.cancel()
-        self._waiting, self._timers, self._ends = {}, {}, {}  # those that wait may do so elsewhere
+        self._waiting, self._timers = {}, {}  # silently: they may still wait, elsewhere
         for sending in [*self._sending.values()]:
             sending.cancel()
 

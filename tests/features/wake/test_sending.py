@@ -129,24 +129,16 @@ class WakeTests(TestCase):
             held.add("db")
             waker.hold(held)
 
-    def test_end_of_the_wait_is_logged_once_no_client_has_come_for_a_second(self) -> None:
+    def test_a_stop_does_not_say_that_nobody_waits(self) -> None:
+        receiver, wake = self.receiver()
         clock = Clock()
-        waker = self.waker(Wake("systemd", "app.service"), clock, held=["db"])
+        waker = self.waker(wake, clock)
+        waker.report("db", waiting=True, process=1)
+        receiver.recv(1000)
         with capturedLogs() as events:
-            for waiting in (True, False, True):  # as its client moves from one worker to another
-                waker.report("db", waiting=waiting)
-                clock.advance(0.9)
-            waker.process_ended(0)
-            clock.advance(0.9)
-            self.assertEqual(len(events), 1)
-            clock.advance(0.2)
-            self.assertEqual(len(events), 2)
-            waker.report("db", waiting=True)
-            waker.process_ended(0)
-            waker.stop()  # it may go on to wait in another process
-            clock.advance(9)
-        verbs = [event["log_format"].split()[2:4] for event in events]
-        self.assertEqual(verbs, [["clients", "wait"], ["no", "client"], ["clients", "wait"]])
+            waker.stop()
+            waker.process_ended(1)
+        self.assertEqual((events, clock.getDelayedCalls()), ([], []))
 
     async def asked(self, path: str, socket_path: str = "") -> tuple[list[Any], str]:
         requests: list[Any] = []
