@@ -245,6 +245,7 @@ _CLIENTS = {
     "features/sharing/client.py": {"HostnameEndpoint", "UNIXClientEndpoint"},
     "backends/connect/dial.py": {"clientFromString"},  # to servers
     "backends/names/question.py": {"TCP4ClientEndpoint"},
+    "cli/check.py": {"getaddrinfo"},  # an address of this machine
     "cli/init/__init__.py": {"create_connection"},
     "cli/remote/ask.py": {"HTTPConnection"},  # a service of this machine
     "features/test/sending.py": {"getaddrinfo"},  # what is tested

@@ -119,6 +119,17 @@ class UpgradeTest(WorkersTestCase):
         self.answers(*ends)
         self.over(*ends)
 
+    def counts(self, mux: Service) -> list[int]:
+        """Return the connections of each worker, once all have answered in time."""
+        answers: list[list[int]] = []
+
+        def ask_all() -> bool:
+            answers.append([row["connections"] for row in mux.api("status")["workers"]])
+            return None not in answers[-1]
+
+        eventually(ask_all, "all workers answer")
+        return answers[-1]
+
     def test_workers_change(self) -> None:
         """The rules are read anew; each new worker gets as many connections, also if all are of one old worker."""
         mux = self.service("workers = 1")
@@ -126,7 +137,7 @@ class UpgradeTest(WorkersTestCase):
         for count in (4, 4, 1):
             mux.edit(with_workers(count))
             mux.upgrade()
-            counts = [row["connections"] for row in mux.api("status")["workers"]]
+            counts = self.counts(mux)
             self.assertEqual((len(workers_of(mux.pid)), sum(counts)), (count, 100))
             self.assertLess(max(counts) - min(counts), 15, counts)
         self.answers(*peers[0])

@@ -63,7 +63,7 @@ class ValuesTest(SynchronousTestCase):
         recorded = {
             "failures": 3, "kind": "connect-refused", "cause": "c", "failed": [60.0, 5.0], "clients": 4,
             "asked": [50.0, 20.0], "sources": {"17": 8.0}, "resets": [2, 17], "by_clients": 1,
-            "tried": 6, "usual": 1.5,
+            "tried": 6, "usual": 1.5, "last_try": 3.0,
         }  # fmt: skip
         observation = ServerObservation()
         observation.restore(recorded, 100.0)
