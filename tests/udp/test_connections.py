@@ -221,6 +221,7 @@ class ConnectionsTests(FlowCase):
         await self.moved(new, port, "a")
         self.assertEqual(await old.asks(short("b"), port), short("b"))
         await self.assert_answered(new, port, "a")
+        self.assertEqual((self.here(old), self.here(new)), (["b", "others"], ["a"]))
         await self.moved(new, port, "b")
         self.assertEqual(self.here(old), ["others"])
         self.assertEqual(self.here(new), ["a", "b"])
