@@ -123,13 +123,16 @@ class ServerCountsTest(MuxTestCase):
 
     async def test_client_leaves_before_or_after_the_answer(self) -> None:
         """The server may leave first, and the client may have finished before."""
-        for how, expected in self.anew((
-            ("leaves", "unanswered"), ("closed", "answered"), ("finishes", "answered"),
+        own = self.first
+        for how, seconds, first, expected in self.anew((
+            ("leaves", 1, own, "unanswered"), ("closed", 1, own, "answered"),
+            ("finishes", 1, own, "answered"), ("finishes", 0, _HELLO, "answered"),
         )):  # fmt: skip
+            self.first = first
             client, server = await self.begin()
             if how == "finishes":
                 await server.has_all(client.finish)
-            self.time.advance(1)
+            self.time.advance(seconds)
             if how == "leaves":
                 client.close()
                 await server.is_lost()

@@ -223,9 +223,12 @@ class PairTest(TestCase):
     async def test_other_end_closes(self) -> None:
         """All that was sent before arrives; then the loss is told, and nothing more can be sent."""
         self.here.handlers[TEXT] = lambda text: self.heard.append(text)  # noqa: PLW0108 - by its name
+        self.there.handlers[X] = Deferred
+        asked = self.here.ask(X, seconds=20)
         self.there.send(TEXT, text="x" * 2**20)
         self.there.close()
         await self.is_lost
+        self.failureResultOf(asked, PeerGoneError)
         self.assertEqual([len(text) for text in self.heard], [2**20])
         self.assertFalse(self.here.is_open)
         self.assertFalse(self.here.transport.connected)
