@@ -41,11 +41,13 @@ class ChangesTest(SynchronousTestCase):
         ):
             self.assertEqual(changed.described(older), f"listener x changed{more}")
 
-    def test_keys_of_parts_and_unchangeable_ones(self) -> None:
+    def test_keys_of_parts(self) -> None:
         if why := missing("shared_limits") or missing("remember"):
             raise SkipTest(why)
         new = "[txmux]\nshared_limits = redis://h:1/0\nremember = 5\ngrace = 1s\n"
         self.assertEqual(self.told("", new), "grace, remember, shared_limits of [txmux] changed")
+
+    def test_unchangeable(self) -> None:
         old = parse(_BASE, "r.ini").settings
         text = f"{_BASE}[txmux]\nworkers = 2\nrelay = portable\nuser = nobody\n"
         problems = unchangeable(old, parse(text, "r.ini").settings)

@@ -296,6 +296,8 @@ clients  listener  decision
         none = f"{self.folder}/x.pcap: no TCP connection in it\n"
         self.assertEqual(self.explain_capture(capture()), none)
 
+
+class StartTLSTests(CommandTestCase):
     skip = missing("starttls") or None
 
     def test_hello_behind_the_command_decides(self) -> None:

@@ -43,13 +43,15 @@ class PassedRoutesTest(SynchronousTestCase):
             found = "closes to some clients by host=" in str(_said(*text))
             self.assertEqual(found, is_passed, text)
 
-    def test_same_clients_order_tunnels_and_servers_that_believe_headers(self) -> None:
+    def test_same_clients_and_order(self) -> None:
         backend = _BACKEND.format("127.*", "")
         admin, rest = _ADMIN.format("127.0.0.2", _SOME), _REST.format("from = 192.0.2.1")
         for text in (admin + rest, _REST.format("") + admin):
             self.assertNotIn("closes to some clients", str(_said(text, backend)))
         said = str(_said("default = by-name\n", admin, backend))
         self.assertIn("[route admin] closes to some clients", said)
+
+    def test_routes_inside_of_a_tunnel(self) -> None:
         if why := missing("tunnel"):
             raise SkipTest(why)
         admin = _ADMIN.format("127.0.0.2 method=CONNECT", f"tunnel = yes\n{_SOME}")
@@ -57,6 +59,8 @@ class PassedRoutesTest(SynchronousTestCase):
         said = " ".join(_said(admin, rest, _BACKEND.format("127.*", "")))
         self.assertIn("'127.0.0.2', which [route admin] closes", said)
         self.assertIn("add 'deny_networks = 127.0.0.2'", said)
+
+    def test_servers_that_believe_headers(self) -> None:
         web = "[route web]\nmatch = tls\nbackend = web\n[backend web]\nserver = {}\nproxy_protocol = v2\n"
         for server, allowed, more, is_found in (
             ("127.0.0.1:80", "127.*", "", True),

@@ -196,7 +196,7 @@ class FolderTests(SynchronousTestCase):
         told = "/file' exists, and is not a socket; move it away, or write another path"
         self.assertTrue(found.endswith(told), found)
 
-    def test_folder_that_the_unit_makes_and_servers(self) -> None:
+    def test_folder_that_the_unit_makes(self) -> None:
         text = "[txmux]\naccess_log = /var/lib/txmux/log\n[listen a]\nendpoint = :2\n"
         rules = parse(text, "x.ini")
         if Path("/var/lib/txmux").exists():
@@ -204,7 +204,9 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(obstacles(rules), [])
         (found,) = missing_privileges(rules, _USER)
         self.assertIn("create it, unless a unit of systemd does so", str(found))
-        # Its program may make the folder.
+
+    def test_server(self) -> None:
+        """Its program may make the folder."""
         unix, listen = f"unix:{self.folder}/no/x", "[listen a]\nendpoint = :0\n"
         handover = f"handover:{self.folder}/no/x"
         no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
