@@ -25,7 +25,7 @@ _PATTERNS = (
 
 
 class FormatsTests(SynchronousTestCase):
-    def test_errors_name_what_is_wrong_and_typographic_signs_and_a_template(self) -> None:
+    def test_errors_name_what_is_wrong(self) -> None:
         quoted = "listen: ( { host: \u201cx\u201d; } );\n"
         error = self.assertRaises(ConvertError, converted, quoted, "sslh")
         self.assertIn("line 1 has U+201C (LEFT DOUBLE QUOTATION MARK)", str(error))

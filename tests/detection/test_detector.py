@@ -168,7 +168,7 @@ class DetectorTest(SynchronousTestCase):
         routes[0] = attrs.evolve(routes[0], dry_run=True)
         self.assertEqual(list(Detector(routes).hello_readers), [routes[2]])
 
-    def test_raising_matcher_is_a_no_also_negated_and_logged_once(self) -> None:
+    def test_raising_matcher_is_a_no_and_logged_once(self) -> None:
         for negated, error in itertools.product((False, True), (ZeroDivisionError, SystemExit)):
             broken = Alternative(f"broken {negated} {error}", Raises(error), negated)
             self.assertEqual(decide([asks("a", broken), asks("b", yes(1))], [b"x"]), "b")
@@ -213,7 +213,7 @@ class DetectorTest(SynchronousTestCase):
         self.assertEqual(decide(routes, pieces, limit), whole)
         self.assertEqual(decide(routes, (bytes([byte]) for byte in data), limit), whole)
 
-    def test_peeked(self) -> None:
+    def test_peeked_bytes_are_parsed_once(self) -> None:
         peeked = Peeked(b"abc")
         self.assertEqual((bytes(peeked), len(peeked)), (b"abc", 3))
         self.assertTrue(peeked.startswith(b"ab"))

@@ -261,7 +261,7 @@ class TransportTests(SynchronousTestCase):
             self.assertEqual(datagram_predicate(matcher, {}, _ABC), asked)
         self.assertEqual(transports_of(tls), {Transport.TCP})
 
-    def test_udp_only_is_never_asked_about_streams_and_a_wrong_declaration_is_broken(self) -> None:
+    def test_udp_only_is_never_asked_about_streams(self) -> None:
         matcher = PlainMatcher("x", "x", _ABC, transports=(Transport.UDP,))
         line = read_alternative("not x", {"x": matcher})
         self.assertEqual(

@@ -73,7 +73,7 @@ def _forms(network: str) -> st.SearchStrategy[str]:
 
 
 class HostsTests(SynchronousTestCase):
-    def test_neither_case_nor_a_final_dot_counts_and_a_hostile_name_costs_its_length(self) -> None:
+    def test_neither_case_nor_a_final_dot_counts(self) -> None:
         for text in ("www.example.com", "WWW.Example.Com", "www.example.com.", "*.EXAMPLE.com."):
             for name in ("www.example.com", "www.EXAMPLE.com", "www.example.com."):
                 self.assertTrue(hosts(text).matches(name), (text, name))

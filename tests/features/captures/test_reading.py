@@ -108,7 +108,7 @@ class ReassemblyTests(SynchronousTestCase):
         stream = first(*segments, limit=limit)
         self.assertEqual((stream.data, stream.gap), (said[:limit], False))
 
-    def test_datagrams_of_both_families_and_the_first_four_of_each_pair_of_ends(self) -> None:
+    def test_first_four_datagrams_of_each_pair_of_ends(self) -> None:
         rows = (
             (datagram(CLIENT, SERVER, b"one"), Datagram(CLIENT, SERVER, b"one")),
             (datagram(CLIENT6, SERVER6, b""), Datagram(CLIENT6, SERVER6, b"")),
@@ -170,7 +170,7 @@ class ReadTests(CommandTestCase):
     def read(self, data: bytes) -> list[Segment]:
         return [one for one in read_packets(io.BytesIO(data), "x.pcap") if isinstance(one, Segment)]
 
-    def test_formats_families_link_types_and_what_is_skipped_or_cannot_be_read(self) -> None:
+    def test_packets_are_read_skipped_or_refused(self) -> None:
         for (link, frame), writer, (source, destination) in itertools.product(
             FRAMES.items(),
             (dpkt.pcap.Writer, dpkt.pcapng.Writer),

@@ -40,7 +40,7 @@ def read(
 
 
 class LabelTests(SynchronousTestCase):
-    def test_route_and_backend_and_several_of_one_container(self) -> None:
+    def test_routes_and_their_backends(self) -> None:
         labels = {
             "match": "tls sni=a", "match.10": "tls sni=c", "match.2": "tls sni=$b", "listen": "public",
             "from": "10.0.0.0/8", "check": "tcp", "alpn": "h2",
@@ -72,7 +72,7 @@ class LabelTests(SynchronousTestCase):
         for match, port in (("silent", "25"), ("tls", "25"), ("any", "22"), ("any", "25/udp")):
             self.assertEqual(warning(match=match, port=port), "")
 
-    def test_containers_with_one_backend_and_only_what_is_published_now(self) -> None:
+    def test_servers_are_what_is_published_now(self) -> None:
         shared = {"backend": "pool", "match": "any"}
         found = read(
             container("b", shared, address="10.0.0.2", health="unhealthy"),

@@ -120,7 +120,7 @@ class PlaceTests(SynchronousTestCase):
         text = route("TCPRoute", "ssh", more=more) + route("TCPRoute", "db")
         self.assertEqual(self.outcomes(Made(gateway(TCP) + text)), {"default": "tcp_shop_ssh"})
 
-    def test_losers_make_no_others_lose_and_alike_names_and_mapped_ports_meet(self) -> None:
+    def test_losers_make_no_others_lose(self) -> None:
         one, two = (f"{TLS.replace('tls,', f'{n},')}, hostname: {n}.example" for n in "ab")
         tcp = "name: x, port: 443, protocol: TCP"
         text = gateway(one) + TAKES

@@ -111,7 +111,7 @@ def reasons(conditions: Any) -> dict[str, str]:
 
 
 class PortTests(SynchronousTestCase):
-    def test_ports_of_tcp_and_udp_and_which_route_has_one(self) -> None:
+    def test_the_oldest_route_has_the_port(self) -> None:
         made = Made(gateway(TCP) + route("TCPRoute", "db"))
         self.assertEqual(made.sections(), {
             "listen tcp_5432": ["endpoint = :5432", "default = tcp_shop_db", "first = server"],

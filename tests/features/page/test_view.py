@@ -277,6 +277,8 @@ class PageTests(SynchronousTestCase):
             page = _page(filters, recent=ends)
             shown = [end for end in ends if str(end["client"]) in page]
             self.assertEqual(len(shown), count, filters)
+
+    def test_what_clients_name_is_text(self) -> None:
         evil = "\"><script>alert(1)</script>'"
         parts: dict[str, Any] = {
             "connections": [{"id": "1-1", "client": evil, "route": evil, "facts": {"sni": evil}}],

@@ -119,7 +119,7 @@ class ExchangeTests(SynchronousTestCase):
         of_exchanges = count * (_BURST + math.ceil(2 * OFTEN * _RATE) + 1)
         self.assertLessEqual(let_in, of_exchanges + _RATE)
 
-    def test_slow_rates_are_shared_by_each_connection_and_all_counts_that_others_know(self) -> None:
+    def test_all_counts_that_others_know(self) -> None:
         self.begin(6, SourceLimits(interval=10 * _SECOND, burst=3))
         let_in = 0
         for number in range(120):

@@ -194,9 +194,7 @@ class FixedServerTest(MuxTestCase):
 class DetectionTest(MuxTestCase):
     """Routes under the tunnel look at what comes inside, so the client is answered before."""
 
-    async def test_routes_decide_on_what_is_inside_at_once_or_later(
-        self,
-    ) -> None:
+    async def test_routes_decide_on_what_is_inside(self) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([tunnel_route(), inner("ssh", backend), inner("tls", Refusal.RESET)])
         client = await self.connect_answered(port, connect_to("a:22"), OPEN)

@@ -80,9 +80,7 @@ class HabitTests(SynchronousTestCase):
         self.assertEqual(found, ["127.0.0.1:3", "127.0.0.1:4"])
         read_alternative("http path=/a.gif host=a.example", installed_matchers())
 
-    def test_right_rules_are_read_without_it_and_each_gets_the_messages_of_the_one_before(
-        self,
-    ) -> None:
+    def test_right_rules_are_read_without_advice(self) -> None:
         with patch.dict(sys.modules):
             for name in _loaded() - _SMALL:
                 del sys.modules[name]

@@ -71,7 +71,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertNotEqual(both, Senders([UnixClients.UNIX]))
         self.assertNotEqual(both, NetworkSet([network]))
 
-    def test_detect_timeout_where_silent_names_a_server_and_time_of_routes_by_silence(self) -> None:
+    def test_silence_has_its_time(self) -> None:
         """It is the usual one unless the listener's own is written, and clients that say something keep theirs."""
         for silent, seconds in {
             "": 5, "silent = close\n": 5, "silent = reset from=::1\n": 5, "silent = 127.0.0.1:22\n": 3,

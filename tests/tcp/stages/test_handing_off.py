@@ -284,7 +284,7 @@ _NOBODY = 65534
 
 
 class ServerOfAnotherUserTest(MuxTestCase):
-    async def test_gets_clients_if_the_rules_name_its_user(self) -> None:
+    async def test_gets_clients_only_if_the_rules_name_its_user(self) -> None:
         """In a folder that anybody may write to, anybody may listen at the path."""
         require_root()
         folder = make_folder(self)

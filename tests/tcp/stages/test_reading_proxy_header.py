@@ -65,7 +65,7 @@ class AcceptedTest(MuxTestCase):
         self.assertEqual(bytes(server.received), b"SSH-2.0-")
         self.assertLessEqual(len([one for one in lengths if one > 16]), 1)
 
-    async def test_routes_see_the_real_address(self) -> None:
+    async def test_routes_see_the_real_address_of_trusted_senders_alone(self) -> None:
         """The header of an untrusted client is payload."""
         routes = [
             route("any", "close", name="sender", from_=["127.0.0.0/8"]),

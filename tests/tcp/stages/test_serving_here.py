@@ -222,7 +222,7 @@ class HandOverTest(MuxTestCase):
             self.assertIsNotNone(server.lost)
             await self.assert_logged(reason="client-reset")
 
-    async def test_resets_of_both_sides_a_drain_and_a_factory_without_a_protocol(self) -> None:
+    async def test_each_side_may_reset_and_the_log_says_which(self) -> None:
         for reason in self.anew(("client-reset", "server-reset", "drained")):
             client, server = await self.served()
             if reason == "client-reset":

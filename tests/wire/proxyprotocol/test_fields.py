@@ -33,6 +33,8 @@ class CarriedTests(SynchronousTestCase):
             ([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept], (kept,)),
         ):
             self.assertEqual(passed_on_fields(own, earlier), carried)
+
+    def test_only_names_of_the_dns(self) -> None:
         for name, expected in (
             ("a.example", "a.example"), ("a" * 255, "a" * 255), ("a" * 256, None),
             ("a\x1b[2Jb.example", None), ("a\r\nb", None), ("\xe4.example", None), ("", None),
