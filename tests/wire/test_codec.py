@@ -47,7 +47,7 @@ class ValuesTest(SynchronousTestCase):
         self.assertEqual(document, recorded)
         self.assertEqual(codec.write(codec.read(type(instance), document, _NOW), _NOW), recorded)
 
-    def test_server_and_observation(self) -> None:
+    def test_state_of_a_server(self) -> None:
         health = ServerHealth(
             MemberState.PROBING, why="x", connections=3, credit=1.5, contrary=2,
             failed_at=deque([90.0, 95.5]), out_until=104.0, since=40.0, came_at=60.0,
@@ -70,6 +70,9 @@ class ValuesTest(SynchronousTestCase):
         self.assertEqual(in_json(observation.as_json(100.0)), recorded)
         observation.restore({**recorded, "kind": "of a later version"}, 100.0)
         self.assertEqual(observation.as_json(100.0)["kind"], "error")
+        del recorded["last_try"]  # as an older version, which knew none
+        observation.restore(recorded, 100.0)
+        self.assertEqual(observation.as_json(100.0)["last_try"], 100.0)
 
     def test_path_of_a_flow(self) -> None:
         place = Origin(100.0, lambda place: ["at", place], lambda named: named[1])
@@ -119,7 +122,7 @@ class ValuesTest(SynchronousTestCase):
         for its in (recorded, fresh):
             self.assertEqual(in_json(codec.write(codec.read(DecidedHello, its))), its)
 
-    def test_ban_and_overrides(self) -> None:
+    def test_what_operators_have_set(self) -> None:
         self.see(
             Ban(ip_network("192.0.2.0/24"), 40.0, 160.0, "scans"),
             {"network": "192.0.2.0/24", "age": 60.0, "left": 60.0, "reason": "scans"},
