@@ -164,7 +164,7 @@ class PerSourceTest(SynchronousTestCase):
             self.assertEqual(text_of_source(source_of(ip_address(address))), text)
         self.assertEqual(text_of_source(-1), "unix")
 
-    def test_limits_of_a_listener_and_turns_of_handshakes(self) -> None:
+    def test_listeners_have_limits_and_handshakes_turns(self) -> None:
         for keys, limits in (
             ({"max_connections": 5}, None),
             ({"connection_rate_per_source": Rate(20.0, 40)},

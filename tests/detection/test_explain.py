@@ -122,7 +122,7 @@ class TraceTests(SynchronousTestCase):
         patient = explain([asks("a", yes(8), yes(9))], b"x").routes[0].answer
         self.assertEqual(patient, PredicateAnswer(Verdict.NEED_MORE, None, 9))
 
-    def test_excluding_key_errors_and_facts(self) -> None:
+    def test_explanation_names_keys_errors_and_facts(self) -> None:
         routes = [
             route("any", "close", from_=["10.0.0.0/8"]),
             route("any", "close", not_from=["192.0.2.0/24"]),

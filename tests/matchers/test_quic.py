@@ -140,7 +140,7 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual(facts(*datagrams), facts(*before) if before else {})
         self.assertIs(verdict(*datagrams, WHOLE, sni="www.example.com"), MATCH)
 
-    def test_changed_strange_and_high_numbers(self) -> None:
+    def test_each_bit_and_number_counts(self) -> None:
         """A bit that is changed anywhere behind the version makes it a no."""
         for packet in (VERSION_1, VERSION_2, DRAFT_29):
             for at in {*range(5, 60), *range(60, 1200, 97), 1199}:
@@ -252,7 +252,7 @@ class PacketTests(SynchronousTestCase):
             with self.subTest(number):
                 self.assert_dropped(*flow)
 
-    def test_pieces_and_again(self) -> None:
+    def test_pieces_in_any_cut_make_the_hello(self) -> None:
         """64 pieces of one byte each, over four datagrams, and no more than 32 in one, or behind a gap."""
         frames = [crypto(n, HELLO[n : n + 1]) for n in range(80)]
         random.Random(1).shuffle(frames)

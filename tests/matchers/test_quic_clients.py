@@ -19,7 +19,7 @@ def verdict(*datagrams: bytes, **options: str) -> Verdict:
 
 
 class ClientTests(SynchronousTestCase):
-    def test_versions_1_and_2_and_retry(self) -> None:
+    def test_each_version_is_known_also_after_a_retry(self) -> None:
         for version, name, other in ((V1, "1", "2"), (V2, "2", "1")):
             flow = sent(connection(version))
             self.assertIs(verdict(*flow, sni="www.example.com", version=name), Verdict.MATCH)

@@ -70,7 +70,7 @@ class DifferenceTests(SynchronousTestCase):
         self.assertEqual(values(difference(old, new).apply(old)), values(new))
         self.assertEqual(difference(new, read(after)).size, 0)
 
-    def test_of_one_line_and_without_room(self) -> None:
+    def test_one_line_is_one_splice(self) -> None:
         """One section comes and one goes, wherever it stands, and whatever line others are on now; or one moves."""
         routes = [(name, "ssh", "close") for name in NAMES]
         old = parse(text_of(routes, (), "p", 1), "x.ini")

@@ -16,7 +16,7 @@ from txmux.rules.model.networks import Senders
 
 
 class RouteTest(SynchronousTestCase):
-    def test_lines_networks_and_errors(self) -> None:
+    def test_routes_are_made_or_refused(self) -> None:
         made = route(["ssh", "not tls"], "close")
         self.assertEqual(made.name, "ssh")
         self.assertEqual([a.negated for a in made.alternatives], [False, True])

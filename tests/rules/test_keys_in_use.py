@@ -74,7 +74,7 @@ class ModulesTest(SynchronousTestCase):
             late |= parts
         self.assertEqual(late - named, _ELSEWHERE.keys())
 
-    def test_by_value_and_every_reader(self) -> None:
+    def test_modules_and_readers_are_those_that_are_needed(self) -> None:
         """A row may look at the value: no module is loaded in vain."""
 
         def modules(text: str) -> set[str]:

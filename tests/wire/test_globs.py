@@ -22,7 +22,7 @@ class NamesTests(SynchronousTestCase):
             for name in (*matching, *others):
                 self.assertIs(names(text).matches(name), name in matching, (text, name))
 
-    def test_characters_and_beginnings(self) -> None:
+    def test_other_characters_stand_for_themselves(self) -> None:
         for text in ("[ab]", "a[", "]", "[!a]", "a.b", "a+", "(a|b)", "\\d"):
             self.assertTrue(names(text).matches(text))
             self.assertTrue(names(f"{text}*").matches(f"{text}x"))

@@ -48,7 +48,7 @@ class RequestTests(SynchronousTestCase):
         ):  # fmt: skip
             self.check(h2.request(section, **more))
 
-    def test_frames_within_and_before(self) -> None:
+    def test_other_frames_may_come_before(self) -> None:
         """It may go on in CONTINUATION frames, of any size; other frames may stand before it: more SETTINGS, what sets priorities and windows, and unknown ones."""
         pieces = [h2.frame(CONTINUATION, SECTION[i : i + 3], stream=1) for i in range(4, 30, 3)]
         last = h2.frame(CONTINUATION, SECTION[31:], flags=4, stream=1)
@@ -63,7 +63,7 @@ class RequestTests(SynchronousTestCase):
             h2.request(SECTION),
         )
 
-    def test_curl_and_identifiers_of_settings(self) -> None:
+    def test_real_client_and_its_settings_are_read(self) -> None:
         """So is that of a real client."""
         known, at = byte_by_byte(h2.CURL)
         self.assertEqual(at, len(h2.CURL))
@@ -84,7 +84,7 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(length, len(data) if at is None else at, data)
         self.assertTrue(parse_opening(data, None).refused)
 
-    def test_beginning_and_frames(self) -> None:
+    def test_what_no_client_sends_is_refused(self) -> None:
         """The first byte off the preface refuses, and a first frame that is not SETTINGS."""
         self.check(b"PRI * HTTP/1.1\r\n", 12)
         self.check(b"POST", 2)

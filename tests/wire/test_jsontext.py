@@ -38,7 +38,7 @@ class ListsTests(SynchronousTestCase):
         if b"\xed" not in data:  # a surrogate, which is no text
             self.assertEqual(self.read(data, size), (items, set(named)))
 
-    def test_wrong_and_bounds(self) -> None:
+    def test_what_is_wrong_or_too_much_is_refused(self) -> None:
         for text in (
             *("", "[", "[1", "[1,", "[1,]", "[1 2]", "[1]x", "1", '"x"', "null", "<html>"),
             *("{", '{"a":1}', '{"a" []}', '{"a":[]', '{"a":[],}', "[\xff", "[" * 100_000),

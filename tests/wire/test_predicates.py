@@ -21,7 +21,7 @@ def read_numbers(cursor: Cursor) -> None:
 
 
 class PredicateTests(SynchronousTestCase):
-    def test_streams_and_fields_of_a_datagram(self) -> None:
+    def test_decided_at_the_first_byte_that_can(self) -> None:
         """Each is decided at the first byte that can decide."""
         fields = [(b"\x02", 1), (b"\x01\x02", 2), (b"\x01\x00\x03", 3), (b"\x07\x01\x00\xcb", 4)]
         rows: tuple[tuple[Any, ...], ...] = (
@@ -47,7 +47,7 @@ class PredicateTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIs(predicate(Datagrams((data,))), verdict)
 
-    def test_longest_match_and_plain_matcher(self) -> None:
+    def test_longest_match_is_known(self) -> None:
         for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
             self.assertEqual(Pattern(expression).longest, longest, expression)
         self.assertIsNone(compile_pattern(rb"a+b").longest)

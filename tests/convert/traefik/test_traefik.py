@@ -44,7 +44,7 @@ class TraefikTests(SynchronousTestCase):
         told = [warning.partition(" ")[0] for warning in output.warnings]
         self.assertEqual(told, [f"{main}:5:", f"{file}:5:"])
 
-    def test_missing_file_and_toml(self) -> None:
+    def test_toml_means_the_same(self) -> None:
         text = f"entryPoints: {{a: {{address: ':81'}}}}\ntcp:\n  routers: {{x: {{rule: 'HostSNI(`*`)', service: a}}}}\n{_SERVICES}"
         for key in ("filename", "directory"):
             whole = f"{text}providers: {{file: {{{key}: gone}}}}\n"

@@ -266,7 +266,7 @@ class AuthorityTests(TestCase):
             self.assertEqual([line["log_namespace"] for line in lines], own)
             self.assertFalse(self.source.state().up)
 
-    async def test_silence_and_cancelled(self) -> None:
+    async def test_silent_or_withdrawn_exchanges_end(self) -> None:
         """Each exchange has a deadline, whether nothing comes or a byte now and then."""
         for first in (None, b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"):
             self.answers = {} if first is None else {"/dir": first}
@@ -358,7 +358,7 @@ class AuthorityTests(TestCase):
             self.assertEqual((error.wait, error.is_for_all), (3600.0, is_for_all), path)
             self.assertTrue(self.source.state().up)
 
-    async def test_lost_and_deactivated_accounts(self) -> None:
+    async def test_accounts_that_do_not_count_any_more(self) -> None:
         """An authority that has lost its accounts gets another one, and the order again, but once."""
         lost = _refusal("accountDoesNotExist", "400 Bad Request")
         error = await self.refused(newOrder=[lost, _refusal("rejectedIdentifier")])

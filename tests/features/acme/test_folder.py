@@ -171,7 +171,7 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual({file.stat().st_gid for file in (*given, self.path)}, {2})
         self.assertEqual(other.stat().st_uid, 0)
 
-    def test_others_write_and_the_longest_name(self) -> None:
+    def test_folder_that_others_write_to_is_refused(self) -> None:
         """A folder in which others may put a key or a certificate is refused, and so is another user's link to one."""
         self.path.chmod(0o770)
         self.assertIn("others may write to it", str(self.assertRaises(OSError, self.folder.make)))
@@ -189,7 +189,7 @@ class FolderTests(SynchronousTestCase):
             self.assertEqual(self.folder.certificate(name).names, (name,))
         self.assertEqual(acme_file(self.path, names[0][:246]).name, f"{names[0][:246]}.pem")
 
-    def test_link_and_state(self) -> None:
+    def test_links_are_not_followed(self) -> None:
         """What another process left under a name of its own is replaced, and a link is not followed."""
         other = self.path.parent / "other"
         (self.path / f".{_NAME}.pem.{os.getpid()}").symlink_to(other)
@@ -211,7 +211,7 @@ class FirstTests(SynchronousTestCase):
         route = Route("site", (), None, terminate_tls=end)
         return Rules(Path("x.ini"), Settings(more={"acme_folder": folder}), (), (route,))
 
-    def test_made_and_damaged(self) -> None:
+    def test_missing_and_damaged_ones_are_made(self) -> None:
         """Names of several routes have a certificate each, and rules without such names make nothing."""
         folder = make_folder(self) / "acme"
         rules = self.rules(folder, "a.example", "b.example")

@@ -77,7 +77,7 @@ class NamesTests(SynchronousTestCase):
     def refused(self, match: str, value: str = "acme") -> str:
         return str(self.assertRaises(RulesError, self.read, match, value))
 
-    def test_names_and_addresses(self) -> None:
+    def test_each_name_has_its_own_file(self) -> None:
         """They are those of the match lines, or those that are written; each once, and in its own file."""
         found = self.read("tls sni=www.Example.com,example.com.\n  tls sni=example.com alpn=h2")
         self.assertEqual(found.managed, ("www.example.com", "example.com"))

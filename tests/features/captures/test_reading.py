@@ -52,7 +52,7 @@ def first(*segments: Segment, limit: int = 100) -> CapturedStream:
 
 
 class ReassemblyTests(SynchronousTestCase):
-    def test_in_order_gaps_and_who_is_the_client(self) -> None:
+    def test_what_the_client_has_said_up_to_a_gap(self) -> None:
         """Nothing after a gap counts, nor a byte of a keepalive; by TCP Fast Open (RFC 7413), the first bytes come with SYN."""
         whole = (
             from_client(100, syn=True), from_server(900, syn=True, acknowledged=101),

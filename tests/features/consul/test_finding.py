@@ -82,7 +82,7 @@ class ConsulTests(NamesTestCase):
         self.assertEqual(pool.members, [member])
         self.assertEqual(self.consul.asked[-1], {"index": ["10"], "wait": ["2s"]})
 
-    async def test_options_and_where_it_listens(self) -> None:
+    async def test_each_instance_that_is_meant_is_found(self) -> None:
         """What is asked for, and what the weights are; pools that want the same share one question."""
         blue = ("v1", "blue")
         instances = [
@@ -328,7 +328,7 @@ def _found(body: bytes, *, passing: bool = False) -> Any:
 
 
 class InstancesTests(SynchronousTestCase):
-    def test_addresses_health_and_weights(self) -> None:
+    def test_instances_of_an_answer(self) -> None:
         """The address of the service counts, else that of the node; the order does not depend on the answer's."""
         instances = [
             Instance(80, "10.0.0.9", "10.0.0.2"), Instance(80, "10.0.0.1"),

@@ -13,7 +13,7 @@ from txmux.rules.problems import InvalidValueError
 
 
 class PlaceTests(SynchronousTestCase):
-    def test_forms_options_and_token(self) -> None:
+    def test_forms_mean_the_same(self) -> None:
         """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
         for text, wanted in {
             "http://127.0.0.1:8500": "http://127.0.0.1:8500",

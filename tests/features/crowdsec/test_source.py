@@ -71,7 +71,7 @@ class DecisionsTests(SynchronousTestCase):
         decisions.replace(read({"new": None, "deleted": [again]}, 1))
         self.assertEqual(self.banned(decisions), [])
 
-    def test_other_decisions_and_more_than_a_limit(self) -> None:
+    def test_which_decisions_count(self) -> None:
         decisions = Decisions()
         odd: list[Any] = [
             decision("192.0.2.1", type="captcha"), decision("FR", scope="Country"), decision("x"),
@@ -97,7 +97,7 @@ class DecisionsTests(SynchronousTestCase):
             decisions.change(read(told, 0))
         self.assertEqual(self.banned(decisions), ["192.0.2.1/32"])
 
-    def test_units_and_the_key(self) -> None:
+    def test_durations_and_who_names_the_key(self) -> None:
         for text, seconds in (
             ("3h59m49.5s", 14389.5), ("1m", 60.0), ("250ms", 0.25), ("0s", 0.0), ("-1m2s", -62.0),
             ("3µs", 3e-6),

@@ -115,7 +115,7 @@ class EchTest(CommandTestCase):
         self.assertEqual((code, err), (0, ""))
         return out
 
-    def test_explain_and_check(self) -> None:
+    def test_commands_know_hidden_names(self) -> None:
         hello = records(Sealer(self.made).hello(inner()))
         out = self.explained(hello)
         self.assertIn(f"decision  at byte {len(hello)}: route hidden, to 127.0.0.1:1\n", out)

@@ -34,7 +34,7 @@ class KubeconfigTest(SynchronousTestCase):
         self.file.write_text(json.dumps(config))
         return self.file
 
-    def test_token_and_certificates(self) -> None:
+    def test_secrets_of_a_kubeconfig(self) -> None:
         """Of JSON or YAML; the environment may name the file. One in a file is read for each request, since it changes; its path is beside the kubeconfig's."""
         found = find_access(None, str(self.write({"token": "secret"})), {})
         told = (found.url, found.namespace, found.token())

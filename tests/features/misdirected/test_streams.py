@@ -119,7 +119,7 @@ class StreamsTest(SynchronousTestCase):
         self.assertEqual(its.from_client(acknowledged), b"")
         self.assertEqual(its.from_client(acknowledged), acknowledged)
 
-    def test_frames_and_sections(self) -> None:
+    def test_what_is_passed_on_stays_valid(self) -> None:
         """A server whose SETTINGS have made the table smaller awaits that each section empties it (RFC 7541, section 4.2); a field that must not be indexed is written again as such (section 7.1.3)."""
         its, client = streams(), Speaker()
         its.from_client(PREFACE + client.headers(1, asked(_OTHER), 0))
@@ -169,7 +169,7 @@ class StreamsTest(SynchronousTestCase):
             strict = Streams(lambda _: False, lambda: False)
             self.assertRaises(TooManyError, strict.from_client, said)
 
-    def test_settings_with_a_smaller_table_and_bounds(self) -> None:
+    def test_smaller_tables_are_announced_and_all_is_bounded(self) -> None:
         """Answers announce it, as a client awaits it, before and behind those of the server; once there were requests, it is too late."""
         for size in (0, 30, 31, 158, 159, 4000, 4095):
             its, client, server = streams(), Speaker(), Speaker()

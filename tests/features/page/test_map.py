@@ -17,7 +17,7 @@ _ROUTES = st.builds(
 
 
 class MapTests(SynchronousTestCase):
-    def test_each_has_a_box_and_a_line_from_its_listeners_or_the_outer_route(self) -> None:
+    def test_each_has_a_box_and_its_lines(self) -> None:
         drawn = draw(
             {"public": "up", "office": "up"},
             [MapRoute("site", backend="web"), MapRoute("sql", ("office",), "db")],
@@ -40,7 +40,7 @@ class MapTests(SynchronousTestCase):
         self.assertGreater(boxes["site"].x, boxes["tls"].x)
         self.assertEqual(len(drawn.lines), 3)
 
-    def test_colour_width_and_health_of_backends(self) -> None:
+    def test_lines_show_how_busy_and_healthy_routes_are(self) -> None:
         routes = [MapRoute(*its, active=1) for its in (("site", (), "web"), ("sql", (), "db"))]
         drawn = draw({"public": "up"}, routes, _SERVERS)
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}

@@ -37,7 +37,7 @@ def menus(page: str) -> dict[str, list[list[Any]]]:
 
 
 class PageTests(SynchronousTestCase):
-    def test_recorded_documents_and_nothing_to_show(self) -> None:
+    def test_all_that_a_service_tells_has_its_place(self) -> None:
         """Each thing that a service tells of has its place on the page."""
         parts = (
             "status", "routes", "backends", "connections", "recent", "clients", "certificates",

@@ -90,7 +90,7 @@ class ReadTests(SynchronousTestCase):
             self.machine.kept.change(changes)
             self.assertEqual(bool(changes), is_new, text)
 
-    def test_later_record_counts_in_any_order_and_bounds(self) -> None:
+    def test_later_record_counts_in_any_order(self) -> None:
         for texts in (
             [record(5.0), record(7.0, ban=False)],
             [record(7.0, ban=False), record(5.0)],

@@ -54,7 +54,7 @@ class ParserTests(SynchronousTestCase):
         except RedisError as problem:
             return type(problem).__name__
 
-    def test_errors_say_what_to_do_and_bounds(self) -> None:
+    def test_errors_say_what_to_do(self) -> None:
         (replica, other) = self.parse(b"-READONLY You can't.\r\n-ERR x\x1b[2J%b\r\n" % (b"y" * 999))
         self.assertEqual(replica.code, "READONLY")
         self.assertIn("read-only replica: name the master (READONLY You", str(replica))

@@ -149,7 +149,7 @@ def read(store: str) -> Rules:
 
 
 class StoreTests(SynchronousTestCase):
-    def test_forms_and_modules(self) -> None:
+    def test_forms_name_the_modules_they_need(self) -> None:
         for text, expected in (
             ("redis://10.0.0.9", Store("", "10.0.0.9")),
             ("redis://10.0.0.9:7000/2", Store("", "10.0.0.9", 7000, database=2)),

@@ -149,7 +149,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(dialogue.then, "end")
         self.assertIn("behind STARTTLS", dialogue.problem)
 
-    def test_xmpp_and_greetings(self) -> None:
+    def test_what_clients_and_servers_say_first(self) -> None:
         """The element may have a prefix and a content, as any of XML."""
         space = b"urn:ietf:params:xml:ns:xmpp-tls"
         for element, then in (

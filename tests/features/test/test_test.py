@@ -232,7 +232,7 @@ class PortTests(CommandTestCase):
         self.assertEqual(code, 1)
         self.assertRegex(output, r"cut at 8 places +\d+ of 8 +else no answer")
 
-    def test_wrong_arguments_and_addresses(self) -> None:
+    def test_who_cannot_be_asked(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             address = f"127.0.0.1:{closed.getsockname()[1]}"
         names = [f"--sni=a{n}" for n in range(11)]
@@ -319,7 +319,7 @@ class ServiceTests(ServiceTestCase):
 
 
 class SampleTests(SynchronousTestCase):
-    def test_samples_and_answers(self) -> None:
+    def test_each_matcher_has_a_sample(self) -> None:
         """Each matcher of streams whose clients speak first has a sample, which matches it, whatever the name."""
         samples = port_test.read_samples()
         clients = {name for name in all_samples() if name in for_streams()}

@@ -29,7 +29,7 @@ class KeysTests(SynchronousTestCase):
     def order(self, state: TopState) -> list[str]:
         return [line.key[-1] for line in lines_of("connections", state, SNAPSHOT)]
 
-    def test_panes_pause_help_sorting_and_the_choice(self) -> None:
+    def test_keys_change_what_is_shown(self) -> None:
         for keys, pane in ((["tab"], "routes"), (["backtab"], "ends"), (["3", "right"], "ends")):
             self.assertEqual(_all(TopState(), *keys)[0].pane, pane)
         self.assertTrue(_all(TopState(), "p")[0].is_paused)

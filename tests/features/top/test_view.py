@@ -46,7 +46,7 @@ def _drawn(state: TopState, snapshot: Snapshot, width: int = 80, height: int = 2
 
 
 class ScreenTests(SynchronousTestCase):
-    def test_all_panes_in_80_by_24_and_paths_by_their_end(self) -> None:
+    def test_all_panes_fit_into_80_by_24(self) -> None:
         drawn = _drawn(TopState(), SNAPSHOT)
         text = "\n".join(drawn)
         title = f"txmux {STATUS['version']} · /etc/txmux/rules.ini, generation 1 "
@@ -70,7 +70,7 @@ class ScreenTests(SynchronousTestCase):
         self.assertRegex(text, rf" {re.escape(long)} +failing ")
         self.assertRegex(text, r" …[\w/-]+/run/app\.sock +failing ")
 
-    def test_attention_and_trouble(self) -> None:
+    def test_trouble_is_first_and_leaves_room(self) -> None:
         held = {"level": "note", "what": "hold", "text": "backend api: held"}
         down = {"level": "critical", "what": "backend", "text": "backend web: no server is up"}
         cause = {"cause": "connection refused", "since": SNAPSHOT.at - 90}

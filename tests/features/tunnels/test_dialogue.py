@@ -39,7 +39,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 class DialogueTest(SynchronousTestCase):
-    def test_requests_codes_and_what_is_explained(self) -> None:
+    def test_each_protocol_is_read_and_answered(self) -> None:
         for data, expected in zip(_REQUESTS, (
             ("connect", "db.example", 5432, b""), ("connect", "2001:db8::1", 22, b"SSH"),
             ("socks5", "a", 80, b"rest"), ("socks5", "::1", 443, b""),

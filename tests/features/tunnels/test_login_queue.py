@@ -47,7 +47,7 @@ class LoginQueueTest(SynchronousTestCase):
         self.queue.add(1001, "1001 right")
         self.assertEqual([self.take_wrong(), self.take_wrong()], ["1001 right", "1000 right"])
 
-    def test_forgiven_and_memory(self) -> None:
+    def test_wrong_logins_are_forgotten(self) -> None:
         for source in (1, 2):
             self.queue.judged(source, is_right=False)
         self.now = 600

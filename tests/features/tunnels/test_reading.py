@@ -37,7 +37,7 @@ def problems(text: str) -> list[str]:
 
 
 class ReadingTests(SynchronousTestCase):
-    def test_warnings_and_reasons(self) -> None:
+    def test_what_is_wrong_with_users_and_passwords(self) -> None:
         file: Path = make_folder(self) / "users"
         text = f"{_TUNNEL}tunnel_users = {file}\nbackend = 10.0.0.1:22\n"
         self.assertIn("cannot be read", " ".join(problems(text)))
@@ -74,7 +74,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertIn("this is an open proxy", " ".join(problems(text % "")))
         self.assertEqual(problems(text % f"tunnel_users = {file}\n"), [])
 
-    def test_meaning_and_item(self) -> None:
+    def test_proxies_are_read_and_logins_need_attention(self) -> None:
         rows: tuple[Any, ...] = (
             ("socks5://127.0.0.1:1080", "socks5://127.0.0.1:1080", "127.0.0.1", 1080),
             ("socks4://[::1]:9/", "socks4://[::1]:9", "::1", 9),

@@ -219,7 +219,7 @@ class PolledSocketsTest(TestCase):
         with self.assertRaises(TwistedRefused):
             await self.connect(name)
 
-    async def test_too_late_and_given_up(self) -> None:
+    async def test_attempts_that_end_leave_no_timer(self) -> None:
         clock, name = Clock(), ("127.0.0.1", make_stalled_port(self))
         connecting = Deferred.fromCoroutine(self.connect(name, clock=clock))
         clock.advance(60)

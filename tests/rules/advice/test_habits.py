@@ -31,7 +31,7 @@ class HabitTests(SynchronousTestCase):
         self.assertEqual(foreign_format(text), "")
         self.assertIn("nginx", foreign_format(f"{text}  {NGINX}"))
 
-    def test_headers_and_keys_stand_for_what_is_meant_and_none_is_one_here(self) -> None:
+    def test_headers_and_keys_stand_for_what_is_meant(self) -> None:
         there_are = f"(there are {', '.join(HEADERS.values())})"
         for word, kind in SECTION_ALIASES.items():
             told = cases.complaints(f"{cases.LISTEN}[{word} x]\n")[0]
@@ -50,7 +50,7 @@ class HabitTests(SynchronousTestCase):
             self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
         self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
 
-    def test_files_without_commas_and_swapped_letters(self) -> None:
+    def test_what_is_almost_right_is_named(self) -> None:
         folder = make_folder(self)
         rules = folder / "x.ini"
         for name in ("a.pem", "b.pem"):

@@ -143,7 +143,7 @@ class LintTests(SynchronousTestCase):
         )
         self.assertEqual([*slow_routes(parse(f"[listen x]\nendpoint = :1\n{kinds}", "x.ini"))], [])
 
-    def test_routes_that_another_program_will_write_and_metrics_without_the_package(self) -> None:
+    def test_routes_that_another_program_will_write(self) -> None:
         """The listeners that it will write are for routes of its own."""
         text = "[txmux]\ninclude = no-such/*.ini\n{}[listen a]\nendpoint = :1\ndefault = close\n"
         for watch, count in (("watch_rules = 1s\n", 0), ("", 1)):
@@ -152,7 +152,9 @@ class LintTests(SynchronousTestCase):
         [told] = [str(one) for one in lint(parse(text, "x.ini")) if one.key == "under"]
         why = "[route r] under: no client gets here, since its unit has no [listen]; add one"
         self.assertIn(why, told)
-        # A service answers 501 there, so a warning names the extra, with the command of this installation.
+
+    def test_metrics_without_the_package(self) -> None:
+        """A service answers 501 there, so a warning names the extra, with the command of this installation."""
         rules = parse("[txmux]\nmetrics = 127.0.0.1:9443\n[listen l]\nendpoint = :1\n", "x.ini")
         self.patch(importlib.util, "find_spec", str)
         self.assertEqual(lint(rules), [])

@@ -29,7 +29,7 @@ class LowPortTests(SynchronousTestCase):
         privileges = attrs.evolve(_USER, first_port=first_port)
         return missing(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", privileges)
 
-    def test_low_port_and_others(self) -> None:
+    def test_who_may_listen_where(self) -> None:
         text = "[txmux]\nmetrics = :80\n[listen a]\nendpoint = :0\n"
         metrics = missing(text, attrs.evolve(_USER, first_port=1024))
         told = "2: warning: [txmux] metrics: ':80': user 1000 may not listen"
@@ -71,7 +71,7 @@ class FileTests(SynchronousTestCase):
         problems = missing_privileges(parse(text, self.folder / "x.ini"), privileges)
         return [str(problem).removeprefix(f"{self.folder}/x.ini:") for problem in problems]
 
-    def test_usable_and_unusable(self) -> None:
+    def test_files_that_cannot_be_written(self) -> None:
         for name in ("there", "new", "-", "off"):
             self.assertEqual(self.found(f"access_log = {name}", _USER), [])
         folder, user = self.folder, Privileges(1000, may=lambda *_: False)
@@ -163,7 +163,7 @@ class FolderTests(SynchronousTestCase):
         self.assertFalse([one for one in found if one.partition(": ")[2] in warned])
         return found
 
-    def test_missing_and_usable(self) -> None:
+    def test_missing_folders_stop_a_start(self) -> None:
         no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
         at = f"cannot listen at unix:{self.folder}/no"
         for text, wrong in (
@@ -245,7 +245,7 @@ class InterfaceTests(SynchronousTestCase):
         has = attrs.evolve(_USER, has_interface="lan0".__eq__)
         return missing(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", has)
 
-    def test_missing_interface_and_own_ones(self) -> None:
+    def test_missing_interface(self) -> None:
         told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
         for before in ("", "udp:"):
             found = self.found("wan0", before)

@@ -83,7 +83,7 @@ class BackendTests(SynchronousTestCase):
             ipaddress.ip_address(host)
             self.assertIn(port, range(1, 65536))
 
-    def test_outcomes_in_the_order_of_the_file_and_too_long_a_chain(self) -> None:
+    def test_fallbacks_follow_the_file_in_short_chains(self) -> None:
         c = "[backend c]\nserver = 10.0.0.3:80\nfallback = unix:/x"
         rules = cases.read_backend(f"fallback = c\n{c}")
         self.assertEqual(list(rules.backends), ["b", "c"])

@@ -27,7 +27,7 @@ def found(*endpoints: str) -> list[str]:
 
 
 class ConflictTests(SynchronousTestCase):
-    def test_conflicts_and_what_is_side_by_side(self) -> None:
+    def test_endpoints_that_meet_are_conflicts(self) -> None:
         for one, other in (
             (":443", ":443"), (":443", "0.0.0.0:443"), (":443", "[::]:443"),
             (":443", "127.0.0.1:443"), (":443", "[::1]:443"), (":443", "tcp:443"),
@@ -70,7 +70,7 @@ class ConflictTests(SynchronousTestCase):
             return True
         return False
 
-    def test_loops_where_they_can_be_seen_and_what_is_none(self) -> None:
+    def test_loops_that_can_be_seen(self) -> None:
         for endpoints, server in (
             ("10.0.0.1:80", "10.0.0.1:80"), ("127.0.0.1:80", "127.0.0.1:80"),
             ("127.0.0.1:80", "0.0.0.0:80"), ("127.0.0.1:80\n  [::1]:80", "LOCALHOST.:80"),
@@ -101,7 +101,7 @@ class ConflictTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
 
-    def test_datagram_endpoints_and_servers_and_their_times(self) -> None:
+    def test_datagrams_have_times_of_their_own(self) -> None:
         text = "[listen u]\nendpoint = udp:443\n  udp:192.0.2.1:53\n  udp:[2001:db8::1]:53\n"
         [listener] = _read_installed(text).listeners
         self.assertIs(listener.transport, Transport.UDP)
@@ -115,7 +115,7 @@ class ConflictTests(SynchronousTestCase):
         default = _read_installed(f"{_UDP}default = udp:a:1\n").listeners[0].default
         self.assertTrue(isinstance(default, Backend) and default.idle_timeout == 180)
 
-    def test_tls_ends_over_tcp_alone_and_each_route_where_it_can_be(self) -> None:
+    def test_routes_are_where_their_transport_is(self) -> None:
         """With `under = *`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""
         rules = _read_installed(
             f"{_UDP}[listen t]\nendpoint = :1\n"
@@ -151,7 +151,7 @@ class ConflictTests(SynchronousTestCase):
         found = [len(rules.routes_over(one, one.transport)) for one in rules.listeners]
         self.assertEqual(found, [0, 1])
 
-    def test_handover_outcomes_and_a_host_of_that_name(self) -> None:
+    def test_what_is_handed_over(self) -> None:
         rules = _read_installed(
             f"{cases.LISTEN}default = {_TO}\nsilent = {_TO} from=10.0.0.0/8\n"
             "[route r]\nmatch = ssh\nbackend = handover:'run/my x.sock'\n"

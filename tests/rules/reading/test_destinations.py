@@ -27,7 +27,7 @@ class DestinationsTest(SynchronousTestCase):
         assert everything is not None
         self.assertTrue(everything.allow("anything.at.all"))
 
-    def test_networks_and_the_same_in_other_processes(self) -> None:
+    def test_other_processes_allow_the_same(self) -> None:
         names = "allow_names = *\n"
         self.assertIsNone(cases.backend(names, **_NAMED).allow_networks)
         text = f"{names}allow_networks = public, 10.0.0.0/8"

@@ -99,7 +99,7 @@ class ListeningTests(SynchronousTestCase):
 
 
 class ServerTests(SynchronousTestCase):
-    def test_texts_that_no_file_can_have_escapes_and_unix_paths(self) -> None:
+    def test_paths_and_names_that_fit(self) -> None:
         for text, part in {
             "": "an empty text is not a server", '""': "'' is not a server", "unix:/a\0b": "NUL",
         }.items():  # fmt: skip
@@ -132,7 +132,7 @@ class ServerTests(SynchronousTestCase):
             return
         clientFromString(MemoryReactorClock(), text)
 
-    def test_kinds_with_options_and_service_names(self) -> None:
+    def test_each_kind_takes_its_options(self) -> None:
         blank = Server("unix:/run/my app", "unix", path="/run/my app")
         kinds = {"'unix:/run/my app'": blank, r"unix:/run/my\ app": blank}
         for text, host, port in (

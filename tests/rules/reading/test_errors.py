@@ -62,7 +62,7 @@ class ErrorTests(SynchronousTestCase):
         names = [problem.section for problem in error.problems if problem.key == "match"]
         self.assertEqual(names, [f"route r{n}" for n in range(1000)])
 
-    def test_nested_routes_and_circles(self) -> None:
+    def test_deep_nesting_costs_little(self) -> None:
         """Neither does TLS in TLS, however deep, nor in a circle: of routes that are too deep, the first is named."""
         for top in ("a", "r1999"):
             routes = (

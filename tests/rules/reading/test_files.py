@@ -182,7 +182,7 @@ class FileTests(FolderTestCase):
         self.write("rules.ini", f"[txmux]\ninclude = d/*/*.ini\n{LISTEN}")
         self.assertIn("d/e/rules.ini' is this file itself", self.untaken())
 
-    def test_include_in_a_circle_and_listeners_that_a_pattern_may_bring(self) -> None:
+    def test_include_in_a_circle(self) -> None:
         """An included file cannot include: it may have no [txmux]."""
         self.write("rules.ini", f"{LISTEN}[txmux]\ninclude = a.ini\n")
         self.write("a.ini", "[txmux]\ninclude = rules.ini\n")
@@ -209,7 +209,7 @@ class FileTests(FolderTestCase):
 
 
 class VariableTests(SynchronousTestCase):
-    def test_values_items_and_lines_of_a_variable(self) -> None:
+    def test_variables_stand_for_their_values(self) -> None:
         known = {"A": "1", "EMPTY": "", "D": "${A}$$"}.get
         for text, value in {
             "a${A}b${A}": "a1b1", "${EMPTY}.": ".", "${A:-2}": "1", "${EMPTY:-2}": "2",

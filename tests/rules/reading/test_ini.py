@@ -82,7 +82,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(match.items, (ValueLine(1, "ssh"), ValueLine(4, "tls")))
         self.assertEqual((log.below, log.items), (5, (ValueLine(6, "yes"),)))
 
-    def test_values_sections_and_keys(self) -> None:
+    def test_values_are_what_is_written(self) -> None:
         """Only ``=`` separates, nothing is interpolated or a comment behind it, and an indented header continues a value."""
         for text, header, entries in (
             ("[  route \t ssh ]", "route ssh", {}),

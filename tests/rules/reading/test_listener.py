@@ -48,7 +48,7 @@ class ListenerTests(SynchronousTestCase):
         senders = self.listener(by_proxy).accept_proxy_from or ()
         self.assertEqual([*map(str, senders)], ["10.0.0.0/8", "::1/128"])
 
-    def test_silent_unix_and_equal_ones(self) -> None:
+    def test_who_is_silent_and_who_sends_headers(self) -> None:
         found = self.listener(
             "silent = 127.0.0.1:3306 from=10.0.0.0/8,::1 after=300ms\n  b after=1s\n  reset\n"
             "first = server\n[backend b]\nserver = 127.0.0.1:25"

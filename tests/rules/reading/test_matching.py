@@ -65,7 +65,7 @@ class ReadingTests(SynchronousTestCase):
             made = Alternative(line, FakePredicate(name, options), negated=line[:3] == "not")
             self.assertEqual(read_alternative(line, MATCHERS), made)
 
-    def test_nearest_names_commonest_first_and_one_mistake(self) -> None:
+    def test_mistakes_are_told_with_the_nearest_names(self) -> None:
         known = installed_matchers()
         for name, meant in {
             "tsl": "'tls'", "htpt": "'http'", "rtp": "'rdp', 'rtmp' or 'rtsp'", "dtl": "'dtls'",
@@ -84,7 +84,7 @@ class ReadingTests(SynchronousTestCase):
             error = self.assertRaises(InvalidValueError, read_alternative, line, MATCHERS)
             self.assertEqual(error.messages, (message,))
 
-    def test_what_others_write_and_silence(self) -> None:
+    def test_lines_that_stand_for_what_others_write(self) -> None:
         """What is named instead of another word is a line that can be written, and the word is no matcher; silence takes a time, and nobody who speaks."""
         known = installed_matchers()
         for word, meant in MEANT.items():

@@ -84,7 +84,7 @@ class ListsTests(SynchronousTestCase):
         ]
         self.assertEqual(found, expected)
 
-    def test_wrong_lines_and_files(self) -> None:
+    def test_wrong_lines_and_files_are_named(self) -> None:
         found = self.complaints(
             f"{LISTEN}deny = @list.txt\nallow = @list.txt\nmax_connections = x",
             list="10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100,

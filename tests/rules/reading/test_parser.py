@@ -161,7 +161,7 @@ def problems_of(text: str) -> str:
 
 
 class ValueTests(SynchronousTestCase):
-    def test_complete_small_file_and_access_log(self) -> None:
+    def test_complete_small_file(self) -> None:
         """Routes keep their order, whatever stands between them."""
         ssh = Backend("ssh-server", (tcp("127.0.0.1:22"),))
         web = Backend("web", (tcp("127.0.0.1:8443"),), proxy_protocol="v2")

@@ -32,7 +32,7 @@ def _read(text: str) -> Rules:
 
 
 class KeyTests(SynchronousTestCase):
-    def test_all_keys_and_scopes(self) -> None:
+    def test_keys_mean_what_they_say(self) -> None:
         text = f"{cases.LISTEN}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
         (route,) = cases.read(text).routes
         self.assertEqual(
@@ -130,7 +130,7 @@ def at(text: str, zone: ZoneInfo = UTC, fold: int = 0) -> float:
 
 
 class PeriodTests(SynchronousTestCase):
-    def test_days_hours_and_zones(self) -> None:
+    def test_which_moments_a_period_covers(self) -> None:
         for text, inside, outside in (
             ("mon-fri 08:00-18:00", "mon 08:00, wed 12:00, fri 17:59",
              "mon 07:59, fri 18:00, sat 12:00, sun 12:00"),

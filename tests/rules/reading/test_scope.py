@@ -94,7 +94,7 @@ class UnitTest(SynchronousTestCase):
         self.assertEqual(rules.files.untaken, {})
         self.assertEqual(_under(rules), {"r": ["p"], "ra": ["a"], "rb": ["b"]})
 
-    def test_a_listener_that_allows_the_unit_and_several(self) -> None:
+    def test_listeners_that_allow_the_unit(self) -> None:
         for pattern in ("a", "a.ini", "*", "d/a.ini", "d/*", "b, a", f"{self.folder}/d/a.ini"):
             self.write(_listen("p", 1, f"routes_from = {pattern}\n"), a=_route("r"))
             rules = self.load()
@@ -134,7 +134,7 @@ class UnitTest(SynchronousTestCase):
         unit = _listen("a", 2) + _route("a", "terminate_tls = x.pem\n")
         self.assert_refused(_listen("p", 1), unit, f"3 : {why}")
 
-    def test_no_listener_and_those_of_others(self) -> None:
+    def test_listeners_that_do_not_allow_the_unit(self) -> None:
         """The operator's route is under none of a unit either."""
         why = "[listen p] takes no routes of this file; let its owner add 'routes_from = a' there"
         self.assert_refused(_listen("p", 1), _route("r", "under = p\n"), f"3 under: {why}")

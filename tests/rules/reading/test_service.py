@@ -21,7 +21,7 @@ TOKEN = "admin_token = token"
 
 
 class KeysTest(SynchronousTestCase):
-    def test_values_workers_and_addresses(self) -> None:
+    def test_values_of_the_service(self) -> None:
         users = (
             AdminUser("alice", "steer"), AdminUser("ops", "read", is_group=True), AdminUser("1000", "all"),
         )  # fmt: skip

@@ -14,7 +14,7 @@ _LINES = b"ann all the-first-secret-here", b"bob all the-second-secret-here"
 
 
 class TokensTest(SynchronousTestCase):
-    def test_forms_and_what_is_no_secret_of_its_own(self) -> None:
+    def test_each_line_has_a_secret_of_its_own(self) -> None:
         data = b"\r\n# a comment\n  ci\tread  0123456789abcdef\n\n#\nops@x.example all \xc2\xa0#secret-of-the-operator"
         made = [
             AdminToken("ci", "read", "0123456789abcdef"),

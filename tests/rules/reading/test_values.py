@@ -35,7 +35,7 @@ class ValuesTests(SynchronousTestCase):
             for text, value in forms.items():
                 self.assertEqual(read(text), value, text)
 
-    def test_others_are_refused_and_words(self) -> None:
+    def test_other_forms_are_refused(self) -> None:
         rows: tuple[tuple[Callable[[str], object], str, tuple[str, ...]], ...] = (
             (values.duration, ".*1h or 2d", ("", "-5s", "+5s", "5 x", ".5s", "1.s", "٣s", "nan", "1e3s")),
             (values.duration, "TEXT is too long; at most 3650d", ("3651d",)),

@@ -49,7 +49,7 @@ class CarriedTests(SynchronousTestCase):
         header = ProxyHeader.between(source, destination, tlvs)
         self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)
 
-    def test_names_tls_and_clouds(self) -> None:
+    def test_fields_have_names_where_they_are_known(self) -> None:
         """Fields that are empty or that nobody knows have no names. Only a certificate that was shown and verified counts as verified; a client without TLS has none to speak of; a field that is cut short is an error."""
         self.assertEqual(header_facts(IPV4), {})
         self.assertEqual(header_facts(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
