@@ -240,7 +240,7 @@ class AcceptPause:
 
     def port_closed(self) -> None:
         self.cancel_pause()
-        if not self.has_clients():
+        if self.is_short and not self.has_clients():
             self.queue_emptied()
         self.is_short = False
         _short.discard(self)  # its clients may wait for another process
