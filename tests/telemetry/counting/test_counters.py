@@ -203,6 +203,15 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual([one.route for one in self.counts(rules).routes], names)
         self.assertEqual([ProcessCounters().inode, self.counters.column(1).inode > 0], [0, True])
 
+    def test_route_that_has_the_name_of_another_listener(self) -> None:
+        """What is under the listener is not under the route."""
+        text = (
+            "[listen {0}]\nendpoint = :0\n[route {1}]\nunder = {0}\nmatch = any\nbackend = close\n"
+        )
+        rules = parse(text.format("a", "b") + text.format("b", "c"), PATH)
+        found = {key for key in keys_of(rules) if key.startswith("route")}
+        self.assertEqual(found, {"route\na\n", "route\na\nb", "route\nb\n", "route\nb\nc"})
+
     def test_room_for_20000_new_routes(self) -> None:
         column = worker_of(self.counters, 1)
         begin(column, "a")

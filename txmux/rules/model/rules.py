@@ -149,7 +149,9 @@ class Rules:
                 yield from outcome.servers
 
     def routes_of(self, owner: Listener | Route) -> tuple[Route, ...]:
-        """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
+        """Return the routes that belong to a listener, or to a route that `is_outer`, in their order."""
+        if not isinstance(owner, Listener) and not owner.is_outer:
+            return ()  # a listener may have its name
         if not self._under:
             under = defaultdict[str, list[int]](list)
             for position, route in enumerate(self.routes):
