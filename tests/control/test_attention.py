@@ -371,24 +371,34 @@ class AdviceTest(SynchronousTestCase):
 
 class OwnerTest(SynchronousTestCase):
     def test_whose(self) -> None:
-        """What is about a unit has its file as owner, or its author; so have servers in short form that only its routes use."""
+        """What is about a unit has its file as owner, or its author; so have servers in short form that no other owner uses."""
         folder = make_folder(self)
         (folder / "units").mkdir()
         text = "[listen {0}]\nendpoint = :{1}\n[route {0}]\nmatch = any\nunder = {0}\nbackend = 127.0.0.1:{2}\n"
         for name, port, server in (("a", 2, 1), ("b", 3, 2), ("c", 4, 2)):
             (folder / f"units/{name}.ini").write_text(text.format(name, port, server))
         main = folder / "rules.ini"
-        main.write_text("[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\n")
+        main.write_text(
+            "[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\ndefault = 127.0.0.1:3\n"
+        )
+        with (folder / "units/a.ini").open("a") as more:
+            more.write(
+                "[listen d]\nendpoint = :5\ndefault = d\nsilent = 127.0.0.1:4\n"
+                "[backend d]\nserver = 127.0.0.1:8\nfallback = 127.0.0.1:6\n"
+                "[route d]\nmatch = any\nunder = d\nbackend = 127.0.0.1:3\n"
+            )
         rules = load(main)
         file, other = str(folder / "units/a.ini"), str(folder / "units/b.ini")
         rules = attrs.evolve(rules, files=attrs.evolve(rules.files, authors={"": 0, other: 1001}))
         index = RulesIndex(rules)
         whose = index.owner_of
-        for section in ("listen a", "route a", "backend 127.0.0.1:1", f"unit {file}"):
+        servers = [f"backend 127.0.0.1:{port}" for port in (1, 4, 6)]
+        for section in ("listen a", "route a", "backend d", *servers, f"unit {file}"):
             self.assertEqual(whose(section), file, section)
         self.assertEqual(whose(f"unit {file} [unit u]"), file)
         self.assertEqual(whose("listen b"), "user 1001")
-        for section in ("", "listen x", "backend 127.0.0.1:2", "route gone"):
+        shared = [f"backend 127.0.0.1:{port}" for port in (2, 3)]
+        for section in ("", "listen x", *shared, "route gone"):
             self.assertEqual(whose(section), "", section)
         lacking = [f"[route {name}] terminate_tls: {n}" for n in range(7) for name in "ax"]
         few = [*attention.few_of_each_owner(lacking, index)]

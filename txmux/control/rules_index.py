@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -11,7 +12,7 @@ from txmux.control.report import UnknownError
 from txmux.errors import listed
 from txmux.net.turns import look_in_thread
 from txmux.rules.lint.secrets import open_secrets, secret_files
-from txmux.rules.model import Backend, Route, Rules, Section, Server
+from txmux.rules.model import Backend, Outcome, Route, Rules, Section, Server
 from txmux.rules.model.files import other_author
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
@@ -98,19 +99,30 @@ class RulesIndex:
         return routes
 
     @cached_property
-    def _units(self) -> Mapping[str, str]:
-        rules = self.rules
-        return {one.header: rules.unit_of(one) for one in rules.sections} if rules.units else {}
+    def _units(self) -> Mapping[str, set[str]]:
+        """By a section, the unit that it is in; by a server in short form, which has none, the units that name it."""
+        rules, units = self.rules, defaultdict[str, set[str]](set)
+        naming: list[tuple[Section, Sequence[Outcome | None]]] = [
+            *((one.section, one.outcomes) for one in rules.listeners),
+            *((one.section, [one.outcome]) for one in rules.routes),
+            *((one.section, [one.fallback]) for one in rules.backends.values()),
+        ]
+        for section, outcomes in naming if rules.units else ():
+            unit = rules.unit_of(section)
+            units[section.header].add(unit)
+            for outcome in outcomes:
+                if isinstance(outcome, Backend) and outcome.section is NOWHERE:
+                    units[f"backend {outcome.name}"].add(unit)
+        return units
 
     def owner_of(self, section: str) -> str:
         """Return whose a section is, such as ``backend web`` or ``unit NAME``: a file of a unit, or its author, who may have many; empty for the operator's."""
         kind, _, name = section.partition(" ")
-        unit = name if kind == "unit" else self._units.get(section, "")
-        if kind == "backend" and section not in self._units:  # a server in short form
-            owners = {self.owner_of(f"route {route}") for route in self.routes_to(name)}
-            return owners.pop() if len(owners) == 1 else ""
-        author = other_author(self.rules.files.authors, unit)
-        return unit.partition(" [unit ")[0] if author is None else f"user {author}"
+        owners = set[str]()
+        for unit in {name} if kind == "unit" else self._units.get(section, ()):
+            author = other_author(self.rules.files.authors, unit)
+            owners.add(unit.partition(" [unit ")[0] if author is None else f"user {author}")
+        return owners.pop() if len(owners) == 1 else ""
 
     def route(self, name: str) -> Route | None:
         position = self.positions.get(name)
