@@ -17,6 +17,7 @@ from txmux.net.tls.validity import Validity
 from txmux.processes.helper.opener import HELPER_ENDED
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsSettings
+from txmux.rules.problems import Problem
 from txmux.rules.reading.parser import load, parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
@@ -400,6 +401,8 @@ class OwnerTest(SynchronousTestCase):
         shared = [f"backend 127.0.0.1:{port}" for port in (2, 3)]
         for section in ("", "listen x", *shared, "route gone"):
             self.assertEqual(whose(section), "", section)
+        [item] = attention.secrets([Problem("", 1, "listen a", "", "open; run: x")], "")
+        self.assertEqual((item.text, item.do, whose(item.section)), ("open", "run: x", file))
         lacking = [f"[route {name}] terminate_tls: {n}" for n in range(7) for name in "ax"]
         few = [*attention.few_of_each_owner(lacking, index)]
         self.assertEqual((few[:5], few[5]), (lacking[:10:2], f"{file}: 2 more of these"))

@@ -367,7 +367,9 @@ def few_of_each_owner(sentences: Iterable[str], index: RulesIndex) -> Iterator[s
 
 
 def secrets(readable: Iterable[Problem], token_trouble: str) -> Iterator[AttentionItem]:
-    yield from problems(rows.SECRET_READABLE, (problem.message for problem in readable))
+    for problem in readable:
+        for item in problems(rows.SECRET_READABLE, [problem.message]):
+            yield attrs.evolve(item, section=problem.section)
     if token_trouble:
         yield rows.TOKENS_UNREADABLE.item(text=token_trouble)
 
