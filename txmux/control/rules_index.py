@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from itertools import chain
 
 from txmux.control.report import UnknownError
 from txmux.errors import listed
@@ -99,28 +99,28 @@ class RulesIndex:
         return routes
 
     @cached_property
-    def _units(self) -> Mapping[str, set[str]]:
-        """By a section, the unit that it is in; by a server in short form, which has none, the units that name it."""
-        rules, units = self.rules, defaultdict[str, set[str]](set)
-        naming: list[tuple[Section, Sequence[Outcome | None]]] = [
-            *((one.section, one.outcomes) for one in rules.listeners),
-            *((one.section, [one.outcome]) for one in rules.routes),
-            *((one.section, [one.fallback]) for one in rules.backends.values()),
-        ]
-        for section, outcomes in naming if rules.units else ():
-            unit = rules.unit_of(section)
-            units[section.header].add(unit)
-            for outcome in outcomes:
-                if isinstance(outcome, Backend) and outcome.section is NOWHERE:
-                    units[f"backend {outcome.name}"].add(unit)
-        return units
+    def _naming(self) -> Mapping[str, Sequence[Section]]:
+        """By a header, its section; by a server in short form, which has none, those that name it."""
+        rules, found = self.rules, dict[str, list[Section]]()
+        outcomes: Iterator[tuple[Section, Outcome | None]] = chain(
+            ((one.section, outcome) for one in rules.listeners for outcome in one.outcomes),
+            ((one.section, one.outcome) for one in rules.routes),
+            ((one.section, one.fallback) for one in rules.backends.values()),
+        )
+        for section, outcome in outcomes:
+            if isinstance(outcome, Backend) and outcome.section is NOWHERE:
+                found.setdefault(f"backend {outcome.name}", []).append(section)
+        return {**found, **{one.header: (one,) for one in rules.sections}}
 
     def owner_of(self, section: str) -> str:
         """Return whose a section is, such as ``backend web`` or ``unit NAME``: a file of a unit, or its author, who may have many; empty for the operator's."""
         kind, _, name = section.partition(" ")
-        owners = set[str]()
-        for unit in {name} if kind == "unit" else self._units.get(section, ()):
-            author = other_author(self.rules.files.authors, unit)
+        rules, owners = self.rules, set[str]()
+        if not rules.units:
+            return ""
+        naming = self._naming.get(section, ())
+        for unit in {name} if kind == "unit" else {rules.unit_of(one) for one in naming}:
+            author = other_author(rules.files.authors, unit)
             owners.add(unit.partition(" [unit ")[0] if author is None else f"user {author}")
         return owners.pop() if len(owners) == 1 else ""
 
