@@ -15,6 +15,7 @@ from tests.support.growth import AT_ALL, growth
 from tests.support.kit import make_folder, reactor
 from tests.support.ports import free_port, free_ports
 from txmux.errors import ListenError
+from txmux.net.sockets.plainsocket import has_interface
 from txmux.rules.model import Listener
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
@@ -296,8 +297,21 @@ class StoreTest(SynchronousTestCase):
             namespace.ip(f"link add {name} type bridge")
             namespace.ip(add.format(name))
             namespace.ip(f"link set {name} up")
-        ends = [f"[fe80::1%{name}]:7001" for name in ("its", "other")]
-        self.store.open([self.listener(*ends, f"udp:{ends[0]}")])
+        namespace.ip("link property add dev other altname same")
+        found = [*map(has_interface, ("same", "1", "no.such.link"))]
+        self.assertEqual(found, [True, True, False])
+        ends = [f"[fe80::1%{name}]:7001" for name in ("its", "same")]
+        long = r"tcp:7002:interface=fe80\:\:1%same:backlog=1000"
+        self.store.open([self.listener(*ends, f"udp:{ends[0]}", "[::1%1]:7001", long)])
+        self.assertEqual(self.store.revive(), [])
+        where = {
+            "[fe80::1%its]:7001",
+            "udp:[fe80::1%its]:7001",
+            "[fe80::1%other]:7001",
+            "[::1]:7001",
+            "[fe80::1%other]:7002",
+        }
+        self.assertEqual({*self.store.addresses.values()}, where)
         namespace.ip("link del its")
         before = inodes(self.store.sockets())
         for _ in range(2):
@@ -312,7 +326,7 @@ class StoreTest(SynchronousTestCase):
         self.assertEqual((kinds, self.store.unreached()), (["tcp", "udp"], []))
         after = inodes(self.store.sockets())
         same = [key for key in before if before[key] == after[key]]
-        self.assertEqual(same, [f"tcp:{ends[1]}"])
+        self.assertEqual(same, [f"tcp:{ends[1]}", "tcp:[::1%1]:7001", "tcp:[fe80::1%same]:7002"])
         with socket.socket(socket.AF_INET6) as client:
             client.connect(socket.getaddrinfo("fe80::1%its", 7001)[0][4])
         self.assertEqual(self.store.revive(), [])

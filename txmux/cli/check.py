@@ -24,6 +24,7 @@ from txmux.errors import MuxError, own_command
 from txmux.files import within_patience
 from txmux.interfaces import IProtocolMatcher
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
+from txmux.net.sockets.plainsocket import has_interface
 from txmux.processes.account import AccountError, UserAccount, account_of, find_account
 from txmux.processes.usable import closed_files, unusable
 from txmux.processes.worker.sandbox import SandboxError, readable, sandbox_of
@@ -295,7 +296,9 @@ def _file_user(account: UserAccount) -> FileUser:
 
 
 def _privileges(account: UserAccount | None) -> Privileges:
-    privileges = attrs.evolve(own_privileges(), has_address=_has_address)
+    privileges = attrs.evolve(
+        own_privileges(), has_interface=has_interface, has_address=_has_address
+    )
     # What starts the service as a user may let it listen on all ports.
     return privileges if account is None else attrs.evolve(privileges, first_port=0)
 

@@ -7,7 +7,7 @@ from twisted.internet import address
 from twisted.internet.interfaces import IAddress
 
 from txmux.errors import printable
-from txmux.net.sockets.transport import host_of
+from txmux.net.sockets.plainsocket import host_of
 from txmux.transport import IPAddress, unmapped
 from txmux.wire.proxyprotocol.header import Address
 

@@ -23,7 +23,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.errors import ListenError, cause_of
 from txmux.files import on_disk
 from txmux.net.addresses import text_of
-from txmux.net.sockets.plainsocket import admit_none
+from txmux.net.sockets.plainsocket import admit_none, has_interface
 from txmux.rules.lint.privileges import (
     CANNOT_LISTEN,
     LATER,
@@ -257,8 +257,9 @@ def _reason(address: ListenAddress, cause: BaseException | None) -> str:
     if number in {errno.ENOENT, errno.EEXIST} and address.kind == "unix":
         found = no_socket(Path(address.key.removeprefix("unix:")))
         return found[0] if found else why_not(cause)
-    zone = no_interface(parse_endpoint(address.text).host) if address.kind != "systemd" else ""
-    return zone or why_not(cause)
+    if address.kind == "systemd":
+        return why_not(cause)
+    return no_interface(parse_endpoint(address.text).host, has_interface) or why_not(cause)
 
 
 def why_not(cause: object) -> str:

@@ -14,7 +14,13 @@ import attrs
 
 from txmux.classes import frozen
 from txmux.client.socket_options import socket_options
-from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, SocketOption, open_multipath, set_options
+from txmux.net.sockets.plainsocket import (
+    IPPROTO_MPTCP,
+    SocketOption,
+    host_of,
+    open_multipath,
+    set_options,
+)
 from txmux.net.sockets.unixpath import open_bound
 from txmux.rules.model import Listener, Rules
 from txmux.rules.reading import endpointstrings
@@ -152,9 +158,8 @@ def key_of(opened: socket.socket) -> str:
     listens = is_udp or opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if opened.family not in {socket.AF_INET, socket.AF_INET6} or not listens:
         return ""
-    host, port, *more = opened.getsockname()
-    if more and more[1]:
-        host = f"{host}%{socket.if_indextoname(more[1])}"
+    its = opened.getsockname()
+    host, port = host_of(its), its[1]
     both = host == "::" and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     name = SocketAddress(opened.family, host, port, 0, both=both).name
     return (
@@ -164,13 +169,18 @@ def key_of(opened: socket.socket) -> str:
 
 def has_lost_interface(address: ListenAddress, opened: socket.socket) -> bool:
     """Return whether a socket is bound to an interface that is gone, also if there is another one of its name: no client reaches it any more."""
-    zone = address.text.partition("%")[2].partition("]")[0]
-    if not zone or address.kind not in {"tcp", "udp"}:
+    # Of thousands of ports, none is parsed each second.
+    where = socket_address(address.text, 0) if "%" in address.text else None
+    zone = "" if where is None else where.host.partition("%")[2]
+    if not zone:
         return False
+    index = opened.getsockname()[3]  # 0 if the address is not link-local
     try:
-        return socket.if_indextoname(opened.getsockname()[3]) != zone and not zone.isdigit()
+        socket.if_indextoname(index)
+        # Not by its name, since it may have several.
+        return not zone.isdigit() and socket.if_nametoindex(zone) != index
     except OSError as problem:
-        return problem.errno == errno.ENXIO
+        return index > 0 and problem.errno in {None, errno.ENXIO, errno.ENODEV}
 
 
 def open_address(address: ListenAddress, reactor: Any) -> socket.socket:

@@ -18,7 +18,7 @@ from txmux.classes import define
 from txmux.errors import ListenError, cause_of
 from txmux.files import FileId, file_id, remove_socket
 from txmux.net.addresses import text_of
-from txmux.net.sockets.plainsocket import is_shut, listen_again
+from txmux.net.sockets.plainsocket import host_of, is_shut, listen_again
 from txmux.net.sockets.transport import address_of
 from txmux.rules.lint.privileges import CANNOT_LISTEN
 from txmux.rules.model import Listener
@@ -557,5 +557,7 @@ def shown(key: str, opened: socket.socket) -> str:
     if opened.family == socket.AF_UNIX and key.startswith("unix:"):
         return key
     name = opened.getsockname()
-    text = text_of(address_of(opened.family, name if opened.family == socket.AF_UNIX else name[:2]))
+    if opened.family == socket.AF_UNIX:
+        return text_of(address_of(opened.family, name))
+    text = text_of(address_of(opened.family, name[:2])).replace(name[0], host_of(name))
     return f"udp:{text}" if opened.type == socket.SOCK_DGRAM else text

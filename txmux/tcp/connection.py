@@ -32,8 +32,8 @@ from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_addr
 from txmux.net.relay.interface import MARGIN, RelayedBytes
 from txmux.net.relay.peers import NO_RECEIVER, Peer
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
-from txmux.net.sockets.plainsocket import reset_on_close, set_options
-from txmux.net.sockets.transport import SocketTransport, address_of, host_of
+from txmux.net.sockets.plainsocket import host_of, reset_on_close, set_options
+from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.answers import AnswerRows
 from txmux.tcp.fast_path import ConnectionOwner, FastPath

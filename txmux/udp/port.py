@@ -14,9 +14,9 @@ from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
+from txmux.net.sockets.plainsocket import host_of
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import EVERY_ADDRESS, WatchedPort
-from txmux.net.sockets.transport import host_of
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import HEAD
 from txmux.udp.shared_address import Beside, SharedAddress

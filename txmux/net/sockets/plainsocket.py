@@ -51,6 +51,20 @@ def open_socket(family: int, kind: int) -> socket.socket:
         return LeanSocket(family, kind)
 
 
+def has_interface(name: str) -> bool:
+    try:
+        return name.isdigit() or socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
+
+
+def host_of(name: tuple[Any, ...]) -> str:
+    """Return the host of a socket address as `transport.sockaddr` takes it: a link-local IPv6 address has its zone, ``fe80::1%eth0``."""
+    if len(name) < 4 or not name[3]:
+        return str(name[0])
+    return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+
+
 _BIND_TO_INTERFACE = 62  # SO_BINDTOIFINDEX (asm-generic/socket.h)
 _NO_INTERFACE = 2**31 - 1
 

@@ -19,9 +19,9 @@ from zope.interface import implementer
 
 from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY
-from txmux.net.sockets.plainsocket import LeanSocket, SocketOption, is_reset, set_options
+from txmux.net.sockets.plainsocket import LeanSocket, SocketOption, host_of, is_reset, set_options
 from txmux.net.sockets.poller import READ, Poller
-from txmux.net.sockets.transport import SocketTransport, address_of, host_of
+from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.transport import source_of_host
 
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for

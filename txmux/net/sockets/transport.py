@@ -58,13 +58,6 @@ def sockaddr(host: str, port: int) -> tuple[Any, ...]:
         raise OSError(errno.ENODEV, f"this machine has no interface {zone!r}") from None
 
 
-def host_of(name: tuple[Any, ...]) -> str:
-    """Return the host of a socket address as `sockaddr` takes it: a link-local IPv6 address has its zone, ``fe80::1%eth0``."""
-    if len(name) < 4 or not name[3]:
-        return str(name[0])
-    return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
-
-
 def release_socket(transport: tcp.Connection) -> bytes:
     """Release the socket of a transport to a new owner, which is to watch it, and return the unsent bytes."""
     is_empty = not transport.dataBuffer and not transport._tempDataBuffer

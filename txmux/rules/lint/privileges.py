@@ -23,7 +23,6 @@ _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0
 _CREATE = os.W_OK | os.X_OK
 _LET = "let the user that txmux runs as"
-_INTERFACES = Path("/sys/class/net")
 _MPTCP = Path("/proc/sys/net/mptcp/enabled")
 CANNOT_LISTEN = "cannot listen at"
 NO_ADDRESS = "no interface of this machine has that address: see 'ip address'"
@@ -41,11 +40,6 @@ def _id_of(look_up: Callable[[str], Any], name: str) -> int | None:
 
 _user_id = partial(_id_of, pwd.getpwnam)
 _group_id = partial(_id_of, grp.getgrnam)
-
-
-def _has_interface(name: str) -> bool:
-    # Linux lists them there; a number names one, too.
-    return name.isdigit() or not _INTERFACES.is_dir() or (_INTERFACES / name).exists()
 
 
 def _has_mptcp() -> bool:
@@ -68,7 +62,7 @@ class Privileges:
     may: Callable[[Path, int], bool] = may
     user_id: Callable[[str], int | None] = _user_id
     group_id: Callable[[str], int | None] = _group_id
-    has_interface: Callable[[str], bool] = _has_interface
+    has_interface: Callable[[str], bool] = lambda _: True
     has_address: Callable[[str], bool] = lambda _: True
     has_mptcp: Callable[[], bool] = _has_mptcp
 
@@ -89,7 +83,7 @@ def own_privileges(proc: Path = Path("/proc")) -> Privileges:
     return Privileges(os.geteuid(), first_port)
 
 
-def no_interface(host: str, has_interface: Callable[[str], bool] = _has_interface) -> str:
+def no_interface(host: str, has_interface: Callable[[str], bool]) -> str:
     """Return why there can be no socket at an address with the interface that it names; nothing if there is one."""
     zone = host.partition("%")[2]
     if not zone or has_interface(zone):
