@@ -7,16 +7,16 @@ from unittest.mock import patch
 from twisted.internet.task import deferLater
 
 from tests.support.changes import change_constants
-from tests.support.kit import ServiceTestCase, VirtualTime, for_each, make_authority, make_folder
+from tests.support.kit import ServiceTestCase, for_each, make_authority, make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.client import client_table
 from txmux.client.session import ClientSession
 from txmux.control.connections import end_connections, find_connection, list_connections
-from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
+from txmux.control.filters import EVERY, Page, connection_sort_key
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
-from txmux.telemetry.documents import CERTIFICATES, ConnectionDocument
+from txmux.telemetry.documents import CERTIFICATES
 
 
 @contextmanager
@@ -78,37 +78,6 @@ class ConnectionListTest(SupervisedTestCase):
         rest = await list_connections(self.running.control, EVERY, Page(10, whole[1]))
         self.assertEqual([row["id"] for row in rest][:3], whole[2:])
         self.assertEqual(len(rest), 4)
-
-
-class TimesTest(ServiceTestCase):
-    async def test_age_and_idle_time(self) -> None:
-        backend, clock = PeerFactory(), VirtualTime()
-        (port,) = self.run_service(
-            "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
-            f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listen(self, backend)}\n",
-            use=clock,
-        )
-        assert self.running.serving is not None
-        inside = WorkerAnswers(self.running.serving)
-        client = await connect(self, port)
-        client.send(b"SSH-2.0-a\r\n")
-        server = await backend.peer()
-        await server.has(11)
-        clock.advance(5)
-        server.send(b"answer")
-        await client.has(6)
-        clock.advance(2)
-        (row,) = await inside.connections({}, 9)
-        self.assertEqual((row["age_ms"], row["idle_ms"]), (7000, 2000))
-        (await connect(self, port)).send(b"SSH")
-        peeking: list[ConnectionDocument] = []
-        while not (peeking and peeking[0]["bytes_in"]):
-            await deferLater(reactor, 0)
-            peeking = await inside.connections({"state": "peeking"}, 9)
-        clock.advance(1)
-        (undecided,) = await inside.connections({"state": "peeking"}, 9)
-        self.assertEqual(undecided["age_ms"], 1000)
-        self.assertEqual(len(await inside.connections({"older": "2s"}, 9)), 1)
 
 
 class EndsMeanwhileTest(ServiceTestCase):
@@ -229,32 +198,3 @@ class CertificateStatesTest(SupervisedTestCase):
         self.assertEqual([states[path] for path in paths], expected)
         healths = [CERTIFICATES.health(row) for row in listing]
         self.assertEqual(sorted(map(str, healths)), ["down", "down", "down", "partly", "up"])
-
-
-class CloseTest(SupervisedTestCase):
-    async def test_by_id_and_filtered_in_every_state(self) -> None:
-        """They are logged as killed, and others go on."""
-        port = await self.live.begin()
-        control = self.running.control
-        client = await self.live.client(port)
-        await self.live.listed(1, state="relaying")  # so that its server is the first
-        other = await self.live.client(port)
-        rows = await self.live.listed(2, state="relaying")
-        self.assertEqual(await end_connections(control, EVERY, rows[0]["id"]), (1, []))
-        self.assertEqual(await end_connections(control, EVERY, "5a9d7143-3"), (0, []))
-        await client.is_lost()
-        self.assertEqual([row["id"] for row in await self.live.listed(1)], [rows[1]["id"]])
-        other.send(b"still there")
-        await (await self.live.backend.peer(1)).has(22)
-        self.assertIn(f"id={rows[0]['id']} ", await self.live.logged(1))
-        undecided = [await self.live.client(port, b"SSH"), await self.live.client(port, b"")]
-        await self.live.listed(3)
-        for words, ended in (
-            ({"state": "peeking"}, undecided), ({"client": "127.0.0.0/8", "backend": "b"}, [other]),
-        ):  # fmt: skip
-            count, _ = await end_connections(control, Filters.read(words))
-            self.assertEqual(count, len(ended))
-            for one in ended:
-                await one.is_lost()
-            await self.live.listed(int(ended is undecided))
-        await self.live.logged(4)
