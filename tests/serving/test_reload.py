@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.protocol import ServerFactory as Site
-from twisted.logger import capturedLogs
 
 from tests.support.certificates import authority
 from tests.support.datagrams import Talker, turn
@@ -66,51 +65,6 @@ class RoutesTest(SupervisedTestCase):
         await self.change(text)
         await (await greeted(self, port)).is_lost()
         await self.until_logged("reason=limit")
-
-    async def test_one_log_line_says_what_has_changed(self) -> None:
-        await self.run_service(
-            self.text(
-                0,
-                "[route c]\nunder = *\nmatch = tls\nbackend = b\n[route d]\nunder = *\nmatch = dns\nbackend = b\n",
-            )
-        )
-        new = "".join(f"[route {n}]\nunder = *\nmatch = redis\nbackend = b\n" for n in "abc")
-        with capturedLogs() as events:
-            await self.change(self.text(0, new + "[listen y]\nendpoint = 127.0.0.1:0\n"))
-            self.assertEqual(await self.change(self.file.read_text()), "nothing changed")
-            await self.change(self.text(0, new))
-        told = [e["changes"] for e in events if e["log_format"].startswith("rules reloaded: {")]
-        self.assertEqual(
-            told,
-            [
-                "2 routes new (a, b), 1 changed (c), 1 gone (d); listener y opened",
-                "nothing changed",
-                "listener y closed",
-            ],
-        )
-
-    async def test_refused(self) -> None:
-        """All errors are told, the log has them, and the next clients go where they did."""
-        [port] = await self.run_service(self.text(0))
-        with capturedLogs() as events:
-            told = await self.change_refused(
-                self.text(1, "[route a]\nmatch = sshh\nbackend = b\n[what]\n")
-            )
-        self.assertIn("did you mean 'ssh'?", told)
-        self.assertIn("[what]: unknown section", told)
-        self.assertEqual(
-            [e["errors"] for e in events if "reload failed" in e["log_format"]], [told]
-        )
-        moment, report = self.running.control.last_reload or (0, None)
-        self.assertGreater(moment, 1_000_000_000)
-        self.assertEqual(report and report.ok, False)
-        attention = (await self.running.control.status())["attention"]
-        # A busy machine has more
-        (item,) = (item for item in attention if item["what"] == "reload")
-        self.assertEqual(item["level"], "warning")
-        self.assertRegex(item["cause"], r"; and \d more$")
-        await greeted(self, port)
-        await (await self.old.peer()).has(1)
 
     async def test_no_file(self) -> None:
         """A folder, a pipe and a link to nowhere in the place of the rules are refused, and nobody waits for them."""
