@@ -224,8 +224,7 @@ class ChangesTest(WorkersTestCase):
         self.undecided = [self.come("plain", b"S") for _ in range(2)]
         for _ in range(3):
             self.assertEqual(self.visit("rated")["reason"], "no-route")
-        told = mux.api("backends/held/hold", {"seconds": 3600})
-        self.assertEqual(told["changes"], "backend held: new clients wait, for 1 h")
+        mux.api("backends/held/hold", {"seconds": 3600})
         self.half = self.come("proxied", _HEADER[:20])
         self.held = [self.come("held", b"held 0"), self.come("proxied", _HEADER + b"held 1")]
         mux.api(f"backends/drained/servers/127.0.0.1:{self.one}", {"state": "drain"})
@@ -280,8 +279,7 @@ class ChangesTest(WorkersTestCase):
         self.pairs.append((waiting, self.accept_from(self.listening, b"x")))
         self.half.sendall(_HEADER[20:] + b"held 2")
         self.held.append(self.half)
-        told = mux.api("backends/held/release", {})
-        self.assertEqual(told["changes"], "backend held: its clients go on")
+        mux.api("backends/held/release", {})
         for _ in self.held:
             server = self.accept_from(self.listening, b"held ")
             self.pairs.append((self.held[int(server.recv(1))], server))

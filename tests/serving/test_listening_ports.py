@@ -73,9 +73,9 @@ class PortsTest(SynchronousTestCase):
         stop, start = "stopReading", "startReading"
         self.assertEqual(self.tcp.done, [stop, start, stop, start, stop, start])
         self.assertEqual(self.udp.done, [stop, start, stop, start, stop])
+        its.take_datagrams()
         its.flows_handed_over()
         its.enter("tcp:t", self.of_t)
-        its.take_datagrams()
         self.assertTrue(its.owns_flows)
 
     def test_flows_that_come_from_another_process(self) -> None:

@@ -21,9 +21,6 @@ class RowsTest(SynchronousTestCase):
         for row, cell in cases:
             table = documents.listeners([{"ech": {}}, {}]).only("hidden names")
             self.assertEqual(table.cells(row, COMMAND, 100.0), [cell])
-        self.assertIn(table.columns[0], documents.listeners().columns)
-        titles = [column.title for column in documents.listeners([{"name": "x"}]).columns]
-        self.assertNotIn("hidden names", titles)
         # One of the newest worker counts; and none may be anything but keys.
         older, newer = [[7, "a.example", 1.0]], [[8, "b.example", 2.0]]
         gauges = Gauges.of([{"ech": {"x": older}}, {"ech": {"x": newer, "y": older}}, {}])
