@@ -276,16 +276,8 @@ class ServiceTests(CommandTestCase):
         self.assertEqual([len(route["lines"]) for route in routes], [1, 2, 1])
 
     def test_one_block_for_each_listener(self) -> None:
-        # Silent and denied clients.
-        end = self.explain_json("--text", "")["at_deadline"]
-        self.assertEqual((end["by"], end["route"], end["after"]), ("silent", "silent", 3.0))
-        self.write("rules.ini", RULES + "[route mail]\nmatch = silent after=1s\nbackend = close\n")
-        end = self.explain_json("--text", "")["at_deadline"]
-        found = end["by"], end["route"], end["to"], end["after"]
-        self.assertEqual(found, ("route", "mail", "close", 1.0))
         denied = self.explain_json("--text", "x", "--from", "203.0.113.1")["decision"]
         self.assertEqual((denied["by"], denied["at"], denied["to"]), ("denied", 0, "close"))
-        # There is one block for each listener.
         under = re.sub(r"(\[route \w+\]\n)", r"\1under = public\n", RULES)
         self.rules.write_text(f"{under}[listen other]\nendpoint = :80\n")
         both = self.explain("--text", "x")

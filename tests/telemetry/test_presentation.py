@@ -129,7 +129,7 @@ class PresentationTests(SynchronousTestCase):
             ],
         )
         code, lines = attention_verdict({"attention": listed})
-        self.assertEqual((code, len(lines)), (2, 3))
+        self.assertEqual((code, lines[1:]), (2, ["WARNING: it burns", "WARNING: old"]))
         self.assertTrue(lines[0].endswith("; 2 more | critical=1;;;0 warning=2;;;0 note=0;;;0"))
 
     def test_many_of_one_owner(self) -> None:
@@ -179,6 +179,7 @@ class PresentationTests(SynchronousTestCase):
             (rates(status), rates({"rates": None})), ("connections 1.5/s, bytes in 2 kB/s", "")
         )
         for level, code, line in (
+            ("critical", 2, "CRITICAL: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=1;;;0 warning=0;;;0 note=0;;;0"),
             ("note", 0, "NOTE: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=0;;;0 note=1;;;0"),
             ("warning", 1, "WARNING: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=1;;;0 note=0;;;0"),
         ):  # fmt: skip
