@@ -3,13 +3,12 @@
 import hashlib
 import os
 import time
-from typing import Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.peers import connect, reactor
 from tests.support.ports import free_port
 from txmux.processes.worker import landlock
 from txmux.version import __version__
@@ -123,32 +122,6 @@ class AnswersTest(AdminCase):
             "rules_sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
         }  # fmt: skip
         self.assertEqual({name: status[name] for name in wanted}, wanted)
-
-    async def counted(self) -> Any:
-        return (await self.get("/api/status")).json["connections"]
-
-    async def test_connections_are_counted(self) -> None:
-        servers = PeerFactory()
-        port = listen(self, servers)
-        keys = f"detect_timeout = 1h\ndefault = 127.0.0.1:{port}\n"
-        rules = LED.replace("[route", f"{keys}[route").replace("any", "ssh")
-        await self.start(rules=rules.replace("PORT", str(port)))
-        for number, sent in enumerate((b"SSH-2.0-a\r\n", b"hello")):
-            client = await connect(self, self.port)
-            client.send(sent)
-            await servers.heard(len(sent), number)
-            client.transport.abortConnection()
-        while (connections := await self.counted())["active"]:
-            pass
-        self.assertEqual(connections["unrouted"], {"ended": 1, "bytes_in": 5, "bytes_out": 0})
-        for sent in (b"SSH-2.0-a\r\n", b"SSH"):
-            (await connect(self, self.port)).send(sent)
-        await servers.heard(11, 2)
-        while (connections := await self.counted())["active"] < 2:  # the other is on its way
-            pass
-        self.assertEqual((connections["undecided"], connections["total"]), (1, 4))
-        (worker,) = (await self.get("/api/status")).json["workers"]
-        self.assertEqual(worker["connections"], 2)
 
     async def test_rates_since_the_oldest_sample(self) -> None:
         clock = self.virtual()

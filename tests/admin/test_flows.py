@@ -24,7 +24,8 @@ class FlowsTest(AdminCase):
         await self.start(rules=RULES % self.server.port)
 
     async def test_listed_explained_and_ended(self) -> None:
-        client = Talker.listening(self)
+        """Bytes are explained as a datagram and as a stream; a listener that does not accept keeps its flows."""
+        client, other = Talker.listening(self), Talker.listening(self)
         for _ in range(2):
             await client.asks(QUERY, self.port)
         [row] = (await self.get("/api/connections")).json
@@ -36,25 +37,13 @@ class FlowsTest(AdminCase):
             [(one["route"], one["says"]) for one in told["routes"]],
             [("names", "match"), ("any", "not asked")],
         )
-        await self.post(f"/api/connections/{row['id']}/close", {})
-        self.assertEqual((await self.get("/api/connections")).json, [])
-        while not (ends := (await self.get("/api/recent")).json):
-            await turn()
-        [end] = ends
-        self.assertEqual((end["reason"], end["datagrams_in"]), ("killed", 2))
-
-    async def test_listener_that_does_not_accept_keeps_its_flows(self) -> None:
-        client, other = Talker.listening(self), Talker.listening(self)
-        await client.asks(QUERY, self.port)
         told = await self.post("/api/listeners/u", {"accepting": False})
         self.assertEqual(told.json["changes"], "listener u: begins no flows")
         other.say(QUERY, self.port)
         await client.asks(QUERY, self.port)
-        self.assertEqual(len(self.server.heard), 2)
+        self.assertEqual(len(self.server.heard), 3)
         await self.post("/api/listeners/u", {"accepting": True})
         await other.asks(QUERY, self.port)
-
-    async def test_bytes_explained_as_a_datagram_and_as_a_stream(self) -> None:
         told = (await self.post("/api/explain", {"hex": QUERY.hex()})).json
         self.assertEqual(
             [(one["datagrams"], one["listeners"][0]["listener"]) for one in told["streams"]],
@@ -63,3 +52,10 @@ class FlowsTest(AdminCase):
         first, second = (await self.get("/api/status")).json["listeners"]
         self.assertEqual(first["addresses"], [f"udp:127.0.0.1:{self.port}"])
         self.assertTrue(second["addresses"][0].startswith("127.0.0.1:"))
+        await self.post(f"/api/connections/{row['id']}/close", {})
+        [left] = (await self.get("/api/connections")).json
+        self.assertNotEqual(left["id"], row["id"])
+        while not (ends := (await self.get("/api/recent")).json):
+            await turn()
+        [end] = ends
+        self.assertEqual((end["reason"], end["datagrams_in"]), ("killed", 3))

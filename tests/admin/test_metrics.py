@@ -117,6 +117,10 @@ class MetricsTest(AdminCase):
             ("build_info", {"version": __version__, "python": python}, 1),
         ):  # fmt: skip
             self.assertEqual(self.of(samples, name, **labels), value, name)
+        status = (await self.get("/api/status")).json
+        ended = {"ended": 2, "bytes_in": 17, "bytes_out": 0}
+        counted = {"active": 2, "undecided": 1, "total": 4, "limit": 0, "unrouted": ended}
+        self.assertEqual((status["connections"], status["workers"][0]["connections"]), (counted, 2))
         most = self.of(samples, "max_descriptors") or 0
         self.assertGreater(most, 100)
         self.assertLess(self.of(samples, "open_descriptors") or 0, most)
