@@ -139,9 +139,15 @@ class NetworksTest(SupervisedTestCase):
     async def test_connections(self) -> None:
         """Those who may not come in any more are ended, where the listener wants that; their lines say why. Others stay."""
         self.networks.write_list("192.0.2.1\n")
-        more = "deny = @list.txt\n[listen y]\nendpoint = 127.0.0.1:0\ndeny = @list.txt\nend_denied = yes\n"
-        port = await self.networks.begin(more)
-        clients = [await connect(self, port), await connect(self, self.ports()[1])]
+        server, flow = Talker.listening(self, answer=lambda data: data), Talker.listening(self)
+        keys = "deny = @list.txt\nend_denied = yes\n"
+        more = f"deny = @list.txt\n[listen y]\nendpoint = 127.0.0.1:0\n{keys}"
+        more += (
+            f"[listen u]\nendpoint = udp:127.0.0.1:0\n{keys}default = udp:127.0.0.1:{server.port}\n"
+        )
+        port, other, datagrams = [await self.networks.begin(more), *self.ports()[1:]]
+        await flow.asks(b"one", datagrams)
+        clients = [await connect(self, port), await connect(self, other)]
         for client in clients:
             client.send(b"x")
         await self.networks.server.peer(1)
@@ -151,7 +157,8 @@ class NetworksTest(SupervisedTestCase):
         self.networks.write_list("127.0.0.1\n")
         await self.networks.after(10, lambda: clients[1].finished)
         self.assertFalse(clients[0].finished)
-        await self.until_logged("reason=denied", "route=r")
+        await self.until_logged("reason=denied", "route=r", "listener=u")
+        self.assertEqual(self.log.read_text().count("reason=denied"), 2)
 
     def _denied(self) -> Any:
         return self.running.control.rules.listeners[0].clients.excluded
@@ -165,18 +172,3 @@ class NetworksTest(SupervisedTestCase):
             LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.networks.route % ""
         )
         await self.networks.after(1, lambda: client.finished)
-
-    async def test_flows_of_udp_end_too(self) -> None:
-        self.networks.write_list("192.0.2.1\n")
-        server = Talker.listening(self, answer=lambda data: data)
-        [port] = await self.run_service(
-            "[txmux]\naccess_log = LOG\n[listen u]\nendpoint = udp:127.0.0.1:0\ndeny = @list.txt\n"
-            f"end_denied = yes\ndefault = udp:127.0.0.1:{server.port}\n",
-            use=self.time,
-        )
-        client = Talker.listening(self)
-        await client.asks(b"one", port)
-        await self.connections(1)
-        self.networks.write_list("127.0.0.1\n")
-        await self.networks.after(10, self.networks.denies)
-        await self.until_logged("reason=denied")

@@ -44,24 +44,6 @@ class StopTest(ServiceTestCase):
         await stopped
         self.assertIn("reason=done", self.log.read_text())
 
-    async def test_spread(self) -> None:
-        """Two are ended in the middle and at the end of the second half of the drain time-out, none before."""
-        time, backend = VirtualTime(), PeerFactory()
-        text = _RULES.format("drain_timeout = 20s", listen(self, backend))
-        (port,) = self.run_service(text, use=time)
-        for number in range(2):
-            (await connect(self, port)).send(b"x")
-            await backend.heard(1, number)
-        (factory,) = self.running.listeners
-        stopped, left = self.running.stopService(), []
-        for seconds in (10, 6, 5):
-            time.clock.pump([0.1] * seconds * 10)
-            left.append(len(factory.connections))
-        self.assertEqual(left, [2, 1, 0])
-        await stopped
-        self.assertEqual(self.log.read_text().count("reason=drained"), 2)
-        self.assertEqual(time.clock.getDelayedCalls(), [])
-
 
 class PartTest(ServiceTestCase):
     async def test_looks_at_its_source_no_more(self) -> None:
