@@ -1,5 +1,6 @@
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +218,10 @@ class ViewsTest(SynchronousTestCase):
         )
         self.rules = parse(text, Path("/etc/x.ini"))
 
+    def backends(self, *given: Any, only: Sequence[str] | None = None) -> Any:
+        rates = Rates(Clock().seconds)
+        return finished(backends_document(RulesIndex(self.rules), *given, rates, only))
+
     def test_backends(self) -> None:
         cells = {
             "connected": 7, "released": 2, "bytes in": 3, "bytes out": 4, "failed tls-failed": 2,
@@ -224,84 +229,52 @@ class ViewsTest(SynchronousTestCase):
         }  # fmt: skip
         totals = ServerTotals(("b", "one:80"), [cells.get(name, 0) for name in SERVER.names])
         check = {"ok": False, "last": 1.0, "result": "x", "duration_ms": 1.0, "history": [False]}
+        first = address("one:80", "10.0.0.1:80", "ejected", why="failed")
+        down = address("one:80", "10.0.0.2:80", "down", why="refused")
         answers = [
-            (1, [address("one:80", "10.0.0.1:80"), address("one:80", "10.0.0.2:80", "down", why="refused")]),
-            (2, [address("one:80", "10.0.0.1:80", "ejected", why="failed"), address("10.0.0.3:80", "10.0.0.3:80", "disabled")]),
+            (1, [address("one:80", "10.0.0.1:80"), down]),
+            (2, [first, address("10.0.0.3:80", "10.0.0.3:80", "disabled")]),
         ]  # fmt: skip
         checked = [address("one:80", "10.0.0.2:80", check=check), address("one:80", "10.0.0.1:80")]
-        overrides = (
-            Overrides().with_server("b", "one:80", 77.0, "drain", 9).with_hold("b", 0.0, math.inf)
-        )
-        gauges = Gauges(
-            held={"b": 4},
-            stale={("b", "two:80"): (None, "no such name"), ("b", "one:80"): (90.0, "no answer")},
-        )
-        rates = Rates(Clock().seconds)
-        one: Any
-        [its] = finished(
-            backends_document(
-                RulesIndex(self.rules), [totals], gauges, overrides, answers, checked, rates, ["b"]
-            )
-        )
+        overrides = Overrides().with_server("b", "one:80", 77.0, "drain", 9)
+        overrides = overrides.with_hold("b", 0.0, math.inf)
+        stale = {"two:80": (None, "no such name"), "one:80": (90.0, "no answer")}
+        gauges = Gauges(held={"b": 4}, stale={("b", name): why for name, why in stale.items()})
+        [its] = self.backends([totals], gauges, overrides, answers, checked, only=["b"])
         self.assertEqual((its["name"], its["hold"], its["held"]), ("b", {"until": None}, 4))
-        one, two, three = its["servers"]
-        numbers = {
-            "state": "ejected", "since": 77.0, "weight": 9, "effective_weight": 1, "active": 5,
-            "total": 7, "failed": 3, "bytes_in": 3, "bytes_out": 4, "first_byte_ms": None,
-            "rate": 0.0,
-        }  # fmt: skip
-        self.assertEqual({name: one[name] for name in numbers}, numbers)
-        self.assertEqual(one["why"], "worker 2: failed; addresses 1 min 30 s old: no answer")
-        self.assertEqual(one["failures"], {"tls-failed": 2, "reset": 1})
-        self.assertEqual(
-            [(row["address"], row["state"], row["check"]) for row in one["addresses"]],
-            [("10.0.0.1:80", "ejected", None), ("10.0.0.2:80", "down", check)],
-        )
-        self.assertEqual(
-            (two["state"], two["why"], two["weight"], two["backup"]),
-            ("unresolved", "no address: no such name", 3, True),
-        )
-        self.assertEqual(
-            (three["state"], three["since"], three["checked"], one["checked"]),
-            ("disabled", 5.0, True, True),
-        )
-        every = finished(
-            backends_document(
-                RulesIndex(self.rules),
-                [],
-                Gauges(),
-                Overrides().with_hold("c", 0.0, time.monotonic() + 50),
-                (),
-                (),
-                rates,
-            )
-        )
-        self.assertEqual([row["name"] for row in every], ["b", "c"])
-        self.assertEqual(
-            (every[0]["servers"][0]["why"], every[0]["hold"]), ("its name has no address yet", None)
-        )
-        assert every[1]["hold"] is not None
-        self.assertLess(abs((every[1]["hold"]["until"] or 0.0) - time.time() - 50), 9)
-        up = [
-            address("one:80", where, state)
-            for where, state in (("a", "up"), ("b", "up"), ("c", "down"))
-        ]
-        self.assertEqual(
-            finished(weights_up([(1, up), (2, up[1:]), (3, [address("t", "d")])])),
-            {("b", "one:80"): 1, ("b", "t"): 1},
-        )
+        expected: tuple[dict[str, Any], ...] = (
+            {
+                "state": "ejected", "since": 77.0, "weight": 9, "effective_weight": 1, "active": 5,
+                "total": 7, "failed": 3, "bytes_in": 3, "bytes_out": 4, "first_byte_ms": None,
+                "rate": 0.0, "why": "worker 2: failed; addresses 1 min 30 s old: no answer",
+                "failures": {"tls-failed": 2, "reset": 1}, "checked": True,
+            },
+            {"state": "unresolved", "why": "no address: no such name", "weight": 3, "backup": True},
+            {"state": "disabled", "since": 5.0, "checked": True},
+        )  # fmt: skip
+        for server, wanted in zip(its["servers"], expected, strict=True):
+            self.assertEqual({name: server[name] for name in wanted}, wanted)
+        rows = its["servers"][0]["addresses"]
+        shown = [[row["address"], row["state"], row["check"]] for row in rows]
+        wanted_rows = [["10.0.0.1:80", "ejected", None], ["10.0.0.2:80", "down", check]]
+        self.assertEqual(shown, wanted_rows)
+        held = Overrides().with_hold("c", 0.0, time.monotonic() + 50)
+        one, other = self.backends([], Gauges(), held, (), ())
+        self.assertEqual((one["name"], one["hold"], other["name"]), ("b", None, "c"))
+        self.assertEqual(one["servers"][0]["why"], "its name has no address yet")
+        self.assertLess(abs(other["hold"]["until"] - time.time() - 50), 9)
+
+    def test_addresses_of_workers(self) -> None:
+        up = [address("one:80", where) for where in "ab"] + [address("one:80", "c", "down")]
+        found = finished(weights_up([(1, up), (2, up[1:]), (3, [address("t", "d")])]))
+        self.assertEqual(found, {("b", "one:80"): 1, ("b", "t"): 1})
         seen = {("b", "one:80"): ObservedServer("failing", "fails", 3.0)}
-        [(_, rows)] = with_observed(
-            [(1, [*up, address("t", "d"), address("t", "e", "newer")])], seen
-        )
+        told = [(1, [*up, address("t", "d"), address("t", "e", "newer")])]
+        [(_, rows)] = with_observed(told, seen)
+        failing, others = ("failing", "fails"), [("c", "down", ""), ("d", "up", "")]
         self.assertEqual(
             [(row["address"], row["state"], row["why"]) for row in rows],
-            [
-                ("a", "failing", "fails"),
-                ("b", "failing", "fails"),
-                ("c", "down", ""),
-                ("d", "up", ""),
-            ],
+            [("a", *failing), ("b", *failing), *others],
         )
 
     def test_addresses(self) -> None:
@@ -320,55 +293,38 @@ class ViewsTest(SynchronousTestCase):
 
     def test_certificates(self) -> None:
         now, day = time.time(), 86400.0
+        lives = (("a", -9, 99), ("b", -9, 13), ("c", -9, -1), ("d", 1, 99), ("a", -9, 99))
         rows = [
             {
                 "route": "r", "file": file, "names": [], "issuer": "x",
                 "not_before": now + begins * day, "not_after": now + ends * day,
             }
-            for file, begins, ends in (
-                ("a", -9, 99),
-                ("b", -9, 13),
-                ("c", -9, -1),
-                ("d", 1, 99),
-                ("a", -9, 99),
-            )
+            for file, begins, ends in lives
         ]  # fmt: skip
         tls = SimpleNamespace(managed=("m", "n"), files=("/m", "/n"))
-        rules: Any = SimpleNamespace(
-            routes=[
-                SimpleNamespace(terminate_tls=None),
-                SimpleNamespace(name="q", terminate_tls=tls),
-            ]
-        )
+        routes = SimpleNamespace(terminate_tls=None), SimpleNamespace(name="q", terminate_tls=tls)
+        rules: Any = SimpleNamespace(routes=routes)
         renewed = {**rows[1], "name": "m", "acme": True}
         found: list[Any] = [*certificates_document(rules, [renewed], rows)]
         states = [(row["route"], row["file"], row["state"], row["acme"]) for row in found]
-        wanted = ("valid", "ends soon", "ended", "not valid yet")
-        self.assertEqual(
-            states,
-            [
-                ("q", "/m", "valid", True),
-                *(("r", file, state, False) for file, state in zip("abcd", wanted, strict=True)),
-            ],
-        )
-        self.assertEqual(
-            (found[1]["next_renewal"], found[1]["profile"], found[0].get("name")),
-            (None, None, None),
-        )
+        own = zip("abcd", ("valid", "ends soon", "ended", "not valid yet"), strict=True)
+        wanted = [("q", "/m", "valid", True), *(("r", *one, False) for one in own)]
+        self.assertEqual(states, wanted)
+        lacking = found[1]["next_renewal"], found[1]["profile"], found[0].get("name")
+        self.assertEqual(lacking, (None, None, None))
 
     def test_short_forms(self) -> None:
         [silent] = short_forms(self.rules)
-        self.assertEqual(
-            (silent.name, silent.under, silent.outcome), ("silent", ("x",), Refusal.CLOSE)
-        )
+        shown = silent.name, silent.under, silent.outcome
+        self.assertEqual(shown, ("silent", ("x",), Refusal.CLOSE))
         index = RulesIndex(self.rules)
         counts = counts_of(Counters(), self.rules)
         [row] = routes_document(index, counts, [silent])
-        shown = {
+        fields = {
             "name": "silent", "under": ["x"], "backend": "close", "dry_run": False,
             "ends_tls": False, "tunnel": False, "line": 1,
         }  # fmt: skip
-        self.assertEqual({name: row[name] for name in shown}, shown)  # type: ignore[literal-required]
+        self.assertEqual({name: row[name] for name in fields}, fields)  # type: ignore[literal-required]
 
     def test_worst_state_with_the_workers_that_report_it(self) -> None:
         for states, state, why in (
