@@ -169,7 +169,7 @@ class ClientsTest(SynchronousTestCase):
 
     def test_end(self) -> None:
         """Answers that are being made have their time, also where nobody waits for them any more."""
-        self.successResultOf(Deferred.fromCoroutine(self.clients.end(5)))
+        self.successResultOf(self.clients.end(5))
         for has_left in (False, True):
             busy, idle = self.connected(), self.connected()
             busy.deliver(STREAM)

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -243,35 +243,27 @@ class AloneTest(SynchronousTestCase):
     async def look(self) -> None:
         self.done.append("look")
 
-    def renewed(self, name: str, *answers: Any) -> Deferred[Report]:
-        parts: Any = {
-            str(n): SimpleNamespace(renew=lambda _, made=made: made())
-            for n, made in enumerate(answers)
-        }
+    async def renewed(self, name: str, *answers: Any) -> Report:
+        parts: Any = {n: SimpleNamespace(renew=made) for n, made in enumerate(answers)}
         self.control.parts = parts
-        return Deferred.fromCoroutine(self.control.renew(name))
+        return await self.control.renew(name)
 
     def test_certificates_that_are_renewed(self) -> None:
         """By the feature that gets them; where it cannot, another process may."""
-        report = self.successResultOf(
-            self.renewed("a.example", lambda: None, lambda: succeed("renewed"))
-        )
-        self.assertEqual((report.changes, self.done), ("renewed", ["look"]))
-        fails = Mock(side_effect=MuxError("away"))
-        report = self.successResultOf(self.renewed("a.example", fails))
-        self.assertEqual(report.errors, ["away"])
-
-        async def other() -> Report:
-            return Report(ok=True, changes="there")
-
-        self.elsewhere = other()
-        report = self.successResultOf(self.renewed("a.example", fails))
-        self.assertEqual(report.changes, "there")
+        none, fails = Mock(return_value=None), Mock(side_effect=MuxError("away"))
+        does = Mock(return_value=succeed("renewed"))
+        there = succeed(Report(ok=True, changes="there"))
+        for answers, self.elsewhere, changes, errors in (
+            ((none, does), None, "renewed", ()), ((fails,), None, "", ("away",)),
+            ((fails,), there, "there", ()),
+        ):  # fmt: skip
+            report = self.successResultOf(self.renewed("a.example", *answers))
+            found = report.changes, tuple(report.errors), self.done
+            self.assertEqual(found, (changes, errors, ["look"]))
         for name, more in (
-            ("b.example", "; did you mean 'a.example'?"),
-            ("x", " (there are a.example)"),
-        ):
-            failure = self.failureResultOf(self.renewed(name, lambda: None), UnknownError)
+            ("b.example", "; did you mean 'a.example'?"), ("x", " (there are a.example)"),
+        ):  # fmt: skip
+            failure = self.failureResultOf(self.renewed(name, none), UnknownError)
             told = f"no certificate of {name!r} comes by ACME{more}"
             self.assertEqual(failure.getErrorMessage(), told)
 
@@ -282,20 +274,17 @@ class AloneTest(SynchronousTestCase):
             self.patch(whose, name, lambda name=name: self.done.append(name))
         self.control.parts = {"f": SimpleNamespace(stop_following=lambda: self.done.append("f"))}  # type: ignore[assignment]
         self.control.be_replaced()
-        self.assertEqual(
-            (self.done, self.control.is_stopping), (["report_stop", "stop", "f"], False)
-        )
-        self.successResultOf(Deferred.fromCoroutine(self.control.stop_following()))
-        self.assertEqual(
-            (self.done[3:], self.control.is_stopping), (["report_stop", "stop", "f"], True)
-        )
+        ended = ["report_stop", "stop", "f"]
+        self.assertEqual((self.done, self.control.is_stopping), (ended, False))
+        self.successResultOf(self.control.stop_following())
+        self.assertEqual((self.done[3:], self.control.is_stopping), (ended, True))
         LOST_LINES.take_count()
         reports: Any = SimpleNamespace(gauges=Gauges())
         with capturedLogs() as events:
             self.control.report_end(is_replaced=False)
             LOST_LINES.add("log", 3, "full")
             self.addCleanup(LOST_LINES.end, "log")
-            counts = self.successResultOf(Deferred.fromCoroutine(self.control.counts(reports)))
+            counts = self.successResultOf(self.control.counts(reports))
             self.assertEqual((counts.process.lost_lines, counts.reloaded), (3, (True, 0.0)))
             LOST_LINES.add("log", 2, "full")
             self.control.report_end(is_replaced=True)
@@ -307,16 +296,11 @@ class AloneTest(SynchronousTestCase):
         self.control.state.lists = cast("Any", SimpleNamespace(feed=fed.append))
         self.control.feed({"a": 1})
         self.assertEqual(fed, [{"a": 1}])
-        stale = [
-            "backend b: s: no address: refused",
-            "backend b: t: addresses 1 min 30 s old: late",
-        ]
-        self.assertEqual(self.control.stale(), stale)
-        asked = Deferred.fromCoroutine(self.control.explain(b"x"))
-        failure = self.failureResultOf(asked, ChannelError)
+        stale = ["s: no address: refused", "t: addresses 1 min 30 s old: late"]
+        self.assertEqual(self.control.stale(), [f"backend b: {one}" for one in stale])
+        failure = self.failureResultOf(self.control.explain(b"x"), ChannelError)
         self.assertIn("no worker serves", failure.getErrorMessage())
-        asked = Deferred.fromCoroutine(self.control.explain(b"x", "publik"))
-        self.failureResultOf(asked, UnknownError)
+        self.failureResultOf(self.control.explain(b"x", "publik"), UnknownError)
 
 
 class WantedTest(SynchronousTestCase):

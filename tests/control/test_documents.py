@@ -3,7 +3,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
@@ -139,10 +139,10 @@ class BackendsTest(SupervisedTestCase):
         )
         self.assertEqual(bad["last_failure"]["cause"], "connection refused")
         self.assertLess(abs(time.time() - bad["last_failure"]["time"]), 60)
-        server = f"127.0.0.1:{self.live.server}"
+        name = f"127.0.0.1:{self.live.server}"
         for state, weight, why in (("drain", 9, "drained by an operator"), ("ready", None, "")):
             with capturedLogs():
-                await set_server(self.running.control, "b", server, state=state, weight=weight)  # type: ignore[arg-type]
+                await set_server(self.running.control, "b", name, state=state, weight=weight)  # type: ignore[arg-type]
             good, bad = await self.servers()
             shown = {"drain": "drain", "ready": "up"}[state], why, 9
             self.assertEqual((good["state"], good["why"], good["weight"]), shown)
@@ -219,8 +219,8 @@ class ViewsTest(SynchronousTestCase):
         self.rules = parse(text, Path("/etc/x.ini"))
 
     def backends(self, *given: Any, only: Sequence[str] | None = None) -> Any:
-        rates = Rates(Clock().seconds)
-        return finished(backends_document(RulesIndex(self.rules), *given, rates, only))
+        make, rates = cast("Any", backends_document), Rates(Clock().seconds)
+        return finished(make(RulesIndex(self.rules), *given, rates, only))
 
     def test_backends(self) -> None:
         cells = {

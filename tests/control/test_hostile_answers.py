@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -201,7 +200,7 @@ class PlayedWorker:
             block[at] = cells[at % len(cells)]
 
     def result(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.test.successResultOf(Deferred.fromCoroutine(coroutine))
+        return self.test.successResultOf(coroutine)
 
     def get(self, target: str) -> bytes:
         answer = self.result(self.site.answer("GET", target, {}, b"", _CALLER))

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -75,7 +74,7 @@ class ReportsTest(SynchronousTestCase):
         return answers([(1, 2), (3, 1)])
 
     def told(self, does: Coroutine[Any, Any, Any]) -> str:
-        report = self.successResultOf(Deferred.fromCoroutine(does))
+        report = self.successResultOf(does)
         self.assertTrue(report.ok, report)
         return str(report.changes)
 
@@ -127,7 +126,7 @@ class ReportsTest(SynchronousTestCase):
         self.control.state.overrides = overrides.with_hold("gone", 0.0, math.inf)
         self.assertIn("go on", self.told(release(self.control, "gone")))
         for unknown in (release(self.control, "gone"), hold(self.control, "e")):
-            self.failureResultOf(Deferred.fromCoroutine(unknown), UnknownError)
+            self.failureResultOf(unknown, UnknownError)
 
     def test_refused(self) -> None:
         told = "there is no backend 'bb'; did you mean 'b'?"
@@ -138,7 +137,7 @@ class ReportsTest(SynchronousTestCase):
             (set_backend(self.control, "bb", "drain"), told),
             (set_listener(self.control, "v", accepting=False), "there is no [listen v]"),
         ):
-            failure = self.failureResultOf(Deferred.fromCoroutine(unknown), UnknownError)
+            failure = self.failureResultOf(unknown, UnknownError)
             self.assertIn(message, failure.getErrorMessage())
         weight = "weight: must be from 1 to 65535, or 0 for that of the rules, not {}"
         down = "is marked down in the rules; remove 'down' and reload"
@@ -148,7 +147,7 @@ class ReportsTest(SynchronousTestCase):
             (set_server(self.control, "b", "10.0.0.1:1", weight=-1), weight.format(-1)),
             (set_backend(self.control, "d", "drain"), f"backend d: all servers are {down[3:]}"),
         ):
-            report = self.successResultOf(Deferred.fromCoroutine(refused))
+            report = self.successResultOf(refused)
             self.assertFalse(report.ok)
             self.assertIn(message, report.errors[0])
         self.assertEqual(self.control.state.overrides, Overrides())

@@ -16,7 +16,6 @@ from unittest.mock import patch
 
 import attrs
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 
@@ -174,8 +173,8 @@ class AgreementTest(SupervisedTestCase):
             clock.advance(10)
             for one in terminators.watched():
                 one.look()
-            self.successResultOf(Deferred.fromCoroutine(tokens.read_again()))
-            self.successResultOf(Deferred.fromCoroutine(networks.fetch_changes()))
+            self.successResultOf(tokens.read_again())
+            self.successResultOf(networks.fetch_changes())
             troubles = "\n".join(
                 map(str, [one.trouble for one in terminators.watched() if one.trouble])
             )

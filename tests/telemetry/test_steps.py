@@ -64,7 +64,7 @@ class RecurringStepsTest(SynchronousTestCase):
         steps.run("third", done.append, 3)
         for number, result in ((0, None), (1, 1)):
             waiting = steps.wait(f"wait {number}", lambda number=number: wait(number))  # type: ignore[misc]
-            self.assertEqual(self.successResultOf(Deferred.fromCoroutine(waiting)), result)
+            self.assertEqual(self.successResultOf(waiting), result)
         self.assertEqual(done, [3])
         why = "the rules are in force, but this failed: "
         second, waited = (
