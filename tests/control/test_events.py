@@ -32,41 +32,6 @@ class Follower:
         return [event["event"] for event in self.events]
 
 
-class EventsTest(SupervisedTestCase):
-    def follow(self) -> tuple[Follower, Callable[[], None]]:
-        follower = Follower()
-        end = self.running.control.events.subscribe(follower)
-        self.addCleanup(end)
-        return follower, end
-
-    async def test_begin_decision_and_end_of_a_connection(self) -> None:
-        port = await self.live.begin()
-        follower, _ = self.follow()
-        client = await self.live.client(port)
-        await self.live.listed(1, state="relaying")
-        client.reset()
-        self.assertEqual(await follower.kinds(3), ["begin", "decide", "end"])
-        begin, decide, end = follower.events
-        self.assertEqual(len({one["id"] for one in follower.events}), 1)
-        self.assertEqual(begin["listener"], "public")
-        self.assertEqual((decide["route"], decide["facts"]), ("ssh", {"software": "a"}))
-        self.assertEqual((end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, 1))
-        with capturedLogs():  # state of a server and reload
-            await set_server(
-                self.running.control, "b", f"127.0.0.1:{self.live.server}", state="drain"
-            )
-            event = follower.events[-1]
-            self.assertEqual(
-                (event["event"], event["before"], event["state"]), ("server", "up", "drain")
-            )
-            self.assertEqual(
-                (event["backend"], event["server"]), ("b", f"127.0.0.1:{self.live.server}")
-            )
-            report = await self.running.reload(self.running.control.rules)
-        event = follower.events[-1]
-        self.assertEqual((event["event"], event["ok"]), ("reload", report.ok))
-
-
 class Process:
     number = 1
     ready = True
@@ -139,16 +104,33 @@ class WorkersTest(SupervisedTestCase):
     workers = 2
 
     async def test_events_of_all_present_and_later_workers(self) -> None:
-        port = await self.live.begin()
-        follower = Follower()
-        end = self.running.control.events.subscribe(follower)
+        """Of connections, servers and reloads, for as long as somebody follows."""
+        port, control, follower = await self.live.begin(), self.running.control, Follower()
+        end = control.events.subscribe(follower)
         self.addCleanup(end)
         clients = await self.live.spread(port)
-        while len(follower.events) < 2 * len(clients):
-            await deferLater(reactor, 0.01)
+        await follower.kinds(2 * len(clients))
         self.assertEqual({one["worker"] for one in follower.events}, {1, 2})
+        clients[0].reset()
+        await follower.kinds(2 * len(clients) + 1)
+        last = follower.events[-1]
+        its = [one for one in follower.events if one["id"] == last["id"]]
+        self.assertEqual([one["event"] for one in its], ["begin", "decide", "end"])
+        self.assertEqual(its[0]["listener"], "public")
+        self.assertEqual((its[1]["route"], its[1]["facts"]), ("ssh", {"software": "a"}))
+        self.assertEqual((last["reason"], last["bytes_in"]), ("client-reset", 11))
+        states, server = ("up", "drain", "up"), f"127.0.0.1:{self.live.server}"
+        with capturedLogs():
+            for state in ("drain", "ready"):
+                await set_server(control, "b", server, state=state)  # type: ignore[arg-type]
+            report = await self.running.reload(control.rules)
+        *changes, reload = follower.events[-3:]
+        expected = [("server", "b", server, *states[at : at + 2]) for at in (0, 1)]
+        names = "event", "backend", "server", "before", "state"
+        self.assertEqual([tuple(one[name] for name in names) for one in changes], expected)
+        self.assertEqual((reload["event"], reload["ok"]), ("reload", report.ok))
         end()
         told = len(follower.events)
         await self.live.client(port)
-        await self.live.listed(len(clients) + 1, state="relaying")
+        await self.live.listed(len(clients), state="relaying")
         self.assertEqual(len(follower.events), told)
