@@ -49,23 +49,18 @@ class LiveTest(AdminCase):
             (path, {}, 400, "nothing to change"),
             (path, {"state": "up"}, 400, "state: must be 'ready', 'drain' or 'maintenance'"),
             (path, {"weight": 0}, 400, "weight: "),
-            (path, {"weight": True}, 400, "weight: "),
             (path, {"close_connections": "no"}, 400, "close_connections: "),
-            (path, {"stat": "drain"}, 400, "stat: there is no such field; did you mean 'state'?"),
             (f"{path}0", {"state": "drain"}, 404, "backend b has no server"),
             ("/api/backends/c/servers/x", {"state": "drain"}, 404, "there is no backend 'c'"),
             ("/api/listeners/x", {}, 400, "accepting: "),
-            ("/api/listeners/x", {"accepting": 0}, 400, "accepting: "),
             ("/api/listeners/y", {"accepting": False}, 404, "there is no [listen y]"),
             (explain, {}, 400, "give the bytes"),
             (explain, {"hex": "00", "text": "x"}, 400, "give the bytes"),
             (explain, {"hex": "0"}, 400, "hex: "),
-            (explain, {"hex": 1}, 400, "hex: "),
             (explain, {"text": "\\xq"}, 400, "text: "),
             (explain, {"text": "\ud800"}, 400, "text: "),
             (explain, {"text": "x", "from": "x"}, 400, "from: "),
             (explain, {"text": "x", "listener": "y"}, 404, "there is no [listen y]"),
-            (explain, {"text": "x", "listner": "y"}, 400, "listner: "),
         ):
             told = await self.post(where, body)
             self.assertEqual((body, told.status), (body, status))

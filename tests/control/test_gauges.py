@@ -155,24 +155,18 @@ class GaugesTest(SynchronousTestCase):
         )  # fmt: skip
         status = gauges.in_status()
         self.assertEqual(status["descriptors"], {"open": 3, "max": 9})
-        expected = [
-            {"route": "r", "file": file, "expires": ends} for file, ends in (("a", 5.0), ("b", 9.0))
-        ]
+        ends = [("a", 5.0), ("b", 9.0)]
+        expected = [{"route": "r", "file": file, "expires": moment} for file, moment in ends]
         self.assertEqual(status["certificates"], expected)
         self.assertEqual(gauges.refused_by_many(), {("x", "no-route"): 2.0})
-        ages = {
-            ("b", "s"): "addresses 1 min 30 s old: no answer",
-            ("b", "t"): "no address: refused",
-        }
-        self.assertEqual(gauges.stale_ages(), ages)
+        ages = {"s": "addresses 1 min 30 s old: no answer", "t": "no address: refused"}
+        self.assertEqual(gauges.stale_ages(), {("b", name): age for name, age in ages.items()})
         [stale, outside] = (row for row in GAUGES if row.name in {"stale", "outside"})
         self.assertEqual([*stale.metrics[0].samples(gauges.stale, None)], [(("b", "s"), 90.0)])
         one, other, third = (Source(kind, "x", "", lambda: 5.0, logs=kind == "b") for kind in "abc")
         parts = {"f": SimpleNamespace(sources=lambda: [third])}
-        serving: Any = SimpleNamespace(
-            upstreams=SimpleNamespace(sources=lambda: [one, other]),
-            runtime=SimpleNamespace(parts=parts),
-        )
+        upstreams = SimpleNamespace(sources=lambda: [one, other])
+        serving: Any = SimpleNamespace(upstreams=upstreams, runtime=SimpleNamespace(parts=parts))
         assert outside.collect is not None
         self.assertEqual([row[0] for row in outside.collect(serving)], ["a x", "c x"])
 

@@ -52,11 +52,10 @@ class ServiceFilesTest(SynchronousTestCase):
         """One at a time; what a disk does not tell is asked again, and any other fault is logged."""
         looks = list[Deferred[Any]]()
 
-        def look(does: Callable[[Any], Any], some: list[Any]) -> Deferred[Any]:
-            looks.append(Deferred())
-            return looks[-1].addCallback(
-                lambda problem: (None, problem) if problem else (does(some), None)
-            )
+        async def look(does: Callable[[Any], Any], some: list[Any]) -> Any:
+            looks.append(asked := Deferred())
+            problem = await asked
+            return (None, problem) if problem else (does(some), None)
 
         self.patch(service_files, "outcome_of_look", look)
         self.files.look()
@@ -65,10 +64,8 @@ class ServiceFilesTest(SynchronousTestCase):
         late = TimeoutError(0, "late", "/disk")
         looks[0].callback(late)
         looks[1].callback(None)
-        self.assertEqual(
-            (self.route.examined, self.route.used, self.backend.examined, self.backend.used),
-            (1, 1, 1, 0),
-        )
+        counts = [(one.examined, one.used) for one in (self.route, self.backend)]
+        self.assertEqual(counts, [(1, 1), (1, 0)])
         self.assertEqual(self.sent, [self.files.in_use()])
         looking = Deferred.fromCoroutine(self.files.look_now())
         looks[2].callback(late)

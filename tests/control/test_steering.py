@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.logger import capturedLogs, eventAsText
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.refusals import expected_refusals
@@ -171,13 +171,10 @@ class SharedTest(SynchronousTestCase):
         self.assertEqual(len(expected_refusals()), 100)
         self.assertEqual(({*state.overrides.held}, len(state.refused_calls)), ({"b"}, 100))
         self.assertEqual(state.refused_calls["ptrace"][1], 2)
-        first, second, *_ = lines = [
-            eventAsText(event, includeTimestamp=False, includeSystem=False) for event in events
-        ]
+        first, second, *others = map(formatEvent, events)
         self.assertEqual(first, "backend a: the hold by an operator has ended, its clients go on")
-        self.assertEqual(
-            (second, len(lines)), ("worker 2: the sandbox has refused system call ptrace", 101)
-        )
+        self.assertEqual(second, "worker 2: the sandbox has refused system call ptrace")
+        self.assertEqual(len(others), 99)
         state.ended_workers.append((5.0, 1, "x"))
         state.add_ended_workers([[7.0, 2, "z"], [3.0, 2, "y"], [5.0, 1, "x"]])
         self.assertEqual([*state.ended_workers], [(3.0, 2, "y"), (5.0, 1, "x"), (7.0, 2, "z")])

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import attrs
 from twisted.internet.error import CannotListenError
-from twisted.logger import capturedLogs, eventAsText
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.interop.children import has_ipv6
@@ -49,10 +49,7 @@ class OpenTest(TestCase):
             opened: Any = await endpoints.open_ports(reactor, [plain, self.good])
         [(key, (port, forwarding))] = opened.items()
         where = f"127.0.0.1:{port.getHost().port}"
-        lines = [
-            eventAsText(event, includeTimestamp=False, includeSystem=False) for event in events
-        ]
-        self.assertIn(f"listening on {where} for [listen a]", lines)
+        self.assertIn(f"listening on {where} for [listen a]", [*map(formatEvent, events)])
         self.assertEqual(await endpoints.open_ports(reactor, [self.good], {key}.__contains__), {})
         socket.create_connection((where[:9], port.getHost().port)).close()
         self.assertIsNone(forwarding.to)
@@ -62,9 +59,8 @@ class OpenTest(TestCase):
             (self.bad, "No such file"),
         ):
             before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-            with self.assertRaisesRegex(
-                ListenError, f"\\[listen {wrong.name}\\] endpoint: cannot listen at .*{why}"
-            ):
+            told = f"\\[listen {wrong.name}\\] endpoint: cannot listen at .*{why}"
+            with self.assertRaisesRegex(ListenError, told):
                 await endpoints.open_ports(reactor, [self.good, wrong])
             self.assertEqual(len(os.listdir("/proc/self/fd")), before)  # noqa: PTH208
             lacking = list[str]()
@@ -78,16 +74,13 @@ class OpenTest(TestCase):
         port: Any = SimpleNamespace(stopListening=Mock(side_effect=PermissionError("no")))
         with capturedLogs() as events:
             await endpoints.stop_listening(port)
-        [line] = [eventAsText(event, includeTimestamp=False) for event in events]
-        self.assertIn("a listening socket cannot be removed: no", line)
+        [line] = map(formatEvent, events)
+        self.assertIn("a listening socket cannot be removed: no", str(line))
 
     def test_why_there_is_no_socket(self) -> None:
-        in_use, none, denied, full, folder = (
-            OSError(number, os.strerror(number))
-            for number in (
-                errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EMFILE, errno.ENOENT,
-            )
-        )  # fmt: skip
+        names = "EADDRINUSE", "EADDRNOTAVAIL", "EACCES", "EMFILE", "ENOENT"
+        numbers = (getattr(errno, name) for name in names)
+        in_use, none, denied, full, folder = (OSError(one, os.strerror(one)) for one in numbers)
         for text, cause, why in (
             ("127.0.0.1:1", in_use, "(ss -ltnp shows which): stop that one or choose another port"),
             ("udp:127.0.0.1:1", in_use, "(ss -lunp shows which): stop that one or choose another port; an old worker of txmux"),

@@ -127,10 +127,9 @@ deadline  after 3s, or when the client finishes sending: default, reset
         """Datagrams, a capture with two ends, a time of day, an answer that the client waits for, and TLS that fails."""
         [stream] = json.loads(self.explain("--json", "--text", "SSH-2.0-x"))["streams"]
         [trace] = stream["listeners"]
-        decision, end = (
-            trace["decision"],
-            trace["at_deadline"] or {"by": "default", "text": "reset", "route": None, "after": 3.0},
-        )
+        self.assertIsNone(trace["at_deadline"])
+        decision = trace["decision"]
+        end = {"by": "default", "text": "reset", "route": None, "after": 3.0}
         open_route = {**_ROUTE, "route": "ssh", "says": "undecided", "needs_up_to": 1}
         dry = {**open_route, "route": "dry", "dry_run": True}
         undecided = {"decision": None, "at_deadline": end, "routes": [dry, open_route]}
@@ -156,14 +155,11 @@ deadline  after 3s, or when the client finishes sending: default, reset
             [its] = explained_layers({**stream, **of_stream}, {**trace, **of_trace})
             rows = [(its.title,), *((route.verdict,) for route in its.routes), *its.conclusion]
             self.assertIn(expected, "\n".join(map(" ".join, rows)))
-        whole, inner = explained_layers(
-            {**stream, "late": True, **ends}, {**trace, "from": None, "inside": trace}
-        )
+        outer = {**trace, "from": None, "inside": trace}
+        whole, inner = explained_layers({**stream, "late": True, **ends}, outer)
         self.assertEqual(inner.title, "inside the tunnel, listener public: 9 bytes: SSH-2.0-x")
-        self.assertEqual(
-            [[label for label, _ in its.conclusion] for its in (whole, inner)],
-            [["decision", "note"], ["decision"]],
-        )
+        labels = [[label for label, _ in its.conclusion] for its in (whole, inner)]
+        self.assertEqual(labels, [["decision", "note"], ["decision"]])
         for outcome, text in (
             ({}, "route ssh"), (undecided, "undecided; at the deadline: default"),
             ({**undecided, "at_deadline": silent}, "silent"), ({"decision": tls}, "route ssh"),
@@ -172,10 +168,8 @@ deadline  after 3s, or when the client finishes sending: default, reset
             self.assertEqual(taken_by({**trace, **outcome}), text)
         shown, folded = folded_routes(whole.routes, {"no", "not asked", "match"})
         self.assertEqual([row.name for row in shown], ["ssh"])
-        self.assertEqual(
-            {key: [row.name for row in rows] for key, rows in folded.items()},
-            {"no": ["web", "", ""], "not asked": ["inside"]},
-        )
+        names = {key: [row.name for row in rows] for key, rows in folded.items()}
+        self.assertEqual(names, {"no": ["web", "", ""], "not asked": ["inside"]})
 
 
 class ConnectionTests(CommandTestCase):

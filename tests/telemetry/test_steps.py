@@ -66,12 +66,9 @@ class RecurringStepsTest(SynchronousTestCase):
             waiting = steps.wait(f"wait {number}", lambda number=number: wait(number))  # type: ignore[misc]
             self.assertEqual(self.successResultOf(waiting), result)
         self.assertEqual(done, [3])
+        failed = "second: list index out of range", "wait 0: integer division or modulo by zero"
         why = "the rules are in force, but this failed: "
-        second, waited = (
-            "second: list index out of range",
-            "wait 0: integer division or modulo by zero",
-        )
-        self.assertEqual(steps.troubles, [why + second, why + waited])
+        self.assertEqual(steps.troubles, [why + one for one in failed])
         self.assertEqual(len(self.flushLoggedErrors(IndexError, ZeroDivisionError)), 2)
 
 

@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from tests.admin.processes import get
 from tests.interop.children import Child, eventually, run
@@ -40,10 +39,6 @@ class ServiceTest(WorkersTestCase):
         self.assertEqual(other, b"")
         return said.decode()
 
-    def status(self, *arguments: str | Path) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.told(0, "status", "--json", *arguments))
-        return found
-
     def test_connections_and_reloads(self) -> None:
         """Connections are listed, explained and ended; a reload reports changes, or all errors."""
         mux = self.service("workers = 2")
@@ -77,16 +72,9 @@ class ServiceTest(WorkersTestCase):
         mux.file.write_text(f"{text}colour = blue\n[route b]\nmatch = shs\n")
         told = self.told(1, "reload")
         self.assertEqual(told, self.ask("check", mux.file).stdout.decode())
-        self.assertEqual(len(told.splitlines()), 3)
-        self.assertEqual(self.told(1, "reload", "--rules", mux.file), told)
-        answer = json.loads(self.ask("reload", "--json").stdout)
-        self.assertEqual(answer["errors"], told.splitlines())
-        self.answers(*self.relayed(mux, self.server))
-        last = self.status()["last_reload"]
-        self.assertEqual((last["ok"], last["errors"]), (False, told.splitlines()))
+        answer = json.loads(self.ask("reload", "--json", "--rules", mux.file).stdout)
+        self.assertEqual((len(answer["errors"]), answer["errors"]), (3, told.splitlines()))
         self.assertIn("FAILED, nothing has changed", self.told(0, "status"))
-        mux.file.write_text(text)
-        self.assertIn("rules reloaded: 1 route gone (a)", self.told(0, "reload"))
         self.answers(*ends)
 
     def test_stop_ends_with_the_service(self) -> None:
