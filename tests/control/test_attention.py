@@ -255,14 +255,9 @@ class OthersTest(SynchronousTestCase):
         restarts = [(100.0, 1, how.format(96)), (150.0, 2, how.format(128)), (160.0, 1, "exited")]
         [item, other] = attention.ended_workers(restarts, 699.9)
         self.assertEqual(other.text, "worker 1 exited")
-        self.assertEqual(
-            (item.text, item.cause, item.since),
-            (
-                "the kernel has killed 2 workers with their connections: memory had run out",
-                "memory had run out (the limit of the memory group is 128 MiB)",
-                100.0,
-            ),
-        )
+        text = "the kernel has killed 2 workers with their connections: memory had run out"
+        cause = "memory had run out (the limit of the memory group is 128 MiB)"
+        self.assertEqual((item.text, item.cause, item.since), (text, cause, 100.0))
         [item, _] = attention.ended_workers(restarts, 700.0)
         self.assertIn("killed 1 worker with its connections", item.text)
         self.assertEqual([*attention.ended_workers(restarts, 760.0)], [])

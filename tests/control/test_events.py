@@ -122,7 +122,7 @@ class WorkersTest(SupervisedTestCase):
         states, server = ("up", "drain", "up"), f"127.0.0.1:{self.live.server}"
         with capturedLogs():
             for state in ("drain", "ready"):
-                await set_server(control, "b", server, state=state)  # type: ignore[arg-type]
+                await set_server(control, "b", server, state=state)
             report = await self.running.reload(control.rules)
         *changes, reload = follower.events[-3:]
         expected = [("server", "b", server, *states[at : at + 2]) for at in (0, 1)]

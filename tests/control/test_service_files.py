@@ -53,7 +53,7 @@ class ServiceFilesTest(SynchronousTestCase):
         looks = list[Deferred[Any]]()
 
         async def look(does: Callable[[Any], Any], some: list[Any]) -> Any:
-            looks.append(asked := Deferred())
+            looks.append(asked := Deferred[Any]())
             problem = await asked
             return (None, problem) if problem else (does(some), None)
 

@@ -44,30 +44,20 @@ class ReportsTest(SynchronousTestCase):
         self.late: list[str] = []
         self.shown = dict.fromkeys(("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"), ("up", ""))
         state = SimpleNamespace(overrides=Overrides())
-        self.control: Any = SimpleNamespace(
-            index=index,
-            state=state,
-            override=self.override,
-            backends=self.backends,
-            change_workers=self.change,
-        )
+        does = {"override": self.override, "backends": self.backends, "change_workers": self.change}
+        self.control: Any = SimpleNamespace(index=index, state=state, **does)
 
     async def override(self, overrides: Overrides) -> list[str]:
         self.control.state.overrides = overrides
         return self.late
 
     async def backends(self, *, of: set[str]) -> list[Any]:
-        return [
-            {
-                "servers": [
-                    {"server": one.text, "state": state, "why": why}
-                    for one in self.control.index.backends[name].servers
-                    if not one.down
-                    for state, why in [self.shown[one.text]]
-                ]
-            }
-            for name in of
-        ]
+        def row(server: str) -> dict[str, str]:
+            state, why = self.shown[server]
+            return {"server": server, "state": state, "why": why}
+
+        found = (self.control.index.backends[name].servers for name in of)
+        return [{"servers": [row(one.text) for one in its if not one.down]} for its in found]
 
     async def change(self, _: object, **__: object) -> Any:
         answers: Any = type("Answers", (list,), {"missing": ["worker 2 is late"]})
@@ -79,11 +69,8 @@ class ReportsTest(SynchronousTestCase):
         return str(report.changes)
 
     def test_servers(self) -> None:
-        none, down, out = (
-            "; no server of {} gets new clients now",
-            ("down", "refused"),
-            ("drain", ""),
-        )
+        none, out = "; no server of {} gets new clients now", ("drain", "")
+        down = "down", "refused"
         for states, (what, *arguments), more, expected in (
             ({}, ("b", "10.0.0.1:1"), {"state": "drain"}, "b: 10.0.0.1:1 is drained"),
             ({"10.0.0.1:1": ("drain", "")}, ("b", "10.0.0.1:1"), {"state": "drain", "weight": 5}, "b: 10.0.0.1:1 was drained already, has weight 5"),

@@ -70,15 +70,8 @@ class AnswersTest(ServiceTestCase):
             found = await answers.connections(*arguments)
             self.assertEqual([row["id"] for row in found], ids)
         shown = (
-            "state",
-            "route",
-            "server",
-            "generation",
-            "worker",
-            "datagrams_in",
-            "age_ms",
-            "idle_ms",
-        )
+            "state", "route", "server", "generation", "worker", "datagrams_in", "age_ms", "idle_ms",
+        )  # fmt: skip
         self.assertEqual(
             [[row.get(name) for name in shown] for row in rows],
             [

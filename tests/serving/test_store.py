@@ -62,13 +62,9 @@ class StoreTest(SynchronousTestCase):
         former = next(text for key, text in self.store.addresses.items() if "moved" in key)
         with capturedLogs() as events:
             self.store.open([kept, self.listener(f"unix:{self.folder}/a.sock", name="moved")])
-        self.assertEqual(
-            [formatEvent(event) for event in events],
-            [
-                f"listening on unix:{self.folder}/a.sock for [listen moved]",
-                f"no longer listening on {former} for [listen moved]",
-            ],
-        )
+        began = f"listening on unix:{self.folder}/a.sock for [listen moved]"
+        ended = f"no longer listening on {former} for [listen moved]"
+        self.assertEqual([formatEvent(event) for event in events], [began, ended])
 
     def test_several_ports(self) -> None:
         """Of a line with several ports, those that stay keep their sockets; log and errors name ports together."""

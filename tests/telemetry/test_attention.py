@@ -48,13 +48,10 @@ class AttentionLogTest(SynchronousTestCase):
             now[0] = 300.0
             self.assertEqual([item.since for item in new.record([lasts, ended])], [100.0, 300.0])
         self.assertEqual({event["log_level"].name for event in logged}, {"info"})  # of a note
-        self.assertEqual(
-            [event["log_format"].format(**event) for event in logged],
-            [
-                "resolved after 2 min 40 s: listener a refuses clients",
-                "needs attention: listener a refuses clients; see who",
-            ],
-        )
+        told = [event["log_format"].format(**event) for event in logged]
+        what = "listener a refuses clients"
+        expected = [f"resolved after 2 min 40 s: {what}", f"needs attention: {what}; see who"]
+        self.assertEqual(told, expected)
 
     def test_begins_and_ends_once(self) -> None:
         now = [100.0]
@@ -76,13 +73,8 @@ class AttentionLogTest(SynchronousTestCase):
             log.record([])
         lines = [event["log_format"].format(**event) for event in logged]
         self.assertEqual([event["log_level"].name for event in logged], ["warn", "info"])
-        self.assertEqual(
-            lines,
-            [
-                "needs attention: worker 1 does not answer; end it",
-                "resolved after 5 s: worker 1 does not answer",
-            ],
-        )
+        who = "worker 1 does not answer"
+        self.assertEqual(lines, [f"needs attention: {who}; end it", f"resolved after 5 s: {who}"])
         # It resolves nothing: the changed files are not in force.
         log = AttentionLog(lambda: 100.0)
         failed = 100.0, Report(ok=False, errors=("[what]: unknown section",))
