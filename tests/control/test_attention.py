@@ -241,6 +241,8 @@ class OthersTest(SynchronousTestCase):
         restarts = [crash, (110.0, 0, "ended"), *((120.0 + n, 1, "ended") for n in range(3))]
         (same,) = attention.ended_workers(restarts, 200.0)
         self.assertEqual(same.text, item.text)
+        (more,) = attention.ended_workers(restarts, 420.0)  # one of three is too old
+        self.assertIn("worker 1 ended", more.text)
         restarts = [crash, (101.0, 1, f"killed: {MEMORY_RAN_OUT}: 5 MiB"), (102.0, 1, "exited")]
         by_memory, others = attention.ended_workers(restarts, 200.0)
         self.assertEqual((by_memory.cause, by_memory.since), ("5 MiB", 101.0))

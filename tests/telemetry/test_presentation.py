@@ -195,6 +195,7 @@ class PresentationTests(SynchronousTestCase):
             (documents.SERVERS, {"state": "up", "check": {}}, "not checked", "unchecked"),
             (documents.SERVERS, {}, "?", "down"),
             (documents.CERTIFICATES, {"state": "ends soon"}, "ends soon", "partly"),
+            (documents.CERTIFICATES, {"state": "not valid yet"}, "not valid yet", "down"),
         ]  # fmt: skip
         for table, row, text, health in cases:
             cells = table.only("state").cells(row, COMMAND, _NOW)

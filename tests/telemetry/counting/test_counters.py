@@ -188,14 +188,13 @@ class CountersTests(SynchronousTestCase):
         """Each route has one place, whatever leads to it."""
         (first,) = self.rules.routes
         tls: Any = True
-        outer = (
-            attrs.evolve(first, terminate_tls=tls),
-            attrs.evolve(first, name="b", under=("a",), terminate_tls=tls),
+        a = attrs.evolve(first, terminate_tls=tls)
+        b, c = (
+            attrs.evolve(a, name="b", under=("a",)),
+            attrs.evolve(first, name="c", under=("a", "b")),
         )
         silent = parse(RULES.replace("0\n", "0\nsilent = close\n"), PATH)
-        rules = attrs.evolve(
-            silent, routes=(*outer, attrs.evolve(first, name="c", under=("a", "b")))
-        )
+        rules = attrs.evolve(silent, routes=(a, b, c))
         names = ["a", "b", "c", "silent", ""]
         keys = [key for key in keys_of(rules) if key.startswith("route")]
         self.assertEqual(sorted(keys), sorted(f"route\npublic\n{name}" for name in names))
