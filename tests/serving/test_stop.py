@@ -28,21 +28,32 @@ async def _relayed(test: TestCase, port: int, backend: PeerFactory) -> tuple[Pee
 
 class StopTest(ServiceTestCase):
     async def test_connections_finish(self) -> None:
-        backend = PeerFactory()
-        (port,) = self.run_service(_RULES.format("", listen(self, backend)))
+        """Or are ended in the second half of the drain time-out, and not before."""
+        time, backend = VirtualTime(), PeerFactory()
+        text = _RULES.format("drain_timeout = 20s", listen(self, backend))
+        (port,) = self.run_service(text, use=time)
         client, server = await _relayed(self, port, backend)
+        (await connect(self, port)).send(b"x")
+        await backend.heard(1, 1)
+        (factory,) = self.running.listeners
         with capturedLogs() as events:
             stopped = self.running.stopService()
             await client.tell(server, b"y", 2)
         # What its program does with a second signal is unknown.
-        self.assertRegex("\n".join(map(eventAsText, events)), "draining .*: 1, for up to 30 s$")
+        self.assertRegex("\n".join(map(eventAsText, events)), "draining .*: 2, for up to 20 s$")
         with socket.socket() as late:
             late.settimeout(2)
             self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
-        self.assertFalse(stopped.called)
         close(client, server)
+        await self.until(lambda: len(factory.connections) == 1)
+        for seconds, is_over in ((10, False), (11, True)):
+            self.assertFalse(stopped.called)
+            time.clock.pump([0.1] * seconds * 10)
+            self.assertEqual(len(factory.connections), not is_over)
         await stopped
-        self.assertIn("reason=done", self.log.read_text())
+        for reason in ("done", "drained"):
+            self.assertIn(f"reason={reason}", self.log.read_text())
+        self.assertEqual(time.clock.getDelayedCalls(), [])
 
 
 class PartTest(ServiceTestCase):
