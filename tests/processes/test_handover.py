@@ -140,12 +140,13 @@ class HandoverTest(MuxTestCase):
         """A rate limits a connection that has moved as before, and what waits for it moves, too."""
         rates = {"upload_rate": 1000, "download_rate": 1000}
         ((client, server),) = await self.handover.relayed(**rates)
+        data = bytes(range(250)) * 12
         for _ in range(2):
-            wanted, tenths = [len(peer.received) + 3000 for peer in (client, server)], 0
-            client.send(bytes(3000))
-            server.send(bytes(3000))
+            wanted, tenths = [peer.received + data for peer in (client, server)], 0
+            client.send(data)
+            server.send(data)
             self.assertEqual(await self.handover.hand(self.handover.adopting()), 1)
-            while [len(client.received), len(server.received)] != wanted and tenths < 99:
+            while [client.received, server.received] != wanted and tenths < 99:
                 self.time.advance(0.1)
                 await self.turn(5)
                 tenths += 1
