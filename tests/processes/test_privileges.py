@@ -174,6 +174,12 @@ class DroppingTests(SynchronousTestCase):
         # That the user cannot run Python is told at the start, since no process of that user can be started later.
         closed = not python_for_everybody()
         self.assertNotEqual("user nobody cannot run " in mux.child.output, closed)
+        # A worker is, since it is forked.
+        (old,) = mux.workers
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: [*mux.workers] not in ([], [old]), "it is replaced")
+        ask(mux.port)
+        self.assert_nobody(mux.workers[0])
         # A helper that is halted, and that the service may not end, does not hold up its stop.
         with halted(named(mux.child.pid, "helper")):
             mux.terminate()
