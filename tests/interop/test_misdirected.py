@@ -55,6 +55,15 @@ class MisdirectedTests(InteropTestCase):
         lines = "".join(_SITE.format(port=port, name=name) for port, name in sites)
         lines += f"ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key};\n"
         self.own(start_nginx(self.folder, lines))
+        passed = self.make_folder() / "rules.ini"
+        passed.write_text(_PASSED.format(**ports))
+        said = output_of(sys.executable, "-m", "txmux", "check", "--connect", passed).decode()
+        self.assertIn(
+            f"rules.ini:5: warning: [route a] backend: for '{_A}' the server shows a certificate, and offers HTTP/2, "
+            f"that is also for '{_B}', which belongs to [route b]: browsers ",
+            said,
+        )
+        self.assertNotIn("[route b] backend", said)
         there = "--host-resolver-rules=MAP *.site.example 127.0.0.1"
         browser = self.own(Browser(there, certificate.trusted))
         for text in (_TWO, _UNDER):
@@ -66,12 +75,3 @@ class MisdirectedTests(InteropTestCase):
             mux.stop()  # so that all is in the log
             found = {line["facts"].get("misdirected_host") for line in mux.lines()}
             self.assertIn(_B, found)
-        passed = self.make_folder() / "rules.ini"
-        passed.write_text(_PASSED.format(**ports))
-        said = output_of(sys.executable, "-m", "txmux", "check", "--connect", passed).decode()
-        self.assertIn(
-            f"rules.ini:5: warning: [route a] backend: for '{_A}' the server shows a certificate, and offers HTTP/2, "
-            f"that is also for '{_B}', which belongs to [route b]: browsers ",
-            said,
-        )
-        self.assertNotIn("[route b] backend", said)
