@@ -252,7 +252,7 @@ class PageTests(InteropTestCase):
         self.assertNotIn(identity, browser.run("return document.body.innerHTML"))
         see("#ends tbody", "killed")
 
-    def test_drain_weight_ban_and_pause(self) -> None:
+    def test_changes_by_an_operator(self) -> None:
         browser = self.browser
         browser.shows(".attention", "Backend ssh: no server is up")
         browser.shows("#servers", "connection refused")

@@ -240,7 +240,7 @@ class FirstProcessTests(InteropTestCase):
         asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))
         return run("nsenter", *inside, *asked)
 
-    def test_first_and_under_init_is_reloaded_stopped_and_not_upgraded(self) -> None:
+    def test_first_process_is_not_upgraded(self) -> None:
         """Below others that stay, it is upgraded."""
         if os.geteuid():
             self.skipTest("only root makes process namespaces")

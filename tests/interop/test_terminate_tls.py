@@ -87,7 +87,7 @@ class UploadTests(InteropTestCase):
         self.assertIn("RENEGOTIATING", output)
         self.assertRegex(output, "no renegotiation|no_renegotiation")
 
-    def test_unread_and_read(self) -> None:
+    def test_only_who_reads_may_ask_for_updates(self) -> None:
         """Where the kernel keeps little, who asks for updates and reads nothing is broken off; who reads all may ask on and on."""
         network = Namespace(self)
         network.set("ipv4/tcp_wmem", "4096 16384 16384")

@@ -224,7 +224,7 @@ class ChannelTest(SupervisedTestCase):
         self.addCleanup(ends[0].close)
         return pids, ends[0]
 
-    async def test_nonsense_and_sockets(self) -> None:
+    async def test_nonsense_and_shut_sockets_harm_nobody(self) -> None:
         # Levels and backends that there are not; whatever a worker says, nothing fails, and nothing is kept.
         _, end = await self.begin_watched()
         values = [

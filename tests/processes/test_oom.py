@@ -105,7 +105,7 @@ class RefusedTest(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout.strip()
 
-    def test_no_score_and_most(self) -> None:
+    def test_score_that_is_not_there_or_too_high(self) -> None:
         # Where `/proc` has none, or cannot be written, all goes on.
         program = "oom._SCORE = Path('{}')\noom.go_first()\nprint([oom.score_of_supervisor()])\noom.go_last()"
         self.assertEqual(self.run_with(program.format("/proc/none")), "['']")

@@ -148,7 +148,7 @@ class SandboxTests(SynchronousTestCase):
         self.assert_confined(mux)
         self.assert_privileges(mux, "1")
 
-    def test_less(self) -> None:
+    def test_without_scopes_or_filter(self) -> None:
         """Landlock restricts neither signals nor abstract sockets before Linux 6.12; without a filter of system calls, the API is still refused to all that a worker starts."""
         for constant, value, less in (
             ("landlock._SCOPES", 1000, {"has_scope": False}), ("seccomp.MACHINES", {}, {"has_filter": False}),
