@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from pathlib import Path
 
 from tests.interop import servers
 from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
@@ -70,6 +71,30 @@ class TunnelTests(InteropTestCase):
         self.mux.take_one(listener)
         return done.stdout.decode()
 
+    def assert_curl(self, port: int, secret: int, ca: Path) -> None:
+        """It comes through by each kind of proxy, and by one behind TLS."""
+        public, page = f"127.0.0.1:{port}", "the page\n200 200"
+        for kind, told in (("http", "200 200"), ("socks5h", "200 000"), ("socks4a", "200 000")):
+            self.assertEqual(self.curl("-x", f"{kind}://{public}"), f"the page\n{told}", kind)
+        tls = ("-x", f"https://localhost:{port}", "--proxy-cacert", str(ca))
+        self.assertEqual(self.curl(*tls), page)
+        # It logs in after an answer 407.
+        curl = partial(self.curl, listener="secret")
+        proxy = f"http://127.0.0.1:{secret}"
+        self.assertEqual(curl("-x", proxy, "--proxy-anyauth", "-U", "ann:secret"), page)
+        self.assertIn(" 407", curl("-x", proxy, "-U", "ann:wrong"))
+        proxy = f"ann:secret@127.0.0.1:{secret}"
+        self.assertEqual(curl("-x", f"socks5h://{proxy}"), "the page\n200 000")
+        # A user comes to what is for other users by no other name of its address, and they do.
+        for kind, name in (("http", "alias"), ("socks5h", "alias"), ("socks5h", "admin")):
+            self.assertNotIn("the page", curl("-x", f"{kind}://{proxy}", name=name))
+        proxy = f"http://root:secret@127.0.0.1:{secret}"
+        self.assertEqual(curl("-x", proxy, name="admin"), page)
+        # Names that lead elsewhere.
+        for name in ("outside", "x.y", "missing"):
+            code = self.curl("-x", f"http://{public}", name=name)[:7]
+            self.assertIn(code, ("000 403", "000 502"))
+
     def test_each_client_and_no_server_of_others(self) -> None:
         folder = self.make_folder("rules")
         hosts, site = folder / "hosts", self.make_folder("site")
@@ -94,29 +119,7 @@ class TunnelTests(InteropTestCase):
         self.mux = self.own(Service(self.folder, _RULES.format(**files, web=self.web)))
         port, secret = (self.mux.ports[listener] for listener in ("public", "secret"))
         public = f"127.0.0.1:{port}"
-        page = "the page\n200 200"
-
-        # curl by each kind of proxy, and by one behind TLS.
-        for kind, told in (("http", "200 200"), ("socks5h", "200 000"), ("socks4a", "200 000")):
-            self.assertEqual(self.curl("-x", f"{kind}://{public}"), f"the page\n{told}", kind)
-        tls = ("-x", f"https://localhost:{port}", "--proxy-cacert", str(certificate.chain))
-        self.assertEqual(self.curl(*tls), page)
-        # It logs in after an answer 407.
-        curl = partial(self.curl, listener="secret")
-        proxy = f"http://127.0.0.1:{secret}"
-        self.assertEqual(curl("-x", proxy, "--proxy-anyauth", "-U", "ann:secret"), page)
-        self.assertIn(" 407", curl("-x", proxy, "-U", "ann:wrong"))
-        proxy = f"ann:secret@127.0.0.1:{secret}"
-        self.assertEqual(curl("-x", f"socks5h://{proxy}"), "the page\n200 000")
-        # A user comes to what is for other users by no other name of its address, and they do.
-        for kind, name in (("http", "alias"), ("socks5h", "alias"), ("socks5h", "admin")):
-            self.assertNotIn("the page", curl("-x", f"{kind}://{proxy}", name=name))
-        proxy = f"http://root:secret@127.0.0.1:{secret}"
-        self.assertEqual(curl("-x", proxy, name="admin"), page)
-        # Names that lead elsewhere.
-        for name in ("outside", "x.y", "missing"):
-            code = self.curl("-x", f"http://{public}", name=name)[:7]
-            self.assertIn(code, ("000 403", "000 502"))
+        self.assert_curl(port, secret, certificate.chain)
 
         for kind in ("connect", "5"):
             command = f"-oProxyCommand=nc -X {kind} -x {public} %h %p"
