@@ -171,7 +171,7 @@ def _check_within_patience(
         try:
             return within_patience(_check, path, matchers, user, data)
         except TimeoutError as problem:
-            # The next time, nobody waits for that disk, and what names the file is an error.
+            # The next time, that disk is not waited for, and what names the file is an error.
             if problem.filename in late:
                 return _Checked(path, None, [Problem(path, 0, "", "", why_unread(problem))])
             late.add(problem.filename)

@@ -168,7 +168,7 @@ def key_of(opened: socket.socket) -> str:
 
 
 def has_lost_interface(address: ListenAddress, opened: socket.socket) -> bool:
-    """Return whether a socket is bound to an interface that is gone, also if there is another one of its name: no client reaches it any more."""
+    """Return whether a socket is bound to an interface that is gone, also if there is another one of its name: clients no longer reach it."""
     # Of thousands of ports, none is parsed each second.
     where = socket_address(address.text, 0) if "%" in address.text else None
     zone = "" if where is None else where.host.partition("%")[2]
