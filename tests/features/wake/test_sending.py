@@ -6,7 +6,8 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import succeed
-from twisted.internet.task import Clock
+from twisted.internet.process import reapProcessHandlers
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
@@ -212,3 +213,5 @@ class WakeTests(TestCase):
         with patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"), patch(at, 0.0):
             logged = await self.logged(Wake("systemd", "app.service"))
         self.assertIn("systemctl start app.service): it has not started within 0 s; it", logged)
+        while reapProcessHandlers:  # the program that was given up has not ended yet
+            await deferLater(reactor, 0.01)
