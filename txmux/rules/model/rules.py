@@ -186,7 +186,7 @@ def each_once(
             continue
         yield route
         new = {one.name: one for one in following(route) if one.name not in seen}
-        seen |= new.keys()
+        seen.update(new)
         ways += new.values()
 
 
