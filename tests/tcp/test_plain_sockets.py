@@ -92,6 +92,7 @@ _PATIENCE, _DELIVERY = 20.0, 0.5  # seconds
 _PACKETS, _DESCRIPTORS = Path("/proc/net/softnet_stat"), Path("/proc/self/fd")
 _INFO = struct.Struct("=B23xI116xI")  # of `struct tcp_info`: state, unacked, notsent_bytes
 _LISTENING, _CLOSED = 10, 7
+_CONNECTIONS, _LISTENS = Path("/proc/net/tcp"), "0A"
 _PARTS = (
     (relaying, "Relaying"), (relaying, "RelayState"),
     (connection_module, "SocketTransport"), (connection_module, "ProxyClient"),
@@ -280,7 +281,7 @@ class _World:
     def turn(self) -> None:
         quiet, before, until = 0, None, 0.0
         all_read = all(peer.wanted for peer in self.peers if peer.is_open)
-        while quiet < _TURNS or (time.monotonic() < until and not _is_confirmed(all_read=all_read)):
+        while quiet < _TURNS or (time.monotonic() < until and not self.is_confirmed(all_read)):
             for peer in self.peers:
                 if peer.is_open:
                     peer.act()
@@ -293,6 +294,10 @@ class _World:
             quiet, now = quiet + 1, self._progress()
             if now != before:
                 quiet, before, until = 0, now, time.monotonic() + _PATIENCE
+
+    def is_confirmed(self, all_read: bool) -> bool:  # noqa: FBT001 - of a helper
+        ports = self.where[1], self.listening.getsockname()[1]
+        return _is_confirmed(all_read=all_read) and not (all_read and _closed_with_more(*ports))
 
     def _progress(self) -> list[Any]:
         relayed = [one.relayed() for one in self.factory.connections]
@@ -480,6 +485,13 @@ def _is_confirmed(*, all_read: bool) -> bool:
     Where all peers read, nothing waits to be sent, either: after a full window, systems may try again only after 200 ms.
     """
     return not any(_unconfirmed(int(one.name), all_read) for one in _DESCRIPTORS.iterdir())
+
+
+def _closed_with_more(mux: int, server: int) -> bool:
+    """Tell whether peers have closed of which the system still has something to send, as no descriptor tells any longer."""
+    rows = [line.split() for line in _CONNECTIONS.read_text().splitlines()[1:]]
+    of_peers = [it for it in rows if it[2][-4:] == f"{mux:04X}" or it[1][-4:] == f"{server:04X}"]
+    return any(int(row[4].partition(":")[0], 16) for row in of_peers if row[3] != _LISTENS)
 
 
 def _unconfirmed(descriptor: int, all_read: bool) -> int:  # noqa: FBT001 - of a helper
