@@ -39,6 +39,18 @@ def offered(*extensions: bytes, **more: Any) -> ClientHello:
     return hello
 
 
+def assert_ruled_out(
+    test: SynchronousTestCase, good: bytes, change: dict[int, int], at: int
+) -> None:
+    """See that a stream with these bytes changed is malformed, and that no more than the byte that shows it was read."""
+    bad = bytearray(good)
+    for index, value in change.items():
+        bad[index] = value
+    reader, length = byte_by_byte(bytes(bad))
+    test.assertTrue(reader.malformed, change)
+    test.assertEqual(length, at + 1, change)
+
+
 _HELLO = client_hello(server_name("a"), alpn(b"h2", b"x"), versions(0x0304))
 HELLO = sslv2_hello()
 
@@ -127,12 +139,7 @@ class ClientHelloTests(SynchronousTestCase):
             ({extensions + 1: 8}, extensions + 1), ({extensions + 1: 10}, extensions + 1),
             ({first + 2: 1}, first + 2), ({first + 3: 6}, first + 3), ({first + 3: 4}, first + 3),
         ):  # fmt: skip
-            bad = bytearray(good)
-            for index, value in change.items():
-                bad[index] = value
-            reader, length = byte_by_byte(bytes(bad))
-            self.assertTrue(reader.malformed, change)
-            self.assertEqual(length, at + 1, change)
+            assert_ruled_out(self, good, change, at)
 
     def test_malformed_extensions(self) -> None:
         """The same for the extensions that are looked into."""
@@ -183,13 +190,9 @@ class ClientHelloTests(SynchronousTestCase):
         longest = records(client_hello(extension(PADDING, b"\0" * padding)), 1)
         self.assertEqual(len(longest), LONGEST_HELLO)
         self.assertIsNotNone(parse_client_hello(longest, None).hello)
-        data = bytearray(records(client_hello(), [10, 10]))
+        data = records(client_hello(), [10, 10])
         for index, value in ((0, 0x15), (1, 0x02), (2, 0x05), (3, 0x41)):
-            bad = bytearray(data)
-            bad[15 + index] = value
-            reader, length = byte_by_byte(bytes(bad))
-            self.assertTrue(reader.malformed)
-            self.assertEqual(length, 15 + index + 1)
+            assert_ruled_out(self, data, {15 + index: value}, 15 + index)
         empty = records(client_hello(), 10)
         reader = parse_client_hello(empty[:15] + b"\x16\x03\x01\x00\x00" + empty[15:], None)
         self.assertTrue(reader.malformed)
@@ -311,9 +314,4 @@ class HelloTests(SynchronousTestCase):
             ({3: 0}, 4), ({4: 5}, 4), ({5: 1}, 5), ({6: 0}, 6), ({6: 20}, 6), ({6: 24}, 6),
             ({6: 3}, 8), ({7: 1}, 7), ({8: 1}, 8), ({8: 16}, 8), ({9: 1}, 9), ({10: 15}, 10),
         ):  # fmt: skip
-            bad = bytearray(HELLO)
-            for index, value in change.items():
-                bad[index] = value
-            reader, length = byte_by_byte(bytes(bad))
-            self.assertTrue(reader.malformed, change)
-            self.assertEqual(length, at + 1, change)
+            assert_ruled_out(self, HELLO, change, at)
