@@ -5,8 +5,10 @@ the page. A service of another version may report less or more; what is missing 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 from txmux.telemetry import formatting
@@ -387,15 +389,14 @@ def attention_items(status: Row) -> list[Row]:
 
 def folded_attention(status: Row) -> list[Row]:
     """Return the same, but of each topic only the first few items of another owner, and how many more there are."""
-    items, alike, shown = attention_items(status), dict[tuple[str, ...], list[Row]](), list[Row]()
+    items, alike = attention_items(status), itemgetter("level", "what", "owner")
+    count, seen, shown = Counter(map(alike, items)), Counter[Any](), list[Row]()
     for item in items:
-        alike.setdefault((item["level"], item["what"], item["owner"]), []).append(item)
-    for item in items:
-        its = alike[item["level"], item["what"], item["owner"]]
-        if not item["owner"] or item in its[:_MOST_ALIKE]:
+        seen[alike(item)] += 1
+        if not item["owner"] or seen[alike(item)] <= _MOST_ALIKE:
             shown.append(item)
-        elif item is its[_MOST_ALIKE]:
-            text = f"{item['owner']}: {len(its) - _MOST_ALIKE} more of these"
+        elif seen[alike(item)] == _MOST_ALIKE + 1:
+            text = f"{item['owner']}: {count[alike(item)] - _MOST_ALIKE} more of these"
             do = "txmux status --json names all; txmux check says what is wrong in the files"
             shown.append({**item, "text": text, "cause": "", "do": do})
     return shown
