@@ -130,7 +130,7 @@ class EmbeddedService(Service):
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:
             for address in listen_addresses(listener):
-                if not address.is_plain:
+                if not address.is_socket:
                     raise ListenError(
                         f"[listen {listener.name}] endpoint {address.text}: an embedded service cannot open it; "
                         "give a MuxFactory to that endpoint"

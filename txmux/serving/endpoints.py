@@ -111,7 +111,7 @@ async def open_ports(
     opened: OpenedPorts = {}
     for listener in listeners:
         for address in listen_addresses(listener):
-            if address.is_plain or is_open(address.key):
+            if address.is_socket or is_open(address.key):
                 continue
             forwarding = ForwardingFactory()
             try:

@@ -77,7 +77,8 @@ class ListenAddress:
         return f"{text.rpartition(':')[0]}:{self.ports}" if self.ports else text
 
     @property
-    def is_plain(self) -> bool:
+    def is_socket(self) -> bool:
+        """Whether processes can share it, as they cannot what another endpoint string of Twisted's opens."""
         return self.kind in {"tcp", "udp", "unix", "systemd"}
 
     @property
@@ -125,8 +126,8 @@ def listen_lines(listener: Listener) -> list[ListenAddress]:
     return addresses
 
 
-def are_plain(rules: Rules) -> bool:
-    return all(line.is_plain for listener in rules.listeners for line in listen_lines(listener))
+def are_all_sockets(rules: Rules) -> bool:
+    return all(line.is_socket for listener in rules.listeners for line in listen_lines(listener))
 
 
 def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:

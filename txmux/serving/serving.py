@@ -205,7 +205,7 @@ class Serving:
         for listener in rules.listeners:
             active = self.add(listener, admission(listener))
             for address in listen_addresses(listener):
-                if address.is_plain:
+                if address.is_socket:
                     self.listen(active, address.key, sockets[address.key])
                 elif address.key in ports:
                     self._enter(address.key, *ports[address.key], active)
@@ -365,7 +365,7 @@ class Serving:
             for address in listen_addresses(listener):
                 prepared.by_key[address.key] = active
                 port = self.listening_ports.get(address.key)
-                if address.is_plain and not (port and port.can_serve(active, listener)):
+                if address.is_socket and not (port and port.can_serve(active, listener)):
                     if port and address.key not in sockets:
                         sockets[address.key] = port.duplicate()
                     # Reserved, so that `commit` cannot run out of descriptors when it opens the port.

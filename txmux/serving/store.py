@@ -165,13 +165,13 @@ class ListeningSockets:
         return {its.key: its.shown for its in self._in("in force", "closed")}
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
-        """Open the sockets of plain addresses that are not open yet.
+        """Open the sockets that are not open yet.
 
         They listen from the commit on: if there is none, no client has come in vain. If some cannot be opened, each is a line of the
         `ListenError`, or all ports of a line with the same error. No new one is left open.
         """
         addresses = [address for listener in listeners for address in listen_addresses(listener)]
-        return self.prepare_addresses(address for address in addresses if address.is_plain)
+        return self.prepare_addresses(address for address in addresses if address.is_socket)
 
     def prepare_addresses(
         self, addresses: Iterable[ListenAddress], beside: Iterable[Listener] | None = None
@@ -214,8 +214,8 @@ class ListeningSockets:
         own = _of_systemd(line for listener in operators for line in listen_lines(listener))
         for listener in listeners:
             prepared = self._prepared_beside(own)
-            plain = [address for address in listen_addresses(listener) if address.is_plain]
-            added = [(address, prepared.add(address)) for address in plain]
+            sockets = [address for address in listen_addresses(listener) if address.is_socket]
+            added = [(address, prepared.add(address)) for address in sockets]
             for address, failure, ports in _alike(added):
                 self.awaited.append(address)
                 why = why_no_socket(address, failure, ports)

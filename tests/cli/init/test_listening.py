@@ -19,7 +19,7 @@ def row(address: str, port: int, inode: int, state: str = "0A") -> str:
     return f"   0: {words}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode} 1 0\n"
 
 
-def is_plain(address: IPv4Address | IPv6Address) -> bool:
+def is_unambiguous(address: IPv4Address | IPv6Address) -> bool:
     """Tell whether an address can be connected to by itself, and has one way to be written."""
     return address.version == 4 or not (address.is_link_local or address.ipv4_mapped)
 
@@ -61,7 +61,7 @@ class ListeningTests(SynchronousTestCase):
             self.found(tcp, tcp6), [("0.0.0.0", 80, ""), ("::", 81, ""), ("2001:db8::1", 82, "")]
         )
 
-    @given(st.ip_addresses().filter(is_plain), st.integers(1, 65535))
+    @given(st.ip_addresses().filter(is_unambiguous), st.integers(1, 65535))
     def test_every_address(self, address: object, port: int) -> None:
         text = str(address)
         version = 4 if ip_address(text).version == 4 else 6

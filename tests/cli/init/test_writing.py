@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.init.test_listening import is_plain
+from tests.cli.init.test_listening import is_unambiguous
 from txmux.cli.init import services
 from txmux.cli.init.services import FoundService, Listening, Probed, recognise
 from txmux.cli.init.writing import endpoint, rules_text
@@ -25,7 +25,7 @@ def written(*found: FoundService) -> str:
 _PROGRAMS = ["", "python3", *services.PROGRAMS, *services.WEB]
 _LISTENING = st.builds(
     Listening,
-    st.ip_addresses().filter(is_plain),
+    st.ip_addresses().filter(is_unambiguous),
     st.integers(1, 65535) | st.sampled_from([*services.PORTS]),
     st.sampled_from(_PROGRAMS),
 )

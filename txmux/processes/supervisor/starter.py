@@ -30,7 +30,7 @@ from txmux.processes.worker.sandbox import Sandbox
 from txmux.rules.model import Rules
 from txmux.rules.named_files import needed_modules
 from txmux.rules.packing import rules_at_fork
-from txmux.serving.listen_addresses import are_plain
+from txmux.serving.listen_addresses import are_all_sockets
 from txmux.telemetry.attention import CANNOT_START
 from txmux.version import __version__
 
@@ -168,7 +168,7 @@ class Starter:
         account = account_of(self._rules)
         self._becomes_later = None if account is None or account.is_current else account
         # A worker that opens ports through Twisted drops root by itself afterwards.
-        if are_plain(self._rules):
+        if are_all_sockets(self._rules):
             self.drop_privileges()
         self.prepare(self._rules)
 

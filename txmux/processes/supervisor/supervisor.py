@@ -68,7 +68,7 @@ from txmux.processes.worker.sent_files import pack_files
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read
-from txmux.serving.listen_addresses import are_plain
+from txmux.serving.listen_addresses import are_all_sockets
 from txmux.serving.state import (
     VERSION,
     TransferState,
@@ -401,7 +401,7 @@ class Supervisor:
 
     def _most_workers(self) -> int:
         # Two workers cannot listen at the same address, except by plain sockets.
-        return self.limits.workers if are_plain(self._rules) else 0
+        return self.limits.workers if are_all_sockets(self._rules) else 0
 
     def replace_hung(self, worker: Worker, why: str) -> bool:
         # Without clients to accept, a successor would never take over.

@@ -492,7 +492,7 @@ async def _reported(work: Callable[..., Awaitable[Report]], **values: Any) -> di
 def _not_transferable(listeners: Iterable[Listener]) -> Iterator[str]:
     for listener in listeners:
         for address in listen_addresses(listener):
-            if not address.is_plain:
+            if not address.is_socket:
                 yield (
                     f"[listen {listener.name}] endpoint {address.text}: an endpoint of type {address.kind!r} cannot be handed "
                     "to another process; write ADDRESS:PORT, :PORT, unix: or systemd:, or restart txmux"

@@ -92,7 +92,7 @@ def named(
     for listener in rules.listeners:
         for address in listen_addresses(listener):
             is_here = address.key in by_key or is_open(address.key)
-            if address.is_plain and not is_here:  # the worker opens any other itself
+            if address.is_socket and not is_here:  # the worker opens any other itself
                 raise InvalidMessageError(
                     f"no socket came for {address.key}, where the rules listen"
                 )

@@ -17,7 +17,7 @@ from txmux.processes.starter.refusals import restrict_calls
 from txmux.processes.worker import landlock
 from txmux.processes.worker.seccomp import is_known
 from txmux.rules.model import Rules
-from txmux.serving.listen_addresses import are_plain
+from txmux.serving.listen_addresses import are_all_sockets
 
 Sandbox = Literal["auto", "yes", "off"]
 
@@ -73,7 +73,7 @@ def sandbox_of(rules: Rules) -> Sandbox:
             )
         return "yes"
     # A worker opens other endpoints by itself, with their files.
-    return "auto" if are_plain(rules) and landlock.abi() else "off"
+    return "auto" if are_all_sockets(rules) and landlock.abi() else "off"
 
 
 def confine(sandbox: Sandbox, listener_to: socket.socket | None) -> bool:

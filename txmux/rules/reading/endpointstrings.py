@@ -72,8 +72,8 @@ def host_name(text: str) -> str:
             raise InvalidValueError(f"{text!r} is not {what}; write {meant}")
     elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         meant = "one such as www.example.com, or an IP address"
-        is_plain = text.isascii() or not_of_names(text)
-        hint = meant if is_plain else "an international name in its xn-- form"
+        is_encoded = text.isascii() or not_of_names(text)
+        hint = meant if is_encoded else "an international name in its xn-- form"
         raise InvalidValueError(f"{text!r} is not a host name; write {hint}")
     return text
 

@@ -470,8 +470,8 @@ class Connecting(Stage):
         client = self._client
         if self.held is None:
             return "TLS ends here" if client.agreed_tls else "being connected"
-        is_plain = isinstance(client.transport, SocketTransport)
-        if not is_plain or client.agreed_tls or client.is_previewed:
+        is_layered = client.agreed_tls or not isinstance(client.transport, SocketTransport)
+        if is_layered or client.is_previewed:
             return "waiting for a server"
         return "waiting for a server" if client.source or client.preambles else None
 

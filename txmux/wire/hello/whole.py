@@ -57,8 +57,8 @@ def read_whole(data: bytes, most_elements: int) -> WholeHello | None:
     """
     try:
         kind, record_version, room, message, high, low, legacy, session = _BEGINNING(data)
-        is_plain = kind == 0x16 and message == 1 and not high and session <= 32
-        if not is_plain or not (0x0300 <= record_version <= 0x0304 and 0x0300 <= legacy <= 0x03FF):
+        is_usual = kind == 0x16 and message == 1 and not high and session <= 32
+        if not is_usual or not (0x0300 <= record_version <= 0x0304 and 0x0300 <= legacy <= 0x03FF):
             return None
         end = 9 + low
         if not end - 5 <= room <= 1 << 14 or end > len(data):
