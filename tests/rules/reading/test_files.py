@@ -19,7 +19,7 @@ from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import files
-from txmux.rules.reading.files import expand, folders_among
+from txmux.rules.reading.files import expand, unread_among
 from txmux.rules.reading.parser import is_as_read, load, read_again
 
 LISTEN = "[listen public]\nendpoint = :443\n"
@@ -76,7 +76,7 @@ class FileTests(FolderTestCase):
         self.assertEqual(rules.files.untaken, {})
         (warning,) = (str(one) for one in lint(rules) if one.key == "include")
         self.assertIn("rules.ini:2: warning: [txmux] include: 'rules.d/folder.ini' is a folder", warning)  # fmt: skip
-        self.assertEqual(folders_among(self.folder, "rules.d/*"), [])
+        self.assertEqual(unread_among(self.folder, "rules.d/*"), [])
 
     def test_include_of_what_cannot_be_included(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n{LISTEN}")

@@ -16,6 +16,7 @@ from tests.support.privileges import as_nobody
 from txmux import files
 from txmux.rules.changes import described_untaken
 from txmux.rules.lint.destinations import unprovided
+from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Refusal, Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import LARGEST_RULES
@@ -281,16 +282,23 @@ class UnitsTest(FolderTestCase):
         self.assertEqual({*rules.backends}, {"a", "b", "c"})
 
     def test_names_of_files(self) -> None:
-        """A file may be called as if it were a part of another one."""
-        path = self.write("rules.ini", f"[txmux]\ninclude = d/*\n{LISTEN}")
-        self.write("d/a", "[backend a]\nserver = 127.0.0.1:1\n")
-        for name in ("b]", "a [unit b]"):
-            unit = self.write(f"d/{name}", "[backend b]\nserver = 127.0.0.1:1\n")
-            before = load(path)
-            unit.write_text("worse\n")
-            rules = retaken(load(path), UntakenUnits(before.files))
-            self.assertEqual(([*rules.files.untaken], {*rules.backends}), ([str(unit)], {"a", "b"}))
-            unit.unlink()
+        """A file that is called as if it were a part of another one is not read: it would have what that is allowed."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*\n{LISTEN}routes_from = d/a\n")
+        self.write("d/a", "[unit c]\n[backend a]\nserver = 127.0.0.1:1\n")
+        unit = self.write("d/b]", "[backend b]\nserver = 127.0.0.1:1\n")
+        before = load(path)
+        unit.write_text("worse\n")
+        rules = retaken(load(path), UntakenUnits(before.files))
+        self.assertEqual(([*rules.files.untaken], {*rules.backends}), ([str(unit)], {"a", "b"}))
+        unit.unlink()
+        for name in ("a [unit c]", "a [unit "):
+            other = self.write(f"d/{name}", "[route r]\nmatch = any\nbackend = close\n")
+            rules = load(path)
+            self.assertEqual(([*rules.units], rules.routes), ([f"{self.folder}/d/a"], ()))
+            warnings = [problem.message for problem in lint(rules)]
+            why = "is called like a part of another file, so nothing is read there; put a file in its place, or rename it"
+            self.assertIn(f"'d/{name}' {why}", warnings)
+            other.unlink()
 
     def test_described(self) -> None:
         """Of a whole file that is not taken, what is in force stays, whatever parts it has."""

@@ -29,7 +29,7 @@ from txmux.rules.lint.silence import (
 )
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
-from txmux.rules.reading.files import folders_among
+from txmux.rules.reading.files import unread_among
 from txmux.rules.reading.ini import QUOTES, split_list
 
 _MANY_ROUTES = 200
@@ -295,14 +295,14 @@ def _empty_includes(rules: Rules) -> Iterator[Problem]:
                 yield section.problem(message, "include", line=section.line_of(item))
 
 
-def _included_folders(rules: Rules) -> Iterator[Problem]:
-    """Find folders in the places of files: also what takes the place of a missing file that is mounted into a container."""
+def _unread_files(rules: Rules) -> Iterator[Problem]:
+    """Find what is not read in the places of files, such as folders: also what takes the place of a missing file that is mounted into a container."""
     section = rules.settings.section
     for item in section.items("include"):
         for pattern in split_list(item.text):
             with suppress(OSError, ValueError):  # who reads the rules reports it
-                for name in folders_among(rules.path.parent, pattern):
-                    message = f"{name!r} is a folder, so nothing is read there; put a file in its place, or rename it"
+                for name, what in unread_among(rules.path.parent, pattern):
+                    message = f"{name!r} {what}, so nothing is read there; put a file in its place, or rename it"
                     yield section.problem(message, "include", line=section.line_of(item))
 
 
@@ -322,6 +322,6 @@ _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
     *access.FINDERS, *destinations.FINDERS, unreachable_routes, suspicious_patterns,
     matchers_of_other_transport, _without_clients, _open_to_all, _beyond_peek_limit,
     ineffective_with_server_first, unreachable_silent_lines, any_before_speakers, _idle_backends,
-    _servers_without_clients, _idle_servers, _empty_includes, _included_folders, _typographic_quotes,
+    _servers_without_clients, _idle_servers, _empty_includes, _unread_files, _typographic_quotes,
     *finders("lint"),
 )  # fmt: skip

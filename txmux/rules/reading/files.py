@@ -32,6 +32,8 @@ from txmux.rules.problems import InvalidValueError, Problem
 
 LARGEST_RULES = 16 << 20
 """The most bytes of a rules file with all that it includes."""
+_AS_OF_PART = " [unit "
+"""In the path of a file, this would make it a part of another one, with what is allowed to that."""
 LARGEST_OF_OTHERS = 1 << 20
 """The same of all files of a user who is neither root nor the operator, for whose rules everybody waits: the slowest take seconds."""
 
@@ -113,17 +115,27 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     with on_disk(folder / pattern):
         # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
         names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
-        paths = [folder / name for name in names if not os.path.isdir(folder / name)]  # noqa: PTH112 - never raises
+        paths = [
+            folder / name
+            for name in names
+            if _AS_OF_PART not in name and not os.path.isdir(folder / name)  # noqa: PTH112 - never raises
+        ]
     return _without_links_to_others(paths)
 
 
-def folders_among(folder: Path, pattern: str) -> list[str]:
-    """Return the folders that a pattern for the names of files finds; one for all names may mean only the files."""
-    if not is_pattern(pattern) or not os.path.basename(pattern).strip("*"):  # noqa: PTH119
+def unread_among(folder: Path, pattern: str) -> list[tuple[str, str]]:
+    """Return what a pattern for the names of files finds and nothing reads, each with what it is; one for all names may mean only the files that are no folders."""
+    if not is_pattern(pattern):
         return []
+    finds_all = not os.path.basename(pattern).strip("*")  # noqa: PTH119
+    found = []
     with on_disk(folder / pattern):
-        names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - as above
-        return [name for name in names if os.path.isdir(folder / name)]  # noqa: PTH112 - as above
+        for name in sorted(glob.glob(pattern, root_dir=folder)):  # noqa: PTH207 - as above
+            if os.path.isdir(folder / name):  # noqa: PTH112 - as above
+                found += [(name, "is a folder")] * (not finds_all)
+            elif _AS_OF_PART in name:
+                found.append((name, "is called like a part of another file"))
+    return found
 
 
 def unlisted(folder: Path, pattern: str) -> dict[Path, OSError]:
