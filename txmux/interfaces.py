@@ -334,6 +334,7 @@ class ProvidedObject:
         warning: What is suspicious in what it has, though that is served.
         unit: The name of the unit that its sections belong to, of letters, digits, ``.``, ``_`` and ``-``: objects of one unit
             follow each other. Those without one come first, and belong to the file.
+        refusing: What it has instead of `text` if that is left out for its problem: sections that keep its place, and refuse its clients.
     """
 
     name: str
@@ -341,6 +342,7 @@ class ProvidedObject:
     problem: str = ""
     unit: str = ""
     warning: str = ""
+    refusing: str = ""
 
 
 class RulesWriter(Protocol):
@@ -359,7 +361,7 @@ class RulesWriter(Protocol):
             objects: Gives all objects, in the order of their routes. It gets the `Rules` of the service without
                 those of this file.
             served: Gets the objects each time when they are written and the service has been asked to take them over: those that
-                are left out have a `problem` and no text. With them comes why the service may not have them yet; empty if it has.
+                are left out have a `problem`, and at most the text `refusing`. With them comes why the service may not have them yet; empty if it has.
             failing: What of the source cannot be read, and why, while the rest is up to date; `sources` of the service say so.
         """
 

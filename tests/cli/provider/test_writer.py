@@ -143,13 +143,50 @@ class WriterTest(SynchronousTestCase):
         self.assertIn("object u is left out: fallback: only files of root", logged)
 
     def test_a_name_of_another_file(self) -> None:
-        """The earlier file has it, by the order of the files."""
-        for other, routes in (("z.ini", ["[route a]", "[route b]"]), ("a.ini", ["[route b]"])):
+        """The earlier file has it, by the order of the files, but for what is written already; it is tried again."""
+        for other, routes in (
+            ("z.ini", ["[route a]", "[route b]"]),
+            ("a.ini", ["[route a]", "[route b]"]),
+        ):
             (self.folder / "p" / other).write_text(route("a").text)
-            logged = self.write(route("a"), route("b"), seconds=1)
+            self.write(route("a"), route("b"), seconds=1)
             self.assertEqual(self.routes(), routes)
+        self.write(seconds=1)
+        logged = self.write(route("a"), route("b"), seconds=1)
         message = r"object a\b.* is left out: is already at \S*p/a.ini:\d+; give one another"
         self.assertRegex(logged, message)
+        self.assertEqual(self.routes(), ["[route b]"])
+        (self.folder / "p" / other).unlink()
+        self.clock.advance(5)
+        self.assertEqual(self.routes(), ["[route a]", "[route b]"])
+
+    def test_a_name_that_the_service_has_given_to_another_file(self) -> None:
+        """What has lost it is left out, and the rest of its unit is served."""
+        objects = [attrs.evolve(route(name), unit="u") for name in "ab"]
+        self.write(*objects)
+        (self.folder / "p/a.ini").write_text(route("a").text)
+        self.answer = {
+            "untaken": [{"unit": "p/own.ini [unit u]", "errors": ["is already at a.ini"]}]
+        }
+        self.write(*objects, attrs.evolve(route("c"), unit="u"), seconds=1)
+        self.assertEqual(self.routes(), ["[unit u]", "[route a]", "[route b]", "[route c]"])
+        self.clock.advance(5)
+        self.assertEqual(self.routes(), ["[unit u]", "[route b]", "[route c]"])
+
+    def test_what_is_left_out_keeps_its_place(self) -> None:
+        """Where an object says how its clients are refused, nothing that depends on it is left out with it."""
+        text = "[listen l]\nendpoint = :1\ndefault = %s\n"
+        port = ProvidedObject("port", text % "s", unit="l", refusing=text % "close")
+        wrong = ProvidedObject("s", "[backend s]\nserver = 127.0.0.1:0\n", unit="l")
+        other = "[route o]\nmatch = ssh\nbackend = close\n"
+        self.writer = ProviderWriter(
+            self.clock, self.path, self.rules, self._ask, self.told.append, {"endpoint", "default"}
+        )
+        self.addCleanup(self.writer.stop)
+        self.write(port, wrong, ProvidedObject("other", other, unit="l"))
+        self.assertEqual(self.routes(), ["[unit l]", "[listen l]", "[route o]"])
+        self.assertIn("default = close", self.path.read_text())
+        self.assertEqual(self.told, [f"{self.path}: 1 object"])
 
     def test_rules_with_errors_or_without_the_file(self) -> None:
         self.path.write_text("# before\n")

@@ -23,7 +23,7 @@ from tests.features.gateway.objects import (
     route,
     things,
 )
-from tests.features.gateway.test_rules import SERVED, TCP, VALID, reasons
+from tests.features.gateway.test_rules import SERVED, SHARED, TCP, VALID, reasons
 from tests.support.certificates import Identity, make_authority
 from tests.support.changes import change_constants
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
@@ -117,6 +117,31 @@ class GatewayTests(TestCase):
         await self.written("", gone="[")
         self.assertGreaterEqual(len(self.reloads), 4)
         self.assertNotIn("\n", self.logged().replace("gateway.provided", "").partition("rning")[2])
+
+    async def test_a_server_that_is_none(self) -> None:
+        """Its route alone is refused, with its names, as the API lets a port of an EndpointSlice be any number."""
+        names = "hostnames: [a.example]", 'hostnames: ["*.example"]'
+        tls = "name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}"
+        parents = ", sectionName: tls", ", sectionName: tls", ", sectionName: tcp"
+        refs = "{name: db, port: 5432}", "{name: web, port: 443}", "{name: db, port: 5432}"
+        kinds = "TLSRoute", "TLSRoute", "TCPRoute"
+        made = zip(kinds, ("db", "web", "rest"), refs, (*names, ""), parents, strict=True)
+        routes = "".join(route(k, n, ref, spec, parent=to) for k, n, ref, spec, to in made)
+        shared = gateway(tls, "name: tcp, port: 443, protocol: TCP", more=SHARED)
+        self.begin(shared + routes)
+        await self.written("default = tcp_shop_rest")
+        its = self.kube.get("EndpointSlice", "shop", "db-1")
+        good = {**its, "metadata": {**its["metadata"]}}
+        wrong = [{"name": "sql", "port": 70000}]
+        self.kube.put({**its, "metadata": {**its["metadata"]}, "ports": wrong})
+        await self.written("default = close")
+        for name, outcome in (("a.example", "reject"), ("*.example", "tls_shop_web")):
+            keys = self.text().partition(f"match = tls sni={name}\n")[2].split("\n")
+            self.assertEqual(keys[:2], ["under = tcp_443", f"backend = {outcome}"])
+        await self.until(lambda: self.of_route("rest")["Accepted"] == "!Invalid")
+        self.assertEqual(reasons(self.edge()["status"]["conditions"]), VALID)
+        self.kube.put(good)
+        await self.written("default = tcp_shop_rest", gone="left out")
 
     async def test_certificates(self) -> None:
         made = self.put_secret()

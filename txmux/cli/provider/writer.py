@@ -19,9 +19,10 @@ from txmux.files import replace_file
 from txmux.interfaces import ProvidedObject
 from txmux.rules.collecting import uncollected
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.files import SourceFile
+from txmux.rules.reading.files import SourceFile, read_source
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.parser import load_draft
+from txmux.rules.reading.units import with_units
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.provider_state import MODE, StateFile
 from txmux.telemetry.sources import LONGEST_WHY
@@ -155,11 +156,16 @@ class ProviderWriter:
             line = f"[txmux]: include = {self._path.absolute().parent}/*.ini"
             raise _PostponedError(f"{self._rules} does not include it; write there in {line}")
         draft = _FileDraft(str(self._path), [self._allowed(made) for made in make(rules)])
-        while problems := _problems(self._rules, draft.source):
+        before = self._in_force()
+        while problems := _problems(self._rules, draft.source, before):
             draft = draft.without(problems)
+            if any(problem.claimant for problem in problems):  # which may end without a change here
+                self._schedule(_AGAIN)
         self._log_left_out(draft.objects)
         text = draft.source.text.encode()
-        served = plural(sum(bool(made.text) for made in draft.objects), "object")
+        served = plural(
+            sum(bool(made.text and not made.problem) for made in draft.objects), "object"
+        )
         state = f"{self._path}: {served}" + f"; {self._failing}" * bool(self._failing)
         with suppress(OSError):
             if self._path.read_bytes() == text:
@@ -177,6 +183,14 @@ class ProviderWriter:
         self._report(state)
         Deferred.fromCoroutine(self._reload(draft.objects))
 
+    def _in_force(self) -> str:
+        """Return what is written now, but for the units that the service has not taken."""
+        with suppress(OSError):
+            text, path = read_source(self._path).text, str(self._path)
+            others = {f"{path} [unit {name}]" if name else path for name in self._untaken}
+            return with_units(path, text, lambda name: name not in others)
+        return ""
+
     def _allowed(self, one: ProvidedObject) -> ProvidedObject:
         """Leave an object out that sets of a listener what its provider may not."""
         sections = read_ini(one.text, "")[0] if "listen" in one.text else ()
@@ -185,7 +199,7 @@ class ProviderWriter:
         if not wrong and (self._listen_keys or not listeners):
             return one
         what = f"{wrong[0]} of [listen]" if self._listen_keys else "[listen] sections"
-        return attrs.evolve(one, text="", problem=f"not for its provider: {what}")
+        return attrs.evolve(one, text="", refusing="", problem=f"not for its provider: {what}")
 
     def _log_left_out(self, objects: Sequence[ProvidedObject]) -> None:
         left_out = {
@@ -224,7 +238,7 @@ class ProviderWriter:
     def _taken(self, one: ProvidedObject) -> ProvidedObject:
         """Return an object with why the service has not taken its unit, if it has not."""
         why = self._untaken.get(one.unit, "") or self._untaken.get("", "")
-        return attrs.evolve(one, problem=why) if one.text and why else one
+        return attrs.evolve(one, text="", problem=why) if one.text and why else one
 
 
 def _untaken(answer: Any, file: str) -> Iterator[tuple[str, str]]:
@@ -235,9 +249,9 @@ def _untaken(answer: Any, file: str) -> Iterator[tuple[str, str]]:
             yield unit, _PLACE.sub("", one["errors"][0])
 
 
-def _problems(rules: Path, draft: SourceFile) -> Sequence[Problem]:
+def _problems(rules: Path, draft: SourceFile, before: str) -> Sequence[Problem]:
     try:
-        load_draft(rules, draft)
+        load_draft(rules, draft, before)
     except RulesError as error:
         return error.problems
     return ()
@@ -276,7 +290,7 @@ class _FileDraft:
         self._owners = owners
 
     def without(self, problems: Sequence[Problem]) -> _FileDraft:
-        """Leave the objects out that have problems, each with its first; raises if none of them has."""
+        """Leave the objects out that have problems, each with its first, but for what keeps their places; raises if none of them has."""
         path = self.source.path
         whys: dict[int, str] = {}
         for problem in problems:
@@ -288,7 +302,9 @@ class _FileDraft:
         if not whys:
             raise _PostponedError(f"the rules would have errors: {problems[0]}")
         objects = [
-            attrs.evolve(one, text="", problem=whys[number]) if number in whys else one
+            attrs.evolve(one, text=one.refusing, refusing="", problem=one.problem or whys[number])
+            if number in whys
+            else one
             for number, one in enumerate(self.objects)
         ]
         return _FileDraft(path, objects)

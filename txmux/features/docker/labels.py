@@ -299,7 +299,7 @@ def _server(its: Container, settings: LabelRules, port: int, transport: str) -> 
         host, number = its.addresses.get(settings.network, "-"), port
         why = f"it has no address on the network {settings.network}; connect it"
     try:
-        ip = ip_address(host)
+        ip = ip_address(printable(host))  # whose interface may be any text
     except ValueError:
         raise LabelError(why) from None
     address = f"{bracketed(ip)}:{number}"

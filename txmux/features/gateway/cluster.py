@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from txmux.classes import frozen
+from txmux.errors import printable
 from txmux.transport import bracketed
 from txmux.wire.jsontext import MISSHAPEN
 
@@ -195,7 +196,7 @@ def port_name(service: Any, port: int, transport: str) -> str | None:
 
 @lru_cache(50_000)
 def _normal(address: str) -> str:
-    return str(ip_address(address))
+    return str(ip_address(printable(address)))  # whose interface may be any text
 
 
 def weighted(shares: Sequence[tuple[int, Mapping[str, bool]]]) -> list[str]:

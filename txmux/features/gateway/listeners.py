@@ -134,6 +134,11 @@ class GatewayListener:
         return is_accepted and (not self.terminates or bool(self.certificates))
 
     @property
+    def refusal(self) -> str:
+        """The outcome of clients that are refused."""
+        return "reject" if self.protocol == "TLS" else "close"
+
+    @property
     def section(self) -> str:
         return f"{'udp' if self.protocol == 'UDP' else 'tcp'}_{self.port}"
 

@@ -258,11 +258,13 @@ class ClusterFollower:
     def _served(self, objects: Sequence[ProvidedObject], unserved: str) -> None:
         if self._made is None:
             return
+        cluster, listeners, routes, policies = self._made
+        ports = {its.port_title for its in listeners}
         problems: dict[str, str] = {}
         for thing in objects:
-            if thing.problem:
+            # A port without its usual outcome, which a route has lost, is open.
+            if thing.problem and not (thing.text and thing.name in ports):
                 problems.setdefault(thing.name, thing.problem)
-        cluster, listeners, routes, policies = self._made
         if not unserved:
             self._certificates.remove_others()
         labels, home = self._own.labels, self._api.access.namespace

@@ -140,7 +140,7 @@ class GatewayRoute:
     def backend_for(self, listener: GatewayListener) -> str:
         """Return where clients of a listener go."""
         if self.problem or not listener.is_served:
-            return "reject" if listener.protocol == "TLS" else "close"
+            return listener.refusal
         name = self.backend_name(listener)
         return name if "server" in self.backends.get(name, ()) else "close"
 

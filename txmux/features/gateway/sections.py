@@ -51,11 +51,14 @@ def make_sections(
                 if listener.holds_place:
                     ports[listener.section].routes += [(listener, name, its) for name in names]
     for name, port in ports.items():
-        for title, text in _of_port(name, port, settings):
-            yield ProvidedObject(title, text, unit=name)
+        for title, text, refusing in _of_port(name, port, settings):
+            yield ProvidedObject(title, text, unit=name, refusing=refusing)
 
 
-def _of_port(name: str, port: _GatewayPort, settings: GatewaySettings) -> Iterator[tuple[str, str]]:
+def _of_port(
+    name: str, port: _GatewayPort, settings: GatewaySettings
+) -> Iterator[tuple[str, str, str]]:
+    """Yield titles, each with its sections, and with those that refuse the same clients."""
     first = port.listeners[0]
     udp = "udp" * (first.protocol == "UDP")
     endpoint = f"{udp}:{settings.ports.get(first.port, first.port)}"
@@ -65,23 +68,25 @@ def _of_port(name: str, port: _GatewayPort, settings: GatewaySettings) -> Iterat
     )
     outcome = rest.backend_for(rest_of) if rest else "close"
     listen = {"endpoint": [endpoint], "default": [outcome]}
+    refusing = "\n" + section("listen", name, {**listen, "default": ["close"]})
     if rest and not udp:  # its server may speak first
         is_alone = len(plain) == len(port.listeners) == 1
         listen |= {"first": ["server"]} if is_alone else {"silent": [outcome]}
-    yield first.port_title, "\n" + section("listen", name, listen)
+    yield first.port_title, "\n" + section("listen", name, listen), refusing
     begun: set[str] = set()
     if rest is not None:
-        yield rest.title, _backend(rest, rest_of, begun)
+        yield rest.title, _backend(rest, rest_of, begun), ""
     for listener in sorted(port.listeners, key=_precedence):
         mine = [
             (host, its) for one, host, its in port.routes if one is listener and its is not rest
         ]
         mine.sort(key=lambda one: (specificity(one[0]), not one[1].takes_some(listener)))
         for host, its in mine:
-            yield its.title, _route(listener, host, its) + _backend(its, listener, begun)
+            refusing = _route(listener, host, its, is_refused=True)
+            yield its.title, _route(listener, host, its) + _backend(its, listener, begun), refusing
         if listener.protocol == "TLS":  # its clients are of no listener with a wider name
             keys = {"match": [_sni(listener.hostname)], "under": [name], "backend": ["reject"]}
-            yield first.port_title, "\n" + section("route", f"{listener.word}_rest", keys)
+            yield first.port_title, "\n" + section("route", f"{listener.word}_rest", keys), ""
 
 
 def _precedence(listener: GatewayListener) -> tuple[bool, tuple[bool, bool, int]]:
@@ -100,10 +105,13 @@ def _backend(its: GatewayRoute, listener: GatewayListener, begun: set[str]) -> s
     return "\n" + section("backend", name, its.backends[name])
 
 
-def _route(listener: GatewayListener, host: str, its: GatewayRoute) -> str:
+def _route(
+    listener: GatewayListener, host: str, its: GatewayRoute, *, is_refused: bool = False
+) -> str:
     is_tls = listener.protocol == "TLS"
     keys = {"match": [_sni(host)] if is_tls else ["any"], **its.keys_at(listener)}
-    keys |= {"under": [listener.section], "backend": [its.backend_for(listener)]}
+    outcome = listener.refusal if is_refused else its.backend_for(listener)
+    keys |= {"under": [listener.section], "backend": [outcome]}
     if listener.terminates and keys["backend"] != ["reject"]:
         keys["terminate_tls"] = listener.certificates
         if listener.authorities:

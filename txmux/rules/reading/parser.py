@@ -60,18 +60,21 @@ def load(
     return _read(source, matchers, UntakenUnits(before=in_force), on_disk=on_disk)
 
 
-def load_draft(path: Path | str, draft: SourceFile, *, keep: bool = True) -> Rules:
+def load_draft(
+    path: Path | str, draft: SourceFile, before: str = "", *, keep: bool = True
+) -> Rules:
     """Read a rules file with a draft in the place of a file that it includes.
 
     Args:
         path: The rules file; `OSError` if it cannot be read.
         draft: The text of the included file, of which every problem is raised.
+        before: What is in force of that file: its names and addresses stay its own.
         keep: Whether the next one is likely to be much the same, which then takes little time.
     """
     return _read(
         read_source(path),
         installed_matchers(),
-        UntakenUnits(),
+        UntakenUnits(before=Files({draft.path: before})),
         keep=keep,
         own=draft.path,
         draft=draft,

@@ -172,10 +172,7 @@ class UntakenUnits:
                 for name, its in _parts(source.path, source.text)
             )
             text = "\n".join([text, *(old[name] for name in here if name in old)])  # that are gone
-        text = "\n".join(
-            _emptied(its) if name in self._emptied else its
-            for name, its in _parts(source.path, text)
-        )
+        text = with_units(source.path, text, lambda name: name not in self._emptied)
         begun = [(1, source.path), *_begun(source.path, source.text)]
         rest = [
             its
@@ -193,10 +190,7 @@ class OnlyUnits(UntakenUnits):
         self._names = names
 
     def taken(self, source: SourceFile) -> SourceFile:
-        text = "\n".join(
-            its if name in self._names else _emptied(its)
-            for name, its in _parts(source.path, source.text)
-        )
+        text = with_units(source.path, source.text, self._names.__contains__)
         return super().taken(attrs.evolve(source, text=text, problems=()))
 
 
@@ -299,6 +293,11 @@ def _parts(path: str, text: str) -> Iterator[tuple[str, str]]:
             yield name, "\n".join(lines[first : number - 1])
         first, name = number - 1, following
     yield name, "\n".join(lines[first:])
+
+
+def with_units(path: str, text: str, is_one: Callable[[str], bool]) -> str:
+    """Return the text of a file with empty lines in the place of the units that are none of these."""
+    return "\n".join(its if is_one(name) else _emptied(its) for name, its in _parts(path, text))
 
 
 def _joined(path: str, text: str) -> dict[str, str]:
