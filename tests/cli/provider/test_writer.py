@@ -9,13 +9,13 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.changes import pretend_user
+from tests.support.changes import change_constants, pretend_user
 from tests.support.folders import make_folder
 from txmux.cli.provider.writer import ProviderWriter
 from txmux.errors import MuxError
 from txmux.interfaces import ProvidedObject
 from txmux.rules.problems import RulesError
-from txmux.rules.reading import parser
+from txmux.rules.reading import files, parser
 from txmux.rules.reading.files import SourceFile
 
 RULES = """
@@ -172,6 +172,22 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(self.routes(), ["[unit u]", "[route a]", "[route b]", "[route c]"])
         self.clock.advance(5)
         self.assertEqual(self.routes(), ["[unit u]", "[route b]", "[route c]"])
+
+    def test_the_largest_objects_take_no_room_from_others(self) -> None:
+        """Nor do the reasons for which very many are left out."""
+        pretend_user(self, 12345)
+        change_constants(self, files, LARGEST_OF_OTHERS=20_000)
+        huge = [route(f"h{number}", "tls\n " * 1000) for number in range(9)]
+        wrong = [ProvidedObject(f"object w{number}", problem="no") for number in range(1000)]
+        logged = self.write(route("a"), *wrong, *huge, route("b"))
+        self.assertEqual(
+            self.routes(), [f"[route {name}]" for name in ("a", "h0", "h1", "h2", "b")]
+        )
+        message = "all files of user 12345 may have 0 MiB; remove some rules"
+        self.assertIn(f"h8 is left out: it is one of the largest objects: {message}", logged)
+        self.assertIn(
+            "# left out: 906 more, which the log names", self.path.read_text().split("\n")
+        )
 
     def test_what_is_left_out_keeps_its_place(self) -> None:
         """Where an object says how its clients are refused, nothing that depends on it is left out with it."""

@@ -31,6 +31,8 @@ _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
 _LOAD = 2
 _AGAIN = 5.0  # seconds until rules with errors are looked at again, and a service that has not reloaded is asked again
+_MOST_NAMED = 100  # objects that are left out, in the comments of the file
+_PARTS = 16  # of a file that is too large, one of which is left out at once
 _LONGEST_PAUSE = 300.0  # seconds: who may not ask needs not do so often
 
 _PLACE = re.compile(r"^.*?: \[[^\]]*\] \w+: ")  # before the message of a problem
@@ -271,10 +273,12 @@ class _FileDraft:
 
     def __init__(self, path: str, objects: Sequence[ProvidedObject]) -> None:
         lines = ["# This file is written by a program: changes are lost."]
-        for one in objects:
-            if one.problem:
-                why = printable(one.problem, LONGEST_WHY)
-                lines.append(f"# left out: {printable(one.name)}: {why}")
+        left_out = [one for one in objects if one.problem]
+        for one in left_out[:_MOST_NAMED]:
+            why = printable(one.problem, LONGEST_WHY)
+            lines.append(f"# left out: {printable(one.name)}: {why}")
+        if left_out[_MOST_NAMED:]:
+            lines.append(f"# left out: {len(left_out) - _MOST_NAMED} more, which the log names")
         owners: list[int | None] = [None] * (len(lines) + 1)  # of each line, counted from 1
         unit = ""
         for number, one in enumerate(objects):
@@ -299,6 +303,8 @@ class _FileDraft:
             if owner is not None:
                 key = f"{problem.key}: " if problem.key else ""
                 whys.setdefault(owner, f"{key}{problem.message}")
+            elif (problem.path, problem.line) == (path, 0):  # the file is too large
+                whys |= self._largest(f"it is one of the largest objects: {problem.message}")
         if not whys:
             raise _PostponedError(f"the rules would have errors: {problems[0]}")
         objects = [
@@ -308,3 +314,13 @@ class _FileDraft:
             for number, one in enumerate(self.objects)
         ]
         return _FileDraft(path, objects)
+
+    def _largest(self, why: str) -> dict[int, str]:
+        """Return the numbers of the largest objects with a part of the text, so that nobody's take the room of all others; of equal ones, the last."""
+        sizes = [(len(one.text), number) for number, one in enumerate(self.objects)]
+        largest, size = {}, len(self.source.text) // _PARTS
+        for its, number in sorted(sizes, reverse=True):
+            if its and size >= 0:
+                largest[number] = why
+                size -= its
+        return largest
