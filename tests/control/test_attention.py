@@ -404,6 +404,10 @@ class OwnerTest(SynchronousTestCase):
         few = [*attention.few_of_each_owner(lacking, index)]
         self.assertEqual((few[:5], few[5]), (lacking[:10:2], f"{file}: 2 more of these"))
         self.assertEqual(few[6:], lacking[1::2])
+        warnings = [Problem(file, n, f"route {name}", "", "") for n in range(7) for name in "ax"]
+        few = [*attention.few_of_each_owner(warnings, index)]
+        self.assertEqual((few[4], few[5]), (str(warnings[8]), f"{file}: 2 more of these"))
+        self.assertEqual(few[6:], [*map(str, warnings[1::2])])
 
 
 def _with_units(folder: Path) -> Rules:

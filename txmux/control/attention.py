@@ -354,12 +354,12 @@ def problems(
         yield row.item(text=text, do=do)
 
 
-def few_of_each_owner(sentences: Iterable[str], index: RulesIndex) -> Iterator[str]:
-    """Yield the sentences about sections, but of each other owner only the first few, and how many more there are."""
+def few_of_each_owner(about: Iterable[Problem | str], index: RulesIndex) -> Iterator[str]:
+    """Yield what is said about sections, but of each other owner only the first few, and how many more there are."""
     by_owner: dict[str, list[str]] = {}
-    for sentence in sentences:
-        owner = index.owner_of(" ".join(_section(sentence)))
-        by_owner.setdefault(owner, []).append(sentence)
+    for one in about:
+        section = one.section if isinstance(one, Problem) else " ".join(_section(one))
+        by_owner.setdefault(index.owner_of(section), []).append(str(one))
     for owner, its in by_owner.items():
         yield from its[:_MOST_NAMED] if owner else its
         if owner and len(its) > _MOST_NAMED:

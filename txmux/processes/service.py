@@ -605,8 +605,8 @@ class MuxService(Service):
         self._log_warnings([*warnings, *ending])
 
     def _log_warnings(self, warnings: Iterable[Problem | str]) -> None:
-        for warning in warnings:
-            self._log.warn("{warning}", warning=str(warning))
+        for warning in few_of_each_owner(warnings, self.control.index):
+            self._log.warn("{warning}", warning=warning)
 
     def _open(self) -> Supervisor:
         supervisor = self.supervisor
