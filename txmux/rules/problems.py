@@ -11,6 +11,7 @@ from txmux.rules.advice.words import did_you_mean
 
 _MOST_ALIKE = 3  # lines that say the same
 _MOST_NUMBERS = 10
+_LONGEST_NAME, _LONGEST_MESSAGE = 1_100, 8_000  # characters: others may have written a MiB of it
 
 
 def _tuple(claimant: Sequence[Any]) -> tuple[str, int] | tuple[()]:
@@ -56,10 +57,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else self.path
-        subject = " ".join(filter(None, (self.section and f"[{self.section}]", self.key)))
+        section, key = (printable(name, _LONGEST_NAME) for name in (self.section, self.key))
+        message = printable(self.message, _LONGEST_MESSAGE)
+        subject = " ".join(filter(None, (section and f"[{section}]", key)))
         kind = "" if self.severity == "error" else self.severity
-        text = ": ".join(filter(None, (place, kind, subject, self.message)))
-        return printable(text)
+        return printable(": ".join(filter(None, (place, kind, subject, message))))
 
 
 class RulesError(MuxError):

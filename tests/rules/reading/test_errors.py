@@ -41,6 +41,8 @@ class ErrorTests(SynchronousTestCase):
             ),
         ):
             self.assertEqual(str(problem), text)
+        huge = "x" * 1_000_000
+        self.assertLess(len(str(Problem("a", 1, f"route {huge}", huge, huge))), 20_000)
         error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
         self.assertEqual((str(error), len(error.problems)), ("a:1: x\na:2: y", 2))
         text = "[txmux]\ninclude = a\0b\naccess_log = a\0b\n[listen a]\nendpoint = :1\n"

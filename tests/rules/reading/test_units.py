@@ -272,6 +272,9 @@ class UnitsTest(FolderTestCase):
             rules = retaken(load(self.main), UntakenUnits(before.files))
             self.assertEqual([*rules.files.untaken], [f"{unit} [unit b]"], header)
             self.assertEqual({*rules.backends}, {"a", "b", "c"}, header)
+        unit.write_text(right.format(f"[unit {'b' * 2000}]", ""))
+        *_, last = load(self.main).files.untaken  # what is named so is read as none
+        self.assertEqual(last, str(unit))
         several = (("u", "a"), ("v", "b"), ("u", "c"))
         text = "".join(f"[unit {u}]\n[backend {b}]\nserver = 127.0.0.1:1\n" for u, b in several)
         unit = self.write("d/a.ini", text)

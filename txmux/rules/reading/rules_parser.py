@@ -453,13 +453,13 @@ class RulesParser:
         units, message = self._units.get(section.path), ""
         if units is None and not self._alone:
             message = "is only for files that a pattern of 'include' finds; this file is one unit"
-        elif not NAME.fullmatch(name):
-            message = "needs a name of letters, digits, '.', '_' and '-', as in [unit docker]"
+        elif not NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+            message = f"needs a name of at most {_LONGEST_NAME:,} letters, digits, '.', '_' and '-', as in [unit docker]"
         elif section.entries:
             message = "takes no keys: it only says whose the sections after it are"
         if message:
             self._problems.append(section.problem(message, line=line))
-        if units is not None:
+        if units is not None and len(name) <= _LONGEST_NAME:
             self._add_unit(section.path, f"{section.path} [{section.header}]", line)
 
     def _add_unit(self, path: str, unit: str, line: int) -> None:
