@@ -175,7 +175,8 @@ def _with_forged_clients(rules: Rules) -> Iterator[Problem]:
 def _read(rules: Rules) -> Iterator[tuple[Section, str, Path, int]]:
     for key in keys_in_use(rules):
         section = key.part.section
-        if rules.unit_of(section):
+        is_made = key.name == "terminate_tls" and key.part.terminate_tls.managed
+        if rules.unit_of(section) and not is_made:
             for path in key.paths:
                 for opened in opened_for(NamedFile(section, key.name, path, key.row)):
                     yield section, key.name, opened, os.R_OK

@@ -116,3 +116,14 @@ class NamesTests(SynchronousTestCase):
             problems = [*map(str, forbidden(load(path)))]
             self.assertEqual(len(problems), owner == 12345)
         self.assertIn("'www.example' is a name of [route r], which has another owner", problems[0])
+        # Those of the unit's own names are the service's, which alone reads them.
+        (folder / "own.example.pem").touch(mode=0o600)
+        path.write_text(
+            path.read_text().replace("acme_terms", f"acme_folder = {folder}\nacme_terms")
+        )
+        unit.write_text(listen + route("x", "a", "own"))
+        os.chown(unit, 12345, -1)
+        self.assertEqual([*forbidden(load(path))], [])
+        unit.write_text(unit.read_text().replace("acme own.example", f"{folder}/own.example.pem"))
+        (problem,) = map(str, forbidden(load(path)))
+        self.assertIn(f"may not read '{folder}", problem)
