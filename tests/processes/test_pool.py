@@ -33,7 +33,7 @@ class _Worker:
     ready = answers = has_served = True
     hangs = ""
     is_silent = is_starting = False
-    connections = 0
+    connections = lost = 0
     is_late = is_adopted = False
     column: Any = None
     pid = 1
@@ -209,19 +209,27 @@ class SettledTest(SynchronousTestCase):
 
 class HandoverTest(SynchronousTestCase):
     def test_worker_that_ends_is_reported(self) -> None:
-        """An upgrade during which a worker ends with connections is not complete, and says which worker that was; an idle one is no loss."""
+        """An upgrade during which a worker ends with connections is not complete, and says which worker that was.
+
+        One whose connections have moved by an earlier hand-over, or have ended, is no loss.
+        """
         ended = "worker 1 ended before all its connections had moved"
-        for connections in (1, 0):
+        for at_the_end, lost in (
+            (1, 0),
+            (0, 1),
+            (0, 0),
+        ):  # its end may be known before that of the channel
             worker: Any = _Worker(1)
-            worker.connections = connections
+            worker.connections = 1
             takers: Any = SimpleNamespace(takers=0, pass_ends=lambda *_: None)
             handover = WorkerHandover(worker, takers, lambda: True)
-            worker.connections = 0  # as those of one that has ended
+            worker.connections, worker.lost = at_the_end, lost
             worker.asked["hand_over"].errback(PeerGoneError())
             self.successResultOf(handover.done)
             report = Moved.by([handover]).report(1, 0.1, lambda _: 30.0, [])
-            self.assertEqual(report.details["complete"], not connections)
-            self.assertEqual(ended in report.changes, bool(connections))
+            is_lost = bool(at_the_end or lost)
+            self.assertEqual(report.details["complete"], not is_lost)
+            self.assertEqual(ended in report.changes, is_lost)
 
 
 class FlowsTest(SynchronousTestCase):

@@ -51,7 +51,7 @@ class WorkerHandover:
         rounds: The number of rounds so far.
         moved: The number of connections that have moved.
         stays: The number of those that have not, by the reason, after the last round.
-        ended: A sentence for the report, if the worker has ended before the last round.
+        ended: A sentence for the report, if connections have ended with the worker before the last round.
     """
 
     def __init__(self, worker: Worker, takers: Takers, is_needed: Callable[[], bool]) -> None:
@@ -86,9 +86,9 @@ class WorkerHandover:
             self.done.callback(None)
 
     def _has_ended(self) -> None:
-        if "not taken" in self.stays:
-            number = self._worker.number
-            self.ended = f"worker {number} ended before all its connections had moved"
+        worker = self._worker
+        if worker.connections or worker.lost:  # others have moved by an earlier hand-over, or ended
+            self.ended = f"worker {worker.number} ended before all its connections had moved"
         self.stays.clear()
 
     async def _round(self) -> None:

@@ -99,6 +99,7 @@ class Worker:
         files: Those that it has, by user; ``None`` before it gets all with its rules.
         is_leaving: Whether it is about to end, and cannot serve again.
         preparing: Held while it catches up, since it can prepare only one set of rules at a time.
+        lost: The number of connections that ended with its last process.
         has_served: Whether it was ever ready; before that, it is not restarted if it cannot start.
     """
 
@@ -128,7 +129,6 @@ class Worker:
         self._limits = LimitsLayout(0)
         self._can_listen = False
         self._how_ended = ""
-        self._lost_connections = ""  # with the last process
         self.ready = self.is_leaving = self.is_confined = self._was_started = False
         self.version = self.pid = self._given_pid = 0
         self.failed_starts = 0
@@ -138,7 +138,7 @@ class Worker:
         """Forget what an earlier process has done."""
         self._silence = HangDetector()
         self._awaits_answer = self._has_answered = self._hung = self._is_killed = False
-        self._looks_with_turn = self._held_up = self._tasks = 0
+        self._looks_with_turn = self._held_up = self._tasks = self.lost = 0
         self._unanswered_since: int | None = None
 
     @property
@@ -157,6 +157,10 @@ class Worker:
     @property
     def connections(self) -> int:
         return self._supervisor.counters.live_in(self.column)
+
+    @property
+    def _lost_connections(self) -> str:
+        return f", {plural(self.lost, 'connection')} lost" if self.lost else ""
 
     def to_be_adopted(self, drain_timeout: float) -> Mapping[str, Any]:
         """Return what another supervisor has to know of it: one of the `workers` of `SERVE`; `drain_timeout` is that of its rules."""
@@ -541,10 +545,9 @@ class Worker:
         if not self.ready:
             self.failed_starts += 1
         self.ready = self.is_confined = False
-        lost = self._supervisor.ended(self)
-        self._lost_connections = f", {plural(lost, 'connection')} lost" if lost else ""
+        self.lost = self._supervisor.ended(self)
         if self._retirement is not None or self._stopped is not None:
-            if lost and not self._is_killed:  # else it has been said
+            if self.lost and not self._is_killed:  # else it has been said
                 how = (
                     self._how_ended if self._hung else how_killed(status)
                 ) + self._lost_connections
