@@ -14,7 +14,7 @@ from txmux.control.report import UnknownError
 from txmux.control.rules_index import RulesIndex, known_backend, known_listener, known_server
 from txmux.rules.model import NOWHERE
 from txmux.rules.reading.parser import parse
-from txmux.telemetry.documents import EndDocument
+from txmux.telemetry.documents import ConnectionDocument, DecisionDocument, EndDocument
 
 PATH = Path("/etc/txmux/rules.ini")
 
@@ -130,6 +130,12 @@ class ConnectionTest(SupervisedTestCase):
     def peer(self) -> SecurePeer:
         return SecurePeer((client_context(None), "a.example"))
 
+    async def explanation(self, row: ConnectionDocument) -> DecisionDocument:
+        (found,) = await find_connection(self.running.control, row["id"])
+        assert found is not None
+        assert found["explanation"] is not None
+        return found["explanation"]
+
     async def test_routes_of_both_levels_and_no_bytes_from_inside(self) -> None:
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
         port = await self.live.begin(
@@ -140,12 +146,15 @@ class ConnectionTest(SupervisedTestCase):
         )
         client = await connect_tls(self, port, self.peer())
         await client.ready()
-        client.send(b"SSH-2.0-a\r\n")
+        client.send(b"SS")
+        (row,) = await self.live.listed(1, state="peeking", route="secure")
+        while (told := await self.explanation(row))["bytes"] != 2:
+            pass
+        asked = [(one["route"], one["says"], one["inside"]) for one in told["routes"]]
+        self.assertEqual(asked, [(name, "undecided", "secure") for name in ("web", "shell")])
+        client.send(b"H-2.0-a\r\n")
         (row,) = await self.live.listed(1, state="relaying")
-        (found,) = await find_connection(self.running.control, row["id"])
-        assert found is not None
-        told = found["explanation"]
-        assert told is not None
+        told = await self.explanation(row)
         self.assertEqual(
             [(one["route"], one["says"], one["inside"]) for one in told["routes"]],
             [

@@ -36,7 +36,7 @@ from txmux.net.sockets.plainsocket import host_of, reset_on_close, set_options
 from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.answers import AnswerRows
-from txmux.tcp.fast_path import ConnectionOwner, FastPath
+from txmux.tcp.fast_path import ConnectionOwner, FastLayer, FastPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
 from txmux.tcp.stage import OVER, Client, Stage, Step, count_asked
 from txmux.tcp.stages.connecting import (
@@ -169,8 +169,8 @@ class MuxProtocol(Peer, Client):
 
     @property
     def layer(self) -> RuleLayer | None:
-        stage = self.stage
-        return stage.layer if isinstance(stage, Peeking) else None
+        where = self.fast_layer if self.transport is None else self.stage
+        return where.layer if isinstance(where, FastLayer | Peeking) else None
 
     def relayed(self) -> RelayedBytes:
         if self.transport is None:
