@@ -15,6 +15,7 @@ from tests.udp.flow_case import LISTEN, PROXIED, FlowCase, There
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.client.active_listener import ActiveListener
+from txmux.control.explaining import explain_connection
 from txmux.errors import MuxError
 from txmux.net.channel.message import Message
 from txmux.rules.model import Backend, Server
@@ -42,8 +43,10 @@ class HandoverTests(FlowCase):
     async def test_flow_keeps_its_socket_numbers_id_and_single_log_line(self) -> None:
         server, client, quiet, port = await self.prepare()
         before = {one.record.id for one in self.old.connections}
+        explained = [explain_connection(one) for one in self.old.connections]
         self.assertEqual(await self.hand_over(), 2)
         self.assertEqual((len(self.old.connections), len(self.new.connections)), (0, 2))
+        self.assertCountEqual(map(explain_connection, self.new.connections), explained)
         self.assertEqual(await client.asks(b"two", port), b"two")
         self.assertEqual(await quiet.asks(b"three", port), b"three")
         server.say(b"unasked", server.senders[0][1])
@@ -73,11 +76,16 @@ class HandoverTests(FlowCase):
         settings = attrs.evolve(
             self.old.configuration.settings, default=Backend("b", (server_there,))
         )
-        self.assertEqual(await self.hand_over(settings=settings), 1)
+        rules = self.parsed(f"{LISTEN}[route later]\nmatch = payload text=later\nbackend = close\n")
+        there = self.there(rules.routes, settings)
+        self.new.configuration = attrs.evolve(self.new.configuration, version=2)
+        self.assertEqual(await self.finish_handover(there), 1)
+        [moved] = self.new.connections
+        told = explain_connection(moved)
+        self.assertEqual((told["by"], told["bytes"], told["routes"]), ("default", None, []))
         self.assertEqual(await client.asks(b"two", port), b"two")
         self.assertEqual(server.senders[0], server.senders[2])
         self.assertEqual(server.senders[0][0], "127.0.0.2")
-        [moved] = self.new.connections
         self.assertEqual(moved.queue.timeout[0], 420.0)
         assert moved.server_socket is not None
         self.assertEqual(moved.server_socket.upstream.backend.source, ("127.0.0.2",))

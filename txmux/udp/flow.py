@@ -90,7 +90,7 @@ class Flow:
         "bytes_out", "configuration", "datagrams_in", "datagrams_out", "decided", "decided_after", "entered_at",
         "held", "ids", "key", "last_received_at", "live", "logged", "permit", "port", "proxy_header", "queue",
         "record", "refusal_reason", "runtime", "server_socket", "shared_address", "started_at", "state",
-        "unrecognised",
+        "unrecognised", "was_moved_here",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +119,7 @@ class Flow:
         self.bytes_in = self.bytes_out = self.datagrams_in = self.datagrams_out = 0
         self.decided: Mapping[str, str] = {}
         self.decided_after = 0
+        self.was_moved_here = False  # by other rules; by the same ones, how it was decided is known
         self.queue: TimeoutQueue | None = None
         self.started_at = self.entered_at = self.last_received_at = live.seconds()
         self._counted: RouteCounts | None = configuration.counts.unrouted
@@ -148,7 +149,6 @@ class Flow:
     # As a `ClientSession`.
 
     agreed_tls = layer = None
-    was_moved_here = False  # how it was decided comes with it
 
     @property
     def address(self) -> Address | None:
@@ -678,6 +678,7 @@ class Flow:
         if state == "peeking":
             seconds = self.configuration.settings.detect_timeout
             self._rejoin(seconds, times, is_unanswered=True)
+            self.was_moved_here = False
             if self.held:  # the rules of this process may be others
                 self._detect()
             return

@@ -222,12 +222,13 @@ class UDPListener(ActiveListener):
         client = address_in(text)
         if client is None:
             raise ValueError(f"{text!r} is not an address and a port")
-        configuration = self.configuration
-        if 0 < fields.get("generation", 0) < configuration.version:
-            configuration = attrs.evolve(configuration, version=fields["generation"])
+        configuration, version = self.configuration, fields.get("generation", 0)
+        is_older = version < configuration.version
+        if is_older and version:
+            configuration = attrs.evolve(configuration, version=version)
         permit = configuration.admission.adopt(client, has_moved=False)
         flow = Flow(self.live, port, key, configuration, record, client, permit)
-        flow.ids = ids
+        flow.ids, flow.was_moved_here = ids, is_older
         port.enter(key, flow)
         self.opened(flow)
         return flow
