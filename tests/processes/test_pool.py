@@ -317,6 +317,18 @@ class FlowsTest(SynchronousTestCase):
         self.assertLess(last, heard.index("take_over"))
         self.assertIn("hand_over", self.first.heard)
 
+    def test_next_reader_stays(self) -> None:
+        """Of workers that are replaced at once, none gets the flows of another: they would have to move on while they come."""
+        self.pool.replace(_any(self.first))
+        self.pool.replace(_any(self.second))
+        successor = _any(self.pool.workers[2])
+        successor.ready = True
+        self.pool.start_accepting(successor)
+        successor.answer("accept")
+        self.assertEqual(self.pool.retiring, [self.first])
+        self.assertEqual(self.second.heard[-1], "leave_datagrams")
+        self.assertIn("take_datagrams", successor.heard)
+
     def test_one_worker_that_accepts_is_enough(self) -> None:
         """Another one may have just been started; but what a worker lacks of backends, its clients lack."""
         closed = [f"[listen {name}]: no client is accepted" for name in "ab"]

@@ -13,8 +13,9 @@ from tests.support.peers import reactor
 from txmux.access.admission import Tally
 from txmux.net import collecting
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, attach
+from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
+from txmux.net.sockets.descriptors import Descriptors
 from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPorts
 
@@ -22,7 +23,10 @@ from txmux.serving.listening_ports import ListeningPorts
 class FlowsDoneTest(TestCase):
     def setUp(self) -> None:
         self.ports = ListeningPorts(accepting=True)
-        serving: Any = SimpleNamespace(listening_ports=self.ports, connections=list)
+        serving: Any = SimpleNamespace(
+            listening_ports=self.ports, connections=list, factory_of=None, end_denied=list,
+            runtime=SimpleNamespace(descriptors=Descriptors()),
+        )  # fmt: skip
         self.transfer = ConnectionTransfer(serving, reactor, Tally())
 
     async def told(self) -> int:
@@ -41,6 +45,16 @@ class FlowsDoneTest(TestCase):
     async def test_flows_are_reported_once(self) -> None:
         self.assertEqual(await self.told(), 1)
         self.assertEqual(await self.told(), 0)
+
+    async def test_retired_process_takes_no_flows(self) -> None:
+        """It says so, and they are offered to the next reader: that they are not taken would mean that nobody has their listener."""
+        own, far = socket.socketpair()
+        channel = Channel({}, lambda: None, reactor)
+        attach(reactor, channel, own)
+        self.addCleanup(channel.close)
+        self.transfer.handlers[messages.TAKE_OVER](descriptors=[far.detach()])
+        with self.assertRaisesRegex(ChannelError, "reads no datagrams"):
+            await channel.ask(messages.ADOPT_FLOWS, seconds=5.0, flows=[])
 
 
 class _Ring:

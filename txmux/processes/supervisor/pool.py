@@ -327,7 +327,9 @@ class WorkerPool:
         """Make one worker read all datagrams, since a flow belongs to one process."""
         ready = [worker for worker in self.workers if worker.ready]
         if self._reads not in ready:
-            self._reads = next(iter(ready), None)
+            # The flows that move to it would have to move again from one that is replaced.
+            replaced = self._replaced.values()
+            self._reads = min(ready, key=lambda worker: worker in replaced, default=None)
             if self._awaits_flows and self._reads is not None:
                 self._reads.send(messages.AWAIT_FLOWS)
         for worker in ready:  # all, since any may be a new process

@@ -273,13 +273,13 @@ class ConnectionTransfer:
     ) -> dict[str, Any]:
         from txmux.udp.handover import adopt_flows  # noqa: PLC0415 - imported only where there are datagram ports
 
-        serving = self._serving
-        if self._is_closed:
-            close_all(descriptors)
-            return {"taken": []}
+        serving, ports = self._serving, self._serving.listening_ports
+        if self._is_closed or not (ports.reads_datagrams and ports.keys()):
+            close_all(descriptors)  # they are offered to the next reader
+            raise ChannelError("the process reads no datagrams any more")
 
         def find(listener: str, key: str) -> tuple[UDPListener, DatagramPort] | None:
-            port = serving.listening_ports.reader_at(key)
+            port = ports.reader_at(key)
             return None if port is None else (serving.udp_listener_of(listener), port.port)
 
         taken = adopt_flows(descriptors, flows, find)
