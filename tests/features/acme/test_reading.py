@@ -51,6 +51,34 @@ class RouteTests(SynchronousTestCase):
         )
         return parse(f"[txmux]\n{settings}\n{LISTEN}{''.join(sections)}", "/etc/rules.ini")
 
+    def test_files_of_other_users(self) -> None:
+        """They are for an account of that user alone; a URL with a blank is none, so no other account is called like it."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        folder = make_folder(self)
+        (folder / "d").mkdir()
+        (folder / "o.eab").touch()
+        route = "[route {0}]\nmatch = tls\nterminate_tls = acme {0}.example\nbackend = close\n{1}".format
+        main = f"[txmux]\ninclude = d/*.ini\nacme = https://ca.example/\nacme_eab = o.eab\n{LISTEN}routes_from = *\n"
+        path = folder / "rules.ini"
+        path.write_text(main + route("o", ""))
+        for owner, name in enumerate("abc", start=12345):
+            unit = folder / f"d/{name}.ini"
+            unit.write_text(route(name, f"acme_ca = {name}.pem\n" * (name != "c")))
+            os.chown(unit, owner, -1)
+        rules = load(path)
+        self.assertEqual(rules.files.untaken, {})
+        asked = asked_for(rules.settings, rules.routes)
+        of_all = accounts(asked.values())
+        found = [(of_all[asked[f"{name}.example"].account], name) for name in "oabc"]
+        eab = folder / "o.eab"
+        files = [(None, eab), *((folder / f"{name}.pem", None) for name in "ab"), (None, eab)]
+        self.assertEqual([(its.ca, its.eab) for its, _ in found], files)
+        self.assertEqual(len(of_all), 3)
+        with self.assertRaises(RulesError) as caught:
+            read("acme = https://ca.example/ acme_ca='x'")
+        self.assertIn("is not an ACME directory", str(caught.exception))
+
     def test_account_whose_file_cannot_be_read(self) -> None:
         """It is named, so nothing is said of a missing 'acme_eab'."""
         path = make_folder(self) / "rules.ini"

@@ -101,7 +101,8 @@ FEATURE = Feature(
         "acme": SectionKey(_OWN, example="zerossl", meaning=
             "this authority issues the route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are only for the one named there"),
         "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning="it means the same as in `[txmux]`"),
-        "acme_eab": attrs.evolve(_EAB, meaning="it means the same as in `[txmux]`; one route with the authority is enough"),
+        "acme_eab": attrs.evolve(_EAB, meaning=
+            "it means the same as in `[txmux]`; one route with the authority is enough. In a file of a user who is neither root nor you, it is for an account of its own"),
         "acme_ca": attrs.evolve(_CA, meaning="the same holds for this key"),
     }},
     hints={"route": dict.fromkeys(

@@ -307,7 +307,7 @@ class Authority:
         self._tls = lru_cache(_MOST_HOSTS)(partial(ClientTLS, trustRoot=trusted))
         if self.is_connected:
             return
-        self._key_path, pem = self._folder.account_key(self.directory)
+        self._key_path, pem = self._folder.account_key(settings.account)
         try:
             self._key = load_pem_private_key(pem, None)
             _jwk(self._key)

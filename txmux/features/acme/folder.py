@@ -159,9 +159,9 @@ class AcmeFolder:
                 self.write_certificate(name, in_use.get(name) or _self_signed(name, now))
         return damaged
 
-    def account_key(self, directory: str) -> tuple[Path, bytes]:
-        """Return the file and the PEM of the key of the account with an authority; a missing one is made."""
-        path = self.path / f"account-{sha256(directory.encode()).hexdigest()[:12]}.key"
+    def account_key(self, account: str) -> tuple[Path, bytes]:
+        """Return the file and the PEM of the key of an account; a missing one is made."""
+        path = self.path / f"account-{sha256(account.encode()).hexdigest()[:12]}.key"
         with suppress(FileNotFoundError):
             return path, read_own(path, _LARGEST)
         key = key_pem(ec.generate_private_key(ec.SECP256R1()))

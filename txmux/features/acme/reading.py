@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -51,7 +49,8 @@ _PUBLIC = {
     "google": _PublicAuthority("Google Trust Services", "https://pki.goog/repository/"),
 }
 """By the beginnings of the words."""
-_OF_ROUTE = ("acme", "acme_profile", "acme_eab", "acme_ca")
+_OF_ACCOUNT = ("acme_eab", "acme_ca")
+_OF_ROUTE = ("acme", "acme_profile", *_OF_ACCOUNT)
 _MANAGED = "terminate_tls"
 _HOST = re.compile(
     r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -69,6 +68,7 @@ class AcmeSettings:
 
     Attributes:
         directory: ``acme``: the URL of the authority's directory (RFC 8555, section 7.1.1).
+        is_apart: Whether the account is of a user who is neither root nor the operator, with files of that user.
     """
 
     directory: str | None = None
@@ -78,17 +78,29 @@ class AcmeSettings:
     terms: bool = False
     eab: Path | None = None
     profile: str = ""
+    is_apart: bool = False
 
     @classmethod
-    def of(cls, settings: Settings, own: Mapping[str, Any] = MappingProxyType({})) -> AcmeSettings:
-        """Return what holds for a route with these keys of its `own`; another authority has nothing of the usual one's."""
+    def of(cls, settings: Settings, route: Route | None = None) -> AcmeSettings:
+        """Return what holds for a route, or for all others; another authority, or account, has nothing of the usual one's."""
         more = settings.more
+        own = {} if route is None else route.more
+        tls = None if route is None else route.terminate_tls
+        is_apart = tls is not None and tls.is_of_others and not own.keys().isdisjoint(_OF_ACCOUNT)
         if own.get("acme") not in {None, more.get("acme")}:
             more = {name: value for name, value in more.items() if name not in _OF_ROUTE}
+        elif is_apart:
+            more = {name: value for name, value in more.items() if name not in _OF_ACCOUNT}
         more = {**more, **own}
         names = (field.name for field in attrs.fields(cls))
         given = {name: more[f"acme_{name}"] for name in names if f"acme_{name}" in more}
-        return cls(more.get("acme"), **given)
+        return cls(more.get("acme"), **given, is_apart=is_apart)
+
+    @property
+    def account(self) -> str:
+        """What accounts are told apart by: the authority, which is a text without a blank, and files of other users."""
+        files = f" acme_ca={str(self.ca)!r} acme_eab={str(self.eab)!r}" * self.is_apart
+        return f"{self.directory}{files}"
 
     @property
     def order(self) -> str:
@@ -103,7 +115,7 @@ class AcmeSettings:
 def asked_for(settings: Settings, routes: Iterable[Route]) -> dict[str, AcmeSettings]:
     """Return by name what holds for its certificate."""
     return {
-        name: AcmeSettings.of(settings, route.more)
+        name: AcmeSettings.of(settings, route)
         for route in routes
         if route.terminate_tls is not None
         for name in route.terminate_tls.managed
@@ -111,13 +123,13 @@ def asked_for(settings: Settings, routes: Iterable[Route]) -> dict[str, AcmeSett
 
 
 def accounts(requested: Iterable[AcmeSettings]) -> dict[str, AcmeSettings]:
-    """Return what holds for each authority, by its directory: one account, though several routes may name it."""
+    """Return what holds for each account: there is one with an authority, though several routes may name it."""
     found: dict[str, AcmeSettings] = {}
     for one in requested:
         if one.directory is not None:
-            first = found.get(one.directory, one)
+            first = found.get(one.account, one)
             ca, eab = first.ca or one.ca, first.eab or one.eab
-            found[one.directory] = attrs.evolve(first, ca=ca, eab=eab, profile="")
+            found[one.account] = attrs.evolve(first, ca=ca, eab=eab, profile="")
     return found
 
 
@@ -130,7 +142,8 @@ def read_authority(text: str) -> str:
         return _KNOWN[text]
     with suppress(ValueError):
         parts = urlsplit(text)
-        if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc:
+        is_word = re.search(r"\s", text) is None
+        if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and is_word:
             return text
     advice = f"write {joined([*_KNOWN])}, or its URL, which begins with https://"
     error = InvalidValueError(f"{text!r} is not an ACME directory; {advice}")
@@ -163,7 +176,7 @@ def conflicts(
     for route in routes:
         if route.terminate_tls is None or not route.terminate_tls.managed:
             continue
-        its = AcmeSettings.of(settings, route.more)
+        its = AcmeSettings.of(settings, route)
         requested.append((route.section, its))
         problems = [] if its.directory else [_NO_AUTHORITY]
         for name in route.terminate_tls.managed:
@@ -180,9 +193,9 @@ def conflicts(
 def _wrong_accounts(requested: Sequence[tuple[Section, AcmeSettings]]) -> Iterator[Problem]:
     of_all = accounts(its for _, its in requested)
     # Of a file that cannot be read, too, which is a problem of its own.
-    name_eab = {its.directory for section, its in requested if "acme_eab" in section.entries}
+    name_eab = {its.account for section, its in requested if "acme_eab" in section.entries}
     for section, its in requested:
-        account = of_all.get(its.directory or "", its)
+        account = of_all.get(its.account, its)
         for key, value, first in (("ca", its.ca, account.ca), ("eab", its.eab, account.eab)):
             if value != first and f"acme_{key}" in section.entries:
                 message = f"another section has '{first}' for this authority, with which there is one account; write the same in both"
@@ -193,7 +206,7 @@ def _wrong_accounts(requested: Sequence[tuple[Section, AcmeSettings]]) -> Iterat
         if not its.terms:
             message = f"{known.name} has terms of service: {known.terms}; read them, and add 'acme_terms = yes'"
             yield section.problem(message, "acme")
-        if known.asks_for_eab and its.directory not in name_eab:
+        if known.asks_for_eab and its.account not in name_eab:
             yield section.problem(f"{known.name} {NEEDS_EAB}", "acme")
 
 

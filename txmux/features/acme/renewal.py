@@ -179,12 +179,12 @@ class Certificates(ServicePart):
         requested = asked_for(rules.settings, rules.routes)
         requested = {name: its for name, its in requested.items() if its.directory is not None}
         before, self._accounts = self._accounts, {}
-        for directory, settings in accounts(requested.values()).items():
-            known = before.get(directory)
+        for account, settings in accounts(requested.values()).items():
+            known = before.get(account)
             is_same = known is not None and known.settings == settings
-            self._accounts[directory] = known if known and is_same else Account(settings)
+            self._accounts[account] = known if known and is_same else Account(settings)
         for name, its in self._requested.items():
-            is_same = self._accounts.get(its.directory or "") is before[its.directory or ""]
+            is_same = self._accounts.get(its.account) is before[its.account]
             if not is_same or requested.get(name) != its:
                 self._stop_asking({name} & self._busy.keys())
                 renewal = self._renewals[name]
@@ -290,7 +290,7 @@ class Certificates(ServicePart):
         return name not in self._waiting, last, self._renewals[name].not_before
 
     def _account(self, name: str) -> Account:
-        return self._accounts[self._requested[name].directory or ""]
+        return self._accounts[self._requested[name].account]
 
     def _is_full(self, account: Account) -> bool:
         # One order at a time until the authority has answered.
@@ -469,8 +469,9 @@ class Certificates(ServicePart):
         if account.authority is None:
             effect = "certificates are not renewed until it answers"
             settings = account.settings
-            address = settings.directory or ""
-            source = account.source = Source("acme", address, effect, self._reactor.seconds)
+            source = account.source = Source(
+                "acme", settings.account, effect, self._reactor.seconds
+            )
             account.authority = self._make_authority(self._reactor, settings, self._folder, source)
         return account.authority
 
