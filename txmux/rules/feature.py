@@ -215,6 +215,7 @@ class ManagedCertificates:
         problems: Finds what is wrong in a section with nothing behind the word.
         folder: Returns where their files are, by the settings; the service makes these.
         file: Returns the file of a name in there.
+        order: Returns what has to be the same for all routes that name it, by the settings and a route.
     """
 
     word: str
@@ -225,6 +226,7 @@ class ManagedCertificates:
     problems: Callable[[Section], Iterator[Problem]]
     folder: Callable[[Settings], Path]
     file: Callable[[Path, str], Path]
+    order: Callable[[Settings, Route], object]
 
 
 @frozen

@@ -120,10 +120,9 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
 
 
 def forbidden(rules: Rules) -> Iterator[Problem]:
-    """Find what units name and their authors may not: files to read, folders for UNIX sockets, the operator's certificates by ACME, and the operator's servers for clients that they name themselves."""
+    """Find what units name and their authors may not: files to read, folders for UNIX sockets, and the operator's servers for clients that they name themselves."""
     if rules.units:
         yield from _closed_files(rules)
-        yield from _names_of_the_operator(rules)
         yield from _with_forged_clients(rules)
 
 
@@ -140,18 +139,6 @@ def _closed_files(rules: Rules) -> Iterator[Problem]:
         author = rules.files.authors.get(unit)
         if why := rights.why_not(path, author, Path(section.path), rules.path, bit):
             yield section.problem(why, key)
-
-
-def _names_of_the_operator(rules: Rules) -> Iterator[Problem]:
-    ours: dict[str, Section] = {}
-    for one in rules.routes:  # the operator's come first
-        names = one.terminate_tls.managed if one.terminate_tls else ()
-        if names and not rules.unit_of(one.section):
-            ours |= dict.fromkeys(names, one.section)
-        elif names and _is_of_others(rules, one.section):
-            for name in filter(ours.__contains__, names):
-                why = f"{name!r} is a name of [{ours[name].header}], which has another owner; remove it"
-                yield one.section.problem(why, "terminate_tls")
 
 
 def _is_of_others(rules: Rules, section: Section) -> bool:

@@ -127,29 +127,39 @@ class NamesTests(SynchronousTestCase):
         for match in ("tls", "tls sni=a.example\n  tls", "not tls sni=b.example"):
             self.assertEqual(self.read(match, both).managed, ("a.example", "192.0.2.1"))
 
-    def test_certificates_of_the_operators_routes(self) -> None:
-        """The author of a unit who may not read them cannot show them by their names either."""
+    def test_names_of_other_owners(self) -> None:
+        """The author of a unit who may not read their certificates cannot show them by their names either, nor take a name from who has it."""
         if os.geteuid():
             raise SkipTest("only root can write files of other users")
         folder = make_folder(self)
-        path, unit = folder / "rules.ini", folder / "d" / "a.ini"
+        path, unit, other = folder / "rules.ini", folder / "d/a.ini", folder / "d/z.ini"
         unit.parent.mkdir()
-        route = "[route {}]\nunder = {}\nmatch = tls\nterminate_tls = acme {}.example\nbackend = close\n".format
+        route = "[route {0}]\nunder = {1}\nmatch = tls\nterminate_tls = acme {2}.example\nbackend = close\n".format
         main = f"[txmux]\ninclude = d/*.ini\nacme = https://ca.example/\nacme_terms = yes\n{LISTEN}"
+        other.write_text("[listen lz]\nendpoint = :8\n" + route("z", "lz", "shop"))
+        os.chown(other, 12346, -1)
         path.write_text(main + route("r", "public", "www"))
-        listen = "[listen a]\nendpoint = :9\n"
-        unit.write_text(listen + route("x", "a", "own") + route("y", "a", "www"))
-        for owner in (0, 12345):
-            os.chown(unit, owner, -1)
-            problems = [*map(str, forbidden(load(path)))]
-            self.assertEqual(len(problems), owner == 12345)
-        self.assertIn("'www.example' is a name of [route r], which has another owner", problems[0])
+        before = load(path).files
+        listen = "[listen a]\nendpoint = :9\n" + route("x", "a", "own")
+        for name, holder in (("www", "r"), ("shop", "z")):
+            for more in ("", "acme = https://else.example/\n"):
+                unit.write_text(listen + route("y", "a", name) + more)
+                for owner, is_wrong in ((0, bool(more)), (12345, True)):
+                    os.chown(unit, owner, -1)
+                    rules = load(path, in_force=before)
+                    problems = {str(one) for its in rules.files.untaken.values() for one in its}
+                    why = f"'{name}.example' is a name of [route {holder}], which has another owner; remove it"
+                    if not owner:
+                        why = f"[route {holder}] asks for {name}.example by another 'acme' or 'acme_profile'; write the same in both"
+                    expected = {f"{unit}:11: [route y] terminate_tls: {why}"} if is_wrong else set()
+                    self.assertEqual(problems, expected)
         # Those of the unit's own names are the service's, which alone reads them.
+        other.unlink()
         (folder / "own.example.pem").touch(mode=0o600)
         path.write_text(
             path.read_text().replace("acme_terms", f"acme_folder = {folder}\nacme_terms")
         )
-        unit.write_text(listen + route("x", "a", "own"))
+        unit.write_text(listen)
         os.chown(unit, 12345, -1)
         self.assertEqual([*forbidden(load(path))], [])
         unit.write_text(unit.read_text().replace("acme own.example", f"{folder}/own.example.pem"))

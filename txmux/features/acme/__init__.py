@@ -110,7 +110,8 @@ FEATURE = Feature(
     conflicts=(conflicts,),
     certificates=ManagedCertificates(
         "acme", "[`acme`](#certificates-by-acme)", "acme_folder", read_name, names_of, problems_of_names,
-        folder=lambda settings: AcmeSettings.of(settings).folder, file=acme_file),
+        folder=lambda settings: AcmeSettings.of(settings).folder, file=acme_file,
+        order=lambda settings, route: AcmeSettings.of(settings, route).in_common),
     needed=lambda rules: bool(rules.managed),
     part=_part,
     serving_part=imported_late("txmux.features.acme.challenges:Challenges"),

@@ -102,7 +102,7 @@ def names_kept_from(rules: Rules, listener: Listener) -> set[str]:
     ours, theirs = set[str](), set[str]()
     for route in rules.routes:
         if (tls := route.terminate_tls) is not None and tls.managed:
-            (theirs if tls.is_of_others else ours).update(tls.managed)
+            (ours if tls.author is None else theirs).update(tls.managed)
     left: list[Listener | Route] = [listener] if theirs else []
     while left:
         for route in rules.routes_of(left.pop()):

@@ -68,7 +68,7 @@ class AcmeSettings:
 
     Attributes:
         directory: ``acme``: the URL of the authority's directory (RFC 8555, section 7.1.1).
-        is_apart: Whether the account is of a user who is neither root nor the operator, with files of that user.
+        user: Who has files of an account of its own, neither root nor the operator.
     """
 
     directory: str | None = None
@@ -78,7 +78,7 @@ class AcmeSettings:
     terms: bool = False
     eab: Path | None = None
     profile: str = ""
-    is_apart: bool = False
+    user: int | None = None
 
     @classmethod
     def of(cls, settings: Settings, route: Route | None = None) -> AcmeSettings:
@@ -86,26 +86,29 @@ class AcmeSettings:
         more = settings.more
         own = {} if route is None else route.more
         tls = None if route is None else route.terminate_tls
-        is_apart = tls is not None and tls.is_of_others and not own.keys().isdisjoint(_OF_ACCOUNT)
+        user = None if tls is None or own.keys().isdisjoint(_OF_ACCOUNT) else tls.author
         if own.get("acme") not in {None, more.get("acme")}:
             more = {name: value for name, value in more.items() if name not in _OF_ROUTE}
-        elif is_apart:
+        elif user is not None:
             more = {name: value for name, value in more.items() if name not in _OF_ACCOUNT}
         more = {**more, **own}
         names = (field.name for field in attrs.fields(cls))
         given = {name: more[f"acme_{name}"] for name in names if f"acme_{name}" in more}
-        return cls(more.get("acme"), **given, is_apart=is_apart)
+        return cls(more.get("acme"), **given, user=user)
 
     @property
     def account(self) -> str:
-        """What accounts are told apart by: the authority, which is a text without a blank, and files of other users."""
-        files = f" acme_ca={str(self.ca)!r} acme_eab={str(self.eab)!r}" * self.is_apart
-        return f"{self.directory}{files}"
+        """What accounts are told apart by; a directory has no blank."""
+        return f"{self.directory}{'' if self.user is None else f' of user {self.user}'}"
 
     @property
     def order(self) -> str:
         # Once the authority or the profile changes, the certificate is ordered anew.
         return f"{self.directory} {self.profile}".strip()
+
+    @property
+    def in_common(self) -> tuple[str, str]:
+        return self.account, self.order
 
     @property
     def authority(self) -> str:
@@ -172,7 +175,6 @@ def conflicts(
             key = next(key for key in _OF_ROUTE if key in route.more)
             message = "does nothing without 'terminate_tls = acme'; add that, or remove this"
             yield route.section.problem(message, key)
-    orders: dict[str, tuple[str, str]] = {}
     for route in routes:
         if route.terminate_tls is None or not route.terminate_tls.managed:
             continue
@@ -180,11 +182,6 @@ def conflicts(
         requested.append((route.section, its))
         problems = [] if its.directory else [_NO_AUTHORITY]
         for name in route.terminate_tls.managed:
-            other, order = orders.setdefault(name, (route.name, its.order))
-            if order != its.order:
-                problems.append(
-                    f"[route {other}] asks for {name} by another 'acme' or 'acme_profile'; write the same in both"
-                )
             problems += _wrong_address(name, its, route.section)
         yield from (route.section.problem(problem, _MANAGED) for problem in problems)
     yield from _wrong_accounts(requested)

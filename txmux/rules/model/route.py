@@ -68,7 +68,7 @@ class TlsSettings:
         files: The PEM files of ``terminate_tls =``, at least one; those of `managed` are made.
         managed: The names of whose certificates, which a feature gets and renews, these are the files.
         may_lack: Whether files that cannot be used are no error, as those of a unit: until they can, clients are refused.
-        is_of_others: Whether neither root nor the operator has written it.
+        author: The user who has written it, if that is neither root nor the operator.
     """
 
     files: tuple[Path, ...]
@@ -80,7 +80,7 @@ class TlsSettings:
     client: Literal["required", "optional"] = "required"
     managed: tuple[str, ...] = ()
     may_lack: bool = False
-    is_of_others: bool = False
+    author: int | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:

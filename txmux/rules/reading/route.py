@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -300,7 +302,7 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
     fields = {"alternatives": (), **found}
     tls = {TLS_FIELDS[key]: fields.pop(key) for key in TLS_FIELDS.keys() & fields}
     tls["may_lack"] = fields.pop("is_of_unit", False)
-    tls["is_of_others"] = fields.pop("is_of_others", False)
+    tls["author"] = fields.pop("author", None)
     files = fields.pop("terminate_tls", None)
     if MANAGED is not None and files and isinstance(files[0], str):
         tls["managed"] = names = MANAGED.names(section, files)
@@ -343,6 +345,49 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         elif key in _OF_CLIENTS and "tls_client_ca" not in section.entries:
             message = "does nothing without 'tls_client_ca', since clients are not asked for a certificate; add that, or remove this"
             yield section.problem(message, key)
+
+
+def managed_claims(section: Section) -> Iterator[str]:
+    """Yield what a section claims by the names that ``terminate_tls`` asks certificates for, as far as it can be read."""
+    texts = (item.text for item in section.items("terminate_tls"))
+    words = [word for text in texts for word in re.split(r"[,\s]+", text) if word]
+    if MANAGED is not None and words[:1] == [MANAGED.word]:
+        with suppress(InvalidValueError):
+            names = tuple(MANAGED.read(word) for word in words if word != MANAGED.word)
+            yield from (_claim(name) for name in MANAGED.names(section, names or ("",)))
+
+
+def _claim(name: str) -> str:
+    return f"certificate {name}"  # no address, nor `INSIDE`
+
+
+def managed_names(
+    routes: Iterable[Route],
+    settings: Settings,
+    precedence: Callable[[Section, str], int],
+) -> Iterator[Problem]:
+    """Find names that certificates are asked for by routes of several authors, or differently: the later one is wrong."""
+    if MANAGED is None:
+        return
+    order = partial(MANAGED.order, settings)
+    asking: dict[str, list[tuple[int, Route, int | None]]] = {}
+    for route in routes:
+        if (tls := route.terminate_tls) is not None:
+            for name in tls.managed:
+                rank = precedence(route.section, _claim(name))
+                asking.setdefault(name, []).append((rank, route, tls.author))
+    for name, its in asking.items():
+        (_, first, holding), *others = sorted(its, key=itemgetter(0))
+        holder = first.section
+        for _, other, author in others:
+            if author not in {None, holding}:
+                why = f"{name!r} is a name of [{holder.header}], which has another owner; remove it"
+            elif order(first) != order(other):
+                why = f"[{holder.header}] asks for {name} by another 'acme' or 'acme_profile'; write the same in both"
+            else:
+                continue
+            problem = other.section.problem(why, "terminate_tls")
+            yield problem.lost_to(holder.path, holder.line)
 
 
 def nestings(routes: Sequence[Route]) -> Iterator[Problem]:

@@ -207,7 +207,7 @@ class RulesParser:
         self._sections = self._reading.sections
         self._sections.update((kind, {}) for kind in HEADERS)
         self._backends: dict[str, Backend] = {}
-        self._outer: Mapping[str, Section] = {}
+        self._checked: tuple[Sequence[Route], Settings] = (), Settings()
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
         self._reading.add_author("", self._files.author("", ""))
@@ -271,7 +271,7 @@ class RulesParser:
         self._problems += () if self._alone else unknown_certificates(checked, self._unit_of)
         for find in CONFLICTS if not self._alone else ():
             self._problems += find(listeners, routes, settings)
-        self._outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
+        self._checked = routes, settings
         self._problems += self.contests()
         of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
         self._problems += foreign_backends(of_units, self._owners, backends)
@@ -294,7 +294,7 @@ class RulesParser:
     def contests(self, without: Collection[str] = ()) -> Iterator[Problem]:
         """Find what several sections claim, except those of some units."""
         owners, precedence = self._owners, self._precedence
-        sections, outer = self._sections, self._outer
+        sections, (routes, settings) = self._sections, self._checked
         if without:
             left_out = {section for section, unit in owners.items() if unit in without}
             sections = {
@@ -305,12 +305,14 @@ class RulesParser:
                 }
                 for kind, named in sections.items()
             }
-            outer = {name: one for name, one in outer.items() if id(one) not in left_out}
+            routes = [one for one in routes if id(one.section) not in left_out]
         yield from same_names(sections, precedence)
         opened = [same[0] for kind in ("listen", "txmux") for same in sections[kind].values()]
         if next(conflicts(opened), None):  # only then is what is in force read
             yield from conflicts(opened, precedence)
+        outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
         yield from shared_names(sections["listen"], outer, owners, precedence)
+        yield from route.managed_names(routes, settings, precedence)
 
     def _precedence(self, section: Section, claim: str = "") -> int:
         return self._untaken.precedence(self._unit_of(section), section, claim)
@@ -595,7 +597,7 @@ class RulesParser:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
         fields["is_of_unit"] = "terminate_tls" in section.entries and self._is_of_unit(section)
-        fields["is_of_others"] = self._reading.other_author is not None
+        fields["author"] = self._reading.other_author
         made = route.make_route(name, section, fields, self._reading.settings)
         if made.takes_silent:
             made = attrs.evolve(made, is_of_unit=self._is_of_unit(section))

@@ -13,7 +13,7 @@ from txmux.rules.model.files import unit_at
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import LARGEST_RULES, SourceFile, expand_section, is_pattern
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.route import is_outer
+from txmux.rules.reading.route import is_outer, managed_claims
 from txmux.rules.reading.scope import INSIDE
 
 # What is read as one, also with an error in it.
@@ -127,6 +127,7 @@ class UntakenUnits:
                     section, _ = expand_section(written, self.before.variables.get)
                     # Of an address, the listener may have another name by now.
                     claims.update(("", item.text) for item in section.items("endpoint"))
+                    claims.update(("", claim) for claim in managed_claims(section))
                     claims.add((section.header, ""))
                     if section.header.startswith("listen ") or is_outer(section):
                         claims.add((section.header, INSIDE))
