@@ -114,6 +114,9 @@ class NamesTests(SynchronousTestCase):
         for value in ("acme a.example, b.example", "acme a.example\n  b.example"):
             self.assertEqual(self.read("tls", value).managed, ("a.example", "b.example"))
         self.assertEqual(self.read("tls sni=*.example", "acme a.example").managed, ("a.example",))
+        # What a long one is cut to is no other name.
+        (file,) = self.read("tls", f"acme {'.'.join(['a' * 61] * 4)}").files
+        self.assertRaises(RulesError, self.read, "tls", f"acme {file.stem}")
         # Each has one form; none can be asked for by SNI.
         found = self.read("tls", "acme 192.0.2.1, 2001:DB8:0::1")
         self.assertEqual(found.managed, ("192.0.2.1", "2001:db8::1"))

@@ -237,7 +237,7 @@ def names_of(section: Section, files: Sequence[str]) -> tuple[str, ...]:
 
 def acme_file(folder: Path, name: str) -> Path:
     if len(name) > _LONGEST_NAME:
-        name = f"{name[:200]}-{sha256(name.encode()).hexdigest()[:16]}"
+        name = f"{name[:200]}+{sha256(name.encode()).hexdigest()[:16]}"
     return folder / f"{name}.pem"
 
 
