@@ -147,6 +147,17 @@ class UnitTest(SynchronousTestCase):
             for line, more in ((1, ""), (3, "under = *\n")):
                 self.assert_refused(_listen("p", 1, pattern), _route("r", more), f"{line} {why}")
 
+    def test_name_that_is_a_pattern(self) -> None:
+        """Nobody is told to write it into 'routes_from', where it would allow files of others."""
+        self.write(_listen("p", 1))
+        for name in ("*", "x, *", "[a-z]"):
+            unit = self.folder / f"d/{name}.ini"
+            unit.write_text(_route("r", "under = p\n"))
+            (problem,) = self.load().files.untaken[str(unit)]
+            why = "call the file by letters, digits, '.', '_' and '-', so that 'routes_from' can name it"
+            self.assertEqual(problem.message, f"[listen p] takes no routes of this file; {why}")
+            unit.unlink()
+
     # Scope after a change is what it is when all is read anew.
 
     def read(self) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -116,14 +117,14 @@ class Scope:
             return
         if unit and name in self._patterns:
             raise InvalidValueError(
-                f"[listen {name}] takes no routes of this file; let its owner add 'routes_from = {_shortest(unit)}' there"
+                f"[listen {name}] takes no routes of this file; {_cure(unit, 'its owner')}"
             )
         raise InvalidValueError(f"[listen {name}] has another owner; name one of yours")
 
     def _none(self, unit: str) -> str:
         return (
             "names no listener, and none allows routes of this file; add a [listen NAME] here, "
-            f"or let the owner of a listener add 'routes_from = {_shortest(unit)}' there"
+            f"or {_cure(unit, 'the owner of a listener')}"
         )
 
 
@@ -158,8 +159,13 @@ def names_of(unit: str, folder: Path) -> list[str]:
     return [path, str(absolute), relative, absolute.name, absolute.stem, part]
 
 
-def _shortest(unit: str) -> str:
-    return Path(unit.partition(" [unit ")[0]).stem
+def _cure(unit: str, who: str) -> str:
+    stem = Path(unit.partition(" [unit ")[0]).stem
+    if re.fullmatch(r"[\w.-]+", stem):
+        return f"let {who} add 'routes_from = {stem}' there"
+    return (  # which may be a pattern for files of others
+        "call the file by letters, digits, '.', '_' and '-', so that 'routes_from' can name it"
+    )
 
 
 def _pasteable(names: list[str]) -> str:
