@@ -144,8 +144,8 @@ class LabelTests(SynchronousTestCase):
         self.assertEqual(found, "txmux.port is missing, and it exposes several ports")
 
     def test_listeners_that_allow_the_file(self) -> None:
-        """A route is under all of its transport that do; its labels choose among these, and no other."""
-        text = "[listen closed]\nendpoint = :1\n[listen teams]\nendpoint = :2\nroutes_from = we*, x"
+        """A route is under all of its transport that do; its labels choose among these, and no other, nor what is meant for a file."""
+        text = "[listen closed]\nendpoint = :1\n[listen teams]\nendpoint = :2\nroutes_from = container.we*, shop"
         whole = f"{text}\n[listen own]\nendpoint = :3\nroutes_from = docker.ini\n"
         rules = parse(whole, "rules.ini")
         web, other = container("web", {"match": "any"}), container("shop", {"match": "any"})
