@@ -30,6 +30,13 @@ class RowsTest(SynchronousTestCase):
         row = AttentionRow(**_ROW, link="/backends/{backend}")  # name that no address can have
         self.assertEqual(row.item(phase="full", backend="\ud800").link, "/backends/%3F")
 
+    def test_texts_of_others(self) -> None:
+        """They neither begin a line nor command a terminal; what tells items and owners apart stays as it is."""
+        row = AttentionRow(**_ROW, cause="{phase}", subject="{phase}", section="unit {phase}")
+        item, shown = row.item(phase="a\n\x1bb\u202e"), r"a\n\x1bb\u202e"
+        self.assertEqual((item.text, item.cause), (f"the moon is {shown}", shown))
+        self.assertEqual((item.subject, item.section), ("a\n\x1bb\u202e", "unit a\n\x1bb\u202e"))
+
     def test_alerts(self) -> None:
         """Who writes them is told of rows that have none, or others than those of their topic and level."""
         row = AttentionRow(**_ROW)

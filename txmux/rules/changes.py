@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import attrs
 
 from txmux.classes import frozen
+from txmux.errors import printable
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
 from txmux.rules.problems import Problem
 from txmux.rules.reading.units import is_divided
@@ -49,7 +50,7 @@ def described_untaken(rules: Rules) -> list[str]:
     what = "files" if units <= rules.units.keys() else "units"
     lines = [f"{len(units) - len(left)} of {len(units)} {what} taken"] if left else []
     for unit, problem, is_in_force in left:
-        lines.append(f"{unit} is not taken, {STAYS[is_in_force]}: {problem}")
+        lines.append(f"{printable(unit)} is not taken, {STAYS[is_in_force]}: {problem}")
     return lines
 
 

@@ -14,6 +14,7 @@ from attrs.validators import min_len
 from twisted.logger import Logger
 
 from txmux.classes import frozen
+from txmux.errors import printable
 from txmux.telemetry.documents import AttentionDocument, row_of
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import attention_text
@@ -100,10 +101,12 @@ class AttentionRow:
     alerts: Sequence[str] | str = attrs.field(validator=min_len(1))
 
     def item(self, since: float | None = None, **names: object) -> AttentionItem:
-        templates = {
-            name: getattr(self, name) for name in ("text", "cause", "do", "subject", "section")
+        # A file of another user may be called by any text.
+        texts = {
+            name: printable(getattr(self, name).format(**names)) for name in ("text", "cause", "do")
         }
-        texts = {name: template.format(**names) for name, template in templates.items()}
+        for name in ("subject", "section"):
+            texts[name] = getattr(self, name).format(**names)
         link = self.link.format(backend=quote(str(names.get("backend")), errors="replace"))
         return AttentionItem(
             self.level, self.what, since=since, link=link, is_logged=self.is_logged, **texts

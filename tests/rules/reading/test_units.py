@@ -316,6 +316,8 @@ class UnitsTest(FolderTestCase):
         counted, told = described_untaken(retaken(load(self.main), UntakenUnits(before.files)))
         self.assertEqual(counted, "2 of 3 units taken")
         self.assertIn("it is not served", told)
+        unit.rename(unit.with_name("a\nb.ini"))
+        self.assertTrue(all(line.isprintable() for line in described_untaken(load(self.main))))
 
     def test_in_force(self) -> None:
         """A unit that is not taken keeps what is in force for it, unless that has become wrong, too."""
