@@ -1,3 +1,6 @@
+import os
+from unittest import SkipTest
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
@@ -66,6 +69,28 @@ class StateTest(SynchronousTestCase):
             its = self.hidden.stat()
             seen.add((its.st_ino, its.st_mtime_ns))
         self.assertEqual(len(seen), 3)
+
+    def test_files_of_others(self) -> None:
+        """Who may write to a folder says nothing of others' files there, by a link neither, and not too much of files that are not there."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        self.file.report("away")
+        self.path.write_text("[backend b]\nserver = 127.0.0.1:1\n")
+        for its, author, is_known in (
+            (12345, 12345, True), (12345, 0, False), (12345, 12346, False), (0, 12345, True),
+        ):  # fmt: skip
+            os.chown(self.path, author, -1)
+            os.chown(self.hidden, its, -1)
+            self.assertEqual(len(self.states()), is_known, (its, author))
+        self.hidden.rename(self.folder / "elsewhere")
+        self.hidden.symlink_to(self.folder / "elsewhere")
+        self.assertEqual(self.states(), [])
+        for number in range(20):
+            file = StateFile(self.folder / f"p/{number}.ini")
+            self.addCleanup(file.close)
+            file.report("away")
+            os.chown(self.folder / f"p/.{number}.ini.state", 12345, -1)
+        self.assertEqual(len(reported_sources(load(self.rules))), 16)
 
     def test_files_of_several_kinds(self) -> None:
         self.path = self.folder / "p/single"

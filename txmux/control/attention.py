@@ -424,7 +424,7 @@ def _outages(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
             first = max(states, key=attrgetter("failing"))
             effect = "; ".join(dict.fromkeys(state.effect for state in states))
             named = _and_more(of_names[:_MOST_NAMED], len(of_names))
-            yield rows.SOURCE_FAILS.item(
+            item = rows.SOURCE_FAILS.item(
                 now - first.failing,
                 name=", ".join(state.name for state in states),
                 outage=outage,
@@ -432,6 +432,8 @@ def _outages(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
                 effect=f"{effect} for {named}" if of_names else effect,
                 why=first.why,
             )
+            kind, _, path = first.name.partition(" ")
+            yield attrs.evolve(item, section=f"unit {path}") if kind == "provider" else item
 
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:

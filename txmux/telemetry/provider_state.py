@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -22,6 +23,7 @@ from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 MODE = 0o644  # the service is another user
 _MOST = 4096  # bytes
+_MOST_OF_USER = 16  # sources of a user who is neither root nor the operator
 _EFFECT = "what was known stays in use"
 
 
@@ -99,27 +101,34 @@ class ReportedSource:
 
 def reported_sources(rules: Rules) -> list[ReportedSource]:
     """Read what the providers say whose files these rules include, or would include if they were there."""
-    folder = Path(rules.path).parent
+    folder, authors = Path(rules.path).parent, rules.files.authors
+    trusted, counts = {0, authors.get("", os.geteuid())}, Counter[int]()
     found = []
     for pattern in rules.files.included:
         hidden = _state_path(Path(pattern))
         for path in included_paths(folder, str(hidden)):
             with suppress(OSError, *MISSHAPEN), on_disk(path):
-                if data := _read_if_locked(path):
+                data, user = _read_if_locked(path)
+                rules_file = path.with_name(path.name.removeprefix(".").removesuffix(".state"))
+                # Others who may write there say nothing of it, and not too much of files that are not there.
+                counts[user] += 1
+                is_its = (
+                    authors.get(str(rules_file), user) == user and counts[user] <= _MOST_OF_USER
+                )
+                if data and (is_its or user in trusted):
                     state = parse_json(data)
-                    name = path.name.removeprefix(".").removesuffix(".state")
-                    its = f"provider {path.with_name(name)}", printable(state["why"], LONGEST_WHY)
+                    its = f"provider {rules_file}", printable(state["why"], LONGEST_WHY)
                     since, has_answered = float(state["since"]), bool(state["has_answered"])
                     found.append(ReportedSource(*its, since, has_answered))
     return found
 
 
-def _read_if_locked(path: Path) -> bytes:
-    """Return what is in a file that another process has locked; else nothing."""
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _read_if_locked(path: Path) -> tuple[bytes, int]:
+    """Return what is in a file that another process has locked, else nothing, and whose it is."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     with open(number, "rb") as file:  # noqa: PTH123 - a descriptor
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return file.read(_MOST)
-    return b""
+            return file.read(_MOST), os.fstat(number).st_uid
+    return b"", -1
