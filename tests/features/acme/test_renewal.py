@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -400,6 +401,41 @@ class RenewalTests(TestCase):
                 self.assertGreater(made.seconds_left()[_A], 0)
                 self.now += 6 * 3600
             self.assertEqual((file.read_bytes(), [*made.troubles()]), (good, []))
+
+    async def test_names_of_other_users_at_other_machines(self) -> None:
+        """What a machine gets for a user of its own is no certificate of the operator's name here, and the other way around."""
+        self.play()
+        rules = self.rules(_A, _B)
+        ours, theirs = rules.routes
+        assert theirs.terminate_tls is not None
+        tls = attrs.evolve(theirs.terminate_tls, author=12345)
+        made: Any = self.certificates(_A)
+        used = set[tuple[str, str]]()
+
+        def use(what: str, _: str, name: str, *__: object) -> Deferred[None]:
+            used.add((what, name))
+            return succeed(None)
+
+        made._shared = SimpleNamespace(
+            source=Source("certificates", "", "", reactor.seconds),
+            is_up=True,
+            spread=0.0,
+            poll=lambda: succeed(({_A: "00", _B: "11"}, True)),
+            certificate=partial(use, "get"),
+            put=partial(use, "put"),
+            lock=lambda: succeed(1),
+            unlock=lambda: succeed(None),
+        )
+        made._store = store = object()
+        settings = attrs.evolve(
+            rules.settings, more={**rules.settings.more, "shared_limits": store}
+        )
+        routes = ours, attrs.evolve(theirs, terminate_tls=tls)
+        made.commit(attrs.evolve(rules, routes=routes, settings=settings))
+        self.look(made, 3)
+        names = _A, f"{_B} of user 12345"
+        self.assertEqual(used, {(what, name) for what in ("get", "put") for name in names})
+        self.assertEqual(made.challenges, {_A: "00"})
 
     async def test_lock_that_stays(self) -> None:
         """One that another machine has, or that somebody has written, is reported after half an hour."""

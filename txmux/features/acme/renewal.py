@@ -150,6 +150,7 @@ class Certificates(ServicePart):
     _shared: SharedCertificates | None = attrs.field(default=None, init=False)
     _names: tuple[str, ...] = attrs.field(default=(), init=False)
     _owners: Mapping[str, str] = attrs.field(factory=dict, init=False)
+    _shared_names: Mapping[str, str] = attrs.field(factory=dict, init=False)
     _turns: dict[str, int] = attrs.field(factory=dict, init=False)  # the last of each owner
     _numbers: Iterator[int] = attrs.field(factory=partial(count, 1), init=False)
     _renewals: dict[str, Renewal] = attrs.field(factory=dict, init=False)
@@ -195,11 +196,17 @@ class Certificates(ServicePart):
             self._folder, self._renewals = AcmeFolder(folder), {}
             self._folder_problem = self._prepared_problem
         self._requested, self._names = requested, tuple(requested)
-        self._owners = {
-            name: rules.unit_of(route.section)
+        asking = [
+            (name, route, tls.author)
             for route in reversed(rules.routes)
-            if route.terminate_tls is not None
-            for name in route.terminate_tls.managed
+            if (tls := route.terminate_tls) is not None
+            for name in tls.managed
+        ]
+        self._owners = {name: rules.unit_of(route.section) for name, route, _ in asking}
+        # At another machine, the name may be the operator's.
+        self._shared_names = {
+            name: name if author is None else f"{name} of user {author}"
+            for name, _, author in asking
         }
         self._share(rules.settings.more.get("shared_limits") if requested else None)
         for name in {*self._waiting} - {*self._names}:
@@ -369,13 +376,19 @@ class Certificates(ServicePart):
         """Answer the challenges of another machine, and use the certificates that it has got."""
         try:
             challenges, is_changed = await shared.poll()
-            others = {name: digest for name, digest in challenges.items() if name in self._names}
+            others = {
+                name: challenges[shared_name]
+                for name, shared_name in self._shared_names.items()
+                if name in self._names and shared_name in challenges
+            }
             if others != self._others:
                 self._others = others
                 await self._announce(self.challenges)
             for name in self._names if is_changed else ():
                 its = self._requested.get(name)
-                pem = None if its is None else await shared.certificate(its.order, name)
+                if its is None:
+                    continue
+                pem = await shared.certificate(its.order, self._shared_names[name])
                 is_current = shared is self._shared and its == self._requested.get(name)
                 if pem is None or not is_current or name not in self._names:
                     continue
@@ -419,7 +432,8 @@ class Certificates(ServicePart):
             return None
         self._refused_since = None
         try:
-            got = await shared.certificate(order, name)
+            shared_name = self._shared_names[name]
+            got = await shared.certificate(order, shared_name)
             if name not in self._waiting:
                 renewed = attrs.evolve(renewal, not_before=0.0, directory=order)
                 there = self._from_another(name, got)
@@ -427,7 +441,8 @@ class Certificates(ServicePart):
                 if is_other and renewed.due(there, order) > self._now():
                     return there
             issued = await self._ask(name)
-            await shared.put(order, name, issued.pem, max(1, issued.not_after - self._now()))
+            seconds = max(1, issued.not_after - self._now())
+            await shared.put(order, shared_name, issued.pem, seconds)
             self._unusable.pop(name, None)
         finally:
             await shared.unlock()
@@ -451,7 +466,8 @@ class Certificates(ServicePart):
             self._own = {**self._own, name: digest}
         shared = self._shared
         if shared is not None:
-            await shared.show(self._own)
+            names = self._shared_names
+            await shared.show({names.get(one, one): shown for one, shown in self._own.items()})
         if self.is_stopped:
             return
         await self._announce(self.challenges)
