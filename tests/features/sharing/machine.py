@@ -48,7 +48,7 @@ class Machine:
 class RedisPlayed(Peer):
     """Answers as an empty Redis does, after `late` seconds of the clock of a test, or not at all while it `hangs`.
 
-    If `answer` is set, it is what scripts return.
+    If `answer` is set, it is what scripts return. `keys` are those of scripts.
     """
 
     time: VirtualTime
@@ -59,6 +59,7 @@ class RedisPlayed(Peer):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.transport.setTcpNoDelay(True)  # as Redis does
+        self.keys = set[bytes]()
         self._parser = ReplyParser()  # commands are arrays, as replies may be
 
     def dataReceived(self, data: bytes) -> None:
@@ -77,5 +78,6 @@ class RedisPlayed(Peer):
         if name == b"TIME":
             return b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n"
         if name == b"EVAL":
+            self.keys.update(words[2 : 2 + int(words[1])])
             return self.answer or b"*0\r\n" if words[1] == b"1" else b"*2\r\n$1\r\n0\r\n$0\r\n\r\n"
         return b":0\r\n"

@@ -1,7 +1,9 @@
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -11,18 +13,19 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.admin.asking import AdminCase
 from tests.features.sharing.machine import Machine, RedisPlayed
+from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.test_errors import assert_harmless, logged, refused
 from txmux.access.bans import Ban
 from txmux.access.per_source import PerSource, SourceLimits
-from txmux.features.sharing.bans import SharedBans
-from txmux.features.sharing.exchange import SharedSources
+from txmux.features.sharing.bans import SharedBans, Sharing
+from txmux.features.sharing.exchange import KEY, SharedSources
 from txmux.features.sharing.redis import ReplyError, ReplyParser
 from txmux.features.sharing.store import Store
 from txmux.rules.model import Rules
 from txmux.rules.named_files import needed_modules
-from txmux.rules.reading.parser import parse
+from txmux.rules.reading.parser import load, parse
 from txmux.wire import codec
 
 
@@ -123,6 +126,25 @@ class SharedSourcesTest(TestCase):
             peer.send(b"*2\r\n$1\r\nm\r\n$20\r\n%b\r\n" % struct.pack("<QIII", source, 2, 2, 2))
             await self.until(lambda: not self.shared.is_exchanging)
             self.assertEqual(self.limits.enter(source) is None, bool(sources))
+
+    async def test_listener_of_another_user(self) -> None:
+        """It shares with those of the same user, though the operator of another machine has one of its name."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        folder = make_folder(self)
+        text = f"[txmux]\ninclude = d/*\nshared_limits = {self.store.text}\n[listen x]\nendpoint = :1\n"
+        (folder / "rules.ini").write_text(text)
+        (folder / "d").mkdir()
+        (folder / "d/a").write_text("[listen y]\nendpoint = :2\n")
+        os.chown(folder / "d/a", 12345, -1)
+        self.sources["y"] = PerSource(SourceLimits(connections=2), self.time.seconds)
+        sharing = Sharing(self.time, None, lambda: self.sources)
+        sharing.commit(load(folder / "rules.ini"))
+        await self.until(lambda: sharing.limits is not None and sharing.limits.is_up)
+        peer: Any = self.redis.peers[-1]
+        keys = {its.decode() for its in peer.keys}
+        self.assertEqual(keys, {KEY % "x", KEY % "y of user 12345"})
+        await sharing.stop()
 
     def know(self) -> None:
         self.limits.apply({1: (None, 2, 0)})

@@ -38,6 +38,7 @@ from txmux.features.sharing.redis import RedisError, RedisProtocol
 from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
 from txmux.features.sharing.store import Store, is_shared, store_of
 from txmux.rules.model import IPNetwork, Rules
+from txmux.rules.model.files import other_author
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.sources import Source, SourceState
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
@@ -421,8 +422,18 @@ class Sharing(ServicePart):
 
     def commit(self, rules: Rules) -> None:
         store = store_of(rules.settings)
-        if store == self._store:
-            return
+        if store != self._store:
+            self._follow(store)
+        if self.limits is not None:
+            # At another machine, a listener of the operator may have the name that a user has chosen here.
+            authors = rules.files.authors
+            self.limits.names = {
+                one.name: f"{one.name} of user {author}"
+                for one in rules.listeners
+                if (author := other_author(authors, rules.unit_of(one.section))) is not None
+            }
+
+    def _follow(self, store: Store | None) -> None:
         self.stop_following()
         self._store = store
         if store is None:

@@ -141,6 +141,9 @@ class SharedSources:
 
     Args:
         sources: Returns the counters of the sources of each listener; none while another process does this.
+
+    Attributes:
+        names: By what names other machines know listeners that have another one here.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class SharedSources:
         self._reactor = reactor
         self._sources = sources
         self.exchanges: dict[tuple[str, str], SourceExchange] = {}
+        self.names: Mapping[str, str] = {}
         self.is_exchanging = self.is_up = False
         self._took = 0.0  # of a processor, by the present exchange
         self.source = Source(
@@ -199,9 +203,10 @@ class SharedSources:
                 exchanges[key].report(its, self._reactor.seconds()) for key, its in shared.items()
             ]
             reports = [await turns.run(self._measured(one)) for one in reporting]
+            keys = [KEY % self.names.get(name, name) for name, _ in shared]
             asked = [
-                redis.execute("EVAL", _SCRIPT, 1, KEY % name, machine, report, _GOOD)
-                for (name, machine), report in zip(shared, reports, strict=True)
+                redis.execute("EVAL", _SCRIPT, 1, key, machine, report, _GOOD)
+                for key, (_, machine), report in zip(keys, shared, reports, strict=True)
             ]
             answers = await gatherResults(asked or [redis.execute("PING")], consumeErrors=True)
             for (key, its), answer in zip(shared.items(), answers, strict=False):
