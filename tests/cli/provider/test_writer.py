@@ -321,8 +321,13 @@ class WriterTest(SynchronousTestCase):
     def test_units_that_the_service_has_not_taken(self) -> None:
         """Their objects have the reason, and the service is asked again until they are taken."""
         told: list[list[tuple[str, str]]] = []
+        self.rules.write_text(RULES.replace("p/*.ini", "p/*.ini, else/*.ini"))
+        other = self.folder / "else/own.ini"
+        other.parent.mkdir()
+        other.touch()
         answer: dict[str, Any] = {
             "untaken": [
+                {"unit": str(other), "errors": [f"{other}:1: [route b] match: wrong"]},
                 {"unit": "elsewhere/other.ini [unit b]", "errors": ["other.ini:1: [listen b] endpoint: wrong"]},
                 {"unit": "p/own.ini [unit b]", "errors": ["p/own.ini:9: [listen b] endpoint: cannot listen at :1: in use"]},
             ]

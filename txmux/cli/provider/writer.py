@@ -70,6 +70,7 @@ class ProviderWriter:
     _failing: str = attrs.field(default="", init=False)  # what of the source, and why
     _unserved: str = attrs.field(default="", init=False)  # why the service may not have the file
     _untaken: dict[str, str] = attrs.field(factory=dict, init=False)  # why, by the names of units
+    _others: Collection[str] = attrs.field(default=(), init=False)  # files that are included, too
     _asks_again: bool = attrs.field(default=False, init=False)
     _pause: float = attrs.field(default=_AGAIN, init=False)  # until it is asked again
     _timer: Any = attrs.field(default=None, init=False)
@@ -154,6 +155,7 @@ class ProviderWriter:
             first, *others = error.problems
             more = f", and {len(others)} more" if others else ""
             raise _PostponedError(f"the rules have errors: {first}{more}") from None
+        self._others = rules.files.texts.keys() - {str(self._path)}
         if str(self._path) not in rules.files.texts:
             line = f"[txmux]: include = {self._path.absolute().parent}/*.ini"
             raise _PostponedError(f"{self._rules} does not include it; write there in {line}")
@@ -221,7 +223,7 @@ class ProviderWriter:
         why, served = "", self._served
         try:
             answer = await self.ask(*(question or ("POST", "/api/reload")))
-            self._untaken = dict(_untaken(answer, self._path.name))
+            self._untaken = dict(_untaken(answer, self._path.name, self._others))
         except MuxError as problem:
             why = printable(str(problem), LONGEST_WHY)
             # One that starts just now may have read its rules before the file was there.
@@ -243,11 +245,14 @@ class ProviderWriter:
         return attrs.evolve(one, text="", problem=why) if one.text and why else one
 
 
-def _untaken(answer: Any, file: str) -> Iterator[tuple[str, str]]:
-    """Yield the units of a file that a service has not taken, each with the reason; the file itself is an empty one."""
+def _untaken(answer: Any, file: str, others: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield the units of a file that a service has not taken, each with the reason; the file itself is an empty one.
+
+    The service may see the file in another folder; `others` are the paths of other files.
+    """
     for one in (answer or {}).get("untaken", ()):
         path, _, unit = one["unit"].removesuffix("]").partition(" [unit ")
-        if Path(path).name == file:
+        if Path(path).name == file and path not in others:
             yield unit, _PLACE.sub("", one["errors"][0])
 
 
