@@ -1,3 +1,4 @@
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ class RowsTest(SynchronousTestCase):
         item, shown = row.item(phase="a\n\x1bb\u202e"), r"a\n\x1bb\u202e"
         self.assertEqual((item.text, item.cause), (f"the moon is {shown}", shown))
         self.assertEqual((item.subject, item.section), ("a\n\x1bb\u202e", "unit a\n\x1bb\u202e"))
+
+    def test_subjects(self) -> None:
+        """No listener, backend or host can be called as what another item of its topic is about."""
+        for what in {row.what for row in every_row()}:
+            subjects = {row.subject for row in every_row() if row.what == what}
+            if any(re.fullmatch(r"\{\w+\}", subject) for subject in subjects):
+                words = [its for its in subjects if its and not {"{", " "}.intersection(its)]
+                self.assertEqual(words, [], what)
 
     def test_alerts(self) -> None:
         """Who writes them is told of rows that have none, or others than those of their topic and level."""

@@ -73,7 +73,7 @@ QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
     level="warning", text="listener {name}: the queue of {line} has overflowed", cause="{attempts} to connect dropped within a minute{rate}", do="{do}",
     subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="within the last minute, attempts to connect were dropped since its queue was full")
 _busy = partial(
-    _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="busy", section="")
+    _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="a process", section="")
 BUSY_WITH_MANY = _busy(
     level="warning", sources="3", alerts=COMMON, when="new connections and flows of several sources keep a process busy: how many a second, and who is first")
 PAUSED = _accept(level="note", text="listener {name}: {why}", do="txmux resume {name}", is_logged=True, sources=NO_SOURCE, alerts=_PLANNED, when="an operator has paused it")

@@ -17,10 +17,10 @@ ENDED_NOT_RENEWED = _not_renewed(level="critical", text="the certificate of {nam
 ENDS_NOT_RENEWED = _not_renewed(level="warning", text="the certificate of {name} ends on {until}, and could not be renewed", when="one could not be renewed")
 CERTIFICATE_AWAITED = _own_certificate(level="warning", when="a first one has not come yet")
 CERTIFICATES_NOT_KEPT = renewal(
-    level="warning", text="{text}", do="let the service write there; it is tried again by itself", subject="folder", when="their folder cannot be written")
+    level="warning", text="{text}", do="let the service write there; it is tried again by itself", subject="the folder", when="their folder cannot be written")
 OTHER_ASKS = renewal(
     level="warning", text="another machine has asked for certificates for {age}, and given none", do="if there is none, delete the key 'txmux:acme:lock' in Redis",
-    subject="lock", when="another machine has asked for them for long, and given none")
+    subject="the lock", when="another machine has asked for them for long, and given none")
 SHARED_UNUSABLE = renewal(
     level="warning", text="another machine has put a certificate for {name} into Redis that cannot be used", cause="{why}", do=_RENEW, subject="{name} in Redis",
     is_logged=False, when="it has given one that cannot be used")
