@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
@@ -41,7 +42,7 @@ PATIENCE = 180.0
 
 
 class Child:
-    """A program that runs beside the tests, for a limited time; its standard input is empty unless ``stdin`` makes it a pipe.
+    """A program that runs beside the tests, for a limited time, whose line that says that it is `ready` has been waited for; its standard input is empty unless ``stdin`` makes it a pipe.
 
     Attributes:
         lookers: Called with each line of each program.
@@ -50,9 +51,14 @@ class Child:
     lookers: ClassVar[list[Callable[[str], object]]] = []
 
     def __init__(
-        self, program: str, *arguments: str | Path, limit: float = 3600.0, stdin: bool = False
+        self,
+        program: str,
+        *words: str | Path,
+        ready: str = "",
+        limit: float = 3600,
+        stdin: bool = False,
     ) -> None:
-        self.process = _start([require_program(program), *map(str, arguments)], stdin=stdin)
+        self.process = _start([require_program(program), *map(str, words)], stdin=stdin)
         self.pid = self.process.pid
         self.output = ""
         self._changed = threading.Condition()
@@ -61,6 +67,8 @@ class Child:
         self._reader.start()
         self._limit = self._timer(limit)
         atexit.register(self._give_up)  # for tests that are given up themselves
+        if ready:
+            self.wait_for(ready)
 
     def allow(self, seconds: float) -> None:
         self._lift_limit()
@@ -229,6 +237,25 @@ def eventually(condition: Callable[[], bool], what: str, patience: float = PATIE
             raise AssertionError(f"{what}: not within {patience:g} s")
         # What is asked needs the time itself, for what is waited for.
         time.sleep(max(0.01, 2 * (now - began)))
+
+
+def write(file: Path, text: str, mode: int = 0o644) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(mode)
+    return file
+
+
+def answered(
+    address: tuple[str, int], said: bytes = b"x", source: str = "", patience: float = PATIENCE
+) -> str:
+    """Return what a client hears first that says something; nothing if it is refused, or broken off."""
+    bound = (source, 0) if source else None
+    connecting = partial(socket.create_connection, address, patience, bound)
+    with contextlib.suppress(OSError), connecting() as client:
+        client.sendall(said)
+        return client.recv(1000).decode().strip()
+    return ""
 
 
 def listens(port: int) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import InteropTestCase
 from tests.interop.namespaces import Namespace, mounted
 from tests.support.services import Record, Twist
@@ -32,6 +34,7 @@ class Example(Twist):
         return [line for line in lines if listener in ("", line["listener"])]
 
 
+@pytest.mark.by_turns
 class ScenarioTestCase(InteropTestCase):
     """Tests of an example in a network of their own, where its ports are free, with some addresses beside those of loopback."""
 

@@ -5,13 +5,12 @@ import hashlib
 import os
 import pwd
 from pathlib import Path
-from typing import Any
 
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
-from tests.interop.children import Child, output_of
+from tests.interop.children import Child, output_of, write
 from tests.programs import require_program
 from tests.support.certificates import Identity, make_authority
 from tests.support.ports import free_port
@@ -86,12 +85,10 @@ def start_sshd(folder: Path, port: int | None = None, address: str = "127.0.0.1"
     for name in ("host", "user"):
         output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
     port = port or free_port()
-    configuration = folder / "sshd_config"
-    configuration.write_text(_SSHD.format(address=address, port=port, folder=folder))
-    child = Child("sshd", "-D", "-e", "-f", configuration)
-    child.wait_for("Server listening on")
-    known_hosts = folder / "known_hosts"
-    known_hosts.write_text(f"behind-txmux {(folder / 'host.pub').read_text()}")
+    text = _SSHD.format(address=address, port=port, folder=folder)
+    command = ("sshd", "-D", "-e", "-f", write(folder / "sshd_config", text))
+    host_key = (folder / "host.pub").read_text()
+    known_hosts = write(folder / "known_hosts", f"behind-txmux {host_key}")
     settings = {
         "BatchMode": "yes", "HostKeyAlias": "behind-txmux", "IdentitiesOnly": "yes",
         "IdentityAgent": "none", "IdentityFile": folder / "user",
@@ -99,7 +96,7 @@ def start_sshd(folder: Path, port: int | None = None, address: str = "127.0.0.1"
         "User": pwd.getpwuid(os.geteuid()).pw_name, "UserKnownHostsFile": known_hosts,
     }  # fmt: skip
     options = ("-F", "none", *(f"-o{name}={value}" for name, value in settings.items()))
-    return SshServer(child, port, options)
+    return SshServer(Child(*command, ready="Server listening on"), port, options)
 
 
 _NGINX = """\
@@ -162,11 +159,8 @@ def _nginx_main(folder: Path) -> str:
 
 
 def _start_nginx(folder: Path, text: str, before: tuple[str, ...] = ()) -> Child:
-    configuration = folder / "nginx.conf"
-    configuration.write_text(text)
-    child = Child(*before, "nginx", "-e", "stderr", "-p", folder, "-c", configuration)
-    child.wait_for("start worker process ")
-    return child
+    command = ("nginx", "-e", "stderr", "-p", folder, "-c", write(folder / "nginx.conf", text))
+    return Child(*before, *command, ready="start worker process ")
 
 
 DNSMASQ = (
@@ -177,14 +171,9 @@ DNSMASQ = (
 
 def start_dnsmasq(hosts: Path, *options: str) -> Child:
     """Start a name server for what is in a file of hosts, which it reads again on SIGHUP; its answers hold for 1 s."""
-    child = Child(
-        *DNSMASQ,
-        *("--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", "--local-ttl=1", "--local=/test/"),
-        *("--listen-address=127.0.0.1", "--bind-interfaces"),
-        *options,
-    )
-    child.wait_for(r"read .*hosts")
-    return child
+    own = ("--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", "--local-ttl=1", "--local=/test/")
+    bound = ("--listen-address=127.0.0.1", "--bind-interfaces")
+    return Child(*DNSMASQ, *own, *bound, *options, ready=r"read .*hosts")
 
 
 _HAPROXY = """\
@@ -198,49 +187,47 @@ defaults
 
 
 def start_haproxy(folder: Path, frontends: str, before: tuple[str, ...] = ()) -> Child:
-    configuration = folder / "haproxy.cfg"
-    configuration.write_text(_HAPROXY.format(frontends=frontends))
-    child = Child(*before, "haproxy", "-W", "-db", "-f", configuration)
-    child.wait_for("Loading success")
-    return child
+    file = write(folder / "haproxy.cfg", _HAPROXY.format(frontends=frontends))
+    return Child(*before, "haproxy", "-W", "-db", "-f", file, ready="Loading success")
 
 
 def start_sslh(
     folder: Path, lines: str, program: str = "sslh", before: tuple[str, ...] = ()
 ) -> Child:
     """Start a proxy with these settings, as one of its two programs: ``sslh`` or ``sslh-select``."""
-    configuration = folder / "sslh.cfg"
-    configuration.write_text(f"numeric: true;\nforeground: true;\n{lines}")
-    child = Child(*before, program, f"-F{configuration}")
-    child.wait_for("started")
-    return child
+    file = write(folder / "sslh.cfg", f"numeric: true;\nforeground: true;\n{lines}")
+    return Child(*before, program, f"-F{file}", ready="started")
 
 
 @attrs.frozen
 class RedisServer(Running):
-    """A running ``redis-server``, with its UNIX socket."""
+    """A running ``redis-server``, with its UNIX socket, and the file of its password."""
 
     socket: Path
+    password: Path | None
+
+    def ask(self, *words: str, stdin: bytes = b"") -> str:
+        own = self.password.read_text().strip() if self.password else ""
+        login = ("-a", own, "--no-auth-warning") if own else ()
+        return output_of("redis-cli", "-s", self.socket, *login, *words, stdin=stdin).decode()
 
 
 def start_redis(
-    folder: Path, port: int | None = None, identity: Identity | None = None
+    folder: Path, port: int | None = None, identity: Identity | None = None, password: str = ""
 ) -> RedisServer:
     """Start a Redis server that keeps everything in memory; over TLS, if it has an identity, it wants no certificate of clients."""
     port, socket = port or free_port(), folder / "redis.sock"
     ports: tuple[str | Path, ...] = ("--port", str(port))
+    known = write(folder / "password", f"{password}\n", 0o600) if password else None
     if identity is not None:
         file = identity.write(folder / "redis.pem", key=True)
         files = ("--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file)
         ports = ("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", *files)
         ports = (*ports, "--loglevel", "verbose")  # which tells of clients that break off
-    child = Child(
-        "redis-server",
-        *("--bind", "127.0.0.1", *ports, "--unixsocket", socket),
-        *("--save", "", "--dir", folder),
-    )
-    child.wait_for("[Rr]eady to accept connections")
-    return RedisServer(child, port, socket)
+    own = ("--bind", "127.0.0.1", "--unixsocket", socket, "--save", "", "--dir", folder)
+    ready = "[Rr]eady to accept connections"
+    child = Child("redis-server", *ports, *own, "--requirepass", password, ready=ready)
+    return RedisServer(child, port, socket, known)
 
 
 def start_mariadb(folder: Path, *options: str, address: str = "127.0.0.1") -> Child:
@@ -249,15 +236,10 @@ def start_mariadb(folder: Path, *options: str, address: str = "127.0.0.1") -> Ch
     if os.geteuid() == 0:
         own = (*own, "--user=root")
     output_of("mariadb-install-db", *own, "--auth-root-authentication-method=normal")
-    first = folder / "first.sql"
-    first.write_text("CREATE USER tests@'%';\n")
-    child = Child(
-        "mariadbd",
-        *(*own, f"--init-file={first}", f"--socket={folder}/socket"),
-        *(f"--bind-address={address}", "--port=3306", "--skip-name-resolve", *options),
-    )
-    child.wait_for("ready for connections")
-    return child
+    first = write(folder / "first.sql", "CREATE USER tests@'%';\n")
+    own = (*own, f"--init-file={first}", f"--socket={folder}/socket")
+    there = (f"--bind-address={address}", "--port=3306", "--skip-name-resolve")
+    return Child("mariadbd", *own, *there, *options, ready="ready for connections")
 
 
 def postgres_program(name: str) -> Path:
@@ -268,26 +250,22 @@ def postgres_program(name: str) -> Path:
 
 def start_postgres(folder: Path, port: int, **more: str | Path) -> Child:
     """Start a server that asks everybody for a password; the one of ``postgres`` is ``secret``."""
-    before = _as_nobody(folder)
-    password = folder / "password"
-    password.write_text("secret\n")
-    password.chmod(0o644)
+    password = write(folder / "password", "secret\n")
     access = ("-A", "scram-sha-256", "-U", "postgres", "--pwfile", password)
     made = ("--no-sync", "--locale=C", "-D", folder / "data")
-    output_of(*_command(before, "initdb", *made, *access))
+    output_of(*_as_nobody(folder, "initdb"), *made, *access)
     return restart_postgres(folder, port, **more)
 
 
-def _as_nobody(folder: Path) -> tuple[str, ...]:
-    """Give what goes before a command of PostgreSQL, which refuses to be root, and let it use a folder."""
-    before: tuple[str, ...] = ()
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        ids = f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}"
-        before = (require_program("setpriv"), *ids, "--clear-groups")
-    return before
+def _as_nobody(folder: Path, name: str) -> tuple[str, ...]:
+    """Give the command of a program of PostgreSQL, which refuses to be root, and let it use a folder."""
+    if os.geteuid():
+        return (str(postgres_program(name)),)
+    nobody = pwd.getpwnam("nobody")
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    ids = f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}"
+    return (require_program("setpriv"), *ids, "--clear-groups", str(postgres_program(name)))
 
 
 def restart_postgres(folder: Path, port: int, **more: str | Path) -> Child:
@@ -296,11 +274,5 @@ def restart_postgres(folder: Path, port: int, **more: str | Path) -> Child:
         "fsync": "off", "log_connections": "on", "log_disconnections": "on", **more,
     }  # fmt: skip
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    command = _command(_as_nobody(folder), "postgres", "-D", folder / "data", *options)
-    child = Child(*command)
-    child.wait_for("ready to accept connections")
-    return child
-
-
-def _command(before: tuple[str, ...], name: str, *arguments: str | Path) -> tuple[Any, ...]:
-    return (*before, str(postgres_program(name)), *arguments)
+    before, ready = _as_nobody(folder, "postgres"), "ready to accept connections"
+    return Child(*before, "-D", folder / "data", *options, ready=ready)

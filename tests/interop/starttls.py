@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.interop.children import Child, eventually, listens, output_of
+from tests.interop.children import Child, eventually, listens, output_of, write
 from tests.interop.servers import Certificate, Running
 from tests.support.ports import free_port
 
@@ -61,11 +61,11 @@ def start_postfix(folder: Path, certificate: Certificate, name: str) -> ClearSer
     for part in ("data", "mail"):
         os.chown(folder / part, user.pw_uid, user.pw_gid)
     main = _POSTFIX.format(folder=folder, name=name, certificate=certificate, user=user)
-    (folder / "main.cf").write_text(main)
-    (folder / "master.cf").write_text(_MASTER.format(port=port, clear=clear))
+    write(folder / "main.cf", main)
+    write(folder / "master.cf", _MASTER.format(port=port, clear=clear))
     output_of("postfix", "-c", folder, "check")  # which makes the folders of the queue
-    child = Child("/usr/lib/postfix/sbin/master", "-c", folder, "-s")
-    child.wait_for("daemon started")
+    program = "/usr/lib/postfix/sbin/master"
+    child = Child(program, "-c", folder, "-s", ready="daemon started")
     return ClearServer(child, port, folder / "mail", clear)
 
 
@@ -112,15 +112,12 @@ service pop3-login {{
 def start_dovecot(folder: Path, certificate: Certificate, name: str) -> ClearServer:
     """Start a server with IMAP, and with POP3 at the other port; every user has the password ``secret`` and the same mail."""
     user, port, clear = pwd.getpwnam("nobody"), free_port(), free_port()
-    (folder / "mail" / "cur").mkdir(parents=True)
-    (folder / "mail" / "cur" / "1:2,").write_text(f"Subject: {name}\n\nbody\n")
+    write(folder / "mail/cur/1:2,", f"Subject: {name}\n\nbody\n")
     for path in (folder, *folder.rglob("*")):
         os.chown(path, user.pw_uid, user.pw_gid)
-    configuration = folder / "dovecot.conf"
     own = {"folder": folder, "name": name, "certificate": certificate, "user": user}
-    configuration.write_text(_DOVECOT.format(**own, port=port, clear=clear))
-    child = Child("dovecot", "-F", "-c", configuration)
-    child.wait_for("starting up for imap")
+    file = write(folder / "dovecot.conf", _DOVECOT.format(**own, port=port, clear=clear))
+    child = Child("dovecot", "-F", "-c", file, ready="starting up for imap")
     return ClearServer(child, port, folder / "mail", clear)
 
 
@@ -148,9 +145,8 @@ rsa_private_key_file={certificate.key}
 def start_vsftpd(folder: Path, certificate: Certificate) -> ClearServer:
     port, files = free_port(), folder / "files"
     files.mkdir()
-    configuration = folder / "vsftpd.conf"
-    configuration.write_text(_VSFTPD.format(port=port, files=files, certificate=certificate))
-    child = Child("vsftpd", configuration)
+    text = _VSFTPD.format(port=port, files=files, certificate=certificate)
+    child = Child("vsftpd", write(folder / "vsftpd.conf", text))
     eventually(lambda: listens(port), "vsftpd listens")
     return ClearServer(child, port, files)
 
@@ -171,12 +167,11 @@ VirtualHost "{name}"
 
 
 def start_prosody(folder: Path, certificate: Certificate, name: str) -> ClearServer:
-    port, configuration = free_port(), folder / "prosody.cfg.lua"
+    port = free_port()
     (folder / "data").mkdir()
-    own = {"folder": folder, "name": name, "certificate": certificate}
-    configuration.write_text(_PROSODY.format(**own, port=port))
-    child = Child("prosody", "-F", "--config", configuration)
-    child.wait_for(rf"Activated service 'c2s' on .*{port}")
+    text = _PROSODY.format(folder=folder, name=name, certificate=certificate, port=port)
+    command = ("prosody", "-F", "--config", write(folder / "prosody.cfg.lua", text))
+    child = Child(*command, ready=rf"Activated service 'c2s' on .*{port}")
     return ClearServer(child, port, folder / "data")
 
 
@@ -191,8 +186,7 @@ security tls=128
 
 def start_slapd(folder: Path, certificate: Certificate) -> ClearServer:
     """Start a directory that has its root alone, and shows that over TLS."""
-    port, configuration = free_port(), folder / "slapd.conf"
-    configuration.write_text(_SLAPD.format(folder=folder, certificate=certificate))
-    child = Child("slapd", "-d", "256", "-h", f"ldap://127.0.0.1:{port}", "-f", configuration)
-    child.wait_for("slapd starting")
-    return ClearServer(child, port, folder)
+    port = free_port()
+    file = write(folder / "slapd.conf", _SLAPD.format(folder=folder, certificate=certificate))
+    command = ("slapd", "-d", "256", "-h", f"ldap://127.0.0.1:{port}", "-f", file)
+    return ClearServer(Child(*command, ready="slapd starting"), port, folder)

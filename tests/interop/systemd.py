@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.interop.children import Child, eventually, first_of, run
+from tests.interop.children import Child, eventually, first_of, run, write
 from tests.programs import require_program
 from tests.support.ports import free_port
 
@@ -127,26 +127,22 @@ class Systemd(FirstProcess):
             shutil.rmtree(units / "txmux.service.d")
             (units / "txmux.socket").unlink()
         for name in TARGETS:
-            (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
-        self._log = self._folder / "service.log"
-        self._log.touch()
+            write(units / f"{name}.target", "[Unit]\nDefaultDependencies=no\n")
+        self._log = write(self._folder / "service.log", "")
         # The virtual environment and the code may be where the unit hides all files.
         wanted = {_ROOT, Path(sys.prefix), Path(sys.base_prefix)}
         hidden = [str(path) for path in wanted if any(map(path.is_relative_to, _HIDDEN))]
         if hidden:
             more += f"\nProtectHome=tmpfs\nBindReadOnlyPaths={' '.join(hidden)}\n"
-        drop_in = units / "txmux.service.d" / "test.conf"
-        drop_in.parent.mkdir(exist_ok=True)
-        drop_in.write_text(_DROP_IN.format(more=more, log=self._log))
+        text = _DROP_IN.format(more=more, log=self._log)
+        write(units / "txmux.service.d/test.conf", text)
         if self.opened:
-            drop_in = units / "txmux.socket.d" / "test.conf"
-            drop_in.parent.mkdir()
-            drop_in.write_text(f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{self.opened}\n")
+            text = f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{self.opened}\n"
+            write(units / "txmux.socket.d/test.conf", text)
 
     def change(self, line: str) -> None:
         """Add a line to the unit; it holds from the next start."""
-        drop_in = self._folder / "units" / "txmux.service.d" / "changed.conf"
-        drop_in.write_text(f"[Service]\n{line}\n")
+        write(self._folder / "units/txmux.service.d/changed.conf", f"[Service]\n{line}\n")
         self.systemctl("daemon-reload")
 
     def inside(self, *command: str) -> subprocess.CompletedProcess[bytes]:
@@ -185,14 +181,10 @@ class Systemd(FirstProcess):
         return self._log.read_text(errors="replace")
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        found: list[re.Match[str]] = []
-
-        def has_come() -> bool:
-            found[:] = re.finditer(pattern, self.output, re.MULTILINE)
-            return bool(found)
-
-        eventually(has_come, f"the service prints {pattern!r}:\n{self.output}")
-        return found[-1]
+        expression = re.compile(pattern, re.MULTILINE)
+        why = f"the service prints {pattern!r}:\n{self.output}"
+        eventually(lambda: expression.search(self.output) is not None, why)
+        return [*expression.finditer(self.output)][-1]
 
 
 def removed(folder: Path) -> bool:

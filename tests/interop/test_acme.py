@@ -31,11 +31,11 @@ from tests.admin.processes import get
 from tests.interop.acme import ONE, OTHER, RENEW, SITE, Front, issuer_of, names_of, shown_to
 from tests.interop.children import (
     PATIENCE,
-    Child,
     InteropTestCase,
     eventually,
     leave_unmeasured,
     output_of,
+    write,
 )
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
@@ -87,16 +87,6 @@ exec "$@"
 """
 
 
-def _redis_with_password(test: InteropTestCase) -> tuple[int, Path]:
-    """Start a Redis; return its port, and the file with its password."""
-    password, port = test.make_folder() / "password", free_port()
-    password.write_text("secret\n")
-    password.chmod(0o600)
-    options = ("--port", str(port), "--requirepass", "secret", "--save", "")
-    test.own(Child("redis-server", *options)).wait_for("[Rr]eady to accept connections")
-    return port, password
-
-
 class GotTests(InteropTestCase):
     pebble: ClassVar[Pebble]
     redis: ClassVar[int]
@@ -134,15 +124,12 @@ class GotTests(InteropTestCase):
         rows = json.loads(self.txmux("certificates", "--json"))
         return {name: row for row in rows for name in row["names"]}
 
-    def wait_for_certificates(self, *names: str) -> None:
+    def wait_for_certificates(self, *names: str, host: str = "127.0.0.1") -> None:
         for name in names or (ONE, OTHER):
-            self.wait_for_certificate(name)
-
-    def wait_for_certificate(self, name: str | None, host: str = "127.0.0.1") -> None:
-        def is_there() -> bool:
-            return "Pebble" in issuer_of(self.pebble.challenged, name, host)
-
-        eventually(is_there, f"clients see a certificate of {name or host}")
+            eventually(
+                lambda its=name: "Pebble" in issuer_of(self.pebble.challenged, its, host),  # type: ignore[misc]
+                f"clients see a certificate of {name or host}",
+            )
 
     def test_first(self) -> None:
         """An authority with terms is not asked without the operator's consent. Then each of two workers shows each name its own certificate; its file is for nobody else, and no key is in a log."""
@@ -177,9 +164,9 @@ class GotTests(InteropTestCase):
         """While a certificate is renewed, 200 clients come each second: none is shown a wrong one, and none is cut."""
         self.start("workers = 2\n", SITE.replace("[route", "detect_timeout = 60s\n[route"))
         self.wait_for_certificates()
-        asyncio.run(self._renew_under_load())
+        asyncio.run(self.renew_under_load())
 
-    async def _renew_under_load(self) -> None:
+    async def renew_under_load(self) -> None:
         context = client_context(None)
         seen: dict[str, set[bytes]] = {ONE: set(), OTHER: set()}
         port, pong = self.pebble.challenged, b"+PONG\r\n"
@@ -223,11 +210,13 @@ class GotTests(InteropTestCase):
         for connection in stay:
             await ping(*connection)
             connection[1].close()
-        file = x509.load_pem_x509_certificate((self.acme / f"{ONE}.pem").read_bytes())
-        new = file.public_bytes(Encoding.DER)
+        new = self.written(ONE).public_bytes(Encoding.DER)
         self.assertEqual(seen, {OTHER: before[OTHER], ONE: before[ONE] | {new}})
         self.assertEqual({*shown[-199:]}, before[OTHER] | {new})  # since the command has answered
         print(f"{len(clients)} connections in {taken:.1f} s, none wrong and none cut")  # noqa: T201 - for people
+
+    def written(self, name: str) -> x509.Certificate:
+        return x509.load_pem_x509_certificate((self.acme / f"{name}.pem").read_bytes())
 
     def test_other_challenges(self) -> None:
         """Challenges for what was not asked for go by the routes, as lego's do."""
@@ -323,9 +312,7 @@ class GotTests(InteropTestCase):
         self.wait_for_certificates(OTHER)
         self.assertEqual(shown_to(self.pebble.challenged, ONE), shown)
         self.assertEqual(self.pebble.issued, issued + 1)  # nothing for what is there
-        file = (self.acme / f"{OTHER}.pem").read_bytes()
-        other = x509.load_pem_x509_certificate(file)
-        self.assertEqual(shown_to(self.pebble.challenged, OTHER), other)
+        self.assertEqual(shown_to(self.pebble.challenged, OTHER), self.written(OTHER))
 
     def test_closed_python(self) -> None:
         """With a user that cannot read Python's files, all is imported before; a reload that needs more says what to do."""
@@ -362,9 +349,7 @@ class GotTests(InteropTestCase):
             "externalAccountMACKeys": {"kid-1": secret},
         }
         other = self.own(Pebble(folder, challenged=served, **binding))
-        eab = folder / "eab"
-        eab.write_text(f"kid-1 {'A' * 43}\n")
-        eab.chmod(0o600)
+        eab = write(folder / "eab", f"kid-1 {'A' * 43}\n", 0o600)
         named = (("OTHER", other.directory), ("CA", str(other.ca)), ("EAB", str(eab)))
         rules = _SEVERAL
         for word, value in named:
@@ -372,7 +357,7 @@ class GotTests(InteropTestCase):
         mux = self.start("workers = 2\n", rules)
         addresses = ("127.0.0.1", "127.0.0.2", "::1")
         for host in addresses:
-            self.wait_for_certificate(None, host)
+            self.wait_for_certificates("", host=host)
             names = names_of(shown_to(served, None, host=host))
             self.assertEqual(names.get_values_for_type(x509.IPAddress), [ip_address(host)])
         self.wait_for_certificates(ONE)
@@ -397,8 +382,8 @@ class GotTests(InteropTestCase):
 
     def test_shared(self) -> None:
         """One asks, and the other reads what it got; each answers the challenges of the other, and Redis has no key as it is."""
-        port, password = _redis_with_password(self)
-        shared = f"shared_limits = redis://127.0.0.1:{port} password={password}\n"
+        redis = self.own(start_redis(self.make_folder(), password="secret"))
+        shared = f"shared_limits = redis://127.0.0.1:{redis.port} password={redis.password}\n"
         address = "match = tls\nterminate_tls = acme 127.0.0.1\nbackend = close\n"
         rules = f"{SITE}[route address]\n{address}"
         before = self.pebble.issued
@@ -419,12 +404,11 @@ class GotTests(InteropTestCase):
         self.assertIn("renewed", self.txmux(*RENEW, ONE))
         self.assertEqual(self.pebble.issued, issued + 1)
         eventually(lambda: shown_to(other.port, ONE) == shown_to(served, ONE), "the first has it")
-        command = ("redis-cli", "-p", str(port), "-a", "secret", "--no-auth-warning")
-        keys = output_of(*command, "KEYS", "*").decode().split()
+        keys = redis.ask("KEYS", "*").split()
         self.assertIn(f"txmux:acme:certificate:{ONE}", keys)
         self.assertNotIn("txmux:acme:lock", keys)
-        found = output_of(*command, "GET", f"txmux:acme:certificate:{ONE}")
-        self.assertNotIn(b"PRIVATE KEY", b64decode(found.strip().strip(b'"')))
+        found = redis.ask("GET", f"txmux:acme:certificate:{ONE}")
+        self.assertNotIn(b"PRIVATE KEY", b64decode(found.strip().strip('"')))
 
 
 class EmbeddedTests(TestCase):
@@ -433,10 +417,9 @@ class EmbeddedTests(TestCase):
         folder = make_folder(self)
         pebble = Pebble(folder)
         self.addCleanup(pebble.end)
-        rules = folder / "rules.ini"
         named = SITE.format(port=pebble.challenged, redis="127.0.0.1:1")
-        rules.write_text(f"[txmux]\n{pebble.settings(folder / 'acme')}{named}")
-        service = EmbeddedService(load(rules))
+        text = f"[txmux]\n{pebble.settings(folder / 'acme')}{named}"
+        service = EmbeddedService(load(write(folder / "rules.ini", text)))
         service.startService()
         self.addCleanup(service.stopService)
         for _ in range(600):
@@ -452,9 +435,9 @@ class SealedTests(TestCase, InteropTestCase):
 
     async def test_challenges(self) -> None:
         """Listeners answer a challenge if it is sealed, new, and of the machine that has the lock."""
-        port, password = _redis_with_password(self)
-        store, now = Store("redis", host="127.0.0.1", port=port, password=password), time.time()
-        clocks = {"own": now, "other": now}
+        server = self.own(start_redis(self.make_folder(), password="secret"))
+        store = Store("redis", host="127.0.0.1", port=server.port, password=server.password)
+        clocks = dict.fromkeys(("own", "other"), now := time.time())
         times = (partial(clocks.__getitem__, name) for name in clocks)
         own, other = (SharedCertificates(reactor, store, its) for its in times)
         for one in (own, other):

@@ -1,6 +1,5 @@
 """Servers and listeners at addresses of one link, and at those that clients have asked for."""
 
-import contextlib
 import socket
 import sys
 from ipaddress import ip_address
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
+from tests.interop.children import PATIENCE, InteropTestCase, answered, eventually, output_of
 from tests.interop.namespaces import Namespace
 from tests.interop.originals import Named
 from tests.support.services import Record, Service
@@ -131,16 +130,8 @@ class AskedAddressTests(InteropTestCase):
         rules = _ASKED_RULES.format(there=self.there, more=more, backend=backend)
         self.mux = self.own(Service(self.folder, rules, settings, admin=True))
 
-    def connect(self, host: str, said: bytes = b"x") -> socket.socket:
-        port = self.mux.ports["public"]
-        client = self.enterContext(socket.create_connection((host, port), PATIENCE))
-        client.sendall(said)
-        return client
-
     def heard(self, host: str, said: bytes = b"x") -> str:
-        with contextlib.suppress(ConnectionError), self.connect(host, said) as client:
-            return client.recv(100).decode().strip()
-        return ""
+        return answered((host, self.mux.ports["public"]), said)
 
     def server(self) -> Any:
         """Return what the service says of the only one that it has for all addresses."""
@@ -192,8 +183,10 @@ class AskedAddressTests(InteropTestCase):
     def test_moved_and_drained(self) -> None:
         """Connections go on in another worker, which counts them; the server can be drained, and all of its connections ended."""
         self.serve()
-        clients = [self.connect(host) for host in ("127.0.0.5", "127.0.0.6", "::1")]
+        places = [(host, self.mux.ports["public"]) for host in ("127.0.0.5", "127.0.0.6", "::1")]
+        clients = [self.enterContext(socket.create_connection(at, PATIENCE)) for at in places]
         for client in clients:
+            client.sendall(b"x")
             client.recv(100)
         self.mux.reload(("workers = 2", "workers = 1"))
         eventually(lambda: self.server()["active"] == 3, "all are counted anew")

@@ -4,16 +4,12 @@ import os
 import shlex
 import sys
 
-import pytest
-
 from tests.interop import servers
-from tests.interop.children import Child, InteropTestCase, output_of, run
+from tests.interop.children import Child, output_of, run, write
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
 from tests.programs import require_program
 from tests.support.services import Service
-
-pytestmark = pytest.mark.by_turns
 
 _SITES = """
 server {{
@@ -42,7 +38,7 @@ class InitTests(ScenarioTestCase):
         self.own(servers.start_nginx(self.folder, _SITES.format(pem=certificate.both)))
         server = self.own(servers.start_sshd(self.folder, 22))
         self.own(servers.start_redis(self.folder, 6379))
-        self.own(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777")).wait_for("[Ll]istening on")
+        self.own(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777", ready="[Ll]istening on"))
         path = self.folder / "rules.ini"
         output_of(sys.executable, "-m", "txmux", "init", "--force", "-o", path, "--probe")
         output_of(sys.executable, "-m", "txmux", "check", path)
@@ -86,7 +82,7 @@ server =
 """
 
 
-class CompletionTests(InteropTestCase):
+class CompletionTests(ScenarioTestCase):
     def assert_completes(self, *command: str) -> None:
         require_program(command[0])
         # Fish has a folder of its own among temporary files.
@@ -120,29 +116,20 @@ class CompletionTests(InteropTestCase):
         require_program("tmux")
         self.rules = self.folder / "a-rules-file.ini"
         self.rules.touch()
-        program = self.folder / "bin" / "txmux"
-        program.parent.mkdir(exist_ok=True)
-        names = f"{sys.executable} -m txmux"
-        asked = f'case "$*" in *" --names "*) exec {names} "$@";; esac'
-        program.write_text(f'#!/bin/sh\n{asked}\necho "given:$*:"\n')
-        program.chmod(0o755)
+        asked = f'case "$*" in *" --names "*) exec {sys.executable} -m txmux "$@";; esac'
+        write(self.folder / "bin/txmux", f'#!/bin/sh\n{asked}\necho "given:$*:"\n', 0o755)
         self.admin = self.folder / "admin.sock"
         self.own(Service(self.folder, _POOL, f"admin = unix:{self.admin}"))
         home = self.folder
-        (home / ".config/fish/completions").mkdir(parents=True)
-        scripts = {
-            "bash": "bash.sh",
-            "zsh": "_txmux",
-            "fish": ".config/fish/completions/txmux.fish",
-        }
-        for shell, name in scripts.items():
-            words = (sys.executable, "-m", "txmux", "completion", shell)
-            (home / name).write_bytes(output_of(*words))
-        (home / "bashrc").write_text(f"PS1='{_PROMPT}'\n. {shlex.quote(str(home / 'bash.sh'))}\n")
-        (home / ".zshrc").write_text(
-            f"PS1='{_PROMPT}'\nfpath=({shlex.quote(str(home))} $fpath)\nautoload -U compinit\ncompinit -u -D\n"
-        )
-        self.assert_completes("bash", "--noprofile", "--rcfile", str(home / "bashrc"), "-i")
+        fish = ".config/fish/completions/txmux.fish"
+        for shell, name in {"bash": "bash.sh", "zsh": "_txmux", "fish": fish}.items():
+            script = output_of(sys.executable, "-m", "txmux", "completion", shell)
+            write(home / name, script.decode())
+        loads = f"PS1='{_PROMPT}'\n. {shlex.quote(str(home / 'bash.sh'))}\n"
+        bashrc = write(home / "bashrc", loads)
+        zsh = f"PS1='{_PROMPT}'\nfpath=({shlex.quote(str(home))} $fpath)\nautoload -U compinit\n"
+        write(home / ".zshrc", f"{zsh}compinit -u -D\n")
+        self.assert_completes("bash", "--noprofile", "--rcfile", str(bashrc), "-i")
         self.assert_completes("zsh", "--no-globalrcs", "-i")
         prompt = f"function fish_prompt; printf '{_PROMPT}'; end"
         self.assert_completes("fish", "--init-command", prompt)

@@ -14,7 +14,14 @@ from unittest import mock
 
 import pytest
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, leave_unmeasured, run
+from tests.interop.children import (
+    PATIENCE,
+    InteropTestCase,
+    answered,
+    eventually,
+    leave_unmeasured,
+    run,
+)
 from tests.support.echo import EchoServer
 from tests.support.proc import cpu_time, family_of, open_files, workers_of
 from tests.support.services import Service, Twist
@@ -54,8 +61,8 @@ class FullTests(InteropTestCase):
         mux = self.own(Service(self.folder, f"{listeners}{route}", before=_FEW))
         with contextlib.ExitStack() as clients:
             while "clients wait until" not in mux.child.output:
-                client = clients.enter_context(self.connect(mux, "public"))
-                client.sendall(b"x")
+                place = ("127.0.0.1", mux.ports["public"])
+                clients.enter_context(socket.create_connection(place, PATIENCE)).sendall(b"x")
             self.assertIn("LimitNOFILE=", mux.child.output)
             eventually(lambda: self.is_at_rest(mux), "it rests")
             more = "".join(f"[listen more{one}]\nendpoint = 127.0.0.1:0\n" for one in range(4))
@@ -70,9 +77,7 @@ class FullTests(InteropTestCase):
             refused = mux.reload((r"(?s)\[listen again0.*", ""), (r"\[listen ", "[listen new-"))
             self.assertIn("the limit: raise it (LimitNOFILE=, ulimit -n), or restart", refused)
         for name in ("public", "29"):
-            with self.connect(mux, name) as client:
-                client.sendall(b"x")
-                self.assertEqual(client.recv(1), b"x")
+            self.assertEqual(answered(("127.0.0.1", mux.ports[name])), "x")
 
     def test_start(self) -> None:
         """A start with more listening sockets than a worker has descriptors for is refused, and `txmux check` says so before, with the line."""
@@ -94,9 +99,6 @@ class FullTests(InteropTestCase):
         # Not a wait for anything: the time over which the processor time is measured.
         time.sleep(1)
         return cpu_time(family_of(mux.pid)) - before < 0.2
-
-    def connect(self, mux: Service, name: str) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE)
 
     def served(self, family: int, address: object, begin: threading.Barrier) -> int:
         """Let one client come some times, at first with all others, and count how often it was served."""
@@ -186,8 +188,4 @@ class FullTests(InteropTestCase):
         self.assertLessEqual(mux.child.output.count("Traceback"), _TRACEBACKS)
 
     def is_served(self, mux: Service, patience: float = 20.0) -> bool:
-        with contextlib.suppress(OSError), mux.connect() as client:
-            client.settimeout(patience)
-            client.sendall(b"x")
-            return client.recv(1) == b"x"
-        return False
+        return answered(("127.0.0.1", mux.port), patience=patience) == "x"

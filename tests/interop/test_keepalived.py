@@ -20,7 +20,15 @@ from typing import ClassVar, NamedTuple
 
 import pytest
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
+from tests.interop.children import (
+    PATIENCE,
+    Child,
+    InteropTestCase,
+    answered,
+    eventually,
+    output_of,
+    run,
+)
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES
@@ -71,12 +79,7 @@ class _Clients:
 
 
 def _ask() -> str:
-    try:
-        with socket.create_connection(_SHARED, _PATIENCE) as client:
-            client.sendall(_HELLO)
-            return client.recv(100).decode()
-    except OSError:
-        return ""
+    return answered(_SHARED, _HELLO, patience=_PATIENCE)
 
 
 class _Machine:

@@ -1,6 +1,5 @@
 """The provider for Gateway API beside a real API server, as CONTRIBUTING.md has it: rights, status, lost history, an outage."""
 
-import contextlib
 import json
 import socket
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.features.gateway.objects import GROUP, SERVICES, gateway, route, things
-from tests.interop.children import InteropTestCase, eventually, listens, output_of
+from tests.interop.children import InteropTestCase, answered, eventually, listens, output_of
 from tests.interop.kubernetes_api import KubernetesApi, start_provider
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import make_certificate
@@ -76,10 +75,7 @@ class RealApiTests(InteropTestCase):
 
     def is_served(self) -> bool:
         """Return whether a new client is answered; a listener without a route refuses it."""
-        with contextlib.suppress(ConnectionError), self.connect() as client:
-            client.sendall(b"x")
-            return client.recv(1) == b"x"
-        return False
+        return answered(("127.0.0.1", self.ports[5432])) == "x"
 
     def test_serves(self) -> None:
         database = SERVICES.split("---\nkind: Service\nmetadata: {name: web")[0]

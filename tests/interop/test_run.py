@@ -15,10 +15,12 @@ from tests.interop.children import (
     PATIENCE,
     Child,
     InteropTestCase,
+    answered,
     eventually,
     first_of,
     leave_unmeasured,
     run,
+    write,
 )
 from tests.packaging.roots import listen, relayed
 from tests.processes.test_privileges import python_for_everybody, require_root
@@ -53,7 +55,7 @@ class LifeTests(InteropTestCase):
         self.rules = self.folder / "rules.ini"
 
     def write(self, settings: str = "", more: str = "") -> None:
-        self.rules.write_text(_RULES.format(settings=settings, port=self.echo.port) + more)
+        write(self.rules, _RULES.format(settings=settings, port=self.echo.port) + more)
 
     def begin(self, *words: str | Path, before: Sequence[str] = ()) -> Child:
         child = self.own(Child(*before, *COMMAND, *words))
@@ -95,11 +97,10 @@ class LifeTests(InteropTestCase):
         self.assertEqual(len(lines), len(set(lines)), child.output)
         self.assertRegex(child.output, rf"(?m)^{_LINE}stopping: SIGINT$")
         self.assertRegex(child.output, rf"{_LINE}stopped\n\Z")
-
-    def test_log_level(self) -> None:
+        # With a level for the log.
         self.write("admin = off", more="[backend unused]\nserver = 127.0.0.1:1\n")
-        child = self.own(Child(*COMMAND, self.rules, "--log-level", "warn"))
-        child.wait_for(r"\[backend unused\]")
+        warns = (*COMMAND, self.rules, "--log-level", "warn")
+        child = self.own(Child(*warns, ready=r"\[backend unused\]"))
         child.process.terminate()
         self.assertEqual(child.wait(), 0)
         self.assertRegex(child.output, rf"\A{_LINE}[^\n]*\[backend unused\][^\n]*\n\Z")
@@ -131,9 +132,8 @@ class LifeTests(InteropTestCase):
             self.assertRegex(told, rf"\A{said}\Z")
             self.assertNotIn("Traceback", told)
         # twistd fails, too.
-        self.rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
-        twistd = Path(sys.executable).with_name("twistd")
-        done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", self.rules)
+        rules = write(self.rules, "[listen public]\nendpoint = 192.0.2.1:0\n")
+        done = run("twistd", "--nodaemon", "--pidfile=", "txmux", "--rules", rules)
         self.assertEqual(done.returncode, 1)
         why = b"cannot listen at 192.0.2.1:0: no interface of this machine has that address"
         self.assertIn(why, done.stdout)
@@ -144,11 +144,8 @@ class LifeTests(InteropTestCase):
         return self.begin("--listen", "127.0.0.1:0", "--redis", server, *more, before=before)
 
     def assert_serves(self) -> socket.socket:
-        place = ("127.0.0.1", self.port)
-        with socket.create_connection(place, PATIENCE) as other:
-            other.sendall(b"\xff")
-            self.assertEqual(other.recv(1), b"")
-        client = self.enterContext(socket.create_connection(place, PATIENCE))
+        self.assertEqual(answered(("127.0.0.1", self.port), b"\xff"), "")
+        client = self.enterContext(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
         self.assert_echo(client)
         return client
 
@@ -222,14 +219,13 @@ _ALONE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 class FirstProcessTests(InteropTestCase):
     """A service with a process namespace of its own, one client, and a server."""
 
-    def write(self, name: str) -> None:
+    def write(self, name: str) -> Path:
         server = self.listening.getsockname()[1]
-        self.rules.write_text(_FIRST_RULES.format(folder=self.place, name=name, server=server))
+        text = _FIRST_RULES.format(folder=self.place, name=name, server=server)
+        return write(self.place / "rules.ini", text)
 
     def start(self, *before: str | Path) -> tuple[Child, int]:
-        self.write("first")
-        command = (*before, sys.executable, "-m", "txmux", "run", self.rules)
-        child = self.own(Child("unshare", *_ALONE, *command))
+        child = self.own(Child("unshare", *_ALONE, *before, *COMMAND, self.write("first")))
         self.port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
         first = first_of(child)
         assert first is not None
@@ -237,7 +233,7 @@ class FirstProcessTests(InteropTestCase):
 
     def upgrade(self, first: int) -> subprocess.CompletedProcess[bytes]:
         inside = ("--target", str(first), "--pid", "--mount")
-        asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))
+        asked = (*COMMAND[:3], "upgrade", "--rules", self.place / "rules.ini")
         return run("nsenter", *inside, *asked)
 
     def test_first_process_is_not_upgraded(self) -> None:
@@ -246,10 +242,7 @@ class FirstProcessTests(InteropTestCase):
             self.skipTest("only root makes process namespaces")
         self.listening = listen(self)
         self.place = self.make_folder()
-        self.rules = self.place / "rules.ini"
-        init = self.place / "tini"
-        init.write_text(_INIT)
-        init.chmod(0o755)
+        init = write(self.place / "tini", _INIT, 0o755)
         for before in ((), (init,)):
             child, first = self.start(*before)
             if not before:  # the init of the test passes SIGTERM on alone
@@ -328,8 +321,8 @@ backend = 127.0.0.1:1
 class BareLogTests(InteropTestCase):
     def standard_output(self, *command: str, workers: int) -> list[Any]:
         """Serve a client that says nothing, and one that no route takes; give the lines of standard output as JSON."""
-        rules, out = self.folder / "rules.ini", self.folder / "out"
-        rules.write_text(_LOG_RULES.format(workers=workers))
+        out = self.folder / "out"
+        rules = write(self.folder / "rules.ini", _LOG_RULES.format(workers=workers))
         # What it says is its standard error alone.
         child = self.own(Child("sh", "-c", 'exec "$@" >"$0"', out, *command, rules))
         port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
@@ -337,31 +330,26 @@ class BareLogTests(InteropTestCase):
             child.wait_for("serving with 2 worker")
         place = ("127.0.0.1", int(port))
         socket.create_connection(place, PATIENCE).close()
-        with socket.create_connection(place, PATIENCE) as client:
-            client.sendall(b"hello\r\n")
-            self.assertEqual(client.recv(1), b"")
+        self.assertEqual(answered(place, b"hello\r\n"), "")
         eventually(lambda: "no-route" in out.read_text(), "there is a line")
         child.end()
         return [json.loads(line) for line in out.read_text().splitlines()]
 
+    def said(self, *options: str) -> list[str]:
+        rules = write(self.folder / "rules.ini", "[listen public]\nendpoint = 127.0.0.1:0\n")
+        words = (*twist_command(), *options, "txmux", "--rules")
+        child = self.own(Child(*words, rules, ready="serving with"))
+        child.process.terminate()
+        child.wait()
+        return child.output.replace("\x1e", "").splitlines()  # RFC 7464
+
     def test_bare(self) -> None:
-        """`twist` has its own log on standard error then, and `txmux run` always has."""
+        """`twist` has its own log on standard error then, and `txmux run` always has; the log of `twist` is text, or JSON however that is asked for."""
         twist = (*twist_command(), "txmux", "--rules")
         for command in (twist, (str(Path(sys.executable).with_name("txmux")), "run")):
             for workers in (1, 2):
                 (line,) = self.standard_output(*command, workers=workers)
                 self.assertEqual(line["reason"], "no-route")
-
-    def said(self, *options: str) -> list[str]:
-        rules = self.folder / "rules.ini"
-        rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")
-        child = self.own(Child(*twist_command(), *options, "txmux", "--rules", rules))
-        child.wait_for("serving with")
-        child.process.terminate()
-        child.wait()
-        return child.output.replace("\x1e", "").splitlines()  # RFC 7464
-
-    def test_text_by_default_and_json_however_it_is_asked_for(self) -> None:
         lines = self.said()
         (listening,) = (line for line in lines if "for [listen public]" in line)
         self.assertRegex(listening, r"^\S+ \[txmux\.serving\.store#info\] listening on 127")

@@ -3,7 +3,6 @@
 import socket
 import ssl
 
-import pytest
 from cryptography import x509
 
 from tests.interop.children import PATIENCE, eventually, output_of
@@ -14,8 +13,6 @@ from tests.interop.servers import start_redis
 from tests.programs import require_program
 from tests.support.secure import client_context
 from tests.support.services import Record
-
-pytestmark = pytest.mark.by_turns
 
 _NAME = "www.example.com"
 _LEGO = (

@@ -8,26 +8,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
-import pytest
-
-from tests.interop.children import Child, InteropTestCase, eventually, output_of
+from tests.interop.children import Child, eventually, output_of
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import client_hello
-from tests.interop.scenario import EXAMPLES
+from tests.interop.scenario import EXAMPLES, ScenarioTestCase
 from tests.programs import require_program
 from tests.support.proc import is_gone
 from tests.support.services import Twist
 
-pytestmark = pytest.mark.by_turns
-
 _FILES = EXAMPLES / "balancer"
 _SERVERS = ("192.0.2.21", "192.0.2.22")
 _IS_LONG = bool(os.environ.get("TXMUX_LONG"))
-_CONNECTIONS = 20_000
-_ROUNDS = 3 if _IS_LONG else 1
-_HELLO = client_hello("www.example.com")
 
 # Answers each client, when it has said something, with who it is; half a second later, so that many connections are established at any time.
 _SERVER = """
@@ -144,13 +136,8 @@ class _Machine:
         self.txmux.child.wait()
 
 
-class BalancerTests(InteropTestCase):
+class BalancerTests(ScenarioTestCase):
     """Clients come at a steady rate, and none of them may be lost."""
-
-    def _start(self, program: str, *arguments: str | Path) -> Child:
-        child = self.own(Child(program, *arguments))
-        child.allow(1000)
-        return child
 
     def said(self, name: str, what: str) -> int:
         return self.haproxy.output.count(f"Server txmux/{name} is {what}")
@@ -166,25 +153,21 @@ class BalancerTests(InteropTestCase):
     def test_rolling(self) -> None:
         """While each txmux is upgraded, and restarted after that, every one of 200 clients a second gets its whole answer."""
         require_program("haproxy")
-        self.network = Namespace(self)
         self.network.make_lan("192.0.2.10", *_SERVERS)
-        self.network.enter()
-        self._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
-        self.machines: list[_Machine] = []
-        for number, name in enumerate(("one", "two", "three"), start=11):
-            machine = self.own(_Machine(self, name, number))
-            self.machines.append(machine)
-        self.haproxy = self._start("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
-        self.haproxy.wait_for("Loading success")
-        least = _CONNECTIONS if _IS_LONG else 0
-        hello = _HELLO.hex()
-        words = ("-c", _LOAD, "200", str(least), hello)
-        load = self.own(Child(sys.executable, *words, stdin=True, limit=1000))
-        load.wait_for("under way")
-        for _ in range(_ROUNDS):
-            for machine in self.machines:
+        serve = (sys.executable, "-c", _SERVER, *_SERVERS)
+        self.own(Child(*serve, ready="serving", limit=1000))
+        named = enumerate(("one", "two", "three"), start=11)
+        machines = [self.own(_Machine(self, name, number)) for number, name in named]
+        haproxy = ("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
+        self.haproxy = self.own(Child(*haproxy, ready="Loading success", limit=1000))
+        least = "20000" if _IS_LONG else "0"
+        words = ("-c", _LOAD, "200", least, client_hello("www.example.com").hex())
+        load = Child(sys.executable, *words, stdin=True, ready="under way", limit=1000)
+        self.own(load)
+        for _ in range(3 if _IS_LONG else 1):
+            for machine in machines:
                 machine.upgrade()
-            for machine in self.machines if _IS_LONG else self.machines[:1]:
+            for machine in machines if _IS_LONG else machines[:1]:
                 self.restart(machine)
         load.say(b"")
         load.process.wait(300)
@@ -192,6 +175,6 @@ class BalancerTests(InteropTestCase):
         match = load.wait_for(r"good (\d+) of (\d+) in .*")
         sys.stdout.write(f"{self.id()}: {match[0]}\n")
         self.assertEqual((load.output.count("lost"), match[1]), (0, match[2]), load.output)
-        for machine in self.machines:
+        for machine in machines:
             self.assertNotIn("Traceback", "".join(child.output for child in machine.children))
             self.assertTrue(machine.has_served())

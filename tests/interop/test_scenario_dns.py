@@ -1,22 +1,17 @@
 """DNS: the example, before a server that reads PROXY headers and answers with the address in them; and a pool of servers that are known by name only."""
 
-import contextlib
 import signal
 import socket
 from typing import ClassVar
 
-import pytest
-
-from tests.interop.children import InteropTestCase, eventually, output_of, run
+from tests.interop.children import answered, eventually, output_of, run, write
 from tests.interop.datagrams.program import Responder
-from tests.interop.namespaces import Namespace, mounted
+from tests.interop.namespaces import mounted
 from tests.interop.originals import Named
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_dnsmasq
 from tests.support.echo import ThreadServer
 from tests.support.services import Service, pool_rules
-
-pytestmark = pytest.mark.by_turns
 
 _SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 
@@ -28,14 +23,11 @@ def _taken(data: bytes) -> tuple[bytes, bytes]:
     return data[16:20] if data[12] == 0x21 else bytes(4), data[16 + size :]
 
 
-def _answer(query: bytes, address: bytes) -> bytes:
+def _answer(address: bytes, query: bytes) -> bytes:
+    if not query:
+        return b""
     end, head = query.index(0, 12) + 5, query[:2] + bytes.fromhex("81800001000100000000")
     return head + query[12:end] + bytes.fromhex("c00c00010001000000000004") + address
-
-
-def _answer_datagram(data: bytes) -> bytes:
-    address, query = _taken(data)
-    return _answer(query, address) if query else b""
 
 
 def _answer_stream(client: socket.socket) -> None:
@@ -43,7 +35,7 @@ def _answer_stream(client: socket.socket) -> None:
         head = said.read(16)
         address, _ = _taken(head + said.read(int.from_bytes(head[14:], "big")))
         while size := said.read(2):
-            answer = _answer(said.read(int.from_bytes(size, "big")), address)
+            answer = _answer(address, said.read(int.from_bytes(size, "big")))
             client.sendall(len(answer).to_bytes(2, "big") + answer)
 
 
@@ -57,7 +49,7 @@ class DnsTests(ScenarioTestCase):
         own.mkdir()
         made.chain.rename(own / "fullchain.pem")
         made.key.rename(own / "privkey.pem")
-        self.own(Responder(5353, _answer_datagram))
+        self.own(Responder(5353, lambda data: _answer(*_taken(data))))
         self.own(ThreadServer(_answer_stream, port=5353))
         mux = self.own(Example(EXAMPLES / "dns.ini", {"/etc/ssl": folder}))
         for way in ("+notcp", "+tcp", "+tls"):
@@ -69,33 +61,26 @@ class DnsTests(ScenarioTestCase):
         self.assertEqual(sorted(listeners), ["tcp", "tcp", "tls", "tls"])
 
 
-class DnsmasqTests(InteropTestCase):
-    """A network of its own, in which dnsmasq is the name server of ``/etc/resolv.conf``."""
-
-    def said(self, mux: Service) -> str:
-        with mux.connect() as client, contextlib.suppress(OSError):
-            client.sendall(b"x")
-            return client.recv(100).decode().strip()
-        return ""
+class DnsmasqTests(ScenarioTestCase):
+    """dnsmasq is the name server of ``/etc/resolv.conf``."""
 
     def test_changing_answers(self) -> None:
         """The first client is served; later ones follow the answers, and what was known outlives the name server."""
-        Namespace(self).enter()
-        hosts, resolv_conf = self.folder / "hosts", self.folder / "resolv.conf"
-        hosts.write_text("127.0.1.1 web.test\n")
+        hosts = write(self.folder / "hosts", "127.0.1.1 web.test\n")
+        resolv_conf = write(self.folder / "resolv.conf", "nameserver 127.0.0.1\n")
         for name, host in (("one", "127.0.1.1"), ("two", "127.0.1.2")):
             Named(self, name, host=host, port=9001)
-        resolv_conf.write_text("nameserver 127.0.0.1\n")
         before = mounted({"/etc/resolv.conf": resolv_conf})
         if run(*before, "true").returncode:
             self.skipTest("no other resolv.conf can be mounted")
         dnsmasq = self.own(start_dnsmasq(hosts))
         rules = pool_rules("web.test:9001", more="resolve = 1s")
         mux = self.own(Service(self.folder, rules, "workers = 2", before=before))
-        self.assertEqual(self.said(mux), "one")
+        place = ("127.0.0.1", mux.port)
+        self.assertEqual(answered(place), "one")
         hosts.write_text("127.0.1.2 web.test\n")
         dnsmasq.process.send_signal(signal.SIGHUP)
-        eventually(lambda: self.said(mux) == "two", "clients are led to the new address")
+        eventually(lambda: answered(place) == "two", "clients are led to the new address")
         dnsmasq.end()
         mux.child.wait_for("cannot find the addresses of web.test, keeping the 1 known one")
-        self.assertEqual(self.said(mux), "two")
+        self.assertEqual(answered(place), "two")

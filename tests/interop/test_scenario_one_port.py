@@ -7,15 +7,11 @@ import socket
 import ssl
 from pathlib import Path
 
-import pytest
-
 from tests.interop import servers
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.programs import require_program
 from tests.support.services import Record
-
-pytestmark = pytest.mark.by_turns
 
 _CLIENT = "203.0.113.7"
 _PUBLIC = "203.0.113.1"

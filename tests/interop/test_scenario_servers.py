@@ -6,14 +6,10 @@ import socket
 import ssl
 import sys
 
-import pytest
-
 from tests.interop import servers
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.support.services import Record
-
-pytestmark = pytest.mark.by_turns
 
 _SERVER = """
 server {{

@@ -4,7 +4,6 @@ import gc
 import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,10 +56,8 @@ async def ban(machine: MuxService, network: str, seconds: float = 600) -> None:
     await machine.control.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
 
 
-def own_redis(
-    test: TestCase, folder: Path, port: int | None = None, identity: Identity | None = None
-) -> RedisServer:
-    started = start_redis(folder, port, identity)
+def own_redis(test: TestCase, *where: Any, **how: Any) -> RedisServer:
+    started = start_redis(*where, **how)
     test.addCleanup(started.end)
     return started
 
@@ -96,8 +93,7 @@ class SharedBansTest(SupervisedTestCase):
 
     async def test_password(self) -> None:
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""
-        cli = ("redis-cli", "-p", str(self.redis.port), "-n", "3")
-        output_of(*cli, "config", "set", "requirepass", "secret")
+        self.redis.ask("config", "set", "requirepass", "secret")
         (self.folder / "password").write_text("secret\n")
         one = self.machine(f"{self.url} password=password")
         other = self.machine(f"unix:{self.redis.socket}?db=3 password=password")
@@ -125,9 +121,6 @@ class ClocksTest(TestCase):
         await until(lambda: shared.state == "complete")
         return machine, shared
 
-    def cli(self, *words: str) -> str:
-        return output_of("redis-cli", "-s", self.redis.socket, *words).decode()
-
     async def test_meanwhile(self) -> None:
         """What machines change while there is no Redis counts in the order of these changes, not in that of their return or their clocks, by which bans last as long; Redis comes back empty, and gets what there is."""
         (ahead, first), (behind, second) = await self.machine(3600), await self.machine(-3600)
@@ -152,7 +145,7 @@ class ClocksTest(TestCase):
         await until(lambda: behind.banned() == ahead.banned() == ["192.0.2.9"])
         await until(lambda: first.state == second.state == "complete")
         self.assertEqual([ahead.banned(), behind.banned()], [["192.0.2.9"]] * 2)
-        left = int(self.cli("ttl", "txmux:ban:192.0.2.9"))
+        left = int(self.redis.ask("ttl", "txmux:ban:192.0.2.9"))
         self.assertTrue(400 < left <= 500, left)  # as long as the ban
 
     async def test_refusing_redis_is_lost(self) -> None:
@@ -165,15 +158,15 @@ class ClocksTest(TestCase):
         await until(lambda: not shared.unconfirmed)
         with capturedLogs() as logged:
             both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
-            output_of("redis-cli", "-s", self.redis.socket, stdin=both)
+            self.redis.ask(stdin=both)
             await until(lambda: shared.state == "lost")
-            self.cli("config", "set", "min-replicas-to-write", "0")
+            self.redis.ask("config", "set", "min-replicas-to-write", "0")
             await until(lambda: shared.state == "complete")
             gc.collect()  # of what nobody has handled, the log hears at its end
         said = [eventAsText(event) for event in logged if event["log_level"].name == "warn"]
         self.assertEqual(len(said), len({*said}))
         self.assertFalse([one for one in logged if "log_failure" in one])
-        self.assertEqual(self.cli("ttl", "txmux:ban:192.0.2.7"), "-1\n")
+        self.assertEqual(self.redis.ask("ttl", "txmux:ban:192.0.2.7"), "-1\n")
         late, _ = await self.machine()
         self.assertEqual(len(late.banned()), 50)
 
@@ -185,7 +178,7 @@ class ClocksTest(TestCase):
         await one.ban("192.0.2.1")
         await one.ban("192.0.2.2")
         record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
-        self.cli("set", "txmux:ban:192.0.2.7", record)
+        self.redis.ask("set", "txmux:ban:192.0.2.7", record)
         await until(lambda: shared.state == "partial")
         self.assertNotIn("192.0.2.7", one.banned())
         await one.lift("192.0.2.1")
@@ -194,13 +187,13 @@ class ClocksTest(TestCase):
         self.assertEqual(shared.troubles(), [])
         await one.lift("192.0.2.7")
         await one.ban("192.0.2.1")
-        self.cli("set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))
+        self.redis.ask("set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))
         await until(lambda: shared.state == "partial")
-        self.cli("del", "txmux:ban:192.0.2.8")
+        self.redis.ask("del", "txmux:ban:192.0.2.8")
         await until(lambda: shared.state == "complete")
 
     def listeners(self) -> list[str]:
-        told = self.cli("client", "list")
+        told = self.redis.ask("client", "list")
         return re.findall(r"addr=127\.0\.0\.1:(\d+) .* sub=1 ", told)
 
     async def test_listener(self) -> None:
@@ -248,7 +241,6 @@ class SharedByTlsTest(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.authority = make_authority()
-        (self.folder / "password").write_text("secret\n")
         self.trust(self.authority)
         self.server = PeerFactory()
         self.port = listen(self, self.server)
@@ -257,8 +249,8 @@ class SharedByTlsTest(SupervisedTestCase):
         trust_in_system(self, authority.write(self.folder / "trusted.pem"))
 
     def start(self, name: str) -> None:
-        self.redis = own_redis(self, self.folder, identity=self.authority.issue(name))
-        output_of("redis-cli", "-s", self.redis.socket, "config", "set", "requirepass", "secret")
+        identity = self.authority.issue(name)
+        self.redis = own_redis(self, self.folder, identity=identity, password="secret")
 
     def machine(self) -> MuxService:
         self.write(_TLS_RULES.format(redis=self.redis.port, server=self.port))
@@ -276,8 +268,7 @@ class SharedByTlsTest(SupervisedTestCase):
                 await deferLater(reactor, 0.005)
         await ban(one, "192.0.2.7")
         await until(lambda: "192.0.2.7" in banned(other))
-        command = ("redis-cli", "-s", self.redis.socket, "-a", "secret", "--no-auth-warning")
-        self.assertEqual(output_of(*command, "exists", "txmux:ban:192.0.2.7").split(), [b"1"])
+        self.assertEqual(self.redis.ask("exists", "txmux:ban:192.0.2.7"), "1\n")
 
     async def test_redis_that_is_not_trusted(self) -> None:
         """One whose certificate is of another authority, or for another name, is told nothing: a service goes on by itself, and tells why once, however often it tries."""

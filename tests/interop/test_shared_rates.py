@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import struct
 from pathlib import Path
@@ -11,7 +12,7 @@ from unittest import SkipTest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.interop.children import InteropTestCase, eventually, output_of
+from tests.interop.children import InteropTestCase, answered, eventually
 from tests.interop.servers import start_redis
 from tests.support.changes import change_constants
 from tests.support.echo import EchoServer
@@ -127,48 +128,41 @@ class SharedRatesTest(TestCase):
         await _shared(self.machines[0]).stop()  # it reports nothing, as one that has died
         self.assertTrue((await self.stay(self.machines[1])).finished)
         code = f"return string.sub(redis.call('hget', '{_KEY}', '{name}'), 1, 10) - redis.call('time')[1]"
-        self.assertIn(int(self.redis_told("eval", code, "0")), range(8, 16))
-        self.assertIn(int(self.redis_told("ttl", _KEY)), range(8, 16))
+        self.assertIn(int(self.redis.ask("eval", code, "0")), range(8, 16))
+        self.assertIn(int(self.redis.ask("ttl", _KEY)), range(8, 16))
         # Nobody waits for that: its time is over as soon as Redis believes it.
         code = f"return redis.call('hset', '{_KEY}', '{name}', '0000000001' .. string.sub(redis.call('hget', '{_KEY}', '{name}'), 11))"
-        self.redis_told("eval", code, "0")
+        self.redis.ask("eval", code, "0")
         while (await self.stay(self.machines[1])).finished:
             await deferLater(reactor, 0.05)
-        self.assertNotIn(name, self.redis_told("hkeys", _KEY))
+        self.assertNotIn(name, self.redis.ask("hkeys", _KEY))
 
-    async def test_what_is_no_report_is_dropped(self) -> None:
-        """Nor is one that is good for longer than any is, as after Redis's clock was set back, or that of a name which no machine has."""
+    async def test_reports_of_others(self) -> None:
+        """What is no report is dropped, and so is one that is good for longer than any is, as after Redis's clock was set back, or that of a name which no machine has.
+
+        Those that are too many for an answer stay with their names below what a client takes for one; all that have room are heard.
+        """
         machine = self.machine()
         await self.up(machine)
-        now = int(self.redis_told("time").split()[0])
+        now = int(self.redis.ask("time").split()[0])
         good = str(now + 10)
         wrong = ("", "x", "9999999999", f"{good}1", 20 * "x", str(now + 60), "       nan")
         self.put(dict(zip("abcdefg", wrong, strict=True)) | {65 * "n": good})
         self.put({"right": good, "more": good + 20 * "9"})
-        while {*self.redis_told("hkeys", _KEY).split()} != {"right", "more"}:
+        while {*self.redis.ask("hkeys", _KEY).split()} != {"right", "more"}:
             await deferLater(reactor, 0.05)
         self.assertTrue(_shared(machine).is_up)
-
-    async def test_reports_that_are_too_many_for_an_answer(self) -> None:
-        """With their names they stay below what a client takes for one; all that have room are heard."""
-        machine = self.machine()
-        await self.up(machine)
-        good = str(int(self.redis_told("time").split()[0]) + 15)
+        self.redis.ask("del", _KEY)
+        good = str(int(self.redis.ask("time").split()[0]) + 15)
         self.put({f"{number:064}": good + 999 * 20 * "1" for number in range(50)})
-        await self.heard(machine, 44)
-        self.assertTrue(_shared(machine).is_up)
-
-    async def heard(self, machine: EmbeddedService, count: int) -> None:
         (exchanged,) = _shared(machine).exchanges.values()
-        while len(exchanged._known or ()) != count:
+        while len(exchanged._known or ()) != 44:
             await deferLater(reactor, 0.01)
+        self.assertTrue(_shared(machine).is_up)
 
     def put(self, reports: dict[str, str]) -> None:
         for name, report in reports.items():
-            self.redis_told("hset", _KEY, name, report)
-
-    def redis_told(self, *words: str) -> str:
-        return output_of("redis-cli", "-p", str(self.redis.port), *words).decode()
+            self.redis.ask("hset", _KEY, name, report)
 
     def gauge(self, machine: EmbeddedService) -> bool | None:
         parts = machine._parts.values()
@@ -196,15 +190,10 @@ class SupervisorTest(InteropTestCase):
         """Not even while one of them admits a source that is reported, and after an upgrade; one that ends the sharing forgets what other machines had, which is in the memory that the new process goes on with."""
         if os.geteuid() != 0:
             raise SkipTest("only root can read the memory of processes in a sandbox")
-        self.redis = self.own(start_redis(self.folder))
         self.password = secrets.token_hex(16)
-        bare = ("redis-cli", "-s", self.redis.socket)
-        output_of(*bare, "config", "set", "requirepass", self.password)
-        cli = (*bare, "-a", self.password, "--no-auth-warning")
-        file = self.folder / "password"
-        file.write_text(f"{self.password}\n")
+        self.redis = redis = self.own(start_redis(self.folder, password=self.password))
         echo = self.own(EchoServer())
-        shared = f"shared_limits = redis://127.0.0.1:{self.redis.port} password={file}"
+        shared = f"shared_limits = redis://127.0.0.1:{redis.port} password={redis.password}"
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 4\n"
             f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
@@ -217,7 +206,7 @@ class SupervisorTest(InteropTestCase):
                 for client in (one, other):
                     client.sendall(b"x")
                     self.assertEqual(client.recv(1), b"x")
-                eventually(lambda: b"sources" in output_of(*cli, "keys", "*"), "it is reported")
+                eventually(lambda: "sources" in redis.ask("keys", "*"), "it is reported")
                 self.assertEqual(self.service.api("status")["bans"]["shared"], "complete")
                 main = self.service.pid
                 self.assertEqual(len(workers_of(main)), 2)
@@ -226,20 +215,14 @@ class SupervisorTest(InteropTestCase):
                 self.assertEqual({pid for pid in family_of(main) if self.is_connected(pid)}, {main})
 
         source = struct.pack("<QIII", 0xFF0000007F000001, 4, 4, 4)
-        now = int(output_of(*cli, "time").split()[0])
+        now = int(redis.ask("time").split()[0])
         report = str(now + 15).encode() + source
-        output_of(*cli, "-x", "hset", KEY % "public", "other", stdin=report)
-        eventually(lambda: not self.is_let_in(), "the other machine has all that it may")
-        text = self.service.file.read_text()
-        self.service.file.write_text(text.replace(shared, ""))
+        redis.ask("-x", "hset", KEY % "public", "other", stdin=report)
+        place = ("127.0.0.1", self.service.port)
+        eventually(lambda: not answered(place), "the other machine has all that it may")
+        self.service.edit((re.escape(shared), ""))
         self.service.upgrade()
-        self.assertTrue(self.is_let_in())
-
-    def is_let_in(self) -> bool:
-        with self.service.connect() as client, contextlib.suppress(ConnectionError):
-            client.sendall(b"x")
-            return client.recv(1) == b"x"
-        return False
+        self.assertEqual(answered(("127.0.0.1", self.service.port)), "x")
 
     def is_connected(self, pid: int) -> bool:
         port = f":{self.redis.port:04X}"
@@ -252,9 +235,8 @@ class SupervisorTest(InteropTestCase):
         with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
             for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
                 start, end = (int(part, 16) for part in line.split()[0].split("-"))
-                with contextlib.suppress(
-                    OSError, OverflowError, ValueError
-                ):  # some parts cannot be read
+                # Some parts cannot be read.
+                with contextlib.suppress(OSError, OverflowError, ValueError):
                     memory.seek(start)
                     if self.password.encode() in memory.read(end - start):
                         return True

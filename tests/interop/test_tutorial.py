@@ -7,14 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.interop.children import Child, eventually, listens, run
+from tests.interop.children import Child, eventually, listens, run, write
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.servers import start_sshd
 from tests.programs import require_program
-
-pytestmark = pytest.mark.by_turns
 
 _PAGES = Path(__file__).parents[2] / "docs/tutorial"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -85,7 +81,7 @@ class TutorialTests(ScenarioTestCase):
         self.begin_all(secret, "secret")
         eventually(lambda: listens(8443), "there is a TLS server on port 8443")
         (rules,) = _blocks("The rules", "ini")
-        (self.folder / "rules.ini").write_text(rules)
+        write(self.folder / "rules.ini", rules)
         for command, seen in _typed(_blocks("The rules", "console")[0]):
             if seen:
                 # Who runs the tests as root is warned of that.
@@ -113,14 +109,14 @@ class TutorialTests(ScenarioTestCase):
         txmux.wait_for("reason=no-route")
         (listener,) = _blocks("Silence, and the rest", "ini")
         changed = f"{listener}\n{rules[rules.index('[route ssh]') :]}"
-        (self.folder / "silent.ini").write_text(changed.replace(":4430", ":4431"))
-        options = ("-m", "twisted", "txmux", "--rules", self.folder / "silent.ini")
-        self.own(Child(sys.executable, *options)).wait_for("listening on")
+        silent_rules = write(self.folder / "silent.ini", changed.replace(":4430", ":4431"))
+        options = ("-m", "twisted", "txmux", "--rules", silent_rules)
+        self.own(Child(sys.executable, *options, ready="listening on"))
         ((_, greeting),) = _typed(silent)
         with os.popen("timeout 180 nc 127.0.0.1 4431 < /dev/null") as client:
             self.assertEqual(_lasting(client.readline()), _lasting(greeting))
 
-        (self.folder / "wrong.ini").write_text(changed.replace("backend", "backed", 2))
+        write(self.folder / "wrong.ini", changed.replace("backend", "backed", 2))
         ((command, seen),) = _typed(_blocks("Make a mistake", "console")[0])
         said = _type(self, command.replace("rules.ini", "wrong.ini"))
         self.assertEqual(said, seen.replace("rules.ini", "wrong.ini"))
@@ -128,8 +124,8 @@ class TutorialTests(ScenarioTestCase):
     def test_udp(self) -> None:
         require_program("nc")
         [server], [rules] = _udp_blocks("python"), _udp_blocks("ini")
-        (self.folder / "server.py").write_text(server)
-        (self.folder / "udp.ini").write_text(rules)
+        write(self.folder / "server.py", server)
+        write(self.folder / "udp.ini", rules)
         first, second, third, clients, explained = _udp_blocks("console")
         for block in (first, second):
             [(command, _)] = _typed(block)

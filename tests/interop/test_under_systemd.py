@@ -6,12 +6,13 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any, ClassVar
 from unittest import SkipTest
 
 import pytest
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, run, write
 from tests.interop.systemd import Systemd
 from tests.packaging.roots import listen
 from tests.support.proc import listening_inode
@@ -66,11 +67,12 @@ class SystemdTestCase(InteropTestCase):
         self.manager.rules.write_text(text + more)
 
     def do(self, command: str) -> None:
-        done = self.manager.systemctl(command, "txmux.service")
-        self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
+        self.assert_done(self.manager.systemctl(command, "txmux.service"))
 
     def ask(self, *words: str) -> str:
-        done = self.manager.inside("/opt/txmux/bin/txmux", *words)
+        return self.assert_done(self.manager.inside("/opt/txmux/bin/txmux", *words))
+
+    def assert_done(self, done: CompletedProcess[bytes]) -> str:
         self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
         return done.stdout.decode()
 
@@ -78,6 +80,10 @@ class SystemdTestCase(InteropTestCase):
         self.write(settings)
         self.do("start")
         self.port = int(self.manager.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+
+    def await_state(self, name: str, told: str) -> None:
+        state = re.compile(rf"\b{re.escape(told)}")
+        eventually(lambda: state.search(self.manager.show(name)) is not None, f"{name} is {told}")
 
     def client(self) -> socket.socket:
         client = self.enterContext(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
@@ -165,7 +171,7 @@ class ServiceTests(SystemdTestCase):
         self.assert_ended()
 
     def assert_ended(self) -> None:
-        eventually(lambda: self.manager.show("ActiveState") == "inactive", "it has ended")
+        self.await_state("ActiveState", "inactive")
         self.assertEqual(self.manager.show("Result"), "success")
 
     def test_files_for_its_user(self) -> None:
@@ -177,22 +183,24 @@ class ServiceTests(SystemdTestCase):
         self.addCleanup(self.manager.inside, "userdel", "txmux")
         secrets = self.manager.rules.parent / "secrets"
         self.addCleanup(shutil.rmtree, secrets)
-        (secrets / "tokens").write_text(f"ops read {20 * 'x'}\n")
+        write(secrets / "tokens", f"ops read {20 * 'x'}\n")
         self.start("admin = 127.0.0.1:0\nadmin_tokens = /etc/txmux/secrets/tokens")
         its = int(self.manager.inside("id", "-u", "txmux").stdout)
         self.assertEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, its)
 
-    def test_bad_rules_are_not_tried_again(self) -> None:
+    def test_reload(self) -> None:
+        """A start with bad rules is not tried again. Reloads change the rules or nothing, its status says which, and the process is the same, also after an upgrade that fails."""
         self.write("colour = red")
         done = self.manager.systemctl("start", "txmux.service")
         self.assertNotEqual(done.returncode, 0)
         self.manager.wait_for("colour: unknown key")
-        self.assertEqual(self.manager.show("ExecMainStatus"), "78")
-        self.assertEqual(self.manager.show("ActiveState"), "failed")
-        self.assertEqual(self.manager.show("NRestarts"), "0")
-
-    def test_reload(self) -> None:
-        """Reloads change the rules or nothing, its status says which, and the process is the same, also after an upgrade that fails."""
+        for name, value in {
+            "ExecMainStatus": "78",
+            "ActiveState": "failed",
+            "NRestarts": "0",
+        }.items():
+            self.assertEqual(self.manager.show(name), value)
+        self.manager.reset()
         self.start()
         ends = self.relayed()
         main = self.manager.main()
@@ -204,12 +212,9 @@ class ServiceTests(SystemdTestCase):
             self.write(more=text)
             done = self.manager.systemctl("reload", "txmux.service")
             self.assertEqual(bool(done.returncode), "not" in told, done)
-            eventually(
-                lambda told=told: told in self.manager.show("StatusText"),  # type: ignore[misc]
-                f"the status says {told!r}",
-            )
+            self.await_state("StatusText", told)
         self.manager.wait_for(r"^/etc/txmux/rules.ini:\d+: \[what\]: unknown section")
-        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
+        self.await_state("ActiveState", "active")
         self.assertEqual(self.manager.main(), main)
         self.assert_relays(*ends)
         self.manager.kill("HUP")
@@ -218,7 +223,7 @@ class ServiceTests(SystemdTestCase):
         self.manager.kill("USR2")
         self.manager.wait_for("upgrade failed, the old process keeps serving")
         self.assertEqual(self.manager.main(), main)
-        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
+        self.await_state("ActiveState", "active")
         self.assert_relays(*ends)
 
     def test_asked(self) -> None:
@@ -239,7 +244,7 @@ class ServiceTests(SystemdTestCase):
         self.assertEqual(self.manager.show("NRestarts"), "0")
         self.write("workers = 2", more="[route more]\nmatch = ssh\nbackend = close\n")
         self.do("reload")
-        eventually(lambda: "1 route new" in self.manager.show("StatusText"), "it reloads")
+        self.await_state("StatusText", "1 route new")
         for end in ends:
             end.close()
         self.assert_same_socket(lambda: self.do("restart"))
@@ -300,7 +305,7 @@ class SocketTests(SystemdTestCase):
             inode = listening_inode(self.port)
             self.relayed()
             # It serves before systemd has read that it does.
-            eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
+            self.await_state("ActiveState", "active")
             self.manager.systemctl("restart", "--no-block", "txmux.service")
             self.relayed()
             self.assert_same_socket(lambda: self.manager.kill("USR2"))
