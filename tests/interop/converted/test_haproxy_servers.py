@@ -47,33 +47,6 @@ class ServerTests(SideBySideTestCase):
                 with contextlib.suppress(ConnectionResetError):
                     self.assertEqual(client.recv(10), b"")
 
-    def test_asked_address_also_of_a_header(self) -> None:
-        here = self.servers["here"] = Named(self, "here")
-        self.servers["there"] = Named(self, "there", host="127.0.0.6", port=here.port)
-        self.prove(
-            """
-            listen plain
-                bind 127.0.0.1:<port>
-                server s :<here.port>
-            listen front
-                bind 127.0.0.1:<port1>
-                server s 127.0.0.6:<port2> send-proxy
-            listen behind
-                bind 127.0.0.6:<port2> accept-proxy
-                server s 0.0.0.0:<here.port>
-            listen front_of_plain
-                bind 127.0.0.1:<port3>
-                server s 127.0.0.6:<port4>
-            listen plain_behind
-                bind 127.0.0.6:<port4>
-                server s *:<here.port>
-            """,
-            {"here": "text"},
-            {"here": "text"},
-            {},
-            {"there": "text"},
-        )
-
     def answering(
         self, status: str, *, tls: ssl.SSLContext | None = None, after: float = 0
     ) -> Named:

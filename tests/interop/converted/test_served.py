@@ -3,8 +3,10 @@
 Comments at the end of each say for each port which clients come to which server: ``# <port> SERVER: CLIENT, CLIENT``, as `heard` has
 them, with ``nobody`` for no server; ``# soon`` if servers have to be checked before, and how many lines of the rules are ``to be looked at``.
 Before them may stand ``# certificate NAME NAME`` for one in the folder, ``# file NAME: LINE | LINE``, and ``# server NAME: WHAT`` for one
-that does not only say its name: ``tls FILE`` says that inside TLS, ``header`` and ``address`` say what they see of who connects, and
-``GREETING | WORD => REPLY | …`` says the first at once, and what belongs to each word that it hears. What stands for bytes is as in Python.
+that does not only say its name: ``tls FILE`` says that inside TLS, with another file ``known`` to clients of its authority, and
+``connect TARGET WHAT`` is a proxy before it; ``at HOST OTHER`` is at that address, with the port of another one; ``header`` and
+``address`` say what they see of who connects, and ``GREETING | WORD => REPLY | …`` says the first at once, and what belongs to each
+word that it hears. What stands for bytes is as in Python.
 """
 
 import os
@@ -29,16 +31,28 @@ def _raw(text: str) -> bytes:
     return text.encode().decode("unicode_escape").encode("latin-1")
 
 
-def _secured(file: Path, said: bytes) -> Callable[[socket.socket], None]:
+def _secured(said: bytes, file: Path, known: Path | None = None) -> Callable[[socket.socket], None]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
+    if known is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(known)
 
     def talk(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as stream:
-            stream.sendall(said)
+            stream.sendall(b"known\n" if stream.getpeercert() else said)
             stream.recv(4096)
 
     return talk
+
+
+def _tunnel(target: str, talk: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    def tunnel(connection: socket.socket) -> None:
+        if connection.recv(4096).startswith(f"CONNECT {target} HTTP/1.1\r\n".encode()):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            talk(connection)
+
+    return tunnel
 
 
 def _tell_header(connection: socket.socket) -> None:
@@ -58,7 +72,10 @@ def _tell_address(connection: socket.socket) -> None:
 
 def _answering(name: str, what: str, folder: Path) -> Callable[[socket.socket], None]:
     if what.startswith("tls "):
-        return _secured(folder / what.removeprefix("tls "), name.encode() + b"\n")
+        return _secured(f"{name}\n".encode(), *(folder / file for file in what.split()[1:]))
+    if what.startswith("connect "):
+        _, target, inside = what.split(" ", 2)
+        return _tunnel(target, _answering(name, inside, folder))
     known = {"header": _tell_header, "address": _tell_address}
     if what in known:
         return known[what]
@@ -80,7 +97,11 @@ def _proving(case: str) -> Callable[[SideBySideTestCase], None]:
                 make_certificate(self.own_folder, *told.split())
                 continue
             name, _, lines = told.partition(": ")
-            if kind == "server":
+            if kind == "server" and lines.startswith("at "):
+                _, host, *other = lines.split()
+                port = self.servers[other[0]].port if other else 0
+                self.servers[name] = Named(self, name, host=host, port=port)
+            elif kind == "server":
                 answer = _answering(name, lines, self.own_folder)
                 self.servers[name] = Named(self, answer=answer)
             else:
@@ -189,3 +210,35 @@ class SslhTests(SideBySideTestCase):
 @_with_cases
 class StunnelTests(SideBySideTestCase):
     program = "stunnel"
+
+    def test_postgresql_asks_for_tls_first(self) -> None:
+        site = make_certificate(self.own_folder, "a.example", "*.a.example")
+        self.start(
+            """
+            [pg]
+            accept = 127.0.0.1:<port>
+            connect = <pg>
+            protocol = pgsql
+            cert = <folder>/a.example.both
+            """
+        )
+        context = ssl.create_default_context(cafile=str(site.chain))
+        for ports in self.ports:
+            for name, said in (("a.example", b"pg\n"), (None, b"pg\n")):
+                context.check_hostname = name is not None
+                with socket.create_connection(("127.0.0.1", ports["port"]), 60) as plain:
+                    plain.sendall(bytes.fromhex("0000000804d2162f"))
+                    self.assertEqual(plain.recv(1), b"S")
+                    with context.wrap_socket(plain, server_hostname=name) as inside:
+                        self.assertEqual(inside.recv(10), said)
+            with socket.create_connection(("127.0.0.1", ports["port"]), 60) as plain:
+                plain.sendall(bytes.fromhex("0000000900030000") + b"\0")
+                self.assertRaises(ConnectionResetError, plain.recv, 1)
+
+    def test_what_is_not_verified_is_to_be_looked_at(self) -> None:
+        make_certificate(self.own_folder, "localhost", "b.example")
+        far = _answering("far", "tls localhost.both", self.own_folder)
+        self.servers["far"] = Named(self, answer=far)
+        self.start("client = yes\n[one]\naccept = 127.0.0.1:<port>\nconnect = <far>\n")
+        self.assertIn("stunnel takes any certificate", self.found.text)
+        self.assertEqual(self.answers([{"text": ""}]), [[{"text": "far"}], [{"text": ""}]])
