@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import ClassVar
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, write
 from tests.interop.originals import HTTP, Named, client_hello
 from tests.interop.servers import nginx_stream
 from tests.support.ports import free_port
@@ -78,20 +78,16 @@ class SideBySideTestCase(InteropTestCase):
     def start(self, text: str) -> None:
         text = self.whole(dedent(text).lstrip("\n"))
         ours, theirs = (self._filled(text, ports) for ports in reversed(self.ports))
-        file = self.own_folder / "original.cfg"
-        file.write_text(theirs)
+        file = write(self.own_folder / "original.cfg", theirs)
         self.start_original(file)
         self.found = self.converted(ours, file)
-        rules = self.own_folder / "rules.ini"
-        rules.write_text(self.found.text.replace("# LOOK:", "#"))
+        rules = write(self.own_folder / "rules.ini", self.found.text.replace("# LOOK:", "#"))
         answer = self.tell_txmux(str(rules), f"(serving|refused) {re.escape(str(rules))}.*")
         self.assertEqual(answer[1], "serving", f"{answer[0]}\n{self.found.text}")
 
     def write(self, name: str, text: str) -> None:
         """Write a file beside the configuration, in which servers may stand as they do there."""
-        path = self.own_folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(self._filled(text, {}))
+        write(self.own_folder / name, self._filled(text, {}))
 
     def tell_txmux(self, line: str, pattern: str) -> re.Match[str]:
         stdin = self.txmux.process.stdin
@@ -134,7 +130,7 @@ class SideBySideTestCase(InteropTestCase):
             words = shlex.split(text)
         elif "DAEMON_OPTS=" in text:
             words = ["sh", "-c", '. "$0"; exec "$DAEMON" -f $DAEMON_OPTS', str(file)]
-        self.own(Child(*words)).wait_for(_READY.get(self.program, ""))
+        self.original = self.own(Child(*words, ready=_READY.get(self.program, "")))
         if self.program not in {"haproxy", "nginx"}:  # they would log these connections
             eventually(lambda: all(map(listens, self.ports[0].values())), "the program listens")
 
@@ -147,17 +143,12 @@ class SideBySideTestCase(InteropTestCase):
         many lines are to be looked at; it is so `soon` if servers have to be checked before.
         """
         self.start(text)
-        told = self.found.text.count("# LOOK:")
-        self.assertEqual(told, looks, self.found.text)
-        folder = str(self.own_folder)
-        heard = [
-            {
-                client: server
-                for server, them in one.items()
-                for client in them.replace("<folder>", folder).split(", ")
-            }
-            for one in expected
-        ]
+        self.assertEqual(self.found.text.count("# LOOK:"), looks, self.found.text)
+        heard: list[dict[str, str]] = [{} for _ in expected]
+        for led, one in zip(heard, expected, strict=True):
+            for server, them in one.items():
+                clients = them.replace("<folder>", str(self.own_folder))
+                led.update(dict.fromkeys(clients.split(", "), server))
         if soon:
             self.await_alike(*heard)
         self.assert_alike(*heard)
@@ -190,13 +181,10 @@ class SideBySideTestCase(InteropTestCase):
 
         with ThreadPoolExecutor(16) as threads:
             heard_by = dict(zip(asked, threads.map(lambda one: ask(*one), asked), strict=True))
-        return [
-            [
-                {client: heard_by[which, number, client] for client in clients}
-                for number, clients in enumerate(expected)
-            ]
-            for which in (0, 1)
-        ]
+        found: list[list[dict[str, str]]] = [[{} for _ in expected] for _ in (0, 1)]
+        for (which, number, client), said in heard_by.items():
+            found[which][number][client] = said
+        return found
 
     def _filled(self, text: str, ports: dict[str, int]) -> str:
         def value(found: re.Match[str]) -> str:

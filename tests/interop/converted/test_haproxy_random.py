@@ -3,17 +3,12 @@
 import itertools
 import random
 import re
-from collections.abc import Mapping
+from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase
 from tests.interop.converted.sidebyside import SideBySideTestCase, first_bytes
-from tests.interop.originals import HALF_HELLO, Named, said_at_once
+from tests.interop.originals import HALF_HELLO, said_at_once
 from tests.interop.servers import make_certificate
-from tests.support.ports import free_port
 from tests.support.proc import family_of
-from tests.support.services import Service
-from txmux.detection.registry import installed_matchers
-from txmux_convert.formats import Conversion, convert
 
 _COUNT = 120
 _AT_ONCE = 100
@@ -58,14 +53,14 @@ _BACKENDS = ("a", "b", "c")
 
 
 class Writer:
-    def __init__(self, servers: Mapping[str, int]) -> None:
-        self._servers = servers
+    def __init__(self) -> None:
         self._random = random.Random(_SEED)
 
-    def frontend(self, number: int, port: int) -> str:
+    def frontend(self, number: int) -> str:
         choice = self._random.choice
         lines = [
-            f"frontend f{number}\n    bind 127.0.0.1:{port}\n    tcp-request inspect-delay 400ms",
+            f"frontend f{number}\n    bind 127.0.0.1:<port{number}>",
+            "    tcp-request inspect-delay 400ms",
             # So that nothing depends on what has arrived when HAProxy looks.
             "    tcp-request content reject if WAIT_END FALSE",
             _ACLS,
@@ -82,7 +77,7 @@ class Writer:
             lines.append(f"backend {name}{number}")
             if name == "c":
                 lines += [_ACLS, *self._content(1)]
-            lines.append(f"    server s 127.0.0.1:{self._servers[name]}")
+            lines.append(f"    server s <{name}>")
         return "\n".join([*lines, ""])
 
     def _content(self, count: int) -> list[str]:
@@ -101,38 +96,33 @@ class Writer:
         return f"{choice(('if', 'if', 'if', 'unless'))} {' or '.join(groups)}"
 
 
-class RandomTests(InteropTestCase):
+class RandomTests(SideBySideTestCase):
+    program = "haproxy"
+
     def test_alike(self) -> None:
-        servers = {name: Named(self, name).port for name in _BACKENDS}
-        ports = [[free_port() for _ in range(_COUNT)] for _ in range(2)]
-        texts = [self.texts(Writer(servers), some) for some in ports]
-        file = self.folder / "haproxy.cfg"
-        file.write_text(_DEFAULTS + "".join(texts[0]))
-        original = self.own(Child("haproxy", "-W", "-db", "-f", file))
-        original.wait_for("Loading success")
-        rules = self.converted("".join(texts[1])).text.replace("# LOOK:", "#")
-        mux = self.own(Service(self.folder, rules))
-        sure = [n for n in range(_COUNT) if not self.converted(texts[1][n]).has_looks]
+        writer = Writer()
+        texts = [writer.frontend(number) for number in range(_COUNT)]
+        self.start(_DEFAULTS + "".join(texts))
+        sure = [n for n in range(_COUNT) if not self.has_looks(texts[n])]
         self.assertGreater(len(sure), _COUNT / 4)
         asked = [(n, data, source) for n in sure for data in _CLIENTS for source in _SOURCES]
-        processes = [*family_of(original.pid), mux.child.pid]
+        processes = [*family_of(self.original.pid), self.txmux.pid]
         heard: list[list[str]] = [[], []]
         for number, begin in itertools.product((0, 1), range(0, len(asked), _AT_ONCE)):
             some = asked[begin : begin + _AT_ONCE]
-            clients = [(ports[number][n], data, source) for n, data, source in some]
+            ports = self.ports[number]
+            clients = [(ports[f"port{n}"], data, source) for n, data, source in some]
             heard[number] += said_at_once(processes, clients)
         for one, theirs, ours in zip(asked, *heard, strict=True):
             number, data, source = one
             if data == HALF_HELLO and not ours:
                 continue  # TLS whose name does not come passes by no route that refuses names; see `PassedOnTest`
-            self.assertEqual(ours, theirs, f"{data[:9]!r} from {source} to\n{texts[1][number]}")
+            self.assertEqual(ours, theirs, f"{data[:9]!r} from {source} to\n{texts[number]}")
 
-    def texts(self, writer: Writer, ports: list[int]) -> list[str]:
-        return [writer.frontend(number, port) for number, port in enumerate(ports)]
-
-    def converted(self, text: str) -> Conversion:
-        whole = (_DEFAULTS + text).encode()
-        return convert(whole, "x.cfg", installed_matchers(), lambda _: None, "haproxy")
+    def has_looks(self, text: str) -> bool:
+        """Return whether a frontend is to be looked at, if it is alone."""
+        filled = self._filled(_DEFAULTS + text, self.ports[1])
+        return self.converted(filled, Path("x.cfg")).has_looks
 
 
 _TLS_COUNT = 8
