@@ -130,19 +130,20 @@ def files_site(port: int, folder: Path) -> str:
     return f"server {{ listen 127.0.0.1:{port}; root {folder}; }}\n"
 
 
-def proxied_site(certificate: Certificate, said: str, more: str = "", port: int = 8443) -> str:
-    """Write a site over TLS that believes the PROXY header of this machine, and says something."""
-    return f"""
-server {{
-    listen 127.0.0.1:{port} ssl proxy_protocol;
-    set_real_ip_from 127.0.0.0/8;
-    real_ip_header   proxy_protocol;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-    {more}
-    location / {{ return 200 "{said}\\n"; }}
-}}
-"""
+def site(place: str, said: str, more: str = "", certificate: Certificate | None = None) -> str:
+    """Write a site that says something to all requests, over TLS if it has a certificate."""
+    if certificate is not None:
+        place = f"{place} ssl"
+        more += f"ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key};"
+    return f'server {{ listen {place}; {more} location / {{ return 200 "{said}\\n"; }} }}\n'
+
+
+def proxied_site(
+    certificate: Certificate | None, said: str, more: str = "", port: int = 8443
+) -> str:
+    """Write a site that believes the PROXY header of this machine."""
+    more += "set_real_ip_from 127.0.0.0/8; real_ip_header proxy_protocol;"
+    return site(f"127.0.0.1:{port} proxy_protocol", said, more, certificate)
 
 
 def start_nginx_stream(folder: Path, stream: str, before: tuple[str, ...] = ()) -> Child:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.interop.children import Child, InteropTestCase, leave_unmeasured
-from tests.interop.servers import make_certificate, start_haproxy, start_nginx
+from tests.interop.servers import make_certificate, site, start_haproxy, start_nginx
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.by_turns
@@ -31,13 +31,6 @@ _BACKEND = """
 backend {name}
     mode tcp
     server only 127.0.0.1:{port}
-"""
-_SITE = """
-server {{
-    listen 127.0.0.1:{port} ssl;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-}}
 """
 
 
@@ -61,7 +54,7 @@ class ActionTests(InteropTestCase):
         sites = parts = ""
         for name in ("www", "other"):
             port, certificate = free_port(), make_certificate(self.folder, f"{name}.example.com")
-            sites += _SITE.format(port=port, certificate=certificate)
+            sites += site(f"127.0.0.1:{port}", name, certificate=certificate)
             parts += _BACKEND.format(name=name, port=port)
         page = (_CHECKOUT / "docs/how-to/test-a-port.md").read_text()
         (wait,) = re.findall(r"^tcp-request inspect-delay .*\n.*\n", page, re.MULTILINE)

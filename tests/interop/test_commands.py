@@ -11,19 +11,6 @@ from tests.interop.screen import Screen
 from tests.programs import require_program
 from tests.support.services import Service
 
-_SITES = """
-server {{
-    listen 127.0.0.1:8080;
-    location / {{ return 200 "by HTTP\\n"; }}
-}}
-server {{
-    listen 443 ssl;
-    ssl_certificate {pem};
-    ssl_certificate_key {pem};
-    location / {{ return 200 "by HTTPS\\n"; }}
-}}
-"""
-
 
 class InitTests(ScenarioTestCase):
     def assert_led(self, mux: Child, port: int) -> None:
@@ -35,7 +22,9 @@ class InitTests(ScenarioTestCase):
     def test_each_protocol_reaches_its_server(self) -> None:
         """With nginx, OpenSSH and Redis, and a port that nobody knows; without privilege it goes by ports."""
         certificate = servers.make_certificate(self.folder, "localhost")
-        self.own(servers.start_nginx(self.folder, _SITES.format(pem=certificate.both)))
+        sites = servers.site("443", "by HTTPS", certificate=certificate)
+        sites += servers.site("127.0.0.1:8080", "by HTTP")
+        self.own(servers.start_nginx(self.folder, sites))
         server = self.own(servers.start_sshd(self.folder, 22))
         self.own(servers.start_redis(self.folder, 6379))
         self.own(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777", ready="[Ll]istening on"))
@@ -60,7 +49,7 @@ class InitTests(ScenarioTestCase):
 
     def test_servers_that_expect_a_proxy_header(self) -> None:
         certificate = servers.make_certificate(self.folder, "localhost")
-        plain = 'server { listen 127.0.0.1:8082 proxy_protocol; location / { return 200 "by HTTP\\n"; } }'
+        plain = servers.site("127.0.0.1:8082 proxy_protocol", "by HTTP")
         site = servers.proxied_site(certificate, "by HTTPS", port=8444)
         self.own(servers.start_nginx(self.folder, site + plain))
         path = self.folder / "rules.ini"

@@ -1,7 +1,5 @@
 """PROXY protocol headers to and from nginx and HAProxy, and of clouds: all know the real clients."""
 
-from pathlib import Path
-
 from tests.interop import servers
 from tests.interop.children import InteropTestCase, eventually, has_ipv6, output_of
 from tests.support.ports import free_port
@@ -25,14 +23,7 @@ frontend proxied
     http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port]"
 """
 
-_IN_SITE = """
-server {{
-    listen 127.0.0.1:{http} proxy_protocol;
-    location / {{
-        return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\\n";
-    }}
-}}
-"""
+_WHO = "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port"
 
 _IN_RULES = """
 [listen public]
@@ -117,7 +108,8 @@ class InFrontTests(InteropTestCase):
     def test_servers_and_clients_in_both_versions_and_families(self) -> None:
         http, ended, proxied = free_port(), free_port(), free_port()
         socket = self.folder / "mux.sock"
-        self.own(servers.start_nginx(self.folder, _IN_SITE.format(http=http)))
+        who = servers.site(f"127.0.0.1:{http} proxy_protocol", _WHO)
+        self.own(servers.start_nginx(self.folder, who))
         rules = _IN_RULES.format(http=http, unix=socket)
         for version in ("v1", "v2"):
             rules += _OUT_RULES.format(version=version, port=proxied)
@@ -157,8 +149,19 @@ class InFrontTests(InteropTestCase):
             record = self.ask(host, ports["unix", host])
             self.assertEqual(record["facts"]["proxy_peer"], "unix")
             self.ask(host, ports["nginx", host])
-        for shown in ((), ("--cert", own.chain, "--key", own.key)):
-            self.assert_facts_of_ended_tls(ended, site, shown)
+        curl = ("curl", "-q", "-sS", "--http1.1", "--output", "/dev/null", "--cacert", site.chain)
+        there = ("--connect-to", f"::127.0.0.1:{ended}", "https://www.example.com/")
+        for shown, verified in (
+            ((), ("no", None)),
+            (("--cert", own.chain, "--key", own.key), ("yes", "client")),
+        ):
+            output_of(*curl, *shown, *there)
+            facts = self.mux.take_one("public")["facts"]
+            names = ("authority", "alpn", "ssl_version", "ssl_verified", "ssl_cn")
+            wanted = ("www.example.com", "http/1.1", "TLSv1.3", *verified)
+            self.assertEqual(tuple(map(facts.get, names)), wanted)
+            self.assertTrue(facts["ssl_cipher"].startswith("TLS_"))
+            self.assertTrue(facts["unique_id"].startswith("id-127.0.0.1-"))
         # HAProxy's own connections begin with LOCAL; they are nobody's, and find txmux well.
         eventually(lambda: len(self.mux.lines("checked")) >= 2, "both servers are checked")
         for record in self.mux.lines("checked"):
@@ -166,18 +169,3 @@ class InFrontTests(InteropTestCase):
             self.assertEqual(record["client"], record["facts"]["proxy_peer"])
             self.assertNotIn("proxy_error", record["facts"])
         self.assertNotIn("is DOWN", haproxy.output)
-
-    def assert_facts_of_ended_tls(
-        self, port: int, site: servers.Certificate, shown: tuple[str | Path, ...]
-    ) -> None:
-        output_of(
-            *("curl", "-q", "-sS", "--http1.1", "--output", "/dev/null", "--cacert", site.chain),
-            *(*shown, "--connect-to", f"::127.0.0.1:{port}", "https://www.example.com/"),
-        )
-        facts = self.mux.take_one("public")["facts"]
-        names = ("authority", "alpn", "ssl_version", "ssl_verified", "ssl_cn")
-        own = ("yes", "client") if shown else ("no", None)
-        wanted = ("www.example.com", "http/1.1", "TLSv1.3", *own)
-        self.assertEqual(tuple(map(facts.get, names)), wanted)
-        self.assertTrue(facts["ssl_cipher"].startswith("TLS_"))
-        self.assertTrue(facts["unique_id"].startswith("id-127.0.0.1-"))

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.children import PATIENCE, Child, eventually, output_of, write
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.programs import require_program
 from tests.support.services import Record
@@ -23,15 +23,6 @@ def page(authority: Path, client: str) -> str:
     options = ("--cacert", authority, "--interface", client, "--resolve", f"{_NAME}:443:{_PUBLIC}")
     return output_of("curl", "-q", "-sS", *options, f"https://{_NAME}/").decode()
 
-
-_SITE = """
-server {
-    listen 127.0.0.1:8080 proxy_protocol;
-    set_real_ip_from 127.0.0.1;
-    real_ip_header   proxy_protocol;
-    location / { return 200 "$remote_addr\\n"; }
-}
-"""
 
 # A WebSocket client of Debian's, which speaks for Debian's Python only.
 _WEBSOCKET = """
@@ -58,8 +49,8 @@ class SitesTests(ScenarioTestCase):
         credentials = ("--cert", certificate.chain, "--key", certificate.key)
         vpn = ("openvpn", "--dev", "null", "--ca", certificate.chain, *credentials)
         server = ("--tls-server", "--dh", "none", "--proto", "tcp-server", "--local", "127.0.0.1")
-        listening = self.own(Child(*vpn, *server, "--port", "1194"))
-        listening.wait_for("Listening for incoming TCP connection")
+        ready = "Listening for incoming TCP connection"
+        self.own(Child(*vpn, *server, "--port", "1194", ready=ready))
         logs = {"/var/log": self.make_folder("log")}
         log = self.make_folder("log/txmux") / "access.log"
         self.mux = self.own(Example(EXAMPLES / "ssh-https.ini", logs, log))
@@ -69,9 +60,7 @@ class SitesTests(ScenarioTestCase):
         self.assertEqual(page(certificate.chain, _CLIENT), f"{_CLIENT}\n")
         self.assertEqual(self.logged(), (_CLIENT, "web", "done"))
         there = ("--tls-client", "--proto", "tcp-client", "--remote", _PUBLIC, "443", "--nobind")
-        client = self.own(Child(*vpn, *there))
-        client.wait_for("Initialization Sequence Completed")
-        client.end()
+        Child(*vpn, *there, ready="Initialization Sequence Completed").end()
         self.assertEqual(self.logged()[:2], (_PUBLIC, "vpn"))
 
     def logged(self) -> tuple[str, str, str]:
@@ -90,7 +79,9 @@ class SitesTests(ScenarioTestCase):
         certificate = servers.make_certificate(own, _NAME)
         authority = certificate.chain.rename(own / "fullchain.pem")
         certificate.key.rename(own / "privkey.pem")
-        self.own(servers.start_nginx(self.folder, _SITE))
+        self.own(
+            servers.start_nginx(self.folder, servers.proxied_site(None, "$remote_addr", port=8080))
+        )
         ssh = self.own(servers.start_sshd(self.make_folder(), 22))
         self.own(servers.start_redis(self.folder, 6379))
         websockify = Child("websockify", "-v", "127.0.0.1:6080", "127.0.0.1:6379")
@@ -115,14 +106,6 @@ class SitesTests(ScenarioTestCase):
         self.assert_logged("secure", 22)
 
 
-_BEYOND = """
-log_format client "$remote_addr $ssl_server_name";
-server {
-    listen 198.51.100.80:80;
-    location / { return 200 "beyond the tunnel\\n"; }
-}
-"""
-
 _BROWSER = "198.51.100.7"
 _TUNNELS = ("192.0.2.10", "192.0.2.11")
 _SECRET = ("-k", "a secret of the tests", "-m", "chacha20-ietf-poly1305", "-t", "600")
@@ -137,17 +120,18 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         cls.certificate = servers.make_certificate(cls.folder, _NAME)
         log = f"access_log {cls.folder}/clients.log client;"
         site = servers.proxied_site(cls.certificate, "the site", log)
-        cls.share(servers.start_nginx(cls.folder, _BEYOND + site))
-        tunnel = Child("ss-local", "-s", _PUBLIC, "-p", "443", "-l", "1080", *_SECRET)
-        cls.share(tunnel).wait_for("listening at")
+        site += servers.site("198.51.100.80:80", "beyond the tunnel")
+        form = 'log_format client "$remote_addr $ssl_server_name";\n'
+        cls.share(servers.start_nginx(cls.folder, form + site))
+        tunnel = ("ss-local", "-s", _PUBLIC, "-p", "443", "-l", "1080", *_SECRET)
+        cls.share(Child(*tunnel, ready="listening at"))
 
     def start_mux(self) -> None:
         self.mux = self.own(Example(EXAMPLES / "https-and-tunnel.ini"))
 
     def start_server(self, address: str) -> Child:
-        server = self.own(Child("ss-server", "-s", address, "-p", "8388", "-v", *_SECRET))
-        server.wait_for("tcp server listening at")
-        return server
+        command = ("ss-server", "-s", address, "-p", "8388", "-v", *_SECRET)
+        return self.own(Child(*command, ready="tcp server listening at"))
 
     def through_the_tunnel(self) -> str:
         options = ("-q", "-sS", "--noproxy", "", "--socks5", "127.0.0.1:1080")
@@ -185,9 +169,7 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.assertEqual(self.mux.take_fields("backend", "bytes_in"), ("tunnel", "0"))
 
 
-_PLAIN_SITE = """
-server { listen 127.0.0.1:8080; location / { return 200 "the site\\n"; } }
-"""
+_PLAIN_SITE = servers.site("127.0.0.1:8080", "the site")
 
 
 class FirstBytesTests(ScenarioTestCase):
@@ -198,7 +180,7 @@ class FirstBytesTests(ScenarioTestCase):
         self.own(servers.start_redis(self.folder, 6379))
         self.own(servers.start_postgres(self.make_folder("postgres"), 5432))
         options = ("--listen=127.0.0.1", "--log-file=stderr", "--verbose=INFO")
-        self.own(Child("gearmand", *options)).wait_for("Listening on")
+        self.own(Child("gearmand", *options, ready="Listening on"))
         mux = self.own(Example(EXAMPLES / "first-bytes.ini"))
         ssh = ("ssh", *server.options, "-p", "9000", "127.0.0.1", "echo hello")
         place = "postgresql://postgres:secret@127.0.0.1:9000/postgres?sslmode=disable"
@@ -262,8 +244,7 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         proxies = "--proxy-protocol-networks=127.0.0.1"
         self.own(servers.start_mariadb(self.make_folder("database"), proxies))
         files = self.make_folder("files")
-        configuration = self.folder / "vsftpd.conf"
-        configuration.write_text(_FTP.format(folder=files))
+        configuration = write(self.folder / "vsftpd.conf", _FTP.format(folder=files))
         self.own(Child("vsftpd", configuration))
         desktop = Child(
             *("Xtigervnc", "-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1"),
@@ -271,8 +252,8 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         )
         self.own(desktop).wait_for("Listening for VNC connections")
         smtp = (require_program("aiosmtpd"), "-n", "-dd", "-l", "127.0.0.1:25")
-        mail = self.own(Child("env", "PYTHONUNBUFFERED=1", *smtp))
-        mail.wait_for("Starting asyncio loop")
+        ready = "Starting asyncio loop"
+        mail = self.own(Child("env", "PYTHONUNBUFFERED=1", *smtp, ready=ready))
         self.mux = self.own(Example(EXAMPLES / "server-speaks-first.ini"))
 
         there = ("--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443")
@@ -310,9 +291,8 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         self.mux.end()
         self.own(servers.start_nginx(self.folder, _PLAIN_SITE))
         rules = (EXAMPLES / "server-speaks-first.ini").read_text()
-        patient = self.folder / "patient.ini"
-        patient.write_text(re.sub(r"after=\w+", "after=1h", rules))
-        self.mux = self.own(Example(patient))
+        patient = re.sub(r"after=\w+", "after=1h", rules)
+        self.mux = self.own(Example(write(self.folder / "patient.ini", patient)))
         for address, client in _CLIENTS.items():
             said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
             self.assertEqual(said, b"the site\n")

@@ -7,24 +7,9 @@ import ssl
 import sys
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.children import PATIENCE, Child, eventually, output_of, write
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.support.services import Record
-
-_SERVER = """
-server {{
-    listen {address}:8080 proxy_protocol;
-    location / {{ return 200 "{address}"; }}
-    location /health {{
-        if (-f {folder}/ill) {{ return 503; }}
-        return 204;
-    }}
-}}
-"""
-
-_SORRY = """
-server { listen 127.0.0.1:8081; location / { return 200 "sorry"; } }
-"""
 
 _ENDED = "10.0.0.2"
 _PLAIN = ("10.0.0.1", _ENDED)
@@ -37,7 +22,9 @@ class LoadBalancerTests(ScenarioTestCase):
 
     def start_server(self, address: str) -> Child:
         folder = self.folder / address
-        return self.own(servers.start_nginx(folder, _SERVER.format(address=address, folder=folder)))
+        health = f"location /health {{ if (-f {folder}/ill) {{ return 503; }} return 204; }}"
+        site = servers.site(f"{address}:8080 proxy_protocol", address, health)
+        return self.own(servers.start_nginx(folder, site))
 
     def reached(self, count: int = 10) -> set[str]:
         """Ask as often for a page, each time by a new connection, and give the servers that answered."""
@@ -64,7 +51,8 @@ class LoadBalancerTests(ScenarioTestCase):
         hosts = self.make_folder("names") / "hosts"
         hosts.write_text("".join(f"{address} web.internal.example.com\n" for address in _NAMED))
         self.own(servers.start_dnsmasq(hosts, "--listen-address=10.0.0.53"))
-        self.own(servers.start_nginx(self.make_folder("sorry"), _SORRY))
+        sorry = servers.site("127.0.0.1:8081", "sorry")
+        self.own(servers.start_nginx(self.make_folder("sorry"), sorry))
         for address in (*_PLAIN, _BACKUP, *_NAMED):
             self.make_folder(address)
         started = {address: self.start_server(address) for address in (*_PLAIN, _BACKUP, *_NAMED)}
@@ -113,8 +101,8 @@ class ChainTests(ScenarioTestCase):
         ssh = self.own(servers.start_sshd(self.folder, 22))
         # On a busy machine, who speaks may need more than a second.
         patient = (EXAMPLES / "chain" / "last.ini").read_text()
-        own = self.folder / "last.ini"
-        own.write_text(re.sub(r"(?<=detect_timeout).*", f" = {_SILENT}s", patient))
+        patient = re.sub(r"(?<=detect_timeout).*", f" = {_SILENT}s", patient)
+        own = write(self.folder / "last.ini", patient)
         files = [EXAMPLES / "chain" / f"{name}.ini" for name in ("middle", "first")]
         chain = [self.own(Example(file)) for file in (own, *files)]
 
@@ -188,10 +176,8 @@ class TcpProxyTests(ScenarioTestCase):
 
     def run_program(self, *addresses: str) -> Child:
         targets = [f"{address}:3306" for address in addresses]
-        program = EXAMPLES / "tcp-proxy.py"
-        child = self.own(Child(sys.executable, program, "tcp:3307", *targets))
-        child.wait_for("leads to")
-        return child
+        command = (sys.executable, EXAMPLES / "tcp-proxy.py", "tcp:3307", *targets)
+        return self.own(Child(*map(str, command), ready="leads to"))
 
     def test_rules_and_library_lead_to_both_at_once(self) -> None:
         """Where a server is gone, the library's clients have the other one."""

@@ -8,28 +8,19 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of
+from tests.interop.children import Child, InteropTestCase, eventually, output_of, write
 from tests.interop.datagrams.tunnels import EchoServer, Keys, exchange
 from tests.interop.namespaces import Namespace, cable
 from tests.interop.quic.case import Server
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import client, configuration
-from tests.interop.servers import make_certificate, start_nginx
+from tests.interop.servers import make_certificate, site, start_nginx
 
 _ROOT = Path(__file__).parents[3]
 _DOCUMENT = _ROOT / "docs" / "how-to" / "http3-and-wireguard.md"
 _RULES = _ROOT / "examples" / "http3-and-wireguard.ini"
 _OFFICE = "192.0.2.20"
 _HERE, _CLIENT, _ELSEWHERE = "198.51.100.1", "198.51.100.2", "198.51.100.3"
-
-_SITE = """
-server {{
-    listen 127.0.0.1:8443 ssl;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-    location / {{ return 200 "shop"; }}
-}}
-"""
 
 
 class HowToTests(InteropTestCase):
@@ -72,13 +63,6 @@ class HowToTests(InteropTestCase):
         namespace.ip(f"addr add {address}/24 dev {interface}")
         namespace.ip(f"link set {interface} up")
 
-    def write_rules(self, *keys: str) -> Path:
-        own = iter(keys)
-        rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(own), _RULES.read_text())
-        file = self.folder / "http3-and-wireguard.ini"
-        file.write_text(rules)
-        return file
-
     def command(self, name: str) -> list[str]:
         [line] = re.findall(rf"^\$ (?:sudo )?(txmux {name} .*)$", self.text, re.MULTILINE)
         return ["-m", *str(line).split()]
@@ -94,21 +78,24 @@ class HowToTests(InteropTestCase):
         certificate = make_certificate(self.folder, "www.example.com", "shop.example.com")
         for name, at in (("shop", 8443), ("site", 8444), ("site", 8445)):
             self.own(Server(name, certificate, f"--at=127.0.0.1:{at}"))
-        self.own(start_nginx(self.folder, _SITE.format(certificate=certificate)))
+        shop = site("127.0.0.1:8443", "shop", certificate=certificate)
+        self.own(start_nginx(self.folder, shop))
         servers = [
             (there, *self.start_server(number, there))
             for number, there in enumerate((self.here, self.office))
         ]
-        self.write_rules(*(key for _, _, key in servers))
+        keys = iter([key for _, _, key in servers])
+        rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(keys), _RULES.read_text())
+        write(self.folder / "http3-and-wireguard.ini", rules)
         in_folder = ("env", "-C", str(self.folder), sys.executable)
         checked = output_of(*in_folder, *self.command("check"))
         self.assertNotIn(b"error", checked)
-        running = self.own(Child(*in_folder, *self.command("run")))
-        running.wait_for(r"process \d+, rules")
+        run = (*in_folder, *self.command("run"))
+        running = self.own(Child(*run, ready=r"process \d+, rules"))
         asyncio.run(self.ask())
         curl = ("curl", "--silent", "--cacert", certificate.chain)
         here = ("--resolve", f"shop.example.com:443:{_HERE}")
-        self.assertEqual(output_of(*curl, *here, "https://shop.example.com"), b"shop")
+        self.assertEqual(output_of(*curl, *here, "https://shop.example.com"), b"shop\n")
         scanner = self.enterContext(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         scanner.sendto(b"\1\0\0\0" + bytes(144), (_HERE, 443))
         clients = []
