@@ -8,35 +8,30 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, NamedTuple
-
-import pytest
+from typing import ClassVar
 
 from tests.interop.children import (
     PATIENCE,
     Child,
-    InteropTestCase,
     answered,
     eventually,
     output_of,
     run,
+    write,
 )
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import Named, client_hello
-from tests.interop.scenario import EXAMPLES
+from tests.interop.scenario import EXAMPLES, ScenarioTestCase
 from tests.programs import require_program
 from tests.support.proc import family_of
 from tests.support.services import Twist
-
-pytestmark = pytest.mark.by_turns(each=True)
 
 _FILES = EXAMPLES / "keepalived"
 _SHARED = ("192.0.2.10", 443)
@@ -53,25 +48,22 @@ _WELL, _ILL = 200, 150
 """The priorities of a machine."""
 
 
-class _Attempt(NamedTuple):
-    """A client's try to connect: when it began, and who has led it to the server; nobody if it has failed."""
-
-    at: float
-    machine: str
-
-
 class _Clients:
-    """Clients that connect, one after another, until they are ended."""
+    """Clients that connect, one after another, until they are ended.
+
+    Attributes:
+        attempts: When each began, and who has led it to the server; nobody if it has failed.
+    """
 
     def __init__(self) -> None:
-        self.attempts: list[_Attempt] = []
+        self.attempts: list[tuple[float, str]] = []
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._is_over.wait(0.02):
-            self.attempts.append(_Attempt(time.monotonic(), _ask()))
+            self.attempts.append((time.monotonic(), _ask()))
 
     def end(self) -> None:
         self._is_over.set()
@@ -94,18 +86,14 @@ class _Machine:
         self._places = {"/etc/keepalived": folder / "etc", "/run": self._run}
         (self._run / "txmux").mkdir(parents=True)
         (self._run / "keepalived").mkdir()
-        (folder / "etc").mkdir()
-        for name in ("keepalived.conf", "check-txmux"):
-            shutil.copy(_FILES / name, folder / "etc")
         # What is late on a busy machine does not hang.
-        for file, usual, longer in (
-            ("keepalived.conf", "    timeout 3\n", "    timeout 12\n"),
-            ("check-txmux", "--max-time 1 ", "--max-time 5 "),
+        for name, mode, usual, longer in (
+            ("keepalived.conf", 0o644, "    timeout 3\n", "    timeout 12\n"),
+            ("check-txmux", 0o755, "--max-time 1 ", "--max-time 5 "),
         ):
-            path = folder / "etc" / file
-            text = path.read_text()
+            text = (_FILES / name).read_text()
             assert usual in text
-            path.write_text(text if _IS_LONG else text.replace(usual, longer))
+            write(folder / "etc" / name, text if _IS_LONG else text.replace(usual, longer), mode)
         self.txmux: Twist
         self.keepalived: Child
 
@@ -199,8 +187,7 @@ def _tell_peer(client: socket.socket) -> None:
         client.sendall(client.getpeername()[0].encode())
 
 
-class KeepalivedTests(InteropTestCase):
-    network: ClassVar[Namespace]
+class KeepalivedTests(ScenarioTestCase):
     machines: ClassVar[tuple[_Machine, _Machine]]
     clients: _Clients
     words: _Words
@@ -210,10 +197,8 @@ class KeepalivedTests(InteropTestCase):
         super().setUpClass()
         for program in ("keepalived", "curl"):
             require_program(program)
-        cls.network = Namespace(cls)
         cls.network.make_lan("192.0.2.100", *_SERVERS)
         cls.machines = (_Machine(cls, 11), _Machine(cls, 12))
-        cls.network.enter()
         for address in _SERVERS:
             Named(cls, host=address, port=8443, answer=_tell_peer)
 
@@ -240,17 +225,12 @@ class KeepalivedTests(InteropTestCase):
             return False
         return run(*machine.before, "/etc/keepalived/check-txmux").returncode == 0
 
-    def outages(self, since: float) -> Iterator[tuple[float, float]]:
-        """Give when no client could connect since a time: from the begin of the first try that failed to that of the next that did not."""
-        begin = None
-        for attempt in [one for one in self.clients.attempts if one.at >= since]:
-            if not attempt.machine and begin is None:
-                begin = attempt.at
-            elif attempt.machine and begin is not None:
-                yield begin, attempt.at
-                begin = None
-        if begin is not None:
-            yield begin, time.monotonic()
+    def over(self, since: float) -> float:
+        """Return when the last outage was over since a time, with the begin of the first try after it that did not fail."""
+        attempts = [one for one in self.clients.attempts if one[0] >= since]
+        good = [(since, ""), *attempts, (time.monotonic(), "")]
+        ends = [after for (_, one), (after, _) in itertools.pairwise(good) if not one]
+        return max(ends[1:], default=since)
 
     def happens(self, what: Callable[[_Machine], Callable[[], object]], most: float) -> None:
         """Have something happen to the machine with the address, and to the next; all must be able to connect in `most` seconds."""
@@ -262,11 +242,10 @@ class KeepalivedTests(InteropTestCase):
             try:
                 led = [other.address] * 20
                 eventually(
-                    lambda led=led: [one.machine for one in self.clients.attempts[-20:]] == led,  # type: ignore[misc]
+                    lambda led=led: [one for _, one in self.clients.attempts[-20:]] == led,  # type: ignore[misc]
                     "the other one leads",
                 )
-                outages = [*self.outages(began)]
-                took.append(max((end for _, end in outages), default=began) - began)
+                took.append(self.over(began) - began)
                 if took[-1] >= most:
                     problems.append(self._told(began))
             finally:
@@ -282,24 +261,21 @@ class KeepalivedTests(InteropTestCase):
 
     def _has_moved(self, since: float, other: _Machine) -> bool:
         """Tell whether a machine has not kept the address: another one has served, or several clients in a row have failed."""
-        attempts = [one.machine for one in self.clients.attempts if one.at >= since]
+        attempts = [machine for at, machine in self.clients.attempts if at >= since]
         return {*attempts} - {"", other.address} != set() or any(
             not one and not next_one for one, next_one in itertools.pairwise(attempts)
         )
 
     def _told(self, since: float) -> str:
-        told, before = [], ""
-        for attempt in self.clients.attempts:
-            if attempt.at >= since and attempt.machine != before:
-                told.append(f"{attempt.at - since:.2f}: {attempt.machine or 'failed'}")
-                before = attempt.machine
+        tried = [f"{at - since:.2f}: {one or 'failed'}" for at, one in self.clients.attempts]
         said = (machine.keepalived.output[-1000:] for machine in self.machines)
-        return "\n".join((", ".join(told), *said))
+        return "\n".join((", ".join(tried), *said))
 
     def test_events(self) -> None:
         """A txmux that hangs is as good as dead, but it takes both tries of the check to find that out.
 
         One that is stopped serves until the other machine has the address; only who connects in that moment may have to try again.
+        Where neither is ready, one of them has the address all the same.
         """
         soon = 1.0 if _IS_LONG else _MOST
         for what, most in (
@@ -307,10 +283,6 @@ class KeepalivedTests(InteropTestCase):
             (_Machine.stop_keepalived, soon), (_Machine.halt_txmux, _MOST + 4), (_Machine.stop_txmux, soon),
         ):  # fmt: skip
             self.happens(what, most)
-
-    def test_both_fail(self) -> None:
-        """Where neither is ready, one of them has the address all the same."""
-        self.roles()
         for machine in self.machines:
             machine.kill_txmux()
         for machine in self.machines:

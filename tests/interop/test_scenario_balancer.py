@@ -7,82 +7,72 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from tests.interop.children import Child, eventually, output_of
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES, ScenarioTestCase
 from tests.programs import require_program
+from tests.support.echo import ThreadServer
 from tests.support.proc import is_gone
 from tests.support.services import Twist
 
 _FILES = EXAMPLES / "balancer"
 _SERVERS = ("192.0.2.21", "192.0.2.22")
+_HELLO = client_hello("www.example.com")
 _IS_LONG = bool(os.environ.get("TXMUX_LONG"))
 
-# Answers each client, when it has said something, with who it is; half a second later, so that many connections are established at any time.
-_SERVER = """
-import asyncio, sys
-async def serve(reader, writer):
-    try:
-        if await reader.read(10_000):
-            await asyncio.sleep(0.5)
-            writer.write(b"hello " + b"x" * 10_000 + b" done")
-            await writer.drain()
-    except OSError:
-        pass
-    writer.close()
-async def main():
-    servers = [await asyncio.start_server(serve, address, 8443, backlog=1000) for address in sys.argv[1:]]
-    print("serving", flush=True)
-    await asyncio.gather(*(server.serve_forever() for server in servers))
-asyncio.run(main())
-"""
+_RATE, _PATIENCE = 200, 180
+_ANSWER = b"hello " + b"x" * 10_000 + b" done"
 
-# A number of clients a second, until standard input ends and at least a number have come; tells of each that got no whole answer.
-_LOAD = """
-import asyncio, sys, threading
-rate, least, hello = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
-over = threading.Event()
-threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
-good, longest = 0, 0.0
-clock = None
-async def visit():
-    global good, longest
-    begun, answer = clock(), b""
+
+def _serve(client: socket.socket) -> None:
+    """Answer a client, when it has said something, half a second later, so that many connections are established at any time."""
+    if client.recv(10_000):
+        time.sleep(0.5)
+        client.sendall(_ANSWER)
+
+
+def _visit() -> tuple[float, str]:
+    """Return how long a client takes, and what it gets, if that is not the whole answer."""
+    begun = time.monotonic()
     try:
-        reader, writer = await asyncio.open_connection("192.0.2.10", 443)
-        writer.write(hello)
-        answer = await asyncio.wait_for(reader.read(), 180)
-        writer.close()
-    except (OSError, asyncio.TimeoutError) as problem:
-        answer = repr(problem).encode()
-    longest = max(longest, clock() - begun)
-    if answer.startswith(b"hello ") and answer.endswith(b" done") and len(answer) == 10_011:
-        good += 1
-    else:
-        print("lost", answer[:100], flush=True)
-async def main():
-    global clock
-    clock = asyncio.get_running_loop().time
-    begun, visits, number = clock(), set(), 0
-    while number < least or not over.is_set():
+        with socket.create_connection(("192.0.2.10", 443), _PATIENCE) as client:
+            client.sendall(_HELLO)
+            answer = b"".join(iter(partial(client.recv, 2**16), b""))
+    except OSError as problem:
+        return time.monotonic() - begun, repr(problem)
+    return time.monotonic() - begun, "" if answer == _ANSWER else f"{answer[:100]!r}"
+
+
+class _Load:
+    """A number of clients a second, until it is ended and at least some have come."""
+
+    def __init__(self, least: int) -> None:
+        self.visits: list[Future[tuple[float, str]]] = []
+        self._least = least
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        begun, number = time.monotonic(), 0
         # On a machine that is too busy for this rate, more and more of them would be under way.
-        while len(visits) >= 2 * rate:
-            await asyncio.wait(visits, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.sleep(max(0, begun + number / rate - clock()))
-        visit_now = asyncio.ensure_future(visit())
-        visits.add(visit_now)
-        visit_now.add_done_callback(visits.discard)
-        number += 1
-        if number == rate:
-            print("under way", flush=True)
-    took = clock() - begun
-    await asyncio.gather(*visits)
-    print(f"good {good} of {number} in {took:.1f} s, the longest {longest:.2f} s", flush=True)
-asyncio.run(main())
-"""
+        with ThreadPoolExecutor(2 * _RATE) as threads:
+            while number < self._least or not self._over.is_set():
+                time.sleep(max(0, begun + number / _RATE - time.monotonic()))
+                self.visits.append(threads.submit(_visit))
+                number += 1
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 class _Machine:
@@ -115,13 +105,9 @@ class _Machine:
         """Tell whether clients have come since it was started, of whom HAProxy has told."""
         return " facts.proxy_peer=192.0.2.10" in self.txmux.child.output
 
-    def ask(self, command: str) -> bytes:
-        endpoint = f"unix:{self._run / 'txmux' / 'rules.sock'}"
-        return output_of(sys.executable, "-m", "txmux", command, "--admin", endpoint)
-
     def upgrade(self) -> None:
         old = self.pid
-        self.ask("upgrade")
+        output_of("txmux", "upgrade", "--admin", f"unix:{self._run}/txmux/rules.sock")
         eventually(lambda: self.pid != old and is_gone(old), "the old process has ended")
 
     def stop(self) -> None:
@@ -154,27 +140,24 @@ class BalancerTests(ScenarioTestCase):
         """While each txmux is upgraded, and restarted after that, every one of 200 clients a second gets its whole answer."""
         require_program("haproxy")
         self.network.make_lan("192.0.2.10", *_SERVERS)
-        serve = (sys.executable, "-c", _SERVER, *_SERVERS)
-        self.own(Child(*serve, ready="serving", limit=1000))
+        for address in _SERVERS:
+            self.own(ThreadServer(_serve, address, 8443))
         named = enumerate(("one", "two", "three"), start=11)
         machines = [self.own(_Machine(self, name, number)) for number, name in named]
         haproxy = ("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
         self.haproxy = self.own(Child(*haproxy, ready="Loading success", limit=1000))
-        least = "20000" if _IS_LONG else "0"
-        words = ("-c", _LOAD, "200", least, client_hello("www.example.com").hex())
-        load = Child(sys.executable, *words, stdin=True, ready="under way", limit=1000)
-        self.own(load)
+        load = self.own(_Load(20_000 if _IS_LONG else 0))
+        eventually(lambda: len(load.visits) >= _RATE, "the load is under way")
         for _ in range(3 if _IS_LONG else 1):
             for machine in machines:
                 machine.upgrade()
             for machine in machines if _IS_LONG else machines[:1]:
                 self.restart(machine)
-        load.say(b"")
-        load.process.wait(300)
-        load.wait()
-        match = load.wait_for(r"good (\d+) of (\d+) in .*")
-        sys.stdout.write(f"{self.id()}: {match[0]}\n")
-        self.assertEqual((load.output.count("lost"), match[1]), (0, match[2]), load.output)
+        load.end()
+        taken, lost = zip(*(visit.result() for visit in load.visits), strict=True)
+        told = f"{len(taken)} clients, the longest took {max(taken):.2f} s"
+        sys.stdout.write(f"{self.id()}: {told}\n")
+        self.assertEqual([one for one in lost if one], [], told)
         for machine in machines:
             self.assertNotIn("Traceback", "".join(child.output for child in machine.children))
             self.assertTrue(machine.has_served())
