@@ -248,14 +248,15 @@ def write(file: Path, text: str, mode: int = 0o644) -> Path:
 
 def answered(
     address: tuple[str, int], said: bytes = b"x", source: str = "", patience: float = PATIENCE
-) -> str:
-    """Return what a client hears first that says something; nothing if it is refused, or broken off."""
-    bound = (source, 0) if source else None
-    connecting = partial(socket.create_connection, address, patience, bound)
-    with contextlib.suppress(OSError), connecting() as client:
+) -> str | None:
+    """Return what a client hears first that says something: an empty text if it is broken off, ``None`` if it cannot connect."""
+    found = None
+    connecting = partial(socket.create_connection, address, patience)
+    with contextlib.suppress(OSError), connecting((source, 0) if source else None) as client:
+        found = ""
         client.sendall(said)
-        return client.recv(1000).decode().strip()
-    return ""
+        found = client.recv(1000).decode().strip()
+    return found
 
 
 def listens(port: int) -> bool:

@@ -130,7 +130,7 @@ class AskedAddressTests(InteropTestCase):
         rules = _ASKED_RULES.format(there=self.there, more=more, backend=backend)
         self.mux = self.own(Service(self.folder, rules, settings, admin=True))
 
-    def heard(self, host: str, said: bytes = b"x") -> str:
+    def heard(self, host: str, said: bytes = b"x") -> str | None:
         return answered((host, self.mux.ports["public"]), said)
 
     def server(self) -> Any:

@@ -71,7 +71,7 @@ class _Clients:
 
 
 def _ask() -> str:
-    return answered(_SHARED, _HELLO, patience=_PATIENCE)
+    return answered(_SHARED, _HELLO, patience=_PATIENCE) or ""
 
 
 class _Machine:

@@ -15,7 +15,6 @@ from tests.interop.children import (
     PATIENCE,
     Child,
     InteropTestCase,
-    answered,
     eventually,
     first_of,
     leave_unmeasured,
@@ -144,8 +143,11 @@ class LifeTests(InteropTestCase):
         return self.begin("--listen", "127.0.0.1:0", "--redis", server, *more, before=before)
 
     def assert_serves(self) -> socket.socket:
-        self.assertEqual(answered(("127.0.0.1", self.port), b"\xff"), "")
-        client = self.enterContext(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
+        place = ("127.0.0.1", self.port)
+        with socket.create_connection(place, PATIENCE) as other:
+            other.sendall(b"\xff")
+            self.assertEqual(other.recv(1), b"")
+        client = self.enterContext(socket.create_connection(place, PATIENCE))
         self.assert_echo(client)
         return client
 
@@ -330,7 +332,9 @@ class BareLogTests(InteropTestCase):
             child.wait_for("serving with 2 worker")
         place = ("127.0.0.1", int(port))
         socket.create_connection(place, PATIENCE).close()
-        self.assertEqual(answered(place, b"hello\r\n"), "")
+        with socket.create_connection(place, PATIENCE) as client:
+            client.sendall(b"hello\r\n")
+            self.assertEqual(client.recv(1), b"")
         eventually(lambda: "no-route" in out.read_text(), "there is a line")
         child.end()
         return [json.loads(line) for line in out.read_text().splitlines()]

@@ -219,7 +219,7 @@ class SupervisorTest(InteropTestCase):
         report = str(now + 15).encode() + source
         redis.ask("-x", "hset", KEY % "public", "other", stdin=report)
         place = ("127.0.0.1", self.service.port)
-        eventually(lambda: not answered(place), "the other machine has all that it may")
+        eventually(lambda: answered(place) == "", "the other machine has all that it may")
         self.service.edit((re.escape(shared), ""))
         self.service.upgrade()
         self.assertEqual(answered(("127.0.0.1", self.service.port)), "x")
