@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from tests.interop.children import Child, eventually, output_of, run
+from tests.interop.children import Child, eventually, output_of, run, write
 from tests.interop.servers import make_certificate
 from tests.programs import require_program
 from tests.support.ports import free_port
@@ -45,7 +45,7 @@ class KubernetesApi:
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"),
         )  # fmt: skip
         self._certificate = make_certificate(folder, _HOST)
-        (folder / "tokens").write_text(f'{_ADMIN},admin,1,"system:masters"\n')
+        write(folder / "tokens", f'{_ADMIN},admin,1,"system:masters"\n')
         self.admin = self.kubeconfig(_ADMIN, "default")
         # An API server reads no other form of keys.
         self._key = folder / "accounts.key"
@@ -95,7 +95,6 @@ class KubernetesApi:
             "certificate-authority": str(self._certificate.chain),
         }
         context = {"cluster": "c", "user": "u", "namespace": namespace}
-        path = self._folder / f"{namespace}.kubeconfig"
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -104,8 +103,7 @@ class KubernetesApi:
             "users": [{"name": "u", "user": {"token": token}}],
             "contexts": [{"name": "x", "context": context}],
         }
-        path.write_text(yaml.safe_dump(config))
-        return path
+        return write(self._folder / f"{namespace}.kubeconfig", yaml.safe_dump(config))
 
     def ask(self, method: str, path: str, content: Any = None) -> Any:
         """Ask as one who may do all; a PATCH is a server-side apply, and what is not there is ``None``."""
@@ -131,9 +129,7 @@ class KubernetesApi:
         return output_of("kubectl", "--kubeconfig", self.admin, *arguments).decode()
 
     def apply(self, text: str) -> None:
-        path = self._folder / "applied.yaml"
-        path.write_text(text)
-        self.kubectl("apply", "-f", path)
+        self.kubectl("apply", "-f", write(self._folder / "applied.yaml", text))
 
     def define_gateways(self) -> None:
         """Define the kinds of Gateway API: as the folder ``TXMUX_GATEWAY_CRDS`` does, else without schemas."""
@@ -175,9 +171,8 @@ def start_provider(
     api: KubernetesApi, folder: Path, *options: str, settings: str = ""
 ) -> tuple[Child, Child]:
     """Start txmux, and a provider with the rights of the manifests."""
-    rules, admin = folder / "rules.ini", f"unix:{folder}/txmux.sock"
-    own = f"include = providers/*.ini\nadmin = {admin}\naccess_log = off\n{settings}"
-    rules.write_text(f"[txmux]\n{own}")
+    own = f"include = providers/*.ini\nadmin = unix:{folder}/txmux.sock\naccess_log = off\n"
+    rules = write(folder / "rules.ini", f"[txmux]\n{own}{settings}")
     token = api.kubectl("create", "token", "txmux", "--namespace=txmux").strip()
     files = (f"--rules={rules}", f"--write={folder}/providers/gateway.ini")
     access = f"--kubeconfig={api.kubeconfig(token, 'txmux')}"

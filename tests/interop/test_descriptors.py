@@ -21,6 +21,7 @@ from tests.interop.children import (
     eventually,
     leave_unmeasured,
     run,
+    write,
 )
 from tests.support.echo import EchoServer
 from tests.support.proc import cpu_time, family_of, open_files, workers_of
@@ -81,9 +82,8 @@ class FullTests(InteropTestCase):
 
     def test_start(self) -> None:
         """A start with more listening sockets than a worker has descriptors for is refused, and `txmux check` says so before, with the line."""
-        file = self.folder / "many.ini"
         many = "[listen b]\nendpoint = udp:127.0.0.1:20001-20100\n"
-        file.write_text(f"[listen a]\nendpoint = :1\n{many}")
+        file = write(self.folder / "many.ini", f"[listen a]\nendpoint = :1\n{many}")
         said = []
         for command in ("check", "run"):
             done = run(*_FEW, sys.executable, "-m", "txmux", command, file)
@@ -115,11 +115,11 @@ class FullTests(InteropTestCase):
 
     def churn(self, endpoint: str, relay: str, *before: str, gaps: bool = False) -> None:
         echo = self.own(EchoServer())
-        rules = self.folder / "rules.ini"
-        rules.write_text(
+        text = (
             f"[txmux]\naccess_log = off\nrelay = {relay}\n[listen public]\nendpoint = {endpoint}\n"
-            f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
+        text += f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
+        rules = write(self.folder / "rules.ini", text)
         hold = "exec 40</dev/null 50</dev/null; " if gaps else ""
         few = ("bash", "-c", f'ulimit -n {_MOST}; {hold}exec "$@"', "bash", *before)
         mux = self.own(Twist("--rules", rules, before=few))

@@ -5,15 +5,13 @@ import sys
 from itertools import product
 from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
+from tests.interop.children import Child, InteropTestCase, eventually, output_of, run, write
 from tests.interop.servers import start_sshd
 from tests.programs import require_program
 from tests.support.proc import is_gone
 from tests.support.services import Service, twist_command
 
 _EXAMPLES = Path(__file__).parents[2] / "examples/handover"
-_TAKEN_AT = "clients are taken at"
-
 _PLACE = "127.0.0.1:0\n    [::1]:0\ndetect_timeout = 1h"
 
 
@@ -44,9 +42,9 @@ class ExampleTests(InteropTestCase):
             ("api", "asyncio_server.py"),
             ("web", "twisted_server.py"),
         ):
-            path = cls.folder / f"{name}.sock"
-            child = cls.share(Child(sys.executable, _EXAMPLES / program, path, *command))
-            child.wait_for(_TAKEN_AT)
+            path, ready = cls.folder / f"{name}.sock", "clients are taken at"
+            words = (sys.executable, str(_EXAMPLES / program), str(path), *command)
+            cls.share(Child(*words, ready=ready))
         cls.mux = cls.share(Service(cls.folder, rules_in(cls.folder), "workers = 2"))
 
     def login(self, port: int, command: str) -> subprocess.CompletedProcess[bytes]:
@@ -120,11 +118,10 @@ class ExampleTests(InteropTestCase):
 class TwistWebTests(InteropTestCase):
     def test_served_with_the_clients_address(self) -> None:
         """By a program that knows nothing of txmux but the endpoint string."""
-        place = self.make_folder()
-        (place / "hello").write_text("hello\n")
+        place = write(self.make_folder() / "hello", "hello\n").parent
         listen = (f"--listen=txmux:{place}/web.sock:mode=666", f"--path={place}")
-        web = self.own(Child(*twist_command(), "--log-format=text", "web", *listen))
-        web.wait_for("Starting reactor")
+        command = (*twist_command(), "--log-format=text", "web", *listen)
+        web = self.own(Child(*command, ready="Starting reactor"))
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = handover:{place}/web.sock\n"
         mux = self.own(Service(self.folder, rules))
         page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{mux.port}/hello")

@@ -2,12 +2,11 @@
 
 import json
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, write
 from tests.interop.namespaces import Namespace
 from tests.programs import require_program
 
@@ -26,7 +25,6 @@ cgroups = "disabled"
 [engine]
 events_logger = "file"
 """
-NETWORK = "podman"
 _ECHO = """
 import asyncio, sys
 async def serve(reader, writer):
@@ -44,8 +42,7 @@ asyncio.run(main())
 class Podman:
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "podman.sock"
-        configuration = folder / "containers.conf"
-        configuration.write_text(_CONFIGURATION)
+        configuration = write(folder / "containers.conf", _CONFIGURATION)
         places = {"--root": "root", "--runroot": "run", "--tmpdir": "tmp"}
         self._podman = (
             *("unshare", "--mount", "sh", "-ec", _INSIDE, "sh"),
@@ -138,15 +135,13 @@ class PodmanTest(InteropTestCase):
         """A container that sleeps is woken."""
         Namespace(self).enter()
         podman = self.own(Podman(self.folder))
-        rules = self.folder / "rules.ini"
-        rules.write_text(_RULES.format(folder=self.folder))
+        rules = write(self.folder / "rules.ini", _RULES.format(folder=self.folder))
         (self.folder / "provided").mkdir()
-        service = self.own(Child(sys.executable, "-m", "txmux", "run", rules))
-        service.wait_for("serving with")
-        command = (sys.executable, "-m", "txmux", "provider", "docker", "--rules", rules)
-        files = ("--write", self.folder / "provided/docker.ini", "--network", NETWORK)
+        self.own(Child("txmux", "run", rules, ready="serving with"))
+        files = ("--write", self.folder / "provided/docker.ini", "--network", "podman")
         ends = ("--socket", f"unix:{podman.socket}", "--wake", f"unix:{self.folder}/wake.sock")
-        self.own(Child(*command, *files, *ends)).wait_for("0 objects")
+        provider = ("txmux", "provider", "docker", "--rules", rules, *files, *ends)
+        self.own(Child(*provider, ready="0 objects"))
         for name in ("one", "two", "three"):
             podman.create(name, {"txmux.match": f"payload text={name}"})
         podman.start("one")

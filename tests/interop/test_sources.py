@@ -2,14 +2,13 @@
 
 import contextlib
 import itertools
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT
-from tests.interop.children import PATIENCE, Child, InteropTestCase
+from tests.interop.children import PATIENCE, Child, InteropTestCase, write
 from tests.interop.namespaces import Namespace, cable
 from tests.interop.scenario import EXAMPLES
 from tests.support.echo import ThreadServer
@@ -136,13 +135,11 @@ class EveryPortTest(InteropTestCase):
         network.ip("route add local 198.51.100.0/24 dev lo")
         network.ip("addr add 10.0.0.5/32 dev lo")
         network.enter()
-        rules = self.folder / "rules.ini"
-        shutil.copy(EXAMPLES / "every-port/rules.ini", rules)
-        rules.write_text(rules.read_text().replace("user = nobody", "admin = off"))
-        program = EXAMPLES / "every-port/sk_lookup.py"
+        text = (EXAMPLES / "every-port/rules.ini").read_text()
+        rules = write(self.folder / "rules.ini", text.replace("user = nobody", "admin = off"))
+        program = (EXAMPLES / "every-port/sk_lookup.py", "198.51.100.0/24")
         command = (sys.executable, "-m", "txmux", "run", rules)
-        mux = self.own(Child(sys.executable, program, "198.51.100.0/24", *command))
-        mux.wait_for("serving with")
+        mux = self.own(Child(sys.executable, *program, *command, ready="serving with"))
         servers = {
             port: self.enterContext(socket.create_server(("10.0.0.5", port)))
             for port in (8, 443, 50000)

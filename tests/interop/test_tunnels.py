@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
+from tests.interop.children import PATIENCE, InteropTestCase, output_of, run, write
 from tests.support.ports import free_port
 from tests.support.services import Service
 
@@ -97,24 +97,19 @@ class TunnelTests(InteropTestCase):
 
     def test_each_client_and_no_server_of_others(self) -> None:
         folder = self.make_folder("rules")
-        hosts, site = folder / "hosts", self.make_folder("site")
-        names = " ".join(f"{name}.corp.test" for name in ("ssh", "db", "web"))
-        hosts.write_text(
-            f"127.0.0.1 {names}\n127.0.0.7 alias.corp.test admin.corp.test\n10.255.255.1 outside.corp.test\n"
-        )
+        names = "127.0.0.1 ssh.corp.test db.corp.test web.corp.test\n127.0.0.7 alias.corp.test admin.corp.test\n"
+        hosts = write(folder / "hosts", f"{names}10.255.255.1 outside.corp.test\n")
         dns, self.web, database = free_port(), free_port(), free_port()
         self.own(servers.start_dnsmasq(hosts, f"--port={dns}"))
         server = self.own(servers.start_sshd(self.make_folder("ssh")))
-        (site / "page").write_text("the page\n")
+        site = write(self.folder / "site/page", "the page\n").parent
         self.own(servers.start_nginx(self.make_folder("nginx"), servers.files_site(self.web, site)))
         self.own(servers.start_postgres(self.make_folder("postgres"), database))
-        certificate = servers.make_certificate(
-            self.make_folder("tls"), "proxy.corp.test", "localhost"
+        certificate = servers.make_certificate(folder, "proxy.corp.test", "localhost")
+        login = partial(output_of, "htpasswd", "-nbBC4")
+        users, admins = (
+            write(folder / name, login(name, "secret").decode(), 0o600) for name in ("ann", "root")
         )
-        users, admins = folder / "users", folder / "admins"
-        for path, name in ((users, "ann"), (admins, "root")):
-            path.write_bytes(output_of("htpasswd", "-nbBC4", name, "secret"))
-            path.chmod(0o600)
         files = {"identity": certificate.both, "users": users, "admins": admins, "dns": dns}
         self.mux = self.own(Service(self.folder, _RULES.format(**files, web=self.web)))
         port, secret = (self.mux.ports[listener] for listener in ("public", "secret"))
@@ -130,8 +125,7 @@ class TunnelTests(InteropTestCase):
             self.assertEqual(line["facts"]["host"], "ssh.corp.test")
 
         # The server of psql speaks after the client.
-        configuration = folder / "proxychains.conf"
-        configuration.write_text(f"{_CHAIN}http 127.0.0.1 {port}\n")
+        configuration = write(folder / "proxychains.conf", f"{_CHAIN}http 127.0.0.1 {port}\n")
         done = run(
             *("env", "LC_ALL=C", "proxychains4", "-f", configuration, "psql", "-AtX", "-c", _PSQL),
             f"host=db.corp.test port={database} user=postgres password=secret",

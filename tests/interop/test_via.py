@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, run, write
 from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
@@ -41,11 +41,9 @@ class ProxyTests(InteropTestCase):
         return f"127.0.0.1:{port}"
 
     def dante(self, blocked: int = 1) -> str:
-        port = free_port()
-        configuration = self.make_folder() / "danted.conf"
-        configuration.write_text(_DANTE.format(port=port, blocked=blocked))
-        pidfile = configuration.with_name("pid")
-        return self.started(Child("danted", "-f", configuration, "-p", pidfile), port)
+        port, folder = free_port(), self.make_folder()
+        file = write(folder / "danted.conf", _DANTE.format(port=port, blocked=blocked))
+        return self.started(Child("danted", "-f", file, "-p", folder / "pid"), port)
 
     def microsocks(self, *options: str) -> str:
         port = free_port()
@@ -54,15 +52,12 @@ class ProxyTests(InteropTestCase):
 
     def tinyproxy(self, more: str = "") -> str:
         port, folder = free_port(), self.make_folder()
-        configuration = folder / "tinyproxy.conf"
-        configuration.write_text(_TINYPROXY.format(port=port, folder=folder, more=more))
-        return self.started(Child("tinyproxy", "-d", "-c", configuration), port)
+        text = _TINYPROXY.format(port=port, folder=folder, more=more)
+        file = write(folder / "tinyproxy.conf", text)
+        return self.started(Child("tinyproxy", "-d", "-c", file), port)
 
     def password(self, text: str = "secret") -> Path:
-        path = self.make_folder() / "password"
-        path.write_text(f"{text}\n")
-        path.chmod(0o600)
-        return path
+        return write(self.make_folder() / "password", f"{text}\n", 0o600)
 
     def backends(self, server: str, **proxies: str) -> Service:
         """Start a service with a listener for each proxy, before the same server."""
@@ -141,10 +136,9 @@ class ProxyTests(InteropTestCase):
 
     def test_check_connect_tries_servers_behind_the_proxy(self) -> None:
         echo, proxy = self.own(EchoServer()), self.tinyproxy()
-        rules = self.folder / "checked.ini"
         for port, said in ((echo.port, b""), (free_port(), b"it answers 500 Unable to connect")):
             backend = f"server = localhost:{port}\nvia = http://{proxy}\n"
-            rules.write_text(_LISTENER.format(name="b") + backend)
+            rules = write(self.folder / "checked.ini", _LISTENER.format(name="b") + backend)
             found = run(sys.executable, "-m", "txmux", "check", "--connect", rules)
             self.assertIn(said, found.stdout + found.stderr)
             self.assertEqual(found.returncode != 0, bool(said), found)

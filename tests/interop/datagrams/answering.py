@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.children import Child, Started, eventually, run
+from tests.interop.children import Child, Started, eventually, run, write
 from tests.interop.datagrams.program import PORT, Program, Responder, assert_in, assert_same, say
 from tests.interop.servers import DNSMASQ, start_dnsmasq
 from tests.support.services import Record
@@ -53,9 +53,9 @@ class Radius(Program):
     serves = "Ready to process requests"
 
     def server(self) -> Started:
-        (self.folder / "radiusd.conf").write_text(_RADIUS.format(folder=self.folder))
+        write(self.folder / "radiusd.conf", _RADIUS.format(folder=self.folder))
         users = 'me Cleartext-Password := "right"\n Reply-Message := "in"\n'
-        (self.folder / "users").write_text(users)
+        write(self.folder / "users", users)
         return Child("freeradius", "-fl", "stdout", "-d", self.folder)
 
     def use(self) -> None:
@@ -71,9 +71,8 @@ class Snmp(Program):
     serves = "NET-SNMP version"
 
     def server(self) -> Started:
-        own = self.folder / "snmpd.conf"
         where = "agentAddress udp:127.0.0.1:161\nsysLocation behind the port\n"
-        own.write_text(f"{where}rocommunity secret\n")
+        own = write(self.folder / "snmpd.conf", f"{where}rocommunity secret\n")
         return Child(
             *("snmpd", "-f", "-Lo", "-C", "-c", own, "-m", "", "-M", "/nonexistent"),
             *("-I", "system_mib,sysORTable,vacm_conf", "-p", self.folder / "pid"),
@@ -180,16 +179,15 @@ class Names(Program):
     least = (_QUESTIONS + 1, _QUESTIONS + 1)
 
     def server(self) -> Started:
-        hosts = self.folder / "hosts"
-        hosts.write_text("".join(f"192.0.2.{number} n{number}.test\n" for number in range(1, 101)))
-        return start_dnsmasq(hosts)
+        names = (f"192.0.2.{number} n{number}.test\n" for number in range(1, 101))
+        return start_dnsmasq(write(self.folder / "hosts", "".join(names)))
 
     def use(self) -> None:
         for host, number in ((self.host, 7), ("::1", 8)):
             found = say("dig", f"@{host}", "-p", str(PORT), "+short", f"n{number}.test")
             assert_same(found.encode(), b"192.0.2.%d\n" % number)
-        questions = self.folder / "questions"
-        questions.write_text("".join(f"n{n % 100 + 1}.test A\n" for n in range(_QUESTIONS)))
+        asked = "".join(f"n{n % 100 + 1}.test A\n" for n in range(_QUESTIONS))
+        questions = write(self.folder / "questions", asked)
         options = ("-d", questions, "-n", "1", "-c", "20", "-q", "20", "-t", "180")
         said = say("dnsperf", "-s", self.host, "-p", str(PORT), *options)
         assert_in(f"NOERROR {_QUESTIONS} (100.00%)", re.sub(" +", " ", said))
@@ -227,6 +225,5 @@ class Files(Program):
 
 
 def start_tftp(served: Path, *options: str) -> Child:
-    child = Child(*DNSMASQ, *("--port=0", "--enable-tftp", f"--tftp-root={served}", *options))
-    child.wait_for("TFTP root is")
-    return child
+    own = ("--port=0", "--enable-tftp", f"--tftp-root={served}")
+    return Child(*DNSMASQ, *own, *options, ready="TFTP root is")

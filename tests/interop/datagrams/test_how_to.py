@@ -27,10 +27,9 @@ class HowToTests(InteropTestCase):
     def start_wireguard(self, end: str, namespace: Namespace, keys: Keys, lines: str) -> str:
         interface = f"wg{os.getpid()}{end}"
         command = ("env", "LOG_LEVEL=verbose", "wireguard-go", "-f", interface)
-        started = self.own(Child(*namespace.command, *command))
-        started.wait_for("UAPI listener started")
-        file = self.folder / interface
-        file.write_text(f"[Interface]\nPrivateKey={keys.private}\n{lines}")
+        self.own(Child(*namespace.command, *command, ready="UAPI listener started"))
+        text = f"[Interface]\nPrivateKey={keys.private}\n{lines}"
+        file = write(self.folder / interface, text)
         output_of(*namespace.command, "wg", "setconf", interface, file)
         return interface
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tests.interop.children import PATIENCE, Child, Started, output_of
+from tests.interop.children import PATIENCE, Child, Started, output_of, write
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import make_authority
@@ -63,8 +63,7 @@ class OpenVpn(Program):
         prints = {}
         for name in ("server", "client"):
             made = make_authority(name, name)
-            made.write(self.folder / f"{name}.pem")
-            (self.folder / f"{name}.key").write_bytes(made.key_pem())
+            made.write(self.folder / f"{name}.pem", key=True)
             prints[name] = made.certificate.fingerprint(hashes.SHA256()).hex(":")
         with ExitStack() as ends:
             server = self._start("server", prints["client"], "10.93.0.1", "10.93.0.2", ends)
@@ -85,7 +84,7 @@ class OpenVpn(Program):
             *(self.there.command if is_client else ()),
             *("openvpn", "--dev", f"ovpn{name}", "--dev-type", "tun", "--proto", "udp4", *role),
             *("--ifconfig", here, there, "--peer-fingerprint", other, "--verb", "3"),
-            *("--cert", self.folder / f"{name}.pem", "--key", self.folder / f"{name}.key"),
+            *("--cert", self.folder / f"{name}.pem", "--key", self.folder / f"{name}.pem"),
         )
         ends.callback(child.end)
         return child
@@ -142,17 +141,16 @@ class Ike(Program):
     serves = "spawning 16 worker threads"
 
     def server(self) -> Started:
-        self._settings = self.folder / "strongswan.conf"
-        self._settings.write_text(_STRONGSWAN.format(folder=self.folder))
+        text = _STRONGSWAN.format(folder=self.folder)
+        self._settings = write(self.folder / "strongswan.conf", text)
         return Child("env", f"STRONGSWAN_CONF={self._settings}", "charon-systemd")
 
     def ready(self) -> None:
         super().ready()
-        (self.folder / "swanctl.conf").write_text(_CONNECTIONS)
-        output_of(
-            *("env", f"STRONGSWAN_CONF={self._settings}", "swanctl", "--load-all", "--noprompt"),
-            *("--file", self.folder / "swanctl.conf", "--uri", f"unix://{self.folder}/vici"),
-        )
+        file = write(self.folder / "swanctl.conf", _CONNECTIONS)
+        command = ("env", f"STRONGSWAN_CONF={self._settings}", "swanctl", "--load-all")
+        where = ("--noprompt", "--file", file, "--uri", f"unix://{self.folder}/vici")
+        output_of(*command, *where)
 
     def use(self) -> None:
         to = ("--sport=0", "--timeout=60000", f"--dport={PORT}", self.host)
