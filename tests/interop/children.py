@@ -42,7 +42,7 @@ PATIENCE = 180.0
 
 
 class Child:
-    """A program that runs beside the tests, for a limited time, whose line that says that it is `ready` has been waited for; its standard input is empty unless ``stdin`` makes it a pipe.
+    """A program that runs beside the tests, whose line that says that it is `ready` has been waited for; its standard input is empty unless ``stdin`` makes it a pipe.
 
     Attributes:
         lookers: Called with each line of each program.
@@ -51,12 +51,7 @@ class Child:
     lookers: ClassVar[list[Callable[[str], object]]] = []
 
     def __init__(
-        self,
-        program: str,
-        *words: str | Path,
-        ready: str = "",
-        limit: float = 3600,
-        stdin: bool = False,
+        self, program: str, *words: str | Path, ready: str = "", stdin: bool = False
     ) -> None:
         self.process = _start([require_program(program), *map(str, words)], stdin=stdin)
         self.pid = self.process.pid
@@ -65,24 +60,9 @@ class Child:
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._limit = self._timer(limit)
         atexit.register(self._give_up)  # for tests that are given up themselves
         if ready:
             self.wait_for(ready)
-
-    def allow(self, seconds: float) -> None:
-        self._lift_limit()
-        self._limit = self._timer(seconds)
-
-    def _timer(self, seconds: float) -> threading.Timer:
-        limit = threading.Timer(seconds, self._give_up)
-        limit.daemon = True
-        limit.start()
-        return limit
-
-    def _lift_limit(self) -> None:
-        self._limit.cancel()
-        self._limit.join(PATIENCE)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -115,7 +95,6 @@ class Child:
     def wait(self) -> int:
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
-        self._lift_limit()
         atexit.unregister(self._give_up)
         return status
 

@@ -103,7 +103,6 @@ class _Machine:
 
     def start_txmux(self) -> None:
         self.txmux = Twist("--rules", _FILES / "rules.ini", before=self.before)
-        self.txmux.child.allow(7200)
         self.txmux.child.wait_for("Starting reactor")
 
     def start_keepalived(self) -> None:
@@ -112,7 +111,6 @@ class _Machine:
             file.unlink()
         options = ("--dont-fork", "--log-console", "--vrrp")
         self.keepalived = Child(*self.before, require_program("keepalived"), *options)
-        self.keepalived.allow(7200)
 
     def kill_keepalived(self) -> Callable[[], object]:
         """Kill keepalived with all of its processes, so that it can tell nobody."""

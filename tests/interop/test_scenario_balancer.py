@@ -96,7 +96,6 @@ class _Machine:
         before = (*self.network.command, *mounted({"/run": self._run}), "env", "RUNTIME_DIRECTORY=")
         options = ("--rules", _FILES / "rules.ini", "--pidfile", self._pidfile)
         self.txmux = Twist(*options, before=before)
-        self.txmux.child.allow(1000)
         self.children.append(self.txmux.child)
         self.txmux.child.wait_for("Starting reactor")
         eventually(self._pidfile.exists, "txmux serves")
@@ -145,7 +144,7 @@ class BalancerTests(ScenarioTestCase):
         named = enumerate(("one", "two", "three"), start=11)
         machines = [self.own(_Machine(self, name, number)) for number, name in named]
         haproxy = ("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
-        self.haproxy = self.own(Child(*haproxy, ready="Loading success", limit=1000))
+        self.haproxy = self.own(Child(*haproxy, ready="Loading success"))
         load = self.own(_Load(20_000 if _IS_LONG else 0))
         eventually(lambda: len(load.visits) >= _RATE, "the load is under way")
         for _ in range(3 if _IS_LONG else 1):
