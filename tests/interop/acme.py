@@ -6,13 +6,12 @@ import json
 import socket
 import ssl
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from cryptography import x509
 
 from tests.interop.children import PATIENCE
 from tests.interop.pebble import Pebble
+from tests.support.echo import ThreadServer
 from tests.support.secure import client_context
 
 ONE, OTHER = "www.example.com", "example.com"
@@ -48,49 +47,33 @@ def issuer_of(port: int, name: str | None, host: str = "127.0.0.1") -> str:
     return shown_to(port, name, host=host).issuer.rfc4514_string()
 
 
-class Front(ThreadingHTTPServer):
+class Front(ThreadServer):
     """The directory of an authority, by which orders get no answer until `stalls` is set while it is `busy`."""
 
     def __init__(self, pebble: Pebble) -> None:
-        super().__init__(("127.0.0.1", 0), _FrontHandler)
-        own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        own.load_cert_chain(pebble.own, pebble.key)
-        self.socket = own.wrap_socket(self.socket, server_side=True)
-        self.pebble = pebble
-        self.url = f"https://127.0.0.1:{self.server_port}"
-        self.directory = pebble.get(pebble.directory)
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(pebble.own, pebble.key)
+        self._directory = pebble.get(pebble.directory)
         self.asked: list[str] = []
         self.busy = False
         self.stalls = threading.Event()
-        self._thread = threading.Thread(target=self.serve_forever)
-        self._thread.start()
+        super().__init__(self._talk)
+        self.url = f"https://127.0.0.1:{self.port}"
 
-    def end(self) -> None:
-        self.shutdown()
-        self._thread.join(PATIENCE)
-        self.server_close()
-
-
-class _FrontHandler(BaseHTTPRequestHandler):
-    server: Front
-
-    def do_GET(self) -> None:
-        front = self.server
-        front.asked.append(self.path)
-        orders = {"newOrder": f"{front.url}/busy"} if front.busy else {}
-        body = json.dumps(front.directory | orders).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Replay-Nonce", "QUFB")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def do_POST(self) -> None:
-        self.server.asked.append(self.path)
-        self.server.stalls.wait(PATIENCE)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    def _talk(self, plain: socket.socket) -> None:
+        with (
+            self._context.wrap_socket(plain, server_side=True) as client,
+            client.makefile("rb") as said,
+        ):
+            while request := said.readline().decode().split():
+                self.asked.append(request[1])
+                while said.readline().strip():
+                    pass
+                if request[0] == "POST":
+                    self.stalls.wait(PATIENCE)
+                    return
+                orders = {"newOrder": f"{self.url}/busy"} if self.busy else {}
+                body = json.dumps(self._directory | orders)
+                head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nReplay-Nonce: QUFB\r\n"
+                head += f"Content-Length: {len(body)}\r\n\r\n"
+                client.sendall(f"{head}{'' if request[0] == 'HEAD' else body}".encode())

@@ -14,7 +14,6 @@ from tests.programs import require_program
 
 _PAGES = Path(__file__).parents[2] / "docs/tutorial"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_SECTION = re.compile(r"^## (.*)\n", re.MULTILINE)
 # What is another one each time: times, names of connections and ports, how much a client of this version says, how long it took.
 _CHANGING = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.+Z]+|\bid=\S+|(?<=127\.0\.0\.1:)\d{5}\b|\b(bytes_\w+|\w+_ms|facts\.\w+)=\S+|(?<=process )\d+|(?<=unix:)\S+(?=/txmux/)|OpenSSH_\S.*"
@@ -22,8 +21,12 @@ _CHANGING = re.compile(
 
 
 def _blocks(section: str, language: str) -> list[str]:
-    _, *parts = _SECTION.split((_PAGES / "first-port.md").read_text())
-    text = dict(zip(parts[::2], parts[1::2], strict=True))[section]
+    """Return the blocks of a section of the first page, or those of the second page."""
+    text = (_PAGES / "first-udp-port.md").read_text()
+    if section:
+        page = (_PAGES / "first-port.md").read_text()
+        _, *parts = re.split(r"^## (.*)\n", page, flags=re.MULTILINE)
+        text = dict(zip(parts[::2], parts[1::2], strict=True))[section]
     return [block for kind, block in _BLOCK.findall(text) if kind == language]
 
 
@@ -59,11 +62,6 @@ def _type(test: ScenarioTestCase, command: str) -> str:
 
 
 _UDP_CHANGING = re.compile(r"(?<=127\.0\.0\.1:)\d{5}\b|\b\w+_ms=\S+")
-
-
-def _udp_blocks(language: str) -> list[str]:
-    text = (_PAGES / "first-udp-port.md").read_text()
-    return [block for kind, block in _BLOCK.findall(text) if kind == language]
 
 
 class TutorialTests(ScenarioTestCase):
@@ -123,10 +121,10 @@ class TutorialTests(ScenarioTestCase):
 
     def test_udp(self) -> None:
         require_program("nc")
-        [server], [rules] = _udp_blocks("python"), _udp_blocks("ini")
+        [server], [rules] = _blocks("", "python"), _blocks("", "ini")
         write(self.folder / "server.py", server)
         write(self.folder / "udp.ini", rules)
-        first, second, third, clients, explained = _udp_blocks("console")
+        first, second, third, clients, explained = _blocks("", "console")
         for block in (first, second):
             [(command, _)] = _typed(block)
             _begin(self, command)
@@ -141,7 +139,7 @@ class TutorialTests(ScenarioTestCase):
         txmux.wait_for(r"listening on udp:127\.0\.0\.1:5300")
         for command, seen in _typed(clients):
             self.assertEqual(_type(self, command), seen)
-        line = " ".join(_udp_blocks("text")[0].split())
+        line = " ".join(_blocks("", "text")[0].split())
         told = txmux.wait_for(r"route=dns .*")[0]
         self.assertEqual(_UDP_CHANGING.sub("…", told.strip()), _UDP_CHANGING.sub("…", line))
         [(command, seen)] = _typed(explained)

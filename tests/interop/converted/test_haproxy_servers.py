@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from textwrap import indent
+from typing import Any
 
 from tests.interop.children import PATIENCE, eventually
 from tests.interop.converted.sidebyside import SideBySideTestCase, await_heard, heard, replying
@@ -91,44 +92,29 @@ class ServerTests(SideBySideTestCase):
             asked = {line.split(b"\r\n")[0] for line in patroni.heard}
             self.assertEqual(asked, {b"GET /primary HTTP/1.0"})
 
-    def test_tls_of_a_service_that_speaks_it(self) -> None:
+    def test_checked_services(self) -> None:
+        """With TLS, by method, path, host and status, and one whose slow answer is waited for; both ask for the same."""
         certificate = make_certificate(self.own_folder, "www.example.com")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.chain, certificate.key)
-        service = self.answering("200 OK", tls=context)
-        ports = self.listen(
-            "option httpchk GET /ready",
-            _IN_TIME,
-            server=f"127.0.0.1:{service.port} check inter 100 check-ssl verify none",
-        )
-        self.assert_asked(service)
-        answers = [heard("tls www.example.com http", port) for port in ports]
-        self.assertEqual(answers, ["HTTP/1.0 200 OK"] * 2)
-
-    def test_method_path_host_and_status(self) -> None:
-        for lines in (
-            ("option httpchk",),
-            ("option httpchk HEAD /x",),
-            ("option httpchk", "http-check send meth GET uri /y ver HTTP/1.1 hdr Host a.example"),
-            ("option httpchk", "http-check send meth HEAD uri /z ver HTTP/1.1 hdr Host b.example"),
-        ):
-            service = self.answering("401 Denied")
-            ports = self.listen(
-                *lines,
-                _IN_TIME,
-                "http-check expect status 401",
-                server=f"127.0.0.1:{service.port} check inter 100",
-            )
+        plain: dict[str, Any] = {}
+        denied = "http-check expect status 401"
+        for lines, status, how, more in (
+            (("option httpchk GET /ready",), "200 OK", {"tls": context}, "check-ssl verify none"),
+            (("option httpchk", denied), "401 Denied", plain, ""),
+            (("option httpchk HEAD /x", denied), "401 Denied", plain, ""),
+            (("option httpchk", "http-check send meth GET uri /y ver HTTP/1.1 hdr Host a.example", denied), "401 Denied", plain, ""),
+            (("option httpchk", "http-check send meth HEAD uri /z ver HTTP/1.1 hdr Host b.example", denied), "401 Denied", plain, ""),
+            (("option httpchk",), "200 OK", {"after": 0.6}, "fall 1"),
+        ):  # fmt: skip
+            service = self.answering(status, **how)
+            server = f"127.0.0.1:{service.port} check inter 100 {more}"
+            ports = self.listen(*lines, _IN_TIME, server=server)
             self.assert_asked(service)
-            self.assertEqual(len(set(map(_asked, service.heard))), 1, service.heard)
-            self.assertEqual([heard("http", port) for port in ports], ["HTTP/1.0 401 Denied"] * 2)
-
-    def test_slow_answer_is_waited_for(self) -> None:
-        service = self.answering("200 OK", after=0.6)
-        server = f"127.0.0.1:{service.port} check inter 100 fall 1"
-        ports = self.listen("option httpchk", _IN_TIME, server=server)
-        self.assert_asked(service)
-        self.assertEqual([heard("http", port) for port in ports], ["HTTP/1.0 200 OK"] * 2)
+            client = "tls www.example.com http" if "tls" in how else "http"
+            self.assertEqual([heard(client, port) for port in ports], [f"HTTP/1.0 {status}"] * 2)
+            if how is plain:
+                self.assertEqual(len(set(map(_asked, service.heard))), 1, service.heard)
 
     def test_server_without_port_has_that_of_the_clients(self) -> None:
         self.ports = [{"port": free_port()} for _ in range(2)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import Child, Started, eventually, run, write
-from tests.interop.datagrams.program import PORT, Program, Responder, assert_in, assert_same, say
+from tests.interop.datagrams.program import PORT, Program, Responder, say
 from tests.interop.servers import DNSMASQ, start_dnsmasq
 from tests.support.services import Record
 
@@ -62,7 +62,7 @@ class Radius(Program):
         for password, answer in (("right", "Access-Accept"), ("wrong", "Access-Reject")):
             asked = f"User-Name=me,User-Password={password}\n".encode()
             done = run("radclient", "-x", f"{self.host}:{PORT}", "auth", "shared", stdin=asked)
-            assert_in(f"Received {answer}", done.stdout.decode())
+            assert f"Received {answer}" in done.stdout.decode(), done.stdout
 
 
 class Snmp(Program):
@@ -82,12 +82,11 @@ class Snmp(Program):
         of = ("-m", "", "-M", "/nonexistent", "-c", "secret", f"{self.host}:{PORT}")
         location = "1.3.6.1.2.1.1.6.0"
         for version in ("-v1", "-v2c"):
-            assert_in('"behind the port"', say("snmpget", version, *of, location))
-        assert_in('"behind the port"', say("snmpwalk", "-v2c", *of, "1.3.6.1.2.1.1"))
+            assert '"behind the port"' in (said := say("snmpget", version, *of, location)), said
+        assert '"behind the port"' in (said := say("snmpwalk", "-v2c", *of, "1.3.6.1.2.1.1")), said
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        if len(lines) != 3:
-            raise AssertionError(lines)
+        assert len(lines) == 3, lines
 
 
 class Coap(Program):
@@ -104,7 +103,7 @@ class Coap(Program):
         to = f"coap://{self.host}:{PORT}/document"
         say("coap-client-notls", "-m", "put", "-f", sent, "-b", "512", to)
         say("coap-client-notls", "-m", "get", "-o", got, to)
-        assert_same(got.read_bytes(), sent.read_bytes())
+        assert got.read_bytes() == sent.read_bytes()
 
 
 class Time(Program):
@@ -118,8 +117,8 @@ class Time(Program):
     def use(self) -> None:
         said = say("ntpdig", "--timeout=180", self.host)
         match = re.search(r"\+(\d+)\.\d+ ", said)
-        if match is None or abs(int(match[1]) - _FAST) > 30:
-            raise AssertionError(said)
+        assert match is not None, said
+        assert abs(int(match[1]) - _FAST) <= 30, said
 
 
 _FAST = 3 * 86_400
@@ -141,7 +140,7 @@ class Calls(Program):
 
     def use(self) -> None:
         said = say("sipsak", "-vv", "-s", f"sip:me@{self.host}:{PORT}")
-        assert_in("SIP/2.0 200 OK", said)
+        assert "SIP/2.0 200 OK" in said, said
 
 
 def _sip_answer(request: bytes) -> bytes:
@@ -166,8 +165,7 @@ class Messages(Program):
             say("logger", *to, version, "--tag", "here", "a message")
         eventually(lambda: len(self.started.heard) == before + 2, "both messages have come")
         for heard in self.started.heard[before:]:
-            if not re.match(rb"<13>.*here.*a message", heard):
-                raise AssertionError(heard)
+            assert re.match(rb"<13>.*here.*a message", heard), heard
 
 
 _QUESTIONS = 500
@@ -185,17 +183,17 @@ class Names(Program):
     def use(self) -> None:
         for host, number in ((self.host, 7), ("::1", 8)):
             found = say("dig", f"@{host}", "-p", str(PORT), "+short", f"n{number}.test")
-            assert_same(found.encode(), b"192.0.2.%d\n" % number)
+            assert found == f"192.0.2.{number}\n", found
         asked = "".join(f"n{n % 100 + 1}.test A\n" for n in range(_QUESTIONS))
         questions = write(self.folder / "questions", asked)
         options = ("-d", questions, "-n", "1", "-c", "20", "-q", "20", "-t", "180")
         said = say("dnsperf", "-s", self.host, "-p", str(PORT), *options)
-        assert_in(f"NOERROR {_QUESTIONS} (100.00%)", re.sub(" +", " ", said))
+        assert f"NOERROR {_QUESTIONS} (100.00%)" in re.sub(" +", " ", said), said
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
         reasons = {line["reason"] for line in lines}
-        if reasons != {"done"} or "n7.test" not in {line["facts"].get("name") for line in lines}:
-            raise AssertionError(f"{reasons}: {lines[:3]}")
+        assert reasons == {"done"}, lines[:3]
+        assert "n7.test" in {line["facts"].get("name") for line in lines}, lines[:3]
 
 
 class Files(Program):
@@ -217,11 +215,10 @@ class Files(Program):
             got = self.folder / f"got-{size}"
             url = f"tftp://{self.host}:{PORT}/image"
             say("curl", "--silent", "--show-error", "--tftp-blksize", size, "-o", got, url)
-            assert_same(got.read_bytes(), wanted)
+            assert got.read_bytes() == wanted
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        if {line["facts"]["path"] for line in lines} != {"image"}:
-            raise AssertionError(lines)
+        assert {line["facts"]["path"] for line in lines} == {"image"}, lines
 
 
 def start_tftp(served: Path, *options: str) -> Child:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import ClassVar
 
 from tests.interop.children import Child, Started, run
-from tests.interop.datagrams.program import PORT, Program, assert_in, say
+from tests.interop.datagrams.program import PORT, Program, say
 from tests.interop.servers import make_certificate
 from tests.support.services import Record
 
@@ -48,8 +48,7 @@ class Dtls(Program):
                     other.wait_for("^first line\nlast line$")
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        if {line["facts"]["sni"] for line in lines} != {f"{name}.test"}:
-            raise AssertionError(lines)
+        assert {line["facts"]["sni"] for line in lines} == {f"{name}.test"}, lines
 
 
 class Turn(Program):
@@ -70,10 +69,10 @@ class Turn(Program):
 
     def use(self) -> None:
         said = say("turnutils_stunclient", "-p", str(PORT), self.host)
-        assert_in("UDP reflexive addr: 127.0.0.1:", said)
+        assert "UDP reflexive addr: 127.0.0.1:" in said, said
         options = ("-y", "-u", "me", "-w", "secret", "-p", str(PORT), "-n", "5", "-z", "5")
         said = say("turnutils_uclient", *options, self.host)
-        assert_in("tot_send_msgs=20, tot_recv_msgs=20", said)
+        assert "tot_send_msgs=20, tot_recv_msgs=20" in said, said
 
 
 _STREAM = 300
@@ -115,8 +114,8 @@ backend = 127.0.0.1:5201
             )
             told = json.loads(done.stdout)
             end = told["end"].get("sum")
-            if end is None or not 0 <= end["lost_packets"] < end["packets"] >= _STREAM:
-                raise AssertionError(f"{told.get('error')}: {end}")
+            assert end is not None, told.get("error")
+            assert 0 <= end["lost_packets"] < end["packets"] >= _STREAM, end
             # As its receiver counts: what was lost after the last that came is in no other count. One more begins it.
             came.append(told["end"]["sum_received"]["bytes"] // 1200 + 1)
         self.least = came[0], came[1]

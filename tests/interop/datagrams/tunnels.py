@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.interop.children import PATIENCE, Child, Started, output_of, write
-from tests.interop.datagrams.program import PORT, Program, assert_in, say
+from tests.interop.datagrams.program import PORT, Program, say
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import make_authority
 from tests.support.echo import ThreadServer
@@ -42,8 +42,7 @@ def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
         peer.sendall(sent)
         peer.shutdown(socket.SHUT_WR)
         got = b"".join(iter(partial(peer.recv, 2**16), b""))
-    if got != sent:
-        raise AssertionError(f"what came back from {address} is not what was sent")
+    assert got == sent, f"what came back from {address} is not what was sent"
 
 
 class Keys:
@@ -154,5 +153,5 @@ class Ike(Program):
 
     def use(self) -> None:
         to = ("--sport=0", "--timeout=60000", f"--dport={PORT}", self.host)
-        assert_in("1 returned handshake", say("ike-scan", "--trans=7/128,2,1,2", *to))
-        assert_in("IKEv2", say("ike-scan", "--ikev2", *to))
+        assert "1 returned handshake" in (said := say("ike-scan", "--trans=7/128,2,1,2", *to)), said
+        assert "IKEv2" in (said := say("ike-scan", "--ikev2", *to)), said
