@@ -19,7 +19,6 @@ from tests.programs import require_program
 from tests.support.ports import free_port
 from txmux.features.gateway.provider import KINDS
 
-_GROUP = "gateway.networking.k8s.io"
 _HOST = "localhost"
 _ADMIN = "admin"
 _FLAGS = (
@@ -162,7 +161,7 @@ spec:
 
 def _definitions() -> Iterator[str]:
     for its in KINDS.values():
-        if its.group == _GROUP:
+        if its.group == "gateway.networking.k8s.io":
             scope = "Cluster" if its.name == "GatewayClass" else "Namespaced"
             yield _DEFINITION.format(its=its, scope=scope, singular=its.name.lower())
 

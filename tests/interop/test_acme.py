@@ -132,8 +132,13 @@ class GotTests(InteropTestCase):
             )
 
     def test_first(self) -> None:
-        """An authority with terms is not asked without the operator's consent. Then each of two workers shows each name its own certificate; its file is for nobody else, and no key is in a log."""
-        mux = self.start("workers = 2\n", terms="no")
+        """An authority with terms is not asked without the operator's consent. Then each of two workers shows each name its own certificate; its file is for nobody else, and no key is in a log.
+
+        Challenges for what was not asked for go by the routes, as lego's do.
+        """
+        other = "[route lego]\nmatch = tls alpn=acme-tls/1\nbackend = reset\n"
+        rules = SITE.replace("[route site]", f"{other}[route site]")
+        mux = self.start("workers = 2\n", rules, terms="no")
         mux.child.wait_for(f"{ONE} has no certificate of an authority yet")
         terms = "data:text/plain,Do%20what%20thou%20wilt"
         mux.child.wait_for(f"has terms of service: {terms}; read them")
@@ -159,6 +164,15 @@ class GotTests(InteropTestCase):
         said = mux.child.output + mux.log.read_text()
         for file in self.acme.glob("*.pem"):
             self.assertNotIn(file.read_text().splitlines()[1], said)
+        for name in ("other.example.com", ONE):
+            with self.assertRaises(OSError):
+                shown_to(self.pebble.challenged, name, "acme-tls/1")
+
+        def logged() -> list[str]:
+            return [line["facts"]["sni"] for line in mux.lines() if line["route"] == "lego"]
+
+        eventually(lambda: len(logged()) == 2, "they are logged")
+        self.assertEqual(sorted(logged()), ["other.example.com", ONE])
 
     def test_renewed_under_load(self) -> None:
         """While a certificate is renewed, 200 clients come each second: none is shown a wrong one, and none is cut."""
@@ -217,21 +231,6 @@ class GotTests(InteropTestCase):
 
     def written(self, name: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate((self.acme / f"{name}.pem").read_bytes())
-
-    def test_other_challenges(self) -> None:
-        """Challenges for what was not asked for go by the routes, as lego's do."""
-        other = "[route lego]\nmatch = tls alpn=acme-tls/1\nbackend = reset\n"
-        mux = self.start(rules=SITE.replace("[route site]", f"{other}[route site]"))
-        self.wait_for_certificates()
-        for name in ("other.example.com", ONE):
-            with self.assertRaises(OSError):
-                shown_to(self.pebble.challenged, name, "acme-tls/1")
-
-        def logged() -> list[str]:
-            return [line["facts"]["sni"] for line in mux.lines() if line["route"] == "lego"]
-
-        eventually(lambda: len(logged()) == 2, "they are logged")
-        self.assertEqual(sorted(logged()), ["other.example.com", ONE])
 
     def test_full_disk(self) -> None:
         """A certificate that a full disk has no room for is kept, not asked for again, and written once that is possible."""

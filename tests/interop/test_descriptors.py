@@ -48,7 +48,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 _MANY = 400
-_ROOM = 2**18
 _TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a client
 
 
@@ -164,7 +163,7 @@ class FullTests(InteropTestCase):
         match = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         assert match is not None
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        little = (int(match[1]) * 1024 + _ROOM, resource.RLIM_INFINITY)
+        little = (int(match[1]) * 1024 + (2**18), resource.RLIM_INFINITY)
         resource.prlimit(pid, resource.RLIMIT_AS, little)
         clients = [mux.connect() for _ in range(_MANY)]
         for client in clients:

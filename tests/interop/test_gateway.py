@@ -19,7 +19,6 @@ from tests.support.kubernetes import KubernetesPlayed
 from tests.support.peers import Peer, reactor
 from tests.support.ports import free_port
 
-_CLIENTS = 500
 _LISTENERS = ("name: tcp, port: 5432, protocol: TCP", "name: other, port: 2, protocol: TCP")
 
 
@@ -98,7 +97,7 @@ class ClusterTest(TestCase):
         """Meanwhile the service says whether the API answers its provider."""
         await self.answered_by(b"a", self.port)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port, timeout=60)
-        connecting = [connectProtocol(endpoint, Peer()) for _ in range(_CLIENTS)]
+        connecting = [connectProtocol(endpoint, Peer()) for _ in range(500)]
         clients: list[Any] = await gatherResults(connecting)
 
         async def leave() -> None:

@@ -34,13 +34,10 @@ from tests.support.proc import family_of
 from tests.support.services import Twist
 
 _FILES = EXAMPLES / "keepalived"
-_SHARED = ("192.0.2.10", 443)
 _SERVERS = ("192.0.2.21", "192.0.2.22")
 _IS_LONG = bool(os.environ.get("TXMUX_LONG"))
-_TIMES = 20 if _IS_LONG else 2
 # What is claimed is measured; beside other tests, a processor may be too busy for it.
 _MOST = 3.0 if _IS_LONG else 60.0  # seconds
-_PATIENCE = 0.25 if _IS_LONG else 3.0
 _WORSE = "effective priority from 200 to 150"
 _BETTER = "effective priority from 150 to 200"
 _HELLO = client_hello("www.example.com")
@@ -71,7 +68,7 @@ class _Clients:
 
 
 def _ask() -> str:
-    return answered(_SHARED, _HELLO, patience=_PATIENCE) or ""
+    return answered(("192.0.2.10", 443), _HELLO, patience=(0.25 if _IS_LONG else 3.0)) or ""
 
 
 class _Machine:
@@ -233,7 +230,7 @@ class KeepalivedTests(ScenarioTestCase):
     def happens(self, what: Callable[[_Machine], Callable[[], object]], most: float) -> None:
         """Have something happen to the machine with the address, and to the next; all must be able to connect in `most` seconds."""
         took, problems = [], []
-        for _ in range(_TIMES):
+        for _ in range(20 if _IS_LONG else 2):
             active, other = self.roles()
             began = time.monotonic()
             restore = what(active)

@@ -105,7 +105,6 @@ endpoint = 127.0.0.1:4433
 default = close
 routes_from = docker
 """
-_CLIENTS = 500
 _SOON = 2.0  # seconds
 
 
@@ -146,7 +145,7 @@ class PodmanTest(InteropTestCase):
             podman.create(name, {"txmux.match": f"payload text={name}"})
         podman.start("one")
         self.assert_soon("one", "one")
-        clients = [self.connect("one") for _ in range(_CLIENTS)]
+        clients = [self.connect("one") for _ in range(500)]
         for name in ("two", "three"):
             podman.start(name)
             self.assert_soon(name, name)

@@ -20,7 +20,6 @@ from txmux.processes.worker import landlock
 
 pytestmark = pytest.mark.by_turns
 
-_DOCS = Path(__file__).parents[2] / "docs"
 _CAPABILITY = """\
 AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_ADMIN
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_NET_ADMIN
@@ -260,7 +259,7 @@ class ServiceTests(SystemdTestCase):
         """Each drop-in of the docs, and more limits, leave all commands: with what `source = client` needs, and the group of a provider's rules."""
         blocks = [
             block
-            for page in sorted(_DOCS.rglob("*.md"))
+            for page in sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
             for block in re.findall(r"```systemd\n(.*?)```", page.read_text(), re.DOTALL)
         ]
         self.assertEqual(blocks, [_CAPABILITY])
@@ -316,9 +315,6 @@ class SocketTests(SystemdTestCase):
             self.manager.reset()
 
 
-_UNITS = Path(__file__).parents[2] / "examples" / "systemd"
-
-
 class UnitTests(InteropTestCase):
     """``systemd-analyze`` reads them; systemd itself need not run."""
 
@@ -334,7 +330,7 @@ class UnitTests(InteropTestCase):
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd-analyze is not installed")
         self.units = self.folder / "units"
-        shutil.copytree(_UNITS, self.units)
+        shutil.copytree(Path(__file__).parents[2] / "examples/systemd", self.units)
         for file in self.units.glob("*.service"):
             file.write_text(file.read_text().replace("/opt/txmux/bin/", "/bin/true "))
         unit = (self.units / "txmux.service").read_text()

@@ -47,7 +47,6 @@ _READY = {
     "nginx": "start worker process ",
     "stunnel": "Configuration successful",
 }
-_IN_A_ROW = 4
 _TOKEN = re.compile(r"<([a-z]+)([0-9]*)(\.port)?>")
 
 
@@ -158,7 +157,7 @@ class SideBySideTestCase(InteropTestCase):
         wanted = [list(map(dict, expected))] * 2
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            if all(self.answers(expected) == wanted for _ in range(_IN_A_ROW)):
+            if all(self.answers(expected) == wanted for _ in range(4)):
                 return
 
     def assert_alike(self, *expected: Mapping[str, str]) -> None:

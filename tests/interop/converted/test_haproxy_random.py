@@ -12,7 +12,6 @@ from tests.support.proc import family_of
 
 _COUNT = 120
 _AT_ONCE = 100
-_SEED = 11
 _DEFAULTS = """
 defaults
     mode tcp
@@ -54,7 +53,7 @@ _BACKENDS = ("a", "b", "c")
 
 class Writer:
     def __init__(self) -> None:
-        self._random = random.Random(_SEED)
+        self._random = random.Random(11)
 
     def frontend(self, number: int) -> str:
         choice = self._random.choice
@@ -126,7 +125,6 @@ class RandomTests(SideBySideTestCase):
 
 
 _TLS_COUNT = 8
-_TLS_SEED = 5
 _TLS_TESTS = (
     "{ ssl_fc_sni a.example }", "{ ssl_fc_sni -m end .example }", "{ ssl_fc_sni b.test a.example }",
     "{ ssl_fc_alpn h2 }", "{ ssl_fc_alpn http/1.1 }", "{ ssl_fc_has_sni }", "HTTP",
@@ -145,7 +143,7 @@ class RandomTlsTests(SideBySideTestCase):
 
     def test_alike(self) -> None:
         make_certificate(self.own_folder, "a.example")
-        chance = random.Random(_TLS_SEED)
+        chance = random.Random(5)
         sure = 0
         for _ in range(_TLS_COUNT):
             self.ports = [{}, {}]

@@ -17,7 +17,6 @@ from tests.interop.quic.h3_client import client, configuration
 from tests.interop.servers import make_certificate, site, start_nginx
 
 _ROOT = Path(__file__).parents[3]
-_DOCUMENT = _ROOT / "docs" / "how-to" / "http3-and-wireguard.md"
 _RULES = _ROOT / "examples" / "http3-and-wireguard.ini"
 _OFFICE = "192.0.2.20"
 _HERE, _CLIENT, _ELSEWHERE = "198.51.100.1", "198.51.100.2", "198.51.100.3"
@@ -68,7 +67,7 @@ class HowToTests(InteropTestCase):
 
     def test_all_of_it(self) -> None:
         """Each name and each key leads to its server, also when the client of the tunnels moves; TCP leads to the web site, and a scanner gets nothing."""
-        self.text = _DOCUMENT.read_text()
+        self.text = (_ROOT / "docs" / "how-to" / "http3-and-wireguard.md").read_text()
         self.here, self.office, self.client = (Namespace(self) for _ in range(3))
         cable(self.here, ["192.0.2.1/24"], self.office, [f"{_OFFICE}/24"])
         _, self.cable = cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
