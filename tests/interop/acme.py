@@ -9,10 +9,8 @@ import threading
 
 from cryptography import x509
 
-from tests.interop.children import PATIENCE
 from tests.interop.pebble import Pebble
-from tests.support.echo import ThreadServer
-from tests.support.secure import client_context
+from tests.support.kit import PATIENCE, ThreadServer, client_context
 
 ONE, OTHER = "www.example.com", "example.com"
 RENEW = ("certificates", "--renew")

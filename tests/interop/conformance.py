@@ -20,12 +20,9 @@ from unittest import SkipTest
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.interop.children import InteropTestCase
 from tests.interop.datagrams.program import Responder
 from tests.interop.kubernetes_api import KubernetesApi, start_provider
-from tests.interop.namespaces import Namespace
-from tests.support.certificates import Identity, make_authority
-from tests.support.echo import ThreadServer
+from tests.support.kit import Identity, InteropTestCase, Namespace, ThreadServer, make_authority
 from tests.support.secure import client_context
 
 INFRA = "gateway-conformance-infra"

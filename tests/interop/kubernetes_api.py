@@ -13,10 +13,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from tests.interop.children import Child, eventually, output_of, run, write
-from tests.interop.servers import make_certificate
 from tests.programs import require_program
-from tests.support.ports import free_port
+from tests.support.kit import Child, eventually, free_port, make_certificate, output_of, run, write
 from txmux.features.gateway.provider import KINDS
 
 _HOST = "localhost"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import attrs
 
-from tests.interop.children import Child, eventually, listens, output_of, write
 from tests.interop.servers import Certificate, Running
-from tests.support.ports import free_port
+from tests.support.kit import Child, eventually, free_port, listens, output_of, write
 
 
 @attrs.frozen

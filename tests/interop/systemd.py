@@ -11,8 +11,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 from tests.interop.children import Child, eventually, first_of, run, write
-from tests.programs import require_program
-from tests.support.ports import free_port
+from tests.support.kit import free_port, require_program
 
 _ROOT = Path(__file__).parents[2]
 TARGETS = ("default", "basic", "sysinit", "shutdown", "network-online", "multi-user", "sockets")

@@ -39,11 +39,7 @@ from tests.interop.children import (
 )
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.ports import free_port
-from tests.support.secure import client_context
-from tests.support.services import Service
+from tests.support.kit import Service, client_context, free_port, make_authority, make_folder
 from txmux.features.acme.shared import SharedCertificates
 from txmux.features.sharing.store import Store
 from txmux.rules.reading.parser import load

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.interop.children import Child, InteropTestCase, leave_unmeasured
 from tests.interop.servers import make_certificate, site, start_haproxy, start_nginx
-from tests.support.ports import free_port
+from tests.support.kit import Child, InteropTestCase, free_port, leave_unmeasured
 
 pytestmark = pytest.mark.by_turns
 

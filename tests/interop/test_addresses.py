@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, answered, eventually, output_of
-from tests.interop.namespaces import Namespace
-from tests.interop.originals import Named
-from tests.support.services import Record, Service
+from tests.support.kit import Named, Namespace, Record, Service
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 

@@ -11,11 +11,9 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, InteropTestCase, output_of
 from tests.interop.starttls import start_postfix
+from tests.support.kit import PATIENCE, InteropTestCase, free_port, output_of, reactor
 from tests.support.mux import server_at
-from tests.support.peers import reactor
-from tests.support.ports import free_port
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import CheckResult, CheckRun, header_of_check
 from txmux.backends.health.probes import probe

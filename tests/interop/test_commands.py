@@ -5,10 +5,8 @@ import shlex
 import sys
 
 from tests.interop import servers
-from tests.interop.children import Child, output_of, run, write
-from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
-from tests.programs import require_program
+from tests.support.kit import Child, ScenarioTestCase, output_of, require_program, run, write
 from tests.support.services import Service
 
 

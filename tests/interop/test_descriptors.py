@@ -23,9 +23,8 @@ from tests.interop.children import (
     run,
     write,
 )
-from tests.support.echo import EchoServer
+from tests.support.kit import EchoServer, Service, Twist
 from tests.support.proc import cpu_time, family_of, open_files, workers_of
-from tests.support.services import Service, Twist
 
 pytestmark = pytest.mark.by_turns
 

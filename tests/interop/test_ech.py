@@ -19,10 +19,9 @@ from OpenSSL import SSL
 from twisted.names import dns
 
 from tests.browser.driving import Browser
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
 from tests.interop.quic.case import require_curl
 from tests.interop.servers import Certificate, make_certificate
-from tests.support.echo import ThreadServer
+from tests.support.kit import PATIENCE, InteropTestCase, ThreadServer, eventually, output_of
 from tests.support.services import Service
 
 _HIDDEN, _ASKS_AGAIN, _PUBLIC = "hidden.example", "retry.example", "public.example"

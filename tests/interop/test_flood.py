@@ -11,11 +11,8 @@ from pathlib import Path
 from unittest import SkipTest
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT
-from tests.interop.children import PATIENCE, eventually
 from tests.interop.originals import client_hello
-from tests.processes.running import WorkersTestCase
-from tests.support.certificates import make_authority
-from tests.support.echo import ThreadServer
+from tests.support.kit import PATIENCE, ThreadServer, WorkersTestCase, eventually, make_authority
 from tests.support.proc import family_of
 from tests.support.secure import client_context
 from tests.support.services import Record, Service

@@ -13,11 +13,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.admin.processes import get
 from tests.features.gateway.objects import SERVICES, gateway, route, things
-from tests.interop.children import Child
-from tests.support.folders import make_folder
+from tests.support.kit import Child, Peer, free_port, make_folder, reactor
 from tests.support.kubernetes import KubernetesPlayed
-from tests.support.peers import Peer, reactor
-from tests.support.ports import free_port
 
 _LISTENERS = ("name: tcp, port: 5432, protocol: TCP", "name: other, port: 2, protocol: TCP")
 

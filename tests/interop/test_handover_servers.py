@@ -5,10 +5,9 @@ import sys
 from itertools import product
 from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of, run, write
 from tests.interop.servers import start_sshd
 from tests.programs import require_program
-from tests.support.proc import is_gone
+from tests.support.kit import Child, InteropTestCase, eventually, is_gone, output_of, run, write
 from tests.support.services import Service, twist_command
 
 _EXAMPLES = Path(__file__).parents[2] / "examples/handover"

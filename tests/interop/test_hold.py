@@ -4,10 +4,8 @@ import signal
 
 import pytest
 
-from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.servers import postgres_program, restart_postgres, start_postgres
-from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.kit import Child, InteropTestCase, Service, eventually, free_port
 
 pytestmark = pytest.mark.by_turns
 

@@ -9,8 +9,7 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
-from tests.support.certificates import make_authority
+from tests.support.kit import PATIENCE, Child, InteropTestCase, eventually, make_authority, run
 from tests.support.secure import client_context
 from tests.support.services import command_for
 from tests.wire.hello_builder import alpn, client_hello, records, server_name

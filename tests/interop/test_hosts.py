@@ -6,9 +6,8 @@ import random
 import re
 import socket
 
-from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.servers import start_haproxy, start_nginx
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, InteropTestCase, free_port
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
 

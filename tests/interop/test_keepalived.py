@@ -26,12 +26,9 @@ from tests.interop.children import (
     run,
     write,
 )
-from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import Named, client_hello
-from tests.interop.scenario import EXAMPLES, ScenarioTestCase
-from tests.programs import require_program
+from tests.support.kit import EXAMPLES, Namespace, ScenarioTestCase, Twist, mounted, require_program
 from tests.support.proc import family_of
-from tests.support.services import Twist
 
 _FILES = EXAMPLES / "keepalived"
 _SERVERS = ("192.0.2.21", "192.0.2.22")

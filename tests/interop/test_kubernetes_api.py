@@ -11,10 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from tests.features.gateway.objects import GROUP, SERVICES, gateway, route, things
 from tests.interop.children import InteropTestCase, answered, eventually, listens, output_of
 from tests.interop.kubernetes_api import KubernetesApi, start_provider
-from tests.interop.namespaces import Namespace
-from tests.interop.servers import make_certificate
-from tests.support.echo import EchoServer
-from tests.support.ports import free_port
+from tests.support.kit import EchoServer, Namespace, free_port, make_certificate
 from txmux.features.gateway.conditions import FEATURES
 
 _MANIFESTS = Path(__file__).parents[2] / "examples/kubernetes/gateway"

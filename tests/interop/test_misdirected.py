@@ -3,10 +3,8 @@
 import sys
 
 from tests.browser.driving import Browser
-from tests.interop.children import InteropTestCase, output_of
 from tests.interop.servers import make_certificate, start_nginx
-from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.kit import InteropTestCase, Service, free_port, output_of
 
 _A, _B = "a.site.example", "b.site.example"
 _SITE = "server {{ listen 127.0.0.1:{port} http2; default_type text/html; location / {{ return 200 {name}; }} }}\n"

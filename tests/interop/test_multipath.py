@@ -9,10 +9,7 @@ from hashlib import sha256
 from unittest import SkipTest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.namespaces import Namespace, cable
-from tests.support.echo import ThreadServer
-from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.kit import Namespace, Service, ThreadServer, cable, free_port
 from txmux.net.sockets.plainsocket import is_multipath, multipath_info, open_multipath
 
 _MPTCP = 262

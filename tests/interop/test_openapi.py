@@ -8,8 +8,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.browser.service import Watched
-from tests.interop.children import PATIENCE, InteropTestCase
-from tests.programs import run_text
+from tests.support.kit import PATIENCE, InteropTestCase, run_text
 
 pytestmark = pytest.mark.by_turns
 

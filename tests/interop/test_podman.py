@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, write
-from tests.interop.namespaces import Namespace
-from tests.programs import require_program
+from tests.support.kit import Namespace, require_program
 
 _INSIDE = """
 set -eu

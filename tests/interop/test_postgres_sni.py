@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.admin.processes import text_of
-from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.interop.servers import make_certificate, start_postgres
-from tests.support.ports import free_port
-from tests.support.services import RELAYS, Service
+from tests.support.kit import RELAYS, Child, InteropTestCase, Service, eventually, free_port, run
 
 _LISTEN = """
 [listen db]

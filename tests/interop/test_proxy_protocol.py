@@ -1,8 +1,7 @@
 """PROXY protocol headers to and from nginx and HAProxy, and of clouds: all know the real clients."""
 
 from tests.interop import servers
-from tests.interop.children import InteropTestCase, eventually, has_ipv6, output_of
-from tests.support.ports import free_port
+from tests.support.kit import InteropTestCase, eventually, free_port, has_ipv6, output_of
 from tests.support.services import Record, Service
 
 _HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)

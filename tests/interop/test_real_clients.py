@@ -12,11 +12,8 @@ from unittest import SkipTest
 from OpenSSL import SSL
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
-from tests.interop.servers import make_certificate
 from tests.matchers.searching import order
-from tests.programs import require_program
-from tests.support.ports import free_port
-from tests.support.services import Record, Service
+from tests.support.kit import Record, Service, free_port, make_certificate, require_program
 
 # With such a timeout no client reaches its route only because an earlier one has given up waiting.
 _LISTEN = """\

@@ -3,10 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.interop.children import InteropTestCase, run
-from tests.interop.servers import make_certificate
-from tests.support.ports import free_port
-from tests.support.services import RELAYS, Service
+from tests.support.kit import RELAYS, InteropTestCase, Service, free_port, make_certificate, run
 
 _RULES = """
 [listen public]

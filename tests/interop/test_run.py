@@ -23,10 +23,7 @@ from tests.interop.children import (
 )
 from tests.packaging.roots import listen, relayed
 from tests.processes.test_privileges import python_for_everybody, require_root
-from tests.programs import require_program
-from tests.support.changes import change_environment
-from tests.support.echo import EchoServer
-from tests.support.proc import is_gone
+from tests.support.kit import EchoServer, change_environment, is_gone, require_program
 from tests.support.services import Twist, twist_command
 from txmux.cli.demo import examples
 

@@ -5,14 +5,11 @@ import ssl
 
 from cryptography import x509
 
-from tests.interop.children import PATIENCE, eventually, output_of
-from tests.interop.namespaces import mounted
 from tests.interop.pebble import Pebble
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
-from tests.programs import require_program
+from tests.support.kit import PATIENCE, Record, eventually, mounted, output_of, require_program
 from tests.support.secure import client_context
-from tests.support.services import Record
 
 _NAME = "www.example.com"
 _LEGO = (

@@ -8,13 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from tests.interop.children import PATIENCE, Child, answered, eventually, output_of, run, write
-from tests.interop.namespaces import Namespace
 from tests.interop.originals import Named, client_hello
-from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.support.certificates import Identity, make_authority
+from tests.support.kit import EXAMPLES, Example, Namespace, ScenarioTestCase, Twist
 from tests.support.places import country, system, write_places
-from tests.support.services import Twist
 
 _PUBLIC, _CLIENT, _LISTED = "192.0.2.1", "203.0.113.7", "198.51.100.7"
 _HELLO = b"SSH-2.0-test\r\n"

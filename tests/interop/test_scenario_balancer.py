@@ -15,13 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from tests.interop.children import Child, eventually, output_of
-from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES, ScenarioTestCase
-from tests.programs import require_program
-from tests.support.echo import ThreadServer
-from tests.support.proc import is_gone
-from tests.support.services import Twist
+from tests.support.kit import Namespace, ThreadServer, Twist, is_gone, mounted, require_program
 
 _FILES = EXAMPLES / "balancer"
 _SERVERS = ("192.0.2.21", "192.0.2.22")

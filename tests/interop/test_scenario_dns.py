@@ -6,11 +6,8 @@ from typing import ClassVar
 
 from tests.interop.children import answered, eventually, output_of, run, write
 from tests.interop.datagrams.program import Responder
-from tests.interop.namespaces import mounted
-from tests.interop.originals import Named
-from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_dnsmasq
-from tests.support.echo import ThreadServer
+from tests.support.kit import EXAMPLES, Example, Named, ScenarioTestCase, ThreadServer, mounted
 from tests.support.services import Service, pool_rules
 
 _SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")

@@ -3,11 +3,9 @@
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from tests.interop.children import Child, eventually, output_of, run
-from tests.interop.namespaces import mounted
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_sshd
-from tests.programs import require_program
+from tests.support.kit import Child, eventually, mounted, output_of, require_program, run
 
 _PUBLIC, _MACHINES = "203.0.113.1", ("10.9.0.1", "10.9.0.2", "10.9.0.3")
 _CLIENT = """\

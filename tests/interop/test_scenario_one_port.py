@@ -8,10 +8,8 @@ import ssl
 from pathlib import Path
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, Child, eventually, output_of, write
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
-from tests.programs import require_program
-from tests.support.services import Record
+from tests.support.kit import PATIENCE, Child, Record, eventually, output_of, require_program, write
 
 _CLIENT = "203.0.113.7"
 _PUBLIC = "203.0.113.1"

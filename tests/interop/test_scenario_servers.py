@@ -7,9 +7,8 @@ import ssl
 import sys
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, Child, eventually, output_of, write
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
-from tests.support.services import Record
+from tests.support.kit import PATIENCE, Child, Record, eventually, output_of, write
 
 _ENDED = "10.0.0.2"
 _PLAIN = ("10.0.0.1", _ENDED)

@@ -12,15 +12,11 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.features.sharing.machine import Machine
-from tests.interop.children import output_of
-from tests.interop.namespaces import Namespace
 from tests.interop.servers import RedisServer, start_redis
-from tests.programs import require_program
 from tests.support.certificates import Identity, make_authority
 from tests.support.changes import change_constants, trust_in_system
-from tests.support.folders import make_folder
+from tests.support.kit import Namespace, halted, make_folder, output_of, require_program
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.proc import halted
 from tests.support.supervised import SupervisedTestCase, sockets_of
 from txmux import MuxService, load
 from txmux.access import bans

@@ -14,11 +14,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.children import InteropTestCase, answered, eventually
 from tests.interop.servers import start_redis
-from tests.support.changes import change_constants
-from tests.support.echo import EchoServer
-from tests.support.folders import make_folder
+from tests.support.kit import EchoServer, change_constants, family_of, make_folder, workers_of
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.proc import family_of, workers_of
 from tests.support.services import Service
 from txmux import EmbeddedService
 from txmux.features.sharing import exchange

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT
 from tests.interop.children import PATIENCE, Child, InteropTestCase, write
-from tests.interop.namespaces import Namespace, cable
-from tests.interop.scenario import EXAMPLES
-from tests.support.echo import ThreadServer
-from tests.support.services import Service
+from tests.support.kit import EXAMPLES, Namespace, Service, ThreadServer, cable
 from txmux.backends.connect.source import transparent_hints
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server

@@ -4,9 +4,7 @@ import os
 from unittest import SkipTest
 
 from tests.interop import starttls
-from tests.interop.children import InteropTestCase, output_of
-from tests.interop.servers import make_certificate
-from tests.support.services import Service
+from tests.support.kit import InteropTestCase, Service, make_certificate, output_of
 
 _NAMES = ("one.example.com", "two.example.com")
 _LISTEN = """

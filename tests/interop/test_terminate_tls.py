@@ -8,11 +8,7 @@ import socket
 from OpenSSL import SSL
 
 from tests.interop.children import PATIENCE, InteropTestCase, run
-from tests.interop.namespaces import Namespace
-from tests.interop.servers import make_certificate
-from tests.support.certificates import make_authority
-from tests.support.echo import EchoServer
-from tests.support.services import Service
+from tests.support.kit import EchoServer, Namespace, Service, make_authority, make_certificate
 from tests.support.updating import UpdatingClient
 
 _TIMED_OR_NOT = """

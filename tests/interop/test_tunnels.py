@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.interop import servers
-from tests.interop.children import PATIENCE, InteropTestCase, output_of, run, write
-from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.kit import PATIENCE, InteropTestCase, Service, free_port, output_of, run, write
 
 _RULES = """\
 [listen public]

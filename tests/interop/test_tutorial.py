@@ -7,10 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.interop.children import Child, eventually, listens, run, write
-from tests.interop.scenario import ScenarioTestCase
 from tests.interop.servers import start_sshd
 from tests.programs import require_program
+from tests.support.kit import Child, ScenarioTestCase, eventually, listens, run, write
 
 _PAGES = Path(__file__).parents[2] / "docs/tutorial"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

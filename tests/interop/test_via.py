@@ -9,9 +9,7 @@ from pathlib import Path
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, run, write
 from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
-from tests.support.echo import EchoServer
-from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.kit import EchoServer, Service, free_port
 
 _DANTE = """\
 logoutput: stderr

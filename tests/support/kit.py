@@ -4,25 +4,42 @@ from tests.interop.children import (
     PATIENCE,
     Child,
     InteropTestCase,
+    answered,
     eventually,
+    has_ipv6,
     leave_unmeasured,
+    listens,
     output_of,
     run,
+    write,
 )
+from tests.interop.namespaces import Namespace, cable, mounted
+from tests.interop.originals import Named
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import make_certificate
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
-from tests.support.certificates import make_authority
+from tests.programs import require_program, run_text
+from tests.support.certificates import Identity, authority, make_authority
+from tests.support.changes import change_constants, change_environment
 from tests.support.each import for_each
+from tests.support.echo import EchoServer, ThreadServer
+from tests.support.examples import scaled
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, VirtualTime
-from tests.support.peers import Peer, connect, listen, pair, reactor
+from tests.support.peers import Peer, PeerFactory, close, connect, listen, pair, reactor
 from tests.support.ports import free_port
+from tests.support.proc import family_of, halted, is_gone, open_files, workers_of
+from tests.support.secure import client_context
 from tests.support.service import ServiceTestCase
-from tests.support.services import Record, Service, Twist
+from tests.support.services import RELAYS, Record, Service, Twist
 from tests.support.supervised import SupervisedTestCase
 
 __all__ = [
-    "PATIENCE", "RULES", "Child", "InteropTestCase", "MuxTestCase", "Peer", "Record", "Service",
-    "ServiceTestCase", "SupervisedTestCase", "Twist", "VirtualTime", "WorkersTestCase", "connect",
-    "customize", "eventually", "for_each", "free_port", "leave_unmeasured", "listen",
-    "make_authority", "make_folder", "output_of", "pair", "reactor", "run", "set_limits",
+    "EXAMPLES", "PATIENCE", "RELAYS", "RULES", "Child", "EchoServer", "Example", "Identity", "InteropTestCase", "MuxTestCase",
+    "Named", "Namespace", "Peer", "PeerFactory", "Record", "ScenarioTestCase", "Service", "ServiceTestCase",
+    "SupervisedTestCase", "ThreadServer", "Twist", "VirtualTime", "WorkersTestCase", "answered", "authority", "cable",
+    "change_constants", "change_environment", "client_context", "close", "connect", "customize", "eventually", "family_of",
+    "for_each", "free_port", "halted", "has_ipv6", "is_gone", "leave_unmeasured", "listen", "listens", "make_authority",
+    "make_certificate", "make_folder", "mounted", "open_files", "output_of", "pair", "reactor", "require_program", "run",
+    "run_text", "scaled", "set_limits", "workers_of", "write",
 ]  # fmt: skip

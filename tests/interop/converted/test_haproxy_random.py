@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tests.interop.converted.sidebyside import SideBySideTestCase, first_bytes
 from tests.interop.originals import HALF_HELLO, said_at_once
-from tests.interop.servers import make_certificate
-from tests.support.proc import family_of
+from tests.support.kit import family_of, make_certificate
 
 _COUNT = 120
 _AT_ONCE = 100

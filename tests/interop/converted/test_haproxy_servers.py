@@ -7,11 +7,8 @@ import time
 from textwrap import indent
 from typing import Any
 
-from tests.interop.children import PATIENCE, eventually
 from tests.interop.converted.sidebyside import SideBySideTestCase, await_heard, heard, replying
-from tests.interop.originals import Named
-from tests.interop.servers import make_certificate
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, Named, eventually, free_port, make_certificate
 
 _IN_TIME = "timeout check 1m"
 """Without this, a check that takes longer than its interval has failed, as it may on a busy machine."""

@@ -18,11 +18,9 @@ from pathlib import Path
 from unittest import SkipTest
 
 from tests.convert.test_pairs import EXPECTED, PAIRS
-from tests.interop.children import Child
 from tests.interop.converted.sidebyside import SideBySideTestCase, replying
-from tests.interop.originals import Named
-from tests.interop.servers import make_certificate
 from tests.support.cases import titled_cases
+from tests.support.kit import Child, Named, make_certificate
 
 _BESIDE = re.compile(r"(?m)^# (certificate|file|server) (.*)\n")
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.interop.children import InteropTestCase, output_of
-from tests.interop.namespaces import Namespace
-from tests.support.services import Record
+from tests.support.kit import InteropTestCase, Namespace, Record, output_of
 
 PORT = 443
 """The one port of UDP that all clients come to."""

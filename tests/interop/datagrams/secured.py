@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from tests.interop.children import Child, Started, run
 from tests.interop.datagrams.program import PORT, Program, say
-from tests.interop.servers import make_certificate
-from tests.support.services import Record
+from tests.support.kit import Record, make_certificate
 
 _PROTOCOLS = ",".join(f"protocol-{number}" for number in range(30))
 

@@ -8,13 +8,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of, write
 from tests.interop.datagrams.tunnels import EchoServer, Keys, exchange
-from tests.interop.namespaces import Namespace, cable
 from tests.interop.quic.case import Server
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import client, configuration
 from tests.interop.servers import make_certificate, site, start_nginx
+from tests.support.kit import Child, InteropTestCase, Namespace, cable, eventually, output_of, write
 
 _ROOT = Path(__file__).parents[3]
 _RULES = _ROOT / "examples" / "http3-and-wireguard.ini"

@@ -5,11 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
-from tests.interop.children import InteropTestCase, eventually, run
 from tests.interop.datagrams import answering, secured, tunnels
 from tests.interop.datagrams.program import PORT, Program
-from tests.interop.namespaces import Namespace, cable
-from tests.support.services import Service
+from tests.support.kit import InteropTestCase, Namespace, Service, cable, eventually, run
 
 _PROGRAMS: tuple[type[Program], ...] = (
     answering.Calls, answering.Coap, secured.Dtls, answering.Files, answering.Messages, tunnels.Ike, answering.Names,

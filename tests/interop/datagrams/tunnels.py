@@ -12,9 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.interop.children import PATIENCE, Child, Started, output_of, write
 from tests.interop.datagrams.program import PORT, Program, say
-from tests.interop.namespaces import Namespace
-from tests.support.certificates import make_authority
-from tests.support.echo import ThreadServer
+from tests.support.kit import Namespace, ThreadServer, make_authority
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 """Where the service is, and where clients in the other namespace are."""

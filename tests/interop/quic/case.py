@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 from unittest import SkipTest
 
-from tests.interop.children import Child, InteropTestCase
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import H3Client
 from tests.interop.servers import Certificate, make_certificate
-from tests.support.services import Record, Service
+from tests.support.kit import Child, InteropTestCase, Record, Service
 
 _Test = TypeVar("_Test")
 

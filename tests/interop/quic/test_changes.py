@@ -3,11 +3,10 @@
 import asyncio
 from typing import ClassVar
 
-from tests.interop.children import InteropTestCase, eventually
 from tests.interop.quic.case import QuicServers, assert_served, on_asyncio
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, H3Client, client, configuration, one_socket
-from tests.support.services import Service
+from tests.support.kit import InteropTestCase, Service, eventually
 
 _COUNT = 100_000
 _LONG = 3 * 1024 * 1024

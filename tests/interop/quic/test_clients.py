@@ -6,12 +6,9 @@ from typing import ClassVar
 from unittest import SkipTest
 
 from tests.browser.driving import Browser
-from tests.interop.children import InteropTestCase, output_of, run
-from tests.interop.namespaces import mounted
 from tests.interop.quic.case import QuicServers, logged, require_curl, run_mux
 from tests.interop.quic.content import content
-from tests.programs import require_program
-from tests.support.services import Record
+from tests.support.kit import InteropTestCase, Record, mounted, output_of, require_program, run
 
 _MIB = 1024 * 1024
 _CURL = """
