@@ -24,11 +24,9 @@ backend = {redis}
 """
 
 
-def shown_to(
-    port: int, name: str | None, *protocols: str, host: str = "127.0.0.1"
-) -> x509.Certificate:
+def shown_to(port: int, name: str, *alpn: str, host: str = "127.0.0.1") -> x509.Certificate:
     """Return the certificate that a client is shown that asks for a name, or for none."""
-    context = client_context(None, alpn=protocols)
+    context = client_context(None, alpn=alpn)
     with (
         socket.create_connection((host, port), PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname=name or None) as client,
@@ -41,7 +39,7 @@ def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
     return extension.value
 
 
-def issuer_of(port: int, name: str | None, host: str = "127.0.0.1") -> str:
+def issuer_of(port: int, name: str, host: str = "127.0.0.1") -> str:
     return shown_to(port, name, host=host).issuer.rfc4514_string()
 
 

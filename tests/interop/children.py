@@ -36,6 +36,7 @@ class Started(Protocol):
 
 
 T = TypeVar("T", bound=Started)
+Word = str | Path
 
 PATIENCE = 180.0
 """Time limit of a step in seconds, long enough for a busy machine."""
@@ -50,9 +51,7 @@ class Child:
 
     lookers: ClassVar[list[Callable[[str], object]]] = []
 
-    def __init__(
-        self, program: str, *words: str | Path, ready: str = "", stdin: bool = False
-    ) -> None:
+    def __init__(self, program: str, *words: Word, ready: str = "", stdin: bool = False) -> None:
         self.process = _start([require_program(program), *map(str, words)], stdin=stdin)
         self.pid = self.process.pid
         self.output = ""

@@ -35,6 +35,9 @@ _POD = "10.9.0.1"  # an API server takes no address of a loopback network for an
 _PATIENCE = 60.0  # seconds, as there
 _HANDSHAKE = b"\x16"
 _P = ParamSpec("_P")
+Names = Sequence[str]
+Listeners = Mapping[str, tuple[int, str, Names]]
+"""By name: the routes of a listener, their kinds, and its conditions."""
 _PATHS = {
     "Namespace": "/api/v1/namespaces",
     "Service": "/api/v1/namespaces/{}/services",
@@ -302,9 +305,7 @@ class ConformanceTestCase(InteropTestCase):
         made = {**endpoints, "addressType": "IPv4", "ports": entries, "endpoints": [endpoint]}
         return [*ends, cls._apply(made)]
 
-    def use(
-        self, file: str, mode: str = "", gateways: Sequence[str] = (), without: Sequence[str] = ()
-    ) -> None:
+    def use(self, file: str, mode: str = "", gateways: Names = (), without: Names = ()) -> None:
         """Apply a file of the suite for one test: as it is, or translated to TLS with a mode for listeners of HTTP, and with it these Gateways of the suite's base."""
         objects = self.read(self.suite / f"tests/{file}.yaml")
         if mode:
@@ -346,9 +347,7 @@ class ConformanceTestCase(InteropTestCase):
         return _missing(its, status.get("conditions"), wanted)
 
     @until_right
-    def listeners(
-        self, kind: str, key: str, wanted: Mapping[str, tuple[int, str, Sequence[str]]]
-    ) -> str:
+    def listeners(self, kind: str, key: str, wanted: Listeners) -> str:
         """Wait for the status of all listeners: the routes, the kinds of routes, and conditions."""
         its, status = self.status(kind, key)
         found = {one["name"]: one for one in status.get("listeners") or ()}
@@ -485,17 +484,15 @@ class ConformanceTestCase(InteropTestCase):
         return _missing(its, those[-1]["conditions"], wanted) if those else f"no status: {found}"
 
     @until_right
-    def shares(
-        self, send: Callable[[], dict[str, Any]], wanted: dict[str, float], total: int = 500
-    ) -> str:
+    def shares(self, send: Callable[[], dict[str, Any]], wanted: dict[str, float]) -> str:
         """Have many clients served, of which each Service gets its share, within 5 %; it is tried ten times, as there."""
         counts = dict.fromkeys(wanted, 0)
-        for _ in range(total):
+        for _ in range(500):
             service = str(send().get("service", "")).removeprefix(f"{INFRA}/")
             if service not in counts:
                 return f"reached {service!r}"
             counts[service] += 1
-        off = {name: counts[name] / total - share for name, share in wanted.items()}
+        off = {name: counts[name] / 500 - share for name, share in wanted.items()}
         zero = [name for name, share in wanted.items() if not share and counts[name]]
         return f"shares {counts}" if zero or max(map(abs, off.values())) > 0.05 else ""
 

@@ -3,10 +3,9 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Collection, Sequence
 
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.support.echo import ThreadServer
+from tests.support.echo import Talk, ThreadServer
 from tests.support.proc import halted
 
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -35,7 +34,7 @@ class Named(ThreadServer):
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        answer: Callable[[socket.socket], None] | None = None,
+        answer: Talk | None = None,
     ) -> None:
         self.name = name
         self.heard: list[bytes] = []
@@ -48,9 +47,7 @@ class Named(ThreadServer):
             pass
 
 
-def said_at_once(
-    processes: Collection[int], clients: Sequence[tuple[int, bytes, str]]
-) -> list[str]:
+def said_at_once(processes: list[int], clients: list[tuple[int, bytes, str]]) -> list[str]:
     """Connect clients (port, first bytes, source address) while these processes are stopped; return what each receives."""
     with contextlib.ExitStack() as opened:
         connected = []

@@ -353,7 +353,7 @@ class GotTests(InteropTestCase):
         addresses = ("127.0.0.1", "127.0.0.2", "::1")
         for host in addresses:
             self.wait_for_certificates("", host=host)
-            names = names_of(shown_to(served, None, host=host))
+            names = names_of(shown_to(served, "", host=host))
             self.assertEqual(names.get_values_for_type(x509.IPAddress), [ip_address(host)])
         self.wait_for_certificates(ONE)
         mux.child.wait_for(f"compare '{eab}' with the key ID")

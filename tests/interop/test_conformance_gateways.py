@@ -1,11 +1,11 @@
 """The conformance tests of Gateway, ListenerSet and BackendTLSPolicy beside a real API server."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.interop.conformance import INFRA, ConformanceTestCase, with_tls
+from tests.interop.conformance import INFRA, ConformanceTestCase, Listeners, Names, with_tls
 
 _GOOD = ("Accepted", "ResolvedRefs")
 _SERVED = ("Accepted", "ResolvedRefs", "Programmed")
@@ -15,8 +15,7 @@ _INVALID_KINDS = "!ResolvedRefs:InvalidRouteKinds"
 _MOST = "gateway-name-maximum-length-"
 _SECRETS = ("nonexistent-secret", "unsupported-group", "unsupported-kind", "malformed-secret")
 
-_Row = tuple[str, str, str, Sequence[str] | None, Mapping[str, tuple[int, str, Sequence[str]]]]
-_GATEWAYS: tuple[_Row, ...] = (
+_GATEWAYS: tuple[tuple[str, str, str, Names | None, Listeners], ...] = (
     ("gateway-invalid-parameters-ref", "", "gateway-invalid-parameters-ref", ("!Accepted:InvalidParameters",), {}),
     ("gateway-name-maximum-length", "", _MOST + "a" * (253 - len(_MOST)), ("!Accepted",), {}),
     # As it is, without a protocol that is supported; then with TLS for HTTP.
@@ -111,7 +110,7 @@ class GatewayTests(ConformanceTestCase):
         """GatewayObservedGenerationBump, GatewayClassObservedGenerationBump."""
         more: dict[str, Any] = {"name": "alternate", "port": 80, "protocol": "TLS"}
         more |= {"hostname": "foo.com", "tls": {"mode": "Passthrough"}}
-        good: Sequence[str] = ("Accepted",)
+        good: Names = ("Accepted",)
         alters: dict[str, Callable[[Any], object]] = {
             "Gateway": lambda its: its["listeners"].append(more),
             "GatewayClass": lambda its: its.update(description="new"),

@@ -113,9 +113,8 @@ class FullTests(InteropTestCase):
 
     def churn(self, endpoint: str, relay: str, *before: str, gaps: bool = False) -> None:
         echo = self.own(EchoServer())
-        text = (
-            f"[txmux]\naccess_log = off\nrelay = {relay}\n[listen public]\nendpoint = {endpoint}\n"
-        )
+        own = f"[txmux]\naccess_log = off\nrelay = {relay}\n"
+        text = f"{own}[listen public]\nendpoint = {endpoint}\n"
         text += f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         rules = write(self.folder / "rules.ini", text)
         hold = "exec 40</dev/null 50</dev/null; " if gaps else ""

@@ -9,6 +9,7 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote
 
+from tests.interop.children import write
 from tests.support.kit import PATIENCE, Child, InteropTestCase, eventually, make_authority, run
 from tests.support.secure import client_context
 from tests.support.services import command_for
@@ -82,12 +83,11 @@ class HostileTextTests(InteropTestCase):
         self.assertEqual(hidden, set(), where)
 
     def start(self, form: str, *, by_run: bool, own_file: bool) -> None:
-        rules = self.files / "rules.ini"
         self.log = self.files / "access.log"
         log = self.log if own_file else "-"
         port = self.server.getsockname()[1]
         own = {"folder": self.files, "log": log, "form": form}
-        rules.write_text(_RULES.format(**own, server=port, pem=_FILE))
+        rules = write(self.files / "rules.ini", _RULES.format(**own, server=port, pem=_FILE))
         self.child = child = self.own(Child(*map(str, command_for(rules, by_run=by_run))))
         self.ports = {
             name: int(child.wait_for(rf"listening on \S+:(\d+) for \[{name}")[1])
@@ -112,21 +112,17 @@ class HostileTextTests(InteropTestCase):
         self.say(records(client_hello(server_name(text.decode("latin-1")), alpn(text))))
         context = client_context(None)
         context.load_cert_chain(self.files / "me.pem")
-        secured = self.enterContext(
-            context.wrap_socket(self.connect(), server_hostname="a.example")
-        )
-        secured.sendall(text)
+        secured = context.wrap_socket(self.connect(), server_hostname="a.example")
+        self.enterContext(secured).sendall(text)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(text, ("127.0.0.1", self.ports["listen datagrams"]))
 
-    def asked(
-        self, path: str, accept: str = "*/*", method: str = "GET", body: str | None = None
-    ) -> str:
+    def asked(self, path: str, accept: str = "*/*", method: str = "GET", body: str = "") -> str:
         asking = HTTPConnection("127.0.0.1", self.ports[r"txmux\] admin"], timeout=PATIENCE)
         self.addCleanup(asking.close)
         token = (self.files / "token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}", "Accept": accept}
-        asking.request(method, path, body, {**headers, "Content-Type": "application/json"})
+        asking.request(method, path, body or None, {**headers, "Content-Type": "application/json"})
         return asking.getresponse().read().decode()
 
     def read(self, path: str) -> Any:
@@ -161,9 +157,9 @@ class HostileTextTests(InteropTestCase):
             ("POST", f"/api/backends/{quote(_HOSTILE)}", "{}"),
             ("POST", "/api/bans", json.dumps({"network": "192.0.2.1", "reason": _HOSTILE})),
             ("POST", "/api/connections/close", json.dumps({"route": _HOSTILE})),
-            ("GET", f"/api/connections?route={quote(_HOSTILE)}&client={quote(_HOSTILE)}", None),
+            ("GET", f"/api/connections?route={quote(_HOSTILE)}&client={quote(_HOSTILE)}", ""),
             ("POST", "/api/explain", json.dumps(bytes_of)),
-            *(("GET", path, None) for path in _READING),
+            *(("GET", path, "") for path in _READING),
         ):
             for text in _texts(json.loads(self.asked(path, method=method, body=body))):
                 self.assert_harmless(text, path, "\r\n\t")

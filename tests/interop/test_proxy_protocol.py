@@ -113,9 +113,8 @@ class InFrontTests(InteropTestCase):
         for version in ("v1", "v2"):
             rules += _OUT_RULES.format(version=version, port=proxied)
         self.mux = self.own(Service(self.folder, rules))
-        site, own = (
-            servers.make_certificate(self.folder, name) for name in ("www.example.com", "client")
-        )
+        site = servers.make_certificate(self.folder, "www.example.com")
+        own = servers.make_certificate(self.folder, "client")
         server = f"127.0.0.1:{self.mux.ports['public']}"
         sections = [
             _FRONTEND.format(port=proxied),

@@ -240,9 +240,7 @@ class RealClientTests(InteropTestCase):
         line = self.assert_reaches("diameter", "freeDiameterd", "-c", rules)
         self.assertEqual(line["facts"]["origin_realm"], "example.com")
 
-    test_git = _reaches(
-        ("git", "git ls-remote git://{address}/project.git", {"path": "/project.git"})
-    )
+    test_git = _reaches(("git", "git ls-remote git://{address}/a.git", {"path": "/a.git"}))
     test_dig_by_tcp_and_axfr = _reaches(
         ("dns", "dig -r @127.0.0.1 -p {port} www.example.com +tcp", {"name": "www.example.com"}),
         ("dns", "dig -r @127.0.0.1 -p {port} example.com axfr", {"name": "example.com"}),

@@ -77,9 +77,8 @@ class SitesTests(ScenarioTestCase):
         certificate = servers.make_certificate(own, _NAME)
         authority = certificate.chain.rename(own / "fullchain.pem")
         certificate.key.rename(own / "privkey.pem")
-        self.own(
-            servers.start_nginx(self.folder, servers.proxied_site(None, "$remote_addr", port=8080))
-        )
+        site = servers.proxied_site(None, "$remote_addr", port=8080)
+        self.own(servers.start_nginx(self.folder, site))
         ssh = self.own(servers.start_sshd(self.make_folder(), 22))
         self.own(servers.start_redis(self.folder, 6379))
         websockify = ("websockify", "-v", "127.0.0.1:6080", "127.0.0.1:6379")

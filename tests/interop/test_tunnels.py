@@ -105,9 +105,8 @@ class TunnelTests(InteropTestCase):
         self.own(servers.start_postgres(self.make_folder("postgres"), database))
         certificate = servers.make_certificate(folder, "proxy.corp.test", "localhost")
         login = partial(output_of, "htpasswd", "-nbBC4")
-        users, admins = (
-            write(folder / name, login(name, "secret").decode(), 0o600) for name in ("ann", "root")
-        )
+        users = write(folder / "users", login("ann", "secret").decode(), 0o600)
+        admins = write(folder / "admins", login("root", "secret").decode(), 0o600)
         files = {"identity": certificate.both, "users": users, "admins": admins, "dns": dns}
         self.mux = self.own(Service(self.folder, _RULES.format(**files, web=self.web)))
         port, secret = (self.mux.ports[listener] for listener in ("public", "secret"))

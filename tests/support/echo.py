@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from tests.support.ports import stop_listening
 
+Talk = Callable[[socket.socket], object]
+
 
 class ThreadServer:
     """Calls `serve` with each connection, and closes that when it returns; a connection that breaks is no error.
@@ -15,7 +17,7 @@ class ThreadServer:
 
     def __init__(
         self,
-        serve: Callable[[socket.socket], object],
+        serve: Talk,
         host: str = "127.0.0.1",
         port: int = 0,
         listening: socket.socket | None = None,

@@ -8,7 +8,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
@@ -17,6 +17,7 @@ from typing import ClassVar
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, write
 from tests.interop.originals import HTTP, Named, client_hello
 from tests.interop.servers import nginx_stream
+from tests.support.echo import Talk
 from tests.support.ports import free_port
 from txmux.detection.registry import installed_matchers
 from txmux_convert import Program
@@ -47,6 +48,7 @@ _READY = {
     "nginx": "start worker process ",
     "stunnel": "Configuration successful",
 }
+Led = Mapping[str, str]
 _TOKEN = re.compile(r"<([a-z]+)([0-9]*)(\.port)?>")
 
 
@@ -133,9 +135,7 @@ class SideBySideTestCase(InteropTestCase):
         if self.program not in {"haproxy", "nginx"}:  # they would log these connections
             eventually(lambda: all(map(listens, self.ports[0].values())), "the program listens")
 
-    def prove(
-        self, text: str, *expected: Mapping[str, str], looks: int = 0, soon: bool = False
-    ) -> None:
+    def prove(self, text: str, *expected: Led, looks: int = 0, soon: bool = False) -> None:
         """Start both with a configuration, and check that clients are led to the same servers by both.
 
         For each port it is `expected` which clients each server has, or none; ``CLIENT from ADDRESS`` comes from another address. So
@@ -152,7 +152,7 @@ class SideBySideTestCase(InteropTestCase):
             self.await_alike(*heard)
         self.assert_alike(*heard)
 
-    def await_alike(self, *expected: Mapping[str, str]) -> None:
+    def await_alike(self, *expected: Led) -> None:
         """Wait until clients have been led as they should several times in a row, or some minutes have passed."""
         wanted = [list(map(dict, expected))] * 2
         deadline = time.monotonic() + PATIENCE
@@ -160,11 +160,11 @@ class SideBySideTestCase(InteropTestCase):
             if all(self.answers(expected) == wanted for _ in range(4)):
                 return
 
-    def assert_alike(self, *expected: Mapping[str, str]) -> None:
+    def assert_alike(self, *expected: Led) -> None:
         for program, found in zip((self.program, "txmux"), self.answers(expected), strict=True):
             self.assertEqual(found, list(map(dict, expected)), f"{program}\n{self.found.text}")
 
-    def answers(self, expected: Sequence[Mapping[str, str]]) -> list[list[dict[str, str]]]:
+    def answers(self, expected: Sequence[Led]) -> list[list[dict[str, str]]]:
         asked = [
             (which, number, client)
             for which in (0, 1)
@@ -215,9 +215,7 @@ def _groups(names: re.Match[str]) -> str:
     return "\n".join(f"upstream {name} {{ server <{name}>; }}" for name in names[1].split())
 
 
-def replying(
-    replies: Mapping[bytes, bytes], greeting: bytes = b""
-) -> Callable[[socket.socket], None]:
+def replying(replies: Mapping[bytes, bytes], greeting: bytes = b"") -> Talk:
     """Make a server's talk: it greets, and says what belongs to each word that it hears."""
 
     def talk(connection: socket.socket) -> None:

@@ -45,9 +45,7 @@ class ServerTests(SideBySideTestCase):
                 with contextlib.suppress(ConnectionResetError):
                     self.assertEqual(client.recv(10), b"")
 
-    def answering(
-        self, status: str, *, tls: ssl.SSLContext | None = None, after: float = 0
-    ) -> Named:
+    def answering(self, status: str, tls: ssl.SSLContext | None = None, after: float = 0) -> Named:
         def answer(connection: socket.socket) -> None:
             stream = tls.wrap_socket(connection, server_side=True) if tls else connection
             with stream:

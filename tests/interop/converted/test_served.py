@@ -20,6 +20,7 @@ from unittest import SkipTest
 from tests.convert.test_pairs import EXPECTED, PAIRS
 from tests.interop.converted.sidebyside import SideBySideTestCase, replying
 from tests.support.cases import titled_cases
+from tests.support.echo import Talk
 from tests.support.kit import Child, Named, make_certificate
 
 _BESIDE = re.compile(r"(?m)^# (certificate|file|server) (.*)\n")
@@ -29,7 +30,7 @@ def _raw(text: str) -> bytes:
     return text.encode().decode("unicode_escape").encode("latin-1")
 
 
-def _secured(said: bytes, file: Path, known: Path | None = None) -> Callable[[socket.socket], None]:
+def _secured(said: bytes, file: Path, known: Path | None = None) -> Talk:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     if known is not None:
@@ -44,7 +45,7 @@ def _secured(said: bytes, file: Path, known: Path | None = None) -> Callable[[so
     return talk
 
 
-def _tunnel(target: str, talk: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+def _tunnel(target: str, talk: Talk) -> Talk:
     def tunnel(connection: socket.socket) -> None:
         if connection.recv(4096).startswith(f"CONNECT {target} HTTP/1.1\r\n".encode()):
             connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -68,7 +69,7 @@ def _tell_address(connection: socket.socket) -> None:
     connection.recv(4096)
 
 
-def _answering(name: str, what: str, folder: Path) -> Callable[[socket.socket], None]:
+def _answering(name: str, what: str, folder: Path) -> Talk:
     if what.startswith("tls "):
         return _secured(f"{name}\n".encode(), *(folder / file for file in what.split()[1:]))
     if what.startswith("connect "):

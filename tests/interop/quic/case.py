@@ -3,7 +3,7 @@
 import asyncio
 import re
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -20,12 +20,10 @@ _Test = TypeVar("_Test")
 class Server:
     """A running HTTP/3 server, with options as `tests.interop.quic.h3_server` has them."""
 
-    def __init__(
-        self, name: str, certificate: Certificate, *options: str, before: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, name: str, certificate: Certificate, *options: str) -> None:
         own = (name, str(certificate.chain), str(certificate.key))
         module = "tests.interop.quic.h3_server"
-        self.child = Child(*before, sys.executable, "-m", module, *own, *options)
+        self.child = Child(sys.executable, "-m", module, *own, *options)
         self.port = int(self.child.wait_for(r"serving on (\d+)")[1])
 
     def end(self) -> None:
@@ -79,9 +77,9 @@ class QuicServers:
         )
 
 
-def run_mux(test: InteropTestCase, rules: str, *, before: Sequence[str] = ()) -> Service:
+def run_mux(test: InteropTestCase, rules: str) -> Service:
     """Start a service; `logged` stops it."""
-    return test.own(Service(test.folder, rules, "drain_timeout = 0s", before=before))
+    return test.own(Service(test.folder, rules, "drain_timeout = 0s"))
 
 
 def logged(mux: Service) -> list[Record]:
