@@ -57,10 +57,8 @@ class Front(ThreadServer):
         self.url = f"https://127.0.0.1:{self.port}"
 
     def _talk(self, plain: socket.socket) -> None:
-        with (
-            self._context.wrap_socket(plain, server_side=True) as client,
-            client.makefile("rb") as said,
-        ):
+        client = self._context.wrap_socket(plain, server_side=True)
+        with client, client.makefile("rb") as said:
             while request := said.readline().decode().split():
                 self.asked.append(request[1])
                 while said.readline().strip():

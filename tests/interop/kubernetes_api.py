@@ -87,10 +87,8 @@ class KubernetesApi:
 
     def kubeconfig(self, token: str, namespace: str) -> Path:
         """Write how the holder of a token reaches the API, in this namespace."""
-        cluster = {
-            "server": f"https://{_HOST}:{self._port}",
-            "certificate-authority": str(self._certificate.chain),
-        }
+        cluster = {"server": f"https://{_HOST}:{self._port}"}
+        cluster["certificate-authority"] = str(self._certificate.chain)
         context = {"cluster": "c", "user": "u", "namespace": namespace}
         config = {
             "apiVersion": "v1",

@@ -94,16 +94,14 @@ def cable(
     number = next(_numbers)
     ends = (f"c{number}a", f"c{number}b")
     one.ip(f"link add {ends[0]} type veth peer name {ends[1]} netns {other.name}")
-    for namespace, end, addresses in (
-        (one, ends[0], one_addresses),
-        (other, ends[1], other_addresses),
-    ):
+    its = ((one, ends[0], one_addresses), (other, ends[1], other_addresses))
+    for namespace, end, addresses in its:
         for address in addresses:
             # Without nodad, an IPv6 address waits for duplicate address detection.
             namespace.ip(f"addr add {address} dev {end}" + (" nodad" if ":" in address else ""))
         namespace.ip(f"link set {end} up")
     # Until the system has seen that the other end is up, too, it drops what is sent.
-    for namespace, end in ((one, ends[0]), (other, ends[1])):
+    for namespace, end, _ in its:
         shown = ("-n", namespace.name, "-o", "link", "show", end)
         eventually(lambda s=shown: b" state UP " in output_of("ip", *s), f"{end} is up")  # type: ignore[misc]
     return ends

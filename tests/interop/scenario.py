@@ -53,9 +53,6 @@ class ScenarioTestCase(InteropTestCase):
 
 def _record(line: str) -> Record:
     fields = dict(word.split("=", 1) for word in shlex.split(line))
-    facts = {
-        name.removeprefix("facts."): fields.pop(name)
-        for name in list(fields)
-        if name.startswith("facts.")
-    }
+    names = [name for name in fields if name.startswith("facts.")]
+    facts = {name.removeprefix("facts."): fields.pop(name) for name in names}
     return {**fields, "facts": facts}

@@ -76,10 +76,8 @@ class FirstProcess:
     def _is_up(self) -> bool:
         if self._child.process.poll() is not None:
             raise AssertionError(f"systemd does not run: {self._child.output}")
-        return self.first is not None and self.systemctl("is-system-running").stdout in (
-            b"running\n",
-            b"degraded\n",
-        )
+        state = self.systemctl("is-system-running").stdout if self.first is not None else b""
+        return state in (b"running\n", b"degraded\n")
 
     @property
     def first(self) -> int | None:

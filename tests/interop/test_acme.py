@@ -339,10 +339,8 @@ class GotTests(InteropTestCase):
         served, folder = self.pebble.challenged, self.make_folder()
         issued = self.pebble.issued
         secret = urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode()
-        binding: dict[str, Any] = {
-            "externalAccountBindingRequired": True,
-            "externalAccountMACKeys": {"kid-1": secret},
-        }
+        binding: dict[str, Any] = {"externalAccountMACKeys": {"kid-1": secret}}
+        binding["externalAccountBindingRequired"] = True
         other = self.own(Pebble(folder, challenged=served, **binding))
         eab = write(folder / "eab", f"kid-1 {'A' * 43}\n", 0o600)
         named = (("OTHER", other.directory), ("CA", str(other.ca)), ("EAB", str(eab)))

@@ -109,10 +109,8 @@ class _Names(ThreadServer):
         self.template = f"https://127.0.0.1:{self.port}/{{?dns}}"
 
     def _talk(self, client: socket.socket) -> None:
-        with (
-            self._context.wrap_socket(client, server_side=True) as inside,
-            inside.makefile("rb") as lines,
-        ):
+        inside = self._context.wrap_socket(client, server_side=True)
+        with inside, inside.makefile("rb") as lines:
             while asked := re.search(rb"dns=(\S+)", lines.readline()):
                 while lines.readline().strip():
                     pass
@@ -155,10 +153,8 @@ class EchTests(InteropTestCase):
         keys = self.make_folder()
         self.configs = _new_key(keys / "a.pem")
         curves = {_HIDDEN: None, _ASKS_AGAIN: ec.SECP384R1(), _PUBLIC: None}
-        ports = {
-            name.partition(".")[0]: self.own(_Server(name, self.certificate, curve)).port
-            for name, curve in curves.items()
-        }
+        made = (self.own(_Server(name, self.certificate, curve)) for name, curve in curves.items())
+        ports = {name.partition(".")[0]: its.port for name, its in zip(curves, made, strict=True)}
         plain = self.own(_Server(_ENDS, None)).port
         rules = _RULES.format(keys=keys, both=self.certificate.both, plain=plain, **ports)
         self.mux = self.own(Service(self.folder, rules))

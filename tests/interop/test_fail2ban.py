@@ -208,11 +208,8 @@ for line in sys.stdin:
 """Has fail2ban read lines as it does those of the journal: it knows their time, and leaves what they say of it."""
 
 _TIMES = ("2026-11-20T22:43:41.983Z info  ", "2026-11-20T22:43:41+0000 [txmux.access#info] ")
-_PREFIXES = (
-    *_TIMES,
-    "Nov 20 22:43:41 host txmux[12]: ",
-    f"Nov 20 22:43:41 host txmux[12]: {_TIMES[0]}",
-)
+_SYSLOG = "Nov 20 22:43:41 host txmux[12]: "
+_PREFIXES = (*_TIMES, _SYSLOG, f"{_SYSLOG}{_TIMES[0]}")
 
 
 def _written(record: ConnectionRecord, *prefixes: str) -> list[str]:
@@ -258,12 +255,8 @@ class HostileTextTests(InteropTestCase):
     def test_journal(self) -> None:
         folder = self.make_folder()
         shutil.copytree(_FAIL2BAN, folder, dirs_exist_ok=True)
-        lines = [
-            line
-            for before in ("host txmux[12]: ", f"host txmux[12]: {_TIMES[0]}")
-            for record in (_RECORD, _DONE)
-            for line in _written(record, before)
-        ]
+        before = ("host txmux[12]: ", f"host txmux[12]: {_TIMES[0]}")
+        lines = [line for record in (_RECORD, _DONE) for line in _written(record, *before)]
         lines += [f"host txmux[12]: {_TIMES[0]}admin: {text!r}\n" for text in _forged()]
         python = Path(require_program("fail2ban-regex")).read_text().splitlines()[0][2:].split()
         said = "".join(lines).encode()

@@ -170,10 +170,8 @@ class MultipathTests(InteropTestCase):
         for one in (client, middle):
             one.ip("mptcp limits set subflow 4 add_addr_accepted 4")
         middle.ip("mptcp endpoint add 10.0.2.2 signal")
-        rules = _RULES.format(
-            listen="0.0.0.0:0\nkeepalive = idle=1s interval=1s count=2",
-            server=self.echo(middle),
-        )
+        listen = "0.0.0.0:0\nkeepalive = idle=1s interval=1s count=2"
+        rules = _RULES.format(listen=listen, server=self.echo(middle))
         mux = self.own(Service(self.folder, rules, before=middle.command))
         client.enter()
         connected = self.dial(mux.port, "10.0.1.2")

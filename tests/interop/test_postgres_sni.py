@@ -115,10 +115,8 @@ class PsqlTests(InteropTestCase):
 
     def assert_cancels(self) -> None:
         """Ctrl-C ends a query at its server; it comes in the clear, without a name."""
-        queries = {
-            name: self.own(Child("psql", "-XAtc", _SLEEP, self.address(f"{name}.example.com")))
-            for name in ("one", "two")
-        }
+        there = {name: self.address(f"{name}.example.com") for name in ("one", "two")}
+        queries = {one: self.own(Child("psql", "-XAtc", _SLEEP, at)) for one, at in there.items()}
         for name in queries:
             eventually(lambda name=name: self.sleeping(name) == 1, "the query runs")  # type: ignore[misc]
         for name, left in (("one", 1), ("two", 0)):

@@ -55,10 +55,8 @@ class ClientTests(InteropTestCase):
         self.assertTrue(done.stdout.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
         self.assertTrue(done.stdout.endswith(b"\r\n\r\n"))
         self.assert_reason("connect-refused")
-        for path, status, reason in (
-            ("x", b"403", "no-route"),
-            ("down", b"503", "connect-refused"),
-        ):
+        refused = ("down", b"503", "connect-refused")
+        for path, status, reason in (("x", b"403", "no-route"), refused):
             done = self.curl("--http2-prior-knowledge", path=path)
             self.assertEqual((done.returncode, done.stderr), (0, b""))
             self.assertTrue(done.stdout.startswith(b"HTTP/2 " + status))

@@ -277,10 +277,10 @@ class DemoTests(InteropTestCase):
         demo = self.own(Twist("--demo", "--demo-port", "0"))
         port = int(demo.child.wait_for(r"all on port (\d+)")[1])
         demo.child.wait_for("Starting reactor")
-        silent, knocking = (
-            self.enterContext(socket.create_connection(("127.0.0.1", port), PATIENCE))
-            for _ in range(2)
-        )
+        place = (("127.0.0.1", port), PATIENCE)
+        silent, knocking = (socket.create_connection(*place) for _ in range(2))
+        for one in (silent, knocking):
+            self.enterContext(one)
         names = ("https", "curl", "redis", "ssh", "knock", "wait")
         tried = dict(zip(names, examples(port), strict=True))
         redis, ssh = (tried[name][1] for name in ("redis", "ssh"))

@@ -5,6 +5,7 @@ import ssl
 
 from cryptography import x509
 
+from tests.interop.children import write
 from tests.interop.pebble import Pebble
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
@@ -78,12 +79,9 @@ class AcmeTests(ScenarioTestCase):
         server = ("--server", "https://127.0.0.1:14000/dir", "--agree-tos", "-m", "a@example.com")
         self.certbot("certonly", *server, *_CERTBOT, "-d", _NAME)
         live = self.folder / "certbot-config/live" / _NAME
-        rules = self.folder / "site.ini"
-        rules.write_text(
-            "[listen public]\nendpoint = 127.0.0.1:8443\n[route site]\nmatch = tls\n"
-            f"terminate_tls = {live}/fullchain.pem, {live}/privkey.pem\nbackend = 127.0.0.1:8080\n"
-        )
-        site = self.own(Example(rules))
+        text = "[listen public]\nendpoint = 127.0.0.1:8443\n[route site]\nmatch = tls\nbackend = 127.0.0.1:8080\n"
+        text += f"terminate_tls = {live}/fullchain.pem, {live}/privkey.pem\n"
+        site = self.own(Example(write(self.folder / "site.ini", text)))
         first = self.serial(8443)
         self.assertIn("Pebble", first)
         with self.connect(8443) as client:
@@ -98,10 +96,7 @@ class AcmeTests(ScenarioTestCase):
         self.assertEqual({line["route"] for line in web.lines()}, {"acme"})
 
     def certbot(self, *command: str) -> None:
-        folders = [
-            word
-            for name in ("config", "work", "logs")
-            for word in (f"--{name}-dir", str(self.folder / f"certbot-{name}"))
-        ]
+        names = ("config", "work", "logs")
+        folders = [f"--{name}-dir={self.folder}/certbot-{name}" for name in names]
         known = f"REQUESTS_CA_BUNDLE={self.folder / 'ca.pem'}"
         output_of("env", known, require_program("certbot"), *command, "-n", *folders)

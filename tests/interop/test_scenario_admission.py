@@ -87,10 +87,11 @@ class KeepClientsOutTests(ScenarioTestCase):
         # That is as often as somebody asks every ten seconds who gets its answer at once.
         self.assertLessEqual(asked(), before + 2)
         self.assertEqual(self.leads(), "")
-        eventually(
-            lambda: ("denied", "ssh") in {(line["reason"], line["route"]) for line in mux.lines()},
-            "the connection's end is logged",
-        )
+
+        def ends() -> set[tuple[str, str]]:
+            return {(line["reason"], line["route"]) for line in mux.lines()}
+
+        eventually(lambda: ("denied", "ssh") in ends(), "the connection's end is logged")
         cscli("decisions", "delete", "--ip", _CLIENT)
         eventually(lambda: self.leads() == "ssh", "the client is let in again")
 

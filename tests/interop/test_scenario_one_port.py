@@ -243,11 +243,9 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         files = self.make_folder("files")
         configuration = write(self.folder / "vsftpd.conf", _FTP.format(folder=files))
         self.own(Child("vsftpd", configuration))
-        desktop = Child(
-            *("Xtigervnc", "-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1"),
-            *("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24"),
-        )
-        self.own(desktop).wait_for("Listening for VNC connections")
+        where = ("-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1")
+        how = ("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24")
+        self.own(Child("Xtigervnc", *where, *how, ready="Listening for VNC connections"))
         smtp = (require_program("aiosmtpd"), "-n", "-dd", "-l", "127.0.0.1:25")
         ready = "Starting asyncio loop"
         mail = self.own(Child("env", "PYTHONUNBUFFERED=1", *smtp, ready=ready))

@@ -109,10 +109,9 @@ class ChainTests(ScenarioTestCase):
             return [mux.take(count) for mux in reversed(chain)]
 
         # The site knows the client's address; all three logs have it, and the last two the first one's ID.
-        said = output_of(
-            *("curl", "-q", "-sS", "--cacert", certificate.chain, "--interface", _CLIENT),
-            *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
-        ).decode()
+        curl = ("curl", "-q", "-sS", "--cacert", certificate.chain, "--interface", _CLIENT)
+        there = ("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/")
+        said = output_of(*curl, *there).decode()
         first, middle, last = (lines[0] for lines in take())
         self.assertEqual(first["client"], said.strip().replace(" ", ":"))
         self.assertTrue(first["client"].startswith(f"{_CLIENT}:"))

@@ -214,11 +214,8 @@ class ClocksTest(TestCase):
 
 
 def _told(events: Sequence[Any]) -> list[str]:
-    return [
-        str(one["why"])
-        for one in events
-        if str(one.get("name")).startswith("bans ") and one.get("effect")
-    ]
+    known = (one for one in events if str(one.get("name")).startswith("bans "))
+    return [str(one["why"]) for one in known if one.get("effect")]
 
 
 _TLS_RULES = """\

@@ -191,10 +191,8 @@ class SupervisorTest(InteropTestCase):
         self.redis = redis = self.own(start_redis(self.folder, password=self.password))
         echo = self.own(EchoServer())
         shared = f"shared_limits = redis://127.0.0.1:{redis.port} password={redis.password}"
-        rules = (
-            "[listen public]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 4\n"
-            f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
-        )
+        rules = "[listen public]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 4\n"
+        rules += f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         self.service = self.own(Service(self.folder, rules, f"workers = 2\n{shared}", admin=True))
         for upgrades in (False, True):
             if upgrades:

@@ -137,10 +137,9 @@ class EveryPortTest(InteropTestCase):
         program = (EXAMPLES / "every-port/sk_lookup.py", "198.51.100.0/24")
         command = (sys.executable, "-m", "txmux", "run", rules)
         mux = self.own(Child(sys.executable, *program, *command, ready="serving with"))
-        servers = {
-            port: self.enterContext(socket.create_server(("10.0.0.5", port)))
-            for port in (8, 443, 50000)
-        }
+        servers = {port: socket.create_server(("10.0.0.5", port)) for port in (8, 443, 50000)}
+        for listening in servers.values():
+            self.enterContext(listening)
 
         def serve(address: str) -> None:
             for port, listening in servers.items():

@@ -104,9 +104,8 @@ class StartTLSTests(InteropTestCase):
         )
         self.assertIn(b"<mechanism>", answer)
         self.assert_logged("xmpp", name)
-        entry = output_of(
-            *("env", "LDAPTLS_REQCERT=never", "ldapsearch", "-x", "-ZZ"),
-            *("-H", f"ldap://localhost:{self.mux.ports['ldap']}", "-s", "base", "-b", "", "+"),
-        )
+        search = ("env", "LDAPTLS_REQCERT=never", "ldapsearch", "-x", "-ZZ")
+        at = ("-H", f"ldap://localhost:{self.mux.ports['ldap']}", "-s", "base", "-b", "", "+")
+        entry = output_of(*search, *at)
         self.assertIn(b"supportedExtension: 1.3.6.1.4.1.1466.20037", entry)
         self.assert_logged("ldap", "localhost")

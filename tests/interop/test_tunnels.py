@@ -55,16 +55,21 @@ allow_networks = 127.0.0.0/8
 resolvers = 127.0.0.1:{dns}
 """
 _CHAIN = "strict_chain\nquiet_mode\nproxy_dns\n[ProxyList]\n"
-_PSQL = "select current_setting('port')"
 
 
 class TunnelTests(InteropTestCase):
     def curl(self, *options: str, name: str = "web", listener: str = "public") -> str:
-        done = run(
-            *("curl", "-sS", "-m", "20", "-p", "--noproxy", "none.invalid"),
-            *("-w", "%{http_code} %{http_connect}"),
-            *(*options, f"http://{name}.corp.test:{self.web}/page"),
+        own = (
+            "-sS",
+            "-m",
+            "20",
+            "-p",
+            "--noproxy",
+            "none.invalid",
+            "-w",
+            "%{http_code} %{http_connect}",
         )
+        done = run("curl", *own, *options, f"http://{name}.corp.test:{self.web}/page")
         self.assertNotIn(done.returncode, (6, 28), done.stderr)
         self.mux.take_one(listener)
         return done.stdout.decode()
@@ -123,10 +128,9 @@ class TunnelTests(InteropTestCase):
 
         # The server of psql speaks after the client.
         configuration = write(folder / "proxychains.conf", f"{_CHAIN}http 127.0.0.1 {port}\n")
-        done = run(
-            *("env", "LC_ALL=C", "proxychains4", "-f", configuration, "psql", "-AtX", "-c", _PSQL),
-            f"host=db.corp.test port={database} user=postgres password=secret",
-        )
+        proxied = ("env", "LC_ALL=C", "proxychains4", "-f", configuration)
+        there = f"host=db.corp.test port={database} user=postgres password=secret"
+        done = run(*proxied, "psql", "-AtX", "-c", "select current_setting('port')", there)
         self.assertEqual(done.stdout.decode(), f"{database}\n", done.stderr)
         self.assertEqual(self.mux.take_one("public")["facts"]["host"], "db.corp.test")
 

@@ -113,13 +113,9 @@ class SystemdTestCase(InteropTestCase):
         """Do something that replaces the main process, and see to it that the listening socket is the same afterwards."""
         inode, main = listening_inode(self.port), self.manager.main()
         doing()
-        eventually(
-            lambda: (
-                self.manager.main() not in {0, main}
-                and self.manager.show("ActiveState") == "active"
-            ),
-            f"another process serves:\n{self.manager.output}",
-        )
+        why = f"another process serves:\n{self.manager.output}"
+        eventually(lambda: self.manager.main() not in {0, main}, why)
+        self.await_state("ActiveState", "active")
         self.assertEqual(listening_inode(self.port), inode)
 
     def assert_verbs(self) -> None:
@@ -193,12 +189,8 @@ class ServiceTests(SystemdTestCase):
         done = self.manager.systemctl("start", "txmux.service")
         self.assertNotEqual(done.returncode, 0)
         self.manager.wait_for("colour: unknown key")
-        for name, value in {
-            "ExecMainStatus": "78",
-            "ActiveState": "failed",
-            "NRestarts": "0",
-        }.items():
-            self.assertEqual(self.manager.show(name), value)
+        found = [self.manager.show(name) for name in ("ExecMainStatus", "ActiveState", "NRestarts")]
+        self.assertEqual(found, ["78", "failed", "0"])
         self.manager.reset()
         self.start()
         ends = self.relayed()
@@ -257,11 +249,9 @@ class ServiceTests(SystemdTestCase):
 
     def test_verbs(self) -> None:
         """Each drop-in of the docs, and more limits, leave all commands: with what `source = client` needs, and the group of a provider's rules."""
-        blocks = [
-            block
-            for page in sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
-            for block in re.findall(r"```systemd\n(.*?)```", page.read_text(), re.DOTALL)
-        ]
+        pages = (Path(__file__).parents[2] / "docs").rglob("*.md")
+        text = "".join(page.read_text() for page in sorted(pages))
+        blocks = re.findall(r"```systemd\n(.*?)```", text, re.DOTALL)
         self.assertEqual(blocks, [_CAPABILITY])
         for more in ("", _CAPABILITY, "SupplementaryGroups=adm", _LIMITS):
             self.manager.change(more)

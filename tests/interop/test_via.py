@@ -59,10 +59,8 @@ class ProxyTests(InteropTestCase):
 
     def backends(self, server: str, **proxies: str) -> Service:
         """Start a service with a listener for each proxy, before the same server."""
-        rules = "".join(
-            f"{_LISTENER.format(name=name)}server = {server}\nvia = {via}\n"
-            for name, via in proxies.items()
-        )
+        sections = ((_LISTENER.format(name=name), via) for name, via in proxies.items())
+        rules = "".join(f"{one}server = {server}\nvia = {via}\n" for one, via in sections)
         return self.own(Service(self.folder, rules))
 
     def test_server_that_speaks_first_behind_each_kind_of_proxy(self) -> None:

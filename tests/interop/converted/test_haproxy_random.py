@@ -80,10 +80,8 @@ class Writer:
 
     def _content(self, count: int) -> list[str]:
         actions = ("accept", "reject", "reject")
-        return [
-            f"    tcp-request content {self._random.choice(actions)} {self._condition()}"
-            for _ in range(count)
-        ]
+        made = ((self._random.choice(actions), self._condition()) for _ in range(count))
+        return [f"    tcp-request content {action} {condition}" for action, condition in made]
 
     def _condition(self) -> str:
         choice = self._random.choice
@@ -156,10 +154,8 @@ class RandomTlsTests(SideBySideTestCase):
 
     def frontend(self, chance: random.Random) -> str:
         def condition() -> str:
-            tests = (
-                f"{chance.choice(('', '', '!'))}{one}"
-                for one in chance.sample(_TLS_TESTS, chance.choice((1, 1, 2)))
-            )
+            sample = chance.sample(_TLS_TESTS, chance.choice((1, 1, 2)))
+            tests = (f"{chance.choice(('', '', '!'))}{one}" for one in sample)
             return f"{chance.choice(('if', 'if', 'unless'))} {chance.choice((' ', ' or ')).join(tests)}"
 
         rules = [f"    use_backend {chance.choice('abc')} {condition()}" for _ in range(3)]

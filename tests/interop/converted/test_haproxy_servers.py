@@ -33,10 +33,8 @@ class ServerTests(SideBySideTestCase):
         )
         self.assertIn("\nend_on_down = yes\n", self.found.text)
         with contextlib.ExitStack() as opened:
-            clients = [
-                socket.create_connection(("127.0.0.1", ports["port"]), PATIENCE)
-                for ports in self.ports
-            ]
+            places = [("127.0.0.1", ports["port"]) for ports in self.ports]
+            clients = [socket.create_connection(place, PATIENCE) for place in places]
             for client in clients:
                 opened.enter_context(client)
                 self.assertEqual(client.recv(10), b"pg\n")
@@ -77,10 +75,8 @@ class ServerTests(SideBySideTestCase):
         """A check at another port, as of Patroni, is without the PROXY header, and decides about the service."""
         for status, expected in (("200 OK", "a"), ("503 Replica", "")):
             patroni = self.answering(status)
-            self.listen(
-                "option httpchk GET /primary",
-                server=f"<a> send-proxy check port {patroni.port} inter 100",
-            )
+            server = f"<a> send-proxy check port {patroni.port} inter 100"
+            self.listen("option httpchk GET /primary", server=server)
             self.assert_asked(patroni)
             self.await_alike({"http": expected})
             self.assert_alike({"http": expected})
@@ -106,10 +102,10 @@ class ServerTests(SideBySideTestCase):
             server = f"127.0.0.1:{service.port} check inter 100 {more}"
             ports = self.listen(*lines, _IN_TIME, server=server)
             self.assert_asked(service)
-            client = "tls www.example.com http" if "tls" in how else "http"
-            self.assertEqual([heard(client, port) for port in ports], [f"HTTP/1.0 {status}"] * 2)
             if how is plain:
                 self.assertEqual(len(set(map(_asked, service.heard))), 1, service.heard)
+            client = "tls www.example.com http" if "tls" in how else "http"
+            self.assertEqual([heard(client, port) for port in ports], [f"HTTP/1.0 {status}"] * 2)
 
     def test_server_without_port_has_that_of_the_clients(self) -> None:
         self.ports = [{"port": free_port()} for _ in range(2)]

@@ -76,10 +76,8 @@ class ServerTests(SideBySideTestCase):
             """
         )
         for ports in self.ports:
-            for port, wanted in (
-                ("port", ["", "up"] * 4),
-                ("port1", ["often", "seldom", *["often"] * 2] * 2),
-            ):
+            often = ["often", "seldom", "often", "often"] * 2
+            for port, wanted in (("port", ["", "up"] * 4), ("port1", often)):
                 found = [heard("silent", ports[port]) for _ in wanted]
                 self.assertEqual(sorted(found), sorted(wanted))
 

@@ -112,10 +112,8 @@ def _proving(case: str) -> Callable[[SideBySideTestCase], None]:
 
 
 def _with_cases(its: type[SideBySideTestCase]) -> type[SideBySideTestCase]:
-    for path in (
-        PAIRS / its.program / "served.cfg",
-        Path(__file__).with_name(f"{its.program}.cfg"),
-    ):
+    own = Path(__file__).with_name(f"{its.program}.cfg")
+    for path in (PAIRS / its.program / "served.cfg", own):
         for title, case in titled_cases(path.read_text()) if path.exists() else ():
             name = re.sub(r"\W+", "_", title.partition(":")[0])
             setattr(its, f"test_{name}", _proving(case))
@@ -141,12 +139,9 @@ class SniproxyTests(SideBySideTestCase):
         if os.geteuid():
             raise SkipTest("sniproxy asks port 53 only, which is root's")
         address = f"127.53.{os.getpid() % 250}.{os.getpid() // 250 % 250}"
-        self.own(
-            Child(
-                *("dnsmasq", "--no-daemon", "--no-hosts", "--no-resolv", "--bind-interfaces"),
-                *(f"--listen-address={address}", "--address=/example/127.0.0.1"),
-            )
-        ).wait_for("started")
+        own = (f"--listen-address={address}", "--bind-interfaces", "--address=/example/127.0.0.1")
+        dnsmasq = ("dnsmasq", "--no-daemon", "--no-hosts", "--no-resolv", *own)
+        self.own(Child(*dnsmasq, ready="started"))
         self.prove(
             f"""
             resolver {{

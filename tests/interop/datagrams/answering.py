@@ -73,10 +73,8 @@ class Snmp(Program):
     def server(self) -> Started:
         where = "agentAddress udp:127.0.0.1:161\nsysLocation behind the port\n"
         own = write(self.folder / "snmpd.conf", f"{where}rocommunity secret\n")
-        return Child(
-            *("snmpd", "-f", "-Lo", "-C", "-c", own, "-m", "", "-M", "/nonexistent"),
-            *("-I", "system_mib,sysORTable,vacm_conf", "-p", self.folder / "pid"),
-        )
+        modules = ("-I", "system_mib,sysORTable,vacm_conf", "-m", "", "-M", "/nonexistent")
+        return Child("snmpd", "-f", "-Lo", "-C", "-c", own, *modules, "-p", self.folder / "pid")
 
     def use(self) -> None:
         of = ("-m", "", "-M", "/nonexistent", "-c", "secret", f"{self.host}:{PORT}")

@@ -14,10 +14,8 @@ _PROTOCOLS = ",".join(f"protocol-{number}" for number in range(30))
 class Dtls(Program):
     """``openssl s_client -dtls`` comes to one of two servers by the name that it asks for; the first one asks for a cookie, and the other's hello is in fragments."""
 
-    matches: ClassVar = {
-        "first": ("dtls sni=first.test", 4431),
-        "second": ("dtls sni=second.test", 4432),
-    }
+    names: ClassVar = {"first": 4431, "second": 4432}
+    matches: ClassVar = {name: (f"dtls sni={name}.test", at) for name, at in names.items()}
     least = (4, 4)
 
     def use(self) -> None:
@@ -107,10 +105,9 @@ backend = 127.0.0.1:5201
             # It makes another listening socket after each test, and what comes before that is reset.
             self._tests += 1
             self.started.wait_for(rf"Server listening on 5201 \(test #{self._tests}\)")
-            done = run(
-                *("iperf3", "--client", self.host, "-p", str(PORT), "-u", "--json"),
-                *("--length", "1200", "--bytes", str(1200 * _STREAM), "--bitrate", "10M", *reverse),
-            )
+            size = ("--length", "1200", "--bytes", str(1200 * _STREAM), "--bitrate", "10M")
+            to = ("--client", self.host, "-p", str(PORT), "-u", "--json")
+            done = run("iperf3", *to, *size, *reverse)
             told = json.loads(done.stdout)
             end = told["end"].get("sum")
             assert end is not None, told.get("error")

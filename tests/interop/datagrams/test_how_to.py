@@ -77,10 +77,8 @@ class HowToTests(InteropTestCase):
             self.own(Server(name, certificate, f"--at=127.0.0.1:{at}"))
         shop = site("127.0.0.1:8443", "shop", certificate=certificate)
         self.own(start_nginx(self.folder, shop))
-        servers = [
-            (there, *self.start_server(number, there))
-            for number, there in enumerate((self.here, self.office))
-        ]
+        ends = enumerate((self.here, self.office))
+        servers = [(there, *self.start_server(number, there)) for number, there in ends]
         keys = iter([key for _, _, key in servers])
         rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(keys), _RULES.read_text())
         write(self.folder / "http3-and-wireguard.ini", rules)

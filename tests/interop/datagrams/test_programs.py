@@ -34,12 +34,10 @@ class ProgramTests(InteropTestCase):
         cable(here, [f"{tunnels.HERE}/24"], there, [f"{tunnels.THERE}/24"])
         here.enter()
         self.own(tunnels.EchoServer())
-        programs = [
-            made(self.folder / made.__name__, there, f"127.0.1.{number}")
-            for number, made in enumerate(_PROGRAMS, 1)
-        ]
-        for program in programs:
-            program.start(self)
+        programs = []
+        for number, made in enumerate(_PROGRAMS, 1):
+            programs.append(made(self.folder / made.__name__, there, f"127.0.1.{number}"))
+            programs[-1].start(self)
         rules = f"[listen port]\nendpoint = udp:{PORT}\n    udp:123\n"
         rules += "".join(program.routes for program in programs)
         mux = self.own(Service(self.folder, rules, admin=True))

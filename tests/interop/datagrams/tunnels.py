@@ -72,11 +72,17 @@ class OpenVpn(Program):
 
     def _start(self, name: str, other: str, here: str, there: str, ends: ExitStack) -> Child:
         is_client = name == "client"
-        role = (
-            ("--tls-client", "--remote", HERE, str(PORT), "--nobind")
-            if is_client
-            else ("--tls-server", "--dh", "none", "--local", "127.0.0.1", "--lport", "1194")
+        role: tuple[str, ...] = (
+            "--tls-server",
+            "--dh",
+            "none",
+            "--local",
+            "127.0.0.1",
+            "--lport",
+            "1194",
         )
+        if is_client:
+            role = ("--tls-client", "--remote", HERE, str(PORT), "--nobind")
         child = Child(
             *(self.there.command if is_client else ()),
             *("openvpn", "--dev", f"ovpn{name}", "--dev-type", "tun", "--proto", "udp4", *role),

@@ -141,13 +141,8 @@ async def client(
     scramble: random.Random | None = None,
 ) -> AsyncIterator[H3Client]:
     """Connect; `scramble` has the hello cut into pieces, which are shuffled over its packets."""
-    async with connect(
-        host,
-        port,
-        configuration=settings,
-        create_protocol=H3Client,
-        wait_connected=False,
-    ) as made:
+    how: Any = {"create_protocol": H3Client, "wait_connected": False}
+    async with connect(host, port, configuration=settings, **how) as made:
         assert isinstance(made, H3Client)
         if scramble is not None:
             quic: Any = made._quic
@@ -230,8 +225,6 @@ def _scrambled(quic: Any, chance: random.Random, send: Any, now: float) -> Any:
     chance.shuffle(frames)
     count = len(datagrams)
     ends = {"destination": quic.original_destination_connection_id, "source": quic.host_cid}
-    made = (
-        initial(b"\1", *frames[n::count], number=first + n, version=quic._version, **ends)
-        for n in range(count)
-    )
+    ends["version"] = quic._version
+    made = (initial(b"\1", *frames[n::count], number=first + n, **ends) for n in range(count))
     return [(one, address) for one, (_, address) in zip(made, datagrams, strict=True)]

@@ -51,12 +51,8 @@ class _Served(QuicConnectionProtocol):
     def _answer(self, stream: int, path: str) -> None:
         assert self._http is not None
         body = content(self._name, int(path[1:]) if path[1:].isdecimal() else 0)
-        headers = [
-            (b":status", b"200"),
-            (b"content-type", b"text/plain"),
-            (b"content-length", b"%d" % len(body)),
-            (b"server", self._name.encode()),
-        ]
+        own = [(b"content-length", b"%d" % len(body)), (b"server", self._name.encode())]
+        headers = [(b":status", b"200"), (b"content-type", b"text/plain"), *own]
         self._http.send_headers(stream, headers)
         self._http.send_data(stream, body, end_stream=True)
 

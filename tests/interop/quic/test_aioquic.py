@@ -20,12 +20,9 @@ MIB = 1024 * 1024
 class AioquicTests(InteropTestCase):
     """What a client gets is from the server that it names, and whole, also where several are on one socket."""
 
-    servers: ClassVar = QuicServers(
-        **dict.fromkeys(NAMES, ()),
-        careful=("--retry",),
-        nameless=("--nameless",),
-        newer=("--versions=6b3343cf,1",),
-    )
+    more: ClassVar = {"careful": ("--retry",), "nameless": ("--nameless",)}
+    more["newer"] = ("--versions=6b3343cf,1",)
+    servers: ClassVar = QuicServers(**dict.fromkeys(NAMES, ()), **more)
 
     def start(self, **more: str) -> int:
         others = f"[route others]\nmatch = quic version=other\nbackend = udp:127.0.0.1:{self.servers['site'].port}\n"
@@ -41,12 +38,9 @@ class AioquicTests(InteropTestCase):
     async def test_one_after_another(self) -> None:
         """Each goes on beside later ones: with a server that sends a Retry, one without IDs, and clients that have chosen none, as browsers do."""
         no_id: dict[str, Any] = {"connection_id_length": 0}
-        for names, more in (
-            (NAMES, {}),
-            (("site", "careful", "shop"), {}),
-            (("site", "nameless", "shop"), {}),
-            (NAMES, no_id),
-        ):
+        others = (("site", name, "shop") for name in ("careful", "nameless"))
+        rows = [*((names, dict[str, Any]()) for names in (NAMES, *others)), (NAMES, no_id)]
+        for names, more in rows:
             async with one_socket(self.start()) as here:
                 made: list[H3Client] = []
                 for name in names:

@@ -80,10 +80,8 @@ class ChangeTests(InteropTestCase):
     async def test_several(self) -> None:
         """Each goes on through a reload and two upgrades, with IDs of its own or none, and new ones begin beside them."""
         async with one_socket(self.mux.port) as here:
-            made = [
-                (n, await here.connect(configuration(f"{n}.example.com")))
-                for n in self.servers.names
-            ]
+            settings = {name: configuration(f"{name}.example.com") for name in self.servers.names}
+            made = [(name, await here.connect(its)) for name, its in settings.items()]
             for change in (self.mux.upgrade, self.reload, self.mux.upgrade):
                 made[0][1].change_connection_id()
                 await asyncio.to_thread(change)
