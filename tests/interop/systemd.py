@@ -106,7 +106,9 @@ class Systemd(FirstProcess):
     """A service manager with ``txmux.service``, whose port, `opened`, systemd opens if there is a socket unit."""
 
     def __init__(self, folder: Path, more: str = "", *, has_socket: bool = False) -> None:
-        program = _program()
+        places = (Path(folder, "systemd/systemd") for folder in ("/usr/lib", "/lib"))
+        known = [str(place) for place in places if place.exists()]
+        program = known[0] if known else require_program("systemd")
         if os.geteuid():
             raise SkipTest("systemd is run by root alone")
         super().__init__(folder / os.urandom(4).hex())
@@ -157,12 +159,10 @@ class Systemd(FirstProcess):
         for path in Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(OSError):
                 inside = re.search(r"^NSpid:.*\s(\d+)$", path.read_text(), re.MULTILINE)
-                if inside and int(inside[1]) == self.main() and self._has(path.parent):
+                is_own = self._cgroup.name in path.with_name("cgroup").read_text()
+                if is_own and inside and int(inside[1]) == self.main():
                     return int(path.parent.name)
         raise AssertionError("the service does not run")
-
-    def _has(self, process: Path) -> bool:
-        return self._cgroup.name in (process / "cgroup").read_text()
 
     def reset(self) -> None:
         self.systemctl("kill", "--signal=KILL", "txmux.service")
@@ -189,13 +189,6 @@ def removed(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         folder.rmdir()
     return not folder.exists()
-
-
-def _program() -> str:
-    for folder in ("/usr/lib/systemd", "/lib/systemd"):
-        if (program := Path(folder, "systemd")).exists():
-            return str(program)
-    return require_program("systemd")
 
 
 def own_cgroup() -> Path:

@@ -318,11 +318,8 @@ class RouteTests(ConformanceTestCase):
         self.start("observed-generation-bump", "same-namespace")
         name = "observed-generation-bump"
         self.route("TLSRoute", name, "same-namespace")
-
-        def alter(spec: Any) -> None:
-            spec["rules"][0]["backendRefs"][0]["name"] = "infra-backend-v2"
-
-        self.change("TLSRoute", name, alter)
+        v2 = {"name": "infra-backend-v2"}
+        self.change("TLSRoute", name, lambda its: its["rules"][0]["backendRefs"][0].update(v2))
         self.route("TLSRoute", name, "same-namespace", "Accepted", "ResolvedRefs")
 
 

@@ -55,11 +55,6 @@ class ExampleTests(InteropTestCase):
         self.assertEqual(mux.take_one()["reason"], "handed-over")
         return held
 
-    def assert_goes_on(self, held: Child) -> None:
-        held.say(b"still here\n")
-        held.wait_for("still here")
-        self.assertEqual(held.wait(), 0)
-
     def test_ssh_and_web(self) -> None:
         """SSH has the true address, its input and its status."""
         done = self.login(self.mux.port, "echo $SSH_CONNECTION; exit 7")
@@ -111,7 +106,9 @@ class ExampleTests(InteropTestCase):
         eventually(lambda: all(map(is_gone, old)), "the old workers have ended")
         mux.stop()
         for one in held:
-            self.assert_goes_on(one)
+            one.say(b"still here\n")
+            one.wait_for("still here")
+            self.assertEqual(one.wait(), 0)
 
 
 class TwistWebTests(InteropTestCase):

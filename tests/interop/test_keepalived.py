@@ -245,18 +245,14 @@ class KeepalivedTests(ScenarioTestCase):
                 restore()
             self.roles()
             speaks = self.words.in_a_row(6, _WELL)
-            if speaks != other.address or self._has_moved(returned, other):
+            # Another one has served, or several clients in a row have failed.
+            since = [machine for at, machine in self.clients.attempts if at >= returned]
+            failed = any(not one and not after for one, after in itertools.pairwise(since))
+            if speaks != other.address or failed or {*since} - {"", other.address}:
                 problems.append(f"the return is noticed: {self._told(returned)}")
         told = ", ".join(f"{seconds:.2f}" for seconds in sorted(took))
         sys.stdout.write(f"{what.__name__}: seconds until clients could connect: {told}\n")
         self.assertEqual(problems, [], what.__name__)
-
-    def _has_moved(self, since: float, other: _Machine) -> bool:
-        """Tell whether a machine has not kept the address: another one has served, or several clients in a row have failed."""
-        attempts = [machine for at, machine in self.clients.attempts if at >= since]
-        return {*attempts} - {"", other.address} != set() or any(
-            not one and not next_one for one, next_one in itertools.pairwise(attempts)
-        )
 
     def _told(self, since: float) -> str:
         tried = [f"{at - since:.2f}: {one or 'failed'}" for at, one in self.clients.attempts]

@@ -83,11 +83,8 @@ class Podman:
         }
         self.ask("POST", f"/containers/create?name={name}", made)
 
-    def start(self, name: str) -> None:
-        self.ask("POST", f"/containers/{name}/start")
-
-    def stop(self, name: str) -> None:
-        self.ask("POST", f"/containers/{name}/stop?t=0")
+    def have(self, name: str, what: str) -> None:
+        self.ask("POST", f"/containers/{name}/{what}")
 
     def state(self, name: str) -> str:
         return str(self.ask("GET", f"/containers/{name}/json")["State"]["Status"])
@@ -142,14 +139,14 @@ class PodmanTest(InteropTestCase):
         self.own(Child(*provider, ready="0 objects"))
         for name in ("one", "two", "three"):
             podman.create(name, {"txmux.match": f"payload text={name}"})
-        podman.start("one")
+        podman.have("one", "start")
         self.assert_soon("one", "one")
         clients = [self.connect("one") for _ in range(500)]
         for name in ("two", "three"):
-            podman.start(name)
+            podman.have(name, "start")
             self.assert_soon(name, name)
         for name in ("two", "three"):
-            podman.stop(name)
+            podman.have(name, "stop?t=0")
             self.assert_soon(name, "")
         for client in clients:
             client.sendall(b"still here\n")
@@ -162,7 +159,7 @@ class PodmanTest(InteropTestCase):
 
         labels = {"txmux.match": "payload text=nap", "txmux.wake": "yes", "txmux.sleep": "1s"}
         podman.create("nap", labels)
-        podman.start("nap")
+        podman.have("nap", "start")
         eventually(lambda: podman.state("nap") == "exited", "it sleeps")
         with self.connect("nap") as client:
             self.assertEqual(client.recv(1000)[:4], b"nap\n")

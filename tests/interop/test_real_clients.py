@@ -100,6 +100,8 @@ Cluster(["127.0.0.1"], port=int(sys.argv[1])).connect()
 """
 
 _PSQL = "psql 'host=127.0.0.1 port={{port}} user=alice dbname=shop sslmode={}' -c 'select 1'"
+_SMB = "smbclient -N -L 127.0.0.1 -p {port}"
+_MOSQUITTO = "mosquitto_pub -V {} -h 127.0.0.1 -p {{port}} -i s -t topic -m hello"
 _DEBIANS_PYTHON = "/usr/bin/python3"
 """What Debian's Python packages are for."""
 
@@ -147,12 +149,8 @@ class RealClientTests(InteropTestCase):
     test_iperf3 = _reaches(("iperf3", "iperf3 -c 127.0.0.1 -p {port}"))
     test_sipsak = _reaches(("sip", "sipsak -E tcp -s sip:alice@{address}"))
     test_smbclient_of_smb_1_to_3 = _reaches(
-        ("smb", "smbclient -N -L 127.0.0.1 -p {port}"),
-        (
-            "smb",
-            "smbclient -N -L 127.0.0.1 -p {port} '--option=client min protocol=CORE' '--option=client max protocol=NT1'",
-        ),
-    )
+        ("smb", _SMB), ("smb", f"{_SMB} '--option=client min protocol=CORE' '--option=client max protocol=NT1'"),
+    )  # fmt: skip
     test_spice_gtk = _reaches(("spice", "spicy-screenshot -h 127.0.0.1 -p {port}"))
     test_logger_with_lines_and_octet_counts = _reaches(
         ("syslog", "logger --tcp --server 127.0.0.1 --port {port} hello"),
@@ -274,10 +272,7 @@ class RealClientTests(InteropTestCase):
         ("memcached", "memccat --binary --servers={address} greeting"),
     )
     test_mosquitto_of_every_version = _reaches(
-        *(
-            ("mqtt", f"mosquitto_pub -V {version} -h 127.0.0.1 -p {{port}} -i s -t topic -m hello")
-            for version in ("mqttv31", "mqttv311", "mqttv5")
-        )
+        *(("mqtt", _MOSQUITTO.format(one)) for one in ("mqttv31", "mqttv311", "mqttv5"))
     )
     test_amqp = _reaches(("amqp", "amqp-publish --server 127.0.0.1 --port {port} -r key -b hello"))
     test_kcat = _reaches(("kafka", "kcat -b {address} -L -m 5"))

@@ -116,7 +116,10 @@ class SideBySideTestCase(InteropTestCase):
             case "nginx":
                 if text.startswith("stream {"):
                     text = text.removeprefix("stream {").rpartition("}")[0]
-                return nginx_stream(self.own_folder, re.sub("(?m)^upstreams (.*);$", _groups, text))
+                for names in re.findall("(?m)^upstreams (.*);$", text):
+                    own = (f"upstream {name} {{ server <{name}>; }}" for name in names.split())
+                    text = text.replace(f"upstreams {names};", "\n".join(own))
+                return nginx_stream(self.own_folder, text)
             case "sslh" if text.startswith("protocols"):
                 return f"{_ONE_PORT}{text}"
             case "stunnel":
@@ -209,10 +212,6 @@ def _haproxy_whole(text: str) -> str:
         if not re.search(rf"^(backend|listen) {name}$", text, re.MULTILINE):
             text += f"backend {name}\n    server s <{name}>\n"
     return text if "\ndefaults" in f"\n{text}" else f"{_DEFAULTS}{text}"
-
-
-def _groups(names: re.Match[str]) -> str:
-    return "\n".join(f"upstream {name} {{ server <{name}>; }}" for name in names[1].split())
 
 
 def replying(replies: Mapping[bytes, bytes], greeting: bytes = b"") -> Talk:

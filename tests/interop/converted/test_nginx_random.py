@@ -1,6 +1,7 @@
 """Maps that chance has written, served by nginx and by txmux: whatever has no ``# LOOK:`` is served alike."""
 
 import random
+from functools import partial
 
 from tests.interop.converted.sidebyside import SideBySideTestCase
 
@@ -33,7 +34,11 @@ class Writer:
     def configuration(self) -> str:
         """Write maps, of which each may lead to those before it, and a server that is led by the last one."""
         blocks, known = [self._names("m0", [])], ["$m0"]
-        writers = (self._names, self._versions, self._offered, self._networks, self._both)
+        protocol = "$ssl_preread_protocol"
+        versions = partial(self._some, protocol, keys=_VERSIONS)
+        offered = partial(self._some, "$ssl_preread_alpn_protocols", keys=_PROTOCOLS)
+        both = partial(self._some, f'"{protocol}:$ssl_preread_server_name"')
+        writers = (self._names, versions, offered, self._networks, both)
         for number in range(1, self._random.randint(2, 4)):
             blocks.append(self._random.choice(writers)(f"m{number}", list(known)))
             known.append(f"$m{number}")
@@ -67,24 +72,14 @@ class Writer:
         lines += [f"{key} {choice((*_GROUPS, _EMPTY, *known))};" for key in keys.values()]
         return self._map("$ssl_preread_server_name", name, lines, known)
 
-    def _versions(self, name: str, known: list[str]) -> str:
-        return self._some("$ssl_preread_protocol", name, _VERSIONS, known)
-
-    def _offered(self, name: str, known: list[str]) -> str:
-        return self._some("$ssl_preread_alpn_protocols", name, _PROTOCOLS, known)
-
-    def _both(self, name: str, known: list[str]) -> str:
-        keys = self._random.sample(_TOGETHER, 4)
-        return self._some('"$ssl_preread_protocol:$ssl_preread_server_name"', name, keys, known)
-
     def _networks(self, name: str, _: list[str]) -> str:
         near, one, rest = (self._random.choice(_GROUPS) for _ in range(3))
         return f"geo ${name} {{ default {rest}; 127.0.0.0/29 {near}; 127.0.0.2 {one}; }}"
 
-    def _some(
-        self, source: str, name: str, keys: tuple[str, ...] | list[str], known: list[str]
-    ) -> str:
-        chosen = [key for key in keys if self._random.random() < 0.6]
+    def _some(self, source: str, name: str, known: list[str], keys: tuple[str, ...] = ()) -> str:
+        """Write a map of some of these, or of four that are of both versions and names."""
+        some = keys or self._random.sample(_TOGETHER, 4)
+        chosen = [key for key in some if self._random.random() < 0.6]
         lines = [f"{key} {self._random.choice((*_GROUPS, *known))};" for key in chosen]
         return self._map(source, name, lines, known)
 

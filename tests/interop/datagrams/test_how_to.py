@@ -47,14 +47,6 @@ class HowToTests(InteropTestCase):
         self.give_address(client, self.client, f"10.9{number}.0.2")
         return client
 
-    def move(self, clients: list[str]) -> None:
-        """Give the client another address."""
-        self.client.ip(f"addr del {_CLIENT}/24 dev {self.cable}")
-        self.client.ip(f"addr add {_ELSEWHERE}/24 dev {self.cable}")
-        for interface in clients:
-            # wireguard-go goes on with an address that is gone, until it takes another port.
-            output_of(*self.client.command, "wg", "set", interface, "listen-port", "0")
-
     @staticmethod
     def give_address(interface: str, namespace: Namespace, address: str) -> None:
         namespace.ip(f"addr add {address}/24 dev {interface}")
@@ -69,7 +61,7 @@ class HowToTests(InteropTestCase):
         self.text = (_ROOT / "docs" / "how-to" / "http3-and-wireguard.md").read_text()
         self.here, self.office, self.client = (Namespace(self) for _ in range(3))
         cable(self.here, ["192.0.2.1/24"], self.office, [f"{_OFFICE}/24"])
-        _, self.cable = cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
+        _, wire = cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
         self.here.enter()
         self.own(EchoServer())
         certificate = make_certificate(self.folder, "www.example.com", "shop.example.com")
@@ -98,7 +90,11 @@ class HowToTests(InteropTestCase):
             clients.append(self.start_client(number, there, name, key))
             eventually(partial(self.is_up, there, name), "there is a tunnel")
         self.exchange()
-        self.move(clients)
+        self.client.ip(f"addr del {_CLIENT}/24 dev {wire}")
+        self.client.ip(f"addr add {_ELSEWHERE}/24 dev {wire}")
+        for interface in clients:
+            # wireguard-go goes on with an address that is gone, until it takes another port.
+            output_of(*self.client.command, "wg", "set", interface, "listen-port", "0")
         self.exchange()
         running.process.terminate()
         running.wait_for("stopping")

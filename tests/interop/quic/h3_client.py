@@ -56,9 +56,10 @@ class H3Client(QuicConnectionProtocol):
         assert version is not None
         return version
 
-    def ask(self, path: str, name: str = "www.example.com") -> Answer:
+    def ask(self, path: str) -> Answer:
         stream = self._quic.get_next_available_stream_id()
         answer = self._answers[stream] = Answer()
+        name = "www.example.com"
         head = {":method": "GET", ":scheme": "https", ":authority": name, ":path": path}
         headers = [(key.encode(), value.encode()) for key, value in head.items()]
         self._http.send_headers(stream, headers, end_stream=True)
@@ -81,11 +82,6 @@ class H3Client(QuicConnectionProtocol):
         assert before is not None
         await self._loop.create_datagram_endpoint(lambda: self, local_addr=(address, 0))
         before.close()
-
-    def leave(self) -> None:
-        """Close the port that it has moved to; aioquic knows the first one only."""
-        if self._transport is not None:
-            self._transport.close()
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, HandshakeCompleted):
@@ -150,7 +146,9 @@ async def client(
         made.transmit()
         await asyncio.wait_for(made.wait_connected(), PATIENCE)
         yield made
-    made.leave()
+    # The port that it has moved to; aioquic knows the first one only.
+    if made._transport is not None:
+        made._transport.close()
 
 
 class OneSocket(asyncio.DatagramProtocol):
@@ -181,9 +179,12 @@ class OneSocket(asyncio.DatagramProtocol):
     ) -> H3Client:
         is_nameless, settings.connection_id_length = not settings.connection_id_length, 8
         keep = None if tickets is None else tickets.append
-        connection = QuicConnection(configuration=settings, session_ticket_handler=keep)
-        if is_nameless:
-            have_no_id(connection)
+        connection: Any = QuicConnection(configuration=settings, session_ticket_handler=keep)
+        if is_nameless:  # aioquic knows an end without IDs only by half
+            connection.host_cid = connection._local_initial_source_connection_id = b""
+            connection._host_cids[0].cid = b""
+            connection._configuration.connection_id_length = 0
+            have_no_more_ids(connection)
         made = H3Client(connection, None)
         self.clients.append(made)
         made.connection_made(self._transport)
@@ -191,14 +192,6 @@ class OneSocket(asyncio.DatagramProtocol):
         if waits:
             await asyncio.wait_for(made.wait_connected(), PATIENCE)
         return made
-
-
-def have_no_id(connection: Any) -> None:
-    """Have an end of a connection use no IDs, which aioquic knows only by half."""
-    connection.host_cid = connection._local_initial_source_connection_id = b""
-    connection._host_cids[0].cid = b""
-    connection._configuration.connection_id_length = 0
-    have_no_more_ids(connection)
 
 
 @asynccontextmanager
