@@ -13,6 +13,7 @@ _NOT_PERMITTED = "!ResolvedRefs:RefNotPermitted"
 _UNSUPPORTED = "!Accepted:UnsupportedProtocol"
 _INVALID_KINDS = "!ResolvedRefs:InvalidRouteKinds"
 _MOST = "gateway-name-maximum-length-"
+_SERVICES = ("infra-backend-v1", "infra-backend-v2")
 _SECRETS = ("nonexistent-secret", "unsupported-group", "unsupported-kind", "malformed-secret")
 
 _GATEWAYS: tuple[tuple[str, str, str, Names | None, Listeners], ...] = (
@@ -41,6 +42,14 @@ _GATEWAYS: tuple[tuple[str, str, str, Names | None, Listeners], ...] = (
     ("gateway-infrastructure", "Passthrough", "gateway-with-infrastructure-metadata", ("Accepted",), {}),
 )  # fmt: skip
 """By file: the mode of listeners that are translated, a Gateway, its conditions, and for each of its listeners the routes, their kinds, and conditions."""
+
+
+_Alter = Callable[[Any], object]
+
+
+def _listener(name: str, host: str, **more: object) -> dict[str, object]:
+    own = {"name": name, "port": 80, "protocol": "TLS", "hostname": host}
+    return {**own, "tls": {"mode": "Passthrough"}, **more}
 
 
 class GatewayTests(ConformanceTestCase):
@@ -90,41 +99,35 @@ class GatewayTests(ConformanceTestCase):
 
     def test_gateway_modify_listeners(self) -> None:
         """Its two Gateways have the same host name on the same port: here, one after the other has them."""
-        file = "gateway-modify-listeners"
         names = ("gateway-add-listener", "gateway-remove-listener")
         good = (1, "TLSRoute", _GOOD)
-        more: dict[str, Any] = {"name": "http", "port": 80, "protocol": "TLS"}
-        more |= {"hostname": "data.test.com", "tls": {"mode": "Passthrough"}}
-        more |= {"allowedRoutes": {"namespaces": {"from": "All"}}}
-        self.use(file, "Passthrough", without=[names[1]])
-        self.conditions("Gateway", names[0], "Accepted")
-        self.change("Gateway", names[0], lambda its: its["listeners"].append(more))
-        self.listeners("Gateway", names[0], {"https": good, "http": good})
-        self.clean()
-        self.use(file, "Passthrough", without=[names[0]])
-        self.conditions("Gateway", names[1], "Accepted")
-        self.change("Gateway", names[1], lambda its: its["listeners"].pop(0))
-        self.listeners("Gateway", names[1], {"http": good})
+        more = _listener("http", "data.test.com", allowedRoutes={"namespaces": {"from": "All"}})
+        alters: tuple[_Alter, ...] = (
+            lambda its: its["listeners"].append(more),
+            lambda its: its["listeners"].pop(0),
+        )
+        wanted = ({"https": good, "http": good}, {"http": good})
+        for name, other, alter, listeners in zip(names, names[::-1], alters, wanted, strict=True):
+            self.use("gateway-modify-listeners", "Passthrough", without=[other])
+            self.conditions("Gateway", name, "Accepted")
+            self.change("Gateway", name, alter)
+            self.listeners("Gateway", name, listeners)
+            self.clean()
 
     def test_observed_generation_bump(self) -> None:
         """GatewayObservedGenerationBump, GatewayClassObservedGenerationBump."""
-        more: dict[str, Any] = {"name": "alternate", "port": 80, "protocol": "TLS"}
-        more |= {"hostname": "foo.com", "tls": {"mode": "Passthrough"}}
-        good: Names = ("Accepted",)
-        alters: dict[str, Callable[[Any], object]] = {
-            "Gateway": lambda its: its["listeners"].append(more),
-            "GatewayClass": lambda its: its.update(description="new"),
-        }
-        for kind, mode, before, after in (
-            ("Gateway", "Passthrough", (), ("Accepted", "Programmed")),
-            ("GatewayClass", "", good, good),
-        ):
-            name = f"{kind.lower()}-observed-generation-bump"
-            self.use(name, mode)
-            self.conditions(kind, name, *before)
-            self.change(kind, name, alters[kind])
-            self.conditions(kind, name, *after)
-            self.clean()
+        more = _listener("alternate", "foo.com")
+        name = "gateway-observed-generation-bump"
+        self.use(name, "Passthrough")
+        self.conditions("Gateway", name)
+        self.change("Gateway", name, lambda its: its["listeners"].append(more))
+        self.conditions("Gateway", name, "Accepted", "Programmed")
+        self.clean()
+        name = "gatewayclass-observed-generation-bump"
+        self.use(name, "")
+        self.conditions("GatewayClass", name, "Accepted")
+        self.change("GatewayClass", name, lambda its: its.update(description="new"))
+        self.conditions("GatewayClass", name, "Accepted")
 
     def test_gateway_with_attached_routes(self) -> None:
         """A route without a host name becomes one with the listener's."""
@@ -190,49 +193,41 @@ class GatewayTests(ConformanceTestCase):
 class FrontendTests(ConformanceTestCase):
     """Certificates of clients, at listeners of TLS in place of HTTPS."""
 
-    SERVICES = ("infra-backend-v1", "infra-backend-v2")
-
     def test_gateway_with_clientcertificate_validation(self) -> None:
-        """HTTPRoute `…-no-hostname` becomes a route for `*.org`, as the listener's host name."""
-        file = "gateway-with-clientcertificate-validation"
-        self.check(file, "client-validation-default", refused=True)
-
-    def test_gateway_with_clientcertificate_validation_insecure_fallback(self) -> None:
-        gateway = "client-validation-insecure-fallback"
-        file = "gateway-with-clientcertificate-validation-insecure-fallback"
-        self.check(file, gateway, refused=False)
-        wanted = "InsecureFrontendValidationMode:ConfigurationChanged"
-        self.conditions("Gateway", gateway, wanted)
+        """With the insecure fallback, all are let in. HTTPRoute `…-no-hostname` becomes a route for `*.org`, as the listener's host name."""
+        certificates = (self.folder / "client.pem", self.folder / "per-port-client.pem")
         its = {"https": "example.org", "https-with-hostname": "second-example.org"}
-        for listener, host in its.items():
-            self.reaches(self.address(gateway, listener), host, *self.SERVICES)
-
-    def check(self, file: str, gateway: str, *, refused: bool) -> None:
-        objects = with_tls(self.read(self.suite / f"tests/{file}.yaml"))
-        routes = [one for one in objects if one["kind"] == "TLSRoute"]
-        for one in routes:
-            hosts = one["spec"]["hostnames"]
-            one["spec"]["hostnames"] = ["*.org"] if hosts == ["*.com"] else hosts
-        self.put(*objects)
-        self.accepted(gateway, "TLSRoute", *(one["metadata"]["name"] for one in routes))
-        good, other = self.folder / "client.pem", self.folder / "per-port-client.pem"
-        for listener, host, service, mine, others in (
-            ("https", "example.org", self.SERVICES[0], good, other),
-            ("https-with-hostname", "second-example.org", self.SERVICES[1], other, good),
-        ):
-            address = self.address(gateway, listener)
-            self.reaches(address, host, service, certificate=mine)
-            self.reaches(address, host, *([] if refused else [service]), certificate=others)
+        for mode in ("default", "insecure-fallback"):
+            gateway, is_open = f"client-validation-{mode}", mode != "default"
+            file = f"gateway-with-clientcertificate-validation{f'-{mode}' if is_open else ''}"
+            objects = with_tls(self.read(self.suite / f"tests/{file}.yaml"))
+            routes = [one for one in objects if one["kind"] == "TLSRoute"]
+            for one in routes:
+                hosts = one["spec"]["hostnames"]
+                one["spec"]["hostnames"] = ["*.org"] if hosts == ["*.com"] else hosts
+            self.put(*objects)
+            self.accepted(gateway, "TLSRoute", *(one["metadata"]["name"] for one in routes))
+            orders = (certificates, certificates[::-1])
+            for (listener, host), one, (mine, other) in zip(
+                its.items(), _SERVICES, orders, strict=True
+            ):
+                address = self.address(gateway, listener)
+                self.reaches(address, host, one, certificate=mine)
+                self.reaches(address, host, *([one] if is_open else []), certificate=other)
+            if is_open:
+                wanted = "InsecureFrontendValidationMode:ConfigurationChanged"
+                self.conditions("Gateway", gateway, wanted)
+                for listener, host in its.items():
+                    self.reaches(self.address(gateway, listener), host, *_SERVICES)
+            self.clean()
 
     def test_gateway_with_invalid_clientcertificate_validation(self) -> None:
         gateway = "gateway-with-invalid-client-cert-validation"
         self.use("gateway-with-invalid-clientcertificate-validation", "Passthrough")
         self.listener("Gateway", gateway, "https", "ResolvedRefs", "Accepted", "Programmed")
-        for listener, reason in (
-            ("unresolved", "InvalidCACertificateRef"),
-            ("invalid-kind", "InvalidCACertificateKind"),
-            ("grant-missing", "RefNotPermitted"),
-        ):
+        reasons = {"unresolved": "InvalidCACertificateRef", "grant-missing": "RefNotPermitted"}
+        reasons["invalid-kind"] = "InvalidCACertificateKind"
+        for listener, reason in reasons.items():
             wanted = (f"!ResolvedRefs:{reason}", "!Accepted:NoValidCACertificate", "!Programmed")
             self.listener("Gateway", gateway, f"https-{listener}", *wanted)
 
@@ -283,27 +278,16 @@ class ListenerSetTests(ConformanceTestCase):
         prefix = "listener-set-listener-allowed-routes"
         self.begin("allowed-routes-namespaces", gateway, 2)
         name = "listenerset-test-allowed-routes-namespaces"
-        routes = (
-            "route-in-same-namespace",
-            "gateway-api-routes-allowed-ns/route-in-selected-namespace",
-            "gateway-api-routes-not-allowed-ns/route-not-in-selected-namespace",
-        )
-        self.accepted(f"ListenerSet {name}", "TLSRoute", *routes)
-        wanted = {
-            f"{prefix}-{which}": (count, "TLSRoute", _SERVED)
-            for which, count in (("all", 3), ("same", 1), ("selector", 1))
-        }
+        others = ("allowed-ns/route-in-selected", "not-allowed-ns/route-not-in-selected")
+        far = (f"gateway-api-routes-{other}-namespace" for other in others)
+        self.accepted(f"ListenerSet {name}", "TLSRoute", "route-in-same-namespace", *far)
+        counts = {"all": 3, "same": 1, "selector": 1}
+        wanted = {f"{prefix}-{one}": (count, "TLSRoute", _SERVED) for one, count in counts.items()}
         self.listeners("ListenerSet", name, wanted)
         address = self.address(gateway)
         v1, v2, v3 = (f"infra-backend-v{number}" for number in (1, 2, 3))
-        self.reach(
-            address,
-            {
-                f"{prefix}-all.com": f"{v1} {v2} {v3}",
-                f"{prefix}-same.com": v1,
-                f"{prefix}-selector.com": v2,
-            },
-        )
+        hosts = {"all": f"{v1} {v2} {v3}", "same": v1, "selector": v2}
+        self.reach(address, {f"{prefix}-{one}.com": names for one, names in hosts.items()})
         name = "gateway-api-ls-cross-ns/listenerset-test-allowed-routes-cross-ns"
         inside = "gateway-api-ls-cross-ns/route-in-listenerset-namespace"
         self.accepted(f"ListenerSet {name}", "TLSRoute", inside)
@@ -420,12 +404,11 @@ class ListenerSetTests(ConformanceTestCase):
         self.begin("route-status-scoped-to-parentref", "gateway-parentref", 1)
         wanted = {"listenerset-parentref-listener": (1, "TLSRoute", _SERVED)}
         self.listeners("ListenerSet", "listenerset-parentref", wanted)
-        for name, parent in (
-            ("route-parentref-gwonly", "Gateway gateway-parentref"),
-            ("route-parentref-lsonly", "ListenerSet listenerset-parentref"),
-        ):
-            self.parents("TLSRoute", name, parent)
-            self.assertEqual(len(self.get("TLSRoute", name)["status"]["parents"]), 1)
+        parents = {"gw": "Gateway gateway-parentref", "ls": "ListenerSet listenerset-parentref"}
+        for of, parent in parents.items():
+            self.parents("TLSRoute", f"route-parentref-{of}only", parent)
+            found = self.get("TLSRoute", f"route-parentref-{of}only")["status"]["parents"]
+            self.assertEqual(len(found), 1)
 
 
 class BackendTlsPolicyTests(ConformanceTestCase):
@@ -436,10 +419,6 @@ class BackendTlsPolicyTests(ConformanceTestCase):
     def apply(self, file: str) -> tuple[str, int]:
         self.use(file, "Terminate", self.GATEWAYS)
         return self.address("same-namespace")
-
-    def good(self, *policies: str) -> None:
-        for name in policies:
-            self.policy(name, "same-namespace", "Accepted:Accepted")
 
     def test_backendtlspolicy_tlsroute_terminate(self) -> None:
         self.use("backendtlspolicy-tlsroute-terminate")
@@ -482,8 +461,9 @@ class BackendTlsPolicyTests(ConformanceTestCase):
     def test_backendtlspolicy_conflict_resolution(self) -> None:
         address = self.apply("backendtlspolicy-conflict-resolution")
         for which in ("with", "without"):
-            self.good(f"conflicted-{which}-section-name-1", f"not-conflicted-{which}-section-name")
-            second = f"conflicted-{which}-section-name-2"
+            first, second = (f"conflicted-{which}-section-name-{number}" for number in (1, 2))
+            for good in (first, f"not-conflicted-{which}-section-name"):
+                self.policy(good, "same-namespace", "Accepted:Accepted")
             self.policy(second, "same-namespace", "!Accepted:Conflicted")
         for its, leads, name in (
             ("conflicted-without-section-name", "conflicted-without-section-name-test", "other"),

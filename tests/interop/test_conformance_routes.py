@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from tests.interop.conformance import (
@@ -186,10 +187,11 @@ class RouteTests(ConformanceTestCase):
 
     def test_parentref_port_and_section_name(self) -> None:
         """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName."""
-        for protocol, listeners in (
-            ("tcp", ("one", "two", "three")),
-            ("udp", ("by-port", "by-section", "by-section-and-port")),
-        ):
+        own = {
+            "tcp": ("one", "two", "three"),
+            "udp": ("by-port", "by-section", "by-section-and-port"),
+        }
+        for protocol, listeners in own.items():
             self.use(f"{protocol}route-parentref-port-and-section-name")
             gateway = f"{protocol}-multi-listener-gateway"
             for by, listener in zip(("port", "section", "section-and-port"), listeners, strict=True):  # fmt: skip
@@ -239,12 +241,8 @@ class RouteTests(ConformanceTestCase):
     def test_httproute_hostname_intersection(self) -> None:
         self.start("hostname-intersection")
         gateway, v1, v2 = "httproute-hostname-intersection", "infra-backend-v1", "infra-backend-v2"
-        kinds = ("specific", "wildcard")
-        names = [
-            f"{route}-host-matches-listener-{listener}-host"
-            for route in kinds
-            for listener in kinds
-        ]
+        kinds = product(("specific", "wildcard"), repeat=2)
+        names = ["{}-host-matches-listener-{}-host".format(*kind) for kind in kinds]
         self.resolved(gateway, "TLSRoute", *names)
         address = self.address(gateway)
         wildcards = ("foo.{}.io", "bar.{}.io", "foo.bar.{}.io")
@@ -252,15 +250,9 @@ class RouteTests(ConformanceTestCase):
             "non.matching.com", "foo.nonmatchingwildcard.io", "wildcard.io", "foo.specific.com", "anotherwildcard.io",
             "specific.but.wrong.com",
         )  # fmt: skip
-        self.reach(
-            address,
-            {
-                "very.specific.com": v1,
-                **{one.format("wildcard"): v2 for one in wildcards},
-                **{one.format("anotherwildcard"): v1 for one in wildcards},
-                **dict.fromkeys(refused, ""),
-            },
-        )
+        own = {"very.specific.com": v1, **{one.format("wildcard"): v2 for one in wildcards}}
+        another = {one.format("anotherwildcard"): v1 for one in wildcards}
+        self.reach(address, {**own, **another, **dict.fromkeys(refused, "")})
         wrong = ("!Accepted:NoMatchingListenerHostname",)
         self.parents("TLSRoute", "no-intersecting-hosts", f"Gateway {gateway}", wanted=wrong)
         counts = {"listener-1": 2, "listener-2": 1, "listener-3": 1}
@@ -279,19 +271,11 @@ class RouteTests(ConformanceTestCase):
         self.start("listener-hostname-matching")
         gateway = "httproute-listener-hostname-matching"
         self.resolved(gateway, "TLSRoute", *names)
-        self.reach(
-            self.address(gateway),
-            {
-                "bar.com": backend(1),
-                "foo.bar.com": backend(2),
-                "baz.bar.com": backend(3),
-                "boo.bar.com": backend(3),
-                "multiple.prefixes.bar.com": backend(3),
-                "multiple.prefixes.foo.com": backend(3),
-                "foo.com": "",
-                "no.matching.host": "",
-            },
-        )
+        prefixes = ("multiple.prefixes.bar.com", "multiple.prefixes.foo.com")
+        hosts = {"bar.com": backend(1), "foo.bar.com": backend(2)}
+        hosts |= dict.fromkeys(("baz.bar.com", "boo.bar.com", *prefixes), backend(3))
+        hosts |= dict.fromkeys(("foo.com", "no.matching.host"), "")
+        self.reach(self.address(gateway), hosts)
         self.clean()
         self.start("listener-port-matching")
         gateway = "httproute-listener-port-matching"
