@@ -29,17 +29,11 @@ from twisted.trial.unittest import TestCase
 
 from tests.admin.processes import get
 from tests.interop.acme import ONE, OTHER, RENEW, SITE, Front, issuer_of, names_of, shown_to
-from tests.interop.children import (
-    PATIENCE,
-    InteropTestCase,
-    eventually,
-    leave_unmeasured,
-    output_of,
-    write,
-)
+from tests.interop.children import InteropTestCase, eventually, leave_unmeasured, output_of
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
-from tests.support.kit import Service, client_context, free_port, make_authority, make_folder
+from tests.support.folders import make_folder
+from tests.support.kit import PATIENCE, Service, client_context, free_port, make_authority, write
 from txmux.features.acme.shared import SharedCertificates
 from txmux.features.sharing.store import Store
 from txmux.rules.reading.parser import load

@@ -14,16 +14,8 @@ from unittest import mock
 
 import pytest
 
-from tests.interop.children import (
-    PATIENCE,
-    InteropTestCase,
-    answered,
-    eventually,
-    leave_unmeasured,
-    run,
-    write,
-)
-from tests.support.kit import EchoServer, Service, Twist
+from tests.interop.children import PATIENCE, InteropTestCase, answered, eventually, run, write
+from tests.support.kit import EchoServer, Service, Twist, leave_unmeasured
 from tests.support.proc import cpu_time, family_of, open_files, workers_of
 
 pytestmark = pytest.mark.by_turns

@@ -17,15 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
-from tests.interop.children import (
-    PATIENCE,
-    Child,
-    answered,
-    eventually,
-    output_of,
-    run,
-    write,
-)
+from tests.interop.children import PATIENCE, Child, answered, eventually, output_of, run, write
 from tests.interop.originals import Named, client_hello
 from tests.support.kit import EXAMPLES, Namespace, ScenarioTestCase, Twist, mounted, require_program
 from tests.support.proc import family_of

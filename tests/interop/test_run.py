@@ -11,19 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.interop.children import (
-    PATIENCE,
-    Child,
-    InteropTestCase,
-    eventually,
-    first_of,
-    leave_unmeasured,
-    run,
-    write,
-)
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, first_of, leave_unmeasured
 from tests.packaging.roots import listen, relayed
 from tests.processes.test_privileges import python_for_everybody, require_root
-from tests.support.kit import EchoServer, change_environment, is_gone, require_program
+from tests.support.echo import EchoServer
+from tests.support.kit import Child, change_environment, is_gone, require_program, run, write
 from tests.support.services import Twist, twist_command
 from txmux.cli.demo import examples
 
