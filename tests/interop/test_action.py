@@ -8,12 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.interop.servers import make_certificate, site, start_haproxy, start_nginx
-from tests.support.kit import Child, InteropTestCase, free_port, leave_unmeasured
-
-pytestmark = pytest.mark.by_turns
+from tests.support.kit import Child, TurnTestCase, free_port, leave_unmeasured
 
 _CHECKOUT = Path(__file__).parents[2]
 _load = import_module("yaml").safe_load
@@ -33,7 +29,7 @@ backend {name}
 """
 
 
-class ActionTests(InteropTestCase):
+class ActionTests(TurnTestCase):
     """HAProxy has two ports before two servers: one waits for the whole hello, as docs say how, and one does not."""
 
     def start(self, step: Any, given: dict[str, str]) -> Child:

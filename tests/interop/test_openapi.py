@@ -5,12 +5,8 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-import pytest
-
 from tests.browser.service import Watched
-from tests.support.kit import PATIENCE, InteropTestCase, run_text
-
-pytestmark = pytest.mark.by_turns
+from tests.support.kit import PATIENCE, TurnTestCase, run_text
 
 RULES = """
 [listen x]
@@ -41,7 +37,7 @@ LEFT_OUT = ("/api/stop", "/api/upgrade", "/api/events", "/readyz")
 """What ends the service, or never ends itself; and what says by 503 that no server is up, as it is to."""
 
 
-class OpenAPITest(InteropTestCase):
+class OpenAPITest(TurnTestCase):
     def test_schemathesis(self) -> None:
         """Whatever is asked, nothing fails inside the service, and each answer is as its description says."""
         watched = self.own(Watched(self.folder, RULES, "workers = 2\nmax_connections = 9"))

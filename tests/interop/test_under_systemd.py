@@ -10,15 +10,11 @@ from subprocess import CompletedProcess
 from typing import Any, ClassVar
 from unittest import SkipTest
 
-import pytest
-
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, run, write
 from tests.interop.systemd import Systemd
 from tests.packaging.roots import listen
+from tests.support.kit import PATIENCE, TurnTestCase, eventually, run, write
 from tests.support.proc import listening_inode
 from txmux.processes.worker import landlock
-
-pytestmark = pytest.mark.by_turns
 
 _CAPABILITY = """\
 AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_ADMIN
@@ -43,7 +39,7 @@ default  = 127.0.0.1:{server}
 """
 
 
-class SystemdTestCase(InteropTestCase):
+class SystemdTestCase(TurnTestCase):
     """Tests that share one systemd; each has a fresh service, and a server to which all clients are led."""
 
     options: ClassVar[dict[str, Any]] = {}
@@ -305,7 +301,7 @@ class SocketTests(SystemdTestCase):
             self.manager.reset()
 
 
-class UnitTests(InteropTestCase):
+class UnitTests(TurnTestCase):
     """``systemd-analyze`` reads them; systemd itself need not run."""
 
     def exposure(self, name: str = "txmux.service") -> float:

@@ -15,7 +15,7 @@ from tests.interop.children import (
 )
 from tests.interop.namespaces import Namespace, cable, mounted
 from tests.interop.originals import Named
-from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase, TurnTestCase
 from tests.interop.servers import make_certificate
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.programs import require_program, run_text
@@ -37,7 +37,7 @@ from tests.support.supervised import SupervisedTestCase
 __all__ = [
     "EXAMPLES", "PATIENCE", "RELAYS", "RULES", "Child", "EchoServer", "Example", "Identity", "InteropTestCase", "MuxTestCase",
     "Named", "Namespace", "Peer", "PeerFactory", "Record", "ScenarioTestCase", "Service", "ServiceTestCase",
-    "SupervisedTestCase", "ThreadServer", "Twist", "VirtualTime", "WorkersTestCase", "answered", "authority", "cable",
+    "SupervisedTestCase", "ThreadServer", "TurnTestCase", "Twist", "VirtualTime", "WorkersTestCase", "answered", "authority", "cable",
     "change_constants", "change_environment", "client_context", "close", "connect", "customize", "eventually", "family_of",
     "for_each", "free_port", "halted", "has_ipv6", "is_gone", "leave_unmeasured", "listen", "listens", "make_authority",
     "make_certificate", "make_folder", "mounted", "open_files", "output_of", "pair", "reactor", "require_program", "run",
