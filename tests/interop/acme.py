@@ -1,7 +1,5 @@
 """Services with certificates by ACME; Pebble is the authority, which refuses half of all nonces, and another server its front."""
 
-from __future__ import annotations
-
 import json
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """The conformance suite of Gateway API: its objects from its own files, servers for its Services, and what it asserts of status; CONTRIBUTING.md has how it runs, and ``tests/features/gateway/conformance.md`` what of it."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import copy

@@ -1,7 +1,5 @@
 """A real API server of Kubernetes, with etcd, and `kubectl`; `script/kube-apiserver` builds one."""
 
-from __future__ import annotations
-
 import json
 import os
 import ssl

@@ -1,7 +1,5 @@
 """Certificates that txmux gets by itself; Pebble is the authority, which refuses half of all nonces."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Pages by hidden names: Chromium, curl with BoringSSL, and servers with OpenSSL 4, which accept the hidden hello."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import re

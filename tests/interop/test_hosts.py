@@ -1,7 +1,5 @@
 """What nginx and HAProxy serve as a host, a route of that host takes, however the request is spelt."""
 
-from __future__ import annotations
-
 import random
 import re
 import socket

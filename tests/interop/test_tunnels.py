@@ -1,7 +1,5 @@
 """curl, nc, ssh and psql come to servers by their names, through one port that answers as a proxy does."""
 
-from __future__ import annotations
-
 import socket
 from functools import partial
 from pathlib import Path

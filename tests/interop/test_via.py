@@ -1,7 +1,5 @@
 """Servers behind real proxies: OpenSSH's, Dante and microsocks for SOCKS, tinyproxy for HTTP."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import sys

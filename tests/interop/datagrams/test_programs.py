@@ -1,7 +1,5 @@
 """Real programs of all kinds that share one port of UDP, all at once."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
