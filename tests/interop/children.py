@@ -167,13 +167,9 @@ def _start(words: list[str], *, stdin: bool) -> subprocess.Popen[bytes] | forks.
     environ = _environment()
     if forks.can_fork(words, environ):
         return forks.start(words, environ, stdin=stdin)
-    return subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environ,
-    )
+    given = subprocess.PIPE if stdin else subprocess.DEVNULL
+    pipe, same = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(words, stdin=given, stdout=pipe, stderr=same, env=environ)
 
 
 def run(

@@ -88,26 +88,20 @@ class KubernetesApi:
         cluster = {"server": f"https://{_HOST}:{self._port}"}
         cluster["certificate-authority"] = str(self._certificate.chain)
         context = {"cluster": "c", "user": "u", "namespace": namespace}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "x",
-            "clusters": [{"name": "c", "cluster": cluster}],
-            "users": [{"name": "u", "user": {"token": token}}],
-            "contexts": [{"name": "x", "context": context}],
-        }
+        config: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": "x"}
+        config["clusters"] = [{"name": "c", "cluster": cluster}]
+        config["users"] = [{"name": "u", "user": {"token": token}}]
+        config["contexts"] = [{"name": "x", "context": context}]
         return write(self._folder / f"{namespace}.kubeconfig", yaml.safe_dump(config))
 
     def ask(self, method: str, path: str, content: Any = None) -> Any:
         """Ask as one who may do all; a PATCH is a server-side apply, and what is not there is ``None``."""
         kind = "apply-patch+yaml" if method == "PATCH" else "json"
         query = "?fieldManager=tests&force=true" if method == "PATCH" else ""
-        request = urllib.request.Request(
-            f"https://{_HOST}:{self._port}{path}{query}",
-            None if content is None else json.dumps(content).encode(),
-            {"Authorization": f"Bearer {_ADMIN}", "Content-Type": f"application/{kind}"},
-            method=method,
-        )
+        url = f"https://{_HOST}:{self._port}{path}{query}"
+        body = None if content is None else json.dumps(content).encode()
+        head = {"Authorization": f"Bearer {_ADMIN}", "Content-Type": f"application/{kind}"}
+        request = urllib.request.Request(url, body, head, method=method)
         trust = ssl.create_default_context(cafile=str(self._certificate.chain))
         try:
             with urllib.request.urlopen(request, timeout=60, context=trust) as answer:

@@ -62,11 +62,9 @@ class FirstProcess:
 
     def boot(self, begin: str, *arguments: str | Path) -> None:
         """Begin with a script of the shell, which is given the folder and these, and becomes systemd."""
-        self._child = Child(
-            *("sh", "-c", _CGROUP, "sh", str(self._cgroup)),
-            *(self._unshare, "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"),
-            *("--cgroup", "sh", "-c", begin, "sh", self._folder, *arguments),
-        )
+        alone = ("--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--cgroup")
+        before = ("sh", "-c", _CGROUP, "sh", str(self._cgroup), self._unshare, *alone)
+        self._child = Child(*before, "sh", "-c", begin, "sh", self._folder, *arguments)
         try:
             eventually(self._is_up, "systemd runs")
         except BaseException:

@@ -10,7 +10,6 @@ import sys
 import sysconfig
 import time
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -87,20 +86,15 @@ class GotTests(TurnTestCase):
         super().setUp()
         self.acme = self.make_folder() / "acme"
 
-    def start(
-        self,
-        settings: str = "",
-        rules: str = SITE,
-        acme: str | None = None,
-        terms: str = "yes",
-        before: Sequence[str] = (),
-    ) -> Service:
-        own = self.make_folder()
+    def start(self, settings: str = "", rules: str = SITE, **how: Any) -> Service:
+        """Start a service with these settings, for which the authority and its terms may be others."""
+        own, terms = self.make_folder(), how.pop("terms", "yes")
         self.socket = own / "admin.sock"
         named = rules.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
-        asked = self.pebble.settings(self.acme, acme).replace("terms = yes", f"terms = {terms}")
+        asked = self.pebble.settings(self.acme, how.pop("acme", None))
+        asked = asked.replace("terms = yes", f"terms = {terms}")
         settings = f"{asked}admin = unix:{self.socket}\n{settings}"
-        return self.own(Service(own, named, settings, before=before))
+        return self.own(Service(own, named, settings, **how))
 
     def txmux(self, *words: str) -> str:
         admin = f"unix:{self.socket}"

@@ -73,11 +73,10 @@ class ActionTests(TurnTestCase):
         installing = self.start(install, {})
         self.assertEqual(installing.wait(), 0, installing.output)
         started = []
-        for port, status, result in (
-            (hasty, 1, "The answer depends on packets"),
-            (patient, 0, "The answer does not depend on packets"),
-            (free_port(), 3, "There is no answer"),
-        ):
+        results = {hasty: (1, "The answer depends on packets")}
+        results[patient] = 0, "The answer does not depend on packets"
+        results[free_port()] = 3, "There is no answer"
+        for port, (status, result) in results.items():
             address = f"127.0.0.1:{port}"
             given = {"address": address, "sni": "www.example.com\n", "options": "--timeout 3"}
             started.append((self.start(test, given), address, status, result))

@@ -23,12 +23,7 @@ from txmux.rules.reading.checks import check as read_check
 
 
 async def check(
-    text: str,
-    port: int,
-    *,
-    proxy_protocol: Any = "off",
-    tls: BackendTLS | None = None,
-    until: bytes = b"",
+    text: str, port: int, proxy: Any = "off", tls: BackendTLS | None = None, until: bytes = b""
 ) -> CheckResult:
     """Check a server once, and wait until the connection is closed as well: the time is up when the answer has `until` in it; else it is long."""
     time = Clock()
@@ -40,7 +35,7 @@ async def check(
 
     runtime = IORuntime(reactor)
     wrap = None if tls is None else partial(tls.wrap, server_name="www.example.com")
-    checking.start(runtime.dialler, target, wrap, header_of_check(proxy_protocol))
+    checking.start(runtime.dialler, target, wrap, header_of_check(proxy))
     while until and until not in checking.answer:
         await deferLater(reactor, 0.005)
     time.advance(PATIENCE)
@@ -100,7 +95,7 @@ class ServerTests(InteropTestCase, TestCase):
         tls = BackendTLS(ServerTLS(ca=certificate.chain))
         for version in ("v1", "v2"):
             asked, port = f"http path=/health host=tls-{version}", ports["secure"]
-            await assert_well(self, asked, port, proxy_protocol=version, tls=tls)
+            await assert_well(self, asked, port, proxy=version, tls=tls)
             nginx.wait_for(rf"tls-{version} GET /health .* 200")
         self.assertNotRegex(nginx.output, r"\[(info|warn|error|crit|alert)\]")
 

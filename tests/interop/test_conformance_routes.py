@@ -187,10 +187,8 @@ class RouteTests(ConformanceTestCase):
 
     def test_parentref_port_and_section_name(self) -> None:
         """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName."""
-        own = {
-            "tcp": ("one", "two", "three"),
-            "udp": ("by-port", "by-section", "by-section-and-port"),
-        }
+        own = {"tcp": ("one", "two", "three")}
+        own["udp"] = ("by-port", "by-section", "by-section-and-port")
         for protocol, listeners in own.items():
             self.use(f"{protocol}route-parentref-port-and-section-name")
             gateway = f"{protocol}-multi-listener-gateway"

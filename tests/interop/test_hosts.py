@@ -40,10 +40,8 @@ def spellings() -> list[bytes]:
     """Return a request with each part written in each other way, and some with two or three such parts."""
     chosen = [{place: how} for place, ways in _SPELT.items() for how in ways]
     some = random.Random(1)
-    chosen += (
-        {place: some.choice(_SPELT[place]) for place in some.sample([*_SPELT], count)}
-        for count in (2, 3) * 150
-    )
+    places = (some.sample([*_SPELT], count) for count in (2, 3) * 150)
+    chosen += ({place: some.choice(_SPELT[place]) for place in its} for its in places)
     parts = ([one.get(n, part) for n, part in enumerate(_REQUEST)] for one in chosen)
     return [b"".join(request) + b"\r\n" for request in parts]
 

@@ -140,9 +140,8 @@ class MultipathTests(InteropTestCase):
     # A client, the service and a server, each two with two cables between them.
     def test_connection_outlives_the_path_that_it_began_on(self) -> None:
         client, middle, server = Namespace(self), Namespace(self), Namespace(self)
-        for number, (one, other) in enumerate(
-            ((client, middle), (client, middle), (middle, server), (middle, server)), start=1
-        ):
+        ends = [(client, middle)] * 2 + [(middle, server)] * 2
+        for number, (one, other) in enumerate(ends, start=1):
             cable(one, [f"10.0.{number}.1/24"], other, [f"10.0.{number}.2/24"])
         for one in (client, middle, server):
             one.ip("mptcp limits set subflow 4 add_addr_accepted 4")

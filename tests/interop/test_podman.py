@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,10 @@ class Podman:
         self.socket = folder / "podman.sock"
         configuration = write(folder / "containers.conf", _CONFIGURATION)
         places = {"--root": "root", "--runroot": "run", "--tmpdir": "tmp"}
-        self._podman = (
-            *("unshare", "--mount", "sh", "-ec", _INSIDE, "sh"),
-            *("env", f"CONTAINERS_CONF={configuration}", require_program("podman")),
-            *(f"{option}={folder / name}" for option, name in places.items()),
-            "--storage-driver=vfs",
-        )
+        before = ("unshare", "--mount", "sh", "-ec", _INSIDE, "sh", "env")
+        program = (f"CONTAINERS_CONF={configuration}", require_program("podman"))
+        own = (f"{option}={folder / name}" for option, name in places.items())
+        self._podman = (*before, *program, *own, "--storage-driver=vfs")
         # An image without files but links to those of this machine.
         root = folder / "image"
         (root / "usr").mkdir(parents=True)
@@ -73,14 +72,9 @@ class Podman:
 
     def create(self, name: str, labels: dict[str, str]) -> None:
         """Make a container that answers each client with its name, and echoes; it is not started."""
-        made = {
-            "Image": "localhost/echo",
-            "Cmd": ["/usr/bin/python3", "-c", _ECHO, name],
-            "Labels": labels,
-            "StopTimeout": 1,
-            "ExposedPorts": {"80/tcp": {}},
-            "HostConfig": {"Binds": ["/usr:/usr:ro"]},
-        }
+        made: dict[str, Any] = {"Image": "localhost/echo", "Labels": labels, "StopTimeout": 1}
+        made["Cmd"] = ["/usr/bin/python3", "-c", _ECHO, name]
+        made |= {"ExposedPorts": {"80/tcp": {}}, "HostConfig": {"Binds": ["/usr:/usr:ro"]}}
         self.ask("POST", f"/containers/create?name={name}", made)
 
     def have(self, name: str, what: str) -> None:
@@ -132,11 +126,12 @@ class PodmanTest(InteropTestCase):
         podman = self.own(Podman(self.folder))
         rules = write(self.folder / "rules.ini", _RULES.format(folder=self.folder))
         (self.folder / "provided").mkdir()
-        self.own(Child("txmux", "run", rules, ready="serving with"))
+        txmux = (sys.executable, "-m", "txmux")
+        self.own(Child(*txmux, "run", rules, ready="serving with"))
         files = ("--write", self.folder / "provided/docker.ini", "--network", "podman")
         ends = ("--socket", f"unix:{podman.socket}", "--wake", f"unix:{self.folder}/wake.sock")
-        provider = ("txmux", "provider", "docker", "--rules", rules, *files, *ends)
-        self.own(Child(*provider, ready="0 objects"))
+        provider = ("provider", "docker", "--rules", rules, *files, *ends)
+        self.own(Child(*txmux, *provider, ready="0 objects"))
         for name in ("one", "two", "three"):
             podman.create(name, {"txmux.match": f"payload text={name}"})
         podman.have("one", "start")

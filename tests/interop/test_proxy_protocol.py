@@ -82,12 +82,8 @@ backend ended
     server txmux {server} send-proxy-v2 proxy-v2-options ssl,cert-cn,cert-key,cert-sig,ssl-cipher,unique-id,authority,crc32c
 """
 
-_WAYS = {
-    "v1": "send-proxy",
-    "v2": "send-proxy-v2",
-    "unix": "send-proxy-v2",
-    "fields": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
-}
+_WAYS = {"v1": "send-proxy", "v2": "send-proxy-v2", "unix": "send-proxy-v2"}
+_WAYS["fields"] = "send-proxy-v2 proxy-v2-options crc32c,unique-id"
 
 
 class InFrontTests(InteropTestCase):
@@ -128,12 +124,11 @@ class InFrontTests(InteropTestCase):
                 where = f"unix@{socket}" if way == "unix" else server
                 sections.append(_IN_FRONTEND.format(**its, port=ports[way, host], server=where))
         haproxy = self.own(servers.start_haproxy(self.folder, "".join(sections)))
-        sites = [
-            f"server {{ listen {f'[{host}]' if ':' in host else host}:{ports['nginx', host]};"
-            f" proxy_pass {server}; proxy_protocol on; }}"
-            for host in _HOSTS
-        ]
-        self.own(servers.start_nginx_stream(self.make_folder("stream"), "\n".join(sites)))
+        shown = {host: f"[{host}]" if ":" in host else host for host in _HOSTS}
+        places = (f"{at}:{ports['nginx', host]}" for host, at in shown.items())
+        passed = f"proxy_pass {server}; proxy_protocol on;"
+        sites = "".join(f"server {{ listen {place}; {passed} }}\n" for place in places)
+        self.own(servers.start_nginx_stream(self.make_folder("stream"), sites))
 
         for host in _HOSTS:
             for version in ("v1", "v2"):
@@ -149,10 +144,8 @@ class InFrontTests(InteropTestCase):
             self.ask(host, ports["nginx", host])
         curl = ("curl", "-q", "-sS", "--http1.1", "--output", "/dev/null", "--cacert", site.chain)
         there = ("--connect-to", f"::127.0.0.1:{ended}", "https://www.example.com/")
-        for shown, verified in (
-            ((), ("no", None)),
-            (("--cert", own.chain, "--key", own.key), ("yes", "client")),
-        ):
+        mine = ("--cert", own.chain, "--key", own.key)
+        for shown, verified in (((), ("no", None)), (mine, ("yes", "client"))):
             output_of(*curl, *shown, *there)
             facts = self.mux.take_one("public")["facts"]
             names = ("authority", "alpn", "ssl_version", "ssl_verified", "ssl_cn")

@@ -121,7 +121,8 @@ class LifeTests(InteropTestCase):
             self.assertNotIn("Traceback", told)
         # twistd fails, too.
         rules = write(self.rules, "[listen public]\nendpoint = 192.0.2.1:0\n")
-        done = run("twistd", "--nodaemon", "--pidfile=", "txmux", "--rules", rules)
+        twistd = Path(sys.executable).with_name("twistd")
+        done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", rules)
         self.assertEqual(done.returncode, 1)
         why = b"cannot listen at 192.0.2.1:0: no interface of this machine has that address"
         self.assertIn(why, done.stdout)
@@ -150,10 +151,9 @@ class LifeTests(InteropTestCase):
         child = self.begin_by_options("--workers", "2")
         client = self.assert_serves()
         child.wait_for(r"/options\.sock for \[txmux\] admin")
-        for word, told in (
-            ("status", r"(?m)^rules +<options>, generation 1, sha256 [0-9a-f]{12}$"),
-            ("reload", r"\Anothing to reload: the rules are the options"),
-        ):
+        words = {"status": r"(?m)^rules +<options>, generation 1, sha256 [0-9a-f]{12}$"}
+        words["reload"] = r"\Anothing to reload: the rules are the options"
+        for word, told in words.items():
             done = run(sys.executable, "-m", "txmux", word)
             self.assertEqual((done.returncode, done.stderr), (0, b""))
             self.assertRegex(done.stdout.decode(), told)

@@ -102,7 +102,8 @@ class _Machine:
 
     def upgrade(self) -> None:
         old = self.pid
-        output_of("txmux", "upgrade", "--admin", f"unix:{self._run}/txmux/rules.sock")
+        admin = f"--admin=unix:{self._run}/txmux/rules.sock"
+        output_of(sys.executable, "-m", "txmux", "upgrade", admin)
         eventually(lambda: self.pid != old and is_gone(old), "the old process has ended")
 
     def stop(self) -> None:

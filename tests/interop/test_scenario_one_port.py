@@ -264,11 +264,9 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         self.assertTrue(picture.read_bytes().startswith(b"\xff\xd8\xff"))
         self.assert_logged("backend", "vnc", "10.2.0.5")
 
-        output_of(
-            *("curl", "-q", "-sS", "smtp://192.0.2.13:443", "--upload-file", "-"),
-            *("--mail-from", "a@example.com", "--mail-rcpt", "b@example.com"),
-            stdin=b"Subject: greetings\r\n\r\nhello\r\n",
-        )
+        curl = ("curl", "-q", "-sS", "smtp://192.0.2.13:443", "--upload-file", "-")
+        to = ("--mail-from", "a@example.com", "--mail-rcpt", "b@example.com")
+        output_of(*curl, *to, stdin=b"Subject: greetings\r\n\r\nhello\r\n")
         mail.wait_for("^Subject: greetings$")
         self.assert_logged("backend", "smtp", "10.3.0.5")
 

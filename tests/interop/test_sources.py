@@ -115,9 +115,8 @@ class ManyPortsTests(InteropTestCase):
             _serve(self, middle, ("127.0.0.1", 9001), ("::1", 9001))
             backend = Backend("seen", tuple(map(server, targets)), source=("client",))
             middle.run_lines(transparent_hints(backend))
-            for host, target, client in zip(
-                ("10.2.1.1", "fd02:1::1"), targets, ("10.2.1.7", "fd02:1::7"), strict=True
-            ):
+            hosts = (("10.2.1.1", "10.2.1.7"), ("fd02:1::1", "fd02:1::7"))
+            for (host, client), target in zip(hosts, targets, strict=True):
                 rules = _RULES.format(server=target, source="client", more="idle_timeout = 1s")
                 mux = Service(self.folder, rules, _AT_ONCE, before=middle.command)
                 with clients.inside(), contextlib.ExitStack() as closing:

@@ -33,18 +33,14 @@ backend = 127.0.0.1:{port}
 class StartTLSTests(InteropTestCase):
     def curl(self, url: str, *more: str, name: str) -> bytes:
         port = self.mux.ports[url.partition(":")[0]]
-        return output_of(
-            *("curl", "-q", "-sS", "--ssl-reqd", "--cacert", self.certificates[name].chain),
-            *("--resolve", f"{name}:{port}:127.0.0.1", *more),
-            url.format(f"{name}:{port}"),
-        )
+        own = ("-q", "-sS", "--ssl-reqd", "--cacert", self.certificates[name].chain)
+        there = ("--resolve", f"{name}:{port}:127.0.0.1", *more, url.format(f"{name}:{port}"))
+        return output_of("curl", *own, *there)
 
     def send(self, listener: str, name: str) -> None:
-        output_of(
-            *("swaks", "--server", f"127.0.0.1:{self.mux.ports[listener]}", "--tls"),
-            *("--tls-verify", "--tls-ca-path", self.certificates[name].chain, "--tls-sni", name),
-            *("--from", "me@example.net", "--to", f"{listener}@{name}"),
-        )
+        there = ("--server", f"127.0.0.1:{self.mux.ports[listener]}", "--tls", "--tls-sni", name)
+        trust = ("--tls-verify", "--tls-ca-path", self.certificates[name].chain)
+        output_of("swaks", *there, *trust, "--from", "me@example.net", "--to", f"{listener}@{name}")
         self.postfix[name].child.wait_for(f"to=<{listener}@{name}>.*status=sent")
 
     def assert_logged(self, protocol: str, name: str) -> None:
@@ -96,12 +92,10 @@ class StartTLSTests(InteropTestCase):
         self.assertEqual(self.curl("ftp://{}/file", name=name), b"content")
         self.assert_logged("ftp", name)
         header = f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{name}' version='1.0'></stream:stream>"
-        answer = output_of(
-            *("openssl", "s_client", "-connect", f"127.0.0.1:{self.mux.ports['xmpp']}", "-quiet"),
-            *("-starttls", "xmpp", "-xmpphost", name, "-servername", name),
-            *("-verify_return_error", "-CAfile", certificate.chain),
-            stdin=header.encode(),
-        )
+        there = ("-connect", f"127.0.0.1:{self.mux.ports['xmpp']}", "-quiet", "-servername", name)
+        how = ("-starttls", "xmpp", "-xmpphost", name, "-verify_return_error", "-CAfile")
+        client = ("openssl", "s_client", *there, *how, certificate.chain)
+        answer = output_of(*client, stdin=header.encode())
         self.assertIn(b"<mechanism>", answer)
         self.assert_logged("xmpp", name)
         search = ("env", "LDAPTLS_REQCERT=never", "ldapsearch", "-x", "-ZZ")

@@ -57,9 +57,8 @@ class UploadTests(InteropTestCase):
         server.settimeout(PATIENCE)
         rules = _TIMED_OR_NOT.format(folder=self.folder, port=server.getsockname()[1])
         mux = self.own(Service(self.folder, rules))
-        for listener, (answer, reason) in itertools.product(
-            ("lenient", "timed"), ((b"", "done"), (bytes(1000), "client-reset"))
-        ):
+        answers = ((b"", "done"), (bytes(1000), "client-reset"))
+        for listener, (answer, reason) in itertools.product(("lenient", "timed"), answers):
             with socket.create_connection(("127.0.0.1", mux.ports[listener])) as plain:
                 client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), plain)
                 client.set_connect_state()

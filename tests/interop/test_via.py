@@ -118,11 +118,9 @@ class ProxyTests(InteropTestCase):
         port = free_port()
         site = proxied_site(certificate, "$proxy_protocol_addr", port=port)
         self.own(start_nginx(self.make_folder(), site))
-        mux = self.backends(
-            f"localhost:{port}",
-            site=f"http://{self.tinyproxy()}\ntls = yes\ntls_name = www.example.com\ntls_ca = {certificate.chain}\n"
-            "proxy_protocol = v2\ncheck = http interval=100ms rise=1 fall=1",
-        )
+        keys = f"tls = yes\ntls_name = www.example.com\ntls_ca = {certificate.chain}\n"
+        keys += "proxy_protocol = v2\ncheck = http interval=100ms rise=1 fall=1"
+        mux = self.backends(f"localhost:{port}", site=f"http://{self.tinyproxy()}\n{keys}")
         found = run("curl", "-s", f"http://127.0.0.1:{mux.port}/")
         self.assertIn(b"127.0.0.1", found.stdout, mux.child.output)
         self.assertEqual(mux.take_one()["reason"], "done")

@@ -43,11 +43,8 @@ _COMMANDS = {
     "sslh": ("sslh", "-F{file}"),
     "stunnel": ("stunnel", "{file}"),
 }
-_READY = {
-    "haproxy": "Loading success",
-    "nginx": "start worker process ",
-    "stunnel": "Configuration successful",
-}
+_READY = {"haproxy": "Loading success", "nginx": "start worker process "}
+_READY["stunnel"] = "Configuration successful"
 Led = Mapping[str, str]
 _TOKEN = re.compile(r"<([a-z]+)([0-9]*)(\.port)?>")
 
@@ -168,12 +165,8 @@ class SideBySideTestCase(InteropTestCase):
             self.assertEqual(found, list(map(dict, expected)), f"{program}\n{self.found.text}")
 
     def answers(self, expected: Sequence[Led]) -> list[list[dict[str, str]]]:
-        asked = [
-            (which, number, client)
-            for which in (0, 1)
-            for number, clients in enumerate(expected)
-            for client in clients
-        ]
+        clients = [(number, one) for number, its in enumerate(expected) for one in its]
+        asked = [(which, *one) for which in (0, 1) for one in clients]
 
         def ask(which: int, number: int, client: str) -> str:
             name, _, source = client.partition(" from ")

@@ -85,10 +85,12 @@ class Writer:
 
     def _condition(self) -> str:
         choice = self._random.choice
-        groups = [
-            " ".join(choice(("", "", "!")) + choice(_TESTS) for _ in range(choice((1, 1, 2))))
-            for _ in range(choice((1, 1, 1, 2)))
-        ]
+
+        def group() -> str:
+            some = range(choice((1, 1, 2)))
+            return " ".join(choice(("", "", "!")) + choice(_TESTS) for _ in some)
+
+        groups = [group() for _ in range(choice((1, 1, 1, 2)))]
         return f"{choice(('if', 'if', 'if', 'unless'))} {' or '.join(groups)}"
 
 

@@ -22,21 +22,16 @@ class Dtls(Program):
         for number, name in enumerate(self.matches, 1):
             files = make_certificate(self.folder, f"{name}.test")
             with ExitStack() as ends:
-                server = Child(
-                    *("openssl", "s_server", "-dtls1_2", "-accept", f"127.0.0.1:443{number}"),
-                    *("-cert", files.chain, "-key", files.key),
-                    *(("-listen",) if name == "first" else ()),
-                    stdin=True,
-                )
+                own = ("-dtls1_2", "-accept", f"127.0.0.1:443{number}", "-key", files.key)
+                asks = ("-listen",) if name == "first" else ()
+                words = ("s_server", *own, "-cert", files.chain, *asks)
+                server = Child("openssl", *words, stdin=True, ready="ACCEPT")
                 ends.callback(server.end)
-                server.wait_for("ACCEPT")
-                client = Child(
-                    *("openssl", "s_client", "-dtls", "-connect", f"{self.host}:{PORT}", "-quiet"),
-                    *("-servername", f"{name}.test", "-verify_hostname", f"{name}.test"),
-                    *("-CAfile", files.chain, "-verify_return_error"),
-                    *(("-mtu", "300", "-alpn", _PROTOCOLS) if name == "second" else ()),
-                    stdin=True,
-                )
+                there = ("-dtls", "-connect", f"{self.host}:{PORT}", "-quiet")
+                names = ("-servername", f"{name}.test", "-verify_hostname", f"{name}.test")
+                trust = ("-CAfile", files.chain, "-verify_return_error")
+                more = ("-mtu", "300", "-alpn", _PROTOCOLS) if name == "second" else ()
+                client = Child("openssl", "s_client", *there, *names, *trust, *more, stdin=True)
                 ends.callback(client.end)
                 for one, other in ((client, server), (server, client)):
                     assert one.process.stdin is not None
@@ -56,13 +51,12 @@ class Turn(Program):
     serves = "Total General servers"
 
     def server(self) -> Started:
-        return Child(
-            *("turnserver", "-n", "--listening-ip=127.0.0.1", "--listening-port=3478"),
-            *("--relay-ip=127.0.0.1", "--allow-loopback-peers", "--realm=example.com"),
-            *("--lt-cred-mech", "--user=me:secret", f"--userdb={self.folder}/users"),
-            *("--no-tls", "--no-dtls", "--no-cli", "--relay-threads=1"),
-            *("--log-file=stdout", "--simple-log", f"--pidfile={self.folder}/pid"),
-        )
+        where = ("--listening-ip=127.0.0.1", "--listening-port=3478", "--relay-ip=127.0.0.1")
+        users = ("--lt-cred-mech", "--user=me:secret", f"--userdb={self.folder}/users")
+        how = ("--allow-loopback-peers", "--realm=example.com", "--relay-threads=1")
+        log = ("--log-file=stdout", "--simple-log", f"--pidfile={self.folder}/pid")
+        without = ("--no-tls", "--no-dtls", "--no-cli")
+        return Child("turnserver", "-n", *where, *users, *how, *without, *log)
 
     def use(self) -> None:
         said = say("turnutils_stunclient", "-p", str(PORT), self.host)

@@ -65,9 +65,8 @@ class OpenVpn(Program):
         with ExitStack() as ends:
             server = self._start("server", prints["client"], "10.93.0.1", "10.93.0.2", ends)
             server.wait_for("UDPv4 link local")
-            self._start("client", prints["server"], "10.93.0.2", "10.93.0.1", ends).wait_for(
-                "Initialization Sequence Completed"
-            )
+            client = self._start("client", prints["server"], "10.93.0.2", "10.93.0.1", ends)
+            client.wait_for("Initialization Sequence Completed")
             exchange(self.there, "10.93.0.1")
 
     def _start(self, name: str, other: str, here: str, there: str, ends: ExitStack) -> Child:
@@ -83,12 +82,11 @@ class OpenVpn(Program):
         )
         if is_client:
             role = ("--tls-client", "--remote", HERE, str(PORT), "--nobind")
-        child = Child(
-            *(self.there.command if is_client else ()),
-            *("openvpn", "--dev", f"ovpn{name}", "--dev-type", "tun", "--proto", "udp4", *role),
-            *("--ifconfig", here, there, "--peer-fingerprint", other, "--verb", "3"),
-            *("--cert", self.folder / f"{name}.pem", "--key", self.folder / f"{name}.pem"),
-        )
+        before = self.there.command if is_client else ()
+        device = ("--dev", f"ovpn{name}", "--dev-type", "tun", "--proto", "udp4", *role)
+        ends_at = ("--ifconfig", here, there, "--peer-fingerprint", other, "--verb", "3")
+        own = ("--cert", self.folder / f"{name}.pem", "--key", self.folder / f"{name}.pem")
+        child = Child(*before, "openvpn", *device, *ends_at, *own)
         ends.callback(child.end)
         return child
 

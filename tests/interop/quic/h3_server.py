@@ -75,13 +75,9 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 async def _main(wanted: argparse.Namespace) -> None:
-    configuration = QuicConfiguration(
-        is_client=False,
-        alpn_protocols=["h3"],
-        supported_versions=[int(version, 16) for version in wanted.versions.split(",")],
-        max_data=_LONG_WINDOW,
-        max_stream_data=_LONG_WINDOW,
-    )
+    windows: Any = dict.fromkeys(("max_data", "max_stream_data"), _LONG_WINDOW)
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], **windows)
+    configuration.supported_versions = [int(one, 16) for one in wanted.versions.split(",")]
     if wanted.nameless:
         configuration.connection_id_length = 0
     configuration.load_cert_chain(wanted.certificate, wanted.key)

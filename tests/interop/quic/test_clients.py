@@ -90,11 +90,9 @@ class ClientTests(InteropTestCase):
         host = f"{name}.example.com"
         hosts = folder / "hosts"
         hosts.write_text(f"127.0.0.1 {host}\n")
-        done = run(
-            *(*mounted({"/etc/hosts": hosts}), program),
-            *("--quiet", "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close"),
-            *(f"--download={folder}", *options),
-            *(host, str(self.mux.port), f"https://{host}/{count}"),
-        )
+        quiet = ("--quiet", "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close")
+        there = (host, str(self.mux.port), f"https://{host}/{count}")
+        command = (*mounted({"/etc/hosts": hosts}), program, *quiet, f"--download={folder}")
+        done = run(*command, *options, *there)
         self.assertEqual(done.returncode, 0, done.stderr.decode(errors="replace"))
         return (folder / str(count)).read_bytes()
