@@ -25,10 +25,8 @@ backend = {redis}
 def shown_to(port: int, name: str, *alpn: str, host: str = "127.0.0.1") -> x509.Certificate:
     """Return the certificate that a client is shown that asks for a name, or for none."""
     context = client_context(None, alpn=alpn)
-    with (
-        socket.create_connection((host, port), PATIENCE) as plain,
-        context.wrap_socket(plain, server_hostname=name or None) as client,
-    ):
+    plain = socket.create_connection((host, port), PATIENCE)
+    with plain, context.wrap_socket(plain, server_hostname=name or None) as client:
         return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
 
 

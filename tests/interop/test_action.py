@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import sysconfig
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,8 @@ class ActionTests(TurnTestCase):
     def start(self, step: Any, given: dict[str, str]) -> Child:
         """Start a step as a runner does, with these inputs and the defaults of others."""
         inputs = {name: one.get("default", "") for name, one in _ACTION["inputs"].items()} | given
-        own = {
-            name: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda found: inputs[found[1]], value)
-            for name, value in step["env"].items()
-        }
+        fill = partial(re.sub, r"\$\{\{ inputs\.(\w+) \}\}", lambda found: inputs[found[1]])
+        own = {name: fill(value) for name, value in step["env"].items()}
         words = [f"{name}={value}" for name, value in {**own, **self.runner}.items()]
         shell = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"])
         return self.own(Child("env", *words, *shell))

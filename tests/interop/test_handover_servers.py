@@ -36,11 +36,8 @@ class ExampleTests(InteropTestCase):
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
         sshd = (require_program("sshd"), "-i", "-e", "-f", str(cls.folder / "sshd_config"))
-        for name, program, *command in (
-            ("ssh", "recvmsg_server.py", *sshd),
-            ("api", "asyncio_server.py"),
-            ("web", "twisted_server.py"),
-        ):
+        others = (("api", "asyncio_server.py"), ("web", "twisted_server.py"))
+        for name, program, *command in (("ssh", "recvmsg_server.py", *sshd), *others):
             path, ready = cls.folder / f"{name}.sock", "clients are taken at"
             words = (sys.executable, str(_EXAMPLES / program), str(path), *command)
             cls.share(Child(*words, ready=ready))

@@ -14,12 +14,10 @@ class PostgresTests(TurnTestCase):
         server = self.own(start_postgres(folder, port))
         rules = f"{_RULES}server = 127.0.0.1:{port}\n"
         mux = self.own(Service(self.make_folder(), rules, admin=True))
-        command = (
-            *("env", "PGPASSWORD=secret", "PGSSLMODE=disable", postgres_program("pgbench")),
-            *("-h", "127.0.0.1", "-p", str(mux.port), "-U", "postgres", "-n", "-C"),
-            *("-f", "-", "-c", "4", "-j", "4", "-T", "8", "postgres"),
-        )
-        load = self.own(Child(*command, stdin=True))
+        program = ("env", "PGPASSWORD=secret", "PGSSLMODE=disable", postgres_program("pgbench"))
+        there = ("-h", "127.0.0.1", "-p", str(mux.port), "-U", "postgres", "-n", "-C")
+        how = ("-f", "-", "-c", "4", "-j", "4", "-T", "8", "postgres")
+        load = self.own(Child(*program, *there, *how, stdin=True))
         load.say(b"SELECT 1;\n")
 
         def servers() -> dict[str, int]:

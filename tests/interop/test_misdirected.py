@@ -56,11 +56,11 @@ class MisdirectedTests(InteropTestCase):
         passed = self.make_folder() / "rules.ini"
         passed.write_text(_PASSED.format(**ports))
         said = output_of(sys.executable, "-m", "txmux", "check", "--connect", passed).decode()
-        self.assertIn(
-            f"rules.ini:5: warning: [route a] backend: for '{_A}' the server shows a certificate, and offers HTTP/2, "
-            f"that is also for '{_B}', which belongs to [route b]: browsers ",
-            said,
+        warning = (
+            f"[route a] backend: for '{_A}' the server shows a certificate, and offers HTTP/2, "
         )
+        warning += f"that is also for '{_B}', which belongs to [route b]: browsers "
+        self.assertIn(f"rules.ini:5: warning: {warning}", said)
         self.assertNotIn("[route b] backend", said)
         there = "--host-resolver-rules=MAP *.site.example 127.0.0.1"
         browser = self.own(Browser(there, certificate.trusted))

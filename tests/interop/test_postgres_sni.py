@@ -65,10 +65,9 @@ class PsqlTests(InteropTestCase):
                 settings = {"ssl": "on", "ssl_cert_file": own.chain, "ssl_key_file": own.key}
             self.own(start_postgres(folder, self.ports[name], **settings))
         ended = make_certificate(self.folder, "ended.example.com").both
-        rules = _LISTEN + "".join(
-            f"[route {name}]\nmatch = postgres sni={name}.example.com\nbackend = 127.0.0.1:{port}\n"
-            for name, port in self.ports.items()
-        )
+        rules = _LISTEN
+        for name, port in self.ports.items():
+            rules += f"[route {name}]\nmatch = postgres sni={name}.example.com\nbackend = 127.0.0.1:{port}\n"
         rules += _RULES.format(ended=ended, **self.ports)
         for relay in RELAYS:
             with self.subTest(relay):
@@ -132,10 +131,8 @@ class PsqlTests(InteropTestCase):
         return int(run("psql", "-XAtc", _SLEEPING, direct).stdout)
 
     def assert_tls_ended_here_and_none(self) -> None:
-        for name, mode, route, database in (
-            ("ended", "require", "inside", "postgres"),
-            ("one", "disable", "unencrypted", None),
-        ):
+        ended = ("ended", "require", "inside", "postgres")
+        for name, mode, route, database in (ended, ("one", "disable", "unencrypted", None)):
             done = self.psql(name, sslmode=mode)
             said = (done.stdout.decode(), done.stderr)
             self.assertEqual(said, (f"{self.ports['plain']}|f|\n", b""))

@@ -124,8 +124,8 @@ class InFrontTests(InteropTestCase):
                 where = f"unix@{socket}" if way == "unix" else server
                 sections.append(_IN_FRONTEND.format(**its, port=ports[way, host], server=where))
         haproxy = self.own(servers.start_haproxy(self.folder, "".join(sections)))
-        shown = {host: f"[{host}]" if ":" in host else host for host in _HOSTS}
-        places = (f"{at}:{ports['nginx', host]}" for host, at in shown.items())
+        ends = {host: f"[{host}]" if ":" in host else host for host in _HOSTS}
+        places = (f"{at}:{ports['nginx', host]}" for host, at in ends.items())
         passed = f"proxy_pass {server}; proxy_protocol on;"
         sites = "".join(f"server {{ listen {place}; {passed} }}\n" for place in places)
         self.own(servers.start_nginx_stream(self.make_folder("stream"), sites))

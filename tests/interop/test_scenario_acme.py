@@ -13,17 +13,13 @@ from tests.support.kit import PATIENCE, Record, eventually, mounted, output_of, 
 from tests.support.secure import client_context
 
 _NAME = "www.example.com"
-_LEGO = (
-    *("lego", "--server", "https://127.0.0.1:14000/dir"),
-    *("--accept-tos", "--email", "a@example.com"),
-    *("--path", "/etc/ssl/acme", "--domains", _NAME, "--tls", "--tls.port", "127.0.0.1:5443"),
-)
+_ACCOUNT = ("--server", "https://127.0.0.1:14000/dir", "--accept-tos", "--email", "a@example.com")
+_OWN = ("--path", "/etc/ssl/acme", "--domains", _NAME, "--tls", "--tls.port", "127.0.0.1:5443")
+_LEGO = ("lego", *_ACCOUNT, *_OWN)
 
 _CERTBOT = ("--standalone", "--http-01-address", "127.0.0.1", "--http-01-port", "8081")
-_FIRST = (
-    *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-    *("-subj", f"/CN={_NAME}", "-days", "1"),
-)
+_CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+_FIRST = ("openssl", "req", "-x509", *_CURVE, "-subj", f"/CN={_NAME}", "-days", "1")
 
 
 class AcmeTests(ScenarioTestCase):

@@ -95,10 +95,8 @@ class SitesTests(ScenarioTestCase):
         self.assertEqual(output_of("ssh", *options, _NAME, "echo hello"), b"hello\n")
         self.assert_logged("ssh", 22)
         context = ssl.create_default_context(cafile=authority)
-        with (
-            socket.create_connection((_PUBLIC, 443), PATIENCE) as plain,
-            context.wrap_socket(plain, server_hostname=_NAME) as client,
-        ):
+        plain = socket.create_connection((_PUBLIC, 443), PATIENCE)
+        with context.wrap_socket(plain, server_hostname=_NAME) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         self.assert_logged("secure", 22)
 

@@ -22,11 +22,8 @@ class ServerTests(SideBySideTestCase):
             """
         )
         for ports in self.ports:
-            for port, expected in (
-                (ports["port"], ["a", "spare", "spare", ""]),
-                (ports["port1"], ["b", "b", "spare", "spare"]),
-                (ports["port2"], ["c", "d", "d", "d"]),
-            ):
+            rows = (["a", "spare", "spare", ""], ["b", "b", "spare", "spare"], ["c", "d", "d", "d"])
+            for port, expected in zip(ports.values(), rows, strict=True):
                 with contextlib.ExitStack() as opened:
                     found = []
                     for _ in expected:

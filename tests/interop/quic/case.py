@@ -70,11 +70,11 @@ class QuicServers:
 
     def rules(self, **more: str) -> str:
         """Lead each name to its server, if the client is as its route wants more."""
-        return _LISTEN + "".join(
-            f"[route {name}]\nmatch = quic sni={name}.example.com {more.get(name, '')}\n"
-            f"backend = udp:127.0.0.1:{server.port}\n"
-            for name, server in self._started.items()
-        )
+        rules = _LISTEN
+        for name, server in self._started.items():
+            rules += f"[route {name}]\nmatch = quic sni={name}.example.com {more.get(name, '')}\n"
+            rules += f"backend = udp:127.0.0.1:{server.port}\n"
+        return rules
 
 
 def run_mux(test: InteropTestCase, rules: str) -> Service:

@@ -58,8 +58,8 @@ class AioquicTests(InteropTestCase):
             async with one_socket(self.start()) as here:
                 hellos = zip(names, (V1, V2, V1), (0, 36, 36), strict=True)
                 settings = [
-                    configuration(f"{name}.example.com", versions=(version,), protocols=protocols)
-                    for name, version, protocols in hellos
+                    configuration(f"{name}.example.com", versions=(version,), protocols=count)
+                    for name, version, count in hellos
                 ]
                 made = await asyncio.gather(*(here.connect(one) for one in settings))
                 for _ in range(3):
