@@ -61,7 +61,11 @@ class Child:
         self._reader.start()
         atexit.register(self._give_up)  # for tests that are given up themselves
         if ready:
-            self.wait_for(ready)
+            try:
+                self.wait_for(ready)
+            except AssertionError:
+                self.end()
+                raise
 
     def _read(self) -> None:
         assert self.process.stdout is not None
