@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -234,11 +235,10 @@ class WorkersTestCase(InteropTestCase):
         rules: str = RULES,
         settings: str = "",
         before: Sequence[str] = (),
-        *,
-        admin: bool = False,
+        **options: Any,
     ) -> Service:
         """Start a service, which is stopped with the test, and has to end well then."""
-        return self.own(Service(self.folder, rules, settings, before=before, admin=admin))
+        return self.own(Service(self.folder, rules, settings, before=before, **options))
 
     def late_moves(self, more: str = "") -> Path:
         """Have workers wait before they hand connections over, and do `more`; give the file for which they wait."""

@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.admin.processes import get, post, text_of
+from tests.admin.processes import text_of
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, customize, find_modules, limiting
 from tests.programs import require_program
@@ -90,7 +90,7 @@ _BEFORE = "193851af4b10bb56af724ca88de2a0d0038da3a9"
 
 class ContractTest(SynchronousTestCase):
     def test_never_changes(self) -> None:
-        """A worker of any version, before or after this one, takes these, and answers so."""
+        """A worker of any version takes these, and answers so; by a signature, two processes see whether a message has the same fields."""
         counts = Field(dict, fields={"moved": NUMBER, "stays": Field(dict, of=NUMBER)})
         said = {one.kind: (one.fields, one.answer, one.descriptors) for one in CONTRACT}
         never: dict[str, object] = {
@@ -100,9 +100,6 @@ class ContractTest(SynchronousTestCase):
             "stop": ({"longest_wait": NUMBER}, None, 0),
         }
         self.assertEqual(said, never)
-
-    def test_signature(self) -> None:
-        """Two processes see by it whether a message has the same fields."""
         self.assertEqual(messages.STOP.signature, "stop(longest_wait)")
         self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes,version)")
 
@@ -177,21 +174,16 @@ class AdoptedTest(WorkersTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.admin = self.folder / f"{os.urandom(4).hex()}.sock"
         self.listening = self.backend()
 
     def begin(
         self, workers: int = 1, before: Sequence[str] = ()
     ) -> tuple[Service, tuple[socket.socket, socket.socket]]:
         """Begin a service with a client that is relayed, and another one that has said half of what decides."""
-        mux = self.upgrading(
-            self.relaying(
-                self.listening,
-                "[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n",
-            ),
-            f"workers = {workers}\n{self.settings}\nadmin = unix:{self.admin}",
-            before,
-        )
+        more = "[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
+        settings = f"workers = {workers}\n{self.settings}"
+        rules = self.relaying(self.listening, more)
+        self.mux = mux = self.upgrading(rules, settings, before, admin=True)
         pair = self.relayed(mux, self.listening)
         self.undecided = self.client(mux)
         self.undecided.sendall(b"S")
@@ -202,10 +194,7 @@ class AdoptedTest(WorkersTestCase):
         eventually(lambda: len(self.listed()) == count, f"{count} connections are listed")
 
     def listed(self) -> set[str]:
-        return {row["id"] for row in get(self.admin, "/api/connections")}
-
-    def retiring(self) -> int:
-        return sum(row["retiring"] for row in get(self.admin, "/api/status")["workers"])
+        return {row["id"] for row in self.mux.api("connections")}
 
     def replace(self, mux: Service) -> list[int]:
         """Have a new process serve, for good, and return the old workers."""
@@ -214,7 +203,7 @@ class AdoptedTest(WorkersTestCase):
         return old
 
     def await_adoption(self, mux: Service) -> None:
-        eventually(lambda: get(self.admin, "/api/status")["pid"] == mux.pid, "it serves")
+        eventually(lambda: mux.api("status")["pid"] == mux.pid, "it serves")
 
     def served(self) -> tuple[socket.socket, socket.socket]:
         self.undecided.sendall(b"x")
@@ -224,45 +213,38 @@ class AdoptedTest(WorkersTestCase):
         """Upgrade after upgrade; the process that had them has ended, and its starter ends with its last worker."""
         mux, pair = self.begin(workers=2)
         before = self.listed()
-        confined = {row["sandbox"] for row in get(self.admin, "/api/status")["workers"]}
+        confined = {row["sandbox"] for row in mux.api("status")["workers"]}
+
+        def retiring() -> int:
+            return sum(row["retiring"] for row in mux.api("status")["workers"])
+
         starter = starter_of(mux.pid)
         for _ in range(2):
             self.replace(mux)
             self.assertEqual(self.listed(), before)
-            status = get(self.admin, "/api/status")
+            status = mux.api("status")
             self.assertEqual(status["connections"]["active"], 2)
             self.assertEqual({row["sandbox"] for row in status["workers"]}, confined)
-            eventually(lambda: self.retiring() == 1, "the empty ones have ended")
+            eventually(lambda: retiring() == 1, "the empty ones have ended")
         eventually(lambda: is_gone(mux.before), "the old supervisor has ended")
         self.assertFalse(is_gone(starter))
         if os.uname().machine in MACHINES:  # it still answers the calls that it refuses them
             self.assertIn("anon_inode:seccomp notify", open_files(starter))
-        (undecided,) = get(self.admin, "/api/connections?state=peeking")
-        self.assertEqual(get(self.admin, f"/api/connections/{undecided['id']}")["state"], "peeking")
-        post(self.admin, f"/api/connections/{undecided['id']}/close")
+        (undecided,) = mux.api("connections?state=peeking")
+        its = f"connections/{undecided['id']}"
+        self.assertEqual(mux.api(its)["state"], "peeking")
+        mux.api(f"{its}/close", {})
         self.assertEqual(mux.take_one()["reason"], "killed")
         eventually(lambda: is_gone(starter), "its starter has ended")
         self.eventually_listed(1)
         self.all_done(mux, [pair])
-
-    def test_halted_starter(self) -> None:
-        """It is ended: after the upgrade, nobody would notice; its workers go on."""
-        mux, pair = self.begin()
-        starter = starter_of(mux.pid)
-        halt(starter)
-        (worker,) = mux.replace()
-        mux.child.wait_for(f"upgraded: process {mux.pid} ")
-        eventually(lambda: is_gone(starter), "its starter has ended")
-        self.all_end([pair, self.served()])
-        eventually(lambda: is_gone(worker), "it has ended")
-        mux.stop()
 
     def test_time_that_is_left(self) -> None:
         """The next upgrade says when a worker of an earlier one ends, by the rules and the time of that one, which hold no reload up."""
         mux, pair = self.begin(workers=2)
         ends, old = list[float](), list[int]()
         for _ in range(3):
-            answer = post(self.admin, "/api/upgrade")
+            answer = mux.api("upgrade", {})
             old += mux.switched()
             eventually(lambda: is_gone(mux.before), "the old supervisor has ended")
             self.assertEqual(answer["stays"], {"undecided": 1})
@@ -272,7 +254,7 @@ class AdoptedTest(WorkersTestCase):
         told = mux.reload(("match = ssh", "match = tls"))
         self.assertIn("1 route changed (ssh); 2 connections keep older rules", told)
         self.assertIn("nothing changed", mux.reload())
-        self.assertEqual(len(workers_of(mux.pid)), 2)
+        self.assertEqual(len(mux.workers), 2)
         server = self.served()
         self.assert_gone(old)
         self.all_done(mux, [pair, server])
@@ -282,7 +264,7 @@ class AdoptedTest(WorkersTestCase):
         for step, after in (("_count_on", True), ("_have_it_serve", False)):
             ready, gate = self.late_upgrade(step, after=after)
             mux, _ = self.begin(workers=2)
-            killed, other = workers_of(mux.pid)
+            killed, other = mux.workers
             self.one_for_each(mux, (killed, other))
             self.eventually_listed(4)
             self.upgrade_until(mux, ready)
@@ -291,13 +273,13 @@ class AdoptedTest(WorkersTestCase):
             gate.touch()
             mux.switched()
             mux.child.wait_for(f"upgraded: process {mux.pid} ")
-            metrics = text_of(self.admin, "/metrics")
+            metrics = text_of(mux.admin, "/metrics")
             (active,) = re.findall(r"\ntxmux_connections_active\{.*\} (\d)", metrics)
             self.assertEqual(int(active), len(self.listed()))
             self.assertFalse(is_gone(other))
-            texts = [item["text"] for item in get(self.admin, "/api/status")["attention"]]
+            texts = [item["text"] for item in mux.attention()]
             self.assertRegex(str(texts), r"worker 1 was killed .*, \d connections? lost")
-            post(self.admin, "/api/connections/close", {"listener": "public"})
+            mux.api("connections/close", {"listener": "public"})
             mux.stop()
 
     def test_one_is_killed_after(self) -> None:
@@ -323,7 +305,7 @@ class AdoptedTest(WorkersTestCase):
         gate.touch()
         mux.child.wait_for(f"upgraded: process {mux.pid} ")
         self.assert_gone([late])
-        [item] = get(self.admin, "/api/status")["attention"]
+        [item] = mux.attention()
         self.assertRegex(item["text"], r"worker \d .*, 1 connection lost")
         self.all_end([pair])
         mux.stop()
@@ -334,7 +316,7 @@ class AdoptedTest(WorkersTestCase):
     def test_one_that_cannot_be_given(self) -> None:
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""
         mux, pair = self.begin(workers=2)
-        workers = workers_of(mux.pid)
+        workers = mux.workers
         limits = resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
         for room, why in ((0, "not all descriptors have arrived"), (1, "Too many open files")):
             for pid in workers:
@@ -343,7 +325,7 @@ class AdoptedTest(WorkersTestCase):
             self.assertEqual(len(self.listed()), 2)
         for pid in workers:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-        self.assertEqual(workers_of(mux.pid), workers)
+        self.assertEqual(mux.workers, workers)
         pairs = [pair, self.relayed(mux, self.listening), self.served()]
         mux.upgrade()
         self.all_done(mux, pairs)
@@ -397,36 +379,34 @@ class AdoptedTest(WorkersTestCase):
         self.all_done(mux, [pair, server])
 
     def test_stop_before_all_have_moved(self) -> None:
-        """Whichever process is asked, both stop, and clients have their time, wherever they are."""
-        gate = self.late_moves(limiting({"processes.worker.transfer._PATIENCE": 0.5}))
-        for asked in (("pid",), ("before",), ("pid", "before")):
+        """Whichever process is asked, both stop, and clients have their time, wherever they are.
+
+        So it is as the new process begins to serve, which has the name of the service by then.
+        """
+        more = limiting({"processes.worker.transfer._PATIENCE": 0.5})
+        for asked in (("pid",), ("before",), ("pid", "before"), ()):
+            begins = "upgrade.worker_transfers.WorkerTransfers.accept"
+            gate = self.late_moves(more) if asked else self.late(begins)[1]
             mux, pair = self.begin()
-            workers = [*mux.replace(), *workers_of(mux.pid)]
-            self.await_adoption(mux)
-            pairs = [pair, self.relayed(mux, self.listening), self.served()]
-            for one in asked:
-                os.kill(getattr(mux, one), signal.SIGTERM)
-            mux.child.wait_for("(?s)draining connections: .*draining connections: ")
-            self.answers(*pair)
-            gate.touch()
+            workers, pairs = [*mux.replace(), *mux.workers], [pair]
+            if asked:
+                self.await_adoption(mux)
+                pairs += [self.relayed(mux, self.listening), self.served()]
+                for one in asked:
+                    os.kill(getattr(mux, one), signal.SIGTERM)
+                mux.child.wait_for("(?s)draining connections: .*draining connections: ")
+                self.answers(*pair)
+                gate.touch()
+            else:
+                mux.terminate()
+                mux.child.wait_for("Received SIGTERM")
+                gate.touch()
+                mux.child.wait_for("draining connections: ")
+                self.answers(*pair)
+                pairs.append(self.served())
             self.all_done(mux, pairs)
             self.assert_gone([*workers, mux.before])
             mux.assert_stopped()
-            gate.unlink()
-
-    def test_stop_as_the_new_process_begins_to_serve(self) -> None:
-        """It has the name of the service by then, so both stop, with time for all clients."""
-        _, gate = self.late("upgrade.worker_transfers.WorkerTransfers.accept")
-        mux, pair = self.begin()
-        workers = [*mux.replace(), *workers_of(mux.pid)]
-        mux.terminate()
-        mux.child.wait_for("Received SIGTERM")
-        gate.touch()
-        mux.child.wait_for("draining connections: ")
-        self.answers(*pair)
-        self.all_done(mux, [pair, self.served()])
-        self.assert_gone([*workers, mux.before])
-        mux.assert_stopped()
 
     def test_old_process_hangs_before_it_asks_what_has_moved(self) -> None:
         """It is killed, since the other one has all that it had, and would not know otherwise whether it is to stay."""
@@ -453,7 +433,7 @@ class AdoptedTest(WorkersTestCase):
         for signals, seconds in ((1, 0.5), (2, 3600)):
             gate = self.late_moves(limiting({"processes.upgrade.upgrade._STOPS": seconds}))
             mux, _ = self.begin()
-            workers = [*mux.replace(), *workers_of(mux.pid)]
+            workers = [*mux.replace(), *mux.workers]
             self.await_adoption(mux)
             self.relayed(mux, self.listening)
             os.kill(mux.pid, signal.SIGSTOP)
@@ -473,7 +453,7 @@ class AdoptedTest(WorkersTestCase):
         mux, pair = self.begin()
         mux.replace()
         self.await_adoption(mux)
-        (worker,) = workers_of(mux.pid)
+        (worker,) = mux.workers
         self.relayed(mux, self.listening)
         os.kill(mux.pid, signal.SIGKILL)
         mux.switched()
@@ -482,22 +462,25 @@ class AdoptedTest(WorkersTestCase):
         gate.touch()
         self.all_done(mux, [pair, self.served()])
 
-    def test_killed_supervisor(self) -> None:
-        """If the new process is killed afterwards, old workers serve what they have, and nobody else."""
+    def test_halted_starter_and_killed_supervisor(self) -> None:
+        """A halted starter is ended: after the upgrade, nobody would notice; its workers go on.
+
+        If the new process is killed afterwards, too, they serve what they have, and nobody else.
+        """
         mux, pair = self.begin()
+        starter = starter_of(mux.pid)
+        halt(starter)
         old = self.replace(mux)
+        eventually(lambda: is_gone(starter), "its starter has ended")
         os.kill(mux.pid, signal.SIGKILL)
         eventually(lambda: self.is_refused(mux.port), "nobody listens")
         self.answers(*pair)
         self.all_end([pair, self.served()])
         self.assert_gone(old)
-
-        def reasons() -> list[str]:
-            return [line["reason"] for line in mux.lines()]
-
         # One is written by a worker of the process that was killed.
-        eventually(lambda: reasons().count("done") == 2, "both have lines")
-        self.assertLessEqual({*reasons()}, {"done", "client-gone"})  # of who came to look
+        eventually(lambda: str(mux.lines()).count("'done'") == 2, "both have lines")
+        reasons = {line["reason"] for line in mux.lines()}
+        self.assertLessEqual(reasons, {"done", "client-gone"})  # of who came to look
 
     def test_other_version(self) -> None:
         """Of what both versions do not know alike, an old worker is sent nothing; its connections move, and it ends."""
@@ -506,7 +489,7 @@ class AdoptedTest(WorkersTestCase):
         old = mux.replace()
         mux.child.wait_for(r"handed over: 1, in .*staying in old workers until .* UTC: 1 undecided")
         self.assertEqual(len(self.listed()), 1)
-        post(self.admin, "/api/bans", {"network": "192.0.2.1", "seconds": 600})
+        mux.api("bans", {"network": "192.0.2.1", "seconds": 600})
         self.assertIn("nothing changed", mux.reload())
         self.replace(mux)
         server = self.served()

@@ -226,6 +226,10 @@ class Service(Twist):
         path = f"/api/{path}"
         return get(self.admin, path) if body is None else post(self.admin, path, body)
 
+    def attention(self, what: str = "") -> list[Record]:
+        """Return what needs attention, of one topic or all."""
+        return [one for one in self.api("status")["attention"] if what in ("", one["what"])]
+
     # Other rules.
 
     def edit(self, *changes: Change) -> None:
