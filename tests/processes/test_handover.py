@@ -201,14 +201,20 @@ class HandoverTest(MuxTestCase):
         self.assertEqual([one.reason for one in self.records], ["error"])
 
     async def test_all_stay(self) -> None:
-        """None stays suspended, whatever keeps it from being offered or taken."""
-        for why in ("unknown", "about to end", "ends", "gone", "no memory"):
+        """None stays suspended, whatever keeps it from being offered or taken.
+
+        If the old process ends before it has said who goes on, the new one lets go: nobody knows what the old one has done.
+        """
+        for why in ("old is lost", "unknown", "about to end", "ends", "gone", "no memory"):
             with self.subTest(why):
                 peers = await self.handover.relayed(2)
                 self.assertEqual(await self.handover.hand(await self.taking_none(why)), 0)
+                self.assertEqual(self.handover.new.connections, set())
+                if why == "old is lost":
+                    await self.turn(5)
+                    self.assertEqual(descriptors(), self.handover.sockets)
                 await self.assert_go_on(peers, self.handover.old)
-            self.records.clear()
-            self.backend.peers.clear()
+            self.forget()
 
     async def taking_none(self, why: str) -> Channel:
         if why == "unknown":  # the rules there have none of this name
@@ -218,7 +224,16 @@ class HandoverTest(MuxTestCase):
             await transfer.close()
             return channel
         channel = self.handover.adopting()
-        if why == "ends":  # instead of answering
+        if why == "old is lost":
+            adopt: Any = self.handover.does["adopt"]
+
+            def adopted(**values: Any) -> object:
+                answer = adopt(**values)
+                self.handover.there.transport.abortConnection()
+                return answer
+
+            self.handover.there.handlers[messages.ADOPT] = adopted
+        elif why == "ends":  # instead of answering
 
             def end(descriptors: Sequence[int], **_: Any) -> None:
                 close_all(descriptors)
@@ -234,25 +249,18 @@ class HandoverTest(MuxTestCase):
             self.patch(handover, "packed", Mock(side_effect=MemoryError))
         return channel
 
-    async def test_old_is_lost(self) -> None:
-        """If the old process ends before it has said who goes on, the new one lets go: nobody knows what the old one has done."""
-        peers = await self.handover.relayed(1)
-        channel = self.handover.adopting()
-        adopt: Any = self.handover.does["adopt"]
-
-        def adopted(**values: Any) -> object:
-            answer = adopt(**values)
-            self.handover.there.transport.abortConnection()
-            return answer
-
-        self.handover.there.handlers[messages.ADOPT] = adopted
-        self.assertEqual(await self.handover.hand(channel), 0)
-        self.assertEqual(self.handover.new.connections, set())
-        await self.turn(5)
-        self.assertEqual(descriptors(), self.handover.sockets)
-        await self.assert_go_on(peers, self.handover.old)
-
-    async def test_connection_that_ends_while_suspended_is_not_moved(self) -> None:
+    async def test_connection_that_ends_is_not_moved(self) -> None:
+        """Before its turn, and while it is suspended."""
+        peers = await self.handover.relayed(2)
+        both = [*self.handover.old.connections]
+        await self.handover.end_all(peers[:1])
+        await self.logged(1)
+        self.assertEqual(await self.handover.hand_these(both, self.handover.adopting()), 1)
+        self.assertEqual(self.handover.old.connections, set())
+        await self.handover.end_all(peers)
+        await self.logged(2)
+        self.assertEqual([record.reason for record in self.records], ["done"] * 2)
+        self.forget()
         peers = await self.handover.relayed(2)
         one, other = self.handover.old.connections
         one.attach_stage()
@@ -266,17 +274,6 @@ class HandoverTest(MuxTestCase):
         await self.handover.end_all(peers)
         await self.logged(2)
         self.assertEqual({record.reason for record in self.records}, {"killed", "done"})
-
-    async def test_connection_that_ends_before_its_turn_is_not_moved(self) -> None:
-        peers = await self.handover.relayed(2)
-        both = [*self.handover.old.connections]
-        await self.handover.end_all(peers[:1])
-        await self.logged(1)
-        self.assertEqual(await self.handover.hand_these(both, self.handover.adopting()), 1)
-        self.assertEqual(self.handover.old.connections, set())
-        await self.handover.end_all(peers)
-        await self.logged(2)
-        self.assertEqual([record.reason for record in self.records], ["done"] * 2)
 
     def transfer(
         self, factory_of: Callable[[str], MuxFactory] | None = None

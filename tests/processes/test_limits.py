@@ -321,65 +321,51 @@ class RemovedListenersTest(SynchronousTestCase):
         self.assertEqual(self.admitted(self.admission("c")), 2)
 
     def test_rates_of_a_removed_listener_are_dropped(self) -> None:
-        self.visit("a")
         table = self.limits.layout.tables["a"]
-        self.use("b")
-        self.use("b", "c")
-        self.assertEqual(self.limits.layout.tables["c"], table)
-        self.visit("c")
-
-    def visit(self, name: str) -> None:
-        """Let one source in as often as it may come at once."""
-        one = self.admission(name)
-        for _ in range(4):
-            one.leave(one.enter(CLIENT))
-        self.assertRaises(Refused, one.enter, CLIENT)
+        for name in "ac":
+            one = self.admission(name)
+            for _ in range(4):  # as often as one source may come at once
+                one.leave(one.enter(CLIENT))
+            self.assertRaises(Refused, one.enter, CLIENT)
+            self.use("b")
+            self.use("b", "c")
+            self.assertEqual(self.limits.layout.tables["c"], table)
 
 
 @pytest.mark.by_turns(each=True)
 class SparseTest(SynchronousTestCase):
-    def setUp(self) -> None:
-        """Make the memory for many workers, so that slots are not of a length that pages are a multiple of."""
-        self.limits = self.enterContext(closing(SharedLimits.make(parse(RULES, "x"), 16)))
-        self.clock = Clock()
-        self.clock.advance(1000)
-        make = self.limits.admissions(5, self.clock.seconds, 0)
-        *_, timed = parse(RULES.replace("max_connections = 2", ""), "x").listeners
-        self.timed = make(timed)
-
-    def enter(self, count: int) -> set[int]:
-        hosts = [f"198.51.{number // 250}.{number % 250}" for number in range(count)]
-        for host in hosts:
-            self.timed.enter(Address(ip_address(host), 40000))
-        return {source_of(ip_address(host)) for host in hosts}
-
-    def used(self) -> int:
-        return os.fstat(self.limits.descriptor).st_blocks * 512
-
     def test_told(self) -> None:
-        """What is told are all those that are known, and only what was used is looked at: the memory does not grow."""
-        sources, before = self.enter(1000), self.used()
-        per_source = self.timed.per_source
-        assert per_source is not None
-        told = array("Q")
-        told.frombytes(per_source.buckets())
-        self.assertEqual(set(told[::2]), sources)
-        self.assertEqual(set(told[1::2]), {10**9})
-        self.assertEqual(per_source.tracked(), 1000)
-        self.limits.clear(5)
-        self.clock.advance(1)
-        self.assertEqual((per_source.buckets(), per_source.tracked()), (b"", 0))
-        self.assertLess(self.used() - before, 2**18)
+        """What is told are all those that are known, and only what was used is looked at: the memory does not grow.
 
-    def test_all(self) -> None:
-        """Where the system does not tell what was used, all is looked at, with the same outcome."""
-        sources = self.enter(10)
-        self.patch(across_processes, "os", SimpleNamespace(lseek=os.lseek, close=os.close))
-        per_source = self.timed.per_source
+        Where the system does not tell what was used, all is looked at, with the same outcome.
+        """
+        # For many workers, so that slots are not of a length that pages are a multiple of.
+        limits = self.enterContext(closing(SharedLimits.make(parse(RULES, "x"), 16)))
+        clock = Clock()
+        clock.advance(1000)
+        *_, timed = parse(RULES.replace("max_connections = 2", ""), "x").listeners
+        admission = limits.admissions(5, clock.seconds, 0)(timed)
+        per_source = admission.per_source
         assert per_source is not None
-        told = array("Q")
-        told.frombytes(per_source.buckets())
-        self.assertEqual(set(told[::2]), sources)
+
+        def used() -> int:
+            return os.fstat(limits.descriptor).st_blocks * 512
+
+        for count in (1000, 10):
+            hosts = [ip_address(f"198.51.{one // 250}.{one % 250}") for one in range(count)]
+            for host in hosts:
+                admission.enter(Address(host, 40000))
+            if count == 10:
+                self.patch(across_processes, "os", SimpleNamespace(lseek=os.lseek, close=os.close))
+            before, told = used(), array("Q")
+            told.frombytes(per_source.buckets())
+            self.assertEqual({*told[::2]}, {*map(source_of, hosts)})
+            self.assertEqual(({*told[1::2]}, per_source.tracked()), ({10**9}, count))
+            if count == 1000:
+                limits.clear(5)
+                clock.advance(1)
+                self.assertEqual((per_source.buckets(), per_source.tracked()), (b"", 0))
+                self.assertLess(used() - before, 2**18)
 
 
 class _Program:
@@ -694,11 +680,9 @@ class RaceTest(SynchronousTestCase):
         self.assertEqual([racer.wait() for racer in racers], [0, 0])
         return found
 
-    def test_tally_never_exceeds_its_limit(self) -> None:
+    def test_race(self) -> None:
+        """However they compete, neither a tally nor a source has more than its limit, and nothing is left of sources in the end."""
         self.assertLessEqual(max(self.race(TALLIES)), 3)
-
-    def test_sources(self) -> None:
-        """However they compete, a source never has more than its limit, and nothing is left in the end."""
         self.assertEqual(self.race(SOURCES), [1, 1])
         per_source = self.limits.per_source(self.rules.listeners[0], 0, Clock().seconds)
         assert per_source is not None

@@ -16,7 +16,7 @@ from tests.processes.reloading import with_workers
 from tests.support.datagrams import turn
 from tests.support.kit import RULES, Service, SupervisedTestCase, free_port, make_folder, set_limits
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.proc import halted, serves, workers_of
+from tests.support.proc import halted, serves
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checks import key_of
 from txmux.errors import MuxError
@@ -88,18 +88,6 @@ class NamesTest(SupervisedTestCase):
         await self.all_lead_to(self.second)
         self.assertEqual(self.dns.asked, before)
 
-    async def test_clients_wait_for_the_first_answer(self) -> None:
-        self.dns.zone[HOST] = a(HOSTS[0])
-        self.dns.fail(HOST, SILENCE)
-        await self.begin()
-        await self.asked(1)
-        await self.client_of_each()
-        self.assertEqual(self.first.peers, [])
-        self.dns.codes.clear()
-        self.time.advance(1)
-        await self.first.heard(1, 0)
-        await self.first.heard(1, 1)
-
     async def test_reload_does_not_wait_for_a_name_that_had_no_answer_before(self) -> None:
         self.dns.fail(HOST, SILENCE)
         self.dns.zone[OTHER] = a(HOSTS[1])
@@ -109,9 +97,18 @@ class NamesTest(SupervisedTestCase):
         await self.all_lead_to(self.second)
 
     async def test_reload(self) -> None:
-        """A reload waits for the addresses of new names; then all workers have them."""
+        """Clients wait for the first answer, and a reload for the addresses of new names; then all workers have them."""
         self.dns.zone[HOST], self.dns.zone[OTHER] = a(HOSTS[0]), a(HOSTS[1])
+        self.dns.fail(HOST, SILENCE)
         await self.begin()
+        await self.asked(1)
+        clients = await self.client_of_each()
+        self.assertEqual(self.first.peers, [])
+        self.dns.codes.clear()
+        self.time.advance(1)
+        for number, client in enumerate(clients):
+            (await self.first.heard(1, number)).close()
+            client.close()
         await self.all_lead_to(self.first)
         self.dns.fail(OTHER, SILENCE)
         changed = Deferred.fromCoroutine(self.change(self.rules(f"{OTHER}:{self.server}")))
@@ -283,8 +280,7 @@ class ChangingNamesTest(TestCase):
         found = list[float]()
         while not found:
             await deferLater(reactor, 0.2)
-            items = (await deferToThread(mux.api, "status"))["attention"]
-            found = [item["since"] for item in items if item["what"] == "names"]
+            found = [item["since"] for item in await deferToThread(mux.attention, "names")]
         self.assertLess(found[0], began)
         await deferToThread(mux.stop)
 
@@ -293,36 +289,30 @@ class ChangingNamesTest(TestCase):
         # However long a change takes here, another query follows.
         set_limits(self, {"backends.names.question._PATIENCE": (1.0, *(3.0,) * 60)})
         for is_upgrade in (False, True):
-            with self.subTest(is_upgrade=is_upgrade):
-                await self.wait_for_names(is_upgrade=is_upgrade)
-
-    async def wait_for_names(self, *, is_upgrade: bool) -> None:
-        self.dns.fail(HOST, SILENCE)
-        self.dns.asked.clear()
-        mux = await self.begin(
-            f"server = {{sni}}:{self.place}\nallow_names = *.test\nallow_networks = 127.0.0.1\n"
-            "connect_timeout = 10m"
-        )
-        workers, clients = workers_of(mux.pid), []
-        for pid in workers:
-            with halted({*workers} - {pid}):
-                client = await connect(self, mux.port)
-                clients.append(client)
-                client.send(records(client_hello(server_name(HOST))))
-                while not serves(pid, client.transport.getHandle()):
-                    await turn()
-        while self.dns.asked[HOST, dns.A] < 2:
-            await turn()
-        if is_upgrade:
-            await deferToThread(mux.replace)
-        else:
-            await deferToThread(mux.reload, with_workers(1))
-        self.dns.codes.clear()
-        for client in clients:
-            await client.until(lambda one=client: one.received or one.finished)  # type: ignore[misc]
-            self.assertTrue(client.received, mux.log.read_text())
-            client.close()
-            await client.is_lost()
-        lines = await deferToThread(mux.take, 2)
-        self.assertEqual([line["reason"] for line in lines], ["done"] * 2)
-        await deferToThread(mux.stop)
+            self.dns.fail(HOST, SILENCE)
+            self.dns.asked.clear()
+            mux = await self.begin(
+                f"server = {{sni}}:{self.place}\nallow_names = *.test\nallow_networks = 127.0.0.1\n"
+                "connect_timeout = 10m"
+            )
+            workers, clients = mux.workers, []
+            for pid in workers:
+                with halted({*workers} - {pid}):
+                    client = await connect(self, mux.port)
+                    clients.append(client)
+                    client.send(records(client_hello(server_name(HOST))))
+                    while not serves(pid, client.transport.getHandle()):
+                        await turn()
+            while self.dns.asked[HOST, dns.A] < 2:
+                await turn()
+            change = (mux.replace,) if is_upgrade else (mux.reload, with_workers(1))
+            await deferToThread(*change)
+            self.dns.codes.clear()
+            for client in clients:
+                await client.until(lambda one=client: one.received or one.finished)  # type: ignore[misc]
+                self.assertTrue(client.received, mux.log.read_text())
+                client.close()
+                await client.is_lost()
+            lines = await deferToThread(mux.take, 2)
+            self.assertEqual([line["reason"] for line in lines], ["done"] * 2)
+            await deferToThread(mux.stop)

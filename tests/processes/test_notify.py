@@ -389,10 +389,8 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         self.be_closed_at(path)
         self.assertEqual(self.manager.doubled, [])
         self.assertFalse(other.exists())
-        mux.stop()
-
-    def test_restarted_with_another_that_overlaps(self) -> None:
-        """An address that has become a wider one, and one with Multipath TCP, though systemd still has the old socket."""
+        # An address that becomes a wider one, and one with Multipath TCP, though systemd still has the old socket.
+        self.end(mux, signal.SIGTERM)
         mux = self.service("", RULES)
         port = mux.port
         for endpoint in (f"0.0.0.0:{port}", f"0.0.0.0:{port}\nmptcp = yes", f"127.0.0.1:{port}"):

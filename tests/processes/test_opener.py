@@ -278,16 +278,11 @@ class OpenerTest(SynchronousTestCase):
         self.helper.assert_denied(keys["b"])
         self.assertEqual(self.helper.text(keys["c"]), "c")
 
-    def unit(self) -> tuple[Path, Path, str]:
-        """Return the file of a unit, one that it names, and its text."""
-        new = self.folder / "new.pem"
-        new.write_text("new")
-        text = "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nterminate_tls = new.pem\nunder = a\nbackend = close\n"
-        return self.folder / "a.unit", new, text
-
     def test_units_in_force(self) -> None:
         """It opens what is in force for a unit as long as that has an error, or its removal is not taken, and no longer."""
-        unit, new, text = self.unit()
+        unit, new = self.folder / "a.unit", self.folder / "new.pem"
+        new.write_text("new")
+        text = "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nterminate_tls = new.pem\nunder = a\nbackend = close\n"
         self.include("*.unit")
         # The supervisor leaves some out that have no error, as for a port that is taken.
         other = text.replace("new.pem", "key.pem")
@@ -385,8 +380,8 @@ class OpenerTest(SynchronousTestCase):
         _, (descriptor,) = helper.answer({"kind": "rules"}, may_all=True)
         os.close(descriptor)
 
-    def test_takes_long_to_start(self) -> None:
-        """For the first answer it has as long as a process may take to start, for the others less."""
+    def test_helper_that_does_not_answer(self) -> None:
+        # For the first answer it has as long as a process may take to start, for the others less.
         patience = opener._PATIENCE
         patched = self.patch(opener, "_PATIENCE", 0.001)
         made = self.enterContext(closing(Opener.start(self.rules)))
@@ -394,8 +389,6 @@ class OpenerTest(SynchronousTestCase):
         with open(made.open_file(self.key)) as file:  # noqa: PTH123 - a descriptor
             self.assertEqual(file.read(), "precious")
         self.assertEqual(made.limit, patience)
-
-    def test_helper_that_does_not_answer(self) -> None:
         # A late answer is not taken for the next.
         self.helper.text(self.key)
         os.kill(self.pid, signal.SIGSTOP)
@@ -427,8 +420,7 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaisesRegex(OSError, "the helper that opens files"):
             self.opener.open_file(self.key)
 
-    def test_helper_that_reads_for_long(self) -> None:
-        """A thread of it reads the rules, while its loop sleeps: it works all the same."""
+    def test_passed_on(self) -> None:
         self.helper.text(self.key)  # it has started
         deny = ",".join(f"10.{i >> 8}.{i & 255}.1" for i in range(60_000))
         with self.rules.open("a") as file:
@@ -436,12 +428,9 @@ class OpenerTest(SynchronousTestCase):
         change_constants(self, opener, _SLICE=0.05)
         other = self.enterContext(closing(Opener(self.opener.another(may_all=True), patience=0.1)))
         other.watch_helper()
+        # A thread of it reads the rules, while its loop sleeps: it works all the same.
         self.assertEqual(len(other.read_rules().listeners), 2)
-
-    def test_passed_on(self) -> None:
         # A halted helper is noticed also by a process that has taken it over, which did not start it.
-        other = self.enterContext(closing(Opener(self.opener.another(may_all=True))))
-        other.watch_helper()
         for each in (self.opener, other):
             for state, pid in ((signal.SIGSTOP, self.pid), (signal.SIGCONT, 0)):
                 os.kill(self.pid, state)

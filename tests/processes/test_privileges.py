@@ -11,25 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
+from unittest import SkipTest, mock
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.processes import get
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
+from tests.support import proc
 from tests.support.kit import free_port, make_authority, make_folder
-from tests.support.proc import (
-    await_oom_scores,
-    family_of,
-    halted,
-    is_gone,
-    named,
-    oom_score_of,
-    pids_of,
-    starter_of,
-    workers_of,
-)
 from tests.support.services import Service, Twist, twist_command
 from txmux.processes import account
 from txmux.processes.account import AccountError, UserAccount, account_of
@@ -135,26 +124,26 @@ class DroppingTests(SynchronousTestCase):
         rules = _RULES.replace(":0", f":{port}")
         mux = Service(self.folder, rules, "user = nobody\ngroup = daemon\nworkers = 2")
         self.addCleanup(mux.child.end)
-        workers = workers_of(mux.child.pid)
+        workers = mux.workers
         self.assertEqual(len(workers), 2)
-        for pid in (mux.child.pid, starter_of(mux.child.pid), *workers):
+        for pid in (mux.child.pid, proc.starter_of(mux.child.pid), *workers):
             self.assert_nobody(pid, gid=1)
         self.assertIn(b"403 Forbidden", ask(port))
-        (helper,) = named(mux.child.pid, "helper")
+        (helper,) = proc.named(mux.child.pid, "helper")
         self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
         os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
         ask(mux.port)
         mux.child.process.kill()
-        eventually(lambda: is_gone(helper), "the helper has ended")
+        eventually(lambda: proc.is_gone(helper), "the helper has ended")
 
     def test_endpoint_of_twisted(self) -> None:
         """What workers are forked of is that user as soon as one of them has opened an endpoint that only Twisted can."""
         path = self.secret("site.example")
         endpoint = f"ssl:0:interface=127.0.0.1:privateKey={path}"
         mux = self.mux(rules=_RULES.replace("127.0.0.1:0", endpoint))
-        starter = starter_of(mux.child.pid)
+        starter = proc.starter_of(mux.child.pid)
         eventually(lambda: ids_of(starter)["Uid"] == [_NOBODY.pw_uid] * 4, "it is nobody")
-        for pid in (mux.child.pid, starter, *workers_of(mux.child.pid)):
+        for pid in (mux.child.pid, starter, *mux.workers):
             self.assert_nobody(pid)
 
     def test_log_and_halted_helper(self) -> None:
@@ -181,7 +170,7 @@ class DroppingTests(SynchronousTestCase):
         ask(mux.port)
         self.assert_nobody(mux.workers[0])
         # A helper that is halted, and that the service may not end, does not hold up its stop.
-        with halted(named(mux.child.pid, "helper")):
+        with proc.halted(proc.named(mux.child.pid, "helper")):
             mux.terminate()
             mux.child.process.wait(_PROMPTLY)
         mux.assert_stopped()
@@ -202,7 +191,7 @@ class DroppingTests(SynchronousTestCase):
         # A restarted worker has the user and the key.
         rules = self.secure(self.secret("old.example"))
         mux = self.mux("workers = 2", rules, before=python_for_everybody())
-        workers = workers_of(mux.child.pid)
+        workers = mux.workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
         # The first one may be replaced, and all serve again, before the second is killed.
@@ -212,7 +201,7 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(shown(mux.port), "old.example")
         for pid in successors:
             self.assert_nobody(pid)
-        (helper,) = named(mux.child.pid, "helper")
+        (helper,) = proc.named(mux.child.pid, "helper")
         self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
         file = mux.file
         file.chmod(0o600)
@@ -222,16 +211,16 @@ class DroppingTests(SynchronousTestCase):
         self.assertIn(b"403 Forbidden", ask(port))
         self.assertEqual(shown(mux.port), "old.example")
         self.assert_nobody(mux.pid)
-        self.assertFalse(is_gone(helper))
+        self.assertFalse(proc.is_gone(helper))
         # Nor is there a process that nobody waits for.
-        self.assertEqual(pids_of(helper), [])
-        self.assertEqual([pid for pid in family_of(mux.pid) if is_gone(pid)], [])
+        self.assertEqual(proc.pids_of(helper), [])
+        self.assertEqual([pid for pid in proc.family_of(mux.pid) if proc.is_gone(pid)], [])
         self.secret("new.example")
         os.kill(mux.pid, signal.SIGHUP)
         eventually(lambda: shown(mux.port) == "new.example", "the new one is shown")
         self.secret("old.example")
         mux.stop()
-        eventually(lambda: is_gone(helper), "the helper has ended")
+        eventually(lambda: proc.is_gone(helper), "the helper has ended")
         self.assertFalse(mux.pidfile.exists())
 
     def test_upgrade_before_a_unit_gets_wrong(self) -> None:
@@ -261,29 +250,26 @@ class DroppingTests(SynchronousTestCase):
         for _ in range(2):
             mux.upgrade()
             self.assert_nobody(mux.pid)
-            usual = oom_score_of(os.getpid())
-            os.kill(workers_of(mux.pid)[0], signal.SIGKILL)  # the next one is forked without root
-            eventually(lambda: len(workers_of(mux.pid)) == 2, "there are two again")
-            await_oom_scores(mux.pid, usual, usual + 150, usual + 300, usual + 300)
-            last = (mux.pid, *named(mux.pid, "helper"))
-            self.assertEqual({*map(oom_score_of, last)}, {usual})
+            usual = proc.oom_score_of(os.getpid())
+            os.kill(mux.workers[0], signal.SIGKILL)  # the next one is forked without root
+            eventually(lambda: len(mux.workers) == 2, "there are two again")
+            proc.await_oom_scores(mux.pid, usual, usual + 150, usual + 300, usual + 300)
+            last = (mux.pid, *proc.named(mux.pid, "helper"))
+            self.assertEqual({*map(proc.oom_score_of, last)}, {usual})
         mux.stop()
-
-    def test_files_in_a_folder_of_root(self) -> None:
-        """The file that names the process, and sockets, may be where nobody else can look; they are removed by the helper."""
-        self.folder.chmod(0o700)
-        path = self.folder / "socket"
-        mux = self.mux(rules=_RULES.replace(":0", f":0\n    unix:{path}"))
-        self.assertEqual(mux.pid, mux.child.pid)
-        ask(mux.port)  # it is ready for signals then
-        self.assertTrue(path.exists())
-        mux.stop()
-        self.assertFalse(path.exists() or mux.pidfile.exists())
-        self.assertNotRegex(mux.child.output, "Traceback|socket cannot be removed")
 
     def test_reload(self) -> None:
-        """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing."""
-        mux = self.mux("workers = 2")
+        """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing.
+
+        A unit has its port also where another one kept it out, whose own port is taken. The file that names the process, and sockets,
+        may be where nobody else can look; they are removed by the helper.
+        """
+        self.folder.chmod(0o700)
+        public = self.folder / "socket"
+        listening = _RULES.replace(":0", f":0\n    unix:{public}")
+        mux = self.mux("workers = 2\ninclude = d/*.ini", listening)
+        self.assertEqual(mux.pid, mux.child.pid)
+        self.assertTrue(public.exists())
         rules = mux.file
         before = rules.read_text()
         path = self.secret("new.example")
@@ -298,10 +284,6 @@ class DroppingTests(SynchronousTestCase):
         self.assertIn(b"403 Forbidden", ask(port))
         self.assertEqual(shown(mux.port), "new.example")
         self.assert_nobody(mux.child.pid)
-
-    def test_unit_that_gets_its_turn(self) -> None:
-        """A unit has its port below 1024 also where another one kept it out, whose own port is taken."""
-        mux = self.mux("include = d/*.ini")
         folder = mux.file.parent / "d"
         folder.mkdir()
         port = free_low_port(self)
@@ -313,6 +295,9 @@ class DroppingTests(SynchronousTestCase):
                 )
             said = mux.reload()
             self.assertIn(b"403 Forbidden", ask(port), said)
+        mux.stop()
+        self.assertFalse(public.exists() or mux.pidfile.exists())
+        self.assertNotRegex(mux.child.output, "Traceback|socket cannot be removed")
 
     def test_existing_log_keeps_its_owner(self) -> None:
         own = self.folder / "own.log"
@@ -326,21 +311,19 @@ class DroppingTests(SynchronousTestCase):
 
     def test_without_proc(self) -> None:
         """All works where /proc is not mounted; where root cannot do without, it says so."""
-        admin = self.folder / "admin.sock"
-        settings = f"workers = 2\nadmin = unix:{admin}"
-        mux = Service(self.folder, _RULES, settings, before=_NO_PROC)
+        mux = Service(self.folder, _RULES, "workers = 2", before=_NO_PROC, admin=True)
         self.addCleanup(mux.kill_all)
         self.assertEqual(
             mux.reload(("workers = 2", "workers = 3")), "rules reloaded: workers of [txmux] changed"
         )
         mux.upgrade()
-        workers = get(admin, "/api/status")["workers"]
+        workers = mux.api("status")["workers"]
         sandboxed = [one["sandbox"] for one in workers if not one["retiring"]]
         self.assertEqual(sandboxed, [landlock.abi() > 0] * 3)
         mux.stop()
         missing = "/proc is not mounted: "
         os.chown(self.folder, _NOBODY.pw_uid, -1)
-        rules = self.folder / "rules.ini"
+        rules, admin = self.folder / "rules.ini", self.folder / "admin.sock"
         rules.write_text(f"[txmux]\nadmin = unix:{admin}\n{_RULES}")
         rules.chmod(0o644)
         done = run(_NO_PROC[0], *_NO_PROC[1:], *twist_command(), "txmux", "--rules", rules)
@@ -361,7 +344,7 @@ class DroppingTests(SynchronousTestCase):
         child = Child(*command, "txmux", "--rules", rules)
         self.addCleanup(child.end)
         child.wait_for("serving with 2 worker")
-        found = family_of(child.pid)
+        found = proc.family_of(child.pid)
         self.assertEqual(len(found), 4)
         for pid in found:
             self.assert_nobody(pid)
@@ -447,30 +430,22 @@ class AccountTests(SynchronousTestCase):
 
     def test_becoming(self) -> None:
         """Groups go first, and a process that could go back is not let on."""
-        unable = OSError(1, "Operation not permitted")
-        groups, group = ("groups", [51235]), ("gid", 51235)
-        self.assert_fails(
-            None, "could go back to root", [groups, group, ("uid", 51234), ("uid", 0)]
-        )
-        self.assert_fails(unable, "Operation not permitted", [groups, group])
-
-    def assert_fails(
-        self, problem: OSError | None, message: str, changes: list[tuple[str, object]]
-    ) -> None:
         done: list[tuple[str, object]] = []
-
-        def setuid(uid: int) -> None:
-            if problem is not None:
-                raise problem
-            done.append(("uid", uid))
-
         self.patch(os, "geteuid", lambda: 0)
         self.patch(os, "setgroups", lambda groups: done.append(("groups", list(groups))))
         self.patch(os, "setgid", lambda gid: done.append(("gid", gid)))
-        self.patch(os, "setuid", setuid)
         # These would be done to the process of the tests.
         self.patch(account, "_leave_session_keyring", lambda: None)
         self.patch(account, "_drop_capabilities", lambda: None)
-        error = self.assertRaises(AccountError, UserAccount("x", 51234, 51235).become)
-        self.assertIn(message, str(error))
-        self.assertEqual(done, changes)
+        groups = [("groups", [51235]), ("gid", 51235)]
+        went_back = [*groups, ("uid", 51234), ("uid", 0)]
+        unable = mock.Mock(side_effect=OSError(1, "Operation not permitted"))
+        for setuid, message, changes in (
+            (lambda uid: done.append(("uid", uid)), "could go back to root", went_back),
+            (unable, "Operation not permitted", groups),
+        ):
+            self.patch(os, "setuid", setuid)
+            done.clear()
+            error = self.assertRaises(AccountError, UserAccount("x", 51234, 51235).become)
+            self.assertIn(message, str(error))
+            self.assertEqual(done, changes)

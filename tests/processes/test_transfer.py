@@ -22,29 +22,24 @@ from txmux.serving.listening_ports import ListeningPorts
 
 class FlowsDoneTest(TestCase):
     def setUp(self) -> None:
-        self.ports = ListeningPorts(accepting=True)
         serving: Any = SimpleNamespace(
-            listening_ports=self.ports, connections=list, factory_of=None, end_denied=list,
-            runtime=SimpleNamespace(descriptors=Descriptors()),
+            listening_ports=ListeningPorts(accepting=True), connections=list, factory_of=None,
+            end_denied=list, runtime=SimpleNamespace(descriptors=Descriptors()),
         )  # fmt: skip
         self.transfer = ConnectionTransfer(serving, reactor, Tally())
 
-    async def told(self) -> int:
-        own, far = socket.socketpair()
-        told: list[None] = []
-        ended: Deferred[None] = Deferred()
-        channel = Channel(
-            {messages.FLOWS_DONE: lambda: told.append(None)}, lambda: ended.callback(None), reactor
-        )
-        attach(reactor, channel, far)
-        channel.send(messages.TAKES, connections=0, reads=True)
-        await self.transfer.hand_over([own])
-        await ended
-        return len(told)
-
     async def test_flows_are_reported_once(self) -> None:
-        self.assertEqual(await self.told(), 1)
-        self.assertEqual(await self.told(), 0)
+        told = list[None]()
+        handlers = {messages.FLOWS_DONE: lambda: told.append(None)}
+        for _ in range(2):
+            own, far = socket.socketpair()
+            ended: Deferred[None] = Deferred()
+            channel = Channel(handlers, lambda: ended.callback(None), reactor)  # noqa: B023
+            attach(reactor, channel, far)
+            channel.send(messages.TAKES, connections=0, reads=True)
+            await self.transfer.hand_over([own])
+            await ended
+            self.assertEqual(len(told), 1)
 
     async def test_retired_process_takes_no_flows(self) -> None:
         """It says so, and they are offered to the next reader: that they are not taken would mean that nobody has their listener."""
@@ -76,15 +71,13 @@ class CollectingTest(SynchronousTestCase):
             self.came = [[number] for number in range(count)]
         return found
 
-    def test_looks_for_none(self) -> None:
-        """The garbage collector is off meanwhile, also where one such time is within another one; then it is on again."""
+    def test_few_and_many(self) -> None:
+        # The garbage collector is off meanwhile, also where one such time is within another one; then it is on again.
         with UNCOLLECTED_FOR_GOOD:
             with UNCOLLECTED_FOR_GOOD:
                 self.assertFalse(gc.isenabled())
             self.assertFalse(gc.isenabled())
         self.assertTrue(gc.isenabled())
-
-    def test_few_and_many(self) -> None:
         # Where few objects come, garbage is freed as ever, so that many small moves leave none.
         before = gc.get_freeze_count()
         ring = self.moved(100)
