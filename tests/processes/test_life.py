@@ -28,25 +28,11 @@ class CrashTest(WorkersTestCase):
             self.assertEqual(client.recv(1), b"")
         mux.take(40)
 
-    def test_stopped(self) -> None:
-        """While one worker does nothing, whatever the reason, the other serves all."""
-        mux = self.upgrading(settings="workers = 2")
-        first, second = workers_of(mux.child.pid)
-        os.kill(first, signal.SIGSTOP)
-        self.assert_all_served(mux)
-        os.kill(first, signal.SIGCONT)
-        mux.kill(first)
-        mux.child.wait_for(r"worker 1 was .* \(SIGKILL\); another one is started at once")
-        began = time.monotonic()
-        os.kill(workers_of(mux.child.pid)[1], signal.SIGKILL)
-        mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
-        left = workers_of(mux.child.pid)
-        if time.monotonic() - began < 1:
-            self.assertEqual(left, [second])
-        self.assert_all_served(mux)
+    def test_replaced_and_stopped(self) -> None:
+        """One that is asked to end has a successor first, and its connections move; nobody waits meanwhile.
 
-    def test_replaced(self) -> None:
-        """One that is asked to end has a successor first, and its connections move; nobody waits meanwhile."""
+        While one worker does nothing, whatever the reason, the other serves all.
+        """
         listening = self.backend()
         mux = self.upgrading(
             f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n",
@@ -56,18 +42,32 @@ class CrashTest(WorkersTestCase):
         client.sendall(b"SSH-2.0-x\r\n")
         server = self.accept_from(listening, b"SSH-2.0-x\r\n")
         for _ in range(2):
-            workers = workers_of(mux.child.pid)
+            workers = mux.workers
             pid = next(pid for pid in workers if has_connection(pid, server))
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGTERM)
             mux.child.wait_for(r"worker \d was asked to end; worker \d takes its place")
             self.assert_all_served(mux)
             self.assert_gone([pid])
-            eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
-            self.assertEqual(len(set(workers_of(mux.child.pid)) - {*workers}), 1)
+            eventually(lambda: len(mux.workers) == 2, "there are two")
+            self.assertEqual(len(set(mux.workers) - {*workers}), 1)
         self.all_done(mux, [(client, server)])
         self.assertNotIn("another one is started", mux.child.output)
         self.assertNotIn("serving with 3", mux.child.output)
+        first, second = mux.workers
+        os.kill(first, signal.SIGSTOP)
+        self.assert_all_served(mux)
+        os.kill(first, signal.SIGCONT)
+        mux.kill(first)
+        killed = r"worker {} was .* \(SIGKILL\); another one is started {}"
+        number = mux.child.wait_for(killed.format(r"(\d)", "at once"))[1]
+        began = time.monotonic()
+        os.kill(mux.workers[1], signal.SIGKILL)
+        mux.child.wait_for(killed.format(number, "in 1 s"))
+        left = mux.workers
+        if time.monotonic() - began < 1:
+            self.assertEqual(left, [second])
+        self.assert_all_served(mux)
 
 
 class StopTest(WorkersTestCase):
@@ -76,7 +76,7 @@ class StopTest(WorkersTestCase):
         set_limits(self, {"serving.serving.Serving.drain": "lambda *_: 1 / 0"})
         mux = Service(self.folder, RULES, "workers = 2")
         self.addCleanup(mux.child.end)
-        worker, _ = workers_of(mux.child.pid)
+        worker, _ = mux.workers
         os.kill(worker, signal.SIGTERM)
         mux.child.wait_for("worker 1: it could not end in order(?s:.*)ZeroDivisionError")
         eventually(lambda: is_gone(worker), "the worker has ended")
@@ -92,28 +92,21 @@ class StopTest(WorkersTestCase):
         self.assertTrue(self.is_refused(mux.port))
 
     def test_signal_for_all(self) -> None:
-        """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
-        mux, listening = self.start_relaying("workers = 2\ndrain_timeout = 10m")
-        client, server = self.relayed(mux, listening)
+        """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them.
+
+        The service ends with its last connection, whatever has ended that, such as a ban.
+        """
+        mux, listening = self.start_relaying(
+            "workers = 2\ndrain_timeout = 10m", "end_denied = yes\n", admin=True
+        )
+        clients = self.one_for_each(mux, mux.workers)
+        pairs = [self.relayed(mux, listening, client) for client in clients]
         pids, inode = family_of(mux.child.pid), listening_inode(mux.port)
         for pid in reversed(pids):
             os.kill(pid, signal.SIGTERM)
         mux.child.wait_for(r"worker \d: draining connections: 1, .*\b600 s\b")
         self.assert_refused(mux, inode, pids)
-        self.all_end([(client, server)])
-        mux.assert_stopped()
-        self.assertEqual(mux.take_one()["reason"], "done")
-
-    def test_ban_of_the_last_client(self) -> None:
-        """It ends with its last connection, whatever has ended that."""
-        mux, listening = self.start_relaying(
-            "drain_timeout = 10m", "end_denied = yes\n", admin=True
-        )
-        client, server = self.relayed(mux, listening)
-        self.addCleanup(client.close)
-        self.addCleanup(server.close)
-        mux.terminate()
-        mux.child.wait_for("draining connections: 1")
+        self.all_done(mux, pairs[:1])
         mux.api("bans", {"network": "127.0.0.1", "seconds": 600})
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "denied")
@@ -121,7 +114,7 @@ class StopTest(WorkersTestCase):
     def test_stuck_worker_is_killed_in_the_end(self) -> None:
         set_limits(self, {"processes.supervisor.supervisor._GRACE": 0.5})
         mux = self.upgrading(settings="workers = 2\ndrain_timeout = 0s")
-        os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)
+        os.kill(mux.workers[0], signal.SIGSTOP)
         mux.terminate()
         mux.assert_stopped()
         self.assertIn("worker 1 does not end; it is killed", mux.child.output)
@@ -133,7 +126,7 @@ class StopTest(WorkersTestCase):
         settings = "workers = 2\ndrain_timeout = 0s"
         mux = Service(self.folder, self.relaying(listening), settings)
         self.addCleanup(mux.child.end)
-        workers = workers_of(mux.child.pid)
+        workers = mux.workers
         pairs = [self.relayed(mux, listening, client) for client in self.one_for_each(mux, workers)]
         silent = self.client(mux)
         self.is_accepted(mux.child.pid, silent)
@@ -188,10 +181,7 @@ class StreamsTest(WorkersTestCase):
             self.assertEqual({path.name for path in folder.iterdir()}, {log.name, rules.name})
 
     def wait_for_lines(self, log: Path, count: int) -> None:
-        try:
-            eventually(lambda: log.read_text().count("\n") == count, f"the log has {count} lines")
-        except AssertionError as problem:
-            raise AssertionError(f"{problem}, but {log.read_text()!r}") from None
+        eventually(lambda: log.read_text().count("\n") == count, f"the log has {count} lines")
 
     def test_too_late(self) -> None:
         """Where the reactor has the number of the standard error stream already, it does not start, and says so."""

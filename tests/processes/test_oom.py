@@ -12,14 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.test_memory import Machine
 from tests.support.changes import change_constants, change_environment
-from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, customize, eventually
+from tests.support.kit import PATIENCE, RULES, WorkersTestCase, customize, eventually
 from tests.support.proc import (
     await_oom_scores,
     is_gone,
     named,
     oom_score_of,
     starter_of,
-    workers_of,
 )
 from txmux.processes import oom
 from txmux.telemetry.attention import MEMORY_RAN_OUT
@@ -48,15 +47,18 @@ class ScoresTest(WorkersTestCase):
         if oom.own_score() is None:
             raise SkipTest("Linux only")
 
-    def start_raised(self) -> Service:
-        before = sys.executable, "-c", _RAISED
-        return self.own(Service(self.folder, RULES, "workers = 2", before=before, program="run"))
-
     def test_workers_before_the_supervisor(self) -> None:
-        """Whatever the service was started with; also those that a new starter forks."""
-        running = self.start_raised()
+        """Whatever the service was started with; also those that a new starter forks.
+
+        The new process of an upgrade goes before the workers of the old one until it serves, and the same holds for the next one.
+        """
+        may_start = self.folder / "start"
+        change_environment(self, MAY_START=str(may_start))
+        customize(self, _WAITS)
+        before = sys.executable, "-c", _RAISED
+        running = self.upgrading(RULES, "workers = 2", before, program="run")
         await_oom_scores(running.pid, 17, 167, 317, 317)
-        old, [first, _] = starter_of(running.pid), workers_of(running.pid)
+        old, [first, _] = starter_of(running.pid), running.workers
         os.kill(old, signal.SIGKILL)
         eventually(
             lambda: is_gone(old) and bool(named(running.pid, "starter")), "there is another one"
@@ -64,17 +66,10 @@ class ScoresTest(WorkersTestCase):
         os.kill(first, signal.SIGKILL)
         # A worker has the starter's name until it has one of its own.
         eventually(
-            lambda: [len(workers_of(running.pid)), len(named(running.pid, "starter"))] == [1, 1],
+            lambda: [len(running.workers), len(named(running.pid, "starter"))] == [1, 1],
             "the new starter has forked one",
         )
         await_oom_scores(running.pid, 17, 167, 317)
-
-    def test_upgrade(self) -> None:
-        """The new process goes before the workers of the old one until it serves, and the same holds for the next one."""
-        may_start = self.folder / "start"
-        change_environment(self, MAY_START=str(may_start))
-        customize(self, _WAITS)
-        running = self.start_raised()
         for _ in range(2):
             old = running.pid
             running.ask()

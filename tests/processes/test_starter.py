@@ -28,7 +28,6 @@ from tests.support.proc import (
     name_of,
     named,
     starter_of,
-    workers_of,
 )
 from tests.support.supervised import WORKERS, SupervisedTestCase
 from txmux.control.report import Report
@@ -44,16 +43,8 @@ _ENDED = "the process that starts workers has ended"
 class StarterTest(WorkersTestCase):
     def begin(self) -> tuple[Service, list[int]]:
         self.listening = self.backend()
-        mux = self.own(
-            Service(self.folder, self.relaying(self.listening), "workers = 2", program="run")
-        )
-        return mux, workers_of(mux.pid)
-
-    def kill_starter(self, mux: Service) -> None:
-        starter = starter_of(mux.pid)
-        os.kill(starter, signal.SIGKILL)
-        eventually(lambda: starter not in named(mux.pid, "starter"), "it has ended")
-        eventually(lambda: bool(named(mux.pid, "starter")), "it is started again")
+        mux = self.upgrading(self.relaying(self.listening), "workers = 2", program="run")
+        return mux, mux.workers
 
     def kill_workers(self, mux: Service, pids: Collection[int], served: int) -> None:
         """End workers, and wait until this many are forked by the starter that there is now, and serve."""
@@ -64,25 +55,32 @@ class StarterTest(WorkersTestCase):
             lambda: mux.child.output.count("serving with 2 worker") > before, "two workers serve"
         )
         # The list of children leaves some out while others end (proc(5)).
-        eventually(lambda: len(workers_of(mux.pid)) == served, "they are the starter's")
-        self.assertTrue(all(name_of(pid) for pid in workers_of(mux.pid)))
+        eventually(lambda: len(mux.workers) == served, "they are the starter's")
+        self.assertTrue(all(name_of(pid) for pid in mux.workers))
 
     def test_killed(self) -> None:
-        """It is started again; workers and their connections go on, and those that are killed later have successors."""
+        """It is started again; workers and their connections go on, and those that are killed have successors, also without a starter."""
         mux, workers = self.begin()
         client, server = self.relayed(mux, self.listening)
-        self.kill_starter(mux)
+        starter = starter_of(mux.pid)
+        os.kill(starter, signal.SIGKILL)
+        eventually(lambda: starter not in named(mux.pid, "starter"), "it has ended")
+        eventually(lambda: bool(named(mux.pid, "starter")), "it is started again")
         mux.child.wait_for(f"warn .*{_ENDED}; another one is started at once")
+        # The next one is started a second after its predecessor.
+        os.kill(starter_of(mux.pid), signal.SIGKILL)
+        mux.child.wait_for(f"{_ENDED}; another one is started in 1 s")
+        self.assertEqual(named(mux.pid, "starter"), [])
         client.sendall(b"more")
         self.assertEqual(server.recv(4), b"more")
         self.assertFalse(any(map(is_gone, workers)))
         self.kill_workers(mux, workers[:1], 1)
         self.kill_workers(mux, workers[1:], 2)
-        self.assertNotIn(workers[0], workers_of(mux.pid))
-        for _ in self.one_for_each(mux, workers_of(mux.pid)):
-            pass
+        self.assertNotIn(workers[0], mux.workers)
+        for other in self.one_for_each(mux, mux.workers):
+            self.relayed(mux, self.listening, other)
         self.assertIn("rules reloaded", mux.reload(("workers = 2", "workers = 3")))
-        self.assertEqual(len(workers_of(mux.pid)), 3)
+        self.assertEqual(len(mux.workers), 3)
 
     def test_service_stops_while_the_starter_is_halted(self) -> None:
         set_limits(self, {"processes.supervisor.supervisor._GRACE": 0.5})
@@ -92,16 +90,6 @@ class StarterTest(WorkersTestCase):
             os.kill(workers[0], signal.SIGKILL)
             mux.stop()
         self.assert_gone(workers)
-
-    def test_worker_that_ends_without_a_starter_gets_a_successor(self) -> None:
-        mux, workers = self.begin()
-        self.kill_starter(mux)
-        # The next one is started a second after its predecessor.
-        os.kill(starter_of(mux.pid), signal.SIGKILL)
-        mux.child.wait_for(f"{_ENDED}; another one is started in 1 s")
-        self.assertEqual(named(mux.pid, "starter"), [])
-        self.kill_workers(mux, workers, 2)
-        self.relayed(mux, self.listening)
 
     def test_other_code_is_installed(self) -> None:
         """Until the upgrade, a reload is refused; a release that cannot be imported at all hurts no client, and the next one is upgraded to."""
@@ -119,7 +107,7 @@ class StarterTest(WorkersTestCase):
         mux = Service(self.folder, rules, settings, before=before, program="run")
         self.addCleanup(mux.kill_all)
         pair = self.relayed(mux, listening)
-        (other,) = (pid for pid in workers_of(mux.pid) if not has_connection(pid, pair[1]))
+        (other,) = (pid for pid in mux.workers if not has_connection(pid, pair[1]))
         (code / "version.py").write_text('__version__ = "0.0.7"\n')
         changed = f"txmux 0.0.7 is installed, this service runs {__version__}"
         refused = f"reload failed, keeping the previous rules: {changed}: run 'txmux upgrade'"
@@ -154,7 +142,7 @@ class StarterTest(WorkersTestCase):
             os.kill(mux.pid, signal.SIGCONT)
         self.accept_from(self.listening, b"x")
         mux.child.wait_for("(?s)serving with 2 worker.*serving with 2 worker")
-        self.assertEqual(len(workers_of(mux.pid)), 2)
+        self.assertEqual(len(mux.workers), 2)
 
 
 class StartingTest(SynchronousTestCase):

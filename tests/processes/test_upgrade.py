@@ -12,7 +12,7 @@ from tests.processes.reloading import with_workers
 from tests.processes.running import Pair
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually
 from tests.support.ports import free_ports, stop_listening
-from tests.support.proc import family_of, name_of, pids_of, serves, workers_of
+from tests.support.proc import family_of, name_of, pids_of, serves
 
 pytestmark = pytest.mark.by_turns(each=True)
 
@@ -138,7 +138,7 @@ class UpgradeTest(WorkersTestCase):
             mux.edit(with_workers(count))
             mux.upgrade()
             counts = self.counts(mux)
-            self.assertEqual((len(workers_of(mux.pid)), sum(counts)), (count, 100))
+            self.assertEqual((len(mux.workers), sum(counts)), (count, 100))
             self.assertLess(max(counts) - min(counts), 15, counts)
         self.answers(*peers[0])
         self.all_end(peers)
@@ -192,58 +192,43 @@ class BrokenTest(WorkersTestCase):
 class MeanwhileTest(WorkersTestCase):
     """What happens while the new process starts, which it does when the test lets it."""
 
-    def slow(self, settings: str = "") -> tuple[Service, socket.socket, socket.socket]:
-        self.gate = self.folder / "gate"
-        customize(
-            self,
-            "import os, time\n"
-            f"while 'TXMUX_PREDECESSOR' in os.environ and not os.path.exists({str(self.gate)!r}):\n"
-            "    time.sleep(0.01)\n",
-        )
-        listening = self.listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), settings, admin=True)
-        client, server = self.relayed(mux, listening)
-        self.begin_new(mux)
-        return mux, client, server
-
-    def begin_new(self, mux: Service) -> None:
+    def begin_new(self, mux: Service) -> int:
         before = pids_of(mux.pid)
         mux.ask()
         eventually(lambda: len(pids_of(mux.pid)) > len(before), "the new process has begun")
-        (self.new,) = set(pids_of(mux.pid)) - set(before)
+        (new,) = {*pids_of(mux.pid)} - {*before}
+        return new
 
-    def let_start(self, mux: Service) -> None:
-        self.gate.touch()
-        old = mux.switched()
-        self.assert_gone(old)
-        self.assertEqual(mux.pid, self.new)
+    def test_slow_start(self) -> None:
+        """Files that it reads are not said to be old. A second request is no failure.
 
-    def test_files_that_it_reads_are_not_said_to_be_old(self) -> None:
-        mux, client, server = self.slow()
-
-        def are_old() -> bool:
-            return "rules" in {item["what"] for item in mux.api("status")["attention"]}
-
-        os.kill(self.new, signal.SIGKILL)
-        mux.child.wait_for("upgrade failed")
-        mux.file.write_text(f"{mux.file.read_text()}\n# changed\n")
-        eventually(are_old, "the files are said to have changed")
-        self.begin_new(mux)
-        self.assertFalse(are_old())
-        self.let_start(mux)
-        self.assertFalse(are_old())
-        self.all_done(mux, [(client, server)])
-
-    def test_worker_killed_and_another_upgrade_refused(self) -> None:
-        """A worker that crashes loses its own connections; the upgrade goes on, and so do the others. A second request is no failure."""
-        mux, client, server = self.slow("workers = 2")
-        (idle,) = (pid for pid in workers_of(mux.pid) if not serves(pid, client))
-        os.kill(idle, signal.SIGKILL)
+        A worker that crashes loses its own connections; the upgrade goes on, and so do the others.
+        """
+        gate = self.folder / "gate"
+        customize(
+            self,
+            "import os, time\n"
+            f"while 'TXMUX_PREDECESSOR' in os.environ and not os.path.exists({str(gate)!r}):\n"
+            "    time.sleep(0.01)\n",
+        )
+        mux, listening = self.start_relaying(admin=True)
+        pair = self.relayed(mux, listening)
+        new = self.begin_new(mux)
         with self.assertRaisesRegex(AssertionError, "409: .*an upgrade is under way already"):
             mux.api("upgrade", {})
-        self.assertNotIn("upgrade", {item["what"] for item in mux.api("status")["attention"]})
+        self.assertEqual(mux.attention("upgrade"), [])
         mux.ask()
         mux.child.wait_for("info.* no upgrade: an upgrade is under way already")
         self.assertNotIn("upgrade failed", mux.child.output)
-        self.let_start(mux)
-        self.all_done(mux, [(client, server)])
+        os.kill(new, signal.SIGKILL)
+        mux.child.wait_for("upgrade failed")
+        mux.file.write_text(f"{mux.file.read_text()}\n# changed\n")
+        eventually(lambda: mux.attention("rules") != [], "the files are said to have changed")
+        new = self.begin_new(mux)
+        self.assertEqual(mux.attention("rules"), [])
+        (idle,) = (pid for pid in mux.workers if not serves(pid, pair[0]))
+        os.kill(idle, signal.SIGKILL)
+        gate.touch()
+        self.assert_gone(mux.switched())
+        self.assertEqual((mux.pid, mux.attention("rules")), (new, []))
+        self.all_done(mux, [pair])

@@ -3,36 +3,34 @@
 import json
 import socket
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from tests.admin.processes import UnixConnection, get
+from tests.admin.processes import UnixConnection
 from tests.support.kit import RULES, Service, WorkersTestCase, eventually
 
 pytestmark = pytest.mark.by_turns(each=True)
 
 
 class ReplacedTest(WorkersTestCase):
-    def begin(self) -> tuple[Service, Path, socket.socket]:
+    def begin(self) -> tuple[Service, socket.socket]:
         """Begin a service, with a client that stays in its first process."""
-        admin = self.folder / "admin.sock"
         rules = f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
-        mux = self.upgrading(rules, f"drain_timeout = 10m\nadmin = unix:{admin}")
-        client = self.enterContext(mux.connect())
+        mux = self.upgrading(rules, "drain_timeout = 10m", admin=True)
+        client = self.client(mux)
         client.sendall(b"S")
-        return mux, admin, client
+        return mux, client
 
     def test_requests(self) -> None:
         """What a client asks whom the old process has accepted is left to the new one, which it has to ask."""
         ready, gate = self.late_upgrade("_have_it_serve")
-        mux, admin, _ = self.begin()
+        mux, _ = self.begin()
         paths = ("/api/bans", "/api/reload", "/api/stop", "/api/connections/close")
-        connections = [UnixConnection(admin) for _ in paths]
+        connections = [UnixConnection(mux.admin) for _ in paths]
         for connection in connections:
             self.addCleanup(connection.close)
             connection.connect()
-        get(admin, "/api/status")  # so all have been accepted
+        mux.api("status")  # so all have been accepted
         self.upgrade_until(mux, ready)
         for path, connection in zip(paths, connections, strict=True):
             body = json.dumps({"network": "192.0.2.1"} if path == "/api/bans" else {})
@@ -44,31 +42,22 @@ class ReplacedTest(WorkersTestCase):
             told = json.loads(answer.read())
             self.assertIn("an upgrade has replaced this process", told["error"])
         mux.switched()
-        self.assertEqual(get(admin, "/api/bans"), [])
-        self.assertEqual(get(admin, "/api/status")["pid"], mux.pid)
-        self.assertEqual(len(get(admin, "/api/connections")), 1)
+        self.assertEqual((mux.api("bans"), mux.api("status")["pid"]), ([], mux.pid))
+        self.assertEqual(len(mux.api("connections")), 1)
 
-    def test_events_end(self) -> None:
-        mux, admin, _ = self.begin()
-        connection = self.enterContext(closing(UnixConnection(admin)))
+    def test_nothing_is_said_while_connections_move(self) -> None:
+        """That connections stay in the old process is said when all have moved that can, and not before. Events end."""
+        gate = self.late_moves()
+        mux, client = self.begin()
+        connection = self.enterContext(closing(UnixConnection(mux.admin)))
         connection.request("GET", "/api/events")
         answer = connection.getresponse()
         mux.replace()
         self.assertTrue(answer.read().rpartition(b"event: ")[2].startswith(b"stop\n"))
-
-    def test_nothing_is_said_while_connections_move(self) -> None:
-        """That connections stay in the old process is said when all have moved that can, and not before."""
-        gate = self.late_moves()
-        mux, admin, client = self.begin()
-        mux.replace()
         for _ in range(5):
-            self.assertEqual(self.said(admin), [])
+            self.assertEqual(mux.attention("upgrade"), [])
         gate.touch()
-        eventually(lambda: bool(self.said(admin)), "what has stayed is said")
-        self.assertIn("1 connection stays in workers", self.said(admin)[0])
+        eventually(lambda: mux.attention("upgrade") != [], "what has stayed is said")
+        self.assertIn("1 connection stays in workers", mux.attention("upgrade")[0]["text"])
         client.close()
-        eventually(lambda: not self.said(admin), "it is over")
-
-    def said(self, admin: Path) -> list[str]:
-        items = get(admin, "/api/status")["attention"]
-        return [item["text"] for item in items if item["what"] == "upgrade"]
+        eventually(lambda: mux.attention("upgrade") == [], "it is over")

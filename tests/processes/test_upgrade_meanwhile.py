@@ -32,7 +32,7 @@ class MeanwhileTest(WorkersTestCase):
         mux, listening = self.start_relaying()
         client, server = self.relayed(mux, listening)
         path = self.folder / "other.sock"
-        with halted(workers_of(mux.pid)[:1]):
+        with halted(mux.workers[:1]):
             mux.ask_to_reload(with_more(f"{_OTHER}    unix:{path}\n"))
             eventually(path.exists, "the reload has begun")
             mux.ask()
@@ -77,15 +77,26 @@ class MeanwhileTest(WorkersTestCase):
             gate.unlink()
 
     def test_new_addresses_listen_once_the_new_process_serves(self) -> None:
-        """A new process that comes to nothing has accepted nobody there, whom it would cut off."""
-        ready, gate = self.late_upgrade("_count_on")
+        """A new process that comes to nothing has accepted nobody there, whom it would cut off.
+
+        A hung worker of it keeps it from serving, and is ended with it: nobody else would notice it after that.
+        """
+        ready, gate = self.late_upgrade("_have_it_serve")
         listening, port = self.backend(), free_port()
         mux = self.upgrading(self.relaying(listening))
+        before = pids_of(mux.pid)
         mux.file.write_text(f"{mux.file.read_text()}[listen other]\nendpoint = 127.0.0.1:{port}\n")
         self.upgrade_until(mux, ready)
         self.assertTrue(self.is_refused(port))
+        (new,) = (pid for pid in {*pids_of(mux.pid)} - {*before} if workers_of(pid))
+        pids = [starter_of(new), *workers_of(new)]
+        halt(pids[-1])
         gate.touch()
-        mux.switched()
+        mux.child.wait_for("upgrade failed, the old process keeps serving")
+        self.assert_gone(pids)
+        self.over(*self.relayed(mux, listening))
+        self.assertTrue(self.is_refused(port))
+        mux.replace()
         eventually(lambda: not self.is_refused(port), "it listens there")
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"x")
@@ -102,7 +113,7 @@ class MeanwhileTest(WorkersTestCase):
         )
         set_limits(self, {f"processes.{name}": 9 * PATIENCE for name in longer})
         mux, listening = self.start_relaying("workers = 2\ndrain_timeout = 10m")
-        hung, _ = workers_of(mux.pid)
+        hung, _ = mux.workers
         is_over = threading.Event()
 
         def visit() -> None:
@@ -124,22 +135,6 @@ class MeanwhileTest(WorkersTestCase):
         mux.upgrade()
         mux.stop()
         self.assertEqual({line["reason"] for line in mux.lines()}, {"done"})
-
-    def test_hung_worker_of_the_new_process_is_ended_with_it(self) -> None:
-        """It keeps the new process from serving, and nobody else would notice it after that."""
-        ready, gate = self.late_upgrade("_have_it_serve")
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening))
-        before = pids_of(mux.pid)
-        mux.ask()
-        eventually(ready.exists, "the new process is ready")
-        (new,) = (pid for pid in {*pids_of(mux.pid)} - {*before} if workers_of(pid))
-        pids = [starter_of(new), *workers_of(new)]
-        halt(pids[-1])
-        gate.touch()
-        mux.child.wait_for("upgrade failed, the old process keeps serving")
-        self.assert_gone(pids)
-        self.over(*self.relayed(mux, listening))
 
     def test_during_handover(self) -> None:
         # A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes.
@@ -163,7 +158,7 @@ class MeanwhileTest(WorkersTestCase):
                 lambda m=mux: self.count(m, "connections handed over: 6, in") == 2,  # type: ignore[misc]
                 "they are handed over once more",
             )
-            self.assertEqual(len(workers_of(mux.pid)), after)
+            self.assertEqual(len(mux.workers), after)
             self.assertEqual(self.count(mux, "rules reloaded"), 1)
             self.all_end(peers)
             lines = mux.take(6)
@@ -194,7 +189,7 @@ class MeanwhileTest(WorkersTestCase):
         rules = "[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
         mux, listening = self.start_relaying("drain_timeout = 10m", rules, admin=True)
         self.upgrade_until(mux, ready)
-        os.kill(workers_of(mux.pid)[0], signal.SIGKILL)
+        os.kill(mux.workers[0], signal.SIGKILL)
         pair, stays = self.relayed(mux, listening), self.client(mux)
         stays.sendall(b"S")
         gate.touch()
@@ -216,7 +211,7 @@ class MeanwhileTest(WorkersTestCase):
         failed.close()
         recent = [mux.take_one()["id"]]
         pair = self.relayed(mux, listening)
-        workers = workers_of(mux.pid)
+        workers = mux.workers
         self.upgrade_until(mux, ready)
         os.kill(mux.pid, signal.SIGKILL)
         mux.switched()
@@ -255,9 +250,8 @@ class MeanwhileTest(WorkersTestCase):
             pairs += [self.relayed(mux, listening) for _ in range(2 * workers)]
             # One stays in a worker of the process that was killed.
             self.assertEqual(len(mux.api("connections")), len(pairs) - 1)
-            status = mux.api("status")
-            self.assertEqual(status["connections"]["total"], len(pairs))
-            self.assertIn("1 connection", str(status["attention"]))
+            self.assertEqual(mux.api("status")["connections"]["total"], len(pairs))
+            self.assertIn("1 connection", str(mux.attention()))
             places = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(local)))
             for family, place in places:
                 with socket.socket(family) as client:
