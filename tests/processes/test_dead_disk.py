@@ -15,10 +15,9 @@ from tests.admin.processes import get, post
 from tests.client.tls.test_store import credulous
 from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.support.installed import as_installed
-from tests.support.kit import PATIENCE, Service, Twist, eventually, make_authority
+from tests.support.kit import PATIENCE, Twist, eventually, make_authority
 from tests.support.named_files import KEY_OF_HELLOS
 from tests.support.places import country, write_places
-from tests.support.proc import workers_of
 
 pytestmark = pytest.mark.by_turns(each=True)
 _WRAPPER = (sys.executable, str(Path(__file__).with_name("dead_disk.py")))
@@ -32,7 +31,7 @@ def make_large(file: Path) -> None:
 
 class DeadDiskTest(WorkersTestCase):
     def begin(self, before: Sequence[str] = (), rules: str = RULES) -> None:
-        self.mux = self.own(Service(self.make_folder(), rules, _SETTINGS, before=before))
+        self.mux = self.upgrading(rules, _SETTINGS, before)
         self.text = self.mux.file.read_text()
 
     def lives(self) -> None:
@@ -101,7 +100,7 @@ class DeadDiskTest(WorkersTestCase):
         tls = _TLS.replace("cert.pem", str(certificate))
         (units / "a.ini").write_text(f"[listen secure]\nendpoint = 127.0.0.1:0\n{tls}")
         settings = f"workers = 1\ninclude = {units}/*.ini"
-        mux = self.own(Service(self.make_folder(), RULES, settings, before=_WRAPPER, admin=True))
+        mux = self.upgrading(RULES, settings, _WRAPPER, admin=True)
         certificate.with_name("cert.pem.dead").touch()
         for number in range(2):
             mux.file.write_text(
@@ -115,9 +114,7 @@ class DeadDiskTest(WorkersTestCase):
     def threads(self) -> int:
         return len([*Path(f"/proc/{self.mux.pid}/task").iterdir()])
 
-
-class StartTest(WorkersTestCase):
-    def test_dead_disk(self) -> None:
+    def test_start(self) -> None:
         for name, status in (("rules.ini", os.EX_CONFIG), ("cert.pem", 1)):
             folder = self.make_folder()
             make_authority().issue("x.example").write(folder / "cert.pem", key=True)
@@ -182,26 +179,6 @@ if "txmux" in str(sys.orig_argv):
 class LooksTest(WorkersTestCase):
     """All files of the rules are on a disk that dies; none is looked at in the thread of a reactor after the start."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.place = folder = self.make_folder()
-        self.files = files = folder / "files"
-        self.dead, self.main, self.started = (folder / name for name in ("dead", "main", "started"))
-        (files / "ech_keys").mkdir(parents=True)
-        (files / "ech_keys/a.pem").write_text(KEY_OF_HELLOS)
-        self.write_certificate("old.example")
-        (files / "admin_tokens").write_text(f"ops all {20 * 'y'}\n")
-        (files / "networks").write_text("192.0.2.1\n")
-        (files / "tunnel_users").write_text(f"bob:$2y$05${53 * 'a'}\n")
-        write_places(files / "geo_databases", {"10.0.0.0/8": country("DE")})
-        paths = {
-            "files": f"{files}/",
-            "dead": self.dead,
-            "main": self.main,
-            "started": self.started,
-        }
-        customize(self, _DEAD.format(**{name: str(path) for name, path in paths.items()}))
-
     def write_certificate(self, name: str) -> None:
         make_authority().issue(name).write(self.files / "terminate_tls", key=True)
 
@@ -215,55 +192,67 @@ class LooksTest(WorkersTestCase):
         (name,) = x509.load_der_x509_certificate(der).subject
         return str(name.value)
 
-    def items(self) -> str:
-        items = get(self.place / "admin.sock", "/api/status")["attention"]
-        return "\n".join(f"{item['text']} {item['cause']}" for item in items)
-
     def test_looks(self) -> None:
-        texts = [as_installed(text.format(self.place)) for text in (_SERVING, _OPENING)]
+        """What is in use stays so until the disk is back; a ban that reaches a worker holds which cannot serve anybody yet."""
+        folder = self.make_folder()
+        admin, dead, main, started = (
+            folder / name for name in ("admin.sock", "dead", "main", "started")
+        )
+        self.files = files = folder / "files"
+        (files / "ech_keys").mkdir(parents=True)
+        self.write_certificate("old.example")
+        for name, content in (
+            ("ech_keys/a.pem", KEY_OF_HELLOS),
+            ("admin_tokens", f"ops all {20 * 'y'}\n"),
+            ("networks", "192.0.2.1\n"),
+            ("tunnel_users", f"bob:$2y$05${53 * 'a'}\n"),
+        ):
+            (files / name).write_text(content)
+        write_places(files / "geo_databases", {"10.0.0.0/8": country("DE")})
+        paths = {"dead": str(dead), "main": str(main), "started": str(started)}
+        customize(self, _DEAD.format(files=f"{files}/", **paths))
+        texts = [as_installed(text.format(folder)) for text in (_SERVING, _OPENING)]
         named = [name for name in _LOOKED_AT if f"{name} = " in "".join(texts)]
-        self.mux = mux = self.own(Service(self.place, *texts))
+        self.mux = mux = self.upgrading(*texts)
+
+        def items() -> str:
+            found = get(admin, "/api/status")["attention"]
+            return "\n".join(f"{item['text']} {item['cause']}" for item in found)
+
         self.assertEqual(self.shown(), "old.example")
-        self.started.touch()
-        self.dead.touch()
+        started.touch()
+        dead.touch()
         for name in named:
             mux.child.wait_for(rf"{name}.*{_LATE} for 0.5 s")
-            self.assertIn(name, self.items())
+            self.assertIn(name, items())
             self.assertEqual(self.shown(), "old.example")
-        eventually(lambda: len(re.findall(_LATE, self.items())) >= len(named), "all are known")
+        eventually(lambda: len(re.findall(_LATE, items())) >= len(named), "all are known")
         said = re.findall(rf".*error.* (\w+):.*{_LATE}.*", mux.child.output)
         self.assertEqual(len(said), len({*said}), mux.child.output)
-        [first] = workers_of(mux.pid)
+        [first] = mux.workers
         mux.kill(first)
         self.assertEqual(self.shown(), "old.example")
-        [second] = workers_of(mux.pid)
-        self.write_certificate("new.example")
-        self.dead.unlink()
-        eventually(lambda: self.shown() == "new.example", "the new certificate is shown")
-        eventually(lambda: _LATE not in self.items(), "all is well")
-        mux.kill(second)
-        self.assertEqual(self.shown(), "new.example")
-        self.assertEqual(self.looks_in_reactor({mux.pid, first, second}), [])
+        [second] = mux.workers
 
-    def test_ban_while_a_worker_opens_files(self) -> None:
-        """A ban that reaches a worker before it can serve anybody holds."""
-        texts = (as_installed(text.format(self.place)) for text in (_SERVING, _OPENING))
-        self.mux = mux = self.own(Service(self.place, *texts))
-        [first] = workers_of(mux.pid)
+        def opens_files() -> bool:
+            new = {*mux.workers} - {second}
+            return any(len([*Path(f"/proc/{pid}/task").glob("*")]) > 1 for pid in new)
+
         with self.more_serve(mux):
-            self.dead.touch()
-            os.kill(first, signal.SIGKILL)
-            eventually(lambda: self.has_thread({first}), "a thread of the next worker opens files")
-            self.assertLess(mux.child.output.count("serving with"), 2)
-            post(self.place / "admin.sock", "/api/bans", {"network": "127.0.0.9"})
+            before = mux.child.output.count("serving with")
+            os.kill(second, signal.SIGKILL)
+            eventually(opens_files, "a thread of the next worker opens files")
+            self.assertEqual(mux.child.output.count("serving with"), before)
+            post(admin, "/api/bans", {"network": "127.0.0.9"})
         self.assertRaises(OSError, self.shown, "127.0.0.9")
         self.assertEqual(self.shown("127.0.0.8"), "old.example")
-        self.dead.unlink()
-
-    def has_thread(self, gone: set[int]) -> bool:
-        new = {*workers_of(self.mux.pid)} - gone
-        return any(len([*Path(f"/proc/{pid}/task").glob("*")]) > 1 for pid in new)
-
-    def looks_in_reactor(self, pids: set[int]) -> list[str]:
-        found = self.main.read_text().splitlines() if self.main.exists() else []
-        return [line for line in found if int(line.split()[0]) in pids]
+        [third] = mux.workers
+        self.write_certificate("new.example")
+        dead.unlink()
+        eventually(lambda: self.shown() == "new.example", "the new certificate is shown")
+        eventually(lambda: _LATE not in items(), "all is well")
+        mux.kill(third)
+        self.assertEqual(self.shown(), "new.example")
+        looks = main.read_text().splitlines() if main.exists() else []
+        pids = {mux.pid, first, second, third}
+        self.assertEqual([line for line in looks if int(line.split()[0]) in pids], [])

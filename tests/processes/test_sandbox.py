@@ -15,12 +15,13 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
+from tests.processes.nosy_matcher import ATTEMPTS
 from tests.processes.running import set_limits, use_plugin
 from tests.processes.test_privileges import shown
 from tests.support.certificates import Identity, make_authority
 from tests.support.changes import change_environment
 from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
-from tests.support.proc import halted, named, open_files, starter_of, workers_of
+from tests.support.proc import halted, named, open_files, starter_of
 from tests.support.refusals import expected_refusals
 from txmux.processes.worker import landlock
 from txmux.processes.worker.sandbox import SandboxError, sandbox_of
@@ -52,22 +53,7 @@ BY_BOTH = frozenset(
     {*("remove", "link", "execute"), *("admin_child", "admin_orphan", "admin_ended")}
 )
 """The filter of system calls refuses these first, and gives another error."""
-BY_FILTER = frozenset(
-    {
-        *("limits", "scheduling", "priority", "mode", "times"),
-        *("notify", "notify_raw", "notify_pair", "netlink", "vsock", "ping", "raw"),
-        "listen",
-        "root_key",
-        "truncate",
-        *("starter", "supervisor", "supervisor_orphan", "kill_by_file", "owner_of_file"),
-        *("blocking", "fionbio"),
-        *("signal_of_file", "async_file", "fiosetown", "siocspgrp", "fioasync"),
-        *("new_user", "new_user_by_clone", "dumpable"),
-        *("userfaultfd", "keyctl", "add_key", "request_key", "bpf", "perf_event_open"),
-        *("io_uring_setup", "ptrace", "process_vm_readv", "pidfd_getfd", "seccomp", "mount"),
-        *("setns", "personality", "kcmp", "setresuid", "capset", "memfd_create"),
-    }
-)
+BY_FILTER = ATTEMPTS.keys() - BY_LANDLOCK - BY_BOTH - {"abstract", "blocks_again"}
 BY_SCOPE = frozenset({"starter", "supervisor", "supervisor_orphan", "abstract"})
 """Since Linux 6.12."""
 
@@ -136,17 +122,40 @@ class SandboxTests(SynchronousTestCase):
 
     def assert_privileges(self, mux: Service, *expected: str) -> None:
         def found() -> list[str]:
-            texts = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(mux.pid)]
+            texts = [Path(f"/proc/{pid}/status").read_text() for pid in mux.workers]
             return [re.findall(r"NoNewPrivs:\t(\d)", text)[0] for text in texts]
 
         # What the plugin has started may be about to end.
         eventually(lambda: found() == [*expected], f"workers have {expected}")
 
+    def attention(self) -> list[str]:
+        items = get(self.folder / "admin.sock", "/api/status")["attention"]
+        return [item["text"] for item in items]
+
     def test_breaking_out(self) -> None:
-        """A plugin reads, writes and executes nothing, itself or by others, and can gain no privileges; nor can it where there is no key."""
-        mux = self.run_service("sandbox = yes")
+        """A plugin reads, writes and executes nothing, itself or by others, and can gain no privileges; nor can it where there is no key.
+
+        Workers that are started later are confined, too.
+        """
+        mux = self.run_service("sandbox = yes\nworkers = 1")
         self.assert_confined(mux)
         self.assert_privileges(mux, "1")
+        mux.reload(("workers = 1", "workers = 2"))
+        self.assert_privileges(mux, "1", "1")
+        for pid in mux.workers:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: mux.child.output.count("serving with") > 1, "others have their places")
+        self.assertEqual(shown(mux.port), "old.example")
+        self.assert_confined(mux)
+        self.assert_privileges(mux, "1", "1")
+        # An upgrade executes the program outside of the sandbox, so that it may name any file; its workers are confined again.
+        for number in range(2):
+            site = self.folder / f"{number}.pem"
+            self.authority.issue(f"site{number}.example").write(site, key=True)
+            mux.edit(("terminate_tls = .*", f"terminate_tls = {site}"))
+            mux.upgrade()
+            self.assertEqual(shown(mux.port), f"site{number}.example")
+        self.assert_confined(mux)
 
     def test_without_scopes_or_filter(self) -> None:
         """Landlock restricts neither signals nor abstract sockets before Linux 6.12; without a filter of system calls, the API is still refused to all that a worker starts."""
@@ -177,14 +186,10 @@ class SandboxTests(SynchronousTestCase):
         eventually(lambda: expected <= {*logged()}, "they are logged")
         attempts(mux)
         # A process of the starter's answers in turn, so that those of the second time have come, too.
-        [text] = [
-            item["text"]
-            for item in get(self.folder / "admin.sock", "/api/status")["attention"]
-            if "refused" in item["text"]
-        ]
+        [text] = [text for text in self.attention() if "refused" in text]
         self.assertRegex(text, r"^worker [12]: the sandbox has refused system calls \d+ \(.*more$")
         self.assertEqual(sorted(set(logged())), sorted(logged()))
-        held = {pid: "anon_inode:seccomp notify" in open_files(pid) for pid in workers_of(mux.pid)}
+        held = {pid: "anon_inode:seccomp notify" in open_files(pid) for pid in mux.workers}
         self.assertEqual([*held.values()], [False, False])
         self.assertIn("anon_inode:seccomp notify", open_files(starter_of(mux.pid)))
 
@@ -192,24 +197,19 @@ class SandboxTests(SynchronousTestCase):
         """A line that fits in part ends there; what the sandbox keeps a worker from doing about it is no sign of an attack."""
         mux = self.run_service("workers = 1")
         log = mux.log
-        (worker,) = workers_of(mux.pid)
+        (worker,) = mux.workers
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (5, resource.RLIM_INFINITY))
-
-        def items() -> list[str]:
-            found = get(self.folder / "admin.sock", "/api/status")["attention"]
-            return [item["text"] for item in found]
-
         for lost in ("1 line lost", "2 lines lost", "3 lines lost"):
             mux.connect().close()
-            eventually(lambda text=lost: text in str(items()), "it is lost")  # type: ignore[misc]
+            eventually(lambda: lost in str(self.attention()), "it is lost")  # noqa: B023
         self.assertEqual(log.read_text(), '{"tim')
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         mux.connect().close()
-        eventually(lambda: "lost" not in str(items()), "it is over")
+        eventually(lambda: "lost" not in str(self.attention()), "it is over")
         torn, whole = log.read_text().splitlines()
         self.assertEqual(torn, '{"tim')
         self.assertEqual(json.loads(whole)["listener"], "public")
-        self.assertNotIn("refused", f"{items()} {mux.child.output}")
+        self.assertNotIn("refused", f"{self.attention()} {mux.child.output}")
 
     def test_files_that_change(self) -> None:
         """A renewed certificate is read; a reload may name a certificate, a log and a UNIX socket in other folders."""
@@ -236,25 +236,6 @@ class SandboxTests(SynchronousTestCase):
         eventually(lambda: not listening.exists(), "the file of the socket is removed")
         self.assert_confined(mux)
 
-    def test_workers_started_later_are_confined(self) -> None:
-        mux = self.run_service("workers = 1")
-        mux.reload(("workers = 1", "workers = 2"))
-        self.assert_privileges(mux, "1", "1")
-        for pid in workers_of(mux.pid):
-            os.kill(pid, signal.SIGKILL)
-        eventually(lambda: mux.child.output.count("serving with") > 1, "others have their places")
-        self.assertEqual(shown(mux.port), "old.example")
-        self.assert_confined(mux)
-        self.assert_privileges(mux, "1", "1")
-        # An upgrade executes the program outside of the sandbox, so that it may name any file; its workers are confined again.
-        for number in range(2):
-            site = self.folder / f"{number}.pem"
-            self.authority.issue(f"site{number}.example").write(site, key=True)
-            mux.edit(("terminate_tls = .*", f"terminate_tls = {site}"))
-            mux.upgrade()
-            self.assertEqual(shown(mux.port), f"site{number}.example")
-        self.assert_confined(mux)
-
     def test_confined_as_another_user(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
@@ -265,7 +246,7 @@ class SandboxTests(SynchronousTestCase):
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
         set_limits(self, {f"{_WORKER}.process._PATIENCE": 0.5})
-        private, admin = self.folder / "private", self.folder / "admin.sock"
+        private = self.folder / "private"
         private.mkdir(mode=0o700)
         self.site = self.site.rename(private / "site.pem")
         mux = self.run_service("user = nobody", RULES.format(site=self.site))
@@ -278,11 +259,11 @@ class SandboxTests(SynchronousTestCase):
         )
         os.lchown(self.site, 65534, -1)  # a link that the helper does not follow
 
-        def attention() -> list[str]:
+        def is_told_of() -> bool:
             shown(mux.port)
-            return [one["text"] for one in get(admin, "/api/status")["attention"]]
+            return "neither root's" in str(self.attention())
 
-        eventually(lambda: any("neither root's" in one for one in attention()), "it is told of")
+        eventually(is_told_of, "it is told of")
         mux.child.wait_for("neither root's")
         self.assertEqual(mux.child.output.count("neither root's"), 1)
         self.assertEqual(shown(mux.port), "new.example")
@@ -346,18 +327,11 @@ class SandboxTests(SynchronousTestCase):
 
 
 class WithoutLandlockTests(SynchronousTestCase):
-    """A kernel that has none, or a filter that does not let it be used."""
-
-    def setUp(self) -> None:
-        self.patch(landlock, "abi", lambda: 0)
-
-    def sandbox(self, settings: str) -> str:
-        return sandbox_of(parse(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", "x"))
-
     def test_yes_is_an_error_with_a_remedy(self) -> None:
-        with self.assertRaises(SandboxError) as caught:
-            self.sandbox("sandbox = yes")
-        self.assertIn("write sandbox = auto", str(caught.exception))
-        # Otherwise it is off.
-        self.assertEqual(self.sandbox("workers = 2\nuser = nobody"), "off")
-        self.assertEqual(self.sandbox("sandbox = off"), "off")
+        """Otherwise it is off. The kernel has none, or a filter that does not let it be used."""
+        self.patch(landlock, "abi", lambda: 0)
+        text = "[txmux]\n{}\n[listen a]\nendpoint = :0\n".format
+        with self.assertRaisesRegex(SandboxError, "write sandbox = auto"):
+            sandbox_of(parse(text("sandbox = yes"), "x"))
+        for settings in ("workers = 2\nuser = nobody", "sandbox = off"):
+            self.assertEqual(sandbox_of(parse(text(settings), "x")), "off")

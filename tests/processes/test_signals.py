@@ -64,6 +64,15 @@ class StopSignalsTest(SynchronousTestCase):
         signal.raise_signal(signal.SIGTERM)
         self.assertEqual((heard, signals.is_urgent), ([signal.SIGTERM], True))
 
+    def test_reactor_keeps_nothing_of_a_stopped_service(self) -> None:
+        signals = StopSignals(reactor)
+        kept = weakref.ref(signals)
+        signals.start()
+        signals.stop()
+        del signals
+        gc.collect()
+        self.assertIsNone(kept())
+
     def test_another_process_was_asked_to_stop(self) -> None:
         """The signal that this one gets, too, before or after it hears that, neither stops the reactor again nor hurries; a further one does."""
         stops = list[object]()
@@ -98,12 +107,10 @@ class OthersTest(WorkersTestCase):
         settings = "user = nobody\n" * (os.geteuid() == 0)  # so that there is a helper
         listening = self.backend()
         as_another = python_for_everybody() if settings else ()
-        rules = self.relaying(listening)
-        mux = self.own(
-            Service(self.folder, rules, f"{settings}workers = 2", before=as_another, program="run")
-        )
+        rules, settings = self.relaying(listening), f"{settings}workers = 2"
+        mux = self.upgrading(rules, settings, as_another, program="run")
         helpers = named(mux.pid, "helper")  # the one that there is serves the next supervisor, too
-        self.assertEqual(len(helpers), len(settings) > 0)
+        self.assertEqual(len(helpers), "user" in settings)
         pairs = [self.relayed(mux, listening)]
         for change in (
             lambda: mux.reload(("workers = 2", "workers = 3")),
@@ -111,15 +118,9 @@ class OthersTest(WorkersTestCase):
             lambda: mux.reload(("workers = 3", "workers = 2")),
         ):
             (_, *others) = before = family_of(mux.pid)
-            for number in (
-                signal.SIGHUP,
-                signal.SIGINT,
-                signal.SIGQUIT,
-                signal.SIGUSR1,
-                signal.SIGUSR2,
-            ):
+            for name in ("HUP", "INT", "QUIT", "USR1", "USR2"):
                 for pid in {*others, *helpers}:
-                    os.kill(pid, number)
+                    os.kill(pid, signal.Signals[f"SIG{name}"])
             pairs += [self.relayed(mux, listening) for _ in range(4)]
             for client, server in pairs:
                 client.sendall(b"more")
@@ -158,17 +159,18 @@ class EarlyTests(WorkersTestCase):
     def come(self, *numbers: int, module: str = "txmux.cli") -> None:
         customize(self, _EARLY.format(module=module, numbers=[*map(int, numbers)]))
 
-    def run_early(self) -> Service:
-        return self.own(Service(self.folder, RULES, program="run"))
-
     def test_done_when_ready(self) -> None:
         """Reload and upgrade are done once the service serves, in this order; the log is opened again by both."""
         self.come(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-        mux = self.run_early()
+        mux = self.upgrading(program="run")
         mux.child.wait_for("rules reloaded: nothing changed")
         mux.child.wait_for("upgraded: process ")
         eventually(lambda: mux.named() != mux.pid, "another process serves")
         mux.follow()
+        # So it is with `twist`.
+        self.come(signal.SIGHUP, signal.SIGUSR1, module="txmux.cli.twist")
+        mux = self.upgrading()
+        mux.child.wait_for("rules reloaded: nothing changed")
 
     def test_quit(self) -> None:
         """SIGQUIT stops the service as SIGTERM does."""
@@ -179,14 +181,9 @@ class EarlyTests(WorkersTestCase):
         self.assertEqual(child.wait(), 0)
         self.assertRegex(child.output, r"stopping: SIGTERM\n(.*\n)*.* stopped\n")
 
-    def test_twist(self) -> None:
-        self.come(signal.SIGHUP, signal.SIGUSR1, module="txmux.cli.twist")
-        mux = self.upgrading()
-        mux.child.wait_for("rules reloaded: nothing changed")
-
     def test_new_starter(self) -> None:
         """What starts workers anew ignores them from its first moment."""
-        mux = self.run_early()
+        mux = self.upgrading(program="run")
         old = starter_of(mux.pid)
         os.kill(old, signal.SIGKILL)
         eventually(lambda: {*pids_of(mux.pid)} - {old} != set(), "it starts")
@@ -255,7 +252,7 @@ class LateTests(WorkersTestCase):
         """SIGHUP and SIGUSR1 reach the process that serves now, and do not end the old one."""
         ends = make_folder(self) / "ends"
         customize(self, _ENDS_LATE.format(ends=str(ends)))
-        mux = self.own(Service(self.folder, RULES, program="run"))
+        mux = self.upgrading(program="run")
         mux.replace()
         mux.child.wait_for("upgraded: ")
         for number in (signal.SIGUSR1, signal.SIGHUP):
@@ -283,7 +280,11 @@ class LateTests(WorkersTestCase):
             service.assert_stopped()
 
     def test_stopped_while_upgrading(self) -> None:
-        """SIGTERM during an upgrade ends both processes, and nobody says that one of them serves."""
+        """SIGTERM during an upgrade ends both processes, and nobody says that one of them serves.
+
+        An upgrade that fails, and goes on until the service has stopped, finds all that it uses. Where another process takes over, no
+        PID file names that, and the old one ends it.
+        """
         ready, gate = self.late_upgrade("_count_on")
         mux = self.upgrading()
         self.upgrade_until(mux, ready)
@@ -292,18 +293,12 @@ class LateTests(WorkersTestCase):
         gate.touch()
         mux.assert_stopped()  # perhaps before it could say that there is no upgrade
         self.assertNotIn("keeps serving", mux.child.output)
-
-    def test_stopped_while_an_upgrade_fails(self) -> None:
-        """An upgrade that goes on until the service has stopped finds all that it uses."""
         ready = make_folder(self) / "ready"
         customize(self, _FAILS_LATE.format(ready=str(ready)))
         mux = self.upgrading()
         self.upgrade_until(mux, ready)
         mux.stop()
         self.assertNotIn("keeps serving", mux.child.output)
-
-    def test_stopped_while_another_takes_over(self) -> None:
-        """No PID file names the new process, which the old one ends."""
         ready, _ = self.late("upgrade.worker_transfers.WorkerTransfers.retire")
         mux = self.upgrading()
         self.upgrade_until(mux, ready)
@@ -314,21 +309,8 @@ class LateTests(WorkersTestCase):
     def test_unnamed_while_draining(self) -> None:
         """Once a service has stopped listening, its PID file does not come back while clients have their time."""
         set_limits(self, {"processes.supervisor.pool._LOOK": 0.01})
-        listening = self.backend()
-        mux = self.own(Service(self.folder, self.relaying(listening), "drain_timeout = 1s"))
+        mux, listening = self.start_relaying("drain_timeout = 1s")
         self.relayed(mux, listening)
         mux.stop()
         self.assertEqual(mux.take_one()["reason"], "drained")
         self.assertFalse(mux.pidfile.exists())
-
-
-@pytest.mark.by_turns(each=True)
-class NeverRunningTests(SynchronousTestCase):
-    def test_reactor_keeps_nothing_of_a_stopped_service(self) -> None:
-        signals = StopSignals(reactor)
-        kept = weakref.ref(signals)
-        signals.start()
-        signals.stop()
-        del signals
-        gc.collect()
-        self.assertIsNone(kept())

@@ -88,32 +88,18 @@ def upgrade_of(old: Old, program: str | Sequence[str], time: Any = reactor) -> U
 
 
 class EndTest(SynchronousTestCase):
-    """A new process that ends after it served."""
-
-    def end(self, successor: Successor) -> None:
-        successor.processEnded(Failure(ProcessTerminated(signal=9, status=9)))
-
-    def test_all_are_told(self) -> None:
-        successor = Successor(reactor)
-        told: list[str] = []
-
-        async def wait() -> None:
-            told.append(await successor.ended())
-
-        for _ in range(2):
-            Deferred.fromCoroutine(wait())
-        self.end(successor)
-        self.assertEqual(told, ["was killed by signal 9 (SIGKILL)"] * 2)
-
-    def test_nothing_more_is_moved(self) -> None:
-        """The old process does not wait for workers that do not answer."""
+    def test_end(self) -> None:
+        """A new process ends after it served: all are told, and the old one does not wait for workers that do not answer."""
         time, successor = VirtualTime(), Successor(reactor)
+        told = [successor.ended() for _ in range(2)]
         handover: Any = SimpleNamespace(
             process=7, done=Deferred(), moved=0, rounds=0, stays={"undecided": 1}, ended=""
         )
         settling = Deferred.fromCoroutine(settled([handover], successor.ended(), time))
         self.assertNoResult(settling)
-        self.end(successor)
+        successor.processEnded(Failure(ProcessTerminated(signal=9, status=9)))
+        for one in told:
+            self.assertEqual(self.successResultOf(one), "was killed by signal 9 (SIGKILL)")
         stays = {"undecided": 1}
         moved = Moved(0, stays, [], is_over=False, stays_of={"7": stays})
         self.assertEqual(self.successResultOf(settling), moved)
@@ -135,8 +121,25 @@ class FailureTest(TestCase):
 
     async def test_hangs(self) -> None:
         """One that does nothing after a minute is ended, and what it has said is told; it may not even look who has started it."""
-        await self.assert_hangs("import os, time", "time.sleep(600)")
-        await self.assert_hangs(_READS, "stream.read()")
+        why = "was not ready within 60 s, and has done nothing for 10 s, though it could run"
+        looks = "print('still looking', file=os.sys.stderr, flush=True)"
+        for before, after in (("import os, time", "time.sleep(600)"), (_READS, "stream.read()")):
+            time: Any = VirtualTime()
+            upgrade = upgrade_of(Old(), f"{before}\n{looks}\n{after}", time)
+            running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
+            while not upgrade.successor.output:
+                await deferLater(reactor, 0.01)
+            pid = upgrade.successor.pid
+            eventually(lambda: (activity_of(pid) or ProcessActivity("R", 0)).waits, "it waits")  # noqa: B023
+            time.advance(60)
+            for _ in range(9):
+                time.advance(1)
+                await deferLater(reactor, 0.01)
+            self.assertFalse(running.called)
+            time.advance(1)
+            failure: Any = await self.assertFailure(running, UpgradeError)
+            self.assertEqual(str(failure), f"the new process {why}\nstill looking")
+            self.assertEqual(time.clock.getDelayedCalls(), [])
 
     async def test_is_slow(self) -> None:
         """It is not ready after some minutes, but it, or a process of its own, has worked all along: it has the time that it needs."""
@@ -177,26 +180,6 @@ class FailureTest(TestCase):
         with self.assertRaises(UpgradeError) as caught:
             await upgrade.run({}, state)
         self.assertIn("the new process cannot serve: ", str(caught.exception))
-
-    async def assert_hangs(self, before: str, after: str) -> None:
-        time: Any = VirtualTime()
-        program = f"{before}\nprint('still looking', file=os.sys.stderr, flush=True)\n{after}"
-        upgrade = upgrade_of(Old(), program, time)
-        running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
-        while not upgrade.successor.output:
-            await deferLater(reactor, 0.01)
-        pid = upgrade.successor.pid
-        eventually(lambda: (activity_of(pid) or ProcessActivity("R", 0)).waits, "it waits")
-        time.advance(60)
-        for _ in range(9):
-            time.advance(1)
-            await deferLater(reactor, 0.01)
-        self.assertFalse(running.called)
-        time.advance(1)
-        failure: Any = await self.assertFailure(running, UpgradeError)
-        why = "was not ready within 60 s, and has done nothing for 10 s, though it could run"
-        self.assertEqual(str(failure), f"the new process {why}\nstill looking")
-        self.assertEqual(time.clock.getDelayedCalls(), [])
 
     async def test_reasons(self) -> None:
         # The log has why; one that was ready, but does not begin, leaves the old one to accept clients again, and has it take back workers.
@@ -303,7 +286,7 @@ class OldVersionTest(TestCase):
         await successor.ended()
 
 
-class StoppingTest(SynchronousTestCase):
+class UpgradesTest(TestCase):
     def test_does_not_serve(self) -> None:
         """A new process that was asked to stop before it was asked to serve leaves that to the old one."""
         handlers: dict[Message, Any] = {}
@@ -322,8 +305,6 @@ class StoppingTest(SynchronousTestCase):
         serving = Deferred.fromCoroutine(handlers[messages.SERVE](state={}))
         self.failureResultOf(serving, UpgradeError)
 
-
-class ReloadTest(TestCase):
     def test_not_answered(self) -> None:
         """If the new process does not answer in three minutes, whoever asked is told, and may ask again."""
         time: Any = VirtualTime()

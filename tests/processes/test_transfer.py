@@ -30,7 +30,7 @@ class FlowsDoneTest(TestCase):
 
     async def test_flows_are_reported_once(self) -> None:
         told = list[None]()
-        handlers = {messages.FLOWS_DONE: lambda: told.append(None)}
+        handlers: Any = {messages.FLOWS_DONE: lambda: told.append(None)}
         for _ in range(2):
             own, far = socket.socketpair()
             ended: Deferred[None] = Deferred()

@@ -53,11 +53,11 @@ class ReplacedTest(WorkersTestCase):
         connection.request("GET", "/api/events")
         answer = connection.getresponse()
         mux.replace()
-        self.assertTrue(answer.read().rpartition(b"event: ")[2].startswith(b"stop\n"))
         for _ in range(5):
             self.assertEqual(mux.attention("upgrade"), [])
         gate.touch()
         eventually(lambda: mux.attention("upgrade") != [], "what has stayed is said")
         self.assertIn("1 connection stays in workers", mux.attention("upgrade")[0]["text"])
+        self.assertTrue(answer.read().rpartition(b"event: ")[2].startswith(b"stop\n"))
         client.close()
         eventually(lambda: mux.attention("upgrade") == [], "it is over")
