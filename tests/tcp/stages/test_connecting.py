@@ -43,20 +43,25 @@ class ServersTest(MuxTestCase):
         return await self.connect(self.mux([route("any", backend)], reactor=reactor), b"x")
 
     async def test_log_has_the_address_that_the_server_saw(self) -> None:
+        """A server may be an endpoint string; each kind has half-close."""
         path = str(make_folder(self) / "socket")
         port = self.backend_port()
         self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
-        texts = (f"127.0.0.1:{port}", f"localhost:{port}", f"tcp:127.0.0.1:{port}", f"unix:{path}")
-        for number, text in enumerate(texts):
+        endpoint = f"tcp:127.0.0.1:{port}:timeout=3"
+        self.assertEqual(server(endpoint).kind, "endpoint")
+        for text in self.anew((f"127.0.0.1:{port}", f"localhost:{port}", endpoint, f"unix:{path}")):
             backend = Backend("b", (server(text),), connect_timeout=60.0)
-            mux = self.mux([route("any", backend)], reactor=reactor)
-            client, peer = await self.both(mux, b"x")
+            client, peer = await self.both(self.mux([route("any", backend)], reactor=reactor), b"x")
             seen = peer.transport.getPeer()
-            close(client, peer)
-            await client.is_lost()
-            record = await self.logged(number + 1)
-            expected = None if number == 3 else f"{seen.host}:{seen.port}"
+            await peer.has_all(client.finish)
+            peer.send(b"half-close works")
+            peer.close()
+            await client.has(16)
+            client.close()
+            record = await self.assert_logged(reason="done")
+            expected = None if "unix" in text else f"{seen.host}:{seen.port}"
             self.assertEqual((text, record.server_local), (text, expected))
+            self.assertTrue(text != endpoint or record.server == text)
 
     async def test_why_no_server_is_reached(self) -> None:
         """The last attempt counts, and there are no more than `retries` allow; after each of them another server is tried."""
@@ -64,48 +69,32 @@ class ServersTest(MuxTestCase):
         make_stalled_port(self, "::1", stalled)  # on most machines localhost has both addresses
         refusing, here = server_at(free_port()), server_at(self.backend_port())
         untrusted = server(f"tls:localhost:{listen_tls(self, PeerFactory(), certificate())}")
-        bad = Server("tls:x:1:trustRoots=/nowhere", "endpoint")
-        for servers, last, reason, settings in self.anew((
-            ((refusing, here), 0, "connect-refused", {"retries": 0}),
-            ((server_at(stalled), refusing), 1, "connect-refused", {"connect_timeout": 0.5}),
-            ((server(f"localhost:{stalled}"),), 0, "connect-timeout", {"connect_timeout": 0.1}),
-            ((server("unix:/nonexistent/socket"),), 0, "connect-refused", {}),
-            ((server(f"ssl:127.0.0.1:{listen(self, mute)}"),), 0, "connect-timeout", {"connect_timeout": 0.3}),
-            ((untrusted,), 0, "tls-failed", {}),
-            ((bad,), 0, "error", {}),
+        bad, mute_port = Server("tls:x:1:trustRoots=/nowhere", "endpoint"), listen(self, mute)
+        in_time = {"connect_timeout": 0.1}
+        for servers, last, reason, settings, said in self.anew((
+            ((refusing, here), 0, "connect-refused", {"retries": 0}, ""),
+            ((server_at(stalled), refusing), 1, "connect-refused", {"connect_timeout": 0.5}, ""),
+            ((server(f"localhost:{stalled}"),), 0, "connect-timeout", in_time, ""),
+            ((server_at(stalled),), 0, "connect-timeout", in_time, "no connection within 0.1 s"),
+            ((server_at(mute_port),), 0, "connect-timeout", in_time | {"tls": ServerTLS()},
+             "no TLS handshake within 0.1 s"),
+            ((server("unix:/nonexistent/socket"),), 0, "connect-refused", {}, ""),
+            ((server(f"ssl:127.0.0.1:{mute_port}"),), 0, "connect-timeout", {"connect_timeout": 0.3}, ""),
+            ((untrusted,), 0, "tls-failed", {}, ""),
+            ((bad,), 0, "error", {}, ""),
         )):  # fmt: skip
-            await self.is_lost_cleanly(await self.lead(Backend("backend", servers, **settings)))
-            record = await self.assert_logged(reason=reason, backend="backend")
+            with capturedLogs() as logged:
+                await self.is_lost_cleanly(await self.lead(Backend("backend", servers, **settings)))
+                record = await self.assert_logged(reason=reason, backend="backend")
+            self.assertIn(said, " ".join(map(str, map(eventAsText, logged))))
             resolved = (f"{host}:{stalled}" for host in ("127.0.0.1", "[::1]"))
             self.assertIn(record.server, (servers[last].text, *resolved))
             self.assertNotIn("held", record.facts)
-        await (await mute.peer()).is_lost()
+        for peer in mute.peers:
+            await peer.is_lost()
         for number, first in enumerate((server(f"tcp:{refusing.text}:timeout=3"), untrusted, bad)):
             await self.lead(Backend("b", (first, here)))
             await self.backend.heard(1, number)
-
-    async def test_mute_server_costs_the_connect_timeout_with_its_own_cause(self) -> None:
-        rows: tuple[tuple[str, int, dict[str, Any]], ...] = (
-            ("no connection within", make_stalled_port(self), {}),
-            ("no TLS handshake within", listen(self, PeerFactory()), {"tls": ServerTLS()}),
-        )
-        for what, port, options in self.anew(rows):
-            with capturedLogs() as logged:
-                client = await self.lead(backend_at(port, connect_timeout=0.1, **options))
-                await self.assert_ended(client, reason="connect-timeout")
-            self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
-
-    async def test_server_may_be_an_endpoint_string(self) -> None:
-        text = f"tcp:127.0.0.1:{self.backend_port()}:timeout=3"
-        self.assertEqual(server(text).kind, "endpoint")
-        client = await self.lead(Backend("string", (server(text),)))
-        peer = await self.backend.heard(1)
-        await peer.has_all(client.finish)
-        peer.send(b"half-close works")
-        peer.close()
-        await client.has(16)
-        client.close()
-        await self.assert_logged(reason="done", server=text)
 
     async def test_local_trouble_and_failed_handshakes_are_no_refusals(self) -> None:
         bind = error.ConnectBindError(errno.EADDRNOTAVAIL, "no port")
@@ -162,26 +151,27 @@ class WaitingTest(MuxTestCase):
         port = self.mux([route("any", backend, name="waits")], reactor=reactor, **settings)
         return await self.connect_read(port, b"hello")
 
-    async def test_notices_at_once_that_the_client_is_gone(self) -> None:
-        client = await self.wait()
-        client.reset()
-        await self.assert_logged(reason="client-gone", route="waits", backend="backend", bytes_in=5)
+    async def test_end_of_the_client_cancels_the_attempt(self) -> None:
+        """It is noticed at once; so does a drain."""
+        for reason in self.anew(("client-gone", "drained")):
+            client = await self.wait()
+            if reason == "drained":
+                self.factory.abort("drained")
+                await self.is_reset(client)
+            else:
+                client.reset()
+            await self.assert_logged(reason=reason, route="waits", backend="backend", bytes_in=5)
 
-    async def test_keepalive_where_the_client_sends_more_meanwhile(self) -> None:
-        client = await self.wait()
+    async def test_client_that_sends_more_meanwhile(self) -> None:
+        """The server's socket has keepalive, and a client that sends too much is read no further."""
+        client = await self.wait(peek_limit=1000)
         [connection] = self.factory.connections
         server = connection.server
         client.send(b"more")
         await self.seen(9)
         self.assertEqual(server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
         self.assertIsNotNone(connection.transport)
-        client.reset()
-        await self.logged()
-
-    async def test_stops_reading_a_client_that_sends_too_much(self) -> None:
-        client = await self.wait(peek_limit=1000)
         client.send(bytes(32 * 1024 * 1024))
-        connection = self.only()
         while connection.transport in reactor.getReaders():
             await self.turn()
         self.assertLess(connection.record.bytes_in, 256 * 1024)
@@ -200,12 +190,6 @@ class WaitingTest(MuxTestCase):
             self.time.advance(5)
         close(client, await self.backend.heard(1_000_000))
         await self.logged()
-
-    async def test_drain_cancels_the_attempt(self) -> None:
-        client = await self.wait()
-        self.factory.abort("drained")
-        await self.is_reset(client)
-        await self.assert_logged(reason="drained")
 
     async def test_leaving_client_cancels_the_handshake(self) -> None:
         mute = PeerFactory()
@@ -261,9 +245,15 @@ class HeldTests(MuxTestCase):
         return self.backend.peers
 
     async def test_clients_wait_for_a_server_and_none_of_their_bytes_is_lost(self) -> None:
+        """One that cannot be suspended keeps its place."""
         port = self.hold()
         first = await self.held_one(port, b"ab")
+        connection = self.only()
+        self.time.advance(0.01)  # which is what the order goes by
         second = await self.held_one(port, b"x", count=2)
+        with patch.object(tcp_connection, "MovedConnection", side_effect=MemoryError):
+            self.assertRaises(MemoryError, connection.suspend)
+        self.assertEqual(len(self.held_clients), 2)
         first.send(b"cd")
         for connection in self.factory.connections:  # what is tried decides nothing
             self.assertEqual((connection.state, connection.decided), ("connecting", {}))
@@ -285,10 +275,13 @@ class HeldTests(MuxTestCase):
         self.assertEqual(counted(self.factory, names=("asked", "unanswered", "bytes in")), wanted)
 
     async def test_refused_as_ever_when_the_time_is_over(self) -> None:
-        port = self.hold(hold=5.0)
+        """At once, if more than the limit wait."""
+        port = self.hold(hold=5.0, hold_limit=2)
         clients = [await self.connect(port, b"x")]
         await self.waiting(1)
         clients.append(await self.held_one(port, b"x", count=2))
+        await self.assert_ended(await self.connect(port, b"x"), reason="limit")
+        self.records.clear()
         for _ in range(52):
             self.time.advance(0.1)
             await self.turn(2)
@@ -307,13 +300,6 @@ class HeldTests(MuxTestCase):
         self.time.advance(1.0)
         close(client, await self.backend.heard(1))
         await self.assert_logged(reason="done")
-
-    async def test_more_than_the_limit_are_refused(self) -> None:
-        port = self.hold(hold_limit=1)
-        client = await self.held_one(port, b"x")
-        await self.assert_ended(await self.connect(port, b"x"), reason="limit")
-        client.transport.abortConnection()
-        await self.until_logged(2)
 
     async def test_those_that_wait_for_room_do_not_wait_for_a_server(self) -> None:
         port = self.hold(max_connections=1, queue=5)
@@ -464,21 +450,6 @@ class HeldTests(MuxTestCase):
         await self.until_logged(2)
         self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
 
-    async def test_client_that_cannot_be_suspended_keeps_its_place(self) -> None:
-        port = self.hold()
-        first = await self.held_one(port, b"a")
-        connection = self.only()
-        second = await self.held_one(port, b"b", count=2)
-        with patch.object(tcp_connection, "MovedConnection", side_effect=MemoryError):
-            self.assertRaises(MemoryError, connection.suspend)
-        self.assertEqual(len(self.held_clients), 2)
-        peers = await self.come_up(2)
-        await peers[0].has(1)
-        await peers[1].has(1)
-        self.assertEqual([bytes(peer.received) for peer in peers], [b"a", b"b"])
-        close(first, second, *peers)
-        await self.until_logged(2)
-
     async def try_after_release(self) -> tuple[Peer, Any]:
         """Have a client of a new multiplexer wait for an operator, and then try a server; give it and its connection."""
         mux = self.mux([route("any", self.held)])
@@ -521,12 +492,8 @@ class HeldTests(MuxTestCase):
         close(before, client, *self.backend.peers)
         self.assertEqual(bytes(peer.received), b"b")
         await self.until_logged(2)
-
-    async def test_first_client_after_a_hold_with_an_end(self) -> None:
-        self.held = backend_at(self.backend_port())
-        port = self.mux([route("any", self.held)])
-        self.factory.upstreams.apply_overrides({}, {"backend": 1.0})  # nobody has looked since
+        self.factory.upstreams.apply_overrides({}, {"backend": 1.0})  # it has ended unnoticed
         client = await self.held_one(port, b"b")
         self.time.advance(0.2)
-        close(client, await self.backend.heard(1))
-        await self.assert_logged(reason="done")
+        close(client, await self.backend.heard(1, 2))
+        await self.assert_logged(3, reason="done")
