@@ -28,19 +28,14 @@ class DecidingTest(MuxTestCase):
         await self.send_in_pieces(client, b"SSH-")
         client.send(b"2.0-test\r\n")
         server = await self.backend.heard(14)
-        self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
+        self.assertEqual(bytes(server.received), SSH)
+        self.time.advance(3000)  # there is no deadline after the decision
+        await server.tell(client, b"still here")
         close(client, server)
-        record = await self.assert_logged(
-            listener="public",
-            route="ssh",
-            backend="backend",
-            reason="done",
-            bytes_in=14,
-            bytes_out=0,
-        )
-        self.assertTrue(record.client.startswith("127.0.0.1:"))
-        self.assertTrue((record.local or "").startswith("127.0.0.1:"))
-        self.assertTrue((record.server or "").startswith("127.0.0.1:"))
+        record = await self.assert_logged(route="ssh", reason="done", bytes_in=14, bytes_out=10)
+        self.assert_story(record, listener="public", backend="backend")
+        for address in (record.client, record.local, record.server):
+            self.assertTrue((address or "").startswith("127.0.0.1:"))
 
     async def test_route_may_close_or_reset(self) -> None:
         """One for other networks is skipped."""
@@ -100,11 +95,6 @@ class UndecidedTest(MuxTestCase):
         self.assertTrue(client.was_reset())
         await self.assert_logged(4, route=None, reason="no-route", bytes_in=3)
 
-    async def test_no_deadline_after_the_decision(self) -> None:
-        client, server = await self.both(self.ssh_mux(), b"SSH-")
-        self.time.advance(3000)
-        await server.tell(client, b"still here")
-
     async def test_peek_limit_ends_detection_and_keeps_all_bytes(self) -> None:
         port = self.mux(
             [route("payload offset=8 text=x", CLOSE)],
@@ -128,14 +118,6 @@ class LeavingTest(MuxTestCase):
         handed = route("payload text=hand", Taker(self, self.turn).outcome)
         return self.mux([handed, *routes] if self.previews else routes, **settings)
 
-    async def test_port_scan_opens_no_backend_connection(self) -> None:
-        backend = backend_at(self.backend_port())
-        port = self.serve(route("any", backend), silent=backend, default=backend)
-        client = await self.connect(port)
-        client.close()
-        await self.assert_logged(reason="client-gone", backend=None)
-        self.assertEqual(self.backend.peers, [])
-
     async def test_client_that_half_closes_undecided_gets_the_defaults_answer(self) -> None:
         port = self.serve(route("ssh", CLOSE), default=backend_at(self.backend_port()))
         client = await self.connect(port, b"SS")
@@ -152,15 +134,21 @@ class LeavingTest(MuxTestCase):
         )
 
     async def test_end_of_an_undecided_client(self) -> None:
-        for reason in self.anew(("client-gone", "drained")):
-            port = self.serve(route("ssh", backend_at(self.backend_port())))
-            client = await self.connect_read(port, b"SS")
+        """A port scan opens no backend connection."""
+        backend = backend_at(self.backend_port())
+        for said, reason in self.anew((
+            (b"SS", "client-gone"), (b"SS", "drained"), (b"", "client-gone"),
+        )):  # fmt: skip
+            routes = route("ssh" if said else "any", backend)
+            port = self.serve(routes, silent=backend, default=backend)
+            client = await (self.connect_read if said else self.connect)(port, said)
             if reason == "drained":
                 self.factory.abort("drained")
                 await self.is_reset(client)
             else:
-                client.reset()
-            await self.assert_logged(reason=reason, bytes_in=2)
+                client.reset() if said else client.close()
+            await self.assert_logged(reason=reason, backend=None, bytes_in=len(said))
+            self.assertEqual(self.backend.peers, [])
 
     async def test_endless_bytes_without_a_match_are_closed_and_little_is_read(self) -> None:
         port = self.serve(route("payload offset=30000 text=x", CLOSE), peek_limit=32768)
@@ -209,16 +197,21 @@ class FirstBytesTest(MuxTestCase):
         return client
 
     async def test_deciding_bytes_route_at_once_without_a_timer(self) -> None:
-        client = self.early(b"SSH-2.0-test\r\n", detect_timeout=7)
-        (connection,) = self.factory.connections
-        self.assertEqual(connection.record.route, "ssh")
-        self.assertNotIn(
-            7.0, [timer.getTime() for timer in self.factory.runtime.clock.getDelayedCalls()]
-        )
-        server = await self.backend.heard(14)
-        self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
-        close(client, server)
-        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
+        """Also those of a client that has finished, whose server gets its end."""
+        for does in self.anew((bool, finish)):
+            client = self.early(SSH, does, detect_timeout=7)
+            (connection,) = self.factory.connections
+            self.assertEqual(connection.record.route, "ssh")
+            timers = self.factory.runtime.clock.getDelayedCalls()
+            self.assertNotIn(7.0, [timer.getTime() for timer in timers])
+            server = await self.backend.heard(14)
+            self.assertEqual(bytes(server.received), SSH)
+            if does is finish:
+                await server.has_all()
+            else:
+                client.close()
+            server.close()
+            await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_undecided_bytes_leave_the_usual_time(self) -> None:
         client = self.early(b"SS", detect_timeout=7)
@@ -235,13 +228,6 @@ class FirstBytesTest(MuxTestCase):
         client = self.early(b"")
         client.sendall(b"SSH-2.0-test\r\n")
         close(client, await self.backend.heard(14))
-        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
-
-    async def test_half_closed_client_reaches_its_server_with_its_end(self) -> None:
-        self.early(b"SSH-2.0-test\r\n", finish)
-        server = await self.backend.heard(14)
-        await server.has_all()
-        server.close()
         await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_client_that_left_is_logged_as_gone(self) -> None:

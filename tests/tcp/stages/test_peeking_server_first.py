@@ -4,7 +4,6 @@ from ipaddress import ip_network
 from typing import Any
 
 import attrs
-from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
 from tests.support.peers import GREETING, Peer, close
@@ -39,25 +38,22 @@ class AtOnceTest(MuxTestCase):
             )
 
     async def test_client_whom_no_route_may_take_is_greeted_at_once(self) -> None:
-        """Those for others and other times do not count; nor does `silent`, unless it leads elsewhere."""
+        """Those for others and other times do not count; nor does `silent`, unless it leads elsewhere. A protocol in this process does so, too."""
         greeting, others = self.greeting(), ["192.0.2.0/24"]
         for routes, settings in (
-            (
-                [
-                    route("ssh", CLOSE, from_=others),
-                    route("http", CLOSE, not_from=["127.0.0.0/8"], name="web"),
-                    attrs.evolve(route("tls", CLOSE), during=(_NEVER,)),
-                ],
-                {},
-            ),
+            ([
+                route("ssh", CLOSE, from_=others),
+                route("http", CLOSE, not_from=["127.0.0.0/8"], name="web"),
+                attrs.evolve(route("tls", CLOSE), during=(_NEVER,)),
+            ], {}),
             ([route("silent", greeting, name="mail", from_=others)], {}),
             ([route("any", CLOSE)], {"first": "server", "silent": RESET}),
-            ([], {"silent": greeting}),
+            ([], {"silent": greeting}), ([], {"default": outcome(self.greeter)}),
             ([], {"silent": (Silence(RESET, Clients(_ELSEWHERE)),)}),
-        ):
+        ):  # fmt: skip
             with self.subTest(routes=routes, settings=settings):
-                port = self.mux(routes, default=greeting, **settings)
-                await self.has_greeting(await self.connect(port))
+                every: dict[str, Any] = {"default": greeting, **settings}
+                await self.has_greeting(await self.connect(self.mux(routes, **every)))
 
     async def test_one_whom_a_route_may_take_is_waited_for(self) -> None:
         """So it is where units may bring routes: silent clients see the same as if they had brought some."""
@@ -110,15 +106,6 @@ class AtOnceTest(MuxTestCase):
         await self.accepted()
         await self.has_greeting(client, after=5.1)
 
-    async def test_protocol_in_process_greets_at_once(self) -> None:
-        class Hello(Protocol):
-            def connectionMade(self) -> None:
-                assert self.transport is not None
-                self.transport.write(GREETING)
-
-        port = self.mux(default=outcome(ServerFactory.forProtocol(Hello)))
-        await self.has_greeting(await self.connect(port))
-
     async def test_proxy_header_decides_whether_a_route_is_for_the_client(self) -> None:
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
         port = self.mux(routes, accept_proxy_from=SENDERS, default=self.greeting())
@@ -169,7 +156,17 @@ class LinesTest(MuxTestCase):
         await self.accepted()
         await self.has_greeting(client, after=5.1)
 
-    async def test_line_may_have_less_time_than_detection(self) -> None:
+    async def test_line_may_have_less_time_than_detection_or_more(self) -> None:
+        """Speakers have more of it, too."""
+        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
+        slow = await self.connect(port)
+        await self.accepted_for(19.0)
+        slow.send(b"SS")
+        await self.seen(2)
+        self.assertEqual(self.records, [])
+        self.time.advance(1.1)
+        await self.is_reset(slow)
+        await self.assert_logged(reason="no-route")
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=0.5),))
         quiet, slow = await self.connect(port), await self.connect(port)
         slow.send(b"S")
@@ -177,19 +174,7 @@ class LinesTest(MuxTestCase):
             await self.turn()
         await self.has_greeting(quiet, after=0.6)
         slow.send(b"SH-")
-        await self.assert_ended(slow, route="ssh", reason="denied")
-
-    async def test_line_may_have_more_time_which_speakers_have_too(self) -> None:
-        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
-        quiet = await self.connect(port)
-        await self.accepted_for(19.0)
-        slow = quiet
-        slow.send(b"SS")
-        await self.seen(2)
-        self.assertEqual(self.records, [])
-        self.time.advance(1.1)
-        await self.is_reset(slow)
-        await self.assert_logged(reason="no-route")
+        await self.assert_ended(slow, 2, route="ssh", reason="denied")
 
 
 class SilentRouteTest(MuxTestCase):
@@ -205,6 +190,11 @@ class SilentRouteTest(MuxTestCase):
         return client
 
     async def test_client_that_says_nothing_is_the_routes(self) -> None:
+        """A port scan opens no connection."""
+        client = await self.waiting([self.mail()])
+        client.close()
+        await self.assert_ended(client, route=None, reason="client-gone", bytes_in=0)
+        self.records.clear()
         client = await self.waiting([self.mail()])
         await self.accepted_for(2.9)
         self.assertEqual(self.greeter.peers, [])
@@ -216,22 +206,16 @@ class SilentRouteTest(MuxTestCase):
         await self.assert_ended(client, backend="greeter", route="mail", reason="done", bytes_in=8)
 
     async def test_it_has_the_listeners_time_or_its_own(self) -> None:
+        """Also if it leads where the default does."""
+        client = await self.waiting([self.mail()], default=self.greeting())
+        await self.greets_nobody()
+        await self.has_greeting(client, after=3.1)
         await self.has_greeting(await self.waiting([self.mail()], detect_timeout=1.0), after=1.1)
         client = await self.waiting([self.mail()], detect_timeout=9.0)
         await self.accepted_for(8.9)
         await self.has_greeting(client, after=0.2)
         client = await self.waiting([self.mail("silent after=500ms")], detect_timeout=9.0)
         await self.has_greeting(client, after=0.6)
-
-    async def test_who_says_something_keeps_the_usual_time(self) -> None:
-        routes = [route("ssh", backend_at(self.backend_port())), self.mail()]
-        client = await self.waiting(routes)
-        client.send(b"S")
-        await self.seen(1)
-        await self.accepted_for(4.5)
-        self.assertEqual((self.greeter.peers, self.records), ([], []))
-        client.send(b"SH-")
-        await self.backend.heard(4)
 
     async def test_who_says_something_is_never_its_client(self) -> None:
         port = self.mux([self.mail()], default=backend_at(self.backend_port()))
@@ -240,12 +224,6 @@ class SilentRouteTest(MuxTestCase):
             await self.backend.heard(1)
             await self.closed(client, self.backend.peers.pop())
             self.assertIsNone(self.records.pop().route)
-
-    async def test_scan_opens_no_connection(self) -> None:
-        client = await self.waiting([self.mail()])
-        client.close()
-        await self.assert_ended(client, route=None, reason="client-gone", bytes_in=0)
-        self.assertEqual(self.greeter.peers, [])
 
     async def test_first_that_fits_decides_after_its_own_time(self) -> None:
         routes = [
@@ -285,11 +263,6 @@ class SilentRouteTest(MuxTestCase):
             self.assert_story(record, route="silent", reason="done", bytes_out=len(GREETING))
             self.assertEqual(sum(self.numbers("silent")[:1]), 1)
 
-    async def test_listener_without_another_route_waits(self) -> None:
-        client = await self.waiting([self.mail()], default=self.greeting())
-        await self.greets_nobody()
-        await self.has_greeting(client, after=3.1)
-
     async def test_route_may_also_go_by_bytes(self) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([route(["silent after=1s", "ssh"], backend, name="ssh")])
@@ -301,13 +274,12 @@ class SilentRouteTest(MuxTestCase):
         close(client, await self.backend.peer())
         await self.assert_logged(count=2, route="ssh", reason="done")
 
-    async def test_refusing_route(self) -> None:
+    async def test_route_may_refuse_or_leave_no_line(self) -> None:
         client = await self.waiting([route("silent after=1s", RESET, name="scan")])
         await self.accepted_for(1.1)
         await self.is_reset(client)
         await self.assert_logged(route="scan", reason="silent")
-
-    async def test_log_no(self) -> None:
+        self.records.clear()
         client = await self.waiting([attrs.evolve(self.mail(), log=False)])
         await self.has_greeting(client, after=3.1)
         server = await self.greeter.peer()
