@@ -17,8 +17,6 @@ class EndTest(MuxTestCase):
             await one
         self.assertTrue(self.factory.emptied().called)
 
-
-class EventsTest(MuxTestCase):
     async def test_end_is_one_where_it_is_logged(self) -> None:
         """So it is one of the bad ends that are shown."""
         for log, end in ((True, ["end"]), (False, [])):

@@ -71,6 +71,34 @@ class BusiestSourcesTests(SynchronousTestCase):
             (sources.recent(old.score), round(sources.recent(new.score), 3)), (0, 0.067)
         )
 
+    def test_rate_of_a_source_that_is_new_or_old(self) -> None:
+        self.assertAlmostEqual(rate_of(2.0, 0.0, 3600.0), 2)
+        self.assertAlmostEqual(rate_of(1 / 15, 100.0, 100.0), 0.235, places=3)
+
+    def of_few(self, *sources: int, backend: str | None = None, ended: int = 0) -> bool:
+        table = ClientTable(Clock().seconds)
+        for _ in range(ended):
+            table.ended(_ended("192.0.2.200:1"))
+        live = [
+            _live(f"192.0.2.{number}:1")
+            for number, count in enumerate(sources)
+            for _ in range(count)
+        ]
+        for one in live:
+            one.record.backend = "web"
+        return self.successResultOf(Deferred.fromCoroutine(table.of_few(live, backend))) == OF_FEW
+
+    def test_of_all_and_of_a_backend(self) -> None:
+        for sources, of, expected in (
+            ([9], {}, True), ([5, 5, 1], {}, True), ([3, *[1] * 10], {}, True),
+            ([1] * 10, {}, False), ([3, *[1] * 20], {}, False),
+            ([], {}, False),  # no client has them
+            ([1] * 10, {"backend": "web"}, False), ([9], {"backend": "other"}, False),
+            # The ports of connections that have just ended are taken, too.
+            ([1] * 10, {"ended": 9}, False), ([1] * 10, {"backend": "web", "ended": 9}, True),
+        ):  # fmt: skip
+            self.assertEqual(self.of_few(*sources, **of), expected, (sources, of))
+
 
 class ClientTableTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -177,35 +205,3 @@ class ClientTableTests(SynchronousTestCase):
         (everyone, of_all), (first, its) = found[2][:2]
         self.assertEqual((everyone, round(of_all / its)), ("", 3))
         self.assertIn(first, {"192.0.2.1", "192.0.2.2", "192.0.2.9"})
-
-
-class RateTests(SynchronousTestCase):
-    def test_rate_of_a_source_that_is_new_or_old(self) -> None:
-        self.assertAlmostEqual(rate_of(2.0, 0.0, 3600.0), 2)
-        self.assertAlmostEqual(rate_of(1 / 15, 100.0, 100.0), 0.235, places=3)
-
-
-class FewTests(SynchronousTestCase):
-    def of_few(self, *sources: int, backend: str | None = None, ended: int = 0) -> bool:
-        table = ClientTable(Clock().seconds)
-        for _ in range(ended):
-            table.ended(_ended("192.0.2.200:1"))
-        live = [
-            _live(f"192.0.2.{number}:1")
-            for number, count in enumerate(sources)
-            for _ in range(count)
-        ]
-        for one in live:
-            one.record.backend = "web"
-        return self.successResultOf(Deferred.fromCoroutine(table.of_few(live, backend))) == OF_FEW
-
-    def test_of_all_and_of_a_backend(self) -> None:
-        for sources, of, expected in (
-            ([9], {}, True), ([5, 5, 1], {}, True), ([3, *[1] * 10], {}, True),
-            ([1] * 10, {}, False), ([3, *[1] * 20], {}, False),
-            ([], {}, False),  # no client has them
-            ([1] * 10, {"backend": "web"}, False), ([9], {"backend": "other"}, False),
-            # The ports of connections that have just ended are taken, too.
-            ([1] * 10, {"ended": 9}, False), ([1] * 10, {"backend": "web", "ended": 9}, True),
-        ):  # fmt: skip
-            self.assertEqual(self.of_few(*sources, **of), expected, (sources, of))

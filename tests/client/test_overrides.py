@@ -7,7 +7,7 @@ from txmux.backends.pool.server_health import ServerOverride
 from txmux.client.overrides import Overrides, ServerState
 
 
-class ServerTests(SynchronousTestCase):
+class OverridesTests(SynchronousTestCase):
     def test_state_and_weight(self) -> None:
         """Each is changed by itself, and a server with those of the rules is not overridden."""
         overrides, of = Overrides(), ("web", "10.0.0.1:80")
@@ -22,8 +22,6 @@ class ServerTests(SynchronousTestCase):
             overrides = overrides.with_server(*of, 1.0, state, weight)
             self.assertEqual(overrides.servers.get(of), left)
 
-
-class HoldTests(SynchronousTestCase):
     def test_one_for_each_backend(self) -> None:
         held = Overrides().with_hold("a", 5.0, 9.0).with_hold("b", 5.0, math.inf)
         self.assertEqual(held.held, {"a": 9.0, "b": math.inf})

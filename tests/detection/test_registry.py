@@ -46,17 +46,6 @@ def _module(kind: str, name: object, variable: str = "matcher") -> str:
     return _MATCHER.format(kind=kind, name=name, variable=variable)
 
 
-class InstalledTest(SynchronousTestCase):
-    def test_installed(self) -> None:
-        found = installed_matchers()
-        self.assertEqual((list(found), len(found)), (sorted(found), len(list(found))))
-        self.assertTrue({"any", "http", "payload", "redis", "regex", "ssh", "tls"} <= found.keys())
-        self.assertEqual(found.problems, ())
-        found = installed_matchers()
-        self.patch(plugins, "__path__", ["/nonexistent"])
-        self.assertIs(installed_matchers(), found)
-
-
 class PluginTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-plugins-"))
@@ -285,3 +274,12 @@ class TransportTests(SynchronousTestCase):
         lines = (Alternative("x", WholeDatagram(_ABC)), Alternative("tls", whole))
         plan = Detector([Route("a", lines, Refusal.CLOSE)]).plan(0x16)
         self.assertEqual(plan.learners_for(0), (whole.learnt,))
+
+    def test_installed(self) -> None:
+        found = installed_matchers()
+        self.assertEqual((list(found), len(found)), (sorted(found), len(list(found))))
+        self.assertTrue({"any", "http", "payload", "redis", "regex", "ssh", "tls"} <= found.keys())
+        self.assertEqual(found.problems, ())
+        found = installed_matchers()
+        self.patch(plugins, "__path__", ["/nonexistent"])
+        self.assertIs(installed_matchers(), found)

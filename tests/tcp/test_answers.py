@@ -31,7 +31,7 @@ def answer(said: bytes, *, unavailable: bool = False, **more: Any) -> RejectionA
     return answer_to(Peeked(said), unavailable=unavailable, **more)
 
 
-class TlsTests(SynchronousTestCase):
+class AnswerTests(SynchronousTestCase):
     def test_alert_comes_with_the_hello_in_its_record_version(self) -> None:
         self.assertEqual(answer(HELLO), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(HELLO, unavailable=True), RejectionAnswer(ALERT, complete=True))
@@ -47,27 +47,23 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual(answer(sslv2_hello(version=2)), NOTHING)
         self.assertEqual(answer(b"\x16\x03\x01\x00\x20\x01" + bytes(40)), NOTHING)
 
-
-class SshTests(SynchronousTestCase):
-    def packet(self, *, unavailable: bool) -> bytes:
+    def ssh_packet(self, *, unavailable: bool) -> bytes:
         reported = answer(SSH, unavailable=unavailable)
         self.assertTrue(reported.complete)
-        line, _, packet = reported.data.partition(b"\r\n")
+        line, _, ssh_packet = reported.data.partition(b"\r\n")
         self.assertEqual(line, b"SSH-2.0-txmux")
-        size, padding = int.from_bytes(packet[:4], "big"), packet[4]
-        self.assertEqual((4 + size, len(packet) % 8), (len(packet), 0))
+        size, padding = int.from_bytes(ssh_packet[:4], "big"), ssh_packet[4]
+        self.assertEqual((4 + size, len(ssh_packet) % 8), (len(ssh_packet), 0))
         self.assertGreaterEqual(padding, 4)
-        return packet[5:-padding]
+        return ssh_packet[5:-padding]
 
-    def test_disconnect_has_a_reason_of_rfc_4253_and_words(self) -> None:
+    def test_disconnect_of_ssh_has_a_reason_of_rfc_4253_and_words(self) -> None:
         rows = (False, 1, b"not allowed here"), (True, 7, b"no server can be reached")
         for unavailable, reason, words in rows:
-            packet = b"\1\0\0\0%c\0\0\0%c%s\0\0\0\0" % (reason, len(words), words)
-            self.assertEqual(self.packet(unavailable=unavailable), packet)
+            ssh_packet = b"\1\0\0\0%c\0\0\0%c%s\0\0\0\0" % (reason, len(words), words)
+            self.assertEqual(self.ssh_packet(unavailable=unavailable), ssh_packet)
 
-
-class Http1Tests(SynchronousTestCase):
-    def test_response_comes_with_the_request_line_and_closes(self) -> None:
+    def test_response_of_http_1_comes_with_the_request_line_and_closes(self) -> None:
         """That to HEAD has no body, and none comes without a request."""
         reported = answer(GET).data
         head, _, body = reported.partition(b"\r\n\r\n")
@@ -82,15 +78,13 @@ class Http1Tests(SynchronousTestCase):
         reported = answer(GET, unavailable=True).data
         self.assertTrue(reported.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
 
-
-class Http2Tests(SynchronousTestCase):
-    def test_settings_come_at_once(self) -> None:
+    def test_settings_of_http_2_come_at_once(self) -> None:
         settings = frame(4)
         self.assertEqual(answer(PREFACE[:10]), NOT_YET)
         self.assertEqual(answer(PREFACE), RejectionAnswer(settings, complete=False))
         self.assertEqual(answer(HTTP2[:-1]), RejectionAnswer(settings, complete=False))
 
-    def test_response_closes_the_stream_and_the_connection(self) -> None:
+    def test_response_of_http_2_closes_the_stream_and_the_connection(self) -> None:
         """An opening without a request gets none."""
         for unavailable, status in ((False, b"403"), (True, b"503")):
             response = request(b"\x08\x03" + status, stream=3)
@@ -100,17 +94,13 @@ class Http2Tests(SynchronousTestCase):
         nothing = RejectionAnswer(frame(4), complete=True)
         self.assertEqual(answer(PREFACE + frame(0, stream=1)), nothing)
 
-
-class RedisTests(SynchronousTestCase):
-    def test_every_form_of_command_gets_a_simple_error(self) -> None:
+    def test_every_form_of_a_redis_command_gets_a_simple_error(self) -> None:
         error = RejectionAnswer(b"-ERR not allowed here\r\n", complete=True)
         for command in (b"PING\r\n", b"*1\r\n$4\r\n"):
             self.assertEqual(answer(command), error)
             unavailable = answer(command, unavailable=True).data
             self.assertEqual(unavailable, b"-ERR no server can be reached\r\n")
 
-
-class OtherTests(SynchronousTestCase):
     def test_other_protocols_get_no_answer(self) -> None:
         for said in (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\xff", b"howdy\r\n"):
             self.assertEqual(answer(said), NOTHING)

@@ -54,8 +54,6 @@ class CallsTest(MuxTestCase):
             reason = "client-reset" if is_reset else "done"
             self.assert_story(self.records[-1], route=name, reason=reason)
 
-
-class TerminatedCallsTest(MuxTestCase):
     async def answered(self, port: int) -> tuple[SecurePeer, Peer]:
         peers = len(self.backend.peers)
         client = await self.tls.client(port)
@@ -64,7 +62,7 @@ class TerminatedCallsTest(MuxTestCase):
         await server.tell(client, b"hello")
         return client, server
 
-    async def test_bounds(self) -> None:
+    async def test_bounds_with_tls(self) -> None:
         """With TLS that ends here; a client may go without reading the close-notify: nothing is missing, and no stage is made for that."""
         port = self.mux([self.tls.route(), self.tls.inner()])
         for is_reset, bound in ((False, _as_said(Calls(188, 214))), (True, Calls(197, 225))):

@@ -66,53 +66,6 @@ async def assert_served_by(test: MuxTestCase, factory: PeerFactory) -> None:
     await test.logged(before + 1)
 
 
-class AttemptsTest(MuxTestCase):
-    async def test_log_has_each_failed_attempt_and_no_byte_is_lost(self) -> None:
-        refusing, stalled, good = free_port(), make_stalled_port(self), self.backend_port()
-        serve_pool(self, backend_at(refusing, stalled, good))
-        client = await pool_client(self, b"first ")
-        await self.seen(6)
-        await is_tried(self, stalled)
-        client.send(b"second ")
-        await self.seen(13)
-        self.time.advance(5)
-        peer = await self.backend.peer()
-        await client.tell(peer, b"third", 18)
-        self.assertEqual(bytes(peer.received), b"first second third")
-        await end_all(client, peer)
-        await self.assert_logged(
-            reason="done",
-            server=name(good),
-            facts={"tried": f"{name(refusing)} connect-refused, {name(stalled)} connect-timeout"},
-        )
-
-    async def test_attempts_of_the_fallback_follow_those_of_the_backend(self) -> None:
-        ports = [free_port() for _ in range(3)]
-        fallback = Backend("other", (server_at(ports[1]), server_at(ports[2])))
-        serve_pool(self, backend_at(ports[0], fallback=fallback))
-        tried = {"tried": ", ".join(f"{name(port)} connect-refused" for port in ports)}
-        await assert_turned_away(
-            self, reason="connect-refused", backend="other", server=name(ports[2]), facts=tried
-        )
-
-    async def test_every_tried_server_gets_the_proxy_header_once(self) -> None:
-        servers = [PeerFactory(), PeerFactory()]
-        ports = [listen(self, factory) for factory in servers]
-        serve_pool(self, backend_at(*ports, proxy_protocol="v1", tls=ServerTLS("a.example")))
-        client = await pool_client(self)
-        header = f"PROXY TCP4 127.0.0.1 127.0.0.1 {client.transport.getHost().port} {self.listening.getHost().port}\r\n"
-        for factory in servers:
-            peer = await factory.peer()
-            await peer.has(len(header) + 5)
-            await end_all(peer)
-            said = bytes(peer.received)
-            self.assertTrue(said.startswith(header.encode() + b"\x16\x03"))
-            self.assertEqual(said.count(b"PROXY"), 1)
-        await client.is_lost()
-        tried = ", ".join(f"{name(port)} tls-failed" for port in ports)
-        await self.assert_logged(reason="tls-failed", facts={"tried": tried})
-
-
 class FailingTest(MuxTestCase):
     async def test_ejected_servers_are_tried_without_a_fallback(self) -> None:
         ports = [free_port(), free_port()]
@@ -187,31 +140,51 @@ class FailingTest(MuxTestCase):
         self.time.advance(9.9)
         await assert_turned_away(self, reason="connect-refused", backend="spare")
 
-
-class ShareTest(MuxTestCase):
-    async def test_hash_of_the_name_follows_the_documented_order(self) -> None:
-        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
-        servers = {name(port): 1 for port in ports}
-        hosts = [f"{letter}.example.com" for letter in "abcdefgh"]
-        web, tls, rest = (
-            backend_at(*ports, balance=way) for way in ("host-hash", "sni-hash", "sni-hash")
+    async def test_log_has_each_failed_attempt_and_no_byte_is_lost(self) -> None:
+        refusing, stalled, good = free_port(), make_stalled_port(self), self.backend_port()
+        serve_pool(self, backend_at(refusing, stalled, good))
+        client = await pool_client(self, b"first ")
+        await self.seen(6)
+        await is_tried(self, stalled)
+        client.send(b"second ")
+        await self.seen(13)
+        self.time.advance(5)
+        peer = await self.backend.peer()
+        await client.tell(peer, b"third", 18)
+        self.assertEqual(bytes(peer.received), b"first second third")
+        await end_all(client, peer)
+        await self.assert_logged(
+            reason="done",
+            server=name(good),
+            facts={"tried": f"{name(refusing)} connect-refused, {name(stalled)} connect-timeout"},
         )
-        self.mux([route("http", web), route("tls", tls), route("any", rest)])
-        expected: list[str] = []
-        for host in hosts:
-            hello = records(client_hello(server_name(host)))
-            for data in (f"GET / HTTP/1.1\r\nHost: {host.upper()}\r\n\r\n".encode(), hello):
-                await end_all(await pool_client(self, data))
-                await self.logged(len(expected) + 1)
-                expected.append(order("sni-hash", host, servers)[0])
-        await end_all(await pool_client(self, b"\0"))
-        await self.logged(len(expected) + 1)
-        expected.append(order("source-hash", "127.0.0.1", servers)[0])
-        self.assertEqual([record.server for record in self.records], expected)
-        self.assertGreater(len(set(expected)), 1)
 
+    async def test_attempts_of_the_fallback_follow_those_of_the_backend(self) -> None:
+        ports = [free_port() for _ in range(3)]
+        fallback = Backend("other", (server_at(ports[1]), server_at(ports[2])))
+        serve_pool(self, backend_at(ports[0], fallback=fallback))
+        tried = {"tried": ", ".join(f"{name(port)} connect-refused" for port in ports)}
+        await assert_turned_away(
+            self, reason="connect-refused", backend="other", server=name(ports[2]), facts=tried
+        )
 
-class CheckedTest(MuxTestCase):
+    async def test_every_tried_server_gets_the_proxy_header_once(self) -> None:
+        servers = [PeerFactory(), PeerFactory()]
+        ports = [listen(self, factory) for factory in servers]
+        serve_pool(self, backend_at(*ports, proxy_protocol="v1", tls=ServerTLS("a.example")))
+        client = await pool_client(self)
+        header = f"PROXY TCP4 127.0.0.1 127.0.0.1 {client.transport.getHost().port} {self.listening.getHost().port}\r\n"
+        for factory in servers:
+            peer = await factory.peer()
+            await peer.has(len(header) + 5)
+            await end_all(peer)
+            said = bytes(peer.received)
+            self.assertTrue(said.startswith(header.encode() + b"\x16\x03"))
+            self.assertEqual(said.count(b"PROXY"), 1)
+        await client.is_lost()
+        tried = ", ".join(f"{name(port)} tls-failed" for port in ports)
+        await self.assert_logged(reason="tls-failed", facts={"tried": tried})
+
     async def until(self, condition: Any, step: float = 0.1) -> None:
         while not condition():
             while self.is_checking():
@@ -242,6 +215,64 @@ class CheckedTest(MuxTestCase):
             await self.until(lambda: len(upstream.pool.tiers.usable[0]) == 2)
         reported = [(event["state"], event["server"]) for event in events if "state" in event]
         self.assertEqual(reported, [("down", name(ports[0])), ("up", name(ports[0]))])
+
+
+class OptionsTest(MuxTestCase):
+    async def test_hash_of_the_name_follows_the_documented_order(self) -> None:
+        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
+        servers = {name(port): 1 for port in ports}
+        hosts = [f"{letter}.example.com" for letter in "abcdefgh"]
+        web, tls, rest = (
+            backend_at(*ports, balance=way) for way in ("host-hash", "sni-hash", "sni-hash")
+        )
+        self.mux([route("http", web), route("tls", tls), route("any", rest)])
+        expected: list[str] = []
+        for host in hosts:
+            hello = records(client_hello(server_name(host)))
+            for data in (f"GET / HTTP/1.1\r\nHost: {host.upper()}\r\n\r\n".encode(), hello):
+                await end_all(await pool_client(self, data))
+                await self.logged(len(expected) + 1)
+                expected.append(order("sni-hash", host, servers)[0])
+        await end_all(await pool_client(self, b"\0"))
+        await self.logged(len(expected) + 1)
+        expected.append(order("source-hash", "127.0.0.1", servers)[0])
+        self.assertEqual([record.server for record in self.records], expected)
+        self.assertGreater(len(set(expected)), 1)
+
+    async def test_rate_is_within_5_percent_each_way(self) -> None:
+        up, down = 60_000, 100_000
+        serve_pool(self, backend_at(self.backend_port(), upload_rate=up, download_rate=down))
+        client = await pool_client(self, bytes(2 * 10 * up))
+        peer = await self.backend.peer()
+        peer.send(bytes(2 * 10 * down))
+        await peer.has(1)
+        await client.has(1)
+        (connection,) = self.factory.connections
+        relay: Any = connection.stage.relay
+        for _ in range(500):
+            for end in (connection.transport, relay.server.transport):
+                # What has not come yet would be more than the rate later.
+                while not select.select([end.getHandle()], (), (), 0)[0]:
+                    await self.turn()
+            self.time.advance(0.02)
+            await self.turn(4)
+        await peer.has(int(0.95 * 10 * up) + 1)
+        await client.has(int(0.95 * 10 * down) + 1)
+        await self.turn(50)
+        self.assertLess(abs(len(peer.received) - 10 * up), 0.05 * 10 * up)
+        self.assertLess(abs(len(client.received) - 10 * down), 0.05 * 10 * down)
+        self.factory.abort("drained")
+        await client.is_lost()
+        await peer.is_lost()
+        await self.logged()
+
+    async def test_address_with_the_port_of_the_client(self) -> None:
+        serve_pool(self, Backend("b", (Server("127.0.0.2:{port}", "tcp", host="127.0.0.2"),)))
+        port = self.listening.getHost().port
+        listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
+        self.addCleanup(listening.stopListening)
+        await self.connect(port, b"x")
+        await self.backend.heard(1)
 
 
 class QueueTest(MuxTestCase):
@@ -395,42 +426,3 @@ class QueueTest(MuxTestCase):
         await end_all(client, peer)
         await self.until_logged(2)
         self.assert_story(self.records[0], reason="no-server", server=None)
-
-
-class RatesTest(MuxTestCase):
-    async def test_rate_is_within_5_percent_each_way(self) -> None:
-        up, down = 60_000, 100_000
-        serve_pool(self, backend_at(self.backend_port(), upload_rate=up, download_rate=down))
-        client = await pool_client(self, bytes(2 * 10 * up))
-        peer = await self.backend.peer()
-        peer.send(bytes(2 * 10 * down))
-        await peer.has(1)
-        await client.has(1)
-        (connection,) = self.factory.connections
-        relay: Any = connection.stage.relay
-        for _ in range(500):
-            for end in (connection.transport, relay.server.transport):
-                # What has not come yet would be more than the rate later.
-                while not select.select([end.getHandle()], (), (), 0)[0]:
-                    await self.turn()
-            self.time.advance(0.02)
-            await self.turn(4)
-        await peer.has(int(0.95 * 10 * up) + 1)
-        await client.has(int(0.95 * 10 * down) + 1)
-        await self.turn(50)
-        self.assertLess(abs(len(peer.received) - 10 * up), 0.05 * 10 * up)
-        self.assertLess(abs(len(client.received) - 10 * down), 0.05 * 10 * down)
-        self.factory.abort("drained")
-        await client.is_lost()
-        await peer.is_lost()
-        await self.logged()
-
-
-class AskedPortTest(MuxTestCase):
-    async def test_address_with_the_port_of_the_client(self) -> None:
-        serve_pool(self, Backend("b", (Server("127.0.0.2:{port}", "tcp", host="127.0.0.2"),)))
-        port = self.listening.getHost().port
-        listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
-        self.addCleanup(listening.stopListening)
-        await self.connect(port, b"x")
-        await self.backend.heard(1)

@@ -138,12 +138,8 @@ class HostsTests(SynchronousTestCase):
         self.assertEqual(error.option, "sni")
         self.assertIn("sni: 'a,' has an empty item", str(error))
 
-
-class RegularExpressionTests(SynchronousTestCase):
-    """After a ``~`` stands one regular expression instead of patterns."""
-
     def test_whole_name(self) -> None:
-        """It is about the whole name, with or without anchors; a comma belongs to it."""
+        """After a ``~`` stands one regular expression instead of patterns, about the whole name, with or without anchors; a comma belongs to it."""
         for text in ("~(www|api)[.]example[.]com", "~^(www|api)[.]example[.]com$"):
             found = names(text)
             self.assertTrue(found.matches("api.example.com"))

@@ -82,8 +82,6 @@ class FingerprintTests(SynchronousTestCase):
         found = ja4(*parts, cipher_suites=cipher_suites.hex())
         self.assertRegex(found, "^t12i[0-9]{4}00_[0-9a-f]{12}_[0-9a-f]{12}$")
 
-
-class PartTests(SynchronousTestCase):
     def beginning(self, *parts: bytes, **more: Any) -> str:
         return ja4(*parts, **more).partition("_")[0]
 

@@ -104,16 +104,12 @@ class AllowedTests(SynchronousTestCase):
         self.assertTrue(is_allowed(certificate, [allowed_client("cn=alice")]))
         self.assertEqual(of_verified(certificate).names["dns"], ())
 
-
-class RankTests(SynchronousTestCase):
     def test_worst_reason_counts(self) -> None:
         """A forged certificate is neither revoked nor expired, and a revoked one that has expired is revoked."""
         not_yet, expired, revoked, forged = 9, 10, 23, 7
         order = [NOT_ALLOWED, UNREADABLE, not_yet, expired, 11, 12, revoked, forged, 20]
         self.assertEqual([*map(order_rank, order)], [0, 0, 1, 1, 1, 1, 2, 3, 3])
 
-
-class LineTests(SynchronousTestCase):
     def test_errors(self) -> None:
         for text, expected in (
             ("alice",
@@ -143,8 +139,6 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(hash(allowed_client("cn=~a|b")), hash(allowed_client("cn=~a|b")))
         self.assertNotEqual(allowed_client("cn=a"), allowed_client("cn=b"))
 
-
-class ListsTests(SynchronousTestCase):
     def test_steps(self) -> None:
         """Which authorities have no list of their own is found in a time that grows with their number; the names count, and the keys."""
         folder, steps = make_folder(self), {}

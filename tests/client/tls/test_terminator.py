@@ -61,8 +61,6 @@ class ShakeTests(SynchronousTestCase):
             if why:
                 self.assertIn(why, str(shake.problem))
 
-
-class CauseTests(SynchronousTestCase):
     def test_causes(self) -> None:
         failed, no_tls = "the TLS handshake failed: ", "what the client sent is not TLS"
         for reasons, cause in (

@@ -375,8 +375,6 @@ class PollerTest(TestCase):
         for end in itertools.chain(*pairs):
             end.close()
 
-
-class LeanSocketTest(TestCase):
     def test_closing_ends_the_connection_of_its_last_descriptor(self) -> None:
         """Closing it, be it twice, ends the connection, unless its descriptor was duplicated or detached before."""
         for how in ("close", "dup", "detach", "makefile"):

@@ -14,32 +14,6 @@ from txmux.net.tls.pem import read_identity, read_key_pairs, read_revocations, v
 _WANTED = "name a PEM file with a certificate and its key"
 
 
-class RevocationTests(SynchronousTestCase):
-    def test_all(self) -> None:
-        path = make_folder(self) / "crl.pem"
-        own, other = authority().revoke(), make_authority("Other").revoke()
-        path.write_bytes(own + other)
-        issuers = [one.issuer.rfc4514_string() for one in read_revocations(path)]
-        self.assertEqual(issuers, ["CN=Test Authority", "CN=Other"])
-        expected = "name a PEM file with certificate revocation lists"
-        for data, reported in (
-            (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
-             f"'{path}': a list is damaged; {expected}"),
-            (authority().pem, f"'{path}' has no list in it; {expected}"),
-        ):  # fmt: skip
-            path.write_bytes(data)
-            self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), reported)
-        path.unlink()
-        error = self.assertRaises(TLSFileError, read_revocations, path)
-        self.assertEqual(
-            (error.key, str(error)),
-            (
-                "tls_client_crl",
-                f"cannot read '{path}': No such file or directory; {other_path(path)}",
-            ),
-        )
-
-
 class KeyPairTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
@@ -151,4 +125,28 @@ class KeyPairTests(SynchronousTestCase):
         self.assertEqual(
             str(error),
             f"cannot read '{path}': Permission denied; let the user that txmux runs as read it",
+        )
+
+    def test_all(self) -> None:
+        path = make_folder(self) / "crl.pem"
+        own, other = authority().revoke(), make_authority("Other").revoke()
+        path.write_bytes(own + other)
+        issuers = [one.issuer.rfc4514_string() for one in read_revocations(path)]
+        self.assertEqual(issuers, ["CN=Test Authority", "CN=Other"])
+        expected = "name a PEM file with certificate revocation lists"
+        for data, reported in (
+            (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+             f"'{path}': a list is damaged; {expected}"),
+            (authority().pem, f"'{path}' has no list in it; {expected}"),
+        ):  # fmt: skip
+            path.write_bytes(data)
+            self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), reported)
+        path.unlink()
+        error = self.assertRaises(TLSFileError, read_revocations, path)
+        self.assertEqual(
+            (error.key, str(error)),
+            (
+                "tls_client_crl",
+                f"cannot read '{path}': No such file or directory; {other_path(path)}",
+            ),
         )

@@ -263,28 +263,7 @@ class HandingOffTest(MuxTestCase):
                     self.assertEqual(given.recv(100), said)
                     await self.assert_logged(reason="handed-over")
 
-
-_OF_ANOTHER = """
-import os, socket, sys
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-    listening.bind(sys.argv[1])
-    listening.listen()
-    print("listens", flush=True)
-    given = []
-    while not given:
-        server, _ = listening.accept()
-        message, given, _, _ = socket.recv_fds(server, 65536, 1)
-    print(len(given), flush=True)
-    server.send(b"taken")
-"""
-_NOBODY = 65534
-
-
-class ServerOfAnotherUserTest(MuxTestCase):
-    async def test_gets_clients_only_if_the_rules_name_its_user(self) -> None:
+    async def test_server_of_another_user_gets_clients_only_if_the_rules_name_it(self) -> None:
         """In a folder that anybody may write to, anybody may listen at the path."""
         require_root()
         folder = make_folder(self)
@@ -307,3 +286,22 @@ class ServerOfAnotherUserTest(MuxTestCase):
         await self.connect(port, b"\xff\xff")
         await self.assert_logged(2, reason="handed-over")
         self.assertEqual(server.stdout.readline(), b"1\n")
+
+
+_OF_ANOTHER = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+    listening.bind(sys.argv[1])
+    listening.listen()
+    print("listens", flush=True)
+    given = []
+    while not given:
+        server, _ = listening.accept()
+        message, given, _, _ = socket.recv_fds(server, 65536, 1)
+    print(len(given), flush=True)
+    server.send(b"taken")
+"""
+_NOBODY = 65534

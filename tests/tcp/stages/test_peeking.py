@@ -73,8 +73,6 @@ class DecidingTest(MuxTestCase):
             self.assertEqual(record.facts["host"], host)
         self.assert_story(record, route=None, reason="no-route")
 
-
-class UndecidedTest(MuxTestCase):
     async def test_default_applies_once_all_routes_say_no_and_at_the_deadline(self) -> None:
         """That counts from accept; a silent client is closed then."""
         port = self.ssh_mux(detect_timeout=5)
@@ -106,6 +104,23 @@ class UndecidedTest(MuxTestCase):
         client.send(b"8x rest")
         server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"12345678x rest")
+
+    async def test_route_has_its_clients_who_stay_when_the_period_is_over(self) -> None:
+        office = route("ssh", backend_at(self.backend_port()), name="office")
+        hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
+        within, end = (
+            datetime.fromisoformat(f"2026-11-20T{at}+01:00").timestamp()
+            for at in ("17:59", "18:00")
+        )
+        set_wall_clock(self, within)
+        port = self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
+        client, server = await self.both(port, SSH)
+        set_wall_clock(self, end)
+        await self.connect_until_lost(port, SSH)
+        await self.assert_logged(route="closed", reason="denied")
+        await client.tell(server, b"more", len(SSH) + 4)
+        close(client, server)
+        await self.assert_logged(2, route="office", reason="done")
 
 
 @for_each("previews", (False, True))
@@ -155,25 +170,6 @@ class LeavingTest(MuxTestCase):
         await self.connect_until_lost(port, bytes(8 * 1024 * 1024))
         record = await self.assert_logged(reason="no-route")
         self.assertLess(record.bytes_in, 256 * 1024)
-
-
-class DuringTest(MuxTestCase):
-    async def test_route_has_its_clients_who_stay_when_the_period_is_over(self) -> None:
-        office = route("ssh", backend_at(self.backend_port()), name="office")
-        hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
-        within, end = (
-            datetime.fromisoformat(f"2026-11-20T{at}+01:00").timestamp()
-            for at in ("17:59", "18:00")
-        )
-        set_wall_clock(self, within)
-        port = self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
-        client, server = await self.both(port, SSH)
-        set_wall_clock(self, end)
-        await self.connect_until_lost(port, SSH)
-        await self.assert_logged(route="closed", reason="denied")
-        await client.tell(server, b"more", len(SSH) + 4)
-        close(client, server)
-        await self.assert_logged(2, route="office", reason="done")
 
 
 def finish(client: socket.socket) -> None:

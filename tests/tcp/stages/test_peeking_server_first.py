@@ -14,6 +14,7 @@ from txmux.rules.model import Clients, NetworkSet, Period, Route, Silence
 _HERE = NetworkSet([ip_network("127.0.0.0/8")])
 _ELSEWHERE = NetworkSet([ip_network("192.0.2.0/24")])
 _NEVER = Period(days=frozenset())
+_ROUTES = (route("ssh", CLOSE),)
 
 
 class AtOnceTest(MuxTestCase):
@@ -119,8 +120,6 @@ class AtOnceTest(MuxTestCase):
         await self.turn(5)
         self.assertEqual(len(self.greeter.peers), 1)
 
-
-class InsideTLSTest(MuxTestCase):
     async def test_client_that_says_nothing_inside_tls(self) -> None:
         """The default greets it once TLS is established; the server of a silent route, after its time."""
         client = await self.tls.client(self.mux([self.tls.route(outcome=self.greeting())]))
@@ -138,43 +137,6 @@ class InsideTLSTest(MuxTestCase):
         self.time.advance(1.1)
         await client.has(len(GREETING))
         self.assertEqual(self.only().record.route, "mail")
-
-
-class LinesTest(MuxTestCase):
-    ROUTES = (route("ssh", CLOSE),)
-
-    async def test_first_line_for_the_client_decides(self) -> None:
-        """A client without a line is closed."""
-        elsewhere, here = Clients(_ELSEWHERE), Silence(self.greeting(), Clients(_HERE))
-        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), elsewhere),))
-        client = await self.connect(port)
-        await self.accepted_for(5.1)
-        await self.is_lost_cleanly(client)
-        await self.assert_logged(reason="silent", backend=None)
-        silent = Silence(RESET, elsewhere), here, Silence(RESET)
-        client = await self.connect(self.mux(self.ROUTES, silent=silent))
-        await self.accepted()
-        await self.has_greeting(client, after=5.1)
-
-    async def test_line_may_have_less_time_than_detection_or_more(self) -> None:
-        """Speakers have more of it, too."""
-        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
-        slow = await self.connect(port)
-        await self.accepted_for(19.0)
-        slow.send(b"SS")
-        await self.seen(2)
-        self.assertEqual(self.records, [])
-        self.time.advance(1.1)
-        await self.is_reset(slow)
-        await self.assert_logged(reason="no-route")
-        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=0.5),))
-        quiet, slow = await self.connect(port), await self.connect(port)
-        slow.send(b"S")
-        while not any(c.record.bytes_in for c in self.factory.connections):
-            await self.turn()
-        await self.has_greeting(quiet, after=0.6)
-        slow.send(b"SH-")
-        await self.assert_ended(slow, 2, route="ssh", reason="denied")
 
 
 class SilentRouteTest(MuxTestCase):
@@ -312,3 +274,36 @@ class SilentRouteTest(MuxTestCase):
     async def test_server_may_get_a_hello_that_other_routes_would_read(self) -> None:
         routes = [route("tls sni=a.example", CLOSE, from_=["192.0.2.0/24"]), self.mail()]
         await self.has_greeting(await self.waiting(routes), after=3.1)
+
+    async def test_first_line_for_the_client_decides(self) -> None:
+        """A client without a line is closed."""
+        elsewhere, here = Clients(_ELSEWHERE), Silence(self.greeting(), Clients(_HERE))
+        port = self.mux(_ROUTES, silent=(Silence(self.greeting(), elsewhere),))
+        client = await self.connect(port)
+        await self.accepted_for(5.1)
+        await self.is_lost_cleanly(client)
+        await self.assert_logged(reason="silent", backend=None)
+        silent = Silence(RESET, elsewhere), here, Silence(RESET)
+        client = await self.connect(self.mux(_ROUTES, silent=silent))
+        await self.accepted()
+        await self.has_greeting(client, after=5.1)
+
+    async def test_line_may_have_less_time_than_detection_or_more(self) -> None:
+        """Speakers have more of it, too."""
+        port = self.mux(_ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
+        slow = await self.connect(port)
+        await self.accepted_for(19.0)
+        slow.send(b"SS")
+        await self.seen(2)
+        self.assertEqual(self.records, [])
+        self.time.advance(1.1)
+        await self.is_reset(slow)
+        await self.assert_logged(reason="no-route")
+        port = self.mux(_ROUTES, silent=(Silence(self.greeting(), after=0.5),))
+        quiet, slow = await self.connect(port), await self.connect(port)
+        slow.send(b"S")
+        while not any(c.record.bytes_in for c in self.factory.connections):
+            await self.turn()
+        await self.has_greeting(quiet, after=0.6)
+        slow.send(b"SH-")
+        await self.assert_ended(slow, 2, route="ssh", reason="denied")

@@ -179,6 +179,36 @@ class AcceptedTest(MuxTestCase):
             [real, real, (str(DESTINATION.host), DESTINATION.port), own, own, ("127.0.0.1", port)],
         )
 
+    async def introduce_after(self, seconds: float, port: int, data: bytes = b"") -> Any:
+        client = await self.connect(port)
+        await self.accepted()
+        self.time.advance(seconds)
+        client.send(LINE + data)
+        await self.turn(5)
+        return client
+
+    async def test_detect_timeout_includes_the_time_of_the_header(self) -> None:
+        """That may take all of it."""
+        silent = {"accept_proxy_from": SENDERS, "silent": backend_at(self.backend_port())}
+        client = await self.introduce_after(2, self.ssh_mux(detect_timeout=5.0, **silent))
+        self.time.advance(2.9)
+        await self.turn(3)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(0.1)
+        server = await self.backend.peer()
+        await server.tell(client, b"220 welcome\r\n")
+        close(client, server)
+        await self.assert_logged(reason="done", detect_ms=5000.0)
+        await self.introduce_after(2, self.ssh_mux(detect_timeout=1, **silent))
+        await self.backend.peer(1)
+
+    async def test_bytes_with_a_late_header_decide(self) -> None:
+        routes = [route("payload text=ab", "close", name="ab"), route("any", "close", name="any")]
+        port = self.mux(accept_proxy_from=SENDERS, routes=routes, detect_timeout=1)
+        for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):
+            client = await self.introduce_after(2, port, data)
+            await self.assert_ended(client, count, route=name)
+
 
 class SenderTest(SynchronousTestCase):
     def test_senders(self) -> None:
@@ -266,38 +296,6 @@ class RefusedTest(MuxTestCase):
                     end(client)
                 await self.assert_logged(reason=reason)
         self.assertEqual(self.backend.peers, [])
-
-
-class DetectionTimeTest(MuxTestCase):
-    async def introduce_after(self, seconds: float, port: int, data: bytes = b"") -> Any:
-        client = await self.connect(port)
-        await self.accepted()
-        self.time.advance(seconds)
-        client.send(LINE + data)
-        await self.turn(5)
-        return client
-
-    async def test_detect_timeout_includes_the_time_of_the_header(self) -> None:
-        """That may take all of it."""
-        silent = {"accept_proxy_from": SENDERS, "silent": backend_at(self.backend_port())}
-        client = await self.introduce_after(2, self.ssh_mux(detect_timeout=5.0, **silent))
-        self.time.advance(2.9)
-        await self.turn(3)
-        self.assertEqual(self.backend.peers, [])
-        self.time.advance(0.1)
-        server = await self.backend.peer()
-        await server.tell(client, b"220 welcome\r\n")
-        close(client, server)
-        await self.assert_logged(reason="done", detect_ms=5000.0)
-        await self.introduce_after(2, self.ssh_mux(detect_timeout=1, **silent))
-        await self.backend.peer(1)
-
-    async def test_bytes_with_a_late_header_decide(self) -> None:
-        routes = [route("payload text=ab", "close", name="ab"), route("any", "close", name="any")]
-        port = self.mux(accept_proxy_from=SENDERS, routes=routes, detect_timeout=1)
-        for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):
-            client = await self.introduce_after(2, port, data)
-            await self.assert_ended(client, count, route=name)
 
 
 CUTS = st.lists(st.floats(0, 1), max_size=4)

@@ -86,6 +86,35 @@ class EndsHereTest(MuxTestCase):
             client.reset()
             await self.logged()
 
+    async def connected(self, port: int, peer: SecurePeer) -> SecurePeer:
+        await connect_tls(self, port, peer)
+        await peer.ready()
+        peer.send(SSH)
+        server = await self.backend.heard(len(SSH), len(self.backend.peers))
+        await server.tell(peer, b"hello")
+        return peer
+
+    async def test_a_ticket_of_another_name(self) -> None:
+        """A session is resumed only for the name that it was made for (RFC 6066, section 3), else the client gets what its hello asks for, with a whole handshake."""
+        end = self.tls.route(files=(self.tls.pem("a.test", "vip.test"),))
+        inner = self.tls.inner()
+        everywhere = self.mux([end, inner])
+        for version in self.anew((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)):
+            context = client_context(self.tls.ca)
+            context.maximum_version = context.minimum_version = version
+            first = await self.connected(everywhere, SecurePeer((context, "vip.test")))
+            for name, is_resumed in (("a.test", False), ("vip.test", True)):
+                peer = SecurePeer((context, name))
+                peer.tls.session = first.tls.session
+                await self.connected(everywhere, peer)
+                self.assertEqual(peer.tls.session_reused, is_resumed, (version, name))
+                self.records.clear()
+                peer.reset()
+                record = await self.logged()
+                self.assertEqual(record.facts["sni"], name)
+            first.reset()
+            await self.until_logged(2)
+
 
 class WithinTest(MuxTestCase):
     async def assert_illegal(self, client: Peer) -> None:
@@ -135,39 +164,6 @@ class WithinTest(MuxTestCase):
             self.assertEqual(bytes(peer.received), hello())
             client.close()
             await self.assert_logged(reason="tls-failed", route="deep")
-
-
-class ResumedTest(MuxTestCase):
-    """A session is resumed only for the name that it was made for (RFC 6066, section 3)."""
-
-    async def connected(self, port: int, peer: SecurePeer) -> SecurePeer:
-        await connect_tls(self, port, peer)
-        await peer.ready()
-        peer.send(SSH)
-        server = await self.backend.heard(len(SSH), len(self.backend.peers))
-        await server.tell(peer, b"hello")
-        return peer
-
-    async def test_a_ticket_of_another_name(self) -> None:
-        """The client gets what its hello asks for, with a whole handshake."""
-        end = self.tls.route(files=(self.tls.pem("a.test", "vip.test"),))
-        inner = self.tls.inner()
-        everywhere = self.mux([end, inner])
-        for version in self.anew((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)):
-            context = client_context(self.tls.ca)
-            context.maximum_version = context.minimum_version = version
-            first = await self.connected(everywhere, SecurePeer((context, "vip.test")))
-            for name, is_resumed in (("a.test", False), ("vip.test", True)):
-                peer = SecurePeer((context, name))
-                peer.tls.session = first.tls.session
-                await self.connected(everywhere, peer)
-                self.assertEqual(peer.tls.session_reused, is_resumed, (version, name))
-                self.records.clear()
-                peer.reset()
-                record = await self.logged()
-                self.assertEqual(record.facts["sni"], name)
-            first.reset()
-            await self.until_logged(2)
 
 
 class PassedOnTest(MuxTestCase):

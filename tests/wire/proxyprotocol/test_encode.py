@@ -23,8 +23,8 @@ from txmux.wire.proxyprotocol.header import (
 )
 
 
-class EncodeV1Tests(SynchronousTestCase):
-    def test_headers_are_written_as_the_specification_has_them(self) -> None:
+class EncodeTests(SynchronousTestCase):
+    def test_v1_headers_are_written_as_the_specification_has_them(self) -> None:
         """A v4-mapped address is in hexadecimal groups, all that the grammar has; there is no LOCAL, and no place for fields."""
         for encoded, header in V1.items():
             self.assertEqual(encode_v1(header), encoded)
@@ -35,9 +35,7 @@ class EncodeV1Tests(SynchronousTestCase):
         self.assertEqual(encode_v1(LOCAL), b"PROXY UNKNOWN\r\n")
         self.assertEqual(encode_v1(WITH_TLVS), encode_v1(IPV4))
 
-
-class EncodeV2Tests(SynchronousTestCase):
-    def test_headers_are_written_as_the_specification_has_them(self) -> None:
+    def test_v2_headers_are_written_as_the_specification_has_them(self) -> None:
         for encoded, header in V2.items():
             self.assertEqual(encode_v2(header), encoded)
         # A checksum is the last field, and covers the whole header; without addresses, fields come first.
