@@ -107,16 +107,6 @@ class HelloTest(MuxTestCase):
         port = announcing_mux(self, "authority", match="tls", peek_limit=1000)
         self.assertEqual(await tlvs_reported(self, port, long[:500], long[500:], index=1), ())
 
-    async def test_half_closed_client_is_not_waited_for(self) -> None:
-        port = announcing_mux(self, "authority", match="tls")
-        client = await self.connect_read(port, HELLO[:20])
-        client.finish()
-        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
-        server = await self.backend.peer()
-        await server.has_all()
-        await client.is_lost(server.close)
-        await self.logged()
-
     async def test_end_of_a_client_whose_hello_is_waited_for(self) -> None:
         for end, reason in self.anew(((Peer.reset, "client-gone"), (None, "drained"))):
             port = announcing_mux(self, "authority", match="tls")
@@ -165,20 +155,17 @@ class ChainTest(MuxTestCase):
         return heard.tlvs
 
     async def test_fields_are_passed_on_without_padding(self) -> None:
-        tlvs = (
-            Tlv(0xE3, b"custom"), Tlv(TlvType.AUTHORITY, b"first"), Tlv(TlvType.UNIQUE_ID, b"id"),
-        )  # fmt: skip
-        padded = (Tlv(TlvType.NOOP, b"..."), *tlvs, Tlv(TlvType.UNIQUE_ID, bytes(129)))
-        self.assertEqual(await self.passed_on(padded), tlvs)
-
-    async def test_own_fields_replace_those_that_came_in(self) -> None:
-        """Others are dropped if there is no room."""
+        """Own fields replace those that came in; others are dropped if there is no room."""
+        first, unique = Tlv(TlvType.AUTHORITY, b"first"), Tlv(TlvType.UNIQUE_ID, b"id")
         ssl, small = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0])), Tlv(0xE1, b"small")
-        first, large = Tlv(TlvType.AUTHORITY, b"first"), Tlv(0xE0, bytes(4040))
+        passed, large = (Tlv(0xE3, b"custom"), first, unique), Tlv(0xE0, bytes(4040))
+        padded = (Tlv(TlvType.NOOP, b"..."), *passed, Tlv(TlvType.UNIQUE_ID, bytes(129)))
         for came, own, expected in self.anew((
-            ((first, ssl), "ssl", (AUTHORITY, ssl)), ((large, small), "crc32c", (AUTHORITY, small)),
+            (padded, (), passed),
+            ((first, ssl), ("authority", "ssl"), (AUTHORITY, ssl)),
+            ((large, small), ("authority", "crc32c"), (AUTHORITY, small)),
         )):  # fmt: skip
-            self.assertEqual(await self.passed_on(came, "authority", own), expected)
+            self.assertEqual(await self.passed_on(came, *own), expected)
 
     async def test_incoming_alpn_is_not_that_of_what_is_inside_tls(self) -> None:
         """TLS that ends here has agreed on no protocol, whatever was spoken further out."""

@@ -32,27 +32,20 @@ class PerSourceTest(MuxTestCase):
         await self.assert_refused(port)
 
     async def test_recognised_connections_leave_the_undecided_limit(self) -> None:
-        backend = backend_at(self.backend_port())
-        port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
-        first = await self.client(port, 1)
-        await self.assert_refused(port)
-        first.send(b"SSH-2.0-x\r\n")
-        await self.backend.heard(1)
-        silent = await self.client(port, 2)
-        await self.assert_refused(port)
-        silent.close()
-        await self.logged(3)
-        await self.client(port, 2)
-
-    async def test_client_that_waits_for_a_server_is_recognised(self) -> None:
-        backend = backend_at(make_stalled_port(self))
-        port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
-        (await self.client(port)).send(b"SSH-2.0-x\r\n")
-        await self.seen(11)
-        (await self.client(port, 2)).send(b"S")
-        await self.assert_refused(port)
-        self.factory.abort("drained")
-        await self.logged(3)
+        """Also that of a client that waits for a server."""
+        for server in self.anew((self.backend_port(), make_stalled_port(self))):
+            port = self.mux([route("ssh", backend_at(server))], max_undecided_per_source=1)
+            first = await self.client(port, 1)
+            await self.assert_refused(port)
+            first.send(b"SSH-2.0-x\r\n")
+            await self.seen(11)
+            silent = await self.client(port, 2)
+            await self.assert_refused(port)
+            silent.close()
+            await self.logged(3)
+            await self.client(port, 2)
+            self.factory.abort("drained")
+            await self.logged(5)
 
     async def test_refused_client_does_not_count_for_the_rate(self) -> None:
         port = self.mux(connection_rate_per_source=Rate(1.0, 2), max_connections=1)

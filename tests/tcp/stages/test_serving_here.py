@@ -161,17 +161,6 @@ class HandOverTest(MuxTestCase):
         self.assertEqual(bytes(server.received), b"first more")
         server.close()
 
-    async def test_protocol_may_put_another_in_its_place(self) -> None:
-        client = await self.handed(self.backend)
-        first = await self.backend.heard(5)
-        second = Peer()
-        first.transport.protocol = second
-        second.makeConnection(first.transport)
-        self.assertIs(first.transport.protocol, second)
-        await client.tell(second, b"second")
-        self.assertEqual((bytes(first.received), bytes(second.received)), (b"first", b"second"))
-        await second.is_lost(client.reset)
-
     async def test_half_close_ends_other_protocols_even_while_they_produce(self) -> None:
         class Produces(Protocol):
             def connectionMade(self) -> None:
@@ -197,13 +186,21 @@ class HandOverTest(MuxTestCase):
     async def test_transport_is_tcp_with_the_clients_address_and_one_of_tls_once_that_starts(
         self,
     ) -> None:
+        """Its protocol may put another in its place."""
         client, server = await self.served()
-        self.assertTrue(ITCPTransport.providedBy(server.transport))
-        self.assertEqual(server.transport.getPeer(), client.transport.getHost())
-        self.assertFalse(ISSLTransport.providedBy(server.transport))
-        server.transport.startTLS(certificate(), False)  # noqa: FBT003
-        self.assertTrue(ISSLTransport.providedBy(server.transport))
-        await server.is_lost(client.reset)
+        await server.has(5)
+        transport, second = server.transport, Peer()
+        self.assertTrue(ITCPTransport.providedBy(transport))
+        self.assertEqual(transport.getPeer(), client.transport.getHost())
+        transport.protocol = second
+        second.makeConnection(transport)
+        self.assertIs(transport.protocol, second)
+        await client.tell(second, b"second")
+        self.assertEqual((bytes(server.received), bytes(second.received)), (b"first", b"second"))
+        self.assertFalse(ISSLTransport.providedBy(second.transport))
+        second.transport.startTLS(certificate(), False)  # noqa: FBT003
+        self.assertTrue(ISSLTransport.providedBy(second.transport))
+        await second.is_lost(client.reset)
 
     async def test_reset_while_the_protocol_waits_to_close_or_is_paused(self) -> None:
         for does in self.anew(("loseConnection", "pauseProducing")):
