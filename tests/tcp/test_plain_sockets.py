@@ -122,9 +122,7 @@ class Features:
     settings: tuple[tuple[str, Any], ...] = ()
     limits: tuple[tuple[str, Any], ...] = ()
     answer: bytes = _ANSWER
-    header: bytes = (
-        b""  # of the PROXY protocol, with which clients have to begin if it is not empty
-    )
+    header: bytes = b""  # of the PROXY protocol, with which clients have to begin
 
 
 class _Peer:
@@ -296,8 +294,14 @@ class _World:
                 quiet, before, until = 0, now, time.monotonic() + _PATIENCE
 
     def is_confirmed(self, all_read: bool) -> bool:  # noqa: FBT001 - of a helper
+        """Tell whether nothing that sockets of this process have sent waits for its confirmation: systems may delay that by 40 ms.
+
+        Where all peers read, nothing waits to be sent, either: after a full window, systems may try again only after 200 ms.
+        """
         ports = self.where[1], self.listening.getsockname()[1]
-        return _is_confirmed(all_read=all_read) and not (all_read and _closed_with_more(*ports))
+        if any(_unconfirmed(int(one.name), all_read) for one in _DESCRIPTORS.iterdir()):
+            return False
+        return not (all_read and _closed_with_more(*ports))
 
     def _progress(self) -> list[Any]:
         relayed = [one.relayed() for one in self.factory.connections]
@@ -413,16 +417,11 @@ class _World:
             if cell and (name.split("\n")[0], number) not in _TIMES | _WAITING
         }
         killed = any(record.reason == "killed" for record in self.log.records)
-        peers = [
+        peers = []
+        for one in self.peers:
             # A reset discards what is on its way, as an operator's end does.
-            (
-                _told(bytes(one.received), self.header)[
-                    : 2 if killed or one.end == "ECONNRESET" else 3
-                ],
-                one.end,
-            )
-            for one in self.peers
-        ]
+            known = 2 if killed or one.end == "ECONNRESET" else 3
+            peers.append((_told(bytes(one.received), self.header)[:known], one.end))
         return {
             "records": sorted(records), "peers": peers, "counted": counted, "rows": self.rows,
             "left": [
@@ -456,16 +455,13 @@ def _disagreement(
         return "there was no server" if record.reason == "done" or record.server_local else ""
     sent = client.sent - len(header)
     taken, given = len(_body(bytes(server.received))), len(client.received)
-    if not (taken <= record.bytes_in <= sent and given <= record.bytes_out <= server.sent):
-        return f"{sent} {taken} {server.sent} {given}"
     if is_usual and record.reason != "done":
         return "it did not end well"
+    is_right = taken <= record.bytes_in <= sent and given <= record.bytes_out <= server.sent
     is_whole = record.reason == "done" and "reset" not in record.facts
     if is_whole and client.end == server.end == "finished":
-        return (
-            "" if (taken, given) == (sent, server.sent) else f"{sent} {taken} {server.sent} {given}"
-        )
-    return ""
+        is_right &= (taken, given) == (sent, server.sent)
+    return "" if is_right else f"{sent} {taken} {server.sent} {given}"
 
 
 def _deliver() -> None:
@@ -477,14 +473,6 @@ def _deliver() -> None:
         if not any(int(count, 16) for count in waiting):
             return
         os.sched_yield()
-
-
-def _is_confirmed(*, all_read: bool) -> bool:
-    """Tell whether nothing that sockets of this process have sent waits for its confirmation: systems may delay that by 40 ms.
-
-    Where all peers read, nothing waits to be sent, either: after a full window, systems may try again only after 200 ms.
-    """
-    return not any(_unconfirmed(int(one.name), all_read) for one in _DESCRIPTORS.iterdir())
 
 
 def _closed_with_more(mux: int, server: int) -> bool:
@@ -510,9 +498,8 @@ def _unconfirmed(descriptor: int, all_read: bool) -> int:  # noqa: FBT001 - of a
 
 def _packets_to(peer: socket.socket) -> int:
     """Return how many packets with bytes or an end a socket has received (``tcpi_segs_in``)."""
-    return int.from_bytes(
-        peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)[140:], sys.byteorder
-    )
+    info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+    return int.from_bytes(info[140:], sys.byteorder)
 
 
 def _stream(beginning: bytes, start: int, end: int) -> bytes:
@@ -568,6 +555,12 @@ _STEPS = st.builds(
     st.one_of(st.lists(_STEP, max_size=12), st.lists(_STEP, min_size=6, max_size=12)),
 )
 _ANSWERED = [("client", "send", 16), ("server", "send", 16), ("client", "reset", 0)]
+
+
+def _few(*pairs: tuple[str, Any]) -> st.SearchStrategy[tuple[tuple[str, Any], ...]]:
+    return st.lists(st.sampled_from(pairs), max_size=2, unique_by=lambda pair: pair[0]).map(tuple)
+
+
 _FEATURES = st.builds(
     Features,
     answer=st.sampled_from([_ANSWER] * 4 + [*_ANSWERS_OF_TLS]),
@@ -576,26 +569,14 @@ _FEATURES = st.builds(
     tries=st.integers(0, 2),
     proxied_first=st.booleans(),
     silent=st.sampled_from(["", "", "silent", *(f"silent after={n}ms" for n in (900, 2500, 9000))]),
-    settings=st.lists(
-        st.sampled_from(
-            [
-                ("detect_timeout", 3.0), ("detect_timeout", 1.0), ("peek_limit", 8),
-                ("max_connections_per_source", 1), ("max_undecided_per_source", 1),
-                ("max_connections", 1), ("connection_rate_per_source", Rate(0.1, 2)),
-                ("log", "errors"),
-                ("silent", (Silence(Backend("other", (server_at(9),)), after=1.0),)),
-                ("first", "server"), ("mptcp", True), ("proxy_timeout", 1.5),
-                ("proxy_timeout", 8.0),
-            ]
-        ),
-        max_size=2,
-        unique_by=lambda pair: pair[0],
-    ).map(tuple),
-    limits=st.lists(
-        st.sampled_from([("idle_timeout", 10.0), ("max_duration", 9.0)]),
-        max_size=2,
-        unique_by=lambda pair: pair[0],
-    ).map(tuple),
+    settings=_few(
+        ("detect_timeout", 3.0), ("detect_timeout", 1.0), ("peek_limit", 8),
+        ("max_connections_per_source", 1), ("max_undecided_per_source", 1),
+        ("max_connections", 1), ("connection_rate_per_source", Rate(0.1, 2)), ("log", "errors"),
+        ("silent", (Silence(Backend("other", (server_at(9),)), after=1.0),)),
+        ("first", "server"), ("mptcp", True), ("proxy_timeout", 1.5), ("proxy_timeout", 8.0),
+    ),
+    limits=_few(("idle_timeout", 10.0), ("max_duration", 9.0)),
     header=st.sampled_from([b"", b"", *_HEADERS]),
 )  # fmt: skip
 
@@ -732,29 +713,26 @@ class PlainSocketsTest(SynchronousTestCase):
             (relayed, io_runtime, "Relay"),
             (refused, connecting, "BackendConnector"),
         ]
-        for features, module, part in parts:
-            for step in (("server", "reset", 0), ("mux", "end", 0)):
-                self.lacks(features, module, part, step)
-
-    def lacks(self, features: Features, module: object, part: str, step: Any) -> None:
-        world = self.world(features, _STREAMS[0])
-        (upstream,) = world.factory.upstreams.all()
-        missing = Mock(side_effect=MemoryError)
-        if features.refusing:
-            patched = self.patch(module, part, missing)
-            world.step("client", "send", 16)
-        else:
-            world.step("client", "send", 16)
-            self.assertEqual(upstream.pool.connections, 1)
-            patched = self.patch(module, part, missing)
-            world.step(*step)
-        patched.restore()
-        self.assertEqual([*world.poller.handlers], [world.port.fileno()])
-        world.finish()
-        story = world.story()
-        self.assertEqual([record.reason for record in world.log.records], ["error"])
-        self.assertEqual((sum(story["left"]), story["reserved"], story["calls"]), (0, 0, 0))
-        self.assertEqual(world.client.end, "ECONNRESET")
+        steps = ("server", "reset", 0), ("mux", "end", 0)
+        for (features, module, part), step in product(parts, steps):
+            world = self.world(features, _STREAMS[0])
+            (upstream,) = world.factory.upstreams.all()
+            missing = Mock(side_effect=MemoryError)
+            if features.refusing:
+                patched = self.patch(module, part, missing)
+                world.step("client", "send", 16)
+            else:
+                world.step("client", "send", 16)
+                self.assertEqual(upstream.pool.connections, 1)
+                patched = self.patch(module, part, missing)
+                world.step(*step)
+            patched.restore()
+            self.assertEqual([*world.poller.handlers], [world.port.fileno()])
+            world.finish()
+            story = world.story()
+            self.assertEqual([record.reason for record in world.log.records], ["error"])
+            self.assertEqual((sum(story["left"]), story["reserved"], story["calls"]), (0, 0, 0))
+            self.assertEqual(world.client.end, "ECONNRESET")
 
     def test_shortage_at_the_answer_to_a_hello(self) -> None:
         """It says nothing about the server, with or without a stage."""
@@ -769,11 +747,8 @@ class PlainSocketsTest(SynchronousTestCase):
             world.finish()
             self.assertEqual([record.reason for record in world.log.records], ["error"], before)
             self.assertEqual(world.client.end, "ECONNRESET")
-            counted = {
-                SERVER.names[at]
-                for name, at in world.story()["counted"]
-                if name.split("\n")[0] == SERVER.kind
-            }
+            cells, kind = world.story()["counted"], f"{SERVER.kind}\n"
+            counted = {SERVER.names[at] for name, at in cells if name.startswith(kind)}
             self.assertEqual(counted & {"connected", "failed reset"}, {"connected"})
 
     def test_shortage_when_the_server_is_handed_on(self) -> None:
