@@ -245,16 +245,23 @@ class DecidedTests(FlowCase):
     # A hello that comes in full only after the decision leads where that led, or nowhere.
 
     async def test_name_of_the_same_route_goes_on(self) -> None:
-        client, port = Talker.listening(self), self.serve()
+        """Also in the next process."""
         parts = [initial(piece, number=n) for n, piece in enumerate(_PIECES)]
-        client.say(parts[0], port)
-        await self.rest.hears(1)
-        client.say(initial(_BAD_PIECES[1], number=9), port)
-        client.say(parts[1], port)
-        client.say(initial(crypto(len(OPEN), CLOSED), number=10), port)
-        await self.assert_hears(port, *parts)
-        lines = [str(line["facts"]) for line in await self.stopped(2)]
-        self.assertEqual(len([line for line in lines if "open.example.com" in line]), 1)
+        for moves in (False, True):
+            client, port = Talker.listening(self), self.serve()
+            client.say(parts[0], port)
+            await self.rest.hears(1)
+            if moves:
+                await self.hand_over()
+            client.say(initial(_BAD_PIECES[1], number=9), port)
+            client.say(parts[1], port)
+            if moves:
+                self.assertEqual(await self.rest.hears(2), parts)
+                return
+            client.say(initial(crypto(len(OPEN), CLOSED), number=10), port)
+            await self.assert_hears(port, *parts)
+            lines = [str(line["facts"]) for line in await self.stopped(2)]
+            self.assertEqual(len([line for line in lines if "open.example.com" in line]), 1)
 
     async def test_hello_decides_in_the_next_process_too(self) -> None:
         client, port = Talker.listening(self), self.serve()
@@ -265,13 +272,3 @@ class DecidedTests(FlowCase):
         for data in (BAD, initial(crypto(len(OPEN), CLOSED), number=3), again):
             client.say(data, port)
         self.assertEqual(await self.rest.hears(2), [GOOD, again])
-
-    async def test_late_hello_in_the_next_process(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        parts = [initial(piece, number=n) for n, piece in enumerate(_PIECES)]
-        client.say(parts[0], port)
-        await self.rest.hears(1)
-        await self.hand_over()
-        client.say(initial(_BAD_PIECES[1], number=9), port)
-        client.say(parts[1], port)
-        self.assertEqual(await self.rest.hears(2), parts)

@@ -52,13 +52,25 @@ class StrayTests(FlowCase):
         return server, port
 
     async def test_stray_data_is_one_dropped_flow_until_the_tunnel_begins_again(self) -> None:
-        server, port = self.begin_with("close")
-        client = Talker.listening(self)
-        for _ in range(3):
-            client.say(DATA, port)
-        self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
-        self.assertEqual(server.heard, [DATAGRAMS[0]])
-        await self.assert_ended(reason="no-route", datagrams_in=3)
+        """Also in the process that it is handed over to."""
+        for moves in (False, True):
+            server, port = self.begin_with("close")
+            client = Talker.listening(self)
+            for _ in range(3):
+                client.say(DATA, port)
+            if moves:
+                while not any(one.datagrams_in == 3 for one in self.old.connections):
+                    await turn()
+                self.assertEqual([one.state for one in self.old.connections], ["closing"])
+                self.assertEqual(await self.hand_over(), 1)
+            self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
+            self.assertEqual(server.heard, [DATAGRAMS[0]])
+            await self.assert_ended(reason="no-route", datagrams_in=3)
+            for data in (DATAGRAMS[0], DATA, DATAGRAMS[1], DATA):  # it begins again in its flow
+                self.assertEqual(await client.asks(data, port), RESPONSE)
+            self.assertEqual(len(set(server.senders)), 1)
+            await self._stop()
+            self.log.unlink()
 
     async def test_stray_data_goes_to_the_default_but_the_new_tunnel_does_not(self) -> None:
         for answer in (b"", b"what"):
@@ -72,16 +84,3 @@ class StrayTests(FlowCase):
             self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
             self.assertEqual((other.heard, server.heard), ([DATA], [DATAGRAMS[0]]))
             await self._stop()
-
-    async def test_stray_flow_is_handed_over(self) -> None:
-        server, port = self.begin_with("close")
-        client = Talker.listening(self)
-        client.say(DATA, port)
-        while not any(one.state == "closing" for one in self.old.connections):
-            await turn()
-        self.assertEqual(await self.hand_over(), 1)
-        self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
-        self.assertEqual(server.heard, [DATAGRAMS[0]])
-        for data in (DATAGRAMS[0], DATA, DATAGRAMS[1], DATA):  # tunnel begins again in its flow
-            self.assertEqual(await client.asks(data, port), RESPONSE)
-        self.assertEqual(len(set(server.senders)), 1)

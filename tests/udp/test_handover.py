@@ -1,6 +1,7 @@
 import json
 import socket
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -41,7 +42,10 @@ class HandoverTests(FlowCase):
         return server, client, quiet, port
 
     async def test_flow_keeps_its_socket_numbers_id_and_single_log_line(self) -> None:
+        """Joined datagrams are split as before."""
         server, client, quiet, port = await self.prepare()
+        for number in range(40):
+            await client.asks(b"%d" % number, port)
         before = {one.record.id for one in self.old.connections}
         explained = [explain_connection(one) for one in self.old.connections]
         self.assertEqual(await self.hand_over(), 2)
@@ -50,14 +54,19 @@ class HandoverTests(FlowCase):
         self.assertEqual(await client.asks(b"two", port), b"two")
         self.assertEqual(await quiet.asks(b"three", port), b"three")
         server.say(b"unasked", server.senders[0][1])
-        self.assertEqual((await client.hears(3))[2], b"unasked")
-        self.assertEqual(server.senders[0], server.senders[2])
-        self.assertEqual(server.senders[1], server.senders[3])
+        self.assertEqual((await client.hears(43))[42], b"unasked")
+        self.assertEqual(server.senders[0], server.senders[42])
+        self.assertEqual(server.senders[1], server.senders[43])
+        data = b"".join(b"%04d" % number * 300 for number in range(20))
+        server.bulk(data, 1200, server.senders[0][1])
+        heard = (await client.hears(63))[43:]
+        self.assertEqual({len(one) for one in heard}, {1200})
+        self.assertEqual(b"".join(heard), data)
         self.new.abort("killed")
         lines = await self.ended(2)
         self.assertEqual({line["id"] for line in lines}, before)
         found = sorted((line["datagrams_in"], line["datagrams_out"]) for line in lines)
-        self.assertEqual(found, [(2, 1), (2, 3)])
+        self.assertEqual(found, [(2, 1), (42, 63)])
         self.assertEqual(counted(self.old, self.new), {"asked": 2, "answered": 2})
         [backend] = self.new.upstreams.all()
         self.assertEqual(backend.pool.connections, 0)
@@ -96,6 +105,7 @@ class HandoverTests(FlowCase):
         self.assertEqual({line["reason"] for line in lines}, {"killed"})
 
     async def test_flow_that_is_not_taken_goes_on_here(self) -> None:
+        """So it does if the other process does not answer."""
         server, client, quiet, port = await self.prepare()
         here = self.old.connections
 
@@ -107,16 +117,12 @@ class HandoverTests(FlowCase):
         self.assertEqual((await client.hears(2))[1], b"meanwhile")
         self.assertEqual(await client.asks(b"two", port), b"two")
         self.assertEqual(await quiet.asks(b"three", port), b"three")
-
-    async def test_flows_go_on_here_if_the_other_process_does_not_answer(self) -> None:
-        _, client, _, port = await self.prepare()
         unknown = MuxError("'adopt_flows' is not known here")
         deaf: Any = SimpleNamespace(ask=lambda *_, **__: fail(unknown))
-        here = self.old.connections
         with self.assertRaises(MuxError):
             await hand_over_flows([*here], deaf)
         self.assertEqual(len(here), 2)
-        self.assertEqual(await client.asks(b"two", port), b"two")
+        self.assertEqual(await client.asks(b"four", port), b"four")
 
     async def test_early_datagrams_reach_their_flows_in_order(self) -> None:
         server, client, quiet, port = await self.prepare()
@@ -143,18 +149,17 @@ class HandoverTests(FlowCase):
         return [*waiting.datagrams.values()]
 
     async def test_flow_that_is_ended_on_its_way_ends_there_with_one_line(self) -> None:
-        _, client, _, port = await self.prepare()
-        chosen = next(one for one in self.old.connections if one.bytes_out)
-        count = await self.hand_over(meanwhile=lambda: chosen.end("killed"))
-        self.assertEqual((count, len(self.new.connections)), (2, 1))
-        await self.assert_ended(id=chosen.record.id, reason="killed")
-        self.assertEqual(await client.asks(b"anew", port), b"anew")
-
-    async def test_unknown_reason_ends_a_flow_too(self) -> None:
-        await self.prepare()
-        chosen, later = next(iter(self.old.connections)), cast("Any", "later")
-        await self.hand_over(meanwhile=lambda: chosen.end(later))
-        await self.assert_ended(id=chosen.record.id, reason="error")
+        """Also for a reason that is not known."""
+        for reason, logged in (("killed", "killed"), (cast("Any", "later"), "error")):
+            _, client, _, port = await self.prepare()
+            chosen = next(one for one in self.old.connections if one.bytes_out)
+            count = await self.hand_over(meanwhile=partial(chosen.end, reason))
+            self.assertEqual((count, len(self.new.connections)), (2, 1))
+            await self.assert_ended(id=chosen.record.id, reason=logged)
+            self.assertEqual(await client.asks(b"anew", port), b"anew")
+            self.new.abort("killed")
+            await self.stopped(3)
+            self.log.unlink()
 
     async def test_flow_keeps_the_time_that_it_had_left(self) -> None:
         await self.prepare(backend="idle_timeout = 100s")
@@ -168,18 +173,6 @@ class HandoverTests(FlowCase):
         for one in self.new.connections:
             self.assertApproximates(self.new.runtime.clock.seconds() - one.last_received_at, 50, 5)
             self.assertApproximates(self.new.runtime.clock.seconds() - one.entered_at, 20, 5)
-
-    async def test_joined_datagrams_are_split_after_the_handover(self) -> None:
-        server, client, _, port = await self.prepare()
-        for number in range(40):
-            await client.asks(b"%d" % number, port)
-        await self.hand_over()
-        count = len(client.heard)
-        data = b"".join(b"%04d" % number * 300 for number in range(20))
-        server.bulk(data, 1200, server.senders[0][1])
-        heard = (await client.hears(count + 20))[count:]
-        self.assertEqual({len(one) for one in heard}, {1200})
-        self.assertEqual(b"".join(heard), data)
 
     async def test_unknown_fields_are_ignored_and_missing_ones_default(self) -> None:
         server, client, _, port = await self.prepare()

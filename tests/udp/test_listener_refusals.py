@@ -15,23 +15,20 @@ from txmux.wire.proxyprotocol.header import Address
 
 class LineTests(FlowCase):
     async def test_refused_source_has_one_line_and_no_flow(self) -> None:
-        server, client, port = self.served(listen="deny = 127.0.0.9")
+        """So has one beyond its limit, and one without a header."""
+        listen = "deny = 127.0.0.9\naccept_proxy_from = 127.0.0.8\nmax_flows_per_source = 1"
+        server, client, port = self.served(listen=listen)
         for _ in range(3):
             Talker.listening(self, "127.0.0.9").say(b"abc", port)
         await client.asks(b"let in", port)
         line = await self.assert_ended(reason="denied", bytes_in=3, datagrams_in=1, route=None)
         self.assertTrue(str(line["client"]).startswith("127.0.0.9:"))
-        self.assertEqual(server.heard, [b"let in"])
-
-    async def test_source_limit_and_missing_header_are_logged(self) -> None:
-        listen = "accept_proxy_from = 127.0.0.9\nmax_flows_per_source = 1"
-        _, client, port = self.served(listen=listen)
-        await client.asks(b"let in", port)
         Talker.listening(self).say(b"one too many", port)
-        await self.assert_ended(reason="limit")
-        Talker.listening(self, "127.0.0.9").say(b"no header", port)
-        line = (await self.ended(2))[1]
+        self.assertEqual((await self.ended(2))[1]["reason"], "limit")
+        Talker.listening(self, "127.0.0.8").say(b"no header", port)
+        line = (await self.ended(3))[2]
         self.assertEqual((line["reason"], line["datagrams_in"]), ("proxy-header", 1))
+        self.assertEqual(server.heard, [b"let in"])
 
     async def test_refused_client_replaces_no_unanswered_flow(self) -> None:
         listen = "max_flows = 1\nmax_flows_per_source = 1\ndeny = 127.0.0.9"
