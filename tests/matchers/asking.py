@@ -25,3 +25,11 @@ def datagram_verdicts_of(matcher: IProtocolMatcher) -> Callable[..., Verdict]:
 
 def datagram_facts_of(matcher: IProtocolMatcher) -> Callable[..., dict[str, str]]:
     return lambda data, **options: facts(over_udp(matcher, **options), Datagrams((data,)))
+
+
+def from_hex(*texts: str) -> tuple[bytes, ...]:
+    return tuple(map(bytes.fromhex, texts))
+
+
+def rows_from_hex(*rows: tuple[str, int]) -> tuple[tuple[bytes, int], ...]:
+    return tuple((bytes.fromhex(text), at) for text, at in rows)

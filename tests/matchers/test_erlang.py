@@ -1,3 +1,6 @@
+from tests.matchers.asking import rows_from_hex
+
+
 def framed(message: bytes) -> bytes:
     return len(message).to_bytes(2, "big") + message
 
@@ -49,12 +52,9 @@ REFUSED = (
     ),
     (framed(b"n\0\5\0\7\x7e\xbda@b"), 8),
     # The lengths have to agree.
-    *(
-        (bytes.fromhex(data), at)
-        for data, at in (
-            ("0800", 1), ("0000", 2), ("000f 4e", 3), ("0007 6e", 3), ("0404 6e", 3),
-            ("0015 6e 0006", 5), ("0012 4e 0000000d07df7fbd 6553f2a1 0004", 17),
-        )
+    *rows_from_hex(
+        ("0800", 1), ("0000", 2), ("000f 4e", 3), ("0007 6e", 3), ("0404 6e", 3),
+        ("0015 6e 0006", 5), ("0012 4e 0000000d07df7fbd 6553f2a1 0004", 17),
     ),
     (framed(b"x"), 3), (framed(b"y" + b"rabbit"), 3), (framed(b"zrab@bit"), 7),
     (framed(b"z\x01\x00"), 4), (alive(b"a", b"K"), 6), (b"\x00\x0d\x78", 3),
@@ -62,11 +62,8 @@ REFUSED = (
     (b"\x00\x0e\x78\x11\x51\x4d\x00\x00\x04", 9),
     (b"\x00\x0e\x78\x11\x51\x4d\x00\x00\x05\x00\x05\x00\x02", 13),
     # Their third byte, or what follows it, is a no.
-    *(
-        (bytes.fromhex(data), at)
-        for data, at in (
-            ("000e38", 3), ("001d 4e00 0000 0001 0000 0000 0000", 10), ("001d 7a6e 0100", 5),
-            ("00010000 2112a442", 3), ("00000008 04d2162f", 2), ("00a1 0000 01000000", 3),
-        )
+    *rows_from_hex(
+        ("000e38", 3), ("001d 4e00 0000 0001 0000 0000 0000", 10), ("001d 7a6e 0100", 5),
+        ("00010000 2112a442", 3), ("00000008 04d2162f", 2), ("00a1 0000 01000000", 3),
     ),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import datagram_verdicts_of
+from tests.matchers.asking import datagram_verdicts_of, from_hex, rows_from_hex
 from txmux.interfaces import Verdict
 from txmux.matchers.openvpn import openvpn
 
@@ -36,15 +36,13 @@ SAMPLES = (
     framed(V2 + SESSION + NOTHING), tls_auth(20), tls_auth(32), tls_auth(64), tls_crypt(V2, FIRST),
     tls_crypt(V3, EARLY, key=299), tls_crypt(V3, FIRST, key=299),
     # Recorded from OpenVPN 2.6.14: plain, with --tls-auth, with --tls-crypt, and the beginning with --tls-crypt-v2.
-    bytes.fromhex("000e 38 dbfddc6e0b13ddb0 00 00000000"),
-    bytes.fromhex(
-        "002a 38 c9fb44d1af1bdb4b 2f9b0995a76875fd8ed74753b12ea3c4495a81d1 00000001 6b001b70 00 00000000"
-    ),
-    bytes.fromhex(
+    *from_hex(
+        "000e 38 dbfddc6e0b13ddb0 00 00000000",
+        "002a 38 c9fb44d1af1bdb4b 2f9b0995a76875fd8ed74753b12ea3c4495a81d1 00000001 6b001b70 00 00000000",
         "0036 38 31187f2a9d372220 00000001 6b001b73 4cbb99fc6fd992ea774cd39b12cfdd00"
-        "e69fa3ab6fbc25a0bf4e372318b96d58 34c27716ca58"
+        "e69fa3ab6fbc25a0bf4e372318b96d58 34c27716ca58",
+        "0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc",
     ),
-    bytes.fromhex("0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc"),
 )  # fmt: skip
 WRAPPED_KEY = bytes.fromhex(
     "e4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d89439f986872f47a6dc7d308b117672"
@@ -59,33 +57,25 @@ WRAPPED_KEY = bytes.fromhex(
 # Recorded from OpenVPN 2.6.14 over UDP: plain, with --tls-auth by SHA-1 and by SHA-256, with --tls-crypt, with
 # --tls-crypt-v2; and the second attempts of the last four.
 DATAGRAMS = (
-    bytes.fromhex("387e789d4365a192100000000000"),
-    bytes.fromhex(
-        "38111c41a0033aa510cbc4d820f3a6236be9b65b50ba6e2bd225d55e34000000016b00fd060000000000"
-    ),
-    bytes.fromhex(
+    *from_hex(
+        "387e789d4365a192100000000000",
+        "38111c41a0033aa510cbc4d820f3a6236be9b65b50ba6e2bd225d55e34000000016b00fd060000000000",
         "3818154b51b142be757bd2e279dcaef7d6482a7c2277f3dd97a096aa93abb9de341c534be1d5bf14"
-        "49000000016b00fd0b0000000000"
-    ),
-    bytes.fromhex(
+        "49000000016b00fd0b0000000000",
         "388b5b57ffb3aec11b000000016b00fd0f981a82df4b4b3f4670e54f1eb3028bfef0311bba4fe0e8"
-        "b3b22657020f62d45057f6da0019"
+        "b3b22657020f62d45057f6da0019",
     ),
     bytes.fromhex(
         "509305aace9af37b730f0000016b00fd13778885b46e01c2c0d58e7a409ca72f8efc6e8f24188bc8"
         "9f6814e97dba8d21291e7113d01e"
     )
     + WRAPPED_KEY,
-    bytes.fromhex(
-        "38111c41a0033aa5103e152eae0352ea9256aa24cfbceaac313ec94d53000000026b00fd060000000000"
-    ),
-    bytes.fromhex(
+    *from_hex(
+        "38111c41a0033aa5103e152eae0352ea9256aa24cfbceaac313ec94d53000000026b00fd060000000000",
         "3818154b51b142be75f90ec675ca8631cce96c1e2ce0635abf317199a5584d53868110fd79c7e05f"
-        "6d000000026b00fd0b0000000000"
-    ),
-    bytes.fromhex(
+        "6d000000026b00fd0b0000000000",
         "388b5b57ffb3aec11b000000026b00fd0f9b7e3f0f7a5fe874280afe9f472a01c82dec9106d6583a"
-        "90680b2747d1d7b87c05f753495e"
+        "90680b2747d1d7b87c05f753495e",
     ),
     bytes.fromhex(
         "509305aace9af37b730f0000026b00fd13d71219f380a7d78820da2fee60eeb8da0498d4bc210181"
@@ -127,18 +117,15 @@ REFUSED = (
     ),
     (framed(V2 + SESSION + random(20) + b"\0\0\0\2" + TIME + NOTHING), 35),
     (framed(V2 + SESSION + random(32) + FIRST + TIME + b"\0\0\0\0\1"), 56),
-    *(
-        (bytes.fromhex(data), at)
-        for data, at in (
-            ("0036 1234 0100 0001 0000 0000 0000", 3),
-            (
-                "002a 3812 0100 0001 0000 0000 0000"
-                + b"\x03www\x10example-testing1\x03com\0".hex(),
-                11,
-            ),
-            ("00010000 2112a442", 2), ("00000008 04d2162f", 2), ("0056 0000 01000000", 3),
-            ("0016 4e 0000000d07df7fbd", 2),
-        )
+    *rows_from_hex(
+        ("0036 1234 0100 0001 0000 0000 0000", 3),
+        (
+            "002a 3812 0100 0001 0000 0000 0000"
+            + b"\x03www\x10example-testing1\x03com\0".hex(),
+            11,
+        ),
+        ("00010000 2112a442", 2), ("00000008 04d2162f", 2), ("0056 0000 01000000", 3),
+        ("0016 4e 0000000d07df7fbd", 2),
     ),
 )  # fmt: skip
 # A client repeats its packet until it is answered, a few times.
