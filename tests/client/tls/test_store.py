@@ -139,17 +139,15 @@ class CertificatesTest(SynchronousTestCase):
         for name, its in (("192.0.2.1", 1), ("2001:db8::1", 2), ("192.0.2.2", 0), (None, 0)):
             self.assertEqual(shown(contexts.context_for(name)), issued[its].certificate)
 
-    def test_second_of_same_kind_is_ignored(self) -> None:
-        first, second = self.pem("a.example", file="1.pem"), self.pem("a.example", file="2.pem")
-        found = shown(Contexts(TlsSettings((first, second))).context_for(None))
-        self.assertEqual(found, x509.load_pem_x509_certificate(first.read_bytes()))
-
     def test_kinds_of_keys(self) -> None:
-        """Of two certificates for the same names that differ in the kind of key, each client gets one it can take."""
+        """Of two certificates for the same names that differ in the kind of key, each client gets one it can take; a second one of a kind is ignored."""
         contexts = Contexts(TlsSettings((self.pem_rsa("a.example"), self.pem("a.example"))))
         for ciphers, kind in (("aRSA", "RSA"), ("aECDSA", "EC")):
             found = shown(contexts.context_for("a.example"), ciphers)
             self.assertIn(kind, type(found.public_key()).__name__)
+        first, second = self.pem("a.example", file="1.pem"), self.pem("a.example", file="2.pem")
+        found = shown(Contexts(TlsSettings((first, second))).context_for(None))
+        self.assertEqual(found, x509.load_pem_x509_certificate(first.read_bytes()))
 
     def test_weak_certificate(self) -> None:
         """It is refused, as are files without authorities."""
@@ -320,12 +318,38 @@ class CertificatesTest(SynchronousTestCase):
         path.write_bytes(good)
         self.served(store)
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
+        # A wrong file is read again though it looks the same, as one whose rights are mended,
+        # or that is written twice within one tick of the file system's clock.
+        for content, said in ((b"x" * len(good), "no certificate in it"), (good, "reloaded")):
+            path.write_bytes(content)
+            os.utime(path, (5, 5))
+            self.served(store)
+            (line,) = self.logged()
+            self.assertIn(said, line)
+        self.assertEqual(store.trouble, "")
+        # A silent helper is logged once; when it answers again, the files are read again.
+        self.patch(watched, "state_at", Mock(side_effect=OSError(errno.EPIPE, "silent")))
+        for _ in range(3):
+            self.served(store)
+        why = "[route site] terminate_tls: the helper that looks at the files does not answer"
+        self.assertEqual(self.logged(), [why])
+        self.patch(watched, "state_at", state_at)
+        path.write_bytes(b"nonsense")
+        self.served(store)
+        self.assertIn("no certificate in it", store.trouble)
+        self.logged()
 
     def test_kept_until_the_revocation_list_ends(self) -> None:
+        """Authorities are watched, too."""
         lists = self.folder / "crl.pem"
         lists.write_bytes(authority().revoke(ends=1))
         ends = x509.load_pem_x509_crl(lists.read_bytes()).next_update_utc
         store = self.store(self.pem("a.example"), client_ca=self.ca, client_crl=lists)
+        before = store.connection().get_context()
+        make_authority("Other").write(self.ca)
+        self.clock.advance(1)
+        self.assertIsNot(store.connection().get_context(), before)
+        self.logged()
         lists.write_bytes(b"")
         self.clock.advance(1)
         store.look()
@@ -348,42 +372,6 @@ class CertificatesTest(SynchronousTestCase):
         self.assertFalse(store.is_lacking())
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
         self.assertEqual([one.file for one in store.validity()], [str(path)])
-
-    def test_wrong_file_is_read_again_though_it_looks_the_same(self) -> None:
-        """As one whose rights are mended, or that is written twice within one tick of the file system's clock."""
-        path = self.pem("a.example", file="site.pem")
-        good = path.read_bytes()
-        store = self.store(path)
-        for content, said in ((b"x" * len(good), "no certificate in it"), (good, "reloaded")):
-            path.write_bytes(content)
-            os.utime(path, (5, 5))
-            self.served(store)
-            (line,) = self.logged()
-            self.assertIn(said, line)
-        self.assertEqual(store.trouble, "")
-
-    def test_silent_helper(self) -> None:
-        """It is logged once; when the helper answers again, the files are read again."""
-        path = self.pem("a.example", file="site.pem")
-        store = self.store(path)
-        self.patch(watched, "state_at", Mock(side_effect=OSError(errno.EPIPE, "silent")))
-        for _ in range(3):
-            self.served(store)
-        why = "[route site] terminate_tls: the helper that looks at the files does not answer"
-        self.assertEqual(self.logged(), [why])
-        self.patch(watched, "state_at", state_at)
-        path.write_bytes(b"nonsense")
-        self.served(store)
-        self.assertIn("no certificate in it", store.trouble)
-        self.logged()
-
-    def test_authorities_are_watched(self) -> None:
-        ca = authority().write(self.folder / "ca.pem")
-        store = self.store(self.pem("a.example"), client_ca=ca)
-        before = store.connection().get_context()
-        make_authority("Other").write(ca)
-        self.clock.advance(1)
-        self.assertIsNot(store.connection().get_context(), before)
 
     def test_sessions(self) -> None:
         """A client goes on with its session when the same certificates have been read again, and not when others have."""

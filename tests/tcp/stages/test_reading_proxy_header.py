@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -299,6 +300,11 @@ class RefusedTest(MuxTestCase):
 
 
 CUTS = st.lists(st.floats(0, 1), max_size=4)
+_ENCODED = V1_HEADERS.map(lambda header: (header, encode_v1(header))) | st.builds(
+    lambda header, checksum: (header, encode_v2(header, checksum=checksum)),
+    V2_HEADERS,
+    st.booleans(),
+)
 
 
 def address_of(name: tuple[str, int]) -> Address:
@@ -311,7 +317,6 @@ class AnyHeaderTests(SynchronousTestCase):
         self.addCleanup(self.private.close)
         self.backend = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.backend.close)
-        self.backend.setblocking(False)  # noqa: FBT003
         leads_to = backend_at(self.backend.getsockname()[1], proxy_protocol="v2")
         self.log = ListLog()
         networks = NetworkSet([ip_network("127.0.0.1")])
@@ -364,45 +369,22 @@ class AnyHeaderTests(SynchronousTestCase):
         self.assertEqual(record.facts["proxy_peer"], str(own.source))
 
     def served(self) -> bytes:
-        accepted: list[socket.socket] = []
-        received = bytearray()
+        def ready(one: socket.socket) -> socket.socket:
+            self.until(lambda: bool(select.select([one], (), (), 0)[0]))
+            return one
 
-        def is_accepted() -> bool:
-            try:
-                accepted.append(self.backend.accept()[0])
-            except BlockingIOError:
-                return False
-            return True
+        received = b""
+        with ready(self.backend).accept()[0] as accepted:
+            while data := ready(accepted).recv(65536):
+                received += data
+        return received
 
-        def is_over() -> bool:
-            try:
-                data = accepted[0].recv(65536)
-            except BlockingIOError:
-                return False
-            received.extend(data)
-            return not data
-
-        self.until(is_accepted)
-        accepted[0].setblocking(False)  # noqa: FBT003
-        with accepted[0]:
-            self.until(is_over)
-        return bytes(received)
-
-    @settings(deadline=None, max_examples=scaled(60))
-    @given(V1_HEADERS, PAYLOADS.filter(bool), CUTS)
-    def test_every_v1_header(self, header: ProxyHeader, payload: bytes, cuts: list[float]) -> None:
-        self.check(header, encode_v1(header), payload, cuts)
-
-    @settings(deadline=None, max_examples=scaled(120))
-    @given(V2_HEADERS, st.booleans(), PAYLOADS.filter(bool), CUTS)
-    def test_every_v2_header(
-        self,
-        header: ProxyHeader,
-        checksum: bool,  # noqa: FBT001
-        payload: bytes,
-        cuts: list[float],
+    @settings(deadline=None, max_examples=scaled(180))
+    @given(_ENCODED, PAYLOADS.filter(bool), CUTS)
+    def test_every_header(
+        self, encoded: tuple[ProxyHeader, bytes], payload: bytes, cuts: list[float]
     ) -> None:
-        self.check(header, encode_v2(header, checksum=checksum), payload, cuts)
+        self.check(*encoded, payload, cuts)
 
 
 def valid(header: ProxyHeader) -> bool:
