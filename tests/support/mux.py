@@ -320,6 +320,12 @@ class MuxTestCase(TestCase):
         """
         await self.until_so(lambda: len(self.records) >= count)
 
+    async def passes(self, condition: Callable[[], object], step: float = 0.05) -> None:
+        """Let time pass until something is so."""
+        while not condition():
+            self.time.advance(step)
+            await self.turn()
+
     async def is_gone(self, peer: Peer, does: Callable[[], object] = bool) -> None:
         lost = peer.is_lost(does)
         await self.until_so(lambda: lost.called)

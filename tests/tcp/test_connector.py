@@ -26,12 +26,8 @@ def announcing_mux(
 ) -> int:
     port = test.backend_port()
     backend: Any = backend_at(port, proxy_protocol=version, proxy_tlvs=tlvs)
-    return test.mux(
-        [route(match, backend)],
-        default=backend,
-        silent=backend,
-        **{"detect_timeout": 5.0, **settings},
-    )
+    settings = {"default": backend, "silent": backend, "detect_timeout": 5.0, **settings}
+    return test.mux([route(match, backend)], **settings)
 
 
 async def header_heard(test: MuxTestCase, payload: bytes, index: int = 0) -> ProxyHeader:

@@ -19,20 +19,17 @@ def networks(*texts: str) -> NetworkSet:
     return NetworkSet(map(ip_network, texts))
 
 
-class AdmissionTest(MuxTestCase):
+class ListenerTest(MuxTestCase):
     async def test_allow_and_deny(self) -> None:
         here, other = networks("127.0.0.0/8"), networks("10.0.0.0/8")
-        for number, (clients, reason) in enumerate(
-            [
-                (Clients(excluded=here), "denied"), (Clients(other), "denied"),
-                (Clients(here, here), "denied"), (Clients(here, other), "no-route"),
-            ],
-            1,
-        ):  # fmt: skip
+        for clients, reason in self.anew((
+            (Clients(excluded=here), "denied"), (Clients(other), "denied"),
+            (Clients(here, here), "denied"), (Clients(here, other), "no-route"),
+        )):  # fmt: skip
             client = await self.connect(self.mux(clients=clients))
             if reason != "denied":
                 client.send(b"x")
-            record = await self.assert_ended(client, number, reason=reason)
+            record = await self.assert_ended(client, reason=reason)
             self.assertEqual(record.bytes_in, reason != "denied")
             self.assertTrue((record.local or "").startswith("127.0.0.1:"))
             self.assertEqual(self.factory.connections, set())
@@ -43,8 +40,6 @@ class AdmissionTest(MuxTestCase):
         await client.is_lost()
         self.assertIs(factory.runtime.reactor, reactor)
 
-
-class EndingTest(MuxTestCase):
     async def test_stage_that_raises_at_its_end_is_aborted(self) -> None:
         port = self.mux([route("ssh", "close")])
         for _ in range(2):
@@ -79,10 +74,7 @@ class EndingTest(MuxTestCase):
         secure = await deferToThread(context.wrap_socket, plain)
         self.addCleanup(secure.close)
         secure.sendall(b"x")
-        while not self._is_closing():
+        while not any(isinstance(one.stage, Closing) for one in self.factory.connections):
             await self.turn()
         await self.assert_waits(5)
         await self.assert_logged(reason="no-route")
-
-    def _is_closing(self) -> bool:
-        return any(isinstance(c.stage, Closing) for c in self.factory.connections)

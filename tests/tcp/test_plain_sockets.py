@@ -382,13 +382,8 @@ class _World:
             found.append(f"lines of {lines}, and not of {wanted}")
         servers = {server.other_end: server for server in self.servers}
         for client, one in zip(clients, ended, strict=False):
-            why = _disagreement(
-                one.record,
-                client,
-                servers.get(one.record.server_local),
-                self.header,
-                is_usual=is_usual,
-            )
+            server = servers.get(one.record.server_local)
+            why = _disagreement(one.record, client, server, self.header, is_usual=is_usual)
             if why:
                 found.append(f"{why}: {one.record}")
         return found

@@ -271,15 +271,9 @@ class OrderTest(MuxTestCase):
             under = (made[-1].name,) if made else ()
             end = TlsSettings((self.certificate,)) if letter == "L" else None
             outcome = None if letter in "LT" else backend
-            made.append(
-                attrs.evolve(
-                    one,
-                    under=under,
-                    terminate_tls=end,
-                    outcome=outcome,
-                    more={"tunnel": _TUNNEL} if letter in "Tt" else {},
-                )
-            )
+            more = {"tunnel": _TUNNEL} if letter in "Tt" else {}
+            one = attrs.evolve(one, under=under, terminate_tls=end, outcome=outcome, more=more)
+            made.append(one)
         return made
 
     def payload(self, chain: str) -> tuple[bytes, bytes]:
@@ -385,9 +379,7 @@ class OrderTest(MuxTestCase):
             return
         if does == "finishes":
             speaker.socket.shutdown(socket.SHUT_WR)
-        while not speaker.read():
-            self.time.advance(10 if does == "waits" else 0.05)
-            await self.turn()
+        await self.passes(speaker.read, 10 if does == "waits" else 0.05)
 
     async def is_held(self, chain: str, server: int) -> Speaker:
         port = self.serve(chain, server, hold=60.0, retries=0)
@@ -410,9 +402,7 @@ class OrderTest(MuxTestCase):
                 self.move(chain, None if chain in "sh" else "waiting for a server")
                 self.reload()
                 listening = reactor.listenTCP(server, self.backend, interface="127.0.0.1")
-                while not self.backend.peers:
-                    self.time.advance(0.05)
-                    await self.turn()
+                await self.passes(lambda: self.backend.peers)
                 told = OPEN if chain[-1] == "t" else b""
                 await self.goes_on(speaker, self.payload(chain)[1], told)
                 await self.is_logged(speaker, "done")

@@ -143,10 +143,5 @@ class KeyPairTests(SynchronousTestCase):
             self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), reported)
         path.unlink()
         error = self.assertRaises(TLSFileError, read_revocations, path)
-        self.assertEqual(
-            (error.key, str(error)),
-            (
-                "tls_client_crl",
-                f"cannot read '{path}': No such file or directory; {other_path(path)}",
-            ),
-        )
+        why = f"cannot read '{path}': No such file or directory; {other_path(path)}"
+        self.assertEqual((error.key, str(error)), ("tls_client_crl", why))

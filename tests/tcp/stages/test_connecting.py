@@ -1,7 +1,6 @@
 import errno
 import math
 import socket
-from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -372,11 +371,6 @@ class HeldTests(MuxTestCase):
             client.reset()
             record = await self.logged(number)
             self.assertEqual((record.reason, len(self.held_clients)), ("client-gone", 0))
-
-    async def passes(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            self.time.advance(0.05)
-            await self.turn()
 
     async def test_client_that_ends_its_request_gets_its_answer(self) -> None:
         for number, seconds in enumerate([0.0, 0.02, 0.5, 30.0], start=1):

@@ -285,9 +285,7 @@ class RelayTests(MuxTestCase):
                     if server.finished:
                         server.close()
                     await self.turn()
-            while len(self.records) < count:
-                self.time.advance(0.05)
-                await self.turn()
+            await self.passes(lambda count=count: len(self.records) >= count)  # type: ignore[misc]
         await self.turn(3)
         self.assertEqual(
             [thing for thing in gc.get_objects() if type(thing) in {TlsEnd, TlsTransport}], []
@@ -363,9 +361,7 @@ class LevelTests(MuxTestCase):
     async def until_closed(self, client: SecurePeer) -> None:
         """Wait until the connection is closed, which takes a look once the client has acknowledged all."""
         await client.has_close_notify()
-        while not client.finished:
-            self.time.advance(0.5)
-            await self.turn()
+        await self.passes(lambda: client.finished, 0.5)
 
     async def test_end_outside_after_that_inside_cuts_nothing(self) -> None:
         """With a close-notify unread, or still to come, a closed socket would be reset, with the bytes on their way (RFC 2525, section 2.17).

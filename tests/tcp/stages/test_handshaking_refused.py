@@ -111,27 +111,19 @@ class HandshakeTests(MuxTestCase):
         stranger = make_authority("Stranger")
         old = authority().issue("old.example", begins=-2, ends=-1, usage=False)
         young = authority().issue("young.example", begins=1, usage=False)
-        begin = young.certificate.not_valid_before_utc
-        for identity, cause in self.anew((
-            (
-                stranger.issue("x.example", usage=False),
-                "the certificate of 'CN=x.example' is of an authority that is not in tls_client_ca, 'CN=Stranger'",
-            ),
-            (
-                old,
-                f"the certificate of 'CN=old.example' expired on {old.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
-            ),
-            (
-                young,
-                f"the certificate of 'CN=young.example' is valid only from {begin:%Y-%m-%d %H:%M} UTC on",
-            ),
-            (authority().issue("server.example"),
-             "the certificate of 'CN=server.example' is not meant for clients"),
-            (make_authority("Self"),
-             "the certificate of 'CN=Self' is self-signed, and not in tls_client_ca"),
+        begin = f"{young.certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        end = f"{old.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        foreign = "is of an authority that is not in tls_client_ca, 'CN=Stranger'"
+        for identity, name, cause in self.anew((
+            (stranger.issue("x.example", usage=False), "x.example", foreign),
+            (old, "old.example", f"expired on {end}"),
+            (young, "young.example", f"is valid only from {begin} on"),
+            (authority().issue("server.example"), "server.example", "is not meant for clients"),
+            (make_authority("Self"), "Self", "is self-signed, and not in tls_client_ca"),
         )):  # fmt: skip
             port = self.mux([self.tls.route(client_ca=self.tls.ca)])
-            self.assertEqual(await self.cause(self.shown_by(identity), port), cause)
+            found = await self.cause(self.shown_by(identity), port)
+            self.assertEqual(found, f"the certificate of 'CN={name}' {cause}")
 
     async def test_allow_client_admits_only_named_certificates(self) -> None:
         allowed = (allowed_client("cn=alice ou=ops"),)

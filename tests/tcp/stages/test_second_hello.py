@@ -68,13 +68,9 @@ class EndsHereTest(MuxTestCase):
             self.assertEqual(bytes(client.received)[self.before :], ILLEGAL)
             client.close()
             record = await self.assert_logged(reason="tls-failed", route="tls", backend=None)
-            why = (
-                f"the second hello has other {what} than the first"
-                if what
-                else "the second hello is too long"
-            )
-            self.assertEqual(record.facts["tls_error"], f"the TLS handshake failed: {why}")
-            self.assertEqual(record.facts["sni"], "a.test")
+            why = f"has other {what} than the first" if what else "is too long"
+            expected = f"the TLS handshake failed: the second hello {why}"
+            self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (expected, "a.test"))
 
     async def test_the_same_is_served_however_it_is_cut(self) -> None:
         for size in self.anew((1, 1000)):
@@ -282,17 +278,8 @@ class PassedOnTest(MuxTestCase):
         client.reset()
         await self.assert_logged(route="all")
         self.records.clear()
-        rows = (
-            (hello(name="vip.test")[:40], 6),
-            (
-                records(
-                    client_hello(
-                        versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
-                    )
-                ),
-                0,
-            ),
-        )
+        late = versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
+        rows = (hello(name="vip.test")[:40], 6), (records(client_hello(*late)), 0)
         for begins, wait in self.anew(rows):
             client = await self.connect(self.names(), begins)
             await self.seen(min(len(begins), 32768))
@@ -308,15 +295,12 @@ class PassedOnTest(MuxTestCase):
         server = backend_at(self.backend_port())
         half, request = hello(name="vip.test")[:40], bytes.fromhex("0000000804")
         named = route("tls sni=a.test", "127.0.0.1:9", name="a")
+        closed = route("tls sni=a.test", CLOSE, name="a")
         rows = (
             (server, [named], half),
             (CLOSE, [named, route("any", server)], half),
             (server, [route("postgres sni=a.test", server, name="a")], request),
-            (
-                server,
-                [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
-                request,
-            ),
+            (server, [closed, route("postgres user=a", server)], request),
         )
         for default, routes, begun in self.anew(rows):
             client = await self.connect(self.mux(routes, default=default), begun)

@@ -85,14 +85,8 @@ class HandOverTest(MuxTestCase):
         self.assertTrue(server.reported)
         await server.has_all(client.close)
         server.close()
-        await self.assert_logged(
-            route="inside",
-            backend="PeerFactory",
-            server=None,
-            reason="done",
-            bytes_in=12,
-            bytes_out=15,
-        )
+        record = await self.assert_logged(reason="done", bytes_in=12, bytes_out=15)
+        self.assert_story(record, route="inside", backend="PeerFactory", server=None)
 
     async def test_in_a_tunnel(self) -> None:
         if "tunnel" not in KEYS["route"]:

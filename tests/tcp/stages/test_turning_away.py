@@ -11,50 +11,7 @@ FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\n"
 UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 
-class WhereTest(MuxTestCase):
-    async def test_route_or_default_rejects_and_is_logged(self) -> None:
-        """A client without a known protocol is closed."""
-        rejecting = [route("http", REJECT, name="no-web")]
-        for routes, said, answer, its_route, reason in self.anew((
-            (rejecting, GET, FORBIDDEN, "no-web", "denied"),
-            ([], b"SSH-2.0-x\r\n", b"not allowed here", None, "no-route"),
-            ([], b"\xff\xff", b"", None, "no-route"),
-        )):  # fmt: skip
-            client = await self.connect_until_lost(self.mux(routes, default=REJECT), said)
-            self.assertIn(answer, client.received)
-            self.assertEqual(client.received.startswith(answer), answer != b"not allowed here")
-            self.assertEqual(bool(client.received), bool(answer))
-            self.assertFalse(client.was_reset())
-            await self.assert_logged(
-                route=its_route,
-                backend=None,
-                reason=reason,
-                bytes_in=len(said),
-                bytes_out=len(client.received),
-            )
-
-    async def test_silent_client_gets_no_answer(self) -> None:
-        client = await self.connect(self.mux([route("http", "close")], silent=REJECT))
-        await self.accepted_for(5)
-        await client.is_lost()
-        self.assertEqual(client.received, b"")
-        self.assertFalse(client.was_reset())
-        await self.assert_logged(reason="silent")
-
-    async def test_fallback_rejects_with_the_cause_in_the_log(self) -> None:
-        """Also a client that is paused."""
-        one = backend_at(free_port(), fallback=REJECT)
-        two = backend_at(free_port(), fallback=one)
-        for backend, more in self.anew(((one, b""), (two, b""), (one, bytes(20_000)))):
-            port = self.mux([route("http", backend, name="web")], peek_limit=100)
-            client = await self.connect_until_lost(port, GET + more)
-            self.assertTrue(client.received.startswith(UNAVAILABLE))
-            self.assertFalse(client.was_reset())
-            size = len(GET + more)
-            await self.assert_logged(route="web", reason="connect-refused", bytes_in=size)
-
-
-class HowTest(MuxTestCase):
+class RejectingTest(MuxTestCase):
     async def rejected(self, said: bytes = GET) -> None:
         self.client = await self.connect(self.mux(default=REJECT))
         self.client.send(said)
@@ -146,3 +103,39 @@ class HowTest(MuxTestCase):
         self.assertEqual(self.records, [])
         self.time.advance(3)
         await self.assert_logged(reason="no-route")
+
+    async def test_route_or_default_rejects_and_is_logged(self) -> None:
+        """A client without a known protocol is closed."""
+        rejecting = [route("http", REJECT, name="no-web")]
+        for routes, said, answer, its_route, reason in self.anew((
+            (rejecting, GET, FORBIDDEN, "no-web", "denied"),
+            ([], b"SSH-2.0-x\r\n", b"not allowed here", None, "no-route"),
+            ([], b"\xff\xff", b"", None, "no-route"),
+        )):  # fmt: skip
+            client = await self.connect_until_lost(self.mux(routes, default=REJECT), said)
+            self.assertIn(answer, client.received)
+            self.assertEqual(client.received.startswith(answer), answer != b"not allowed here")
+            self.assertEqual(bool(client.received), bool(answer))
+            self.assertFalse(client.was_reset())
+            record = await self.assert_logged(route=its_route, backend=None, reason=reason)
+            self.assert_story(record, bytes_in=len(said), bytes_out=len(client.received))
+
+    async def test_silent_client_gets_no_answer(self) -> None:
+        client = await self.connect(self.mux([route("http", "close")], silent=REJECT))
+        await self.accepted_for(5)
+        await client.is_lost()
+        self.assertEqual(client.received, b"")
+        self.assertFalse(client.was_reset())
+        await self.assert_logged(reason="silent")
+
+    async def test_fallback_rejects_with_the_cause_in_the_log(self) -> None:
+        """Also a client that is paused."""
+        one = backend_at(free_port(), fallback=REJECT)
+        two = backend_at(free_port(), fallback=one)
+        for backend, more in self.anew(((one, b""), (two, b""), (one, bytes(20_000)))):
+            port = self.mux([route("http", backend, name="web")], peek_limit=100)
+            client = await self.connect_until_lost(port, GET + more)
+            self.assertTrue(client.received.startswith(UNAVAILABLE))
+            self.assertFalse(client.was_reset())
+            size = len(GET + more)
+            await self.assert_logged(route="web", reason="connect-refused", bytes_in=size)
