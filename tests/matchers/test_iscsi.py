@@ -54,15 +54,9 @@ VERDICTS = (
     ("initiator=*", b"GET /", NO, 1),
 )
 UNUSABLE = (("target=a,,b", "target: "),)
+OF_LIBISCSI = "iqn.2007-10.com.github:sahlberg:libiscsi:iscsi-inq"
 FACTS: Facts = (
-    (
-        "",
-        NORMAL,
-        {
-            "initiator": "iqn.2007-10.com.github:sahlberg:libiscsi:iscsi-inq",
-            "target": "iqn.2026-11.example:disk",
-        },
-    ),
+    ("", NORMAL, {"initiator": OF_LIBISCSI, "target": "iqn.2026-11.example:disk"}),
     ("", SAMPLES[1], {"initiator": "iqn.2026-11.example:host"}), ("", NORMAL[:48], {}),
     ("", b"\x43", {}), ("", login(b"InitiatorName=a\nb\0"), {"initiator": r"a\nb"}),
 )  # fmt: skip

@@ -11,9 +11,8 @@ def request(
 SAMPLES = (
     request(18, 3, b"rdkafka", body=b"\x00\x0blibrdkafka\x062.6.1\x00", id_=1),  # librdkafka
     request(18, 4, b"producer-1", body=b"\x00\x12apache-kafka-java\x064.0.0\x00"),  # Java
-    request(
-        18, 3, b"admin", body=b"\x00\x12apache-kafka-java\x064.0.0\x00", id_=0x7FFFFFF8
-    ),  # SASL
+    # SASL
+    request(18, 3, b"admin", body=b"\x00\x12apache-kafka-java\x064.0.0\x00", id_=0x7FFFFFF8),
     request(18, 0, b"sarama"),
     request(17, 1, b"kafka-python-2.0.2", body=b"\x00\x05PLAIN", id_=2),
     request(3, 1, b"kafka-python-2.0.2", body=b"\x00\x00\x00\x00", id_=1),

@@ -12,14 +12,8 @@ def der(tag: int, *parts: bytes) -> bytes:
     return bytes([tag, len(b"".join(parts))]) + b"".join(parts)
 
 
-TGS = der(
-    0x6C,
-    der(
-        0x30,
-        bytes.fromhex("a103020105 a20302010c"),
-        der(0xA4, der(0x30, bytes.fromhex("a00703050000810000 a20d1b0b4558414d504c452e434f4d"))),
-    ),
-)
+BODY = der(0xA4, der(0x30, bytes.fromhex("a00703050000810000 a20d1b0b4558414d504c452e434f4d")))
+TGS = der(0x6C, der(0x30, bytes.fromhex("a103020105 a20302010c"), BODY))
 # Recorded from kinit of MIT Kerberos 1.20.1; the second is made by hand as a TGS-REQ is built, with nothing to prove who asks.
 DATAGRAMS = (
     bytes.fromhex(

@@ -175,16 +175,9 @@ class PacketTests(SynchronousTestCase):
         frames = cut(hello, *sorted(data.draw(st.sets(st.integers(1, len(hello) - 1), max_size=9))))
         frames += data.draw(st.lists(st.sampled_from([*frames, b"\1", bytes(7)]), max_size=6))
         frames = data.draw(st.permutations(frames))
-        packets = [
-            frames[start:end]
-            for start, end in itertools.pairwise(
-                [
-                    0,
-                    *sorted(data.draw(st.sets(st.integers(1, len(frames)), max_size=3))),
-                    len(frames),
-                ]
-            )
-        ]
+        starts = sorted(data.draw(st.sets(st.integers(1, len(frames)), max_size=3)))
+        edges = itertools.pairwise([0, *starts, len(frames)])
+        packets = [frames[start:end] for start, end in edges]
         coalesced = data.draw(st.booleans())
         sealed = [
             initial(*packet, number=number, version=version, pad=0 if coalesced else 1200)
@@ -222,10 +215,8 @@ class PacketTests(SynchronousTestCase):
         twice = client_hello(server_name("www.example.com"), alpn(b"h3"), alpn(b"h3"))
         rows: tuple[tuple[bytes, ...], ...] = (
             # A datagram of which a part is a server's.
-            *(
-                (client + others,)
-                for client, others in ((VERSION_1, SERVER_1), (VERSION_2, RETRY_2))
-            ),
+            (VERSION_1 + SERVER_1,),
+            (VERSION_2 + RETRY_2,),
             # One in which packets are not all of one connection and version (RFC 9000, section 12.2): a server may take one of them.
             *((WHOLE + initial(crypto(0, HELLO), **other),) for other in (other_id, other_version)),
             (WHOLE + long_packet(0, version=0x1A2A3A4A),),

@@ -88,6 +88,7 @@ ALL_FACTS = {
     "sni": "www.example.com", "alpn": "h2,http/1.1", "tls": "1.3",
     "ja4": "t13d0104h2_0f2cb44170f4_7418e7913c75",
 }  # fmt: skip
+UNREAD = records(client_hello(*(extension(1000 + number, b"") for number in range(200))))
 FACTS: Facts = (
     ("", HELLO, ALL_FACTS),
     ("sni=*", HELLO, ALL_FACTS),
@@ -96,11 +97,7 @@ FACTS: Facts = (
     ("", HELLO[: end_of(SNI)], {"sni": "www.example.com"}),
     ("", HELLO[:6], {}),
     # One that a server may read, and no route matches.
-    (
-        "sni=*",
-        records(client_hello(*(extension(1000 + number, b"") for number in range(200)))),
-        {"hello_unread": "over 128 extensions and names"},
-    ),
+    ("sni=*", UNREAD, {"hello_unread": "over 128 extensions and names"}),
 )
 
 

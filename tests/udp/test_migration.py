@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.wire.quic_builder import SOURCE, V1, V2, initial
+from tests.wire.quic_builder import SOURCE, V1, V2, initial, long_header
 from tests.wire.quic_vectors import (
     RETRY_1,
     RETRY_2,
@@ -32,9 +32,8 @@ WG_DATA = b"\4\0\0\0" + b"your" + bytes(40)
 def answer(
     source: bytes = ID, *, kind: int = 2, version: int = V1, destination: bytes = SOURCE
 ) -> bytes:
-    header = bytes([0xC0 | kind << 4]) + version.to_bytes(4, "big")
-    ids = bytes([len(destination)]) + destination + bytes([len(source)]) + source
-    return header + ids + (b"\0" if kind == 0 else b"") + b"\x40\x40" + bytes(64)
+    header = long_header(0xC0 | kind << 4, version, destination, source)
+    return header + (b"\0" if kind == 0 else b"") + b"\x40\x40" + bytes(64)
 
 
 class MigrationTests(SynchronousTestCase):

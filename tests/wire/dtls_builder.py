@@ -25,13 +25,8 @@ def fragment(
 def record(
     payload: bytes, *, kind: int = 22, version: int = V10, epoch: int = 0, number: int = 0
 ) -> bytes:
-    return (
-        bytes([kind])
-        + version.to_bytes(2, "big")
-        + epoch.to_bytes(2, "big")
-        + number.to_bytes(6, "big")
-        + sized(2, payload)
-    )
+    place = epoch.to_bytes(2, "big") + number.to_bytes(6, "big")
+    return bytes([kind]) + version.to_bytes(2, "big") + place + sized(2, payload)
 
 
 def hello_datagrams(body: bytes, *cuts: int, message: int = 0) -> list[bytes]:

@@ -49,13 +49,8 @@ def client_hello(
     with_extensions: bool = True,
     kind: int = 1,
 ) -> bytes:
-    body = (
-        legacy_version.to_bytes(2, "big")
-        + bytes(range(32))
-        + sized(1, session_id)
-        + sized(2, cipher_suites)
-        + sized(1, compression_methods)
-    )
+    body = legacy_version.to_bytes(2, "big") + bytes(range(32)) + sized(1, session_id)
+    body += sized(2, cipher_suites) + sized(1, compression_methods)
     if with_extensions:
         body += sized(2, b"".join(extensions))
     return bytes([kind]) + sized(3, body)

@@ -46,14 +46,5 @@ NODE = PREFACE + bytes.fromhex(
     "75d0620d263d4c4d6564000000000100000001"
 )
 # grpcio 1.23.0, as the README of dhermes/tcp-h2-describe lists its frames
-GRPC_PYTHON = (
-    PREFACE
-    + frame(
-        4,
-        bytes.fromhex(
-            "000200000000 000300000000 000400400000 000500400000 000600002000 fe0300000001"
-        ),
-    )
-    + frame(8, bytes.fromhex("003f0001"))
-    + PING
-)
+_GRPC = "000200000000 000300000000 000400400000 000500400000 000600002000 fe0300000001"
+GRPC_PYTHON = PREFACE + frame(4, bytes.fromhex(_GRPC)) + frame(8, b"\0\x3f\0\1") + PING

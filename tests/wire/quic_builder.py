@@ -32,6 +32,13 @@ def cut(hello: bytes, *cuts: int) -> list[bytes]:
     return [crypto(a, hello[a:b]) for a, b in itertools.pairwise([0, *cuts, len(hello)])]
 
 
+def long_header(
+    first: int, version: int, destination: bytes = DESTINATION, source: bytes = SOURCE
+) -> bytes:
+    ids = bytes([len(destination), *destination, len(source), *source])
+    return bytes([first]) + version.to_bytes(4, "big") + ids
+
+
 def initial(  # noqa: PLR0913 - each field of a packet
     *frames: bytes,
     number: int = 0,
@@ -46,16 +53,8 @@ def initial(  # noqa: PLR0913 - each field of a packet
     keys: bytes | None = None,
 ) -> bytes:
     """Make an Initial packet, with PADDING frames up to `pad` bytes in all, and `size` bytes of its number; its keys follow from another ID if that is given."""
-    header = (
-        bytes([0x80 | size - 1 | reserved | fixed << 6 | _INITIAL.get(version, 0) << 4])
-        + version.to_bytes(4, "big")
-        + bytes([len(destination)])
-        + destination
-        + bytes([len(source)])
-        + source
-        + encode_uint_var(len(token))
-        + token
-    )
+    first = 0x80 | size - 1 | reserved | fixed << 6 | _INITIAL.get(version, 0) << 4
+    header = long_header(first, version, destination, source) + encode_uint_var(len(token)) + token
     payload = b"".join(frames)
     payload += bytes(max(0, 4 - len(payload), pad - len(header) - 2 - size - 16 - len(payload)))
     length = size + len(payload) + 16
@@ -80,16 +79,7 @@ def _keys(version: int, destination: bytes) -> CryptoPair:
 
 def long_packet(kind: int, body: bytes = bytes(40), version: int = V1) -> bytes:
     """Make a packet of another type, which cannot be decrypted; the type as it is on the wire."""
-    return (
-        bytes([0xC0 | kind << 4])
-        + version.to_bytes(4, "big")
-        + bytes([len(DESTINATION)])
-        + DESTINATION
-        + bytes([len(SOURCE)])
-        + SOURCE
-        + encode_uint_var(len(body))
-        + body
-    )
+    return long_header(0xC0 | kind << 4, version) + bytes(encode_uint_var(len(body))) + body
 
 
 def zero_rtt(version: int = V1) -> bytes:
@@ -105,15 +95,10 @@ def other_version(number: int = 0x1A2A3A4A, size: int = 1200) -> bytes:
 def connection(
     version: int = V1, name: str = "www.example.com", protocols: int = 1
 ) -> QuicConnection:
-    client = QuicConnection(
-        configuration=QuicConfiguration(
-            is_client=True,
-            alpn_protocols=["h3", *(f"protocol-{n:030}" for n in range(1, protocols))],
-            server_name=name,
-            original_version=version,
-            supported_versions=[version],
-        )
-    )
+    names = ["h3", *(f"protocol-{n:030}" for n in range(1, protocols))]
+    its = QuicConfiguration(is_client=True, alpn_protocols=names, server_name=name)
+    its.original_version, its.supported_versions = version, [version]
+    client = QuicConnection(configuration=its)
     client.connect(("127.0.0.1", 1), now=0.0)
     return client
 

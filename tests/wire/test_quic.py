@@ -18,6 +18,7 @@ from tests.wire.quic_builder import (
     V29,
     crypto,
     initial,
+    long_header,
     long_packet,
     other_version,
 )
@@ -44,8 +45,7 @@ UNKNOWN = 0x1A2A3A4A
 def packet(
     kind: int, *, version: int = V1, destination: bytes = DESTINATION, size: int = 1200
 ) -> bytes:
-    ids = bytes([len(destination)]) + destination + b"\6client"
-    head = bytes([0xC0 | kind << 4]) + version.to_bytes(4, "big") + ids
+    head = long_header(0xC0 | kind << 4, version, destination, b"client")
     return (head + (0x4000 | size - len(head) - 2).to_bytes(2, "big")).ljust(size, b"\x55")
 
 
