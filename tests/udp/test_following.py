@@ -251,19 +251,31 @@ class SourceTests(FlowCase):
         return bool(new.heard)
 
     async def test_flow_counts_for_the_source_that_it_has(self) -> None:
+        """One that returns counts at its first source alone."""
         server, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
+        [listener] = self.running.listeners
+        self.assertTrue(await self.moved(port, old, new))
+        await Talker.listening(self).asks(b"one", port)
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        await Talker.listening(self, "127.0.0.2").asks(b"two", port)
+        listener.abort("killed")
+        assert listener.configuration.admission.per_source is not None
+        self.assertEqual(listener.configuration.admission.per_source.tracked(), 0)
+        await self.ended(3)
+        server.senders.clear()
+        new.heard.clear()
         await Talker.listening(self, "127.0.0.2").asks(b"one", port)
         self.assertFalse(await self.moved(port, old, new))
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
-        self.running.listeners[0].abort("killed")
-        await self.ended(2)
+        listener.abort("killed")
+        await self.ended(5)
         self.assertTrue(await self.moved(port, old, new))
         again, other = Talker.listening(self, "127.0.0.2"), Talker.listening(self)
         again.say(b"one", port)  # moved flow counts for its new source alone
         await other.asks(b"two", port)
         self.assertEqual((again.heard, server.heard[-1]), ([], b"two"))
-        self.running.listeners[0].abort("killed")
+        listener.abort("killed")
         await again.asks(b"three", port)
         await Talker.listening(self).asks(b"four", port)
 
@@ -280,17 +292,6 @@ class SourceTests(FlowCase):
         other = Talker.listening(self, "127.0.0.2")
         await other.repeats(b"one", port, 5)
         self.assertNotIn(b"one", server.heard)
-
-    async def test_returning_flow_counts_at_its_first_source_alone(self) -> None:
-        _, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
-        self.assertTrue(await self.moved(port, old, new))
-        await Talker.listening(self).asks(b"one", port)
-        self.assertEqual(await old.asks(SHORT, port), SHORT)
-        await Talker.listening(self, "127.0.0.2").asks(b"two", port)
-        self.running.listeners[0].abort("killed")
-        source = self.running.listeners[0].configuration.admission.per_source
-        assert source is not None
-        self.assertEqual(source.tracked(), 0)
 
     async def test_source_client_shows_the_server_the_new_address(self) -> None:
         require_transparent()

@@ -22,7 +22,7 @@ from tests.net.relay.reactors import PrivateReactor
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, MuxTestCase, backend_at
 from tests.support.peers import Peer, close
-from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, V1_HEADERS, V2_HEADERS
+from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, WITH_ENCODED
 from tests.wire.proxyprotocol.vectors import DESTINATION, SIGNATURE, SOURCE, V2_WITH_CHECKSUM
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, Listener, NetworkSet, Senders, UnixClients
@@ -300,11 +300,6 @@ class RefusedTest(MuxTestCase):
 
 
 CUTS = st.lists(st.floats(0, 1), max_size=4)
-_ENCODED = V1_HEADERS.map(lambda header: (header, encode_v1(header))) | st.builds(
-    lambda header, checksum: (header, encode_v2(header, checksum=checksum)),
-    V2_HEADERS,
-    st.booleans(),
-)
 
 
 def address_of(name: tuple[str, int]) -> Address:
@@ -380,7 +375,7 @@ class AnyHeaderTests(SynchronousTestCase):
         return received
 
     @settings(deadline=None, max_examples=scaled(180))
-    @given(_ENCODED, PAYLOADS.filter(bool), CUTS)
+    @given(WITH_ENCODED, PAYLOADS.filter(bool), CUTS)
     def test_every_header(
         self, encoded: tuple[ProxyHeader, bytes], payload: bytes, cuts: list[float]
     ) -> None:

@@ -38,11 +38,12 @@ V2_HEADERS = st.builds(ProxyHeader.between, ANY, ANY, TLVS) | st.builds(
 )
 SSL_INFOS = st.builds(SslInfo, st.integers(0, 255).map(SslClient), st.integers(0, 2**32 - 1), TLVS)
 PAYLOADS = st.binary(max_size=20)
-ENCODED = (
-    st.sampled_from([*V1, *V2, V2_WITH_CHECKSUM])
-    | V1_HEADERS.map(encode_v1)
-    | st.builds(encode_v2, V2_HEADERS, checksum=st.booleans())
+WITH_ENCODED = V1_HEADERS.map(lambda header: (header, encode_v1(header))) | st.builds(
+    lambda header, checksum: (header, encode_v2(header, checksum=checksum)),
+    V2_HEADERS,
+    st.booleans(),
 )
+ENCODED = st.sampled_from([*V1, *V2, V2_WITH_CHECKSUM]) | WITH_ENCODED.map(lambda both: both[1])
 
 
 @st.composite
@@ -69,25 +70,17 @@ TAILS = tails()
 
 
 class RoundTripTests(SynchronousTestCase):
-    def check(self, header: ProxyHeader, encoded: bytes, payload: bytes) -> None:
+    @every_cut
+    @given(WITH_ENCODED, PAYLOADS)
+    def test_headers(self, both: tuple[ProxyHeader, bytes], payload: bytes) -> None:
+        """Every header is read as it was written, with its fields and a checksum."""
+        header, encoded = both
         for cut in range(len(encoded)):
             answer = decode(encoded[:cut])
             assert isinstance(answer, Incomplete)
             self.assertTrue(1 <= answer.need <= len(encoded) - cut)
         for cut in range(len(payload) + 1):
             self.assertEqual(decode(encoded + payload[:cut]), Decoded(header, len(encoded)))
-
-    @every_cut
-    @given(V1_HEADERS, PAYLOADS)
-    def test_v1(self, header: ProxyHeader, payload: bytes) -> None:
-        """Every header of version 1 is read as it was written."""
-        self.check(header, encode_v1(header), payload)
-
-    @every_cut
-    @given(V2_HEADERS, st.booleans(), PAYLOADS)
-    def test_v2(self, header: ProxyHeader, checksum: bool, payload: bytes) -> None:  # noqa: FBT001  # drawn
-        """Every header of version 2 is read as it was written, with its fields and a checksum."""
-        self.check(header, encode_v2(header, checksum=checksum), payload)
 
     @given(SSL_INFOS)
     def test_ssl(self, info: SslInfo) -> None:
@@ -96,8 +89,10 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class AnyBytesTests(SynchronousTestCase):
-    def check(self, data: bytes) -> None:
-        """Check that the answer never changes once it is given, and that no other error is raised."""
+    @every_cut
+    @given(st.binary(max_size=200) | damaged(ENCODED))
+    def test_any_bytes_at_all_are_refused_or_waited_upon(self, data: bytes) -> None:
+        """A damaged header may be another header; the answer never changes once it is given, and no other error is raised."""
         last: Decoded | str | None = None
         for cut in range(len(data) + 1):
             try:
@@ -109,17 +104,6 @@ class AnyBytesTests(SynchronousTestCase):
             if last is None:
                 last = answer if isinstance(answer, Decoded) else None
             self.assertTrue(isinstance(answer, Incomplete) if last is None else answer == last)
-
-    @every_cut
-    @given(st.binary(max_size=200))
-    def test_any_bytes_at_all_are_refused_or_waited_upon(self, data: bytes) -> None:
-        self.check(data)
-
-    @every_cut
-    @given(damaged(ENCODED))
-    def test_damaged(self, data: bytes) -> None:
-        """A damaged header is refused, or is another header."""
-        self.check(data)
 
     @given(st.binary(max_size=40) | SSL_INFOS.map(lambda info: encode_ssl(info).value))
     def test_the_field_about_the_clients_tls_is_read_or_refused(self, value: bytes) -> None:
