@@ -31,12 +31,10 @@ class AddressTest(SynchronousTestCase):
             self.assertEqual(self.read(host), ip)
             self.assertEqual(text_of(address.IPv6Address("TCP", host, 443)), f"{ip}:443")
 
-    def test_zone_is_left_out(self) -> None:
+    def test_asked(self) -> None:
+        """A link-local address that a client has asked for keeps its zone, which is left out elsewhere; one without a zone, and any other, is as it is."""
         self.assertEqual(self.read("fe80::1%eth0"), ip_address("fe80::1"))
         self.assertEqual(text_of(address.IPv6Address("TCP", "fe80::1%eth0", 1)), "[fe80::1]:1")
-
-    def test_asked(self) -> None:
-        """A link-local address that a client has asked for keeps its zone; one without a zone, and any other, is as it is."""
         loopback = socket.if_nametoindex("lo")
         for host, zone, asked in (
             ("fe80::1", loopback, "fe80::1%lo"), ("fe80::1", 0, "fe80::1"), ("::1", 0, "::1"),

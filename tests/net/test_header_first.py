@@ -105,11 +105,8 @@ class LoopbackTests(TestCase):
         connector = reactor.connectTCP("127.0.0.1", port, HeaderFirst(factory, HEADER))
         await self.check(client)
         await factory.over
-        reported = [
-            ("start",), ("connecting", connector), ("lost", connector, error.ConnectionDone),
-            ("stop",),
-        ]  # fmt: skip
-        self.assertEqual(factory.reported, reported)
+        reported = ("connecting", connector), ("lost", connector, error.ConnectionDone)
+        self.assertEqual(factory.reported, [("start",), *reported, ("stop",)])
 
     async def test_refused_is_reported(self) -> None:
         factory = Recorder(Client())
@@ -123,9 +120,7 @@ class LoopbackTests(TestCase):
         tcp = f"tcp:127.0.0.1:{listen(self, self.peers)}"
         for text, header in ((tcp, encode_v1(IPV4)), (f"unix:{path}", HEADER)):
             client = Client()
-            connecting = clientFromString(reactor, text).connect(
-                HeaderFirst(Recorder(client), header)
-            )
-            self.assertIs(await connecting, client)
+            first = HeaderFirst(Recorder(client), header)
+            self.assertIs(await clientFromString(reactor, text).connect(first), client)
             await self.check(client, header)
             self.peers.peers.clear()

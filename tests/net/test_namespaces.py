@@ -51,14 +51,12 @@ class OverflowTests(SynchronousTestCase):
             self.assertEqual(self.overflow(ranges), 4711)
 
     def test_without_numbers(self) -> None:
-        """As in a unit with ProcSubset=pid."""
+        """As in a unit with ProcSubset=pid, or without /proc."""
         proc = make_folder(self)
         (proc / "self").mkdir()
         for ranges, expected in (("0 0 4294967295", None), ("0 1000 1", 65534)):
             (proc / "self/uid_map").write_text(ranges)
             self.assertEqual(namespaces.overflow_id("uid", proc), expected)
-
-    def test_without_proc(self) -> None:
         expected = 65534 if sys.platform == "linux" else None
         self.assertEqual(namespaces.overflow_id("uid", Path("/nonexistent")), expected)
 

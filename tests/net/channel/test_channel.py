@@ -323,10 +323,8 @@ class PairTest(TestCase):
             memory = os.memfd_create("test")
             os.write(memory, b"%d" % number)
             files.append(memory)
-        answer, ignored = (
-            self.here.ask(reads, descriptors=files),
-            self.here.ask(ignores, descriptors=files[:3]),
-        )
+        answer = self.here.ask(reads, descriptors=files)
+        ignored = self.here.ask(ignores, descriptors=files[:3])
         unknown = self.here.ask(X, descriptors=files[:3])
         again = self.here.ask(reads, descriptors=files[7:8])
         for memory in files:
@@ -340,25 +338,23 @@ class PairTest(TestCase):
 
     async def test_unsent_descriptors_are_closed_with_the_channel(self) -> None:
         """So are those that come with an answer, or with a message that tells of more."""
-        for is_unsent in (True, False):
-            if not is_unsent:
-                self.setUp()
-            memory = os.memfd_create("test")
-            if is_unsent:
-                self.here.send(X, text="x" * 2**20)
-                answer = self.here.ask(X, descriptors=[memory, memory])
-            else:
-                self.there.transport.send(b'{"kind":"answer","to":1,"descriptors":1}\n', [memory])
-                self.there.transport.send(b'{"kind":"x","descriptors":300}\n', [memory])
-            os.close(memory)
-            if is_unsent:
-                self.assertEqual(len(open_files()), 2)
-                self.here.break_off()
-                self.assertNotIn(self.here.transport, reactor.getWriters())
-            await self.is_lost
-            if is_unsent:
-                self.failureResultOf(answer, PeerGoneError)
-            self.assertEqual(open_files(), [])
+        memory = os.memfd_create("test")
+        self.here.send(X, text="x" * 2**20)
+        answer = self.here.ask(X, descriptors=[memory, memory])
+        os.close(memory)
+        self.assertEqual(len(open_files()), 2)
+        self.here.break_off()
+        self.assertNotIn(self.here.transport, reactor.getWriters())
+        await self.is_lost
+        self.failureResultOf(answer, PeerGoneError)
+        self.assertEqual(open_files(), [])
+        self.setUp()
+        memory = os.memfd_create("test")
+        self.there.transport.send(b'{"kind":"answer","to":1,"descriptors":1}\n', [memory])
+        self.there.transport.send(b'{"kind":"x","descriptors":300}\n', [memory])
+        os.close(memory)
+        await self.is_lost
+        self.assertEqual(open_files(), [])
 
     async def test_descriptors_too_many(self) -> None:
         """Who may not have so many descriptors is not given a part of them; the next message has its own."""

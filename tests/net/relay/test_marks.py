@@ -1,6 +1,5 @@
 """A mark saves wake-ups, and nobody's bytes wait below it."""
 
-import functools
 import socket
 from typing import Any
 from unittest.mock import Mock
@@ -11,17 +10,16 @@ from hypothesis.strategies import SearchStrategy
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.net.relay.playing import Player, Schedule, Step
-from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.playing import Schedule, Step
 from tests.net.relay.relay_case import RelayCase, Way
 from tests.net.relay.test_schedules import Schedules, clear_pipes
-from tests.net.relay.wiring import LeanTcpWiring, make_sides
+from tests.net.relay.wiring import LeanTcpWiring
 from tests.support.changes import change_constants
 from tests.support.examples import scaled
 from tests.support.kit import for_each, pair, reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
-from txmux.net.sockets.poller import Poller, is_available
+from txmux.net.sockets.poller import is_available
 
 _SKIP = None if is_available() else "these need Linux"
 _SMALL_LEVEL, _SMALL_RUN = 2**15, 2**17
@@ -247,12 +245,8 @@ class PauseTest(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.was_set = _make_small(self)
-        private = PrivateReactor("workers")
-        self.addCleanup(private.close)
-        poller = Poller.for_reactor(private.reactor)
-        sides = functools.partial(make_sides, poller)
-        self.player = Player(private, LeanTcpWiring(poller, self), sides, _clear_pipes, pauses=True)
-        self.addCleanup(self.player.close)
+        way = Way(LeanTcpWiring)
+        self.player = Schedules(self, "workers", way, 0, _clear_pipes, pauses=True).player
 
     def play(self, steps: list[Step]) -> None:
         self.assertEqual(self.player.play(Schedule(tuple(steps), buffers=_BUFFERS)).reason, "done")

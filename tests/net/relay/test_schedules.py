@@ -44,6 +44,7 @@ class Schedules:
         way: Way,
         examples: int,
         tidy_up: Callable[[], None] = clear_pipes,
+        **options: bool,
     ) -> None:
         self._test, self._examples, self._moves = test, examples, not way.on_transports
         self.private = test.enterContext(closing(PrivateReactor(reactor)))
@@ -51,7 +52,8 @@ class Schedules:
         poller = make(self.private.reactor)
         self.wiring = way.wires(poller, test)
         sides = functools.partial(sides_on_transports if way.on_transports else make_sides, poller)
-        self.player = test.enterContext(closing(Player(self.private, self.wiring, sides, tidy_up)))
+        player = Player(self.private, self.wiring, sides, tidy_up, **options)
+        self.player = test.enterContext(closing(player))
 
     def play_all(self) -> None:
         """Play many, of which those that break off leave a whole beginning of what they had sent."""

@@ -74,22 +74,20 @@ class MemoryTest(SynchronousTestCase):
         self.assertEqual(len(events), 0)  # it has been told, and is not over
 
     def test_log(self) -> None:
+        def counts() -> tuple[int, int]:
+            return said(events, "out of memory"), said(events, "available again")
+
         with capturedLogs() as events:
             self.memory.fill()
             for _ in range(3):
                 self.memory.report_shortage(ended=1)
                 self.assertTrue(self.memory.is_enough())
                 self.system.now += 0.5
-            self.assertEqual(
-                (said(events, "out of memory"), said(events, "available again")), (1, 0)
-            )
+            self.assertEqual(counts(), (1, 0))
             self.system.now += 0.5
             self.memory.is_enough()
             self.memory.is_enough()
-            self.assertEqual(
-                (said(events, "out of memory"), said(events, "available again")), (1, 1)
-            )
-            self.assertEqual(events[-1]["count"], 3)
+            self.assertEqual((counts(), events[-1]["count"]), ((1, 1), 3))
             self.memory.report_shortage()
             self.assertEqual(said(events, "out of memory"), 2)
 

@@ -1,7 +1,7 @@
 import errno
 import socket
 from typing import Any, NoReturn
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -122,25 +122,14 @@ class ScarcityTest(TestCase):
 
 class FirstTest(SynchronousTestCase):
     def test_reader(self) -> None:
-        class Full:
-            def __init__(self) -> None:
-                self.is_full = True
-
-            def addReader(self, _reader: object) -> None:
-                if self.is_full:
-                    raise OSError
-
-            def removeReader(self, _reader: object) -> None:
-                pass
-
-        full = Full()
+        full = Mock()
+        full.addReader.side_effect = (OSError, None)
         poller = Poller(full)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             before = descriptors()
             self.assertRaises(OSError, poller.watch, ours.fileno(), READ, print)
             self.assertEqual(descriptors(), before)
-            full.is_full = False
             seen: list[int] = []
             poller.watch(ours.fileno(), WRITE, seen.append)
             poller.doRead()

@@ -1,12 +1,12 @@
 """Twisted without asyncio, and a reactor without OpenSSL, until somebody uses them."""
 
-import subprocess
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import authority
 from tests.support.folders import make_folder
+from tests.support.kit import run
 
 _PROGRAM = """\
 import sys
@@ -122,27 +122,21 @@ print(run.__module__, type(sys.modules["asyncio"]).__name__)
 
 class DeferredTest(SynchronousTestCase):
     def output(self, program: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        self.assertEqual(done.stderr, "")
-        return done.stdout
+        done = run(sys.executable, "-W", "ignore", "-c", program, *arguments)
+        self.assertEqual(done.stderr, b"")
+        return done.stdout.decode()
 
-    def test_asyncio(self) -> None:
-        """Coroutines are run without asyncio, which can be used later, as can what Twisted has of the HTTP client."""
-        self.assertEqual(self.output(_ASYNCIO), "2\n2 True CookieJar\n&lt;\n")
+    def test_programs(self) -> None:
+        """Coroutines are run without asyncio, which can be used later, as can what Twisted has of the HTTP client.
 
-    def test_web(self) -> None:
-        """Twisted's HTTP server can do what it needs e-mail and a calendar for."""
-        self.assertEqual(self.output(_WEB), "784111777\nFalse [('A', 'b')]\n")
-
-    def test_asyncio_at_once(self) -> None:
-        """A Twisted that needs more of asyncio at once has it imported."""
-        self.assertEqual(self.output(_AT_ONCE), "asyncio.runners module\n")
+        Twisted's HTTP server can do what it needs e-mail and a calendar for; a Twisted that needs more of asyncio at once has it imported.
+        """
+        for program, output in (
+            (_ASYNCIO, "2\n2 True CookieJar\n&lt;\n"),
+            (_WEB, "784111777\nFalse [('A', 'b')]\n"),
+            (_AT_ONCE, "asyncio.runners module\n"),
+        ):
+            self.assertEqual(self.output(program), output)
 
     def test_used_later(self) -> None:
         """OpenSSL is not imported with the reactor; connections with TLS, from the start or later, work all the same."""

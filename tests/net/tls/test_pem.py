@@ -53,10 +53,8 @@ class KeyPairTests(SynchronousTestCase):
         chain = self.file("chain.pem", self.own.pem, authority().pem)
         key = self.file("key.pem", self.own.key_pem())
         other = self.file("other.pem", self.other.pem, self.other.key_pem())
-        expected = [
-            ("chain.pem", ["a.example"], ["Test Authority"]),
-            ("other.pem", ["b.example"], []),
-        ]
+        expected = [("chain.pem", ["a.example"], ["Test Authority"])]
+        expected.append(("other.pem", ["b.example"], []))
         self.assertEqual(self.read(chain, other, key), expected)
         self.assertEqual(self.read(key, chain, other), expected)
 
@@ -66,9 +64,8 @@ class KeyPairTests(SynchronousTestCase):
         good = self.file("good.pem", self.other.pem, self.other.key_pem())
         named = authority().issue("b.example")
         der = named.certificate.public_bytes(serialization.Encoding.DER)
-        odd = ssl.DER_cert_to_PEM_cert(
-            der.replace(b"\x0c\x09b.example", b"\3\x09\0.example")
-        ).encode()
+        der = der.replace(b"\x0c\x09b.example", b"\3\x09\0.example")
+        odd = ssl.DER_cert_to_PEM_cert(der).encode()
         for message, *contents in (
             (f"a certificate is damaged; {_WANTED}", odd, named.key_pem()),
             (f"no private key for its certificate; {_WANTED}", own),
@@ -87,10 +84,8 @@ class KeyPairTests(SynchronousTestCase):
                 self.assertEqual((error.key, error.forbidden), ("terminate_tls", False))
         missing = self.folder / "none.pem"
         error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", [missing])
-        self.assertEqual(
-            str(error),
-            f"cannot read '{missing}': No such file or directory; correct the path, or put the file into '{self.folder}'",
-        )
+        what = f"correct the path, or put the file into '{self.folder}'"
+        self.assertEqual(str(error), f"cannot read '{missing}': No such file or directory; {what}")
         self.assertEqual((error.key, error.forbidden), ("terminate_tls", False))
 
     def test_files_of_one_identity(self) -> None:
@@ -122,10 +117,8 @@ class KeyPairTests(SynchronousTestCase):
         ):
             error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", [path])
         self.assertTrue(error.forbidden)
-        self.assertEqual(
-            str(error),
-            f"cannot read '{path}': Permission denied; let the user that txmux runs as read it",
-        )
+        why = f"cannot read '{path}': Permission denied; let the user that txmux runs as read it"
+        self.assertEqual(str(error), why)
 
     def test_all(self) -> None:
         path = make_folder(self) / "crl.pem"
