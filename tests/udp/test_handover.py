@@ -238,11 +238,8 @@ class HandoverTests(FlowCase):
                 (rows[0]["record"], name[7:]) if name[:7] == "record " else (rows[0], name)
             )
             inside[key] = value
-            answer = adopt_flows(
-                [_connected(server.port) for _ in rows],
-                rows,
-                lambda *_: (self.new, self.port_there),
-            )
+            sockets = [_connected(server.port) for _ in rows]
+            answer = adopt_flows(sockets, rows, lambda *_: (self.new, self.port_there))
             count = len(answer["taken"])
             self.assertIn(1, answer["taken"], (name, value))
             left = len(self.new.connections), backend.pool.connections, descriptors() - before

@@ -75,9 +75,6 @@ class RefusalsTests(SynchronousTestCase):
             self.count("192.0.2.3", "limit", "max_flows")
             self.clock.advance(60)
             self.count("192.0.2.4", "proxy-header")
-        why = [
-            "allow, deny or a ban: 1",
-            "allow, deny or a ban: 5, max_flows: 1, no PROXY header: 1",
-        ]
-        self.assertEqual([one["why"] for one in reported], why)
+        later = "allow, deny or a ban: 5, max_flows: 1, no PROXY header: 1"
+        self.assertEqual([one["why"] for one in reported], ["allow, deny or a ban: 1", later])
         self.assertEqual(reported[1]["whose"], ", the last one from 192.0.2.4")

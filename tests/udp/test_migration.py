@@ -97,20 +97,13 @@ class MigrationTests(SynchronousTestCase):
             path.end()
 
     def test_initial_and_handshake_of_any_version_have_ids(self) -> None:
-        for flow, packet in (
-            ("v2", answer(b"2" * 8, kind=3, version=V2)),
-            ("other", answer(b"3" * 8, kind=3, version=0x1A2A3A4A)),
-            ("initial", answer(b"4" * 8, kind=0)),
-        ):
-            self.begin(flow).from_server(packet)
-        self.assertEqual(self.found(b"\x41" + b"2" * 8 + bytes(30)), "v2")
-        self.assertEqual(self.found(b"\x41" + b"3" * 8 + bytes(30)), "other")
-        self.assertEqual(self.found(b"\x41" + b"4" * 8 + bytes(30)), "initial")
+        for flow, kind, version in (("v2", 3, V2), ("other", 3, 0x1A2A3A4A), ("initial", 0, V1)):
+            its = flow.encode().ljust(8, b"x")
+            self.begin(flow).from_server(answer(its, kind=kind, version=version))
+            self.assertEqual(self.found(b"\x41" + its + bytes(30)), flow)
         short = b"\x41" + SERVER_ID + bytes(30)
-        for client, retry, server in (
-            (VERSION_1, RETRY_1, SERVER_1),
-            (VERSION_2, RETRY_2, SERVER_2),
-        ):
+        second = VERSION_2, RETRY_2, SERVER_2
+        for client, retry, server in ((VERSION_1, RETRY_1, SERVER_1), second):
             path = self.begin("vector", client)
             path.from_server(retry)
             self.assertIsNone(self.found(short))

@@ -13,12 +13,8 @@ from tests.wire.hello_builder import alpn, client_hello, extension, server_name,
 V1, V2, V29 = 1, 0x6B3343CF, 0xFF00001D
 DESTINATION = bytes.fromhex("8394c8f03e515708")
 SOURCE = b"client"
-HELLO = client_hello(
-    server_name("www.Example.com"),
-    alpn(b"h3"),
-    versions(0x0304),
-    extension(0x39, b"\4\4\x80\0\xff"),
-)
+_EXTENSIONS = alpn(b"h3"), versions(0x0304), extension(0x39, b"\4\4\x80\0\xff")
+HELLO = client_hello(server_name("www.Example.com"), *_EXTENSIONS)
 _SALT_29 = bytes.fromhex("afbfec289993d24c9e9786f19c6111e04390a899")
 _INITIAL, _ZERO_RTT = {V1: 0, V2: 1}, {V1: 1, V2: 2}
 

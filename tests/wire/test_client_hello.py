@@ -100,12 +100,8 @@ class ClientHelloTests(SynchronousTestCase):
 
     def test_cut_hello(self) -> None:
         """No beginning of a hello is malformed or the whole, and more than the whole is not looked at."""
-        message = client_hello(
-            server_name("a.example"),
-            alpn(b"h2", b"x"),
-            versions(0x0304),
-            extension(PADDING, b"\0" * 9),
-        )
+        parts = server_name("a.example"), alpn(b"h2", b"x"), versions(0x0304)
+        message = client_hello(*parts, extension(PADDING, b"\0" * 9))
         data = records(message)
         reader, at = byte_by_byte(data + b"\xff\xff")
         self.assertEqual(reader.hello, ClientHello("a.example", ("h2", "x"), "1.3"))
@@ -170,19 +166,15 @@ class ClientHelloTests(SynchronousTestCase):
     def test_too_many(self) -> None:
         """A hello with more than 128 extensions and names ends at the first one too many, however long it is."""
         many = range(100, 15_100)
-        for parts in (
-            [alpn(*[b"x"] * 15_000)],
-            [server_name(*["x"] * 10_000, kind=7)],
-            [extension(kind, b"") for kind in many],
-        ):
+        of_alpn, names = alpn(*[b"x"] * 15_000), server_name(*["x"] * 10_000, kind=7)
+        for parts in ([of_alpn], [names], [extension(kind, b"") for kind in many]):
             message = client_hello(*parts)
             _, length = byte_by_byte(records(message))
             self.assertLess(length, 128 * 4 + 100)
             self.assertTrue(read(message).malformed)
         offers = [b"%d" % number for number in range(127)]
-        self.assertEqual(
-            offered(alpn(*offers)), ClientHello(None, tuple(map(bytes.decode, offers)), "1.2")
-        )
+        expected = ClientHello(None, tuple(map(bytes.decode, offers)), "1.2")
+        self.assertEqual(offered(alpn(*offers)), expected)
         self.assertIsNone(read(client_hello(alpn(*offers, b"x"))).hello)
 
     def test_every_record_has_to_carry_some_of_a_handshake_within_bounds(self) -> None:
@@ -301,11 +293,8 @@ class HelloTests(SynchronousTestCase):
             reader, at = byte_by_byte(data + b"\x16\x03")
             self.assertEqual((reader.hello, at), (ClientHello(None, (), name), len(data)))
             self.assertIsNone(reader.ja4())
-        for data in (
-            sslv2_hello(session_id=bytes(16)),
-            sslv2_hello(challenge=bytes(32)),
-            sslv2_hello(cipher_suites=bytes(3 * 150)),
-        ):
+        for parts in ({"session_id": 16}, {"challenge": 32}, {"cipher_suites": 450}):
+            data = sslv2_hello(**{name: bytes(size) for name, size in parts.items()})  # type: ignore[arg-type]
             self.assertIsNotNone(parse_client_hello(data, None).hello)
 
     def test_the_byte_that_rules_it_out_is_the_one_that_shows_it(self) -> None:

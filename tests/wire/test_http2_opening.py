@@ -53,15 +53,9 @@ class RequestTests(SynchronousTestCase):
         pieces = [h2.frame(CONTINUATION, SECTION[i : i + 3], stream=1) for i in range(4, 30, 3)]
         last = h2.frame(CONTINUATION, SECTION[31:], flags=4, stream=1)
         self.check(h2.request(SECTION[:4], flags=1), *pieces, last)
-        self.check(
-            h2.WINDOW_UPDATE,
-            h2.PING,
-            h2.settings(1),
-            h2.frame(PRIORITY, bytes(5), stream=3),
-            h2.frame(0x10, b"\0\0\0\1u=1"),
-            h2.frame(0xFA, b"x", flags=0xFF, stream=2),
-            h2.request(SECTION),
-        )
+        priorities = h2.frame(PRIORITY, bytes(5), stream=3), h2.frame(0x10, b"\0\0\0\1u=1")
+        others = *priorities, h2.frame(0xFA, b"x", flags=0xFF, stream=2), h2.request(SECTION)
+        self.check(h2.WINDOW_UPDATE, h2.PING, h2.settings(1), *others)
 
     def test_real_client_and_its_settings_are_read(self) -> None:
         """So is that of a real client."""

@@ -286,11 +286,8 @@ class DecidedHelloTests(SynchronousTestCase):
         self.decided = self.after(initial(b"\1"))
         twice = client_hello(server_name("a.example.com"), alpn(b"h3"), alpn(b"h3"))
         self.assertFalse(self.admits(initial(crypto(0, twice), number=1), decides=True))
-        self.assertFalse(
-            self.admits(
-                initial(crypto(0, HELLO), crypto(len(HELLO), b"\2\0\0\1x"), number=1), decides=True
-            )
-        )
+        more = initial(crypto(0, HELLO), crypto(len(HELLO), b"\2\0\0\1x"), number=1)
+        self.assertFalse(self.admits(more, decides=True))
         self.assertTrue(self.admits(initial(crypto(0, HELLO), number=1), decides=True))
 
     def test_known_version_after_another(self) -> None:
@@ -308,17 +305,13 @@ class DecidedHelloTests(SynchronousTestCase):
             self.assertFalse(self.admits(initial(crypto(900, b"x"), destination=bytes(8))))
 
     def test_connections_and_bytes_of_a_flow_are_few(self) -> None:
-        admitted = [
-            self.admits(initial(crypto(0, hello(random=n)), destination=bytes([n]) * 8))
-            for n in range(40)
-        ]
-        self.assertEqual(admitted, [True] * 15 + [False] * 25)
+        ids = [bytes([n]) * 8 for n in range(40)]
+        each = (initial(crypto(0, hello(random=n)), destination=ids[n]) for n in range(40))
+        self.assertEqual([*map(self.admits, each)], [True] * 15 + [False] * 25)
         kept = 0
         for n in range(60):
             data = crypto(1000 + n // 10 * 1100, bytes(1100))
-            kept += 1100 * self.admits(
-                initial(data, number=n, destination=bytes([n % 10]) * 8, pad=0)
-            )
+            kept += 1100 * self.admits(initial(data, number=n, destination=ids[n % 10], pad=0))
         self.assertGreater(kept, 24 * 1024)
         self.assertLessEqual(kept + len(HELLO), 32 * 1024)
 
@@ -328,22 +321,15 @@ class DecidedHelloTests(SynchronousTestCase):
         """Whatever comes before, and whatever then."""
         texts = [HELLO, hello(random=1), hello(b"b.example.com"), b"\2" * 90]
         at = st.integers(0, len(HELLO))
-        frame = st.builds(
-            lambda offset, end, text: crypto(offset, text[offset:end]),
-            at,
-            at,
-            st.sampled_from(texts),
-        )
+        its = st.sampled_from(texts)
+        frame = st.builds(lambda start, end, text: crypto(start, text[start:end]), at, at, its)
         datagram = st.builds(
             lambda frames, number, destination: initial(*frames, number=number, destination=destination),
             st.lists(frame, max_size=3), st.integers(0, 300), st.sampled_from([DESTINATION, bytes(8)]),
         )  # fmt: skip
         datagrams = data.draw(st.lists(datagram, max_size=5))
-        first = data.draw(
-            st.sampled_from(
-                [initial(b"\1"), initial(crypto(0, HELLO[:40])), initial(crypto(0, HELLO))]
-            )
-        )
+        firsts = initial(b"\1"), initial(crypto(0, HELLO[:40])), initial(crypto(0, HELLO))
+        first = data.draw(st.sampled_from(firsts))
         is_over, decides = data.draw(st.booleans()), data.draw(st.booleans())
         outcomes = []
         for is_moved in (False, True):

@@ -60,17 +60,13 @@ class CarriedTests(SynchronousTestCase):
         self.assertEqual(none, {"ssl_version": "TLSv1.3"})
         self.assertRaises(InvalidHeader, header_facts, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
         # The fields of the clouds have names and values, and those of another form or subtype none; all go on to the server as they came.
-        aws, google, azure = (
-            Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
-            Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
-            Tlv(0xEE, bytes.fromhex("0178563412")),
+        clouds = (
+            (Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"), "vpc_endpoint", "vpce-08d2bf15fac5001c9"),
+            (Tlv(0xE0, bytes.fromhex("0123456789abcdef")), "psc_connection", "81985529216486895"),
+            (Tlv(0xEE, bytes.fromhex("0178563412")), "link_id", "305419896"),
         )
-        expected = {
-            "vpc_endpoint": "vpce-08d2bf15fac5001c9",
-            "psc_connection": "81985529216486895",
-            "link_id": "305419896",
-        }
-        self.assertEqual(header_facts(ProxyHeader(tlvs=(aws, google, azure))), expected)
+        found = header_facts(ProxyHeader(tlvs=tuple(tlv for tlv, *_ in clouds)))
+        self.assertEqual(found, {name: value for _, name, value in clouds})
         for wrong in (
             Tlv(0xEA, b"\2vpce-1"), Tlv(0xEA, b"\1"), Tlv(0xE0, bytes(7)), Tlv(0xEE, b"\1\0"),
         ):  # fmt: skip
@@ -79,6 +75,5 @@ class CarriedTests(SynchronousTestCase):
         self.assertEqual(passed_on_fields((), came), came)
 
     def ssl(self, client: int, verify: int, *tlvs: Tlv) -> dict[str, str]:
-        return header_facts(
-            ProxyHeader(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),))
-        )
+        info = SslInfo(SslClient(client), verify, tlvs)
+        return header_facts(ProxyHeader(tlvs=(encode_ssl(info),)))
