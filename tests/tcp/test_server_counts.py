@@ -53,26 +53,30 @@ class ServerCountsTest(MuxTestCase):
         return sources_in([0], self.cells()[span])
 
     async def test_first_byte_at_once_and_bytes_of_live_connections(self) -> None:
-        client, server = await self.begin()
-        asked = {"asked": 1} if self.max_duration else {}
-        self.assertEqual(counted(self.factory), asked)
-        self.time.advance(0.25)
-        await server.tell(client, b"answer")
-        self.assertEqual(counted(self.factory), {**asked, "answered": 1})
-        await server.tell(client, b" and more", 15)
-        client.send(b"more")
-        count = len(self.first) + 4
-        await server.has(count)
-        self.assertEqual(waited(self.factory), (0.25, 1))
-        self.assertEqual(self.cell("answer time"), 250_000)
-        (connection,) = self.factory.connections
-        connection.count_bytes()
-        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count, 15))
-        await client.tell(server, b"!", count + 1)
-        client.close()
-        await self.assert_ended(server, bytes_in=count + 1, reason="done")
-        self.assertEqual(counted(self.factory), {**asked, "answered": 1})
-        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count + 1, 15))
+        """Also of a client that gets a stage while it waits."""
+        for has_stage in self.anew((False, True)):
+            client, server = await self.begin()
+            if has_stage:
+                self.only()
+            asked = {"asked": 1} if self.max_duration or has_stage else {}
+            self.assertEqual(counted(self.factory), asked)
+            self.time.advance(0.25)
+            await server.tell(client, b"answer")
+            self.assertEqual(counted(self.factory), {**asked, "answered": 1})
+            await server.tell(client, b" and more", 15)
+            client.send(b"more")
+            count = len(self.first) + 4
+            await server.has(count)
+            self.assertEqual(waited(self.factory), (0.25, 1))
+            self.assertEqual(self.cell("answer time"), 250_000)
+            (connection,) = self.factory.connections
+            connection.count_bytes()
+            self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count, 15))
+            await client.tell(server, b"!", count + 1)
+            client.close()
+            await self.assert_ended(server, bytes_in=count + 1, reason="done")
+            self.assertEqual(counted(self.factory), {**asked, "answered": 1})
+            self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count + 1, 15))
 
     async def test_reset_before_the_first_byte(self) -> None:
         """One after it is no failure of the server."""
@@ -90,14 +94,6 @@ class ServerCountsTest(MuxTestCase):
         self.assertEqual(cause, "reset")
         self.assertLess(abs(time.time() - when), 60)
         self.assertEqual(self.sources(RESET), {source_number("127.0.0.1:1")})
-
-    async def test_client_that_gets_a_stage_while_it_waits(self) -> None:
-        client, server = await self.begin()
-        self.only()
-        self.time.advance(0.25)
-        await server.tell(client, b"answer")
-        self.assertEqual(waited(self.factory), (0.25, 1))
-        await self.closed(client, server)
 
     async def test_client_that_waits(self) -> None:
         """It is counted once, with its source, unless its request is not whole."""

@@ -39,17 +39,39 @@ class RelayTests(MuxTestCase):
         return client, await inside.peer()
 
     async def test_detects_plaintext_and_logs_what_tls_agreed_on(self) -> None:
+        """A connection that stays frees buffers and keeps part of a record; bytes with the close-notify are passed on before it."""
         client, server = await self.tls.relayed()
         self.assertEqual(bytes(server.received), SSH)
-        await server.has_all(client.close_notify)
+        [connection] = self.factory.connections
+        end = connection.socket
+        before = end.incoming_bio, end.outgoing_bio
+        client.tls.write(b"more")
+        record = client.layers[0].outgoing.read()
+        client.transport.write(record[:7])
+        while queued_in(client.transport.socket) or not is_empty(end.bottom):
+            await self.turn()
+        connection.check(self.time.seconds())
+        self.assertNotIn(end.incoming_bio, before)
+        self.assertNotIn(end.outgoing_bio, before)
+        client.transport.write(record[7:])
+        await server.has(len(SSH) + 4)
+        await server.tell(client, b"answer", 5 + 6)
+        self.assertEqual(bytes(server.received), SSH + b"more")
+        self.assertEqual(bytes(client.received), b"helloanswer")
+        client.flush, flush = lambda: None, client.flush  # type: ignore[method-assign]
+        client.send(bytes(50_000))
+        client.close_notify()
+        client.flush = flush  # type: ignore[method-assign]
+        client.flush()
+        await server.has_all()
+        self.assertEqual(len(server.received), len(SSH) + 50_004)
         await client.has_close_notify(server.close)
-        record = await self.assert_logged(
-            reason="done", route="ssh", backend="backend", bytes_in=len(SSH), bytes_out=5
-        )
+        story = await self.assert_logged(reason="done", route="ssh", backend="backend")
+        self.assert_story(story, bytes_in=len(SSH) + 50_004, bytes_out=11)
         expected = {"sni": "a.example", "tls": "1.3", "tls_version": "1.3"}
-        self.assertLessEqual(expected.items(), record.facts.items())
-        self.assertIn("tls_cipher", record.facts)
-        self.assertNotIn("tls_client", record.facts)
+        self.assertLessEqual(expected.items(), story.facts.items())
+        self.assertIn("tls_cipher", story.facts)
+        self.assertNotIn("tls_client", story.facts)
 
     async def test_bytes_with_the_end_of_the_handshake(self) -> None:
         """They come in one read with it, or more, and no event reports them; whether the routes inside need them or not."""
@@ -201,37 +223,6 @@ class RelayTests(MuxTestCase):
             await self.turn()
         self.assertTrue(server.was_reset())
         await self.assert_logged(reason="client-reset")
-
-    async def test_bytes_with_the_close_notify_are_passed_on_before_it(self) -> None:
-        client, server = await self.tls.relayed()
-        client.flush, flush = lambda: None, client.flush  # type: ignore[method-assign]
-        client.send(bytes(50_000))
-        client.close_notify()
-        client.flush = flush  # type: ignore[method-assign]
-        client.flush()
-        await server.has_all()
-        self.assertEqual(len(server.received), len(SSH) + 50_000)
-        server.close()
-        await self.assert_logged(reason="done")
-
-    async def test_connection_that_stays_frees_buffers_and_keeps_part_of_a_record(self) -> None:
-        client, server = await self.tls.relayed()
-        [connection] = self.factory.connections
-        end = connection.socket
-        before = end.incoming_bio, end.outgoing_bio
-        client.tls.write(b"more")
-        record = client.layers[0].outgoing.read()
-        client.transport.write(record[:7])
-        while queued_in(client.transport.socket) or not is_empty(end.bottom):
-            await self.turn()
-        connection.check(self.time.seconds())
-        self.assertNotIn(end.incoming_bio, before)
-        self.assertNotIn(end.outgoing_bio, before)
-        client.transport.write(record[7:])
-        await server.has(len(SSH) + 4)
-        await server.tell(client, b"answer", 5 + 6)
-        self.assertEqual(bytes(server.received), SSH + b"more")
-        self.assertEqual(bytes(client.received), b"helloanswer")
 
     async def test_protocol_in_process_gets_plaintext_and_half_close(self) -> None:
         """What it writes arrives in order, in all sizes; bytes for one that has closed are not kept."""

@@ -259,14 +259,12 @@ class RefusedTest(MuxTestCase):
                 )
             ),
         ]  # fmt: skip
-        for count, header in enumerate(wrong, 1):
-            record = await self.refused(header, b"SSH-2.0-", count=count)
+        begun = b"S", b"PROXY TCP5", b"\r\n\r\r", SIGNATURE + b"\x11"  # to the first wrong byte
+        pieces = *((header, b"SSH-2.0-") for header in wrong), *((one,) for one in begun)
+        for count, (header, *more) in enumerate(pieces, 1):
+            record = await self.refused(header, *more, count=count)
             self.assert_story(record, reason="proxy-header", bytes_in=0, route=None, backend=None)
             self.assertIn("proxy_error", record.facts, header)
-
-    async def test_refused_at_the_first_wrong_byte(self) -> None:
-        for count, wrong in enumerate([b"S", b"PROXY TCP5", b"\r\n\r\r", SIGNATURE + b"\x11"], 1):
-            self.assert_story(await self.refused(wrong, count=count), reason="proxy-header")
 
     async def test_header_must_be_complete_within_proxy_timeout_of_accept(self) -> None:
         for count, sent in enumerate([b"", LINE[:-1]], 1):
