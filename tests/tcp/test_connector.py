@@ -104,12 +104,20 @@ class HelloTest(MuxTestCase):
         self.assertEqual(await tlvs_reported(self, port, long[:500], long[500:], index=1), ())
 
     async def test_end_of_a_client_whose_hello_is_waited_for(self) -> None:
-        for end, reason in self.anew(((Peer.reset, "client-gone"), (None, "drained"))):
+        """One that has finished is not waited for."""
+        for end, reason in self.anew((
+            (Peer.reset, "client-gone"), (None, "drained"), (Peer.finish, "done"),
+        )):  # fmt: skip
             port = announcing_mux(self, "authority", match="tls")
             client = await self.connect_read(port, HELLO[:20])
             end(client) if end else self.factory.abort("drained")
+            if reason == "done":
+                self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
+                server = await self.backend.peer()
+                await server.has_all()
+                await client.is_lost(server.close)
             await self.assert_logged(reason=reason, bytes_in=20)
-            self.assertEqual(self.backend.peers, [])
+            self.assertEqual(len(self.backend.peers), reason == "done")
 
     async def test_name_that_is_denied(self) -> None:
         server = read_server("{sni}:443")

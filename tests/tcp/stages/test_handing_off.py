@@ -160,17 +160,25 @@ class HandingOffTest(MuxTestCase):
         await self.assert_logged(2, reason="handed-over")
 
     async def test_server_that_does_not_say_that_it_has_taken_the_socket(self) -> None:
-        for number, (answer, why) in enumerate(
-            ((b"", "closed the connection"), (b"takenly", "answered something else")), 1
-        ):
+        """One without an answer keeps it."""
+        rows = (b"", "closed the connection"), (b"takenly", "answered something else")
+        for answer, why in self.anew((*rows, (None, "did not answer"))):
             client = await self.client(self.giving_mux(), SSH)
             given, _, giver = await self.taker.given()
-            self.assertEqual(given.recv(99), SSH)
-            given.close()
-            giver.send(answer) if answer else giver.close()
-            record = await self.assert_logged(number, reason="not-taken", server=self.taker.outcome)
-            self.assertEqual(record.facts["handover_error"], f"its server {why}")
-            self.assertEqual(client.recv(9), b"")
+            if answer is None:
+                await self.assert_waits(5)
+            else:
+                self.assertEqual(given.recv(99), SSH)
+                given.close()
+                giver.send(answer) if answer else giver.close()
+            record = await self.assert_logged(reason="not-taken", server=self.taker.outcome)
+            found = record.facts["handover_error"], record.bytes_in
+            self.assertEqual(found, (f"its server {why}", 0))
+            if answer is None:
+                self.assertEqual(giver.recv(9), b"")
+                given.sendall(b"here I am")
+                self.assertEqual(given.recv(99), SSH)
+            self.assertEqual(client.recv(99), b"here I am" if answer is None else b"")
 
     async def test_server_that_dies_before_reading_its_queue_lets_go_of_the_socket(self) -> None:
         client = await self.client(self.giving_mux(), SSH)

@@ -180,12 +180,21 @@ class SilentRouteTest(MuxTestCase):
         await self.has_greeting(client, after=0.6)
 
     async def test_who_says_something_is_never_its_client(self) -> None:
+        """It keeps the usual time."""
         port = self.mux([self.mail()], default=backend_at(self.backend_port()))
         for byte in (b"\0", b"\n", b"x"):
             client = await self.connect(port, byte)
             await self.backend.heard(1)
             await self.closed(client, self.backend.peers.pop())
             self.assertIsNone(self.records.pop().route)
+        routes = [route("ssh", backend_at(self.backend_port())), self.mail()]
+        client = await self.waiting(routes)
+        client.send(b"S")
+        await self.seen(1)
+        await self.accepted_for(4.5)
+        self.assertEqual((self.greeter.peers, self.records), ([], []))
+        client.send(b"SH-")
+        await self.backend.heard(4)
 
     async def test_first_that_fits_decides_after_its_own_time(self) -> None:
         routes = [
