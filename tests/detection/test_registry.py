@@ -16,14 +16,7 @@ from zope.interface import implementer
 
 from txmux.detection import registry
 from txmux.detection.detector import Detector
-from txmux.detection.registry import (
-    Registry,
-    UnusableMatcherError,
-    WholeDatagram,
-    datagram_predicate,
-    installed_matchers,
-    transports_of,
-)
+from txmux.detection.registry import Registry, WholeDatagram, installed_matchers
 from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
 from txmux.matchers.tls import tls
 from txmux.rules.model import Alternative, Refusal, Route
@@ -103,7 +96,7 @@ class PluginTest(SynchronousTestCase):
             f"{self.name}.first.One in {first} (first_package 1.5) and {self.name}.second.Two in {second}; "
             "rules that use it are refused until only one of them is installed",
         )
-        error = self.assertRaises(UnusableMatcherError, found.__getitem__, "twice")
+        error = self.assertRaises(registry.UnusableMatcherError, found.__getitem__, "twice")
         self.assertEqual(str(error), str(problem))
         self.assertRaises(KeyError, found.__getitem__, "thrice")
 
@@ -247,8 +240,8 @@ class TransportTests(SynchronousTestCase):
             (PlainMatcher("x", "x", _ABC, transports=both), WholeDatagram(_ABC)),
             (PlainMatcher("x", "x", _ABC, transports=both, datagrams=other), other),
         ):
-            self.assertEqual(datagram_predicate(matcher, {}, _ABC), asked)
-        self.assertEqual(transports_of(tls), {Transport.TCP})
+            self.assertEqual(registry.datagram_predicate(matcher, {}, _ABC), asked)
+        self.assertEqual(registry.transports_of(tls), {Transport.TCP})
 
     def test_udp_only_is_never_asked_about_streams(self) -> None:
         matcher = PlainMatcher("x", "x", _ABC, transports=(Transport.UDP,))

@@ -5,17 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers import searching
 from tests.matchers.asking import over_udp
-from tests.matchers.searching import (
-    Asked,
-    datagram_overlaps,
-    flows,
-    neighbours,
-    overlap,
-    overlaps,
-    shared_datagram,
-    streams,
-)
+from tests.matchers.searching import flows, overlap, overlaps, streams
 from tests.support.examples import scaled
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
@@ -111,9 +103,11 @@ class TableTests(SynchronousTestCase):
             (read_initiation, "wireguard", "dns", 148),
             (read_call, "sunrpc", "ntp", 48),
         ):
-            wide = Asked(Message(read), asked[own].samples, Transport.UDP)
+            wide = searching.Asked(Message(read), asked[own].samples, Transport.UDP)
             other = over_udp(installed_matchers()[name])
-            found = shared_datagram(wide, Asked(other, asked[name].samples[:3], Transport.UDP))
+            found = searching.shared_datagram(
+                wide, searching.Asked(other, asked[name].samples[:3], Transport.UDP)
+            )
             self.assertEqual(found and len(found), size)
 
     def test_held_neighbours(self) -> None:
@@ -122,7 +116,7 @@ class TableTests(SynchronousTestCase):
             for sample in own.samples:
                 # Behind what decides, a change changes nothing of what is heard.
                 most = len(sample) if name in _GOES_ON else own.decides_at(sample)
-                for data in dict.fromkeys(neighbours(sample, most)):
+                for data in dict.fromkeys(searching.neighbours(sample, most)):
                     self.assertEqual((name, data, _held(name, data)), (name, data, []))
 
 
@@ -139,7 +133,9 @@ class SearchTests(SynchronousTestCase):
 
     def test_datagrams(self) -> None:
         """Nor of matchers for UDP."""
-        self.assertEqual(datagram_overlaps().keys() - DATAGRAM_OVERLAPS.keys(), set(), _AGAIN)
+        self.assertEqual(
+            searching.datagram_overlaps().keys() - DATAGRAM_OVERLAPS.keys(), set(), _AGAIN
+        )
 
     @settings(max_examples=scaled(2000))
     @given(st.data())

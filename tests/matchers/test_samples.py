@@ -12,18 +12,11 @@ import txmux.matchers
 from tests.matchers import all_samples as all_samples_module
 from tests.matchers.all_samples import CONFIGURED, all_samples, for_streams, sample_files
 from tests.matchers.asking import over_udp
+from txmux import testing
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
-from txmux.testing import (
-    check_datagrams,
-    check_matcher,
-    check_predicate,
-    decided,
-    facts,
-    flow_decided,
-    with_example,
-)
+from txmux.testing import decided, facts, flow_decided
 
 _BUILT_IN = [path.stem for path in Path(txmux.matchers.__path__[0]).glob("[a-z]*.py")]
 
@@ -75,7 +68,7 @@ def test_silence(name: str) -> None:
     """None of them decides before the first byte, whatever the option."""
     matcher = installed_matchers()[name]
     for option in matcher.options:
-        options = with_example(matcher, option.name)
+        options = testing.with_example(matcher, option.name)
         assert options is not None
         assert matcher.predicate(options)(Peeked(b"")) is Verdict.NEED_MORE
 
@@ -87,7 +80,7 @@ def test_streams(name: str) -> None:
     at = getattr(sample_files()[name][0], "DECIDED_AT", None)
     if at is not None:
         samples = zip(samples, [at] * len(samples) if isinstance(at, int) else at, strict=True)
-    check_matcher(
+    testing.check_matcher(
         installed_matchers()[name],
         [*samples, *rows(name, "MATCHED")],
         rows(name, "REFUSED"),
@@ -98,7 +91,7 @@ def test_streams(name: str) -> None:
 @each_with("DATAGRAMS", "MATCHED_DATAGRAMS")
 def test_datagrams(name: str) -> None:
     """So it is for first datagrams."""
-    check_datagrams(
+    testing.check_datagrams(
         installed_matchers()[name],
         [*rows(name, "DATAGRAMS"), *rows(name, "MATCHED_DATAGRAMS")],
         rows(name, "REFUSED_DATAGRAMS"),
@@ -124,7 +117,7 @@ def test_tried(name: str) -> None:
     for line in rows(name, "TRIED"):
         predicate = installed_matchers()[name].predicate(read_options(line))
         more = rows(name, "TRIED_ON") or rows(name, "SAMPLES")
-        check_predicate(predicate, more=more, examples=30)
+        testing.check_predicate(predicate, more=more, examples=30)
 
 
 @each_with("FACTS", "DATAGRAM_FACTS")

@@ -11,13 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.kit import VirtualTime, make_authority, make_folder
 from tests.support.peers import Peer, PeerFactory, listen, listen_tls, make_stalled_port, reactor
-from txmux.net.http import (
-    HttpResponse,
-    NotConnectedError,
-    RequestFailedError,
-    ResponseTimeoutError,
-    request,
-)
+from txmux.net.http import NotConnectedError, RequestFailedError, ResponseTimeoutError, request
 from txmux.net.tls.verification import ClientTLS
 
 
@@ -40,14 +34,13 @@ class GetTests(TestCase):
         await peer.has(20)
         return asking, peer
 
-    async def answer(self, said: bytes, *, closes: bool = True, **options: Any) -> HttpResponse:
+    async def answer(self, said: bytes, *, closes: bool = True, **options: Any) -> Any:
         asking, peer = await self.asked(**options)
         peer.send(said)
         if closes:
             peer.close()
         try:
-            answer: HttpResponse = await asking
-            return answer
+            return await asking
         finally:
             await peer.is_lost()
             self.assertEqual(self.time.clock.getDelayedCalls(), [])

@@ -9,13 +9,7 @@ from tests.support.servers import counted, waited
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
-from txmux.telemetry.counting.counter_groups import (
-    RESET,
-    SERVER,
-    WAITING,
-    last_failure_of,
-    sources_in,
-)
+from txmux.telemetry.counting import counter_groups
 from txmux.transport import source_number
 
 _SSH = b"SSH-2.0-a\r\n"
@@ -43,14 +37,14 @@ class ServerCountsTest(MuxTestCase):
         return [route("tls sni=vip.test", CLOSE), route("tls", self.server, name="all")]
 
     def cells(self) -> Any:
-        key = SERVER.key("backend", self.server.servers[0].text)
+        key = counter_groups.SERVER.key("backend", self.server.servers[0].text)
         return self.factory.runtime.counters.block(key)
 
     def cell(self, name: str) -> int:
-        return int(self.cells()[SERVER.names.index(name)])
+        return int(self.cells()[counter_groups.SERVER.names.index(name)])
 
     def sources(self, span: slice) -> Container[int]:
-        return sources_in([0], self.cells()[span])
+        return counter_groups.sources_in([0], self.cells()[span])
 
     async def test_first_byte_at_once_and_bytes_of_live_connections(self) -> None:
         """Also of a client that gets a stage while it waits."""
@@ -90,10 +84,10 @@ class ServerCountsTest(MuxTestCase):
         await self.is_gone(client, server.reset)
         await self.assert_logged(reason="server-reset")
         self.assertEqual(counted(self.factory), {"asked": 1, "failed reset": 1})
-        when, cause = last_failure_of(self.cell("last failure")) or (0.0, "error")
+        when, cause = counter_groups.last_failure_of(self.cell("last failure")) or (0.0, "error")
         self.assertEqual(cause, "reset")
         self.assertLess(abs(time.time() - when), 60)
-        self.assertEqual(self.sources(RESET), {source_number("127.0.0.1:1")})
+        self.assertEqual(self.sources(counter_groups.RESET), {source_number("127.0.0.1:1")})
 
     async def test_client_that_waits(self) -> None:
         """It is counted once, with its source, unless its request is not whole."""
@@ -111,7 +105,7 @@ class ServerCountsTest(MuxTestCase):
         for _ in range(3):
             self.time.advance(1)
         self.assertEqual(counted(self.factory), {"asked": 1})
-        self.assertEqual(self.sources(WAITING), {source_number("127.0.0.1:1")})
+        self.assertEqual(self.sources(counter_groups.WAITING), {source_number("127.0.0.1:1")})
         for client in clients:
             client.close()
         for peer in self.backend.peers:

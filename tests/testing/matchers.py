@@ -4,15 +4,7 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import (
-    IProtocolMatcher,
-    NameKey,
-    Option,
-    Peeked,
-    Predicate,
-    Transport,
-    Verdict,
-)
+from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Transport, Verdict
 
 HELLO = b"HELLO\n"
 
@@ -49,9 +41,8 @@ class Matcher:
     summary: str = "clients that say HELLO"
     transports: Any = (Transport.TCP,)
 
-    def predicate(self, options: Mapping[str, str]) -> Predicate:
-        made: Predicate = self.make(options)
-        return made
+    def predicate(self, options: Mapping[str, str]) -> Any:
+        return self.make(options)
 
 
 def name_of(peeked: Peeked) -> str | None:

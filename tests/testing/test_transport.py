@@ -1,13 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet import interfaces
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import (
-    IConsumer,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    ITCPTransport,
-)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -43,7 +38,7 @@ class _Log(Protocol):
         self.told.append("write lost")
 
 
-@implementer(IPushProducer)
+@implementer(interfaces.IPushProducer)
 class _Producer:
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -67,12 +62,12 @@ def connected(protocol: _Log) -> WaterMarkTransport:
 class TransportTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.protocol = _Log()
-        directlyProvides(self.protocol, IHalfCloseableProtocol)
+        directlyProvides(self.protocol, interfaces.IHalfCloseableProtocol)
         self.transport = connected(self.protocol)
 
     def test_interfaces(self) -> None:
         """It provides what relays and protocols ask of a transport."""
-        for interface in (ITCPTransport, IConsumer, IPushProducer):
+        for interface in (interfaces.ITCPTransport, interfaces.IConsumer, interfaces.IPushProducer):
             self.assertTrue(verifyObject(interface, self.transport))
         self.assertEqual(self.transport.getPeer().host, "192.0.2.1")
         self.assertEqual(self.transport.getHost().port, 443)

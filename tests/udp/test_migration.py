@@ -6,16 +6,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.wire import quic_vectors
 from tests.wire.quic_builder import SOURCE, V1, V2, initial, long_header
-from tests.wire.quic_vectors import (
-    RETRY_1,
-    RETRY_2,
-    SERVER_1,
-    SERVER_2,
-    SERVER_ID,
-    VERSION_1,
-    VERSION_2,
-)
 from txmux.udp.migration import MINUTE, MOST_MOVES, SILENCE, MigratingPath, Migration
 from txmux.wire.codec import Origin
 
@@ -101,9 +93,12 @@ class MigrationTests(SynchronousTestCase):
             its = flow.encode().ljust(8, b"x")
             self.begin(flow).from_server(answer(its, kind=kind, version=version))
             self.assertEqual(self.found(b"\x41" + its + bytes(30)), flow)
-        short = b"\x41" + SERVER_ID + bytes(30)
-        second = VERSION_2, RETRY_2, SERVER_2
-        for client, retry, server in ((VERSION_1, RETRY_1, SERVER_1), second):
+        short = b"\x41" + quic_vectors.SERVER_ID + bytes(30)
+        second = quic_vectors.VERSION_2, quic_vectors.RETRY_2, quic_vectors.SERVER_2
+        for client, retry, server in (
+            (quic_vectors.VERSION_1, quic_vectors.RETRY_1, quic_vectors.SERVER_1),
+            second,
+        ):
             path = self.begin("vector", client)
             path.from_server(retry)
             self.assertIsNone(self.found(short))

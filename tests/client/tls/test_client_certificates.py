@@ -15,14 +15,8 @@ from tests.support.certificates import Identity, authority, make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import SSH, MuxTestCase
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from txmux.client.tls.client_certificates import (
-    NOT_ALLOWED,
-    UNREADABLE,
-    ClientVerification,
-    is_allowed,
-    of_verified,
-    order_rank,
-)
+from txmux.client.tls import client_certificates
+from txmux.client.tls.client_certificates import is_allowed
 from txmux.control.explaining import explain_connection
 from txmux.rules.model import Backend, Route, TlsSettings
 from txmux.rules.problems import InvalidValueError
@@ -102,13 +96,23 @@ class AllowedTests(SynchronousTestCase):
         )
         self.assertFalse(is_allowed(certificate, [allowed_client("san=*")]))
         self.assertTrue(is_allowed(certificate, [allowed_client("cn=alice")]))
-        self.assertEqual(of_verified(certificate).names["dns"], ())
+        self.assertEqual(client_certificates.of_verified(certificate).names["dns"], ())
 
     def test_worst_reason_counts(self) -> None:
         """A forged certificate is neither revoked nor expired, and a revoked one that has expired is revoked."""
         not_yet, expired, revoked, forged = 9, 10, 23, 7
-        order = [NOT_ALLOWED, UNREADABLE, not_yet, expired, 11, 12, revoked, forged, 20]
-        self.assertEqual([*map(order_rank, order)], [0, 0, 1, 1, 1, 1, 2, 3, 3])
+        order = [
+            client_certificates.NOT_ALLOWED,
+            client_certificates.UNREADABLE,
+            not_yet,
+            expired,
+            11,
+            12,
+            revoked,
+            forged,
+            20,
+        ]
+        self.assertEqual([*map(client_certificates.order_rank, order)], [0, 0, 1, 1, 1, 1, 2, 3, 3])
 
     def test_errors(self) -> None:
         for text, expected in (
@@ -150,7 +154,7 @@ class AllowedTests(SynchronousTestCase):
             signed = [*others[: count - 1], authorities[count - 1]]
             lists.write_bytes(b"".join(one.revoke() for one in signed))
             tls = TlsSettings((path,), client_ca=path, client_crl=lists)
-            found = ClientVerification(tls)
+            found = client_certificates.ClientVerification(tls)
             steps[count] = steps_in(lambda found=found: [*found.validity()])  # type: ignore[misc]
             missing = [one.name for one in found.validity() if one.is_missing]
             self.assertEqual(missing, [f"CN={number}" for number in range(count - 1)])
@@ -214,11 +218,11 @@ class CertificateTests(MuxTestCase):
         await self.until_logged(count + 1)
         return self.records[-1], kept
 
-    def clients(self) -> ClientVerification:
+    def clients(self) -> client_certificates.ClientVerification:
         (route,) = self.factory.configuration.top.detector.routes
         assert route.terminator is not None
         assert route.terminator.store.made is not None
-        found: ClientVerification | None = route.terminator.store.made.clients
+        found: client_certificates.ClientVerification | None = route.terminator.store.made.clients
         assert found is not None
         return found
 

@@ -13,15 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import directlyProvides
 
-from tests.net.relay.wiring import (
-    Held,
-    TcpWiring,
-    UnixWiring,
-    Wires,
-    make_sides,
-    sides_on_transports,
-    unsent,
-)
+from tests.net.relay import wiring
 from tests.support.looks import look_again
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
@@ -53,8 +45,8 @@ class Way:
         rate: To which both sides are held, in bytes a second.
     """
 
-    wires: Wires = TcpWiring
-    peer_wires: Wires | None = None
+    wires: wiring.Wires = wiring.TcpWiring
+    peer_wires: wiring.Wires | None = None
     is_watched: bool = False
     on_transports: bool = False
     is_client_on_transport: bool = False
@@ -72,7 +64,7 @@ class RelayCase(TestCase):
         client, server = self.ends
         if self.way.is_client_on_transport:
             TransportEnd.under(client, self.poller)
-        make = sides_on_transports if self.way.on_transports else make_sides
+        make = wiring.sides_on_transports if self.way.on_transports else wiring.make_sides
         client.receiver, server.receiver = sides = make(self.poller, client, server)
         relay = Relay(clock, timeouts, self.results.append, sides, self.keepalive)
         relay.on_first_byte = lambda is_server, _: self.began.append(is_server)
@@ -95,9 +87,9 @@ class RelayCase(TestCase):
         is_watched = self.way.is_watched
         self.poller = ReactorPoller(reactor) if is_watched else Poller.for_reactor(reactor)
         self.wiring = self.way.wires(self.poller, self)
-        plain = UnixWiring if self.wiring.family == socket.AF_UNIX else TcpWiring
+        plain = wiring.UnixWiring if self.wiring.family == socket.AF_UNIX else wiring.TcpWiring
         peers = (self.way.peer_wires or plain)(self.poller, self)
-        clients, servers = PeerFactory(Held), PeerFactory()  # type: ignore[arg-type]
+        clients, servers = PeerFactory(wiring.Held), PeerFactory()  # type: ignore[arg-type]
         port, address = self.wiring.listen(clients)
         self.addCleanup(port.stopListening)
         server_port, server_address = peers.listen(servers)
@@ -162,7 +154,7 @@ class RelayCase(TestCase):
             look_again(self._clock)
 
     async def acknowledged(self) -> None:
-        while any(unsent(end.transport) for end in self.ends):
+        while any(wiring.unsent(end.transport) for end in self.ends):
             await self.turn()
 
     async def standstill(self, *peers: Peer) -> None:
@@ -213,7 +205,7 @@ class RelayCase(TestCase):
             await self.turn()
         await self.standstill(reader, writer)
         # Four sockets in a row, Linux keeping twice what it was told for each of two directions, and the relay.
-        under_way = producer.written - unsent(writer.transport) - len(reader.received)
+        under_way = producer.written - wiring.unsent(writer.transport) - len(reader.received)
         self.assertLess(under_way, 8 * BUFFERS + 1024 * 1024)
         return producer
 
@@ -250,4 +242,4 @@ def limit_buffers(*protocols: Any) -> None:
 
 
 def _unsent(peer: Peer) -> int:
-    return 0 if peer.lost is not None else unsent(peer.transport)
+    return 0 if peer.lost is not None else wiring.unsent(peer.transport)

@@ -19,15 +19,7 @@ from tests.support.peers import pair, reset
 from txmux.client.io_runtime import IORuntime
 from txmux.net.sockets import poller
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.poller import (
-    BATCH,
-    READ,
-    TROUBLE,
-    WRITE,
-    Poller,
-    ReactorPoller,
-    is_available,
-)
+from txmux.net.sockets.poller import BATCH, READ, TROUBLE, WRITE, Poller, ReactorPoller
 
 
 @implementer(IReadDescriptor)
@@ -54,7 +46,7 @@ class _Reader:
 class WorkersReactorTest(SynchronousTestCase):
     """That of workers, and another reactor, with the poller as a reader."""
 
-    skip = None if is_available() else "these need Linux"
+    skip = None if poller.is_available() else "these need Linux"
     kind: str
 
     def setUp(self) -> None:
@@ -191,7 +183,7 @@ class WorkersReactorTest(SynchronousTestCase):
 
 
 class LongTurnTest(SynchronousTestCase):
-    skip = None if is_available() else "these need Linux"
+    skip = None if poller.is_available() else "these need Linux"
 
     def test_what_came_in_time(self) -> None:
         """A timer that is due after a long turn of workers' reactor comes after what has come meanwhile."""

@@ -11,16 +11,9 @@ from twisted.python.failure import Failure
 
 from tests.net.relay.test_other_transports import certificate
 from tests.support.folders import make_folder
+from tests.support.kit import Peer, listen, reactor
 from tests.support.mux import RESET, MuxTestCase, backend_at, server_at
-from tests.support.peers import (
-    Peer,
-    PeerFactory,
-    close,
-    listen,
-    listen_tls,
-    make_stalled_port,
-    reactor,
-)
+from tests.support.peers import PeerFactory, close, listen_tls, make_stalled_port
 from tests.support.ports import free_port
 from tests.support.servers import counted
 from txmux.backends.connect.socket_plan import ServerSocketPlan
