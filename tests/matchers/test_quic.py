@@ -13,30 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.support.examples import scaled
+from tests.wire import quic_builder, quic_vectors
 from tests.wire.hello_builder import alpn, client_hello, extension, server_name
-from tests.wire.quic_builder import (
-    HELLO,
-    V1,
-    V2,
-    V29,
-    crypto,
-    cut,
-    initial,
-    long_packet,
-    other_version,
-    zero_rtt,
-)
-from tests.wire.quic_vectors import (
-    DRAFT_29,
-    FRAMES,
-    FRAMES_29,
-    RETRY_1,
-    RETRY_2,
-    SERVER_1,
-    SERVER_2,
-    VERSION_1,
-    VERSION_2,
-)
+from tests.wire.quic_builder import HELLO, V2, crypto, cut, initial, long_packet, other_version
+from tests.wire.quic_vectors import DRAFT_29, SERVER_1, VERSION_1, VERSION_2
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.quic import quic
 from txmux.testing import flow_decided, steps_in
@@ -45,17 +25,24 @@ BIG = client_hello(extension(21, bytes(1200)), server_name("big.example.org"))
 WHOLE = initial(crypto(0, HELLO))
 FLOWS = (
     (VERSION_1,), (VERSION_2,), (DRAFT_29,), (WHOLE,),
-    tuple(initial(frame, number=n) for n, frame in enumerate(cut(BIG, 900))), (zero_rtt(), WHOLE),
+    tuple(initial(frame, number=n) for n, frame in enumerate(cut(BIG, 900))), (quic_builder.zero_rtt(), WHOLE),
 )  # fmt: skip
 DATAGRAMS = tuple(flow[0] for flow in FLOWS[:4])
 MATCHED_DATAGRAMS = FLOWS[4:]
 REFUSED_DATAGRAMS = (
     *(b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0"),
     # What a server says, and packets of other types, begin nothing; nor does an unknown version in a short datagram.
-    *(SERVER_1, SERVER_2, RETRY_1, RETRY_2, long_packet(2), long_packet(3)),
+    *(
+        SERVER_1,
+        quic_vectors.SERVER_2,
+        quic_vectors.RETRY_1,
+        quic_vectors.RETRY_2,
+        long_packet(2),
+        long_packet(3),
+    ),
     *(other_version(size=1199), other_version(0)),
 )
-EARLY = zero_rtt()
+EARLY = quic_builder.zero_rtt()
 UNDECIDED_DATAGRAMS = (EARLY, (EARLY, EARLY))
 UNKNOWN = tuple(map(other_version, (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2)))
 IN_TWO = FLOWS[4]
@@ -84,14 +71,14 @@ DATAGRAM_VERDICTS = (
         for name, flow in OF_VERSIONS.items()
     ),
     ("version=1 sni=www.example.com", WHOLE, MATCH),
-    *(("version=other", packet, NO) for packet in (SERVER_1, SERVER_2, RETRY_1, RETRY_2)),
+    *(("version=other", packet, NO) for packet in (SERVER_1, quic_vectors.SERVER_2, quic_vectors.RETRY_1, quic_vectors.RETRY_2)),
     # Unknown versions match by their header, never by what is inside.
     *(("", flow, MATCH) for flow in UNKNOWN),
     *((one, flow, NO) for flow in UNKNOWN for one in ("sni=none", "sni=*", "ech=no", "alpn=*")),
     # 0-RTT packets may come first, in the same datagram or alone, up to the fourth datagram.
     ("sni=www.example.com", EARLY + WHOLE, MATCH),
     ("sni=www.example.com", (EARLY, EARLY, EARLY, WHOLE), MATCH), ("", (EARLY,) * 4, NO),
-    ("", (zero_rtt(V2), initial(crypto(0, HELLO), version=V2)), MATCH),
+    ("", (quic_builder.zero_rtt(V2), initial(crypto(0, HELLO), version=V2)), MATCH),
     # After a Retry the packet has a token; only with one its fixed bit may be clear.
     ("", initial(crypto(0, HELLO), token=b"token" * 30), MATCH),
     ("", initial(crypto(0, HELLO), token=b"t", fixed=False), MATCH),
@@ -106,7 +93,7 @@ DATAGRAM_VERDICTS = (
 DATAGRAM_KEYS = (
     ("sni=a.example,*.b.example", WHOLE, "www.example.com"),
     ("sni=a.example,*.b.example", b"\x40", ""),
-    ("sni=a.example,*.b.example", zero_rtt(), None),
+    ("sni=a.example,*.b.example", quic_builder.zero_rtt(), None),
 )
 OF_RFC = {"sni": "example.com", "alpn": "alpn", "tls": "1.3"}
 JA4 = "q13d0211an_62ed6f6ca7ad_4d634acda6c0"
@@ -174,8 +161,12 @@ class PacketTests(SynchronousTestCase):
     @given(st.data())
     def test_cut(self, data: st.DataObject) -> None:
         """Their CRYPTO frames are cut anywhere, put into any order and into several packets and datagrams."""
-        version = data.draw(st.sampled_from([V1, V2, V29]))
-        hello, name = (FRAMES_29[4:], "server") if version == V29 else (FRAMES[4:], "example.com")
+        version = data.draw(st.sampled_from([quic_builder.V1, V2, quic_builder.V29]))
+        hello, name = (
+            (quic_vectors.FRAMES_29[4:], "server")
+            if version == quic_builder.V29
+            else (quic_vectors.FRAMES[4:], "example.com")
+        )
         frames = cut(hello, *sorted(data.draw(st.sets(st.integers(1, len(hello) - 1), max_size=9))))
         frames += data.draw(st.lists(st.sampled_from([*frames, b"\1", bytes(7)]), max_size=6))
         frames = data.draw(st.permutations(frames))
@@ -220,14 +211,14 @@ class PacketTests(SynchronousTestCase):
         rows: tuple[tuple[bytes, ...], ...] = (
             # A datagram of which a part is a server's.
             (VERSION_1 + SERVER_1,),
-            (VERSION_2 + RETRY_2,),
+            (VERSION_2 + quic_vectors.RETRY_2,),
             # One in which packets are not all of one connection and version (RFC 9000, section 12.2): a server may take one of them.
             *((WHOLE + initial(crypto(0, HELLO), **other),) for other in (other_id, other_version)),
             (WHOLE + long_packet(0, version=0x1A2A3A4A),),
             (long_packet(2) + WHOLE,),
             # An Initial packet in a datagram of less than 1200 bytes (section 14.1).
             (initial(crypto(0, HELLO), pad=1199),),
-            (zero_rtt(), initial(crypto(0, HELLO), pad=0)),
+            (quic_builder.zero_rtt(), initial(crypto(0, HELLO), pad=0)),
             (initial(crypto(0, begun)), initial(crypto(90, HELLO[90:]), pad=0)),
             # Bits that have to be 0 under the protection (section 17.2), and the fixed one without a token.
             *((initial(crypto(0, HELLO), reserved=bits),) for bits in (4, 8, 12)),
@@ -272,7 +263,7 @@ class PacketTests(SynchronousTestCase):
         datagram = small * (60_000 // len(small))
         self.assertLess(self.steps(datagram), 6_000)
         self.assert_dropped(datagram)
-        self.assertLess(self.steps(zero_rtt() * 800), 6_000)
+        self.assertLess(self.steps(quic_builder.zero_rtt() * 800), 6_000)
 
     def test_a_usual_hello_takes_few_steps_in_one_piece_or_in_many(self) -> None:
         self.assertLess(self.steps(WHOLE), 1_200)

@@ -1,20 +1,17 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NO, Facts
-from tests.wire.hello_builder import (
-    alpn,
-    client_hello,
-    extension,
-    records,
-    server_name,
-    sslv2_hello,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from txmux.interfaces import Peeked
 from txmux.matchers.tls import tls
 from txmux.testing import facts
 
-SNI, ALPN, VERSIONS = server_name("www.Example.com"), alpn(b"h2", b"http/1.1"), versions(0x0304)
+SNI, ALPN, VERSIONS = (
+    server_name("www.Example.com"),
+    alpn(b"h2", b"http/1.1"),
+    hello_builder.versions(0x0304),
+)
 PADDING = extension(21, b"\x00" * 50)
 HELLO = records(client_hello(SNI, ALPN, VERSIONS, PADDING))
 BARE = records(client_hello(PADDING))
@@ -26,7 +23,7 @@ SAMPLES = (
         "40ea471bf5fdec84fed9e18abe9384e2005beb1cea11a3cc63d270b931befdb90024130213031301c02cc030"
     ),
     BARE,
-    sslv2_hello(),
+    hello_builder.sslv2_hello(),
     # The beginning of what pyOpenSSL with OpenSSL 4.0.3 sends, whose key share for X25519MLKEM768 makes it this long.
     bytes.fromhex(
         "1603 01060d 01000609 0303 67d9499c173d88cd0cf872effda8f8136ef35ef78258a2b8c682f5cc1950af01 20"

@@ -3,15 +3,8 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
-from tests.wire.hello_builder import (
-    alpn,
-    client_hello,
-    extension,
-    records,
-    server_name,
-    sslv2_hello,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from txmux.interfaces import NameKey, Peeked
 from txmux.matchers.tls import tls
 from txmux.testing import facts
@@ -20,7 +13,7 @@ SNI, ECH, PADDING = server_name("www.Example.com"), extension(0xFE0D, b"\0\0\1")
 NAMED = records(client_hello(SNI, PADDING))
 NAMELESS = records(client_hello(alpn(b"h2"), PADDING))
 ENCRYPTED = records(client_hello(ECH, SNI, PADDING))
-OF_SSL2 = sslv2_hello()
+OF_SSL2 = hello_builder.sslv2_hello()
 NAMELESS_JA4 = "t12i0102h2_0f2cb44170f4_4298e3b3ed58"
 
 
@@ -85,8 +78,8 @@ TRIED = (
     *("ech=no", "ja4=t12*"),
 )
 TRIED_ON = (
-    records(client_hello(SNI, alpn(b"h2"), versions(0x0304)), 40), NAMED, ENCRYPTED,
-    records(client_hello(versions(0x0304), PADDING), 20), OF_SSL2,
+    records(client_hello(SNI, alpn(b"h2"), hello_builder.versions(0x0304)), 40), NAMED, ENCRYPTED,
+    records(client_hello(hello_builder.versions(0x0304), PADDING), 20), OF_SSL2,
 )  # fmt: skip
 UNUSABLE = (
     *((f"sni={one}", "sni: ") for one in ("none,", "none,a..b")),

@@ -6,19 +6,15 @@ from tests.support.calls import Calls, within
 from tests.support.mux import SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, close
 from tests.support.secure import SecurePeer
-from tests.wire.hello_builder import (
-    alpn,
-    client_hello,
-    records,
-    server_hello,
-    server_name,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import alpn, client_hello, records, server_hello, server_name
 from txmux.rules.embedding import route
 
 _NAME = "a.example"
 _SAID = (Path(__file__).parents[2] / "docs/explanation/performance.md").read_text()
-_HELLO = client_hello(server_name(_NAME), alpn(b"h2", b"http/1.1"), versions(0x0304, 0x0303))
+_HELLO = client_hello(
+    server_name(_NAME), alpn(b"h2", b"http/1.1"), hello_builder.versions(0x0304, 0x0303)
+)
 
 
 def _as_said(bound: Calls) -> Calls:

@@ -7,18 +7,9 @@ from tests.support.datagrams import Talker, turn
 from tests.udp.flow_case import LISTEN, PROXIED, FlowCase
 from tests.udp.test_connections import hello, opening
 from tests.udp.test_migration import answer as answering
+from tests.wire import quic_builder
 from tests.wire.hello_builder import alpn, client_hello, server_name
-from tests.wire.quic_builder import (
-    DESTINATION,
-    SOURCE,
-    V1,
-    V2,
-    crypto,
-    cut,
-    initial,
-    long_packet,
-    other_version,
-)
+from tests.wire.quic_builder import DESTINATION, crypto, cut, initial, other_version
 
 _RULES = f"""{LISTEN}detect_timeout = 100ms
 %s
@@ -135,7 +126,7 @@ class DecidedTests(FlowCase):
         dropped = (
             initial(crypto(0, CLOSED), fixed=False), initial(crypto(0, CLOSED), reserved=8),
             initial(crypto(0, CLOSED), b"\x08" + bytes(9)), initial(crypto(0, CLOSED), destination=b"short"),
-            GOOD + other, GOOD + initial(crypto(0, CLOSED), version=V2), long_packet(2) + BAD,
+            GOOD + other, GOOD + initial(crypto(0, CLOSED), version=quic_builder.V2), quic_builder.long_packet(2) + BAD,
             initial(crypto(0, CLOSED), pad=0),
         )  # fmt: skip
         await self.assert_each(
@@ -145,8 +136,14 @@ class DecidedTests(FlowCase):
     # A route for all else in front of the same server: what it got does not open the closed name.
 
     async def test_first_datagram_of_another_protocol(self) -> None:
-        firsts = b"x", b"\xc0\0\0\0\1", b"\x80" + bytes(1300), long_packet(2), GOOD[:-1] + b"x"
-        thens = BAD, initial(crypto(0, CLOSED), pad=0), long_packet(2) + BAD
+        firsts = (
+            b"x",
+            b"\xc0\0\0\0\1",
+            b"\x80" + bytes(1300),
+            quic_builder.long_packet(2),
+            GOOD[:-1] + b"x",
+        )
+        thens = BAD, initial(crypto(0, CLOSED), pad=0), quic_builder.long_packet(2) + BAD
         await self.assert_each(([one, then], [one], "any") for one in firsts for then in thens)
 
     async def test_joined_with_datagrams_of_another_protocol(self) -> None:
@@ -180,13 +177,13 @@ class DecidedTests(FlowCase):
     ) -> None:
         changed = OPEN[:6] + bytes(32) + OPEN[38:]
 
-        def second(at: int, data: bytes, number: int, version: int = V1) -> bytes:
+        def second(at: int, data: bytes, number: int, version: int = quic_builder.V1) -> bytes:
             frame, keys = crypto(len(OPEN) + at, data), DESTINATION
             return initial(frame, number=number, version=version, destination=CHOSEN, keys=keys)
 
         bad = [second(0, data, 1) for data in (CLOSED, b"\2\0\0\0", OWN)]
         others = second(50, CLOSED[50:], 4), second(len(changed), CLOSED, 3)
-        for version in (V1, V2):
+        for version in (quic_builder.V1, quic_builder.V2):
             client, port = Talker.listening(self), self.serve()
             self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
             await client.asks(GOOD, port)
@@ -204,7 +201,7 @@ class DecidedTests(FlowCase):
         await client.asks(GOOD, port)
         client.say(initial(crypto(0, CLOSED), destination=CHOSEN), port)
         client.say(initial(b"\1", number=3, destination=CHOSEN, keys=DESTINATION), port)
-        handshake = answering(SOURCE, destination=CHOSEN)
+        handshake = answering(quic_builder.SOURCE, destination=CHOSEN)
         client.say(handshake, port)
         short = b"\x41" + CHOSEN + bytes(30)
         client.say(short, port)

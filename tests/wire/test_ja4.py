@@ -5,15 +5,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
-from tests.wire.hello_builder import (
-    alpn,
-    client_hello,
-    extension,
-    records,
-    server_name,
-    sized,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name, versions
 from txmux.wire.client_hello import parse_client_hello
 
 # The example of FoxIO's description, technical_details/JA4.md.
@@ -30,7 +23,7 @@ KNOWN = {
 
 
 def extensions(algorithms: str = ALGORITHMS) -> list[bytes]:
-    known = {**KNOWN, "000d": extension(13, sized(2, bytes.fromhex(algorithms)))}
+    known = {**KNOWN, "000d": extension(13, hello_builder.sized(2, bytes.fromhex(algorithms)))}
     return [
         known.get(number, extension(int(number, 16), b"\x01\x02\x03"))
         for number in EXTENSIONS.split()

@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
+from tests.wire import quic_builder
 from tests.wire.hello_builder import alpn, client_hello, server_name, versions
-from tests.wire.quic_builder import (
-    DESTINATION,
-    V1,
-    V2,
-    V29,
-    crypto,
-    initial,
-    long_header,
-    long_packet,
-    other_version,
-)
+from tests.wire.quic_builder import DESTINATION, V2, crypto, initial, long_header, long_packet
 from tests.wire.quic_vectors import FRAMES, RETRY_1, SERVER_1, VERSION_1, VERSION_2
 from txmux.interfaces import Datagrams
 from txmux.testing import steps_in
@@ -43,7 +34,7 @@ UNKNOWN = 0x1A2A3A4A
 
 
 def packet(
-    kind: int, *, version: int = V1, destination: bytes = DESTINATION, size: int = 1200
+    kind: int, *, version: int = quic_builder.V1, destination: bytes = DESTINATION, size: int = 1200
 ) -> bytes:
     head = long_header(0xC0 | kind << 4, version, destination, b"client")
     return (head + (0x4000 | size - len(head) - 2).to_bytes(2, "big")).ljust(size, b"\x55")
@@ -83,7 +74,7 @@ class PacketTests(SynchronousTestCase):
         other = packet(0, version=UNKNOWN)
         rows: tuple[tuple[bool, tuple[bytes, ...]], ...] = (
             # An Initial packet of each version, in a datagram that a server would not drop.
-            (True, (*(initial(b"\1", version=version) for version in (V1, V2, V29)), VERSION_1, VERSION_2)),
+            (True, (*(initial(b"\1", version=version) for version in (quic_builder.V1, V2, quic_builder.V29)), VERSION_1, VERSION_2)),
             (False, (initial(b"\1", pad=1199),)),
             # Packets of type 0-RTT that have overtaken it, of any length.
             (True, (packet(1, size=100), packet(2, version=V2, size=100))),
@@ -154,7 +145,7 @@ class PacketTests(SynchronousTestCase):
         ends = max(0, largest + 2 - half), largest + 1 + half
         for number in (*ends, data.draw(st.integers(*ends))):
             datagram = initial(b"\1", number=number, size=size)
-            keys, header = ClientKeys(V1, DESTINATION), read_long_header(datagram)
+            keys, header = ClientKeys(quic_builder.V1, DESTINATION), read_long_header(datagram)
             frames, now_largest = keys.unprotect(datagram, 0, header, largest)
             self.assertEqual((frames[0], now_largest), (1, max(number, largest)))
 
@@ -292,7 +283,7 @@ class DecidedHelloTests(SynchronousTestCase):
 
     def test_known_version_after_another(self) -> None:
         """A server that does not know the first version offers others, and the ID may stay (RFC 9000, section 6.2)."""
-        self.decided = self.after(other_version())
+        self.decided = self.after(quic_builder.other_version())
         self.assertFalse(self.admits(initial(crypto(0, HELLO))))
         self.assertTrue(self.admits(initial(crypto(0, HELLO)), decides=True))
 

@@ -10,16 +10,10 @@ from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
 from txmux.testing import steps_in
+from txmux.wire import http_head
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.http2_opening import PREFACE, parse_opening
-from txmux.wire.http_head import (
-    HEAD_LIMIT,
-    LINE_LIMIT,
-    Request,
-    Stage,
-    parse_request,
-    parse_upgrade,
-)
+from txmux.wire.http_head import HEAD_LIMIT, Request, Stage, parse_request, parse_upgrade
 
 LINE = b"GET /a HTTP/1.1\r\n"
 HELLO = b"\x01\x00\xf0\x00\x03\x03" + bytes(32) + b"\x00\xe0\x00"
@@ -134,7 +128,7 @@ class AnswerTests(SynchronousTestCase):
                 self.assertEqual(known.stage, parse_request(data[:end], None).stage)
             self.assertIs(known and known.stage, Stage.DONE)
         for start, limit, last in (
-            (b"GET /", LINE_LIMIT, Stage.REFUSED),
+            (b"GET /", http_head.LINE_LIMIT, Stage.REFUSED),
             (LINE + b"a", HEAD_LIMIT, Stage.DONE),
         ):
             data = start.ljust(limit, b"a")

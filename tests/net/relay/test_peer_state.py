@@ -9,16 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.net.relay.relay_case import RelayCase, Way
 from tests.support.kit import for_each, pair, reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
-from txmux.net.relay import kernel
+from txmux.net.relay import kernel, peer_state
 from txmux.net.relay.interface import Timeouts
-from txmux.net.relay.peer_state import (
-    ANSWERED,
-    UnansweredBytes,
-    keepalive_of,
-    lost_after,
-    queued_in,
-    unanswered_by,
-)
+from txmux.net.relay.peer_state import ANSWERED, UnansweredBytes, queued_in, unanswered_by
 from txmux.net.sockets.plainsocket import open_multipath, set_options
 from txmux.net.sockets.poller import is_available
 from txmux.net.sockets.transport import socket_below
@@ -45,7 +38,7 @@ class UnansweredTest(SynchronousTestCase):
             (UnansweredBytes(100, 1), one, False), (UnansweredBytes(2, 2), one, True),
         ):  # fmt: skip
             self.assertEqual(silence.is_lost(keepalive), is_over, silence)
-        self.assertEqual(lost_after(None), float("inf"))
+        self.assertEqual(peer_state.lost_after(None), float("inf"))
 
     def test_pause(self) -> None:
         for silence, pause in (
@@ -70,13 +63,13 @@ class SocketTest(SynchronousTestCase):
     def test_keepalive(self) -> None:
         one, plain = _Transport(self.one), _Transport(self.plain)
         set_options(self.one, NO_KEEPALIVE)
-        self.assertIsNone(keepalive_of(plain, one, _Transport(None)))
+        self.assertIsNone(peer_state.keepalive_of(plain, one, _Transport(None)))
         set_options(self.one, keepalive_options(7, 8, 9))
-        found = keepalive_of(plain, one)
+        found = peer_state.keepalive_of(plain, one)
         assert found is not None
         self.assertEqual((found.idle, found.interval, found.count), (7, 8, 9))
         self.one.close()
-        self.assertIsNone(keepalive_of(plain, one))
+        self.assertIsNone(peer_state.keepalive_of(plain, one))
 
     def test_nothing_to_answer(self) -> None:
         self.one.send(b"hello")
@@ -186,7 +179,7 @@ class LostPeerTest(RelayCase):
         client, server = await self.start(timeouts=timeouts, clock=self.clock, small_buffers=True)
         await self.stall(client, server)
         connected = socket_below(self.ends[0].transport)
-        while _since_heard(connected) < lost_after(keepalive):
+        while _since_heard(connected) < peer_state.lost_after(keepalive):
             await deferLater(reactor, 0.05)
             self.clock.advance(0.05)
         self.clock.pump([1] * 10)

@@ -7,17 +7,11 @@ from contextlib import closing
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.net.relay import wiring
 from tests.net.relay.playing import Player, Schedule, Step, schedules
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.relay_case import Way
-from tests.net.relay.wiring import (
-    LeanTcpWiring,
-    LeanUnixWiring,
-    TcpWiring,
-    UnixWiring,
-    make_sides,
-    sides_on_transports,
-)
+from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, TcpWiring, UnixWiring
 from tests.support.each import for_each
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
@@ -51,7 +45,9 @@ class Schedules:
         make = ReactorPoller if way.is_watched else Poller.for_reactor
         poller = make(self.private.reactor)
         self.wiring = way.wires(poller, test)
-        sides = functools.partial(sides_on_transports if way.on_transports else make_sides, poller)
+        sides = functools.partial(
+            wiring.sides_on_transports if way.on_transports else wiring.make_sides, poller
+        )
         player = Player(self.private, self.wiring, sides, tidy_up, **options)
         self.player = test.enterContext(closing(player))
 

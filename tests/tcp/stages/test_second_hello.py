@@ -10,16 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, close
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.wire.hello_builder import (
-    alpn,
-    client_hello,
-    extension,
-    records,
-    server_hello,
-    server_name,
-    sized,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import alpn, extension, records, server_hello, server_name, sized
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
 from txmux.rules.optional import missing
@@ -36,8 +28,14 @@ def hello(*more: bytes, name: str = "a.test", share: bool = False, version: int 
     """Make the records of a hello; OpenSSL asks for a second one, unless it has a share of a key."""
     public = X25519PrivateKey.generate().public_key().public_bytes_raw()
     shares = sized(2, b"\0\x1d" + sized(2, public) if share else b"")
-    parts = versions(version), _GROUPS, _SIGNATURES, extension(_KEY_SHARE, shares), *more
-    return records(client_hello(server_name(name), *parts, session_id=bytes(32)))
+    parts = (
+        hello_builder.versions(version),
+        _GROUPS,
+        _SIGNATURES,
+        extension(_KEY_SHARE, shares),
+        *more,
+    )
+    return records(hello_builder.client_hello(server_name(name), *parts, session_id=bytes(32)))
 
 
 class EndsHereTest(MuxTestCase):
@@ -278,8 +276,8 @@ class PassedOnTest(MuxTestCase):
         client.reset()
         await self.assert_logged(route="all")
         self.records.clear()
-        late = versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
-        rows = (hello(name="vip.test")[:40], 6), (records(client_hello(*late)), 0)
+        late = hello_builder.versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
+        rows = (hello(name="vip.test")[:40], 6), (records(hello_builder.client_hello(*late)), 0)
         for begins, wait in self.anew(rows):
             client = await self.connect(self.names(), begins)
             await self.seen(min(len(begins), 32768))

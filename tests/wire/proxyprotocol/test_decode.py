@@ -1,14 +1,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.wire.proxyprotocol.vectors import (
-    IPV4,
-    SIGNATURE,
-    UNKNOWN,
-    V1,
-    V2,
-    V2_WITH_CHECKSUM,
-    address,
-)
+from tests.wire.proxyprotocol import vectors
+from tests.wire.proxyprotocol.vectors import IPV4, SIGNATURE, UNKNOWN, V2_WITH_CHECKSUM, address
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
 from txmux.wire.proxyprotocol.header import Command, InvalidHeader, ProxyHeader, Tlv, TlvType
 
@@ -22,7 +15,7 @@ def v2(start: str, block: bytes = b"", length: int | None = None) -> bytes:
 
 
 class AcceptedTests(SynchronousTestCase):
-    vectors = (V1 | V2 | {V2_WITH_CHECKSUM: IPV4}).items()
+    vectors = (vectors.V1 | vectors.V2 | {V2_WITH_CHECKSUM: IPV4}).items()
 
     def test_a_header_is_read_and_what_follows_it_is_left_alone(self) -> None:
         for encoded, header in self.vectors:

@@ -2,14 +2,8 @@ from ipaddress import IPv6Address
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.wire.proxyprotocol.vectors import (
-    DESTINATION,
-    DESTINATION6,
-    SOURCE,
-    SOURCE6,
-    WITH_TLVS,
-    address,
-)
+from tests.wire.proxyprotocol import vectors
+from tests.wire.proxyprotocol.vectors import DESTINATION, DESTINATION6, SOURCE, SOURCE6, address
 from txmux.wire.proxyprotocol.header import (
     Command,
     ProxyHeader,
@@ -41,8 +35,8 @@ class HeaderTests(SynchronousTestCase):
             self.assertEqual(ProxyHeader.between(source, destination, tlvs), ProxyHeader(tlvs=tlvs))
 
     def test_a_field_is_found_by_its_type_and_none_made_that_could_not_be_written(self) -> None:
-        self.assertEqual(WITH_TLVS.value_of(TlvType.AUTHORITY), b"example.com")
-        self.assertIsNone(WITH_TLVS.value_of(TlvType.UNIQUE_ID))
+        self.assertEqual(vectors.WITH_TLVS.value_of(TlvType.AUTHORITY), b"example.com")
+        self.assertIsNone(vectors.WITH_TLVS.value_of(TlvType.UNIQUE_ID))
         self.assertEqual(ProxyHeader(tlvs=(Tlv(0xE0, b"a"), Tlv(0xE0, b"b"))).value_of(0xE0), b"a")
         info = SslInfo(SslClient.SSL, 0, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),))
         self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
