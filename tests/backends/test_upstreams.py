@@ -115,9 +115,8 @@ class ChangedTest(SynchronousTestCase):
         self.assertIn(out, {pick(old) for _ in range(2)})
 
     def test_checks_hold_for_all_rules(self) -> None:
-        upstreams = self.its.upstreams = Upstreams(
-            self.its.clock, self.its.clock, played(_dial), checking=False
-        )
+        clock = self.its.clock
+        upstreams = self.its.upstreams = Upstreams(clock, clock, played(_dial), checking=False)
         upstreams.start()
         check = Check("tcp", fall=2)
         old = self.its.change("10.0.0.1:80", check=check)
@@ -202,22 +201,18 @@ class ChangedTest(SynchronousTestCase):
         self.assertEqual(events, [])
         _, said = self.lines((new, server, "+"))
         self.assertEqual(said, "info backend b: 1 server is up again")
-
-    def test_last_server_down_by_a_reload(self) -> None:
-        """Rules that leave no server up say so, and those that bring one say that, too."""
+        # Rules that leave no server up say so, and those that bring one say that, too.
         one, two = "10.0.0.1:80", "10.0.0.2:80"
-        check = Check("tcp", fall=1, rise=1)
         self.lines((self.its.change(one, two, check=check), one, "-"))
         lines = []
         for texts in ((one, f"{two} down"), (one,), (one, two)):
             with capturedLogs() as events:
                 self.its.change(*texts, check=check)
             lines.append([formatEvent(event) for event in events])
-        self.assertEqual(
-            lines, [["backend b: no server is up"], [], ["backend b: 1 server is up again"]]
-        )
+        expected = [["backend b: no server is up"], [], ["backend b: 1 server is up again"]]
+        self.assertEqual(lines, expected)
 
-    def test_drained_server_down(self) -> None:
+    def test_drained_server_that_is_down_and_ready_again(self) -> None:
         server = "10.0.0.1:80"
         changed = self.its.change(server, "10.0.0.2:80", check=Check("tcp", fall=1, rise=1))
         self.its.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
@@ -229,13 +224,8 @@ class ChangedTest(SynchronousTestCase):
                 f"info {drained}, and up again",
             ],
         )
-
-    def test_ready_again(self) -> None:
-        server = "10.0.0.1:80"
-        upstream, served = self.its.change(server, check=Check("tcp", fall=1, rise=1)), list[str]()
-        self.lines((upstream, server, "-+"))
-        self.its.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
-        upstream.pool.on_room = lambda: served.append("those that wait")
+        served = list[str]()
+        changed.pool.on_room = lambda: served.append("those that wait")
         with capturedLogs() as events:
             self.its.upstreams.apply_overrides({})
         line = formatEvent(events[0])
@@ -392,11 +382,12 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(process.pool.since(process.pool.members[0]), 9)
         # A server that was held is up since it is not any more, in the next process too; one that never was has no time.
         old, new = Process(100), Process(7)
-        for order in (
+        orders = (
             ServerOverride("drain"),
             ServerOverride("maintenance", weight=3),
             ServerOverride(weight=3),
-        ):
+        )
+        for order in orders:
             self.assertEqual([old.pool.since(member) for member in old.pool.members], [None, None])
             old.upstreams.apply_overrides({("b", "10.0.0.1:80"): order})
             old.clock.advance(5)
@@ -485,11 +476,19 @@ class ExpectedTest(SynchronousTestCase):
         self.assertEqual(self.counts(), [2, 0, 2])
 
     def test_missing_free_slots(self) -> None:
-        self.adopt()
+        """What is said of servers that are not known changes nothing."""
+        member = self.adopt()
         self.rooms.clear()
         self.new.upstreams.known.expect(())
         self.assertEqual(self.counts(), [1, 0, 1])
         self.assertEqual(self.rooms, [1])
+        self.new.pool.released(member)
+        fields: list[dict[str, Any]] = [
+            {"backend": "x", "server": "y", "target": "z", "connections": 5},
+            {"backend": "b", "server": "10.0.0.1:80", "target": "10.0.0.1:80"},
+        ]
+        self.new.upstreams.known.expect(fields)
+        self.assertEqual(self.counts(), [0, 0, 0])
 
     def test_addresses_of_a_server(self) -> None:
         """Which of them the other process has is not known: each has an equal part."""
@@ -501,14 +500,6 @@ class ExpectedTest(SynchronousTestCase):
         (first, *_) = self.new.pool.members
         self.assertEqual(sorted((first.connections, more.connections)), [2, 3])
         self.assertEqual(known.connections, 5)
-
-    def test_others(self) -> None:
-        fields: list[dict[str, Any]] = [
-            {"backend": "x", "server": "y", "target": "z", "connections": 5},
-            {"backend": "b", "server": "10.0.0.1:80", "target": "10.0.0.1:80"},
-        ]
-        self.new.upstreams.known.expect(fields)
-        self.assertEqual(self.counts(), [0, 0, 0])
 
 
 class HeardTest(SynchronousTestCase):
@@ -536,7 +527,7 @@ class HeardTest(SynchronousTestCase):
         self.resolve(hosts[0])
         self.assertLess(calls_in(partial(self.resolve, *hosts)), 80 * len(hosts))
 
-    def test_check_of_other_process_is_logged_as_debug(self) -> None:
+    def test_what_another_process_finds_is_logged_as_debug(self) -> None:
         self.backend("10.0.0.1:80")
         key = key_of(self.pool.members[0])
         with capturedLogs() as events:
@@ -545,8 +536,7 @@ class HeardTest(SynchronousTestCase):
             self.hear(ok=True, key=key)
             self.assertEqual(self.pool.members[0].state, MemberState.UP)
         self.assertEqual([event["log_level"].name for event in events], ["debug", "debug"])
-
-    def test_own_ejection_is_logged_as_warning(self) -> None:
+        # One of its own is a warning.
         pool = self.upstreams.upstream_of(Backend("c", servers("10.0.0.1:80", "10.0.0.2:80"))).pool
         with capturedLogs() as events:
             for _ in range(5):
@@ -562,6 +552,9 @@ class HeardTest(SynchronousTestCase):
         self.hear(ok=False)  # healthy again before lookup
         self.hear(ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
+        for number in range(2000):  # never
+            self.hear(ok=False, key=f"web.test:80 {number}")
+        self.assertEqual(len(self.upstream._early), 1000)
 
     def test_freed(self) -> None:
         """Nothing keeps one that is not used any longer, so that its servers' health is that of the rules that follow."""
@@ -573,14 +566,6 @@ class HeardTest(SynchronousTestCase):
         del upstream
         self.assertIsNone(pool())
 
-    def test_bounded(self) -> None:
-        self.backend("web.test:80")
-        for number in range(2000):
-            self.hear(ok=False, key=f"web.test:80 {number}")
-        self.assertEqual(len(self.upstream._early), 1000)
-
-
-class ServerStarterTest(SynchronousTestCase):
     def test_when_servers_are_started(self) -> None:
         """For the first client, every 30 s while one waits in any process, and once an operator's hold has ended."""
         clock, asked = Clock(), list[str]()

@@ -15,16 +15,6 @@ from txmux.wire.steps import RequestRefusedError
 FIRST, SECOND = Exchange(b"a?", b"yes", repeat=True), Exchange(b"b?", b"too", repeat=True)
 
 
-class AwaitedTests(SynchronousTestCase):
-    def test_what_is_awaited_once_the_connection_is_open(self) -> None:
-        for wrap, awaited in ((None, "answer"), (lambda factory: factory, "TLS handshake")):
-            factory = ProxyClientFactory(lambda _: None, lambda _: None)
-            factory.wrap = wrap
-            self.assertEqual(factory.awaited, "connection")
-            factory.opened(WaterMarkTransport())
-            self.assertEqual(factory.awaited, awaited)
-
-
 class AskingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.transport = WaterMarkTransport()
@@ -74,3 +64,11 @@ class AskingTests(SynchronousTestCase):
         failure = Failure(ConnectionLost())
         self.asking.connection_lost(failure)
         self.assertEqual(self.failures, [failure])
+
+    def test_what_is_awaited_once_the_connection_is_open(self) -> None:
+        for wrap, awaited in ((None, "answer"), (lambda factory: factory, "TLS handshake")):
+            factory = ProxyClientFactory(lambda _: None, lambda _: None)
+            factory.wrap = wrap
+            self.assertEqual(factory.awaited, "connection")
+            factory.opened(WaterMarkTransport())
+            self.assertEqual(factory.awaited, awaited)

@@ -39,26 +39,6 @@ class ReasonTest(SynchronousTestCase):
             self.assertRegex(reason_of(Failure(problem)), reason)
 
 
-class ItselfTest(TestCase):
-    """A port that nobody listens at, by way of the reactor's own sockets."""
-
-    async def test_refused_whatever_is_sent_first(self) -> None:
-        options, timeout = CertificateOptions(), 60
-        wraps: tuple[Callable[[Any], Any], ...] = (
-            lambda factory: factory,
-            lambda factory: HeaderFirst(factory, b"PROXY UNKNOWN\r\n"),
-            lambda factory: TLSMemoryBIOFactory(options, isClient=True, wrappedFactory=factory),
-        )
-        for wrap in wraps:
-            port = free_port()
-            waiting: Deferred[object] = Deferred()
-            factory = wrap(ProxyClientFactory(waiting.callback, waiting.errback))
-            reactor.connectTCP("127.0.0.1", port, factory, timeout, ("127.0.0.1", port))
-            with self.assertRaises(TwistedRefused) as caught:
-                await waiting
-            self.assertIn("nothing listens there", str(caught.exception))
-
-
 class EndpointTest(TestCase):
     async def test_half_close(self) -> None:
         """A server that has finished sending still reads, also where an endpoint string of Twisted's leads to it, or a socket has begun."""
@@ -89,6 +69,22 @@ class EndpointTest(TestCase):
             self.assertEqual(await events.get(), "finished")
             end.transport.loseConnection()
             self.assertEqual(await events.get(), "lost")
+
+    async def test_refused_whatever_is_sent_first(self) -> None:
+        options, timeout = CertificateOptions(), 60
+        wraps: tuple[Callable[[Any], Any], ...] = (
+            lambda factory: factory,
+            lambda factory: HeaderFirst(factory, b"PROXY UNKNOWN\r\n"),
+            lambda factory: TLSMemoryBIOFactory(options, isClient=True, wrappedFactory=factory),
+        )
+        for wrap in wraps:
+            port = free_port()
+            waiting: Deferred[object] = Deferred()
+            factory = wrap(ProxyClientFactory(waiting.callback, waiting.errback))
+            reactor.connectTCP("127.0.0.1", port, factory, timeout, ("127.0.0.1", port))
+            with self.assertRaises(TwistedRefused) as caught:
+                await waiting
+            self.assertIn("nothing listens there", str(caught.exception))
 
 
 class CongestionTest(TestCase):

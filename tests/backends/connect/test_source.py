@@ -51,9 +51,8 @@ class SourcesTests(SynchronousTestCase):
         self.assertEqual(self.addresses(sources), ["10.0.0.1", "10.0.0.2"])
         self.assertEqual(self.addresses(sources, "2001:db8::9"), ["2001:db8::1", "2001:db8::2"])
         self.assertEqual(self.addresses(sources), ["10.0.0.2", "10.0.0.1"])
-        error = self.assertRaises(
-            ConnectBindError, Sources(("::2",)).sources_towards, "192.0.2.1", None
-        )
+        six = Sources(("::2",))
+        error = self.assertRaises(ConnectBindError, six.sources_towards, "192.0.2.1", None)
         self.assertIn("no address in source is IPv4, as this server's is", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
 
@@ -68,8 +67,6 @@ class SourcesTests(SynchronousTestCase):
             taken = (SourceAddress(source, transparent=True, client_port=50000),)
             self.assertEqual(self.chosen(host, client(source)), taken if is_taken else ())
         self.assertEqual(self.chosen("192.0.2.1", None), ())
-
-    def test_other_family(self) -> None:
         error = self.assertRaises(ConnectBindError, self.chosen, "192.0.2.1", client("2001:db8::7"))
         self.assertIn("the client's address is IPv6, and this server's IPv4", str(error))
 
@@ -182,9 +179,8 @@ class DialTests(TestCase):
 
     async def test_none_left(self) -> None:
         target = server_at(listen(self, self.peers))
-        error = await self.assertFailure(
-            self.dial(target, [SourceAddress("192.0.2.1")]), ConnectError
-        )
+        foreign = [SourceAddress("192.0.2.1")]
+        error = await self.assertFailure(self.dial(target, foreign), ConnectError)
         self.assertIn("192.0.2.1 is not an address of this machine", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
         sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]  # wrong family
@@ -216,8 +212,6 @@ class TransparentTests(SynchronousTestCase):
                 r"^'client': user \d+ may not connect from the addresses of others "
                 r"\(Operation not permitted\); run with the capability CAP_NET_ADMIN, or use proxy_protocol$",
             )
-
-    def test_other_systems(self) -> None:
         self.patch(sys, "platform", "darwin")
         error = self.assertRaises(MuxError, check_transparent)
         self.assertEqual(str(error), "'client' needs Linux; remove it, or use proxy_protocol")
@@ -241,8 +235,7 @@ class TransparentTests(SynchronousTestCase):
             found = self.hints(*texts)[2:]
             self.assertEqual(found[: -1 if "db" in texts[0] else None], expected)
         local = self.hints("{local}:80")
-        self.assertEqual(
-            local[2:4], ["# for each address of {local}:", rule.format("IPV4-ADDRESS", 80)]
-        )
+        each = ["# for each address of {local}:", rule.format("IPV4-ADDRESS", 80)]
+        self.assertEqual(local[2:4], each)
         self.assertNotIn("gateway", local[-1])
         self.assertEqual(self.hints("192.0.2.1:80", source=("192.0.2.9",)), [])

@@ -240,7 +240,7 @@ class TlsTests(TestCase):
         peer.close()
         await self.assertFailure(attempt, HandshakeError)
 
-    async def closed_by_server(self, *, close_notify: bool) -> type[BaseException] | None:
+    async def closed_by_server(self, end: type[Exception], *, close_notify: bool) -> None:
         path = authority().issue("a.example").write(self.folder / "server.pem", key=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
@@ -261,13 +261,12 @@ class TlsTests(TestCase):
                 client.transport.loseConnection()
             await client.receiver.gone
             server.join()
-        ended: type[BaseException] | None = client.receiver.reason.type
-        return ended
+        self.assertIs(client.receiver.reason.type, end)
 
     async def test_close_notify(self) -> None:
         """Without one, nobody knows whether all has come, so it is no good end; one without an answer is."""
-        for close_notify, end in ((True, ConnectionDone), (False, ConnectionLost)):
-            self.assertIs(await self.closed_by_server(close_notify=close_notify), end)
+        await self.closed_by_server(ConnectionDone, close_notify=True)
+        await self.closed_by_server(ConnectionLost, close_notify=False)
 
     async def test_server_has_finished(self) -> None:
         port = self.serve(authority().issue("a.example"))
@@ -285,14 +284,11 @@ class TlsTests(TestCase):
         await server.is_lost()
         self.assertFalse(server.was_reset())
         self.assertIs(receiver.reason.type, ConnectionDone)
-
-    async def test_broken_off(self) -> None:
-        """A server that is broken off gets no close-notify, which would make what it has got look whole."""
-        port = self.serve(authority().issue("a.example"))
-        client: Any = await self.attempt(self.tls(), port)
+        # A server that is broken off gets no close-notify, which would make what it has got look whole.
+        client = await self.attempt(self.tls(), port)
         receiver = client.receiver
         client.transport.write(b"half")
-        server = await self.peers.peer()
+        server = await self.peers.peer(1)
         await server.has(4)
         client.transport.abortConnection()
         await server.is_lost()
@@ -305,10 +301,8 @@ class TlsTests(TestCase):
             made = ProxyClientFactory(reported.append, reported.append)
             factory = self.tls().wrap(made, "a.example")
             poller = Poller.for_reactor(reactor)
-            connector = SocketConnector(
-                poller, reactor, socket.AF_INET, listening.getsockname(), factory
-            )
-            connector.connect(60)
+            place = listening.getsockname()
+            SocketConnector(poller, reactor, socket.AF_INET, place, factory).connect(60)
             client: Any = made.client
             client.give_up()
             client.receiver = LastReceiver()
@@ -362,11 +356,9 @@ class TlsTests(TestCase):
         expected = "name a PEM file with certificates"
         damaged = authority().pem.replace(b"MII", b"MIX", 1)
         where = f"correct the path, or put the file into '{self.folder}'"
+        missing = f"cannot read 'none.pem': No such file or directory; {where}"
         for ca, message in (
-            (
-                self.folder / "none.pem",
-                f"cannot read 'none.pem': No such file or directory; {where}",
-            ),
+            (self.folder / "none.pem", missing),
             (self.file("empty.pem", b"hello"), f"'empty.pem' has no certificate in it; {expected}"),
             (self.file("bad.pem", damaged), f"'bad.pem': a certificate is damaged; {expected}"),
         ):
@@ -386,9 +378,8 @@ class TlsTests(TestCase):
              f"the private key does not belong to the certificate; {expected}"),
         ):  # fmt: skip
             path = self.file("client.pem", *contents)
-            self.assert_refused(
-                "tls_client_certificate", f"'client.pem': {message}", certificate=(path,)
-            )
+            wanted = f"'client.pem': {message}"
+            self.assert_refused("tls_client_certificate", wanted, certificate=(path,))
         chain = self.file("chain.pem", authority().pem, own.pem)
         BackendTLS(ServerTLS(certificate=(chain, self.file("key.pem", own.key_pem()))))
         self.assert_refused(

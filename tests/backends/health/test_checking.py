@@ -137,7 +137,7 @@ class CheckRunTest(TestCase):
         await peer.is_lost()
         await self.is_over()
 
-    async def test_endpoint(self) -> None:
+    async def test_endpoint_and_server_that_does_not_close(self) -> None:
         port = listen(self, self.server)
         self.check("redis", server(f"tcp:127.0.0.1:{port}:timeout=9"))
         peer = await self.server.peer()
@@ -146,6 +146,16 @@ class CheckRunTest(TestCase):
         await peer.is_lost()
         self.assertFalse(peer.was_reset())
         await self.is_over()
+        self.check("redis")
+        peer = await self.server.peer(1)
+        peer.send(b"+PONG\r\n")
+        await peer.has_all()
+        self.assertEqual(self.found, [WELL])
+        self.time.advance(1)
+        await deferLater(reactor, 0.01)
+        self.assert_nothing_left()
+        await peer.is_lost()
+        self.assertEqual(self.found, [WELL])
 
     async def test_faults_of_this_machine(self) -> None:
         """A lack of descriptors says nothing of the server; without IPv6, one that has nothing else is down; plugins raise anything."""
@@ -244,18 +254,6 @@ class CheckRunTest(TestCase):
             await peer.is_lost()
             self.assertLess(checking.received, 3 * LONGEST_ANSWER)
             await self.is_over()
-
-    async def test_server_that_does_not_close(self) -> None:
-        self.check("redis")
-        peer = await self.server.peer()
-        peer.send(b"+PONG\r\n")
-        await peer.has_all()
-        self.assertEqual(self.found, [WELL])
-        self.time.advance(1)
-        await deferLater(reactor, 0.01)
-        self.assert_nothing_left()
-        await peer.is_lost()
-        self.assertEqual(self.found, [WELL])
 
     # Checks that are cut off.
 
@@ -362,15 +360,6 @@ class CheckRunTest(TestCase):
         self.ask("redis tls=no", listen(self, self.server), tls=tls)
         self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
 
-    async def test_header_of_own_port(self) -> None:
-        self.ask("tcp tls=yes", listen(self, self.server), proxy_protocol="v2")
-        peer = await self.server.peer()
-        await peer.has(17)
-        self.assertEqual(peer.received[:17], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\x16")
-        peer.close()
-        await self.finding()
-        await peer.is_lost()
-
     async def received(self, version: Any) -> tuple[bytes, Peer]:
         self.server = PeerFactory()
         self.port = listen(self, self.server)
@@ -395,6 +384,13 @@ class CheckRunTest(TestCase):
         peer = await self.server.peer()
         await peer.is_lost()
         self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")
+        self.ask("tcp tls=yes", listen(self, self.server), proxy_protocol="v2")
+        peer = await self.server.peer(1)
+        await peer.has(17)
+        self.assertEqual(peer.received[:17], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\x16")
+        peer.close()
+        await self.finding()
+        await peer.is_lost()
 
     @cached_property
     def tls(self) -> BackendTLS:
@@ -458,10 +454,9 @@ class CheckRunTest(TestCase):
         self.assertEqual(await self.finding(), ill(why))
         self.assert_nothing_left()
 
-    async def test_tls_hangs(self) -> None:
-        for number, (answer, finding) in enumerate(
-            ((b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL))
-        ):
+    async def test_tls_server_that_hangs_or_closes(self) -> None:
+        rows = (b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL)
+        for number, (answer, finding) in enumerate(rows):
             self.check_tls("redis")
             peer = await self.server.peer(number)
             await peer.has(14)
@@ -476,8 +471,6 @@ class CheckRunTest(TestCase):
             await peer.has_all()
             self.assertTrue(peer.was_reset())
             await self.is_over()
-
-    async def test_tls_closes(self) -> None:
         for leave in (Peer.close, Peer.reset):
             self.server = PeerFactory()
             self.check_tls("redis")

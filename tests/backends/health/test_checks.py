@@ -46,9 +46,8 @@ class Checked(Watched):
         self.attempts: list[Dialled] = []
         self.results: list[tuple[bool, str]] = []
         self.at_once: Callable[[Dialled], None] = lambda _: None
-        self.checks = HealthChecks(
-            played(self.dial), self.clock, self.pool, check, self.take, random=Random(1)
-        )
+        dialler, random = played(self.dial), Random(1)
+        self.checks = HealthChecks(dialler, self.clock, self.pool, check, self.take, random=random)
         self.checks.start()
 
     def dial(self, server: Server, factory: Any, _: float, **__: Any) -> Callable[[], None]:
@@ -232,9 +231,8 @@ class FlappingTests(TestCase):
         clock, dialler = self.time.clock, self.runtime.dialler
         self.upstreams = Upstreams(clock, self.runtime.clock, dialler, publish=self.publish)
         self.other = Upstreams(clock, self.runtime.clock, dialler, checking=False)
-        self.members = [
-            process.upstream_of(backend).pool.members[0] for process in (self.upstreams, self.other)
-        ]
+        both = self.upstreams, self.other
+        self.members = [process.upstream_of(backend).pool.members[0] for process in both]
         self.upstreams.start()
         self.addCleanup(self.stop)
 

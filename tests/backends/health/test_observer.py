@@ -105,8 +105,7 @@ class ObservingTest(SynchronousTestCase):
         observation.tried(200, ok=True, has_answered=True)
         observation.record(300, _refused(3))
         self.assertEqual(observation.why("failing", 300), "connection refused, 3 of 3 in 1 s")
-
-    def test_another_process_continues(self) -> None:
+        # Another process goes on with what this one knows.
         observation, other = ServerObservation(), ServerObservation()
         failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}
         observation.record(3, Activity(asked=6, failed=failures, waiting=range(3), reset=range(3)))
@@ -137,8 +136,7 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(observation.state(6), "failing")
         observation.tried(11, ok=True)
         self.assertIsNone(observation.state(11))
-
-    def test_quiet_try_says_less_than_clients_that_were_just_reset(self) -> None:
+        # A quiet try says less than clients that were just reset.
         observation = ServerObservation()
         observation.record(0, _reset(3))
         observation.record(10, _reset(1))
@@ -194,23 +192,7 @@ class ObservingTest(SynchronousTestCase):
         observation.record(104, Activity(answered=1))
         observation.record(105, _reset(9, sources=2))
         self.assertIsNone(observation.state(110))
-
-    def test_server_that_takes_its_time(self) -> None:
-        """A long poll is answered after 20 seconds, so nobody is told anything before a minute."""
-        observation = ServerObservation(usual=usual_wait(_answers(20.0), 0.0))
-        observation.record(0, _asked(1, 2, 3, times=2))
-        self.assertIsNone(observation.state(59))
-        self.assertEqual(observation.state(60), "silent")
-        # It is that of slow answers, fades with faster ones of them, and one very late answer does not make it endless.
-        self.assertEqual(usual_wait(_answers(0.5, 0.1), 0.0), 0.0)
-        self.assertEqual(usual_wait(_answers(0.5), 20.0), 20.0)
-        self.assertEqual(usual_wait(_answers(30.0), 20.0), 30.0)
-        self.assertEqual(usual_wait(_answers(4.0), 20.0), 18.0)
-        self.assertEqual(usual_wait(_answers(86400.0), 20.0), 200.0)
-        self.assertEqual(usual_wait([0] * len(SERVER.names), 20.0), 20.0)
-
-    def test_one_source_whose_handshakes_fail_does_not_make_it_failing(self) -> None:
-        """Nor does it if what it is asked for STARTTLS is refused, unless txmux's own handshake fails, too."""
+        # Nor does it if what it is asked for STARTTLS is refused, unless txmux's own handshake fails, too.
         for tries_tls in (True, False):
             observation = ServerObservation(tries_tls=tries_tls)
             for second in range(10):
@@ -226,6 +208,20 @@ class ObservingTest(SynchronousTestCase):
             self.assertEqual(observation.state(10), "failing")
             observation.tried(11, ok=True)
             self.assertEqual(observation.state(11), None if tries_tls else "failing")
+
+    def test_server_that_takes_its_time(self) -> None:
+        """A long poll is answered after 20 seconds, so nobody is told anything before a minute."""
+        observation = ServerObservation(usual=usual_wait(_answers(20.0), 0.0))
+        observation.record(0, _asked(1, 2, 3, times=2))
+        self.assertIsNone(observation.state(59))
+        self.assertEqual(observation.state(60), "silent")
+        # It is that of slow answers, fades with faster ones of them, and one very late answer does not make it endless.
+        self.assertEqual(usual_wait(_answers(0.5, 0.1), 0.0), 0.0)
+        self.assertEqual(usual_wait(_answers(0.5), 20.0), 20.0)
+        self.assertEqual(usual_wait(_answers(30.0), 20.0), 30.0)
+        self.assertEqual(usual_wait(_answers(4.0), 20.0), 18.0)
+        self.assertEqual(usual_wait(_answers(86400.0), 20.0), 200.0)
+        self.assertEqual(usual_wait([0] * len(SERVER.names), 20.0), 20.0)
 
     def test_clients_of_one_source_are_a_doubt(self) -> None:
         """A server may reset one stranger rightly, so it has no state; that it resets all it gets is said, until it answers one."""
@@ -262,9 +258,8 @@ class ObservingTest(SynchronousTestCase):
         self.assertTrue(observation.shall_be_tried(6))
         self.assertEqual(observation.doubt(6), "")
         observation.tried(7, ok=False, why="no open connection: HTTP/1.1 400 Bad Request")
-        self.assertEqual(
-            (observation.doubt(7), observation.state(7)), ("HTTP 400, 4 of 4 in 2 s", None)
-        )
+        found = (observation.doubt(7), observation.state(7))
+        self.assertEqual(found, ("HTTP 400, 4 of 4 in 2 s", None))
         observation.record(8, Activity(answered=1, bad_requests=1))
         self.assertEqual(observation.doubt(8), "HTTP 400, 5 of 5 in 4 s")
         observation.record(9, Activity(answered=2, bad_requests=1))
@@ -275,9 +270,8 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual((observation.doubt(11), observation.is_idle), ("", True))
         observation.record(12, Activity(answered=3, bad_requests=3))
         observation.tried(13, ok=False, why="x")
-        self.assertEqual(
-            [observation.doubt(when) for when in (71, 72)], ["HTTP 400, 3 of 3 in 1 s", ""]
-        )
+        seen = [observation.doubt(when) for when in (71, 72)]
+        self.assertEqual(seen, ["HTTP 400, 3 of 3 in 1 s", ""])
         self.assertTrue(observation.is_idle)
 
 
@@ -299,6 +293,12 @@ class ObserverTest(SynchronousTestCase):
         self.dialled.append(Dialled(server, factory, self.clock.seconds()))
         return self.dialled[-1].cancel
 
+    def observe_silent(self, *texts: str) -> None:
+        counts = self.observe(*texts)
+        for number in range(6):
+            counts.asked(number % 3)
+        self.assertEqual(self.state_after(20), "silent")
+
     def state_after(self, seconds: float) -> str:
         self.observer.tick()
         self.clock.advance(seconds)
@@ -307,10 +307,7 @@ class ObserverTest(SynchronousTestCase):
 
     def test_since(self) -> None:
         """It is when its first client asked, also after the clock of the machine has been set."""
-        counts = self.observe("10.0.0.1:80")
-        for number in range(6):
-            counts.asked(number % 3)
-        self.assertEqual(self.state_after(20), "silent")
+        self.observe_silent("10.0.0.1:80")
         for seconds in (20, 30):
             (shown,) = self.observer.observed().values()
             self.assertLess(abs(time.time() - seconds - shown.since), 5)
@@ -322,14 +319,10 @@ class ObserverTest(SynchronousTestCase):
         self.assertEqual(self.state_after(5), "")
         ((key, why),) = self.observer.doubts().items()
         self.assertEqual(key, ("b", "10.0.0.1:80"))
-        self.assertRegex(
-            why, r"^closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header"
-        )
-        counts = self.observe("10.0.0.1:80", "10.0.0.2:80")  # backend of which none serves
+        told = "closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header"
+        self.assertTrue(why.startswith(told), why)
+        self.observe_silent("10.0.0.1:80", "10.0.0.2:80")  # backend of which none serves
         rules: Any = SimpleNamespace(used_backends=lambda: {"b": self.pool.backend})
-        for number in range(6):
-            counts.asked(number % 3)
-        self.assertEqual(self.state_after(20), "silent")
         self.assertEqual(self.observer.idle(rules), [])
         self.upstreams.apply_overrides({("b", "10.0.0.2:80"): ServerOverride("drain")})
         self.assertEqual(self.observer.idle(rules), ["b"])
@@ -347,10 +340,7 @@ class ObserverTest(SynchronousTestCase):
         self.assertEqual(self.state_after(0), "failing")
 
     def test_state_of_another_process_is_known_at_once(self) -> None:
-        counts = self.observe("10.0.0.1:80")
-        for number in range(6):
-            counts.asked(number % 3)
-        self.assertEqual(self.state_after(20), "silent")
+        self.observe_silent("10.0.0.1:80")
         rows = self.observer.as_json()
         for out in (False, True):
             self.observe("10.0.0.1:80")
@@ -379,10 +369,8 @@ class ObserverTest(SynchronousTestCase):
 
     def test_failures_while_it_is_out_of_use(self) -> None:
         """They say nothing of a server that is in use again."""
-        for override, state in (
-            (ServerOverride("ready"), "failing"),
-            (ServerOverride("drain"), ""),
-        ):
+        rows = (ServerOverride("ready"), "failing"), (ServerOverride("drain"), "")
+        for override, state in rows:
             counts = self.observe("10.0.0.1:80")
             self.upstreams.apply_overrides({("b", "10.0.0.1:80"): override})
             for _ in range(3):

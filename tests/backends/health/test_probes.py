@@ -199,6 +199,34 @@ class OtherTests(SynchronousTestCase):
             assert_said(self, POSTGRES, answer, verdict)
         self.assertEqual(said(POSTGRES, b"SSH-2.0"), (f"{other}S", 1))
 
+    def test_smtp(self) -> None:
+        smtp = probe(Check("smtp"), "", 0, tls=False)
+        for answer, verdict in {
+            b"220 a ESMTP\r\n": "well", b"220\r\n": "well", b"220-a\r\n220 b\r\n": "well", b"220 a\n": "well",
+            b"220 a": "undecided", b"220-a\r\n": "undecided", b"": "undecided", b"220-a\r\n22": "undecided",
+            b"421 busy\r\n": "SMTP 421 busy", b"554-no\r\n554 go\r\n": "SMTP 554-no",
+            b"SSH-2.0-x\r\n": "no greeting of SMTP: SSH-2.0-x",
+        }.items():  # fmt: skip
+            assert_said(self, smtp, answer, verdict)
+
+    def test_hint_at_the_proxy_protocol(self) -> None:
+        """Only what one side that uses the PROXY protocol alone would meet has the hint, and it is no more than that."""
+        expects = "; it may expect a PROXY header: see proxy_protocol"
+        refuses = "; it may not expect the header of proxy_protocol = v1"
+        for why, off, v1 in (
+            ("reset before its first byte, 3 of 3 in 2 s", expects, refuses),
+            ("connection closed without an answer", expects, refuses),
+            ("it closed the connection instead of answering with TLS", expects, refuses),
+            ("it answered with something that is not TLS", expects, refuses),
+            ("no byte from it to 5 clients in a row for 15 s", expects, refuses),
+            ("HTTP 400", "", refuses),
+            ("HTTP 503", "", ""),
+            ("connection refused", "", ""),
+            ("timed out after 2 s", "", ""),
+        ):
+            hosts = backend_at(1), backend_at(1, proxy_protocol="v1")
+            self.assertEqual([with_hint(why, its) for its in hosts], [why + off, why + v1])
+
 
 def packet(number: int, body: bytes) -> bytes:
     return len(body).to_bytes(3, "little") + bytes([number]) + body
@@ -253,35 +281,3 @@ class MysqlTests(SynchronousTestCase):
         for answer in (data, _GREETING + data):
             said(self.probe, answer)
             deepcopy(self.probe).reply(answer)
-
-
-class SmtpTests(SynchronousTestCase):
-    def test_verdicts(self) -> None:
-        smtp = probe(Check("smtp"), "", 0, tls=False)
-        for answer, verdict in {
-            b"220 a ESMTP\r\n": "well", b"220\r\n": "well", b"220-a\r\n220 b\r\n": "well", b"220 a\n": "well",
-            b"220 a": "undecided", b"220-a\r\n": "undecided", b"": "undecided", b"220-a\r\n22": "undecided",
-            b"421 busy\r\n": "SMTP 421 busy", b"554-no\r\n554 go\r\n": "SMTP 554-no",
-            b"SSH-2.0-x\r\n": "no greeting of SMTP: SSH-2.0-x",
-        }.items():  # fmt: skip
-            assert_said(self, smtp, answer, verdict)
-
-
-class HintTest(SynchronousTestCase):
-    def test_both_directions(self) -> None:
-        """Only what one side that uses the PROXY protocol alone would meet has the hint, and it is no more than that."""
-        expects = "; it may expect a PROXY header: see proxy_protocol"
-        refuses = "; it may not expect the header of proxy_protocol = v1"
-        for why, off, v1 in (
-            ("reset before its first byte, 3 of 3 in 2 s", expects, refuses),
-            ("connection closed without an answer", expects, refuses),
-            ("it closed the connection instead of answering with TLS", expects, refuses),
-            ("it answered with something that is not TLS", expects, refuses),
-            ("no byte from it to 5 clients in a row for 15 s", expects, refuses),
-            ("HTTP 400", "", refuses),
-            ("HTTP 503", "", ""),
-            ("connection refused", "", ""),
-            ("timed out after 2 s", "", ""),
-        ):
-            hosts = backend_at(1), backend_at(1, proxy_protocol="v1")
-            self.assertEqual([with_hint(why, its) for its in hosts], [why + off, why + v1])

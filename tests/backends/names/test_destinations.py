@@ -41,17 +41,6 @@ def hello(name: str) -> bytes:
     return records(client_hello(server_name(name)))
 
 
-class LocalTest(SynchronousTestCase):
-    def test_whether_it_matters_where_a_client_has_connected_to(self) -> None:
-        no_cache: Any = None
-        for text, matters in (
-            ("{sni}:443", False), ("{sni}:{port}", True), ("{local}:443", True), ("{local}:{port}", True),
-        ):  # fmt: skip
-            backend = Backend("b", (server(text),))
-            made = Destinations(backend, no_cache, lambda *_: False, float)
-            self.assertIs(made.needs_local, matters, text)
-
-
 class DestinationsTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -351,13 +340,6 @@ class DestinationsTest(MuxTestCase):
     def known(self, name: str) -> bool:
         return self.cache.known((self.dns.place,), name) is not None
 
-    async def test_silent_names_delay_no_other_below_the_limit(self) -> None:
-        for source in range(4):
-            self.silent(24, source)
-        self.dns.zone["b.test"] = a("1.1.1.1")
-        await self.answered(self.look_up("b.test"))
-        self.assertTrue(self.known("b.test"))
-
     async def test_source_with_silent_names_delays_no_other(self) -> None:
         for second in range(10):
             self.silent(60)
@@ -369,6 +351,13 @@ class DestinationsTest(MuxTestCase):
             self.time.advance(1)
             await self.turn(5)
         self.assertLessEqual(len(self.cache._waiting), 125)
+
+    async def test_silent_names_delay_no_other_below_the_limit(self) -> None:
+        for source in range(4):
+            self.silent(24, source)
+        self.dns.zone["b.test"] = a("1.1.1.1")
+        await self.answered(self.look_up("b.test"))
+        self.assertTrue(self.known("b.test"))
 
     async def test_turns_go_to_the_source_with_fewest(self) -> None:
         for source in range(4):
@@ -441,11 +430,10 @@ _HOSTILE = st.text("aZ0.-_:%[]\0\xe9xn*{}1:f", max_size=300) | st.sampled_from(
 _ADDRESSES = st.integers(0, 2**32 - 1).map(ip_address) | st.integers(0, 2**128 - 1).map(ip_address)
 
 
-class HostileTest(SynchronousTestCase):
-    """Whatever a client says, and whatever a name server does."""
-
+class ChosenTest(SynchronousTestCase):
     @given(_HOSTILE, st.lists(_ADDRESSES, max_size=4))
     def test_only_public_addresses(self, name: str, addresses: list[Any]) -> None:
+        """Whatever a client says, and whatever a name server does."""
         backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))
         known = NameCache(Clock())
         destinations = Destinations(backend, known, lambda *_: False, Clock().seconds)
@@ -461,3 +449,12 @@ class HostileTest(SynchronousTestCase):
             self.assertIsNotNone(found.socket_address)
         else:
             self.assertIsInstance(found, Denial)
+
+    def test_whether_it_matters_where_a_client_has_connected_to(self) -> None:
+        no_cache: Any = None
+        for text, matters in (
+            ("{sni}:443", False), ("{sni}:{port}", True), ("{local}:443", True), ("{local}:{port}", True),
+        ):  # fmt: skip
+            backend = Backend("b", (server(text),))
+            made = Destinations(backend, no_cache, lambda *_: False, float)
+            self.assertIs(made.needs_local, matters, text)

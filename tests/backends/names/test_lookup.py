@@ -82,27 +82,6 @@ class _BusyReactor(Clock):
     def removeReader(self, reader: object) -> None: ...
 
 
-class BusyTests(SynchronousTestCase):
-    def test_answer_that_is_read_late(self) -> None:
-        """After a long turn of the loop, the timer comes before what has been received meanwhile."""
-        busy, name = _BusyReactor(), HOST.encode()
-        with socket.socket(type=socket.SOCK_DGRAM) as server:
-            server.bind(("127.0.0.1", 0))
-            asking = Deferred.fromCoroutine(
-                NameServers(busy).ask([server.getsockname()], name, dns.A)
-            )
-            question, client = server.recvfrom(2**12)
-            message = dns.Message()
-            message.fromStr(question)
-            message.answer = 1
-            message.answers = [dns.RRHeader(name, dns.A, payload=dns.Record_A("10.0.0.1"))]
-            server.sendto(b"of another one", client)
-            server.sendto(message.toStr(), client)
-            busy.advance(1)
-        answer: Any = self.successResultOf(asking)
-        self.assertEqual(answer.answers[0].payload.dottedQuad(), "10.0.0.1")
-
-
 class AliasTests(NamesTestCase):
     async def test_endless_chain(self) -> None:
         self.zone[HOST] = cname("alias.test", ttl=7)
@@ -349,14 +328,7 @@ class TroubleTests(NamesTestCase):
         why = await failure(self.lookup.host(HOST))
         self.assertIn("its answers are to other questions", why)
 
-    async def test_broken_tcp(self) -> None:
-        self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
-        self.server.by_tcp = HANG_UP
-        self.assertIn("closed the connection", await failure(self.lookup.host(HOST)))
-        await self.server.ports.pop().stopListening()
-        self.assertIn("refused", await failure(self.lookup.host(HOST)))
-
-    async def test_silent_tcp(self) -> None:
+    async def test_silent_and_broken_tcp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
         self.server.by_tcp = SILENCE
         waiting = Deferred.fromCoroutine(failure(self.lookup.host(HOST)))
@@ -365,6 +337,10 @@ class TroubleTests(NamesTestCase):
         await self.until(lambda: self.server.asked_by_tcp[HOST, dns.A] == 2)
         self.time.advance(3)
         self.assertIn("no answer", await waiting)
+        self.server.by_tcp = HANG_UP
+        self.assertIn("closed the connection", await failure(self.lookup.host(HOST)))
+        await self.server.ports.pop().stopListening()
+        self.assertIn("refused", await failure(self.lookup.host(HOST)))
 
     async def test_refused_is_asked_without_edns(self) -> None:
         """So is what was dropped, and a refusal after that counts."""
@@ -402,14 +378,7 @@ class OtherReactorTests(NamesTestCase):
         self.other = private.reactor
         self.lookup = CountingLookup(self.other, [self.server.place], self.resolv_conf, self.hosts)
 
-    async def test_nobody_there(self) -> None:
-        await self.server.stop()
-        waiting = Deferred.fromCoroutine(failure(self.lookup.host(HOST)))
-        while not waiting.called:
-            self.other.iterate(0.1)
-        self.assertIn("connection refused", await waiting)
-
-    async def test_spurious_read(self) -> None:
+    async def test_errors_that_look_like_something_to_read(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         waiting = Deferred.fromCoroutine(addresses(self))
         for reader in self.other.getReaders():
@@ -420,6 +389,12 @@ class OtherReactorTests(NamesTestCase):
         while not waiting.called:
             self.other.iterate(0.1)
         self.assertEqual(await waiting, ["10.0.0.1"])
+        # So does it of a server that is not there.
+        await self.server.stop()
+        failing = Deferred.fromCoroutine(failure(self.lookup.host(HOST)))
+        while not failing.called:
+            self.other.iterate(0.1)
+        self.assertIn("connection refused", await failing)
 
 
 class CancelTests(NamesTestCase):
@@ -448,8 +423,8 @@ class CancelTests(NamesTestCase):
         self.assertEqual(self.server.asked.total(), 200)
 
 
-class SystemFilesTests(SynchronousTestCase):
-    def test_all(self) -> None:
+class WithoutAServerTests(SynchronousTestCase):
+    def test_resolv_conf(self) -> None:
         text = (
             "; a comment\n# another\nnameserver 10.0.0.53 # by hand\nnameserver fe80::1%eth0\n"
             "nameserver nonsense\nnameserver\nsearch one.test two.test.\n"
@@ -457,8 +432,6 @@ class SystemFilesTests(SynchronousTestCase):
         )
         expected = ResolvConf(("10.0.0.53", "fe80::1%eth0"), ("one.test", "two.test"), 5)
         self.assertEqual(ResolvConf.parse(text), expected)
-
-    def test_single_keys(self) -> None:
         self.assertEqual(ResolvConf.parse("search one two\ndomain three\n").search, ("three",))
         self.assertEqual(ResolvConf.parse("options ndots:99").ndots, 15)
         self.assertEqual(ResolvConf.parse("options ndots:x").ndots, 1)
@@ -487,3 +460,21 @@ class SystemFilesTests(SynchronousTestCase):
         self.assertTrue(has_route("127.0.0.1"))  # routes
         self.assertFalse(has_route("255.255.255.255"))
         self.assertFalse(has_route("ff02::1%nowhere"))
+
+    def test_answer_that_is_read_late(self) -> None:
+        """After a long turn of the loop, the timer comes before what has been received meanwhile."""
+        busy, name = _BusyReactor(), HOST.encode()
+        with socket.socket(type=socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", 0))
+            place = server.getsockname()
+            asking = Deferred.fromCoroutine(NameServers(busy).ask([place], name, dns.A))
+            question, client = server.recvfrom(2**12)
+            message = dns.Message()
+            message.fromStr(question)
+            message.answer = 1
+            message.answers = [dns.RRHeader(name, dns.A, payload=dns.Record_A("10.0.0.1"))]
+            server.sendto(b"of another one", client)
+            server.sendto(message.toStr(), client)
+            busy.advance(1)
+        answer: Any = self.successResultOf(asking)
+        self.assertEqual(answer.answers[0].payload.dottedQuad(), "10.0.0.1")

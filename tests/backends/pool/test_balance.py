@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.backends.pool.balance import Choice, affinity_of
 from txmux.backends.pool.member import Member
-from txmux.rules.model import Balance, Server
+from txmux.rules.model import Balance
 from txmux.rules.reading.endpoints import server
 
 KINDS: tuple[Balance, ...] = get_args(Balance)
@@ -21,12 +21,13 @@ PICKS = 10_000
 WEIGHTS = ((1,), (1, 1, 1), (5, 1, 1), (5, 3, 2), (100, 1), (1, 2, 3, 4, 5, 6))
 
 
+def members_in(servers: dict[str, int]) -> list[Member]:
+    found = ((server(text), weight) for text, weight in servers.items())
+    return [Member(one, one, one.host, weight) for one, weight in found]
+
+
 def members_of(*weights: int) -> list[Member]:
-    servers = [
-        Server(f"10.0.0.{n}:80", "tcp", f"10.0.0.{n}", 80, weight=weight)
-        for n, weight in enumerate(weights, 1)
-    ]
-    return [Member(server, server, server.host, server.weight) for server in servers]
+    return members_in({f"10.0.0.{n}:80": weight for n, weight in enumerate(weights, 1)})
 
 
 Chooser: TypeAlias = Callable[[Sequence[Member], str], Member]
@@ -73,8 +74,7 @@ class DistributionTests(SynchronousTestCase):
             for weights in WEIGHTS if kind != "first" else ():
                 self.check(kind, weights, held=False)
                 self.check(kind, weights, held=True)
-
-    def test_exactly_by_weight(self) -> None:
+        # Two of them give each ten clients exactly so.
         for kind in ("round-robin", "least-connections"):
             members, chooser = members_of(5, 3, 2), make(kind)
             for _ in range(20):
@@ -94,9 +94,7 @@ class OrderTests(SynchronousTestCase):
                 member.health.connections = count
             picked = [chooser(members, "") for _ in order]
             self.assertEqual(letters(members, picked), order, (kind, weights))
-
-    def test_one_missing(self) -> None:
-        """What one member does not get, all others share, also if it is offered and fails each time."""
+        # What one member does not get, all others share, also if it is offered and fails each time.
         members, chooser, counts = members_of(1, 1, 1), make("round-robin"), Counter[str]()
         for _ in range(300):
             member = chooser(members, "")
@@ -111,10 +109,8 @@ class OrderTests(SynchronousTestCase):
             member.health.connections = 100
         count = sum(chooser(members, "") is members[0] for _ in range(PICKS))
         self.assertLess(abs(count / PICKS - (1 - (3 / 4) ** 2)), 0.02)
-        first, second = (
-            [chooser(members, "") for _ in range(50)]
-            for chooser in (make("random"), make("random"))
-        )
+        choosers = make("random"), make("random")
+        first, second = ([chooser(members, "") for _ in range(50)] for chooser in choosers)
         self.assertEqual(first, second)
 
 
@@ -156,13 +152,8 @@ HASHES: tuple[Balance, ...] = ("source-hash", "sni-hash", "host-hash")
 VECTORS = Path(__file__).parents[3] / "docs/reference/consistent-choice.json"
 
 
-def member(text: str, weight: int = 1) -> Member:
-    found = server(text)
-    return Member(found, found, found.host, weight)
-
-
 def order(balance: Balance, affinity: str, servers: dict[str, int]) -> list[str]:
-    left = [member(text, weight) for text, weight in servers.items()]
+    left = members_in(servers)
     found = []
     while left:
         chosen = make(balance)(left, affinity)

@@ -143,9 +143,7 @@ class ChoiceMachine(RuleBasedStateMachine):
             pool.rearrange()
         avoided = [pool.members[number] for number in tried if number < len(pool.members)]
         eligible = self.model.eligible(watched, avoided)
-        is_full = (
-            bool(pool.backend.max_connections) and pool.connections >= pool.backend.max_connections
-        )
+        is_full = 0 < pool.backend.max_connections <= pool.connections
         may_be: Sequence[object] = [Unavailable.NO_SERVER if eligible is None else Unavailable.FULL]
         if eligible and not is_full:
             may_be = self.model.best(eligible, self.kind, client)

@@ -143,6 +143,14 @@ class LineTests(SynchronousTestCase):
         most = max(sum(first <= at < first + 1 for at in times) for first in times)
         self.assertLessEqual(most, 100)
         self.assertLess(times[-1] - times[0], 6)
+        # Processes share the rate.
+        self.setUp()
+        self.held.processes = 4
+        for number in range(100):
+            self.join(str(number))
+        self.is_up = True
+        self.assertEqual(len(self.pass_time(10)), 100)
+        self.assertLessEqual(max(Counter(int(at) for _, at in self.went).values()), 26)
 
     def test_waiting_ends_although_more_than_that_come(self) -> None:
         for number in range(100):
@@ -181,14 +189,6 @@ class LineTests(SynchronousTestCase):
         for _ in range(180):
             self.clock.advance(0.05)
         self.assertIn(len(self.went), range(290, 302))
-
-    def test_processes_share_the_rate(self) -> None:
-        self.held.processes = 4
-        for number in range(100):
-            self.join(str(number))
-        self.is_up = True
-        self.assertEqual(len(self.pass_time(10)), 100)
-        self.assertLessEqual(max(Counter(int(at) for _, at in self.went).values()), 26)
 
     def test_server_that_refuses_is_tried_by_the_first_alone(self) -> None:
         for name in "abc":
@@ -241,15 +241,14 @@ class LineTests(SynchronousTestCase):
         self.pass_time(1)
         self.assert_nobody_waits()
 
-    def test_end_of_the_wait(self) -> None:
+    def test_those_that_leave(self) -> None:
         self.join("a", 5.0)
         self.join("b", 9.0)
         self.assertEqual(self.pass_time(4.9), [])
         self.assertEqual(self.pass_time(0.2), ["a too late"])
         self.assertEqual(self.pass_time(4), ["a too late", "b too late"])
         self.assert_nobody_waits()
-
-    def test_one_that_leaves(self) -> None:
+        self.went.clear()
         clients = [self.join(name) for name in "abc"]
         self.held.remove(clients[1])
         self.held.remove(clients[1])

@@ -12,6 +12,7 @@ from txmux.rules.reading.endpoints import server
 from txmux.telemetry.counting.counter_groups import SERVER
 
 ONCE = Ejection(1, seconds=60.0, lone=True)
+_WITH_BACKUP = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True))
 
 
 class ChoiceTests(SynchronousTestCase):
@@ -26,11 +27,14 @@ class ChoiceTests(SynchronousTestCase):
         for _ in range(5):
             pool.pool.check_result(member, ok=True, why="")
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+        # Connections of other processes count.
+        pool = Watched(balance="least-connections")
+        first, second = pool.pick(), pool.pick()
+        pool.pool.backend_health.expect({first.server.text: 3})
+        self.assertEqual([pool.pick() for _ in range(3)], [second] * 3)
 
     def test_backup(self) -> None:
-        pool = Watched(
-            *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
-        )
+        pool = Watched(*_WITH_BACKUP, eject=Ejection(1))
         main, backup = pool.members
         self.assertEqual({pool.pick() for _ in range(5)}, {main})
         pool.take_out(main)
@@ -40,6 +44,17 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(pool.pick(), backup)
         pool.pool.connected(main)
         self.assertIs(pool.pick(), main)
+        # Backups take what full servers cannot.
+        of = [attrs.evolve(one, max_connections=1) for one in _WITH_BACKUP]
+        pool = Watched(*of, queue=1)
+        (main, backup), pick = pool.members, pool.pool.pick
+        self.assertEqual([pick(), pick()], [main, Unavailable.FULL])
+        pool = Watched(*of, eject=Ejection(1))
+        (main, backup), pick = pool.members, pool.pool.pick
+        self.assertEqual([pick(), pick(), pick()], [main, backup, Unavailable.FULL])
+        pool.pool.failed(backup)
+        # One that is ejected gets no clients of a full one.
+        self.assertEqual([pick(), pick("", (main,))], [Unavailable.FULL, backup])
 
     def test_final(self) -> None:
         """A share that is refused stays refused, and moves neither to the others nor from them."""
@@ -58,12 +73,11 @@ class ChoiceTests(SynchronousTestCase):
         pool.pool.check_result(second, ok=False, why="")
         self.assertEqual(pool.changes[-1], "short")
         self.assertIs(pool.pool.pick(), first)  # the last resort, as without the other
-        both = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", final=True))
-        pool = Watched(*both, eject=Ejection(1, lone=False))
+        pool = Watched(*of[0][:1], *of[1], eject=Ejection(1, lone=False))
         first, final = pool.members  # one server beside a final one is not ejected
         pool.pool.failed(pool.pick(final))
         self.assertIs(first.state, MemberState.UP)
-        pool = Watched(*servers("10.0.0.9:80", final=True))
+        pool = Watched(*of[1])
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
 
     def test_ejection_that_is_over(self) -> None:
@@ -80,12 +94,6 @@ class ChoiceTests(SynchronousTestCase):
             pool.clock.advance(60)
             self.assertIs(pool.pool.has_due, not final)
 
-    def test_connections_of_other_processes_count(self) -> None:
-        pool = Watched(balance="least-connections")
-        first, second = pool.pick(), pool.pick()
-        pool.pool.backend_health.expect({first.server.text: 3})
-        self.assertEqual([pool.pick() for _ in range(3)], [second] * 3)
-
     def test_retry_before_waiting_clients(self) -> None:
         pool = Watched(max_connections=1)
         first, second = pool.members
@@ -96,21 +104,6 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(asked, [Unavailable.FULL])
         self.assertIs(pool.pool.next_after(second, "", (first, second)), Unavailable.NO_SERVER)
         self.assertEqual(asked[1:], [second])
-
-    def test_backups_take_what_full_servers_cannot(self) -> None:
-        of = (
-            *servers("10.0.0.1:80", max_connections=1),
-            *servers("10.0.0.9:80", max_connections=1, backup=True),
-        )
-        pool = Watched(*of, queue=1)
-        (main, backup), pick = pool.members, pool.pool.pick
-        self.assertEqual([pick(), pick()], [main, Unavailable.FULL])
-        pool = Watched(*of, eject=Ejection(1))
-        (main, backup), pick = pool.members, pool.pool.pick
-        self.assertEqual([pick(), pick(), pick()], [main, backup, Unavailable.FULL])
-        pool.pool.failed(backup)
-        # One that is ejected gets no clients of a full one.
-        self.assertEqual([pick(), pick("", (main,))], [Unavailable.FULL, backup])
 
 
 class NameTests(SynchronousTestCase):
@@ -140,6 +133,19 @@ class NameTests(SynchronousTestCase):
         }.items():  # fmt: skip
             self.assertEqual(is_name(server(text)), expected, text)
             self.assertEqual(len(Watched(server(text)).members), not expected, text)
+        addresses = [
+            ResolvedAddress("10.0.0.1", 1, weight=0, priority=20, name="spare.example.com"),
+            ResolvedAddress("10.0.0.2", 2, weight=30, priority=10),
+            ResolvedAddress("10.0.0.3", 3, weight=10, priority=10),
+        ]
+        self.pool.set_addresses(self.server, addresses)
+        spare, heavy, light = self.pool.members
+        self.assertEqual((spare.weight, heavy.weight, light.weight), (2, 60, 20))
+        self.assertEqual((spare.name, heavy.name), ("spare.example.com", "db.example.com"))
+        self.assertEqual(spare.target.port, 1)
+        self.watched.take_out(heavy)
+        self.watched.take_out(light)
+        self.assertIs(self.watched.pick(), spare)
 
     def test_those_that_stay(self) -> None:
         _, second = self.pool.members
@@ -168,21 +174,6 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(self.places(), ["10.0.0.1:5432", "10.0.0.2:5432"])
         self.assertFalse({*map(id, self.pool.members)} & {id(first), id(second)})
         self.assertEqual(first.connections, 0)
-
-    def test_service_records(self) -> None:
-        addresses = [
-            ResolvedAddress("10.0.0.1", 1, weight=0, priority=20, name="spare.example.com"),
-            ResolvedAddress("10.0.0.2", 2, weight=30, priority=10),
-            ResolvedAddress("10.0.0.3", 3, weight=10, priority=10),
-        ]
-        self.pool.set_addresses(self.server, addresses)
-        spare, heavy, light = self.pool.members
-        self.assertEqual((spare.weight, heavy.weight, light.weight), (2, 60, 20))
-        self.assertEqual((spare.name, heavy.name), ("spare.example.com", "db.example.com"))
-        self.assertEqual(spare.target.port, 1)
-        self.watched.take_out(heavy)
-        self.watched.take_out(light)
-        self.assertIs(self.watched.pick(), spare)
 
     def test_room(self) -> None:
         asked: list[object] = []
@@ -237,8 +228,7 @@ class EjectionTests(SynchronousTestCase):
         self.assertEqual({pool.pick(), pool.pick()}, {first, second})
         changes = ["up -> ejected", "ejected -> probing", "probing -> up"]
         self.assertEqual(pool.changes, [f"10.0.0.1:80: {change}" for change in changes])
-
-    def test_probe_fails(self) -> None:
+        # A server whose probe fails, or is given up, stays out.
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 1, 1, 1, 11)
@@ -332,9 +322,7 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(3)}, {first})
         pool.pool.check_result(first, ok=False, why="")
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
-        pool = Watched(
-            *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
-        )
+        pool = Watched(*_WITH_BACKUP, eject=Ejection(1))
         main, backup = pool.members
         pool.take_out(main)
         self.assertEqual({pool.pick() for _ in range(3)}, {backup})
@@ -388,7 +376,7 @@ class CheckTests(SynchronousTestCase):
         self.results(pool, "-+-+")
         self.assertEqual(member.counts.cells[at], 3)
 
-    def test_fall_and_rise(self) -> None:
+    def test_what_takes_down_and_brings_back(self) -> None:
         pool = Watched(check=Check("tcp", rise=2, fall=3))
         member = pool.members[0]
         self.assertEqual(self.results(pool, "+--+--"), [])
@@ -416,9 +404,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self.results(pool, "-+"), ["ejected -> down", "down -> up"])
         pool.pool.failed(pool.pick(pool.members[1]))
         self.assertIs(member.state, MemberState.UP)
-
-    def test_first_check_decides(self) -> None:
-        """Nothing is known of a server before; later, and with a change of rules, `fall` counts."""
+        # Nothing is known of a server before; later, and with a change of rules, `fall` counts.
         pool = Watched(check=Check("tcp", rise=2, fall=3))
         self.assertEqual(self.results(pool, "-"), ["up -> down"])
         self.assertEqual(pool.members[0].why, "1 check failed; last: refused")
@@ -430,17 +416,14 @@ class CheckTests(SynchronousTestCase):
         self.results(pool, "-+")
         pool.pool.unanswered(pool.pick(second), 2)
         self.assertIs(first.state, MemberState.UP)
-
-    def test_flows_without_an_answer_of_one_source(self) -> None:
-        """They say nothing of a server: the source may be the one that gets none."""
+        # Flows without an answer of one source say nothing of a server: the source may be the one that gets none.
         pool = Watched(eject=Ejection(unanswered=4))
         first, second = pool.members
         for source in (1, 1, 1, 1, 1, 2, 3):
             self.assertIs(first.state, MemberState.UP)
             pool.pool.unanswered(pool.pick(second), source)
-        self.assertEqual(
-            (first.state, first.why), (MemberState.EJECTED, "7 flows in a row unanswered")
-        )
+        found = (first.state, first.why)
+        self.assertEqual(found, (MemberState.EJECTED, "7 flows in a row unanswered"))
 
     def test_state_under_other_rules(self) -> None:
         """A server stays out only as long as the rules have what would bring it back."""

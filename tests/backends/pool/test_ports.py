@@ -23,9 +23,8 @@ class PortShortageTest(SynchronousTestCase):
                     self.ports.failed("web", "s", "in use", "unix")
                     self.ports.connected("web", "s")  # by chance, as one of many tries
                     self.now += 1
-                self.assertEqual(
-                    self.ports.report(), [("web", "s", f"in use{OF_FEW}", 3, 5e8, self.now - 1)]
-                )
+                found = self.ports.report()
+                self.assertEqual(found, [("web", "s", f"in use{OF_FEW}", 3, 5e8, self.now - 1)])
                 self.now += 59 if not is_by_connection else 5
                 if is_by_connection:
                     self.ports.connected("web", "other")
