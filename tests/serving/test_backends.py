@@ -1,12 +1,15 @@
-"""Backends of a whole service: pools that are shared, and names."""
+"""Backends of a whole service: pools that are shared, names, and TLS to their servers."""
 
 from typing import Any
 
+from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
+from tests.support.certificates import authority
 from tests.support.kit import VirtualTime, free_port
-from tests.support.peers import PeerFactory, listen, reactor
+from tests.support.peers import PeerFactory, listen, listen_tls, reactor
+from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import HEAD, PUBLIC, ServiceTestCase
 from txmux.backends.health.checks import key_of
 from txmux.backends.names import lookup as lookups
@@ -15,7 +18,7 @@ from txmux.backends.names.lookup import Lookup
 _ALL = "[route all]\nmatch = any\nbackend = {}\n"
 
 
-class SharedTest(ServiceTestCase):
+class BackendsTest(ServiceTestCase):
     async def test_one_pool(self) -> None:
         """Connections of two listeners, and those for which it is the fallback, count together."""
         server = PeerFactory()
@@ -60,8 +63,6 @@ max_connections = 2
         await self.finish(last, peer, clients[1], server.peers[1])
         await self.logged(6)
 
-
-class EndOnDownTest(ServiceTestCase):
     def begin(self, words: str) -> int:
         self.main, self.backup = PeerFactory(), PeerFactory()
         ports = [listen(self, one) for one in (self.main, self.backup, PeerFactory())]
@@ -116,8 +117,6 @@ class EndOnDownTest(ServiceTestCase):
         await client.is_lost()
         self.assertEqual((await self.logged(1))["reason"], "server-down")
 
-
-class SilentServerTest(ServiceTestCase):
     async def test_clients_without_a_byte_eject_a_server(self) -> None:
         """Others get the next ones, be it in a relay of the kernel or not, and it stays connected to those that it has."""
         for relay in ("kernel", "portable"):
@@ -145,8 +144,6 @@ class SilentServerTest(ServiceTestCase):
             await self.finish(*clients, peer, *silent.peers)
             await self.stop()
 
-
-class NamesOfClientsTest(ServiceTestCase):
     async def test_name_server_is_away(self) -> None:
         """A service without a supervisor logs that itself, and asks no longer once no rules name it."""
         port = free_port()
@@ -161,26 +158,15 @@ class NamesOfClientsTest(ServiceTestCase):
             self.reload(f"{HEAD}{PUBLIC}{_ALL.format('127.0.0.1:1')}")
             self.assertFalse([one for one in reactor.getDelayedCalls() if "probe" in str(one)])
 
-
-class NamesTest(ServiceTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.dns = NameServer()
-        self.dns.listen()
-        self.addCleanup(self.dns.stop)
-        none = self.folder / "none"
-        places = [self.dns.place]
-        self.patch(lookups, "Lookup", lambda clock, _, **__: Lookup(clock, places, none, none))
-
-    def serve(self, server: str, more: str = "") -> None:
-        rules = f"{HEAD}{PUBLIC}{_ALL.format('named')}[backend named]\nserver = {server}\n{more}"
-        (self.port,) = self.run_service(rules)
-
     async def test_no_answer(self) -> None:
         """A name server that is silent costs only the first clients of that backend a moment; others nothing."""
-        self.dns.zone["web.test"] = a("127.0.0.1")
-        self.dns.fail("web.test", SILENCE)
-        server = PeerFactory()
+        dns, server, none = NameServer(), PeerFactory(), self.folder / "none"
+        dns.listen()
+        self.addCleanup(dns.stop)
+        places = [dns.place]
+        self.patch(lookups, "Lookup", lambda clock, _, **__: Lookup(clock, places, none, none))
+        dns.zone["web.test"] = a("127.0.0.1")
+        dns.fail("web.test", SILENCE)
         rules = f"""{HEAD}{PUBLIC}
 [route named]
 match = ssh
@@ -208,3 +194,44 @@ server = web.test:80
         line = await self.logged(2)
         self.assertEqual((line["reason"], line["server"]), ("no-server", None))
         self.assertLess(line["duration_ms"], 4000)
+
+    async def test_alpn(self) -> None:
+        """What was agreed on with the client is offered to the server, unless the rules name something else."""
+        ca = authority().write(self.folder / "ca.pem")
+        own = authority().issue("a.example").write(self.folder / "a.pem", key=True)
+        made, server = authority().issue("www.example.com").private(), PeerFactory()
+        key, pem = made.privateKey.original, made.original
+        options = CertificateOptions(key, pem, acceptableProtocols=[b"h2", b"imap"])
+        port = listen_tls(self, server, options)
+        backend = f"server = 127.0.0.1:{port}\ntls = yes\ntls_name = www.example.com\ntls_ca = {ca}"
+        rules = f"""{HEAD}{PUBLIC}
+[route front]
+match = tls
+terminate_tls = {own}
+alpn = h2, http/1.1
+[route same]
+match = payload text=same
+under = front
+backend = same
+[route other]
+match = payload text=other
+under = front
+backend = other
+[backend same]
+{backend}
+[backend other]
+{backend}
+alpn = imap
+"""
+        (port,) = self.run_service(rules)
+        for number, (said, wanted) in enumerate(((b"same", b"h2"), (b"other", b"imap"))):
+            client = SecurePeer((client_context(ca, alpn=("h2",)), "a.example"))
+            await connect_tls(self, port, client)
+            await client.ready()
+            client.send(said)
+            peer = await server.peer(number)
+            await peer.has(len(said))
+            self.assertEqual(peer.transport.negotiatedProtocol, wanted)
+            await client.has_all(peer.reset)
+            client.reset()
+            await self.logged(number + 1)

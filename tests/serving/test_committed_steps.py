@@ -19,18 +19,6 @@ _run, _wait = CommittedSteps.run, CommittedSteps.wait
 class ReloadTest(SupervisedTestCase):
     """Each step of a reload that follows its commit fails in turn."""
 
-    async def begin(self) -> None:
-        self.backend = PeerFactory()
-        server = listen(self, self.backend)
-        route = f"[route {{}}]\nmatch = ssh\nbackend = 127.0.0.1:{server}\n"
-        listener = "[listen {}]\nendpoint = 127.0.0.1:0\n"
-        settings = "[txmux]\naccess_log = LOG\ndrain_removed = yes\n"
-        self.texts = [
-            f"{settings}workers = 1\n{listener.format('a')}{route.format('x')}",
-            f"{settings}workers = 2\n{listener.format('a')}{route.format('y')}",
-        ]
-        self.port, *_ = await self.run_service(self.texts[0])
-
     def with_step(self, fails: Callable[[str], bool]) -> Any:
         """Have the steps of which that is said fail before they do anything."""
 
@@ -48,13 +36,16 @@ class ReloadTest(SupervisedTestCase):
         client.reset()
 
     async def test_each_step(self) -> None:
-        await self.begin()
-        old, new = self.texts
+        self.backend = PeerFactory()
+        server = listen(self, self.backend)
+        listener = "[listen a]\nendpoint = 127.0.0.1:0\n"
+        settings = "[txmux]\naccess_log = LOG\ndrain_removed = yes\nworkers = {}\n"
+        route = f"[route {{}}]\nmatch = ssh\nbackend = 127.0.0.1:{server}\n"
+        old, new = (f"{settings}{listener}{route}".format(*its) for its in ((1, "x"), (2, "y")))
+        self.port, *_ = await self.run_service(old)
         more, fewer = await self.steps_to(new), await self.steps_to(old)
-        steps = {
-            **dict.fromkeys(sorted(more), (old, new)),
-            **dict.fromkeys(sorted(fewer - more), (new, old)),
-        }
+        steps = dict.fromkeys(sorted(more), (old, new))
+        steps |= dict.fromkeys(sorted(fewer - more), (new, old))
         self.assertGreater(len(steps), 15)
         for failing, (before, after) in steps.items():
             await self.change(before)
@@ -64,10 +55,12 @@ class ReloadTest(SupervisedTestCase):
             self.assertTrue(self.flushLoggedErrors(MemoryError), failing)
             self.assertFalse(report.ok, failing)
             self.assertTrue(report.changes, failing)
-            self.assertIn(
-                f"the rules are in force, but this failed: {failing}: ", "".join(report.errors)
-            )
-            await self.is_said(failing)
+            told = f"the rules are in force, but this failed: {failing}: "
+            self.assertIn(told, "".join(report.errors))
+            items = (await self.running.control.status())["attention"]
+            (item,) = [one for one in items if one["what"] == "reload"]
+            self.assertEqual(item["text"], "the last reload is not complete")
+            self.assertIn(failing, item["cause"])
             # What failed is not done again where the rules are the same, so others are tried.
             self.assertIn("1 route new", await self.change(before), failing)
             await self.served()
@@ -86,12 +79,6 @@ class ReloadTest(SupervisedTestCase):
         with self.with_step(note):
             self.assertIn("1 route new", await self.change(text))
         return names
-
-    async def is_said(self, failing: str) -> None:
-        items = (await self.running.control.status())["attention"]
-        (item,) = [one for one in items if one["what"] == "reload"]
-        self.assertEqual(item["text"], "the last reload is not complete")
-        self.assertIn(failing, item["cause"])
 
 
 def _no_memory(*_: Any) -> Any:

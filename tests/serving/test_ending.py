@@ -10,12 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.access.bans import Banned
 from txmux.rules.optional import states
 from txmux.rules.reading.parser import parse
-from txmux.serving.ending import (
-    DeniedClients,
-    GradualEnd,
-    connections_of_removed,
-    forget_restored,
-)
+from txmux.serving import ending
+from txmux.serving.ending import DeniedClients, GradualEnd
 from txmux.telemetry.documents import STATES
 from txmux.wire.proxyprotocol.header import Address
 
@@ -80,9 +76,8 @@ class GradualTests(SynchronousTestCase):
             (49, {0, 1, 4}), (50.5, {0, 1, 4}),
         ):  # fmt: skip
             clock.pump([0.1] * round((moment - clock.seconds()) * 10))
-            self.assertEqual(
-                {one.record.id for one in connections if one.record.reason}, drained, moment
-            )
+            found = {one.record.id for one in connections if one.record.reason}
+            self.assertEqual(found, drained, moment)
             if moment == 11:
                 connections.append(_Connection(4))
             elif moment == 20.5:
@@ -119,10 +114,10 @@ class GradualTests(SynchronousTestCase):
             one.configuration = SimpleNamespace(version=version)
             one.record.route, one.record.backend = route, backend
         removed = {"routes": ["gone", "back"], "backends": ["gone", "here"]}
-        found = connections_of_removed(connections, rules, 2, **removed)
+        found = ending.connections_of_removed(connections, rules, 2, **removed)
         self.assertEqual([one.record.id for one in found], [0, 2])
         later = {"routes": ["back"], "backends": []}
-        forget_restored([removed, later], rules)
+        ending.forget_restored([removed, later], rules)
         self.assertEqual(
             (removed, later),
             ({"routes": ["gone"], "backends": ["gone"]}, {"routes": [], "backends": []}),

@@ -16,7 +16,7 @@ from txmux.serving.listen_addresses import (
 from txmux.testing import steps_in
 
 
-class PlaceTest(SynchronousTestCase):
+class ListenAddressesTest(SynchronousTestCase):
     def test_forms(self) -> None:
         """Short forms and Twisted's strings for TCP name an address; others do not. Each has one name in all spellings."""
         v4, v6 = socket.AF_INET, socket.AF_INET6
@@ -39,16 +39,12 @@ class PlaceTest(SynchronousTestCase):
             self.assertEqual((text, found), (text, wanted))
             self.assertEqual((text, found.name if found else ""), (text, name))
 
-
-class PortsTest(SynchronousTestCase):
     def test_cost_of_very_many(self) -> None:
         """A reload makes the addresses of all ports several times."""
         listener = Listener("x", (":1000-2999",))
         self.assertEqual(len(listen_addresses(listener)), 2000)
         self.assertLess(steps_in(lambda: listen_addresses(listener)), 2000 * 40)
 
-
-class OpenTest(SynchronousTestCase):
     def test_not_with_others(self) -> None:
         """The port of another program is not shared, even if that program would share it."""
         with socket.socket() as other:
@@ -71,22 +67,13 @@ class OpenTest(SynchronousTestCase):
             self.assertEqual(caught.exception.errno, errno.EADDRNOTAVAIL)
             with open_socket(attrs.evolve(address, freebind=True)) as opened:
                 self.assertEqual(opened.getsockname()[0], host)
-
-    def test_freebind_reaches_each_address(self) -> None:
         listener = Listener("l", ("192.0.2.1:0", "tcp:0:interface=192.0.2.2"), freebind=True)
         for place in listen_addresses(listener):
             with open_address(place, None) as opened:
                 self.assertTrue(opened.getsockname()[0].startswith("192.0.2."))
 
-    def test_ipv4_and_ipv6_clients_on_every_address(self) -> None:
-        if not has_ipv6():
-            self.skipTest("no IPv6 on the loopback")
-        with open_socket(SocketAddress(socket.AF_INET6, "::", 0, 16, both=True)) as opened:
-            for host in ("127.0.0.1", "::1"):
-                socket.create_connection((host, opened.getsockname()[1])).close()
-
     def test_beside_each_other(self) -> None:
-        """Every IPv6 address leaves the port of the IPv4 addresses to others."""
+        """Every IPv6 address leaves the port of the IPv4 addresses to others; every address is for clients of both."""
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
         with open_socket(SocketAddress(socket.AF_INET, "0.0.0.0", 0, 16)) as first:
@@ -96,23 +83,22 @@ class OpenTest(SynchronousTestCase):
                 # IPv4 alone would be free.
                 both = SocketAddress(socket.AF_INET6, "::", port, 16, both=True)
                 self.assertRaises(OSError, open_socket, both)
-
-
-class InheritedTest(SynchronousTestCase):
-    def client(self, bound: socket.socket) -> socket.socket:
-        bound.listen()
-        return socket.create_connection(bound.getsockname())
+        with open_socket(SocketAddress(socket.AF_INET6, "::", 0, 16, both=True)) as opened:
+            for host in ("127.0.0.1", "::1"):
+                socket.create_connection((host, opened.getsockname()[1])).close()
 
     def test_before_a_worker_serves(self) -> None:
         """A client that comes before any port is made has the listener's keepalive."""
         for keepalive, enabled in ((Keepalive(7, 8, 9), 1), (None, 0)):
             listener = Listener("a", ("127.0.0.1:0",), keepalive=keepalive)
             (place,) = listen_addresses(listener)
-            with open_address(place, None) as listening, self.client(listening):
+            with open_address(place, None) as listening:
+                listening.listen()
                 listening.settimeout(PATIENCE)
-                with listening.accept()[0] as accepted:
-                    found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-                    self.assertEqual(found, enabled)
-                    if keepalive is not None:
-                        idle = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-                        self.assertEqual(idle, keepalive.idle)
+                with socket.create_connection(listening.getsockname()):
+                    accepted = self.enterContext(listening.accept()[0])
+                found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                self.assertEqual(found, enabled)
+                if keepalive is not None:
+                    idle = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                    self.assertEqual(idle, keepalive.idle)

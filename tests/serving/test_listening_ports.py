@@ -142,9 +142,8 @@ class PortsTest(SynchronousTestCase):
         for port in (self.of_t, self.of_u, of_twisted):
             port.forward_to(other)
         self.assertEqual([self.of_t.listener, of_twisted.listener], [before, other])
-        self.assertEqual(
-            (self.of_u.listener, self.udp.done, self.tcp.done), (other, ["lead"], [other])
-        )
+        found = (self.of_u.listener, self.udp.done, self.tcp.done)
+        self.assertEqual(found, (other, ["lead"], [other]))
 
     def test_held_up(self) -> None:
         """A listener without descriptors is told only while it would accept; one of datagrams needs none."""
@@ -157,8 +156,6 @@ class PortsTest(SynchronousTestCase):
         self.ports.shut(["t"])
         self.assertEqual(self.ports.held_up(), {})
 
-
-class ForwardingTest(SynchronousTestCase):
     def test_listeners_begin_and_end_with_the_port(self) -> None:
         """Clients that come before there is one are closed."""
 

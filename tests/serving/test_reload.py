@@ -24,7 +24,7 @@ from txmux.rules.model import Listener, Rules, Settings
 _DRAIN = "[txmux]\ndrain_removed = yes\ndrain_timeout = 5s\n"
 
 
-class RoutesTest(SupervisedTestCase):
+class SupervisorTest(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.old, self.new = PeerFactory(), PeerFactory()
@@ -56,13 +56,8 @@ class RoutesTest(SupervisedTestCase):
         relayed.send(b"more")
         await (await self.old.peer()).has(15)
         self.assertEqual(len(self.new.peers), 1)
-
-    async def test_older_connections_count_for_new_limits(self) -> None:
-        [port] = await self.run_service(self.text(0))
-        await greeted(self, port)
-        await (await self.old.peer()).has(1)
-        text = self.text(0).replace(LISTEN, f"{LISTEN}max_connections = 1\n")
-        await self.change(text)
+        # Older connections count for new limits.
+        await self.change(self.text(1).replace(LISTEN, f"{LISTEN}max_connections = 3\n"))
         await (await greeted(self, port)).is_lost()
         await self.until_logged("reason=limit")
 
@@ -82,6 +77,57 @@ class RoutesTest(SupervisedTestCase):
             self.file.rename(self.folder / why)
             self.file.write_text(text)
             self.assertEqual((await self.running.reload()).changes, "nothing changed")
+
+    async def test_service_that_runs_again(self) -> None:
+        """It may be asked for all that it was asked for before."""
+        await self.run_service("[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n")
+        await self.running.stopService()
+        self.running.startService()
+        report = await self.running.upgrade()
+        self.assertIn("cannot be handed to another process", str(report.errors))
+
+    async def test_rules_are_found_from_another_folder(self) -> None:
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.folder)
+        self.write(LISTEN)
+        self.running = MuxService(load("rules.ini"), starter=starter())
+        self.running.startService()
+        self.addCleanup(self.stop)
+        os.chdir("/")
+        self.assertEqual(await self.change(LISTEN), "nothing changed")
+
+    def garbage(self) -> Counter[str]:
+        """Count what was made to read rules and only looking for garbage frees, by its type; services of other tests may be there."""
+        self.addCleanup(gc.set_debug, gc.get_debug())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        gc.set_debug(0)
+        kinds = [type(one) for one in gc.garbage]
+        gc.garbage.clear()
+        return Counter(
+            f"{kind.__module__}.{kind.__name__}"
+            for kind in kinds
+            if kind.__module__.startswith(_READING)
+        )
+
+    async def reload(self, number: int, error: str = "") -> None:
+        more = f"[route r{number}]\nmatch = ssh\nbackend = close\n"
+        self.write(f"{LISTEN}{more}{error}")
+        report: Any = await self.running.reload()
+        self.assertEqual(report.ok, not error)
+
+    async def test_freed(self) -> None:
+        """Rules, and what was made to read them, are freed without a look for garbage; so are those that have errors."""
+        await self.run_service(LISTEN)
+        await self.reload(0)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        gc.freeze()  # other tests' services, of which the reactor may still know
+        await self.reload(1)
+        await self.reload(2, "[what]\n")
+        await self.reload(3)
+        self.assertEqual(self.garbage(), Counter())
 
 
 class InProcessTest(ServiceTestCase):
@@ -185,20 +231,16 @@ class InProcessTest(ServiceTestCase):
         self.running.reload(_to(one))
         self.assertEqual((one.numPorts, other.numPorts), (1, 0))
 
-    def test_before_the_start(self) -> None:
+    def test_before_the_start_and_values_as_a_program_writes_them(self) -> None:
         self.running = self.service(LISTEN)
         self.assertEqual(self.reload(f"{LISTEN}detect_timeout = 7s\n"), 0)
         self.running.startService()
         self.addCleanup(self.stop)
         [listener] = self.running.listeners
         self.assertEqual(listener.configuration.settings.detect_timeout, 7)
-
-    def test_values_as_a_program_writes_them(self) -> None:
-        self.run_service(LISTEN)
         for written in ("7s", "8s"):
-            self.running.reload(
-                _to(Site(), detect_timeout=written, connection_rate_per_source="9/m")
-            )
+            rules = _to(Site(), detect_timeout=written, connection_rate_per_source="9/m")
+            self.running.reload(rules)
         [listener] = self.running.listeners
         configuration = listener.configuration
         self.assertEqual(configuration.settings.detect_timeout, 8)
@@ -238,61 +280,4 @@ def _to(factory: Site, **values: Any) -> Rules:
     return Rules(Path("r.ini"), Settings(), (listener,), ())
 
 
-class AskingTest(SupervisedTestCase):
-    async def test_service_that_runs_again(self) -> None:
-        """It may be asked for all that it was asked for before."""
-        await self.run_service("[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n")
-        await self.running.stopService()
-        self.running.startService()
-        report = await self.running.upgrade()
-        self.assertIn("cannot be handed to another process", str(report.errors))
-
-    async def test_rules_are_found_from_another_folder(self) -> None:
-        self.addCleanup(os.chdir, Path.cwd())
-        os.chdir(self.folder)
-        self.write(LISTEN)
-        self.running = MuxService(load("rules.ini"), starter=starter())
-        self.running.startService()
-        self.addCleanup(self.stop)
-        os.chdir("/")
-        self.assertEqual(await self.change(LISTEN), "nothing changed")
-
-
 _READING = ("txmux.rules.reading", "txmux.detection.registry", "twisted.plugin")
-
-
-class GarbageTest(SupervisedTestCase):
-    """What belongs to other rules is freed with them, and not only when garbage is looked for."""
-
-    def garbage(self) -> Counter[str]:
-        """Count what was made to read rules and only looking for garbage frees, by its type; services of other tests may be there."""
-        self.addCleanup(gc.set_debug, gc.get_debug())
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        gc.set_debug(0)
-        kinds = [type(one) for one in gc.garbage]
-        gc.garbage.clear()
-        return Counter(
-            f"{kind.__module__}.{kind.__name__}"
-            for kind in kinds
-            if kind.__module__.startswith(_READING)
-        )
-
-    async def reload(self, number: int, error: str = "") -> None:
-        more = f"[route r{number}]\nmatch = ssh\nbackend = close\n"
-        self.write(f"{LISTEN}{more}{error}")
-        report: Any = await self.running.reload()
-        self.assertEqual(report.ok, not error)
-
-    async def test_freed(self) -> None:
-        """Rules, and what was made to read them, are freed without a look for garbage; so are those that have errors."""
-        await self.run_service(LISTEN)
-        await self.reload(0)
-        gc.collect()
-        gc.disable()
-        self.addCleanup(gc.enable)
-        gc.freeze()  # other tests' services, of which the reactor may still know
-        await self.reload(1)
-        await self.reload(2, "[what]\n")
-        await self.reload(3)
-        self.assertEqual(self.garbage(), Counter())

@@ -177,16 +177,12 @@ class ListenersTest(SupervisedTestCase):
         await self.gone(peer)
         await self.until_logged("listener=b ")
         more = f"{LISTEN}[listen c]\nendpoint = {ssl.replace('PORT', str(other))}\n"
-        self.assertIn(
-            "[listen c] endpoint", await self.change_refused(more.replace("a.pem", "b.pem"))
-        )
+        found = await self.change_refused(more.replace("a.pem", "b.pem"))
+        self.assertIn("[listen c] endpoint", found)
         await self.change(more)
         peer = SecurePeer((client_context(None), None))
         await (await connect_tls(self, other, peer)).ready()
 
-
-@pytest.mark.by_turns(each=True)
-class FilesTest(SupervisedTestCase):
     async def test_access_log(self) -> None:
         """The access log goes elsewhere, also for connections of older rules; one that cannot be opened is refused."""
         listen = f"{LISTEN}detect_timeout = 1h\n"
@@ -222,9 +218,8 @@ class FilesTest(SupervisedTestCase):
         self.assertIn(f"[route b] terminate_tls: cannot read '{acme}/b.example.pem'", told)
         items = [item.text for item in self.running.control.parts["acme"].troubles()]
         self.assertIn(f"cannot write '{acme}': others may write to it, too", items[0])
-        self.assertEqual(
-            [text[:7] for text in items[1:] if "clients are refused" in text], ["b.examp"]
-        )
+        found = [text[:7] for text in items[1:] if "clients are refused" in text]
+        self.assertEqual(found, ["b.examp"])
         told = await self.change_refused(text + site("c", "close"))
         self.assertIn(f"[txmux] acme_folder: cannot write '{acme}': others may write", told)
 
@@ -281,9 +276,8 @@ class FilesTest(SupervisedTestCase):
         lines = [one for event in events if "certificate '" in (one := formatEvent(event) or "")]
         self.assertEqual(len(lines), 4)
         self.assertEqual(lines[:2], lines[2:])
-        self.assertIn(
-            f":5: warning: [route t] terminate_tls: the certificate '{own}' ended on", lines[0]
-        )
+        message = f":5: warning: [route t] terminate_tls: the certificate '{own}' ended on"
+        self.assertIn(message, lines[0])
         self.assertIn(f"tls_client_certificate: the certificate '{client}' ends in 3 d", lines[1])
         attention = (await self.running.control.status())["attention"]
         found = [one for one in attention if one["what"] == "certificates"]

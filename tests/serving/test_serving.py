@@ -41,9 +41,8 @@ server = 127.0.0.1:1
 class SharedTest(SynchronousTestCase):
     def test_workers_divide_the_rate_at_which_waiting_clients_go_on(self) -> None:
         no_listener: Any = None
-        first, second = (
-            Rules(Path("rules"), Settings(workers=number), (), (), {}) for number in (4, 3)
-        )
+        both = Settings(workers=4), Settings(workers=3)
+        first, second = (Rules(Path("rules"), its, (), (), {}) for its in both)
         for shared, numbers in ((True, [4, 3]), (False, [1, 1])):
             serving = Serving(first, None, Clock(), accepting=False, shared=shared)
             found = [serving.upstreams.known.processes]
@@ -139,9 +138,8 @@ class ProcessTest(ServiceTestCase):
         self.assertIn("backend b", why)
         serving.restore({})
         self.assertEqual(await serving.missing(), [why])
-        self.assertEqual(
-            await serving.status(), {"generation": 1, "active": 0, "undecided": 0, "older": 0}
-        )
+        found = await serving.status()
+        self.assertEqual(found, {"generation": 1, "active": 0, "undecided": 0, "older": 0})
 
     def test_what_the_supervisor_sends(self) -> None:
         """It reaches the part of its feature, if this process has it; bans end what they concern."""
@@ -173,6 +171,5 @@ class FlowsTest(FlowCase):
         self.assertEqual(await client.asks(b"ef", port), b"fe")
         self.assertEqual(await Talker.listening(self).asks(b"gh", port), b"hg")
         self.assertEqual(len({*server.senders}), 2)
-        self.assertEqual(
-            sorted(str(one["datagrams_in"]) for one in await self.stopped(2)), ["1", "3"]
-        )
+        found = sorted(str(one["datagrams_in"]) for one in await self.stopped(2))
+        self.assertEqual(found, ["1", "3"])

@@ -6,7 +6,9 @@ import signal
 import socket
 from pathlib import Path
 
-from tests.support.peers import connect
+from twisted.internet.task import deferLater
+
+from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.service import HEAD, ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
@@ -39,8 +41,7 @@ backend = reset
         )
         self.assertEqual(len(ports), 3)
         for port, was_reset in zip(ports, (False, False, True), strict=True):
-            client = await connect(self, port)
-            client.send(b"SSH-")
+            client = await self.client(port, b"SSH-")
             await client.is_lost()
             self.assertEqual(client.was_reset(), was_reset)
         self.assertEqual(len(self.log.read_text().splitlines()), 3)
@@ -56,9 +57,7 @@ backend = reset
 
         self.patch(listen_addresses, "_open", without_ipv6)
         (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")
-        client = await connect(self, port)
-        client.send(b"x")
-        await client.is_lost()
+        await (await self.client(port)).is_lost()
 
     def test_backlog_of_the_endpoint_comes_first(self) -> None:
         for text, wanted in [
@@ -105,8 +104,6 @@ backend = reset
         service.startService()
         self.assertEqual(service.ports, [port])
 
-
-class StartFailureTest(ServiceTestCase):
     def failure(self, text: str) -> str:
         """Give the message of a start that must fail."""
         service = self.service(text)
@@ -124,16 +121,14 @@ class StartFailureTest(ServiceTestCase):
             ("endpoint = tls:x:0", "an embedded service cannot open it"),
         ):
             self.assertIn(message, self.failure(f"[listen x]\n{text}\n"))
-
-    def test_nothing_open(self) -> None:
-        """Nothing stays open, nor the memory in which connections are counted."""
+        # Nothing stays open, nor the memory in which connections are counted.
         gc.collect()  # what other tests have left
         before = len(list(Path("/proc/self/fd").iterdir()))
         self.failure(f"{HEAD}[listen x]\n{_FOREIGN}\n")
         gc.collect()
         self.assertEqual(len(list(Path("/proc/self/fd").iterdir())), before)
 
-    def test_unix(self) -> None:
+    def test_unix_socket_in_use(self) -> None:
         """A UNIX socket that is in use is not taken, and nothing but a socket is removed; a stale one is."""
         path = self.folder / "socket"
         text = f"[listen x]\nendpoint = unix:{path}\n"
@@ -158,7 +153,28 @@ class StartFailureTest(ServiceTestCase):
         for make, why in ((os.mkdir, "Is a directory"), (os.mkfifo, "neither a file nor a device")):
             make(self.log)
             with self.assertRaisesRegex(AccessLogError, why):
-                self.service(
-                    "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n"
-                ).startService()
+                self.service(f"{HEAD}[listen x]\nendpoint = :0\n").startService()
             self.log.rmdir() if self.log.is_dir() else None
+
+    async def test_pause(self) -> None:
+        """Clients are served when they are accepted again, whatever moves the bytes; others go on."""
+        for relay in ("auto", "portable"):
+            backend = PeerFactory()
+            (port,) = self.run_service(
+                f"[txmux]\naccess_log = off\nrelay = {relay}\n[listen x]\nendpoint = 127.0.0.1:0\n"
+                f"default = 127.0.0.1:{listen(self, backend)}\n"
+            )
+            assert self.running.serving is not None
+            ports = self.running.serving.listening_ports
+            first = await self.client(port, b"a")
+            server = await backend.peer(0)
+            ports.keep_flows()  # of datagrams alone
+            ports.pause()
+            await self.client(port, b"b")
+            await first.tell(server, b"a", 2)
+            for _ in range(10):
+                await deferLater(reactor, 0)
+            self.assertEqual(len(backend.peers), 1)
+            ports.accept()
+            await (await backend.peer(1)).has(1)
+            await self._stop()

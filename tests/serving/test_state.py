@@ -14,7 +14,7 @@ def told(state: str = "up", target: str = "a:1", **more: Any) -> dict[str, Any]:
     return {"backend": "b", "server": "a:1", "target": target, "state": state, **plain, **more}
 
 
-class ServersTest(SynchronousTestCase):
+class StateTest(SynchronousTestCase):
     def test_worst(self) -> None:
         """Of each server the worst is told: down, then the longest ejection, then the most failures."""
         ejected = told("ejected", out=3.0)
@@ -31,9 +31,8 @@ class ServersTest(SynchronousTestCase):
         first = [told(credit=2, contrary=1), told(target="a:2", credit=-2)]
         second = [told("ejected", credit=-7, contrary=5, out=1.0), told(target="a:2", credit=7)]
         found = merged([first, second])
-        self.assertEqual(
-            [(one["state"], one["credit"]) for one in found], [("ejected", 2), ("up", -2)]
-        )
+        seen = [(one["state"], one["credit"]) for one in found]
+        self.assertEqual(seen, [("ejected", 2), ("up", -2)])
         self.assertEqual(found[0]["contrary"], 1)
 
     def test_connections(self) -> None:
@@ -50,8 +49,6 @@ class ServersTest(SynchronousTestCase):
         self.assertEqual([one["out"] for one in found], [0.0, 0.0])
         self.assertEqual(found[0]["contrary"], 1)
 
-
-class SourcesTest(SynchronousTestCase):
     def counting(self, at: float) -> PerSource:
         return PerSource(SourceLimits(interval=10**9, burst=3), lambda: at)
 
@@ -65,8 +62,6 @@ class SourcesTest(SynchronousTestCase):
         self.assertTrue(new.enter(5))
         self.assertIsNone(new.enter(5))
         self.assertTrue(new.enter(6))
-
-    def test_missing_sources_change_nothing(self) -> None:
         new = self.counting(7.0)
-        restore_sources({}, {"x": new})
+        restore_sources({}, {"x": new})  # without sources, nothing changes
         self.assertTrue(new.enter(5))

@@ -14,9 +14,8 @@ from tests.support.service import PUBLIC, ServiceTestCase
 from txmux.client.parts import Part
 from txmux.processes.supervisor.signals import SignalWatch
 
-_RULES = (
-    "[txmux]\naccess_log = LOG\n{}\n[listen x]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{}\n"
-)
+_LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
+_RULES = f"[txmux]\naccess_log = LOG\n{{}}\n{_LISTEN}default = 127.0.0.1:{{}}\n"
 
 
 async def _relayed(test: TestCase, port: int, backend: PeerFactory) -> tuple[Peer, Peer]:
@@ -55,9 +54,7 @@ class StopTest(ServiceTestCase):
             self.assertIn(f"reason={reason}", self.log.read_text())
         self.assertEqual(time.clock.getDelayedCalls(), [])
 
-
-class PartTest(ServiceTestCase):
-    async def test_looks_at_its_source_no_more(self) -> None:
+    async def test_part_looks_at_its_source_no_more(self) -> None:
         redis = f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}"
         text = f"[txmux]\n{redis}\n{PUBLIC}connection_rate_per_source = 9/m\n"
         time, looks = VirtualTime(), list[float]()
@@ -71,14 +68,10 @@ class PartTest(ServiceTestCase):
         self.assertEqual((looks, time.clock.getDelayedCalls()), ([1, 2], []))
         self.assertEqual(reactor.getDelayedCalls(), [])
 
-
-class DryRunTest(ServiceTestCase):
-    async def test_told(self) -> None:
+    async def test_dry_run_is_told(self) -> None:
         """The access log and, at a reload and at the stop, the service's log tell what they would have taken."""
-        rules = (
-            "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = 127.0.0.1:0\n"
-            "[route dry]\nmatch = any\nbackend = reset\ndry_run = yes\n"
-        )
+        dry = "[route dry]\nmatch = any\nbackend = reset\ndry_run = yes\n"
+        rules = f"[txmux]\naccess_log = LOG\n{_LISTEN}{dry}"
         (port,) = self.run_service(rules)
         client = await connect(self, port)
         client.send(b"x")
@@ -127,8 +120,10 @@ class SupervisorTest(SupervisedTestCase):
             close(client, server)
             await stopped
 
-    async def test_starts_again(self) -> None:
-        await self.run_service("[listen x]\nendpoint = 127.0.0.1:0\n")
+    async def test_reopens_no_access_log_and_starts_again(self) -> None:
+        await self.run_service(f"[txmux]\naccess_log = off\n{_LISTEN}")
+        self.running.reopen_log()
+        self.assertEqual(await self.running.control.missing(), [])
         await self.running.stopService()
         self.running.startService()
         await self.all_serve()
@@ -139,8 +134,3 @@ class SupervisorTest(SupervisedTestCase):
         watch = SignalWatch(reactor, lambda: None, signal.SIGHUP)
         await deferToThread(watch.start)
         watch.stop()
-
-    async def test_reopening_without_an_access_log(self) -> None:
-        await self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        self.running.reopen_log()
-        self.assertEqual(await self.running.control.missing(), [])

@@ -2,7 +2,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from unittest import SkipTest
 
 import attrs
@@ -96,9 +96,8 @@ class StoreTest(SynchronousTestCase):
             "Address already in use; another program has it",
             str(problem),
         )
-        problem = self.assertRaises(
-            ListenError, self.store.prepare, [self.listener(f":{more[0]}-{last}")]
-        )
+        listener = self.listener(f":{more[0]}-{last}")
+        problem = self.assertRaises(ListenError, self.store.prepare, [listener])
         self.assertIn(
             f"x] endpoint: cannot listen at :{more[0]}-{last}: ports {more[1]}-{more[4]}: 127.0.0.1:{more[1]}-{more[4]}, where",
             str(problem),
@@ -111,9 +110,8 @@ class StoreTest(SynchronousTestCase):
         first = free_ports(80, "127.0.0.1")[0]
 
         def commit(count: int) -> Callable[[], None]:
-            return self.store.prepare(
-                [self.listener(f"127.0.0.1:{first}-{first + count - 1}")]
-            ).commit
+            listener = self.listener(f"127.0.0.1:{first}-{first + count - 1}")
+            return self.store.prepare([listener]).commit
 
         self.assertLess(growth(commit, 40, 80), AT_ALL)
 
@@ -121,20 +119,20 @@ class StoreTest(SynchronousTestCase):
         """All that cannot be opened are named, each in a line, and nothing new is left open."""
         self.store.open([self.listener("127.0.0.1:0")])
         before = inodes(self.store.sockets())
-        with (
-            socket.create_server(("127.0.0.1", 0)) as one,
-            socket.create_server(("127.0.0.1", 0)) as other,
-        ):
-            taken = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in (one, other)]
-            path = f"unix:{self.folder}/new.sock"
-            listeners = [self.listener("127.0.0.1:0", taken[0], path), self.listener(taken[1])]
-            problem = self.assertRaises(ListenError, self.store.prepare, listeners)
+        others = [self.enterContext(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        taken = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in others]
+        path = f"unix:{self.folder}/new.sock"
+        listeners = [self.listener("127.0.0.1:0", taken[0], path), self.listener(taken[1])]
+        problem = self.assertRaises(ListenError, self.store.prepare, listeners)
         lines = str(problem).splitlines()
         self.assertEqual(len(lines), 2)
         for line, name in zip(lines, taken, strict=True):
             self.assertIn(f"endpoint: cannot listen at {name}: Address already in use", line)
         self.assertFalse((self.folder / "new.sock").exists())
         self.assertEqual(inodes(self.store.sockets()), before)
+        text = f"[listen p]\nendpoint = 127.0.0.1:0\n    {taken[0]}\n"
+        [unavailable] = self.store.unavailable(parse(text, "x.ini").listeners)
+        self.assertEqual(unavailable.line, 3)
 
     def test_port_at_which_another_program_listens_by_now(self) -> None:
         number = free_port("127.0.0.1")
@@ -158,12 +156,6 @@ class StoreTest(SynchronousTestCase):
         others.prepare([]).commit()  # as in the new process of an upgrade
         problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(f":{port}")])
         self.assertIn(told, str(problem))
-
-    def test_line_of_what_is_unavailable(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            text = f"[listen p]\nendpoint = 127.0.0.1:0\n    127.0.0.1:{taken.getsockname()[1]}\n"
-            [problem] = self.store.unavailable(parse(text, "x.ini").listeners)
-        self.assertEqual(problem.line, 3)
 
     def test_same_objects(self) -> None:
         """Who names the same address again, in other words and under another name, gets the same socket."""
@@ -209,19 +201,15 @@ class StoreTest(SynchronousTestCase):
         (kept,) = self.store.sockets().values()
         self.assertFalse(is_refused(kept.getsockname()))
 
-    def test_abandoned_sockets_are_closed(self) -> None:
+    def test_what_is_refused_or_abandoned_is_closed(self) -> None:
         port = free_port()
+        with self.assertRaisesRegex(ListenError, "named twice"):
+            same = f"127.0.0.1:{port}", f"tcp:{port}:interface=127.0.0.1"
+            self.store.prepare([self.listener(*same)])
+        self.assertTrue(is_refused(("127.0.0.1", port)))
         self.store.prepare([self.listener(f"127.0.0.1:{port}")]).abandon()
         self.assertTrue(is_refused(("127.0.0.1", port)))
         self.assertEqual(self.store.sockets(), {})
-
-    def test_one_address_cannot_have_two_listeners(self) -> None:
-        port = free_port()
-        with self.assertRaisesRegex(ListenError, "named twice"):
-            self.store.prepare(
-                [self.listener(f"127.0.0.1:{port}", f"tcp:{port}:interface=127.0.0.1")]
-            )
-        self.assertTrue(is_refused(("127.0.0.1", port)))
 
     def test_adopted(self) -> None:
         """A socket of another process is taken for its address; one that nobody needs is closed."""
@@ -253,12 +241,9 @@ class StoreTest(SynchronousTestCase):
         self.store.open([self.listener(f"{endpoint}1")])
         self.assertEqual(inodes(self.store.sockets()), before)
         (opened,) = self.store.sockets().values()
-        self.assertEqual(self.longest_queue(opened), 1)
-
-    def longest_queue(self, opened: socket.socket) -> int:
-        """Ask the system for the backlog of a socket: tcpi_sacked of a socket that listens (tcp(7), tcp_get_info)."""
+        # The backlog of a socket that listens is its tcpi_sacked (tcp(7), tcp_get_info).
         info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        return int.from_bytes(info[28:32], "little")
+        self.assertEqual(int.from_bytes(info[28:32], "little"), 1)
 
     def test_clients_of_a_socket_that_was_shut_down_twice_have_not_ended(self) -> None:
         """As by two workers that have not seen that the other one had: Linux keeps the second time, and clients inherit it."""
@@ -266,12 +251,8 @@ class StoreTest(SynchronousTestCase):
             self.listener("127.0.0.1:0"),
             attrs.evolve(self.listener("127.0.0.1:0", name="y"), mptcp=True),
         ]
-        again: Sequence[Callable[[], object]] = (
-            self.store.revive,
-            lambda: self.store.open(listeners),
-        )
         self.store.open(listeners)
-        for listen in again:
+        for listen in (self.store.revive, lambda: self.store.open(listeners)):
             for opened in self.store.sockets().values():
                 for _ in range(2):
                     with contextlib.suppress(OSError):
@@ -457,9 +438,7 @@ class StoreTest(SynchronousTestCase):
         self.assertEqual(path.stat().st_mode & 0o777, 0o666)
         self.store.close()
         self.assertFalse(path.exists())
-
-    def test_file_that_cannot_be_removed(self) -> None:
-        """The log says which, and why."""
+        # The log says which, and why.
         folder = self.folder / "gone"
         folder.mkdir()
         self.store.open([self.listener(f"unix:{folder / 'x.sock'}")])

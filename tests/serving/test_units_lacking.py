@@ -300,9 +300,8 @@ class CertificateTest(SupervisedTestCase):
             await self.start()
             await self.turned_away()
             await self.others_are_served()
-            await self.says(
-                f"warning: [backend lacking] {told}", "no.pem", "no server is connected"
-            )
+            lacks = f"warning: [backend lacking] {told}"
+            await self.says(lacks, "no.pem", "no server is connected")
             if lacking.exists():
                 self.identity.write(lacking, key=True)
             else:
@@ -337,9 +336,8 @@ class CertificateTest(SupervisedTestCase):
         # The first check decides; later, those that are late on a busy machine do not.
         self.lacks("tls_ca = no.pem\ncheck = tcp interval=0.1s fall=100\nhold = 0s")
         await self.start()
-        await self.says(
-            "[backend lacking] tls_ca: cannot read ", "backend lacking: no server is up"
-        )
+        lacks = "[backend lacking] tls_ca: cannot read "
+        await self.says(lacks, "backend lacking: no server is up")
         self.assertEqual(self.other.peers, [])
         self.authority.write(self.folder / "no.pem")
         await self.says(but="lacking")

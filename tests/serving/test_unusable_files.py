@@ -175,10 +175,8 @@ class AgreementTest(SupervisedTestCase):
                 one.look()
             self.successResultOf(tokens.read_again())
             self.successResultOf(networks.fetch_changes())
-            troubles = "\n".join(
-                map(str, [one.trouble for one in terminators.watched() if one.trouble])
-            )
-            return [troubles, tokens.trouble, networks.trouble]
+            troubles = (str(one.trouble) for one in terminators.watched() if one.trouble)
+            return ["\n".join(troubles), tokens.trouble, networks.trouble]
 
         return look
 
@@ -188,11 +186,9 @@ class AgreementTest(SupervisedTestCase):
         rules = attrs.evolve(rules, routes=tuple(one for one in rules.routes if one.name != "acme"))
         look = self.problems_of_looks(rules, clock)
         self.assertEqual(look(), [""] * 3)
-        files = (
-            [*("terminate_tls", "tls_client_ca", "tls_client_crl"),
-             *(path for name in KEY_FOLDERS for path in (f"{name}/a.pem", name))],
-        )  # fmt: skip
-        kinds = (*files, ["admin_tokens"], ["networks"])
+        folders = (path for name in KEY_FOLDERS for path in (f"{name}/a.pem", name))
+        files = ["terminate_tls", "tls_client_ca", "tls_client_crl", *folders]
+        kinds = (files, ["admin_tokens"], ["networks"])
         for kind, names in enumerate(kinds):
             for name in names:
                 for damage in damages(self.folder / name):
