@@ -251,9 +251,8 @@ class OthersTest(SynchronousTestCase):
         restarts = [(1.0, 1, "cannot be started: no room")]
         self.assertEqual([*attention.ended_workers(restarts, 2.0)], [])
         # The last one is the cause, for ten minutes; one that ends for another reason is an item of its own.
-        how = (
-            "was killed by the kernel: memory had run out (the limit of the memory group is {} MiB)"
-        )
+        limit = "the limit of the memory group is {} MiB"
+        how = f"was killed by the kernel: memory had run out ({limit})"
         restarts = [(100.0, 1, how.format(96)), (150.0, 2, how.format(128)), (160.0, 1, "exited")]
         [item, other] = attention.ended_workers(restarts, 699.9)
         self.assertEqual(other.text, "worker 1 exited")
@@ -300,8 +299,6 @@ class OthersTest(SynchronousTestCase):
         [item] = attention.failed_upgrade((1.0, Report.refused("\n".join(["it ended", *lines]))))
         self.assertEqual(item.cause, f"it ended; 995 lines, see the log; {'; '.join(lines[-5:])}")
 
-
-class AdviceTest(SynchronousTestCase):
     def test_each_item_says_what_to_do(self) -> None:
         """Each item, with sentences of other parts as these parts write them."""
         made: list[AttentionRow] = []
@@ -366,8 +363,6 @@ class AdviceTest(SynchronousTestCase):
         left = {row.text for row in ROWS if row not in made}
         self.assertEqual(left, {rows.LIMIT_REFUSES.text, rows.HEADERS_WRONG.text})
 
-
-class OwnerTest(SynchronousTestCase):
     def test_whose(self) -> None:
         """What is about a unit has its file as owner, or its author; so have servers in short form that no other owner uses."""
         folder = make_folder(self)
@@ -376,9 +371,8 @@ class OwnerTest(SynchronousTestCase):
         for name, port, server in (("a", 2, 1), ("b", 3, 2), ("c", 4, 2)):
             (folder / f"units/{name}.ini").write_text(text.format(name, port, server))
         main = folder / "rules.ini"
-        main.write_text(
-            "[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\ndefault = 127.0.0.1:3\n"
-        )
+        listener = "[listen x]\nendpoint = :1\ndefault = 127.0.0.1:3\n"
+        main.write_text(f"[txmux]\ninclude = units/*.ini\n{listener}")
         with (folder / "units/a.ini").open("a") as more:
             more.write(
                 "[listen d]\nendpoint = :5\ndefault = d\nsilent = 127.0.0.1:4\n"
@@ -409,23 +403,6 @@ class OwnerTest(SynchronousTestCase):
         self.assertEqual((few[4], few[5]), (str(warnings[8]), f"{file}: 2 more of these"))
         self.assertEqual(few[6:], [*map(str, warnings[1::2])])
 
-
-def _with_units(folder: Path) -> Rules:
-    """Return rules with a unit that is not taken, and a name that only another one would bring."""
-    (folder / "units").mkdir()
-    (folder / "units/a.ini").write_text("nothing")
-    main = "[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\ndefault = box\n"
-    (folder / "rules.ini").write_text(main)
-    return load(folder / "rules.ini")
-
-
-def valid(
-    file: str, ends: float, begins: float = -9e5, *, key: str = "terminate_tls", name: str = ""
-) -> Validity:
-    return Validity(key, file, name, begins, ends)
-
-
-class MeasuredTest(SynchronousTestCase):
     def test_items(self) -> None:
         day = 86400
         end = TlsSettings((Path("a.pem"), Path("x.pem")), managed=("a.example",))
@@ -502,3 +479,18 @@ class MeasuredTest(SynchronousTestCase):
         )
         (first, *_) = self.texts(self.state("names 10.0.0.2:53", 90.0), a=gone)
         self.assertEqual(first, "backend a: a.example:80: addresses 1 min old")
+
+
+def _with_units(folder: Path) -> Rules:
+    """Return rules with a unit that is not taken, and a name that only another one would bring."""
+    (folder / "units").mkdir()
+    (folder / "units/a.ini").write_text("nothing")
+    main = "[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\ndefault = box\n"
+    (folder / "rules.ini").write_text(main)
+    return load(folder / "rules.ini")
+
+
+def valid(
+    file: str, ends: float, begins: float = -9e5, *, key: str = "terminate_tls", name: str = ""
+) -> Validity:
+    return Validity(key, file, name, begins, ends)

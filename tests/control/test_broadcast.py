@@ -25,10 +25,10 @@ class WorkersTest(SupervisedTestCase):
         clients = await self.live.spread(port)
         whole = [row["id"] for row in await self.live.listed(len(clients))]
         paged: list[str] = []
-        while page := await list_connections(
-            self.running.control, EVERY, Page(3, paged[-1] if paged else "")
-        ):
+        control, first = self.running.control, Page(3, "")
+        while page := await list_connections(control, EVERY, first):
             paged += [row["id"] for row in page]
+            first = Page(3, paged[-1])
         self.assertEqual((paged, len(set(whole))), (whole, len(clients)))
         (row,) = await find_connection(self.running.control, whole[-1])
         self.assertEqual(row["id"], whole[-1])
@@ -98,14 +98,8 @@ class LateWorkersTest(SupervisedTestCase):
     workers = 2
     patience = ANSWER_TIMEOUT
 
-    async def begun(self) -> int:
-        self.port = await self.live.begin()
-        self.clients = await self.live.spread(self.port)
-        pid: int = self.supervisor.pool.workers[1].pid
-        return pid
-
     async def test_late_worker_gets_changes_but_no_more_questions(self) -> None:
-        pid = await self.begun()
+        await self.live.spread(await self.live.begin())
         control, worker = self.running.control, self.supervisor.pool.workers[1]
         channel = worker._channel
         assert channel is not None
@@ -116,7 +110,7 @@ class LateWorkersTest(SupervisedTestCase):
             write(kind, values)
 
         write = channel._send
-        with halted([pid]):
+        with halted([worker.pid]):
             while not worker.is_late:  # what it sent before may be read first
                 missing = (await control.backends()).missing
             self.assertEqual(missing, ["worker 2: no answer to 'addresses' in 2 s"])

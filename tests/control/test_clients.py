@@ -17,38 +17,7 @@ from txmux.telemetry.record import ConnectionRecord
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n[listen other]\nendpoint = 127.0.0.1:0\n"
 
 
-class DocumentTests(SynchronousTestCase):
-    def test_sum_over_workers_with_the_busiest_first(self) -> None:
-        now = time.time()
-        rows: list[list[Row]] = [
-            [("192.0.2.1", 1, 2, 0.5, 3, 4, 5, 6, now - 100),
-             ("192.0.2.2", 0, 9, 4.0, 0, 0, 0, 0, now - 9)],
-            [("192.0.2.3", 0, 9, 5.0, 0, 0, 0, 0, now - 9),
-             ("192.0.2.1", 10, 20, 1.5, 30, 40, 50, 60, now - 3600)],
-        ]  # fmt: skip
-        first, *others = clients_document(rows, 1000)
-        self.assertEqual(
-            first,
-            {
-                "source": "192.0.2.1", "active": 11, "connections": 33, "rate": 2.0,
-                "bytes_in": 33, "bytes_out": 44, "refused": 55, "unrecognised": 66,
-                "since": now - 3600,
-            },
-        )  # fmt: skip
-        self.assertEqual([row["source"] for row in others], ["192.0.2.3", "192.0.2.2"])
-        self.assertEqual(clients_document(rows, 1), [first])
-
-    @given(st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9)))
-    def test_two_sources_alone_are_not_many(self, by_source: dict[str, int]) -> None:
-        """However much they are refused; and what the others have does not depend on them."""
-        rates = {("x", "no-route", source): float(rate) for source, rate in by_source.items()}
-        of_all = {("x", "no-route", ""): float(sum(by_source.values())), ("x", "rate", ""): 7.0}
-        found = Gauges(refusing={**of_all, **rates}).refused_by_many()
-        others = sorted(by_source.values())[:-2]
-        self.assertEqual(found, {("x", "no-route"): sum(others), ("x", "rate"): 7.0})
-
-
-class RefusedClientsTests(SynchronousTestCase):
+class ClientsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.counters = Counters()
@@ -129,3 +98,32 @@ class RefusedClientsTests(SynchronousTestCase):
         self.assertEqual(item.text, "listener public closes clients without a valid PROXY header")
         self.assertEqual((item.level, item.cause), ("note", "3 closed in 1 s"))
         self.assertIn("accept_proxy_from", item.do)
+
+    def test_sum_over_workers_with_the_busiest_first(self) -> None:
+        now = time.time()
+        rows: list[list[Row]] = [
+            [("192.0.2.1", 1, 2, 0.5, 3, 4, 5, 6, now - 100),
+             ("192.0.2.2", 0, 9, 4.0, 0, 0, 0, 0, now - 9)],
+            [("192.0.2.3", 0, 9, 5.0, 0, 0, 0, 0, now - 9),
+             ("192.0.2.1", 10, 20, 1.5, 30, 40, 50, 60, now - 3600)],
+        ]  # fmt: skip
+        first, *others = clients_document(rows, 1000)
+        self.assertEqual(
+            first,
+            {
+                "source": "192.0.2.1", "active": 11, "connections": 33, "rate": 2.0,
+                "bytes_in": 33, "bytes_out": 44, "refused": 55, "unrecognised": 66,
+                "since": now - 3600,
+            },
+        )  # fmt: skip
+        self.assertEqual([row["source"] for row in others], ["192.0.2.3", "192.0.2.2"])
+        self.assertEqual(clients_document(rows, 1), [first])
+
+    @given(st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9)))
+    def test_two_sources_alone_are_not_many(self, by_source: dict[str, int]) -> None:
+        """However much they are refused; and what the others have does not depend on them."""
+        rates = {("x", "no-route", source): float(rate) for source, rate in by_source.items()}
+        of_all = {("x", "no-route", ""): float(sum(by_source.values())), ("x", "rate", ""): 7.0}
+        found = Gauges(refusing={**of_all, **rates}).refused_by_many()
+        others = sorted(by_source.values())[:-2]
+        self.assertEqual(found, {("x", "no-route"): sum(others), ("x", "rate"): 7.0})

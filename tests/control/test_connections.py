@@ -1,5 +1,6 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -150,13 +151,8 @@ class EndsMeanwhileTest(ServiceTestCase):
             (inside.addresses, lambda rows: [row["backend"] for row in rows], ["b"]),
         )  # fmt: skip
         for make, read, expected in answers:
-
-            def check(
-                answer: Any, _: object, read: Any = read, expected: object = expected
-            ) -> None:
-                self.assertEqual(read(answer), expected)
-
-            await self.with_ends(make, check)
+            its = partial(self.assertEqual, expected)
+            await self.with_ends(make, lambda answer, _, its=its, read=read: its(read(answer)))
 
     async def test_closing(self) -> None:
         inside = await self.clients(8)

@@ -17,16 +17,7 @@ from tests.support.taker import Taker
 from txmux.backends.health.observer import ObservedServer
 from txmux.backends.pool.server_health import MemberState
 from txmux.client.overrides import Overrides
-from txmux.control.documents import (
-    address_states,
-    backends_document,
-    certificates_document,
-    routes_document,
-    short_forms,
-    weights_up,
-    with_observed,
-    worst_row,
-)
+from txmux.control import documents
 from txmux.control.gauges import Gauges
 from txmux.control.rates import Rates
 from txmux.control.rules_index import RulesIndex
@@ -40,7 +31,7 @@ from txmux.telemetry.counting.counters import Counters
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 
 
-class RoutesTest(SupervisedTestCase):
+class DocumentsTest(SupervisedTestCase):
     async def test_routes_in_order_with_counts_and_text(self) -> None:
         port = await self.live.begin(DRY)
         client = await self.live.client(port)
@@ -76,8 +67,6 @@ class RoutesTest(SupervisedTestCase):
         found = (route["matches"], route["active"], route["bytes_in"], route["bytes_out"])
         self.assertEqual(found, (1, 0, 0, 0))
 
-
-class BackendsTest(SupervisedTestCase):
     async def begin_checked(self, check: str = "check = tcp interval=2s\n") -> int:
         """Start with a backend whose server is checked, and one of which nobody listens."""
         (port,) = await self.run_service(
@@ -126,17 +115,14 @@ class BackendsTest(SupervisedTestCase):
             await client.has(6)
         self.time.advance(0.5)
         good, bad = await self.servers()
-        numbers = [
-            good[name] for name in ("active", "total", "failed", "rate", "bytes_in", "bytes_out")
-        ]
-        self.assertEqual(numbers, [4, 4, 0, 8.0, 44, 24])
+        names = "active", "total", "failed", "rate", "bytes_in", "bytes_out"
+        self.assertEqual([good[name] for name in names], [4, 4, 0, 8.0, 44, 24])
         self.assertGreater(good["first_byte_ms"], 0)
         self.assertEqual((bad["active"], bad["total"]), (0, 0))
         self.assertEqual(bad["failures"], {"connect-refused": bad["failed"]})
         self.assertGreater(bad["failed"], 0)
-        self.assertEqual(
-            (good["check"], good["last_failure"], bad["first_byte_ms"]), (None, None, None)
-        )
+        found = (good["check"], good["last_failure"], bad["first_byte_ms"])
+        self.assertEqual(found, (None, None, None))
         self.assertEqual(bad["last_failure"]["cause"], "connection refused")
         self.assertLess(abs(time.time() - bad["last_failure"]["time"]), 60)
         name = f"127.0.0.1:{self.live.server}"
@@ -149,24 +135,6 @@ class BackendsTest(SupervisedTestCase):
             self.assertLess(abs(time.time() - good["since"]), 60)
             self.time.advance(1)
 
-
-class WorkersTest(SupervisedTestCase):
-    workers = 2
-
-    async def test_sums_of_workers_and_checks_of_the_supervisor(self) -> None:
-        port = await self.live.begin(backend="check = tcp interval=1s\n")
-        clients = await self.live.spread(port)
-        server: Any = {"check": None}
-        while server["check"] is None:
-            await deferLater(reactor, 0.05)
-            ((server,),) = (its["servers"] for its in await self.running.control.backends())
-        found = server["active"], server["state"], server["check"]["ok"]
-        self.assertEqual(found, (len(clients), "up", True))
-        (route,) = (await self.running.control.routes())[0]
-        self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
-
-
-class StatusTest(SupervisedTestCase):
     async def test_asks_all_at_once(self) -> None:
         """A worker that hangs delays the status once."""
         await self.live.begin()
@@ -199,6 +167,22 @@ class StatusTest(SupervisedTestCase):
         self.assertEqual(asked()[-1], None)
 
 
+class WorkersTest(SupervisedTestCase):
+    workers = 2
+
+    async def test_sums_of_workers_and_checks_of_the_supervisor(self) -> None:
+        port = await self.live.begin(backend="check = tcp interval=1s\n")
+        clients = await self.live.spread(port)
+        server: Any = {"check": None}
+        while server["check"] is None:
+            await deferLater(reactor, 0.05)
+            ((server,),) = (its["servers"] for its in await self.running.control.backends())
+        found = server["active"], server["state"], server["check"]["ok"]
+        self.assertEqual(found, (len(clients), "up", True))
+        (route,) = (await self.running.control.routes())[0]
+        self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
+
+
 _ADDRESS = {"why": "", "since": 5.0, "weight": 2, "effective_weight": 1, "check": None}
 
 
@@ -219,7 +203,7 @@ class ViewsTest(SynchronousTestCase):
         self.rules = parse(text, Path("/etc/x.ini"))
 
     def backends(self, *given: Any, only: Sequence[str] | None = None) -> Any:
-        make, rates = cast("Any", backends_document), Rates(Clock().seconds)
+        make, rates = cast("Any", documents.backends_document), Rates(Clock().seconds)
         return finished(make(RulesIndex(self.rules), *given, rates, only))
 
     def test_backends(self) -> None:
@@ -266,28 +250,25 @@ class ViewsTest(SynchronousTestCase):
 
     def test_addresses_of_workers(self) -> None:
         up = [address("one:80", where) for where in "ab"] + [address("one:80", "c", "down")]
-        found = finished(weights_up([(1, up), (2, up[1:]), (3, [address("t", "d")])]))
+        found = finished(documents.weights_up([(1, up), (2, up[1:]), (3, [address("t", "d")])]))
         self.assertEqual(found, {("b", "one:80"): 1, ("b", "t"): 1})
         seen = {("b", "one:80"): ObservedServer("failing", "fails", 3.0)}
         told = [(1, [*up, address("t", "d"), address("t", "e", "newer")])]
-        [(_, rows)] = with_observed(told, seen)
+        [(_, rows)] = documents.with_observed(told, seen)
         failing, others = ("failing", "fails"), [("c", "down", ""), ("d", "up", "")]
-        self.assertEqual(
-            [(row["address"], row["state"], row["why"]) for row in rows],
-            [("a", *failing), ("b", *failing), *others],
-        )
+        shown = [(row["address"], row["state"], row["why"]) for row in rows]
+        self.assertEqual(shown, [("a", *failing), ("b", *failing), *others])
 
     def test_addresses(self) -> None:
-        member = SimpleNamespace(
-            server=SimpleNamespace(text="s"), target=SimpleNamespace(text="a"), full_weight=2
-        )
+        its, place = SimpleNamespace(text="s"), SimpleNamespace(text="a")
+        member = SimpleNamespace(server=its, target=place, full_weight=2)
         ages = iter([50.0, None])
         pool = SimpleNamespace(
             members=[member] * 2, since=lambda _: next(ages), effective_weight=lambda _: 1, state_of=lambda _: (MemberState.DOWN, "refused"),
         )  # fmt: skip
         upstream = SimpleNamespace(backend=SimpleNamespace(name="b"), pool=pool)
         upstreams: Any = SimpleNamespace(all=lambda _: [upstream], last_check=lambda *_: None)
-        first, second = address_states(upstreams)
+        first, second = documents.address_states(upstreams)
         self.assertEqual(second, address("s", "a", "down", why="refused", since=None))
         self.assertLess(abs(time.time() - 50 - (first["since"] or 0.0)), 9)
 
@@ -305,7 +286,7 @@ class ViewsTest(SynchronousTestCase):
         routes = SimpleNamespace(terminate_tls=None), SimpleNamespace(name="q", terminate_tls=tls)
         rules: Any = SimpleNamespace(routes=routes)
         renewed = {**rows[1], "name": "m", "acme": True}
-        found: list[Any] = [*certificates_document(rules, [renewed], rows)]
+        found: list[Any] = [*documents.certificates_document(rules, [renewed], rows)]
         states = [(row["route"], row["file"], row["state"], row["acme"]) for row in found]
         own = zip("abcd", ("valid", "ends soon", "ended", "not valid yet"), strict=True)
         wanted = [("q", "/m", "valid", True), *(("r", *one, False) for one in own)]
@@ -314,12 +295,12 @@ class ViewsTest(SynchronousTestCase):
         self.assertEqual(lacking, (None, None, None))
 
     def test_short_forms(self) -> None:
-        [silent] = short_forms(self.rules)
+        [silent] = documents.short_forms(self.rules)
         shown = silent.name, silent.under, silent.outcome
         self.assertEqual(shown, ("silent", ("x",), Refusal.CLOSE))
         index = RulesIndex(self.rules)
         counts = counts_of(Counters(), self.rules)
-        [row] = routes_document(index, counts, [silent])
+        [row] = documents.routes_document(index, counts, [silent])
         fields = {
             "name": "silent", "under": ["x"], "backend": "close", "dry_run": False,
             "ends_tls": False, "tunnel": False, "line": 1,
@@ -332,5 +313,5 @@ class ViewsTest(SynchronousTestCase):
             (("ejected", "up", "ejected"), "ejected", "worker 1, 3: ejected"),
         ):  # fmt: skip
             found = [address("s", "a", state, why=state) for state in states]
-            told = worst_row([*enumerate(found, 1)])
+            told = documents.worst_row([*enumerate(found, 1)])
             self.assertEqual((told["state"], told["why"]), (state, why))

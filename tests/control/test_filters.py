@@ -117,6 +117,5 @@ class FiltersTest(SynchronousTestCase):
     @given(st.lists(st.integers(0, 2**40), min_size=2, unique=True))
     def test_connections_in_the_order_they_came(self, numbers: list[int]) -> None:
         places = [connection_sort_key(f"5a9d7143-{number:x}") for number in numbers]
-        self.assertEqual(
-            [place for _, place in sorted(zip(numbers, places, strict=True))], sorted(places)
-        )
+        found = [place for _, place in sorted(zip(numbers, places, strict=True))]
+        self.assertEqual(found, sorted(places))

@@ -45,9 +45,7 @@ hold = 5s
 """
 _WORKERS = ("worker", "giving worker", "taking worker")
 _ANSWERED = [one for one in messages.MESSAGES if one.receiver == "worker" and one.answer]
-_SENT = [
-    one for one in messages.MESSAGES if one.sender == "worker" and one.receiver == "supervisor"
-]
+_SENT = [m for m in messages.MESSAGES if (m.sender, m.receiver) == ("worker", "supervisor")]
 
 _KNOWN = st.sampled_from(
     (
@@ -108,22 +106,13 @@ def _objects_of(field: Field) -> st.SearchStrategy[dict[str, Any]]:
     return st.builds(lambda more, whole: {**more, **whole}, more, whole)
 
 
-ANSWERS = st.fixed_dictionaries(
-    {one.kind: values_of(one.answer) for one in _ANSWERED if one.answer}
-)
-MESSAGES = st.lists(
-    st.one_of(
-        *(
-            st.tuples(st.just(one.kind), values_of(Field(dict, fields=one.fields)))
-            for one in _SENT
-            if one.fields
-        )
-    ),
-    max_size=4,
-)
-CELLS = st.lists(
-    st.integers(0, 2**64 - 1) | st.sampled_from((0, 1, 2**64 - 1)), min_size=1, max_size=7
-)
+_ANSWERS = {one.kind: values_of(one.answer) for one in _ANSWERED if one.answer}
+ANSWERS = st.fixed_dictionaries(_ANSWERS)
+_FIELDS = {one.kind: values_of(Field(dict, fields=one.fields)) for one in _SENT if one.fields}
+_MESSAGES = (st.tuples(st.just(kind), fields) for kind, fields in _FIELDS.items())
+MESSAGES = st.lists(st.one_of(*_MESSAGES), max_size=4)
+_CELL = st.integers(0, 2**64 - 1) | st.sampled_from((0, 1, 2**64 - 1))
+CELLS = st.lists(_CELL, min_size=1, max_size=7)
 
 
 _CALLER = Caller("", "a test", right="all")
@@ -192,13 +181,6 @@ class PlayedWorker:
         line.channel.transport = line
         return line
 
-    def fill(self, cells: list[int]) -> None:
-        """Have a worker count these, again and again."""
-        column = self.control.counters.column(1)
-        block = column.cells
-        for at in range(len(block)):
-            block[at] = cells[at % len(cells)]
-
     def result(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.test.successResultOf(coroutine)
 
@@ -221,7 +203,9 @@ class PlayedWorker:
         """Have a worker answer so, send so and count so, and look at all views."""
         with capturedLogs() as events:
             line = self.worker(answers)
-            self.fill(cells)
+            block = self.control.counters.column(1).cells
+            for at in range(len(block)):  # the worker counts these, again and again
+                block[at] = cells[at % len(cells)]
             stop = self.control.events.subscribe(json.dumps)
             for kind, fields in sent:
                 line.say(kind, **fields)
@@ -249,7 +233,7 @@ class ViewsTest(SynchronousTestCase):
         self.played.answer(answers, sent, cells, self.view)
 
 
-class SeveralWorkersTest(SynchronousTestCase):
+class ChannelTest(SynchronousTestCase):
     def setUp(self) -> None:
         rules = parse(_RULES, "rules.ini")
         counters = Counters()
@@ -268,21 +252,6 @@ class SeveralWorkersTest(SynchronousTestCase):
         json.dumps(gauges.in_status())
         [*measured(gauges, self.rules, 0.0)]
 
-
-def unbounded(field: Field | None, path: str) -> Iterator[str]:
-    """Yield where a value may be anything."""
-    if field is None:
-        return
-    if field.kind is object or (
-        field.kind in {dict, list} and not (field.of or field.row or field.fields)
-    ):
-        yield path
-    inner = [(f".{name}", one) for name, one in _inner(field).items()]
-    for name, one in [*inner, *(("[]", one) for one in (field.of, *field.row) if one)]:
-        yield from unbounded(one, f"{path}{name}")
-
-
-class BoundsTest(SynchronousTestCase):
     def test_nothing_that_a_worker_says_is_without_bounds(self) -> None:
         found: list[str] = []
         for message in messages.MESSAGES:
@@ -301,3 +270,15 @@ class BoundsTest(SynchronousTestCase):
         assert answer is not None
         assert answer.of is not None
         self.assertEqual({*answer.of.fields}, {*ConnectionDocument.__annotations__})
+
+
+def unbounded(field: Field | None, path: str) -> Iterator[str]:
+    """Yield where a value may be anything."""
+    if field is None:
+        return
+    is_bare = not (field.of or field.row or field.fields)
+    if field.kind is object or (field.kind in {dict, list} and is_bare):
+        yield path
+    inner = [(f".{name}", one) for name, one in _inner(field).items()]
+    for name, one in [*inner, *(("[]", one) for one in (field.of, *field.row) if one)]:
+        yield from unbounded(one, f"{path}{name}")

@@ -90,9 +90,8 @@ class ReportsTest(SynchronousTestCase):
             self.late = []
             self.shown = {**dict.fromkeys(self.shown, ("up", "")), **states}
             set_it: Any = set_server if arguments[0].startswith("10.") else set_backend
-            self.assertEqual(
-                self.told(set_it(self.control, what, *arguments, **more)), f"backend {expected}"
-            )
+            found = self.told(set_it(self.control, what, *arguments, **more))
+            self.assertEqual(found, f"backend {expected}")
 
     def test_backends_and_listeners(self) -> None:
         self.late = ["worker 1 is late"]
@@ -139,8 +138,6 @@ class ReportsTest(SynchronousTestCase):
             self.assertIn(message, report.errors[0])
         self.assertEqual(self.control.state.overrides, Overrides())
 
-
-class SharedTest(SynchronousTestCase):
     def test_holds_that_end_and_calls_that_a_sandbox_refuses(self) -> None:
         applied: list[Any] = []
         its: Any = SimpleNamespace(apply_overrides=lambda *values: applied.append(values))
