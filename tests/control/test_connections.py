@@ -143,6 +143,9 @@ class EndsMeanwhileTest(ServiceTestCase):
             rows = await inside.connections({}, 4)
         self.assertEqual(len(rows), 4)
 
+    def assert_read(self, read: Any, expected: object, answer: Any, _: object) -> None:
+        self.assertEqual(read(answer), expected)
+
     async def test_other_answers(self) -> None:
         inside = await self.clients(15)
         change_constants(self, client_table, _OFTEN=1)
@@ -151,8 +154,7 @@ class EndsMeanwhileTest(ServiceTestCase):
             (inside.addresses, lambda rows: [row["backend"] for row in rows], ["b"]),
         )  # fmt: skip
         for make, read, expected in answers:
-            its = partial(self.assertEqual, expected)
-            await self.with_ends(make, lambda answer, _, its=its, read=read: its(read(answer)))
+            await self.with_ends(make, partial(self.assert_read, read, expected))
 
     async def test_closing(self) -> None:
         inside = await self.clients(8)
