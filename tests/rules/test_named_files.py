@@ -58,9 +58,8 @@ class KeyTests(SynchronousTestCase):
         for target, count in (("open", 1), ("/dev/null", 0)):
             link = folder / f"to-{count}"
             link.symlink_to(target)
-            text = (
-                f"[txmux]\nadmin = 127.0.0.1:1\nadmin_tokens = {link}\n[listen a]\nendpoint = :3\n"
-            )
+            admin = f"[txmux]\nadmin = 127.0.0.1:1\nadmin_tokens = {link}\n"
+            text = f"{admin}[listen a]\nendpoint = :3\n"
             self.assertEqual(str(_readable(parse(text, "rules.ini"))).count("chmod"), count)
 
     def wait_for(self, path: Path) -> None:
@@ -154,10 +153,9 @@ class KeyTests(SynchronousTestCase):
         for file in folder.rglob("*"):
             if file.is_file():
                 file.chmod(0o644)
-                expected = [
-                    f"every user of this machine can read '{file}'; run: {sudo_for(file)}chmod o= {file}"
-                ] * (file in secret)
-                self.assertEqual([one.message for one in _readable(rules)], expected, file)
+                run = f"run: {sudo_for(file)}chmod o= {file}"
+                told = [f"every user of this machine can read '{file}'; {run}"] * (file in secret)
+                self.assertEqual([one.message for one in _readable(rules)], told, file)
                 folder.chmod(0o700)
                 self.assertEqual(_readable(rules), [])
                 folder.chmod(0o755)

@@ -144,9 +144,8 @@ class _At:
 
     def put(self, what: str, where: str) -> Iterator[list[str]]:
         keys = TABLES.get(where or self.kind, {})
-        is_key = (
-            re.match("unknown key|.*works only over TCP", self.problem.message) and what in keys
-        )
+        told = re.match("unknown key|.*works only over TCP", self.problem.message)
+        is_key = told and what in keys
         if re.match(r"[a-z_]+ = ", what):
             return self._line(what, where)
         if re.fullmatch(r"\[[a-z]+( .*)?\]", what):
@@ -187,13 +186,11 @@ class _At:
         yield self._with(own[: len(own) - len(value.lstrip())] + what)
         for words in self._quoted():
             yield self._with(re.sub(words, lambda _: what, own, count=1))
-            yield self._with(
-                re.sub(rf"{words.partition('=')[0]}(?==)", lambda _: what, own, count=1)
-            )
+            name = words.partition("=")[0]
+            yield self._with(re.sub(rf"{name}(?==)", lambda _: what, own, count=1))
+            whole = re.compile(rf"(?<=[= ]){words}(?=$| )")
             if " " not in what:
-                yield [
-                    re.sub(rf"(?<=[= ]){words}(?=$| )", lambda _: what, one) for one in self.lines
-                ]
+                yield [whole.sub(lambda _: what, one) for one in self.lines]
         for word in value.split():
             yield self._with(own.replace(word, what, 1))
             yield self._with(own.replace(word, f"{word.partition('=')[0]}={what}", 1))
@@ -311,14 +308,10 @@ def _text(line: str) -> str:
         key = one.partition(" =")[0]
         is_elsewhere = key == "match" and kind == "listen"
         where = "txmux" if one.startswith(_OF_TXMUX) else "route" if is_elsewhere else kind
-        sections[where] = [
-            one,
-            *(other for other in sections[where] if not other.startswith(f"{key} =")),
-        ]
-    return "".join(
-        "\n".join([f"[{name} b]" if name != "txmux" else "[txmux]", *lines, ""])
-        for name, lines in sections.items()
-    )
+        others = (other for other in sections[where] if not other.startswith(f"{key} ="))
+        sections[where] = [one, *others]
+    headers = {name: f"[{name} b]" if name != "txmux" else "[txmux]" for name in sections}
+    return "".join("\n".join([headers[name], *lines, ""]) for name, lines in sections.items())
 
 
 def _is_right(
@@ -379,13 +372,10 @@ class SuggestionTests(SynchronousTestCase):
         for problem, together, case in cases:
             if case not in done:
                 done.add(case)
-                self.assertTrue(
-                    any(
-                        _is_right(before, problems_of(changed), problem, together)
-                        for changed in applied(text, problem, together)
-                    ),
-                    f"{problem} in\n{text}\nsays {together}, which is wrong",
-                )
+                every = map(problems_of, applied(text, problem, together))
+                is_right = any(_is_right(before, after, problem, together) for after in every)
+                wrong = f"{problem} in\n{text}\nsays {together}, which is wrong"
+                self.assertTrue(is_right, wrong)
 
     @settings(max_examples=200, deadline=None, derandomize=True)
     @given(st.sampled_from(_PLACES), st.sampled_from(_WORDS), st.sampled_from(_WORDS))

@@ -19,9 +19,7 @@ from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.parser import load, parse
 from txmux.rules.reading.sections import HEADERS, TABLES
 
-NGINX = (
-    "stream {\n    server {\n        listen 443;\n        proxy_pass 127.0.0.1:8443;\n    }\n}\n"
-)
+NGINX = "stream {\n  server {\n    listen 443;\n    proxy_pass 127.0.0.1:8443;\n  }\n}\n"
 
 
 class HabitTests(SynchronousTestCase):

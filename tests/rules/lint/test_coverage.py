@@ -30,11 +30,8 @@ def covers(wide: str, narrow: str, matchers: Mapping[str, IProtocolMatcher] = IN
 
 def _covering(index: CoverageIndex[str], alternative: Alternative) -> set[str]:
     line = read_line(alternative)
-    found = [
-        {text for _, texts in index.covering(case, line.predicate) for text in texts}
-        for case in line.cases
-    ]
-    return set.intersection(*found)
+    found = (index.covering(case, line.predicate) for case in line.cases)
+    return set.intersection(*({text for _, texts in one for text in texts} for one in found))
 
 
 def _with_facts(name: str, streams: Iterable[bytes]) -> Iterator[str]:

@@ -42,12 +42,10 @@ class PassedRoutesTest(SynchronousTestCase):
             text = _ADMIN.format(closed, how), _REST.format(""), _BACKEND.format(allowed, more)
             found = "closes to some clients by host=" in str(_said(*text))
             self.assertEqual(found, is_passed, text)
-
-    def test_same_clients_and_order(self) -> None:
         backend = _BACKEND.format("127.*", "")
         admin, rest = _ADMIN.format("127.0.0.2", _SOME), _REST.format("from = 192.0.2.1")
-        for text in (admin + rest, _REST.format("") + admin):
-            self.assertNotIn("closes to some clients", str(_said(text, backend)))
+        for routes in (admin + rest, _REST.format("") + admin):
+            self.assertNotIn("closes to some clients", str(_said(routes, backend)))
         said = str(_said("default = by-name\n", admin, backend))
         self.assertIn("[route admin] closes to some clients", said)
 
@@ -104,13 +102,6 @@ class PassedRoutesTest(SynchronousTestCase):
     def found(self, *parts: str) -> list[str]:
         return [one for one in _said(*parts) if "asks for TLS first" in one]
 
-
-_END = "[route {0}]\nmatch = tls sni={0}.test\nterminate_tls = /etc/{0}.pem\n{1}\n"
-_WEB = "backend = 127.0.0.1:80"
-_INNER = "[route inner]\nunder = open\nmatch = {}\nbackend = 127.0.0.1:80\n"
-
-
-class PassedCertificatesTest(SynchronousTestCase):
     def test_server_that_some_clients_reach_without_a_certificate(self) -> None:
         asked = "tls_client_ca = /etc/ca.pem\n"
         for public, secure, more, is_passed in (
@@ -127,3 +118,8 @@ class PassedCertificatesTest(SynchronousTestCase):
             self.assertEqual(len(found), is_passed, text)
             for message in found:
                 self.assertIn("127.0.0.1:80 also serves [route secure]", message)
+
+
+_END = "[route {0}]\nmatch = tls sni={0}.test\nterminate_tls = /etc/{0}.pem\n{1}\n"
+_WEB = "backend = 127.0.0.1:80"
+_INNER = "[route inner]\nunder = open\nmatch = {}\nbackend = 127.0.0.1:80\n"

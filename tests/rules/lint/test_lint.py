@@ -11,7 +11,6 @@ from functools import partial
 from io import StringIO
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -51,10 +50,9 @@ class LintTests(SynchronousTestCase):
             for pair in pairs:
                 first = route.format(pair.first, before, 1)
                 second = route.format(pair.second, before, 2)
-                told = [
-                    line.endswith(pair.always) for line in self.found(listener + first + second)
-                ]
-                self.assertEqual(told, [True] * bool(pair.always))
+                found = self.found(listener + first + second)
+                always = [line.endswith(pair.always) for line in found]
+                self.assertEqual(always, [True] * bool(pair.always))
                 (warning,) = self.found(listener + second + first)
                 self.assertIn(pair.why, warning)
 
@@ -138,9 +136,8 @@ class LintTests(SynchronousTestCase):
                     for part in texts:
                         self.assertIn(part.format(count), note)
         # No client is compared with those of another first byte.
-        kinds = "".join(
-            f"[route r{n}]\nmatch = {('ssh', 'tls')[n % 2]}\nbackend = close\n" for n in range(398)
-        )
+        route = "[route r{}]\nmatch = {}\nbackend = close\n".format
+        kinds = "".join(route(n, ("ssh", "tls")[n % 2]) for n in range(398))
         self.assertEqual([*slow_routes(parse(f"[listen x]\nendpoint = :1\n{kinds}", "x.ini"))], [])
 
     def test_routes_that_another_program_will_write(self) -> None:
@@ -219,6 +216,10 @@ class OpenRulesTest(SynchronousTestCase):
                 told = [one for one in found if f"write to '{folder}', and" not in one]
                 self.assertEqual(told, [])
             folder.chmod(0o755)
+        path.chmod(0o666)  # of `check`, it is a warning, which changes no exit code
+        with redirect_stdout(StringIO()) as out:
+            self.assertEqual(main(["check", str(self.file)]), 0)
+        self.assertIn(f"{path}: warning: every user of this machine can write to ", out.getvalue())
 
     def test_the_file_and_the_folder_behind_a_link_count(self) -> None:
         place = make_folder(self)
@@ -241,14 +242,10 @@ class OpenRulesTest(SynchronousTestCase):
         users = [pwd.struct_passwd(("root", "x", 0, 0, "", "/", "")), pwd.struct_passwd(("ann", "x", 4001, 4001, "", "/", ""))]  # fmt: skip
         members: dict[int, list[str]] = {0: ["ann"], 4001: [], 4002: ["ann"], 4003: []}
 
-        def group_of(number: int) -> Any:
-            return grp.struct_group((f"g{number}", "x", number, members[number]))
-
+        groups = {n: grp.struct_group((f"g{n}", "x", n, its)) for n, its in members.items()}
         self.patch(pwd, "getpwall", lambda: users)
-        self.patch(
-            pwd, "getpwuid", lambda number: next(one for one in users if one.pw_uid == number)
-        )
-        self.patch(grp, "getgrgid", group_of)
+        self.patch(pwd, "getpwuid", {one.pw_uid: one for one in users}.__getitem__)
+        self.patch(grp, "getgrgid", groups.__getitem__)
         path = self.folder / "d" / "a.ini"
         path.chmod(0o664)
         for user, group, is_open in (
@@ -257,17 +254,9 @@ class OpenRulesTest(SynchronousTestCase):
             (4001, 4001, False), (0, 4002, True), (4001, 4002, False), (0, 4003, False),
         ):  # fmt: skip
             os.chown(path, user, group)
-            told = [
-                f"group 'g{group}' can write to '{path}'; run: {sudo_for(path)}chmod g-w {path}"
-            ]
-            self.assertEqual(self.found(), told * is_open, (user, group))
+            run = f"run: {sudo_for(path)}chmod g-w {path}"
+            told = [f"group 'g{group}' can write to '{path}'; {run}"] * is_open
+            self.assertEqual(self.found(), told, (user, group))
         os.chown(path, 0, 4009)
         self.patch(grp, "getgrgid", {}.__getitem__)
         self.assertEqual(self.found(), [])
-
-    def test_it_is_a_warning_of_check_which_changes_no_exit_code(self) -> None:
-        path = self.folder / "d" / "a.ini"
-        path.chmod(0o666)
-        with redirect_stdout(StringIO()) as out:
-            self.assertEqual(main(["check", str(self.file)]), 0)
-        self.assertIn(f"{path}: warning: every user of this machine can write to ", out.getvalue())

@@ -23,7 +23,7 @@ def missing(text: str, privileges: Privileges = _USER) -> list[str]:
     return [str(problem).removeprefix("x.ini:") for problem in problems]
 
 
-class LowPortTests(SynchronousTestCase):
+class PrivilegesTests(SynchronousTestCase):
     def found(self, endpoint: str, first_port: int = 1024) -> list[str]:
         first = "udp:0" if endpoint.startswith("udp:") else ":0"
         privileges = attrs.evolve(_USER, first_port=first_port)
@@ -59,6 +59,81 @@ class LowPortTests(SynchronousTestCase):
         found = [one for one in missing(text, lacks) if "Multipath" in one]
         self.assertEqual(found, [endpoint, *both])
 
+    def of_account(self, settings: str, user: int) -> list[str]:
+        known = {"txmux": 900, "900": 900}.get
+        privileges = attrs.evolve(_USER, user=user, user_id=known, group_id=known)
+        return missing(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", privileges)
+
+    def test_users_and_groups_whose_names_are_looked_up(self) -> None:
+        stays = "if you start it as root, it stays root; write 'user = NAME' for the user to switch to once it listens"
+        here = "on this machine; create it, or name another one"
+        later = "on this machine; create it and reload, or name another one"
+        become = "user 1000 may not become 'txmux'; run as root, or remove this"
+        for settings, user, *told in (
+            ("user = txmux", 0), ("user = 900\ngroup = txmux", 0), ("workers = 1", 1000),
+            ("user = txmux", 900), ("workers = 1", 0, f"1: warning: [txmux] user: {stays}"),
+            ("user = nemo\ngroup = nulla", 0, f"2: warning: [txmux] user: there is no user 'nemo' {here}",
+             f"3: warning: [txmux] group: there is no group 'nulla' {here}"),
+            ("admin_users = txmux:all, nemo:read, @nulla:read, 900:all", 1000,
+             f"2: warning: [txmux] admin_users: there is no user 'nemo' {later}",
+             f"2: warning: [txmux] admin_users: there is no group 'nulla' {later}"),
+            ("user = txmux", 1000, f"2: warning: [txmux] user: {become}"),
+        ):  # fmt: skip
+            self.assertEqual(self.of_account(settings, user), told, settings)
+        found = missing("[listen a]\nendpoint = :0\n", attrs.evolve(_USER, user=0))
+        self.assertEqual(found, [f" warning: [txmux] user: {stays}"])
+        own = Privileges(0)
+        root = pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name
+        self.assertEqual((own.user_id(root[0]), own.group_id(root[1])), (0, 0))
+        self.assertEqual((own.user_id("12345"), own.group_id("12345")), (12345, 12345))
+        self.assertEqual((own.user_id("no.such"), own.group_id("no.such")), (None, None))
+
+    def test_first_port(self) -> None:
+        """A capability allows every port; without it the limit is the system's. Nothing is refused where nothing is known."""
+        proc = make_folder(self)
+        for status, start, port in (
+            (None, None, 0), ("Name:\tx\n", None, 0), ("CapEff:\t00000000000003ff\n", None, 1024),
+            ("CapEff:\t00000000000003ff\n", "80\n", 80),
+            ("Name:\tx\nCapEff:\t0000000000000400\n", "1024\n", 0),
+        ):  # fmt: skip
+            files = {"self/status": status, "sys/net/ipv4/ip_unprivileged_port_start": start}
+            for name, text in files.items():
+                path = proc / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if text is not None:
+                    path.write_text(text)
+            own = own_privileges(proc)
+            self.assertEqual((own.user, own.first_port), (os.geteuid(), port), (status, start))
+
+    def test_missing_address(self) -> None:
+        """Addresses of documentation (RFC 5737, RFC 3849) stand for those that no interface has."""
+        here = attrs.evolve(_USER, has_address=lambda _: False)
+        listen = "[listen a]\nendpoint = :0\n"
+        later = "; for one that it will have, add 'freebind = yes'"
+        for endpoint in (
+            "192.0.2.1:4443", "[2001:db8::1]:4443", "udp:192.0.2.1:4443", "tcp:4443:interface=192.0.2.1",
+        ):  # fmt: skip
+            message = f"2: warning: [listen a] endpoint: cannot listen at {endpoint}: no interface of this machine has that address: see 'ip address'{later}"
+            text = f"[listen a]\nendpoint = {endpoint}\n"
+            self.assertEqual(missing(text, here), [message])
+            self.assertEqual(missing(f"{text}freebind = yes\n", here), [])
+        for key in ("metrics", "admin"):
+            found = missing(f"[txmux]\n{key} = 192.0.2.1:9000\nadmin_token = t\n{listen}", here)
+            message = f"2: warning: [txmux] {key}: cannot listen at 192.0.2.1:9000: no interface of this machine has that address: see 'ip address'"
+            self.assertEqual(found, [message])
+
+    def of_interface(self, name: str, before: str = "") -> list[str]:
+        has = attrs.evolve(_USER, has_interface="lan0".__eq__)
+        return missing(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", has)
+
+    def test_missing_interface(self) -> None:
+        told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
+        for before in ("", "udp:"):
+            found = self.of_interface("wan0", before)
+            at = f"cannot listen at {before}[fe80::1%wan0]:1"
+            self.assertEqual(found, [f"2: warning: [listen a] endpoint: {at}: {told}"])
+            self.assertEqual(self.of_interface("lan0", before), [])
+
 
 class FileTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -92,68 +167,7 @@ class FileTests(SynchronousTestCase):
             (said,) = self.found(f"access_log = {self.folder}/in/log", user)
         self.assertIn("may not create files in", said)
 
-
-class AccountTests(SynchronousTestCase):
-    def found(self, settings: str, user: int) -> list[str]:
-        known = {"txmux": 900, "900": 900}.get
-        privileges = attrs.evolve(_USER, user=user, user_id=known, group_id=known)
-        return missing(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", privileges)
-
-    def test_users_and_groups_whose_names_are_looked_up(self) -> None:
-        stays = "if you start it as root, it stays root; write 'user = NAME' for the user to switch to once it listens"
-        here = "on this machine; create it, or name another one"
-        later = "on this machine; create it and reload, or name another one"
-        become = "user 1000 may not become 'txmux'; run as root, or remove this"
-        for settings, user, *told in (
-            ("user = txmux", 0), ("user = 900\ngroup = txmux", 0), ("workers = 1", 1000),
-            ("user = txmux", 900), ("workers = 1", 0, f"1: warning: [txmux] user: {stays}"),
-            ("user = nemo\ngroup = nulla", 0, f"2: warning: [txmux] user: there is no user 'nemo' {here}",
-             f"3: warning: [txmux] group: there is no group 'nulla' {here}"),
-            ("admin_users = txmux:all, nemo:read, @nulla:read, 900:all", 1000,
-             f"2: warning: [txmux] admin_users: there is no user 'nemo' {later}",
-             f"2: warning: [txmux] admin_users: there is no group 'nulla' {later}"),
-            ("user = txmux", 1000, f"2: warning: [txmux] user: {become}"),
-        ):  # fmt: skip
-            self.assertEqual(self.found(settings, user), told, settings)
-        found = missing("[listen a]\nendpoint = :0\n", attrs.evolve(_USER, user=0))
-        self.assertEqual(found, [f" warning: [txmux] user: {stays}"])
-        own = Privileges(0)
-        root = pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name
-        self.assertEqual((own.user_id(root[0]), own.group_id(root[1])), (0, 0))
-        self.assertEqual((own.user_id("12345"), own.group_id("12345")), (12345, 12345))
-        self.assertEqual((own.user_id("no.such"), own.group_id("no.such")), (None, None))
-
-
-class OwnPrivilegesTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.proc = make_folder(self)
-
-    def first_port(self, status: str | None, start: str | None = None) -> int:
-        files = {"self/status": status, "sys/net/ipv4/ip_unprivileged_port_start": start}
-        for name, text in files.items():
-            path = self.proc / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if text is not None:
-                path.write_text(text)
-        own = own_privileges(self.proc)
-        self.assertEqual(own.user, os.geteuid())
-        return own.first_port
-
-    def test_first_port(self) -> None:
-        """A capability allows every port; without it the limit is the system's. Nothing is refused where nothing is known."""
-        for status, start, port in (
-            (None, None, 0), ("Name:\tx\n", None, 0), ("CapEff:\t00000000000003ff\n", None, 1024),
-            ("CapEff:\t00000000000003ff\n", "80\n", 80),
-            ("Name:\tx\nCapEff:\t0000000000000400\n", "1024\n", 0),
-        ):  # fmt: skip
-            self.assertEqual(self.first_port(status, start), port, (status, start))
-
-
-class FolderTests(SynchronousTestCase):
-    """Paths that cannot be made keep the service from starting, and are errors; the unit makes some folders."""
-
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
+    # Paths that cannot be made keep the service from starting, and are errors; the unit makes some folders.
 
     def stops(self, text: str) -> list[str]:
         """Return the errors, none of which is a warning, too."""
@@ -218,37 +232,3 @@ class FolderTests(SynchronousTestCase):
             f"{listen}[route r]\nmatch = ssh\nbackend = {handover}\n": "5: warning: [route r] backend",
         }.items():
             self.assertEqual((self.stops(text), missing(text)), ([], [f"{place}: {no}"]))
-
-
-class AddressTests(SynchronousTestCase):
-    """Addresses of documentation (RFC 5737, RFC 3849) stand for those that no interface has."""
-
-    def test_missing(self) -> None:
-        here = attrs.evolve(_USER, has_address=lambda _: False)
-        listen = "[listen a]\nendpoint = :0\n"
-        later = "; for one that it will have, add 'freebind = yes'"
-        for endpoint in (
-            "192.0.2.1:4443", "[2001:db8::1]:4443", "udp:192.0.2.1:4443", "tcp:4443:interface=192.0.2.1",
-        ):  # fmt: skip
-            message = f"2: warning: [listen a] endpoint: cannot listen at {endpoint}: no interface of this machine has that address: see 'ip address'{later}"
-            text = f"[listen a]\nendpoint = {endpoint}\n"
-            self.assertEqual(missing(text, here), [message])
-            self.assertEqual(missing(f"{text}freebind = yes\n", here), [])
-        for key in ("metrics", "admin"):
-            found = missing(f"[txmux]\n{key} = 192.0.2.1:9000\nadmin_token = t\n{listen}", here)
-            message = f"2: warning: [txmux] {key}: cannot listen at 192.0.2.1:9000: no interface of this machine has that address: see 'ip address'"
-            self.assertEqual(found, [message])
-
-
-class InterfaceTests(SynchronousTestCase):
-    def found(self, name: str, before: str = "") -> list[str]:
-        has = attrs.evolve(_USER, has_interface="lan0".__eq__)
-        return missing(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", has)
-
-    def test_missing_interface(self) -> None:
-        told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
-        for before in ("", "udp:"):
-            found = self.found("wan0", before)
-            at = f"cannot listen at {before}[fe80::1%wan0]:1"
-            self.assertEqual(found, [f"2: warning: [listen a] endpoint: {at}: {told}"])
-            self.assertEqual(self.found("lan0", before), [])

@@ -10,12 +10,8 @@ _PROBLEM = Problem("a.ini", 2, "listen a", "endpoint", "is taken")
 
 class FilesTest(SynchronousTestCase):
     def sent(self, problem: Problem) -> tuple[Files, str]:
-        files = Files(
-            {"rules.ini": "x", "a.ini": ""},
-            {"*.ini": ["a.ini"]},
-            {"HOME": None},
-            {"a.ini": (problem,)},
-        )
+        texts, included = {"rules.ini": "x", "a.ini": ""}, {"*.ini": ["a.ini"]}
+        files = Files(texts, included, {"HOME": None}, {"a.ini": (problem,)})
         return files, json.dumps(files.as_json())
 
     def test_what_another_process_is_sent_is_the_same_there(self) -> None:

@@ -90,9 +90,8 @@ class BackendTests(SynchronousTestCase):
         fallback = rules.backends["b"].fallback
         self.assertIs(fallback, rules.backends["c"])
         assert isinstance(fallback, Backend)
-        self.assertEqual(
-            fallback.fallback, Backend("unix:/x", (Server("unix:/x", "unix", path="/x"),))
-        )
+        expected = Backend("unix:/x", (Server("unix:/x", "unix", path="/x"),))
+        self.assertEqual(fallback.fallback, expected)
         told = [found.text for found in rules.servers() if found.kind == "unix"]
         self.assertEqual((told, lint(rules)), (["unix:/x"], []))
         names = "zyxwv"

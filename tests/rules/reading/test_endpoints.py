@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.reading import cases
 from tests.support.folders import make_folder
 from txmux.rules.model import Listener, Server
-from txmux.rules.problems import InvalidValueError, RulesError
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.conflicts import claims
 from txmux.rules.reading.endpoints import listening, server, short_form
 from txmux.rules.reading.endpointstrings import ports_text, split_arguments, split_ports
@@ -188,28 +188,17 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual((found.weight, found.max_connections), (weight, most))
         self.assertEqual((found.backup, found.down), ("backup" in flags, "down" in flags))
 
-
-class MissingTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-        self.there = self.folder / "there.pem"
-        self.there.write_text("")
-        self.rules = self.folder / "x.ini"
-
-    def found(self, text: str) -> list[str]:
-        self.rules.write_text(text)
-        try:
-            load(self.rules)
-        except RulesError as error:
-            return [
-                f"{p.line} {p.key}: {p.message}".replace(f"{self.folder}/", "")
-                for p in error.problems
-            ]
-        return []
-
     def test_missing_in_every_key(self) -> None:
-        no, there = self.folder / "no.pem", self.there
-        told = f"cannot read 'no.pem': No such file or directory; correct the path, or put the file into '{self.folder}'"
+        folder = make_folder(self)
+        no, there, rules = (folder / name for name in ("no.pem", "there.pem", "x.ini"))
+        there.write_text("")
+
+        def found(text: str) -> list[str]:
+            rules.write_text(text)
+            its = cases.complaints("", lambda _: load(rules))
+            return [one.replace(f"{folder}/", "") for one in its]
+
+        told = f"cannot read 'no.pem': No such file or directory; correct the path, or put the file into '{folder}'"
         text = (
             f"[listen a]\nendpoint = ssl:1:privateKey={no}:certKey={there}\n  ssl:2:{there}:{no}\n"
             f"silent = ssl:h:1:privateKey={no} after=1s\ndefault = tls:h:1:certificate={no}\n"
@@ -217,7 +206,7 @@ class MissingTests(SynchronousTestCase):
             f"[backend b]\nserver = h:1\n  ssl:h:1:certKey={no}:privateKey={there} weight=2\nfallback = ssl:h:1:certKey={no}\n"
         )
         self.assertEqual(
-            self.found(text),
+            found(text),
             [
                 f"2 endpoint: privateKey: {told}", f"3 endpoint: certKey: {told}",
                 f"4 silent: privateKey: {told}", f"5 default: certificate: {told}",
@@ -225,9 +214,9 @@ class MissingTests(SynchronousTestCase):
                 f"12 fallback: certKey: {told}",
             ],
         )  # fmt: skip
-        (told,) = self.found("[listen a]\nendpoint = ssl:1\n")
+        (told,) = found("[listen a]\nendpoint = ssl:1\n")
         text = "2 endpoint: privateKey: cannot read 'server.pem': No "
         self.assertTrue(told.startswith(text), told)
-        text = f"[listen a]\nendpoint = ssl:1:privateKey={self.there}\n  :2\ndefault = tls:h:22\nsilent = close\n"
-        self.assertEqual(self.found(text), [])
+        text = f"[listen a]\nendpoint = ssl:1:privateKey={there}\n  :2\ndefault = tls:h:22\nsilent = close\n"
+        self.assertEqual(found(text), [])
         parse("[listen a]\nendpoint = ssl:1:privateKey=no.pem\n", "x.ini")

@@ -125,10 +125,8 @@ class ReadingTests(SynchronousTestCase):
         elif problems:
             self.assertRegex(problems[0].message, "header|a key is followed by '=', not ':'")
         else:
-            ours = [
-                (s.header, {k: [item.text for item in e.items] for k, e in s.entries.items()})
-                for s in found
-            ]
+            every = ((s.header, s.entries.items()) for s in found)
+            ours = [(of, {k: [item.text for item in e.items] for k, e in its}) for of, its in every]
             self.assertEqual(ours, expected)
 
     @given(FILES)

@@ -3,29 +3,19 @@ from ipaddress import ip_network
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading import cases
-from txmux.rules.model import (
-    Backend,
-    Keepalive,
-    Listener,
-    NetworkSet,
-    Outcome,
-    Rate,
-    Refusal,
-    Senders,
-    UnixClients,
-)
+from txmux.rules import model
 from txmux.rules.reading.parser import parse
 
 
-def _name(outcome: Outcome) -> str:
-    if isinstance(outcome, Backend):
+def _name(outcome: model.Outcome) -> str:
+    if isinstance(outcome, model.Backend):
         return outcome.name
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, model.Refusal)
     return outcome.value
 
 
 class ListenerTests(SynchronousTestCase):
-    def listener(self, text: str) -> Listener:
+    def listener(self, text: str) -> model.Listener:
         return cases.read(f"[listen a]\nendpoint = :1\n{text}\n").listeners[0]
 
     def test_values(self) -> None:
@@ -35,12 +25,12 @@ class ListenerTests(SynchronousTestCase):
             (f"{by_proxy}proxy_timeout = 250ms", "proxy_timeout", 0.25),
             *((text, f"max_{what}_per_source", number) for what in ("connections", "undecided")
               for text, number in (("", 0), (f"max_{what}_per_source = 5", 5))),
-            (f"{rate} = 20/s burst=40", rate, Rate(20.0, 40)), (f"{rate} = 20/s", rate, Rate(20.0, 20)),
-            (f"{rate} = 30/m", rate, Rate(0.5, 30)), (f"{rate} = 3600/h burst=1", rate, Rate(1.0, 1)),
-            ("", "keepalive", Keepalive()), ("keepalive = yes", "keepalive", Keepalive(60, 15, 4)),
+            (f"{rate} = 20/s burst=40", rate, model.Rate(20.0, 40)), (f"{rate} = 20/s", rate, model.Rate(20.0, 20)),
+            (f"{rate} = 30/m", rate, model.Rate(0.5, 30)), (f"{rate} = 3600/h burst=1", rate, model.Rate(1.0, 1)),
+            ("", "keepalive", model.Keepalive()), ("keepalive = yes", "keepalive", model.Keepalive(60, 15, 4)),
             ("keepalive = no", "keepalive", None),
-            ("keepalive = idle=60s interval=20s count=3", "keepalive", Keepalive(60, 20, 3)),
-            ("keepalive = count=1 idle=1h", "keepalive", Keepalive(3600, 15, 1)),
+            ("keepalive = idle=60s interval=20s count=3", "keepalive", model.Keepalive(60, 20, 3)),
+            ("keepalive = count=1 idle=1h", "keepalive", model.Keepalive(3600, 15, 1)),
             ("freebind = yes", "freebind", True), ("", "silent", ()),
         )  # fmt: skip
         for text, key, value in rows:
@@ -53,7 +43,7 @@ class ListenerTests(SynchronousTestCase):
             "silent = 127.0.0.1:3306 from=10.0.0.0/8,::1 after=300ms\n  b after=1s\n  reset\n"
             "first = server\n[backend b]\nserver = 127.0.0.1:25"
         )
-        networks = NetworkSet(map(ip_network, ("10.0.0.0/8", "::1")))
+        networks = model.NetworkSet(map(ip_network, ("10.0.0.0/8", "::1")))
         self.assertEqual(
             [(_name(line.outcome), line.clients.allowed, line.after) for line in found.silent],
             [("127.0.0.1:3306", networks, 0.3), ("b", None, 1.0), ("reset", None, None)],
@@ -61,15 +51,15 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(found.first, "server")
         for value, count in (("unix", 0), ("10.0.0.0/8\n    unix", 1)):
             senders = self.senders(value)
-            assert isinstance(senders, Senders)
+            assert isinstance(senders, model.Senders)
             self.assertEqual((senders.by_unix, len(senders)), (True, count))
         network = ip_network("10.0.0.0/8")
-        both = Senders([network, UnixClients.UNIX])
-        self.assertEqual(both, Senders([UnixClients.UNIX, network]))
-        self.assertEqual(hash(both), hash(Senders([UnixClients.UNIX, network])))
-        self.assertNotEqual(both, Senders([network]))
-        self.assertNotEqual(both, Senders([UnixClients.UNIX]))
-        self.assertNotEqual(both, NetworkSet([network]))
+        both = model.Senders([network, model.UnixClients.UNIX])
+        self.assertEqual(both, model.Senders([model.UnixClients.UNIX, network]))
+        self.assertEqual(hash(both), hash(model.Senders([model.UnixClients.UNIX, network])))
+        self.assertNotEqual(both, model.Senders([network]))
+        self.assertNotEqual(both, model.Senders([model.UnixClients.UNIX]))
+        self.assertNotEqual(both, model.NetworkSet([network]))
 
     def test_silence_has_its_time(self) -> None:
         """It is the usual one unless the listener's own is written, and clients that say something keep theirs."""
@@ -85,6 +75,6 @@ class ListenerTests(SynchronousTestCase):
             found = self.listener(keys)
             self.assertEqual((found.silent_after, found.detect_timeout), (seconds, of_others), keys)
 
-    def senders(self, value: str) -> NetworkSet | None:
+    def senders(self, value: str) -> model.NetworkSet | None:
         text = f"[listen public]\nendpoint = 127.0.0.1:0\naccept_proxy_from = {value}\n"
         return parse(text, "rules.ini").listeners[0].accept_proxy_from

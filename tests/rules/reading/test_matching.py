@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -91,33 +91,27 @@ class ReadingTests(SynchronousTestCase):
             self.assertNotIn(word, known)
             read_alternative(meant, known)
         self.assertEqual([*SERVER_FIRST & known.keys()], [])
-        known = installed_matchers()
-        times = [
-            read_alternative(text, known).silent_after
-            for text in ("silent", "silent after=2m", "any")
-        ]
+        lines = "silent", "silent after=2m", "any"
+        times = [read_alternative(text, known).silent_after for text in lines]
         self.assertEqual(times, [0.0, 120.0, None])
 
     def test_malformed_plugin(self) -> None:
         fake: Any = FakeMatcher
-        option, predicate = (
-            Option(cast("Any", 7), "", ""),
-            FakePredicate("x", longest=cast("Any", 1.5)),
-        )
+        number: Any = 1.5
+        option, predicate = Option(number, "", ""), FakePredicate("x", longest=number)
+        begins = Begins("x", first_bytes="ab")
         for words, matcher in {
             "ZeroDivisionError: no options": Malformed(),
             "AttributeError: 'str' object has no attribute 'name'": fake("bad", options=("text",)),
             "TypeError: 'NoneType' object is not iterable": fake("bad", options=None),
-            "the name of an option is 7, not text": fake("bad", options=(option,)),
+            "the name of an option is 1.5, not text": fake("bad", options=(option,)),
             "its predicate Uncalled(longest=1) cannot be called": Making(Uncalled()),
             "AttributeError: 'NoneType' object has no attribute 'longest'": Making(None),
             "AttributeError: 'builtin_function_or_method' object has no attribute 'longest'": Making(
                 len
             ),
             "its predicate's 'longest' is 1.5, not a whole number": Making(predicate),
-            "its predicate's 'first_bytes' is 'ab', not a frozenset": Making(
-                Begins("x", first_bytes="ab")
-            ),
+            "its predicate's 'first_bytes' is 'ab', not a frozenset": Making(begins),
             "SystemExit: no library": Making(None, error=SystemExit("no library")),
         }.items():
             error = self.assertRaises(InvalidValueError, read_alternative, "bad", {"bad": matcher})

@@ -35,12 +35,11 @@ class OwnersTest(SynchronousTestCase):
         return load(self.main)
 
     def wrong(self, rules: Rules) -> dict[str, list[str]]:
-        return {
-            Path(name).name.removesuffix("]").split(" ")[-1].removesuffix(".ini"): [
-                problem.message for problem in problems
-            ]
-            for name, problems in rules.files.untaken.items()
-        }
+        messages = {}
+        for unit, problems in rules.files.untaken.items():
+            name = Path(unit).name.removesuffix("]").split(" ")[-1].removesuffix(".ini")
+            messages[name] = [problem.message for problem in problems]
+        return messages
 
     def test_every_listener_of_its_transport(self) -> None:
         open_to_all = "routes_from = *\n"
@@ -83,9 +82,8 @@ class OwnersTest(SynchronousTestCase):
     def test_no_message_proposes_what_only_others_may_use(self) -> None:
         known = "[backend web]\nserver = 127.0.0.1:1\n"
         operator = f"{ONE}[listen two]\nendpoint = :442\n{TLS}tls_client_ca = cert.pem\nunder = *\n{ROUTE.format('op')}under = one\n{known}"
-        theirs = (
-            f"[listen la]\nendpoint = :1\n{TLS.replace('tls]', 'lt]')}{known.replace('web', 'lxx')}"
-        )
+        tls, theirs = TLS.replace("tls]", "lt]"), known.replace("web", "lxx")
+        theirs = f"[listen la]\nendpoint = :1\n{tls}{theirs}"
         listen = "[listen mine]\nendpoint = :2\n"
         certificate = "a client's certificate is known only in routes under one with 'terminate_tls' and 'tls_client_ca'; add 'under' with the name of such a route"
         route = ROUTE.format("r")
@@ -102,16 +100,15 @@ class OwnersTest(SynchronousTestCase):
     def test_name_of_a_listener_and_of_a_route(self) -> None:
         """The unit is wrong that is later; what the other is called is no error of it."""
         tls = TLS.replace("[route tls]", "[route one]")
-        operator = (
-            f"{ONE}routes_from = *\n[listen other]\nendpoint = :1\n{ROUTE.format('o')}under = one\n"
-        )
+        other = "[listen other]\nendpoint = :1\n"
+        operator = f"{ONE}routes_from = *\n{other}{ROUTE.format('o')}under = one\n"
         rules = self.rules(operator, a=f"{tls}under = *\n")
         [message, *_] = self.wrong(rules)["a"]
         self.assertEqual(message, f"[listen one] has this name already, at {self.main}:3; give one another name")  # fmt: skip
         self.assertEqual(under(rules), {"one": ["o"], "other": []})
         listen = "[listen tls]\nendpoint = :2\n"
-        for units in ({"a": f"{listen}{TLS}".replace("[listen tls]", "[listen a]"), "b": listen},):
-            self.assertEqual([*self.wrong(self.rules(ONE, **units))], ["b"])
+        units = {"a": f"{listen}{TLS}".replace("[listen tls]", "[listen a]"), "b": listen}
+        self.assertEqual([*self.wrong(self.rules(ONE, **units))], ["b"])
         # The operator's routes are for none if only units have some, which `txmux check` says.
         rules = self.rules(ROUTE.format("o"), a=f"[listen own]\nendpoint = :4441\n{ROUTE.format('r')}")  # fmt: skip
         self.assertEqual(under(rules), {"own": ["r"]})

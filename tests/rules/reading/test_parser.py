@@ -13,22 +13,10 @@ from tests.support.folders import make_folder
 from txmux.cli.layout import laid_out, meaning
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher, Peeked
+from txmux.rules import model
 from txmux.rules.embedding import route
 from txmux.rules.lint.privileges import Privileges, missing_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint
-from txmux.rules.model import (
-    Alternative,
-    Backend,
-    Clients,
-    Files,
-    Listener,
-    NetworkSet,
-    Refusal,
-    Route,
-    Rules,
-    Server,
-    Settings,
-)
 from txmux.rules.packing import pack, unpack
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import is_as_read, load, parse, read_again
@@ -67,13 +55,13 @@ proxy_protocol = v2
 LISTEN = "[listen public]\nendpoint = :443\n"
 
 
-def read(text: str) -> Rules:
+def read(text: str) -> model.Rules:
     return parse(text, "etc/rules.ini", MATCHERS)
 
 
-def tcp(text: str) -> Server:
+def tcp(text: str) -> model.Server:
     host, _, port = text.rpartition(":")
-    return Server(text, "tcp", host=host, port=int(port))
+    return model.Server(text, "tcp", host=host, port=int(port))
 
 
 # Words that lead deep into the parser, between texts that do not.
@@ -163,32 +151,29 @@ def problems_of(text: str) -> str:
 class ValueTests(SynchronousTestCase):
     def test_complete_small_file(self) -> None:
         """Routes keep their order, whatever stands between them."""
-        ssh = Backend("ssh-server", (tcp("127.0.0.1:22"),))
-        web = Backend("web", (tcp("127.0.0.1:8443"),), proxy_protocol="v2")
-        redis = Backend("127.0.0.1:6379", (tcp("127.0.0.1:6379"),))
-        clients = Clients(NetworkSet([ip_network("10.0.0.0/8")]))
-        sni = FakePredicate("tls", (("sni", "www.example.com,*.example.org"),))
-        self.assertEqual(
-            read(COMPLETE),
-            Rules(
-                path=Path("etc/rules.ini"),
-                settings=Settings(),
-                listeners=(Listener("public", ("tcp:443",), silent=ssh, default=Refusal.CLOSE),),
-                routes=(
-                    Route("ssh", (Alternative("ssh", FakePredicate("ssh")),), ssh),
-                    Route(
-                        "site", (Alternative("tls sni=www.example.com,*.example.org", sni),), web
-                    ),
-                    Route(
-                        "redis",
-                        (Alternative("redis", FakePredicate("redis")),),
-                        redis,
-                        clients=clients,
-                    ),
-                ),
-                backends={"ssh-server": ssh, "web": web},
-            ),
+        ssh = model.Backend("ssh-server", (tcp("127.0.0.1:22"),))
+        web = model.Backend("web", (tcp("127.0.0.1:8443"),), proxy_protocol="v2")
+        redis = model.Backend("127.0.0.1:6379", (tcp("127.0.0.1:6379"),))
+        clients = model.Clients(model.NetworkSet([ip_network("10.0.0.0/8")]))
+        names = "www.example.com,*.example.org"
+        routes = [
+            ("ssh", "ssh", FakePredicate("ssh"), ssh),
+            ("site", f"tls sni={names}", FakePredicate("tls", (("sni", names),)), web),
+            ("redis", "redis", FakePredicate("redis"), redis),
+        ]
+        plain, sited, limited = (
+            model.Route(name, (model.Alternative(line, predicate),), to)
+            for name, line, predicate, to in routes
         )
+        listener = model.Listener("public", ("tcp:443",), silent=ssh, default=model.Refusal.CLOSE)
+        expected_rules = model.Rules(
+            path=Path("etc/rules.ini"),
+            settings=model.Settings(),
+            listeners=(listener,),
+            routes=(plain, sited, attrs.evolve(limited, clients=clients)),
+            backends={"ssh-server": ssh, "web": web},
+        )
+        self.assertEqual(read(COMPLETE), expected_rules)
         for text, expected in {
             "-": "-", "off": None, "a.log": Path("etc/a.log"), "/a.log": Path("/a.log"),
         }.items():  # fmt: skip
@@ -230,7 +215,7 @@ class ValueTests(SynchronousTestCase):
             self.assertTrue(all(problem.message for problem in error.problems))
             self.assertNotIn(FAULT, str(error))
         else:
-            self.assertIsInstance(rules, Rules)
+            self.assertIsInstance(rules, model.Rules)
             nothing = Privileges(1000, 1024, lambda _path, _mode: False)
             for found in (lint(rules), closed_listeners(rules), missing_privileges(rules, nothing)):
                 self.assertTrue(all(problem.message for problem in found))
@@ -284,7 +269,7 @@ class AgainTest(SynchronousTestCase):
         self.main.write_text("")
         self.assertTrue(is_as_read(rules))
         sent = json.loads(json.dumps(attrs.asdict(rules.files)))
-        for again in (read_again(Files(**sent)), unpack(pack(rules))):
+        for again in (read_again(model.Files(**sent)), unpack(pack(rules))):
             self.assertEqual((again.settings, again.listeners), (rules.settings, rules.listeners))
             self.assertEqual(again.backends, rules.backends)
             for one, other in zip(again.routes, rules.routes, strict=True):
@@ -305,7 +290,7 @@ class AgainTest(SynchronousTestCase):
                 self.assertIs(line, same)
         rules = load(self.main)
         changed = [
-            attrs.evolve(rules, files=Files()),
+            attrs.evolve(rules, files=model.Files()),
             attrs.evolve(rules, routes=(*rules.routes, route("any", "close"))),
             attrs.evolve(rules, settings=attrs.evolve(rules.settings, drain_timeout=1.0)),
         ]

@@ -15,11 +15,7 @@ from txmux.files import read_bytes
 from txmux.rules.model import Files, Rules
 from txmux.rules.named_files import forbidden
 from txmux.rules.reading.files import LARGEST_RULES
-from txmux.rules.reading.parser import (
-    load,
-    read_again,
-    retaken,
-)
+from txmux.rules.reading.parser import load, read_again, retaken
 from txmux.rules.reading.units import UntakenUnits
 
 LISTEN = "[listen public]\nendpoint = :443\n"
@@ -27,6 +23,11 @@ LISTEN = "[listen public]\nendpoint = :443\n"
 
 def _texts_of_forbidden(rules: Rules) -> list[str]:
     return [*map(str, forbidden(rules))]
+
+
+def _sent(rules: Rules) -> Rules:
+    """Return rules as another process reads them that is sent their files."""
+    return read_again(Files.from_json(json.loads(json.dumps(rules.files.as_json()))))
 
 
 class RightsTest(FolderTestCase):
@@ -142,9 +143,8 @@ class RightsTest(FolderTestCase):
             (listen(1, f"\n#{'x' * 524_000}"), listen(2, f"\n#{'x' * 525_000}"), "may have 1 MiB"),
             (listen(1, "\nallow = @one.txt, @two.txt"), listen(2, "\nallow = @one.txt, @three.txt"), "may have 16 MiB"),
         )):  # fmt: skip
-            units = [
-                self.write(f"d/{name}{number}.ini", its) for name, its in (("a", text), ("b", more))
-            ]
+            its = {"a": text, "b": more}
+            units = [self.write(f"d/{name}{number}.ini", its[name]) for name in "ab"]
             if number == 0:
                 units[0].write_text(f"{text}[listen udp]\nendpoint = udp:127.0.0.1:1-65535\n")
             for owner in (0, 12345):
@@ -158,11 +158,9 @@ class RightsTest(FolderTestCase):
 
     def test_clients_that_an_owner_makes_up(self) -> None:
         """Who says by PROXY headers where clients come from tells no server of the operator, and has nobody connect from there."""
-        main = (
-            f"[txmux]\ninclude = d/*.ini\n{LISTEN}accept_proxy_from = 10.0.0.1\nroutes_from = *\n"
-        )
         backend = "[backend {}]\nserver = 127.0.0.1:1\n{}\n".format
         told, header = "proxy_protocol = v2", "accept_proxy_from = 10.0.0.1\n"
+        main = f"[txmux]\ninclude = d/*.ini\n{LISTEN}{header}routes_from = *\n"
         backends = backend("b", told) + backend("s", "source = client") + backend("p", "")
         path = self.write("rules.ini", main + backends)
         route = "[route r]\nmatch = tls\nbackend = {}\n".format
@@ -219,8 +217,7 @@ class RightsTest(FolderTestCase):
         unit.write_text(as_installed(backend(woken)))
         for owner, expected in ((0, None), (12345, 12345)):
             os.chown(unit, owner, -1)
-            rules = read_again(Files.from_json(json.loads(json.dumps(load(path).files.as_json()))))
-            made = rules.backends["x"]
+            made = _sent(load(path)).backends["x"]
             owners = [one.owner for one in (*made.servers, *made.more.values())]
             self.assertEqual({*owners}, {expected})
             os.chown(path, owner, -1)
@@ -231,17 +228,14 @@ class RightsTest(FolderTestCase):
         """What is in force for a unit is its author's, whoever's file is in the place, or none that can be seen; so is what was just read."""
         secret = self.write("secret", "10.0.0.0/8\n")
         secret.chmod(0o600)
-        unit = self.write(
-            "d/a.ini",
-            f"[route r]\nmatch = tls\nfrom = @{secret}\nterminate_tls = {secret}\nbackend = close\n",
-        )
+        route = f"[route r]\nmatch = tls\nterminate_tls = {secret}\nbackend = close\n"
+        unit = self.write("d/a.ini", f"{route}from = @{secret}\n")
         before = load(self.main)
 
         def assert_stays() -> None:
-            rules = Files.from_json(
-                json.loads(json.dumps(load(self.main, in_force=before.files).files.as_json()))
+            again = retaken(
+                _sent(load(self.main, in_force=before.files)), UntakenUnits(before.files)
             )
-            again = retaken(read_again(rules), UntakenUnits(before.files))
             self.assertEqual(([*again.files.untaken], [*forbidden(again)]), ([str(unit)], []))
             self.assertEqual([route.name for route in again.routes], ["r"])
 
@@ -252,7 +246,7 @@ class RightsTest(FolderTestCase):
         unit.symlink_to(unit.name)
         assert_stays()
         unit.unlink()
-        unit.write_text(f"[route r]\nmatch = tls\nterminate_tls = {secret}\nbackend = close\n")
+        unit.write_text(route)
         os.chown(unit, 12345, -1)
         rules = load(self.main)
         unit.unlink()

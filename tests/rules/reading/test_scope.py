@@ -1,6 +1,7 @@
 import os
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from unittest import SkipTest
 
@@ -40,17 +41,6 @@ _SECTIONS = (
     *(_listen("z", 9), _listen("own", 8), _route("x"), _route("y", "under = *\n")),
     *(_route("v", "under = p0\n"), _route("w", "under = own\n")),
 )
-
-
-class OperatorTest(SynchronousTestCase):
-    def test_one_listener_or_several(self) -> None:
-        """One has all routes; of several, each route says which it is for; what was for all by saying nothing is an error."""
-        self.assertEqual(_under(parse(_listen("p", 1) + _route("r"), "x.ini")), {"r": ["p"]})
-        text = _listen("p", 1) + _route("r", "under = *\n")
-        self.assertEqual(_under(parse(text, "x.ini")), {"r": ["p"]})
-        both = _listen("p", 1) + _listen("q", 2)
-        text = both + _route("some", "under = q\n") + _route("all", "under = *\n")
-        self.assertEqual(_under(parse(text, "x.ini")), {"some": ["q"], "all": ["p", "q"]})
 
 
 class UnitTest(SynchronousTestCase):
@@ -104,9 +94,8 @@ class UnitTest(SynchronousTestCase):
                 found = open_to(rules, f"{self.folder}/d/{unit}.ini")
                 self.assertEqual([one.name for one in found], names, pattern)
         parts = "[unit one]\n" + _route("r") + "[unit two]\n" + _route("s")
-        self.write(
-            _listen("p", 1, "routes_from = one\n") + _listen("q", 2, "routes_from = tw*\n"), a=parts
-        )
+        main = _listen("p", 1, "routes_from = one\n") + _listen("q", 2, "routes_from = tw*\n")
+        self.write(main, a=parts)
         self.assertEqual(_under(self.load()), {"r": ["p"], "s": ["q"]})
         main = _listen("p", 1, "routes_from = a\n") + _listen("q", 2, "routes_from = *\n")
         why = "write 'under = p, q' with those that it is for, or 'under = *'"
@@ -128,12 +117,6 @@ class UnitTest(SynchronousTestCase):
                 ask = partial(open_to, self.load(), f"{self.folder}/d/a.ini [unit one]")
                 self.assertEqual(bool(as_nobody(ask) if owner else ask()), expected)
 
-    def test_route_with_the_name_of_its_own_listener(self) -> None:
-        """Where routes may be under it, that is no fault of an ``under`` that nobody has written."""
-        why = "[listen a] has this name, too; give one of the two another name"
-        unit = _listen("a", 2) + _route("a", "terminate_tls = x.pem\n")
-        self.assert_refused(_listen("p", 1), unit, f"3 : {why}")
-
     def test_listeners_that_do_not_allow_the_unit(self) -> None:
         """The operator's route is under none of a unit either."""
         why = "[listen p] takes no routes of this file; let its owner add 'routes_from = a' there"
@@ -146,6 +129,10 @@ class UnitTest(SynchronousTestCase):
         for pattern in ("", "routes_from = b\n"):
             for line, more in ((1, ""), (3, "under = *\n")):
                 self.assert_refused(_listen("p", 1, pattern), _route("r", more), f"{line} {why}")
+        # Where a route may be under the listener of its own name, that is no fault of an ``under`` that nobody has written.
+        why = "[listen a] has this name, too; give one of the two another name"
+        unit = _listen("a", 2) + _route("a", "terminate_tls = x.pem\n")
+        self.assert_refused(_listen("p", 1), unit, f"3 : {why}")
 
     def test_name_that_is_a_pattern(self) -> None:
         """Nobody is told to write it into 'routes_from', where it would allow files of others."""
@@ -165,16 +152,7 @@ class UnitTest(SynchronousTestCase):
             rules = self.load()
         except RulesError as error:
             return [*map(str, error.problems)]
-        return _under(rules), [
-            *map(str, (one for some in rules.files.untaken.values() for one in some))
-        ]
-
-    def assert_as_anew(self) -> object:
-        found, kept = self.read(), parser.last_read
-        parser.last_read = None
-        self.assertEqual(self.read(), found)
-        parser.last_read = kept
-        return found
+        return _under(rules), [*map(str, chain(*rules.files.untaken.values()))]
 
     def test_comes_and_goes(self) -> None:
         """A second listener, what a pattern names, or a listener of the unit's own."""
@@ -187,13 +165,13 @@ class UnitTest(SynchronousTestCase):
             (from_a.replace("= a", "= a*"), from_a.replace("= a", "= b"), (r, r), ["p"], None),
             (from_a, from_a, (r, r + q), ["p"], ["q"]),
         ):
-            for main, its, names in (
-                (here, unit[0], of_here),
-                (there, unit[1], of_there),
-                (here, unit[0], of_here),
-            ):
+            before, after = (here, unit[0], of_here), (there, unit[1], of_there)
+            for main, its, names in (before, after, before):
                 self.write(main, a=its)
-                found = self.assert_as_anew()
+                found, kept = self.read(), parser.last_read
+                parser.last_read = None
+                self.assertEqual(self.read(), found)
+                parser.last_read = kept
                 served, told = found if isinstance(found, tuple) else ({}, found)
                 self.assertEqual(served, {"r": names} if names else {}, main)
                 self.assertEqual(bool(told), not names, main)
@@ -219,3 +197,12 @@ class UnitTest(SynchronousTestCase):
         after = _under(self.load())
         for name in ("r", "s"):
             self.assertEqual(after.get(name), before.get(name))
+
+    def test_one_listener_or_several(self) -> None:
+        """One has all routes; of several, each route says which it is for; what was for all by saying nothing is an error."""
+        self.assertEqual(_under(parse(_listen("p", 1) + _route("r"), "x.ini")), {"r": ["p"]})
+        text = _listen("p", 1) + _route("r", "under = *\n")
+        self.assertEqual(_under(parse(text, "x.ini")), {"r": ["p"]})
+        both = _listen("p", 1) + _listen("q", 2)
+        text = both + _route("some", "under = q\n") + _route("all", "under = *\n")
+        self.assertEqual(_under(parse(text, "x.ini")), {"some": ["q"], "all": ["p", "q"]})

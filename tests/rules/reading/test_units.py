@@ -92,22 +92,18 @@ class UnitsTest(FolderTestCase):
         own = str(self.write("d/e.ini", inside.format("e") + backend("e")))
         first = inside.format("b") + backend("e")
         self.write("d/a.ini", backend("a"))
+        a_c, c_d = first + backend("a") + backend("c"), backend("c") + backend("d")
         for texts, left in (
             ([f"{first}worse\n"], "b"),
             ([first + backend("a")], "b"),
-            ([first + backend("a") + backend("c"), backend("c")], "b"),
-            (
-                [first + backend("a") + backend("c"), backend("c") + backend("d"), backend("d")],
-                "bd",
-            ),
+            ([a_c, backend("c")], "b"),
+            ([a_c, c_d, backend("d")], "bd"),
             ([first], "e"),
         ):
             for name, text in zip("bcd", texts, strict=False):
                 self.write(f"d/{name}.ini", text)
             rules = load(self.main, are_pem_files_there=False)
-            untaken = {
-                Path(unit).stem: [*map(str, its)] for unit, its in rules.files.untaken.items()
-            }
+            untaken = {Path(unit).stem: its for unit, its in rules.files.untaken.items()}
             self.assertEqual({*untaken}, {*left}, untaken)
             for name in "cd":
                 (self.folder / f"d/{name}.ini").unlink(missing_ok=True)
@@ -259,10 +255,8 @@ class UnitsTest(FolderTestCase):
 
     def test_headers(self) -> None:
         """However a header is written that is read as one, the other units of its file are taken, also where one begins several times."""
-        parts = [f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in "ac"]
-        right = (
-            f"[unit a]\n{parts[0]}{{}}\n[backend b]\nserver = 127.0.0.1:1\n{{}}[unit c]\n{parts[1]}"
-        )
+        a, b, c = (f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in "abc")
+        right = f"[unit a]\n{a}{{}}\n{b}{{}}[unit c]\n{c}"
         unit = self.write("d/a.ini", right.format("[unit b]", ""))
         before = load(self.main)
         for header in (
@@ -368,9 +362,7 @@ class UnitsTest(FolderTestCase):
     def test_folder_that_is_closed(self) -> None:
         """What was found before is not taken for gone where its folder may not be looked into."""
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
-        before = load(self.main)
-
-        folder = unit.parent
+        before, folder = load(self.main), unit.parent
         folder.chmod(0)
         self.addCleanup(folder.chmod, 0o755)
         rules = self.acting(lambda: load(self.main, in_force=before.files))
@@ -381,6 +373,16 @@ class UnitsTest(FolderTestCase):
         folder.chmod(0o755)
         unit.unlink()
         self.assertEqual([*load(self.main, in_force=before.files).backends], [])
+
+    def test_folder_of_a_disk_with_errors(self) -> None:
+        """A folder that cannot be listed for any other reason than that it is gone says nothing of what was found in it."""
+        unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
+        before, folder = load(self.main), unit.parent
+        folder.rename(self.folder / "old")
+        folder.symlink_to("d")
+        rules = load(self.main, in_force=before.files)
+        self.assertEqual([*rules.files.untaken], [str(unit)])
+        self.assertEqual([*retaken(rules, UntakenUnits(before.files)).backends], ["a"])
 
     def acting(self, function: Callable[[], Rules]) -> Rules:
         """Call a function as a user who may not look into all folders."""
@@ -419,16 +421,6 @@ class UnitsTest(FolderTestCase):
             path = self.write("rules.ini", f"[txmux]\ninclude = {pattern}\n{LISTEN}")
             self.assertEqual(self.acting(partial(load, path)).files.untaken, {}, pattern)
 
-    def test_folder_of_a_disk_with_errors(self) -> None:
-        """A folder that cannot be listed for any other reason than that it is gone says nothing of what was found in it."""
-        self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
-        before, folder = load(self.main), self.folder / "d"
-        folder.rename(self.folder / "old")
-        folder.symlink_to("d")
-        rules = load(self.main, in_force=before.files)
-        self.assertEqual([*rules.files.untaken], [str(folder / "a.ini")])
-        self.assertEqual([*retaken(rules, UntakenUnits(before.files)).backends], ["a"])
-
     def test_newcomer_before_others(self) -> None:
         """What a unit has in force cannot be claimed by one whose file is named before its own."""
         text = f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n"
@@ -466,14 +458,10 @@ class UnitsTest(FolderTestCase):
         listen = "[listen {}]\nendpoint = 127.0.0.1:{}\n".format
         route = "[route b]\nmatch = {}\nunder = a\nbackend = close\n".format
         varying = "[listen b]\nendpoint = ${TXMUX_OF_A_UNIT}\n"
-        ending = "terminate_tls = no.pem\n"
+        ending, tunnel = "terminate_tls = no.pem\n", route("socks5") + "tunnel = yes\n"
         for name, (a, b), (new_a, new_b) in (
             ("outer", (route("any"), listen("b", 2)), (route("tls") + ending, listen("b", 2))),
-            (
-                "tunnel",
-                (route("any"), listen("b", 2)),
-                (route("socks5") + "tunnel = yes\n", varying),
-            ),
+            ("tunnel", (route("any"), listen("b", 2)), (tunnel, varying)),
             ("moved", ("", listen("b", 2)), (listen("b", 4), listen("b", 5))),
             ("more", ("", listen("b", 2)), (listen("c", 2), listen("b", 2) + "  127.0.0.1:4\n")),
             ("variable", ("", varying), (listen("c", 2), varying)),
