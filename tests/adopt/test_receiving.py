@@ -34,43 +34,6 @@ def descriptors() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-class ReadTests(SynchronousTestCase):
-    def test_known_facts_are_read(self) -> None:
-        """Another version, no time, and facts that are missing are refused."""
-        self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
-        told = read(json.dumps({**MESSAGE, "route": None, "facts": {}}).encode())
-        self.assertEqual((told.route, told.facts), (None, {}))
-        for wrong in ({"version": 2}, {"time": math.inf}, {"id": 5}, {"local": ["::1", True]}):
-            self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, **wrong}).encode())
-        for key in MESSAGE.keys() - {"later"}:
-            cut = {name: value for name, value in MESSAGE.items() if name != key}
-            self.assertRaises(NotGivenError, read, json.dumps(cut).encode())
-
-    @given(st.binary())
-    def test_any_bytes_are_refused(self, data: bytes) -> None:
-        self.assertRaises(NotGivenError, read, data)
-
-    @given(
-        st.one_of(
-            st.tuples(st.sampled_from(sorted(MESSAGE.keys() - {"later"})), _JSON),
-            st.tuples(st.just("time"), st.floats(0, 2**40)),
-            st.tuples(st.just("route"), st.none() | st.text()),
-            st.tuples(st.sampled_from(("client", "local")), _PLACES),
-            st.tuples(st.just("facts"), st.dictionaries(st.text(), st.text())),
-        )
-    )
-    def test_invalid_values_are_refused(self, case: tuple[str, Any]) -> None:
-        key, value = case
-        try:
-            told = read(json.dumps({**MESSAGE, key: value}).encode())
-        except NotGivenError:
-            return
-        for pair in (told.client, told.local):
-            self.assertEqual([type(part) for part in pair], [str, int])
-        self.assertIs(type(told.time), float)
-        self.assertLess({type(name) for name in told.facts}, {str, bytes})
-
-
 class ReceiveTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.giver, self.taker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -159,3 +122,38 @@ class ReceiveTests(SynchronousTestCase):
         self.assertRaisesRegex(NotGivenError, told, receive, self.taker, {os.geteuid() + 1})
         client, _ = receive(self.taker, {os.geteuid()})
         client.close()
+
+    def test_known_facts_are_read(self) -> None:
+        """Another version, no time, and facts that are missing are refused."""
+        self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
+        told = read(json.dumps({**MESSAGE, "route": None, "facts": {}}).encode())
+        self.assertEqual((told.route, told.facts), (None, {}))
+        for wrong in ({"version": 2}, {"time": math.inf}, {"id": 5}, {"local": ["::1", True]}):
+            self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, **wrong}).encode())
+        for key in MESSAGE.keys() - {"later"}:
+            cut = {name: value for name, value in MESSAGE.items() if name != key}
+            self.assertRaises(NotGivenError, read, json.dumps(cut).encode())
+
+    @given(st.binary())
+    def test_any_bytes_are_refused(self, data: bytes) -> None:
+        self.assertRaises(NotGivenError, read, data)
+
+    @given(
+        st.one_of(
+            st.tuples(st.sampled_from(sorted(MESSAGE.keys() - {"later"})), _JSON),
+            st.tuples(st.just("time"), st.floats(0, 2**40)),
+            st.tuples(st.just("route"), st.none() | st.text()),
+            st.tuples(st.sampled_from(("client", "local")), _PLACES),
+            st.tuples(st.just("facts"), st.dictionaries(st.text(), st.text())),
+        )
+    )
+    def test_invalid_values_are_refused(self, case: tuple[str, Any]) -> None:
+        key, value = case
+        try:
+            told = read(json.dumps({**MESSAGE, key: value}).encode())
+        except NotGivenError:
+            return
+        for pair in (told.client, told.local):
+            self.assertEqual([type(part) for part in pair], [str, int])
+        self.assertIs(type(told.time), float)
+        self.assertLess({type(name) for name in told.facts}, {str, bytes})

@@ -100,9 +100,8 @@ class ServerTests(WorkersTestCase):
         eventually(is_shown, "the backend needs attention")
         views.show("backend", "critical", "connection refused", log="is failing", ready=False)
         self.assertEqual(views.api("backends")[0]["servers"][0]["state"], "failing")
-        state = (
-            f'txmux_backend_server_state{{backend="web",server="127.0.0.1:{port}",state="failing"}}'
-        )
+        labels = f'backend="web",server="127.0.0.1:{port}",state="failing"'
+        state = f"txmux_backend_server_state{{{labels}}}"
         self.assertEqual(views.metric(state), 1)
         # It recovers without a client.
         self.addCleanup(stop_listening, socket.create_server(("127.0.0.1", port)))

@@ -18,16 +18,8 @@ from txmux import files
 from txmux.errors import printable_lines
 from txmux.files import use_helper
 from txmux.rules.model import Logged, Settings, fewer
-from txmux.telemetry.access_log import (
-    AccessLogError,
-    FileAccessLog,
-    MergingLog,
-    ServiceAccessLog,
-    as_json,
-    as_text,
-    open_log,
-    should_log,
-)
+from txmux.telemetry import access_log
+from txmux.telemetry.access_log import AccessLogError, FileAccessLog, MergingLog, ServiceAccessLog
 from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.record import ConnectionRecord
 
@@ -51,7 +43,7 @@ class FileLogTest(SynchronousTestCase):
         self.path = folder / "access.log"
 
     def open(self) -> FileAccessLog:
-        log = open_log(Settings(access_log=self.path, access_log_format="json"))
+        log = access_log.open_log(Settings(access_log=self.path, access_log_format="json"))
         assert isinstance(log, FileAccessLog)
         self.addCleanup(log.close)
         return log
@@ -59,13 +51,13 @@ class FileLogTest(SynchronousTestCase):
     def test_appends_at_once(self) -> None:
         self.path.write_text("before\n")
         self.open().write(a_record())
-        self.assertEqual(self.path.read_text(), f"before\n{as_json(a_record())}\n")
+        self.assertEqual(self.path.read_text(), f"before\n{access_log.as_json(a_record())}\n")
 
     def test_cannot_be_opened(self) -> None:
         self.path.mkdir()
         with self.assertRaisesRegex(AccessLogError, f"access_log: {self.path} .*Is a directory"):
             self.open()
-        self.assertIsNone(open_log(Settings(access_log=None)))  # off
+        self.assertIsNone(access_log.open_log(Settings(access_log=None)))  # off
 
     def test_process_that_replaces_another(self) -> None:
         """It begins without a file that cannot be opened, counts the lines, says so, and tries again by itself."""
@@ -144,9 +136,8 @@ class FileLogTest(SynchronousTestCase):
             raise OSError(errno.EIO, "input/output error")
 
         opened: Any = Deferred()
-        log = FileAccessLog(
-            self.path, "text", later.append, clock=clock, is_quiet=True, opens=lambda _: opened
-        )
+        its: dict[str, Any] = {"clock": clock, "is_quiet": True, "opens": lambda _: opened}
+        log = FileAccessLog(self.path, "text", later.append, **its)
         for _ in range(2):
             log.write(a_record())
         self.assertEqual((self.path.read_text(), len(later)), ("", 1))
@@ -208,13 +199,13 @@ class FileLogTest(SynchronousTestCase):
 
 class FormatTest(SynchronousTestCase):
     def test_json_and_text(self) -> None:
-        line = as_json(a_record(detect_ms=0.123, facts={"sni": "x"}))
+        line = access_log.as_json(a_record(detect_ms=0.123, facts={"sni": "x"}))
         found = json.loads(line)
         self.assertEqual((list(found), found["time"]), (KEYS, "2026-09-21T14:13:20.062Z"))
         self.assertEqual(found["detect_ms"], 0.1)
         self.assertIsNone(found["route"])
         self.assertEqual(found["facts"], {"sni": "x"})
-        line = as_text(a_record(route="r", facts={"sni": "x.example", "client": "me"}))
+        line = access_log.as_text(a_record(route="r", facts={"sni": "x.example", "client": "me"}))
         self.assertEqual(
             line,
             "time=2026-09-21T14:13:20.062Z id=ab-1 listener=public client=192.0.2.1:5000 local=- "
@@ -222,16 +213,18 @@ class FormatTest(SynchronousTestCase):
             "duration_ms=- reason=done facts.sni=x.example facts.client=me",
         )
         record = a_record(facts={"sni": "x"})  # count comes before facts
-        self.assertIn(" reason=done count=3 facts.sni=x", as_text(record, 3))
-        self.assertEqual([*json.loads(as_json(record, 3))][-3:], ["reason", "count", "facts"])
+        self.assertIn(" reason=done count=3 facts.sni=x", access_log.as_text(record, 3))
+        self.assertEqual(
+            [*json.loads(access_log.as_json(record, 3))][-3:], ["reason", "count", "facts"]
+        )
 
     @given(st.dictionaries(st.sampled_from(["sni", "host"]), st.text()))
     def test_nothing_a_client_sends_breaks_a_line(self, facts: dict[str, str]) -> None:
         record = a_record(facts=facts)
         shown = {name: printable_lines(value) for name, value in facts.items()}
-        self.assertEqual(json.loads(as_json(record))["facts"], shown)
-        self.assertEqual(len(as_json(record).splitlines()), 1)
-        line = as_text(record)
+        self.assertEqual(json.loads(access_log.as_json(record))["facts"], shown)
+        self.assertEqual(len(access_log.as_json(record).splitlines()), 1)
+        line = access_log.as_text(record)
         self.assertEqual(len(line.splitlines()), 1)
         self.assertTrue(line.isascii())
         pairs = re.findall(r'(\S+?)=("(?:[^"\\]|\\.)*"|[^"\s]+)(?: |$)', line)
@@ -242,7 +235,7 @@ class FormatTest(SynchronousTestCase):
             self.assertEqual(json.loads(written) if written[0] == '"' else written, value)
 
     def test_lines_are_events_of_a_namespace(self) -> None:
-        log = open_log(Settings())
+        log = access_log.open_log(Settings())
         assert isinstance(log, ServiceAccessLog)
         with capturedLogs() as events:
             log.write(a_record())
@@ -250,7 +243,7 @@ class FormatTest(SynchronousTestCase):
             self.assertTrue(log.write_rest())
             log.close()
         (event,) = [e for e in events if e.get("log_namespace") == "txmux.access"]
-        self.assertEqual(event["line"], as_text(a_record()))
+        self.assertEqual(event["line"], access_log.as_text(a_record()))
 
     def test_errors_without_clean_ends_and_empty_clients(self) -> None:
         for reason, bytes_in, wanted in (
@@ -259,9 +252,9 @@ class FormatTest(SynchronousTestCase):
             ("no-server", 0, True),
         ):  # fmt: skip
             record = a_record(reason=reason, bytes_in=bytes_in)
-            self.assertIs(should_log(record, "errors"), wanted, reason)
+            self.assertIs(access_log.should_log(record, "errors"), wanted, reason)
             for log in (True, False):
-                self.assertIs(should_log(record, log), log)
+                self.assertIs(access_log.should_log(record, log), log)
         ways: tuple[Logged, ...] = (False, "errors", True)  # fewer lines of listener and route
         for one, other, less in ((2, 1, 1), (1, 0, 0), (2, 2, 2), (0, 2, 0)):
             self.assertEqual(fewer(ways[one], ways[other]), ways[less])
@@ -274,7 +267,7 @@ class StandardOutputTests(SynchronousTestCase):
         os.dup2(write, 1)
         try:
             settings = Settings(access_log="stdout", access_log_format="json")
-            return open_log(settings, clock=clock), read
+            return access_log.open_log(settings, clock=clock), read
         finally:
             os.dup2(kept, 1)
             os.close(kept)
@@ -314,7 +307,7 @@ class MergingTest(SynchronousTestCase):
         self.path = make_folder(self) / "log"
         self.clock = Clock()
         settings = Settings(access_log=self.path, access_log_format="json")
-        log = open_log(settings, clock=self.clock)
+        log = access_log.open_log(settings, clock=self.clock)
         assert isinstance(log, MergingLog)
         self.log = log
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))

@@ -9,6 +9,10 @@ from txmux.control.attention import rules_not_in_force
 from txmux.control.report import Report
 from txmux.telemetry.attention import OF_FEW, AttentionItem, AttentionLog, beside_busiest, of_few
 
+_SLOW = AttentionItem(
+    "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
+)
+
 
 class AttentionLogTest(SynchronousTestCase):
     def test_what_one_or_two_sources_do(self) -> None:
@@ -34,19 +38,16 @@ class AttentionLogTest(SynchronousTestCase):
         # It has a minute to notice what another has reported, and then that is over; later it begins anew.
         now = [100.0]
         old, new = (AttentionLog(lambda: now[0], lambda: now[0]) for _ in range(2))
-        lasts = AttentionItem(
-            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
-        )
         ended = AttentionItem("note", "limits", "listener a refuses clients", do="see who")
-        old.record([lasts, ended])
+        old.record([_SLOW, ended])
         now[0] = 200.0
         with capturedLogs() as logged:
             new.restore(json.loads(json.dumps([{"of": "another version"}, *old.state()])))
-            self.assertEqual([item.since for item in new.record([lasts])], [100.0])
+            self.assertEqual([item.since for item in new.record([_SLOW])], [100.0])
             now[0] = 260.0
-            new.record([lasts])
+            new.record([_SLOW])
             now[0] = 300.0
-            self.assertEqual([item.since for item in new.record([lasts, ended])], [100.0, 300.0])
+            self.assertEqual([item.since for item in new.record([_SLOW, ended])], [100.0, 300.0])
         self.assertEqual({event["log_level"].name for event in logged}, {"info"})  # of a note
         told = [event["log_format"].format(**event) for event in logged]
         what = "listener a refuses clients"
@@ -56,20 +57,16 @@ class AttentionLogTest(SynchronousTestCase):
     def test_begins_and_ends_once(self) -> None:
         now = [100.0]
         log = AttentionLog(lambda: now[0])
-        slow = AttentionItem(
-            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
-        )
         known = AttentionItem(
             "critical", "backend", "backend b: no server is up", do="see why", is_logged=True
         )
         with capturedLogs() as logged:
-            self.assertEqual([item.since for item in log.record([slow, known])], [100.0, 100.0])
+            self.assertEqual([item.since for item in log.record([_SLOW, known])], [100.0, 100.0])
             now[0] = 105.0
-            self.assertEqual(
-                [item.what for item in log.record([slow, known])], ["backend", "workers"]
-            )
+            found = [item.what for item in log.record([_SLOW, known])]
+            self.assertEqual(found, ["backend", "workers"])
             self.assertEqual(log.record([], complete=False), [])
-            self.assertEqual([item.since for item in log.record([slow])], [100.0])
+            self.assertEqual([item.since for item in log.record([_SLOW])], [100.0])
             log.record([])
         lines = [event["log_format"].format(**event) for event in logged]
         self.assertEqual([event["log_level"].name for event in logged], ["warn", "info"])

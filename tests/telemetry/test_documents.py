@@ -31,10 +31,8 @@ class FieldsTest(SynchronousTestCase):
         self.assertEqual((until.meaning, until.is_optional), ("when it ends", True))
         table = Table("pairs", [bytes_in.column or Column()], ["name"])
         self.assertEqual(table.cells({"bytes_in": 1500}, COMMAND), ["1.5 kB"])
-        first, second = (
-            SimpleNamespace(bytes_in=3),
-            SimpleNamespace(name="x", bytes_in=4, until=None),
-        )
+        first = SimpleNamespace(bytes_in=3)
+        second = SimpleNamespace(name="x", bytes_in=4, until=None)
         self.assertEqual(row_of(Pair, first, second), {"name": "x", "bytes_in": 3})
         second.until = 5.0
         self.assertEqual(row_of(Pair, second), {"name": "x", "bytes_in": 4, "until": 5.0})
@@ -88,22 +86,17 @@ class FieldsTest(SynchronousTestCase):
             added.append(documents.AddedField(of, field, value))
         self.patch(installed, "rows", lambda _: added)
         row: Any = dict.fromkeys(kind.__annotations__, "x")
-        own, more, every = (
-            documents.listeners(rows).columns for rows in ([row], [row, {"more": 1}], None)
-        )
-        self.assertEqual(
-            [column.title for column in more], [*(column.title for column in own), "more", "none"]
-        )
+        given: tuple[Any, ...] = ([row], [row, {"more": 1}], None)
+        own, more, every = (documents.listeners(rows).columns for rows in given)
+        found = [column.title for column in more]
+        self.assertEqual(found, [*(column.title for column in own), "more", "none"])
         self.assertEqual(every, more)
         documents.add_fields(row, kind, "abc")
         self.assertEqual((row["more"], "none" in row, "other" in row), (3, False, False))
         self.assertEqual([*documents.every_field_of(kind)][-2:], [one.field for one in added[:2]])
 
-
-class RecordTest(SynchronousTestCase):
-    """What the API has of the access log's record is as the record has it."""
-
     def test_connections_and_ends(self) -> None:
+        """What the API has of the access log's record is as the record has it."""
         logged = get_type_hints(ConnectionRecord)
         others = {
             "time": str,  # as the access log writes it

@@ -10,7 +10,7 @@ from txmux.telemetry.events import MOST, Events, Sampling, server_event
 from txmux.telemetry.record import ConnectionRecord
 
 
-class SamplingTest(SynchronousTestCase):
+class EventsTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.told: list[dict[str, Any]] = []
@@ -45,8 +45,6 @@ class SamplingTest(SynchronousTestCase):
         self.flood(0)  # no timer while nothing is skipped
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-
-class ListenTest(SynchronousTestCase):
     def test_what_each_has(self) -> None:
         """And those who follow decisions get them, without a listener, too."""
         events, told, followed = Events(Clock()), list[dict[str, Any]](), list[Any]()

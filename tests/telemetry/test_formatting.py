@@ -9,24 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
 from txmux.errors import printable_lines
-from txmux.telemetry.formatting import (
-    aligned,
-    byte_count,
-    byte_rate,
-    compact_duration,
-    count,
-    duration,
-    milliseconds,
-    printable_json,
-    rate,
-    si_number,
-    utc_time,
-)
+from txmux.telemetry import formatting
 
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
+_PLAIN = st.none() | st.booleans() | st.integers() | st.text()
+_VALUES = st.recursive(_PLAIN, lambda one: st.lists(one) | st.dictionaries(st.text(), one))
 
 
 def shown(data: Any) -> Any:
@@ -46,37 +32,39 @@ _PURE = {"adopt", "detection", "matchers", "rules", "wire", "testing", "interfac
 class FormattingTests(SynchronousTestCase):
     def test_sizes(self) -> None:
         for write, texts in (
-            (byte_count, {0: "0 B", 999: "999 B", 1536: "1.54 kB", 2e10: "20 GB"}),
-            (duration, {0.25: "0.2 s", 4.97: "5 s", 59: "59 s", 5400: "1 h 30 min", 90000: "1 d 1 h",
+            (formatting.byte_count, {0: "0 B", 999: "999 B", 1536: "1.54 kB", 2e10: "20 GB"}),
+            (formatting.duration, {0.25: "0.2 s", 4.97: "5 s", 59: "59 s", 5400: "1 h 30 min", 90000: "1 d 1 h",
                         86400 * 40: "40 d"}),
-            (count, {1234567: "1\u202f234\u202f567"}),
-            (rate, {0.25: "0.25/s", 1500: "1.5 k/s", 3e-7: "0/s", 9.97: "10/s"}),
-            (compact_duration, {59.9: "59s", 3720: "1h2m"}),
-            (si_number, {0: "0", 1234: "1.23 k", 5.68e6: "5.68 M", 999.7: "1 k", 7e12: "7000 G"}),
-            (milliseconds, {0: "0 s", 3.21: "3.21 ms", 61_000: "1 min 1 s", 999.4: "999 ms",
+            (formatting.count, {1234567: "1\u202f234\u202f567"}),
+            (formatting.rate, {0.25: "0.25/s", 1500: "1.5 k/s", 3e-7: "0/s", 9.97: "10/s"}),
+            (formatting.compact_duration, {59.9: "59s", 3720: "1h2m"}),
+            (formatting.si_number, {0: "0", 1234: "1.23 k", 5.68e6: "5.68 M", 999.7: "1 k", 7e12: "7000 G"}),
+            (formatting.milliseconds, {0: "0 s", 3.21: "3.21 ms", 61_000: "1 min 1 s", 999.4: "999 ms",
                             999.7: "1 s", 3e-7: "0 ms"}),
-            (byte_rate, {0: "0 B/s", 333: "333 B/s", 8010: "8.01 kB/s", 5.68e6: "5.68 MB/s"}),
+            (formatting.byte_rate, {0: "0 B/s", 333: "333 B/s", 8010: "8.01 kB/s", 5.68e6: "5.68 MB/s"}),
         ):  # fmt: skip
             for number, text in texts.items():
                 self.assertEqual(write(number), text)
-        self.assertEqual(utc_time(1796083200), "2026-12-01 00:00 UTC")
-        lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
+        self.assertEqual(formatting.utc_time(1796083200), "2026-12-01 00:00 UTC")
+        lines = [*formatting.aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
         self.assertEqual(lines, ["name   n", "a     10"])
 
     @given(st.floats(0, 1e20))
     def test_no_number_has_an_exponent(self, number: float) -> None:
-        for write in (si_number, rate, milliseconds, byte_count):
+        how = formatting.si_number, formatting.rate, formatting.milliseconds, formatting.byte_count
+        for write in how:
             self.assertRegex(write(number), r"^[0-9.]+ ?[a-zA-Z/]*( [0-9]+ [a-z]+)?$")
 
     @given(_VALUES)
     def test_json(self, data: Any) -> None:
         """What is printable stays, wherever it is; of all else, only ends of lines, tabs and blanks."""
-        self.assertEqual(json.dumps(json.loads(printable_json(data))), json.dumps(shown(data)))
+        self.assertEqual(
+            json.dumps(json.loads(formatting.printable_json(data))), json.dumps(shown(data))
+        )
 
     def test_lines(self) -> None:
-        self.assertEqual(
-            printable_lines("a\r\n\tb\n1\u202f000 \xa0\u20ac"), "a\r\n\tb\n1\u202f000 \xa0\u20ac"
-        )
+        found = printable_lines("a\r\n\tb\n1\u202f000 \xa0\u20ac")
+        self.assertEqual(found, "a\r\n\tb\n1\u202f000 \xa0\u20ac")
         hidden = "\x1b\a\r\x7f\x9b\u202e\u2028\x00"
         self.assertEqual(printable_lines(hidden), r"\x1b\x07\r\x7f\x9b\u202e\u2028\x00")
 

@@ -22,13 +22,6 @@ from tests.support.folders import make_folder
 from tests.telemetry.test_access_log import a_record
 from txmux.telemetry import lines
 from txmux.telemetry.access_log import FileAccessLog, as_text
-from txmux.telemetry.lines import (
-    LOST_LINES,
-    LineWriter,
-    LostLinesLog,
-    ServiceLog,
-    write_rest_of_service_logs,
-)
 
 
 class StalledTest(SynchronousTestCase):
@@ -41,8 +34,8 @@ class StalledTest(SynchronousTestCase):
             self.addCleanup(os.close, end)
         return ends
 
-    def writer(self, descriptor: int, limit: int = 10_000) -> LineWriter:
-        writer = LineWriter(descriptor, "log", self.said.append, self.said.append, limit)
+    def writer(self, descriptor: int, limit: int = 10_000) -> lines.LineWriter:
+        writer = lines.LineWriter(descriptor, "log", self.said.append, self.said.append, limit)
         self.addCleanup(writer.close)
         return writer
 
@@ -99,7 +92,7 @@ class StalledTest(SynchronousTestCase):
     def test_report_of_lost_lines_is_buffered_too(self) -> None:
         reading, writing = self.pipe()
         room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-        writer = LineWriter(
+        writer = lines.LineWriter(
             writing, "log", lambda _: None, lambda lost: writer.write([b"lost: %d\n" % lost]), room
         )
         self.addCleanup(writer.close)
@@ -131,14 +124,14 @@ class StalledTest(SynchronousTestCase):
     def test_slow_reader_has_a_moment_at_the_end(self) -> None:
         """What is then left counts as lost."""
         reading, writing = self.pipe()
-        writer = LineWriter(writing, "log", self.said.append, self.said.append)
+        writer = lines.LineWriter(writing, "log", self.said.append, self.said.append)
         writer.write([b"x" * 1000 + b"\n"] * 100)
         writer.finish(0.05)
         self.assertTrue(writer.is_holding)
-        LOST_LINES.take_count()
+        lines.LOST_LINES.take_count()
         writer.close()
         whole = len(os.read(reading, 2**20)) // 1001
-        self.assertEqual(LOST_LINES.take_count(), 100 - whole)
+        self.assertEqual(lines.LOST_LINES.take_count(), 100 - whole)
         reading, writing = self.pipe()
         writer = self.writer(writing, 2**20)
         writer.write([b"x" * 1000 + b"\n"] * 100)
@@ -159,19 +152,17 @@ class StalledTest(SynchronousTestCase):
         writer.write([b"y" * 1000 + b"\n"] * 200)
         self.assertTrue(writer.is_holding)  # it waits for nobody
         os.read(reading, 2**20)
-        writer = LineWriter("no such file", "log", self.said.append, self.said.append)
+        writer = lines.LineWriter("no such file", "log", self.said.append, self.said.append)
         self.addCleanup(writer.close)
         writer.write([b"x\n", b"y\n"])
         self.assertEqual(self.said, ["no such file"])
-        self.assertEqual(LOST_LINES.report(), {"log: no such file": 2})
+        self.assertEqual(lines.LOST_LINES.report(), {"log: no such file": 2})
         reading, writing = self.pipe()
         writer.move(writing)
         writer.write([b"z\n"])
         self.assertEqual((os.read(reading, 9), self.said[1:]), (b"z\n", [2]))
 
-
-class ServiceLogTest(SynchronousTestCase):
-    def test_slow_reader(self) -> None:
+    def test_slow_reader_of_the_service_log(self) -> None:
         """It gets what waits as soon as it reads, and at the end has until it is over; what a client has sent harms no terminal."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
@@ -179,10 +170,9 @@ class ServiceLogTest(SynchronousTestCase):
         self.addCleanup(file.close)
         reactor: Any = MemoryReactorClock()
         reactor.callFromThread = lambda function: function()
-        forbidden = self.patch(
-            os, "open", _refuse
-        )  # else it has a descriptor of its own until the process ends
-        log = ServiceLog(file, reactor)
+        # Else it has a descriptor of its own until the process ends.
+        forbidden = self.patch(os, "open", _refuse)
+        log = lines.ServiceLog(file, reactor)
         forbidden.restore()
         log.write("a\x1b\n")
         log.flush()
@@ -200,23 +190,22 @@ class ServiceLogTest(SynchronousTestCase):
                 self.assertEqual(reactor.getDelayedCalls(), [])
                 self.assertEqual(whole + len(os.read(reading, 2**20)), 100_100)
         is_over = list[bool]()
-        waiting = Deferred.fromCoroutine(write_rest_of_service_logs(lambda: bool(is_over)))
+        waiting = Deferred.fromCoroutine(lines.write_rest_of_service_logs(lambda: bool(is_over)))
         reactor.advance(0.1)
         self.assertNoResult(waiting)
         is_over.append(True)
         reactor.advance(0.1)
         self.successResultOf(waiting)
-        [(name, count)] = LOST_LINES.report().items()
+        [(name, count)] = lines.LOST_LINES.report().items()
         self.assertEqual(name, "the service's log: the reader is too slow")
         os.read(reading, 2**20)
         with capturedLogs() as events:
             log.write("next\n")
         [text] = [eventAsText(event, includeTimestamp=False) for event in events]
-        self.assertTrue(
-            text.endswith(f"this log was not read for a while; lost: {count} lines"), text
-        )
+        found = text.endswith(f"this log was not read for a while; lost: {count} lines")
+        self.assertTrue(found, text)
         torn, *read = os.read(reading, 99).splitlines()
-        self.assertEqual((torn, read, LOST_LINES.report()), (b"", [b"next"], {}))
+        self.assertEqual((torn, read, lines.LOST_LINES.report()), (b"", [b"next"], {}))
         [(finish, arguments, _)] = reactor.triggers["after"]["shutdown"]
         finish(*arguments)
         self.assertEqual(arguments, (1.0,))
@@ -226,10 +215,10 @@ class StormTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.said: list[object] = []
         self.lines = [b"%d\n" % number for number in range(9000)]
-        LOST_LINES.take_count()
+        lines.LOST_LINES.take_count()
 
     def write(self, descriptor: int) -> None:
-        writer = LineWriter(descriptor, "log", self.said.append, self.said.append, 1000)
+        writer = lines.LineWriter(descriptor, "log", self.said.append, self.said.append, 1000)
         writer.write(self.lines)
         self.addCleanup(writer.close)
 
@@ -251,7 +240,7 @@ class StormTest(SynchronousTestCase):
         received = os.read(reading, 2 * room)
         self.assertGreater(len(received), room // 2)
         self.assertTrue(b"".join(self.lines).startswith(received))
-        held = b"".join(self.lines[: 9000 - LOST_LINES.take_count()])
+        held = b"".join(self.lines[: 9000 - lines.LOST_LINES.take_count()])
         self.assertTrue(990 < len(held) - len(received) <= 1000)
 
 
@@ -274,7 +263,7 @@ class FullDiskTest(SynchronousTestCase):
     def test_no_torn_line_and_one_report_when_mended(self) -> None:
         path = make_folder(self) / "access.log"
         line = as_text(a_record())
-        LOST_LINES.take_count()
+        lines.LOST_LINES.take_count()
         with capturedLogs() as events:
             log = FileAccessLog(path)
             self.addCleanup(log.close)
@@ -284,13 +273,12 @@ class FullDiskTest(SynchronousTestCase):
                     log.write(a_record())
                     self.assertTrue(path.read_text().endswith(f"{line}\n"))
                 log.reopen()
-                self.assertEqual(
-                    LOST_LINES.report(), {f"access log {path}: {os.strerror(errno.EFBIG)}": 3}
-                )
+                found = lines.LOST_LINES.report()
+                self.assertEqual(found, {f"access log {path}: {os.strerror(errno.EFBIG)}": 3})
             for _ in range(3):
                 log.write(a_record())
         self.assertEqual(path.read_text().splitlines(), [line] * 5)
-        self.assertEqual((LOST_LINES.take_count(), LOST_LINES.report()), (3, {}))
+        self.assertEqual((lines.LOST_LINES.take_count(), lines.LOST_LINES.report()), (3, {}))
         told = [event for event in events if "access log" in event.get("log_format", "")]
         self.assertEqual(len(told), 2)
         self.assertIn("until this is fixed", told[0]["log_format"])
@@ -310,12 +298,12 @@ class FullDiskTest(SynchronousTestCase):
         patched = self.patch(lines, "_ROOM", 1 << 62)
         log.write(a_record())
         clock.pump([1] * 30)
-        self.assertEqual([*LOST_LINES.report().values()], [1])
+        self.assertEqual([*lines.LOST_LINES.report().values()], [1])
         patched.restore()
         log.writer.put = put
         with capturedLogs() as events:
             clock.pump([1] * 5)
-        self.assertEqual(LOST_LINES.report(), {})
+        self.assertEqual(lines.LOST_LINES.report(), {})
         self.assertEqual([event["count"] for event in events if "count" in event], [1])
         self.assertEqual(clock.getDelayedCalls(), [])
 
@@ -325,7 +313,7 @@ class FullDiskTest(SynchronousTestCase):
         said: list[object] = []
         self.patch(os, "ftruncate", _refuse)
         with path.open("ab", buffering=0) as file:
-            writer = LineWriter(file.fileno(), "log", said.append, said.append)
+            writer = lines.LineWriter(file.fileno(), "log", said.append, said.append)
             self.addCleanup(writer.close)
             with self.full_after(3):
                 for line in (b"abcdef\n", b"other\n", b"another\n"):
@@ -340,7 +328,7 @@ class FullDiskTest(SynchronousTestCase):
         path = make_folder(self) / "log"
         said: list[object] = []
         with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as other:
-            writer = LineWriter(file.fileno(), "log", said.append, said.append)
+            writer = lines.LineWriter(file.fileno(), "log", said.append, said.append)
             put = writer.put
 
             def interrupted(data: bytes) -> int:
@@ -367,7 +355,7 @@ def _is_empty(reading: int) -> bool:
 class LostLinesTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.log = LostLinesLog(self.clock.seconds)
+        self.log = lines.LostLinesLog(self.clock.seconds)
 
     def told(self, seconds: float, *totals: int, losing: Collection[str] = ()) -> list[str]:
         self.clock.advance(seconds)

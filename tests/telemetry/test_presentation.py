@@ -83,10 +83,8 @@ class PresentationTests(SynchronousTestCase):
                 "connection refused, 1 min 30 s ago",
             ),
         ):  # fmt: skip
-            self.assertEqual(
-                table.cells(row, medium, _NOW),
-                [active, "2.5/s", "1.54 kB", first_byte, failed, why],
-            )
+            expected = [active, "2.5/s", "1.54 kB", first_byte, failed, why]
+            self.assertEqual(table.cells(row, medium, _NOW), expected)
         older = {"state": "up", "active": 1, "last_failure": None}
         self.assertEqual(table.cells(older, COMMAND, _NOW), ["1", *5 * ["-"]])
 
@@ -144,11 +142,9 @@ class PresentationTests(SynchronousTestCase):
 
     def test_worst_certificate_first(self) -> None:
         states = ["valid", "of a newer version", "ends soon", None, "ended", "not valid yet"]
+        ranked = ["ended", "not valid yet", "ends soon", "valid", "of a newer version", None]
         listed = sorted(({"state": state} for state in states), key=certificate_rank)
-        self.assertEqual(
-            [row["state"] for row in listed],
-            ["ended", "not valid yet", "ends soon", "valid", "of a newer version", None],
-        )
+        self.assertEqual([row["state"] for row in listed], ranked)
 
     def test_views_of_a_status(self) -> None:
         routes: list[dict[str, Any]] = [{"active": 2}, {}]
@@ -202,9 +198,8 @@ class PresentationTests(SynchronousTestCase):
             self.assertEqual((cells, table.health(row) or ""), ([text], health), row)
             if table is documents.SERVERS:
                 self.assertEqual(needs_attention(row), health != "unchecked")
-        weights = [
-            slow_start(row) for row in ({}, {"weight": 2}, {"weight": 2, "effective_weight": 0.5})
-        ]
+        rows: list[dict[str, Any]] = [{}, {"weight": 2}, {"weight": 2, "effective_weight": 0.5}]
+        weights = [slow_start(row) for row in rows]
         self.assertEqual(weights, ["", "", "starting slowly: weight 0.5 of 2"])
         table = documents.BANS.first("left")
         self.assertEqual([column.title for column in table.columns], ["left", "network", "reason"])
@@ -220,10 +215,8 @@ class PresentationTests(SynchronousTestCase):
             Column("name"), Column("n", kind="count", goes=1), Column("empty", goes=1),
             Column("words", goes=2, least=4), Column("spare", goes=5), Column("path", keeps_end=True),
         ]  # fmt: skip
-        lines = [
-            [column.title for column in columns],
-            ["x" * 10, "123", "-", "y" * 12, "z" * 5, f"/{'p' * 29}"],
-        ]
+        texts = ["x" * 10, "123", "-", "y" * 12, "z" * 5, f"/{'p' * 29}"]
+        lines = [[column.title for column in columns], texts]
         for width, shown in (
             (80, {0: 10, 1: 3, 3: 12, 4: 5, 5: 30}), (68, {0: 10, 1: 3, 3: 12, 4: 5, 5: 30}),
             (67, {0: 10, 1: 3, 3: 12, 5: 30}), (60, {0: 10, 1: 3, 3: 12, 5: 29}), (50, {0: 10, 1: 3, 3: 7, 5: 24}),

@@ -8,9 +8,8 @@ from txmux.rules.reading.parser import load
 from txmux.telemetry import provider_state as reporting
 from txmux.telemetry.provider_state import StateFile, reported_sources
 
-_RULES = (
-    "[txmux]\ninclude = p/*.ini\n    p/single\n[listen public]\nendpoint = :443\ndefault = close\n"
-)
+_LISTEN = "[listen public]\nendpoint = :443\ndefault = close\n"
+_RULES = f"[txmux]\ninclude = p/*.ini\n    p/single\n{_LISTEN}"
 
 
 class StateTest(SynchronousTestCase):

@@ -17,9 +17,8 @@ class SourceTests(SynchronousTestCase):
         self.addCleanup(logs.__exit__, None, None, None)
 
     def make(self, steady: float = 0.0, *, logs: bool = True) -> Source:
-        return Source(
-            "names", "192.0.2.53:53", "names stay", self.clock.seconds, steady=steady, logs=logs
-        )
+        where, clock = "192.0.2.53:53", self.clock.seconds
+        return Source("names", where, "names stay", clock, steady=steady, logs=logs)
 
     def lines(self) -> list[str]:
         seen, self.seen = self.seen, len(self.events)

@@ -20,33 +20,12 @@ from txmux.telemetry.counting.snapshot import Counts, server_samples, totals, un
 from txmux.telemetry.record import ConnectionRecord
 
 PATH = Path("rules.ini")
+_RULES = "[listen {}]\nendpoint = 127.0.0.1:0\n[route {}]\nunder = *\nmatch = {}\nbackend = {}\n"
+RULES = _RULES.format("public", "a", "ssh", "127.0.0.1:22")
+MORE = _RULES.format("other", "b", "any", "127.0.0.1:80")
 
-RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route a]
-under = *
-match = ssh
-backend = 127.0.0.1:22
-"""
-
-MORE = """
-[listen other]
-endpoint = 127.0.0.1:0
-
-[route b]
-under = *
-match = any
-backend = 127.0.0.1:80
-"""
-
-
-RECORD = ConnectionRecord(
-    time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
-)
-
-
+_TIMES: dict[str, Any] = {"time": 1000.5, "detect_ms": 2.0, "duration_ms": 70.0}
+RECORD = ConnectionRecord(id="x", listener="public", client="?", **_TIMES)
 SSH = "127.0.0.1:22", "127.0.0.1:22"
 
 
@@ -189,10 +168,8 @@ class CountersTests(SynchronousTestCase):
         (first,) = self.rules.routes
         tls: Any = True
         a = attrs.evolve(first, terminate_tls=tls)
-        b, c = (
-            attrs.evolve(a, name="b", under=("a",)),
-            attrs.evolve(first, name="c", under=("a", "b")),
-        )
+        b = attrs.evolve(a, name="b", under=("a",))
+        c = attrs.evolve(first, name="c", under=("a", "b"))
         silent = parse(RULES.replace("0\n", "0\nsilent = close\n"), PATH)
         rules = attrs.evolve(silent, routes=(a, b, c))
         names = ["a", "b", "c", "silent", ""]
@@ -201,12 +178,9 @@ class CountersTests(SynchronousTestCase):
         self.counters.extend(rules)
         self.assertEqual([one.route for one in self.counts(rules).routes], names)
         self.assertEqual([ProcessCounters().inode, self.counters.column(1).inode > 0], [0, True])
-
-    def test_route_that_has_the_name_of_another_listener(self) -> None:
-        """What is under the listener is not under the route."""
-        text = (
-            "[listen {0}]\nendpoint = :0\n[route {1}]\nunder = {0}\nmatch = any\nbackend = close\n"
-        )
+        # What is under a listener is not under a route of its name.
+        route = "[route {1}]\nunder = {0}\nmatch = any\nbackend = close\n"
+        text = f"[listen {{0}}]\nendpoint = :0\n{route}"
         rules = parse(text.format("a", "b") + text.format("b", "c"), PATH)
         found = {key for key in keys_of(rules) if key.startswith("route")}
         self.assertEqual(found, {"route\na\n", "route\na\nb", "route\nb\n", "route\nb\nc"})
@@ -319,6 +293,11 @@ def _cannot(*_: object) -> int:
     raise OSError(errno.EINVAL, "Invalid argument")
 
 
+def _unanswered(changes: ServerChanges) -> dict[tuple[str, str], int]:
+    at = SERVER.names.index("unanswered")
+    return {key: cells[at] for key, (cells, *_) in changes.take().items()}
+
+
 class ServerChangesTest(SynchronousTestCase):
     @given(_ROUNDS)
     def test_sums_over_processes_since_the_last_reading(
@@ -338,11 +317,7 @@ class ServerChangesTest(SynchronousTestCase):
                         counters.grow(counters.column(number))
                 column.server("x", name).unanswered()
                 expected["x", name] = expected.get(("x", name), 0) + 1
-            found = {
-                key: cells[SERVER.names.index("unanswered")]
-                for key, (cells, *_) in changes.take().items()
-            }
-            self.assertEqual(found, expected)
+            self.assertEqual(_unanswered(changes), expected)
 
     def test_less_than_before(self) -> None:
         counters = Counters()
@@ -378,11 +353,8 @@ class ServerChangesTest(SynchronousTestCase):
             self.assertEqual(len(image.cells), column.layout.cells * CELL)
             self.assertEqual(read < len(image.cells) / 10, is_known)
             self.assertEqual(column.tolist(), column.cells[: column.layout.cells].tolist())
-            grown = {
-                key[1]: cells[SERVER.names.index("unanswered")]
-                for key, (cells, *_) in changes.take().items()
-            }
-            self.assertEqual(grown, dict.fromkeys(("0", "17", "18", "2500", "4999"), 1))
+            few = ("x", "0"), ("x", "17"), ("x", "18"), ("x", "2500"), ("x", "4999")
+            self.assertEqual(_unanswered(changes), dict.fromkeys(few, 1))
             self.patch(os, "lseek", _cannot)
 
     @given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)))))
