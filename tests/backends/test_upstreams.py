@@ -184,10 +184,8 @@ class ChangedTest(SynchronousTestCase):
             for hosts in ([], ["10.0.0.1"], [], ["10.0.0.2", "10.0.0.3"]):
                 addresses = [ResolvedAddress(host, 80) for host in hosts]
                 pool.set_addresses(pool.backend.servers[0], addresses)
-        self.assertEqual(
-            [formatEvent(event) for event in events],
-            ["backend b: no server is up", "backend b: 2 servers are up again"],
-        )
+        expected = ["backend b: no server is up", "backend b: 2 servers are up again"]
+        self.assertEqual([*map(formatEvent, events)], expected)
 
     def test_last_server_down_over_a_reload(self) -> None:
         server = "10.0.0.1:80"
@@ -382,11 +380,8 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(process.pool.since(process.pool.members[0]), 9)
         # A server that was held is up since it is not any more, in the next process too; one that never was has no time.
         old, new = Process(100), Process(7)
-        orders = (
-            ServerOverride("drain"),
-            ServerOverride("maintenance", weight=3),
-            ServerOverride(weight=3),
-        )
+        drain, weighed = ServerOverride("drain"), ServerOverride(weight=3)
+        orders = drain, ServerOverride("maintenance", weight=3), weighed
         for order in orders:
             self.assertEqual([old.pool.since(member) for member in old.pool.members], [None, None])
             old.upstreams.apply_overrides({("b", "10.0.0.1:80"): order})
@@ -494,9 +489,8 @@ class ExpectedTest(SynchronousTestCase):
         """Which of them the other process has is not known: each has an equal part."""
         known = self.new.pool.backend_health
         more = known.health_of(("10.0.0.1:80", "10.0.0.9:80"))
-        self.new.upstreams.known.expect(
-            [{"backend": "b", "server": "10.0.0.1:80", "connections": number} for number in (2, 3)]
-        )
+        row = {"backend": "b", "server": "10.0.0.1:80"}
+        self.new.upstreams.known.expect([{**row, "connections": number} for number in (2, 3)])
         (first, *_) = self.new.pool.members
         self.assertEqual(sorted((first.connections, more.connections)), [2, 3])
         self.assertEqual(known.connections, 5)

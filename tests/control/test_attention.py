@@ -137,10 +137,11 @@ class OthersTest(SynchronousTestCase):
             [(item.level, item.what, item.text) for item in attention.not_served(missing)],
             [("critical", "workers", "no worker serves")],
         )
-        for count, stay, go in (
-            (1, "1 connection stays", "1 connection goes"),
-            (2, "2 connections stay", "2 connections go"),
-        ):
+        one, two = (
+            ("1 connection stays", "1 connection goes"),
+            ("2 connections stay", "2 connections go"),
+        )
+        for count, (stay, go) in ((1, one), (2, two)):
             (item,) = attention.left_behind(count, 0)
             self.assertEqual(item.text, f"{stay} in workers that an upgrade has replaced")
             (item,) = attention.left_behind(0, count)
@@ -272,9 +273,8 @@ class OthersTest(SynchronousTestCase):
             f"[listen taken]: cannot accept: too many open files{OF_FEW}",
             f"[listen over]: cannot accept: too many open files{OF_FEW}",
         ]
-        short = dict.fromkeys(("full", "half", "taken"), ("too many open files", 5.0)) | {
-            "odd": ("", 5.0)
-        }
+        lacks = "too many open files", 5.0
+        short = dict.fromkeys(("full", "half", "taken"), lacks) | {"odd": ("", 5.0)}
         self.assertEqual(
             [
                 (item.level, item.text, item.cause, item.since)

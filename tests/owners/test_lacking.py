@@ -62,8 +62,7 @@ class UpgradeTest(WorkersTestCase):
             self.answers(*self.connect_to(mux, "other"))
             eventually(lambda: bool(self.troubles()), "it needs attention")
             [item] = self.troubles()
-            self.assertRegex(
-                item["text"], r"\[route faulty\] terminate_tls: .* what is in use is kept"
-            )
+            found = item["text"]
+            self.assertRegex(found, r"\[route faulty\] terminate_tls: .* what is in use is kept")
             self.assertEqual(item["owner"], str(self.home / "faulty.ini"))
         self.answers(*held)

@@ -34,11 +34,8 @@ class ChangesTest(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(self.told(old, new), said)
         changed = changes(parse(_BASE, "r.ini"), parse(f"{_BASE}default = reset\n", "r.ini"))
-        for older, more in (
-            (0, ""),
-            (1, "; 1 connection keeps older rules"),
-            (2, "; 2 connections keep older rules"),
-        ):
+        one, two = "1 connection keeps older rules", "2 connections keep older rules"
+        for older, more in ((0, ""), (1, f"; {one}"), (2, f"; {two}")):
             self.assertEqual(changed.described(older), f"listener x changed{more}")
 
     def test_keys_of_parts(self) -> None:

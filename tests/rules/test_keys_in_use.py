@@ -51,18 +51,11 @@ class ModulesTest(SynchronousTestCase):
     def test_all_that_workers_import_late(self) -> None:
         """What a worker imports only for some rules is named by a key's row, so that it is there before the first is forked."""
         features = [*(_PACKAGE / "features").glob("*/__init__.py")]
-        named = {
-            text
-            for path in (*(_PACKAGE / "rules/reading").glob("*.py"), *features)
-            for text in _texts(ast.parse(path.read_text()))
-        }
+        readers = (*(_PACKAGE / "rules/reading").glob("*.py"), *features)
+        named = {text for path in readers for text in _texts(ast.parse(path.read_text()))}
         named |= {f"txmux.backends.names.{name}" for name in ("addresses", "lookup", "question")}
-        late = {
-            name
-            for folder in _OF_WORKERS
-            for path in (_PACKAGE / folder).rglob("*.py")
-            for name in _imported_late(path)
-        }
+        paths = (path for folder in _OF_WORKERS for path in (_PACKAGE / folder).rglob("*.py"))
+        late = {name for path in paths for name in _imported_late(path)}
         for feature, path in ((load(path.parent.name), path) for path in features):
             parts = {
                 text.partition(":")[0]

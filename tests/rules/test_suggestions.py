@@ -328,9 +328,8 @@ def _is_right(
         is_of_this = one.line == problem.line or one.message not in messages
         if is_of_this and any(text in one.message for text in written):
             return False
-    return len(errors[1]) < len(errors[0]) or (
-        not any(errors) and problem.message not in {one.message for one in after}
-    )
+    is_gone = not any(errors) and problem.message not in {one.message for one in after}
+    return len(errors[1]) < len(errors[0]) or is_gone
 
 
 def hints_of(*folders: str) -> Iterator[tuple[str, re.Pattern[str]]]:
@@ -400,11 +399,8 @@ class SuggestionTests(SynchronousTestCase):
         for text, problems in provoked.items():
             self.assert_right(text, problems, done)
         self.assertGreater(len(done), 500)
-        missing = [
-            hint
-            for hint, form in hints_of(*_HINTING)
-            if not any(map(form.search, messages)) and not names_missing(hint)
-        ]
+        hints = ((hint, form) for hint, form in hints_of(*_HINTING) if not names_missing(hint))
+        missing = [hint for hint, form in hints if not any(map(form.search, messages))]
         self.assertEqual(missing, [], "no test provokes these")
 
     def test_keys_that_a_running_service_names_are_right(self) -> None:

@@ -15,15 +15,10 @@ from txmux.serving.ending import DeniedClients, GradualEnd
 from txmux.telemetry.documents import STATES
 from txmux.wire.proxyprotocol.header import Address
 
-_RULES = """
-[listen x]
-endpoint = 127.0.0.1:0
-[route back]
-match = any
-backend = here
-[backend here]
-server = 127.0.0.1:1
-"""
+_RULES = (
+    "[listen x]\nendpoint = 127.0.0.1:0\n[route back]\nmatch = any\nbackend = here\n"
+    "[backend here]\nserver = 127.0.0.1:1\n"
+)
 _MANY = 1000
 """Connections: more than are looked at in one turn."""
 
@@ -118,10 +113,8 @@ class GradualTests(SynchronousTestCase):
         self.assertEqual([one.record.id for one in found], [0, 2])
         later = {"routes": ["back"], "backends": []}
         ending.forget_restored([removed, later], rules)
-        self.assertEqual(
-            (removed, later),
-            ({"routes": ["gone"], "backends": ["gone"]}, {"routes": [], "backends": []}),
-        )
+        self.assertEqual(removed, {"routes": ["gone"], "backends": ["gone"]})
+        self.assertEqual(later, {"routes": [], "backends": []})
 
 
 class DeniedTests(SynchronousTestCase):
@@ -192,10 +185,8 @@ class DeniedTests(SynchronousTestCase):
         self.denied.update({"198.51.100.1", "192.0.0.0", "192.0.0.2", "192.0.0.3", "192.0.0.4"})
         self.checks.check_all()
         self.clock.advance(0)
-        self.assertEqual(
-            [one.record.reason for one in self.connections[:6]],
-            ["denied", None, None, "done", "denied", None],
-        )
+        found = [one.record.reason for one in self.connections[:6]]
+        self.assertEqual(found, ["denied", None, None, "done", "denied", None])
 
     def test_stopped_by_a_check(self) -> None:
         """A worker that stops goes on at once when a check has ended its last connection."""

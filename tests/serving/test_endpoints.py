@@ -54,10 +54,8 @@ class OpenTest(TestCase):
         socket.create_connection((where[:9], port.getHost().port)).close()
         self.assertIsNone(forwarding.to)
         await endpoints.stop_listening(port)
-        for wrong, why in (
-            (self.taken, "Address already in use; another program has it"),
-            (self.bad, "No such file"),
-        ):
+        in_use = "Address already in use; another program has it"
+        for wrong, why in ((self.taken, in_use), (self.bad, "No such file")):
             before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
             told = f"\\[listen {wrong.name}\\] endpoint: cannot listen at .*{why}"
             with self.assertRaisesRegex(ListenError, told):

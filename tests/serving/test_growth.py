@@ -103,10 +103,8 @@ class GrowthTests(ServiceTestCase):
         }
         if held:
             works["release"] = self._release
-        found = {
-            name: growth(partial(self._work, action, held=held), _FEW, _MANY)
-            for name, action in works.items()
-        }
+        works_of = {name: partial(self._work, action, held=held) for name, action in works.items()}
+        found = {name: growth(work, _FEW, _MANY) for name, work in works_of.items()}
         most = {**dict.fromkeys(works, AT_ALL), "one more": AT_NONE}
         self.assertEqual({name: grown for name, grown in found.items() if grown > most[name]}, {})
 

@@ -81,11 +81,8 @@ class NetworksTest(SupervisedTestCase):
         self.assertTrue(await self.networks.is_let_in(port))
         self.assertFalse(stays.finished)
         # Of other files, some are open for a moment, and some have been left to the garbage collector.
-        await self.until(
-            lambda: (
-                not any(one.startswith(str(self.networks.list)) for one in open_files(os.getpid()))
-            )
-        )
+        path = str(self.networks.list)
+        await self.until(lambda: not any(one.startswith(path) for one in open_files(os.getpid())))
         stays.reset()
         await self._stop()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
@@ -132,9 +129,8 @@ class NetworksTest(SupervisedTestCase):
         server, flow = Talker.listening(self, answer=lambda data: data), Talker.listening(self)
         keys = "deny = @list.txt\nend_denied = yes\n"
         more = f"deny = @list.txt\n[listen y]\nendpoint = 127.0.0.1:0\n{keys}"
-        more += (
-            f"[listen u]\nendpoint = udp:127.0.0.1:0\n{keys}default = udp:127.0.0.1:{server.port}\n"
-        )
+        u = f"[listen u]\nendpoint = udp:127.0.0.1:0\n{keys}"
+        more += f"{u}default = udp:127.0.0.1:{server.port}\n"
         port, other, datagrams = [await self.networks.begin(more), *self.ports()[1:]]
         await flow.asks(b"one", datagrams)
         clients = [await connect(self, port), await connect(self, other)]
@@ -158,7 +154,6 @@ class NetworksTest(SupervisedTestCase):
         client = await connect(self, port)
         client.send(b"x")
         await self.networks.server.peer()
-        await self.change(
-            LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.networks.route % ""
-        )
+        denying = LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n"
+        await self.change(denying + self.networks.route % "")
         await self.networks.after(1, lambda: client.finished)

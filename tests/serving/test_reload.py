@@ -104,11 +104,8 @@ class SupervisorTest(SupervisedTestCase):
         gc.set_debug(0)
         kinds = [type(one) for one in gc.garbage]
         gc.garbage.clear()
-        return Counter(
-            f"{kind.__module__}.{kind.__name__}"
-            for kind in kinds
-            if kind.__module__.startswith(_READING)
-        )
+        names = (f"{kind.__module__}.{kind.__name__}" for kind in kinds)
+        return Counter(name for name in names if name.startswith(_READING))
 
     async def reload(self, number: int, error: str = "") -> None:
         more = f"[route r{number}]\nmatch = ssh\nbackend = close\n"
@@ -136,10 +133,8 @@ class InProcessTest(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = PeerFactory()
-        self.route = (
-            f"[route ssh]\nmatch = ssh\nbackend = b\n"
-            f"[backend b]\nserver = 127.0.0.1:{listen(self, self.server)}\n"
-        )
+        server = f"server = 127.0.0.1:{listen(self, self.server)}\n"
+        self.route = f"[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\n{server}"
 
     async def test_in_the_queue(self) -> None:
         """A client that waits in the queue at the switch is served by the new rules."""

@@ -235,9 +235,8 @@ class ListenersTest(SupervisedTestCase):
         await self.run_service(text)
         for sites in (_SITE.format("b", "close"), ""):
             items = str([item.text for item in self.running.control.parts["acme"].troubles()])
-            self.assertRegex(
-                items, "others may write to it, too.*(a|b).example .*clients are refused"
-            )
+            told = "others may write to it, too.*(a|b).example .*clients are refused"
+            self.assertRegex(items, told)
             unit.write_text(sites)
             await self.change(text)
         unit.write_text(_SITE.format("c", "close"))
@@ -293,9 +292,8 @@ class ListenersTest(SupervisedTestCase):
         ca = authority().write(self.folder / "ca.pem")
         trusted = authority().write(self.folder / "trusted.pem")
         route = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
-        backend = (
-            f"[backend b]\nserver = 127.0.0.1:1\ntls = yes\ntls_name = b\ntls_ca = {trusted}\n"
-        )
+        keys = f"tls = yes\ntls_name = b\ntls_ca = {trusted}\n"
+        backend = f"[backend b]\nserver = 127.0.0.1:1\n{keys}"
         rules = LISTEN + route + backend
         [port] = await self.run_service(rules)
 

@@ -53,11 +53,9 @@ class SharedTest(SynchronousTestCase):
         admin = "127.0.0.1:7000", "unix:/run/x.sock"
         settings = Settings(admin=admin, metrics="[::1]:7001")
         serving = Serving(Rules(Path("rules"), settings, (), (), {}), None, Clock())
-        found = [
-            serving.runtime.loop_detector.is_own_address(host, port)
-            for host, port in (("127.0.0.1", 7000), ("::1", 7001), ("127.0.0.1", 7001))
-        ]
-        self.assertEqual(found, [True, True, False])
+        is_own = serving.runtime.loop_detector.is_own_address
+        places = ("127.0.0.1", 7000), ("::1", 7001), ("127.0.0.1", 7001)
+        self.assertEqual([is_own(*place) for place in places], [True, True, False])
 
     def test_port_that_could_not_be_opened(self) -> None:
         """Its listener is there, for when it can."""

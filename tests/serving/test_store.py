@@ -247,10 +247,8 @@ class StoreTest(SynchronousTestCase):
 
     def test_clients_of_a_socket_that_was_shut_down_twice_have_not_ended(self) -> None:
         """As by two workers that have not seen that the other one had: Linux keeps the second time, and clients inherit it."""
-        listeners = [
-            self.listener("127.0.0.1:0"),
-            attrs.evolve(self.listener("127.0.0.1:0", name="y"), mptcp=True),
-        ]
+        both = self.listener("127.0.0.1:0", name="y")
+        listeners = [self.listener("127.0.0.1:0"), attrs.evolve(both, mptcp=True)]
         self.store.open(listeners)
         for listen in (self.store.revive, lambda: self.store.open(listeners)):
             for opened in self.store.sockets().values():
@@ -281,13 +279,8 @@ class StoreTest(SynchronousTestCase):
         long = r"tcp:7002:interface=fe80\:\:1%same:backlog=1000"
         self.store.open([self.listener(*ends, f"udp:{ends[0]}", "[::1%1]:7001", long)])
         self.assertEqual(self.store.revive(), [])
-        where = {
-            "[fe80::1%its]:7001",
-            "udp:[fe80::1%its]:7001",
-            "[fe80::1%other]:7001",
-            "[::1]:7001",
-            "[fe80::1%other]:7002",
-        }
+        its, other = "[fe80::1%its]:7001", "[fe80::1%other]"
+        where = {its, f"udp:{its}", f"{other}:7001", "[::1]:7001", f"{other}:7002"}
         self.assertEqual({*self.store.addresses.values()}, where)
         namespace.ip("link del its")
         before = inodes(self.store.sockets())

@@ -232,10 +232,11 @@ class CertificateTest(SupervisedTestCase):
         """It is an error where the file is named, of which nothing else is said."""
         self.write(MAIN)
         missing, no_such = self.pem(), self.folder / "no.pem"
-        for where, path in (
+        rows = (
             (":4: [route b_lacking] terminate_tls", missing),
             (":10: [backend lacking] tls_ca", no_such),
-        ):
+        )
+        for where, path in rows:
             with redirect_stdout(StringIO()) as out:
                 self.assertEqual(main(["check", str(self.file)]), 1)
             [line] = out.getvalue().splitlines()

@@ -21,11 +21,8 @@ class AskingTests(SynchronousTestCase):
         self.done = 0
         self.failures: list[Failure] = []
         transport: Any = self.transport
-        steps = [
-            step
-            for exchange in (FIRST, SECOND)
-            for step in AnsweredRequest(exchange).server_steps(str, in_clear=False)
-        ]
+        exchanges = map(AnsweredRequest, (FIRST, SECOND))
+        steps = [step for one in exchanges for step in one.server_steps(str, in_clear=False)]
         self.asking = Replay(transport, steps, self._note, self.failures.append)
         self.asking.start()
 

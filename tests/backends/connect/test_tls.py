@@ -97,16 +97,14 @@ class TlsTests(TestCase):
         return receiver.gone
 
     async def why_not(self, tls: BackendTLS, port: int, server_name: str = "127.0.0.1") -> str:
-        failure = await self.assertFailure(
-            Deferred.fromCoroutine(self.attempt(tls, port, server_name)), HandshakeError
-        )
+        attempt = Deferred.fromCoroutine(self.attempt(tls, port, server_name))
+        failure = await self.assertFailure(attempt, HandshakeError)
         return str(failure)
 
     def serve(self, identity: Identity, **settings: Any) -> int:
         private = identity.private()
-        options = CertificateOptions(
-            privateKey=private.privateKey.original, certificate=private.original, **settings
-        )
+        key, pem = private.privateKey.original, private.original
+        options = CertificateOptions(privateKey=key, certificate=pem, **settings)
         port = reactor.listenSSL(0, self.peers, options, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         number: int = port.getHost().port
@@ -191,11 +189,8 @@ class TlsTests(TestCase):
 
     async def test_no_tls(self) -> None:
         closed = "it closed the connection instead of answering with TLS"
-        for greeting, said in (
-            (b"SSH-2.0-OpenSSH_9.2\r\n", "it answered with something that is not TLS"),
-            (b"", closed),
-            (CLOSE_NOTIFY, closed),
-        ):
+        ssh, no_tls = b"SSH-2.0-OpenSSH_9.2\r\n", "it answered with something that is not TLS"
+        for greeting, said in ((ssh, no_tls), (b"", closed), (CLOSE_NOTIFY, closed)):
             port = listen(self, PeerFactory(partial(_Greeter, greeting)))
             self.assertEqual(await self.why_not(self.tls(), port), said)
         attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))  # refused
@@ -219,10 +214,8 @@ class TlsTests(TestCase):
     async def test_client_certificate(self) -> None:
         own = authority().issue("txmux.example", usage=False)
         path = own.write(self.folder / "client.pem", key=True)
-        port = self.serve(
-            authority().issue("a.example"),
-            trustRoot=trustRootFromCertificates([authority().private()]),
-        )
+        root = trustRootFromCertificates([authority().private()])
+        port = self.serve(authority().issue("a.example"), trustRoot=root)
         client: Any = await self.attempt(self.tls(certificate=(path,)), port)
         client.transport.write(b"?")  # this side's handshake is done before the other's
         peer = await self.peers.peer()

@@ -110,9 +110,9 @@ class ObservingTest(SynchronousTestCase):
         failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}
         observation.record(3, Activity(asked=6, failed=failures, waiting=range(3), reset=range(3)))
         other.restore(observation.as_json(20), 1020)
+        both = (other, 1020), (observation, 20)
         now, then = (
-            [one.state(at), one.why("failing", at), one.why("silent", at)]
-            for one, at in ((other, 1020), (observation, 20))
+            [one.state(at), one.why("failing", at), one.why("silent", at)] for one, at in both
         )
         self.assertEqual((now, now[0]), (then, "failing"))
         other.record(1021, Activity(answered=1))
@@ -232,10 +232,9 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(observation.doubt(2), "reset before its first byte, 3 of 3 in 1 s")
         observation.record(3, Activity(answered=1))
         self.assertEqual(observation.doubt(3), "")
-        for observation, doubt in (
-            (ServerObservation(), "closed without a byte, 4 of 4 in 2 s"),
-            (ServerObservation(may_be_silent=False), ""),
-        ):
+        may_be, may_not_be = ServerObservation(), ServerObservation(may_be_silent=False)
+        closed = "closed without a byte, 4 of 4 in 2 s"
+        for observation, doubt in ((may_be, closed), (may_not_be, "")):
             for second in (4, 6):
                 observation.record(second, Activity(unanswered=2, closed=2))
             self.assertFalse(observation.is_idle)

@@ -49,10 +49,8 @@ class SilenceTest(SynchronousTestCase):
         self.assertEqual(watched.changes, [])
         watched.clock.advance(1)
         self.assertEqual(watched.changes, [_OUT])
-        self.assertEqual(
-            member.health.why,
-            "no byte to 3 clients in a row for 5 s; it may expect a PROXY header: see proxy_protocol",
-        )
+        hint = "it may expect a PROXY header: see proxy_protocol"
+        self.assertEqual(member.health.why, f"no byte to 3 clients in a row for 5 s; {hint}")
         watched, member = self.begin()
         self.ask(watched, member, 0, 0)
         _answer(member)

@@ -383,10 +383,8 @@ class WaitingTests(NamesTestCase):
         clock, dialler = self.time.clock, played(lambda *_: None)
         upstreams = Upstreams(clock, clock, dialler, names=self.names)
         upstreams.start()
-        plain, known, silent = (
-            upstreams.upstream_of(Backend("b", servers(server)))
-            for server in ("10.0.0.1:80", "known.test:80", f"{HOST}:80")
-        )
+        texts = "10.0.0.1:80", "known.test:80", f"{HOST}:80"
+        plain, known, silent = (upstreams.upstream_of(Backend("b", servers(one))) for one in texts)
         self.assertIsNone(plain.first_look_ups())
         answered = known.first_look_ups()
         assert answered is not None

@@ -199,10 +199,8 @@ class ChoiceMachine(RuleBasedStateMachine):
 
 class ChoiceTests(SynchronousTestCase):
     def test_as_the_model(self) -> None:
-        run_state_machine_as_test(
-            ChoiceMachine,
-            settings=settings(max_examples=scaled(40), stateful_step_count=40, deadline=None),
-        )
+        few = settings(max_examples=scaled(40), stateful_step_count=40, deadline=None)
+        run_state_machine_as_test(ChoiceMachine, settings=few)
 
     def test_loads_of_the_past_are_forgotten(self) -> None:
         """A server that once had 1,000 connections costs no memory for each number of them."""
@@ -221,9 +219,10 @@ _server = cache(partial(attrs.evolve, Server("", "tcp", "", 80)))
 def pool_of(count: int, balance: Balance, **options: Callable[[int], object]) -> Watched:
     """Make a pool of so many servers; an option is called with the number of each."""
     addresses = (f"10.0.{number // 250}.{number % 250}" for number in range(count))
+    each = ({name: value(n) for name, value in options.items()} for n in range(count))
     those = (
-        _server(text=f"{host}:80", host=host, **{name: value(n) for name, value in options.items()})
-        for n, host in enumerate(addresses)
+        _server(text=f"{host}:80", host=host, **more)
+        for host, more in zip(addresses, each, strict=True)
     )
     return Watched(*those, balance=balance, slow_start=30.0)
 

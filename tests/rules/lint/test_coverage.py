@@ -39,11 +39,8 @@ def _with_facts(name: str, streams: Iterable[bytes]) -> Iterator[str]:
     learnt: Any = getattr(predicate, "learnt", lambda _: {})
     for stream in streams:
         facts = learnt(Peeked(stream))
-        met = {
-            option.name: facts[option.name]
-            for option in INSTALLED[name].options
-            if _PLAIN.fullmatch(facts.get(option.name, ""))
-        }
+        given = ((one.name, facts.get(one.name, "")) for one in INSTALLED[name].options)
+        met = {option: value for option, value in given if _PLAIN.fullmatch(value)}
         for option, value in met.items():
             yield f"{name} {option}={value}"
             if (name, option) in _NO_PATTERNS:

@@ -92,10 +92,8 @@ class PassedRoutesTest(SynchronousTestCase):
             guard = f"[route guard]\nmatch = postgres {names}\n{outcome}\n"
             self.assertEqual(len(self.found(guard, later)), is_passed, (guard, later))
         guard = "[route guard]\n{}match = postgres database=secret\nbackend = reject\n"
-        for text in (
-            ("default = 127.0.0.1:80\n", guard.format("")),
-            (_END.format("tls", _WEB), guard.format("under = tls\n")),
-        ):
+        ends = _END.format("tls", _WEB), guard.format("under = tls\n")
+        for text in (("default = 127.0.0.1:80\n", guard.format("")), ends):
             (found,) = self.found(*text)
             self.assertIn("what [route guard] closes", found)
 

@@ -29,6 +29,7 @@ from txmux.rules.reading.parser import load, parse
 from txmux.testing import calls_in
 
 _ROOT = Path(__file__).parents[3]
+_INI_BLOCK = re.compile(r"^( *)```ini\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 class LintTests(SynchronousTestCase):
@@ -40,10 +41,8 @@ class LintTests(SynchronousTestCase):
 
     def test_wrong_order_of_an_ambiguous_pair(self) -> None:
         route = "[route {0}]\nmatch = {0}\nbackend = {1}h:{2}\n"
-        for transport, before, own in (
-            (Transport.TCP, "", AMBIGUITIES),
-            (Transport.UDP, "udp:", DATAGRAM_AMBIGUITIES),
-        ):
+        rows = (Transport.TCP, "", AMBIGUITIES), (Transport.UDP, "udp:", DATAGRAM_AMBIGUITIES)
+        for transport, before, own in rows:
             listener = f"[listen l]\nendpoint = {before or ':'}1\n"
             pairs = ambiguities_over(transport)
             self.assertGreater(len(pairs), len(own))
@@ -62,10 +61,8 @@ class LintTests(SynchronousTestCase):
             ("Ambiguities", ":1", "h", [pair.always for pair in AMBIGUITIES if pair.always]),
             ("Order over UDP", "udp:1", "udp:h", []),
         ):
-            routes = "".join(
-                f"[route {name}]\nmatch = {name}\nbackend = {server}:{number}\n"
-                for number, name in enumerate(order(heading), 1)
-            )
+            route = f"[route {{0}}]\nmatch = {{0}}\nbackend = {server}:{{1}}\n".format
+            routes = "".join(route(name, number) for number, name in enumerate(order(heading), 1))
             found = self.found(f"[listen l]\nendpoint = {endpoint}\n{routes}")
             self.assertEqual([line.rpartition(": ")[2] for line in found], told)
 
@@ -74,9 +71,7 @@ class LintTests(SynchronousTestCase):
             if not names_missing(text := file.read_text()):
                 self.assertEqual((file, lint(parse(text, file))), (file, []))
         for page in sorted((*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"))):
-            for indent, block in re.findall(
-                r"^( *)```ini\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL
-            ):
+            for indent, block in _INI_BLOCK.findall(page.read_text()):
                 text = dedent(block) if indent else block
                 if "[listen " not in text:
                     text += "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
@@ -104,14 +99,10 @@ class LintTests(SynchronousTestCase):
 
     def test_slow_routes(self) -> None:
         """From 200 routes on that clients have tried one by one, there is a note; of what an index finds, there is none."""
-        tried = (
-            "{} routes are tried one by one",
-            "found at once by lines with whole names, such as sni=",
-        )
-        conditions = (
-            "its routes have {} different 'from', 'not_from', 'client_cert' or 'during'",
-            "several",
-        )
+        at_once = "found at once by lines with whole names, such as sni="
+        tried = "{} routes are tried one by one", at_once
+        of_each = "its routes have {} different 'from', 'not_from', 'client_cert' or 'during'"
+        conditions = of_each, "several"
         for line, keys, transport, texts in (
             ("regex pattern=a{}", "", "tcp", tried),
             ("ssh", "", "tcp", tried),

@@ -95,16 +95,11 @@ class BackendTests(SynchronousTestCase):
         told = [found.text for found in rules.servers() if found.kind == "unix"]
         self.assertEqual((told, lint(rules)), (["unix:/x"], []))
         names = "zyxwv"
-        text = "".join(
-            f"[backend {n}]\nserver = h:1\nfallback = {m}\n"
-            for n, m in zip(names, names[1:] + "b", strict=False)
-        )
+        backend = "[backend {}]\nserver = h:1\nfallback = {}\n".format
+        text = "".join(map(backend, names, names[1:] + "b"))
         self.assertEqual(list(cases.read_backend(text).backends), ["b", *names])
         numbers = [f"n{number}" for number in range(25)]
-        sections = [
-            f"[backend {one}]\nserver = h:1\nfallback = {other}\n"
-            for one, other in zip(numbers, [*numbers[1:], "reset"], strict=True)
-        ]
+        sections = [*map(backend, numbers, [*numbers[1:], "reset"])]
         for text in ("".join(sections), "".join(reversed(sections))):
             (complaint, *_) = cases.complaints(text, cases.read_backend)
             self.assertIn("is too long a chain: over 20 backends", complaint)

@@ -59,10 +59,8 @@ class ConflictTests(SynchronousTestCase):
             self.assertEqual(found(*pair), [], pair)
 
     def loops(self, endpoints: str, server: str, more: str = "") -> bool:
-        text = (
-            f"[listen a]\nendpoint = {endpoints}\n[route r]\nmatch = any\nbackend = b\n"
-            f"[backend b]\nserver = {server}\n{more}"
-        )
+        route = "[route r]\nmatch = any\nbackend = b\n"
+        text = f"[listen a]\nendpoint = {endpoints}\n{route}[backend b]\nserver = {server}\n{more}"
         try:
             cases.read(text)
         except RulesError as error:

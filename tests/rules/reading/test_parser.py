@@ -156,21 +156,20 @@ class ValueTests(SynchronousTestCase):
         redis = model.Backend("127.0.0.1:6379", (tcp("127.0.0.1:6379"),))
         clients = model.Clients(model.NetworkSet([ip_network("10.0.0.0/8")]))
         names = "www.example.com,*.example.org"
-        routes = [
-            ("ssh", "ssh", FakePredicate("ssh"), ssh),
-            ("site", f"tls sni={names}", FakePredicate("tls", (("sni", names),)), web),
-            ("redis", "redis", FakePredicate("redis"), redis),
-        ]
-        plain, sited, limited = (
-            model.Route(name, (model.Alternative(line, predicate),), to)
-            for name, line, predicate, to in routes
+        plain = model.Alternative("ssh", FakePredicate("ssh"))
+        sited = model.Alternative(f"tls sni={names}", FakePredicate("tls", (("sni", names),)))
+        limited = model.Alternative("redis", FakePredicate("redis"))
+        routes = (
+            model.Route("ssh", (plain,), ssh),
+            model.Route("site", (sited,), web),
+            model.Route("redis", (limited,), redis, clients=clients),
         )
         listener = model.Listener("public", ("tcp:443",), silent=ssh, default=model.Refusal.CLOSE)
         expected_rules = model.Rules(
             path=Path("etc/rules.ini"),
             settings=model.Settings(),
             listeners=(listener,),
-            routes=(plain, sited, attrs.evolve(limited, clients=clients)),
+            routes=routes,
             backends={"ssh-server": ssh, "web": web},
         )
         self.assertEqual(read(COMPLETE), expected_rules)

@@ -75,10 +75,8 @@ def _versions(draw: st.DrawFn) -> dict[str, str]:
         ("backend", "one"), ("backend", "two"), ("listen", "p"), ("outer", "a"),
         *(("route", name) for name in draw(st.sampled_from(("", "b", "bc", "cbd")))),
     ]  # fmt: skip
-    sections = [
-        (f"{kind.replace('outer', 'route')} {name}", draw(st.sampled_from(_FINE[kind])))
-        for kind, name in named
-    ]
+    kinds = ((kind.replace("outer", "route"), kind, name) for kind, name in named)
+    sections = [(f"{as_} {name}", draw(st.sampled_from(_FINE[kind]))) for as_, kind, name in kinds]
     sections.append(("backend three", "server = 127.0.0.1:3"))
     if draw(st.integers(0, 3)) == 3:
         sections.append(draw(st.sampled_from(_WRONG)))
@@ -114,11 +112,8 @@ def _described(rules: Rules) -> object:
         for one in rules.routes
     ]
     plain = (rules.settings, rules.listeners, routes, [*rules.backends.items()])
-    files = (
-        [*rules.files.texts.items()],
-        {name: [*paths] for name, paths in rules.files.included.items()},
-        rules.files.variables,
-    )
+    included = {name: [*paths] for name, paths in rules.files.included.items()}
+    files = [*rules.files.texts.items()], included, rules.files.variables
     backends = [(one.name, one.section.line > 0) for one in rules.every_backend()]
     return plain, lines, files, backends, [str(problem) for problem in lint(rules)]
 

@@ -233,9 +233,8 @@ class RightsTest(FolderTestCase):
         before = load(self.main)
 
         def assert_stays() -> None:
-            again = retaken(
-                _sent(load(self.main, in_force=before.files)), UntakenUnits(before.files)
-            )
+            rules = _sent(load(self.main, in_force=before.files))
+            again = retaken(rules, UntakenUnits(before.files))
             self.assertEqual(([*again.files.untaken], [*forbidden(again)]), ([str(unit)], []))
             self.assertEqual([route.name for route in again.routes], ["r"])
 

@@ -75,11 +75,9 @@ class UnitTest(SynchronousTestCase):
         self.assertEqual(self.untaken(), {"a": [*told]})
 
     def test_routes_of_a_unit_are_under_its_own_listener_and_others_are_not(self) -> None:
-        self.write(
-            _listen("p", 1) + _route("r"),
-            a=_listen("a", 2) + _route("ra"),
-            b=_listen("b", 3) + _route("rb", "under = *\n"),
-        )
+        units = {"a": _route("ra"), "b": _route("rb", "under = *\n")}
+        its = {name: _listen(name, at) + units[name] for at, name in enumerate("ab", 2)}
+        self.write(_listen("p", 1) + _route("r"), **its)
         rules = self.load()
         self.assertEqual(rules.files.untaken, {})
         self.assertEqual(_under(rules), {"r": ["p"], "ra": ["a"], "rb": ["b"]})

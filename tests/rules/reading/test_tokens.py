@@ -6,10 +6,17 @@ from txmux.rules.reading.tokens import OWN, SHORTEST_TOKEN, AdminToken, read_tok
 
 _SECRET, _OTHER = "x" * SHORTEST_TOKEN, "y" * SHORTEST_TOKEN
 _ADMIN = AdminToken(OWN, "all", "z" * SHORTEST_TOKEN)
-_WORDS = (
-    *("a", "read", "all", "stop", "é", "#", "short"),
-    *("the-first-secret-here", "the-second-secret-here"),
-)
+_WORDS = [
+    "a",
+    "read",
+    "all",
+    "stop",
+    "é",
+    "#",
+    "short",
+    "the-first-secret-here",
+    "the-second-secret-here",
+]
 _LINES = b"ann all the-first-secret-here", b"bob all the-second-secret-here"
 
 
