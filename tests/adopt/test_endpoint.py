@@ -212,7 +212,7 @@ class EndpointTest(MuxTestCase):
         listening = ensureDeferred(self.serve(self.backend, options))
         return str(self.failureResultOf(listening, CannotListenError).value)
 
-    def test_mode_of_the_file_and_its_removal(self) -> None:
+    def test_parts_of_an_endpoint_string_and_removal_of_the_file(self) -> None:
         for options, mode in (("", 0o600), (":mode=660", 0o660), (":backlog=1:user=root,0", 0o600)):
             port = self.listen(options)
             self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), mode)
@@ -226,6 +226,11 @@ class EndpointTest(MuxTestCase):
         # At the end of the reactor, too.
         self.listen().connectionLost(Failure(ConnectionDone()))
         self.assertFalse(self.file.exists())
+        self.assertIn("nobody-at-all", self.refused(":user=nobody-at-all"))
+        for text in ("txmux:x:mode=rw", "txmux:x:backlog=many"):
+            self.assertRaises(ValueError, serverFromString, reactor, text)
+        self.assertRaises(TypeError, serverFromString, reactor, "txmux:x:what=more")
+        self.assertIsInstance(serverFromString(reactor, "txmux:x"), AdoptingEndpoint)
 
     def test_stale_socket_is_replaced(self) -> None:
         """But a successor's file stays, and so does one in use."""
@@ -248,10 +253,3 @@ class EndpointTest(MuxTestCase):
         self.file.unlink()
         self.file.touch()
         self.assertIn("something other than a socket is there", self.refused())
-
-    def test_invalid_parts_of_an_endpoint_string(self) -> None:
-        self.assertIn("nobody-at-all", self.refused(":user=nobody-at-all"))
-        for text in ("txmux:x:mode=rw", "txmux:x:backlog=many"):
-            self.assertRaises(ValueError, serverFromString, reactor, text)
-        self.assertRaises(TypeError, serverFromString, reactor, "txmux:x:what=more")
-        self.assertIsInstance(serverFromString(reactor, "txmux:x"), AdoptingEndpoint)

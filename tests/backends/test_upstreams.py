@@ -87,13 +87,6 @@ class ChangedTest(SynchronousTestCase):
         self.assertEqual(self.its.upstreams.all(), [])
         self.assertEqual(self.its.clock.getDelayedCalls(), [])
 
-    def test_checks_go_on_until_the_last_user_stops(self) -> None:
-        self.its.upstreams.start()
-        self.its.change("10.0.0.1:80", check=Check("tcp"))
-        for goes_on in (True, False):
-            self.successResultOf(self.its.upstreams.stop())
-            self.assertEqual(bool(self.its.clock.getDelayedCalls()), goes_on)
-
     def test_turns(self) -> None:
         first = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80"))
         second = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80", retries=7))
@@ -140,11 +133,8 @@ class ChangedTest(SynchronousTestCase):
                 [member] = [one for one in upstream.pool.members if one.server.text == server]
                 for result in results:
                     upstream.pool.check_result(member, ok=result == "+", why="refused")
-        return [
-            f"{event['log_level'].name} {formatEvent(event)}"
-            for event in events
-            if event["log_level"] is not LogLevel.debug
-        ]
+        shown = (event for event in events if event["log_level"] is not LogLevel.debug)
+        return [f"{event['log_level'].name} {formatEvent(event)}" for event in shown]
 
     def test_last_server_down(self) -> None:
         for prefix in ("", "udp:"):
@@ -241,6 +231,10 @@ class ChangedTest(SynchronousTestCase):
         self.its.change("10.0.0.1:80", check=Check("tcp"))
         self.its.upstreams.start()
         self.assertEqual(len(self.its.clock.getDelayedCalls()), 1)
+        self.its.upstreams.start()  # until the last user stops
+        for goes_on in (True, False):
+            self.successResultOf(self.its.upstreams.stop())
+            self.assertEqual(bool(self.its.clock.getDelayedCalls()), goes_on)
 
     def test_abandoned(self) -> None:
         old = self.its.change("10.0.0.1:80", check=Check("tcp"))
@@ -427,8 +421,6 @@ class ToldTest(SynchronousTestCase):
         ]  # fmt: skip
         new.upstreams.restore([*odd, second])
         self.assertEqual(new.states(), [MemberState.UP, MemberState.EJECTED])
-
-    def test_bounded(self) -> None:
         new = Process(0, slow_start=5.0)  # so that all is told
         (health, _) = new.as_json()
         new.upstreams.restore({**health, "target": str(number)} for number in range(11_000))

@@ -137,10 +137,8 @@ class OthersTest(SynchronousTestCase):
             [(item.level, item.what, item.text) for item in attention.not_served(missing)],
             [("critical", "workers", "no worker serves")],
         )
-        one, two = (
-            ("1 connection stays", "1 connection goes"),
-            ("2 connections stay", "2 connections go"),
-        )
+        one = "1 connection stays", "1 connection goes"
+        two = "2 connections stay", "2 connections go"
         for count, (stay, go) in ((1, one), (2, two)):
             (item,) = attention.left_behind(count, 0)
             self.assertEqual(item.text, f"{stay} in workers that an upgrade has replaced")

@@ -8,13 +8,10 @@ from tests.processes.running import RULES, Pair, WorkersTestCase
 from tests.support.certificates import Identity, make_authority
 from tests.support.kit import PATIENCE, Service, eventually, make_folder
 
-_UNIT = """\
-[route {0}]
-match = tls sni={0}.team.example
-under = public
-terminate_tls = {1}/{0}.pem
-backend = 127.0.0.1:{2}
-"""
+_UNIT = (
+    "[route {0}]\nmatch = tls sni={0}.team.example\nunder = public\nterminate_tls = {1}/{0}.pem\n"
+    "backend = 127.0.0.1:{2}\n"
+)
 NAMES = "faulty", "other"
 
 

@@ -31,15 +31,13 @@ class RouteTest(SynchronousTestCase):
             bad: Any = backend
             self.assertRaisesRegex(MuxError, message, route, match, bad)
 
-    def test_outcome_kinds(self) -> None:
+    def test_names_and_outcome_kinds(self) -> None:
         factory = ServerFactory()
         backend = Backend("web", (Server("127.0.0.1:80", "tcp", "127.0.0.1", 80),))
         self.assertEqual(outcome("127.0.0.1:80"), Backend("127.0.0.1:80", backend.servers))
         self.assertIs(outcome("reset"), Refusal.RESET)
         self.assertEqual(outcome(factory), InProcess("ServerFactory", factory))
         self.assertIs(outcome(backend), backend)
-
-    def test_all_are_there_and_no_others(self) -> None:
         for name in txmux.__all__:
             self.assertEqual(getattr(txmux, name).__name__, name)
         with self.assertRaises(AttributeError):

@@ -76,12 +76,8 @@ def suggestions(message: str) -> Iterator[Sequence[Line]]:
         section = re.search(r" in (?:a )?\[(\w+)", text) or there
         for part in re.split(r",? or | and |, ", _NO_VALUE.sub("", text)):
             bare = re.sub(r"^for example | for (?:every|the) .*", "", part)
-            if (
-                _VALUE.fullmatch(bare)
-                and bare.strip("\\'\"")
-                and bare not in _PROSE
-                and not _UNFINISHED.search(bare)
-            ):
+            is_value = _VALUE.fullmatch(bare) and bare.strip("\\'\"") and bare not in _PROSE
+            if is_value and not _UNFINISHED.search(bare):
                 yield [(_filled(bare), section[1] if section else "")]
 
 

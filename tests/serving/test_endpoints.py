@@ -67,11 +67,9 @@ class OpenTest(TestCase):
             self.assertIn(why, lacking[0])
             for port, _ in opened.values():
                 await endpoints.stop_listening(port)
-
-    async def test_that_cannot_be_closed(self) -> None:
-        port: Any = SimpleNamespace(stopListening=Mock(side_effect=PermissionError("no")))
+        stuck: Any = SimpleNamespace(stopListening=Mock(side_effect=PermissionError("no")))
         with capturedLogs() as events:
-            await endpoints.stop_listening(port)
+            await endpoints.stop_listening(stuck)  # one that cannot be closed
         [line] = map(formatEvent, events)
         self.assertIn("a listening socket cannot be removed: no", str(line))
 

@@ -50,15 +50,6 @@ def _of_port(listener: Listener) -> object:
 class InProcessTest(ServiceTestCase):
     """What a worker does with its ports, in the process of the test."""
 
-    def test_relay(self) -> None:
-        """How bytes are moved holds until the service stops; to have it changed is refused."""
-        self.run_service(LISTEN)
-        error = self.assertRaises(MuxError, self.reload, f"[txmux]\nrelay = portable\n{LISTEN}")
-        self.assertIn("[txmux] relay: cannot change while the service runs", str(error))
-        other = attrs.evolve(self.running.rules, settings=Settings(relay="portable"))
-        error = self.assertRaises(MuxError, self.running.reload, other)
-        self.assertIn("relay: cannot change", str(error))
-
     async def test_opened_and_closed(self) -> None:
         """New listeners are opened; one that is gone is closed when those who waited have been served."""
         backend = PeerFactory()
@@ -90,6 +81,12 @@ class InProcessTest(ServiceTestCase):
             self.assertEqual((self.ports(), after), ([port], before))
         await (await greeted(self, port, b"x")).is_lost()
         self.assertIn("reason=no-route", self.log.read_text())
+        # How bytes are moved holds until the service stops; to have it changed is refused.
+        error = self.assertRaises(MuxError, self.reload, f"[txmux]\nrelay = portable\n{LISTEN}")
+        self.assertIn("[txmux] relay: cannot change while the service runs", str(error))
+        other = attrs.evolve(self.running.rules, settings=Settings(relay="portable"))
+        error = self.assertRaises(MuxError, self.running.reload, other)
+        self.assertIn("relay: cannot change", str(error))
 
     async def test_log_that_is_slow_to_open_again(self) -> None:
         """Clients wait for it no longer after a reload that has made another one."""
@@ -144,21 +141,17 @@ class InProcessTest(ServiceTestCase):
 
 @pytest.mark.by_turns(each=True)
 class ListenersTest(SupervisedTestCase):
-    async def test_renamed_listener_keeps_its_socket(self) -> None:
-        text = f"{_LOG}[listen NAME]\nendpoint = 127.0.0.1:{free_port()}\n"
-        [port] = await self.run_service(text.replace("NAME", "a"))
+    async def test_renamed_listeners_keep_their_sockets(self) -> None:
+        """That of UNIX stays until it is removed."""
+        path = self.folder / "s"
+        listeners = f"[listen NAME]\nendpoint = 127.0.0.1:{free_port()}\n[listen uNAME]\n"
+        text = f"{_LOG}{listeners}endpoint = unix:{path}".replace
+        port, *_ = await self.run_service(text("NAME", "a"))
         inodes = self.inodes()
-        await self.change(text.replace("NAME", "b"))
+        await self.change(f"{text('NAME', 'b')}:mode=600\n")
         self.assertEqual(self.inodes(), inodes)
         await (await greeted(self, port, b"x")).is_lost()
         await self.until_logged("listener=b ")
-
-    async def test_unix_socket_stays_until_it_is_removed(self) -> None:
-        path = self.folder / "s"
-        await self.run_service(f"[listen u]\nendpoint = unix:{path}\n")
-        inodes = self.inodes()
-        await self.change(f"[listen v]\nendpoint = unix:{path}:mode=600\n")
-        self.assertEqual(self.inodes(), inodes)
         await self.change(LISTEN)
         self.assertFalse(path.exists())
 

@@ -26,7 +26,7 @@ class StateTest(SynchronousTestCase):
             for found in ([better], [worse]), ([worse], [better]):
                 self.assertEqual(merged(found), [worse])
 
-    def test_turns(self) -> None:
+    def test_turns_and_connections(self) -> None:
         """Turns, and checks in a row, are those of the first process, for all servers."""
         first = [told(credit=2, contrary=1), told(target="a:2", credit=-2)]
         second = [told("ejected", credit=-7, contrary=5, out=1.0), told(target="a:2", credit=7)]
@@ -34,9 +34,7 @@ class StateTest(SynchronousTestCase):
         seen = [(one["state"], one["credit"]) for one in found]
         self.assertEqual(seen, [("ejected", 2), ("up", -2)])
         self.assertEqual(found[0]["contrary"], 1)
-
-    def test_connections(self) -> None:
-        """Connections are those of all processes; one of an older version tells of none."""
+        # Connections are those of all processes; one of an older version tells of none.
         older = told()
         del older["connections"]
         found = merged([[told(connections=2)], [told("down", connections=3)], [older]])

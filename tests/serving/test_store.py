@@ -325,10 +325,8 @@ class StoreTest(SynchronousTestCase):
             self.assertIn(why, str(found))
             self.assertEqual(found is problem, why in {"denied", "in use"})
         self.store.passed = [tcp.key]
-        self.assertEqual(
-            self.store.ended_by_removal([tcp.key, mptcp.key, unix.key, "udp:x"]),
-            [mptcp.key, unix.key],
-        )
+        ended = self.store.ended_by_removal([tcp.key, mptcp.key, unix.key, "udp:x"])
+        self.assertEqual(ended, [mptcp.key, unix.key])
         self.store.open([])  # systemd's stays, for rules that may have it again
         self.assertEqual(self.store.unused, {})
         kept = self.store.get(tcp.key)

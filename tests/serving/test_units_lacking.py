@@ -31,13 +31,10 @@ access_log_format = json
 endpoint = 127.0.0.1:0
 routes_from = *
 """
-ROUTE = """\
-[route {0}]
-match = tls sni={1}
-under = public
-terminate_tls = {0}.pem
-backend = 127.0.0.1:{2}
-"""
+ROUTE = (
+    "[route {0}]\nmatch = tls sni={1}\nunder = public\nterminate_tls = {0}.pem\n"
+    "backend = 127.0.0.1:{2}\n"
+)
 
 
 class CertificateTest(SupervisedTestCase):
@@ -232,11 +229,8 @@ class CertificateTest(SupervisedTestCase):
         """It is an error where the file is named, of which nothing else is said."""
         self.write(MAIN)
         missing, no_such = self.pem(), self.folder / "no.pem"
-        rows = (
-            (":4: [route b_lacking] terminate_tls", missing),
-            (":10: [backend lacking] tls_ca", no_such),
-        )
-        for where, path in rows:
+        route, backend = ":4: [route b_lacking] terminate_tls", ":10: [backend lacking] tls_ca"
+        for where, path in ((route, missing), (backend, no_such)):
             with redirect_stdout(StringIO()) as out:
                 self.assertEqual(main(["check", str(self.file)]), 1)
             [line] = out.getvalue().splitlines()

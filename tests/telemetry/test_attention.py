@@ -9,9 +9,8 @@ from txmux.control.attention import rules_not_in_force
 from txmux.control.report import Report
 from txmux.telemetry.attention import OF_FEW, AttentionItem, AttentionLog, beside_busiest, of_few
 
-_SLOW = AttentionItem(
-    "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
-)
+_LATE = "worker 1 does not answer"
+_SLOW = AttentionItem("warning", "workers", _LATE, do="end it", subject="worker 1")
 
 
 class AttentionLogTest(SynchronousTestCase):
@@ -57,9 +56,8 @@ class AttentionLogTest(SynchronousTestCase):
     def test_begins_and_ends_once(self) -> None:
         now = [100.0]
         log = AttentionLog(lambda: now[0])
-        known = AttentionItem(
-            "critical", "backend", "backend b: no server is up", do="see why", is_logged=True
-        )
+        down = "backend b: no server is up"
+        known = AttentionItem("critical", "backend", down, do="see why", is_logged=True)
         with capturedLogs() as logged:
             self.assertEqual([item.since for item in log.record([_SLOW, known])], [100.0, 100.0])
             now[0] = 105.0
@@ -70,8 +68,8 @@ class AttentionLogTest(SynchronousTestCase):
             log.record([])
         lines = [event["log_format"].format(**event) for event in logged]
         self.assertEqual([event["log_level"].name for event in logged], ["warn", "info"])
-        who = "worker 1 does not answer"
-        self.assertEqual(lines, [f"needs attention: {who}; end it", f"resolved after 5 s: {who}"])
+        expected = [f"needs attention: {_LATE}; end it", f"resolved after 5 s: {_LATE}"]
+        self.assertEqual(lines, expected)
         # It resolves nothing: the changed files are not in force.
         log = AttentionLog(lambda: 100.0)
         failed = 100.0, Report(ok=False, errors=("[what]: unknown section",))

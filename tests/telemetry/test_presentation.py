@@ -107,6 +107,10 @@ class PresentationTests(SynchronousTestCase):
         for is_descending, wanted in ((False, [2, 7]), (True, [7, 2])):
             listed = ordered(rows, Column("n", "n", "count"), is_descending=is_descending)
             self.assertEqual([row.get("n") for row in listed], [*wanted, None, None])
+        states = ["valid", "of a newer version", "ends soon", None, "ended", "not valid yet"]
+        ranked = ["ended", "not valid yet", "ends soon", "valid", "of a newer version", None]
+        listed = sorted(({"state": state} for state in states), key=certificate_rank)
+        self.assertEqual([row["state"] for row in listed], ranked)
 
     def test_attention_of_this_and_of_older_versions(self) -> None:
         item = {
@@ -139,12 +143,6 @@ class PresentationTests(SynchronousTestCase):
         self.assertIn("; 21 more | critical=0;;;0 warning=22;;;0", lines[0])
         own = [{**item, "owner": ""} for item in listed]
         self.assertEqual(len(folded_attention({"attention": own})), len(listed))
-
-    def test_worst_certificate_first(self) -> None:
-        states = ["valid", "of a newer version", "ends soon", None, "ended", "not valid yet"]
-        ranked = ["ended", "not valid yet", "ends soon", "valid", "of a newer version", None]
-        listed = sorted(({"state": state} for state in states), key=certificate_rank)
-        self.assertEqual([row["state"] for row in listed], ranked)
 
     def test_views_of_a_status(self) -> None:
         routes: list[dict[str, Any]] = [{"active": 2}, {}]

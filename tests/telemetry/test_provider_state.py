@@ -49,10 +49,8 @@ class StateTest(SynchronousTestCase):
         told = f"provider {self.path}: no good answer for 1 min 8 s: away\\n; what was known stays in use"
         self.assertIn(told, source.state(self.seconds + 61).sentence)
         self.assertEqual(self.hidden.stat().st_mode & 0o777, 0o644)
-
-    def test_what_a_provider_has_left_that_has_ended(self) -> None:
         self.file.report("away")
-        self.file.close()
+        self.file.close()  # the provider has ended
         self.assertEqual((self.hidden.exists(), self.states()), (True, []))
         self.file.close()
 

@@ -65,9 +65,7 @@ class SourceTests(SynchronousTestCase):
         source.answered()
         state = self.after(source, 10)
         self.assertEqual((state.up, state.is_overdue, state.age), (True, False, 10))
-
-    def test_question_without_an_answer_is_overdue_after_a_minute(self) -> None:
-        source = self.make()
+        source = self.make()  # without an answer
         source.requested()
         self.assertTrue(self.after(source, 59).up)
         state = self.after(source, 1)

@@ -40,13 +40,11 @@ class SourcesTests(SynchronousTestCase):
     def addresses(self, sources: Sources, host: str = "192.0.2.1") -> list[str]:
         return [source.address for source in sources.sources_towards(host, None)]
 
-    def test_each_begins_with_the_next(self) -> None:
+    def test_each_begins_with_the_next_of_its_family(self) -> None:
         sources = Sources(("10.0.0.1", "10.0.0.2", "10.0.0.3"))
         found = [[host.rpartition(".")[2] for host in self.addresses(sources)] for _ in range(4)]
         self.assertEqual([*map("".join, found)], ["123", "231", "312", "123"])
         self.assertEqual(self.addresses(Sources(())), [])
-
-    def test_families(self) -> None:
         sources = Sources(("10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2"))
         self.assertEqual(self.addresses(sources), ["10.0.0.1", "10.0.0.2"])
         self.assertEqual(self.addresses(sources, "2001:db8::9"), ["2001:db8::1", "2001:db8::2"])
@@ -164,27 +162,24 @@ class DialTests(TestCase):
         await peer.is_lost()
         return address
 
-    async def test_bound(self) -> None:
+    async def test_bound_or_none_left(self) -> None:
         own, foreign = SourceAddress("127.0.0.7"), SourceAddress("192.0.2.1")
         for poller in (Poller.for_reactor(reactor), ReactorPoller(reactor)):
             self.assertEqual(await self.seen_from([own], poller), "127.0.0.7")
         self.assertEqual(await self.seen_from([SourceAddress("::1")], host="::1"), "::1")
         self.assertEqual(await self.seen_from([foreign, own]), "127.0.0.7")
+        target = server_at(listen(self, self.peers))
+        error = await self.assertFailure(self.dial(target, [foreign]), ConnectError)
+        self.assertIn("192.0.2.1 is not an address of this machine", str(error))
+        self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
+        sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]  # wrong family
+        await self.assertFailure(self.dial(target, sources), ConnectError)
 
     async def test_own_address_as_another(self) -> None:
         require_transparent()
         for host, source in (("127.0.0.1", "127.0.0.7"), ("::1", "::1")):
             sources = [SourceAddress(source, transparent=True)]
             self.assertEqual(await self.seen_from(sources, host=host), source)
-
-    async def test_none_left(self) -> None:
-        target = server_at(listen(self, self.peers))
-        foreign = [SourceAddress("192.0.2.1")]
-        error = await self.assertFailure(self.dial(target, foreign), ConnectError)
-        self.assertIn("192.0.2.1 is not an address of this machine", str(error))
-        self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
-        sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]  # wrong family
-        await self.assertFailure(self.dial(target, sources), ConnectError)
 
     def test_other_systems(self) -> None:
         self.patch(sys, "platform", "freebsd14")

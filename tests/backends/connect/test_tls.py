@@ -148,9 +148,8 @@ class TlsTests(TestCase):
         self.assertEqual(why, "its certificate is for a.example, not for b.example; see tls_name")
         port = self.serve(authority().issue("*.example"))  # unreadable
         why = await self.why_not(self.tls(), port)
-        self.assertRegex(
-            why, r"^its certificate is unreadable \(.*'\*\.example' has too few .*\), not "
-        )
+        told = r"^its certificate is unreadable \(.*'\*\.example' has too few .*\), not "
+        self.assertRegex(why, told)
 
     async def test_refused_certificates(self) -> None:
         issue = authority().issue

@@ -181,7 +181,7 @@ class CheckRunTest(TestCase):
         self.assertEqual(self.found, [ill("timed out after 1 s")])
         self.assert_nothing_left()
 
-    async def test_healthy_answer_in_pieces(self) -> None:
+    async def test_healthy_answer_in_pieces_and_unhealthy_one(self) -> None:
         self.check("redis")
         peer = await self.server.peer()
         await peer.has(14)
@@ -194,10 +194,8 @@ class CheckRunTest(TestCase):
         await peer.is_lost()
         self.assertFalse(peer.was_reset())
         await self.is_over()
-
-    async def test_unhealthy_answer(self) -> None:
         self.check("http")
-        peer = await self.server.peer()
+        peer = await self.server.peer(1)
         peer.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\noh, ")
         self.assertEqual(await self.finding(), ill("HTTP 503"))
         await peer.has_all()

@@ -62,8 +62,6 @@ class HttpTests(SynchronousTestCase):
             lines = http(Check("http", method=method, path="/health")).request.split(b"\r\n")
             self.assertEqual(lines[0], method.encode() + b" /health HTTP/1.1")
             self.assertEqual(b"Content-Length: 0" in lines, has_length)
-
-    def test_host(self) -> None:
         named = Check("http", host="www.example.com")
         for question, host in (
             (http(name="a.example"), b"a.example"),
@@ -112,6 +110,14 @@ class OtherTests(SynchronousTestCase):
             (SSH, ssh.predicate({})),
         ):
             self.assertIs(predicate(Peeked(question.request)), Verdict.MATCH)
+        check = Check("exchange", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
+        question = probe(check, "", 0, tls=False)
+        self.assertEqual(question.request, b"stats\r\n")
+        assert_said(self, question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")
+        assert_said(self, question, b"ERROR\r\n", "undecided")
+        self.assertEqual(question.expected, "'STAT uptime' in the answer")
+        question = probe(Check("tcp"), "", 0, tls=False)
+        self.assertEqual((question.request, said(question, b"")), (b"", ("well", 0)))
 
     def test_endless_line(self) -> None:
         """A line without an end that comes byte by byte is looked at once, and not again with each byte."""
@@ -121,16 +127,6 @@ class OtherTests(SynchronousTestCase):
             self.assertFalse(judge(answer[:count]))
         self.assertLess(time.process_time() - began, 3)
         self.assertTrue(judge(answer + b"\nSSH-"))
-
-    def test_tcp_and_exchange(self) -> None:
-        check = Check("exchange", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
-        question = probe(check, "", 0, tls=False)
-        self.assertEqual(question.request, b"stats\r\n")
-        assert_said(self, question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")
-        assert_said(self, question, b"ERROR\r\n", "undecided")
-        self.assertEqual(question.expected, "'STAT uptime' in the answer")
-        question = probe(Check("tcp"), "", 0, tls=False)
-        self.assertEqual((question.request, said(question, b"")), (b"", ("well", 0)))
 
     def test_answers_of_dns_and_ssh(self) -> None:
         question = probe(Check("dns", name="a.example"), "", 0, tls=False)

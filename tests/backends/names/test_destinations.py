@@ -205,9 +205,8 @@ class DestinationsTest(MuxTestCase):
         line = await self.ends(port, hello("127.0.0.2"))  # where nothing of it listens
         self.assertEqual((line.reason, line.server), ("connect-refused", f"127.0.0.2:{port}"))
         backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))
-        destinations = Destinations(
-            backend, NameCache(Clock()), lambda *place: place == ("8.8.8.8", 443), Clock().seconds
-        )
+        own, known = ("8.8.8.8", 443), NameCache(Clock())
+        destinations = Destinations(backend, known, lambda *at: at == own, Clock().seconds)
         [template] = BackendPool(backend, Clock().seconds).members
         for host in ("8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"):
             found = destinations.choose(template, ClientTarget({"sni": host}, "", 0))

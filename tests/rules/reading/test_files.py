@@ -218,6 +218,10 @@ class VariableTests(SynchronousTestCase):
         allowed = "10.0.0.0/8, 192.0.2.1\n ::1\n 192.0.2.7"
         (same,) = cases.read(f"[listen a]\nendpoint = :1\nallow = {allowed}").listeners
         self.assertEqual(listener.clients, same.clients)
+        path = make_folder(self) / "rules.ini"
+        path.write_text("[txmux]\nadmin = 127.0.0.1:${PORT}\nadmin_token = ${TOKEN:-token}\n")
+        found = read_keys(path)
+        self.assertEqual((found.admin, found.token), (["127.0.0.1:8443"], path.parent / "token"))
 
     def setUp(self) -> None:
         change_environment(self, PORT="8443", NETS="10.0.0.0/8, 192.0.2.1\n::1\n")
@@ -235,9 +239,3 @@ class VariableTests(SynchronousTestCase):
         again = read_again(Files(**told))
         self.assertEqual(again.listeners, rules.listeners)
         self.assertEqual(next(one.endpoints[0] for one in again.listeners), "127.0.0.1:8443")
-
-    def test_remote_commands(self) -> None:
-        path = make_folder(self) / "rules.ini"
-        path.write_text("[txmux]\nadmin = 127.0.0.1:${PORT}\nadmin_token = ${TOKEN:-token}\n")
-        found = read_keys(path)
-        self.assertEqual((found.admin, found.token), (["127.0.0.1:8443"], path.parent / "token"))

@@ -67,10 +67,8 @@ def by_configparser(text: str) -> list[tuple[str, dict[str, list[str]]]] | None:
 class ReadingTests(SynchronousTestCase):
     def test_lines_are_kept_and_look_comments_are_errors(self) -> None:
         text = "# LOOK: line 3: a\n[a]\nk = 1\n  ; LOOK: b\n  2\n# look: c\n#  LOOK at d\nl = # LOOK: e\n"
-        found = [
-            f"rules.ini:{one}; fix that, then remove this line"
-            for one in ("1: LOOK: line 3: a", "4: LOOK: b")
-        ]
+        these = "1: LOOK: line 3: a", "4: LOOK: b"
+        found = [f"rules.ini:{one}; fix that, then remove this line" for one in these]
         self.assertEqual(problems(text), found)
         (section,) = read_ini(text, "rules.ini")[0]
         self.assertEqual([item.text for item in section.entries["k"].items], ["1", "2"])

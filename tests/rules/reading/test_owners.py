@@ -41,14 +41,8 @@ class OwnersTest(SynchronousTestCase):
             messages[name] = [problem.message for problem in problems]
         return messages
 
-    def test_every_listener_of_its_transport(self) -> None:
-        open_to_all = "routes_from = *\n"
-        operator = f"{ONE}{open_to_all}{UDP}{open_to_all}"
-        routes = "[route t]\nmatch = any\nunder = *\nbackend = 127.0.0.1:1\n[route q]\nmatch = quic\nunder = *\nbackend = close\n"
-        self.assertEqual(under(self.rules(operator, a=routes)), {"one": ["t"], "flows": ["q"]})
-
     def test_taken_back(self) -> None:
-        """Routes that are taken over from the last rules are for no listener that does not allow them any more."""
+        """Routes are for every listener of their transport; those that are taken over from the last rules for none that does not allow them any more."""
         operator = f"{ONE}routes_from = *\n"
         for line in ("", "under = one\n", "under = *\n"):
             text = f"{ROUTE.format('a')}{line}"
@@ -57,6 +51,10 @@ class OwnersTest(SynchronousTestCase):
             again = self.rules(f"{operator}# again\n", a=text)
             self.assertIs(first.routes[0], again.routes[0])
             self.assertEqual(self.rules(ONE, a=text).routes, ())
+        open_to_all = "routes_from = *\n"
+        operator = f"{ONE}{open_to_all}{UDP}{open_to_all}"
+        routes = "[route t]\nmatch = any\nunder = *\nbackend = 127.0.0.1:1\n[route q]\nmatch = quic\nunder = *\nbackend = close\n"
+        self.assertEqual(under(self.rules(operator, a=routes)), {"one": ["t"], "flows": ["q"]})
 
     def test_others(self) -> None:
         """Neither listeners, nor routes that end TLS, nor backends of another unit can be used; the owner's rules stay right."""

@@ -150,6 +150,9 @@ class RouteTests(SynchronousTestCase):
             self.assertTrue(hour.covers(at("2026-10-25T02:30", PARIS, fold)))
         start = at("2026-10-24T22:00", PARIS)
         self.assertEqual(sum(night.covers(start + 60 * minute) for minute in range(720)), 9 * 60)
+        self.patch(zoneinfo, "available_timezones", set)
+        expected = "there is no time zone 'Europe/Nowhere'; install this system's tzdata"
+        self.assertEqual(cases.complaint(period, "08:00-18:00 Europe/Nowhere"), expected)
 
     @given(st.integers(0, 1439), st.integers(1, 1440), st.integers(0, 10**9))
     def test_rest_of_the_day(self, start: int, end: int, moment: int) -> None:
@@ -160,11 +163,6 @@ class RouteTests(SynchronousTestCase):
         if start == 0:
             other = Period(start=end, end=1440, zone=UTC)
         self.assertIsNot(one.covers(moment), other.covers(moment))
-
-    def test_no_zones(self) -> None:
-        self.patch(zoneinfo, "available_timezones", set)
-        expected = "there is no time zone 'Europe/Nowhere'; install this system's tzdata"
-        self.assertEqual(cases.complaint(period, "08:00-18:00 Europe/Nowhere"), expected)
 
     @given(st.text(st.sampled_from("mon-fri,0123:456 /UTC\x00é"), min_size=1).filter(str.strip))
     def test_any_text_of_a_period(self, text: str) -> None:

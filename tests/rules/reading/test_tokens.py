@@ -6,26 +6,18 @@ from txmux.rules.reading.tokens import OWN, SHORTEST_TOKEN, AdminToken, read_tok
 
 _SECRET, _OTHER = "x" * SHORTEST_TOKEN, "y" * SHORTEST_TOKEN
 _ADMIN = AdminToken(OWN, "all", "z" * SHORTEST_TOKEN)
-_WORDS = [
-    "a",
-    "read",
-    "all",
-    "stop",
-    "é",
-    "#",
-    "short",
-    "the-first-secret-here",
-    "the-second-secret-here",
-]
+_SECRETS = "the-first-secret-here", "the-second-secret-here"
+_WORDS = ("a", "read", "all", "stop", "é", "#", "short", *_SECRETS)
 _LINES = b"ann all the-first-secret-here", b"bob all the-second-secret-here"
 
 
 class TokensTest(SynchronousTestCase):
     def test_each_line_has_a_secret_of_its_own(self) -> None:
         data = b"\r\n# a comment\n  ci\tread  0123456789abcdef\n\n#\nops@x.example all \xc2\xa0#secret-of-the-operator"
+        ops = "#secret-of-the-operator"
         made = [
             AdminToken("ci", "read", "0123456789abcdef"),
-            AdminToken("ops@x.example", "all", "#secret-of-the-operator"),
+            AdminToken("ops@x.example", "all", ops),
         ]
         for encoded in (data, b"\xef\xbb\xbf" + data[data.index(b"ci") :]):
             self.assertEqual(read_tokens(encoded, _ADMIN), (made, []))
