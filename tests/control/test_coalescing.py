@@ -16,7 +16,7 @@ class CoalescingTest(SynchronousTestCase):
         self.done.append(done)
         return await done
 
-    def test_requests_during_a_run_share_the_next_one(self) -> None:
+    def test_requests_during_a_run_share_the_next_one_until_idle(self) -> None:
         first = self.coalescing.request()
         storm = [self.coalescing.request() for _ in range(50)]
         self.assertEqual(len(self.done), 1)
@@ -32,8 +32,7 @@ class CoalescingTest(SynchronousTestCase):
         self.failureResultOf(first, ValueError)
         self.done[1].callback(2)
         self.assertEqual(self.successResultOf(second), 2)
-
-    def test_idle(self) -> None:
+        self.done.clear()
         self.successResultOf(self.coalescing.wait_until_idle())
         first, second = self.coalescing.request(), self.coalescing.request()
         idle = self.coalescing.wait_until_idle()

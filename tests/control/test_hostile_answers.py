@@ -113,8 +113,6 @@ _MESSAGES = (st.tuples(st.just(kind), fields) for kind, fields in _FIELDS.items(
 MESSAGES = st.lists(st.one_of(*_MESSAGES), max_size=4)
 _CELL = st.integers(0, 2**64 - 1) | st.sampled_from((0, 1, 2**64 - 1))
 CELLS = st.lists(_CELL, min_size=1, max_size=7)
-
-
 _CALLER = Caller("", "a test", right="all")
 _PATHS = (
     *(

@@ -28,8 +28,6 @@ SECTIONS = st.tuples(
     st.lists(st.sampled_from(("p", "q", "r")), min_size=1, unique=True),
     st.integers(1, 3),
 )
-
-
 Named = Sequence[tuple[str, str, str]]
 
 

@@ -21,33 +21,12 @@ _ALL = "[route all]\nmatch = any\nbackend = {}\n"
 class BackendsTest(ServiceTestCase):
     async def test_one_pool(self) -> None:
         """Connections of two listeners, and those for which it is the fallback, count together."""
-        server = PeerFactory()
-        rules = f"""{HEAD}
-[listen one]
-endpoint = 127.0.0.1:0
-[listen two]
-endpoint = 127.0.0.1:0
-[listen three]
-endpoint = 127.0.0.1:0
-[route one]
-match = any
-under = one
-backend = pool
-[route two]
-match = any
-under = two
-backend = pool
-[route three]
-match = any
-under = three
-backend = other
-[backend other]
-server = 127.0.0.1:{free_port()}
-fallback = pool
-[backend pool]
-server = 127.0.0.1:{listen(self, server)}
-max_connections = 2
-"""
+        server, listening = PeerFactory(), "endpoint = 127.0.0.1:0\n"
+        rules = f"{HEAD}[backend other]\nserver = 127.0.0.1:{free_port()}\nfallback = pool\n"
+        for name, to in (("one", "pool"), ("two", "pool"), ("three", "other")):
+            rules += f"[listen {name}]\n{listening}[route {name}]\nmatch = any\nunder = {name}\n"
+            rules += f"backend = {to}\n"
+        rules += f"[backend pool]\nserver = 127.0.0.1:{listen(self, server)}\nmax_connections = 2\n"
         one, two, three = self.run_service(rules)
         clients = [await self.client(one)]
         await server.peer()
@@ -204,25 +183,12 @@ server = web.test:80
         options = CertificateOptions(key, pem, acceptableProtocols=[b"h2", b"imap"])
         port = listen_tls(self, server, options)
         backend = f"server = 127.0.0.1:{port}\ntls = yes\ntls_name = www.example.com\ntls_ca = {ca}"
-        rules = f"""{HEAD}{PUBLIC}
-[route front]
-match = tls
-terminate_tls = {own}
-alpn = h2, http/1.1
-[route same]
-match = payload text=same
-under = front
-backend = same
-[route other]
-match = payload text=other
-under = front
-backend = other
-[backend same]
-{backend}
-[backend other]
-{backend}
-alpn = imap
-"""
+        rules = f"{HEAD}{PUBLIC}[route front]\nmatch = tls\nterminate_tls = {own}\nalpn = h2, http/1.1\n"
+        for name, alpn in (("same", ""), ("other", "alpn = imap")):
+            rules += (
+                f"[route {name}]\nmatch = payload text={name}\nunder = front\nbackend = {name}\n"
+            )
+            rules += f"[backend {name}]\n{backend}\n{alpn}\n"
         (port,) = self.run_service(rules)
         for number, (said, wanted) in enumerate(((b"same", b"h2"), (b"other", b"imap"))):
             client = SecurePeer((client_context(ca, alpn=("h2",)), "a.example"))

@@ -3,7 +3,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +12,7 @@ from txmux.rules.reading.parser import parse
 from txmux.serving import ending
 from txmux.serving.ending import DeniedClients, GradualEnd
 from txmux.telemetry.documents import STATES
+from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.header import Address
 
 _RULES = (
@@ -23,22 +23,13 @@ _MANY = 1000
 """Connections: more than are looked at in one turn."""
 
 
-@attrs.define
-class _Record:
-    client: str
-    id: int = 0
-    route: str = ""
-    backend: str = ""
-    facts: dict[str, str] = attrs.field(factory=dict)
-    reason: str | None = None
-
-
 class _Connection:
     admitted = True
     state = "relaying"
 
     def __init__(self, number: int) -> None:
-        self.record = _Record(f"192.0.{number >> 8}.{number & 255}:5", number)
+        client = f"192.0.{number >> 8}.{number & 255}:5"
+        self.record: Any = ConnectionRecord(0.0, str(number), "x", client)
 
     def end(self, reason: str) -> None:
         self.record.reason = reason
@@ -71,7 +62,7 @@ class GradualTests(SynchronousTestCase):
             (49, {0, 1, 4}), (50.5, {0, 1, 4}),
         ):  # fmt: skip
             clock.pump([0.1] * round((moment - clock.seconds()) * 10))
-            found = {one.record.id for one in connections if one.record.reason}
+            found = {int(one.record.id) for one in connections if one.record.reason}
             self.assertEqual(found, drained, moment)
             if moment == 11:
                 connections.append(_Connection(4))
@@ -110,7 +101,7 @@ class GradualTests(SynchronousTestCase):
             one.record.route, one.record.backend = route, backend
         removed = {"routes": ["gone", "back"], "backends": ["gone", "here"]}
         found = ending.connections_of_removed(connections, rules, 2, **removed)
-        self.assertEqual([one.record.id for one in found], [0, 2])
+        self.assertEqual([one.record.id for one in found], ["0", "2"])
         later = {"routes": ["back"], "backends": []}
         ending.forget_restored([removed, later], rules)
         self.assertEqual(removed, {"routes": ["gone"], "backends": ["gone"]})
@@ -178,7 +169,7 @@ class DeniedTests(SynchronousTestCase):
     def test_where_clients_are_now(self) -> None:
         """Who has moved counts by the new address, who has none is not looked up; and none is ended twice, or unadmitted."""
         moved, unix, early, ended = self.connections[:4]
-        moved.record.facts["moved_to"] = "198.51.100.1:5"
+        moved.record.note(moved_to="198.51.100.1:5")
         unix.record.client = "unix"
         early.admitted = False
         ended.record.reason = "done"
