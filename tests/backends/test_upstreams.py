@@ -522,7 +522,7 @@ class HeardTest(SynchronousTestCase):
             self.hear(ok=True, key=key)
             self.assertEqual(self.pool.members[0].state, MemberState.UP)
         self.assertEqual([event["log_level"].name for event in events], ["debug", "debug"])
-        # One of its own is a warning.
+        # An ejection by this process is a warning.
         pool = self.upstreams.upstream_of(Backend("c", servers("10.0.0.1:80", "10.0.0.2:80"))).pool
         with capturedLogs() as events:
             for _ in range(5):

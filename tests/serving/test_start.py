@@ -121,7 +121,7 @@ backend = reset
             ("endpoint = tls:x:0", "an embedded service cannot open it"),
         ):
             self.assertIn(message, self.failure(f"[listen x]\n{text}\n"))
-        # Nothing stays open, nor the memory in which connections are counted.
+        # Nothing stays open after a start that fails, nor the memory in which connections are counted.
         gc.collect()  # what other tests have left
         before = len(list(Path("/proc/self/fd").iterdir()))
         self.failure(f"{HEAD}[listen x]\n{_FOREIGN}\n")

@@ -429,7 +429,7 @@ class StoreTest(SynchronousTestCase):
         self.assertEqual(path.stat().st_mode & 0o777, 0o666)
         self.store.close()
         self.assertFalse(path.exists())
-        # The log says which, and why.
+        # Of a file that cannot be removed, the log says which, and why.
         folder = self.folder / "gone"
         folder.mkdir()
         self.store.open([self.listener(f"unix:{folder / 'x.sock'}")])

@@ -84,7 +84,7 @@ class FileTests(SupervisedTestCase):
         await self.after(5)
         self.assertEqual(await self.attention(), [])
         self.assertEqual(self.told(), ["listener x changed"])
-        # One item says it: that which says why.
+        # A change that cannot be reloaded is said by one item: that which says why.
         self.write(plain + "what\n")
         await self.after(5)
         self.assertFalse((await self.running.reload()).ok)

@@ -192,7 +192,7 @@ class ObservingTest(SynchronousTestCase):
         observation.record(104, Activity(answered=1))
         observation.record(105, _reset(9, sources=2))
         self.assertIsNone(observation.state(110))
-        # Nor does it if what it is asked for STARTTLS is refused, unless txmux's own handshake fails, too.
+        # Nor do handshakes that fail for one source, or STARTTLS that is refused, unless txmux's own handshake fails, too.
         for tries_tls in (True, False):
             observation = ServerObservation(tries_tls=tries_tls)
             for second in range(10):

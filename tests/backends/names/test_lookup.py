@@ -389,7 +389,7 @@ class OtherReactorTests(NamesTestCase):
         while not waiting.called:
             self.other.iterate(0.1)
         self.assertEqual(await waiting, ["10.0.0.1"])
-        # So does it of a server that is not there.
+        # That there is no server is such an error.
         await self.server.stop()
         failing = Deferred.fromCoroutine(failure(self.lookup.host(HOST)))
         while not failing.called:
