@@ -31,9 +31,7 @@ from benchmarks.measures.latency import percentiles
 from benchmarks.proxies import PROXIES, chosen
 from benchmarks.report import markdown
 from benchmarks.results import FIGURES, Results, Spread
-from tests.interop.children import leave_unmeasured
-from tests.programs import require_program, run_text
-from tests.support.changes import change_constants
+from tests.support.kit import change_constants, leave_unmeasured, require_program, run_text
 
 _CHECKOUT = Path(__file__).parent.parent
 _SVG = "{http://www.w3.org/2000/svg}"

@@ -5,8 +5,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.programs import require_program, run_text
-from tests.support.folders import make_folder
+from tests.support.kit import make_folder, require_program, run_text
 
 _PROGRAM = Path(__file__).parent.parent / "script/lib/changed.py"
 _FILES = {

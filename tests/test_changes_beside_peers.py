@@ -10,8 +10,7 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.changes.services import SERVICES
-from tests.interop.children import leave_unmeasured
-from tests.programs import require_program, run_text
+from tests.support.kit import leave_unmeasured, require_program, run_text
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.programs import require_program, run_text
-from tests.support.folders import make_folder
+from tests.support.kit import make_folder, require_program, run_text
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 

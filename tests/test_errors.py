@@ -20,9 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from tests.support.certificates import make_authority
-from tests.support.changes import pretend_user
-from tests.support.folders import make_folder
+from tests.support.kit import make_authority, make_folder, pretend_user
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
-from tests.programs import require_program
+from tests.support.kit import PATIENCE, Child, InteropTestCase, output_of, require_program, run
 from tests.support.services import pool_rules
 from txmux.cli.layout import laid_out
 from txmux.rules.reading.parser import parse

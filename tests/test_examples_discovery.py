@@ -4,9 +4,7 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, InteropTestCase
-from tests.programs import run_text
-from tests.support.services import Twist
+from tests.support.kit import PATIENCE, InteropTestCase, Twist, run_text
 
 _EXAMPLES = Path(__file__).parent.parent / "examples/discovery"
 

@@ -13,9 +13,8 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
-from tests.programs import run_text
 from tests.support.examples import has_turn
-from tests.support.folders import make_folder
+from tests.support.kit import make_folder, run_text
 from txmux.control.gauge import Gauge
 from txmux.rules import installed, optional
 from txmux.rules.feature import Feature

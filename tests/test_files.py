@@ -18,12 +18,10 @@ from typing import BinaryIO
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.test_privileges import require_root
-from tests.support.changes import change_constants, pretend_user
 from tests.support.folders import make_folder
+from tests.support.kit import Service, change_constants, eventually, leave_unmeasured, pretend_user
 from tests.support.leaks import added_since, look
-from tests.support.services import Service
 from txmux import files
 from txmux.access.lists.updates import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret, replace_file

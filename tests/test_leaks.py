@@ -13,8 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from tests.support.changes import change_constants
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.kit import MuxTestCase, backend_at, change_constants
 from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
 from txmux.backends import upstream
 from txmux.net.relay.relay import Relay

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, Child
-from tests.support.folders import make_folder
+from tests.support.kit import PATIENCE, Child, make_folder
 from txmux.detection.registry import installed_matchers
 
 _RULES = """\

@@ -11,9 +11,8 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE
-from tests.programs import require_program, run_text
 from tests.support.examples import SHARE
+from tests.support.kit import PATIENCE, require_program, run_text
 
 _CHECKOUT = Path(__file__).parent.parent
 

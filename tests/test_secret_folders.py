@@ -8,8 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.programs import run_text
-from tests.support.folders import make_folder
+from tests.support.kit import make_folder, run_text
 from txmux.files import may_read
 from txmux.processes.account import UserAccount
 

@@ -6,8 +6,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.programs import run_text
-from tests.support.folders import make_folder
+from tests.support.kit import make_folder, run_text
 
 _SLOW = Path(__file__).parent.parent / "script/lib/slow"
 _COMPUTING = """

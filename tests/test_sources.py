@@ -15,10 +15,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.folders import make_folder
 from tests.support.hostile import FORGOTTEN, SILENT, HostilePeer, spoil
-from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, close, listen, reactor
+from tests.support.kit import PeerFactory, VirtualTime, close, listen, make_folder, reactor
 from tests.support.sources import ROWS, Row, Stage
 from tests.test_structure import parsed
 from txmux.access.bans import Bans, ServiceBans

@@ -10,9 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 import txmux
-from tests.support.each import for_each
-from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.ports import free_port
+from tests.support.kit import PeerFactory, connect, for_each, free_port, listen, reactor
 from txmux.client.io_runtime import IORuntime
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.peers import Peer

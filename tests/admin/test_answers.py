@@ -8,8 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
-from tests.support.peers import connect, reactor
-from tests.support.ports import free_port
+from tests.support.kit import connect, free_port, reactor
 from txmux.processes.worker import landlock
 from txmux.version import __version__
 

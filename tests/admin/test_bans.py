@@ -4,10 +4,7 @@ import time
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from tests.admin.asking import AdminCase
-from tests.support.certificates import authority
-from tests.support.datagrams import Talker
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.kit import AdminCase, PeerFactory, Talker, authority, connect, listen, reactor
 from tests.support.supervised import is_let_in
 from txmux.access.bans import LONGEST_REASON, Ban, banned_network
 from txmux.control.steering import hold

@@ -5,8 +5,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from tests.admin.asking import JSON, AdminCase, Told, request
-from tests.support.datagrams import Talker, turn
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.kit import Peer, PeerFactory, Talker, connect, listen, reactor, turn
 
 _RULES = """[listen x]
 endpoint = 127.0.0.1:0

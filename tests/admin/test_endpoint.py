@@ -13,10 +13,8 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase, request
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
 from tests.support.forks import starter
-from tests.support.ports import free_port
+from tests.support.kit import change_constants, free_port, make_folder
 from tests.support.supervised import resources_of
 from txmux import MuxService, files, load
 from txmux.admin import listen_addresses

@@ -1,5 +1,4 @@
-from tests.admin.asking import AdminCase
-from tests.support.datagrams import Talker, turn
+from tests.support.kit import AdminCase, Talker, turn
 
 RULES = """[listen u]
 endpoint = udp:127.0.0.1:0

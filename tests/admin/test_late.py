@@ -5,8 +5,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.admin.asking import AdminCase
-from tests.support.datagrams import turn
+from tests.support.kit import AdminCase, turn
 from tests.support.proc import halted
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.rules.optional import load

@@ -5,8 +5,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import AdminCase, request
-from tests.support.datagrams import turn
-from tests.support.peers import Peer, connect, reactor
+from tests.support.kit import Peer, connect, reactor, turn
 from tests.support.supervised import note_questions
 from txmux.net.channel import messages
 

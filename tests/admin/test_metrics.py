@@ -13,8 +13,7 @@ from twisted.internet.task import deferLater
 
 from tests.admin.asking import LISTEN, AdminCase, Told
 from tests.programs import run_program
-from tests.support.certificates import authority
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.kit import PeerFactory, authority, connect, listen, reactor
 from tests.support.steps import counts_of
 from txmux.access.bans import Ban, banned_network
 from txmux.admin.metrics import exposition

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 from jsonschema import Draft202012Validator, validators  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import AdminCase
 from tests.admin.everything import all_documents, start_everything
 from tests.support.everything import DOCUMENTS
-from tests.support.folders import make_folder
 from tests.support.installed import as_installed
+from tests.support.kit import AdminCase, make_folder
 from tests.support.named_files import KEY_OF_HELLOS
 from txmux.admin.api.openapi import body, description
 from txmux.admin.guard import RefusedError

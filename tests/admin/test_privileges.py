@@ -17,8 +17,7 @@ from tests.processes.test_privileges import (
     python_for_everybody,
     require_root,
 )
-from tests.support.changes import change_environment
-from tests.support.kit import Service, eventually, leave_unmeasured, run
+from tests.support.kit import Service, change_environment, eventually, leave_unmeasured, run
 from tests.support.proc import is_gone
 
 pytestmark = pytest.mark.whole

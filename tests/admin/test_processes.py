@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.admin.processes import ask, get, post
-from tests.support.kit import RULES, Service, WorkersTestCase, eventually
-from tests.support.proc import is_gone
+from tests.support.kit import RULES, Service, WorkersTestCase, eventually, is_gone
 
 
 class ProcessesTest(WorkersTestCase):

@@ -9,9 +9,8 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told
 from tests.admin.test_guards import basic
-from tests.interop.children import run
 from tests.processes.test_privileges import python_for_everybody, require_root
-from tests.support.changes import change_constants, pretend_user
+from tests.support.kit import change_constants, pretend_user, run
 from txmux.admin import access
 from txmux.net.turns import look_in_thread
 from txmux.rules.lint.warnings import lint

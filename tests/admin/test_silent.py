@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from tests.admin.asking import AdminCase
-from tests.support.datagrams import turn
+from tests.support.kit import AdminCase, turn
 from tests.support.peers import GREETING, Greeter, Peer, PeerFactory, close, connect, listen
 
 _RULES = """[listen x]

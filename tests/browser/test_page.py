@@ -10,9 +10,8 @@ import pytest
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Watched, many_routes, three_routes
 from tests.cli.remote.answering import Answering
-from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.servers import RedisServer, start_redis
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, InteropTestCase, eventually, free_port
 
 pytestmark = pytest.mark.by_turns(each=True)
 

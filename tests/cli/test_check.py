@@ -12,10 +12,8 @@ from unittest.mock import Mock, patch
 import pytest
 
 import txmux
-from tests.cli.support import CommandTestCase
 from tests.interop.children import has_ipv6, run
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
+from tests.support.kit import CommandTestCase, change_constants, make_folder
 from txmux import files
 from txmux.backends.connect import source
 from txmux.cli import COMMANDS, check

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
 
-from tests.cli.support import CommandTestCase
-from tests.support.changes import change_constants, pretend_user
+from tests.support.kit import CommandTestCase, change_constants, pretend_user
 from tests.support.named_files import BY_TWISTED, MADE, RULES, folder_of_files
 from txmux.cli import check
 from txmux.files import may_read

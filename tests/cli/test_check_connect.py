@@ -6,9 +6,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import run
 from tests.support.echo import ThreadServer
-from tests.support.ports import free_port
+from tests.support.kit import free_port, run
 
 
 class Answering(ThreadServer):

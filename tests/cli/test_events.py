@@ -7,9 +7,7 @@ import sys
 import threading
 
 from tests.admin.processes import post
-from tests.cli.support import CommandTestCase
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import WorkersTestCase
+from tests.support.kit import PATIENCE, CommandTestCase, WorkersTestCase, eventually
 
 _END = {
     "id": "a-1", "client": "192.0.2.1:5", "listener": "x", "server": "10.0.0.5:1",

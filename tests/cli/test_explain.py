@@ -11,8 +11,7 @@ import attrs
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from tests.cli.support import CommandTestCase, Terminal
-from tests.support.certificates import authority, make_authority
+from tests.support.kit import CommandTestCase, Terminal, authority, make_authority
 from tests.wire.hello_builder import client_hello, records, server_name, versions
 from txmux.cli import explain
 from txmux.interfaces import IProtocolMatcher, Peeked, Predicate, Verdict

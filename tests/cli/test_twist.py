@@ -10,8 +10,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import has_ipv6
-from tests.support.folders import make_folder
-from tests.support.peers import connect
+from tests.support.kit import connect, make_folder
 from txmux.cli.demo import demo_service
 from txmux.cli.run import program
 from txmux.cli.twist import Options, makeService

@@ -12,12 +12,11 @@ from unittest import SkipTest
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.namespaces import Namespace
 from tests.interop.systemd import TARGETS, FirstProcess
 from tests.packaging.building import CHECKOUT
 from tests.packaging.roots import listen, relayed, root_of
-from tests.programs import require_program
+from tests.support.kit import Child, InteropTestCase, output_of, require_program, run
 
 _BEGIN = """
 set -eu

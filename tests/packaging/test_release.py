@@ -17,10 +17,8 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import leave_unmeasured
 from tests.packaging.building import CHECKOUT
-from tests.programs import require_program, run_text
-from tests.support.changes import change_environment
+from tests.support.kit import change_environment, leave_unmeasured, require_program, run_text
 
 _SCRIPT = "script/lib/release.py"
 _MARK = "<!-- towncrier release notes start -->"

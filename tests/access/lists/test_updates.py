@@ -11,8 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.changes import pretend_user
-from tests.support.folders import make_folder
+from tests.support.kit import make_folder, pretend_user
 from txmux import files
 from txmux.access.lists.current import unpack
 from txmux.access.lists.updates import ListUpdates, NetworksFile, WatchedFile

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
-from tests.cli.support import CommandTestCase
-from tests.support.changes import change_constants
 from tests.support.echo import ThreadServer
+from tests.support.kit import CommandTestCase, change_constants
 from txmux.cli import init
 from txmux.cli.init.services import Listening, listening
 

@@ -9,8 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.changes import change_constants, pretend_user
-from tests.support.folders import make_folder
+from tests.support.kit import change_constants, make_folder, pretend_user
 from txmux.cli.provider.writer import ProviderWriter
 from txmux.errors import MuxError
 from txmux.interfaces import ProvidedObject

@@ -4,8 +4,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.cli.remote.answering import Answering
-from tests.cli.support import CommandTestCase
-from tests.support.changes import change_constants
+from tests.support.kit import CommandTestCase, change_constants
 from txmux.cli.remote import changes
 
 _BACKENDS: dict[str, list[dict[str, Any]]] = {

@@ -4,9 +4,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tests.cli.remote.answering import Answering
-from tests.cli.support import CommandTestCase
-from tests.support.changes import change_constants
-from tests.support.ports import free_port
+from tests.support.kit import CommandTestCase, change_constants, free_port
 from txmux import files
 from txmux.cli.remote.find import address_of, find
 

@@ -4,11 +4,8 @@ import sys
 from pathlib import Path
 
 from tests.admin.processes import get
-from tests.interop.children import Child, eventually, run
-from tests.processes.running import WorkersTestCase
-from tests.support.changes import change_environment
 from tests.support.folders import make_folder
-from tests.support.services import Service
+from tests.support.kit import Child, Service, WorkersTestCase, change_environment, eventually, run
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
 

@@ -14,8 +14,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE
-from tests.support.folders import make_folder
+from tests.support.kit import PATIENCE, make_folder
 from txmux.cli.journal import LEVELS
 from txmux.cli.run.program import TextLog, as_text
 from txmux.telemetry.access_log import ACCESS

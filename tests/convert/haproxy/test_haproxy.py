@@ -11,8 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.convert.haproxy.pieces import frontend, routes
-from tests.programs import require_program
-from tests.support.folders import make_folder
+from tests.support.kit import make_folder, require_program
 from txmux.rules.model.client_certificate import CertificateCondition
 from txmux_convert.writer import ConvertError
 

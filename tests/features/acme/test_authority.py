@@ -18,11 +18,8 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
+from tests.support.kit import VirtualTime, free_port, make_authority, make_folder
 from tests.support.peers import Peer, PeerFactory, listen, reactor
-from tests.support.ports import free_port
 from txmux.features.acme import authority
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.features.acme.folder import AcmeFolder, key_pem

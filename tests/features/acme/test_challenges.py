@@ -8,9 +8,7 @@ from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.tls.test_store import Handshake, credulous
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.support.kit import SecurePeer, client_context, connect_tls, make_authority, make_folder
 from tests.support.service import ServiceTestCase
 from txmux.features.acme.challenges import Challenges, ChallengeStore, names_kept_from
 from txmux.rules.packing import pack, unpack

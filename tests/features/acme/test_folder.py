@@ -20,9 +20,7 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.support import CommandTestCase
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
+from tests.support.kit import CommandTestCase, make_authority, make_folder
 from txmux.cli import check
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError

@@ -16,9 +16,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.features.acme.test_folder import damages
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.peers import PeerFactory, listen, reactor
+from tests.support.kit import PeerFactory, listen, make_authority, make_folder, reactor
 from txmux.errors import MuxError
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.features.acme.folder import NO_CERTIFICATE, ShownCertificate

@@ -5,10 +5,8 @@ from typing import Any
 import attrs
 from twisted.logger import capturedLogs
 
-from tests.cli.support import CommandTestCase
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.kit import CommandTestCase, MuxTestCase, backend_at, free_port
 from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port
-from tests.support.ports import free_port
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.features.cancel_requests.rows import REQUESTS
 from txmux.rules.embedding import route

@@ -10,10 +10,8 @@ import pytest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import AdminCase
 from tests.features.consul.stand_in import Consul, Instance, instances_in
-from tests.interop.children import run
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.kit import AdminCase, Peer, PeerFactory, connect, listen, reactor, run
 from tests.test_errors import assert_harmless, refused
 from txmux.features.consul.finding import _refusal, next_index
 from txmux.net.http import HttpResponse

@@ -16,11 +16,8 @@ import txmux
 from tests.admin.asking import LISTEN, AdminCase
 from tests.serving.test_networks import LISTEN as WITH_SETTINGS
 from tests.serving.test_networks import ServedNetworks
-from tests.support.changes import change_constants
 from tests.support.crowdsec import KEY, CrowdSecPlayed
-from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
-from tests.support.peers import reactor
+from tests.support.kit import VirtualTime, change_constants, make_folder, reactor
 from tests.support.supervised import SupervisedTestCase
 from tests.test_errors import assert_harmless, refused
 from txmux.access.bans import banned_network, written

@@ -10,11 +10,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.cli.provider.running import PlayedProvider
-from tests.cli.support import CommandTestCase
-from tests.interop.children import PATIENCE
-from tests.support.changes import change_constants
 from tests.support.docker import NETWORK, DockerPlayed, inspected
-from tests.support.peers import reactor
+from tests.support.kit import PATIENCE, CommandTestCase, change_constants, reactor
 from txmux.errors import MuxError
 from txmux.features.docker import api, provider, sleep
 from txmux.features.docker.provider import docker

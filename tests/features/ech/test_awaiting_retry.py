@@ -13,9 +13,7 @@ from tests.features.ech.client import (
     inner,
     outer_extensions,
 )
-from tests.support.folders import make_folder
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer, PeerFactory, close, listen
+from tests.support.kit import MuxTestCase, Peer, PeerFactory, backend_at, close, listen, make_folder
 from tests.support.servers import counted
 from tests.wire.hello_builder import (
     KEY_SHARE,

@@ -4,10 +4,8 @@ import os
 import re
 import stat
 
-from tests.cli.support import CommandTestCase
 from tests.features.ech.client import HIDDEN, MadeKey, Sealer, inner
-from tests.support.certificates import authority
-from tests.support.changes import change_constants
+from tests.support.kit import CommandTestCase, authority, change_constants
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.features.ech import forwarding
 from txmux.features.ech.hello import read_configs

@@ -6,8 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import LISTEN, AdminCase
 from tests.features.ech.client import HIDDEN, INNER, SESSION, MadeKey, Sealer, inner
 from tests.processes.test_opener import HelperOfRules
-from tests.support.folders import make_folder
-from tests.support.peers import connect
+from tests.support.kit import connect, make_folder
 from tests.tcp import test_preambles
 from tests.wire.hello_builder import (
     KEY_SHARE,

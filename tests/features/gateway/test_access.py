@@ -6,8 +6,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
+from tests.support.kit import make_authority, make_folder
 from txmux.errors import MuxError
 from txmux.features.gateway.access import find_access
 

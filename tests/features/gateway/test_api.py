@@ -5,8 +5,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.support.changes import change_constants
-from tests.support.peers import listen, reactor
+from tests.support.kit import change_constants, listen, reactor
 from txmux.features.gateway import api
 from txmux.features.gateway.access import Access
 from txmux.features.gateway.api import KubeApi, NoServerError

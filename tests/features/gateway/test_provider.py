@@ -24,10 +24,8 @@ from tests.features.gateway.objects import (
     things,
 )
 from tests.features.gateway.test_rules import SERVED, SHARED, TCP, VALID, reasons
-from tests.support.certificates import Identity, make_authority
-from tests.support.changes import change_constants
+from tests.support.kit import Identity, change_constants, make_authority, reactor
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
-from tests.support.peers import reactor
 from txmux.features.gateway import api, provider, reflector, status
 from txmux.features.gateway.provider import gateway as gateway_provider
 

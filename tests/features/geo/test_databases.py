@@ -6,15 +6,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.support import CommandTestCase
 from tests.serving.damaged_files import damages
 from tests.serving.test_networks import ServedNetworks
 from tests.serving.test_unusable_files import NO_CAUSE, unusable_in
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
+from tests.support.kit import CommandTestCase, SupervisedTestCase, change_constants, make_folder
 from tests.support.named_files import RULES, folder_of_files
 from tests.support.places import country, system, write_places
-from tests.support.supervised import SupervisedTestCase
 from txmux.features.geo import databases
 from txmux.features.geo.databases import GeoDatabase, GeoDatabaseError, WatchedDatabase
 from txmux.rules.installed import NETWORKS

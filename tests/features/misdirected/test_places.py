@@ -9,10 +9,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.certificates import authority
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
-from tests.support.ports import free_port
+from tests.support.kit import authority, free_port, make_folder, reactor
 from txmux.features.misdirected import FEATURE
 from txmux.features.misdirected.places import names_of, with_name
 from txmux.features.misdirected.servers import shared_by_servers

@@ -13,9 +13,8 @@ from tests.features.misdirected.frames import (
     Speaker,
     asked,
 )
+from tests.support.kit import SecurePeer, connect_tls, free_port
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
-from tests.support.ports import free_port
-from tests.support.secure import SecurePeer, connect_tls
 from txmux.features.misdirected.places import header_frames
 from txmux.features.misdirected.rows import MISDIRECTED
 from txmux.net.tls.end import TlsTransport

@@ -10,11 +10,10 @@ import pytest
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import AdminCase
 from tests.admin.test_flows import QUERY, RULES
 from tests.admin.test_growth import view_of
-from tests.support.datagrams import turn
 from tests.support.growth import AT_ALL, growth
+from tests.support.kit import AdminCase, turn
 from tests.support.supervised import note_questions
 from txmux.cli import main
 from txmux.control.control import Control

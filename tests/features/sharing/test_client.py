@@ -5,8 +5,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.kit import Peer, PeerFactory, VirtualTime, listen, reactor
 from txmux.features.sharing.client import RedisClient, RedisConnection, SharingTimes
 from txmux.features.sharing.redis import RedisError
 from txmux.features.sharing.store import Store

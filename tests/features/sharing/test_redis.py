@@ -6,8 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.kit import Peer, PeerFactory, VirtualTime, listen, reactor
 from txmux.features.sharing.redis import RedisError, RedisProtocol, ReplyError, ReplyParser
 
 _LEAVES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=40)

@@ -11,11 +11,8 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.admin.asking import AdminCase
 from tests.features.sharing.machine import Machine, RedisPlayed
-from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, listen, reactor
+from tests.support.kit import AdminCase, PeerFactory, VirtualTime, listen, make_folder, reactor
 from tests.test_errors import assert_harmless, logged, refused
 from txmux.access.bans import Ban
 from txmux.access.per_source import PerSource, SourceLimits

@@ -3,9 +3,7 @@ from typing import Any
 from twisted.logger import capturedLogs, eventAsText
 
 from tests.features.starttls.test_dialogue import CLIENTS
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer, close
-from tests.support.ports import free_port
+from tests.support.kit import MuxTestCase, Peer, backend_at, close, free_port
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
 from txmux.net.sockets import client as client_sockets
 from txmux.net.sockets.plainsocket import EAGER, set_options

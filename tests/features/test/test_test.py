@@ -19,14 +19,10 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.support import CommandTestCase
-from tests.interop.children import PATIENCE
 from tests.interop.quic.case import Server
 from tests.interop.servers import make_certificate
 from tests.matchers.all_samples import all_samples, for_streams
-from tests.support.certificates import make_authority
-from tests.support.changes import change_constants
-from tests.support.peers import reactor
+from tests.support.kit import PATIENCE, CommandTestCase, change_constants, make_authority, reactor
 from tests.support.service import ServiceTestCase
 from txmux import route
 from txmux.cli import main

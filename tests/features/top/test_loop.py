@@ -10,10 +10,9 @@ import sys
 import termios
 import time
 
-from tests.cli.support import CommandTestCase
 from tests.features.top.snapshot import CONNECTIONS, RECENT, ROUTES
-from tests.interop.children import PATIENCE, eventually
 from tests.support.everything import BACKENDS, STATUS
+from tests.support.kit import PATIENCE, CommandTestCase, eventually
 
 _LEFT = r"\x1b\[\?25h\x1b\[\?1049l"
 

@@ -8,11 +8,10 @@ from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.remote.answering import Answering
-from tests.cli.support import CommandTestCase, Terminal
 from tests.control.test_hostile_answers import ANSWERS, CELLS, MESSAGES, PlayedWorker
 from tests.features.top.snapshot import CONNECTIONS, RECENT, ROUTES
-from tests.interop.children import PATIENCE
 from tests.support.everything import BACKENDS, STATUS, names
+from tests.support.kit import PATIENCE, CommandTestCase, Terminal
 from txmux.cli.remote.errors import NoServiceError
 from txmux.control.connections import find_connection
 from txmux.features.top.polling import Polling, fetch_snapshot

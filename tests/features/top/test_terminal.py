@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
-from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.screen import Screen
-from tests.programs import require_program
-from tests.support.services import Service
+from tests.support.kit import PATIENCE, InteropTestCase, Service, require_program
 from txmux.features.top.terminal import Terminal, read_keys
 
 _RULES = """\

@@ -19,11 +19,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase as AsyncTestCase
 
-from tests.admin.asking import AdminCase
-from tests.support.certificates import authority
-from tests.support.changes import change_constants
-from tests.support.datagrams import Talker, turn
-from tests.support.mux import VirtualTime
+from tests.support.kit import AdminCase, Talker, VirtualTime, authority, change_constants, turn
 from tests.support.peers import Peer, PeerFactory, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.wire.hello_builder import PADDING, client_hello, extension, records, server_name

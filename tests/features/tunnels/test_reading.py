@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.support import CommandTestCase
 from tests.rules.reading import cases
-from tests.support.folders import make_folder
+from tests.support.kit import CommandTestCase, make_folder
 from txmux.control.attention import measured
 from txmux.control.gauges import Gauges
 from txmux.features.tunnels import dialogue

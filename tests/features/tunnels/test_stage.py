@@ -9,10 +9,8 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
-from tests.support.folders import make_folder
+from tests.support.kit import Peer, close, free_port, make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
-from tests.support.peers import Peer, close
-from tests.support.ports import free_port
 from tests.support.servers import counted
 from tests.support.tunnels import OPEN, connect_to
 from tests.wire.hello_builder import client_hello, records, server_name

@@ -6,8 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
+from tests.support.kit import change_constants, make_folder
 from txmux.features.tunnels import login_queue, users
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.users import TunnelUsers

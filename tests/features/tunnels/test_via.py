@@ -14,10 +14,8 @@ from tests.backends.names.test_destinations import names
 from tests.backends.pool.pools import servers
 from tests.backends.test_upstreams import ChangingUpstreams
 from tests.support.dialler import played
-from tests.support.folders import make_folder
-from tests.support.mux import MuxTestCase
+from tests.support.kit import MuxTestCase, free_port, make_folder
 from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, reactor
-from tests.support.ports import free_port
 from tests.support.server_sockets import ServerSockets
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import reason_of

@@ -13,10 +13,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.interop.children import PATIENCE
-from tests.support.folders import make_folder
-from tests.support.peers import PeerFactory, listen, reactor
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, PeerFactory, free_port, listen, make_folder, reactor
 from txmux.backends.upstreams import ServerStarter
 from txmux.features.wake.reading import Wake
 from txmux.rules.model import Backend

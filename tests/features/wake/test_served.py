@@ -5,9 +5,7 @@ from threading import Thread
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, WorkersTestCase
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, RULES, WorkersTestCase, eventually, free_port
 from txmux.features.wake.reading import Wake
 from txmux.rules.reading.parser import parse
 
