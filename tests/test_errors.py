@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,6 @@ def logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
     yield from map(formatEvent, events)
 
 
-def _http(text: str) -> Iterator[str]:
-    yield reason_of(ResponseFailed([Failure(ValueError(text))]))
-
-
 def _certificate(text: str) -> Iterator[str]:
     name = text.encode("ascii", "ignore").decode()
     certificate = make_authority("a", name, f"{name}.example").certificate
@@ -80,14 +76,15 @@ def _programs(text: str) -> Iterator[str]:
         yield str(found)
 
 
-_OTHERS = {
-    "what speaks HTTP": _http, "the certificate of a server": _certificate,
+_OTHERS: dict[str, Callable[[str], Iterable[str]]] = {
+    "what speaks HTTP": lambda text: [reason_of(ResponseFailed([Failure(ValueError(text))]))],
+    "the certificate of a server": _certificate,
     "clients, servers and name servers": _peers, "programs on this machine, and lists": _programs,
 }  # fmt: skip
 
 
 def assert_harmless(
-    case: SynchronousTestCase, who: str, tell: Callable[[str], Iterator[str]]
+    case: SynchronousTestCase, who: str, tell: Callable[[str], Iterable[str]]
 ) -> None:
     """Check that whatever they name is told on one line, commands no terminal, and does not fill the disk."""
     for text in (_EVIL, _LONG):

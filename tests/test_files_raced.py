@@ -93,7 +93,7 @@ class RaceTest(SynchronousTestCase):
     def test_steps(self) -> None:
         for step, name in (
             (_bind, "file"), (_bind_and_remove, "file.sock"), (_name_process, "file"),
-            (make_token, "token"), (_open_log, "log"),
+            (make_token, "token"), (lambda path: os.close(open_log(path, (_NOBODY, _NOBODY))), "log"),
         ):  # fmt: skip
             self.race(step, name)
 
@@ -111,7 +111,3 @@ def _bind_and_remove(path: Path) -> None:
 def _name_process(path: Path) -> None:
     write_pid(path, 1)
     remove_pid(path, 1)
-
-
-def _open_log(path: Path) -> None:
-    os.close(open_log(path, (_NOBODY, _NOBODY)))

@@ -7,10 +7,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partialmethod
 from typing import Any, get_args
 
 import pytest
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -57,7 +58,9 @@ class PeersTests(TestCase):
         self.service = EmbeddedService(rules, reactor=self.time)
         self.lists = ListUpdates(self.time, lambda _: None)
         bans = Bans()
-        self.sharing = Sharing(self.time, ServiceBans(lambda: bans, self.ban, self.time.seconds))
+        self.sharing = Sharing(
+            self.time, ServiceBans(lambda: bans, lambda _: succeed([]), self.time.seconds)
+        )
         self.service.startService()
         self.parts = self.service._parts
         if "acme" in self.parts:
@@ -69,9 +72,6 @@ class PeersTests(TestCase):
         self.visits = stage.visits and stage.visits[0]
         self.visitors: deque[socket.socket] = deque()
         self.addCleanup(lambda: close(*self.visitors))
-
-    async def ban(self, _: object) -> list[str]:
-        return []
 
     async def stop(self) -> None:
         self.lists.stop()
@@ -156,7 +156,10 @@ class PeersTests(TestCase):
             await self.until(lambda: self.lines(before), _LATEST)  # the supervisor logs for workers
         self.assertLess(peer.most, _MOST)
         if "certificates" in row.kinds:  # then this machine asks for them by itself
-            await self.until(lambda: any(self.got_certificates()), _LATEST)
+            await self.until(
+                lambda: any("the certificate of" in formatEvent(one) for one in self.events),
+                _LATEST,
+            )
         if stage.good is not None:
             peer.turn("")
             await self.until(self.is_up, _RECOVERS)
@@ -178,9 +181,6 @@ class PeersTests(TestCase):
             may_succeed = not row.kinds and way != SILENT
             most = before + 3 if may_succeed else math.inf
             await self.until(lambda: self.is_down() or peer.connections > most, _LATEST)
-
-    def got_certificates(self) -> Iterator[bool]:
-        return ("the certificate of" in formatEvent(one) for one in self.events)
 
     async def face_file(self, stage: Stage, way: str) -> None:
         assert stage.file is not None
@@ -207,17 +207,13 @@ class PeersTests(TestCase):
 _FIRST = {SILENT, "endless body", "endless answers", "missing", "huge"}
 
 
-def _test_of(source: str, way: str) -> Any:
-    async def test(self: PeersTests) -> None:
-        await self.face(source, way)
-
-    return test if way in _FIRST else pytest.mark.whole(pytest.mark.by_turns(each=True)(test))
-
-
 for _source, _row in ROWS.items():
     for _way in _row.ways:
         _name = re.sub(r"\W", "_", f"test_{_source}_{_way}")
-        setattr(PeersTests, _name, _test_of(_source, _way))
+        _test: Any = partialmethod(PeersTests.face, _source, _way)
+        if _way not in _FIRST:
+            _test = pytest.mark.whole(pytest.mark.by_turns(each=True)(_test))
+        setattr(PeersTests, _name, _test)
 
 
 class ContractTests(SynchronousTestCase):

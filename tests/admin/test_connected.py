@@ -69,9 +69,7 @@ class ConnectedTest(AdminCase):
         self.assertEqual(len((await self.get("/api/clients?limit=1")).json), 1)
         for words in ("limit=0", "limit=1001", "limit=x", "color=blue"):
             self.assertEqual((await self.get(f"/api/clients?{words}")).status, 400, words)
-        await self.assert_attention()
-
-    async def assert_attention(self) -> None:
+        # What needs attention says who is refused.
         status = (await self.get("/api/status")).json
         self.assertEqual([item["what"] for item in status["attention"]].count("limits"), 2)
         reports = await self.running.control.ask()

@@ -45,7 +45,9 @@ class SocketsTest(AdminCase):
     async def test_client_whose_process_has_ended_and_changes_of_the_endpoint(self) -> None:
         await self.start()
         # A client whose process has ended may have connected for a worker.
-        answer = await deferToThread(self.answer, self.connected_by_another())
+        with self.connected_by_another() as client:
+            client.sendall(request("GET", "/api/status"))
+            answer = await deferToThread(client.recv, 100)
         self.assertEqual(int(answer.split()[1]), 403)
         inode = self.inode()  # a refused change leaves all as before
         taken = socket.create_server(("127.0.0.1", 0))
@@ -80,12 +82,6 @@ class SocketsTest(AdminCase):
             os._exit(0)
         os.waitpid(child, 0)
         return client
-
-    @staticmethod
-    def answer(client: socket.socket) -> bytes:
-        with client:
-            client.sendall(request("GET", "/api/status"))
-            return client.recv(100)
 
     async def test_client_that_waits_at_a_removed_endpoint(self) -> None:
         """It is answered, though nobody has accepted it before."""

@@ -58,12 +58,8 @@ class TokensTests(AdminCase):
         self.settings = f"admin = 127.0.0.1:0\n    unix:{self.socket}\nadmin_tokens = {self.tokens}"
         self.clock = self.virtual()
         await self.start(self.settings, RULES, use=self.clock)
-        self.port = self.port_of("admin")
-
-    def port_of(self, setting: str) -> int:
         sockets = self.endpoints.store.sockets().items()
-        found: int = next(opened.getsockname()[1] for key, opened in sockets if "unix" not in key)
-        return found
+        self.port = next(opened.getsockname()[1] for key, opened in sockets if "unix" not in key)
 
     async def write_tokens(self, text: str) -> None:
         """Replace the file in place, and let the service look."""

@@ -125,12 +125,6 @@ def record() -> list[_Event]:
         return recorder.events
 
 
-def write_cast(events: Iterable[_Event]) -> str:
-    header = {"version": 2, "width": _WIDTH, "height": _HEIGHT, "title": "txmux: first steps"}
-    lines = [header, *([seconds, "o", text] for seconds, text in events)]
-    return "".join(f"{json.dumps(line)}\n" for line in lines)
-
-
 def read_cast(text: str) -> list[_Event]:
     return [(seconds, data) for seconds, _, data in map(json.loads, text.splitlines()[1:])]
 
@@ -195,11 +189,9 @@ def draw(events: Iterable[_Event]) -> str:
     )
 
 
-def main() -> None:
-    events = record()
-    CAST.write_text(write_cast(events))
-    PICTURE.write_text(draw(events))
-
-
 if __name__ == "__main__":
-    main()
+    events = record()
+    header = {"version": 2, "width": _WIDTH, "height": _HEIGHT, "title": "txmux: first steps"}
+    lines = [header, *([seconds, "o", text] for seconds, text in events)]
+    CAST.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    PICTURE.write_text(draw(events))

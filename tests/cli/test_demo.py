@@ -3,7 +3,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.programs import run_program
-from tests.support.peers import Peer, connect, listen
+from tests.support.peers import connect, listen
 from txmux.cli.demo import ECHO, GOODBYE, IDENTIFICATION, REDIS, SSH, PageSite, examples, hints
 
 _KEXINIT = (12).to_bytes(4, "big") + b"\x0a\x14" + bytes(10)
@@ -31,14 +31,10 @@ class DemoServersTest(TestCase):
         self.assertEqual(await self.ask(SSH), IDENTIFICATION)
         self.assertEqual(await self.ask(SSH, b"SSH-2.0-x\r\n", _KEXINIT[:-1]), IDENTIFICATION)
         self.assertEqual(await self.ask(SSH, bytes(40_000)), IDENTIFICATION)
-        client = await self.greeted()
+        client = await (await connect(self, listen(self, SSH))).has(len(IDENTIFICATION))
         for byte in b"SSH-2.0-x\n" + _KEXINIT:
             client.send(bytes([byte]))
         self.assertIn(GOODBYE.encode(), (await client.is_lost()).received)
-
-    async def greeted(self) -> Peer:
-        client = await connect(self, listen(self, SSH))
-        return await client.has(len(IDENTIFICATION))
 
     async def test_page_says_what_was_recognised(self) -> None:
         port = listen(self, PageSite())

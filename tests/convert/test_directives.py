@@ -223,17 +223,14 @@ def _directives(program: str) -> Iterator[tuple[bool, str, list[str]]]:
 
 @cache
 def _converted(program: Program, base: str, place: str, text: str) -> list[str]:
-    configuration = _of_traefik(base, text) if program == "traefik" else _filled(base, place, text)
+    places = {**dict.fromkeys(re.findall(r"(?<!{){(\w+)}", base), ""), place: text}
+    configuration = _of_traefik(base, text) if program == "traefik" else base.format(**places)
     try:
         output = convert(configuration.encode(), "x", matchers(), PORTS.get, program)
     except ConvertError as error:
         return [str(error)]
     lines = [*output.text.splitlines(), *output.warnings]
     return [re.sub(r"\bline \d+|\bx:\d+", "", line) for line in lines]
-
-
-def _filled(base: str, place: str, text: str) -> str:
-    return base.format(**{**dict.fromkeys(re.findall(r"(?<!{){(\w+)}", base), ""), place: text})
 
 
 def _of_traefik(base: str, text: str) -> str:

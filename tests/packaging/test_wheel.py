@@ -118,15 +118,6 @@ _LEFT_OUT = (".ci/", "newsfragments/")
 """What is for work on the project alone; at a release, the fragments are in the changelog."""
 
 
-def _files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def _content(wheel: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
 class SdistTests(SynchronousTestCase):
     def test_whole(self) -> None:
         """The wheel from it is the checkout's. All that is under version control is in it, and nothing else: tests, docs, examples and packaging, too."""
@@ -134,10 +125,12 @@ class SdistTests(SynchronousTestCase):
         source, wheels = build_sdist(folder), []
         for name, sources in (("checkout", CHECKOUT), ("sdist", source)):
             (folder / f"wheel-of-{name}").mkdir()
-            wheels.append(_content(build_wheel(sources, folder / f"wheel-of-{name}")))
+            with zipfile.ZipFile(build_wheel(sources, folder / f"wheel-of-{name}")) as archive:
+                wheels.append({one: archive.read(one) for one in archive.namelist()})
         self.assertEqual(*wheels)
         if not (CHECKOUT / ".git").exists():
             raise SkipTest("this is not a checkout")
         wanted = {name for name in checkout_files() if not name.startswith(_LEFT_OUT)}
         self.assertIn("docs/index.md", wanted)
-        self.assertEqual(_files(source) - {"PKG-INFO"}, wanted)
+        files = {str(one.relative_to(source)) for one in source.rglob("*") if one.is_file()}
+        self.assertEqual(files - {"PKG-INFO"}, wanted)

@@ -92,18 +92,16 @@ class DockerPlayed(Resource):
         if stream in self.streams:
             self.streams.remove(stream)
 
-    def _failure(self, path: str) -> bytes | None:
-        if self.gone_meanwhile and path.endswith("/json"):
-            self.gone_meanwhile -= 1
-            return b'{"cause":"no such container","message":"container 2c0f does not exist in database: no such container","response":500}'
-        return self.unclear.get(path.removeprefix("/containers/").removesuffix("/json"))
-
-    def render(self, request: Any) -> Any:  # noqa: PLR0911
+    def render(self, request: Any) -> Any:  # noqa: C901, PLR0911
         path = request.path.decode()
         self.asked.append(f"{request.method.decode()} {path}")
         if self.wrong == "silent":
             return NOT_DONE_YET
-        if (failure := self._failure(path)) is not None:
+        failure = self.unclear.get(path.removeprefix("/containers/").removesuffix("/json"))
+        if self.gone_meanwhile and path.endswith("/json"):
+            self.gone_meanwhile -= 1
+            failure = b'{"cause":"no such container","message":"container 2c0f does not exist in database: no such container","response":500}'
+        if failure is not None:
             request.setResponseCode(500)
             return failure
         if isinstance(self.wrong, bytes):

@@ -107,9 +107,8 @@ def added_since(before: State, patience: float) -> State:
     DESCRIPTORS.close_cached()  # pipes that are kept for the next connection
     deadline, pause = time.monotonic() + patience, 0.001
     for number in itertools.count(1):
-        if (
-            _reactor.threadCallQueue
-        ):  # a test without a reactor does not see that a thread has done its job
+        # A test without a reactor does not see that a thread has done its job.
+        if _reactor.threadCallQueue:
             _reactor.runUntilCurrent()
         is_held = any(kind != "child process" for kind, _ in added)
         added.clear()
@@ -128,24 +127,13 @@ def _added_now(before: State) -> State:
     return {key: thing for key, thing in look().items() if key not in before}
 
 
-def described(added: State) -> str:
-    return "\n".join(
-        f"  {kind}: {_describe(kind, key, thing)}" for (kind, key), thing in added.items()
-    )
-
-
 def _describe(kind: str, key: Any, thing: object) -> str:
     if kind == "descriptor":
         number, target = key
         return f"{number}, {target}{_describe_socket(int(number)) if 'socket:' in target else ''}"
     if kind == "child process":
         with contextlib.suppress(OSError):
-            words = (
-                Path(f"/proc/{key}/cmdline")
-                .read_bytes()
-                .replace(b"\0", b" ")
-                .decode(errors="replace")
-            )
+            words = Path(f"/proc/{key}/cmdline").read_text(errors="replace").replace("\0", " ")
             return f"{key}, {words.strip() or 'ended, but nobody has waited for it'}"
     if isinstance(thing, threading.Thread):
         return f"{thing!r} of {getattr(thing, '_target', None)!r}"
@@ -264,7 +252,8 @@ class Guard:
     def _compare(self, whose: str, before: State) -> str:
         added = added_since({**before, **self._reported}, self._patience)
         self._reported |= added
-        return f"{whose} has left behind:\n{described(added)}" if added else ""
+        lines = (f"\n  {kind}: {_describe(kind, key, its)}" for (kind, key), its in added.items())
+        return f"{whose} has left behind:{''.join(lines)}" if added else ""
 
 
 def _groups(item: pytest.Item | None) -> list[pytest.Collector]:

@@ -76,13 +76,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in filter(is_whole, items):
         if not os.environ.get("TXMUX_LONG") and item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(_LONG_SKIPPED))
-    items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
-
-
-def _is_long(item: pytest.Item) -> bool:
-    name = item.nodeid.removeprefix(f"{_FOLDER.name}/")
-    return is_whole(item) and name.startswith(_LONG)
-
-
-def _has_processes(item: pytest.Item) -> bool:
-    return item.path.parent.name == "processes"
+    items.sort(
+        key=lambda item: (
+            not is_whole(item),
+            not (is_whole(item) and item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(_LONG)),
+            item.path.parent.name != "processes",
+        )
+    )

@@ -36,19 +36,12 @@ _ports = (_FIRST_PORT + number % _PORTS for number in itertools.count(os.getpid(
 
 
 def listen_tcp(reactor: Any, factory: Any, **options: Any) -> Any:
-    port = None
-    while port is None:
-        port = _listen_at(next(_ports), reactor, factory, options)
-    return port
-
-
-def _listen_at(number: int, reactor: Any, factory: Any, options: dict[str, Any]) -> Any:
-    try:
-        return reactor.listenTCP(number, factory, **options)
-    except CannotListenError as error:
-        if error.socketError.errno != errno.EADDRINUSE:
-            raise
-        return None
+    while True:
+        try:
+            return reactor.listenTCP(next(_ports), factory, **options)
+        except CannotListenError as error:
+            if error.socketError.errno != errno.EADDRINUSE:
+                raise
 
 
 def free_port(host: str = "", family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> int:

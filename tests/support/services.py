@@ -170,7 +170,7 @@ class Service(Twist):
             reactor=reactor,
         )  # fmt: skip
         self.ports: dict[str, int] = {}
-        for name in _names_of_listeners(rules):
+        for name in re.findall(r"^\[listen (.*)\]$", rules, re.MULTILINE):
             place = r"(?:unix:\S+|\S+:(\d+)(?:-\d+)?)"
             match = self.child.wait_for(rf"listening on {place} for \[listen {name}\]")
             if match[1]:
@@ -351,11 +351,6 @@ class Service(Twist):
         # Who is stopped by the API exits with 0.
         statuses = (self.status,) if self._is_signalled else (self.status, 0)
         self._assert_well(*(() if replaced else statuses))
-
-
-def _names_of_listeners(rules: str) -> list[str]:
-    headers = (line for line in rules.splitlines() if line.startswith("[listen "))
-    return [header.removeprefix("[listen ").removesuffix("]") for header in headers]
 
 
 def pool_rules(*servers: str, more: str = "") -> str:

@@ -3,7 +3,6 @@
 import errno
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +192,5 @@ class FilesTests(TestCase):
         self.write("192.0.2.3\n")
         with capturedLogs() as events:
             self.assertEqual(await self.found(file), ["192.0.2.3/32"])
-        self.assertEqual([event["networks"] for event in _of_files(events)], ["1 network"])
-
-
-def _of_files(events: Sequence[Any]) -> list[Any]:
-    return [event for event in events if event["log_namespace"].startswith("txmux.access.lists")]
+        own = [one for one in events if one["log_namespace"].startswith("txmux.access.lists")]
+        self.assertEqual([event["networks"] for event in own], ["1 network"])

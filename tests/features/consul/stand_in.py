@@ -121,14 +121,11 @@ class Consul:
         return f"unix:{self._socket}" if self._socket else f"http://127.0.0.1:{self._number}"
 
     def stop(self) -> Any:
-        self.drop()
-        return self._port.stopListening()
-
-    def drop(self) -> None:
         self.forget()
         for request in [*self._requests]:
             transport: Any = request.transport
             transport.abortConnection()
+        return self._port.stopListening()
 
     @property
     def waiting(self) -> int:
