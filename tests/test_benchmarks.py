@@ -164,8 +164,6 @@ class ResultsTests(SynchronousTestCase):
         self.assertGreater(within, 0.93 * 400)
         self.assertEqual(interval([1.0, 3.0]), (1.0, 3.0))
 
-
-class PeersTests(SynchronousTestCase):
     def test_chosen(self) -> None:
         # A peer is chosen by its own name or its program's; an unknown one is told, with all there are.
         self.assertEqual([p.key for p in chosen(["haproxy"])], ["haproxy-auto", "haproxy-splice"])
@@ -181,6 +179,20 @@ class PeersTests(SynchronousTestCase):
         self.assertEqual({path.name for path in folder.iterdir()}, used)
         for path in folder.iterdir():
             self.assertTrue(Template(path.read_text()).is_valid(), path)
+
+    def test_chosen_once(self) -> None:
+        """A port is chosen once as long as it is meant for something, whether or not that listens; then it is free again."""
+        change_constants(
+            self, children, _PORTS=itertools.cycle(range(30_000, 30_060)), _PORT_COUNT=60
+        )
+        with children.free_ports(3) as servers:
+            for _ in range(60):
+                with children.free_ports(2, socket.SOCK_DGRAM) as found:
+                    self.assertEqual(len({*servers, *found}), 5)
+            with self.assertRaisesRegex(BenchmarkError, "58 ports are needed, and"):
+                children.free_ports(58).__enter__()
+        with children.free_ports(6) as found:
+            self.assertEqual(len({*found}), 6)
 
 
 class CountTests(SynchronousTestCase):
@@ -259,22 +271,6 @@ class ChildTests(SynchronousTestCase):
         ):
             failure = self.assertRaises(BenchmarkError, run, ["sh", "-c", command], [_a_core()])
             self.assertEqual(str(failure), words)
-
-
-class PortTests(SynchronousTestCase):
-    def test_chosen_once(self) -> None:
-        """A port is chosen once as long as it is meant for something, whether or not that listens; then it is free again."""
-        change_constants(
-            self, children, _PORTS=itertools.cycle(range(30_000, 30_060)), _PORT_COUNT=60
-        )
-        with children.free_ports(3) as servers:
-            for _ in range(60):
-                with children.free_ports(2, socket.SOCK_DGRAM) as found:
-                    self.assertEqual(len({*servers, *found}), 5)
-            with self.assertRaisesRegex(BenchmarkError, "58 ports are needed, and"):
-                children.free_ports(58).__enter__()
-        with children.free_ports(6) as found:
-            self.assertEqual(len({*found}), 6)
 
 
 @pytest.mark.whole

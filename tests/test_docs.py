@@ -181,6 +181,35 @@ class CodeBlockTests(SynchronousTestCase):
         self.assertNotIn("<script", picture)
         ET.fromstring(picture)
 
+    def test_commands_and_options(self) -> None:
+        page = (_REFERENCE / "commands.md").read_text()
+        for command in names_of_commands():
+            self.assertIn(f"## txmux {command}\n", page)
+        options: list[Any] = [*Options.optParameters, *Options.optFlags]
+        for name, letter, *_ in options:
+            for option in (f"`--{name}", f"`-{letter} " if letter else ""):
+                self.assertIn(option, page, f"add {option}` to docs/reference/commands.md")
+
+    def test_reference(self) -> None:
+        """All that the API reference shows is there; the interface, public names, and all predicates, fields and options of ``txmux.wire`` are shown."""
+        text = (_REFERENCE / "api.md").read_text()
+        told = re.findall(r"^   \.\. py:(?:attribute|method):: (\w+)", text, re.MULTILINE)
+        names = list(IProtocolMatcher.names())
+        self.assertEqual(told, names, "tell of them, in this order, in docs/reference/api.md")
+        import txmux  # noqa: PLC0415 - its names come by __getattr__
+
+        for name in txmux.__all__:
+            self.assertRegex(text, rf":: txmux\.{name}\b", "add it to docs/reference/api.md")
+        shown = re.findall(r"^\.\. (?:auto\w+|py:data):: (txmux[\w.]*)", text, re.MULTILINE)
+        for name in shown:
+            namedAny(name)
+        for module in ("cursor", "facts", "globs", "plain", "predicates", "sizes"):
+            for name in import_module(f"txmux.wire.{module}").__all__:
+                duty = (
+                    f"add txmux.wire.{module}.{name} to docs/reference/api.md, *Reading protocols*"
+                )
+                self.assertIn(f"txmux.wire.{module}.{name}", shown, duty)
+
 
 class KeyTests(SynchronousTestCase):
     page = _REFERENCE / "rules.md"
@@ -301,34 +330,3 @@ class AccessLogTests(SynchronousTestCase):
         names |= {"ssl_verified", "proxy_peer", "proxy_error"}
         section = "Facts from PROXY protocol headers"
         assert_told(self, _rows(_section(self.page, section)), names, section)
-
-
-class OtherPageTests(SynchronousTestCase):
-    def test_commands_and_options(self) -> None:
-        page = (_REFERENCE / "commands.md").read_text()
-        for command in names_of_commands():
-            self.assertIn(f"## txmux {command}\n", page)
-        options: list[Any] = [*Options.optParameters, *Options.optFlags]
-        for name, letter, *_ in options:
-            for option in (f"`--{name}", f"`-{letter} " if letter else ""):
-                self.assertIn(option, page, f"add {option}` to docs/reference/commands.md")
-
-    def test_reference(self) -> None:
-        """All that the API reference shows is there; the interface, public names, and all predicates, fields and options of ``txmux.wire`` are shown."""
-        text = (_REFERENCE / "api.md").read_text()
-        told = re.findall(r"^   \.\. py:(?:attribute|method):: (\w+)", text, re.MULTILINE)
-        names = list(IProtocolMatcher.names())
-        self.assertEqual(told, names, "tell of them, in this order, in docs/reference/api.md")
-        import txmux  # noqa: PLC0415 - its names come by __getattr__
-
-        for name in txmux.__all__:
-            self.assertRegex(text, rf":: txmux\.{name}\b", "add it to docs/reference/api.md")
-        shown = re.findall(r"^\.\. (?:auto\w+|py:data):: (txmux[\w.]*)", text, re.MULTILINE)
-        for name in shown:
-            namedAny(name)
-        for module in ("cursor", "facts", "globs", "plain", "predicates", "sizes"):
-            for name in import_module(f"txmux.wire.{module}").__all__:
-                duty = (
-                    f"add txmux.wire.{module}.{name} to docs/reference/api.md, *Reading protocols*"
-                )
-                self.assertIn(f"txmux.wire.{module}.{name}", shown, duty)

@@ -142,10 +142,7 @@ class NamedTests(SynchronousTestCase):
         else:
             self.assertEqual(found, f"{whole[:most]}…")
 
-
-class CommandTests(SynchronousTestCase):
-    """Commands that messages advise are those of this installation, for a user who may change it."""
-
+    # Commands that messages advise are those of this installation, for a user who may change it.
     def test_commands(self) -> None:
         # Whose files they change.
         folder = make_folder(self)

@@ -117,27 +117,6 @@ def names_of(feature: Feature) -> Iterator[str]:
         yield from named_by(row)
 
 
-class ListTests(SynchronousTestCase):
-    def test_all_are_listed(self) -> None:
-        # The list has each folder, and the words are those of its rows.
-        self.assertEqual({feature.name for feature in FEATURES}, _FOLDERS)
-        for feature in FEATURES:
-            words = {key for keys in feature.keys.values() for key in keys}
-            words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
-            words |= {f"{feature.servers.word}:"} if feature.servers else set()
-            words |= {f"stage {stage.state}" for stage in feature.stages}
-            words |= {f"txmux {name}" for name in feature.commands}
-            words |= {f"txmux provider {one.name}" for one in feature.providers()}
-            words |= {"txmux explain --pcap"} if feature.captured else set()
-            self.assertEqual({*optional.WORDS[feature.name]}, words)
-        words = {word for words in optional.WORDS.values() for word in words if " " not in word}
-        self.assertEqual(words, {*_RULES})
-        # Rules made in Python may name networks without the key that these need: nothing is asked then.
-        for name, kind in installed.NETWORKS.items():
-            made = DynamicNetworks(name, "x", NetworkSet([]))
-            self.assertEqual([*kind.sources(None, made, Settings())], [], name)
-
-
 class WithoutTests(SynchronousTestCase):
     def test_all(self) -> None:
         self.check_without(*FEATURES)
@@ -194,6 +173,25 @@ class WithoutTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         found: tuple[list[str], list[list[Any]]] = tuple(json.loads(done.stdout))
         return found
+
+    def test_all_are_listed(self) -> None:
+        # The list has each folder, and the words are those of its rows.
+        self.assertEqual({feature.name for feature in FEATURES}, _FOLDERS)
+        for feature in FEATURES:
+            words = {key for keys in feature.keys.values() for key in keys}
+            words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
+            words |= {f"{feature.servers.word}:"} if feature.servers else set()
+            words |= {f"stage {stage.state}" for stage in feature.stages}
+            words |= {f"txmux {name}" for name in feature.commands}
+            words |= {f"txmux provider {one.name}" for one in feature.providers()}
+            words |= {"txmux explain --pcap"} if feature.captured else set()
+            self.assertEqual({*optional.WORDS[feature.name]}, words)
+        words = {word for words in optional.WORDS.values() for word in words if " " not in word}
+        self.assertEqual(words, {*_RULES})
+        # Rules made in Python may name networks without the key that these need: nothing is asked then.
+        for name, kind in installed.NETWORKS.items():
+            made = DynamicNetworks(name, "x", NetworkSet([]))
+            self.assertEqual([*kind.sources(None, made, Settings())], [], name)
 
 
 def _write(folder: Path, rules: str) -> str:

@@ -251,19 +251,7 @@ class StructureTest(SynchronousTestCase):
         }
         self.assertEqual(called, {("look", "self"), ("troubles", "self")})
 
-
-_CORE = PACKAGE.parent / "docs/explanation/core.md"
-_MOST_TO_READ = 6000
-_STILL_NAMED = {
-    "acme",
-    "top",  # a layer of routes, too
-}  # fmt: skip
-"""Capabilities that these files may name although they have a folder."""
-
-
-class CoreTest(SynchronousTestCase):
-    """What the page on the core lists can be read in a day, and without its features."""
-
+    # What the page on the core lists can be read in a day, and without its features.
     def test_page(self) -> None:
         rows = re.findall(r"^\| `([\w/]+\.py)` \| (\d+) \|", _CORE.read_text(), re.MULTILINE)
         words = {word for feature in FEATURES for word in feature_words(feature)} - _STILL_NAMED
@@ -276,6 +264,15 @@ class CoreTest(SynchronousTestCase):
             self.assertEqual(words & {*words_of(parsed()[path])}, set(), path)
         self.assertGreater(len(rows), 15)
         self.assertLessEqual(total, _MOST_TO_READ)
+
+
+_CORE = PACKAGE.parent / "docs/explanation/core.md"
+_MOST_TO_READ = 6000
+_STILL_NAMED = {
+    "acme",
+    "top",  # a layer of routes, too
+}  # fmt: skip
+"""Capabilities that these files may name although they have a folder."""
 
 
 def feature_words(feature: Feature) -> set[str]:

@@ -79,11 +79,6 @@ class ConnectedTest(AdminCase):
         self.assertRegex(flows.cause, r"^2 refused in \d+ s, 100 % from 127\.0\.0\.4$")
         self.assertEqual(flows.text, "listener u refuses clients at max_flows_per_source")
 
-
-_BAN = request("POST", "/api/bans", JSON, b'{"network": "192.0.2.1"}')
-
-
-class ReplacedTest(AdminCase):
     async def held(self) -> Peer:
         await self.start()
         peer = await self.connect()
@@ -115,3 +110,6 @@ class ReplacedTest(AdminCase):
         self.assertEqual(len(self.running.control.bans), 0)
         endpoints.accept()  # that one has ended
         self.assertEqual((await self.send(_BAN)).status, 200)
+
+
+_BAN = request("POST", "/api/bans", JSON, b'{"network": "192.0.2.1"}')

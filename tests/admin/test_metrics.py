@@ -238,8 +238,6 @@ class MetricsTest(AdminCase):
         self.assertEqual(told.status, 501)
         self.assertIn("pip install 'txmux[admin]'", told.error)
 
-
-class CrowdTest(AdminCase):
     async def test_others_are_served_while_3000_routes_are_written(self) -> None:
         route = "[route r{0}]\nmatch = tls sni=r{0}.example\nbackend = close\n"
         await self.start(rules=LISTEN + "".join(map(route.format, range(3000))))

@@ -54,10 +54,7 @@ class DescriptionTest(SynchronousTestCase):
                 named = {one["name"] for one in parameters if one["in"] == "path"}
                 self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
 
-
-class BodyTest(SynchronousTestCase):
-    """A body has to fit its schema; the refusal says what a field may be."""
-
+    # A body has to fit its schema; the refusal says what a field may be.
     def test_values_of_each_type(self) -> None:
         for form, good, bad, what in (
             (bool, [True, False], [0, "true", None], "true or false"),

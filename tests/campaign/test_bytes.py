@@ -70,8 +70,6 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual(said, ["OSError: no such service"])
         self.assertFalse(rounds.crew.folder.exists() or crew.folder.exists())
 
-
-class CheckTests(SynchronousTestCase):
     def test_lost_doubled_altered_and_foreign_bytes(self) -> None:
         whole = Stream(1, 2, 0).take(1000)
         self.assertTrue(Stream(1, 2, 0).is_next(whole))

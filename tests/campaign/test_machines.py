@@ -52,8 +52,6 @@ class MachinesTests(SynchronousTestCase):
         self.assertEqual(report.figures["small: killed by the kernel"], "0")
         self.assertEqual(report.figures["small: upgrade"], "there is no room for a new process")
 
-
-class WatchTests(SynchronousTestCase):
     def show(self, *texts: str) -> None:
         self.watch.note([{"level": "warning", "what": "workers", "text": text} for text in texts])
 

@@ -176,8 +176,6 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(comments(after), comments(text))
         self.assertEqual(laid_out(after), after)
 
-
-class AloneTests(SynchronousTestCase):
     def found(self, text: str) -> list[str]:
         return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(SourceFile("x.ini", text))]
 

@@ -38,7 +38,7 @@ backend = unix:/run/ssh.sock
 """
 
 
-class PrintTests(CommandTestCase):
+class CommandTests(CommandTestCase):
     def printed(self, *words: str) -> str:
         out = self.told(0, self.run_main("run", "--print", *words))
         code, said, _ = self.run_main("check", self.write("printed.ini", out))
@@ -102,8 +102,6 @@ class PrintTests(CommandTestCase):
         self.assertEqual((code, err.count("\n")), (2, 1))
         self.assertIn("txmux: --admin: over TCP it needs --admin-token FILE, too", err)
 
-
-class MisuseTests(CommandTestCase):
     def refused(self, *words: str | Path) -> list[str]:
         err = self.told(2, self.run_main("run", *words))
         return err.splitlines()

@@ -37,56 +37,6 @@ _PROBED = st.builds(
 )  # fmt: skip
 
 
-class RecogniseTests(SynchronousTestCase):
-    def recognised(self, *found: Any) -> tuple[str, str, bool]:
-        service = recognise(*found)
-        assert service.kind is not None
-        return service.kind.name, service.by, service.is_guess
-
-    def test_program_then_usual_port(self) -> None:
-        # What web servers are known by is a guess, and so is a port; another one says nothing.
-        for port, program, name, by in (
-            (9, "sshd", "SSH", "program"), (80, "redis-server", "redis", "program"),
-            (8443, "nginx", "TLS", "program"), (1234, "nginx", "HTTP", "program"),
-            (5432, "python3", "postgres", "port"),
-        ):  # fmt: skip
-            expected = name, by, program in {"nginx", "python3"}
-            self.assertEqual(self.recognised(at(port, program)), expected)
-        self.assertIsNone(recognise(at(5431, "python3")).kind)
-        # Their matchers need no option.
-        kinds = {*services.PROGRAMS.values(), *services.PORTS.values()}
-        kinds |= {kind for _, kind in services.GREETINGS}
-        for matcher in {kind.matcher for kind in kinds} - {""}:
-            installed_matchers()[matcher].predicate({})
-
-    def test_greeting_and_answer_come_before_program_and_port(self) -> None:
-        for said, name in (
-            (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
-            (b"RFB 003.008\n", "VNC"),
-            (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
-            (b"220 (vsFTPd 3.0.3)\r\n", "FTP or SMTP"),
-            (b"* OK [CAPABILITY IMAP4rev1] ready\r\n", "IMAP"),
-            (b"+OK POP3 ready\r\n", "POP3"),
-            (b"@RSYNCD: 31.0\n", "rsync"),
-            (b"J\0\0\0\x0a8.0.36\0", "MySQL"),
-            (b"\x01", "a protocol in which the server speaks first"),
-        ):
-            recognised = self.recognised(at(443, "nginx"), Probed(said))
-            self.assertEqual(recognised[:2], (name, "greeting"))
-        # So does an answer.
-        for said, name in (
-            (b"\x16\x03\x03\0\x7a", "TLS"), (b"\x15\x03\x01\0\x02\x02\x28", "TLS"),
-            (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"), (b"ERROR\r\n", "memcached"),
-            (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
-        ):  # fmt: skip
-            for header in (False, True):
-                found = at(5432, "nginx"), Probed(b"", said, header)
-                self.assertEqual(self.recognised(*found), (name, "answer", False))
-                self.assertEqual(recognise(*found).has_header, header)
-        self.assertTrue(recognise(at(80, "nginx"), Probed(b"", b"what?")).is_guess)
-        self.assertFalse(recognise(at(5432), Probed(is_usual=True)).is_guess)
-
-
 class WritingTests(SynchronousTestCase):
     def test_suggestions(self) -> None:
         """Second servers, guesses and what is not recognised are comments."""
@@ -161,8 +111,54 @@ class WritingTests(SynchronousTestCase):
         found_services = [recognise(one, said) for one, said in by_port.values()]
         parse(rules_text(found_services, where, why, probed=probed), "x")
 
+    def recognised(self, *found: Any) -> tuple[str, str, bool]:
+        service = recognise(*found)
+        assert service.kind is not None
+        return service.kind.name, service.by, service.is_guess
 
-class EndpointTests(SynchronousTestCase):
+    def test_program_then_usual_port(self) -> None:
+        # What web servers are known by is a guess, and so is a port; another one says nothing.
+        for port, program, name, by in (
+            (9, "sshd", "SSH", "program"), (80, "redis-server", "redis", "program"),
+            (8443, "nginx", "TLS", "program"), (1234, "nginx", "HTTP", "program"),
+            (5432, "python3", "postgres", "port"),
+        ):  # fmt: skip
+            expected = name, by, program in {"nginx", "python3"}
+            self.assertEqual(self.recognised(at(port, program)), expected)
+        self.assertIsNone(recognise(at(5431, "python3")).kind)
+        # Their matchers need no option.
+        kinds = {*services.PROGRAMS.values(), *services.PORTS.values()}
+        kinds |= {kind for _, kind in services.GREETINGS}
+        for matcher in {kind.matcher for kind in kinds} - {""}:
+            installed_matchers()[matcher].predicate({})
+
+    def test_greeting_and_answer_come_before_program_and_port(self) -> None:
+        for said, name in (
+            (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
+            (b"RFB 003.008\n", "VNC"),
+            (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
+            (b"220 (vsFTPd 3.0.3)\r\n", "FTP or SMTP"),
+            (b"* OK [CAPABILITY IMAP4rev1] ready\r\n", "IMAP"),
+            (b"+OK POP3 ready\r\n", "POP3"),
+            (b"@RSYNCD: 31.0\n", "rsync"),
+            (b"J\0\0\0\x0a8.0.36\0", "MySQL"),
+            (b"\x01", "a protocol in which the server speaks first"),
+        ):
+            recognised = self.recognised(at(443, "nginx"), Probed(said))
+            self.assertEqual(recognised[:2], (name, "greeting"))
+        # So does an answer.
+        for said, name in (
+            (b"\x16\x03\x03\0\x7a", "TLS"), (b"\x15\x03\x01\0\x02\x02\x28", "TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"), (b"ERROR\r\n", "memcached"),
+            (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
+        ):  # fmt: skip
+            for header in (False, True):
+                found = at(5432, "nginx"), Probed(b"", said, header)
+                self.assertEqual(self.recognised(*found), (name, "answer", False))
+                self.assertEqual(recognise(*found).has_header, header)
+        self.assertTrue(recognise(at(80, "nginx"), Probed(b"", b"what?")).is_guess)
+        self.assertFalse(recognise(at(5432), Probed(is_usual=True)).is_guess)
+
     def test_first_free_and_usable_port_with_comments(self) -> None:
         self.assertEqual(endpoint([], first_unprivileged=1), (":443", []))
         for taken, first, where, why in (

@@ -15,69 +15,7 @@ _ERRORS = [
 ]
 
 
-class ChangeTests(CommandTestCase):
-    def test_changes_are_posted_as_json_and_reported(self) -> None:
-        server = self.answering(document={"ok": True, "changes": "1 route new (a)", "errors": []})
-        said = {
-            "reload": "rules reloaded: 1 route new (a)\n",
-            "upgrade": "upgraded: 1 route new (a)\n",
-            "stop": "the service is shutting down; existing connections get 'drain_timeout' to finish\n",
-        }
-        for name, line in said.items():
-            self.assertEqual(self.ask(name), (0, line, ""))
-            asked = server.asked.pop()
-            self.assertEqual((asked.method, asked.path, asked.body), ("POST", f"/api/{name}", {}))
-            self.assertEqual(asked.headers["Content-Type"], "application/json")
-            self.assertEqual(asked.headers["Host"], "localhost")
-            self.assertNotIn("Origin", asked.headers)
-        # An error of the service, and advice on a missing token.
-        server.document, server.status = {"error": "a secret is needed"}, 403
-        self.assertEqual(self.ask("stop"), (1, "", "a secret is needed\n"))
-        server.status = 401
-        err = self.told(1, self.ask("stop"))
-        self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
-        self.assertIn("; pass --token-file FILE, a file with a token of 'admin_token'", err)
-        self.assertNotIn("a secret is needed", err)
-        err = self.ask("stop", "--admin", f"unix:{server.at}", TXMUX_ADMIN_TOKEN="wrong")[2]
-        self.assertIn(f"this is not the token of the service at {server.at}", err)
-        server.status, server.document = 500, {}
-        self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
-
-    def test_upgrade(self) -> None:
-        # One that has left connections behind fails.
-        document = {"ok": True, "changes": "process 2 serves", "complete": False}
-        server = self.answering(document=document)
-        self.assertEqual(self.ask("upgrade"), (1, "upgraded: process 2 serves\n", ""))
-        code, out, _ = self.ask("upgrade", "--json")
-        self.assertEqual((code, json.loads(out)), (1, document))
-        # Its check changes nothing; reasons come first, and fail it.
-        document = {"ok": True, "changes": "would hand over: 2", "ready": True, "refusals": []}
-        server.document = document
-        server.asked.clear()
-        self.assertEqual(self.ask("upgrade", "--check"), (0, "would hand over: 2\n", ""))
-        self.assertEqual(server.asked.pop().path, "/api/upgrade/check")
-        server.document = {**document, "ready": False, "refusals": ["a", "b"]}
-        said = "would be refused: a\nwould be refused: b\nwould hand over: 2\n"
-        self.assertEqual(self.ask("upgrade", "--check"), (1, said, ""))
-
-    def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
-        document = {"ok": True, "changes": "é", "errors": [], "more": 1}
-        server = self.answering(document=document)
-        self.assertEqual(json.loads(self.told(0, self.ask("reload", "--json"))), document)
-        for arguments in (["--colour"], ["more"], ["--timeout", "soon"], ["--timeout", "0"]):
-            self.assertEqual(self.ask("reload", *arguments)[0], 2)
-        # Refusals are printed as by `check`, without control characters.
-        document = {"ok": False, "changes": "", "errors": _ERRORS}
-        server.document = document
-        for status in (200, 409, 422):
-            server.status = status
-            told = f"{_ERRORS[0]}\nrules.ini:9: \\x1b[2J\n"
-            self.assertEqual(self.ask("reload"), (1, "", told))
-            code, out, err = self.ask("reload", "--json")
-            self.assertEqual((code, json.loads(out), err), (1, document, told))
-
-
-class NobodyTests(CommandTestCase):
+class AskingTests(CommandTestCase):
     def refused(self, *arguments: str) -> str:
         return self.told(3, self.ask("stop", *arguments))
 
@@ -202,10 +140,67 @@ class NobodyTests(CommandTestCase):
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 3, err)
         return err
 
+    def test_changes_are_posted_as_json_and_reported(self) -> None:
+        server = self.answering(document={"ok": True, "changes": "1 route new (a)", "errors": []})
+        said = {
+            "reload": "rules reloaded: 1 route new (a)\n",
+            "upgrade": "upgraded: 1 route new (a)\n",
+            "stop": "the service is shutting down; existing connections get 'drain_timeout' to finish\n",
+        }
+        for name, line in said.items():
+            self.assertEqual(self.ask(name), (0, line, ""))
+            asked = server.asked.pop()
+            self.assertEqual((asked.method, asked.path, asked.body), ("POST", f"/api/{name}", {}))
+            self.assertEqual(asked.headers["Content-Type"], "application/json")
+            self.assertEqual(asked.headers["Host"], "localhost")
+            self.assertNotIn("Origin", asked.headers)
+        # An error of the service, and advice on a missing token.
+        server.document, server.status = {"error": "a secret is needed"}, 403
+        self.assertEqual(self.ask("stop"), (1, "", "a secret is needed\n"))
+        server.status = 401
+        err = self.told(1, self.ask("stop"))
+        self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
+        self.assertIn("; pass --token-file FILE, a file with a token of 'admin_token'", err)
+        self.assertNotIn("a secret is needed", err)
+        err = self.ask("stop", "--admin", f"unix:{server.at}", TXMUX_ADMIN_TOKEN="wrong")[2]
+        self.assertIn(f"this is not the token of the service at {server.at}", err)
+        server.status, server.document = 500, {}
+        self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
 
-class StartTests(CommandTestCase):
-    """These commands are quick, since they leave out what a service needs."""
+    def test_upgrade(self) -> None:
+        # One that has left connections behind fails.
+        document = {"ok": True, "changes": "process 2 serves", "complete": False}
+        server = self.answering(document=document)
+        self.assertEqual(self.ask("upgrade"), (1, "upgraded: process 2 serves\n", ""))
+        code, out, _ = self.ask("upgrade", "--json")
+        self.assertEqual((code, json.loads(out)), (1, document))
+        # Its check changes nothing; reasons come first, and fail it.
+        document = {"ok": True, "changes": "would hand over: 2", "ready": True, "refusals": []}
+        server.document = document
+        server.asked.clear()
+        self.assertEqual(self.ask("upgrade", "--check"), (0, "would hand over: 2\n", ""))
+        self.assertEqual(server.asked.pop().path, "/api/upgrade/check")
+        server.document = {**document, "ready": False, "refusals": ["a", "b"]}
+        said = "would be refused: a\nwould be refused: b\nwould hand over: 2\n"
+        self.assertEqual(self.ask("upgrade", "--check"), (1, said, ""))
 
+    def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
+        document = {"ok": True, "changes": "é", "errors": [], "more": 1}
+        server = self.answering(document=document)
+        self.assertEqual(json.loads(self.told(0, self.ask("reload", "--json"))), document)
+        for arguments in (["--colour"], ["more"], ["--timeout", "soon"], ["--timeout", "0"]):
+            self.assertEqual(self.ask("reload", *arguments)[0], 2)
+        # Refusals are printed as by `check`, without control characters.
+        document = {"ok": False, "changes": "", "errors": _ERRORS}
+        server.document = document
+        for status in (200, 409, 422):
+            server.status = status
+            told = f"{_ERRORS[0]}\nrules.ini:9: \\x1b[2J\n"
+            self.assertEqual(self.ask("reload"), (1, "", told))
+            code, out, err = self.ask("reload", "--json")
+            self.assertEqual((code, json.loads(out), err), (1, document, told))
+
+    # These commands are quick, since they leave out what a service needs.
     def test_heavy_packages_are_not_imported(self) -> None:
         server = self.answering()
         rules = self.write("rules.ini", f"[txmux]\nadmin = unix:{server.at}\n")

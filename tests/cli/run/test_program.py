@@ -43,7 +43,7 @@ def event(text: str, level: str = "info", **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class LineTests(SynchronousTestCase):
+class LogTests(SynchronousTestCase):
     def test_time_level_and_message(self) -> None:
         self.assertEqual(as_text(event("it serves")), "2026-11-20T08:36:44.087Z info  it serves\n")
         # Each line of a message has them.
@@ -62,10 +62,7 @@ class LineTests(SynchronousTestCase):
         for line in as_text(event(text, level)).removesuffix("\n").split("\n"):
             self.assertRegex(line, rf"^2026-11-20T08:36:44\.087Z {level} ")
 
-
-class JournalTests(SynchronousTestCase):
-    """The journal is the socket at the standard error stream."""
-
+    # The journal is the socket at the standard error stream.
     def run_service(self, rules: str, *, is_named: bool = True, serves: bool = True) -> bytes:
         path = make_folder(self) / "rules.ini"
         path.write_text(rules)
@@ -108,8 +105,6 @@ class JournalTests(SynchronousTestCase):
         TextLog(file, has_priorities=True)(event("time=x", "info", log_namespace=ACCESS))
         self.assertRegex(file.getvalue(), r"^<7>\S+ info  time=x\n$")
 
-
-class LevelTests(SynchronousTestCase):
     def test_while_it_starts(self) -> None:
         """It ends in order as soon as it runs, or at the second one at once."""
         rules = make_folder(self) / "rules.ini"

@@ -202,8 +202,6 @@ class FolderTests(SynchronousTestCase):
             (self.path / "state.json").write_bytes(damaged)
             self.assertEqual(self.folder.state(), {})
 
-
-class FirstTests(SynchronousTestCase):
     def rules(self, folder: Path, *names: str) -> Rules:
         end = TlsSettings(tuple(acme_file(folder, name) for name in names), managed=names)
         route = Route("site", (), None, terminate_tls=end)

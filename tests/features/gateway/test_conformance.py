@@ -53,45 +53,6 @@ ROUTES = {
 """By case: the kind of the route, the listener, its backend, what its spec has, more objects, and the reasons of Accepted and ResolvedRefs."""
 
 
-class RouteTests(SynchronousTestCase):
-    def test_conditions(self) -> None:
-        for case, (kind, listener, refs, spec, more, expected) in ROUTES.items():
-            its = route(kind, "db", refs or "{name: db, port: 5432}", spec)
-            made = Made(gateway(listener) + more.replace("KIND", kind) + its)
-            got = made.of_route(kind, "db")
-            self.assertEqual((got["Accepted"], got["ResolvedRefs"]), expected, case)
-            name = listener.split(",")[0].removeprefix("name: ")
-            self.assertEqual(made.of_listener(name)["routes"], int(expected[0] == "Accepted"), case)
-
-    def test_parents(self) -> None:
-        """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName, …AttachAll…, TLSRouteInvalidNoMatchingListener."""
-        listeners = gateway(
-            TCP, TCP.replace("tcp", "more").replace("5432", "2"),
-            _UDP.replace("53", "5432"), _UDP.replace("udp", "also").replace("53", "2"),
-        )  # fmt: skip
-        for parent, counts in (
-            ("", (1, 1)), (", sectionName: more", (0, 1)), (", port: 5432", (1, 0)), (", port: 2, sectionName: more", (0, 1)),
-            (", port: 2, sectionName: tcp", _NO_MATCH), (", sectionName: none", _NO_MATCH),
-        ):  # fmt: skip
-            for kind, names in (("TCPRoute", ("tcp", "more")), ("UDPRoute", ("udp", "also"))):
-                of = parent.replace("tcp", names[0]).replace("more", names[1])
-                made = Made(listeners + route(kind, "db", parent=of))
-                accepted = made.of_route(kind, "db")["Accepted"]
-                routes = tuple(made.of_listener(name)["routes"] for name in names)
-                self.assertEqual(accepted if isinstance(counts, str) else routes, counts, of)
-        # TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and TLSRoutes for one name: both are accepted, the older has the clients.
-        for kind, listener, spec in (
-            ("TCPRoute", TCP, ""), ("UDPRoute", _UDP, ""), ("TLSRoute", TLS, _NAMES),
-        ):  # fmt: skip
-            refs = "{name: db, port: %s}" % ("53" if kind == "UDPRoute" else "5432")
-            both = (route(kind, name, refs, spec) for name in ("old", "new"))
-            made = Made(gateway(listener) + "".join(both))
-            for name in ("old", "new"):
-                self.assertEqual(made.of_route(kind, name)["Accepted"], "Accepted")
-            self.assertEqual(made.of_listener(kind[:3].lower())["routes"], 2)
-            self.assertNotIn("_new", made.text)
-
-
 class GatewayTests(SynchronousTestCase):
     def test_listeners(self) -> None:
         """GatewayListenerUnsupportedProtocol, GatewayInvalidRouteKind, TLSRouteListener…SupportedKinds."""
@@ -311,8 +272,43 @@ class GatewayTests(SynchronousTestCase):
         named = {long.strip("`") for _, _, long, _ in rows} - {""}
         self.assertEqual(named | {"test_claimed_features", "test_http_is_refused"}, beside)
 
+    def test_conditions(self) -> None:
+        for case, (kind, listener, refs, spec, more, expected) in ROUTES.items():
+            its = route(kind, "db", refs or "{name: db, port: 5432}", spec)
+            made = Made(gateway(listener) + more.replace("KIND", kind) + its)
+            got = made.of_route(kind, "db")
+            self.assertEqual((got["Accepted"], got["ResolvedRefs"]), expected, case)
+            name = listener.split(",")[0].removeprefix("name: ")
+            self.assertEqual(made.of_listener(name)["routes"], int(expected[0] == "Accepted"), case)
 
-class MergingTests(SynchronousTestCase):
+    def test_parents(self) -> None:
+        """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName, …AttachAll…, TLSRouteInvalidNoMatchingListener."""
+        listeners = gateway(
+            TCP, TCP.replace("tcp", "more").replace("5432", "2"),
+            _UDP.replace("53", "5432"), _UDP.replace("udp", "also").replace("53", "2"),
+        )  # fmt: skip
+        for parent, counts in (
+            ("", (1, 1)), (", sectionName: more", (0, 1)), (", port: 5432", (1, 0)), (", port: 2, sectionName: more", (0, 1)),
+            (", port: 2, sectionName: tcp", _NO_MATCH), (", sectionName: none", _NO_MATCH),
+        ):  # fmt: skip
+            for kind, names in (("TCPRoute", ("tcp", "more")), ("UDPRoute", ("udp", "also"))):
+                of = parent.replace("tcp", names[0]).replace("more", names[1])
+                made = Made(listeners + route(kind, "db", parent=of))
+                accepted = made.of_route(kind, "db")["Accepted"]
+                routes = tuple(made.of_listener(name)["routes"] for name in names)
+                self.assertEqual(accepted if isinstance(counts, str) else routes, counts, of)
+        # TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and TLSRoutes for one name: both are accepted, the older has the clients.
+        for kind, listener, spec in (
+            ("TCPRoute", TCP, ""), ("UDPRoute", _UDP, ""), ("TLSRoute", TLS, _NAMES),
+        ):  # fmt: skip
+            refs = "{name: db, port: %s}" % ("53" if kind == "UDPRoute" else "5432")
+            both = (route(kind, name, refs, spec) for name in ("old", "new"))
+            made = Made(gateway(listener) + "".join(both))
+            for name in ("old", "new"):
+                self.assertEqual(made.of_route(kind, name)["Accepted"], "Accepted")
+            self.assertEqual(made.of_listener(kind[:3].lower())["routes"], 2)
+            self.assertNotIn("_new", made.text)
+
     def merge(self, before: Any, wanted: Wanted) -> Any:
         return merged({"metadata": {}, "status": before}, wanted, "txmux/gateway", "now")
 

@@ -14,7 +14,7 @@ def _reasons_of(made: Made, name: str) -> dict[str, str]:
     return reasons(ancestor["conditions"])
 
 
-class ServedTests(SynchronousTestCase):
+class PolicyTests(SynchronousTestCase):
     def test_a_policy(self) -> None:
         """BackendTLSPolicyTLSRouteTermination, and the same for a TCPRoute."""
         text = gateway(TCP, _END) + _CERT + policy("over") + authority()
@@ -76,10 +76,7 @@ class ServedTests(SynchronousTestCase):
         self.assertNotIn("tls", made.text)
         self.assertNotIn("BackendTLSPolicy", [kind for kind, _ in made.status])
 
-
-class RefusedTests(SynchronousTestCase):
-    """Clients of what cannot be served are refused: never is it plain text."""
-
+    # Clients of what cannot be served are refused: never is it plain text.
     def refused(self, text: str) -> Made:
         made = Made(gateway(TCP) + text + route("TCPRoute", "db"))
         self.assertNotIn("10.0.0.1", made.text)

@@ -110,7 +110,7 @@ def reasons(conditions: Any) -> dict[str, str]:
     return {one["type"]: "!" * (one["status"] != "True") + one["reason"] for one in conditions}
 
 
-class PortTests(SynchronousTestCase):
+class RulesTests(SynchronousTestCase):
     def test_the_oldest_route_has_the_port(self) -> None:
         made = Made(gateway(TCP) + route("TCPRoute", "db"))
         self.assertEqual(made.sections(), {
@@ -149,8 +149,6 @@ class PortTests(SynchronousTestCase):
         })  # fmt: skip
         made.rules()
 
-
-class NameTests(SynchronousTestCase):
     def test_exact_before_wildcard_longer_before_shorter_older_before_younger(self) -> None:
         text = gateway(TLS)
         for name, hosts in (
@@ -194,47 +192,6 @@ class NameTests(SynchronousTestCase):
         self.assertEqual([made.of_listener(name)["routes"] for name in ("tls", "one")], [1, 0])
         made.rules()
 
-
-class SharedPortTests(SynchronousTestCase):
-    BOTH = (TLS, "name: rest, port: 443, protocol: TCP")
-
-    def test_neither_of_two_is_served_for_the_same(self) -> None:
-        """Without the annotation, or for the same names."""
-        again = TLS, TLS.replace("tls,", "rest,")
-        for listeners, why in ((self.BOTH, "ProtocolConflict"), (again, "HostnameConflict")):
-            made = Made(gateway(*listeners) + route("TCPRoute", "db"))
-            for name in ("tls", "rest"):
-                self.assertEqual(made.of_listener(name)["Conflicted"], why)
-            self.assertEqual((made.text, made.of_gateway()), ("", INVALID))
-
-    def test_tls_by_name_others_by_match_and_the_older_gateway(self) -> None:
-        text = gateway(*self.BOTH, more=SHARED)
-        text += route("TLSRoute", "web", WEB, "hostnames: [a.example]") + route("TCPRoute", "db")
-        more = ", annotations: {txmux.match: ssh, txmux.match.2: telnet}"
-        made = Made(text + route("TCPRoute", "ssh", more=more))
-        sections = made.sections()
-        self.assertEqual([*sections], [
-            "listen tcp_443", "backend tcp_shop_db",
-            "route tls_shop_web_shop_edge_tls_a.example", "backend tls_shop_web", "route shop_edge_tls_rest",
-            "route tcp_shop_ssh_shop_edge_rest", "backend tcp_shop_ssh",
-        ])  # fmt: skip
-        its = ["endpoint = :443", "default = tcp_shop_db", "silent = tcp_shop_db"]
-        self.assertEqual(sections["listen tcp_443"], its)
-        its = sections["route tcp_shop_ssh_shop_edge_rest"]
-        self.assertEqual(its[:2], ["match = ssh", "telnet"])
-        self.assertEqual(made.of_route("TCPRoute", "ssh")["Accepted"], "Accepted")
-        made.rules()
-        made = Made(gateway(TCP) + gateway(TCP.replace("tcp,", "other,"), name="late"))
-        self.assertEqual(made.of_listener("other", "late")["Accepted"], "!ProtocolConflict")
-        self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
-        # A port is shared only if both owners say so.
-        old = gateway("name: tcp, port: 443, protocol: TCP", name="old")
-        made = Made(old + gateway(TLS, more=SHARED))
-        self.assertEqual(made.of_listener("tls")["Accepted"], "!ProtocolConflict")
-        self.assertEqual(made.of_listener("tcp", "old")["Programmed"], "Programmed")
-
-
-class ReferenceTests(SynchronousTestCase):
     def made(self, refs: str, more: str = "") -> Made:
         return Made(gateway(TCP) + more + route("TCPRoute", "db", refs))
 
@@ -295,46 +252,6 @@ class ReferenceTests(SynchronousTestCase):
         lines = self.made("{name: db, port: 5432}", more).sections()["backend tcp_shop_db"]
         self.assertEqual(lines[:2], ["balance = first", "check = tcp"])
 
-
-class PatternTests(SynchronousTestCase):
-    """Regular expressions cost all clients of a port time, so each namespace has a part of it."""
-
-    def routes(self, count: int, match: str, more: str = "", parent: str = "") -> str:
-        notes = f', annotations: {{txmux.match: "{match}"}}{more}'
-        names = (f"r{number:03}" for number in range(count))
-        return "".join(route("TCPRoute", name, more=notes, parent=parent) for name in names)
-
-    def accepted(self, made: Made) -> list[str]:
-        names = sorted(name for kind, name in made.status if kind == "TCPRoute")
-        return [name for name in names if made.of_route("TCPRoute", name)["Accepted"] == "Accepted"]
-
-    def test_the_oldest_have_theirs_and_others_their_own(self) -> None:
-        for match, count in (
-            ("regex pattern=[ab]*x", 16), ("regex pattern=[ab]*x within=1KiB", 4),
-            ("not regex within=100 pattern=x", 40), ("http host=~a+[.]example path=~b", 8),
-            ("payload text=x", 50),
-        ):  # fmt: skip
-            made = Made(gateway(TCP, more=SHARED) + self.routes(50, match))
-            self.assertEqual(self.accepted(made), [f"r{n:03}" for n in range(count)], match)
-            self.assertEqual(made.text.count("[route"), count)
-            made.rules()
-        made = Made(gateway(TCP, more=SHARED) + self.routes(17, "regex pattern=x"))
-        self.assertEqual(
-            made.problems["TCPRoute shop/r016"],
-            "txmux.match: its patterns look at 256 bytes of each client of port 5432, where those of older routes of namespace"
-            " shop look at 4096; 4096 is the most in all: lower within=, or write fewer",
-        )
-        # Another namespace, and another port of the same one.
-        every = ", allowedRoutes: {namespaces: {from: All}}"
-        listeners = f"{TCP}{every}", f"name: more, port: 2, protocol: TCP{every}"
-        heavy = "regex pattern=[ab]*x within=4KiB"
-        text = gateway(*listeners, more=SHARED) + self.routes(2, heavy, parent=", sectionName: tcp")
-        text += self.routes(1, heavy, parent=", sectionName: more").replace("r000", "s000")
-        text += self.routes(1, heavy, ", namespace: far", ", namespace: shop").replace("r0", "t0")
-        self.assertEqual(self.accepted(Made(text)), ["r000", "s000", "t000"])
-
-
-class HostileTests(SynchronousTestCase):
     def problem(self, more: str, kind: str = "TCPRoute", spec: str = "") -> str:
         text = gateway(TCP if kind == "TCPRoute" else TLS) + route(kind, "db", spec=spec, more=more)
         made = Made(text + route(kind, "good", spec="hostnames: [good.example]"))
@@ -375,8 +292,6 @@ class HostileTests(SynchronousTestCase):
         text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
 
-
-class ParentTests(SynchronousTestCase):
     def test_which_routes_a_listener_takes(self) -> None:
         """By where they are, and of which kind; by name and port, see `test_parents` of conformance."""
         away, theirs = ", namespace: away", ", namespace: shop"
@@ -409,3 +324,80 @@ class ParentTests(SynchronousTestCase):
         ):
             made = Made(text.replace("metadata", was % entries, 1))
             self.assertEqual(made.status[kind, "db"], {entries: []})
+
+
+class SharedPortTests(SynchronousTestCase):
+    BOTH = (TLS, "name: rest, port: 443, protocol: TCP")
+
+    def test_neither_of_two_is_served_for_the_same(self) -> None:
+        """Without the annotation, or for the same names."""
+        again = TLS, TLS.replace("tls,", "rest,")
+        for listeners, why in ((self.BOTH, "ProtocolConflict"), (again, "HostnameConflict")):
+            made = Made(gateway(*listeners) + route("TCPRoute", "db"))
+            for name in ("tls", "rest"):
+                self.assertEqual(made.of_listener(name)["Conflicted"], why)
+            self.assertEqual((made.text, made.of_gateway()), ("", INVALID))
+
+    def test_tls_by_name_others_by_match_and_the_older_gateway(self) -> None:
+        text = gateway(*self.BOTH, more=SHARED)
+        text += route("TLSRoute", "web", WEB, "hostnames: [a.example]") + route("TCPRoute", "db")
+        more = ", annotations: {txmux.match: ssh, txmux.match.2: telnet}"
+        made = Made(text + route("TCPRoute", "ssh", more=more))
+        sections = made.sections()
+        self.assertEqual([*sections], [
+            "listen tcp_443", "backend tcp_shop_db",
+            "route tls_shop_web_shop_edge_tls_a.example", "backend tls_shop_web", "route shop_edge_tls_rest",
+            "route tcp_shop_ssh_shop_edge_rest", "backend tcp_shop_ssh",
+        ])  # fmt: skip
+        its = ["endpoint = :443", "default = tcp_shop_db", "silent = tcp_shop_db"]
+        self.assertEqual(sections["listen tcp_443"], its)
+        its = sections["route tcp_shop_ssh_shop_edge_rest"]
+        self.assertEqual(its[:2], ["match = ssh", "telnet"])
+        self.assertEqual(made.of_route("TCPRoute", "ssh")["Accepted"], "Accepted")
+        made.rules()
+        made = Made(gateway(TCP) + gateway(TCP.replace("tcp,", "other,"), name="late"))
+        self.assertEqual(made.of_listener("other", "late")["Accepted"], "!ProtocolConflict")
+        self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
+        # A port is shared only if both owners say so.
+        old = gateway("name: tcp, port: 443, protocol: TCP", name="old")
+        made = Made(old + gateway(TLS, more=SHARED))
+        self.assertEqual(made.of_listener("tls")["Accepted"], "!ProtocolConflict")
+        self.assertEqual(made.of_listener("tcp", "old")["Programmed"], "Programmed")
+
+
+class PatternTests(SynchronousTestCase):
+    """Regular expressions cost all clients of a port time, so each namespace has a part of it."""
+
+    def routes(self, count: int, match: str, more: str = "", parent: str = "") -> str:
+        notes = f', annotations: {{txmux.match: "{match}"}}{more}'
+        names = (f"r{number:03}" for number in range(count))
+        return "".join(route("TCPRoute", name, more=notes, parent=parent) for name in names)
+
+    def accepted(self, made: Made) -> list[str]:
+        names = sorted(name for kind, name in made.status if kind == "TCPRoute")
+        return [name for name in names if made.of_route("TCPRoute", name)["Accepted"] == "Accepted"]
+
+    def test_the_oldest_have_theirs_and_others_their_own(self) -> None:
+        for match, count in (
+            ("regex pattern=[ab]*x", 16), ("regex pattern=[ab]*x within=1KiB", 4),
+            ("not regex within=100 pattern=x", 40), ("http host=~a+[.]example path=~b", 8),
+            ("payload text=x", 50),
+        ):  # fmt: skip
+            made = Made(gateway(TCP, more=SHARED) + self.routes(50, match))
+            self.assertEqual(self.accepted(made), [f"r{n:03}" for n in range(count)], match)
+            self.assertEqual(made.text.count("[route"), count)
+            made.rules()
+        made = Made(gateway(TCP, more=SHARED) + self.routes(17, "regex pattern=x"))
+        self.assertEqual(
+            made.problems["TCPRoute shop/r016"],
+            "txmux.match: its patterns look at 256 bytes of each client of port 5432, where those of older routes of namespace"
+            " shop look at 4096; 4096 is the most in all: lower within=, or write fewer",
+        )
+        # Another namespace, and another port of the same one.
+        every = ", allowedRoutes: {namespaces: {from: All}}"
+        listeners = f"{TCP}{every}", f"name: more, port: 2, protocol: TCP{every}"
+        heavy = "regex pattern=[ab]*x within=4KiB"
+        text = gateway(*listeners, more=SHARED) + self.routes(2, heavy, parent=", sectionName: tcp")
+        text += self.routes(1, heavy, parent=", sectionName: more").replace("r000", "s000")
+        text += self.routes(1, heavy, ", namespace: far", ", namespace: shop").replace("r0", "t0")
+        self.assertEqual(self.accepted(Made(text)), ["r000", "s000", "t000"])

@@ -63,7 +63,7 @@ async def refused(case: MuxTestCase, port: int, said: bytes, answer: bytes, reas
     await case.assert_logged(count + 1, reason=reason)
 
 
-class FixedServerTest(MuxTestCase):
+class TunnelTest(MuxTestCase):
     """Nothing that a client says inside can change where it goes."""
 
     async def test_answer_comes_once_a_server_is_connected(self) -> None:
@@ -188,10 +188,7 @@ class FixedServerTest(MuxTestCase):
         client = await self.connect_answered(port, connect_to("a:22") + said, OPEN)
         return client, await self.backend.heard(len(said), index)
 
-
-class DetectionTest(MuxTestCase):
-    """Routes under the tunnel look at what comes inside, so the client is answered before."""
-
+    # Routes under the tunnel look at what comes inside, so the client is answered before.
     async def test_routes_decide_on_what_is_inside(self) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([tunnel_route(), inner("ssh", backend), inner("tls", Refusal.RESET)])
