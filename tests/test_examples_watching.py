@@ -195,8 +195,7 @@ class AlertTests(TestCase):
             self.assertIn(heading, {one.replace(" ", "-") for one in anchors})
         # Each has a case, and metrics that there are.
         alerts = re.findall(r"alert: (\w+)", _ALERTS.read_text())
-        cases = re.findall(r'alertname=\\"(\w+)', _TESTS.read_text())
-        self.assertEqual({*cases}, {*alerts})
+        self.assertEqual({*re.findall(r'alertname=\\"(\w+)', _TESTS.read_text())}, {*alerts})
         page = (_ROOT / "docs/reference/metrics.md").read_text()
         told = re.findall(r"`(txmux_[a-z_]+)`", page)
         for file in (_ALERTS, _DASHBOARD):

@@ -153,8 +153,7 @@ class WithoutTests(SynchronousTestCase):
                 self.assertIn(status, {1, 2}, command)
                 self.assertTrue(said.endswith(f": {why}\n"), said)
             else:
-                told = f"txmux: the command {command[0]!r}: {why}\n"
-                self.assertEqual((status, said), (1, told))
+                self.assertEqual((status, said), (1, f"txmux: the command {command[0]!r}: {why}\n"))
 
     def run_without(
         self, features: list[str], commands: list[list[str]]

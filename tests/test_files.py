@@ -2,12 +2,10 @@
 
 import errno
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.test_privileges import require_root
 from tests.support.folders import make_folder
+from tests.support.hostile import spoil
 from tests.support.kit import Service, change_constants, eventually, leave_unmeasured, pretend_user
 from tests.support.leaks import added_since, look
 from txmux import files
@@ -37,8 +36,7 @@ _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 class LinksTest(SynchronousTestCase):
     def setUp(self) -> None:
         require_root()
-        self.folder = Path(tempfile.mkdtemp(prefix="txmux-files-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = make_folder(self)
         self.folder.chmod(0o755)
         self.secret = self.folder / "secret"
         self.secret.write_text("precious")
@@ -214,8 +212,7 @@ class LinksTest(SynchronousTestCase):
         for number, target in enumerate((self.secret, self.folder / "none", Path("/dev/full"))):
             path = self.link(self.theirs / f"list{number}", target)
             for read in (files.read_bytes, files.read_own):
-                error = self.assertRaises(OSError, read, path)
-                self.assertEqual(error.errno, errno.ELOOP, target)
+                self.assertEqual(self.assertRaises(OSError, read, path).errno, errno.ELOOP, target)
         os.mkfifo(self.theirs / "pipe")
         before = look()
         with self.assertRaisesRegex(OSError, "no regular file"):
@@ -249,14 +246,12 @@ class ReadTest(SynchronousTestCase):
         for end in of_terminal:
             self.addCleanup(os.close, end)
 
-        def be_huge() -> None:
-            with path.open("wb") as huge:
-                huge.truncate(1 << 40)
-
         makes: dict[str, Callable[[], object]] = {
             "it is no regular file": lambda: os.mkfifo(path),
-            "it is larger than 64 MiB": be_huge,
-            "it is no regular file /but a socket": lambda: self.bind(path),
+            "it is larger than 64 MiB": lambda: spoil(path, "huge"),
+            "it is no regular file /but a socket": lambda: self.enterContext(
+                socket.socket(socket.AF_UNIX)
+            ).bind(str(path)),
         }
         for target in ("/dev/zero", os.ttyname(of_terminal[1])):
             makes[f"it is no regular file {target}"] = partial(path.symlink_to, target)
@@ -286,10 +281,6 @@ class ReadTest(SynchronousTestCase):
         self.assertEqual([*folder.iterdir()], [])
         elsewhere.touch()
         self.assertEqual(read_bytes(elsewhere), b"")
-
-    def bind(self, path: Path) -> None:
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(path))
 
     def test_most(self) -> None:
         for read in (files.read_bytes, files.read_own):

@@ -2,17 +2,16 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.test_privileges import require_root
+from tests.support.folders import make_folder
 from txmux.admin.listen_addresses import make_token
 from txmux.files import file_id, open_log, remove_own_socket
 from txmux.net.sockets.unixpath import bind
@@ -43,8 +42,7 @@ while True:
 class RaceTest(SynchronousTestCase):
     def setUp(self) -> None:
         require_root()
-        folder = Path(tempfile.mkdtemp(prefix="txmux-race-"))
-        self.addCleanup(shutil.rmtree, folder)
+        folder = make_folder(self)
         folder.chmod(0o755)
         theirs = folder / "theirs"
         theirs.mkdir()

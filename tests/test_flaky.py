@@ -84,8 +84,7 @@ class FlakyTests(unittest.TestCase):
                 self.folder = Path(folder)
                 if what == "fails again":
                     (self.folder / "conftest.py").write_text(_LISTS)
-                before = "return 1" if what == "the linter fails" else "true"
-                done = self._run(tests, before)
+                done = self._run(tests, "return 1" if what == "the linter fails" else "true")
                 self.assertEqual(done.returncode, status, done)
                 self.assertIn(out, done.stdout)
                 self.assertRegex(done.stderr, err)

@@ -31,8 +31,7 @@ class ManPageTests(SynchronousTestCase):
 
     def run_program(self, *words: str | Path) -> str:
         command = [require_program(str(words[0])), *words[1:]]
-        environment = {**os.environ, "MANWIDTH": "80", "LC_ALL": "C"}
-        done = run_text(*command, env=environment, check=True)
+        done = run_text(*command, env={**os.environ, "MANWIDTH": "80", "LC_ALL": "C"}, check=True)
         return done.stdout + done.stderr
 
     def test_pages(self) -> None:

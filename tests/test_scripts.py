@@ -111,8 +111,7 @@ class ScriptTests(SynchronousTestCase):
 
     def test_pythons_are_the_same_everywhere(self) -> None:
         # The classifiers name what is tested, and their first is the oldest wherever that is named.
-        project = (_CHECKOUT / "pyproject.toml").read_text()
-        named = re.findall(r"Python :: (3\.\d+)", project)
+        named = re.findall(r"Python :: (3\.\d+)", (_CHECKOUT / "pyproject.toml").read_text())
         oldest, minors = named[0], [version.removeprefix("3.") for version in named]
         for path, text in (
             ("pyproject.toml", f'requires-python = ">={oldest}"\n'),

@@ -47,13 +47,10 @@ class PeersTests(TestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.time = VirtualTime()
-        logs = capturedLogs()
-        self.events = logs.__enter__()
-        self.addCleanup(logs.__exit__, None, None, None)
+        self.events = self.enterContext(capturedLogs())
 
     def begin(self, stage: Stage, port: int) -> None:
-        server = listen(self, PeerFactory())
-        text = stage.rules(port, server, "access_log = off\nadmin = off\n")
+        text = stage.rules(port, listen(self, PeerFactory()), "access_log = off\nadmin = off\n")
         rules = parse(text, self.folder / "rules.ini")
         self.service = EmbeddedService(rules, reactor=self.time)
         self.lists = ListUpdates(self.time, lambda _: None)

@@ -94,8 +94,7 @@ class ProxyTests(TestCase):
         await client.is_lost()
         self.failureResultOf(proxy.over)
         # If it is broken off, neither function is called.
-        backend = PeerFactory()
-        proxy = Proxy(listen(self, backend), self.relay)
+        proxy = Proxy(listen(self, PeerFactory()), self.relay)
         proxy.gives_up = True
         client = await connect(self, listen(self, proxy))
         await client.is_lost()

@@ -47,8 +47,7 @@ class Told:
 
     @property
     def error(self) -> str:
-        error: str = self.json["error"]
-        return error
+        return str(self.json["error"])
 
 
 def request(
@@ -121,8 +120,7 @@ class AdminCase(SupervisedTestCase):
     def port_of(self, setting: str) -> int:
         settings = self.endpoints.settings.items()
         key = next(key for key, one in settings if one == setting)
-        found: int = self.endpoints.store.sockets()[key].getsockname()[1]
-        return found
+        return int(self.endpoints.store.sockets()[key].getsockname()[1])
 
     async def connect(self, to: Path | int | None = None) -> Peer:
         to = to or self.socket

@@ -33,8 +33,7 @@ def send(
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if method == "POST":
         headers["Content-Type"] = "application/json"
-    content = None if body is None else json.dumps(body)
-    connection.request(method, path, content, headers)
+    connection.request(method, path, None if body is None else json.dumps(body), headers)
     return connection
 
 

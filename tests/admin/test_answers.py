@@ -38,8 +38,7 @@ class AnswersTest(AdminCase):
             missing = ["[backend b]: no server is up"] * is_missing
             self.assertEqual(told.json, {"ready": not missing, "missing": missing, "stale": []})
             self.assertEqual(told.status, 503 if is_missing else 200)
-            attention = (await self.get("/api/status")).json["attention"]
-            self.assertEqual(bool(attention), is_missing)
+            self.assertEqual(bool((await self.get("/api/status")).json["attention"]), is_missing)
 
     async def test_end_of_an_ejection_needs_no_client(self) -> None:
         """A balancer that goes by this sends none, so without one all servers would stay ejected."""
@@ -63,8 +62,7 @@ class AnswersTest(AdminCase):
         while path:
             told = await self.get(path)
             parts.append([row["name"] for row in told.json])
-            link = told.headers.get("link", "")
-            path = link.removeprefix("<").removesuffix('>; rel="next"')
+            path = told.headers.get("link", "").removeprefix("<").removesuffix('>; rel="next"')
         return parts
 
     async def test_parts(self) -> None:

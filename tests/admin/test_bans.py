@@ -47,8 +47,7 @@ class BansTest(AdminCase):
         (told,) = (await self.get("/api/bans")).json
         self.assertEqual((told["network"], told["until"]), ("127.0.0.9", None))
         await self.ban("127.0.0.1")  # bans survive a reload
-        report = await self.running.reload()
-        self.assertTrue(report.ok)
+        self.assertTrue((await self.running.reload()).ok)
         self.assertFalse(await self.is_let_in())
 
     async def test_ban_while_a_worker_starts_holds_there_too(self) -> None:

@@ -101,8 +101,7 @@ class ClientsTest(SynchronousTestCase):
         for transport in (first, *others):
             transport.take()
         self.assertIsNone(first.lost)
-        gone = [number for number, one in enumerate(others) if one.lost is not None]
-        self.assertEqual(gone, [0])
+        self.assertEqual([number for number, one in enumerate(others) if one.lost is not None], [0])
         self.assert_served(new)
         self.streams[0].write(b"data: x\n\n")
         self.assertIn(b"data: x", first.take())

@@ -72,8 +72,7 @@ class ConnectedTest(AdminCase):
         # What needs attention says who is refused.
         status = (await self.get("/api/status")).json
         self.assertEqual([item["what"] for item in status["attention"]].count("limits"), 2)
-        reports = await self.running.control.ask()
-        streams, flows = self.running.control.refusing(reports.gauges)
+        streams, flows = self.running.control.refusing((await self.running.control.ask()).gauges)
         self.assertEqual(streams.text, "listener x refuses clients at max_connections_per_source")
         self.assertRegex(streams.cause, r"^3 refused in \d+ s, 100 % from 127\.0\.0\.2$")
         self.assertRegex(flows.cause, r"^2 refused in \d+ s, 100 % from 127\.0\.0\.4$")

@@ -165,9 +165,7 @@ class AutomaticTest(AdminCase):
         super().setUp()
         self.runtime, self.own = self.folder / "run", self.folder / "user"
         environment = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(self.own)}
-        patched = mock.patch.dict(os.environ, environment)
-        patched.start()
-        self.addCleanup(patched.stop)
+        self.enterContext(mock.patch.dict(os.environ, environment))
         # A service of this machine may have made that of the system, or root would.
         self.system = self.folder / "var" / "system"
         change_constants(self, files, RUN=self.system)
@@ -236,8 +234,7 @@ class AutomaticTest(AdminCase):
             await self.start(settings, resolve_admin_auto=True)
         (line,) = [event for event in events if "txmux status" in event.get("log_format", "")]
         self.assertEqual(line["log_level"], level)
-        missing = [f"{folder} does not exist" for folder in folders]
-        self.assertEqual(line["why"], ", ".join(missing))
+        self.assertEqual(line["why"], ", ".join([f"{folder} does not exist" for folder in folders]))
         return str(formatEvent(line))
 
     async def test_no_folder_is_a_warning_with_the_reason(self) -> None:

@@ -174,8 +174,7 @@ class TokenTest(AdminCase):
 
     async def test_reload_reads_the_token_again(self) -> None:
         self.token.write_text("another-secret-of-this-test")
-        report = await self.running.reload()
-        self.assertTrue(report.ok)
+        self.assertTrue((await self.running.reload()).ok)
         self.assertEqual(self.port_of("admin"), self.port)
         for headers in (basic(TOKEN), {"Authorization": f"Bearer {TOKEN}"}):
             self.assertEqual(await self.status_at(**headers), 401)

@@ -120,8 +120,7 @@ class LiveTest(AdminCase):
         (row,) = ends
         self.assertEqual((row["reason"], row["first"]), ("no-route", b"HELLO?".hex()))
         body = {"listener": "x", "from": "192.0.2.1", "hex": row["first"]}
-        told = (await self.post("/api/explain", body)).json
-        (listener,) = told["streams"][0]["listeners"]
+        (listener,) = (await self.post("/api/explain", body)).json["streams"][0]["listeners"]
         self.assertEqual((listener["routes"][0]["says"], listener["from"]), ("no", "192.0.2.1"))
         peer = await self.connect()  # head has the headers and subscribes nobody
         peer.send(b"HEAD /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")

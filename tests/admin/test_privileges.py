@@ -1,11 +1,7 @@
 """The endpoints of a service that root has started and that is nobody's by then."""
 
-import os
-import pwd
 import shutil
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +13,14 @@ from tests.processes.test_privileges import (
     python_for_everybody,
     require_root,
 )
-from tests.support.kit import Service, change_environment, eventually, leave_unmeasured, run
+from tests.support.kit import (
+    Service,
+    change_environment,
+    eventually,
+    leave_unmeasured,
+    make_folder,
+    run,
+)
 from tests.support.proc import is_gone
 
 pytestmark = pytest.mark.whole
@@ -41,8 +44,7 @@ class UnreadableTest(SynchronousTestCase):
     """Root's own Python, which the user of the rules may not read."""
 
     def test_endpoints_are_imported_before_root_is_dropped(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="txmux-admin-"))
-        self.addCleanup(shutil.rmtree, folder)
+        folder = make_folder(self)
         rules = folder / "rules.ini"
         rules.write_text(f"[txmux]\nadmin = unix:{folder}/admin.sock\n{_RULES}")
         ended = run(sys.executable, "-c", _WITHOUT_IMPORTS, rules)
@@ -55,12 +57,9 @@ class DroppedTest(SynchronousTestCase):
     def setUp(self) -> None:
         require_root()
         leave_unmeasured(self)
-        self.folder = Path(tempfile.mkdtemp(prefix="txmux-admin-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = make_folder(self)
         self.folder.chmod(0o755)
-        os.chown(
-            self.folder, pwd.getpwnam("nobody").pw_uid, -1
-        )  # for the file that names the process
+        shutil.chown(self.folder, "nobody")  # for the file that names the process
         self.closed = self.folder / "closed"
         self.closed.mkdir(0o700)
         self.socket, self.token = self.closed / "admin.sock", self.closed / "token"

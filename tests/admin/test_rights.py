@@ -249,8 +249,7 @@ class UsersTest(AdminCase):
             who += [f"--groups={group}" for group in groups] or ["--clear-groups"]
             words = sys.executable, "-S", "-c", _AS_ANOTHER, str(self.socket)
             child = await deferToThread(run, *python_for_everybody(), "setpriv", *who, *words)
-            said = child.stdout.decode().strip()
-            self.assertEqual(said, statuses, (user, groups, child.stderr))
+            self.assertEqual(child.stdout.decode().strip(), statuses, (user, groups, child.stderr))
 
     async def test_messages(self) -> None:
         await self.start("admin_users = 12345:all", RULES)

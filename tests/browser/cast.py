@@ -62,8 +62,7 @@ class _Recorder:
         self.children: list[subprocess.Popen[bytes]] = []
         self._folder, self._now = folder, 0.0
         self._ours, self._theirs = pty.openpty()
-        size = struct.pack("HHHH", _HEIGHT, _WIDTH, 0, 0)
-        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, size)
+        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _HEIGHT, _WIDTH, 0, 0))
 
     def _add(self, seconds: float, text: str) -> None:
         self._now += seconds

@@ -75,8 +75,7 @@ class CheckTests(CommandTestCase):
     def test_what_a_start_refuses(self) -> None:
         listen = "[listen a]\nendpoint = :0\n"
         backend = "default = b\n[backend b]\nserver = 127.0.0.1:1\nsource = client\n"
-        refuse = Mock(side_effect=PermissionError(1, "no"))
-        self.patch(source, "_make_transparent", refuse)
+        self.patch(source, "_make_transparent", Mock(side_effect=PermissionError(1, "no")))
         out = self.told(0, self.run_main("check", self.write("source.ini", listen + backend)))
         self.assertIn(":6: warning: [backend b] source: 'client': user ", out)
         self.assertIn("ip rule add from 127.0.0.1", out)  # the routes that it needs

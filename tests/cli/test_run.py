@@ -95,16 +95,14 @@ class CommandTests(CommandTestCase):
         self.assertIn("[route dns]\nunder   = *\n", refused)
         # The endpoint of the administration.
         given = (*_LISTEN, "--ssh", "127.0.0.1:22", "--admin", "127.0.0.1:8440")
-        token = self.folder / "token"
-        text = self.printed(*given, "--admin", "off", "--admin-token", str(token))
+        text = self.printed(*given, "--admin", "off", "--admin-token", str(self.folder / "token"))
         self.assertEqual(parse(text, "x").settings.admin, ("127.0.0.1:8440",))
         code, _, err = self.run_main("run", *given)
         self.assertEqual((code, err.count("\n")), (2, 1))
         self.assertIn("txmux: --admin: over TCP it needs --admin-token FILE, too", err)
 
     def refused(self, *words: str | Path) -> list[str]:
-        err = self.told(2, self.run_main("run", *words))
-        return err.splitlines()
+        return self.told(2, self.run_main("run", *words)).splitlines()
 
     def test_invalid_values_and_combinations(self) -> None:
         for words, said in (

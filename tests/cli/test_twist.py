@@ -19,8 +19,7 @@ from txmux.detection.registry import PluginProblem, Registry
 
 class OptionsTest(TestCase):
     def setUp(self) -> None:
-        folder = make_folder(self)
-        self.rules = folder / "rules.ini"
+        self.rules = make_folder(self) / "rules.ini"
         self.said = io.StringIO()
         self.patch(sys, "stderr", self.said)
 
@@ -63,8 +62,7 @@ class OptionsTest(TestCase):
         self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")
         # The demo is for this machine only.
         (listener,) = demo_service(8443).rules.listeners
-        wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + has_ipv6()]
-        self.assertEqual(listener.endpoints, wanted)
+        self.assertEqual(listener.endpoints, ("127.0.0.1:8443", "[::1]:8443")[: 1 + has_ipv6()])
 
     async def test_serves_and_logs_warnings_of_rules_once(self) -> None:
         service = self.of_rules(

@@ -64,8 +64,7 @@ class ConvertTests(CommandTestCase):
             "nginx.conf": "stream {\n include secret;\n include closed/*;\n server { listen 1; proxy_pass a:1; }\n}\n",
             "nginx-inner.conf": "stream {\n include closed/open;\n server { listen 1; proxy_pass a:1; }\n}\n",
         }
-        closed = self.folder / "closed"
-        closed.mkdir(mode=0o700)
+        (self.folder / "closed").mkdir(mode=0o700)
         self.write("closed/open", "hidden.example here").chmod(0o644)  # its folder is closed
         for name, text in texts.items():
             os.chown(self.write(name, text), 65534, 65534)

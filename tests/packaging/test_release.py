@@ -18,7 +18,13 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.packaging.building import CHECKOUT
-from tests.support.kit import change_environment, leave_unmeasured, require_program, run_text
+from tests.support.kit import (
+    change_environment,
+    leave_unmeasured,
+    make_folder,
+    require_program,
+    run_text,
+)
 
 _SCRIPT = "script/lib/release.py"
 _MARK = "<!-- towncrier release notes start -->"
@@ -49,8 +55,7 @@ class ReleaseTests(SynchronousTestCase):
         if not (CHECKOUT / ".git").exists():
             raise SkipTest("this is not a checkout")
         leave_unmeasured(self)
-        self.folder = Path(tempfile.mkdtemp(prefix="txmux-release-test-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = make_folder(self)
         subprocess.run(["git", "clone", "--quiet", CHECKOUT, self.folder], timeout=300, check=True)
         shutil.copy(CHECKOUT / _SCRIPT, self.folder / _SCRIPT)
         for own in self.folder.glob("newsfragments/*.*.md"):
@@ -60,8 +65,7 @@ class ReleaseTests(SynchronousTestCase):
         self.changelog = self.folder / "CHANGELOG.md"
         # One machine of several is enough, and what is published may be old.
         measured = {"commit": self.git("rev-parse", "HEAD")}
-        figures = self.folder / "benchmarks/published/figures-test.json"
-        figures.write_text(json.dumps(measured))
+        (self.folder / "benchmarks/published/figures-test.json").write_text(json.dumps(measured))
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "The script as it is now")
         self.before = self.git("rev-parse", "HEAD")
@@ -72,8 +76,7 @@ class ReleaseTests(SynchronousTestCase):
 
     def programs(self, **scripts: str) -> str:
         """Make a folder with git and these scripts, for PATH: no test builds the Debian package, which takes long."""
-        folder = Path(tempfile.mkdtemp(prefix="txmux-release-bin-"))
-        self.addCleanup(shutil.rmtree, folder)
+        folder = make_folder(self)
         (folder / "git").symlink_to(require_program("git"))
         for name, text in scripts.items():
             path = folder / name.replace("_", "-")

@@ -17,16 +17,9 @@ from twisted.internet.ssl import PrivateCertificate
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _DAY = timedelta(days=1)
 _VALID = 60  # days; those that end soon are warned of
+_NOT = "content_commitment key_encipherment data_encipherment key_agreement encipher_only decipher_only"
 _SIGNS = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
+    digital_signature=True, key_cert_sign=True, crl_sign=True, **dict.fromkeys(_NOT.split(), False)
 )
 _AUTHORITY: list[x509.ExtensionType] = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
 

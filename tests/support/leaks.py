@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import TestResult
@@ -52,21 +52,6 @@ def _descriptors() -> Iterator[tuple[Hashable, object]]:
                 yield (name, os.readlink(f"/proc/self/fd/{name}")), None  # noqa: PTH115 - as above
 
 
-def _threads() -> Iterator[tuple[Hashable, object]]:
-    for thread in threading.enumerate():
-        yield id(thread), thread
-
-
-def _delayed_calls() -> Iterator[tuple[Hashable, object]]:
-    for call in _reactor.getDelayedCalls():
-        yield id(call), call
-
-
-def _selectables() -> Iterator[tuple[Hashable, object]]:
-    for selectable in (*_reactor.getReaders(), *_reactor.getWriters()):
-        yield id(selectable), selectable
-
-
 def _children() -> Iterator[tuple[Hashable, object]]:
     """Find children, also those that have ended and have not been waited for (proc_pid_task(5))."""
     with contextlib.suppress(ChildProcessError, AttributeError):  # there are none; or no Linux
@@ -81,11 +66,6 @@ def _children() -> Iterator[tuple[Hashable, object]]:
                 yield pid, None
 
 
-def _temporary() -> Iterator[tuple[Hashable, object]]:
-    for name in os.listdir(tempfile.gettempdir()):  # noqa: PTH208 - this is done for each test
-        yield name, None
-
-
 def _namespaces() -> Iterator[tuple[Hashable, object]]:
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(_NAMESPACES):  # noqa: PTH208 - this is done for each test
@@ -93,11 +73,19 @@ def _namespaces() -> Iterator[tuple[Hashable, object]]:
                 yield name, None
 
 
+def _each(things: Iterable[object]) -> Iterator[tuple[Hashable, object]]:
+    return ((id(thing), thing) for thing in things)
+
+
 _KINDS: dict[str, Callable[[], Iterator[tuple[Hashable, object]]]] = {
-    "descriptor": _descriptors, "thread": _threads, "delayed call": _delayed_calls,
-    "reader or writer": _selectables, "child process": _children, "temporary file": _temporary,
+    "descriptor": _descriptors,
+    "thread": lambda: _each(threading.enumerate()),
+    "delayed call": lambda: _each(_reactor.getDelayedCalls()),
+    "reader or writer": lambda: _each((*_reactor.getReaders(), *_reactor.getWriters())),
+    "child process": _children,
+    "temporary file": lambda: ((name, None) for name in os.listdir(tempfile.gettempdir())),  # noqa: PTH208 - this is done for each test
     "network namespace": _namespaces,
-}  # fmt: skip
+}
 
 
 def added_since(before: State, patience: float) -> State:

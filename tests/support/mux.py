@@ -100,8 +100,7 @@ class Termination:
         return authority().write(self.folder / "ca.pem")
 
     def pem(self, *names: str, file: str = "") -> Path:
-        identity = authority().issue(*names)
-        return identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
+        return authority().issue(*names).write(self.folder / (file or f"{names[0]}.pem"), key=True)
 
     def route(self, name: str = "tls", match: str = "tls", under: str = "", **end: Any) -> Route:
         files = end.pop("files", None) or (self.pem("a.example"),)
@@ -201,8 +200,7 @@ class MuxTestCase(TestCase):
         self.made.append(factory)
         self.addCleanup(lambda: Deferred.fromCoroutine(self._all_end(factory)))
         self.listening = port
-        number: int = port.getHost().port
-        return number
+        return int(port.getHost().port)
 
     def ssh_mux(self, **settings: Any) -> int:
         return self.mux([route("ssh", backend_at(self.backend_port()), name="ssh")], **settings)

@@ -197,15 +197,13 @@ class PeerClientFactory(ClientFactory):
 def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
     port = listen_tcp(reactor, factory, backlog=1024, interface=interface)
     test.addCleanup(port.stopListening)
-    number: int = port.getHost().port
-    return number
+    return int(port.getHost().port)
 
 
 def listen_tls(test: TestCase, factory: Any, options: Any) -> int:
     port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
     test.addCleanup(port.stopListening)
-    number: int = port.getHost().port
-    return number
+    return int(port.getHost().port)
 
 
 async def connect(
@@ -239,5 +237,4 @@ def make_stalled_port(test: Cleans, host: str = "127.0.0.1", port: int = 0) -> i
     test.addCleanup(full.close)
     test.addCleanup(socket.create_connection(full.getsockname()[:2]).close)
     select.select([full], [], [])  # it waits there, in the only place
-    number: int = full.getsockname()[1]
-    return number
+    return int(full.getsockname()[1])

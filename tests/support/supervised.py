@@ -101,8 +101,7 @@ class LiveService:
     ) -> int:
         patience: Any = self._test.patience
         patched = patch.dict(broadcast.__kwdefaults__, seconds=patience, prompt=patience)
-        patched.start()
-        self._test.addCleanup(patched.stop)
+        self._test.enterContext(patched)
         (port,) = await self._test.run_service(self.text(more, backend, settings), use=use)
         return port
 

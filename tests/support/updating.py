@@ -53,8 +53,7 @@ class UpdatingClient:
 
     def update(self) -> bool:
         self._library.SSL_key_update(self._tls, _UPDATE_REQUESTED)
-        sent: bool = self._library.SSL_do_handshake(self._tls) == 1
-        return sent
+        return bool(self._library.SSL_do_handshake(self._tls) == 1)
 
     def close(self) -> None:
         self._library.SSL_free(self._tls)

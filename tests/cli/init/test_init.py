@@ -105,8 +105,7 @@ class InitTests(CommandTestCase):
         code, out, _ = self.run_main("init", "--listen", "127.0.0.1:9")
         self.assertEqual(code, 0)
         self.assertIn("\nendpoint = 127.0.0.1:9\n", out)
-        of_systemd = "systemd:domain=INET:name=a\nb"
-        unprintable = "a\nb", "unix:/tmp/a\nb", of_systemd, "unix:/run/\u202ex"
+        unprintable = "a\nb", "unix:/tmp/a\nb", "systemd:domain=INET:name=a\nb", "unix:/run/\u202ex"
         for bad in (*unprintable, "443", ":99999", "udp::53"):
             err = self.told(1, self.run_main("init", "--listen", bad))
             self.assertTrue(err.startswith("txmux: --listen: "), err)

@@ -37,9 +37,7 @@ class PlayedProvider:
         (self.folder / "rules.ini").write_text(_RULES)
         self.file = self.folder / f"{provider.name}.provided"
         change_constants(test, writing, _EVERY=0.1)
-        logged = capturedLogs()
-        events = logged.__enter__()
-        test.addCleanup(logged.__exit__, None, None, None)
+        events = test.enterContext(capturedLogs())
         self.logged = lambda: "\n".join(map(eventAsText, events))
 
     def start(self, *words: str) -> Callable[[], Deferred[Any]]:

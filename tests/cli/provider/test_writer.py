@@ -66,8 +66,7 @@ class WriterTest(SynchronousTestCase):
         return [line for line in self.path.read_text().splitlines() if line.startswith("[")]
 
     def reported(self) -> str:
-        why: str = json.loads(self.path.with_name(".own.ini.state").read_text())["why"]
-        return why
+        return str(json.loads(self.path.with_name(".own.ini.state").read_text())["why"])
 
     def test_once_a_second_and_the_newest_state(self) -> None:
         self.write(route("a"))

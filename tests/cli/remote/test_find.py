@@ -70,8 +70,7 @@ class FindTests(CommandTestCase):
         both = f"{self.run_folder}/a.sock, {self.run_folder}/b"
         self.assertIn(f"there are several services: {both}", err)
         self.assertIn("--admin", err)
-        asked = {one.path for server in servers for one in server.asked}
-        self.assertEqual(asked, {"/api/status"})
+        self.assertEqual({one.path for server in servers for one in server.asked}, {"/api/status"})
         for server in servers:
             server.others["/api/status"] = {"pid": 7}
             server.asked.clear()

@@ -121,8 +121,7 @@ class HAProxyTests(SynchronousTestCase):
         ):
             output = frontend("default_backend a", bind=f"bind :444 ssl {words}")
             self.assertIn(f"terminate_tls = {files}\n", output.text)
-        told = f"{listed}:1: is written into the rules as it is now"
-        self.assertIn(told, output.warnings[0])
+        self.assertIn(f"{listed}:1: is written into the rules as it is now", output.warnings[0])
         (folder / "mixed").write_text("/x\n/y [alpn h2 verify required ca-file /ca] a.example\n")
         line = f"bind :444 ssl crt-list {folder}/mixed"
         output = frontend("default_backend a", bind=f"bind :1\n    {line}")

@@ -73,8 +73,7 @@ class AuthorityTests(TestCase):
         identity = self.root.issue("127.0.0.1")
         port = reactor.listenSSL(0, self.peers, identity.private().options(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
+        return int(port.getHost().port)
 
     def authority(self, port: int, ca: Path | None = None) -> Authority:
         self.url = f"https://127.0.0.1:{port}/dir"

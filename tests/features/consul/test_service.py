@@ -116,8 +116,7 @@ class ConsulTests(AdminCase):
             self.assertEqual((done.stderr, done.returncode), (b"", 0), done.stdout)
             self.assertEqual(done.stdout.decode().count(f"127.0.0.1:{port}"), lines, done.stdout)
             # It may ask for changes to what it was told, by an index, before it has ended.
-            first = [query for query in self.consul.asked if "index" not in query]
-            self.assertEqual(len(first), 1)
+            self.assertEqual(len([query for query in self.consul.asked if "index" not in query]), 1)
         self.consul.register("web", [])
         done = await in_thread(run, *_CHECK, "--connect", self.file)
         self.assertEqual(done.returncode, 1)

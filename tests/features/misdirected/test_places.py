@@ -95,8 +95,7 @@ class ServersTest(TestCase):
         real: Any = reactor
         port = real.listenSSL(0, Factory.forProtocol(Protocol), options, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
+        return int(port.getHost().port)
 
     async def found(self, a: str, more: str = "") -> list[str]:
         text = _RULES.format(a=f"{a}\n{more}", b=free_port())

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.kit import Peer, PeerFactory, VirtualTime, listen, reactor
@@ -153,7 +154,7 @@ class ConnectionTests(TestCase):
         peer.send(b"+PONG\r\n")
         while protocol._pending:
             await peer.until(lambda: True)
-            await _turn()
+            await deferLater(reactor, 0)
         self.time.advance(10)
         await peer.has(28)
         self.time.advance(5.1)
@@ -168,20 +169,14 @@ class ConnectionTests(TestCase):
         peer.send(_encoded([b"subscribe", b"c", 1]) + 2 * _encoded([b"message", b"c", b"hi"]))
         self.assertEqual(await subscribing, [b"subscribe", b"c", 1])
         while len(messages) < 2:
-            await _turn()
+            await deferLater(reactor, 0)
         asked = protocol.execute("PING")
         protocol.pause()
         peer.send(_encoded([b"message", b"c", b"late"]) + _encoded([b"pong", b""]))
         self.time.advance(60)
         for _ in range(9):
-            await _turn()
+            await deferLater(reactor, 0)
         self.assertEqual(len(messages), 2)
         protocol.resume()
         self.assertEqual(await asked, [b"pong", b""])
         self.assertEqual(messages, [b"hi", b"hi", b"late"])
-
-
-async def _turn() -> None:
-    turn: Deferred[None] = Deferred()
-    reactor.callLater(0, turn.callback, None)
-    await turn

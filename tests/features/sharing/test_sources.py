@@ -39,9 +39,7 @@ class SharedSourcesTest(TestCase):
         self.source = self.shared.source
         self.shared.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
-        logs = capturedLogs()
-        self.events = logs.__enter__()
-        self.addCleanup(logs.__exit__, None, None, None)
+        self.events = self.enterContext(capturedLogs())
 
     async def stop(self) -> None:
         await self.shared.stop()
