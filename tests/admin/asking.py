@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase, greeted, resources_of
 from txmux.processes.worker import landlock
 
@@ -138,6 +138,12 @@ class AdminCase(SupervisedTestCase):
 
         self.addCleanup(lambda: Deferred.fromCoroutine(gone()))
         return peer
+
+    async def connect_until_lost(self, said: bytes, source: str = "") -> None:
+        """Have a client of the first listener say something, until its connection is closed."""
+        client = await connect(self, self.port, source=source)
+        client.send(said)
+        await client.is_lost()
 
     async def send(self, data: bytes, to: Path | int | None = None) -> Told:
         peer = await self.connect(to)

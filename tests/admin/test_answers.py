@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
-from tests.support.kit import connect, free_port, reactor
+from tests.support.kit import free_port, reactor
 from txmux.processes.worker import landlock
 from txmux.version import __version__
 
@@ -44,9 +44,7 @@ class AnswersTest(AdminCase):
         """A balancer that goes by this sends none, so without one all servers would stay ejected."""
         servers = f"{free_port()}\n    127.0.0.1:{free_port()}\neject = failures=1 for=2s\n"
         await self.start(rules=LED.replace("PORT", servers))
-        client = await connect(self, self.port)
-        client.send(b"x")
-        await client.is_lost()
+        await self.connect_until_lost(b"x")
         self.assertEqual((await self.get("/readyz")).status, 503)
         (item,) = (await self.get("/api/status")).json["attention"]
         self.assertEqual(item["cause"], "1 connection failed within 10 s")
@@ -124,9 +122,7 @@ class AnswersTest(AdminCase):
         clock = self.virtual()
         await self.start(use=clock)
         for _ in range(3):
-            client = await connect(self, self.port)
-            client.send(b"hello")
-            await client.is_lost()
+            await self.connect_until_lost(b"hello")
         clock.advance(2)
         rates = (await self.get("/api/status")).json["rates"]
         self.assertEqual(rates, {"connections": 1.5, "bytes_in": 7.5, "bytes_out": 0.0})

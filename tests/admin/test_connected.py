@@ -44,18 +44,14 @@ class ConnectedTest(AdminCase):
             client.send(b"SSH-2.0-a\r\n")
             await (await backend.peer(index)).has(11)
         for _ in range(3):
-            refused = await connect(self, self.port, source="127.0.0.2")
-            await refused.is_lost()
-        stranger = await connect(self, self.port, source="127.0.0.3")
-        stranger.send(b"what is this?\r\n")
-        await stranger.is_lost()
+            await self.connect_until_lost(b"", source="127.0.0.2")
+        await self.connect_until_lost(b"what is this?\r\n", source="127.0.0.3")
         await Talker.listening(self, "127.0.0.4").asks(b"abc", datagrams)
         for host in ("127.0.0.4", "127.0.0.5"):
             for _ in range(2):
                 Talker.listening(self, host).say(b"abc", datagrams)
         await self.post("/api/bans", {"network": "127.0.0.6"})
-        banned = await connect(self, self.port, source="127.0.0.6")
-        await banned.is_lost()
+        await self.connect_until_lost(b"", source="127.0.0.6")
         expected = {
             "127.0.0.2": [2, 5, 3, 0], "127.0.0.3": [0, 1, 0, 1], "127.0.0.4": [1, 3, 2, 0],
             "127.0.0.5": [0, 2, 2, 0], "127.0.0.6": [0, 1, 1, 0],

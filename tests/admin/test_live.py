@@ -5,7 +5,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import AdminCase, request
-from tests.support.kit import Peer, connect, reactor, turn
+from tests.support.kit import Peer, reactor, turn
 from tests.support.supervised import note_questions
 from txmux.net.channel import messages
 
@@ -112,9 +112,7 @@ class LiveTest(AdminCase):
         self.assertEqual((await self.get("/readyz")).status, 200)
 
     async def test_unrecognised_client_can_be_explained(self) -> None:
-        client = await connect(self, self.port)
-        client.send(b"HELLO?")
-        await client.is_lost()
+        await self.connect_until_lost(b"HELLO?")
         while not (ends := (await self.get("/api/recent")).json):
             await turn()
         (row,) = ends

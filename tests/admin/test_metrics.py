@@ -89,12 +89,9 @@ class MetricsTest(AdminCase):
         server = await factory.heard(9)
         server.send(b"hello")
         await held.has(5)
-        lost = await connect(self, port)
-        lost.send(b"nobody knows this")
-        await lost.is_lost()
+        await self.connect_until_lost(b"nobody knows this")
         await connect(self, port)
-        refused = await connect(self, port)
-        await refused.is_lost()
+        await self.connect_until_lost(b"")
         samples = await self.samples()
         route, own = {"listener": "x", "route": "greeting"}, {"listener": "x"}
         of_server = {"backend": "b", "server": f"127.0.0.1:{self.server}"}
@@ -167,11 +164,9 @@ class MetricsTest(AdminCase):
         self.assertEqual(up, {"up": both, "ejected": [True], "probing": [True], "drain": both})
 
     async def test_lines_that_a_full_disk_does_not_take(self) -> None:
-        port = await self.serve(PeerFactory(), "access_log = /dev/full")
+        await self.serve(PeerFactory(), "access_log = /dev/full")
         for count in (1, 2):
-            client = await connect(self, port)
-            client.send(b"no route takes this")
-            await client.is_lost()
+            await self.connect_until_lost(b"no route takes this")
             self.assertEqual(self.of(await self.samples(), "access_log_lost_total"), count)
         lost = ("warning", "access log /dev/full: 2 lines lost", os.strerror(errno.ENOSPC))
         for _ in range(2):
@@ -182,10 +177,8 @@ class MetricsTest(AdminCase):
             self.assertTrue((await self.running.reload()).ok)
 
     async def test_counters_after_a_reload_by_name(self) -> None:
-        port = await self.serve(PeerFactory())
-        gone = await connect(self, port)
-        gone.send(b"nobody knows this")
-        await gone.is_lost()
+        await self.serve(PeerFactory())
+        await self.connect_until_lost(b"nobody knows this")
         before = await self.samples()
         self.assertEqual(self.of(before, "reload_success"), 1)
         digest = hashlib.sha256(self.file.read_bytes()).hexdigest()

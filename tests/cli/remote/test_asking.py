@@ -7,6 +7,7 @@ import threading
 from unittest import SkipTest
 
 from tests.cli.support import CommandTestCase
+from tests.support.echo import ThreadServer
 from txmux.rules.optional import missing
 
 _ERRORS = [
@@ -85,21 +86,16 @@ class AskingTests(CommandTestCase):
         self.assertIn("is not txmux (HTTP status 200); name another endpoint", self.refused())
 
     def test_endless_answer(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
+        def answer(client: socket.socket) -> None:
+            client.recv(1000)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1%b\r\n\r\n{" % (b"0" * 18))
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(1000):  # what is not read would have it reset the connection
+                pass
 
-            def answer() -> None:
-                with listening.accept()[0] as client:
-                    client.recv(1000)
-                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1%b\r\n\r\n{" % (b"0" * 18))
-                    client.shutdown(socket.SHUT_WR)
-                    while client.recv(1000):  # what is not read would have it reset the connection
-                        pass
-
-            thread = threading.Thread(target=answer)
-            thread.start()
-            self.assertIn("is not txmux", self.refused("--admin", f":{port}"))
-            thread.join()
+        server = ThreadServer(answer)
+        self.addCleanup(server.end)
+        self.assertIn("is not txmux", self.refused("--admin", f":{server.port}"))
 
     def test_owner_of_a_socket_that_may_not_be_opened(self) -> None:
         if os.getuid():

@@ -33,13 +33,13 @@ def knows(server: Answering, *names: str, **backends: Sequence[Mapping[str, Any]
 class DrainTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.server = self.answering()
+        self.server = self.answering(document={"ok": True, "changes": "done"})
         knows(self.server, **_BACKENDS)
 
-    def asked(self, *arguments: str) -> list[tuple[str, str, object]]:
+    def asked(self, *words: str) -> list[tuple[str, str, object]]:
         """Return what was asked, and answered with something."""
         self.server.asked.clear()
-        self.assertEqual(self.ask("drain", *arguments), (0, "done\n", ""))
+        self.assertEqual(self.ask(*words), (0, "done\n", ""))
         return [(one.method, one.path, one.body) for one in self.server.asked]
 
     def test_one_request(self) -> None:
@@ -49,10 +49,14 @@ class DrainTests(CommandTestCase):
         ):  # fmt: skip
             wanted = {"state": state, "close_connections": False}
             path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
-            self.assertEqual(self.asked(*option, "web/unix:/run/a.sock"), [("POST", path, wanted)])
+            self.assertEqual(
+                self.asked("drain", *option, "web/unix:/run/a.sock"), [("POST", path, wanted)]
+            )
         # For a backend.
         wanted = {"state": "drain", "close_connections": True}
-        self.assertEqual(self.asked("--close", "web"), [("POST", "/api/backends/web", wanted)])
+        self.assertEqual(
+            self.asked("drain", "--close", "web"), [("POST", "/api/backends/web", wanted)]
+        )
         # Unknown names are refused as the service says.
         no_backend, no_server = "there is no such backend\n", "backend web has no such server\n"
         for name in ("wed", "wed/10.0.0.5:8443", "webs", "/"):
@@ -77,7 +81,7 @@ class DrainTests(CommandTestCase):
             ("a/b/c", "a/servers/b%2Fc"),
         ):  # fmt: skip
             with self.subTest(name):
-                *_, asked = self.asked("--ready", name)
+                *_, asked = self.asked("drain", "--ready", name)
                 self.assertEqual(asked[1], f"/api/backends/{path}")
 
     def test_wait_only_for_servers_that_drain_and_exist(self) -> None:
@@ -92,64 +96,45 @@ class DrainTests(CommandTestCase):
                 told = f"waiting for {count} to end; {end}"
                 self.assertEqual(self.ask("drain", "--wait", name), (0, "done\n", told))
 
-
-class WeightTests(CommandTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.server = self.answering(document={"ok": True, "changes": "done"})
-        knows(self.server, **_BACKENDS)
-
-    def test_requests(self) -> None:
+    def test_weights_and_listeners(self) -> None:
         for name, weight, path, number in (
             ("web/unix:/run/a.sock", "7", "web/servers/unix%3A%2Frun%2Fa.sock", 7),
             ("web/10.0.0.5:8443", "0", "web/servers/10.0.0.5%3A8443", None),
             ("other/10.0.0.9:1", "default", "other/servers/10.0.0.9%3A1", None),
             ("other", "65535", "other/servers/10.0.0.9%3A1", 65535),
         ):
-            self.assert_asks(("weight", name, weight), f"backends/{path}", {"weight": number})
+            *_, asked = self.asked("weight", name, weight)
+            self.assertEqual(asked[1:], (f"/api/backends/{path}", {"weight": number}))
         for command, accepting in (("pause", False), ("resume", True)):
-            self.assert_asks((command, "a b"), "listeners/a%20b", {"accepting": accepting})
+            *_, asked = self.asked(command, "a b")
+            self.assertEqual(asked[1:], ("/api/listeners/a%20b", {"accepting": accepting}))
         for weight in ("65536", "-1", "x", "1.5", "\N{SUPERSCRIPT TWO}"):
             self.assertEqual(self.ask("weight", "--", "other", weight)[0], 2)
         err = self.told(2, self.ask("weight", "web", "2"))
         self.assertIn("several servers; name one of web/10.0.0.5:8443, web/unix:/run/a.sock\n", err)
         self.assertEqual(self.ask("weight", "wed", "2")[0], 1)
 
-    def assert_asks(self, words: Sequence[str], path: str, body: object) -> None:
-        self.assertEqual(self.ask(*words), (0, "done\n", ""))
-        *_, asked = self.server.asked
-        self.assertEqual((asked.path, asked.body), (f"/api/{path}", body))
-
-
-_SERVER = {"server": "10.0.0.5:5432", "state": "up", "active": 0}
-_DB = {"name": "db", "hold": {"until": None}, "servers": [_SERVER]}
-
-
-class HoldTests(CommandTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.server = self.answering(document={"ok": True, "changes": "done"})
-        self.server.others["/api/backends?backend=db"] = [_DB]
-
-    def asked(self, *words: str) -> list[tuple[str, object]]:
-        self.server.asked.clear()
-        self.assertEqual(self.ask(*words), (0, "done\n", ""))
-        return [(one.path, one.body) for one in self.server.asked if one.method == "POST"]
-
-    def test_requests(self) -> None:
+    def test_holds(self) -> None:
+        server = {"server": "10.0.0.5:5432", "state": "up", "active": 0}
+        backend = {"name": "db", "hold": {"until": None}, "servers": [server]}
+        self.server.others |= {
+            "/api/backends?backend=db": [backend],
+            "/api/backends*": self.server.document,
+        }
         path = "/api/backends/db"
         for words, body in (((), {}), (("--for", "5m"), {"seconds": 300}), (("--wait",), {})):
-            self.assertEqual(self.asked("hold", "db", *words), [(f"{path}/hold", body)])
-        (released,) = self.asked("release", "unix:/run/a.sock")
-        self.assertEqual(released[0], "/api/backends/unix%3A%2Frun%2Fa.sock/release")
+            posted = [one for one in self.asked("hold", "db", *words) if one[0] == "POST"]
+            self.assertEqual(posted, [("POST", f"{path}/hold", body)])
+        *_, released = self.asked("release", "unix:/run/a.sock")
+        self.assertEqual(released[:2], ("POST", "/api/backends/unix%3A%2Frun%2Fa.sock/release"))
         err = self.told(2, self.ask("hold", "db", "--for", "soon"))
         self.assertIn("'soon' is not a duration", err)
         self.assertEqual(self.ask("hold")[0], 2)
         # A hold that ends during the wait.
-        busy = {**_DB, "servers": [{**_SERVER, "active": 1}], "hold": {"until": 1.0}}
+        busy = {**backend, "servers": [{**server, "active": 1}], "hold": {"until": 1.0}}
         change_constants(self, changes, _PERIOD=0)
         # Whether connections are left does not matter: others come.
-        ended = {**_DB, "hold": None}
+        ended = {**backend, "hold": None}
         self.server.first["/api/backends?backend=db"] = [[busy], [busy], [busy], [ended]]
         err = self.told(1, self.ask("hold", "db", "--for", "1s", "--wait"))
         self.assertIn("backend db: its hold ended before its connections did", err)

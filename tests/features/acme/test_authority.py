@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.kit import VirtualTime, free_port, make_authority, make_folder
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.peers import Peer, PeerFactory, listen, listen_tls, reactor
 from txmux.features.acme import authority
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.features.acme.folder import AcmeFolder, key_pem
@@ -71,9 +71,7 @@ class AuthorityTests(TestCase):
 
     def serve(self) -> int:
         identity = self.root.issue("127.0.0.1")
-        port = reactor.listenSSL(0, self.peers, identity.private().options(), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return int(port.getHost().port)
+        return listen_tls(self, self.peers, identity.private().options())
 
     def authority(self, port: int, ca: Path | None = None) -> Authority:
         self.url = f"https://127.0.0.1:{port}/dir"

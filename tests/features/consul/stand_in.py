@@ -73,7 +73,7 @@ class _Held:
     due: Any = None
 
 
-class Consul:
+class Consul(Resource):
     """An agent.
 
     Args:
@@ -86,7 +86,10 @@ class Consul:
         hangs: Whether nothing is answered.
     """
 
+    isLeaf = True
+
     def __init__(self, test: TestCase, clock: Any = _reactor, socket: Path | None = None) -> None:
+        super().__init__()
         self._clock = clock
         self._services: dict[str, list[Instance]] = {}
         self._held: list[_Held] = []
@@ -109,7 +112,7 @@ class Consul:
 
     def listen(self) -> None:
         reactor: Any = _reactor
-        site = Site(_Agent(self))
+        site = Site(self)
         site.noisy = False
         if self._socket is not None:
             self._port = reactor.listenUNIX(str(self._socket), site)
@@ -147,7 +150,7 @@ class Consul:
         for held in [*self._held]:
             self._wake(held)
 
-    def answers(self, request: Request) -> Any:
+    def render(self, request: Request) -> Any:
         self._requests.add(request)
         request.notifyFinish().addBoth(lambda _: self._requests.discard(request))
         query = {k.decode(): [v.decode() for v in found] for k, found in request.args.items()}
@@ -225,14 +228,3 @@ def _complaints(query: dict[str, list[str]]) -> list[str]:
     if ("wait" in query) != ("index" in query):
         found.append(f"index and wait belong together: {query}")
     return found
-
-
-class _Agent(Resource):
-    isLeaf = True
-
-    def __init__(self, consul: Consul) -> None:
-        super().__init__()
-        self._consul = consul
-
-    def render(self, request: Request) -> Any:
-        return self._consul.answers(request)

@@ -145,12 +145,8 @@ class HelloTest(SynchronousTestCase):
         for aead in (1, CHACHA20_POLY1305):
             stream = records(Sealer(_MADE, aead).hello(inner())) + b"more"
             hello = _read(stream)
-            parts = (
-                server_name(HIDDEN),
-                INNER,
-                versions(0x0304),
-                extension(KEY_SHARE, sized(2, b"share")),
-            )
+            share = extension(KEY_SHARE, sized(2, b"share"))
+            parts = server_name(HIDDEN), INNER, versions(0x0304), share
             expected = client_hello(*parts, session_id=SESSION)
             self.assertEqual(hello.stream, records(expected) + b"more")
             self.assertEqual(hello.end, len(records(expected)))

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import LISTEN, AdminCase
 from tests.features.ech.client import HIDDEN, INNER, SESSION, MadeKey, Sealer, inner
 from tests.processes.test_opener import HelperOfRules
-from tests.support.kit import connect, make_folder
+from tests.support.kit import make_folder
 from tests.tcp import test_preambles
 from tests.wire.hello_builder import (
     KEY_SHARE,
@@ -27,9 +27,7 @@ class HiddenHellosTest(AdminCase):
         route = "[route all]\nmatch = tls\nbackend = reset\n"
         await self.start(rules=f"{LISTEN}ech_keys = {folder}\n{route}")
         for key in (made, made, MadeKey()):
-            client = await connect(self, self.port)
-            client.send(records(Sealer(key).hello(inner())))
-            await client.is_lost()
+            await self.connect_until_lost(records(Sealer(key).hello(inner())))
         (listener,) = (await self.get("/api/status")).json["listeners"]
         written = path.stat().st_mtime_ns / 1e9
         shown = {"id": 7, "public_name": "public.example", "written": written}
@@ -43,9 +41,7 @@ class HiddenHellosTest(AdminCase):
         late = MadeKey(8)
         late.write(folder / "b.pem")
         while listener["ech"]["opened"] < 3:
-            client = await connect(self, self.port)
-            client.send(records(Sealer(late).hello(inner())))
-            await client.is_lost()
+            await self.connect_until_lost(records(Sealer(late).hello(inner())))
             (listener,) = (await self.get("/api/status")).json["listeners"]
 
 

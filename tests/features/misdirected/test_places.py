@@ -10,6 +10,7 @@ from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.kit import authority, free_port, make_folder, reactor
+from tests.support.peers import listen_tls
 from txmux.features.misdirected import FEATURE
 from txmux.features.misdirected.places import names_of, with_name
 from txmux.features.misdirected.servers import shared_by_servers
@@ -92,10 +93,7 @@ class ServersTest(TestCase):
         own = PrivateCertificate.loadPEM(pem)
         protocols: Any = {"acceptableProtocols": [*alpn] or None}
         options = CertificateOptions(KeyPair.load(pem, 1).original, own.original, **protocols)
-        real: Any = reactor
-        port = real.listenSSL(0, Factory.forProtocol(Protocol), options, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return int(port.getHost().port)
+        return listen_tls(self, Factory.forProtocol(Protocol), options)
 
     async def found(self, a: str, more: str = "") -> list[str]:
         text = _RULES.format(a=f"{a}\n{more}", b=free_port())

@@ -83,9 +83,7 @@ class CostTest(AdminCase):
     async def test_recognised(self) -> None:
         """A worker names the matcher of an unrecognised client; what a compromised one proposes instead is not shown."""
         await self.start()
-        client = await super().connect(self.port)
-        client.send(b"SSH-2.0-x\r\n")
-        await client.is_lost()
+        await self.connect_until_lost(b"SSH-2.0-x\r\n")
         while not (await self.get("/api/recent")).json:
             await turn()
         known, unknown = b'data-copy="match = ssh"', b'data-copy="match = payload text=SSH-"'

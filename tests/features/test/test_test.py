@@ -22,7 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.quic.case import Server
 from tests.interop.servers import make_certificate
 from tests.matchers.all_samples import all_samples, for_streams
-from tests.support.kit import PATIENCE, CommandTestCase, change_constants, make_authority, reactor
+from tests.support.kit import PATIENCE, CommandTestCase, change_constants, make_authority
+from tests.support.peers import listen_tls
 from tests.support.service import ServiceTestCase
 from txmux import route
 from txmux.cli import main
@@ -276,10 +277,8 @@ class ServiceTests(ServiceTestCase):
         own = make_authority().issue("www.example.com").private()
         its = own.privateKey.original, own.original
         options = CertificateOptions(*its, acceptableProtocols=[b"h2"])
-        factory = Factory.forProtocol(Protocol)
-        server: Any = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
-        self.addCleanup(server.stopListening)
-        [port] = self.run_service(_RULES.format(server.getHost().port))
+        server = listen_tls(self, Factory.forProtocol(Protocol), options)
+        [port] = self.run_service(_RULES.format(server))
         change_constants(self, port_test, _APART=0.0)
         plan = port_test.make_plan
 
