@@ -185,8 +185,7 @@ class AutomaticTest(AdminCase):
         path = self.runtime / "edge.rules.sock"
         self.assertEqual(mode_of(path), 0o600)
         self.assertIn(f"unix:{path}", [event.get("address") for event in events])
-        told = await self.ask("GET", "/healthz", to=path)
-        self.assertEqual(told.status, 200)
+        self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
         inode = path.stat().st_ino
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual(path.stat().st_ino, inode)

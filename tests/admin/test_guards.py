@@ -94,8 +94,7 @@ class AnybodyTest(AdminCase):
                 sent = request(method, path, {**JSON, "Host": host})
                 await self.assert_refused(403, sent, "not a name of this endpoint")
         for host in ("localhost", "localhost:80", "txmux", "127.0.0.1", "[::1]:9", "LocalHost."):
-            told = await self.ask("GET", "/healthz", {"Host": host})
-            self.assertEqual(told.status, 200, host)
+            self.assertEqual((await self.ask("GET", "/healthz", {"Host": host})).status, 200, host)
 
 
 class TokenTest(AdminCase):
@@ -194,8 +193,7 @@ class MetricsTest(AdminCase):
             ("GET", "/api/status"), ("POST", "/api/reload"), ("POST", "/api/stop"),
             ("GET", "/login"), ("GET", "/"),
         ):  # fmt: skip
-            told = await self.ask(method, path, JSON, to=port)
-            self.assertEqual(told.status, 404, path)
+            self.assertEqual((await self.ask(method, path, JSON, to=port)).status, 404, path)
         self.assertIsNone(self.running.control.last_reload)
 
 

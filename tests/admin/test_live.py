@@ -88,8 +88,7 @@ class LiveTest(AdminCase):
             told = await self.post("/api/connections/close", body)
             self.assertEqual((body, told.status), (body, 400))
             self.assertTrue(told.error.startswith(name), told.error)
-        told = await self.post(f"/api/connections/{rows[0]['id']}/close")
-        self.assertEqual(told.status, 404)
+        self.assertEqual((await self.post(f"/api/connections/{rows[0]['id']}/close")).status, 404)
 
     async def test_drain_with_the_end_of_connections(self) -> None:
         """Workers are asked about its backend, and not about thousands of others."""

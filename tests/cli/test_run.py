@@ -71,8 +71,7 @@ class CommandTests(CommandTestCase):
             text = self.printed(*_LISTEN, *options)
             self.assertEqual("".join(re.findall(r"^silent .*\n", text, re.MULTILINE)), silent)
         # A dollar sign is literal.
-        text = self.printed(*_LISTEN, "--ssh", "unix:/run/${HOME}")
-        (route,) = parse(text, "x").routes
+        (route,) = parse(self.printed(*_LISTEN, "--ssh", "unix:/run/${HOME}"), "x").routes
         self.assertIn("unix:/run/${HOME}", str(route.outcome))
 
     def test_udp_and_admin(self) -> None:

@@ -295,6 +295,13 @@ class MuxTestCase(TestCase):
         self.assert_story(record, **wanted)
         return record
 
+    async def assert_closed(
+        self, client: Peer, server: Peer, count: int = 1, /, **wanted: Any
+    ) -> ConnectionRecord:
+        """Close both ends, and then do as `assert_logged`."""
+        close(client, server)
+        return await self.assert_logged(count, **wanted)
+
     async def assert_ended(self, peer: Peer, count: int = 1, **wanted: Any) -> ConnectionRecord:
         """Wait until a peer's connection is over, and then do as `assert_logged`."""
         await peer.is_lost()

@@ -16,8 +16,7 @@ class BansTests(CommandTestCase):
             asked = server.asked.pop()
             self.assertEqual((asked.path, asked.body), ("/api/bans", body))
         # An invalid duration is wrong usage; no reason is not.
-        err = self.told(2, self.ask("ban", "192.0.2.7", "passwords"))
-        self.assertIn("DURATION", err)
+        self.assertIn("DURATION", self.told(2, self.ask("ban", "192.0.2.7", "passwords")))
         _, _, err = self.ask("ban", "192.0.2.7", "30", "abuse")
         self.assertTrue(err.endswith("10m, 1h or 2d; a reason comes after it\n"), err)
         self.assertEqual([one for one in server.asked if one.method == "POST"], [])

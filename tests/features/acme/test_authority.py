@@ -70,8 +70,7 @@ class AuthorityTests(TestCase):
         self.peers = PeerFactory(lambda: _Speaker(self.answers.get))
 
     def serve(self) -> int:
-        identity = self.root.issue("127.0.0.1")
-        return listen_tls(self, self.peers, identity.private().options())
+        return listen_tls(self, self.peers, self.root.issue("127.0.0.1").private().options())
 
     def authority(self, port: int, ca: Path | None = None) -> Authority:
         self.url = f"https://127.0.0.1:{port}/dir"
@@ -359,8 +358,7 @@ class AuthorityTests(TestCase):
         self.assertIn("rejectedIdentifier: no", str(error))
         again = ["dir", "newAccount", "newOrder"]
         self.assertEqual(self.asked, ["dir", "newNonce", "newAccount", "newOrder", *again])
-        error = await self.refused(newOrder=[lost])
-        self.assertIn("accountDoesNotExist", str(error))
+        self.assertIn("accountDoesNotExist", str(await self.refused(newOrder=[lost])))
         self.assertEqual(self.asked.count("newOrder"), 2)
         # That no try will change this is said, and what will.
         error = await self.refused(newAccount=[_json({"status": "deactivated"})])

@@ -6,7 +6,7 @@ import attrs
 from twisted.logger import capturedLogs
 
 from tests.support.kit import CommandTestCase, MuxTestCase, backend_at, free_port
-from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port
+from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.features.cancel_requests.rows import REQUESTS
 from txmux.rules.embedding import route
@@ -77,8 +77,7 @@ class CancelTest(MuxTestCase):
         server = await self.backend.heard(16)
         server.send(b"x")
         await client.has(1)
-        close(server, client)
-        await self.assert_logged(2, route="p", reason="done")
+        await self.assert_closed(server, client, 2, route="p", reason="done")
 
     async def test_others_go_where_they_went(self) -> None:
         closed = route("any", Refusal.CLOSE, name="closed", from_=["127.0.0.1"])

@@ -335,8 +335,7 @@ class CapturedTests(CommandTestCase):
             bytes(FRAMES[1](packet(CLIENT, SERVER, SYN, 100, b"SSH-"))),
             datagram(CLIENT6, SERVER6, b"abc", 9),
         )
-        out = self.explain("--pcap", self.write("x.pcap", captured))
-        blocks = out.split("\nlistener ")
+        blocks = self.explain("--pcap", self.write("x.pcap", captured)).split("\nlistener ")
         self.assertEqual(len(blocks), 3)
         self.assertIn("listener stream: 4 bytes from 192.0.2.1:40000 to", blocks[0])
         self.assertIn("flow: a datagram of 14 bytes from 192.0.2.1:40000 to", blocks[1])

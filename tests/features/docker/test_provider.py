@@ -61,11 +61,14 @@ class ProviderTest(TestCase):
         own = ["--socket", f"unix:{path}/docker.sock", "--wake", f"unix:{path}/wake.sock"]
         self.end = self.provided.start(*own, *network, *more)
 
+    async def provides(self, text: str) -> None:
+        self.run_provider()
+        await self.written(text)
+
     async def test_containers_come_and_go(self) -> None:
         web = self.daemon.put(inspected("web", {"txmux.match": "tls sni=a.example"}))
         self.daemon.put(inspected("other", {"match": "any"}))
-        self.run_provider()
-        await self.written("[backend web]\nserver = 10.88.0.6:80\n")
+        await self.provides("[backend web]\nserver = 10.88.0.6:80\n")
         route = "[route web]\nmatch = tls sni=a.example\nunder = public\nbackend = web\n"
         self.assertIn(route, self.text())
         await self.until(lambda: self.daemon.streams)
@@ -90,8 +93,7 @@ class ProviderTest(TestCase):
         """Nor is one overlooked that comes between two streams."""
         change_constants(self, provider, _PERIOD=0.2, _LONGEST_STOP=0.5)
         web = self.daemon.put(inspected("web", LABELS))
-        self.run_provider()
-        await self.written("10.88.0.6:80\n")
+        await self.provides("10.88.0.6:80\n")
         await self.until(lambda: self.daemon.streams)
         self.daemon.tell("kill", web, signal="28")
         await self.written("10.88.0.6:80 down\n")
@@ -105,8 +107,7 @@ class ProviderTest(TestCase):
         """The daemon is there, and asked again at once."""
         self.daemon.put(inspected("web", LABELS))
         self.daemon.gone_meanwhile = 2
-        self.run_provider()
-        await self.written("[route web]")
+        await self.provides("[route web]")
         self.daemon.tell("start", "beef")  # which is gone when it is looked at
         web = self.daemon.put(inspected("web", LABELS, address="10.88.0.9"))
         await self.written("10.88.0.9:80")
@@ -124,8 +125,7 @@ class ProviderTest(TestCase):
         for number in range(1000):
             answer = inspected(f"c{number}", {"txmux.match": f"tls sni=c{number}.example"})
             self.daemon.containers[answer["Id"]] = answer
-        self.run_provider()
-        await self.written("[route c999]")
+        await self.provides("[route c999]")
         asked = len(self.daemon.asked)
         self.daemon.put(inspected("c7", {"txmux.match": "tls sni=other.example"}))
         await self.written("sni=other.example")
@@ -142,8 +142,7 @@ class ProviderTest(TestCase):
         self.daemon.unclear[bad] = why
         self.daemon.put(inspected("bad", LABELS))
         self.daemon.put(inspected("web", LABELS))
-        self.run_provider()
-        await self.written("[route web]")
+        await self.provides("[route web]")
         for key in (bad, strange["Id"]):
             self.assertIn(f"# left out: container {key[:12]}: what the daemon says", self.text())
         self.daemon.unclear[web] = why
@@ -254,8 +253,7 @@ class ProviderTest(TestCase):
         labels = {**LABELS, "txmux.wake": "yes", "txmux.backend": "web"}
         web, other = (self.daemon.put(inspected(n, labels, state="exited")) for n in ("web", "a"))
         asleep = self.daemon.put(inspected("x", LABELS, state="exited"))
-        self.run_provider()
-        await self.written(f"wake = http POST unix:{self.folder}/wake.sock:/web")
+        await self.provides(f"wake = http POST unix:{self.folder}/wake.sock:/web")
         at = self.folder / "wake.sock"
         self.assertEqual(at.stat().st_mode & 0o777, 0o660)
         at.unlink()
@@ -289,8 +287,7 @@ class ProviderTest(TestCase):
         for name, busy in (("active", 1), ("held", 1), ("is_away", True), ("is_unknown", True)):
             setattr(self.service, name, busy)
             if name == "active":
-                self.run_provider()
-                await self.written("[route web]")
+                await self.provides("[route web]")
             await deferLater(reactor, 0.4)
             self.assertNotIn(stop, self.daemon.asked, name)
             setattr(self.service, name, 0)
@@ -304,8 +301,7 @@ class ProviderTest(TestCase):
 
     async def test_daemon_away_when_it_is_time_to_sleep(self) -> None:
         self.put_sleeper("200ms")
-        self.run_provider()
-        await self.written("[route web]")
+        await self.provides("[route web]")
         await self.daemon.leave()
         await self.until(lambda: "stays as it is" in self.logged())
         await deferLater(reactor, 0.6)
@@ -323,8 +319,7 @@ class ProviderTest(TestCase):
     async def test_a_client_that_comes_before_the_stop(self) -> None:
         web = self.put_sleeper()
         self.service.is_behind = True  # it has not read the file, so nothing is stopped yet
-        self.run_provider()
-        await self.written("10.88.0.6:80 down")
+        await self.provides("10.88.0.6:80 down")
         change_constants(self, sleep, _PAUSE=1000)
         asked = self.service.asked
         await self.until(lambda: self.service.asked > asked)  # by the last look

@@ -55,8 +55,7 @@ class AwaitingRetryTest(MuxTestCase):
     async def assert_by_the_outer_name(self, client: Peer, said: bytes) -> None:
         server = await self.public.heard(len(said))
         self.assertEqual(bytes(server.received), said)
-        close(client, server)
-        record = await self.assert_logged(reason="done", route="public")
+        record = await self.assert_closed(client, server, reason="done", route="public")
         self.assertEqual((record.facts["ech"], record.facts["sni"]), ("outer", PUBLIC))
 
     def first(self, encoded: bytes | None = None) -> bytes:
@@ -79,8 +78,7 @@ class AwaitingRetryTest(MuxTestCase):
         """Both have learnt it; what comes next begins anew."""
         await client.has_all()
         await server.has_all()
-        close(client, server)
-        record = await self.assert_logged(**wanted)
+        record = await self.assert_closed(client, server, **wanted)
         self.records.clear()
         self.backend.peers.clear()
         self.sealer = Sealer(_MADE)
@@ -115,8 +113,7 @@ class AwaitingRetryTest(MuxTestCase):
         await client.has(len(_ANSWER))
         found = counted(self.factory, names=("answered", "answer time"))
         self.assertEqual(found, {"answered": 1, "answer time": 250_000})
-        close(client, server)
-        await self.assert_logged(reason="done")
+        await self.assert_closed(client, server, reason="done")
 
     async def test_second_hello_is_opened_however_it_is_cut(self) -> None:
         for size in (1, 16384):
@@ -162,8 +159,7 @@ class AwaitingRetryTest(MuxTestCase):
         client, server = await self.asked_again()
         client.send(_ILLEGAL)
         await server.until(lambda: bytes(server.received).endswith(_ILLEGAL))
-        close(client, server)
-        await self.assert_logged(reason="done")
+        await self.assert_closed(client, server, reason="done")
 
     async def test_second_hello_has_its_time(self) -> None:
         client, server = await self.asked_again(detect_timeout=5.0)
@@ -201,8 +197,7 @@ class AwaitingRetryTest(MuxTestCase):
         server.send(_ANSWER)
         await server.has(self.hello + 4001 * len(early))
         self.assertEqual(bytes(server.received)[self.hello :], early * 4001)
-        close(client, server)
-        await self.assert_logged(reason="done")
+        await self.assert_closed(client, server, reason="done")
 
     async def test_ends_meanwhile(self) -> None:
         """Whichever side goes, and however, the other one learns it, and nothing is left."""

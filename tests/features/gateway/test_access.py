@@ -83,8 +83,7 @@ class KubeconfigTest(SynchronousTestCase):
         # Wrong ones, and none.
         self.assertEqual(find_access("https://a.example/", None, {}).url, "https://a.example")
         for url in ("x", "ftp://a.example", "https://", "https://a.example:x", "http://[::1"):
-            why = f"'{url.rstrip('/')}' is not the URL of an API"
-            self.assertIn(why, self.refused(url, None))
+            self.assertIn(f"'{url.rstrip('/')}' is not the URL of an API", self.refused(url, None))
         path = str(self.write({}, {"server": "x"}))
         self.assertIn("'x' is not the URL of an API", self.refused(None, path))
         self.assertIn("--kubeconfig FILE or --api URL", self.refused(None, None))

@@ -72,8 +72,7 @@ class GatewayTests(SynchronousTestCase):
             self.assertNotIn("terminate_tls", made.text)
             told = made.status["Gateway", "edge"]["listeners"][0]["supportedKinds"]
             self.assertEqual([one["kind"] for one in told], kinds)
-        made = Made(gateway(_HTTP, TCP))
-        self.assertEqual(made.of_gateway()["Accepted"], "ListenersNotValid")
+        self.assertEqual(Made(gateway(_HTTP, TCP)).of_gateway()["Accepted"], "ListenersNotValid")
         self.assertEqual(Made(gateway(_HTTP)).of_gateway()["Accepted"], "!ListenersNotValid")
 
     def test_listener_sets(self) -> None:

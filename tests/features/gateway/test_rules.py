@@ -244,8 +244,7 @@ class RulesTests(SynchronousTestCase):
         for balance, used in (("least-connections", "round-robin"), ("source-hash", "source-hash")):
             more = f", annotations: {{txmux.balance: {balance}}}"
             made = Made(gateway(TCP) + idle + route("TCPRoute", "db", refs, more=more))
-            lines = made.sections()["backend tcp_shop_db"]
-            self.assertEqual(lines[0], f"balance = {used}")
+            self.assertEqual(made.sections()["backend tcp_shop_db"][0], f"balance = {used}")
         its = "---\nkind: EndpointSlice\nmetadata: {name: db-1, labels: {kubernetes.io/service-name: db}}\naddressType: IPv4\nports: [{name: sql, port: 1}]\nendpoints:\n- {addresses: [10.0.0.1], conditions: {ready: false, serving: true, terminating: true}}\n- {addresses: [10.0.0.2], conditions: {ready: false, serving: false, terminating: true}}\n"
         self.assertEqual(self.servers("{name: db, port: 5432}", its), ["10.0.0.1:1"])
         more = "---\nkind: Service\nmetadata: {name: db, annotations: {txmux.check: tcp, txmux.balance: first}}\nspec: {ports: [{name: sql, port: 5432}]}\n"

@@ -48,8 +48,9 @@ class StartTLSTests(MuxTestCase):
         server.send(b"hello")
         await client.has(5)
         self.assertEqual(client.received, b"hello")
-        close(client, server)
-        record = await self.assert_logged(route="b", reason="done", bytes_in=len(STARTTLS + HELLO))
+        record = await self.assert_closed(
+            client, server, route="b", reason="done", bytes_in=len(STARTTLS + HELLO)
+        )
         self.assertEqual(record.bytes_out, 16 + len(GO) + 5)
         self.assertEqual((record.facts["starttls"], record.facts["sni"]), ("smtp", "b.example"))
 

@@ -151,8 +151,7 @@ class ScreenTests(SynchronousTestCase):
             scrolled = _drawn(TopState(mode="help", scrolled=1000), calm, width, 20)
             self.assertEqual(scrolled[-2], last)
         for letter, shown, width in (("x", 77, 80), ("語", 38, 79)):
-            state = TopState(mode="filter", typed=f"{letter * 100}z")
-            line = _drawn(state, SNAPSHOT)[-1]
+            line = _drawn(TopState(mode="filter", typed=f"{letter * 100}z"), SNAPSHOT)[-1]
             self.assertEqual((line, cell_len(line)), (f"…{letter * shown}z_", width))
         state = TopState(mode="filter", typed="x" * 58)
         self.assertEqual(_drawn(state, SNAPSHOT)[-1], f"filter (Enter, Esc): {'x' * 58}_")
@@ -184,8 +183,7 @@ class ScreenTests(SynchronousTestCase):
         state = TopState(chosen={"connections": ("1-444", 444)})
         snapshot = attrs.evolve(SNAPSHOT, connections=rows)
         lines = [(line.plain, str(line.style)) for line in screen(state, snapshot, 80, 24)]
-        text = "\n".join(line for line, _ in lines)
-        self.assertNotIn("192.0.2.1:00460", text)
+        self.assertNotIn("192.0.2.1:00460", "\n".join(line for line, _ in lines))
         chosen = [line.partition(" ")[0] for line, style in lines if "reverse" in style]
         self.assertEqual([one for one in chosen if ":" in one], ["192.0.2.1:00444"])
         text = "\n".join(_drawn(attrs.evolve(state, pane="servers"), snapshot))

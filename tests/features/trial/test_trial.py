@@ -334,8 +334,7 @@ class TrialTests(AdminCase):
         self.write_rules(one, few)
         self.assertEqual((await self.running.reload()).errors, ())
         await self.served(*[request("a.test")] * 5)
-        found = await self.tried(few, one)
-        self.assertEqual(found["clients"], 3)
+        self.assertEqual((await self.tried(few, one))["clients"], 3)
         listeners: Any = (await self.running.control.status())["listeners"]
         x, u = listeners
         size = 3 * len(request("a.test"))
@@ -347,8 +346,7 @@ class TrialTests(AdminCase):
         self.assertNotIn('remembered_bytes{listener="u"}', metrics)
         self.write_rules(one, few.replace("remember = 3", "remember = 2"))
         self.assertEqual((await self.running.reload()).errors, ())
-        found = await self.tried(few, one)
-        self.assertEqual(found["clients"], 2)
+        self.assertEqual((await self.tried(few, one))["clients"], 2)
         lacks = {
             "[what]\n": "rules.ini",
             f"{few}terminate_tls = gone.pem\n": r"rules.ini:\d+: \[route ssh\] terminate_tls: .*gone.pem",
@@ -555,8 +553,7 @@ class TrialTests(AdminCase):
                 self.assertEqual([one.name for one in rules.routes], ["greedy"])
                 current = await in_thread(current_digest, Path.cwd(), rules.files)
                 self.assertEqual(current, loaded_digest(rules.files))
-            report = await self.running.reload()
-            self.assertNotIn("taken", report.changes)
+            self.assertNotIn("taken", (await self.running.reload()).changes)
             self.assertEqual(self.running.control.rules.routes, ())
             await self.stop()
             for file in units.iterdir():

@@ -143,8 +143,7 @@ class TunnelTest(MuxTestCase):
         client, server = await self.tunnelled(SSH)
         server.send(b"x")
         await client.has(len(OPEN) + 1)
-        close(client, server)
-        await self.assert_logged(reason="done", bytes_out=len(OPEN) + 1)
+        await self.assert_closed(client, server, reason="done", bytes_out=len(OPEN) + 1)
         found = counted(self.factory, names=("bytes in", "bytes out"))
         self.assertEqual(found, {"bytes in": len(SSH), "bytes out": 1})
 
@@ -207,8 +206,7 @@ class TunnelTest(MuxTestCase):
         server = await self.backend.heard(len(SSH), 1)
         self.assertEqual(server.received, SSH)
         await client.has(len(OPEN))
-        close(client, server)
-        await self.assert_logged(3, route="in-ssh", reason="done")
+        await self.assert_closed(client, server, 3, route="in-ssh", reason="done")
 
     async def test_failure_behind_an_answer_closes(self) -> None:
         backend = Backend("none", (server_at(free_port()),), retries=0)
@@ -377,8 +375,7 @@ class LoginTest(MuxTestCase):
         ):
             await self.logged()
             self.records.clear()
-            client = await self.connect_until_lost(port, said)
-            self.assertEqual(client.received, answer)
+            self.assertEqual((await self.connect_until_lost(port, said)).received, answer)
             self.assertEqual((await self.logged()).facts["tunnel_error"], problem)
         client = await self.connect_until_lost(port, socks4a("a", 1))
         self.assertEqual(client.received, b"\0\x5b" + bytes(6))

@@ -83,16 +83,14 @@ class ViaTests(MuxTestCase):
         peer.finish()
         await client.has_all()
         self.assertEqual(bytes(client.received), b"bye")
-        close(client, peer)
-        await self.assert_logged(reason="done", bytes_out=3)
+        await self.assert_closed(client, peer, reason="done", bytes_out=3)
 
     async def test_proxy_header_is_first_inside_and_password_is_read_from_its_file(self) -> None:
         client = await self.lead(self.backend_by(proxy_protocol="v1"), b"hi")
         peer = await self.granted(SOCKS)
         await peer.until(lambda: peer.received.endswith(b"\r\nhi"))
         self.assertTrue(peer.received.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 "))
-        close(client, peer)
-        await self.assert_logged(reason="done")
+        await self.assert_closed(client, peer, reason="done")
         path = make_folder(self) / "password"
         path.write_text("secret\n")
         via = proxy(f"socks5://ops:{path}@127.0.0.1:{self.backend_port()}")
@@ -100,8 +98,7 @@ class ViaTests(MuxTestCase):
         login = (b"\5\2\0\2", b"\5\2"), (b"\1\3ops\6secret", b"\1\0"), SOCKS[1]
         peer = await self.granted(login, index=1)
         await peer.has(1)
-        close(client, peer)
-        await self.assert_logged(2, reason="done")
+        await self.assert_closed(client, peer, 2, reason="done")
 
     async def test_name_that_the_client_asks_for_is_not_looked_up_here(self) -> None:
         allowed = names("www.test", "[0-9]*", "*0x*", "*localhost")
@@ -116,8 +113,9 @@ class ViaTests(MuxTestCase):
         asked = CONNECT.replace(b"db.example:5432", b"www.test:80")
         peer = await self.granted(((asked, HTTP[0][1]),))
         await peer.has(len(head))
-        close(client, peer)
-        await self.assert_logged(len(refused) + 1, reason="done", server="www.test:80")
+        await self.assert_closed(
+            client, peer, len(refused) + 1, reason="done", server="www.test:80"
+        )
 
     async def test_leaving_client_cancels_the_request(self) -> None:
         client = await self.lead(self.backend_by())
@@ -170,8 +168,7 @@ class ViaTests(MuxTestCase):
         first.send(b"\5\1\0\1" + bytes(6))
         second = await self.granted((SOCKS[0], (b"\5\1\0\3\tb.example\0\2", SOCKS[1][1])), index=1)
         await second.has(1)
-        close(client, second)
-        record = await self.assert_logged(reason="done", server="b.example:2")
+        record = await self.assert_closed(client, second, reason="done", server="b.example:2")
         self.assertEqual(record.facts["tried"], "a.example:1 connect-refused")
         self.assertTrue(first.was_reset() or first.finished)
 
