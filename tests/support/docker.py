@@ -5,13 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import TestCase
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
-from tests.support.peers import reactor
+from tests.support.played import Played
 
 NETWORK = "podman"
 
@@ -32,7 +29,7 @@ def inspected(name: str, labels: dict[str, str], **changed: Any) -> dict[str, An
     }
 
 
-class DockerPlayed(Resource):
+class DockerPlayed(Played):
     """Answers a provider.
 
     Attributes:
@@ -42,14 +39,11 @@ class DockerPlayed(Resource):
         unclear: What is answered of a container instead, with status 500, by its ID.
         busy: The container that something happens to whenever one is inspected; empty is none.
         gone_meanwhile: How many answers are Podman's when a container goes while it looks.
-        streams: The requests for events.
         asked: The methods and paths that came.
     """
 
-    isLeaf = True
-
     def __init__(self, case: TestCase, path: Path) -> None:
-        super().__init__()
+        super().__init__(case, path)
         self.containers: dict[str, Any] = {}
         self.wrong: bytes | str = ""
         self.unclear: dict[str, bytes] = {}
@@ -57,20 +51,7 @@ class DockerPlayed(Resource):
         self.broken = False
         self.busy = ""
         self.gone_meanwhile = 0
-        self._path = path
-        self.streams: list[Any] = []
         self._events: list[tuple[float, bytes]] = []
-        self.listen()
-        case.addCleanup(self.leave)
-
-    def listen(self) -> None:
-        self._port: IListeningPort = reactor.listenUNIX(str(self._path), Site(self, timeout=None))
-
-    async def leave(self) -> None:
-        await maybeDeferred(self._port.stopListening)
-        for stream in self.streams:
-            stream.channel.transport.abortConnection()
-        self.streams.clear()
 
     def put(self, answer: dict[str, Any], action: str = "start") -> str:
         self.containers[answer["Id"]] = answer
@@ -88,10 +69,6 @@ class DockerPlayed(Resource):
         for stream in self.streams:
             stream.write(event)
 
-    def _ended(self, stream: Any) -> None:
-        if stream in self.streams:
-            self.streams.remove(stream)
-
     def render(self, request: Any) -> Any:  # noqa: C901, PLR0911
         path = request.path.decode()
         self.asked.append(f"{request.method.decode()} {path}")
@@ -107,8 +84,7 @@ class DockerPlayed(Resource):
         if isinstance(self.wrong, bytes):
             return self.wrong
         if path == "/events":
-            self.streams.append(request)
-            request.notifyFinish().addErrback(lambda _: self._ended(request))
+            self.keep(request)
             since = float(request.args[b"since"][0])
             request.write(b"".join(event for at, event in self._events if at >= since))
             return NOT_DONE_YET

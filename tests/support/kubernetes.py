@@ -3,13 +3,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import TestCase
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
-from tests.support.peers import reactor
+from tests.support.played import Played
 
 GATEWAY = "/apis/gateway.networking.k8s.io"
 _PLURALS = {
@@ -24,7 +21,7 @@ _PLURALS = {
 }  # fmt: skip
 
 
-class KubernetesPlayed(Resource):
+class KubernetesPlayed(Played):
     """Answers a provider, over HTTP without TLS, as `kubectl proxy` does.
 
     Attributes:
@@ -35,41 +32,16 @@ class KubernetesPlayed(Resource):
         oldest: The version before which watches are told 410.
     """
 
-    isLeaf = True
-
     def __init__(self, case: TestCase) -> None:
-        super().__init__()
-        self.objects: dict[str, dict[tuple[str, str], Any]] = {
-            path: {} for path in _PLURALS.values()
-        }
+        super().__init__(case)
+        objects: dict[str, dict[tuple[str, str], Any]] = {its: {} for its in _PLURALS.values()}
+        self.objects = objects
         self.wrong: Callable[[str, str], tuple[int, bytes] | str | None] = lambda *_: None
         self.asked: list[str] = []
         self.page = 500
         self.oldest = 0
         self._version = 0
         self._events: list[tuple[int, str, bytes]] = []
-        self._watching: list[tuple[str, str, Any]] = []
-        self._number = 0
-        self.listen()
-        case.addCleanup(self.leave)
-
-    def listen(self) -> None:
-        site = Site(self, timeout=None)
-        self._port: IListeningPort = reactor.listenTCP(self._number, site, interface="127.0.0.1")
-        self._number = self._port.getHost().port
-        self.url = f"http://127.0.0.1:{self._number}"
-        self._is_away = False
-
-    async def leave(self) -> None:
-        self._is_away = True
-        await maybeDeferred(self._port.stopListening)
-        self.cut()
-
-    def cut(self) -> None:
-        for *_, request in self._watching:
-            if request.channel is not None:
-                request.channel.transport.abortConnection()
-        self._watching.clear()
 
     def put(self, thing: dict[str, Any]) -> None:
         path, metadata = _PLURALS[thing["kind"]], thing["metadata"]
@@ -93,23 +65,24 @@ class KubernetesPlayed(Resource):
 
     @property
     def watched(self) -> list[tuple[str, str]]:
-        return [(path, namespace) for path, namespace, _ in self._watching]
+        return [request.watched for request in self.streams]
 
     def tell(self, line: bytes) -> None:
-        for *_, request in self._watching:
+        for request in self.streams:
             request.write(line)
 
     def _tell(self, what: str, path: str, thing: Any) -> None:
         line = json.dumps({"type": what, "object": thing}).encode() + b"\n"
         self._events.append((self._version, path, line))
         namespace = thing["metadata"].get("namespace", "")
-        for collection, only, request in self._watching:
+        for request in self.streams:
+            collection, only = request.watched
             if collection == path and only in {"", namespace}:
                 request.write(line)
 
     def render(self, request: Any) -> Any:
         method, path = request.method.decode(), unquote(request.path.decode())
-        if self._is_away:  # on a connection that was just made
+        if self.is_away:  # on a connection that was just made
             request.channel.transport.abortConnection()
             return NOT_DONE_YET
         self.asked.append(f"{'WATCH' if b'watch' in request.args else method} {path}")
@@ -169,11 +142,8 @@ class KubernetesPlayed(Resource):
 
     def _collection(self, path: str, namespace: str, request: Any) -> tuple[int, Any]:
         query = {name.decode(): values[-1].decode() for name, values in request.args.items()}
-        things = [
-            its
-            for (where, _), its in sorted(self.objects[path].items())
-            if namespace in {"", where}
-        ]
+        every = sorted(self.objects[path].items())
+        things = [its for (where, _), its in every if namespace in {"", where}]
         if "watch" not in query:
             at = int(query.get("continue", 0))
             more = str(at + self.page) if at + self.page < len(things) else ""
@@ -182,17 +152,11 @@ class KubernetesPlayed(Resource):
         since = int(query["resourceVersion"])
         if since < self.oldest:
             return 410, {"message": "too old resource version"}
-        entry = path, namespace, request
-        self._watching.append(entry)
-        request.notifyFinish().addErrback(
-            lambda _: self._watching.remove(entry) if entry in self._watching else None
-        )
+        request.watched = path, namespace
+        self.keep(request)
         request.write(b"")
         for version, where, line in self._events:
-            if (
-                where == path
-                and version > since
-                and namespace in {"", json.loads(line)["object"]["metadata"].get("namespace", "")}
-            ):
+            its = json.loads(line)["object"]["metadata"].get("namespace", "")
+            if where == path and version > since and namespace in {"", its}:
                 request.write(line)
         return 200, NOT_DONE_YET

@@ -68,29 +68,19 @@ server = ssl:b.example:443:hostname=b.example:certKey={0}/server:privateKey={0}/
 """
 """Files that Twisted opens: the sandbox does not go with them."""
 
+
+def _there(names: str) -> list[str]:
+    return [name for name in names.split() if not missing(name)]
+
+
 SECRETS = {
-    "supervisor": [
-        name
-        for name in (
-            *("admin_token", "admin_tokens", "acme_eab", "consul", "crowdsec_key"),
-            "shared_limits",
-        )
-        if not missing(name)
-    ],
-    "sent": [
-        name
-        for name in (*("terminate_tls", "tunnel_users", "tls_client_certificate", "via"),)
-        if not missing(name)
-    ],
+    "supervisor": _there("admin_token admin_tokens acme_eab consul crowdsec_key shared_limits"),
+    "sent": _there("terminate_tls tunnel_users tls_client_certificate via"),
     "worker-itself": ["endpoint", "server"],
 }
-OPEN = [
-    name
-    for name in ("acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca")
-    if not missing(name)
-]
-KEY_FOLDERS = [name for name in ("ech_keys",) if not missing(name)]
-MADE = [name for name in ("acme_folder",) if not missing(name)]
+OPEN = _there("acme_ca geo_databases tls_client_ca tls_client_crl tls_ca")
+KEY_FOLDERS = _there("ech_keys")
+MADE = _there("acme_folder")
 """Folders that the service makes."""
 FILES = (
     *re.findall(r"\{0\}/([a-z_./]+)", RULES), "logs", *(f"{name}/b.example.pem" for name in MADE),

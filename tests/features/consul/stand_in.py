@@ -14,10 +14,10 @@ from urllib.parse import unquote
 import attrs
 from twisted.internet import reactor as _reactor
 from twisted.trial.unittest import TestCase
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Request
+from typing_extensions import override
 
-from tests.support.ports import free_port
+from tests.support.played import Played
 from txmux.features.consul.finding import Instances, InstancesReader
 
 _PATH = re.compile(r"/v1/health/service/([^/]+)")
@@ -73,7 +73,7 @@ class _Held:
     due: Any = None
 
 
-class Consul(Resource):
+class Consul(Played):
     """An agent.
 
     Args:
@@ -86,14 +86,11 @@ class Consul(Resource):
         hangs: Whether nothing is answered.
     """
 
-    isLeaf = True
-
     def __init__(self, test: TestCase, clock: Any = _reactor, socket: Path | None = None) -> None:
-        super().__init__()
+        super().__init__(test, socket)
         self._clock = clock
         self._services: dict[str, list[Instance]] = {}
         self._held: list[_Held] = []
-        self._requests: set[Request] = set()
         self.token = ""
         self.filtered = False
         self.broken: tuple[int, str] | None = None
@@ -102,33 +99,12 @@ class Consul(Resource):
         self.asked: list[dict[str, list[str]]] = []
         self.tokens: list[str | None] = []
         self.wrong: list[str] = []
-        self._socket = socket
-        self._port: Any = None
-        # Nobody else gets it while nobody listens there.
-        self._number = free_port("127.0.0.1")
-        self.listen()
-        test.addCleanup(self.stop)
         test.addCleanup(lambda: test.assertEqual(self.wrong, []))
 
-    def listen(self) -> None:
-        reactor: Any = _reactor
-        site = Site(self)
-        site.noisy = False
-        if self._socket is not None:
-            self._port = reactor.listenUNIX(str(self._socket), site)
-        else:
-            self._port = reactor.listenTCP(self._number, site, interface="127.0.0.1")
-
-    @property
-    def url(self) -> str:
-        return f"unix:{self._socket}" if self._socket else f"http://127.0.0.1:{self._number}"
-
-    def stop(self) -> Any:
+    @override
+    def cut(self) -> None:
         self.forget()
-        for request in [*self._requests]:
-            transport: Any = request.transport
-            transport.abortConnection()
-        return self._port.stopListening()
+        super().cut()
 
     @property
     def waiting(self) -> int:
@@ -151,8 +127,7 @@ class Consul(Resource):
             self._wake(held)
 
     def render(self, request: Request) -> Any:
-        self._requests.add(request)
-        request.notifyFinish().addBoth(lambda _: self._requests.discard(request))
+        self.keep(request)
         query = {k.decode(): [v.decode() for v in found] for k, found in request.args.items()}
         path = _PATH.fullmatch(request.path.decode())
         token = request.getHeader("x-consul-token")

@@ -167,7 +167,7 @@ class ConsulTests(NamesTestCase):
     async def test_away(self) -> None:
         """While Consul is away what was known stays; that is told once, and that it is over; waits grow up to `resolve`, spread."""
         pool = await self.known()
-        await self.consul.stop()
+        await self.consul.leave()
         waits = []
         for _ in range(8):
             before = self.time.seconds()
@@ -214,7 +214,7 @@ class ConsulTests(NamesTestCase):
             await self.until(lambda: not self.names.unanswered())
         [source] = self.names.sources()
         self.assertTrue(source.up)
-        await self.consul.stop()
+        await self.consul.leave()
         for call in self.due():
             self.time.advance(max(0.0, call.getTime() - self.time.seconds()))
         await self.until(lambda: not source.up)

@@ -163,7 +163,7 @@ class CrowdSecTests(TestCase):
             self.assertIn("cannot connect", await self.problem())
         self.time.advance(60)
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
-        self.played.come_back()
+        self.played.listen()
         self.played.new = [decision("192.0.2.2")]
         self.assertIsNone(await self.look())  # not asked yet, after three failures
         found = None
