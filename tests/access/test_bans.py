@@ -11,16 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants, set_wall_clock
 from txmux.access import bans as module
-from txmux.access.bans import (
-    Ban,
-    BanError,
-    Banned,
-    Bans,
-    Change,
-    ServiceBans,
-    banned_network,
-    rows_of,
-)
+from txmux.access.bans import Ban, BanError, Banned, Bans, Change, banned_network, rows_of
 from txmux.rules.model import IPNetwork
 from txmux.wire import codec
 from txmux.wire.codec import Origin
@@ -141,7 +132,7 @@ class BansTests(SynchronousTestCase):
             bans.change(changes)
             return []
 
-        service = ServiceBans(lambda: bans, change, Clock().seconds)
+        service = module.ServiceBans(lambda: bans, change, Clock().seconds)
         changes = [banning(_ONE, 9.0), (_SOME[3], None), banning(_MANY)]
         run = Deferred.fromCoroutine
         left_out = self.successResultOf(run(service.merge(changes)))

@@ -11,15 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.changes import change_constants
 from tests.support.examples import scaled
 from txmux.access import per_source as module
-from txmux.access.per_source import (
-    Handshakes,
-    Permit,
-    PerSource,
-    SourceLimits,
-    SourceTable,
-    source_of,
-    text_of_source,
-)
+from txmux.access.per_source import Permit, PerSource, SourceLimits, SourceTable, source_of
 from txmux.rules.model import Listener, Rate
 from txmux.transport import source_of_host
 
@@ -161,8 +153,8 @@ class PerSourceTest(SynchronousTestCase):
         ipv4, network = "192.0.2.7", "2001:db8:1:2::/64"
         texts = {ipv4: ipv4, f"::ffff:{ipv4}": ipv4, "2001:db8:1:2:3::4": network, "::1": "::/64"}
         for address, text in texts.items():
-            self.assertEqual(text_of_source(source_of(ip_address(address))), text)
-        self.assertEqual(text_of_source(-1), "unix")
+            self.assertEqual(module.text_of_source(source_of(ip_address(address))), text)
+        self.assertEqual(module.text_of_source(-1), "unix")
 
     def test_listeners_have_limits_and_handshakes_turns(self) -> None:
         for keys, limits in (
@@ -175,7 +167,7 @@ class PerSourceTest(SynchronousTestCase):
             self.assertEqual(SourceLimits.for_listener(Listener("x", **keys)), limits)
             if limits is not None:
                 self.assertEqual(PerSource(limits, float).is_shareable, not limits.undecided)
-        handshakes, key = Handshakes(float), ("x", 1)
+        handshakes, key = module.Handshakes(float), ("x", 1)
         first, second, third = (Mock() for _ in range(3))
         for one in (first, second, third):
             handshakes.enter(key, one, 1)

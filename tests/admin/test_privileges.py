@@ -7,12 +7,8 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import ask, get, post
-from tests.processes.test_privileges import (
-    free_low_port,
-    ids_of,
-    python_for_everybody,
-    require_root,
-)
+from tests.processes import test_privileges
+from tests.processes.test_privileges import free_low_port, python_for_everybody, require_root
 from tests.support.kit import (
     Service,
     change_environment,
@@ -70,7 +66,7 @@ class DroppedTest(SynchronousTestCase):
         )
         self.addCleanup(mux.kill_all)
         mux.file.parent.chmod(0o755)  # a new process reads the rules itself
-        self.assertNotIn(0, ids_of(mux.pid)["Uid"])
+        self.assertNotIn(0, test_privileges.ids_of(mux.pid)["Uid"])
         return mux
 
     def test_sockets_low_port_and_token_file_by_the_helper(self) -> None:

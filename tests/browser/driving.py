@@ -10,13 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from selenium.common.exceptions import (
-    ElementClickInterceptedException,
-    ElementNotInteractableException,
-    NoAlertPresentException,
-    NoSuchElementException,
-    StaleElementReferenceException,
-)
+from selenium.common import exceptions as errors
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -35,8 +29,8 @@ _SHOW = """
 document.querySelector(arguments[0])?.scrollIntoView({block: "center", behavior: "instant"})
 """
 _UPDATED = (
-    ElementClickInterceptedException, ElementNotInteractableException, NoSuchElementException,
-    StaleElementReferenceException,
+    errors.ElementClickInterceptedException, errors.ElementNotInteractableException, errors.NoSuchElementException,
+    errors.StaleElementReferenceException,
 )  # fmt: skip
 """What cannot be clicked on because the page has just been updated."""
 _FAULTS = """
@@ -131,7 +125,7 @@ class Browser:
                 if text:
                     dialogue.send_keys(text)
                 dialogue.accept()
-            except NoAlertPresentException:
+            except errors.NoAlertPresentException:
                 return False
             return True
 

@@ -31,6 +31,7 @@ _MAP = "stream { map $ssl_preread_server_name $to { hostnames;\n"
 _LOOKED_UP = "default 10.0.0.2:1; } server { listen 443; ssl_preread on; proxy_pass $to; } }"
 _LISTEN = 'listen: ( { host: "0.0.0.0"; port: "443"; } );\nprotocols: ('
 _TLS = '{ name: "tls"; host: "10.0.0.1"; port: "1"; } );'
+_AROUND, _IN_MAP, _SSH = (_FRONTEND, _BACKEND), (_MAP, _LOOKED_UP), (_LISTEN, _TLS)
 _ROUTERS = """entryPoints: {web: {address: ':443'}}
 tcp:
   services: {s: {loadBalancer: {servers: [address: 10.0.0.1:1]}}}
@@ -53,10 +54,7 @@ _CONFIGURATIONS = {
         "backend b{}\n mode tcp\n server s 10.0.0.1:1\n",
     ),
     "acls": _of(
-        "haproxy",
-        " acl h{} req_ssl_sni -i a{}.example\n use_backend b if h{}\n",
-        _FRONTEND,
-        _BACKEND,
+        "haproxy", " acl h{} req_ssl_sni -i a{}.example\n use_backend b if h{}\n", *_AROUND
     ),
     "defaults from defaults": _of(
         "haproxy",
@@ -65,13 +63,11 @@ _CONFIGURATIONS = {
         _FRONTEND + _BACKEND,
     ),
     "networks that are refused": _of(
-        "haproxy", " tcp-request connection reject if { src 10.0.{}.0/24 }\n", _FRONTEND, _BACKEND
+        "haproxy", " tcp-request connection reject if { src 10.0.{}.0/24 }\n", *_AROUND
     ),
-    "names of a map": _of("nginx", "a{}.example 10.0.0.1:1{};\n", _MAP, _LOOKED_UP),
-    "two servers by turns": _of(
-        "nginx", "a{}.example 10.0.0.1:1;\nb{}.example 10.0.0.3:1;\n", _MAP, _LOOKED_UP
-    ),
-    "wildcards": _of("nginx", "*.a{}.example 10.0.0.1:1{};\n", _MAP, _LOOKED_UP),
+    "names of a map": _of("nginx", "a{}.example 10.0.0.1:1{};\n", *_IN_MAP),
+    "two servers": _of("nginx", "a{}.example 10.0.0.1:1;\nb{}.example 10.0.0.3:1;\n", *_IN_MAP),
+    "wildcards": _of("nginx", "*.a{}.example 10.0.0.1:1{};\n", *_IN_MAP),
     "networks": _of(
         "nginx",
         "10.0.{}.0/24 10.0.0.1:1{};\n",
@@ -79,10 +75,8 @@ _CONFIGURATIONS = {
         "default 10.0.0.2:1; } server { listen 443; proxy_pass $to; } }",
     ),
     "servers": _of("nginx", "server { listen 1{}; proxy_pass 10.0.0.1:1{}; }\n", "stream {", "}"),
-    "protocols": _of("sslh", '{ name: "ssh"; host: "10.0.0.1"; port: "22"; },', _LISTEN, _TLS),
-    "ports that are none": _of(
-        "sslh", '{ name: "ssh"; host: "10.0.0.1"; port: "70000"; },', _LISTEN, _TLS
-    ),
+    "protocols": _of("sslh", '{ name: "ssh"; host: "10.0.0.1"; port: "22"; },', *_SSH),
+    "ports that are none": _of("sslh", '{ name: "ssh"; host: "10.0.0.1"; port: "70000"; },', *_SSH),
     "entries": _of("sniproxy", "a{}.example 10.0.0.1:1{}\n", "listen 443 {\n}\ntable {\n", "}\n"),
     "names as servers": _of("sniproxy", "a{}.example *\n", "listen 443 {\n}\ntable {\n", "}\n"),
     "services": _of("stunnel", "[s{}]\naccept = 1{}\nconnect = 2{}\ncert = /x.pem\n"),

@@ -14,15 +14,8 @@ from unittest import SkipTest
 from packaging.requirements import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.packaging.building import (
-    CHECKOUT,
-    OFFLINE,
-    build_sdist,
-    build_wheel,
-    checkout_files,
-    pip,
-    run_outside,
-)
+from tests.packaging import building
+from tests.packaging.building import CHECKOUT, build_wheel, checkout_files, pip, run_outside
 from tests.support.folders import make_folder
 from txmux import __version__
 
@@ -55,7 +48,7 @@ class WheelTests(SynchronousTestCase):
         environment = cls.folder / "venv"
         venv.create(environment, symlinks=True)
         cls.python = environment / "bin/python"
-        pip("--python", cls.python, "install", *OFFLINE, cls.wheel, cwd=cls.folder)
+        pip("--python", cls.python, "install", *building.OFFLINE, cls.wheel, cwd=cls.folder)
         (packages,) = environment.glob("lib/python*/site-packages")
         # What pip would fetch for txmux is that of the tests.
         for dependency in _dependencies(packages).values():
@@ -122,7 +115,7 @@ class SdistTests(SynchronousTestCase):
     def test_whole(self) -> None:
         """The wheel from it is the checkout's. All that is under version control is in it, and nothing else: tests, docs, examples and packaging, too."""
         folder = make_folder(self)
-        source, wheels = build_sdist(folder), []
+        source, wheels = building.build_sdist(folder), []
         for name, sources in (("checkout", CHECKOUT), ("sdist", source)):
             (folder / f"wheel-of-{name}").mkdir()
             with zipfile.ZipFile(build_wheel(sources, folder / f"wheel-of-{name}")) as archive:

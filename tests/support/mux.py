@@ -9,19 +9,11 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE
+from tests.support import peers
 from tests.support.certificates import authority
 from tests.support.folders import make_folder
 from tests.support.looks import is_looked_for, look_again
-from tests.support.peers import (
-    GREETING,
-    Greeter,
-    Peer,
-    PeerFactory,
-    close,
-    connect,
-    listen,
-    reactor,
-)
+from tests.support.peers import GREETING, Peer, PeerFactory, close, connect, listen, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.client.io_runtime import IORuntime
 from txmux.net.relay.peer_state import queued_in
@@ -155,7 +147,7 @@ class MuxTestCase(TestCase):
         self.records = self.log.records
         self.time = VirtualTime()
         self.backend = PeerFactory()
-        self.greeter = PeerFactory(Greeter)
+        self.greeter = PeerFactory(peers.Greeter)
         self.made: list[MuxFactory] = []
         self.tls = Termination(self)
 

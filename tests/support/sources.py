@@ -13,20 +13,8 @@ import attrs
 
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
+from tests.support import hostile
 from tests.support.certificates import Identity, make_authority
-from tests.support.hostile import (
-    DNS,
-    FILE_WAYS,
-    FORGOTTEN,
-    HTTP,
-    NO_HANDSHAKE,
-    RAW,
-    RESP,
-    Dialect,
-    Respond,
-    dns_answer,
-    http_answer,
-)
 from tests.support.places import country, write_places
 from tests.support.undone import Cleans
 
@@ -59,7 +47,7 @@ class Stage:
     settings: str = ""
     sections: str = ""
     listener: str = ""
-    good: int | Respond | None = None
+    good: int | hostile.Respond | None = None
     context: ssl.SSLContext | None = None
     file: Path | None = None
     visits: tuple[bytes, float] | None = None
@@ -106,7 +94,7 @@ class Row:
 
     kinds: frozenset[str]
     prepare: Callable[[Cleans, Path], Stage]
-    dialect: Dialect | None = None
+    dialect: hostile.Dialect | None = None
     has_tls: bool = False
     is_kept: bool = False
     seconds: float = 75.0
@@ -114,16 +102,16 @@ class Row:
     @property
     def ways(self) -> list[str]:
         if self.dialect is None:
-            return [*FILE_WAYS]
+            return [*hostile.FILE_WAYS]
         return [
-            *(way for way in self.dialect.ways if way != FORGOTTEN or self.is_kept),
-            *([NO_HANDSHAKE] if self.has_tls else []),
+            *(way for way in self.dialect.ways if way != hostile.FORGOTTEN or self.is_kept),
+            *([hostile.NO_HANDSHAKE] if self.has_tls else []),
         ]
 
 
 def _crowdsec(_: Cleans, folder: Path) -> Stage:
     (folder / "key").write_text("a0b1c2d3e4f5\n")
-    decisions = http_answer(json.dumps({"new": None, "deleted": None}).encode())
+    decisions = hostile.http_answer(json.dumps({"new": None, "deleted": None}).encode())
     return Stage(
         f"crowdsec_key = {folder}/key\n",
         listener="deny = crowdsec:http://127.0.0.1:PORT\n",
@@ -138,7 +126,7 @@ def _consul(_: Cleans, __: Path) -> Stage:
 
     def answer(request: bytes) -> bytes:
         time.sleep(0.2 * (b"index=" in request))
-        return http_answer(body.encode(), fields="X-Consul-Index: 7\r\n")
+        return hostile.http_answer(body.encode(), fields="X-Consul-Index: 7\r\n")
 
     return Stage(
         "consul = http://127.0.0.1:PORT\n",
@@ -148,7 +136,7 @@ def _consul(_: Cleans, __: Path) -> Stage:
 
 
 def _dns(query: bytes) -> bytes:
-    return dns_answer(query)
+    return hostile.dns_answer(query)
 
 
 def _names(_: Cleans, __: Path) -> Stage:
@@ -213,7 +201,11 @@ def tls_context(authority: Identity, folder: Path) -> ssl.SSLContext:
 
 def _check(words: str) -> Callable[[Cleans, Path], Stage]:
     def prepare(_: Cleans, __: Path) -> Stage:
-        answers = {"http": http_answer(b"well"), "redis": b"+PONG\r\n", "send": b"+PONG\r\n"}
+        answers = {
+            "http": hostile.http_answer(b"well"),
+            "redis": b"+PONG\r\n",
+            "send": b"+PONG\r\n",
+        }
         good = answers[words.split(maxsplit=1)[0].partition("=")[0]]
         return Stage(
             "",
@@ -249,17 +241,17 @@ def _geo(_: Cleans, folder: Path) -> Stage:
 
 
 ROWS = {
-    "crowdsec": Row(frozenset({"crowdsec"}), _crowdsec, HTTP),
-    "consul": Row(frozenset({"consul"}), _consul, HTTP, is_kept=True),
-    "names": Row(frozenset({"names"}), _names, DNS),
-    "names of clients": Row(frozenset({"names"}), _names_of_clients, DNS),
-    "redis": Row(frozenset({"bans", "limits"}), _redis, RESP, is_kept=True),
-    "certificates": Row(frozenset({"certificates"}), _certificates, RESP, is_kept=True),
-    "acme": Row(frozenset({"acme"}), _acme, HTTP, has_tls=True),
-    "check http": Row(frozenset(), _check("http"), HTTP, seconds=20),
-    "check redis": Row(frozenset(), _check("redis"), RESP, seconds=20),
-    "check send": Row(frozenset(), _check("send=PING expect=PONG"), RAW, seconds=20),
-    "check tls": Row(frozenset(), _checked_tls, HTTP, has_tls=True, seconds=20),
+    "crowdsec": Row(frozenset({"crowdsec"}), _crowdsec, hostile.HTTP),
+    "consul": Row(frozenset({"consul"}), _consul, hostile.HTTP, is_kept=True),
+    "names": Row(frozenset({"names"}), _names, hostile.DNS),
+    "names of clients": Row(frozenset({"names"}), _names_of_clients, hostile.DNS),
+    "redis": Row(frozenset({"bans", "limits"}), _redis, hostile.RESP, is_kept=True),
+    "certificates": Row(frozenset({"certificates"}), _certificates, hostile.RESP, is_kept=True),
+    "acme": Row(frozenset({"acme"}), _acme, hostile.HTTP, has_tls=True),
+    "check http": Row(frozenset(), _check("http"), hostile.HTTP, seconds=20),
+    "check redis": Row(frozenset(), _check("redis"), hostile.RESP, seconds=20),
+    "check send": Row(frozenset(), _check("send=PING expect=PONG"), hostile.RAW, seconds=20),
+    "check tls": Row(frozenset(), _checked_tls, hostile.HTTP, has_tls=True, seconds=20),
     "networks": Row(frozenset({"networks"}), _networks),
     "geo": Row(frozenset({"geo"}), _geo),
 }

@@ -24,13 +24,8 @@ from tests.support.kit import CommandTestCase, make_authority, make_folder
 from txmux.cli import check
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
-from txmux.features.acme.folder import (
-    NO_CERTIFICATE,
-    AcmeFolder,
-    ShownCertificate,
-    make_first,
-    unusable,
-)
+from txmux.features.acme import folder as module
+from txmux.features.acme.folder import AcmeFolder, ShownCertificate, make_first, unusable
 from txmux.features.acme.reading import acme_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.lint.privileges import Privileges
@@ -105,7 +100,7 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.folder.certificate(_NAME), ShownCertificate.read(good))
         for damaged in (b"", good[:-300], issued.pem, sealed, *damages(good)):
             acme_file(self.path, _NAME).write_bytes(damaged)
-            self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
+            self.assertEqual(self.folder.certificate(_NAME), module.NO_CERTIFICATE)
             (why,) = self.folder.sign_missing([_NAME], now).values()
             self.assertIn(f"'{acme_file(self.path, _NAME)}'", why)
             self.assertTrue(self.folder.certificate(_NAME).is_self_signed)
@@ -129,7 +124,7 @@ class FolderTests(SynchronousTestCase):
             make()
             if path.is_fifo():  # its writer is silent
                 self.addCleanup(os.close, os.open(path, os.O_RDWR))
-            self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
+            self.assertEqual(self.folder.certificate(_NAME), module.NO_CERTIFICATE)
             self.assertRaises(OSError, self.folder.sign_missing, [_NAME], time.time())
         self.assertTrue(path.is_symlink())
 

@@ -18,14 +18,8 @@ from tests.cli.test_explain_datagrams import RULES
 from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.errors import MuxError
-from txmux.features.captures.reading import (
-    CapturedStream,
-    Datagram,
-    Segment,
-    client_flows,
-    client_streams,
-    read_packets,
-)
+from txmux.features.captures import reading
+from txmux.features.captures.reading import Datagram, Segment, client_streams, read_packets
 from txmux.rules.optional import missing
 from txmux.wire.proxyprotocol.header import Address
 
@@ -46,7 +40,7 @@ def from_server(
     return Segment(SERVER, CLIENT, sequence, acknowledged, syn, True, payload)  # noqa: FBT003
 
 
-def first(*segments: Segment, limit: int = 100) -> CapturedStream:
+def first(*segments: Segment, limit: int = 100) -> reading.CapturedStream:
     (stream,) = client_streams(segments, limit)
     return stream
 
@@ -59,7 +53,8 @@ class ReassemblyTests(SynchronousTestCase):
             from_client(101), from_client(101, b"abc"), from_server(901, b"xyz"),
             from_client(104, b"def"),
         )  # fmt: skip
-        self.assertEqual(first(*whole), CapturedStream(CLIENT, SERVER, b"abcdef", False, False))  # noqa: FBT003
+        found = reading.CapturedStream(CLIENT, SERVER, b"abcdef", False, False)  # noqa: FBT003
+        self.assertEqual(first(*whole), found)
         syn, said = from_client(100, syn=True), from_client(101, b"ab")
         for segments, data, gap in (
             ((syn, said, from_client(105, b"ef")), b"ab", True),
@@ -120,7 +115,9 @@ class ReassemblyTests(SynchronousTestCase):
         other = Address(CLIENT.host, 9)
         first, *more = (Datagram(CLIENT, SERVER, b"%d" % number) for number in range(1, 9))
         odd = Datagram(other, SERVER, b"x", whole=False)
-        flows = client_flows([first, odd, Datagram(SERVER, CLIENT, b"answer", whole=False), *more])
+        flows = reading.client_flows(
+            [first, odd, Datagram(SERVER, CLIENT, b"answer", whole=False), *more]
+        )
         its = CLIENT, (b"1", b"2", b"3", b"4"), False
         found = [(one.client, one.datagrams, one.gap) for one in flows]
         self.assertEqual(found, [its, (other, (b"x",), True)])

@@ -4,14 +4,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.wire.hello_builder import (
-    KEY_SHARE,
-    client_hello,
-    extension,
-    server_name,
-    sized,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import KEY_SHARE, client_hello, extension, server_name, sized
 from txmux.features.ech.hello import EchKey, make_config, read_configs
 from txmux.features.ech.hpke import AES_128_GCM, CHACHA20_POLY1305, HKDF_SHA256, Context, kem_secret
 
@@ -88,7 +82,7 @@ class Sealer:
         def with_payload(payload: bytes) -> bytes:
             share = extension(KEY_SHARE, sized(2, b"share"))
             sealed = extension(ECH, head + sized(2, payload))
-            parts = server_name(public), versions(0x0304), share, *more, sealed
+            parts = server_name(public), hello_builder.versions(0x0304), share, *more, sealed
             return client_hello(*parts, session_id=SESSION)
 
         context, empty = self._context, bytes(len(encoded) + 16)

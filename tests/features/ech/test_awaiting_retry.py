@@ -4,28 +4,12 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from tests.features.ech.client import (
-    HIDDEN,
-    INNER,
-    PUBLIC,
-    MadeKey,
-    Sealer,
-    inner,
-    outer_extensions,
-)
+from tests.features.ech import client as clients
+from tests.features.ech.client import HIDDEN, PUBLIC, MadeKey, Sealer, inner, outer_extensions
 from tests.support.kit import MuxTestCase, Peer, PeerFactory, backend_at, close, listen, make_folder
 from tests.support.servers import counted
-from tests.wire.hello_builder import (
-    KEY_SHARE,
-    alpn,
-    client_hello,
-    extension,
-    records,
-    server_hello,
-    server_name,
-    sized,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import extension, records, server_hello, server_name, sized, versions
 from txmux.rules.embedding import route
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.client_hello import parse_client_hello
@@ -138,12 +122,12 @@ class AwaitingRetryTest(MuxTestCase):
 
     async def test_second_hello_for_something_else_is_illegal(self) -> None:
         """The client was routed by the first one; one that does not open gets an alert of its own."""
-        shared = INNER, outer_extensions(43, KEY_SHARE)
+        shared = clients.INNER, outer_extensions(43, hello_builder.KEY_SHARE)
         other = "the second hello has other {} than the first"
         for encoded, public, alert, why in (
             (None, PUBLIC, bytes.fromhex("15030300020233"), "the second hello does not open"),
             (inner(name="vip.example"), PUBLIC, _ILLEGAL, other.format("server name inside")),
-            (inner(server_name(HIDDEN), alpn(b"x"), *shared), PUBLIC, _ILLEGAL,
+            (inner(server_name(HIDDEN), hello_builder.alpn(b"x"), *shared), PUBLIC, _ILLEGAL,
              other.format("application protocols inside")),
             (inner(), "vip.example", _ILLEGAL, other.format("server name")),
         ):  # fmt: skip
@@ -230,7 +214,7 @@ class AwaitingRetryTest(MuxTestCase):
     async def test_hello_that_is_not_opened_or_not_hidden(self) -> None:
         other = records(Sealer(MadeKey(7)).hello(inner()))
         await self.assert_by_the_outer_name(await self.connect(self.hidden_mux(), other), other)
-        hello = records(client_hello(server_name(HIDDEN), versions(0x0304)))
+        hello = records(hello_builder.client_hello(server_name(HIDDEN), versions(0x0304)))
         client = await self.connect(self.hidden_mux(), hello)
         server = await self.backend.heard(len(hello))
         self.assertEqual(bytes(server.received), hello)
@@ -259,7 +243,7 @@ class AwaitingRetryTest(MuxTestCase):
 
 _GROUPS = extension(10, sized(2, b"\0\x1d"))
 _SIGNATURES = extension(13, sized(2, b"\4\3"))
-_NO_SHARE = extension(KEY_SHARE, b"\0\0")
+_NO_SHARE = extension(hello_builder.KEY_SHARE, b"\0\0")
 
 
 class EndsHereTest(MuxTestCase):
@@ -270,7 +254,9 @@ class EndsHereTest(MuxTestCase):
 
     @staticmethod
     def hello(name: str = HIDDEN) -> bytes:
-        return inner(server_name(name), INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE)
+        return inner(
+            server_name(name), clients.INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE
+        )
 
     async def test_second_hello_for_another_name(self) -> None:
         """Nor does one of another key open; one without a share is opened, and OpenSSL says what it thinks of it."""

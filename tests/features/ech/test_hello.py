@@ -7,28 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.features.ech.client import (
-    ECH,
-    HIDDEN,
-    INNER,
-    PUBLIC,
-    SESSION,
-    MadeKey,
-    Sealer,
-    inner,
-    outer_extensions,
-)
+from tests.features.ech import client as clients
+from tests.features.ech.client import HIDDEN, INNER, MadeKey, Sealer, inner, outer_extensions
 from tests.support.examples import scaled
-from tests.wire.hello_builder import (
-    KEY_SHARE,
-    client_hello,
-    extension,
-    records,
-    server_hello,
-    server_name,
-    sized,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
 from txmux.features.ech.hello import EchKey, EchReader, SecondInnerHello, open_hello, read_configs
 from txmux.features.ech.hpke import AES_256_GCM, CHACHA20_POLY1305
 from txmux.wire.client_hello import parse_client_hello
@@ -83,15 +66,17 @@ class HelloTest(SynchronousTestCase):
             "padding": inner(padding=b"\0\0\1"),
             "session": inner(session=b"x"),
             "no mark": inner(name, tls13),
-            "mark with more": inner(name, tls13, extension(ECH, b"\1\0")),
+            "mark with more": inner(name, tls13, extension(clients.ECH, b"\1\0")),
             "TLS 1.2, too": inner(name, INNER, versions(0x0304, 0x0303)),
             "no TLS 1.3": inner(name, INNER),
             "twice": inner(name, INNER, tls13, tls13),
             "twice, by reference": inner(name, INNER, tls13, outer_extensions(43)),
-            "wrong order": inner(name, INNER, outer_extensions(KEY_SHARE, 43)),
+            "wrong order": inner(name, INNER, outer_extensions(hello_builder.KEY_SHARE, 43)),
             "reference twice": inner(name, INNER, outer_extensions(43, 43)),
             "no such extension": inner(name, INNER, tls13, outer_extensions(9)),
-            "reference to ECH": inner(name, tls13, INNER, outer_extensions(KEY_SHARE, ECH)),
+            "reference to ECH": inner(
+                name, tls13, INNER, outer_extensions(hello_builder.KEY_SHARE, clients.ECH)
+            ),
             "empty reference": inner(name, tls13, INNER, extension(0xFD00, b"\0")),
             "odd reference": inner(name, tls13, INNER, extension(0xFD00, b"\3\0\x2b\0")),
             "two names": inner(server_name("a.example", HIDDEN), INNER, tls13),
@@ -121,7 +106,7 @@ class HelloTest(SynchronousTestCase):
     def test_server_asks_again_and_what_comes_before_the_second_hello(self) -> None:
         """An alert is passed on, after which a hello may still follow, and so is whatever else is no hello."""
         for message, asks in (
-            (server_hello(), True), (server_hello(bytes(32)), False), (server_hello(kind=1), False),
+            (hello_builder.server_hello(), True), (hello_builder.server_hello(bytes(32)), False), (hello_builder.server_hello(kind=1), False),
         ):  # fmt: skip
             for size in (16384, 1, 7):
                 stream = records(message, size)
@@ -145,12 +130,12 @@ class HelloTest(SynchronousTestCase):
         for aead in (1, CHACHA20_POLY1305):
             stream = records(Sealer(_MADE, aead).hello(inner())) + b"more"
             hello = _read(stream)
-            share = extension(KEY_SHARE, sized(2, b"share"))
+            share = extension(hello_builder.KEY_SHARE, sized(2, b"share"))
             parts = server_name(HIDDEN), INNER, versions(0x0304), share
-            expected = client_hello(*parts, session_id=SESSION)
+            expected = client_hello(*parts, session_id=clients.SESSION)
             self.assertEqual(hello.stream, records(expected) + b"more")
             self.assertEqual(hello.end, len(records(expected)))
-            self.assertEqual(hello.facts, {"ech": "inner", "outer_sni": PUBLIC})
+            self.assertEqual(hello.facts, {"ech": "inner", "outer_sni": clients.PUBLIC})
             self.assertEqual(hello.as_received(hello.stream + b" yet"), stream + b" yet")
 
     def test_decision_does_not_depend_on_cuts_and_costs_one_exchange(self) -> None:
@@ -217,7 +202,7 @@ class HelloTest(SynchronousTestCase):
 
     def test_configurations(self) -> None:
         """Unknown ones are left out, and those that are damaged refused."""
-        for name in (PUBLIC, "a"):
+        for name in (clients.PUBLIC, "a"):
             [config] = read_configs(MadeKey(public_name=name).configs)
             self.assertEqual((config.id, config.public_name), (7, name))
             self.assertEqual(config.suites, {(1, 1), (1, 3)})

@@ -8,15 +8,8 @@ from tests.features.ech.client import HIDDEN, INNER, SESSION, MadeKey, Sealer, i
 from tests.processes.test_opener import HelperOfRules
 from tests.support.kit import make_folder
 from tests.tcp import test_preambles
-from tests.wire.hello_builder import (
-    KEY_SHARE,
-    client_hello,
-    extension,
-    records,
-    server_name,
-    sized,
-    versions,
-)
+from tests.wire import hello_builder
+from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
 from txmux.net.channel import messages
 
 
@@ -72,7 +65,7 @@ class FolderTest(SynchronousTestCase):
 
 
 _MADE = MadeKey()
-_SHARE = extension(KEY_SHARE, sized(2, b"share"))
+_SHARE = extension(hello_builder.KEY_SHARE, sized(2, b"share"))
 _OPENED = client_hello(server_name(HIDDEN), INNER, versions(0x0304), _SHARE, session_id=SESSION)
 
 

@@ -13,16 +13,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.cli.provider.running import PlayedProvider
-from tests.features.gateway.objects import (
-    SERVICES,
-    SET,
-    TAKES,
-    authority,
-    gateway,
-    policy,
-    route,
-    things,
-)
+from tests.features.gateway import objects
+from tests.features.gateway.objects import SERVICES, authority, gateway, policy, route, things
 from tests.features.gateway.test_rules import SERVED, SHARED, TCP, VALID, reasons
 from tests.support.kit import Identity, change_constants, make_authority, reactor
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
@@ -231,7 +223,11 @@ class GatewayTests(TestCase):
 
     async def test_the_example_gives_the_rights_that_are_used_and_no_others(self) -> None:
         self.put_secret()
-        text = gateway(TCP, END, "name: dns, port: 53, protocol: UDP") + TAKES + SET % ("more", "")
+        text = (
+            gateway(TCP, END, "name: dns, port: 53, protocol: UDP")
+            + objects.TAKES
+            + objects.SET % ("more", "")
+        )
         for kind, port in (("TCPRoute", "db"), ("TLSRoute", "web"), ("UDPRoute", "dns")):
             text += route(kind, port)
         self.begin(text + policy("over") + authority(make_authority().pem.decode()))
@@ -341,8 +337,8 @@ class GatewayTests(TestCase):
 
     async def test_a_kind_that_is_denied_at_a_restart_leaves_the_file_as_it_is(self) -> None:
         """Those that the file was made of, and those without which nothing is known."""
-        text = gateway(TCP) + TAKES.replace("Same", "All") + route("TCPRoute", "db")
-        text += SET % ("more", "{name: x, port: 2, protocol: TCP}")
+        text = gateway(TCP) + objects.TAKES.replace("Same", "All") + route("TCPRoute", "db")
+        text += objects.SET % ("more", "{name: x, port: 2, protocol: TCP}")
         self.put("kind: Namespace\nmetadata: {name: shop}\n---\n" + SERVICES + text)
         end = self.run_provider()
         await self.written("endpoint = :2\n")

@@ -3,16 +3,8 @@ from typing import Any
 import attrs
 from hpack import Encoder
 
-from tests.features.misdirected.frames import (
-    ACK,
-    DATA,
-    HEADERS,
-    RST_STREAM,
-    SETTINGS,
-    WINDOW_UPDATE,
-    Speaker,
-    asked,
-)
+from tests.features.misdirected import frames
+from tests.features.misdirected.frames import DATA, HEADERS, SETTINGS, WINDOW_UPDATE, Speaker, asked
 from tests.support.kit import SecurePeer, connect_tls, free_port
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from txmux.features.misdirected.places import header_frames
@@ -89,7 +81,7 @@ class MisdirectedTest(MuxTestCase):
         more = self.request(5, _C, 1, ("x", "y"))
         client.send(self.request(3, _B, 0) + frame(DATA, 0, 3, b"12345") + more)
         answers = await self.answers(client, 3)
-        self.assertEqual(answers[:2], [(HEADERS, 3, _ANSWER), (RST_STREAM, 3, bytes(4))])
+        self.assertEqual(answers[:2], [(HEADERS, 3, _ANSWER), (frames.RST_STREAM, 3, bytes(4))])
         self.assertEqual(answers[2:], [(WINDOW_UPDATE, 0, b"\0\0\0\5")])
         await server.has(9)
         passed = Speaker().read(bytes(server.received))
@@ -115,7 +107,7 @@ class MisdirectedTest(MuxTestCase):
             client = await self.begun(port, _B)
             read = await self.answers(client, 2)
             self.assertEqual(read, [(SETTINGS, 0, b""), (HEADERS, 1, _ANSWER)])
-            client.send(frame(SETTINGS, ACK, 0) + self.request(3, _A))
+            client.send(frame(SETTINGS, frames.ACK, 0) + self.request(3, _A))
             server = await self.backend.heard(len(_BEGUN) + 10, before)
             passed = Speaker().read(bytes(server.received)[len(PREFACE) :])
             self.assertEqual(passed, [(SETTINGS, 0, b""), (HEADERS, 3, asked(_A))])

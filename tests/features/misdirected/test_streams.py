@@ -6,20 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.features.misdirected.frames import (
-    ACK,
-    DATA,
-    END_STREAM,
-    HEADERS,
-    PING,
-    PRIORITY,
-    RST_STREAM,
-    SETTINGS,
-    WINDOW_UPDATE,
-    Speaker,
-    asked,
-    frames_of,
-)
+from tests.features.misdirected import frames
+from tests.features.misdirected.frames import DATA, HEADERS, PING, SETTINGS, Speaker, asked
 from txmux.features.misdirected.streams import Streams, TooManyError
 from txmux.wire.http2_opening import PREFACE, frame
 
@@ -35,7 +23,7 @@ _REQUESTS = st.lists(
             "how": st.fixed_dictionaries(
                 {"cut": st.integers(1, 50), "padding": st.integers(0, 9), "priority": st.booleans()}
             ),
-            "after": st.sets(st.sampled_from([PRIORITY, RST_STREAM, WINDOW_UPDATE])),
+            "after": st.sets(st.sampled_from([frames.PRIORITY, frames.RST_STREAM, frames.WINDOW_UPDATE])),
         }
     ),
     max_size=6,
@@ -61,7 +49,9 @@ class StreamsTest(SynchronousTestCase):
         said, returned = frame(SETTINGS, 0, 0), 0
         for stream, one in zip(range(1, 99, 2), requests, strict=False):
             fields = asked(one["host"], "POST", *one["more"])
-            data = client.headers(stream, fields, END_STREAM * (one["body"] is None), **one["how"])
+            data = client.headers(
+                stream, fields, frames.END_STREAM * (one["body"] is None), **one["how"]
+            )
             kept: list[tuple[int, int, object]] = [(HEADERS, stream, fields)]
             if one["body"] is not None:
                 data += frame(DATA, 0, stream, one["body"])
@@ -72,8 +62,8 @@ class StreamsTest(SynchronousTestCase):
                 kept.append((HEADERS, stream, trailers) if trailers else (DATA, stream, b""))
                 returned += len(one["body"]) * (one["host"] == _OTHER)
             for kind in one["after"]:
-                data += frame(kind, 0, stream, bytes(5 if kind == PRIORITY else 4))
-                kept.append((kind, stream, bytes(5 if kind == PRIORITY else 4)))
+                data += frame(kind, 0, stream, bytes(5 if kind == frames.PRIORITY else 4))
+                kept.append((kind, stream, bytes(5 if kind == frames.PRIORITY else 4)))
             said += data + frame(PING, 0, 0, bytes(8))
             expected += [*(kept if one["host"] == _MINE else []), (PING, 0, bytes(8))]
         its, got, answers = streams(), b"", b""
@@ -91,7 +81,7 @@ class StreamsTest(SynchronousTestCase):
             answers += its.from_server(piece)
         read = client.read(answers)
         self.assertEqual([stream for kind, stream, fields in read if fields == _ANSWER], refused)
-        sizes: list[Any] = [size for kind, _, size in read if kind == WINDOW_UPDATE]
+        sizes: list[Any] = [size for kind, _, size in read if kind == frames.WINDOW_UPDATE]
         self.assertEqual(sum(int.from_bytes(size, "big") for size in sizes), returned)
         self.assertEqual(read[0][0], SETTINGS)
         whole = [(SETTINGS, 0, b"")] * (1 + bool(refused))
@@ -100,7 +90,7 @@ class StreamsTest(SynchronousTestCase):
     def test_answer_waits_for_the_end_of_a_header_section(self) -> None:
         its, client, server = streams(), Speaker(), Speaker()
         self.assertEqual(its.from_client(PREFACE + frame(SETTINGS, 0, 0))[:24], PREFACE)
-        section = frames_of(server.headers(1, [(":status", "200")] * 9, cut=4))
+        section = frames.frames_of(server.headers(1, [(":status", "200")] * 9, cut=4))
         first, *rest = [frame(one.kind, one.flags, one.stream, one.payload) for one in section]
         begun = frame(SETTINGS, 0, 0) + first
         self.assertEqual(its.from_server(begun), begun)
@@ -108,14 +98,16 @@ class StreamsTest(SynchronousTestCase):
         self.assertEqual(its.answers(), b"")
         out = its.from_server(b"".join(rest) + frame(PING, 0, 0, bytes(8)))
         kinds = [(kind, stream) for kind, stream, _ in client.read(first + out)]
-        self.assertEqual(kinds, [(HEADERS, 1), (HEADERS, 1), (RST_STREAM, 1), (PING, 0)])
+        self.assertEqual(kinds, [(HEADERS, 1), (HEADERS, 1), (frames.RST_STREAM, 1), (PING, 0)])
         # The server gets that of its own, which come later.
         for more in ("", "000200000000 000100010000"):  # with a larger table
             its, client = streams(), Speaker()
             settings = frame(SETTINGS, 0, 0, bytes.fromhex(more))
             its.from_client(PREFACE + settings + client.headers(1, asked(_OTHER)))
-            self.assertEqual([one.kind for one in frames_of(its.answers())], [SETTINGS, HEADERS])
-        acknowledged = frame(SETTINGS, ACK, 0)
+            self.assertEqual(
+                [one.kind for one in frames.frames_of(its.answers())], [SETTINGS, HEADERS]
+            )
+        acknowledged = frame(SETTINGS, frames.ACK, 0)
         self.assertEqual(its.from_client(acknowledged), b"")
         self.assertEqual(its.from_client(acknowledged), acknowledged)
 
@@ -129,7 +121,7 @@ class StreamsTest(SynchronousTestCase):
         its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
         first, second = frame(SETTINGS, 0, 0, bytes(6)), frame(PING, 0, 0, bytes(8))
         got = its.from_server(first[:3]) + its.from_server(first[3:] + second)
-        self.assertEqual([one.kind for one in frames_of(got)], [SETTINGS, HEADERS, PING])
+        self.assertEqual([one.kind for one in frames.frames_of(got)], [SETTINGS, HEADERS, PING])
         its, client = streams(), Speaker()
         its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
         for stream in (3, 5):

@@ -4,13 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.features.tunnels.request import (
-    LONGEST_HEAD,
-    ProxyKind,
-    ProxyRefusedError,
-    TunnelRequest,
-    TunnelTarget,
-)
+from txmux.features.tunnels import request as module
+from txmux.features.tunnels.request import LONGEST_HEAD, TunnelRequest, TunnelTarget
 
 NAME = TunnelTarget("db.example", 5432)
 LOGIN = TunnelTarget("db.example", 5432, "ops", "secret")
@@ -29,7 +24,7 @@ HTTP_LOGIN = [
     (_HEAD + b"Proxy-Authorization: Basic b3BzOnNlY3JldA==\r\n\r\n",
      b"HTTP/1.1 102 \r\n\r\nHTTP/1.1 204\nServer: x\n\n"),
 ]  # fmt: skip
-Talk = tuple[ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]]
+Talk = tuple[module.ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]]
 TALKS: list[Talk] = [
     ("socks5", NAME, SOCKS5), ("socks5", LOGIN, SOCKS5_LOGIN), ("socks4", NAME, SOCKS4),
     ("http", NAME, HTTP), ("http", LOGIN, HTTP_LOGIN),
@@ -43,7 +38,7 @@ def fed(request: TunnelRequest, parts: Iterable[bytes]) -> str:
             return repr((sent, request.rest + b"".join(pieces[number:])))
         try:
             sent += request.receive(part)
-        except ProxyRefusedError:
+        except module.ProxyRefusedError:
             return "refused"
     return repr((sent, request.rest if request.is_granted else None))
 
@@ -94,17 +89,17 @@ class TalkTests(SynchronousTestCase):
             self.assertEqual(TunnelRequest("socks4", target).first, b"\4\1\0\x16" + socks4)
         for kind, target, answer, expected in REFUSALS:
             request = TunnelRequest(kind, target)
-            error = self.assertRaises(ProxyRefusedError, request.receive, answer)
+            error = self.assertRaises(module.ProxyRefusedError, request.receive, answer)
             self.assertEqual(str(error), expected)
         self.assertNotIn("secret", repr(LOGIN))
         request = TunnelRequest("http", NAME)
         answer = b"HTTP/1.1 200 OK\r\nx: " + bytes(LONGEST_HEAD)
         for number in range(LONGEST_HEAD):
             request.receive(answer[number : number + 1])
-        self.assertRaises(ProxyRefusedError, request.receive, b"x")
+        self.assertRaises(module.ProxyRefusedError, request.receive, b"x")
 
 
-REFUSALS: list[tuple[ProxyKind, TunnelTarget, bytes, str]] = [
+REFUSALS: list[tuple[module.ProxyKind, TunnelTarget, bytes, str]] = [
     ("socks5", NAME, b"\5\xff", "accepts only clients with a user and a password"),
     ("socks5", LOGIN, b"\5\xff", "accepts no user and password"),
     ("socks5", NAME, b"\5\2", "wants the login method 2, which was not offered"),
