@@ -74,6 +74,7 @@ def everything() -> list[str]:
     from txmux.telemetry.attention_rows import every_row  # noqa: PLC0415
     from txmux.telemetry.counting.counter_groups import TOTALS  # noqa: PLC0415
 
+    kinds = [one for one in vars(documents).items() if hasattr(one[1], "__required_keys__")]
     return [
         *names_of_commands(),
         *(one.path for one in ADMIN),
@@ -82,10 +83,9 @@ def everything() -> list[str]:
         *(f"cell {group.kind} {name}" for group in TOTALS for name in group.names),
         *(f"gauge {row.name}" for row in GAUGES),
         *(
-            f"field {name} {field.name}"
-            for name, its in vars(documents).items()
-            if hasattr(its, "__required_keys__")
-            for field in documents.every_field_of(its)
+            f"field {name} {one.name}"
+            for name, its in kinds
+            for one in documents.every_field_of(its)
         ),
         *(f"column {column.title}" for column in documents.listeners().columns),
         *(f"item {row.what} {row.level} {row.when}" for row in every_row()),

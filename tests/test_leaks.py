@@ -98,9 +98,7 @@ class LeakTest(MuxTestCase):
             await peer.is_lost()
         while self.factory.connections or self.silent_factory.connections:
             await self.turn()
-        for server in list(
-            _Server.open
-        ):  # who did not answer a half-close does not notice the end either
+        for server in [*_Server.open]:  # who answered no half-close does not notice the end either
             server.close()
         while _Server.open:
             await self.turn()
@@ -118,14 +116,11 @@ class LeakTest(MuxTestCase):
         self.assertEqual(len(self.records), done)
         await self.assert_no_more(before)
         counted = collections.Counter(record.reason for record in self.records)
-        self.assertEqual(
-            set(counted),
-            {
-                "done", "client-gone", "client-reset", "server-reset", "silent", "no-route",
-                "connect-refused", "connect-timeout", "idle-timeout", "half-close-timeout",
-                "max-duration",
-            },
-        )  # fmt: skip
+        others = (
+            "client-gone client-reset server-reset silent no-route connect-refused max-duration"
+        )
+        timeouts = {f"{name}-timeout" for name in ("connect", "idle", "half-close")}
+        self.assertEqual({*counted}, {"done", *others.split(), *timeouts})
 
     async def assert_no_more(self, before: dict[str, int]) -> None:
         """Compare with what there was before; an earlier test may have left something that is gone by now, and what ends now something for a while."""

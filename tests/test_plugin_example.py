@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, said_by
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
@@ -50,11 +50,7 @@ class PluginExampleTests(InteropTestCase):
     def output(cls, *arguments: str | Path) -> str:
         """Run its Python, which must succeed, far from the sources; and give what it says."""
         command = ("--chdir", cls.folder, *_UNSET, cls.python, *arguments)
-        done = run("env", *command, timeout=600)
-        said = (done.stdout + done.stderr).decode()
-        if done.returncode:
-            raise AssertionError(f"{arguments} ended with {done.returncode}:\n{said}")
-        return said
+        return said_by("env", *command, timeout=600)
 
     def test_own_tests_of_the_example(self) -> None:
         options = ("-p", "no:cacheprovider", "--rootdir", self.folder)

@@ -142,9 +142,8 @@ class ScriptTests(SynchronousTestCase):
         """What it uses of others cannot change, each of its steps is a script without errors, and it has what they need."""
         text = (_CHECKOUT / ".github/workflows/release.yml").read_text()
         workflow = import_module("yaml").safe_load(text)
-        self.assertEqual(
-            workflow[True], {"push": {"tags": ["v*"]}}
-        )  # YAML 1.1 takes `on` for a truth
+        # YAML 1.1 takes `on` for a truth.
+        self.assertEqual(workflow[True], {"push": {"tags": ["v*"]}})
         steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
         for step in steps:
             if "uses" in step:

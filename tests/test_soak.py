@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.children import InteropTestCase, run
+from tests.interop.children import InteropTestCase, succeed
 
 pytestmark = pytest.mark.whole
 
@@ -20,8 +20,7 @@ class SoakTests(InteropTestCase):
         unmeasured = ("env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START")
         command = (*unmeasured, f"PYTHONPATH={_CHECKOUT}", sys.executable, "-m", "benchmarks.soak")
         options = ("--connections", str(_CONNECTIONS), "--rounds", "5", "--relay", relay)
-        done = run(*command, *options, timeout=900)
-        self.assertEqual(done.returncode, 0, done.stdout.decode() + done.stderr.decode())
+        done = succeed(*command, *options, timeout=900)
         self.assertIn(f"| {_CONNECTIONS} |".encode(), done.stdout)
         self.assertIn(b"verdict: all is well", done.stdout)
 

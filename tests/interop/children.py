@@ -188,12 +188,25 @@ def run(
     )
 
 
-def output_of(program: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
-    done = run(program, *arguments, stdin=stdin)
+def succeed(
+    program: str, *arguments: str | Path, stdin: bytes = b"", timeout: float = 2 * PATIENCE
+) -> subprocess.CompletedProcess[bytes]:
+    """Do as `run` with a program that has to exit with 0."""
+    done = run(program, *arguments, stdin=stdin, timeout=timeout)
     if done.returncode:
-        said = done.stderr.decode(errors="replace")
-        raise AssertionError(f"{done.args!r} ended with {done.returncode}: {said}")
-    return done.stdout
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise AssertionError(f"{done.args!r} ended with {done.returncode}:\n{said}")
+    return done
+
+
+def output_of(program: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+    return succeed(program, *arguments, stdin=stdin).stdout
+
+
+def said_by(program: str, *arguments: str | Path, timeout: float = 2 * PATIENCE) -> str:
+    """Run a program that has to exit with 0, and give all that it prints."""
+    done = succeed(program, *arguments, timeout=timeout)
+    return (done.stdout + done.stderr).decode(errors="replace")
 
 
 def first_of(child: Child) -> int | None:

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from unittest import SkipTest, TestCase
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, said_by, succeed
 from tests.programs import require_program
 
 _MIRROR = "http://deb.debian.org/debian"
@@ -56,9 +56,7 @@ def root_of(
             options += [f"--include={','.join(packages)}"] if packages else []
             options += [f"--keyring={keyring}"] if keyring else []
             steps = [f"/usr/share/debootstrap/scripts/{script}"] if script else []
-            done = run("debootstrap", *options, suite, unfinished, mirror, *steps, timeout=600)
-            if done.returncode:
-                raise AssertionError(done.stdout.decode() + done.stderr.decode())
+            succeed("debootstrap", *options, suite, unfinished, mirror, *steps, timeout=600)
             unfinished.rename(made)
     return made
 
@@ -99,11 +97,7 @@ class Copy:
         return (*entered, str(self._folder), str(self._root), "env", "-i", *settings, *words)
 
     def do(self, *words: str) -> str:
-        done = run("unshare", *self._command(words), timeout=300)
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        if done.returncode:
-            raise AssertionError(f"{words} ended with {done.returncode}:\n{said}")
-        return said
+        return said_by("unshare", *self._command(words), timeout=300)
 
     def start(self, *words: str) -> Child:
         return Child("unshare", *self._command(words))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import Child, InteropTestCase, eventually, first_of, run
+from tests.interop.children import Child, InteropTestCase, eventually, first_of, run, succeed
 from tests.packaging.building import CHECKOUT
 from tests.packaging.roots import listen, relayed, root_of
 from tests.support.alone import RULES
@@ -96,11 +96,7 @@ class ImageTests(InteropTestCase):
     def buildah(cls, *words: str) -> str:
         storage = cls.folder / "storage"
         options = (f"--root={storage}", f"--runroot={storage}-run", "--storage-driver=overlay")
-        done = run("buildah", *options, *words, timeout=600)
-        if done.returncode:
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            raise AssertionError(f"buildah {words} ended with {done.returncode}:\n{said}")
-        return done.stdout.decode().strip()
+        return succeed("buildah", *options, *words, timeout=600).stdout.decode().strip()
 
     def setUp(self) -> None:
         super().setUp()
