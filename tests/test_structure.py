@@ -152,12 +152,10 @@ class StructureTest(SynchronousTestCase):
         rows = re.findall(r"^\| `(txmux[\w.]*)` \|.*\|([^|]*)\|$", page, re.MULTILINE)
         self.assertGreater(len(rows), 20)
         for package, uses in rows:
-            used = {
-                name.split(".")[1]
-                for module, names in imports().items()
-                for name in names
-                if f"{module}.".startswith(f"{package}.") and name.startswith("txmux.")
-            }
+            within = (
+                its for name, its in imports().items() if f"{name}.".startswith(f"{package}.")
+            )
+            used = {one.split(".")[1] for its in within for one in its if one.startswith("txmux.")}
             expected = used - {package.removeprefix("txmux."), "classes"}
             self.assertEqual((package, {*re.findall(r"\w+", uses)}), (package, expected))
         # Stages know neither the connection nor stages.
@@ -195,13 +193,9 @@ class StructureTest(SynchronousTestCase):
     def test_each_module(self) -> None:
         """None installs the reactor when it is imported: whoever runs it may choose another; and none is long."""
         for _, path, code in modules():
-            at_import = [
-                name
-                for node in code.body
-                if isinstance(node, ast.ImportFrom) and node.module == "twisted.internet"
-                for name in (alias.name for alias in node.names)
-            ]
-            self.assertNotIn("reactor", at_import, path)
+            nodes_of = (node for node in code.body if isinstance(node, ast.ImportFrom))
+            at_import = [(node.module, one.name) for node in nodes_of for one in node.names]
+            self.assertNotIn(("twisted.internet", "reactor"), at_import, path)
             folder = CONVERT.parent if path.parts[0] == CONVERT.name else PACKAGE
             self.assertLess(len((folder / path).read_text().splitlines()), 800, path)
 
@@ -213,13 +207,9 @@ class StructureTest(SynchronousTestCase):
             if isinstance(node.value, str) and re.fullmatch(r"txmux(\.[a-z_]+){2,}", node.value)
         }
         self.assertIn(("features/ech/__init__.py", "txmux.features.ech.keys"), named)
-        gone = {
-            one
-            for one in named
-            if not (PACKAGE.parent / one[1].replace(".", "/")).is_dir()
-            and not (PACKAGE.parent / one[1].replace(".", "/")).with_suffix(".py").exists()
-        }
-        self.assertEqual(gone, set())
+        places = [(one, PACKAGE.parent / one[1].replace(".", "/")) for one in named]
+        there = {one for one, its in places if its.is_dir() or its.with_suffix(".py").exists()}
+        self.assertEqual(named - there, set())
 
     def test_verbs(self) -> None:
         # What a process keeps takes its rules by `prepare` and `commit`: one thing has one name.
@@ -239,14 +229,12 @@ class StructureTest(SynchronousTestCase):
         functions: list[tuple[Path, Any]]
         functions = [*nodes(ast.FunctionDef), *nodes(ast.AsyncFunctionDef)]
         methods = [
-            (path.parts[0], method)
-            for path, method in functions
-            if [one.arg for one in method.args.args[:1]] == ["self"]
+            its for its in functions if [one.arg for one in its[1].args.args[:1]] == ["self"]
         ]
         called = {
             (method.name, ast.unparse(method.args))
-            for package, method in methods
-            if package in {"access", "admin", "client", "control", "processes", "serving"}
+            for path, method in methods
+            if path.parts[0] in {"access", "admin", "client", "control", "processes", "serving"}
             and re.fullmatch("look|look_again|troubles|problems|use|take_over", method.name)
         }
         self.assertEqual(called, {("look", "self"), ("troubles", "self")})

@@ -244,6 +244,8 @@ class CheckTests(CommandTestCase):
         os.close(read)
         user, terminal = pty.openpty()
         os.close(user)
+        pipe_ends = dict.fromkeys(("stdin", "stderr"), subprocess.PIPE)
+        how: dict[str, Any] = {"cwd": package, "env": buffered, **pipe_ends}
         started = []
         with os.fdopen(write, "wb") as pipe, os.fdopen(terminal, "wb") as gone:
             for output, arguments in (
@@ -254,37 +256,20 @@ class CheckTests(CommandTestCase):
                 )),
                 (gone, ("check", good)), (gone, ("explain", good, "--text", "x")), (gone, ("matchers",)),
             ):  # fmt: skip
-                child = subprocess.Popen(
-                    [sys.executable, "-m", "txmux", *arguments],
-                    cwd=package,
-                    env=buffered,
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=subprocess.PIPE,
-                )
-                started.append((arguments, child))
+                words = [sys.executable, "-m", "txmux", *arguments]
+                started.append((arguments, subprocess.Popen(words, stdout=output, **how)))
         for arguments, child in started:
             _, err = child.communicate(GOOD.encode(), timeout=300)
             self.assertEqual((child.returncode, err), (141, b""), arguments)
 
     def test_output_that_cannot_be_written(self) -> None:
-        for arguments in (
-            ("--help",),
-            ("check", self.good.name),
-            ("check", "missing.ini"),
-            ("matchers",),
-        ):
+        how: dict[str, Any] = {"cwd": self.good.parent, "stderr": subprocess.PIPE, "timeout": 300}
+        for line in ("--help", f"check {self.good.name}", "check missing.ini", "matchers"):
+            words = [sys.executable, "-m", "txmux", *line.split()]
             with Path("/dev/full").open("wb") as full:
-                done = subprocess.run(
-                    [sys.executable, "-m", "txmux", *arguments],
-                    cwd=self.good.parent,
-                    stdout=full,
-                    stderr=subprocess.PIPE,
-                    timeout=300,
-                    check=False,
-                )
+                done = subprocess.run(words, stdout=full, check=False, **how)
             problem = b"txmux: cannot write to standard output: No space left on device\n"
-            self.assertEqual((done.returncode, done.stderr), (1, problem), arguments)
+            self.assertEqual((done.returncode, done.stderr), (1, problem), line)
 
     def test_imports(self) -> None:
         # No reactor is installed.

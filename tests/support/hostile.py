@@ -171,24 +171,17 @@ def framed(message: bytes) -> bytes:
     return len(message).to_bytes(2, "big") + message
 
 
-_STRAY = dns_answer(b"\0\0" + bytes(10) + _OTHER)
-DNS = Dialect(
-    _messages,
-    framed(_STRAY),
-    {"wrong type": framed(_STRAY), "half an answer": framed(_STRAY)[:20], "no DNS": b"\0\1a" * 9},
-    {"endless answers": (b"", framed(_STRAY) * 10)},
-    has_datagrams=True,
-)
+_STRAY = framed(dns_answer(b"\0\0" + bytes(10) + _OTHER))
+_NO_ANSWERS = {"wrong type": _STRAY, "half an answer": _STRAY[:20], "no DNS": b"\0\1a" * 9}
+_ENDLESS = {"endless answers": (b"", _STRAY * 10)}
+DNS = Dialect(_messages, _STRAY, _NO_ANSWERS, _ENDLESS, has_datagrams=True)
 BY_UDP = (SILENT, "wrong type", "no DNS", "endless answers")
 
 # Anything, for checks of servers
 
-RAW = Dialect(
-    lambda data: ([data], b""),
-    b"a" * 1000,
-    {"wrong type": b"nonsense\r\n"},
-    {"endless body": (b"", b"a" * 1000)},
-)
+_MUCH = b"a" * 1000
+_ENDLESS = {"endless body": (b"", _MUCH)}
+RAW = Dialect(lambda data: ([data], b""), _MUCH, {"wrong type": b"nonsense\r\n"}, _ENDLESS)
 
 
 class HostilePeer:

@@ -1,12 +1,12 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 from unittest import SkipTest
 
 from tests.cli.support import CommandTestCase
+from tests.programs import run_text
 from tests.support.echo import ThreadServer
 from txmux.rules.optional import missing
 
@@ -213,14 +213,8 @@ class AskingTests(CommandTestCase):
             (["reload", "--admin", server.at], set()),
             (["reload", "--rules", str(rules)], {"attr"}),
         ):
-            done = subprocess.run(
-                [sys.executable, "-c", code, *arguments],
-                env={"PYTHONPATH": os.pathsep.join(sys.path)},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=300,
-            )
+            env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+            done = run_text(sys.executable, "-c", code, *arguments, env=env)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             names = set(done.stdout.splitlines()[-1].split())
             self.assertIn("txmux", names)

@@ -69,6 +69,13 @@ def refused(why: str, *, counts: bool = True, **more: Any) -> Callable[[str], by
     return refuse
 
 
+def _redis(*, has_lock: object, **answers: Callable[..., Any]) -> Any:
+    source = Source("certificates", "", "", reactor.seconds)
+    return SimpleNamespace(
+        source=source, is_up=True, poll=lambda: succeed(({}, has_lock)), **answers
+    )
+
+
 class RenewalTests(TestCase):
     def setUp(self) -> None:
         self.now = time.time()
@@ -374,12 +381,7 @@ class RenewalTests(TestCase):
         good, file = after.key_pem() + after.pem, self.folder / f"{_A}.pem"
         answers = list[bytes]()
         self.play(lambda _: answers.pop(0))
-        redis = SimpleNamespace(
-            source=Source("certificates", "", "", reactor.seconds),
-            is_up=True,
-            poll=lambda: succeed(({}, True)),
-            certificate=lambda *_: succeed(answers.pop(0)),
-        )
+        redis = _redis(has_lock=True, certificate=lambda *_: succeed(answers.pop(0)))
         for is_shared in (False, True):
             before.write(file, key=True)
             self.now = time.time()
@@ -439,12 +441,8 @@ class RenewalTests(TestCase):
         """One that another machine has, or that somebody has written, is reported after half an hour."""
         self.play()
         made: Any = self.certificates(_A)
-        made._shared = SimpleNamespace(
-            source=Source("certificates", "", "", reactor.seconds),
-            is_up=True,
-            poll=lambda: succeed(({}, None)),
-            certificate=lambda *_: succeed(None),
-            lock=lambda: succeed(None),
+        made._shared = _redis(
+            has_lock=None, certificate=lambda *_: succeed(None), lock=lambda: succeed(None)
         )
         for count in (1, 1, 2):
             made.look()

@@ -84,13 +84,9 @@ class ScreenTests(SynchronousTestCase):
         # With more of everything than there is room for.
         states = ["up", "drain", "up", "maintenance", "ejected", "up", "down", "disabled"]
         servers = [{**SERVER, "server": f"s{n}", "state": one} for n, one in enumerate(states)]
-        snapshot = _with(
-            _ATTENTION,
-            backends=[{"name": name, "servers": servers} for name in ("web", "api")],
-            connections=_many(CONNECTION),
-            routes=_many(ROUTES[0], key="name"),
-            recent=_many(RECENT[0]),
-        )
+        backends = [{"name": name, "servers": servers} for name in ("web", "api")]
+        many = {"connections": _many(CONNECTION), "routes": _many(ROUTES[0], key="name")}
+        snapshot = _with(_ATTENTION, backends=backends, recent=_many(RECENT[0]), **many)
         wanted = [("down", 6), ("ejected", 4), ("maintenance", 3), ("drained", 1)]
         for width, height in ((80, 24), (130, 45), (200, 50)):
             for pane in PANES:
