@@ -68,10 +68,7 @@ class RaceTest(SynchronousTestCase):
 
     def look(self) -> list[tuple[str, int, int, bytes]]:
         return [
-            (
-                one.name, one.stat().st_ino, one.stat().st_mode,
-                one.read_bytes() if one.is_file() else b"",
-            )
+            (one.name, one.stat().st_ino, one.stat().st_mode, one.read_bytes() if one.is_file() else b"")
             for one in sorted(self.victim.iterdir())
         ]  # fmt: skip
 

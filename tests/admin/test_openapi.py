@@ -60,10 +60,7 @@ class DescriptionTest(SynchronousTestCase):
             (bool, [True, False], [0, "true", None], "true or false"),
             (str, ["", "x"], [1, None, ["x"]], "a text"),
             (Literal["a", "b"], ["a", "b"], ["c", "", None, ["a"]], "'a' or 'b'"),
-            (
-                Annotated[int, 2, 9], [2, 9], [1, 10, 2.0, True, "2", None],
-                "a whole number from 2 to 9",
-            ),
+            (Annotated[int, 2, 9], [2, 9], [1, 10, 2.0, True, "2", None], "a whole number from 2 to 9"),
             (
                 Annotated[int, 2, 9] | None, [2, 9, None], [1, 10, False, "a" * 58, "a" * 59],
                 "a whole number from 2 to 9",

@@ -390,13 +390,10 @@ class PageTests(InteropTestCase):
         self.watched.say("public", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
         self.stop_scripts()
         self.go()
-        self.assertEqual(
-            [one.text for one in browser.all("h2")],
-            [
-                "Now", "Servers", "Ended badly", "Unrecognised", "Connections", "Clients",
-                "Listeners", "Map", "Rules", "Certificates", "Bans",
-            ],
-        )  # fmt: skip
+        self.assertEqual([one.text for one in browser.all("h2")], [
+            "Now", "Servers", "Ended badly", "Unrecognised", "Connections", "Clients",
+            "Listeners", "Map", "Rules", "Certificates", "Bans",
+        ])  # fmt: skip
         doing = browser.all("[data-act], .menu, #bans details")
         self.assertEqual([one for one in doing if one.is_displayed()], [])
         self.assertTrue(browser.find("figure svg").is_displayed())

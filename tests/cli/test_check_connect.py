@@ -101,10 +101,7 @@ class ConnectTests(SynchronousTestCase):
         self.assertTrue(found.pop("problem").startswith("connection refused"))
         self.assertEqual(
             (code, found),
-            (1, {
-                "server": gone, "address": None, "tested": None, "backends": ["b"], "routes": ["a"],
-                "listeners": [],
-            }),
+            (1, {"server": gone, "address": None, "tested": None, "backends": ["b"], "routes": ["a"], "listeners": []}),
         )  # fmt: skip
         # Bad rules are not tried.
         code, out = self.run_check("[route a]\nmatch = nothing\nbackend = 127.0.0.1:1\n")

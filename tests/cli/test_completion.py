@@ -53,14 +53,12 @@ class CompletionTests(CommandTestCase):
         self.assertIn(f"{sys.prefix}/bin/pip install 'txmux[completion]'", said)
         self.assertEqual(len(said.splitlines()), 1)
         for shell in SHELLS:
-            code, script, said = self.run_main("completion", shell)
-            self.assertEqual((code, said), (0, ""))
+            script = self.told(0, self.run_main("completion", shell))
             for command in names_of_commands():
                 self.assertIn(command, script)
             self.assertNotIn("bash_completion/", script)
             self.assertNotIn("zsh_completion/", script)
         # An unknown shell: the known ones are named.
-        code, _, said = self.run_main("completion", "ksh")
-        self.assertEqual(code, 2)
+        said = self.told(2, self.run_main("completion", "ksh"))
         # Versions of Python differ in the quotes.
         self.assertIn("ksh (choose from bash, zsh, fish)", said.replace("'", ""))

@@ -220,8 +220,7 @@ class ServiceTests(CommandTestCase):
         arguments = ("explain", self.rules, "--text", "SSH-2.0-x\x1b[2J")
         plain = self.run_main(*arguments)[1]
         with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": ""}):
-            code, coloured, _ = self.run_main(*arguments, out=Terminal())
-            self.assertEqual(code, 0)
+            coloured = self.told(0, self.run_main(*arguments, out=Terminal()))
             self.assertRegex(coloured, r"\x1b\[1;32m>")
         with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}):
             self.assertNotIn("\x1b[3", self.run_main(*arguments, out=Terminal())[1])
@@ -234,44 +233,35 @@ class ServiceTests(CommandTestCase):
         (stream,) = document.pop("streams")
         self.assertEqual(document, {"rules": str(self.rules)})
         (found,) = stream.pop("listeners")
-        self.assertEqual(
-            stream,
-            {
-                "client": "10.0.0.1", "server": None, "bytes": 10, "datagrams": None, "gap": False,
-                "late": False, "server_first": False,
-            },
-        )  # fmt: skip
+        self.assertEqual(stream, {
+            "client": "10.0.0.1", "server": None, "bytes": 10, "datagrams": None, "gap": False,
+            "late": False, "server_first": False,
+        })  # fmt: skip
         routes = found.pop("routes")
         moment = datetime.fromisoformat(found.pop("time")).timestamp()
         self.assertLess(abs(moment - time.time()), 60)
-        self.assertEqual(
-            found,
-            {
-                "listener": "public", "from": "10.0.0.1", "during": False, "bytes": 10,
-                "first": b"SSH-2.0-x ".hex(), "peek_limit": 32768,
-                "decision": {
-                    "at": 4, "by": "route", "route": "ssh", "to": "ssh-server",
-                    "servers": ["127.0.0.1:22", "127.0.0.1:23"],
-                    "text": "route ssh, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
-                },
-                "at_deadline": None,
-                "silence": {
-                    "at": None, "after": 3.0, "by": "silent", "route": "silent", "to": "ssh-server",
-                    "servers": ["127.0.0.1:22", "127.0.0.1:23"],
-                    "text": "route silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
-                },
-                "answers": [],
-                "facts": {"software": "x"},
+        self.assertEqual(found, {
+            "listener": "public", "from": "10.0.0.1", "during": False, "bytes": 10,
+            "first": b"SSH-2.0-x ".hex(), "peek_limit": 32768,
+            "decision": {
+                "at": 4, "by": "route", "route": "ssh", "to": "ssh-server",
+                "servers": ["127.0.0.1:22", "127.0.0.1:23"],
+                "text": "route ssh, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
             },
-        )  # fmt: skip
+            "at_deadline": None,
+            "silence": {
+                "at": None, "after": 3.0, "by": "silent", "route": "silent", "to": "ssh-server",
+                "servers": ["127.0.0.1:22", "127.0.0.1:23"],
+                "text": "route silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
+            },
+            "answers": [],
+            "facts": {"software": "x"},
+        })  # fmt: skip
         answer = {"says": "match", "at": 4, "needs_up_to": None, "error": None}
-        self.assertEqual(
-            routes[0],
-            {
-                "route": "ssh", **answer, "excluded_by": None, "dry_run": False,
-                "lines": [{"match": "ssh", **answer}],
-            },
-        )  # fmt: skip
+        self.assertEqual(routes[0], {
+            "route": "ssh", **answer, "excluded_by": None, "dry_run": False,
+            "lines": [{"match": "ssh", **answer}],
+        })  # fmt: skip
         self.assertEqual([len(route["lines"]) for route in routes], [1, 2, 1])
 
     def test_one_block_for_each_listener(self) -> None:
@@ -314,9 +304,7 @@ class ServiceTests(CommandTestCase):
     def test_tls_client_by_what_it_asks_for(self) -> None:
         routes = "".join(
             f"[route {name}]\nmatch = tls {options}\nbackend = close\n"
-            for name, options in (
-                ("h2", "sni=a.example alpn=h2"), ("old", "alpn=none"), ("a", "sni=a.example"),
-            )
+            for name, options in (("h2", "sni=a.example alpn=h2"), ("old", "alpn=none"), ("a", "sni=a.example"))
         )  # fmt: skip
         self.rules.write_text(f"[listen public]\nendpoint = :443\n{routes}")
         for options, decision in {

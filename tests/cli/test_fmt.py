@@ -74,8 +74,7 @@ class FmtTests(CommandTestCase):
         )
         several += "\n# who\nmatch=any\nbackend=close"
         self.assertNotIn("*", self.of_input(several)[1])
-        code, out, err = self.of_input(several, "--fix")
-        self.assertEqual((code, err), (0, ""))
+        out = self.told(0, self.of_input(several, "--fix"))
         self.assertEqual(
             out[out.index("[route r]") :],
             "[route r]\nunder   = *\nmatch   = ssh\nbackend = close\n\n[listen b]\nendpoint = :2\n\n"

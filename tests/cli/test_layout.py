@@ -188,10 +188,7 @@ class PropertyTests(SynchronousTestCase):
         )
         self.assertEqual(self.found(text), [])
         text = "[route r]\nmatch = shh\nbackend = 22\nfrom = ${X\nfrmo = 1\n"
-        self.assertEqual(
-            [line.partition(";")[0] for line in self.found(text)],
-            [
-                "2 match: unknown matcher 'shh'", "3 backend: '22' is not a server",
-                "4 from: '${X' does not name a variable", "5 frmo: unknown key",
-            ],
-        )  # fmt: skip
+        self.assertEqual([line.partition(";")[0] for line in self.found(text)], [
+            "2 match: unknown matcher 'shh'", "3 backend: '22' is not a server",
+            "4 from: '${X' does not name a variable", "5 frmo: unknown key",
+        ])  # fmt: skip

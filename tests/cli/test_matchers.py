@@ -59,14 +59,11 @@ class MatchersTests(CommandTestCase):
         return self.told(0, self.run_main("matchers", name))
 
     def test_options_and_examples_with_those_they_need(self) -> None:
-        self.assertEqual(
-            self.describe("payload").splitlines()[:8],
-            [
-                "payload: given bytes at a given offset", f"over tcp, udp, from {OWN}", "",
-                "option   meaning",
-                *(f"{o.name + '=':9}{o.meaning}" for o in installed_matchers()["payload"].options),
-            ],
-        )  # fmt: skip
+        self.assertEqual(self.describe("payload").splitlines()[:8], [
+            "payload: given bytes at a given offset", f"over tcp, udp, from {OWN}", "",
+            "option   meaning",
+            *(f"{o.name + '=':9}{o.meaning}" for o in installed_matchers()["payload"].options),
+        ])  # fmt: skip
         examples = self.describe("payload").partition("in a rules file")[2]
         for line in ("text=JDWP- offset=4  ", "text=JDWP-  ", "hex='16 03 01' mask='ff ff fc'  "):
             pattern = rf"match = payload {re.escape(line)} *\d bytes, or 1 datagram\n"

@@ -161,10 +161,7 @@ class Service(Twist):
         )
         is_run = program == "run"
         super().__init__(
-            *(
-                "--pidfile", self.pidfile, *options,
-                *((self.file,) if is_run else ("--rules", self.file)),
-            ),
+            *("--pidfile", self.pidfile, *options, *((self.file,) if is_run else ("--rules", self.file))),
             before=before,
             program=(sys.executable, "-m", "txmux", "run") if is_run else (),
             reactor=reactor,

@@ -102,8 +102,7 @@ class InitTests(CommandTestCase):
             self.assertEqual(f":{port}\n" in out, listed)
 
     def test_given_endpoint(self) -> None:
-        code, out, _ = self.run_main("init", "--listen", "127.0.0.1:9")
-        self.assertEqual(code, 0)
+        out = self.told(0, self.run_main("init", "--listen", "127.0.0.1:9"))
         self.assertIn("\nendpoint = 127.0.0.1:9\n", out)
         unprintable = "a\nb", "unix:/tmp/a\nb", "systemd:domain=INET:name=a\nb", "unix:/run/\u202ex"
         for bad in (*unprintable, "443", ":99999", "udp::53"):

@@ -9,10 +9,7 @@ from txmux_convert.formats import Conversion
 _PIECES = (
     *("[a]", "[b]", "accept = 1", "accept = :::2", "connect = 3", "connect = a.example:4"),
     *("client = yes", "cert = /x.pem", "sni = a:*.example", "sni =", "verify = 3", "verify = x"),
-    *(
-        "protocol = connect", "protocol = pgsql", "protocolHost = b:5", "redirect = 6",
-        "CApath = /x",
-    ),
+    *("protocol = connect", "protocol = pgsql", "protocolHost = b:5", "redirect = 6", "CApath = /x"),
     *("checkHost = é", "include = x\0", "failover = rr", "TIMEOUTclose =", "= x", "x", "exec = /x"),
 )  # fmt: skip
 

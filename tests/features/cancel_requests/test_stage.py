@@ -219,9 +219,7 @@ class CancelTest(MuxTestCase):
         ]
         inner = [
             attrs.evolve(route(f"postgres user={port}", backend(str(port), port)), under=(under,))
-            for under, port in (
-                ("two", ports[1]), ("three", free_port()), ("tls", ports[1]), ("tls", ports[2]),
-            )
+            for under, port in (("two", ports[1]), ("three", free_port()), ("tls", ports[1]), ("tls", ports[2]))
         ]  # fmt: skip
         port = self.mux([*outer, *inner])
         client = await self.connect(port, CANCEL)

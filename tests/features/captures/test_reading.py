@@ -228,8 +228,7 @@ class ReadTests(CommandTestCase):
         packets = [packet(c, SERVER, ACK, 1, data) for c, data in zip(clients, said, strict=True)]
         path = self.write("x.pcap", capture(*map(FRAMES[1], packets)))
         file = self.write("rules.ini", rules)
-        code, out, err = self.run_main("explain", file, "--pcap", path)
-        self.assertEqual((code, err), (0, ""))
+        out = self.told(0, self.run_main("explain", file, "--pcap", path))
         self.assertLess(len(out.splitlines()), 950)
         first, *_, last, summary = re.split(r"\n\n(?=listener a|clients )", out)
         head = "   route  match             says", ">  r1     payload text=r01  match at byte 3"
@@ -240,7 +239,7 @@ class ReadTests(CommandTestCase):
         counts = {"route r1": 60, "route r2": 30, "default": 9, undecided: 1}
         rows = [f"{count:>7}  a         {what}" for what, count in counts.items()]
         self.assertEqual(summary.splitlines(), ["clients  listener  decision", *rows])
-        code, out, _ = self.run_main("explain", file, "--pcap", path, "--all")
+        _, out, _ = self.run_main("explain", file, "--pcap", path, "--all")
         self.assertGreater(len(out.splitlines()), 2600)
 
     def explain_capture(self, data: bytes, *arguments: str) -> str:
@@ -250,9 +249,7 @@ class ReadTests(CommandTestCase):
             "[route ssh]\nmatch = ssh\nfrom = 192.0.2.0/24\nbackend = 127.0.0.1:22\n",
         )
         path = self.write("x.pcap", data)
-        code, out, err = self.run_main("explain", rules, "--pcap", path, *arguments)
-        self.assertEqual((code, err), (0, ""))
-        return out
+        return self.told(0, self.run_main("explain", rules, "--pcap", path, *arguments))
 
     def test_one_block_for_each_connection(self) -> None:
         """What a client says that was there before is not shown as its first bytes without a word."""

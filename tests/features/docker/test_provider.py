@@ -337,8 +337,7 @@ class ProviderTest(TestCase):
 
 class UsageTests(CommandTestCase):
     def test_options_of_the_provider(self) -> None:
-        code, out, _ = self.run_main("provider", "docker", "--help")
-        self.assertEqual(code, 0)
+        out = self.told(0, self.run_main("provider", "docker", "--help"))
         for option in ("--write FILE", "--rules FILE", "--network NAME", "--allow-label KEY"):
             self.assertIn(option, out)
         for words, complaint in (
@@ -348,6 +347,5 @@ class UsageTests(CommandTestCase):
             (("docker",), "the following arguments are required: --write"),
             (("docker", "--write", "x", "--allow-label", "server"), "invalid choice: 'server'"),
         ):
-            code, _, err = self.run_main("provider", *words)
-            self.assertEqual(code, 2)
+            err = self.told(2, self.run_main("provider", *words))
             self.assertIn(complaint, err)

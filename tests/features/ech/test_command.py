@@ -43,8 +43,7 @@ class EchTest(CommandTestCase):
 
     def test_new(self) -> None:
         path = self.keys / "b.pem"
-        code, out, err = self.run_main("ech", "new", "Other.Example.", "--output", path)
-        self.assertEqual((code, err), (0, ""))
+        out = self.told(0, self.run_main("ech", "new", "Other.Example.", "--output", path))
         file = read_key_file(path)
         self.assertEqual(out, f'NAME. 300 IN HTTPS 1 . alpn="h2,http/1.1" ech="{file.configs}"\n')
         (config,) = read_configs(base64.b64decode(file.configs))
@@ -54,16 +53,13 @@ class EchTest(CommandTestCase):
         self.keys.chmod(0o2700)  # for its group
         self.run_main("ech", "new", "a.example", "--output", of_group := self.keys / "c.pem")
         self.assertEqual(stat.S_IMODE(of_group.stat().st_mode), 0o640)
-        code, _, err = self.run_main("ech", "new", "a.example", "--output", path)
-        self.assertEqual(code, 1)
+        err = self.told(1, self.run_main("ech", "new", "a.example", "--output", path))
         self.assertIn("name a new file", err)
-        code, out, err = self.run_main("ech", "new", "public.example")
-        self.assertEqual((code, err), (0, ""))
+        out = self.told(0, self.run_main("ech", "new", "public.example"))
         self.assertIn("BEGIN PRIVATE KEY", out)
         self.assertTrue(out.startswith("# NAME. 300 IN HTTPS 1 . "))
         self.assertEqual(len(read_key_file(self.write("new.pem", out)).keys), 1)
-        code, out, err = self.run_main("ech", "new", "public.example", "--json")
-        self.assertEqual((code, out), (2, ""))
+        err = self.told(2, self.run_main("ech", "new", "public.example", "--json"))
         self.assertIn("--json is only for show", err)
         for name in ("a..example", "*.example", "x" * 70, "1.2.3.4", ""):
             code, _, err = self.run_main("ech", "new", name)
@@ -74,8 +70,7 @@ class EchTest(CommandTestCase):
         new = MadeKey(9, "new.example")
         os.utime(self.keys / "a.pem", (1, 1))
         new.write(self.keys / "b.ech")
-        code, out, _ = self.run_main("ech", "show", self.rules)
-        self.assertEqual(code, 0)
+        out = self.told(0, self.run_main("ech", "show", self.rules))
         rows = [line.split() for line in out.splitlines()]
         self.assertEqual(rows[1][:3] + rows[1][-2:-1], ["public", "9", "new.example", "published"])
         self.assertEqual(rows[2][:3] + rows[2][-2:-1], ["public", "7", "public.example", "opens"])
@@ -97,21 +92,19 @@ class EchTest(CommandTestCase):
         unit = "[listen other]\nendpoint = :8444\nech_keys = none\n"
         (self.folder / "units").mkdir()
         self.write("units/other.ini", unit)
-        code, out, _ = self.run_main("ech", "show", two)
-        self.assertEqual(code, 0)
+        out = self.told(0, self.run_main("ech", "show", two))
         self.assertIn("\nother: cannot read", out)
         self.assertIn("\npublic: NAME. ", out)
         plain = self.write("plain.ini", _RULES.replace("ech_keys = keys\n", ""))
-        code, _, err = self.run_main("ech", "show", plain)
-        self.assertEqual(code, 1)
+        err = self.told(1, self.run_main("ech", "show", plain))
         self.assertIn("no [listen] has ech_keys; add it", err)
 
     def explained(self, data: bytes, *options: object) -> str:
         hello = self.write("hello", data)
         options = options or ("--ech-keys", self.keys)
-        code, out, err = self.run_main("explain", self.rules, "--file", hello, *map(str, options))
-        self.assertEqual((code, err), (0, ""))
-        return out
+        return self.told(
+            0, self.run_main("explain", self.rules, "--file", hello, *map(str, options))
+        )
 
     def test_commands_know_hidden_names(self) -> None:
         hello = records(Sealer(self.made).hello(inner()))

@@ -29,10 +29,7 @@ CLIENTS: dict[str, tuple[tuple[bytes, bytes], ...]] = {
         (b"a CAPABILITY\r\n", b"* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\na OK done\r\n"),
         (b"b LOGIN me secret\r\n", b"b NO [PRIVACYREQUIRED] STARTTLS first\r\n"),
         *((tag + b" NOOP\r\n", tag + b" OK done\r\n") for tag in (b"$2", b"a/1:x]", b"x" * 200)),
-        *(
-            (tag + b" NOOP\r\n", b"* BAD no tag\r\n")
-            for tag in (b"+", b"a+", b"(a", b"a\x7f", b"\xc3\xa4")
-        ),
+        *((tag + b" NOOP\r\n", b"* BAD no tag\r\n") for tag in (b"+", b"a+", b"(a", b"a\x7f", b"\xc3\xa4")),
         (b"\r\n", b"* BAD no tag\r\n"),
         (b"c noop\r\n", b"c OK done\r\n"),
         (b"d STARTTLS\r\n", b"d OK Begin TLS negotiation now\r\n"),
@@ -78,14 +75,8 @@ SERVERS: dict[str, tuple[tuple[bytes, bytes, bytes], ...]] = {
         (b"", b"* OK [CAPABILITY IMAP4rev1] mail.example ready\r\n", b"* PREAUTH hello\r\n"),
         (b"1 STARTTLS\r\n", b"* CAPABILITY x\r\n1 OK go\r\n", b"1 BAD no\r\n"),
     ),
-    "pop3": (
-        (b"", b"+OK ready <1@mail.example>\r\n", b"-ERR no\r\n"),
-        (b"STLS\r\n", b"+OK\r\n", b"-ERR no\r\n"),
-    ),
-    "ftp": (
-        (b"", b"220-x\r\nany text\r\n220\r\n", b"421 full\r\n"),
-        (b"AUTH TLS\r\n", b"234 go\n", b"502 no\r\n"),
-    ),
+    "pop3": ((b"", b"+OK ready <1@mail.example>\r\n", b"-ERR no\r\n"), (b"STLS\r\n", b"+OK\r\n", b"-ERR no\r\n")),
+    "ftp": ((b"", b"220-x\r\nany text\r\n220\r\n", b"421 full\r\n"), (b"AUTH TLS\r\n", b"234 go\n", b"502 no\r\n")),
     "xmpp": (
         (_HEADER, b"<?xml version='1.0'?><stream:stream id='1'>" + _OFFER, b"<stream:error>"),
         (_STARTTLS, b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'></proceed>",

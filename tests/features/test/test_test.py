@@ -159,8 +159,7 @@ class PortTests(CommandTestCase):
         self.assertLessEqual(port.most, 4)
         self.assertEqual(port.count, found["connections"])
         self.assertLessEqual(port.count, 200)
-        code, output, _ = self.run_test(self.port(_whole, "::1"), "--protocol=http")
-        self.assertEqual(code, 0, output)
+        output = self.told(0, self.run_test(self.port(_whole, "::1"), "--protocol=http"))
         self.assertIn("cut at 62 places           62 of 62   the same answer\n", output)
         self.assertIn("result: the decision does not depend on packets\n", output)
         self.assertIn("at most 4 at a time and 200 in all", output)
@@ -171,8 +170,7 @@ class PortTests(CommandTestCase):
             (_banner, "ssh", "SSH-2.0-Server_1"), (_answers_at_once, "http", ""),
             (lambda *its: its[1] % 50 and _whole(*its), "http", " at a second try"),
         ):  # fmt: skip
-            code, output, _ = self.run_test(self.port(serve), f"--protocol={protocol}")
-            self.assertEqual(code, 0, output)
+            output = self.told(0, self.run_test(self.port(serve), f"--protocol={protocol}"))
             self.assertIn(text, output)
         port = self.port(lambda *its: its[1] < 20 and _whole(*its))
         code, _, problem = self.run_test(port, "--protocol=http")
@@ -186,8 +184,7 @@ class PortTests(CommandTestCase):
             (_ALERT, "unrecognized name"), (_GOODBYE, "closed"), (_asks_for_ever, "no answer"),
             (_GREETS, "no TLS: 220 mail.example.com ESMTP"),
         ):  # fmt: skip
-            code, output, error = self.run_test(self.port(serve), "--sni=www.example.com")
-            self.assertEqual((code, output), (3, ""))
+            error = self.told(3, self.run_test(self.port(serve), "--sni=www.example.com"))
             why = rf"asked for www.example.com: .*{problem}, although nothing was cut"
             self.assertRegex(error, why)
         # Each client sends its hello again and again, until its time is over.
@@ -252,16 +249,14 @@ class PortTests(CommandTestCase):
             (("localhost:1", *(f"--sni=a{n}" for n in range(12))), "at most 11 names"),
             (("localhost:1", "--udp", *(f"--sni=a{n}" for n in range(9))), "at most 8 names"),
         ):
-            code, _, error = self.run_main("test", *arguments)
-            self.assertEqual(code, 2)
+            error = self.told(2, self.run_main("test", *arguments))
             self.assertIn(problem, error)
 
     def test_server(self) -> None:
         server = Server("site", make_certificate(self.folder, "example.com"))
         self.addCleanup(server.end)
         address = f"127.0.0.1:{server.port}"
-        code, output, error = self.run_main("test", address, "--udp", "--timeout=1")
-        self.assertEqual((code, error), (0, ""), output)
+        output = self.told(0, self.run_main("test", address, "--udp", "--timeout=1"))
         for line in (
             r"whole +answered +\d+ ms +certificate example\.com\n",
             "in 2 datagrams, any order +2 of 2 +the same certificate\n",

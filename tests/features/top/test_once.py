@@ -39,13 +39,11 @@ class OnceTests(CommandTestCase):
 
     def test_all_panes_as_plain_text_or_json_with_filters(self) -> None:
         server = self.top("route=site&client=10.0.0.0%2F8&limit=1000")
-        code, out, err = self.ask("top", "--json", "route=site", "--client", "10.0.0.0/8")
-        self.assertEqual((code, err), (0, ""))
+        out = self.told(0, self.ask("top", "--json", "route=site", "--client", "10.0.0.0/8"))
         wanted = {"status": STATUS, "routes": ROUTES, "backends": BACKENDS}
         self.assertEqual(json.loads(out), {**wanted, "connections": CONNECTIONS, "recent": RECENT})
         server.others["/api/connections?limit=1000"] = CONNECTIONS
-        code, out, err = self.ask("top")
-        self.assertEqual((code, err), (0, ""))
+        out = self.told(0, self.ask("top"))
         title, _, rest = out.partition("\n")
         pattern = r"^txmux \S+ · process 4711 · 1 worker · serves for .* · /etc/txmux/rules\.ini, "
         self.assertRegex(title, pattern)
@@ -67,8 +65,7 @@ class OnceTests(CommandTestCase):
         self.top().headers["Txmux-Missing"] = "worker 2 has not answered"
         code, _, err = self.ask("top", "colour=b")
         self.assertEqual((code, err.partition(";")[0]), (2, "txmux: 'colour=b' is not a filter"))
-        code, out, err = self.ask("top", "--once")
-        self.assertEqual((code, err), (0, ""))
+        out = self.told(0, self.ask("top", "--once"))
         self.assertEqual(out.count("the answer is not complete: worker 2 has not answered\n"), 1)
 
     def test_rich_is_missing(self) -> None:

@@ -89,10 +89,7 @@ class TopTests(InteropTestCase):
 
 
 _PIECES = st.sampled_from(
-    [
-        b"\x1b[A", b"\x1bOB", b"\x1b[6~", b"\x1b[", b"\x1b", b"q", b"\xc3\xa9", b"\xe2\x82\xac",
-        b"\xff",
-    ]
+    [b"\x1b[A", b"\x1bOB", b"\x1b[6~", b"\x1b[", b"\x1b", b"q", b"\xc3\xa9", b"\xe2\x82\xac", b"\xff"]
 )  # fmt: skip
 
 

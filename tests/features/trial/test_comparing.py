@@ -82,9 +82,7 @@ class DestinationTests(TestCase):
         hello = attrs.evolve(CLIENT, layers=(HELLO,))
         self.assert_found({
             "the same": (CLIENT, web, web, (WEB_TO, WEB_TO, True)),
-            "another server": (
-                CLIENT, web, LISTEN + other, (WEB_TO, "route web, to 10.0.0.2:80", False),
-            ),
+            "another server": (CLIENT, web, LISTEN + other, (WEB_TO, "route web, to 10.0.0.2:80", False)),
             "another route": (
                 CLIENT, web, web.replace("route web", "route w"), (WEB_TO, "route w, to 10.0.0.1:80", True),
             ),
@@ -200,26 +198,18 @@ class DestinationTests(TestCase):
             "any address, of both families": (six, at("[2001:db8::1]:443"), at(":443"), same),
             "any address for it": (six, at("[2001:db8::1]:443"), at("[::]:443"), same),
             "several ports": (here, at("192.0.2.9:443"), at(":440-450"), same),
-            "over UDP": (
-                here, at("192.0.2.9:443"), at("192.0.2.9:80") + FLOW.replace(":53", ":443"), gone,
-            ),
+            "over UDP": (here, at("192.0.2.9:443"), at("192.0.2.9:80") + FLOW.replace(":53", ":443"), gone),
             "sockets of systemd, that may be anywhere": (
                 here, at("192.0.2.9:443"), at("systemd:domain=INET:index=0"), same,
             ),
-            "those of another listener": (
-                here, at("192.0.2.9:443"), at("systemd:domain=INET:index=0", name="y"), gone,
-            ),
+            "those of another listener": (here, at("192.0.2.9:443"), at("systemd:domain=INET:index=0", name="y"), gone),
             "no address": (unix, at("unix:/run/x"), at("unix:/run/y"), same),
             "no address, and another name": (unix, at("unix:/run/x"), at("unix:/run/x", name="y"), gone),
             "by a proxy, to the same endpoints": (
                 came_to("198.51.100.1:443"), at("192.0.2.9:443", proxy), at("192.0.2.9:443", proxy, name="y"), same,
             ),
-            "by a proxy, to others": (
-                here, at("192.0.2.9:443", proxy), at("192.0.2.9:80", proxy), unknown,
-            ),
-            "by a proxy, without an address": (
-                unix, at("unix:/run/x", proxy), at("unix:/run/y", proxy), unknown,
-            ),
+            "by a proxy, to others": (here, at("192.0.2.9:443", proxy), at("192.0.2.9:80", proxy), unknown),
+            "by a proxy, without an address": (unix, at("unix:/run/x", proxy), at("unix:/run/y", proxy), unknown),
         })  # fmt: skip
 
     def test_unknown(self) -> None:
@@ -241,15 +231,11 @@ class DestinationTests(TestCase):
             "served before it says anything, now": (
                 SILENT, server_first, LISTEN + WEB, "what it says first: it is served before that now",
             ),
-            "and then, too": (
-                SILENT, server_first, server_first, ("default, to 10.0.0.1:80",) * 2 + (True,),
-            ),
+            "and then, too": (SILENT, server_first, server_first, ("default, to 10.0.0.1:80",) * 2 + (True,)),
             "served so now, but it has said something": (
                 CLIENT, server_first, LISTEN + WEB, ("default, to 10.0.0.1:80", WEB_TO, True),
             ),
-            "another first step": (
-                CLIENT, LISTEN + WEB, LISTEN + "accept_proxy_from = 192.0.2.1\n" + WEB, first_says,
-            ),
+            "another first step": (CLIENT, LISTEN + WEB, LISTEN + "accept_proxy_from = 192.0.2.1\n" + WEB, first_says),
             "more of them remembered": (CLIENT, LISTEN + WEB, LISTEN + "remember = 9\n" + WEB, (WEB_TO, WEB_TO, True)),
             "inside TLS that ends then": (
                 attrs.evolve(CLIENT, layers=(HELLO,)), LISTEN + WEB.replace("http", "tls"), LISTEN + TLS + INSIDE,
@@ -259,7 +245,5 @@ class DestinationTests(TestCase):
             "one of another authority": (INNER, ca, ca.replace("ca.pem", "b.pem"), asked),
             "the same": (INNER, ca, ca, (tls_to, tls_to, True)),
             "none any more": (INNER, ca, LISTEN + TLS, (tls_to, tls_to, True)),
-            "one of TLS that was passed on": (
-                INNER, LISTEN + WEB.replace("http", "tls"), ca, asked,
-            ),
+            "one of TLS that was passed on": (INNER, LISTEN + WEB.replace("http", "tls"), ca, asked),
         })  # fmt: skip
