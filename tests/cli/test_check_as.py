@@ -5,7 +5,6 @@ import socket
 import stat
 import subprocess
 from contextlib import nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
@@ -35,11 +34,10 @@ class ReadTests(CommandTestCase):
         for path in self.folder.rglob("*"):
             path.chmod(0o775 if path.is_dir() else 0o660)
             os.chown(path, 0, self.group)
-        for path in chain.from_iterable(
-            (self.folder / name, *(self.folder / name).iterdir()) for name in MADE
-        ):
-            path.chmod(0o700)
-            os.chown(path, pwd.getpwnam(_NOBODY).pw_uid, self.group)
+        for made in (self.folder / name for name in MADE):
+            for path in (made, *made.iterdir()):
+                path.chmod(0o700)
+                os.chown(path, pwd.getpwnam(_NOBODY).pw_uid, self.group)
 
     def checked(self, *more: str) -> tuple[int, list[str]]:
         code, out, _ = self.run_main("check", *self.as_user, *more, self.rules)
@@ -71,9 +69,8 @@ class ReadTests(CommandTestCase):
         outer.mkdir(mode=0o700)
         (outer / "key").write_text(20 * "x")
         (outer / "key").chmod(0o600)
-        self.rules.write_text(
-            self.rules.read_text().replace(f"{self.folder}/admin_token\n", f"{outer}/key\n")
-        )
+        text = self.rules.read_text()
+        self.rules.write_text(text.replace(f"{self.folder}/admin_token\n", f"{outer}/key\n"))
         code, (line,) = self.checked()
         names = shlex.join([str(outer), f"{outer}/key"])
         group = UserAccount(_NOBODY, 0, self.group).group
@@ -83,25 +80,21 @@ class ReadTests(CommandTestCase):
         (line,) = self.checked()[1]
         self.assertTrue(line.endswith(f"chmod g+rX {shlex.quote(str(outer))}"), line)
         change_constants(self, check, _HOME=str(outer))
-        self.assertTrue(
-            self.checked()[1][0].endswith("'; move it to another folder, such as /etc/txmux")
-        )
+        line = self.checked()[1][0]
+        self.assertTrue(line.endswith("'; move it to another folder, such as /etc/txmux"), line)
 
     def test_helper(self) -> None:
         """With `user`, a helper opens what is root's alone, but not what Twisted opens in a worker."""
         for path in self.folder.rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
             os.chown(path, 0, 0)
-        self.rules.write_text(
-            f"[txmux]\nuser = {_NOBODY}\n{self.rules.read_text().partition('[txmux]')[2]}"
-        )
+        _, _, rest = self.rules.read_text().partition("[txmux]")
+        self.rules.write_text(f"[txmux]\nuser = {_NOBODY}\n{rest}")
         code, out, _ = self.run_main("check", self.rules)
         lines = [line for line in out.splitlines() if "may not read" in line]
         self.assertEqual(code, 0, out)
-        self.assertEqual(
-            [line.partition("'nobody' may not read '")[2].partition("'")[0] for line in lines],
-            [f"{self.folder}/endpoint", f"{self.folder}/server"],
-        )
+        named = [line.partition("'nobody' may not read '")[2].partition("'")[0] for line in lines]
+        self.assertEqual(named, [f"{self.folder}/endpoint", f"{self.folder}/server"])
 
     def test_socket_of_a_server(self) -> None:
         """Whoever serves connects to it: the user of the rules, or else the one that starts the service."""
@@ -125,11 +118,8 @@ class ReadTests(CommandTestCase):
             self.assertEqual(self.run_main("check", *options, rules)[1].count("not connect"), 2)
             folder.chmod(0o755)
         pretend_user(self, 4711)
-        self.assertNotIn("not connect", self.run_main("check", rules)[1])
-        self.assertNotIn(
-            "not connect",
-            self.run_main("check", self.write("c.ini", f"{listen}default = b\n{backends}"))[1],
-        )
+        for path in (rules, self.write("c.ini", f"{listen}default = b\n{backends}")):
+            self.assertNotIn("not connect", self.run_main("check", path)[1])
 
     def test_readable_by_all(self) -> None:
         # What root may read, and not all, is named with the command that tells more.
@@ -140,10 +130,8 @@ class ReadTests(CommandTestCase):
         code, out, _ = self.run_main("check", self.rules)
         (line,) = (line for line in out.splitlines() if "--as USER" in line)
         self.assertEqual(code, 0)
-        self.assertRegex(
-            line,
-            rf"note: '{key}' is not open to all users; if another one than root starts the service, run: .*txmux check --as USER {self.rules}$",
-        )
+        note = rf"note: '{key}' is not open to all users; if another one than root starts the service, run: .*txmux check --as USER {self.rules}$"
+        self.assertRegex(line, note)
         # The command that closes a secret to others leaves it to the user of the service.
         for group in (0, self.group):
             os.chown(key, 0, group)

@@ -41,9 +41,8 @@ class EntryPointTests(CommandTestCase):
             (self.folder / f"{package}_{name}.py").write_text(text)
 
     def test_command_of_the_documentation(self) -> None:
-        self.assertIn(
-            '[project.entry-points."txmux.commands"]\ngreet = "my_package.greet"\n', _PAGE
-        )
+        table = '[project.entry-points."txmux.commands"]\ngreet = "my_package.greet"\n'
+        self.assertIn(table, _PAGE)
         self.bring("polite", greet=_GREET)
         self.assertEqual(self.run_main("greet", "Ada"), (0, "Hello, Ada.\n", ""))
         code, out, err = self.run_main("greet", "")
@@ -87,9 +86,8 @@ class EntryPointTests(CommandTestCase):
 
     def test_who_brings_a_command(self) -> None:
         """Those of txmux come first; one of two other packages is a guess."""
-        self.bring(
-            "one", greet=_GREET, fmt=_GREET, convert=_GREET, **{"-x": "", "b c": "", "É": ""}
-        )
+        odd = {"-x": "", "b c": "", "É": ""}
+        self.bring("one", greet=_GREET, fmt=_GREET, convert=_GREET, **odd)
         self.bring("two", greet=_GREET)
         code, out, err = self.run_main("greet", "Ada")
         both = {

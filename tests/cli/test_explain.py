@@ -179,11 +179,8 @@ class ServiceTests(CommandTestCase):
 
     def test_bytes_that_are_given(self) -> None:
         # The last no decides for the default.
-        for data, decision in (
-            ("00", "1: default, reset"),
-            ("4849", "2: route web, to 127.0.0.1:8080"),
-        ):
-            self.assertIn(f"\ndecision  at byte {decision}\n", self.explain("--hex", data))
+        for data, at in (("00", "1: default, reset"), ("4849", "2: route web, to 127.0.0.1:8080")):
+            self.assertIn(f"\ndecision  at byte {at}\n", self.explain("--hex", data))
         self.patch(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"SSH-")))
         self.assertIn("4 bytes: SSH-", self.explain("--file", "-"))
         # Undecided, with the outcome at the deadline.
@@ -271,12 +268,9 @@ class ServiceTests(CommandTestCase):
         self.rules.write_text(f"{under}[listen other]\nendpoint = :80\n")
         both = self.explain("--text", "x")
         self.assertRegex(both, r"(?s)\Alistener public: .*\n\nlistener other: ")
-        blocks = (
-            "listener other: 1 byte: x",
-            "there is no route",
-            "decision  at byte 1: default, close\n",
-        )
-        self.assertEqual(self.explain("--text", "x", "--listener", "other"), "\n\n".join(blocks))
+        other = "1 byte: x\n\nthere is no route\n\ndecision  at byte 1: default, close\n"
+        told = self.explain("--text", "x", "--listener", "other")
+        self.assertEqual(told, f"listener other: {other}")
 
     def test_wrong_input_and_usage(self) -> None:
         # One line, and exit code 1.
@@ -315,12 +309,10 @@ class ServiceTests(CommandTestCase):
         }.items():
             out = self.told(0, self.run_main("explain", self.rules, *options))
             self.assertRegex(out, rf"\ndecision  at byte \d+: {decision}, ")
+        no_bytes = "in place of bytes; leave them out, or --text"
         no_client, no_name = "--sni, --alpn: no client can say this: ", "is not a protocol's name: "
         for wrong, message in (
-            (
-                "--sni a --text x",
-                "--sni and --alpn are in place of bytes; leave them out, or --text",
-            ),
+            ("--sni a --text x", f"--sni and --alpn are {no_bytes}"),
             ("--sni .", no_client),
             ("--alpn ,", f"{no_client}'' {no_name}"),
             ("--alpn h2,é", f"{no_client}'é' {no_name}write 1 to 255 ASCII characters, as h2\n"),

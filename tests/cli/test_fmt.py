@@ -69,10 +69,8 @@ class FmtTests(CommandTestCase):
         route, head = "[route {}]\nmatch=ssh\n{}backend=close", "[listen a]\nendpoint=:1\n"
         one = f"{head}{route.format('r', '')}\n"
         self.assertNotIn("under", self.of_input(one, "--fix")[1])
-        several = (
-            f"{one}[listen b]\nendpoint=:2\n{route.format('s', 'under=b' + chr(10))}\n[route t]"
-        )
-        several += "\n# who\nmatch=any\nbackend=close"
+        several = f"{one}[listen b]\nendpoint=:2\n{route.format('s', 'under=b' + chr(10))}\n"
+        several += "[route t]\n# who\nmatch=any\nbackend=close"
         self.assertNotIn("*", self.of_input(several)[1])
         out = self.told(0, self.of_input(several, "--fix"))
         self.assertEqual(
@@ -91,14 +89,11 @@ class FmtTests(CommandTestCase):
         self.assertEqual(self.of_input(BAD), (78, "", f"<stdin>{WHY}"))
         self.assertEqual(self.run_main("fmt", "--check", bad), (78, "", f"{bad}{WHY}"))
         # What is no file.
-        self.assertEqual(
-            self.run_main("fmt", "no/such.ini"),
-            (78, "", "no/such.ini: cannot be read: No such file or directory\n"),
-        )
-        self.assertEqual(
-            self.run_main("fmt", self.folder),
-            (78, "", f"{self.folder}: is not a regular file; write - for the standard input\n"),
-        )
+        for path, why in (
+            ("no/such.ini", "cannot be read: No such file or directory"),
+            (self.folder, "is not a regular file; write - for the standard input"),
+        ):
+            self.assertEqual(self.run_main("fmt", path), (78, "", f"{path}: {why}\n"))
 
     def test_included_file_alone_and_including_file(self) -> None:
         part = self.write("part.ini", "[route r]\nmatch=ssh\nbackend=elsewhere\n")

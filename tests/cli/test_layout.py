@@ -93,15 +93,11 @@ class LayoutTests(SynchronousTestCase):
 
     def test_parts(self) -> None:
         # A comment right above a header is about that section, so the blank line goes before it; one further up stays where it is.
-        self.assertEqual(
-            laid_out("[a]\nk = 1\n# of b\n# of b, too\n[b]\n\n\n# of c\n[c]\n"),
-            "[a]\nk = 1\n\n# of b\n# of b, too\n[b]\n\n# of c\n[c]\n",
-        )
+        text = laid_out("[a]\nk = 1\n# of b\n# of b, too\n[b]\n\n\n# of c\n[c]\n")
+        self.assertEqual(text, "[a]\nk = 1\n\n# of b\n# of b, too\n[b]\n\n# of c\n[c]\n")
         # A value below its key.
-        self.assertEqual(
-            laid_out("[a]\nk =\n  b\nlong =\n  # c\n  d\n"),
-            "[a]\nk    = b\nlong =\n    # c\n    d\n",
-        )
+        text = laid_out("[a]\nk =\n  b\nlong =\n  # c\n  d\n")
+        self.assertEqual(text, "[a]\nk    = b\nlong =\n    # c\n    d\n")
         # What is like a comment, and the file of the reference, stay.
         text = "[a]\nk = # no comment\n    b\n    # a comment\n"
         self.assertEqual(laid_out(text), text)
@@ -124,16 +120,10 @@ NOISE = st.sampled_from(
     ["\n", "\n\n", "\n# c\n", "\n\n\n; c\n\n", "\n    # c\n", "\r\n", "\n \t\n"]
 )
 EQUALS = st.sampled_from(["=", " = ", "  =\t"])
-VALUES = {
-    "from": st.lists(
-        st.sampled_from(["10.0.0.0/8", "::1", "${NETWORKS:-192.0.2.1, 192.0.2.2}"]), min_size=1
-    ),
-    "match": st.lists(
-        st.sampled_from(["ssh", "tls sni=a.example,*.b.example", "regex pattern='a #,b'"]),
-        min_size=1,
-    ),
-    "log": st.just(["errors"]),
-}
+NETWORKS = st.sampled_from(["10.0.0.0/8", "::1", "${NETWORKS:-192.0.2.1, 192.0.2.2}"])
+MATCHES = st.sampled_from(["ssh", "tls sni=a.example,*.b.example", "regex pattern='a #,b'"])
+VALUES = {name: st.lists(its, min_size=1) for name, its in (("from", NETWORKS), ("match", MATCHES))}
+VALUES["log"] = st.just(["errors"])
 
 
 @st.composite

@@ -47,10 +47,8 @@ class LogTests(SynchronousTestCase):
     def test_time_level_and_message(self) -> None:
         self.assertEqual(as_text(event("it serves")), "2026-11-20T08:36:44.087Z info  it serves\n")
         # Each line of a message has them.
-        self.assertEqual(
-            as_text(event("a: 1\nb: 2", "error")),
-            "2026-11-20T08:36:44.087Z error a: 1\n2026-11-20T08:36:44.087Z error   b: 2\n",
-        )
+        lines = "2026-11-20T08:36:44.087Z error a: 1\n2026-11-20T08:36:44.087Z error   b: 2\n"
+        self.assertEqual(as_text(event("a: 1\nb: 2", "error")), lines)
         # The message comes before the traceback.
         text = as_text(event("no", "critical", log_failure=Failure(ValueError("why"))))
         first, *others = text.splitlines()
@@ -109,11 +107,9 @@ class LogTests(SynchronousTestCase):
         """It ends in order as soon as it runs, or at the second one at once."""
         rules = make_folder(self) / "rules.ini"
         rules.write_text(_RULES)
-        for numbers, status in (
-            ([signal.SIGTERM], 0),
-            ([signal.SIGINT], -signal.SIGINT),
-            ([signal.SIGTERM, signal.SIGINT], -signal.SIGINT),
-        ):
+        stop, interrupt = signal.SIGTERM, signal.SIGINT
+        ends = ([stop], 0), ([interrupt], -interrupt), ([stop, interrupt], -interrupt)
+        for numbers, status in ends:
             words = [sys.executable, "-c", _EARLY, str(rules), *map(str, map(int, numbers))]
             ended = subprocess.run(words, capture_output=True, check=False, timeout=PATIENCE)
             self.assertEqual(ended.returncode, status, ended.stderr)

@@ -52,9 +52,9 @@ class GatewayTests(TestCase):
         for one in things(text):
             self.kube.put(one)
 
-    def begin(self, text: str = gateway(TCP) + route("TCPRoute", "db")) -> None:
+    def begin(self, text: str = gateway(TCP) + route("TCPRoute", "db")) -> Callable[[], Any]:
         self.put(SERVICES + text)
-        self.run_provider()
+        return self.run_provider()
 
     def failing(self) -> str:
         return str(json.loads((self.folder / f".{self.file.name}.state").read_text())["why"])
@@ -158,8 +158,7 @@ class GatewayTests(TestCase):
         self.put_secret()
         text = gateway(END, TCP) + route("TLSRoute", "web", "{name: web, port: 443}")
         text += policy("over", "web") + authority(make_authority().pem.decode())
-        self.put(SERVICES + text)
-        end = self.run_provider()
+        end = self.begin(text)
         await self.written("terminate_tls = ")
         await end()
         is_file = lambda line: line.startswith(("terminate_tls", "tls_ca"))  # noqa: E731
@@ -339,8 +338,8 @@ class GatewayTests(TestCase):
         """Those that the file was made of, and those without which nothing is known."""
         text = gateway(TCP) + objects.TAKES.replace("Same", "All") + route("TCPRoute", "db")
         text += objects.SET % ("more", "{name: x, port: 2, protocol: TCP}")
-        self.put("kind: Namespace\nmetadata: {name: shop}\n---\n" + SERVICES + text)
-        end = self.run_provider()
+        self.put("kind: Namespace\nmetadata: {name: shop}\n")
+        end = self.begin(text)
         await self.written("endpoint = :2\n")
         await self.until(lambda: self.of_route("db"))
         await end()
@@ -493,9 +492,8 @@ class GatewayTests(TestCase):
         change_constants(self, status, _DURATION=0.3)
         holders: list[str] = []
         self.patch(socket, "gethostname", lambda: holders[-1])
-        self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
         holders.append("one")
-        end_first = self.run_provider()
+        end_first = self.begin()
         await self.until(lambda: self.of_route("db"))
         holders.append("two")
         self.run_provider()
@@ -542,8 +540,7 @@ class GatewayTests(TestCase):
             return 200, json.dumps({**lease, "spec": spec}).encode()
 
         self.kube.wrong = wrong
-        self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
-        end = self.run_provider()
+        end = self.begin()
         await self.until(lambda: asked > 2 * len(answers) * len(specs))
         self.assertEqual(self.of_route("db"), {})
         await end()

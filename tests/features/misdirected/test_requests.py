@@ -21,6 +21,11 @@ _SERVED = frame(SETTINGS, 0, 0)
 _ANSWER = [(":status", "421")]
 
 
+def _inside(under: str, hosts: str, port: int) -> Route:
+    made = route(f"http host={hosts}", backend_at(port), name=hosts)
+    return attrs.evolve(made, under=(under,))
+
+
 class MisdirectedTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -35,16 +40,12 @@ class MisdirectedTest(MuxTestCase):
         return self.mux(self.two_routes())
 
     def two_routes(self) -> list[Route]:
-        return [
-            self.ends("a", f"tls sni={_A},{_C}", self.backend_port()),
-            self.ends("b", f"tls sni={_B}", free_port()),
-        ]
+        first = self.ends("a", f"tls sni={_A},{_C}", self.backend_port())
+        return [first, self.ends("b", f"tls sni={_B}", free_port())]
 
     def under(self) -> int:
-        inner = [
-            attrs.evolve(route(f"http host={name}", backend_at(to), name=name), under=("tls",))
-            for name, to in ((f"{_A},{_C}", self.backend_port()), (_B, free_port()))
-        ]
+        first = _inside("tls", f"{_A},{_C}", self.backend_port())
+        inner = [first, _inside("tls", _B, free_port())]
         return self.mux([self.ends("tls", "tls sni=*.example"), *inner])
 
     async def speak(self, port: int, name: str | None = _A) -> SecurePeer:
@@ -148,12 +149,9 @@ class MisdirectedTest(MuxTestCase):
             await self.assert_misdirected(await self.begun(self.mux(routes, default=default), host))
 
     async def test_client_without_a_name_has_that_of_its_first_request(self) -> None:
-        routes = [
-            self.ends("tls", "tls"),
-            attrs.evolve(route(f"http host={_A}", backend_at(self.backend_port())), under=("tls",)),
-            attrs.evolve(route(f"http host={_B}", backend_at(free_port())), under=("tls",)),
-        ]
-        client = await self.begun(self.mux(routes), _A, None)
+        first = _inside("tls", _A, self.backend_port())
+        port = self.mux([self.ends("tls", "tls"), first, _inside("tls", _B, free_port())])
+        client = await self.begun(port, _A, None)
         (await self.backend.heard(len(_BEGUN) + 1)).send(_SERVED)
         client.send(self.request(3, _B))
         await self.assert_misdirected(client, 3)
@@ -202,10 +200,7 @@ class MisdirectedTest(MuxTestCase):
     async def test_certificate_that_the_client_lacks(self) -> None:
         """A name of a route for certificates is not reached by another name of the same TLS."""
         to = self.backend_port()
-        inside = [
-            attrs.evolve(route(f"http host={name}", backend_at(to), name=name), under=("a",))
-            for name in (_A, _B)
-        ]
+        inside = [_inside("a", name, to) for name in (_A, _B)]
         inside[1] = attrs.evolve(inside[1], client_cert=certificate_condition("any"))
         outer = self.ends("a", "tls sni=*.example", client_ca=self.tls.ca, client="optional")
         client = await self.begun(self.mux([outer, *inside]), _A)
@@ -214,10 +209,8 @@ class MisdirectedTest(MuxTestCase):
 
     def beside_protected(self) -> int:
         to = self.backend_port()
-        return self.mux([
-            self.ends("a", f"tls sni={_A}", to),
-            self.ends("b", f"tls sni={_B}", to, client_ca=self.tls.ca),
-        ])  # fmt: skip
+        second = self.ends("b", f"tls sni={_B}", to, client_ca=self.tls.ca)
+        return self.mux([self.ends("a", f"tls sni={_A}", to), second])
 
     async def test_unread_beside_a_protected_name(self) -> None:
         """What cannot be read ends the connection, and what names no host is answered 421: nothing gets by without the certificate."""
