@@ -182,9 +182,8 @@ class ResultsTests(SynchronousTestCase):
 
     def test_chosen_once(self) -> None:
         """A port is chosen once as long as it is meant for something, whether or not that listens; then it is free again."""
-        change_constants(
-            self, children, _PORTS=itertools.cycle(range(30_000, 30_060)), _PORT_COUNT=60
-        )
+        ports = itertools.cycle(range(30_000, 30_060))
+        change_constants(self, children, _PORTS=ports, _PORT_COUNT=60)
         with children.free_ports(3) as servers:
             for _ in range(60):
                 with children.free_ports(2, socket.SOCK_DGRAM) as found:
@@ -204,9 +203,8 @@ class CountTests(SynchronousTestCase):
         # Each file has what there was since the one before, and counts once.
         counter = counted.Instructions(self.folder)
         for name, total in (("7", 2000), ("7.1", 500), ("9", 1000)):
-            (self.folder / name).write_text(
-                f"events: Ir\nsummary: {total}\n16 3\ntotals: {total}\n"
-            )
+            text = f"events: Ir\nsummary: {total}\n16 3\ntotals: {total}\n"
+            (self.folder / name).write_text(text)
         self.assertEqual(counter.so_far(), {7: 2.5, 9: 1.0})
         (self.folder / "7.2").write_text("events: Ir\ntotals: 250\n")
         self.assertEqual(counter.so_far(), {7: 2.75, 9: 1.0})

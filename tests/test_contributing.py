@@ -90,9 +90,8 @@ class RecipeTests(SynchronousTestCase):
         written = re.sub("^.", "", block, flags=re.MULTILINE).removesuffix("\n")
         text = file.read_text()
         # A line may be shown by its beginning.
-        self.assertEqual(
-            f"\n{text}".count(f"\n{there}"), 1, f"{file.name} has other lines: {there}"
-        )
+        count = f"\n{text}".count(f"\n{there}")
+        self.assertEqual(count, 1, f"{file.name} has other lines: {there}")
         before, _, after = f"\n{text}".partition(f"\n{there}")
         if not block.startswith("+"):
             rest, _, after = after.partition("\n")

@@ -30,9 +30,8 @@ class FilesTests(InteropTestCase):
         (self.folder / "servers.d").mkdir()
         (self.folder / "servers.d/web.ini").write_text("[backend web]\nserver = 127.0.0.1:1\n")
         twist = self.own(Twist("--rules", self.folder / "rules.ini"))
-        port = int(
-            twist.child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
-        )
+        listens = twist.child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")
+        port = int(listens[1])
         twist.child.wait_for("Starting reactor")
         with (
             socket.create_server(("127.0.0.1", 0)) as first,

@@ -87,9 +87,8 @@ class AgreementTests(CommandTestCase):
         longest = self.pod["terminationGracePeriodSeconds"]
         self.assertLess(rules.settings.grace + rules.settings.drain_timeout, longest)
         probe = self.container["readinessProbe"]
-        self.assertGreater(
-            rules.settings.grace, 2 * probe["periodSeconds"] * probe["failureThreshold"]
-        )
+        found = probe["periodSeconds"] * probe["failureThreshold"]
+        self.assertGreater(rules.settings.grace, 2 * found)
         # The rules are watched.
         self.assertGreater(rules.settings.watch_rules, 0)
         (volume,) = [one for one in self.pod["volumes"] if one["name"] == "rules"]

@@ -119,9 +119,8 @@ def day_of_planned_work() -> dict[str, str]:
         key = f'{{backend="{backend}",server="{name}"}}'
         series[f"txmux_backend_checks_failed_total{key}"] = _grown(failures.__getitem__, restart)
         recovered = [int((name, minute) == ("t", 191)) for minute in range(_DAY // 60)]
-        series[f"txmux_backend_checks_recovered_total{key}"] = _grown(
-            recovered.__getitem__, restart
-        )
+        grown = _grown(recovered.__getitem__, restart)
+        series[f"txmux_backend_checks_recovered_total{key}"] = grown
 
     def has(*minutes: range) -> str:
         return _per_minute(lambda minute: int(any(minute in some for some in minutes)))

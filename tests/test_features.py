@@ -82,11 +82,7 @@ def everything() -> list[str]:
         *(f"metric {metric.name}" for metric in METRICS),
         *(f"cell {group.kind} {name}" for group in TOTALS for name in group.names),
         *(f"gauge {row.name}" for row in GAUGES),
-        *(
-            f"field {name} {one.name}"
-            for name, its in kinds
-            for one in documents.every_field_of(its)
-        ),
+        *(f"field {of} {one.name}" for of, its in kinds for one in documents.every_field_of(its)),
         *(f"column {column.title}" for column in documents.listeners().columns),
         *(f"item {row.what} {row.level} {row.when}" for row in every_row()),
     ]

@@ -72,10 +72,8 @@ class PeersTests(TestCase):
 
     async def stop(self) -> None:
         self.lists.stop()
-        stopping = [
-            maybeDeferred(self.sharing.stop_following),
-            maybeDeferred(self.service.stopService),
-        ]
+        stops = self.sharing.stop_following, self.service.stopService
+        stopping = [*map(maybeDeferred, stops)]
         while not all(one.called for one in stopping):
             await self.step()
 

@@ -152,10 +152,8 @@ class StructureTest(SynchronousTestCase):
         rows = re.findall(r"^\| `(txmux[\w.]*)` \|.*\|([^|]*)\|$", page, re.MULTILINE)
         self.assertGreater(len(rows), 20)
         for package, uses in rows:
-            within = (
-                its for name, its in imports().items() if f"{name}.".startswith(f"{package}.")
-            )
-            used = {one.split(".")[1] for its in within for one in its if one.startswith("txmux.")}
+            of = (its for name, its in imports().items() if f"{name}.".startswith(f"{package}."))
+            used = {one.split(".")[1] for its in of for one in its if one.startswith("txmux.")}
             expected = used - {package.removeprefix("txmux."), "classes"}
             self.assertEqual((package, {*re.findall(r"\w+", uses)}), (package, expected))
         # Stages know neither the connection nor stages.
@@ -228,9 +226,7 @@ class StructureTest(SynchronousTestCase):
         # `look` is called now and then, and `troubles` for the operator: neither takes an argument. What these verbs replaced is gone.
         functions: list[tuple[Path, Any]]
         functions = [*nodes(ast.FunctionDef), *nodes(ast.AsyncFunctionDef)]
-        methods = [
-            its for its in functions if [one.arg for one in its[1].args.args[:1]] == ["self"]
-        ]
+        methods = [x for x in functions if [one.arg for one in x[1].args.args[:1]] == ["self"]]
         called = {
             (method.name, ast.unparse(method.args))
             for path, method in methods

@@ -20,9 +20,8 @@ class AnswersTest(AdminCase):
         await self.start(rules=LED.replace("PORT", "1"))
         up, ready = await self.get("/healthz"), await self.get("/readyz")
         self.assertEqual((up.status, up.json), (200, {"ok": True}))
-        self.assertEqual(
-            (ready.status, ready.json), (200, {"ready": True, "missing": [], "stale": []})
-        )
+        well = {"ready": True, "missing": [], "stale": []}
+        self.assertEqual((ready.status, ready.json), (200, well))
         peer = await self.connect()
         peer.send(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         await peer.is_lost()
@@ -132,12 +131,11 @@ class AnswersTest(AdminCase):
         self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
         with capturedLogs() as events:  # refused reload reports all errors
             told = await self.post("/api/reload")
-        self.assertEqual(
-            (told.status, told.json), (200, {"ok": True, "changes": "1 route new (a)"})
-        )
+        done = {"ok": True, "changes": "1 route new (a)"}
+        self.assertEqual((told.status, told.json), (200, done))
         last = (await self.get("/api/status")).json["last_reload"]
         self.assertLess(abs(time.time() - last.pop("time")), 60)
-        self.assertEqual(last, {"ok": True, "changes": "1 route new (a)", "errors": []})
+        self.assertEqual(last, {**done, "errors": []})
         (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.site"]
         self.assertIn(f"UID {os.getuid()}", line["caller"])
         self.assertIn(f"PID {os.getpid()}", line["caller"])

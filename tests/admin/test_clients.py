@@ -189,9 +189,8 @@ class ClientsTest(SynchronousTestCase):
         """What follows the first one is not read, whatever the client wishes."""
         for more in (b"", HEALTH * 99, HEALTH[:20], b"\x81\x85\0\0\0\0hello\r\n\r\n"):
             self.answered, transport = 0, self.connected()
-            transport.deliver(
-                HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n") + more
-            )
+            kept = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n")
+            transport.deliver(kept + more)
             answer = transport.take()
             self.assertEqual((self.answered, answer.count(b"HTTP/1.1")), (1, 1))
             self.assertEqual(Told.of(answer).headers["connection"], "close")

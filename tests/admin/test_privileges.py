@@ -61,9 +61,8 @@ class DroppedTest(SynchronousTestCase):
         self.socket, self.token = self.closed / "admin.sock", self.closed / "token"
 
     def start(self, settings: str) -> Service:
-        mux = Service(
-            self.folder, _RULES, f"user = nobody\n{settings}", before=python_for_everybody()
-        )
+        before = python_for_everybody()
+        mux = Service(self.folder, _RULES, f"user = nobody\n{settings}", before=before)
         self.addCleanup(mux.kill_all)
         mux.file.parent.chmod(0o755)  # a new process reads the rules itself
         self.assertNotIn(0, test_privileges.ids_of(mux.pid)["Uid"])

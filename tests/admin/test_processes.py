@@ -79,9 +79,7 @@ class ProcessesTest(WorkersTestCase):
         client, server = self.relayed(mux, listening)
         self.assertEqual(post(self.socket, "/api/stop")["changes"], "the service is shutting down")
         mux.status = 0  # no signal has stopped it
-        eventually(
-            lambda: get(self.socket, "/api/status")["draining"], "the status says that it stops"
-        )
+        eventually(lambda: get(self.socket, "/api/status")["draining"], "its status says so")
         status, told = ask(self.socket, "GET", "/readyz")
         self.assertEqual((status, told["missing"]), (503, ["the service is shutting down"]))
         self.assertEqual(get(self.socket, "/healthz"), {"ok": True})
@@ -96,15 +94,16 @@ class ProcessesTest(WorkersTestCase):
         self.assertFalse(self.socket.exists())
         mux.take(1)
 
+    def is_unready(self) -> bool:
+        return ask(self.socket, "GET", "/readyz")[0] == 503
+
     def test_grace_is_not_ready_and_then_closes_the_port(self) -> None:
         listening = self.backend()
         mux = self.service("grace = 2s", self.led(listening))
         client, server = self.relayed(mux, listening)
         begun = time.monotonic()
         mux.terminate()
-        eventually(
-            lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
-        )
+        eventually(self.is_unready, "it says that it is not ready")
         eventually(lambda: not mux.inodes(), "it accepts no more")
         self.assertGreaterEqual(time.monotonic() - begun, 1.9)
         self.answers(client, server)
@@ -116,9 +115,7 @@ class ProcessesTest(WorkersTestCase):
         listening = self.backend()
         mux = self.service("grace = 1h", self.led(listening))
         mux.terminate()
-        eventually(
-            lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
-        )
+        eventually(self.is_unready, "it says that it is not ready")
         client, server = self.relayed(mux, listening)
         self.answers(client, server)
         mux.terminate()

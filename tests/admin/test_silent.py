@@ -62,9 +62,8 @@ class SilentTest(AdminCase):
         self.assertEqual((mail["name"], mail["matches"], mail["bytes_out"]), ("mail", 1, 24))
         metrics = (await self.get("/metrics")).body.decode()
         for name in ("mail", "silent"):
-            self.assertIn(
-                f'txmux_route_matches_total{{listener="x",route="{name}"}} 1.0\n', metrics
-            )
+            metric = f'txmux_route_matches_total{{listener="x",route="{name}"}} 1.0\n'
+            self.assertIn(metric, metrics)
         page = (await self.get("/")).body.decode()
         self.assertEqual(page.count("route silent"), 4)  # of each, in the drawing and in the list
 

@@ -31,7 +31,7 @@ _MAP = "stream { map $ssl_preread_server_name $to { hostnames;\n"
 _LOOKED_UP = "default 10.0.0.2:1; } server { listen 443; ssl_preread on; proxy_pass $to; } }"
 _LISTEN = 'listen: ( { host: "0.0.0.0"; port: "443"; } );\nprotocols: ('
 _TLS = '{ name: "tls"; host: "10.0.0.1"; port: "1"; } );'
-_AROUND, _IN_MAP, _SSH = (_FRONTEND, _BACKEND), (_MAP, _LOOKED_UP), (_LISTEN, _TLS)
+_PARTS, _IN_MAP, _SSH = (_FRONTEND, _BACKEND), (_MAP, _LOOKED_UP), (_LISTEN, _TLS)
 _ROUTERS = """entryPoints: {web: {address: ':443'}}
 tcp:
   services: {s: {loadBalancer: {servers: [address: 10.0.0.1:1]}}}
@@ -53,9 +53,7 @@ _CONFIGURATIONS = {
         "frontend f{}\n mode tcp\n bind :1{}\n default_backend b{}\n"
         "backend b{}\n mode tcp\n server s 10.0.0.1:1\n",
     ),
-    "acls": _of(
-        "haproxy", " acl h{} req_ssl_sni -i a{}.example\n use_backend b if h{}\n", *_AROUND
-    ),
+    "acls": _of("haproxy", " acl h{} req_ssl_sni -i a{}.example\n use_backend b if h{}\n", *_PARTS),
     "defaults from defaults": _of(
         "haproxy",
         "defaults d from d\n timeout client {}s\n",
@@ -63,7 +61,7 @@ _CONFIGURATIONS = {
         _FRONTEND + _BACKEND,
     ),
     "networks that are refused": _of(
-        "haproxy", " tcp-request connection reject if { src 10.0.{}.0/24 }\n", *_AROUND
+        "haproxy", " tcp-request connection reject if { src 10.0.{}.0/24 }\n", *_PARTS
     ),
     "names of a map": _of("nginx", "a{}.example 10.0.0.1:1{};\n", *_IN_MAP),
     "two servers": _of("nginx", "a{}.example 10.0.0.1:1;\nb{}.example 10.0.0.3:1;\n", *_IN_MAP),

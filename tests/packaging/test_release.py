@@ -28,11 +28,8 @@ from tests.support.kit import (
 
 _SCRIPT = "script/lib/release.py"
 _MARK = "<!-- towncrier release notes start -->"
-_WHO = {
-    f"GIT_{who}_{what}": "tests@example.com"
-    for who in ("AUTHOR", "COMMITTER")
-    for what in ("NAME", "EMAIL")
-}
+_WHO = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"]
+_COMMITS = dict.fromkeys(_WHO, "tests@example.com")
 
 
 class VersionTests(SynchronousTestCase):
@@ -71,7 +68,7 @@ class ReleaseTests(SynchronousTestCase):
         self.before = self.git("rev-parse", "HEAD")
 
     def git(self, *words: str) -> str:
-        done = run_text("git", *words, cwd=self.folder, env={**os.environ, **_WHO}, check=True)
+        done = run_text("git", *words, cwd=self.folder, env={**os.environ, **_COMMITS}, check=True)
         return done.stdout.strip()
 
     def programs(self, **scripts: str) -> str:
@@ -86,7 +83,7 @@ class ReleaseTests(SynchronousTestCase):
 
     def release(self, *words: str, path: str = "") -> subprocess.CompletedProcess[str]:
         command = (sys.executable, str(self.folder / _SCRIPT), *words)
-        env = {**os.environ, **_WHO, "PATH": path or self.programs()}
+        env = {**os.environ, **_COMMITS, "PATH": path or self.programs()}
         return run_text(*command, cwd=tempfile.gettempdir(), env=env, seconds=900)
 
     def assert_refused(self, message: str, *words: str) -> None:

@@ -26,9 +26,8 @@ async def turn(times: int = 1) -> None:
 def udp_listener(
     routes: Iterable[Route], settings: Listener, reactor: Any, access_log: AccessLog | None = None
 ) -> UDPListener:
-    mux = MuxFactory(
-        routes, settings, reactor=reactor
-    )  # makes the configuration, and what it needs
+    # Makes the configuration, and what it needs.
+    mux = MuxFactory(routes, settings, reactor=reactor)
     return UDPListener(mux.configuration, mux.runtime, mux.upstreams, access_log)
 
 

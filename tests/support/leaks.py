@@ -222,11 +222,11 @@ class Guard:
             # What it should have ended is left behind for a reason that is told.
             self._reported |= added_since({**before, **self._reported}, patience=1)
         stay = _groups(nextitem)
-        ended = [
-            node for node in reversed(_groups(item)) if node in self._before and node not in stay
-        ]
+        groups = [node for node in reversed(_groups(item)) if node in self._before]
         said = [] if before is None or self._has_failed else [self._compare("this test", before)]
-        said += [self._compare(node.name, self._before.pop(node)) for node in ended]
+        said += [
+            self._compare(node.name, self._before.pop(node)) for node in groups if node not in stay
+        ]
         if any(said):
             pytest.fail("\n".join(filter(None, said)), pytrace=False)
         return result

@@ -18,12 +18,8 @@ def run_tests(
     folder = make_folder(test)
     (folder / "conftest.py").write_text(conftest)
     (folder / "test_some.py").write_text(tests)
-    environment = (
-        *("-u", "PYTEST_ADDOPTS", "-u", "PYTEST_XDIST_WORKER"),
-        *("PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", f"PYTHONPATH={_CHECKOUT}"),
-    )
+    environment = ["-u", "PYTEST_ADDOPTS", "-u", "PYTEST_XDIST_WORKER", f"PYTHONPATH={_CHECKOUT}"]
+    environment += ["PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *settings]
     options = ("-q", "-rf", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
-    done = run(
-        "env", *environment, *settings, sys.executable, "-m", "pytest", *options, *words, folder
-    )
+    done = run("env", *environment, sys.executable, "-m", "pytest", *options, *words, folder)
     return done.returncode, done.stdout.decode()

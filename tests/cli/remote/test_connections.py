@@ -97,9 +97,8 @@ class ConnectionsTests(CommandTestCase):
         wanted = {**values, "limit": "1000"}
         self.assertEqual(self.query(*options), wanted)
         self.assertEqual(self.query(*(f"{name}={value}" for name, value in values.items())), wanted)
-        self.assertEqual(
-            self.query("--limit", "5", "--after", "5f-1"), {"limit": "5", "after": "5f-1"}
-        )
+        page = {"limit": "5", "after": "5f-1"}
+        self.assertEqual(self.query("--limit", "5", "--after", "5f-1"), page)
 
     def test_unknown_and_invalid_filters_are_wrong_usage(self) -> None:
         server = self.answering(document={"error": "older: must be a time"}, status=400)
@@ -118,10 +117,9 @@ class ConnectionsTests(CommandTestCase):
         self.assertEqual(self.ask("close", "5f/1"), (0, "ended: 1 connection\n", ""))
         asked = server.asked.pop()
         self.assertEqual((asked.method, asked.path), ("POST", "/api/connections/5f%2F1/close"))
-        server.document, server.status = {"error": "there is no live connection of this ID"}, 404
-        self.assertEqual(
-            self.ask("close", "5f-1"), (1, "", "there is no live connection of this ID\n")
-        )
+        why = "there is no live connection of this ID"
+        server.document, server.status = {"error": why}, 404
+        self.assertEqual(self.ask("close", "5f-1"), (1, "", f"{why}\n"))
         server.document, server.status = {"ok": True, "closed": 17}, 200
         self.assertEqual(
             self.ask("close", "--backend", "web", "older=1h"), (0, "ended: 17 connections\n", "")

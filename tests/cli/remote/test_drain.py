@@ -49,14 +49,11 @@ class DrainTests(CommandTestCase):
         ):  # fmt: skip
             wanted = {"state": state, "close_connections": False}
             path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
-            self.assertEqual(
-                self.asked("drain", *option, "web/unix:/run/a.sock"), [("POST", path, wanted)]
-            )
+            asked = self.asked("drain", *option, "web/unix:/run/a.sock")
+            self.assertEqual(asked, [("POST", path, wanted)])
         # For a backend.
-        wanted = {"state": "drain", "close_connections": True}
-        self.assertEqual(
-            self.asked("drain", "--close", "web"), [("POST", "/api/backends/web", wanted)]
-        )
+        change = "POST", "/api/backends/web", {"state": "drain", "close_connections": True}
+        self.assertEqual(self.asked("drain", "--close", "web"), [change])
         # Unknown names are refused as the service says.
         no_backend, no_server = "there is no such backend\n", "backend web has no such server\n"
         for name in ("wed", "wed/10.0.0.5:8443", "webs", "/"):
@@ -117,10 +114,8 @@ class DrainTests(CommandTestCase):
     def test_holds(self) -> None:
         server = {"server": "10.0.0.5:5432", "state": "up", "active": 0}
         backend = {"name": "db", "hold": {"until": None}, "servers": [server]}
-        self.server.others |= {
-            "/api/backends?backend=db": [backend],
-            "/api/backends*": self.server.document,
-        }
+        self.server.others["/api/backends?backend=db"] = [backend]
+        self.server.others["/api/backends*"] = self.server.document
         path = "/api/backends/db"
         for words, body in (((), {}), (("--for", "5m"), {"seconds": 300}), (("--wait",), {})):
             posted = [one for one in self.asked("hold", "db", *words) if one[0] == "POST"]

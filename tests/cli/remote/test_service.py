@@ -42,9 +42,8 @@ class ServiceTest(WorkersTestCase):
         mux.child.wait_for("serving with 2 worker")
         peers = [self.relayed(mux, self.server) for _ in range(4)]
         clients = [f"127.0.0.1:{client.getsockname()[1]}" for client, _ in peers]
-        listed = {
-            one["client"]: one["id"] for one in json.loads(self.told(0, "connections", "--json"))
-        }
+        rows = json.loads(self.told(0, "connections", "--json"))
+        listed = {one["client"]: one["id"] for one in rows}
         self.assertEqual(listed.keys(), {*clients})
         identity = listed[clients[0]]
         said = self.told(0, "explain", "--connection", identity)

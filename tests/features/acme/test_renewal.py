@@ -69,11 +69,9 @@ def refused(why: str, *, counts: bool = True, **more: Any) -> Callable[[str], by
     return refuse
 
 
-def _redis(*, has_lock: object, **answers: Callable[..., Any]) -> Any:
+def _redis(*, held: object, **answers: Callable[..., Any]) -> Any:
     source = Source("certificates", "", "", reactor.seconds)
-    return SimpleNamespace(
-        source=source, is_up=True, poll=lambda: succeed(({}, has_lock)), **answers
-    )
+    return SimpleNamespace(source=source, is_up=True, poll=lambda: succeed(({}, held)), **answers)
 
 
 class RenewalTests(TestCase):
@@ -381,7 +379,7 @@ class RenewalTests(TestCase):
         good, file = after.key_pem() + after.pem, self.folder / f"{_A}.pem"
         answers = list[bytes]()
         self.play(lambda _: answers.pop(0))
-        redis = _redis(has_lock=True, certificate=lambda *_: succeed(answers.pop(0)))
+        redis = _redis(held=True, certificate=lambda *_: succeed(answers.pop(0)))
         for is_shared in (False, True):
             before.write(file, key=True)
             self.now = time.time()
@@ -442,7 +440,7 @@ class RenewalTests(TestCase):
         self.play()
         made: Any = self.certificates(_A)
         made._shared = _redis(
-            has_lock=None, certificate=lambda *_: succeed(None), lock=lambda: succeed(None)
+            held=None, certificate=lambda *_: succeed(None), lock=lambda: succeed(None)
         )
         for count in (1, 1, 2):
             made.look()

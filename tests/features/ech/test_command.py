@@ -101,10 +101,8 @@ class EchTest(CommandTestCase):
 
     def explained(self, data: bytes, *options: object) -> str:
         hello = self.write("hello", data)
-        options = options or ("--ech-keys", self.keys)
-        return self.told(
-            0, self.run_main("explain", self.rules, "--file", hello, *map(str, options))
-        )
+        words = map(str, ("--file", hello, *(options or ("--ech-keys", self.keys))))
+        return self.told(0, self.run_main("explain", self.rules, *words))
 
     def test_commands_know_hidden_names(self) -> None:
         hello = records(Sealer(self.made).hello(inner()))

@@ -104,9 +104,8 @@ class StreamsTest(SynchronousTestCase):
             its, client = streams(), Speaker()
             settings = frame(SETTINGS, 0, 0, bytes.fromhex(more))
             its.from_client(PREFACE + settings + client.headers(1, asked(_OTHER)))
-            self.assertEqual(
-                [one.kind for one in frames.frames_of(its.answers())], [SETTINGS, HEADERS]
-            )
+            answered = [one.kind for one in frames.frames_of(its.answers())]
+            self.assertEqual(answered, [SETTINGS, HEADERS])
         acknowledged = frame(SETTINGS, frames.ACK, 0)
         self.assertEqual(its.from_client(acknowledged), b"")
         self.assertEqual(its.from_client(acknowledged), acknowledged)

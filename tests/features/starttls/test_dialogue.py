@@ -129,14 +129,12 @@ class ClientTests(SynchronousTestCase):
         self.assertTrue(whole.then == "end" or len(whole._rest) < LONGEST_COMMAND)
 
     @given(_names, st.binary(min_size=1), st.lists(st.integers(0, 1000), max_size=5))
-    def test_nothing_behind_the_command_is_taken(
-        self, name: str, injected: bytes, cuts: Any
-    ) -> None:
+    def test_nothing_behind_the_command_is_taken(self, name: str, added: bytes, cuts: Any) -> None:
         """CVE-2011-0411: what an attacker adds in the clear must not count as said inside TLS."""
         requests, answers = zip(*CLIENTS[name], strict=True)
-        dialogue, sent = answered(name, [b"".join(requests) + injected])
+        dialogue, sent = answered(name, [b"".join(requests) + added])
         self.assertEqual((dialogue.then, sent), ("end", b"".join(answers[:-1])))
-        dialogue, _ = answered(name, pieces(b"".join(requests) + injected, cuts))
+        dialogue, _ = answered(name, pieces(b"".join(requests) + added, cuts))
         self.assertEqual(dialogue.then, "end")
         self.assertIn("behind STARTTLS", dialogue.problem)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from typing import Any
 
 from tests.features.top.snapshot import CONNECTIONS, RECENT, ROUTES
 from tests.support.everything import BACKENDS, STATUS
@@ -31,14 +32,11 @@ class WatchTests(CommandTestCase):
     def start(self) -> None:
         self.user, terminal = pty.openpty()
         self.before = termios.tcgetattr(self.user)
-        self.program = subprocess.Popen(
-            [sys.executable, "-m", "txmux", "top", "--admin", self.service.at],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env={**os.environ, "TERM": "xterm"},
-            process_group=0,  # another one than its parent's, so that it can be suspended
-        )
+        words = [sys.executable, "-m", "txmux", "top", "--admin", self.service.at]
+        how: Any = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+        # In another group than its parent, so that it can be suspended.
+        how |= {"env": {**os.environ, "TERM": "xterm"}, "process_group": 0}
+        self.program = subprocess.Popen(words, **how)
         os.close(terminal)
         self.addCleanup(self.program.wait, PATIENCE)
         self.addCleanup(self.program.kill)

@@ -249,12 +249,11 @@ class TrialTests(AdminCase):
         await self.start(self.settings, rules)
         await self.served(*(request("a.test"), request("b.test")) * 3, b"SSH-2.0-x\r\n")
         # What a client takes does not grow with the routes.
-        many = (
-            f"[route r{n}]\nunder = *\nmatch = http host=h{n}.test\nbackend = 127.0.0.1:9\n"
-            for n in range(500)
-        )
+        of = "[route r{0}]\nunder = *\nmatch = http host=h{0}.test\nbackend = 127.0.0.1:9\n".format
         with patch("txmux.detection.explain.excluded_by", wraps=excluded_by) as asked:
-            self.assertEqual((await self.tried(self.rules(self.a, *many)))["moved"], 0)
+            self.assertEqual(
+                (await self.tried(self.rules(self.a, *map(of, range(500)))))["moved"], 0
+            )
         self.assertLessEqual(asked.call_count, 14)
         # Networks that only the new rules name are not known yet.
         deny = rules.replace("[listen u]", "deny = crowdsec:http://127.0.0.1:1\n[listen u]")
