@@ -7,7 +7,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
-from functools import partialmethod
 from typing import Any, get_args
 
 import pytest
@@ -202,13 +201,17 @@ class PeersTests(TestCase):
 _FIRST = {SILENT, "endless body", "endless answers", "missing", "huge"}
 
 
+def _test_of(source: str, way: str) -> Any:
+    async def test(self: PeersTests) -> None:
+        await self.face(source, way)
+
+    return test if way in _FIRST else pytest.mark.whole(pytest.mark.by_turns(each=True)(test))
+
+
 for _source, _row in ROWS.items():
     for _way in _row.ways:
         _name = re.sub(r"\W", "_", f"test_{_source}_{_way}")
-        _test: Any = partialmethod(PeersTests.face, _source, _way)
-        if _way not in _FIRST:
-            _test = pytest.mark.whole(pytest.mark.by_turns(each=True)(_test))
-        setattr(PeersTests, _name, _test)
+        setattr(PeersTests, _name, _test_of(_source, _way))
 
 
 class ContractTests(SynchronousTestCase):
