@@ -173,15 +173,15 @@ def framed(message: bytes) -> bytes:
 
 _STRAY = framed(dns_answer(b"\0\0" + bytes(10) + _OTHER))
 _NO_ANSWERS = {"wrong type": _STRAY, "half an answer": _STRAY[:20], "no DNS": b"\0\1a" * 9}
-_ENDLESS = {"endless answers": (b"", _STRAY * 10)}
-DNS = Dialect(_messages, _STRAY, _NO_ANSWERS, _ENDLESS, has_datagrams=True)
+_MANY_ANSWERS = {"endless answers": (b"", _STRAY * 10)}
+DNS = Dialect(_messages, _STRAY, _NO_ANSWERS, _MANY_ANSWERS, has_datagrams=True)
 BY_UDP = (SILENT, "wrong type", "no DNS", "endless answers")
 
 # Anything, for checks of servers
 
 _MUCH = b"a" * 1000
-_ENDLESS = {"endless body": (b"", _MUCH)}
-RAW = Dialect(lambda data: ([data], b""), _MUCH, {"wrong type": b"nonsense\r\n"}, _ENDLESS)
+_ANY_LENGTH = {"endless body": (b"", _MUCH)}
+RAW = Dialect(lambda data: ([data], b""), _MUCH, {"wrong type": b"nonsense\r\n"}, _ANY_LENGTH)
 
 
 class HostilePeer:
