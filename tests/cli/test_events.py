@@ -27,10 +27,10 @@ class RecentTests(CommandTestCase):
         code, out, err = self.ask("events")
         first, second = out.splitlines()
         self.assertEqual((code, err), (0, ""))
-        end = r"192.0.2.1:5 on x, route {}: connect-refused, 1.2 k in, 0 out$".format
-        shown = rf"^2001-09-0\d \d\d:\d\d:40  end      a-1 {end('web to 10.0.0.5:1')}"
+        end = "192.0.2.1:5 on x, route {}: connect-refused, 1.2 k in, 0 out".format
+        shown = rf"^2001-09-0\d \d\d:\d\d:40  end      a-1 {end('web to 10.0.0.5:1')}$"
         self.assertRegex(first, shown)
-        self.assertRegex(second, f"a-2 {end('-')}")
+        self.assertTrue(second.endswith(f"a-2 {end('-')}"), second)
         # Those of a route.
         for route, identity in (("web", "a-1"), ("-", "a-2"), ("no", None)):
             code, out, _ = self.ask("events", "--json", "--route", route)
