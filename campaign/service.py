@@ -111,7 +111,6 @@ class Service:
         command = ("setsid", *before, *self.quota.before, sys.executable, "-m", "txmux", "run")
         began = time.monotonic()
         self.child = Child(*command, "--pidfile", self._pidfile, self.rules)
-        self.child.allow(3600)
         self.family = Family(self.child.pid)
         undone.addCleanup(self._kill_all)
         self.watch = Watch(folder / "admin.sock")

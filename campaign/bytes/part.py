@@ -37,7 +37,6 @@ TRIALS = 10_000
 _SECONDS = 60.0
 """The same, for seconds."""
 _LEAST = 5.0  # seconds that clients come in a round, however late it is
-_LONGEST = 2 * _SECONDS + 3 * PATIENCE  # seconds that a service may run
 _EVERY = 5
 """One round of so many is of datagrams."""
 _MOST_SAID = 2**25
@@ -88,7 +87,7 @@ class Rounds:
 
     def try_streams(self) -> None:
         its, by, defects = self._choose()
-        start = functools.partial(RoundService, its, self.crew.places, _LONGEST)
+        start = functools.partial(RoundService, its, self.crew.places)
         self.attempt(start, lambda service: self._use(service, its, by, defects), defects)
         self._note(its, defects)
 
@@ -99,7 +98,7 @@ class Rounds:
             its, changes=tuple(one for one in its.changes if one not in {TROUBLE, HANG})
         )
         talk = Datagrams(self.budget.seed, self.rounds * TRIALS)
-        start = functools.partial(DatagramService, its, self.crew.places, _LONGEST, talk.port)
+        start = functools.partial(DatagramService, its, self.crew.places, talk.port)
         self.attempt(start, lambda service: self._use_for_datagrams(service, talk, by), defects)
         self.datagrams.add(talk.counts)
         self._note(its, talk.counts.defects + defects)

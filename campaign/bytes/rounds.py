@@ -208,14 +208,13 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
 class RoundService(Service):
     """The service of one round."""
 
-    def __init__(self, its: Round, places: Places, seconds: float) -> None:
+    def __init__(self, its: Round, places: Places) -> None:
         self._its, self._places = its, places
         self._workers = its.workers
         self._changed = 0
         self._changes: dict[str, int] = {}
         self._reloading = threading.Lock()
         super().__init__(places.folder, self.text(0), self._settings())
-        self.child.allow(seconds)
         self.troubles = Troubles(self.pid, self.running)
 
     def text(self, number: int) -> str:
@@ -355,9 +354,9 @@ unanswered_timeout = 4s
 class DatagramService(RoundService):
     """The service of a round of datagrams."""
 
-    def __init__(self, its: Round, places: Places, seconds: float, port: int) -> None:
+    def __init__(self, its: Round, places: Places, port: int) -> None:
         self._port = port
-        super().__init__(its, places, seconds)
+        super().__init__(its, places)
 
     @override
     def text(self, number: int) -> str:

@@ -125,7 +125,7 @@ class Trial:
         else:
             self._service.write(workers=3 if self._strike.change == MORE else 1)
         admin = ("--admin", f"unix:{self._service.folder}/admin.sock")
-        return Child(sys.executable, "-m", "txmux", verb, *admin, limit=_COMMAND)
+        return Child(sys.executable, "-m", "txmux", verb, *admin)
 
     def _wait_for_moment(self, command: Child) -> float | None:
         """Strike when the moment has come, and give the time; ``None`` if it does not come."""

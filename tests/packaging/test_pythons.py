@@ -44,7 +44,6 @@ class BareRootTests(InteropTestCase):
 
     def test_demo(self) -> None:
         child = self.own(self.copy.start("/checkout/script/demo", "--demo-port", "0"))
-        child.allow(300)
         for _ in range(10):  # it is patient for twenty seconds each time
             try:
                 port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]
