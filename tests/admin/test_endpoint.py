@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import AdminCase, request
 from tests.support.forks import starter
 from tests.support.kit import change_constants, free_port, make_folder
+from tests.support.proc import forked
 from tests.support.supervised import resources_of
 from txmux import MuxService, files, load
 from txmux.admin import listen_addresses
@@ -77,10 +78,7 @@ class SocketsTest(AdminCase):
 
     def connected_by_another(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
-        if not (child := os.fork()):
-            client.connect(str(self.socket))
-            os._exit(0)
-        os.waitpid(child, 0)
+        os.waitpid(forked(lambda: client.connect(str(self.socket))), 0)
         return client
 
     async def test_client_that_waits_at_a_removed_endpoint(self) -> None:

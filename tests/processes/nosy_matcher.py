@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from txmux.files import read_bytes
 from txmux.interfaces import Verdict
+from txmux.processes.forking import exit_after
 from txmux.processes.worker.seccomp import GENERIC, X86_64
 from txmux.wire.plain import PlainMatcher
 
@@ -67,11 +68,11 @@ def _supervisor() -> int:
 def _in_a_child(do: Callable[[], object], *, is_orphan: bool = False) -> None:
     """Do it in another process; as an orphan, in one whose parent has ended."""
     reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
+
+    def run() -> None:
         parent = os.getpid()
-        if is_orphan and os.fork():
-            os._exit(0)
+        if is_orphan and os.fork():  # noqa: TID251
+            return
         while is_orphan and os.getppid() == parent:
             time.sleep(0.001)
         number = 0
@@ -80,7 +81,10 @@ def _in_a_child(do: Callable[[], object], *, is_orphan: bool = False) -> None:
         except OSError as problem:
             number = problem.errno or 0
         os.write(writer, bytes([number]))
-        os._exit(0)
+
+    child = os.fork()  # noqa: TID251
+    if not child:
+        exit_after(run)
     os.waitpid(child, 0)
     number = os.read(reader, 1)[0]
     os.close(reader)

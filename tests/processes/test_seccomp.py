@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import select
+import socket
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.record_calls import FREQUENT, RECORD, fits
+from tests.support.proc import forked
 from txmux.processes.starter.refusals import RefusedCalls, restrict_calls
 from txmux.processes.worker import seccomp
 from txmux.processes.worker.calls import ALLOWED, Rule, rules_for
@@ -184,8 +186,8 @@ class KernelTests(SynchronousTestCase):
             self.refusals.close()
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
-        child = os.fork()
-        if not child:
+
+        def call() -> None:
             said = "done"
             try:
                 self.refusals.close()
@@ -195,9 +197,9 @@ class KernelTests(SynchronousTestCase):
                 os.chdir("/")
             except OSError as problem:
                 said = errno.errorcode[problem.errno or 0]
-            finally:
-                os.write(writer, said.encode())
-                os._exit(0)
+            os.write(writer, said.encode())
+
+        child = forked(call)
         listener_to.close()
         os.close(writer)
         self.poll.register(reader, select.POLLIN)
@@ -205,6 +207,17 @@ class KernelTests(SynchronousTestCase):
             self.refusals.serve(ready)
         os.waitpid(child, 0)
         return os.read(reader, 100).decode()
+
+    def test_closed_twice(self) -> None:
+        """What has the descriptors of the listeners by then stays open: it was a pipe of the child above."""
+        with open("/dev/null", "rb") as listener:  # noqa: PTH123 - for its descriptor
+            socket.send_fds(self.refusals.expect(1), [b"x"], [listener.fileno()])
+        self.refusals.serve(dict(self.poll.poll()))
+        self.refusals.close()
+        opened = os.pipe()
+        self.refusals.close()
+        for descriptor in opened:
+            os.close(descriptor)
 
     def test_refused(self) -> None:
         self.assertEqual(self.refused(), "EPERM")

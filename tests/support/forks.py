@@ -227,7 +227,7 @@ def _serve(connection: socket.socket) -> Callable[[], object] | None:
             if not packet:
                 return None
             _import()
-            pid = os.fork()
+            pid = os.fork()  # noqa: TID251
             if not pid:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -2,11 +2,20 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.interop.children import eventually
+from txmux.processes.forking import exit_after
+
+
+def forked(run: Callable[[], object]) -> int:
+    """Return a process that does this, and ends: one that failed would go on as another one that runs these tests."""
+    pid = os.fork()  # noqa: TID251
+    if not pid:
+        exit_after(run)
+    return pid
 
 
 def pids_of(pid: int) -> list[int]:

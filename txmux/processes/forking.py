@@ -95,7 +95,7 @@ def spawn(module: str, *arguments: str) -> Child:
             if is_forked:
                 main = import_module(module).main
                 gc.freeze()  # its pages stay shared while the collector does not touch them
-                pid = os.fork()
+                pid = os.fork()  # noqa: TID251
                 if not pid:
                     exit_after(run)
             else:

@@ -8,6 +8,7 @@ from unittest import SkipTest
 from tests.cli.support import CommandTestCase
 from tests.programs import run_text
 from tests.support.echo import ThreadServer
+from tests.support.proc import forked
 from txmux.rules.optional import missing
 
 _ERRORS = [
@@ -118,18 +119,16 @@ class AskingTests(CommandTestCase):
 
     def as_nobody(self, *arguments: str) -> str:
         read, write = os.pipe()
-        pid = os.fork()
-        if not pid:
-            status = 99
-            try:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-                code, _, err = self.ask("stop", *arguments)
-                os.write(write, err.encode())
-                status = code
-            finally:
-                os._exit(status)
+
+        def ask() -> int:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            code, _, err = self.ask("stop", *arguments)
+            os.write(write, err.encode())
+            return code
+
+        pid = forked(ask)
         os.close(write)
         with open(read) as said:  # noqa: PTH123 - it is a descriptor
             err = said.read()

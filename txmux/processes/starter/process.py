@@ -143,13 +143,10 @@ def _fork(
     listener_to = refusals.expect(number)
     try:
         with scores.of_worker(), held(signal.SIGTERM):  # until the worker has its own handler
-            pid = os.fork()
+            pid = os.fork()  # noqa: TID251
             if not pid:
-                refusals.close()
-                scores.close()
-                for inherited in to_close:
-                    inherited.close()
-                exit_after(lambda: _run_worker(descriptors[0], number, listener_to, **how))
+                its = refusals, scores, *to_close
+                exit_after(lambda: _run_worker(its, descriptors[0], number, listener_to, **how))
     except OSError as problem:
         raise ChannelError(problem.strerror) from problem
     finally:
@@ -158,7 +155,11 @@ def _fork(
     return pid
 
 
-def _run_worker(channel: int, number: int, listener_to: socket.socket, **how: Any) -> int:
+def _run_worker(
+    to_close: Sequence[Any], channel: int, number: int, listener_to: socket.socket, **how: Any
+) -> int:
+    for inherited in to_close:
+        inherited.close()
     release_signals()  # they stay ignored
     signal.set_wakeup_fd(-1)
     for handled in (signal.SIGCHLD, signal.SIGTERM):

@@ -75,8 +75,8 @@ class RefusedCalls:
 
     def close(self) -> None:
         """Close all, as a forked worker has to: it could let the calls of others pass."""
-        for source in self._sources.values():
-            source.close()
+        while self._sources:
+            self._sources.popitem()[1].close()
 
     def _add(self, source: _RefusingWorker, descriptor: int) -> None:
         self._sources[descriptor] = source
