@@ -18,7 +18,7 @@ from txmux.backends.backend_files import BackendFiles
 from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
-from txmux.backends.health.checks import HealthChecks, key_of
+from txmux.backends.health.checks import CheckPace, HealthChecks, key_of
 from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from txmux.net.tls.validity import Validity
 
     Publish = Callable[[str, str, bool, str], None]
+
+
+_MOST_CHECKS = 100  # a second, of the servers of one author
 
 
 class Upstreams:
@@ -98,6 +101,7 @@ class Upstreams:
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self.on_checked: Callable[[Backend, Member], object] = lambda _backend, _member: None
         self._checks: dict[Upstream, HealthChecks] = {}
+        self._paces: dict[int, CheckPace] = {}  # by authors
         self._silence: dict[Upstream, SilenceWatch] = {}
         self._prepared: PreparedUpstreams | None = None
         self._names = names or NameResolver(reactor)
@@ -437,6 +441,9 @@ class Upstreams:
                 wrap=upstream.wrap if upstream.tls else None,
                 timers=self._clock,
             )
+            author = self._names.other_author(upstream.backend)
+            if author is not None:
+                checks.pace = self._paces.setdefault(author, CheckPace(_MOST_CHECKS))
             pool.on_members = checks.refresh
             self._checks[upstream] = checks
             checks.start()

@@ -13,7 +13,7 @@ from tests.backends.pool.pools import Watched, servers
 from tests.support.dialler import played
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
-from txmux.backends.health.checks import HealthChecks, key_of
+from txmux.backends.health.checks import CheckPace, HealthChecks, key_of
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
@@ -40,7 +40,13 @@ class Dialled:
 class Checked(Watched):
     """A pool whose members are checked, with attempts that the test decides; with `at_once`, each is over at once."""
 
-    def __init__(self, *of: Server, check: Check | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *of: Server,
+        check: Check | None = None,
+        pace: CheckPace | None = None,
+        **options: Any,
+    ) -> None:
         check = check or Check("tcp")
         super().__init__(*of, check=check, **options)
         self.attempts: list[Dialled] = []
@@ -48,6 +54,7 @@ class Checked(Watched):
         self.at_once: Callable[[Dialled], None] = lambda _: None
         dialler, random = played(self.dial), Random(1)
         self.checks = HealthChecks(dialler, self.clock, self.pool, check, self.take, random=random)
+        self.checks.pace = pace or CheckPace()
         self.checks.start()
 
     def dial(self, server: Server, factory: Any, _: float, **__: Any) -> Callable[[], None]:
@@ -94,6 +101,25 @@ class ScheduleTests(SynchronousTestCase):
             self.assertEqual(sorted(checked.targets()), sorted(many))
         checked.advance(60)
         self.assertEqual(sorted(checked.targets()), sorted(many))
+
+    def test_pace(self) -> None:
+        """Servers of one owner have at most so many checks in all; what no longer has any makes room."""
+        pace, check = CheckPace(10), Check("tcp", interval=1)
+        few = self.refusing(*servers("10.0.0.1:80"), check=check, pace=pace)
+        few.advance(10)
+        self.assertIn(len(few.attempts), (10, 11))
+        some = [f"10.0.1.{number}:80" for number in range(99)]
+        many = self.refusing(*servers(*some), check=check, pace=pace)
+        for its, count in ((many, 99), (few, 1)):
+            its.advance(20)
+            its.attempts.clear()
+            its.advance(100)
+            self.assertEqual(len(its.attempts), 10 * count)
+        many.checks.stop()
+        few.advance(10)
+        few.attempts.clear()
+        few.advance(10)
+        self.assertEqual(len(few.attempts), 10)
 
     def test_goes_on_after_an_error(self) -> None:
         """A check that cannot be made, such as for want of memory, is logged; the next one is made after the interval, and only one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from random import Random
@@ -30,11 +31,27 @@ class OnResult(Protocol):
     def __call__(self, member: Member, *, ok: bool, why: str, is_first: bool) -> object: ...
 
 
+class CheckPace:
+    """How often servers are checked that have something in common: at most so many in a second."""
+
+    def __init__(self, most: float = math.inf) -> None:
+        self._most = most
+        self._rate = 0.0
+
+    def add(self, rate: float) -> None:
+        self._rate += rate
+
+    @property
+    def stretch(self) -> float:
+        """By what an interval is multiplied."""
+        return max(1.0, self._rate / self._most)
+
+
 class HealthChecks:
     """Checks the members of a pool, and reports the results.
 
     One process checks for all, so that a server has one connection for it in each interval. `timers` are for the time limits of
-    checks, which are all of one length.
+    checks, which are all of one length. Others may set `pace` before the start.
     """
 
     def __init__(
@@ -49,6 +66,7 @@ class HealthChecks:
         wrap: Wrap | None = None,
         random: Random | None = None,
     ) -> None:
+        self.pace = CheckPace()
         self.dialler = dialler
         self.clock = clock
         self.timers = timers or clock
@@ -65,8 +83,9 @@ class HealthChecks:
         self.refresh()
 
     def stop(self) -> None:
-        watches, self._watches = self._watches, None
-        for watch in (watches or {}).values():
+        watches, self._watches = self._watches or {}, None
+        self.pace.add(-len(watches) / self.check.interval)
+        for watch in watches.values():
             watch.stop()
 
     def last_check(self, member: Member) -> LastCheck | None:
@@ -82,6 +101,7 @@ class HealthChecks:
             for member in self._pool.members
             if member.state.is_checked and not member.server.final
         }
+        self.pace.add((len(members) - len(watches)) / self.check.interval)
         for key in [key for key in watches if key not in members]:
             watches.pop(key).stop()
         for key, member in members.items():
@@ -125,7 +145,7 @@ class _MemberChecks:
         self._result: CheckResult | None = None
         self._started_at = 0.0
         # At random, so that servers are not checked at the same time.
-        first = checks.random.random() * min(check.interval, _SOON)
+        first = checks.random.random() * min(check.interval, _SOON) * checks.pace.stretch
         self._timer: IDelayedCall = checks.clock.callLater(first, self._start_check)
 
     def stop(self) -> None:
@@ -181,7 +201,7 @@ class _MemberChecks:
             checks.on_result(self.member, ok=result.ok, why=result.why, is_first=is_first)
 
     def _wait(self) -> float:
-        interval = self._checks.check.interval
+        interval = self._checks.check.interval * self._checks.pace.stretch
         if self._is_new and interval > _SOON:
             # The first checks come close together, so the second ones are spread.
             interval *= self._checks.random.random()

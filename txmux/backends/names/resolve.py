@@ -18,6 +18,7 @@ from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
 from txmux.rules.installed import SERVERS
 from txmux.rules.model import Backend, Listener, Route, Rules, Server
+from txmux.rules.model.files import other_author
 from txmux.rules.replacement import owners_of_backends
 from txmux.telemetry.sources import Source
 
@@ -90,6 +91,11 @@ class NameResolver:
             self._owners = owners_of_backends(self._rules)
         owner = self._owners.get(backend.name)
         return "" if owner is None else self._rules.unit_of(owner.section)
+
+    def other_author(self, backend: Backend) -> int | None:
+        """Return the user whose file names a backend, if that is neither root nor the operator."""
+        rules = self._rules
+        return other_author(rules.files.authors, self._owner(backend)) if rules else None
 
     def prepare(self, backend: Backend) -> None:
         """Start to look up the names of a backend's servers, before a pool has them."""
