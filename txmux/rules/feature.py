@@ -29,7 +29,9 @@ if TYPE_CHECKING:  # a command does without them
 
     FindProblems = Callable[[Rules], Iterable[Problem]]
     FindContradictions = Callable[[Section, Mapping[str, Any]], Iterator[Problem]]
-    FindConflicts = Callable[[Sequence[Listener], Sequence[Route], Settings], Iterator[Problem]]
+    FindConflicts = Callable[
+        [Sequence[Listener], Sequence[Route], Settings, Mapping[int, str]], Iterator[Problem]
+    ]
 
 SectionKind = Literal["txmux", "listen", "route", "backend"]
 Finding = Literal["lint", "check", "start", "secrets"]
@@ -238,7 +240,7 @@ class Feature:
         keys: Its keys, by the kind of section. Their values are in `more` of the model.
         hints: What to do about keys that are none, by the kind of section; see `KEY_HINTS`.
         contradictions: By the kind of section, finds values that are right by themselves, but not together; see those of the core.
-        conflicts: Each finds what does not go together in all listeners and routes, with the settings.
+        conflicts: Each finds what does not go together in all listeners and routes, by the settings and the units of sections, by their identities.
         stages: Those of its clients' connections.
         connecting: What connects by its keys of ``[backend]`` whose values are a `ForwardProxy`, as ``module:class``: called with that, what returns the addresses of
             its server, and what returns the password for it, it returns a `ServerDialler`.

@@ -77,6 +77,30 @@ class OwnersTest(SynchronousTestCase):
         rules = self.rules(f"{open_to_all}{backend}", z=ROUTE.format("r").replace("close", "b"))
         self.assertEqual(rules.files.untaken, {})
 
+    def test_backend_that_the_operator_names(self) -> None:
+        """Where it does not fit, that is an error of who brings it: the operator's rules are as if nobody did."""
+        udp, free = "udp:10.0.0.1:53", "10.0.0.1:{port}"
+        tunnel = "[route t]\nmatch = http method=CONNECT\ntunnel = yes\n"
+        for text, server, where in (
+            (ROUTE.format("o").replace("close", "b"), udp, "'backend' of [route o]"),
+            (ROUTE.format("o").replace("close", "b"), "127.0.0.1:441", "'backend' of [route o]"),
+            ("[route o]\nmatch = ssh\nbackend = b\n", udp, "'match' of [route o]"),
+            ("default = b\n", udp, "'default' of [listen one]"),
+            ("silent = b\n", udp, "'silent' of [listen one]"),
+            ("[backend c]\nserver = 10.0.0.1:1\nfallback = b\n", udp, "'fallback' of [backend c]"),
+            (f"{tunnel}backend = b\n", free, "'tunnel' of [route t]"),
+            (f"{tunnel}{ROUTE.format('o').replace('close', 'b')}under = t\n", free, "'tunnel' of [route t]"),
+        ):  # fmt: skip
+            more = "[listen z]\nendpoint = udp:1\n" * ("'match'" in where)
+            rules = self.rules(f"{ONE}{text}", a=f"[backend b]\nserver = {server}\n", z=more)
+            (message, *_) = self.wrong(rules)["a"]
+            self.assertEqual(message.partition(": ")[0], f"as {where}")
+            self.assertEqual([*rules.backends], ["c"] * ("[backend c]" in text))
+        # Who has a tunnel says nothing of others' servers.
+        theirs = f"[listen z]\nendpoint = :9\ndefault = b\n[backend b]\nserver = {free}\n"
+        rules = self.rules(f"{ONE}{tunnel}{ROUTE.format('o')}under = t\n", a=theirs)
+        self.assertEqual(rules.files.untaken, {})
+
     def test_no_message_proposes_what_only_others_may_use(self) -> None:
         known = "[backend web]\nserver = 127.0.0.1:1\n"
         operator = f"{ONE}[listen two]\nendpoint = :442\n{TLS}tls_client_ca = cert.pem\nunder = *\n{ROUTE.format('op')}under = one\n{known}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -160,7 +160,7 @@ def read_email(text: str) -> str:
 
 
 def conflicts(
-    _: Sequence[Listener], routes: Sequence[Route], settings: Settings
+    _: Sequence[Listener], routes: Sequence[Route], settings: Settings, __: Mapping[int, str]
 ) -> Iterator[Problem]:
     """Find what does not go together in all that rules say of authorities and names."""
     section = settings.section

@@ -10,7 +10,7 @@ from typing import Any
 
 from txmux.errors import how_to_install
 from txmux.rules.model import Listener, Route, Section, Settings
-from txmux.rules.model.backend import backends_of
+from txmux.rules.model.backend import backends_of, blamed
 from txmux.rules.model.rules import each_once
 from txmux.rules.problems import Problem
 from txmux.rules.reading.values import words_if_right
@@ -67,13 +67,14 @@ def contradictions(section: Section, _: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def open_tunnels(
-    listeners: Sequence[Listener], routes: Sequence[Route], _: Settings
+    listeners: Sequence[Listener], routes: Sequence[Route], _: Settings, owners: Mapping[int, str]
 ) -> Iterator[Problem]:
     """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
     inside = defaultdict[str, list[Route]](list)
     for route in routes:
         for name in route.under:
             inside[name].append(route)
+    ends = {one.name: one for one in routes if one.is_outer}
     for route in routes:
         if not route.more.get("tunnel"):
             continue
@@ -83,8 +84,9 @@ def open_tunnels(
             message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"
             yield route.section.problem(message, "tunnel")
         if route.outcome is None:
-            outcomes += [line.outcome for listener in listeners for line in listener.silent]
-            outcomes += [listener.default for listener in listeners]
+            over = [*each_once([route], lambda one: filter(None, map(ends.get, one.under)))]
+            own = [its for its in listeners if any(one.stands_under(its) for one in over)]
+            outcomes += [outcome for listener in own for outcome in listener.outcomes]
         for backend in backends_of(outcomes):
             # What clients name needs 'allow_names', as a problem of its own section says.
             free = [
@@ -93,4 +95,4 @@ def open_tunnels(
             ports = [server.text for server in free if not server.placeholder]
             if ports and backend.allow_names is None and backend.allow_networks is None:
                 message = f"clients choose the port of {ports[0]!r}; add 'allow_networks' to [backend {backend.name}]"
-                yield route.section.problem(message, "tunnel")
+                yield blamed(route.section, "tunnel", message, [backend], owners)

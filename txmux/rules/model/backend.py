@@ -19,6 +19,7 @@ from txmux.transport import IPAddress, Transport, bracketed, embedded, normal_ho
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
 
+    from txmux.rules.problems import Problem
     from txmux.wire.globs import Globs
 
 
@@ -398,3 +399,13 @@ def backends_of(outcomes: Iterable[Outcome | None]) -> list[Backend]:
             backends[id(outcome)] = outcome
             waiting.append(outcome.fallback)
     return [*backends.values()]
+
+
+def blamed(
+    section: Section, key: str, message: str, led: Iterable[Backend], owners: Mapping[int, str]
+) -> Problem:
+    """Return a problem of what a section leads to: of a unit's backend, if it is the operator who has named that."""
+    for its in led if id(section) not in owners else ():
+        if id(its.section) in owners:
+            return its.section.problem(f"as {key!r} of [{section.header}]: {message}")
+    return section.problem(message, key)

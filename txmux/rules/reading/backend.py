@@ -21,7 +21,6 @@ from txmux.rules.model.backend import split_source
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
-from txmux.rules.reading.conflicts import mixed_fallback
 from txmux.rules.reading.context import (
     OUTCOME,
     PEM,
@@ -106,10 +105,6 @@ def contradictions(
     section: Section, found: Mapping[str, Any], read: Callable[[str], Server]
 ) -> Iterator[Problem]:
     """Find values that are right by themselves, but not together; those that could not be read are reported already. `read` reads a server."""
-    servers = found.get("servers", ())
-    if servers:
-        transport = Backend("", servers).transport
-        yield from mixed_fallback(section, transport, found.get("fallback"))
     messages = [
         *_tls(section, found),
         *_tlvs(section, found),

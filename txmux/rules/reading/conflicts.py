@@ -25,6 +25,7 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
+from txmux.rules.model.backend import backends_of, blamed
 from txmux.rules.model.rules import each_once
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.endpoints import listening, parse_endpoint
@@ -196,7 +197,9 @@ def of_port(host: str, port: int) -> tuple[Claims, Claims]:
 _THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not opened
 
 
-def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Problem]:
+def loops(
+    listeners: Iterable[Listener], routes: Sequence[Route], owners: Mapping[int, str]
+) -> Iterator[Problem]:
     """Find servers that are the listener of their own clients: their connections would loop.
 
     Only what can be seen in the file: a server with the listener's address, or one of this machine by whatever name
@@ -218,14 +221,14 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
             for route in routes
             if route.stands_under(listener) and not (route.is_outer or route.dry_run)
         ]
-        for key, outcome, owner in destinations:
+        for key, outcome, leading in destinations:
             message = whys.get(id(outcome))
             if message is None:
                 reasons = (_why(one, own, listener) for one in _servers(outcome))
                 message = whys[id(outcome)] = next(filter(None, reasons), "")
-            if message and (owner.section.header, key) not in reported:
-                reported.add((owner.section.header, key))
-                yield owner.section.problem(message, key)
+            if message and (leading.section.header, key) not in reported:
+                reported.add((leading.section.header, key))
+                yield blamed(leading.section, key, message, backends_of([outcome]), owners)
 
 
 def _why(server: Server, own: Claims, listener: Listener) -> str:
@@ -287,8 +290,19 @@ def _addresses_of(host: str, server: Server) -> Claims:
     return of_datagrams(addresses) if server.kind == "udp" else addresses
 
 
-def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
+def wrong_transports(
+    listeners: Iterable[Listener],
+    routes: Iterable[Route],
+    backends: Iterable[Backend],
+    owners: Mapping[int, str],
+) -> Iterator[Problem]:
     """Find outcomes that forward clients of one transport to servers of the other."""
+    for backend in backends:
+        other = _server_of_another(backend.fallback, backend.transport) if backend.servers else ""
+        if other:
+            message = f"{other}, but this backend uses {_word(backend.transport)}; {_other_server(backend.fallback)}"
+            led = _led(backend.fallback)
+            yield blamed(backend.section, "fallback", message, led, owners)
     of = {listener.name: listener for listener in listeners}
     for listener in of.values():
         destinations = [("default", listener.default)]
@@ -297,7 +311,7 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
             other = _server_of_another(outcome, listener.transport)
             if other:
                 message = f"{other}, but [listen {listener.name}] uses {listener.transport.value.upper()}; {_other_server(outcome)}"
-                yield listener.section.problem(message, key)
+                yield blamed(listener.section, key, message, _led(outcome), owners)
     transports = {listener.transport for listener in of.values()}
     ends = {route.name for route in routes if route.is_outer}
     # Thousands of routes may have the same few backends, and matchers of the same transports.
@@ -307,13 +321,17 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
         kind = id(route.outcome), route.under, route.opens, over
         if kind in right:
             continue
-        owners = {f"[listen {name}]": of[name].transport for name in route.under if name in of}
-        owners |= {f"[route {name}]": Transport.TCP for name in route.under if name in ends}
-        found = [*_of_route(route, owners, transports)]
+        over_it = {f"[listen {name}]": of[name].transport for name in route.under if name in of}
+        over_it |= {f"[route {name}]": Transport.TCP for name in route.under if name in ends}
+        found = [*_of_route(route, over_it, transports)]
         if not found:
             right.add(kind)
         for key, message in found:
-            yield route.section.problem(message, key)
+            yield blamed(route.section, key, message, _led(route.outcome), owners)
+
+
+def _led(outcome: Outcome | None) -> list[Backend]:
+    return [outcome] if isinstance(outcome, Backend) else []
 
 
 def _of_route(
@@ -367,17 +385,6 @@ def _of_route(
 
 def _word(transport: Transport | None) -> str:
     return "" if transport is None else transport.value.upper()
-
-
-def mixed_fallback(
-    section: Section, transport: Transport, fallback: Outcome | None
-) -> Iterator[Problem]:
-    other = _server_of_another(fallback, transport)
-    if other:
-        message = (
-            f"{other}, but this backend uses {transport.value.upper()}; {_other_server(fallback)}"
-        )
-        yield section.problem(message, "fallback")
 
 
 def _server_of_another(outcome: Outcome | None, transport: Transport) -> str:

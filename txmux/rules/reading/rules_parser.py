@@ -263,18 +263,18 @@ class RulesParser:
         self, settings: Settings, listeners: Sequence[Listener], routes: Sequence[Route]
     ) -> None:
         """Find what does not go together."""
-        checked = self._to_check(listeners, routes)
+        checked, owners = self._to_check(listeners, routes), self._owners
         self._problems += route.nestings(checked)
-        self._problems += loops(listeners, checked)
-        self._problems += wrong_transports(listeners, checked)
+        self._problems += loops(listeners, checked, owners)
+        self._problems += wrong_transports(listeners, checked, self._backends.values(), owners)
         self._problems += misplaced(listeners, checked)
         self._problems += () if self._alone else unknown_certificates(checked, self._unit_of)
         for find in CONFLICTS if not self._alone else ():
-            self._problems += find(listeners, routes, settings)
+            self._problems += find(listeners, routes, settings, owners)
         self._checked = routes, settings
         self._problems += self.contests()
         of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
-        self._problems += foreign_backends(of_units, self._owners, backends)
+        self._problems += foreign_backends(of_units, owners, backends)
         opened = [same[0] for same in self._sections["listen"].values()]
         self._problems += unshareable(opened, settings, self._units)
         if self._on_disk:
