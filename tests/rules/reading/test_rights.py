@@ -181,6 +181,30 @@ class RightsTest(FolderTestCase):
                 why = "] would take these clients for any that you name"
                 self.assertTrue(all(why in problem for problem in problems))
 
+    def test_backend_that_the_operator_names(self) -> None:
+        """Whoever brings it gets the operator's clients only of listeners that allow this author's routes."""
+        listen = "[txmux]\ninclude = d/*.ini\n[listen p]\nendpoint = :1\n{}{}[listen q]\nendpoint = :2\n".format
+        route = "[route o]\nunder = {}\nmatch = tls\n{}".format
+        unit = self.write("d/a.ini", "[backend b]\nserver = 127.0.0.1:9\n")
+        self.write("x", "")
+        for key, rest, named in (
+            ("", route("p", "backend = b\n"), "route o"),
+            ("", route("*", "backend = b\n"), "route o"),
+            ("default = b\n", "", "listen p"),
+            ("silent = b\n", "", "listen p"),
+            ("default = c\n", "[backend c]\nserver = 127.0.0.1:9\nfallback = b\n", "listen p"),
+            ("", route("p", "terminate_tls = x\n") + route("o", "backend = b\n").replace(" o]", " i]"), "route i"),
+        ):  # fmt: skip
+            for pattern, owner in (("", 0), ("", 12345), ("routes_from = a\n", 12345)):
+                os.chown(unit, owner, -1)
+                path = self.write("rules.ini", listen(pattern, key) + rest)
+                rules = load(path)
+                problems = [*chain.from_iterable(rules.files.untaken.values())]
+                is_wrong = owner == 12345 and (not pattern or "= *" in rest)
+                self.assertEqual(["b" in rules.backends, len(problems)], [not is_wrong, is_wrong])
+                for problem in problems:
+                    self.assertIn(f"[{named}] leads to it from [listen {'q' if pattern else 'p'}]", problem.message)  # fmt: skip
+
     def test_rights_of_others(self) -> None:
         """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""
         change_environment(self, TXMUX_OF_A_UNIT="127.0.0.1:9")

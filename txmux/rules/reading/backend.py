@@ -12,15 +12,19 @@ from txmux.rules.model import (
     AllowedNames,
     Backend,
     Handover,
+    Listener,
+    Outcome,
     Resolve,
+    Route,
     Section,
     Server,
     ServerTLS,
 )
-from txmux.rules.model.backend import split_source
+from txmux.rules.model.backend import backends_of, split_source
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
+from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.context import (
     OUTCOME,
     PEM,
@@ -30,6 +34,7 @@ from txmux.rules.reading.context import (
     RulesReading,
 )
 from txmux.rules.reading.endpointstrings import CLIENT, host_name, link_scope
+from txmux.rules.reading.scope import Scope, cure
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
@@ -99,6 +104,34 @@ def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backe
     tls["may_lack"] = fields.pop("is_of_unit", False)
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
     return Backend(name, section=section, **fields)
+
+
+def not_allowed(
+    listeners: Sequence[Listener], routes: Sequence[Route], owners: Mapping[int, str], scope: Scope
+) -> Iterator[Problem]:
+    """Find backends of other users by whose names they would get clients of the operator, of listeners that do not allow their routes."""
+    if not scope.of_others:
+        return
+    own = [one for one in listeners if not one.is_of_unit]
+    ends = {one.name: one for one in routes if one.is_outer}
+    leading: list[tuple[Listener | Route, Sequence[Outcome | None]]] = [
+        *((one, one.outcomes) for one in own),
+        *((one, [one.outcome]) for one in routes if id(one.section) not in owners),
+    ]
+    for one, outcomes in leading:
+        for led in backends_of(outcomes):
+            unit = owners.get(id(led.section), "")
+            if unit not in scope.of_others:
+                continue
+            others = [its for its in own if its.name not in scope.open_to(unit)]
+            if isinstance(one, Listener):
+                named = [its for its in others if its is one]
+            else:
+                named = [its for its in others if comes_to(one, its, ends)]
+            if named:
+                where = f"leads to it from [listen {named[0].name}]"
+                why = f"[{one.section.header}] {where}, which takes no routes of this file"
+                yield led.section.problem(f"{why}; {cure(unit, 'its owner')}, or call it otherwise")
 
 
 def contradictions(

@@ -275,6 +275,7 @@ class RulesParser:
         self._problems += self.contests()
         of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
         self._problems += foreign_backends(of_units, owners, backends)
+        self._problems += backend.not_allowed(listeners, routes, owners, self._reading.scope)
         opened = [same[0] for same in self._sections["listen"].values()]
         self._problems += unshareable(opened, settings, self._units)
         if self._on_disk:

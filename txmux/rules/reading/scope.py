@@ -117,14 +117,14 @@ class Scope:
             return
         if unit and name in self._patterns:
             raise InvalidValueError(
-                f"[listen {name}] takes no routes of this file; {_cure(unit, 'its owner')}"
+                f"[listen {name}] takes no routes of this file; {cure(unit, 'its owner')}"
             )
         raise InvalidValueError(f"[listen {name}] has another owner; name one of yours")
 
     def _none(self, unit: str) -> str:
         return (
             "names no listener, and none allows routes of this file; add a [listen NAME] here, "
-            f"or {_cure(unit, 'the owner of a listener')}"
+            f"or {cure(unit, 'the owner of a listener')}"
         )
 
 
@@ -159,7 +159,8 @@ def names_of(unit: str, folder: Path) -> list[str]:
     return [path, str(absolute), relative, absolute.name, absolute.stem, part]
 
 
-def _cure(unit: str, who: str) -> str:
+def cure(unit: str, who: str) -> str:
+    """Return what lets the routes of a unit be under a listener."""
     stem = Path(unit.partition(" [unit ")[0]).stem
     if re.fullmatch(r"[\w.-]+", stem):
         return f"let {who} add 'routes_from = {stem}' there"
