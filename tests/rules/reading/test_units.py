@@ -421,6 +421,20 @@ class UnitsTest(FolderTestCase):
             path = self.write("rules.ini", f"[txmux]\ninclude = {pattern}\n{LISTEN}")
             self.assertEqual(self.acting(partial(load, path)).files.untaken, {}, pattern)
 
+    def test_address_in_other_words(self) -> None:
+        """It is what is in force, or a part of it; who has a part only has no more of it than before."""
+        self.write("d/b.ini", "[listen b]\nendpoint = :2\n")
+        before = load(self.main)
+        for own, other, untaken in (
+            ("tcp:2:interface=127.0.0.1", "127.0.0.1:2", "a"), ("[::ffff:127.0.0.1]:2", ":2", "a"),
+            ("127.0.0.1:2", ":2", "a"), (":1-2", ":2", "b"), (":2", "udp:2", ""),
+        ):  # fmt: skip
+            self.write("d/a.ini", f"[listen a]\nendpoint = {other}\n")
+            self.write("d/b.ini", f"[listen b]\nendpoint = {own}\n")
+            rules = load(self.main, in_force=before.files)
+            expected = [f"{self.folder}/d/{untaken}.ini"] if untaken else []
+            self.assertEqual([*rules.files.untaken], expected, (own, other))
+
     def test_newcomer_before_others(self) -> None:
         """What a unit has in force cannot be claimed by one whose file is named before its own."""
         text = f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n"

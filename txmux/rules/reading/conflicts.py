@@ -60,7 +60,7 @@ def same_names(
 
 
 def conflicts(
-    sections: Iterable[Section], precedence: Callable[[Section, str], int] = lambda *_: 0
+    sections: Iterable[Section], precedence: Callable[[Section, Claims], int] = lambda *_: 0
 ) -> Iterator[Problem]:
     """Find endpoints that an earlier one has taken; the problem names that."""
     first: dict[tuple[object, ...], tuple[str, Section]] = {}
@@ -70,7 +70,7 @@ def conflicts(
         for number, item in enumerate(section.items(key))
     ]
     for section, key, number, item in sorted(
-        endpoints, key=lambda its: precedence(its[0], its[3].text)
+        endpoints, key=lambda its: precedence(its[0], claims(its[3].text)[0])
     ):
         claimed, refused = claims(item.text)
         if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:

@@ -19,6 +19,7 @@ from txmux.rules.model.section import KeyEntry
 from txmux.rules.problems import InvalidValueError, Problem, RulesError
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import (
+    Claims,
     conflicts,
     has_handover,
     loops,
@@ -264,8 +265,7 @@ class RulesParser:
     ) -> None:
         """Find what does not go together."""
         checked, owners = self._to_check(listeners, routes), self._owners
-        self._problems += route.nestings(checked)
-        self._problems += loops(listeners, checked, owners)
+        self._problems += [*route.nestings(checked), *loops(listeners, checked, owners)]
         self._problems += wrong_transports(listeners, checked, self._backends.values(), owners)
         self._problems += misplaced(listeners, checked)
         self._problems += () if self._alone else unknown_certificates(checked, self._unit_of)
@@ -315,7 +315,7 @@ class RulesParser:
         yield from shared_names(sections["listen"], outer, owners, precedence)
         yield from route.managed_names(routes, settings, precedence)
 
-    def _precedence(self, section: Section, claim: str = "") -> int:
+    def _precedence(self, section: Section, claim: str | Claims = "") -> int:
         return self._untaken.precedence(self._unit_of(section), section, claim)
 
     def _is_like(self, last: LastRules, settings: Settings) -> bool:

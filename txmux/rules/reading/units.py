@@ -11,6 +11,8 @@ import attrs
 from txmux.rules.model import Files, Rules, Section
 from txmux.rules.model.files import unit_at
 from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading.conflicts import Claims
+from txmux.rules.reading.conflicts import claims as claims_of
 from txmux.rules.reading.files import LARGEST_RULES, SourceFile, expand_section, is_pattern
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.route import is_outer, managed_claims
@@ -50,7 +52,7 @@ class UntakenUnits:
         self.before = before or self.in_force
         self.problems: dict[str, Sequence[Problem]] = {}
         self.lacking: dict[str, str] = {}
-        self._claims: dict[str, dict[str, set[tuple[str, str]]]] = {}  # by file and unit
+        self._claims: dict[str, dict[str, set[tuple[str, object]]]] = {}  # by file and unit
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
         self._lost_to: dict[str, list[tuple[str, bool]]] = {}
@@ -107,26 +109,33 @@ class UntakenUnits:
         self._emptied -= again
         return True
 
-    def precedence(self, unit: str, section: Section, claim: str = "") -> int:
-        """Return how early a section may claim its name, an endpoint, or to be `INSIDE`: the operator first, then what is in force."""
+    def precedence(self, unit: str, section: Section, claim: str | Claims = "") -> int:
+        """Return how early a section may claim its name, all of an endpoint, or to be `INSIDE`: the operator first, then what is in force."""
         if not unit:
             return 0
         in_force = self._claims_in(section.path).get(unit, set())
-        if not in_force.isdisjoint({(section.header, claim), ("", claim)}):
+        if isinstance(claim, str):
+            is_in_force = not in_force.isdisjoint({(section.header, claim), ("", claim)})
+        else:
+            is_in_force = all(
+                ("", one) in in_force or ("", (*one[:-1], "every")) in in_force for one in claim
+            )
+        if is_in_force:
             return 1
         turn = self._later.get(unit, 0)
         return 2 + 2 * turn + (turn > 0 and not in_force)
 
-    def _claims_in(self, path: str) -> Mapping[str, set[tuple[str, str]]]:
-        """Return what each unit of a file has in force: headers, each with nothing or with `INSIDE`, and addresses without one."""
+    def _claims_in(self, path: str) -> Mapping[str, set[tuple[str, object]]]:
+        """Return what each unit of a file has in force: headers, each with nothing or with `INSIDE`, and parts of addresses without one."""
         if path not in self._claims:
             found = self._claims[path] = {}
             for unit, text in _parts(path, self.before.texts.get(path, "")):
                 claims = found.setdefault(unit, set())
                 for written in read_ini(text, path)[0]:
                     section, _ = expand_section(written, self.before.variables.get)
-                    # Of an address, the listener may have another name by now.
-                    claims.update(("", item.text) for item in section.items("endpoint"))
+                    # Of an address, the listener may have another name by now, or another text.
+                    for item in section.items("endpoint"):
+                        claims.update(("", one) for one in claims_of(item.text)[0])
                     claims.update(("", claim) for claim in managed_claims(section))
                     claims.add((section.header, ""))
                     if section.header.startswith("listen ") or is_outer(section):
