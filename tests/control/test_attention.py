@@ -475,8 +475,24 @@ class OthersTest(SynchronousTestCase):
                 f"{text} for backend b (b.example:80), backend a (a.example:80)",
             ],
         )
-        (first, *_) = self.texts(self.state("names 10.0.0.2:53", 90.0), a=gone)
-        self.assertEqual(first, "backend a: a.example:80: addresses 1 min old")
+        for other in ("10.0.0.2:53", "10.0.0.1:5"):
+            (first, *_) = self.texts(self.state(f"names {other}", 90.0), a=gone)
+            self.assertEqual(first, "backend a: a.example:80: addresses 1 min old")
+
+    def test_names_of_several_owners(self) -> None:
+        """What fails alike is one item of each, so that none stands for another's."""
+        folder = make_folder(self)
+        backend = "[backend {0}]\nserver = {0}.example:80\n".format
+        (folder / "u.ini").write_text(backend("b") + backend("c"))
+        text = "[txmux]\ninclude = u*.ini\n[listen x]\nendpoint = :1\n"
+        (folder / "rules.ini").write_text(text + backend("a"))
+        stale = {(name, f"{name}.example:80"): (60.0, "it is gone") for name in "abc"}
+        items = attention.measured(Gauges(stale=stale), load(folder / "rules.ini"), 1000.0)
+        of_a, of_others = sorted(item.text for item in items)
+        self.assertEqual(of_a, "backend a: a.example:80: addresses 1 min old")
+        self.assertEqual(
+            of_others, "backend c: c.example:80: addresses 1 min old; also b (b.example:80)"
+        )
 
 
 def _with_units(folder: Path) -> Rules:

@@ -394,14 +394,14 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
         yield row.item(name=name, why=why, lines=plural(count, "line"))
     for trouble in (*gauges.unread, *gauges.of_others):
         yield rows.FILE_UNREAD.item(text=trouble)
-    yield from _outages(gauges, now)
+    yield from _outages(gauges, rules, now)
     if gauges.flooded:
         yield from flooding(gauges.newest)
     yield from gauges.attention()
 
 
-def _outages(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
-    """Find sources that do not answer, an item for all that one outage makes fail, and the names that cannot be looked up otherwise."""
+def _outages(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
+    """Find sources that do not answer, an item for all that one outage makes fail, and the names that cannot be looked up otherwise, one for those of a unit that fail alike."""
     failing: dict[str, list[SourceState]] = {}
     for state in gauges.outside:
         if not state.up:
@@ -409,12 +409,15 @@ def _outages(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
     servers = [state.name.partition(" ")[2] for state in failing.get("names", ())]
     # Those without an age have no address: their server is not up, which is an item of its own.
     stale = [(age, why, *key) for key, (age, why) in gauges.stale.items() if age is not None]
-    by_cause: dict[str, list[tuple[float, str, str]]] = {}
+    by_cause: dict[tuple[str, str], list[tuple[float, str, str]]] = {}
     for age, why, backend, server in sorted(stale, reverse=True):
-        is_hit = any(f"the name server {server}" in why for server in servers)
-        by_cause.setdefault("" if is_hit else why, []).append((age, backend, server))
-    hit = [f"backend {backend} ({server})" for _, backend, server in by_cause.pop("", ())]
-    for why, [(age, backend, server), *others] in by_cause.items():
+        its = rules.backends.get(backend)
+        unit = "" if its is None else rules.unit_of(its.section)
+        is_hit = any(re.search(rf"the name server {re.escape(one)}(?!\d)", why) for one in servers)
+        key = ("", "") if is_hit else (unit, why)
+        by_cause.setdefault(key, []).append((age, backend, server))
+    hit = [f"backend {backend} ({server})" for _, backend, server in by_cause.pop(("", ""), ())]
+    for (_, why), [(age, backend, server), *others] in by_cause.items():
         more = _and_more((f"{name} ({one})" for _, name, one in others[:_MOST_NAMED]), len(others))
         names = {"backend": backend, "server": server, "why": why, "age": duration(age)}
         yield rows.NAME_NOT_FOUND.item(now - age, **names, more=f"; also {more}" if more else "")
