@@ -370,16 +370,18 @@ def managed_names(
     if MANAGED is None:
         return
     order = partial(MANAGED.order, settings)
-    asking: dict[str, list[tuple[int, Route, int | None]]] = {}
+    asking: dict[str, list[tuple[Route, int | None]]] = {}
     for route in routes:
         if (tls := route.terminate_tls) is not None:
             for name in tls.managed:
-                rank = precedence(route.section, _claim(name))
-                asking.setdefault(name, []).append((rank, route, tls.author))
+                asking.setdefault(name, []).append((route, tls.author))
     for name, its in asking.items():
-        (_, first, holding), *others = sorted(its, key=itemgetter(0))
+        if len(its) == 1:  # as nearly all: then what is in force is not read
+            continue
+        ranks = [precedence(one.section, _claim(name)) for one, _ in its]
+        (_, (first, holding)), *others = sorted(zip(ranks, its, strict=True), key=itemgetter(0))
         holder = first.section
-        for _, other, author in others:
+        for _, (other, author) in others:
             if author not in {None, holding}:
                 why = f"{name!r} is a name of [{holder.header}], which has another owner; remove it"
             elif order(first) != order(other):
