@@ -1,34 +1,45 @@
-"""What a process that has clients cannot do any more, whatever code runs in it; and what it can, all the same."""
+"""What a process that has clients cannot do any more, whatever code runs in it, and which processes parse bytes of clients."""
 
+import ast
 import fcntl
 import json
 import os
+import pwd
 import re
 import resource
 import signal
 import socket
+import struct
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.processes import get
+from tests.admin.processes import get, post, text_of
 from tests.processes.nosy_matcher import ATTEMPTS
-from tests.processes.running import set_limits, use_plugin
-from tests.processes.test_privileges import shown
-from tests.support.certificates import Identity, make_authority
+from tests.processes.running import use_plugin
+from tests.processes.test_privileges import require_root, shown
+from tests.support.certificates import Identity
 from tests.support.changes import change_environment
-from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
+from tests.support.kit import (
+    Service,
+    eventually,
+    leave_unmeasured,
+    make_authority,
+    make_folder,
+    run,
+    set_limits,
+)
 from tests.support.proc import halted, named, open_files, starter_of
 from tests.support.refusals import expected_refusals
+from tests.test_structure import parsed
 from txmux.processes.worker import landlock
 from txmux.processes.worker.sandbox import SandboxError, sandbox_of
 from txmux.processes.worker.seccomp import MACHINES
 from txmux.rules.reading.parser import parse
-
-pytestmark = pytest.mark.by_turns(each=True)
 
 RULES = """
 [listen public]
@@ -49,9 +60,7 @@ BY_LANDLOCK = frozenset(
         *("write", "append", "truncate_by_reading", "admin"),
     }
 )
-BY_BOTH = frozenset(
-    {*("remove", "link", "execute"), *("admin_child", "admin_orphan", "admin_ended")}
-)
+BY_BOTH = frozenset(("remove", "link", "execute", "admin_child", "admin_orphan", "admin_ended"))
 """The filter of system calls refuses these first, and gives another error."""
 BY_FILTER = ATTEMPTS.keys() - BY_LANDLOCK - BY_BOTH - {"abstract", "blocks_again"}
 BY_SCOPE = frozenset({"starter", "supervisor", "supervisor_orphan", "abstract"})
@@ -79,14 +88,15 @@ def nosy_rules(test: SynchronousTestCase) -> tuple[Path, Identity, str]:
 
 
 def attempts(mux: Service) -> dict[str, str]:
-    before = len(mux.child.output)
+    before = len(mux.output)
     with mux.connect() as client:
         client.sendall(b"x")
         client.recv(1)
-    eventually(lambda: "tried all" in mux.child.output[before:], "the plugin has tried all")
-    return dict(re.findall(r"tried (\w+): (\w+)", mux.child.output[before:]))
+    eventually(lambda: "tried all" in mux.output[before:], "the plugin has tried all")
+    return dict(re.findall(r"tried (\w+): (\w+)", mux.output[before:]))
 
 
+@pytest.mark.by_turns(each=True)
 class SandboxTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder, self.authority, self.rules = nosy_rules(self)
@@ -133,18 +143,16 @@ class SandboxTests(SynchronousTestCase):
         return [item["text"] for item in items]
 
     def test_breaking_out(self) -> None:
-        """A plugin reads, writes and executes nothing, itself or by others, and can gain no privileges; nor can it where there is no key.
-
-        Workers that are started later are confined, too.
-        """
+        """A plugin reads, writes and executes nothing, itself or by others, and can gain no privileges; nor can it where there is no key."""
         mux = self.run_service("sandbox = yes\nworkers = 1")
         self.assert_confined(mux)
         self.assert_privileges(mux, "1")
+        # Workers that are started later are confined, too.
         mux.reload(("workers = 1", "workers = 2"))
         self.assert_privileges(mux, "1", "1")
         for pid in mux.workers:
             os.kill(pid, signal.SIGKILL)
-        eventually(lambda: mux.child.output.count("serving with") > 1, "others have their places")
+        eventually(lambda: mux.output.count("serving with") > 1, "others have their places")
         self.assertEqual(shown(mux.port), "old.example")
         self.assert_confined(mux)
         self.assert_privileges(mux, "1", "1")
@@ -159,13 +167,21 @@ class SandboxTests(SynchronousTestCase):
 
     def test_without_scopes_or_filter(self) -> None:
         """Landlock restricts neither signals nor abstract sockets before Linux 6.12; without a filter of system calls, the API is still refused to all that a worker starts."""
-        for constant, value, less in (
-            ("landlock._SCOPES", 1000, {"has_scope": False}), ("seccomp.MACHINES", {}, {"has_filter": False}),
-        ):  # fmt: skip
+        refused = "no filter of system calls in the sandbox: Operation not permitted"
+        for constant, value, said, less in (
+            ("landlock._SCOPES", 1000, "", {"has_scope": False}),
+            ("seccomp.MACHINES", {}, "", {"has_filter": False}),
+            # As in a container that forbids it: files are still restricted.
+            ("seccomp._install", _FAIL, f"warn  worker 1: {refused}", {"has_filter": False}),
+        ):
             set_limits(self, {f"{_WORKER}.{constant}": value})
             mux = self.run_service()
+            mux.child.wait_for(said)
             self.assert_confined(mux, **less)
             mux.stop()
+        status, text = self.required(self.rules)
+        self.assertIn(b"[txmux] sandbox: cannot create one: Operation not permitted", text)
+        self.assertNotEqual(status, 0)
 
     def test_refused_calls(self) -> None:
         """Each is logged once, with its number and its name, and needs attention; no worker has what could let another one's calls pass."""
@@ -174,7 +190,7 @@ class SandboxTests(SynchronousTestCase):
         mux = self.run_service("workers = 2")
 
         def logged() -> list[str]:
-            return re.findall(r"the sandbox has refused system call (.*)", mux.child.output)
+            return re.findall(r"the sandbox has refused system call (.*)", mux.output)
 
         attempts(mux)
         numbers = MACHINES[os.uname().machine][0]
@@ -209,7 +225,7 @@ class SandboxTests(SynchronousTestCase):
         torn, whole = log.read_text().splitlines()
         self.assertEqual(torn, '{"tim')
         self.assertEqual(json.loads(whole)["listener"], "public")
-        self.assertNotIn("refused", f"{self.attention()} {mux.child.output}")
+        self.assertNotIn("refused", f"{self.attention()} {mux.output}")
 
     def test_files_that_change(self) -> None:
         """A renewed certificate is read; a reload may name a certificate, a log and a UNIX socket in other folders."""
@@ -237,14 +253,12 @@ class SandboxTests(SynchronousTestCase):
         self.assert_confined(mux)
 
     def test_confined_as_another_user(self) -> None:
-        if os.geteuid() != 0:
-            raise SkipTest("only root can become another user")
+        require_root()
         self.assert_confined(self.run_service("workers = 2\nuser = nobody"))
 
     def test_renewed(self) -> None:
         """With a user, a renewed certificate is seen in a folder that only root may look into; one that cannot be read is told of."""
-        if os.geteuid() != 0:
-            raise SkipTest("only root can become another user")
+        require_root()
         set_limits(self, {f"{_WORKER}.process._PATIENCE": 0.5})
         private = self.folder / "private"
         private.mkdir(mode=0o700)
@@ -254,9 +268,8 @@ class SandboxTests(SynchronousTestCase):
         self.authority.issue("new.example").write(self.site, key=True)
         eventually(lambda: shown(mux.port) == "new.example", "clients get the new one")
         self.site.unlink()
-        self.site.symlink_to(
-            self.authority.issue("third.example").write(self.folder / "x", key=True)
-        )
+        third = self.authority.issue("third.example").write(self.folder / "x", key=True)
+        self.site.symlink_to(third)
         os.lchown(self.site, 65534, -1)  # a link that the helper does not follow
 
         def is_told_of() -> bool:
@@ -265,14 +278,14 @@ class SandboxTests(SynchronousTestCase):
 
         eventually(is_told_of, "it is told of")
         mux.child.wait_for("neither root's")
-        self.assertEqual(mux.child.output.count("neither root's"), 1)
+        self.assertEqual(mux.output.count("neither root's"), 1)
         self.assertEqual(shown(mux.port), "new.example")
         with halted(named(mux.pid, "helper")):
             eventually(
-                lambda: bool(shown(mux.port)) and "does not answer" in mux.child.output,
+                lambda: bool(shown(mux.port)) and "does not answer" in mux.output,
                 "the worker goes on without it",
             )
-        self.assertNotIn("is killed", mux.child.output)
+        self.assertNotIn("is killed", mux.output)
 
     def test_cannot_be_switched_while_the_service_runs(self) -> None:
         mux = self.run_service("sandbox = off")
@@ -295,18 +308,6 @@ class SandboxTests(SynchronousTestCase):
                 self.assert_privileges(mux, "0")
             mux.stop()
 
-    def test_kernel_refuses_the_filter(self) -> None:
-        """As in a container that forbids it: files are still restricted."""
-        set_limits(self, {f"{_WORKER}.seccomp._install": _FAIL})
-        mux = self.run_service()
-        mux.child.wait_for(
-            "warn  worker 1: no filter of system calls in the sandbox: Operation not permitted"
-        )
-        self.assert_confined(mux, has_filter=False)
-        status, said = self.required(self.rules)
-        self.assertIn(b"[txmux] sandbox: cannot create one: Operation not permitted", said)
-        self.assertNotEqual(status, 0)
-
     def required(self, rules: str) -> tuple[int, bytes]:
         """Run a service that is not to be without a sandbox, and return what comes of it."""
         file = self.folder / "rules.ini"
@@ -326,6 +327,7 @@ class SandboxTests(SynchronousTestCase):
         self.assertEqual(status, os.EX_CONFIG)
 
 
+@pytest.mark.by_turns(each=True)
 class WithoutLandlockTests(SynchronousTestCase):
     def test_yes_is_an_error_with_a_remedy(self) -> None:
         """Otherwise it is off. The kernel has none, or a filter that does not let it be used."""
@@ -335,3 +337,239 @@ class WithoutLandlockTests(SynchronousTestCase):
             sandbox_of(parse(text("sandbox = yes"), "x"))
         for settings in ("workers = 2\nuser = nobody", "sandbox = off"):
             self.assertEqual(sandbox_of(parse(text(settings), "x")), "off")
+
+
+_NOBODY = pwd.getpwnam("nobody")
+_STARTED_BY = """
+import ctypes, fcntl, os, resource, sys, termios
+terminal, join_session, add_key = sys.argv[1:4]
+os.setsid()
+fcntl.ioctl(os.open(terminal, os.O_RDWR), termios.TIOCSCTTY, 0)
+libc = ctypes.CDLL(None, use_errno=True)
+keyctl = lambda *words: libc.syscall(*map(ctypes.c_long, (int(join_session), *words)))
+assert keyctl(1, 0) > 0
+text = lambda value: ctypes.c_char_p(value)
+key = libc.syscall(ctypes.c_long(int(add_key)), text(b"user"), text(b"txmux-test"), text(b"precious"),
+    ctypes.c_long(8), ctypes.c_long(-3))
+assert key > 0
+assert keyctl(5, key, 0x3F000000) == 0  # for those that possess it
+os.setgroups([0, 4])
+header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(header, sets) == 0
+sets[2] = 1  # CAP_CHOWN, inheritable
+assert libc.capset(header, sets) == 0
+assert libc.prctl(28, 4, 0, 0, 0) == 0  # PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP
+os.nice(3)
+os.umask(0o27)
+resource.setrlimit(resource.RLIMIT_STACK, (4194304, 4194304))
+os.dup2(os.open("/etc/shadow", os.O_RDONLY), 9)
+with open("/proc/self/oom_score_adj", "w") as file:
+    file.write("200")
+os.environ["NOSY_KEY"] = str(key)
+os.execv(sys.argv[4], sys.argv[4:])
+"""
+
+
+class InheritedTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        require_root()
+        if os.uname().machine not in MACHINES:
+            raise SkipTest("the numbers of calls are not known for this machine")
+        self.folder, _, self.rules = nosy_rules(self)
+        numbers = MACHINES[os.uname().machine][0]
+        own, terminal = os.openpty()
+        self.addCleanup(os.close, own)
+        self.addCleanup(os.close, terminal)
+        self.before = (
+            *(sys.executable, "-c", _STARTED_BY, os.ttyname(terminal)),
+            *(str(numbers["keyctl"]), str(numbers["add_key"])),
+        )
+
+    def run_service(self, settings: str = "") -> Service:
+        settings += f"\nuser = nobody\nadmin = unix:{self.folder}/admin.sock"
+        mux = Service(self.folder, self.rules, settings, before=self.before, program="run")
+        self.addCleanup(mux.stop)
+        return mux
+
+    def test_keys(self) -> None:
+        """A key that only processes of root's session may read is none of the service's, even without a sandbox; the environment is kept."""
+        mux = self.run_service("sandbox = off")
+        self.assertEqual(attempts(mux)["root_key"], "EACCES")
+
+    def test_process(self) -> None:
+        mux = self.run_service()
+        (pid,) = mux.workers
+        folder = Path("/proc", str(pid))
+        lines = (line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        status = {name: " ".join(value.split()) for name, value in lines}
+        # Given up.
+        self.assertEqual(status["Uid"], " ".join([str(_NOBODY.pw_uid)] * 4))
+        self.assertEqual(status["Gid"], " ".join([str(_NOBODY.pw_gid)] * 4))
+        self.assertEqual({*status["Groups"].split()}, {str(_NOBODY.pw_gid)})
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            self.assertEqual(int(status[kind], 16), 0, kind)
+        self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+        _, _, session, terminal = (folder / "stat").read_text().rpartition(") ")[2].split()[1:5]
+        self.assertNotEqual(session, str(os.getsid(mux.pid)))
+        self.assertEqual(terminal, "0")
+        self.assertEqual(
+            {name for name in open_files(pid) if name.startswith("/") and ":" not in name},
+            {"/dev/null", f"/proc/{pid}/fd", str(mux.log)},
+        )
+        self.assertEqual((folder / "environ").stat().st_uid, 0)  # no core dump, and no debugger
+        # Kept.
+        self.assertEqual(status["Umask"], "0027")
+        self.assertEqual((folder / "oom_score_adj").read_text(), "500\n")  # 300 more
+        priorities = {os.getpriority(os.PRIO_PROCESS, one) for one in (pid, mux.pid)}
+        self.assertEqual(len(priorities), 1)
+        self.assertRegex((folder / "limits").read_text(), r"(?m)^Max stack size +4194304 ")
+        its = folder.with_name(str(mux.pid))
+        for name in ("cgroup", "personality"):
+            self.assertEqual((folder / name).read_text(), (its / name).read_text())
+
+
+LISTEN = "[listen public]\nendpoint = 127.0.0.1:0\n"
+SPYING = "[route spying]\nmatch = spying\nbackend = 127.0.0.1:9\n"
+NO, YES = {"spying": "no"}, {"spying": "match"}
+
+
+def says(explained: Any) -> dict[str, str]:
+    (listener,) = explained["streams"][0]["listeners"]
+    return {route["route"]: route["says"] for route in listener["routes"]}
+
+
+ASKING = frozenset(
+    {
+        *("Datagrams", "Detection", "Detector", "FlowDetection", "Peeked", "Tracer"),
+        *("captured", "decide_at_once", "explain", "explain_in_steps", "start_detection"),
+        "matcher_of",
+    }
+)
+"""Names by which code asks matchers about bytes; what has them itself is `DEFINING`."""
+DEFINING = ("detection/", "interfaces.py", "matchers/", "testing/", "wire/")
+WORKER = "a worker"
+OWN_BYTES = "any: it has written these bytes itself"
+CALLERS = {
+    "cli/explain.py": "the command's own, which confines itself first",
+    "client/configuration.py": WORKER,
+    "control/explaining.py": WORKER,
+    "control/worker_answers.py": WORKER,
+    "features/acme/challenges.py": WORKER,
+    "features/ech/warnings.py": OWN_BYTES,
+    "features/misdirected/check.py": OWN_BYTES,
+    "features/misdirected/places.py": f"{WORKER}; by misdirected/check, see there",
+    "features/trial/comparing.py": WORKER,
+    "features/trial/memory.py": WORKER,
+    "features/tunnels/stage.py": WORKER,
+    "rules/lint/patterns.py": OWN_BYTES,
+    "rules/tracer.py": "that of features/trial/memory or cli/explain",
+    "tcp/answers.py": WORKER,
+    "tcp/connection.py": WORKER,
+    "tcp/stage.py": WORKER,
+    "tcp/stages/connecting.py": WORKER,
+    "tcp/stages/peeking.py": WORKER,
+    "tcp/stages/turning_away.py": WORKER,
+    "udp/flow.py": WORKER,
+}
+"""What asks a detector, or a matcher, about bytes, and the process in which it does: none with rights that a worker lacks parses a client's."""
+
+
+def asks(code: ast.Module) -> bool:
+    for node in ast.walk(code):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("txmux."):
+            names = {alias.name for alias in node.names}
+        else:
+            names = {getattr(getattr(node, "func", None), "attr", "")} - {"explain"}
+        if names & ASKING:
+            return True
+    return False
+
+
+@pytest.mark.by_turns(each=True)
+class CallersTests(SynchronousTestCase):
+    def test_callers(self) -> None:
+        """Each has a row that names its process; `ConfinedParsingTests` shows by a matcher with a hole that this is so."""
+        having = rf"\b({'|'.join(ASKING)})\b"
+        found = {str(path) for path, code in parsed(having).items() if asks(code)}
+        callers = {path for path in found if not path.startswith((*DEFINING, "txmux_convert"))}
+        self.assertEqual(callers, CALLERS.keys())
+
+    def test_command(self) -> None:
+        """The rules demand a sandbox of the service; `txmux explain` can do without, also on another machine."""
+        leave_unmeasured(self)
+        rules = make_folder(self) / "rules.ini"
+        rules.write_text(f"[txmux]\nsandbox = yes\n{LISTEN}")
+        code = (
+            "from txmux.processes.worker import landlock\n"
+            "def missing(): raise OSError(95, 'Operation not supported')\n"
+            "landlock.give_up_privileges = missing\n"
+            "from txmux.cli import main\n"
+            f"raise SystemExit(main(['explain', '--text', 'x', {str(rules)!r}]))\n"
+        )
+        done = run(sys.executable, "-c", code)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
+@pytest.mark.by_turns(each=True)
+class ConfinedParsingTests(SynchronousTestCase):
+    """The matcher of these rules takes a client if the process in which it is asked may read a secret."""
+
+    def setUp(self) -> None:
+        if not landlock.abi():
+            raise SkipTest("this kernel has no Landlock")
+        leave_unmeasured(self)
+        self.folder = make_folder(self)
+        self.folder.chmod(0o755)
+        (self.folder / "secret").write_text("precious")
+        use_plugin(self, "spying")
+        change_environment(self, SPYING_FOLDER=str(self.folder))
+        self.admin = self.folder / "admin.sock"
+
+    def test_trial_and_explained(self) -> None:
+        # `reload --try`, and what `watch_rules` finds, ask the workers where their clients would go.
+        settings = f"admin = unix:{self.admin}\nworkers = 2\nremember = 10\nwatch_rules = 1s\nwatch_rules_limit = 0%"
+        mux = Service(self.folder, LISTEN, settings, program="run")
+        self.addCleanup(mux.stop)
+        with mux.connect() as client:
+            client.sendall(b"spy")
+            client.recv(1)
+        eventually(lambda: get(self.admin, "/api/recent"), "its end is reported")
+        mux.file.write_text(mux.file.read_text() + SPYING)
+        tried = post(self.admin, "/api/reload/try")
+        self.assertEqual((tried["clients"], tried["moves"]), (1, []))
+        eventually(
+            lambda: "route spying" in str(get(self.admin, "/api/rules")),
+            "the rules are in force, since nobody would go elsewhere",
+        )
+        # The API and the page explain by a worker, and name what an unrecognised client speaks by one.
+        self.assertEqual(says(post(self.admin, "/api/explain", {"text": "spy"})), NO)
+        page = text_of(self.admin, "/?explain=737079")
+        self.assertIn("match = payload text=spy", page)
+        self.assertNotIn('data-copy="match = spying"', page)
+        self.assertRegex(page, r"spying +no")
+
+    def explain(self, *options: str | Path, settings: str = "") -> dict[str, str]:
+        rules = self.folder / "rules.ini"
+        rules.write_text(f"[txmux]\n{settings}\n{LISTEN}{SPYING}")
+        done = run(sys.executable, "-m", "txmux", "explain", "--json", rules, *options)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        return says(json.loads(done.stdout))
+
+    def test_command(self) -> None:
+        """`txmux explain` confines itself once it has opened what it was given, also a capture."""
+        self.assertEqual(self.explain("--text", "spy"), NO)
+        (self.folder / "bytes").write_bytes(b"spy")
+        self.assertEqual(self.explain("--file", self.folder / "bytes"), NO)
+        capture = self.folder / "clients.pcap"
+        capture.write_bytes(captured(b"spy"))
+        self.assertEqual(self.explain("--pcap", capture), NO)
+        self.assertEqual(self.explain("--text", "spy", settings="sandbox = off"), YES)
+
+
+def captured(data: bytes) -> bytes:
+    """Write a capture of raw IPv4 with one segment of a client."""
+    tcp = struct.pack("!HHIIBBHHH", 40000, 443, 1, 0, 5 << 4, 0x18, 1024, 0, 0) + data
+    ends = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0, *ends) + tcp
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
+    return head + struct.pack("<IIII", 0, 0, len(ip), len(ip)) + ip
