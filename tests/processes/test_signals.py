@@ -14,10 +14,10 @@ import pytest
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
+from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.processes.test_privileges import python_for_everybody
 from tests.support.kit import PATIENCE, Child, Service, eventually, make_folder, reactor
-from tests.support.proc import family_of, is_gone, named, pids_of, starter_of
+from tests.support.proc import family_of, is_gone, named
 from txmux.processes.supervisor.signals import StopSignals
 
 
@@ -97,45 +97,6 @@ class StopSignalsTest(SynchronousTestCase):
             self.assertEqual((len(stops), signals.is_urgent), (1, True))
 
 
-@pytest.mark.by_turns(each=True)
-class OthersTest(WorkersTestCase):
-    """Signals that systemd, terminals and programs like logrotate send to all processes of a service."""
-
-    def test_only_for_the_supervisor(self) -> None:
-        """All but the supervisor ignore those that mean the service: connections go on, reload and upgrade still work."""
-        self.folder.chmod(0o755)
-        settings = "user = nobody\n" * (os.geteuid() == 0)  # so that there is a helper
-        listening = self.backend()
-        as_another = python_for_everybody() if settings else ()
-        rules, settings = self.relaying(listening), f"{settings}workers = 2"
-        mux = self.upgrading(rules, settings, as_another, program="run")
-        helpers = named(mux.pid, "helper")  # the one that there is serves the next supervisor, too
-        self.assertEqual(len(helpers), "user" in settings)
-        pairs = [self.relayed(mux, listening)]
-        for change in (
-            lambda: mux.reload(("workers = 2", "workers = 3")),
-            mux.upgrade,
-            lambda: mux.reload(("workers = 3", "workers = 2")),
-        ):
-            (_, *others) = before = family_of(mux.pid)
-            for name in ("HUP", "INT", "QUIT", "USR1", "USR2"):
-                for pid in {*others, *helpers}:
-                    os.kill(pid, signal.Signals[f"SIG{name}"])
-            pairs += [self.relayed(mux, listening) for _ in range(4)]
-            for client, server in pairs:
-                client.sendall(b"more")
-                self.assertEqual(server.recv(4), b"more")
-            self.assertEqual(family_of(mux.pid), before)
-            self.assertFalse(any(map(is_gone, helpers)))
-            change()
-        self.assertEqual(len(re.findall("rules reloaded", mux.child.output)), 2)
-        for client, server in pairs:
-            client.close()
-            server.close()
-        mux.stop()
-        self.assertNotIn("another one is started", mux.child.output)
-
-
 _EARLY = """
 import os, signal, sys
 
@@ -180,17 +141,6 @@ class EarlyTests(WorkersTestCase):
         child = self.own(Child(sys.executable, "-m", "txmux", "run", rules))
         self.assertEqual(child.wait(), 0)
         self.assertRegex(child.output, r"stopping: SIGTERM\n(.*\n)*.* stopped\n")
-
-    def test_new_starter(self) -> None:
-        """What starts workers anew ignores them from its first moment."""
-        mux = self.upgrading(program="run")
-        old = starter_of(mux.pid)
-        os.kill(old, signal.SIGKILL)
-        eventually(lambda: {*pids_of(mux.pid)} - {old} != set(), "it starts")
-        (new,) = {*pids_of(mux.pid)} - {old}
-        for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
-            os.kill(new, number)
-        eventually(lambda: named(mux.pid, "starter") == [new], "it has started")
 
 
 _ENDS_LATE = """
@@ -246,7 +196,38 @@ if "txmux" in sys.orig_argv:
 
 @pytest.mark.by_turns(each=True)
 class LateTests(WorkersTestCase):
-    """Signals to a process that is about to end."""
+    def test_only_for_the_supervisor(self) -> None:
+        """All but the supervisor ignore those that mean the service, as systemd and others send them to all: connections go on, reload and upgrade still work."""
+        self.folder.chmod(0o755)
+        settings = "user = nobody\n" * (os.geteuid() == 0)  # so that there is a helper
+        as_another = python_for_everybody() if settings else ()
+        settings += "workers = 2"
+        mux, listening = self.start_relaying(settings, before=as_another, program="run")
+        helpers = named(mux.pid, "helper")  # the one that there is serves the next supervisor, too
+        self.assertEqual(len(helpers), "user" in settings)
+        pairs = [self.relayed(mux, listening)]
+        for change in (
+            lambda: mux.reload(("workers = 2", "workers = 3")),
+            mux.upgrade,
+            lambda: mux.reload(("workers = 3", "workers = 2")),
+        ):
+            (_, *others) = before = family_of(mux.pid)
+            for name in ("HUP", "INT", "QUIT", "USR1", "USR2"):
+                for pid in {*others, *helpers}:
+                    os.kill(pid, signal.Signals[f"SIG{name}"])
+            pairs += [self.relayed(mux, listening) for _ in range(4)]
+            for client, server in pairs:
+                client.sendall(b"more")
+                self.assertEqual(server.recv(4), b"more")
+            self.assertEqual(family_of(mux.pid), before)
+            self.assertFalse(any(map(is_gone, helpers)))
+            change()
+        self.assertEqual(len(re.findall("rules reloaded", mux.output)), 2)
+        for client, server in pairs:
+            client.close()
+            server.close()
+        mux.stop()
+        self.assertNotIn("another one is started", mux.output)
 
     def test_replaced(self) -> None:
         """SIGHUP and SIGUSR1 reach the process that serves now, and do not end the old one."""
@@ -260,7 +241,7 @@ class LateTests(WorkersTestCase):
         mux.child.wait_for("rules reloaded: nothing changed")
         ends.touch()
         self.assertEqual(mux.child.process.wait(PATIENCE), 0)
-        self.assertRegex(mux.child.output, r"upgraded: (.*\n)*.*rules reloaded: nothing changed")
+        self.assertRegex(mux.output, r"upgraded: (.*\n)*.*rules reloaded: nothing changed")
 
     def test_stopping(self) -> None:
         """Until its end, none of them ends a process that stops, nor is a further SIGTERM an error."""
@@ -280,11 +261,7 @@ class LateTests(WorkersTestCase):
             service.assert_stopped()
 
     def test_stopped_while_upgrading(self) -> None:
-        """SIGTERM during an upgrade ends both processes, and nobody says that one of them serves.
-
-        An upgrade that fails, and goes on until the service has stopped, finds all that it uses. Where another process takes over, no
-        PID file names that, and the old one ends it.
-        """
+        """SIGTERM during an upgrade ends both processes, and nobody says that one of them serves."""
         ready, gate = self.late_upgrade("_count_on")
         mux = self.upgrading()
         self.upgrade_until(mux, ready)
@@ -292,25 +269,18 @@ class LateTests(WorkersTestCase):
         mux.child.wait_for("SIGTERM")
         gate.touch()
         mux.assert_stopped()  # perhaps before it could say that there is no upgrade
-        self.assertNotIn("keeps serving", mux.child.output)
+        self.assertNotIn("keeps serving", mux.output)
+        # An upgrade that fails, and goes on until the service has stopped, finds all that it uses.
         ready = make_folder(self) / "ready"
         customize(self, _FAILS_LATE.format(ready=str(ready)))
         mux = self.upgrading()
         self.upgrade_until(mux, ready)
         mux.stop()
-        self.assertNotIn("keeps serving", mux.child.output)
+        self.assertNotIn("keeps serving", mux.output)
+        # Where another process takes over, no PID file names that, and the old one ends it.
         ready, _ = self.late("upgrade.worker_transfers.WorkerTransfers.retire")
         mux = self.upgrading()
         self.upgrade_until(mux, ready)
         self.assertNotEqual(mux.named(), mux.pid)
         mux.stop()
-        self.assertFalse(mux.pidfile.exists())
-
-    def test_unnamed_while_draining(self) -> None:
-        """Once a service has stopped listening, its PID file does not come back while clients have their time."""
-        set_limits(self, {"processes.supervisor.pool._LOOK": 0.01})
-        mux, listening = self.start_relaying("drain_timeout = 1s")
-        self.relayed(mux, listening)
-        mux.stop()
-        self.assertEqual(mux.take_one()["reason"], "drained")
         self.assertFalse(mux.pidfile.exists())
