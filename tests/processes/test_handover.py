@@ -1,4 +1,4 @@
-"""Connections go on in another process; here, both are in one, with a channel between them."""
+"""Connections, and flows of UDP, go on in another process, and count once; here, both are in one, with a channel between them."""
 
 import gc
 import socket
@@ -9,24 +9,33 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import TestCase
+from typing_extensions import override
 
 from tests.processes.handover_case import SKIP, Handover, descriptors
 from tests.support.changes import change_constants
 from tests.support.kit import MuxTestCase, Peer, reactor
+from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Tally
 from txmux.client.io_runtime import IORuntime
+from txmux.net import collecting
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, attach
+from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
+from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.relay import Relay
+from txmux.net.sockets.descriptors import Descriptors
 from txmux.processes.worker import handover
 from txmux.processes.worker.handover import Adopting
 from txmux.processes.worker.transfer import ConnectionTransfer
+from txmux.rules.reading.parser import parse
+from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
@@ -87,15 +96,9 @@ class HandoverTest(MuxTestCase):
             await self.turn()
         sizes: list[int] = []
         channel = self.handover.adopting()
-        self.handover.before_adopting(
-            lambda values: sizes.append(len(values["connections"]["rows"]))
-        )
-        self.assertEqual(
-            await self.handover.hand_these(
-                [first, *(self.handover.old.connections - {first})], channel
-            ),
-            2,
-        )
+        self.handover.before_adopting(lambda its: sizes.append(len(its["connections"]["rows"])))
+        others = self.handover.old.connections - {first}
+        self.assertEqual(await self.handover.hand_these([first, *others], channel), 2)
         self.assertEqual(sizes, [1, 1])
         server.transport.resumeProducing()
         await server.has(11 + 2**23)
@@ -201,15 +204,13 @@ class HandoverTest(MuxTestCase):
         self.assertEqual([one.reason for one in self.records], ["error"])
 
     async def test_all_stay(self) -> None:
-        """None stays suspended, whatever keeps it from being offered or taken.
-
-        If the old process ends before it has said who goes on, the new one lets go: nobody knows what the old one has done.
-        """
+        """None stays suspended, whatever keeps it from being offered or taken."""
         for why in ("old is lost", "unknown", "about to end", "ends", "gone", "no memory"):
             with self.subTest(why):
                 peers = await self.handover.relayed(2)
                 self.assertEqual(await self.handover.hand(await self.taking_none(why)), 0)
                 self.assertEqual(self.handover.new.connections, set())
+                # Since nobody knows what the old process has done, the new one lets go.
                 if why == "old is lost":
                     await self.turn(5)
                     self.assertEqual(descriptors(), self.handover.sockets)
@@ -374,3 +375,308 @@ class HandoverTest(MuxTestCase):
             await self.logged(before + 3)
             self.assertEqual(upstream.pool.connections, 0)
             self.backend.peers.clear()
+
+
+class _Ring:
+    """Garbage, as soon as nobody has it."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+class FlowsDoneTest(TestCase):
+    def setUp(self) -> None:
+        serving: Any = SimpleNamespace(
+            listening_ports=ListeningPorts(accepting=True), connections=list, factory_of=None,
+            end_denied=list, runtime=SimpleNamespace(descriptors=Descriptors()),
+        )  # fmt: skip
+        self.transfer = ConnectionTransfer(serving, reactor, Tally())
+
+    async def test_flows_are_reported_once(self) -> None:
+        told = list[None]()
+        handlers: Any = {messages.FLOWS_DONE: lambda: told.append(None)}
+        for _ in range(2):
+            own, far = socket.socketpair()
+            ended: Deferred[None] = Deferred()
+            channel = Channel(handlers, lambda: ended.callback(None), reactor)  # noqa: B023
+            attach(reactor, channel, far)
+            channel.send(messages.TAKES, connections=0, reads=True)
+            await self.transfer.hand_over([own])
+            await ended
+            self.assertEqual(len(told), 1)
+
+    async def test_retired_process_takes_no_flows(self) -> None:
+        """It says so, and they are offered to the next reader: that they are not taken would mean that nobody has their listener."""
+        own, far = socket.socketpair()
+        channel = Channel({}, lambda: None, reactor)
+        attach(reactor, channel, own)
+        self.addCleanup(channel.close)
+        self.transfer.handlers[messages.TAKE_OVER](descriptors=[far.detach()])
+        with self.assertRaisesRegex(ChannelError, "reads no datagrams"):
+            await channel.ask(messages.ADOPT_FLOWS, seconds=5.0, flows=[])
+
+    def moved(self, count: int) -> weakref.ref[_Ring]:
+        ring = _Ring()
+        found = weakref.ref(ring)
+        with UNCOLLECTED_FOR_GOOD:
+            del ring
+            self.came = [[number] for number in range(count)]
+        return found
+
+    def test_few_and_many(self) -> None:
+        self.addCleanup(gc.enable)
+        # The garbage collector is off meanwhile, also where one such time is within another one; then it is on again.
+        with UNCOLLECTED_FOR_GOOD:
+            with UNCOLLECTED_FOR_GOOD:
+                self.assertFalse(gc.isenabled())
+            self.assertFalse(gc.isenabled())
+        self.assertTrue(gc.isenabled())
+        # Where few objects come, garbage is freed as ever, so that many small moves leave none.
+        before = gc.get_freeze_count()
+        ring = self.moved(100)
+        self.assertEqual(gc.get_freeze_count(), before)
+        gc.collect()
+        self.assertIsNone(ring())
+        # Very many are not looked through afterwards.
+        ring = self.moved(collecting._MANY + 1000)
+        gc.collect()
+        self.assertIsNotNone(ring())
+
+
+_RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
+
+
+class LimitsTest(MuxTestCase):
+    """The service of both ends of the channel, which are its first two workers, has a limit."""
+
+    skip = SKIP
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.handover = Handover(self)
+        self.handover.prepare = lambda made: self.counted_by(made, 2)
+        self.limits = SharedLimits.make(parse(_RULES, "x"), 3)
+        self.addCleanup(self.limits.close)
+        self.handover.awaited = self.limits.awaited(2)
+        self.found: list[tuple[str, int]] = []
+
+    def counted_by(self, factory: MuxFactory, worker: int) -> MuxFactory:
+        admissions = self.limits.admissions(worker, self.time.seconds, 0)
+        admission = admissions(factory.configuration.settings)
+        factory.configuration = attrs.evolve(factory.configuration, admission=admission)
+        return factory
+
+    @override
+    def mux(self, *arguments: Any, **settings: Any) -> int:
+        port = super().mux(*arguments, **settings)
+        self.counted_by(self.factory, 1)
+        return port
+
+    def count(self) -> int:
+        """Tell, once the supervisor has looked, the lowest limits of the service and of the listener that let one more in, as the third worker finds; they are one number."""
+        self.limits.collect()
+        found = []
+        for name in ("", "public"):
+            limit = 1
+            while not (tally := self.limits.tally(limit, name, 3)).take():
+                limit += 1
+            tally.give_back()
+            found.append(limit - 1)
+        service, listener = found
+        self.assertEqual(service, listener)
+        return service
+
+    async def test_on_the_way(self) -> None:
+        """Each counts once at each moment, also when one process has let go and the other has not heard of it, or a worker was killed."""
+        for is_killed in (False, True):
+            self.found.clear()
+            peers = await self.handover.relayed(3)
+
+            def go_on(*, is_killed: bool = is_killed, **values: Any) -> None:
+                if is_killed:
+                    self.limits.worker_ended(2)
+                self.found.append(("let go", self.count()))
+                self.assertEqual(self.handover.old.connections, set())
+                self.handover.does["go_on"](**values)
+                self.found.append(("adopted", self.count()))
+
+            self.assertEqual(self.count(), 3)
+            self.assertEqual(await self.handover.hand(self.handover.adopting(go_on=go_on)), 3)
+            self.assertEqual(self.found, [("let go", 3), ("adopted", 3)])
+            self.assertEqual(self.count(), 3)
+            await self.handover.end_all(peers)
+            await self.logged(3)
+            self.assertEqual(self.count(), 0)
+            self.forget()
+
+    async def test_lost_connections_count_no_more(self) -> None:
+        await self.handover.relayed(2)
+
+        def go_on(**_: Any) -> None:
+            self.found.append(("let go", self.count()))
+            self.handover.there.transport.abortConnection()
+
+        channel = self.handover.adopting(go_on=go_on)
+        with capturedLogs() as events:
+            self.assertEqual(await self.handover.hand(channel), 2)
+            self.assertEqual(self.found, [("let go", 2)])
+            while self.handover.adopts.undecided:
+                await self.turn()
+        self.assertIn("connections lost: 2, since", str([*map(formatEvent, events)]))
+        self.assertEqual(self.count(), 0)
+
+    async def test_connections_that_cannot_go_on_count_no_more(self) -> None:
+        """Whether one of them fails, or what goes through all."""
+        for does in ("adopt", "_adopt"):
+            await self.handover.relayed(1)
+            owner = self.handover.new if does == "adopt" else handover
+            self.patch(owner, does, Mock(side_effect=ValueError))
+            self.assertEqual(await self.handover.hand(self.handover.adopting()), 1)
+            self.assertEqual(self.count(), 0)
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+            self.backend.peers.clear()
+
+
+class KeepingTest(MuxTestCase):
+    """With room for one, which is taken; one waits in the old process, and one in the new one."""
+
+    skip = SKIP
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.handover = Handover(self)
+
+    async def waiting(self, factory: MuxFactory, client: Peer) -> Peer:
+        while not any(
+            one.record.server is None and one.record.bytes_in for one in factory.connections
+        ):
+            await self.turn()
+        await self.turn(3)
+        return client
+
+    async def moved(self, **settings: Any) -> Channel:
+        ((self.first, self.server),) = await self.handover.relayed(1, queue=2, **settings)
+        address = socket_address("127.0.0.1:0", 10)
+        assert address is not None
+        with open_socket(address) as opened:
+            port: Any = self.handover.new.listen(opened)
+        self.addCleanup(port.stopListening)
+        self.handover.new.upstreams.start()
+        (one,) = self.handover.old.connections
+        old = await self.connect(one.transport.getHost().port, b"SSH-2.0-old\r\n")
+        self.old_client = await self.waiting(self.handover.old, old)
+        channel = self.handover.adopting()
+        self.assertEqual(await self.handover.hand(channel), 1)
+        new = await self.connect(port.getHost().port, b"SSH-2.0-new\r\n")
+        self.new_client = await self.waiting(self.handover.new, new)
+        self.assertEqual(len(self.backend.peers), 1)
+        return channel
+
+    async def served(self, number: int, said: bytes) -> Peer:
+        """Wait until the server has another client; nobody else may be let in."""
+        peer = await self.backend.heard(len(said), number)
+        self.assertEqual(bytes(peer.received), said)
+        await self.turn(10)
+        self.assertEqual(len(self.backend.peers), number + 1)
+        return peer
+
+    async def end(self, client: Peer, server: Peer) -> None:
+        client.close()
+        await server.is_lost()
+        await client.is_lost()
+
+    async def assert_all_free(self) -> None:
+        while self.handover.old.connections or self.handover.new.connections:
+            await self.turn()
+        await self.turn(5)
+        for factory in (self.handover.old, self.handover.new):
+            (upstream,) = factory.upstreams.all()
+            self.assertEqual(upstream.pool.connections, 0)
+            self.assertEqual([member.connections for member in upstream.pool.members], [0])
+
+    async def test_slot_goes_to_the_old_process_first(self) -> None:
+        """Be it one of the backend or of its server."""
+        for number, limit in enumerate(({"max_connections": 1}, {"of_server": 1}), 1):
+            channel = await self.moved(**limit)
+            self.handover.kept[0].close_when_done()
+            await self.end(self.first, self.server)
+            server = await self.served(1, b"SSH-2.0-old\r\n")
+            self.assertTrue(channel.is_open)
+            await self.end(self.old_client, server)
+            server = await self.served(2, b"SSH-2.0-new\r\n")
+            await self.end(self.new_client, server)
+            await self.assert_all_free()
+            self.time.advance(0)
+            await self.turn(3)
+            self.assertFalse(channel.is_open)
+            await self.logged(3 * number)
+            self.backend.peers.clear()
+
+    async def test_slots_are_free(self) -> None:
+        """Whether the waiting client leaves, or gives up once served, or either process has ended."""
+        old, new = b"SSH-2.0-old\r\n", b"SSH-2.0-new\r\n"
+        for why in ("gives up", "leaves", "old has ended", "new has ended"):
+            channel = await self.moved(max_connections=1)
+            if why == "leaves":
+                self.old_client.reset()
+                while self.handover.old.connections:
+                    await self.turn()
+            elif why == "new has ended":
+                self.handover.there.transport.abortConnection()
+                while channel.is_open:
+                    await self.turn()
+                self.handover.kept[0].channel_lost()
+                await self.end(self.old_client, await self.served(1, old))
+            await self.end(self.first, self.server)
+            if why in {"gives up", "old has ended"}:
+                server = await self.served(1, old)
+                if why == "gives up":
+                    self.old_client.reset()
+                    await self.is_gone(server)
+                else:
+                    channel.close()
+            await self.end(self.new_client, await self.served(1 + (why != "leaves"), new))
+            if why == "old has ended":
+                await self.end(self.old_client, server)
+            await self.assert_all_free()
+            self.forget()
+
+    async def test_on_and_on(self) -> None:
+        """One that moves twice keeps its place in both processes that it has left."""
+        await self.moved(max_connections=1)
+        (second,) = self.handover.kept
+        between = self.handover.new
+        self.handover.new, self.handover.old = self.handover.another(), self.handover.new
+        (adopted,) = (one for one in between.connections if one.record.server)
+        self.assertEqual(await self.handover.hand_these([adopted], self.handover.adopting()), 1)
+        await self.turn(5)
+        self.assertEqual(len(self.backend.peers), 1)
+        await self.end(self.first, self.server)
+        # Both come before any newcomer, and never both at once.
+        peer = await self.backend.peer(1)
+        await self.turn(10)
+        self.assertEqual(len(self.backend.peers), 2)
+        waiting = [self.old_client, self.new_client]
+        first = waiting.pop(b"new" in peer.received)
+        await self.end(first, peer)
+        await self.end(waiting[0], await self.backend.peer(2))
+        second.close_when_done()
+        await self.assert_all_free()
+
+    async def test_old_is_slow(self) -> None:
+        """However long the old process does not answer, as on a small machine, it keeps its places: its supervisor ends one that hangs."""
+        channel = await self.moved(max_connections=1, connect_timeout=100.0)
+        time: Any = self.time
+        self.handover.there.clock = time
+        channel.transport.stopReading()
+        await self.end(self.first, self.server)
+        while len(self.handover.new.connections) > 1:
+            await self.turn()
+        for _ in range(12):
+            self.time.advance(5)
+            await self.turn(10)
+        self.assertEqual(len(self.backend.peers), 1)
+        channel.transport.startReading()
+        await self.end(self.old_client, await self.served(1, b"SSH-2.0-old\r\n"))
+        await self.end(self.new_client, await self.served(2, b"SSH-2.0-new\r\n"))
+        await self.assert_all_free()
