@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.reloading import with_more
+from tests.processes.running import with_more
+from tests.support.echo import EchoServer
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, set_limits
-from tests.support.proc import halted, workers_of
+from tests.support.proc import halted
 
 pytestmark = pytest.mark.by_turns(each=True)
 _DRAINED = 4.0
@@ -31,9 +32,8 @@ class StayingTest(WorkersTestCase):
     def begin(self, settings: str, **limits: str) -> Service:
         """Start a service with a listener for each limit: of its own, or of its backend."""
         pem, self.trusted = self.make_certificate()
-        self.listening = self.backend()
-        server = f"server = 127.0.0.1:{self.listening.getsockname()[1]}"
-        self.open: dict[str, list[tuple[ssl.SSLSocket, socket.socket]]] = {}
+        server = f"server = 127.0.0.1:{self.own(EchoServer()).port}"
+        self.open: dict[str, list[ssl.SSLSocket]] = {}
         rules = ""
         for name, limit in limits.items():
             self.open[name] = []
@@ -55,65 +55,54 @@ class StayingTest(WorkersTestCase):
             client.close()
             return False
         self.addCleanup(secure.close)
-        secure.sendall(b"x")
-        secure.settimeout(0.0)
-        while not select.select([self.listening], [], [], 0)[0]:
-            select.select([secure, self.listening], [], [])
-            with contextlib.suppress(ssl.SSLWantReadError):  # a session ticket
-                with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
-                    self.assertEqual(secure.recv(1), b"")
-                secure.close()
-                return False
-        secure.settimeout(PATIENCE)
-        server, _ = self.listening.accept()
-        self.addCleanup(server.close)
-        self.assertEqual(server.recv(1), b"x")
-        self.open[name].append((secure, server))
-        return True
+        with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+            secure.sendall(b"x")
+            if secure.recv(1):
+                self.open[name].append(secure)
+                return True
+        secure.close()
+        return False
 
     def leave(self, name: str) -> None:
-        secure, server = self.open[name].pop(0)
-        server.sendall(b"y")  # it is served to its end
+        secure = self.open[name].pop(0)
+        secure.sendall(b"y")  # it is served to its end
         self.assertEqual(secure.recv(1), b"y")
         secure.close()
-        self.assertEqual(server.recv(1), b"")
-        server.close()
-
-    def assert_limits(self, settings: str, **limits: str) -> None:
-        """Fill a service, and upgrade it again and again: there never is room for more."""
-        mux = self.begin(settings, **limits)
-        for _ in range(2):
-            for name in limits:
-                while len(self.open[name]) < 3:
-                    eventually(lambda at=name: self.enter(mux, at), "there is room")  # type: ignore[misc]
-                self.assertFalse(self.enter(mux, name))
-            mux.replace()
-            for name in limits:
-                self.assertFalse(self.enter(mux, name))
-                self.leave(name)
-                eventually(lambda at=name: self.enter(mux, at), "there is room")  # type: ignore[misc]
-                self.assertFalse(self.enter(mux, name))
-                self.leave(name)
-        for name, left in self.open.items():
-            while left:
-                self.leave(name)
 
     def test_limits(self) -> None:
-        self.assert_limits("max_connections = 3", service="")
-        self.assert_limits(
-            "workers = 2", listener="max_connections = 3", source="max_connections_per_source = 3"
-        )
-        self.assert_limits("", backend="\nmax_connections = 3", server=" max_connections=3")
+        """Services that are full are upgraded again and again: there never is room for more."""
+        most = "max_connections = 3"
+        for settings, limits in (
+            (most, {"service": ""}),
+            ("workers = 2", {"listener": most, "source": "max_connections_per_source = 3"}),
+            ("", {"backend": f"\n{most}", "server": " max_connections=3"}),
+        ):
+            mux = self.begin(settings, **limits)
+            for _ in range(2):
+                for name in limits:
+                    while len(self.open[name]) < 3:
+                        eventually(lambda: self.enter(mux, name), "there is room")  # noqa: B023
+                    self.assertFalse(self.enter(mux, name))
+                mux.replace()
+                for name in limits:
+                    self.assertFalse(self.enter(mux, name))
+                    self.leave(name)
+                    eventually(lambda: self.enter(mux, name), "there is room")  # noqa: B023
+                    self.assertFalse(self.enter(mux, name))
+                    self.leave(name)
+            for name, left in self.open.items():
+                while left:
+                    self.leave(name)
 
     def test_limit_of_a_server_in_a_worker_that_retires(self) -> None:
         """The one that takes its place counts what stays in it."""
         mux = self.begin("", server=" max_connections=3")
         for _ in range(3):
             self.assertTrue(self.enter(mux, "server"))
-        (old,) = workers_of(mux.pid)
+        (old,) = mux.workers
         os.kill(old, signal.SIGTERM)
         mux.child.wait_for("worker 2 takes its place")
-        eventually(lambda: len(workers_of(mux.pid)) == 2, "another worker serves")
+        eventually(lambda: len(mux.workers) == 2, "another worker serves")
         with halted({old}):
             for _ in range(3):
                 self.assertFalse(self.enter(mux, "server"))
@@ -125,19 +114,12 @@ class StayingTest(WorkersTestCase):
 class DescriptorsTest(WorkersTestCase):
     """What moves has its room before clients that wait, where descriptors are few."""
 
-    def begin(self, listening: socket.socket, settings: str = "") -> Service:
-        return self.upgrading(
-            self.relaying(listening),
-            f"drain_timeout = 2s\n{settings}",
-            before=_FEW,
-        )
-
     def test_streams_for_which_there_is_no_room(self) -> None:
         """They outlast `drain_timeout` in the old process, and move when others have ended."""
         set_limits(self, {"processes.upgrade.worker_transfers._STILL": 1})
-        listening = self.backend()
-        mux = self.begin(listening, "workers = 2")
-        workers = workers_of(mux.pid)
+        settings = "drain_timeout = 2s\nworkers = 2"
+        mux, listening = self.start_relaying(settings, before=_FEW)
+        workers = mux.workers
         pairs = []
         for worker in workers:
             with halted({*workers} - {worker}):
@@ -158,8 +140,7 @@ class DescriptorsTest(WorkersTestCase):
         self.assertEqual({line["reason"] for line in mux.take(len(pairs))}, {"done"})
 
     def test_streams_before_clients_that_wait(self) -> None:
-        listening = self.backend()
-        mux = self.begin(listening)
+        mux, listening = self.start_relaying("drain_timeout = 2s", before=_FEW)
         pairs = [self.relayed(mux, listening) for _ in range(80)]
         waiting = [self.client(mux) for _ in range(60)]
         for client in waiting:
@@ -185,7 +166,7 @@ class InFlightTest(WorkersTestCase):
         set_limits(self, {"processes.liveness.MOST_SILENT": 2})
         rules = "[listen x]\nendpoint = 127.0.0.1:0\n"
         mux = self.upgrading(rules, "workers = 2", before=_UNPRIVILEGED)
-        before = workers_of(mux.pid)
+        before = mux.workers
         own, other = socket.socketpair()
         with own, other, Path(os.devnull).open("rb") as file:
             for _ in range(3):
@@ -194,7 +175,7 @@ class InFlightTest(WorkersTestCase):
             for number in (1, 2):
                 mux.child.wait_for(f"nothing could be sent to worker {number} for 2 s")
         mux.child.wait_for("rules reloaded")
-        self.assertEqual(workers_of(mux.pid), before)
+        self.assertEqual(mux.workers, before)
 
     def test_more_sockets_for_all_workers_than_may_be_on_their_way_at_once(self) -> None:
         """Linux bounds them by user, unless a process may exceed limits (unix(7), ETOOMANYREFS)."""
@@ -203,10 +184,8 @@ class InFlightTest(WorkersTestCase):
         mux.upgrade()
         mux.reload((r"\Z", "detect_timeout = 9s\n"))
         mux.stop()
-        self.assertNotRegex(mux.child.output, "cannot be started|before it had served|ended")
+        self.assertNotRegex(mux.output, "cannot be started|before it had served|ended")
 
-
-class PlacesTest(WorkersTestCase):
     def test_of_a_server_while_a_worker_serves_again(self) -> None:
         """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""
         listening = self.backend()

@@ -1,4 +1,4 @@
-"""Reloads and upgrades that are asked for while there is one of the other kind."""
+"""Reloads and upgrades that are asked for while there is one of the other kind, and what is done with connections on their way."""
 
 import os
 import resource
@@ -9,25 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
-from tests.processes.running import WorkersTestCase, set_limits
-from tests.support.kit import PATIENCE, Service, eventually, free_port, leave_unmeasured
+from tests.admin.processes import answer_to, send
+from tests.processes.running import Pair, leading_to, listening_inodes, with_more, with_workers
+from tests.support.kit import (
+    PATIENCE,
+    WorkersTestCase,
+    customize,
+    eventually,
+    free_port,
+    leave_unmeasured,
+    make_folder,
+    set_limits,
+)
 from tests.support.proc import halt, halted, pids_of, starter_of, workers_of
 from txmux.net.sockets.plainsocket import reset_on_close
 
 pytestmark = pytest.mark.by_turns(each=True)
-_OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
-_RELOAD = (
-    b"POST /api/reload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
-)
+_OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
 
 class MeanwhileTest(WorkersTestCase):
-    def count(self, mux: Service, what: str) -> int:
-        return mux.child.output.count(what)
-
     def test_upgrade_waits_for_a_reload(self) -> None:
         mux, listening = self.start_relaying()
         client, server = self.relayed(mux, listening)
@@ -45,49 +47,39 @@ class MeanwhileTest(WorkersTestCase):
     def test_reload_during_upgrade(self) -> None:
         """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for."""
         ready, gate = self.late_upgrade("_count_on")  # the new process has read the rules by then
-        listening, other = self.backend(), self.backend()
-        for by_api in (False, True):
-            mux = self.upgrading(self.relaying(listening), "include = *.unit", admin=True)
+        mux, listening = self.start_relaying("include = *.unit", admin=True)
+        other = self.backend()
+        mux.file.with_name("a.unit").write_text("nothing\n")
+        for count, server in enumerate((other, listening), 1):
             self.upgrade_until(mux, ready)
-            mux.file.with_name("a.unit").write_text("nothing\n")
-            mux.edit(leading_to(other))
-            with socket.socket(socket.AF_UNIX) as asking:
-                if by_api:
-                    asking.settimeout(PATIENCE)
-                    asking.connect(str(mux.admin))
-                    asking.sendall(_RELOAD)
-                else:
-                    os.kill(mux.pid, signal.SIGHUP)
-                # When it has answered, it has heard of that.
-                mux.api("status")
-                gate.touch()
-                old = mux.switched()
-                self.assert_gone(old)
-                if by_api:
-                    answer = b"".join(iter(lambda a=asking: a.recv(2**16), b""))  # type: ignore[misc]
-                    self.assertRegex(
-                        answer, rb'(?s)^HTTP/1.1 200 .*"untaken".*1 route changed \(all\)'
-                    )
-            mux.child.wait_for("rules reloaded: ")
-            self.assertEqual(self.count(mux, "rules reloaded: "), 1)
-            self.over(*self.relayed(mux, other))
+            mux.edit(leading_to(server))
+            if count == 1:
+                os.kill(mux.pid, signal.SIGHUP)
+            else:
+                asking = send(mux.admin, "POST", "/api/reload", {})
+            # When it has answered, it has heard of that.
+            mux.api("status")
+            gate.touch()
+            self.assert_gone(mux.switched())
+            if count == 2:
+                status, answer = answer_to(asking)
+                self.assertEqual((status, len(answer["untaken"])), (200, 1))
+                self.assertIn("1 route changed (all)", answer["changes"])
+            eventually(lambda: mux.output.count("rules reloaded: ") == count, "it is said")  # noqa: B023
+            self.over(*self.relayed(mux, server))
             mux.take_one()
-            mux.stop()
             ready.unlink()
             gate.unlink()
 
     def test_new_addresses_listen_once_the_new_process_serves(self) -> None:
-        """A new process that comes to nothing has accepted nobody there, whom it would cut off.
-
-        A hung worker of it keeps it from serving, and is ended with it: nobody else would notice it after that.
-        """
+        """A new process that comes to nothing has accepted nobody there, whom it would cut off."""
         ready, gate = self.late_upgrade("_have_it_serve")
-        listening, port = self.backend(), free_port()
-        mux = self.upgrading(self.relaying(listening))
+        (mux, listening), port = self.start_relaying(""), free_port()
         before = pids_of(mux.pid)
         mux.file.write_text(f"{mux.file.read_text()}[listen other]\nendpoint = 127.0.0.1:{port}\n")
         self.upgrade_until(mux, ready)
         self.assertTrue(self.is_refused(port))
+        # A hung worker of it keeps it from serving, and is ended with it: nobody else would notice it after that.
         (new,) = (pid for pid in {*pids_of(mux.pid)} - {*before} if workers_of(pid))
         pids = [starter_of(new), *workers_of(new)]
         halt(pids[-1])
@@ -140,9 +132,8 @@ class MeanwhileTest(WorkersTestCase):
         # A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes.
         gate = self.late_moves()
         for before, after in ((1, 2), (2, 1)):
-            mux, listening = self.start_relaying(
-                f"workers = {before}\ndrain_timeout = 10m", admin=True
-            )
+            settings = f"workers = {before}\ndrain_timeout = 10m"
+            mux, listening = self.start_relaying(settings, admin=True)
             peers = [self.relayed(mux, listening) for _ in range(6)]
             old = mux.replace()
             mux.ask_to_reload(with_workers(after))
@@ -155,11 +146,11 @@ class MeanwhileTest(WorkersTestCase):
             mux.child.wait_for("rules reloaded")
             mux.switched()
             eventually(
-                lambda m=mux: self.count(m, "connections handed over: 6, in") == 2,  # type: ignore[misc]
+                lambda m=mux: m.output.count("connections handed over: 6, in") == 2,  # type: ignore[misc]
                 "they are handed over once more",
             )
             self.assertEqual(len(mux.workers), after)
-            self.assertEqual(self.count(mux, "rules reloaded"), 1)
+            self.assertEqual(mux.output.count("rules reloaded"), 1)
             self.all_end(peers)
             lines = mux.take(6)
             self.assertEqual({(line["reason"], line["bytes_in"]) for line in lines}, {("done", 5)})
@@ -179,16 +170,32 @@ class MeanwhileTest(WorkersTestCase):
         gate.touch()
         self.all_done(mux, [(client, server)])
         self.assert_gone(old)
-        self.assertEqual(self.count(mux, "serves from now on"), 1)
-        self.assertEqual(self.count(mux, "Starting reactor"), 2)
+        self.assertEqual(mux.output.count("serves from now on"), 1)
+        self.assertEqual(mux.output.count("Starting reactor"), 2)
         mux.assert_stopped()
 
     def test_worker_restarted(self) -> None:
-        """Clients of a worker that has just been started before the new process adopts all are handed over, too, or counted."""
+        """An old process that may open nothing to give its workers away goes on with them."""
+        leave_unmeasured(self)  # which takes a descriptor
+        # The counters' descriptors have gone: the limit holds for those that all processes of this user send, too.
         ready, gate = self.late_upgrade("_have_it_serve")
         rules = "[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
         mux, listening = self.start_relaying("drain_timeout = 10m", rules, admin=True)
+        pair = self.relayed(mux, listening)
         self.upgrade_until(mux, ready)
+        old, limits = mux.pid, resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(old, resource.RLIMIT_NOFILE, (3, limits[1]))
+        gate.touch()
+        mux.child.wait_for("upgrade failed, the old process keeps serving: too many open files")
+        resource.prlimit(old, resource.RLIMIT_NOFILE, limits)
+        eventually(lambda: mux.named() == old, "the old process is named")
+        pairs = [pair, self.relayed(mux, listening)]
+        mux.upgrade()
+        self.all_done(mux, pairs)
+        ready.unlink()
+        gate.unlink()
+        self.upgrade_until(mux, ready)
+        # Clients of a worker that has just been started before the new process adopts all are handed over, too, or counted.
         os.kill(mux.workers[0], signal.SIGKILL)
         pair, stays = self.relayed(mux, listening), self.client(mux)
         stays.sendall(b"S")
@@ -198,7 +205,7 @@ class MeanwhileTest(WorkersTestCase):
         eventually(lambda: mux.api("status")["connections"]["active"] == 2, "both are counted")
         stays.sendall(b"x")
         self.all_done(mux, [pair, (stays, self.accept_from(listening, b"Sx"))])
-        self.assertEqual(mux.api("status")["connections"]["total"], 2)
+        self.assertEqual(mux.api("status")["connections"]["total"], 4)
 
     def test_old_process_killed(self) -> None:
         """If the old process dies before the new one serves, that one does, and connections go on, however long they take."""
@@ -267,25 +274,72 @@ class MeanwhileTest(WorkersTestCase):
             self.all_end(pairs)
             eventually(lambda: len(mux.lines("public")) == len(pairs), "all are logged")  # noqa: B023 - as above
             self.assertEqual({line["reason"] for line in mux.lines("public")}, {"done"})
-            self.assertNotIn("cannot be opened", mux.child.output)
+            self.assertNotIn("cannot be opened", mux.output)
             mux.stop()
             gate.unlink()
 
-    def test_no_descriptors_for_handover(self) -> None:
-        """An old process that may open nothing to give its workers away goes on with them."""
-        leave_unmeasured(self)  # which takes a descriptor
-        # The counters' descriptors have gone: the limit holds for those that all processes of this user send, too.
-        ready, gate = self.late_upgrade("_have_it_serve")
-        mux, listening = self.start_relaying("drain_timeout = 10m\nworkers = 2")
-        pair = self.relayed(mux, listening)
-        self.upgrade_until(mux, ready)
-        old, limits = mux.pid, resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(old, resource.RLIMIT_NOFILE, (3, limits[1]))
-        gate.touch()
-        mux.child.wait_for("upgrade failed, the old process keeps serving: too many open files")
-        resource.prlimit(old, resource.RLIMIT_NOFILE, limits)
-        eventually(lambda: mux.named() == old, "the old process is named")
-        mux.pid = old
-        pairs = [pair, self.relayed(mux, listening)]
-        mux.upgrade()
-        self.all_done(mux, pairs)
+
+_HELD = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.worker.handover import Adopting
+
+    adopt = Adopting._adopt
+
+    def adopt_late(self, *batch, **fields):
+        from twisted.internet import reactor
+
+        received = self.channel.dataReceived
+
+        def receive_late(data):
+            reactor.callLater(0.5, received, data)
+            if b'go_on' in data:
+                open({held!r}, "w").close()
+
+        self.channel.dataReceived = receive_late
+        return adopt(self, *batch, **fields)
+
+    Adopting._adopt = adopt_late
+"""
+
+
+class OnTheirWayTests(WorkersTestCase):
+    """The worker that takes a connection gets to know half a second late that it is its own; the other one has none by then."""
+
+    def leaving(self) -> Pair:
+        """Relay a client's connection, and have it leave its worker."""
+        eventually(lambda: len(self.mux.workers) == 1, "the one before has ended")
+        self.held.unlink(missing_ok=True)
+        pair = self.relayed(self.mux, self.server)
+        (self.row,) = self.mux.api("connections")
+        os.kill(self.mux.workers[0], signal.SIGTERM)
+        eventually(self.held.exists, "the connection is on its way")
+        return pair
+
+    def test_on_their_way(self) -> None:
+        self.held = make_folder(self) / "held"
+        self.held.parent.chmod(0o755)  # workers may be another user's
+        customize(self, _HELD.format(held=str(self.held)))
+        self.server = self.backend()
+        rules = self.relaying(self.server, "end_denied = yes\n")
+        self.mux = mux = self.upgrading(rules, "workers = 1\nsandbox = off", admin=True)
+        # It is listed, explained, and counted for its source.
+        pair = self.leaving()
+        paths = ("connections", f"connections/{self.row['id']}", "clients")
+        # Before it is over
+        asking = [send(mux.admin, "GET", f"/api/{path}") for path in paths]
+        (row,), explained, (client,) = (answer_to(one)[1] for one in asking)
+        self.assertEqual(row["id"], self.row["id"])
+        self.assertNotEqual(row["worker"], self.row["worker"])
+        self.assertEqual(explained["explanation"]["route"], "all")
+        self.assertEqual(client["active"], 1)
+        self.all_done(mux, [pair])
+        # It is closed, and another one is banned.
+        for path, asked, closed, reason in (
+            ("connections/close", {"backend": self.row["backend"]}, 1, "killed"),
+            ("bans", {"network": "127.0.0.1", "seconds": 600}, None, "denied"),
+        ):
+            self.leaving()
+            answer = mux.api(path, asked)
+            self.assertEqual(answer.get("closed"), closed)
+            self.assertEqual(mux.take()[0]["reason"], reason)
