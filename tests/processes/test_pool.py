@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
+from tests.support.each import for_each
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
@@ -75,18 +76,11 @@ class _Worker:
     def kill_hung(self, why: str, more: str) -> None:
         self.heard.append(f"killed: {why}{more}")
 
-    def no_memory(self) -> None:
-        raise MemoryError
-
     def answer(self, kind: str) -> None:
         self.asked.pop(kind).callback(None)
 
 
-def _any(worker: Any) -> Any:
-    return worker
-
-
-class LookTest(SynchronousTestCase):
+class PoolTest(SynchronousTestCase):
     def test_goes_on_after_an_error(self) -> None:
         make: Any = _Worker
         clock, done = Clock(), []
@@ -97,22 +91,56 @@ class LookTest(SynchronousTestCase):
 
         pool = WorkerPool(make, clock, fail)
         lacking, first = make(2), make(1)
-        self.patch(lacking, "look", lacking.no_memory)
+        self.patch(lacking, "look", Mock(side_effect=MemoryError))
         pool.workers += [lacking, first]
         pool.watch()
         clock.pump([1.0] * 3)
         pool.stop_watching()
         self.assertEqual(len(done), 3)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertEqual(
-            [*pool.recurring.failing], ["look at worker 2", "do what is due each second"]
-        )
+        failing = ["look at worker 2", "do what is due each second"]
+        self.assertEqual([*pool.recurring.failing], failing)
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
         self.assertEqual(first.heard, ["look"] * 3)
         pool.workers.remove(lacking)
         pool.retiring.append(lacking)
         pool.retired(lacking)
-        self.assertEqual([*pool.recurring.failing], ["do what is due each second"])
+        self.assertEqual([*pool.recurring.failing], failing[1:])
+
+    def test_worker_that_stays_after_all(self) -> None:
+        """A reload does not wait for the end of a worker that was asked to leave, and has got connections of others."""
+        make: Any = _Worker
+        pool, worker = WorkerPool(make, Clock()), make(1)
+        pool.retiring.append(worker)
+        worker.is_leaving = True
+        settled = pool.settled()
+        self.assertNoResult(settled)
+        worker.is_leaving = False
+        pool.changes.check()
+        self.successResultOf(settled)
+
+    def test_worker_that_ends_is_reported(self) -> None:
+        """An upgrade during which a worker ends with connections is not complete, and says which worker that was.
+
+        One whose connections have moved by an earlier hand-over, or have ended, is no loss.
+        """
+        ended = "worker 1 ended before all its connections had moved"
+        for at_the_end, lost in (
+            (1, 0),
+            (0, 1),
+            (0, 0),
+        ):  # its end may be known before that of the channel
+            worker: Any = _Worker(1)
+            worker.connections = 1
+            takers: Any = SimpleNamespace(takers=0, pass_ends=lambda *_: None)
+            handover = WorkerHandover(worker, takers, lambda: True)
+            worker.connections, worker.lost = at_the_end, lost
+            worker.asked["hand_over"].errback(PeerGoneError())
+            self.successResultOf(handover.done)
+            report = Moved.by([handover]).report(1, 0.1, lambda _: 30.0, [])
+            is_lost = bool(at_the_end or lost)
+            self.assertEqual(report.details["complete"], not is_lost)
+            self.assertEqual(ended in report.changes, is_lost)
 
 
 def _two_workers() -> tuple[WorkerPool, _Worker, _Worker]:
@@ -165,7 +193,9 @@ class HungTest(SynchronousTestCase):
         for worker in adopted:
             worker.is_adopted = True
         self.pool.retiring += adopted
-        clock, most, first, second = self.pool._reactor, [2], *map(_any, (self.first, self.second))
+        clock, most = self.pool._reactor, [2]
+        workers: Any = self.first, self.second
+        first, second = workers
         with capturedLogs():
             self.pool.replace_soon(first, lambda: most[0])
             clock.advance(0.4)
@@ -193,46 +223,9 @@ class HungTest(SynchronousTestCase):
         self.assertTrue(self.pool.lives())
 
 
-class SettledTest(SynchronousTestCase):
-    def test_worker_that_stays_after_all(self) -> None:
-        """A reload does not wait for the end of a worker that was asked to leave, and has got connections of others."""
-        make: Any = _Worker
-        pool, worker = WorkerPool(make, Clock()), make(1)
-        pool.retiring.append(worker)
-        worker.is_leaving = True
-        settled = pool.settled()
-        self.assertNoResult(settled)
-        worker.is_leaving = False
-        pool.changes.check()
-        self.successResultOf(settled)
-
-
-class HandoverTest(SynchronousTestCase):
-    def test_worker_that_ends_is_reported(self) -> None:
-        """An upgrade during which a worker ends with connections is not complete, and says which worker that was.
-
-        One whose connections have moved by an earlier hand-over, or have ended, is no loss.
-        """
-        ended = "worker 1 ended before all its connections had moved"
-        for at_the_end, lost in (
-            (1, 0),
-            (0, 1),
-            (0, 0),
-        ):  # its end may be known before that of the channel
-            worker: Any = _Worker(1)
-            worker.connections = 1
-            takers: Any = SimpleNamespace(takers=0, pass_ends=lambda *_: None)
-            handover = WorkerHandover(worker, takers, lambda: True)
-            worker.connections, worker.lost = at_the_end, lost
-            worker.asked["hand_over"].errback(PeerGoneError())
-            self.successResultOf(handover.done)
-            report = Moved.by([handover]).report(1, 0.1, lambda _: 30.0, [])
-            is_lost = bool(at_the_end or lost)
-            self.assertEqual(report.details["complete"], not is_lost)
-            self.assertEqual(ended in report.changes, is_lost)
-
-
 class FlowsTest(SynchronousTestCase):
+    can_answer: bool
+
     @override
     def setUp(self) -> None:
         self.pool, self.first, self.second = _two_workers()
@@ -243,11 +236,15 @@ class FlowsTest(SynchronousTestCase):
         giving = Deferred.fromCoroutine(WorkerTransfers(supervisor).give())
         return giving.addCallback(lambda given: close(given[1]))
 
+    @for_each("can_answer", (True, False))
     def test_waits_for_flows(self) -> None:
-        """No worker is given away before all flows are with the one that reads datagrams."""
+        """No worker is given away before all flows are with the one that reads datagrams, if that can answer."""
         giving = self.giving()
         self.assertNotIn("attach", self.first.heard + self.second.heard)
-        self.first.answer("flows_moved")
+        if self.can_answer:
+            self.first.answer("flows_moved")
+        else:
+            self.first.asked.pop("flows_moved").errback(PeerGoneError())
         self.assertNoResult(giving)
         self.first.answer("attach")
         self.second.answer("attach")
@@ -282,13 +279,6 @@ class FlowsTest(SynchronousTestCase):
         self.failureResultOf(giving, MemoryError)
         self.assertEqual([one.fileno() for one in pairs], [-1] * 4)
         self.assertTrue(self.pool.accepting)
-
-    def test_worker_that_cannot_answer_is_not_waited_for(self) -> None:
-        giving = self.giving()
-        self.first.asked.pop("flows_moved").errback(PeerGoneError())
-        self.first.answer("attach")
-        self.second.answer("attach")
-        self.successResultOf(giving)
 
     def test_worker_that_ends_meanwhile(self) -> None:
         """Until the last one has answered, another may have been replaced; the file of its counters is closed then."""

@@ -1,4 +1,4 @@
-"""What stops the start of a service."""
+"""What stops the start of a service, and the file that names the process."""
 
 import atexit
 import json
@@ -11,7 +11,6 @@ import sys
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -20,7 +19,15 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.forks import starter
-from tests.support.kit import PATIENCE, SupervisedTestCase, WorkersTestCase, pair, reactor, run
+from tests.support.kit import (
+    PATIENCE,
+    SupervisedTestCase,
+    WorkersTestCase,
+    make_folder,
+    pair,
+    reactor,
+    run,
+)
 from tests.support.proc import open_files
 from tests.support.services import twist_command
 from txmux import MuxService, load
@@ -31,6 +38,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
 from txmux.processes import liveness
 from txmux.processes.forking import ignore_signals
+from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.processes.supervisor.pool import WorkersError
 from txmux.processes.usable import unusable
 from txmux.processes.worker import process
@@ -45,46 +53,30 @@ TWO = "[txmux]\nworkers = 2\n"
 class TwistTest(WorkersTestCase):
     def test_port_taken(self) -> None:
         """A port that is taken, be it by a program that would share it, is one clear line."""
+        rules = self.folder / "rules.ini"
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             other.bind(("127.0.0.1", 0))
             other.listen()
-            endpoint = f"127.0.0.1:{other.getsockname()[1]}"
-            rules = self.folder / "rules.ini"
+            port = other.getsockname()[1]
+            endpoint = f"127.0.0.1:{port}"
             rules.write_text(f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n    {endpoint}\n")
             done = run(*twist_command(), "txmux", "--rules", rules)
+            # What only a worker finds out ends the service, with the reason and a status that says so.
+            by_worker = f"haproxy:tcp:{port}:interface=127.0.0.1"
+            rules.write_text(f"[listen public]\nendpoint = {by_worker}\n")
+            failed = run(*twist_command(), "--log-format=text", "txmux", "--rules", rules)
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         self.assertEqual(
             done.stderr.decode(),
             f"{rules}:5: [listen public] endpoint: cannot listen at {endpoint}: Address already in use; "
             "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
         )
-
-    def test_worker_cannot_start(self) -> None:
-        """What only a worker finds out ends the service, with the reason and a status that says so."""
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            endpoint = f"haproxy:tcp:{other.getsockname()[1]}:interface=127.0.0.1"
-            rules = self.folder / "rules.ini"
-            rules.write_text(f"[listen public]\nendpoint = {endpoint}\n")
-            done = run(*twist_command(), "--log-format=text", "txmux", "--rules", rules)
-        said = (done.stdout + done.stderr).decode()
+        said = (failed.stdout + failed.stderr).decode()
         self.assertEqual(said.count("#error"), 1, said)
         self.assertRegex(said, r"worker 1 cannot start: .*Address already in use.*; stopping\n")
         self.assertNotIn("Traceback", said)
-        self.assertEqual(done.returncode, 1)
-
-
-class StoppableReactor:
-    """The real reactor, but that it only tells when it is to stop."""
-
-    def __init__(self) -> None:
-        self.stopped: Deferred[None] = Deferred()
-
-    def stop(self) -> None:
-        self.stopped.callback(None)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
+        self.assertEqual(failed.returncode, 1)
 
 
 class ServiceTest(SupervisedTestCase):
@@ -98,9 +90,8 @@ class ServiceTest(SupervisedTestCase):
 
     async def test_other_endpoints_are_closed_if_one_cannot_be_opened(self) -> None:
         path = self.folder / "socket"
-        service = self.service(
-            f"{TWO}[listen x]\nendpoint = 127.0.0.1:0\n    unix:{path}\n    systemd:domain=INET:index=7\n"
-        )
+        more = f"    unix:{path}\n    systemd:domain=INET:index=7\n"
+        service = self.service(f"{TWO}[listen x]\nendpoint = 127.0.0.1:0\n{more}")
         before = self.sockets()
         with self.assertRaisesRegex(ListenError, "cannot listen at .*index=7: no such socket"):
             service.startService()
@@ -144,13 +135,14 @@ class ServiceTest(SupervisedTestCase):
 
     async def test_no_such_program(self) -> None:
         """Where no process can be started of which workers are forked, the reactor stops, and the service tells why."""
-        stoppable = StoppableReactor()
+        stopped: Deferred[None] = Deferred()
+        self.patch(reactor, "stop", lambda: stopped.callback(None))
         self.patch(sys, "executable", shutil.which("false"))
         self.write("[listen x]\nendpoint = 127.0.0.1:0\n")
-        service = MuxService(load(self.file), reactor=stoppable)
+        service = MuxService(load(self.file), reactor=reactor)
         with capturedLogs() as events:
             service.startService()
-            await stoppable.stopped
+            await stopped
             await service.stopService()
         self.assertEqual(
             str(service.failure),
@@ -234,10 +226,9 @@ class WorkerTest(SynchronousTestCase):
     def test_helper_does_not_answer(self) -> None:
         """It does not wait for a helper for as long as the supervisor waits for it."""
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-c", _UNHEARD, str(self.other.fileno())]
-        worker = subprocess.Popen(
-            [*command, type(reactor).__module__], pass_fds=[self.other.fileno()]
-        )
+        number, module = self.other.fileno(), type(reactor).__module__
+        command = [sys.executable, "-c", _UNHEARD, str(number), module]
+        worker = subprocess.Popen(command, pass_fds=[number])
         self.addCleanup(worker.wait)
         self.addCleanup(worker.kill)
         rules = f"[txmux]\ngeo_databases = places.mmdb\n{_LISTENS}deny = geo:country=FR\n"
@@ -245,3 +236,35 @@ class WorkerTest(SynchronousTestCase):
             error = self.error(parse(rules, "x"), [other.fileno()])
         self.assertIn("the helper that opens files cannot be reached: timed out", error)
         self.assertLess(process._PATIENCE, liveness.MOST_SILENT)
+
+
+class PidFileTest(SynchronousTestCase):
+    def test_life(self) -> None:
+        folder = make_folder(self)
+        path = folder / "txmux.pid"
+        # It has this process's ID, takes the place of another one's, and is gone at the end; nothing else is left.
+        path.write_text("1\n")
+        file = PidFile(path)
+        file.write()
+        self.assertEqual(path.read_text(), f"{os.getpid()}\n")
+        self.assertEqual(list(folder.iterdir()), [path])
+        for _ in range(2):
+            file.remove()
+            self.assertEqual(list(folder.iterdir()), [])
+        # One that somebody has removed is written again; one of another process stays.
+        file.write()
+        path.unlink()
+        file.write_again()
+        self.assertEqual(path.read_text(), f"{os.getpid()}\n")
+        path.write_text("1\n")
+        file.write_again()
+        file.remove()
+        self.assertEqual(path.read_text(), "1\n")
+        # An error names the file.
+        path.unlink()
+        file = PidFile(folder / "none" / "txmux.pid")
+        why = r"--pidfile /.*/none/txmux\.pid: No such file"
+        self.assertRaisesRegex(PidFileError, why, file.write)
+        path.mkdir()
+        self.assertRaises(PidFileError, PidFile(path).write)
+        self.assertEqual(list(folder.iterdir()), [path])

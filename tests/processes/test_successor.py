@@ -1,10 +1,13 @@
-"""A new process that does not come to serve."""
+"""A new process that does not come to serve, and what it is given at its start."""
 
 import errno
 import itertools
+import json
 import os
+import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -12,17 +15,21 @@ from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.changes import change_constants
-from tests.support.kit import VirtualTime, eventually, reactor
+from tests.support.changes import change_constants, change_environment
+from tests.support.kit import VirtualTime, eventually, pair, reactor
+from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
 from txmux.net.channel.message import Message
+from txmux.processes import liveness
 from txmux.processes.liveness import ProcessActivity, activity_of
+from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.upgrade.worker_transfers import Moved, settled
@@ -85,25 +92,6 @@ def upgrade_of(old: Old, program: str | Sequence[str], time: Any = reactor) -> U
     service: Any = old
     command = [sys.executable, "-c", program] if isinstance(program, str) else program
     return Upgrade(service, service, time, command)
-
-
-class EndTest(SynchronousTestCase):
-    def test_end(self) -> None:
-        """A new process ends after it served: all are told, and the old one does not wait for workers that do not answer."""
-        time, successor = VirtualTime(), Successor(reactor)
-        told = [successor.ended() for _ in range(2)]
-        handover: Any = SimpleNamespace(
-            process=7, done=Deferred(), moved=0, rounds=0, stays={"undecided": 1}, ended=""
-        )
-        settling = Deferred.fromCoroutine(settled([handover], successor.ended(), time))
-        self.assertNoResult(settling)
-        successor.processEnded(Failure(ProcessTerminated(signal=9, status=9)))
-        for one in told:
-            self.assertEqual(self.successResultOf(one), "was killed by signal 9 (SIGKILL)")
-        stays = {"undecided": 1}
-        moved = Moved(0, stays, [], is_over=False, stays_of={"7": stays})
-        self.assertEqual(self.successResultOf(settling), moved)
-        self.assertEqual(time.getDelayedCalls(), [])
 
 
 class FailureTest(TestCase):
@@ -233,20 +221,17 @@ class FailureTest(TestCase):
         failure: Any = await self.assertFailure(running, UpgradeError)
         self.assertEqual(str(failure), "the new process was killed by signal 9 (SIGKILL)")
 
-
-class OldVersionTest(TestCase):
-    async def test_what_fails_after_the_commit(self) -> None:
-        """The new process serves then: the upgrade has not failed, and its report says what has."""
-
-        def fail(*_: object) -> None:
-            raise MemoryError
-
-        old = Old()
-        old.endpoints.be_replaced = old.sockets.ended_by_removal = fail
-        program = f"{_READY}answer(value=['unix:/x'])\nstream.read()"
+    def begun(self, old: Old, program: str) -> Upgrade:
         upgrade = upgrade_of(old, program)
         self.addCleanup(upgrade.successor.ended)
         self.addCleanup(upgrade.successor.channel.close)
+        return upgrade
+
+    async def test_what_fails_after_the_commit(self) -> None:
+        """The new process serves then: the upgrade has not failed, and its report says what has."""
+        old = Old()
+        old.endpoints.be_replaced = old.sockets.ended_by_removal = Mock(side_effect=MemoryError)
+        upgrade = self.begun(old, f"{_READY}answer(value=['unix:/x'])\nstream.read()")
         with capturedLogs():
             await upgrade.run({}, nothing_known)
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 2)
@@ -260,10 +245,7 @@ class OldVersionTest(TestCase):
         """What the new process has reported is said; it keeps the workers then."""
         moved = {"moved": 7, "stays": {"undecided": 1}, "ended": [], "is_over": True}
         program = f"{_ADOPTS}answer(value=[])\nanswer(value={moved})\nstream.read()"
-        old = Old()
-        upgrade = upgrade_of(old, program)
-        self.addCleanup(upgrade.successor.ended)
-        self.addCleanup(upgrade.successor.channel.close)
+        upgrade = self.begun(old := Old(), program)
         await upgrade.run({}, nothing_known)
         self.assertEqual((old.done, upgrade.gives_workers), (["give"], True))
         report = upgrade.report()
@@ -272,18 +254,14 @@ class OldVersionTest(TestCase):
 
     async def test_sockets_alone(self) -> None:
         program = f"{_READY}answer(value=None)\nstream.read()"
-        old = Old()
-        upgrade = upgrade_of(old, program)
+        upgrade = self.begun(old := Old(), program)
         with capturedLogs() as events:
             await upgrade.run({}, nothing_known)
         told = "".join(str(formatEvent(event)) for event in events)
         self.assertIn("in another way (version 1, here 3)", told)
         self.assertEqual((old.done, upgrade.gives_workers), (["hand over"], False))
         upgrade.give_up()  # it serves, so that is too late
-        successor: Successor = upgrade.successor
-        self.assertTrue(successor.channel.is_open)
-        successor.channel.close()
-        await successor.ended()
+        self.assertTrue(upgrade.successor.channel.is_open)
 
 
 class UpgradesTest(TestCase):
@@ -327,3 +305,113 @@ class UpgradesTest(TestCase):
         )
         channel.close()
         self.assertEqual(time.clock.getDelayedCalls(), [])
+
+    def test_end(self) -> None:
+        """A new process ends after it served: all are told, and the old one does not wait for workers that do not answer."""
+        time, successor = VirtualTime(), Successor(reactor)
+        told = [successor.ended() for _ in range(2)]
+        handover: Any = SimpleNamespace(
+            process=7, done=Deferred(), moved=0, rounds=0, stays={"undecided": 1}, ended=""
+        )
+        settling = Deferred.fromCoroutine(settled([handover], successor.ended(), time))
+        self.assertNoResult(settling)
+        successor.processEnded(Failure(ProcessTerminated(signal=9, status=9)))
+        for one in told:
+            self.assertEqual(self.successResultOf(one), "was killed by signal 9 (SIGKILL)")
+        stays = {"undecided": 1}
+        moved = Moved(0, stays, [], is_over=False, stays_of={"7": stays})
+        self.assertEqual(self.successResultOf(settling), moved)
+        self.assertEqual(time.getDelayedCalls(), [])
+
+    def test_waits(self) -> None:
+        """All who wait go on when all are here, or after a while; nobody waits after that, nor before any are to come."""
+        nothing: Any = None
+        for ends in (True, False):
+            clock = Clock()
+            upgrades = Upgrades(clock, *[nothing] * 5)
+            self.successResultOf(upgrades.connections_arrived())
+            upgrades.expect_connections()
+            clock.advance(9)
+            waiting = [upgrades.connections_arrived() for _ in range(2)]
+            clock.advance(60)
+            for one in waiting:
+                self.assertNoResult(one)
+            if ends:
+                upgrades.expect_no_more()
+            else:
+                clock.advance(1)
+            for one in (*waiting, upgrades.connections_arrived()):
+                self.successResultOf(one)
+
+
+class PredecessorTests(SynchronousTestCase):
+    def hear(self, line: bytes, *sockets: socket.socket) -> Predecessor:
+        own, end = socket.socketpair()
+        self.addCleanup(end.close)
+        with own:
+            # It takes the first one as its own standard error stream.
+            socket.send_fds(own, [line], [2, *(one.fileno() for one in sockets)])
+        return Predecessor(end)
+
+    def test_sockets_state_and_memory(self) -> None:
+        # Sockets come by their keys, and the state.
+        near, far = pair(self)
+        values = {"ask": 1, "version": 2, "sockets": ["x"], "state": {"version": 1}}
+        found = self.hear(json.dumps(values).encode() + b"\n", far)
+        far.close()
+        self.assertEqual((list(found.sockets), found.state), (["x"], {"version": 1}))
+        near.send(b"hello")
+        self.assertEqual(found.sockets["x"].recv(5), b"hello")
+        found.sockets["x"].close()
+        # The memory of limits counts only if it is the file that the old process has named: a version that does not know the variable
+        # leaves it to others.
+        with tempfile.TemporaryFile() as memory, tempfile.TemporaryFile() as other:
+            own = os.fstat(memory.fileno()).st_ino
+            cases: tuple[tuple[str, dict[str, int], object], ...] = (
+                (str(memory.fileno()), {"file": own}, (memory.fileno(), {"file": own})),
+                (str(other.fileno()), {"file": own}, None),
+                (str(memory.fileno()), {}, None),
+                ("99999", {"file": own}, None),
+                ("", {"file": own}, None),
+            )
+            for number, limits, taken in cases:
+                started = {"ask": 1, "version": 3, "sockets": [], "state": {"limits": limits}}
+                found = self.hear(json.dumps(started).encode() + b"\n")
+                change_environment(self, TXMUX_LIMITS=number)
+                self.assertEqual(found.take_limits(), taken)
+                self.assertNotIn("TXMUX_LIMITS", os.environ)
+
+    def test_no_message(self) -> None:
+        """Whatever else comes is told in one line, and no descriptor stays open."""
+        for line in (
+            *(b"", b"\n", b"{", b"x\n", b"null\n", b"[]\n", b"{}\n", b"[" * 9000 + b"\n"),
+            *(
+                b'{"ask":1,"version":2,"sockets":[],"state":{}}\n',
+                b'{"ask":1,"version":2,"sockets":7,"state":{}}\n',
+                b'{"ask":1,"version":2,"sockets":["a","b"],"state":{}}\n',
+            ),
+            b'{"ask":1,"version":2,"sockets":["a"],"state":7}\n',
+        ):
+            near, far = pair(self)
+            own, end = socket.socketpair()
+            with own, end:
+                if line:
+                    socket.send_fds(own, [line], [2, far.fileno()])
+                own.shutdown(socket.SHUT_WR)
+                far.close()
+                error = self.assertRaises(MuxError, Predecessor, end)
+            self.assertRegex(str(error), "^the old process handed nothing over: .+$")
+            self.assertEqual(near.recv(1), b"")
+
+    def test_killed_once(self) -> None:
+        """One that hangs is killed, and need not have ended a second later: it may wait for a disk. Others that keep workers may idle."""
+        clock, killed = MemoryReactorClock(), list[tuple[int, int]]()
+        # A system that does not show what a process does, and nobody is killed.
+        change_constants(self, liveness, _PROC="/none")
+        change_constants(self, os, kill=lambda *of: killed.append(of))
+        for version, kills in ((2, 0), (7, 0), (3, 1)):
+            found = self.hear(b'{"ask":1,"version":%d,"sockets":[],"state":{}}\n' % version)
+            found.attach(clock, {}, lambda: None)
+            found.kill_if_it_hangs(clock, lambda: False)
+            clock.pump([1.0] * 200)
+            self.assertEqual(killed, [(os.getppid(), signal.SIGKILL)] * kills)
