@@ -1,8 +1,11 @@
-"""Counters of a service with workers, of which one is killed and all get other rules."""
+"""Counters of a service with workers, and sessions of TLS: one worker is killed, and all get other rules."""
 
 import json
 import os
 import signal
+import socket
+import ssl
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -10,9 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import deferLater
 from typing_extensions import override
 
+from tests.support.certificates import authority
 from tests.support.kit import Peer, SupervisedTestCase, connect, listen, reactor
 from tests.support.peers import PeerFactory
 from tests.support.proc import halted, open_files
+from tests.support.secure import client_context
 from tests.support.steps import counts_of
 from txmux.admin.metrics import exposition
 from txmux.telemetry.counting.snapshot import Counts
@@ -53,7 +58,6 @@ class AgreementTest(SupervisedTestCase):
     async def test_killed_and_reloaded(self) -> None:
         """The counters, the access log and the clients agree to the last connection and byte."""
         await self.begin()
-        self.sent = self.got = 0
         for _ in range(40):
             await self.visit(b"HELLO 1")
         for _ in range(5):
@@ -63,7 +67,10 @@ class AgreementTest(SupervisedTestCase):
         kept = [peer for pid in others for peer in await self.hold({victim, *others} - {pid})]
         before = await self.running.control.counts()
         self.assert_public(before, total=69, active=24)
-        await self.kill(victim, lost)
+        os.kill(victim, signal.SIGKILL)
+        await self.until(lambda: victim not in self.pids() and self.supervisor.pool.are_ready())
+        for peer in lost:
+            await peer.has_all()
         after = await self.running.control.counts()
         self.assert_public(after, total=69, active=16)
         self.assertEqual(after.process.restarts, 1)
@@ -83,7 +90,6 @@ class AgreementTest(SupervisedTestCase):
     async def test_new_names(self) -> None:
         """Routes whose names change with each reload take no more memory, and each is counted from nothing, while a connection of the first goes on."""
         await self.begin()
-        self.sent = self.got = 0
         kept = await connect(self, self.port)
         await self.say(kept, b"HELLO 1")
         sizes, opened = [], []
@@ -109,6 +115,7 @@ class AgreementTest(SupervisedTestCase):
         return {one.route: one.matches for one in counts.routes}
 
     async def begin(self) -> None:
+        self.sent = self.got = 0
         self.backend = listen(self, PeerFactory(Echo))
         [self.port] = await self.run_service(RULES)
 
@@ -142,12 +149,6 @@ class AgreementTest(SupervisedTestCase):
             self.sent += len(data)
         await peer.is_lost()
 
-    async def kill(self, victim: int, held: list[Peer]) -> None:
-        os.kill(victim, signal.SIGKILL)
-        await self.until(lambda: victim not in self.pids() and self.supervisor.pool.are_ready())
-        for peer in held:
-            await peer.has_all()
-
     async def settled(self) -> None:
         while (await self.running.control.counts()).listeners[0].active:
             await deferLater(reactor, 0.01)
@@ -167,17 +168,10 @@ class AgreementTest(SupervisedTestCase):
         )
         self.assertEqual(sum(one.bytes_in for one in counts.routes), self.sent)
         self.assertEqual(sum(one.bytes_out for one in counts.routes), self.got)
-        ended: dict[tuple[str, str], int] = {}
-        for one in counts.routes:
-            for reason, count in one.ended.items():
-                if count:
-                    ended[one.route, reason] = count
+        ended = {(one.route, why): n for one in counts.routes for why, n in one.ended.items() if n}
         self.assertEqual(ended.pop(("greeting", "crashed")), lost)
         records: list[dict[str, Any]] = [*map(json.loads, self.log.read_text().splitlines())]
-        logged: dict[tuple[str, str], int] = {}
-        for record in records:
-            key = record.get("route") or "", record["reason"]
-            logged[key] = logged.get(key, 0) + 1
+        logged = Counter((record.get("route") or "", record["reason"]) for record in records)
         self.assertEqual(logged, ended)
         (server,) = counts.servers
         self.assertEqual((server.total, server.active), (84, 0))
@@ -186,14 +180,41 @@ class AgreementTest(SupervisedTestCase):
         self.assertEqual(listener.duration.count + lost, 89)
         connected = {one.backend: one.connect.count for one in counts.backends}
         self.assertEqual(connected[server.backend], 84)
-        status = await self.running.control.status()
-        self.assertEqual(status["connections"]["total"], 89)
-        self.assertEqual(status["connections"]["active"], 0)
-        told: dict[str, float] = {}
+        connections = (await self.running.control.status())["connections"]
+        self.assertEqual((connections["total"], connections["active"]), (89, 0))
+        told = Counter[str]()
         for family in text_string_to_metric_families(exposition(counts).decode()):
             for sample in family.samples:
-                told[sample.name] = told.get(sample.name, 0) + sample.value
+                told[sample.name] += int(sample.value)
         self.assertEqual(told["txmux_connections_total"], 89)
         self.assertEqual(told["txmux_connections_ended_total"], len(records) + lost)
         self.assertEqual(told["txmux_bytes_total"], self.sent + self.got)
         self.assertEqual(told["txmux_worker_restarts_total"], 1)
+
+
+_RULES = """[listen x]
+endpoint = 127.0.0.1:0
+default = close
+[route tls]
+match = tls
+terminate_tls = {}
+"""
+
+
+class SessionTest(SupervisedTestCase):
+    async def test_worker_that_is_replaced(self) -> None:
+        identity = authority().issue("a.example")
+        pem = identity.write(self.folder / "a.pem", key=True)
+        context = client_context(None)
+        (port,) = await self.run_service(_RULES.format(pem))
+
+        def shake(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+            plain = socket.create_connection(("127.0.0.1", port), 10)
+            with context.wrap_socket(plain, server_hostname="a.example", session=session) as tls:
+                tls.sendall(b"?")
+                tls.recv(1)
+                return tls.session, tls.session_reused
+
+        session, was_resumed = shake(None)
+        await self.killed(*self.supervisor.pool.workers)
+        self.assertEqual((was_resumed, shake(session)[1]), (False, True))

@@ -1,19 +1,22 @@
-"""Listeners that a reload removes, and adds again, while a process that an upgrade has replaced still lives."""
+"""Listeners that a reload removes, and files that another program does, and that come again."""
 
 import os
 import re
 import socket
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from tests.admin.processes import ask, get
 from tests.processes.manager import Manager
-from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually, make_folder
-from tests.support.ports import free_port
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually, free_port, make_folder
 from tests.support.proc import is_gone
 
 pytestmark = pytest.mark.by_turns(each=True)
+
 
 _SETTINGS = "drain_timeout = 10m"
 _PUBLIC = """
@@ -36,16 +39,17 @@ class RemovedListenersTests(WorkersTestCase):
         kind = "udp:" * endpoint.startswith("udp:")
         self.section = f"[listen extra]\nendpoint = {endpoint}\ndefault = {kind}127.0.0.1:{self.listening.getsockname()[1]}\n"
         rules = f"{self.section}{_PUBLIC}"
-        mux = self.own(
-            Service(self.folder, rules, f"{_SETTINGS}\n{settings}", before=before, program="run")
-        )
-        self.old = []
+        mux = self.upgrading(rules, f"{_SETTINGS}\n{settings}", before, program="run")
+        self.old = list[list[int]]()
         for _ in range(times):
-            client = self.connect(("127.0.0.1", mux.ports["public"]))
-            self.is_accepted(mux.pid, client)
-            self.old.append(mux.replace())
-            mux.child.wait_for(f"upgraded: process {mux.pid} ")
+            self.upgrade(mux)
         return mux
+
+    def upgrade(self, mux: Service) -> None:
+        client = self.connect(("127.0.0.1", mux.ports["public"]))
+        self.is_accepted(mux.pid, client)
+        self.old.append(mux.replace())
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
 
     def remove(self, mux: Service) -> None:
         self.assertIn("listener extra closed", mux.reload((re.escape(self.section), "")))
@@ -110,7 +114,7 @@ class RemovedListenersTests(WorkersTestCase):
                 self.connect(str(path), socket.AF_UNIX)
             gate.touch()
             mux.child.wait_for("rules reloaded: .*listener extra closed")
-            self.assertNotIn("critical", mux.child.output)
+            self.assertNotIn("critical", mux.output)
             ready.unlink()
             gate.unlink()
 
@@ -121,32 +125,83 @@ class RemovedListenersTests(WorkersTestCase):
                 address = opened.getsockname()
                 manager = self.enterContext(closing(Manager(make_folder(self))))
                 manager.store["a"] = os.dup(opened.fileno())
-                mux = self.upgraded(named.format(port=address[1]), before=[*manager.environment()])
-                self.assert_served(address)
+                units, before = make_folder(self), [*manager.environment()]
+                settings = f"include = {units}/*.ini"
+                mux = self.upgraded(named.format(port=address[1]), settings, 0, before)
+                # A unit gets none that the operator has: by its address, it would take the operator's clients.
+                (units / "u.ini").write_text(f"[listen u]\nendpoint = 127.0.0.1:{address[1]}\n")
+                if "systemd:" in named:
+                    self.assertIn("[listen extra] has this socket of systemd", mux.reload())
+                for _ in range(5):
+                    self.assert_served(address)
+                (units / "u.ini").unlink()
+                self.upgrade(mux)
                 for _ in range(2):
                     self.remove(mux)
-                    self.assertTrue(_listens(opened))
+                    self.assertTrue(opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
                     self.assertIn("listener extra opened", self.add(mux))
                     self.assert_served(address)
                 mux.file.write_text(mux.file.read_text().replace(self.section, ""))
                 mux.replace()
                 mux.child.wait_for(f"upgraded: process {mux.pid} ")
-                self.assertTrue(_listens(opened))
-
-    def test_systemd_of_another_owner(self) -> None:
-        """A unit gets no socket of systemd that the operator has: by its address, it would take the operator's clients."""
-        with socket.create_server(("127.0.0.1", 0)) as opened:
-            address = opened.getsockname()
-            manager = self.enterContext(closing(Manager(make_folder(self))))
-            manager.store["a"] = os.dup(opened.fileno())
-            units = make_folder(self)
-            (units / "u.ini").write_text(f"[listen u]\nendpoint = 127.0.0.1:{address[1]}\n")
-            named, before = "systemd:domain=INET:index=0", [*manager.environment()]
-            mux = self.upgraded(named, f"include = {units}/*.ini", times=0, before=before)
-            self.assertIn("[listen extra] has this socket of systemd", mux.reload())
-            for _ in range(5):
-                self.assert_served(address)
+                self.assertTrue(opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
-def _listens(opened: socket.socket) -> bool:
-    return bool(opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+class RemovedFilesTests(WorkersTestCase):
+    def is_reached(self, path: Path) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            try:
+                client.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            while client.recv(4096):
+                pass
+            return True
+
+    def are_there(self, mux: Service) -> None:
+        for path in (*self.paths, mux.pidfile):
+            eventually(path.exists, f"{path} is made again")
+        for path in self.paths:
+            eventually(partial(self.is_reached, path), f"{path} is served")
+        self.assertEqual(int(mux.pidfile.read_text()), mux.pid)
+
+    def remove(self, mux: Service) -> None:
+        for path in (*self.paths, mux.pidfile):
+            path.unlink()
+
+    def test_removed_and_replaced(self) -> None:
+        """All are made again, also by a process that has taken the place of another one; what another program has put there stays, until it takes that away."""
+        folder = make_folder(self) / "its"
+        folder.mkdir()
+        admin, metrics, listen = self.paths = [
+            folder / name for name in ("admin", "metrics", "listen")
+        ]
+        status = make_folder(self) / "status"
+        settings = f"admin = unix:{admin}\n    unix:{status}\nmetrics = unix:{metrics}"
+
+        def reported() -> tuple[list[str], int]:
+            items = get(status, "/api/status")["attention"]
+            texts = [f"{one['level']} {one['text']}" for one in items if one["what"] == "accept"]
+            return texts, ask(status, "GET", "/readyz")[0]
+
+        rules = f"[listen public]\nendpoint = unix:{listen}\n"
+        mux = self.upgrading(rules, settings, program="run")
+        self.remove(mux)
+        self.are_there(mux)
+        mux.upgrade()
+        self.remove(mux)
+        self.are_there(mux)
+        for path in self.paths:
+            path.unlink()
+            path.write_text("another program's")
+        why = f"another program has put its own file at {self.paths[-1]}"
+        expected = ([f"critical listener public: {why}"], 503)
+        eventually(lambda: reported() == expected, why)
+        mux.reload()
+        for path in self.paths:
+            self.assertEqual(path.read_text(), "another program's")
+            path.unlink()
+        self.are_there(mux)
+        eventually(lambda: reported() == ([], 200), "all is well again")

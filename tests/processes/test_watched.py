@@ -1,4 +1,4 @@
-"""Workers are asked whether they do their work, and replaced if they do not answer."""
+"""Workers are asked whether they do their work, and replaced if they do not answer, or end."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.kit import RULES, SupervisedTestCase, WorkersTestCase, eventually, set_limits
-from tests.support.proc import halt, has_connection, is_gone, workers_of
+from tests.support.proc import halt, has_connection, is_gone
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.channel.messages import ACCEPT, IMPORT
@@ -22,24 +22,22 @@ from txmux.processes.supervisor import worker
 from txmux.processes.supervisor.worker import Worker
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 
-pytestmark = pytest.mark.by_turns(each=True)
 
-
+@pytest.mark.by_turns(each=True)
 class SilentTest(SupervisedTestCase):
     async def test_worker_that_goes_on_is_not_killed(self) -> None:
         """It has a successor by then, to which its connections move."""
         before = await self.run_two()
-        first, _ = self.supervisor.pool.workers
+        pool = self.supervisor.pool
+        first, _ = pool.workers
         self.halt(first.pid)
         with capturedLogs() as events:
             await self.pass_until(lambda: self.said(events))
             os.kill(first.pid, signal.SIGCONT)
-            await self.until(
-                lambda: not (first._awaits_answer or first in self.supervisor.pool.workers)
-            )
+            await self.until(lambda: not (first._awaits_answer or first in pool.workers))
             # It is asked again, each time later, for as long as the others have not said what they take.
-            while first in self.supervisor.pool.all():
-                await self.pass_by(1, *self.supervisor.pool.workers)
+            while first in pool.all():
+                await self.pass_by(1, *pool.workers)
         self.assertEqual(len(self.said(events)), 1)
         self.assertNotIn(before[0], self.pids())
         # A silent one that is ending is killed.
@@ -71,9 +69,8 @@ class SilentTest(SupervisedTestCase):
             await self.pass_until(lambda: len(self.said(events)) > 3)
             await self.until(lambda: all(map(is_gone, before)))
         self.assertEqual(len(self.said(events)), 4)
-        self.assertEqual(
-            [worker for worker in pool.all() if worker.ready and worker.answers], pool.workers
-        )
+        serving = [worker for worker in pool.all() if worker.ready and worker.answers]
+        self.assertEqual(serving, pool.workers)
 
     async def pass_until(self, condition: Callable[[], object]) -> None:
         """Let at most twenty seconds pass until something is so: the first may show a turn from before.
@@ -118,10 +115,8 @@ class SilentTest(SupervisedTestCase):
             await self.until(lambda: third.ready and first not in pool.workers)
             await self.pass_until(lambda: is_gone(before[0]))
         self.assertEqual(pool.workers, [second, third])
-        self.assertIn(
-            "worker 3 has done nothing for 10 s, though it could run; it is killed, and another one is started at once",
-            self.said(events),
-        )
+        why = "has done nothing for 10 s, though it could run; it is killed"
+        self.assertIn(f"worker 3 {why}, and another one is started at once", self.said(events))
 
     async def test_start_that_takes_long_or_fails(self) -> None:
         # If it works for more than a minute, nobody says that it does not serve, or gives up a reload that needs it.
@@ -261,21 +256,20 @@ class SilentTest(SupervisedTestCase):
             self.assertTrue(is_gone(starter))
             self.assertEqual(self.pids(), before)
             ((_, number, how),) = self.supervisor.state.ended_workers
-            self.assertEqual(
-                (number, how), (0, f"has done nothing for {seconds} s, though it could run")
-            )
+            self.assertEqual(number, 0)
+            self.assertEqual(how, f"has done nothing for {seconds} s, though it could run")
             await self.stop()
 
 
+@pytest.mark.by_turns(each=True)
 class HangTest(WorkersTestCase):
     def test_reload_does_not_wait_for_it(self) -> None:
         """The others have the new rules, which it gets when it goes on, or its successor has."""
         for silent, goes_on in ((3600, True), (4, False)):
             set_limits(self, {"processes.liveness.MOST_SILENT": silent})
-            mux = self.upgrading(
-                f"{RULES}[route one]\nmatch = ssh\nbackend = close\n", "workers = 2", admin=True
-            )
-            first, second = workers_of(mux.pid)
+            route = "[route one]\nmatch = ssh\nbackend = close\n"
+            mux = self.upgrading(f"{RULES}{route}", "workers = 2", admin=True)
+            first, second = mux.workers
             halt(first)
             before = mux.ask_to_reload(("match = ssh", "match = tls"))
             mux.child.wait_for(r"worker 1 is halted \(SIGSTOP\); the reload goes on without it")
@@ -289,7 +283,7 @@ class HangTest(WorkersTestCase):
             eventually(lambda: len(mux.workers) == 2, "there are two")  # noqa: B023
             self.assertEqual(first in mux.workers, goes_on)
             self.assertIn(second, mux.workers)
-            self.assertNotIn("reload", [item["what"] for item in mux.api("status")["attention"]])
+            self.assertEqual(mux.attention("reload"), [])
             mux.stop()
 
     def test_connections_of_one_that_catches_up(self) -> None:
@@ -304,3 +298,25 @@ class HangTest(WorkersTestCase):
         os.kill(its, signal.SIGCONT)
         self.assertIn("; 4 connections keep older rules", mux.reloaded(before))
         self.assertEqual({line["reason"] for line in mux.take(4)}, {"drained"})
+
+
+class StartTest(SupervisedTestCase):
+    """Each step in which a worker is started fails once: it is logged, and tried again."""
+
+    async def test_memory(self) -> None:
+        """To fork, and for the rules."""
+        for what, why in (
+            ("fork", "be started: there is no memory left"),
+            ("", "start: MemoryError"),
+        ):
+            before = await self.run_two()
+            supervisor, worker = self.supervisor, self.supervisor.pool.workers[0]
+            owner: Any = supervisor.starter if what else supervisor
+            said = f"worker 1 cannot {why}; another one is started in 1 s"
+            failing = patch.object(owner, what or "start_message", side_effect=MemoryError)
+            with capturedLogs() as events, failing:
+                os.kill(before[0], signal.SIGKILL)
+                await self.until(lambda: said in map(formatEvent, events))  # noqa: B023
+            self.time.advance(1)
+            await self.until(lambda: worker.ready and worker.pid != before[0])  # noqa: B023
+            await self.stop()
