@@ -1,5 +1,7 @@
-"""Servers that are failing or silent by what their clients meet, over all workers and in all reports."""
+"""Servers that are down, failing or silent by checks and what clients meet, over all workers and in all reports."""
 
+import os
+import signal
 import socket
 from typing import Any
 
@@ -8,15 +10,20 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.datagrams import Talker
-from tests.support.kit import SupervisedTestCase, VirtualTime, free_port
+from tests.support.kit import SupervisedTestCase, free_port
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from txmux.backends.pool.server_health import MemberState
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
+from txmux.processes.supervisor.worker import Worker
 from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
 from txmux.telemetry.documents import ServerDocument
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
-pytestmark = pytest.mark.by_turns(each=True)
+_TRIED = r"refused, ([0-9]+) of \1 in [0-9]+ s; it is tried every 5 s$"
 _DOWN = ["[backend web]: no server is up"]
+_REQUEST = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 
 
 class _Stopped(Peer):
@@ -43,11 +50,8 @@ class _WithHeader(Peer):
             self.close()
 
 
+@pytest.mark.by_turns(each=True)
 class ObservedTest(SupervisedTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.time = VirtualTime()
-
     async def begin(self, *servers: str, more: str = "", endpoint: str = "127.0.0.1:0") -> int:
         self.servers = servers
         listed = "\n    ".join(servers)
@@ -68,13 +72,12 @@ class ObservedTest(SupervisedTestCase):
         """Return the cells of a worker, in which a test counts what it has not the time to do."""
         return self.running.control.counters.column(1).server("web", self.servers[0])
 
-    def cell(self, name: str) -> int:
-        cells = self.running.control.counters.cells(SERVER.key("web", self.servers[0]))
-        return int(cells[SERVER.names.index(name)])
-
     async def counted(self, count: int, name: str) -> None:
-        """Wait until workers have counted so much."""
-        await self.until(lambda: self.cell(name) >= count)
+        """Wait until workers have counted so much, and no more."""
+        key, at = SERVER.key("web", self.servers[0]), SERVER.names.index(name)
+        counters = self.running.control.counters
+        await self.until(lambda: counters.cells(key)[at] >= count)
+        self.assertEqual(counters.cells(key)[at], count)
 
     async def pass_seconds(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -120,7 +123,7 @@ class ObservedTest(SupervisedTestCase):
         lines = [formatEvent(event) for event in logged]
         name = f"backend web: 127.0.0.1:{at} is"
         (begun,) = (line for line in lines if f"{name} failing" in line)
-        self.assertRegex(begun, r"refused, ([0-9]+) of \1 in [0-9]+ s; it is tried every 5 s$")
+        self.assertRegex(begun, _TRIED)
         self.assertTrue(any(f"{name} no longer failing" in line for line in lines), lines)
         changes = [one for one in events if one and one["event"] == "server"]
         states = [(one["before"], one["state"]) for one in changes]
@@ -142,79 +145,46 @@ class ObservedTest(SupervisedTestCase):
                 self.assertEqual(why in await self.attention(), is_noted, await self.attention())
                 await self.stop()
 
-    async def test_server_to_which_clients_only_send(self) -> None:
-        """A server of logs: they say all, and leave, and that it sends nothing is no doubt; that it closes before them is one."""
-        peers = PeerFactory()
-        port = await self.begin(f"127.0.0.1:{listen(self, peers)}")
-        for number in range(4):
-            client = await connect(self, port)
-            client.send(b"<34>1 - a b - - - x\n")
-            server = await peers.heard(20, number)
-            client.close()
-            await server.is_lost()
-        await self.counted(4, "unanswered")
-        await self.pass_seconds(3)
-        self.assertNotIn("without a byte", await self.attention())
-        for number in range(4, 7):
-            client = await connect(self, port)
-            client.send(b"<34>1 - a b - - - x\n")
-            (await peers.heard(20, number)).close()
-            await client.is_lost()
-        await self.pass_seconds(3)
-        self.assertIn(
-            "closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header",
-            await self.attention(),
-        )
-
-    async def test_server_that_never_answers_behind_a_check(self) -> None:
-        server = f"127.0.0.1:{listen(self, PeerFactory())}"
-        await self.begin(server, more="check = tcp\n")
-        with capturedLogs() as logged:
-            for source in range(5):
-                self.counts().asked(source)
-            await self.pass_seconds(14)
-            self.assertEqual(await self.state(), "up")
-            await self.pass_seconds(3)
-            self.assertEqual(await self.state(), "silent")
-            self.assertEqual(await self.running.control.missing(), _DOWN)
-            column = self.running.control.counters.column(1)
-            self.counts().answered(column.backend("web"), 1.0)
-            await self.pass_seconds(1)
-            self.assertEqual(await self.state(), "up")
-        lines = [formatEvent(event) for event in logged]
-        expected = f"backend web: {server} is silent: no byte from it to 5 clients in a row for 15 s; it may expect a PROXY header: see proxy_protocol"
-        self.assertIn(expected, lines)
-
-    async def test_one_client_that_begins_requests(self) -> None:
-        """Neither many half requests, nor whole ones of one source, nor what it has reset, make the service alarm anyone."""
+    async def test_silent_server(self) -> None:
+        """Behind a check, too. Neither many half requests, nor whole ones of one source, nor what it has reset, make the service alarm anyone."""
         peers = PeerFactory(_Stopped)
-        port = await self.begin(f"127.0.0.1:{listen(self, peers)}")
+        server = f"127.0.0.1:{listen(self, peers)}"
+        port = await self.begin(server, more="check = tcp interval=1h\n")
         clients = []
+
+        async def come(said: bytes, source: int = 1) -> None:
+            clients.append(await connect(self, port, source=f"127.0.0.{source}"))
+            clients[-1].send(said)
+
+        def those_reset() -> list[Peer]:
+            return [peer for peer in peers.peers if peer.received == b"x"]
+
         with capturedLogs() as logged:
             for number in range(12):
-                clients.append(await connect(self, port, source=f"127.0.0.{1 + number % 4}"))
-                clients[-1].send(b"GET / HTTP/1.1\r\nHost: a.example\r\n")
+                await come(_REQUEST[:-2], 1 + number % 4)
             for _ in range(6):
-                clients.append(await connect(self, port))
-                clients[-1].send(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
-            for _ in range(6):
-                clients.append(await connect(self, port))
-                clients[-1].send(b"x")
-                await self.until(lambda: len(peers.peers) >= len(clients))
-                peers.peers[-1].reset()
+                await come(_REQUEST)
+            for number in range(1, 7):
+                await come(b"x")
+                await self.until(lambda: len(those_reset()) == number)  # noqa: B023
+                those_reset()[-1].reset()
             await self.counted(12, "asked")
             await self.counted(6, "failed reset")
             await self.pass_seconds(40)
             self.assertEqual((await self.state(), await self.attention("text")), ("up", ""))
             self.assertEqual(await self.running.control.missing(), [])
-            for number in range(2, 4):  # others, which get no answer, either
-                clients.append(await connect(self, port, source=f"127.0.0.{number}"))
-                clients[-1].send(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            for source in range(2, 4):  # others, which get no answer, either
+                await come(_REQUEST, source)
             await self.counted(14, "asked")
             await self.pass_seconds(6)
             self.assertEqual(await self.state(), "silent")
-        self.assertEqual(self.cell("asked"), 14)
-        self.assertEqual(sum("is silent" in str(formatEvent(event)) for event in logged), 1)
+            self.assertEqual(await self.running.control.missing(), _DOWN)
+            self.counts().answered(self.running.control.counters.column(1).backend("web"), 1.0)
+            await self.pass_seconds(1)
+            self.assertEqual(await self.state(), "up")
+        [said] = [line for line in map(str, map(formatEvent, logged)) if "is silent" in line]
+        why = r"no byte from it to \d+ clients in a row for \d+ s; it may expect a PROXY header: see proxy_protocol"
+        self.assertRegex(said, f"^backend web: {server} is silent: {why}$")
 
     async def test_try_begins_as_a_client_does(self) -> None:
         """With a PROXY header and with TLS, which a server of plain TCP fails."""
@@ -249,8 +219,7 @@ class ObservedTest(SupervisedTestCase):
             port = await self.begin(f"udp:127.0.0.1:{at}", more=more, endpoint="udp:127.0.0.1:0")
             with capturedLogs() as logged:
                 for _ in range(3):
-                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                        client.sendto(b"x", ("127.0.0.1", port))
+                    Talker.listening(self).say(b"x", port)
                 await self.counted(3, "failed connect-refused")
                 await self.pass_seconds(12)
                 self.assertEqual(await self.state(), "failing")
@@ -261,9 +230,7 @@ class ObservedTest(SupervisedTestCase):
                 self.assertEqual(await self.running.control.missing(), [])
             self.assertEqual(set(back.heard), {expected})
             lines = [line for line in map(formatEvent, logged) if line and "failing" in line]
-            self.assertRegex(
-                lines[0], r"refused, ([0-9]+) of \1 in [0-9]+ s; it is tried every 5 s$"
-            )
+            self.assertRegex(lines[0], _TRIED)
             self.assertEqual(len(lines), 2, lines)
             await self.running.stopService()
 
@@ -276,3 +243,80 @@ class ObservedTest(SupervisedTestCase):
                     self.counts().failed("connect-timeout")
                 await self.pass_seconds(4)
                 await self.running.stopService()
+
+
+class KnownTest(SupervisedTestCase):
+    """What workers are told of checks: nothing while nothing changes, and each knows the state of every server."""
+
+    def rules(self, settings: str = "", interval: str = "1s") -> str:
+        servers = "\n    ".join(self.at)
+        return (
+            f"[txmux]\nworkers = 2\n[listen public]\nendpoint = 127.0.0.1:0\n[route all]\nmatch = any\n"
+            f"backend = pool\n[backend pool]\nserver = {servers}\ncheck = tcp interval={interval} fall=1 rise=1\n{settings}"
+        )
+
+    async def pass_seconds(self, seconds: int) -> None:
+        for _ in range(10 * seconds):
+            self.time.advance(0.1)
+            await deferLater(reactor, 0.002)
+
+    def send(self, message: Message, **values: Any) -> None:
+        self.sent += message is messages.CHECK
+        self.send_to_all(message, **values)
+
+    async def assert_known(self, *states: str) -> None:
+        workers = self.supervisor.pool.workers
+        reports = [await worker.ask(messages.SERVERS) for worker in workers]
+        for process in (self.supervisor.state.upstreams.as_json(), *reports):
+            self.assertEqual([server["state"] for server in process], [*states])
+
+    async def test_known(self) -> None:
+        self.sent = 0
+        up = PeerFactory()
+        named = len({row[4][0] for row in socket.getaddrinfo("localhost", None)})  # one, or two
+        self.at = [f"127.0.0.1:{listen(self, up)}", f"localhost:{(gone := free_port())}"]
+        await self.run_service(self.rules(), use=self.time)
+        self.send_to_all = self.supervisor.pool.send_to_all
+        self.supervisor.pool.send_to_all = self.send  # type: ignore[method-assign]
+        with capturedLogs() as events:
+            await self.pass_seconds(3)
+            await self.assert_known("up", *["down"] * named)
+            self.assertEqual(self.sent, 1 + named)
+            await self.pass_seconds(10)
+        # Once an interval, however many workers there are
+        self.assertIn(len(up.peers), range(11, 15))
+        self.assertEqual(self.sent, 1 + named)
+        told = [text for text in map(str, map(formatEvent, events)) if " is down: " in text]
+        self.assertEqual(len(told), named)
+        self.assertRegex("\n".join(told), rf"127\.0\.0\.1:{gone}\b.* is down: .*connection refused")
+        status = await self.running.control.status()
+        self.assertIn("1 of 2 servers is down", str(status["attention"]))
+        # At last without further checks, whose results would be others than those below.
+        for rules in (self.rules(), self.rules("retries = 7"), self.rules(interval="1h")):
+            self.write(rules)
+            await self.running.reload()
+            await self.assert_known("up", *["down"] * named)
+        await self.pass_seconds(3)  # the first of these, and the next one is an hour away
+        # A change while a worker starts, after its start message.
+        supervisor, (first, _) = self.supervisor, self.supervisor.pool.workers
+        start_message = supervisor.start_message
+
+        def start(worker: Worker) -> dict[str, Any]:
+            reactor.callLater(0, change)
+            return start_message(worker)
+
+        def change() -> None:
+            for upstream in supervisor.state.upstreams.all():
+                for member in upstream.pool.members:
+                    ok = member.state is not MemberState.UP
+                    supervisor.state.upstreams._take_result(
+                        upstream, member, ok=ok, why="refused", is_first=False
+                    )
+
+        supervisor.start_message = start  # type: ignore[method-assign]
+        os.kill(first.pid, signal.SIGKILL)
+        for is_ready in (False, True):
+            while first.ready is not is_ready:
+                self.time.advance(0.01)  # as little as it takes, or the worker would be late
+                await deferLater(reactor, 0.01)
+        await self.assert_known("down", *["up"] * named)
