@@ -15,11 +15,16 @@ from unittest import SkipTest
 
 import pytest
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from tests.admin.processes import text_of
-from tests.processes.reloading import listening_inodes
-from tests.processes.running import WorkersTestCase, customize, find_modules, limiting
+from tests.processes.running import (
+    WorkersTestCase,
+    customize,
+    find_modules,
+    limiting,
+    listening_inodes,
+)
 from tests.programs import require_program
 from tests.support.kit import PATIENCE, Service, eventually, make_folder, reactor
 from tests.support.proc import halt, is_gone, open_files, starter_of, workers_of
@@ -88,31 +93,14 @@ _BEFORE = "193851af4b10bb56af724ca88de2a0d0038da3a9"
 """The last commit whose processes adopt no workers (version 2 of an upgrade)."""
 
 
-class ContractTest(SynchronousTestCase):
-    def test_never_changes(self) -> None:
-        """A worker of any version takes these, and answers so; by a signature, two processes see whether a message has the same fields."""
-        counts = Field(dict, fields={"moved": NUMBER, "stays": Field(dict, of=NUMBER)})
-        said = {one.kind: (one.fields, one.answer, one.descriptors) for one in CONTRACT}
-        never: dict[str, object] = {
-            "attach": ({}, NOTHING, 1),
-            "retire": ({}, NOTHING, 0),
-            "hand_over": ({}, counts, 1_000),
-            "stop": ({"longest_wait": NUMBER}, None, 0),
-        }
-        self.assertEqual(said, never)
-        self.assertEqual(messages.STOP.signature, "stop(longest_wait)")
-        self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes,version)")
-
-
 class SpokenTest(TestCase):
     async def test_as_before(self) -> None:
         """A worker of another version is sent the bytes that were sent before version 3 of an upgrade, and may answer as was answered then.
 
         Who waits for its end waits no longer if it is given away.
         """
-        nothing = SimpleNamespace(
-            adopt_process=lambda _: None, write=print, recent=SimpleNamespace(add=print)
-        )
+        recent = SimpleNamespace(add=print)
+        nothing = SimpleNamespace(adopt_process=lambda _: None, write=print, recent=recent)
         supervisor: Any = SimpleNamespace(
             counters=nothing, folded_log=nothing, state=nothing, report_waiting_clients=print
         )
@@ -147,8 +135,20 @@ class SpokenTest(TestCase):
             with contextlib.suppress(BlockingIOError):
                 is_open = bool(end.recv(2**16))
 
+    def test_never_changes(self) -> None:
+        """A worker of any version takes these, and answers so; by a signature, two processes see whether a message has the same fields."""
+        counts = Field(dict, fields={"moved": NUMBER, "stays": Field(dict, of=NUMBER)})
+        said = {one.kind: (one.fields, one.answer, one.descriptors) for one in CONTRACT}
+        never: dict[str, object] = {
+            "attach": ({}, NOTHING, 1),
+            "retire": ({}, NOTHING, 0),
+            "hand_over": ({}, counts, 1_000),
+            "stop": ({"longest_wait": NUMBER}, None, 0),
+        }
+        self.assertEqual(said, never)
+        self.assertEqual(messages.STOP.signature, "stop(longest_wait)")
+        self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes,version)")
 
-class TooLateTest(SynchronousTestCase):
     def test_is_killed_unless_it_has_clients(self) -> None:
         """A retiring worker may have moved its own to one that started too late to be given."""
         for clients, number in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
@@ -160,12 +160,6 @@ class TooLateTest(SynchronousTestCase):
                 worker.give_away()
                 late.terminate()
             self.assertEqual(late.returncode, -number, clients)
-
-
-def _free_number(pid: int, which: int) -> int:
-    """Return which number a process would give to a descriptor, after so many others."""
-    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
-    return [number for number in range(1000) if number not in used][which]
 
 
 @pytest.mark.by_turns(each=True)
@@ -309,9 +303,9 @@ class AdoptedTest(WorkersTestCase):
         self.assertRegex(item["text"], r"worker \d .*, 1 connection lost")
         self.all_end([pair])
         mux.stop()
-        self.assertEqual(mux.child.output.count("connections that ended with worker"), 1)
+        self.assertEqual(mux.output.count("connections that ended with worker"), 1)
         # Nor does the process complain that the old one has started in its place, and left.
-        self.assertNotIn("the supervisor process has ended", mux.child.output)
+        self.assertNotIn("the supervisor process has ended", mux.output)
 
     def test_one_that_cannot_be_given(self) -> None:
         """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""
@@ -320,7 +314,9 @@ class AdoptedTest(WorkersTestCase):
         limits = resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
         for room, why in ((0, "not all descriptors have arrived"), (1, "Too many open files")):
             for pid in workers:
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (_free_number(pid, room), limits[1]))
+                used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+                free = [number for number in range(1000) if number not in used]
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[room], limits[1]))
             mux.refuse(f"worker 1, 2: .*{why}")
             self.assertEqual(len(self.listed()), 2)
         for pid in workers:
@@ -379,12 +375,10 @@ class AdoptedTest(WorkersTestCase):
         self.all_done(mux, [pair, server])
 
     def test_stop_before_all_have_moved(self) -> None:
-        """Whichever process is asked, both stop, and clients have their time, wherever they are.
-
-        So it is as the new process begins to serve, which has the name of the service by then.
-        """
+        """Whichever process is asked, both stop, and clients have their time, wherever they are."""
         more = limiting({"processes.worker.transfer._PATIENCE": 0.5})
         for asked in (("pid",), ("before",), ("pid", "before"), ()):
+            # So it is as the new process begins to serve, which has the name of the service by then.
             begins = "upgrade.worker_transfers.WorkerTransfers.accept"
             gate = self.late_moves(more) if asked else self.late(begins)[1]
             mux, pair = self.begin()
@@ -420,9 +414,8 @@ class AdoptedTest(WorkersTestCase):
             pairs = [pair, self.served()]
             if stops:
                 mux.terminate()
-            mux.child.wait_for(
-                f"the old process {mux.before} has done nothing for . s, .* is killed"
-            )
+            why = "has done nothing for . s, .* is killed"
+            mux.child.wait_for(f"the old process {mux.before} {why}")
             self.all_done(mux, pairs)
             mux.stop()
             self.assert_gone([mux.before])
@@ -463,15 +456,13 @@ class AdoptedTest(WorkersTestCase):
         self.all_done(mux, [pair, self.served()])
 
     def test_halted_starter_and_killed_supervisor(self) -> None:
-        """A halted starter is ended: after the upgrade, nobody would notice; its workers go on.
-
-        If the new process is killed afterwards, too, they serve what they have, and nobody else.
-        """
+        """A halted starter is ended: after the upgrade, nobody would notice; its workers go on."""
         mux, pair = self.begin()
         starter = starter_of(mux.pid)
         halt(starter)
         old = self.replace(mux)
         eventually(lambda: is_gone(starter), "its starter has ended")
+        # If the new process is killed afterwards, too, they serve what they have, and nobody else.
         os.kill(mux.pid, signal.SIGKILL)
         eventually(lambda: self.is_refused(mux.port), "nobody listens")
         self.answers(*pair)
@@ -495,7 +486,7 @@ class AdoptedTest(WorkersTestCase):
         server = self.served()
         self.assert_gone(old)
         self.all_done(mux, [pair, server])
-        self.assertNotIn("not known here", mux.child.output)
+        self.assertNotIn("not known here", mux.output)
 
     def test_version_that_adopts_no_workers(self) -> None:
         """It takes connections, and the old process lives until those have ended that cannot move; from there to this version, too."""
@@ -541,11 +532,11 @@ class AdoptedTest(WorkersTestCase):
         for count, code in enumerate((root, before, root), 1):
             use(code)
             mux.replace()
-            eventually(lambda: mux.child.output.count(moved) == count, "it has moved")  # noqa: B023 - called at once
+            eventually(lambda: mux.output.count(moved) == count, "it has moved")  # noqa: B023 - called at once
             self.answers(*pair)
             # It is of the version before, and has the other client
             self.assertFalse(is_gone(first))
         self.all_done(mux, [pair, self.served()])
         eventually(lambda: is_gone(first), "the first process has ended")
         mux.stop()
-        self.assertNotIn("not known here", mux.child.output)
+        self.assertNotIn("not known here", mux.output)

@@ -16,7 +16,7 @@ import pytest
 from tests.admin.processes import ask, text_of
 from tests.support.echo import EchoServer
 from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, run
-from tests.support.proc import halted, workers_of
+from tests.support.proc import halted
 from txmux.telemetry.attention import OF_FEW
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -39,13 +39,10 @@ class AttentionTest(WorkersTestCase):
         self.mux = self.upgrading(rules, settings, before, admin=True)
         return self.mux
 
-    def items(self, what: str) -> list[dict[str, Any]]:
-        return [item for item in self.mux.api("status")["attention"] if item["what"] == what]
-
     def seen(self, what: str, level: str, *, shown: bool = False) -> dict[str, Any]:
         """Wait for the one item of a topic, in the metrics, too, and with `shown` in what people see."""
-        eventually(lambda: level in [item["level"] for item in self.items(what)], f"{what} is seen")
-        (item,) = self.items(what)
+        eventually(lambda: level in [it["level"] for it in self.mux.attention(what)], "it is seen")
+        (item,) = self.mux.attention(what)
         self.assertLess(item["since"], time.time())
         self.assertEqual(self.counted(what, level), 1)
         if shown:
@@ -58,7 +55,7 @@ class AttentionTest(WorkersTestCase):
         return item
 
     def over(self, what: str, *, shown: bool = False) -> None:  # type: ignore[override]
-        eventually(lambda: not self.items(what), f"{what} is over")
+        eventually(lambda: not self.mux.attention(what), f"{what} is over")
         self.assertEqual([self.counted(what, level) for level in _CODES], [0, 0, 0])
         if shown:
             self.assertEqual(self.check(), (0, "OK: nothing needs attention"))
@@ -99,9 +96,8 @@ class AttentionTest(WorkersTestCase):
             line = f"[listen public]: cannot accept: {why}"
             self.assertEqual(self.ready(), (status, [line]))
             (listener,) = self.mux.api("status")["listeners"]
-            self.assertEqual(
-                (listener["accepting"], listener["why"]), (False, f"cannot accept: {why}")
-            )
+            self.assertFalse(listener["accepting"])
+            self.assertEqual(listener["why"], f"cannot accept: {why}")
             for client in clients:
                 client.close()
             self.over("accept", shown=True)
@@ -111,7 +107,7 @@ class AttentionTest(WorkersTestCase):
 
     def test_queue_overflows(self) -> None:
         mux = self.begin("[listen public]\nendpoint = tcp:0:interface=127.0.0.1:backlog=2\n")
-        with halted(workers_of(mux.pid)):
+        with halted(mux.workers):
             for _ in range(8):
                 client = self.enterContext(socket.socket())
                 client.setblocking(False)  # noqa: FBT003
@@ -124,12 +120,10 @@ class AttentionTest(WorkersTestCase):
     def test_no_source_port_is_left(self) -> None:
         backend = self.backend()
         port = backend.getsockname()[1]
-        rules = (
-            f"default = web\n[backend web]\nserver = 127.0.0.1:{port}\nsource = 127.0.0.1:{{}}\n"
-        )
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             own = reserved.getsockname()[1]
-        mux = self.begin(f"{RULES}{rules.format(f'{own}-{own}')}")
+        keys = f"server = 127.0.0.1:{port}\nsource = 127.0.0.1:{own}-{own}\n"
+        mux = self.begin(f"{RULES}default = web\n[backend web]\n{keys}")
         first, server = self.relayed(mux, backend)
         for _ in range(3):
             client = self.client(mux)
@@ -137,18 +131,14 @@ class AttentionTest(WorkersTestCase):
             with contextlib.suppress(ConnectionResetError):
                 self.assertEqual(client.recv(1), b"")
         item = self.seen("ports", "warning")
-        self.assertEqual(
-            item["text"], f"backend web: no source port is left towards 127.0.0.1:{port}"
-        )
-        self.assertEqual(
-            item["cause"],
-            "all ports of all addresses in source are in use towards this server; one or two sources have most connections: 3 connections failed",
-        )
-        self.assertEqual(mux.child.output.count("cannot connect to"), 1)
+        text = f"backend web: no source port is left towards 127.0.0.1:{port}"
+        cause = "all ports of all addresses in source are in use towards this server; one or two sources have most connections: 3 connections failed"
+        self.assertEqual((item["text"], item["cause"]), (text, cause))
+        self.assertEqual(mux.output.count("cannot connect to"), 1)
         first.close()
         server.close()
 
-    def test_full_disk_before_and_after_an_upgrade(self) -> None:
+    def test_full_disk_and_killed_workers_before_and_after_an_upgrade(self) -> None:
         mux = self.begin()
         mux.reload(("access_log = .*", "access_log = /dev/full"))
         self.be_closed(mux)
@@ -156,23 +146,37 @@ class AttentionTest(WorkersTestCase):
         lost = ("access log /dev/full: 1 line lost", "No space left on device")
         self.assertEqual((item["text"], item["cause"]), lost)
         mux.replace()
-        (after,) = self.items("log")
+        (after,) = self.mux.attention("log")
         self.assertEqual((after["text"], after["cause"], after["since"]), (*lost, item["since"]))
         self.be_closed(mux)
-        eventually(lambda: "2 lines lost" in self.items("log")[0]["text"], "they are added")
+        eventually(lambda: "2 lines lost" in mux.attention("log")[0]["text"], "they are added")
+        # A worker that is killed while it retires is named, too, be it of the process before an upgrade, which does not forget those before.
+        eventually(lambda: self.retiring() == [], "the old worker has ended")
+        (worker,) = mux.workers
+        with self.kept_connection():
+            os.kill(worker, signal.SIGTERM)
+            eventually(lambda: self.retiring() == [worker], "another one serves")
+            self.end(worker, "was killed by signal 9 (SIGKILL), 1 connection lost")
+        with self.kept_connection():
+            (worker,) = mux.replace()
+            mux.child.wait_for(f"upgraded: process {mux.pid} ")
+            self.assertIn("(SIGKILL), 1 connection lost", str(self.mux.attention("workers")))
+            told = "ended, 2 connections lost in all; 1 other before"
+            self.end(worker, "ended, 1 connection lost", told)
 
     def test_worker_that_does_not_answer(self) -> None:
         mux = self.begin(settings="workers = 2")
-        one, _ = workers_of(mux.pid)
+        one, _ = mux.workers
         with halted([one]):
             item = self.seen("workers", "warning")
             self.assertRegex(item["text"], r"^worker \d does not answer$")
             self.assertIn(f"otherwise end it: kill -KILL {one}", item["do"])
         # If that took ten seconds, it was killed, which is another item.
         eventually(
-            lambda: item["text"] not in [row["text"] for row in self.items("workers")], "over"
+            lambda: item["text"] not in [row["text"] for row in self.mux.attention("workers")],
+            "over",
         )
-        with halted(workers_of(mux.pid)):
+        with halted(mux.workers):
             self.seen("workers", "critical")
             mux.child.wait_for("needs attention: no worker (answers|serves)")
             (listener,) = self.mux.api("status")["listeners"]
@@ -193,21 +197,6 @@ class AttentionTest(WorkersTestCase):
         )
         self.over("workers")
 
-    def test_worker_that_is_killed_while_it_retires(self) -> None:
-        """It is named, too, be it of the process before an upgrade, which does not forget those before."""
-        mux = self.begin()
-        (worker,) = workers_of(mux.pid)
-        with self.kept_connection():
-            os.kill(worker, signal.SIGTERM)
-            eventually(lambda: self.retiring() == [worker], "another one serves")
-            self.end(worker, "was killed by signal 9 (SIGKILL), 1 connection lost")
-        with self.kept_connection():
-            (worker,) = mux.replace()
-            mux.child.wait_for(f"upgraded: process {mux.pid} ")
-            self.assertIn("(SIGKILL), 1 connection lost", str(self.items("workers")))
-            told = "ended, 2 connections lost in all; 1 other before"
-            self.end(worker, "ended, 1 connection lost", told)
-
     @contextlib.contextmanager
     def kept_connection(self) -> Iterator[None]:
         client = self.client(self.mux)
@@ -220,5 +209,5 @@ class AttentionTest(WorkersTestCase):
 
     def end(self, worker: int, how: str, told: str = "") -> None:
         os.kill(worker, signal.SIGKILL)
-        eventually(lambda: (told or how) in str(self.items("workers")), "it is seen")
+        eventually(lambda: (told or how) in str(self.mux.attention("workers")), "it is seen")
         self.mux.child.wait_for(rf"worker \d {re.escape(how)}")

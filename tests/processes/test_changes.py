@@ -12,8 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.processes import text_of
-from tests.processes.reloading import with_more, with_workers
-from tests.processes.running import Pair
+from tests.processes.running import Pair, with_more, with_workers
 from tests.support.echo import EchoServer
 from tests.support.kit import PATIENCE, Record, WorkersTestCase, eventually, free_port
 from tests.support.proc import named
@@ -100,13 +99,9 @@ class ChangesTest(WorkersTestCase):
             datagrams=self.asked.getsockname()[1],
         )
         self.metrics = self.folder / "metrics.sock"
-        settings = (
-            f"workers = 1\nrelay = portable\ndrain_timeout = 10m\nmetrics = unix:{self.metrics}"
-        )
-        self.mux = self.upgrading(rules, settings, admin=True)
+        settings = "workers = 1\nrelay = portable\ndrain_timeout = 10m\nmetrics = unix:"
+        self.mux = self.upgrading(rules, f"{settings}{self.metrics}", admin=True)
         self.clients = 0
-
-    # Clients.
 
     def come(self, listener: str, said: bytes = b"x", source: str = "127.0.0.1") -> socket.socket:
         self.clients += 1
@@ -132,15 +127,12 @@ class ChangesTest(WorkersTestCase):
         self.assertEqual(self.asking.recv(9), b"y")
         return seen
 
-    # Changes.
-
     def reload(self) -> None:
         self.assertIn("1 route new", self.mux.reload(self.another_route()))
 
     def another_route(self) -> tuple[str, str]:
-        return with_more(
-            f"[route r{time.monotonic_ns()}]\nunder = shut\nmatch = ssh\nbackend = close\n"
-        )
+        name = f"r{time.monotonic_ns()}"
+        return with_more(f"[route {name}]\nunder = shut\nmatch = ssh\nbackend = close\n")
 
     @contextlib.contextmanager
     def wrong(self) -> Iterator[None]:
@@ -204,8 +196,6 @@ class ChangesTest(WorkersTestCase):
         with self.more_serve(self.mux):
             os.kill(next(row["pid"] for row in rows if not row["retiring"]), signal.SIGTERM)
 
-    # States.
-
     def counts(self) -> list[float]:
         families = text_string_to_metric_families(text_of(self.metrics, "/metrics"))
         samples = [sample for family in families for sample in family.samples]
@@ -259,13 +249,12 @@ class ChangesTest(WorkersTestCase):
         ):
             line = self.visit(listener)
             self.assertEqual((line["reason"], "tried" in line["facts"]), (reason, False), listener)
-        self.assertEqual(mux.child.output.count(f"127.0.0.1:{self.dead} is down"), 1)
+        self.assertEqual(mux.output.count(f"127.0.0.1:{self.dead} is down"), 1)
         self.assertEqual(self.visit("plain", "127.0.0.9")["reason"], "denied")
         status = mux.api("status")
         self.assertEqual(status["generation"], self.version)
-        self.assertEqual(
-            [row["name"] for row in status["listeners"] if not row["accepting"]], ["shut"]
-        )
+        shut = [row["name"] for row in status["listeners"] if not row["accepting"]]
+        self.assertEqual(shut, ["shut"])
         eventually(lambda: self.held_clients() == 2, "they still wait")
         [held] = [item["text"] for item in status["attention"] if item["what"] == "hold"]
         self.assertRegex(held, "backend held: held by an operator, for .*: 2 clients wait")
@@ -291,18 +280,16 @@ class ChangesTest(WorkersTestCase):
         for pair in self.pairs[1:]:
             self.answers(*pair)
             self.over(*pair)
-        eventually(
-            lambda: self.counts()[:2] == [self.clients + 1, 3], "all are counted, and the flow"
-        )
+        # The flow is counted, too.
+        eventually(lambda: self.counts()[:2] == [self.clients + 1, 3], "all are counted")
         # A ban reaches old workers, too.
         mux.api("bans", {"network": "127.0.0.1", "seconds": 600})
         lines = mux.take(3, "plain")
         self.assertEqual(sorted(line["reason"] for line in lines), ["denied", "denied", "done"])
         # A sample of charts was taken at the start of each process, and a chart has the time between two.
         page = text_of(mux.admin, "/")
-        self.assertNotEqual(
-            re.findall(r'data-chart="active" data-times="\[(.*)\]" data', page), [""]
-        )
+        times = re.findall(r'data-chart="active" data-times="\[(.*)\]" data', page)
+        self.assertNotEqual(times, [""])
         self.assertEqual(mux.api("connections/close", {"listener": "datagrams"})["closed"], 1)
         mux.stop()
 

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from tests.admin.processes import get, post
 from tests.client.tls.test_store import credulous
-from tests.processes.running import RULES, WorkersTestCase, customize
+from tests.processes.running import RULES, WorkersTestCase, customize, with_more
 from tests.support.installed import as_installed
 from tests.support.kit import PATIENCE, Twist, eventually, make_authority
 from tests.support.named_files import KEY_OF_HELLOS
@@ -68,7 +68,9 @@ class DeadDiskTest(WorkersTestCase):
 
     def test_look_and_reload(self) -> None:
         """A look, a reload, what comes after them, and a service end by themselves, and what waits for that disk is left behind."""
-        self.begin(_WRAPPER)
+        sockets = self.make_folder() / "sockets"
+        sockets.mkdir()
+        self.begin(_WRAPPER, f"{RULES}    unix:{sockets}/s\n")
         dead = self.mux.file.with_name("rules.ini.dead")
         dead.touch()
         self.mux.child.wait_for("rules.ini: cannot be read: its disk has not answered for 1 s")
@@ -79,18 +81,12 @@ class DeadDiskTest(WorkersTestCase):
             self.mux.reload()
         self.assertLessEqual(self.threads(), threads + 1)
         dead.unlink()
+        # A reload goes on without the links in the path of a UNIX socket, which is one owner's.
+        sockets.with_name("sockets.dead").touch()
         self.reads_again()
         dead.touch()
         self.mux.ask_to_reload()
         self.mux.stop()
-
-    def test_folder_of_a_socket(self) -> None:
-        """A reload goes on without the links in the path of a UNIX socket, which is one owner's."""
-        sockets = self.make_folder() / "sockets"
-        sockets.mkdir()
-        self.begin(_WRAPPER, f"{RULES}    unix:{sockets}/s\n")
-        sockets.with_name("sockets.dead").touch()
-        self.reads_again()
 
     def test_unit(self) -> None:
         """What is in force for a unit stays so, with the certificate that is in use, and others' changes are taken."""
@@ -103,9 +99,7 @@ class DeadDiskTest(WorkersTestCase):
         mux = self.upgrading(RULES, settings, _WRAPPER, admin=True)
         certificate.with_name("cert.pem.dead").touch()
         for number in range(2):
-            mux.file.write_text(
-                f"{mux.file.read_text()}[route {number}]\nmatch = ssh\nbackend = reject\n"
-            )
+            mux.edit(with_more(f"[route {number}]\nmatch = ssh\nbackend = reject\n"))
             self.assertIn(f"1 route new ({number})", mux.api("reload", {})["changes"])
             [unit] = mux.api("status")["untaken"]
             self.assertTrue(unit["in_force"])
@@ -124,6 +118,82 @@ class DeadDiskTest(WorkersTestCase):
             self.addCleanup(twist.child.end)
             twist.child.wait_for(rf"{name}.* cannot be read: its disk has not answered")
             self.assertEqual(twist.child.wait(), status)
+
+    def write_certificate(self, name: str) -> None:
+        make_authority().issue(name).write(self.files / "terminate_tls", key=True)
+
+    def shown(self, source: str = "") -> str:
+        """Return the name in the certificate that a client gets."""
+        with (
+            socket.create_connection(("127.0.0.1", self.mux.port), PATIENCE, (source, 0)) as client,
+            credulous().wrap_socket(client, server_hostname="x.example") as inside,
+        ):
+            der = inside.getpeercert(binary_form=True) or b""
+        (name,) = x509.load_der_x509_certificate(der).subject
+        return str(name.value)
+
+    def test_looks(self) -> None:
+        """What is in use stays so until the disk is back; a ban that reaches a worker holds which cannot serve anybody yet."""
+        folder = self.make_folder()
+        admin, dead, main, started = map(folder.joinpath, ("admin.sock", "dead", "main", "started"))
+        self.files = files = folder / "files"
+        (files / "ech_keys").mkdir(parents=True)
+        self.write_certificate("old.example")
+        for name, content in (
+            ("ech_keys/a.pem", KEY_OF_HELLOS),
+            ("admin_tokens", f"ops all {20 * 'y'}\n"),
+            ("networks", "192.0.2.1\n"),
+            ("tunnel_users", f"bob:$2y$05${53 * 'a'}\n"),
+        ):
+            (files / name).write_text(content)
+        write_places(files / "geo_databases", {"10.0.0.0/8": country("DE")})
+        paths = {"dead": str(dead), "main": str(main), "started": str(started)}
+        customize(self, _DEAD.format(files=f"{files}/", **paths))
+        texts = [as_installed(text.format(folder)) for text in (_SERVING, _OPENING)]
+        named = [name for name in _LOOKED_AT if f"{name} = " in "".join(texts)]
+        self.mux = mux = self.upgrading(*texts)
+
+        def items() -> str:
+            found = get(admin, "/api/status")["attention"]
+            return "\n".join(f"{item['text']} {item['cause']}" for item in found)
+
+        self.assertEqual(self.shown(), "old.example")
+        started.touch()
+        dead.touch()
+        for name in named:
+            mux.child.wait_for(rf"{name}.*{_LATE} for 0.5 s")
+            self.assertIn(name, items())
+            self.assertEqual(self.shown(), "old.example")
+        eventually(lambda: len(re.findall(_LATE, items())) >= len(named), "all are known")
+        said = re.findall(rf".*error.* (\w+):.*{_LATE}.*", mux.output)
+        self.assertEqual(len(said), len({*said}), mux.output)
+        [first] = mux.workers
+        mux.kill(first)
+        self.assertEqual(self.shown(), "old.example")
+        [second] = mux.workers
+
+        def opens_files() -> bool:
+            new = {*mux.workers} - {second}
+            return any(len([*Path(f"/proc/{pid}/task").glob("*")]) > 1 for pid in new)
+
+        with self.more_serve(mux):
+            before = mux.output.count("serving with")
+            os.kill(second, signal.SIGKILL)
+            eventually(opens_files, "a thread of the next worker opens files")
+            self.assertEqual(mux.output.count("serving with"), before)
+            post(admin, "/api/bans", {"network": "127.0.0.9"})
+        self.assertRaises(OSError, self.shown, "127.0.0.9")
+        self.assertEqual(self.shown("127.0.0.8"), "old.example")
+        [third] = mux.workers
+        self.write_certificate("new.example")
+        dead.unlink()
+        eventually(lambda: self.shown() == "new.example", "the new certificate is shown")
+        eventually(lambda: _LATE not in items(), "all is well")
+        mux.kill(third)
+        self.assertEqual(self.shown(), "new.example")
+        looks = main.read_text().splitlines() if main.exists() else []
+        pids = {mux.pid, first, second, third}
+        self.assertEqual([line for line in looks if int(line.split()[0]) in pids], [])
 
 
 _TLS = "[route tls]\nmatch = tls\nterminate_tls = cert.pem\nbackend = reject\n"
@@ -174,85 +244,3 @@ if "txmux" in str(sys.orig_argv):
     from txmux.net import turns
     files.PATIENCE, turns._LOOK, updates._FILES = 0.5, 0.1, 1.0
 """
-
-
-class LooksTest(WorkersTestCase):
-    """All files of the rules are on a disk that dies; none is looked at in the thread of a reactor after the start."""
-
-    def write_certificate(self, name: str) -> None:
-        make_authority().issue(name).write(self.files / "terminate_tls", key=True)
-
-    def shown(self, source: str = "") -> str:
-        """Return the name in the certificate that a client gets."""
-        with (
-            socket.create_connection(("127.0.0.1", self.mux.port), PATIENCE, (source, 0)) as client,
-            credulous().wrap_socket(client, server_hostname="x.example") as inside,
-        ):
-            der = inside.getpeercert(binary_form=True) or b""
-        (name,) = x509.load_der_x509_certificate(der).subject
-        return str(name.value)
-
-    def test_looks(self) -> None:
-        """What is in use stays so until the disk is back; a ban that reaches a worker holds which cannot serve anybody yet."""
-        folder = self.make_folder()
-        admin, dead, main, started = (
-            folder / name for name in ("admin.sock", "dead", "main", "started")
-        )
-        self.files = files = folder / "files"
-        (files / "ech_keys").mkdir(parents=True)
-        self.write_certificate("old.example")
-        for name, content in (
-            ("ech_keys/a.pem", KEY_OF_HELLOS),
-            ("admin_tokens", f"ops all {20 * 'y'}\n"),
-            ("networks", "192.0.2.1\n"),
-            ("tunnel_users", f"bob:$2y$05${53 * 'a'}\n"),
-        ):
-            (files / name).write_text(content)
-        write_places(files / "geo_databases", {"10.0.0.0/8": country("DE")})
-        paths = {"dead": str(dead), "main": str(main), "started": str(started)}
-        customize(self, _DEAD.format(files=f"{files}/", **paths))
-        texts = [as_installed(text.format(folder)) for text in (_SERVING, _OPENING)]
-        named = [name for name in _LOOKED_AT if f"{name} = " in "".join(texts)]
-        self.mux = mux = self.upgrading(*texts)
-
-        def items() -> str:
-            found = get(admin, "/api/status")["attention"]
-            return "\n".join(f"{item['text']} {item['cause']}" for item in found)
-
-        self.assertEqual(self.shown(), "old.example")
-        started.touch()
-        dead.touch()
-        for name in named:
-            mux.child.wait_for(rf"{name}.*{_LATE} for 0.5 s")
-            self.assertIn(name, items())
-            self.assertEqual(self.shown(), "old.example")
-        eventually(lambda: len(re.findall(_LATE, items())) >= len(named), "all are known")
-        said = re.findall(rf".*error.* (\w+):.*{_LATE}.*", mux.child.output)
-        self.assertEqual(len(said), len({*said}), mux.child.output)
-        [first] = mux.workers
-        mux.kill(first)
-        self.assertEqual(self.shown(), "old.example")
-        [second] = mux.workers
-
-        def opens_files() -> bool:
-            new = {*mux.workers} - {second}
-            return any(len([*Path(f"/proc/{pid}/task").glob("*")]) > 1 for pid in new)
-
-        with self.more_serve(mux):
-            before = mux.child.output.count("serving with")
-            os.kill(second, signal.SIGKILL)
-            eventually(opens_files, "a thread of the next worker opens files")
-            self.assertEqual(mux.child.output.count("serving with"), before)
-            post(admin, "/api/bans", {"network": "127.0.0.9"})
-        self.assertRaises(OSError, self.shown, "127.0.0.9")
-        self.assertEqual(self.shown("127.0.0.8"), "old.example")
-        [third] = mux.workers
-        self.write_certificate("new.example")
-        dead.unlink()
-        eventually(lambda: self.shown() == "new.example", "the new certificate is shown")
-        eventually(lambda: _LATE not in items(), "all is well")
-        mux.kill(third)
-        self.assertEqual(self.shown(), "new.example")
-        looks = main.read_text().splitlines() if main.exists() else []
-        pids = {mux.pid, first, second, third}
-        self.assertEqual([line for line in looks if int(line.split()[0]) in pids], [])

@@ -118,7 +118,7 @@ class HeldTests(WorkersTestCase):
                 other = rules if is_kept else f"default = 127.0.0.1:{place}\n"
                 said = mux.reload((r"default = pool(?s:.*)", other))
                 self.assertIn("rules reloaded", said)
-                (waiting,) = self.mux.api("status")["attention"]
+                (waiting,) = mux.attention()
                 self.assertIn("6 clients wait", waiting["text"])
                 self.mux.api(f"{hold}/release", {})
                 self.served(clients, new if is_kept else old)
@@ -154,8 +154,7 @@ class HeldTests(WorkersTestCase):
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assertFalse(all(map(is_gone, old)))
             self.waiting(1)
-            found = self.mux.api("status")["attention"]
-            (attention,) = (item for item in found if item["what"] == "hold")
+            (attention,) = mux.attention("hold")
             self.assertIn(": 1 client waits", attention["text"])
             if how == "hold":
                 server = self.come_up()
@@ -171,7 +170,7 @@ class HeldTests(WorkersTestCase):
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assert_gone(old)
             mux.stop()
-            ends = mux.child.output.count("backend pool: the hold by an operator has ended")
+            ends = mux.output.count("backend pool: the hold by an operator has ended")
             self.assertEqual(ends, how == "end")
             held.close()
             relayed.close()

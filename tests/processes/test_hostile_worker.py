@@ -90,18 +90,17 @@ class HostileTest(TestCase):
             self.assertIn(b"refused", self.ask(other, _LONG_NUMBER)[0])
             # Whatever comes with a question is closed; its answer has only what was asked for.
             with (self.folder / "other.pem").open() as file:
-                wanted = {"kind": "open", "path": str(self.folder / "places.mmdb"), "write": False}
+                path = str(self.folder / "places.mmdb")
+                wanted = json.dumps({"kind": "open", "path": path, "write": False}).encode()
                 for more in (1, 2, 100):
-                    _, received = self.ask(
-                        other, json.dumps(wanted).encode(), [file.fileno()] * more
-                    )
+                    _, received = self.ask(other, wanted, [file.fileno()] * more)
                     self.assertEqual([os.read(one, 100) for one in received], [b"places.mmdb"])
                     for one in received:
                         os.close(one)
         # One hears nothing of what it is answered.
         with connect() as other, contextlib.suppress(ConnectionError):
             while True:
-                other.send(json.dumps(wanted).encode())
+                other.send(wanted)
         self.assert_serves(connect)
         # What was being closed when it began is gone, too.
         eventually(lambda: count() <= before, "all descriptors are closed")
@@ -111,31 +110,16 @@ class HostileTest(TestCase):
     def questions(self) -> list[dict[str, Any]]:
         folder = self.folder
         key, log = str(folder / "places.mmdb"), str(folder / "log")
-        paths: list[Any] = [
-            *(folder / name for name in ("admin.token", "crowdsec.key", "key.pem", "other.pem")),
-            folder / "link.pem",
-            *(
-                f"{folder}/{name}"
-                for name in ("loop/places.mmdb", "./places.mmdb", "places.mmdb/", "places.mmdb\0")
-            ),
-            *(
-                "places.mmdb",
-                "",
-                "/",
-                "/etc/shadow",
-                "/proc/self/mem",
-                log,
-                f"/proc/self/root{key}",
-            ),
-            *(None, 0, True, [key], {key: key}, "\ud800"),
-        ]
-        named = [path if not isinstance(path, Path) else str(path) for path in paths]
+        inside = ["admin.token", "crowdsec.key", "key.pem", "other.pem", "link.pem"]
+        inside += ["loop/places.mmdb", "./places.mmdb", "places.mmdb/", "places.mmdb\0"]
+        beside = ("places.mmdb", "", "/", "/etc/shadow", "/proc/self/mem", log)
+        odd: tuple[Any, ...] = (None, 0, True, [key], {key: key}, "\ud800")
+        paths: list[Any] = [f"{folder}/{name}" for name in inside]
+        paths += [*beside, f"/proc/self/root{key}", *odd]
+        written = (key, str(folder / "new"), f"{log}/x", [log])
         return [
-            *({"path": path, "write": False} for path in named),
-            *(
-                {"path": path, "write": True}
-                for path in (key, str(folder / "new"), f"{log}/x", [log])
-            ),
+            *({"path": path, "write": False} for path in paths),
+            *({"path": path, "write": True} for path in written),
             {"path": key},
             {"path": key, "write": False, "flags": os.O_RDWR},
         ]

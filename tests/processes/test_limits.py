@@ -163,16 +163,8 @@ class SharedLimitsTest(SynchronousTestCase):
         new.enter(CLIENT)
         self.assert_refused(beside)
 
-    def test_grown_by_a_worker(self) -> None:
-        """There is room for what other rules count, also where a worker has made the memory larger."""
-        os.ftruncate(self.limits.descriptor, 1 << 30)
-        self.use(f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\n", most=1)
-        one, other = self.admissions("new")
-        one.enter(CLIENT)
-        self.assert_refused(other)
-
     def test_no_room(self) -> None:
-        """Where there is no room for other rules, all is as before, and they have their room once there is some."""
+        """Where there is no room for other rules, all is as before, and they have their room once there is some, also where a worker has made it."""
         keys = "endpoint = 127.0.0.1:0\nmax_connections_per_source = 1\n"
         text = RULES + "".join(f"[listen new{number}]\n{keys}" for number in range(8))
         before, (soft, hard) = self.limits.layout, resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -182,10 +174,15 @@ class SharedLimitsTest(SynchronousTestCase):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         self.assertEqual(self.limits.layout, before)
-        self.use(text)
-        one, other = self.admissions("new0")
-        one.enter(CLIENT)
-        self.assert_refused(other)
+        for name, rules, most in (
+            ("new0", text, 0),
+            ("new", f"{text}[listen new]\nendpoint = 127.0.0.1:0\n", 2),
+        ):
+            self.use(rules, most)
+            one, other = self.admissions(name)
+            one.enter(CLIENT)
+            self.assert_refused(other)
+            os.ftruncate(self.limits.descriptor, 1 << 30)
 
 
 def limited(*names: str) -> Rules:
@@ -332,42 +329,6 @@ class RemovedListenersTest(SynchronousTestCase):
             self.assertEqual(self.limits.layout.tables["c"], table)
 
 
-@pytest.mark.by_turns(each=True)
-class SparseTest(SynchronousTestCase):
-    def test_told(self) -> None:
-        """What is told are all those that are known, and only what was used is looked at: the memory does not grow.
-
-        Where the system does not tell what was used, all is looked at, with the same outcome.
-        """
-        # For many workers, so that slots are not of a length that pages are a multiple of.
-        limits = self.enterContext(closing(SharedLimits.make(parse(RULES, "x"), 16)))
-        clock = Clock()
-        clock.advance(1000)
-        *_, timed = parse(RULES.replace("max_connections = 2", ""), "x").listeners
-        admission = limits.admissions(5, clock.seconds, 0)(timed)
-        per_source = admission.per_source
-        assert per_source is not None
-
-        def used() -> int:
-            return os.fstat(limits.descriptor).st_blocks * 512
-
-        for count in (1000, 10):
-            hosts = [ip_address(f"198.51.{one // 250}.{one % 250}") for one in range(count)]
-            for host in hosts:
-                admission.enter(Address(host, 40000))
-            if count == 10:
-                self.patch(across_processes, "os", SimpleNamespace(lseek=os.lseek, close=os.close))
-            before, told = used(), array("Q")
-            told.frombytes(per_source.buckets())
-            self.assertEqual({*told[::2]}, {*map(source_of, hosts)})
-            self.assertEqual(({*told[1::2]}, per_source.tracked()), ({10**9}, count))
-            if count == 1000:
-                limits.clear(5)
-                clock.advance(1)
-                self.assertEqual((per_source.buckets(), per_source.tracked()), (b"", 0))
-                self.assertLess(used() - before, 2**18)
-
-
 class _Program:
     """A service of a chain of upgrades: its supervisor's view of the memory, and its workers."""
 
@@ -497,8 +458,7 @@ class _Chain:
             self.programs.insert(0, dead)
             self.programs[-1].limits.follow(dead.limits.handed_over())
             self.start_workers(self.serving)
-            if not self.serving.has_supervisor:
-                raise AssertionError
+            assert self.serving.has_supervisor
 
     def kill(self, choice: int) -> None:
         """A worker dies with its connections; if it serves, it is replaced."""
@@ -688,3 +648,34 @@ class RaceTest(SynchronousTestCase):
         assert per_source is not None
         self.assertIsNotNone(per_source.enter(7))
         self.assertIsNotNone(per_source.enter(source_of(ip_address("192.0.2.1"))))
+
+    def test_told(self) -> None:
+        """What is told are all those that are known, and only what was used is looked at: the memory does not grow."""
+        # For many workers, so that slots are not of a length that pages are a multiple of.
+        limits = self.enterContext(closing(SharedLimits.make(parse(RULES, "x"), 16)))
+        clock = Clock()
+        clock.advance(1000)
+        *_, timed = parse(RULES.replace("max_connections = 2", ""), "x").listeners
+        admission = limits.admissions(5, clock.seconds, 0)(timed)
+        per_source = admission.per_source
+        assert per_source is not None
+
+        def used() -> int:
+            return os.fstat(limits.descriptor).st_blocks * 512
+
+        for count in (1000, 10):
+            hosts = [ip_address(f"198.51.{one // 250}.{one % 250}") for one in range(count)]
+            for host in hosts:
+                admission.enter(Address(host, 40000))
+            if count == 10:
+                # Where the system does not tell what was used, all is looked at, with the same outcome.
+                self.patch(across_processes, "os", SimpleNamespace(lseek=os.lseek, close=os.close))
+            before, told = used(), array("Q")
+            told.frombytes(per_source.buckets())
+            self.assertEqual({*told[::2]}, {*map(source_of, hosts)})
+            self.assertEqual(({*told[1::2]}, per_source.tracked()), ({10**9}, count))
+            if count == 1000:
+                limits.clear(5)
+                clock.advance(1)
+                self.assertEqual((per_source.buckets(), per_source.tracked()), (b"", 0))
+                self.assertLess(used() - before, 2**18)

@@ -66,10 +66,8 @@ class DetectorTest(SynchronousTestCase):
         # No message reaches it: it might as well hang; its end is reported elsewhere.
         looks = [ProcessActivity(_READY, float(number)) for number in range(10)]
         self.assertTrue(self.judged(looks, is_cut_off=True)[-1])
-        self.assertEqual(
-            {*self.judged([ProcessActivity(_ENDED, 0.0)] * 100, is_cut_off=True)}, {""}
-        )
-        self.assertEqual({*self.judged([ProcessActivity(_ENDED, 0.0)] * 100)}, {""})
+        looks = [ProcessActivity(_ENDED, 0.0)] * 100
+        self.assertEqual({*self.judged(looks, is_cut_off=True), *self.judged(looks)}, {""})
 
     def test_works_for_long(self) -> None:
         # Others have it, or the quota is used up: it does not hang, however long that lasts.
@@ -116,9 +114,7 @@ class DetectorTest(SynchronousTestCase):
 
 class ActivityTest(SynchronousTestCase):
     def process(self, program: str) -> int:
-        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-        self.child = child
-        self.addCleanup(_end, child)
+        self.child = child = self.waiting(program)
         assert child.stdout is not None
         child.stdout.readline()
         return child.pid
@@ -179,9 +175,8 @@ class ActivityTest(SynchronousTestCase):
         reads, writes = os.pipe()
         self.addCleanup(os.close, writes)
         with os.fdopen(reads) as never:
-            child = subprocess.Popen(
-                [sys.executable, "-c", program], stdin=never, stdout=subprocess.PIPE
-            )
+            command = [sys.executable, "-c", program]
+            child = subprocess.Popen(command, stdin=never, stdout=subprocess.PIPE)
         self.addCleanup(_end, child)
         return child
 

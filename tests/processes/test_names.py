@@ -1,6 +1,5 @@
 """Names of servers, which the supervisor looks up for all workers."""
 
-import socket
 import time
 from unittest import mock
 
@@ -12,8 +11,8 @@ from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
-from tests.processes.reloading import with_workers
-from tests.support.datagrams import turn
+from tests.processes.running import with_workers
+from tests.support.datagrams import Talker, turn
 from tests.support.kit import RULES, Service, SupervisedTestCase, free_port, make_folder, set_limits
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.proc import halted, serves
@@ -45,9 +44,8 @@ class NamesTest(SupervisedTestCase):
         return started
 
     def rules(self, server: str = "", more: str = "", settings: str = "") -> str:
-        host, port = self.dns.place
         return (
-            f"[txmux]\nworkers = 2\nresolvers = {host}:{port}\naccess_log = LOG\n{settings}"
+            f"[txmux]\nworkers = 2\nresolvers = {self.dns.shown}\naccess_log = LOG\n{settings}"
             "[listen public]\nendpoint = 127.0.0.1:0\ndefault = named\n"
             f"[backend named]\nserver = {server or f'{HOST}:{self.server}'}\nretries = 0\n{more}"
         )
@@ -78,8 +76,7 @@ class NamesTest(SupervisedTestCase):
         await self.all_lead_to(self.second)
         self.assertEqual(self.dns.asked[HOST, dns.A], 2)
         sources = (await self.running.control.status())["sources"]
-        host, port = self.dns.place
-        names = [{"source": f"names {host}:{port}", "up": True, "age": 0.0, "why": ""}]
+        names = [{"source": f"names {self.dns.shown}", "up": True, "age": 0.0, "why": ""}]
         self.assertEqual(sources, names)
         self.dns.fail(HOST, SILENCE)
         before = dict(self.dns.asked)
@@ -126,8 +123,7 @@ class NamesTest(SupervisedTestCase):
         self.dns.zone[HOST], self.dns.zone[OTHER] = a(HOSTS[0]), a(HOSTS[1])
         await self.begin()
         silent = [self.name_server() for _ in range(3)]  # each is given a second
-        places = [f"{host}:{port}" for host, port in (one.place for one in (*silent, self.dns))]
-        more = f"resolvers = {', '.join(places)}\n"
+        more = f"resolvers = {', '.join(one.shown for one in (*silent, self.dns))}\n"
         changed = Deferred.fromCoroutine(self.change(self.rules(f"{OTHER}:{self.server}", more)))
         for one in silent:
             one.fail(OTHER, SILENCE)
@@ -150,11 +146,7 @@ class NamesTest(SupervisedTestCase):
         await self.begin("", "resolve = 60s\n")
         await self.asked(1)
         self.write(self.rules(f"{OTHER}:{self.server}", "resolve = 60s\n"))
-
-        async def refuse(*_: object, **__: object) -> None:
-            raise MuxError("refused")
-
-        with mock.patch.object(self.supervisor, "_prepare", refuse):
+        with mock.patch.object(self.supervisor, "_prepare", side_effect=MuxError("refused")):
             self.assertIn("refused", (await self.running.reload()).errors)
         self.time.advance(60)
         await self.asked(2)
@@ -164,7 +156,11 @@ class NamesTest(SupervisedTestCase):
         """That a name cannot be found is logged once, and no client waits for it any more."""
         with capturedLogs() as events:
             await self.begin()
-            for client in await self.refused_clients():
+            for pid in (pids := self.pids()):
+                with halted({*pids} - {pid}):
+                    client = await connect(self, self.port)
+                    client.send(b"x")
+                    await client.is_lost()
                 self.assertEqual(client.received, b"")
             self.assertEqual(len(await self.stale()), 1)
             self.dns.zone[HOST] = a(HOSTS[0])
@@ -182,17 +178,6 @@ class NamesTest(SupervisedTestCase):
         found = [one["why"] for backend in listing for one in backend["servers"] if one["why"]]
         self.assertEqual([one["cause"] for one in status["attention"]], found)
         return found
-
-    async def refused_clients(self) -> list[Peer]:
-        pids = [worker.pid for worker in self.supervisor.pool.workers]
-        clients = []
-        for pid in pids:
-            with halted({*pids} - {pid}):
-                client = await connect(self, self.port)
-                client.send(b"x")
-                await client.is_lost()
-            clients.append(client)
-        return clients
 
     async def test_everything_of_an_address(self) -> None:
         """Workers know ports, weights, priorities and names of an SRV record's servers: their members are the supervisor's."""
@@ -213,23 +198,11 @@ class NamesTest(SupervisedTestCase):
     async def test_datagrams(self) -> None:
         """The same for UDP: the worker that reads datagrams has the addresses."""
         self.dns.zone[HOST] = a(HOSTS[0])
-        with socket.socket(type=socket.SOCK_DGRAM) as server:
-            server.bind((HOSTS[0], 0))
-            server.setblocking(False)  # noqa: FBT003 - the socket module's signature
-            text = self.rules(f"udp:{HOST}:{server.getsockname()[1]}").replace(
-                " 127.0.0.1:0", " udp:127.0.0.1:0"
-            )
-            (port,) = await self.run_service(text.replace("retries = 0\n", ""), use=self.time)
-            with socket.socket(type=socket.SOCK_DGRAM) as client:
-                client.sendto(b"hello", ("127.0.0.1", port))
-                received = b""
-                while not received:
-                    await turn()
-                    try:
-                        received = server.recv(100)
-                    except BlockingIOError:
-                        continue
-            self.assertEqual(received, b"hello")
+        server = Talker.listening(self)
+        text = self.rules(f"udp:{HOST}:{server.port}").replace(" 127.0.0.1:0", " udp:127.0.0.1:0")
+        (port,) = await self.run_service(text.replace("retries = 0\n", ""), use=self.time)
+        Talker.listening(self).say(b"hello", port)
+        self.assertEqual(await server.hears(1), [b"hello"])
         self.assertEqual(self.dns.asked[HOST, dns.A], 1)
 
 
@@ -254,9 +227,7 @@ class ChangingNamesTest(TestCase):
         self.place = listen(self, self.server)
 
     async def begin(self, backend: str) -> Service:
-        places = ", ".join(
-            f"{host}:{port}" for host, port in (one.place for one in self.name_servers)
-        )
+        places = ", ".join(one.shown for one in self.name_servers)
         rules = f"{RULES}default = named\n[backend named]\n{backend}\n[route all]\nmatch = tls\nbackend = named\n"
         settings = f"workers = 2\nresolvers = {places}"
         mux = await deferToThread(Service, make_folder(self), rules, settings, admin=True)
@@ -265,6 +236,7 @@ class ChangingNamesTest(TestCase):
 
     async def test_new_process_serves_though_no_name_server_answers(self) -> None:
         """Its addresses are as old as they were."""
+        set_limits(self, {"backends.names.question._PATIENCE": (0.3, 0.9)})
         mux = await self.begin(f"server = {HOST}:{self.place}\nresolve = 1s")
         for number in range(2):
             client = await connect(self, mux.port)

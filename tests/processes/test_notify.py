@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -181,20 +182,14 @@ class NotifierTest(SynchronousTestCase):
         self.successResultOf(ended)
         self.assert_silent()
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(
-            [event["text"].partition("\n")[0] for event in events], ["FDSTORE=1", "FDSTOREREMOVE=1"]
-        )
+        left = [event["text"].partition("\n")[0] for event in events]
+        self.assertEqual(left, ["FDSTORE=1", "FDSTOREREMOVE=1"])
 
     def test_store_is_tried_again_where_there_was_no_descriptor(self) -> None:
-        notifier, dup = self.notifier(), os.dup
+        notifier = self.notifier()
         self.fill()
-
-        def refuse(_: int) -> int:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-        self.patch(os, "dup", refuse)
-        notifier.store({"tcp:x": self.listening})
-        self.patch(os, "dup", dup)
+        with mock.patch.object(os, "dup", side_effect=OSError(errno.EMFILE, "no")):
+            notifier.store({"tcp:x": self.listening})
         while select.select([self.listening], [], [], 0)[0]:
             self.told()
         notifier.store({"tcp:x": self.listening})
@@ -239,7 +234,13 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         return mux
 
     def test_ready_reload_upgrade_and_stop(self) -> None:
-        mux = self.own(self.service("workers = 2", WATCHDOG_USEC="3000000"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.bind(("127.0.0.1", 0))
+            port = opened.getsockname()[1]
+            self.manager.store["a"] = os.dup(opened.fileno())
+        passed = f"{RULES}[listen u]\nendpoint = udp:127.0.0.1:{port}\n"
+        mux = self.own(self.service("workers = 2", passed, WATCHDOG_USEC="3000000"))
+        del mux.ports["u"]
         self.manager.wait_for(READY="1", STATUS="serving")
         self.be_closed(mux)
         mux.child.process.send_signal(signal.SIGHUP)
@@ -258,7 +259,10 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         self.assertEqual(self.manager.wait_for(READY="1")["MAINPID"], str(mux.pid))
         self.manager.wait_for(WATCHDOG="1")
         self.assertEqual([told for told in self.manager.told if "STOPPING" in told], [])
-        self.assertEqual(len(self.manager.store), 1)
+        self.assertEqual(len(self.manager.store), 2)
+        # A socket of systemd for datagrams can be left out, and used again.
+        for change in (("udp:127.0.0.1", "udp:127.0.0.2"), ("udp:127.0.0.2", "udp:127.0.0.1")):
+            self.assertIn("rules reloaded", mux.reload(change))
         mux.stop()
         self.manager.wait_for(STOPPING="1")
 
@@ -273,8 +277,6 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         mux.terminate()
         self.assertEqual(self.manager.wait_for(MAINPID=str(mux.pid))["STOPPING"], "1")
         mux.assert_stopped()
-
-    # Sockets that systemd opens itself, for a [Socket] unit.
 
     def test_by_address_or_number_without_their_names(self) -> None:
         """The names are optional (sd_listen_fds(3)): `systemd-socket-activate` gives none. A client of IPv4 is known as such by a socket for both."""
@@ -309,16 +311,6 @@ class ServiceUnderSystemdTest(WorkersTestCase):
                 while self.manager.store:
                     os.close(self.manager.store.popitem()[1])
 
-    def test_passed_datagrams(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-            opened.bind(("127.0.0.1", 0))
-            port = opened.getsockname()[1]
-            self.manager.store["a"] = os.dup(opened.fileno())
-        mux = self.service("", f"{RULES}[listen u]\nendpoint = udp:127.0.0.1:{port}\n")
-        for change in (("udp:127.0.0.1", "udp:127.0.0.2"), ("udp:127.0.0.2", "udp:127.0.0.1")):
-            self.assertIn("rules reloaded", mux.reload(change))
-        mux.stop()
-
     def test_another_address_than_that_of_the_rules(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as opened:
             port = opened.getsockname()[1]
@@ -329,8 +321,6 @@ class ServiceUnderSystemdTest(WorkersTestCase):
         found = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
         said = f"systemd has passed a socket at 127.0.0.1:{port}, which overlaps it: write that"
         self.assertIn(said, found.stderr.decode())
-
-    # Sockets that it keeps.
 
     def test_sockets_survive_a_crash_and_a_restart(self) -> None:
         """Who has come in between is served: by streams and datagrams, and at the socket at which the service is asked."""

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
+from unittest.mock import Mock
 
 import attrs
 import pytest
@@ -75,11 +76,9 @@ class OpenerTest(SynchronousTestCase):
         self.helper = HelperOfRules(self)
         self.folder, self.rules = self.helper.folder, self.helper.rules
         self.key, self.opener = self.helper.key, self.helper.opener
-
-    @property
-    def pid(self) -> int:
         assert self.opener.process is not None
-        return self.opener.process.pid
+        self.process = self.opener.process
+        self.pid = self.process.pid
 
     def take(self, left_out: Sequence[str] = ()) -> None:
         self.opener.read_rules()
@@ -145,9 +144,8 @@ class OpenerTest(SynchronousTestCase):
 
     def test_thread(self) -> None:
         """While a thread reads the rules, files are opened as at any time, and neither gets the other's answer."""
-        more = "".join(
-            f"[route r{i}]\nmatch = http host=h{i}\nbackend = close\n" for i in range(200)
-        )
+        route = "[route r{0}]\nmatch = http host=h{0}\nbackend = close\n"
+        more = "".join(map(route.format, range(200)))
         self.rules.write_text(self.rules.read_text() + more)
         self.opener.read_rules()
         with ThreadPoolExecutor(1) as thread:
@@ -202,10 +200,7 @@ class OpenerTest(SynchronousTestCase):
     def test_binds_only_addresses_of_the_rules(self) -> None:
         """And only those that this process may not bind itself."""
         place = self.helper.place()
-
-        def forbidden(_: ListenAddress) -> socket.socket:
-            raise PermissionError(errno.EACCES, "no")
-
+        forbidden = Mock(side_effect=PermissionError(errno.EACCES, "no"))
         with opener_of(forbidden, self.opener)(place) as opened:
             self.assertTrue(opened.getsockname()[1])
         with socket.socket() as own:
@@ -246,20 +241,26 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual(self.helper.text(new), "new")
         self.helper.assert_denied(self.key)
 
+    def write_units(self, names: str) -> tuple[Path, dict[str, Path]]:
+        """Have the rules include units, each of which names a key; return their folder, and the keys."""
+        folder = self.folder / "d"
+        keys = {name: folder / f"{name}.pem" for name in names}
+        folder.mkdir()
+        for name, key in keys.items():
+            key.write_text(name)
+            (folder / f"{name}.ini").write_text(
+                f"[listen {name}]\nendpoint = 127.0.0.1:0\n[backend x]\nserver = 127.0.0.1:1\n"
+                f"[route on-{name}]\nmatch = tls\nterminate_tls = {key}\nunder = {name}\nbackend = x\n"
+            )
+        self.include("d/*.ini")
+        return folder, keys
+
     def test_units(self) -> None:
         """It opens what a unit names that only others keep out, since these may be unservable; and nothing of one with an error."""
-        unit = (
-            "[listen {0}]\nendpoint = 127.0.0.1:0\n[backend x]\nserver = 127.0.0.1:1\n"
-            "[route on-{0}]\nmatch = tls\nterminate_tls = d/{0}.pem\nunder = {0}\nbackend = x\n"
-        ).format
-        folder, keys = self.helper.folder / "d", {}
-        folder.mkdir()
-        for name in "abcde":
-            keys[name] = folder / f"{name}.pem"
-            keys[name].write_text(name)
-            (folder / f"{name}.ini").write_text(unit(name) + "worse\n" * (name == "d"))
+        folder, keys = self.write_units("abcde")
+        with (folder / "d.ini").open("a") as file:
+            file.write("worse\n")
         (folder / "e.ini").rename(folder / "e.away")
-        self.include("d/*.ini")
         [_, address] = map(listen_addresses, self.opener.read_rules().listeners)
         for again in (False, True):
             for name in "abc":
@@ -322,9 +323,8 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaises(PermissionError):
             self.opener.bind(address)
         # What a helper of before an upgrade takes, and its supervisor does not, is an error of that unit alone.
-        unit.write_text(
-            "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nbackend = unix:/s\n"
-        )
+        route = "[route b]\nmatch = tls\nbackend = unix:/s\n"
+        unit.write_text(f"[listen a]\nendpoint = 127.0.0.1:0\n{route}")
         self.assertEqual([one.name for one in self.opener.read_rules().listeners], ["public", "a"])
         change_constants(self, context, other_author=lambda _, unit: 12345 if unit else None)
         parser.last_read = None
@@ -335,20 +335,11 @@ class OpenerTest(SynchronousTestCase):
     def test_files_that_an_owner_may_not_read(self) -> None:
         """It opens nothing for a unit that its owner may not read, whether others keep the unit out or not."""
         require_root()
-        folder, keys = self.helper.folder / "d", {}
-        self.helper.folder.chmod(0o755)
-        folder.mkdir()
-        for name in "ab":
-            keys[name] = folder / f"{name}.pem"
-            keys[name].write_text(name)
-            keys[name].chmod(0o600)
-            unit = folder / f"{name}.ini"
-            unit.write_text(
-                f"[listen {name}]\nendpoint = 127.0.0.1:0\n[backend x]\nserver = 127.0.0.1:1\n"
-                f"[route on-{name}]\nmatch = tls\nterminate_tls = {keys[name]}\nunder = {name}\nbackend = x\n"
-            )
-            os.chown(unit, 12345, -1)
-        self.include("d/*.ini")
+        self.folder.chmod(0o755)
+        _, keys = self.write_units("ab")
+        for key in keys.values():
+            key.chmod(0o600)
+            os.chown(key.with_suffix(".ini"), 12345, -1)
         for mode in (0o600, 0o604):
             for name, key in keys.items():
                 key.chmod(mode)
@@ -366,17 +357,13 @@ class OpenerTest(SynchronousTestCase):
             (RuntimeError("can't start new thread"), "can't start new thread"),
             (TypeError("x"), "x"),
         ):
-
-            def fail(*_: object, failure: Exception = failure, **__: object) -> None:
-                raise failure
-
+            fail = Mock(side_effect=failure)
             patched = self.patch(opening_server, "load_within_patience", fail)
             answer, descriptors = helper.answer({"kind": "rules"}, may_all=True)
             patched.restore()
             self.assertEqual(descriptors, [])
-            self.assertEqual(
-                answer, {"refused": f"the helper that opens files could not do it: {why}"}
-            )
+            refused = f"the helper that opens files could not do it: {why}"
+            self.assertEqual(answer, {"refused": refused})
         _, (descriptor,) = helper.answer({"kind": "rules"}, may_all=True)
         os.close(descriptor)
 
@@ -415,8 +402,7 @@ class OpenerTest(SynchronousTestCase):
         self.assertGreater(next(looks), 3)
         # One that has ended.
         os.kill(self.pid, signal.SIGKILL)
-        assert self.opener.process is not None
-        self.opener.process.wait()
+        self.process.wait()
         with self.assertRaisesRegex(OSError, "the helper that opens files"):
             self.opener.open_file(self.key)
 

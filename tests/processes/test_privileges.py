@@ -162,7 +162,7 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(mux.log.stat().st_uid, _NOBODY.pw_uid)
         # That the user cannot run Python is told at the start, since no process of that user can be started later.
         closed = not python_for_everybody()
-        self.assertNotEqual("user nobody cannot run " in mux.child.output, closed)
+        self.assertNotEqual("user nobody cannot run " in mux.output, closed)
         # A worker is, since it is forked.
         (old,) = mux.workers
         os.kill(old, signal.SIGKILL)
@@ -259,11 +259,7 @@ class DroppingTests(SynchronousTestCase):
         mux.stop()
 
     def test_reload(self) -> None:
-        """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing.
-
-        A unit has its port also where another one kept it out, whose own port is taken. The file that names the process, and sockets,
-        may be where nobody else can look; they are removed by the helper.
-        """
+        """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing."""
         self.folder.chmod(0o700)
         public = self.folder / "socket"
         listening = _RULES.replace(":0", f":0\n    unix:{public}")
@@ -275,15 +271,15 @@ class DroppingTests(SynchronousTestCase):
         path = self.secret("new.example")
         port = free_low_port(self)
         changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
-        rules.write_text(
-            f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path.parent}/missing.pem\n"
-        )
+        route = f"{changed}\n[route new]\nmatch = tls\nterminate_tls = "
+        rules.write_text(f"{route}{path.parent}/missing.pem\n")
         self.assertRegex(mux.reload(), "failed, keeping the previous rules: .*missing.pem")
-        rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
+        rules.write_text(f"{route}{path}\n")
         self.assertIn("rules reloaded: 1 route new (new)", mux.reload())
         self.assertIn(b"403 Forbidden", ask(port))
         self.assertEqual(shown(mux.port), "new.example")
         self.assert_nobody(mux.child.pid)
+        # A unit has its port also where another one kept it out, whose own port is taken.
         folder = mux.file.parent / "d"
         folder.mkdir()
         port = free_low_port(self)
@@ -295,9 +291,10 @@ class DroppingTests(SynchronousTestCase):
                 )
             said = mux.reload()
             self.assertIn(b"403 Forbidden", ask(port), said)
+        # The file that names the process, and sockets, may be where nobody else can look; they are removed by the helper.
         mux.stop()
         self.assertFalse(public.exists() or mux.pidfile.exists())
-        self.assertNotRegex(mux.child.output, "Traceback|socket cannot be removed")
+        self.assertNotRegex(mux.output, "Traceback|socket cannot be removed")
 
     def test_existing_log_keeps_its_owner(self) -> None:
         own = self.folder / "own.log"
@@ -313,9 +310,8 @@ class DroppingTests(SynchronousTestCase):
         """All works where /proc is not mounted; where root cannot do without, it says so."""
         mux = Service(self.folder, _RULES, "workers = 2", before=_NO_PROC, admin=True)
         self.addCleanup(mux.kill_all)
-        self.assertEqual(
-            mux.reload(("workers = 2", "workers = 3")), "rules reloaded: workers of [txmux] changed"
-        )
+        said = mux.reload(("workers = 2", "workers = 3"))
+        self.assertEqual(said, "rules reloaded: workers of [txmux] changed")
         mux.upgrade()
         workers = mux.api("status")["workers"]
         sandboxed = [one["sandbox"] for one in workers if not one["retiring"]]
@@ -379,25 +375,6 @@ main(socket.socket(fileno=int(sys.argv[1])))
 """
 
 
-class StarterTests(SynchronousTestCase):
-    def test_keeps_capabilities(self) -> None:
-        """They are given up also where the system would leave them, so that no worker can become root again."""
-        require_root()
-        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with own, other:
-            command = [sys.executable, "-c", _KEEPS, str(other.fileno())]
-            nobody = {"user": "nobody", "uid": _NOBODY.pw_uid, "gid": _NOBODY.pw_gid}
-            for asked in ({"kind": "become", **nobody}, {"kind": "ping", "ask": 3}):
-                own.send(json.dumps(asked).encode() + b"\n")
-            own.settimeout(PATIENCE)
-            with subprocess.Popen(command, pass_fds=[other.fileno()]) as child:
-                answer = {"kind": "answer", "to": 3, "value": None}
-                self.assertEqual(json.loads(own.recv(100)), answer)
-                self.assertEqual(ids_of(child.pid)["Cap"], [0, 0, 0])
-                self.assertEqual({*ids_of(child.pid)["Uid"]}, {_NOBODY.pw_uid})
-                own.shutdown(socket.SHUT_WR)
-
-
 class AccountTests(SynchronousTestCase):
     def account(self, settings: str) -> UserAccount | None:
         return account_of(parse(f"[txmux]\n{settings}\n{_RULES}", "x.ini"))
@@ -421,9 +398,8 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(self.account("user = nobody"), nobody)
         by_number = self.account(f"user = {_NOBODY.pw_uid}")
         self.assertEqual(by_number, UserAccount(str(_NOBODY.pw_uid), *nobody.owner))
-        self.assertEqual(
-            self.account("user = 51234\ngroup = 51235"), UserAccount("51234", 51234, 51235)
-        )
+        other = self.account("user = 51234\ngroup = 51235")
+        self.assertEqual(other, UserAccount("51234", 51234, 51235))
         for settings in ("user = 51234", "user = 4294967295\ngroup = 1"):
             error = self.assertRaises(AccountError, self.account, settings)
             self.assertIn("there is no user", str(error))
@@ -449,3 +425,20 @@ class AccountTests(SynchronousTestCase):
             error = self.assertRaises(AccountError, UserAccount("x", 51234, 51235).become)
             self.assertIn(message, str(error))
             self.assertEqual(done, changes)
+
+    def test_keeps_capabilities(self) -> None:
+        """They are given up also where the system would leave them, so that no worker can become root again."""
+        require_root()
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with own, other:
+            command = [sys.executable, "-c", _KEEPS, str(other.fileno())]
+            nobody = {"user": "nobody", "uid": _NOBODY.pw_uid, "gid": _NOBODY.pw_gid}
+            for asked in ({"kind": "become", **nobody}, {"kind": "ping", "ask": 3}):
+                own.send(json.dumps(asked).encode() + b"\n")
+            own.settimeout(PATIENCE)
+            with subprocess.Popen(command, pass_fds=[other.fileno()]) as child:
+                answer = {"kind": "answer", "to": 3, "value": None}
+                self.assertEqual(json.loads(own.recv(100)), answer)
+                self.assertEqual(ids_of(child.pid)["Cap"], [0, 0, 0])
+                self.assertEqual({*ids_of(child.pid)["Uid"]}, {_NOBODY.pw_uid})
+                own.shutdown(socket.SHUT_WR)

@@ -77,9 +77,7 @@ def made(machine: str) -> tuple[Machine, dict[int, Sequence[Rule]], int]:
 
 
 NUMBERS = st.one_of(st.integers(0, 480), st.integers(0, 2**32 - 1))
-WORDS = st.one_of(
-    st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 16, 17, 77, 1026])
-)
+WORDS = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([*range(9), 10, 16, 17, 77, 1026]))
 
 
 class FilterTests(SynchronousTestCase):
@@ -164,9 +162,7 @@ class FilterTests(SynchronousTestCase):
             theirs = {name: int(number) for name, number in found}
             both = theirs.keys() & numbers.keys()
             self.assertGreater(len(both), 300)
-            self.assertEqual(
-                {name: numbers[name] for name in both}, {name: theirs[name] for name in both}
-            )
+            self.assertEqual([name for name in both if numbers[name] != theirs[name]], [])
         self.assertEqual(ALLOWED - X86_64.keys() - GENERIC.keys(), set())
 
 
@@ -226,9 +222,8 @@ class KernelTests(SynchronousTestCase):
         self.told.clear()
         numbers, architecture = MACHINES[os.uname().machine]
         listen = filter_of({}, architecture, _ALLOW)
-        self.assertEqual(
-            self.refused(lambda: seccomp._install(numbers["seccomp"], listen, 1 << 3)), "EPERM"
-        )
+        own = self.refused(lambda: seccomp._install(numbers["seccomp"], listen, 1 << 3))
+        self.assertEqual(own, "EPERM")
         self.assertEqual(self.told, [])
         # As when the starter was killed.
         self.assertEqual(self.refused(is_answered=False), "ENOSYS")

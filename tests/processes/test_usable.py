@@ -98,9 +98,7 @@ class FileTests(SynchronousTestCase):
                 "[listen a] default",
             ],
         )
-
-    def test_source_of_clients_without_root(self) -> None:
-        """What needs a capability that the user of the rules does not have is wrong on every machine."""
+        # What needs a capability that the user of the rules does not have is wrong on every machine.
         other = next(one.pw_name for one in pwd.getpwall() if one.pw_uid not in {0, os.geteuid()})
         text = f"[txmux]\nuser = {other}\n[listen a]\nendpoint = 127.0.0.1:1\ndefault = b\n[backend b]\nserver = 127.0.0.1:2\nsource = client\n"
         wrong, _ = self.found(parse(text, self.folder / "rules.ini"))
@@ -176,9 +174,8 @@ class FileTests(SynchronousTestCase):
         expected += [
             f"{lists} 'CN=root' in 'list.pem' is missing, or signed with another key"
         ] * len(told)
-        self.assertEqual(
-            sorted(re.sub(r"^rules.ini:", "", line) for line in text.splitlines()), sorted(expected)
-        )
+        found = [re.sub(r"^rules.ini:", "", line) for line in text.splitlines()]
+        self.assertEqual(sorted(found), sorted(expected))
 
     def test_too_many_sockets(self) -> None:
         """The problem is that of the unit that adds most, not of one that has most, nor of the operator."""

@@ -23,23 +23,6 @@ from txmux.telemetry.steps import RecurringSteps
 
 
 class RulesWatchTest(SynchronousTestCase):
-    def failing(self, problem: Exception) -> RulesWatch:
-        """Watch rules for twelve seconds, in which each look fails, and another one follows."""
-        path = make_folder(self) / "rules.ini"
-        path.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
-        self.clock, self.steps, looks = Clock(), RecurringSteps(), list[float]()
-
-        async def fail(*_: object) -> str:
-            looks.append(self.clock.seconds())
-            raise problem
-
-        self.patch(watching, "in_thread", fail)
-        watch = RulesWatch(self.clock, lambda: True, self.steps)
-        watch.commit(load(path))
-        self.clock.pump([1.0] * 12)
-        self.assertEqual(looks, [4, 8, 12])
-        return watch
-
     def rules(self, include: str = "*.conf") -> tuple[Path, Path]:
         """Return a folder, and rules in it that include some."""
         folder = make_folder(self)
@@ -55,16 +38,27 @@ class RulesWatchTest(SynchronousTestCase):
         return folder, path, folder / "d"
 
     def test_goes_on_after_an_error(self) -> None:
-        """There may be no thread for a look, no memory, or no descriptor: there is for another one."""
-        watch = self.failing(RuntimeError("can't start new thread"))
-        self.assertEqual([*self.steps.failing], ["look at the rules' files"])
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        watch.stop()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        # That says nothing of the files.
-        watch = self.failing(OSError(errno.EMFILE, "Too many open files"))
-        self.assertFalse(watch.has_changed)
-        watch.stop()
+        """There may be no thread for a look, no memory, or no descriptor: there is for another one. That says nothing of the files."""
+        for problem, failing in (
+            (RuntimeError("can't start new thread"), ["look at the rules' files"]),
+            (OSError(errno.EMFILE, "Too many open files"), []),
+        ):
+            clock, steps, looks = Clock(), RecurringSteps(), list[float]()
+
+            async def fail(*_: object) -> str:
+                looks.append(clock.seconds())  # noqa: B023
+                raise problem  # noqa: B023
+
+            self.patch(watching, "in_thread", fail)
+            watch = RulesWatch(clock, lambda: True, steps)
+            watch.commit(load(self.rules()[1]))
+            clock.pump([1.0] * 12)
+            self.assertEqual(looks, [4, 8, 12])
+            self.assertEqual([*steps.failing], failing)
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), len(failing))
+            self.assertFalse(watch.has_changed)
+            watch.stop()
+            self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_file_that_is_included_twice(self) -> None:
         """It is read once, as when rules are read."""
@@ -72,11 +66,10 @@ class RulesWatchTest(SynchronousTestCase):
         other = folder / "a.conf"
         (folder / "b.conf").symlink_to(other)
         other.write_text("[backend a]\nserver = 127.0.0.1:1\n")
-        files = load(path).files
-        loaded = watching.loaded_digest(files)
-        self.assertEqual(watching.current_digest(folder, files), loaded)
+        rules = load(path)
+        self.assertTrue(self.is_same(folder, rules))
         other.write_text("[backend a]\nserver = 127.0.0.1:2\n")
-        self.assertNotEqual(watching.current_digest(folder, files), loaded)
+        self.assertFalse(self.is_same(folder, rules))
 
     def test_removal_that_is_held_back(self) -> None:
         """It is no change again, also where the path of the rules is relative."""
@@ -162,19 +155,15 @@ class RulesWatchTest(SynchronousTestCase):
         for target in (path, unit.parent / "b.ini"):
             for owner in (0, 12345):
                 unit.write_text("[backend a]\nserver = 127.0.0.1:1\n")
-                files = load(path).files
+                before = load(path)
                 unit.unlink()
                 unit.symlink_to(target)
                 if not os.geteuid():
                     os.chown(unit, owner, -1, follow_symlinks=False)
-                self.assertNotEqual(
-                    watching.current_digest(folder, files), watching.loaded_digest(files)
-                )
-                files = load(path, in_force=files).files
-                self.assertEqual(
-                    watching.current_digest(folder, files), watching.loaded_digest(files)
-                )
-                self.assertEqual(files.untaken.keys(), load(path).files.untaken.keys())
+                self.assertFalse(self.is_same(folder, before))
+                rules = load(path, in_force=before.files)
+                self.assertTrue(self.is_same(folder, rules))
+                self.assertEqual(rules.files.untaken.keys(), load(path).files.untaken.keys())
                 unit.unlink()
 
     def test_link_that_only_the_helper_refuses(self) -> None:
