@@ -309,9 +309,10 @@ class FlowsTest(SynchronousTestCase):
 
     def test_next_reader_stays(self) -> None:
         """Of workers that are replaced at once, none gets the flows of another: they would have to move on while they come."""
-        self.pool.replace(_any(self.first))
-        self.pool.replace(_any(self.second))
-        successor = _any(self.pool.workers[2])
+        workers: Any = self.pool.workers
+        self.pool.replace(workers[0])
+        self.pool.replace(workers[1])
+        successor = workers[2]
         successor.ready = True
         self.pool.start_accepting(successor)
         successor.answer("accept")
