@@ -84,18 +84,22 @@ class OwnersTest(SynchronousTestCase):
         for text, server, where in (
             (ROUTE.format("o").replace("close", "b"), udp, "'backend' of [route o]"),
             (ROUTE.format("o").replace("close", "b"), "127.0.0.1:441", "'backend' of [route o]"),
-            ("[route o]\nmatch = ssh\nbackend = b\n", udp, "'match' of [route o]"),
+            ("[listen z]\nendpoint = udp:1\n[route o]\nunder = *\nmatch = ssh\nbackend = b\n", udp, "'match' of [route o]"),
             ("default = b\n", udp, "'default' of [listen one]"),
             ("silent = b\n", udp, "'silent' of [listen one]"),
             ("[backend c]\nserver = 10.0.0.1:1\nfallback = b\n", udp, "'fallback' of [backend c]"),
             (f"{tunnel}backend = b\n", free, "'tunnel' of [route t]"),
             (f"{tunnel}{ROUTE.format('o').replace('close', 'b')}under = t\n", free, "'tunnel' of [route t]"),
         ):  # fmt: skip
-            more = "[listen z]\nendpoint = udp:1\n" * ("'match'" in where)
-            rules = self.rules(f"{ONE}{text}", a=f"[backend b]\nserver = {server}\n", z=more)
+            rules = self.rules(f"{ONE}{text}", a=f"[backend b]\nserver = {server}\n")
             (message, *_) = self.wrong(rules)["a"]
             self.assertEqual(message.partition(": ")[0], f"as {where}")
             self.assertEqual([*rules.backends], ["c"] * ("[backend c]" in text))
+        # A listener of others makes no rules of the operator right, which would be wrong once it is gone.
+        route = "[route o]\nmatch = any\nbackend = udp:10.0.0.1:53\n"
+        for unit in ({}, {"a": "[listen z]\nendpoint = udp:1\n"}):
+            error = self.assertRaises(RulesError, self.rules, f"{ONE}{route}", **unit)
+            self.assertIn("[route o] backend: its servers use UDP", str(error))
         # Who has a tunnel says nothing of others' servers.
         theirs = f"[listen z]\nendpoint = :9\ndefault = b\n[backend b]\nserver = {free}\n"
         rules = self.rules(f"{ONE}{tunnel}{ROUTE.format('o')}under = t\n", a=theirs)

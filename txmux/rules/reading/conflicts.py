@@ -312,7 +312,8 @@ def wrong_transports(
             if other:
                 message = f"{other}, but [listen {listener.name}] uses {listener.transport.value.upper()}; {_other_server(outcome)}"
                 yield blamed(listener.section, key, message, _led(outcome), owners)
-    transports = {listener.transport for listener in of.values()}
+    # A route of a unit names its listeners.
+    transports = {listener.transport for listener in of.values() if not listener.is_of_unit}
     ends = {route.name for route in routes if route.is_outer}
     # Thousands of routes may have the same few backends, and matchers of the same transports.
     right = set[object]()
