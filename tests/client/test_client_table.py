@@ -79,11 +79,7 @@ class BusiestSourcesTests(SynchronousTestCase):
         table = ClientTable(Clock().seconds)
         for _ in range(ended):
             table.ended(_ended("192.0.2.200:1"))
-        live = [
-            _live(f"192.0.2.{number}:1")
-            for number, count in enumerate(sources)
-            for _ in range(count)
-        ]
+        live = [_live(f"192.0.2.{n}:1") for n, count in enumerate(sources) for _ in range(count)]
         for one in live:
             one.record.backend = "web"
         return self.successResultOf(Deferred.fromCoroutine(table.of_few(live, backend))) == OF_FEW

@@ -23,12 +23,8 @@ class GenerationTest(MuxTestCase):
     def change(self, routes: Iterable[Route]) -> None:
         factory = self.factory
         now = factory.configuration
-        terminators = TlsTerminators(factory.runtime.reactor)
-        factory.change(
-            Configuration.make(
-                routes, now.settings, now.admission, factory.runtime, factory.upstreams, terminators
-            )
-        )
+        shared = factory.runtime, factory.upstreams, TlsTerminators(factory.runtime.reactor)
+        factory.change(Configuration.make(routes, now.settings, now.admission, *shared))
 
     async def test_client_keeps_the_rules_it_was_accepted_under(self) -> None:
         """Both count for the listener: when they are decided, while they are relayed, and at their ends."""

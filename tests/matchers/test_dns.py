@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, over_udp
+from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, from_hex, over_udp
 from txmux.interfaces import Peeked
 from txmux.matchers.dns import dns
 from txmux.testing import facts
@@ -62,21 +62,15 @@ SAMPLES = (
 # +norecurse whose number and length are those of messages of WireGuard, of a reset of OpenVPN with --tls-crypt, and, with
 # their flag AD, of ChannelData of TURN.
 DATAGRAMS = (
-    bytes.fromhex(
+    *from_hex(
         "353b0120000100000000000103777777076578616d706c6503636f6d000001000100002904d00000"
-        "0000000c000a000859bb7ecab8e10bf0"
+        "0000000c000a000859bb7ecab8e10bf0",
+        "e81d01200001000000000000076578616d706c65036f726700000f0001",
+        "395501200001000000000001000002000100002904d000008000000c000a0008f752f28b1db5de4e",
     ),
-    bytes.fromhex("e81d01200001000000000000076578616d706c65036f726700000f0001"),
-    bytes.fromhex(
-        "395501200001000000000001000002000100002904d000008000000c000a0008f752f28b1db5de4e"
-    ),
-    *(
-        query(number, size)
-        for number, size in ((0x0100, 148), (0x0200, 92), (0x0300, 64), (0x0400, 64))
-    ),
-    query(0x38C5, 54),
-    query(0x4A5A, 36, 0x0020),
-)
+    *(query(number, size) for number, size in ((0x0100, 148), (0x0200, 92), (0x0300, 64))),
+    query(0x0400, 64), query(0x38C5, 54), query(0x4A5A, 36, 0x0020),
+)  # fmt: skip
 COUNTS = "0001 0000 0000 0001"
 BINARY = b"\4w\1\nw\7exa\x7fple\3com\0"
 MATCHED = (
@@ -215,15 +209,11 @@ DATAGRAM_FACTS: Facts = (
     ("", b"x", {}),
 )
 TRIED = ("name=www.*", "name=*.example.com", "name=~.*[.]com")
+SIZES = "write one from 17 to 65535, such as 1KiB"  # no message can have another one
 UNUSABLE = (
-    # No message can have such a size.
-    *(
-        (f"within={text}", "write one from 17 to 65535, such as 1KiB")
-        for text in ("16", "64KiB", "1MiB", "", "-1")
-    ),
-    ("name=a..b", "name: "),
-    ("type=A,AAA", "did you mean"),
-)
+    *((f"within={text}", SIZES) for text in ("16", "64KiB", "1MiB", "", "-1")),
+    ("name=a..b", "name: "), ("type=A,AAA", "did you mean"),
+)  # fmt: skip
 
 
 class DatagramTests(SynchronousTestCase):

@@ -1,20 +1,14 @@
-# Recorded from ntpdate of NTPsec 1.2.2 and chronyd 4.3; an SNTP client in its shortest form, by hand; ntpd before its first
-# synchronisation, from Arkime's tests/pcap/ospf.pcap, which has the form of a call of ONC RPC up to the procedure.
+from tests.matchers.asking import from_hex
+
+# Recorded from ntpdate of NTPsec 1.2.2 and chronyd 4.3; ntpd before its first synchronisation, from Arkime's
+# tests/pcap/ospf.pcap, which has the form of a call of ONC RPC up to the procedure; an SNTP client in its shortest form, by hand.
 DATAGRAMS = (
-    bytes.fromhex(
-        "e3000000000000000000000000000000000000000000000000000000000000000000000000000000"
-        "eeab7b6c0b06a000"
-    ),
-    bytes.fromhex(
-        "23000620000000000000000000000000000000000000000000000000000000000000000000000000"
-        "febf415b3924f91b"
-    ),
-    b"\x1b" + bytes(47),
-    bytes.fromhex(
-        "e30006e80000000000000002494e4954000000000000000000000000000000000000000000000000"
-        "e158296b5ce99661"
-    ),
-)
+    *from_hex(
+        "e30000000000000000000000000000000000000000000000" + 16 * "00" + "eeab7b6c0b06a000",
+        "230006200000000000000000000000000000000000000000" + 16 * "00" + "febf415b3924f91b",
+        "e30006e80000000000000002494e49540000000000000000" + 16 * "00" + "e158296b5ce99661",
+    ), b"\x1b" + bytes(47),
+)  # fmt: skip
 UNIQUE_ID = bytes.fromhex("0104 0024") + bytes(range(32))
 """An extension field of NTS (RFC 8915, section 5.3)."""
 # The mode, the version and the length count.
@@ -34,5 +28,5 @@ REFUSED_DATAGRAMS = (
 )  # fmt: skip
 DATAGRAM_FACTS = tuple(
     ("", datagram, {"version": version})
-    for datagram, version in zip(DATAGRAMS, "4434", strict=True)
+    for datagram, version in zip(DATAGRAMS, "4443", strict=True)
 )

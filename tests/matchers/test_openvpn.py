@@ -54,8 +54,8 @@ WRAPPED_KEY = bytes.fromhex(
     "86bace4d8b2d747669c277e1b978eff0d02a28eca796adc364eecf03330a69f400416811308755a5"
     "c29fe99d778966240722aaeb78586f9d9b012b"
 )
-# Recorded from OpenVPN 2.6.14 over UDP: plain, with --tls-auth by SHA-1 and by SHA-256, with --tls-crypt, with
-# --tls-crypt-v2; and the second attempts of the last four.
+# Recorded from OpenVPN 2.6.14 over UDP: plain, with --tls-auth by SHA-1 and by SHA-256, with --tls-crypt; the
+# second attempts of the last three; and those with --tls-crypt-v2.
 DATAGRAMS = (
     *from_hex(
         "387e789d4365a192100000000000",
@@ -64,31 +64,22 @@ DATAGRAMS = (
         "49000000016b00fd0b0000000000",
         "388b5b57ffb3aec11b000000016b00fd0f981a82df4b4b3f4670e54f1eb3028bfef0311bba4fe0e8"
         "b3b22657020f62d45057f6da0019",
-    ),
-    bytes.fromhex(
-        "509305aace9af37b730f0000016b00fd13778885b46e01c2c0d58e7a409ca72f8efc6e8f24188bc8"
-        "9f6814e97dba8d21291e7113d01e"
-    )
-    + WRAPPED_KEY,
-    *from_hex(
         "38111c41a0033aa5103e152eae0352ea9256aa24cfbceaac313ec94d53000000026b00fd060000000000",
         "3818154b51b142be75f90ec675ca8631cce96c1e2ce0635abf317199a5584d53868110fd79c7e05f"
         "6d000000026b00fd0b0000000000",
         "388b5b57ffb3aec11b000000026b00fd0f9b7e3f0f7a5fe874280afe9f472a01c82dec9106d6583a"
         "90680b2747d1d7b87c05f753495e",
     ),
-    bytes.fromhex(
+    # The last is from nDPI's tests/cfgs/default/pcap/openvpn-tlscrypt.pcap, with another wrapped key.
+    *(packet + WRAPPED_KEY for packet in from_hex(
+        "509305aace9af37b730f0000016b00fd13778885b46e01c2c0d58e7a409ca72f8efc6e8f24188bc8"
+        "9f6814e97dba8d21291e7113d01e",
         "509305aace9af37b730f0000026b00fd13d71219f380a7d78820da2fee60eeb8da0498d4bc210181"
-        "08c18618fb292e3293d895dfe3d8"
-    )
-    + WRAPPED_KEY,
-    # From nDPI's tests/cfgs/default/pcap/openvpn-tlscrypt.pcap, with another wrapped key.
-    bytes.fromhex(
+        "08c18618fb292e3293d895dfe3d8",
         "50aae06512392a3d710a010001625a9e9785ead7700d5d18dac8f1eb9b317b46a2fc3519cab585d1"
-        "34a9251798df506f18831d1778e9"
-    )
-    + WRAPPED_KEY,
-)
+        "34a9251798df506f18831d1778e9",
+    )),
+)  # fmt: skip
 # With encryption the packet's ID decides, else the end of the packet.
 DECIDED_AT = (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15)
 MATCHED = (
@@ -134,7 +125,7 @@ REFUSED_DATAGRAMS = (
     *(one + b"\0" for one in DATAGRAMS[:4]), *(one[:-1] for one in DATAGRAMS[:4]),
     *(b"\x40" + one[1:] for one in DATAGRAMS), *(b"\x39" + one[1:] for one in DATAGRAMS),
     V2 + bytes(8) + NOTHING, V3 + SESSION + EARLY + TIME + random(32 + 5 + 1025),
-    DATAGRAMS[4][:-1] + b"\0",
+    DATAGRAMS[7][:-1] + b"\0",
     b"\x48\0\0\1" + random(60),  # data
 )  # fmt: skip
 

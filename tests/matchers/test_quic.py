@@ -32,15 +32,8 @@ MATCHED_DATAGRAMS = FLOWS[4:]
 REFUSED_DATAGRAMS = (
     *(b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0"),
     # What a server says, and packets of other types, begin nothing; nor does an unknown version in a short datagram.
-    *(
-        SERVER_1,
-        quic_vectors.SERVER_2,
-        quic_vectors.RETRY_1,
-        quic_vectors.RETRY_2,
-        long_packet(2),
-        long_packet(3),
-    ),
-    *(other_version(size=1199), other_version(0)),
+    *(SERVER_1, quic_vectors.SERVER_2, quic_vectors.RETRY_1, quic_vectors.RETRY_2),
+    *(long_packet(2), long_packet(3), other_version(size=1199), other_version(0)),
 )
 EARLY = quic_builder.zero_rtt()
 UNDECIDED_DATAGRAMS = (EARLY, (EARLY, EARLY))

@@ -3,18 +3,12 @@ def packet(message: bytes) -> bytes:
 
 
 SMB1 = packet(
-    b"\xffSMB\x72\x00\x00\x00\x00\x18\x53\xc8"
-    + bytes(12)
-    + b"\xff\xff\xff\xfe\x00\x00\x00\x00\x00\x22\x00"
+    b"\xffSMB\x72%b\x18\x53\xc8%b\xff\xff\xff\xfe%b\x22\x00" % (bytes(4), bytes(12), bytes(5))
     + b"\x02NT LM 0.12\x00\x02SMB 2.002\x00\x02SMB 2.???\x00"
 )
 SMB2 = packet(
-    b"\xfeSMB\x40\x00\x01\x00\x00\x00\x00\x00\x00\x00\x1f\x00"
-    + bytes(48)
-    + b"\x24\x00\x03\x00\x01\x00\x00\x00\x7f\x00\x00\x00"
-    + bytes(16)
-    + bytes(8)
-    + b"\x02\x02\x10\x02\x00\x03"
+    bytes.fromhex("fe534d42 4000 0100 00000000 0000 1f00" + "00" * 48)
+    + bytes.fromhex("2400 0300 0100 0000 7f000000" + "00" * 24 + "0202 1002 0003")
 )
 CALLED = b"\x20CKFDENECFDEFFCFGEFFCCACACACACACA\x00"
 CALLING = b"\x20EMEPEDEBEMEIEPFDFECACACACACACAAA\x00"
@@ -24,24 +18,11 @@ SESSION_REQUEST = b"\x81\x00\x00\x44" + CALLED + CALLING
 SAMPLES = (
     *(SMB1, SMB2, SESSION_REQUEST),
     # The beginnings of what smbclient 4.17.12 sends, by default and with SMB 1.
-    b"\x00\x00\x00\xe2\xfeSMB@"
-    + bytes(9)
-    + b"\x1f"
-    + bytes(49)
-    + b"$\x00\x05\x00\x01\x00\x00\x00\x7f\x00\x00\x00",
-    b"\x00\x00\x00\xbe\xffSMBr\x00\x00\x00\x00\x18C\xc8"
-    + bytes(14)
-    + b"\xfe\xff"
-    + bytes(4)
-    + b"\x00\x9b\x00\x02PC NETWORK",
-)
-MATCHED = (
-    # A negotiate request of either kind is a match.
-    (SMB1, 9),
-    (SMB2, 10),
-    # A session request is one with the end of the called name.
-    (SESSION_REQUEST, 38),
-)
+    b"\0\0\0\xe2\xfeSMB@%b\x1f%b$\0\5\0\1\0\0\0\x7f\0\0\0" % (bytes(9), bytes(49)),
+    b"\0\0\0\xbe\xffSMBr\0\0\0\0\x18C\xc8%b\xfe\xff\0\0\0\0\0\x9b\0\2PC NETWORK" % bytes(14),
+)  # fmt: skip
+# A negotiate request of either kind is a match, a session request one with the end of the called name.
+MATCHED = (SMB1, 9), (SMB2, 10), (SESSION_REQUEST, 38)
 REFUSED = (
     (b"\x01", 1), (b"\x00\x01", 2), (b"\x00\x00\x00\x22", 4), (b"\x00\x00\x00\x80\xfdSMB", 5),
     (b"\x00\x00\x00\x80\xfeSMBr", 9), (b"\x00\x00\x00\x80\xffSMB\x73", 9),

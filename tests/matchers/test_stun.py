@@ -120,12 +120,8 @@ DATAGRAM_VERDICTS = (
     ("username=*", DATAGRAMS[1], NO),
 )  # fmt: skip
 DATAGRAM_FACTS: Facts = (
-    ("", CHANNEL, {"method": "channel-data"}),
-    ("", request(0x200), {"method": "0x080"}),
+    ("", CHANNEL, {"method": "channel-data"}), ("", request(0x200), {"method": "0x080"}),
     ("", ICE, {"method": "binding", "username": "a7Xq:Zk3w"}),
-    *(
-        ("", one, {"method": its})
-        for one, its in zip(DATAGRAMS, ("binding", "binding", "allocate"), strict=False)
-    ),
-)
+    *(("", one, {"method": "binding"}) for one in DATAGRAMS[:2]), ("", DATAGRAMS[2], {"method": "allocate"}),
+)  # fmt: skip
 UNUSABLE = (("method=bind", "did you mean 'binding'?"),)

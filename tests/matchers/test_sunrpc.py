@@ -56,18 +56,13 @@ MATCHED_DATAGRAMS = (
 )  # fmt: skip
 OTHER = NFS[:16] + (100_011).to_bytes(4, "big")
 # Programs that are wanted match, by name or number; others are a no.
+NFS_AMONG = "nfs", "100003", "mountd,nfs", "portmapper, nfs", "1,100003,4294967295"
 VERDICTS = (
-    *(
-        ({"program": text}, NFS, MATCH, 20)
-        for text in ("nfs", "100003", "mountd,nfs", "portmapper, nfs", "1,100003,4294967295")
-    ),
-    ("program=mountd", MOUNTD, MATCH, 20),
-    ("program=mountd", NFS, NO, 20),
-    ("program=mountd", PORTMAPPER, NO, 20),
-)
+    *(({"program": text}, NFS, MATCH, 20) for text in NFS_AMONG),
+    ("program=mountd", MOUNTD, MATCH, 20), *(("program=mountd", one, NO, 20) for one in (NFS, PORTMAPPER)),
+)  # fmt: skip
 DATAGRAM_VERDICTS = (
-    ("program=100003", DATAGRAMS[1], MATCH),
-    ("program=mountd,nfs", DATAGRAMS[1], MATCH),
+    *((f"program={text}", DATAGRAMS[1], MATCH) for text in ("100003", "mountd,nfs")),
     ("program=mountd", DATAGRAMS[1], NO),
 )
 TRIED = ("program=mountd", "program=1,100003,4294967295")

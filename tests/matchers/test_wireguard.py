@@ -57,6 +57,7 @@ def changed(at: int) -> bytes:
 
 RESERVED = reserved(DATAGRAMS[0])
 BITS = (*range(4, 132, 7), 131)
+THREE = "197,20,8", "197, 20, 8", "xRQI"
 DATAGRAM_VERDICTS = (
     # An initiation matches the key that it was made for, and no other.
     *((f"key={SERVER}", datagram, MATCH) for datagram in DATAGRAMS),
@@ -71,27 +72,17 @@ DATAGRAM_VERDICTS = (
     (f"key={OTHER}", RESPONSE, NO),
     *((f"key={SERVER}", datagram, NO) for datagram in (COOKIE, DATA)),
     # Some clients put three bytes behind the type: both ways to write them mean the same, and the key is found as without.
-    *(
-        row
-        for text in ("197,20,8", "197, 20, 8", "xRQI")
-        for row in (
-            ({"reserved": text}, RESERVED, MATCH),
-            ({"reserved": text, "key": SERVER}, RESERVED, MATCH),
-            ({"reserved": text}, DATAGRAMS[0], NO),
-        )
-    ),
+    *(({"reserved": text}, RESERVED, MATCH) for text in THREE),
+    *(({"reserved": text, "key": SERVER}, RESERVED, MATCH) for text in THREE),
+    *(({"reserved": text}, DATAGRAMS[0], NO) for text in THREE),
 )
 DATAGRAM_FACTS: Facts = (
     ("", DATAGRAMS[0], {"message": "initiation"}), ("", RESPONSE, {"message": "response"}),
     ("", COOKIE, {"message": "cookie"}), ("", DATA, {"message": "data"}), ("", b"\1\0\0\0", {}),
 )  # fmt: skip
+KEYLESS = "", "abc", SERVER[:-1], SERVER + ",", f"{SERVER},x", "\xe9"
+NOT_THREE = "", "1,2", "1,2,256", "1,2,3,4", "xRQ", "xRQI="
 UNUSABLE = (
-    *(
-        (f"key={text}", "is not a public key; write the 44 characters")
-        for text in ("", "abc", SERVER[:-1], SERVER + ",", f"{SERVER},x", "\xe9")
-    ),
-    *(
-        (f"reserved={text}", "is not three bytes")
-        for text in ("", "1,2", "1,2,256", "1,2,3,4", "xRQ", "xRQI=")
-    ),
+    *((f"key={one}", "is not a public key; write the 44 characters") for one in KEYLESS),
+    *((f"reserved={one}", "is not three bytes") for one in NOT_THREE),
 )

@@ -81,11 +81,8 @@ _PATTERN = bytes(range(251)) * (_MUCH // 251 + 1)
 # Buffers that do not grow, and segments of which many fit in: large ones, as a loopback device has, would wait for room by timers.
 _SEGMENTS = socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1440
 _OPTIONS = _SEGMENTS, (socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
-_MUX_OPTIONS = (
-    _SEGMENTS,
-    (socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18),
-    (socket.SOL_SOCKET, socket.SO_SNDBUF, 2**12),
-)
+_SENT_BUFFER = socket.SOL_SOCKET, socket.SO_SNDBUF, 2**12
+_MUX_OPTIONS = _SEGMENTS, (socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18), _SENT_BUFFER
 _AT_ONCE = 2**18
 _TURNS, _ROUNDS = 6, 4
 _PATIENCE, _DELIVERY = 20.0, 0.5  # seconds
@@ -217,13 +214,9 @@ class _World:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(("127.0.0.1", 0))
         ports = [one.getsockname()[1] for one in (*self.refusing, self.listening)]
-        backend = Backend(
-            "servers",
-            tuple(map(server_at, ports)),
-            proxy_protocol=features.proxy_protocol,
-            retries=features.tries,
-            **dict(features.limits),
-        )
+        settings: dict[str, Any] = {**dict(features.limits), "retries": features.tries}
+        settings["proxy_protocol"] = features.proxy_protocol
+        backend = Backend("servers", tuple(map(server_at, ports)), **settings)
         self.numbers = {str(port): f"port{number}" for number, port in enumerate(ports)}
         routes = [
             route("ssh", backend, name="ssh"),
@@ -703,11 +696,8 @@ class PlainSocketsTest(SynchronousTestCase):
     def test_shortage(self) -> None:
         """A connection that lacks the memory for a stage ends, and nothing of it is left."""
         relayed, refused = Features(), Features(refusing=1)
-        parts = [
-            *((relayed, *part) for part in _PARTS),
-            (relayed, io_runtime, "Relay"),
-            (refused, connecting, "BackendConnector"),
-        ]
+        parts = [(relayed, *part) for part in (*_PARTS, (io_runtime, "Relay"))]
+        parts.append((refused, connecting, "BackendConnector"))
         steps = ("server", "reset", 0), ("mux", "end", 0)
         for (features, module, part), step in product(parts, steps):
             world = self.world(features, _STREAMS[0])

@@ -148,11 +148,8 @@ class FailingTest(MuxTestCase):
         await client.tell(peer, b"third", 18)
         self.assertEqual(bytes(peer.received), b"first second third")
         await end_all(client, peer)
-        await self.assert_logged(
-            reason="done",
-            server=name(good),
-            facts={"tried": f"{name(refusing)} connect-refused, {name(stalled)} connect-timeout"},
-        )
+        tried = f"{name(refusing)} connect-refused, {name(stalled)} connect-timeout"
+        await self.assert_logged(reason="done", server=name(good), facts={"tried": tried})
 
     async def test_attempts_of_the_fallback_follow_those_of_the_backend(self) -> None:
         ports = [free_port() for _ in range(3)]

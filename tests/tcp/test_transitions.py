@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
+from itertools import product
 from pkgutil import iter_modules
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -38,11 +39,8 @@ _STEPS: dict[Node, Callable[..., object]] = {**MuxProtocol._steps, **_STAGES}
 def made_by(code: Callable[..., object]) -> set[object]:
     source = inspect.getsource(code)
     names = re.findall(r"\b([A-Z]\w+)\(", source)
-    constants = {
-        type(getattr(module, name, None))
-        for name in re.findall(r"\b_?[A-Z_]+\b", source)
-        for module in (connection, fast_path)
-    }
+    called = product((connection, fast_path), re.findall(r"\b_?[A-Z_]+\b", source))
+    constants = {type(getattr(module, name, None)) for module, name in called}
     return {_OUTCOMES[name] for name in names if name in _OUTCOMES} | {
         outcome for outcome in constants if outcome in _OUTCOMES.values()
     }
@@ -67,9 +65,8 @@ class TransitionsTest(SynchronousTestCase):
                 made |= {Finished} if step.connection_lost is Stage.connection_lost else set()
                 made |= {TurnedAway} if step.abort is Stage.abort else set()
                 made |= {TurnedAway} if "super().abort" in inspect.getsource(step) else set()
-                if "return self._then" in inspect.getsource(
-                    step
-                ):  # what a feature's stage is given
+                # What a feature's stage is given.
+                if "return self._then" in inspect.getsource(step):
                     made |= set(TRANSITIONS[node]) - {Finished, TurnedAway}
             self.assertEqual((node, set(TRANSITIONS[node])), (node, made))
 
@@ -82,17 +79,12 @@ class TransitionsTest(SynchronousTestCase):
         for node, state in without.items():
             module = import_module(state.enter.__module__)
             functions = [
-                each
-                for each in vars(module).values()
-                if inspect.isfunction(each) and each.__module__ == module.__name__
-            ]
+                each for _, each in inspect.getmembers(module, inspect.isfunction)
+                if each.__module__ == module.__name__
+            ]  # fmt: skip
             self.assertIn(state.enter, functions)
-            others = {
-                made
-                for cls in _STAGES.values()
-                if cls.__module__ == module.__name__
-                for made in TRANSITIONS[cls.state]
-            }
+            its = [cls for cls in _STAGES.values() if cls.__module__ == module.__name__]
+            others = {made for cls in its for made in TRANSITIONS[cls.state]}
             made = set().union(*map(made_by, functions))
             self.assertTrue(made <= others, (node, made))
             stages = {

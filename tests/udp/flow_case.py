@@ -168,12 +168,9 @@ class FlowCase(ServiceTestCase):
     ) -> There:
         """Make the other process, with the same rules if no others are given. It reads from now on, and nobody here does."""
         old = self.old
-        new = udp_listener(
-            self.running.rules.routes if routes is None else routes,
-            settings or old.configuration.settings,
-            reactor,
-            old._access_log,
-        )
+        routes = self.running.rules.routes if routes is None else routes
+        settings = settings or old.configuration.settings
+        new = udp_listener(routes, settings, reactor, old._access_log)
         self.new: Any = new
         here: Any = self.running.ports[0]
         here.stopReading()

@@ -22,12 +22,9 @@ class AncillaryTests(SynchronousTestCase):
             (socket.AF_INET6, "::1", "::", "::1"),
             (socket.AF_INET6, "127.0.0.7", "::", "127.0.0.7"),
         ):
-            with (
-                socket.socket(family, socket.SOCK_DGRAM) as port,
-                socket.socket(
-                    socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM
-                ) as client,
-            ):
+            of_client = socket.AF_INET6 if ":" in host else socket.AF_INET
+            port, client = (socket.socket(one, socket.SOCK_DGRAM) for one in (family, of_client))
+            with port, client:
                 if family == socket.AF_INET6:
                     port.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 port.bind((name, 0))

@@ -2,6 +2,7 @@ import json
 import socket
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -227,12 +228,8 @@ class HandoverTests(FlowCase):
         before = descriptors()
         [backend] = self.new.upstreams.all()
         [row, _] = json.loads(reported)
-        for name, value in [
-            (name, value)
-            for name in (*row, *(f"record {key}" for key in row["record"]))
-            if name != "has_socket"
-            for value in (None, "what", -1, [None], {"what": None})
-        ]:
+        names = {*row, *(f"record {key}" for key in row["record"])} - {"has_socket"}
+        for name, value in product(sorted(names), (None, "what", -1, [None], {"what": None})):
             rows = json.loads(reported)
             inside, key = (
                 (rows[0]["record"], name[7:]) if name[:7] == "record " else (rows[0], name)

@@ -101,17 +101,8 @@ class AllowedTests(SynchronousTestCase):
     def test_worst_reason_counts(self) -> None:
         """A forged certificate is neither revoked nor expired, and a revoked one that has expired is revoked."""
         not_yet, expired, revoked, forged = 9, 10, 23, 7
-        order = [
-            client_certificates.NOT_ALLOWED,
-            client_certificates.UNREADABLE,
-            not_yet,
-            expired,
-            11,
-            12,
-            revoked,
-            forged,
-            20,
-        ]
+        ours = client_certificates.NOT_ALLOWED, client_certificates.UNREADABLE
+        order = [*ours, not_yet, expired, 11, 12, revoked, forged, 20]
         self.assertEqual([*map(client_certificates.order_rank, order)], [0, 0, 1, 1, 1, 1, 2, 3, 3])
 
     def test_errors(self) -> None:

@@ -219,11 +219,8 @@ class CertificatesTest(SynchronousTestCase):
     # Files that change.
 
     def logged(self) -> list[str]:
-        lines = [
-            event["log_format"].format(**event)
-            for event in self.events
-            if "CertificateStore" in event.get("log_namespace", "")
-        ]
+        its = [one for one in self.events if "CertificateStore" in one.get("log_namespace", "")]
+        lines = [event["log_format"].format(**event) for event in its]
         self.events.clear()
         self.flushLoggedErrors()
         return lines

@@ -45,13 +45,9 @@ if "epoll" in type(reactor).__module__:
             Way(LeanTcpWiring, is_watched=True),
         ),
     )  # fmt: skip
+    _MORE = Way(UnixWiring, on_transports=True), Way(LeanUnixWiring, is_watched=True)
     _UNIX_WAYS = _with_turns(
-        (Way(UnixWiring), Way(LeanUnixWiring)),
-        (
-            Way(UnixWiring, rate=_RATE),
-            Way(UnixWiring, on_transports=True),
-            Way(LeanUnixWiring, is_watched=True),
-        ),
+        (Way(UnixWiring), Way(LeanUnixWiring)), (Way(UnixWiring, rate=_RATE), *_MORE)
     )
 else:  # as in a process of `test_kernel.ReactorsTest`
     _WAYS = (Way(LeanTcpWiring), Way(is_watched=True), Way(LeanTcpWiring, is_watched=True))

@@ -114,12 +114,8 @@ class TimersTest(SynchronousTestCase):
         for what, length, which in steps:
             for clock, maker, heard, made in zip(clocks, makers, reported, calls, strict=True):
                 if what == "set":
-                    number = len(made)
-                    made.append(
-                        maker.callLater(
-                            length, lambda c=clock, h=heard, n=number: h.append((n, c.seconds()))
-                        )
-                    )
+                    note = lambda c, h, n: h.append((n, c.seconds()))  # noqa: E731
+                    made.append(maker.callLater(length, note, clock, heard, len(made)))
                 elif what == "advance":
                     clock.pump([1] * length)
                 elif what == "rest":

@@ -32,11 +32,8 @@ class KeyPairTests(SynchronousTestCase):
                 pair.certificate.to_cryptography().public_key(),
                 pair.key.to_cryptography_key().public_key(),  # type: ignore[union-attr]
             )
-            names = [
-                str(name.value)
-                for certificate in (pair.certificate, *pair.chain)
-                for name in certificate.to_cryptography().subject
-            ]
+            chain = [one.to_cryptography() for one in (pair.certificate, *pair.chain)]
+            names = [str(name.value) for certificate in chain for name in certificate.subject]
             found.append((pair.path.name, names[:1], names[1:]))
         return found
 

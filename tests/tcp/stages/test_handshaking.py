@@ -300,12 +300,9 @@ class LevelTests(MuxTestCase):
 
     async def test_unmatched_plaintext_goes_to_the_routes_backend_or_the_default(self) -> None:
         backend, get = backend_at(self.backend_port()), b"GET / HTTP/1.1\r\n"
-        ends = self.tls.route(outcome=backend)
-        rows = (
-            ([ends, self.tls.inner()], CLOSE, get),
-            ([ends], CLOSE, b"x"),
-            ([self.tls.route(), self.tls.inner()], backend, get),
-        )
+        ends, inner = self.tls.route(outcome=backend), self.tls.inner()
+        usual = [self.tls.route(), inner]
+        rows = ([ends, inner], CLOSE, get), ([ends], CLOSE, b"x"), (usual, backend, get)
         for routes, default, said in self.anew(rows):
             client = await self.tls.client(self.mux(routes, default=default))
             client.send(said)

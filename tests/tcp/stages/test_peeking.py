@@ -94,11 +94,8 @@ class DecidingTest(MuxTestCase):
         await self.assert_logged(4, route=None, reason="no-route", bytes_in=3)
 
     async def test_peek_limit_ends_detection_and_keeps_all_bytes(self) -> None:
-        port = self.mux(
-            [route("payload offset=8 text=x", CLOSE)],
-            peek_limit=8,
-            default=backend_at(self.backend_port()),
-        )
+        routes = [route("payload offset=8 text=x", CLOSE)]
+        port = self.mux(routes, peek_limit=8, default=backend_at(self.backend_port()))
         client = await self.connect_read(port, b"1234567")
         self.assertEqual(self.backend.peers, [])
         client.send(b"8x rest")

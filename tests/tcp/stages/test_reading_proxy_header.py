@@ -110,15 +110,9 @@ class AcceptedTest(MuxTestCase):
         await self.backend.peer(1)
 
     async def test_fields_become_printable_facts(self) -> None:
-        ssl = SslInfo(
-            SslClient.SSL | SslClient.CERT_CONN,
-            0,
-            (
-                Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),
-                Tlv(TlvType.SSL_CN, b"J\xc3\xbcrgen"),
-                Tlv(TlvType.SSL_CIPHER, b"TLS_AES_128_GCM_SHA256"),
-            ),
-        )
+        name, cipher = b"J\xc3\xbcrgen", Tlv(TlvType.SSL_CIPHER, b"TLS_AES_128_GCM_SHA256")
+        parts = Tlv(TlvType.SSL_VERSION, b"TLSv1.3"), Tlv(TlvType.SSL_CN, name), cipher
+        ssl = SslInfo(SslClient.SSL | SslClient.CERT_CONN, 0, parts)
         tlvs = (
             Tlv(TlvType.ALPN, b"h2"), Tlv(TlvType.AUTHORITY, b"www.example.com"),
             Tlv(TlvType.UNIQUE_ID, b"\x00id"), Tlv(TlvType.NOOP, b"..."), Tlv(0xE0, b"custom"),
@@ -238,12 +232,8 @@ class RefusedTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
         backend = backend_at(self.backend_port())
-        self.port = self.mux(
-            accept_proxy_from=SENDERS,
-            routes=[route("any", backend)],
-            silent=backend,
-            default=backend,
-        )
+        leads: dict[str, Any] = {"routes": [route("any", backend)], "default": backend}
+        self.port = self.mux(accept_proxy_from=SENDERS, silent=backend, **leads)
 
     async def test_malformed_header(self) -> None:
         addresses = "c0a80001c0a8000bdc0401bb"
@@ -312,12 +302,9 @@ class AnyHeaderTests(SynchronousTestCase):
         self.addCleanup(self.backend.close)
         leads_to = backend_at(self.backend.getsockname()[1], proxy_protocol="v2")
         self.log = ListLog()
-        networks = NetworkSet([ip_network("127.0.0.1")])
+        listener = Listener("public", accept_proxy_from=SENDERS)
         factory = MuxFactory(
-            [route("any", leads_to)],
-            Listener("public", accept_proxy_from=networks),
-            access_log=self.log,
-            reactor=self.private.reactor,
+            [route("any", leads_to)], listener, access_log=self.log, reactor=self.private.reactor
         )
         with socket.create_server(("127.0.0.1", 0)) as opened:
             self.address = opened.getsockname()

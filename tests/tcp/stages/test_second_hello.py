@@ -27,14 +27,8 @@ _KEY_SHARE = 51
 def hello(*more: bytes, name: str = "a.test", share: bool = False, version: int = 0x0304) -> bytes:
     """Make the records of a hello; OpenSSL asks for a second one, unless it has a share of a key."""
     public = X25519PrivateKey.generate().public_key().public_bytes_raw()
-    shares = sized(2, b"\0\x1d" + sized(2, public) if share else b"")
-    parts = (
-        hello_builder.versions(version),
-        _GROUPS,
-        _SIGNATURES,
-        extension(_KEY_SHARE, shares),
-        *more,
-    )
+    shares = extension(_KEY_SHARE, sized(2, b"\0\x1d" + sized(2, public) if share else b""))
+    parts = hello_builder.versions(version), _GROUPS, _SIGNATURES, shares, *more
     return records(hello_builder.client_hello(server_name(name), *parts, session_id=bytes(32)))
 
 
