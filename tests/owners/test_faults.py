@@ -40,23 +40,17 @@ class Owner:
 
 
 _ENDPOINT = "[listen wrong]\nendpoint = "
+_BACKENDS = "".join(f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in BYSTANDERS)
+_ADDRESSES = f"{_ENDPOINT}127.0.0.1:{{older}}\n    127.0.0.1:{{younger}}\n"
+_BOTH = f"{_ENDPOINT}127.0.0.1:{{taken}}\n[backend younger]\nserver = 127.0.0.1:1\n"
 FAULTS: Mapping[str, tuple[str, str]] = {
     "text": ("nothing\n", "a line needs '='"),
     "key": ("servers = 127.0.0.1:1\n", "unknown key"),
     "settings": ("[txmux]\nworkers = 2\n", "is already at"),
     "name taken": ("[backend older]\nserver = 127.0.0.1:1\n", "is already at"),
-    "names of both others": (
-        "".join(f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in BYSTANDERS),
-        "is already at",
-    ),
-    "key, and addresses of both others": (
-        f"bad = 1\n{_ENDPOINT}127.0.0.1:{{older}}\n    127.0.0.1:{{younger}}\n",
-        "unknown key",
-    ),
-    "port taken, and the name of a younger owner": (
-        f"{_ENDPOINT}127.0.0.1:{{taken}}\n[backend younger]\nserver = 127.0.0.1:1\n",
-        "cannot listen at|is already at",
-    ),
+    "names of both others": (_BACKENDS, "is already at"),
+    "key, and addresses of both others": (f"bad = 1\n{_ADDRESSES}", "unknown key"),
+    "port taken, and the name of a younger owner": (_BOTH, "cannot listen at|is already at"),
     "address of another owner": (f"{_ENDPOINT}127.0.0.1:{{older}}\n", "is taken by"),
     "port taken": (f"{_ENDPOINT}127.0.0.1:{{taken}}\n", "cannot listen at"),
     "port denied": (
