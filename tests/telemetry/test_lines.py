@@ -23,8 +23,10 @@ from tests.telemetry.test_access_log import a_record
 from txmux.telemetry import lines
 from txmux.telemetry.access_log import FileAccessLog, as_text
 
+_STORM = [b"%d\n" % number for number in range(9000)]
 
-class StalledTest(SynchronousTestCase):
+
+class WriterTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.said: list[object] = []
 
@@ -34,7 +36,7 @@ class StalledTest(SynchronousTestCase):
             self.addCleanup(os.close, end)
         return ends
 
-    def writer(self, descriptor: int, limit: int = 10_000) -> lines.LineWriter:
+    def writer(self, descriptor: int | str, limit: int = 10_000) -> lines.LineWriter:
         writer = lines.LineWriter(descriptor, "log", self.said.append, self.said.append, limit)
         self.addCleanup(writer.close)
         return writer
@@ -152,8 +154,7 @@ class StalledTest(SynchronousTestCase):
         writer.write([b"y" * 1000 + b"\n"] * 200)
         self.assertTrue(writer.is_holding)  # it waits for nobody
         os.read(reading, 2**20)
-        writer = lines.LineWriter("no such file", "log", self.said.append, self.said.append)
-        self.addCleanup(writer.close)
+        writer = self.writer("no such file")
         writer.write([b"x\n", b"y\n"])
         self.assertEqual(self.said, ["no such file"])
         self.assertEqual(lines.LOST_LINES.report(), {"log: no such file": 2})
@@ -210,46 +211,7 @@ class StalledTest(SynchronousTestCase):
         finish(*arguments)
         self.assertEqual(arguments, (1.0,))
 
-
-class StormTest(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.said: list[object] = []
-        self.lines = [b"%d\n" % number for number in range(9000)]
-        lines.LOST_LINES.take_count()
-
-    def write(self, descriptor: int) -> None:
-        writer = lines.LineWriter(descriptor, "log", self.said.append, self.said.append, 1000)
-        writer.write(self.lines)
-        self.addCleanup(writer.close)
-
-    def test_file_takes_all(self) -> None:
-        path = make_folder(self) / "log"
-        with path.open("ab", buffering=0) as file:
-            self.write(file.fileno())
-        self.assertEqual(path.read_bytes(), b"".join(self.lines))
-        self.assertEqual(self.said, [])
-
-    def test_slow_reader_gets_what_the_pipe_holds(self) -> None:
-        """A line is lost only once the pipe is full; those that are lost are the newest."""
-        reading, writing = os.pipe()
-        for end in (reading, writing):
-            self.addCleanup(os.close, end)
-        room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-        self.write(writing)
-        self.assertEqual(self.said, ["the reader is too slow"])
-        received = os.read(reading, 2 * room)
-        self.assertGreater(len(received), room // 2)
-        self.assertTrue(b"".join(self.lines).startswith(received))
-        held = b"".join(self.lines[: 9000 - lines.LOST_LINES.take_count()])
-        self.assertTrue(990 < len(held) - len(received) <= 1000)
-
-
-def _refuse(*_: int) -> None:
-    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-
-class FullDiskTest(SynchronousTestCase):
-    """A file that takes no more: the limit on the size of files stands for a disk that is full."""
+    # A file that takes no more: the limit on the size of files stands for a disk that is full.
 
     @contextlib.contextmanager
     def full_after(self, size: int) -> Iterator[None]:
@@ -310,25 +272,22 @@ class FullDiskTest(SynchronousTestCase):
     def test_torn_line_that_may_not_be_cut_off(self) -> None:
         """As in a sandbox: it ends there, however long the disk is full, and is counted once."""
         path = make_folder(self) / "log"
-        said: list[object] = []
         self.patch(os, "ftruncate", _refuse)
         with path.open("ab", buffering=0) as file:
-            writer = lines.LineWriter(file.fileno(), "log", said.append, said.append)
-            self.addCleanup(writer.close)
+            writer = self.writer(file.fileno())
             with self.full_after(3):
                 for line in (b"abcdef\n", b"other\n", b"another\n"):
                     writer.write([line])
                     writer.flush()
             writer.write([b"next\n"])
         self.assertEqual(path.read_bytes(), b"abc\nnext\n")
-        self.assertEqual(said, [os.strerror(errno.EFBIG), 3])
+        self.assertEqual(self.said, [os.strerror(errno.EFBIG), 3])
 
     def test_elsewhere(self) -> None:
         """A file that others write to as well is not cut under their lines; what is torn has a line of its own."""
         path = make_folder(self) / "log"
-        said: list[object] = []
         with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as other:
-            writer = lines.LineWriter(file.fileno(), "log", said.append, said.append)
+            writer = self.writer(file.fileno())
             put = writer.put
 
             def interrupted(data: bytes) -> int:
@@ -343,7 +302,31 @@ class FullDiskTest(SynchronousTestCase):
             writer.put = put
             writer.write([b"next\n"])
         self.assertEqual(path.read_bytes(), b"abcother\n\nnext\n")
-        self.assertEqual(said, ["No space left on device", 1])
+        self.assertEqual(self.said, ["No space left on device", 1])
+
+    def test_file_takes_all_of_a_storm(self) -> None:
+        path = make_folder(self) / "log"
+        with path.open("ab", buffering=0) as file:
+            self.writer(file.fileno(), 1000).write(_STORM)
+        self.assertEqual(path.read_bytes(), b"".join(_STORM))
+        self.assertEqual(self.said, [])
+
+    def test_slow_reader_gets_what_the_pipe_holds(self) -> None:
+        """A line is lost only once the pipe is full; those that are lost are the newest."""
+        lines.LOST_LINES.take_count()
+        reading, writing = self.pipe()
+        room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        self.writer(writing, 1000).write(_STORM)
+        self.assertEqual(self.said, ["the reader is too slow"])
+        received = os.read(reading, 2 * room)
+        self.assertGreater(len(received), room // 2)
+        self.assertTrue(b"".join(_STORM).startswith(received))
+        held = b"".join(_STORM[: 9000 - lines.LOST_LINES.take_count()])
+        self.assertTrue(990 < len(held) - len(received) <= 1000)
+
+
+def _refuse(*_: int) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def _is_empty(reading: int) -> bool:
