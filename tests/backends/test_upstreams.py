@@ -489,22 +489,17 @@ class ExpectedTest(SynchronousTestCase):
 
 
 class HeardTest(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.upstreams = Upstreams(self.clock, self.clock, played(_dial), checking=False)
-
     def backend(self, text: str) -> None:
-        check = Check("tcp", rise=2, fall=3)
-        self.upstream = self.upstreams.upstream_of(Backend("b", servers(text), check=check))
-        self.pool = self.upstream.pool
+        self.process = Process(0, text, check=Check("tcp", rise=2, fall=3))
+        self.pool = self.process.pool
 
     def hear(self, *, ok: bool, key: str = "web.test:80 10.0.0.1:80") -> None:
-        self.upstreams.apply_check("b", key, ok=ok, why="refused")
+        self.process.upstreams.apply_check("b", key, ok=ok, why="refused")
 
     def resolve(self, *hosts: str) -> list[MemberState]:
         (server,) = self.pool.backend.servers
         self.pool.set_addresses(server, [ResolvedAddress(host, 80) for host in hosts])
-        return [member.state for member in self.pool.members]
+        return self.process.states()
 
     def test_thousands_of_new_addresses_ask_the_system_nothing(self) -> None:
         """They come at once, while clients wait."""
@@ -523,7 +518,7 @@ class HeardTest(SynchronousTestCase):
             self.assertEqual(self.pool.members[0].state, MemberState.UP)
         self.assertEqual([event["log_level"].name for event in events], ["debug", "debug"])
         # An ejection by this process is a warning.
-        pool = self.upstreams.upstream_of(Backend("c", servers("10.0.0.1:80", "10.0.0.2:80"))).pool
+        pool = Process(0).pool
         with capturedLogs() as events:
             for _ in range(5):
                 pool.failed(pool.pick())  # type: ignore[arg-type]
@@ -540,11 +535,11 @@ class HeardTest(SynchronousTestCase):
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
         for number in range(2000):  # never
             self.hear(ok=False, key=f"web.test:80 {number}")
-        self.assertEqual(len(self.upstream._early), 1000)
+        self.assertEqual(len(self.process.upstream._early), 1000)
 
     def test_freed(self) -> None:
         """Nothing keeps one that is not used any longer, so that its servers' health is that of the rules that follow."""
-        upstream = Upstream(Backend("b", servers("127.0.0.1:80")), self.clock, Refusal.CLOSE)
+        upstream = Upstream(Backend("b", servers("127.0.0.1:80")), Clock(), Refusal.CLOSE)
         upstream.pool.retire()
         pool = weakref.ref(upstream.pool)
         gc.disable()
