@@ -2,10 +2,8 @@ import random
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.rules.fakes import MATCHERS
-from tests.support.folders import make_folder
+from tests.rules.reading.cases import FolderTestCase
 from tests.support.growth import AT_ALL, growth
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import NetworkSet, Rules
@@ -15,16 +13,11 @@ from txmux.rules.reading.parser import load
 LISTEN = "[listen a]\nendpoint = :1\n"
 
 
-class ListsTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-
+class ListsTests(FolderTestCase):
     def rules(self, text: str, **files: str) -> Rules:
-        (self.folder / "rules.ini").write_text(text)
         for name, its in files.items():
-            path = self.folder / f"{name}.txt"
-            path.write_text(its)
-        return load(self.folder / "rules.ini", MATCHERS)
+            self.write(f"{name}.txt", its)
+        return load(self.write("rules.ini", text), MATCHERS)
 
     def complaints(self, text: str, **files: str) -> list[str]:
         error = self.assertRaises(RulesError, self.rules, text, **files)
@@ -56,11 +49,9 @@ class ListsTests(SynchronousTestCase):
             self.assertIn(ip_address("192.0.2.7"), one)
 
     def test_paths_start_at_the_naming_file(self) -> None:
-        sub = self.folder / "sub"
-        sub.mkdir()
         text = "[route r]\nbackend = b\nfrom = @near.txt\nmatch = any\n[backend b]\nserver = a:1\n"
-        (sub / "x.ini").write_text(text)
-        (sub / "near.txt").write_text("192.0.2.1")
+        self.write("sub/x.ini", text)
+        self.write("sub/near.txt", "192.0.2.1")
         main = f"[txmux]\ninclude = sub/x.ini\n{LISTEN}silent = b\ndeny = @list.txt"
         rules = self.rules(main, list="")
         allowed, denied = rules.routes[0].clients.allowed, rules.listeners[0].clients.excluded

@@ -1,8 +1,6 @@
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.support.folders import make_folder
+from tests.rules.reading.cases import FolderTestCase
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.model import Listener, Route, Rules
 from txmux.rules.problems import RulesError
@@ -19,19 +17,14 @@ def under(rules: Rules) -> dict[str, list[str]]:
     return {its.name: [route.name for route in rules.routes_of(its)] for its in owners}
 
 
-class OwnersTest(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-        self.main = self.folder / "rules.ini"
-        (self.folder / "d").mkdir()
-
+class OwnersTest(FolderTestCase):
     def rules(self, operator: str, **units: str) -> Rules:
         self.main.write_text(f"[txmux]\ninclude = d/*.ini\n{operator}")
         (self.folder / "cert.pem").touch()
-        for path in (self.folder / "d").iterdir():
+        for path in self.folder.glob("d/*"):
             path.unlink()
         for name, text in units.items():
-            (self.folder / f"d/{name}.ini").write_text(text)
+            self.write(f"d/{name}.ini", text)
         return load(self.main)
 
     def wrong(self, rules: Rules) -> dict[str, list[str]]:
@@ -143,11 +136,11 @@ class OwnersTest(SynchronousTestCase):
         self.assertEqual(problem.message, "no client gets here, since its unit has no [listen]; add one")  # fmt: skip
 
     def test_a_wrong_file_that_only_a_unit_names_is_an_error_of_that_unit(self) -> None:
-        (self.folder / "d/list.txt").write_text("10.0.0.0/8\nnothing\n")
+        self.write("d/list.txt", "10.0.0.0/8\nnothing\n")
         route = f"{ROUTE.format('a')}from = @list.txt\n"
         self.main.write_text(f"[txmux]\ninclude = d/*.ini\n{ONE}routes_from = *\n")
-        (self.folder / "d/a.ini").write_text(route)
-        (self.folder / "d/b.ini").write_text(ROUTE.format("b"))
+        self.write("d/a.ini", route)
+        self.write("d/b.ini", ROUTE.format("b"))
         for _ in range(2):
             rules = load(self.main)
             self.assertEqual(under(rules), {"one": ["b"]})

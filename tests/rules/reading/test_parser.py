@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS, FakePredicate
+from tests.rules.reading.cases import FolderTestCase
 from tests.support.folders import make_folder
 from txmux.cli.layout import laid_out, meaning
 from txmux.detection.registry import installed_matchers
@@ -243,27 +244,21 @@ class AnyTextTests(SynchronousTestCase):
             self.assertTrue(rules.listeners)
 
 
-class AgainTest(SynchronousTestCase):
+class AgainTest(FolderTestCase):
     def setUp(self) -> None:
-        folder = make_folder(self)
-        self.main = folder / "rules.ini"
-        self.more = folder / "more/x.ini"
-        self.more.parent.mkdir()
+        super().setUp()
         self.main.write_text(MAIN)
-        self.more.write_text(MORE)
-        self.lists = self.main.parent / "lists"
-        self.lists.mkdir()
-        for path, text in (
-            (self.lists / "deny.txt", "# a list\n192.0.2.0/24\n2001:db8::/32 ; another\n"),
-            (self.lists / "empty.txt", "# nothing yet\n"),
-            (self.more.parent / "near.txt", "192.0.2.1"),
-            (self.main.parent / "a.pem", ""),
-        ):
-            path.write_text(text)
+        self.files = [
+            self.write("more/x.ini", MORE),
+            self.write("lists/deny.txt", "# a list\n192.0.2.0/24\n2001:db8::/32 ; another\n"),
+            self.write("lists/empty.txt", "# nothing yet\n"),
+            self.write("a.pem", ""),
+        ]
+        self.write("more/near.txt", "192.0.2.1")
 
     def test_same_rules_though_files_have_changed(self) -> None:
         rules = load(self.main)
-        for path in (self.more, self.main.parent / "a.pem", *self.lists.iterdir()):
+        for path in self.files:
             path.unlink()
         self.main.write_text("")
         self.assertTrue(is_as_read(rules))
