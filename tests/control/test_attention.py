@@ -475,8 +475,8 @@ class OthersTest(SynchronousTestCase):
                 f"{text} for backend b (b.example:80), backend a (a.example:80)",
             ],
         )
-        for other in ("10.0.0.2:53", "10.0.0.1:5"):
-            (first, *_) = self.texts(self.state(f"names {other}", 90.0), a=gone)
+        for server in ("10.0.0.2:53", "10.0.0.1:5"):
+            (first, *_) = self.texts(self.state(f"names {server}", 90.0), a=gone)
             self.assertEqual(first, "backend a: a.example:80: addresses 1 min old")
 
     def test_names_of_several_owners(self) -> None:
