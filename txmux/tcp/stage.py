@@ -159,10 +159,7 @@ class Client(Protocol):
     @property
     def granted(self) -> Mapping[str, str]:
         """What the last tunnel that it has asked for is granted for."""
-        for preamble in reversed(self.preambles):
-            if granted := preamble.granted:
-                return granted
-        return NOTHING
+        return next(filter(None, (its.granted for its in reversed(self.preambles))), NOTHING)
 
     @property
     def second_hello(self) -> SecondHello | None:
