@@ -88,6 +88,13 @@ class OwnersTest(FolderTestCase):
             (message, *_) = self.wrong(rules)["a"]
             self.assertEqual(message.partition(": ")[0], f"as {where}")
             self.assertEqual([*rules.backends], ["c"] * ("[backend c]" in text))
+        # So it is with a route that is under one of the operator's listeners.
+        rules = self.rules(
+            f"{ONE}routes_from = *\ndefault = handover:/run/x\n{ROUTE.format('o')}",
+            a="[route a]\nmatch = postgres sni=a.example\nbackend = close\n",
+        )
+        (message,) = self.wrong(rules)["a"]
+        self.assertIn("'default' of [listen one] hands over sockets: [route a] of", message)
         # A listener of others makes no rules of the operator right, which would be wrong once it is gone.
         route = "[route o]\nmatch = any\nbackend = udp:10.0.0.1:53\n"
         for unit in ({}, {"a": "[listen z]\nendpoint = udp:1\n"}):

@@ -6,6 +6,7 @@ import os.path
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -455,7 +456,11 @@ _PLAIN = frozenset({"tcp", "tcp6", "systemd"})
 _HandoverPlace = tuple["Section", str, "int | None"]
 
 
-def misplaced(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
+def misplaced(
+    listeners: Iterable[Listener],
+    routes: Iterable[Route],
+    owners: Mapping[int, str] = MappingProxyType({}),
+) -> Iterator[Problem]:
     """Find keys that hand over sockets which may have lost bytes by then, or are not plain ones."""
     names = tuple(routes)
     ends = {route.name: route for route in names if route.is_outer}
@@ -467,9 +472,12 @@ def misplaced(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterato
     for listener in listeners:
         own = [route for route in names if route.stands_under(listener) and not route.dry_run]
         destinations = [*_handovers(listener, own)]
-        message = _why_not(listener, own) if destinations else ""
+        message, answering = _why_not(listener, own) if destinations else ("", None)
         for section, key, number in destinations if message else ():
-            if (section.header, key, number) not in reported:
+            if answering and id(section) not in owners and id(answering.section) in owners:
+                why = f"{key!r} of [{section.header}] hands over sockets: {message}"
+                yield answering.section.problem(why, "match")
+            elif (section.header, key, number) not in reported:
                 reported.add((section.header, key, number))
                 yield section.problem(message, key, number)
         if any(key != "backend" for _, key, _ in destinations):
@@ -503,25 +511,29 @@ def _handovers(listener: Listener, routes: Iterable[Route]) -> Iterator[_Handove
             yield route.section, "backend", None
 
 
-def _why_not(listener: Listener, routes: Iterable[Route]) -> str:
+def _why_not(listener: Listener, routes: Iterable[Route]) -> tuple[str, Route | None]:
+    """Return why no socket of a listener can be handed over, and the route to which that is due."""
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
-        return f"sockets are handed over for TCP only, but {where} uses UDP; name a server"
+        return f"sockets are handed over for TCP only, but {where} uses UDP; name a server", None
     if begun := stages_in_use("listen", listener):
-        return f"{where} has begun with each client by {begun[0].key!r}, which no other program knows; name a server"
+        why = f"{where} has begun with each client by {begun[0].key!r}, which no other program knows; name a server"
+        return why, None
     for text in listener.endpoints:
         kind = text.partition(":")[0].lower()
         is_string = kind[:1].isalpha()
         if (is_string and kind not in _PLAIN) or "domain=unix" in text.lower():
-            return f"{text!r} of {where} has no plain TCP sockets to hand over; write ADDRESS:PORT there, or name a server"
+            why = f"{text!r} of {where} has no plain TCP sockets to hand over; write ADDRESS:PORT there, or name a server"
+            return why, None
     lines = ((route, line) for route in routes for line in route.alternatives)
     for route, line in lines:
         if getattr(line.predicate, "exchanges", None) is not None:
-            return (
+            why = (
                 f"[route {route.name}] of {where} may have answered the client first, and its request cannot be taken back; "
                 "put one of the two under another listener, or name a server"
             )
-    return ""
+            return why, route
+    return "", None
 
 
 def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Problem]:

@@ -267,7 +267,7 @@ class RulesParser:
         checked, owners = self._to_check(listeners, routes), self._owners
         self._problems += [*route.nestings(checked), *loops(listeners, checked, owners)]
         self._problems += wrong_transports(listeners, checked, self._backends.values(), owners)
-        self._problems += misplaced(listeners, checked)
+        self._problems += misplaced(listeners, checked, owners)
         self._problems += () if self._alone else unknown_certificates(checked, self._unit_of)
         for find in CONFLICTS if not self._alone else ():
             self._problems += find(listeners, routes, settings, owners)
