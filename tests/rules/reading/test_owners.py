@@ -105,6 +105,16 @@ class OwnersTest(FolderTestCase):
         rules = self.rules(f"{ONE}{tunnel}{ROUTE.format('o')}under = t\n", a=theirs)
         self.assertEqual(rules.files.untaken, {})
 
+    def test_route_under_itself_with_the_name_of_another(self) -> None:
+        """It is an error of its own unit, not of the operator's route."""
+        own = TLS.replace("backend = close\n", "under = tls\n")
+        for operator, units, wrong in (
+            (f"{ONE}{TLS}", {"a": own}, "a"), (ONE, {"a": f"{ONE}{TLS}".replace("one", "la").replace(":441", ":1"), "z": own}, "z"),
+        ):  # fmt: skip
+            rules = self.rules(operator, **units)
+            self.assertEqual([*self.wrong(rules)], [wrong])
+            self.assertEqual([route.name for route in rules.routes], ["tls"])
+
     def test_no_message_proposes_what_only_others_may_use(self) -> None:
         known = "[backend web]\nserver = 127.0.0.1:1\n"
         operator = f"{ONE}[listen two]\nendpoint = :442\n{TLS}tls_client_ca = cert.pem\nunder = *\n{ROUTE.format('op')}under = one\n{known}"

@@ -394,8 +394,11 @@ def managed_names(
 
 def nestings(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes that are under themselves, at once or over others, or under very many: one problem a circle, at its first route."""
-    sections = {route.name: route.section for route in reversed(routes)}
-    under = {r.name: r.under for r in routes if is_outer(sections[r.name])}
+    named: dict[str, Route] = {}
+    for route in routes:  # of one name, the first is the operator's if any is
+        named.setdefault(route.name, route)
+    sections = {name: route.section for name, route in named.items()}
+    under = {name: route.under for name, route in named.items() if is_outer(route.section)}
     left, places = {**under}, {name: place for place, name in enumerate(under)}
     for _ in range(_DEEPEST):
         for name in [one for one, its in left.items() if left.keys().isdisjoint(its)]:
