@@ -33,6 +33,7 @@ def answer(said: bytes, *, unavailable: bool = False, **more: Any) -> RejectionA
 
 class AnswerTests(SynchronousTestCase):
     def test_alert_comes_with_the_hello_in_its_record_version(self) -> None:
+        """So it does with one of SSL 2.0 that offers TLS."""
         self.assertEqual(answer(HELLO), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(HELLO, unavailable=True), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(records(HELLO[5:], 1)).data, ALERT)
@@ -40,12 +41,7 @@ class AnswerTests(SynchronousTestCase):
         for version in (0x0300, 0x0301, 0x0302, 0x0303):
             hello = records(client_hello(legacy_version=version))
             self.assertEqual(answer(hello).data[1:3], version.to_bytes(2, "big"))
-
-    def test_sslv2_hello_that_offers_tls_gets_an_alert(self) -> None:
-        """Garbage gets none."""
         self.assertEqual(answer(sslv2_hello()).data[:3], b"\x15\x03\x01")
-        self.assertEqual(answer(sslv2_hello(version=2)), NOTHING)
-        self.assertEqual(answer(b"\x16\x03\x01\x00\x20\x01" + bytes(40)), NOTHING)
 
     def ssh_packet(self, *, unavailable: bool) -> bytes:
         reported = answer(SSH, unavailable=unavailable)
@@ -74,18 +70,14 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(body, b"403 Forbidden\n")
         self.assertEqual(answer(GET[:-2]), NOT_YET)
         self.assertEqual(answer(b"HEAD / HTTP/1.1\r\n").data, head + b"\r\n\r\n")
-        self.assertEqual(answer(b"GET / RTSP/1.0\r\n"), NOTHING)
         reported = answer(GET, unavailable=True).data
         self.assertTrue(reported.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
 
-    def test_settings_of_http_2_come_at_once(self) -> None:
-        settings = frame(4)
-        self.assertEqual(answer(PREFACE[:10]), NOT_YET)
-        self.assertEqual(answer(PREFACE), RejectionAnswer(settings, complete=False))
-        self.assertEqual(answer(HTTP2[:-1]), RejectionAnswer(settings, complete=False))
-
     def test_response_of_http_2_closes_the_stream_and_the_connection(self) -> None:
-        """An opening without a request gets none."""
+        """Settings come at once; an opening without a request gets no more."""
+        self.assertEqual(answer(PREFACE[:10]), NOT_YET)
+        for begun in (PREFACE, HTTP2[:-1]):
+            self.assertEqual(answer(begun), RejectionAnswer(frame(4), complete=False))
         for unavailable, status in ((False, b"403"), (True, b"503")):
             response = request(b"\x08\x03" + status, stream=3)
             end = frame(7, b"\x00\x00\x00\x03\x00\x00\x00\x00")
@@ -101,9 +93,11 @@ class AnswerTests(SynchronousTestCase):
             unavailable = answer(command, unavailable=True).data
             self.assertEqual(unavailable, b"-ERR no server can be reached\r\n")
 
-    def test_other_protocols_get_no_answer(self) -> None:
-        for said in (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\xff", b"howdy\r\n"):
-            self.assertEqual(answer(said), NOTHING)
+    def test_other_protocols_and_garbage_get_no_answer(self) -> None:
+        garbage, rtsp = b"\x16\x03\x01\x00\x20\x01" + bytes(40), b"GET / RTSP/1.0\r\n"
+        others = sslv2_hello(version=2), b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\xff", b"howdy\r\n"
+        for said in (garbage, rtsp, *others):
+            self.assertEqual(answer(said), NOTHING, said)
 
     @given(st.sampled_from(SPEAKING) | st.binary(min_size=1, max_size=30), st.data())
     def test_answer_only_grows(self, said: bytes, data: st.DataObject) -> None:

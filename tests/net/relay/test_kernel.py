@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.python.monkey import MonkeyPatcher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay import test_contract
@@ -81,9 +82,10 @@ class KernelScarceTest(RelayCase):
         relay: Any = _After(super().make_relay(clock, timeouts), self.before)
         return relay  # type: ignore[no-any-return]
 
-    async def assert_ended(self) -> None:
+    async def assert_ended(self, said: bytes = b"") -> None:
         clock = Clock()
         client, server = await self.start(b"pending", clock=clock)
+        client.send(said)
         await self.over(client, server, reason="error")
         self.assertEqual(clock.getDelayedCalls(), [])
 
@@ -93,19 +95,13 @@ class KernelScarceTest(RelayCase):
         await self.assert_ended()
 
     async def test_raises(self) -> None:
-        start = Mock(side_effect=MemoryError)
-        self.before = lambda: self.patch(KernelSide, "start_forwarding", start)
-        await self.assert_ended()
-        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
-
-    async def test_raises_later(self) -> None:
-        """What is ready would be reported again and again, and nobody else would be served."""
-        receive = Mock(side_effect=ZeroDivisionError)
-        self.before = lambda: self.patch(KernelSide, "_receive", receive)
-        client, server = await self.start()
-        client.send(b"x")
-        await self.over(client, server, reason="error")
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        """As it starts, or later: what is ready would be reported again and again, and nobody else would be served."""
+        for name, wrong in (("start_forwarding", MemoryError), ("_receive", ZeroDivisionError)):
+            failing = MonkeyPatcher((KernelSide, name, Mock(side_effect=wrong)))
+            self.before = failing.patch
+            await self.assert_ended(b"x")
+            failing.restore()
+            self.assertEqual(len(self.flushLoggedErrors(wrong)), 1)
 
     async def test_out_of_memory(self) -> None:
         """If bytes that were read cannot be kept, the pair is broken off: no stream goes on with a gap."""
