@@ -45,11 +45,16 @@ if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
 """
 _BY_CONNECTION = """
 import os, sys
-if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade.predecessor import Predecessor
+if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv and not os.path.exists({flag!r}):
+    from txmux.processes.upgrade import predecessor
 
-    if not os.path.exists({flag!r}):
-        Predecessor.gives_connections = True
+    receive = predecessor.Predecessor.__init__
+
+    def receive_as_before(self, end):
+        receive(self, end)
+        self._version = predecessor.BY_CONNECTION
+
+    predecessor.Predecessor.__init__ = receive_as_before
 """
 _BREAKS_CHANNEL = """
 import os, sys

@@ -11,6 +11,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -79,6 +80,19 @@ class TwistTest(WorkersTestCase):
         self.assertEqual(failed.returncode, 1)
 
 
+class StoppableReactor:
+    """The real reactor, but that it only tells when it is to stop."""
+
+    def __init__(self) -> None:
+        self.stopped: Deferred[None] = Deferred()
+
+    def stop(self) -> None:
+        self.stopped.callback(None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
 class ServiceTest(SupervisedTestCase):
     def test_made_in_python(self) -> None:
         """Rules that come from no file are for programs that embed txmux; nor can workers have a matcher that one has given to `load`."""
@@ -135,14 +149,13 @@ class ServiceTest(SupervisedTestCase):
 
     async def test_no_such_program(self) -> None:
         """Where no process can be started of which workers are forked, the reactor stops, and the service tells why."""
-        stopped: Deferred[None] = Deferred()
-        self.patch(reactor, "stop", lambda: stopped.callback(None))
+        stoppable = StoppableReactor()
         self.patch(sys, "executable", shutil.which("false"))
         self.write("[listen x]\nendpoint = 127.0.0.1:0\n")
-        service = MuxService(load(self.file), reactor=reactor)
+        service = MuxService(load(self.file), reactor=stoppable)
         with capturedLogs() as events:
             service.startService()
-            await stopped
+            await stoppable.stopped
             await service.stopService()
         self.assertEqual(
             str(service.failure),
