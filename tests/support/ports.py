@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.error import CannotListenError
 
-_PORTS = 1000
-_RANGES = 20
+_PORTS = 500
+_RANGES = 40
 _held: list[socket.socket] = []
 
 
