@@ -105,6 +105,29 @@ class OwnersTest(FolderTestCase):
         rules = self.rules(f"{ONE}{tunnel}{ROUTE.format('o')}under = t\n", a=theirs)
         self.assertEqual(rules.files.untaken, {})
 
+    def test_what_others_are_like_that_have_the_same_name(self) -> None:
+        """They lose it, and are no reason why rules that name the first one would be wrong: not the operator's, nor a unit's in force."""
+        certified = (
+            TLS.replace("[route tls]", "[route t]")
+            + "tls_client_ca = cert.pem\n[route c]\nunder = t\nmatch = any\nclient_cert = any\nbackend = close\n"
+        )
+        tunnel = "[route t]\nmatch = http method=CONNECT\ntunnel = yes\n[route {0}]\nunder = t\nmatch = any\nbackend = 10.0.0.1:{1}\n"
+        to_tcp = ROUTE.format("o").replace("close", "b") + "[backend b]\nserver = 10.0.0.1:1\n"
+        listen = "[listen {}]\nendpoint = {}\n".format
+        for theirs, other in (
+            (ROUTE.format("o").replace("close", "10.0.0.1:22"), listen("one", "udp:5")),
+            (certified, listen("z", ":7") + TLS.replace("[route tls]", "[route t]")),
+            (certified, listen("z", ":7") + tunnel.format("e", 1)),
+            (tunnel.format("c", 1), listen("z", ":7") + tunnel.format("e", "{port}")),
+            (to_tcp, "[backend b]\nserver = udp:10.0.0.1:1\n"),
+        ):
+            rules = self.rules(f"{ONE}{theirs}", a=other)
+            self.assertEqual([*self.wrong(rules)], ["a"])
+            before = self.rules("", z=f"{ONE}{theirs}").files
+            (self.folder / "d/a.ini").write_text(other)
+            rules = load(self.main, in_force=before)
+            self.assertEqual([*self.wrong(rules)], ["a"])
+
     def test_route_under_itself_with_the_name_of_another(self) -> None:
         """It is an error of its own unit, not of the operator's route."""
         own = TLS.replace("backend = close\n", "under = tls\n")

@@ -70,15 +70,15 @@ def open_tunnels(
     listeners: Sequence[Listener], routes: Sequence[Route], _: Settings, owners: Mapping[int, str]
 ) -> Iterator[Problem]:
     """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
-    inside = defaultdict[str, list[Route]](list)
+    inside = defaultdict[tuple[str, str | None], list[Route]](list)  # of each owner
     for route in routes:
         for name in route.under:
-            inside[name].append(route)
+            inside[name, owners.get(id(route.section))].append(route)
     ends = {one.name: one for one in routes if one.is_outer}
     for route in routes:
         if not route.more.get("tunnel"):
             continue
-        within = each_once([route], lambda one: inside[one.name])
+        within = each_once([route], lambda one: inside[one.name, owners.get(id(one.section))])
         outcomes = [one.outcome for one in within]
         if outcomes == [None]:
             message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"

@@ -404,8 +404,8 @@ def backends_of(outcomes: Iterable[Outcome | None]) -> list[Backend]:
 def blamed(
     section: Section, key: str, message: str, led: Iterable[Backend], owners: Mapping[int, str]
 ) -> Problem:
-    """Return a problem of what a section leads to: of a unit's backend, if it is the operator who has named that."""
-    for its in led if id(section) not in owners else ():
-        if id(its.section) in owners:
+    """Return a problem of what a section leads to: of a unit's backend, if another owner has named that."""
+    for its in led:
+        if owners.get(id(its.section)) not in {None, owners.get(id(section))}:
             return its.section.problem(f"as {key!r} of [{section.header}]: {message}")
     return section.problem(message, key)

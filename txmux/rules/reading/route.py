@@ -17,6 +17,7 @@ from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
     Clients,
+    Listener,
     NetworkSet,
     Refusal,
     Route,
@@ -390,6 +391,28 @@ def managed_names(
                 continue
             problem = other.section.problem(why, "terminate_tls")
             yield problem.lost_to(holder.path, holder.line)
+
+
+def holders(
+    listeners: Sequence[Listener],
+    routes: Sequence[Route],
+    sections: Mapping[str, Mapping[str, Sequence[Section]]],
+    precedence: Callable[[Section], int],
+) -> tuple[Sequence[Listener], Sequence[Route]]:
+    """Return the listeners and routes that have their names: what others are like makes no rules wrong that name them."""
+    lost = {
+        id(one)
+        for kind in sections.values()
+        for same in kind.values()
+        if len(same) > 1
+        for one in sorted(same, key=precedence)[1:]
+    }
+    if not lost:
+        return listeners, routes
+    return (
+        tuple(one for one in listeners if id(one.section) not in lost),
+        tuple(one for one in routes if id(one.section) not in lost),
+    )
 
 
 def nestings(routes: Sequence[Route]) -> Iterator[Problem]:

@@ -19,7 +19,6 @@ from txmux.rules.model.section import KeyEntry
 from txmux.rules.problems import InvalidValueError, Problem, RulesError
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import (
-    Claims,
     conflicts,
     has_handover,
     loops,
@@ -264,6 +263,8 @@ class RulesParser:
         self, settings: Settings, listeners: Sequence[Listener], routes: Sequence[Route]
     ) -> None:
         """Find what does not go together."""
+        self._checked = routes, settings
+        listeners, routes = route.holders(listeners, routes, self._sections, self._precedence)
         checked, owners = self._to_check(listeners, routes), self._owners
         self._problems += [*route.nestings(checked), *loops(listeners, checked, owners)]
         self._problems += wrong_transports(listeners, checked, self._backends.values(), owners)
@@ -271,7 +272,6 @@ class RulesParser:
         self._problems += () if self._alone else unknown_certificates(checked, self._unit_of)
         for find in CONFLICTS if not self._alone else ():
             self._problems += find(listeners, routes, settings, owners)
-        self._checked = routes, settings
         self._problems += self.contests()
         of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
         self._problems += foreign_backends(of_units, owners, backends)
@@ -315,7 +315,7 @@ class RulesParser:
         yield from shared_names(sections["listen"], outer, owners, precedence)
         yield from route.managed_names(routes, settings, precedence)
 
-    def _precedence(self, section: Section, claim: str | Claims = "") -> int:
+    def _precedence(self, section: Section, claim: Any = "") -> int:
         return self._untaken.precedence(self._unit_of(section), section, claim)
 
     def _is_like(self, last: LastRules, settings: Settings) -> bool:
