@@ -3,11 +3,13 @@
 import gc
 import json
 import math
+import os
 import sys
 import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 from unittest.mock import patch
 
 import attrs
@@ -26,6 +28,7 @@ from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import PreparedUpstreams, ServerStarter, Upstreams
 from txmux.detection.ranked import finish
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTLS, Settings
+from txmux.rules.reading.parser import load
 from txmux.testing.predicates import calls_in
 
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
@@ -165,6 +168,34 @@ class ChangedTest(SynchronousTestCase):
             self.lines((upstream, server, result))
             found = upstreams.troubled(), upstreams.without_server(lambda: used)
             self.assertEqual(found, (troubled, without))
+
+    def test_checks_of_another_user(self) -> None:
+        """All servers of a user's files are checked so often in all; those of root's as their rules say."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        folder = make_folder(self)
+        unit = folder / "d" / "a.ini"
+        unit.parent.mkdir()
+        (folder / "rules.ini").write_text("[txmux]\ninclude = d/*.ini\n[listen p]\nendpoint = :1\n")
+        many = "\n ".join(f"10.0.0.1:{port}" for port in range(1, 301))
+        backend = f"[backend b]\ncheck = tcp interval=1s\nserver = {many}\n"
+        unit.write_text(f"[listen a]\nendpoint = :2\ndefault = b\n{backend}")
+        for owner, expected in ((0, 300), (12345, 100)):
+            os.chown(unit, owner, -1)
+            dialled: list[float] = []
+            clock = Clock()
+
+            def dial(*_: Any, clock: Clock = clock, seen: list[float] = dialled, **__: Any) -> Any:
+                seen.append(clock.seconds())
+                return lambda: None
+
+            upstreams = Upstreams(clock, clock, played(dial))
+            upstreams.add_backends(load(folder / "rules.ini"))
+            upstreams.start()
+            clock.pump([0.1] * 300)
+            found = sum(at >= 10 for at in dialled) / 20
+            self.assertIn(round(found), range(expected * 9 // 10, expected + 2))
+            upstreams.stop()
 
     def test_names_without_an_address(self) -> None:
         with capturedLogs() as events:
