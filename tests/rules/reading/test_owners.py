@@ -88,6 +88,11 @@ class OwnersTest(FolderTestCase):
             (message, *_) = self.wrong(rules)["a"]
             self.assertEqual(message.partition(": ")[0], f"as {where}")
             self.assertEqual([*rules.backends], ["c"] * ("[backend c]" in text))
+        # Who names the backend of another unit has that one blamed for nothing.
+        of_a = f"{tunnel}under = flows\nbackend = b\n"
+        theirs = "[backend b]\nserver = 10.0.0.1:1\n"
+        rules = self.rules(f"{ONE}{UDP}routes_from = *\n", a=of_a, z=theirs)
+        self.assertEqual([*self.wrong(rules)], ["a"])
         # So it is with a route that is under one of the operator's listeners.
         rules = self.rules(
             f"{ONE}routes_from = *\ndefault = handover:/run/x\n{ROUTE.format('o')}",

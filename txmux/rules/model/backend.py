@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -403,9 +403,14 @@ def backends_of(outcomes: Iterable[Outcome | None]) -> list[Backend]:
 
 def blamed(
     section: Section, key: str, message: str, led: Iterable[Backend], owners: Mapping[int, str]
-) -> Problem:
-    """Return a problem of what a section leads to: of a unit's backend, if another owner has named that."""
-    for its in led:
-        if owners.get(id(its.section)) not in {None, owners.get(id(section))}:
-            return its.section.problem(f"as {key!r} of [{section.header}]: {message}")
-    return section.problem(message, key)
+) -> Iterator[Problem]:
+    """Yield a problem of what a section leads to: of a unit's backend, if it is the operator who has named that.
+
+    A unit that names another unit's is wrong for that, or has one of its own, and the other will lose the name.
+    """
+    owner = owners.get(id(section))
+    others = [its for its in led if owners.get(id(its.section)) not in {None, owner}]
+    if not others:
+        yield section.problem(message, key)
+    elif owner is None:
+        yield others[0].section.problem(f"as {key!r} of [{section.header}]: {message}")

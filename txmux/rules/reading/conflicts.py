@@ -229,7 +229,7 @@ def loops(
                 message = whys[id(outcome)] = next(filter(None, reasons), "")
             if message and (leading.section.header, key) not in reported:
                 reported.add((leading.section.header, key))
-                yield blamed(leading.section, key, message, backends_of([outcome]), owners)
+                yield from blamed(leading.section, key, message, backends_of([outcome]), owners)
 
 
 def _why(server: Server, own: Claims, listener: Listener) -> str:
@@ -303,7 +303,7 @@ def wrong_transports(
         if other:
             message = f"{other}, but this backend uses {_word(backend.transport)}; {_other_server(backend.fallback)}"
             led = _led(backend.fallback)
-            yield blamed(backend.section, "fallback", message, led, owners)
+            yield from blamed(backend.section, "fallback", message, led, owners)
     of = {listener.name: listener for listener in listeners}
     for listener in of.values():
         destinations = [("default", listener.default)]
@@ -312,7 +312,7 @@ def wrong_transports(
             other = _server_of_another(outcome, listener.transport)
             if other:
                 message = f"{other}, but [listen {listener.name}] uses {listener.transport.value.upper()}; {_other_server(outcome)}"
-                yield blamed(listener.section, key, message, _led(outcome), owners)
+                yield from blamed(listener.section, key, message, _led(outcome), owners)
     # A route of a unit names its listeners.
     transports = {listener.transport for listener in of.values() if not listener.is_of_unit}
     ends = {route.name for route in routes if route.is_outer}
@@ -329,7 +329,8 @@ def wrong_transports(
         if not found:
             right.add(kind)
         for key, message in found:
-            yield blamed(route.section, key, message, _led(route.outcome), owners)
+            led = _led(route.outcome) if key in {"backend", "match"} else []
+            yield from blamed(route.section, key, message, led, owners)
 
 
 def _led(outcome: Outcome | None) -> list[Backend]:
