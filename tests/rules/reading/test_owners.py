@@ -125,6 +125,10 @@ class OwnersTest(FolderTestCase):
             (certified, listen("z", ":7") + tunnel.format("e", 1)),
             (tunnel.format("c", 1), listen("z", ":7") + tunnel.format("e", "{port}")),
             (to_tcp, "[backend b]\nserver = udp:10.0.0.1:1\n"),
+            (
+                UDP + to_tcp.replace("match = any\n", "match = any\nunder = *\n"),
+                listen("flows", ":7"),
+            ),
         ):
             rules = self.rules(f"{ONE}{theirs}", a=other)
             self.assertEqual([*self.wrong(rules)], ["a"])

@@ -147,8 +147,8 @@ class RulesReading:
     def every_listener(self, unit: str) -> tuple[str, ...]:
         return self.scope.every(unit)
 
-    def transports_of(self, names: tuple[str, ...]) -> tuple[Transport, ...]:
-        return self.scope.transports_of(names)
+    def transports_of(self, its: tuple[str, tuple[str, ...]]) -> tuple[Transport, ...]:
+        return self.scope.transports_of(*its)
 
     def is_own(self, section: Section) -> bool:
         return self.owners.get(id(section), "") == self.unit

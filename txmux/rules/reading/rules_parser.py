@@ -582,8 +582,8 @@ class RulesParser:
         if not found:  # as of the operator's, which may be thousands; see `_is_like`
             return attrs.evolve(made, under=()) if made.under else made
         reading.needs.append((find, reading.unit, found))
-        over = reading.transports_of(found)
-        reading.needs.append((RulesReading.transports_of, found, over))
+        over = reading.transports_of((reading.unit, found))
+        reading.needs.append((RulesReading.transports_of, (reading.unit, found), over))
         # Of all, it is under those of its transport; if there are none, that is an error.
         fitting = (name for name, its in zip(found, over, strict=True) if made.is_for(its))
         return attrs.evolve(made, under=(under and tuple(fitting)) or found)

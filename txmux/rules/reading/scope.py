@@ -49,7 +49,7 @@ class Scope:
     folder: Path
     of_others: set[str] = attrs.field(factory=set, init=False)
     _own: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by unit
-    _transports: dict[str, Transport] = attrs.field(factory=dict, init=False)  # by listener
+    _transports: dict[tuple[str, str], Transport] = attrs.field(factory=dict, init=False)
     _patterns: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by listener
     _open_to: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by unit
 
@@ -57,7 +57,7 @@ class Scope:
         """Add a listener."""
         self._own.setdefault(unit, []).append(name)
         over_udp = any(is_for_datagrams(item.text) for item in section.items("endpoint"))
-        self._transports.setdefault(name, Transport.UDP if over_udp else Transport.TCP)
+        self._transports.setdefault((unit, name), Transport.UDP if over_udp else Transport.TCP)
         if not unit:
             texts = (item.text for item in section.items("routes_from"))
             self._patterns[name] = [part for text in texts for part in split_list(text)]
@@ -108,8 +108,10 @@ class Scope:
         """Return the listeners that routes of a unit may be under."""
         return (*self._own.get(unit, ()), *(self.open_to(unit) if unit else ()))
 
-    def transports_of(self, names: Names) -> tuple[Transport, ...]:
-        return _same(tuple(map(self._transports.__getitem__, names)))
+    def transports_of(self, unit: str, names: Names) -> tuple[Transport, ...]:
+        """Return those of listeners that a unit may use: its own, or the operator's."""
+        known = self._transports
+        return _same(tuple(known.get((unit, name)) or known["", name] for name in names))
 
     def refuse_listener(self, unit: str, name: str) -> None:
         """Raise if routes of a unit may not be under a listener."""
