@@ -196,7 +196,7 @@ class MeanwhileTest(WorkersTestCase):
         leave_unmeasured(self)  # which takes a descriptor
         # The counters' descriptors have gone: the limit holds for those that all processes of this user send, too.
         ready, gate = self.late_upgrade("_have_it_serve")
-        mux, listening = self.start_relaying("drain_timeout = 10m\nworkers = 2")
+        mux, listening = self.start_relaying("drain_timeout = 10m\nworkers = 2", admin=True)
         pair = self.relayed(mux, listening)
         self.upgrade_until(mux, ready)
         old, limits = mux.pid, resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
@@ -206,7 +206,11 @@ class MeanwhileTest(WorkersTestCase):
         resource.prlimit(old, resource.RLIMIT_NOFILE, limits)
         eventually(lambda: mux.named() == old, "the old process is named")
         mux.pid = old
+        mux.child.wait_for(
+            r"\[txmux\] admin: nobody can ask yet, which is tried again: too many open files"
+        )
         pairs = [pair, self.relayed(mux, listening)]
+        eventually(lambda: mux.api("status")["pid"] == old, "it can be asked")
         mux.upgrade()
         self.all_done(mux, pairs)
 

@@ -19,6 +19,7 @@ from txmux.admin.listen_addresses import (
 )
 from txmux.classes import define
 from txmux.control.control import Control
+from txmux.errors import cause_of
 from txmux.files import FileId
 from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.poller import Poller
@@ -61,6 +62,7 @@ class AdminEndpoints:
         self._tokens: AdminTokens | None = None
         self._access = NO_ACCESS
         self._ports: dict[str, Any] = {}
+        self._lacking: set[str] = set()  # of these, those for which there are no descriptors
         self.clients: dict[str, AdminClients] = {}
         self._ending: set[Deferred[None]] = set()
         self._reading_tokens: Deferred[None] = succeed(None)
@@ -154,7 +156,7 @@ class AdminEndpoints:
             self._end(self.clients.pop(key), _ASKING)
         for key, setting in self.settings.items():
             if key not in self._ports:
-                self._ports[key] = self._listen(key, setting, sockets[key])
+                self._listen(key, setting, sockets[key])
             self.clients[key].site.guard.access = self._access
         for clients in self.clients.values():
             clients.go_on()
@@ -188,26 +190,35 @@ class AdminEndpoints:
         return bool(replaced)
 
     def _look(self) -> Deferred[None]:
-        if self._make_again():
+        if self._make_again() or self._lacking:
             self.accept()
         return Deferred.fromCoroutine(self._control.look())
 
-    def _listen(self, key: str, setting: str, opened: socket.socket) -> Any:
+    def _listen(self, key: str, setting: str, opened: socket.socket) -> None:
+        """Accept clients; if descriptors have run out, `_look` tries again."""
         AdminClients, make_site = _load()  # noqa: N806
         clients = self.clients.get(key)
         if clients is None:
             # Those of one address do not take the places of those of another.
             site = make_site(setting, self._control, self._reactor.seconds)
             clients = self.clients[key] = AdminClients(site, self._reactor)
-        port = SocketPort(
-            Poller.for_reactor(self._reactor),
-            opened.dup(),
-            clients,
-            batch_size=_AT_ONCE,
-            descriptors=_DESCRIPTORS,
-        )
-        port.startListening()
-        return port
+        try:
+            port = SocketPort(
+                Poller.for_reactor(self._reactor),
+                opened.dup(),
+                clients,
+                batch_size=_AT_ONCE,
+                descriptors=_DESCRIPTORS,
+            )
+            port.startListening()
+        except OSError as problem:
+            if key not in self._lacking:
+                self._lacking.add(key)
+                what = "[txmux] {setting}: nobody can ask yet, which is tried again: {why}"
+                self._log.warn(what, setting=setting, why=cause_of(problem))
+        else:
+            self._lacking.discard(key)
+            self._ports[key] = port
 
     def _end(self, clients: AdminClients, first: float = 0.0) -> None:
         ending = Deferred.fromCoroutine(clients.end(_ANSWERING, first))
