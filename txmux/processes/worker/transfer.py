@@ -86,7 +86,10 @@ class ConnectionTransfer:
         await self._within(_PATIENCE, self._is_quiet)
 
     def _is_quiet(self) -> bool:
-        return not self._handing_over and not any(adopting.undecided for adopting in self._adopting)
+        return not self._handing_over and not self._undecided()
+
+    def _undecided(self) -> int:
+        return sum(adopting.undecided for adopting in self._adopting)
 
     async def _hand_over_flows(self, takers: Sequence[Taker]) -> tuple[int, Counter[StayReason]]:
         flows = [
@@ -120,6 +123,8 @@ class ConnectionTransfer:
         """
         for taker in self._takers:
             taker.share_slots(on=False)
+        for adopting in self._adopting:  # what comes after the last round would stay here
+            adopting.is_closed = True
         takers = [*filter(None, map(self._make_taker, ends))]
         before, self._asked_again = self._asked_again, []
         for taker in before:  # the new channels keep the room from here on
@@ -131,7 +136,7 @@ class ConnectionTransfer:
             able = await opened(takers, self._reactor)
             # No connection is offered to two processes: an upgrade may begin while connections move to other workers.
             async with self._moving:
-                await self._within(_PROMPT, lambda: not self._requests)
+                await self._within(_PROMPT, lambda: not (self._requests or self._undecided()))
                 # Flows first, since datagrams are buffered for a short time only.
                 flows, stays = await self._hand_over_flows(able)
                 connections = self._serving.connections()
@@ -262,8 +267,7 @@ class ConnectionTransfer:
             adopting.open(reads=ports.reads_datagrams)
 
     def _count(self) -> int:
-        on_their_way = sum(adopting.undecided for adopting in self._adopting)
-        return len(self._serving.connections()) + on_their_way
+        return len(self._serving.connections()) + self._undecided()
 
     def _flows_are_here(self, adopting: Adopting) -> None:
         self._serving.listening_ports.flows_are_here(self._adopting[adopting])

@@ -1,0 +1,145 @@
+"""What a worker tells of its flows of UDP to the one that goes on with them."""
+
+import gc
+import socket
+import weakref
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.processes.handover_case import Handover
+from tests.support.mux import MuxTestCase
+from tests.support.peers import reactor
+from txmux.access.admission import Tally
+from txmux.net import collecting
+from txmux.net.channel import messages
+from txmux.net.channel.channel import Channel, ChannelError, attach
+from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
+from txmux.net.sockets.descriptors import Descriptors
+from txmux.processes.worker.handover import Adopting
+from txmux.processes.worker.transfer import ConnectionTransfer
+from txmux.serving.listening_ports import ListeningPorts
+from txmux.tcp.moving import packed
+
+
+class FlowsDoneTest(TestCase):
+    def setUp(self) -> None:
+        self.ports = ListeningPorts(accepting=True)
+        serving: Any = SimpleNamespace(
+            listening_ports=self.ports, connections=list, factory_of=None, end_denied=list,
+            runtime=SimpleNamespace(descriptors=Descriptors()),
+        )  # fmt: skip
+        self.transfer = ConnectionTransfer(serving, reactor, Tally())
+
+    async def told(self) -> int:
+        own, far = socket.socketpair()
+        told: list[None] = []
+        ended: Deferred[None] = Deferred()
+        channel = Channel(
+            {messages.FLOWS_DONE: lambda: told.append(None)}, lambda: ended.callback(None), reactor
+        )
+        attach(reactor, channel, far)
+        channel.send(messages.TAKES, connections=0, reads=True)
+        await self.transfer.hand_over([own])
+        await ended
+        return len(told)
+
+    async def test_flows_are_reported_once(self) -> None:
+        self.assertEqual(await self.told(), 1)
+        self.assertEqual(await self.told(), 0)
+
+    async def test_retired_process_takes_no_flows(self) -> None:
+        """It says so, and they are offered to the next reader: that they are not taken would mean that nobody has their listener."""
+        own, far = socket.socketpair()
+        channel = Channel({}, lambda: None, reactor)
+        attach(reactor, channel, own)
+        self.addCleanup(channel.close)
+        listens = self.patch(self.ports, "keys", lambda: {"x"})
+        self.transfer.handlers[messages.TAKE_OVER](descriptors=[far.detach()])
+        await channel.ask(messages.ADOPT_FLOWS, seconds=5.0, flows=[])
+        listens.restore()
+        with self.assertRaisesRegex(ChannelError, "reads no datagrams"):
+            await channel.ask(messages.ADOPT_FLOWS, seconds=5.0, flows=[])
+
+
+class OnTheirWayTest(MuxTestCase):
+    async def test_what_comes_while_a_process_retires_moves_on_from_it(self) -> None:
+        """What is offered before its last round moves by that; what would come later is refused, and goes elsewhere."""
+        given = Handover(self)
+        pairs = await given.relayed()
+        ports = ListeningPorts(accepting=True)
+        serving: Any = SimpleNamespace(
+            listening_ports=ports, connections=lambda: [*given.new.connections], end_denied=list,
+            factory_of=lambda _: given.new, runtime=SimpleNamespace(descriptors=Descriptors()),
+        )  # fmt: skip
+        transfer = ConnectionTransfer(serving, reactor, Tally())
+        own, far = socket.socketpair()
+        channel = Channel({}, lambda: None, reactor)
+        attach(reactor, channel, own)
+        self.addCleanup(channel.close)
+        transfer.handlers[messages.TAKE_OVER](descriptors=[far.detach()])
+        [connection] = given.old.connections
+        connection.attach_stage()
+        moved, sockets = connection.suspend()
+        offer = partial(channel.ask, messages.ADOPT, seconds=5.0, batch=0)
+        ends = [end.fileno() for end in sockets]
+        answer = await offer(connections=packed([moved]), descriptors=ends)
+        self.assertEqual(answer["taken"], [0])
+        third = given.another()
+        adopting = Adopting(lambda _: third)
+        end, other = socket.socketpair()
+        adopting.channel = Channel(adopting.handlers, adopting.channel_lost, reactor)
+        attach(reactor, adopting.channel, other)
+        adopting.open()
+        handing_over = Deferred.fromCoroutine(transfer.hand_over([end]))
+        decide = partial(channel.send, messages.GO_ON, batch=0, which=[0], kept=[])
+        reactor.callLater(0.2, decide)
+        self.assertEqual(await handing_over, {"moved": 1, "stays": {}})
+        with self.assertRaisesRegex(ChannelError, "about to end"):
+            await offer(connections=packed([]), descriptors=[])
+        connection.detach()
+        self.assertEqual(len(third.connections), 1)
+        await given.end_all(pairs)
+
+
+class _Ring:
+    """Garbage, as soon as nobody has it."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+class CollectingTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.addCleanup(gc.enable)
+
+    def moved(self, count: int) -> weakref.ref[_Ring]:
+        ring = _Ring()
+        found = weakref.ref(ring)
+        with UNCOLLECTED_FOR_GOOD:
+            del ring
+            self.came = [[number] for number in range(count)]
+        return found
+
+    def test_looks_for_none(self) -> None:
+        """The garbage collector is off meanwhile, also where one such time is within another one; then it is on again."""
+        with UNCOLLECTED_FOR_GOOD:
+            with UNCOLLECTED_FOR_GOOD:
+                self.assertFalse(gc.isenabled())
+            self.assertFalse(gc.isenabled())
+        self.assertTrue(gc.isenabled())
+
+    def test_few_and_many(self) -> None:
+        # Where few objects come, garbage is freed as ever, so that many small moves leave none.
+        before = gc.get_freeze_count()
+        ring = self.moved(100)
+        self.assertEqual(gc.get_freeze_count(), before)
+        gc.collect()
+        self.assertIsNone(ring())
+        # Very many are not looked through afterwards.
+        ring = self.moved(collecting._MANY + 1000)
+        gc.collect()
+        self.assertIsNotNone(ring())
