@@ -284,12 +284,9 @@ class Stage:
 
 
 _CANNOT_MOVE: dict[ConnectionState, StayReason] = {
-    "serving": "own protocol",
-    "handing-over": "ending",
-    "rejecting": "ending",
-    "closing": "ending",
-    "over": "ending",
-}
+    "serving": "own protocol", "awaiting-hello": "being connected", "awaiting-retry": "being connected",
+    "handing-over": "ending", "rejecting": "ending", "closing": "ending", "over": "ending",
+}  # fmt: skip
 
 
 class _Over(Stage):

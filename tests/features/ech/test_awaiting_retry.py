@@ -103,7 +103,7 @@ class AwaitingRetryTest(MuxTestCase):
         for size in (1, 16384):
             client, server = await self.asked_again()
             self.assertEqual(self.only().state, "awaiting-retry")
-            self.assertEqual(self.only().cannot_move_because, "undecided")
+            self.assertEqual(self.only().cannot_move_because, "being connected")
             said = _CHANGED + records(self.sealer.second(inner()), 100) + b"more"
             for at in range(0, len(said), size):
                 client.send(said[at : at + size])
