@@ -298,8 +298,8 @@ def wrong_transports(
     owners: Mapping[int, str],
 ) -> Iterator[Problem]:
     """Find outcomes that forward clients of one transport to servers of the other."""
-    for backend in backends:
-        other = _server_of_another(backend.fallback, backend.transport) if backend.servers else ""
+    for backend in [one for one in backends if one.fallback is not None and one.servers]:
+        other = _server_of_another(backend.fallback, backend.transport)
         if other:
             message = f"{other}, but this backend uses {_word(backend.transport)}; {_other_server(backend.fallback)}"
             led = _led(backend.fallback)

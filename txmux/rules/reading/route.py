@@ -400,6 +400,8 @@ def holders(
     precedence: Callable[[Section], int],
 ) -> tuple[Sequence[Listener], Sequence[Route]]:
     """Return the listeners and routes that have their names: what others are like makes no rules wrong that name them."""
+    if all(sum(map(len, kind.values())) == len(kind) for kind in sections.values()):
+        return listeners, routes
     lost = {
         id(one)
         for kind in sections.values()
@@ -407,8 +409,6 @@ def holders(
         if len(same) > 1
         for one in sorted(same, key=precedence)[1:]
     }
-    if not lost:
-        return listeners, routes
     return (
         tuple(one for one in listeners if id(one.section) not in lost),
         tuple(one for one in routes if id(one.section) not in lost),
