@@ -217,7 +217,7 @@ class ManagedCertificates:
         problems: Finds what is wrong in a section with nothing behind the word.
         folder: Returns where their files are, by the settings; the service makes these.
         file: Returns the file of a name in there.
-        order: Returns what has to be the same for all routes that name it, by the settings and a route.
+        order: Returns, for the settings and all routes, what gives of a route what has to be the same for all that name it.
     """
 
     word: str
@@ -228,7 +228,7 @@ class ManagedCertificates:
     problems: Callable[[Section], Iterator[Problem]]
     folder: Callable[[Settings], Path]
     file: Callable[[Path, str], Path]
-    order: Callable[[Settings, Route], object]
+    order: Callable[[Settings, Sequence[Route]], Callable[[Route], object]]
 
 
 @frozen

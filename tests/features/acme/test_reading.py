@@ -78,6 +78,18 @@ class RouteTests(SynchronousTestCase):
         with self.assertRaises(RulesError) as caught:
             read("acme = https://ca.example/ acme_ca='x'")
         self.assertIn("is not an ACME directory", str(caught.exception))
+        # One route of the user with the authority is enough, also for a name of both.
+        both = "terminate_tls = acme a.example\nacme = zerossl\nbackend = close\n"
+        (folder / "d/b.ini").unlink()
+        unit = folder / "d/a.ini"
+        (folder / "z.eab").touch()
+        more = "[route {0}]\nmatch = tls\n{1}acme_eab = z.eab\n[route {0}2]\nmatch = tls\n{1}"
+        unit.write_text(more.format("a", both))
+        path.write_text(main.replace("include", "acme_terms = yes\ninclude") + route("o", ""))
+        rules = load(path)
+        self.assertEqual(rules.files.untaken, {})
+        of_all = accounts(asked_for(rules.settings, rules.routes).values())
+        self.assertEqual([its.eab for its in of_all.values()], [eab, folder / "z.eab"])
 
     def test_account_whose_file_cannot_be_read(self) -> None:
         """It is named, so nothing is said of a missing 'acme_eab'."""

@@ -13,6 +13,7 @@ from txmux.features.acme.reading import (
     AcmeSettings,
     acme_file,
     conflicts,
+    in_common,
     names_of,
     problems_of_names,
     read_authority,
@@ -111,7 +112,7 @@ FEATURE = Feature(
     certificates=ManagedCertificates(
         "acme", "[`acme`](#certificates-by-acme)", "acme_folder", read_name, names_of, problems_of_names,
         folder=lambda settings: AcmeSettings.of(settings).folder, file=acme_file,
-        order=lambda settings, route: AcmeSettings.of(settings, route).in_common),
+        order=in_common),
     needed=lambda rules: bool(rules.managed),
     part=_part,
     serving_part=imported_late("txmux.features.acme.challenges:Challenges"),

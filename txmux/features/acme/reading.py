@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -81,13 +81,16 @@ class AcmeSettings:
     user: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings, route: Route | None = None) -> AcmeSettings:
-        """Return what holds for a route, or for all others; another authority, or account, has nothing of the usual one's."""
+    def of(
+        cls, settings: Settings, route: Route | None = None, apart: Collection[object] = ()
+    ) -> AcmeSettings:
+        """Return what holds for a route, or for all others; another authority, or account, has nothing of the usual one's. `apart` is from `users_apart`."""
         more = settings.more
         own = {} if route is None else route.more
         tls = None if route is None else route.terminate_tls
-        user = None if tls is None or own.keys().isdisjoint(_OF_ACCOUNT) else tls.author
-        if own.get("acme") not in {None, more.get("acme")}:
+        directory = own.get("acme", more.get("acme"))
+        user = tls.author if tls and (tls.author, directory) in apart else None
+        if directory != more.get("acme"):
             more = {name: value for name, value in more.items() if name not in _OF_ROUTE}
         elif user is not None:
             more = {name: value for name, value in more.items() if name not in _OF_ACCOUNT}
@@ -107,22 +110,40 @@ class AcmeSettings:
         return f"{self.directory} {self.profile}".strip()
 
     @property
-    def in_common(self) -> tuple[str, str]:
-        return self.account, self.order
-
-    @property
     def authority(self) -> str:
         return _WORDS.get(self.directory or "", self.directory or "")
 
 
-def asked_for(settings: Settings, routes: Iterable[Route]) -> dict[str, AcmeSettings]:
-    """Return by name what holds for its certificate."""
+def users_apart(settings: Settings, routes: Iterable[Route]) -> set[object]:
+    """Return the users who name files for an account with an authority, each with that; one route of them is enough."""
     return {
-        name: AcmeSettings.of(settings, route)
+        (route.terminate_tls.author, route.more.get("acme", settings.more.get("acme")))
         for route in routes
-        if route.terminate_tls is not None
-        for name in route.terminate_tls.managed
+        if route.terminate_tls and not route.more.keys().isdisjoint(_OF_ACCOUNT)
     }
+
+
+def in_common(settings: Settings, routes: Iterable[Route]) -> Callable[[Route], tuple[str, str]]:
+    """Return what has to be the same for all routes with one name, of each."""
+    apart = users_apart(settings, routes)
+
+    def of(route: Route) -> tuple[str, str]:
+        its = AcmeSettings.of(settings, route, apart)
+        return its.account, its.order
+
+    return of
+
+
+def asked_for(settings: Settings, routes: Sequence[Route]) -> dict[str, AcmeSettings]:
+    """Return by name what holds for its certificate."""
+    apart = users_apart(settings, routes)
+    found: dict[str, AcmeSettings] = {}
+    for route in routes:
+        for name in route.terminate_tls.managed if route.terminate_tls else ():
+            one = AcmeSettings.of(settings, route, apart)
+            first = found.get(name, one)
+            found[name] = attrs.evolve(one, ca=first.ca or one.ca, eab=first.eab or one.eab)
+    return found
 
 
 def accounts(requested: Iterable[AcmeSettings]) -> dict[str, AcmeSettings]:
@@ -163,7 +184,7 @@ def conflicts(
     _: Sequence[Listener], routes: Sequence[Route], settings: Settings, __: Mapping[int, str]
 ) -> Iterator[Problem]:
     """Find what does not go together in all that rules say of authorities and names."""
-    section = settings.section
+    section, apart = settings.section, users_apart(settings, routes)
     requested = [(section, AcmeSettings.of(settings))]
     own = [route for route in routes if not route.more.keys().isdisjoint(_OF_ROUTE)]
     if "acme" not in section.entries and not own:
@@ -178,7 +199,7 @@ def conflicts(
     for route in routes:
         if route.terminate_tls is None or not route.terminate_tls.managed:
             continue
-        its = AcmeSettings.of(settings, route)
+        its = AcmeSettings.of(settings, route, apart)
         requested.append((route.section, its))
         problems = [] if its.directory else [_NO_AUTHORITY]
         for name in route.terminate_tls.managed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from operator import itemgetter
@@ -363,14 +363,14 @@ def _claim(name: str) -> str:
 
 
 def managed_names(
-    routes: Iterable[Route],
+    routes: Sequence[Route],
     settings: Settings,
     precedence: Callable[[Section, str], int],
 ) -> Iterator[Problem]:
     """Find names that certificates are asked for by routes of several authors, or differently: the later one is wrong."""
     if MANAGED is None:
         return
-    order = partial(MANAGED.order, settings)
+    order = MANAGED.order(settings, routes)
     asking: dict[str, list[tuple[Route, int | None]]] = {}
     for route in routes:
         if (tls := route.terminate_tls) is not None:
