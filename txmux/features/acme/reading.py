@@ -117,9 +117,9 @@ class AcmeSettings:
 def users_apart(settings: Settings, routes: Iterable[Route]) -> set[object]:
     """Return the users who name files for an account with an authority, each with that; one route of them is enough."""
     return {
-        (route.terminate_tls.author, route.more.get("acme", settings.more.get("acme")))
-        for route in routes
-        if route.terminate_tls and not route.more.keys().isdisjoint(_OF_ACCOUNT)
+        (tls.author, route.more.get("acme", settings.more.get("acme")))
+        for route, tls in [(one, one.terminate_tls) for one in routes if one.terminate_tls]
+        if not route.more.keys().isdisjoint(_OF_ACCOUNT)
     }
 
 

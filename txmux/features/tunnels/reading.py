@@ -70,21 +70,19 @@ def open_tunnels(
     listeners: Sequence[Listener], routes: Sequence[Route], _: Settings, owners: Mapping[int, str]
 ) -> Iterator[Problem]:
     """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
-    ends: dict[str, Route] = {}
     inside = defaultdict[tuple[str, str | None], list[Route]](list)  # of each owner
     for route in routes:
         for name in route.under:
             inside[name, owners.get(id(route.section))].append(route)
-    for route in routes:
-        if not route.more.get("tunnel"):
-            continue
+    tunnels = [route for route in routes if route.more.get("tunnel")]
+    ends = {one.name: one for one in routes if one.is_outer} if tunnels else {}
+    for route in tunnels:
         within = each_once([route], lambda one: inside[one.name, owners.get(id(one.section))])
         outcomes = [one.outcome for one in within]
         if outcomes == [None]:
             message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"
             yield route.section.problem(message, "tunnel")
         if route.outcome is None:
-            ends.update((one.name, one) for one in routes if one.is_outer)
             over = [*each_once([route], lambda one: filter(None, map(ends.get, one.under)))]
             own = [its for its in listeners if any(one.stands_under(its) for one in over)]
             outcomes += [outcome for listener in own for outcome in listener.outcomes]

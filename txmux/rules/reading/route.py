@@ -372,10 +372,9 @@ def managed_names(
         return
     order = MANAGED.order(settings, routes)
     asking: dict[str, list[tuple[Route, int | None]]] = {}
-    for route in routes:
-        if (tls := route.terminate_tls) is not None:
-            for name in tls.managed:
-                asking.setdefault(name, []).append((route, tls.author))
+    for route, tls in [(one, one.terminate_tls) for one in routes if one.terminate_tls]:
+        for name in tls.managed:
+            asking.setdefault(name, []).append((route, tls.author))
     for name, its in asking.items():
         if len(its) == 1:  # as nearly all: then what is in force is not read
             continue
