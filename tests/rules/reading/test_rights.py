@@ -203,7 +203,15 @@ class RightsTest(FolderTestCase):
                 is_wrong = owner == 12345 and (not pattern or "= *" in rest)
                 self.assertEqual(["b" in rules.backends, len(problems)], [not is_wrong, is_wrong])
                 for problem in problems:
-                    self.assertIn(f"[{named}] leads to it from [listen {'q' if pattern else 'p'}]", problem.message)  # fmt: skip
+                    where = f"from [listen {'q' if pattern else 'p'}], which"
+                    where = where if rest.startswith("[route o") else "and"
+                    self.assertIn(f"[{named}] leads to it {where} takes no routes", problem.message)
+                    # Routes of others have a listener wait for first bytes that its servers may wait for, too.
+                    is_at_once = key.startswith("default")
+                    self.assertEqual(
+                        is_at_once,
+                        "'routes_from = a' there with 'first = server'" in problem.message,
+                    )
 
     def test_rights_of_others(self) -> None:
         """What a user has written has nothing done with rights of the service; of what root has written, as of the operator's, all is."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from txmux.interfaces import Transport
 from txmux.rules.advice.words import near
 from txmux.rules.model import (
     LOCAL,
@@ -118,20 +119,26 @@ def not_allowed(
         *((one, one.outcomes) for one in own),
         *((one, [one.outcome]) for one in routes if id(one.section) not in owners),
     ]
+    reported: set[int] = set()  # thousands of routes may lead to one
     for one, outcomes in leading:
         for led in backends_of(outcomes):
             unit = owners.get(id(led.section), "")
-            if unit not in scope.of_others:
+            if unit not in scope.of_others or id(led) in reported:
                 continue
             others = [its for its in own if its.name not in scope.open_to(unit)]
             if isinstance(one, Listener):
-                named = [its for its in others if its is one]
+                named, where = [its for its in others if its is one], "and"
+                is_forward = not (one.silent or any(its.stands_under(one) for its in routes))
+                # Else it would wait for its clients' first bytes from then on.
+                too = " with 'first = server'" * (is_forward and one.transport is Transport.TCP)
             else:
-                named = [its for its in others if comes_to(one, its, ends)]
+                named, too = [its for its in others if comes_to(one, its, ends)], ""
+                where = f"from [listen {named[0].name}], which" if named else ""
             if named:
-                where = f"leads to it from [listen {named[0].name}]"
-                why = f"[{one.section.header}] {where}, which takes no routes of this file"
-                yield led.section.problem(f"{why}; {cure(unit, 'its owner')}, or call it otherwise")
+                reported.add(id(led))
+                why = f"[{one.section.header}] leads to it {where} takes no routes of this file"
+                cured = f"{cure(unit, 'its owner')}{too}, or call it otherwise"
+                yield led.section.problem(f"{why}; {cured}")
 
 
 def contradictions(
