@@ -66,14 +66,12 @@ def conflicts(
     """Find endpoints that an earlier one has taken; the problem names that."""
     first: dict[tuple[object, ...], tuple[str, Section]] = {}
     endpoints = [
-        (section, key, number, item)
+        (section, key, number, item, claims(item.text))
         for section, key in itertools.product(sections, _KEYS)
         for number, item in enumerate(section.items(key))
     ]
-    for section, key, number, item in sorted(
-        endpoints, key=lambda its: precedence(its[0], claims(its[3].text)[0])
-    ):
-        claimed, refused = claims(item.text)
+    endpoints.sort(key=lambda its: precedence(its[0], its[4][0]))
+    for section, key, number, item, (claimed, refused) in endpoints:
         if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:
             continue  # relative paths of these start elsewhere
         taken: dict[str, tuple[Section, set[int]]] = {}

@@ -52,7 +52,7 @@ class UntakenUnits:
         self.before = before or self.in_force
         self.problems: dict[str, Sequence[Problem]] = {}
         self.lacking: dict[str, str] = {}
-        self._claims: dict[str, dict[str, set[tuple[str, object]]]] = {}  # by file and unit
+        self._claims: dict[str, dict[str, set[tuple[object, ...]]]] = {}  # by file and unit
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
         self._lost_to: dict[str, list[tuple[str, bool]]] = {}
@@ -117,16 +117,14 @@ class UntakenUnits:
         if isinstance(claim, str):
             is_in_force = not in_force.isdisjoint({(section.header, claim), ("", claim)})
         else:
-            is_in_force = all(
-                ("", one) in in_force or ("", (*one[:-1], "every")) in in_force for one in claim
-            )
+            is_in_force = all((*one[:-1], "every") in in_force for one in claim - in_force)
         if is_in_force:
             return 1
         turn = self._later.get(unit, 0)
         return 2 + 2 * turn + (turn > 0 and not in_force)
 
-    def _claims_in(self, path: str) -> Mapping[str, set[tuple[str, object]]]:
-        """Return what each unit of a file has in force: headers, each with nothing or with `INSIDE`, and parts of addresses without one."""
+    def _claims_in(self, path: str) -> Mapping[str, set[tuple[object, ...]]]:
+        """Return what each unit of a file has in force: headers, each with nothing or with `INSIDE`, names of certificates without one, and parts of addresses."""
         if path not in self._claims:
             found = self._claims[path] = {}
             for unit, text in _parts(path, self.before.texts.get(path, "")):
@@ -134,8 +132,7 @@ class UntakenUnits:
                 for written in read_ini(text, path)[0]:
                     section, _ = expand_section(written, self.before.variables.get)
                     # Of an address, the listener may have another name by now, or another text.
-                    for item in section.items("endpoint"):
-                        claims.update(("", one) for one in claims_of(item.text)[0])
+                    claims.update(*(claims_of(item.text)[0] for item in section.items("endpoint")))
                     claims.update(("", claim) for claim in managed_claims(section))
                     claims.add((section.header, ""))
                     if section.header.startswith("listen ") or is_outer(section):
