@@ -154,6 +154,17 @@ class WriterTest(SynchronousTestCase):
         message = r"object a\b.* is left out: is already at \S*p/a.ini:\d+; give one another"
         self.assertRegex(logged, message)
         self.assertEqual(self.routes(), ["[route b]"])
+        took: list[float] = []
+
+        def objects(_: object) -> Sequence[ProvidedObject]:
+            took.append(self.clock.seconds())
+            self.clock.rightNow += 1.0  # of very many rules
+            return [route("a"), route("b")]
+
+        self.writer.write(objects)
+        for seconds in (1, 15):
+            self.clock.advance(seconds)
+        self.assertEqual(len(took), 1)
         (self.folder / "p" / other).unlink()
         self.clock.advance(5)
         self.assertEqual(self.routes(), ["[route a]", "[route b]"])

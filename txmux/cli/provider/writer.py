@@ -30,6 +30,7 @@ from txmux.telemetry.sources import LONGEST_WHY
 _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
 _LOAD = 2
+_SELDOM = 20  # the same for what has lost to another file, which may last
 _AGAIN = 5.0  # seconds until rules with errors are looked at again, and a service that has not reloaded is asked again
 _MOST_NAMED = 100  # objects that are left out, in the comments of the file
 _PARTS = 16  # of a file that is too large, one of which is left out at once
@@ -149,6 +150,7 @@ class ProviderWriter:
         self._next = begun + max(_EVERY, _LOAD * (now - begun))
 
     def _replace(self, make: _Objects) -> None:
+        begun, has_lost = self._reactor.seconds(), False
         try:
             rules = load_draft(self._rules, _source(str(self._path), ""), keep=False)
         except RulesError as error:
@@ -163,8 +165,9 @@ class ProviderWriter:
         before = self._in_force()
         while problems := _problems(self._rules, draft.source, before):
             draft = draft.without(problems)
-            if any(problem.claimant for problem in problems):  # which may end without a change here
-                self._schedule(_AGAIN)
+            has_lost |= any(problem.claimant for problem in problems)
+        if has_lost:  # which may end without a change here
+            self._schedule(max(_AGAIN, _SELDOM * (self._reactor.seconds() - begun)))
         self._log_left_out(draft.objects)
         text = draft.source.text.encode()
         served = plural(
