@@ -105,6 +105,17 @@ class OwnersTest(FolderTestCase):
         for unit in ({}, {"a": "[listen z]\nendpoint = udp:1\n"}):
             error = self.assertRaises(RulesError, self.rules, f"{ONE}{route}", **unit)
             self.assertIn("[route o] backend: its servers use UDP", str(error))
+        # So it is where that leads on to servers of the operator, but not where the operator's lead back by themselves.
+        theirs = "[backend b]\nserver = 10.0.0.1:1\n"
+        for text, server, section in (
+            (f"{tunnel}backend = ", free, "route t"), ("default = ", "127.0.0.1:441", "listen one"),
+        ):  # fmt: skip
+            own = f"\n[backend c]\nserver = {server}\n"
+            rules = self.rules(f"{ONE}{text}b{own}", a=f"{theirs}fallback = c\n")
+            self.assertEqual([[*self.wrong(rules)], [*rules.backends]], [["a"], ["c"]])
+            wrong = f"{ONE}{text}c{own}fallback = b\n"
+            said = self.assertRaises(RulesError, self.rules, wrong, a=theirs)
+            self.assertEqual([its.section for its in said.problems], [section])
         # Who has a tunnel says nothing of others' servers.
         theirs = f"[listen z]\nendpoint = :9\ndefault = b\n[backend b]\nserver = {free}\n"
         rules = self.rules(f"{ONE}{tunnel}{ROUTE.format('o')}under = t\n", a=theirs)

@@ -94,4 +94,4 @@ def open_tunnels(
             ports = [server.text for server in free if not server.placeholder]
             if ports and backend.allow_names is None and backend.allow_networks is None:
                 message = f"clients choose the port of {ports[0]!r}; add 'allow_networks' to [backend {backend.name}]"
-                yield from blamed(route.section, "tunnel", message, [backend], owners)
+                yield from blamed(route.section, "tunnel", message, outcomes, backend, owners)

@@ -402,15 +402,26 @@ def backends_of(outcomes: Iterable[Outcome | None]) -> list[Backend]:
 
 
 def blamed(
-    section: Section, key: str, message: str, led: Iterable[Backend], owners: Mapping[int, str]
+    section: Section,
+    key: str,
+    message: str,
+    outcomes: Iterable[Outcome | None],
+    wrong: Outcome | None,
+    owners: Mapping[int, str],
 ) -> Iterator[Problem]:
-    """Yield a problem of what a section leads to: of a unit's backend, if it is the operator who has named that.
+    """Yield a problem of one of the outcomes of a section: of a unit's backend, if the operator comes to it only over such.
 
     A unit that names another unit's is wrong for that, or has one of its own, and the other will lose the name.
     """
-    owner = owners.get(id(section))
-    others = [its for its in led if owners.get(id(its.section)) not in {None, owner}]
-    if not others:
+    owner, firsts = owners.get(id(section)), []
+    for outcome in outcomes:
+        led = [
+            (its, owners.get(id(its.section)) not in {None, owner})
+            for its in backends_of([outcome])
+        ]
+        if any(its is wrong for its, _ in led):
+            firsts.append(next(one for one in led if one[0] is wrong or one[1]))
+    if not firsts or not all(is_of_other for _, is_of_other in firsts):
         yield section.problem(message, key)
     elif owner is None:
-        yield others[0].section.problem(f"as {key!r} of [{section.header}]: {message}")
+        yield firsts[0][0].section.problem(f"as {key!r} of [{section.header}]: {message}")

@@ -26,7 +26,7 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
-from txmux.rules.model.backend import backends_of, blamed
+from txmux.rules.model.backend import blamed
 from txmux.rules.model.rules import each_once
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.endpoints import listening, parse_endpoint
@@ -210,7 +210,7 @@ def loops(
         for text in listener.endpoints:
             own |= claims(text)[0]
         # Thousands of routes may have the same few backends.
-        whys: dict[int, str] = {}
+        whys: dict[int, tuple[str, Backend | None]] = {}
         destinations: list[tuple[str, Outcome | None, Listener | Route]] = [
             *(("silent", line.outcome, listener) for line in listener.silent),
             ("default", listener.default, listener),
@@ -221,13 +221,13 @@ def loops(
             if route.stands_under(listener) and not (route.is_outer or route.dry_run)
         ]
         for key, outcome, leading in destinations:
-            message = whys.get(id(outcome))
-            if message is None:
-                reasons = (_why(one, own, listener) for one in _servers(outcome))
-                message = whys[id(outcome)] = next(filter(None, reasons), "")
+            if id(outcome) not in whys:
+                reasons = ((_why(one, own, listener), its) for its, one in _servers(outcome))
+                whys[id(outcome)] = next(filter(itemgetter(0), reasons), ("", None))
+            message, its = whys[id(outcome)]
             if message and (leading.section.header, key) not in reported:
                 reported.add((leading.section.header, key))
-                yield from blamed(leading.section, key, message, backends_of([outcome]), owners)
+                yield from blamed(leading.section, key, message, [outcome], its, owners)
 
 
 def _why(server: Server, own: Claims, listener: Listener) -> str:
@@ -247,13 +247,13 @@ def _why(server: Server, own: Claims, listener: Listener) -> str:
     )
 
 
-def _servers(outcome: Outcome | None) -> Iterator[Server]:
-    """Yield the servers that get the bytes unchanged."""
+def _servers(outcome: Outcome | None) -> Iterator[tuple[Backend, Server]]:
+    """Yield the servers that get the bytes unchanged, each with its backend."""
     while isinstance(outcome, Backend):
         if outcome.proxy is not None:
-            yield outcome.proxy.server  # the servers are where that is
+            yield outcome, outcome.proxy.server  # the servers are where that is
         elif outcome.tls is None:
-            yield from [server for server in outcome.servers if not server.down]
+            yield from [(outcome, server) for server in outcome.servers if not server.down]
         outcome = outcome.fallback
 
 
@@ -300,8 +300,8 @@ def wrong_transports(
         other = _server_of_another(backend.fallback, backend.transport)
         if other:
             message = f"{other}, but this backend uses {_word(backend.transport)}; {_other_server(backend.fallback)}"
-            led = _led(backend.fallback)
-            yield from blamed(backend.section, "fallback", message, led, owners)
+            led = backend.fallback
+            yield from blamed(backend.section, "fallback", message, [led], led, owners)
     of = {listener.name: listener for listener in listeners}
     for listener in of.values():
         destinations = [("default", listener.default)]
@@ -310,7 +310,7 @@ def wrong_transports(
             other = _server_of_another(outcome, listener.transport)
             if other:
                 message = f"{other}, but [listen {listener.name}] uses {listener.transport.value.upper()}; {_other_server(outcome)}"
-                yield from blamed(listener.section, key, message, _led(outcome), owners)
+                yield from blamed(listener.section, key, message, [outcome], outcome, owners)
     # A route of a unit names its listeners.
     transports = {listener.transport for listener in of.values() if not listener.is_of_unit}
     ends = {route.name for route in routes if route.is_outer}
@@ -327,12 +327,7 @@ def wrong_transports(
         if not found:
             right.add(kind)
         for key, message in found:
-            led = _led(route.outcome) if key in {"backend", "match"} else []
-            yield from blamed(route.section, key, message, led, owners)
-
-
-def _led(outcome: Outcome | None) -> list[Backend]:
-    return [outcome] if isinstance(outcome, Backend) else []
+            yield from blamed(route.section, key, message, [route.outcome], route.outcome, owners)
 
 
 def _of_route(
