@@ -158,6 +158,28 @@ class OwnersTest(FolderTestCase):
             self.assertEqual([*self.wrong(rules)], [wrong])
             self.assertEqual([route.name for route in rules.routes], ["tls"])
 
+    def test_names_of_others(self) -> None:
+        """A unit with a name of the operator, or of a unit before it, makes no rules wrong but its own."""
+        own = (
+            f"[listen two]\nendpoint = udp:442\n{TLS}under = three\ntls_client_ca = cert.pem\n"
+            "[listen three]\nendpoint = :443\n[route cert]\nunder = tls\nclient_cert = any\nmatch = any\nbackend = close\n"
+            "[route dns]\nunder = two\nmatch = any\nbackend = udp:10.0.0.1:53\n"
+            "[route back]\nunder = three\nmatch = ssh\nbackend = 127.0.0.1:9\n"
+        )
+        handing = (
+            f"[route ssh]\nunder = one\nmatch = ssh\nbackend = handover:{self.folder}/ssh.sock\n"
+        )
+        listen, tls = "[listen {}]\nendpoint = {}\n".format, f"{UDP.replace('udp:', ':4')}{TLS}"
+        for unit in (
+            tls, tls.replace("route tls", "route two"), tls.replace("route tls", "route one"),
+            f"{TLS}under = tls\n", listen("three", "127.0.0.1:9"), listen("three", "udp:9"),
+            listen("one", "udp:9"), listen("one", "unix:/run/a.sock"),
+        ):  # fmt: skip
+            for operator, before in ((own + handing, {}), ("", {"a": own})):
+                rules = self.rules(f"{ONE}{operator}", **before, z=unit)
+                self.assertLessEqual({"back", "dns"}, {route.name for route in rules.routes})
+                self.assertLessEqual({*self.wrong(rules)}, {"z"}, unit)
+
     def test_no_message_proposes_what_only_others_may_use(self) -> None:
         known = "[backend web]\nserver = 127.0.0.1:1\n"
         operator = f"{ONE}[listen two]\nendpoint = :442\n{TLS}tls_client_ca = cert.pem\nunder = *\n{ROUTE.format('op')}under = one\n{known}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -40,6 +40,7 @@ from txmux.transport import is_address, unmapped
 
 _KEYS = ("endpoint", "admin", "metrics")
 _SHAREABLE = frozenset({"tcp", "tcp6", "udp", "unix", "systemd"})
+T = TypeVar("T", Listener, Route)
 Claims = set[tuple[Any, ...]]
 """Ports of addresses, as ``(port, family, address)`` with ``"every"`` for every address, and paths of sockets."""
 
@@ -58,6 +59,14 @@ def same_names(
                 message = f"is already at {first.path}:{first.line}; {advice}"
                 for section in others:
                     yield section.problem(message).lost_to(first.path, first.line)
+
+
+def holders(made: Sequence[T], contested: Iterable[Problem]) -> Sequence[T]:
+    """Return those whose names are their own: what has only lost one to them cannot make them wrong."""
+    lost = {(problem.path, problem.line) for problem in contested}
+    if not lost:
+        return made
+    return [one for one in made if (one.section.path, one.section.line) not in lost]
 
 
 def conflicts(

@@ -17,7 +17,6 @@ from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
     Clients,
-    Listener,
     NetworkSet,
     Refusal,
     Route,
@@ -392,35 +391,10 @@ def managed_names(
             yield problem.lost_to(holder.path, holder.line)
 
 
-def holders(
-    listeners: Sequence[Listener],
-    routes: Sequence[Route],
-    sections: Mapping[str, Mapping[str, Sequence[Section]]],
-    precedence: Callable[[Section], int],
-) -> tuple[Sequence[Listener], Sequence[Route]]:
-    """Return the listeners and routes that have their names: what others are like makes no rules wrong that name them."""
-    if all(sum(map(len, kind.values())) == len(kind) for kind in sections.values()):
-        return listeners, routes
-    lost = {
-        id(one)
-        for kind in sections.values()
-        for same in kind.values()
-        if len(same) > 1
-        for one in sorted(same, key=precedence)[1:]
-    }
-    return (
-        tuple(one for one in listeners if id(one.section) not in lost),
-        tuple(one for one in routes if id(one.section) not in lost),
-    )
-
-
 def nestings(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes that are under themselves, at once or over others, or under very many: one problem a circle, at its first route."""
-    named: dict[str, Route] = {}
-    for route in routes:  # of one name, the first is the operator's if any is
-        named.setdefault(route.name, route)
-    sections = {name: route.section for name, route in named.items()}
-    under = {name: route.under for name, route in named.items() if is_outer(route.section)}
+    sections = {route.name: route.section for route in reversed(routes)}
+    under = {r.name: r.under for r in routes if is_outer(sections[r.name])}
     left, places = {**under}, {name: place for place, name in enumerate(under)}
     for _ in range(_DEEPEST):
         for name in [one for one, its in left.items() if left.keys().isdisjoint(its)]:

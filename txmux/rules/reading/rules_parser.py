@@ -21,6 +21,7 @@ from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import (
     conflicts,
     has_handover,
+    holders,
     loops,
     misplaced,
     same_names,
@@ -263,18 +264,17 @@ class RulesParser:
         self, settings: Settings, listeners: Sequence[Listener], routes: Sequence[Route]
     ) -> None:
         """Find what does not go together."""
-        self._checked = routes, settings
-        listeners, routes = route.holders(listeners, routes, self._sections, self._precedence)
-        checked, owners = self._to_check(listeners, routes), self._owners
+        self._checked, owners = (routes, settings), self._owners
+        self._problems += (contested := [*self.contests()])
+        listeners, routes = holders(listeners, contested), holders(routes, contested)
+        checked, backends = self._to_check(listeners, routes), self._sections["backend"]
         self._problems += [*route.nestings(checked), *loops(listeners, checked, owners)]
         self._problems += wrong_transports(listeners, checked, self._backends.values(), owners)
         self._problems += misplaced(listeners, checked, owners)
         self._problems += () if self._alone else unknown_certificates(checked, self._unit_of)
         for find in CONFLICTS if not self._alone else ():
             self._problems += find(listeners, routes, settings, owners)
-        self._problems += self.contests()
-        of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
-        self._problems += foreign_backends(of_units, owners, backends)
+        self._problems += foreign_backends(self._of_units(listeners, routes), owners, backends)
         self._problems += backend.not_allowed(listeners, routes, owners, self._reading.scope)
         opened = [same[0] for same in self._sections["listen"].values()]
         self._problems += unshareable(opened, settings, self._units)
