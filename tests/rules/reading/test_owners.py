@@ -180,6 +180,18 @@ class OwnersTest(FolderTestCase):
                 self.assertLessEqual({"back", "dns"}, {route.name for route in rules.routes})
                 self.assertLessEqual({*self.wrong(rules)}, {"z"}, unit)
 
+    def test_backend_with_the_name_of_one_of_others(self) -> None:
+        """Its servers do not count for who has the name, by what is in force or since the other is left out itself."""
+        theirs = "[listen t]\nendpoint = :9\ndefault = b\n[backend b]\nserver = 127.0.0.1:1\n"
+        before = self.rules(ONE, z=theirs).files
+        for server in ("udp:127.0.0.1:1", "127.0.0.1:9", "127.0.0.1:2"):
+            backend = f"[backend b]\nserver = {server}\n"
+            for text, in_force in ((backend, before), (f"{backend}worse\n", None)):
+                self.rules(ONE, a=text, z=theirs)
+                rules = load(self.main, in_force=in_force)
+                self.assertEqual([*self.wrong(rules)], ["a"])
+                self.assertEqual(rules.backends["b"].servers[0].text, "127.0.0.1:1")
+
     def test_no_message_proposes_what_only_others_may_use(self) -> None:
         known = "[backend web]\nserver = 127.0.0.1:1\n"
         operator = f"{ONE}[listen two]\nendpoint = :442\n{TLS}tls_client_ca = cert.pem\nunder = *\n{ROUTE.format('op')}under = one\n{known}"

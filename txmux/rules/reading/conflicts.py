@@ -44,21 +44,25 @@ T = TypeVar("T", Listener, Route)
 Claims = set[tuple[Any, ...]]
 """Ports of addresses, as ``(port, family, address)`` with ``"every"`` for every address, and paths of sockets."""
 
+_Named = Mapping[str, Mapping[str, list[Section]]]  # by kind and name
+
 _EVERY_ADDRESS = {"": (4, 6), "0.0.0.0": (4,), "::": (6,)}  # noqa: S104 - compared, not opened
 
 
-def same_names(
-    sections: Mapping[str, Mapping[str, Sequence[Section]]], precedence: Callable[[Section], int]
-) -> Iterator[Problem]:
-    """Find sections of one kind and name; all but the one that has the name are wrong."""
-    for kind in sections.values():
-        for name, same in kind.items():
-            if len(same) > 1:
-                first, *others = sorted(same, key=precedence)
-                advice = "give one another name" if name else "put all its keys there"
-                message = f"is already at {first.path}:{first.line}; {advice}"
-                for section in others:
-                    yield section.problem(message).lost_to(first.path, first.line)
+def put_holders_first(sections: _Named, precedence: Callable[[Section], int]) -> None:
+    """Sort sections of one kind and name, so that the first is the one whose name it is."""
+    for same in [its for kind in sections.values() for its in kind.values() if len(its) > 1]:
+        same.sort(key=precedence)
+
+
+def same_names(sections: _Named) -> Iterator[Problem]:
+    """Find sections of one kind and name; all but the first are wrong."""
+    several = [one for kind in sections.values() for one in kind.items() if len(one[1]) > 1]
+    for name, (first, *others) in several:
+        advice = "give one another name" if name else "put all its keys there"
+        message = f"is already at {first.path}:{first.line}; {advice}"
+        for section in others:
+            yield section.problem(message).lost_to(first.path, first.line)
 
 
 def holders(made: Sequence[T], contested: Iterable[Problem]) -> Sequence[T]:

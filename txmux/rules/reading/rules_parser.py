@@ -24,6 +24,7 @@ from txmux.rules.reading.conflicts import (
     holders,
     loops,
     misplaced,
+    put_holders_first,
     same_names,
     unknown_certificates,
     unshareable,
@@ -224,6 +225,7 @@ class RulesParser:
 
     def _rules(self) -> Rules:
         settings, last = self._settings(), self._last
+        put_holders_first(self._sections, self._precedence)
         before = None if last is None else last.rules.settings
         if before is not None and (settings, settings.section) == (before, before.section):
             settings = before
@@ -252,10 +254,8 @@ class RulesParser:
             order = {path: number for number, path in enumerate(files.texts)}
             raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
         backends = {name: self._backends[name] for name in self._sections["backend"]}
-        self._last = None
-        self._cached = {}
-        path = Path(self._path)
-        lists = self._reading.unit_lists
+        self._last, self._cached = None, {}
+        path, lists = Path(self._path), self._reading.unit_lists
         return Rules(
             path, settings, listeners, routes, backends, files, self._shifts, self._units, lists
         )
@@ -307,7 +307,7 @@ class RulesParser:
                 for kind, named in sections.items()
             }
             routes = [one for one in routes if id(one.section) not in left_out]
-        yield from same_names(sections, precedence)
+        yield from same_names(sections)
         opened = [same[0] for kind in ("listen", "txmux") for same in sections[kind].values()]
         if next(conflicts(opened), None):  # only then is what is in force read
             yield from conflicts(opened, precedence)

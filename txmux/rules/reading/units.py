@@ -72,7 +72,8 @@ class UntakenUnits:
         found = _by_unit(problems, units)
         if "" in found or self._closed >= {problem.path for problem in problems}:
             raise RulesError([*chain.from_iterable(self.problems.values()), *problems])
-        wrong = {name: its for name, its in found.items() if not _has_lost(its)}
+        # What else is wrong in one that has lost a name may be due to who has that.
+        wrong = {name: its for name, its in found.items() if not any(p.claimant for p in its)}
         while lost := _by_unit(contests(wrong), units):
             before = {*self.problems}
             for name in (certain := _certain(lost, units)):
