@@ -119,11 +119,11 @@ def not_allowed(
         *((one, one.outcomes) for one in own),
         *((one, [one.outcome]) for one in routes if id(one.section) not in owners),
     ]
-    reported: set[int] = set()  # thousands of routes may lead to one
+    reported: set[tuple[int, str]] = set()  # thousands of routes may lead to one
     for one, outcomes in leading:
         for led in backends_of(outcomes):
             unit = owners.get(id(led.section), "")
-            if unit not in scope.of_others or id(led) in reported:
+            if unit not in scope.of_others:
                 continue
             others = [its for its in own if its.name not in scope.open_to(unit)]
             if isinstance(one, Listener):
@@ -134,8 +134,8 @@ def not_allowed(
             else:
                 named, too = [its for its in others if comes_to(one, its, ends)], ""
                 where = f"from [listen {named[0].name}], which" if named else ""
-            if named:
-                reported.add(id(led))
+            if named and (id(led), named[0].name) not in reported:
+                reported.add((id(led), named[0].name))
                 why = f"[{one.section.header}] leads to it {where} takes no routes of this file"
                 cured = f"{cure(unit, 'its owner')}{too}, or call it otherwise"
                 yield led.section.problem(f"{why}; {cured}")
