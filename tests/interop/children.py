@@ -240,14 +240,14 @@ def write(file: Path, text: str, mode: int = 0o644) -> Path:
 def answered(
     address: tuple[str, int], said: bytes = b"x", source: str = "", patience: float = PATIENCE
 ) -> str | None:
-    """Return what a client hears first that says something: an empty text if it is broken off, ``None`` if it cannot connect."""
-    found = None
+    """Return what a client hears first that says something: an empty text if it is broken off, ``None`` if it cannot connect or hears nothing in time."""
     connecting = partial(socket.create_connection, address, patience)
     with contextlib.suppress(OSError), connecting((source, 0) if source else None) as client:
-        found = ""
-        client.sendall(said)
-        found = client.recv(1000).decode().strip()
-    return found
+        with contextlib.suppress(ConnectionError):
+            client.sendall(said)
+            return client.recv(1000).decode().strip()
+        return ""
+    return None
 
 
 def listens(port: int) -> bool:
