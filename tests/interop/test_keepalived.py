@@ -247,7 +247,8 @@ class KeepalivedTests(ScenarioTestCase):
         self.assertEqual(problems, [], what.__name__)
 
     def _told(self, since: float) -> str:
-        changes = (next(its) for _, its in itertools.groupby(self.clients.attempts, lambda its: its[1]))
+        groups = itertools.groupby(self.clients.attempts, lambda one: one[1])
+        changes = (next(its) for _, its in groups)
         tried = [f"{at - since:.2f}: {one or 'failed'}" for at, one in changes if at >= since]
         said = (machine.keepalived.output[-1000:] for machine in self.machines)
         return "\n".join((", ".join(tried), *said))
