@@ -5,8 +5,9 @@ import shlex
 import sys
 
 from tests.interop import servers
+from tests.interop.scenario import ScenarioTestCase, TurnTestCase
 from tests.interop.screen import Screen
-from tests.support.kit import Child, ScenarioTestCase, output_of, require_program, run, write
+from tests.support.kit import Child, output_of, require_program, run, write
 from tests.support.services import Service
 
 
@@ -69,7 +70,7 @@ server =
 """
 
 
-class CompletionTests(ScenarioTestCase):
+class CompletionTests(TurnTestCase):
     def assert_completes(self, *command: str) -> None:
         require_program(command[0])
         # Fish has a folder of its own among temporary files.
