@@ -57,17 +57,9 @@ _CHAIN = "strict_chain\nquiet_mode\nproxy_dns\n[ProxyList]\n"
 
 class TunnelTests(InteropTestCase):
     def curl(self, *options: str, name: str = "web", listener: str = "public") -> str:
-        own = (
-            "-sS",
-            "-m",
-            "20",
-            "-p",
-            "--noproxy",
-            "none.invalid",
-            "-w",
-            "%{http_code} %{http_connect}",
-        )
-        done = run("curl", *own, *options, f"http://{name}.corp.test:{self.web}/page")
+        own = ("-sS", "-m", "20", "-p", "--noproxy", "none.invalid")
+        shown = ("-w", "%{http_code} %{http_connect}")
+        done = run("curl", *own, *shown, *options, f"http://{name}.corp.test:{self.web}/page")
         self.assertNotIn(done.returncode, (6, 28), done.stderr)
         self.mux.take_one(listener)
         return done.stdout.decode()

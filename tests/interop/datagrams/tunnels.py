@@ -71,19 +71,11 @@ class OpenVpn(Program):
 
     def _start(self, name: str, other: str, here: str, there: str, ends: ExitStack) -> Child:
         is_client = name == "client"
-        role: tuple[str, ...] = (
-            "--tls-server",
-            "--dh",
-            "none",
-            "--local",
-            "127.0.0.1",
-            "--lport",
-            "1194",
-        )
+        role = "--tls-server --dh none --local 127.0.0.1 --lport 1194"
         if is_client:
-            role = ("--tls-client", "--remote", HERE, str(PORT), "--nobind")
+            role = f"--tls-client --remote {HERE} {PORT} --nobind"
         before = self.there.command if is_client else ()
-        device = ("--dev", f"ovpn{name}", "--dev-type", "tun", "--proto", "udp4", *role)
+        device = ("--dev", f"ovpn{name}", "--dev-type", "tun", "--proto", "udp4", *role.split())
         ends_at = ("--ifconfig", here, there, "--peer-fingerprint", other, "--verb", "3")
         own = ("--cert", self.folder / f"{name}.pem", "--key", self.folder / f"{name}.pem")
         child = Child(*before, "openvpn", *device, *ends_at, *own)
