@@ -6,7 +6,6 @@ from tests.interop.children import (
     PATIENCE,
     Child,
     InteropTestCase,
-    answered,
     eventually,
     has_ipv6,
     leave_unmeasured,
@@ -26,7 +25,6 @@ from tests.support.changes import change_constants, change_environment, pretend_
 from tests.support.datagrams import Talker, turn
 from tests.support.each import for_each
 from tests.support.echo import EchoServer, ThreadServer
-from tests.support.examples import scaled
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, VirtualTime, backend_at
 from tests.support.peers import (
@@ -35,12 +33,11 @@ from tests.support.peers import (
     close,
     connect,
     listen,
-    make_stalled_port,
     pair,
     reactor,
 )
 from tests.support.ports import free_port
-from tests.support.proc import family_of, halted, is_gone, open_files, workers_of
+from tests.support.proc import family_of, halted, is_gone, workers_of
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
 from tests.support.services import RELAYS, Record, Service, Twist
@@ -48,11 +45,11 @@ from tests.support.supervised import SupervisedTestCase
 
 __all__ = [
     "EXAMPLES", "PATIENCE", "RELAYS", "RULES", "AdminCase", "Child", "CommandTestCase", "EchoServer", "Example", "Identity",
-    "InteropTestCase", "MuxTestCase", "Named", "Namespace", "Peer", "PeerFactory", "Record", "ScenarioTestCase", "SecurePeer", "Service",
-    "ServiceTestCase", "SupervisedTestCase", "Talker", "Terminal", "ThreadServer", "TurnTestCase", "Twist", "VirtualTime",
-    "WorkersTestCase", "answered", "authority", "backend_at", "cable", "change_constants", "change_environment", "client_context",
-    "close", "connect", "connect_tls", "customize", "eventually", "family_of", "for_each", "free_port", "halted", "has_ipv6", "is_gone",
-    "leave_unmeasured", "listen", "listens", "make_authority", "make_certificate", "make_folder", "make_stalled_port", "mounted",
-    "open_files", "output_of", "pair", "pretend_user", "reactor", "require_program", "run", "run_text", "scaled", "set_limits", "turn",
-    "workers_of", "write",
+    "InteropTestCase", "MuxTestCase", "Named", "Namespace", "Peer", "PeerFactory", "Record", "ScenarioTestCase", "SecurePeer",
+    "Service", "ServiceTestCase", "SupervisedTestCase", "Talker", "Terminal", "ThreadServer", "TurnTestCase", "Twist",
+    "VirtualTime", "WorkersTestCase", "authority", "backend_at", "cable", "change_constants", "change_environment",
+    "client_context", "close", "connect", "connect_tls", "customize", "eventually", "family_of", "for_each", "free_port", "halted",
+    "has_ipv6", "is_gone", "leave_unmeasured", "listen", "listens", "make_authority", "make_certificate", "make_folder", "mounted",
+    "output_of", "pair", "pretend_user", "reactor", "require_program", "run", "run_text", "set_limits", "turn", "workers_of",
+    "write",
 ]  # fmt: skip
