@@ -64,8 +64,7 @@ async def refused(case: MuxTestCase, port: int, said: bytes, answer: bytes, reas
 
 
 class TunnelTest(MuxTestCase):
-    """Nothing that a client says inside can change where it goes."""
-
+    # By a route with a server, nothing that a client says inside can change where it goes.
     async def test_answer_comes_once_a_server_is_connected(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))])
         for number, said, answer, kind in (
