@@ -164,7 +164,7 @@ class ResultsTests(SynchronousTestCase):
         self.assertGreater(within, 0.93 * 400)
         self.assertEqual(interval([1.0, 3.0]), (1.0, 3.0))
 
-    def test_chosen(self) -> None:
+    def test_chosen_peers(self) -> None:
         # A peer is chosen by its own name or its program's; an unknown one is told, with all there are.
         self.assertEqual([p.key for p in chosen(["haproxy"])], ["haproxy-auto", "haproxy-splice"])
         self.assertEqual([p.key for p in chosen(["txmux-portable"])], ["txmux-portable"])
@@ -180,7 +180,7 @@ class ResultsTests(SynchronousTestCase):
         for path in folder.iterdir():
             self.assertTrue(Template(path.read_text()).is_valid(), path)
 
-    def test_chosen_once(self) -> None:
+    def test_chosen_ports(self) -> None:
         """A port is chosen once as long as it is meant for something, whether or not that listens; then it is free again."""
         ports = itertools.cycle(range(30_000, 30_060))
         change_constants(self, children, _PORTS=ports, _PORT_COUNT=60)

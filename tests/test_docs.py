@@ -77,7 +77,7 @@ def assert_told(
     case.assertEqual("; ".join(missing + wrong), "")
 
 
-class CodeBlockTests(SynchronousTestCase):
+class PageTests(SynchronousTestCase):
     def test_blocks(self) -> None:
         # Rules files are valid.
         for page in _PAGES:
@@ -190,7 +190,7 @@ class CodeBlockTests(SynchronousTestCase):
             for option in (f"`--{name}", f"`-{letter} " if letter else ""):
                 self.assertIn(option, page, f"add {option}` to docs/reference/commands.md")
 
-    def test_reference(self) -> None:
+    def test_reference_of_the_api(self) -> None:
         """All that the API reference shows is there; the interface, public names, and all predicates, fields and options of ``txmux.wire`` are shown."""
         text = (_REFERENCE / "api.md").read_text()
         told = re.findall(r"^   \.\. py:(?:attribute|method):: (\w+)", text, re.MULTILINE)

@@ -236,7 +236,7 @@ class StructureTest(SynchronousTestCase):
         self.assertEqual(called, {("look", "self"), ("troubles", "self")})
 
     # What the page on the core lists can be read in a day, and without its features.
-    def test_page(self) -> None:
+    def test_page_of_the_core(self) -> None:
         rows = re.findall(r"^\| `([\w/]+\.py)` \| (\d+) \|", _CORE.read_text(), re.MULTILINE)
         words = {word for feature in FEATURES for word in feature_words(feature)} - _STILL_NAMED
         self.assertIn("crowdsec_key", words)
