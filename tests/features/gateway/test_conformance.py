@@ -263,7 +263,7 @@ class GatewayTests(SynchronousTestCase):
         }
         by_table = {case.split()[0].replace("UDPRouteSimple", "UDPRoute") for case in ROUTES}
         for case, test, long, verdict in rows:
-            self.assertEqual(test == "`test_conditions`", case in by_table, case)
+            self.assertEqual(test == "`test_conditions_of_routes`", case in by_table, case)
             self.assertIn(f"def {test.strip('`')}" if test else "", quick, case)
             self.assertTrue(long or verdict.startswith("refused"), case)
             words = ("passes", "refused", "not claimed", "asserts nothing")
@@ -271,7 +271,7 @@ class GatewayTests(SynchronousTestCase):
         named = {long.strip("`") for _, _, long, _ in rows} - {""}
         self.assertEqual(named | {"test_claimed_features", "test_http_is_refused"}, beside)
 
-    def test_conditions(self) -> None:
+    def test_conditions_of_routes(self) -> None:
         for case, (kind, listener, refs, spec, more, expected) in ROUTES.items():
             its = route(kind, "db", refs or "{name: db, port: 5432}", spec)
             made = Made(gateway(listener) + more.replace("KIND", kind) + its)
@@ -280,7 +280,7 @@ class GatewayTests(SynchronousTestCase):
             name = listener.split(",")[0].removeprefix("name: ")
             self.assertEqual(made.of_listener(name)["routes"], int(expected[0] == "Accepted"), case)
 
-    def test_parents(self) -> None:
+    def test_parents_of_routes(self) -> None:
         """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName, …AttachAll…, TLSRouteInvalidNoMatchingListener."""
         listeners = gateway(
             TCP, TCP.replace("tcp", "more").replace("5432", "2"),

@@ -292,7 +292,7 @@ class RulesTests(SynchronousTestCase):
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
 
     def test_which_routes_a_listener_takes(self) -> None:
-        """By where they are, and of which kind; by name and port, see `test_parents` of conformance."""
+        """By where they are, and of which kind; by name and port, see `test_parents_of_routes` of conformance."""
         away, theirs = ", namespace: away", ", namespace: shop"
         named = "---\nkind: Namespace\nmetadata: {name: away, labels: {tier: %s}}\n"
         chosen = f"{TCP}, allowedRoutes: {{namespaces: {{from: Selector, selector: {{matchLabels: {{tier: one}}}}}}}}"
