@@ -106,6 +106,23 @@ class LayoutTests(SynchronousTestCase):
         text = (_EXAMPLES / "rules.ini").read_text()
         self.assertEqual(laid_out(text), text)
 
+    def found(self, text: str) -> list[str]:
+        return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(SourceFile("x.ini", text))]
+
+    def test_errors_of_a_part_of_a_whole(self) -> None:
+        """Only what no other file can put right is an error."""
+        text = (
+            "[txmux]\ninclude = no/such.ini\nuser = ${USER_THAT_IS_NOT_SET}\n"
+            "[route r]\nmatch = ssh\nbackend = elsewhere\nunder = there\nfrom = @nets.txt\n"
+            "terminate_tls = no.pem\n[listen l]\nendpoint = ${ADDRESS_THAT_IS_NOT_SET}:1\nsilent = there\n"
+        )
+        self.assertEqual(self.found(text), [])
+        text = "[route r]\nmatch = shh\nbackend = 22\nfrom = ${X\nfrmo = 1\n"
+        self.assertEqual([line.partition(";")[0] for line in self.found(text)], [
+            "2 match: unknown matcher 'shh'", "3 backend: '22' is not a server",
+            "4 from: '${X' does not name a variable", "5 frmo: unknown key",
+        ])  # fmt: skip
+
 
 def said(text: str, path: Path | str = "x.ini") -> object:
     apart = {"section", "files", "predicate", "datagrams"}
@@ -165,20 +182,3 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(said(after), said(text))
         self.assertEqual(comments(after), comments(text))
         self.assertEqual(laid_out(after), after)
-
-    def found(self, text: str) -> list[str]:
-        return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(SourceFile("x.ini", text))]
-
-    def test_part_of_a_whole(self) -> None:
-        """Only what no other file can put right is an error."""
-        text = (
-            "[txmux]\ninclude = no/such.ini\nuser = ${USER_THAT_IS_NOT_SET}\n"
-            "[route r]\nmatch = ssh\nbackend = elsewhere\nunder = there\nfrom = @nets.txt\n"
-            "terminate_tls = no.pem\n[listen l]\nendpoint = ${ADDRESS_THAT_IS_NOT_SET}:1\nsilent = there\n"
-        )
-        self.assertEqual(self.found(text), [])
-        text = "[route r]\nmatch = shh\nbackend = 22\nfrom = ${X\nfrmo = 1\n"
-        self.assertEqual([line.partition(";")[0] for line in self.found(text)], [
-            "2 match: unknown matcher 'shh'", "3 backend: '22' is not a server",
-            "4 from: '${X' does not name a variable", "5 frmo: unknown key",
-        ])  # fmt: skip
