@@ -120,8 +120,9 @@ class DrainTests(CommandTestCase):
         for words, body in (((), {}), (("--for", "5m"), {"seconds": 300}), (("--wait",), {})):
             posted = [one for one in self.asked("hold", "db", *words) if one[0] == "POST"]
             self.assertEqual(posted, [("POST", f"{path}/hold", body)])
-        posted = [one[1] for one in self.asked("release", "unix:/run/a.sock") if one[0] == "POST"]
-        self.assertEqual(posted, ["/api/backends/unix%3A%2Frun%2Fa.sock/release"])
+        asked = self.asked("release", "unix:/run/a.sock")
+        paths = [path for method, path, _ in asked if method == "POST"]
+        self.assertEqual(paths, ["/api/backends/unix%3A%2Frun%2Fa.sock/release"])
         err = self.told(2, self.ask("hold", "db", "--for", "soon"))
         self.assertIn("'soon' is not a duration", err)
         self.assertEqual(self.ask("hold")[0], 2)
