@@ -54,7 +54,10 @@ class ProgramTests(InteropTestCase):
         for program in programs:
             program.check(lines)
         matches = (program.matches for program in programs)
-        self.assertEqual({line["route"] for line in lines}, {*chain.from_iterable(matches)})
+        # The last of a stream whose server has closed its socket begin a flow that nothing recognises.
+        ended = {line["client"] for line in lines if line["reason"] == "connect-refused"}
+        found = {line["route"] for line in lines if line["route"] or line["client"] not in ended}
+        self.assertEqual(found, {*chain.from_iterable(matches)})
 
     def test_no_answer(self) -> None:
         Namespace(self).enter()
