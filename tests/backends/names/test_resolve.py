@@ -448,6 +448,13 @@ class StopTests(NamesTestCase):
         await self.stop()
         self.assertIsNone(self.successResultOf(waiting))
 
+    async def test_while_waiting(self) -> None:
+        self.zone[HOST] = a("10.0.0.1")
+        await self.found(self.pool(), "10.0.0.1:80")
+        await self.stop()
+        self.time.advance(FAR)
+        self.assertEqual(self.server.asked[HOST, dns.A], 1)
+
     async def test_stopped_by_answer(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         pool = self.pool()
