@@ -149,7 +149,7 @@ class ObservedTest(SupervisedTestCase):
         """Behind a check, too. Neither many half requests, nor whole ones of one source, nor what it has reset, make the service alarm anyone."""
         peers = PeerFactory(_Stopped)
         server = f"127.0.0.1:{listen(self, peers)}"
-        port = await self.begin(server, more="check = tcp interval=1h\n")
+        port = await self.begin(server, more="check = tcp\n")
         clients = []
 
         async def come(said: bytes, source: int = 1) -> None:

@@ -361,5 +361,5 @@ class SlowReaderTest(WorkersTestCase):
                 said = "lines that logs could not write since the service started"
                 self.mux.child.wait_for(f"{said}: {rest}\n")
             else:
-                lost = f"\ntxmux_access_log_lost_total {rest}"
+                lost = f"\ntxmux_access_log_lost_total {rest}.0\n"
                 eventually(lambda: lost in text_of(self.mux.admin, "/metrics"), "it is counted")  # noqa: B023
