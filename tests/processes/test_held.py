@@ -6,11 +6,30 @@ import ssl
 
 import pytest
 
+from tests.processes.running import customize
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import connecting_to, is_gone
 from txmux.net.sockets.plainsocket import reset_on_close
 
 pytestmark = pytest.mark.by_turns(each=True)
+_ENDS_LATE = """
+import os
+
+from txmux.serving.ending import GradualEnd
+
+end = GradualEnd._end
+
+
+def late(self, identities):
+    if os.path.exists({gate!r}):
+        end(self, identities)
+    else:
+        self.call_later(0.01, lambda: late(self, identities))
+
+
+GradualEnd._end = late
+"""
+"""Has who was served stay until a file is there, so that no time is too short for an answer."""
 
 
 def break_off(client: socket.socket) -> None:
@@ -130,7 +149,8 @@ class HeldTests(WorkersTestCase):
     def test_upgrade_waits_for_clients_that_cannot_move(self) -> None:
         """They end `drain_timeout` after they were served, or the service stopped, however many upgrades follow."""
         pem, trusted = self.make_certificate()
-        other = self.backend()
+        other, gate = self.backend(), self.folder / "gate"
+        customize(self, _ENDS_LATE.format(gate=str(gate)))
         secure = (
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n[route inside]\nunder = secure\n"
             f"match = payload text=2\nbackend = 127.0.0.1:{other.getsockname()[1]}"
@@ -166,6 +186,7 @@ class HeldTests(WorkersTestCase):
                 mux.terminate()
             if how != "stop":
                 self.answers(held, self.accept_from(server, b"1"))
+            gate.touch()
             self.assertTrue(_is_reset(held))
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assert_gone(old)
@@ -174,6 +195,7 @@ class HeldTests(WorkersTestCase):
             self.assertEqual(ends, how == "end")
             held.close()
             relayed.close()
+            gate.unlink()
 
     def test_limit_counts_all_workers_and_those_of_the_process_before(self) -> None:
         mux = self.begin("hold = 10m\nhold_limit = 3", "workers = 2")
