@@ -1,4 +1,4 @@
-"""What stops the start of a service, and the file that names the process."""
+"""What stops the start of a service."""
 
 import atexit
 import json
@@ -24,7 +24,6 @@ from tests.support.kit import (
     PATIENCE,
     SupervisedTestCase,
     WorkersTestCase,
-    make_folder,
     pair,
     reactor,
     run,
@@ -39,7 +38,6 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
 from txmux.processes import liveness
 from txmux.processes.forking import ignore_signals
-from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.processes.supervisor.pool import WorkersError
 from txmux.processes.usable import unusable
 from txmux.processes.worker import process
@@ -249,35 +247,3 @@ class WorkerTest(SynchronousTestCase):
             error = self.error(parse(rules, "x"), [other.fileno()])
         self.assertIn("the helper that opens files cannot be reached: timed out", error)
         self.assertLess(process._PATIENCE, liveness.MOST_SILENT)
-
-
-class PidFileTest(SynchronousTestCase):
-    def test_life(self) -> None:
-        folder = make_folder(self)
-        path = folder / "txmux.pid"
-        # It has this process's ID, takes the place of another one's, and is gone at the end; nothing else is left.
-        path.write_text("1\n")
-        file = PidFile(path)
-        file.write()
-        self.assertEqual(path.read_text(), f"{os.getpid()}\n")
-        self.assertEqual(list(folder.iterdir()), [path])
-        for _ in range(2):
-            file.remove()
-            self.assertEqual(list(folder.iterdir()), [])
-        # One that somebody has removed is written again; one of another process stays.
-        file.write()
-        path.unlink()
-        file.write_again()
-        self.assertEqual(path.read_text(), f"{os.getpid()}\n")
-        path.write_text("1\n")
-        file.write_again()
-        file.remove()
-        self.assertEqual(path.read_text(), "1\n")
-        # An error names the file.
-        path.unlink()
-        file = PidFile(folder / "none" / "txmux.pid")
-        why = r"--pidfile /.*/none/txmux\.pid: No such file"
-        self.assertRaisesRegex(PidFileError, why, file.write)
-        path.mkdir()
-        self.assertRaises(PidFileError, PidFile(path).write)
-        self.assertEqual(list(folder.iterdir()), [path])
