@@ -649,6 +649,9 @@ class RaceTest(SynchronousTestCase):
         self.assertIsNotNone(per_source.enter(7))
         self.assertIsNotNone(per_source.enter(source_of(ip_address("192.0.2.1"))))
 
+
+@pytest.mark.by_turns(each=True)
+class SparseTest(SynchronousTestCase):
     def test_told(self) -> None:
         """What is told are all those that are known, and only what was used is looked at: the memory does not grow."""
         # For many workers, so that slots are not of a length that pages are a multiple of.
