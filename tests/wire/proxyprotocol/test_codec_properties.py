@@ -2,6 +2,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire.proxyprotocol.vectors import V1, V2, V2_WITH_CHECKSUM
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, parse_ssl
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
@@ -70,7 +71,7 @@ TAILS = tails()
 
 
 class RoundTripTests(SynchronousTestCase):
-    @every_cut
+    @settings(every_cut, max_examples=scaled(200))
     @given(WITH_ENCODED, PAYLOADS)
     def test_headers(self, both: tuple[ProxyHeader, bytes], payload: bytes) -> None:
         """Every header is read as it was written, with its fields and a checksum."""
@@ -89,7 +90,7 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class AnyBytesTests(SynchronousTestCase):
-    @every_cut
+    @settings(every_cut, max_examples=scaled(200))
     @given(st.binary(max_size=200) | damaged(ENCODED))
     def test_any_bytes_at_all_are_refused_or_waited_upon(self, data: bytes) -> None:
         """A damaged header may be another header; the answer never changes once it is given, and no other error is raised."""
