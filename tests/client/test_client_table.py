@@ -84,7 +84,7 @@ class BusiestSourcesTests(SynchronousTestCase):
             one.record.backend = "web"
         return self.successResultOf(Deferred.fromCoroutine(table.of_few(live, backend))) == OF_FEW
 
-    def test_of_all_and_of_a_backend(self) -> None:
+    def test_few_sources_of_all_and_of_a_backend(self) -> None:
         for sources, of, expected in (
             ([9], {}, True), ([5, 5, 1], {}, True), ([3, *[1] * 10], {}, True),
             ([1] * 10, {}, False), ([3, *[1] * 20], {}, False),

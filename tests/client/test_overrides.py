@@ -22,7 +22,7 @@ class OverridesTests(SynchronousTestCase):
             overrides = overrides.with_server(*of, 1.0, state, weight)
             self.assertEqual(overrides.servers.get(of), left)
 
-    def test_one_for_each_backend(self) -> None:
+    def test_one_hold_for_each_backend(self) -> None:
         held = Overrides().with_hold("a", 5.0, 9.0).with_hold("b", 5.0, math.inf)
         self.assertEqual(held.held, {"a": 9.0, "b": math.inf})
         self.assertEqual(held.with_hold("a", 6.0, 12.0).held, {"a": 12.0, "b": math.inf})

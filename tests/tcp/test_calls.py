@@ -84,7 +84,7 @@ class CallsTest(MuxTestCase):
             self.assert_story(self.records[-1], route="ssh", reason="done")
             self.assertEqual(self.records[-1].facts.get("reset"), "late" if is_reset else None)
 
-    async def test_reset_with_an_answer_on_its_way(self) -> None:
+    async def test_reset_with_an_answer_within_tls_on_its_way(self) -> None:
         """Many clients leave without reading the close-notify, before their system has acknowledged the answer: no stage is made for that."""
         client, server = await self.answered(self.mux([self.tls.route(), self.tls.inner()]))
         [connection] = self.factory.connections

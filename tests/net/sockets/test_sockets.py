@@ -376,7 +376,7 @@ class PollerTest(TestCase):
             end.close()
 
     def test_closing_ends_the_connection_of_its_last_descriptor(self) -> None:
-        """Closing it, be it twice, ends the connection, unless its descriptor was duplicated or detached before."""
+        """Closing a lean socket, be it twice, ends the connection, unless its descriptor was duplicated or detached before."""
         for how in ("close", "dup", "detach", "makefile"):
             one, other = socket.socketpair()
             self.addCleanup(other.close)

@@ -117,7 +117,7 @@ class KeyPairTests(SynchronousTestCase):
         why = f"cannot read '{path}': Permission denied; let the user that txmux runs as read it"
         self.assertEqual(str(error), why)
 
-    def test_all(self) -> None:
+    def test_revocations(self) -> None:
         path = make_folder(self) / "crl.pem"
         own, other = authority().revoke(), make_authority("Other").revoke()
         path.write_bytes(own + other)

@@ -144,7 +144,7 @@ class WaitingTest(MuxTestCase):
         return await self.connect_read(port, b"hello")
 
     async def test_end_of_the_client_cancels_the_attempt(self) -> None:
-        """It is noticed at once; so does a drain."""
+        """It is noticed at once; a drain cancels it, too."""
         for reason in self.anew(("client-gone", "drained")):
             client = await self.wait()
             if reason == "drained":
