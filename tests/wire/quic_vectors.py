@@ -2,7 +2,7 @@
 
 from tests.wire.quic_builder import V1, V2, V29, initial
 
-# The frames of the client's packets, without padding; of these, another implementation makes the packets.
+# The frames of the client's packets, without padding; of these, another implementation makes the packets, as tests/matchers/test_quic.py compares.
 FRAMES = bytes.fromhex(
     "060040f1010000ed0303ebf8fa56f12939b9584a3896472ec40bb863cfd3e86804fe3a47f06a2b69484c0000"
     "0413011302010000c000000010000e00000b6578616d706c652e636f6dff01000100000a00080006001d0017"
