@@ -16,6 +16,7 @@ from tests.support.mux import RESET, MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, close, listen_tls, make_stalled_port
 from tests.support.ports import free_port
 from tests.support.servers import counted
+from txmux.access.loops import MOST_HOPS
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.server_health import MemberState
 from txmux.client import configuration
@@ -82,11 +83,17 @@ class ServersTest(MuxTestCase):
             resolved = (f"{host}:{stalled}" for host in ("127.0.0.1", "[::1]"))
             self.assertIn(record.server, (servers[last].text, *resolved))
             self.assertNotIn("held", record.facts)
-        for peer in mute.peers:
-            await peer.is_lost()
+        for number in range(2):
+            await (await mute.peer(number)).is_lost()
         for number, first in enumerate((server(f"tcp:{refusing.text}:timeout=3"), untrusted, bad)):
             await self.lead(Backend("b", (first, here)))
             await self.backend.heard(1, number)
+
+    async def test_connection_that_has_come_back_too_often_is_reset(self) -> None:
+        itself = Server("127.0.0.1:{port}", "tcp", host="127.0.0.1")
+        await self.is_reset(await self.lead(Backend("backend", (itself,))))
+        await self.until_logged(MOST_HOPS + 1)
+        self.assert_story(self.records[0], reason="limit", facts={"hops": f"{MOST_HOPS}"})
 
     async def test_local_trouble_and_failed_handshakes_are_no_refusals(self) -> None:
         bind = error.ConnectBindError(errno.EADDRNOTAVAIL, "no port")
