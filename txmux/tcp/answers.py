@@ -90,8 +90,8 @@ def _ssh(_peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     description = len(text).to_bytes(4, "big") + text
     language = bytes(4)
     payload = bytes([_SSH_DISCONNECT]) + reason.to_bytes(4, "big") + description + language
-    # The whole packet is a multiple of 8 bytes, at least 4 of them padding.
-    padding = 4 + -(4 + 1 + len(payload) + 4) % 8
+    # The whole packet is a multiple of 8 bytes, 4 of them its length, and at least 4 of them padding.
+    padding = 4 + -(1 + len(payload)) % 8
     packet = bytes([padding]) + payload + bytes(padding)
     data = b"SSH-2.0-txmux\r\n" + len(packet).to_bytes(4, "big") + packet
     return RejectionAnswer(data, complete=True)
