@@ -120,9 +120,8 @@ class Unpacking:
         for part, kind, columns in self._parts:
             values = {name: row[number] for name, number in columns} | made[part]
             one = codec.read(kind, values) if part == "record" else kind(**values)
-            if part:
-                whole, _, name = part.rpartition(".")
-                made[whole][name] = one
+            whole, _, name = part.rpartition(".")
+            made[whole][name] = one  # the last one is the whole, and nobody looks for it there
         moved: MovedConnection = one
         FACTS.read(moved.decided, codec.ALONE)
         return moved
