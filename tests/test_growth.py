@@ -20,6 +20,8 @@ from txmux.access.admission import Admission
 from txmux.access.bans import Ban, Banned, Bans
 from txmux.access.per_source import Handshakes, PerSource, SourceLimits
 from txmux.backends.health.checks import key_of
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.pool import Availability
 from txmux.backends.pool.queue import ClientQueue
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.detection.ranked import finish
@@ -139,6 +141,28 @@ def _check_result(what: str, count: int) -> Callable[[], object]:
     def run() -> None:
         assert upstreams.find(last.backend.name) is last
         upstreams.apply_check(last.backend.name, key, ok=False, why="silent")
+
+    return run
+
+
+def _server_down(count: int, *, is_last: bool = False) -> Callable[[], object]:
+    """One of many servers goes down and comes up again; with `is_last`, all others are down."""
+    serving = _serving(_rules("servers", count, "check = tcp\n"))
+    [upstream] = serving.upstreams.all()
+    last, *others = upstream.pool.members
+
+    def change(member: Member, *, ok: bool) -> None:
+        serving.upstreams.apply_check("pool", key_of(member), ok=ok, why="silent")
+
+    for member in others:
+        change(member, ok=False)
+        change(member, ok=not is_last)
+
+    def run() -> None:
+        change(last, ok=False)
+        assert upstream.pool.availability is (Availability.NONE if is_last else Availability.SOME)
+        change(last, ok=True)
+        assert upstream.pool.availability is (Availability.SOME if is_last else Availability.ALL)
 
     return run
 
@@ -334,6 +358,8 @@ class GrowthTests(SynchronousTestCase):
         self._assert_growth(AT_NONE, works)
         for what in ("routes", "backends"):
             self._assert_growth(AT_NONE, [(f"check: {what}", partial(_check_result, what))])
+        downs = [(f"is last: {one}", partial(_server_down, is_last=one)) for one in (False, True)]
+        self._assert_growth(AT_NONE, downs)
         # What the page on performance says of collections on the path of a client, a request or a timer.
         every = _flows, _timers, _queued, _handshakes, _sources, _bans, _adopted, _moved
         self._assert_growth(AT_NONE, ((work.__name__, work) for work in every))

@@ -252,10 +252,10 @@ class Upstream:
 
     def _log_shortage(self, began: bool) -> None:  # noqa: FBT001 - of a callback
         """Log a shortage that this process has noticed; the checking process logs its own."""
-        name, states = self.backend.name, [member.state for member in self.pool.members]
+        name, states = self.backend.name, self.pool.states
         if not began:
             if self._checking or self._has_logged_shortage:
-                up = states.count(MemberState.UP)
+                up = states[MemberState.UP]
                 verb = "is" if up == 1 else "are"
                 _log.info(
                     "backend {backend}: {servers} {verb} up again",
@@ -265,7 +265,7 @@ class Upstream:
                 )
             self._has_logged_shortage = False
             return
-        is_ejected = not SUSPECT.isdisjoint(states)
+        is_ejected = any(states[state] for state in SUSPECT)
         self._has_logged_shortage = self._checking or is_ejected
         if not self._has_logged_shortage:
             return

@@ -46,7 +46,7 @@ class AnswerTests(NamesTestCase):
         # Without any IPv6, its address is left out.
         self.assertIn(set(self.texts(pool)), [texts, texts | {"[fd00::1]:80"}])
         member = pool.members[0]
-        self.assertEqual((member.name, member.weight, member.state), (HOST, 3, MemberState.UP))
+        self.assertEqual((member.name, member.full_weight, member.state), (HOST, 3, MemberState.UP))
 
     async def test_change(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)
@@ -260,7 +260,7 @@ class ServiceTests(NamesTestCase):
         self.zone["two.test"] = a("10.0.0.3")
         pool = self.pool(service(weight=2, backup=True))
         await self.until(lambda: pool.members)
-        found = [(it.target.text, it.name, it.weight, it.rank) for it in pool.members]
+        found = [(it.target.text, it.name, it.full_weight, it.rank) for it in pool.members]
         first, second = (f"10.0.0.{number}:22" for number in (1, 2))
         last = "10.0.0.3:2222", "two.test", 2, (True, 1)
         expected = [(text, "one.test", 10, (True, 0)) for text in (first, second)]
@@ -275,7 +275,7 @@ class ServiceTests(NamesTestCase):
         pool = self.pool(service())
         await self.until(lambda: pool.members)
         (member,) = pool.members
-        self.assertEqual((member.weight, member.name), (7, "one.test"))
+        self.assertEqual((member.full_weight, member.name), (7, "one.test"))
 
     async def test_vanished_service_keeps_servers_and_target_dot_is_none(self) -> None:
         self.zone[SERVICE] = [srv("one.test", ttl=5)]
@@ -483,7 +483,7 @@ class ToldTests(NamesTestCase):
         return same
 
     def members(self, pool: BackendPool) -> list[object]:
-        return [(it.target, it.name, it.weight, it.rank) for it in pool.members]
+        return [(it.target, it.name, it.full_weight, it.rank) for it in pool.members]
 
     async def test_same_members_told_once(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)

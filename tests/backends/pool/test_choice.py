@@ -1,5 +1,6 @@
 """A choice among many servers: it is that of a look at each of them, and costs hardly more than among few."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
 from random import Random
@@ -10,7 +11,13 @@ import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +25,7 @@ from tests.backends.pool.pools import SPARE, Watched, servers
 from tests.support.examples import scaled
 from txmux.backends.pool.balance import Choice, Tournament
 from txmux.backends.pool.member import SUSPECT, Member, is_due
-from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.pool import Availability, Unavailable
 from txmux.backends.pool.server_health import BackendHealth, MemberState, ServerHealth
 from txmux.rules.model import Balance, Check, Ejection, Refusal, Server
 from txmux.testing import steps_in
@@ -141,6 +148,7 @@ class ChoiceMachine(RuleBasedStateMachine):
         pool = watched.pool
         if watched.clock.seconds() >= pool._arrange_at:
             pool.rearrange()
+        assert pool.tiers is not None  # their weights are those of this choice
         avoided = [pool.members[number] for number in tried if number < len(pool.members)]
         eligible = self.model.eligible(watched, avoided)
         is_full = 0 < pool.backend.max_connections <= pool.connections
@@ -188,6 +196,16 @@ class ChoiceMachine(RuleBasedStateMachine):
             for member in watched.pool.members:
                 credit = self.model.credits.get(member.health, 0)
                 assert abs(member.health.credit - credit) < 1e-6
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        for watched in self.pools:
+            states = [member.state for member in watched.pool.members]
+            assert +watched.pool.states == Counter(states)
+            up = states.count(MemberState.UP)
+            expected = Availability.NONE if not up else Availability.SOME
+            expected = Availability.ALL if up == len(states) else expected
+            assert watched.pool.availability is expected
 
     @rule(connections=st.integers(1, 9), address=st.sampled_from(_ADDRESSES))
     def expect(self, connections: int, address: str) -> None:

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.backends.pool.pool import Unavailable, is_name
+from txmux.backends.pool.pool import Availability, Unavailable, is_name
 from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Check, Ejection
 from txmux.rules.reading.endpoints import server
@@ -55,6 +55,26 @@ class ChoiceTests(SynchronousTestCase):
         pool.pool.failed(backup)
         # One that is ejected gets no clients of a full one.
         self.assertEqual([pick(), pick("", (main,))], [Unavailable.FULL, backup])
+
+    def test_server_twice(self) -> None:
+        """A server that the rules have twice has one state, and each pool counts both, with those of older rules."""
+        health, of = BackendHealth(), servers("10.0.0.1:80", "10.0.0.2:80")
+        of += servers("10.0.0.1:80", weight=2)
+        older = Watched(*of[:2], backend_health=health, check=Check("tcp"))
+        pool = Watched(*of, backend_health=health, clock=older.clock, check=Check("tcp"))
+        older.pool.retire()
+        pool.pool.commit()
+        first, last, _ = pool.members
+        for member, ok, expected in (
+            (first, False, Availability.SOME),
+            (last, False, Availability.NONE),
+            (first, True, Availability.SOME),
+            (last, True, Availability.ALL),
+        ):
+            pool.pool.set_checked(member, ok=ok, why="")
+            found = pool.pool.availability, older.pool.availability
+            self.assertEqual(found, (expected, expected))
+        self.assertEqual([one for one in pool.changes if "->" not in one], ["short", "up again"])
 
     def test_final(self) -> None:
         """A share that is refused stays refused, and moves neither to the others nor from them."""
@@ -124,7 +144,7 @@ class NameTests(SynchronousTestCase):
         (member,) = self.pool.members
         self.assertEqual(member.target.text, "[2001:db8::1]:5432")
         self.assertEqual((member.target.kind, member.target.host), ("tcp", "2001:db8::1"))
-        self.assertEqual((member.name, member.weight), ("db.example.com", 2))
+        self.assertEqual((member.name, member.full_weight), ("db.example.com", 2))
         self.assertIs(member.server, self.server)
         self.assertIs(Watched(self.server).pool.pick(), Unavailable.NO_SERVER)  # not known yet
         for text, expected in {
@@ -140,7 +160,7 @@ class NameTests(SynchronousTestCase):
         ]
         self.pool.set_addresses(self.server, addresses)
         spare, heavy, light = self.pool.members
-        self.assertEqual((spare.weight, heavy.weight, light.weight), (2, 60, 20))
+        self.assertEqual((spare.full_weight, heavy.full_weight, light.full_weight), (2, 60, 20))
         self.assertEqual((spare.name, heavy.name), ("spare.example.com", "db.example.com"))
         self.assertEqual(spare.target.port, 1)
         self.watched.take_out(heavy)

@@ -2,6 +2,7 @@
 
 import enum
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from random import Random
 from typing import Literal
@@ -13,13 +14,20 @@ from txmux.backends.pool.balance import Choice
 from txmux.backends.pool.hold import WaitingClients
 from txmux.backends.pool.member import SUSPECT, Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.ports import PORT_SHORTAGE
-from txmux.backends.pool.server_health import ENOUGH_SOURCES, UNCHECKED, BackendHealth, MemberState
+from txmux.backends.pool.server_health import (
+    ENOUGH_SOURCES,
+    UNCHECKED,
+    BackendHealth,
+    MemberState,
+    ServerHealth,
+)
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import plural
 from txmux.transport import is_address
 
 _STEPS = 100  # steps of a server's slow start
+_AT_ONCE = -math.inf  # before the next choice
 _START = 10.0  # seconds after a start in which the first addresses of a name do not start slowly
 
 
@@ -55,6 +63,7 @@ class BackendPool:
         on_checked: Called with a member that health checks have found down, or up again.
         on_shortage: Called with true when no member is up any longer, and with false when one is up again.
         on_availability: Called when `availability` has changed.
+        states: How many members have each state, without those that are final.
         availability: How many members are up.
         proxies: The addresses of the proxy, if there is one.
         sockets: How those to the servers are made.
@@ -102,7 +111,7 @@ class BackendPool:
         )
         # Members that no look-up returns any longer, but that still have connections.
         self._leaving: list[Member] = []
-        self.tiers = Tiers()
+        self._tiers, self._arrange_at = Tiers(), _AT_ONCE
         # With a fallback backend, connections go there rather than to an ejected member.
         self._has_last_resort = isinstance(backend.fallback, Refusal) or backend.hold > 0
         self._is_in_turn = False
@@ -113,20 +122,20 @@ class BackendPool:
         self.has_taken_over = False
         self._start_until = self._seconds() + _START if self._is_current else 0.0
         self._answered: set[Server] = set()
+        self._count_members()
         if self._is_current:
             self.backend_health.in_shortage = self._is_short()
             self._record_new_members(is_start=True)
-        self._arrange()
 
     @property
     def connections(self) -> int:
         return self.backend_health.connections
 
     @property
-    def has_server_up(self) -> bool:
-        return any(
-            member.state is MemberState.UP and not member.server.final for member in self.members
-        )
+    def tiers(self) -> Tiers:
+        if self._arrange_at == _AT_ONCE:
+            self._arrange()
+        return self._tiers
 
     @property
     def is_as_at_start(self) -> bool:
@@ -430,8 +439,7 @@ class BackendPool:
             for member in (*before, *self._leaving)
             if member.connections and member not in current
         ]
-        self._arrange()
-        self._update_shortage()
+        self._members_changed()
         self._report_room()
         if self.on_members is not None:
             self.on_members()
@@ -471,22 +479,27 @@ class BackendPool:
 
     def _change(self, member: Member, state: MemberState, why: str) -> None:
         before, health = member.state, member.health
-        by_checks = MemberState.DOWN in {health.state, state}
-        if not SUSPECT.issuperset({health.state, state}):  # else it has been out since before
+        was = health.state
+        by_checks = MemberState.DOWN in {was, state}
+        if not SUSPECT.issuperset({was, state}):  # else it has been out since before
             health.since = self._seconds()
         health.state, health.why = state, why
         if state is MemberState.UP:
             health.came_at = health.since
-        self._arrange()
+        self._count_change(health, was)
         if member.state is not before or by_checks:
             self._on_change(member, before)
         self._update_shortage()
         for other in self.backend_health.others(self):
-            other.rearrange()
+            other.health_changed(health, was)
+
+    def health_changed(self, health: ServerHealth, was: MemberState) -> None:
+        self._count_change(health, was)
+        self._update_shortage()
 
     def rearrange(self) -> None:
-        self._arrange()
-        self._update_shortage()
+        """Arrange the members before the next choice: once for all changes until then, as thousands may change together."""
+        self._arrange_at = _AT_ONCE
 
     def override_changed(self, server: str, previous_state: MemberState | None) -> None:
         """Apply an operator's override, which has been stored; `previous_state` is that of the override before."""
@@ -502,7 +515,7 @@ class BackendPool:
                 before = MemberState.DISABLED if member.server.down else before
                 if member.state is not before:
                     self._on_change(member, before)
-        self.rearrange()
+        self._members_changed()
         if self.on_room is not None:
             self.on_room()
         if self.on_members is not None:
@@ -522,8 +535,8 @@ class BackendPool:
 
     def _is_short(self) -> bool:
         # A name has no members until its first look-up.
-        is_known = self._is_resolved or bool(self.members)
-        return is_known and not self.has_server_up
+        is_known = self._is_resolved or any(self._members.values())
+        return is_known and not self.states[MemberState.UP]
 
     def ramp(self, member: Member) -> float:
         return member.ramp(self._seconds(), self.backend.slow_start)
@@ -548,22 +561,42 @@ class BackendPool:
             if ramp < 1:
                 step_at = now + slow_start / _STEPS
         tiers = Tiers.arranged(self.members, now, has_last_resort=self._has_last_resort)
-        self.tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
+        self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
         first = tiers.usable[0] if tiers.usable else ()
         is_sole = len(first) == 1 and not self.is_limited and not self.waiting.blocks
         self._sole = first[0] if is_sole else None
-        was, self.availability = self.availability, self._find_availability()
+
+    def _members_changed(self) -> None:
+        self._count_members()
+        self._update_shortage()
+
+    def _count_members(self) -> None:
+        counted = [member for member in self.members if not member.server.final]
+        self.states = Counter(member.state for member in counted)
+        # A name has no members until it has been looked up.
+        self._is_complete = all(self._members.values())
+        self._by_health: Counter[ServerHealth] | None = None
+        self._note_counts()
+
+    def _count_change(self, health: ServerHealth, was: MemberState) -> None:
+        """Count the members with this health, of which there may be several, without a look at all others."""
+        if self._by_health is None:
+            self._by_health = Counter(
+                m.health for m in self.members if not (m.server.final or m.server.down)
+            )
+        if health.held is None:
+            self.states[was] -= self._by_health[health]
+            self.states[health.state] += self._by_health[health]
+        self._note_counts()
+
+    def _note_counts(self) -> None:
+        self.rearrange()
+        was, self.availability = self.availability, Availability.NONE
+        if up := self.states[MemberState.UP]:
+            is_all = self._is_complete and up == self.states.total()
+            self.availability = Availability.ALL if is_all else Availability.SOME
         if self.availability is not was and self.on_availability is not None:
             self.on_availability()
-
-    def _find_availability(self) -> Availability:
-        states = [m.state is MemberState.UP for m in self.members if not m.server.final]
-        if not any(states):
-            return Availability.NONE
-        # A name has no members until it has been looked up.
-        return (
-            Availability.ALL if all(states) and all(self._members.values()) else Availability.SOME
-        )
 
     def _record_new_members(self, *, is_start: bool = False) -> None:
         """Start the slow start of new and re-enabled members; with `is_start`, of none, since all are new."""
@@ -607,7 +640,7 @@ class BackendPool:
                 if id(member.health) not in here:
                     member.health.came_at = None
         self._record_new_members()
-        self.rearrange()
+        self._members_changed()
         self._report_room()
 
     def retire(self) -> None:
@@ -617,13 +650,16 @@ class BackendPool:
 
     def _restore_if_unchecked(self, member: Member) -> None:
         health = member.health
-        if health.state is MemberState.DOWN:
+        was = health.state
+        if was is MemberState.DOWN:
             stays_out = self.backend.check is not None
         else:
             stays_out = self._eject is not None
-        if not stays_out and health.state is not MemberState.UP:
+        if not stays_out and was is not MemberState.UP:
             health.state, health.why, health.since = MemberState.UP, "", self._seconds()
             health.came_at = health.since
+            for other in self.backend_health.others(self):
+                other.health_changed(health, was)
 
     def _member(self, server: Server, target: Server) -> Member:
         health = self.backend_health.health_of((server.text, target.text))
