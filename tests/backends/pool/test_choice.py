@@ -300,3 +300,42 @@ class CostTests(SynchronousTestCase):
                 for tried in (0, 1):
                     before, after = (self.steps(at, at.members[:tried]) for at in (few, many))
                     self.assertLess(after, 2.1 * before, (kind, what, tried))
+
+    def _after_changes(self, count: int, kind: Balance) -> int:
+        """Take all but one down, and up again, with a client after each change; return the most steps of both."""
+        those = pool_of(count, kind).pool.backend.servers
+        watched = Watched(*those, balance=kind, check=Check("tcp"))
+        watched.pick()
+        steps = []
+        for ok in (False, True):
+            for member in watched.members[1:]:
+
+                def change(member: Member = member, ok: bool = ok) -> None:  # noqa: FBT001
+                    watched.pool.set_checked(member, ok=ok, why="")
+                    assert watched.pick().state is MemberState.UP
+
+                steps.append(steps_in(change))
+        return max(steps[1:])  # the first one counts all
+
+    def test_change(self) -> None:
+        """A client that comes after a change of one server gets one that is up; all are looked at once for many changes."""
+        for kind in _KINDS_BY_COST:
+            few, many = (self._after_changes(count, kind) for count in (150, 600))
+            self.assertLess(many, 1.3 * few, kind)
+
+    def test_up_again(self) -> None:
+        """Of many servers, those that come up get clients within a moment, and at once where no other is up."""
+        watched = Watched(*pool_of(150, "round-robin").pool.backend.servers, check=Check("tcp"))
+        watched.pick()
+        first, second, *others = watched.members
+        for member in (*others, second, first):
+            watched.pool.set_checked(member, ok=False, why="")
+        self.assertIs(watched.pool.pick(), Unavailable.NO_SERVER)
+        for member in (first, second):
+            watched.pool.set_checked(member, ok=True, why="")
+        watched.pool.set_checked(first, ok=False, why="")
+        self.assertIs(watched.pick(), second)
+        for member in (*others, first):
+            watched.pool.set_checked(member, ok=True, why="")
+        watched.clock.advance(0.1)
+        self.assertEqual({watched.pick() for _ in range(150)}, {*watched.members})

@@ -153,6 +153,7 @@ class Choice:
         self._has_turns = balance not in {"random", "first"}
         # While a server starts slowly, this connection is included, or one that has just come would get all connections in a row.
         self._more = any(member.weight < member.full_weight for member in members)
+        self._excluded: set[Member] = set()
         self._positions: dict[ServerHealth, list[int]] = {}
         for position, member in enumerate(members):
             self._positions.setdefault(member.health, []).append(position)
@@ -190,6 +191,11 @@ class Choice:
             for position in self._positions.get(health, ()):
                 self._tournament.set_load(position, self._load(self._members[position]))
 
+    def exclude(self, health: ServerHealth) -> None:
+        """Choose the members with this health no longer."""
+        self._excluded.update(self._members[at] for at in self._positions.get(health, ()))
+        self.update((health,))
+
     def settle(self) -> None:
         """Write the credit into the members' health."""
         if self._has_turns:
@@ -202,7 +208,7 @@ class Choice:
         return [position for position in found if self._members[position] in tried]
 
     def _load(self, member: Member) -> float:
-        if not member.has_room():
+        if member in self._excluded or not member.has_room():
             return math.inf
         if self._balance != "least-connections":
             return 0

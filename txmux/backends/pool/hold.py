@@ -29,7 +29,7 @@ _HELD = re.compile(r"(\d+\.\d)s")  # a plugin's matcher may use the same name
 
 
 class _Pool(Protocol):
-    def rearrange(self) -> None: ...
+    def find_sole(self) -> None: ...
 
     def pace(self) -> float: ...
 
@@ -313,7 +313,7 @@ class WaitingClients:
         if blocks is not self.blocks:
             self.blocks = blocks
             for pool in filter(None, (reference() for reference in self._pools)):
-                pool.rearrange()
+                pool.find_sole()
         if self._count and self._timer is None:
             self._timer = self.clock.callLater(_TICK, self._tick)
         elif not self._count and self._timer is not None:

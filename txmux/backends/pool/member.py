@@ -121,7 +121,6 @@ class Tiers:
 
     usable: Sequence[Sequence[Member]] = ()  # up, or with an ejection that has ended
     last_resort: Sequence[Sequence[Member]] = ()  # ejected, for connections without any other
-    in_shortage: bool = False  # no member is up: only the last resort is left
     probe_at: float = math.inf  # the next end of an ejection, to be arranged again
 
     @classmethod
@@ -140,9 +139,6 @@ class Tiers:
         return cls(
             _groups(usable),
             _groups(suspect) if has_last_resort else (),
-            has_last_resort
-            and bool(usable or suspect)
-            and all(member.state is not MemberState.UP for member in usable),
             min(
                 (m.health.out_until for m in suspect if m.state is MemberState.EJECTED),
                 default=math.inf,

@@ -28,6 +28,10 @@ from txmux.transport import is_address
 
 _STEPS = 100  # steps of a server's slow start
 _AT_ONCE = -math.inf  # before the next choice
+_FEW = 100
+_PAUSE = 0.0002
+"""Seconds for each of more than `_FEW` members, between two times that all are arranged: this takes up to a tenth of that."""
+
 _START = 10.0  # seconds after a start in which the first addresses of a name do not start slowly
 
 
@@ -95,6 +99,7 @@ class BackendPool:
         self._depends = any(server.depends_on_client for server in backend.servers)
         self._eject = None if self._depends else backend.eject
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
+        self._usable: list[Choice] = []
         self._choices: list[Choice] = []
         self._sole: Member | None = None  # who gets each connection, without a choice
         self._limited = any(server.max_connections for server in backend.servers)
@@ -112,6 +117,8 @@ class BackendPool:
         # Members that no look-up returns any longer, but that still have connections.
         self._leaving: list[Member] = []
         self._tiers, self._arrange_at = Tiers(), _AT_ONCE
+        self._may_arrange_at = _AT_ONCE
+        self._has_changed = False  # since then
         # With a fallback backend, connections go there rather than to an ejected member.
         self._has_last_resort = isinstance(backend.fallback, Refusal) or backend.hold > 0
         self._is_in_turn = False
@@ -133,7 +140,7 @@ class BackendPool:
 
     @property
     def tiers(self) -> Tiers:
-        if self._arrange_at == _AT_ONCE:
+        if self._has_changed:
             self._arrange()
         return self._tiers
 
@@ -230,6 +237,9 @@ class BackendPool:
                 member = choice.pick(affinity, tried)
                 if member is not None:
                     return member
+            if self._has_changed and not is_full:  # another server may be up
+                self._arrange()
+                return self._choose(affinity, tried)
             if untried:
                 return Unavailable.FULL
         return Unavailable.NO_SERVER
@@ -279,7 +289,11 @@ class BackendPool:
         if state is MemberState.PROBING:
             self._change(member, MemberState.UP, "probe connection succeeded")
             self._report_room()
-        elif state is MemberState.EJECTED and self.tiers.in_shortage:
+        elif (
+            state is MemberState.EJECTED
+            and self._has_last_resort
+            and not self.states[MemberState.UP]
+        ):
             self._change(member, MemberState.UP, "a connection to it succeeded")
             self._report_room()
 
@@ -499,7 +513,18 @@ class BackendPool:
 
     def rearrange(self) -> None:
         """Arrange the members before the next choice: once for all changes until then, as thousands may change together."""
-        self._arrange_at = _AT_ONCE
+        self._arrange_at, self._has_changed = _AT_ONCE, True
+
+    def _rearrange_soon(self, health: ServerHealth) -> None:
+        """Choose a server that is not up no longer; one that is up is chosen once the others are arranged again, unless there is none."""
+        if self._sole is not None or self._may_arrange_at == _AT_ONCE:
+            self.rearrange()
+            return
+        state = health.state
+        if state is not MemberState.UP:
+            for choice in self._choices if state is MemberState.DOWN else self._usable:
+                choice.exclude(health)
+        self._arrange_at, self._has_changed = min(self._arrange_at, self._may_arrange_at), True
 
     def override_changed(self, server: str, previous_state: MemberState | None) -> None:
         """Apply an operator's override, which has been stored; `previous_state` is that of the override before."""
@@ -561,8 +586,15 @@ class BackendPool:
             if ramp < 1:
                 step_at = now + slow_start / _STEPS
         tiers = Tiers.arranged(self.members, now, has_last_resort=self._has_last_resort)
-        self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
-        first = tiers.usable[0] if tiers.usable else ()
+        self._tiers, self._has_changed = tiers, False
+        count = len(self.members)
+        self._may_arrange_at = _AT_ONCE if count <= _FEW else now + count * _PAUSE
+        self._arrange_at = max(min(tiers.probe_at, step_at), self._may_arrange_at)
+        self.find_sole()
+
+    def find_sole(self) -> None:
+        """Find who gets each connection; those `waiting` may block all."""
+        first = self._tiers.usable[0] if self._tiers.usable else ()
         is_sole = len(first) == 1 and not self.is_limited and not self.waiting.blocks
         self._sole = first[0] if is_sole else None
 
@@ -576,6 +608,7 @@ class BackendPool:
         # A name has no members until it has been looked up.
         self._is_complete = all(self._members.values())
         self._by_health: Counter[ServerHealth] | None = None
+        self.rearrange()
         self._note_counts()
 
     def _count_change(self, health: ServerHealth, was: MemberState) -> None:
@@ -587,10 +620,10 @@ class BackendPool:
         if health.held is None:
             self.states[was] -= self._by_health[health]
             self.states[health.state] += self._by_health[health]
+        self._rearrange_soon(health)
         self._note_counts()
 
     def _note_counts(self) -> None:
-        self.rearrange()
         was, self.availability = self.availability, Availability.NONE
         if up := self.states[MemberState.UP]:
             is_all = self._is_complete and up == self.states.total()
