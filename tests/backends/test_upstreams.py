@@ -197,6 +197,36 @@ class ChangedTest(SynchronousTestCase):
             self.assertIn(round(found), range(expected * 9 // 10, expected + 2))
             upstreams.stop()
 
+    def test_lines_of_another_user(self) -> None:
+        """When thousands of servers of a user's file go down, the log has few lines of that, and says how many more there are."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        folder = make_folder(self)
+        unit = folder / "d" / "a.ini"
+        unit.parent.mkdir()
+        (folder / "rules.ini").write_text("[txmux]\ninclude = d/*.ini\n[listen p]\nendpoint = :1\n")
+        many = "\n ".join(f"10.0.0.1:{port}" for port in range(1, 31))
+        unit.write_text(
+            f"[listen a]\nendpoint = :2\ndefault = b\n[backend b]\ncheck = tcp\nserver = {many}\n"
+        )
+        for owner, expected, more in ((0, 30, []), (12345, 5, ["25 more lines"])):
+            os.chown(unit, owner, -1)
+            clock = Clock()
+            upstreams = Upstreams(clock, clock, played(_dial))
+            upstreams.add_backends(load(folder / "rules.ini"))
+            [upstream] = upstreams.all()
+            texts = [member.server.text for member in upstream.pool.members]
+            lines = self.lines(*((upstream, text, "-") for text in texts))
+            self.assertEqual([" is down: " in line for line in lines], [True] * expected + [False])
+            self.assertIn("no server is up", lines[-1])
+            with capturedLogs() as events:
+                clock.advance(60)
+            wanted = [
+                f"user {owner}: {one} about servers in 60 s; 'txmux servers' lists what is down"
+                for one in more
+            ]
+            self.assertEqual([*map(formatEvent, events)], wanted)
+
     def test_names_without_an_address(self) -> None:
         with capturedLogs() as events:
             clock, backend = self.its.clock, Backend("b", servers("db.example:80"))

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.health.checks import key_of
+from txmux.backends.health.server_lines import What
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import SUSPECT, Member
@@ -54,6 +55,7 @@ def _report_change(
     backend: str,
     tell: Callable[[dict[str, Any]], object],
     checking: bool,  # noqa: FBT001 - of a partial
+    may_log: Callable[[What], bool],
     member: Member,
     before: MemberState,
 ) -> None:
@@ -75,7 +77,7 @@ def _report_change(
         how += ", and up again" if is_well else ""
     elif not quiet:
         tell(server_event(backend, server, address, before.value, now.value, why))
-    (_log.debug if quiet else _log.info if is_well else _log.warn)(
+    (_log.debug if quiet or not may_log("server") else _log.info if is_well else _log.warn)(
         "backend {backend}: {server} is {how}",
         backend=backend,
         server=address,
@@ -92,6 +94,7 @@ class Upstream:
         first_look_ups: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
         tell: Called with an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
+        may_log: Whether the log may have a line about a server, or about all; see `txmux.backends.health.server_lines.ServerLines`.
         files: What the backend's files have, if it has some.
 
     Attributes:
@@ -113,6 +116,7 @@ class Upstream:
         backend_health: BackendHealth | None = None,
         counters: ProcessCounters | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda _: None,
+        may_log: Callable[[What], bool] = lambda _: True,
         files: BackendFiles | None = None,
     ) -> None:
         counters = counters or ProcessCounters()
@@ -128,11 +132,11 @@ class Upstream:
         self.pool = BackendPool(
             backend,
             clock.seconds,
-            partial(_report_change, backend.name, tell, checking),
+            partial(_report_change, backend.name, tell, checking, may_log),
             backend_health=backend_health,
             counters=counters,
         )
-        self._checking = checking
+        self._checking, self._may_log = checking, may_log
         self._has_logged_shortage = self._has_logged_limit = False
         self.pool.on_shortage = self._log_shortage
         self.pool.waiting.clock, self.pool.waiting.counts = clock, self.counts
@@ -254,7 +258,7 @@ class Upstream:
         """Log a shortage that this process has noticed; the checking process logs its own."""
         name, states = self.backend.name, self.pool.states
         if not began:
-            if self._checking or self._has_logged_shortage:
+            if (self._checking or self._has_logged_shortage) and self._may_log("backend"):
                 up = states[MemberState.UP]
                 verb = "is" if up == 1 else "are"
                 _log.info(
@@ -267,7 +271,7 @@ class Upstream:
             return
         is_ejected = any(states[state] for state in SUSPECT)
         self._has_logged_shortage = self._checking or is_ejected
-        if not self._has_logged_shortage:
+        if not (self._has_logged_shortage and self._may_log("backend")):
             return
         what = ""
         if not isinstance(self.fallback, Refusal):

@@ -19,6 +19,7 @@ from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.health.checks import CheckPace, HealthChecks, key_of
+from txmux.backends.health.server_lines import ServerLines
 from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
@@ -105,6 +106,7 @@ class Upstreams:
         self._silence: dict[Upstream, SilenceWatch] = {}
         self._prepared: PreparedUpstreams | None = None
         self._names = names or NameResolver(reactor)
+        self.server_lines = ServerLines(reactor, self._names.other_author)
         self._is_own_address = is_own_address
         self._name_cache: NameCache | None = None
         self._users = 0
@@ -121,6 +123,7 @@ class Upstreams:
                 checking=self._checking,
                 backend_health=self.known.health_of(backend.name),
                 tell=self.report,
+                may_log=partial(self.server_lines.may_log, backend),
                 counters=self._counters,
                 files=self._files_of(backend),
             )
@@ -415,6 +418,7 @@ class Upstreams:
         if self._users:
             return succeed(None)
         self.server_starter.stop()
+        self.server_lines.stop()
         for watches in (self._checks, self._silence):
             for watch in watches.values():
                 watch.stop()

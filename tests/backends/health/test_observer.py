@@ -13,6 +13,7 @@ from tests.backends.health.test_checks import Dialled
 from tests.backends.pool.pools import servers
 from tests.support.dialler import played
 from txmux.backends.health.observer import Activity, ServerObservation, ServerObserver, usual_wait
+from txmux.backends.health.server_lines import ServerLines
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.server_health import ServerOverride
 from txmux.backends.upstreams import Upstreams
@@ -365,6 +366,22 @@ class ObserverTest(SynchronousTestCase):
             self.assertEqual(len(events), len(lines))
             for event, line in zip(events, lines, strict=True):
                 self.assertRegex(formatEvent(event), line)
+
+    def test_few_lines_of_another_user(self) -> None:
+        counts = self.observe("10.0.0.1:80")
+        self.upstreams.server_lines = ServerLines(self.clock, lambda _: 12345)
+        with capturedLogs() as events:
+            for _ in range(4):
+                for _ in range(3):
+                    counts.failed("connect-refused")
+                self.assertEqual(self.state_after(3), "failing")
+                counts.answered(self.upstreams.find("b").counts, 0.1)
+                self.assertEqual(self.state_after(0), "")
+            self.assertEqual(len(events), 5)
+            self.clock.advance(60)
+        self.assertRegex(
+            formatEvent(events[5]), "^user 12345: 3 more lines about servers in 60 s; "
+        )
 
     def test_failures_while_it_is_out_of_use(self) -> None:
         """They say nothing of a server that is in use again."""

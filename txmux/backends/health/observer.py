@@ -537,6 +537,8 @@ class ServerObserver:
         why = now.why if now else "no client has come" if is_stale else "it serves again"
         states = before.state if before else usual, now.state if now else usual
         self._upstreams.report(server_event(backend, server, address, *states, why))
+        if not self._upstreams.server_lines.may_log(self._servers[key][0].backend, "server"):
+            return
         if now is not None:
             tried = f"; it is tried every {_TRY_EVERY:g} s" if now.state == "failing" else ""
             self._log.warn(
