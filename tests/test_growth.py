@@ -20,7 +20,7 @@ from txmux.access.admission import Admission
 from txmux.access.bans import Ban, Banned, Bans
 from txmux.access.per_source import Handshakes, PerSource, SourceLimits
 from txmux.backends.health.checks import key_of
-from txmux.backends.pool.member import Member
+from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Availability
 from txmux.backends.pool.queue import ClientQueue
 from txmux.control.worker_answers import WorkerAnswers
@@ -163,6 +163,24 @@ def _server_down(count: int, *, is_last: bool = False) -> Callable[[], object]:
         assert upstream.pool.availability is (Availability.NONE if is_last else Availability.SOME)
         change(last, ok=True)
         assert upstream.pool.availability is (Availability.SOME if is_last else Availability.ALL)
+
+    return run
+
+
+def _name_found(count: int) -> Callable[[], object]:
+    """One of many names gets another address, and loses it."""
+    names = "".join(f"    n{number}.example:80\n" for number in range(count))
+    text = RULES["servers"](0) + names + "check = tcp\n"
+    upstreams = _serving(parse(text, "x.ini")).upstreams
+    [upstream] = upstreams.all()
+    first, *others = upstream.backend.servers
+    pool = upstream.pool
+    for server in others:
+        pool.set_addresses(server, [ResolvedAddress("192.0.2.1", 80)])
+
+    def run() -> None:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            pool.set_addresses(first, [ResolvedAddress(address, 80)])
 
     return run
 
@@ -359,7 +377,7 @@ class GrowthTests(SynchronousTestCase):
         for what in ("routes", "backends"):
             self._assert_growth(AT_NONE, [(f"check: {what}", partial(_check_result, what))])
         downs = [(f"is last: {one}", partial(_server_down, is_last=one)) for one in (False, True)]
-        self._assert_growth(AT_NONE, downs)
+        self._assert_growth(AT_NONE, [*downs, ("name found", _name_found)])
         # What the page on performance says of collections on the path of a client, a request or a timer.
         every = _flows, _timers, _queued, _handshakes, _sources, _bans, _adopted, _moved
         self._assert_growth(AT_NONE, ((work.__name__, work) for work in every))

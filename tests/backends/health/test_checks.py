@@ -190,7 +190,7 @@ class MembersTests(SynchronousTestCase):
 
     def lead_to(self, *hosts: str) -> None:
         self.checked.pool.set_addresses(self.name, [ResolvedAddress(host, 80) for host in hosts])
-        self.checked.checks.refresh()
+        self.checked.checks.refresh(self.name.text)
 
     def test_new_and_gone(self) -> None:
         self.checked.advance(5)
@@ -215,7 +215,7 @@ class MembersTests(SynchronousTestCase):
         self.lead_to("10.0.0.1")
         self.checked.advance(3)
         watches: Any = self.checked.checks._watches
-        request = watches["a.example:80 10.0.0.1:80"]._checking.probe.request
+        request = watches["a.example:80"]["10.0.0.1:80"]._checking.probe.request
         self.assertIn(b"Host: a.example\r\n", request)
         both = servers("a.example:80", "b.example:80")  # keys differ by server
         pool = Watched(*both).pool

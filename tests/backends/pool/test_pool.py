@@ -1,6 +1,9 @@
+from collections import Counter
 from typing import Any
 
 import attrs
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched, servers
@@ -166,6 +169,31 @@ class NameTests(SynchronousTestCase):
         self.watched.take_out(heavy)
         self.watched.take_out(light)
         self.assertIs(self.watched.pick(), spare)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 2),
+                st.frozensets(st.integers(1, 3), max_size=3),
+                st.integers(0, 9),
+                st.booleans(),
+            )
+        )
+    )
+    def test_counts(self, steps: list[tuple[int, frozenset[int], int, bool]]) -> None:
+        """How many members have each state is right whatever addresses names have, and whatever checks find meanwhile."""
+        names = (*servers("a.example:80", "b.example:80"), *servers("a.example:80", weight=2))
+        pool = Watched(*names, check=Check("tcp")).pool
+        for number, hosts, checked, ok in steps:
+            addresses = [ResolvedAddress(f"10.0.0.{host}", 80) for host in sorted(hosts)]
+            pool.set_addresses(names[number], addresses)
+            if members := pool.members:
+                pool.set_checked(members[checked % len(members)], ok=ok, why="")
+            states = [member.state for member in pool.members]
+            self.assertEqual(+pool.states, Counter(states))
+            is_all = all(map(pool.members_of, names)) and {*states} == {MemberState.UP}
+            some = Availability.SOME if MemberState.UP in states else Availability.NONE
+            self.assertIs(pool.availability, Availability.ALL if is_all else some)
 
     def test_those_that_stay(self) -> None:
         _, second = self.pool.members

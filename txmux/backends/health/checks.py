@@ -18,7 +18,7 @@ from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.classes import frozen
-from txmux.rules.model import Check
+from txmux.rules.model import Check, Server
 from txmux.telemetry.documents import CheckDocument
 
 _SOON = 3.0  # seconds within which a new server is checked, even if the interval is longer
@@ -76,39 +76,51 @@ class HealthChecks:
         self.probe_target = ProbeTarget(pool.backend, check, wrap)
         self.random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._pool = pool
-        self._watches: dict[str, _MemberChecks] | None = None
+        # By server, as the rules write it, and address.
+        self._watches: dict[str, dict[str, _MemberChecks]] | None = None
+        self._servers: dict[str, list[Server]] = {}
+        for server in pool.backend.servers:
+            self._servers.setdefault(server.text, []).append(server)
 
     def start(self) -> None:
         self._watches = {}
-        self.refresh()
+        self.refresh(*self._servers)
 
     def stop(self) -> None:
-        watches, self._watches = self._watches or {}, None
+        of_servers, self._watches = self._watches or {}, None
+        watches = [watch for its in of_servers.values() for watch in its.values()]
         self.pace.add(-len(watches) / self.check.interval)
-        for watch in watches.values():
+        for watch in watches:
             watch.stop()
 
     def last_check(self, member: Member) -> LastCheck | None:
-        watch = (self._watches or {}).get(key_of(member))
+        watch = (self._watches or {}).get(member.server.text, {}).get(member.target.text)
         return None if watch is None else watch.last
 
-    def refresh(self) -> None:
-        watches = self._watches
-        if watches is None:
+    def refresh(self, *servers: str) -> None:
+        """Check the addresses that these servers have now."""
+        if self._watches is None:
             return
-        members = {
-            key_of(member): member
-            for member in self._pool.members
+        before = [self._watches.setdefault(server, {}) for server in servers]
+        now = [self._addresses(server) for server in servers]
+        more = sum(map(len, now)) - sum(map(len, before))
+        self.pace.add(more / self.check.interval)
+        for watches, members in zip(before, now, strict=True):
+            for address in [address for address in watches if address not in members]:
+                watches.pop(address).stop()
+            for address, member in members.items():
+                if address in watches:
+                    watches[address].member = member
+                else:
+                    watches[address] = _MemberChecks(self, member)
+
+    def _addresses(self, server: str) -> dict[str, Member]:
+        return {
+            member.target.text: member
+            for one in self._servers.get(server, ())
+            for member in self._pool.members_of(one)
             if member.state.is_checked and not member.server.final
         }
-        self.pace.add((len(members) - len(watches)) / self.check.interval)
-        for key in [key for key in watches if key not in members]:
-            watches.pop(key).stop()
-        for key, member in members.items():
-            if key in watches:
-                watches[key].member = member
-            else:
-                watches[key] = _MemberChecks(self, member)
 
 
 @frozen

@@ -63,7 +63,7 @@ class BackendPool:
         backend_health: The health of the same servers, shared with the pools of previous rules; a new one if not given.
 
     Attributes:
-        on_members: Called when a look-up has changed the members.
+        on_members: Called with a server, as the rules write it, when a look-up or an operator has changed its members.
         on_checked: Called with a member that health checks have found down, or up again.
         on_shortage: Called with true when no member is up any longer, and with false when one is up again.
         on_availability: Called when `availability` has changed.
@@ -89,7 +89,7 @@ class BackendPool:
         self.backend_health = backend_health or BackendHealth()
         self.backend_health.add_pool(self)
         self.on_room: Callable[[], None] | None = None
-        self.on_members: Callable[[], None] | None = None
+        self.on_members: Callable[[str], None] | None = None
         self.on_checked: Callable[[Member], object] | None = None
         self.on_shortage: Callable[[bool], None] | None = None
         self.on_availability: Callable[[], object] | None = None
@@ -132,7 +132,7 @@ class BackendPool:
         self._count_members()
         if self._is_current:
             self.backend_health.in_shortage = self._is_short()
-            self._record_new_members(is_start=True)
+            self._record_new_members(self.members, is_start=True)
 
     @property
     def connections(self) -> int:
@@ -428,12 +428,12 @@ class BackendPool:
             for member in (*before, *self._leaving)
             if member.server == server
         }
-        members = []
+        members, is_restored = [], False
         # Known members keep their order, since name servers rotate their answers.
         for key in dict.fromkeys((*(key for key in existing if key in resolved), *resolved)):
             address = resolved[key]
             member = existing.get(key) or self._member(server, _target(server, address))
-            self._restore_if_unchecked(member)
+            is_restored |= self._restore_if_unchecked(member)
             member.name = address.name or server.host
             member.share = max(1, address.weight)
             member.rank = (server.backup, priorities.index(address.priority))
@@ -445,7 +445,7 @@ class BackendPool:
                 member.health.came_at = None
         if self._is_current:
             is_first = server not in self._answered and self._seconds() < self._start_until
-            self._record_new_members(is_start=is_first)
+            self._record_new_members(members, is_start=is_first)
         self._answered.add(server)
         self._is_resolved |= bool(members)
         self._leaving = [
@@ -453,10 +453,14 @@ class BackendPool:
             for member in (*before, *self._leaving)
             if member.connections and member not in current
         ]
-        self._members_changed()
+        if is_restored:
+            self._count_members()
+        else:
+            self._count_addresses(server, before)
+        self._update_shortage()
         self._report_room()
         if self.on_members is not None:
-            self.on_members()
+            self.on_members(server.text)
 
     def _count_failure(self, member: Member) -> None:
         eject = self._eject
@@ -544,7 +548,7 @@ class BackendPool:
         if self.on_room is not None:
             self.on_room()
         if self.on_members is not None:
-            self.on_members()
+            self.on_members(server)
 
     def since(self, member: Member) -> float | None:
         """Return how many seconds ago a member came to its state, or was ejected if it is tried since; ``None`` if never."""
@@ -606,8 +610,24 @@ class BackendPool:
         counted = [member for member in self.members if not member.server.final]
         self.states = Counter(member.state for member in counted)
         # A name has no members until it has been looked up.
-        self._is_complete = all(self._members.values())
+        self._without_address = sum(not members for members in self._members.values())
         self._by_health: Counter[ServerHealth] | None = None
+        self.rearrange()
+        self._note_counts()
+
+    def _count_addresses(self, server: Server, before: Collection[Member]) -> None:
+        """Count the members of a name, without a look at those of all others."""
+        members, by_health = self._members[server], self._by_health
+        self._without_address += (not members) - (not before)
+        if not server.final:
+            self.states.subtract(member.state for member in before)
+            self.states.update(member.state for member in members)
+        if by_health is not None and not (server.final or server.down):
+            by_health.update(member.health for member in members)
+            for member in before:
+                by_health[member.health] -= 1
+                if not by_health[member.health]:
+                    del by_health[member.health]  # it is forgotten with its last member
         self.rearrange()
         self._note_counts()
 
@@ -626,14 +646,14 @@ class BackendPool:
     def _note_counts(self) -> None:
         was, self.availability = self.availability, Availability.NONE
         if up := self.states[MemberState.UP]:
-            is_all = self._is_complete and up == self.states.total()
+            is_all = not self._without_address and up == self.states.total()
             self.availability = Availability.ALL if is_all else Availability.SOME
         if self.availability is not was and self.on_availability is not None:
             self.on_availability()
 
-    def _record_new_members(self, *, is_start: bool = False) -> None:
+    def _record_new_members(self, members: Iterable[Member], *, is_start: bool = False) -> None:
         """Start the slow start of new and re-enabled members; with `is_start`, of none, since all are new."""
-        for member in self.members:
+        for member in members:
             health = member.health
             if member.server.down:
                 health.came_at = None
@@ -672,7 +692,7 @@ class BackendPool:
             for member in other.members:
                 if id(member.health) not in here:
                     member.health.came_at = None
-        self._record_new_members()
+        self._record_new_members(self.members)
         self._members_changed()
         self._report_room()
 
@@ -681,18 +701,20 @@ class BackendPool:
         self.on_shortage = self.on_members = None
         self._is_retired, self._is_current = True, False
 
-    def _restore_if_unchecked(self, member: Member) -> None:
+    def _restore_if_unchecked(self, member: Member) -> bool:
         health = member.health
         was = health.state
         if was is MemberState.DOWN:
             stays_out = self.backend.check is not None
         else:
             stays_out = self._eject is not None
-        if not stays_out and was is not MemberState.UP:
+        is_restored = not stays_out and was is not MemberState.UP
+        if is_restored:
             health.state, health.why, health.since = MemberState.UP, "", self._seconds()
             health.came_at = health.since
             for other in self.backend_health.others(self):
                 other.health_changed(health, was)
+        return is_restored
 
     def _member(self, server: Server, target: Server) -> Member:
         health = self.backend_health.health_of((server.text, target.text))
