@@ -20,8 +20,9 @@ from txmux.access.admission import Admission
 from txmux.access.bans import Ban, Banned, Bans
 from txmux.access.per_source import Handshakes, PerSource, SourceLimits
 from txmux.backends.health.checks import key_of
+from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member, ResolvedAddress
-from txmux.backends.pool.pool import Availability
+from txmux.backends.pool.pool import Availability, Unavailable
 from txmux.backends.pool.queue import ClientQueue
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.detection.ranked import finish
@@ -164,6 +165,28 @@ def _server_down(count: int, *, is_last: bool = False) -> Callable[[], object]:
         change(last, ok=True)
         assert upstream.pool.availability is (Availability.SOME if is_last else Availability.ALL)
 
+    return run
+
+
+def _held_client(count: int) -> Callable[[], object]:
+    """A client begins to wait, and leaves, while all servers are down."""
+    rules = _rules("servers", count, "check = tcp\nhold = 1m\n")
+    clock = Clock()
+    serving = Serving(rules, None, clock, accepting=False)
+    [upstream] = serving.upstreams.all()
+    pool = upstream.pool
+    for member in pool.members:
+        serving.upstreams.apply_check("pool", key_of(member), ok=False, why="silent")
+
+    def run() -> None:
+        assert pool.pick() is Unavailable.NO_SERVER
+        client = HeldClient(0.0, 60.0, lambda: False, print)
+        assert upstream.hold(client, "no-server") is None
+        assert pool.pick() is Unavailable.NO_SERVER
+        clock.advance(1)
+        pool.waiting.remove(client)
+
+    run()
     return run
 
 
@@ -377,7 +400,7 @@ class GrowthTests(SynchronousTestCase):
         for what in ("routes", "backends"):
             self._assert_growth(AT_NONE, [(f"check: {what}", partial(_check_result, what))])
         downs = [(f"is last: {one}", partial(_server_down, is_last=one)) for one in (False, True)]
-        self._assert_growth(AT_NONE, [*downs, ("name found", _name_found)])
+        self._assert_growth(AT_NONE, [*downs, ("name", _name_found), ("held", _held_client)])
         # What the page on performance says of collections on the path of a client, a request or a timer.
         every = _flows, _timers, _queued, _handshakes, _sources, _bans, _adopted, _moved
         self._assert_growth(AT_NONE, ((work.__name__, work) for work in every))

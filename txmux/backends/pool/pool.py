@@ -102,6 +102,7 @@ class BackendPool:
         self._usable: list[Choice] = []
         self._choices: list[Choice] = []
         self._sole: Member | None = None  # who gets each connection, without a choice
+        self._has_final = any(server.final for server in backend.servers)
         self._limited = any(server.max_connections for server in backend.servers)
         self._by_address: dict[str, Member] = {}  # made when it is needed
         proxy = backend.proxy
@@ -207,6 +208,8 @@ class BackendPool:
         return member.state, member.why
 
     def has_untried(self, tried: Collection[Member]) -> bool:
+        if not (self._has_final or self.states[MemberState.UP]):
+            return False
         return any(
             member.state is MemberState.UP and member not in tried for member in self.members
         )
@@ -574,6 +577,8 @@ class BackendPool:
         """Return the share of the usual rate at which held clients are released: less than 1 during a slow start of all servers, 0 after `retire`."""
         if self._is_retired:
             return 0.0
+        if not self.backend.slow_start:  # it is asked often, and there may be thousands of members
+            return 1.0
         ramps = [self.ramp(member) for member in self.members if member.state is MemberState.UP]
         return max(ramps, default=1)
 
