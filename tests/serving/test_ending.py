@@ -1,16 +1,19 @@
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backends.pool.pools import Watched, servers
 from txmux.access.bans import Banned
+from txmux.backends.upstreams import Upstreams
+from txmux.rules.model import Check
 from txmux.rules.optional import states
 from txmux.rules.reading.parser import parse
 from txmux.serving import ending
-from txmux.serving.ending import DeniedClients, GradualEnd
+from txmux.serving.ending import DeniedClients, EndOnDown, GradualEnd
 from txmux.telemetry.documents import STATES
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.header import Address
@@ -87,6 +90,31 @@ class GradualTests(SynchronousTestCase):
             self.assertEqual(sum(one.record.reason == "server-down" for one in connections), count)
             clock.advance(0)
         self.assertEqual((connections[0].record.reason, clock.getDelayedCalls()), ("done", []))
+
+    def test_servers_that_go_down_together(self) -> None:
+        """All connections are looked at once for many of them, and those to one that is up again go on."""
+        clock, looks, upstreams = Clock(), list[float](), cast("Upstreams", None)
+        hosts = [f"10.0.0.{number}:80" for number in range(1, 5)]
+        pool = Watched(*servers(*hosts), check=Check("tcp"), end_on_down="yes").pool
+        connections: Any = [_Connection(number) for number in range(4)]
+        for connection, host in zip(connections, hosts, strict=True):
+            connection.record.backend, connection.record.server = "b", host
+
+        def seen() -> Any:
+            looks.append(clock.seconds())
+            return connections
+
+        end = EndOnDown(GradualEnd(clock, seen), clock.seconds, seen, upstreams)
+        for member in pool.members[:3]:
+            pool.set_checked(member, ok=False, why="")
+            end.look_for(pool.backend, member)
+            clock.advance(0.05)
+        pool.set_checked(pool.members[1], ok=True, why="")
+        clock.pump([0.05] * 20)
+        self.assertEqual([round(at, 2) for at in looks], [0.05, 0.25])
+        reasons = [connection.record.reason for connection in connections]
+        self.assertEqual(reasons, ["server-down", None, "server-down", None])
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_of_what_was_removed(self) -> None:
         """Of routes and backends that are back, or came later under these names, none ends."""

@@ -7,10 +7,13 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.server_health import MemberState
+from txmux.backends.upstreams import Upstreams
 from txmux.client.active_listener import ActiveListener
 from txmux.client.session import ClientSession
 from txmux.net.addresses import address_in
-from txmux.rules.model import Rules
+from txmux.rules.model import Backend, Rules
 from txmux.telemetry.documents import STATES
 
 _STEPS = 100
@@ -91,6 +94,71 @@ class GradualEnd:
         for call in self._calls:
             call.cancel()
         self._calls.clear()
+
+
+class EndOnDown:
+    """Ends connections to servers that checks have found down, or to backup servers once others are up, where ``end_on_down`` says so.
+
+    Thousands of servers may go down together, so it looks once through all connections for all that are found within `_PAUSE`.
+    """
+
+    def __init__(
+        self,
+        gradual_end: GradualEnd,
+        seconds: Callable[[], float],
+        connections: Callable[[], Sequence[ClientSession]],
+        upstreams: Upstreams,
+    ) -> None:
+        self._gradual_end, self._seconds = gradual_end, seconds
+        self._connections, self._upstreams = connections, upstreams
+        self._found: dict[Backend, set[Member]] = {}
+        self._may_look_at = 0.0
+
+    def look_for(self, backend: Backend, member: Member) -> None:
+        """End connections because of a server, if it is still down, or up, when they are looked at."""
+        if not self._found:
+            wait = max(0.0, self._may_look_at - self._seconds())
+            self._gradual_end.call_later(wait, self._look)
+        self._found.setdefault(backend, set()).add(member)
+
+    def _look(self) -> None:
+        found, self._found = self._found, {}
+        self._may_look_at = self._seconds() + _PAUSE
+        ends: dict[str, list[Member]] = {}
+        for backend, members in found.items():
+            its = ends.setdefault(backend.name, [])
+            its += [member for member in members if member.health.state is MemberState.DOWN]
+            if backend.end_on_down == "backup" and any(
+                member.state is MemberState.UP and not member.server.backup for member in members
+            ):
+                its += self._backups(backend)
+        # Few depend on the client, which a text alone does not show.
+        by_client = {
+            name: [member for member in its if member.server.depends_on_client]
+            for name, its in ends.items()
+        }
+        texts = {
+            name: {member.target.text for member in its if not member.server.depends_on_client}
+            for name, its in ends.items()
+        }
+
+        def ends_now(connection: ClientSession) -> bool:
+            record, server = connection.record, connection.record.server or ""
+            if record.backend not in ends or connection.state != "relaying":
+                return False
+            name = record.backend
+            return server in texts[name] or any(one.is_at(server) for one in by_client[name])
+
+        self._gradual_end.end_each(filter(ends_now, self._connections()))
+
+    def _backups(self, backend: Backend) -> list[Member]:
+        return [
+            member
+            for upstream in self._upstreams.all([backend.name])
+            if upstream.backend == backend
+            for member in upstream.pool.members
+            if member.server.backup
+        ]
 
 
 def connections_of_removed(

@@ -19,7 +19,6 @@ from txmux.access.loops import LoopDetector
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import no_server_up
-from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.classes import define
 from txmux.client.active_listener import ActiveListener
@@ -41,6 +40,7 @@ from txmux.serving import endpoints
 from txmux.serving.ending import (
     RECHECK,
     DeniedClients,
+    EndOnDown,
     GradualEnd,
     connections_of_removed,
     forget_restored,
@@ -133,6 +133,9 @@ class Serving:
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
         self._gradual_end = GradualEnd(reactor, self.connections)
+        self._end_on_down = EndOnDown(
+            self._gradual_end, reactor.seconds, self.connections, self.upstreams
+        )
         self._removed: dict[int, dict[str, Any]] = {}  # by version
         self.listeners: list[ActiveListener] = []
         self.version = 1
@@ -497,33 +500,11 @@ class Serving:
             self._gradual_end.call_later(RECHECK, again)
 
     def _schedule_ends_after_check(self, backend: Backend, member: Member) -> None:
-        if backend.end_on_down == "no":
-            return
-        # A second time for connections that are now being made.
-        for seconds in (0.0, backend.connect_timeout):
-            self._gradual_end.call_later(seconds, partial(self._end_after_check, backend, member))
-
-    def _end_after_check(self, backend: Backend, member: Member) -> None:
-        """End the connections to a server that is down, or those to the backup servers once it is up again."""
-        members = [member] if member.health.state is MemberState.DOWN else []
-        is_for_backups = backend.end_on_down == "backup" and not member.server.backup
-        if is_for_backups and member.state is MemberState.UP:
-            upstreams = [
-                upstream for upstream in self.upstreams.all() if upstream.backend == backend
-            ]
-            members = [
-                backup
-                for upstream in upstreams
-                for backup in upstream.pool.members
-                if backup.server.backup
-            ]
-        self._gradual_end.end_each(
-            connection
-            for connection in self.connections()
-            if connection.record.backend == backend.name
-            and connection.state == "relaying"
-            and any(member.is_at(connection.record.server or "") for member in members)
-        )
+        if backend.end_on_down != "no":
+            end = partial(self._end_on_down.look_for, backend, member)
+            end()
+            # A second time for connections that are now being made.
+            self._gradual_end.call_later(backend.connect_timeout, end)
 
     # The end.
 
