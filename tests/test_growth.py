@@ -24,6 +24,7 @@ from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Availability, Unavailable
 from txmux.backends.pool.queue import ClientQueue
+from txmux.backends.pool.server_health import ServerOverride
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.detection.ranked import finish
 from txmux.interfaces import Peeked
@@ -187,6 +188,19 @@ def _held_client(count: int) -> Callable[[], object]:
         pool.waiting.remove(client)
 
     run()
+    return run
+
+
+def _drained(count: int) -> Callable[[], object]:
+    """An operator drains all servers of a backend, and takes that back."""
+    upstreams = _serving(_rules("servers", count)).upstreams
+    servers = [member.server.text for member in upstreams.find("pool").pool.members]
+
+    def run() -> None:
+        upstreams.apply_overrides({("pool", server): ServerOverride("drain") for server in servers})
+        assert upstreams.find("pool").pool.availability is Availability.NONE
+        upstreams.apply_overrides({})
+
     return run
 
 
@@ -379,6 +393,7 @@ class GrowthTests(SynchronousTestCase):
     def test_what_looks_at_all(self) -> None:
         allow_descriptors(self, 3 * MANY)  # a reload duplicates the sockets of new listeners
         most = "routes", "backends", "servers", "listeners", "networks"
+        self._assert_growth(AT_ALL, [("drain", _drained)])
         of = [*itertools.product((_check,), RULES), *itertools.product((_start, _reload), most)]
         works = ((f"{do.__name__} {what}", partial(do, what)) for do, what in of)
         self._assert_growth(AT_ALL, works)

@@ -280,7 +280,7 @@ class Upstream:
             what = "; until one is, clients also try the ejected ones"
         _log.warn("backend {backend}: no server is up{what}", backend=name, what=what)
 
-    def _members_changed(self, _server: str) -> None:
+    def _members_changed(self, *_servers: str) -> None:
         self._by_key = None
         for member in self.pool.members if self._early else ():
             why = self._early.pop(key_of(member), None)

@@ -183,7 +183,7 @@ class ChoiceMachine(RuleBasedStateMachine):
         weight=st.sampled_from([None, 1, 5]),
     )
     def override(self, address: str, held: MemberState | None, weight: int | None) -> None:
-        self.health.override(address, held, weight)
+        self.health.override({address: (held, weight)})
 
     @rule(seconds=st.integers(1, 12))
     def wait(self, seconds: int) -> None:

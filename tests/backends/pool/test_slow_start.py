@@ -113,8 +113,8 @@ class SlowStartTests(SynchronousTestCase):
         pool.clock.advance(30)
         self.assertEqual(pool.pool.ramp(second), 1)
         health = pool.pool.backend_health
-        health.override(second.server.text, MemberState.DRAIN, None)
-        health.override(second.server.text, None, None)
+        health.override({second.server.text: (MemberState.DRAIN, None)})
+        health.override({second.server.text: (None, None)})
         self.assertEqual(pool.pool.ramp(second), 0.01)
 
     def ramps(self, pool: BackendPool) -> list[float]:

@@ -3,7 +3,7 @@
 import enum
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from random import Random
 from typing import Literal
 
@@ -63,7 +63,7 @@ class BackendPool:
         backend_health: The health of the same servers, shared with the pools of previous rules; a new one if not given.
 
     Attributes:
-        on_members: Called with a server, as the rules write it, when a look-up or an operator has changed its members.
+        on_members: Called with servers, as the rules write them, when a look-up or an operator has changed their members.
         on_checked: Called with a member that health checks have found down, or up again.
         on_shortage: Called with true when no member is up any longer, and with false when one is up again.
         on_availability: Called when `availability` has changed.
@@ -89,7 +89,7 @@ class BackendPool:
         self.backend_health = backend_health or BackendHealth()
         self.backend_health.add_pool(self)
         self.on_room: Callable[[], None] | None = None
-        self.on_members: Callable[[str], None] | None = None
+        self.on_members: Callable[..., None] | None = None
         self.on_checked: Callable[[Member], object] | None = None
         self.on_shortage: Callable[[bool], None] | None = None
         self.on_availability: Callable[[], object] | None = None
@@ -533,11 +533,12 @@ class BackendPool:
                 choice.exclude(health)
         self._arrange_at, self._has_changed = min(self._arrange_at, self._may_arrange_at), True
 
-    def override_changed(self, server: str, previous_state: MemberState | None) -> None:
-        """Apply an operator's override, which has been stored; `previous_state` is that of the override before."""
+    def overrides_changed(self, previous_states: Mapping[str, MemberState | None]) -> None:
+        """Apply an operator's overrides, which have been stored; `previous_states` are those of the overrides before, by the server."""
         for member in self.members:
-            if member.server.text != server:
+            if member.server.text not in previous_states:
                 continue
+            previous_state = previous_states[member.server.text]
             is_lifted = previous_state is not None and member.health.held is None
             if is_lifted and member.state is MemberState.UP:  # it starts slowly from now on
                 member.health.came_at = member.health.since = self._seconds()
@@ -551,7 +552,7 @@ class BackendPool:
         if self.on_room is not None:
             self.on_room()
         if self.on_members is not None:
-            self.on_members(server)
+            self.on_members(*previous_states)
 
     def since(self, member: Member) -> float | None:
         """Return how many seconds ago a member came to its state, or was ejected if it is tried since; ``None`` if never."""

@@ -95,7 +95,7 @@ class _PoolOfHealth(Protocol):
 
     def pace(self) -> float: ...
 
-    def override_changed(self, server: str, previous_state: MemberState | None) -> None: ...
+    def overrides_changed(self, previous_states: Mapping[str, MemberState | None]) -> None: ...
 
 
 class _HealthChoice(Protocol):
@@ -192,16 +192,17 @@ class BackendHealth:
             if pool is not None and pool.on_room is not None:
                 pool.on_room()
 
-    def override(self, server: str, held: MemberState | None, weight: int | None) -> None:
-        before, _ = self._overrides.get(server, (None, None))
-        self._overrides[server] = held, weight
-        for key, health in self._known.items():
-            if key[0] == server:
-                health.held, health.weight = held, weight
+    def override(self, changes: Mapping[str, tuple[MemberState | None, int | None]]) -> None:
+        """Apply overrides of servers, by these: the state, and the weight."""
+        before = {server: self._overrides.get(server, (None, None))[0] for server in changes}
+        self._overrides.update(changes)
+        for (server, _), health in self._known.items():
+            if server in changes:
+                health.held, health.weight = changes[server]
         for reference in self.pools:
             pool = reference()
             if pool is not None:
-                pool.override_changed(server, before)
+                pool.overrides_changed(before)
 
     def call_when_freed(self, free: Callable[[], None]) -> None:
         """Call something once there is one connection less than now, and its slot is still free."""
@@ -311,8 +312,12 @@ class HealthRegistry:
 
     def apply_overrides(self, overrides: ServerOverrides) -> None:
         before, self._overrides = self._overrides, overrides
+        changes: dict[str, dict[str, tuple[MemberState | None, int | None]]] = {}
         for backend, server in {*before, *overrides}:
             override = overrides.get((backend, server), AS_RULED)
+            if override != before.get((backend, server), AS_RULED):
+                changes.setdefault(backend, {})[server] = override.held, override.weight
+        for backend, its in changes.items():
             backend_health = self._backend_health.get(backend)
-            if backend_health is not None and override != before.get((backend, server), AS_RULED):
-                backend_health.override(server, override.held, override.weight)
+            if backend_health is not None:
+                backend_health.override(its)
