@@ -413,7 +413,9 @@ def _outages(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
     for age, why, backend, server in sorted(stale, reverse=True):
         its = rules.backends.get(backend)
         unit = "" if its is None else rules.unit_of(its.section)
-        is_hit = any(re.search(rf"the name server {re.escape(one)}(?!\d)", why) for one in servers)
+        is_hit = any(
+            re.search(rf"the name server {re.escape(server)}(?!\d)", why) for server in servers
+        )
         key = ("", "") if is_hit else (unit, why)
         by_cause.setdefault(key, []).append((age, backend, server))
     hit = [f"backend {backend} ({server})" for _, backend, server in by_cause.pop(("", ""), ())]

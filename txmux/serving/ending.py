@@ -147,7 +147,7 @@ class EndOnDown:
             if record.backend not in ends or connection.state != "relaying":
                 return False
             name = record.backend
-            return server in texts[name] or any(one.is_at(server) for one in by_client[name])
+            return server in texts[name] or any(its.is_at(server) for its in by_client[name])
 
         self._gradual_end.end_each(filter(ends_now, self._connections()))
 

@@ -117,8 +117,8 @@ class HealthChecks:
     def _addresses(self, server: str) -> dict[str, Member]:
         return {
             member.target.text: member
-            for one in self._servers.get(server, ())
-            for member in self._pool.members_of(one)
+            for its in self._servers.get(server, ())
+            for member in self._pool.members_of(its)
             if member.state.is_checked and not member.server.final
         }
 

@@ -281,10 +281,10 @@ class _FileDraft:
 
     def __init__(self, path: str, objects: Sequence[ProvidedObject]) -> None:
         lines = ["# This file is written by a program: changes are lost."]
-        left_out = [one for one in objects if one.problem]
-        for one in left_out[:_MOST_NAMED]:
-            why = printable(one.problem, LONGEST_WHY)
-            lines.append(f"# left out: {printable(one.name)}: {why}")
+        left_out = [made for made in objects if made.problem]
+        for made in left_out[:_MOST_NAMED]:
+            why = printable(made.problem, LONGEST_WHY)
+            lines.append(f"# left out: {printable(made.name)}: {why}")
         if left_out[_MOST_NAMED:]:
             lines.append(f"# left out: {len(left_out) - _MOST_NAMED} more, which the log names")
         owners: list[int | None] = [None] * (len(lines) + 1)  # of each line, counted from 1
@@ -325,7 +325,7 @@ class _FileDraft:
 
     def _largest(self, why: str) -> dict[int, str]:
         """Return the numbers of the largest objects with a part of the text, so that nobody's take the room of all others; of equal ones, the last."""
-        sizes = [(len(one.text), number) for number, one in enumerate(self.objects)]
+        sizes = [(len(made.text), number) for number, made in enumerate(self.objects)]
         largest, size = {}, len(self.source.text) // _PARTS
         for its, number in sorted(sizes, reverse=True):
             if its and size >= 0:

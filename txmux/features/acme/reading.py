@@ -118,7 +118,7 @@ def users_apart(settings: Settings, routes: Iterable[Route]) -> set[object]:
     """Return the users who name files for an account with an authority, each with that; one route of them is enough."""
     return {
         (tls.author, route.more.get("acme", settings.more.get("acme")))
-        for route, tls in [(one, one.terminate_tls) for one in routes if one.terminate_tls]
+        for route, tls in [(its, its.terminate_tls) for its in routes if its.terminate_tls]
         if not route.more.keys().isdisjoint(_OF_ACCOUNT)
     }
 

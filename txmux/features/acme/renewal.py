@@ -467,7 +467,7 @@ class Certificates(ServicePart):
         shared = self._shared
         if shared is not None:
             names = self._shared_names
-            await shared.show({names.get(one, one): shown for one, shown in self._own.items()})
+            await shared.show({names.get(name, name): shown for name, shown in self._own.items()})
         if self.is_stopped:
             return
         await self._announce(self.challenges)

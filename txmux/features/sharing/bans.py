@@ -428,9 +428,9 @@ class Sharing(ServicePart):
             # At another machine, a listener of the operator may have the name that a user has chosen here.
             authors = rules.files.authors
             self.limits.names = {
-                one.name: f"{one.name} of user {author}"
-                for one in rules.listeners
-                if (author := other_author(authors, rules.unit_of(one.section))) is not None
+                its.name: f"{its.name} of user {author}"
+                for its in rules.listeners
+                if (author := other_author(authors, rules.unit_of(its.section))) is not None
             }
 
     def _follow(self, store: Store | None) -> None:

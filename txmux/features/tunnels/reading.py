@@ -75,7 +75,7 @@ def open_tunnels(
         for name in route.under:
             inside[name, owners.get(id(route.section))].append(route)
     tunnels = [route for route in routes if route.more.get("tunnel")]
-    ends = {one.name: one for one in routes if one.is_outer} if tunnels else {}
+    ends = {end.name: end for end in routes if end.is_outer} if tunnels else {}
     for route in tunnels:
         within = each_once([route], lambda one: inside[one.name, owners.get(id(one.section))])
         outcomes = [one.outcome for one in within]
@@ -84,7 +84,7 @@ def open_tunnels(
             yield route.section.problem(message, "tunnel")
         if route.outcome is None:
             over = [*each_once([route], lambda one: filter(None, map(ends.get, one.under)))]
-            own = [its for its in listeners if any(one.stands_under(its) for one in over)]
+            own = [its for its in listeners if any(end.stands_under(its) for end in over)]
             outcomes += [outcome for listener in own for outcome in listener.outcomes]
         for backend in backends_of(outcomes):
             # What clients name needs 'allow_names', as a problem of its own section says.

@@ -420,7 +420,7 @@ def blamed(
             for its in backends_of([outcome])
         ]
         if any(its is wrong for its, _ in led):
-            firsts.append(next(one for one in led if one[0] is wrong or one[1]))
+            firsts.append(next(its for its in led if its[0] is wrong or its[1]))
     if not firsts or not all(is_of_other for _, is_of_other in firsts):
         yield section.problem(message, key)
     elif owner is None:

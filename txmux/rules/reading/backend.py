@@ -113,11 +113,11 @@ def not_allowed(
     """Find backends of other users by whose names they would get clients of the operator, of listeners that do not allow their routes."""
     if not scope.of_others:
         return
-    own = [one for one in listeners if not one.is_of_unit]
-    ends = {one.name: one for one in routes if one.is_outer}
+    own = [its for its in listeners if not its.is_of_unit]
+    ends = {end.name: end for end in routes if end.is_outer}
     leading: list[tuple[Listener | Route, Sequence[Outcome | None]]] = [
-        *((one, one.outcomes) for one in own),
-        *((one, [one.outcome]) for one in routes if id(one.section) not in owners),
+        *((its, its.outcomes) for its in own),
+        *((its, [its.outcome]) for its in routes if id(its.section) not in owners),
     ]
     reported: set[tuple[int, str]] = set()  # thousands of routes may lead to one
     for one, outcomes in leading:

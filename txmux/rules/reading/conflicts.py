@@ -57,7 +57,7 @@ def put_holders_first(sections: _Named, precedence: Callable[[Section], int]) ->
 
 def same_names(sections: _Named) -> Iterator[Problem]:
     """Find sections of one kind and name; all but the first are wrong."""
-    several = [one for kind in sections.values() for one in kind.items() if len(one[1]) > 1]
+    several = [named for kind in sections.values() for named in kind.items() if len(named[1]) > 1]
     for name, (first, *others) in several:
         advice = "give one another name" if name else "put all its keys there"
         message = f"is already at {first.path}:{first.line}; {advice}"
@@ -70,7 +70,7 @@ def holders(made: Sequence[T], contested: Iterable[Problem]) -> Sequence[T]:
     lost = {(problem.path, problem.line) for problem in contested}
     if not lost:
         return made
-    return [one for one in made if (one.section.path, one.section.line) not in lost]
+    return [its for its in made if (its.section.path, its.section.line) not in lost]
 
 
 def conflicts(
@@ -235,7 +235,7 @@ def loops(
         ]
         for key, outcome, leading in destinations:
             if id(outcome) not in whys:
-                reasons = ((_why(one, own, listener), its) for its, one in _servers(outcome))
+                reasons = ((_why(server, own, listener), its) for its, server in _servers(outcome))
                 whys[id(outcome)] = next(filter(itemgetter(0), reasons), ("", None))
             message, its = whys[id(outcome)]
             if message and (leading.section.header, key) not in reported:
@@ -309,7 +309,7 @@ def wrong_transports(
     owners: Mapping[int, str],
 ) -> Iterator[Problem]:
     """Find outcomes that forward clients of one transport to servers of the other."""
-    for backend in [one for one in backends if one.fallback is not None and one.servers]:
+    for backend in [its for its in backends if its.fallback is not None and its.servers]:
         other = _server_of_another(backend.fallback, backend.transport)
         if other:
             message = f"{other}, but this backend uses {_word(backend.transport)}; {_other_server(backend.fallback)}"

@@ -371,13 +371,13 @@ def managed_names(
         return
     order = MANAGED.order(settings, routes)
     asking: dict[str, list[tuple[Route, int | None]]] = {}
-    for route, tls in [(one, one.terminate_tls) for one in routes if one.terminate_tls]:
+    for route, tls in [(its, its.terminate_tls) for its in routes if its.terminate_tls]:
         for name in tls.managed:
             asking.setdefault(name, []).append((route, tls.author))
     for name, its in asking.items():
         if len(its) == 1:  # as nearly all: then what is in force is not read
             continue
-        ranks = [precedence(one.section, _claim(name)) for one, _ in its]
+        ranks = [precedence(claimant.section, _claim(name)) for claimant, _ in its]
         (_, (first, holding)), *others = sorted(zip(ranks, its, strict=True), key=itemgetter(0))
         holder = first.section
         for _, (other, author) in others:

@@ -306,12 +306,12 @@ class RulesParser:
                 }
                 for kind, named in sections.items()
             }
-            routes = [one for one in routes if id(one.section) not in left_out]
+            routes = [its for its in routes if id(its.section) not in left_out]
         yield from same_names(sections)
         opened = [same[0] for kind in ("listen", "txmux") for same in sections[kind].values()]
         if next(conflicts(opened), None):  # only then is what is in force read
             yield from conflicts(opened, precedence)
-        outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
+        outer = {end.name: end.section for end in reversed(routes) if end.is_outer}
         yield from shared_names(sections["listen"], outer, owners, precedence)
         yield from route.managed_names(routes, settings, precedence)
 

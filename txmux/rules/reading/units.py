@@ -118,7 +118,7 @@ class UntakenUnits:
         if isinstance(claim, str):
             is_in_force = not in_force.isdisjoint({(section.header, claim), ("", claim)})
         else:
-            is_in_force = all((*one[:-1], "every") in in_force for one in claim - in_force)
+            is_in_force = all((*part[:-1], "every") in in_force for part in claim - in_force)
         if is_in_force:
             return 1
         turn = self._later.get(unit, 0)
