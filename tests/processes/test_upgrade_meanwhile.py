@@ -207,7 +207,7 @@ class MeanwhileTest(WorkersTestCase):
         eventually(lambda: mux.named() == old, "the old process is named")
         mux.pid = old
         mux.child.wait_for(
-            r"\[txmux\] admin: nobody can ask yet, which is tried again: too many open files"
+            r"\[txmux\] admin: it cannot accept yet, which is tried again: too many open files"
         )
         pairs = [pair, self.relayed(mux, listening)]
         eventually(lambda: mux.api("status")["pid"] == old, "it can be asked")

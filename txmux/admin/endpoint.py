@@ -214,7 +214,7 @@ class AdminEndpoints:
         except OSError as problem:
             if key not in self._lacking:
                 self._lacking.add(key)
-                what = "[txmux] {setting}: nobody can ask yet, which is tried again: {why}"
+                what = "[txmux] {setting}: it cannot accept yet, which is tried again: {why}"
                 self._log.warn(what, setting=setting, why=cause_of(problem))
         else:
             self._lacking.discard(key)

@@ -121,7 +121,7 @@ class Unpacking:
             values = {name: row[number] for name, number in columns} | made[part]
             one = codec.read(kind, values) if part == "record" else kind(**values)
             whole, _, name = part.rpartition(".")
-            made[whole][name] = one  # the last one is the whole, and nobody looks for it there
+            made[whole][name] = one  # that of the whole is not asked for
         moved: MovedConnection = one
         FACTS.read(moved.decided, codec.ALONE)
         return moved

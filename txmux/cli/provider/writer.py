@@ -324,7 +324,7 @@ class _FileDraft:
         return _FileDraft(path, objects)
 
     def _largest(self, why: str) -> dict[int, str]:
-        """Return the numbers of the largest objects with a part of the text, so that nobody's take the room of all others; of equal ones, the last."""
+        """Return the numbers of the largest objects with a part of the text, so that a few do not take the room of all others; of equal ones, the last."""
         sizes = [(len(made.text), number) for number, made in enumerate(self.objects)]
         largest, size = {}, len(self.source.text) // _PARTS
         for its, number in sorted(sizes, reverse=True):

@@ -101,7 +101,7 @@ class AcmeSettings:
 
     @property
     def account(self) -> str:
-        """What accounts are told apart by; a directory has no blank."""
+        """What distinguishes accounts; a directory has no blank."""
         return f"{self.directory}{'' if self.user is None else f' of user {self.user}'}"
 
     @property

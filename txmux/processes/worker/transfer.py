@@ -280,7 +280,7 @@ class ConnectionTransfer:
         serving, ports = self._serving, self._serving.listening_ports
         if self._is_closed or not (ports.reads_datagrams and ports.keys()):
             close_all(descriptors)  # they are offered to the next reader
-            raise ChannelError("the process reads no datagrams any more")
+            raise ChannelError("the process reads no datagrams")
 
         def find(listener: str, key: str) -> tuple[UDPListener, DatagramPort] | None:
             port = ports.reader_at(key)
