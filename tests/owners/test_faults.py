@@ -130,7 +130,7 @@ class FaultsTest(WorkersTestCase):
         draft.rename(self.units / file)
 
     def serve(self) -> Service:
-        settings = f"include = {self.units}/*.ini\ndrain_timeout = 1s"
+        settings = f"include = {self.units}/*.ini\ndrain_timeout = 10m"
         operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n"
         before: Sequence[str] = ()
         if self.owned == "hidden":
@@ -183,8 +183,7 @@ class FaultsTest(WorkersTestCase):
             self.write()
             mux = self.serve()
             self.assert_untaken(fault, in_force=False)
-            for _, pair in self.bystanders():
-                self.answers(*pair)
+            self.all_end(pair for _, pair in self.bystanders())
             self.assert_refused(self.faulty)
             self.assertIn("2 of 3 ", mux.child.output)
             mux.stop()
@@ -220,16 +219,14 @@ class FaultsTest(WorkersTestCase):
             self.write()
             change(message)
             self.assert_untaken(fault, in_force=True)
-            for _, pair in [*held, *self.bystanders()]:
-                self.answers(*pair)
-            self.answers(*faulty)
+            self.all_end(pair for _, pair in [*held, *self.bystanders()])
             after, self.faulty.server = self.faulty.server, before
-            self.answers(*self.connect(self.faulty))
+            self.all_end([faulty, self.connect(self.faulty)])
             self.faulty.server, self.faulty.more = after, ""
             self.write()
             change("")
             self.assertEqual(self.untaken(), {})
-            self.answers(*self.connect(self.faulty))
+            self.all_end([self.connect(self.faulty)])
 
     def test_owner_deleted(self) -> None:
         """An owner who goes takes nobody along, not even with the folder of all."""
@@ -306,6 +303,7 @@ class FaultsTest(WorkersTestCase):
         mux = self.serve()
         mux.upgrade()
         self.assertEqual(self.untaken(), {})
+        mux.child.wait_for("are not handed over")
         named = re.findall("warn.*are not handed over.* in all: (.*?);", mux.child.output)
         self.assertEqual(named, [f"{self.home}/large"])
 
