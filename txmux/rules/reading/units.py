@@ -73,12 +73,13 @@ class UntakenUnits:
         if "" in found or self._closed >= {problem.path for problem in problems}:
             raise RulesError([*chain.from_iterable(self.problems.values()), *problems])
         # What else is wrong in one that has lost a name may be due to who has that.
-        wrong = {name: its for name, its in found.items() if not any(p.claimant for p in its)}
+        own = {name: [one for one in its if not one.claimant] for name, its in found.items()}
+        wrong = {name: its for name, its in found.items() if len(own[name]) == len(its)}
         while lost := _by_unit(contests(wrong), units):
             before = {*self.problems}
             for name in (certain := _certain(lost, units)):
                 self._lost_to[name] = [(of, of in before) for of in _claimants(lost[name], units)]
-            wrong |= {name: lost[name] for name in certain}
+            wrong |= {name: [*lost[name], *own.get(name, ())] for name in certain}
         for name, found_in in wrong.items():
             its = tuple(sorted(found_in, key=lambda one: one.line))
             if name not in self.problems:
