@@ -224,6 +224,7 @@ _NEEDS_MORE = (
     "has no value; write for example",  # which may name a listener or a file that these rules lack
     "would get the PROXY header inside TLS", "not a rules file", "other machines can reach this",
     "'-a' is not a host name",  # a name in the place of {sni}
+    "in [backend NAME], write answers",  # whose servers are UDP's
 )  # fmt: skip
 """Messages whose reader has to change several lines."""
 
