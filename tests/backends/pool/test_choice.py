@@ -339,3 +339,27 @@ class CostTests(SynchronousTestCase):
             watched.pool.set_checked(member, ok=True, why="")
         watched.clock.advance(0.1)
         self.assertEqual({watched.pick() for _ in range(150)}, {*watched.members})
+
+    def test_full(self) -> None:
+        """While many are full, it is known at once that none is up, and that one is again."""
+        those = pool_of(150, "round-robin").pool.backend.servers
+        pool = Watched(*those, check=Check("tcp"), max_connections=1).pool
+        for found in (pool.members[0], Unavailable.FULL):
+            self.assertIs(pool.pick(), found)
+        for ok, found in ((False, Unavailable.NO_SERVER), (True, Unavailable.FULL)):
+            for member in pool.members:
+                pool.set_checked(member, ok=ok, why="")
+            self.assertIs(pool.pick(), found)
+
+    def test_probe(self) -> None:
+        """One of many is tried as soon as its ejection is over, where no other is up."""
+        those = pool_of(150, "round-robin").pool.backend.servers
+        eject = Ejection(1, 5, 0.01, lone=True)
+        watched = Watched(*those, check=Check("tcp"), eject=eject, fallback=SPARE)
+        first, *others = watched.members
+        for member in others:
+            watched.pool.set_checked(member, ok=False, why="")
+        watched.pool.failed(watched.pick())
+        self.assertIs(watched.pool.pick(), Unavailable.NO_SERVER)
+        watched.clock.advance(0.01)
+        self.assertIs(watched.pick(), first)

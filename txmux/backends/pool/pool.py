@@ -240,7 +240,9 @@ class BackendPool:
                 member = choice.pick(affinity, tried)
                 if member is not None:
                     return member
-            if self._has_changed and not is_full:  # another server may be up
+            is_stale = self._has_changed or self._tiers.probe_at <= self._seconds()
+            # Another server may be up; where all are full, it matters only whether there is one.
+            if is_stale and not (is_full and untried and self.states[MemberState.UP] > len(tried)):
                 self._arrange()
                 return self._choose(affinity, tried)
             if untried:
