@@ -363,3 +363,16 @@ class CostTests(SynchronousTestCase):
         self.assertIs(watched.pool.pick(), Unavailable.NO_SERVER)
         watched.clock.advance(0.01)
         self.assertIs(watched.pick(), first)
+
+    def test_held(self) -> None:
+        """Clients that are held until the only one before many backup servers is down go to those."""
+        first, *others = pool_of(150, "round-robin").pool.backend.servers
+        those = first, *(attrs.evolve(other, backup=True) for other in others)
+        watched = Watched(*those, check=Check("tcp"))
+        pool, waiting = watched.pool, watched.pool.waiting
+        waiting.clock = watched.clock
+        waiting.hold_until(1.0)
+        self.assertIs(pool.pick_in_turn(), pool.members[0])
+        pool.set_checked(pool.members[0], ok=False, why="")
+        waiting.hold_until(0.0)
+        self.assertIs(watched.pick(), pool.members[1])

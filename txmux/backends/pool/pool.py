@@ -607,7 +607,9 @@ class BackendPool:
     def find_sole(self) -> None:
         """Find who gets each connection; those `waiting` may block all."""
         first = self._tiers.usable[0] if self._tiers.usable else ()
-        is_sole = len(first) == 1 and not self.is_limited and not self.waiting.blocks
+        is_sole = len(first) == 1 and not (
+            self._has_changed or self.is_limited or self.waiting.blocks
+        )
         self._sole = first[0] if is_sole else None
 
     def _members_changed(self) -> None:
