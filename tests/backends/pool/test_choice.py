@@ -22,7 +22,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
+from tests.support.changes import change_constants
 from tests.support.examples import scaled
+from txmux.backends.pool import pool as pool_module
 from txmux.backends.pool.balance import Choice, Tournament
 from txmux.backends.pool.member import SUSPECT, Member, is_due
 from txmux.backends.pool.pool import Availability, Unavailable
@@ -215,10 +217,42 @@ class ChoiceMachine(RuleBasedStateMachine):
             self.health.expect({address: connections})
 
 
+class ManyMachine(ChoiceMachine):
+    """The same with pools that do not look at all servers at each change; they may still choose a backup server."""
+
+    @rule(
+        old=st.booleans(),
+        client=st.sampled_from(["", "10.0.0.1", "10.0.0.2"]),
+        tried=st.sets(st.integers(0, 6), max_size=2),
+    )
+    def pick(self, old: bool, client: str, tried: set[int]) -> None:  # noqa: FBT001
+        watched = self.pools[0 if old else -1]
+        pool, now = watched.pool, self.clock.seconds()
+        avoided = [pool.members[number] for number in tried if number < len(pool.members)]
+        eligible = self.model.eligible(watched, avoided)
+        up = {m for m in pool.members if m.state is MemberState.UP or is_due(m, now)}
+        is_full = 0 < pool.backend.max_connections <= pool.connections
+        room = {member for member in pool.members if member.has_room()}.difference(avoided)
+        found = pool.pick(client, avoided)
+        if isinstance(found, Member):
+            assert not is_full
+            assert found in room & up.union(eligible or ())
+            self.held.append((watched, found))
+        else:
+            assert is_full or not eligible
+            assert found is (Unavailable.NO_SERVER if eligible is None else Unavailable.FULL)
+
+    @rule()
+    def others_read_credit(self) -> None:
+        self.health.settle()
+
+
 class ChoiceTests(SynchronousTestCase):
     def test_as_the_model(self) -> None:
         few = settings(max_examples=scaled(40), stateful_step_count=40, deadline=None)
         run_state_machine_as_test(ChoiceMachine, settings=few)
+        change_constants(self, pool_module, _FEW=0, _PAUSE=2.0)
+        run_state_machine_as_test(ManyMachine, settings=few)
 
     def test_loads_of_the_past_are_forgotten(self) -> None:
         """A server that once had 1,000 connections costs no memory for each number of them."""
