@@ -173,7 +173,7 @@ class NameTests(SynchronousTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.integers(0, 2),
+                st.integers(0, 5),
                 st.frozensets(st.integers(1, 3), max_size=3),
                 st.integers(0, 9),
                 st.booleans(),
@@ -181,19 +181,21 @@ class NameTests(SynchronousTestCase):
         )
     )
     def test_counts(self, steps: list[tuple[int, frozenset[int], int, bool]]) -> None:
-        """How many members have each state is right whatever addresses names have, and whatever checks find meanwhile."""
+        """How many members have each state is right whatever addresses names have, and whatever checks find that rules without any undo."""
         names = (*servers("a.example:80", "b.example:80"), *servers("a.example:80", weight=2))
-        pool = Watched(*names, check=Check("tcp")).pool
+        health, checks = BackendHealth(), (Check("tcp"), None)
+        both = [Watched(*names, check=check, backend_health=health).pool for check in checks]
         for number, hosts, checked, ok in steps:
             addresses = [ResolvedAddress(f"10.0.0.{host}", 80) for host in sorted(hosts)]
-            pool.set_addresses(names[number], addresses)
-            if members := pool.members:
-                pool.set_checked(members[checked % len(members)], ok=ok, why="")
-            states = [member.state for member in pool.members]
-            self.assertEqual(+pool.states, Counter(states))
-            is_all = all(map(pool.members_of, names)) and {*states} == {MemberState.UP}
-            some = Availability.SOME if MemberState.UP in states else Availability.NONE
-            self.assertIs(pool.availability, Availability.ALL if is_all else some)
+            both[number // 3].set_addresses(names[number % 3], addresses)
+            if members := both[0].members:
+                both[0].set_checked(members[checked % len(members)], ok=ok, why="")
+            for pool in both:
+                states = [member.state for member in pool.members]
+                self.assertEqual(+pool.states, Counter(states))
+                is_all = all(map(pool.members_of, names)) and {*states} == {MemberState.UP}
+                some = Availability.SOME if MemberState.UP in states else Availability.NONE
+                self.assertIs(pool.availability, Availability.ALL if is_all else some)
 
     def test_those_that_stay(self) -> None:
         _, second = self.pool.members
