@@ -96,7 +96,7 @@ class ConsulTests(NamesTestCase):
         for line in ("consul:web tag=v1,blue", "consul:web tag=v1,blue weight=3"):
             pool = self.consul_pool(line)
             await self.found(pool, "127.0.0.1:3")
-        self.assertEqual([member.weight for member in pool.members], [15])
+        self.assertEqual([member.full_weight for member in pool.members], [15])
         self.assertEqual(len(self.consul.asked), 2)
         # At a host with a name, or at a socket.
         self.server.zone["consul.test"] = a("127.0.0.1")

@@ -134,6 +134,7 @@ class BackendPool:
         if self._is_current:
             self.backend_health.in_shortage = self._is_short()
             self._record_new_members(self.members, is_start=True)
+        self._arrange()
 
     @property
     def connections(self) -> int:
