@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from tests.rules.reading.cases import FolderTestCase
+from tests.support.installed import as_installed, names_missing
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.model import Listener, Route, Rules
 from txmux.rules.problems import RulesError
@@ -84,12 +85,14 @@ class OwnersTest(FolderTestCase):
             (f"{tunnel}backend = b\n", free, "'tunnel' of [route t]"),
             (f"{tunnel}{ROUTE.format('o').replace('close', 'b')}under = t\n", free, "'tunnel' of [route t]"),
         ):  # fmt: skip
+            if names_missing(text):
+                continue
             rules = self.rules(f"{ONE}{text}", a=f"[backend b]\nserver = {server}\n")
             (message, *_) = self.wrong(rules)["a"]
             self.assertEqual(message.partition(": ")[0], f"as {where}")
             self.assertEqual([*rules.backends], ["c"] * ("[backend c]" in text))
         # Who names the backend of another unit has that one blamed for nothing.
-        of_a = f"{tunnel}under = flows\nbackend = b\n"
+        of_a = as_installed(f"{tunnel}under = flows\nbackend = b\n")
         theirs = "[backend b]\nserver = 10.0.0.1:1\n"
         rules = self.rules(f"{ONE}{UDP}routes_from = *\n", a=of_a, z=theirs)
         self.assertEqual([*self.wrong(rules)], ["a"])
@@ -110,6 +113,8 @@ class OwnersTest(FolderTestCase):
         for text, server, section in (
             (f"{tunnel}backend = ", free, "route t"), ("default = ", "127.0.0.1:441", "listen one"),
         ):  # fmt: skip
+            if names_missing(text):
+                continue
             own = f"\n[backend c]\nserver = {server}\n"
             rules = self.rules(f"{ONE}{text}b{own}", a=f"{theirs}fallback = c\n")
             self.assertEqual([[*self.wrong(rules)], [*rules.backends]], [["a"], ["c"]])
@@ -118,8 +123,9 @@ class OwnersTest(FolderTestCase):
             self.assertEqual([its.section for its in said.problems], [section])
         # Who has a tunnel says nothing of others' servers.
         theirs = f"[listen z]\nendpoint = :9\ndefault = b\n[backend b]\nserver = {free}\n"
-        rules = self.rules(f"{ONE}{tunnel}{ROUTE.format('o')}under = t\n", a=theirs)
-        self.assertEqual(rules.files.untaken, {})
+        if not names_missing(tunnel):
+            rules = self.rules(f"{ONE}{tunnel}{ROUTE.format('o')}under = t\n", a=theirs)
+            self.assertEqual(rules.files.untaken, {})
 
     def test_what_others_are_like_that_have_the_same_name(self) -> None:
         """They lose it, and are no reason why rules that name the first one would be wrong: not the operator's, nor a unit's in force."""
@@ -141,6 +147,8 @@ class OwnersTest(FolderTestCase):
                 listen("flows", ":7"),
             ),
         ):
+            if names_missing(theirs + other):
+                continue
             rules = self.rules(f"{ONE}{theirs}", a=other)
             self.assertEqual([*self.wrong(rules)], ["a"])
             before = self.rules("", z=f"{ONE}{theirs}").files

@@ -49,6 +49,8 @@ class RightsTest(FolderTestCase):
             (route.format(f"terminate_tls = {secret}\nbackend = close"), lambda its: [[*forbidden(its)]]),
             (f"[listen l]\nendpoint = :9\nech_keys = {secret.parent}", lambda its: [[*forbidden(its)]]),
         ):  # fmt: skip
+            if names_missing(text):
+                continue
             for owner, folder, mode, is_wrong in (
                 (12345, 0o755, 0o600, True), (12345, 0o755, 0o604, False), (0, 0o700, 0o600, False),
                 (12345, 0o700, 0o604, True), (12345, 0o750, 0o640, True),
