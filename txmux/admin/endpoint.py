@@ -154,6 +154,7 @@ class AdminEndpoints:
         for key in [key for key in self._ports if key not in self.settings]:
             stop_listening(self._ports.pop(key))
             self._end(self.clients.pop(key), _ASKING)
+        self._lacking &= self.settings.keys()
         for key, setting in self.settings.items():
             if key not in self._ports:
                 self._listen(key, setting, sockets[key])
