@@ -169,17 +169,22 @@ class ChangedTest(SynchronousTestCase):
             found = upstreams.troubled(), upstreams.without_server(lambda: used)
             self.assertEqual(found, (troubled, without))
 
-    def test_checks_of_another_user(self) -> None:
-        """All servers of a user's files are checked so often in all; those of root's as their rules say."""
+    def checked_in_a_unit(self, check: str, count: int) -> tuple[Path, Path]:
+        """Write rules, and a file that they include, which has so many servers and may become another user's."""
         if os.geteuid():
             raise SkipTest("only root can write files of other users")
-        folder = make_folder(self)
-        unit = folder / "d" / "a.ini"
+        rules = make_folder(self) / "rules.ini"
+        unit = rules.parent / "d" / "a.ini"
         unit.parent.mkdir()
-        (folder / "rules.ini").write_text("[txmux]\ninclude = d/*.ini\n[listen p]\nendpoint = :1\n")
-        many = "\n ".join(f"10.0.0.1:{port}" for port in range(1, 301))
-        backend = f"[backend b]\ncheck = tcp interval=1s\nserver = {many}\n"
+        rules.write_text("[txmux]\ninclude = d/*.ini\n[listen p]\nendpoint = :1\n")
+        many = "\n ".join(f"10.0.0.1:{port}" for port in range(1, count + 1))
+        backend = f"[backend b]\ncheck = {check}\nserver = {many}\n"
         unit.write_text(f"[listen a]\nendpoint = :2\ndefault = b\n{backend}")
+        return rules, unit
+
+    def test_checks_of_another_user(self) -> None:
+        """All servers of a user's files are checked so often in all; those of root's as their rules say."""
+        rules, unit = self.checked_in_a_unit("tcp interval=1s", 300)
         for owner, expected in ((0, 300), (12345, 100)):
             os.chown(unit, owner, -1)
             dialled: list[float] = []
@@ -190,7 +195,7 @@ class ChangedTest(SynchronousTestCase):
                 return lambda: None
 
             upstreams = Upstreams(clock, clock, played(dial))
-            upstreams.add_backends(load(folder / "rules.ini"))
+            upstreams.add_backends(load(rules))
             upstreams.start()
             clock.pump([0.1] * 300)
             found = sum(at >= 10 for at in dialled) / 20
@@ -199,21 +204,12 @@ class ChangedTest(SynchronousTestCase):
 
     def test_lines_of_another_user(self) -> None:
         """When thousands of servers of a user's file go down, the log has few lines of that, and says how many more there are."""
-        if os.geteuid():
-            raise SkipTest("only root can write files of other users")
-        folder = make_folder(self)
-        unit = folder / "d" / "a.ini"
-        unit.parent.mkdir()
-        (folder / "rules.ini").write_text("[txmux]\ninclude = d/*.ini\n[listen p]\nendpoint = :1\n")
-        many = "\n ".join(f"10.0.0.1:{port}" for port in range(1, 31))
-        unit.write_text(
-            f"[listen a]\nendpoint = :2\ndefault = b\n[backend b]\ncheck = tcp\nserver = {many}\n"
-        )
+        rules, unit = self.checked_in_a_unit("tcp", 30)
         for owner, expected, more in ((0, 30, []), (12345, 5, ["25 more lines"])):
             os.chown(unit, owner, -1)
             clock = Clock()
             upstreams = Upstreams(clock, clock, played(_dial))
-            upstreams.add_backends(load(folder / "rules.ini"))
+            upstreams.add_backends(load(rules))
             [upstream] = upstreams.all()
             texts = [member.server.text for member in upstream.pool.members]
             lines = self.lines(*((upstream, text, "-") for text in texts))
