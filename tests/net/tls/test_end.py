@@ -93,37 +93,34 @@ def _encrypt(layers: list[_Layer], data: bytes) -> bytes:
     return data
 
 
-class LayersCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.context = _server_context(self)
-
-    def make_layers(
-        self, depth: int, *, is_tcp: bool = False
-    ) -> tuple[socket.socket, list[_Layer], TlsEnd]:
-        """Shake hands, one layer within the other; return the peer, its layers from the outermost one, and the innermost end."""
-        own, peer = pair(self, is_tcp=is_tcp)
-        own.settimeout(0)
-        peer.settimeout(0)
-        end: Any = own
-        layers: list[_Layer] = []
-        for _ in range(depth):
-            layer, end = _Layer(), _end_over(end, self.context)
-            for _ in range(2):
-                with contextlib.suppress(ssl.SSLWantReadError):
-                    layer.tls.do_handshake()
-                end.shake(layer.outgoing.read())
-                layer.incoming.write(end.output())
-            layers.append(layer)
-        self.addCleanup(end.close)
-        return peer, layers, end
+def _make_layers(
+    test: SynchronousTestCase, depth: int, *, is_tcp: bool = False
+) -> tuple[socket.socket, list[_Layer], TlsEnd]:
+    """Shake hands, one layer within the other; return the peer, its layers from the outermost one, and the innermost end."""
+    context = _server_context(test)
+    own, peer = pair(test, is_tcp=is_tcp)
+    own.settimeout(0)
+    peer.settimeout(0)
+    end: Any = own
+    layers: list[_Layer] = []
+    for _ in range(depth):
+        layer, end = _Layer(), _end_over(end, context)
+        for _ in range(2):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                layer.tls.do_handshake()
+            end.shake(layer.outgoing.read())
+            layer.incoming.write(end.output())
+        layers.append(layer)
+    test.addCleanup(end.close)
+    return peer, layers, end
 
 
-class ReadTest(LayersCase):
+class ReadTest(SynchronousTestCase):
     def test_whole_records_never_wait(self) -> None:
         """A record that is whole comes without a further event, whatever came before it in the same piece."""
         cuts = random.Random(1)
         for depth in range(1, 6):
-            peer, layers, end = self.make_layers(depth)
+            peer, layers, end = _make_layers(self, depth)
             buffer = bytearray(2**16)
             for _ in range(25):
                 sizes = [*cuts.choices((2**14, 9_000, 200, 1), (6, 1, 2, 1), k=8), 5000]
@@ -140,7 +137,7 @@ class ReadTest(LayersCase):
     def test_cut_that_comes_with_the_last_bytes(self) -> None:
         """With `strict`, an end of the outer layer alone breaks the inner one off, after its bytes."""
         for depth in (2, 3):
-            peer, layers, end = self.make_layers(depth)
+            peer, layers, end = _make_layers(self, depth)
             end.strict = True
             stream = _encrypt(layers, b"last")
             for layer in reversed(layers[:-1]):
@@ -159,7 +156,7 @@ class ReadTest(LayersCase):
     def test_reset_that_a_send_has_found(self) -> None:
         """The kernel reports it once: what has come is read, and what then looks like an end is none."""
         for depth in (1, 2):
-            peer, layers, end = self.make_layers(depth, is_tcp=True)
+            peer, layers, end = _make_layers(self, depth, is_tcp=True)
             peer.send(_encrypt(layers, b"some"))
             reset_on_close(peer)
             peer.close()
@@ -221,10 +218,10 @@ class SendTest(SynchronousTestCase):
         self.assertEqual(self.read(len(data)), data)
 
 
-class CloseTest(LayersCase, TestCase):
+class CloseTest(TestCase):
     async def test_close_notify_that_waits_for_room(self) -> None:
         """A transport that closes sends it once its peer reads, after all that came before."""
-        peer, [layer], end = self.make_layers(1)
+        peer, [layer], end = _make_layers(self, 1)
         own: Any = end
         transport = TlsTransport(
             Poller.for_reactor(reactor), own, socket.AF_UNIX, UNIXAddress(""), UNIXAddress("")
