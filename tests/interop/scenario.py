@@ -35,11 +35,7 @@ class Example(Twist):
 
 
 @pytest.mark.by_turns
-class TurnTestCase(InteropTestCase):
-    """Tests that run for a quarter of all commits."""
-
-
-class ScenarioTestCase(TurnTestCase):
+class ScenarioTestCase(InteropTestCase):
     """Tests of an example in a network of their own, where its ports are free, with some addresses beside those of loopback."""
 
     addresses: ClassVar[tuple[str, ...]] = ()

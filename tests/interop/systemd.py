@@ -103,7 +103,7 @@ class FirstProcess:
 class Systemd(FirstProcess):
     """A service manager with ``txmux.service``, whose port, `opened`, systemd opens if there is a socket unit."""
 
-    def __init__(self, folder: Path, more: str = "", *, has_socket: bool = False) -> None:
+    def __init__(self, folder: Path, *, has_socket: bool = False) -> None:
         places = (Path(folder, "systemd/systemd") for folder in ("/usr/lib", "/lib"))
         known = [str(place) for place in places if place.exists()]
         program = known[0] if known else require_program("systemd")
@@ -114,10 +114,10 @@ class Systemd(FirstProcess):
             (self._folder / name).mkdir(parents=True)
         self.rules = self._folder / "rules" / "rules.ini"
         self.opened = free_port() if has_socket else 0
-        self._write_units(more)
+        self._write_units()
         self.boot(_INSIDE, sys.prefix, program)
 
-    def _write_units(self, more: str) -> None:
+    def _write_units(self) -> None:
         units = self._folder / "units"
         shutil.copytree(_ROOT / "examples" / "systemd", units, dirs_exist_ok=True)
         if not self.opened:
@@ -129,8 +129,7 @@ class Systemd(FirstProcess):
         # The virtual environment and the code may be where the unit hides all files.
         wanted = {_ROOT, Path(sys.prefix), Path(sys.base_prefix)}
         hidden = [str(path) for path in wanted if any(map(path.is_relative_to, _HIDDEN))]
-        if hidden:
-            more += f"\nProtectHome=tmpfs\nBindReadOnlyPaths={' '.join(hidden)}\n"
+        more = f"ProtectHome=tmpfs\nBindReadOnlyPaths={' '.join(hidden)}" if hidden else ""
         text = _DROP_IN.format(more=more, log=self._log)
         write(units / "txmux.service.d/test.conf", text)
         if self.opened:

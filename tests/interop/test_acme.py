@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet import reactor
@@ -25,9 +26,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.admin.processes import get
 from tests.interop.acme import ONE, OTHER, RENEW, SITE, Front, issuer_of, names_of, shown_to
-from tests.interop.children import eventually, leave_unmeasured, output_of
+from tests.interop.children import InteropTestCase, eventually, leave_unmeasured, output_of
 from tests.interop.pebble import Pebble
-from tests.interop.scenario import TurnTestCase
 from tests.interop.servers import start_redis
 from tests.support.folders import make_folder
 from tests.support.kit import PATIENCE, Service, client_context, free_port, make_authority, write
@@ -35,6 +35,8 @@ from txmux.features.acme.shared import SharedCertificates
 from txmux.features.sharing.store import Store
 from txmux.rules.reading.parser import load
 from txmux.serving.embedded import EmbeddedService
+
+pytestmark = pytest.mark.by_turns
 
 _RENEW_ONE = (
     b"POST /api/certificates/www.example.com/renew HTTP/1.1\r\nHost: x\r\n"
@@ -72,7 +74,7 @@ exec "$@"
 """
 
 
-class GotTests(TurnTestCase):
+class GotTests(InteropTestCase):
     pebble: ClassVar[Pebble]
     redis: ClassVar[int]
 
@@ -388,7 +390,7 @@ class GotTests(TurnTestCase):
         self.assertNotIn(b"PRIVATE KEY", b64decode(found.strip().strip('"')))
 
 
-class EmbeddedTests(TestCase, TurnTestCase):
+class EmbeddedTests(TestCase, InteropTestCase):
     async def test_first(self) -> None:
         """It gets its certificate while it serves, and stops without a trace."""
         folder = make_folder(self)
@@ -407,7 +409,7 @@ class EmbeddedTests(TestCase, TurnTestCase):
         self.assertIn("Pebble", issuer)
 
 
-class SealedTests(TestCase, TurnTestCase):
+class SealedTests(TestCase, InteropTestCase):
     """What somebody can do who may write to the Redis, and does not know its password."""
 
     async def test_challenges(self) -> None:

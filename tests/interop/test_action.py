@@ -9,8 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.interop.servers import make_certificate, site, start_haproxy, start_nginx
-from tests.support.kit import Child, TurnTestCase, free_port, leave_unmeasured
+from tests.support.kit import Child, InteropTestCase, free_port, leave_unmeasured
+
+pytestmark = pytest.mark.by_turns
 
 _CHECKOUT = Path(__file__).parents[2]
 _load = import_module("yaml").safe_load
@@ -30,7 +34,7 @@ backend {name}
 """
 
 
-class ActionTests(TurnTestCase):
+class ActionTests(InteropTestCase):
     """HAProxy has two ports before two servers: one waits for the whole hello, as docs say how, and one does not."""
 
     def start(self, step: Any, given: dict[str, str]) -> Child:

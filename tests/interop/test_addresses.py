@@ -5,10 +5,14 @@ import sys
 from ipaddress import ip_address
 from typing import Any
 
+import pytest
+
 from tests.interop.children import PATIENCE, answered, eventually, output_of
-from tests.support.kit import Named, Namespace, Record, Service, TurnTestCase
+from tests.support.kit import InteropTestCase, Named, Namespace, Record, Service
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
+
+pytestmark = pytest.mark.by_turns
 
 _LINKED = """\
 [listen kernel]
@@ -44,7 +48,7 @@ answers = 1
 """
 
 
-class LinkTests(TurnTestCase):
+class LinkTests(InteropTestCase):
     def serve(self, rules: str, settings: str = "") -> Service:
         named = rules.format(server="fe80::5%here", port=self.port)
         return self.own(Service(self.folder, named, settings))
@@ -116,7 +120,7 @@ server = {{local}}:{there}
 _HOSTS = {"127.0.0.5": "five", "127.0.0.6": "six", "::1": "sixth version"}
 
 
-class AskedAddressTests(TurnTestCase):
+class AskedAddressTests(InteropTestCase):
     def serve(self, more: str = "", backend: str = "", settings: str = "workers = 2") -> None:
         self.there = 0
         for host, name in _HOSTS.items():

@@ -4,11 +4,15 @@ import os
 import shlex
 import sys
 
+import pytest
+
 from tests.interop import servers
-from tests.interop.scenario import ScenarioTestCase, TurnTestCase
+from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
-from tests.support.kit import Child, output_of, require_program, run, write
+from tests.support.kit import Child, InteropTestCase, output_of, require_program, run, write
 from tests.support.services import Service
+
+pytestmark = pytest.mark.by_turns
 
 
 class InitTests(ScenarioTestCase):
@@ -70,7 +74,7 @@ server =
 """
 
 
-class CompletionTests(TurnTestCase):
+class CompletionTests(InteropTestCase):
     def assert_completes(self, *command: str) -> None:
         require_program(command[0])
         # Fish has a folder of its own among temporary files.

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
+import pytest
 from twisted.logger import LogLevel, capturedLogs, formatEventAsClassicLogText
 
 from tests.programs import require_program
-from tests.support.kit import PATIENCE, Child, TurnTestCase, eventually, output_of, run
+from tests.support.kit import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.support.queues import until_taken
 from tests.support.services import command_for
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
@@ -22,6 +23,8 @@ from txmux.cli.run.program import as_text as as_event_text
 from txmux.telemetry.access_log import as_json, as_text, quoted
 from txmux.telemetry.reasons import EndReason
 from txmux.telemetry.record import ConnectionRecord
+
+pytestmark = pytest.mark.by_turns
 
 _FAIL2BAN = Path(__file__).parents[2] / "examples" / "fail2ban"
 _FILTER = _FAIL2BAN / "filter.d" / "txmux.conf"
@@ -79,7 +82,7 @@ _SAID = (
 )
 
 
-class FilterTests(TurnTestCase):
+class FilterTests(InteropTestCase):
     """The log, as text and JSON, in a file and with the service's own."""
 
     def logged(self, form: str, *, own_file: bool = True, by_run: bool = False) -> Path:
@@ -214,7 +217,7 @@ def _written(record: ConnectionRecord, *prefixes: str) -> list[str]:
     return [f"{before}{write(record)}\n" for write, before in ways]
 
 
-class HostileTextTests(TurnTestCase):
+class HostileTextTests(InteropTestCase):
     """Whatever others write into the log, nobody but the peer of a connection is found in it."""
 
     def found(self, lines: Iterable[str]) -> set[str]:

@@ -5,8 +5,12 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import pytest
+
 from tests.browser.service import Watched
-from tests.support.kit import PATIENCE, TurnTestCase, run_text
+from tests.support.kit import PATIENCE, InteropTestCase, run_text
+
+pytestmark = pytest.mark.by_turns
 
 RULES = """
 [listen x]
@@ -37,7 +41,7 @@ LEFT_OUT = ("/api/stop", "/api/upgrade", "/api/events", "/readyz")
 """What ends the service, or never ends itself; and what says by 503 that no server is up, as it is to."""
 
 
-class OpenAPITest(TurnTestCase):
+class OpenAPITest(InteropTestCase):
     def test_schemathesis(self) -> None:
         """Whatever is asked, nothing fails inside the service, and each answer is as its description says."""
         watched = self.own(Watched(self.folder, RULES, "workers = 2\nmax_connections = 9"))

@@ -7,14 +7,17 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any, ClassVar
 from unittest import SkipTest
+
+import pytest
 
 from tests.interop.systemd import Systemd
 from tests.packaging.roots import listen
-from tests.support.kit import PATIENCE, TurnTestCase, eventually, run, write
+from tests.support.kit import PATIENCE, InteropTestCase, eventually, run, write
 from tests.support.proc import listening_inode
 from txmux.processes.worker import landlock
+
+pytestmark = pytest.mark.by_turns
 
 _CAPABILITY = """\
 AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_ADMIN
@@ -39,18 +42,17 @@ default  = 127.0.0.1:{server}
 """
 
 
-class SystemdTestCase(TurnTestCase):
-    """Tests that share one systemd; each has a fresh service, and a server to which all clients are led."""
+class ServiceTests(InteropTestCase):
+    """Most share one systemd; each has a fresh service, and a server to which all clients are led."""
 
-    options: ClassVar[dict[str, Any]] = {}
-    manager: ClassVar[Systemd]
+    manager: Systemd
     port: int
     endpoint = "127.0.0.1:0"
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.manager = cls.share(Systemd(cls.folder, **cls.options))
+        cls.manager = cls.share(Systemd(cls.folder))
 
     def setUp(self) -> None:
         self.listening = listen(self)
@@ -131,8 +133,6 @@ class SystemdTestCase(TurnTestCase):
             self.assert_same_socket(verb)
             assert_served()
 
-
-class ServiceTests(SystemdTestCase):
     def test_life(self) -> None:
         """It is started when it serves, as a user of its own and with workers in a sandbox; a restart turns nobody away, and it ends cleanly: its connections have drain_timeout."""
         # The unit's own restrictions have to allow it: `sandbox = yes` would not start without.
@@ -256,14 +256,10 @@ class ServiceTests(SystemdTestCase):
             self.assert_verbs()
             self.manager.reset()
 
-
-class WatchdogTests(SystemdTestCase):
-    """With a short time for the watchdog, which is still one that a busy machine leaves to everybody."""
-
-    options: ClassVar = {"more": "WatchdogSec=10"}
-
     def test_hanging_service_is_started_again(self) -> None:
         """After an upgrade the watchdog goes by the new process, and clients that come while it hangs wait."""
+        self.manager.change("WatchdogSec=10")  # which a busy machine leaves to everybody
+        self.addCleanup(self.manager.change, "")
         self.start("workers = 2")
         self.assert_same_socket(lambda: self.manager.kill("USR2"))
 
@@ -276,12 +272,9 @@ class WatchdogTests(SystemdTestCase):
         self.assertEqual(self.manager.show("NRestarts"), "1")
         self.assert_relays(*self.relayed())
 
-
-class SocketTests(SystemdTestCase):
-    options: ClassVar = {"has_socket": True}
-
     def test_first_client_starts_the_service(self) -> None:
         """By its number, and by its address, where systemd also stores the socket, and passes both to the next process; then there are all commands."""
+        self.manager = self.own(Systemd(self.folder, has_socket=True))
         for endpoint in ("systemd:domain=INET:index=0", f"127.0.0.1:{self.manager.opened}"):
             self.endpoint, self.port = endpoint, self.manager.opened
             self.write()
@@ -301,7 +294,7 @@ class SocketTests(SystemdTestCase):
             self.manager.reset()
 
 
-class UnitTests(TurnTestCase):
+class UnitTests(InteropTestCase):
     """``systemd-analyze`` reads them; systemd itself need not run."""
 
     def exposure(self, name: str = "txmux.service") -> float:

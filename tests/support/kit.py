@@ -16,7 +16,7 @@ from tests.interop.children import (
 )
 from tests.interop.namespaces import Namespace, cable, mounted
 from tests.interop.originals import Named
-from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase, TurnTestCase
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.programs import require_program, run_text
@@ -46,7 +46,7 @@ from tests.support.supervised import SupervisedTestCase
 __all__ = [
     "EXAMPLES", "PATIENCE", "RELAYS", "RULES", "AdminCase", "Child", "CommandTestCase", "EchoServer", "Example", "Identity",
     "InteropTestCase", "MuxTestCase", "Named", "Namespace", "Peer", "PeerFactory", "Record", "ScenarioTestCase", "SecurePeer",
-    "Service", "ServiceTestCase", "SupervisedTestCase", "Talker", "Terminal", "ThreadServer", "TurnTestCase", "Twist",
+    "Service", "ServiceTestCase", "SupervisedTestCase", "Talker", "Terminal", "ThreadServer", "Twist",
     "VirtualTime", "WorkersTestCase", "authority", "backend_at", "cable", "change_constants", "change_environment",
     "client_context", "close", "connect", "connect_tls", "customize", "eventually", "family_of", "for_each", "free_port", "halted",
     "has_ipv6", "is_gone", "leave_unmeasured", "listen", "listens", "make_authority", "make_certificate", "make_folder", "mounted",
