@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from tests.support.dialler import played
 from tests.support.folders import make_folder
+from tests.support.held import held_by
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
@@ -480,8 +481,12 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(new.states(), [MemberState.UP, MemberState.EJECTED])
         new = Process(0, slow_start=5.0)  # so that all is told
         (health, _) = new.as_json()
-        new.upstreams.restore({**health, "target": str(number)} for number in range(11_000))
-        self.assertEqual(len(new.pool.backend_health._recalled), 10_000)
+        held = list[int]()
+        for count in (9_000, 10_000, 11_000):
+            new.upstreams.restore({**health, "target": str(number)} for number in range(count))
+            held.append(held_by(new.pool.backend_health))
+        self.assertLess(held[0], held[1])
+        self.assertEqual(held[1], held[2])
 
 
 class ExpectedTest(SynchronousTestCase):
@@ -590,9 +595,13 @@ class HeardTest(SynchronousTestCase):
         self.hear(ok=False)  # healthy again before lookup
         self.hear(ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
-        for number in range(2000):  # never
-            self.hear(ok=False, key=f"web.test:80 {number}")
-        self.assertEqual(len(self.process.upstream._early), 1000)
+        held = list[int]()
+        for count in (900, 1000, 2000):  # never
+            for number in range(count):
+                self.hear(ok=False, key=f"web.test:80 {number}")
+            held.append(held_by(self.process.upstream))
+        self.assertLess(held[0], held[1])
+        self.assertEqual(held[1], held[2])
 
     def test_freed(self) -> None:
         """Nothing keeps one that is not used any longer, so that its servers' health is that of the rules that follow."""

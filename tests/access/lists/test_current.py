@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.held import held_by
 from txmux.access.lists.current import Lists, pack, unpack
 from txmux.rules.model import NetworkSet, Rules, Settings
 from txmux.rules.model.networks import DynamicNetworks
@@ -56,12 +57,14 @@ class ListsTests(SynchronousTestCase):
         later = self.tracked("crowdsec", _OLD, beside)
         self.assertEqual(later.contents, _NEW)
         self.assertIs(later.contents, beside.contents)
+        last = self.tracked("file")
+        before = held_by(self.lists)
         for _ in range(3):
             last = self.tracked("file")
         gc.collect()
         for _ in range(3):
             self.lists.prepare(_RULES, [last])
-        self.assertEqual([ref() for ref in self.lists._tracked["file:x"]], [last])
+        self.assertEqual(held_by(self.lists), before)
 
     def test_file_that_was_read_again_is_fed_again(self) -> None:
         self.tracked("file")

@@ -1,0 +1,24 @@
+"""How much an object holds: what is bounded, or is to be forgotten, does not grow."""
+
+import gc
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+
+_OF_ALL = (
+    type, ModuleType, FunctionType, BuiltinFunctionType, Logger, Clock, int, float, NoneType,
+)  # fmt: skip
+
+
+def held_by(one: object) -> int:
+    """Count the objects that can be reached from one, without what all have in common."""
+    found, rest = {id(one): one}, [one]
+    while rest:
+        its = rest.pop()
+        keys = its if isinstance(its, dict) else ()  # texts are no objects of the collector
+        for other in (*gc.get_referents(its), *keys):
+            if id(other) not in found and not isinstance(other, _OF_ALL):
+                found[id(other)] = other
+                rest.append(other)
+    return len(found)
