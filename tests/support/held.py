@@ -1,6 +1,7 @@
 """How much an object holds: what is bounded, or is to be forgotten, does not grow."""
 
 import gc
+from collections import deque
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 
 from twisted.internet.task import Clock
@@ -12,7 +13,7 @@ _OF_ALL = (
 
 
 def held_by(one: object) -> int:
-    """Count the objects that can be reached from one, without what all have in common."""
+    """Count the objects that can be reached from one, without what all have in common, and the items of their containers."""
     found, rest = {id(one): one}, [one]
     while rest:
         its = rest.pop()
@@ -21,4 +22,5 @@ def held_by(one: object) -> int:
             if id(other) not in found and not isinstance(other, _OF_ALL):
                 found[id(other)] = other
                 rest.append(other)
-    return len(found)
+    containers = (its for its in found.values() if isinstance(its, (dict, list, set, tuple, deque)))
+    return len(found) + sum(map(len, containers))
