@@ -5,8 +5,9 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.support.kit import AdminCase, turn
+from tests.support.kit import AdminCase, change_constants, turn
 from tests.support.proc import halted
+from tests.support.supervised import channel_of
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.rules.optional import load
 
@@ -48,9 +49,8 @@ class LateTest(AdminCase):
         for name in ("look", "sample"):
             self.patch(self.running.control, name, partial(turn))
         worker = self.supervisor.pool.workers[1]
-        channel, clock = worker._channel, Clock()
-        assert channel is not None
-        self.patch(channel, "clock", clock)
+        clock = Clock()
+        change_constants(self, channel_of(worker), clock=clock)
         for path in ("/api/status", "/api/connections/1-1", "/api/clients", *_PATHS):
             with halted([worker.pid]):
                 await turn()

@@ -9,6 +9,7 @@ from twisted.logger import capturedLogs
 
 from tests.support.kit import SupervisedTestCase, connect, reactor
 from tests.support.proc import halted
+from tests.support.supervised import channel_of
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.connections import end_connections, find_connection, list_connections
@@ -101,8 +102,7 @@ class LateWorkersTest(SupervisedTestCase):
     async def test_late_worker_gets_changes_but_no_more_questions(self) -> None:
         await self.live.spread(await self.live.begin())
         control, worker = self.running.control, self.supervisor.pool.workers[1]
-        channel = worker._channel
-        assert channel is not None
+        channel = channel_of(worker)
         server, sent = f"127.0.0.1:{self.live.server}", []
 
         def send(kind: str, values: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.kit import RULES, SupervisedTestCase, WorkersTestCase, eventually, set_limits
 from tests.support.proc import halt, has_connection, is_gone
+from tests.support.supervised import channel_of
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.channel.messages import ACCEPT, IMPORT
@@ -34,7 +35,7 @@ class SilentTest(SupervisedTestCase):
         with capturedLogs() as events:
             await self.pass_until(lambda: self.said(events))
             os.kill(first.pid, signal.SIGCONT)
-            await self.until(lambda: not (first._awaits_answer or first in pool.workers))
+            await self.until(lambda: not (first.awaits_answer or first in pool.workers))
             # It is asked again, each time later, for as long as the others have not said what they take.
             while first in pool.all():
                 await self.pass_by(1, *pool.workers)
@@ -235,9 +236,8 @@ class SilentTest(SupervisedTestCase):
 
     def cut_off(self, worker: Worker) -> None:
         """Have a worker's channel closed while it is halted, so that it does not end by itself."""
-        assert worker._channel is not None
         halt(worker.pid)
-        worker._channel.break_off()
+        channel_of(worker).break_off()
 
     async def test_starter(self) -> None:
         """So is the process of which workers are forked after ten seconds, or a minute if it imports, as on a slow disk; they go on."""

@@ -45,8 +45,8 @@ class FileTests(SupervisedTestCase):
         for _ in range(round(seconds * 2)):
             self.time.advance(0.5)
             await self.running.control.missing()  # the worker has answered what it was asked
-            await self.running._watch.looking
-        await self.running._reloading.wait_until_idle()
+            await self.looked()
+        await self.reloaded()
 
     async def assert_told(self, seconds: float, *told: str) -> None:
         await self.after(seconds)

@@ -24,7 +24,9 @@ from txmux import MuxService, load
 from txmux.control.broadcast import broadcast
 from txmux.control.connections import list_connections
 from txmux.control.filters import Filters
+from txmux.control.report import Report
 from txmux.net.channel import messages
+from txmux.net.channel.channel import Channel
 from txmux.net.channel.message import Message
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.supervisor import Supervisor
@@ -59,6 +61,11 @@ def _descriptors() -> set[str]:
 
 def resources_of(service: MuxService) -> Resources:
     return service._resources
+
+
+def channel_of(worker: Worker) -> Channel:
+    assert worker._channel is not None
+    return worker._channel
 
 
 def note_questions(test: TestCase) -> list[tuple[Message, dict[str, Any]]]:
@@ -271,6 +278,17 @@ class SupervisedTestCase(TestCase):
             self.time.advance(0)
             await deferLater(reactor, 0)
 
+    async def looked(self) -> None:
+        """Wait until a look at the rules' files has ended; a reload that comes of it may go on."""
+        await self.running._watch.looking
+
+    def reload_unasked(self) -> Deferred[Report]:
+        """Reload as a look does that has found a change."""
+        return self.running._reloading.request()
+
+    async def reloaded(self) -> None:
+        await self.running._reloading.wait_until_idle()
+
     async def killed(self, *workers: Worker) -> None:
         """Kill workers, and wait until others serve in their place."""
         old = {worker.pid for worker in workers}
@@ -284,7 +302,7 @@ class SupervisedTestCase(TestCase):
         """Let seconds pass, in each of which these workers, and the starter, have the time to answer."""
         for _ in range(seconds):
             self.time.advance(1)
-            await self.until(lambda: not any(worker._awaits_answer for worker in workers))
+            await self.until(lambda: not any(worker.awaits_answer for worker in workers))
             await self.until(lambda: not starter or self.has_starter_answered())
 
     def has_starter_answered(self) -> bool:

@@ -137,7 +137,7 @@ class Worker:
     def _prepare_for_look(self) -> None:
         """Forget what an earlier process has done."""
         self._silence = HangDetector()
-        self._awaits_answer = self._has_answered = self._hung = self._is_killed = False
+        self.awaits_answer = self._has_answered = self._hung = self._is_killed = False
         self._looks_with_turn = self._held_up = self._tasks = self.lost = 0
         self._unanswered_since: int | None = None
 
@@ -475,8 +475,8 @@ class Worker:
                 asking.cancel()
         if why := self.hangs:
             self._be_replaced(why)
-        elif not self._awaits_answer:
-            self._awaits_answer, self._held_up = True, 0
+        elif not self.awaits_answer:
+            self.awaits_answer, self._held_up = True, 0
             channel.ask(messages.PING).addCallbacks(
                 lambda _: self._answered(channel), lambda _: None
             )
@@ -517,7 +517,7 @@ class Worker:
 
     def _answered(self, channel: Channel) -> None:
         if self._channel is channel:
-            self._awaits_answer, self._has_answered = False, True
+            self.awaits_answer, self._has_answered = False, True
 
     def kill(self) -> None:
         if self._channel is not None:
