@@ -17,6 +17,7 @@ from txmux.access.bans import Ban
 from txmux.control.attention import problems
 from txmux.features.sharing import bans as shared_bans
 from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.client import SHARING_TIMES
 from txmux.features.sharing.redis import RedisError
 from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
 from txmux.features.sharing.store import Store
@@ -133,7 +134,7 @@ class ConnectionTests(SynchronousTestCase):
         clock.advance(61.0)
         self.assertTrue(shared.source.state().is_overdue)
         shared.receive(record(5.0).encode())
-        self.patch(shared._bans.recurring, "forget", done.append)
+        self.patch(self.machine.bans.recurring, "forget", done.append)
         shared.stop()
         self.assertEqual(done, ["start", "compare bans with Redis", "stop"])
         self.assertEqual(clock.getDelayedCalls(), [])
@@ -204,9 +205,11 @@ class ConnectionTests(SynchronousTestCase):
                 ran.append(work.__name__)
                 work.close()
 
-        shared.client, shared._state = Client(), "complete"  # type: ignore[assignment]
+        redis = redis_of(lambda *its: [b"1", b"0"] if its[0] == "TIME" else [b"0", b""])
+        self.successResultOf(Deferred.fromCoroutine(shared.share(redis)))
+        shared.client = Client()  # type: ignore[assignment]
         shared.check_connection()
-        clock.advance(shared._times.compared - 0.1)
+        clock.advance(SHARING_TIMES.compared - 0.1)
         shared.check_connection()
         self.assertEqual(ran, ["_ask_time"] * 2)
         clock.advance(0.1)
@@ -216,13 +219,12 @@ class ConnectionTests(SynchronousTestCase):
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:
         change_constants(self, bans, _MOST=2)
         shared = self.shared
-        shared._connection_check.start(10.0, now=False)
-        self.addCleanup(shared.stop)
         with capturedLogs() as events:
             for _ in range(2):
                 for number in range(5):
                     shared.receive(record(5.0, network=f"192.0.2.{number}").encode())
                 self.clock.pump([1.0, 10.0])
+                shared.check_connection()
         self.assertEqual(self.machine.banned(), ["192.0.2.0", "192.0.2.1"])
         (told,) = shared.troubles()
         self.assertIn("do not apply here: 3; there are 100000 bans already", told)
