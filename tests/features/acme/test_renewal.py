@@ -19,7 +19,7 @@ from tests.features.acme.test_folder import damages
 from tests.support.kit import PeerFactory, listen, make_authority, make_folder, reactor
 from txmux.errors import MuxError
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
-from txmux.features.acme.folder import NO_CERTIFICATE, ShownCertificate
+from txmux.features.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate
 from txmux.features.acme.renewal import PROVISIONAL, Certificates, Renewal
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.model.section import Section
@@ -107,15 +107,18 @@ class RenewalTests(TestCase):
         )  # fmt: skip
         return Rules(Path("x.ini"), Settings(more={"acme": _URL, **settings}), (), tuple(routes))
 
-    def certificates(self, *names: str, **rules: Any) -> Certificates:
+    def certificates(self, *names: str, shared: Any = None, **rules: Any) -> Certificates:
         """Return what renews, by the authorities that the test plays if it plays any."""
 
         def make(*words: Any) -> Any:
             return self.authorities[words[1].directory] if self.authorities else Authority(*words)
 
         clock: Any = {"now": lambda: self.now, "make_authority": make}
-        made = Certificates(reactor, lambda _: succeed(None), **clock)
-        made.commit(self.rules(*names, **rules))
+        made = Certificates(
+            reactor, lambda _: succeed(None), make_shared=lambda *_: shared, **clock
+        )
+        store = {} if shared is None else {"shared_limits": "a store"}
+        made.commit(self.rules(*names, **store, **rules))
         return made
 
     def look(self, made: Certificates, times: int = 1, seconds: float = 1.0) -> None:
@@ -384,10 +387,9 @@ class RenewalTests(TestCase):
             before.write(file, key=True)
             self.now = time.time()
             answers[:] = [*damages(good), good]
-            made: Any = self.certificates(_A)
             if is_shared:
-                made._shared = redis
-                made._renewals[_A].not_before = self.now + 10**9
+                AcmeFolder(self.folder).write_state({_A: {"not_before": self.now + 10**9}})
+            made = self.certificates(_A, shared=redis if is_shared else None)
             while answers:
                 shown = file.read_bytes()
                 made.look()
@@ -403,18 +405,17 @@ class RenewalTests(TestCase):
     async def test_names_of_other_users_at_other_machines(self) -> None:
         """What a machine gets for a user of its own is no certificate of the operator's name here, and the other way around."""
         self.play()
-        rules = self.rules(_A, _B)
+        rules = self.rules(_A, _B, shared_limits="a store")
         ours, theirs = rules.routes
         assert theirs.terminate_tls is not None
         tls = attrs.evolve(theirs.terminate_tls, author=12345)
-        made: Any = self.certificates(_A)
         used = set[tuple[str, str]]()
 
         def use(what: str, _: str, name: str, *__: object) -> Deferred[None]:
             used.add((what, name))
             return succeed(None)
 
-        made._shared = SimpleNamespace(
+        shared = SimpleNamespace(
             source=Source("certificates", "", "", reactor.seconds),
             is_up=True,
             spread=0.0,
@@ -424,12 +425,9 @@ class RenewalTests(TestCase):
             lock=lambda: succeed(1),
             unlock=lambda: succeed(None),
         )
-        made._store = store = object()
-        settings = attrs.evolve(
-            rules.settings, more={**rules.settings.more, "shared_limits": store}
-        )
+        made = self.certificates(_A, shared=shared)
         routes = ours, attrs.evolve(theirs, terminate_tls=tls)
-        made.commit(attrs.evolve(rules, routes=routes, settings=settings))
+        made.commit(attrs.evolve(rules, routes=routes))
         self.look(made, 3)
         names = _A, f"{_B} of user 12345"
         self.assertEqual(used, {(what, name) for what in ("get", "put") for name in names})
@@ -438,17 +436,16 @@ class RenewalTests(TestCase):
     async def test_lock_that_stays(self) -> None:
         """One that another machine has, or that somebody has written, is reported after half an hour."""
         self.play()
-        made: Any = self.certificates(_A)
-        made._shared = _redis(
-            held=None, certificate=lambda *_: succeed(None), lock=lambda: succeed(None)
+        stop = Mock(return_value=succeed(None))
+        shared = _redis(
+            held=None, certificate=lambda *_: succeed(None), lock=lambda: succeed(None), stop=stop
         )
+        made = self.certificates(_A, shared=shared)
         for count in (1, 1, 2):
             made.look()
             self.assertEqual(len([*made.troubles()]), count)
             self.now += 1000
         self.assertIn("delete the key 'txmux:acme:lock'", next(made.troubles()).do)
-        stop = made._shared.stop = Mock(return_value=succeed(None))
-        made._store = "another one"
         await made.stop()
         stop.assert_called_once_with()
 

@@ -122,6 +122,12 @@ class Account:
     quiet_until: float = 0.0
 
 
+def _make_shared(*of: Any) -> SharedCertificates:
+    from txmux.features.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
+
+    return SharedCertificates(*of)
+
+
 @define(eq=False, slots=False)
 class Certificates(ServicePart):
     """Renews certificates, a few at a time, in `look`.
@@ -130,6 +136,7 @@ class Certificates(ServicePart):
         announce: Makes all listeners answer these challenges, by name; fires when they do.
         now: The time, in seconds since 1970.
         make_authority: Makes what asks the authority of some settings.
+        make_shared: Makes what shares certificates with other machines, through a store.
 
     Attributes:
         is_stopped: Whether this process no longer renews.
@@ -143,6 +150,9 @@ class Certificates(ServicePart):
     _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
     _make_authority: Callable[[Any, AcmeSettings, AcmeFolder, Source], Authority] = attrs.field(
         default=Authority, kw_only=True
+    )
+    _make_shared: Callable[..., SharedCertificates] = attrs.field(
+        default=_make_shared, kw_only=True
     )
     _folder: AcmeFolder = attrs.field(factory=lambda: AcmeFolder(FOLDER), init=False)
     _accounts: dict[str, Account] = attrs.field(factory=dict, init=False)
@@ -244,9 +254,7 @@ class Certificates(ServicePart):
             self._shared = self._refused_since = None
         self._store = store
         if self._shared is None and store is not None:
-            from txmux.features.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
-
-            self._shared = SharedCertificates(self._reactor, store, self._now)
+            self._shared = self._make_shared(self._reactor, store, self._now)
         return disconnected
 
     def _stop_asking(self, names: Collection[str] | None = None) -> Deferred[Any]:
