@@ -33,7 +33,9 @@ class DemoServersTest(TestCase):
         client = await (await connect(self, listen(self, SSH))).has(len(IDENTIFICATION))
         for byte in b"SSH-2.0-x\n" + _KEXINIT:
             client.send(bytes([byte]))
-        self.assertIn(GOODBYE.encode(), (await client.is_lost()).received)
+        packet = (await client.is_lost()).received.removeprefix(IDENTIFICATION)
+        self.assertIn(GOODBYE.encode(), packet)
+        self.assertEqual((int.from_bytes(packet[:4], "big"), len(packet) % 8), (len(packet) - 4, 0))
 
     async def test_page_says_what_was_recognised(self) -> None:
         port = listen(self, PageSite())

@@ -234,7 +234,9 @@ class MishapsTest(WorkersTestCase):
             (two, f"^{failed}: no space$"),
         ):
             mux.file.write_text(rules)
+            mux.log.rename(self.folder / "log.1")
             self.assertRegex(mux.reload(), said)
+            eventually(mux.log.exists, "the log is opened again, also if the rules are refused")
             self.be_closed(mux)
             if rules == text:
                 troubles = re.findall(r"#(?:warn|error|critical)\]", mux.output)
