@@ -159,8 +159,17 @@ class AskingTests(CommandTestCase):
         self.assertNotIn("a secret is needed", err)
         err = self.ask("stop", "--admin", f"unix:{server.at}", TXMUX_ADMIN_TOKEN="wrong")[2]
         self.assertIn(f"this is not the token of the service at {server.at}", err)
-        server.status, server.document = 500, {}
-        self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
+        server.document = {}
+        for status in (300, 500):
+            server.status = status
+            self.assertEqual(self.ask("stop"), (1, "", f"HTTP status {status}\n"))
+
+    def test_clients_of_which_a_trial_knows_nothing(self) -> None:
+        rest = [{"count": 3, "listener": "dns", "why": "no bytes are stored"}]
+        found = {"ok": True, "changes": "none would go", "since": None, "clients": 3}
+        self.answering(document={**found, "incomplete": [], "moves": [], "unknowns": rest})
+        table = "clients  listener  not known\n      3  dns       no bytes are stored\n"
+        self.assertEqual(self.told(0, self.ask("reload", "--try")), f"none would go\n\n{table}")
 
     def test_upgrade(self) -> None:
         # One that has left connections behind fails.
