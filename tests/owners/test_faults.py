@@ -1,5 +1,6 @@
 """Of several owners, one makes a mistake: the clients of the others notice nothing, and changes of theirs are in force."""
 
+import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.processes.test_privileges import python_for_everybody, require_root
+from tests.support.certificates import make_authority
 from tests.support.changes import change_environment
 from tests.support.kit import WorkersTestCase, for_each, free_port, leave_unmeasured, make_folder
 from tests.support.services import Service
@@ -93,6 +95,7 @@ class FaultsTest(WorkersTestCase):
     """Services with three owners, of which the second makes a mistake; what each has is a ``file``, a ``unit`` of one file, or a ``hidden`` file, which only root's helper of the service reads."""
 
     owned: str
+    author = 0
 
     def setUp(self) -> None:
         super().setUp()
@@ -127,6 +130,8 @@ class FaultsTest(WorkersTestCase):
         self.units.mkdir(exist_ok=True)
         draft = self.home / "draft"
         draft.write_text(text)
+        if self.author:
+            os.chown(draft, self.author, -1)
         draft.rename(self.units / file)
 
     def serve(self) -> Service:
@@ -322,6 +327,34 @@ class FaultsTest(WorkersTestCase):
         self.assertEqual(self.untaken(), {})
         secret.unlink()
         self.assert_stays(mux)
+
+    def test_right(self) -> None:
+        """What an owner may no longer read or write to takes nothing from them: what is in force was allowed."""
+        require_root()
+        self.author = 12345
+        folder = make_folder(self)
+        folder.chmod(0o755)
+        networks, key, sockets = (folder / name for name in ("networks", "key.pem", "sockets"))
+        networks.write_text("192.0.2.0/24\n")
+        make_authority().issue("a.example").write(key, key=True)
+        sockets.mkdir()
+        self.faulty.more = (
+            f"{_NAMES_LIST.format(networks)}[listen s]\nendpoint = unix:{sockets}/s\n"
+            f"[route t]\nmatch = tls\nunder = faulty\nterminate_tls = {key}\nbackend = faulty\n"
+        )
+        named = (networks, 0o600), (key, 0o600), (sockets, 0o755)
+        for path, mode in named:
+            path.chmod(mode)
+            os.chown(path, self.author, -1)
+        self.write()
+        mux = self.serve()
+        self.assertEqual(self.untaken(), {})
+        for path, _ in named:
+            os.chown(path, 0, -1)
+            self.assert_stays(mux)
+            os.chown(path, self.author, -1)
+            mux.api("reload", {})
+            self.assertEqual(self.untaken(), {})
 
     def test_freed(self) -> None:
         """A port is tried again, and its unit is taken when it is free."""

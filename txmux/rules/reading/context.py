@@ -83,6 +83,7 @@ class RulesReading:
         may_be_provided: Whether files that a pattern finds may have what is missing.
         sections: By kind and name; several of one name are an error already.
         checked: The files that are there, and what each is.
+        allowed: The files that authors may read: each with its author, and the file that names it.
         unit_lists: The paths of the lists of networks that units name.
         needs: What the values of the section that is read come from beside its text: a function, its text, and the result.
     """
@@ -125,6 +126,7 @@ class RulesReading:
             files, self.problems, None if before is None else before._lists
         )
         self.checked: dict[Path, str] = {}
+        self.allowed: set[tuple[Path, int | None, Path]] = set()
         self.unit_lists: set[str] = set()
         self.needs: list[Need] = []
         self._ports = Counter[int | None]()  # by authors
@@ -279,13 +281,14 @@ class RulesReading:
         return found
 
     def check_author(self, path: Path, file: Path) -> None:
-        author = self.authors.get(self.unit)
-        if why := self._rights.why_not(path, author, file, self.files.main):
+        named = path, self.authors.get(self.unit), file
+        if why := self._rights.why_not(*named, self.files.main):
             raise InvalidValueError(why)
+        self.allowed.add(named)
 
     def _list(self, path: Path) -> NetworkSet:
-        # What is taken over comes here, too.
-        if self.unit and self.looks_on_disk:
+        # What is taken over comes here, too; what is in force was allowed when it was taken.
+        if self.unit and self.looks_on_disk and self.unit not in self.untaken:
             self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
         with self._needing(path):
             found = self._read_list(path)

@@ -34,6 +34,7 @@ from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading
 from txmux.rules.reading.endpoints import missing_files, names_files
 from txmux.rules.reading.files import (
     FileReader,
+    FileRights,
     SourceFile,
     check_file,
     expand_section,
@@ -139,6 +140,7 @@ class LastRules:
             return False
         for name in files.variables:
             now.variable(name)
+        rights = FileRights()
         found = attrs.evolve(now.files(), untaken=files.untaken, authors=files.authors)
         return (
             now.authors.items() <= files.authors.items()
@@ -146,6 +148,7 @@ class LastRules:
             and self.reading.lists_are_as_read
             and not any(source.problems for source in sources)
             and not any(missing_files(self.naming_files))
+            and not any(rights.why_not(*named, now.main) for named in self.reading.allowed)
             # As many as there are processors now, with `auto`.
             and all(
                 read(item.text) == settings.workers for item in settings.section.items("workers")
