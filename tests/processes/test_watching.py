@@ -147,6 +147,50 @@ class RulesWatchTest(SynchronousTestCase):
         clock.pump([1.0] * 5)
         self.assertEqual(reloads, [7.0])
 
+    def test_rules_that_are_written_all_the_time(self) -> None:
+        """What an owner does not stop writing holds up the changes of others for a while, then no more; what the operator writes is read when it is whole."""
+        folder, path, included = self.units()
+        path.write_text(path.read_text().replace("[listen", "watch_rules = 1s\n[listen"))
+        unit, other = included / "a.ini", included / "b.ini"
+        clock, reloads = Clock(), list[float]()
+        written: list[Path] = []
+
+        async def write(function: Any, *arguments: Any) -> Any:
+            for file in written:
+                with file.open("a") as it:
+                    it.write("# more\n")
+            return function(*arguments)
+
+        self.patch(watching, "in_thread", write)
+
+        def reload() -> bool:
+            reloads.append(clock.seconds())
+            watch.commit(load(path))
+            return True
+
+        watch = RulesWatch(clock, reload, RecurringSteps())
+        self.addCleanup(watch.stop)
+        watch.commit(load(path))
+
+        def change(file: Path, seconds: int) -> list[float]:
+            reloads.clear()
+            began = clock.seconds()
+            file.write_text(f"# {began}\n")
+            clock.pump([1.0] * seconds)
+            return [at - began for at in reloads]
+
+        self.assertEqual(change(unit, 5), [2.0])
+        written.append(other)
+        self.assertEqual(change(unit, 20), [9.0])
+        self.assertTrue(watch.has_changed)
+        self.assertEqual(change(unit, 5), [2.0])
+        self.assertEqual(change(included / "new.ini", 5), [2.0])
+        written.clear()
+        self.assertEqual(change(folder / "unused", 5), [2.0])
+        self.assertFalse(watch.has_changed)
+        written.append(path)
+        self.assertEqual(change(unit, 30), [])
+
     def test_links_that_are_not_followed(self) -> None:
         """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""
         folder, path, included = self.units()

@@ -1,7 +1,8 @@
 """Notices when the contents of the rules' files change, and reloads them if that is wanted."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ from txmux.telemetry.steps import RecurringSteps
 _UNSEEN = "watch_rules: the user of txmux may not list {folders}, so new files there are read at the next reload: let that user list it, or run txmux reload"
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
+_LONGEST = 8.0  # seconds of writing after which a unit holds up the changes of others no more
+_LACKING = (
+    "@"  # begins the name of a file that a unit lacks, in a digest; others are absolute paths
+)
 
 
 class RulesWatch:
@@ -55,7 +60,9 @@ class RulesWatch:
         self._folder = Path.cwd()
         self._files = Files()
         self._seconds = 0.0
-        self._loaded_digest = self._last_digest = ("", "")
+        self._loaded_digest: Mapping[str, str] = {}
+        self._last_digest: Mapping[str, str] = {}
+        self._writing: Mapping[str, float] = {}  # since when files have changed from look to look
         self._next: Any = None
         self.has_changed = False
         self.looking: Deferred[None] = succeed(None)
@@ -102,40 +109,58 @@ class RulesWatch:
         except OSError as error:  # the reload reports it
             if error.errno in SHORTAGE:
                 return  # the files may be as they were
-            digest, unseen = (f"{error.filename}: {error.strerror}", ""), self._unseen
+            digest, unseen = {"": f"{error.filename}: {error.strerror}"}, self._unseen
         if watch is not self._watch:
             return
         if unseen and unseen != self._unseen:
             self._log.warn(_UNSEEN, folders=", ".join(unseen))
         self._unseen = unseen
         before, self._last_digest = self._last_digest, digest
-        is_new = digest != self._loaded_digest
+        changed, written = _difference(digest, self._loaded_digest), _difference(digest, before)
         if not self._seconds:
-            self.has_changed = is_new
+            self.has_changed = bool(changed)
             self._wait(_NOTICED)
             return
-        self._wait(min(_SETTLED, self._seconds) if is_new else self._seconds)
+        self._wait(min(_SETTLED, self._seconds) if changed else self._seconds)
+        now = self._reactor.seconds()
+        # What a unit lacks keeps only that from being read.
+        self._writing = {
+            name: self._writing.get(name, now) for name in written if not name.startswith(_LACKING)
+        }
+        own = _own(self._folder, self._files)
+        endless = {
+            name
+            for name, since in self._writing.items()
+            if name not in own and now - since >= _LONGEST
+        }
+        self.has_changed = bool(endless)
         # Also recorded for rules with errors, so that these are logged once.
-        texts, lacking = (
-            last == its != loaded
-            for last, its, loaded in zip(before, digest, self._loaded_digest, strict=True)
-        )
-        # A file that is written all the time keeps only the unit that lacks it from being read.
-        if (texts or (lacking and digest[0] == before[0])) and self._reload():
+        if changed - written and self._writing.keys() <= endless and self._reload():
             self._loaded_digest = digest
 
 
-def loaded_digest(files: Files) -> tuple[str, str]:
-    """Return digests of the texts, and of what units lack."""
-    return _digest(_loaded(files)), _digest(files.lacking.values())
+def loaded_digest(files: Files) -> Mapping[str, str]:
+    """Return digests of the texts, and what is known of the files that units lack."""
+    return _digest(_loaded(files), files.lacking)
 
 
-def current_digest(folder: Path, files: Files) -> tuple[str, str]:
-    lacking = (_lacking(folder / name, before) for name, before in files.lacking.items())
-    return _digest(_current_texts(folder, files)), _digest(lacking)
+def current_digest(folder: Path, files: Files) -> Mapping[str, str]:
+    lacking = {name: _lacking(folder / name, before) for name, before in files.lacking.items()}
+    texts = {str(folder / path): text for path, text in _current_texts(folder, files)}
+    return _digest(texts, lacking)
 
 
-def _current_texts(folder: Path, files: Files) -> Iterator[str]:
+def _difference(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+def _own(folder: Path, files: Files) -> set[str]:
+    """Return the files of the operator's unit."""
+    main = folder / next(iter(files.texts))
+    return {str(main), *(str(main.parent / one) for one in files.included if not is_pattern(one))}
+
+
+def _current_texts(folder: Path, files: Files) -> Iterator[tuple[Path, str]]:
     """Read the files in the order in which rules are read; each once, as there."""
     main, room = folder / next(iter(files.texts)), LARGEST_RULES
     seen: set[Path] = set()
@@ -163,7 +188,7 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
                 if not is_unit or error.errno in SHORTAGE:
                     raise
                 found[path] = ""  # as it is read
-        yield from (found[path] for path in paths if path in found)
+        yield from ((path, found[path]) for path in paths if path in found)
 
 
 def _lacking(path: Path, before: str) -> str:
@@ -206,15 +231,12 @@ def unwatched(folder: Path, files: Files) -> list[str]:
     return sorted({str(error.filename) for error in closed if _is_helpers(error)})
 
 
-def _loaded(files: Files) -> Iterator[str]:
+def _loaded(files: Files) -> Mapping[str, str]:
     texts = files.on_disk
-    yield next(iter(texts.values()))
-    for paths in files.included.values():
-        yield from (texts[path] for path in paths)
+    paths = [next(iter(texts)), *chain.from_iterable(files.included.values())]
+    return {str(Path(path).absolute()): texts[path] for path in paths}
 
 
-def _digest(texts: Iterable[str]) -> str:
-    whole = hashlib.sha256()
-    for text in texts:
-        whole.update(hashlib.sha256(text.encode()).digest())  # so that the cuts count
-    return whole.hexdigest()
+def _digest(texts: Mapping[str, str], lacking: Mapping[str, str]) -> Mapping[str, str]:
+    found = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
+    return found | {f"{_LACKING}{name}": version for name, version in lacking.items()}
