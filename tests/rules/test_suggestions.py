@@ -237,7 +237,6 @@ _NEXT = (
 
 _NOT_HERE = {
     "txmux/rules/lint/privileges.py": "about files and users; `tests/rules/lint/test_privileges.py` makes these",
-    "txmux/rules/lint/secrets.py": "about modes of files; `tests/rules/test_named_files.py` makes these",
     "txmux/matchers/tftp.py": "'write' is a request of TFTP",
     "txmux/wire/proxyprotocol": "no values of rules",
 }
@@ -251,7 +250,7 @@ _NEVER_HERE = (
 )  # fmt: skip
 """Hints that depend on other files and on the system, or that are for rules made in Python."""
 
-_IN_CODE = re.compile(r"\b[wW]rite\b|did you mean|; add\b|as in '")
+_IN_CODE = re.compile(r"\b[wW]rite\b(?! to\b)|did you mean|; add\b|as in '")
 
 
 # The directives, options and values of sslh, nginx, HAProxy, Traefik, Caddy, Envoy, stunnel and sniproxy that are not in tables of hints.
