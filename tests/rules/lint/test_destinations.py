@@ -110,12 +110,31 @@ class PassedRoutesTest(SynchronousTestCase):
             (_WEB, f"{asked}backend = 127.0.0.1:81", "", False),
             (asked + _WEB, asked + _WEB, "", False),
             (_WEB, _WEB, "", False),
+            (_WEB, f"{asked}tls_client = optional\n{_WEB}", "", False),
+            (f"{asked}tls_client = optional\n{_WEB}", asked + _WEB, "", True),
         ):
             text = _END.format("secure", secure), _END.format("open", public), more
             found = [one for one in _said(*text) if "Host" in one]
             self.assertEqual(len(found), is_passed, text)
             for message in found:
                 self.assertIn("127.0.0.1:80 also serves [route secure]", message)
+
+    def test_server_that_a_route_inside_lets_nobody_reach_without_a_certificate(self) -> None:
+        secure = "tls_client_ca = /etc/ca.pem\ntls_client = optional\nbackend = {}\n"
+        inner = (
+            "[route staff]\nunder = secure\nmatch = any\nclient_cert = {}\nbackend = 127.0.0.1:80\n"
+        )
+        for words, rest, public, is_passed in (
+            ("any", "127.0.0.1:81", _WEB, True),
+            ("san=alice", "127.0.0.1:81", _WEB, True),
+            ("none", "127.0.0.1:81", _WEB, False),
+            ("any", "127.0.0.1:80", "", False),
+        ):
+            text = _END.format("secure", secure.format(rest)), _END.format("open", public)
+            found = [one for one in _said(*text, inner.format(words)) if "Host" in one]
+            self.assertEqual(len(found), is_passed, (words, rest))
+            for message in found:
+                self.assertIn("127.0.0.1:80 also serves [route staff], which requires", message)
 
 
 _END = "[route {0}]\nmatch = tls sni={0}.test\nterminate_tls = /etc/{0}.pem\n{1}\n"

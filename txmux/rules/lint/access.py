@@ -3,6 +3,7 @@
 import importlib.util
 import ipaddress
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from txmux.errors import how_to_install, joined
@@ -173,10 +174,19 @@ def open_to_anyone(rules: Rules) -> set[str]:
 
 
 def _asks(route: Route) -> bool:
-    tls, shown = route.terminate_tls, route.client_cert
-    asks = tls is not None and tls.client_ca is not None and tls.client == "required"
-    asks = asks or (shown is not None and "any" in shown.words)
-    return asks or any(conditions(route)) or route.clients.allowed is not None
+    asks = required_ca(route) is not None or needs_certificate(route) or any(conditions(route))
+    return asks or route.clients.allowed is not None
+
+
+def required_ca(route: Route) -> Path | None:
+    """Return the authorities without whose certificate nobody comes into a route's TLS."""
+    tls = route.terminate_tls
+    return tls.client_ca if tls is not None and tls.client == "required" else None
+
+
+def needs_certificate(route: Route) -> bool:
+    """Return whether a route takes only clients that have shown a certificate."""
+    return route.client_cert is not None and "any" in route.client_cert.words
 
 
 def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.installed import conditions
+from txmux.rules.lint.access import needs_certificate, required_ca
 from txmux.rules.lint.coverage import lines_of
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules, Section
@@ -66,17 +67,21 @@ def bypassed_certificates(rules: Rules) -> Iterator[Problem]:
     for scope in scopes(rules):
         terminating = [route for route in rules.routes_of(scope.owner) if route.terminate_tls]
         asked = {
-            server: route
+            server: (asking, route)
             for route in terminating
-            if route.terminate_tls and route.terminate_tls.client_ca and not route.dry_run
+            if not route.dry_run
             for rule in (route, *rules.routes_of(route))
+            if (asking := _asking(route, rule))
             for server in _servers(rule)
         }
         for route in terminating if asked else ():
             for rule in (route, *rules.routes_of(route)):
                 for server in _servers(rule) & asked.keys() if _is_open(route, rule) else ():
+                    asking, outer = asked[server]
+                    if outer is route:
+                        continue  # it lets others in beside those with a certificate, as it says
                     yield rule.section.problem(
-                        f"{server} also serves [route {asked[server].name}], which requires a certificate: by this route, its clients "
+                        f"{server} also serves [route {asking.name}], which requires a certificate: by this route, its clients "
                         "need none, and a 'Host' of HTTP may name any site; give the two servers of their own, or routes 'under' this one "
                         "with 'http host='",
                         "backend",
@@ -130,9 +135,16 @@ def _servers(rule: Route | Listener) -> set[str]:
     return {server.text for backend in backends_of([outcome]) for server in backend.servers}
 
 
+def _asking(route: Route, rule: Route) -> Route | None:
+    """Return what requires a certificate of the clients of a route inside the TLS of another."""
+    if required_ca(route):
+        return route
+    return rule if needs_certificate(rule) else None
+
+
 def _is_open(route: Route, rule: Route) -> bool:
     is_limited = any(one.clients.limited or one.during or one.dry_run for one in (route, rule))
-    is_asked = route.terminate_tls is None or route.terminate_tls.client_ca is not None
+    is_asked = _asking(route, rule) is not None
     has_hosts = all(
         line.options.get("host") and not line.negated for _, _, line in lines_of([rule])
     )
@@ -162,9 +174,8 @@ def _guarded(route: Route) -> Iterator[tuple[Route, str, str]]:
 
 
 def _restrictions(route: Route) -> tuple[object, ...]:
-    tls = route.terminate_tls
     clients = route.clients if route.clients.limited else None
-    return clients, *conditions(route), route.client_cert, tls and tls.client_ca
+    return clients, *conditions(route), route.client_cert, required_ca(route)
 
 
 def _is_wider(rule: Route | Listener, guard: Route) -> bool:

@@ -127,7 +127,7 @@ def _guards(
     ]
     served = NO_CLIENTS
     for route in routes:
-        if route.client_cert is None or "any" not in route.client_cert.words:
+        if not access.needs_certificate(route):
             served |= set_of(route.clients)
     return routes if (clients & WITH_ADDRESS) - served else []
 
