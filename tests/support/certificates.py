@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -57,6 +58,7 @@ class Identity:
         ends: float = _VALID,
         usage: bool = True,
         units: Sequence[str] = (),
+        key: Any = None,
     ) -> Identity:
         """Make a certificate that this one has signed.
 
@@ -66,10 +68,11 @@ class Identity:
             ends: Until when.
             usage: Whether it is for servers; else it is for clients alone.
             units: The organizational units in its subject.
+            key: The private one that it is for; one of ECDSA if there is none.
         """
         kind = ExtendedKeyUsageOID.SERVER_AUTH if usage else ExtendedKeyUsageOID.CLIENT_AUTH
         extensions = [*_alternative(*names), x509.ExtendedKeyUsage([kind])]
-        return _make(names[0] if names else "nobody", self, begins, ends, extensions, units)
+        return _make(names[0] if names else "nobody", self, begins, ends, extensions, units, key)
 
     def authorise(self, common_name: str, ends: float = _VALID, begins: float = -2) -> Identity:
         return _make(common_name, self, begins, ends, _AUTHORITY)

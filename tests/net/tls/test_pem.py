@@ -3,6 +3,7 @@ from pathlib import Path
 from unittest import mock
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, x25519
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import authority, make_authority
@@ -84,6 +85,23 @@ class KeyPairTests(SynchronousTestCase):
         what = f"correct the path, or put the file into '{self.folder}'"
         self.assertEqual(str(error), f"cannot read '{missing}': No such file or directory; {what}")
         self.assertEqual((error.key, error.forbidden), ("terminate_tls", False))
+
+    def test_keys_that_tls_cannot_sign_with(self) -> None:
+        """They are refused when they are read, and not only by each handshake."""
+        for is_refused, key in (
+            (True, dsa.generate_private_key(2048)), (True, x25519.X25519PrivateKey.generate()),
+            (True, ec.generate_private_key(ec.SECP256K1())), (True, ec.generate_private_key(ec.SECP224R1())),
+            (False, ed25519.Ed25519PrivateKey.generate()), (False, ec.generate_private_key(ec.SECP521R1())),
+        ):  # fmt: skip
+            made = authority().issue("a.example", key=key)
+            path = self.file("k.pem", made.pem, made.key_pem())
+            for read in (read_key_pairs, lambda key, paths: read_identity(paths, key)):
+                if is_refused:
+                    error = self.assertRaises(TLSFileError, read, "terminate_tls", [path])
+                    expected = "the private key is of a kind with which TLS cannot sign here"
+                    self.assertIn(f"'{path}': {expected}; get a certificate for", str(error))
+                else:
+                    self.assertTrue(read("terminate_tls", [path]))
 
     def test_files_of_one_identity(self) -> None:
         own, key = self.file("own.pem", self.own.pem), self.file("key.pem", self.own.key_pem())

@@ -74,8 +74,6 @@ class BackendTLS:
         self._alpn = tuple(name.encode() for name in tls.alpn)
         self._authorities = None if tls.ca is None else read_authorities(tls.ca, read=read)
         self.identity = read_identity(tls.certificate, read=read) if tls.certificate else None
-        if self.identity is not None:  # the contexts of connections are made later
-            self.identity.use_in(SSL.Context(SSL.TLS_METHOD), CLIENT_CERTIFICATE)
         self.validity = self.identity.validity(CLIENT_CERTIFICATE) if self.identity else []
         if tls.ca is not None and self._authorities:
             found = (one.to_cryptography() for one in self._authorities)

@@ -167,7 +167,7 @@ def _make_context(
     if clients is not None:
         clients.ask_in(context)
     for pair in pairs:
-        pair.use_in(context, "terminate_tls")
+        pair.use_in(context)
     return context
 
 

@@ -10,8 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
-
 from txmux.features.gateway.cluster import Key, key_of
 from txmux.files import replace_file
 from txmux.net.tls.errors import TLSFileError
@@ -146,8 +144,6 @@ def _problem_of(secret: Any) -> str:
         return f"{name} has no tls.crt and tls.key in base64"
     try:
         pairs = read_key_pairs("tls.crt", [Path(name)], lambda _: content)
-        for pair in pairs:
-            pair.use_in(SSL.Context(SSL.TLS_METHOD), "tls.crt")
     except TLSFileError as problem:
         return str(problem)
     return "" if pairs else f"{name} has no certificate"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from txmux.net.tls.validity import Validity
 
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
+_UNSUITABLE = "the private key is of a kind with which TLS cannot sign here; get a certificate for an ECDSA key on P-256, or for an RSA key"
+_LONGEST_HELLO = 65536
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # as RFC 5280, section 4.1.2.5, writes it
 _LONGEST_NAME = 250  # characters of a subject
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
@@ -43,17 +46,34 @@ class KeyPair:
             *validity_of(key, self.path, (one for one in chain if one.issuer != one.subject)),
         ]
 
-    def use_in(self, context: SSL.Context, key: str) -> None:
-        """Have a context present it; a `TLSFileError` for a key of the rules if OpenSSL refuses that."""
+    def use_in(self, context: SSL.Context) -> None:
+        """Have a context present it."""
+        context.use_certificate(self.certificate)
+        context.use_privatekey(self.key)
+        for certificate in self.chain:
+            context.add_extra_chain_cert(certificate)
+
+    def check(self, key: str) -> None:
+        """Raise a `TLSFileError` for a key of the rules if OpenSSL cannot present it."""
+        context = SSL.Context(SSL.TLS_METHOD)
         try:
-            context.use_certificate(self.certificate)
-            context.use_privatekey(self.key)
-            for certificate in self.chain:
-                context.add_extra_chain_cert(certificate)
+            self.use_in(context)
         except SSL.Error as problem:
             why = problem.args[0][-1][-1] if problem.args and problem.args[0] else problem
             message = f"'{self.path}': OpenSSL rejects the certificate: {why}; get one with a stronger key or signature"
             raise TLSFileError(key, message) from None
+        # OpenSSL takes a certificate for any key, and looks for a signature algorithm only in a handshake.
+        client, server = (SSL.Connection(context, None) for _ in range(2))
+        client.set_connect_state()
+        server.set_accept_state()
+        with suppress(SSL.WantReadError):
+            client.do_handshake()
+        server.bio_write(client.bio_read(_LONGEST_HELLO))
+        try:
+            with suppress(SSL.WantReadError):
+                server.do_handshake()
+        except SSL.Error:
+            raise TLSFileError(key, f"'{self.path}': {_UNSUITABLE}") from None
 
 
 def validity_of(
@@ -83,7 +103,7 @@ class _File:
 
     path: Path
     certificates: list[tuple[bytes, x509.Certificate]]
-    keys: dict[bytes, Any]
+    keys: dict[bytes, crypto.PKey]
 
 
 def read_authorities(
@@ -123,7 +143,7 @@ def read_identity(
         if not content:
             raise TLSFileError(key, f"{shown}: no {what} in it; {_name(_PAIR)}")
     path = next(file.path for file in files if file.certificates)
-    pairs = _pairs(_File(path, certificates, keys), keys)
+    pairs = _pairs(key, _File(path, certificates, keys), keys)
     if not pairs:
         raise TLSFileError(key, f"{shown}: {_STRANGERS}; {_name(_PAIR)}")
     return pairs[0]
@@ -139,7 +159,7 @@ def read_key_pairs(key: str, paths: Iterable[Path], read: Reader = read_bytes) -
     with_certificate = {public for file in files for public, _ in file.certificates}
     all_pairs = []
     for file in files:
-        pairs = _pairs(file, keys)
+        pairs = _pairs(key, file, keys)
         all_pairs += pairs
         if not file.certificates and not file.keys:
             what = "no certificate in it"
@@ -153,22 +173,20 @@ def read_key_pairs(key: str, paths: Iterable[Path], read: Reader = read_bytes) -
     return all_pairs
 
 
-def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
+def _pairs(key: str, file: _File, keys: dict[bytes, crypto.PKey]) -> list[KeyPair]:
     chain = tuple(
         crypto.X509.from_cryptography(certificate)
         for public, certificate in file.certificates
         if public not in keys
     )
-    return [
-        KeyPair(
-            file.path,
-            crypto.X509.from_cryptography(certificate),
-            chain,
-            crypto.PKey.from_cryptography_key(keys[public]),
-        )
+    pairs = [
+        KeyPair(file.path, crypto.X509.from_cryptography(certificate), chain, keys[public])
         for public, certificate in file.certificates
         if public in keys
     ]
+    for pair in pairs:
+        pair.check(key)
+    return pairs
 
 
 def _blocks(key: str, path: Path, content: str, read: Reader) -> list[tuple[bytes, bytes]]:
@@ -197,12 +215,12 @@ def _read(key: str, path: Path, content: str, read: Reader, *, keys: bool = True
     except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
         message = f"'{path}': a certificate is damaged; {_name(content)}"
         raise TLSFileError(key, message) from None
-    loaded = [
+    loaded = dict(
         _private(key, path, block, content)
         for kind, block in blocks
         if keys and kind.endswith(b"PRIVATE KEY")
-    ]
-    return _File(path, certificates, {_public(private): private for private in loaded})
+    )
+    return _File(path, certificates, loaded)
 
 
 def _certificate(block: bytes) -> x509.Certificate:
@@ -214,13 +232,17 @@ def _certificate(block: bytes) -> x509.Certificate:
     return certificate
 
 
-def _private(key: str, path: Path, block: bytes, content: str) -> Any:
+def _private(key: str, path: Path, block: bytes, content: str) -> tuple[bytes, crypto.PKey]:
     try:
-        return load_pem_private_key(block, None)
+        private = load_pem_private_key(block, None)
     except TypeError:
         message = f"'{path}': the private key is encrypted; write it without a passphrase"
     except Exception:  # noqa: BLE001 - what a damaged key raises depends on its kind
         message = f"'{path}': the private key is damaged; {_name(content)}"
+    else:
+        with suppress(TypeError):  # pyOpenSSL does not take a key of each kind
+            return _public(private), crypto.PKey.from_cryptography_key(private)  # type: ignore[arg-type]
+        message = f"'{path}': {_UNSUITABLE}"
     raise TLSFileError(key, message)
 
 
