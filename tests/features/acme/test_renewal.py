@@ -133,6 +133,31 @@ class RenewalTests(TestCase):
         found.due(_SHOWN, found.directory)
         self.assertEqual(Renewal.read(codec.write(found)), found)
 
+    def test_name_of_another_author(self) -> None:
+        """An author is given no certificate, with its key, that another one had for a name that left the rules; the operator is."""
+        played, path = self.play(), self.folder / f"{_A}.pem"
+        made, asked = self.certificates(), 0
+        for author, is_new in (
+            (None, True), (1001, True), (1001, False), (1002, True), (1001, True), (None, False), (1001, False),
+        ):  # fmt: skip
+            for restarted in (False, True):
+                rules = self.rules(_A)
+                (route,) = rules.routes
+                assert route.terminate_tls is not None
+                end = attrs.evolve(route.terminate_tls, author=author)
+                rules = attrs.evolve(rules, routes=(attrs.evolve(route, terminate_tls=end),))
+                made = self.certificates() if restarted else made
+                made.prepare(rules, None)
+                made.commit(rules)
+                is_asked = is_new and not restarted
+                found = ShownCertificate.read(path.read_bytes())
+                self.assertEqual(found.is_self_signed, is_asked, author)
+                self.look(made)
+                asked += is_asked
+                self.assertEqual(len(played.asked), asked, author)
+                self.assertFalse(ShownCertificate.read(path.read_bytes()).is_self_signed)
+                made.commit(self.rules())
+
     def test_due(self) -> None:
         """With a third of its time left, half of six days, or sooner if the authority says so; but not before it may be asked again."""
         third, short = 60 * _DAY, attrs.evolve(_SHOWN, not_after=6 * _DAY)

@@ -159,6 +159,20 @@ class AcmeFolder:
                 self.write_certificate(name, in_use.get(name) or _self_signed(name, now))
         return damaged
 
+    def remove_of_others(self, authors: Mapping[str, int]) -> set[str]:
+        """Remove certificates that were issued for another author of their names, whose keys this one must not have; return the names."""
+        state, others = self.state(), set()
+        for name, author in authors.items():
+            known = state.get(name)
+            if isinstance(known, dict) and is_of_another(known.get("author"), author):
+                del state[name]
+                others.add(name)
+                with suppress(FileNotFoundError, IsADirectoryError):
+                    acme_file(self.path, name).unlink()
+        if others:
+            self.write_state(state)
+        return others
+
     def account_key(self, account: str) -> tuple[Path, bytes]:
         """Return the file and the PEM of the key of an account; a missing one is made."""
         path = self.path / f"account-{sha256(account.encode()).hexdigest()[:12]}.key"
@@ -222,6 +236,8 @@ def make_first(
         _log.error("{why}", why=str(rules.placed(wrong)))
     try:
         folder.make(rules.managed)
+        others = folder.remove_of_others(authors_of(rules))
+        in_use = {name: pem for name, pem in in_use.items() if name not in others}
         damaged = folder.sign_missing(rules.managed, now, in_use)
         for name, why in damaged.items():
             instead = "the one in use" if in_use.get(name) else "one that txmux has signed itself"
@@ -237,6 +253,19 @@ def make_first(
             raise MuxError(str(_unusable(rules, problem))) from None
         return _why_unusable(folder.path, problem)
     return ""
+
+
+def authors_of(rules: Rules) -> dict[str, int]:
+    """Return the names that certificates are asked for, each with the user whose name it is; with 0 the operator's."""
+    ends = [tls for route in rules.routes if (tls := route.terminate_tls)]
+    # The operator's routes may share a name with a unit.
+    ends.sort(key=lambda tls: tls.author is not None)
+    return {name: tls.author or 0 for tls in ends for name in tls.managed}
+
+
+def is_of_another(known: object, author: int) -> bool:
+    """Return whether a certificate is another author's, if its own is known; the operator may have all."""
+    return author != 0 and known is not None and known != author
 
 
 def unusable(rules: Rules) -> Iterator[Problem]:

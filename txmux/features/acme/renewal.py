@@ -25,6 +25,8 @@ from txmux.features.acme.folder import (
     NO_CERTIFICATE,
     AcmeFolder,
     ShownCertificate,
+    authors_of,
+    is_of_another,
     make_first,
 )
 from txmux.features.acme.reading import FOLDER, AcmeSettings, accounts, asked_for
@@ -73,6 +75,7 @@ class Renewal:
         why: The last error.
         suggested: The renewal time that the authority suggests (ARI), if it does.
         ask_again: When to ask for that.
+        author: For whom the certificate was issued: the user who had the name by a unit, or 0, for the operator.
         pending: An issued certificate that could not be written yet.
     """
 
@@ -83,6 +86,7 @@ class Renewal:
     why: str = sent(TEXT, default="")
     suggested: float | None = sent(optional(NUMBER), default=None)
     ask_again: float = sent(NUMBER, default=0.0)
+    author: int | None = sent(optional(WHOLE), default=None)
     pending: ShownCertificate = attrs.field(default=NO_CERTIFICATE, repr=False)
 
     @classmethod
@@ -161,6 +165,7 @@ class Certificates(ServicePart):
     _names: tuple[str, ...] = attrs.field(default=(), init=False)
     _owners: Mapping[str, str] = attrs.field(factory=dict, init=False)
     _shared_names: Mapping[str, str] = attrs.field(factory=dict, init=False)
+    _authors: Mapping[str, int] = attrs.field(factory=dict, init=False)
     _turns: dict[str, int] = attrs.field(factory=dict, init=False)  # the last of each owner
     _numbers: Iterator[int] = attrs.field(factory=partial(count, 1), init=False)
     _renewals: dict[str, Renewal] = attrs.field(factory=dict, init=False)
@@ -221,17 +226,23 @@ class Certificates(ServicePart):
         self._share(rules.settings.more.get("shared_limits") if requested else None)
         for name in {*self._waiting} - {*self._names}:
             self._answer(name, MuxError(f"the rules no longer ask for a certificate for {name}"))
-        if self._names and not self._renewals:
-            state = self._folder.state()
-            self._renewals = {name: Renewal.read(state.get(name)) for name in state}
-        for name in self._names:
-            self._renewals.setdefault(name, Renewal())
+        self._authors = authors_of(rules)
+        self._prepare_renewals()
         had_none = {name for name, its in self._shown.items() if its.is_self_signed}
         self._shown = {name: self._certificate(name, shown) for name in self._names}
         self._stop_asking({*self._busy}.difference(self._names))
         for name in self._names:
             if name not in had_none and self._shown[name].is_self_signed:
                 self._log.warn("{name} {words}", name=name, words=_instead(self._shown[name]))
+
+    def _prepare_renewals(self) -> None:
+        if self._names and not self._renewals:
+            state = self._folder.state()
+            self._renewals = {name: Renewal.read(state.get(name)) for name in state}
+        for name in self._names:
+            known = self._renewals.get(name)
+            if known is None or is_of_another(known.author, self._authors[name]):
+                self._renewals[name] = Renewal()
 
     def _certificate(self, name: str, shown: Mapping[str, ShownCertificate]) -> ShownCertificate:
         # As listeners do, keep the last one if its file can no longer be read.
@@ -343,7 +354,9 @@ class Certificates(ServicePart):
         if name not in self._waiting and there not in (self._shown[name], NO_CERTIFICATE):
             # Another process has renewed it.
             written = Renewal.read(self._folder.state().get(name))
-            self._renewals[name] = attrs.evolve(written, directory=order)
+            self._renewals[name] = attrs.evolve(
+                written, directory=order, author=self._authors[name]
+            )
             self._shown[name] = there
             return
         if renewal.directory != order:
@@ -545,7 +558,7 @@ class Certificates(ServicePart):
                 waiting.errback(result)
 
     def _write(self, name: str, renewal: Renewal, certificate: ShownCertificate) -> None:
-        renewal.pending = certificate
+        renewal.pending, renewal.author = certificate, self._authors[name]
         try:
             self._folder.write_certificate(name, certificate.pem)
         except OSError as problem:
