@@ -1,7 +1,5 @@
 """Admits clients, by their networks and by the numbers of connections."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from txmux.access.bans import Banned

@@ -5,8 +5,6 @@ to be hidden. Those of this process's own user and group can be asked for their 
 cannot raise a hard one again. The limits of others are in proc(5), or hidden; then those of this user are taken for workers.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Keys of routes and backends that labels and annotations ``txmux.KEY`` may set, and how they are read. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, Sequence
 

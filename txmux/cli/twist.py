@@ -1,7 +1,5 @@
 """``twist txmux``: its options and its service."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import shlex

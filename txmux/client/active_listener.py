@@ -1,7 +1,5 @@
 """A running listener: the configuration for its next clients, and its live connections and flows."""
 
-from __future__ import annotations
-
 import socket
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The clients of a process by source: which are the busiest, and which are refused at limits."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

@@ -1,7 +1,5 @@
 """What a process keeps for features: each a part, of which the core asks for what it needs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 

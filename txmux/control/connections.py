@@ -1,7 +1,5 @@
 """Lists the connections of all workers and where they come from, and ends them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 

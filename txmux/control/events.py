@@ -1,7 +1,5 @@
 """Events of all workers, for clients that follow them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The row of a gauge, and how the values of several processes become one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 

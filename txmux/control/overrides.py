@@ -1,7 +1,5 @@
 """The state that workers share beside the rules."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Finds what belongs to a route, a backend or a section without a look at all others, of which there may be very many."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress

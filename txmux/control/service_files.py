@@ -1,7 +1,5 @@
 """The files of all routes, listeners and backends: the supervisor watches them, and sends workers what it uses."""
 
-from __future__ import annotations
-
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from math import inf

@@ -1,7 +1,5 @@
 """The changes that an operator makes, which reloads and upgrades keep: to servers, to backends whose clients wait, and to listeners."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Chooses the route of a UDP flow by its first datagrams, as `txmux.detection.detector` does for a stream; sans I/O."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import attrs

@@ -1,7 +1,5 @@
 """Files that clients need, which are read again when they change: by the supervisor, which sends workers what it uses."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress

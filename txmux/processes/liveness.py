@@ -8,8 +8,6 @@ is a fault, and to replace it would make all the others later still. So a proces
 - run for too long, in processor time of its own, as in an endless loop.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether a service can serve rules with the files that are there: each is read by the reader of what serves it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial

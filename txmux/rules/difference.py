@@ -1,7 +1,5 @@
 """What has to be replaced in one version of the rules to get another one. Pure."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b

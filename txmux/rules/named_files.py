@@ -1,7 +1,5 @@
 """The files that rules name: which process opens each, and whether it holds a secret; and the modules that rules need, as the rows of their keys say."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Traces the first bytes of clients through the routes of rules. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A Twisted service that serves rules in this process, for programs with protocols or rules of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any

@@ -1,7 +1,5 @@
 """The listening ports of a process, and which of them accept clients."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence

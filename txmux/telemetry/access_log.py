@@ -1,7 +1,5 @@
 """The access log: one line for each connection, when it ends."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import json

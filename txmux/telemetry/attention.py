@@ -1,7 +1,5 @@
 """What needs an operator's attention: items with a level, a cause and what to do."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

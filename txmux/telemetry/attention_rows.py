@@ -3,8 +3,6 @@
 ``script/docs`` writes the tables of the docs from it, and ``docs/alerts.py`` the alerts of ``examples/prometheus``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial

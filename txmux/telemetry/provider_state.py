@@ -3,8 +3,6 @@
 The provider keeps a lock on the file, so what a killed one has left is not believed.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """The last connections that ended badly: workers report them, and the supervisor keeps them."""
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The record of one connection, and the states it goes through."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """The UDP listener: admits clients, and creates their flows."""
 
-from __future__ import annotations
-
 import math
 import resource
 import socket

@@ -1,7 +1,5 @@
 """What stands before a client's own bytes; it has neither a connection nor a clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """The requests of checks, and the judgement of their answers; without a connection, and without a clock."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

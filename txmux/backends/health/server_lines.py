@@ -1,7 +1,5 @@
 """Bounds the lines that the log has about servers of other users' files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

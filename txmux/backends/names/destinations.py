@@ -1,7 +1,5 @@
 """Servers that each client chooses, by its name or by the address that it asked for, as far as the rules allow it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address

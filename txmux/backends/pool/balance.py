@@ -1,7 +1,5 @@
 """Chooses one of several members for a connection: the balancers, and the text that a choice by a hash depends on."""
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """`txmux provider NAME`: writes rules from what another system knows."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

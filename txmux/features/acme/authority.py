@@ -1,7 +1,5 @@
 """A client of ACME (RFC 8555)."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -1,7 +1,5 @@
 """Cancel requests of PostgreSQL: each comes on a connection of its own and names no server, so all that may have the query get it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any

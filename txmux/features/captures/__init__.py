@@ -1,7 +1,5 @@
 """What clients said first in captures: `txmux explain --pcap`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 

@@ -1,7 +1,5 @@
 """Servers that Consul knows: ``server = consul:SERVICE``."""
 
-from __future__ import annotations
-
 from txmux.features.consul.reading import CONSUL, OPTIONS, ConsulAPI, consul_api, consul_server
 from txmux.rules.feature import Feature
 from txmux.rules.optional import imported_late

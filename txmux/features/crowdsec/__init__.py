@@ -1,7 +1,5 @@
 """Bans of a CrowdSec: ``deny = crowdsec:URL``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ Source: Docker Engine API 1.41, ``/containers/json``, ``/containers/{id}/json``,
 and ``/events``; Podman's service answers the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Follows the containers of a daemon, and writes their rules."""
 
-from __future__ import annotations
-
 import re
 import time
 from argparse import ArgumentParser, Namespace

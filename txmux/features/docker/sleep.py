@@ -1,7 +1,5 @@
 """Starts containers that clients wait for, and stops those that no client has used for a while."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Encrypted ClientHello in split mode (RFC 9849): the inner hello is opened here, and TLS ends at the server that it is for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType

@@ -3,8 +3,6 @@
 Source: the environment and the folder of pods' service accounts; the ``Config`` of client.authentication of kubectl, v1.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

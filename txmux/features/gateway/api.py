@@ -3,8 +3,6 @@
 Source: Kubernetes API concepts: "Efficient detection of changes", "Retrieving large results sets in chunks"; RFC 7386.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Certificates of Secrets and ConfigMaps, as files that the service reads."""
 
-from __future__ import annotations
-
 import base64
 import os
 from collections.abc import Callable, Collection, Sequence

@@ -3,8 +3,6 @@
 Source: Gateway API 1.5 (gateway.networking.k8s.io/v1, ReferenceGrant v1beta1), EndpointSlice (discovery.k8s.io/v1).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

@@ -3,8 +3,6 @@
 Source: Gateway API 1.5, ``GatewayClassStatus``, ``GatewayStatus``, ``ListenerStatus`` and ``RouteParentStatus``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial

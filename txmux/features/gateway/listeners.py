@@ -3,8 +3,6 @@
 Source: Gateway API 1.5, ``GatewaySpec``, ``ListenerSetSpec``, and the reasons of ``ListenerConditionType``.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, groupby

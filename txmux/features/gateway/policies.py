@@ -3,8 +3,6 @@
 Source: Gateway API 1.5, ``BackendTLSPolicySpec``, ``LocalPolicyTargetReferenceWithSectionName``, and the reasons of ``PolicyConditionType``.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress

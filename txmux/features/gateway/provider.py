@@ -1,7 +1,5 @@
 """Follows the Gateways of a cluster, writes their rules, and says in their status what is served."""
 
-from __future__ import annotations
-
 import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace

@@ -1,7 +1,5 @@
 """Keeps what a cluster has of one kind: a list, and what a watch tells after it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 Source: Gateway API 1.5, ``ParentReference``, ``TLSRoute``, ``TCPRoute``, ``UDPRoute`` and the reasons of ``RouteConditionType``.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The sections of a rules file that Gateways and their routes make. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import attrs

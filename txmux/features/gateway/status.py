@@ -1,7 +1,5 @@
 """Writes the status of objects."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Where clients are: ``geo:country=FR`` and ``as:AS64500``, by databases in MaxMind's format."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from collections.abc import Callable, Iterator

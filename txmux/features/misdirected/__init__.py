@@ -1,7 +1,5 @@
 """HTTP/2 in TLS that ends here: a request for a name that belongs to another route is answered 421, and its client connects again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from txmux.rules.feature import Feature

@@ -1,7 +1,5 @@
 """Certificates for names of several places: browsers use one connection of HTTP/2 for all names of a certificate (RFC 9113, section 9.1.1)."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any

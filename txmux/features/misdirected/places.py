@@ -1,7 +1,5 @@
 """Where a client of TLS that ends here would get by a connection of its own. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias

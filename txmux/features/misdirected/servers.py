@@ -1,7 +1,5 @@
 """The certificates that servers show clients whose TLS is passed on to them, for `txmux check --connect`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial

@@ -1,7 +1,5 @@
 """The frames of HTTP/2 between a client and a server, of which some requests are answered 421 (RFC 9110, section 15.5.20). Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from hpack import Decoder, Encoder

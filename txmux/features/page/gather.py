@@ -1,7 +1,5 @@
 """Collects the data of the page."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Chooses the routes that the page shows, of which there may be very many. Pure."""
 
-from __future__ import annotations
-
 from bisect import bisect
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence

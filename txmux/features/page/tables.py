@@ -1,7 +1,5 @@
 """The tables of the page, and the rules with the hits of each route."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Generic, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """Bans and limits that several machines share, by Redis: ``shared_limits``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

@@ -6,8 +6,6 @@ the processes here, and what was made there out of the bucket of the source. So 
 fifteen seconds by Redis's clock, so what a machine had that is gone counts for no longer.
 """
 
-from __future__ import annotations
-
 import heapq
 import struct
 import time

@@ -1,7 +1,5 @@
 """The Redis that rules name, and whether all processes share by it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

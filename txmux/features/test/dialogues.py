@@ -1,7 +1,5 @@
 """What a client says to a port that is tested, and what it takes for an answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from cryptography import x509

@@ -1,7 +1,5 @@
 """Sends QUIC's hello in one datagram or in several, in any order, and takes the answer."""
 
-from __future__ import annotations
-
 import logging
 import select
 import socket

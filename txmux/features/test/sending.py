@@ -1,7 +1,5 @@
 """Sends a client's first bytes in pieces, each in a packet of its own, and takes the answer."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import itertools

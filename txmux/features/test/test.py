@@ -1,7 +1,5 @@
 """`txmux test`: whether the answer of a port depends on the packets in which a client's first bytes arrive."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

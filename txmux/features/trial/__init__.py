@@ -1,7 +1,5 @@
 """Tries changed rules on the last clients: ``remember``, `txmux reload --try` and ``watch_rules_limit``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

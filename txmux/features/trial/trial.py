@@ -1,7 +1,5 @@
 """Finds which of the remembered clients would go elsewhere by other rules: asks the workers, which alone look at what clients sent."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Connections to the servers of a backend through a SOCKS or HTTP proxy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The order in which logins are checked, which takes long on purpose: sources take turns, those with the fewest wrong logins first."""
 
-from __future__ import annotations
-
 import itertools
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable

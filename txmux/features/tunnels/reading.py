@@ -1,7 +1,5 @@
 """Routes with ``tunnel``: what they need so that they lead only where the rules say, and the file of their users."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Starts servers for clients that wait: ``wake``, by Wake-on-LAN, as a unit of systemd or by an HTTP request."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

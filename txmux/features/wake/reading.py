@@ -1,7 +1,5 @@
 """What starts the servers of a backend: ``wake``."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from typing import Literal

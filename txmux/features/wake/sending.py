@@ -1,7 +1,5 @@
 """Sends what starts a server: by Wake-on-LAN, by systemd, or by an HTTP request."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

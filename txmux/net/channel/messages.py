@@ -4,8 +4,6 @@ They do so over a `txmux.net.channel.channel.Channel`; with the helper they exch
 JSON object each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from types import UnionType

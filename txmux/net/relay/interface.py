@@ -1,7 +1,5 @@
 """Values of relays: time-outs, results, and the state of one that moves to another process."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from txmux.classes import frozen

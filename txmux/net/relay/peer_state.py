@@ -4,8 +4,6 @@ The system's keepalive asks a peer only when that has acknowledged everything (t
 quarter of an hour by default. So a relay checks here how long the system has retried.
 """
 
-from __future__ import annotations
-
 import array
 import contextlib
 import fcntl

@@ -1,7 +1,5 @@
 """A transport of Twisted's, in the terms of a socket that does not block and of the poller that watches it."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from errno import EAGAIN, ECONNRESET, ENOPROTOOPT

@@ -1,7 +1,5 @@
 """A socket without Python's layer over the system's, and options of TCP sockets."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import ipaddress

@@ -1,7 +1,5 @@
 """When what a file has for TLS is valid: certificates, those of authorities, and revocation lists."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from txmux.telemetry.formatting import duration, plural, utc_time

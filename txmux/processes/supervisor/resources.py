@@ -1,7 +1,5 @@
 """The resources of a service beside its workers, which an upgrade hands over to the next process."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress

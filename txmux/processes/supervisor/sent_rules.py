@@ -1,7 +1,5 @@
 """Rules on their way to workers: all of them to one that starts, and what is different to one that has others."""
 
-from __future__ import annotations
-
 import socket
 from base64 import b64encode
 from collections.abc import Callable, Mapping

@@ -16,8 +16,6 @@ worker does that retires, and ends after those that stay, `drain_timeout` later 
 A process of a version that adopts no workers gets connections alone; then the old process lives until its workers have ended.
 """
 
-from __future__ import annotations
-
 import enum
 import hashlib
 import json

@@ -4,8 +4,6 @@ Landlock restricts files, but neither the other ways to a file's modes, owners a
 Linux 6.12), nor most of the kernel's other interfaces.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

@@ -1,7 +1,5 @@
 """Files on their way from the supervisor to a worker, as JSON."""
 
-from __future__ import annotations
-
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from pathlib import Path

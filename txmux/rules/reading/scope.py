@@ -1,7 +1,5 @@
 """Scope: which listeners the routes of each owner may be under, and what else of others they may use. Pure."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

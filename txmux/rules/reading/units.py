@@ -1,7 +1,5 @@
 """Units that are not taken: what counts of the files that patterns of ``include`` find. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain

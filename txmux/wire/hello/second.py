@@ -1,7 +1,5 @@
 """The second hello of a TLS client, for which a HelloRetryRequest asks (RFC 8446, section 4.1.4)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 
