@@ -118,7 +118,6 @@ class WatchedFiles:
 
     @property
     def trouble(self) -> str:
-        """Why what is in the files is not in use; empty if it is."""
         return self.in_use.trouble
 
     def look(self) -> None:

@@ -186,7 +186,6 @@ class HangDetector:
 
     @property
     def is_halted(self) -> bool:
-        """Whether it was halted (SIGSTOP) at the last look, and has done nothing since the one before."""
         return self.waited > 0 and self._last is not None and self._last.is_halted
 
     def why(self, *, at_work: bool = False, most_silent: int = 0) -> str:

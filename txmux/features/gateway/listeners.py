@@ -133,7 +133,6 @@ class GatewayListener:
 
     @property
     def refusal(self) -> str:
-        """The outcome of clients that are refused."""
         return "reject" if self.protocol == "TLS" else "close"
 
     @property

@@ -142,7 +142,6 @@ class AdoptedWorker(Worker):
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether its channel is lost, though its process has not ended, as far as is known."""
         return self._channel is not None and not self._channel.is_open
 
     def keep(self) -> None:

@@ -105,7 +105,6 @@ class WorkerProcess:
 
     @property
     def channel(self) -> Channel:
-        """That to the supervisor which counts."""
         return self._channels[-1]
 
     def _channel_by(self, handlers: dict[Message, Callable[..., object]]) -> Channel:
