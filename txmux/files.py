@@ -545,7 +545,7 @@ def read_own(path: Path, most: int = LARGEST_LIST) -> bytes:
     return read_with_owner(path, most)[0]
 
 
-def read_with_owner(path: Path, most: int = LARGEST_LIST) -> tuple[bytes, int]:
+def read_with_owner(path: Path, most: int) -> tuple[bytes, int]:
     """Do the same, and return the user whose file it was, too, since another may be in its place by now."""
     with on_disk(path), _open_own(path) as file:
         return _content(file, path, most), os.fstat(file.fileno()).st_uid

@@ -10,12 +10,12 @@ LEVELS = tuple(_PRIORITIES)
 """The names of the log levels, the least important first."""
 
 
-def is_journal(descriptor: int) -> bool:
-    """Return whether a descriptor leads to the journal (systemd.exec(5), ``JOURNAL_STREAM``)."""
+def is_journal() -> bool:
+    """Return whether standard error leads to the journal (systemd.exec(5), ``JOURNAL_STREAM``)."""
     journal = os.environ.get("JOURNAL_STREAM")
     if journal is None:
         return False
-    state = os.fstat(descriptor)
+    state = os.fstat(2)
     return journal == f"{state.st_dev}:{state.st_ino}"
 
 
@@ -24,4 +24,4 @@ def with_priority(text: str, level: str) -> str:
 
 
 def write_error(text: str, level: str = "error") -> None:
-    sys.stderr.write(f"{with_priority(text, level) if is_journal(2) else text}\n")
+    sys.stderr.write(f"{with_priority(text, level) if is_journal() else text}\n")

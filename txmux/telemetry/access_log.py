@@ -147,7 +147,7 @@ _access = Logger(namespace=ACCESS)  # as a class attribute it would be named aft
 class ServiceAccessLog:
     """Writes to the service's own log."""
 
-    def __init__(self, form: Literal["text", "json"] = "text") -> None:
+    def __init__(self, form: Literal["text", "json"]) -> None:
         self._format = _FORMATS[form]
 
     def write(self, record: ConnectionRecord, count: int = 1) -> None:

@@ -311,8 +311,8 @@ class BackendPool:
     def next_after(
         self,
         member: Member,
-        affinity: str = "",
-        tried: Collection[Member] = (),
+        affinity: str,
+        tried: Collection[Member],
         *,
         is_local_fault: bool = False,
         in_turn: bool = False,

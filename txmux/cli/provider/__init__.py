@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     from txmux.cli.run.program import TextLog  # noqa: PLC0415
     from txmux.processes.supervisor.notify import Notifier  # noqa: PLC0415
 
-    globalLogBeginner.beginLoggingTo([TextLog(sys.stderr, has_priorities=is_journal(2))])
+    globalLogBeginner.beginLoggingTo([TextLog(sys.stderr, has_priorities=is_journal())])
     provider = providers()[arguments.name]
     writer = ProviderWriter(
         any_reactor,

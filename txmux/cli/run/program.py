@@ -121,7 +121,7 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
     )
     # Events before the log is open are buffered for it. A service that cannot start prints only the reason.
     service.startService()
-    log = TextLog(ServiceLog(sys.stderr, reactor), level, has_priorities=is_journal(2))
+    log = TextLog(ServiceLog(sys.stderr, reactor), level, has_priorities=is_journal())
     globalLogBeginner.beginLoggingTo([log])
     _log.info(
         "txmux {version}, process {pid}, rules {rules}",

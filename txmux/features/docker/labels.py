@@ -216,7 +216,7 @@ def _routes(
         sections = _sections(its, keys, settings, under)
         if its.is_running or its.wakes:
             waits = keys["match"] == ["any"] and transport == "tcp" and port in SPEAK_FIRST
-            warning = waits_for_both("any", port) if waits else ""
+            warning = waits_for_both(port) if waits else ""
             yield LabelledRoute(its, whole, sections, server, is_drained, warning)
 
 

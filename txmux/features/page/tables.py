@@ -108,7 +108,7 @@ class PageTable:
 
 
 def page_table(
-    table: Table, items: Sequence[Row], query: PageQuery, now: float, most: int = MOST_ROWS
+    table: Table, items: Sequence[Row], query: PageQuery, now: float, most: int
 ) -> PageTable:
     """Show rows of the API, with their links and menus. Columns that may be left out are, if they are empty."""
     part = table.title

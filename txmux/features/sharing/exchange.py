@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 
 from txmux.access.per_source import PerSource
-from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
+from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient
 from txmux.features.sharing.redis import RedisProtocol
 from txmux.features.sharing.store import Store
 from txmux.net.turns import Turns
@@ -149,7 +149,6 @@ class SharedSources:
         reactor: Any,
         store: Store,
         sources: Callable[[], Mapping[str, PerSource | None]],
-        times: SharingTimes = SHARING_TIMES,
     ) -> None:
         self._reactor = reactor
         self._sources = sources
@@ -160,7 +159,9 @@ class SharedSources:
         self.source = Source(
             "limits", store.text, _ALONE, reactor.seconds, steady=STEADY, overdue=STEADY
         )
-        self.client = RedisClient(reactor, store, self._start, self.connection_failed, times=times)
+        self.client = RedisClient(
+            reactor, store, self._start, self.connection_failed, times=SHARING_TIMES
+        )
         self._loop = LoopingCall(self._start)
         self._loop.clock = reactor
 

@@ -58,7 +58,7 @@ class ClientDialogue(Preamble):
         problem: Why the connection ends; empty if the client has asked for that.
     """
 
-    def __init__(self, protocol: ClearProtocol, banner: str = "") -> None:
+    def __init__(self, protocol: ClearProtocol, banner: str) -> None:
         self.protocol = protocol
         self.banner = banner or protocol.banner
         self.first = protocol.greeting(self.banner)

@@ -69,7 +69,7 @@ class Privilege:
 
     _log = Logger()
 
-    def __init__(self, *stores: ListeningSockets, pidfile: PidFile | None = None) -> None:
+    def __init__(self, *stores: ListeningSockets, pidfile: PidFile | None) -> None:
         self._pidfile = pidfile
         self._stores = stores
         self._folder = Path.cwd()

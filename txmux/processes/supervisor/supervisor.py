@@ -118,9 +118,9 @@ class Supervisor:
         starter: Starter,
         failed: Callable[[MuxError], object],
         *,
-        served: Callable[[], object] = lambda: None,
-        accepting: bool = True,
-        limits: tuple[int, Mapping[str, Any]] | None = None,
+        served: Callable[[], object],
+        accepting: bool,
+        limits: tuple[int, Mapping[str, Any]] | None,
     ) -> None:
         self._rules = rules
         self._reactor = reactor
@@ -306,7 +306,7 @@ class Supervisor:
     def _servers(self) -> list[dict[str, Any]]:
         return found_by_checks(self.state.upstreams.as_json())
 
-    async def state_to_hand_over(self, *, again: bool = False) -> TransferState:
+    async def state_to_hand_over(self, *, again: bool) -> TransferState:
         """Return the state for the next process at an upgrade; see `txmux.serving.state`.
 
         With `again`, it has an earlier state, and gets only the changes of bans.

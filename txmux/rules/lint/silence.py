@@ -65,10 +65,10 @@ SPEAK_FIRST = frozenset({21, 25, 110, 143, 587, 3306, *range(5900, 5910)})
 """The ports of servers whose clients wait for them: FTP, SMTP, POP3, IMAP, MySQL and VNC."""
 
 
-def waits_for_both(match: str, port: int) -> str:
-    """Return what is wrong with a line of ``match`` for a server at such a port."""
+def waits_for_both(port: int) -> str:
+    """Return what is wrong with ``match = any`` for a server at such a port."""
     usual = f"and a server at port {port} usually waits to speak, too"
-    return f"{match!r} waits for the client's first byte, {usual}: write 'match = silent'"
+    return f"'any' waits for the client's first byte, {usual}: write 'match = silent'"
 
 
 def any_before_speakers(rules: Rules) -> Iterator[Problem]:
@@ -85,7 +85,7 @@ def any_before_speakers(rules: Rules) -> Iterator[Problem]:
         ports = {server.port for server in outcome.servers}
         lines = [number for number, one in enumerate(route.alternatives) if one.text == "any"]
         if lines and ports <= SPEAK_FIRST and speaking.isdisjoint(servers_of([outcome])):
-            message = waits_for_both("any", min(ports))
+            message = waits_for_both(min(ports))
             yield route.section.problem(message, "match", lines[0])
 
 

@@ -97,8 +97,8 @@ class RulesReading:
         server_kind_of: ServerKindFinder,
         *,
         on_disk: OnDisk,
-        alone: bool = False,
-        before: "RulesReading | None" = None,
+        alone: bool,
+        before: "RulesReading | None",
     ) -> None:
         self.files = files
         self.alone = alone

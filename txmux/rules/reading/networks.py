@@ -22,7 +22,7 @@ class NetworkLists:
     """
 
     def __init__(
-        self, files: FileReader, problems: list[Problem], before: "NetworkLists | None" = None
+        self, files: FileReader, problems: list[Problem], before: "NetworkLists | None"
     ) -> None:
         self._files = files
         self._before = before

@@ -231,7 +231,7 @@ def rules_of_lost(
 
 
 def last_of(
-    main: SourceFile, matchers: Mapping[str, IProtocolMatcher], *, looks_on_disk: bool = False
+    main: SourceFile, matchers: Mapping[str, IProtocolMatcher], *, looks_on_disk: bool
 ) -> LastRules | None:
     """Return what was read last, if it was by the same means."""
     last = last_read  # a thread may read others meanwhile
@@ -250,15 +250,13 @@ def remembered(parser: "RulesParser") -> Rules:
     return rules
 
 
-def errors_alone(
-    source: SourceFile, matchers: Mapping[str, IProtocolMatcher] | None = None
-) -> tuple[Problem, ...]:
+def errors_alone(source: SourceFile) -> tuple[Problem, ...]:
     """Find the errors of a file that do not depend on other files, since another file may include it.
 
     No other file is read, variables of the environment neither; names are taken to be somewhere.
     """
     try:
-        RulesParser(source, matchers, alone=True).rules()
+        RulesParser(source, None, alone=True).rules()
     except RulesError as error:
         return error.problems
     return ()

@@ -40,7 +40,7 @@ class ClientKeys:
         self._header = Cipher(AES(_expand(client, header, 16)), _ECB)
 
     def unprotect(
-        self, datagram: bytes, at: int, header: LongHeader, largest: int = -1
+        self, datagram: bytes, at: int, header: LongHeader, largest: int
     ) -> tuple[bytes, int]:
         """Return the frames of a packet, and the largest number until now.
 
