@@ -365,7 +365,7 @@ class HandoverTest(MuxTestCase):
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
             self.assertEqual([one.reason for one in self.records[before:]], ["error"])
             self.assertEqual(len(self.handover.new.connections), 2)
-            ((_, upstream),) = self.handover.new.upstreams._upstreams.items()
+            (upstream,) = self.handover.new.upstreams.all()
             self.assertEqual(upstream.pool.connections, 2)
             await self.handover.end_all(peers)
             await self.logged(before + 3)

@@ -24,6 +24,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child
+from tests.support.held import held_by
 from txmux.access import across_processes
 from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Admission, Refused, Tally
@@ -238,7 +239,7 @@ class RemovedListenersTest(SynchronousTestCase):
             os.fstat(self.limits.descriptor).st_size,
             len([*Path("/proc/self/fd").iterdir()]),
             maps,
-            len(self.worker._counters),
+            held_by(self.worker),
         )
 
     def test_new_names(self) -> None:

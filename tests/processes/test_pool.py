@@ -143,9 +143,9 @@ class PoolTest(SynchronousTestCase):
             self.assertEqual(ended in report.changes, is_lost)
 
 
-def _two_workers() -> tuple[WorkerPool, _Worker, _Worker]:
+def _two_workers(clock: Clock | None = None) -> tuple[WorkerPool, _Worker, _Worker]:
     make: Any = _Worker
-    pool = WorkerPool(make, Clock())
+    pool = WorkerPool(make, clock or Clock())
     workers: Any = [_Worker(1), _Worker(2)]
     pool.workers += workers
     return pool, *workers
@@ -154,7 +154,8 @@ def _two_workers() -> tuple[WorkerPool, _Worker, _Worker]:
 class HungTest(SynchronousTestCase):
     @override
     def setUp(self) -> None:
-        self.pool, self.first, self.second = _two_workers()
+        self.clock = Clock()
+        self.pool, self.first, self.second = _two_workers(self.clock)
         self.first.hangs = "hangs"
 
     def replaced(self, worker: Any, most: int = 16) -> bool:
@@ -193,17 +194,17 @@ class HungTest(SynchronousTestCase):
         for worker in adopted:
             worker.is_adopted = True
         self.pool.retiring += adopted
-        clock, most = self.pool._reactor, [2]
+        most = [2]
         workers: Any = self.first, self.second
         first, second = workers
         with capturedLogs():
             self.pool.replace_soon(first, lambda: most[0])
-            clock.advance(0.4)
+            self.clock.advance(0.4)
             most[0] = 3  # a process has ended meanwhile
-            clock.advance(0.1)
+            self.clock.advance(0.1)
         self.assertEqual([one.number for one in self.pool.workers], [1, 2, 21])
         self.pool.replace_soon(second, lambda: most[0])
-        clock.advance(0.5)
+        self.clock.advance(0.5)
         self.assertEqual((len(self.pool.workers), self.second.heard), (3, ["stop"]))
 
     def test_condition(self) -> None:

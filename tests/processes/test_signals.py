@@ -27,10 +27,10 @@ class StopSignalsTest(SynchronousTestCase):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def watch(self) -> StopSignals:
-        reactor = MemoryReactor()
-        signals = StopSignals(reactor)
+        self.reactor: Any = MemoryReactor()
+        signals = StopSignals(self.reactor)
         signals.start()
-        (hook,) = reactor.whenRunningHooks
+        (hook,) = self.reactor.whenRunningHooks
         hook[0](*hook[1], **hook[2])
         return signals
 
@@ -79,14 +79,13 @@ class StopSignalsTest(SynchronousTestCase):
 
         def stop(*_: object) -> None:
             stops.append(None)
-            reactor.running = reactor._stopped = True
+            self.reactor.running = self.reactor._stopped = True
 
         for is_signalled_first in (True, False):
             stops.clear()
             signal.signal(signal.SIGTERM, stop)
             signals = self.watch()
-            reactor: Any = signals._reactor
-            reactor.stop = stop
+            self.reactor.stop = stop
             if is_signalled_first:
                 signal.raise_signal(signal.SIGTERM)
             signals.stop_reactor(is_both=True)

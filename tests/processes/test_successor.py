@@ -269,15 +269,14 @@ class UpgradesTest(TestCase):
         """A new process that was asked to stop before it was asked to serve leaves that to the old one."""
         handlers: dict[Message, Any] = {}
         nothing: Any = None
-        upgrades = Upgrades(reactor, *[nothing] * 5)
+        resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=nothing))
+        upgrades = Upgrades(reactor, resources, *[nothing] * 4)
         predecessor: Any = SimpleNamespace(
             attach=lambda _, given, *__, **___: handlers.update(given), gives_connections=False
         )
         upgrades._predecessor = predecessor
         limits = SimpleNamespace(handed_over=dict)
         supervisor: Any = SimpleNamespace(limits=limits, pool=SimpleNamespace(workers=[]))
-        resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=nothing))
-        upgrades._resources = resources
         upgrades.can_serve(supervisor)
         self.assertTrue(upgrades.stop_upgrading())
         serving = Deferred.fromCoroutine(handlers[messages.SERVE](state={}))

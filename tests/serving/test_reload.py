@@ -17,7 +17,6 @@ from tests.support.peers import PeerFactory, connect, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.supervised import LISTEN, SupervisedTestCase, greeted
 from txmux import MuxService, load
-from txmux.access.per_source import SourceLimits
 from txmux.rules.embedding import outcome
 from txmux.rules.model import Listener, Rules, Settings
 
@@ -241,7 +240,7 @@ class InProcessTest(ServiceTestCase):
         self.assertEqual(configuration.settings.detect_timeout, 8)
         per_source = configuration.admission.per_source
         assert per_source is not None
-        self.assertEqual(per_source._limits, SourceLimits.for_listener(configuration.settings))
+        self.assertEqual([per_source.enter(1) is not None for _ in range(10)], [True] * 9 + [False])
 
     async def test_connections_count_for_new_limits_of_their_source(self) -> None:
         server = PeerFactory()

@@ -118,9 +118,10 @@ class InProcessTest(ServiceTestCase):
                 client = await greeted(self, port)
                 await (await backend.peer(len(found))).has(1)
                 connection: Any
+                listening: Any
                 (connection,) = self.running.listeners[0].connections
-                (listening,) = self.running._sockets.sockets().values()
-                found.append(read(listening, connection.transport))
+                (listening,) = self.running.ports
+                found.append(read(listening.socket, connection.transport))
                 client.transport.abortConnection()
                 await self.until(lambda: not self.running.listeners[0].connections)
             self.assertEqual((key, *found), (key, before, after))

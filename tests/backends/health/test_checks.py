@@ -6,6 +6,7 @@ from unittest.mock import Mock, patch
 
 from twisted.internet import error
 from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -213,10 +214,10 @@ class MembersTests(SynchronousTestCase):
     def test_http_host_is_the_name(self) -> None:
         self.checked = Checked(self.name, check=Check("http"))
         self.lead_to("10.0.0.1")
-        self.checked.advance(3)
-        watches: Any = self.checked.checks._watches
-        request = watches["a.example:80"]["10.0.0.1:80"]._checking.probe.request
-        self.assertIn(b"Host: a.example\r\n", request)
+        self.checked.advance(1)
+        (dialled,) = self.checked.attempts
+        dialled.factory.buildProtocol(None).makeConnection(transport := StringTransport())
+        self.assertIn(b"Host: a.example\r\n", transport.value())
         both = servers("a.example:80", "b.example:80")  # keys differ by server
         pool = Watched(*both).pool
         for server in both:
