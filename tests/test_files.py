@@ -270,7 +270,7 @@ class ReadTest(SynchronousTestCase):
         """Once a thread has waited for long for a file, nothing in its folder is touched, and what is elsewhere is."""
         folder, elsewhere = make_folder(self), make_folder(self) / "a"
         long_ago = time.monotonic() - files.PATIENCE - 1
-        self.patch(files, "_waiting", {-1: (long_ago, str(folder / "b"))})
+        change_constants(self, files, _waiting={-1: (long_ago, str(folder / "b"))})
         for use in (
             files.read_bytes, files.read_own, read_secret, files.state_at,
             files.open_once, open_log, partial(replace_file, data=b""),

@@ -5,6 +5,7 @@ from runpy import run_path
 from types import ModuleType
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants
 
 _ROOT = Path(__file__).parents[2]
 _PAGE = (_ROOT / "docs/reference/commands.md").read_text().partition("## Commands of other")[2]
@@ -23,7 +24,7 @@ _BROKEN = {
 class EntryPointTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(sys, "path", [str(self.folder), *sys.path])
+        change_constants(self, sys, path=[str(self.folder), *sys.path])
         self.addCleanup(self.forget, "worn_", "polite_", "one_", "two_")
 
     @staticmethod
@@ -113,6 +114,6 @@ class EntryPointTests(CommandTestCase):
         self.assertIn("convert the command 'convert' needs txmux_convert", " ".join(out.split()))
         rules = self.write("rules.ini", "[listen a]\nendpoint = :1\ndefault = close\n")
         self.assertEqual(self.run_main("check", rules)[0], 0)
-        self.patch(sys, "path", [str(_ROOT)])
+        change_constants(self, sys, path=[str(_ROOT)])
         code, _, err = self.run_main("convert", "x.cfg")
         self.assertEqual((code, err.startswith(needs), err.endswith(how)), (1, True, True))

@@ -14,6 +14,7 @@ from twisted.plugin import getCache
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.support.changes import change_constants
 from txmux.detection import registry
 from txmux.detection.detector import Detector
 from txmux.detection.registry import Registry, WholeDatagram, installed_matchers
@@ -47,7 +48,7 @@ class PluginTest(SynchronousTestCase):
         self.package = self.folder / self.name
         self.package.mkdir()
         self.write("__init__", "")
-        self.patch(sys, "path", [str(self.folder), *sys.path])
+        change_constants(self, sys, path=[str(self.folder), *sys.path])
         self.addCleanup(self.forget)
 
     def forget(self) -> None:
@@ -155,7 +156,7 @@ class PluginTest(SynchronousTestCase):
         """It is made anew, so that no later start has to import what has not changed."""
         gone = self.folder / "gone.py"
         gone.write_text("from twisted.plugin import IPlugin\nclass IGone(IPlugin): pass\n")
-        self.patch(twisted, "__path__", [*twisted.__path__, str(self.folder)])
+        change_constants(self, twisted, __path__=[*twisted.__path__, str(self.folder)])
         imports = "from zope.interface import implementer\nfrom twisted.gone import IGone\n"
         self.write("others", imports + "@implementer(IGone)\nclass It: pass\nit = It()\n")
         self.assertEqual(self.found(), Registry({}))
@@ -172,10 +173,10 @@ class PluginTest(SynchronousTestCase):
         its = "name, summary, options, predicate = 'own', 'x', (), print"
         made = f"class IOwn(IProtocolMatcher): pass\n@implementer(IOwn)\nclass Own: {its}\nown = Own()\n"
         self.write("txmux_own", imports + made)
-        self.patch(plugins, "__path__", [str(self.package)])
+        change_constants(self, plugins, __path__=[str(self.package)])
         for _ in range(2):
             importlib.invalidate_caches()
-            self.patch(registry, "_known", {})
+            change_constants(self, registry, _known={})
             self.assertIn("own", installed_matchers())
             del sys.modules["twisted.plugins.txmux_own"]
 
@@ -274,5 +275,5 @@ class TransportTests(SynchronousTestCase):
         self.assertTrue({"any", "http", "payload", "redis", "regex", "ssh", "tls"} <= found.keys())
         self.assertEqual(found.problems, ())
         found = installed_matchers()
-        self.patch(plugins, "__path__", ["/nonexistent"])
+        change_constants(self, plugins, __path__=["/nonexistent"])
         self.assertIs(installed_matchers(), found)

@@ -29,6 +29,7 @@ from tests.interop.acme import ONE, OTHER, RENEW, SITE, Front, issuer_of, names_
 from tests.interop.children import InteropTestCase, eventually, leave_unmeasured, output_of
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.kit import PATIENCE, Service, client_context, free_port, make_authority, write
 from txmux.features.acme.shared import SharedCertificates
@@ -303,7 +304,7 @@ class GotTests(InteropTestCase):
         own = str(Path(__file__).parents[2])
         places = (paths["stdlib"], paths["purelib"], own, sys.base_prefix)
         before = ("unshare", "--mount", "sh", "-ec", _CLOSED, "sh", str(home), *places)
-        self.patch(sys, "executable", str(Path(sys.executable).resolve()))
+        change_constants(self, sys, executable=str(Path(sys.executable).resolve()))
         leave_unmeasured(self)
         for named, why in ((SITE, ""), (SITE.replace("terminate_tls = acme\n", ""), "needs")):
             self.acme = self.make_folder() / "acme"

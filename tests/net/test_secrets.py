@@ -4,6 +4,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.net.secrets import SecretFileError, read_key, read_text, secret_of
@@ -35,7 +36,7 @@ class SecretsTest(SynchronousTestCase):
 
     def test_dead_disk(self) -> None:
         self.path.write_text("a")
-        self.patch(files, "_waiting", {-1: (time.monotonic() - 60, str(self.path))})
+        change_constants(self, files, _waiting={-1: (time.monotonic() - 60, str(self.path))})
         self.assertIn(
             f"cannot read '{self.path}': its disk has not answered", self.refused(read_key)
         )

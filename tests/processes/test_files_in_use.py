@@ -53,7 +53,7 @@ class ReceivedTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.path = self.folder / "site.pem"
-        self.patch(RECEIVED, "are_all", True)  # noqa: FBT003 - as for `setattr`
+        change_constants(self, RECEIVED, are_all=True)
         self.addCleanup(RECEIVED.clear)
 
     def store(self) -> CertificateStore:

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
 from tests.support import proc
+from tests.support.changes import pretend_user
 from tests.support.kit import free_port, make_authority, make_folder
 from tests.support.services import Service, Twist, twist_command
 from txmux.processes import account
@@ -387,7 +388,7 @@ class AccountTests(SynchronousTestCase):
         self.assertTrue(account.is_current)
         self.assertFalse(account.become())
         self.assertEqual(account.owner, (os.getuid(), os.getgid()))
-        self.patch(os, "geteuid", lambda: 4711)
+        pretend_user(self, 4711)
         error = self.assertRaises(AccountError, self.account, "user = nobody")
         self.assertIn("this process is user 4711, and only root can become 'nobody'", str(error))
 
@@ -407,7 +408,7 @@ class AccountTests(SynchronousTestCase):
     def test_becoming(self) -> None:
         """Groups go first, and a process that could go back is not let on."""
         done: list[tuple[str, object]] = []
-        self.patch(os, "geteuid", lambda: 0)
+        pretend_user(self, 0)
         self.patch(os, "setgroups", lambda groups: done.append(("groups", list(groups))))
         self.patch(os, "setgid", lambda gid: done.append(("gid", gid)))
         # These would be done to the process of the tests.

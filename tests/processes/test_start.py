@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from tests.support.forks import starter
 from tests.support.kit import (
     PATIENCE,
@@ -148,7 +149,7 @@ class ServiceTest(SupervisedTestCase):
     async def test_no_such_program(self) -> None:
         """Where no process can be started of which workers are forked, the reactor stops, and the service tells why."""
         stoppable = StoppableReactor()
-        self.patch(sys, "executable", shutil.which("false"))
+        change_constants(self, sys, executable=shutil.which("false"))
         self.write("[listen x]\nendpoint = 127.0.0.1:0\n")
         service = MuxService(load(self.file), reactor=stoppable)
         with capturedLogs() as events:

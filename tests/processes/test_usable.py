@@ -5,7 +5,6 @@ import pwd
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from unittest import mock
 
 import attrs
 from twisted.internet.task import Clock
@@ -13,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import authority
 from tests.support.kit import make_authority, make_folder
+from tests.support.privileges import as_nobody
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
 from txmux.processes.usable import closed_files, too_many_sockets, unusable
@@ -197,16 +197,17 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(told(209), ["listen c"])
         self.assertEqual(told(214), [])
 
+    def change_modes(self, mode: int) -> None:
+        for path in self.folder.iterdir():
+            path.chmod(mode)
+
     def test_all_wrong_files(self) -> None:
         # None is wrong that may not be read.
-        denied = PermissionError(13, "Permission denied")
-        with (
-            mock.patch("txmux.files._open_at_once", side_effect=denied),
-            mock.patch("txmux.files._open_by_safe_links", side_effect=denied),  # of root
-        ):
-            self.assertEqual(self.found(self.rules), ([], []))
-            closed = {path.name for file, path in closed_files(self.rules)}
+        self.change_modes(0)
+        self.assertEqual(as_nobody(lambda: self.found(self.rules)), ([], []))
+        closed = as_nobody(lambda: {path.name for file, path in closed_files(self.rules)})
         self.assertEqual(closed, {"rules.ini", "good.pem", "bare.pem", "empty.pem"})
+        self.change_modes(0o600)
         wrong, forbidden = self.found(self.rules)
         lines = [
             "rules.ini:8: [route bare] terminate_tls: 'bare.pem': no private key for its certificate; "

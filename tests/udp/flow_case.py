@@ -54,7 +54,7 @@ class There:
         edit: Callable[[dict[str, Any]], object] = lambda _: None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        self._taken = None if listener is None or port is None else (listener, port)
+        self.taken = None if listener is None or port is None else (listener, port)
         self._edit = edit
         self._meanwhile = meanwhile
 
@@ -65,14 +65,14 @@ class There:
         flows = json.loads(json.dumps(values["flows"]))
         for reported in flows:
             self._edit(reported)
-        answer = adopt_flows([*map(os.dup, descriptors)], flows, lambda *_: self._taken)
+        answer = adopt_flows([*map(os.dup, descriptors)], flows, lambda *_: self.taken)
         self._meanwhile()
         return succeed(json.loads(json.dumps(answer)))
 
     def send(self, message: Message, **values: Any) -> None:
-        assert (message, self._taken is None) == (messages.END_FLOWS, False)
-        assert self._taken is not None
-        end_flows(self._taken[0].connections, values["reasons"])
+        assert (message, self.taken is None) == (messages.END_FLOWS, False)
+        assert self.taken is not None
+        end_flows(self.taken[0].connections, values["reasons"])
 
 
 class FlowCase(ServiceTestCase):

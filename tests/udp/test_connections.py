@@ -301,7 +301,7 @@ class ConnectionsTests(FlowCase):
         here: Any = self.running.ports[0]
         there = self.there()
         self.port_there.stopReading()
-        there._taken = self.old, here
+        there.taken = self.old, here
         here.startReading()
         await hand_over_flows([*self.old.connections], there)
         self.assertEqual(len(self.old.connections), 2)

@@ -314,7 +314,7 @@ class MigrationTests(SynchronousTestCase):
         moves: list[float] = []
         for who, size, after in events:
             self.clock.advance(after)
-            before, earlier = self.path.home, [*self.path._before]
+            before, earlier = self.path.home, self.path.before
             if who == "server":
                 self.answered()
             elif who == "path":

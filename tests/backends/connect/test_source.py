@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.changes import change_constants
 from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_ports
@@ -182,7 +183,7 @@ class DialTests(TestCase):
             self.assertEqual(await self.seen_from(sources, host=host), source)
 
     def test_other_systems(self) -> None:
-        self.patch(sys, "platform", "freebsd14")
+        change_constants(self, sys, platform="freebsd14")
         with socket.socket() as bound:
             SourceAddress("127.0.0.7").bind(bound)
             self.assertNotEqual(bound.getsockname()[1], 0)
@@ -207,7 +208,7 @@ class TransparentTests(SynchronousTestCase):
                 r"^'client': user \d+ may not connect from the addresses of others "
                 r"\(Operation not permitted\); run with the capability CAP_NET_ADMIN, or use proxy_protocol$",
             )
-        self.patch(sys, "platform", "darwin")
+        change_constants(self, sys, platform="darwin")
         error = self.assertRaises(MuxError, check_transparent)
         self.assertEqual(str(error), "'client' needs Linux; remove it, or use proxy_protocol")
 

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.changes import change_constants
 from tests.support.kit import VirtualTime, free_port, make_authority, make_folder
 from tests.support.peers import Peer, PeerFactory, listen, listen_tls, reactor
 from txmux.features.acme import authority
@@ -112,7 +113,7 @@ class AuthorityTests(TestCase):
             return check
 
         asking = self.authority(1)
-        self.patch(asking, "_key", ec.generate_private_key(ec.SECP256R1()))
+        change_constants(self, asking, _key=ec.generate_private_key(ec.SECP256R1()))
         self.patch(asking, "_post", answer)
         self.patch(authority, "_json", lambda answer: answer)
         return asking, check, offered

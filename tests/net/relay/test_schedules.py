@@ -12,6 +12,7 @@ from tests.net.relay.playing import Player, Schedule, Step, schedules
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.relay_case import Way
 from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, TcpWiring, UnixWiring
+from tests.support.changes import change_constants
 from tests.support.each import for_each
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
@@ -136,5 +137,5 @@ class WithoutPipesTest(SynchronousTestCase):
     skip = ScheduleTest.skip
 
     def test_all_pipes_in_use(self) -> None:
-        self.patch(kernel, "pipes", PipePool(in_use=0))
+        change_constants(self, kernel, pipes=PipePool(in_use=0))
         Schedules(self, "epoll", Way(), 50).play_all()

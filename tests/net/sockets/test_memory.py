@@ -7,6 +7,7 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import listen_beside
+from tests.support.changes import change_constants
 from tests.support.each import for_each
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, connect, reactor
 from txmux.net.sockets.client import SocketConnector
@@ -117,8 +118,7 @@ class ShortTest(TestCase):
         self.system = _System()
         self.patch(MEMORY, "_new_piece", self.system.give)
         self.patch(MEMORY, "_seconds", lambda: self.system.now)
-        self.patch(MEMORY, "_pieces", [])
-        self.patch(MEMORY, "short_since", None)
+        change_constants(self, MEMORY, _pieces=[], short_since=None)
         self.factory = PeerFactory()
         self.poller = self.make_poller(reactor)
         self.port = listen_beside(self, self.poller, self.factory)

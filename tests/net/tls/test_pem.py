@@ -1,6 +1,6 @@
 import ssl
+from functools import partial
 from pathlib import Path
-from unittest import mock
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, x25519
@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import authority, make_authority
 from tests.support.folders import make_folder
+from tests.support.privileges import as_nobody
 from txmux.files import other_path
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_identity, read_key_pairs, read_revocations, validity_of
@@ -125,12 +126,10 @@ class KeyPairTests(SynchronousTestCase):
             self.assertEqual(found.name, name if size == 60 else f"{name[:250]}…")
 
     def test_forbidden(self) -> None:
-        path, denied = self.file("key.pem"), PermissionError(13, "Permission denied")
-        with (
-            mock.patch("txmux.files._open_at_once", side_effect=denied),
-            mock.patch("txmux.files._open_by_safe_links", side_effect=denied),  # of root
-        ):
-            error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", [path])
+        path = self.file("key.pem")
+        path.chmod(0)
+        read = partial(read_key_pairs, "terminate_tls", [path])
+        error = as_nobody(lambda: self.assertRaises(TLSFileError, read))
         self.assertTrue(error.forbidden)
         why = f"cannot read '{path}': Permission denied; let the user that txmux runs as read it"
         self.assertEqual(str(error), why)

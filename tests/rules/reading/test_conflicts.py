@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading import cases
 from tests.support.certificates import make_authority
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from txmux.client.io_runtime import IORuntime
 from txmux.errors import MuxError
@@ -177,7 +178,7 @@ class ConflictTests(SynchronousTestCase):
             MuxFactory([tls], Listener("m", default=Handover("x")), runtime=runtime)
         with self.assertRaisesRegex(MuxError, "may have answered the client first"):
             MuxFactory([route("postgres sni=a", "a:1"), route("ssh", _TO)], Listener("m"))
-        self.patch(sys, "platform", "freebsd14")
+        change_constants(self, sys, platform="freebsd14")
         with self.assertRaisesRegex(MuxError, "on Linux alone"):
             MuxFactory([route("ssh", _TO)], Listener("m"), runtime=IORuntime(Clock()))
 
