@@ -178,7 +178,7 @@ STOP = _to_worker(
 END_ALL = _to_worker("end_all", "end all connections")
 REOPEN = _to_worker("reopen", "reopen the access log")
 PREPARE = _to_worker(
-    "prepare", "get ready for other rules, of which there may be only what is different from those of version `base`; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks; the answer is false if it needs all of the rules",
+    "prepare", "get ready for other rules, of which there may be only what is different from those of version `base`; the sockets are those that the worker lacks; the answer is false if it needs all of the rules",
     rules=_TEXT, base=NUMBER, digest=_NAME, rules_changed=FLAG, version=NUMBER, limits=_LAYOUT_CHANGES, sockets=_NAMES,
     answer=FLAG, descriptors=_SOCKETS, longest=_WHOLE)
 COMMIT = _to_worker(

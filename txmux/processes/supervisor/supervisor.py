@@ -577,7 +577,7 @@ class Supervisor:
         pending.preparing = {worker: worker.pid for worker in self.pool.ready()}
         answers = {
             worker: self._ask_to_prepare(
-                worker, lambda: pending.sockets, rules, 0, rules_changed=rules_changed
+                worker, lambda: pending.sockets, rules, pending.version, rules_changed=rules_changed
             )
             for worker in pending.preparing
         }

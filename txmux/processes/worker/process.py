@@ -306,8 +306,7 @@ class WorkerProcess:
                 return False
             by_key = named(sockets, opened, other, is_open)
             undo.callback(lambda: close(by_key.values()))  # there may be duplicates by then
-            if version:
-                serving.version = version - rules_changed
+            serving.version = version - rules_changed
             steps = serving.prepare_in_steps(
                 replacement, by_key, self._admission(other), rules_changed=rules_changed
             )
