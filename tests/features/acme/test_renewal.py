@@ -76,7 +76,7 @@ def _redis(*, held: object, **answers: Callable[..., Any]) -> Any:
 
 class RenewalTests(TestCase):
     def setUp(self) -> None:
-        self.now = time.time()
+        self.now, self.elapsed = time.time(), 0.0
         self.folder, self.root = make_folder(self), make_authority()
         self.authorities: dict[str, Any] = {}
 
@@ -113,7 +113,11 @@ class RenewalTests(TestCase):
         def make(*words: Any) -> Any:
             return self.authorities[words[1].directory] if self.authorities else Authority(*words)
 
-        clock: Any = {"now": lambda: self.now, "make_authority": make}
+        clock: Any = {
+            "now": lambda: self.now,
+            "seconds": lambda: self.elapsed,
+            "make_authority": make,
+        }
         made = Certificates(
             reactor, lambda _: succeed(None), make_shared=lambda *_: shared, **clock
         )
@@ -124,7 +128,11 @@ class RenewalTests(TestCase):
     def look(self, made: Certificates, times: int = 1, seconds: float = 1.0) -> None:
         for _ in range(times):
             made.look()
-            self.now += seconds
+            self.wait(seconds)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.elapsed += seconds
 
     @given(st.dictionaries(st.sampled_from([*codec.write(Renewal()), "other"]), _VALUES) | _VALUES)
     def test_any_file(self, values: object) -> None:
@@ -355,10 +363,26 @@ class RenewalTests(TestCase):
         self.assertAlmostEqual(row["not_after"] - row["next_renewal"], left, places=1)
         made = self.certificates(*names)
         for at, count in ((row["next_renewal"] - 60, 6), (row["next_renewal"] + 1, 6 + 4)):
-            self.now = at
+            self.wait(at - self.now)
             self.look(made)
             self.assertEqual(len(played.asked), count)
         played.open()
+
+    async def test_clock_set(self) -> None:
+        """A wait takes as long as before when the clock is set, be it while the service runs or between two runs."""
+        played = self.play(refused("it does not like the name"))
+        for years in (-3, 3):
+            for is_restarted in (False, True):
+                name, asked = f"{years}{is_restarted}.example", len(played.asked)
+                made = self.certificates(name)
+                self.look(made)
+                self.now += years * 365 * _DAY
+                if is_restarted:
+                    made = self.certificates(name)
+                self.look(made, 13)
+                self.assertEqual(len(played.asked), asked + 1 + (is_restarted and years > 0))
+                self.look(made, 3)
+                self.assertEqual(len(played.asked), asked + 2)
 
     async def test_day_away(self) -> None:
         """While the authority is away for a day, it is asked more and more seldom, and once it is back, gives its certificates."""
@@ -396,7 +420,7 @@ class RenewalTests(TestCase):
         made = self.certificates(_B)
         for hours, count in ((1, 2), (23, 2), (2, 3)):
             for _ in range(hours * 12):
-                self.now += 300
+                self.wait(300)
                 played.window = self.now - 5, 60.0
                 made.look()
             self.assertEqual(len(played.asked), count)
@@ -424,7 +448,7 @@ class RenewalTests(TestCase):
                 (item,) = made.troubles()
                 self.assertTrue(item.cause)
                 self.assertGreater(made.seconds_left()[_A], 0)
-                self.now += 6 * 3600
+                self.wait(6 * 3600)
             self.assertEqual((file.read_bytes(), [*made.troubles()]), (good, []))
 
     async def test_names_of_other_users_at_other_machines(self) -> None:
@@ -469,7 +493,7 @@ class RenewalTests(TestCase):
         for count in (1, 1, 2):
             made.look()
             self.assertEqual(len([*made.troubles()]), count)
-            self.now += 1000
+            self.wait(1000)
         self.assertIn("delete the key 'txmux:acme:lock'", next(made.troubles()).do)
         await made.stop()
         stop.assert_called_once_with()

@@ -48,6 +48,7 @@ _UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
 """The same while the authority cannot be reached, and counts nothing; for all names together, and for each."""
 
 _LOCKED = 5.0  # seconds between two tries to get the lock that another machine has
+_SET = 1.0  # seconds by which the clock differs from the monotonic one once it was set, and not only adjusted
 _STUCK = 1800.0  # seconds without the lock after which an operator should know
 _FULL = 60.0  # retry interval for writing an issued certificate, in seconds
 _UNSAVED = 15.0  # the same to write the state
@@ -77,6 +78,7 @@ class Renewal:
         ask_again: When to ask for that.
         author: For whom the certificate was issued: the user who had the name by a unit, or 0, for the operator.
         pending: An issued certificate that could not be written yet.
+        written_at: When the state was written to disk.
     """
 
     directory: str = sent(TEXT, default="")
@@ -87,6 +89,7 @@ class Renewal:
     suggested: float | None = sent(optional(NUMBER), default=None)
     ask_again: float = sent(NUMBER, default=0.0)
     author: int | None = sent(optional(WHOLE), default=None)
+    written_at: float = sent(NUMBER, default=0.0)
     pending: ShownCertificate = attrs.field(default=NO_CERTIFICATE, repr=False)
 
     @classmethod
@@ -97,6 +100,11 @@ class Renewal:
             with suppress(TypeError):
                 codec.update(made, {name: value})
         return made
+
+    def follow(self, seconds: float) -> None:
+        """Let its waits take as long as before a change of the clock."""
+        self.not_before += seconds
+        self.ask_again += seconds
 
     def due(self, shown: ShownCertificate, directory: str) -> float:
         if shown.is_self_signed or self.directory != directory or self.why:
@@ -139,6 +147,7 @@ class Certificates(ServicePart):
     Args:
         announce: Makes all listeners answer these challenges, by name; fires when they do.
         now: The time, in seconds since 1970.
+        seconds: A monotonic clock.
         make_authority: Makes what asks the authority of some settings.
         make_shared: Makes what shares certificates with other machines, through a store.
 
@@ -152,6 +161,7 @@ class Certificates(ServicePart):
     _reactor: Any
     _announce: Callable[[Mapping[str, str]], Deferred[Any]]
     _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    _seconds: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
     _make_authority: Callable[[Any, AcmeSettings, AcmeFolder, Source], Authority] = attrs.field(
         default=Authority, kw_only=True
     )
@@ -181,6 +191,9 @@ class Certificates(ServicePart):
     _folder_problem = _prepared_problem = ""
     _store: Any = None
     _save_again = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self._clock_ahead = self._now() - self._seconds()
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         # Made now, since a failure from the commit on could not be undone.
@@ -237,12 +250,17 @@ class Certificates(ServicePart):
 
     def _prepare_renewals(self) -> None:
         if self._names and not self._renewals:
-            state = self._folder.state()
-            self._renewals = {name: Renewal.read(state.get(name)) for name in state}
+            self._renewals = self._written()
         for name in self._names:
             known = self._renewals.get(name)
             if known is None or is_of_another(known.author, self._authors[name]):
                 self._renewals[name] = Renewal()
+
+    def _written(self) -> dict[str, Renewal]:
+        renewals = {name: Renewal.read(values) for name, values in self._folder.state().items()}
+        for renewal in renewals.values():  # the clock may have been set back since
+            renewal.follow(min(0.0, self._now() - renewal.written_at))
+        return renewals
 
     def _certificate(self, name: str, shown: Mapping[str, ShownCertificate]) -> ShownCertificate:
         # As listeners do, keep the last one if its file can no longer be read.
@@ -286,7 +304,23 @@ class Certificates(ServicePart):
         except Exception:  # noqa: BLE001 - the caller does other things in this second, too
             self._log.failure("certificates by ACME")
 
+    def _follow_clock(self) -> None:
+        ahead = self._now() - self._seconds()
+        seconds = ahead - self._clock_ahead
+        if abs(seconds) < _SET:
+            return
+        self._clock_ahead = ahead
+        for renewal in self._renewals.values():
+            renewal.follow(seconds)
+        for account in self._accounts.values():
+            account.quiet_until += seconds
+        self._save_again += seconds
+        if self._refused_since is not None:
+            self._refused_since += seconds
+        self._save()
+
     def _start_due(self) -> None:
+        self._follow_clock()
         now = self._now()
         if self._folder_problem and now >= self._save_again:
             self._save()
@@ -353,7 +387,7 @@ class Certificates(ServicePart):
         # A file that is damaged or gone is no renewal: what was read from it stays in use.
         if name not in self._waiting and there not in (self._shown[name], NO_CERTIFICATE):
             # Another process has renewed it.
-            written = Renewal.read(self._folder.state().get(name))
+            written = self._written().get(name) or Renewal()
             self._renewals[name] = attrs.evolve(
                 written, directory=order, author=self._authors[name]
             )
@@ -591,10 +625,11 @@ class Certificates(ServicePart):
         self._save()
 
     def _save(self) -> None:
-        state = {
-            name: codec.write(renewal) | {"not_before": max(renewal.not_before, self._quiet(name))}
-            for name, renewal in self._renewals.items()
-        }
+        state = {}
+        for name, renewal in self._renewals.items():
+            not_before = max(renewal.not_before, self._quiet(name))
+            written = attrs.evolve(renewal, not_before=not_before, written_at=self._now())
+            state[name] = codec.write(written)
         if not self._names:
             self._folder_problem = ""
             return
