@@ -291,6 +291,22 @@ class RulesTests(SynchronousTestCase):
         text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
         self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
 
+    def test_a_route_that_names_a_listener_twice(self) -> None:
+        """By its name, and by its port: it is attached once, and both references say so."""
+        twice = ", sectionName: %s}, {name: edge, port: %s"
+        for kind, listener, words in (
+            ("TCPRoute", TCP, ("tcp", 5432)),
+            ("TLSRoute", TLS, ("tls", 443)),
+        ):
+            one, both = (
+                Made(gateway(listener) + route(kind, "db", parent=parent))
+                for parent in ("", twice % words)
+            )
+            self.assertEqual(both.text, one.text)
+            both.rules()
+            self.assertEqual(both.of_listener(words[0])["routes"], 1)
+            self.assertEqual([both.of_route(kind, "db", number) for number in (0, 1)], [SERVED] * 2)
+
     def test_which_routes_a_listener_takes(self) -> None:
         """By where they are, and of which kind; by name and port, see `test_parents_of_routes` of conformance."""
         away, theirs = ", namespace: away", ", namespace: shop"

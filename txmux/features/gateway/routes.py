@@ -442,6 +442,9 @@ def _cost(line: str) -> int:
 
 def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRoute]) -> None:
     """Leave a route what no older one has: the host names of a listener, or all of its clients."""
+    counted: set[GatewayListener] = (
+        set()
+    )  # one of them may be named twice, by its name and by its port
     for attached in its.parents:
         left: list[tuple[GatewayListener, Sequence[str]]] = []
         lost: list[str] = []
@@ -463,6 +466,9 @@ def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRo
                 else:
                     what = f"{name or 'all clients'} of listener {listener.name}"
                     lost.append(f"{owner.title} is older, and has {what}")
+            if listener in counted:
+                continue
+            counted.add(listener)
             if free:
                 left.append((listener, free))
             # All that are valid are accepted, of which the oldest has the clients.
