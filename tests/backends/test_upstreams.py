@@ -22,6 +22,7 @@ from tests.support.dialler import played
 from tests.support.folders import make_folder
 from tests.support.held import held_by
 from txmux.backends.health.checks import key_of
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.server_health import MemberState, ServerOverride
@@ -223,6 +224,26 @@ class ChangedTest(SynchronousTestCase):
                 for one in more
             ]
             self.assertEqual([*map(formatEvent, events)], wanted)
+
+    def test_lines_of_another_user_in_a_worker(self) -> None:
+        """So it is where connections fail, and no checks: in a worker, by whose file it is after a reload."""
+        rules, unit = self.checked_in_a_unit("tcp", 30)
+        with unit.open("a") as file:
+            file.write("eject = failures=1 within=10s for=10s\n")
+        for before, owner, expected in ((0, 0, 30), (0, 12345, 5), (12345, 12345, 5)):
+            clock = Clock()
+            names = NameResolver(clock, is_active=False)
+            upstreams = Upstreams(clock, clock, played(_dial), checking=False, names=names)
+            os.chown(unit, before, -1)
+            upstreams.add_backends(load(rules))
+            os.chown(unit, owner, -1)
+            finish(upstreams.prepare_all_in_steps(load(rules))).commit()
+            [upstream] = upstreams.all()
+            with capturedLogs() as events:
+                for member in upstream.pool.members:
+                    upstream.pool.failed(member)
+            texts = [str(formatEvent(one)) for one in events if one["log_level"] is LogLevel.warn]
+            self.assertEqual(sum(" is ejected: " in text for text in texts), expected)
 
     def test_names_without_an_address(self) -> None:
         with capturedLogs() as events:

@@ -284,11 +284,11 @@ class Upstreams:
             raise RulesError(problems)
 
     def prepare_all_in_steps(self, rules: Rules) -> Generator[None, None, PreparedUpstreams]:
-        self._names.prepare_for(rules)
-        return self.prepare_in_steps(all_backends_in(rules), placed=rules.placed_error)
+        return self.prepare_in_steps(rules, all_backends_in(rules), placed=rules.placed_error)
 
     def prepare_in_steps(
         self,
+        rules: Rules,
         used: Iterable[Backend],
         dropped: Iterable[Backend] | None = None,
         placed: Callable[[MuxError], MuxError] = lambda problem: problem,
@@ -299,10 +299,12 @@ class Upstreams:
         only abandoned if it has ``problems``.
 
         Args:
-            used: The backends that changed rules name, each so often as they do, and
+            rules: The changed rules.
+            used: The backends that they name, each so often as they do, and
             dropped: those that they no longer name; ``None`` are all that there were.
             placed: Gives an error the line where its section is now.
         """
+        self._names.prepare_for(rules)
         uses = Uses() if dropped is None else self.uses.copy()
         prepared = self._prepared = PreparedUpstreams(self, uses)
         try:

@@ -296,7 +296,7 @@ class Serving:
         self._detect_loops_to_admin(rules)
         yield
         upstreams = yield from self.upstreams.prepare_in_steps(
-            replacement.used(), None if whole else replacement.dropped()
+            rules, replacement.used(), None if whole else replacement.dropped()
         )
         try:
             terminators = yield from self.terminators.prepare_in_steps(

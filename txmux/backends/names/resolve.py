@@ -81,8 +81,7 @@ class NameResolver:
 
     def prepare_for(self, rules: Rules) -> None:
         """Know the owners of backends by rules, which may get in force."""
-        if self._is_active:
-            self._rules, self._owners = rules, None
+        self._rules, self._owners = rules, None
 
     def _owner(self, backend: Backend) -> str:
         if self._rules is None:
