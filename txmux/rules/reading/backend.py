@@ -419,7 +419,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "these [name servers](#how-names-are-looked-up) are asked for these servers, in this order; without the key, those of `[txmux]`"),
     "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="works only over TCP; remove it", loads=lambda _: ("txmux.backends.connect.tls",), meaning=
-        "with `yes`, connections to the servers use TLS; the name in their certificates is verified"),
+        "with `yes`, connections to the servers use TLS; the name in their certificates is verified. A server that closes first, without a close-notify, [counts as broken off](access-log.md#reasons)"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", meaning=
         "this name is verified, and sent as SNI; without the key, the host of the server is. UNIX sockets and endpoint strings need it"),
     "tls_ca": SectionKey(PEM, example="ca.pem", files=KeyFiles("sent"), meaning=
