@@ -134,8 +134,8 @@ class FilterTests(InteropTestCase):
             client.sendall(said)
             self.assertEqual(client.recv(1), b"")
 
-    def found(self, log: Path, reasons: str = "") -> list[tuple[str, str]]:
-        chosen = f'{_FILTER}[reasons="{reasons}"]' if reasons else str(_FILTER)
+    def found(self, log: Path, **chosen_by_jail: str) -> list[tuple[str, str]]:
+        chosen = str(_FILTER) + "".join(f'[{key}="{one}"]' for key, one in chosen_by_jail.items())
         shown = output_of("fail2ban-regex", "--out", "<ip> <matches>", str(log), chosen)
         lines = [line.split(" ", 1) for line in shown.decode().splitlines()]
         return sorted((ip, re.findall(r'reason"?[=:]"?([a-z-]+)', line)[0]) for ip, line in lines)
@@ -148,7 +148,11 @@ class FilterTests(InteropTestCase):
             log = self.logged(form)
             self.assertEqual(self.found(log), wanted)
             chosen = [("127.0.0.1", "limit"), ("127.0.0.1", "silent")]
-            self.assertEqual(self.found(log, "limit|silent"), chosen)
+            self.assertEqual(self.found(log, reasons="limit|silent"), chosen)
+            # Of listeners of other users, who may make up clients, a jail reads no line.
+            chosen = [("127.0.0.1", "limit"), ("127.0.0.1", "no-route"), ("::1", "denied")]
+            self.assertEqual(self.found(log, listeners="limited|six"), chosen)
+            self.assertEqual(self.found(log, listeners="limit"), [])
             for by_run in (False, True):
                 log = self.logged(form, own_file=False, by_run=by_run)
                 self.assertEqual(self.found(log), wanted)
