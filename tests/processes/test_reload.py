@@ -59,7 +59,9 @@ class ReloadTest(WorkersTestCase):
         mux.take(3 + 16 + 24)
         self.all_done(mux, pairs)
         self.assertNotIn("another one is started", mux.output)
-        self.assertNotIn("warn]", mux.output)
+        # On a busy machine, a worker may not run for seconds.
+        warned = re.findall(r"warn\] (?!needs attention: worker \d does not answer).*", mux.output)
+        self.assertEqual(warned, [])
 
     def test_client_that_is_unknown_when_its_listener_goes(self) -> None:
         """Its PROXY header comes only after that: it does not count for another listener."""
