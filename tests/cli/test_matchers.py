@@ -47,6 +47,7 @@ class MatchersTests(CommandTestCase):
         with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "200"}):
             _, out, _ = self.run_main("matchers", out=Terminal())
         plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+        self.assertEqual(plain.splitlines()[0].split(), head.split())
         for matcher in installed_matchers().values():
             self.assertIn(matcher.summary, plain)
         # Problems of plugins are warnings.
