@@ -3,13 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import bcrypt
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.control import service_files
 from txmux.control.service_files import ServiceFiles, lost_files
 from txmux.net.watched import FilesInUse
+from txmux.rules.reading.parser import parse
 
 
 @attrs.define(eq=False)
@@ -75,6 +78,19 @@ class ServiceFilesTest(SynchronousTestCase):
         self.successResultOf(looking)
         [event] = events
         self.assertEqual((event["problem"], len(looks), len(self.sent)), (late, 4, 2))
+
+    def test_files_of_workers(self) -> None:
+        """They are read again with the rules, and in use once these are."""
+        file, hashed = make_folder(self) / "users", bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
+        route = "[route r]\nmatch = socks5\ntunnel = yes\nbackend = 192.0.2.1:22\n"
+        rules = parse(f"[listen a]\nendpoint = :1\n{route}tunnel_users = {file}\n", "x.ini")
+        for name in ("first", "second"):
+            file.write_text(f"{name}:{hashed}\n")
+            with capturedLogs():
+                self.files.prepare(rules)
+                self.files.commit()
+            [used] = [its for its in self.sent[-1].values() if its.files]
+            self.assertEqual(used.read(file), file.read_bytes())
 
     def test_what_is_lacking(self) -> None:
         """Another process gets what is in use of it, by its section."""
