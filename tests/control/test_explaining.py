@@ -138,6 +138,8 @@ class ConnectionTest(SupervisedTestCase):
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
         port = await self.live.begin(
             "[route other]\nmatch = http\nbackend = b\n"
+            f"[route b]\nmatch = tls sni=b.example\nterminate_tls = {pem}\nbackend = close\n"
+            "[route inner]\nunder = b\nmatch = http\nbackend = b\n"
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
             "[route web]\nunder = secure\nmatch = http\nbackend = b\n"
             "[route shell]\nunder = secure\nmatch = ssh\nbackend = b\n"
@@ -156,8 +158,8 @@ class ConnectionTest(SupervisedTestCase):
         self.assertEqual(
             [(one["route"], one["says"], one["inside"]) for one in told["routes"]],
             [
-                ("other", "no", None), ("secure", "match", None), ("ssh", "not asked", None),
-                ("web", "no", "secure"), ("shell", "match", "secure"),
+                ("other", "no", None), ("b", "no", None), ("secure", "match", None),
+                ("ssh", "not asked", None), ("web", "no", "secure"), ("shell", "match", "secure"),
             ],
         )  # fmt: skip
         self.assertEqual(told["route"], "shell")
