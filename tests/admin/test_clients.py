@@ -184,6 +184,11 @@ class ClientsTest(SynchronousTestCase):
             busy.take()
             self.successResultOf(ended)
             self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clients.answering(answer := Deferred[None]())
+        ended = Deferred.fromCoroutine(self.clients.end(5))
+        self.assertNoResult(ended)
+        answer.callback(None)
+        self.successResultOf(ended)
 
     def test_one_request_a_connection(self) -> None:
         """What follows the first one is not read, whatever the client wishes."""
