@@ -104,6 +104,9 @@ class SocketsTest(AdminCase):
             clock.advance(5)
             self.assertIn(b"HTTP/1.1 200 ", await deferToThread(client.recv, 100))
         self.assertEqual((await self.get("/healthz")).status, 200)
+        self.socket.unlink()
+        self.assertEqual((await self.running.reload()).errors, ())
+        self.assertEqual((await self.get("/healthz")).status, 200)
 
     async def test_port_of_a_unit(self) -> None:
         """The endpoint of the operator gets it in one reload, also where it only overlaps, and what is new of others is in force with it."""
