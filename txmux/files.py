@@ -58,10 +58,17 @@ def has_helper() -> bool:
     return _helper is not None
 
 
+def without_links(path: Path | str) -> str:
+    """Return a path without links, or with all of them if this process may not follow one, as ``/proc/1/root``; `Path.resolve` also raises where one leads to itself."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)  # noqa: PTH100 - without a look at the disk
+
+
 def other_path(path: Path) -> str:
     """Return what to do about a file that is not there."""
-    folder = os.path.realpath(path.parent)  # `resolve` raises where a link leads to itself
-    return f"correct the path, or put the file into {folder!r}"
+    return f"correct the path, or put the file into {without_links(path.parent)!r}"
 
 
 def file_id(path: Path) -> FileId:

@@ -98,6 +98,22 @@ class CheckTests(CommandTestCase):
         self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))
         self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
 
+    def test_name_that_is_too_long(self) -> None:
+        """As of a token in the place of its file."""
+        name = "a" * 300
+        for key, code, told in (
+            (
+                "access_log",
+                1,
+                rf": \[txmux\] access_log: .*{name} cannot be opened for appending: ",
+            ),
+            ("admin_token", 0, ": warning: .*, not the token itself"),
+        ):
+            text = f"[txmux]\n{key} = {name}\n[listen a]\nendpoint = 127.0.0.1:0\n"
+            its, out, _ = self.run_main("check", self.write("a.ini", text))
+            self.assertEqual(its, code)
+            self.assertRegex(out, f"a.ini:2{told}")
+
     def test_disk_that_does_not_answer(self) -> None:
         """What is on it is an error, beside all others."""
         late, is_back, looks_at = make_folder(self) / "late.pem", threading.Event(), Path.stat

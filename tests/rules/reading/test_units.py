@@ -421,6 +421,15 @@ class UnitsTest(FolderTestCase):
             path = self.write("rules.ini", f"[txmux]\ninclude = {pattern}\n{LISTEN}")
             self.assertEqual(self.acting(partial(load, path)).files.untaken, {}, pattern)
 
+    def test_link_that_may_not_be_followed(self) -> None:
+        """Neither a unit that is one, nor a socket behind one, keeps others from being read."""
+        named = self.write("d/a.ini", "[listen a]\nendpoint = unix:/proc/1/root/a.sock\n")
+        unit = named.with_name("b.ini")
+        unit.symlink_to("/proc/1/root/b.ini")
+        rules = self.acting(partial(load, self.main))
+        self.assertEqual([*rules.files.untaken], [str(unit)])
+        self.assertEqual([one.name for one in rules.listeners], ["public", "a"])
+
     def test_address_in_other_words(self) -> None:
         """It is what is in force, or a part of it; who has a part only has no more of it than before."""
         self.write("d/b.ini", "[listen b]\nendpoint = :2\n")

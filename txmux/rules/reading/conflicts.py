@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import attrs
 
 from txmux.errors import joined
-from txmux.files import on_disk, within_patience
+from txmux.files import on_disk, within_patience, without_links
 from txmux.interfaces import Transport
 from txmux.rules.installed import stages_in_use
 from txmux.rules.model import (
@@ -175,7 +175,7 @@ def leads_to(path: str, real_paths: Collection[str]) -> bool:
 
 def _real_folder(path: str) -> str:
     with on_disk(Path(path)):
-        return os.path.realpath(os.path.dirname(path))  # noqa: PTH120 - that of a bare name is empty
+        return without_links(os.path.dirname(path))  # noqa: PTH120 - that of a bare name is empty
 
 
 def _at_each(claims: Claims, ports: range) -> Claims:

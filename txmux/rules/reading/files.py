@@ -25,6 +25,7 @@ from txmux.files import (
     read_with_owner,
     safe_status,
     status_of,
+    without_links,
 )
 from txmux.rules.model import Files, Section
 from txmux.rules.model.section import NOTHING_MORE, ValueLine
@@ -103,9 +104,8 @@ def is_pattern(text: str) -> bool:
 
 
 def real_path(path: Path) -> Path:
-    """Return a path without links; `Path.resolve` raises where one leads to itself."""
     with on_disk(path):
-        return Path(os.path.realpath(path))
+        return Path(without_links(path))
 
 
 def included_paths(folder: Path, pattern: str) -> list[Path]:
