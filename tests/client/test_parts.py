@@ -29,9 +29,14 @@ class PartsTests(SynchronousTestCase):
         make: Callable[[Feature], Part | None]
         for make, names in ((lambda _: None, []), (lambda _: Part(), ["acme"])):
             parts = Parts(make)
-            parts.prepare(rules)
+            for end in (parts.abandon, lambda: None):
+                parts.prepare(rules)
+                self.assertEqual([*parts], [], "before the commit, what rules need may be refused")
+                end()
+            parts.commit(rules)
             made = [*parts.items()]
             parts.prepare(rules)
+            parts.commit(rules)
             self.assertEqual(([*parts], [*parts.items()]), (names, made))
 
     def test_process(self) -> None:
@@ -39,6 +44,8 @@ class PartsTests(SynchronousTestCase):
         for runtime, kind in (
             (IORuntime(reactor, "portable"), ReactorPoller), (IORuntime(reactor), Poller),
         ):  # fmt: skip
-            runtime.prepare(parse(_RULES, "x.ini"))
+            rules = parse(_RULES, "x.ini")
+            runtime.prepare(rules)
+            runtime.commit(rules)
             self.assertEqual([*runtime.parts], ["acme"])
             self.assertIs(type(runtime.poller), kind)

@@ -118,8 +118,7 @@ class IORuntime:
         self.parts.prepare(rules)
 
     def commit(self, rules: Rules) -> None:
-        for part in self.parts.values():
-            part.commit(rules)
+        self.parts.commit(rules)
 
     async def stop(self) -> None:
         await gatherResults(filter(None, [part.stop() for part in self.parts.values()]))

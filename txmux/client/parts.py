@@ -114,18 +114,26 @@ class Parts(dict[str, _Part]):
     def __init__(self, make: Callable[[Feature], _Part | None]) -> None:
         super().__init__()
         self._make = make
+        self._new: dict[str, _Part] = {}
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None = None) -> None:
-        """Make those that rules need, and prepare all; see `Part.prepare`."""
-        for feature in FEATURES:
-            if feature.name not in self and feature.needed(rules):
-                part = self._make(feature)
-                if part is not None:
-                    self[feature.name] = part
-        for part in self.values():
+        """Make those that rules need, for use from `commit` on, and prepare all; see `Part.prepare`."""
+        needed = [
+            feature for feature in FEATURES if feature.name not in self and feature.needed(rules)
+        ]
+        made = {feature.name: self._make(feature) for feature in needed}
+        self._new = {name: part for name, part in made.items() if part is not None}
+        for part in (*self.values(), *self._new.values()):
             part.prepare(rules, owner)
 
     def abandon(self) -> None:
         """Forget what was prepared."""
+        self._new = {}
         for part in self.values():
             part.abandon()
+
+    def commit(self, rules: Rules) -> None:
+        self.update(self._new)
+        self._new = {}
+        for part in self.values():
+            part.commit(rules)

@@ -145,8 +145,7 @@ class Control:
         self.rules = rules
         self.index = RulesIndex(rules)
         self.lists.commit(rules)
-        for part in self.parts.values():
-            part.commit(rules)
+        self.parts.commit(rules)
         Deferred.fromCoroutine(self.index.look_at_secrets())
 
     async def unusable_files(self) -> list[str]:

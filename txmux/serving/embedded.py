@@ -108,8 +108,7 @@ class EmbeddedService(Service):
         self._use_parts(rules)
 
     def _use_parts(self, rules: Rules) -> None:
-        for part in self._parts.values():
-            part.commit(rules)
+        self._parts.commit(rules)
         if self._parts and not self._looking.running:
             self._looking.start(1.0, now=False)
 

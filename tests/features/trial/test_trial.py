@@ -395,6 +395,17 @@ class TrialTests(AdminCase):
         self.assertEqual((await reloaded).errors, ())
         self.assertEqual(len(self.supervisor.terminators.shown()), 20)
 
+    async def test_failed_reload(self) -> None:
+        """Where the reload failed that would have had clients remembered, none are."""
+        no_key = authority().issue("a.test").write(self.folder / "a.pem")
+        await self.start("workers = 2\n", self.rules(self.a))
+        tls = f"[route tls]\nunder = *\nmatch = tls\nbackend = close\nterminate_tls = {no_key}\n"
+        self.write_rules(self.settings, self.rules(self.a, tls))
+        [error] = (await self.running.reload()).errors
+        self.assertIn("no private key", error)
+        told = await self.post("/api/reload/try")
+        self.assertEqual(told.status, 409, told.body)
+
     async def test_rights(self) -> None:
         """Who may only read, or steer, gets nothing of it."""
         tokens = self.folder / "tokens"
