@@ -84,6 +84,17 @@ class WorkersTest(SupervisedTestCase):
             while not self.supervisor.pool.are_ready():
                 await deferLater(reactor, 0.01)
 
+    async def test_starting_worker_has_no_connections_to_end(self) -> None:
+        await self.live.begin()
+        control, pool, lacking = self.running.control, self.supervisor.pool, set[str]()
+        with capturedLogs():
+            os.kill(pool.workers[1].pid, signal.SIGKILL)
+            while pool.are_ready():
+                await deferLater(reactor, 0.01)
+            while not pool.are_ready():
+                lacking.update((await end_connections(control, EVERY))[1])
+        self.assertEqual(lacking, set())
+
     async def test_later_worker_has_the_same_version(self) -> None:
         port = await self.live.begin()
         self.write(self.live.text() + "[route http]\nmatch = http\nbackend = b\n")

@@ -100,6 +100,8 @@ async def broadcast(
 ) -> Answers:
     """Send a request to all workers, concurrently where their connections do not move. A worker that has ended is not reported as missing.
 
+    One that starts is not asked about connections, since it has none.
+
     Args:
         processes: The workers.
         message: The request.
@@ -111,7 +113,11 @@ async def broadcast(
     missing: list[str] = []
     unusable: list[str] = []
 
+    is_of_moving = message in messages.OF_MOVING
+
     async def ask(worker: WorkerLink) -> tuple[int, Any] | None:
+        if is_of_moving and not worker.ready:
+            return None
         try:
             if if_late == "wait":
                 return worker.number, await worker.ask(message, seconds=seconds, **values)
@@ -130,7 +136,7 @@ async def broadcast(
                 unusable.append(line)
             return None
 
-    if message in messages.OF_MOVING:
+    if is_of_moving:
         results = await one_after_the_other(processes, ask)
     else:
         results = await concurrently(*map(ask, processes))
