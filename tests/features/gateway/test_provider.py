@@ -285,6 +285,19 @@ class GatewayTests(TestCase):
             self.put(gateway(TCP, f"name: more, port: {port}, protocol: TCP"))
             await self.written(f"endpoint = :{port}\n")
 
+    async def test_a_server_that_is_restored_from_a_backup(self) -> None:
+        """It reaches the versions of before only later; until then watches from there say nothing."""
+        self.begin()
+        await self.written("tcp_shop_db")
+        await self.kube.leave()
+        await self.until(lambda: "stays as it is until it answers" in self.logged())
+        self.kube.restore()
+        self.kube.remove("TCPRoute", "shop", "db")
+        self.kube.listen()
+        await self.written("[listen", gone="tcp_shop_db")
+        self.put(route("TCPRoute", "db"))
+        await self.written("tcp_shop_db")
+
     async def test_answers_that_are_none(self) -> None:
         change_constants(self, api, _PATIENCE=0.1, _MOST=4000)
         answers = (

@@ -1,6 +1,7 @@
 """Keeps what a cluster has of one kind: a list, and what a watch tells after it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -84,6 +85,12 @@ class Reflector:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _session(self) -> None:
+        if self._since and self.why:  # a watch says nothing as long as nothing changes
+            answer = await self._api.get(self._path, limit=1, **self._query)
+            if _is_before(answer, self._since):  # as after a restore: a watch would wait for it
+                self._since = ""
+            else:
+                self._good()
         if not self._since:
             await self._find_version()
             items, since = await self._api.list(self._path, **self._query)
@@ -94,9 +101,6 @@ class Reflector:
             for key, thing in known.items():
                 self._know(self.objects, key, thing, before.get(key))
             self._since = since
-            self._good()
-        elif self.why:  # a watch says nothing as long as nothing changes
-            await self._api.get(self._path, limit=1, **self._query)
             self._good()
         await self._api.watch(self._path, self._since, self._take, **self._query)
 
@@ -183,6 +187,12 @@ def _key(thing: Any) -> Key:
     except MISSHAPEN:
         return _NAMELESS
     return key if all(isinstance(part, str) for part in key) else _NAMELESS
+
+
+def _is_before(answer: Any, version: str) -> bool:
+    with suppress(*MISSHAPEN):
+        return int(answer["metadata"]["resourceVersion"]) < int(version)
+    return False
 
 
 def _bare(thing: Any) -> Any:
