@@ -101,6 +101,12 @@ class DocumentsTest(SupervisedTestCase):
         self.assertIn("1 check failed", down["why"])
         self.assertEqual(down["addresses"][0]["address"], "127.0.0.1:1")
         self.assertLess(abs(time.time() - down["since"]), 60)
+        with capturedLogs():
+            while "1 check failed" in down["why"]:
+                self.time.advance(0.5)
+                await deferLater(reactor, 0)
+                _, down = await self.servers()
+        self.assertIn(" checks failed; last: connection refused", down["why"])
 
     async def test_connections_rate_and_bytes_and_what_an_operator_changes(self) -> None:
         port = await self.begin_checked("eject = off\n")
@@ -315,3 +321,20 @@ class ViewsTest(SynchronousTestCase):
             found = [address("s", "a", state, why=state) for state in states]
             told = documents.worst_row([*enumerate(found, 1)])
             self.assertEqual((told["state"], told["why"]), (state, why))
+
+    def test_a_server_that_is_down_has_its_newest_cause(self) -> None:
+        """And how many checks have failed in a row, as far as they are stored; a good one says nothing of a server that is not up yet."""
+        for ok, history, why in (
+            (False, [True, False, False, False], "3 checks failed; last: refused"),
+            (False, [False], "1 check failed; last: refused"),
+            (False, [False] * 50, "at least 50 checks failed; last: refused"),
+            (True, [False, True], "before"),
+        ):
+            check: Any = {"ok": ok, "result": "refused", "history": history}
+            for state, shown in (("down", why), ("up", "before"), ("drain", "before")):
+                rows = [(1, address("s", "a", state, why="before"))]
+                self.assertEqual(documents.worst_row(rows, check)["why"], shown, state)
+        rows = [(1, address("s", "a", "down")), (2, address("s", "a", "up"))]
+        check = {**check, "ok": False, "history": [False]}
+        told = documents.worst_row(rows, check)
+        self.assertEqual(told["why"], "worker 1: 1 check failed; last: refused")

@@ -1,12 +1,15 @@
 """Builds the documents on a running service: its status, routes and backends, and its rules as they were read."""
 
 import math
+import operator
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
+from txmux.backends.health.checks import MOST_STORED
 from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.server_health import AS_RULED, MemberState
@@ -26,6 +29,7 @@ from txmux.telemetry.counting.counter_groups import ListenerTotals, ServerTotals
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts
 from txmux.telemetry.documents import add_fields, row_of
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import FAILURE_TEXTS
 
 
@@ -297,16 +301,25 @@ def worst_row(
     seen: Sequence[tuple[int | None, documents.ReportedAddress]],
     check: documents.CheckDocument | None = None,
 ) -> documents.AddressDocument:
-    """Report the worst state of an address among processes, and the processes that report it."""
+    """Report the worst state of an address among processes, and the processes that report it.
+
+    Processes know why a server went down, and `check` what the last check of it has found since.
+    """
     worst = max(seen, key=lambda answer: _WORST_LAST.index(answer[1]["state"]))[1]
     alike = [number for number, row in seen if row["state"] == worst["state"]]
     where = ""
     if len(alike) < len(seen):
         where = f"worker {', '.join(str(number) for number in alike)}: "
+    why = worst["why"]
+    if worst["state"] == MemberState.DOWN.value and check is not None and not check["ok"]:
+        why = f"{_failed_in_a_row(check['history'])} failed; last: {check['result']}"
     row = {key: value for key, value in worst.items() if key not in {"backend", "server"}}
-    return cast(
-        "documents.AddressDocument", {**row, "why": f"{where}{worst['why']}", "check": check}
-    )
+    return cast("documents.AddressDocument", {**row, "why": f"{where}{why}", "check": check})
+
+
+def _failed_in_a_row(history: Sequence[bool]) -> str:
+    count = len(list(takewhile(operator.not_, reversed(history))))
+    return f"{'at least ' * (count == MOST_STORED)}{plural(count, 'check')}"
 
 
 def _server(

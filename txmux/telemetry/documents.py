@@ -221,7 +221,7 @@ class StateDocument(TypedDict):
     """The state of a server, or of one of its addresses."""
     state: Annotated[AddressState, "it is one of: `up`; `down`: its checks fail; [`failing`, `silent`](rules.md#what-connections-say): its clients' connections fail, or get no byte; `ejected`: connections to it failed, so it gets none for a while; `probing`: one connection tries it after that; `disabled`: the rules call it `down`; `drain`, `maintenance`: an operator has taken it out; `unresolved`: its name has no address yet",
                      Column(value=presentation.server_state, least=5)]
-    why: Annotated[str, "it is the cause of the state. Where workers differ, the worst is reported, and who found it", Column(value=_why, least=20, goes=1)]
+    why: Annotated[str, "it is the newest cause of the state. Where workers differ, the worst is reported, and who found it", Column(value=_why, least=20, goes=1)]
     since: Annotated[float | None, "when the state, or ejection before a probe, began, in seconds since 1970; `null` if at the start", Column("for", kind="for", goes=9)]
     weight: Annotated[int, "this weight is in force", Column(kind="number", value=_weight, goes=6)]
     effective_weight: Annotated[float, "it is less than `weight` while the server [starts slowly](rules.md#slow-start)"]

@@ -22,7 +22,8 @@ from txmux.rules.model import Check, Server
 from txmux.telemetry.documents import CheckDocument
 
 _SOON = 3.0  # seconds within which a new server is checked, even if the interval is longer
-_KEPT = 50  # checks of a server whose results are stored
+MOST_STORED = 50
+"""Checks of a server whose results are stored."""
 
 
 class OnResult(Protocol):
@@ -151,7 +152,7 @@ class _MemberChecks:
         self.member = member
         check = checks.check
         self.last: LastCheck | None = None
-        self._history: deque[bool] = deque(maxlen=_KEPT)
+        self._history: deque[bool] = deque(maxlen=MOST_STORED)
         self._is_new = True
         self._checking: CheckRun | None = None
         self._result: CheckResult | None = None
