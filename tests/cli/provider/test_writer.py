@@ -81,6 +81,21 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual((len(self.asked), files), (2, {"own.ini", ".own.ini.state"}))
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o644)
 
+    def test_a_second_passes_after_a_write_that_has_taken_long(self) -> None:
+        takes, written = [0.6, 0.0], list[float]()
+
+        def objects(_: object) -> Sequence[ProvidedObject]:
+            self.clock.rightNow += takes.pop(0)
+            written.append(self.clock.seconds())
+            return [route(f"r{len(written)}")]
+
+        for _ in range(2):
+            self.writer.write(objects)
+            self.clock.advance(0)
+        self.clock.pump([0.25] * 8)
+        self.assertEqual(len(written), 2)
+        self.assertGreaterEqual(written[1] - written[0], 1.0)
+
     def test_very_many_rules_leave_the_processor_to_others(self) -> None:
         collects: list[bool] = []
         begun: list[float] = []

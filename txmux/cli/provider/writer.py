@@ -147,7 +147,7 @@ class ProviderWriter:
             self._report(f"{self._path} is not written: {why}")
         self._report_source()
         now = self._reactor.seconds()
-        self._next = begun + max(_EVERY, _LOAD * (now - begun))
+        self._next = max(now + _EVERY, begun + _LOAD * (now - begun))
 
     def _replace(self, make: _Objects) -> None:
         begun, has_lost = self._reactor.seconds(), False
