@@ -103,7 +103,7 @@ class Upstreams:
         self.on_checked: Callable[[Backend, Member], object] = lambda _backend, _member: None
         self._checks: dict[Upstream, HealthChecks] = {}
         self._paces: dict[int, CheckPace] = {}  # by authors
-        self._silence: dict[Upstream, SilenceWatch] = {}
+        self._silence = SilenceWatch(reactor)
         self._prepared: PreparedUpstreams | None = None
         self._names = names or NameResolver(reactor)
         self.server_lines = ServerLines(reactor, self._names.other_author)
@@ -341,9 +341,9 @@ class Upstreams:
         self.uses = prepared.uses
         for upstream in prepared.removed:
             self._forget(upstream)
-            for watches in (self._checks, self._silence):
-                if upstream in watches:
-                    watches.pop(upstream).stop()
+            if upstream in self._checks:
+                self._checks.pop(upstream).stop()
+            self._silence.remove(upstream.pool)
             upstream.pool.retire()
         for upstream in prepared.made:
             upstream.pool.commit()
@@ -421,10 +421,10 @@ class Upstreams:
             return succeed(None)
         self.server_starter.stop()
         self.server_lines.stop()
-        for watches in (self._checks, self._silence):
-            for watch in watches.values():
-                watch.stop()
-            watches.clear()
+        self._silence.stop()
+        for checks in self._checks.values():
+            checks.stop()
+        self._checks.clear()
         if isinstance(self._clock, Timers):
             self._clock.drop_idle()
         return Deferred.fromCoroutine(self._stop_names())
@@ -457,8 +457,7 @@ class Upstreams:
         is_tcp = upstream.backend.transport is Transport.TCP
         # A supervisor, which publishes results, serves no clients.
         if eject is not None and eject.unanswered and is_tcp and self._publish is None:
-            self._silence[upstream] = watch = SilenceWatch(self._reactor, pool, eject)
-            watch.start()
+            self._silence.add(pool)
         self._names.add_pool(pool)
 
     def try_member(

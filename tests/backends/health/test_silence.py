@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched, servers
@@ -14,6 +15,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Check, Ejection
 from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.testing.predicates import calls_in
 
 EJECT = Ejection(unanswered=3, after=5.0, seconds=60.0)
 _OUT = "10.0.0.1:80: up -> ejected"
@@ -29,8 +31,8 @@ class SilenceTest(SynchronousTestCase):
     ) -> tuple[Watched, Member]:
         options: dict[str, Any] = {"eject": eject, "check": check}
         watched = Watched(*servers(*texts), **options)
-        watch = SilenceWatch(watched.clock, watched.pool, eject)
-        watch.start()
+        watch = SilenceWatch(watched.clock)
+        watch.add(watched.pool)
         self.addCleanup(lambda: self.assertEqual(watched.clock.getDelayedCalls(), []))
         self.addCleanup(watch.stop)
         return watched, watched.members[0]
@@ -110,6 +112,17 @@ class SilenceTest(SynchronousTestCase):
         self.ask(watched, member, 0, 0)
         watched.clock.pump([1.0] * 20)
         self.assertIs(member.state, MemberState.UP)
+
+    def test_servers_without_clients_cost_a_comparison_each(self) -> None:
+        """Also of as many backends, which have no timers of their own."""
+        of_one, clock = [f"10.0.0.{n}:80" for n in range(250)], Clock()
+        pools = [Watched(*servers(text), clock=clock, eject=EJECT).pool for text in of_one]
+        pools.append(Watched(*servers(*of_one), clock=clock, eject=EJECT).pool)
+        watch = SilenceWatch(clock)
+        for pool in pools:
+            watch.add(pool)
+        self.assertLess(calls_in(lambda: clock.advance(1)), 3 * len(of_one) + 50)
+        watch.stop()
 
     @given(
         st.lists(

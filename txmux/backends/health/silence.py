@@ -1,6 +1,6 @@
 """Clients that get no byte from a server: how many in a row, and the ejection for it over TCP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -9,7 +9,7 @@ from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
 from txmux.classes import define
-from txmux.rules.model import Ejection, Server
+from txmux.rules.model import Server
 from txmux.telemetry.counting.counter_groups import SERVER, WAITING, sources_in
 from txmux.telemetry.formatting import duration, plural
 
@@ -71,58 +71,85 @@ class ServerSilence:
                 self.reached = now
 
 
+@define(eq=False)
+class _WatchedServer:
+    """A server; `cells` are the counters of all its addresses, `data` is what was in them, `silence` is ``None`` until it is up."""
+
+    server: Server
+    cells: memoryview[int] = attrs.field(factory=lambda: memoryview(b"").cast("Q"), init=False)
+    data: bytes = attrs.field(default=b"", init=False)
+    silence: ServerSilence | None = attrs.field(default=None, init=False)
+    is_quiet: bool = attrs.field(default=False, init=False)
+
+
 class SilenceWatch:
     """Ejects servers of TCP for which a backend has ``eject`` with ``unanswered=``, by what this process counts.
 
-    One timer is for all servers of a backend, and connections cost nothing.
+    One timer is for all servers of all backends, and connections cost nothing.
     """
 
-    def __init__(self, clock: IReactorTime, pool: BackendPool, eject: Ejection) -> None:
-        self._clock, self._pool, self._eject = clock, pool, eject
-        self._servers: dict[Server, _WatchedSilence] = {}
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._pools: dict[BackendPool, list[_WatchedServer]] = {}
         self._timer: IDelayedCall | None = None
 
-    def start(self) -> None:
-        self._timer = self._clock.callLater(_PERIOD, self.start)
-        now = self._clock.seconds()
-        for server in self._pool.backend.servers:
-            if server.is_judged:
-                self._look_at(server, now)
+    def add(self, pool: BackendPool) -> None:
+        judged = (server for server in pool.backend.servers if server.is_judged)
+        self._pools[pool] = [*map(_WatchedServer, judged)]
+        self._look_at_all(pool, self._clock.seconds())
+        if self._timer is None:
+            self._timer = self._clock.callLater(_PERIOD, self._look)
+
+    def remove(self, pool: BackendPool) -> None:
+        self._pools.pop(pool, None)
 
     def stop(self) -> None:
+        self._pools.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look_at(self, server: Server, now: float) -> None:
-        members = self._pool.members_of(server)
-        if all(member.health.state is MemberState.DOWN for member in members):
-            self._servers.pop(server, None)  # clients from before it is up say nothing then
+    def _look(self) -> None:
+        self._timer = self._clock.callLater(_PERIOD, self._look) if self._pools else None
+        now = self._clock.seconds()
+        for pool in self._pools:
+            self._look_at_all(pool, now)
+
+    def _look_at_all(self, pool: BackendPool, now: float) -> None:
+        for its in self._pools[pool]:
+            # Of thousands, few have clients in a second: the others cost a comparison.
+            if not its.is_quiet or its.data != its.cells.tobytes():
+                self._look_at(pool, its, now)
+
+    def _look_at(self, pool: BackendPool, its: _WatchedServer, now: float) -> None:
+        members, eject = pool.members_of(its.server), pool.backend.eject
+        if eject is None or all(member.health.state is MemberState.DOWN for member in members):
+            its.silence, its.is_quiet = None, False
+            return  # clients from before it is up say nothing then
+        its.cells, before = members[0].counts.cells, its.data
+        its.data = its.cells.tobytes()
+        usual = eject.unanswered or 0
+        if its.silence is None:
+            its.silence, its.is_quiet = ServerSilence(usual), True
             return
-        cells = members[0].counts.cells.tolist()  # of all its addresses
-        asked, answered = cells[_ASKED], cells[_ANSWERED]
-        watched = self._servers.get(server)
-        if watched is None:
-            silence = ServerSilence(self._eject.unanswered or 0)
-            self._servers[server] = _WatchedSilence(silence, cells)
-            return
-        silence, before = watched.silence, watched.cells
-        if answered > before[_ANSWERED]:
-            silence.enough = self._eject.unanswered or 0
-        sources = sources_in(before[WAITING], cells[WAITING])
-        silence.record(now, asked - before[_ASKED], answered - before[_ANSWERED], sources)
-        watched.cells = cells
-        if silence.is_enough and now - silence.reached >= self._eject.after:
+        silence = its.silence
+        _record(silence, now, usual, *(memoryview(data).cast("Q") for data in (before, its.data)))
+        if silence.is_enough and now - silence.reached >= eject.after:
             clients = plural(silence.clients, "client")
-            why = f"no byte to {clients} in a row for {duration(self._eject.after)}"
+            why = f"no byte to {clients} in a row for {duration(eject.after)}"
             for member in members:
-                self._pool.eject_silent(member, with_hint(why, self._pool.backend))
+                pool.eject_silent(member, with_hint(why, pool.backend))
             # Once it is back, the next client shows whether it answers.
             silence.clear()
             silence.enough = 1
+        its.is_quiet = not silence.clients and silence.enough == usual
 
 
-@define(eq=False)
-class _WatchedSilence:
-    silence: ServerSilence
-    cells: Sequence[int]
+def _record(
+    silence: ServerSilence, now: float, usual: int, before: memoryview[int], cells: memoryview[int]
+) -> None:
+    asked, answered = (cells[at] - before[at] for at in (_ASKED, _ANSWERED))
+    if answered:
+        silence.enough = usual
+    sources = sources_in(before[WAITING].tolist(), cells[WAITING].tolist())
+    silence.record(now, asked, answered, sources)
