@@ -125,20 +125,24 @@ def not_allowed(
             unit = owners.get(id(led.section), "")
             if unit not in scope.of_others:
                 continue
-            others = [its for its in own if its.name not in scope.open_to(unit)]
+            allowing = {*scope.open_to(unit)}
+            others = (its for its in own if its.name not in allowing)
             if isinstance(one, Listener):
-                named, where = [its for its in others if its is one], "and"
+                named = next((its for its in others if its is one), None)
+            else:
+                named = next((its for its in others if comes_to(one, its, ends)), None)
+            if named is None or (id(led), named.name) in reported:
+                continue
+            reported.add((id(led), named.name))
+            where, too = f"from [listen {named.name}], which", ""
+            if named is one:
                 is_forward = not (one.silent or any(its.stands_under(one) for its in routes))
                 # Else it would wait for its clients' first bytes from then on.
                 too = " with 'first = server'" * (is_forward and one.transport is Transport.TCP)
-            else:
-                named, too = [its for its in others if comes_to(one, its, ends)], ""
-                where = f"from [listen {named[0].name}], which" if named else ""
-            if named and (id(led), named[0].name) not in reported:
-                reported.add((id(led), named[0].name))
-                why = f"[{one.section.header}] leads to it {where} takes no routes of this file"
-                cured = f"{cure(unit, 'its owner')}{too}, or call it otherwise"
-                yield led.section.problem(f"{why}; {cured}")
+                where = "and"
+            why = f"[{one.section.header}] leads to it {where} takes no routes of this file"
+            cured = f"{cure(unit, 'its owner')}{too}, or call it otherwise"
+            yield led.section.problem(f"{why}; {cured}")
 
 
 def contradictions(
