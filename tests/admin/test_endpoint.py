@@ -13,8 +13,9 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase, request
+from tests.support.changes import change_constants, change_environment, pretend_user
 from tests.support.forks import starter
-from tests.support.kit import change_constants, free_port, make_folder
+from tests.support.kit import free_port, make_folder
 from tests.support.proc import forked
 from tests.support.supervised import resources_of
 from txmux import MuxService, files, load
@@ -165,8 +166,7 @@ class AutomaticTest(AdminCase):
     def setUp(self) -> None:
         super().setUp()
         self.runtime, self.own = self.folder / "run", self.folder / "user"
-        environment = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(self.own)}
-        self.enterContext(mock.patch.dict(os.environ, environment))
+        change_environment(self, RUNTIME_DIRECTORY="", XDG_RUNTIME_DIR=str(self.own))
         # A service of this machine may have made that of the system, or root would.
         self.system = self.folder / "var" / "system"
         change_constants(self, files, RUN=self.system)
@@ -209,8 +209,8 @@ class AutomaticTest(AdminCase):
 
     async def test_folder_of_the_system_is_made_by_root(self) -> None:
         self.system.parent.mkdir()
-        with mock.patch.object(os, "geteuid", return_value=0):
-            await self.auto()
+        pretend_user(self, 0)
+        await self.auto()
         path = self.system / "edge.rules.sock"
         self.assertEqual((mode_of(self.system), mode_of(path)), (0o755, 0o600))
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import attrs
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +12,7 @@ from twisted.internet.task import deferLater
 
 from tests.admin.asking import LISTEN, AdminCase, Told
 from tests.programs import run_program
+from tests.support.changes import lack_modules
 from tests.support.kit import PeerFactory, authority, connect, listen, reactor
 from tests.support.steps import counts_of
 from txmux.access.bans import Ban, banned_network
@@ -225,9 +225,9 @@ class MetricsTest(AdminCase):
 
     async def test_library_not_installed(self) -> None:
         await self.start()
-        with patch.dict(sys.modules, {"prometheus_client": None}):
-            sys.modules.pop("txmux.admin.metrics", None)
-            told = await self.get("/metrics")
+        lack_modules(self, "prometheus_client")
+        sys.modules.pop("txmux.admin.metrics", None)
+        told = await self.get("/metrics")
         self.assertEqual(told.status, 501)
         self.assertIn("pip install 'txmux[admin]'", told.error)
 

@@ -1,7 +1,7 @@
 import sys
-from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import lack_modules
 from txmux.cli import names_of_commands
 from txmux.cli.completion import SHELLS
 
@@ -46,12 +46,6 @@ class CompletionTests(CommandTestCase):
             self.assertEqual(self.names(kind, *given), wanted)
 
     def test_script_of_each_shell_has_all_commands(self) -> None:
-        # The package is missing.
-        with patch.dict(sys.modules, {"shtab": None}):
-            code, script, said = self.run_main("completion", "bash")
-        self.assertEqual((code, script), (1, ""))
-        self.assertIn(f"{sys.prefix}/bin/pip install 'txmux[completion]'", said)
-        self.assertEqual(len(said.splitlines()), 1)
         for shell in SHELLS:
             script = self.told(0, self.run_main("completion", shell))
             for command in names_of_commands():
@@ -62,3 +56,8 @@ class CompletionTests(CommandTestCase):
         said = self.told(2, self.run_main("completion", "ksh"))
         # Versions of Python differ in the quotes.
         self.assertIn("ksh (choose from bash, zsh, fish)", said.replace("'", ""))
+        lack_modules(self, "shtab")
+        code, script, said = self.run_main("completion", "bash")
+        self.assertEqual((code, script), (1, ""))
+        self.assertIn(f"{sys.prefix}/bin/pip install 'txmux[completion]'", said)
+        self.assertEqual(len(said.splitlines()), 1)

@@ -5,12 +5,12 @@ import sys
 import time
 from datetime import datetime
 from typing import Any
-from unittest.mock import patch
 
 import attrs
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from tests.support.changes import change_constants, change_environment, lack_modules
 from tests.support.kit import CommandTestCase, Terminal, authority, make_authority
 from tests.wire.hello_builder import client_hello, records, server_name, versions
 from txmux.cli import explain
@@ -181,7 +181,7 @@ class ServiceTests(CommandTestCase):
         # The last no decides for the default.
         for data, at in (("00", "1: default, reset"), ("4849", "2: route web, to 127.0.0.1:8080")):
             self.assertIn(f"\ndecision  at byte {at}\n", self.explain("--hex", data))
-        self.patch(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"SSH-")))
+        change_constants(self, sys, stdin=io.TextIOWrapper(io.BytesIO(b"SSH-")))
         self.assertIn("4 bytes: SSH-", self.explain("--file", "-"))
         # Undecided, with the outcome at the deadline.
         found = self.explain_json("--text", "H")
@@ -216,13 +216,13 @@ class ServiceTests(CommandTestCase):
     def test_colours_on_a_terminal_if_possible_and_wanted(self) -> None:
         arguments = ("explain", self.rules, "--text", "SSH-2.0-x\x1b[2J")
         plain = self.run_main(*arguments)[1]
-        with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": ""}):
-            coloured = self.told(0, self.run_main(*arguments, out=Terminal()))
-            self.assertRegex(coloured, r"\x1b\[1;32m>")
-        with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}):
-            self.assertNotIn("\x1b[3", self.run_main(*arguments, out=Terminal())[1])
-        with patch.dict(sys.modules, {"rich.console": None}):
-            self.assertEqual(self.run_main(*arguments, out=Terminal())[1], plain)
+        change_environment(self, TERM="xterm", COLUMNS="100", NO_COLOR="")
+        coloured = self.told(0, self.run_main(*arguments, out=Terminal()))
+        self.assertRegex(coloured, r"\x1b\[1;32m>")
+        change_environment(self, NO_COLOR="1")
+        self.assertNotIn("\x1b[3", self.run_main(*arguments, out=Terminal())[1])
+        lack_modules(self, "rich.console")
+        self.assertEqual(self.run_main(*arguments, out=Terminal())[1], plain)
         self.assertNotIn("\x1b", plain)
 
     def test_document(self) -> None:

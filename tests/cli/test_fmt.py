@@ -6,6 +6,7 @@ import sys
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants
 
 UGLY = "[listen a]\nendpoint=:8443\n\n\n\nsilent=close\n# web\n[backend web]\nserver=h:1\n    h:2\n"
 PLAIN = "[listen a]\nendpoint = :8443\n\nsilent   = close\n\n# web\n[backend web]\nserver = h:1\n    h:2\n"
@@ -20,8 +21,8 @@ class FmtTests(CommandTestCase):
 
     def of_input(self, text: str | bytes, *options: str) -> tuple[int, str, str]:
         data = text if isinstance(text, bytes) else text.encode()
-        with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))):
-            return self.run_main("fmt", *options, "-")
+        change_constants(self, sys, stdin=io.TextIOWrapper(io.BytesIO(data)))
+        return self.run_main("fmt", *options, "-")
 
     def identity(self) -> tuple[int, ...]:
         """Tell which file it is, and when it was changed last. That it is read may be noted in it."""

@@ -1,5 +1,4 @@
 import re
-from unittest.mock import patch
 
 import attrs
 from twisted.python.reflect import namedAny
@@ -8,6 +7,7 @@ from zope.interface import implementer
 import txmux
 from tests.cli.support import CommandTestCase, Terminal
 from tests.rules.fakes import FakeMatcher, FakePredicate
+from tests.support.changes import change_environment
 from txmux.cli import matchers
 from txmux.detection.registry import PluginProblem, Registry, installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, Option, Transport
@@ -44,8 +44,8 @@ class MatchersTests(CommandTestCase):
             self.assertIn(f" {matcher.summary} ", line)
             self.assertTrue(line.endswith(f" {OWN}"), line)
         # No word is lost on a terminal.
-        with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "200"}):
-            _, out, _ = self.run_main("matchers", out=Terminal())
+        change_environment(self, TERM="xterm", COLUMNS="200")
+        _, out, _ = self.run_main("matchers", out=Terminal())
         plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
         self.assertEqual(plain.splitlines()[0].split(), head.split())
         for matcher in installed_matchers().values():

@@ -3,13 +3,13 @@
 import re
 import shlex
 from pathlib import Path
-from unittest.mock import patch
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.cli.support import CommandTestCase
 from tests.matchers.all_samples import for_streams
+from tests.support.changes import change_constants
 from txmux import files
 from txmux.rules.reading.parser import parse
 
@@ -166,8 +166,8 @@ class CommandTests(CommandTestCase):
 
     def test_default_file(self) -> None:
         path = self.folder / "rules.ini"
-        with patch.object(files, "RULES", path):
-            code, out, err = self.run_main("run")
+        change_constants(self, files, RULES=path)
+        code, out, err = self.run_main("run")
         self.assertEqual((code, out), (78, ""))
         first, second = err.splitlines()
         self.assertEqual(first, f"{path}: cannot be read: No such file or directory")

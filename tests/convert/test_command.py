@@ -3,7 +3,9 @@ from unittest import SkipTest
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants
 from txmux.rules.reading.parser import parse
+from txmux_convert import command
 
 _SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\npidfile: "/x";\n'
 _HAPROXY = "listen x\n    bind 127.0.0.1:443\n    server a 127.0.0.1:80\n"
@@ -154,7 +156,7 @@ class ConvertTests(CommandTestCase):
             allow, deny = self.folder / "hosts.allow", self.folder / "hosts.deny"
             if rules is not None:
                 allow.write_text(rules)
-            with patch("txmux_convert.command._ACCESS", (allow, deny)):
-                found, _, err = self.convert("sslh.cfg", text)
+            change_constants(self, command, _ACCESS=(allow, deny))
+            found, _, err = self.convert("sslh.cfg", text)
             self.assertEqual(found, code, rules)
             self.assertIn("service: ", err)

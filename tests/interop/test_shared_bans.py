@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests.features.sharing.machine import Machine
 from tests.interop.servers import RedisServer, start_redis
 from tests.support.certificates import Identity, make_authority
-from tests.support.changes import change_constants, trust_in_system
+from tests.support.changes import change_constants, change_environment
 from tests.support.kit import Namespace, halted, make_folder, output_of, require_program
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase, sockets_of
@@ -239,7 +239,8 @@ class SharedByTlsTest(SupervisedTestCase):
         self.port = listen(self, self.server)
 
     def trust(self, authority: Identity) -> None:
-        trust_in_system(self, authority.write(self.folder / "trusted.pem"))
+        trusted = authority.write(self.folder / "trusted.pem")
+        change_environment(self, SSL_CERT_FILE=str(trusted))
 
     def start(self, name: str) -> None:
         identity = self.authority.issue(name)

@@ -1,8 +1,9 @@
 """What a test changes of its own process until it ends; `set_limits` changes constants of the services that it starts."""
 
 import os
+import sys
 import time
-from pathlib import Path
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,19 +17,12 @@ def change_environment(test: SynchronousTestCase, **variables: str | None) -> No
     """Set variables, also for the programs that it starts; `None` removes one."""
     every = {**os.environ, **variables}
     left = {name: value for name, value in every.items() if value is not None}
-    change_constants(test, os, environ=left)
+    test.enterContext(patch.dict(os.environ, left, clear=True))
 
 
-def trust_in_system(test: SynchronousTestCase, file: Path) -> None:
-    """Have OpenSSL take a file for the authorities of the system; it asks the environment of C, which `change_environment` leaves as it is."""
-    test.addCleanup(_trust, os.environ.get("SSL_CERT_FILE"))
-    _trust(str(file))
-
-
-def _trust(file: str | None) -> None:
-    os.environ.pop("SSL_CERT_FILE", None)
-    if file is not None:
-        os.environ["SSL_CERT_FILE"] = file
+def lack_modules(test: SynchronousTestCase, *names: str) -> None:
+    """Have imports of modules fail, as if they were not installed."""
+    test.enterContext(patch.dict(sys.modules, dict.fromkeys(names)))
 
 
 def set_wall_clock(test: SynchronousTestCase, now: float) -> None:

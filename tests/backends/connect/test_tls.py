@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import Identity, authority, make_authority, rsa_pem
-from tests.support.changes import trust_in_system
+from tests.support.changes import change_environment
 from tests.support.kit import free_port, make_folder
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, listen, reactor
 from tests.support.secure import CLOSE_NOTIFY
@@ -128,11 +128,12 @@ class TlsTests(TestCase):
     async def test_authorities_of_the_system(self) -> None:
         """They count where the rules name none, and only there."""
         port, tls = self.serve(authority().issue("a.example")), self.tls(ca=False)
-        trust_in_system(self, self.ca)
+        change_environment(self, SSL_CERT_FILE=str(self.ca))
         await self.attempt(tls, port)
         expired = self.serve(authority().issue("a.example", ends=-1))
         self.assertIn("its certificate expired", await self.why_not(tls, expired))
-        trust_in_system(self, make_authority("Another").write(self.folder / "other.pem"))
+        other = make_authority("Another").write(self.folder / "other.pem")
+        change_environment(self, SSL_CERT_FILE=str(other))
         why = await self.why_not(self.tls(ca=False), port)
         self.assertIn("unknown authority", why)
         await self.attempt(self.tls(), port)

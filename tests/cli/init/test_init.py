@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 from tests.support.echo import ThreadServer
 from tests.support.kit import CommandTestCase, change_constants
@@ -109,8 +108,8 @@ class InitTests(CommandTestCase):
             err = self.told(1, self.run_main("init", "--listen", bad))
             self.assertTrue(err.startswith("txmux: --listen: "), err)
         # A system without /proc.
-        with patch.object(init, "_PROC", self.folder):
-            code, out, err = self.run_main("init")
+        change_constants(self, init, _PROC=self.folder)
+        code, out, err = self.run_main("init")
         self.assertEqual((code, out), (1, ""))
         self.assertIn("needs Linux with /proc", err)
 

@@ -1,10 +1,9 @@
 import os
 import socket
 from pathlib import Path
-from unittest.mock import patch
 
 from tests.cli.remote.answering import Answering
-from tests.support.kit import CommandTestCase, change_constants, free_port
+from tests.support.kit import CommandTestCase, change_constants, free_port, pretend_user
 from txmux import files
 from txmux.cli.remote.find import address_of, find
 
@@ -48,8 +47,8 @@ class FindTests(CommandTestCase):
         folder.mkdir(parents=True)
         server, rules = self.answering(folder / "wake.sock"), self.write_rules("", "wake.ini")
         self.runs(server, rules)
-        with patch.object(os, "geteuid", return_value=0):
-            self.assert_asks(server, "--rules", rules)
+        pretend_user(self, 0)
+        self.assert_asks(server, "--rules", rules)
 
     def test_folders_of_the_unit_and_of_the_user(self) -> None:
         own, user = self.folder / "own", self.folder / "user"
@@ -99,8 +98,8 @@ class FindTests(CommandTestCase):
             (1, {}, (run, unset)),
             (0, {}, (run, users)),
         ):
-            with patch.object(os, "geteuid", return_value=uid):
-                err = self.told(3, self.ask("reload", **environ))
+            pretend_user(self, uid)
+            err = self.told(3, self.ask("reload", **environ))
             nowhere = f": neither {' nor '.join(listed)}, nor the rules file {files.RULES}"
             self.assertIn(nowhere, err)
 
@@ -115,23 +114,23 @@ class FindTests(CommandTestCase):
         server = self.answering(own / "rules.sock")
         rules = self.write_rules("")
         self.runs(server, rules)
-        with patch.object(os, "geteuid", return_value=1):
-            self.assertEqual(self.ask("reload")[0], 3)
-        with patch.object(os, "geteuid", return_value=0):
-            for arguments in ((), ("--rules", rules)):
-                self.assertEqual(self.ask("reload", *arguments, TXMUX_ADMIN_TOKEN="x"), _DONE)
-            for asked in server.asked:  # the token is not that user's
-                self.assertNotIn("Authorization", asked.headers)
-            server.asked.clear()
-            self.assert_asks(server)
-            self.assert_asks(server, "--rules", rules)
-            named = self.answering(self.folder / "named.sock")
-            self.assert_asks(named, "--rules", self.write_rules(f"admin = unix:{named.at}"))
-            self.write_rules("")
-            system = self.answering()
-            self.runs(system, self.folder / "other.ini")
-            self.assert_asks(system)
-            self.assert_asks(server, "--rules", rules)
+        pretend_user(self, 1)
+        self.assertEqual(self.ask("reload")[0], 3)
+        pretend_user(self, 0)
+        for arguments in ((), ("--rules", rules)):
+            self.assertEqual(self.ask("reload", *arguments, TXMUX_ADMIN_TOKEN="x"), _DONE)
+        for asked in server.asked:  # the token is not that user's
+            self.assertNotIn("Authorization", asked.headers)
+        server.asked.clear()
+        self.assert_asks(server)
+        self.assert_asks(server, "--rules", rules)
+        named = self.answering(self.folder / "named.sock")
+        self.assert_asks(named, "--rules", self.write_rules(f"admin = unix:{named.at}"))
+        self.write_rules("")
+        system = self.answering()
+        self.runs(system, self.folder / "other.ini")
+        self.assert_asks(system)
+        self.assert_asks(server, "--rules", rules)
 
     def test_named_endpoint_comes_first(self) -> None:
         self.answering()

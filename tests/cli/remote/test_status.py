@@ -1,11 +1,10 @@
 import json
-import os
 import time
 from copy import deepcopy
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase, Terminal
-from tests.support.changes import set_wall_clock
+from tests.support.changes import change_environment, set_wall_clock
 
 _STARTED = 1795203607.25
 """2026-11-20T19:40:07 in UTC."""
@@ -99,8 +98,8 @@ class StatusTests(CommandTestCase):
         super().setUp()
         self.environ.update(TZ="UTC", COLUMNS="80")
         self.addCleanup(time.tzset)
-        with patch.dict(os.environ, TZ="UTC"):
-            time.tzset()
+        change_environment(self, TZ="UTC")
+        time.tzset()
         set_wall_clock(self, _STARTED + 90000)
         self.status = deepcopy(_STATUS)
         self.server = self.answering(document=self.status)

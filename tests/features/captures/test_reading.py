@@ -2,10 +2,8 @@ import io
 import itertools
 import re
 import struct
-import sys
 from ipaddress import ip_address
 from typing import Any
-from unittest.mock import patch
 
 import attrs
 import dpkt  # type: ignore[import-untyped]
@@ -16,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.support import CommandTestCase
 from tests.cli.test_explain_datagrams import RULES
 from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN
+from tests.support.changes import lack_modules
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.errors import MuxError
 from txmux.features.captures import reading
@@ -192,8 +191,8 @@ class ReadTests(CommandTestCase):
         self.assertRaisesRegex(MuxError, "is not a capture", self.read, b"SSH-2.0" * 99)
         wifi = capture(link=105)
         self.assertRaisesRegex(MuxError, r"link type 105\); capture on", self.read, wifi)
-        with patch.dict(sys.modules, {"dpkt": None}):
-            self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
+        lack_modules(self, "dpkt")
+        self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
 
     @given(
         junk=st.lists(st.binary(max_size=80), min_size=1, max_size=5),

@@ -11,7 +11,7 @@ from tests.cli.remote.answering import Answering
 from tests.control.test_hostile_answers import ANSWERS, CELLS, MESSAGES, PlayedWorker
 from tests.features.top.snapshot import CONNECTIONS, RECENT, ROUTES
 from tests.support.everything import BACKENDS, STATUS, names
-from tests.support.kit import PATIENCE, CommandTestCase, Terminal
+from tests.support.kit import PATIENCE, CommandTestCase, Terminal, change_constants
 from txmux.cli.remote.errors import NoServiceError
 from txmux.control.connections import find_connection
 from txmux.features.top.polling import Polling, fetch_snapshot
@@ -59,8 +59,8 @@ class OnceTests(CommandTestCase):
 
     def test_exit_codes_of_the_other_commands(self) -> None:
         self.assertEqual(self.ask("top")[0], 3)
-        with patch("sys.stdin", Terminal()):
-            code, _, err = self.run_main("top", out=Terminal())
+        change_constants(self, sys, stdin=Terminal())
+        code, _, err = self.run_main("top", out=Terminal())
         self.assertEqual(code, 3, err)
         self.top().headers["Txmux-Missing"] = "worker 2 has not answered"
         code, _, err = self.ask("top", "colour=b")

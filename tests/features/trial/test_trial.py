@@ -19,7 +19,8 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase as AsyncTestCase
 
-from tests.support.kit import AdminCase, Talker, VirtualTime, authority, change_constants, turn
+from tests.support.changes import change_constants, change_environment
+from tests.support.kit import AdminCase, Talker, VirtualTime, authority, turn
 from tests.support.peers import Peer, PeerFactory, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.wire.hello_builder import PADDING, client_hello, extension, records, server_name
@@ -361,18 +362,18 @@ class TrialTests(AdminCase):
         # What the service may read, who sends rules must not.
         listener = "[listen x]\nendpoint = :1\n"
         unsent = "it is not among the files that were sent"
-        with patch.dict("os.environ", {"SECRET": "c2VjcmV0"}):
-            for line, why in {
-                "default = ${SECRET}": "SECRET",
-                "deny = @/etc/passwd": f"cannot read '/etc/passwd': {unsent}",
-                "[txmux]\ninclude = gone.ini": f"cannot read 'gone.ini': {unsent}",
-            }.items():
-                texts = json.dumps({"texts": {"a.ini": f"{listener}{line}\n"}}).encode()
-                packed = b64encode(zlib.compress(texts)).decode()
-                told = await self.post("/api/reload/try", {"files": packed})
-                self.assertEqual(told.status, 422)
-                self.assertNotIn(b"c2VjcmV0", told.body)
-                self.assertIn(why, told.json["errors"][0])
+        change_environment(self, SECRET="c2VjcmV0")
+        for line, why in {
+            "default = ${SECRET}": "SECRET",
+            "deny = @/etc/passwd": f"cannot read '/etc/passwd': {unsent}",
+            "[txmux]\ninclude = gone.ini": f"cannot read 'gone.ini': {unsent}",
+        }.items():
+            texts = json.dumps({"texts": {"a.ini": f"{listener}{line}\n"}}).encode()
+            packed = b64encode(zlib.compress(texts)).decode()
+            told = await self.post("/api/reload/try", {"files": packed})
+            self.assertEqual(told.status, 422)
+            self.assertNotIn(b"c2VjcmV0", told.body)
+            self.assertIn(why, told.json["errors"][0])
 
     async def test_reload_that_begins_meanwhile(self) -> None:
         """Files for TLS are read in turns, and a reload reads its own after them."""

@@ -3,7 +3,6 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from twisted.internet.defer import succeed
 from twisted.internet.process import reapProcessHandlers
@@ -13,8 +12,10 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.support.changes import change_constants, change_environment
 from tests.support.kit import PATIENCE, PeerFactory, free_port, listen, make_folder, reactor
 from txmux.backends.upstreams import ServerStarter
+from txmux.features.wake import sending
 from txmux.features.wake.reading import Wake
 from txmux.rules.model import Backend
 
@@ -187,7 +188,7 @@ class WakeTests(TestCase):
     async def test_unit_of_systemd(self) -> None:
         """Systemd says whether the unit has started, and why not."""
         folder = Path(make_folder(self))
-        program = folder / "systemctl"
+        program, path = folder / "systemctl", os.environ["PATH"]
         program.write_text(_SYSTEMCTL)
         for unit, mode, expected in (
             ("app.service", 0o755, "sent systemctl start app.service"),
@@ -198,17 +199,17 @@ class WakeTests(TestCase):
             ("app.service", 0o644, "there is no systemctl on this machine"),
         ):  # fmt: skip
             program.chmod(mode)
-            with patch.dict(os.environ, PATH=f"{folder}"):
-                self.assertIn(expected, await self.logged(Wake("systemd", unit)))
+            change_environment(self, PATH=f"{folder}")
+            self.assertIn(expected, await self.logged(Wake("systemd", unit)))
         asked = (folder / "asked").read_text().splitlines()
         units = [f"{name}.service" for name in ("app", "no", "mute", "lost")]
         self.assertEqual(asked, [f"--no-ask-password start -- {unit}" for unit in units])
         # One that never starts is given up, and tried again: a job of systemd's may have no time limit.
         program.write_text("#!/bin/sh\nexec sleep 1000\n")
         program.chmod(0o755)
-        at = "txmux.features.wake.sending._LONGEST_START"
-        with patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"), patch(at, 0.0):
-            logged = await self.logged(Wake("systemd", "app.service"))
+        change_environment(self, PATH=f"{folder}:{path}")
+        change_constants(self, sending, _LONGEST_START=0.0)
+        logged = await self.logged(Wake("systemd", "app.service"))
         self.assertIn("systemctl start app.service): it has not started within 0 s; it", logged)
         while reapProcessHandlers:  # the program that was given up has not ended yet
             await deferLater(reactor, 0.01)

@@ -1,11 +1,10 @@
 import contextlib
-import os
 import time
 import zoneinfo
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import Mock, patch
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -15,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading import cases
+from tests.support.changes import change_environment
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Period, Refusal, Rules, TlsSettings
 from txmux.rules.problems import InvalidValueError, RulesError
@@ -134,11 +134,11 @@ class RouteTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIs(noon.covers(at(moment)), is_inside, moment)
         self.addCleanup(time.tzset)
-        with patch.dict(os.environ, TZ="America/New_York"):
-            time.tzset()
-            noon = period("12:00-13:00")
-            self.assertTrue(noon.covers(at("2026-11-20T17:30")))
-            self.assertFalse(noon.covers(at("2026-11-20T12:30")))
+        change_environment(self, TZ="America/New_York")
+        time.tzset()
+        noon = period("12:00-13:00")
+        self.assertTrue(noon.covers(at("2026-11-20T17:30")))
+        self.assertFalse(noon.covers(at("2026-11-20T12:30")))
         # A skipped hour is in no period, and one that goes over it is shorter; one that is shown twice is in a period both times.
         hour, start = period("sun 02:00-03:00 Europe/Paris"), at("2026-03-29T00:00")
         self.assertFalse(any(hour.covers(start + 60 * minute) for minute in range(180)))
