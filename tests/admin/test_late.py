@@ -5,8 +5,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.support.kit import AdminCase, change_constants, turn
-from tests.support.proc import halted
+from tests.support.kit import AdminCase, change_constants, halted, turn
 from tests.support.supervised import channel_of
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.rules.optional import load

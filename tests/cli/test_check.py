@@ -12,8 +12,7 @@ from unittest.mock import Mock, patch
 import pytest
 
 import txmux
-from tests.interop.children import has_ipv6, run
-from tests.support.kit import CommandTestCase, change_constants, make_folder
+from tests.support.kit import CommandTestCase, change_constants, has_ipv6, make_folder, run
 from txmux import files
 from txmux.backends.connect import source
 from txmux.cli import COMMANDS, check

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.echo import ThreadServer
-from tests.support.kit import free_port, run
+from tests.support.kit import ThreadServer, free_port, run
 
 
 class Answering(ThreadServer):

@@ -9,8 +9,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
-from tests.interop.children import has_ipv6
-from tests.support.kit import connect, make_folder
+from tests.support.kit import connect, has_ipv6, make_folder
 from txmux.cli.demo import demo_service
 from txmux.cli.run import program
 from txmux.cli.twist import Options, makeService

@@ -7,8 +7,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.support.kit import SupervisedTestCase, connect, reactor
-from tests.support.proc import halted
+from tests.support.kit import SupervisedTestCase, connect, halted, reactor
 from tests.support.supervised import channel_of
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT

@@ -11,8 +11,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.kit import SupervisedTestCase, VirtualTime
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.kit import PeerFactory, SupervisedTestCase, VirtualTime, connect, listen, reactor
 from txmux.client.overrides import Overrides, ServerState
 from txmux.control.broadcast import concurrently
 from txmux.control.connections import list_connections

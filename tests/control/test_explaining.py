@@ -4,8 +4,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import authority
-from tests.support.kit import SupervisedTestCase, reactor
+from tests.support.kit import SupervisedTestCase, authority, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.control.connections import end_connections, find_connection
 from txmux.control.documents import rules_document

@@ -2,8 +2,7 @@ from typing import Any
 
 from twisted.internet.defer import ensureDeferred
 
-from tests.support.kit import ServiceTestCase, VirtualTime
-from tests.support.peers import PeerFactory, listen
+from tests.support.kit import PeerFactory, ServiceTestCase, VirtualTime, listen
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.control.gauges import GAUGES
 from txmux.control.worker_answers import WorkerAnswers

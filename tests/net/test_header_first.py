@@ -8,8 +8,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.kit import free_port, make_folder
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.kit import Peer, PeerFactory, free_port, listen, make_folder, reactor
 from tests.wire.proxyprotocol.vectors import IPV4
 from txmux.net.header_first import HeaderFirst
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2

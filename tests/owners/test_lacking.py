@@ -5,8 +5,7 @@ from typing import Any
 
 from tests.admin.processes import get
 from tests.processes.running import RULES, Pair, WorkersTestCase
-from tests.support.certificates import Identity, make_authority
-from tests.support.kit import PATIENCE, Service, eventually, make_folder
+from tests.support.kit import PATIENCE, Identity, Service, eventually, make_authority, make_folder
 
 _UNIT = (
     "[route {0}]\nmatch = tls sni={0}.team.example\nunder = public\nterminate_tls = {1}/{0}.pem\n"

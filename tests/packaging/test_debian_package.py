@@ -13,11 +13,10 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import succeed
-from tests.interop.namespaces import Namespace
 from tests.interop.systemd import TARGETS, FirstProcess
 from tests.packaging.building import CHECKOUT
 from tests.packaging.roots import listen, relayed, root_of
-from tests.support.kit import Child, InteropTestCase, output_of, require_program, run
+from tests.support.kit import Child, InteropTestCase, Namespace, output_of, require_program, run
 
 _BEGIN = """
 set -eu

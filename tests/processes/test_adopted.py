@@ -25,8 +25,7 @@ from tests.processes.running import (
     limiting,
     listening_inodes,
 )
-from tests.programs import require_program
-from tests.support.kit import PATIENCE, Service, eventually, make_folder, reactor
+from tests.support.kit import PATIENCE, Service, eventually, make_folder, reactor, require_program
 from tests.support.proc import halt, is_gone, open_files, starter_of, workers_of
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all

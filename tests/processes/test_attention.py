@@ -15,8 +15,7 @@ import pytest
 
 from tests.admin.processes import ask, text_of
 from tests.support.echo import EchoServer
-from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, run
-from tests.support.proc import halted
+from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, halted, run
 from txmux.telemetry.attention import OF_FEW
 
 pytestmark = pytest.mark.by_turns(each=True)

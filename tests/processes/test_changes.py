@@ -13,8 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.processes import text_of
 from tests.processes.running import Pair, with_more, with_workers
-from tests.support.echo import EchoServer
-from tests.support.kit import PATIENCE, Record, WorkersTestCase, eventually, free_port
+from tests.support.kit import PATIENCE, EchoServer, Record, WorkersTestCase, eventually, free_port
 from tests.support.proc import named
 
 pytestmark = pytest.mark.by_turns(each=True)

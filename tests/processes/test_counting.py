@@ -13,8 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import deferLater
 from typing_extensions import override
 
-from tests.support.certificates import authority
-from tests.support.kit import Peer, SupervisedTestCase, connect, listen, reactor
+from tests.support.kit import Peer, SupervisedTestCase, authority, connect, listen, reactor
 from tests.support.peers import PeerFactory
 from tests.support.proc import halted, open_files
 from tests.support.secure import client_context

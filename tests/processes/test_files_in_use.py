@@ -13,8 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.changes import change_constants
-from tests.support.kit import make_authority, make_folder
+from tests.support.kit import change_constants, make_authority, make_folder
 from txmux.backends.backend_files import BackendFiles
 from txmux.backends.upstreams import Upstreams
 from txmux.client.tls.store import CertificateStore

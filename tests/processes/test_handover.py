@@ -16,8 +16,7 @@ from twisted.logger import capturedLogs, formatEvent
 from typing_extensions import override
 
 from tests.processes.handover_case import SKIP, Handover, descriptors
-from tests.support.changes import change_constants
-from tests.support.kit import MuxTestCase, Peer, reactor
+from tests.support.kit import MuxTestCase, Peer, change_constants, reactor
 from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Tally
 from txmux.client.io_runtime import IORuntime

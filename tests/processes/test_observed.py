@@ -9,8 +9,7 @@ import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.support.datagrams import Talker
-from tests.support.kit import SupervisedTestCase, free_port
+from tests.support.kit import SupervisedTestCase, Talker, free_port
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from txmux.backends.pool.server_health import MemberState
 from txmux.net.channel import messages

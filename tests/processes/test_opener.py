@@ -19,9 +19,8 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.test_privileges import require_root
-from tests.support.changes import change_constants
 from tests.support.installed import as_installed
-from tests.support.kit import PATIENCE, eventually, make_folder
+from tests.support.kit import PATIENCE, change_constants, eventually, make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages

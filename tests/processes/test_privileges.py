@@ -18,8 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
 from tests.support import proc
-from tests.support.changes import pretend_user
-from tests.support.kit import free_port, make_authority, make_folder
+from tests.support.kit import free_port, make_authority, make_folder, pretend_user
 from tests.support.services import Service, Twist, twist_command
 from txmux.processes import account
 from txmux.processes.account import AccountError, UserAccount, account_of

@@ -10,8 +10,7 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import authority
-from tests.support.kit import make_authority, make_folder
+from tests.support.kit import authority, make_authority, make_folder
 from tests.support.privileges import as_nobody
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError

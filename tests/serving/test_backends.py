@@ -6,8 +6,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
-from tests.support.certificates import authority
-from tests.support.kit import VirtualTime, free_port
+from tests.support.kit import VirtualTime, authority, free_port
 from tests.support.peers import PeerFactory, listen, listen_tls, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import HEAD, PUBLIC, ServiceTestCase

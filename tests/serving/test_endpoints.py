@@ -11,10 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.interop.children import has_ipv6
-from tests.support.certificates import authority
-from tests.support.kit import listen, make_folder, reactor
-from tests.support.peers import PeerFactory
+from tests.support.kit import PeerFactory, authority, has_ipv6, listen, make_folder, reactor
 from txmux.errors import ListenError
 from txmux.rules.model import Listener
 from txmux.serving import endpoints

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.changes import change_constants
 from tests.support.growth import AT_ALL, AT_NONE, finished, growth
-from tests.support.kit import PATIENCE, ServiceTestCase, VirtualTime
+from tests.support.kit import PATIENCE, ServiceTestCase, VirtualTime, change_constants
 from tests.support.peers import reset
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns

@@ -9,10 +9,8 @@ from typing import Any
 
 from twisted.internet.protocol import ServerFactory as Site
 
-from tests.support.certificates import authority
-from tests.support.datagrams import Talker, turn
 from tests.support.forks import starter
-from tests.support.kit import ServiceTestCase, VirtualTime
+from tests.support.kit import ServiceTestCase, Talker, VirtualTime, authority, turn
 from tests.support.peers import PeerFactory, connect, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.supervised import LISTEN, SupervisedTestCase, greeted

@@ -13,8 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.support.certificates import authority
-from tests.support.kit import ServiceTestCase, free_port
+from tests.support.kit import ServiceTestCase, authority, free_port
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.supervised import LISTEN, SupervisedTestCase, greeted

@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.datagrams import Talker
-from tests.support.kit import ServiceTestCase
+from tests.support.kit import ServiceTestCase, Talker
 from tests.udp.flow_case import FlowCase
 from txmux.access.admission import Admission
 from txmux.client.overrides import Overrides

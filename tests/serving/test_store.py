@@ -9,10 +9,8 @@ import attrs
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import has_ipv6
-from tests.interop.namespaces import Namespace
 from tests.support.growth import AT_ALL, growth
-from tests.support.kit import make_folder, reactor
+from tests.support.kit import Namespace, has_ipv6, make_folder, reactor
 from tests.support.ports import free_port, free_ports
 from txmux.errors import ListenError
 from txmux.net.sockets.plainsocket import has_interface

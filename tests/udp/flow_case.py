@@ -9,9 +9,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn, udp_listener
-from tests.support.kit import ServiceTestCase, reactor
+from tests.support.kit import ServiceTestCase, change_constants, reactor
 from tests.udp.test_migration import FIRST, answer
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message

@@ -10,8 +10,7 @@ from unittest import skipUnless
 from twisted.trial.unittest import TestCase
 
 from benchmarks.flood_datagrams import KNOWN, Flood
-from tests.support.datagrams import Talker, turn
-from tests.support.kit import eventually, reactor
+from tests.support.kit import Talker, eventually, reactor, turn
 from tests.udp.flow_case import FlowCase
 from txmux.net.sockets.poller import Poller
 from txmux.rules.model import Listener

@@ -8,9 +8,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 
 from tests.backends.pool.test_balance import order
-from tests.support.datagrams import Talker, turn
-from tests.support.kit import reactor
-from tests.support.ports import free_port
+from tests.support.kit import Talker, free_port, reactor, turn
 from tests.support.privileges import require_transparent
 from tests.support.servers import counted, waited
 from tests.udp.flow_case import LISTEN, FlowCase

@@ -2,8 +2,7 @@ import os
 import signal
 import socket
 
-from tests.support.datagrams import Talker, turn
-from tests.support.kit import SupervisedTestCase, free_port
+from tests.support.kit import SupervisedTestCase, Talker, free_port, turn
 from tests.udp.flow_case import FlowCase
 from txmux.errors import ListenError
 

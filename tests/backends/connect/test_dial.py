@@ -14,8 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.backends.pool.pools import Watched, servers
-from tests.support.changes import change_constants
-from tests.support.kit import free_port, reactor
+from tests.support.kit import change_constants, free_port, reactor
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import Dialler, reason_of
 from txmux.backends.connect.socket_plan import ServerSocketPlan

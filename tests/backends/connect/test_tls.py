@@ -17,8 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import Identity, authority, make_authority, rsa_pem
-from tests.support.changes import change_environment
-from tests.support.kit import free_port, make_folder
+from tests.support.kit import change_environment, free_port, make_folder
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, listen, reactor
 from tests.support.secure import CLOSE_NOTIFY
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory

@@ -12,9 +12,8 @@ from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, aaaa
-from tests.support.changes import change_constants
 from tests.support.held import held_by
-from tests.support.kit import MuxTestCase, Peer, connect, listen, reactor
+from tests.support.kit import MuxTestCase, Peer, change_constants, connect, listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.names import cache
 from txmux.backends.names.cache import KnownName, NameCache

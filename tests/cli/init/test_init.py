@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.echo import ThreadServer
-from tests.support.kit import CommandTestCase, change_constants
+from tests.support.kit import CommandTestCase, ThreadServer, change_constants
 from txmux.cli import init
 from txmux.cli.init.services import Listening, listening
 

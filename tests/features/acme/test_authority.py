@@ -18,8 +18,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.changes import change_constants
-from tests.support.kit import VirtualTime, free_port, make_authority, make_folder
+from tests.support.kit import VirtualTime, change_constants, free_port, make_authority, make_folder
 from tests.support.peers import Peer, PeerFactory, listen, listen_tls, reactor
 from txmux.features.acme import authority
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError

@@ -10,8 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.names.nameserver import NameServer, a, srv
 from tests.backends.names.resolve_case import NamesTestCase, service
 from tests.features.consul.stand_in import Consul, Instance, instances_in
-from tests.interop.children import has_ipv6
-from tests.support.kit import change_constants, make_folder
+from tests.support.kit import change_constants, has_ipv6, make_folder
 from txmux.backends.pool.pool import BackendPool
 from txmux.features.consul import finding
 from txmux.features.consul.finding import InstancesReader, NotConsulError, next_index

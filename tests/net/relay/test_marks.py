@@ -14,9 +14,8 @@ from tests.net.relay.playing import Schedule, Step
 from tests.net.relay.relay_case import RelayCase, Way
 from tests.net.relay.test_schedules import Schedules, clear_pipes
 from tests.net.relay.wiring import LeanTcpWiring
-from tests.support.changes import change_constants
 from tests.support.examples import scaled
-from tests.support.kit import for_each, pair, reactor
+from tests.support.kit import change_constants, for_each, pair, reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
 from txmux.net.sockets.poller import is_available

@@ -11,8 +11,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import ScarceEpoll, listen_beside, make_scarce
-from tests.support.changes import change_constants
-from tests.support.kit import Peer, connect, listen, pair, reactor
+from tests.support.kit import Peer, change_constants, connect, listen, pair, reactor
 from tests.support.peers import PeerClientFactory, PeerFactory, make_stalled_port
 from tests.support.proc import count_descriptors
 from txmux.net.sockets import descriptors as descriptors_module

@@ -16,9 +16,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.certificates import authority
-from tests.support.kit import make_folder, pair, reactor
-from tests.support.secure import client_context
+from tests.support.kit import authority, client_context, make_folder, pair, reactor
 from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import Poller
