@@ -171,6 +171,8 @@ class HandoverTests(FlowCase):
         table = self.new.live.table
         left = {queue.seconds: table.next_at() for queue in table._queues.values() if queue.flows}
         self.assertEqual(sorted(left), [30, 100])
+        spare: Any = table.spare()  # one without an answer makes room for others, here, too
+        self.assertEqual((table.count_spare(), spare.server_socket.is_answered), (1, False))
         for one in self.new.connections:
             self.assertApproximates(self.new.runtime.clock.seconds() - one.last_received_at, 50, 5)
             self.assertApproximates(self.new.runtime.clock.seconds() - one.entered_at, 20, 5)

@@ -157,9 +157,8 @@ class DatagramPort(WatchedPort):
     def lead(self, to: PortListener) -> None:
         """Begin new flows in another listener; existing ones stay where they are."""
         before, self._to = self._to, to
-        if before is not to:
-            to.attach()
-            before.detach()
+        to.attach()
+        before.detach()
 
     def stopListening(self) -> Deferred[None]:
         """Stop beginning flows; the socket is closed when the last one has ended."""
