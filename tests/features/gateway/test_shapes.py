@@ -67,6 +67,13 @@ status: {{parents: [{{controllerName: x, parentRef: {{name: edge}}, conditions: 
 status: {{ancestors: [{{controllerName: x, ancestorRef: {{name: edge}}}}]}}
 {authority()}
 """
+_MORE = """
+kind: EndpointSlice
+metadata: {name: db-2, namespace: shop, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+ports: [{name: sql, port: 15432}]
+endpoints: [{addresses: [10.0.0.9]}]
+"""
 _MISSING = object()
 _ODD = [None, 7, -1, True, "x", "", [], {}, [7], [None], {"a": 7}, float("inf"), 10**400, _MISSING]
 
@@ -115,3 +122,26 @@ class OddObjectTests(SynchronousTestCase):
             merged(known[wanted.kind][wanted.key], wanted, "txmux/gateway", "now")
         self.assertIn("server = 10.0.0.77:1", made.text)
         self.assertIn(("Gateway", "theirs"), made.status)
+
+    def test_other_endpoints_of_a_service_are_served(self) -> None:
+        """Those of a slice without sense are not known, and its Service serves by its other slices."""
+        (piece,) = things(_MORE)
+        for key, odd, fault in (
+            ("endpoints", [{"addresses": ["x"]}], "endpoints[0].addresses[0] is not an IP address"),
+            ("endpoints", [{"addresses": ["10.0.0.9 down"]}], "endpoints[0].addresses[0] is not an IP address"),
+            ("ports", [{"name": "sql", "port": 99999}], "ports[0].port is not a port"),
+            ("ports", [{"name": "sql", "port": 0}], "ports[0].port is not a port"),
+            ("endpoints", [{"addresses": []}], ""),
+            ("addressType", "FQDN", ""),
+        ):  # fmt: skip
+            changed = {**piece, key: odd}
+            self.assertEqual(readable("EndpointSlice", changed, piece)[1], fault)
+            known: dict[str, dict[tuple[str, str], Any]] = {}
+            for one in [*things(SERVICES + gateway(TCP) + route("TCPRoute", "db")), changed]:
+                if (thing := readable(one["kind"], one)[0]) is not None:
+                    known.setdefault(one["kind"], {})[key_of(one)] = thing
+            made = Made(Cluster(known))
+            self.assertEqual(made.problems, {})
+            self.assertIn("server = 10.0.0.1:15432", made.text)
+        names = {**piece, "addressType": "FQDN", "endpoints": [{"addresses": ["a.example"]}]}
+        self.assertEqual(readable("EndpointSlice", names), (names, ""))

@@ -24,6 +24,8 @@ NOBODY = "127.0.0.1:1"
 """Where nothing listens: the share of a reference without servers is refused there."""
 HOSTNAME = re.compile(r"(?:\*\.)?[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 """A host name, or a wildcard in the place of its first labels."""
+IP_TYPES = "IPv4", "IPv6"
+"""The types of EndpointSlices whose endpoints can be servers."""
 _HEAVIEST = 65535  # the weight of a server
 
 Key = tuple[str, str]
@@ -173,13 +175,14 @@ class Cluster:
 
 
 def _addresses(one: Any) -> Iterator[tuple[str, bool]]:
-    if one.get("addressType") not in {"IPv4", "IPv6"}:
+    if one.get("addressType") not in IP_TYPES:
         return
     for endpoint in one.get("endpoints") or ():
         conditions = endpoint.get("conditions") or {}
         ends = conditions.get("terminating") is True and conditions.get("serving") is True
         if ends or conditions.get("ready") is not False:
-            yield _normal(endpoint["addresses"][0]), ends
+            for address in endpoint["addresses"][:1]:
+                yield _normal(address), ends
 
 
 def port_name(service: Any, port: int, transport: str) -> str | None:

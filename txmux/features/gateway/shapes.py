@@ -5,7 +5,20 @@ object alone.
 """
 
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
+
+from txmux.features.gateway.cluster import IP_TYPES
+from txmux.transport import is_address
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and is_address(value)
+
+
+def _is_port(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 16
+
 
 # Of no use here, and most of an object: managedFields, and what `kubectl apply` remembers.
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -56,11 +69,8 @@ _SERVICE = {
     "ports": [{"name": str, "port!": int, "protocol": str}],
 }
 _BALANCER = {"loadBalancer": {"ingress": [{"ip": str, "hostname": str}]}}
-_SLICE = {
-    "addressType": str,
-    "ports": [{"name": str, "port": int}],
-    "endpoints": [{"addresses!": [str], "conditions": {}}],
-}
+_SLICE = {"addressType": str, "ports": [{"name": str, "port": _is_port}]}
+_ENDPOINTS = {"endpoints": [{"addresses!": [_is_address], "conditions": {}}]}
 _CONDITIONS = [{"type!": str, "status": str, "lastTransitionTime": str}]
 _ENTRY = {"controllerName": str, "conditions": _CONDITIONS}
 _STATUS: Any = {
@@ -79,7 +89,14 @@ _SPECS: Mapping[str, Any] = {
     "ReferenceGrant": _GRANT,
     "Service": _SERVICE,
 }
-_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
+_NAMES: Mapping[Any, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    _is_address: "an IP address",
+    _is_port: "a port",
+}
 
 
 def readable(kind: str, thing: Any, before: Any = None) -> tuple[Any, str]:
@@ -92,6 +109,8 @@ def readable(kind: str, thing: Any, before: Any = None) -> tuple[Any, str]:
         shape["spec!"] = _SPECS[kind]
     elif kind == "EndpointSlice":
         shape |= _SLICE
+        if isinstance(thing, dict) and thing.get("addressType") in IP_TYPES:
+            shape |= _ENDPOINTS
     if fault := _fault(thing, shape, ""):
         return before, fault
     metadata = {k: v for k, v in thing["metadata"].items() if k != "managedFields"}
@@ -105,8 +124,9 @@ def readable(kind: str, thing: Any, before: Any = None) -> tuple[Any, str]:
 
 
 def _fault(value: Any, shape: Any, path: str) -> str:
-    expected: Any = shape if isinstance(shape, type) else type(shape)
-    if type(value) is not expected:
+    is_test = isinstance(shape, FunctionType)
+    expected: Any = shape if is_test or isinstance(shape, type) else type(shape)
+    if not (expected(value) if is_test else type(value) is expected):
         return f"{path or 'it'} is not {_NAMES[expected]}"
     if isinstance(shape, list):
         parts = [(one, shape[0], f"{path}[{number}]") for number, one in enumerate(value)]
