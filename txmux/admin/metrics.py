@@ -87,23 +87,23 @@ _OF_STATES = (
     # One series a server and not one a state, as Prometheus itself has it in ALERTS: there may be thousands of servers.
     Metric("backend_server_state", "1 for the state that a server has; it has no series for the others.", "backend server state",
            lambda states, _: [((*key, state), 1) for key, state in states],
-           'The states are those of [`/api/backends`](admin-api.md#backends). There is one series a server, so write `unless … {state="up"}` for servers that are not up.'),
+           'States as in [`/api/backends`](admin-api.md#backends). There is one series a server: write `unless … {state="up"}` for servers that are not up.'),
     Metric("backend_server_up", "0 for a server that has failed; 1 also for one that is marked down in the rules or by an operator.", "backend server",
            lambda states, counts: [(key, _is_up(counts, key, state)) for key, state in states],
-           "It has failed if it is *down*, *failing*, *silent*, *unresolved*, or *ejected* by every process."),
+           "Failed: *down*, *failing*, *silent*, *unresolved*, or *ejected* by every process."),
 )
 _OF_SERVICE = (
     Metric("reload_success", "Whether the last reload of the rules succeeded.", samples=lambda counts, _: only(counts.reloaded[0])),
     Metric("reload_timestamp_seconds", "When the rules were last read, in seconds since 1970.", samples=lambda counts, _: only(counts.reloaded[1]),
-           more="At first it is when the service was started."),
+           more="At first, when the service was started."),
     Metric("rules_info", "The SHA-256 of the current rules.", "sha", lambda counts, _: [([counts.rules], 1)] if counts.rules else [],
-           "It is [`rules_sha256`](admin-api.md#status): `count(count by (sha) (txmux_rules_info)) > 1` finds machines with different rules."),
+           "[`rules_sha256`](admin-api.md#status): `count(count by (sha) (txmux_rules_info)) > 1` finds machines with different rules."),
     Metric("build_info", "Versions of txmux and of Python.", "version python", lambda *_: [((__version__, platform.python_version()), 1)]),
     Metric("backend_attention", "1 for a backend that needs attention, by the level.", "backend level",
            lambda counts, _: [((item.subject, item.level), 1) for item in counts.attention if item.what == "backend"],
            "An item of [`attention`](admin-api.md#attention) says why. Absent for all others."),
     Metric("attention", "How many items need attention.", "what level", lambda counts, _: attention_counts(counts.attention).items(),
-           "They are those of [`attention`](admin-api.md#attention); 0 for each topic and level that may occur."),
+           "Those of [`attention`](admin-api.md#attention); 0 for each topic and level that may occur."),
 )
 # fmt: on
 _METRICS = [

@@ -128,11 +128,11 @@ class Gauges:
         dict, "By listener; workers count in the same memory.", combine=merged(max), bounds=_COUNTS,
         collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in (listener.configuration for listener in its.listeners) if one.admission.per_source is not None},
         metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners],
-            more="Those that other machines report by [`shared_limits`](rules.md#shared-limits) are among them.")])
+            more="Also those that other machines report by [`shared_limits`](rules.md#shared-limits).")])
     certificates: Sequence[tuple[str, Validity]] = _gauge(
         (), "By route.", own=lambda state, _: state.files.terminators.certificates(),
         metrics=[Metric("certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",
-                        lambda value, _: _ends(value).items(), "It is one of [`terminate_tls`](rules.md#route-name), or of its chain.")],
+                        lambda value, _: _ends(value).items(), "Of [`terminate_tls`](rules.md#route-name), or its chain.")],
         status=("certificates", lambda value: [{"route": route, "file": file, "expires": until} for (route, file), until in _ends(value).items()]))
     up: Mapping[tuple[str, str], float] = _gauge(
         dict, "The weight now, by backend and server, of each server that gets connections; only where all addresses were asked for.",
@@ -146,20 +146,20 @@ class Gauges:
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = _gauge(
         dict, "By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None`` if there never were any.", own=lambda state, _: state.upstreams.stale(),
         metrics=[Metric("backend_addresses_stale_seconds", "For how long the name of a server could not be looked up again.", "backend server",
-                        lambda value, _: [(key, age) for key, (age, _) in value.items() if age is not None], "It is absent while that is not so.")])
+                        lambda value, _: [(key, age) for key, (age, _) in value.items() if age is not None], "Absent while that is not so.")])
     to_servers: Sequence[tuple[str, Validity]] = _gauge(
         (), "By backend, of certificates presented to servers, and of their authorities.", own=lambda state, _: [(backend.name, one) for backend, one in state.upstreams.certificates()])
     held: Mapping[str, int] = _gauge(
         dict, "By backend.", own=lambda _, counters: counters.held(),
         metrics=[Metric("backend_clients_held", "Clients that wait until a server is up.", "backend",
                         lambda value, counts: [([name], value.get(name, 0)) for name in dict.fromkeys(one.backend for one in counts.servers)],
-                        "Those in the old process of an upgrade count, too; see [clients that wait](rules.md#clients-that-wait-for-a-server).")])
+                        "Also those in the old process of an upgrade; see [clients that wait](rules.md#clients-that-wait-for-a-server).")])
     outside: Sequence[SourceState] = _gauge(
         (), "The states of the outside sources that txmux uses.", combine=lambda reports: SourceState.read(itertools.chain(*reports)), bounds=list_of(*_SOURCE), collect=_source_states, is_frequent=True,
         metrics=[
             Metric("source_up", "Whether what txmux asks of others is answered.", "source", lambda value, _: [([one.name], one.up) for one in value],
-                   "It is if every process gets answers; [`sources`](admin-api.md#status) says why not."),
-            Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([one.name], one.age) for one in value if one.age is not None], "It is absent before the first one.")],
+                   "Every process gets answers; else [`sources`](admin-api.md#status) says why not."),
+            Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([one.name], one.age) for one in value if one.age is not None], "Absent before the first one.")],
         status=("sources", lambda value: [one.as_json() for one in value]))
     lost_lines: Mapping[str, int] = _gauge(dict, "How many lines each log has lost that cannot be written now, by its name and the reason.", combine=merged(add), bounds=_COUNTS, collect=lambda _: LOST_LINES.report())
     lost_in_all: Mapping[str, int] = _gauge(dict, "How many lines each log has lost until now.", combine=merged(add), bounds=_COUNTS, collect=lambda _: {**LOST_LINES.totals})

@@ -137,9 +137,9 @@ def _why(row: Row) -> str:
 
 _COUNT, _IN, _OUT = Column(kind="count"), Column("in", kind="bytes"), Column("out", kind="bytes")
 _IN_LATER, _OUT_LATER = (column._replace(goes=2) for column in (_IN, _OUT))
-_LOGGED = "these are as in the [access log](access-log.md#keys); `null` if not known yet"
-_WRITTEN = "these are as the rules write them"
-_IN_RULES = "these are as in the rules"
+_LOGGED = "as in the [access log](access-log.md#keys); `null` if not known yet"
+_WRITTEN = "as the rules write them"
+_IN_RULES = "as in the rules"
 
 STATES: tuple[str, ...] = (
     "introduction",  # `ReadingProxyHeader`; the API shows this name
@@ -162,15 +162,15 @@ class ConnectionDocument(TypedDict):
     route: Annotated[str | None, _LOGGED, Column()]
     backend: Annotated[str | None, _LOGGED]
     server: Annotated[str | None, _LOGGED, Column(least=9, keeps_end=True)]
-    state: Annotated[LiveState, "it is in [this state](#states)", Column(least=8)]
-    age_ms: Annotated[float, "the client was accepted this many milliseconds ago", Column("age", kind="ms")]
-    idle_ms: Annotated[float, "a byte came from either side this many milliseconds ago, or else the client was accepted then", Column("idle", kind="ms", goes=3)]
-    bytes_in: Annotated[int, "this many bytes have come from the client, and gone to it", _IN_LATER]
+    state: Annotated[LiveState, "its [state](#states)", Column(least=8)]
+    age_ms: Annotated[float, "milliseconds since accept", Column("age", kind="ms")]
+    idle_ms: Annotated[float, "milliseconds since a byte came from either side, or else since accept", Column("idle", kind="ms", goes=3)]
+    bytes_in: Annotated[int, "bytes from the client, and to it", _IN_LATER]
     bytes_out: Annotated[int, _OUT_LATER]
-    datagrams_in: NotRequired[Annotated[int, "these count the same in datagrams. Only a flow of [UDP](rules.md#udp) has them"]]
+    datagrams_in: NotRequired[Annotated[int, "the same in datagrams, of flows of [UDP](rules.md#udp) alone"]]
     datagrams_out: NotRequired[int]
-    generation: Annotated[int, "it was accepted under this version of the rules; an upgrade keeps it"]
-    worker: Annotated[Positive | None, "its worker has this number; `null` where there are no workers"]
+    generation: Annotated[int, "the version of the rules that it was accepted under; an upgrade keeps it"]
+    worker: Annotated[Positive | None, "its worker's number; `null` without workers"]
     facts: Annotated[dict[str, str], _LOGGED, Column(value=_facts, least=12, goes=6)]
 
 RecordDocument = TypedDict("RecordDocument", {
@@ -190,12 +190,12 @@ class EndDocument(RecordDocument):
 
 class RouteNumbers(TypedDict):
     """What a route has done: on one listener, or on all."""
-    matches: Annotated[int, "these count the clients that it has taken, and that it would have taken", _COUNT]
+    matches: Annotated[int, "the clients that it took, and would have taken", _COUNT]
     dry_run_matches: Annotated[int, Column("dry run", kind="count", value=lambda row: row.get("dry_run_matches") or None, goes=2)]
-    active: Annotated[int, "it has taken this many live connections", _COUNT]
-    bytes_in: Annotated[int, "this many bytes have come from their clients, and gone to them", _IN]
+    active: Annotated[int, "its live connections", _COUNT]
+    bytes_in: Annotated[int, "bytes from its clients, and to them", _IN]
     bytes_out: Annotated[int, _OUT]
-    last_match: Annotated[float | None, "it last took a client at this time, in seconds since 1970; `null` if never", Column("last match", kind="ago", goes=1)]
+    last_match: Annotated[float | None, "when it last took a client, in seconds since 1970; `null` if never", Column("last match", kind="ago", goes=1)]
 
 _OfListener = TypedDict("_OfListener", {"listener": str})
 class ListenerNumbers(_OfListener, RouteNumbers):
@@ -204,12 +204,12 @@ _OfRoute = TypedDict("_OfRoute", {"name": Annotated[str, _IN_RULES, Column("rout
 class RouteDocument(_OfRoute, RouteNumbers):
     """A row of ``/api/routes``."""
     under: Annotated[list[str], _IN_RULES]
-    backend: Annotated[str | None, "its outcome is a backend's name, the server of a short form, `close`, `reset` or `reject`", Column("to", least=8, keeps_end=True)]
+    backend: Annotated[str | None, "its outcome: a backend's name, the server of a short form, `close`, `reset` or `reject`", Column("to", least=8, keeps_end=True)]
     dry_run: Annotated[bool, _IN_RULES]
-    ends_tls: Annotated[bool, "these say whether it ends TLS, and opens tunnels"]
+    ends_tls: Annotated[bool, "whether it ends TLS, and opens tunnels"]
     tunnel: bool
-    listeners: Annotated[list[ListenerNumbers], "each `listener` has the same numbers here"]
-    file: Annotated[str | None, "these are its place in the rules, and its text"]
+    listeners: Annotated[list[ListenerNumbers], "the same numbers for each `listener`"]
+    file: Annotated[str | None, "its place in the rules, and its text"]
     line: int | None
     rule: str
 
@@ -219,13 +219,13 @@ AddressState = Literal["up", "down", "failing", "silent", "ejected", "probing", 
 
 class StateDocument(TypedDict):
     """The state of a server, or of one of its addresses."""
-    state: Annotated[AddressState, "it is one of: `up`; `down`: its checks fail; [`failing`, `silent`](rules.md#what-connections-say): its clients' connections fail, or get no byte; `ejected`: connections to it failed, so it gets none for a while; `probing`: one connection tries it after that; `disabled`: the rules call it `down`; `drain`, `maintenance`: an operator has taken it out; `unresolved`: its name has no address yet",
+    state: Annotated[AddressState, "`up`; `down`: its checks fail; [`failing`, `silent`](rules.md#what-connections-say): clients' connections fail, or get no byte; `ejected`: connections failed, so it gets none for a while; `probing`: then one connection tries it; `disabled`: `down` in the rules; `drain`, `maintenance`: an operator has taken it out; `unresolved`: its name has no address yet",
                      Column(value=presentation.server_state, least=5)]
-    why: Annotated[str, "it is the newest cause of the state. Where workers differ, the worst is reported, and who found it", Column(value=_why, least=20, goes=1)]
+    why: Annotated[str, "the newest cause of the state. Where workers differ, the worst, and who found it", Column(value=_why, least=20, goes=1)]
     since: Annotated[float | None, "when the state, or ejection before a probe, began, in seconds since 1970; `null` if at the start", Column("for", kind="for", goes=9)]
-    weight: Annotated[int, "this weight is in force", Column(kind="number", value=_weight, goes=6)]
-    effective_weight: Annotated[float, "it is less than `weight` while the server [starts slowly](rules.md#slow-start)"]
-    check: Annotated[CheckDocument | None, "the last check has `ok`; `last`, when it was begun; `duration_ms`; `result`, what it found; `history`, whether the last fifty were good, the newest last. It is `null` before the first one",
+    weight: Annotated[int, "the weight in force", Column(kind="number", value=_weight, goes=6)]
+    effective_weight: Annotated[float, "less than `weight` while it [starts slowly](rules.md#slow-start)"]
+    check: Annotated[CheckDocument | None, "the last check: `ok`; `last`, when it began; `duration_ms`; `result`; `history`, whether the last fifty were good, the newest last. `null` before the first",
                      Column(kind="event", value=_check, least=8, goes=5)]
 
 _OfAddress = TypedDict("_OfAddress", {"address": str})
@@ -236,19 +236,19 @@ LastFailure = TypedDict("LastFailure", {"time": float, "cause": str})
 
 class ServerDocument(_OfServer, StateDocument):
     """A server of a backend."""
-    checked: Annotated[bool, "it says whether the backend has a check"]
+    checked: Annotated[bool, "whether the backend has a check"]
     backup: Annotated[bool, _WRITTEN]
-    active: Annotated[int, "these count its connections now and since the start, and failed attempts", _COUNT]
+    active: Annotated[int, "its connections now and since the start, and failed attempts", _COUNT]
     total: Annotated[int, _COUNT._replace(goes=8)]
     failed: Annotated[int, _COUNT]
-    failures: Annotated[dict[str, int], "it counts the failed attempts by their reason"]
-    rate: Annotated[float, "this many new connections came per second in the last 15 seconds", Column(kind="rate", goes=2)]
-    bytes_in: Annotated[int, "this many bytes of clients have gone to it, and come from it", _IN._replace(goes=7)]
+    failures: Annotated[dict[str, int], "the failed attempts by reason"]
+    rate: Annotated[float, "new connections per second in the last 15 seconds", Column(kind="rate", goes=2)]
+    bytes_in: Annotated[int, "bytes to it, and from it", _IN._replace(goes=7)]
     bytes_out: Annotated[int, _OUT._replace(goes=7)]
-    first_byte_ms: Annotated[float | None, "its first byte took this long on average in the last minute; `null` if none came", Column("first byte", kind="ms", goes=3)]
-    last_failure: Annotated[LastFailure | None, "the last failed attempt has its `time`, in seconds since 1970, and the `cause` in words; `null` if there was none",
+    first_byte_ms: Annotated[float | None, "the average time to its first byte in the last minute; `null` without one", Column("first byte", kind="ms", goes=3)]
+    last_failure: Annotated[LastFailure | None, "the last failed attempt: `time`, in seconds since 1970, and `cause` in words; or `null`",
                             Column("last failure", kind="event", value=_last_failure, least=20, goes=4)]
-    addresses: Annotated[list[AddressDocument], "each of its addresses has `address`, `state`, `why`, `since`, `weight`, `effective_weight` and `check`", Column("found", value=presentation.found_addresses)]
+    addresses: Annotated[list[AddressDocument], "its addresses, each with `address`, `state`, `why`, `since`, `weight`, `effective_weight` and `check`", Column("found", value=presentation.found_addresses)]
 
 _OfBackend = TypedDict("_OfBackend", {"backend": Annotated[str, Column(least=7)]})
 class ReportedAddress(_OfBackend, _OfServer, AddressDocument):
@@ -257,59 +257,59 @@ Hold = TypedDict("Hold", {"until": float | None})
 
 class BackendDocument(TypedDict):
     """A row of ``/api/backends``."""
-    name: Annotated[str, "it is its name; a short form has that of its server"]
-    hold: Annotated[Hold | None, "it is `null` unless an operator lets its clients wait, `until` a time, in seconds since 1970, or `null` without an end"]
-    held: Annotated[int, "this many clients [wait](rules.md#clients-that-wait-for-a-server)"]
-    servers: Annotated[list[ServerDocument], "its servers are described below"]
+    name: Annotated[str, "its name; of a short form, its server's"]
+    hold: Annotated[Hold | None, "`null` unless an operator lets its clients wait, `until` a time, in seconds since 1970, or `null` without an end"]
+    held: Annotated[int, "clients that [wait](rules.md#clients-that-wait-for-a-server)"]
+    servers: Annotated[list[ServerDocument], "its servers, as below"]
 
 class ClientDocument(TypedDict):
     """A row of ``/api/clients``: a source."""
-    source: Annotated[str, "it is an IPv4 address, an IPv6 network (`2001:db8:0:7::/64`), or `unix`", Column(least=12)]
-    active: Annotated[int, "it has this many live connections, and flows of [UDP](rules.md#udp)", _COUNT]
-    connections: Annotated[int, "it has had this many since `since`, live and refused ones included", _COUNT]
-    rate: Annotated[float, "it makes this many new ones a second; those of the last 15 seconds count most", Column(kind="rate")]
-    bytes_in: Annotated[int, "this many bytes have come from it, and gone to it", _IN]
+    source: Annotated[str, "an IPv4 address, an IPv6 network (`2001:db8:0:7::/64`), or `unix`", Column(least=12)]
+    active: Annotated[int, "live connections, and flows of [UDP](rules.md#udp)", _COUNT]
+    connections: Annotated[int, "all since `since`, live and refused ones included", _COUNT]
+    rate: Annotated[float, "new ones a second; the last 15 seconds count most", Column(kind="rate")]
+    bytes_in: Annotated[int, "bytes from it, and to it", _IN]
     bytes_out: Annotated[int, _OUT]
-    refused: Annotated[int, "this many ended with `limit` or `denied`, so also by a ban. Over UDP, each datagram that began no flow counts, too", _COUNT]
-    unrecognised: Annotated[int, "no route took this many", _COUNT]
-    since: Annotated[float, "it was first counted at this time, in seconds since 1970", Column("for", kind="for", goes=1)]
+    refused: Annotated[int, "those that ended with `limit` or `denied`, so also by a ban. Over UDP, each datagram that began no flow counts, too", _COUNT]
+    unrecognised: Annotated[int, "those that no route took", _COUNT]
+    since: Annotated[float, "when it was first counted, in seconds since 1970", Column("for", kind="for", goes=1)]
 
 class ShownCertificate(TypedDict):
     """A certificate of a file, as a worker reports it."""
-    route: Annotated[str, "this route shows it", Column()]
-    names: Annotated[list[str], "it is for these names", Column()]
-    issuer: Annotated[str, "this authority has signed it", Column(value=lambda row: "itself, until there is another" if row.get("is_self_signed") else row.get("issuer"))]
-    not_before: Annotated[float, "it and its chain are valid from this time until `not_after`, in seconds since 1970"]
+    route: Annotated[str, "the route that shows it", Column()]
+    names: Annotated[list[str], "the names that it is for", Column()]
+    issuer: Annotated[str, "the authority that signed it", Column(value=lambda row: "itself, until there is another" if row.get("is_self_signed") else row.get("issuer"))]
+    not_before: Annotated[float, "when it and its chain are valid, in seconds since 1970"]
     not_after: Annotated[float, Column("ends", kind="time")]
-    file: Annotated[str, "it is in this file", Column("from", value=lambda row: " ".join(filter(None, ("acme", row.get("authority"), row.get("profile")))) if row.get("acme") else row.get("file"))]
+    file: Annotated[str, "its file", Column("from", value=lambda row: " ".join(filter(None, ("acme", row.get("authority"), row.get("profile")))) if row.get("acme") else row.get("file"))]
 
 class CertificateDocument(ShownCertificate):
     """A row of ``/api/certificates``: a certificate that clients are shown."""
-    state: Annotated[Literal["valid", "not valid yet", "ends soon", "ended"], "it is this; `ends soon`: within 14 days", Column()]
-    next_renewal: Annotated[float | None, "it is renewed at this time, in seconds since 1970; `null` unless it comes by [ACME](rules.md#certificates-by-acme)", Column("next renewal", kind="time")]
-    is_self_signed: Annotated[bool, "it is one of txmux's own, until the first by ACME"]
-    acme: Annotated[bool, "it comes by ACME"]
-    authority: Annotated[str | None, "by ACME, these are the authority as the rules name it, and its `profile` if they do; else `null`"]
+    state: Annotated[Literal["valid", "not valid yet", "ends soon", "ended"], "`ends soon`: within 14 days", Column()]
+    next_renewal: Annotated[float | None, "when it is renewed, in seconds since 1970; `null` unless it comes by [ACME](rules.md#certificates-by-acme)", Column("next renewal", kind="time")]
+    is_self_signed: Annotated[bool, "whether it is txmux's own, until the first by ACME"]
+    acme: Annotated[bool, "whether it comes by ACME"]
+    authority: Annotated[str | None, "by ACME, the authority as the rules name it, and its `profile` if they do; else `null`"]
     profile: str | None
 
 class BanDocument(TypedDict):
     """A row of ``/api/bans``."""
-    network: Annotated[str, "it is for this address or network", Column()]
-    since: Annotated[float, "it began at this time, in seconds since 1970"]
-    until: Annotated[float | None, "it ends at this time; `null` without an end", Column("left", kind="left")]
-    reason: Annotated[str, "it was given this reason", Column()]
+    network: Annotated[str, "the address or network", Column()]
+    since: Annotated[float, "when it began, in seconds since 1970"]
+    until: Annotated[float | None, "when it ends; `null` without an end", Column("left", kind="left")]
+    reason: Annotated[str, "the reason given", Column()]
 
 class WorkerDocument(TypedDict):
     """A worker, in ``/api/status``."""
-    number: Annotated[Positive, "both are its number, counted from 1"]
+    number: Annotated[Positive, "its number, from 1"]
     worker: Annotated[Positive, Column()]
-    pid: Annotated[int, "it has this process; 0 while there is none", Column("process")]
-    ready: Annotated[bool, "it serves", Column("state", value=presentation.worker_state)]
-    retiring: Annotated[bool, "it only keeps old connections"]
-    sandbox: Annotated[bool, "it is confined by the [sandbox](rules.md#sandbox); false until it is ready",
+    pid: Annotated[int, "its process; 0 while there is none", Column("process")]
+    ready: Annotated[bool, "whether it serves", Column("state", value=presentation.worker_state)]
+    retiring: Annotated[bool, "whether it only keeps old connections"]
+    sandbox: Annotated[bool, "whether the [sandbox](rules.md#sandbox) confines it; false until it is ready",
                        Column(value=lambda row: {True: "yes", False: "no"}.get(row.get("sandbox")), goes=1)]
-    connections: Annotated[int | None, "it has this many; `null` if it does not answer"]
-    generation: NotRequired[Annotated[int, "these are the version of its rules, and its connections: all, undecided ones, and those under older rules. They are missing until it is ready, and if it does not answer", Column("rules")]]
+    connections: Annotated[int | None, "their number; `null` if it does not answer"]
+    generation: NotRequired[Annotated[int, "the version of its rules, and its connections: all, undecided ones, and those under older rules. Missing until it is ready, and if it does not answer", Column("rules")]]
     active: NotRequired[Annotated[int, _COUNT]]
     undecided: NotRequired[Annotated[int, _COUNT]]
     older: NotRequired[Annotated[int, Column("older rules", kind="count")]]
@@ -317,22 +317,22 @@ class WorkerDocument(TypedDict):
 class ListenerDocument(TypedDict):
     """A listener, in ``/api/status``."""
     name: Annotated[str, _IN_RULES, Column("listener")]
-    endpoints: Annotated[list[str], "the rules write its addresses like this"]
-    addresses: Annotated[list[str], "it listens there", Column("address", value=lambda row: row.get("addresses") or row.get("endpoints"))]
+    endpoints: Annotated[list[str], "its addresses as the rules write them"]
+    addresses: Annotated[list[str], "where it listens", Column("address", value=lambda row: row.get("addresses") or row.get("endpoints"))]
     starttls: Annotated[str | None, _IN_RULES, Column(goes=2)]
-    accepting: Annotated[bool, "it is false if the listener cannot accept, after such a `POST /api/listeners/NAME`, and at the end", Column("state", value=presentation.listener_state, goes=1)]
-    why: Annotated[str, "it says why the listener does not"]
+    accepting: Annotated[bool, "false if it cannot accept, after such a `POST /api/listeners/NAME`, and at the end", Column("state", value=presentation.listener_state, goes=1)]
+    why: Annotated[str, "why it does not"]
 
 class AttentionDocument(TypedDict):
     """An item of ``attention`` in ``/api/status``."""
-    level: Annotated[str, "`critical` means that clients are turned away or lost now; `warning` that they will be, or protection is off; `note` that you should know"]
-    what: Annotated[str, "it is the topic, a label of [`txmux_attention`](metrics.md); they are listed below"]
-    text: Annotated[str, "it says what is wrong"]
-    cause: Annotated[str, "it is the newest cause; it may be empty"]
-    since: Annotated[float | None, "it began at this time, in seconds since 1970"]
-    do: Annotated[str, "this command or sentence helps"]
-    link: Annotated[str, "this part of the page shows it; it may be empty"]
-    owner: Annotated[str, "whose rules it is about, if they are of another [unit](rules.md#units) than yours: their file, or `user 1001`, who has written it"]
+    level: Annotated[str, "`critical`: clients are turned away or lost now; `warning`: they will be, or protection is off; `note`: you should know"]
+    what: Annotated[str, "the topic, a label of [`txmux_attention`](metrics.md), as listed below"]
+    text: Annotated[str, "what is wrong"]
+    cause: Annotated[str, "the newest cause; may be empty"]
+    since: Annotated[float | None, "when it began, in seconds since 1970"]
+    do: Annotated[str, "a command or sentence that helps"]
+    link: Annotated[str, "the part of the page that shows it; may be empty"]
+    owner: Annotated[str, "whose rules it is about, if of another [unit](rules.md#units) than yours: their file, or `user 1001`, who has written it"]
 
 Unrouted = TypedDict("Unrouted", {"ended": int, "bytes_in": int, "bytes_out": int})
 Connections = TypedDict("Connections", {"active": int, "undecided": int, "total": int, "unrouted": Unrouted, "limit": int})
@@ -345,32 +345,32 @@ BanCounts = TypedDict("BanCounts", {"active": int, "shared": str | None})
 Source = TypedDict("Source", {"source": str, "up": bool, "age": float | None, "why": str})
 
 class _Status(TypedDict):
-    version: Annotated[str, "this version of txmux answers"]
-    pid: Annotated[int, "this process answers"]
-    started: Annotated[float | None, "it began to serve at this time, in seconds since 1970"]
-    generation: Annotated[int, "the rules have this version, counted from 1. An upgrade keeps it and `last_reload`; a reload that had failed is `ok` then"]
-    workers: Annotated[list[WorkerDocument], "each worker is described [below](#workers)"]
-    listeners: Annotated[list[ListenerDocument], "each listener is described [below](#listeners)"]
-    connections: Annotated[Connections, "it counts `active` ones; `undecided` ones; `total`, all since the start; `unrouted`: `ended` ones that no route took, and the bytes of all such; `limit`: `max_connections`, 0 for none"]
-    rates: Annotated[dict[str, float], "they are per second, over the last ten to fifteen: `connections`, `bytes_in` from clients, `bytes_out` to them. They are missing just after the start"]
-    last_reload: Annotated[LastReload | None, "it has its `time`, in seconds since 1970, `ok`, `changes` and `errors`; it is `null` before the first one"]
-    draining: Annotated[bool, "the service is shutting down"]
-    rules_path: Annotated[str, "the rules are in this file; `<options>` is a service that runs without one"]
-    rules_sha256: Annotated[str, "it is the SHA-256 of the current rules as they were read: of one file, the result of `sha256sum`; with [`include`](rules.md#included-files), of all files one after another, the main one first"]
+    version: Annotated[str, "the version of txmux"]
+    pid: Annotated[int, "the process that answers"]
+    started: Annotated[float | None, "when it began to serve, in seconds since 1970"]
+    generation: Annotated[int, "the version of the rules, from 1. An upgrade keeps it and `last_reload`; a reload that had failed is `ok` then"]
+    workers: Annotated[list[WorkerDocument], "the [workers](#workers)"]
+    listeners: Annotated[list[ListenerDocument], "the [listeners](#listeners)"]
+    connections: Annotated[Connections, "`active` ones; `undecided` ones; `total`, all since the start; `unrouted`: `ended` ones that no route took, and the bytes of all such; `limit`: `max_connections`, 0 for none"]
+    rates: Annotated[dict[str, float], "per second, over the last ten to fifteen: `connections`, `bytes_in` from clients, `bytes_out` to them. Missing just after the start"]
+    last_reload: Annotated[LastReload | None, "`time`, in seconds since 1970, `ok`, `changes` and `errors`; `null` before the first one"]
+    draining: Annotated[bool, "whether the service is shutting down"]
+    rules_path: Annotated[str, "the file of the rules; `<options>` without one"]
+    rules_sha256: Annotated[str, "the SHA-256 of the current rules as read: of one file, as by `sha256sum`; with [`include`](rules.md#included-files), of all files one after another, the main one first"]
 
-    untaken: Annotated[list[UntakenDocument], "each [unit](rules.md#units) that is not taken has its name, whether what was in force for it stays `in_force`, and its `errors`"]
+    untaken: Annotated[list[UntakenDocument], "each [unit](rules.md#units) that is not taken: its name, whether what was in force for it stays `in_force`, and its `errors`"]
 
 class StatusGauges(TypedDict):
     """What ``/api/status`` has of what processes measure: `txmux.control.gauges`."""
-    descriptors: Annotated[Descriptors, "the process with the least room has this many `open`, of its `max`"]
-    certificates: Annotated[list[Expiry], "each certificate for clients has its `route`, its `file`, and when it `expires`, in seconds since 1970"]
-    sources: Annotated[list[Source], "each thing outside that txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks), and each [provider](providers.md) that runs and says whether its own answers, has its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since"]
+    descriptors: Annotated[Descriptors, "the `open` ones of the process with the least room, of its `max`"]
+    certificates: Annotated[list[Expiry], "each certificate for clients: its `route`, its `file`, and when it `expires`, in seconds since 1970"]
+    sources: Annotated[list[Source], "whatever txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks), and each running [provider](providers.md) that says whether its own answers: its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since"]
 
 class StatusDocument(_Status, StatusGauges):
     """The document of ``/api/status``."""
-    bans: Annotated[BanCounts, "`active` is their number; `shared` says how far those of other machines apply here: `complete`; `partial`, if there is no room for all of them; `reading`, at the start and after an outage; `lost`, while limits and bans are not shared; `null` without `shared_limits`"]
-    attention: Annotated[list[AttentionDocument], "these items [need your attention](#attention), the worst first, then the oldest"]
-    incomplete: Annotated[list[str], "each worker whose part is missing here has a line with the reason"]
+    bans: Annotated[BanCounts, "`active`, their number; `shared`, how far those of other machines apply: `complete`; `partial`, without room for all; `reading`, at the start and after an outage; `lost`, while limits and bans are not shared; `null` without `shared_limits`"]
+    attention: Annotated[list[AttentionDocument], "what [needs your attention](#attention), the worst first, then the oldest"]
+    incomplete: Annotated[list[str], "a line with the reason for each worker whose part is missing"]
 
 # How routes decide on bytes: what `txmux explain` says.
 

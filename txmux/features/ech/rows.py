@@ -49,7 +49,7 @@ def _document(gauges: Any, listener: Any) -> dict[str, Any] | None:
 # fmt: off
 HELLOS = CounterByWord(
     ("opened", "unopened"), "hidden_hellos_total", "Encrypted ClientHellos, by whether a key has opened them.",
-    "They are those of listeners with [`ech_keys`](rules.md#encrypted-clienthello) that have had some.", label="result", cell="ech", group="listener",
+    "Of listeners with [`ech_keys`](rules.md#encrypted-clienthello) that have had some.", label="result", cell="ech", group="listener",
     chosen=lambda by_word: by_word if any(by_word.values()) else ())
 ROWS = (
     HELLOS,
@@ -58,7 +58,7 @@ ROWS = (
         {}, name="ech", combine=merged(), bounds=Field(dict, of=list_of(Field(int), WORD, DATE)),
         collect=_published),
     AddedField(ListenerDocument, DocumentField(
-        "ech", Ech, "with [`ech_keys`](rules.md#encrypted-clienthello) it has `keys`, the published one first, each with `id`, `public_name` and when it was `written`, and how many hellos were `opened` and `unopened`",
+        "ech", Ech, "with [`ech_keys`](rules.md#encrypted-clienthello): `keys`, the published one first, each with `id`, `public_name` and when it was `written`, and how many hellos were `opened` and `unopened`",
         Column("hidden names", "ech", value=_hidden_names, goes=2), is_optional=True), _document),
 )
 # fmt: on

@@ -23,6 +23,6 @@ ROWS = (
     BANS_WITHOUT_ROOM,
     Gauge(name="cluster", metrics=[
         Metric("cluster_up", "Whether limits and bans are shared with other machines.", "", _is_up,
-               "It changes after three seconds, and is missing without [`shared_limits`](rules.md#shared-limits).")]),
+               "Changes after three seconds; missing without [`shared_limits`](rules.md#shared-limits).")]),
 )
 # fmt: on

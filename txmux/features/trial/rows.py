@@ -46,7 +46,7 @@ ROWS = (
             Metric("remembered_bytes", "First bytes of these clients that are kept in memory.", "listener", partial(_samples, 1)),
         ]),
     AddedField(ListenerDocument, DocumentField(
-        "remembered", RememberedDocument, "with [`remember`](rules.md#trying-rules), all workers remember this many `clients`, and this many first `bytes` of theirs",
+        "remembered", RememberedDocument, "with [`remember`](rules.md#trying-rules): how many `clients` all workers remember, and first `bytes` of theirs",
         Column("remembered", "remembered", "count", value=lambda row: (row.get("remembered") or {}).get("clients"), goes=1), is_optional=True), _document),
 )
 # fmt: on

@@ -88,11 +88,11 @@ class ListenerTotals(Totals, kind="listener"):
     datagrams = CounterByWord(
         (*_WAYS, "lost", "cut"), "datagrams_total",
         "Datagrams that came from clients (in), went to them (out), were dropped (lost), or were longer than can be taken (cut).",
-        "Lost ones found a queue full, too many new flows beginning at once, or no receiver, or a server of QUIC must not get them. Absent before the first one.",
+        "Lost: a full queue, too many new flows at once, no receiver, or a QUIC server must not get them. Absent before the first one.",
         label="way", chosen=lambda by_word: by_word if any(by_word.values()) else ())
     refused = CounterByWord(
         get_args(LimitName), "limit_refused_total", "Clients that were not let in, by the limit.",
-        "The limit is the listener's key; `txmux.max_connections` is that of `[txmux]`.", label="limit")
+        "The listener's key; `txmux.max_connections` is that of `[txmux]`.", label="limit")
     detect = Histogram(_MILLISECONDS, "detect_seconds", "Time from accept to the decision.", "Buckets are from 1 ms to 10 s.", base=1000)
     detect_bytes = Histogram(
         tuple(2**power for power in range(16)), "detect_bytes", "Bytes that clients had sent when they were decided.", "Buckets are from 1 to 32 Ki.", cell="bytes", is_of_all=True)
@@ -118,7 +118,7 @@ class RouteTotals(Totals, kind="route"):
     ended = CounterByWord(
         get_args(CountedReason), "connections_ended_total",
         "Connections that have ended, by the reason of the access log, or crashed for those of a worker that was killed.",
-        "The latter have no line in the log; see [reasons](access-log.md#reasons). An empty `route` is for clients that no route has taken.",
+        "The latter have no line in the log; see [reasons](access-log.md#reasons). `route` is empty where none has taken the client.",
         label="reason", chosen=lambda by_reason: [reason for reason, count in by_reason.items() if count or reason == "done"])
     active = Computed(live_on_route)
 
@@ -132,7 +132,7 @@ class BackendTotals(Totals, kind="backend"):
     connect = Histogram(_MILLISECONDS, "connect_seconds", "Time from the decision until a server had accepted.", "Buckets are from 1 ms to 10 s.", base=1000)
     first_byte = Histogram(
         _MILLISECONDS, "first_byte_seconds", "Time from the first byte to a server, or its connect if it speaks first, until its first byte.",
-        "Over UDP it is the same of datagrams. Buckets are from 1 ms to 10 s.", base=1000)
+        "Over UDP, of datagrams. Buckets are from 1 ms to 10 s.", base=1000)
 
 
 class ServerTotals(Totals, kind="server"):
@@ -142,7 +142,7 @@ class ServerTotals(Totals, kind="server"):
     server = Name()
     total = Counter(
         "backend_connections_total", "Connections to a server.",
-        "A server is named as in the rules, also if its name has several addresses. Flows of UDP count once it has answered.", cell="connected")
+        "Named as in the rules, also with several addresses. Flows of UDP count once it has answered.", cell="connected")
     adopted = Counter()
     released = Counter()
     check_seconds = Cell(
@@ -151,7 +151,7 @@ class ServerTotals(Totals, kind="server"):
     checks_failed = Counter("backend_checks_failed_total", "Checks of a server that failed.", "Only with `check`.", shown=lambda its: its.check_seconds is not None)
     checks_recovered = Counter(
         "backend_checks_recovered_total", "How often a check of a server succeeded after others that had failed, but had not taken it down.",
-        "They were fewer than `fall`.", shown=lambda its: its.check_seconds is not None)
+        "Fewer than `fall`.", shown=lambda its: its.check_seconds is not None)
     asked = Counter()
     """Connections on which it could have answered, or has spoken first."""
     answered = Counter()
@@ -185,8 +185,8 @@ class ProcessTotals(Totals, kind="process"):
     """The numbers of processes."""
 
     spliced = Counter("relay_spliced_bytes_total", "Bytes that the kernel has moved by itself.")
-    restarts = Counter("worker_restarts_total", "Workers that were restarted.", "They had been killed, or had crashed.")
-    lost_lines = Counter("access_log_lost_total", "Lines that a log could not write.", "It is the access log's file, or the service's log: the disk is full, or a reader is too slow.")
+    restarts = Counter("worker_restarts_total", "Workers that were restarted.", "After a crash, or killed.")
+    lost_lines = Counter("access_log_lost_total", "Lines that a log could not write.", "Access log's file, or service's log: the disk is full, or a reader too slow.")
     turns = Counter()
     """No longer counted; without its cell, `FORMAT` would differ from that of earlier processes, whose connections would not be counted."""
 # fmt: on
