@@ -42,7 +42,7 @@ class RecipeTests(SynchronousTestCase):
         self.run_python("docs/tables.py")
         reference = self.folder / "docs/reference"
         self.assertIn(
-            "`detect_ms`, `facts` | these are as in the", (reference / "admin-api.md").read_text()
+            "`detect_ms`, `facts` | as in the", (reference / "admin-api.md").read_text()
         )
         schemas = json.loads((reference / "openapi.json").read_text())["components"]["schemas"]
         self.assertIn("detect_ms", schemas["Connection"]["properties"])

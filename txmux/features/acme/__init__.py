@@ -52,9 +52,9 @@ _PROFILE = ValueKind(
     "a name",
 )
 _CA = SectionKey(PEM, example="pebble-root.pem", files=KeyFiles("supervisor"), meaning=
-    "this PEM file has the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`")  # fmt: skip
+    "this PEM file has the root of a private authority's own certificate, instead of those of the system or `SSL_CERT_FILE` in the environment")  # fmt: skip
 _EAB = SectionKey(SECRET, example="/etc/txmux/secrets/zerossl.eab", files=KeyFiles("supervisor", is_secret=True, reader="txmux.features.acme.authority:read_eab"), meaning=
-    "this file has, in one line, the key ID and the HMAC key that an authority gives for its accounts (External Account Binding)")  # fmt: skip
+    "this file has, in one line, the key ID and HMAC key that an authority gives for accounts (External Account Binding)")  # fmt: skip
 
 # What few rules need is imported where they do: OpenSSL takes a while.
 
@@ -89,22 +89,22 @@ FEATURE = Feature(
         "acme": SectionKey(_ACME, default="off", example="letsencrypt", loads=lambda _: ("txmux.features.acme.challenges",), meaning=
             "this authority issues the certificates of [`terminate_tls = acme`](#certificates-by-acme); a URL is that of its ACME directory"),
         "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning=
-            "certificates are of this kind, one of those that the authority has"),
+            "certificates are of this kind, one of the authority's"),
         "acme_eab": _EAB,
         "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
             "the authority may write to this address"),
         "acme_folder": SectionKey(_FOLDER, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, files=KeyFiles("supervisor", is_secret=True), shapes_others=True, meaning=
-            "this folder, made with mode 0700, has the account's key, and certificates with their keys"),
+            "this folder, made with mode 0700, has the account's key, and certificates with keys"),
         "acme_ca": _CA,
         "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=
-            "with `yes`, you agree to the terms of service of the authorities that have some"),
+            "with `yes`, you agree to the authorities' terms of service"),
     }, "route": {
         "acme": SectionKey(_OWN, example="zerossl", meaning=
-            "this authority issues the route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are only for the one named there"),
-        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning="it means the same as in `[txmux]`"),
+            "this authority issues the route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are only for the one there"),
+        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning="as in `[txmux]`"),
         "acme_eab": attrs.evolve(_EAB, meaning=
-            "it means the same as in `[txmux]`; one route with the authority is enough. In a file of a user who is neither root nor you, it is for an account of its own"),
-        "acme_ca": attrs.evolve(_CA, meaning="the same holds for this key"),
+            "as in `[txmux]`; one route with the authority is enough. In a file of a user but root and you, it is for an account of its own"),
+        "acme_ca": attrs.evolve(_CA, meaning="the same"),
     }},
     hints={"route": dict.fromkeys(
         ("cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] or here names the authority")},

@@ -104,7 +104,7 @@ FEATURE = Feature(
     "geo",
     keys={"txmux": {
         DATABASES: SectionKey(_PATHS, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", files=KeyFiles("worker"), shapes_others=True, meaning=
-            "these files in MaxMind's format are for [`geo:` and `as:` networks](#networks-from-other-sources). They need the extra `txmux[geo]`"),
+            "these files in MaxMind's format, with the extra `txmux[geo]`, are for [`geo:` and `as:` networks](#networks-from-other-sources)"),
     }},
     networks=NetworkKind(
         ("geo", "as"), _read, _sources, imported_late("txmux.features.geo.databases:GeoDatabase"), seconds=FILE_SECONDS, meanwhile=FILE_MEANWHILE

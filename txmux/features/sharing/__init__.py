@@ -72,7 +72,7 @@ FEATURE = Feature(
     "sharing",
     keys={"txmux": {
         RULE: SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", files=KeyFiles("supervisor", is_secret=True, reader="txmux.net.secrets:read_text"), loads=_modules_of, meaning=
-            "several machines share [bans and limits](#shared-limits) by this Redis"),
+            "machines share [bans and limits](#shared-limits) by this Redis"),
     }},
     needed=lambda rules: RULE in rules.settings.more,
     part=lambda its: named("txmux.features.sharing.bans:Sharing")(its.reactor, its.bans, its.per_source),

@@ -61,9 +61,9 @@ FEATURE = Feature(
     "starttls",
     keys={"listen": {
         "starttls": SectionKey(words(*NAMES), example="smtp", streams_only="works only over TCP; remove it", meaning=
-            "clients begin in the clear by this protocol, and ask for TLS: [STARTTLS](#starttls)"),
+            "clients begin in the clear by this protocol, and ask for TLS ([STARTTLS](#starttls))"),
         "starttls_banner": SectionKey(ValueKind(str, "text"), example="mail.example.com ESMTP", streams_only="works only over TCP; remove it", meaning=
-            "clients are greeted with this text; without it, with that of the first server"),
+            "clients are greeted with this text; by default the first server's"),
     }},
     contradictions={"listen": _contradictions},
     stages=(FeatureStage("starttls", "starttls", "txmux.features.starttls.stage:StartTLSMaker", then=("peeking",), waits_for="the client's TLS, by [`starttls`](rules.md#starttls)", seen=_seen),),

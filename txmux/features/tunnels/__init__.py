@@ -98,7 +98,7 @@ FEATURE = Feature(
         "tunnel": SectionKey(ValueKind(lambda text: TUNNEL if boolean(text) else None, "boolean"), default="no", is_outer=True, meaning=
             "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
         "tunnel_users": SectionKey(ValueKind(_users, "path", in_context=True, paths=one_path), example="tunnel.htpasswd", files=KeyFiles("sent", is_secret=True, watcher="txmux.features.tunnels.users:TunnelUsers"), lets_some=True, loads=lambda _: ("txmux.features.tunnels.users",), meaning=
-            "this file of `htpasswd -B` has the users who may log in to the `tunnel`; without it, no login is asked for. It needs the extra `txmux[tunnel]`"),
+            "this file of `htpasswd -B` has the users who may log in; by default no login is asked for. It needs the extra `txmux[tunnel]`"),
     }, "backend": {
         "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="works only over TCP; remove it", files=KeyFiles("sent", is_secret=True, is_needed=True, reader="txmux.features.tunnels.dialler:read_password"), meaning=
             "[this proxy](#via) connects to the servers"),

@@ -41,7 +41,7 @@ FEATURE = Feature(
     "wake",
     keys={"backend": {
         "wake": SectionKey(_WAKE, example="wol 00:11:22:33:44:55 192.168.1.255", meaning=
-            "txmux sends this [to start the server](../how-to/scale-to-zero.md) while clients wait"),
+            "this is sent [to start the server](../how-to/scale-to-zero.md) while clients wait"),
     }},
     finds={"lint": (_lint,)},
     start_of=_start_of,

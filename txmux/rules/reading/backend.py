@@ -385,57 +385,57 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, files=KeyFiles("worker-itself", is_secret=True), loads=_modules_of, meaning=
         "txmux connects [here](#servers)"),
     "allow_names": SectionKey(_NAMES, example="*.example.com", meaning=
-        "[clients may choose](#destinations-by-name) these names; `*` is all. The key is required with `{sni}` and `{host}`"),
+        "[clients may choose](#destinations-by-name) these names; `*` is all. Required with `{sni}` and `{host}`"),
     "allow_networks": SectionKey(REACHABLE, example="public", meaning=
-        "[clients may choose](#destinations-by-name) addresses in these networks: `public`, and networks as for `from`. Without the key, it is `public` for `{sni}` and `{host}`, and anywhere for others"),
+        "[clients may choose](#destinations-by-name) addresses in these networks. By default, `public` for `{sni}` and `{host}`, anywhere for others"),
     "deny_names": SectionKey(_NAMES, example="*.internal.example.com", meaning=
-        "clients may not choose these names, even if `allow_names` has them. Other names may lead to the same address"),
+        "clients may not choose these, even if `allow_names` has them. Other names may lead to the same address"),
     "deny_networks": SectionKey(REACHABLE, example="192.0.2.0/28", meaning=
-        "clients cannot choose addresses in these networks by any name, even if `allow_networks` has them"),
+        "clients may not choose addresses in these networks, even if `allow_networks` has them"),
     "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", meaning=
         "a client gets [one of several servers](#balance) by this rule"),
     "slow_start": SectionKey(_SLOW_START, example="30s", meaning=
-        "the share of a server that came up or came new [grows for this time](#slow-start)"),
+        "the share of a server that came up or is new [grows for this time](#slow-start)"),
     "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", meaning=
-        "a PROXY protocol header of this version, with the client's address, comes before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). A server such as `tls:HOST:PORT` cannot have it"),
+        "a PROXY protocol header of this version, with the client's address, comes first, before TLS. The server [must expect it](../how-to/real-client-address.md). `tls:HOST:PORT` cannot have it"),
     "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="works only over TCP; remove it", meaning=
-        "a header of version 2 contains [these fields](#fields-of-the-proxy-protocol-header) besides the addresses"),
+        "a header of version 2 has [these fields](#fields-of-the-proxy-protocol-header) besides the addresses"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
-        "connections come from these local addresses in turn; for each server, from those of its family. `client` is the client's own. Only servers with an address can have it"),
+        "connections come from these local addresses in turn, of the server's family; `client` is the client's own. Only for servers with an address"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "txmux connects by [Multipath TCP](#multipath-tcp) to servers that have it, on Linux only"),
     "connect_timeout": SectionKey(DURATION, streams_only="works only over TCP; write unanswered_timeout", meaning=
-        "one attempt to connect may take this long, with the TLS handshake; before it, a client may wait in the `queue` for as long"),
+        "an attempt to connect may take this long, with the TLS handshake; before it, a client may wait in the `queue` as long"),
     "retries": SectionKey(number(0, 1000), meaning=
-        "this many other servers are tried when one cannot be reached"),
+        "this many others are tried when a server cannot be reached"),
     "idle_timeout": SectionKey(DURATION, meaning=
-        "the connection is closed when neither side has sent a byte for this long, or for a minute once one side has finished sending. A slow peer that still reads is not idle"),
+        "the connection is closed when neither side has sent a byte for this long, or for a minute once one has finished sending. A slow peer that reads is not idle"),
     "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="works only over TCP; remove it", meaning=
-        "the connection ends after this time, whatever it is doing"),
+        "the connection ends after this time"),
     "check": SectionKey(_CHECK, example="http path=/health", meaning=
-        "this check tests each server's health at regular intervals"),
+        "this tests each server's health at regular intervals"),
     "end_on_down": SectionKey(words("no", "yes", "backup"), example="yes", meaning=
         "with `yes`, connections to a server end when its checks say *down*; with `backup` also those to `backup` servers when another is up again"),
     "eject": SectionKey(_EJECT, meaning=
-        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). `unanswered=5` does the same after five clients in a row, of at least three sources, that have sent something and have had no byte `after` `15s`; for UDP, after five flows that ended unanswered. `unanswered=0` is for servers that never answer, as of logs: they are never [silent](#what-connections-say)"),
+        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). `unanswered=5` does the same after five clients in a row, of at least three sources, that have sent something and had no byte `after` `15s`; for UDP, after five unanswered flows. `unanswered=0` is for servers that never answer, as of logs: they are never [silent](#what-connections-say)"),
     "resolve": SectionKey(_RESOLVE, meaning=
-        "a host name is looked up, or Consul queried, again within this time; addresses that cannot be found again are used for as long as `keep` says"),
+        "a host name is looked up, or Consul asked, again within this time; addresses not found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
-        "these [name servers](#how-names-are-looked-up) are asked for these servers, in this order; without the key, those of `[txmux]`"),
+        "these [name servers](#how-names-are-looked-up) are asked, in this order; by default those of `[txmux]`"),
     "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="works only over TCP; remove it", loads=lambda _: ("txmux.backends.connect.tls",), meaning=
-        "with `yes`, connections to the servers use TLS; the name in their certificates is verified. A server that closes first, without a close-notify, [counts as broken off](access-log.md#reasons)"),
+        "with `yes`, connections to the servers use TLS; their certificates' name is verified. A server that closes first, without a close-notify, [counts as broken off](access-log.md#reasons)"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", meaning=
-        "this name is verified, and sent as SNI; without the key, the host of the server is. UNIX sockets and endpoint strings need it"),
+        "this name is verified, and sent as SNI; by default the server's host. UNIX sockets and endpoint strings need it"),
     "tls_ca": SectionKey(PEM, example="ca.pem", files=KeyFiles("sent"), meaning=
-        "the certificates in this PEM file are trusted, instead of those of the system"),
+        "the certificates in this PEM file are trusted, instead of the system's"),
     "tls_client_certificate": SectionKey(PEMS, example="client.pem", files=KeyFiles("sent", is_secret=True), meaning=
-        "these PEM files have the certificate chain and the key for the server"),
+        "these PEM files have the certificate chain and key for the server"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="works only over TCP; remove it", meaning=
         "txmux offers these protocols to the server by ALPN"),
     "max_connections": SectionKey(CONNECTIONS, example="1000", meaning=
-        "all servers together have at most this many connections; `0` means no limit"),
+        "all servers together have at most this many connections, `0` for no limit"),
     "queue": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP: datagrams do not wait; remove it", meaning=
-        "this many further clients wait for room under these limits, here or `max_connections=` of the servers, in the order in which they came. One that waits for a full server does not delay those that can use another"),
+        "this many further clients wait for room under this limit, or the servers' `max_connections=`, in order. One that waits for a full server does not delay those that can use another"),
     "hold": SectionKey(_HOLD, default="0s", example="60s", meaning=
         "clients [wait](#clients-that-wait-for-a-server) for this long while no server is up"),
     "hold_limit": SectionKey(number(1, 1_000_000), meaning=
@@ -447,9 +447,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "unanswered_timeout": SectionKey(DURATION, datagrams_only=True, meaning=
         "a flow of UDP that the server has never answered lasts this long"),
     "answers": SectionKey(number(0, 1_000_000_000), example="1", datagrams_only=True, meaning=
-        "a flow of UDP ends after this many datagrams from the server, unless the client has sent more; `0` means no such end. Use `1` for DNS"),
+        "a flow of UDP ends after this many datagrams from the server, unless the client has sent more; `0`: no such end. Use `1` for DNS"),
     "fallback": SectionKey(OUTCOME, meaning=
-        "the client goes here when no server can be reached. A fallback can have one too; a circle is an error"),
+        "the client goes here when no server can be reached. A fallback can have one too, but no circle"),
 })
 # fmt: on
 """The keys of ``[backend NAME]``."""

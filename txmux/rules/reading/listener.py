@@ -122,17 +122,17 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, files=KeyFiles("worker-itself", is_secret=True), loads=_modules_of, meaning=
         "txmux listens [here](#where-to-listen)"),
     "detect_timeout": SectionKey(DURATION, meaning=
-        "a client has to be recognised within this time from accept; the default is [`3s`](#when-the-server-speaks-first) where `silent` names a server"),
+        "a client has to be recognised within this time from accept; by default [`3s`](#when-the-server-speaks-first) where `silent` names a server"),
     "peek_limit": SectionKey(_PEEK, meaning=
         "at most this many bytes are inspected"),
     "first": SectionKey(words("client", "server"), streams_only="works only over TCP: with datagrams the client always speaks first; remove it", meaning=
-        "with `server`, [the server speaks first](#when-the-server-speaks-first): every client goes to `default` as soon as it is accepted"),
+        "with `server`, [the server speaks first](#when-the-server-speaks-first): every client goes to `default` at once"),
     "silent": SectionKey(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", meaning=
-        "a client that has sent nothing within `detect_timeout` goes here: the [first line that fits](#when-the-server-speaks-first) counts; without one, `close`"),
+        "a client that has sent nothing within `detect_timeout` goes here, by the [first line that fits](#when-the-server-speaks-first); without one, `close`"),
     "default": SectionKey(OUTCOME, meaning=
-        "a client that has sent something but matched no route goes here"),
+        "other clients that match no route go here"),
     "routes_from": SectionKey(_UNITS, example="docker, team-*.ini", meaning=
-        "routes of these [units](#units) may be [under this listener](#scope): patterns of their files or names; without it, of none"),
+        "routes of these [units](#units), by patterns of their files or names, may be [under this listener](#scope)"),
     "accept_proxy_from": SectionKey(_SENDERS, example="10.0.0.1", meaning=
         "connections from these sources must begin with a [PROXY protocol header](#proxy-protocol-headers-from-proxies-in-front)"),
     "proxy_timeout": SectionKey(DURATION, streams_only="works only over TCP: a PROXY header is in the datagram itself; remove it", meaning=
@@ -142,31 +142,31 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "deny": SectionKey(DENIED, example="10.0.0.0/8", meaning=
         "clients from these networks may not connect, even if `allow` names them"),
     "end_denied": SectionKey(BOOLEAN, meaning=
-        "with `yes`, existing connections and flows end when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise a ban ends only those that [have no server yet](commands.md#txmux-ban)"),
+        "with `yes`, connections and flows end when a ban, a changed list of networks or changed rules deny their clients. Otherwise a ban ends only those that [have no server yet](commands.md#txmux-ban)"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="works only over TCP; write max_flows", meaning=
-        "this listener has at most this many connections; `0` means no limit. Further clients are closed"),
+        "this listener has at most this many connections, `0` for no limit. Further clients are closed"),
     "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP; write max_flows_per_source", meaning=
-        "each [source](#sources) has at most this many connections; `0` means no limit. Further clients are closed"),
+        "the same for each [source](#sources)"),
     "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="works only over TCP; write max_flows_per_source", meaning=
-        "the same holds for connections that are not recognised yet"),
+        "the same for those not recognised yet"),
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", meaning=
-        "each [source](#sources) may make connections at this rate: `20/s burst=40`"),
+        "each [source](#sources) may connect at this rate: `20/s burst=40`"),
     "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="works only over TCP; remove it", meaning=
-        "TCP probes a client or a server that has been quiet for `idle=`, again every `interval=`; after `count=` probes without an answer, the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, bytes that stay unacknowledged for that long break it, too. A peer that does not read stays connected"),
+        "TCP probes a peer that has been quiet for `idle=`, again every `interval=`; `count=` probes without an answer break the connection. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, bytes unacknowledged for that long break it, too. A peer that does not read stays connected"),
     "freebind": SectionKey(LINUX_ONLY, meaning=
-        "txmux may listen on an IP address that this machine does not have (yet), such as a virtual one. This works on Linux only"),
+        "txmux may listen on an IP address that this machine does not have (yet), on Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "clients may use [Multipath TCP](#multipath-tcp), on Linux only"),
     "capture": SectionKey(BOOLEAN, meaning=
-        "[`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
+        "[`/api/recent`](admin-api.md#recent) keeps 64 bytes of clients that no route takes"),
     "log": SectionKey(LOG, meaning=
-        "these connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
+        "these connections are in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="works only over TCP; remove it", meaning=
-        "with `yes`, a client of [terminated TLS](#tls-termination) that closes without a close-notify counts as broken off"),
+        "with `yes`, a client of [terminated TLS](#tls-termination) without a close-notify counts as broken off"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
-        "a UDP listener has at most this many flows. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without the key, all UDP listeners share 70 % of the process's descriptors: the one with most unanswered flows makes room, and one with less than an equal part may have some more; `0` means no limit but these"),
+        "a UDP listener has at most this many flows. Beyond, the longest quiet unanswered one makes room, or the new one is refused. Without the key, all UDP listeners share 70 % of the process's descriptors: the one with most unanswered flows makes room, and one with less than an equal part may have some more; `0` means no limit but these"),
     "max_flows_per_source": SectionKey(CONNECTIONS, example="100", datagrams_only=True, meaning=
-        "each [source](#sources) has at most this many flows of UDP; `0` means no limit"),
+        "each [source](#sources) has at most this many flows of UDP, `0` for no limit"),
 })
 # fmt: on
 """The keys of ``[listen NAME]``."""

@@ -486,9 +486,9 @@ _UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, meaning=
-        "the client has to send [what a line says](#match); one line that matches is enough"),
+        "the client has to send [what a line says](#match); one line is enough"),
     "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls tunnel", meaning=
-        "the client goes here. With `terminate_tls` and `tunnel`, the key is not required"),
+        "the client goes here. Not required with `terminate_tls` and `tunnel`"),
     "from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, the route serves only clients from these networks"),
     "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
@@ -496,15 +496,15 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", meaning=
-        "the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches, up to 20 deep; `*` means [all listeners](#scope). With several listeners, the key is required"),
+        "the route is only for these listeners, and inside these routes that terminate TLS or open tunnels, up to 20 deep; `*` means [all listeners](#scope). Required with several listeners"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", files=KeyFiles("sent", is_secret=True), loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), meaning=
         f"txmux [terminates TLS](#tls-termination) with the certificates and keys of these PEM files{'' if MANAGED is None else f', or of {MANAGED.meaning}'}, and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", loads=lambda names: [one.partition(":")[0] for one in watchers_inside(names)], meaning=
-        "`terminate_tls` may negotiate these protocols, in order of preference; without the key, none"),
+        "`terminate_tls` may negotiate these protocols, in order of preference"),
     "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", files=KeyFiles("sent"), meaning=
         "`terminate_tls` asks clients for a certificate of one of the authorities in this PEM file"),
     "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", meaning=
-        "clients without a valid certificate are turned away, or continue, so that [`client_cert`](#client_cert) decides"),
+        "clients without a valid certificate are turned away, or left to [`client_cert`](#client_cert)"),
     "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", files=KeyFiles("sent"), meaning=
         "this PEM file has the [revocation list](#allow_client) of each of these authorities"),
     "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
@@ -514,9 +514,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", meaning=
         "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
     "log": SectionKey(LOG, meaning=
-        "it means the same as for a listener; if the two differ, the one with fewer lines counts"),
+        "as for a listener; if the two differ, the one with fewer lines counts"),
     "dry_run": SectionKey(BOOLEAN, meaning=
-        "the route decides nothing and delays nothing: the fact `dry_run` names it where it would have matched first, and the service's log has their number at each reload and at the stop, since the reload before"),
+        "the route decides and delays nothing: the fact `dry_run` names it where it would have matched first, and at each reload and the stop, the service's log has their number since the last"),
 })
 # fmt: on
 """The keys of ``[route NAME]``."""

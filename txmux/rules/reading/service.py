@@ -230,41 +230,41 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "include": SectionKey(_INCLUDE, example="rules.d/*.ini", files=KeyFiles("supervisor"), meaning=
         "these [further files](#included-files) are part of the rules"),
     "watch_rules": SectionKey(_WATCH, default="off", example="10s", meaning=
-        "txmux looks this often whether the rules file or an included one has changed, and [reloads them](#watching-the-rules) then"),
+        "txmux looks this often whether the rules file or an included one has changed, to [reload them](#watching-the-rules)"),
     "relay": SectionKey(_RELAY, meaning=
         "this [relay](#relays) carries the bytes of connections"),
     "workers": SectionKey(_WORKERS, example="auto", meaning=
-        "this many [processes](#workers) serve clients; `auto` means one for each CPU core that txmux may use"),
+        "this many [processes](#workers) serve clients; `auto`: one for each CPU core that txmux may use"),
     "sandbox": SectionKey(_SANDBOX, example="yes", meaning=
         "workers are [confined](#sandbox) to what the rules name"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", meaning=
-        "all listeners together have at most this many connections; `0` means no limit. Further clients are closed"),
+        "all listeners together have at most this many connections, `0` for no limit. Further clients are closed"),
     "drain_timeout": SectionKey(_ANY_DURATION, meaning=
-        "connections may continue for this long when the service stops; those left end one after another in its second half"),
+        "connections may continue for this long when the service stops; those left end one by one in its second half"),
     "drain_removed": SectionKey(BOOLEAN, meaning=
         "with `yes`, connections of routes and backends that a reload removes get `drain_timeout` to end; otherwise they continue"),
     "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", files=KeyFiles("worker-log"), meaning=
-        "the [access log](access-log.md) goes into the service's own log (`-`), to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
+        "the [access log](access-log.md) goes into the service's log (`-`), to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
     "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
-        "the lines of the access log have this format"),
+        "the access log's format"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", shapes_others=True, meaning=
-        "these [name servers](#how-names-are-looked-up) look up the names of servers; without the key, the system's do"),
+        "these [name servers](#how-names-are-looked-up) look up servers' names; by default the system's"),
     "user": SectionKey(_USER, example="txmux", meaning=
-        "the service becomes this [user](#user-and-group) once it listens. It has to be started as root"),
+        "the service, started as root, becomes this [user](#user-and-group) once it listens"),
     "group": SectionKey(_GROUP, example="txmux", meaning=
-        "the service gets this group; without the key, that of `user`"),
+        "the service gets this group; by default that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
         "these [endpoints](#admin-and-metrics) serve the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
     "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", files=KeyFiles("supervisor", is_secret=True), meaning=
-        "this file has the secret of TCP clients; txmux creates it with mode 0600 if it does not exist"),
+        "this file has the secret of TCP clients; a missing one is created with mode 0600"),
     "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/secrets/tokens", files=KeyFiles("supervisor", is_secret=True), meaning=
         "this file has [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
     "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
-        "these users have [these rights](#rights) by a UNIX socket of `admin`; without the key, everyone who can open the socket has all rights"),
+        "these users have [these rights](#rights) by a UNIX socket of `admin`; by default, everyone who can open it has all"),
     "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "this endpoint has only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
-        "when the service stops, `/readyz` answers 503 for this long while clients are still accepted, for balancers in front"),
+        "when the service stops, `/readyz` answers 503 for this long while clients are accepted, for balancers in front"),
 })
 # fmt: on
 """The keys of ``[txmux]``."""
