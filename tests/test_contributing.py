@@ -41,9 +41,7 @@ class RecipeTests(SynchronousTestCase):
             self.follow(heading)
         self.run_python("docs/tables.py")
         reference = self.folder / "docs/reference"
-        self.assertIn(
-            "`detect_ms`, `facts` | as in the", (reference / "admin-api.md").read_text()
-        )
+        self.assertIn("`detect_ms`, `facts` | as in the", (reference / "admin-api.md").read_text())
         schemas = json.loads((reference / "openapi.json").read_text())["components"]["schemas"]
         self.assertIn("detect_ms", schemas["Connection"]["properties"])
         self.check(

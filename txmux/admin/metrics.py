@@ -97,7 +97,7 @@ _OF_SERVICE = (
     Metric("reload_timestamp_seconds", "When the rules were last read, in seconds since 1970.", samples=lambda counts, _: only(counts.reloaded[1]),
            more="At first, when the service was started."),
     Metric("rules_info", "The SHA-256 of the current rules.", "sha", lambda counts, _: [([counts.rules], 1)] if counts.rules else [],
-           "[`rules_sha256`](admin-api.md#status): `count(count by (sha) (txmux_rules_info)) > 1` finds machines with different rules."),
+           "As [`rules_sha256`](admin-api.md#status): `count(count by (sha) (txmux_rules_info)) > 1` finds machines with different rules."),
     Metric("build_info", "Versions of txmux and of Python.", "version python", lambda *_: [((__version__, platform.python_version()), 1)]),
     Metric("backend_attention", "1 for a backend that needs attention, by the level.", "backend level",
            lambda counts, _: [((item.subject, item.level), 1) for item in counts.attention if item.what == "backend"],
