@@ -97,18 +97,20 @@ class MatchersTests(CommandTestCase):
             for option in matcher.options:
                 self.assertIn(f" {option.name}=", "\n".join(lines))
 
-    def origin(self, matcher: IProtocolMatcher) -> str:
-        return matchers._origins([matcher])[matcher.name]
-
     def test_origin(self) -> None:
-        # The distribution that has the file.
-        version = namedAny("twisted.__version__")
-        self.assertEqual(self.origin(matcher_of("twisted.internet.tcp")), f"Twisted {version}")
-        # The module if none has it.
-        for matcher in (LocalMatcher(), PlainMatcher("mine", "x", Pattern(b"x"))):
-            self.assertEqual(self.origin(matcher), f"module {__name__}")
-        dropped = "twisted.plugins.mine"
-        self.assertEqual(self.origin(matcher_of(dropped)), f"module {dropped}")
         # An invalid example is left out.
         picky = FakeMatcher("picky", (Option("port", "for tests", "bad"),))
-        self.assertEqual(list(matchers._examples(picky)), [])
+        version, dropped = namedAny("twisted.__version__"), "twisted.plugins.mine"
+        for matcher, origin in (
+            # The distribution that has the file, or the module if none has it.
+            (matcher_of("twisted.internet.tcp"), f"Twisted {version}"),
+            (LocalMatcher(), f"module {__name__}"),
+            (PlainMatcher("mine", "x", Pattern(b"x")), f"module {__name__}"),
+            (matcher_of(dropped), f"module {dropped}"),
+            (picky, f"module {FakeMatcher.__module__}"),
+        ):
+            found = Registry({matcher.name: matcher}, ())
+            self.patch(matchers, "installed_matchers", lambda found=found: found)
+            told = self.describe(matcher.name)
+            self.assertIn(f", from {origin}\n", told)
+            self.assertEqual("match = " in told, matcher is not picky)

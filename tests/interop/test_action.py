@@ -14,8 +14,6 @@ import pytest
 from tests.interop.servers import make_certificate, site, start_haproxy, start_nginx
 from tests.support.kit import Child, InteropTestCase, free_port, leave_unmeasured
 
-pytestmark = pytest.mark.by_turns
-
 _CHECKOUT = Path(__file__).parents[2]
 _load = import_module("yaml").safe_load
 _ACTION = _load((_CHECKOUT / "action.yml").read_text())
@@ -34,6 +32,7 @@ backend {name}
 """
 
 
+@pytest.mark.by_turns
 class ActionTests(InteropTestCase):
     """HAProxy has two ports before two servers: one waits for the whole hello, as docs say how, and one does not."""
 

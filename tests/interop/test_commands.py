@@ -12,8 +12,6 @@ from tests.interop.screen import Screen
 from tests.support.kit import Child, InteropTestCase, output_of, require_program, run, write
 from tests.support.services import Service
 
-pytestmark = pytest.mark.by_turns
-
 
 class InitTests(ScenarioTestCase):
     def assert_led(self, mux: Child, port: int) -> None:
@@ -74,6 +72,7 @@ server =
 """
 
 
+@pytest.mark.by_turns
 class CompletionTests(InteropTestCase):
     def assert_completes(self, *command: str) -> None:
         require_program(command[0])

@@ -18,8 +18,6 @@ from tests.interop.children import PATIENCE, answered, eventually, run, write
 from tests.support.kit import EchoServer, InteropTestCase, Service, Twist, leave_unmeasured
 from tests.support.proc import cpu_time, family_of, open_files, workers_of
 
-pytestmark = pytest.mark.by_turns
-
 _LIMIT = 96
 _MOST, _CLIENTS, _TIMES = 64, 100, 4
 _FEW = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
@@ -42,6 +40,7 @@ _MANY = 400
 _TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a client
 
 
+@pytest.mark.by_turns
 class FullTests(InteropTestCase):
     def test_reload(self) -> None:
         """A worker without room for clients does nothing, says what to raise, and takes rules that shut somebody out, however many listeners there are, and a few more of these."""

@@ -7,11 +7,10 @@ import pytest
 from tests.interop.servers import postgres_program, restart_postgres, start_postgres
 from tests.support.kit import Child, InteropTestCase, Service, eventually, free_port
 
-pytestmark = pytest.mark.by_turns
-
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = db\n[backend db]\n"
 
 
+@pytest.mark.by_turns
 class PostgresTests(InteropTestCase):
     def test_restart_under_load_fails_no_transaction(self) -> None:
         folder, port = self.make_folder(), free_port()

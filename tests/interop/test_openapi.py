@@ -10,8 +10,6 @@ import pytest
 from tests.browser.service import Watched
 from tests.support.kit import PATIENCE, InteropTestCase, run_text
 
-pytestmark = pytest.mark.by_turns
-
 RULES = """
 [listen x]
 endpoint = 127.0.0.1:0
@@ -41,6 +39,7 @@ LEFT_OUT = ("/api/stop", "/api/upgrade", "/api/events", "/readyz")
 """What ends the service, or never ends itself; and what says by 503 that no server is up, as it is to."""
 
 
+@pytest.mark.by_turns
 class OpenAPITest(InteropTestCase):
     def test_schemathesis(self) -> None:
         """Whatever is asked, nothing fails inside the service, and each answer is as its description says."""

@@ -46,7 +46,7 @@ class FileTests(SupervisedTestCase):
             self.time.advance(0.5)
             await self.running.control.missing()  # the worker has answered what it was asked
             await self.looked()
-        await self.reloaded()
+        await self.reloading.wait_until_idle()
 
     async def assert_told(self, seconds: float, *told: str) -> None:
         await self.after(seconds)

@@ -22,6 +22,7 @@ from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.proc import halted
 from txmux import MuxService, load
 from txmux.control.broadcast import broadcast
+from txmux.control.coalescing import Coalescer
 from txmux.control.connections import list_connections
 from txmux.control.filters import Filters
 from txmux.control.report import Report
@@ -282,12 +283,10 @@ class SupervisedTestCase(TestCase):
         """Wait until a look at the rules' files has ended; a reload that comes of it may go on."""
         await self.running._watch.looking
 
-    def reload_unasked(self) -> Deferred[Report]:
-        """Reload as a look does that has found a change."""
-        return self.running._reloading.request()
-
-    async def reloaded(self) -> None:
-        await self.running._reloading.wait_until_idle()
+    @property
+    def reloading(self) -> Coalescer[Report]:
+        """What a look reloads by that has found a change."""
+        return self.running._reloading
 
     async def killed(self, *workers: Worker) -> None:
         """Kill workers, and wait until others serve in their place."""

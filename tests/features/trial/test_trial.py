@@ -475,7 +475,7 @@ class TrialTests(AdminCase):
                 time.advance(0.5)
                 await self.running.control.missing()
                 await self.looked()
-            await self.reloaded()
+            await self.reloading.wait_until_idle()
 
         await self.served(request("a.test"), request("b.test"), request("c.test"))
         new = f"[route b]\nunder = *\nmatch = http host=b.test\nbackend = {self.b}\n"
@@ -523,7 +523,7 @@ class TrialTests(AdminCase):
         # A unit may have several parts.
         for name, text in (("a", _LISTENER), ("b", f"{route}[unit b]\n# more"), ("c", _LISTENER)):
             (units / f"{name}.ini").write_text(text.format(name))
-        report = await self.reload_unasked()
+        report = await self.reloading.request()
         self.assertEqual(report.errors, ())
         self.assertIn("3 of 4 units taken", report.changes)
         pattern = r"/b\.ini \[unit b\] is not taken, .*: 2 of the last 2 clients would go"
@@ -532,7 +532,7 @@ class TrialTests(AdminCase):
         self.assertEqual(names, ["x", "a", "c"])
         # Yours are refused as before.
         self.write_rules(self.unit_settings, self.operators.replace(self.a, self.b))
-        report = await self.reload_unasked()
+        report = await self.reloading.request()
         self.assertIn("2 of the last 2 clients would go", str(report.errors))
         self.write_rules(self.unit_settings, self.operators)
         self.assertEqual((await self.running.reload()).errors, ())
@@ -552,7 +552,7 @@ class TrialTests(AdminCase):
             gone.write_text("") if is_part else gone.unlink()
             for name in ("b", "c"):  # what is gone stays so at the next look, too
                 (units / f"{name}.ini").write_text(_LISTENER.format(name))
-                report = await self.reload_unasked()
+                report = await self.reloading.request()
                 self.assertEqual(report.errors, ())
                 stays = r"gone\.ini.* is not taken, what was in force for it stays: .*gone\.ini: "
                 gone_too = f"{stays}is gone, and 2 of the last 2 clients would go"
@@ -582,5 +582,5 @@ class TrialTests(AdminCase):
             os.chown(units / f"{name}.ini", author, -1)
         for most, expected in ((1, ["x", "c"]), (2, ["x", "a", "c"])):
             change_constants(self, service, _MOST_TRIES=most)
-            await self.reload_unasked()
+            await self.reloading.request()
             self.assertEqual([one.name for one in self.running.control.rules.listeners], expected)
