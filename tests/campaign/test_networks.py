@@ -10,8 +10,7 @@ from campaign.bytes.part import Rounds
 from campaign.networks import cables
 from campaign.networks.conditions import CONDITIONS
 from campaign.networks.part import over
-from tests.interop.children import PATIENCE
-from tests.interop.namespaces import Namespace
+from tests.support.kit import PATIENCE, Namespace
 
 
 class NetworksTests(SynchronousTestCase):

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import eventually
-from tests.support.changes import change_constants
+from tests.support.kit import change_constants, eventually
 from txmux.processes import liveness
 from txmux.processes.liveness import (
     HangDetector,

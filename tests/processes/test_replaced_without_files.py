@@ -11,10 +11,9 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.serving.damaged_files import damages, in_each_way, in_one_way, use_files
-from tests.support.changes import change_constants
+from tests.support.kit import SupervisedTestCase, change_constants
 from tests.support.named_files import FILES, RULES
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.supervised import SupervisedTestCase
 from txmux.processes.supervisor import worker
 from txmux.rules.reading.sections import TABLES
 from txmux.telemetry import lines

@@ -22,10 +22,10 @@ from tests.admin.processes import get, post, text_of
 from tests.processes.nosy_matcher import ATTEMPTS
 from tests.processes.running import use_plugin
 from tests.processes.test_privileges import require_root, shown
-from tests.support.certificates import Identity
-from tests.support.changes import change_environment
 from tests.support.kit import (
+    Identity,
     Service,
+    change_environment,
     eventually,
     leave_unmeasured,
     make_authority,

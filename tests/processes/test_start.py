@@ -1,10 +1,8 @@
 """What stops the start of a service."""
 
-import atexit
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -34,11 +32,9 @@ from tests.support.services import twist_command
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits
 from txmux.admin.listen_addresses import automatic_addresses
-from txmux.cli import twist
 from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
 from txmux.processes import liveness
-from txmux.processes.forking import ignore_signals
 from txmux.processes.supervisor.pool import WorkersError
 from txmux.processes.usable import unusable
 from txmux.processes.worker import process
@@ -162,19 +158,6 @@ class ServiceTest(SupervisedTestCase):
         )
         told = [event for event in events if event["log_level"].name == "error"]
         self.assertEqual([event["error"] for event in told], [service.failure])
-
-    async def test_process_ends_with_status_1_after_a_failure(self) -> None:
-        top = twist._StoppingService()
-        registered: list[object] = []
-        self.patch(atexit, "register", lambda *call: registered.append(call))
-        service = self.service("[listen x]\nendpoint = 127.0.0.1:0\n")
-        service.setServiceParent(top)
-        await top.stopService()
-        ignored = (ignore_signals, signal.SIGTERM)
-        self.assertEqual(registered, [ignored])
-        service.failure = WorkersError("no")
-        await top.stopService()
-        self.assertEqual(registered, [ignored, (os._exit, 1)])
 
 
 _LISTENS = "[listen x]\nendpoint = ssl:0\n"

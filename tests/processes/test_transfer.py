@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.processes.handover_case import Handover
-from tests.support.mux import MuxTestCase
-from tests.support.peers import reactor
+from tests.support.kit import MuxTestCase, reactor
 from txmux.access.admission import Tally
 from txmux.net import collecting
 from txmux.net.channel import messages

@@ -9,8 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.test_privileges import require_root
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
+from tests.support.kit import change_constants, make_folder
 from tests.support.privileges import as_nobody
 from txmux.files import use_helper
 from txmux.processes import watching

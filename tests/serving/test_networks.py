@@ -8,8 +8,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.support.datagrams import Talker
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.kit import PeerFactory, Talker, connect, listen, reactor
 from tests.support.proc import open_files
 from tests.support.supervised import SupervisedTestCase, is_let_in
 

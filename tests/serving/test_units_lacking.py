@@ -13,10 +13,9 @@ import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 
-from tests.support.certificates import Identity, make_authority
+from tests.support.kit import Identity, SupervisedTestCase, make_authority
 from tests.support.peers import Peer, PeerFactory, listen, listen_tls, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.support.supervised import SupervisedTestCase
 from txmux.cli import main
 
 pytestmark = pytest.mark.by_turns(each=True)

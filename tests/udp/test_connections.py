@@ -5,8 +5,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from tests.support.changes import change_constants
-from tests.support.datagrams import Talker, turn
+from tests.support.kit import Talker, change_constants, turn
 from tests.udp.flow_case import LISTEN, PROXIED, FlowCase
 from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
 from tests.udp.test_migration import answer as answering

@@ -1,8 +1,7 @@
 from twisted.names import dns
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
-from tests.support.changes import change_constants
-from tests.support.datagrams import Talker, turn
+from tests.support.kit import Talker, change_constants, turn
 from tests.udp.flow_case import LISTEN, FlowCase
 from tests.wire.dtls_builder import dtls_body, hello_datagrams
 from tests.wire.hello_builder import client_hello, extension, server_name

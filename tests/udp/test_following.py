@@ -1,5 +1,4 @@
-from tests.support.changes import change_constants
-from tests.support.datagrams import Talker, turn
+from tests.support.kit import Talker, change_constants, turn
 from tests.support.privileges import require_transparent
 from tests.udp.flow_case import PROXIED, FlowCase
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer

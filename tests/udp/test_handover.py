@@ -10,8 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail
 
 from tests.processes.handover_case import descriptors
-from tests.support.datagrams import Talker, turn
-from tests.support.ports import free_port
+from tests.support.kit import Talker, free_port, turn
 from tests.support.servers import counted
 from tests.udp.flow_case import LISTEN, PROXIED, FlowCase, There
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer

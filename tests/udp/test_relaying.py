@@ -2,9 +2,7 @@ import socket
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from tests.support.changes import change_constants
-from tests.support.datagrams import Talker, turn
-from tests.support.ports import free_port
+from tests.support.kit import Talker, change_constants, free_port, turn
 from tests.udp.flow_case import LISTEN, FlowCase, reversed_bytes
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.udp import ancillary, listener, live_flows
