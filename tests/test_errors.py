@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from tests.support.kit import make_authority, make_folder, pretend_user
+from tests.support.kit import change_constants, make_authority, make_folder, pretend_user
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
@@ -156,7 +156,7 @@ class NamedTests(SynchronousTestCase):
                 self.assertEqual(sudo_for(folder), expected)
         self.assertEqual(sudo_for(folder / "none"), "sudo ")
         # Of the own program.
-        self.patch(sys, "prefix", str(folder))
+        change_constants(self, sys, prefix=str(folder))
         self.patch(shutil, "which", lambda _: None)
         self.assertEqual(own_command("upgrade"), "txmux upgrade")
         self.assertEqual(how_to_install("geo"), f"{sys.executable} -m pip install 'txmux[geo]'")

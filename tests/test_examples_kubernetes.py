@@ -8,8 +8,6 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
-from txmux.cli import check
-from txmux.rules.lint.privileges import Privileges
 from txmux.rules.reading.parser import load
 
 kubernetes_validate: Any = import_module("kubernetes_validate")
@@ -68,7 +66,7 @@ class AgreementTests(CommandTestCase):
     def test_rules(self) -> None:
         file = self.write("rules.ini", self.config["data"]["rules.ini"])
         rules = load(file)
-        self.patch(check, "own_privileges", lambda: Privileges(10001))
+        self.be_user(10001)
         told = f"{file}: OK, 1 listener, 2 routes, 2 backends\n"
         self.assertEqual(self.run_main("check", file), (0, told, ""))
         (listener,) = rules.listeners

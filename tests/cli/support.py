@@ -11,7 +11,8 @@ from tests.cli.remote.answering import DONE, Answering
 from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from txmux import files
-from txmux.cli import main
+from txmux.cli import check, main
+from txmux.rules.lint.privileges import Privileges
 
 
 class Terminal(StringIO):
@@ -56,6 +57,10 @@ class CommandTestCase(SynchronousTestCase):
                 code = int(stop.code or 0)
         return code, out.getvalue(), err.getvalue()
 
+    def be_user(self, number: int) -> None:
+        """Have `check` take this process for a user's that has no privilege."""
+        self.patch(check, "own_privileges", lambda: Privileges(number))
+
     def told(self, code: int, ended: tuple[int, str, str]) -> str:
         """Give what a command says that ends with this code: errors by the error output, and nothing by the other."""
         said, other = ended[1:] if code == 0 else ended[:0:-1]
@@ -83,7 +88,9 @@ class CommandTestCase(SynchronousTestCase):
         self.addCleanup(server.end)
         return server
 
-    def ask(self, *arguments: str | Path, **environ: str | Path) -> tuple[int, str, str]:
+    def ask(
+        self, *arguments: str | Path, out: StringIO | None = None, **environ: str | Path
+    ) -> tuple[int, str, str]:
         values = {name: str(value) for name, value in environ.items()}
         with patch.dict("os.environ", {**self.environ, **values}, clear=True):
-            return self.run_main(*arguments)
+            return self.run_main(*arguments, out=out)

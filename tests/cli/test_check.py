@@ -18,7 +18,6 @@ from txmux.backends.connect import source
 from txmux.cli import COMMANDS, check
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
 from txmux.processes.worker import landlock
-from txmux.rules.lint.privileges import Privileges
 from txmux.rules.optional import missing
 
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
@@ -32,7 +31,7 @@ BAD_LINES = (
 class CheckTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(check, "own_privileges", lambda: Privileges(1000))
+        self.be_user(1000)
         self.good, self.bad = self.write("good.ini", GOOD), self.write("bad.ini", BAD)
 
     def test_one_line_for_a_good_file_and_for_each_error(self) -> None:
@@ -91,7 +90,7 @@ class CheckTests(CommandTestCase):
         told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"
         self.assertEqual(self.run_main("check", self.good), (1, told, ""))
         # Staying root is a warning.
-        self.patch(check, "own_privileges", lambda: Privileges(0))
+        self.be_user(0)
         self.good.write_text(GOOD)
         first, last = self.told(0, self.run_main("check", self.good)).splitlines()
         self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))

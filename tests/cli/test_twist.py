@@ -9,7 +9,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
-from tests.support.kit import connect, has_ipv6, make_folder
+from tests.support.kit import change_constants, connect, has_ipv6, make_folder
 from txmux.cli.demo import demo_service
 from txmux.cli.run import program
 from txmux.cli.twist import Options, makeService
@@ -20,7 +20,7 @@ class OptionsTest(TestCase):
     def setUp(self) -> None:
         self.rules = make_folder(self) / "rules.ini"
         self.said = io.StringIO()
-        self.patch(sys, "stderr", self.said)
+        change_constants(self, sys, stderr=self.said)
 
     def options(self, *words: str) -> Options:
         options = Options()
@@ -101,8 +101,7 @@ class OptionsTest(TestCase):
         self.assertTrue(said.endswith("; --demo-port chooses another one\n"), said)
 
     async def test_demo(self) -> None:
-        out = io.StringIO()
-        self.patch(sys, "stdout", out)
+        change_constants(self, sys, stdout=(out := io.StringIO()))
         service = makeService(self.options("--demo", "--demo-port", "0"))
         service.startService()
         mux = next(iter(service))  # type: ignore[call-overload]

@@ -1,13 +1,13 @@
 import re
 import socket
 from pathlib import Path
-from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted
+from tests.support.changes import lack_modules
 from txmux.detection.registry import installed_matchers
 from txmux.wire.globs import names
 from txmux_convert import Program
@@ -48,9 +48,9 @@ class FormatsTests(SynchronousTestCase):
             ("sslh", "x.cfg", "listen: ();", "libconf"),
             ("traefik", "x.yml", "tcp: {}", "PyYAML"),
         ]
+        lack_modules(self, "crossplane", "libconf", "yaml")
         for program, name, text, package in files:
-            with patch("txmux_convert.writer.import_module", side_effect=ModuleNotFoundError):
-                error = self.assertRaises(ConvertError, converted, text, program, name)
+            error = self.assertRaises(ConvertError, converted, text, program, name)
             self.assertRegex(str(error), f"needs the package {package}.*; install it: ")
             self.assertIn("pip install 'txmux[convert]'", str(error))
 

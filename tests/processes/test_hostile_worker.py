@@ -262,12 +262,12 @@ class ChannelTest(SupervisedTestCase):
         commit = self.supervisor._commit
 
         def shut_down_before(worker: Any) -> Any:
-            self.patch(self.supervisor, "_commit", commit)
+            late.restore()
             self.shut_down()
             return commit(worker)
 
         await self.until(lambda: not self.supervisor.catching_up)
-        self.patch(self.supervisor, "_commit", shut_down_before)
+        late = self.patch(self.supervisor, "_commit", shut_down_before)
         self.shut_down()
         await self.until(lambda: not self.supervisor.catching_up)
         with socket.socket(socket.AF_UNIX) as client:

@@ -1,7 +1,6 @@
 import json
 import time
 from copy import deepcopy
-from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase, Terminal
 from tests.support.changes import change_environment, set_wall_clock
@@ -179,9 +178,7 @@ class StatusTests(CommandTestCase):
         self.assertEqual(self.ask("status"), (0, told, ""))
 
     def on_terminal(self) -> str:
-        environ = {**self.environ, "TERM": "xterm", "NO_COLOR": ""}
-        with patch.dict("os.environ", environ, clear=True):
-            return self.told(0, self.run_main("status", out=Terminal()))
+        return self.told(0, self.ask("status", out=Terminal(), TERM="xterm", NO_COLOR=""))
 
     def test_on_a_terminal(self) -> None:
         # Of 80 columns.

@@ -21,14 +21,12 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kit import CommandTestCase, make_authority, make_folder
-from txmux.cli import check
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
 from txmux.features.acme import folder as module
 from txmux.features.acme.folder import AcmeFolder, ShownCertificate, make_first, unusable
 from txmux.features.acme.reading import acme_file
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.lint.privileges import Privileges
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 
 _NAME = "www.example.com"
@@ -277,7 +275,7 @@ class FolderTests(SynchronousTestCase):
 class CheckTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(check, "own_privileges", lambda: Privileges(1000))
+        self.be_user(1000)
         self.good = self.folder / "good.ini"
         self.good.write_text(
             "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"

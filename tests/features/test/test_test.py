@@ -277,7 +277,7 @@ class ServiceTests(ServiceTestCase):
             return *others, lambda _: half(2.0)
 
         self.patch(port_test, "make_plan", wait_briefly_for_nothing)
-        self.patch(sys, "stdout", output := StringIO())
+        change_constants(self, sys, stdout=(output := StringIO()))
         arguments = ["test", f"127.0.0.1:{port}", "--sni=www.example.com", "--timeout=60"]
         self.assertEqual(await deferToThread(main, arguments), 0, output.getvalue())
         for line in (

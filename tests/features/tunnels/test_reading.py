@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -8,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading import cases
+from tests.support.changes import lack_modules
 from tests.support.kit import CommandTestCase, make_folder
 from txmux.control.attention import measured
 from txmux.control.gauges import Gauges
@@ -45,7 +45,7 @@ class ReadingTests(SynchronousTestCase):
         file.parent.chmod(0o755)
         found = [one.partition("users")[2][:10] for one in problems(text)]
         self.assertEqual(found, ["'; run: ch", ":1: no USE", ": no user "])
-        self.patch(importlib.util, "find_spec", lambda _: None)
+        lack_modules(self, "bcrypt")
         problem, *_ = problems(f"{_TUNNEL}tunnel_users = u\nbackend = 10.0.0.1:22\n")
         self.assertIn("needs the package bcrypt, which is not installed; run: ", problem)
         data = b"# all\n\nann:" + _HASH + b"\r\nb\xc3\xb6b:" + _HASH + b"\n"

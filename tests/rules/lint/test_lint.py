@@ -16,6 +16,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.searching import order
+from tests.support.changes import lack_modules
 from tests.support.folders import make_folder
 from tests.support.installed import names_missing
 from txmux.cli import main
@@ -144,9 +145,10 @@ class LintTests(SynchronousTestCase):
     def test_metrics_without_the_package(self) -> None:
         """A service answers 501 there, so a warning names the extra, with the command of this installation."""
         rules = parse("[txmux]\nmetrics = 127.0.0.1:9443\n[listen l]\nendpoint = :1\n", "x.ini")
-        self.patch(importlib.util, "find_spec", str)
+        installed = self.patch(importlib.util, "find_spec", str)
         self.assertEqual(lint(rules), [])
-        self.patch(importlib.util, "find_spec", lambda _: None)
+        installed.restore()
+        lack_modules(self, "prometheus_client")
         (said,) = map(str, lint(rules))
         told = "x.ini:2: warning: [txmux] metrics: needs the package prometheus_client, which is not installed"
         self.assertTrue(said.startswith(told), said)
