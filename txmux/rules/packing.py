@@ -20,7 +20,7 @@ from txmux.rules.model import NOWHERE, Alternative, Backend, Files, Route, Rules
 from txmux.rules.reading.matching import read_alternative
 
 _AT_ONCE = 50
-"""Routes that take a millisecond or two to unpack."""
+"""Routes that take a millisecond or two to unpack, if none has an expression: one of these may take longer than all others."""
 
 _ELSEWHERE = Section("", 0, "", {})
 """Stands for the sections of what has been sent: lines and comments stay where the file was read."""
@@ -58,9 +58,19 @@ def _dump(
     pickler.dump(first)
     many: Sequence[object]
     for many in ([*backends.items()], routes):
-        for at in range(0, len(many), _AT_ONCE):
-            pickler.dump(tuple(many[at : at + _AT_ONCE]))
+        piece: list[object] = []
+        for one in many:
+            piece.append(one)
+            if len(piece) == _AT_ONCE or (isinstance(one, Route) and _has_expression(one)):
+                pickler.dump(tuple(piece))
+                piece.clear()
+        if piece:
+            pickler.dump(tuple(piece))
         pickler.dump(())
+
+
+def _has_expression(route: Route) -> bool:
+    return any("~" in line.text or "regex" in line.text for line in route.alternatives)
 
 
 class _Pickler(pickle.Pickler):

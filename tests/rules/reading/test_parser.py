@@ -18,7 +18,7 @@ from txmux.rules import model
 from txmux.rules.embedding import route
 from txmux.rules.lint.privileges import Privileges, missing_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint
-from txmux.rules.packing import pack, unpack
+from txmux.rules.packing import pack, unpack, unpack_in_steps
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import is_as_read, load, parse, read_again
 from txmux.rules.reading.sections import TABLES
@@ -275,6 +275,21 @@ class AgainTest(FolderTestCase):
                     for data in (b"SSH-2.0-x", b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n"):
                         peeked = Peeked(data)
                         self.assertIs(found.predicate(peeked), made.predicate(peeked))
+
+    def test_steps_of_expressions(self) -> None:
+        """Other processes build one at a time, since each may take a while; of usual routes, many are one step."""
+        for line, least, most in (
+            ("regex pattern={}", 60, 70),
+            ("tls sni=~a{}", 60, 70),
+            ("tls sni=a{}", 1, 6),
+        ):
+            routes = "".join(
+                f"[route r{n}]\nmatch = {line.format(n)}\nbackend = close\n" for n in range(60)
+            )
+            steps = sum(
+                1 for _ in unpack_in_steps(pack(parse(f"[listen a]\nendpoint = :1\n{routes}", "x")))
+            )
+            self.assertIn(steps, range(least, most), line)
 
     def test_what_is_not_read_again(self) -> None:
         """Lines of rules in use are not, nor rules that were made in Python; other processes do not have the matchers of a program, though its rules were read last, and from a file."""

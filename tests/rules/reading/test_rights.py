@@ -5,15 +5,17 @@ import os
 import pwd
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from unittest import SkipTest
 
 from tests.rules.reading.cases import FolderTestCase
-from tests.support.changes import change_environment
+from tests.support.changes import change_constants, change_environment
 from tests.support.installed import as_installed, names_missing
 from tests.support.privileges import as_nobody
 from txmux.files import read_bytes
 from txmux.rules.model import Files, Rules
 from txmux.rules.named_files import forbidden
+from txmux.rules.reading import context
 from txmux.rules.reading.files import LARGEST_RULES
 from txmux.rules.reading.parser import load, read_again, retaken
 from txmux.rules.reading.units import UntakenUnits
@@ -157,6 +159,33 @@ class RightsTest(FolderTestCase):
             self.assertIn(what, untaken[str(units[1])][0].message)
             for unit in units:
                 unit.unlink()
+
+    def test_expressions_of_others(self) -> None:
+        """All expressions in an author's files have so many states that each process builds them soon, also where some were read before."""
+        change_constants(self, context, _MOST_STATES=100)
+        (self.folder / "d").mkdir(mode=0o755)
+        rule = "[route {0}]\nmatch = regex pattern={0}{{{1}}}\nbackend = {0}\n[backend {0}]\nserver = {{sni}}:1\nallow_names = {2}\n".format
+
+        def untaken(owner: int, names: str = "a", **states: int) -> list[str]:
+            for name, count in states.items():
+                unit = self.write(f"d/{name}.ini", rule(name, count, names))
+                os.chown(unit, owner, -1)
+            rules = load(self.main)
+            for its in rules.files.untaken.values():
+                message = "all expressions in files of user 12345 may have 100 states"
+                self.assertIn(message, its[0].message)
+            again = retaken(rules, UntakenUnits())
+            self.assertEqual(_sent(again).routes, again.routes)
+            return [Path(name).stem for name in rules.files.untaken]
+
+        self.assertEqual(untaken(0, a=80, b=80), [])
+        self.assertEqual(untaken(12345, a=80, b=80), ["b"])
+        self.assertEqual(untaken(12345, a=20), [])
+        self.assertEqual(untaken(12345, c=20), ["b"])  # the largest
+        self.assertEqual(untaken(12345, b=20), [])
+        self.assertEqual(untaken(12345, a=70), ["a"])
+        self.assertEqual(untaken(12345, a=20), [])
+        self.assertEqual(untaken(12345, names=f"~{'c' * 31}", c=20), ["c"])  # built twice
 
     def test_clients_that_an_owner_makes_up(self) -> None:
         """Who says by PROXY headers where clients come from tells no server of the operator, and has nobody connect from there."""

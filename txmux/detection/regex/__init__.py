@@ -4,7 +4,7 @@ A pattern is parsed by `re`'s own parser (``syntax``), becomes an automaton that
 a match, and is run as a deterministic one, built as bytes ask for it (``automaton``): nothing backtracks.
 """
 
-from txmux.detection.regex.automaton import Progress, StreamPattern, compile_pattern
+from txmux.detection.regex.automaton import Progress, StreamPattern, compile_pattern, counted
 from txmux.detection.regex.syntax import PatternError
 
-__all__ = ["PatternError", "Progress", "StreamPattern", "compile_pattern"]
+__all__ = ["PatternError", "Progress", "StreamPattern", "compile_pattern", "counted"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import chain
 from math import inf
 
@@ -21,6 +23,20 @@ MAX_STATES = 5_000
 
 Masks = tuple[int, ...]
 """A set of states for each context: the start of the stream first, then each kind of byte."""
+
+
+_counts: ContextVar[Callable[[int], bool]] = ContextVar("counts", default=lambda _: True)
+_ANY_BYTE = syntax.OneByte(syntax.EVERY_BYTE)
+
+
+@contextmanager
+def counted(count: Callable[[int], bool]) -> Iterator[None]:
+    """Have the states of each pattern counted before it is built; one that `count` refuses stands for any byte, in rules of no use."""
+    token = _counts.set(count)
+    try:
+        yield
+    finally:
+        _counts.reset(token)
 
 
 def build(tree: syntax.Node, longest: int | None) -> Automaton:
@@ -42,6 +58,8 @@ def build(tree: syntax.Node, longest: int | None) -> Automaton:
             f"is too large, as it needs more than {MAX_STATES} states: "
             "make the numbers in its {...} repeats smaller, or leave them out"
         )
+    if not _counts.get()(most):
+        tree = _ANY_BYTE
     return _Builder(byte_kinds, most + len(byte_kinds), longest).build(tree)
 
 

@@ -53,6 +53,8 @@ _MOST_ADVISED = 200
 """Errors of one file, or of one author who is neither root nor the operator."""
 _MOST_PORTS = 1 << 17
 """Of one author who is neither root nor the operator: all ports of TCP and UDP."""
+_MOST_STATES = 50_000
+"""Of such an author, all expressions: each process takes a second to build them, and some MB to keep them."""
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
 
@@ -85,6 +87,7 @@ class RulesReading:
         checked: The files that are there, and what each is.
         allowed: The files that authors may read: each with its author, and the file that names it.
         unit_lists: The paths of the lists of networks that units name.
+        states: How many states the expressions of the section that is read have, if other authors have a limit.
         needs: What the values of the section that is read come from beside its text: a function, its text, and the result.
     """
 
@@ -129,6 +132,8 @@ class RulesReading:
         self.allowed: set[tuple[Path, int | None, Path]] = set()
         self.unit_lists: set[str] = set()
         self.needs: list[Need] = []
+        self.states = 0
+        self._states: dict[int, Counter[str]] = {}  # by authors and units
         self._ports = Counter[int | None]()  # by authors
         self._lists_of = Counter[int | None]()  # bytes of files, by authors
         self._advised = Counter[str | int]()  # errors, by files, or authors as above
@@ -243,6 +248,28 @@ class RulesReading:
                 return False
         self.scope.add(unit, name, section)
         return True
+
+    def count_states(self, states: int) -> bool:
+        """Count the states of expressions in a section; return whether its author does not have too many."""
+        author = self.other_author
+        if author is None:
+            return True
+        self.states += states
+        its = self._states.setdefault(author, Counter())
+        its[self.unit] += states
+        return its.total() <= _MOST_STATES
+
+    def units_with_too_many_states(self) -> Iterator[tuple[str, str]]:
+        """Yield the largest units of each author who has too many states, each with why it is not taken."""
+        for author, its in self._states.items():
+            room = _MOST_STATES
+            for unit, states in sorted(its.items(), key=lambda one: (one[1], one[0])):
+                room -= states
+                if room < 0:
+                    yield (
+                        unit,
+                        f"all expressions in files of user {author} may have {_MOST_STATES} states; use fewer, or shorter ones",
+                    )
 
     @property
     def other_author(self) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import attrs
 
 from txmux.classes import frozen
+from txmux.detection.regex import counted
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
@@ -72,10 +73,11 @@ class _FilePart:
 
 @frozen(weakref_slot=False)
 class _Value:
-    """What a section was read as; `needs` as in `RulesReading`."""
+    """What a section was read as; `needs` and `states` as in `RulesReading`."""
 
     value: Any
     needs: tuple[tuple[Callable[[RulesReading, Any], object], Any, object], ...]
+    states: int
 
 
 _Parts = dict[str, dict[str, _FilePart]]
@@ -213,6 +215,7 @@ class RulesParser:
         self._sections.update((kind, {}) for kind in HEADERS)
         self._backends: dict[str, Backend] = {}
         self._checked: tuple[Sequence[Route], Settings] = (), Settings()
+        self._with_states: dict[str, Section] = {}  # the first of each unit
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
         self._reading.add_author("", self._files.author("", ""))
@@ -220,7 +223,7 @@ class RulesParser:
 
     def rules(self) -> Rules:
         try:
-            with uncollected():
+            with uncollected(), counted(self._reading.count_states):
                 return self._rules()
         finally:
             # The two refer to each other: all that was read would stay until a garbage collection.
@@ -247,6 +250,8 @@ class RulesParser:
         )
         routes = tuple(self._value(*named, self._read_route) for named in self._named("route"))
         self._check(settings, listeners, routes)
+        for unit, why in self._reading.units_with_too_many_states():
+            self._problems.append(self._with_states[unit].problem(why))
         files = self._files.files()
         untaken = {**files.untaken, **self._untaken.problems}
         lacking = {**files.lacking, **self._untaken.lacking}
@@ -523,12 +528,18 @@ class RulesParser:
         """Take over what a section was read as, or read it."""
         reading, cached = self._reading, self._cached.get(id(section))
         outer, reading.unit = reading.unit, self._unit_of(section)
+        states, reading.states = reading.states, 0
         if cached is None or not self._holds(cached):
             needs, reading.needs = reading.needs, []
             value = read(name, section)
-            cached, reading.needs = _Value(value, tuple(reading.needs)), needs
+            cached = _Value(value, tuple(reading.needs), reading.states)
+            reading.needs = needs
             self._changed.append(value)
-        reading.unit = outer
+        else:
+            reading.count_states(cached.states)
+        if reading.states:
+            self._with_states.setdefault(reading.unit, section)
+        reading.states, reading.unit = states, outer
         self._values[id(section)] = cached
         found: T = cached.value
         return found
