@@ -87,7 +87,6 @@ class RulesReading:
         checked: The files that are there, and what each is.
         allowed: The files that authors may read: each with its author, and the file that names it.
         unit_lists: The paths of the lists of networks that units name.
-        states: How many states the expressions of the section that is read have, if other authors have a limit.
         needs: What the values of the section that is read come from beside its text: a function, its text, and the result.
     """
 
@@ -132,7 +131,6 @@ class RulesReading:
         self.allowed: set[tuple[Path, int | None, Path]] = set()
         self.unit_lists: set[str] = set()
         self.needs: list[Need] = []
-        self.states = 0
         self._states: dict[int, Counter[str]] = {}  # by authors and units
         self._ports = Counter[int | None]()  # by authors
         self._lists_of = Counter[int | None]()  # bytes of files, by authors
@@ -172,6 +170,13 @@ class RulesReading:
     @property
     def lists_are_as_read(self) -> bool:
         return self._lists.are_as_read
+
+    def is_allowed_as_read(self, main: Path) -> bool:
+        """Return whether the lists are as they were read, and their authors may still read them."""
+        rights = FileRights()
+        return self.lists_are_as_read and not any(
+            rights.why_not(*named, main) for named in self.allowed
+        )
 
     def pem(self, text: str) -> Path:
         if text in {"letsencrypt", "certbot"}:
@@ -250,26 +255,34 @@ class RulesReading:
         return True
 
     def count_states(self, states: int) -> bool:
-        """Count the states of expressions in a section; return whether its author does not have too many."""
+        """Count the states of an expression in a section; return whether its author does not have too many."""
         author = self.other_author
         if author is None:
             return True
-        self.states += states
-        its = self._states.setdefault(author, Counter())
-        its[self.unit] += states
-        return its.total() <= _MOST_STATES
+        self.needs.append((RulesReading._count_again, states, None))
+        self._count_again(states)
+        return self._states[author].total() <= _MOST_STATES
 
-    def units_with_too_many_states(self) -> Iterator[tuple[str, str]]:
-        """Yield the largest units of each author who has too many states, each with why it is not taken."""
+    def _count_again(self, states: int) -> None:
+        """Count them where the section is taken over."""
+        author = self.other_author
+        if author is not None:
+            self._states.setdefault(author, Counter())[self.unit] += states
+
+    def ordered_needs(self) -> tuple[Need, ...]:
+        """Return the needs, what only counts last: a section of which another one does not hold is counted as it is read."""
+        return tuple(sorted(self.needs, key=lambda need: need[0] is RulesReading._count_again))
+
+    def too_many_states(self, units: Mapping[str, Sequence[tuple[int, str]]]) -> Iterator[Problem]:
+        """Yield a problem of each of the largest units of an author who has too many."""
+        lines = {name: (path, line) for path, its in units.items() for line, name in its}
         for author, its in self._states.items():
             room = _MOST_STATES
             for unit, states in sorted(its.items(), key=lambda one: (one[1], one[0])):
                 room -= states
                 if room < 0:
-                    yield (
-                        unit,
-                        f"all expressions in files of user {author} may have {_MOST_STATES} states; use fewer, or shorter ones",
-                    )
+                    why = f"all expressions in files of user {author} may have {_MOST_STATES} states; use fewer, or shorter ones"
+                    yield Problem(*lines[unit], "", "", why)
 
     @property
     def other_author(self) -> int | None:

@@ -35,7 +35,6 @@ from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading
 from txmux.rules.reading.endpoints import missing_files, names_files
 from txmux.rules.reading.files import (
     FileReader,
-    FileRights,
     SourceFile,
     check_file,
     expand_section,
@@ -73,11 +72,10 @@ class _FilePart:
 
 @frozen(weakref_slot=False)
 class _Value:
-    """What a section was read as; `needs` and `states` as in `RulesReading`."""
+    """What a section was read as; `needs` as in `RulesReading`."""
 
     value: Any
     needs: tuple[tuple[Callable[[RulesReading, Any], object], Any, object], ...]
-    states: int
 
 
 _Parts = dict[str, dict[str, _FilePart]]
@@ -142,15 +140,13 @@ class LastRules:
             return False
         for name in files.variables:
             now.variable(name)
-        rights = FileRights()
         found = attrs.evolve(now.files(), untaken=files.untaken, authors=files.authors)
         return (
             now.authors.items() <= files.authors.items()
             and _comparable(found) == _comparable(attrs.evolve(files, texts=files.on_disk))
-            and self.reading.lists_are_as_read
+            and self.reading.is_allowed_as_read(now.main)
             and not any(source.problems for source in sources)
             and not any(missing_files(self.naming_files))
-            and not any(rights.why_not(*named, now.main) for named in self.reading.allowed)
             # As many as there are processors now, with `auto`.
             and all(
                 read(item.text) == settings.workers for item in settings.section.items("workers")
@@ -215,7 +211,6 @@ class RulesParser:
         self._sections.update((kind, {}) for kind in HEADERS)
         self._backends: dict[str, Backend] = {}
         self._checked: tuple[Sequence[Route], Settings] = (), Settings()
-        self._with_states: dict[str, Section] = {}  # the first of each unit
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
         self._reading.add_author("", self._files.author("", ""))
@@ -250,8 +245,7 @@ class RulesParser:
         )
         routes = tuple(self._value(*named, self._read_route) for named in self._named("route"))
         self._check(settings, listeners, routes)
-        for unit, why in self._reading.units_with_too_many_states():
-            self._problems.append(self._with_states[unit].problem(why))
+        self._problems += self._reading.too_many_states(self._units)
         files = self._files.files()
         untaken = {**files.untaken, **self._untaken.problems}
         lacking = {**files.lacking, **self._untaken.lacking}
@@ -528,18 +522,12 @@ class RulesParser:
         """Take over what a section was read as, or read it."""
         reading, cached = self._reading, self._cached.get(id(section))
         outer, reading.unit = reading.unit, self._unit_of(section)
-        states, reading.states = reading.states, 0
         if cached is None or not self._holds(cached):
             needs, reading.needs = reading.needs, []
             value = read(name, section)
-            cached = _Value(value, tuple(reading.needs), reading.states)
-            reading.needs = needs
+            cached, reading.needs = _Value(value, reading.ordered_needs()), needs
             self._changed.append(value)
-        else:
-            reading.count_states(cached.states)
-        if reading.states:
-            self._with_states.setdefault(reading.unit, section)
-        reading.states, reading.unit = states, outer
+        reading.unit = outer
         self._values[id(section)] = cached
         found: T = cached.value
         return found
