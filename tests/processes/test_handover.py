@@ -16,7 +16,16 @@ from twisted.logger import capturedLogs, formatEvent
 from typing_extensions import override
 
 from tests.processes.handover_case import SKIP, Handover, descriptors
-from tests.support.kit import MuxTestCase, Peer, change_constants, reactor
+from tests.support.kit import (
+    MuxTestCase,
+    Peer,
+    backend_at,
+    change_constants,
+    connect,
+    free_port,
+    reactor,
+)
+from tests.support.steps import finished
 from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Tally
 from txmux.client.io_runtime import IORuntime
@@ -29,6 +38,7 @@ from txmux.net.relay.relay import Relay
 from txmux.processes.worker import handover
 from txmux.processes.worker.handover import Adopting
 from txmux.processes.worker.transfer import ConnectionTransfer
+from txmux.rules.embedding import route
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.serving.listening_ports import ListeningPorts
@@ -322,6 +332,36 @@ class HandoverTest(MuxTestCase):
         self.assertEqual((await moving)["stays"], {"refused": 2})
         self.assertEqual((await upgrading)["moved"], 2)
         await self.assert_go_on(peers, self.handover.new)
+
+    async def test_backend_that_goes_while_a_waiting_client_moves(self) -> None:
+        """A reload may come between the new process's promise and the client, which then waits as those do that were there before it."""
+        place, handed = free_port(), self.handover
+        backend = backend_at(place, hold=600.0, retries=0)
+        handed.routes = [route("ssh", backend, name="ssh")]
+        client = await connect(self, self.mux(handed.routes))
+        client.send(b"SSH-2.0-a\r\n")
+        await self.until_so(lambda: self.factory.upstreams.upstream_of(backend).pool.waiting)
+        handed.old = self.factory
+        handed.new = handed.another()
+
+        def reload(**values: Any) -> None:
+            upstreams = handed.new.upstreams
+            upstreams.commit(finished(upstreams.prepare_in_steps(())))
+            handed.does["go_on"](**values)
+
+        self.assertEqual(await handed.hand(handed.adopting(go_on=reload)), 1)
+        await self.turn(20)
+        self.assertEqual(len(handed.new.connections), 1)
+        self.addCleanup(reactor.listenTCP(place, self.backend, interface="127.0.0.1").stopListening)
+        while not self.backend.peers:
+            self.time.advance(0.1)
+            await self.turn()
+        server = self.backend.peers[0]
+        await server.has(11)
+        client.close()
+        await server.is_lost()
+        record = await self.logged()
+        self.assertEqual((record.reason, record.backend, record.bytes_in), ("done", "backend", 11))
 
     async def test_promised_connections_arrive_before_the_process_ends(self) -> None:
         peers = await self.handover.relayed(3)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -91,6 +92,7 @@ class Upstreams:
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
         self._by_name: dict[str, dict[Upstream, None]] = {}
+        self._removed = WeakValueDictionary[str, Upstream]()
         self._by_availability: dict[Availability, dict[Upstream, None]] = {
             availability: {} for availability in (Availability.SOME, Availability.NONE)
         }
@@ -226,9 +228,11 @@ class Upstreams:
         return next((its.backend for its in self._called(backend)), None)
 
     def find(self, backend: str) -> Upstream:
-        """Find a backend of the current rules by its name; raises `LookupError` if there is none."""
+        """Find the backend in which a client of another process waits, also one that is removed and still in use; a `LookupError` if there is none."""
         for upstream in self._called(backend):
             return upstream
+        if (removed := self._removed.get(backend)) is not None:
+            return removed
         raise LookupError(f"there is no backend {backend!r}")
 
     def _called(self, name: str) -> Iterable[Upstream]:
@@ -236,10 +240,7 @@ class Upstreams:
 
     def _current(self, backend: Backend) -> Upstream | None:
         upstream = self._upstreams.get(backend)
-        if upstream is None:
-            with suppress(LookupError):
-                upstream = self.find(backend.name)
-        return upstream
+        return upstream or next(iter(self._called(backend.name)), None)
 
     def all(self, of: Iterable[str] | None = None) -> list[Upstream]:
         """Return all upstreams, or those of backends with such names."""
@@ -341,6 +342,7 @@ class Upstreams:
         self.uses = prepared.uses
         for upstream in prepared.removed:
             self._forget(upstream)
+            self._removed[upstream.backend.name] = upstream
             if upstream in self._checks:
                 self._checks.pop(upstream).stop()
             self._silence.remove(upstream.pool)

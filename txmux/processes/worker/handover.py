@@ -55,7 +55,7 @@ from txmux.tcp.moving import (
 )
 
 _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
-_Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
+_Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets, object]
 
 _BATCH = 25
 """Connections in a batch: more are suspended for longer, fewer cost more messages."""
@@ -410,20 +410,23 @@ class Adopting:
             try:
                 moved = unpacking.read(row)
                 factory = self._factory(moved.record.listener)
-                if moved.waited is not None:
-                    factory.upstreams.find(moved.record.backend or "")
+                waits_in = None
+                if (
+                    moved.waited is not None
+                ):  # kept, since a reload may remove it before the client comes
+                    waits_in = factory.upstreams.find(moved.record.backend or "")
             except (MuxError, LookupError, TypeError, ValueError) as problem:
                 _log.info("a connection cannot be taken over: {why}", why=repr(problem))
                 close(sockets)
                 continue
-            offered[index] = factory, moved, sockets
+            offered[index] = factory, moved, sockets, waits_in
         return {"taken": [*offered], "connections": self._count()}
 
     def _go_on(self, batch: int, which: Sequence[int], kept: Sequence[int] = ()) -> None:
         if (offered := self._offered.pop(batch, None)) is None:
             return
         try:
-            for index, (factory, moved, sockets) in offered.items():
+            for index, (factory, moved, sockets, _) in offered.items():
                 if index in which:
                     release = partial(self._report_end, moved.record.id) if index in kept else None
                     _adopt(factory, moved, sockets, release)
