@@ -407,3 +407,5 @@ class LostLinesTest(SynchronousTestCase):
         other = "access log /b"
         self.log.record([(1, {other: 5})], {f"{other}: full": 5}, (), other)
         self.assertEqual(self.losing(0), {})
+        (line,) = self.told(5, 0)
+        self.assertIn(f"{other}: no longer in use; 5 lines lost in all", line)

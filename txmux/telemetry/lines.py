@@ -143,9 +143,11 @@ class LostLinesLog:
             if name in unwritten:
                 self._good_since.pop(name, None)
             elif now - self._good_since.setdefault(name, now) >= _SETTLED:
+                is_former = name.startswith("access log ") and name != log
                 self._log.info(
-                    "{log}: written again; {lines} lost in all",
+                    "{log}: {state}; {lines} lost in all",
                     log=name,
+                    state="no longer in use" if is_former else "written again",
                     lines=plural(self._lost.pop(name), "line"),
                 )
                 del self._good_since[name]
