@@ -129,8 +129,7 @@ class OddObjectTests(SynchronousTestCase):
         for key, odd, fault in (
             ("endpoints", [{"addresses": ["x"]}], "endpoints[0].addresses[0] is not an IP address"),
             ("endpoints", [{"addresses": ["10.0.0.9 down"]}], "endpoints[0].addresses[0] is not an IP address"),
-            ("ports", [{"name": "sql", "port": 99999}], "ports[0].port is not a port"),
-            ("ports", [{"name": "sql", "port": 0}], "ports[0].port is not a port"),
+            ("ports", [{"name": "sql", "port": "1"}], "ports[0].port is not a whole number"),
             ("endpoints", [{"addresses": []}], ""),
             ("addressType", "FQDN", ""),
         ):  # fmt: skip

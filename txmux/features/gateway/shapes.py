@@ -16,10 +16,6 @@ def _is_address(value: Any) -> bool:
     return isinstance(value, str) and is_address(value)
 
 
-def _is_port(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1 << 16
-
-
 # Of no use here, and most of an object: managedFields, and what `kubectl apply` remembers.
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _TEXTS = {"*": str}
@@ -69,7 +65,7 @@ _SERVICE = {
     "ports": [{"name": str, "port!": int, "protocol": str}],
 }
 _BALANCER = {"loadBalancer": {"ingress": [{"ip": str, "hostname": str}]}}
-_SLICE = {"addressType": str, "ports": [{"name": str, "port": _is_port}]}
+_SLICE = {"addressType": str, "ports": [{"name": str, "port": int}]}
 _ENDPOINTS = {"endpoints": [{"addresses!": [_is_address], "conditions": {}}]}
 _CONDITIONS = [{"type!": str, "status": str, "lastTransitionTime": str}]
 _ENTRY = {"controllerName": str, "conditions": _CONDITIONS}
@@ -95,7 +91,6 @@ _NAMES: Mapping[Any, str] = {
     str: "a text",
     int: "a whole number",
     _is_address: "an IP address",
-    _is_port: "a port",
 }
 
 
