@@ -5,7 +5,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.support.kit import change_constants, listen, reactor
+from tests.support.kit import change_constants, listen, make_folder, reactor
 from txmux.features.gateway import api
 from txmux.features.gateway.access import Access
 from txmux.features.gateway.api import KubeApi, NoServerError
@@ -41,3 +41,14 @@ class ListTest(TestCase):
     async def listed(self, objects: int) -> tuple[list[Any], str]:
         port = listen(self, Site(_Pages(objects)))
         return await KubeApi(reactor, Access(f"http://127.0.0.1:{port}")).list("/api/v1/x")
+
+    async def test_a_token_that_cannot_be_read(self) -> None:
+        """It may be right again at the next request, as it is written anew every hour."""
+        file = make_folder(self) / "token"
+        access = Access("http://127.0.0.1:1", token=file.read_text)
+        for content, why in ((None, "No such file"), (b"\xff", "invalid start byte")):
+            if content is not None:
+                file.write_bytes(content)
+            with self.assertRaises(NoServerError) as caught:
+                await KubeApi(reactor, access).get("/api/v1/x")
+            self.assertRegex(str(caught.exception), f"the token cannot be read: .*{why}")

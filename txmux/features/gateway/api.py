@@ -114,7 +114,7 @@ class KubeApi:
         url = f"{self.access.url}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             token = self.access.token()
-        except OSError as problem:
+        except (OSError, UnicodeError) as problem:
             raise self._no_server(f"the token cannot be read: {problem}") from None
         sent = {"Accept": "application/json", **(headers or {})}
         if token:
