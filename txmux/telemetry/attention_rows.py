@@ -43,7 +43,7 @@ _backend = partial(
     AttentionRow, what="backend", text="backend {backend}: {text}", cause="{why}", do="txmux servers {backend}{advice}", link=_IN_SERVERS, subject="{backend}", section="backend {backend}", is_logged=True,
     runbook="a-server-is-down", sources="as its servers, above")
 NO_SERVER = _backend(
-    level="critical", when="no server of a backend that is in use can serve", alerts=["TxmuxBackendWithoutServer"])
+    level="critical", when="no server of a backend in use can serve", alerts=["TxmuxBackendWithoutServer"])
 FEWER_SERVERS = _backend(
     level="warning",
     when="some of its servers cannot: down, ejected, failing, silent, without an address; or none can, and its clients go to its fallback or are held, or it is not in use",
@@ -52,7 +52,7 @@ SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the r
 
 SERVER_DOUBTED = attrs.evolve(
     SERVERS_TAKEN_OUT, text="backend {backend}: {server} fails its last clients", do="txmux servers {backend}; see its own log", subject="{backend} {server}",
-    is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, runbook="only-one-side-uses-the-proxy-protocol", when="a server fails its last clients: it has reset all of one or two sources, or their TLS has failed, or it has closed all before they did, without a byte, or it has answered all, and txmux's own attempt, by HTTP's status 400, as one does that expects no PROXY header")
+    is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, runbook="only-one-side-uses-the-proxy-protocol", when="a server fails its last clients: it has reset all of one or two sources, or their TLS failed, or it closed all first, without a byte, or answered all, and txmux's own attempt, by HTTP's 400, as one that expects no PROXY header")
 
 _accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", section="listen {name}", runbook="clients-cannot-connect")
 CANNOT_ACCEPT = _accept(
@@ -66,10 +66,10 @@ SOME_CANNOT_ACCEPT = _accept(
     when="some workers cannot accept its clients")
 TAKEN_BY_FEW = _accept(
     level="warning", text="listener {name}: cannot accept", cause="{why}", do=_LIMIT, is_logged=True, sources=_FULL, alerts=COMMON,
-    when="it cannot accept since one or two sources have most connections")
+    when="one or two sources have most connections, so it cannot accept")
 QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
     level="warning", text="listener {name}: the queue of {line} has overflowed", cause="{attempts} to connect dropped within a minute{rate}", do="{do}",
-    subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="within the last minute, attempts to connect were dropped since its queue was full")
+    subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="its full queue has dropped attempts to connect within a minute")
 _busy = partial(
     _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="a process", section="")
 BUSY_WITH_MANY = _busy(
@@ -82,8 +82,8 @@ _ports = partial(
     subject="{backend} {server}", section="backend {backend}", is_logged=True, runbook="clients-cannot-connect")
 NO_SOURCE_PORT = _ports(
     level="critical", do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", sources=_OF_MANY,
-    when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last", alerts=["TxmuxNoSourcePort"])
-PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="no source port is left towards a server, and one or two sources have most of them")
+    when="no source port is left towards a server; until a minute without such a failure, or a connection five seconds after the last", alerts=["TxmuxNoSourcePort"])
+PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="the same, and one or two sources have most")
 _handover = partial(
     AttentionRow, what="handover", text="handover:{path}: no server takes the sockets of clients", cause="{why}: {clients} closed", do="see whether the server that listens there runs, and as which user",
     link="#ends", subject="{path}", runbook="a-server-is-down", alerts=COMMON)
@@ -95,7 +95,7 @@ FEW_DESCRIPTORS = AttentionRow(
     sources=_FULL, when="80 % of the descriptors of a process are open", alerts=["TxmuxDescriptorsShort"])
 
 _worker = partial(AttentionRow, what="workers", link="#workers", runbook="a-worker-was-started-again", sources=FAULT, alerts=COMMON)
-NO_WORKER_SERVES = _worker(level="critical", text="no worker serves", do=SEE_LOG, subject="all", when="every worker has ended, and each new one ends or fails to start")
+NO_WORKER_SERVES = _worker(level="critical", text="no worker serves", do=SEE_LOG, subject="all", when="every worker has ended, and new ones end or fail to start")
 NO_WORKER_ANSWERS = _worker(
     level="critical", text="no worker answers", cause="each that does nothing for ten seconds, though it could run, is replaced", do=SEE_LOG, subject="all",
     when="every worker is stuck: it could run, and does nothing")
@@ -105,7 +105,7 @@ WORKER_SILENT = _worker(
 ANSWER_UNUSABLE = _worker(
     level="warning", text="what {worker} measures is missing", cause="{why}", subject="unusable {worker}",
     do="report it with this line, since this list and /metrics lack what it would say of certificates, limits and logs",
-    when="the answer of one cannot be used: other items may be missing then")
+    when="an answer cannot be used: other items may be missing")
 WORKER_REPLACED = _worker(
     level="warning", text="{name} {verb} {times} within five minutes", cause="{how}", do="see the log for what it logged before it ended", subject="replaced {number}",
     is_logged=True, when="it or the starter was replaced three times within five minutes")
@@ -116,11 +116,11 @@ CALLS_REFUSED = _worker(
 WORKER_ENDED = _worker(
     level="warning", text="worker {number} {how}{more}", subject="ended", is_logged=True,
     do="another one serves; see the log for what it logged before it ended, and report it unless somebody has killed it",
-    when="one has ended, or was killed, within ten minutes: how, and how many connections were lost")
+    when="one has ended, or was killed, within ten minutes: how, and with how many connections")
 WORKERS_KILLED = _worker(
     level="warning", text=f"the kernel has killed {{workers}} with {{their}} connections: {MEMORY_RAN_OUT}", cause="{how}", subject="memory", is_logged=True,
     do="allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",
-    when="the kernel has killed one within ten minutes since memory had run out")
+    when="the kernel has killed one within ten minutes for memory")
 
 HELPER_GONE = AttentionRow(
     what="helper", level="critical", text="{text}", do="{do}", subject="helper", is_logged=True, runbook="the-helper-has-ended", sources=NO_SOURCE,
@@ -138,10 +138,10 @@ _source = partial(
 SOURCE_FAILS = _source(
     text="{name}: no good answer for {age}; {effect}", cause="{why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
     subject="{outage}",
-    when="one of `sources` has had no good answer for more than a minute, Redis for three seconds: with all others that ask the same server, and with the names of servers that cannot be looked up")
+    when="one of `sources` has had no good answer for a minute, Redis for three seconds: with others that ask the same server, and names of servers that cannot be looked up")
 FILE_UNREAD = _source(
     text="{text}", do="see what txmux check says, then txmux reload",
-    when="a new worker could not read a database of places or a file of `tunnel_users`, or not open a port with a certificate of its own")
+    when="a new worker could not read a database of places or a file of `tunnel_users`, or open a port with its own certificate")
 NAME_NOT_FOUND = AttentionRow(
     what="names", level="warning", text="backend {backend}: {server}: addresses {age} old{more}", cause="{why}", link=_IN_SERVERS,
     do="the last addresses stay in use; see whether what is asked knows it: its name servers ('resolvers', or /etc/resolv.conf), or Consul", subject="{backend} {server}", section="backend {backend}", is_logged=True,
@@ -151,7 +151,7 @@ _certificate = partial(
     AttentionRow, what="certificates", text="{what} of {where} {name} {when}", do="{verb} it: txmux reads the file again by itself", link="#certificates",
     subject="{where} {name} {what} {ends:.0f}", section="{where} {name}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
 CERTIFICATE_ENDED = _certificate(
-    level="critical", when="one has ended: a certificate, one of its chain, an authority of `tls_client_ca` or `tls_ca` without another one, or a revocation list; or the only authority has no list, or none that it has signed",
+    level="critical", when="one has ended: a certificate, one of its chain, the only authority of `tls_client_ca` or `tls_ca`, or a revocation list; or the only authority has no list that it has signed",
     alerts=["TxmuxCertificateEnded"])
 CERTIFICATE_NOT_YET = _certificate(
     level="critical", do="see whether the clock of this machine is right, or put back the one before: txmux reads the file again by itself", when="one is not valid yet", alerts=["TxmuxCertificateEnded"])
@@ -188,7 +188,7 @@ UNIT_NOT_TAKEN = AttentionRow(
     when="a [unit](rules.md#units) has an error, contradicts what is before it, or has a port that cannot be opened")
 BACKEND_MISSING = AttentionRow(
     what="unit", level="warning", text="{where}: {text}", do="have its owner bring it back, or name another backend", link="#rules", subject="{where}", is_logged=True,
-    runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=COMMON, when="the operator's rules name a backend that only a file of others brings, and none has it now")
+    runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=COMMON, when="the operator's rules name a backend that only others' files bring, and none has")
 _upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NO_SOURCE)
 UPGRADE_FAILED = _upgrade(
     level="warning", text="the last upgrade failed, this process keeps serving", cause="{why}", do="txmux upgrade, once the cause is mended", subject="failed", is_logged=True,
@@ -198,7 +198,7 @@ ORPHANED = _upgrade(
     subject="orphaned", alerts=COMMON, when="connections stayed in workers whose supervisor has ended")
 STAYED = _upgrade(
     level="note", text="{connections} {stay} in workers that an upgrade has replaced", link="#connections", subject="stayed", is_logged=True, alerts=_PLANNED,
-    do="they end by themselves, or after drain_timeout; their counters and limits still apply", when="connections stayed in workers of the process that one has replaced")
+    do="they end by themselves, or after drain_timeout; their counters and limits still apply", when="connections stayed in workers of the replaced process")
 _service = partial(AttentionRow, what="service", is_logged=True, runbook=SELF, sources=NO_SOURCE)
 SHUTTING_DOWN = _service(level="note", text="{text}", do="unless that is meant, start it again", subject="service", alerts=_PLANNED, when="it is shutting down")
 STEP_FAILS = _service(
@@ -206,11 +206,11 @@ STEP_FAILS = _service(
     when="a recurring task has failed, as for lack of memory or descriptors: what, since when, and why")
 RULES_CHANGED = AttentionRow(
     what="rules", level="note", text="{path}: the files have changed since they were read", do="txmux check, then txmux reload", link="#rules", subject="files",
-    runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=_PLANNED, when="the files of the rules have changed, and were not read since")
+    runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=_PLANNED, when="files of the rules have changed, and were not read since")
 _secret = partial(AttentionRow, what="token", text="{text}", runbook=SELF, sources=NO_SOURCE)
 TOKENS_UNREADABLE = _secret(level="warning", do=_MEND, subject="file", alerts=COMMON, when="the file of `admin_tokens` cannot be read, or has an error")
 SECRET_READABLE = _secret(
-    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user of the machine can read or replace a file with a secret; or every user, or a group, can change a file of the rules")
+    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user can read or replace a file with a secret; or every user, or a group, change a file of the rules")
 # fmt: on
 
 ROWS = tuple(value for value in vars().values() if isinstance(value, AttentionRow))

@@ -1,5 +1,7 @@
 """Clients that get no byte from a server: how many in a row, and the ejection for it over TCP."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 import attrs
