@@ -15,9 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from tests.adopt.test_receiving import descriptors
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.kit import MuxTestCase, backend_at, make_authority, make_folder
 from tests.support.peers import Peer, PeerFactory, reactor
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.adopt import AdoptedTransport, AdoptingEndpoint

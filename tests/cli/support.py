@@ -88,9 +88,7 @@ class CommandTestCase(SynchronousTestCase):
         self.addCleanup(server.end)
         return server
 
-    def ask(
-        self, *arguments: str | Path, out: StringIO | None = None, **environ: str | Path
-    ) -> tuple[int, str, str]:
+    def ask(self, *arguments: str | Path, **environ: str | Path) -> tuple[int, str, str]:
         values = {name: str(value) for name, value in environ.items()}
         with patch.dict("os.environ", {**self.environ, **values}, clear=True):
-            return self.run_main(*arguments, out=out)
+            return self.run_main(*arguments)

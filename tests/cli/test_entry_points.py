@@ -4,8 +4,7 @@ from pathlib import Path
 from runpy import run_path
 from types import ModuleType
 
-from tests.cli.support import CommandTestCase
-from tests.support.changes import change_constants
+from tests.support.kit import CommandTestCase, change_constants
 
 _ROOT = Path(__file__).parents[2]
 _PAGE = (_ROOT / "docs/reference/commands.md").read_text().partition("## Commands of other")[2]

@@ -5,8 +5,7 @@ import stat
 import sys
 from unittest.mock import patch
 
-from tests.cli.support import CommandTestCase
-from tests.support.changes import change_constants
+from tests.support.kit import CommandTestCase, change_constants
 
 UGLY = "[listen a]\nendpoint=:8443\n\n\n\nsilent=close\n# web\n[backend web]\nserver=h:1\n    h:2\n"
 PLAIN = "[listen a]\nendpoint = :8443\n\nsilent   = close\n\n# web\n[backend web]\nserver = h:1\n    h:2\n"

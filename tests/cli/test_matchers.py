@@ -5,9 +5,8 @@ from twisted.python.reflect import namedAny
 from zope.interface import implementer
 
 import txmux
-from tests.cli.support import CommandTestCase, Terminal
 from tests.rules.fakes import FakeMatcher, FakePredicate
-from tests.support.changes import change_environment
+from tests.support.kit import CommandTestCase, Terminal, change_environment
 from txmux.cli import matchers
 from txmux.detection.registry import PluginProblem, Registry, installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, Option, Transport

@@ -7,9 +7,8 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.cli.support import CommandTestCase
 from tests.matchers.all_samples import for_streams
-from tests.support.changes import change_constants
+from tests.support.kit import CommandTestCase, change_constants
 from txmux import files
 from txmux.rules.reading.parser import parse
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
+from tests.support.kit import change_constants, make_folder
 from txmux import files
 from txmux.net.secrets import SecretFileError, read_key, read_text, secret_of
 

@@ -9,8 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.changes import change_constants
-from tests.support.peers import reactor
+from tests.support.kit import change_constants, reactor
 from txmux import files
 from txmux.net import turns
 from txmux.net.turns import Turns, first_late, in_thread, outcome_in_thread, outcome_of_look

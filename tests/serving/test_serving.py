@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.kit import ServiceTestCase, Talker
+from tests.support.kit import ServiceTestCase, Talker, change_constants
 from tests.udp.flow_case import FlowCase
 from txmux.access.admission import Admission
 from txmux.client.overrides import Overrides
@@ -142,7 +142,8 @@ class ProcessTest(ServiceTestCase):
         """It reaches the part of its feature, if this process has it; bans end what they concern."""
         serving = self.begin()
         received = list[object]()
-        self.patch(serving.runtime, "parts", {"f": SimpleNamespace(receive=received.append)})
+        parts = {"f": SimpleNamespace(receive=received.append)}
+        change_constants(self, serving.runtime, parts=parts)
         serving.receive("g", 1)
         serving.restore({"parts": {"f": 2, "g": 3}})
         self.assertEqual(received, [2])

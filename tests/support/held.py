@@ -7,9 +7,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
-_OF_ALL = (
-    type, ModuleType, FunctionType, BuiltinFunctionType, Logger, Clock, int, float, NoneType,
-)  # fmt: skip
+_CODE = type, ModuleType, FunctionType, BuiltinFunctionType
 
 
 def held_by(one: object) -> int:
@@ -19,7 +17,9 @@ def held_by(one: object) -> int:
         its = rest.pop()
         keys = its if isinstance(its, dict) else ()  # texts are no objects of the collector
         for other in (*gc.get_referents(its), *keys):
-            if id(other) not in found and not isinstance(other, _OF_ALL):
+            if id(other) not in found and not isinstance(
+                other, (*_CODE, Logger, Clock, int, float, NoneType)
+            ):
                 found[id(other)] = other
                 rest.append(other)
     containers = (its for its in found.values() if isinstance(its, (dict, list, set, tuple, deque)))

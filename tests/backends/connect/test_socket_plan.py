@@ -2,8 +2,7 @@
 
 import socket
 
-from tests.support.changes import change_constants
-from tests.support.mux import MuxTestCase
+from tests.support.kit import MuxTestCase, change_constants
 from tests.support.server_sockets import DATAGRAMS, STREAMS, ServerSockets
 from txmux.backends.connect import socket_plan
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, open_multipath

@@ -12,9 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.changes import change_constants
+from tests.support.kit import Peer, PeerFactory, change_constants, listen, reactor
 from tests.support.mux import server_at
-from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_ports
 from tests.support.privileges import require_transparent
 from txmux.backends.connect.client import ProxyClientFactory

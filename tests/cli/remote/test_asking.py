@@ -5,9 +5,7 @@ import sys
 import threading
 from unittest import SkipTest
 
-from tests.cli.support import CommandTestCase
-from tests.programs import run_text
-from tests.support.echo import ThreadServer
+from tests.support.kit import CommandTestCase, ThreadServer, run_text
 from tests.support.proc import forked
 from txmux.rules.optional import missing
 

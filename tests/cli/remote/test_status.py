@@ -178,7 +178,8 @@ class StatusTests(CommandTestCase):
         self.assertEqual(self.ask("status"), (0, told, ""))
 
     def on_terminal(self) -> str:
-        return self.told(0, self.ask("status", out=Terminal(), TERM="xterm", NO_COLOR=""))
+        change_environment(self, **self.environ, TERM="xterm", NO_COLOR="")
+        return self.told(0, self.run_main("status", out=Terminal()))
 
     def test_on_a_terminal(self) -> None:
         # Of 80 columns.

@@ -19,10 +19,9 @@ from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.changes import change_constants
 from tests.support.held import held_by
+from tests.support.kit import change_constants, reactor
 from tests.support.messages import made_up
-from tests.support.peers import reactor
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.message import NOTHING, Message

@@ -12,9 +12,8 @@ from tests.net.relay.playing import Player, Schedule, Step, schedules
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.relay_case import Way
 from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, TcpWiring, UnixWiring
-from tests.support.changes import change_constants
-from tests.support.each import for_each
 from tests.support.examples import scaled
+from tests.support.kit import change_constants, for_each
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
 from txmux.net.relay.kernel import PipePool

@@ -7,8 +7,7 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import listen_beside
-from tests.support.changes import change_constants
-from tests.support.each import for_each
+from tests.support.kit import change_constants, for_each
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, connect, reactor
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running

@@ -8,8 +8,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.changes import change_constants
-from tests.support.mux import MuxTestCase
+from tests.support.kit import MuxTestCase, change_constants
 from tests.support.queues import until_queued
 from txmux.net.sockets import port
 from txmux.net.sockets.descriptors import DESCRIPTORS, count_open

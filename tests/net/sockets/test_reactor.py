@@ -13,8 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.net.relay.reactors import PrivateReactor
-from tests.support.changes import change_constants
-from tests.support.each import for_each
+from tests.support.kit import change_constants, for_each
 from tests.support.peers import pair, reset
 from txmux.client.io_runtime import IORuntime
 from txmux.net.sockets import poller

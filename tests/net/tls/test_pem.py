@@ -6,8 +6,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, x25519
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import authority, make_authority
-from tests.support.folders import make_folder
+from tests.support.kit import authority, make_authority, make_folder
 from tests.support.privileges import as_nobody
 from txmux.files import other_path
 from txmux.net.tls.errors import TLSFileError
