@@ -43,6 +43,11 @@ _OTHERWISE = {
 }  # fmt: skip
 """What takes rules once, or for something else."""
 
+_INSIDE = {
+    r"(?<!self)(?<!cls)\._(?!(?:tcp|udp|https|exit|replace)\b)[a-z]\w*": 110,
+    r"\bpatch(?:\.\w+)?\(": 220,
+}
+"""What tests know of the inside: private names of others, and what they replace; with how often they do at most."""
 
 _IMPORT_FEATURES = {"interop", "test_sources.py"}
 """Tests that do not run yet where a feature's folder is deleted; those beside real programs are of the whole."""
@@ -187,6 +192,14 @@ class StructureTest(SynchronousTestCase):
                 is_own = found is None or found[1].startswith(own)
                 if not (is_own or {inside[0], "/".join(inside)} & _IMPORT_FEATURES):
                     self.fail(f"{path} imports {name}: move what needs it to tests/features")
+
+    def test_tests_go_by_what_is_seen_from_outside(self) -> None:
+        text = "".join(path.read_text() for path in Path(__file__).parent.rglob("*.py"))
+        for pattern, most in _INSIDE.items():
+            self.assertLessEqual(len(re.findall(pattern, text)), most, pattern)
+        classes = re.findall(r"^class (\w*(?:Test|Case)\w*)\((.*)\):", text, re.MULTILINE)
+        bases = {base for _, of in classes for base in re.findall(r"\w+(?=,|$)", of)}
+        self.assertLessEqual(len(bases & {name for name, _ in classes}), 15, "a function or an object will do")
 
     def test_each_module(self) -> None:
         """None installs the reactor when it is imported: whoever runs it may choose another; and none is long."""
