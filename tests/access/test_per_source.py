@@ -177,6 +177,7 @@ class PerSourceTest(SynchronousTestCase):
             handshakes.leave(key, one)
         third.has_turn.assert_called_once_with()
         self.assertEqual(handshakes.sources, {})
+        self.assertEqual(handshakes.enter(key, first, 0), 0.0)  # without a limit
 
     def test_memory_is_bounded_and_a_shared_table_finds_the_same_slots(self) -> None:
         for columns in (1, 2, 64, 1000):

@@ -613,9 +613,9 @@ class HeardTest(SynchronousTestCase):
         self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [MemberState.DOWN, MemberState.UP])
         self.hear(ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
-        self.hear(ok=False)  # healthy again before lookup
-        self.hear(ok=True)
-        self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
+        for ok in (False, True):  # healthy again before lookup
+            self.hear(ok=ok, key="web.test:80 10.0.0.3:80")
+        self.assertEqual(self.resolve("10.0.0.3"), [MemberState.UP])
         held = list[int]()
         for count in (900, 1000, 2000):  # never
             for number in range(count):

@@ -173,12 +173,13 @@ class WriterTest(SynchronousTestCase):
         reactor.callFromThread = lambda function: function()
         # Else it has a descriptor of its own until the process ends.
         forbidden = self.patch(os, "open", _refuse)
+        file.write("before\n")
         log = lines.ServiceLog(file, reactor)
         forbidden.restore()
         log.write("a\x1b\n")
         log.flush()
         log.write('\x1e{"\x1b"}\n')
-        self.assertEqual(os.read(reading, 99), b'a\\x1b\n\x1e{"\x1b"}\n')
+        self.assertEqual(os.read(reading, 99), b'before\na\\x1b\n\x1e{"\x1b"}\n')
         self.assertEqual(reactor.getDelayedCalls(), [])
         for reads in (True, False):
             for _ in range(100):

@@ -428,10 +428,8 @@ class ServerCounts(_CountedCells):
         self.cells[_BAD_REQUESTS] += data[:5] == b"HTTP/" and data[8:12] == b" 400"
 
     def relayed(self, bytes_in: int, bytes_out: int) -> None:
-        if bytes_in > 0:
-            self.cells[_SERVER_IN] += bytes_in
-        if bytes_out > 0:
-            self.cells[_SERVER_OUT] += bytes_out
+        self.cells[_SERVER_IN] += bytes_in
+        self.cells[_SERVER_OUT] += bytes_out
 
     recovered = _counting(_CHECKS_RECOVERED)
     """A check has succeeded after others that had failed, but had not taken it down."""
