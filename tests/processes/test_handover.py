@@ -5,6 +5,7 @@ import socket
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -39,6 +40,7 @@ from txmux.processes.worker import handover
 from txmux.processes.worker.handover import Adopting
 from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.rules.embedding import route
+from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.serving.listening_ports import ListeningPorts
@@ -344,9 +346,11 @@ class HandoverTest(MuxTestCase):
         handed.old = self.factory
         handed.new = handed.another()
 
+        rules = Rules(Path("rules.ini"), Settings(), (), ())
+
         def reload(**values: Any) -> None:
             upstreams = handed.new.upstreams
-            upstreams.commit(finished(upstreams.prepare_in_steps(())))
+            upstreams.commit(finished(upstreams.prepare_all_in_steps(rules)))
             handed.does["go_on"](**values)
 
         self.assertEqual(await handed.hand(handed.adopting(go_on=reload)), 1)
