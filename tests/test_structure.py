@@ -199,9 +199,7 @@ class StructureTest(SynchronousTestCase):
             self.assertLessEqual(len(re.findall(pattern, text)), most, pattern)
         classes = re.findall(r"^class (\w*(?:Test|Case)\w*)\((.*)\):", text, re.MULTILINE)
         bases = {base for _, of in classes for base in re.findall(r"\w+(?=,|$)", of)}
-        self.assertLessEqual(
-            len(bases & {name for name, _ in classes}), 15, "a function or an object will do"
-        )
+        self.assertLessEqual(len(bases & {name for name, _ in classes}), 15, "make it an object")
 
     def test_each_module(self) -> None:
         """None installs the reactor when it is imported: whoever runs it may choose another; and none is long."""

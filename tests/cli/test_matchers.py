@@ -29,7 +29,7 @@ class LocalMatcher:
 
 
 def matcher_of(module: str) -> IProtocolMatcher:
-    matcher: IProtocolMatcher = type("Matcher", (LocalMatcher,), {"__module__": module})()
+    matcher: IProtocolMatcher = type("Matcher", (LocalMatcher,), {"__module__": module})(module)
     return matcher
 
 
@@ -97,19 +97,19 @@ class MatchersTests(CommandTestCase):
                 self.assertIn(f" {option.name}=", "\n".join(lines))
 
     def test_origin(self) -> None:
-        # An invalid example is left out.
         picky = FakeMatcher("picky", (Option("port", "for tests", "bad"),))
-        version, dropped = namedAny("twisted.__version__"), "twisted.plugins.mine"
-        for matcher, origin in (
+        origins = {
             # The distribution that has the file, or the module if none has it.
-            (matcher_of("twisted.internet.tcp"), f"Twisted {version}"),
-            (LocalMatcher(), f"module {__name__}"),
-            (PlainMatcher("mine", "x", Pattern(b"x")), f"module {__name__}"),
-            (matcher_of(dropped), f"module {dropped}"),
-            (picky, f"module {FakeMatcher.__module__}"),
-        ):
-            found = Registry({matcher.name: matcher}, ())
-            self.patch(matchers, "installed_matchers", lambda found=found: found)
-            told = self.describe(matcher.name)
-            self.assertIn(f", from {origin}\n", told)
-            self.assertEqual("match = " in told, matcher is not picky)
+            matcher_of("twisted.internet.tcp"): f"Twisted {namedAny('twisted.__version__')}",
+            matcher_of("twisted.plugins.mine"): "module twisted.plugins.mine",
+            LocalMatcher(): f"module {__name__}",
+            PlainMatcher("mine", "x", Pattern(b"x")): f"module {__name__}",
+            picky: f"module {FakeMatcher.__module__}",
+        }
+        registry = Registry({matcher.name: matcher for matcher in origins}, ())
+        self.patch(matchers, "installed_matchers", lambda: registry)
+        lines = self.told(0, self.run_main("matchers")).splitlines()[1:]
+        for line, (matcher, origin) in zip(lines, origins.items(), strict=True):
+            self.assertRegex(line, rf"^{matcher.name} .* {re.escape(origin)}$")
+        # An invalid example is left out.
+        self.assertNotIn("match = ", self.describe("picky"))
