@@ -339,3 +339,8 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(self.held.may_wait(client))  # behind those that came before it
         self.pass_time(1)
         self.assertFalse(self.held.may_wait(client))  # no server is up for them either
+        timed = HeldClient(0.0, 5.0, lambda: True, self.fail)
+        timed.since = self.clock.seconds()
+        self.assertTrue(self.held.may_wait(timed))
+        self.pass_time(5)
+        self.assertFalse(self.held.may_wait(timed))
