@@ -305,14 +305,16 @@ class DestinationsTest(MuxTestCase):
             await self.turn()
         self.assertEqual(self.factory.upstreams.all()[0].pool.connections, 1)
 
-    def look_up(self, name: str, source: int = 0) -> Deferred[None]:
-        return self.cache.look_up((self.dns.place,), name, source)
+    def look_up(self, name: str, source: int = 0, author: int | None = None) -> Deferred[None]:
+        return self.cache.look_up((self.dns.place,), name, source, author)
 
-    def silent(self, count: int, source: int = 0) -> list[Deferred[None]]:
+    def silent(
+        self, count: int, source: int = 0, author: int | None = None
+    ) -> list[Deferred[None]]:
         found = []
         for number in range(len(self.dns.codes), len(self.dns.codes) + count):
             self.dns.fail(f"{number}.test", SILENCE, dns.A, dns.AAAA)
-            found.append(self.look_up(f"{number}.test", source))
+            found.append(self.look_up(f"{number}.test", source, author))
         return found
 
     async def answered(self, *asked: Deferred[None]) -> None:
@@ -359,6 +361,24 @@ class DestinationsTest(MuxTestCase):
         self.dns.zone["b.test"] = a("1.1.1.1")
         await self.answered(self.look_up("b.test"))
         self.assertTrue(self.known("b.test"))
+
+    async def test_silent_names_of_a_user_delay_nobody_elses(self) -> None:
+        """Neither clients of the operator's backends wait for those of another user's, however many sources these have, nor clients of a third one's."""
+        for source in range(8):
+            self.silent(60, source, 1001)
+        for author in (1002, None):
+            name = f"good.{author}.test"
+            self.dns.zone[name] = a("1.1.1.1")
+            await self.answered(self.look_up(name, 9, author))
+            self.assertTrue(self.known(name))
+        for source in range(8):
+            self.silent(60, source)
+        self.dns.zone["late.test"] = a("1.1.1.1")
+        late = self.look_up("late.test", 9, 1002)
+        self.time.advance(1)
+        await self.turn(5)
+        self.time.advance(3)
+        await self.answered(late)
 
     async def test_turns_go_to_the_source_with_fewest(self) -> None:
         for source in range(4):

@@ -186,6 +186,7 @@ class RightsTest(FolderTestCase):
         self.assertEqual(untaken(12345, a=70), ["a"])
         self.assertEqual(untaken(12345, a=20), [])
         self.assertEqual(untaken(12345, names=f"~{'c' * 31}", c=20), ["c"])  # built twice
+        self.assertEqual(load(self.main).backends["b"].author, 12345)
 
     def test_clients_that_an_owner_makes_up(self) -> None:
         """Who says by PROXY headers where clients come from tells no server of the operator, and has nobody connect from there."""

@@ -23,13 +23,18 @@ if TYPE_CHECKING:
     from txmux.telemetry.sources import Source
 
     _Key = tuple[tuple[ServerAddress, ...], str]
+    _Asker = tuple[int | None, int | None]
+    """The author of a backend, and a source of its clients."""
 
 _SHORTEST, _LONGEST = 1.0, 300.0  # seconds
 _SLOW = 5.0  # seconds for which a failure is kept that took longer than the shortest time
 _MOST_NAMES = 10_000
 _MOST_ADDRESSES = 16  # of a name, whose owner decides how many there are
 _MOST_AT_ONCE = 100  # look-ups
-_MOST_OF_SOURCE = 25  # of those, for one source of clients
+_MOST_OF_OTHERS = (
+    50  # of those, for backends of other users; one has as many as it leaves to others
+)
+_MOST_OF_SOURCE = 25  # for one source of clients
 _MOST_QUEUED = 100  # clients of one source
 _QUIET = 10.0  # seconds between two warnings: clients cause them
 _EFFECT = "the next name server is asked, or clients get no server for names that are not known yet"
@@ -57,7 +62,7 @@ class NameCache:
 
     Never with a search list: a name from outside is a whole one. A source, see `txmux.access.per_source.source_of`, gets
     at most a quarter of the look-ups, and of the sources that wait, the one with the fewest running is next. So names of
-    silent name servers delay only the source that asks for them.
+    silent name servers delay only the source that asks for them; and those of another user's backends no clients of the operator.
     """
 
     _log = Logger()
@@ -74,10 +79,12 @@ class NameCache:
         # Separate from the look-ups of the rules' own names, which a flood must not delay.
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = {}
         self._known: dict[_Key, KnownName] = {}
-        self._waiting: dict[_Key, dict[Deferred[None], int | None]] = {}
-        self._queues: dict[int | None, dict[Deferred[None], _Key]] = {}
+        self._waiting: dict[_Key, dict[Deferred[None], _Asker]] = {}
+        # By authors of backends, and sources.
+        self._queues: dict[int | None, dict[int | None, dict[Deferred[None], _Key]]] = {}
         self._running: dict[_Key, Deferred[None]] = {}
-        self._turns: Counter[int | None] = Counter()  # look-ups that run, by source
+        self._turns: Counter[_Asker] = Counter()  # look-ups that run
+        self._of_authors: Counter[int | None] = Counter()
         self._is_starting = False
         self._quiet_until = 0.0
 
@@ -86,9 +93,13 @@ class NameCache:
         return cached if cached is not None and cached.expires > self._reactor.seconds() else None
 
     def look_up(
-        self, resolvers: tuple[ServerAddress, ...], name: str, source: int | None
+        self,
+        resolvers: tuple[ServerAddress, ...],
+        name: str,
+        source: int | None,
+        author: int | None = None,
     ) -> Deferred[None]:
-        """Look a name up; what is returned fires when that has ended, whether it is `known` then or not.
+        """Look a name up for a source of clients of a backend of this author; what is returned fires when that has ended, whether it is `known` then or not.
 
         It fires at once if too many clients of the source wait for their turn. Cancelling it ends the wait, and the
         look-up itself if no other client waits for it and it has not begun.
@@ -96,12 +107,12 @@ class NameCache:
         key = resolvers, name
         answer: Deferred[None] = Deferred(partial(self._leave, key))
         if key not in self._running:
-            queue = self._queues.setdefault(source, {})
+            queue = self._queues.setdefault(author, {}).setdefault(source, {})
             if len(queue) >= _MOST_QUEUED:
                 answer.callback(None)
                 return answer
             queue[answer] = key
-        self._waiting.setdefault(key, {})[answer] = source
+        self._waiting.setdefault(key, {})[answer] = author, source
         self._start_next()
         return answer
 
@@ -112,11 +123,15 @@ class NameCache:
             if not waiting:
                 del self._waiting[key]
 
-    def _leave_queue(self, source: int | None, answer: Deferred[None]) -> None:
-        queue = self._queues.get(source, {})
+    def _leave_queue(self, asker: _Asker, answer: Deferred[None]) -> None:
+        author, source = asker
+        queues = self._queues.get(author, {})
+        queue = queues.get(source, {})
         queue.pop(answer, None)
         if not queue:
-            self._queues.pop(source, None)
+            queues.pop(source, None)
+        if not queues:
+            self._queues.pop(author, None)
 
     def _start_next(self) -> None:
         # A look-up that ends at once calls this again.
@@ -128,28 +143,43 @@ class NameCache:
                 self._is_starting = False
 
     def _start_all(self) -> None:
-        while self._queues and len(self._running) < _MOST_AT_ONCE:
-            # With that many queues, one must be of a source without a look-up.
-            some = islice(self._queues, _MOST_AT_ONCE + 1)
-            source = min(some, key=self._turns.__getitem__)
-            if self._turns[source] >= _MOST_OF_SOURCE:
-                return
-            key = next(iter(self._queues[source].values()))
+        while asker := min(self._next_askers(), default=None, key=self._of_authors_of):
+            author, source = asker
+            queues = self._queues[author]
+            key = next(iter(queues[source].values()))
             # Next time, other sources with as few look-ups come first.
-            self._queues[source] = self._queues.pop(source)
-            for answer, its_source in self._waiting[key].items():
-                self._leave_queue(its_source, answer)
-            self._turns[source] += 1
+            queues[source] = queues.pop(source)
+            for answer, its_asker in self._waiting[key].items():
+                self._leave_queue(its_asker, answer)
+            self._turns[asker] += 1
+            self._of_authors[author] += 1
             self._running[key] = running = Deferred.fromCoroutine(self._find(*key))
-            running.addErrback(self._cancelled).addBoth(partial(self._ended, key, source))
+            running.addErrback(self._cancelled).addBoth(partial(self._ended, key, asker))
+
+    def _next_askers(self) -> Iterator[_Asker]:
+        """Yield the source that is next of each author who may have another look-up."""
+        left = _MOST_AT_ONCE - len(self._running)
+        left_to_others = _MOST_OF_OTHERS - self._of_authors.total() + self._of_authors[None]
+        for author, queues in self._queues.items():
+            if author is not None and self._of_authors[author] >= min(left, left_to_others):
+                continue
+            # With that many queues, one must be of a source without a look-up.
+            some = ((author, source) for source in islice(queues, _MOST_AT_ONCE + 1))
+            asker = min(some, key=self._turns.__getitem__)
+            if left > 0 and self._turns[asker] < _MOST_OF_SOURCE:
+                yield asker
+
+    def _of_authors_of(self, asker: _Asker) -> int:
+        return self._of_authors[asker[0]]
 
     @staticmethod
     def _cancelled(failure: Failure) -> None:
         failure.trap(CancelledError)
 
-    def _ended(self, key: _Key, source: int | None, _: object) -> None:
+    def _ended(self, key: _Key, asker: _Asker, _: object) -> None:
         self._running.pop(key, None)
-        self._turns -= Counter([source])
+        self._turns -= Counter([asker])
+        self._of_authors -= Counter([asker[0]])
         for answer in self._waiting.pop(key, ()):
             answer.callback(None)
         self._start_next()

@@ -139,7 +139,8 @@ class Destinations:
     def look_up(self, unknown: Unknown, client: Address | None) -> Deferred[None]:
         """Look a name up for a client; without an address, it shares the turns of all such clients."""
         source = None if client is None else source_of(client.host)
-        return self._cache.look_up(self._backend.resolvers, unknown.name, source)
+        backend = self._backend
+        return self._cache.look_up(backend.resolvers, unknown.name, source, backend.author)
 
     def adopted(self, template: Member, target: str) -> Member:
         """Return the server of a connection that another process has made, from what its log line says."""

@@ -297,6 +297,7 @@ class Backend:
         servers: The lines of ``server =``.
         transport: What its servers are spoken to by.
         more: The values of the keys of features, by name.
+        author: The user who has written it, if that is neither root nor the operator.
         tls: ``tls =`` and the keys for that; ``None`` is not at all.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
@@ -334,6 +335,7 @@ class Backend:
     unanswered_timeout: float = 30.0
     answers: int = 0
     more: Mapping[str, Any] = attrs.field(default=NOTHING_MORE, hash=False)
+    author: int | None = None
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     @property

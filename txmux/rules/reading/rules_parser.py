@@ -545,6 +545,7 @@ class RulesParser:
         self._problems += backend.contradictions(section, fields, self._reading.server)
         usual = {"resolvers": self._reading.settings.resolvers}
         fields["is_of_unit"] = "tls" in section.entries and self._is_of_unit(section)
+        fields["author"] = self._reading.other_author
         made = backend.make_backend(name, section, {**usual, **fields})
         proxy = made.proxy
         if proxy is None or proxy.password is None or not self._is_of_unit(section):
