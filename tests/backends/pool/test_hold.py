@@ -342,5 +342,5 @@ class LineTests(SynchronousTestCase):
         timed = HeldClient(0.0, 5.0, lambda: True, self.fail)
         timed.since = self.clock.seconds()
         self.assertTrue(self.held.may_wait(timed))
-        self.pass_time(5)
+        self.clock.advance(5)
         self.assertFalse(self.held.may_wait(timed))
