@@ -579,6 +579,7 @@ class PreparedUpstreams:
 
 
 _EVERY = 30.0  # seconds
+_MOVES = 1.0  # seconds within which a client that waits is in another process
 
 _log = Logger()
 
@@ -594,6 +595,7 @@ class ServerStarter:
         self._backend_of = backend_of
         self._waiting: dict[str, set[int]] = {}  # by backend, the processes with clients
         self._timers: dict[str, IDelayedCall] = {}
+        self._ending: dict[str, IDelayedCall] = {}
         self._sending: dict[str, Deferred[None]] = {}
         self._held: set[str] = set()  # by an operator, since the last that was sent
         self._due_at: dict[str, float] = {}  # of what another process has sent
@@ -604,11 +606,12 @@ class ServerStarter:
         (processes.add if waiting else processes.discard)(process)
         if not processes:
             del self._waiting[backend]
-            timer = self._timers.pop(backend, None)
-            if timer is not None:
-                timer.cancel()
-                _log.info("backend {backend}: no client is waiting any longer", backend=backend)
-        elif backend not in self._timers:
+            if backend in self._timers and backend not in self._ending:
+                self._ending[backend] = self._reactor.callLater(_MOVES, self._end, backend)
+            return
+        if backend in self._ending:
+            self._ending.pop(backend).cancel()
+        if backend not in self._timers:
             _log.warn("backend {backend}: clients wait for a server", backend=backend)
             rest = self._due_at.get(backend, 0.0) - self._reactor.seconds()
             if rest > 0:
@@ -636,10 +639,16 @@ class ServerStarter:
         for backend in [*self._waiting]:
             self.report(backend, waiting=False, process=process)
 
+    def _end(self, backend: str) -> None:
+        del self._ending[backend]
+        self._timers.pop(backend).cancel()
+        _log.info("backend {backend}: no client is waiting any longer", backend=backend)
+
     def stop(self) -> None:
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._ending.values()):
             timer.cancel()
-        self._waiting, self._timers = {}, {}  # silently: they may still wait, elsewhere
+        # Silently: they may still wait, elsewhere.
+        self._waiting, self._timers, self._ending = {}, {}, {}
         for sending in [*self._sending.values()]:
             sending.cancel()
 

@@ -94,9 +94,11 @@ class WakeTests(TestCase):
         self.assertEqual(sent(), 0)
         clock.advance(1.9)
         self.assertEqual(sent(), 2)  # by both
-        successor.report("db", waiting=False)
-        successor.report("db", waiting=True)
-        self.assertEqual(sent(), 1)
+        for seconds, count in ((0.9, 0), (1, 1)):  # it has moved again, and another one comes
+            successor.report("db", waiting=False)
+            clock.advance(seconds)
+            successor.report("db", waiting=True)
+            self.assertEqual(sent(), count)
         successor.stop()
         waker.report("db", waiting=False, process=1)
         clock.advance(30)
@@ -127,6 +129,24 @@ class WakeTests(TestCase):
             receiver.recv(1000)
             held.add("db")
             waker.hold(held)
+
+    def test_who_moves_to_another_process_waits_on(self) -> None:
+        receiver, wake = self.receiver()
+        clock = Clock()
+        waker = self.waker(wake, clock)
+        waker.report("db", waiting=True, process=1)
+        receiver.recv(1000)
+        with capturedLogs() as events:
+            waker.report("db", waiting=False, process=1)
+            waker.report("db", waiting=True, process=2)
+            clock.advance(10)
+            self.assertEqual(events, [])
+            waker.process_ended(2)
+            clock.advance(1)
+        (event,) = events
+        self.assertEqual(
+            eventAsText(event).rpartition("] ")[2], "backend db: no client is waiting any longer"
+        )
 
     def test_a_stop_does_not_say_that_nobody_waits(self) -> None:
         receiver, wake = self.receiver()
