@@ -134,16 +134,19 @@ class ProviderTest(TestCase):
     async def test_one_that_cannot_be_inspected_stops_no_other(self) -> None:
         """As a daemon answers of one whose storage is damaged. One that was known stays so."""
         change_constants(self, provider, _PERIOD=0.2)
-        strange = inspected("strange", LABELS)
+        strange, odd, other = (inspected(name, LABELS) for name in ("strange", "odd", "other"))
         strange["Config"]["ExposedPorts"] = 1
-        self.daemon.put(strange)
+        odd["Config"]["Labels"] = [7]
+        other["NetworkSettings"]["Networks"] = {NETWORK: 7}
+        for one in (strange, odd, other):  # the last two in the list, too
+            self.daemon.put(one)
         bad, web = (inspected(name, LABELS)["Id"] for name in ("bad", "web"))
         why = b'{"message":"layer does not exist"}'
         self.daemon.unclear[bad] = why
         self.daemon.put(inspected("bad", LABELS))
         self.daemon.put(inspected("web", LABELS))
         await self.provides("[route web]")
-        for key in (bad, strange["Id"]):
+        for key in (bad, strange["Id"], odd["Id"], other["Id"]):
             self.assertIn(f"# left out: container {key[:12]}: what the daemon says", self.text())
         self.daemon.unclear[web] = why
         self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
@@ -151,7 +154,8 @@ class ProviderTest(TestCase):
         await self.written("[route api]")
         self.assertIn("[route web]", self.text())
         self.daemon.unclear.clear()
-        self.daemon.remove(strange["Id"])
+        for one in (strange, odd, other):
+            self.daemon.remove(one["Id"])
         await self.written("[route bad]", gone="strange")
         self.assertNotIn("# left out", self.text())
         self.daemon.containers[web] = {**self.daemon.containers[web], "HostConfig": "strange"}

@@ -4,6 +4,7 @@ import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -204,16 +205,21 @@ class Follower:
 def _is_ours(row: Any) -> bool:
     if not _ID.fullmatch(row["Id"]):
         raise ValueError(printable(row["Id"], 64))
-    return any(name.startswith(PREFIX) for name in row.get("Labels") or {})
+    try:
+        return any(name.startswith(PREFIX) for name in row.get("Labels") or {})
+    except MISSHAPEN:
+        return True  # if it is so elsewhere, too, this container alone is left out
 
 
 def _seen(row: Any) -> object:
-    """Return what shows that a container has changed: also the health at the end of ``Up 2 minutes (healthy)``."""
-    status = row.get("Status") or ""
-    networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
-    health = status[status.rfind("(") :] if status.endswith(")") else ""
-    addresses = {name: its.get("IPAddress") for name, its in networks.items() if its}
-    return row["State"], health, row.get("Names"), addresses, row.get("Ports")
+    """Return what shows that a container has changed, also the health at the end of ``Up 2 minutes (healthy)``; ``None`` if it cannot be read."""
+    with suppress(*MISSHAPEN):
+        status = row.get("Status") or ""
+        networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
+        health = status[status.rfind("(") :] if status.endswith(")") else ""
+        addresses = {name: its.get("IPAddress") for name, its in networks.items() if its}
+        return row["State"], health, row.get("Names"), addresses, row.get("Ports")
+    return None
 
 
 docker = DockerProvider()
