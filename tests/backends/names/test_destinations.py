@@ -333,7 +333,7 @@ class DestinationsTest(MuxTestCase):
         self.assertTrue(self.known("b.test"))
         self.time.advance(1.0)
         self.assertFalse(self.known("b.test"))
-        for name in ("b.test", "a.test", "nothing.test"):
+        for name in ("b.test", "a.test", "nothing.test", "nothing.test"):
             await self.look_up(name)
         known = [name for name in ("a.test", "b.test", "nothing.test") if self.known(name)]
         self.assertEqual(known, ["a.test", "nothing.test"])
