@@ -260,6 +260,9 @@ class PageTests(SynchronousTestCase):
             view = View(snapshot, PageQuery.of({"all": "connections", **more}))
             self.assertEqual((more, len(view.connections.body.rows)), (more, number))
         self.assertEqual(view.next_page, "./?all=connections&after=1-24")
+        for idle, count in ({}, 0), ({"idle_ms": 3.2}, 1):  # an empty column is left out
+            table = _view({}, connections=[{"id": "1-0", **idle}]).connections
+            self.assertEqual([one.name for one in table.columns].count("idle"), count)
         chosen = {"id": "1-1", "age_ms": 243887.9, "idle_ms": 3.2, "bytes_in": 2048, "facts": {}}
         found = _view({}, connection=chosen).connection
         assert found is not None

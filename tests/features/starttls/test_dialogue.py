@@ -193,6 +193,11 @@ class ClientTests(SynchronousTestCase):
             ("ldap", b"\x30\x05\x02\x01\x07\x61\x00", "it sent a malformed message of LDAP"),
             ("ldap", b"\x16\x03\x01", r"it sent '\x16\x03\x01', which is no command"),
             ("xmpp", b"GET / HTTP/1.1\r\n", "it sent 'GET / HTTP/1.1', which is no command"),
+            (
+                "xmpp",
+                b"<message/>",
+                "it sent something else than a stream's header with 'to', and <starttls/>",
+            ),
         ):
             dialogue, _ = answered(name, [request])
             self.assertEqual((dialogue.then, dialogue.problem), ("end", why))
