@@ -147,6 +147,16 @@ class DetectorTest(SynchronousTestCase):
             self.assertEqual(name_of(decision), expected)
         self.assertEqual(name_of(detector.start_detection(None).feed(b"x")), "outside")
 
+    def test_names_below_a_domain(self) -> None:
+        domains = "b.test", "a.b.test", "else.test"
+        routes = [route(f"http host=*.{one}", "close", name=one) for one in domains]
+        for name, expected in (
+            ("x.b.test", "b.test"), ("x.y.b.test", "b.test"), ("x.else.test", "else.test"),
+            ("xb.test", None), ("b.test", None), ("test", None),
+        ):  # fmt: skip
+            data = f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
+            self.assertEqual(name_of(decided(routes, data)), expected, name)
+
     def test_dry_run_decides_nothing_and_is_in_the_facts(self) -> None:
         """So a second hello may say something else to it."""
         dry = attrs.evolve(route("payload text=GET", "close", name="dry"), dry_run=True)
