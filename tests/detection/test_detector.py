@@ -148,7 +148,7 @@ class DetectorTest(SynchronousTestCase):
         self.assertEqual(name_of(detector.start_detection(None).feed(b"x")), "outside")
 
     def test_names_below_a_domain(self) -> None:
-        domains = "b.test", "a.b.test", "else.test"
+        domains = "b.test", "a.b.test", "else.test", *(f"h{number}.test" for number in range(20))
         routes = [route(f"http host=*.{one}", "close", name=one) for one in domains]
         for name, expected in (
             ("x.b.test", "b.test"), ("x.y.b.test", "b.test"), ("x.else.test", "else.test"),
