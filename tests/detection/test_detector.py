@@ -126,12 +126,14 @@ class DetectorTest(SynchronousTestCase):
             route("any", "close", name="else"),
         ]
         detector = Detector(routes)
-        for moment, expected in (
-            ("2026-11-20T08:00+00:00", "office"), ("2026-11-20T18:00+00:00", "else"),
-            ("2026-11-21T11:00+00:00", "office"), ("2026-11-22T11:00+00:00", "else"),
+        for moment, expected, needs_more in (
+            ("2026-11-20T08:00+00:00", "office", True), ("2026-11-20T18:00+00:00", "else", False),
+            ("2026-11-21T11:00+00:00", "office", False), ("2026-11-22T11:00+00:00", "else", False),
         ):  # fmt: skip
             now = datetime.fromisoformat(moment).timestamp()
-            self.assertEqual(name_of(detector.start_detection(now=now).feed(b"x")), expected)
+            detection = detector.start_detection(now=now)
+            self.assertEqual(name_of(detection.feed(b"x")), expected)
+            self.assertEqual(detection.needs_more(routes[1:2]), needs_more)  # by its own times
         self.assertEqual(name_of(detector.start_detection().feed(b"x")), "else")
 
     def test_routes_serve_their_networks(self) -> None:
