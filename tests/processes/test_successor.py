@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -57,6 +58,7 @@ class Old:
     def __init__(self, *, is_deaf: bool = False) -> None:
         self.is_deaf = is_deaf
         self.done: list[str] = []
+        self.opened: dict[str, socket.socket] = {}
         self.endpoints = SimpleNamespace(
             hold_requests=lambda: None, accept=lambda: None, be_replaced=lambda: None
         )
@@ -64,6 +66,9 @@ class Old:
         self.sockets = SimpleNamespace(
             ended_by_removal=list, remove_files=lambda _: None, close=lambda **_: None
         )
+
+    def handed_over(self) -> AbstractContextManager[dict[str, socket.socket]]:
+        return nullcontext({**self.opened})
 
     def write_pidfile(self, *, must: bool) -> None: ...
 
@@ -104,8 +109,25 @@ class FailureTest(TestCase):
             socket.create_server(("127.0.0.1", 0)) as opened,
             self.assertRaises(UpgradeError) as caught,
         ):
-            await upgrade.run({"key": opened}, nothing_known)
+            self.old.opened["key"] = opened
+            await upgrade.run(nothing_known)
         return str(caught.exception)
+
+    async def test_socket_that_is_closed_meanwhile(self) -> None:
+        """That of a removed listener, after its last flow, while the state is asked for: the new process gets the others."""
+        says = "print(json.loads(stream.readline())['sockets'], file=os.sys.stderr)"
+        old = Old()
+        upgrade = upgrade_of(old, f"{_READS}{says}")
+        for key in ("gone", "kept"):
+            old.opened[key] = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+
+        async def state(**_: bool) -> dict[str, Any]:
+            old.opened.pop("gone").close()
+            return {}
+
+        with self.assertRaises(UpgradeError) as caught:
+            await upgrade.run(state)
+        self.assertIn("\n['kept']", str(caught.exception))
 
     async def test_hangs(self) -> None:
         """One that does nothing after a minute is ended, and what it has said is told; it may not even look who has started it."""
@@ -114,7 +136,7 @@ class FailureTest(TestCase):
         for before, after in (("import os, time", "time.sleep(600)"), (_READS, "stream.read()")):
             time: Any = VirtualTime()
             upgrade = upgrade_of(Old(), f"{before}\n{looks}\n{after}", time)
-            running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
+            running = Deferred.fromCoroutine(upgrade.run(nothing_known))
             while not upgrade.successor.output:
                 await deferLater(reactor, 0.01)
             pid = upgrade.successor.pid
@@ -166,7 +188,7 @@ class FailureTest(TestCase):
             return {}
 
         with self.assertRaises(UpgradeError) as caught:
-            await upgrade.run({}, state)
+            await upgrade.run(state)
         self.assertIn("the new process cannot serve: ", str(caught.exception))
 
     async def test_reasons(self) -> None:
@@ -216,7 +238,7 @@ class FailureTest(TestCase):
         self.assertEqual(str(told), "no answer to 'accept' in 10 s")
         # The new process is killed if the old one stops.
         upgrade = upgrade_of(Old(), "import time; time.sleep(100)")
-        running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
+        running = Deferred.fromCoroutine(upgrade.run(nothing_known))
         upgrade.give_up()
         failure: Any = await self.assertFailure(running, UpgradeError)
         self.assertEqual(str(failure), "the new process was killed by signal 9 (SIGKILL)")
@@ -233,7 +255,7 @@ class FailureTest(TestCase):
         old.endpoints.be_replaced = old.sockets.ended_by_removal = Mock(side_effect=MemoryError)
         upgrade = self.begun(old, f"{_READY}answer(value=['unix:/x'])\nstream.read()")
         with capturedLogs():
-            await upgrade.run({}, nothing_known)
+            await upgrade.run(nothing_known)
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 2)
         self.assertTrue(upgrade.is_committed)
         report, why = upgrade.report(), "the new process serves, but this failed:"
@@ -246,7 +268,7 @@ class FailureTest(TestCase):
         moved = {"moved": 7, "stays": {"undecided": 1}, "ended": [], "is_over": True}
         program = f"{_ADOPTS}answer(value=[])\nanswer(value={moved})\nstream.read()"
         upgrade = self.begun(old := Old(), program)
-        await upgrade.run({}, nothing_known)
+        await upgrade.run(nothing_known)
         self.assertEqual((old.done, upgrade.gives_workers), (["give"], True))
         report = upgrade.report()
         self.assertRegex(report.changes, "handed over: 7, in .*staying .*: 1 undecided$")
@@ -256,7 +278,7 @@ class FailureTest(TestCase):
         program = f"{_READY}answer(value=None)\nstream.read()"
         upgrade = self.begun(old := Old(), program)
         with capturedLogs() as events:
-            await upgrade.run({}, nothing_known)
+            await upgrade.run(nothing_known)
         told = "".join(str(formatEvent(event)) for event in events)
         self.assertIn("in another way (version 1, here 3)", told)
         self.assertEqual((old.done, upgrade.gives_workers), (["hand over"], False))

@@ -305,7 +305,6 @@ class Upgrade:
 
     async def run(
         self,
-        sockets: Mapping[str, socket.socket],
         state: Callable[..., Awaitable[TransferState]],
         counters: Counters | None = None,
         limits: int | None = None,
@@ -316,7 +315,7 @@ class Upgrade:
         `UpgradeError`, this process keeps serving.
         """
         successor, endpoints = self.successor, self._resources.endpoints
-        await self.start(sockets, state, limits)
+        await self.start(state, limits)
         try:
             if counters is not None:
                 await self._count_on(counters)
@@ -356,16 +355,15 @@ class Upgrade:
         self._seconds = time.monotonic() - began
 
     async def start(
-        self,
-        sockets: Mapping[str, socket.socket],
-        state: Callable[..., Awaitable[TransferState]],
-        limits: int | None = None,
+        self, state: Callable[..., Awaitable[TransferState]], limits: int | None = None
     ) -> None:
         """Start the new process, and wait until it is ready; this one serves until it asks it to."""
         first_state = await state()
         if self._given_up:
             raise UpgradeError("the service is shutting down")
-        await self.successor.begin(sockets, first_state, limits)
+        # Only now: a removed listener's socket may have been closed meanwhile, and a missing file's made again.
+        with self._resources.handed_over() as sockets:
+            await self.successor.begin(sockets, first_state, limits)
 
     async def _have_it_serve(self, state: TransferState) -> Sequence[str] | None:
         """Return the keys of sockets that its rules lack."""

@@ -420,9 +420,8 @@ class Upgrades:
         _log.info("an upgrade is tried: a new process starts, and stops when it is ready to serve")
         self._upgrade = upgrade = Upgrade(transfers, self._resources, self._reactor)
         try:
-            with self._resources.handed_over() as sockets:
-                memory = None if self._limits is None else self._limits.descriptor
-                await upgrade.start(sockets, state, memory)
+            memory = None if self._limits is None else self._limits.descriptor
+            await upgrade.start(state, memory)
             await upgrade.successor.stop()
         finally:
             self._upgrade = None
@@ -440,9 +439,8 @@ class Upgrades:
         resources = self._resources
         self._upgrade = upgrade = Upgrade(transfers, resources, self._reactor)
         try:
-            with resources.handed_over() as sockets:
-                memory = None if self._limits is None else self._limits.descriptor
-                await upgrade.run(sockets, state, resources.counters, memory)
+            memory = None if self._limits is None else self._limits.descriptor
+            await upgrade.run(state, resources.counters, memory)
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
