@@ -1,4 +1,5 @@
 import socket
+import struct
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,7 @@ from txmux.backends.names.question import ServerAddress
 SILENCE = -1  # instead of a response code: no answer at all
 HANG_UP = -3  # instead of a response code: the TCP connection is closed
 GARBAGE = -2  # instead of a response code: before the answer, what is none to the question
+CUT = -5  # instead of a response code: the answer is cut off, and does not say so
 FLOOD = -4  # instead of a response code: the same, ten times
 
 
@@ -42,6 +44,7 @@ class NameServer(server.DNSServerFactory):
     with_edns: Counter[tuple[str, int]] = attrs.field(factory=Counter)
     edns: int = dns.OK  # to questions with EDNS: a response code or SILENCE
     by_tcp: int = dns.OK  # instead of answering
+    by_udp: int = dns.OK
     most_names: int = 10  # of a chain of aliases that are in one answer
     ports: list[Any] = attrs.field(factory=list)
     place: ServerAddress = ("", 0)
@@ -86,7 +89,7 @@ class NameServer(server.DNSServerFactory):
         options = [it for it in message.additional if it.type == dns.OPT]
         if options:
             self.with_edns[question] += 1
-        code = self.codes.get(question, dns.OK if address else self.by_tcp)
+        code = self.codes.get(question, self.by_udp if address else self.by_tcp)
         if options and self.edns:
             code = self.edns
         if code == HANG_UP:
@@ -97,18 +100,27 @@ class NameServer(server.DNSServerFactory):
             for _ in range(1 if code == GARBAGE else 10):
                 self._send_garbage(message, protocol, address)
             code = dns.OK
+        is_cut, code = code == CUT, max(code, dns.OK)
         records = [] if code else self._records(*question)
         if not code and question[0] not in self.zone:
             code = dns.ENAME
         # A message with a size is cut off there, and says so.
-        size = 0 if address is None else max(512, *(it.cls for it in options), 0)
+        size = 0 if address is None or is_cut else max(512, *(it.cls for it in options), 0)
         reply = dns.Message(message.id, answer=1, rCode=code & 15, maxSize=size)
         reply.queries = message.queries
         if options:
             upper = dns.RRHeader(b"", dns.OPT, 4096, code >> 4 << 24, dns.UnknownRecord(b""))
             reply.additional = [upper]
         reply.answers = records
-        protocol.writeMessage(reply, *filter(None, [address]))
+        self._write(reply, protocol, address, is_cut=is_cut)
+
+    def _write(self, reply: dns.Message, protocol: Any, address: Any, *, is_cut: bool) -> None:
+        if is_cut and reply.answers:
+            data = reply.toStr()[:-16]
+            whole = (data, address) if address else (struct.pack("!H", len(data)) + data,)
+            protocol.transport.write(*whole)
+        else:
+            protocol.writeMessage(reply, *filter(None, [address]))
 
     def _records(self, name: str, kind: int) -> list[dns.RRHeader]:
         found = []

@@ -92,8 +92,8 @@ class _DnsQuery:
             message.additional = [dns.RRHeader(b"", dns.OPT, _UDP_SIZE, 0, empty)]
         return message.toStr()
 
-    def answer(self, data: bytes) -> dns.Message | None:
-        """Read a message; ``None`` if it is no answer to this query, and `_QueryError` after too many such."""
+    def answer(self, data: bytes, *, is_stream: bool = False) -> dns.Message | None:
+        """Read a message; ``None`` if it is no answer to this query, and `_QueryError` after too many such, or of one by TCP that is cut off."""
         if data[:2] != self.number.to_bytes(2, "big"):
             return None
         if self._read >= _MOST_READ:
@@ -108,9 +108,13 @@ class _DnsQuery:
             return None
         queries = [(query.name.name.lower(), query.type) for query in message.queries]
         # A server that could not read the query may not repeat it.
-        if queries == [(self.name, self.kind)] or (not queries and message.rCode != dns.OK):
-            return message
-        return None
+        if queries != [(self.name, self.kind)] and (queries or message.rCode == dns.OK):
+            return None
+        if len(message.answers) != int.from_bytes(data[6:8], "big"):  # Twisted leaves out the rest
+            if is_stream:
+                raise _QueryError("its answer is not whole")
+            message.trunc = 1
+        return message
 
 
 @implementer(IReadDescriptor)
@@ -184,7 +188,7 @@ class _TcpQuery(Int16StringReceiver):
         if self.answer.called:
             return
         try:
-            message = self._question.answer(string)
+            message = self._question.answer(string, is_stream=True)
         except _QueryError as error:
             self.answer.errback(error)
             return
