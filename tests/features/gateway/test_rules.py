@@ -13,6 +13,7 @@ from txmux.features.gateway.listeners import GatewaySettings, read_listeners
 from txmux.features.gateway.policies import Policies
 from txmux.features.gateway.routes import read_routes
 from txmux.features.gateway.sections import make_sections
+from txmux.rules.lint.warnings import lint
 from txmux.rules.model.rules import Rules
 from txmux.rules.reading.parser import parse
 
@@ -160,10 +161,9 @@ class RulesTests(SynchronousTestCase):
         sections = made.sections()
         matches = [lines[0] for name, lines in sections.items() if name.startswith("route ")]
         names = [" sni=b.a.example", " sni=*.a.example", " sni=*.b.example", " sni=*.example"]
-        self.assertEqual(matches, [f"match = tls{name}" for name in (*names, "", "")])
+        self.assertEqual(matches, [f"match = tls{name}" for name in (*names, "")])
         its = sections["route tls_shop_one_shop_edge_tls_b.a.example"]
         self.assertIn("backend = tls_shop_one", its)
-        self.assertIn("backend = reject", sections["route shop_edge_tls_rest"])
         self.assertEqual(made.of_route("TLSRoute", "two")["Accepted"], "Accepted")
         made.rules()
         text = gateway(f"{TLS}, allowedRoutes: {{namespaces: {{from: All}}}}")
@@ -188,7 +188,8 @@ class RulesTests(SynchronousTestCase):
             "route tls_shop_web_shop_edge_tls_b.example", "backend tls_shop_web",
             "route tls_shop_web_shop_edge_tls_.a.example", "route shop_edge_tls_rest",
         ])  # fmt: skip
-        self.assertEqual(sections["route shop_edge_one_rest"][0], "match = tls sni=a.example")
+        its = sections["route shop_edge_one_rest"]
+        self.assertEqual((its[0], its[-1]), ("match = tls sni=a.example", "backend = reject"))
         self.assertEqual([made.of_listener(name)["routes"] for name in ("tls", "one")], [1, 0])
         made.rules()
 
@@ -306,6 +307,31 @@ class RulesTests(SynchronousTestCase):
             both.rules()
             self.assertEqual(both.of_listener(words[0])["routes"], 1)
             self.assertEqual([both.of_route(kind, "db", number) for number in (0, 1)], [SERVED] * 2)
+
+    def test_no_route_is_written_that_no_client_reaches(self) -> None:
+        """The log of the service would warn of it at each reload."""
+        exact, wide, inner = (
+            TLS.replace("tls,", f"{name},") + f", hostname: '{host}'"
+            for name, host in (
+                ("exact", "a.example"),
+                ("wide", "*.example"),
+                ("inner", "*.b.example"),
+            )
+        )
+        names = "hostnames: [a.example, x.b.example, c.example, '*.example']"
+        made = Made(gateway(exact, wide, inner) + route("TLSRoute", "web", WEB, names))
+        self.assertEqual([name for name in made.sections() if name.startswith("route")], [
+            "route tls_shop_web_shop_edge_exact_a.example",
+            "route tls_shop_web_shop_edge_inner_x.b.example", "route tls_shop_web_shop_edge_inner_.b.example",
+            "route tls_shop_web_shop_edge_wide_c.example", "route tls_shop_web_shop_edge_wide_.example",
+        ])  # fmt: skip
+        self.assertEqual([one for one in lint(made.rules()) if "never reached" in one.message], [])
+        # Clients from elsewhere are of no listener with a wider name.
+        more = ', annotations: {txmux.from: "10.0.0.0/8"}'
+        text = gateway(exact, wide) + route("TLSRoute", "web", WEB, "hostnames: [a.example]", more)
+        made = Made(text)
+        self.assertIn("route shop_edge_exact_rest", made.sections())
+        self.assertEqual([one for one in lint(made.rules()) if "never reached" in one.message], [])
 
     def test_which_routes_a_listener_takes(self) -> None:
         """By where they are, and of which kind; by name and port, see `test_parents_of_routes` of conformance."""

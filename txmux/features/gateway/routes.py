@@ -246,13 +246,12 @@ def shared_names(hostname: str, names: Sequence[str]) -> list[str]:
         return [hostname]
     pairs = [(hostname, name) for name in names]
     return [
-        *dict.fromkeys(
-            b if _covers(a, b) else a for a, b in pairs if _covers(a, b) or _covers(b, a)
-        )
+        *dict.fromkeys(b if covers(a, b) else a for a, b in pairs if covers(a, b) or covers(b, a))
     ]
 
 
-def _covers(wide: str, name: str) -> bool:
+def covers(wide: str, name: str) -> bool:
+    """Return whether all clients of a name are of a wider one, too, or of the same."""
     # A wildcard stands for any number of labels.
     return wide in {"", name} or (wide.startswith("*.") and name.endswith(wide[1:]))
 

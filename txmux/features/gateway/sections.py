@@ -7,7 +7,7 @@ import attrs
 from txmux.classes import define
 from txmux.cli.labels import section
 from txmux.features.gateway.listeners import GatewayListener, GatewaySettings, specificity
-from txmux.features.gateway.routes import GatewayRoute
+from txmux.features.gateway.routes import GatewayRoute, covers
 from txmux.interfaces import ProvidedObject
 
 LISTEN_KEYS = frozenset({"endpoint", "default", "first", "silent"})
@@ -74,15 +74,25 @@ def _of_port(
     begun: set[str] = set()
     if rest is not None:
         yield rest.title, _backend(rest, rest_of, begun), ""
+    before: list[GatewayListener] = []
     for listener in sorted(port.listeners, key=_precedence):
+        is_tls = listener.protocol == "TLS"
         mine = [
-            (host, its) for one, host, its in port.routes if one is listener and its is not rest
+            (host, its)
+            for one, host, its in port.routes
+            if one is listener
+            and its is not rest
+            # Clients of that name have come to a listener before it.
+            and not (is_tls and any(covers(narrow.hostname, host) for narrow in before))
         ]
         mine.sort(key=lambda one: (specificity(one[0]), not one[1].takes_some(listener)))
         for host, its in mine:
             refusing = _route(listener, host, its, is_refused=True)
             yield its.title, _route(listener, host, its) + _backend(its, listener, begun), refusing
-        if listener.protocol == "TLS":  # its clients are of no listener with a wider name
+        before.append(listener)
+        is_full = any(host == listener.hostname and not its.keys_at(listener) for host, its in mine)
+        # Its clients are of no listener with a wider name.
+        if is_tls and not is_full:
             keys = {"match": [_sni(listener.hostname)], "under": [name], "backend": ["reject"]}
             yield first.port_title, "\n" + section("route", f"{listener.word}_rest", keys), ""
 
