@@ -349,6 +349,12 @@ class RulesTests(SynchronousTestCase):
             text = gateway(listener) + extra + route("TCPRoute", "db", more=more, parent=parent)
             accepted = Made(text).of_route("TCPRoute", "db")["Accepted"]
             self.assertEqual(accepted, reason, (listener, extra))
+        for kinds, reason in (
+            ("{kind: TCPRoute}, {kind: TCPRoute}", "ResolvedRefs"),
+            ("{kind: X}, {kind: TCPRoute}", "!InvalidRouteKinds"),
+        ):
+            made = Made(gateway(f"{TCP}, allowedRoutes: {{kinds: [{kinds}]}}"))
+            self.assertEqual(made.of_listener("tcp")["ResolvedRefs"], reason, kinds)
         text = gateway(TCP) + route("TCPRoute", "db", parent=", kind: Service")
         self.assertNotIn(("TCPRoute", "db"), Made(text).status)
         text = "---\nkind: GatewayClass\nmetadata: {name: odd}\nspec: {controllerName: txmux/gateway, parametersRef: {name: x}}\n"

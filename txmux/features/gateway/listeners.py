@@ -331,9 +331,10 @@ def _find_route_kinds(listener: GatewayListener) -> None:
         listener.problems["Accepted"] = "UnsupportedProtocol", why
         return
     wanted = (listener.spec.get("allowedRoutes") or {}).get("kinds") or ()
-    names = [kind["kind"] for kind in wanted if (kind.get("group") or GROUP) == GROUP]
+    # Of another group, it has none of their names.
+    names = {kind["kind"] if (kind.get("group") or GROUP) == GROUP else "" for kind in wanted}
     listener.route_kinds = [kind for kind in supported if not wanted or kind in names]
-    if len(listener.route_kinds) < len(wanted):
+    if not names <= {*supported}:
         why = f"it can take {', '.join(supported)}"
         listener.problems["ResolvedRefs"] = "InvalidRouteKinds", why
 
