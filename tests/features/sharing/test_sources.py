@@ -133,6 +133,7 @@ class SharedSourcesTest(TestCase):
         (folder / "d/a").write_text("[listen y]\nendpoint = :2\n")
         os.chown(folder / "d/a", 12345, -1)
         self.sources["y"] = PerSource(SourceLimits(connections=2), self.time.seconds)
+        await self.until(lambda: self.shared.is_up)  # the last peer is then the other's
         sharing = Sharing(self.time, None, lambda: self.sources)
         sharing.commit(load(folder / "rules.ini"))
         await self.until(lambda: sharing.limits is not None and sharing.limits.is_up)
