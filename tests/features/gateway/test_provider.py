@@ -128,7 +128,7 @@ class GatewayTests(TestCase):
         for name, outcome in (("a.example", "reject"), ("*.example", "tls_shop_web")):
             keys = self.text().partition(f"match = tls sni={name}\n")[2].split("\n")
             self.assertEqual(keys[:2], ["under = tcp_443", f"backend = {outcome}"])
-        await self.until(lambda: self.of_route("rest")["Accepted"] == "!Invalid")
+        await self.until(lambda: self.of_route("rest").get("Accepted") == "!Invalid")
         self.assertEqual(reasons(self.edge()["status"]["conditions"]), VALID)
         self.kube.put(good)
         await self.written("default = tcp_shop_rest", gone="left out")
