@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
@@ -20,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
+from tests.support.changes import change_environment
 from tests.support.kit import change_constants, make_authority, make_folder, pretend_user
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
@@ -146,18 +146,20 @@ class NamedTests(SynchronousTestCase):
     def test_commands(self) -> None:
         # Whose files they change.
         folder = make_folder(self)
+        (sudo := folder / "sudo").touch()
+        change_environment(self, PATH=str(folder))
         for user, owner, has_sudo, expected in (
             (0, 0, True, "sudo "), (0, 0, False, ""), (1000, 0, True, "sudo "),
             (1000, 1000, True, ""), (1000, 1001, True, "sudo "),
         ):  # fmt: skip
             pretend_user(self, user)
-            self.patch(shutil, "which", lambda _, found=has_sudo: "sudo" if found else None)
+            sudo.chmod(0o755 * has_sudo)
             with mock.patch.object(Path, "stat", return_value=mock.Mock(st_uid=owner)):
                 self.assertEqual(sudo_for(folder), expected)
         self.assertEqual(sudo_for(folder / "none"), "sudo ")
         # Of the own program.
+        sudo.unlink()
         change_constants(self, sys, prefix=str(folder))
-        self.patch(shutil, "which", lambda _: None)
         self.assertEqual(own_command("upgrade"), "txmux upgrade")
         self.assertEqual(how_to_install("geo"), f"{sys.executable} -m pip install 'txmux[geo]'")
         (folder / "bin").mkdir()

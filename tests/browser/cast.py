@@ -19,9 +19,8 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, eventually, listens
-from tests.interop.namespaces import Namespace
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.support.kit import PATIENCE, Namespace, eventually, listens
 from tests.support.undone import Undone
 
 CAST = Path(__file__).parents[2] / "docs/images/first-steps.cast"

@@ -3,11 +3,8 @@
 import socket
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, Child
 from tests.interop.servers import RedisServer
-from tests.support.echo import ThreadServer
-from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.kit import PATIENCE, Child, Service, ThreadServer, free_port
 
 
 class Holding(ThreadServer):

@@ -1,9 +1,11 @@
+import errno
 import json
+import os
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -60,6 +62,10 @@ class CommandTestCase(SynchronousTestCase):
     def be_user(self, number: int) -> None:
         """Have `check` take this process for a user's that has no privilege."""
         self.patch(check, "own_privileges", lambda: Privileges(number))
+
+    def fill_disk(self) -> None:
+        no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.patch(os, "fsync", Mock(side_effect=no_room))
 
     def told(self, code: int, ended: tuple[int, str, str]) -> str:
         """Give what a command says that ends with this code: errors by the error output, and nothing by the other."""

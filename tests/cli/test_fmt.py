@@ -3,7 +3,6 @@ import io
 import os
 import stat
 import sys
-from unittest.mock import patch
 
 from tests.support.kit import CommandTestCase, change_constants
 
@@ -56,9 +55,8 @@ class FmtTests(CommandTestCase):
         self.assertIn("\n-endpoint=:8443\n+endpoint = :8443\n", out)
         self.assertEqual(self.of_input(UGLY, "--check")[0], 1)
         # A full disk leaves the file as it was.
-        wrong = OSError(28, "No space left on device")
-        with patch("os.fsync", side_effect=wrong):
-            code, out, err = self.run_main("fmt", self.path)
+        self.fill_disk()
+        code, out, err = self.run_main("fmt", self.path)
         self.assertEqual((code, out), (1, ""))
         told = f"txmux: {self.path} cannot be written: No space left on device; it is unchanged."
         self.assertTrue(err.startswith(told), err)

@@ -2,8 +2,7 @@ import os
 from unittest import SkipTest
 from unittest.mock import patch
 
-from tests.cli.support import CommandTestCase
-from tests.support.changes import change_constants
+from tests.support.kit import CommandTestCase, change_constants
 from txmux.rules.reading.parser import parse
 from txmux_convert import command
 

@@ -9,7 +9,7 @@ import random
 import resource
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
@@ -189,6 +189,10 @@ class SharedLimitsTest(SynchronousTestCase):
 def limited(*names: str) -> Rules:
     keys = "endpoint = 127.0.0.1:0\nmax_connections = 2\nconnection_rate_per_source = 1/s burst=4\n"
     return parse("".join(f"[listen {name}]\n{keys}" for name in names), "x")
+
+
+def running(pids: Container[int]) -> Any:
+    return patch.object(across_processes, "_is_running", pids.__contains__)
 
 
 def named(rules: Rules, name: str) -> Listener:
@@ -485,7 +489,7 @@ class ChainTest(SynchronousTestCase):
     def test_each_client_is_counted_once(self, steps: list[tuple[Any, int]]) -> None:
         """Whatever upgrades, fails and dies: no limit is exceeded, and no client is refused where there is room."""
         chain = _Chain()
-        with patch.object(across_processes, "_is_running", chain.running.__contains__):
+        with running(chain.running):
             try:
                 for step, choice in steps:
                     if step is _Chain.fail and not chain.programs[0].has_supervisor:
@@ -498,7 +502,7 @@ class ChainTest(SynchronousTestCase):
     def test_too_many_columns_in_use(self) -> None:
         """Each service needs as many as it may have workers; processes that have ended need none."""
         chain = _Chain()
-        with patch.object(across_processes, "_is_running", chain.running.__contains__):
+        with running(chain.running):
             for _ in range(5):
                 chain.upgrade(0)
             self.assertEqual(len(chain.programs), 3)
@@ -556,15 +560,15 @@ class ChainTest(SynchronousTestCase):
 
         Rows are not used again while another service counts: it may serve again, and knows them by their names.
         """
-        running = {7}
-        with patch.object(across_processes, "_is_running", running.__contains__):
+        pids = {7}
+        with running(pids):
             old, _, _ = self.two("a", "b")
             counts, place = old.row("a"), old.layout.rows["b"]
             old.collect()
             self.assertEqual(sum(counts), 2)
             old.extend(limited("a", "c"))
             self.assertEqual(old.layout.rows["b"], place)
-            running.clear()
+            pids.clear()
             old.collect()
             self.assertEqual(sum(counts), 0)
             old.extend(limited("a", "d"))
@@ -576,7 +580,7 @@ class ChainTest(SynchronousTestCase):
         A process whose rules do not limit the sources takes none of them, a supervisor that is replaced does not know the listeners
         that came after it, and a sender may find out later than supervisors that a receiver has ended.
         """
-        with patch.object(across_processes, "_is_running", {7, 8}.__contains__):
+        with running({7, 8}):
             old, new, _ = self.two("a")
             new.extend(rules := limited("a", "b"))
             make = new.admissions(new.assign(1, 8), Clock().seconds, 0)

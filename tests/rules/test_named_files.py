@@ -11,9 +11,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import named_files as files
-from tests.support.certificates import make_authority
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
+from tests.support.kit import change_constants, make_authority, make_folder
 from tests.support.named_files import KEY_FOLDERS, MADE, OPEN, SECRETS, folder_of_files
 from txmux import files as opened
 from txmux import load

@@ -1,4 +1,3 @@
-import errno
 import os
 import socket
 import subprocess
@@ -50,10 +49,7 @@ class InitTests(CommandTestCase):
         path.write_text("mine")
         path.chmod(0o600)
 
-        def full(_: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        self.patch(os, "fsync", full)
+        self.fill_disk()
         code, _, err = self.run_main("init", "--force", "-o", path)
         self.assertEqual((code, path.read_text()), (1, "mine"))
         self.assertIn("cannot be written: No space left on device", err)
