@@ -179,7 +179,8 @@ def with_unseen(
     found: list[Path], before: Iterable[Path], kept: Collection[Path] = ()
 ) -> list[Path]:
     """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process; or are to be `kept`."""
-    unseen = [path for path in before if path not in found and (path in kept or not is_gone(path))]
+    known = {*found}
+    unseen = [path for path in before if path not in known and (path in kept or not is_gone(path))]
     return _without_links_to_others(sorted([*found, *unseen], key=str)) if unseen else found
 
 
@@ -194,10 +195,10 @@ def is_gone(path: Path) -> bool:
 
 def _without_links_to_others(paths: list[Path]) -> list[Path]:
     """Leave out links to others of these files: what is in a file is its owner's, not that of who makes a link to it."""
-    links = []
+    links = set[Path]()
     for path in paths:
         with suppress(PermissionError), on_disk(path):  # as above
-            links += [path] * path.is_symlink()
+            links |= {path} if path.is_symlink() else set()
     if not links:
         return paths
     targets = {path: real_path(path) for path in paths}

@@ -56,6 +56,7 @@ class UntakenUnits:
         self._lost_to: dict[str, list[tuple[str, bool]]] = {}
         self._later: dict[str, int] = {}  # those that try again come after all before
         self._tried: set[object] = set()
+        self._sorted: tuple[tuple[str, ...], Mapping[str, Sequence[str]]] = (), {}
 
     def leave_out(
         self,
@@ -162,9 +163,19 @@ class UntakenUnits:
             if not _has_lost(problems):
                 self.problems.setdefault(name, problems)
 
+    def _names_in(self, path: str) -> Sequence[str]:
+        """Return which units of a file are left out; one user may have thousands of files with errors."""
+        names = (*self.problems,)
+        if names != self._sorted[0]:
+            by_path: dict[str, list[str]] = {}
+            for name, its in self.problems.items():
+                by_path.setdefault(its[0].path, []).append(name)
+            self._sorted = names, by_path
+        return self._sorted[1].get(path, ())
+
     def taken(self, source: SourceFile) -> SourceFile:
         """Return what counts of a file."""
-        here = [name for name, its in self.problems.items() if its[0].path == source.path]
+        here = self._names_in(source.path)
         if not here:
             return source
         before = self.in_force.texts.get(source.path, "")
