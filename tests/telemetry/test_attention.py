@@ -53,6 +53,28 @@ class AttentionLogTest(SynchronousTestCase):
         expected = [f"resolved after 2 min 40 s: {what}", f"needs attention: {what}; see who"]
         self.assertEqual(told, expected)
 
+    def test_many_items_of_another_owner(self) -> None:
+        """Of one topic, the log has a few that begin, and a few that end: what one owner does must not hide all else."""
+        log = AttentionLog(lambda: 100.0)
+        items = [
+            AttentionItem("warning", "unit", f"{owner} {n}", do="see", owner=owner)
+            for owner in ("", "user 1001")
+            for n in range(9)
+        ]
+        with capturedLogs() as logged:
+            self.assertEqual(len(log.record(items)), 18)
+            log.record(items)
+            log.record([])
+        lines = [event["log_format"].format(**event).split(";")[0] for event in logged]
+        for word in ("needs attention", "resolved after 0 s"):
+            shown = [line for line in lines if line.startswith(word)]
+            texts = [
+                *(f" {n}" for n in range(9)),
+                *(f"user 1001 {n}" for n in range(5)),
+                "user 1001: 4 more of these",
+            ]
+            self.assertEqual(shown, [f"{word}: {text}" for text in texts])
+
     def test_begins_and_ends_once(self) -> None:
         now = [100.0]
         log = AttentionLog(lambda: now[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import attrs
 from txmux.classes import frozen
 from txmux.errors import printable
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
+from txmux.rules.model.files import other_author
 from txmux.rules.problems import Problem
 from txmux.rules.reading.units import is_divided
 
@@ -20,6 +22,8 @@ _FOR_GOOD = ("user", "group", "relay", "sandbox")
 """Keys of ``[txmux]`` that hold until the process ends."""
 _MOST_NAMES = 20
 """Names that are listed of each change: rules may have thousands."""
+_MOST_OF_OTHERS = 5
+"""Units that are described of a user who is neither root nor the operator: what one does must not hide all else."""
 STAYS = {True: "what was in force for it stays", False: "it is not served"}
 """What a unit that is not taken leaves its clients, by whether anything was in force for it."""
 
@@ -49,9 +53,18 @@ def described_untaken(rules: Rules) -> list[str]:
     left = [*untaken(rules)]
     what = "files" if units <= rules.units.keys() else "units"
     lines = [f"{len(units) - len(left)} of {len(units)} {what} taken"] if left else []
+    of_others = Counter[int]()
     for unit, problem, is_in_force in left:
-        lines.append(f"{printable(unit)} is not taken, {STAYS[is_in_force]}: {problem}")
-    return lines
+        author = other_author(rules.files.authors, unit)
+        if author is not None:
+            of_others[author] += 1
+        if author is None or of_others[author] <= _MOST_OF_OTHERS:
+            lines.append(f"{printable(unit)} is not taken, {STAYS[is_in_force]}: {problem}")
+    return lines + [
+        f"{count - _MOST_OF_OTHERS} more of user {author}: txmux check names them"
+        for author, count in of_others.items()
+        if count > _MOST_OF_OTHERS
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

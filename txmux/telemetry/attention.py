@@ -15,7 +15,7 @@ from txmux.classes import frozen
 from txmux.errors import printable
 from txmux.telemetry.documents import AttentionDocument, row_of
 from txmux.telemetry.formatting import duration
-from txmux.telemetry.presentation import attention_text
+from txmux.telemetry.presentation import attention_text, folded_attention
 
 Level = Literal["critical", "warning", "note"]
 """``critical``: clients are turned away or lost now; ``warning``: they will be, or protection is off."""
@@ -151,13 +151,23 @@ class AttentionLog:
         Unless the view is `complete`, what is not in it may only be unknown, and does not end.
         """
         now, found = self._now(), {item.key: item for item in items}
+        ended = list[AttentionItem]()
         if complete and self._seconds() >= self._settled_at:
             last = {item.instead_of for item in found.values()}
             for key in [key for key in self._lasting if key not in found]:
                 before = self._lasting.pop(key)
                 if before.what not in last:
-                    self._end(before, now)
+                    ended.append(before)
+        for row in _folded(ended):
+            seconds = max(0, int(now - (row["since"] or now)))
+            self._log.info(
+                "resolved after {time}: {text}", time=duration(seconds), text=row["text"]
+            )
+        begun = [item for item in found.values() if self._is_new(item)]
         noted = [self._noted(item, now) for item in found.values()]
+        for row in _folded(begun):
+            log = self._log.info if row["level"] == "note" else self._log.warn
+            log("needs attention: {text}; {do}", text=attention_text(row), do=row["do"])
         return sorted(noted, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
 
     def state(self) -> list[dict[str, Any]]:
@@ -170,21 +180,18 @@ class AttentionLog:
                 self._lasting[item.key] = item
                 self._settled_at = self._seconds() + _SETTLED
 
+    def _is_new(self, item: AttentionItem) -> bool:
+        before = self._lasting.get(item.key)
+        return before is None or LEVELS.index(item.level) < LEVELS.index(before.level)
+
     def _noted(self, item: AttentionItem, now: float) -> AttentionItem:
         before = self._lasting.get(item.key)
-        if before is None or LEVELS.index(item.level) < LEVELS.index(before.level):
-            self._begin(item)
         if item.since is None:
             item = attrs.evolve(item, since=before.since if before else now)
         self._lasting[item.key] = item
         return item
 
-    def _begin(self, item: AttentionItem) -> None:
-        if not item.is_logged:
-            log = self._log.info if item.level == "note" else self._log.warn
-            log("needs attention: {text}; {do}", text=attention_text(item.as_json()), do=item.do)
 
-    def _end(self, item: AttentionItem, now: float) -> None:
-        if not item.is_logged:
-            seconds = max(0, int(now - (item.since or now)))
-            self._log.info("resolved after {time}: {text}", time=duration(seconds), text=item.text)
+def _folded(items: Iterable[AttentionItem]) -> Sequence[Mapping[str, Any]]:
+    """Return what is logged of items, but of another owner only the first few of a topic, as `txmux status` shows."""
+    return folded_attention({"attention": [one.as_json() for one in items if not one.is_logged]})

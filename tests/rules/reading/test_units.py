@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -310,6 +311,13 @@ class UnitsTest(FolderTestCase):
         counted, told = described_untaken(retaken(load(self.main), UntakenUnits(before.files)))
         self.assertEqual(counted, "2 of 3 units taken")
         self.assertIn("it is not served", told)
+        many = attrs.evolve(load(self.main), files=Files(
+            authors={"": 0, **{f"d/{n}.ini": 1001 * (n > 2) for n in range(10)}},
+            untaken={f"d/{n}.ini": (Problem(f"d/{n}.ini", 1, "", "", "wrong"),) for n in range(10)},
+        ))  # fmt: skip
+        counted, *each, last = described_untaken(many)
+        self.assertEqual([line[: len("d/0")] for line in each], [f"d/{n}" for n in range(8)])
+        self.assertEqual(last, "2 more of user 1001: txmux check names them")
         unit.rename(unit.with_name("a\nb.ini"))
         self.assertTrue(all(line.isprintable() for line in described_untaken(load(self.main))))
 
