@@ -157,7 +157,11 @@ class GatewayTests(TestCase):
     async def test_secrets_that_are_denied_at_a_restart_are_those_of_before(self) -> None:
         self.put_secret()
         text = gateway(END, TCP) + route("TLSRoute", "web", "{name: web, port: 443}")
-        text += policy("over", "web") + authority(make_authority().pem.decode())
+        ref = "{{group: '', kind: ConfigMap, name: {}}}".format
+        both = f"hostname: db.example, caCertificateRefs: [{ref('ca')}, {ref('more')}]"
+        text += policy("over", "web", both)
+        for name in ("ca", "more"):
+            text += authority(make_authority().pem.decode(), name)
         end = self.begin(text)
         await self.written("terminate_tls = ")
         await end()

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from txmux.wire.jsontext import MISSHAPEN
 
 _MODE = 0o600
 _LONGEST, _DIGITS = 150, 32  # of a file's name
-_TYPE = "kubernetes.io/tls"
 _TYPE = "kubernetes.io/tls"
 
 
@@ -30,6 +30,7 @@ class SecretFiles:
         self._folder = folder
         self._problems: dict[tuple[object, Key], tuple[str, str]] = {}  # of a version
         self._contents: dict[str, bytes] = {}
+        self._parts: dict[str, Sequence[str]] = {}  # by a path, those of what is remembered of it
         self._used: set[Path] = set()
 
     def remembered(self, kind: str, namespace: str, only: str) -> dict[Key, Any]:
@@ -75,8 +76,14 @@ class SecretFiles:
 
     def bundle(self, config_maps: Sequence[Any]) -> str:
         """Return the path of a file with the authorities of ConfigMaps, which can be used."""
-        name = "_".join(["ca", *(key_of(config_maps[0]) if len(config_maps) == 1 else ())])
-        return self._path(name, b"\n".join(map(_authorities, config_maps)))
+        parts = [
+            self._path("_".join(("ca", *key_of(its))), _authorities(its)) for its in config_maps
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        path = self._path("ca", b"\n".join(map(_authorities, config_maps)))
+        self._parts[path] = parts
+        return path
 
     def _path(self, name: str, content: bytes) -> str:
         digest = sha256(content).hexdigest()[:_DIGITS]
@@ -86,6 +93,8 @@ class SecretFiles:
 
     def write(self, paths: Collection[str]) -> None:
         """Write the files of these paths; raises `OSError`."""
+        self._parts = {path: parts for path, parts in self._parts.items() if path in paths}
+        paths = {*paths, *chain.from_iterable(self._parts.values())}
         if paths:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)
