@@ -44,8 +44,8 @@ _OTHERWISE = {
 """What takes rules once, or for something else."""
 
 _INSIDE = {
-    r"(?<!self)(?<!cls)\._(?!(?:tcp|udp|https|exit|replace)\b)[a-z]\w*": 110,
-    r"\bpatch(?:\.\w+)?\(": 220,
+    r"(?<!self)(?<!cls)\._(?!(?:tcp|udp|https|exit|replace)\b)[a-z]\w*": 105,
+    r"\bpatch(?:\.\w+)?\(": 215,
 }
 """What tests know of the inside: private names of others, and what they replace; with how often they do at most."""
 
