@@ -203,3 +203,6 @@ class ClientTableTests(SynchronousTestCase):
         (everyone, of_all), (first, its) = found[2][:2]
         self.assertEqual((everyone, round(of_all / its)), ("", 3))
         self.assertIn(first, {"192.0.2.1", "192.0.2.2", "192.0.2.9"})
+        before = dict(table.newest())[""]
+        table.ended(_ended("192.0.2.1:50000"))
+        self.assertGreater(dict(table.newest())[""], before)  # the last one is among them

@@ -37,9 +37,13 @@ class GenerationTest(MuxTestCase):
         self.assertEqual(ListenerTotals.detect_bytes.read(cells).sum, 11)
         before.send(b"-2.0-a\r\n")
         server = await self.backend.heard(11)
+        server.send(b"yes")
+        await before.has(3)
         (connection,) = self.factory.connections
-        connection.count_bytes()
+        for _ in range(2):  # each byte once
+            connection.count_bytes()
         self.assertEqual(ListenerTotals.bytes_in.read(cells), 22)
+        self.assertEqual(ListenerTotals.bytes_out.read(cells), 3)
         await before.tell(server, b"more", 15)
         before.close()
         server.close()
