@@ -134,9 +134,9 @@ class FaultsTest(WorkersTestCase):
             os.chown(draft, self.author, -1)
         draft.rename(self.units / file)
 
-    def serve(self) -> Service:
+    def serve(self, more: str = "") -> Service:
         settings = f"include = {self.units}/*.ini\ndrain_timeout = 10m"
-        operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n"
+        operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n{more}"
         before: Sequence[str] = ()
         if self.owned == "hidden":
             settings, before = f"{settings}\nuser = nobody", python_for_everybody()
@@ -355,6 +355,26 @@ class FaultsTest(WorkersTestCase):
             os.chown(path, self.author, -1)
             mux.api("reload", {})
             self.assertEqual(self.untaken(), {})
+
+    def test_backend_that_is_gone(self) -> None:
+        """Clients of a route whose server the operator has taken out are refused, and not left to the default."""
+        with_backend = f"[backend shared]\nserver = 127.0.0.1:{self.taken}\n"
+        allowed = f"routes_from = *\ndefault = 127.0.0.1:{self.taken}\n"
+        self.faulty.more = "[route s]\nmatch = ssh\nunder = operator\nbackend = shared\n"
+        self.write()
+        mux = self.serve(f"{allowed}{with_backend}")
+        mux.reload((re.escape(with_backend), ""))
+        for change in (lambda: mux.api("reload", {}), mux.upgrade, mux.upgrade):
+            change()
+            row = self.untaken()["faulty"]
+            self.assertIn("no [backend shared]", row["errors"][0])
+            with mux.connect() as client:
+                client.sendall(b"SSH-2.0-a\r\n")
+                self.assertEqual(client.recv(1), b"")
+            self.answers(*self.connect(self.faulty))
+        self.assertEqual({row["route"] for row in mux.take(3, "operator")}, {"s"})
+        mux.reload(("\\Z", with_backend))
+        self.assertEqual(self.untaken(), {})
 
     def test_freed(self) -> None:
         """A port is tried again, and its unit is taken when it is free."""

@@ -22,6 +22,7 @@ _HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MUL
 Contests = Callable[[Collection[str]], Iterable[Problem]]
 """Finds the names and addresses that several sections claim, without those of some units: all but one have lost."""
 _Problems = dict[str, list[Problem]]  # by unit
+_OUTCOMES = frozenset(("backend", "default", "fallback"))
 _GONE = "is gone, and "
 
 
@@ -51,6 +52,7 @@ class UntakenUnits:
         self.problems: dict[str, Sequence[Problem]] = {}
         self.lacking: dict[str, str] = {}
         self._claims: dict[str, dict[str, set[tuple[object, ...]]]] = {}  # by file and unit
+        self._refusing: dict[str, set[tuple[str, str]]] = {}  # sections and keys, by unit
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
         self._lost_to: dict[str, list[tuple[str, bool]]] = {}
@@ -83,6 +85,9 @@ class UntakenUnits:
             its = tuple(sorted(found_in, key=lambda one: one.line))
             if name not in self.problems:
                 self.problems[name] = its
+            elif name not in self._refusing and all(one.key in _OUTCOMES for one in its):
+                # What is in force for it leads to what is gone: its clients are not left to others.
+                self._refusing[name] = {(one.section, one.key) for one in its}
             elif name not in self._emptied:  # what is in force for it is wrong, too
                 self._emptied.add(name)
                 if _has_lost(self.problems[name]):
@@ -107,6 +112,7 @@ class UntakenUnits:
         self._later |= dict.fromkeys(again, len(self._tried))
         for name in again:
             del self.problems[name], self._lost_to[name]
+            self._refusing.pop(name, None)
         self._emptied -= again
         return True
 
@@ -156,6 +162,7 @@ class UntakenUnits:
         """Take over which units were not taken, but for those that only others keep out: these may be out by now."""
         for name in [name for name, its in self.problems.items() if _has_lost(its)]:
             del self.problems[name]
+            self._refusing.pop(name, None)
             self._emptied.discard(name)
         for state in (self._lost_to, self._later, self._tried):
             state.clear()
@@ -190,7 +197,10 @@ class UntakenUnits:
                 for name, its in _parts(source.path, source.text)
             )
             text = "\n".join([text, *(old[name] for name in here if name in old)])  # that are gone
-        text = with_units(source.path, text, lambda name: name not in self._emptied)
+        text = "\n".join(
+            _emptied(its) if name in self._emptied else self._refused(name, its)
+            for name, its in _parts(source.path, text)
+        )
         begun = [(1, source.path), *_begun(source.path, source.text)]
         rest = [
             its
@@ -198,6 +208,16 @@ class UntakenUnits:
             if unit_at({source.path: begun}, its.path, its.line) not in here
         ]
         return attrs.evolve(source, text=text, problems=tuple(rest))
+
+    def _refused(self, unit: str, text: str) -> str:
+        """Return a text in which outcomes that are wrong refuse."""
+        header, lines = "", []
+        for line in text.split("\n") if unit in self._refusing else ():
+            if line.startswith("["):
+                header = " ".join(line.strip("[] \t").split())
+            key = line.partition("=")[0].strip()
+            lines.append(f"{key} = close" if (header, key) in self._refusing[unit] else line)
+        return "\n".join(lines) or text
 
 
 class OnlyUnits(UntakenUnits):
