@@ -185,6 +185,8 @@ class ClientTableTests(SynchronousTestCase):
             rows,
             [("x", "no-route", ""), ("x", "no-route", "192.0.2.0"), ("x", "no-route", "192.0.2.1")],
         )
+        counts = {source: more[6] for source, *more in rows_of(self.table)}
+        self.assertEqual(counts, {"192.0.2.0": 5, "192.0.2.1": 4})
 
     def test_whose_connections_keep_the_process_busy(self) -> None:
         """They are reported from 80 % of the time on until it is less than 60 %, if they are many."""

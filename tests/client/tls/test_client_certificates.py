@@ -270,6 +270,14 @@ class CertificateTests(MuxTestCase):
                 record, _ = await self.record(port, self.context(identity, version))
                 self.assertEqual(record.route, its_route)
 
+    async def test_no_session_stands_for_a_certificate_that_is_required(self) -> None:
+        end = self.tls.route(client="required", client_ca=self.tls.ca)
+        for version in _VERSIONS:
+            port = self.mux([end, self.tls.inner("any", name="rest")])
+            context = self.context(self.good, version)
+            _, session = await self.record(port, context)
+            await self.record(port, context, session, is_resumed=False)
+
     async def test_revocation_and_new_authorities_count_for_resumed_sessions_at_once(self) -> None:
         port = self.asking(self.when("revoked"), self.when("none"), self.when("any"))
         context = self.context(self.staff, _VERSIONS[0])
