@@ -217,12 +217,15 @@ class ReplacedTest(WorkersTestCase):
         ready, gate = self.late_upgrade("_have_it_serve")
         mux, _ = self.begin()
         paths = ("/api/bans", "/api/reload", "/api/stop", "/api/connections/close")
-        connections = [UnixConnection(mux.admin) for _ in paths]
-        for connection in connections:
+        alive, *connections = (UnixConnection(mux.admin) for _ in range(1 + len(paths)))
+        for connection in (alive, *connections):
             self.addCleanup(connection.close)
             connection.connect()
         mux.api("status")  # so all have been accepted
         self.upgrade_until(mux, ready)
+        # That the process is up is true of both.
+        alive.request("GET", "/healthz")
+        self.assertEqual(alive.getresponse().status, 200)
         for path, connection in zip(paths, connections, strict=True):
             body = json.dumps({"network": "192.0.2.1"} if path == "/api/bans" else {})
             connection.request("POST", path, body, {"Content-Type": "application/json"})

@@ -56,7 +56,8 @@ class _AdminRequest(Request):
             name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
             for name, values in self.requestHeaders.getAllRawHeaders()
         }
-        if not await self.channel.clients.may_answer():
+        site, target = self.channel.site, self.uri.decode("latin-1")
+        if not site.is_of_process(target) and not await self.channel.clients.may_answer():
             message = "an upgrade has replaced this process, which has done nothing; connect again"
             answer = ApiAnswer.refusal(RefusedError(503, message))
         elif self._length > _LONGEST_BODY:
@@ -67,9 +68,9 @@ class _AdminRequest(Request):
             answer = ApiAnswer.refusal(RefusedError(400, "there is no Host header"))
         else:
             assert self.content is not None  # noqa: S101 - it has been received
-            answer = await self.channel.site.answer(
+            answer = await site.answer(
                 self.method.decode("latin-1"),
-                self.uri.decode("latin-1"),
+                target,
                 headers,
                 self.content.read(),
                 self.channel.caller,

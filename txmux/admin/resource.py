@@ -136,6 +136,7 @@ class Resource:
         gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
         may_lack: Whether the answer may lack the part of a worker, which the header `LACKS` then names.
         checks_body: Whether a body has to fit `takes` before it is handled.
+        is_of_process: Whether it is about the process that is asked, which answers it also while another one may replace it.
         refusal: Returns what is shown where a request to any path is refused, by its method, path and headers; ``None`` for what programs get.
     """
 
@@ -151,6 +152,7 @@ class Resource:
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
     may_lack: bool = False
     checks_body: bool = True
+    is_of_process: bool = False
     refusal: _Refusal | None = None
 
     async def answer(self, query: Query) -> ApiAnswer:

@@ -73,6 +73,10 @@ class Site:
         self._is_admin = is_admin
         self._reading = DeferredSemaphore(_MOST_READING)
 
+    def is_of_process(self, target: str) -> bool:
+        path = target.partition("?")[0]
+        return any(its.is_of_process and pattern.fullmatch(path) for pattern, its in self.resources)
+
     async def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, caller: Caller
     ) -> ApiAnswer:

@@ -37,7 +37,7 @@ async def _status(query: Query) -> ApiAnswer:
     return await listed(status, incomplete(status["incomplete"]))
 
 
-@HEALTH.get("/healthz", "the process is up", object)
+@HEALTH.get("/healthz", "the process is up", object, is_of_process=True)
 async def _is_up(_: Query) -> ApiAnswer:
     return ApiAnswer.json({"ok": True})
 
