@@ -15,7 +15,7 @@ from txmux.admin.site import ADMIN
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.installed import STAGES
 from txmux.rules.reading.sections import HEADERS, TABLES
-from txmux.tcp.states import STATES
+from txmux.tcp.states import STATES, State
 from txmux.tcp.transitions import CHOICES, OF_FEATURES, TRANSITIONS
 from txmux.telemetry import documents
 from txmux.telemetry.attention_rows import every_row
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counter_rows import Metric
     from txmux.telemetry.record import ConnectionState
 
+_NOT_OWN = {*State._field_defaults.values()}
 _ROOT = Path(__file__).parent.parent
 _ALERTS = runpy.run_path(str(_ROOT / "docs/alerts.py"))
 _WAITS_FOR = {
@@ -104,16 +105,16 @@ def architecture(page: str) -> str:
 
 def core(page: str) -> str:
     """Write what serves each state of a connection into ``explanation/core.md``."""
-    columns = "state", "file in `tcp/stages/`", "before it has a transport"
+    columns = "state", "file in `tcp/stages/`", "functions beside a stage object"
     return _with_table(page, "the states of the core", columns, map(_state_row, STATES))
 
 
 def _state_row(name: ConnectionState) -> Iterator[str]:
     state = STATES[name]
-    names = [f"`{field}`" for field in state._fields if getattr(state, field) is not None]
+    names = [f"`{field}`" for field, its in state._asdict().items() if its not in _NOT_OWN]
     yield f"`{name}`"
     yield f"`{state.enter.__module__.rpartition('.')[2]}.py`"
-    yield ", ".join(names) if len(names) > 1 else "nothing"
+    yield ", ".join(names) if len(names) > 1 else "none"
 
 
 def _stages() -> Iterator[str]:

@@ -300,7 +300,7 @@ _READ_AFTER = {
 """Where a name may be read although the route is decided, and what for; nothing there chooses a server."""
 
 _DECIDED_IN = {
-    ("tcp/stage.py", "note_decided"), ("tcp/stages/peeking.py", "_detect"), ("udp/flow.py", "_route_by"),
+    ("tcp/stage.py", "note_decided"), ("tcp/stages/peeking.py", "data"), ("udp/flow.py", "_route_by"),
     ("tcp/connection.py", "adopt"), ("udp/flow.py", "_restore_values"), ("udp/flow.py", "__init__"),
 }  # fmt: skip
 """What sets `decided`: a decision, and what takes a client over from another process."""

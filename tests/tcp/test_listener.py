@@ -1,7 +1,6 @@
 import socket
 import ssl
 from ipaddress import ip_network
-from typing import Any
 from unittest.mock import Mock
 
 from twisted.internet.threads import deferToThread
@@ -40,16 +39,14 @@ class ListenerTest(MuxTestCase):
         await client.is_lost()
         self.assertIs(factory.runtime.reactor, reactor)
 
-    async def test_stage_that_raises_at_its_end_is_aborted(self) -> None:
+    async def test_connection_that_raises_at_its_end_is_aborted(self) -> None:
         port = self.mux([route("ssh", "close")])
         for _ in range(2):
             (await self.connect(port)).send(b"SS")
         while sum(connection.record.bytes_in for connection in self.factory.connections) < 4:
             await self.turn()
         broken = min(self.factory.connections, key=lambda c: c.record.id)
-        broken.attach_stage()
-        stage: Any = broken.stage
-        self.patch(stage, "abort", None)
+        self.patch(broken, "advance", None)
         emptied = self.factory.emptied()
         self.factory.abort("drained")
         await emptied

@@ -757,7 +757,7 @@ class PlainSocketsTest(SynchronousTestCase):
         """Without memory of the system for its sockets, a connection ends, and the port waits before it accepts another."""
         for rules, sent, reason in (
             ((), 16, "error"),
-            ((("detect_timeout", 1.0),), 0, "client-gone"),  # a stage watches it
+            ((("detect_timeout", 1.0),), 0, "error"),
             ((("mptcp", True),), 0, "client-gone"),  # it has a transport from the beginning
         ):
             world = self.world(Features(settings=rules), _STREAMS[0])

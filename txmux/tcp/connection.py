@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -19,8 +20,7 @@ from txmux.access.per_source import Permit
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
-from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
-from txmux.client.io_runtime import IORuntime
+from txmux.client.configuration import CompiledRoute, RuleLayer
 from txmux.client.session import (
     count_bytes,
     new_id,
@@ -30,24 +30,26 @@ from txmux.client.session import (
 )
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.interface import MARGIN, RelayedBytes
+from txmux.net.relay.kernel import FULL
 from txmux.net.relay.peers import NO_RECEIVER, Peer
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
-from txmux.net.sockets.plainsocket import host_of, reset_on_close, set_options
-from txmux.net.sockets.transport import SocketTransport, address_of
+from txmux.net.sockets.plainsocket import reset_on_close, set_options
+from txmux.net.sockets.poller import READ
+from txmux.net.sockets.transport import SocketTransport, address_of, address_of_peer
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
-from txmux.tcp.answers import AnswerRows
-from txmux.tcp.fast_path import ConnectionOwner, FastLayer, FastPath
+from txmux.tcp.fast_path import DONT_WAIT, ROUNDING, FastPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
-from txmux.tcp.stage import OVER, Client, Stage, Step, count_asked
+from txmux.tcp.stage import CANNOT_MOVE, Client, Stage, Step, count_asked, send
+from txmux.tcp.stages import peeking
 from txmux.tcp.stages.connecting import (
     asked_before,
     has_unread_hello,
     lacks_hello,
     refuse_unread,
 )
-from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import is_sender
 from txmux.tcp.stages.relaying import Relaying, end_after_reset, release
+from txmux.tcp.stages.turning_away import answers_of
 from txmux.tcp.states import STATES
 from txmux.tcp.transitions import (
     TRANSITIONS,
@@ -78,12 +80,10 @@ from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
 
 _HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
-_CANNOT_MOVE_YET: dict[ConnectionState, StayReason | None] = {
-    "relaying": None,
-    "connecting": "being connected",
-    "over": "ending",
-}
 _WITH_SERVER = Connected, ConnectedByHello, MovedHere
+_ONLY_PREVIEW = frozenset(("introduction", "peeking", "handing-over"))
+"""The states in which the client's bytes may stay in its socket."""
+
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
@@ -102,7 +102,6 @@ class MuxProtocol(Peer, Client):
         "detection",
         "detection_began",
         "fast_layer",
-        "grace",
         "half_closed",
         "has_server_options",
         "member",
@@ -110,10 +109,10 @@ class MuxProtocol(Peer, Client):
         "peer_name",
         "server",
         "socket",
+        "timer",
         "upstream",
     )  # fmt: skip
 
-    stage: Stage = OVER
     _host: IAddress | None
     logged: Logged = True
     admitted = False
@@ -127,22 +126,16 @@ class MuxProtocol(Peer, Client):
     _steps: ClassVar[Mapping[Node, Callable[..., Step | None]]]
     """For each node of `TRANSITIONS`, makes a stage or returns an outcome; called with the connection and the fields of the previous outcome."""
 
-    def __init__(
-        self,
-        owner: ConnectionOwner,
-        configuration: Configuration,
-        runtime: IORuntime,
-        record: ConnectionRecord,
-    ) -> None:
-        self._owner = owner
-        self.configuration = configuration
+    def __init__(self, path: FastPath, record: ConnectionRecord) -> None:
+        self.path, self.record = path, record
+        self._owner, self.runtime = path.owner, path.runtime
+        self.configuration = configuration = path.configuration
         self.logged = configuration.settings.log
-        self.runtime = runtime
-        self.record = record
         self.counted = configuration.counts.unrouted
-        self.accepted_at = runtime.clock.seconds()
+        self.accepted_at = self.detection_began = path.seconds()
+        self.fast_layer = path.top_layer
         self.socket = self.server = self.half_closed = None
-        self.member = self.detection = self.grace = None
+        self.member = self.detection = self.timer = None
 
     @classmethod
     def on_socket(
@@ -154,34 +147,30 @@ class MuxProtocol(Peer, Client):
             path.host_text = text_of(path.host)
             if host is None:  # with TPROXY, the client's port may differ from the listener's
                 path.runtime.loop_detector.ports.add(getattr(path.host, "port", 0))
-        text = f"{name[0]}:{name[1]}" if len(name) == 2 else text_of(_address_of(name))
-        configuration = path.configuration
-        record = ConnectionRecord(
-            time.time(), new_id(), configuration.settings.name, text, path.host_text
-        )
-        self = cls(path.owner, configuration, path.runtime, record)
-        self.path, self.socket, self.peer_name, self._host = path, client, name, path.host
-        self.has_server_options, self.fast_layer = False, path.top_layer
-        self.detection_began = self.last_received_at = self.checked_at = self.accepted_at
+        text = f"{name[0]}:{name[1]}" if len(name) == 2 else text_of(address_of_peer(name))
+        listener = path.configuration.settings.name
+        self = cls(path, ConnectionRecord(time.time(), new_id(), listener, text, path.host_text))
+        self.socket, self.peer_name, self._host = client, name, path.host
+        self.has_server_options = False
+        self.last_received_at = self.checked_at = self.accepted_at
         return self
 
     # What is known of the client, and of the connection.
 
     @property
     def layer(self) -> RuleLayer | None:
-        where = self.fast_layer if self.transport is None else self.stage
-        return where.layer if isinstance(where, FastLayer | Peeking) else None
+        return self.fast_layer.layer if self.state == "peeking" else None
 
     def relayed(self) -> RelayedBytes:
-        if self.transport is None:
-            record = self.record
-            return RelayedBytes(record.bytes_in, record.bytes_out, self.last_received_at)
-        return self.stage.relayed()
+        if isinstance(self.stage, Relaying):
+            return self.stage.relayed()
+        record = self.record
+        return RelayedBytes(record.bytes_in, record.bytes_out, self.last_received_at)
 
     @override
     def peer_address(self) -> IAddress:
         if self.transport is None:
-            return _address_of(self.peer_name)
+            return address_of_peer(self.peer_name)
         return self.transport.getPeer()
 
     def _local_address(self) -> IAddress:
@@ -242,22 +231,30 @@ class MuxProtocol(Peer, Client):
     def _attach(self, stage: Stage) -> Step | None:
         if self.transport is None and stage.state != "handshaking":  # which does without one
             self.make_transport(reading=True)
-        self.stage.leave()
-        if self.is_previewed and not stage.only_previews:
-            self.is_previewed = False
-            cast("SocketTransport", self.transport).stop_preview()
+        self._leave_stage(stage.state)
         if self.may_connect and not stage.may_connect:
             self._needs_no_socket()
         self.stage = self.receiver = stage
         self.state = stage.state
         return stage.begin()
 
+    def _leave_stage(self, following: ConnectionState) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.stage is not None:
+            left, self.stage = self.stage, None
+            left.leave()
+        if self.is_previewed and following not in _ONLY_PREVIEW:
+            self.is_previewed = False
+            cast("SocketTransport", self.transport).stop_preview()
+
     @override
     def attach_stage(self) -> Stage | None:
-        if self.transport is not None or self.state == "over" or self.grace is not None:
+        if self.transport is not None or self.state == "over" or self.grace:
             return None
         make_stage = STATES[self.state].make_stage
-        assert make_stage is not None  # noqa: S101 - others have a transport
+        if make_stage is None:
+            return None
         stage = make_stage(self)
         self.advance(stage)
         return stage if self.stage is stage else None
@@ -274,20 +271,93 @@ class MuxProtocol(Peer, Client):
             path.watch_error = transport.watch_error or path.watch_error
 
     @override
+    def use_transport(self) -> None:
+        if self.transport is None:
+            self.make_transport(reading=True)
+            self.receiver = self
+
+    @override
     def socket_ready(self, events: int) -> None:
         try:
-            read = STATES[self.state].read
-            if read is None:  # more bytes or an end while the server is being connected
+            state = STATES[self.state]
+            if state.make_stage is None:
+                step = self.read()
+                if step is not None and self.timer is not None:
+                    self.timer.cancel()
+                self.advance(step)
+            elif state.read is not None:
+                self.advance(state.read(self))
+            else:  # more bytes or an end while the server is being connected
                 self.attach_stage()
-            else:
-                self.advance(read(self))
         except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
             self.abort_on_error(problem)
+
+    @override
+    def read(self) -> Step | None:
+        state, transport, step = STATES[self.state], self.transport, None
+        if transport is None:
+            try:
+                data = self.socket.recv(FULL, DONT_WAIT)
+            except BlockingIOError:
+                pass
+            except OSError:
+                return state.lost(self)
+            else:
+                step = state.data(self, data) if data else state.end(self)
+                if step is not None:
+                    return step
+            if self.transport is None:
+                path = self.path
+                path.poller.watch(self.socket.fileno(), READ, self.socket_ready)
+                return None if path.can_wait else self.await_due()
+        else:
+            self._leave_stage(self.state)
+            self.receiver = self
+            # Whatever is wrapped around a socket, as TLS is, must see all bytes of it first.
+            if isinstance(transport, SocketTransport) and (data := transport.take_received()):
+                step = state.data(self, data)
+            elif self.has_finished:
+                step = state.end(self)
+        return self.await_due() if step is None else step
+
+    # What its transport reports to the functions of a state.
+
+    def data_received(self, data: bytes) -> None:
+        self._proceed(STATES[self.state].data(self, data))
+
+    def peer_finished(self) -> None:
+        self.has_finished = True
+        self._proceed(STATES[self.state].end(self))
+
+    def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
+        self.advance(STATES[self.state].lost(self))
+
+    def _proceed(self, step: Step | None) -> None:
+        if step is not None and self.timer is not None:
+            self.timer.cancel()
+        self.advance(step)
+
+    @override
+    def await_due(self) -> Step | None:
+        state = STATES[self.state]
+        left = state.due_at(self) - self.runtime.clock.seconds()
+        if left < ROUNDING:
+            return state.due(self)
+        if left < MARGIN or self.transport is not None:
+            # In hundredths of a second: timers of one length share a queue.
+            self.set_timer(math.ceil((left - ROUNDING) * 100) / 100, self.await_due)
+        return None
+
+    @override
+    def set_timer(self, seconds: float, call: Callable[[], Step | None]) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.runtime.clock.callLater(seconds, lambda: self.advance(call()))
 
     def check(self, now: float) -> None:
         """Check deadlines and the server's socket; `Sweep` calls this once a second."""
         try:
-            if self.transport is not None or self.state == "over" or self.grace is not None:
+            if self.transport is not None or self.state == "over" or self.grace:
                 return
             if self.first_sent:  # most connections have got their answer by now
                 counts = None if self.record.bytes_out else self.server_counts
@@ -296,7 +366,10 @@ class MuxProtocol(Peer, Client):
             if state.check is not None:
                 state.check(self, now)
             if state.due_at is not None and now >= state.due_at(self) - MARGIN:
-                self.attach_stage()
+                if state.make_stage is None:
+                    self._proceed(self.await_due())
+                else:
+                    self.attach_stage()
         except Exception as problem:  # noqa: BLE001 - as above
             self.abort_on_error(problem)
 
@@ -372,8 +445,8 @@ class MuxProtocol(Peer, Client):
             self.is_previewed = transport.start_preview(most, self._stop_detection)
 
     def _stop_detection(self) -> None:
-        if isinstance(self.stage, Peeking):
-            self.advance(self.stage.on_timeout())
+        if self.state == "peeking":
+            self._proceed(peeking.finish(self))
 
     def _open(self) -> None:
         self.may_connect = True
@@ -409,7 +482,7 @@ class MuxProtocol(Peer, Client):
             if self.is_previewed and isinstance(self.transport, SocketTransport):
                 self.transport.skip(header_length)
             record.bytes_in += len(self.received)
-        step: Step = Admitted(configuration.top, self.accepted_at if header_length else None)
+        step: Step = Admitted(configuration.top)
         for make in configuration.stages:
             step = make(self, step)
         return step
@@ -484,42 +557,28 @@ class MuxProtocol(Peer, Client):
         if self.record.route is None:
             self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
         if isinstance(layer.default, Refusal) and layer.outer.items:
-            self.first_answers = self._answers_of(layer)
+            self.first_answers = answers_of(self, layer)
         return Routed(layer.default, "no-route")
-
-    def _answers_of(self, layer: RuleLayer) -> AnswerRows:
-        """Return the answers of the first route that might open something for the client, had it asked for that."""
-        host = self.address.host if self.address else None
-        for route in layer.outer.items:
-            for make in route.stages if not route.dry_run else ():
-                if make.asks_by:
-                    detection = self.start_detection(layer, host)
-                    detection.feed(make.asks_by)
-                    if detection.needs_more([route]):
-                        answers: AnswerRows = make.answers
-                        return answers
-        return ()
 
     @override
     def open_tunnel(self) -> None:
         answer = b"".join(preamble.grant() for preamble in self.preambles)
         if answer:
-            self.record.bytes_out += len(answer)
-            self.transport.write(answer)
+            send(self, answer)
 
     # Moving to another process.
 
     @property
     def cannot_move_because(self) -> StayReason | None:
-        if self.grace is not None:
+        if self.grace:
             return "ending"
         if self.half_closed is not None:
             self.attach_stage()
-        if self.transport is not None:
-            return self.stage.cannot_move_because
+        if self.stage is not None:
+            return self.stage.cannot_move_because  # type: ignore[no-any-return]
         if self.agreed_tls is not None and self.state == "relaying":
             return "TLS ends here"
-        return _CANNOT_MOVE_YET.get(self.state, "undecided")
+        return CANNOT_MOVE.get(self.state, "undecided")
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:
         """Stop, and return what another process needs. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows, unless it fails."""
@@ -619,11 +678,14 @@ class MuxProtocol(Peer, Client):
     def end(self, reason: AbortReason) -> None:
         """End the connection now, in any state."""
         try:
-            if self.grace is not None:
+            if self.grace:
                 end_after_reset(self, is_late=False)
                 return
             self.attach_stage()
-            self.stage.abort(reason)
+            if self.stage is None:
+                self.advance(TurnedAway(Refusal.RESET, reason))
+            else:
+                self.stage.abort(reason)
         except Exception as problem:  # noqa: BLE001 - the caller has other connections to end
             self.abort_on_error(problem)
 
@@ -649,16 +711,15 @@ class MuxProtocol(Peer, Client):
             finally:
                 if self.may_connect:
                     self._needs_no_socket()
-                self.stage = self.receiver = OVER
+                self.stage, self.receiver = None, NO_RECEIVER
                 self.state = "over"
                 self.received = b""
                 self._owner.closed(self)
 
     def _leave(self) -> None:
-        if self.grace is not None:
-            self.grace.cancel()
-            self.grace = None
-        if self.stage is not OVER:
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.stage is not None:
             self.stage.leave()
         # Its transport closes the client's. If it has a stage, that has had no memory to take the others over.
         for connected in (None if self.transport is not None else self.socket, self.server):
@@ -673,13 +734,6 @@ class MuxProtocol(Peer, Client):
             if not self.record.bytes_out:
                 member.counts.unanswered()
             pool.released(member)
-
-
-def _address_of(name: tuple[Any, ...]) -> IAddress:
-    """Return the address that the system gives as a tuple."""
-    if len(name) == 2:
-        return address_of(socket.AF_INET, name)
-    return address_of(socket.AF_INET6, (host_of(name), *name[1:]))
 
 
 MuxProtocol._steps = {

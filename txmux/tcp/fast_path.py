@@ -1,15 +1,15 @@
 """The fast path of a listener's connections, which have neither a transport nor stage objects until something unusual happens.
 
 Theory of operation. Most connections last a millisecond and exchange a few messages. A transport, two protocols, and a stage
-object with a timer for each stage would cost more than all their system calls. So the usual states of `txmux.tcp.states.STATES` have
-functions beside their stage, which use the socket directly. ``enter`` comes first: it returns an outcome, which `TRANSITIONS` handles
-as it does a stage's, or has the poller call another function. When anything unusual happens - a refusal, a failed server, a full
-buffer, a server's reset, a deadline that is near - a stage object takes over: ``make_stage`` makes it, and with
-it a `SocketTransport`. epoll is level-triggered: an event that is left to a stage object is reported to it again.
+object with a timer for each stage would cost more than all their system calls. So the usual states of `txmux.tcp.states.STATES` are
+functions, which use the socket directly. ``enter`` comes first: it returns an outcome, which `TRANSITIONS` handles
+as it does a stage's, or has the poller call another function. Where a transport is needed, as for a refusal, an answer, a failed
+server or a full buffer, it is made then, and a stage object where ``make_stage`` makes one. epoll is level-triggered: an event that is
+left to them is reported again.
 
 There are no timers, either, but for the moment after a client's reset. A `Sweep` checks all connections of a listener once a second.
-`MARGIN` before they are ``due_at``, it attaches a stage object, which has an exact timer. Shorter deadlines need a stage object
-from the beginning.
+It sets an exact timer, or attaches a stage object that has one, `MARGIN` before they are ``due_at``. Shorter deadlines have it from
+the beginning.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ from txmux.tcp.transitions import Finished
 
 DONT_WAIT = int(socket.MSG_DONTWAIT)  # until there is a transport, the client's socket blocks
 CLIENT_GONE = Finished("client-gone")
+ROUNDING = 1e-6  # seconds
 
 
 class ConnectionOwner(Protocol):
     """The listener that a connection belongs to."""
+
+    runtime: IORuntime
+    sweep: Sweep
 
     def opened(self, connection: CountedSession, /) -> None: ...
 
@@ -43,31 +47,16 @@ class ConnectionOwner(Protocol):
         """Log a connection that has ended, even one for which `opened` was not called."""
 
 
-class FastPathOwner(ConnectionOwner, Protocol):
-    """The listener that connections without a transport belong to."""
-
-    runtime: IORuntime
-    sweep: Sweep
-
-
 class FastLayer:
     """How clients are detected without a stage, which one that says nothing has before `silent_timeout`, or from the beginning."""
 
     def __init__(self, layer: RuleLayer, settings: Listener) -> None:
         detect_timeout = settings.detect_timeout
-        self.layer, self.detector, self.needs_address = (
-            layer,
-            layer.detector,
-            layer.depends_on_client,
-        )
+        self.layer, self.detector = layer, layer.detector
         self.decides_at_once = not layer.server_first and layer.detector.takes_any_client
-        # A longer time than the first makes others wait longer, too.
         times = [silent.after or detect_timeout for silent in layer.silent]
         times += [route.silent_after(settings) for route in layer.silent_routes.items]
         self.silent_timeout = min([detect_timeout, *times])
-        self.can_be_silent = (
-            self.silent_timeout > MARGIN and max(times, default=0) <= detect_timeout
-        )
 
 
 class FastPath:
@@ -78,15 +67,14 @@ class FastPath:
         openings: Those that speak TLS cannot if there are any.
     """
 
-    def __init__(self, owner: FastPathOwner, configuration: Configuration) -> None:
+    def __init__(self, owner: ConnectionOwner, configuration: Configuration) -> None:
         settings, top = configuration.settings, configuration.top
         self.owner, self.configuration, self.runtime = owner, configuration, owner.runtime
         self.poller: Any = owner.runtime.poller
         self.seconds = owner.runtime.clock.seconds
         self.top, self.top_layer = top, FastLayer(top, settings)
-        self._inside: dict[int, FastLayer] = {}
+        self._layers = {id(top): self.top_layer}
         self.detect_timeout = settings.detect_timeout
-        self.header_timeout = min(settings.proxy_timeout, settings.detect_timeout)
         self.peer_check_interval = lost_after(settings.keepalive)
         # Keepalive does nothing while a connection is young, and most do not grow old.
         keepalive = settings.keepalive
@@ -97,13 +85,18 @@ class FastPath:
         self.watch_error: OSError | None = None  # that a socket could not be watched
         self.host: IAddress | None = None  # of the last client
         self.host_text = ""
-        # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
-        self.can_wait = settings.detect_timeout > MARGIN
+        # Otherwise a client that is not decided when it is accepted may need a timer from then on.
+        left = self.top_layer.silent_timeout
+        if settings.accept_proxy_from is not None:
+            left = min(left - settings.proxy_timeout, settings.proxy_timeout)
+        self.can_wait = left > MARGIN
         self.needs_transport = settings.mptcp or configuration.hands_over
         self.openings = configuration.openings
 
     def inside(self, layer: RuleLayer) -> FastLayer:
-        """Return how clients are detected inside of TLS; a configuration keeps its layers."""
-        if id(layer) not in self._inside:
-            self._inside[id(layer)] = FastLayer(layer, self.configuration.settings)
-        return self._inside[id(layer)]
+        """Return how clients are detected inside of TLS, too; a configuration keeps its layers."""
+        found = self._layers.get(id(layer))
+        if found is None:
+            found = self._layers[id(layer)] = FastLayer(layer, self.configuration.settings)
+            self.can_wait = self.can_wait and found.silent_timeout > MARGIN
+        return found

@@ -27,7 +27,6 @@ from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog
 from txmux.telemetry.record import ConnectionRecord
@@ -105,10 +104,15 @@ class MuxFactory(ServerFactory, ActiveListener):
         """Make the end of a client's connection, which lets it in or refuses it."""
         assert addr is not None  # noqa: S101 - accepted connections have one
         self.runtime.descriptors.client_accepted()
-        configuration = self.configuration
-        name = configuration.settings.name
+        name = self.configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
-        return MuxProtocol(self, configuration, self.runtime, record)
+        return MuxProtocol(self._path(), record)
+
+    def _path(self) -> FastPath:
+        path = self._fast_path
+        if path is None or path.configuration is not self.configuration:
+            path = self._fast_path = FastPath(self, self.configuration)
+        return path
 
     def serve(
         self, client: socket.socket, name: Any, host: IAddress | None, *, is_gone: bool = False
@@ -126,7 +130,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         """
         path = self._fast_path
         if path is None or path.configuration is not self.configuration:
-            path = self._fast_path = FastPath(self, self.configuration)
+            path = self._path()
         path.watch_error = None  # of an earlier one
         connection = MuxProtocol.on_socket(path, client, name, host)
         if is_gone:
@@ -150,19 +154,19 @@ class MuxFactory(ServerFactory, ActiveListener):
             LookupError: It waits for a server of a backend that is not in these rules. The sockets are still the caller's, as with
                 any other error.
         """
-        record, configuration = moved.record, self.configuration
+        record = moved.record
         here: tuple[Upstream, Member | None] | None
         if moved.waited is None:
             here = self.upstreams.adopt(record.backend or "", record.server or "")
         else:
             here = self.upstreams.find(record.backend or ""), None
-        if 0 < moved.version < configuration.version:
-            configuration = attrs.evolve(configuration, version=moved.version)
-        connection = MuxProtocol(self, configuration, self.runtime, record)
+        connection = MuxProtocol(self._path(), record)
+        if 0 < moved.version < self.configuration.version:
+            connection.configuration = attrs.evolve(self.configuration, version=moved.version)
         try:
             connection.adopt(moved, sockets, here, release_elsewhere)
         except BaseException:
-            if here is not None and here[1] is not None and connection.stage is OVER:
+            if here is not None and here[1] is not None and connection.stage is None:
                 here[0].pool.released(here[1])
             connection.finish("error")  # so that its end is logged
             raise

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
-
-import attrs
-from typing_extensions import override
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from txmux.classes import define
-from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Finished, Outcome, TurnedAway
 from txmux.telemetry.access_log import REMEMBERED
@@ -92,15 +88,19 @@ class Client(Protocol):
     stage: Any = None  # the stage object, if there is one
     receiver: Any = None  # of what its transport reports
     may_connect: bool = False  # whether a descriptor is reserved for the server's socket
+    timer: IDelayedCall | None = None  # the only one
+    header_length: int = 0  # of the PROXY protocol header that it has to send, at least
+
+    path: FastPath = _LATER
 
     # As long as it has no transport; see `txmux.tcp.fast_path`.
 
-    path: FastPath = _LATER
     socket: Any = None  # the client's, or its TLS
     peer_name: tuple[Any, ...] = ()  # the client's address, as ``accept()`` returns it
     detection_began: float = 0.0  # by the runtime's clock, of the detection …
     fast_layer: FastLayer = _LATER  # … and where it takes place
-    detection: Detection[CompiledRoute] | None = None
+    detection: Any = None  # the `Detection`, if its first bytes have not decided …
+    look: Any = None  # the `CloserLook`, if more than that is to be known of it
     upstream: Upstream = _LATER
     member: Member | None = None
     server: Any = None  # the server's socket, from its opening until a stage has it
@@ -112,7 +112,7 @@ class Client(Protocol):
     )
     before_end: int = 0  # bytes that the other peer had sent by then
     checked_at: float = 0.0  # by the runtime's clock, the sockets
-    grace: IDelayedCall | None = None  # for the server, after a reset of the client
+    grace: bool = False  # whether the client has reset it, and its server may end soon
 
     def socket_ready(self, events: int) -> None:
         """Serve what has come from the client, by its state."""
@@ -121,6 +121,19 @@ class Client(Protocol):
         """Attach the stage object of the current state, if there is none; return it, unless it has ended for want of memory."""
 
     def make_transport(self, *, reading: bool) -> None: ...
+
+    def use_transport(self) -> None:
+        """Make a transport if it has none; what that reads is for the functions of the state."""
+
+    def read(self) -> Step | None:
+        """Have the functions of the current state serve what the client sends; return what follows what it has sent."""
+
+    def await_due(self) -> Step | None:
+        """Return what follows at the end of the state's time, or set the timer if that is near or if no `Sweep` looks."""
+
+    def set_timer(self, seconds: float, call: Callable[[], Step | None]) -> None:
+        """Set the only timer, in place of the one before."""
+
     def abort_on_error(self, problem: Exception) -> None: ...
     def finish(self, reason: EndReason) -> None: ...
     def peer_address(self) -> IAddress: ...
@@ -204,6 +217,20 @@ def count_asked(client: Client, counts: ServerCounts | None, came: int = 0) -> N
             counts.asked(source_number(client.record.client))
 
 
+def gone(client: Client) -> Outcome:
+    """Return what follows when a client has left without a byte: it was a port scan or a health check."""
+    if client.transport is None:
+        return Finished("client-gone")
+    return TurnedAway(Refusal.CLOSE, "client-gone")
+
+
+def send(client: Client, data: bytes) -> None:
+    """Send bytes to a client, and count them."""
+    client.use_transport()
+    client.record.bytes_out += len(data)
+    client.transport.write(data)
+
+
 @define(eq=False)
 class Stage:
     """Receives the events of the client's connection, until the connection enters the next stage.
@@ -213,25 +240,20 @@ class Stage:
     """
 
     state: ClassVar[ConnectionState] = "over"
-    only_previews: ClassVar[bool] = False  # the client's bytes may stay in its socket
     may_connect: ClassVar[bool] = True  # a descriptor stays reserved for the server's socket
 
     _client: Client
-    _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def begin(self) -> Step | None: ...
 
     def leave(self) -> None:
         """Release what the stage holds, such as its timer; the next stage follows."""
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None and deadline.active():
-            deadline.cancel()
+        if self._client.timer is not None:
+            self._client.timer.cancel()
 
     def wait(self, seconds: float, call: Callable[[], Step | None]) -> None:
-        """Set the stage's only timer; `leave` cancels it, and another call replaces it."""
-        Stage.leave(self)
-        client = self._client
-        self._deadline = client.runtime.clock.callLater(seconds, lambda: client.advance(call()))
+        """Set the connection's only timer; `leave` cancels it, and another call replaces it."""
+        self._client.set_timer(seconds, call)
 
     def data_received(self, data: bytes) -> None:
         self._client.advance(self.receive(data))
@@ -247,9 +269,7 @@ class Stage:
     def on_data(self) -> Step | None: ...
 
     def send(self, data: bytes) -> None:
-        """Send bytes to the client, and count them."""
-        self._client.record.bytes_out += len(data)
-        self._client.transport.write(data)
+        send(self._client, data)
 
     def peer_finished(self) -> None:
         self._client.has_finished = True
@@ -260,10 +280,6 @@ class Stage:
     def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._client.advance(Finished("client-gone"))
 
-    def relayed(self) -> RelayedBytes:
-        record = self._client.record
-        return RelayedBytes(record.bytes_in, record.bytes_out, self._client.last_received_at)
-
     def abort(self, reason: AbortReason) -> None:
         self._client.advance(TurnedAway(Refusal.RESET, reason))
 
@@ -271,7 +287,7 @@ class Stage:
 
     @property
     def cannot_move_because(self) -> StayReason | None:
-        return _CANNOT_MOVE.get(self.state, "undecided")
+        return CANNOT_MOVE.get(self.state, "undecided")
 
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
         """Stop, and return this stage's parts of a `MovedConnection`. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows."""
@@ -283,27 +299,8 @@ class Stage:
         """Close this process's descriptors. No FIN is sent, since another process has them, too."""
 
 
-_CANNOT_MOVE: dict[ConnectionState, StayReason] = {
+CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
     "serving": "own protocol", "awaiting-hello": "being connected", "awaiting-retry": "being connected",
+    "connecting": "being connected", "relaying": None,
     "handing-over": "ending", "rejecting": "ending", "closing": "ending", "over": "ending",
 }  # fmt: skip
-
-
-class _Over(Stage):
-    """Ignores all events, before a connection's first stage and after its end."""
-
-    @override
-    def data_received(self, data: bytes) -> None: ...
-
-    @override
-    def peer_finished(self) -> None: ...
-
-    @override
-    def connection_lost(self, reason: Failure) -> None: ...
-
-    @override
-    def abort(self, reason: AbortReason) -> None: ...
-
-
-OVER = _Over(cast("Client", None))  # it never uses its client
-"""Shared by all ended connections, so that their last stage is freed at once."""

@@ -110,7 +110,6 @@ class Admitted(NamedTuple):
     """The client is let in."""
 
     layer: RuleLayer  # has the routes that decide
-    began_at: float | None  # of its `detect_timeout`, by the runtime's clock; ``None`` is now
 
 
 class TerminatesTLS(NamedTuple):
@@ -221,5 +220,5 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
 }
 """The stage or choice that follows each outcome. The diagram of the architecture page is drawn from it.
 
-The API shows the names of stages, so they stay: 'introduction' is `ReadingProxyHeader`.
+The API shows the names of stages, so they stay: 'introduction' is in `reading_proxy_header`.
 """

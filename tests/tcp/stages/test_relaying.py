@@ -14,14 +14,14 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Keepalive, Server
 from txmux.tcp.stages import relaying
 from txmux.tcp.stages.connecting import Connecting
-from txmux.tcp.stages.peeking import Peeking
+from txmux.tcp.stages.peeking import CloserLook
 from txmux.tcp.stages.relaying import release
 from txmux.tcp.stages.turning_away import Closing
 
 
 def _early_stages() -> set[Any]:
     gc.collect()
-    return {thing for thing in gc.get_objects() if isinstance(thing, (Connecting, Peeking))}
+    return {thing for thing in gc.get_objects() if isinstance(thing, (Connecting, CloserLook))}
 
 
 class RelayedTest(MuxTestCase):
@@ -176,6 +176,7 @@ class RelayedTest(MuxTestCase):
         """It is refused, and the transport still has something to write to it."""
         client = await self.connect_read(self.mux([route("ssh", "close")]), b"SS")
         connection = self.only()
+        connection.use_transport()
         client.transport.pauseProducing()
         connection.transport.write(bytes(8 * 1024 * 1024))
         client.send(b"H-")

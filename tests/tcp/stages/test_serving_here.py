@@ -171,7 +171,9 @@ class HandOverTest(MuxTestCase):
         client = await self.handed(_Factory(Produces))
         client.transport.pauseProducing()
         client.finish()
-        while not self.factory.connections or not self.only().transport.disconnecting:
+        while not (
+            self.factory.connections and getattr(self.only().transport, "disconnecting", False)
+        ):
             await self.turn()
         client.transport.resumeProducing()
         await client.is_lost()

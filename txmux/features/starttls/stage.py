@@ -17,7 +17,7 @@ from txmux.rules.feature import StageMaker
 from txmux.rules.model import Listener, Refusal
 from txmux.tcp.connector import BackendConnector
 from txmux.tcp.stage import Client, Stage, Step
-from txmux.tcp.transitions import Admitted, Outcome, TurnedAway
+from txmux.tcp.transitions import Outcome, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.hello.records import HANDSHAKE
 
@@ -101,8 +101,7 @@ class StartTLS(Stage):
             return self._refuse("it did not wait for the greeting") if is_long else None
         if dialogue.then == "tls" and client.received.startswith(HANDSHAKE):
             client.preambles += (dialogue,)
-            then = self._then
-            return Admitted(then.layer, None) if isinstance(then, Admitted) else then
+            return self._then
         data, client.received = client.received, b""
         self.send(dialogue.receive(data))
         if dialogue.then != "end":

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.plainsocket import reset_on_close
+from txmux.net.sockets.plainsocket import host_of, reset_on_close
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, Poller
 
 CLOSED = Failure(main.CONNECTION_DONE)
@@ -39,6 +39,13 @@ def address_of(family: int, name: Any) -> IAddress:
     if family == socket.AF_INET6:
         return address.IPv6Address("TCP", *name)
     return address.UNIXAddress(name or None)
+
+
+def address_of_peer(name: tuple[Any, ...]) -> IAddress:
+    """Convert what ``accept()`` returns on a port for TCP to a Twisted address."""
+    if len(name) == 2:
+        return address_of(socket.AF_INET, name)
+    return address_of(socket.AF_INET6, (host_of(name), *name[1:]))
 
 
 def sockaddr(host: str, port: int) -> tuple[Any, ...]:

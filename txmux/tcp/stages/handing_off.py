@@ -33,7 +33,6 @@ class HandingOff(Stage):
     """Waits for the other process to take the socket. What the client sends meanwhile stays there."""
 
     state: ClassVar[ConnectionState] = "handing-over"
-    only_previews: ClassVar[bool] = True
 
     _destination: Handover
     _handoff: SocketHandoff | None = attrs.field(default=None, init=False)

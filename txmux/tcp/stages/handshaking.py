@@ -13,13 +13,14 @@ from txmux.access import per_source
 from txmux.access.per_source import PATIENCE
 from txmux.classes import define
 from txmux.net.relay.kernel import FULL
+from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.installed import watchers_of
 from txmux.rules.model import Refusal
 from txmux.tcp.fast_path import DONT_WAIT
-from txmux.tcp.stage import OVER, Client, Stage
+from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
 from txmux.transport import source_of_client
 from txmux.wire.client_hello import parse_client_hello
@@ -248,7 +249,7 @@ class Handshaking(Stage):
         record.bytes_in = record.bytes_out = 0
         self._shake = None
         self.leave()
-        client.stage = client.receiver = OVER
+        client.stage, client.receiver = None, NO_RECEIVER
         if client.transport is None:
             client.socket = shake.end
         else:

@@ -1,23 +1,18 @@
-"""A stage: a proxy has connected on behalf of a client, and has to send a PROXY protocol header first."""
+"""The state ``introduction``: a proxy has connected on behalf of a client, and has to send a PROXY protocol header first.
+
+Nothing else is done for the connection, because its client is not known yet.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress
-from twisted.python.failure import Failure
-from typing_extensions import override
 
 from txmux.net.addresses import ip_address_of, text_of
-from txmux.net.relay.interface import MARGIN
-from txmux.net.relay.kernel import FULL
-from txmux.net.sockets.poller import READ
 from txmux.rules.model import NetworkSet, Refusal, Senders
-from txmux.tcp.fast_path import CLIENT_GONE, DONT_WAIT
-from txmux.tcp.stage import Client, Stage, Step
+from txmux.tcp.fast_path import CLIENT_GONE
+from txmux.tcp.stage import Client, Step, gone
 from txmux.tcp.transitions import Finished, Identified, Outcome, TurnedAway
-from txmux.telemetry.record import ConnectionState
 from txmux.transport import unmapped
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
@@ -39,102 +34,52 @@ def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
 
 
 def enter(client: Client) -> Step | None:
-    if client.transport is not None:
-        return ReadingProxyHeader(client)
     client.state = "introduction"
-    record_sender(client, client.peer_address())
-    return read(client)
+    client.record.note(proxy_peer=text_of(client.peer_address()))
+    return client.read()
 
 
-def read(client: Client) -> Step | None:
-    """Read the header, if it has come whole."""
-    path = client.path
-    try:
-        client.received = client.socket.recv(FULL, DONT_WAIT)
-    except BlockingIOError:
-        if path.header_timeout <= MARGIN:
-            return ReadingProxyHeader(client)
-        path.poller.watch(client.socket.fileno(), READ, client.socket_ready)
+def data(client: Client, data: bytes) -> Outcome | None:
+    received = client.received = client.received + data  # it is not counted
+    if len(received) < client.header_length:
         return None
-    except OSError:
-        return CLIENT_GONE
-    if not client.received:
-        return CLIENT_GONE
     try:
-        answer: Decoded | Incomplete | None = take_header(client)
-    except InvalidHeader:  # the stage logs it
-        answer = None
+        answer = take_header(client)
+    except InvalidHeader as problem:
+        return _refuse(client, str(problem))
     if isinstance(answer, Decoded):
         return Identified(answer.length)
-    return ReadingProxyHeader(client)
+    # The fields may be many, and would be read again with every byte.
+    if received.startswith(b"\r") and len(received) >= _START_OF_V2:
+        client.header_length = len(received) + answer.need
+    return None
+
+
+def end(client: Client) -> Outcome:
+    if client.received:
+        return _refuse(client, _CUT)
+    return gone(client)
+
+
+def lost(client: Client) -> Outcome:
+    if not client.received:
+        return CLIENT_GONE
+    client.record.note(proxy_error=_CUT)
+    return Finished("proxy-header")
 
 
 def due_at(client: Client) -> float:
-    return client.accepted_at + client.path.header_timeout
+    return client.accepted_at + client.configuration.settings.proxy_timeout
 
 
-class ReadingProxyHeader(Stage):
-    """Waits for the header. Nothing else is done for the connection, because its client is not known yet."""
-
-    state: ClassVar[ConnectionState] = "introduction"
-    only_previews: ClassVar[bool] = True
-
-    _length = 0  # of the header, at least
-
-    @override
-    def begin(self) -> Outcome | None:
-        client = self._client
-        record_sender(client, client.transport.getPeer())
-        timeout = client.configuration.settings.proxy_timeout
-        self.wait(client.time_left(timeout), self._on_timeout)
-        return self.on_data() if client.received else None
-
-    @override
-    def receive(self, data: bytes) -> Outcome | None:
-        self._client.received += data  # it is not counted
-        return self.on_data()
-
-    @override
-    def on_data(self) -> Outcome | None:
-        received = self._client.received
-        if len(received) < self._length:
-            return None
-        try:
-            answer = take_header(self._client)
-        except InvalidHeader as problem:
-            return self._refuse(str(problem))
-        if isinstance(answer, Incomplete):
-            # The fields may be many, and would be read again with every byte.
-            if received.startswith(b"\r") and len(received) >= _START_OF_V2:
-                self._length = len(received) + answer.need
-            return None
-        return Identified(answer.length)
-
-    @override
-    def on_finished(self) -> Outcome:
-        if self._client.received:
-            return self._refuse(_CUT)
-        # It was a port scan or a health check.
-        return TurnedAway(Refusal.CLOSE, "client-gone")
-
-    @override
-    def connection_lost(self, reason: Failure) -> None:
-        client = self._client
-        if client.received:
-            client.record.note(proxy_error=_CUT)
-        client.advance(Finished("proxy-header" if client.received else "client-gone"))
-
-    def _on_timeout(self) -> Outcome:
-        seconds = self._client.configuration.settings.proxy_timeout
-        return self._refuse(f"no header within {seconds:g} s: see accept_proxy_from")
-
-    def _refuse(self, problem: str) -> Outcome:
-        self._client.record.note(proxy_error=printable(problem))
-        return TurnedAway(Refusal.CLOSE, "proxy-header")
+def due(client: Client) -> Outcome:
+    seconds = client.configuration.settings.proxy_timeout
+    return _refuse(client, f"no header within {seconds:g} s: see accept_proxy_from")
 
 
-def record_sender(client: Client, sender: IAddress) -> None:
-    client.record.note(proxy_peer=text_of(sender))
+def _refuse(client: Client, problem: str) -> Outcome:
+    client.record.note(proxy_error=printable(problem))
+    return TurnedAway(Refusal.CLOSE, "proxy-header")
 
 
 def take_header(client: Client) -> Decoded | Incomplete:

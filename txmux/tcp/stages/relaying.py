@@ -148,7 +148,8 @@ def _awaits_end_of_server(client: Client) -> bool:
     poller.closing(own.fileno())
     own.close()
     poller.watch(server.fileno(), 0, partial(server_ended, client))
-    client.grace = client.runtime.clock.callLater(GRACE, server_ended, client, 0)
+    client.grace = True
+    client.timer = client.runtime.clock.callLater(GRACE, server_ended, client, 0)
     return True
 
 
@@ -327,7 +328,6 @@ class Relaying(Stage):
     def abort(self, reason: AbortReason) -> None:
         self.relay.abort(reason)
 
-    @override
     def relayed(self) -> RelayedBytes:
         record, relayed = self._client.record, self.relay.relayed()
         total = record.bytes_in + relayed.bytes_in, record.bytes_out + relayed.bytes_out

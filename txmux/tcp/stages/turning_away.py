@@ -9,11 +9,12 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.classes import define
+from txmux.client.configuration import RuleLayer
 from txmux.interfaces import Peeked
 from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model import Refusal
-from txmux.tcp.answers import RejectionAnswer, answer_to
-from txmux.tcp.stage import Stage
+from txmux.tcp.answers import AnswerRows, RejectionAnswer, answer_to
+from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Finished
 from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionState
@@ -25,6 +26,20 @@ _MOST = 256 * 1024  # bytes
 _NOT_ALLOWED = frozenset(
     {"denied", "no-route", "silent", "no-name", "name-denied", "address-denied"}
 )
+
+
+def answers_of(client: Client, layer: RuleLayer) -> AnswerRows:
+    """Return the answers of the first route that might open something for a client, had it asked for that."""
+    host = client.address.host if client.address else None
+    for route in layer.outer.items:
+        for make in route.stages if not route.dry_run else ():
+            if make.asks_by:
+                detection = client.start_detection(layer, host)
+                detection.feed(make.asks_by)
+                if detection.needs_more([route]):
+                    answers: AnswerRows = make.answers
+                    return answers
+    return ()
 
 
 @define(eq=False, slots=False)
