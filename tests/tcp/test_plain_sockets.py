@@ -770,10 +770,10 @@ class PlainSocketsTest(SynchronousTestCase):
             world.finish()
 
     def test_usual_connection_stays_one(self) -> None:
-        """As long as nothing unusual happens to it; a question changes nothing."""
+        """As long as nothing unusual happens to it; neither a question nor a deadline that is near changes anything."""
         world = self.world()
         for step in (
-            ("client", "send", 2), ("mux", "advance", 3), ("client", "send", 60),
+            ("client", "send", 2), ("mux", "advance", 3), ("mux", "advance", 6), ("client", "send", 60),
             ("server", "send", 500), ("mux", "advance", 200), ("mux", "look", 0),
         ):  # fmt: skip
             world.step(*step)

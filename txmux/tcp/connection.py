@@ -31,7 +31,7 @@ from txmux.client.session import (
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.interface import MARGIN, RelayedBytes
 from txmux.net.relay.kernel import FULL
-from txmux.net.relay.peers import NO_RECEIVER, Peer
+from txmux.net.relay.peers import NO_RECEIVER, IRelayTransport, Peer
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.plainsocket import reset_on_close, set_options
 from txmux.net.sockets.poller import READ
@@ -127,8 +127,9 @@ class MuxProtocol(Peer, Client):
     """For each node of `TRANSITIONS`, makes a stage or returns an outcome; called with the connection and the fields of the previous outcome."""
 
     def __init__(self, path: FastPath, record: ConnectionRecord) -> None:
-        self.path, self.record = path, record
-        self._owner, self.runtime = path.owner, path.runtime
+        self.path = path
+        self.record = record
+        self.runtime = path.runtime
         self.configuration = configuration = path.configuration
         self.logged = configuration.settings.log
         self.counted = configuration.counts.unrouted
@@ -231,7 +232,8 @@ class MuxProtocol(Peer, Client):
     def _attach(self, stage: Stage) -> Step | None:
         if self.transport is None and stage.state != "handshaking":  # which does without one
             self.make_transport(reading=True)
-        self._leave_stage(stage.state)
+        if self.timer is not None or self.stage is not None or self.is_previewed:
+            self._leave_stage(stage.state)
         if self.may_connect and not stage.may_connect:
             self._needs_no_socket()
         self.stage = self.receiver = stage
@@ -281,10 +283,7 @@ class MuxProtocol(Peer, Client):
         try:
             state = STATES[self.state]
             if state.make_stage is None:
-                step = self.read()
-                if step is not None and self.timer is not None:
-                    self.timer.cancel()
-                self.advance(step)
+                self.advance(self.read())
             elif state.read is not None:
                 self.advance(state.read(self))
             else:  # more bytes or an end while the server is being connected
@@ -294,52 +293,52 @@ class MuxProtocol(Peer, Client):
 
     @override
     def read(self) -> Step | None:
-        state, transport, step = STATES[self.state], self.transport, None
-        if transport is None:
-            try:
-                data = self.socket.recv(FULL, DONT_WAIT)
-            except BlockingIOError:
-                pass
-            except OSError:
-                return state.lost(self)
-            else:
-                step = state.data(self, data) if data else state.end(self)
-                if step is not None:
-                    return step
-            if self.transport is None:
-                path = self.path
-                path.poller.watch(self.socket.fileno(), READ, self.socket_ready)
-                return None if path.can_wait else self.await_due()
+        if self.transport is not None:
+            return self._read_by_transport(self.transport)
+        try:
+            data = self.socket.recv(FULL, DONT_WAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return STATES[self.state].lost(self)
         else:
-            self._leave_stage(self.state)
-            self.receiver = self
-            # Whatever is wrapped around a socket, as TLS is, must see all bytes of it first.
-            if isinstance(transport, SocketTransport) and (data := transport.take_received()):
-                step = state.data(self, data)
-            elif self.has_finished:
-                step = state.end(self)
+            state = STATES[self.state]
+            step = state.data(self, data) if data else state.end(self)
+            if step is not None:
+                return step
+            if self.transport is not None:
+                return self.await_due()
+        path = self.path
+        path.poller.watch(self.socket.fileno(), READ, self.socket_ready)
+        return None if path.can_wait else self.await_due()
+
+    def _read_by_transport(self, transport: IRelayTransport) -> Step | None:
+        self._leave_stage(self.state)
+        self.receiver, step = self, None
+        # Whatever is wrapped around a socket, as TLS is, must see all bytes of it first.
+        if isinstance(transport, SocketTransport) and (data := transport.take_received()):
+            step = STATES[self.state].data(self, data)
+        elif self.has_finished:
+            step = STATES[self.state].end(self)
         return self.await_due() if step is None else step
 
     # What its transport reports to the functions of a state.
 
     def data_received(self, data: bytes) -> None:
-        self._proceed(STATES[self.state].data(self, data))
+        self.advance(STATES[self.state].data(self, data))
 
     def peer_finished(self) -> None:
         self.has_finished = True
-        self._proceed(STATES[self.state].end(self))
+        self.advance(STATES[self.state].end(self))
 
     def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
         self.advance(STATES[self.state].lost(self))
 
-    def _proceed(self, step: Step | None) -> None:
-        if step is not None and self.timer is not None:
-            self.timer.cancel()
-        self.advance(step)
-
     @override
     def await_due(self) -> Step | None:
         state = STATES[self.state]
+        if state.make_stage is not None:
+            return None  # the timer was for the state before
         left = state.due_at(self) - self.runtime.clock.seconds()
         if left < ROUNDING:
             return state.due(self)
@@ -367,7 +366,7 @@ class MuxProtocol(Peer, Client):
                 state.check(self, now)
             if state.due_at is not None and now >= state.due_at(self) - MARGIN:
                 if state.make_stage is None:
-                    self._proceed(self.await_due())
+                    self.advance(self.await_due())
                 else:
                     self.attach_stage()
         except Exception as problem:  # noqa: BLE001 - as above
@@ -407,11 +406,6 @@ class MuxProtocol(Peer, Client):
 
     # Accepting.
 
-    def begin_with_transport(self) -> None:
-        """Serve a client on a plain socket with a transport from the beginning."""
-        self.make_transport(reading=True)
-        self.connectionMade()
-
     @override
     def connectionMade(self) -> None:
         transport, configuration = self.transport, self.configuration
@@ -446,12 +440,12 @@ class MuxProtocol(Peer, Client):
 
     def _stop_detection(self) -> None:
         if self.state == "peeking":
-            self._proceed(peeking.finish(self))
+            self.advance(peeking.finish(self))
 
     def _open(self) -> None:
         self.may_connect = True
         self.runtime.descriptors.reserved += 1
-        self._owner.opened(self)
+        self.path.owner.opened(self)
         if self.transport is not None:
             self.runtime.set_options(self.transport, self.configuration.options)
         elif self.path.owner.sweep.timer is None:
@@ -656,7 +650,7 @@ class MuxProtocol(Peer, Client):
             runtime.transport(connected).set_protocol(end)
         upstream, member = here or (None, None)
         if moved.waited is None or upstream is None:
-            self._owner.opened(self)
+            self.path.owner.opened(self)
             self.advance(
                 MovedHere(upstream, member, server, relay, moved.timeouts, release_elsewhere),
                 "accepted",
@@ -711,10 +705,11 @@ class MuxProtocol(Peer, Client):
             finally:
                 if self.may_connect:
                     self._needs_no_socket()
-                self.stage, self.receiver = None, NO_RECEIVER
+                self.stage = None
+                self.receiver = NO_RECEIVER
                 self.state = "over"
                 self.received = b""
-                self._owner.closed(self)
+                self.path.owner.closed(self)
 
     def _leave(self) -> None:
         if self.timer is not None:

@@ -64,7 +64,6 @@ class FastPath:
 
     Attributes:
         needs_transport: Whether its clients have a transport from the beginning.
-        openings: Those that speak TLS cannot if there are any.
     """
 
     def __init__(self, owner: ConnectionOwner, configuration: Configuration) -> None:
@@ -91,7 +90,7 @@ class FastPath:
             left = min(left - settings.proxy_timeout, settings.proxy_timeout)
         self.can_wait = left > MARGIN
         self.needs_transport = settings.mptcp or configuration.hands_over
-        self.openings = configuration.openings
+        self.openings = configuration.openings  # of inner hellos
 
     def inside(self, layer: RuleLayer) -> FastLayer:
         """Return how clients are detected inside of TLS, too; a configuration keeps its layers."""

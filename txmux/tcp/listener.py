@@ -139,7 +139,8 @@ class MuxFactory(ServerFactory, ActiveListener):
             return
         self.runtime.descriptors.client_accepted()
         if path.needs_transport:
-            connection.begin_with_transport()
+            connection.make_transport(reading=True)
+            connection.connectionMade()
         else:
             connection.begin()
         if path.watch_error is not None:

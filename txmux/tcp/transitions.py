@@ -218,7 +218,4 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         for stage in stages
     },
 }
-"""The stage or choice that follows each outcome. The diagram of the architecture page is drawn from it.
-
-The API shows the names of stages, so they stay: 'introduction' is in `reading_proxy_header`.
-"""
+"""The stage or choice that follows each outcome. The diagram of the architecture page is drawn from it."""

@@ -142,7 +142,7 @@ _WRITTEN = "as the rules write them"
 _IN_RULES = "as in the rules"
 
 STATES: tuple[str, ...] = (
-    "introduction",  # `ReadingProxyHeader`; the API shows this name
+    "introduction",  # in `reading_proxy_header`; the API shows this name
     *states(), "peeking", "handshaking", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
     "handing-over", "rejecting", "closing",
 )

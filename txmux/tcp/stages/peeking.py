@@ -34,8 +34,10 @@ def enter(client: Client, layer: RuleLayer) -> Step | None:
     path, client.state = client.path, "peeking"
     if layer is not path.top or client.preambles:
         client.detection_began, client.fast_layer = path.seconds(), path.inside(layer)
-    if client.preambles or not client.fast_layer.decides_at_once:
-        client.look = _look(client)
+        if client.preambles:
+            client.look = _look(client)
+    if not client.fast_layer.decides_at_once:
+        client.look = client.look or _look(client)
         if client.look.is_routed:
             client.use_transport()
             client.look = client.detection = None
@@ -44,26 +46,29 @@ def enter(client: Client, layer: RuleLayer) -> Step | None:
 
 
 def data(client: Client, data: bytes) -> Step | None:
-    record, fast_layer, detection = client.record, client.fast_layer, client.detection
+    record, detection = client.record, client.detection
     if data:
         record.bytes_in += len(data)
         client.last_received_at = client.path.seconds()
         client.received += data
     received = client.received
-    if client.look is not None:
-        return _look_on(client)
-    if client.path.openings and received[0] == _TLS and fast_layer is client.path.top_layer:
-        return _look_on(client)
-    detector = fast_layer.detector
-    decision = detector.decide_at_once(Peeked(received)) if detection is None else None
-    if decision is None:
-        if detection is None:
-            if detector.may_need_answers(received):
+    fast_layer = client.fast_layer
+    if detection is None:
+        if client.path.openings and received[0] == _TLS and fast_layer is client.path.top_layer:
+            return _look_on(client)
+        decision = fast_layer.detector.decide_at_once(Peeked(received))
+        if decision is None:
+            if fast_layer.detector.may_need_answers(received):
                 return _look_on(client)
             address = client.address if fast_layer.layer.depends_on_client else None
             detection = client.detection = client.start_detection(
                 fast_layer.layer, address.host if address else None
             )
+    elif client.look is not None:
+        return _look_on(client)
+    else:
+        decision = None
+    if decision is None:
         decision = detection.feed(received)
         if decision is None:
             return None

@@ -149,6 +149,8 @@ def _awaits_end_of_server(client: Client) -> bool:
     own.close()
     poller.watch(server.fileno(), 0, partial(server_ended, client))
     client.grace = True
+    if client.timer is not None:
+        client.timer.cancel()
     client.timer = client.runtime.clock.callLater(GRACE, server_ended, client, 0)
     return True
 
