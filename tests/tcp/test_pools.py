@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import capturedLogs
 
 from tests.backends.pool.test_balance import order
-from tests.support.mux import MuxTestCase, backend_at, server_at
+from tests.support.mux import SSH, MuxTestCase, backend_at, server_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
@@ -230,6 +230,24 @@ class OptionsTest(MuxTestCase):
         expected.append(order("source-hash", "127.0.0.1", servers)[0])
         self.assertEqual([record.server for record in self.records], expected)
         self.assertGreater(len(set(expected)), 1)
+
+    async def test_hash_of_the_name_in_tls_that_ends_here(self) -> None:
+        """What is inside says no other name."""
+        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
+        names = [f"{letter}.example" for letter in "abcde"]
+        inner = route("ssh", backend_at(*ports, balance="sni-hash"), name="ssh")
+        files = (self.tls.pem(*names),)
+        port = self.mux([self.tls.route(files=files), attrs.evolve(inner, under=("tls",))])
+        for count, host in enumerate(names, 1):
+            client = await self.tls.client(port, host)
+            client.send(SSH)
+            while not any(one.record.server for one in self.factory.connections):
+                await self.turn()
+            client.close()
+            await self.logged(count)
+        servers = {name(port): 1 for port in ports}
+        expected = [order("sni-hash", host, servers)[0] for host in names]
+        self.assertEqual([record.server for record in self.records], expected)
 
     async def test_rate_is_within_5_percent_each_way(self) -> None:
         up, down = 60_000, 100_000
