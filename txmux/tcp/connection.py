@@ -81,9 +81,8 @@ from txmux.wire.proxyprotocol.header import Address
 
 _HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
 _WITH_SERVER = Connected, ConnectedByHello, MovedHere
+# The states in which the client's bytes may stay in its socket.
 _ONLY_PREVIEW = frozenset(("introduction", "peeking", "handing-over"))
-"""The states in which the client's bytes may stay in its socket."""
-
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 

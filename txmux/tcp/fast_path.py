@@ -4,12 +4,10 @@ Theory of operation. Most connections last a millisecond and exchange a few mess
 object with a timer for each stage would cost more than all their system calls. So the usual states of `txmux.tcp.states.STATES` are
 functions, which use the socket directly. ``enter`` comes first: it returns an outcome, which `TRANSITIONS` handles
 as it does a stage's, or has the poller call another function. Where a transport is needed, as for a refusal, an answer, a failed
-server or a full buffer, it is made then, and a stage object where ``make_stage`` makes one. epoll is level-triggered: an event that is
-left to them is reported again.
+server or a full buffer, it is made then, and a stage object where ``make_stage`` makes one, to which epoll reports an event again.
 
-There are no timers, either, but for the moment after a client's reset. A `Sweep` checks all connections of a listener once a second.
-It sets an exact timer, or attaches a stage object that has one, `MARGIN` before they are ``due_at``. Shorter deadlines have it from
-the beginning.
+There are no timers, either, but for the moment after a client's reset. A `Sweep` checks all connections of a listener once a second:
+`MARGIN` before they are ``due_at``, it sets an exact timer, or attaches a stage object, which has one. For shorter times it is set at once.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ class ConnectionOwner(Protocol):
 
 
 class FastLayer:
-    """How clients are detected without a stage, which one that says nothing has before `silent_timeout`, or from the beginning."""
+    """How the clients of a layer are detected; one that says nothing has `silent_timeout` at least."""
 
     def __init__(self, layer: RuleLayer, settings: Listener) -> None:
         detect_timeout = settings.detect_timeout
@@ -60,11 +58,7 @@ class FastLayer:
 
 
 class FastPath:
-    """What all connections of a listener on plain sockets have in common under one configuration.
-
-    Attributes:
-        needs_transport: Whether its clients have a transport from the beginning.
-    """
+    """What all connections of a listener have in common under one configuration."""
 
     def __init__(self, owner: ConnectionOwner, configuration: Configuration) -> None:
         settings, top = configuration.settings, configuration.top
@@ -89,6 +83,7 @@ class FastPath:
         if settings.accept_proxy_from is not None:
             left = min(left - settings.proxy_timeout, settings.proxy_timeout)
         self.can_wait = left > MARGIN
+        # Whether its clients have a transport from the beginning.
         self.needs_transport = settings.mptcp or configuration.hands_over
         self.openings = configuration.openings  # of inner hellos
 
