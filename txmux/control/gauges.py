@@ -158,7 +158,7 @@ class Gauges:
         (), "The states of the outside sources that txmux uses.", combine=lambda reports: SourceState.read(itertools.chain(*reports)), bounds=list_of(*_SOURCE), collect=_source_states, is_frequent=True,
         metrics=[
             Metric("source_up", "Whether what txmux asks of others is answered.", "source", lambda value, _: [([one.name], one.up) for one in value],
-                   "Every process gets answers; else [`sources`](admin-api.md#status) says why not."),
+                   "It is if every process gets answers; [`sources`](admin-api.md#status) says why not."),
             Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([one.name], one.age) for one in value if one.age is not None], "Absent before the first one.")],
         status=("sources", lambda value: [one.as_json() for one in value]))
     lost_lines: Mapping[str, int] = _gauge(dict, "How many lines each log has lost that cannot be written now, by its name and the reason.", combine=merged(add), bounds=_COUNTS, collect=lambda _: LOST_LINES.report())

@@ -69,7 +69,7 @@ TAKEN_BY_FEW = _accept(
     when="one or two sources have most connections, so it cannot accept")
 QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
     level="warning", text="listener {name}: the queue of {line} has overflowed", cause="{attempts} to connect dropped within a minute{rate}", do="{do}",
-    subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="its full queue has dropped attempts to connect within a minute")
+    subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="its full queue has dropped attempts to connect within the last minute")
 _busy = partial(
     _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="a process", section="")
 BUSY_WITH_MANY = _busy(
@@ -83,7 +83,7 @@ _ports = partial(
 NO_SOURCE_PORT = _ports(
     level="critical", do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", sources=_OF_MANY,
     when="no source port is left towards a server; until a minute without such a failure, or a connection five seconds after the last", alerts=["TxmuxNoSourcePort"])
-PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="the same, and one or two sources have most")
+PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="the same, and one or two sources have most of them")
 _handover = partial(
     AttentionRow, what="handover", text="handover:{path}: no server takes the sockets of clients", cause="{why}: {clients} closed", do="see whether the server that listens there runs, and as which user",
     link="#ends", subject="{path}", runbook="a-server-is-down", alerts=COMMON)
@@ -120,7 +120,7 @@ WORKER_ENDED = _worker(
 WORKERS_KILLED = _worker(
     level="warning", text=f"the kernel has killed {{workers}} with {{their}} connections: {MEMORY_RAN_OUT}", cause="{how}", subject="memory", is_logged=True,
     do="allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",
-    when="the kernel has killed one within ten minutes for memory")
+    when="the kernel has killed one within ten minutes for lack of memory")
 
 HELPER_GONE = AttentionRow(
     what="helper", level="critical", text="{text}", do="{do}", subject="helper", is_logged=True, runbook="the-helper-has-ended", sources=NO_SOURCE,
@@ -138,7 +138,7 @@ _source = partial(
 SOURCE_FAILS = _source(
     text="{name}: no good answer for {age}; {effect}", cause="{why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
     subject="{outage}",
-    when="one of `sources` has had no good answer for a minute, Redis for three seconds: with others that ask the same server, and names of servers that cannot be looked up")
+    when="one of `sources` has had no good answer for over a minute, Redis for three seconds: with others that ask the same server, and names of servers that cannot be looked up")
 FILE_UNREAD = _source(
     text="{text}", do="see what txmux check says, then txmux reload",
     when="a new worker could not read a database of places or a file of `tunnel_users`, or open a port with its own certificate")
@@ -210,7 +210,7 @@ RULES_CHANGED = AttentionRow(
 _secret = partial(AttentionRow, what="token", text="{text}", runbook=SELF, sources=NO_SOURCE)
 TOKENS_UNREADABLE = _secret(level="warning", do=_MEND, subject="file", alerts=COMMON, when="the file of `admin_tokens` cannot be read, or has an error")
 SECRET_READABLE = _secret(
-    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user can read or replace a file with a secret; or every user, or a group, change a file of the rules")
+    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user can read or replace a file with a secret; or every user, or a group, can change a file of the rules")
 # fmt: on
 
 ROWS = tuple(value for value in vars().values() if isinstance(value, AttentionRow))

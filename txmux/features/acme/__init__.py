@@ -103,8 +103,8 @@ FEATURE = Feature(
             "this authority issues the route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are only for the one there"),
         "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning="as in `[txmux]`"),
         "acme_eab": attrs.evolve(_EAB, meaning=
-            "as in `[txmux]`; one route with the authority is enough. In a file of a user but root and you, it is for an account of its own"),
-        "acme_ca": attrs.evolve(_CA, meaning="the same"),
+            "as in `[txmux]`; one route with the authority is enough. In a file of a user other than root and you, it is for an account of its own"),
+        "acme_ca": attrs.evolve(_CA, meaning="the same as for `acme_eab`"),
     }},
     hints={"route": dict.fromkeys(
         ("cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] or here names the authority")},

@@ -435,7 +435,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "max_connections": SectionKey(CONNECTIONS, example="1000", meaning=
         "all servers together have at most this many connections, `0` for no limit"),
     "queue": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP: datagrams do not wait; remove it", meaning=
-        "this many further clients wait for room under this limit, or the servers' `max_connections=`, in order. One that waits for a full server does not delay those that can use another"),
+        "this many further clients wait for room under `max_connections`, here or of the servers, in the order in which they came. One that waits for a full server does not delay those that can use another"),
     "hold": SectionKey(_HOLD, default="0s", example="60s", meaning=
         "clients [wait](#clients-that-wait-for-a-server) for this long while no server is up"),
     "hold_limit": SectionKey(number(1, 1_000_000), meaning=

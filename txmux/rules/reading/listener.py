@@ -130,7 +130,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "silent": SectionKey(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", meaning=
         "a client that has sent nothing within `detect_timeout` goes here, by the [first line that fits](#when-the-server-speaks-first); without one, `close`"),
     "default": SectionKey(OUTCOME, meaning=
-        "other clients that match no route go here"),
+        "a client that has sent something but matches no route goes here"),
     "routes_from": SectionKey(_UNITS, example="docker, team-*.ini", meaning=
         "routes of these [units](#units), by patterns of their files or names, may be [under this listener](#scope)"),
     "accept_proxy_from": SectionKey(_SENDERS, example="10.0.0.1", meaning=
@@ -146,9 +146,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="works only over TCP; write max_flows", meaning=
         "this listener has at most this many connections, `0` for no limit. Further clients are closed"),
     "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP; write max_flows_per_source", meaning=
-        "the same for each [source](#sources)"),
+        "each [source](#sources) has at most this many, `0` for no limit"),
     "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="works only over TCP; write max_flows_per_source", meaning=
-        "the same for those not recognised yet"),
+        "the same for connections not recognised yet"),
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", meaning=
         "each [source](#sources) may connect at this rate: `20/s burst=40`"),
     "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="works only over TCP; remove it", meaning=
@@ -158,7 +158,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "clients may use [Multipath TCP](#multipath-tcp), on Linux only"),
     "capture": SectionKey(BOOLEAN, meaning=
-        "[`/api/recent`](admin-api.md#recent) keeps 64 bytes of clients that no route takes"),
+        "[`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": SectionKey(LOG, meaning=
         "these connections are in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="works only over TCP; remove it", meaning=

@@ -185,8 +185,8 @@ class ProcessTotals(Totals, kind="process"):
     """The numbers of processes."""
 
     spliced = Counter("relay_spliced_bytes_total", "Bytes that the kernel has moved by itself.")
-    restarts = Counter("worker_restarts_total", "Workers that were restarted.", "After a crash, or killed.")
-    lost_lines = Counter("access_log_lost_total", "Lines that a log could not write.", "Access log's file, or service's log: the disk is full, or a reader too slow.")
+    restarts = Counter("worker_restarts_total", "Workers that were restarted.", "They had crashed, or had been killed.")
+    lost_lines = Counter("access_log_lost_total", "Lines that a log could not write.", "That of the access log's file, or the service's: the disk is full, or a reader is too slow.")
     turns = Counter()
     """No longer counted; without its cell, `FORMAT` would differ from that of earlier processes, whose connections would not be counted."""
 # fmt: on
