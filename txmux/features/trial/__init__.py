@@ -60,7 +60,7 @@ FEATURE = Feature(
     keys={
         "txmux": {
             REMEMBER: SectionKey(_COUNT, default="0", usual=0, example="1000", loads=lambda _: _MODULES, meaning=
-                "each worker [remembers](#trying-rules) this many last clients of each listener, to try other rules"),
+                "each worker [remembers](#trying-rules) this many of the last clients of each listener, to try other rules"),
             LIMIT: SectionKey(ValueKind(_percent, "`0%` to `100%`"), example="10%", meaning=
                 "`watch_rules` refuses rules by which a larger share of the [remembered clients](#trying-rules) would go elsewhere"),
         },

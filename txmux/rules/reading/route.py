@@ -486,7 +486,7 @@ _UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, meaning=
-        "the client has to send [what a line says](#match); one line is enough"),
+        "the client has to send [what a line says](#match); one that matches is enough"),
     "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls tunnel", meaning=
         "the client goes here. Not required with `terminate_tls` and `tunnel`"),
     "from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
