@@ -308,7 +308,7 @@ class WorkerDocument(TypedDict):
     retiring: Annotated[bool, "whether it only keeps old connections"]
     sandbox: Annotated[bool, "whether the [sandbox](rules.md#sandbox) confines it; false until it is ready",
                        Column(value=lambda row: {True: "yes", False: "no"}.get(row.get("sandbox")), goes=1)]
-    connections: Annotated[int | None, "their number; `null` if it does not answer"]
+    connections: Annotated[int | None, "how many it has; `null` if it does not answer"]
     generation: NotRequired[Annotated[int, "the version of its rules, and its connections: all, undecided ones, and those under older rules. Missing until it is ready, and if it does not answer", Column("rules")]]
     active: NotRequired[Annotated[int, _COUNT]]
     undecided: NotRequired[Annotated[int, _COUNT]]
