@@ -104,7 +104,7 @@ FEATURE = Feature(
         "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning="as in `[txmux]`"),
         "acme_eab": attrs.evolve(_EAB, meaning=
             "as in `[txmux]`; one route with the authority is enough. In a file of a user other than root and you, it is for an account of its own"),
-        "acme_ca": attrs.evolve(_CA, meaning="the same as for `acme_eab`"),
+        "acme_ca": attrs.evolve(_CA, meaning="as `acme_eab`"),
     }},
     hints={"route": dict.fromkeys(
         ("cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] or here names the authority")},

@@ -51,7 +51,7 @@ FEATURE = Feature(
     "ech",
     keys={"listen": {
         "ech_keys": SectionKey(_KEYS, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", files=KeyFiles("sent-folder", is_secret=True, reader="txmux.features.ech.keys:read_key_files", suffixes=(".ech", ".pem")), loads=lambda _: ("txmux.features.ech.keys", "txmux.client.tls.terminator"), meaning=
-            "[hidden names](#encrypted-clienthello) are opened by this file with a key of Encrypted ClientHello, or folder of such files (PEM, RFC 9934)"),
+            "[hidden names](#encrypted-clienthello) are opened by this file with a key of Encrypted ClientHello, or a folder of such files (PEM, RFC 9934)"),
     }},
     finds={"lint": (_lint,), "check": (_check,)},
     openings=HelloOpenings("ech_keys", "open hidden hellos by these keys: a file or a folder, as for 'ech_keys'", imported_late("txmux.features.ech.keys:EchKeys")),

@@ -449,7 +449,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "answers": SectionKey(number(0, 1_000_000_000), example="1", datagrams_only=True, meaning=
         "a flow of UDP ends after this many datagrams from the server, unless the client has sent more; `0`: no such end. Use `1` for DNS"),
     "fallback": SectionKey(OUTCOME, meaning=
-        "the client goes here when no server can be reached. A fallback can have one too, but no circle"),
+        "the client goes here when no server can be reached. A fallback can have one too, but not in a circle"),
 })
 # fmt: on
 """The keys of ``[backend NAME]``."""

@@ -146,7 +146,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="works only over TCP; write max_flows", meaning=
         "this listener has at most this many connections, `0` for no limit. Further clients are closed"),
     "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP; write max_flows_per_source", meaning=
-        "each [source](#sources) has at most this many, `0` for no limit"),
+        "each [source](#sources) has at most this many"),
     "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="works only over TCP; write max_flows_per_source", meaning=
         "the same for connections not recognised yet"),
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", meaning=
@@ -162,7 +162,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "log": SectionKey(LOG, meaning=
         "these connections are in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="works only over TCP; remove it", meaning=
-        "with `yes`, a client of [terminated TLS](#tls-termination) without a close-notify counts as broken off"),
+        "with `yes`, a client of [terminated TLS](#tls-termination) that closes without a close-notify counts as broken off"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "a UDP listener has at most this many flows. Beyond, the longest quiet unanswered one makes room, or the new one is refused. Without the key, all UDP listeners share 70 % of the process's descriptors: the one with most unanswered flows makes room, and one with less than an equal part may have some more; `0` means no limit but these"),
     "max_flows_per_source": SectionKey(CONNECTIONS, example="100", datagrams_only=True, meaning=
