@@ -14,8 +14,6 @@ from txmux.wire.first_request import needed
 from txmux.wire.preamble import NOTHING
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
-
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
@@ -188,11 +186,10 @@ class Client(Protocol):
         self.decided = {**self.decided, **facts, **granted}
         self.record.note(facts, **granted)
 
-    def start_detection(
-        self, layer: RuleLayer, host: IPv4Address | IPv6Address | None
-    ) -> Detection[CompiledRoute]:
-        """Begin to decide by the routes of a layer; `host` is the client's, which not every layer needs."""
-        tls = self.agreed_tls
+    def start_detection(self, layer: RuleLayer) -> Detection[CompiledRoute]:
+        """Begin to decide by the routes of a layer."""
+        address, tls = self.address if layer.depends_on_client else None, self.agreed_tls
+        host = address.host if address else None
         return layer.detector.start_detection(host, self.record.time, tls and tls.found)
 
     def open_tunnel(self) -> None:

@@ -133,8 +133,7 @@ class Tunnelling(Stage):
     def _is_for_route(self, head: bytes) -> bool:
         """Decide a further request as the first one was: by all routes, in their order."""
         client = self._client
-        host = client.address.host if client.address else None
-        decision = self._client.start_detection(self._layer, host).feed(head)
+        decision = client.start_detection(self._layer).feed(head)
         if decision is None or decision.route is not self._route:
             return False
         client.note_decided(decision.facts)
@@ -164,8 +163,7 @@ class Tunnelling(Stage):
         dialogue.user = printable(dialogue.user)
         client.note_decided(dialogue.granted)
         client.record.forget("tunnel_error")
-        host = client.address.host if client.address else None
-        decision = self._client.start_detection(inside, host).decide_before_bytes()
+        decision = client.start_detection(inside).decide_before_bytes()
         if decision is None or (decision.route is not None and decision.route.is_outer):
             client.open_tunnel()
             return Opened(inside)

@@ -149,9 +149,8 @@ class AwaitingHello(Stage):
     def _is_decided(self) -> bool:
         """Return whether what has come late belongs to the route that was decided without it."""
         client = self._client
-        host = client.address.host if client.address else None
         begun = asked_before(client) + client.received
-        detection = client.start_detection(client.decided_in, host)
+        detection = client.start_detection(client.decided_in)
         decision = detection.feed(begun) or detection.finish()
         return decision.route is client.decided_route
 

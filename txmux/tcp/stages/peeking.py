@@ -60,10 +60,7 @@ def data(client: Client, data: bytes) -> Step | None:
         if decision is None:
             if fast_layer.detector.may_need_answers(received):
                 return _look_on(client)
-            address = client.address if fast_layer.layer.depends_on_client else None
-            detection = client.detection = client.start_detection(
-                fast_layer.layer, address.host if address else None
-            )
+            detection = client.detection = client.start_detection(fast_layer.layer)
     elif client.look is not None:
         return _look_on(client)
     else:
@@ -141,7 +138,7 @@ def _look(client: Client) -> CloserLook:
     layer, configuration = client.fast_layer.layer, client.configuration
     address = client.address if layer.depends_on_client else None
     host, timeout = address.host if address else None, configuration.settings.detect_timeout
-    detection = client.detection = client.detection or client.start_detection(layer, host)
+    detection = client.detection = client.detection or client.start_detection(layer)
     openers: list[HelloOpener] = []
     if layer is configuration.top:
         limit, counts = configuration.settings.peek_limit, configuration.counts
@@ -214,10 +211,7 @@ def _go_by_outer_name(client: Client, inner: InnerHello) -> Outcome | None:
     client.end_layer()
     client.received = inner.as_received(client.received)
     client.record.note(inner.outer)
-    address = client.address
-    client.detection = client.start_detection(
-        client.fast_layer.layer, address.host if address else None
-    )
+    client.detection = client.start_detection(client.fast_layer.layer)
     return _look_on(client)
 
 

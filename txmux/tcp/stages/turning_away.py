@@ -30,11 +30,10 @@ _NOT_ALLOWED = frozenset(
 
 def answers_of(client: Client, layer: RuleLayer) -> AnswerRows:
     """Return the answers of the first route that might open something for a client, had it asked for that."""
-    host = client.address.host if client.address else None
     for route in layer.outer.items:
         for make in route.stages if not route.dry_run else ():
             if make.asks_by:
-                detection = client.start_detection(layer, host)
+                detection = client.start_detection(layer)
                 detection.feed(make.asks_by)
                 if detection.needs_more([route]):
                     answers: AnswerRows = make.answers
