@@ -39,7 +39,7 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
 from txmux.tcp import connection as connection_module
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.stages import awaiting_retry, connecting, relaying
+from txmux.tcp.stages import awaiting_retry, connecting, peeking, relaying
 from txmux.telemetry.access_log import should_log
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE, SERVER, WAITING
 from txmux.telemetry.record import ConnectionRecord
@@ -751,6 +751,19 @@ class PlainSocketsTest(SynchronousTestCase):
                 world.step(*step)
             self.assertEqual([record.reason for record in world.log.records], ["error"])
             self.assertEqual([*world.poller.handlers], [world.port.fileno()])
+            self.assertEqual(sum(world.story()["left"]), 0)
+
+    def test_shortage_at_the_end_of_the_time(self) -> None:
+        """Where no sweep looks, too, for which the timer is the only one to end it."""
+        for rules in ((), (("mptcp", True),)):
+            world = self.world(Features(settings=rules))
+            world.turn()
+            patched = self.patch(peeking, "CloserLook", Mock(side_effect=MemoryError))
+            world.step("mux", "advance", 7)
+            world.step("mux", "advance", 3)
+            patched.restore()
+            self.assertEqual([record.reason for record in world.log.records], ["error"], rules)
+            world.finish()
             self.assertEqual(sum(world.story()["left"]), 0)
 
     def test_unwatched(self) -> None:

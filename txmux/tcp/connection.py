@@ -350,7 +350,13 @@ class MuxProtocol(Peer, Client):
     def set_timer(self, seconds: float, call: Callable[[], Step | None]) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        self.timer = self.runtime.clock.callLater(seconds, lambda: self.advance(call()))
+        self.timer = self.runtime.clock.callLater(seconds, self._time_out, call)
+
+    def _time_out(self, call: Callable[[], Step | None]) -> None:
+        try:
+            self.advance(call())
+        except Exception as problem:  # noqa: BLE001 - nothing else would end it
+            self.abort_on_error(problem)
 
     def check(self, now: float) -> None:
         """Check deadlines and the server's socket; `Sweep` calls this once a second."""
