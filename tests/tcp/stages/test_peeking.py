@@ -16,7 +16,7 @@ from tests.support.taker import Taker
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.pool.server_health import MemberState
 from txmux.rules.embedding import route
-from txmux.rules.model import Ejection, Refusal, Route
+from txmux.rules.model import Ejection, Refusal, Route, Silence
 from txmux.rules.reading.route import period
 from txmux.telemetry.counting import counter_groups
 from txmux.transport import source_number
@@ -216,6 +216,18 @@ class FirstBytesTest(MuxTestCase):
         self.time.advance(0.2)
         await self.assert_logged(reason="no-route", bytes_in=2)
         self.assertEqual(client.recv(1), b"")
+
+    async def test_first_byte_comes_as_the_time_ends(self) -> None:
+        """It ends while it is looked at: the client is decided by what it has sent."""
+        routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
+        silent = (Silence(CLOSE, after=9.0),)
+        client = await self.connect(self.mux(routes, silent=silent, detect_timeout=3.0))
+        await self.accepted()
+        self.time.advance(3.0)
+        (connection,) = self.factory.connections
+        connection.path.seconds = lambda: self.time.seconds() - 5e-6
+        client.send(b"S")
+        await self.assert_ended(client, route=None, reason="no-route", bytes_in=1)
 
     async def test_silent_client_is_read_when_it_speaks(self) -> None:
         client = self.early(b"")

@@ -117,7 +117,7 @@ def due(client: Client) -> Step | None:
     return Detected(client.fast_layer.layer, silent.route, "silent")
 
 
-def finish(client: Client) -> Outcome | None:
+def finish(client: Client) -> Step | None:
     """Decide by what has come: the client's time is over, it has half-closed, or no more can be looked at."""
     look = client.look = client.look or _look(client)
     layer, decision = client.fast_layer.layer, None
@@ -169,13 +169,14 @@ def _look(client: Client) -> CloserLook:
     return CloserLook(silent, until, dry_run, openers, is_routed)
 
 
-def _look_on(client: Client) -> Outcome | None:
+def _look_on(client: Client) -> Step | None:
     look = client.look = client.look or _look(client)
     # Who is not silent has `detect_timeout`, or what is left of the time to say nothing if it is longer.
     usual = client.detection_began + client.path.detect_timeout
     if look.until != usual > client.path.seconds() + ROUNDING:
         look.until = usual
-        client.await_due()
+        if (step := client.await_due()) is not None:
+            return step
     if look.openers:
         outcome = _open_hello(client, look)
         if outcome is not None or look.openers:
@@ -206,7 +207,7 @@ def _open_hello(client: Client, look: CloserLook, *, last: bool = False) -> Outc
     return None
 
 
-def _go_by_outer_name(client: Client, inner: InnerHello) -> Outcome | None:
+def _go_by_outer_name(client: Client, inner: InnerHello) -> Step | None:
     """Take the outer hello, since the inner name leads to what cannot confirm to the client that it has seen that."""
     client.end_layer()
     client.received = inner.as_received(client.received)
@@ -215,7 +216,7 @@ def _go_by_outer_name(client: Client, inner: InnerHello) -> Outcome | None:
     return _look_on(client)
 
 
-def _decided(client: Client, decision: Decision[CompiledRoute]) -> Outcome | None:
+def _decided(client: Client, decision: Decision[CompiledRoute]) -> Step | None:
     for preamble in client.preambles:
         default = client.configuration.settings.default
         if isinstance(preamble, InnerHello) and not preamble.fits(decision.route, default):
