@@ -384,6 +384,21 @@ class RenewalTests(TestCase):
                 self.look(made, 3)
                 self.assertEqual(len(played.asked), asked + 2)
 
+    async def test_clock_set_during_a_request(self) -> None:
+        """As it is after the start of a machine: the wait begins by the new time, which is no reason to make it longer."""
+        for years in (-3, 3):
+            played = self.play(refused("it does not like the name"))
+            played.gates = []
+            made = self.certificates(f"{years}.example")
+            self.look(made)
+            self.now += years * 365 * _DAY
+            played.open()
+            self.look(made, 2)
+            self.assertEqual(len(played.asked), 1)
+            self.look(made, 14)
+            self.assertEqual(len(played.asked), 2)
+            played.open()
+
     async def test_day_away(self) -> None:
         """While the authority is away for a day, it is asked more and more seldom, and once it is back, gives its certificates."""
         asked = list[float]()

@@ -160,7 +160,7 @@ class Certificates(ServicePart):
 
     _reactor: Any
     _announce: Callable[[Mapping[str, str]], Deferred[Any]]
-    _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    _time: Callable[[], float] = attrs.field(default=time.time, alias="now", kw_only=True)
     _seconds: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
     _make_authority: Callable[[Any, AcmeSettings, AcmeFolder, Source], Authority] = attrs.field(
         default=Authority, kw_only=True
@@ -193,7 +193,7 @@ class Certificates(ServicePart):
     _save_again = 0.0
 
     def __attrs_post_init__(self) -> None:
-        self._clock_ahead = self._now() - self._seconds()
+        self._clock_ahead = self._time() - self._seconds()
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         # Made now, since a failure from the commit on could not be undone.
@@ -283,7 +283,7 @@ class Certificates(ServicePart):
             self._shared = self._refused_since = None
         self._store = store
         if self._shared is None and store is not None:
-            self._shared = self._make_shared(self._reactor, store, self._now)
+            self._shared = self._make_shared(self._reactor, store, self._time)
         return disconnected
 
     def _stop_asking(self, names: Collection[str] | None = None) -> Deferred[Any]:
@@ -304,25 +304,25 @@ class Certificates(ServicePart):
         except Exception:  # noqa: BLE001 - the caller does other things in this second, too
             self._log.failure("certificates by ACME")
 
-    def _follow_clock(self) -> None:
-        ahead = self._now() - self._seconds()
-        seconds = ahead - self._clock_ahead
-        if abs(seconds) < _SET:
-            return
-        self._clock_ahead = ahead
-        for renewal in self._renewals.values():
-            renewal.follow(seconds)
-        for account in self._accounts.values():
-            account.quiet_until += seconds
-        self._save_again += seconds
-        if self._refused_since is not None:
-            self._refused_since += seconds
-        self._save()
+    def _now(self) -> float:
+        """Return the time; all waits are by it, also those that began before the clock was set."""
+        now = self._time()
+        seconds = now - self._seconds() - self._clock_ahead
+        if abs(seconds) >= _SET:
+            self._clock_ahead += seconds
+            for renewal in self._renewals.values():
+                renewal.follow(seconds)
+            for account in self._accounts.values():
+                account.quiet_until += seconds
+            self._save_again += seconds
+            if self._refused_since is not None:
+                self._refused_since += seconds
+        return now
 
     def _start_due(self) -> None:
-        self._follow_clock()
+        before = self._clock_ahead
         now = self._now()
-        if self._folder_problem and now >= self._save_again:
+        if before != self._clock_ahead or (self._folder_problem and now >= self._save_again):
             self._save()
         # After failures, there is one order at a time: owners take turns, and a name that has just failed comes last.
         for name in sorted(self._names, key=self._turn):
