@@ -3,7 +3,7 @@ from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kit import authority, make_authority, make_folder
@@ -102,6 +102,14 @@ class KeyPairTests(SynchronousTestCase):
                     self.assertIn(f"'{path}': {expected}; get a certificate for", str(error))
                 else:
                     self.assertTrue(read("terminate_tls", [path]))
+
+    def test_weak_chain(self) -> None:
+        """OpenSSL sends none of which a certificate's key is too short, so each client would fail."""
+        weak = authority().issue("b.example", key=rsa.generate_private_key(65537, 1024))
+        path = self.file("k.pem", self.own.pem, weak.pem, self.own.key_pem())
+        error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", [path])
+        why = "OpenSSL rejects the certificate: ca key too small; get one with a stronger key or signature"
+        self.assertEqual(str(error), f"'{path}': {why}")
 
     def test_files_of_one_identity(self) -> None:
         own, key = self.file("own.pem", self.own.pem), self.file("key.pem", self.own.key_pem())

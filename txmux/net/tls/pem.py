@@ -23,6 +23,7 @@ from txmux.net.tls.validity import Validity
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
 _UNSUITABLE = "the private key is of a kind with which TLS cannot sign here; get a certificate for an ECDSA key on P-256, or for an RSA key"
+_NO_SIGNATURE = {"no shared cipher", "no suitable signature algorithm"}  # as OpenSSL says it
 _LONGEST_HELLO = 65536
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # as RFC 5280, section 4.1.2.5, writes it
 _LONGEST_NAME = 250  # characters of a subject
@@ -55,25 +56,30 @@ class KeyPair:
 
     def check(self, key: str) -> None:
         """Raise a `TLSFileError` for a key of the rules if OpenSSL cannot present it."""
-        context = SSL.Context(SSL.TLS_METHOD)
         try:
+            context = SSL.Context(SSL.TLS_METHOD)
             self.use_in(context)
+            _shake_hands(context)
         except SSL.Error as problem:
-            why = problem.args[0][-1][-1] if problem.args and problem.args[0] else problem
-            message = f"'{self.path}': OpenSSL rejects the certificate: {why}; get one with a stronger key or signature"
-            raise TLSFileError(key, message) from None
-        # OpenSSL takes a certificate for any key, and looks for a signature algorithm only in a handshake.
-        client, server = (SSL.Connection(context, None) for _ in range(2))
-        client.set_connect_state()
-        server.set_accept_state()
-        with suppress(SSL.WantReadError):
-            client.do_handshake()
-        server.bio_write(client.bio_read(_LONGEST_HELLO))
-        try:
-            with suppress(SSL.WantReadError):
-                server.do_handshake()
-        except SSL.Error:
-            raise TLSFileError(key, f"'{self.path}': {_UNSUITABLE}") from None
+            why = str(problem.args[0][-1][-1] if problem.args and problem.args[0] else problem)
+            message = (
+                f"OpenSSL rejects the certificate: {why}; get one with a stronger key or signature"
+            )
+            if why in _NO_SIGNATURE:
+                message = _UNSUITABLE
+            raise TLSFileError(key, f"'{self.path}': {message}") from None
+
+
+def _shake_hands(context: SSL.Context) -> None:
+    """Have a server answer a client: only then OpenSSL looks for a signature algorithm of its key, and at its chain."""
+    client, server = (SSL.Connection(context, None) for _ in range(2))
+    client.set_connect_state()
+    server.set_accept_state()
+    with suppress(SSL.WantReadError):
+        client.do_handshake()
+    server.bio_write(client.bio_read(_LONGEST_HELLO))
+    with suppress(SSL.WantReadError):
+        server.do_handshake()
 
 
 def validity_of(
