@@ -107,6 +107,13 @@ class RenewalTests(TestCase):
         )  # fmt: skip
         return Rules(Path("x.ini"), Settings(more={"acme": _URL, **settings}), (), tuple(routes))
 
+    def rules_of(self, author: int | None) -> Rules:
+        rules = self.rules(_A)
+        (route,) = rules.routes
+        assert route.terminate_tls is not None
+        end = attrs.evolve(route.terminate_tls, author=author)
+        return attrs.evolve(rules, routes=(attrs.evolve(route, terminate_tls=end),))
+
     def certificates(self, *names: str, shared: Any = None, **rules: Any) -> Certificates:
         """Return what renews, by the authorities that the test plays if it plays any."""
 
@@ -149,11 +156,7 @@ class RenewalTests(TestCase):
             (None, True), (1001, True), (1001, False), (1002, True), (1001, True), (None, False), (1001, False),
         ):  # fmt: skip
             for restarted in (False, True):
-                rules = self.rules(_A)
-                (route,) = rules.routes
-                assert route.terminate_tls is not None
-                end = attrs.evolve(route.terminate_tls, author=author)
-                rules = attrs.evolve(rules, routes=(attrs.evolve(route, terminate_tls=end),))
+                rules = self.rules_of(author)
                 made = self.certificates() if restarted else made
                 made.prepare(rules, None)
                 made.commit(rules)
@@ -165,6 +168,28 @@ class RenewalTests(TestCase):
                 self.assertEqual(len(played.asked), asked, author)
                 self.assertFalse(ShownCertificate.read(path.read_bytes()).is_self_signed)
                 made.commit(self.rules())
+
+    def test_reload_that_fails(self) -> None:
+        """What is in force keeps its certificate where the reload would have given its name to another author."""
+        played, path = self.play(), self.folder / f"{_A}.pem"
+        made = self.certificates()
+        made.prepare(self.rules_of(1001), None)
+        made.commit(self.rules_of(1001))
+        self.look(made)
+        before = path.read_bytes()
+        made.prepare(self.rules_of(1002), None)
+        self.assertNotEqual(path.read_bytes(), before)
+        made.abandon()
+        self.assertEqual(path.read_bytes(), before)
+        for one in (made, self.certificates()):
+            one.prepare(self.rules_of(1001), None)
+            one.commit(self.rules_of(1001))
+            self.look(one, 10)
+        self.assertEqual((len(played.asked), path.read_bytes()), (1, before))
+        made.prepare(self.rules_of(1002), None)
+        made.commit(self.rules_of(1002))
+        made.abandon()
+        self.assertNotEqual(path.read_bytes(), before)
 
     def test_due(self) -> None:
         """With a third of its time left, half of six days, or sooner if the authority says so; but not before it may be asked again."""

@@ -186,6 +186,7 @@ class Certificates(ServicePart):
     _others: Mapping[str, str] = attrs.field(factory=dict, init=False)
     _refused_since: float | None = attrs.field(default=None, init=False)
     _unusable: dict[str, str] = attrs.field(factory=dict, init=False)
+    _removed: set[str] = attrs.field(factory=set, init=False)  # by `prepare`
 
     is_stopped = _is_polling = False
     _folder_problem = _prepared_problem = ""
@@ -199,12 +200,27 @@ class Certificates(ServicePart):
         # Made now, since a failure from the commit on could not be undone.
         is_same = AcmeSettings.of(rules.settings).folder == self._folder.path
         known = self._names if is_same else ()
+        authors = authors_of(rules)
+        self._removed = {
+            name
+            for name in known
+            if is_of_another(self._renewals[name].author, authors.get(name, 0))
+        }
         why = self._prepared_problem = make_first(rules, owner, self._now(), self.in_use(), known)
         if why:
             self._report_folder(why)
 
+    def abandon(self) -> None:
+        """Write what is in force where another author's certificate took its place."""
+        in_use = self.in_use()
+        for name in self._removed & in_use.keys():
+            with suppress(OSError):  # it stays in use, and is asked for again after a restart
+                self._folder.write_certificate(name, in_use[name])
+        if self._removed:
+            self._save()
+
     def commit(self, rules: Rules) -> None:
-        self.is_stopped = False
+        self.is_stopped, self._removed = False, set()
         requested = asked_for(rules.settings, rules.routes)
         requested = {name: its for name, its in requested.items() if its.directory is not None}
         before, self._accounts = self._accounts, {}
