@@ -135,6 +135,11 @@ class PassedRoutesTest(SynchronousTestCase):
             self.assertEqual(len(found), is_passed, (words, rest))
             for message in found:
                 self.assertIn("127.0.0.1:80 also serves [route staff], which requires", message)
+        # One that lets others in beside those of a route inside does so for the clients of another one, too.
+        asked = _END.format("all", f"tls_client_ca = /etc/ca.pem\n{_WEB}")
+        its = _END.format("secure", secure.format("127.0.0.1:80")), inner.format("any")
+        (message,) = [one for one in _said(asked, *its) if "Host" in one]
+        self.assertIn("127.0.0.1:80 also serves [route all], which requires", message)
 
 
 _END = "[route {0}]\nmatch = tls sni={0}.test\nterminate_tls = /etc/{0}.pem\n{1}\n"

@@ -1,5 +1,6 @@
 """Warnings about servers that clients reach by one route although another one keeps some clients from them."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
@@ -66,22 +67,21 @@ def bypassed_certificates(rules: Rules) -> Iterator[Problem]:
     """
     for scope in scopes(rules):
         terminating = [route for route in rules.routes_of(scope.owner) if route.terminate_tls]
-        asked = {
-            server: (asking, route)
-            for route in terminating
-            if not route.dry_run
-            for rule in (route, *rules.routes_of(route))
-            if (asking := _asking(route, rule))
-            for server in _servers(rule)
-        }
+        asked = defaultdict[str, list[tuple[Route, Route]]](list)  # what asks, in which route
+        for route in terminating:
+            for rule in (route, *rules.routes_of(route)):
+                if not route.dry_run and (asking := _asking(route, rule)):
+                    for server in _servers(rule):
+                        asked[server].append((asking, route))
         for route in terminating if asked else ():
             for rule in (route, *rules.routes_of(route)):
                 for server in _servers(rule) & asked.keys() if _is_open(route, rule) else ():
-                    asking, outer = asked[server]
-                    if outer is route:
-                        continue  # it lets others in beside those with a certificate, as it says
+                    # It may let others in beside those with a certificate, as it says.
+                    others = (its for its, outer in reversed(asked[server]) if outer is not route)
+                    if (other := next(others, None)) is None:
+                        continue
                     yield rule.section.problem(
-                        f"{server} also serves [route {asking.name}], which requires a certificate: by this route, its clients "
+                        f"{server} also serves [route {other.name}], which requires a certificate: by this route, its clients "
                         "need none, and a 'Host' of HTTP may name any site; give the two servers of their own, or routes 'under' this one "
                         "with 'http host='",
                         "backend",
