@@ -169,6 +169,24 @@ class RenewalTests(TestCase):
                 self.assertFalse(ShownCertificate.read(path.read_bytes()).is_self_signed)
                 made.commit(self.rules())
 
+    def test_state_of_an_earlier_version(self) -> None:
+        """It does not say for whom a certificate was issued, nor when it was written; nothing is removed or asked for anew."""
+        played, path = self.play(), self.folder / f"{_A}.pem"
+        made = self.certificates(_A)
+        self.look(made)
+        before, state = path.read_bytes(), AcmeFolder(self.folder).state()
+        for key in ("author", "written_at"):
+            del state[_A][key]
+        for author in (None, 1001):
+            for why in ("", "it does not like the name"):
+                state[_A] |= {"why": why, "not_before": self.now + 3600}
+                AcmeFolder(self.folder).write_state(state)
+                made = self.certificates()
+                made.prepare(self.rules_of(author), None)
+                made.commit(self.rules_of(author))
+                self.look(made, 10)
+                self.assertEqual((len(played.asked), path.read_bytes()), (1, before))
+
     def test_reload_that_fails(self) -> None:
         """What is in force keeps its certificate where the reload would have given its name to another author."""
         played, path = self.play(), self.folder / f"{_A}.pem"
