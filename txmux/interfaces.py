@@ -335,6 +335,7 @@ class ProvidedObject:
         unit: The name of the unit that its sections belong to, of letters, digits, ``.``, ``_`` and ``-``: objects of one unit
             follow each other. Those without one come first, and belong to the file.
         refusing: What it has instead of `text` if that is left out for its problem: sections that keep its place, and refuse its clients.
+            These stay where a file is too large; what does nothing else has the same as `text`.
     """
 
     name: str

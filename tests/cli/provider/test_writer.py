@@ -228,6 +228,32 @@ class WriterTest(SynchronousTestCase):
         self.assertIn("default = close", self.path.read_text())
         self.assertEqual(self.told, [f"{self.path}: 1 object"])
 
+    def test_what_refuses_clients_is_never_too_large(self) -> None:
+        """Without it, clients of an object would reach what another one has for all."""
+        pretend_user(self, 12345)
+        change_constants(self, files, LARGEST_OF_OTHERS=40_000)
+
+        def full(name: str, host: str) -> ProvidedObject:
+            backend, refused = (
+                route(name, f"tls sni={host}", more).text for more in ("# x\n" * 500, "")
+            )
+            return ProvidedObject(name, backend, refusing=refused.replace("127.0.0.1:1", "reject"))
+
+        rest = f"[route rest]\nmatch = tls sni={'r' * 60}.example\nbackend = reject\n"
+        refusing = [full(f"f{number}", f"f{number}.{'x' * 50}.example") for number in range(20)]
+        small = [route(f"s{number}") for number in range(1000)]
+        self.write(*refusing, ProvidedObject("rest", rest, refusing=rest), *small)
+        text, written = self.path.read_text(), self.routes()
+        self.assertEqual(
+            written[:21], [*(f"[route f{number}]" for number in range(20)), "[route rest]"]
+        )
+        self.assertEqual(text.count("backend = reject"), 21)
+        self.assertIn(len(written), range(22, 1021))
+        more = [full(f"f{number}", f"f{number}.{'x' * 50}.example") for number in range(400)]
+        logged = self.write(*more, seconds=60)
+        self.assertIn("not written: the rules would have errors: ", logged)
+        self.assertEqual(self.path.read_text(), text)
+
     def test_rules_with_errors_or_without_the_file(self) -> None:
         self.path.write_text("# before\n")
         for text, why in (

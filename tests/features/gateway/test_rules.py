@@ -68,6 +68,7 @@ class Made:
         for one in objects:
             self.units[one.unit] += one.text
         self.text = "\n".join(one.text for one in objects)
+        self.refusing = "\n".join(one.refusing for one in objects)
         made = listeners, routes, policies.all
         self.wanted = [*statuses(known, settings, *made, self.problems, unserved, addresses)]
         self.status = {(its.kind, its.key[1]): its.status for its in self.wanted}
@@ -331,6 +332,8 @@ class RulesTests(SynchronousTestCase):
         text = gateway(exact, wide) + route("TLSRoute", "web", WEB, "hostnames: [a.example]", more)
         made = Made(text)
         self.assertIn("route shop_edge_exact_rest", made.sections())
+        # In a file that is too large, it stays.
+        self.assertIn("[route shop_edge_exact_rest]", made.refusing)
         self.assertEqual([one for one in lint(made.rules()) if "never reached" in one.message], [])
 
     def test_which_routes_a_listener_takes(self) -> None:

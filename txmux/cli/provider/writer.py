@@ -324,8 +324,14 @@ class _FileDraft:
         return _FileDraft(path, objects)
 
     def _largest(self, why: str) -> dict[int, str]:
-        """Return the numbers of the largest objects with a part of the text, so that a few do not take the room of all others; of equal ones, the last."""
-        sizes = [(len(made.text), number) for number, made in enumerate(self.objects)]
+        """Return the numbers of the largest objects with a part of the text, so that a few do not take the room of all others; of equal ones, the last.
+
+        Those that only refuse clients stay: without them, the clients would reach what another object has for all.
+        """
+        sizes = [
+            (len(made.text) * (not made.problem and made.text != made.refusing), number)
+            for number, made in enumerate(self.objects)
+        ]
         largest, size = {}, len(self.source.text) // _PARTS
         for its, number in sorted(sizes, reverse=True):
             if its and size >= 0:

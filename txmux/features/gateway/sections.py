@@ -94,7 +94,8 @@ def _of_port(
         # Its clients are of no listener with a wider name.
         if is_tls and not is_full:
             keys = {"match": [_sni(listener.hostname)], "under": [name], "backend": ["reject"]}
-            yield first.port_title, "\n" + section("route", f"{listener.word}_rest", keys), ""
+            refusing = "\n" + section("route", f"{listener.word}_rest", keys)
+            yield first.port_title, refusing, refusing
 
 
 def _precedence(listener: GatewayListener) -> tuple[bool, tuple[bool, bool, int]]:
