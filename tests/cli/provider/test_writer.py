@@ -14,7 +14,7 @@ from txmux.cli.provider.writer import ProviderWriter
 from txmux.errors import MuxError
 from txmux.interfaces import ProvidedObject
 from txmux.rules.problems import RulesError
-from txmux.rules.reading import files, parser
+from txmux.rules.reading import context, files, parser
 from txmux.rules.reading.files import SourceFile
 
 RULES = """
@@ -227,6 +227,18 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(self.routes(), ["[unit l]", "[listen l]", "[route o]"])
         self.assertIn("default = close", self.path.read_text())
         self.assertEqual(self.told, [f"{self.path}: 1 object"])
+
+    def test_expressions_take_no_room_from_others(self) -> None:
+        """All files of a user may have so many states: what has most of them is left out, and the rest is served."""
+        pretend_user(self, 12345)
+        change_constants(self, context, _MOST_STATES=100)
+        sizes = {"a": 20, "b": 70, "c": 60, "d": 30}
+        made = [route(name, f"regex pattern=x{{{size}}}") for name, size in sizes.items()]
+        logged = self.write(*made, route("plain"))
+        self.assertEqual(self.routes(), ["[route a]", "[route d]", "[route plain]"])
+        message = "all expressions in files of user 12345 may have 100 states"
+        for name in "bc":
+            self.assertIn(f"object {name} is left out: {message}", logged)
 
     def test_what_refuses_clients_is_never_too_large(self) -> None:
         """Without it, clients of an object would reach what another one has for all."""

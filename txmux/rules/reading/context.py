@@ -87,6 +87,7 @@ class RulesReading:
         checked: The files that are there, and what each is.
         allowed: The files that authors may read: each with its author, and the file that names it.
         unit_lists: The paths of the lists of networks that units name.
+        section: The section that is read.
         needs: What the values of the section that is read come from beside its text: a function, its text, and the result.
     """
 
@@ -131,7 +132,10 @@ class RulesReading:
         self.allowed: set[tuple[Path, int | None, Path]] = set()
         self.unit_lists: set[str] = set()
         self.needs: list[Need] = []
-        self._states: dict[int, Counter[str]] = {}  # by authors and units
+        self.section = NOWHERE
+        # By authors, units and sections.
+        self._states: dict[int, dict[str, Counter[tuple[str, int, str]]]] = {}
+        self._states_of = Counter[int]()  # the same, by authors alone
         self._ports = Counter[int | None]()  # by authors
         self._lists_of = Counter[int | None]()  # bytes of files, by authors
         self._advised = Counter[str | int]()  # errors, by files, or authors as above
@@ -261,28 +265,35 @@ class RulesReading:
             return True
         self.needs.append((RulesReading._count_again, states, None))
         self._count_again(states)
-        return self._states[author].total() <= _MOST_STATES
+        return self._states_of[author] <= _MOST_STATES
 
     def _count_again(self, states: int) -> None:
         """Count them where the section is taken over."""
         author = self.other_author
         if author is not None:
-            self._states.setdefault(author, Counter())[self.unit] += states
+            its = self._states.setdefault(author, {}).setdefault(self.unit, Counter())
+            its[self.section.path, self.section.line, self.section.header] += states
+            self._states_of[author] += states
 
     def ordered_needs(self) -> tuple[Need, ...]:
         """Return the needs, what only counts last: a section of which another one does not hold is counted as it is read."""
         return tuple(sorted(self.needs, key=lambda need: need[0] is RulesReading._count_again))
 
-    def too_many_states(self, units: Mapping[str, Sequence[tuple[int, str]]]) -> Iterator[Problem]:
-        """Yield a problem of each of the largest units of an author who has too many."""
-        lines = {name: (path, line) for path, its in units.items() for line, name in its}
-        for author, its in self._states.items():
+    def too_many_states(self) -> Iterator[Problem]:
+        """Yield problems in the largest units of an author who has too many: one for each of the sections without which there would be room."""
+        for author, units in self._states.items():
+            why = f"all expressions in files of user {author} may have {_MOST_STATES} states; use fewer, or shorter ones"
             room = _MOST_STATES
-            for unit, states in sorted(its.items(), key=lambda one: (one[1], one[0])):
-                room -= states
-                if room < 0:
-                    why = f"all expressions in files of user {author} may have {_MOST_STATES} states; use fewer, or shorter ones"
-                    yield Problem(*lines[unit], "", "", why)
+            for _, its in sorted(units.items(), key=lambda one: (one[1].total(), one[0])):
+                over = its.total() - room
+                by_size = sorted(
+                    ((states, section) for section, states in its.items()), reverse=True
+                )
+                for states, section in by_size:
+                    if over > 0:
+                        yield Problem(*section, "", why)
+                    over -= states
+                room = max(0, room - its.total())
 
     @property
     def other_author(self) -> int | None:

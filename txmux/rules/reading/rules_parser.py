@@ -245,7 +245,7 @@ class RulesParser:
         )
         routes = tuple(self._value(*named, self._read_route) for named in self._named("route"))
         self._check(settings, listeners, routes)
-        self._problems += self._reading.too_many_states(self._units)
+        self._problems += self._reading.too_many_states()
         files = self._files.files()
         untaken = {**files.untaken, **self._untaken.problems}
         lacking = {**files.lacking, **self._untaken.lacking}
@@ -521,13 +521,14 @@ class RulesParser:
     def _value(self, name: str, section: Section, read: Callable[[str, Section], T]) -> T:
         """Take over what a section was read as, or read it."""
         reading, cached = self._reading, self._cached.get(id(section))
-        outer, reading.unit = reading.unit, self._unit_of(section)
+        outer = reading.unit, reading.section
+        reading.unit, reading.section = self._unit_of(section), section
         if cached is None or not self._holds(cached):
             needs, reading.needs = reading.needs, []
             value = read(name, section)
             cached, reading.needs = _Value(value, reading.ordered_needs()), needs
             self._changed.append(value)
-        reading.unit = outer
+        reading.unit, reading.section = outer
         self._values[id(section)] = cached
         found: T = cached.value
         return found
