@@ -606,7 +606,9 @@ class ServerStarter:
         (processes.add if waiting else processes.discard)(process)
         if not processes:
             del self._waiting[backend]
-            if backend in self._timers and backend not in self._ending:
+            if backend in self._timers and not process:  # the only one
+                self._end(backend)
+            elif backend in self._timers and backend not in self._ending:
                 self._ending[backend] = self._reactor.callLater(_MOVES, self._end, backend)
             return
         if backend in self._ending:
@@ -640,7 +642,7 @@ class ServerStarter:
             self.report(backend, waiting=False, process=process)
 
     def _end(self, backend: str) -> None:
-        del self._ending[backend]
+        self._ending.pop(backend, None)
         self._timers.pop(backend).cancel()
         _log.info("backend {backend}: no client is waiting any longer", backend=backend)
 
