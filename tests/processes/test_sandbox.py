@@ -464,7 +464,6 @@ CALLERS = {
     "rules/lint/patterns.py": OWN_BYTES,
     "rules/tracer.py": "that of features/trial/memory or cli/explain",
     "tcp/answers.py": WORKER,
-    "tcp/connection.py": WORKER,
     "tcp/stage.py": WORKER,
     "tcp/stages/connecting.py": WORKER,
     "tcp/stages/peeking.py": WORKER,
