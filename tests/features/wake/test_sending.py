@@ -89,15 +89,15 @@ class WakeTests(TestCase):
         successor = self.waker(wake, clock)
         successor.restore(waker.as_json())
         for waiting in (True, False, True):  # as its client moves from one worker to another
-            successor.report("db", waiting=waiting)
+            successor.report("db", waiting=waiting, process=1)
         clock.advance(20)
         self.assertEqual(sent(), 0)
         clock.advance(1.9)
         self.assertEqual(sent(), 2)  # by both
         for seconds, count in ((0.9, 0), (1, 1)):  # it has moved again, and another one comes
-            successor.report("db", waiting=False)
+            successor.report("db", waiting=False, process=1)
             clock.advance(seconds)
-            successor.report("db", waiting=True)
+            successor.report("db", waiting=True, process=1)
             self.assertEqual(sent(), count)
         successor.stop()
         waker.report("db", waiting=False, process=1)
