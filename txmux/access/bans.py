@@ -1,5 +1,7 @@
 """Bans beside the rules: the list (`Bans`), its check in each process (`Banned`), and its changes by operators (`ServiceBans`)."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence

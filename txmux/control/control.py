@@ -1,5 +1,7 @@
 """The operator's interface to a running service: reports and changes over all its workers."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence

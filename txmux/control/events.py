@@ -1,5 +1,7 @@
 """Events of all workers, for clients that follow them."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from typing import Any

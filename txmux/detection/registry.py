@@ -1,5 +1,7 @@
 """The installed matchers: those of ``txmux.matchers`` and those that Twisted's plugin system finds."""
 
+from __future__ import annotations
+
 import importlib
 import pickle  # nosec B403 - it reads only what Twisted has cached in folders of programs
 import sys

@@ -1,5 +1,7 @@
 """Sends a PROXY protocol header before what a client protocol of Twisted sends."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Endpoints that Twisted opens, and the errors of sockets that cannot be opened."""
 
+from __future__ import annotations
+
 import errno
 import os
 import select

@@ -1,5 +1,7 @@
 """The access log: one line for each connection, when it ends."""
 
+from __future__ import annotations
+
 import errno
 import functools
 import json

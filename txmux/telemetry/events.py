@@ -1,5 +1,7 @@
 """Events of connections and servers for `/api/events`. They cost next to nothing while no client listens."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,7 @@
 """One check of one server: connect to the right port, send the probe, judge the answer, and close."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal

@@ -1,5 +1,7 @@
 """Clients that wait until a server of their backend is up, or until an operator releases them."""
 
+from __future__ import annotations
+
 import heapq
 import itertools
 import math

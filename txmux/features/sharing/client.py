@@ -1,5 +1,7 @@
 """A Redis client that reconnects."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias

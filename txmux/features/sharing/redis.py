@@ -4,6 +4,8 @@ Bytes are those of RESP2 (`Redis serialization protocol specification
 <https://redis.io/docs/latest/develop/reference/protocol-spec/>`_). What a server sends is bounded, in size and in time.
 """
 
+from __future__ import annotations
+
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator

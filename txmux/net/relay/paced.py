@@ -1,5 +1,7 @@
 """An end that takes bytes no faster than at a rate: a token bucket before a socket, and before the poller that watches it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Clients of literal addresses and UNIX sockets, without Deferreds or look-ups: connections, and one server's datagrams."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import functools

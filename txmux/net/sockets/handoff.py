@@ -1,5 +1,7 @@
 """Hands a connected socket to another process, with a message about it (unix(7), SCM_RIGHTS)."""
 
+from __future__ import annotations
+
 import errno
 import os
 import socket

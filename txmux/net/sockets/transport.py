@@ -1,5 +1,7 @@
 """A full Twisted transport for a connected TCP or UNIX socket that a `Poller` watches."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import functools

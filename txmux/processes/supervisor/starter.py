@@ -1,5 +1,7 @@
 """The supervisor's side of the starter, the process that forks workers."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal

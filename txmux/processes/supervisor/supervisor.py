@@ -14,6 +14,8 @@ Theory of operation. The supervisor reads no byte of a client, and forks no work
   stop accepting, and exit after their last connection, without a time limit.
 """
 
+from __future__ import annotations
+
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

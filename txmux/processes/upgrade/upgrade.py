@@ -7,6 +7,8 @@ new: adopts them as workers that retire, accepts clients, and reports when the c
 old: reports that, and ends                                       until here, the old one keeps serving if anything fails
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
