@@ -202,6 +202,7 @@ class FileTests(SynchronousTestCase):
 
     def test_all_wrong_files(self) -> None:
         # None is wrong that may not be read.
+        (self.folder / "rules.ini").touch()
         self.change_modes(0)
         self.assertEqual(as_nobody(lambda: self.found(self.rules)), ([], []))
         closed = as_nobody(lambda: {path.name for file, path in closed_files(self.rules)})
