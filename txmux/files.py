@@ -67,7 +67,6 @@ def without_links(path: Path | str) -> str:
 
 
 def other_path(path: Path) -> str:
-    """Return what to do about a file that is not there."""
     return f"correct the path, or put the file into {without_links(path.parent)!r}"
 
 

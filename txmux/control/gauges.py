@@ -159,7 +159,7 @@ class Gauges:
         metrics=[
             Metric("source_up", "Whether what txmux asks of others is answered.", "source", lambda value, _: [([one.name], one.up) for one in value],
                    "It is if every process gets answers; [`sources`](admin-api.md#status) says why not."),
-            Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([one.name], one.age) for one in value if one.age is not None], "Absent before the first one.")],
+            Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([source.name], source.age) for source in value if source.age is not None], "Absent before the first one.")],
         status=("sources", lambda value: [one.as_json() for one in value]))
     lost_lines: Mapping[str, int] = _gauge(dict, "How many lines each log has lost that cannot be written now, by its name and the reason.", combine=merged(add), bounds=_COUNTS, collect=lambda _: LOST_LINES.report())
     lost_in_all: Mapping[str, int] = _gauge(dict, "How many lines each log has lost until now.", combine=merged(add), bounds=_COUNTS, collect=lambda _: {**LOST_LINES.totals})

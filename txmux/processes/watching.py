@@ -32,7 +32,7 @@ from txmux.telemetry.steps import RecurringSteps
 _UNSEEN = "watch_rules: the user of txmux may not list {folders}, so new files there are read at the next reload: let that user list it, or run txmux reload"
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
-_LONGEST = 8.0  # seconds of writing after which a unit holds up the changes of others no more
+_LONGEST = 8.0  # seconds of writing after which a unit stops holding up the changes of others
 _LACKING = (
     "@"  # begins the name of a file that a unit lacks, in a digest; others are absolute paths
 )
@@ -140,7 +140,6 @@ class RulesWatch:
 
 
 def loaded_digest(files: Files) -> Mapping[str, str]:
-    """Return digests of the texts, and what is known of the files that units lack."""
     return _digest(_loaded(files), files.lacking)
 
 
@@ -157,7 +156,10 @@ def _difference(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
 def _own(folder: Path, files: Files) -> set[str]:
     """Return the files of the operator's unit."""
     main = folder / next(iter(files.texts))
-    return {str(main), *(str(main.parent / one) for one in files.included if not is_pattern(one))}
+    return {
+        str(main),
+        *(str(main.parent / name) for name in files.included if not is_pattern(name)),
+    }
 
 
 def _current_texts(folder: Path, files: Files) -> Iterator[tuple[Path, str]]:
@@ -238,5 +240,5 @@ def _loaded(files: Files) -> Mapping[str, str]:
 
 
 def _digest(texts: Mapping[str, str], lacking: Mapping[str, str]) -> Mapping[str, str]:
-    found = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
-    return found | {f"{_LACKING}{name}": version for name, version in lacking.items()}
+    digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
+    return digests | {f"{_LACKING}{name}": version for name, version in lacking.items()}

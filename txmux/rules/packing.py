@@ -59,9 +59,9 @@ def _dump(
     many: Sequence[object]
     for many in ([*backends.items()], routes):
         piece: list[object] = []
-        for one in many:
-            piece.append(one)
-            if len(piece) == _AT_ONCE or (isinstance(one, Route) and _has_expression(one)):
+        for item in many:
+            piece.append(item)
+            if len(piece) == _AT_ONCE or (isinstance(item, Route) and _has_expression(item)):
                 pickler.dump(tuple(piece))
                 piece.clear()
         if piece:

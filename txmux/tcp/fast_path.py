@@ -89,8 +89,8 @@ class FastPath:
 
     def inside(self, layer: RuleLayer) -> FastLayer:
         """Return how clients are detected inside of TLS, too; a configuration keeps its layers."""
-        found = self._layers.get(id(layer))
-        if found is None:
-            found = self._layers[id(layer)] = FastLayer(layer, self.configuration.settings)
-            self.can_wait = self.can_wait and found.silent_timeout > MARGIN
-        return found
+        fast_layer = self._layers.get(id(layer))
+        if fast_layer is None:
+            fast_layer = self._layers[id(layer)] = FastLayer(layer, self.configuration.settings)
+            self.can_wait = self.can_wait and fast_layer.silent_timeout > MARGIN
+        return fast_layer

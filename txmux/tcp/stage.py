@@ -98,7 +98,7 @@ class Client(Protocol):
     detection_began: float = 0.0  # by the runtime's clock, of the detection …
     fast_layer: FastLayer = _LATER  # … and where it takes place
     detection: Any = None  # the `Detection`, if its first bytes have not decided …
-    look: Any = None  # the `CloserLook`, if more than that is to be known of it
+    closer: Any = None  # the `CloserLook`, if more than that is to be known of it
     upstream: Upstream = _LATER
     member: Member | None = None
     server: Any = None  # the server's socket, from its opening until a stage has it
@@ -129,9 +129,7 @@ class Client(Protocol):
     def await_due(self) -> Step | None:
         """Return what follows at the end of the state's time, or set the timer if that is near or if no `Sweep` looks."""
 
-    def set_timer(self, seconds: float, call: Callable[[], Step | None]) -> None:
-        """Set the only timer, in place of the one before."""
-
+    def set_timer(self, seconds: float, call: Callable[[], Step | None]) -> None: ...
     def abort_on_error(self, problem: Exception) -> None: ...
     def finish(self, reason: EndReason) -> None: ...
     def peer_address(self) -> IAddress: ...

@@ -193,5 +193,5 @@ class AttentionLog:
 
 
 def _folded(items: Iterable[AttentionItem]) -> Sequence[Mapping[str, Any]]:
-    """Return what is logged of items, but of another owner only the first few of a topic, as `txmux status` shows."""
-    return folded_attention({"attention": [one.as_json() for one in items if not one.is_logged]})
+    # Of another owner only the first few of a topic, as `txmux status` shows.
+    return folded_attention({"attention": [item.as_json() for item in items if not item.is_logged]})

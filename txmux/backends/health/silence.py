@@ -100,7 +100,7 @@ class SilenceWatch:
         self._pools[pool] = [*map(_WatchedServer, judged)]
         self._look_at_all(pool, self._clock.seconds())
         if self._timer is None:
-            self._timer = self._clock.callLater(_PERIOD, self._look)
+            self._timer = self._clock.callLater(_PERIOD, self._look_at_pools)
 
     def remove(self, pool: BackendPool) -> None:
         self._pools.pop(pool, None)
@@ -111,8 +111,8 @@ class SilenceWatch:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
-        self._timer = self._clock.callLater(_PERIOD, self._look) if self._pools else None
+    def _look_at_pools(self) -> None:
+        self._timer = self._clock.callLater(_PERIOD, self._look_at_pools) if self._pools else None
         now = self._clock.seconds()
         for pool in self._pools:
             self._look_at_all(pool, now)

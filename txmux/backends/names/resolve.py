@@ -80,7 +80,6 @@ class NameResolver:
         return self._unanswered.intersection(key for key, _ in names_of(backend))
 
     def prepare_for(self, rules: Rules) -> None:
-        """Know the owners of backends by rules, which may get in force."""
         self._rules, self._owners = rules, None
 
     def _owner(self, backend: Backend) -> str:

@@ -163,8 +163,8 @@ class AcmeFolder:
         """Remove certificates that were issued for another author of their names, whose keys this one must not have; return the names."""
         state, others = self.state(), set()
         for name, author in authors.items():
-            known = state.get(name)
-            if isinstance(known, dict) and is_of_another(known.get("author"), author):
+            entry = state.get(name)
+            if isinstance(entry, dict) and is_of_another(entry.get("author"), author):
                 del state[name]
                 others.add(name)
                 with suppress(FileNotFoundError, IsADirectoryError):
@@ -264,7 +264,7 @@ def authors_of(rules: Rules) -> dict[str, int]:
 
 
 def is_of_another(known: object, author: int) -> bool:
-    """Return whether a certificate is another author's, if its own is known; the operator may have all."""
+    # The operator may have all.
     return author != 0 and known is not None and known != author
 
 

@@ -268,8 +268,8 @@ class Certificates(ServicePart):
         if self._names and not self._renewals:
             self._renewals = self._written()
         for name in self._names:
-            known = self._renewals.get(name)
-            if known is None or is_of_another(known.author, self._authors[name]):
+            renewal = self._renewals.get(name)
+            if renewal is None or is_of_another(renewal.author, self._authors[name]):
                 self._renewals[name] = Renewal()
 
     def _written(self) -> dict[str, Renewal]:

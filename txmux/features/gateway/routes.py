@@ -251,7 +251,6 @@ def shared_names(hostname: str, names: Sequence[str]) -> list[str]:
 
 
 def covers(wide: str, name: str) -> bool:
-    """Return whether all clients of a name are of a wider one, too, or of the same."""
     # A wildcard stands for any number of labels.
     return wide in {"", name} or (wide.startswith("*.") and name.endswith(wide[1:]))
 

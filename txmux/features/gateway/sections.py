@@ -79,8 +79,8 @@ def _of_port(
         is_tls = listener.protocol == "TLS"
         mine = [
             (host, its)
-            for one, host, its in port.routes
-            if one is listener
+            for parent, host, its in port.routes
+            if parent is listener
             and its is not rest
             # Clients of that name have come to a listener before it.
             and not (is_tls and any(covers(narrow.hostname, host) for narrow in before))

@@ -180,13 +180,12 @@ def _asks(route: Route) -> bool:
 
 
 def required_ca(route: Route) -> Path | None:
-    """Return the authorities without whose certificate nobody comes into a route's TLS."""
+    """Return the authorities without whose certificate no client comes into a route's TLS."""
     tls = route.terminate_tls
     return tls.client_ca if tls is not None and tls.client == "required" else None
 
 
 def needs_certificate(route: Route) -> bool:
-    """Return whether a route takes only clients that have shown a certificate."""
     return route.client_cert is not None and "any" in route.client_cert.words
 
 

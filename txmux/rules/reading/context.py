@@ -276,7 +276,7 @@ class RulesReading:
             self._states_of[author] += states
 
     def ordered_needs(self) -> tuple[Need, ...]:
-        """Return the needs, what only counts last: a section of which another one does not hold is counted as it is read."""
+        # What only counts is last: a section of which another need does not hold is counted as it is read.
         return tuple(sorted(self.needs, key=lambda need: need[0] is RulesReading._count_again))
 
     def too_many_states(self) -> Iterator[Problem]:

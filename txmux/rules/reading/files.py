@@ -179,8 +179,8 @@ def with_unseen(
     found: list[Path], before: Iterable[Path], kept: Collection[Path] = ()
 ) -> list[Path]:
     """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process; or are to be `kept`."""
-    known = {*found}
-    unseen = [path for path in before if path not in known and (path in kept or not is_gone(path))]
+    listed = {*found}
+    unseen = [path for path in before if path not in listed and (path in kept or not is_gone(path))]
     return _without_links_to_others(sorted([*found, *unseen], key=str)) if unseen else found
 
 

@@ -85,9 +85,9 @@ class UntakenUnits:
             its = tuple(sorted(found_in, key=lambda one: one.line))
             if name not in self.problems:
                 self.problems[name] = its
-            elif name not in self._refusing and all(one.key in _OUTCOMES for one in its):
+            elif name not in self._refusing and all(problem.key in _OUTCOMES for problem in its):
                 # What is in force for it leads to what is gone: its clients are not left to others.
-                self._refusing[name] = {(one.section, one.key) for one in its}
+                self._refusing[name] = {(problem.section, problem.key) for problem in its}
             elif name not in self._emptied:  # what is in force for it is wrong, too
                 self._emptied.add(name)
                 if _has_lost(self.problems[name]):

@@ -35,12 +35,12 @@ def enter(client: Client, layer: RuleLayer) -> Step | None:
     if layer is not path.top or client.preambles:
         client.detection_began, client.fast_layer = path.seconds(), path.inside(layer)
         if client.preambles:
-            client.look = _look(client)
+            client.closer = _look_closer(client)
     if not client.fast_layer.decides_at_once:
-        client.look = client.look or _look(client)
-        if client.look.is_routed:
+        client.closer = client.closer or _look_closer(client)
+        if client.closer.is_routed:
             client.use_transport()
-            client.look = client.detection = None
+            client.closer = client.detection = None
             return Routed(layer.default, "no-route")
     return (data(client, b"") if client.received else None) or client.read()
 
@@ -55,14 +55,14 @@ def data(client: Client, data: bytes) -> Step | None:
     fast_layer = client.fast_layer
     if detection is None:
         if client.path.openings and received[0] == _TLS and fast_layer is client.path.top_layer:
-            return _look_on(client)
+            return _detect_closely(client)
         decision = fast_layer.detector.decide_at_once(Peeked(received))
         if decision is None:
             if fast_layer.detector.may_need_answers(received):
-                return _look_on(client)
+                return _detect_closely(client)
             detection = client.detection = client.start_detection(fast_layer.layer)
-    elif client.look is not None:
-        return _look_on(client)
+    elif client.closer is not None:
+        return _detect_closely(client)
     else:
         decision = None
     if decision is None:
@@ -88,9 +88,9 @@ def end(client: Client) -> Step | None:
 
 
 def due_at(client: Client) -> float:
-    look: CloserLook | None = client.look
-    if look is not None:
-        return look.until
+    closer: CloserLook | None = client.closer
+    if closer is not None:
+        return closer.until
     path = client.path
     return client.detection_began + (
         path.detect_timeout if client.received else client.fast_layer.silent_timeout
@@ -98,31 +98,31 @@ def due_at(client: Client) -> float:
 
 
 def due(client: Client) -> Step | None:
-    look = client.look
-    if look is None:  # until now it had as little time as any silent one
-        client.look = _look(client)
+    closer = client.closer
+    if closer is None:  # until now it had as little time as any silent one
+        client.closer = _look_closer(client)
         return client.await_due()
     if client.received:
         return finish(client)
-    silent, dry = look.silent, look.dry_run
+    silent, dry = closer.silent, closer.dry_run
     passed = client.runtime.clock.seconds() - client.detection_began + ROUNDING
     if dry is not None and dry.silent_after(client.configuration.settings) <= passed:
         dry.counts.would_have_matched()
         client.fast_layer.detector.would_have_taken[dry.name] += 1
         client.record.note(dry_run=dry.name)
     client.use_transport()
-    client.look = client.detection = None
+    client.closer = client.detection = None
     if silent.route is None:
         return Routed(silent.destination, "silent")
     return Detected(client.fast_layer.layer, silent.route, "silent")
 
 
 def finish(client: Client) -> Step | None:
-    """Decide by what has come: the client's time is over, it has half-closed, or no more can be looked at."""
-    look = client.look = client.look or _look(client)
+    """Decide by what has come: the client's time is over, it has half-closed, or has sent as much as is looked at."""
+    closer = client.closer = client.closer or _look_closer(client)
     layer, decision = client.fast_layer.layer, None
-    if look.openers:
-        _open_hello(client, look, last=True)
+    if closer.openers:
+        _open_hello(client, closer, last=True)
         decision = client.detection.feed(client.received)
     client.is_request_cut = (
         bool(layer.hello_readers.items)
@@ -134,7 +134,7 @@ def finish(client: Client) -> Step | None:
     return decided or _decided(client, client.detection.finish())
 
 
-def _look(client: Client) -> CloserLook:
+def _look_closer(client: Client) -> CloserLook:
     layer, configuration = client.fast_layer.layer, client.configuration
     address = client.address if layer.depends_on_client else None
     host, timeout = address.host if address else None, configuration.settings.detect_timeout
@@ -169,33 +169,33 @@ def _look(client: Client) -> CloserLook:
     return CloserLook(silent, until, dry_run, openers, is_routed)
 
 
-def _look_on(client: Client) -> Step | None:
-    look = client.look = client.look or _look(client)
+def _detect_closely(client: Client) -> Step | None:
+    closer = client.closer = client.closer or _look_closer(client)
     # Who is not silent has `detect_timeout`, or what is left of the time to say nothing if it is longer.
     usual = client.detection_began + client.path.detect_timeout
-    if look.until != usual > client.path.seconds() + ROUNDING:
-        look.until = usual
+    if closer.until != usual > client.path.seconds() + ROUNDING:
+        closer.until = usual
         if (step := client.await_due()) is not None:
             return step
-    if look.openers:
-        outcome = _open_hello(client, look)
-        if outcome is not None or look.openers:
+    if closer.openers:
+        outcome = _open_hello(client, closer)
+        if outcome is not None or closer.openers:
             return outcome
     detection = client.detection
     decision = detection.feed(client.received)
-    for exchange in detection.answered[look.answers :]:
+    for exchange in detection.answered[closer.answers :]:
         send(client, exchange.answer)
-    look.answers = len(detection.answered)
+    closer.answers = len(detection.answered)
     return None if decision is None else _decided(client, decision)
 
 
-def _open_hello(client: Client, look: CloserLook, *, last: bool = False) -> Outcome | None:
+def _open_hello(client: Client, closer: CloserLook, *, last: bool = False) -> Outcome | None:
     """Put an inner hello in the place of the outer one, as soon as that is whole."""
-    while look.openers:
-        inner = look.openers[0].read(client.received, last=last)
+    while closer.openers:
+        inner = closer.openers[0].read(client.received, last=last)
         if inner is None:
             break
-        look.openers = look.openers[1:]
+        closer.openers = closer.openers[1:]
         client.record.note(inner.facts)
         if inner.illegal is not None:
             send(client, inner.illegal.alert)
@@ -213,7 +213,7 @@ def _go_by_outer_name(client: Client, inner: InnerHello) -> Step | None:
     client.received = inner.as_received(client.received)
     client.record.note(inner.outer)
     client.detection = client.start_detection(client.fast_layer.layer)
-    return _look_on(client)
+    return _detect_closely(client)
 
 
 def _decided(client: Client, decision: Decision[CompiledRoute]) -> Step | None:
@@ -228,5 +228,5 @@ def _decided(client: Client, decision: Decision[CompiledRoute]) -> Step | None:
             AnsweredRequest(exchange) for exchange in answered if exchange.repeat
         )
         client.received = client.received[sum(len(exchange.request) for exchange in answered) :]
-    client.look = client.detection = None
+    client.closer = client.detection = None
     return Detected(client.fast_layer.layer, decision.route)
