@@ -12,11 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.admin.asking import AdminCase
-from tests.support.certificates import make_authority
-from tests.support.datagrams import turn
 from tests.support.everything import FILE
-from tests.support.peers import PeerFactory, connect, listen
+from tests.support.kit import AdminCase, PeerFactory, connect, listen, make_authority, turn
 
 _SSH = b"SSH-2.0-a\r\n"
 _RULES = """\

@@ -227,9 +227,7 @@ class ChangedTest(SynchronousTestCase):
 
     def test_lines_of_another_user_in_a_worker(self) -> None:
         """So it is where connections fail, and no checks: in a worker, by whose file it is after a reload."""
-        rules, unit = self.checked_in_a_unit("tcp", 30)
-        with unit.open("a") as file:
-            file.write("eject = failures=1 within=10s for=10s\n")
+        rules, unit = self.checked_in_a_unit("tcp\neject = failures=1 within=10s for=10s", 30)
         for before, owner, expected in ((0, 0, 30), (0, 12345, 5), (12345, 12345, 5)):
             clock = Clock()
             names = NameResolver(clock, is_active=False)

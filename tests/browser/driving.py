@@ -16,8 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.interop.children import PATIENCE, eventually
-from tests.programs import require_program
+from tests.support.kit import PATIENCE, eventually, require_program
 
 _OPTIONS = (
     "--headless=new", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",

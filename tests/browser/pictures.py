@@ -14,10 +14,9 @@ from rich.text import Text
 
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Watched, three_routes
-from tests.interop.children import eventually
 from tests.interop.screen import Screen
 from tests.interop.servers import start_redis
-from tests.support.ports import free_port
+from tests.support.kit import eventually, free_port
 
 _IMAGES = Path(__file__).parent.parent.parent / "docs/images"
 _SECONDS = 40

@@ -8,8 +8,7 @@ import attrs
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import PeerFactory
+from tests.support.kit import MuxTestCase, PeerFactory, backend_at
 from txmux.client.configuration import Configuration
 from txmux.client.tls import terminators
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators

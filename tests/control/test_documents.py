@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.peers import reactor
-from tests.support.steps import counts_of, finished
+from tests.support.steps import counts_of
 from tests.support.supervised import SupervisedTestCase, note_questions
 from tests.support.taker import Taker
 from txmux.backends.health.observer import ObservedServer
@@ -22,6 +22,7 @@ from txmux.control.gauges import Gauges
 from txmux.control.rates import Rates
 from txmux.control.rules_index import RulesIndex
 from txmux.control.steering import set_server
+from txmux.detection.ranked import finish
 from txmux.net.channel import messages
 from txmux.rules.model import Refusal
 from txmux.rules.reading.parser import parse
@@ -210,7 +211,7 @@ class ViewsTest(SynchronousTestCase):
 
     def backends(self, *given: Any, only: Sequence[str] | None = None) -> Any:
         make, rates = cast("Any", documents.backends_document), Rates(Clock().seconds)
-        return finished(make(RulesIndex(self.rules), *given, rates, only))
+        return finish(make(RulesIndex(self.rules), *given, rates, only))
 
     def test_backends(self) -> None:
         cells = {
@@ -256,7 +257,7 @@ class ViewsTest(SynchronousTestCase):
 
     def test_addresses_of_workers(self) -> None:
         up = [address("one:80", where) for where in "ab"] + [address("one:80", "c", "down")]
-        found = finished(documents.weights_up([(1, up), (2, up[1:]), (3, [address("t", "d")])]))
+        found = finish(documents.weights_up([(1, up), (2, up[1:]), (3, [address("t", "d")])]))
         self.assertEqual(found, {("b", "one:80"): 1, ("b", "t"): 1})
         seen = {("b", "one:80"): ObservedServer("failing", "fails", 3.0)}
         told = [(1, [*up, address("t", "d"), address("t", "e", "newer")])]

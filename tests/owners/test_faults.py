@@ -95,7 +95,7 @@ class FaultsTest(WorkersTestCase):
     """Services with three owners, of which the second makes a mistake; what each has is a ``file``, a ``unit`` of one file, or a ``hidden`` file, which only root's helper of the service reads."""
 
     owned: str
-    author = 0
+    author = -1
 
     def setUp(self) -> None:
         super().setUp()
@@ -130,8 +130,7 @@ class FaultsTest(WorkersTestCase):
         self.units.mkdir(exist_ok=True)
         draft = self.home / "draft"
         draft.write_text(text)
-        if self.author:
-            os.chown(draft, self.author, -1)
+        os.chown(draft, self.author, -1)
         draft.rename(self.units / file)
 
     def serve(self, more: str = "") -> Service:
@@ -366,8 +365,7 @@ class FaultsTest(WorkersTestCase):
         mux.reload((re.escape(with_backend), ""))
         for change in (lambda: mux.api("reload", {}), mux.upgrade, mux.upgrade):
             change()
-            row = self.untaken()["faulty"]
-            self.assertIn("no [backend shared]", row["errors"][0])
+            self.assertIn("no [backend shared]", self.untaken()["faulty"]["errors"][0])
             with mux.connect() as client:
                 client.sendall(b"SSH-2.0-a\r\n")
                 self.assertEqual(client.recv(1), b"")

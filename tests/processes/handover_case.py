@@ -7,10 +7,9 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred
 
-from tests.support.changes import change_constants
+from tests.support.kit import Peer, change_constants, connect, reactor
 from tests.support.messages import BY_KIND
 from tests.support.mux import MuxTestCase, server_at
-from tests.support.peers import Peer, connect, reactor
 from tests.support.proc import count_descriptors
 from txmux.access.admission import Tally
 from txmux.net.channel import messages

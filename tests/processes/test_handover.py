@@ -26,10 +26,10 @@ from tests.support.kit import (
     free_port,
     reactor,
 )
-from tests.support.steps import finished
 from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Tally
 from txmux.client.io_runtime import IORuntime
+from txmux.detection.ranked import finish
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.descriptorstream import close_all
@@ -350,7 +350,7 @@ class HandoverTest(MuxTestCase):
 
         def reload(**values: Any) -> None:
             upstreams = handed.new.upstreams
-            upstreams.commit(finished(upstreams.prepare_all_in_steps(rules)))
+            upstreams.commit(finish(upstreams.prepare_all_in_steps(rules)))
             handed.does["go_on"](**values)
 
         self.assertEqual(await handed.hand(handed.adopting(go_on=reload)), 1)

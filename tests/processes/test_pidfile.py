@@ -4,9 +4,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.kit import (
-    make_folder,
-)
+from tests.support.kit import make_folder
 from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 
 

@@ -19,14 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants
 from tests.support.forks import starter
-from tests.support.kit import (
-    PATIENCE,
-    SupervisedTestCase,
-    WorkersTestCase,
-    pair,
-    reactor,
-    run,
-)
+from tests.support.kit import PATIENCE, SupervisedTestCase, WorkersTestCase, pair, reactor, run
 from tests.support.proc import open_files
 from tests.support.services import twist_command
 from txmux import MuxService, load

@@ -246,10 +246,7 @@ def _serve(connection: socket.socket) -> Callable[[], object] | None:
 
 def _import() -> None:
     """Import what programs and their processes need; the reactor not, since it would keep them from forking."""
-    from txmux.net.tls.deferred import (  # noqa: PLC0415 - not in the tests
-        import_reactor_without_tls,
-        import_web_without_email,
-    )
+    from txmux.net.tls.deferred import import_reactor_without_tls, import_web_without_email  # noqa: PLC0415 - not in the tests
 
     import_reactor_without_tls()
     import_web_without_email()

@@ -27,15 +27,7 @@ from tests.support.each import for_each
 from tests.support.echo import EchoServer, ThreadServer
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, VirtualTime, backend_at
-from tests.support.peers import (
-    Peer,
-    PeerFactory,
-    close,
-    connect,
-    listen,
-    pair,
-    reactor,
-)
+from tests.support.peers import Peer, PeerFactory, close, connect, listen, pair, reactor
 from tests.support.ports import free_port
 from tests.support.proc import family_of, halted, is_gone, workers_of
 from tests.support.secure import SecurePeer, client_context, connect_tls

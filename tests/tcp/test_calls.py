@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from tests.support.calls import Calls, within
+from tests.support.kit import Peer, SecurePeer, close
 from tests.support.mux import SSH, MuxTestCase, backend_at
-from tests.support.peers import Peer, close
-from tests.support.secure import SecurePeer
 from tests.wire import hello_builder
 from tests.wire.hello_builder import alpn, client_hello, records, server_hello, server_name
 from txmux.rules.embedding import route

@@ -3,8 +3,7 @@
 import socket
 from typing import Any
 
-from tests.support.each import for_each
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.kit import MuxTestCase, backend_at, for_each
 from tests.support.peers import close, reactor, reset
 from tests.support.queues import copy_of, until_taken
 from tests.support.taker import Taker

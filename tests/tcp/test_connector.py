@@ -2,8 +2,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from tests.backends.names.test_destinations import names as allowed
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer
+from tests.support.kit import MuxTestCase, Peer, backend_at
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from tests.wire.proxyprotocol.vectors import DESTINATION, SOURCE
 from txmux.client.tls.terminator import AgreedTLS

@@ -1,7 +1,6 @@
 from pathlib import Path
 
-from tests.support.mux import MuxTestCase
-from tests.support.peers import close
+from tests.support.kit import MuxTestCase, close
 from txmux.net.sockets.poller import is_available
 from txmux.rules.reading.parser import parse
 

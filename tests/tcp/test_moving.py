@@ -6,8 +6,7 @@ from unittest.mock import patch
 import attrs
 
 from tests.client.test_client_table import rows_of
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer
+from tests.support.kit import MuxTestCase, Peer, backend_at
 from tests.support.servers import counted, waited
 from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route

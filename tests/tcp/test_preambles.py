@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 
 import attrs
 
+from tests.support.kit import client_context, free_port
 from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor, reset
-from tests.support.ports import free_port
-from tests.support.secure import client_context
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
 from tests.support.tunnels import OPEN, connect_to
 from tests.tcp.stages.test_peeking import SSL_REQUEST

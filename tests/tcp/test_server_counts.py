@@ -2,9 +2,8 @@ import time
 from collections.abc import Container, Sequence
 from typing import Any, Literal
 
-from tests.support.each import for_each
+from tests.support.kit import Peer, for_each
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
-from tests.support.peers import Peer
 from tests.support.servers import counted, waited
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.rules.embedding import route

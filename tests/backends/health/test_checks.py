@@ -42,11 +42,7 @@ class Checked(Watched):
     """A pool whose members are checked, with attempts that the test decides; with `at_once`, each is over at once."""
 
     def __init__(
-        self,
-        *of: Server,
-        check: Check | None = None,
-        pace: CheckPace | None = None,
-        **options: Any,
+        self, *of: Server, check: Check | None = None, pace: CheckPace | None = None, **options: Any
     ) -> None:
         check = check or Check("tcp")
         super().__init__(*of, check=check, **options)

@@ -116,11 +116,9 @@ class SilenceTest(SynchronousTestCase):
     def test_servers_without_clients_cost_a_comparison_each(self) -> None:
         """Also of as many backends, which have no timers of their own."""
         of_one, clock = [f"10.0.0.{n}:80" for n in range(250)], Clock()
-        pools = [Watched(*servers(text), clock=clock, eject=EJECT).pool for text in of_one]
-        pools.append(Watched(*servers(*of_one), clock=clock, eject=EJECT).pool)
         watch = SilenceWatch(clock)
-        for pool in pools:
-            watch.add(pool)
+        for texts in (*([text] for text in of_one), of_one):
+            watch.add(Watched(*servers(*texts), clock=clock, eject=EJECT).pool)
         self.assertLess(calls_in(lambda: clock.advance(1)), 3 * len(of_one) + 50)
         watch.stop()
 

@@ -1,7 +1,7 @@
 import socket
-import struct
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import attrs
@@ -106,21 +106,14 @@ class NameServer(server.DNSServerFactory):
             code = dns.ENAME
         # A message with a size is cut off there, and says so.
         size = 0 if address is None or is_cut else max(512, *(it.cls for it in options), 0)
-        reply = dns.Message(message.id, answer=1, rCode=code & 15, maxSize=size)
+        reply: Any = dns.Message(message.id, answer=1, rCode=code & 15, maxSize=size)
         reply.queries = message.queries
         if options:
             upper = dns.RRHeader(b"", dns.OPT, 4096, code >> 4 << 24, dns.UnknownRecord(b""))
             reply.additional = [upper]
         reply.answers = records
-        self._write(reply, protocol, address, is_cut=is_cut)
-
-    def _write(self, reply: dns.Message, protocol: Any, address: Any, *, is_cut: bool) -> None:
-        if is_cut and reply.answers:
-            data = reply.toStr()[:-16]
-            whole = (data, address) if address else (struct.pack("!H", len(data)) + data,)
-            protocol.transport.write(*whole)
-        else:
-            protocol.writeMessage(reply, *filter(None, [address]))
+        reply.toStr = partial(bytes, reply.toStr()[: -16 if is_cut and records else None])
+        protocol.writeMessage(reply, *filter(None, [address]))
 
     def _records(self, name: str, kind: int) -> list[dns.RRHeader]:
         found = []

@@ -305,16 +305,14 @@ class DestinationsTest(MuxTestCase):
             await self.turn()
         self.assertEqual(self.factory.upstreams.all()[0].pool.connections, 1)
 
-    def look_up(self, name: str, source: int = 0, author: int | None = None) -> Deferred[None]:
-        return self.cache.look_up((self.dns.place,), name, source, author)
+    def look_up(self, name: str, source: int = 0, *author: int | None) -> Deferred[None]:
+        return self.cache.look_up((self.dns.place,), name, source, *author)
 
-    def silent(
-        self, count: int, source: int = 0, author: int | None = None
-    ) -> list[Deferred[None]]:
+    def silent(self, count: int, source: int = 0, *author: int) -> list[Deferred[None]]:
         found = []
         for number in range(len(self.dns.codes), len(self.dns.codes) + count):
             self.dns.fail(f"{number}.test", SILENCE, dns.A, dns.AAAA)
-            found.append(self.look_up(f"{number}.test", source, author))
+            found.append(self.look_up(f"{number}.test", source, *author))
         return found
 
     async def answered(self, *asked: Deferred[None]) -> None:

@@ -12,17 +12,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.names.nameserver import (
-    CUT,
-    FLOOD,
-    GARBAGE,
-    HANG_UP,
-    SILENCE,
-    a,
-    aaaa,
-    cname,
-    srv,
-)
+from tests.backends.names import nameserver
+from tests.backends.names.nameserver import FLOOD, GARBAGE, HANG_UP, SILENCE, a, aaaa, cname, srv
 from tests.backends.names.resolve_case import HOST, CountingLookup, NamesTestCase
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.kit import make_folder, reactor
@@ -66,12 +57,12 @@ class HostTests(NamesTestCase):
 
     async def test_an_answer_that_is_cut_off_is_none(self) -> None:
         """What is left of it would be all servers, or say that there are none."""
-        self.server.by_udp = CUT
+        self.server.by_udp = nameserver.CUT
         for sent in (["10.0.0.1"], ["10.0.0.1", "10.0.0.2", "10.0.0.3"]):
             self.zone[HOST] = a(*sent)
             self.server.by_tcp = dns.OK
             self.assertEqual(await addresses(self), sent)
-            self.server.by_tcp = CUT
+            self.server.by_tcp = nameserver.CUT
             self.assertIn("its answer is not whole", await failure(self.lookup.host(HOST)))
 
     async def test_failures(self) -> None:

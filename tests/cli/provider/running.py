@@ -7,9 +7,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.kit import change_constants, make_folder, reactor
 from txmux.cli.provider import writer as writing
 from txmux.cli.provider.writer import ProviderWriter
 

@@ -9,8 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.tls.test_store import credulous
-from tests.support.certificates import authority
-from tests.support.folders import make_folder
+from tests.support.kit import authority, make_folder
 from tests.tcp.stages.test_second_hello import CHANGED, hello
 from txmux.client.tls.contexts import NoCommonProtocolError
 from txmux.client.tls.store import CertificateStore

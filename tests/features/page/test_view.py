@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.everything import DOCUMENTS, names
-from tests.support.steps import finished
+from txmux.detection.ranked import finish
 from txmux.features.page.query import PARTS, PageQuery
 from txmux.features.page.tables import are_long, files_in_steps
 from txmux.features.page.unrecognised import dump, line_for
@@ -23,7 +23,7 @@ def _view(query: dict[str, str], **parts: Any) -> View:
     files = parts.pop("rules", [])
     steps = files_in_steps(files, parts.get("routes", ()), {}, asked)
     long = are_long(files)
-    parts |= {"rules": finished(steps), "has_long_rules": long}
+    parts |= {"rules": finish(steps), "has_long_rules": long}
     return View(PageSnapshot(1000.0, status, **parts), asked)
 
 

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from tests.support.mux import VirtualTime
-from tests.support.peers import Peer
+from tests.support.kit import Peer, VirtualTime
 from txmux.access.bans import Ban, Bans, Change, ServiceBans, banned_network, written
 from txmux.features.sharing.redis import ReplyParser
 

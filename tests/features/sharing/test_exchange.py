@@ -10,9 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants
-from tests.support.steps import finished
 from txmux.access import per_source as module
 from txmux.access.per_source import Permit, PerSource, SourceLimits
+from txmux.detection.ranked import finish
 from txmux.features.sharing.exchange import OFTEN, ROW, SourceExchange
 
 _SECOND = 10**9
@@ -39,7 +39,7 @@ class _Machine:
 
     def turn(self) -> None:
         others = [(name, rows) for name, rows in self._reports.items() if name != self.name]
-        self._reports[self.name] = finished(self.exchange.report(self.sources, self._now()))
+        self._reports[self.name] = finish(self.exchange.report(self.sources, self._now()))
         for _ in self.exchange.hear(self.sources, [*chain.from_iterable(others)]):
             pass
 

@@ -12,8 +12,7 @@ from twisted.internet.protocol import ClientFactory, Factory, ServerFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import authority
-from tests.support.folders import make_folder
+from tests.support.kit import authority, make_folder
 from tests.support.ports import free_port, listen_tcp
 from txmux.backends.connect.tls import BackendTLS
 from txmux.net.relay.kernel import KernelSide

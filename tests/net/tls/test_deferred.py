@@ -4,9 +4,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import authority
-from tests.support.folders import make_folder
-from tests.support.kit import run
+from tests.support.kit import authority, make_folder, run
 
 _PROGRAM = """\
 import sys

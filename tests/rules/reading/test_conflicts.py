@@ -5,9 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading import cases
-from tests.support.certificates import make_authority
-from tests.support.changes import change_constants
-from tests.support.folders import make_folder
+from tests.support.kit import change_constants, make_authority, make_folder
 from txmux.client.io_runtime import IORuntime
 from txmux.errors import MuxError
 from txmux.interfaces import Transport

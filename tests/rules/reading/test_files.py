@@ -10,8 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading import cases
 from tests.rules.reading.cases import FolderTestCase
-from tests.support.changes import change_constants, change_environment
-from tests.support.folders import make_folder
+from tests.support.kit import change_constants, change_environment, make_folder
 from tests.support.privileges import as_nobody
 from txmux.cli.remote.find import read_keys
 from txmux.processes import watching

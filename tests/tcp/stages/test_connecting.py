@@ -10,11 +10,9 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.python.failure import Failure
 
 from tests.net.relay.test_other_transports import certificate
-from tests.support.folders import make_folder
-from tests.support.kit import Peer, listen, reactor
+from tests.support.kit import Peer, free_port, listen, make_folder, reactor
 from tests.support.mux import RESET, MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, close, listen_tls, make_stalled_port
-from tests.support.ports import free_port
 from tests.support.servers import counted
 from txmux.access.loops import MOST_HOPS
 from txmux.backends.connect.socket_plan import ServerSocketPlan

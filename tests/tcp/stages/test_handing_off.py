@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from tests.interop.children import PATIENCE
 from tests.processes.test_privileges import require_root
-from tests.support.folders import make_folder
+from tests.support.kit import PATIENCE, close, make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
-from tests.support.peers import close
 from tests.support.taker import Taker
 from tests.tcp.stages.test_second_hello import hello
 from txmux.net.sockets.descriptors import count_open

@@ -5,10 +5,9 @@ import ssl
 
 import attrs
 
+from tests.support.kit import SecurePeer, client_context, connect_tls, free_port
 from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, make_stalled_port
-from tests.support.ports import free_port
-from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.servers import counted
 from txmux.net.relay.peer_state import queued_in
 from txmux.net.sockets.plainsocket import reset_on_close

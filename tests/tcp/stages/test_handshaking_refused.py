@@ -1,10 +1,8 @@
 import ssl
 from typing import Any
 
-from tests.support.certificates import Identity, authority, make_authority
-from tests.support.changes import change_constants
+from tests.support.kit import Identity, Peer, authority, change_constants, connect, make_authority
 from tests.support.mux import CLOSE, SSH, MuxTestCase
-from tests.support.peers import Peer, connect
 from tests.support.secure import CLOSE_NOTIFY, SecurePeer, client_context, connect_tls
 from txmux.access import per_source
 from txmux.rules.embedding import route

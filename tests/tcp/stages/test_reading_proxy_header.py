@@ -17,11 +17,10 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.examples import scaled
+from tests.support.kit import PATIENCE, Peer, close
 from tests.support.mux import ListLog, MuxTestCase, backend_at
-from tests.support.peers import Peer, close
 from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, WITH_ENCODED
 from tests.wire.proxyprotocol.vectors import DESTINATION, SIGNATURE, SOURCE, V2_WITH_CHECKSUM
 from txmux.rules.embedding import route

@@ -4,10 +4,7 @@ from typing import Any
 
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
-from tests.support.each import for_each
-from tests.support.folders import make_folder
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer, close, reactor
+from tests.support.kit import MuxTestCase, Peer, backend_at, close, for_each, make_folder, reactor
 from txmux.net.relay import kernel
 from txmux.net.relay.relay import MAX_FINAL_BYTES
 from txmux.rules.embedding import route

@@ -7,9 +7,8 @@ from unittest import SkipTest
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from tests.support.kit import Peer, SecurePeer, client_context, close, connect_tls
 from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
-from tests.support.peers import Peer, close
-from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.wire import hello_builder
 from tests.wire.hello_builder import alpn, extension, records, server_hello, server_name, sized
 from txmux.rules.embedding import route

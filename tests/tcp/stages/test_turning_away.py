@@ -1,6 +1,4 @@
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import reactor
-from tests.support.ports import free_port
+from tests.support.kit import MuxTestCase, backend_at, free_port, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Refusal
 from txmux.wire.http2_opening import PREFACE
