@@ -239,11 +239,7 @@ class WorkersTestCase(InteropTestCase):
         eventually(lambda: all(map(is_gone, pids)), f"the processes {pids} are gone")
 
     def upgrading(
-        self,
-        rules: str = RULES,
-        settings: str = "",
-        before: Sequence[str] = (),
-        **options: Any,
+        self, rules: str = RULES, settings: str = "", before: Sequence[str] = (), **options: Any
     ) -> Service:
         """Start a service, which is stopped with the test, and has to end well then."""
         return self.own(Service(self.folder, rules, settings, before=before, **options))

@@ -51,10 +51,7 @@ class NamesTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, names, text, known)
             self.assertEqual(str(error), f"{text.split(',')[-1]!r} matches nothing; {told}")
 
-    @given(
-        st.lists(_PARTS, min_size=1, max_size=8),
-        st.text("ab*?[", min_size=1, max_size=4),
-    )
+    @given(st.lists(_PARTS, min_size=1, max_size=8), st.text("ab*?[", min_size=1, max_size=4))
     def test_prefix_of_match(self, parts: list[tuple[str, str]], other: str) -> None:
         """No beginning of a name that matches is ever ruled out."""
         name = "".join(letter for letter, _ in parts)

@@ -104,11 +104,7 @@ class PacketTests(SynchronousTestCase):
             self.assertEqual(opens, 8 <= length <= 20, length)
             self.assertEqual(opens_connection(initial(b"\1", source=bytes(length))), length <= 20)
 
-    @given(
-        st.lists(st.sampled_from(_PARTS), max_size=9),
-        st.integers(0, 12),
-        st.integers(1, 30),
-    )
+    @given(st.lists(st.sampled_from(_PARTS), max_size=9), st.integers(0, 12), st.integers(1, 30))
     def test_known_version_among_joined_datagrams(
         self, parts: list[bytes], size: int, length: int
     ) -> None:

@@ -121,8 +121,7 @@ class ServerTests(SynchronousTestCase):
         self.assertIn("NUL", cases.complaint(listening, "unix:/a\0b"))
 
     @given(
-        st.lists(st.sampled_from(_OF_SERVERS), max_size=4),
-        st.sampled_from(["tcp", "unix", "TCP"]),
+        st.lists(st.sampled_from(_OF_SERVERS), max_size=4), st.sampled_from(["tcp", "unix", "TCP"])
     )
     def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:
         text = ":".join([kind, *parts])
