@@ -1,7 +1,5 @@
 """A proxy that somebody else has written with the public parts: `HeaderFirst`, `ProxyClientFactory` and relays."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,7 +18,7 @@ _HEADER = b"PROXY TCP4 192.0.2.1 198.51.100.1 40000 443\r\n"
 
 
 class Client(Peer):
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: "Proxy") -> None:
         self._proxy = proxy
 
     def connectionMade(self) -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path
@@ -28,7 +26,7 @@ class Told:
     body: bytes
 
     @classmethod
-    def of(cls, received: bytes) -> Told:
+    def of(cls, received: bytes) -> "Told":
         """Read an answer, and see to it that nothing comes after it."""
         head, _, body = received.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")

@@ -1,7 +1,5 @@
 """Network namespaces for the programs of a test."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import itertools
@@ -47,7 +45,7 @@ class Namespace:
             self.ip(f"addr add {address}/24 dev lan")
         self.ip("link set lan up")
 
-    def plug(self, other: Namespace, address: str) -> str:
+    def plug(self, other: "Namespace", address: str) -> str:
         """Connect another namespace to the bridge, with an address; return the interface on this side."""
         port = f"port{next(_numbers)}"
         self.ip(f"link add {port} type veth peer name eth0 netns {other.name}")

@@ -3,8 +3,6 @@
 The long form, with 20,000 connections, runs with ``TXMUX_LONG=1``, and prints its figures.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -74,7 +72,7 @@ class _Load:
 class _Machine:
     """One of three: a network of its own, and txmux with the file of the example."""
 
-    def __init__(self, test: BalancerTests, name: str, number: int) -> None:
+    def __init__(self, test: "BalancerTests", name: str, number: int) -> None:
         self.name = name
         self.network = Namespace(test)
         test.network.plug(self.network, f"192.0.2.{number}")

@@ -345,7 +345,6 @@ class HandoverTest(MuxTestCase):
         await self.until_so(lambda: self.factory.upstreams.upstream_of(backend).pool.waiting)
         handed.old = self.factory
         handed.new = handed.another()
-
         rules = Rules(Path("rules.ini"), Settings(), (), ())
 
         def reload(**values: Any) -> None:

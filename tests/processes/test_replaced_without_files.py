@@ -1,7 +1,5 @@
 """A worker that ends is replaced, whatever has become of the files of the rules since the service started."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Collection, Mapping
 

@@ -1,7 +1,5 @@
 """A service whose rules name a file for each key that takes one, each of which can be damaged."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial

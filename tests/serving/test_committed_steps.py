@@ -1,7 +1,5 @@
 """Once a change is committed, nothing that fails says that it was not made, or keeps the next one from being made."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Units whose files for TLS cannot be used: their places stay theirs, and nobody else notices."""
 
-from __future__ import annotations
-
 import json
 from contextlib import redirect_stdout
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Files that are gone, unreadable or damaged: `txmux check` says OK exactly if a start works with them."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import deque

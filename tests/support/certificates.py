@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import base64
 import functools
 import ipaddress
@@ -59,7 +57,7 @@ class Identity:
         usage: bool = True,
         units: Sequence[str] = (),
         key: Any = None,
-    ) -> Identity:
+    ) -> "Identity":
         """Make a certificate that this one has signed.
 
         Args:
@@ -74,10 +72,10 @@ class Identity:
         extensions = [*_alternative(*names), x509.ExtendedKeyUsage([kind])]
         return _make(names[0] if names else "nobody", self, begins, ends, extensions, units, key)
 
-    def authorise(self, common_name: str, ends: float = _VALID, begins: float = -2) -> Identity:
+    def authorise(self, common_name: str, ends: float = _VALID, begins: float = -2) -> "Identity":
         return _make(common_name, self, begins, ends, _AUTHORITY)
 
-    def revoke(self, *revoked: Identity, ends: float = 2, begins: float = -2) -> bytes:
+    def revoke(self, *revoked: "Identity", ends: float = 2, begins: float = -2) -> bytes:
         """Make the list of certificates that this one has revoked, in PEM.
 
         Args:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -41,7 +39,7 @@ class Talker(DatagramProtocol):
     @classmethod
     def listening(
         cls, test: TestCase, host: str = "127.0.0.1", port: int = 0, **options: Any
-    ) -> Talker:
+    ) -> "Talker":
         talker = cls(**options)
         bound: Any = reactor.listenUDP(port, talker, host, maxPacketSize=65535)
         test.addCleanup(bound.stopListening)

@@ -1,7 +1,5 @@
 """A memory group (cgroup) for the processes that a test starts: a small machine."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What stands before a client's own bytes, in every order that rules allow: no byte is lost, and none goes astray."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import itertools
@@ -102,7 +100,7 @@ class Server(Peer):
 class Speaker:
     """A client on a socket of its own, in as many layers of TLS as it has begun; it sends what is cut at will."""
 
-    def __init__(self, case: OrderTest, port: int, cuts: random.Random | None = None) -> None:
+    def __init__(self, case: "OrderTest", port: int, cuts: random.Random | None = None) -> None:
         self._case, self._cuts = case, cuts
         self.socket = socket.create_connection(("127.0.0.1", port))
         case.addCleanup(self.socket.close)

@@ -120,13 +120,13 @@ class RenewalTests(TestCase):
         def make(*words: Any) -> Any:
             return self.authorities[words[1].directory] if self.authorities else Authority(*words)
 
-        clock: Any = {
-            "now": lambda: self.now,
-            "seconds": lambda: self.elapsed,
-            "make_authority": make,
-        }
+        clock: Any = {"now": lambda: self.now, "seconds": lambda: self.elapsed}
         made = Certificates(
-            reactor, lambda _: succeed(None), make_shared=lambda *_: shared, **clock
+            reactor,
+            lambda _: succeed(None),
+            make_authority=make,
+            make_shared=lambda *_: shared,
+            **clock,
         )
         store = {} if shared is None else {"shared_limits": "a store"}
         made.commit(self.rules(*names, **store, **rules))

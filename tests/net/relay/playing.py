@@ -1,7 +1,5 @@
 """Two plain sockets that play a schedule through a relay, and what must be so whatever they do."""
 
-from __future__ import annotations
-
 import random
 import socket
 import time
@@ -178,7 +176,7 @@ class _Server(ServerFactory):
     end: Peer | None = None
     buffers: int | None = None
 
-    def buildProtocol(self, addr: Any) -> _ClientPeer:
+    def buildProtocol(self, addr: Any) -> "_ClientPeer":
         return _ClientPeer(self)
 
 

@@ -1,7 +1,5 @@
 """Relays between two peers, over real sockets, in each way that their ends come to be."""
 
-from __future__ import annotations
-
 import socket
 from typing import Any
 
@@ -198,7 +196,7 @@ class RelayCase(TestCase):
         else:
             self.assertEqual([result.reset for result in self.results], ["unseen"])
 
-    async def stall(self, reader: Peer, writer: Peer) -> Endless:
+    async def stall(self, reader: Peer, writer: Peer) -> "Endless":
         reader.transport.pauseProducing()
         producer = Endless(writer, limit=8 * 1024 * 1024)
         while not producer.paused:
