@@ -27,7 +27,7 @@ _SITE = "[route {0}]\nmatch = tls sni={0}.example\nterminate_tls = acme\nbackend
 _LOG = "[txmux]\naccess_log = LOG\n"
 
 PORT_OPTIONS: dict[str, tuple[str, Callable[[Any, Any], int], int, int]] = {
-    "keepalive": ("no", lambda _, transport: transport.getTcpKeepAlive(), 1, 0)
+    "keepalive": ("no", lambda _, transport: transport.getTcpKeepAlive(), 1, 0),
 }
 """By keys of ``[listen]``: another value, how the listening socket or a connection shows it, and what that is before and after."""
 
