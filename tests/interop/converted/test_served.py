@@ -47,7 +47,10 @@ def _secured(said: bytes, file: Path, known: Path | None = None) -> Talk:
 
 def _tunnel(target: str, talk: Talk) -> Talk:
     def tunnel(connection: socket.socket) -> None:
-        if connection.recv(4096).startswith(f"CONNECT {target} HTTP/1.1\r\n".encode()):
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):  # a client may send it line by line
+            request += connection.recv(1) or b"\r\n\r\n"
+        if request.startswith(f"CONNECT {target} HTTP/1.1\r\n".encode()):
             connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             talk(connection)
 
