@@ -305,7 +305,7 @@ class OrderTest(MuxTestCase):
         """Check what both ends have got, and that they talk."""
         server = await self.backend.peer()
         await self.until_so(lambda: self.records or not is_part(server.received, arrives))
-        self.assertEqual(bytes(server.received), arrives)
+        self.assertEqual(bytes(server.received), arrives, self.records)
         server.send(ANSWER)
         await speaker.hears(len(told + ANSWER))
         self.assertEqual(bytes(speaker.told), told + ANSWER)
