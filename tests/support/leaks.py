@@ -79,6 +79,7 @@ def _each(things: Iterable[object]) -> Iterator[tuple[Hashable, object]]:
 
 _KINDS: dict[str, Callable[[], Iterator[tuple[Hashable, object]]]] = {
     "descriptor": _descriptors,
+    "room for a server's": lambda: ((number, None) for number in range(DESCRIPTORS.reserved)),
     "thread": lambda: _each(threading.enumerate()),
     "delayed call": lambda: _each(_reactor.getDelayedCalls()),
     "reader or writer": lambda: _each((*_reactor.getReaders(), *_reactor.getWriters())),
