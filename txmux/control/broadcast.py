@@ -52,10 +52,7 @@ class Listing(list[_Row]):
     """
 
     def __init__(
-        self,
-        rows: Iterable[_Row] = (),
-        missing: Sequence[str] = (),
-        unusable: Sequence[str] = (),
+        self, rows: Iterable[_Row] = (), missing: Sequence[str] = (), unusable: Sequence[str] = ()
     ) -> None:
         super().__init__(rows)
         self.missing, self.unusable = missing, unusable

@@ -11,11 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, Literal
 
 from txmux.classes import frozen
-from txmux.detection.detector import (
-    Decision,
-    Detector,
-    serves_at,
-)
+from txmux.detection.detector import Decision, Detector, serves_at
 from txmux.detection.flows import FlowDetection
 from txmux.detection.plan import AlternativeLike, R, RouteLike
 from txmux.errors import PLUGIN_ERRORS

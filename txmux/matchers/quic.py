@@ -102,12 +102,7 @@ class QuicMatcher:
     transports = (Transport.UDP,)
     options = (
         SNI,
-        Option(
-            "alpn",
-            ALPN,
-            "h3",
-            "protocol",
-        ),
+        Option("alpn", ALPN, "h3", "protocol"),
         Option("version", "globs of the version of QUIC: 1 2 draft-29 other", "1,2"),
         ECH,
         Option("ja4", "globs of the client's JA4 fingerprint", "q13d0312h3_55b375c5d22e_*"),

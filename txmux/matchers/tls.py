@@ -92,13 +92,7 @@ class TlsMatcher:
     summary = "TLS, by what the client offers in its first message"
     options = (
         SNI,
-        Option(
-            "alpn",
-            ALPN,
-            "h2,http/1.1",
-            "protocol",
-            needs=HELLO,
-        ),
+        Option("alpn", ALPN, "h2,http/1.1", "protocol", needs=HELLO),
         Option(
             "version",
             "globs of the highest version offered: ssl2 ssl3 1.0 1.1 1.2 1.3",

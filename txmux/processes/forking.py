@@ -147,9 +147,7 @@ def name_process(title: str) -> None:
     the process changes (prctl(2), ``PR_SET_NAME``), of which Linux keeps 15 bytes.
     """
     try:
-        from setproctitle import (  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - an extra
-            setproctitle,
-        )
+        from setproctitle import setproctitle  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - an extra
     except ImportError:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_SET_NAME, f"txmux: {title}".encode()[:15], 0, 0, 0)

@@ -565,11 +565,7 @@ class MuxService(Service):
         return Report(ok=False, changes="the rules are in force", errors=tuple(steps.troubles))
 
     async def _complete(
-        self,
-        supervisor: Supervisor,
-        rules: Rules,
-        steps: CommittedSteps,
-        different: Changes | None,
+        self, supervisor: Supervisor, rules: Rules, steps: CommittedSteps, different: Changes | None
     ) -> Report:
         """Complete a reload after the commit."""
         steps.run("open files by the helper", self._resources.privilege.commit, rules.files)

@@ -181,11 +181,7 @@ _plain = attrgetter(
 
 
 def _route(route: Route) -> object:
-    return (
-        _plain(route),
-        [line.text for line in route.alternatives],
-        _comparable(route.outcome),
-    )
+    return (_plain(route), [line.text for line in route.alternatives], _comparable(route.outcome))
 
 
 def _listener(listener: Listener) -> object:

@@ -159,10 +159,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def splices(
-    old: Sequence[T],
-    new: Sequence[T],
-    key: Callable[[T], object],
-    is_same: Callable[[T, T], bool],
+    old: Sequence[T], new: Sequence[T], key: Callable[[T], object], is_same: Callable[[T, T], bool]
 ) -> Iterator[Splice[T]]:
     """Yield the fewest splices that keep the order of the others, as far as each key occurs once."""
     first = _count_same(old, new, is_same)

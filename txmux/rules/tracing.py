@@ -15,15 +15,7 @@ from txmux.classes import frozen
 from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
 from txmux.interfaces import Verdict
 from txmux.rules.installed import stages_in_use
-from txmux.rules.model import (
-    Backend,
-    Handover,
-    InProcess,
-    Listener,
-    Opening,
-    Outcome,
-    Refusal,
-)
+from txmux.rules.model import Backend, Handover, InProcess, Listener, Opening, Outcome, Refusal
 from txmux.transport import is_address, unmapped
 
 _SHOWN_BYTES = 48

@@ -52,10 +52,7 @@ class EmbeddedService(Service):
         self._reactor = reactor
         self._sockets = ListeningSockets(reactor)
         context = ServiceContext(
-            reactor,
-            None,
-            self._send_to_part,
-            per_source=lambda: self._sources,
+            reactor, None, self._send_to_part, per_source=lambda: self._sources
         )
         self._parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._looking = LoopingCall(self._look)
@@ -92,11 +89,7 @@ class EmbeddedService(Service):
             return
         rules = self.rules
         self._check(rules)
-        serving = Serving(
-            rules,
-            open_access_log(rules.settings, self._reactor),
-            self._reactor,
-        )
+        serving = Serving(rules, open_access_log(rules.settings, self._reactor), self._reactor)
         try:
             self._sockets.open(rules.listeners)
             serving.listen_all(rules, self._sockets.sockets(), {}, self._admission(rules))

@@ -190,12 +190,7 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
     if where is not None:
         options = () if where.datagrams else address.options
         return bind_socket(
-            attrs.evolve(
-                where,
-                freebind=address.freebind,
-                options=options,
-                mptcp=address.mptcp,
-            )
+            attrs.evolve(where, freebind=address.freebind, options=options, mptcp=address.mptcp)
         )
     if address.kind == "unix":
         return bind_unix_socket(parse_endpoint(address.text).named)
@@ -208,10 +203,7 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
 
 def systemd_descriptor(reactor: Any, text: str) -> int:
     """Return the descriptor of a ``systemd:`` endpoint; it is a `LookupError` if systemd has passed none."""
-    from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
-        AdoptedStreamServerEndpoint,
-        serverFromString,
-    )
+    from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString  # noqa: PLC0415 - it imports all of TLS
 
     passed = serverFromString(reactor, text)
     assert isinstance(passed, AdoptedStreamServerEndpoint)  # noqa: S101 - what Twisted makes of ``systemd:``

@@ -58,11 +58,7 @@ class Migration(Generic[F]):
         return None if protocol is None else MigratingPath(self, flow, home, *protocol)
 
     def restore(
-        self,
-        flow: F,
-        home: Hashable,
-        fields: Mapping[str, Any],
-        its: Origin,
+        self, flow: F, home: Hashable, fields: Mapping[str, Any], its: Origin
     ) -> MigratingPath[F] | None:
         """Add a flow of another process."""
         protocol = fields.get("kind", "").encode()

@@ -192,9 +192,7 @@ class CheckRun:
             self.deadline = None
 
 
-def header_of_check(
-    version: Literal["off", "v1", "v2"],
-) -> bytes | Callable[[ITransport], bytes]:
+def header_of_check(version: Literal["off", "v1", "v2"]) -> bytes | Callable[[ITransport], bytes]:
     """Return the PROXY protocol header of a check.
 
     That is ``LOCAL`` in version 2. Version 1 has no form of that which all servers accept, so it has the real addresses.

@@ -3,14 +3,7 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from txmux.cli.init.services import (
-    HTTP,
-    SSH,
-    TLS,
-    FoundService,
-    Listening,
-    ServiceKind,
-)
+from txmux.cli.init.services import HTTP, SSH, TLS, FoundService, Listening, ServiceKind
 from txmux.transport import bracketed
 
 OWN_PROGRAM = "txmux"

@@ -60,12 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     any_reactor: Any = reactor
-    from twisted.internet.defer import (  # noqa: PLC0415 - as the reactor
-        CancelledError,
-        Deferred,
-        DeferredList,
-        maybeDeferred,
-    )
+    from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred  # noqa: PLC0415 - as the reactor
     from twisted.internet.task import deferLater  # noqa: PLC0415 - as the reactor
     from twisted.internet.threads import deferToThread  # noqa: PLC0415 - as the reactor
     from twisted.logger import globalLogBeginner  # noqa: PLC0415

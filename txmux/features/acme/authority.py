@@ -380,10 +380,7 @@ class Authority:
                     if self.settings.eab is not None and not self.account:
                         advice = f"compare '{self.settings.eab}' with the key ID and the HMAC key that it gives"
                     raise AuthorityError(
-                        f"{refused}; {advice}",
-                        counts=True,
-                        wait=refused.wait,
-                        is_for_all=True,
+                        f"{refused}; {advice}", counts=True, wait=refused.wait, is_for_all=True
                     ) from None
                 if refused.kind != "badNonce" or not left:
                     raise

@@ -142,12 +142,7 @@ class EchKeys(WatchedFiles):
     _what = "keys"
 
     def __init__(
-        self,
-        path: Path,
-        seconds: Callable[[], float],
-        *,
-        may_lack: bool = False,
-        section: str = "",
+        self, path: Path, seconds: Callable[[], float], *, may_lack: bool = False, section: str = ""
     ) -> None:
         self._path = path
         super().__init__(seconds, section, [path], may_lack=may_lack)

@@ -66,11 +66,7 @@ class Policies:
         all: The oldest first.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        files: SecretFiles,
-    ) -> None:
+    def __init__(self, cluster: Cluster, files: SecretFiles) -> None:
         self.all: list[BackendPolicy] = []
         self._named: dict[Key, list[BackendPolicy]] = defaultdict(list)
         self._owners: dict[tuple[Key, str], BackendPolicy] = {}

@@ -23,9 +23,7 @@ class _GatewayPort:
 
 
 def make_sections(
-    listeners: Sequence[GatewayListener],
-    routes: Sequence[GatewayRoute],
-    settings: GatewaySettings,
+    listeners: Sequence[GatewayListener], routes: Sequence[GatewayRoute], settings: GatewaySettings
 ) -> Iterator[ProvidedObject]:
     """Yield the objects of a rules file in the order of their routes.
 

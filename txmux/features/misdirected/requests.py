@@ -10,14 +10,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from txmux.features.misdirected.places import (
-    Fields,
-    Place,
-    names_of,
-    opening,
-    place_of,
-    with_name,
-)
+from txmux.features.misdirected.places import Fields, Place, names_of, opening, place_of, with_name
 from txmux.features.misdirected.rows import MISDIRECTED
 from txmux.features.misdirected.streams import Streams, TooManyError
 from txmux.net.relay.peers import NO_RECEIVER

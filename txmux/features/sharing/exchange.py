@@ -145,10 +145,7 @@ class SharedSources:
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        store: Store,
-        sources: Callable[[], Mapping[str, PerSource | None]],
+        self, reactor: Any, store: Store, sources: Callable[[], Mapping[str, PerSource | None]]
     ) -> None:
         self._reactor = reactor
         self._sources = sources

@@ -13,12 +13,7 @@ from typing_extensions import override
 
 from txmux.client.parts import ServingContext, ServingPart
 from txmux.features.trial import remembered_clients
-from txmux.features.trial.comparing import (
-    CannotTellError,
-    RememberedClient,
-    compared,
-    use_contents,
-)
+from txmux.features.trial.comparing import CannotTellError, RememberedClient, compared, use_contents
 from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import Rules
 from txmux.rules.packing import unpack_in_steps

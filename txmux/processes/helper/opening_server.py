@@ -41,18 +41,9 @@ from txmux.net.channel.message import Message
 from txmux.processes.account import account_of
 from txmux.processes.supervisor.pidfile import remove_pid, write_pid
 from txmux.rules.model import Files, Rules
-from txmux.rules.named_files import (
-    forbidden,
-    is_key_file,
-    paths_by_opener,
-    unanswered,
-)
+from txmux.rules.named_files import forbidden, is_key_file, paths_by_opener, unanswered
 from txmux.rules.problems import Problem
-from txmux.rules.reading.parser import (
-    load_within_patience,
-    rules_of_lost,
-    without_unservable,
-)
+from txmux.rules.reading.parser import load_within_patience, rules_of_lost, without_unservable
 from txmux.rules.reading.units import UntakenUnits
 from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address

@@ -238,10 +238,7 @@ class Supervisor:
         if self._rules.settings.sandbox == "auto" and not landlock.abi():
             self._log.info("workers have no sandbox: {why}", why=NO_LANDLOCK)
         self.starter.start_forking(
-            self._rules,
-            self.pool.process_ended,
-            self._starter_ended,
-            self.state.note_refused_call,
+            self._rules, self.pool.process_ended, self._starter_ended, self.state.note_refused_call
         )
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True

@@ -264,10 +264,7 @@ class Upgrades:
         return left_out
 
     async def _settle(
-        self,
-        predecessor: Predecessor,
-        transfers: WorkerTransfers,
-        all_here: Callable[[], object],
+        self, predecessor: Predecessor, transfers: WorkerTransfers, all_here: Callable[[], object]
     ) -> dict[str, Any]:
         self._is_asked_to_settle = True
         try:

@@ -26,14 +26,7 @@ from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
 from txmux.rules.reading.conflicts import comes_to
-from txmux.rules.reading.context import (
-    OUTCOME,
-    PEM,
-    PEMS,
-    REACHABLE,
-    RESOLVERS,
-    RulesReading,
-)
+from txmux.rules.reading.context import OUTCOME, PEM, PEMS, REACHABLE, RESOLVERS, RulesReading
 from txmux.rules.reading.endpointstrings import CLIENT, host_name, link_scope
 from txmux.rules.reading.scope import Scope, cure
 from txmux.rules.reading.values import (

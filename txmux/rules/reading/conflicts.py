@@ -30,11 +30,7 @@ from txmux.rules.model.backend import blamed
 from txmux.rules.model.rules import each_once
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.endpoints import listening, parse_endpoint
-from txmux.rules.reading.endpointstrings import (
-    PREFIX,
-    ports_text,
-    split_ports,
-)
+from txmux.rules.reading.endpointstrings import PREFIX, ports_text, split_ports
 from txmux.rules.reading.route import is_outer
 from txmux.transport import is_address, unmapped
 

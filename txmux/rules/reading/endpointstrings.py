@@ -14,13 +14,7 @@ from txmux.errors import listed
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.values import (
-    choice,
-    of_form,
-    socket_path,
-    split_words,
-    whole_number,
-)
+from txmux.rules.reading.values import choice, of_form, socket_path, split_words, whole_number
 from txmux.transport import is_address
 from txmux.wire.globs import not_of_names
 

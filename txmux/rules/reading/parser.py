@@ -14,13 +14,7 @@ from txmux.rules.collecting import uncollected
 from txmux.rules.model import Files, Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.context import OnDisk
-from txmux.rules.reading.files import (
-    SourceFile,
-    is_gone,
-    main_of,
-    read_source,
-    source_of,
-)
+from txmux.rules.reading.files import SourceFile, is_gone, main_of, read_source, source_of
 from txmux.rules.reading.rules_parser import LastRules, RulesParser
 from txmux.rules.reading.units import OnlyUnits, UntakenUnits, lost_units
 

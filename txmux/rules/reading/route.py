@@ -24,11 +24,7 @@ from txmux.rules.model import (
     Settings,
     TlsSettings,
 )
-from txmux.rules.model.client_certificate import (
-    ALTERNATIVE_NAMES,
-    AddressPatterns,
-    NamePatterns,
-)
+from txmux.rules.model.client_certificate import ALTERNATIVE_NAMES, AddressPatterns, NamePatterns
 from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period
 from txmux.rules.optional import missing
@@ -362,9 +358,7 @@ def _claim(name: str) -> str:
 
 
 def managed_names(
-    routes: Sequence[Route],
-    settings: Settings,
-    precedence: Callable[[Section, str], int],
+    routes: Sequence[Route], settings: Settings, precedence: Callable[[Section, str], int]
 ) -> Iterator[Problem]:
     """Find names that certificates are asked for by routes of several authors, or differently: the later one is wrong."""
     if MANAGED is None:

@@ -33,13 +33,7 @@ from txmux.rules.reading.conflicts import (
 )
 from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading
 from txmux.rules.reading.endpoints import missing_files, names_files
-from txmux.rules.reading.files import (
-    FileReader,
-    SourceFile,
-    check_file,
-    expand_section,
-    is_pattern,
-)
+from txmux.rules.reading.files import FileReader, SourceFile, check_file, expand_section, is_pattern
 from txmux.rules.reading.ini import parts_of, read_ini, split_list
 from txmux.rules.reading.scope import EVERY, foreign_backends, shared_names
 from txmux.rules.reading.sections import (

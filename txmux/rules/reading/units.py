@@ -42,11 +42,7 @@ class UntakenUnits:
         lacking: As in `Files`.
     """
 
-    def __init__(
-        self,
-        in_force: Files | None = None,
-        before: Files | None = None,
-    ) -> None:
+    def __init__(self, in_force: Files | None = None, before: Files | None = None) -> None:
         self.in_force = in_force or Files()
         self.before = before or self.in_force
         self.problems: dict[str, Sequence[Problem]] = {}
