@@ -15,8 +15,7 @@ from twisted.web.server import Site
 from tests.support.changes import change_constants, change_environment
 from tests.support.kit import PATIENCE, PeerFactory, free_port, listen, make_folder, reactor
 from txmux.backends.upstreams import ServerStarter
-from txmux.features.wake import sending
-from txmux.features.wake.reading import Wake
+from txmux.features.wake import Wake, sending
 from txmux.rules.model import Backend
 
 _SYSTEMCTL = r"""#!/bin/sh

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from tests.support.kit import PATIENCE, RULES, WorkersTestCase, eventually, free_port
-from txmux.features.wake.reading import Wake
+from txmux.features.wake import Wake
 from txmux.rules.reading.parser import parse
 
 

@@ -9,7 +9,7 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.control.report import Report
 from txmux.errors import MuxError
-from txmux.features.trial.documents import TrialDocument
+from txmux.features.trial.rows import TrialDocument
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.reading.files import LARGEST_RULES, SourceFile

@@ -14,7 +14,7 @@ from txmux.control.gauge import list_of
 from txmux.errors import MuxError
 from txmux.features.trial import LIMIT, MOST_REMEMBERED, remembered_clients
 from txmux.features.trial.comparing import use_contents
-from txmux.features.trial.documents import MovedDocument, TrialDocument
+from txmux.features.trial.rows import MovedDocument, TrialDocument
 from txmux.net.channel import messages
 from txmux.net.channel.message import TEXT, TIME, Field
 from txmux.net.turns import in_thread

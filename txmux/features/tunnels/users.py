@@ -16,9 +16,9 @@ from typing_extensions import override
 from txmux.access.per_source import text_of_source
 from txmux.classes import define
 from txmux.errors import MuxError, how_to_install
+from txmux.features.tunnels import read_users
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.login_queue import LoginQueue
-from txmux.features.tunnels.reading import read_users
 from txmux.files import read_bytes
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread

@@ -12,7 +12,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 
 from txmux.errors import MuxError, printable
-from txmux.features.wake.reading import Wake
+from txmux.features.wake import Wake
 from txmux.net.http import request
 
 _PATIENCE = 20.0  # seconds for an answer

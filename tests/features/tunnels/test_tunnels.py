@@ -11,8 +11,7 @@ from tests.support.changes import lack_modules
 from tests.support.kit import CommandTestCase, make_folder
 from txmux.control.attention import measured
 from txmux.control.gauges import Gauges
-from txmux.features.tunnels import dialogue
-from txmux.features.tunnels.reading import read_users
+from txmux.features.tunnels import dialogue, read_users
 from txmux.features.tunnels.via import Via, proxy
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Server, Settings
