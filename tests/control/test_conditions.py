@@ -2,7 +2,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.control.coalescing import Coalescer
+from txmux.control.conditions import Coalescer
 
 
 class CoalescingTest(SynchronousTestCase):

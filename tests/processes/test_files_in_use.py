@@ -19,9 +19,8 @@ from txmux.backends.upstreams import Upstreams
 from txmux.client.tls.store import CertificateStore
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.control import service_files
-from txmux.control.service_files import ServiceFiles, lost_files
+from txmux.control.service_files import ServiceFiles, lost_files, pack_files, unpack_files
 from txmux.net.watched import RECEIVED, FilesInUse
-from txmux.processes.worker.sent_files import pack_files, unpack_files
 from txmux.rules.model import TlsSettings
 from txmux.rules.reading.parser import parse
 from txmux.wire.jsontext import parse_json

@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.supervisor.removed_routes import RemovedRoutes
+from txmux.processes.supervisor.sent_rules import RemovedRoutes
 from txmux.rules.model import Backend, Route, Rules, Settings
 
 _NAMES = "a", "b", "c"

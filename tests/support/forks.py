@@ -255,7 +255,7 @@ def _import() -> None:
     from txmux.admin import endpoint, site  # noqa: F401, PLC0415
     from txmux.cli import twist  # noqa: F401, PLC0415
     from txmux.processes import service  # noqa: F401, PLC0415
-    from txmux.processes.helper import process as _  # noqa: F401, PLC0415
+    from txmux.processes.helper import opening_server  # noqa: F401, PLC0415
     from txmux.processes.starter import process  # noqa: F401, PLC0415
     from txmux.processes.supervisor import worker  # noqa: F401, PLC0415
 

@@ -22,7 +22,7 @@ from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.proc import halted
 from txmux import MuxService, load
 from txmux.control.broadcast import broadcast
-from txmux.control.coalescing import Coalescer
+from txmux.control.conditions import Coalescer
 from txmux.control.connections import list_connections
 from txmux.control.filters import Filters
 from txmux.control.report import Report

@@ -140,3 +140,29 @@ def lost_files(
         for kind, by_name in (("route", of_routes), ("backend", of_backends))
         for name, its in by_name.items()
     }
+
+
+def pack_files(files: Mapping[str, FilesInUse]) -> dict[str, Any]:
+    """Make JSON of them; what several users have is in it once."""
+    numbers: dict[bytes, int] = {}
+    users = {
+        user: [
+            its.trouble,
+            {
+                str(path): [found[0], numbers.setdefault(found[1], len(numbers))]
+                for path, found in its.files.items()
+            },
+        ]
+        for user, its in files.items()
+    }
+    return {"users": users, "contents": [b64encode(data).decode() for data in numbers]}
+
+
+def unpack_files(packed: Mapping[str, Any]) -> dict[str, FilesInUse]:
+    contents = [*map(b64decode, packed.get("contents", ()))]
+    return {
+        user: FilesInUse(
+            {Path(path): (time, contents[number]) for path, (time, number) in its.items()}, trouble
+        )
+        for user, (trouble, its) in packed.get("users", {}).items()
+    }

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from txmux.admin.endpoint import AdminEndpoints
 from txmux.admin.listen_addresses import at_automatic
 from txmux.control.attention import few_of_each_owner
-from txmux.control.coalescing import Coalescer
+from txmux.control.conditions import Coalescer
 from txmux.control.control import STOPPING, Control, ServiceActions
 from txmux.control.documents import untaken_documents
 from txmux.control.report import Report

@@ -18,7 +18,7 @@ files        which file each UNIX socket has: device and inode, by the key of th
 pem          files for TLS of units that are in use and gone, as workers get them, of routes and of backends
 units        the texts in force of files that patterns found, and of lists of networks that they name, of 16 MiB at most, by path
 included     the paths of the files that each item of ``include`` matched
-removed      routes and backends that are gone, and when their connections end: see `txmux.processes.supervisor.removed_routes`
+removed      routes and backends that are gone, and when their connections end: see `txmux.processes.supervisor.sent_rules`
 passed       the keys of the sockets that systemd has opened, and has open itself
 bans         banned clients: see `txmux.access.bans.Bans.state`; a worker receives them as ``banned``, see `Row` there
 networks     contents of lists that change without a reload: see `txmux.access.lists.current.Lists.contents`

@@ -12,7 +12,7 @@ from txmux.admin.api.openapi import Schema, body
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, listed, part_of
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
-from txmux.control.coalescing import Coalescer
+from txmux.control.conditions import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
 from txmux.control.rules_index import known_backend

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import select
+import signal
 import socket
 import stat
 import threading
@@ -39,8 +40,10 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.account import account_of
+from txmux.processes.forking import ignore_signals, name_process
 from txmux.processes.supervisor.pidfile import remove_pid, write_pid
 from txmux.rules.model import Files, Rules
+from txmux.rules.model.rules import OPTIONS
 from txmux.rules.named_files import forbidden, is_key_file, paths_by_opener, unanswered
 from txmux.rules.problems import Problem
 from txmux.rules.reading.parser import load_within_patience, rules_of_lost, without_unservable
@@ -370,3 +373,16 @@ def _written(value: object) -> int:
 
 def _not_named(what: str) -> OSError:
     return OSError(errno.EACCES, f"Permission denied, and the rules do not name {what!r}")
+
+
+_MOST_TEXT = 65536
+"""The most bytes of rules from the options of a command."""
+
+
+def main(connection: socket.socket, path: str, *pidfile: str) -> None:
+    # The helper ends with its last connection, not by the signal that stops the service.
+    ignore_signals(signal.SIGTERM)
+    name_process("helper")
+    data = connection.recv(_MOST_TEXT) if path == OPTIONS else None
+    server = OpeningServer(Path(path), Path(*pidfile) if pidfile else None, data)
+    server.serve(connection)

@@ -1,6 +1,7 @@
-"""Rules on their way to workers: all of them to one that starts, and what is different to one that has others."""
+"""Rules on their way to workers: all of them to one that starts, what is different to one that has others, and what is gone."""
 
 import socket
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,12 +13,15 @@ from txmux.access.across_processes import LimitsLayout
 from txmux.backends.upstreams import PreparedUpstreams
 from txmux.classes import define
 from txmux.client.tls.terminators import PreparedTerminators
+from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.turns import in_thread
+from txmux.processes.supervisor.pool import WorkerPool
 from txmux.processes.supervisor.worker import Worker
 from txmux.rules.difference import difference, digest
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack, pack_difference
+from txmux.serving.ending import forget_restored
 
 
 @define(eq=False)
@@ -85,3 +89,29 @@ class SentRules:
                 return
         if not await ask(rules=await in_thread(self.whole, rules), base=0):
             raise ChannelError("it has understood other rules than were sent")
+
+
+@define(eq=False)
+class RemovedRoutes:
+    """What is gone, and when its connections end: in whichever workers they are by then.
+
+    Attributes:
+        rows: The times, on the clock that all processes share, and the fields of `END_REMOVED`.
+    """
+
+    _pool: WorkerPool
+    rows: list[tuple[float, dict[str, Any]]] = attrs.field(factory=list, init=False)
+
+    def end_later(self, seconds: float, gone: dict[str, Any]) -> None:
+        self.rows.append((time.monotonic() + seconds, gone))
+
+    def commit(self, rules: Rules) -> None:
+        forget_restored([gone for _, gone in self.rows], rules)
+
+    def look(self) -> None:
+        """Called each second."""
+        now, rows = time.monotonic(), self.rows
+        self.rows = [(until, gone) for until, gone in rows if until > now]
+        for until, gone in rows:
+            if until <= now:
+                self._pool.send_to_all(messages.END_REMOVED, **gone)

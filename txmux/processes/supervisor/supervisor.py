@@ -41,7 +41,7 @@ from txmux.client.overrides import Overrides
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators, expiry_warnings
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import ServiceState
-from txmux.control.service_files import ServiceFiles, lost_files
+from txmux.control.service_files import ServiceFiles, lost_files, pack_files
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
@@ -55,16 +55,14 @@ from txmux.processes.supervisor.adopted import AdoptedWorker
 from txmux.processes.supervisor.moving import LONGEST_WAIT
 from txmux.processes.supervisor.pool import STARTING, WorkerPool, WorkersError, failures
 from txmux.processes.supervisor.privilege import open_for_worker
-from txmux.processes.supervisor.removed_routes import RemovedRoutes
 from txmux.processes.supervisor.resources import Resources
-from txmux.processes.supervisor.sent_rules import PendingRules, SentRules
+from txmux.processes.supervisor.sent_rules import PendingRules, RemovedRoutes, SentRules
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.supervisor.starter import Starter
 from txmux.processes.supervisor.worker import Worker
 from txmux.processes.usable import too_many_sockets
 from txmux.processes.worker import landlock
 from txmux.processes.worker.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
-from txmux.processes.worker.sent_files import pack_files
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.control.broadcast import ANSWER_TIMEOUT, SilentError
 from txmux.control.overrides import ServiceState
+from txmux.control.service_files import pack_files
 from txmux.net.channel import messages
 from txmux.net.channel.channel import (
     AnswerTimeoutError,
@@ -35,7 +36,6 @@ from txmux.processes.liveness import HangDetector, activity_of, is_halted
 from txmux.processes.oom import how_killed
 from txmux.processes.supervisor.starter import BackOff, Starter
 from txmux.processes.worker.sandbox import Sandbox
-from txmux.processes.worker.sent_files import pack_files
 from txmux.telemetry.attention import CANNOT_START
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.counting.process_counters import ProcessCounters

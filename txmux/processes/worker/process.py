@@ -17,6 +17,7 @@ from twisted.logger import Logger, globalLogBeginner
 from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Admission
 from txmux.backends.names.resolve import NameResolver
+from txmux.control.service_files import unpack_files
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
 from txmux.files import use_helper
@@ -33,7 +34,6 @@ from txmux.processes.helper.opener import Opener
 from txmux.processes.supervisor.signals import SignalWatch, is_stopping
 from txmux.processes.worker.received_rules import Start, close, named, read_replacement, sockets_of
 from txmux.processes.worker.sandbox import Sandbox, SandboxError, confine
-from txmux.processes.worker.sent_files import unpack_files
 from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.rules.difference import digest as digest_of
 from txmux.rules.model import Listener, Rules
