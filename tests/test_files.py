@@ -22,9 +22,9 @@ from tests.support.hostile import spoil
 from tests.support.kit import Service, change_constants, eventually, leave_unmeasured, pretend_user
 from tests.support.leaks import added_since, look
 from txmux import files
-from txmux.access.lists.updates import WatchedFile
+from txmux.access.network_sources import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret, replace_file
-from txmux.processes.helper.opener import Opener, OpenerError
+from txmux.processes.opener import Opener, OpenerError
 from txmux.processes.supervisor.pidfile import write_pid
 
 pytestmark = pytest.mark.whole

@@ -20,7 +20,7 @@ from tests.support.kit import PeerFactory, VirtualTime, close, listen, make_fold
 from tests.support.sources import ROWS, Row, Stage
 from tests.test_structure import parsed
 from txmux.access.bans import Bans, ServiceBans
-from txmux.access.lists.updates import ListUpdates
+from txmux.access.network_sources import ListUpdates
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.features.sharing.bans import Sharing

@@ -14,7 +14,7 @@ from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
 from txmux.net.tls.validity import Validity
-from txmux.processes.helper.opener import HELPER_ENDED
+from txmux.processes.opener import HELPER_ENDED
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsSettings
 from txmux.rules.problems import Problem

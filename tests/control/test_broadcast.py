@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 
 from tests.support.kit import SupervisedTestCase, connect, halted, reactor
 from tests.support.supervised import channel_of
-from txmux.access.lists.current import dynamic_networks_of, pack
+from txmux.access.dynamic_networks import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.connections import end_connections, find_connection, list_connections
 from txmux.control.filters import EVERY, Filters, Page

@@ -31,7 +31,7 @@ FREQUENT = frozenset(
 _RECORDING = """
 import os
 try:
-    from txmux.processes.starter import refusals
+    from txmux.processes.worker import refusals
     from txmux.processes.worker import seccomp
     from txmux.processes.worker.calls import WITH_ARGUMENTS, Rule
 except ImportError:

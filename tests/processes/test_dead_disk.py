@@ -240,7 +240,7 @@ if "txmux" in str(sys.orig_argv):
     events = "open", "os.listdir", "os.scandir"
     sys.addaudithook(lambda event, args: wait_for_disk(args[0]) if event in events else None)
     from txmux import files
-    from txmux.access.lists import updates
+    from txmux.access import network_sources as updates
     from txmux.net import turns
     files.PATIENCE, turns._LOOK, updates._FILES = 0.5, 0.1, 1.0
 """

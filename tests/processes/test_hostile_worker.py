@@ -19,8 +19,8 @@ from tests.support.installed import as_installed
 from tests.support.kit import PATIENCE, eventually, make_folder, reactor
 from tests.support.supervised import SupervisedTestCase, sockets_of
 from txmux import load
-from txmux.processes.helper.opener import Opener
-from txmux.processes.helper.opening_server import OpeningServer
+from txmux.processes.opener import Opener
+from txmux.processes.opening_server import OpeningServer
 from txmux.processes.supervisor.privilege import open_for_worker
 from txmux.processes.supervisor.starter import Starter
 from txmux.processes.worker.sandbox import Sandbox

@@ -24,10 +24,10 @@ from tests.support.kit import PATIENCE, change_constants, eventually, make_folde
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
-from txmux.processes.helper import opener, opening_server
-from txmux.processes.helper.opener import Opener, OpenerError, opener_of
-from txmux.processes.helper.opening_server import OpeningServer
+from txmux.processes import opener, opening_server
 from txmux.processes.liveness import ProcessActivity, activity_of
+from txmux.processes.opener import Opener, OpenerError, opener_of
+from txmux.processes.opening_server import OpeningServer
 from txmux.rules.reading import context, parser
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 

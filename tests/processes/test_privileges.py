@@ -368,7 +368,7 @@ class DroppingTests(SynchronousTestCase):
 
 _KEEPS = """
 import ctypes, socket, sys
-from txmux.processes.starter.process import main
+from txmux.processes.starter import main
 
 assert ctypes.CDLL(None).prctl(28, 4) == 0  # PR_SET_SECUREBITS to SECBIT_NO_SETUID_FIXUP, prctl(2)
 main(socket.socket(fileno=int(sys.argv[1])))

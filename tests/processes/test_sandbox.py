@@ -452,7 +452,6 @@ OWN_BYTES = "any: it has written these bytes itself"
 CALLERS = {
     "cli/explain.py": "the command's own, which confines itself first",
     "client/configuration.py": WORKER,
-    "control/explaining.py": WORKER,
     "control/worker_answers.py": WORKER,
     "features/acme/challenges.py": WORKER,
     "features/ech/warnings.py": OWN_BYTES,

@@ -17,10 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.record_calls import FREQUENT, RECORD, fits
 from tests.support.proc import forked
-from txmux.processes.starter.refusals import RefusedCalls, restrict_calls
 from txmux.processes.worker import seccomp
 from txmux.processes.worker.calls import ALLOWED, Rule, rules_for
 from txmux.processes.worker.landlock import give_up_privileges
+from txmux.processes.worker.refusals import RefusedCalls, restrict_calls
 from txmux.processes.worker.seccomp import GENERIC, MACHINES, X86_64, Instruction, filter_of
 
 _ALLOW, _REFUSE = 0x7FFF0000, 0x7FC00000

@@ -16,7 +16,7 @@ from tests.support.named_files import KEY_FOLDERS, MADE, OPEN, SECRETS, folder_o
 from txmux import files as opened
 from txmux import load
 from txmux.errors import sudo_for
-from txmux.processes.helper.opening_server import AllowedPaths
+from txmux.processes.opening_server import AllowedPaths
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Rules
 from txmux.rules.named_files import forbidden, named_files

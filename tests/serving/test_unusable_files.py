@@ -21,7 +21,7 @@ from tests.serving.damaged_files import WAYS, damages, in_each_way, in_one_way, 
 from tests.support.named_files import FILES, KEY_FOLDERS, RULES
 from tests.support.supervised import SupervisedTestCase
 from txmux import load
-from txmux.access.lists.updates import NetworksFile
+from txmux.access.network_sources import NetworksFile
 from txmux.admin.access import AdminTokens
 from txmux.cli import main
 from txmux.client.tls.terminators import TlsTerminators

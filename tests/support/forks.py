@@ -254,9 +254,7 @@ def _import() -> None:
 
     from txmux.admin import endpoint, site  # noqa: F401, PLC0415
     from txmux.cli import twist  # noqa: F401, PLC0415
-    from txmux.processes import service  # noqa: F401, PLC0415
-    from txmux.processes.helper import opening_server  # noqa: F401, PLC0415
-    from txmux.processes.starter import process  # noqa: F401, PLC0415
+    from txmux.processes import opening_server, service, starter  # noqa: F401, PLC0415
     from txmux.processes.supervisor import worker  # noqa: F401, PLC0415
 
     see_no_services()
@@ -283,7 +281,7 @@ def _run(
     files: tuple[int, int] = (0, 0),
 ) -> None:
     if not words:
-        from txmux.processes.starter.process import main  # noqa: PLC0415 - as above
+        from txmux.processes.starter import main  # noqa: PLC0415 - as above
 
         main(socket.socket(fileno=descriptors[0]))
         return

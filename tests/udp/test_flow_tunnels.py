@@ -7,7 +7,7 @@ from tests.support.datagrams import Talker, turn
 from tests.udp.flow_case import LISTEN, FlowCase
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.wireguard import wireguard
-from txmux.udp.flow_ids import begins_tunnel, continues_tunnel
+from txmux.udp.connection_ids import begins_tunnel, continues_tunnel
 
 _RULES = f"""{LISTEN}default = %s
 [route vpn]

@@ -16,7 +16,7 @@ from tests.udp.flow_case import LISTEN, PROXIED, FlowCase, There
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.client.active_listener import ActiveListener
-from txmux.control.explaining import explain_connection
+from txmux.control.worker_answers import explain_connection
 from txmux.errors import MuxError
 from txmux.net.channel.message import Message
 from txmux.rules.model import Backend, Server

@@ -12,7 +12,7 @@ from contextlib import suppress
 import attrs
 from twisted.logger import Logger
 
-from txmux.access.lists.updates import WatchedFile
+from txmux.access.network_sources import WatchedFile
 from txmux.admin.listen_addresses import read_token
 from txmux.classes import frozen
 from txmux.errors import MuxError

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.health.checks import key_of
-from txmux.backends.health.server_lines import What
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import SUSPECT, Member
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dialler
     from txmux.backends.names.destinations import Destinations
     from txmux.rules.feature import ServerDialler
+
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 
@@ -94,7 +94,7 @@ class Upstream:
         first_look_ups: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
         tell: Called with an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
-        may_log: Whether the log may have a line about a server, or about all; see `txmux.backends.health.server_lines.ServerLines`.
+        may_log: Whether the log may have a line about a server, or about all; see `txmux.backends.upstream.ServerLines`.
         files: What the backend's files have, if it has some.
 
     Attributes:
@@ -289,3 +289,52 @@ class Upstream:
 
 
 Destination = Upstream | Handover | InProcess | Refusal  # an Outcome in a running process
+
+
+_MOST = 5
+_PERIOD = 60.0  # seconds
+
+What = Literal["server", "backend"]
+
+
+class ServerLines:
+    """Lets the log have the first few lines in a minute about servers of an author, who may have thousands, then how many there were more.
+
+    Args:
+        author_of: Returns the user whose file names a backend; ``None`` for those of root and the operator, which are not bounded.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, author_of: Callable[[Backend], int | None]) -> None:
+        self._clock, self._author_of = clock, author_of
+        self._counts: dict[tuple[int, What], int] = {}
+        self._timers: dict[tuple[int, What], IDelayedCall] = {}
+
+    def may_log(self, backend: Backend, what: What) -> bool:
+        """Return whether the log may have a line about a server, or about all of a backend."""
+        author = self._author_of(backend)
+        if author is None:
+            return True
+        key = author, what
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        if count == 1:
+            self._timers[key] = self._clock.callLater(_PERIOD, self._end_period, *key)
+        return count <= _MOST
+
+    def _end_period(self, author: int, what: What) -> None:
+        del self._timers[author, what]
+        more = self._counts.pop((author, what)) - _MOST
+        if more > 0:
+            self._log.warn(
+                "user {author}: {lines} about {what}s in {seconds:g} s; 'txmux servers' lists what is down",
+                author=author,
+                lines=plural(more, "more line"),
+                what=what,
+                seconds=_PERIOD,
+            )
+
+    def stop(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers, self._counts = {}, {}

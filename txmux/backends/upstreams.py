@@ -20,7 +20,6 @@ from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.health.checks import CheckPace, HealthChecks, key_of
-from txmux.backends.health.server_lines import ServerLines
 from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
@@ -33,7 +32,7 @@ from txmux.backends.pool.server_health import (
     ServerHealth,
     ServerOverrides,
 )
-from txmux.backends.upstream import Destination, Upstream
+from txmux.backends.upstream import Destination, ServerLines, Upstream
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.timers import Timers
 from txmux.rules.feature import ServerStart

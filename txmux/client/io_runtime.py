@@ -10,7 +10,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from txmux.access.bans import Banned
-from txmux.access.lists.current import Lists, dynamic_networks_in
+from txmux.access.dynamic_networks import Lists, dynamic_networks_in
 from txmux.access.loops import LoopDetector
 from txmux.access.per_source import Handshakes
 from txmux.backends.connect.dial import Dialler

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txmux.access import bans as banning
-from txmux.access.lists.updates import ListUpdates
+from txmux.access.network_sources import ListUpdates
 from txmux.classes import frozen
 from txmux.client.overrides import Overrides
 from txmux.client.parts import Parts, ServiceContext, ServicePart

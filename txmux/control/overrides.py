@@ -9,7 +9,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.access.bans import Bans
-from txmux.access.lists.current import Lists
+from txmux.access.dynamic_networks import Lists
 from txmux.access.per_source import PerSource
 from txmux.backends.health.observer import ServerObserver
 from txmux.backends.upstreams import Upstreams

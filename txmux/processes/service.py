@@ -32,8 +32,8 @@ from txmux.net.turns import first_late, in_thread, start_thread
 from txmux.processes.account import UserAccount, account_of
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
-from txmux.processes.helper.opener import OpenerError
 from txmux.processes.memory import give_back
+from txmux.processes.opener import OpenerError
 from txmux.processes.supervisor.notify import Notifier, name_passed_sockets
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.processes.supervisor.privilege import Privilege

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from txmux.access.lists.current import Lists
+from txmux.access.dynamic_networks import Lists
 from txmux.admin.listen_addresses import at_automatic, stored_token
 from txmux.client.tls.terminators import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of

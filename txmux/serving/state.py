@@ -21,7 +21,7 @@ included     the paths of the files that each item of ``include`` matched
 removed      routes and backends that are gone, and when their connections end: see `txmux.processes.supervisor.sent_rules`
 passed       the keys of the sockets that systemd has opened, and has open itself
 bans         banned clients: see `txmux.access.bans.Bans.state`; a worker receives them as ``banned``, see `Row` there
-networks     contents of lists that change without a reload: see `txmux.access.lists.current.Lists.contents`
+networks     contents of lists that change without a reload: see `txmux.access.dynamic_networks.Lists.contents`
 limits       what is where in the memory of the limits: see `txmux.access.across_processes.SharedLimits.handed_over`
 history      measurements of the last minutes: see `txmux.control.rates.Rates.as_json`
 attention    what needs attention: see `txmux.control.control.Control.attention_state`

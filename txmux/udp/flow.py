@@ -40,8 +40,7 @@ from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
 from txmux.telemetry.record import FACTS, ConnectionRecord, ConnectionState
 from txmux.transport import IPAddress, unmapped
 from txmux.udp import ancillary
-from txmux.udp.connection_ids import ConnectionIds
-from txmux.udp.flow_ids import WG_INITIATION, begins_tunnel, continues_tunnel
+from txmux.udp.connection_ids import WG_INITIATION, ConnectionIds, begins_tunnel, continues_tunnel
 from txmux.udp.following import Following
 from txmux.udp.live_flows import LiveFlows, TimeoutQueue
 from txmux.udp.port import DatagramPort, FlowKey

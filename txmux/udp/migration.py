@@ -1,6 +1,6 @@
 """Connection migration: clients whose address changes, as behind a NAT that forgets; without sockets or a clock.
 
-A datagram from an unknown address that has the ID of a flow belongs to that flow; see `txmux.udp.flow_ids`.
+A datagram from an unknown address that has the ID of a flow belongs to that flow; see `txmux.udp.connection_ids`.
 
 These rules decide where its answers go:
 
@@ -25,7 +25,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Generic, TypeVar
 
 from txmux.classes import define
-from txmux.udp.flow_ids import QUIC, WIREGUARD, id_asked, may_have_id, protocol_of, server_id
+from txmux.udp.connection_ids import QUIC, WIREGUARD, id_asked, may_have_id, protocol_of, server_id
 from txmux.wire import codec
 from txmux.wire.codec import Origin, sent
 

@@ -16,7 +16,7 @@ from campaign.fuzz.target import Target, see
 from tests.features.consul.stand_in import instances_in
 from tests.features.sharing.machine import Machine
 from txmux.access.bans import Ban
-from txmux.access.lists.current import pack
+from txmux.access.dynamic_networks import pack
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.features.consul.finding import MOST_INSTANCES, NotConsulError, next_index

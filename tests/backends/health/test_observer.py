@@ -13,9 +13,9 @@ from tests.backends.health.test_checks import Dialled
 from tests.backends.pool.pools import servers
 from tests.support.dialler import played
 from txmux.backends.health.observer import Activity, ServerObservation, ServerObserver, usual_wait
-from txmux.backends.health.server_lines import ServerLines
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.server_health import ServerOverride
+from txmux.backends.upstream import ServerLines
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Ejection
 from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts

@@ -17,7 +17,7 @@ from tests.support.mux import SSH, MuxTestCase
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.client.tls import client_certificates
 from txmux.client.tls.client_certificates import is_allowed
-from txmux.control.explaining import explain_connection
+from txmux.control.worker_answers import explain_connection
 from txmux.rules.model import Backend, Route, TlsSettings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.route import allowed_client, certificate_condition

@@ -21,7 +21,7 @@ from tests.support.kit import VirtualTime, change_constants, make_folder, reacto
 from tests.support.supervised import SupervisedTestCase
 from tests.test_errors import assert_harmless, refused
 from txmux.access.bans import banned_network, written
-from txmux.access.lists.current import unpack
+from txmux.access.dynamic_networks import unpack
 from txmux.features.crowdsec import source as crowdsec
 from txmux.features.crowdsec.source import CrowdSec, Decisions, DecisionsReader, seconds_in
 from txmux.rules.problems import RulesError

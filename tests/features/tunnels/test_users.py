@@ -7,7 +7,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.support.kit import change_constants, make_folder
-from txmux.features.tunnels import login_queue, users
+from txmux.features.tunnels import users
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.users import TunnelUsers
 
@@ -57,7 +57,7 @@ class TunnelUsersTest(TestCase):
         self.assertIsNone(self.users.check(1, Login("dear", b"3")))
         self.assertEqual(await gatherResults(checks), [False] * 3)
         self.assertIsNone(self.users.crowded())
-        change_constants(self, login_queue, _MOST=2)
+        change_constants(self, users, _MOST=2)
         checks = [self.check("dear", b"wrong", source) for source in range(4)]
         self.assertIsNone(self.successResultOf(checks.pop(1)))
         self.assertEqual(await gatherResults(checks), [False] * 3)

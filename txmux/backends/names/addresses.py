@@ -8,9 +8,8 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
-from txmux.backends.names.lookup import HostAnswer, Lookup, all_settled, has_route
+from txmux.backends.names.lookup import BackendTurns, HostAnswer, Lookup, all_settled, has_route
 from txmux.backends.names.question import LookupFailedError
-from txmux.backends.names.turns import BackendTurns
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.classes import frozen
 from txmux.rules.model import Backend, Server

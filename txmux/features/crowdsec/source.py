@@ -16,7 +16,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.access.bans import banned_network
-from txmux.access.lists.current import Packed, pack
+from txmux.access.dynamic_networks import Packed, pack
 from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.net.http import NotConnectedError, ResponseTimeoutError, request

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from txmux.access.lists.updates import WatchedFile
+from txmux.access.network_sources import WatchedFile
 from txmux.errors import MuxError, how_to_install
 from txmux.features.geo import DATABASES, GeoRegion
 from txmux.files import LARGEST, read_bytes

@@ -1,4 +1,4 @@
-"""The terminal: raw while the screen is shown and always restored, its signals, and its keys."""
+"""The terminal of `txmux top`: raw while the screen is shown and always restored; and its loop: keys and answers come in, the screen goes out."""
 
 import contextlib
 import os
@@ -8,11 +8,17 @@ import signal
 import socket
 import termios
 import tty
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
+
+from txmux.features.top.keys import pressed
+from txmux.features.top.polling import Polling
+from txmux.features.top.state import RequestResult, Snapshot, TopState
+from txmux.features.top.view import screen
 
 _ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _OTHERS = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
@@ -160,3 +166,56 @@ def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
 def _size_of(first: int) -> int:
     # The length of a character in UTF-8 follows from its first byte.
     return 2 + (first >= 0xE0) + (first >= 0xF0) if 0xC2 <= first < 0xF5 else 1
+
+
+_ESCAPE = 0.05
+"""Seconds after which an escape character is the key of that name, and not the beginning of a sequence."""
+
+
+def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:
+    terminal = Terminal(keyboard)
+    polling = Polling(ask, terminal.wake)
+    try:
+        with terminal.shown():
+            polling.start(filters)
+            _watch(terminal, polling, TopState(filters=filters))
+    except (OSError, termios.error):
+        if terminal.ended_by is None:  # the terminal is gone, with whatever was being written
+            raise BrokenPipeError from None
+    number = terminal.ended_by
+    if number is None or number == signal.SIGINT:
+        return 0
+    # Die of the signal, so that its sender sees it.
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
+
+
+def _watch(terminal: Terminal, polling: Polling, state: TopState) -> None:
+    snapshot = newest = Snapshot()
+    left = b""
+    while not state.should_exit and terminal.ended_by is None:
+        terminal.show(screen(state, snapshot, *terminal.size))
+        typed = terminal.wait(_ESCAPE if left else None)
+        keys, left = read_keys(left + typed, is_last=not typed)
+        for key in keys:
+            state, request = pressed(state, snapshot, key)
+            if request is not None:
+                polling.send(request)
+            polling.want(state.filters)
+        while not polling.news.empty():
+            news = polling.news.get()
+            if isinstance(news, Snapshot):
+                newest = news
+            else:
+                state = _with_result(state, news)
+        if not state.is_paused:
+            snapshot = newest
+
+
+def _with_result(state: TopState, result: RequestResult) -> TopState:
+    if result.connection is None:
+        return attrs.evolve(state, result=result)
+    if state.mode == "browse":
+        return attrs.evolve(state, result=result, mode="explanation", scrolled=0)
+    return state

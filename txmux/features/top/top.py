@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.once or arguments.json or not is_interactive or os.environ.get("TERM") == "dumb":
         return command.run(arguments, _fetch, _write, as_json=Snapshot.as_json)
     try:
-        from txmux.features.top.loop import watch  # noqa: PLC0415 - what it needs is optional
+        from txmux.features.top.terminal import watch  # noqa: PLC0415 - what it needs is optional
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise

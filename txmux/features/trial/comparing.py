@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 import attrs
 
-from txmux.access.lists.current import dynamic_networks_of
+from txmux.access.dynamic_networks import dynamic_networks_of
 from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.features.trial import REMEMBER

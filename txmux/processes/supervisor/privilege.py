@@ -19,8 +19,8 @@ from txmux.files import use_helper
 from txmux.net.turns import outcome_of_look
 from txmux.processes import oom
 from txmux.processes.account import account_of
-from txmux.processes.helper.opener import HELPER_ENDED, Opener, OpenerError, opener_of
-from txmux.processes.helper.opening_server import OpeningServer
+from txmux.processes.opener import HELPER_ENDED, Opener, OpenerError, opener_of
+from txmux.processes.opening_server import OpeningServer
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS

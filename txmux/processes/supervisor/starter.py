@@ -37,7 +37,7 @@ from txmux.version import __version__
 _PACKAGE = Path(__file__).parents[2]
 _STDERR = 2
 _ENDED = "the process that starts workers has ended"
-STARTER = "txmux.processes.starter.process"
+STARTER = "txmux.processes.starter"
 
 
 @define

@@ -48,16 +48,21 @@ from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.turns import Turns, in_thread
 from txmux.net.watched import RECEIVED, FilesInUse
-from txmux.processes.helper.opener import HELPER_ENDED
-from txmux.processes.helper.opening_server import OpeningServer
 from txmux.processes.oom import KILLS
+from txmux.processes.opener import HELPER_ENDED
+from txmux.processes.opening_server import OpeningServer
 from txmux.processes.supervisor.adopted import AdoptedWorker
 from txmux.processes.supervisor.moving import LONGEST_WAIT
-from txmux.processes.supervisor.pool import STARTING, WorkerPool, WorkersError, failures
+from txmux.processes.supervisor.pool import (
+    STARTING,
+    ServersElsewhere,
+    WorkerPool,
+    WorkersError,
+    failures,
+)
 from txmux.processes.supervisor.privilege import open_for_worker
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.sent_rules import PendingRules, RemovedRoutes, SentRules
-from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.supervisor.starter import Starter
 from txmux.processes.supervisor.worker import Worker
 from txmux.processes.usable import too_many_sockets

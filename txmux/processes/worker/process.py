@@ -30,7 +30,7 @@ from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.turns import Turns, first_late
 from txmux.net.watched import RECEIVED
 from txmux.processes.account import account_of
-from txmux.processes.helper.opener import Opener
+from txmux.processes.opener import Opener
 from txmux.processes.supervisor.signals import SignalWatch, is_stopping
 from txmux.processes.worker.received_rules import Start, close, named, read_replacement, sockets_of
 from txmux.processes.worker.sandbox import Sandbox, SandboxError, confine

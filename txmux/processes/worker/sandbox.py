@@ -13,8 +13,8 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.net.namespaces import overflow_ids
-from txmux.processes.starter.refusals import restrict_calls
 from txmux.processes.worker import landlock
+from txmux.processes.worker.refusals import restrict_calls
 from txmux.processes.worker.seccomp import is_known
 from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import are_all_sockets

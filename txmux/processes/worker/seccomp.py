@@ -126,7 +126,7 @@ def restrict_calls() -> int | None:
     """Refuse all other calls to this thread and all that it starts, with ``EPERM``; needs ``PR_SET_NO_NEW_PRIVS``.
 
     Returns:
-        A descriptor for another process, for whose answer a refused call waits (`txmux.processes.starter.refusals`); ``None`` if the
+        A descriptor for another process, for whose answer a refused call waits (`txmux.processes.worker.refusals`); ``None`` if the
         kernel refuses calls without a report.
 
     Raises:

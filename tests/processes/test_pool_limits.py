@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
+from txmux.processes.supervisor.pool import ServersElsewhere
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import Counters

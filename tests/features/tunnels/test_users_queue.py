@@ -3,8 +3,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants
-from txmux.features.tunnels import login_queue
-from txmux.features.tunnels.login_queue import LoginQueue
+from txmux.features.tunnels import users
+from txmux.features.tunnels.users import LoginQueue
 
 _STEP = st.tuples(st.sampled_from(("add", "wrong", "right", "leave")), st.integers(0, 5))
 _STEPS = st.lists(_STEP, min_size=20, max_size=60)
@@ -57,7 +57,7 @@ class LoginQueueTest(SynchronousTestCase):
         self.queue.judged(2, is_right=True)
         self.assertIsNone(self.queue.take())
         # Of very many sources, those with the oldest wrong logins are forgotten.
-        change_constants(self, login_queue, _REMEMBERED=2)
+        change_constants(self, users, _REMEMBERED=2)
         for source in (1, 2, 1, 3):
             self.queue.judged(source, is_right=False)
         for source in (3, 2, 1):
@@ -66,7 +66,7 @@ class LoginQueueTest(SynchronousTestCase):
 
     def test_full(self) -> None:
         """A new source takes the place of one with wrong logins; of those that are new as well, the one that has waited longest leaves."""
-        change_constants(self, login_queue, _MOST=4)
+        change_constants(self, users, _MOST=4)
         self.fill(2)
         self.assertEqual(self.queue.add(0, "third"), "third")
         self.queue.judged(1, is_right=False)

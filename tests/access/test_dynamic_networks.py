@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.held import held_by
-from txmux.access.lists.current import Lists, pack, unpack
+from txmux.access.dynamic_networks import Lists, pack, unpack
 from txmux.rules.model import NetworkSet, Rules, Settings
 from txmux.rules.model.networks import DynamicNetworks
 

@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.access.lists.current import Packed, dynamic_networks_of, pack
+from txmux.access.dynamic_networks import Packed, dynamic_networks_of, pack
 from txmux.classes import define
 from txmux.errors import MuxError, cause_of
 from txmux.files import LARGEST_LIST, FileState, read_bytes, state_at

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.kit import make_folder, pretend_user
 from txmux import files
-from txmux.access.lists.current import unpack
-from txmux.access.lists.updates import ListUpdates, NetworksFile, WatchedFile
+from txmux.access.dynamic_networks import unpack
+from txmux.access.network_sources import ListUpdates, NetworksFile, WatchedFile
 from txmux.files import use_helper
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import load
@@ -192,5 +192,7 @@ class FilesTests(TestCase):
         self.write("192.0.2.3\n")
         with capturedLogs() as events:
             self.assertEqual(await self.found(file), ["192.0.2.3/32"])
-        own = [one for one in events if one["log_namespace"].startswith("txmux.access.lists")]
+        own = [
+            one for one in events if one["log_namespace"].startswith("txmux.access.network_sources")
+        ]
         self.assertEqual([event["networks"] for event in own], ["1 network"])

@@ -1,6 +1,6 @@
 """The side that opens the files and sockets of the rules: the privileged helper, or the supervisor for its workers.
 
-See `txmux.processes.helper.opener` for the requests.
+See `txmux.processes.opener` for the requests.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from txmux.processes.account import AccountError, UserAccount
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.held_signals import held, release_signals
 from txmux.processes.oom import StarterScore
-from txmux.processes.starter.refusals import RefusedCalls
 from txmux.processes.worker.process import run
+from txmux.processes.worker.refusals import RefusedCalls
 from txmux.processes.worker.sandbox import folders_of_python
 
 _STDERR = 2

@@ -37,7 +37,7 @@ _PATIENCE = 10.0
 _STARTING = 60.0  # the same for the first answer, since the helper has to start
 _SLICE = 1.0  # seconds between two looks at what the helper does
 
-_HELPER = "txmux.processes.helper.opening_server"
+_HELPER = "txmux.processes.opening_server"
 HELPER_ENDED = "the helper that opens files has ended"
 
 

@@ -1,1 +1,0 @@
-"""Networks that change while the rules hold: files, CrowdSec, countries."""

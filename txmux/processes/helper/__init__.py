@@ -1,1 +1,0 @@
-"""The process that keeps root, and opens what the rules name."""
