@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.growth import AT_ALL, AT_NONE, RULES, finished, growth
 from txmux.access.admission import Admission
-from txmux.admin.listing import json_pieces
+from txmux.admin.encoding import json_pieces
 from txmux.admin.metrics import exposition
 from txmux.backends.health.observer import ServerObserver
 from txmux.backends.upstreams import Upstreams

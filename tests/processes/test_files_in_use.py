@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kit import change_constants, make_authority, make_folder
-from txmux.backends.backend_files import BackendFiles
+from txmux.backends.upstream import BackendFiles
 from txmux.backends.upstreams import Upstreams
 from txmux.client.tls.store import CertificateStore
 from txmux.client.tls.terminators import TlsTerminators

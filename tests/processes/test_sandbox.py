@@ -461,7 +461,7 @@ CALLERS = {
     "features/trial/memory.py": WORKER,
     "features/tunnels/stage.py": WORKER,
     "rules/lint/patterns.py": OWN_BYTES,
-    "rules/tracer.py": "that of features/trial/memory or cli/explain",
+    "rules/tracing.py": "that of features/trial/memory or cli/explain",
     "tcp/answers.py": WORKER,
     "tcp/stage.py": WORKER,
     "tcp/stages/connecting.py": WORKER,

@@ -10,6 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from typing_extensions import override
 
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.balance import affinity_of
@@ -20,20 +21,24 @@ from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
 from txmux.net.relay.interface import MARGIN, Timeouts
 from txmux.net.relay.paced import RelayRates
-from txmux.net.tls.errors import HandshakeError
-from txmux.rules.installed import dialler_of
+from txmux.net.secrets import SecretFileError
+from txmux.net.tls.errors import HandshakeError, TLSFileError
+from txmux.net.watched import FilesInUse, WatchedFiles
+from txmux.rules.installed import KEYS, dialler_of
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
+from txmux.rules.optional import named
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
-from txmux.telemetry.formatting import plural
+from txmux.telemetry.formatting import plural, utc_time
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
 
 if TYPE_CHECKING:
-    from txmux.backends.backend_files import BackendFiles
     from txmux.backends.connect.dial import Dialler
+    from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.names.destinations import Destinations
+    from txmux.net.tls.validity import Validity
     from txmux.rules.feature import ServerDialler
 
 
@@ -338,3 +343,48 @@ class ServerLines:
         for timer in self._timers.values():
             timer.cancel()
         self._timers, self._counts = {}, {}
+
+
+class BackendFiles(WatchedFiles):
+    """What the files of a backend have; a `TLSFileError` if they cannot be used, and none may be lacking.
+
+    Attributes:
+        made: The TLS, and the password; ``None`` until they can be used, so that no server may be connected.
+    """
+
+    made: tuple[BackendTLS | None, str] | None
+    _rule, _what = "tls", "files"
+
+    def __init__(self, backend: Backend, seconds: Callable[[], float]) -> None:
+        self._backend, tls, proxy = backend, backend.tls, backend.proxy
+        paths = [] if tls is None else [*tls.files]
+        if proxy is not None and proxy.password is not None:
+            paths.append(proxy.password)
+        may_lack = any(one is not None and one.may_lack for one in (tls, proxy))
+        super().__init__(seconds, f"[backend {backend.name}] ", paths, may_lack=may_lack)
+
+    @override
+    def _make(self, files: FilesInUse) -> tuple[BackendTLS | None, str]:
+        tls, password, proxy = None, "", self._backend.proxy
+        if self._backend.tls is not None:
+            from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
+
+            tls = BackendTLS(self._backend.tls, read=files.read)
+        if proxy is not None and proxy.password is not None:
+            try:
+                read = named(KEYS["backend"][proxy.key].files.reader)
+                password = read(proxy.password, read=files.read)
+            except SecretFileError as problem:
+                raise TLSFileError(proxy.key, str(problem)) from None
+        return tls, password
+
+    @property
+    def validity(self) -> Sequence[Validity]:
+        return () if self.made is None or self.made[0] is None else self.made[0].validity
+
+    @override
+    def _why_kept(self, problem: TLSFileError) -> str:
+        if self.made is None:
+            return f"{self.section}{problem.key}: {problem.what}; no server is connected until it can be used"
+        ends = [one.ends for one in self.validity if one.is_shown]
+        return super()._why_kept(problem) + (f", until {utc_time(min(ends))}" if ends else "")

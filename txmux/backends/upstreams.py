@@ -15,7 +15,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.backends.backend_files import BackendFiles
 from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
@@ -32,7 +31,7 @@ from txmux.backends.pool.server_health import (
     ServerHealth,
     ServerOverrides,
 )
-from txmux.backends.upstream import Destination, ServerLines, Upstream
+from txmux.backends.upstream import BackendFiles, Destination, ServerLines, Upstream
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.timers import Timers
 from txmux.rules.feature import ServerStart

@@ -38,8 +38,7 @@ from txmux.rules.model import (
 )
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
-from txmux.rules.tracer import Tracer, inner_listener
-from txmux.rules.tracing import TracedSample, as_json, seen_by
+from txmux.rules.tracing import TracedSample, Tracer, as_json, inner_listener, seen_by
 from txmux.telemetry.explanation import (
     EXPLANATION_COLUMNS,
     Explanation,

@@ -25,8 +25,15 @@ from txmux.net.channel.message import Message
 from txmux.net.collecting import UNCOLLECTED
 from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import SHORT_FORM, Rules
-from txmux.rules.tracer import Tracer
-from txmux.rules.tracing import Trace, TracedSample, as_json, route_json, seen_by, trace_json
+from txmux.rules.tracing import (
+    Trace,
+    TracedSample,
+    Tracer,
+    as_json,
+    route_json,
+    seen_by,
+    trace_json,
+)
 from txmux.serving.serving import Serving
 from txmux.telemetry.documents import (
     ConnectionDocument,

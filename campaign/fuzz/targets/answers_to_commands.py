@@ -22,9 +22,8 @@ from txmux.cli.remote import ask as asking
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, TcpAddress
 from txmux.cli.remote.reports import REPORTS
-from txmux.features.top.panes import text_of
 from txmux.features.top.polling import fetch_snapshot
-from txmux.features.top.state import TopState
+from txmux.features.top.state import TopState, text_of
 from txmux.features.top.view import screen
 
 _PLACE = AdminEndpoint(TcpAddress("127.0.0.1", 1), "", "--admin")

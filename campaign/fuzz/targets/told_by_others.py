@@ -22,7 +22,7 @@ from txmux.adopt.receiving import read as read_handed_over
 from txmux.features.consul.finding import MOST_INSTANCES, NotConsulError, next_index
 from txmux.features.crowdsec.source import Decisions, DecisionsReader
 from txmux.features.sharing.bans import SharedBans
-from txmux.features.sharing.redis import RedisError, ReplyParser
+from txmux.features.sharing.client import RedisError, ReplyParser
 from txmux.features.sharing.store import Store
 from txmux.wire import codec
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tests.support.kit import Peer, VirtualTime
 from txmux.access.bans import Ban, Bans, Change, ServiceBans, banned_network, written
-from txmux.features.sharing.redis import ReplyParser
+from txmux.features.sharing.client import ReplyParser
 
 
 class Machine:

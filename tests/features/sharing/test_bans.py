@@ -17,8 +17,7 @@ from txmux.access.bans import Ban
 from txmux.control.attention import problems
 from txmux.features.sharing import bans as shared_bans
 from txmux.features.sharing.bans import SharedBans
-from txmux.features.sharing.client import SHARING_TIMES
-from txmux.features.sharing.redis import RedisError
+from txmux.features.sharing.client import SHARING_TIMES, RedisError
 from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
 from txmux.features.sharing.store import Store
 

@@ -6,8 +6,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.kit import Peer, PeerFactory, VirtualTime, listen, reactor
-from txmux.features.sharing.client import RedisClient, RedisConnection, SharingTimes
-from txmux.features.sharing.redis import RedisError
+from txmux.features.sharing.client import RedisClient, RedisConnection, RedisError, SharingTimes
 from txmux.features.sharing.store import Store
 
 

@@ -17,8 +17,8 @@ from tests.test_errors import assert_harmless, logged, refused
 from txmux.access.bans import Ban
 from txmux.access.per_source import PerSource, SourceLimits
 from txmux.features.sharing.bans import SharedBans, Sharing
+from txmux.features.sharing.client import ReplyError, ReplyParser
 from txmux.features.sharing.exchange import KEY, SharedSources
-from txmux.features.sharing.redis import ReplyError, ReplyParser
 from txmux.features.sharing.store import Store
 from txmux.rules.model import Rules
 from txmux.rules.named_files import needed_modules

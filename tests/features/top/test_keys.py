@@ -7,8 +7,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.features.top.snapshot import CONNECTIONS, SERVER, SNAPSHOT
 from txmux.features.top.keys import pressed
-from txmux.features.top.panes import lines_of
-from txmux.features.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
+from txmux.features.top.state import (
+    ChangeRequest,
+    ExplainRequest,
+    Snapshot,
+    TopRequest,
+    TopState,
+    lines_of,
+)
 from txmux.features.top.view import screen
 
 _KEYS = [*"1234sSr/exbdmuwWpqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]

@@ -11,8 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.features.top.snapshot import CONNECTION, RECENT, ROUTES, SERVER, SNAPSHOT
 from tests.support.everything import BACKENDS, SERVERS, STATUS, names
 from txmux.features.top.keys import HELP
-from txmux.features.top.panes import text_of
-from txmux.features.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
+from txmux.features.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState, text_of
 from txmux.features.top.view import screen, sparkline
 
 _ROUTE = {"says": "match", "at": None, "needs_up_to": None, "error": None}

@@ -10,7 +10,7 @@ from txmux.features.trial.comparing import RememberedClient, compared
 from txmux.rules.model import FoundCertificate, Rules
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.rules_parser import RulesParser
-from txmux.rules.tracer import Tracer
+from txmux.rules.tracing import Tracer
 
 REQUEST = b"GET /in HTTP/1.1\r\nHost: a.test\r\n\r\n"
 LISTEN = "[listen x]\nendpoint = 192.0.2.9:443\n"

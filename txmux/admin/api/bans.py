@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from txmux.access.bans import LONGEST_REASON, Ban, BanError, banned_network
 from txmux.admin.api.openapi import body
+from txmux.admin.encoding import listed
 from txmux.admin.guard import RefusedError
-from txmux.admin.listing import listed
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.rules.model import IPNetwork
 from txmux.rules.reading.values import no_network

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from txmux.admin.api.openapi import Schema, body, schema_of
+from txmux.admin.encoding import BY_NAME, incomplete, link_to_next, listed
 from txmux.admin.guard import RefusedError
-from txmux.admin.listing import BY_NAME, incomplete, link_to_next, listed
 from txmux.admin.resource import ApiAnswer, Query, ResourceList, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
 from txmux.control.connections import (

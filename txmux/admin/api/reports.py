@@ -9,8 +9,8 @@ import attrs
 
 from txmux.admin import resource
 from txmux.admin.api.openapi import Schema, body
+from txmux.admin.encoding import BY_NAME, incomplete, listed, part_of
 from txmux.admin.guard import RefusedError
-from txmux.admin.listing import BY_NAME, incomplete, listed, part_of
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.control.conditions import Coalescer
 from txmux.control.control import Control

@@ -32,9 +32,15 @@ from txmux.classes import define
 from txmux.client.parts import ServicePart
 from txmux.control.attention import problems
 from txmux.errors import printable
-from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
+from txmux.features.sharing.client import (
+    SHARING_TIMES,
+    STEADY,
+    RedisClient,
+    RedisError,
+    RedisProtocol,
+    SharingTimes,
+)
 from txmux.features.sharing.exchange import SharedSources
-from txmux.features.sharing.redis import RedisError, RedisProtocol
 from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
 from txmux.features.sharing.store import Store, is_shared, store_of
 from txmux.rules.model import IPNetwork, Rules

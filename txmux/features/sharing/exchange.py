@@ -17,8 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 
 from txmux.access.per_source import PerSource
-from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient
-from txmux.features.sharing.redis import RedisProtocol
+from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient, RedisProtocol
 from txmux.features.sharing.store import Store
 from txmux.net.turns import Turns
 from txmux.telemetry.sources import Source

@@ -10,18 +10,20 @@ from txmux.cli.remote.changes import ban_body, path_of, read_weight
 from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
 from txmux.errors import printable
-from txmux.features.top.panes import PaneLine, lines_of, position
 from txmux.features.top.state import (
     PANES,
     TABLE_OF,
     ChangeRequest,
     ExplainRequest,
     Pane,
+    PaneLine,
     RequestResult,
     Snapshot,
     TopRequest,
     TopState,
     ValueRequest,
+    lines_of,
+    position,
 )
 
 HELP = (

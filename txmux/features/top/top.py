@@ -8,9 +8,8 @@ from txmux.cli._output import Output
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
 from txmux.errors import MuxError, how_to_install
-from txmux.features.top.panes import rows_of, text_of
 from txmux.features.top.polling import fetch_snapshot
-from txmux.features.top.state import PANES, TABLE_OF, Snapshot
+from txmux.features.top.state import PANES, TABLE_OF, Snapshot, rows_of, text_of
 
 _MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists all
 

@@ -10,8 +10,19 @@ from rich.text import Text
 
 from txmux.errors import printable
 from txmux.features.top.keys import HELP
-from txmux.features.top.panes import PaneLine, attention_of, counts_of, lines_of, position, title_of
-from txmux.features.top.state import PANES, TABLE_OF, Pane, Snapshot, TopState
+from txmux.features.top.state import (
+    PANES,
+    TABLE_OF,
+    Pane,
+    PaneLine,
+    Snapshot,
+    TopState,
+    attention_of,
+    counts_of,
+    lines_of,
+    position,
+    title_of,
+)
 from txmux.telemetry.explanation import EXPLANATION_COLUMNS, explained_connection
 from txmux.telemetry.formatting import byte_rate, rate
 from txmux.telemetry.presentation import STYLES, Column, Health, fitted, needs_attention

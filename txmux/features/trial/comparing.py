@@ -15,8 +15,7 @@ from txmux.features.trial import REMEMBER
 from txmux.interfaces import Transport
 from txmux.net.addresses import address_in
 from txmux.rules.model import FoundCertificate, Listener, Refusal, Route, Rules
-from txmux.rules.tracer import Tracer, inner_listener
-from txmux.rules.tracing import TracedSample, silence_of, traced_outcome
+from txmux.rules.tracing import TracedSample, Tracer, inner_listener, silence_of, traced_outcome
 from txmux.serving.listen_addresses import listen_addresses, listen_lines, socket_address
 from txmux.telemetry.formatting import plural
 from txmux.transport import IPAddress, source_of_client, unmapped

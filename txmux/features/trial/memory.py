@@ -17,7 +17,7 @@ from txmux.features.trial.comparing import CannotTellError, RememberedClient, co
 from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import Rules
 from txmux.rules.packing import unpack_in_steps
-from txmux.rules.tracer import Tracer
+from txmux.rules.tracing import Tracer
 from txmux.telemetry.access_log import REMEMBERED
 from txmux.wire.preamble import NOTHING
 

@@ -11,8 +11,8 @@ from txmux.features.gateway.cluster import Cluster, key_of
 from txmux.features.gateway.conditions import merged
 from txmux.features.gateway.listeners import GatewaySettings, secret_namespaces
 from txmux.features.gateway.provider import addresses_of
+from txmux.features.gateway.reflector import readable
 from txmux.features.gateway.routes import named_config_maps
-from txmux.features.gateway.shapes import readable
 
 _OTHERS = gateway("name: x, port: 7, protocol: TCP", name="theirs", more=", namespace: far")
 _OTHERS += """

@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.kit import Peer, PeerFactory, VirtualTime, listen, reactor
-from txmux.features.sharing.redis import RedisError, RedisProtocol, ReplyError, ReplyParser
+from txmux.features.sharing.client import RedisError, RedisProtocol, ReplyError, ReplyParser
 
 _LEAVES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=40)
 _REPLIES = st.recursive(_LEAVES, lambda inside: st.lists(inside, max_size=5), max_leaves=9).filter(
