@@ -498,9 +498,8 @@ class SharedLimits:
             return None
         table, moving = self.tables.get(listener.name), self.layout.columns - 1
         if table is None:
-            raise LayoutError(
-                f"the sources of [listen {listener.name}] have no place in the memory"
-            )
+            message = f"the sources of [listen {listener.name}] have no place in the memory"
+            raise LayoutError(message)
         return PerSource(limits, seconds, table, worker, self._lock, moving)
 
     def sources(

@@ -88,9 +88,8 @@ def _check_message(data: bytes, descriptors: Collection[int], flags: int) -> Non
     if flags & socket.MSG_TRUNC:
         raise NotGivenError(f"the message has more than {MOST} bytes")
     if flags & socket.MSG_CTRUNC:
-        raise NotGivenError(
-            "not all descriptors could be received: is the limit of open files reached?"
-        )
+        message = "not all descriptors could be received: is the limit of open files reached?"
+        raise NotGivenError(message)
     if not data and not descriptors:
         raise NotGivenError("the connection was closed without a message")
     if len(descriptors) != 1:
@@ -139,9 +138,8 @@ def _address(value: Any) -> tuple[str, int]:
 def _check_sender(sender: socket.socket, users: Collection[int]) -> None:
     process, user, _ = credentials_of(sender) or (0, UNKNOWN, 0)
     if user not in users:
-        raise NotGivenError(
-            f"process {process} of {user_text(user)} may not send sockets here; if it may, name the user"
-        )
+        message = f"process {process} of {user_text(user)} may not send sockets here; if it may, name the user"
+        raise NotGivenError(message)
 
 
 def _client_socket(descriptor: int) -> socket.socket:

@@ -306,9 +306,8 @@ def load(points: list[EntryPoint]) -> Any:
         if lacking and lacking.partition(".")[0] == module:
             raise missing(point.name, module, _package(point)) from None
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MuxError(
-            f"{name} of {_package(point)} cannot be loaded: {what}; update that package, or uninstall it"
-        ) from error
+        message = f"{name} of {_package(point)} cannot be loaded: {what}; update that package, or uninstall it"
+        raise MuxError(message) from error
     return command
 
 

@@ -85,9 +85,8 @@ def script_for(shell: str) -> str:
     try:
         import shtab  # noqa: PLC0415 - it is optional
     except ModuleNotFoundError:
-        raise MuxError(
-            f"the script needs the package shtab; install it: {how_to_install('completion')}"
-        ) from None
+        message = f"the script needs the package shtab; install it: {how_to_install('completion')}"
+        raise MuxError(message) from None
     from txmux.detection.registry import installed_matchers  # noqa: PLC0415 - names need no matchers
 
     parser = make_parser()

@@ -220,18 +220,16 @@ def _address(text: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
-        ) from None
+        message = f"{text!r} is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _timestamp(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time; write one as 2026-11-20T14:30 or 2026-11-20T14:30+00:00"
-        ) from None
+        message = f"{text!r} is not a time; write one as 2026-11-20T14:30 or 2026-11-20T14:30+00:00"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _listeners(rules: Rules, name: str | None) -> tuple[Listener, ...]:
@@ -347,18 +345,16 @@ def _listeners_inside(
     """For ``--inside``, return listeners with the route's destination as default, the route, and the client's certificate."""
     name, certificate = arguments.inside, arguments.client_cert
     if name is None and certificate is not None:
-        raise MuxError(
-            "a certificate is shown in TLS; name the route that terminates it by --inside"
-        )
+        message = "a certificate is shown in TLS; name the route that terminates it by --inside"
+        raise MuxError(message)
     if name is None:
         return listeners, None, None
     ends = {route.name: route for route in rules.routes if route.is_outer}
     if name not in ends:
         hint = did_you_mean(name, ends)
         names = f" (there are {', '.join(ends)})" if ends else ""
-        raise MuxError(
-            f"there is no [route {name}] that terminates TLS or opens tunnels{hint}{names}"
-        )
+        message = f"there is no [route {name}] that terminates TLS or opens tunnels{hint}{names}"
+        raise MuxError(message)
     end = ends[name]
     reached = [
         inner_listener(listener, end) for listener in listeners if comes_to(end, listener, ends)
@@ -376,9 +372,8 @@ def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None
         if tls is not None and tls.client_ca is not None:
             shown = _presented_certificate(tls, text)
             if tls.client == "required" and "any" not in shown.kinds and text != "none":
-                raise MuxError(
-                    f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {shown}"
-                )
+                message = f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {shown}"
+                raise MuxError(message)
             return shown
         routes += [end for end in rules.routes if end.name in route.under and end not in routes]
     if text != "none":

@@ -52,9 +52,8 @@ class Options(usage.Options):
     def parseArgs(self, *words: str) -> None:
         if not words:
             return
-        raise usage.UsageError(
-            f"{words[0]!r} is not an option; to run a rules file, write: twist txmux --rules {shlex.quote(words[-1])}"
-        )
+        message = f"{words[0]!r} is not an option; to run a rules file, write: twist txmux --rules {shlex.quote(words[-1])}"
+        raise usage.UsageError(message)
 
     def postOptions(self) -> None:
         program: Any = self.parent

@@ -84,9 +84,8 @@ class UserAccount:
             os.setuid(self.uid)
             _drop_capabilities()
         except OSError as problem:
-            raise AccountError(
-                f"[txmux] user: cannot switch to user {self.user!r}: {problem.strerror}"
-            ) from problem
+            message = f"[txmux] user: cannot switch to user {self.user!r}: {problem.strerror}"
+            raise AccountError(message) from problem
         with suppress(PermissionError):
             os.setuid(0)
             raise AccountError(
@@ -168,9 +167,8 @@ def find_account(user: str, group: str | None, where: str = "[txmux] ") -> UserA
     except (KeyError, OverflowError):
         if user.isdecimal() and number is not None and int(user) < _NO_ID:
             return UserAccount(user, int(user), number)  # as in a container without a list of users
-        raise AccountError(
-            f"{where}user: there is no user {user!r} on this machine; create it, or name another one"
-        ) from None
+        message = f"{where}user: there is no user {user!r} on this machine; create it, or name another one"
+        raise AccountError(message) from None
     return UserAccount(user, entry.pw_uid, entry.pw_gid if number is None else number)
 
 
@@ -180,6 +178,5 @@ def group_id(group: str, where: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise AccountError(
-            f"{where}group: there is no group {group!r} on this machine; create it, or name another one"
-        ) from None
+        message = f"{where}group: there is no group {group!r} on this machine; create it, or name another one"
+        raise AccountError(message) from None

@@ -97,9 +97,8 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
         return Backend(backend, (read_server(backend),))
     if IProtocolFactory.providedBy(backend):
         return InProcess(type(backend).__name__, backend)
-    raise MuxError(
-        f"{backend!r} is not a protocol factory, a server such as '127.0.0.1:22', 'close', 'reset' or 'reject'"
-    )
+    message = f"{backend!r} is not a protocol factory, a server such as '127.0.0.1:22', 'close', 'reset' or 'reject'"
+    raise MuxError(message)
 
 
 def from_python(
@@ -159,9 +158,8 @@ def _route(made: Any) -> Route:
 
 def _clients(made: Any) -> Clients:
     if not isinstance(made, Clients):
-        raise TypeError(
-            f"{made!r} does not say which clients; write Clients(allowed=['10.0.0.0/8'])"
-        )
+        message = f"{made!r} does not say which clients; write Clients(allowed=['10.0.0.0/8'])"
+        raise TypeError(message)
     allowed, excluded = _network_set(made.allowed), _network_set(made.excluded)
     if allowed is made.allowed and excluded is made.excluded:
         return made

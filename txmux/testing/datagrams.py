@@ -52,9 +52,8 @@ def check_datagrams(
     options = dict(options or {})
     words.check_words(matcher)
     if Transport.UDP not in transports_of(matcher):
-        raise AssertionError(
-            f"{matcher.name} is not for UDP: its 'transports' has no Transport.UDP"
-        )
+        message = f"{matcher.name} is not for UDP: its 'transports' has no Transport.UDP"
+        raise AssertionError(message)
     expected = [
         (verdict, _flow(sample))
         for verdict, several in (
@@ -69,9 +68,8 @@ def check_datagrams(
         for verdict, flow in expected:
             decision = flow_decided(predicate, flow)
             if decision.verdict is not verdict:
-                raise AssertionError(
-                    f"{decision.verdict.name}, not {verdict.name}: {predicates.shown(flow)}"
-                )
+                message = f"{decision.verdict.name}, not {verdict.name}: {predicates.shown(flow)}"
+                raise AssertionError(message)
         flows = [flow for _, flow in expected]
         _check_flows(predicate, flows, examples)
     for line, given in words.each_example(matcher):
@@ -129,9 +127,8 @@ def flow_decided(predicate: Predicate, datagrams: Sequence[bytes]) -> predicates
 def _flow(sample: bytes | Sequence[bytes]) -> tuple[bytes, ...]:
     flow = (sample,) if isinstance(sample, bytes) else tuple(sample)
     if not all(isinstance(datagram, bytes) for datagram in flow):
-        raise AssertionError(
-            f"{sample!r} is not what a client says; write the bytes of a datagram, or a list of those of a flow"
-        )
+        message = f"{sample!r} is not what a client says; write the bytes of a datagram, or a list of those of a flow"
+        raise AssertionError(message)
     return flow
 
 

@@ -119,9 +119,8 @@ def check_matcher(
     try:
         predicate = matcher.predicate(options)
     except OptionError as error:
-        raise AssertionError(
-            f"{words.line_of(matcher, options)} cannot be made: {error}"
-        ) from error
+        message = f"{words.line_of(matcher, options)} cannot be made: {error}"
+        raise AssertionError(message) from error
     matched = tuple(samples)
     with words.about(words.line_of(matcher, options)):
         check_predicate(predicate, matched, not_samples, undecided=undecided, examples=examples)
@@ -187,6 +186,5 @@ def _expect(decision: Decided, verdict: Verdict, at: int | None, data: bytes) ->
             f"{decision.verdict.name} at byte {decision.at}, not {verdict.name}: {shown(data)}"
         )
     if at is not None and decision.at != at:
-        raise AssertionError(
-            f"{verdict.name} at byte {decision.at}, but it is due at byte {at}: {shown(data)}"
-        )
+        message = f"{verdict.name} at byte {decision.at}, but it is due at byte {at}: {shown(data)}"
+        raise AssertionError(message)

@@ -22,9 +22,8 @@ def ask(predicate: Predicate, sample: Peeked) -> Verdict:
     try:
         verdict = predicate(sample)
     except Exception as error:
-        raise AssertionError(
-            f"the predicate raised {error!r} with {len(sample)} bytes: {shown(sample)}"
-        ) from error
+        message = f"the predicate raised {error!r} with {len(sample)} bytes: {shown(sample)}"
+        raise AssertionError(message) from error
     if not isinstance(verdict, Verdict):
         fail(f"the predicate gave {verdict!r}, not a Verdict", sample)
     return verdict

@@ -185,9 +185,8 @@ class WaterMarkTransport:
             RuntimeError: There is one already.
         """
         if self.producer is not None:
-            raise RuntimeError(
-                f"{self.producer!r} is registered; unregister it before {producer!r}"
-            )
+            message = f"{self.producer!r} is registered; unregister it before {producer!r}"
+            raise RuntimeError(message)
         if self.lost is not None:
             producer.stopProducing()
             return

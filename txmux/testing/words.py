@@ -56,9 +56,8 @@ def check_words(matcher: IProtocolMatcher) -> None:
     except Invalid as error:
         raise AssertionError(f"{matcher!r} does not provide IProtocolMatcher: {error}") from error
     if not (isinstance(matcher.name, str) and _NAME.fullmatch(matcher.name)):
-        raise AssertionError(
-            f"the name {matcher.name!r} must be lower-case letters, digits and '-'"
-        )
+        message = f"the name {matcher.name!r} must be lower-case letters, digits and '-'"
+        raise AssertionError(message)
     try:
         transports_of(matcher)
     except TypeError as error:
@@ -114,13 +113,11 @@ def _check_value(matcher: IProtocolMatcher, options: Mapping[str, str]) -> None:
         matcher.predicate(options)
     except OptionError as error:
         if error.option not in {None, *(option.name for option in matcher.options)}:
-            raise AssertionError(
-                f"{line_of(matcher, options)}: the error names an unknown option: {error}"
-            ) from error
+            message = f"{line_of(matcher, options)}: the error names an unknown option: {error}"
+            raise AssertionError(message) from error
     except Exception as error:
-        raise AssertionError(
-            f"{line_of(matcher, options)} raised {error!r}; only OptionError may be raised"
-        ) from error
+        message = f"{line_of(matcher, options)} raised {error!r}; only OptionError may be raised"
+        raise AssertionError(message) from error
 
 
 def hypothesis() -> Any:

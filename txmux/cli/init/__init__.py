@@ -67,9 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         servers = listening(_PROC)
     except OSError as error:
-        raise MuxError(
-            f"{error.filename}: {error.strerror}; this needs Linux with /proc mounted"
-        ) from None
+        message = f"{error.filename}: {error.strerror}; this needs Linux with /proc mounted"
+        raise MuxError(message) from None
     others = [server for server in servers if server.program != OWN_PROGRAM]
     probed = probe(others) if arguments.probe else {}
     services = [recognise(server, probed.get(server, Probed())) for server in others]
@@ -105,9 +104,8 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     try:
         is_there = os.path.lexists(path)
         if is_there and not force:
-            raise MuxError(
-                f"{path} exists already; name another file, or overwrite it with --force"
-            )
+            message = f"{path} exists already; name another file, or overwrite it with --force"
+            raise MuxError(message)
         if path.is_symlink():
             raise MuxError(f"{path} is a link: name the file that it leads to")
         mode = stat.S_IMODE(path.stat().st_mode) if is_there else None

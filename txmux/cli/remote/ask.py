@@ -93,9 +93,8 @@ def _answered(
         connection.request(method, path, data, headers)
         yield connection.getresponse()
     except TimeoutError:
-        raise LateAnswerError(
-            f"the service at {_where(endpoint)} has not answered within {seconds:g} s"
-        ) from None
+        message = f"the service at {_where(endpoint)} has not answered within {seconds:g} s"
+        raise LateAnswerError(message) from None
     except (OSError, HTTPException, ValueError) as problem:
         raise NoServiceError(_connection_problem(endpoint, problem)) from None
     finally:

@@ -213,9 +213,8 @@ def read_filters(
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in FILTER_OPTIONS:
-            raise UsageError(
-                f"{word!r} is not a filter; write one of {'=, '.join(FILTER_OPTIONS)}="
-            )
+            message = f"{word!r} is not a filter; write one of {'=, '.join(FILTER_OPTIONS)}="
+            raise UsageError(message)
         if filters[name] is not None:
             raise UsageError(f"{name!r} is given twice; keep one")
         filters[name] = value

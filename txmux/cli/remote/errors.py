@@ -36,6 +36,5 @@ def of_txmux() -> Iterator[None]:
     except UnicodeError:  # the terminal's
         raise
     except (*MISSHAPEN, RecursionError) as problem:
-        raise NoServiceError(
-            f"what answers is not txmux, or of a version that is too different ({problem!r}); name another endpoint"
-        ) from problem
+        message = f"what answers is not txmux, or of a version that is too different ({problem!r}); name another endpoint"
+        raise NoServiceError(message) from problem

@@ -143,9 +143,8 @@ def _sockets_of_services(environ: Mapping[str, str]) -> list[Path]:
         listening = {real: path for real, path in sockets.items() if not _is_stale(path)}
         if not listening:
             listed = ", ".join(sorted(map(str, sockets.values())))
-            raise NoServiceError(
-                f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"
-            )
+            message = f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"
+            raise NoServiceError(message)
         sockets = listening
     if sockets:
         return sorted(sockets.values())

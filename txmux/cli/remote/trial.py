@@ -30,9 +30,8 @@ def try_rules(ask: command.Ask, files: Files | None = None) -> Any:
         return ask("POST", "/api/reload/try")
     packed = zlib.compress(json.dumps(files.as_json()).encode(), 9)
     if len(packed) > _LARGEST:
-        raise UsageError(
-            "these rules are too large to be sent to the service: write them to its own files, and use 'txmux reload --try'"
-        )
+        message = "these rules are too large to be sent to the service: write them to its own files, and use 'txmux reload --try'"
+        raise UsageError(message)
     return ask("POST", "/api/reload/try", {"files": b64encode(packed).decode()})
 
 

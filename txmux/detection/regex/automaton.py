@@ -457,11 +457,9 @@ def compile_pattern(pattern: bytes, *, within: int | None = None) -> StreamPatte
         raise PatternError("nests its groups too deeply: take out parentheses") from None
     shortest = automaton.shortest(automaton.start)
     if within is not None and within < shortest < sys.maxsize:
-        raise PatternError(
-            f"needs at least {shortest} bytes for a match, more than within={within}"
-        )
+        message = f"needs at least {shortest} bytes for a match, more than within={within}"
+        raise PatternError(message)
     if shortest > sys.maxsize:
-        raise PatternError(
-            r"can never match, whatever the bytes: correct the ^, \b, \B or empty class that rules all out"
-        )
+        message = r"can never match, whatever the bytes: correct the ^, \b, \B or empty class that rules all out"
+        raise PatternError(message)
     return StreamPattern(automaton, within)

@@ -517,9 +517,8 @@ def read_eab(path: Path) -> tuple[str, bytes]:
     parts = _EAB.fullmatch(read_key(path))
     if parts is None or len(parts[2]) % 4 == 1:  # no base64 is so long
         what = "the key ID, a blank and the HMAC key in base64url as its only line"
-        raise SecretFileError(
-            f"'{path}' does not hold {what}; write them there as the authority gives them"
-        )
+        message = f"'{path}' does not hold {what}; write them there as the authority gives them"
+        raise SecretFileError(message)
     return parts[1], urlsafe_b64decode(f"{parts[2]}==")
 
 

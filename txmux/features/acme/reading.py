@@ -277,9 +277,8 @@ def _host(text: str) -> str:
     if _is_pattern(text):
         raise InvalidValueError(f"{text!r} is a pattern: {_NO_PATTERN}")
     if not _HOST.fullmatch(name):
-        raise InvalidValueError(
-            f"{text!r} is neither the name of a host nor an address; write for example www.example.com"
-        )
+        message = f"{text!r} is neither the name of a host nor an address; write for example www.example.com"
+        raise InvalidValueError(message)
     return name
 
 

@@ -64,16 +64,14 @@ def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
     try:
         dpkt = import_module("dpkt")
     except ModuleNotFoundError:
-        raise MuxError(
-            f"captures need the package dpkt; install it: {how_to_install('pcap')}"
-        ) from None
+        message = f"captures need the package dpkt; install it: {how_to_install('pcap')}"
+        raise MuxError(message) from None
     damaged = (dpkt.dpkt.Error, struct.error, ValueError)
     try:
         reader = dpkt.pcap.UniversalReader(file)
     except damaged:
-        raise MuxError(
-            f"{name} is not a capture; write one in pcap or pcapng form, with 'tcpdump -w FILE' for example"
-        ) from None
+        message = f"{name} is not a capture; write one in pcap or pcapng form, with 'tcpdump -w FILE' for example"
+        raise MuxError(message) from None
     read_packet = _layers(dpkt).get(reader.datalink())
     if read_packet is None:
         raise MuxError(

@@ -245,9 +245,8 @@ class ConsulFinder:
         instances = reader.end()
         is_filtered = answer.headers.get("x-consul-results-filtered-by-acls") == "true"
         if not instances.addresses and is_filtered:
-            raise NotConsulError(
-                "its token may not read this service; give it 'service:read' and 'node:read'"
-            )
+            message = "its token may not read this service; give it 'service:read' and 'node:read'"
+            raise NotConsulError(message)
         return instances
 
     def _trouble(self, count: int, named: tuple[str, ...]) -> str:

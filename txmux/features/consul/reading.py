@@ -62,9 +62,8 @@ def api_url(text: str) -> str:
     if text.startswith("unix:"):
         path = "/" + text.removeprefix("unix:").lstrip("/")
         if path == "/" or not text.removeprefix("unix:").startswith("/"):
-            raise InvalidValueError(
-                f"{text!r} names no socket; write for example 'unix:/run/consul.sock'"
-            )
+            message = f"{text!r} names no socket; write for example 'unix:/run/consul.sock'"
+            raise InvalidValueError(message)
         return f"unix:{path}"
     url = text if "://" in text else f"http://{text}"
     try:
@@ -76,13 +75,11 @@ def api_url(text: str) -> str:
     if parts.scheme not in _SCHEMES or not host or not parts.netloc.isascii() or " " in text:
         raise InvalidValueError(f"{text!r} is not a URL of Consul's API; {_EXAMPLE}")
     if parts.username is not None:
-        raise InvalidValueError(
-            "takes no user and password; write the token into a file, and add token=FILE after the URL"
-        )
+        message = "takes no user and password; write the token into a file, and add token=FILE after the URL"
+        raise InvalidValueError(message)
     if parts.path.rstrip("/") or parts.query or parts.fragment:
-        raise InvalidValueError(
-            f"{text!r} has a path; Consul's API has none before /v1, {_EXAMPLE}"
-        )
+        message = f"{text!r} has a path; Consul's API has none before /v1, {_EXAMPLE}"
+        raise InvalidValueError(message)
     return f"{parts.scheme}://{bracketed(host)}{'' if port is None else f':{port}'}"
 
 
@@ -106,13 +103,11 @@ def consul_server(
     name = text.partition(":")[2]
     service, colon, _ = name.partition(":")
     if colon and _NAME.fullmatch(service):
-        raise InvalidValueError(
-            f"{text!r}: Consul knows the port of each instance; write {CONSUL}:{service}"
-        )
+        message = f"{text!r}: Consul knows the port of each instance; write {CONSUL}:{service}"
+        raise InvalidValueError(message)
     if not _NAME.fullmatch(name):
-        raise InvalidValueError(
-            f"{text!r} names no service; write for example 'consul:web', and where Consul is as 'consul' in [txmux]"
-        )
+        message = f"{text!r} names no service; write for example 'consul:web', and where Consul is as 'consul' in [txmux]"
+        raise InvalidValueError(message)
     words = [text, *(f"tag={one}" for one in tag), *([f"dc={dc}"] if dc else [])]
     query = ConsulService(name, tag, dc, passing), settings.more.get(CONSUL, ConsulAPI())
     words += ["passing"] if passing else []

@@ -23,9 +23,8 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise InvalidValueError(
-            f"{text!r} has no address of a CrowdSec; write for example 'crowdsec:http://127.0.0.1:8080'"
-        )
+        message = f"{text!r} has no address of a CrowdSec; write for example 'crowdsec:http://127.0.0.1:8080'"
+        raise InvalidValueError(message)
     if parts.username or parts.query or parts.fragment:
         raise InvalidValueError(
             f"'crowdsec:' takes an address alone, such as '{parts.scheme}://{parts.hostname}'; the key is in the "

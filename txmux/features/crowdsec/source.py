@@ -163,9 +163,8 @@ class CrowdSec:
         except ValueError as problem:
             raise _AwayError(f"its answer has no lists of decisions: {problem}") from None
         if answer.status in {401, 403}:
-            raise _AwayError(
-                f"it rejects the key in '{self._key}'; create one with 'cscli bouncers add'"
-            )
+            message = f"it rejects the key in '{self._key}'; create one with 'cscli bouncers add'"
+            raise _AwayError(message)
         raise _AwayError(f"it answers {answer.status}")
 
 

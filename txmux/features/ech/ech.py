@@ -60,9 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _new(name: str, path: Path | None) -> int:
     if not HOST_NAME.fullmatch(name):
-        raise MuxError(
-            f"{name!r} is not the name of a host; write for example txmux ech new public.example.com"
-        )
+        message = f"{name!r} is not the name of a host; write for example txmux ech new public.example.com"
+        raise MuxError(message)
     taken = set() if path is None else _taken(path.parent)
     number = secrets.choice([*set(range(256)) - taken] or range(256))
     private = X25519PrivateKey.generate()
@@ -148,7 +147,6 @@ def _named(path: Path) -> Mapping[str, Path]:
         one.name: one.more["ech_keys"] for one in load(path).listeners if "ech_keys" in one.more
     }
     if not named:
-        raise MuxError(
-            f"{path}: no [listen] has ech_keys; add it, and make a key by 'txmux ech new PUBLIC_NAME'"
-        )
+        message = f"{path}: no [listen] has ech_keys; add it, and make a key by 'txmux ech new PUBLIC_NAME'"
+        raise MuxError(message)
     return named

@@ -66,9 +66,8 @@ def find_access(
     elif url:
         access = Access(url)
     else:
-        raise MuxError(
-            "this is no pod of a cluster; name its API by --kubeconfig FILE or --api URL"
-        )
+        message = "this is no pod of a cluster; name its API by --kubeconfig FILE or --api URL"
+        raise MuxError(message)
     url = (url or access.url).rstrip("/")
     if not _is_url(url):
         raise MuxError(f"{url!r} is not the URL of an API; write for example https://10.0.0.1:6443")
@@ -131,9 +130,8 @@ def _read(text: str) -> Any:
     try:
         yaml = import_module("yaml")
     except ModuleNotFoundError:
-        raise MuxError(
-            f"a kubeconfig in YAML needs PyYAML; install it: {how_to_install('gateway')}"
-        ) from None
+        message = f"a kubeconfig in YAML needs PyYAML; install it: {how_to_install('gateway')}"
+        raise MuxError(message) from None
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as problem:

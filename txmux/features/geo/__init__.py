@@ -52,16 +52,14 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
     if text.startswith("as:"):
         match = _NUMBER.fullmatch(text.removeprefix("as:"))
         if not match or not 0 < int(match[1]) <= _MOST_SYSTEMS:
-            raise InvalidValueError(
-                f"{text!r} is not the number of an autonomous system; write for example 'as:AS64500'"
-            )
+            message = f"{text!r} is not the number of an autonomous system; write for example 'as:AS64500'"
+            raise InvalidValueError(message)
         where = GeoRegion("as", int(match[1]))
     else:
         key, equals, code = text.removeprefix("geo:").partition("=")
         if not equals or key not in _KEYS:
-            raise InvalidValueError(
-                f"{text!r} is not a place{listed(_KEYS)}; write for example 'geo:country=FR'"
-            )
+            message = f"{text!r} is not a place{listed(_KEYS)}; write for example 'geo:country=FR'"
+            raise InvalidValueError(message)
         if not _CODE.fullmatch(code):
             raise InvalidValueError(
                 f"{code!r} is not the code of a {key}; write two letters, for example 'geo:{key}="
@@ -80,9 +78,8 @@ def _check_databases(text: str, settings: Settings) -> None:
             f"{text!r} needs a database of networks; name its file as '{DATABASES}' in [txmux]"
         )
     if importlib.util.find_spec("maxminddb") is None:
-        raise InvalidValueError(
-            f"{text!r} needs the package maxminddb, which is not installed; run: {how_to_install('geo')}"
-        )
+        message = f"{text!r} needs the package maxminddb, which is not installed; run: {how_to_install('geo')}"
+        raise InvalidValueError(message)
 
 
 def _sources(

@@ -138,18 +138,16 @@ def read_geo_database(path: Path, data: bytes) -> Any:
     try:
         import maxminddb  # noqa: PLC0415 - optional: `txmux[geo]`
     except ImportError:
-        raise GeoDatabaseError(
-            f"geo: and as: networks need the package maxminddb; run: {how_to_install('geo')}"
-        ) from None
+        message = f"geo: and as: networks need the package maxminddb; run: {how_to_install('geo')}"
+        raise GeoDatabaseError(message) from None
     try:
         # Read as a whole: a mapped file that is truncated would end the process.
         reader = maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
         for address in _TRIED:
             _look_up(reader, ip_address(address))
     except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
-        raise GeoDatabaseError(
-            f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
-        ) from None
+        message = f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
+        raise GeoDatabaseError(message) from None
     return reader
 
 

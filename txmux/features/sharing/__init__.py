@@ -38,9 +38,8 @@ def _read(reading: RulesReading, text: str) -> Store:
 
 def _at_host(text: str, parts: SplitResult) -> Store | None:
     if parts.password is not None:
-        raise InvalidValueError(
-            "has a password in it, which every user could read; write it into a file, and add password=FILE after the address"
-        )
+        message = "has a password in it, which every user could read; write it into a file, and add password=FILE after the address"
+        raise InvalidValueError(message)
     database = _DATABASE.fullmatch(parts.path)
     if not parts.hostname or not database or parts.query or parts.fragment or parts.port == 0:
         return None

@@ -122,9 +122,8 @@ class Trial(ServicePart):
             return
         found = await self.compare(rules)
         if found["incomplete"]:
-            raise _ReloadLimitError(
-                f"'{LIMIT}' cannot be checked: {'; '.join(found['incomplete'])}; apply the rules by 'txmux reload'"
-            )
+            message = f"'{LIMIT}' cannot be checked: {'; '.join(found['incomplete'])}; apply the rules by 'txmux reload'"
+            raise _ReloadLimitError(message)
         if found["share"] > limit:
             raise _ReloadLimitError(
                 f"{found['changes']}: by source {found['share']:g}%, more than '{LIMIT} = {limit:g}%' allows; "

@@ -61,9 +61,8 @@ def read_wake(reading: RulesReading, text: str) -> Wake:
         return Wake(method, _wake_url(rest[1]), owner=reading.other_author)
     if kind == "systemd" and len(rest) == 1:
         if not _UNIT.fullmatch(rest[0]):
-            raise InvalidValueError(
-                f"{rest[0]!r} is not the name of a service; write for example app.service"
-            )
+            message = f"{rest[0]!r} is not the name of a service; write for example app.service"
+            raise InvalidValueError(message)
         reading.refuse_others(repr(text))
         return Wake("systemd", rest[0])
     error = InvalidValueError(f"{text!r} wakes nothing; {_WAKES}")
@@ -73,16 +72,14 @@ def read_wake(reading: RulesReading, text: str) -> Wake:
 def _magic_packet(mac: str, target: str) -> Wake:
     digits = re.sub("[:.-]", "", mac).lower()
     if not _MAC.fullmatch(mac) or len(digits) != 12:
-        raise InvalidValueError(
-            f"{mac!r} is not a MAC address; write it as 00:11:22:33:44:55 ('ip neighbour' shows those of a network)"
-        )
+        message = f"{mac!r} is not a MAC address; write it as 00:11:22:33:44:55 ('ip neighbour' shows those of a network)"
+        raise InvalidValueError(message)
     host, _, port = target.partition(":")
     try:
         address = ipaddress.IPv4Address(host)
     except ValueError:
-        raise InvalidValueError(
-            f"{target!r} is not an IPv4 address; write the broadcast address of the server's network, such as 192.168.1.255"
-        ) from None
+        message = f"{target!r} is not an IPv4 address; write the broadcast address of the server's network, such as 192.168.1.255"
+        raise InvalidValueError(message) from None
     number = whole_number(1, _MOST_PORT, "the port")(port) if ":" in target else 9
     return Wake("wol", ":".join(re.findall("..", digits)), (str(address), number))
 
@@ -90,9 +87,8 @@ def _magic_packet(mac: str, target: str) -> Wake:
 def _wake_url(text: str) -> str:
     if text.startswith("unix:"):
         if not _UNIX_URL.fullmatch(text):
-            raise InvalidValueError(
-                f"{text!r} names no socket and path; write for example unix:/run/txmux/wake.sock:/web"
-            )
+            message = f"{text!r} names no socket and path; write for example unix:/run/txmux/wake.sock:/web"
+            raise InvalidValueError(message)
         return text
     try:
         parts = urlsplit(text)

@@ -211,15 +211,13 @@ class Supervisor:
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         if not is_as_read(rules):
-            raise WorkersError(
-                "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
-            )
+            message = "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
+            raise WorkersError(message)
         sandbox_of(rules)
         most = self.limits.workers
         if rules.settings.workers > most:
-            raise WorkersError(
-                f"workers: no more than {most} while the service runs; restart it for more"
-            )
+            message = f"workers: no more than {most} while the service runs; restart it for more"
+            raise WorkersError(message)
         self._parts.prepare(rules, owner)
         if self._is_started and rules.settings.log == self._rules.settings.log:
             return  # workers say so where they cannot open it again

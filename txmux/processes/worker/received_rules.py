@@ -68,9 +68,8 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
     except OSError as problem:
         close(sockets)
         close_all(descriptors[len(sockets) :])
-        raise InvalidMessageError(
-            f"a descriptor is not that of a socket: {problem.strerror}"
-        ) from problem
+        message = f"a descriptor is not that of a socket: {problem.strerror}"
+        raise InvalidMessageError(message) from problem
     for opened in sockets:
         # Listening sockets are non-blocking already, but Python does not know that, and a duplicate would block.
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -85,17 +84,15 @@ def named(
 ) -> dict[str, socket.socket]:
     """Return sockets by the keys of their addresses; an `InvalidMessageError` if one that the rules need is missing."""
     if len(keys) != len(sockets) or len({*keys}) != len(keys):
-        raise InvalidMessageError(
-            f"{plural(len(sockets), 'socket')} came for these addresses: {', '.join(keys)}"
-        )
+        message = f"{plural(len(sockets), 'socket')} came for these addresses: {', '.join(keys)}"
+        raise InvalidMessageError(message)
     by_key = dict(zip(keys, sockets, strict=True))
     for listener in rules.listeners:
         for address in listen_addresses(listener):
             is_here = address.key in by_key or is_open(address.key)
             if address.is_socket and not is_here:  # the worker opens any other itself
-                raise InvalidMessageError(
-                    f"no socket came for {address.key}, where the rules listen"
-                )
+                message = f"no socket came for {address.key}, where the rules listen"
+                raise InvalidMessageError(message)
     return by_key
 
 

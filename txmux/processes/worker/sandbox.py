@@ -68,9 +68,8 @@ def sandbox_of(rules: Rules) -> Sandbox:
         return "off"
     if setting == "yes":
         if not landlock.abi():
-            raise SandboxError(
-                f"[txmux] sandbox: {NO_LANDLOCK}; write sandbox = auto, or allow it there"
-            )
+            message = f"[txmux] sandbox: {NO_LANDLOCK}; write sandbox = auto, or allow it there"
+            raise SandboxError(message)
         return "yes"
     # A worker opens other endpoints by itself, with their files.
     return "auto" if are_all_sockets(rules) and landlock.abi() else "off"
@@ -113,9 +112,8 @@ def confine(sandbox: Sandbox, listener_to: socket.socket | None) -> bool:
 
 def _lacks(what: str, problem: OSError, sandbox: Sandbox) -> None:
     if sandbox == "yes":
-        raise SandboxError(
-            f"[txmux] sandbox: cannot create one: {problem.strerror}; write sandbox = auto"
-        ) from problem
+        message = f"[txmux] sandbox: cannot create one: {problem.strerror}; write sandbox = auto"
+        raise SandboxError(message) from problem
     _log.warn("no {what}: {why}", what=what, why=problem.strerror)
 
 

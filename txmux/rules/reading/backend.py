@@ -303,9 +303,8 @@ def _source(reading: RulesReading, text: str) -> str:
     if mapped is not None:
         raise InvalidValueError(f"{text!r} is IPv4 inside IPv6; write '{mapped}'")
     if "%" in text or link_scope(text) or ip.is_unspecified or ip.is_multicast:
-        raise InvalidValueError(
-            f"{text!r} is not an address to connect from; write one of this machine's, such as 192.0.2.1"
-        )
+        message = f"{text!r} is not an address to connect from; write one of this machine's, such as 192.0.2.1"
+        raise InvalidValueError(message)
     if ports is None:
         return str(ip)
     if ports[0] < _FIRST_UNPRIVILEGED_PORT:
@@ -321,9 +320,8 @@ def _resolve(text: str) -> Resolve:
     keep = options.get("keep", Resolve().keep)
     seconds = 0 if interval == "0" else values.duration(interval, values.SECONDS_FORMS)
     if seconds < 1:
-        raise InvalidValueError(
-            "must be at least 1s; name servers should not be queried more often"
-        )
+        message = "must be at least 1s; name servers should not be queried more often"
+        raise InvalidValueError(message)
     return Resolve(seconds, math.inf if keep is None else keep)
 
 

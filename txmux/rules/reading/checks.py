@@ -75,9 +75,8 @@ def ejection(text: str) -> Ejection | None:
     }
     options = read_options(words, readers, of="eject")
     if "after" in options and not options.get("unanswered"):
-        raise InvalidValueError(
-            "after= is how long clients get no byte; add unanswered=, as in unanswered=5"
-        )
+        message = "after= is how long clients get no byte; add unanswered=, as in unanswered=5"
+        raise InvalidValueError(message)
     seconds = options.pop("for", Ejection().seconds)
     return Ejection(**options, seconds=seconds)
 
@@ -90,9 +89,8 @@ def ejection_text(eject: Ejection) -> str:
 def _method(text: str) -> str:
     right = text.upper()
     if not (text.isascii() and _METHOD.fullmatch(right)):
-        raise InvalidValueError(
-            f"{text!r} is not a method of HTTP; write for example GET, HEAD or OPTIONS"
-        )
+        message = f"{text!r} is not a method of HTTP; write for example GET, HEAD or OPTIONS"
+        raise InvalidValueError(message)
     if right == "CONNECT":
         raise InvalidValueError(
             "CONNECT asks for a tunnel, and has no path; write for example GET, HEAD or OPTIONS"
@@ -114,9 +112,8 @@ def _statuses_of(text: str) -> range:
     first, dash, last = text.partition("-")
     low, high = _status(first), _status(last if dash else first)
     if dash and ("xx" in text or high.stop <= low.start):
-        raise InvalidValueError(
-            f"{text!r} is not a range of HTTP statuses; write for example 200-399"
-        )
+        message = f"{text!r} is not a range of HTTP statuses; write for example 200-399"
+        raise InvalidValueError(message)
     return range(low.start, high.stop)
 
 

@@ -184,13 +184,11 @@ class RulesReading:
 
     def pem(self, text: str) -> Path:
         if text in {"letsencrypt", "certbot"}:
-            raise InvalidValueError(
-                f"takes the paths of PEM files, or acme, not {text!r}; write acme"
-            )
+            message = f"takes the paths of PEM files, or acme, not {text!r}; write acme"
+            raise InvalidValueError(message)
         if text in SWITCH_WORDS:
-            raise InvalidValueError(
-                f"takes the paths of PEM files, not {text!r}; write them, or remove this"
-            )
+            message = f"takes the paths of PEM files, not {text!r}; write them, or remove this"
+            raise InvalidValueError(message)
         # What another owner than the operator names may come later.
         must_be_there = self._on_disk == "all" and not self.unit
         return self._beside(text, "the path of a PEM file", check=must_be_there)
@@ -303,9 +301,8 @@ class RulesReading:
         """Refuse what the service does with rights that only root and the operator have."""
         if self.other_author is not None:
             main, who = str(self.files.main), self.other_author
-            raise InvalidValueError(
-                f"only files of root and of the owner of {main!r}, not those of user {who}, may have {what}"
-            )
+            message = f"only files of root and of the owner of {main!r}, not those of user {who}, may have {what}"
+            raise InvalidValueError(message)
 
     def networks(self, text: str, *, denied: bool = False) -> AnyNetworks:
         """Read a network, what a feature knows as networks, or ``@FILE``; a relative path starts at the folder of the file that names it."""
@@ -317,9 +314,8 @@ class RulesReading:
         if not text.startswith("@"):
             named = network(text)
             if named.num_addresses == 1 and named.network_address.is_unspecified:
-                raise InvalidValueError(
-                    f"{text!r} is the address of no client; for all of them write '{named.network_address}/0'"
-                )
+                message = f"{text!r} is the address of no client; for all of them write '{named.network_address}/0'"
+                raise InvalidValueError(message)
             return named
         name = text[1:].strip()
         if not name:
@@ -355,9 +351,8 @@ class RulesReading:
                 if self._lists_of[author] <= most:
                     self._lists_of[author] += len(self.files.text(path, most))
             if self._lists_of[author] > most:
-                raise InvalidValueError(
-                    f"all lists that files of user {author} name may have {most >> 20} MiB; name fewer, or smaller ones"
-                )
+                message = f"all lists that files of user {author} name may have {most >> 20} MiB; name fewer, or smaller ones"
+                raise InvalidValueError(message)
         return self._lists(path, most, is_of_unit=bool(self.unit))
 
     def reachable(self, text: str) -> AnyNetworks | Public:
@@ -427,15 +422,13 @@ class RulesReading:
             self._short[text] = before
             return before
         if any(name in text for name in NAMES):
-            raise InvalidValueError(
-                f"{text!r} leads wherever clients want; write a [backend] with it and 'allow_names', and its name here"
-            )
+            message = f"{text!r} leads wherever clients want; write a [backend] with it and 'allow_names', and its name here"
+            raise InvalidValueError(message)
         words = split_words(text)
         several = len(words) > 1 and ":" in words[0].rstrip(":")
         if several or re.match(r"[^/]+:[0-9]+,", text):
-            raise InvalidValueError(
-                f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
-            )
+            message = f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
+            raise InvalidValueError(message)
         server = endpoints.server(text, self._server_kind_of, self.settings)
         made = Backend(text, (server,), resolvers=self.settings.resolvers)
         self._short[text] = made

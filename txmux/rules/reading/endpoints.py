@@ -59,9 +59,8 @@ def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or t
     if short["v6"] is not None:
         _check_v6(short["v6"])
     elif short["host"] and not is_address(short["host"]):
-        raise InvalidValueError(
-            f"{short['host']!r} is not an IP address; write ADDRESS:PORT, or :PORT for every address"
-        )
+        message = f"{short['host']!r} is not an IP address; write ADDRESS:PORT, or :PORT for every address"
+        raise InvalidValueError(message)
     _listening_port(short["port"])
     return text
 
@@ -81,9 +80,8 @@ def _endpoint_string(kind: str, text: str) -> str:
 def _several(before: str, ports: range, forms: str) -> str:
     first, last = (str(_server_port(str(port))) for port in (ports.start, ports.stop - 1))
     if not ports:
-        raise InvalidValueError(
-            f"the first port is the higher one of the two; write {before}{last}-{first}"
-        )
+        message = f"the first port is the higher one of the two; write {before}{last}-{first}"
+        raise InvalidValueError(message)
     return f"{listening(before + first, forms).removesuffix(first)}{first}-{last}"
 
 
@@ -174,9 +172,8 @@ def server(
     if not words:
         raise InvalidValueError("an empty text is not a server; write HOST:PORT or unix:/path")
     if _NAME_ASKED_FOR.search(text):
-        raise InvalidValueError(
-            f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
-        )
+        message = f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
+        raise InvalidValueError(message)
     if words[1:2] == ["="]:
         del words[1]
     settings = settings or Settings()
@@ -207,9 +204,8 @@ def name_server(text: str) -> tuple[str, int]:
     short = _SHORT.fullmatch(text)
     host = (short["v6"] or short["host"]) if short else text.strip("[]")
     if not is_address(host) or (short is None and text != f"[{host}]"):
-        raise InvalidValueError(
-            f"{text!r} is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53"
-        )
+        message = f"{text!r} is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53"
+        raise InvalidValueError(message)
     return host, _server_port(short["port"]) if short else _NAME_SERVER_PORT
 
 
@@ -262,9 +258,8 @@ def _server(text: str) -> Server:
         bare = text.strip("[]")
         if _HOST_NAME.fullmatch(text) or is_address(bare) or text in {LOCAL, *NAMES}:
             raise InvalidValueError(f"{text!r} has no port; write {bracketed(bare)}:PORT")
-        raise InvalidValueError(
-            f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
-        )
+        message = f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
+        raise InvalidValueError(message)
     host = strings.server_host(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
     return Server(text, "tcp", host=host, port=strings.server_port(short["port"]))
 

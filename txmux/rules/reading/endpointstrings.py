@@ -114,17 +114,15 @@ def _host(text: str) -> str:
     scope = link_scope(host_name(text))
     if scope:
         meant = (text + scope).replace(":", "\\:")
-        raise InvalidValueError(
-            f"{text!r} is an address of one link; write its interface, too: {meant}"
-        )
+        message = f"{text!r} is an address of one link; write its interface, too: {meant}"
+        raise InvalidValueError(message)
     return text
 
 
 def _version_6(text: str) -> str:
     if text and ":" not in _host(text):
-        raise InvalidValueError(
-            f"{text!r} is not an IPv6 address; write one, or tcp instead of tcp6"
-        )
+        message = f"{text!r} is not an IPv6 address; write one, or tcp instead of tcp6"
+        raise InvalidValueError(message)
     return text
 
 
@@ -190,9 +188,8 @@ class Form:
         known = (*self.names, *self.only_named)
         kind = arguments.kind
         if len(arguments.positional) > len(names):
-            raise InvalidValueError(
-                f"too many arguments for {kind}; write it as {self.example} ({_COLON})"
-            )
+            message = f"too many arguments for {kind}; write it as {self.example} ({_COLON})"
+            raise InvalidValueError(message)
         messages = [
             f"{kind} takes no {name!r}{did_you_mean(name, known) or listed(known, 'it takes')}"
             for name in given
@@ -320,9 +317,8 @@ def udp_listen_address(text: str) -> tuple[str, int]:
     if host.isdecimal():
         raise InvalidValueError(f"{text!r}: write the address first, as udp:127.0.0.1:{host}")
     if host and not is_address(host):
-        raise InvalidValueError(
-            f"{host!r} is not an IP address; write udp:ADDRESS:{port}, or udp:{port} for every address"
-        )
+        message = f"{host!r} is not an IP address; write udp:ADDRESS:{port}, or udp:{port} for every address"
+        raise InvalidValueError(message)
     return host, _listening_port(port)
 
 
@@ -338,9 +334,8 @@ def datagram_server(text: str) -> Server:
 
 def _split(text: str, forms: str) -> tuple[str, str]:
     if text.startswith(f"{PREFIX}//"):
-        raise InvalidValueError(
-            f"{text!r} is not an address and port; did you mean '{PREFIX}{text[6:]}'?"
-        )
+        message = f"{text!r} is not an address and port; did you mean '{PREFIX}{text[6:]}'?"
+        raise InvalidValueError(message)
     place = _PLACE.fullmatch(text[len(PREFIX) :])
     if place is None or not text.startswith(PREFIX):
         raise InvalidValueError(f"{text!r} is not a place for datagrams; write {forms}")
@@ -372,9 +367,8 @@ def handover(text: str) -> Handover:
     if words and words[0].startswith("user="):
         users = words.pop(0).removeprefix("user=")
     if words:
-        raise InvalidValueError(
-            f"{' '.join(words)!r} is not expected after the path; only the server's user may follow, as user=NAME, and a path with blanks needs quotes"
-        )
+        message = f"{' '.join(words)!r} is not expected after the path; only the server's user may follow, as user=NAME, and a path with blanks needs quotes"
+        raise InvalidValueError(message)
     path = first.removeprefix(HANDOVER)
     if not path:
         raise InvalidValueError(f"{text!r} names no UNIX socket; write {HANDOVER}/run/x.sock")

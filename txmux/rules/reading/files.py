@@ -417,9 +417,8 @@ class FileReader:
             found = {path: read(path) for path in smallest_first(paths)}
             sources = [found[path] for path in paths]
         except OSError as error:
-            raise InvalidValueError(
-                f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
-            ) from None
+            message = f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
+            raise InvalidValueError(message) from None
         except ValueError:
             raise InvalidValueError(f"{pattern!r} is not a path of a file") from None
         return [source for source in sources if source is not None]

@@ -48,9 +48,8 @@ class NetworkLists:
                     self._known[real] = NetworkSet(self._networks(text, path, real))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is not a path of a file"
-            raise InvalidValueError(
-                f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
-            ) from None
+            message = f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
+            raise InvalidValueError(message) from None
         if (wrong := self._wrong.get(real)) and is_of_unit:
             raise InvalidValueError(f"{path}:{wrong[0].line}: {wrong[0].message}")
         if wrong and real not in self._reported:

@@ -430,9 +430,8 @@ def _checked_under(reading: RulesReading, text: str) -> str:
     outer = [*filter(is_outer, routes.get(text, ()))]
     is_own_route = any(map(reading.is_own, outer))  # also one whose name another unit has
     if text in listeners and is_own_route and reading.is_own(listeners[text][0]):
-        raise InvalidValueError(
-            f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
-        )
+        message = f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
+        raise InvalidValueError(message)
     if is_own_route or reading.alone or text == EVERY:
         return text
     if text in listeners:
@@ -441,9 +440,8 @@ def _checked_under(reading: RulesReading, text: str) -> str:
     if outer or (text in routes and not any(map(reading.is_own, routes[text]))):
         raise InvalidValueError(f"[route {text}] has another owner; name one of yours")
     if text in routes:
-        raise InvalidValueError(
-            f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
-        )
+        message = f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
+        raise InvalidValueError(message)
     error = InvalidValueError(f"there is no [listen {text}] and no [route {text}]")
     raise error.ask(_with_owners, text, reading)
 

@@ -553,9 +553,8 @@ class RulesParser:
             way = " -> ".join((*self._begun[self._begun.index(name) :], name))
             raise InvalidValueError(f"is a circle: {way}; give one of them another fallback")
         if len(self._begun) + _fallback_depth(self._backends.get(name)) >= _LONGEST_WAY:
-            raise InvalidValueError(
-                f"is too long a chain: over {_LONGEST_WAY} backends, each the fallback of another; remove some"
-            )
+            message = f"is too long a chain: over {_LONGEST_WAY} backends, each the fallback of another; remove some"
+            raise InvalidValueError(message)
         if name not in self._backends and name in self._sections["backend"]:
             self._begun.append(name)
             first = self._sections["backend"][name][0]

@@ -116,9 +116,8 @@ class Scope:
         if name in self.usable(unit):
             return
         if unit and name in self._patterns:
-            raise InvalidValueError(
-                f"[listen {name}] takes no routes of this file; {cure(unit, 'its owner')}"
-            )
+            message = f"[listen {name}] takes no routes of this file; {cure(unit, 'its owner')}"
+            raise InvalidValueError(message)
         raise InvalidValueError(f"[listen {name}] has another owner; name one of yours")
 
     def _none(self, unit: str) -> str:

@@ -151,9 +151,8 @@ def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout
         raise InvalidValueError(f"{text!r} is not a path; write it without quotes")
     path, _, form = text.rpartition(" ")
     if path and form in {"text", "json", "combined", "main"}:
-        raise InvalidValueError(
-            f"{text!r} is not a path; write {path}, and 'access_log_format = json' as a key for JSON"
-        )
+        message = f"{text!r} is not a path; write {path}, and 'access_log_format = json' as a key for JSON"
+        raise InvalidValueError(message)
     if text != "off" and text.casefold().partition(":")[0] in _NO_PATHS:
         raise InvalidValueError(
             f"{text!r} is not a path; write 'off' for no log, '-' for the service's own log, "

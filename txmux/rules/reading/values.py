@@ -104,14 +104,12 @@ def size(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         match = _SIZE.fullmatch(text)
         if match is None:
-            raise InvalidValueError(
-                f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}"
-            )
+            message = f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}"
+            raise InvalidValueError(message)
         number = int(match[1]) * _BYTES[match[2]]
         if not low <= number <= high:
-            raise InvalidValueError(
-                f"{text!r} is out of range; from {_size_text(low)} to {_size_text(high)}"
-            )
+            message = f"{text!r} is out of range; from {_size_text(low)} to {_size_text(high)}"
+            raise InvalidValueError(message)
         return number
 
     return read
@@ -128,9 +126,8 @@ def rate(text: str) -> int:
     amount, slash, unit = text.partition("/")
     match = _SIZE.fullmatch(amount)
     if not match or slash + unit != "/s":
-        raise InvalidValueError(
-            f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s"
-        )
+        message = f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s"
+        raise InvalidValueError(message)
     number = int(match[1]) * _BYTES[match[2]]
     if not 1 <= number <= _FASTEST:
         raise InvalidValueError(f"{text!r} is out of range; from 1/s to {_size_text(_FASTEST)}/s")
@@ -142,9 +139,8 @@ def connection_rate(text: str) -> Rate:
     words = split_words(text)
     match = _COUNT_RATE.fullmatch(words[0]) if words else None
     if match is None or not int(match[1]):
-        raise InvalidValueError(
-            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
-        )
+        message = f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+        raise InvalidValueError(message)
     number = int(match[1])
     burst = whole_number(1, 1_000_000)
     given = read_options(words[1:], {"burst": burst}, of="a rate")
@@ -154,9 +150,8 @@ def connection_rate(text: str) -> Rate:
 def protocol_name(text: str) -> str:
     """Read the name of a protocol in ALPN (RFC 7301, section 3.1: 1 to 255 bytes)."""
     if not text.isascii() or not text.isprintable() or " " in text or len(text) > 255:
-        raise InvalidValueError(
-            f"{text!r} is not a protocol of ALPN; write for example h2 or http/1.1"
-        )
+        message = f"{text!r} is not a protocol of ALPN; write for example h2 or http/1.1"
+        raise InvalidValueError(message)
     return text
 
 
@@ -234,9 +229,8 @@ def network(text: str) -> IPNetwork:
         raise no_network(text) from None
     mapped = getattr(ip_network.network_address, "ipv4_mapped", None)
     if mapped is not None:
-        raise InvalidValueError(
-            f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{ip_network.prefixlen - 96}'"
-        )
+        message = f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{ip_network.prefixlen - 96}'"
+        raise InvalidValueError(message)
     return ip_network
 
 
@@ -279,9 +273,8 @@ def split_words(text: str) -> list[str]:
     try:
         return shlex.split(escaped)
     except ValueError:
-        raise InvalidValueError(
-            "a quote is not closed; close it, or write \\' or \\\" for the character itself"
-        ) from None
+        message = "a quote is not closed; close it, or write \\' or \\\" for the character itself"
+        raise InvalidValueError(message) from None
 
 
 def words_if_right(text: str) -> list[str]:

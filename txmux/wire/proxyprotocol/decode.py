@@ -282,9 +282,8 @@ def _tlv_spans(data: bytes, start: int, end: int) -> Iterator[_Span]:
         value = start + 3
         following = value + int.from_bytes(data[start + 1 : value].ljust(2, b"\0"), "big")
         if following > end:
-            raise InvalidHeader(
-                "a field is longer than what holds it: the sender's lengths disagree"
-            )
+            message = "a field is longer than what holds it: the sender's lengths disagree"
+            raise InvalidHeader(message)
         if len(data) < value:
             return
         yield start, value, following
