@@ -139,14 +139,9 @@ class AdminGuard:
         if token is None:
             self.token_failures.failed(caller)
             raise _unauthorized(f"that is not {_TOKENS}")
-        identity = f"token {token.name!r}"
-        return attrs.evolve(
-            caller,
-            identity=f"the {identity}",
-            name=f"{identity} from {caller.name}",
-            right=token.right,
-            token=token,
-        )
+        identity = f"the token {token.name!r}"
+        name = f"token {token.name!r} from {caller.name}"
+        return attrs.evolve(caller, identity=identity, name=name, right=token.right, token=token)
 
     def still_admits(self, caller: Caller) -> bool:
         """Return whether what has identified a caller still does, for answers that last."""
@@ -288,14 +283,8 @@ class Caller:
         with suppress(KeyError):  # as in a container without a list of users
             user = pwd.getpwuid(uid).pw_name  # a `KeyError` also for `UNKNOWN`
             name = f"{user} ({name})"
-        return cls(
-            f"uid {uid}",
-            name,
-            is_worker=is_worker(handle, pid, uid),
-            identity=user,
-            uid=uid,
-            groups=groups_of(handle, gid),
-        )
+        is_ours, groups = is_worker(handle, pid, uid), groups_of(handle, gid)
+        return cls(f"uid {uid}", name, is_worker=is_ours, identity=user, uid=uid, groups=groups)
 
 
 def network_of(source: str) -> str:

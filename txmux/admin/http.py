@@ -57,6 +57,7 @@ class _AdminRequest(Request):
             for name, values in self.requestHeaders.getAllRawHeaders()
         }
         site, target = self.channel.site, self.uri.decode("latin-1")
+        method = self.method.decode("latin-1")
         if not site.is_of_process(target) and not await self.channel.clients.may_answer():
             message = "an upgrade has replaced this process, which has done nothing; connect again"
             answer = ApiAnswer.refusal(RefusedError(503, message))
@@ -68,16 +69,11 @@ class _AdminRequest(Request):
             answer = ApiAnswer.refusal(RefusedError(400, "there is no Host header"))
         else:
             assert self.content is not None  # noqa: S101 - it has been received
-            answer = await site.answer(
-                self.method.decode("latin-1"),
-                target,
-                headers,
-                self.content.read(),
-                self.channel.caller,
-            )
+            body, caller = self.content.read(), self.channel.caller
+            answer = await site.answer(method, target, headers, body, caller)
         if answer.status == _TOO_MANY:
             await self.channel.be_slowed()
-        answer = await encoded(answer, self.method.decode("latin-1"), headers)
+        answer = await encoded(answer, method, headers)
         if not self._disconnected:
             self._send(answer)
 

@@ -81,22 +81,15 @@ class RefusedClients:
         span = duration(max(1, round(self._seconds() - then)))
         for (listener, limit), count in self._counts(listeners).items():
             refused = count - before.get((listener, limit), 0)
-            if refused > 0:
-                by_source = {
-                    key[2]: n for key, n in refusing.items() if key[:2] == (listener, limit)
-                }
-                who, do = who_first(by_source, "see who they are: txmux clients")
-                at = _LIMITS.get(limit, limit)
-                row = rows.HEADERS_WRONG if limit == _HEADER else rows.LIMIT_REFUSES
-                yield row.item(
-                    listener=listener,
-                    limit=limit,
-                    at=at,
-                    refused=refused,
-                    span=span,
-                    who=who,
-                    do=do,
-                )
+            if refused <= 0:
+                continue
+            by_source = {key[2]: n for key, n in refusing.items() if key[:2] == (listener, limit)}
+            who, do = who_first(by_source, "see who they are: txmux clients")
+            at = _LIMITS.get(limit, limit)
+            row = rows.HEADERS_WRONG if limit == _HEADER else rows.LIMIT_REFUSES
+            yield row.item(
+                listener=listener, limit=limit, at=at, refused=refused, span=span, who=who, do=do
+            )
 
 
 def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:

@@ -85,14 +85,8 @@ def _undecided(one: ClientSession, layer: RuleLayer) -> DecisionDocument:
     listener, record = one.configuration.settings, one.record
     client = _client(one)
     sample = TracedSample(one.received, client, now=record.time)
-    verdicts = explain(
-        layer.detector.routes,
-        one.received,
-        client,
-        listener.peek_limit,
-        record.time,
-        _certificate(one),
-    )
+    routes, certificate = layer.detector.routes, _certificate(one)
+    verdicts = explain(routes, one.received, client, listener.peek_limit, record.time, certificate)
     traced = trace_json(sample, Trace(listener, verdicts))
     levels = one.configuration.inside.items()
     inside = next((name for name, level in levels if level is layer), None)

@@ -93,16 +93,9 @@ def replace_all(new: Rules, old: Rules | None = None) -> Generator[None, None, R
     gone: tuple[Sequence[Route], Sequence[Listener], Sequence[Backend]] = (
         ((), (), ()) if old is None else (old.routes, old.listeners, [*old.backends.values()])
     )
+    backends = [*new.backends.values()]
     return Replacement(
-        new,
-        table,
-        change,
-        gone[0],
-        new.listeners,
-        gone[1],
-        [*new.backends.values()],
-        gone[2],
-        is_whole=True,
+        new, table, change, gone[0], new.listeners, gone[1], backends, gone[2], is_whole=True
     )
 
 

@@ -223,13 +223,8 @@ def fitted(
 
     def excess(at: int) -> tuple[bool, bool, bool, bool, int]:
         column, width = columns[at], widths[at]
-        return (
-            width > 1,
-            width > needed[at],
-            width > column.least,
-            bool(column.goes or column.keeps_end),
-            width,
-        )
+        may_be_cut = bool(column.goes or column.keeps_end)
+        return width > 1, width > needed[at], width > column.least, may_be_cut, width
 
     while over > 0 and max(widths.values(), default=0) > 1:
         widths[max(shown, key=excess)] -= 1

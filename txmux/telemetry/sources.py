@@ -169,15 +169,8 @@ class Source:
         overdue = failing >= self._overdue and (is_sure or is_silent)
         never = self._answered_at is None and self._failures > 1
         why = self.why or ("no answer yet" if overdue else "")
-        return SourceState(
-            self.name,
-            self.up and not overdue and not never,
-            age,
-            failing,
-            overdue,
-            why,
-            self.effect,
-        )
+        up = self.up and not overdue and not never
+        return SourceState(self.name, up, age, failing, overdue, why, self.effect)
 
 
 def worst(states: Iterable[SourceState]) -> list[SourceState]:

@@ -174,14 +174,10 @@ class ServerSocket:
 
     def _held_client(self) -> HeldClient:
         if self._held is None:
-            seconds = self.upstream.backend.hold
-            flow = self._flow
+            flow, seconds = self._flow, self.upstream.backend.hold
+            source = source_of(flow.client.host)
             self._held = HeldClient(
-                flow.started_at,
-                seconds,
-                self._try_again,
-                self._waited_in_vain,
-                source_of(flow.client.host),
+                flow.started_at, seconds, self._try_again, self._waited_in_vain, source
             )
         return self._held
 

@@ -350,14 +350,8 @@ class _Drawing:
         is_long = sum(len(backends.get(name, ())) for name in listed) > _MANY_SERVERS
         for name in listed:
             servers = backends.get(name, ())
-            boxes[name] = self._box(
-                "backend",
-                name,
-                y,
-                _BACKENDS,
-                detail=how_many([server.health for server in servers]),
-                health=healths.get(name, "idle"),
-            )
+            health, detail = healths.get(name, "idle"), how_many([one.health for one in servers])
+            boxes[name] = self._box("backend", name, y, _BACKENDS, detail=detail, health=health)
             y += ROW
             if len(servers) > 1 or (servers and servers[0].name != name):
                 y = self._servers(name, servers, y, is_long=is_long)
@@ -372,13 +366,14 @@ class _Drawing:
         if is_long:
             listed = [server for server in listed if server.health in TROUBLE]
         for server in listed[:_MOST_SERVERS]:
+            detail, health = server.detail, server.health
             self._box(
                 "server",
                 server.name,
                 y,
                 _BACKENDS,
-                detail=server.detail,
-                health=server.health,
+                detail=detail,
+                health=health,
                 inset=16,
                 of=backend,
             )
