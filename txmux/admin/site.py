@@ -121,14 +121,9 @@ class Site:
                 names = {name: unquote(text) for name, text in match.groupdict().items()}
                 if resource.method == "POST":
                     self._guard.check_post(headers)
-                query = Query(
-                    self._control,
-                    caller,
-                    self._guard,
-                    names,
-                    parse_qs(parameters, keep_blank_values=True),
-                    _parse_body(body, resource),
-                )
+                values = parse_qs(parameters, keep_blank_values=True)
+                read = _parse_body(body, resource)
+                query = Query(self._control, caller, self._guard, names, values, read)
                 return await self._handle(query, resource, path)
         allowed = sorted({resource.method for resource, _ in matching})
         allow = ", ".join(["GET", "HEAD", *allowed[1:]] if "GET" in allowed else allowed)

@@ -155,13 +155,11 @@ class Upstream:
             self.rates = RelayRates(backend.upload_rate, backend.download_rate)
         self.queue: ClientQueue | None = None
         if backend.queue:
+            pool = self.pool
             self.queue = ClientQueue(
-                backend.queue,
-                backend.connect_timeout,
-                clock.callLater,
-                self.pool.seconds_until_probe,
+                backend.queue, backend.connect_timeout, clock.callLater, pool.seconds_until_probe
             )
-            self.pool.on_room = self.queue.serve
+            pool.on_room = self.queue.serve
         self.sockets = self.pool.sockets
         self.proxy: ServerDialler | None = None
         if backend.proxy is not None:

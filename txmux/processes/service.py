@@ -150,14 +150,8 @@ class MuxService(Service):
         self._pending_rules: Rules | None = None
         self._watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         self._stop_signals = StopSignals(reactor)
-        self._upgrades = Upgrades(
-            reactor,
-            resources,
-            self._fail,
-            self.reload,
-            control.renew,
-            partial(self._stop_signals.stop_reactor, is_both=True),
-        )
+        stop = partial(self._stop_signals.stop_reactor, is_both=True)
+        self._upgrades = Upgrades(reactor, resources, self._fail, self.reload, control.renew, stop)
         # Watched until the end: by default, any of these would end a process that drains.
         pass_on = self._upgrades.pass_signal_on
         self._signals = [SignalWatch(reactor, self._ask_for_reload, signal.SIGHUP, pass_on)]

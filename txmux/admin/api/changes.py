@@ -74,13 +74,9 @@ async def _set_server(query: Query) -> ApiAnswer:
     weight = 0 if by_rules else body.get("weight")
     if state is None and weight is None and not closing:
         raise RefusedError(400, 'nothing to change; send for example {"state": "drain"}')
+    backend, server = query.names["backend"], query.names["server"]
     report = await steering.set_server(
-        query.control,
-        query.names["backend"],
-        query.names["server"],
-        state=state,
-        weight=weight,
-        close_connections=closing,
+        query.control, backend, server, state=state, weight=weight, close_connections=closing
     )
     return _reported(report, 409)
 

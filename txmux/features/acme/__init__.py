@@ -25,16 +25,8 @@ from txmux.rules.feature import Feature, ManagedCertificates
 from txmux.rules.model import Rules
 from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
-from txmux.rules.reading.context import PEM, SECRET
-from txmux.rules.reading.values import (
-    BOOLEAN,
-    KeyFiles,
-    SectionKey,
-    ValueKind,
-    file_path,
-    of_form,
-    one_path,
-)
+from txmux.rules.reading.context import PATH, PEM, SECRET
+from txmux.rules.reading.values import BOOLEAN, KeyFiles, SectionKey, ValueKind, of_form
 
 if TYPE_CHECKING:
     from txmux.client.parts import ServiceContext, ServicePart
@@ -43,10 +35,6 @@ _STORE = "shared_limits"
 _OWN = ValueKind(read_authority, f"{WORDS}, or a URL")
 _ACME = ValueKind(read_directory, f"{WORDS}, a URL, or `off`")
 _EMAIL = ValueKind(read_email, "an address")
-_FOLDER = ValueKind(
-    lambda reading, text: reading.home / file_path(text), "path", in_context=True, paths=one_path
-)
-
 _PROFILE = ValueKind(
     of_form(r"[A-Za-z0-9._-]{1,100}", "is not the name of a profile; write for example shortlived"),
     "a name",
@@ -93,7 +81,7 @@ FEATURE = Feature(
         "acme_eab": _EAB,
         "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
             "the authority may write to this address"),
-        "acme_folder": SectionKey(_FOLDER, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, files=KeyFiles("supervisor", is_secret=True), shapes_others=True, meaning=
+        "acme_folder": SectionKey(PATH, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, files=KeyFiles("supervisor", is_secret=True), shapes_others=True, meaning=
             "this folder, made with mode 0700, has the account's key, and certificates with keys"),
         "acme_ca": _CA,
         "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=

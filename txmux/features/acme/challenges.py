@@ -139,12 +139,8 @@ def with_challenges(configuration: Configuration, challenges: Mapping[str, Any])
     detector.would_have_taken = top.detector.would_have_taken
     detector.takes_any_client = top.detector.takes_any_client
     nothing = RuleLayer(Detector([]), (), Refusal.CLOSE)
-    return attrs.evolve(
-        plain,
-        top=attrs.evolve(top, detector=detector),
-        inside={**plain.inside, NAME: nothing},
-        plain=plain,
-    )
+    top, inside = attrs.evolve(top, detector=detector), {**plain.inside, NAME: nothing}
+    return attrs.evolve(plain, top=top, inside=inside, plain=plain)
 
 
 def _alternative(name: str) -> Alternative:

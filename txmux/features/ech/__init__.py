@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from txmux.features.ech.forwarding import can_forward
 from txmux.rules.feature import Feature, HelloOpenings
 from txmux.rules.model import Refusal, Rules
 from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
-from txmux.rules.reading import values
-from txmux.rules.reading.values import KeyFiles, SectionKey, ValueKind
-
-if TYPE_CHECKING:
-    from txmux.rules.reading.context import RulesReading
-
-
-def _keys(reading: RulesReading, text: str) -> Path:
-    return reading.home / values.file_path(text)
-
-
-_KEYS = ValueKind(_keys, "path", in_context=True, paths=values.one_path)
+from txmux.rules.reading.context import PATH
+from txmux.rules.reading.values import KeyFiles, SectionKey
 
 
 def _lint(rules: Rules) -> Iterator[Problem]:
@@ -50,7 +38,7 @@ def _check(rules: Rules) -> Iterator[Problem]:
 FEATURE = Feature(
     "ech",
     keys={"listen": {
-        "ech_keys": SectionKey(_KEYS, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", files=KeyFiles("sent-folder", is_secret=True, reader="txmux.features.ech.keys:read_key_files", suffixes=(".ech", ".pem")), loads=lambda _: ("txmux.features.ech.keys", "txmux.client.tls.terminator"), meaning=
+        "ech_keys": SectionKey(PATH, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", files=KeyFiles("sent-folder", is_secret=True, reader="txmux.features.ech.keys:read_key_files", suffixes=(".ech", ".pem")), loads=lambda _: ("txmux.features.ech.keys", "txmux.client.tls.terminator"), meaning=
             "[hidden names](#encrypted-clienthello) are opened by this file with a key of Encrypted ClientHello, or a folder of such files (PEM, RFC 9934)"),
     }},
     finds={"lint": (_lint,), "check": (_check,)},

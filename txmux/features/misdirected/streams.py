@@ -172,12 +172,8 @@ class Streams:
         if self._encoder is None:
             self._encoder = Encoder()
             self._encoder.header_table.maxsize = 0
-        self._answers += frame(
-            HEADERS,
-            END_STREAM | END_HEADERS,
-            stream,
-            self._resizing() + status_section(_MISDIRECTED),
-        )
+        section = self._resizing() + status_section(_MISDIRECTED)
+        self._answers += frame(HEADERS, END_STREAM | END_HEADERS, stream, section)
         if not self._flags & END_STREAM:
             # It need not send the rest (RFC 9113, section 8.1).
             self._answers += frame(RST_STREAM, 0, stream, bytes(4))

@@ -366,17 +366,8 @@ class _Drawing:
         if is_long:
             listed = [server for server in listed if server.health in TROUBLE]
         for server in listed[:_MOST_SERVERS]:
-            detail, health = server.detail, server.health
-            self._box(
-                "server",
-                server.name,
-                y,
-                _BACKENDS,
-                detail=detail,
-                health=health,
-                inset=16,
-                of=backend,
-            )
+            its, health = (server.name, y, _BACKENDS), server.health
+            self._box("server", *its, detail=server.detail, health=health, inset=16, of=backend)
             y += ROW
         if len(listed) > _MOST_SERVERS:
             named, health = f"{len(listed) - _MOST_SERVERS} more", listed[_MOST_SERVERS].health

@@ -261,15 +261,11 @@ def _server_menu(backend: str, server: str, state: str) -> list[Action]:
     path = _path("backends", backend, "servers", server)
     steered = state if state in _STEERED else "ready"
     weight = f"Weight of {server}, from 1 to 65535"
+    end = "End its connections", path, {"close_connections": True}
     return [
         *(Action(label, path, {"state": to}) for label, to in _STATES if to != steered),
         Action("Set its weight", path, question=weight, field="weight"),
-        Action(
-            "End its connections",
-            path,
-            {"close_connections": True},
-            f"End all connections to {server}?",
-        ),
+        Action(*end, f"End all connections to {server}?"),
     ]
 
 

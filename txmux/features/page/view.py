@@ -181,14 +181,10 @@ class View:
         everything = self.query["map"] == "all"
         named = {route.backend for route in routes}
         backends = (row for row in self.snapshot.backends if row["name"] in named)
+        servers = {row["name"]: tables.map_servers(row) for row in backends}
         flows = None if self.route is not None else self.snapshot.flows
         return drawing.draw(
-            listeners,
-            routes,
-            {row["name"]: tables.map_servers(row) for row in backends},
-            flows=flows,
-            everything=everything,
-            chosen=chosen,
+            listeners, routes, servers, flows=flows, everything=everything, chosen=chosen
         )
 
     def of_box(self, box: drawing.Box) -> str:

@@ -134,25 +134,16 @@ class SharedBans:
         self._compared_at = reactor.seconds()
         self._is_asking = self._is_comparing = self._is_merging = False
         self._was_full = self._was_complete = False
+        effect = "bans of other machines may be missing here"
         self.source = Source(
-            "bans",
-            store.text,
-            "bans of other machines may be missing here",
-            reactor.seconds,
-            steady=STEADY,
-            overdue=STEADY,
+            "bans", store.text, effect, reactor.seconds, steady=STEADY, overdue=STEADY
         )
         self._left_out: set[IPNetwork] = set()
         self._connection_check = LoopingCall(bans.recurring.run, _COMPARE, self.check_connection)
         self._connection_check.clock = reactor
+        up, down, receive = self._can_share, self.connection_failed, self.receive
         self.client = RedisClient(
-            reactor,
-            store,
-            self._can_share,
-            self.connection_failed,
-            times=times,
-            channel=_CHANNEL,
-            on_message=self.receive,
+            reactor, store, up, down, times=times, channel=_CHANNEL, on_message=receive
         )
 
     def start(self) -> None:

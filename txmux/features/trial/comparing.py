@@ -95,12 +95,8 @@ class Destination:
 
 def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -> Destination:
     """Find where a client goes by some rules, as `txmux explain` does; raises `CannotTellError`."""
-    sample = TracedSample(
-        client.layers[0],
-        client.host,
-        now=client.time,
-        datagrams=client.layers if client.is_flow else None,
-    )
+    datagrams = client.layers if client.is_flow else None
+    sample = TracedSample(client.layers[0], client.host, now=client.time, datagrams=datagrams)
     trace, ends = tracer.trace(listener, sample), list[Route]()
     while (outcome := (traced := traced_outcome(sample, trace)).outcome) is None:
         end, opens = trace.found.decision.route, traced.opens

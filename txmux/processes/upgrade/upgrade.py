@@ -211,12 +211,9 @@ class Successor(ProcessProtocol):
             descriptors[_LIMITS] = limits
             environment[LIMITS] = str(_LIMITS)
         with Path(os.devnull).open() as nothing:
+            given = {0: nothing.fileno(), **descriptors}
             self._reactor.spawnProcess(
-                self,
-                self._command[0],
-                self._command,
-                env=environment,
-                childFDs={0: nothing.fileno(), **descriptors},
+                self, self._command[0], self._command, env=environment, childFDs=given
             )
 
     def _count_back(self, descriptors: Sequence[int], **fields: Any) -> None:

@@ -71,12 +71,8 @@ def restrict(read: Iterable[str]) -> None:
     # A kernel refuses a longer structure than it knows, unless the rest of it is 0.
     scoped = _ABSTRACT_SOCKETS | _SIGNALS if version >= _SCOPES else 0
     attributes = _Ruleset(handled, 0, scoped)
-    ruleset = system_call(
-        _CREATE,
-        ctypes.byref(attributes),
-        ctypes.c_size_t(ctypes.sizeof(attributes)),
-        ctypes.c_uint32(0),
-    )
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    ruleset = system_call(_CREATE, ctypes.byref(attributes), size, ctypes.c_uint32(0))
     try:
         for path in read:
             _allow(ruleset, path)
@@ -94,12 +90,7 @@ def _allow(ruleset: int, path: str) -> None:
         is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         rights = _READ_FILE | (_READ_DIR if is_folder else 0)
         rule = _PathBeneath(rights, descriptor)
-        system_call(
-            _ADD,
-            ctypes.c_int(ruleset),
-            ctypes.c_int(_PATH_BENEATH),
-            ctypes.byref(rule),
-            ctypes.c_uint32(0),
-        )
+        to, kind = ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH)
+        system_call(_ADD, to, kind, ctypes.byref(rule), ctypes.c_uint32(0))
     finally:
         os.close(descriptor)

@@ -232,13 +232,9 @@ class ConnectionTransfer:
             self._open(adopting)
 
     def _adopt(self, end: socket.socket, offered: int = 0) -> None:
+        make, descriptors = self._serving.factory_of, self._serving.runtime.descriptors
         adopting = Adopting(
-            self._serving.factory_of,
-            UNCOLLECTED_FOR_GOOD,
-            self._decided,
-            self._count,
-            self._serving.runtime.descriptors,
-            self._awaited,
+            make, UNCOLLECTED_FOR_GOOD, self._decided, self._count, descriptors, self._awaited
         )
         adopting.keep_room(offered)
         adopting.is_closed = self._is_closed

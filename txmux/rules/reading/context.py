@@ -455,6 +455,9 @@ RESOLVERS = ValueKind(
     "list",
     lambda servers: tuple(dict.fromkeys(servers)),
 )
+PATH = ValueKind(
+    lambda reading, text: reading.home / file_path(text), "path", in_context=True, paths=one_path
+)
 PEM = ValueKind(RulesReading.pem, "path", in_context=True, paths=one_path)
 SECRET = ValueKind(RulesReading.secret, "path", in_context=True, paths=one_path)
 PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True, paths=tuple)

@@ -351,13 +351,9 @@ class FileReader:
 
     def files(self) -> Files:
         known = self._known or Files()
+        as_read, lacking = {**known.as_read, **self._as_read}, known.lacking
         return Files(
-            self._texts,
-            self._included,
-            self._variables,
-            known.untaken,
-            {**known.as_read, **self._as_read},
-            lacking=known.lacking,
+            self._texts, self._included, self._variables, known.untaken, as_read, lacking=lacking
         )
 
     def author(self, unit: str, path: str) -> int | None:

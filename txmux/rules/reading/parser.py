@@ -65,13 +65,9 @@ def load_draft(
         before: What is in force of that file: its names and addresses stay its own.
         keep: Whether the next one is likely to be much the same, which then takes little time.
     """
+    untaken = UntakenUnits(before=Files({draft.path: before}))
     return _read(
-        read_source(path),
-        installed_matchers(),
-        UntakenUnits(before=Files({draft.path: before})),
-        keep=keep,
-        own=draft.path,
-        draft=draft,
+        read_source(path), installed_matchers(), untaken, keep=keep, own=draft.path, draft=draft
     )
 
 

@@ -14,7 +14,7 @@ from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import values
-from txmux.rules.reading.context import RESOLVERS, RulesReading
+from txmux.rules.reading.context import PATH, RESOLVERS, RulesReading
 from txmux.rules.reading.endpoints import listening, parse_endpoint
 from txmux.rules.reading.endpointstrings import split_ports
 from txmux.rules.reading.files import SourceFile, is_pattern
@@ -210,12 +210,6 @@ _GROUP = ValueKind(_account, "a group's name or number")
 _ADMIN = ValueKind(
     _admin, "`auto`, `off` or endpoints, one a line", "lines", _with_automatic, in_context=True
 )
-_TOKEN = ValueKind(
-    lambda reading, text: reading.home / values.file_path(text),
-    "path",
-    in_context=True,
-    paths=values.one_path,
-)
 _USERS = ValueKind(_admin_user, "list of `USER:RIGHT` or `@GROUP:RIGHT`", "list")
 _SANDBOX = words("auto", "yes", "off")
 _METRICS = ValueKind(
@@ -254,9 +248,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the service gets this group; by default that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
         "these [endpoints](#admin-and-metrics) serve the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
-    "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", files=KeyFiles("supervisor", is_secret=True), meaning=
+    "admin_token": SectionKey(PATH, example="/var/lib/txmux/token", files=KeyFiles("supervisor", is_secret=True), meaning=
         "this file has the secret of TCP clients; a missing one is created with mode 0600"),
-    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/secrets/tokens", files=KeyFiles("supervisor", is_secret=True), meaning=
+    "admin_tokens": SectionKey(PATH, example="/etc/txmux/secrets/tokens", files=KeyFiles("supervisor", is_secret=True), meaning=
         "this file has [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
     "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
         "these users have [these rights](#rights) by a UNIX socket of `admin`; by default, everyone who can open it has all"),

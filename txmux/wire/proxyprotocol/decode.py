@@ -253,13 +253,9 @@ def _decode_v2(data: bytes, forms: Mapping[int, struct.Struct] = _TCP) -> Incomp
         return Decoded(ProxyHeader(command, tlvs=tlvs), length)
     source, destination, source_port, destination_port = form.unpack_from(data, _START_LENGTH)
     address = IPv4Address if len(source) == 4 else IPv6Address
-    header = ProxyHeader(
-        command,
-        Address(address(source), source_port),
-        Address(address(destination), destination_port),
-        tlvs,
-    )
-    return Decoded(header, length)
+    client = Address(address(source), source_port)
+    local = Address(address(destination), destination_port)
+    return Decoded(ProxyHeader(command, client, local, tlvs), length)
 
 
 def _check_start(data: bytes) -> None:
