@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kit import PATIENCE, Child, InteropTestCase, output_of, require_program, run
 from tests.support.services import pool_rules
-from txmux.cli.layout import laid_out
+from txmux.cli.fmt import laid_out
 from txmux.rules.reading.parser import parse
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]

@@ -291,7 +291,6 @@ class PerSource:
 
     @property
     def table(self) -> str:
-        """The name of the memory, which an upgrade leaves as it is."""
         return self.source_table.name
 
     @property

@@ -78,7 +78,6 @@ def imported_late(text: str) -> Callable[..., Any]:
 
 
 def states() -> list[str]:
-    """Return the stages of connections that are those of installed features, without importing these."""
     return [state for state, name in words_after("stage").items() if find_spec(f"{_FOLDER}.{name}")]
 
 

@@ -7,8 +7,7 @@ from twisted.web.server import Site
 
 from tests.support.kit import change_constants, listen, make_folder, reactor
 from txmux.features.gateway import api
-from txmux.features.gateway.access import Access
-from txmux.features.gateway.api import KubeApi, NoServerError
+from txmux.features.gateway.api import Access, KubeApi, NoServerError
 
 
 class _Pages(Resource):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS, FakePredicate
 from tests.rules.reading.cases import FolderTestCase
 from tests.support.folders import make_folder
-from txmux.cli.layout import laid_out, meaning
+from txmux.cli.fmt import laid_out, meaning
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher, Peeked
 from txmux.rules import model

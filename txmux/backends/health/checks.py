@@ -44,7 +44,6 @@ class CheckPace:
 
     @property
     def stretch(self) -> float:
-        """By what an interval is multiplied."""
         return max(1.0, self._rate / self._most)
 
 

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not text and arguments.file is None and not Path(path).exists():
             print(f"txmux: {_ADVICE}", file=sys.stderr)
         return status_of(error)
-    from txmux.cli.layout import laid_out  # noqa: PLC0415 - as above
+    from txmux.cli.fmt import laid_out  # noqa: PLC0415 - as above
 
     print(laid_out(text), end="")
     return 0

@@ -16,8 +16,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.classes import define
-from txmux.features.gateway.access import find_access
-from txmux.features.gateway.api import ABSENT, FORBIDDEN, Kind, KubeApi, NoServerError
+from txmux.features.gateway.api import ABSENT, FORBIDDEN, Kind, KubeApi, NoServerError, find_access
 from txmux.features.gateway.certificates import SecretFiles
 from txmux.features.gateway.cluster import Cluster, Key, key_of, selects
 from txmux.features.gateway.conditions import statuses

@@ -194,7 +194,6 @@ class SharedBans:
 
     @property
     def state(self) -> Literal["complete", "partial", "reading", "lost"]:
-        """Whether all bans of other machines apply here, some have no room, or they are being read or cannot be."""
         return "partial" if self._state == "complete" and self._left_out else self._state
 
     def troubles(self) -> list[str]:

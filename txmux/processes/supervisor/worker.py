@@ -170,7 +170,6 @@ class Worker:
         return {**row, "confined": self.is_confined}
 
     def seconds_left(self, drain_timeout: float) -> float:
-        """Return for how long it keeps connections if it is stopped now; `drain_timeout` is that of the rules."""
         return drain_timeout
 
     def attach(self, end: socket.socket) -> Deferred[Any]:

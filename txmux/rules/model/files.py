@@ -64,7 +64,6 @@ class Files:
 
     @property
     def on_disk(self) -> Mapping[str, str]:
-        """The texts as they were read, also of what is not taken."""
         return {**self.texts, **self.as_read}
 
     @property

@@ -117,7 +117,6 @@ class ParsedEndpoint:
 
     @property
     def is_by_port(self) -> bool:
-        """Whether it is a TCP or UDP address of this machine that is opened without Twisted."""
         return self.kind in {"tcp", "tcp6", "udp"}
 
 

@@ -103,7 +103,6 @@ class Scope:
         return _same(found)
 
     def usable(self, unit: str) -> Names:
-        """Return the listeners that routes of a unit may be under."""
         return (*self._own.get(unit, ()), *(self.open_to(unit) if unit else ()))
 
     def transports_of(self, unit: str, names: Names) -> tuple[Transport, ...]:

@@ -229,7 +229,6 @@ class OnlyUnits(UntakenUnits):
 
 
 def lost_units(files: Files) -> set[str]:
-    """Return the units that only others keep out."""
     return {name for name, problems in files.untaken.items() if _has_lost(problems)}
 
 

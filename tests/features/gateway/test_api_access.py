@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kit import make_authority, make_folder
 from txmux.errors import MuxError
-from txmux.features.gateway.access import find_access
+from txmux.features.gateway.api import find_access
 
 
 class KubeconfigTest(SynchronousTestCase):

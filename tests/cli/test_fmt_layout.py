@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.test_ini import FILES
 from tests.support.installed import names_missing
-from txmux.cli.layout import laid_out, meaning
+from txmux.cli.fmt import laid_out, meaning
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import LineKind, lines_of, read_ini
 from txmux.rules.reading.parser import errors_alone, parse
