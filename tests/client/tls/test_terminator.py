@@ -42,7 +42,7 @@ class ShakeTests(SynchronousTestCase):
                     client.do_handshake()
                 is_done = shake.receive(outgoing.read())
                 incoming.write(shake.output)
-            self.assertEqual(shake.agreed().facts().get("tls_alpn"), agreed)
+            self.assertEqual(shake.agreed().facts.get("tls_alpn"), agreed)
 
     def test_second_hello(self) -> None:
         """It has to ask for the same as the first, and what comes after it is OpenSSL's affair alone."""

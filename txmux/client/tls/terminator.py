@@ -41,11 +41,6 @@ _ALPN, _ALPN_LENGTH = _ffi.new("unsigned char **"), _ffi.new("unsigned int *")
 _MOST = 2**15  # bytes of the second hello, and of what comes before it
 
 
-@lru_cache(64)
-def _constant(text: Any) -> str:
-    return str(_ffi.string(text), "ascii")
-
-
 @frozen
 class AgreedTLS:
     """The TLS of a client, ended here, in OpenSSL's words.
@@ -55,36 +50,40 @@ class AgreedTLS:
         found: Its certificate for the rules; ``None`` if none was requested.
         distrusted: Why its certificate is not trusted.
         is_resumed: Whether it presented the certificate in an earlier connection.
+        facts: For the access log.
     """
 
     version: str
     cipher: str
     sni: str | None = None
     alpn: bytes | None = None
+    is_resumed: bool = False
     certificate: x509.Certificate | None = None
     found: FoundCertificate | None = None
     distrusted: Distrusted | None = None
-    is_resumed: bool = False
+    facts: Mapping[str, str] = attrs.field(init=False, eq=False)
 
     @classmethod
     def from_end(cls, end: TlsEnd, name: str | None) -> AgreedTLS:
-        connection, distrusted = end.connection, end.distrusted
-        ssl = connection._ssl
-        clients: ClientVerification | None = connection.get_context().get_app_data()
-        verified, shown = None, None
-        if clients is not None:
-            verified, distrusted = clients.client_certificate(connection, distrusted)
-            shown = connection.get_peer_certificate() if distrusted is None else None
+        connection, ssl = end.connection, end.connection._ssl
         _lib.SSL_get0_alpn_selected(ssl, _ALPN, _ALPN_LENGTH)
-        return cls(
-            _constant(_lib.SSL_get_version(ssl)),
-            _constant(_lib.SSL_CIPHER_get_name(_lib.SSL_get_current_cipher(ssl))),
+        agreed = _agreed(
+            _lib.SSL_get_version(ssl),
+            _lib.SSL_get_current_cipher(ssl),
             name,
-            _ffi.buffer(_ALPN[0], _ALPN_LENGTH[0])[:] or None,
-            readable(shown) if shown is not None else None,
-            verified,
-            distrusted,
-            bool(_lib.SSL_session_reused(ssl)),
+            _ffi.buffer(_ALPN[0], _ALPN_LENGTH[0])[:],
+            _lib.SSL_session_reused(ssl),
+        )
+        clients: ClientVerification | None = connection.get_context().get_app_data()
+        if clients is None:
+            return agreed
+        verified, distrusted = clients.client_certificate(connection, end.distrusted)
+        shown = connection.get_peer_certificate() if distrusted is None else None
+        return attrs.evolve(
+            agreed,
+            certificate=readable(shown) if shown is not None else None,
+            found=verified,
+            distrusted=distrusted,
         )
 
     @property
@@ -94,7 +93,8 @@ class AgreedTLS:
         names = self.certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         return str(names[0].value) if names else None
 
-    def facts(self) -> dict[str, str]:
+    @facts.default
+    def _find_facts(self) -> Mapping[str, str]:
         values = {
             "sni": self.sni,
             "tls_version": self.version.removeprefix("TLSv"),
@@ -132,6 +132,12 @@ class AgreedTLS:
     def _names(self) -> str:
         names = alternative_names(self.certificate) if self.certificate is not None else ()
         return ", ".join(f"{kind}:{name}" for kind, name in names)
+
+
+@lru_cache(256)  # most clients are like others
+def _agreed(version: Any, cipher: Any, name: str | None, alpn: bytes, is_resumed: int) -> AgreedTLS:
+    version, cipher = _ffi.string(version), _ffi.string(_lib.SSL_CIPHER_get_name(cipher))
+    return AgreedTLS(version.decode(), cipher.decode(), name, alpn or None, bool(is_resumed))
 
 
 def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:

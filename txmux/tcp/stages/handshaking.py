@@ -244,7 +244,7 @@ class Handshaking(Stage):
         client.agreed_tls = agreed
         if shake.facts:
             record.note(shake.facts)
-        client.note_decided(agreed.facts())
+        client.note_decided(agreed.facts)
         # From here on what is inside TLS is counted.
         record.bytes_in = record.bytes_out = 0
         self._shake = None
