@@ -36,6 +36,7 @@ _FULL = _ROOM - _PIECE
 _PLAIN, _CIPHER, _OUT = bytearray(_ROOM), bytearray(_ROOM), bytearray(_ROOM)
 _PLAIN_VIEW, _CIPHER_VIEW, _OUT_VIEW = memoryview(_PLAIN), memoryview(_CIPHER), memoryview(_OUT)
 _CIPHER_DATA, _OUT_DATA = _ffi.from_buffer(_CIPHER), _ffi.from_buffer(_OUT)
+_START = _ffi.new("char **")
 _MOST_KEPT = 2**18
 """Bytes for a peer that reads nothing: a piece, and what OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3)."""
 _NOW = int(socket.MSG_DONTWAIT)
@@ -100,9 +101,13 @@ class TlsEnd:
         if self._unverified is not None:
             _lib.ERR_clear_error()
             raise self._unverified
-        if result != 1 and _lib.SSL_get_error(self._ssl, result) != _lib.SSL_ERROR_WANT_READ:
-            self.connection._raise_ssl_error(self._ssl, result)
-        return result == 1
+        if result != 1:
+            if _lib.SSL_get_error(self._ssl, result) != _lib.SSL_ERROR_WANT_READ:
+                self.connection._raise_ssl_error(self._ssl, result)
+            return False
+        # OpenSSL takes no more than the record it reads out of what has come: if nothing is left there, there is nothing to read.
+        self._is_drained = not _lib.BIO_get_mem_data(self.incoming_bio, _START)
+        return True
 
     def failVerification(self, reason: Failure) -> None:
         self._unverified = reason.value
