@@ -1,5 +1,6 @@
 """The matcher for TLS."""
 
+import re
 from collections.abc import Mapping
 
 from zope.interface import implementer
@@ -26,6 +27,8 @@ from txmux.wire.hello.options import (
 )
 
 _MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
+# The header of a record, and the type of the message in it: nearly all come whole, which is read in a fifth of the time.
+_BEGINNING = re.compile(rb"\x16\x03[\0-\x04](?:\0[^\0]|[\x01-\x3f].|\x40\0)\x01", re.DOTALL).match
 
 
 class _TlsBase:
@@ -44,6 +47,8 @@ class _TlsPredicate(_TlsBase):
         return _ClientHelloPredicate(HelloOptions()) if fact == "sni" else self
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
+        if _BEGINNING(peeked.data):
+            return _MATCH
         cursor = Cursor(peeked.data)
         try:
             if peeked.data and peeked.data[0] in SSLV2_FIRST_BYTES:

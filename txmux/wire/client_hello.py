@@ -441,13 +441,6 @@ def read_record_header(cursor: Cursor) -> None:
         MalformedError: It is none, whatever follows.
         ShortError: It is not there in full.
     """
-    if len(cursor.data) - cursor.at >= 5:
-        # Nearly all come whole, which is read in half the time.
-        kind, version, length = _RECORD_HEADER(cursor.data, cursor.at)
-        if kind != 0x16 or not 0x0300 <= version <= 0x0304 or not 1 <= length <= 1 << 14:
-            raise MalformedError
-        cursor.at += 5
-        return
     cursor.number(1, 0x16, 0x16)
     cursor.number(2, 0x0300, 0x0304)
     cursor.number(2, 1, 1 << 14)
