@@ -27,7 +27,7 @@ from txmux.wire.hello.options import (
 )
 
 _MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
-# The header of a record, and the type of the message in it: nearly all come whole, which is read in a fifth of the time.
+# The header of a record, and the type of the message in it: nearly all come whole.
 _BEGINNING = re.compile(rb"\x16\x03[\0-\x04](?:\0[^\0]|[\x01-\x3f].|\x40\0)\x01", re.DOTALL).match
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from errno import EAGAIN, ECONNRESET
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from cryptography import x509
@@ -62,16 +63,18 @@ class TlsEnd:
 
     __slots__ = (
         "_is_drained", "_is_shut", "_kept", "_owed", "_polling", "_ssl", "_unverified", "below", "bottom",
-        "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "is_broken", "is_nested", "on_cut",
-        "outgoing_bio", "setblocking", "strict",
+        "connection", "distrusted", "fileno", "incoming_bio", "is_broken", "is_nested", "on_cut", "outgoing_bio", "strict",
     )  # fmt: skip
 
     is_tls = True
+    family, getsockname, getsockopt, setblocking = (
+        property(attrgetter(f"below.{name}"))  # asked seldom
+        for name in ("family", "getsockname", "getsockopt", "setblocking")
+    )
 
     def __init__(self, below: Any, connection: SSL.Connection) -> None:
         self.below, self.bottom = below, getattr(below, "bottom", below)
-        self.fileno, self.family, self.setblocking = below.fileno, below.family, below.setblocking
-        self.getsockopt, self.getsockname = below.getsockopt, below.getsockname
+        self.fileno = below.fileno
         self.connection: Any = connection
         connection.set_app_data(self)
         own: Any = connection
