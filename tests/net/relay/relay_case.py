@@ -198,7 +198,7 @@ class RelayCase(TestCase):
 
     async def stall(self, reader: Peer, writer: Peer) -> "Endless":
         reader.transport.pauseProducing()
-        producer = Endless(writer, limit=8 * 1024 * 1024)
+        producer = Endless(writer, limit=3 * 1024 * 1024)
         while not producer.paused:
             await self.turn()
         await self.standstill(reader, writer)

@@ -88,15 +88,17 @@ class OrderTest(RelayCase):
 
     async def test_all_comes_after_a_stall(self) -> None:
         """Whoever is stalled, and also to one that has finished, be it meanwhile."""
+        stalled = []
         for reads, finishes in itertools.product((0, 1), ("", "before", "meanwhile")):
             peers = await self.start(small_buffers=True)
             reader, writer = peers[reads], peers[not reads]
             if finishes == "before":
                 await writer.has_all(reader.finish)
-            producer = await self.stall(reader, writer)
+            stalled.append((reader, await self.stall(reader, writer)))
             if finishes == "meanwhile":
                 await writer.has_all(reader.finish)
-            await self.assert_rests()
+        await self.assert_rests()
+        for reader, producer in stalled:
             self.assertLess(producer.written, producer.limit)
             reader.transport.resumeProducing()
             await reader.has(producer.limit)
