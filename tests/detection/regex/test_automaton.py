@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
 from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
-from txmux.detection.regex.automaton import MAX_KEPT, MAX_STATES
+from txmux.detection.regex.automaton import MAX_KEPT, MAX_STATES, counted
 from txmux.interfaces import Verdict
 
 ALPHABET = b"ab- \n"
@@ -152,6 +152,9 @@ class AutomatonTests(SynchronousTestCase):
             (b"ab[c-z]{3}", 5), (rb"a\b.", 3), (b"(?ms).^a", 3), (b"a{%d}" % MAX_STATES, MAX_STATES),
         ):  # fmt: skip
             self.assertEqual(compile_pattern(pattern).automaton.size, size)
+        with counted(lambda states: states < MAX_STATES):
+            for pattern, verdict in ((b"a", Verdict.NO), (b"a{%d}" % MAX_STATES, Verdict.MATCH)):
+                self.assertIs(compile_pattern(pattern).verdict(b"b"), verdict)
 
     def test_count_beyond_within_costs_no_states(self) -> None:
         pattern = compile_pattern(b"a{1,60000}b", within=256)
