@@ -13,7 +13,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.kit import authority, client_context, make_folder, pair, reactor
@@ -217,6 +217,23 @@ class SendTest(SynchronousTestCase):
 
 
 class CloseTest(TestCase):
+    def test_call_once_the_peer_has_all(self) -> None:
+        """It comes at once without an outer TLS."""
+        for depth in (1, 2):
+            peer, _, end = _make_layers(self, depth, is_tcp=True)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    end.send(bytes(2**16))
+            clock, called = Clock(), list[int]()
+            end.call_when_acknowledged(clock, lambda of=called: of.append(1))  # type: ignore[misc]
+            clock.pump([0.01, 1.0, 60.0])
+            self.assertEqual(called, [1] * (depth == 1))
+            while not called:
+                clock.advance(60)
+                with contextlib.suppress(BlockingIOError):
+                    peer.recv(2**20)
+            self.assertEqual(clock.getDelayedCalls(), [])
+
     async def test_close_notify_that_waits_for_room(self) -> None:
         """A transport that closes sends it once its peer reads, after all that came before."""
         peer, [layer], end = _make_layers(self, 1)
