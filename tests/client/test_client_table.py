@@ -109,6 +109,7 @@ class ClientTableTests(SynchronousTestCase):
             if not number % 500:
                 self.table.ended(_ended("203.0.113.7:5000", bytes_in=7, bytes_out=9, reason="done"))
             self.clock.advance(0.0001)
+        self.assertLessEqual(held_by(self.table), 20 * MOST_SOURCES)
         rows = {source: row for source, *row in rows_of(self.table)}
         self.assertEqual(len(rows), MOST_SOURCES)
         self.assertLessEqual(held_by(self.table), 10 * MOST_SOURCES)
@@ -199,6 +200,7 @@ class ClientTableTests(SynchronousTestCase):
             self.clock.advance(5)
             cpu += 5 * load
             is_flooded.append(table.is_flooded())
+            self.assertEqual(table.is_flooded(), is_flooded[-1], "at once")
             found.append([*table.newest()])
         self.assertEqual(is_flooded, [False, False, True, True, False])
         self.assertEqual([bool(rows) for rows in found], [False, False, True, True, True])

@@ -1,12 +1,17 @@
+import socket
 from collections.abc import Callable
 
+from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Connection
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.peers import reactor
+from tests.support.peers import pair, reactor
 from txmux.client.io_runtime import IORuntime
 from txmux.client.parts import Part, Parts
+from txmux.client.socket_options import NO_KEEPALIVE, socket_options
 from txmux.net.sockets.poller import Poller, ReactorPoller
 from txmux.rules.feature import Feature
+from txmux.rules.model import Keepalive, Listener
 from txmux.rules.reading.parser import parse
 
 _RULES = """\
@@ -49,3 +54,12 @@ class PartsTests(SynchronousTestCase):
             runtime.commit(rules)
             self.assertEqual([*runtime.parts], ["acme"])
             self.assertIs(type(runtime.poller), kind)
+
+    def test_options_of_a_transport_of_twisteds(self) -> None:
+        """Its socket has none from a port."""
+        options = socket_options(Listener("x", keepalive=Keepalive(60, 5, 3)))
+        connected = pair(self, is_tcp=True)[0]
+        IORuntime.set_options(Connection(connected, Protocol(), reactor), options)
+        for level, name, value in (*options, (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)):
+            self.assertEqual(connected.getsockopt(level, name), value)
+        self.assertEqual(socket_options(Listener("x", keepalive=None)), NO_KEEPALIVE)
