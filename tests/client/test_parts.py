@@ -1,5 +1,6 @@
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
@@ -59,7 +60,8 @@ class PartsTests(SynchronousTestCase):
         """Its socket has none from a port."""
         options = socket_options(Listener("x", keepalive=Keepalive(60, 5, 3)))
         connected = pair(self, is_tcp=True)[0]
-        IORuntime.set_options(Connection(connected, Protocol(), reactor), options)
+        transport: Any = Connection(connected, Protocol(), reactor)
+        IORuntime.set_options(transport, options)
         for level, name, value in (*options, (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)):
             self.assertEqual(connected.getsockopt(level, name), value)
         self.assertEqual(socket_options(Listener("x", keepalive=None)), NO_KEEPALIVE)
