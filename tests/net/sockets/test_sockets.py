@@ -163,6 +163,7 @@ class PolledSocketsTest(TestCase):
         await client.has_all(server.finish)
         server.transport.handle_pending_events()
         self.assertIsNone(server.lost)
+        self.assertNotIn(server.transport.fileno(), self.poller.handlers)
         await server.is_lost()
         self.assertFalse(server.was_reset())
 
