@@ -7,13 +7,13 @@ from txmux.backends.connect.source import check_transparent
 from txmux.errors import MuxError
 
 T = TypeVar("T")
-_NOBODY = 65534
+NOBODY = 65534
 
 
 def as_nobody(function: Callable[[], T]) -> T:
     """Call a function as a user who has no privileges; one who is not root has none."""
     if os.getuid() == 0:
-        os.seteuid(_NOBODY)
+        os.seteuid(NOBODY)
     try:
         return function()
     finally:

@@ -32,6 +32,14 @@ class Taker:
     def remove(self) -> None:
         self._file.unlink()
 
+    def full(self) -> socket.socket:
+        """Have no room for another client before this one is closed."""
+        self.listening.listen(0)
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        waiting.connect(self.path)
+        self._case.addCleanup(waiting.close)
+        return waiting
+
     async def given(self) -> tuple[socket.socket, dict[str, Any], socket.socket]:
         while True:
             try:

@@ -2,17 +2,15 @@ import contextlib
 import gc
 import itertools
 import socket
-import subprocess
-import sys
 import weakref
-from collections.abc import Callable
 from typing import Any, Literal
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.processes.test_privileges import require_root
-from tests.support.kit import PATIENCE, close, make_folder
+from tests.support.kit import PATIENCE, close
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
+from tests.support.privileges import NOBODY, as_nobody
 from tests.support.taker import Taker
 from tests.tcp.stages.test_second_hello import hello
 from txmux.net.sockets.descriptors import count_open
@@ -44,13 +42,6 @@ class HandingOffTest(MuxTestCase):
     async def giving(self) -> None:
         while not any(one.stage.state == "handing-over" for one in self.factory.connections):
             await self.turn()
-
-    def full(self) -> socket.socket:
-        self.taker.listening.listen(0)
-        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        waiting.connect(self.taker.path)
-        self.addCleanup(waiting.close)
-        return waiting
 
     async def test_server_gets_the_socket_with_unread_bytes_and_facts(self) -> None:
         for count, relay in enumerate(RELAYS, 1):
@@ -107,37 +98,24 @@ class HandingOffTest(MuxTestCase):
 
     async def test_no_server_at_the_path(self) -> None:
         self.taker.listening.close()
-        stream = socket.socket(socket.AF_UNIX)
-        self.addCleanup(stream.close)
-
-        def serve_streams() -> None:
-            stream.bind(self.taker.path)
-            stream.listen()
-
-        does: dict[str, Callable[[], object]] = {
-            "Connection refused": bool,
-            "No such file or directory": self.taker.remove,
-            "Protocol wrong type for socket": serve_streams,
-        }
-        for number, why in enumerate(does, 1):
-            does[why]()
-            with capturedLogs() as events:
-                client = await self.client(self.giving_mux(), SSH)
-                record = await self.assert_logged(number, reason="connect-refused")
-            self.assert_story(record, server=self.taker.outcome, bytes_in=len(SSH))
-            self.assertEqual(record.facts, {"software": "test", "handover_error": why})
-            self.assertEqual(client.recv(9), b"")
-            self.assertFalse(record.is_clean)
-            ((path, told, *counted),) = self.factory.runtime.handovers.report()
-            self.assertEqual((path, told, counted[0], counted[2]), (self.taker.path, why, 1, False))
-            warned = [formatEvent(one) for one in events if one["log_level"] is LogLevel.warn]
-            text = f"[listen public]: cannot hand over a client's socket at {path}: {why}"
-            self.assertEqual(warned, [text])
+        path, why = self.taker.path, "Connection refused"
+        with capturedLogs() as events:
+            client = await self.client(self.giving_mux(), SSH)
+            record = await self.assert_logged(reason="connect-refused")
+        self.assert_story(record, server=self.taker.outcome, bytes_in=len(SSH))
+        self.assertEqual(record.facts, {"software": "test", "handover_error": why})
+        self.assertEqual(client.recv(9), b"")
+        self.assertFalse(record.is_clean)
+        (reported,) = self.factory.runtime.handovers.report()
+        self.assertEqual((*reported[:3], reported[4]), (path, why, 1, False))
+        warned = [formatEvent(one) for one in events if one["log_level"] is LogLevel.warn]
+        text = f"[listen public]: cannot hand over a client's socket at {path}: {why}"
+        self.assertEqual(warned, [text])
 
     async def test_client_waits_for_room_in_the_queue_and_loses_nothing(self) -> None:
         """After five seconds it is given up."""
         port = self.giving_mux()
-        waiting = self.full()
+        waiting = self.taker.full()
         client = await self.client(port, SSH)
         await self.giving()
         for _ in range(251):
@@ -159,8 +137,7 @@ class HandingOffTest(MuxTestCase):
 
     async def test_server_that_does_not_say_that_it_has_taken_the_socket(self) -> None:
         """One without an answer keeps it."""
-        rows = (b"", "closed the connection"), (b"takenly", "answered something else")
-        for answer, why in self.anew((*rows, (None, "did not answer"))):
+        for answer, why in self.anew(((b"", "closed the connection"), (None, "did not answer"))):
             client = await self.client(self.giving_mux(), SSH)
             given, _, giver = await self.taker.given()
             if answer is None:
@@ -168,7 +145,7 @@ class HandingOffTest(MuxTestCase):
             else:
                 self.assertEqual(given.recv(99), SSH)
                 given.close()
-                giver.send(answer) if answer else giver.close()
+                giver.close()
             record = await self.assert_logged(reason="not-taken", server=self.taker.outcome)
             found = record.facts["handover_error"], record.bytes_in
             self.assertEqual(found, (f"its server {why}", 0))
@@ -196,7 +173,7 @@ class HandingOffTest(MuxTestCase):
         await self.assert_logged(reason="killed")
         given.sendall(b"still here")
         self.assertEqual(client.recv(99), b"still here")
-        self.full()
+        self.taker.full()
         client = await self.client(port, SSH)
         await self.giving()
         self.factory.abort("drained")
@@ -250,42 +227,13 @@ class HandingOffTest(MuxTestCase):
     async def test_server_of_another_user_gets_clients_only_if_the_rules_name_it(self) -> None:
         """In a folder that anybody may write to, anybody may listen at the path."""
         require_root()
-        folder = make_folder(self)
-        folder.chmod(0o1777)
-        for above in folder.parents:
-            if above.stat().st_mode & 0o005 != 0o005 and above.is_relative_to("/tmp"):
-                above.chmod(0o755)
-        path = str(folder / "x.sock")
-        words = [sys.executable, "-ISc", _OF_ANOTHER, path]
-        server = subprocess.Popen(words, stdout=subprocess.PIPE)  # noqa: ASYNC220 - it lasts
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.kill)
-        assert server.stdout is not None
-        self.assertEqual(server.stdout.readline(), b"listens\n")
-        await self.connect(self.mux(default=outcome(f"handover:{path}")), b"\xff\xff")
+        as_nobody(lambda: self.taker.listening.listen(8))
+        handover = self.taker.outcome
+        await self.connect(self.mux(default=outcome(handover)), b"\xff\xff")
         record = await self.assert_logged(reason="connect-refused")
-        why = f"its server is of user {_NOBODY}; if that may have clients, write user={_NOBODY} after the path"
-        self.assertEqual(record.facts["handover_error"], why)
-        port = self.mux(default=outcome(f"handover:{path} user=4711,{_NOBODY}"))
+        self.assertIn(f"its server is of user {NOBODY}", record.facts["handover_error"])
+        self.taker.listening.accept()[0].close()
+        port = self.mux(default=outcome(f"{handover} user=4711,{NOBODY}"))
         await self.connect(port, b"\xff\xff")
+        await self.taker.taken()
         await self.assert_logged(2, reason="handed-over")
-        self.assertEqual(server.stdout.readline(), b"1\n")
-
-
-_OF_ANOTHER = """
-import os, socket, sys
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-    listening.bind(sys.argv[1])
-    listening.listen()
-    print("listens", flush=True)
-    given = []
-    while not given:
-        server, _ = listening.accept()
-        message, given, _, _ = socket.recv_fds(server, 65536, 1)
-    print(len(given), flush=True)
-    server.send(b"taken")
-"""
-_NOBODY = 65534
