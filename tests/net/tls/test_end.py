@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.kit import authority, client_context, make_folder, pair, reactor
+from tests.support.kit import Peer, authority, client_context, make_folder, pair, reactor
 from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import Poller
@@ -217,6 +217,25 @@ class SendTest(SynchronousTestCase):
 
 
 class CloseTest(TestCase):
+    def transport(self, end: Any, protocol: Any) -> TlsTransport:
+        address = UNIXAddress("")
+        made = TlsTransport(Poller.for_reactor(reactor), end, socket.AF_UNIX, address, address)
+        made.set_protocol(protocol)
+        made.startReading()
+        return made
+
+    async def test_half_close(self) -> None:
+        """It is reported when the close-notify is sent."""
+        peer, [layer], end = _make_layers(self, 1)
+        protocol, reported = Peer(), Deferred[None]()
+        protocol.writeConnectionLost = lambda: reported.callback(None)  # type: ignore[method-assign]
+        self.transport(end, protocol).loseWriteConnection()
+        await reported
+        layer.incoming.write(peer.recv(2**16))
+        self.assertEqual(layer.tls.read(), b"")
+        peer.close()
+        await protocol.is_lost()
+
     def test_call_once_the_peer_has_all(self) -> None:
         """It comes at once without an outer TLS."""
         for depth in (1, 2):
@@ -237,15 +256,10 @@ class CloseTest(TestCase):
     async def test_close_notify_that_waits_for_room(self) -> None:
         """A transport that closes sends it once its peer reads, after all that came before."""
         peer, [layer], end = _make_layers(self, 1)
-        own: Any = end
-        transport = TlsTransport(
-            Poller.for_reactor(reactor), own, socket.AF_UNIX, UNIXAddress(""), UNIXAddress("")
-        )
         protocol: Any = Protocol()
         lost = Deferred[Any]()
         protocol.connectionLost = lost.callback
-        transport.set_protocol(protocol)
-        transport.startReading()
+        transport = self.transport(end, protocol)
         before, taken = 0, b""
         with contextlib.suppress(BlockingIOError):
             while True:
