@@ -1,4 +1,3 @@
-import select
 from typing import Any
 
 import attrs
@@ -243,32 +242,24 @@ class OptionsTest(MuxTestCase):
             expected.append(order("sni-hash", host, servers)[0])
         self.assertEqual([record.server for record in self.records], expected)
 
-    async def test_rate_is_within_5_percent_each_way(self) -> None:
-        up, down = 60_000, 100_000
-        serve_pool(self, backend_at(self.backend_port(), upload_rate=up, download_rate=down))
-        client = await pool_client(self, bytes(2 * 10 * up))
+    async def test_rate_each_way(self) -> None:
+        """A tenth of a second's bytes come at once; how exact the rest is, the tests of the relay show."""
+        rates = {"upload_rate": 60_000, "download_rate": 100_000}
+        serve_pool(self, backend_at(self.backend_port(), **rates))
+        client = await pool_client(self, bytes(100_000))
         peer = await self.backend.peer()
-        peer.send(bytes(2 * 10 * down))
-        await peer.has(1)
-        await client.has(1)
-        (connection,) = self.factory.connections
-        relay: Any = connection.stage.relay
-        for _ in range(500):
-            for end in (connection.transport, relay.server.transport):
-                # What has not come yet would be more than the rate later.
-                while not select.select([end.getHandle()], (), (), 0)[0]:
-                    await self.turn()
-            self.time.advance(0.02)
-            await self.turn(4)
-        await peer.has(int(0.95 * 10 * up) + 1)
-        await client.has(int(0.95 * 10 * down) + 1)
-        await self.turn(50)
-        self.assertLess(abs(len(peer.received) - 10 * up), 0.05 * 10 * up)
-        self.assertLess(abs(len(client.received) - 10 * down), 0.05 * 10 * down)
+        peer.send(bytes(100_000))
+        for seconds, up, down in ((0, 6_000, 10_000), (0.5, 36_000, 60_000)):
+            for _ in range(round(seconds / 0.02)):
+                self.time.advance(0.02)
+                await self.turn(4)
+            await peer.has(up)
+            await client.has(down)
+            await self.turn(20)
+            self.assertEqual((len(peer.received), len(client.received)), (up, down))
         self.factory.abort("drained")
         await client.is_lost()
-        await peer.is_lost()
-        await self.logged()
+        await self.assert_ended(peer, reason="drained")
 
     async def test_address_with_the_port_of_the_client(self) -> None:
         serve_pool(self, Backend("b", (Server("127.0.0.2:{port}", "tcp", host="127.0.0.2"),)))
