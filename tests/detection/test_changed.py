@@ -162,6 +162,12 @@ class ChangedTest(SynchronousTestCase):
         few, many = steps(200), steps(400)
         self.assertLessEqual(many, few * 1.1)
 
+    def test_others_have_their_turn(self) -> None:
+        """After each 256 that go, that come, or that are put together."""
+        ranks = [n * GAP for n in range(600)]
+        change = ListChange(ranks, [(rank + 1, rank) for rank in ranks])
+        self.assertEqual(len([*change.cuts(ranks)]), 3 + 3 + 3)
+
     def test_nothing_stays_of_routes_that_are_gone_and_older_ones_stay(self) -> None:
         lines = [*(f"tls sni=h{n}.test" for n in range(10)), "tls sni=*.under.test", "tls"]
         routes = [route(line, "close", name=str(n)) for n, line in enumerate(lines)]

@@ -13,6 +13,7 @@ from txmux.detection.explain import Explanation, PredicateAnswer, explain
 from txmux.interfaces import Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Route
+from txmux.rules.model.client_certificate import CertificateCondition
 
 CLIENT = IPv4Address("192.0.2.1")
 
@@ -133,6 +134,11 @@ class TraceTests(SynchronousTestCase):
         self.assertEqual(says(found), [None, None, ("match", 1)])
         unknown = explain(routes, b"x")
         self.assertEqual([its.excluded_by for its in unknown.routes], ["from", None, "from"])
+        routes = [
+            attrs.evolve(one, client_cert=CertificateCondition(frozenset())) for one in routes
+        ]
+        found = explain(routes, b"x", CLIENT)
+        self.assertEqual([its.excluded_by for its in found.routes][1:], ["not_from", "client_cert"])
         for negated in (False, True):
             found = explain([asks("a", Alternative("broken", Raises(), negated))], b"xx")
             answer = PredicateAnswer(Verdict.NO, 1, 1, "ZeroDivisionError: ")

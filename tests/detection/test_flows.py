@@ -46,6 +46,10 @@ class Named:
         return Verdict.MATCH if _name(flow) == self.name else Verdict.NO
 
 
+class Guarding(Nth):
+    guard = bytes
+
+
 @attrs.frozen
 class Dropping:
     """Matches the first datagram that does not begin with a minus, with which servers drop one."""
@@ -160,6 +164,15 @@ class FlowTests(SynchronousTestCase):
             told = (found.is_dropped, found.decided_at, found.decision.route)
             self.assertEqual(told, (True, None, None))
         self.assertFalse(explain(routes, ()).is_dropped)
+
+    def test_guard(self) -> None:
+        """It is the first of a route up to the one that has taken the flow."""
+        routes = [asks("a", Nth(1)), asks("b", Guarding(1))]
+        detector, flow = Detector(routes), Datagrams((b"x",))
+        for one, seen, guard in (
+            (routes[0], flow, None), (routes[1], flow, b"x"), (None, flow, b"x"), (None, None, None),
+        ):  # fmt: skip
+            self.assertEqual(detector.guard(one, seen), guard)
 
     def test_each_protocol_has_its_facts(self) -> None:
         names = ("kcp", "sip", "coap", "tftp", "radius", "ike", "rtp", "syslog", "dns")

@@ -1,12 +1,23 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.originals import client_hello
+from txmux.detection.ambiguities import AMBIGUITIES, ambiguities_over
+from txmux.detection.overlaps import OVERLAPS
 from txmux.detection.recognising import matcher_of
 from txmux.interfaces import Transport
 
 _HOSTILE = (
     b"*", b".a", b"~a", b"a,b", b"a path=/", b'"a"', b"a;b", b"$HOME", b"${A}", b"a\\", b"\xe9",
 )  # fmt: skip
+
+
+class AmbiguitiesTests(SynchronousTestCase):
+    def test_what_both_match_is_shown(self) -> None:
+        """It is cut after 32 digits."""
+        found = {(one.first, one.second): one.why for one in ambiguities_over(Transport.TCP)}
+        for pair in OVERLAPS.keys() - {(one.first, one.second) for one in AMBIGUITIES}:
+            data = OVERLAPS[pair]
+            self.assertIn(f" {data if len(data) <= 32 else data[:32] + '…'}, in", found[pair])
 
 
 class MatcherTests(SynchronousTestCase):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
@@ -54,7 +54,7 @@ def _first_bytes(predicate: Predicate) -> int:
     return _EVERY_BYTE if first is None else len(first)
 
 
-@lru_cache(maxsize=2)
+@cache
 def _predicates(over: Transport) -> Mapping[str, Predicate]:
     """Make the predicates of all matchers that need no option."""
     predicates = {}

@@ -152,6 +152,7 @@ class AutomatonTests(SynchronousTestCase):
             (b"ab[c-z]{3}", 5), (rb"a\b.", 3), (b"(?ms).^a", 3), (b"a{%d}" % MAX_STATES, MAX_STATES),
         ):  # fmt: skip
             self.assertEqual(compile_pattern(pattern).automaton.size, size)
+        self.assertEqual(compile_pattern(b"a{9}").longest, 9)
         with counted(lambda states: states < MAX_STATES):
             for pattern, verdict in ((b"a", Verdict.NO), (b"a{%d}" % MAX_STATES, Verdict.MATCH)):
                 self.assertIs(compile_pattern(pattern).verdict(b"b"), verdict)
