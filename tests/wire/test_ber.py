@@ -25,6 +25,14 @@ class LengthTests(SynchronousTestCase):
         for end in range(len(data)):
             self.assertRaises(ShortError, read_length, Cursor(data[:end]), 0, 1 << 33)
 
+    def test_begun(self) -> None:
+        """A number of which a part is there is malformed as soon as it cannot be in the range."""
+        for begun, least, most, problem in (
+            (b"\1", 0x1FF, 0x200, ShortError), (b"\1", 0x200, 0x300, MalformedError),
+            (b"\2", 0x1FF, 0x200, ShortError), (b"\3", 0x200, 0x2FF, MalformedError),
+        ):  # fmt: skip
+            self.assertRaises(problem, Cursor(begun).number, 2, least, most)
+
     def test_malformed(self) -> None:
         self.assertEqual(read_length(Cursor(b"\x05"), 5, 6), 5)
         self.assertEqual(read_length(Cursor(b"\x81\x05"), 5, 7), 5)

@@ -78,6 +78,8 @@ class WholeHelloTest(SynchronousTestCase):
         found = read_whole(data, _MOST)
         assert found is not None
         self.assertEqual((found.sni, found.end), ("a.example", len(data)))
+        short = read_whole(records(client_hello(server_name("a"))), _MOST)
+        self.assertEqual(short and short.sni, "a")
         self.assertIsNone(read_whole(data[:-1], _MOST))
         self.assertIsNone(read_whole(records(data[5:], 100), _MOST))
         self.assertIsNone(read_whole(data, 5))
@@ -93,6 +95,14 @@ class WholeHelloTest(SynchronousTestCase):
             data = records(client_hello(parts), 16384)
             calls = calls_in(partial(parse_client_hello, data, None))
             self.assertLess(calls, len(data) // 8, shape)
+        data = records(client_hello(extension(21, bytes(1000))))
+
+        def read_byte_by_byte() -> None:
+            earlier = None
+            for end in range(1, len(data)):
+                earlier = parse_client_hello(data[:end], earlier)
+
+        self.assertLess(calls_in(read_byte_by_byte), 6 * len(data))
 
 
 _CHANGED, _EARLY = b"\x14\3\3\0\1\1", b"\x17\3\3\0\3abc"

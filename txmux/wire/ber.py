@@ -18,11 +18,9 @@ def read_length(cursor: Cursor, least: int, end: int) -> int:
         ShortError: It is not there in full.
     """
     first = cursor.number(1, 0, _INDEFINITE + 4)
-    if first == _INDEFINITE:
-        raise MalformedError
     if first > _INDEFINITE:
         size = first - _INDEFINITE
         return cursor.number(size, least, end - cursor.at - size)
-    if not least <= first <= end - cursor.at:
+    if first == _INDEFINITE or not least <= first <= end - cursor.at:
         raise MalformedError
     return first

@@ -1,5 +1,6 @@
 """Reads binary fields from the beginning of a stream, of which only a part may have come."""
 
+import sys
 from collections.abc import Collection
 from typing import TypeVar
 
@@ -129,7 +130,7 @@ class Cursor:
             MalformedError: There are fewer.
             ShortError: They are not there in full.
         """
-        return self.take(self.number(size, least, (1 << 8 * size) - 1))
+        return self.take(self.number(size, least, sys.maxsize))
 
 
 T = TypeVar("T")
