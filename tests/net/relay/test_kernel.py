@@ -66,7 +66,7 @@ class _After:
     def __init__(self, relay: Relay, before: Callable[[], object]) -> None:
         self._relay = relay
         self._before = before
-        self.abort = relay.abort
+        self.abort, self.suspend = relay.abort, relay.suspend
 
     def start(self, *arguments: Any, **named: Any) -> None:
         self._before()
@@ -115,6 +115,15 @@ class KernelScarceTest(RelayCase):
         server.transport.resumeProducing()
         await self.over(client, server, reason="error")
         self.assertTrue(client.was_reset())
+
+    async def test_out_of_memory_as_it_moves(self) -> None:
+        self.before = lambda: None
+        self.addCleanup(setattr, MEMORY, "short_since", None)
+        client, server = await self.start()
+        self.patch(KernelSide, "suspend", Mock(side_effect=MemoryError))
+        self.assertRaises(MemoryError, self.relay.suspend)
+        self.assertIsNotNone(MEMORY.short_since)
+        await self.over(client, server, reason="error")
 
     async def test_out_of_memory_at_end(self) -> None:
         def put_away(_side: object) -> None:

@@ -170,6 +170,22 @@ class LostPeerTest(RelayCase):
         self.assertEqual((await self.over(self.server)).reason, "client-reset")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    async def test_gone_while_both_are_closed(self) -> None:
+        """The other one, which takes nothing, has its time and no more."""
+        await self.relayed(Timeouts(idle=1000, half_close=500))
+        for peer in (self.client, self.server):
+            peer.transport.pauseProducing()
+            peer.send(bytes(20_000_000))
+        await self.standstill(self.client, self.server)
+        while not self.relay.ending:
+            self.clock.advance(1000)
+            await self.turn(5)
+        self.set_unanswered(0, 135, 9)
+        for _ in range(9):
+            self.clock.advance(135)
+            await self.turn(5)
+        self.assertEqual([one.reason for one in self.results], ["idle-timeout"])
+
     async def test_peer_that_does_not_read(self) -> None:
         """Who is there and does not read stays, though it is asked ever more rarely and has not been heard of for long."""
         pause: Any = 0.2  # seconds, in which the system asks first; it doubles them each time

@@ -1,5 +1,7 @@
+import errno
 import socket
 from collections.abc import Callable
+from unittest.mock import Mock
 
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
@@ -85,6 +87,15 @@ class HandoffTest(TestCase):
             elif does == "is cancelled":
                 handoff.cancel()
                 self.assertEqual((self.clock.getDelayedCalls(), self.ended), ([], []))
+
+    async def test_system_that_sends_no_descriptor(self) -> None:
+        """Too many on their way are soon fewer."""
+        problems = [OSError(number, "why") for number in (errno.ETOOMANYREFS, errno.EPIPE)]
+        self.patch(socket, "send_fds", Mock(side_effect=problems))
+        self.assertFalse(self.start().is_sent)
+        self.assertEqual(self.ended, [])
+        self.clock.advance(0.02)
+        self.assertEqual(await self.end(), ("connect-refused", "why"))
 
     async def test_server_of_another_user(self) -> None:
         require_root()

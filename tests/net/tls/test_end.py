@@ -151,6 +151,23 @@ class ReadTest(SynchronousTestCase):
             self.assertTrue(select.select([end.bottom], [], [], 0)[0])
             self.assertRaises(ConnectionResetError, end.recv_into, buffer)
 
+    def test_buffers_that_are_freed(self) -> None:
+        """Not while what has come is in them; a part of a record is kept."""
+        peer, layers, end = _make_layers(self, 1)
+        first, second = (layers[0].encrypt(b"more") for _ in range(2))
+        buffer = bytearray(9)
+        for sent, size, is_freed in (
+            (first + second[:7], 4, False), (b"", 0, True), (second[7:], 9, True),
+        ):  # fmt: skip
+            peer.send(sent)
+            if size:
+                self.assertEqual(end.recv_into(buffer, size), 4)
+            else:
+                self.assertRaises(BlockingIOError, end.recv_into, buffer)
+            before = end.incoming_bio, end.outgoing_bio
+            end.release_buffers()
+            self.assertEqual(end.incoming_bio not in before, is_freed)
+
     def test_reset_that_a_send_has_found(self) -> None:
         """The kernel reports it once: what has come is read, and what then looks like an end is none."""
         for depth in (1, 2):
