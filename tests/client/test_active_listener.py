@@ -1,7 +1,7 @@
 from typing import Any
 
 import attrs
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 
 from tests.support.mux import MuxTestCase
 from txmux.rules.embedding import route
@@ -12,10 +12,13 @@ class EndTest(MuxTestCase):
         client = await self.connect(self.ssh_mux())
         await self.accepted()
         waiting = [self.factory.emptied() for _ in range(2)]
+        freed: Deferred[None] = Deferred()
+        self.factory.runtime.descriptors.call_when_freed(lambda: freed.callback(None))
         client.reset()
         for one in waiting:
             await one
         self.assertTrue(self.factory.emptied().called)
+        self.assertTrue(freed.called)
 
     async def test_end_is_one_where_it_is_logged(self) -> None:
         """So it is one of the bad ends that are shown."""

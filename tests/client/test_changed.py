@@ -39,33 +39,34 @@ ROUTES = st.lists(
     unique_by=lambda one: one[0],
     min_size=3,
 )
+TUNNELS = ("",) if missing("tunnel") else ("", "*", "p")
 VERSIONS = st.lists(
     st.tuples(
         ROUTES,
         st.sampled_from(("close", "one", "127.0.0.1:7")),
         st.integers(8, 10),
         st.sampled_from(("pq", "qp", "p", "pqr")),
-        st.sampled_from((False,) if missing("tunnel") else (False, True)),
+        st.sampled_from(TUNNELS),
     ),
     min_size=2,
     max_size=4,
 )
-Version = tuple[list[tuple[str, str, str, str, str]], str, int, str, bool]
+Version = tuple[list[tuple[str, str, str, str, str]], str, int, str, str]
 
 
 def rules_of(version: Version) -> Rules:
-    routes, default, port, listeners, has_tunnel = version
+    routes, default, port, listeners, tunnel = version
     text = f"[txmux]\naccess_log = off\n[backend one]\nserver = 127.0.0.1:{port}\n"
     text += "[backend two]\nserver = 127.0.0.1:7\nfallback = one\n"
     for name in listeners:
         text += f"[listen {name}]\nendpoint = 127.0.0.1:{1000 + ord(name)}\ndefault = {default}\n"
         text += f"peek_limit = {1000 * port}\n" if name == "q" else ""
-    if has_tunnel:
-        text += "[route tunnel]\nunder = *\nmatch = socks5\ntunnel = yes\n"
+    if tunnel:
+        text += f"[route tunnel]\nunder = {tunnel}\nmatch = socks5\ntunnel = yes\n"
         text += "[route inner]\nmatch = ssh\nunder = tunnel\nbackend = one\n"
     for name, match, backend, more, under in routes:
         text += f"[route {name}]\nmatch = {match}\nbackend = {backend}\n{more}\n"
-        is_there = under in {*listeners} or (under == "tunnel" and has_tunnel)
+        is_there = under in {*listeners} or (under == "tunnel" and tunnel)
         text += f"under = {under if is_there else '*'}\n"
     return parse(text, "x.ini")
 
@@ -119,9 +120,13 @@ class ChangedTest(SynchronousTestCase):
 
     @example(
         versions=[
-            ([("a", "ssh", to, "", "")], "close", 8, "p", False)
+            ([("a", "ssh", to, "", "")], "close", 8, "p", "")
             for to in ("one", "handover:/run/x", "one")
         ],
+        warm=False,
+    )
+    @example(
+        versions=[([("a", "ssh", "one", "", "")], "close", 8, "pq", one) for one in TUNNELS[::-1]],
         warm=False,
     )
     @settings(max_examples=scaled(60), deadline=None)
@@ -161,7 +166,7 @@ class ChangedTest(SynchronousTestCase):
         """Steps that are not taken to the end leave nothing behind, wherever they are given up."""
         old, new = (
             rules_of(
-                ([("a", "ssh", to, "", ""), ("b", "tls", "two", "", "")], "close", port, "p", False)
+                ([("a", "ssh", to, "", ""), ("b", "tls", "two", "", "")], "close", port, "p", "")
             )
             for to, port in (("one", 8), ("127.0.0.1:9", 9))
         )

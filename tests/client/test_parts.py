@@ -1,5 +1,6 @@
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.protocol import Protocol
@@ -9,11 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.peers import pair, reactor
 from txmux.client.io_runtime import IORuntime
 from txmux.client.parts import Part, Parts
+from txmux.client.session import record_multipath
 from txmux.client.socket_options import NO_KEEPALIVE, socket_options
+from txmux.net.sockets.plainsocket import IPPROTO_MPTCP
 from txmux.net.sockets.poller import Poller, ReactorPoller
 from txmux.rules.feature import Feature
 from txmux.rules.model import Keepalive, Listener
 from txmux.rules.reading.parser import parse
+from txmux.telemetry.record import ConnectionRecord
 
 _RULES = """\
 [txmux]
@@ -65,3 +69,15 @@ class PartsTests(SynchronousTestCase):
         for level, name, value in (*options, (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)):
             self.assertEqual(connected.getsockopt(level, name), value)
         self.assertEqual(socket_options(Listener("x", keepalive=None)), NO_KEEPALIVE)
+        own = pair(self, is_tcp=True)[0]
+        IORuntime.set_options(IORuntime(reactor).transport(own), options)
+        self.assertEqual(own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 0)
+
+    def test_connection_by_mptcp(self) -> None:
+        for protocol, facts in ((0, {}), (IPPROTO_MPTCP, {"mptcp": "yes"})):
+            connected = self.enterContext(
+                socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+            )
+            record = ConnectionRecord(1000.0, "5f-1", "x", "192.0.2.1:1")
+            record_multipath(record, SimpleNamespace(getHandle=lambda its=connected: its))
+            self.assertEqual(record.facts, facts)
