@@ -70,7 +70,8 @@ class PartsTests(SynchronousTestCase):
             self.assertEqual(connected.getsockopt(level, name), value)
         self.assertEqual(socket_options(Listener("x", keepalive=None)), NO_KEEPALIVE)
         own = pair(self, is_tcp=True)[0]
-        IORuntime.set_options(IORuntime(reactor).transport(own), options)
+        transport = IORuntime(reactor).transport(own)
+        IORuntime.set_options(transport, options)
         self.assertEqual(own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 0)
 
     def test_connection_by_mptcp(self) -> None:
