@@ -218,7 +218,7 @@ def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None
         if not left:
             return None if left is None else {}
         options[name] = left
-    return None if "hex" in options and a.get("offset") != b.get("offset") else options
+    return None if a.get("offset") != b.get("offset") else options
 
 
 def _longer(a: Term, b: Term) -> Term | None:
