@@ -194,10 +194,9 @@ class DetectorTest(SynchronousTestCase):
     def test_facts_up_to_the_winner_or_of_all(self) -> None:
         data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
         for matches, host in (
-            (("http host=a", "any"), "c"),
-            (("any", "http host=a"), None),
+            (("http host=a", "any"), "c"), (("any", "http host=a"), None),
             (("http host=a", "http host=b"), "c"),
-        ):
+        ):  # fmt: skip
             decision = decided([route(match, "close") for match in matches], data)
             self.assertEqual(decision.facts.get("host"), host, matches)
         decision = decided([route("ssh", "close")], b"SSH-2.0-x\r\n")

@@ -93,14 +93,13 @@ class FlowTests(SynchronousTestCase):
         for routes, limit, undecided, last, expected in (
             ([second, first], 1000, [b"x"], [b"x", b"x"], "a"),
             ([second, first], 1000, [b"x"], [b"x", b"y"], "b"),
-            ([second, first], 1000, [b"x"], [], "b"),
-            ([first], 1000, [], [], None),
+            ([second, first], 1000, [b"x"], [], "b"), ([first], 1000, [], [], None),
             ([ninth, first], 1000, [b"x"] * 3, [b"x"] * 4, "b"),
             ([ninth, first], 10, [b"x" * 9], [b"x" * 9, b"x"], "b"),
             ([asks("a", Named("x" * 30))], 10, [], [b"x" * 30], "a"),
             ([asks("a", Nth(3))], 1000, [], [b"y", b"", b"x"], "a"),
             (over_udp("sip", "any"), 1000, [], [b""], "any"),
-        ):
+        ):  # fmt: skip
             detection = FlowDetection(Detector(routes, limit))
             if undecided:
                 self.assertIsNone(detection.feed(undecided))

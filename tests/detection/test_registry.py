@@ -74,9 +74,8 @@ class PluginTest(SynchronousTestCase):
 
     def test_which_are_found(self) -> None:
         for text, names in (
-            ("again = 1\n", []),
-            (_module("Mine", "mine") + "again = matcher\n", ["mine"]),
-        ):
+            ("again = 1\n", []), (_module("Mine", "mine") + "again = matcher\n", ["mine"]),
+        ):  # fmt: skip
             self.write("one", text)
             found = self.found()
             self.assertEqual((list(found), found.problems), (names, ()))
@@ -237,10 +236,9 @@ class TransportTests(SynchronousTestCase):
         """The predicate about the whole of it, or one for datagrams; nothing without a declaration."""
         both, other = tuple(Transport), Prefix(b"x")
         for matcher, asked in (
-            (tls, None),
-            (PlainMatcher("x", "x", _ABC, transports=both), WholeDatagram(_ABC)),
+            (tls, None), (PlainMatcher("x", "x", _ABC, transports=both), WholeDatagram(_ABC)),
             (PlainMatcher("x", "x", _ABC, transports=both, datagrams=other), other),
-        ):
+        ):  # fmt: skip
             self.assertEqual(registry.datagram_predicate(matcher, {}, _ABC), asked)
         self.assertEqual(registry.transports_of(tls), {Transport.TCP})
 

@@ -10,10 +10,9 @@ def connect(version: int, largest: int, identity: bytes) -> bytes:
 
 # Made by hand: of the newer and the older version of the protocol, and with the empty message before it.
 SAMPLES = (
-    connect(0x01000001, 1 << 20, IDENTITY),
-    connect(0x01000000, 4096, b"host::\0"),
+    connect(0x01000001, 1 << 20, IDENTITY), connect(0x01000000, 4096, b"host::\0"),
     EMPTY + connect(0x01000000, 256 << 10, IDENTITY),
-)
+)  # fmt: skip
 GOOD = SAMPLES[0]
 # The colon behind "host" decides.
 DECIDED_AT = (29, 29, 53)

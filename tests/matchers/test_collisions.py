@@ -44,9 +44,8 @@ class CollisionTests(SynchronousTestCase):
     def test_ambiguities(self) -> None:
         """Two protocols are taken for each other only if they are listed as ambiguous, and all that are listed are."""
         for transport, ambiguities in (
-            (Transport.TCP, AMBIGUITIES),
-            (Transport.UDP, DATAGRAM_AMBIGUITIES),
-        ):
+            (Transport.TCP, AMBIGUITIES), (Transport.UDP, DATAGRAM_AMBIGUITIES),
+        ):  # fmt: skip
             table = matched(transport)
             pairs = {
                 frozenset((name, protocol))

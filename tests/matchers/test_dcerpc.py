@@ -5,10 +5,9 @@ BIND = bytes.fromhex(
     "83afe11f5dc91191a408002b14a0fa03000000045d888aeb1cc9119fe808002b10486002000000"
 )
 SAMPLES = (
-    BIND,
-    bytes.fromhex("05000b03 00000000 0048 0000 00000001 10b810b8 00000000 01000000"),
+    BIND, bytes.fromhex("05000b03 00000000 0048 0000 00000001 10b810b8 00000000 01000000"),
     bytes.fromhex("05010b07 10000000 7400 0000 01000000"),
-)
+)  # fmt: skip
 DECIDED_AT = 10
 REFUSED = (
     (b"\4", 1), (b"\5\2", 2), (bytes.fromhex("050000"), 3), (bytes.fromhex("05000e"), 3),

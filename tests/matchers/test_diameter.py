@@ -19,10 +19,9 @@ RECORDED = bytes.fromhex(
     "0000000c000027d90000012b4000000c00000000000001024000000cffffffff"
 )
 SAMPLES = (
-    RECORDED,
-    request((257, b"\0\1\xc0\0\2\2"), (266, bytes(4)), REALM, HOST, (269, b"x")),
+    RECORDED, request((257, b"\0\1\xc0\0\2\2"), (266, bytes(4)), REALM, HOST, (269, b"x")),
     request((266, bytes(4))),
-)
+)  # fmt: skip
 DECIDED_AT = 12
 REFUSED = (
     (b"\2", 1), (b"\1\1", 2), (b"\1\0\0\x18", 4), (b"\1\0\0\xa5", 4), (b"\1\0\xff\xff", 4),

@@ -2,9 +2,8 @@
 SAMPLES = (
     bytes.fromhex("056408c404000300b4b8 c0d7007ace05"),
     bytes.fromhex("056411c4040003004eef c2c2153c02063c03063c0406b1ec"),
-    bytes.fromhex("056405c904000300b620"),
-    bytes.fromhex("056405c001000004e921"),
-)
+    bytes.fromhex("056405c904000300b620"), bytes.fromhex("056405c001000004e921"),
+)  # fmt: skip
 DATAGRAMS = SAMPLES[:3]
 DECIDED_AT = 10
 REFUSED = (

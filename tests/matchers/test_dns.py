@@ -181,19 +181,16 @@ VERDICTS = (
 DATAGRAM_VERDICTS = (
     ("name=*.example.com type=A", DATAGRAMS[0], MATCH),
     ("name=WWW.example.com.", DATAGRAMS[0], MATCH),
-    ("name=*.example.com type=MX", DATAGRAMS[0], NO),
-    ("name=*.example.com", DATAGRAMS[1], NO),
+    ("name=*.example.com type=MX", DATAGRAMS[0], NO), ("name=*.example.com", DATAGRAMS[1], NO),
     ("within=17", DATAGRAMS[0], MATCH),
-)
+)  # fmt: skip
 KEYS = (
-    ("name=*.example.com", SAMPLES[2], "www.example.com"),
-    ("name=*.example.com", QUERY[:20], None),
+    ("name=*.example.com", SAMPLES[2], "www.example.com"), ("name=*.example.com", QUERY[:20], None),
     ("name=*.example.com", b"GET / HTTP/1.1", ""),
-)
+)  # fmt: skip
 DATAGRAM_KEYS = (
-    ("name=*.example.com", DATAGRAMS[0], "www.example.com"),
-    ("name=*.example.com", b"x", ""),
-)
+    ("name=*.example.com", DATAGRAMS[0], "www.example.com"), ("name=*.example.com", b"x", ""),
+)  # fmt: skip
 FACTS: Facts = (
     ("", SAMPLES[2], {"name": "www.example.com", "type": "AAAA"}),
     ("", QUERY[:20], {}),

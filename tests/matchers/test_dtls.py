@@ -32,11 +32,10 @@ REFUSED_DATAGRAMS = (
 )  # fmt: skip
 OTHER_NAME = hello_datagrams(dtls_body(server_name("www.example.org")))
 VERSIONS = (
-    ("1.0", "1.2,1.3", dtls_body(version=V10)),
-    ("1.2", "1.0,1.3", dtls_body()),
+    ("1.0", "1.2,1.3", dtls_body(version=V10)), ("1.2", "1.0,1.3", dtls_body()),
     ("1.2", "1.0,1.3", dtls_body(versions(V12, V10))),
     ("1.3", "1.0,1.2", dtls_body(versions(0x0A0A, V13, V12))),
-)
+)  # fmt: skip
 DATAGRAM_VERDICTS = (
     # With a name the whole hello is needed.
     *(
@@ -66,9 +65,8 @@ DATAGRAM_VERDICTS = (
 )  # fmt: skip
 DATAGRAM_KEYS = (
     ("sni=a.example,*.b.example", WHOLE, "www.example.com"),
-    ("sni=a.example,*.b.example", b"\x16", ""),
-    ("sni=a.example,*.b.example", CUT[:1], None),
-)
+    ("sni=a.example,*.b.example", b"\x16", ""), ("sni=a.example,*.b.example", CUT[:1], None),
+)  # fmt: skip
 INSIDE = {"sni": "www.example.com", "alpn": "coap", "tls": "1.2"}
 DATAGRAM_FACTS: Facts = (("", WHOLE, INSIDE), ("", CUT, INSIDE), ("", CUT[1], {}))
 

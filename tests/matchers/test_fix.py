@@ -7,11 +7,10 @@ def logon(version: bytes, *fields: bytes) -> bytes:
 
 # Written after the FIX session layer, with the names of QuickFIX's examples.
 SAMPLES = (
-    logon(b"FIX.4.4", b"98=0", b"108=30", b"141=Y"),
-    logon(b"FIX.4.0", b"98=0", b"108=30"),
+    logon(b"FIX.4.4", b"98=0", b"108=30", b"141=Y"), logon(b"FIX.4.0", b"98=0", b"108=30"),
     logon(b"FIX.4.2", b"98=0", b"108=30", b"553=user", b"554=password"),
     logon(b"FIXT.1.1", b"98=0", b"108=30", b"1137=9"),
-)
+)  # fmt: skip
 # The end of the version decides.
 DECIDED_AT = (10, 10, 10, 11)
 REFUSED = (

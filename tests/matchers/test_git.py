@@ -61,9 +61,8 @@ VERDICTS = (
 )  # fmt: skip
 KEYS = (
     ("host=git.example.com", FETCH, "git.example.com"),
-    ("host=git.example.com", FETCH[:PATH_END], None),
-    ("host=git.example.com", b"GET /", ""),
-)
+    ("host=git.example.com", FETCH[:PATH_END], None), ("host=git.example.com", b"GET /", ""),
+)  # fmt: skip
 FACTS: Facts = (
     ("", SAMPLES[0], {"host": "127.0.0.1", "path": "/team/project.git"}),
     ("", FETCH[: PATH_END - 1], {}),

@@ -86,9 +86,8 @@ TRIED = (
 )
 TRIED_ON = (
     *(REQUEST, PREFACE, b"\r\nCONNECT a:1 HTTP/1.0\nHost:b\n\n", b"GET http://a/b HTTP/1.1\r\n"),
-    b"GET / HTTP/1.1\r\n \nHost: a\r\n",
-    b"PUT / HTTP/1.1\nHost: a\r\nHost: b\r\n\r\n",
-)
+    b"GET / HTTP/1.1\r\n \nHost: a\r\n", b"PUT / HTTP/1.1\nHost: a\r\nHost: b\r\n\r\n",
+)  # fmt: skip
 
 
 class CostTests(SynchronousTestCase):

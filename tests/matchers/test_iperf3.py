@@ -1,9 +1,8 @@
 # The first is recorded from iperf 3.12, the others are made as it makes them.
 SAMPLES = (
-    b"7bf6iz6sdmpw42tk4idlacqpi7enezcmsxzr\x00",
-    b"kzv4f7a3dmiq6qyb5jvxo2twd3pyqkz2hxlr\x00",
+    b"7bf6iz6sdmpw42tk4idlacqpi7enezcmsxzr\x00", b"kzv4f7a3dmiq6qyb5jvxo2twd3pyqkz2hxlr\x00",
     b"2z7ouqrpjb4xe6m5wq3nqhyfd7ivkac3tsgl\x00\x09",
-)
+)  # fmt: skip
 COOKIE = SAMPLES[0][:36]
 # A cookie with the NUL that ends it is a match.
 DECIDED_AT = 37

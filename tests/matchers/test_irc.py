@@ -1,12 +1,11 @@
 # The first is recorded from Twisted 26.10's IRCClient; then what irssi and WeeChat, mIRC, and a web gateway send.
 SAMPLES = (
     b"NICK alice\r\nUSER alice foo bar :None\r\n",
-    b"CAP LS 302\r\nNICK alice\r\nUSER alice alice irc.example.com :Alice\r\n",
-    b"CAP LS\r\n",
+    b"CAP LS 302\r\nNICK alice\r\nUSER alice alice irc.example.com :Alice\r\n", b"CAP LS\r\n",
     b"PASS secret word\r\nNICK alice\r\nUSER alice 0 * :Alice A\r\n",
     b"USER alice 0 * :Alice A\r\nNICK alice\r\n",
     b"WEBIRC hunter2 gateway host.example.net 192.0.2.1 :secure\r\n",
-)
+)  # fmt: skip
 LINES = [sample.partition(b"\r")[0] for sample in SAMPLES]
 # The byte that ends it decides, be it CR or LF.
 DECIDED_AT = tuple(sample.index(b"\r") + 1 for sample in SAMPLES)

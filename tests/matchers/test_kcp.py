@@ -13,9 +13,8 @@ def segment(conv: int, command: int = 81, data: bytes = b"", fragment: int = 0) 
 # Made by hand: data in two segments, a window probe, and what an answer to it says.
 DATAGRAMS = (
     segment(0x11223344, data=b"hello", fragment=1) + segment(0x11223344, data=b"world"),
-    segment(1, 83),
-    segment(1, 82) + segment(1, 84),
-)
+    segment(1, 83), segment(1, 82) + segment(1, 84),
+)  # fmt: skip
 # The command, the session and the lengths count.
 MATCHED_DATAGRAMS = (segment(0, data=bytes(1376)),)
 REFUSED_DATAGRAMS = (

@@ -82,9 +82,8 @@ VERDICTS = (
 )  # fmt: skip
 KEYS = (
     ("host=*.example.com", SAMPLES[2], "forge.example.com"),
-    ("host=*.example.com", LOGIN[:10], None),
-    ("host=*.example.com", b"GET /", ""),
-)
+    ("host=*.example.com", LOGIN[:10], None), ("host=*.example.com", b"GET /", ""),
+)  # fmt: skip
 FACTS: Facts = (
     ("", SAMPLES[2], {"host": "forge.example.com"}), ("", PING, {"host": "mc.example.com"}),
     *(("", data, {"host": "mc.example.com"}) for data in BEHIND_PROXIES), ("", LOGIN[:9], {}),

@@ -100,9 +100,8 @@ class TableTests(SynchronousTestCase):
 
         asked = flows()
         for read, own, name, size in (
-            (read_initiation, "wireguard", "dns", 148),
-            (read_call, "sunrpc", "ntp", 48),
-        ):
+            (read_initiation, "wireguard", "dns", 148), (read_call, "sunrpc", "ntp", 48),
+        ):  # fmt: skip
             wide = searching.Asked(Message(read), asked[own].samples, Transport.UDP)
             other = over_udp(installed_matchers()[name])
             found = searching.shared_datagram(

@@ -73,9 +73,8 @@ LOOSE = (
     startup(b"_pq_." + b"a" * 200, b"1", b"user", b"alice"),
     startup(b"a" * 200 + b".b", b"1", b"user", b"alice"),
     startup(b"user", b"alice", b"_pq_.a b\xc3\xa9", b"1"),
-    startup("\xe9.b".encode(), b"1", b"user", b"alice"),
-    startup(b"user", b"alice", end=b"x"),
-)
+    startup("\xe9.b".encode(), b"1", b"user", b"alice"), startup(b"user", b"alice", end=b"x"),
+)  # fmt: skip
 JURGEN = startup(b"user", "jürgen".encode())
 # A packet has at most 10000 bytes behind its length.
 LONGEST = startup(b"user", b"alice", b"options", b"o" * 9975)

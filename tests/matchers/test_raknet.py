@@ -6,10 +6,9 @@ GUID = bytes(range(8))
 DATAGRAMS = (
     b"\1" + bytes.fromhex("000000000000a1b2") + MAGIC + GUID,
     b"\1" + bytes.fromhex("000000000000a1b2") + MAGIC,
-    b"\2" + bytes.fromhex("000000000000a1b2") + MAGIC + GUID,
-    b"\5" + MAGIC + b"\x0b" + bytes(1446),
+    b"\2" + bytes.fromhex("000000000000a1b2") + MAGIC + GUID, b"\5" + MAGIC + b"\x0b" + bytes(1446),
     b"\7" + MAGIC + bytes.fromhex("04 80ffffec 4abc 05d4") + GUID,
-)
+)  # fmt: skip
 # Each has the magic number in its place.
 MATCHED_DATAGRAMS = (b"\5" + MAGIC + b"\6",)
 REFUSED_DATAGRAMS = (

@@ -1,9 +1,8 @@
 # Recorded from quakestat 2.17; and by hand as the Source SDK and GoldSrc send it, the players.
 DATAGRAMS = (
     bytes.fromhex("ffffffff54536f7572636520456e67696e6520517565727900"),
-    b"\xff\xff\xff\xffq\xde\xad\xbe\xef0000000000\0",
-    b"\xff\xff\xff\xffgetchallenge steam\n",
-)
+    b"\xff\xff\xff\xffq\xde\xad\xbe\xef0000000000\0", b"\xff\xff\xff\xffgetchallenge steam\n",
+)  # fmt: skip
 CHALLENGE = b"\x4b\xa1\xd5\x22"
 # Each query has one form.
 MATCHED_DATAGRAMS = (

@@ -2,9 +2,8 @@
 SAMPLES = (
     b'<13>1 2026-11-20T09:29:23.964534+00:00 vm root - - [timeQuality tzKnown="1" isSynced="0"] hello\n',
     b'95 <13>1 2026-11-20T09:29:23.968219+00:00 vm root - - [timeQuality tzKnown="1" isSynced="0"] hello',
-    b"<13>Nov 20 09:29:23 vm root: hello\n",
-    b"<14>started\x00",
-)
+    b"<13>Nov 20 09:29:23 vm root: hello\n", b"<14>started\x00",
+)  # fmt: skip
 # Recorded from logger of util-linux 2.38.1 over UDP, in the new and in the old format.
 DATAGRAMS = (
     bytes.fromhex(

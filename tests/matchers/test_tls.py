@@ -8,10 +8,8 @@ from txmux.matchers.tls import tls
 from txmux.testing import facts
 
 SNI, ALPN, VERSIONS = (
-    server_name("www.Example.com"),
-    alpn(b"h2", b"http/1.1"),
-    hello_builder.versions(0x0304),
-)
+    server_name("www.Example.com"), alpn(b"h2", b"http/1.1"), hello_builder.versions(0x0304),
+)  # fmt: skip
 PADDING = extension(21, b"\x00" * 50)
 HELLO = records(client_hello(SNI, ALPN, VERSIONS, PADDING))
 BARE = records(client_hello(PADDING))

@@ -82,15 +82,13 @@ TRIED_ON = (
     records(client_hello(hello_builder.versions(0x0304), PADDING), 20), OF_SSL2,
 )  # fmt: skip
 UNUSABLE = (
-    *((f"sni={one}", "sni: ") for one in ("none,", "none,a..b")),
-    ("alpn=none,", "alpn: "),
+    *((f"sni={one}", "sni: ") for one in ("none,", "none,a..b")), ("alpn=none,", "alpn: "),
     *((f"ech={one}", "write one of them") for one in ("", "Yes", "true", "yes,no")),
-)
+)  # fmt: skip
 KEYS = (
-    ("sni=none", NAMELESS, ""),
-    ("sni=none", NAMED, "www.example.com"),
+    ("sni=none", NAMELESS, ""), ("sni=none", NAMED, "www.example.com"),
     ("sni=none", NAMELESS[:-1], None),
-)
+)  # fmt: skip
 
 
 class NoNameTests(SynchronousTestCase):

@@ -19,10 +19,9 @@ RFC = (
     b"       xmlns='jabber:client'\n       xmlns:stream='http://etherx.jabber.org/streams'>"
 )
 SAMPLES = (
-    WORDS,
-    RFC,
+    WORDS, RFC,
     b'<?xml version="1.0" encoding="UTF-8"?><stream:stream to="b.example" xmlns="jabber:server">',
-)
+)  # fmt: skip
 
 FITS = b"<?xml " + b"a" * (256 - 6 - 2 - 15) + b"?><stream:stream "
 # The blank after it is a match.

@@ -88,9 +88,8 @@ class GetTests(TestCase):
         for said, why in (
             (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole"),
             (b"HTTP/1.1 200", "no whole answer"),
-            (b"SSH-2.0-x\r\n\r\n", "no whole answer: it is not HTTP"),
-            (b"", "no whole answer"),
-        ):
+            (b"SSH-2.0-x\r\n\r\n", "no whole answer: it is not HTTP"), (b"", "no whole answer"),
+        ):  # fmt: skip
             await self.fails(said, why)
         said = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + b"x" * 101
         await self.fails(said, "longer than 100 bytes", closes=False)

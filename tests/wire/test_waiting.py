@@ -128,9 +128,8 @@ class AnswerTests(SynchronousTestCase):
                 self.assertEqual(known.stage, parse_request(data[:end], None).stage)
             self.assertIs(known and known.stage, Stage.DONE)
         for start, limit, last in (
-            (b"GET /", http_head.LINE_LIMIT, Stage.REFUSED),
-            (LINE + b"a", HEAD_LIMIT, Stage.DONE),
-        ):
+            (b"GET /", http_head.LINE_LIMIT, Stage.REFUSED), (LINE + b"a", HEAD_LIMIT, Stage.DONE),
+        ):  # fmt: skip
             data = start.ljust(limit, b"a")
             for before in (1, 2, 255, 256, 257):
                 known = parse_request(data[:-before], None)

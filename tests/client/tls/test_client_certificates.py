@@ -245,13 +245,12 @@ class CertificateTests(MuxTestCase):
         for version in _VERSIONS:
             port = self.asking(*map(self.when, conditions))
             for identity, route, found, error in (
-                (None, "none", "none", None),
-                (self.good, "any", "CN=any.example", None),
+                (None, "none", "none", None), (self.good, "any", "CN=any.example", None),
                 (old, "none", "none", "expired on"),
                 (self.bad, "revoked", "revoked", "was revoked by"),
                 (foreign, "none", "none", "is of an authority that is not in tls_client_ca"),
                 (self.staff, "san", "CN=eve.staff.example.com", None),
-            ):
+            ):  # fmt: skip
                 session, context = None, self.context(identity, version)
                 for _ in range(3):
                     record, session = await self.record(port, context, session)
@@ -293,12 +292,10 @@ class CertificateTests(MuxTestCase):
         name = "CN=eve.staff.example.com"
         for condition, holds in (
             (f"subject={name} san=eve.* issuer=CN=Test* fingerprint={digest}", True),
-            (f"fingerprint={'00' * 32},{digest}", True),
-            (f"fingerprint={'00' * 32}", False),
-            ("subject=cn=eve*", False),
-            ("san=~eve[.](staff|ops)[.].*", True),
+            (f"fingerprint={'00' * 32},{digest}", True), (f"fingerprint={'00' * 32}", False),
+            ("subject=cn=eve*", False), ("san=~eve[.](staff|ops)[.].*", True),
             ("san=*.staff.example.com issuer=CN=Other", False),
-        ):
+        ):  # fmt: skip
             port = self.asking(self.when(condition, "right"), self.when("any"))
             record, _ = await self.record(port, self.context(self.staff, _VERSIONS[1]))
             self.assertEqual(record.route, "right" if holds else "any", condition)

@@ -209,11 +209,10 @@ class CertificatesTest(SynchronousTestCase):
         revoked.write_bytes(self.authority.revoke(ends=-1))
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             for settings, alert in (
-                ({}, ""),
-                ({"allow_client": (allowed_client("cn=bob"),)}, ""),
+                ({}, ""), ({"allow_client": (allowed_client("cn=bob"),)}, ""),
                 ({"allow_client": others}, "SSLV3_ALERT_CERTIFICATE_UNKNOWN"),
                 ({"client_crl": revoked}, "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
-            ):
+            ):  # fmt: skip
                 self.assertEqual(self.refused(self.context(**settings), version), alert)
 
     # Files that change.

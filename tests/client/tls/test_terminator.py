@@ -47,10 +47,9 @@ class ShakeTests(SynchronousTestCase):
     def test_second_hello(self) -> None:
         """It has to ask for the same as the first, and what comes after it is OpenSSL's affair alone."""
         for second, why in (
-            (hello(share=True), None),
-            (hello(name="vip.test", share=True), "other server name"),
+            (hello(share=True), None), (hello(name="vip.test", share=True), "other server name"),
             (CHANGED * 6000, "the second hello is too long"),
-        ):
+        ):  # fmt: skip
             shake = self.shake(parse_client_hello(hello(), None).hello)
             shake.receive(hello())
             self.assertIsNone(shake.problem)

@@ -57,11 +57,10 @@ class HAProxyTests(SynchronousTestCase):
         either = " || ".join(f"{{ {test} }}" for test in tests)
         acls = [f"acl x {test}" for test in tests]
         for lines in (
-            [f"use_backend a if {either}"],
-            [*acls, "use_backend a if x"],
+            [f"use_backend a if {either}"], [*acls, "use_backend a if x"],
             [*acls, "tcp-request content reject unless x", "use_backend a if x"],
             [f"use_backend a if {{ {test} }}" for test in tests],
-        ):
+        ):  # fmt: skip
             self.assertEqual(looks(frontend(*lines)), [])
             taken = [line for alternatives, _ in routes(*lines) for line in alternatives]
             self.assertEqual(taken, [f"tls sni={name}" for name in names], lines[0][:40])
@@ -142,10 +141,9 @@ class HAProxyTests(SynchronousTestCase):
         lines = (
             f"acl office src -f {folder}/networks",
             f"acl ours req.ssl_sni -i -f {folder}/names c.example",
-            "tcp-request connection reject if !office",
-            "use_backend a if ours",
+            "tcp-request connection reject if !office", "use_backend a if ours",
             "default_backend b",
-        )
+        )  # fmt: skip
         text = indent("\n".join(lines), "    ")
         output = converted(
             f"frontend f\n    bind :1\n{text}\nbackend a\n    server s 127.0.0.1:9\n"

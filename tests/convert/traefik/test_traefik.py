@@ -74,11 +74,9 @@ class TraefikTests(SynchronousTestCase):
             ("tcp: {routers: {x: {rule: x}}}", "x.yml", "--entrypoint websecure=:443"),
             ("tcp: {", "x.yml", "x.yml:1: is not YAML"),
             ("tcp: &a {x: *a}", "x.yml", "nested too deeply"),
-            ("[" * 5000, "x.yml", "nested too deeply"),
-            (bomb, "x.yml", "too large"),
-            ("tcp = ", "x.toml", "is not TOML"),
-            ("x: y", "x.yml", "no tcp.routers"),
-        ):
+            ("[" * 5000, "x.yml", "nested too deeply"), (bomb, "x.yml", "too large"),
+            ("tcp = ", "x.toml", "is not TOML"), ("x: y", "x.yml", "no tcp.routers"),
+        ):  # fmt: skip
             error = self.assertRaises(ConvertError, converted, text, "traefik", name)
             self.assertIn(why, str(error))
 

@@ -124,9 +124,8 @@ class TimeTest(RelayCase):
 
     async def test_idle_and_half_closed_and_silent(self) -> None:
         for timeouts, reason in (
-            (Timeouts(idle=10), "idle-timeout"),
-            (Timeouts(half_close=10), "half-close-timeout"),
-        ):
+            (Timeouts(idle=10), "idle-timeout"), (Timeouts(half_close=10), "half-close-timeout"),
+        ):  # fmt: skip
             clock = Clock()
             client, server = await self.start(timeouts=timeouts, clock=clock)
             if reason == "idle-timeout":

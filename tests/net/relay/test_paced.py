@@ -216,9 +216,8 @@ class PacedTests(SynchronousTestCase):
 
     def test_time_limits_begin_when_held_is_sent(self) -> None:
         for timeouts, reason in (
-            (Timeouts(idle=1.5), "idle-timeout"),
-            (Timeouts(half_close=1.5), "half-close-timeout"),
-        ):
+            (Timeouts(idle=1.5), "idle-timeout"), (Timeouts(half_close=1.5), "half-close-timeout"),
+        ):  # fmt: skip
             self.relay(RelayRates(upload=100), timeouts=timeouts)
             self.client.deliver(bytes(1000))
             if reason == "half-close-timeout":

@@ -34,11 +34,9 @@ class NameTest(SynchronousTestCase):
         for kind, host, expected in (
             ("tcp", "192.0.2.1", (socket.AF_INET, ("192.0.2.1", 80))),
             ("tcp", "2001:db8::1", (socket.AF_INET6, ("2001:db8::1", 80))),
-            ("tcp", "www.example", None),
-            ("srv", "192.0.2.1", None),
-            ("srv", "2001:db8::1", None),
+            ("tcp", "www.example", None), ("srv", "192.0.2.1", None), ("srv", "2001:db8::1", None),
             ("unix", "", (socket.AF_UNIX, "/run/x")),
-        ):
+        ):  # fmt: skip
             self.assertEqual(socket_name(kind, host, 80, "/run/x"), expected, (kind, host))
 
 

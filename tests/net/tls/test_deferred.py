@@ -130,10 +130,9 @@ class DeferredTest(SynchronousTestCase):
         Twisted's HTTP server can do what it needs e-mail and a calendar for; a Twisted that needs more of asyncio at once has it imported.
         """
         for program, output in (
-            (_ASYNCIO, "2\n2 True CookieJar\n&lt;\n"),
-            (_WEB, "784111777\nFalse [('A', 'b')]\n"),
+            (_ASYNCIO, "2\n2 True CookieJar\n&lt;\n"), (_WEB, "784111777\nFalse [('A', 'b')]\n"),
             (_AT_ONCE, "asyncio.runners module\n"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.output(program), output)
 
     def test_used_later(self) -> None:

@@ -76,9 +76,8 @@ class RelayTests(MuxTestCase):
         """They come in one read with it, or more, and no event reports them; whether the routes inside need them or not."""
         port, large = self.backend_port(), SSH + bytes(range(256)) * 800
         inside, outside = (
-            [self.tls.route(), self.tls.inner()],
-            [self.tls.route(outcome=backend_at(port))],
-        )
+            [self.tls.route(), self.tls.inner()], [self.tls.route(outcome=backend_at(port))],
+        )  # fmt: skip
         for count, (routes, words) in enumerate(((inside, SSH), (outside, SSH), (inside, large))):
             listening, context = self.mux(routes), client_context(self.tls.ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_3

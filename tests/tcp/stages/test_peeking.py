@@ -310,9 +310,8 @@ class AnsweringTest(MuxTestCase):
 
     async def test_unknown_name_is_refused_in_tls(self) -> None:
         for default, reported in (
-            (Refusal.CLOSE, b"S"),
-            (Refusal.REJECT, b"S\x15\x03\x03\0\2\2\x70"),
-        ):
+            (Refusal.CLOSE, b"S"), (Refusal.REJECT, b"S\x15\x03\x03\0\2\2\x70"),
+        ):  # fmt: skip
             client = await self.connect(
                 self.mux([route("postgres sni=db.example.com", "close")], default=default)
             )

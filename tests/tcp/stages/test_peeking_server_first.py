@@ -198,9 +198,8 @@ class SilentRouteTest(MuxTestCase):
             route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"]),
             route("silent after=100ms", RESET, name="not", not_from=["127.0.0.0/8"]),
             attrs.evolve(route("silent after=100ms", RESET, name="night"), during=(_NEVER,)),
-            self.mail("silent after=2s"),
-            route("silent after=1s", RESET, name="later"),
-        ]
+            self.mail("silent after=2s"), route("silent after=1s", RESET, name="later"),
+        ]  # fmt: skip
         client = await self.waiting(routes, silent=(Silence(RESET, after=0.1),))
         await self.accepted_for(1.9)
         self.assertEqual(self.records, [])
@@ -210,9 +209,8 @@ class SilentRouteTest(MuxTestCase):
         """What another unit brings changes nothing for silent clients of whom the listener says something itself."""
         routes = [attrs.evolve(self.mail("silent after=100ms"), is_of_unit=True)]
         for lines, after, name in (
-            ((Silence(self.greeting(), after=1.0),), 1.1, "silent"),
-            ((), 0.2, "mail"),
-        ):
+            ((Silence(self.greeting(), after=1.0),), 1.1, "silent"), ((), 0.2, "mail"),
+        ):  # fmt: skip
             client = await self.waiting(routes, silent=lines)
             await self.has_greeting(client, after=after)
             await self.closed(client, self.greeter.peers.pop())

@@ -84,10 +84,9 @@ class AcceptedTest(MuxTestCase):
     async def test_admission_sees_the_real_address(self) -> None:
         rows = [
             (Clients(excluded=NetworkSet([ip_network("192.168.0.0/24")])), "denied"),
-            (Clients(allowed=SENDERS), "denied"),
-            (Clients(excluded=SENDERS), "no-route"),
+            (Clients(allowed=SENDERS), "denied"), (Clients(excluded=SENDERS), "no-route"),
             (Clients(allowed=NetworkSet([ip_network("192.168.0.1")])), "no-route"),
-        ]
+        ]  # fmt: skip
         for number, (clients, reason) in enumerate(rows, 1):
             port = self.ssh_mux(accept_proxy_from=SENDERS, clients=clients)
             await self.connect_until_lost(port, LINE + b"xxx")

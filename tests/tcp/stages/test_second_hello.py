@@ -232,10 +232,9 @@ class PassedOnTest(MuxTestCase):
     async def test_each_side_may_leave_before_the_answer(self) -> None:
         rows = (
             (lambda c, _: c.transport.abortConnection(), "client-reset"),
-            (lambda c, _: c.finish(), "done"),
-            (lambda _, s: s.close(), "done"),
+            (lambda c, _: c.finish(), "done"), (lambda _, s: s.close(), "done"),
             (lambda _, s: s.transport.abortConnection(), "server-reset"),
-        )
+        )  # fmt: skip
         for leave, reason in self.anew(rows):
             client, server = await self.both(self.names(), hello())
             await self.turn(3)
@@ -288,11 +287,10 @@ class PassedOnTest(MuxTestCase):
         named = route("tls sni=a.test", "127.0.0.1:9", name="a")
         closed = route("tls sni=a.test", CLOSE, name="a")
         rows = (
-            (server, [named], half),
-            (CLOSE, [named, route("any", server)], half),
+            (server, [named], half), (CLOSE, [named, route("any", server)], half),
             (server, [route("postgres sni=a.test", server, name="a")], request),
             (server, [closed, route("postgres user=a", server)], request),
-        )
+        )  # fmt: skip
         for default, routes, begun in self.anew(rows):
             client = await self.connect(self.mux(routes, default=default), begun)
             await self.seen(len(begun))
@@ -337,11 +335,9 @@ class PassedOnTest(MuxTestCase):
         vip, late = route("postgres sni=vip.test", CLOSE, name="vip"), hello(name="vip.test")
         for routes, begun, rest in (
             ((vip, route("postgres", server, name="all")), gssenc, ssl + late),
-            ((vip,), gssenc, ssl + late),
-            ((vip,), gssenc + ssl[:3], ssl[3:] + late),
-            ((vip,), ssl[:5], ssl[5:] + late),
-            ((vip,), gssenc[:1], gssenc[1:] + ssl + late),
-        ):
+            ((vip,), gssenc, ssl + late), ((vip,), gssenc + ssl[:3], ssl[3:] + late),
+            ((vip,), ssl[:5], ssl[5:] + late), ((vip,), gssenc[:1], gssenc[1:] + ssl + late),
+        ):  # fmt: skip
             client = await self.connect(self.mux([*routes], default=server), begun)
             await self.seen(len(begun))
             self.time.advance(6)

@@ -84,9 +84,8 @@ class RejectingTest(MuxTestCase):
     async def test_half_closed_client_is_answered(self) -> None:
         late = backend_at(free_port(), fallback=REJECT)
         for rules, said, answer in (
-            ([], GET[:-2], FORBIDDEN),
-            ([route("http", late)], GET, UNAVAILABLE),
-        ):
+            ([], GET[:-2], FORBIDDEN), ([route("http", late)], GET, UNAVAILABLE),
+        ):  # fmt: skip
             client = await self.connect(self.mux(rules, default=REJECT), said)
             await client.is_lost(client.finish)
             self.assertTrue(client.received.startswith(answer))

@@ -27,9 +27,8 @@ class AcceptedTests(SynchronousTestCase):
         for text, expected in (
             (b"2001:DB8:0:0:0:0:0:1", "2001:db8::1"),
             (b"0001:0002:0003:0004:0005:0006:0007::", "1:2:3:4:5:6:7:0"),
-            (b"::ffff:192.0.2.1", "::ffff:192.0.2.1"),
-            (b"::", "::"),
-        ):
+            (b"::ffff:192.0.2.1", "::ffff:192.0.2.1"), (b"::", "::"),
+        ):  # fmt: skip
             line = b"PROXY TCP6 " + text + b" ::1 0 65535\r\n"
             header = ProxyHeader.between(address(expected, 0), address("::1", 65535))
             self.assertEqual(decode(line), Decoded(header, len(line)))

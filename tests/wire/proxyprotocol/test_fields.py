@@ -27,11 +27,10 @@ class CarriedTests(SynchronousTestCase):
         """What is known here goes first, and replaces what came in of its type; padding, and an ID that is longer than receivers take, are left out."""
         kept = Tlv(TlvType.UNIQUE_ID, bytes(128))
         for own, earlier, carried in (
-            ([OURS], [OTHER, THEIRS], (OURS, OTHER)),
-            ([], [OTHER, THEIRS], (OTHER, THEIRS)),
+            ([OURS], [OTHER, THEIRS], (OURS, OTHER)), ([], [OTHER, THEIRS], (OTHER, THEIRS)),
             ([], [Tlv(TlvType.NOOP, b"..."), OTHER], (OTHER,)),
             ([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept], (kept,)),
-        ):
+        ):  # fmt: skip
             self.assertEqual(passed_on_fields(own, earlier), carried)
 
     def test_only_names_of_the_dns(self) -> None:

@@ -42,12 +42,11 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
         self.assertIsNone(info.value_of(TlvType.SSL_CN))
         for parts in (
-            {"source": SOURCE},
-            {"destination": DESTINATION},
+            {"source": SOURCE}, {"destination": DESTINATION},
             {"source": SOURCE, "destination": DESTINATION6},
             {"command": Command.LOCAL, "source": SOURCE, "destination": DESTINATION},
             {"tlvs": (Tlv(TlvType.CRC32C, bytes(4)),)},
-        ):
+        ):  # fmt: skip
             with self.subTest(parts=parts):
                 self.assertRaises(ValueError, ProxyHeader, **parts)
         # A field has one byte of type, and 65535 of value at most.
