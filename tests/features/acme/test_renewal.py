@@ -1,7 +1,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,21 +98,22 @@ class RenewalTests(TestCase):
         played = self.authorities[url] = PlayedAuthority(answer or self.issued)
         return played
 
-    def rules(self, *names: str, own: Any = None, **settings: Any) -> Rules:
+    def rules(
+        self, *names: str, own: Any = None, author: int | None = None, **settings: Any
+    ) -> Rules:
         """Return rules with a route for each name, of which some have keys of their own."""
         folder = settings.setdefault("acme_folder", self.folder)
         routes = (
-            Route(one, (), None, more=(own or {}).get(one, {}), terminate_tls=TlsSettings((folder / f"{one}.pem",), managed=(one,)))
+            Route(one, (), None, more=(own or {}).get(one, {}),
+                  terminate_tls=TlsSettings((folder / f"{one}.pem",), managed=(one,), author=author))
             for one in names
         )  # fmt: skip
         return Rules(Path("x.ini"), Settings(more={"acme": _URL, **settings}), (), tuple(routes))
 
-    def rules_of(self, author: int | None) -> Rules:
-        rules = self.rules(_A)
-        (route,) = rules.routes
-        assert route.terminate_tls is not None
-        end = attrs.evolve(route.terminate_tls, author=author)
-        return attrs.evolve(rules, routes=(attrs.evolve(route, terminate_tls=end),))
+    def prepare(self, made: Certificates, author: int | None) -> Rules:
+        rules = self.rules(_A, author=author)
+        made.prepare(rules, None)
+        return rules
 
     def certificates(self, *names: str, shared: Any = None, **rules: Any) -> Certificates:
         """Return what renews, by the authorities that the test plays if it plays any."""
@@ -156,10 +157,8 @@ class RenewalTests(TestCase):
             (None, True), (1001, True), (1001, False), (1002, True), (1001, True), (None, False), (1001, False),
         ):  # fmt: skip
             for restarted in (False, True):
-                rules = self.rules_of(author)
                 made = self.certificates() if restarted else made
-                made.prepare(rules, None)
-                made.commit(rules)
+                made.commit(self.prepare(made, author))
                 is_asked = is_new and not restarted
                 found = ShownCertificate.read(path.read_bytes())
                 self.assertEqual(found.is_self_signed, is_asked, author)
@@ -182,8 +181,7 @@ class RenewalTests(TestCase):
                 state[_A] |= {"why": why, "not_before": self.now + 3600}
                 AcmeFolder(self.folder).write_state(state)
                 made = self.certificates()
-                made.prepare(self.rules_of(author), None)
-                made.commit(self.rules_of(author))
+                made.commit(self.prepare(made, author))
                 self.look(made, 10)
                 self.assertEqual((len(played.asked), path.read_bytes()), (1, before))
 
@@ -191,21 +189,18 @@ class RenewalTests(TestCase):
         """What is in force keeps its certificate where the reload would have given its name to another author."""
         played, path = self.play(), self.folder / f"{_A}.pem"
         made = self.certificates()
-        made.prepare(self.rules_of(1001), None)
-        made.commit(self.rules_of(1001))
+        made.commit(self.prepare(made, 1001))
         self.look(made)
         before = path.read_bytes()
-        made.prepare(self.rules_of(1002), None)
+        self.prepare(made, 1002)
         self.assertNotEqual(path.read_bytes(), before)
         made.abandon()
         self.assertEqual(path.read_bytes(), before)
         for one in (made, self.certificates()):
-            one.prepare(self.rules_of(1001), None)
-            one.commit(self.rules_of(1001))
+            one.commit(self.prepare(one, 1001))
             self.look(one, 10)
         self.assertEqual((len(played.asked), path.read_bytes()), (1, before))
-        made.prepare(self.rules_of(1002), None)
-        made.commit(self.rules_of(1002))
+        made.commit(self.prepare(made, 1002))
         made.abandon()
         self.assertNotEqual(path.read_bytes(), before)
 
@@ -412,34 +407,21 @@ class RenewalTests(TestCase):
         played.open()
 
     async def test_clock_set(self) -> None:
-        """A wait takes as long as before when the clock is set, be it while the service runs or between two runs."""
+        """A wait takes as long as before when the clock is set, while the service runs or between two runs; during a request, as after the start of a machine, it begins by the new time."""
         played = self.play(refused("it does not like the name"))
-        for years in (-3, 3):
-            for is_restarted in (False, True):
-                name, asked = f"{years}{is_restarted}.example", len(played.asked)
-                made = self.certificates(name)
-                self.look(made)
-                self.now += years * 365 * _DAY
-                if is_restarted:
-                    made = self.certificates(name)
-                self.look(made, 13)
-                self.assertEqual(len(played.asked), asked + 1 + (is_restarted and years > 0))
-                self.look(made, 3)
-                self.assertEqual(len(played.asked), asked + 2)
-
-    async def test_clock_set_during_a_request(self) -> None:
-        """As it is after the start of a machine: the wait begins by the new time, which is no reason to make it longer."""
-        for years in (-3, 3):
-            played = self.play(refused("it does not like the name"))
-            played.gates = []
-            made = self.certificates(f"{years}.example")
+        for years, when in product((-3, 3), ("running", "restarted", "asked")):
+            name, asked = f"{years}{when}.example", len(played.asked)
+            played.gates = [] if when == "asked" else None
+            made = self.certificates(name)
             self.look(made)
             self.now += years * 365 * _DAY
             played.open()
-            self.look(made, 2)
-            self.assertEqual(len(played.asked), 1)
-            self.look(made, 14)
-            self.assertEqual(len(played.asked), 2)
+            if when == "restarted":
+                made = self.certificates(name)
+            self.look(made, 13)
+            self.assertEqual(len(played.asked), asked + 1 + (when == "restarted" and years > 0))
+            self.look(made, 3)
+            self.assertEqual(len(played.asked), asked + 2)
             played.open()
 
     async def test_day_away(self) -> None:
@@ -512,10 +494,8 @@ class RenewalTests(TestCase):
     async def test_names_of_other_users_at_other_machines(self) -> None:
         """What a machine gets for a user of its own is no certificate of the operator's name here, and the other way around."""
         self.play()
-        rules = self.rules(_A, _B, shared_limits="a store")
-        ours, theirs = rules.routes
-        assert theirs.terminate_tls is not None
-        tls = attrs.evolve(theirs.terminate_tls, author=12345)
+        rules = self.rules(_A, shared_limits="a store")
+        theirs = self.rules(_B, author=12345).routes
         used = set[tuple[str, str]]()
 
         def use(what: str, _: str, name: str, *__: object) -> Deferred[None]:
@@ -533,8 +513,7 @@ class RenewalTests(TestCase):
             unlock=lambda: succeed(None),
         )
         made = self.certificates(_A, shared=shared)
-        routes = ours, attrs.evolve(theirs, terminate_tls=tls)
-        made.commit(attrs.evolve(rules, routes=routes))
+        made.commit(attrs.evolve(rules, routes=rules.routes + theirs))
         self.look(made, 3)
         names = _A, f"{_B} of user 12345"
         self.assertEqual(used, {(what, name) for what in ("get", "put") for name in names})
