@@ -216,6 +216,14 @@ class SilentTest(SupervisedTestCase):
             "worker 1 has done nothing for 11 s, though it could run; it is killed",
         ])  # fmt: skip
         self.assertEqual(self.pids(), [before[1], third.pid])
+        # So is one that turns, but has left a question unanswered for ten turns.
+        report = second.report_answered
+        with patch.object(Worker, "report_answered"):  # it has answered the supervisor
+            await self.pass_by(1, second, third)
+            report(answered=False)
+            for turns, is_silent in ((9, False), (1, True)):
+                await self.pass_by(turns, second, third)
+                self.assertEqual(second.is_silent, is_silent)
 
     async def test_cut_off(self) -> None:
         """One that lives, but without its channel, is killed and replaced: when it has not answered, or when its end would not be reported."""

@@ -156,19 +156,19 @@ class ListenersTest(SupervisedTestCase):
         self.assertFalse(path.exists())
 
     async def test_of_twisted(self) -> None:
-        """A port that Twisted opens stays open for a listener of another name; new ones are opened first."""
+        """A port that Twisted opens is served from the start, and stays open for a listener of another name; new ones are opened first."""
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
         port, other = free_port(), free_port()
         ssl = f"ssl:PORT:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
         text = f"{_LOG}[listen NAME]\nendpoint = {ssl.replace('PORT', str(port))}\n"
-        await self.run_service(text.replace("NAME", "a"))
-        await self.change(text.replace("NAME", "b"))
-        peer = SecurePeer((client_context(None), None))
-        await (await connect_tls(self, port, peer)).ready()
-        peer.send(b"x")
-        await peer.has_close_notify()
-        await self.gone(peer)
-        await self.until_logged("listener=b ")
+        for begin, name in ((self.run_service, "a"), (self.change, "b")):
+            await begin(text.replace("NAME", name))
+            peer = SecurePeer((client_context(None), None))
+            await (await connect_tls(self, port, peer)).ready()
+            peer.send(b"x")
+            await peer.has_close_notify()
+            await self.gone(peer)
+            await self.until_logged(f"listener={name} ")
         more = f"{LISTEN}[listen c]\nendpoint = {ssl.replace('PORT', str(other))}\n"
         found = await self.change_refused(more.replace("a.pem", "b.pem"))
         self.assertIn("[listen c] endpoint", found)

@@ -1,4 +1,5 @@
 import os
+import socket
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +8,9 @@ from unittest.mock import Mock
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kit import ServiceTestCase, Talker, change_constants
@@ -47,6 +50,21 @@ class SharedTest(SynchronousTestCase):
             found = [serving.upstreams.known.processes]
             serving.commit(serving.prepare(second, {}, no_listener))
             self.assertEqual([*found, serving.upstreams.known.processes], numbers)
+
+    def test_workers_leave_clients_to_each_other(self) -> None:
+        """One that is alone accepts all that wait at once."""
+        for workers, count in ((2, 4), (1, 9)):
+            rules = Rules(Path("rules"), Settings(workers=workers), (), (), {})
+            serving = Serving(rules, None, MemoryReactorClock(), shared=True)
+            factory = Mock(spec=Factory, **{"buildProtocol.return_value": None})
+            with socket.create_server(("127.0.0.1", 0)) as opened:
+                port: Any = serving.runtime.listen(opened, factory, ())
+                for _ in range(9):
+                    socket.create_connection(opened.getsockname()).close()
+                port.max_batch_time = 600.0
+                port.doRead()
+            self.assertEqual(factory.buildProtocol.call_count, count)
+            port.stopListening()
 
     def test_no_client_reaches_the_admin_endpoint(self) -> None:
         admin = "127.0.0.1:7000", "unix:/run/x.sock"
