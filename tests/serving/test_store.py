@@ -260,7 +260,7 @@ class StoreTest(SynchronousTestCase):
                     self.assertRaises(BlockingIOError, accepted.recv, 1)
 
     def test_interface_that_comes_back(self) -> None:
-        """What listens at an address of it is reported while it is gone, and listens again on the one that has its name then."""
+        """What listens at an address of it is reported while it is gone, and listens again on the one that has its name then; none has its number."""
         if not has_ipv6():
             raise SkipTest("this machine has no IPv6")
         namespace = Namespace(self)
@@ -275,23 +275,33 @@ class StoreTest(SynchronousTestCase):
         self.assertEqual(found, [True, True, False])
         ends = [f"[fe80::1%{name}]:7001" for name in ("its", "same")]
         long = r"tcp:7002:interface=fe80\:\:1%same:backlog=1000"
-        self.store.open([self.listener(*ends, f"udp:{ends[0]}", "[::1%1]:7001", long)])
+        number = f"[fe80::1%{socket.if_nametoindex('its')}]:7003"
+        self.store.open([self.listener(*ends, f"udp:{ends[0]}", "[::1%1]:7001", long, number)])
         self.assertEqual(self.store.revive(), [])
         its, other = "[fe80::1%its]:7001", "[fe80::1%other]"
-        where = {its, f"udp:{its}", f"{other}:7001", "[::1]:7001", f"{other}:7002"}
+        where = {
+            its,
+            f"udp:{its}",
+            f"{other}:7001",
+            "[::1]:7001",
+            f"{other}:7002",
+            "[fe80::1%its]:7003",
+        }
         self.assertEqual({*self.store.addresses.values()}, where)
         namespace.ip("link del its")
         before = inodes(self.store.sockets())
         for _ in range(2):
             self.assertEqual(self.store.revive(), [])
             missing = self.store.unreached()
-            self.assertEqual(len(missing), 2)
+            self.assertEqual(len(missing), 3)
             self.assertIn("this machine has no interface 'its'; see 'ip link'", missing[0])
         namespace.ip("link add its type bridge")
         namespace.ip(add.format("its"))
         namespace.ip("link set its up")
         kinds = sorted(key.partition(":")[0] for key in self.store.revive())
-        self.assertEqual((kinds, self.store.unreached()), (["tcp", "udp"], []))
+        [missing] = self.store.unreached()
+        self.assertEqual(kinds, ["tcp", "udp"])
+        self.assertIn("[fe80::1%its]:7003: No such device", missing)
         after = inodes(self.store.sockets())
         same = [key for key in before if before[key] == after[key]]
         self.assertEqual(same, [f"tcp:{ends[1]}", "tcp:[::1%1]:7001", "tcp:[fe80::1%same]:7002"])
