@@ -278,15 +278,9 @@ class StoreTest(SynchronousTestCase):
         number = f"[fe80::1%{socket.if_nametoindex('its')}]:7003"
         self.store.open([self.listener(*ends, f"udp:{ends[0]}", "[::1%1]:7001", long, number)])
         self.assertEqual(self.store.revive(), [])
-        its, other = "[fe80::1%its]:7001", "[fe80::1%other]"
-        where = {
-            its,
-            f"udp:{its}",
-            f"{other}:7001",
-            "[::1]:7001",
-            f"{other}:7002",
-            "[fe80::1%its]:7003",
-        }
+        its = "[fe80::1%its]:7001"
+        ends_of_two = ("its]:7003", "other]:7001", "other]:7002")
+        where = {its, f"udp:{its}", "[::1]:7001", *(f"[fe80::1%{one}" for one in ends_of_two)}
         self.assertEqual({*self.store.addresses.values()}, where)
         namespace.ip("link del its")
         before = inodes(self.store.sockets())
@@ -304,7 +298,8 @@ class StoreTest(SynchronousTestCase):
         self.assertIn("[fe80::1%its]:7003: No such device", missing)
         after = inodes(self.store.sockets())
         same = [key for key in before if before[key] == after[key]]
-        self.assertEqual(same, [f"tcp:{ends[1]}", "tcp:[::1%1]:7001", "tcp:[fe80::1%same]:7002"])
+        local = [f"tcp:{one}" for one in (ends[1], "[::1%1]:7001", "[fe80::1%same]:7002", number)]
+        self.assertEqual(same, local)
         with socket.socket(socket.AF_INET6) as client:
             client.connect(socket.getaddrinfo("fe80::1%its", 7001)[0][4])
         self.assertEqual(self.store.revive(), [])
