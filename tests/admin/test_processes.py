@@ -45,6 +45,14 @@ class ProcessesTest(WorkersTestCase):
         mux.child.wait_for("no client is waiting to be accepted any longer")
         self.assertLess(mux.child.output.count("ould not accept"), 3)
         self.assertNotIn("have changed", mux.child.output)
+        # A changed endpoint replaces the old file.
+        other = self.folder / "other.sock"
+        mux.file.write_text(mux.file.read_text().replace(str(self.socket), str(other)))
+        post(self.socket, "/api/upgrade")
+        mux.switched()
+        eventually(other.exists, "the other endpoint is there")
+        self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
+        eventually(lambda: not self.socket.exists(), "the old one is gone")
 
     def test_old_process_answers_the_request_and_the_new_one_the_next(self) -> None:
         mux = self.service("workers = 2\nmetrics = 127.0.0.1:0")
@@ -62,16 +70,6 @@ class ProcessesTest(WorkersTestCase):
         self.assertTrue(post(self.socket, "/api/reload")["ok"])
         mux.stop()
         self.assertFalse(self.socket.exists())
-
-    def test_changed_endpoint_replaces_the_old_file(self) -> None:
-        mux = self.service()
-        other = self.folder / "other.sock"
-        mux.file.write_text(mux.file.read_text().replace(str(self.socket), str(other)))
-        post(self.socket, "/api/upgrade")
-        mux.switched()
-        eventually(other.exists, "the other endpoint is there")
-        self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
-        eventually(lambda: not self.socket.exists(), "the old one is gone")
 
     def test_stop_answers_and_ends_as_sigterm_does(self) -> None:
         listening = self.backend()

@@ -71,28 +71,20 @@ class WorkersTest(SupervisedTestCase):
         client.reset()
         await stopping
 
-    async def test_connections_of_a_crashed_worker_are_gone(self) -> None:
-        port = await self.live.begin()
-        clients = await self.live.spread(port)
+    async def test_crashed_worker(self) -> None:
+        """Its connections are gone, and while the next one starts, that one has none to end."""
+        clients = await self.live.spread(await self.live.begin())
         rows = await self.live.listed(len(clients))
-        left = [row for row in rows if row["worker"] == 1]
-        with capturedLogs():
-            os.kill(self.supervisor.pool.workers[1].pid, signal.SIGKILL)
-            found = await self.live.listed(len(left))
-            self.assertEqual([row["id"] for row in found], [row["id"] for row in left])
-            while not self.supervisor.pool.are_ready():
-                await deferLater(reactor, 0.01)
-
-    async def test_starting_worker_has_no_connections_to_end(self) -> None:
-        await self.live.begin()
-        control, pool, lacking = self.running.control, self.supervisor.pool, set[str]()
+        left = [row["id"] for row in rows if row["worker"] == 1]
+        pool, lacking, none = self.supervisor.pool, set[str](), Filters.read({"backend": "none"})
         with capturedLogs():
             os.kill(pool.workers[1].pid, signal.SIGKILL)
             while pool.are_ready():
                 await deferLater(reactor, 0.01)
             while not pool.are_ready():
-                lacking.update((await end_connections(control, EVERY))[1])
+                lacking.update((await end_connections(self.running.control, none))[1])
         self.assertEqual(lacking, set())
+        self.assertEqual([row["id"] for row in await self.live.listed(len(left))], left)
 
     async def test_later_worker_has_the_same_version(self) -> None:
         port = await self.live.begin()

@@ -65,9 +65,8 @@ class ConnectionListTest(SupervisedTestCase):
             self.assertGreaterEqual(found.pop(name), row.pop(name))
         self.assertEqual(found, row)
         self.assertEqual(await find_connection(self.running.control, "5a9d7143-3"), [])
-
-    async def test_pages_while_connections_come_and_end(self) -> None:
-        port = await self.live.begin()
+        # Pages, while connections come and end.
+        await end_connections(self.running.control, EVERY)
         clients = [await self.live.client(port) for _ in range(5)]
         whole = [row["id"] for row in await self.live.listed(5, state="relaying")]
         first = await list_connections(self.running.control, EVERY, Page(2))

@@ -70,18 +70,6 @@ backend = reset
         ]:  # fmt: skip
             self.assertEqual(with_backlog(text), wanted)
 
-    async def test_unix(self) -> None:
-        """A listener may be a UNIX socket; its clients have no address."""
-        path = self.folder / "socket"
-        self.run_service(f"[txmux]\naccess_log = LOG\n[listen x]\nendpoint = unix:{path}\n")
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(path))
-            client.sendall(b"x")
-            await self.until(lambda: self.log.exists() and self.log.read_text())
-        line = self.log.read_text()
-        self.assertIn("client=unix ", line)
-        self.assertIn(f"local=unix:{path} ", line)
-
     def test_from_file(self) -> None:
         """A service can be made from a file; its errors are raised. SIGHUP is held until it has started."""
         path = self.folder / "rules.ini"
@@ -128,10 +116,10 @@ backend = reset
         gc.collect()
         self.assertEqual(len(list(Path("/proc/self/fd").iterdir())), before)
 
-    def test_unix_socket_in_use(self) -> None:
-        """A UNIX socket that is in use is not taken, and nothing but a socket is removed; a stale one is."""
+    async def test_unix(self) -> None:
+        """A listener may be a UNIX socket; its clients have no address. One in use is not taken, and nothing but a socket is removed; a stale one is."""
         path = self.folder / "socket"
-        text = f"[listen x]\nendpoint = unix:{path}\n"
+        text = f"[txmux]\naccess_log = LOG\n[listen x]\nendpoint = unix:{path}\n"
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
             other.listen()
@@ -147,6 +135,11 @@ backend = reset
         self.run_service(text)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
+            client.sendall(b"x")
+            await self.until(lambda: self.log.exists() and self.log.read_text())
+        line = self.log.read_text()
+        self.assertIn("client=unix ", line)
+        self.assertIn(f"local=unix:{path} ", line)
 
     def test_access_log_is_no_file(self) -> None:
         """A pipe would wait for its reader for ever."""
