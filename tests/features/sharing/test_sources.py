@@ -12,8 +12,10 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.features.sharing.machine import Machine, RedisPlayed
+from tests.support.changes import change_constants
 from tests.support.kit import AdminCase, PeerFactory, VirtualTime, listen, make_folder, reactor
 from tests.test_errors import assert_harmless, logged, refused
+from txmux.access import per_source
 from txmux.access.bans import Ban
 from txmux.access.per_source import PerSource, SourceLimits
 from txmux.features.sharing.bans import SharedBans, Sharing
@@ -28,6 +30,7 @@ from txmux.wire import codec
 
 class SharedSourcesTest(TestCase):
     def setUp(self) -> None:
+        change_constants(self, per_source, _MOST_SLOTS=2**10)  # all are looked at each time
         self.time = VirtualTime()
         self.kind: Any = type("_This", (RedisPlayed,), {"time": self.time})
         self.redis = PeerFactory(self.kind)

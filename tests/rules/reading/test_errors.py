@@ -136,8 +136,8 @@ class ErrorTests(SynchronousTestCase):
             ("[route r{}]\nmatch = ssh\nbackend = y{}", "[backend b]\nserver = :1\n{}"),
             ("    tue Europe/Pariss{}", "[route r]\nmatch = ssh\nbackend = :1\nduring = mon\n{}"),
         ):
-            lines = "\n".join(line.replace("{}", f"{n}") for n in range(4_000))
+            lines = "\n".join(line.replace("{}", f"{n}") for n in range(2_000))
             text = f"[listen a]\nendpoint = :1\n{around.replace('{}', lines)}\n"
             begun = time.process_time()
             self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
-            self.assertLess(time.process_time() - begun, 5, line)
+            self.assertLess(time.process_time() - begun, 1.25, line)

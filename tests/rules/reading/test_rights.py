@@ -140,17 +140,19 @@ class RightsTest(FolderTestCase):
         listen = "[listen {0}]\nendpoint = 127.0.0.1:{0}{1}\n".format
         (self.folder / "d").mkdir(mode=0o755)
         size = LARGEST_RULES // 2
+        self.assertEqual(context._MOST_PORTS, 131072)
+        change_constants(self, context, _MOST_PORTS=8192)
         for name in ("one", "two", "three"):
             self.write(f"d/{name}.txt", f"192.0.2.1\n#{'x' * (size - 11)}")
         for number, (text, more, what) in enumerate((
-            (listen(1, "0000-65535"), listen(2, "000-9999\n  127.0.0.2:1000-9999"), "may have 131072 ports"),
+            (listen(1, "000-4499"), listen(2, "0000-20499\n  127.0.0.2:1000-1499"), "may have 8192 ports"),
             (listen(1, f"\n#{'x' * 524_000}"), listen(2, f"\n#{'x' * 525_000}"), "may have 1 MiB"),
             (listen(1, "\nallow = @one.txt, @two.txt"), listen(2, "\nallow = @one.txt, @three.txt"), "may have 16 MiB"),
         )):  # fmt: skip
             its = {"a": text, "b": more}
             units = [self.write(f"d/{name}{number}.ini", its[name]) for name in "ab"]
             if number == 0:
-                units[0].write_text(f"{text}[listen udp]\nendpoint = udp:127.0.0.1:1-65535\n")
+                units[0].write_text(f"{text}[listen udp]\nendpoint = udp:127.0.0.1:1-4095\n")
             for owner in (0, 12345):
                 for unit in units:
                     os.chown(unit, owner, -1)
