@@ -14,7 +14,8 @@ from twisted.logger import capturedLogs
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from tests.adopt.test_receiving import descriptors
+from tests.adopt.test_receiving import descriptors, without_descriptors
+from tests.support.held import held_by
 from tests.support.kit import MuxTestCase, backend_at, make_authority, make_folder
 from tests.support.peers import Peer, PeerFactory, reactor
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
@@ -181,8 +182,8 @@ class EndpointTest(MuxTestCase):
         await self.handed_over()
 
     async def test_late_message(self) -> None:
-        await self.serve(self.backend, use=self.time)
-        late = self.give()
+        port = await self.serve(self.backend, use=self.time)
+        held, late = held_by(port), self.give()
         await self.turn(3)
         with capturedLogs() as events:
             late.send(b"late")
@@ -194,14 +195,30 @@ class EndpointTest(MuxTestCase):
             await self.is_closed(never)
         whys = [event["log_format"].partition(": no socket was received: ")[2] for event in events]
         self.assertEqual(whys, ["{why}", "there was no message"])
+        self.assertEqual(held_by(port), held)
+        # At the end, silent senders are closed.
+        silent = self.give()
+        while not self.time.clock.getDelayedCalls():
+            await self.turn()
+        port.stopListening()
+        self.assertEqual((silent.recv(9), self.time.clock.getDelayedCalls()), (b"", []))
+        port.stopListening()
 
-    async def test_silent_senders_are_closed_at_the_end(self) -> None:
-        port = await self.serve(self.backend)
-        giver = self.give()
-        await self.turn(3)
+    async def test_no_descriptors(self) -> None:
+        """Clients wait a second, unless the port is closed before."""
+        await self.turn()  # the reactor has what it needs
+        port = await self.serve(self.backend, use=self.time)
+        for is_open in (True, False):
+            giver = self.give(b"{}")
+            with capturedLogs() as events, without_descriptors():
+                while not self.time.clock.getDelayedCalls():
+                    await self.turn()
+            self.assertEqual([event["why"] for event in events], ["Too many open files"])
+            if is_open:
+                self.time.advance(1)
+                await self.is_closed(giver)
         port.stopListening()
-        await self.is_closed(giver)
-        port.stopListening()
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     def listen(self, options: str = "") -> Any:
         return self.successResultOf(ensureDeferred(self.serve(self.backend, options)))

@@ -3,6 +3,8 @@ import math
 import os
 import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,17 @@ _PLACES = st.tuples(st.ip_addresses().map(str), st.integers(0, 2**16 - 1))
 
 def descriptors() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    free, (soft, hard) = os.dup(0), resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class ReceiveTests(SynchronousTestCase):
@@ -102,15 +115,9 @@ class ReceiveTests(SynchronousTestCase):
 
     def test_no_room_for_descriptors(self) -> None:
         self.give(json.dumps(MESSAGE).encode(), self.accepted.fileno())
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        free = os.dup(0)
-        os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-        try:
-            with self.assertRaisesRegex(NotGivenError, "is the limit of open files reached"):
-                receive(self.taker)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with without_descriptors():
+            why = "is the limit of open files reached"
+            self.assertRaisesRegex(NotGivenError, why, receive, self.taker)
         self.assertEqual(descriptors(), self.before)
 
     def test_senders(self) -> None:
@@ -126,8 +133,9 @@ class ReceiveTests(SynchronousTestCase):
         self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
         told = read(json.dumps({**MESSAGE, "route": None, "facts": {}}).encode())
         self.assertEqual((told.route, told.facts), (None, {}))
-        for wrong in ({"version": 2}, {"time": math.inf}, {"id": 5}, {"local": ["::1", True]}):
-            self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, **wrong}).encode())
+        wrong: dict[str, Any] = {"version": 2, "time": math.inf, "id": 5, "client": ["::1", 65536]}
+        for key, value in (*wrong.items(), ("local", ["::1", True])):
+            self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, key: value}).encode())
         for key in MESSAGE.keys() - {"later"}:
             cut = {name: value for name, value in MESSAGE.items() if name != key}
             self.assertRaises(NotGivenError, read, json.dumps(cut).encode())
