@@ -200,13 +200,6 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
-    async def test_own_folder_is_made_for_this_user(self) -> None:
-        self.own.mkdir()
-        await self.auto()
-        self.assertEqual(mode_of(self.own / "txmux"), 0o700)
-        path = self.own / "txmux/edge.rules.sock"
-        self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
-
     async def test_folder_of_the_system_is_made_by_root(self) -> None:
         self.system.parent.mkdir()
         pretend_user(self, 0)
@@ -216,11 +209,12 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
     async def test_socket_is_beside_other_endpoints(self) -> None:
-        """Those of TCP and of other sockets do not take the commands away."""
+        """Those of TCP and of other sockets do not take the commands away. Its folder is made for this user."""
         self.own.mkdir()
         token = self.folder / "token"
         settings = f"admin = 127.0.0.1:0\n    unix:{self.socket}\nadmin_token = {token}"
         await self.start(settings, resolve_admin_auto=True)
+        self.assertEqual(mode_of(self.own / "txmux"), 0o700)
         path = self.own / "txmux/edge.rules.sock"
         for to in (path, self.socket):
             self.assertEqual((await self.ask("GET", "/api/status", to=to)).status, 200)

@@ -99,14 +99,9 @@ class CheckTests(CommandTestCase):
     def test_name_that_is_too_long(self) -> None:
         """As of a token in the place of its file."""
         name = "a" * 300
-        for key, code, told in (
-            (
-                "access_log",
-                1,
-                rf": \[txmux\] access_log: .*{name} cannot be opened for appending: ",
-            ),
-            ("admin_token", 0, ": warning: .*, not the token itself"),
-        ):
+        cannot = rf": \[txmux\] access_log: .*{name} cannot be opened for appending: "
+        token = ": warning: .*, not the token itself"
+        for key, code, told in (("access_log", 1, cannot), ("admin_token", 0, token)):
             text = f"[txmux]\n{key} = {name}\n[listen a]\nendpoint = 127.0.0.1:0\n"
             its, out, _ = self.run_main("check", self.write("a.ini", text))
             self.assertEqual(its, code)

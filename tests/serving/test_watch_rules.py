@@ -96,13 +96,20 @@ class FileTests(SupervisedTestCase):
         self.assertEqual(await self.attention(), [])
 
     async def test_change(self) -> None:
-        """Changed rules hold within the period and a second, and are read once; rules that stay the same, or are written again, are not read."""
+        """Changed rules hold within the period and a second, and are read once; rules that stay the same, or are written again, are not read, and a file that somebody still writes only when it has stayed the same for a second."""
         await self.begin()
+        whole = _WATCHED + LISTEN + "default = reject\n"
+        await self.after(_PERIOD - 0.5)
+        for end in range(len(_WATCHED) + 1, len(whole), 4):
+            self.write(whole[:end])
+            await self.assert_told(_SETTLED / 2)
+        self.write(whole)
+        await self.assert_told(2 * _SETTLED, "listener x changed")
         await self.assert_told(3 * _PERIOD)
         self.write(self.file.read_text())
         os.utime(self.file, (1, 1))
         await self.assert_told(3 * _PERIOD)
-        self.write(_WATCHED + LISTEN + "default = reject\n")
+        self.write(_WATCHED + LISTEN)
         await self.assert_told(_PERIOD + _SETTLED, "listener x changed")
         await self.assert_told(3 * _PERIOD)
         self.write(_WATCHED + "what")  # no timer is left after the stop
@@ -139,17 +146,6 @@ class FileTests(SupervisedTestCase):
             self.assertIs(self.running.control.rules, before)
             self.write(good + then)
             await self.assert_told(_PERIOD + _SETTLED, change)
-
-    async def test_being_written(self) -> None:
-        """A file that somebody still writes is read only when it has stayed the same for a second."""
-        await self.begin()
-        whole = _WATCHED + LISTEN + "default = reject\n"
-        await self.after(_PERIOD - 0.5)
-        for end in range(len(_WATCHED) + 1, len(whole), 4):
-            self.write(whole[:end])
-            await self.assert_told(_SETTLED / 2)
-        self.write(whole)
-        await self.assert_told(2 * _SETTLED, "listener x changed")
 
     async def test_included(self) -> None:
         """Included files count: one that changes, one that a pattern finds now, and one that it finds no more."""

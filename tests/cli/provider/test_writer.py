@@ -47,8 +47,13 @@ class WriterTest(SynchronousTestCase):
         self.told: list[str] = []
         self.refuses = False
         self.answer: Any = None
-        self.writer = ProviderWriter(self.clock, self.path, self.rules, self._ask, self.told.append)
-        self.addCleanup(self.writer.stop)
+        self.writer = self.made()
+
+    def made(self, *listen_keys: str) -> ProviderWriter:
+        how = self.clock, self.path, self.rules, self._ask, self.told.append
+        writer = ProviderWriter(*how, listen_keys=set(listen_keys))
+        self.addCleanup(writer.stop)
+        return writer
 
     def _ask(self, method: str, path: str) -> Deferred[Any]:
         self.asked.append(f"{method} {path}")
@@ -219,10 +224,7 @@ class WriterTest(SynchronousTestCase):
         port = ProvidedObject("port", text % "s", unit="l", refusing=text % "close")
         wrong = ProvidedObject("s", "[backend s]\nserver = 127.0.0.1:0\n", unit="l")
         other = "[route o]\nmatch = ssh\nbackend = close\n"
-        self.writer = ProviderWriter(
-            self.clock, self.path, self.rules, self._ask, self.told.append, {"endpoint", "default"}
-        )
-        self.addCleanup(self.writer.stop)
+        self.writer = self.made("endpoint", "default")
         self.write(port, wrong, ProvidedObject("other", other, unit="l"))
         self.assertEqual(self.routes(), ["[unit l]", "[listen l]", "[route o]"])
         self.assertIn("default = close", self.path.read_text())
@@ -291,11 +293,8 @@ class WriterTest(SynchronousTestCase):
 
     def test_rules_of_the_service_are_shown_to_the_provider(self) -> None:
         self.path.write_text(route("own").text)
-
-        def objects(rules: Any) -> Sequence[ProvidedObject]:
-            return [route("beside-" + "-".join(its.name for its in rules.routes))]
-
-        self.writer.write(objects)
+        names = lambda rules: "-".join(its.name for its in rules.routes)  # noqa: E731
+        self.writer.write(lambda rules: [route(f"beside-{names(rules)}")])
         self.clock.advance(0)
         self.assertEqual(self.routes(), ["[route beside-ssh]"])
 
@@ -319,8 +318,7 @@ class WriterTest(SynchronousTestCase):
         self.write(route("a"), seconds=5)
         self.assertEqual(self.told[-1], f"{self.path}: 1 object")
         self.told.clear()
-        again = ProviderWriter(self.clock, self.path, self.rules, self._ask, self.told.append)
-        self.addCleanup(again.stop)
+        again = self.made()
         again.write(lambda _: [route("a")])
         self.clock.advance(0)
         self.assertEqual(self.told, [f"{self.path}: 1 object"])
@@ -348,10 +346,7 @@ class WriterTest(SynchronousTestCase):
         logged = self.write(own, route("listening", "tls sni=listen"))
         self.assertIn("own is left out: not for its provider: [listen] sections", logged)
         self.assertEqual(self.routes(), ["[route listening]"])
-        self.writer = ProviderWriter(
-            self.clock, self.path, self.rules, self._ask, listen_keys={"endpoint"}
-        )
-        self.addCleanup(self.writer.stop)
+        self.writer = self.made("endpoint")
         logged = self.write(own, more)
         self.assertEqual(self.routes(), ["[listen own]"])
         self.assertIn("more is left out: not for its provider: allow of [listen]", logged)

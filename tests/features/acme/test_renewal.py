@@ -242,15 +242,8 @@ class RenewalTests(TestCase):
         asked = "another machine has asked for certificates for 1 d, and given none"
         self.assertEqual([item.text for item in others], ["cannot write", asked, shared])
 
-    def test_fault(self) -> None:
-        """It is logged, and keeps the caller from nothing else."""
-        made = self.certificates(_A)
-        del self.now
-        made.look()
-        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
-
     def test_removed(self) -> None:
-        """Who waits for a certificate that new rules do not ask for any more is told so."""
+        """Who waits for a certificate that new rules do not ask for any more is told so; a fault is logged, and keeps the caller from nothing else."""
         made = self.certificates(_A)
         waiting = made.renew(_A)
         self.assertNoResult(waiting)
@@ -260,6 +253,10 @@ class RenewalTests(TestCase):
         self.assertEqual([*made.sources()], [])
         why = str(self.failureResultOf(waiting, MuxError))
         self.assertIn(f"no longer ask for a certificate for {_A}", why)
+        made = self.certificates(_A)
+        del self.now
+        made.look()
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
 
     def test_folder_without_certificates(self) -> None:
         """It is logged once that clients see no certificate of an authority, also when a reload names another folder."""

@@ -295,18 +295,17 @@ class RulesTests(SynchronousTestCase):
 
     def test_a_route_that_names_a_listener_twice(self) -> None:
         """By its name, and by its port: it is attached once, and both references say so."""
-        twice = ", sectionName: %s}, {name: edge, port: %s"
-        for kind, listener, words in (
-            ("TCPRoute", TCP, ("tcp", 5432)),
-            ("TLSRoute", TLS, ("tls", 443)),
-        ):
+        for listener, name, port in ((TCP, "tcp", 5432), (TLS, "tls", 443)):
+            kind, twice = (
+                f"{name.upper()}Route",
+                f", sectionName: {name}}}, {{name: edge, port: {port}",
+            )
             one, both = (
-                Made(gateway(listener) + route(kind, "db", parent=parent))
-                for parent in ("", twice % words)
+                Made(gateway(listener) + route(kind, "db", parent=parent)) for parent in ("", twice)
             )
             self.assertEqual(both.text, one.text)
             both.rules()
-            self.assertEqual(both.of_listener(words[0])["routes"], 1)
+            self.assertEqual(both.of_listener(name)["routes"], 1)
             self.assertEqual([both.of_route(kind, "db", number) for number in (0, 1)], [SERVED] * 2)
 
     def test_no_route_is_written_that_no_client_reaches(self) -> None:
