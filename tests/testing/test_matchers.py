@@ -96,6 +96,8 @@ class PredicateTests(SynchronousTestCase):
                 lambda peeked: MATCH if b"\n" in peeked.data else NEED_MORE, longest=longest
             )
             self.assertIn(said, fault(predicate, sample))
+        exact = Greeting(lambda peeked: (NEED_MORE, MATCH)[len(peeked.data) >= 64], longest=64)
+        check_matcher(Matcher(lambda _: exact), [HELLO + bytes(58)], examples=0)
         # Leave a first byte out that they do not rule out.
         first = Greeting(first_bytes=frozenset(b"h"))
         self.assertIn("MATCH, but first_bytes has no 0x48", fault(first, HELLO))
