@@ -36,7 +36,7 @@ class DockerPlayed(Played):
         containers: By ID, what is answered for each.
         wrong: Bytes that are answered instead, or "silent".
         broken: Whether no container can be started.
-        unclear: What is answered of a container instead, with status 500, by its ID.
+        unclear: What is answered of a container instead, with status 500, by its ID; nothing is if that is empty.
         busy: The container that something happens to whenever one is inspected; empty is none.
         gone_meanwhile: How many answers are Podman's when a container goes while it looks.
         asked: The methods and paths that came.
@@ -46,7 +46,7 @@ class DockerPlayed(Played):
         super().__init__(case, path)
         self.containers: dict[str, Any] = {}
         self.wrong: bytes | str = ""
-        self.unclear: dict[str, bytes] = {}
+        self.unclear: dict[str, bytes | None] = {}
         self.asked: list[str] = []
         self.broken = False
         self.busy = ""
@@ -69,15 +69,17 @@ class DockerPlayed(Played):
         for stream in self.streams:
             stream.write(event)
 
-    def render(self, request: Any) -> Any:  # noqa: C901, PLR0911
+    def render(self, request: Any) -> Any:  # noqa: PLR0911
         path = request.path.decode()
         self.asked.append(f"{request.method.decode()} {path}")
-        if self.wrong == "silent":
-            return NOT_DONE_YET
-        failure = self.unclear.get(path.removeprefix("/containers/").removesuffix("/json"))
+        is_broken = self.broken and request.method == b"POST"
+        its = path.removeprefix("/containers/").removesuffix("/json")
+        failure = b"{}" if is_broken else self.unclear.get(its)
         if self.gone_meanwhile and path.endswith("/json"):
             self.gone_meanwhile -= 1
             failure = b'{"cause":"no such container","message":"container 2c0f does not exist in database: no such container","response":500}'
+        if self.wrong == "silent" or failure == b"":
+            return NOT_DONE_YET
         if failure is not None:
             request.setResponseCode(500)
             return failure
@@ -89,9 +91,6 @@ class DockerPlayed(Played):
             request.write(b"".join(event for at, event in self._events if at >= since))
             return NOT_DONE_YET
         _, _, key, *word = path.split("/")
-        if request.method == b"POST" and self.broken:
-            request.setResponseCode(500)
-            return b"{}"
         if request.method == b"POST":
             self.containers[key]["State"]["Status"] = "running" if word == ["start"] else "exited"
             self.tell("start" if word == ["start"] else "die", key)

@@ -57,8 +57,7 @@ class ProviderTest(TestCase):
         change_constants(self, sleep, _PAUSE=0.02)
 
     def run_provider(self, *more: str, network: Sequence[str] = ("--network", NETWORK)) -> None:
-        path = self.folder
-        own = ["--socket", f"unix:{path}/docker.sock", "--wake", f"unix:{path}/wake.sock"]
+        own = [f"--socket=unix:{self.folder}/docker.sock", f"--wake=unix:{self.folder}/wake.sock"]
         self.end = self.provided.start(*own, *network, *more)
 
     async def provides(self, text: str) -> None:
@@ -132,8 +131,8 @@ class ProviderTest(TestCase):
         self.assertLess(len(self.daemon.asked) - asked, 10)
 
     async def test_one_that_cannot_be_inspected_stops_no_other(self) -> None:
-        """As a daemon answers of one whose storage is damaged. One that was known stays so."""
-        change_constants(self, provider, _PERIOD=0.2)
+        """As a daemon answers of one whose storage is damaged, or does not answer. What was known of it stays, also what another program has written."""
+        change_constants(self, provider, _PERIOD=0.2, _MOMENT=0.1)
         strange, odd, other = (inspected(name, LABELS) for name in ("strange", "odd", "other"))
         strange["Config"]["ExposedPorts"] = 1
         odd["Config"]["Labels"] = [7]
@@ -143,34 +142,44 @@ class ProviderTest(TestCase):
         bad, web = (inspected(name, LABELS)["Id"] for name in ("bad", "web"))
         why = b'{"message":"layer does not exist"}'
         self.daemon.unclear[bad] = why
-        self.daemon.put(inspected("bad", LABELS))
-        self.daemon.put(inspected("web", LABELS))
+        for name in ("bad", "web"):
+            self.daemon.put(inspected(name, LABELS))
         await self.provides("[route web]")
-        for key in (bad, strange["Id"], odd["Id"], other["Id"]):
-            self.assertIn(f"# left out: container {key[:12]}: what the daemon says", self.text())
-        self.daemon.unclear[web] = why
-        self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
-        self.daemon.tell("start", web)
-        await self.written("[route api]")
-        self.assertIn("[route web]", self.text())
+        unclear = [f"{name}: what" for name in ("strange", odd["Id"], "other")]
+        for said in ("bad: the daemon at ", *unclear):
+            self.assertIn(f"# left out: container {said}", self.text())
+        self.daemon.containers[web]["HostConfig"] = "strange"
+        for number, wrong in enumerate((why, b"", None)):
+            self.daemon.unclear[web] = wrong
+            self.daemon.tell("start", web)
+            self.daemon.put(inspected(f"api{number}", LABELS, address="10.88.0.7"))
+            await self.written(f"[route api{number}]")
+            self.assertIn("[route web]", self.text())
+        await self.until(lambda: "container web: stays as it was: the daemon at " in self.logged())
+        self.assertIn(
+            "container bad: the daemon at ",
+            reported_sources(load(self.folder / "rules.ini"))[0].why,
+        )
+        await self.end()
+        self.daemon.remove(b"api1".hex())
+        self.run_provider()
+        await self.written("[route api0]", gone="[route api1]")
+        self.assertIn("[route web]\n", self.text())
         self.daemon.unclear.clear()
         for one in (strange, odd, other):
             self.daemon.remove(one["Id"])
         await self.written("[route bad]", gone="strange")
         self.assertNotIn("# left out", self.text())
-        self.daemon.containers[web] = {**self.daemon.containers[web], "HostConfig": "strange"}
-        self.daemon.tell("start", web)
-        self.daemon.put(inspected("new", LABELS, address="10.88.0.8"))
-        await self.written("[route new]")
-        self.assertIn("[route web]", self.text())
 
     async def test_daemon_away_at_the_start_and_later(self) -> None:
         await self.daemon.leave()
         self.run_provider()
         await self.until(lambda: "nothing is written until it answers" in self.logged())
         self.assertFalse(self.file.exists())
-        [reported] = reported_sources(load(self.folder / "rules.ini"))
-        self.assertIn(f"the daemon at {self.folder}/docker.sock: ", reported.why)
+        self.assertIn(
+            f"the daemon at {self.folder}/docker.sock: ",
+            reported_sources(load(self.folder / "rules.ini"))[0].why,
+        )
         self.daemon.put(inspected("web", LABELS))
         self.daemon.listen()
         await self.written("[route web]")
@@ -198,6 +207,7 @@ class ProviderTest(TestCase):
 
     async def test_daemon_answers_anything(self) -> None:
         change_constants(self, api, _PATIENCE=0.2, _MOST=1 << 16)
+        self.run_provider()
         for wrong, why in (
             (b"hello", "what answers is not Docker's API: no JSON"),
             (b"[1]", "what answers is not Docker's API: no list of containers"),
@@ -205,10 +215,7 @@ class ProviderTest(TestCase):
             (b"[" * 100_000, "its answer is longer than 65536 bytes"),
             ("silent", "no answer in 0.2 s"),
         ):
-            self.daemon.wrong = b""
             self.daemon.wrong = wrong
-            if not hasattr(self, "running"):
-                self.run_provider()
             await self.until(lambda why=why: why in self.logged())  # type: ignore[misc]
         self.daemon.wrong = ""
         self.daemon.put(inspected("web", LABELS))
@@ -247,8 +254,7 @@ class ProviderTest(TestCase):
             await self.end()
 
     async def wake(self, path: str, method: str = "POST") -> int:
-        address = f"{self.folder}/wake.sock"
-        bounds: Any = {"seconds": 20, "most": 1000, "address": address}
+        bounds: Any = {"seconds": 20, "most": 1000, "address": f"{self.folder}/wake.sock"}
         return (await request(reactor, method, f"http://x{path}", {}, **bounds)).status
 
     async def test_wake(self) -> None:

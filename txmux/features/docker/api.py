@@ -25,10 +25,6 @@ class NoDaemonError(MuxError):
     """The daemon gives no good answer."""
 
 
-class WrongAnswerError(NoDaemonError):
-    """It answers, but not as it should."""
-
-
 class DockerApi:
     """Asks the daemon; each question is on a connection of its own, so that none outlives a daemon that has forgotten it."""
 
@@ -48,8 +44,7 @@ class DockerApi:
         try:
             return parse_json(answer.body)
         except ValueError:
-            why = "what answers is not Docker's API: no JSON"
-            raise self._no_daemon(why, WrongAnswerError) from None
+            raise self._no_daemon("what answers is not Docker's API: no JSON") from None
 
     async def post(self, path: str) -> None:
         answer = await self._request("POST", path, seconds=_TO_CHANGE, most=_LONGEST_EVENT)
@@ -81,7 +76,7 @@ class DockerApi:
     def _check(self, status: int, body: bytes) -> None:
         if not 200 <= status < 300:
             why = printable(body.decode("utf-8", "replace").strip(), _LONGEST_WHY)
-            raise self._no_daemon(f"status {status} {why}", WrongAnswerError)
+            raise self._no_daemon(f"status {status} {why}")
 
-    def _no_daemon(self, why: str, kind: type[NoDaemonError] = NoDaemonError) -> NoDaemonError:
-        return kind(f"the daemon at {self._path}: {why}")
+    def _no_daemon(self, why: str) -> NoDaemonError:
+        return NoDaemonError(f"the daemon at {self._path}: {why}")

@@ -159,11 +159,11 @@ def read_labels(
     for name, group in groups.items():
         of = ", ".join(its.container.name for its in group)
         title, warning = f"container {of}, route {name}", group[0].warning
-        objects.append(ProvidedObject(title, _text(group), unit=_unit(name), warning=warning))
+        objects.append(ProvidedObject(title, _text(group), unit=unit_of(name), warning=warning))
     return objects, [its for group in groups.values() for its in group]
 
 
-def _unit(name: str) -> str:
+def unit_of(name: str) -> str:
     # Labels choose the name, and what 'routes_from' allows may be files of that name.
     return f"container.{name}"
 
@@ -208,7 +208,7 @@ def _routes(
         if whole in listeners and "terminate_tls" in keys:  # else routes of others are wrong
             why = f"[listen {whole}] has the same name; give the container another one, or add txmux.backend"
             raise LabelError(f"txmux.terminate_tls: {why}")
-        open_ones = open_to(rules, f"{settings.file} [unit {_unit(whole)}]")
+        open_ones = open_to(rules, f"{settings.file} [unit {unit_of(whole)}]")
         if "listen" in keys:
             under = _named(keys["listen"], listeners, open_ones, settings.file)
         else:

@@ -3,21 +3,23 @@
 import re
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.cli.labels import PREFIX
 from txmux.errors import MuxError, printable
-from txmux.features.docker.api import DockerApi, NoDaemonError, WrongAnswerError
-from txmux.features.docker.labels import SETTABLE, Container, LabelRules, read_labels
+from txmux.features.docker.api import DockerApi, NoDaemonError
+from txmux.features.docker.labels import SETTABLE, Container, LabelRules, read_labels, unit_of
 from txmux.features.docker.sleep import Sleepers, WakeSocket
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
+from txmux.rules.reading.files import read_source
 from txmux.wire.jsontext import MISSHAPEN
 
 # Seconds of a stream of events: then all is looked at again, whatever it has not told.
@@ -26,9 +28,11 @@ _OVERLAP = 1.0  # seconds whose events a stream repeats: some come between it an
 _PAUSE = 0.5  # seconds between two looks
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach the daemon
 _AT_ONCE = 16  # questions
+_MOMENT = 1.0  # seconds in which a container is inspected, or others are written without it
 _ID = re.compile("[0-9A-Za-z_-]{1,128}")
 # 28 is SIGWINCH, by which httpd stops.
 _STOPS = ("2", "3", "9", "15", "28", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM", "SIGWINCH")
+_MOST_NAMED = 5
 _LONGEST_STOP = 300.0  # seconds: one that still runs has taken no notice of the signal
 
 
@@ -79,7 +83,12 @@ class Follower:
         self._api = api
         self._settings = settings
         self._writer = writer
-        self._known: dict[str, tuple[object, Container | None]] = {}
+        self._known: dict[str, tuple[object, Container]] = {}
+        self._unread: dict[str, tuple[str, str]] = {}  # their backends, and why
+        self._before = _units_in(settings.file)
+        self._asking: dict[str, Deferred[None]] = {}
+        self._slots = DeferredSemaphore(_AT_ONCE)
+        self._has_looked = False
         # Of which more has come since than is known; what is known counts until then.
         self._outdated: set[str] = set()
         self._stopping: dict[str, float] = {}  # since when
@@ -105,8 +114,9 @@ class Follower:
                     await deferLater(self._reactor, pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
-            sleeping.addErrback(lambda failure: failure.trap(CancelledError))
-            sleeping.cancel()
+            for working in (sleeping, *self._asking.values()):
+                working.addErrback(lambda failure: failure.trap(CancelledError))
+                working.cancel()
             self._wake.stop()
 
     async def _session(self) -> None:
@@ -146,60 +156,102 @@ class Follower:
         self._signal()
 
     async def _look(self) -> None:
-        outdated, self._outdated = self._outdated, set()
+        outdated, self._outdated = self._outdated, self._outdated & self._asking.keys()
         rows = await self._api.get("/containers/json?all=1")
         try:
-            listed = {row["Id"]: _seen(row) for row in rows if _is_ours(row)}
+            listed = {row["Id"]: row for row in rows if _is_ours(row)}
         except MISSHAPEN:
             raise NoDaemonError("what answers is not Docker's API: no list of containers") from None
         self._known = {key: its for key, its in self._known.items() if key in listed}
-        due = [
-            key
-            for key, seen in listed.items()
-            if key in outdated or key not in self._known or self._known[key][0] != seen
-        ]
-        for at in range(0, len(due), _AT_ONCE):
-            some = due[at : at + _AT_ONCE]
-            asking = [Deferred.fromCoroutine(self._inspect(key, listed[key])) for key in some]
-            for _, outcome in await DeferredList(asking, consumeErrors=True):
-                if isinstance(outcome, Failure):
-                    outcome.raiseException()
+        self._unread = {key: its for key, its in self._unread.items() if key in listed}
+        asked = []
+        for key, row in listed.items():
+            is_known = key in self._known and self._known[key][0] == _seen(row)
+            if key not in self._asking and (key in outdated or not is_known):
+                self._asking[key] = Deferred.fromCoroutine(self._inspect(key, row))
+                asked.append(self._asking[key].addBoth(self._inspected, key))
+        done: Deferred[object] = Deferred()
+        DeferredList(asked).addCallback(done.callback)
+        if self._has_looked:
+            done.addTimeout(_MOMENT, self._reactor, lambda *_: None)
+        await done
+        for late in [one for one in asked if not one.called]:
+            late.addCallback(self._signal)
+        self._has_looked = True
         self._write()
 
-    async def _inspect(self, key: str, seen: object) -> None:
+    def _inspected(self, outcome: object, key: str) -> object:
+        del self._asking[key]
+        return outcome
+
+    async def _inspect(self, key: str, row: Any) -> None:
         try:
-            answer = await self._api.get(f"/containers/{key}/json")
+            async with self._slots:
+                answer = await self._api.get(f"/containers/{key}/json")
             container = None if answer is None else Container.read(answer)
-        except (WrongAnswerError, *MISSHAPEN):
+        except (NoDaemonError, *MISSHAPEN) as error:
             # The list has come, so this container alone is at fault. What was known of it stays; it is asked for again with the next stream.
             self._outdated.add(key)
-            self._known.setdefault(key, (seen, None))
+            is_clear = isinstance(error, NoDaemonError)
+            why = str(error) if is_clear else "what the daemon says of it is unclear"
+            self._unread[key] = _backend_in(row) or key[:12], why
             return
         self._known.pop(key, None)
+        self._unread.pop(key, None)
         if container is not None:  # else it has gone meanwhile
-            self._known[key] = seen, container
+            self._known[key] = _seen(row), container
 
     def _write(self) -> None:
-        containers = [its for _, its in self._known.values() if its is not None]
+        containers = [its for _, its in self._known.values()]
         running = {its.id for its in containers if its.is_running}
         oldest = self._reactor.seconds() - _LONGEST_STOP
         self._stopping = {k: at for k, at in self._stopping.items() if k in running and at > oldest}
         self._sleepers.hold(containers)
         if any(its.wakes for its in containers):
             self._wake.start()
-        self._writer.write(self._objects)
+        failing = [f"container {name}: {why}" for name, why in self._unread.values()]
+        self._writer.write(self._objects, lambda *_: None, "; ".join(failing[:_MOST_NAMED]))
 
     def _objects(self, rules: Any) -> Sequence[ProvidedObject]:
-        unread = [
-            ProvidedObject(f"container {key[:12]}", problem="what the daemon says of it is unclear")
-            for key, (_, its) in self._known.items()
-            if its is None
-        ]
-        containers = [its for _, its in self._known.values() if its is not None]
+        containers = [its for _, its in self._known.values()]
         drained = self._stopping.keys() | self._sleepers.drained
         objects, routes = read_labels(containers, self._settings, rules, drained)
         self._sleepers.routes = routes
-        return [*unread, *objects]
+        unreadable = self._unreadable({one.unit for one in objects})
+        return sorted([*objects, *unreadable], key=lambda one: one.unit)
+
+    def _unreadable(self, others: Collection[str]) -> Iterator[ProvidedObject]:
+        """Yield those that cannot be inspected. What the file has of them stays until they could be for the first time."""
+        new = {unit_of(name) for key, (name, _) in self._unread.items() if key not in self._known}
+        kept = set()
+        for unit in self._before.keys() - others:
+            its = new.intersection(accumulate(unit.split("."), "{}.{}".format))
+            kept |= its
+            if its:
+                yield ProvidedObject(f"unit {unit}", self._before[unit], unit=unit)
+        for key, (name, why) in self._unread.items():
+            title = f"container {name}"
+            if key in self._known or unit_of(name) in kept:
+                yield ProvidedObject(title, warning=f"stays as it was: {why}")
+            else:
+                yield ProvidedObject(title, problem=why)
+
+
+def _units_in(file: str) -> dict[str, str]:
+    """Return the sections that a file has by now, by their units."""
+    with suppress(OSError):
+        _, *parts = re.split(r"^\[unit (.+)\]\n", read_source(file).text, flags=re.MULTILINE)
+        return {name: text.rstrip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    return {}
+
+
+def _backend_in(row: Any) -> str:
+    """Return the name of a container's backend by its row in the list; empty if that does not say."""
+    with suppress(*MISSHAPEN):
+        labels = row.get("Labels") or {}
+        name = labels.get(f"{PREFIX}backend") or row["Names"][0]
+        return printable(name.removeprefix("/"), 80)
+    return ""
 
 
 def _is_ours(row: Any) -> bool:
