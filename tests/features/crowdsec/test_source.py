@@ -22,6 +22,7 @@ from tests.support.supervised import SupervisedTestCase
 from tests.test_errors import assert_harmless, refused
 from txmux.access.bans import banned_network, written
 from txmux.access.dynamic_networks import unpack
+from txmux.errors import MuxError
 from txmux.features.crowdsec import source as crowdsec
 from txmux.features.crowdsec.source import CrowdSec, Decisions, DecisionsReader, seconds_in
 from txmux.rules.problems import RulesError
@@ -85,6 +86,11 @@ class DecisionsTests(SynchronousTestCase):
             reader.feed(part.encode())
         with self.assertRaisesRegex(ValueError, "more than 1000"):
             reader.feed(part.encode())
+        full = _new(*(decision(f"10.0.{number >> 8}.{number & 255}") for number in range(1000)))
+        decisions.replace(read(full, 0))
+        decisions.change(read(full, 0))
+        with self.assertRaisesRegex(MuxError, "more than 1000"):
+            decisions.change(read(_new(decision("192.0.2.1")), 0))
 
     @given(st.recursive(st.none() | st.integers() | st.text(), _inside))
     def test_any_answer_bans_nobody_or_is_refused(self, told: Any) -> None:

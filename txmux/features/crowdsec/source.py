@@ -30,8 +30,8 @@ _SCOPES = frozenset({"ip", "range"})
 
 _PATH = "/v1/decisions/stream?startup={startup}&scopes=ip,range"
 _PATIENCE = 10.0  # seconds until an answer begins, and for the rest of it
-_MOST_BYTES = 1 << 25
-_MOST_DECISIONS = 200_000  # in an answer: each ban takes some 600 bytes of memory
+_MOST_DECISIONS = 200_000  # each ban takes some 600 bytes of memory
+_MOST_BYTES = 600 * _MOST_DECISIONS  # a decision has some 200
 _OK = 200
 _LONGEST_WAIT = 8  # polls, after failures: 80 s
 
@@ -50,10 +50,12 @@ class Decisions:
         self._until = answer.new
 
     def change(self, answer: DecisionsReader) -> None:
-        """Apply an answer with the changes since the last one."""
+        """Apply an answer with the changes since the last one; raises if there are too many bans then."""
         for network in answer.deleted:
             self._until.pop(network, None)
         self._until.update(answer.new)
+        if len(self._until) > _MOST_DECISIONS:
+            raise _AwayError(f"there are more than {_MOST_DECISIONS} bans")
 
     def networks(self, now: float) -> NetworkSet:
         """Return the banned networks, and remove expired ones."""
