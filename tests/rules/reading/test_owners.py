@@ -68,6 +68,10 @@ class OwnersTest(FolderTestCase):
                 self.assertEqual((self.wrong(rules), [*rules.backends]), ({"z": [message]}, ["b"]))
         rules = self.rules(f"{open_to_all}{TLS}", z=f"{ROUTE.format('r')}under = tls\n")
         self.assertEqual(self.wrong(rules), {"z": ["[route tls] has another owner; name one of yours"]})  # fmt: skip
+        # A server in short form is none either: that is no name, whatever another unit calls a section.
+        short = ROUTE.format("r").replace("close", "127.0.0.1:2")
+        rules = self.rules(open_to_all, a=backend.replace("b]", "127.0.0.1:2]"), z=short)
+        self.assertEqual([*self.wrong(rules)], ["a"])
         rules = self.rules(f"{open_to_all}{backend}", z=ROUTE.format("r").replace("close", "b"))
         self.assertEqual(rules.files.untaken, {})
 

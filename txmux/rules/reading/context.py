@@ -383,7 +383,8 @@ class RulesReading:
             return self._short[text]
         backend = self._backend(text)
         self.needs.append((RulesReading.named_backend, text, backend))
-        if backend is not None:
+        # A section whose name is none is wrong where it is, and means nothing to other units.
+        if backend is not None and (NAME.fullmatch(text) or self.is_own(backend.section)):
             return backend
         if is_handover(text):
             return handover(text)
