@@ -37,7 +37,7 @@ from txmux.rules.reading import endpoints
 from txmux.rules.reading.endpointstrings import handover, is_handover, split_ports
 from txmux.rules.reading.files import LARGEST_RULES, FileReader, FileRights, check_file, version_of
 from txmux.rules.reading.networks import NetworkLists
-from txmux.rules.reading.scope import Scope
+from txmux.rules.reading.scope import Fits, Scope
 from txmux.rules.reading.values import (
     NAME,
     SWITCH_WORDS,
@@ -150,10 +150,10 @@ class RulesReading:
     def is_owned(self, section: Section) -> bool:
         return id(section) in self.owners
 
-    def usual_listeners(self, unit: str) -> tuple[str, ...]:
-        return self.scope.usual(unit)
+    def usual_listeners(self, unit: str, fits: Fits = bool) -> tuple[str, ...]:
+        return self.scope.usual(unit, fits)
 
-    def every_listener(self, unit: str) -> tuple[str, ...]:
+    def every_listener(self, unit: str, _: Fits = bool) -> tuple[str, ...]:
         return self.scope.every(unit)
 
     def transports_of(self, its: tuple[str, tuple[str, ...]]) -> tuple[Transport, ...]:

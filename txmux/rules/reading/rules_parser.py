@@ -572,7 +572,7 @@ class RulesParser:
             self._problems.append(section.problem(message, "under"))
         find = RulesReading.every_listener if under else RulesReading.usual_listeners
         try:
-            found = find(reading, reading.unit)
+            found = find(reading, reading.unit, made.is_for)
         except InvalidValueError as error:
             self._problems.append(section.problem(str(error), "under"))
             return attrs.evolve(made, under=())

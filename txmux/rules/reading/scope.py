@@ -25,6 +25,7 @@ _MOST_NAMED = 10
 
 T = TypeVar("T")
 Names = tuple[str, ...]
+Fits = Callable[[Transport], bool]
 
 
 @lru_cache(100_000)
@@ -73,14 +74,17 @@ class Scope:
             )
         return found
 
-    def usual(self, unit: str) -> Names:
-        """Return the listeners of a route that names none; for the operator's, nothing is all of its own."""
+    def usual(self, unit: str, fits: Fits = bool) -> Names:
+        """Return the listeners of a route that names none; for the operator's, nothing is all of its own.
+
+        An error names those of transports that fit, by default all.
+        """
         own = self._own.get(unit, [])
         if not unit:
             if not self.has_several_listeners:
                 return ()
             raise InvalidValueError(
-                f"is missing, and there are {len(own)} listeners; write 'under = {_pasteable(own)}' "
+                f"is missing, and there are {len(own)} listeners; write 'under = {self._pasteable(unit, own, fits)}' "
                 f"with those that the route is for, or 'under = {EVERY}'"
             )
         found = own or self.open_to(unit)
@@ -88,7 +92,7 @@ class Scope:
             return _same((found[0],))
         if found:
             raise InvalidValueError(
-                f"is missing, and the route may be under {len(found)} listeners; write 'under = {_pasteable(found)}' "
+                f"is missing, and the route may be under {len(found)} listeners; write 'under = {self._pasteable(unit, found, fits)}' "
                 f"with those that it is for, or 'under = {EVERY}'"
             )
         raise InvalidValueError(self._none(unit))
@@ -118,6 +122,11 @@ class Scope:
             message = f"[listen {name}] takes no routes of this file; {cure(unit, 'its owner')}"
             raise InvalidValueError(message)
         raise InvalidValueError(f"[listen {name}] has another owner; name one of yours")
+
+    def _pasteable(self, unit: str, names: list[str], fits: Fits) -> str:
+        some = names[:_MOST_NAMED]
+        over = self.transports_of(unit, (*some,))
+        return ", ".join([name for name, its in zip(some, over, strict=True) if fits(its)] or some)
 
     def _none(self, unit: str) -> str:
         return (
@@ -165,10 +174,6 @@ def cure(unit: str, who: str) -> str:
     return (  # which may be a pattern for files of others
         "call the file by letters, digits, '.', '_' and '-', so that 'routes_from' can name it"
     )
-
-
-def _pasteable(names: list[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED])
 
 
 def foreign_backends(
