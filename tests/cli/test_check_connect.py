@@ -64,7 +64,7 @@ class ConnectTests(SynchronousTestCase):
                 f"[backend told]\nserver = 127.0.0.1:{refusing.port}\n  127.0.0.1:{holding.port}\n"
                 "proxy_protocol = v2\nfallback = asked\n"
                 f"[backend asked]\nserver = 127.0.0.1:{mute.port}\n  127.0.0.1:{redis.port}\n"
-                "check = redis timeout=200ms\n"
+                "check = send=PING\\r\\n expect=+PONG timeout=200ms\n"
             )
             up.settimeout(0)
             up.accept()[0].close()
@@ -75,7 +75,7 @@ class ConnectTests(SynchronousTestCase):
             f"127.0.0.1:{refusing.port}": "no open connection: HTTP/1.1 400 Bad Request; it may not expect the header of proxy_protocol = v2 ([backend told], [route a])",
             f"127.0.0.1:{holding.port}": "accepts connections with the PROXY header ([backend told], [route a])",
             f"127.0.0.1:{mute.port}": "timed out after 0.2 s ([backend asked], [route a])",
-            f"127.0.0.1:{redis.port}": "passes check = redis ([backend asked], [route a])",
+            f"127.0.0.1:{redis.port}": "passes check = expect= ([backend asked], [route a])",
             here: "accepts connections ([route b], [route c], [listen public])",
             f"127.0.0.1:{closing.port}": "connection closed without an answer; it may expect a PROXY header: see proxy_protocol ([route closing])",
             gone: "connection refused ([route gone])",

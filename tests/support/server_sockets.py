@@ -24,7 +24,7 @@ STREAMS = ("client", "name", "check", "try of one", "try of all")
 """What has sockets to servers of TCP."""
 DATAGRAMS = ("flow", "check of datagrams")
 """What has sockets to servers of UDP."""
-_CHECK = Check("exchange", send=b"ping", expect=b"pong", timeout=60)
+_CHECK = Check("expect=", send=b"ping", expect=b"pong", timeout=60)
 
 
 def own_socket(name: tuple[str, int], kind: socket.SocketKind) -> socket.socket:

@@ -110,7 +110,7 @@ class OtherTests(SynchronousTestCase):
             (SSH, ssh.predicate({})),
         ):
             self.assertIs(predicate(Peeked(question.request)), Verdict.MATCH)
-        check = Check("exchange", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
+        check = Check("expect=", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
         question = probe(check, "", 0, tls=False)
         self.assertEqual(question.request, b"stats\r\n")
         assert_said(self, question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")

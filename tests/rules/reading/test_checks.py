@@ -30,10 +30,10 @@ class CheckTests(SynchronousTestCase):
             "http method=M-SEARCH": Check("http", method="M-SEARCH"),
             "http expect='2xx, 301'": Check("http", statuses=(range(200, 300), range(301, 302))),
             r"send=PING\r\n expect=+PONG rise=1": Check(
-                "exchange", rise=1, send=b"PING\r\n", expect=b"+PONG"
+                "expect=", rise=1, send=b"PING\r\n", expect=b"+PONG"
             ),
             r"""expect='a b\x00' send="é 'x'" """: Check(
-                "exchange", send="é 'x'".encode(), expect=b"a b\0"
+                "expect=", send="é 'x'".encode(), expect=b"a b\0"
             ),
             r"http send='HEAD / HTTP/1.0\r\n\r\n' expect=200-299,401": Check(
                 "http", send=b"HEAD / HTTP/1.0\r\n\r\n", statuses=(range(200, 300), range(401, 402))
@@ -43,7 +43,7 @@ class CheckTests(SynchronousTestCase):
             "dns name=a.example": Check("dns", name="a.example"),
             "tcp tls=yes sni=a.example": Check("tcp", tls=True, sni="a.example"),
             "redis tls=no": Check("redis", tls=False),
-            "expect=220 interval=5s": Check("exchange", 5.0, expect=b"220"),
+            "expect=220 interval=5s": Check("expect=", 5.0, expect=b"220"),
         }.items():
             self.assertEqual(check(text), expected, text)
         self.assertRaises(InvalidValueError, check, "interval=5s expect=220")

@@ -65,7 +65,7 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
         host = check.host or _host(name, port, 443 if tls else 80)
         request = check.send or _http_request(check.method, check.path, host)
         return Probe(request, _HttpJudge(check.statuses), "HTTP answer")
-    if check.kind == "exchange":
+    if check.kind == "expect=":
         expected = f"{shown(check.expect)!r} in the answer"
         return Probe(check.send, lambda answer: check.expect in answer, expected)
     if check.kind == "dns":

@@ -79,8 +79,8 @@ Balance = Literal[
 ]
 """How one of several servers is chosen."""
 
-CheckKind = Literal["tcp", "http", "redis", "postgres", "mysql", "smtp", "ssh", "dns", "exchange"]
-"""The kinds of health checks; ``exchange`` is ``send=`` and ``expect=``."""
+CheckKind = Literal["tcp", "http", "redis", "postgres", "mysql", "smtp", "ssh", "dns", "expect="]
+"""The kinds of health checks; ``expect=`` may have ``send=``, too."""
 
 
 LOCAL = "{local}"

@@ -173,7 +173,7 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if server_check is None:
         return
     is_udp = any(server.kind == "udp" for server in found.get("servers", ()))
-    if is_udp and server_check.kind not in {"exchange", "dns"} and not server_check.port:
+    if is_udp and server_check.kind not in {"expect=", "dns"} and not server_check.port:
         message = f"{server_check.kind} works only over TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name="
         yield "check", message
     if server_check.kind == "dns" and not is_udp:

@@ -28,8 +28,8 @@ def check(text: str) -> Check:
     """Read a health check: its kind, or ``send=`` and ``expect=`` in its place; then options, split as by a shell."""
     first, *rest = split_words(text) or [""]
     kind: CheckKind | None = next((kind for kind in _WORDS if kind == first), None)
-    if first.partition("=")[0] in KINDS["exchange"]:
-        kind, rest = "exchange", [first, *rest]
+    if first.partition("=")[0] in KINDS["expect="]:
+        kind, rest = "expect=", [first, *rest]
     if kind is None:
         message = f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {first!r}"
         raise InvalidValueError(message).ask(near, first, _WORDS)
@@ -46,7 +46,7 @@ def check(text: str) -> Check:
         raise InvalidValueError(f"{beside[0]}: is a part of what send= says; write it there")
     if "sni" in options and not options.get("tls"):
         raise InvalidValueError("sni: is sent with TLS only; add tls=yes, or remove this")
-    if kind == "exchange" and not expect:
+    if kind == "expect=" and not expect:
         raise InvalidValueError("send= needs the answer to look for; add expect=TEXT")
     if kind == "dns" and not options.get("name"):
         raise InvalidValueError(
@@ -151,10 +151,10 @@ KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "smtp": {},
     "ssh": {},
     "dns": {"name": host_name},
-    "exchange": {"send": _text, "expect": _text},
+    "expect=": {"send": _text, "expect": _text},
 }
-_WORDS: Sequence[CheckKind] = [kind for kind in KINDS if kind != "exchange"]
-_CALLED: Mapping[CheckKind, str] = {"exchange": "a check by send= and expect="}
+_WORDS: Sequence[CheckKind] = [kind for kind in KINDS if kind != "expect="]
+_CALLED: Mapping[CheckKind, str] = {"expect=": "a check by send= and expect="}
 _COMMON: Mapping[str, Callable[[str], Any]] = {
     "port": whole_number(1, 65535),
     "tls": boolean,
