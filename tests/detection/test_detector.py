@@ -23,10 +23,10 @@ from txmux.rules.reading.route import period
 @attrs.frozen
 class After:
     longest: int
-    verdict: Verdict
+    verdict: Any
     learnt: Callable[[Peeked], dict[str, str]] = lambda _: {}
 
-    def __call__(self, peeked: Peeked) -> Verdict:
+    def __call__(self, peeked: Peeked) -> Any:
         return self.verdict if len(peeked) >= self.longest else Verdict.NEED_MORE
 
 
@@ -180,12 +180,14 @@ class DetectorTest(SynchronousTestCase):
         routes[0] = attrs.evolve(routes[0], dry_run=True)
         self.assertEqual(list(Detector(routes).hello_readers), [routes[2]])
 
-    def test_raising_matcher_is_a_no_and_logged_once(self) -> None:
-        for negated, error in itertools.product((False, True), (ZeroDivisionError, SystemExit)):
-            broken = Alternative(f"broken {negated} {error}", Raises(error), negated)
+    def test_matcher_that_raises_or_gives_no_verdict_is_a_no_and_logged_once(self) -> None:
+        bad: Sequence[Any] = (Raises(), Raises(SystemExit), After(1, None), After(1, "match"))
+        for negated, predicate in itertools.product((False, True), bad):
+            broken = Alternative(f"broken {negated} {predicate}", predicate, negated)
             self.assertEqual(decide([asks("a", broken), asks("b", yes(1))], [b"x"]), "b")
             self.assertEqual(decide([asks("a", broken, yes(2))], [b"x", b"x"]), "a")
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, SystemExit)), 8)
+            self.assertIsNone(Detector([asks("a", broken)]).decide_at_once(Peeked(b"x")))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, SystemExit, TypeError)), 16)
         detector = Detector([asks("a", Alternative("broken", Raises()))])
         for _ in range(3):
             detector.start_detection().feed(b"x")
@@ -256,11 +258,11 @@ class DetectorTest(SynchronousTestCase):
 
     def test_who_is_answered(self) -> None:
         x, y = leads("x", Named(b"x")), leads("y", Named(b"y"))
-        early, next_one = leads("early", Says(MATCH, 2)), leads("next", Says(MATCH, 4))
-        late = leads("late", Says(NO, 5))
+        early, next_one = leads("early", After(2, MATCH)), leads("next", After(4, MATCH))
+        late = leads("late", After(5, NO))
         dry = leads("x", Named(b"x"), dry_run=True)
         elsewhere = leads("x", Named(b"x"), clients=Clients(NetworkSet([])))
-        both, last = [(5, "no"), (5, "yes")], leads("y", Says(MATCH, 5))
+        both, last = [(5, "no"), (5, "yes")], leads("y", After(5, MATCH))
         for routes, pieces, expected in (
             # Each request is answered when it is there, also that of a client that does not wait.
             ([x, y], (b"a", b"?", b"b?", b"y"), ("y", [(2, "no"), (4, "yes")])),
@@ -272,7 +274,7 @@ class DetectorTest(SynchronousTestCase):
             ([x, next_one], (b"a?b?y",), ("next", both)), ([next_one, x], (b"a?b?x",), ("next", [(5, "no")])),
             # An earlier undecided route keeps no client waiting, and behind a match there is no answer.
             ([late, x], (b"a?", b"b?", b"x"), ("x", [(2, "no"), (4, "yes")])),
-            ([leads("l", Says(NO, 3)), leads("sure", Says(MATCH, 1)), x], (b"a?", b"b"), ("sure", [])),
+            ([leads("l", After(3, NO)), leads("sure", After(1, MATCH)), x], (b"a?", b"b"), ("sure", [])),
             # Dry runs and routes of other clients answer nobody.
             ([dry, last], (b"a?b?x",), ("y", [])), ([elsewhere, last], (b"a?b?x",), ("y", [])),
             ([late, dry], (b"a?", b"b?x"), (None, [])), ([late, elsewhere], (b"a?", b"b?x"), (None, [])),
@@ -282,7 +284,7 @@ class DetectorTest(SynchronousTestCase):
 
     def test_raising_finder_has_none_answered_and_who_cancels_apart(self) -> None:
         find = Mock(side_effect=ZeroDivisionError)
-        routes = [leads("x", Named(b"x", exchanges=find)), leads("y", Says(MATCH, 5))]
+        routes = [leads("x", Named(b"x", exchanges=find)), leads("y", After(5, MATCH))]
         self.assertEqual(run(routes, b"a?", b"b?x"), ("x", []))
         for negated in (False, True):
             its = Alternative("x", Mock(cancels_apart=True), negated)
@@ -293,7 +295,7 @@ class DetectorTest(SynchronousTestCase):
     )
     def test_cuts(self, cuts: list[int], name: bytes, early: bool) -> None:  # noqa: FBT001
         data = REQUESTS + name
-        routes = [leads("x", Named(b"x")), leads("y", Named(b"y")), leads("any", Says(MATCH, 3))]
+        routes = [leads("x", Named(b"x")), leads("y", Named(b"y")), leads("any", After(3, MATCH))]
         routes = [routes[2], *routes[:2]] if early else routes
         pieces = [data[a:b] for a, b in itertools.pairwise([0, *sorted(set(cuts)), len(data)])]
         route, answers = run(routes, *pieces)
@@ -329,15 +331,6 @@ class Named:
         if len(peeked) < self.longest:
             return NEED_MORE
         return MATCH if peeked.data[4:5] == self.name else NO
-
-
-@attrs.frozen
-class Says:
-    verdict: Verdict
-    longest: int
-
-    def __call__(self, peeked: Peeked) -> Verdict:
-        return self.verdict if len(peeked) >= self.longest else NEED_MORE
 
 
 def leads(name: str, predicate: Any, **settings: Any) -> Route:

@@ -1,3 +1,5 @@
+import itertools
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.detection.test_detector import LINES, SAMPLES, Raises, asks, name_of, no, yes
+from tests.detection.test_detector import LINES, SAMPLES, After, Raises, asks, name_of, no, yes
 from tests.support.examples import scaled
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Explanation, PredicateAnswer, explain
@@ -138,10 +140,14 @@ class TraceTests(SynchronousTestCase):
         ]
         found = explain(routes, b"x", CLIENT)
         self.assertEqual([its.excluded_by for its in found.routes][1:], ["not_from", "client_cert"])
-        for negated in (False, True):
-            found = explain([asks("a", Alternative("broken", Raises(), negated))], b"xx")
-            answer = PredicateAnswer(Verdict.NO, 1, 1, "ZeroDivisionError: ")
+        said: Sequence[tuple[Any, str]] = (
+            (Raises(), "ZeroDivisionError: "),
+            (After(1, "match"), "TypeError: 'match' is no Verdict"),
+        )
+        for negated, (bad, error) in itertools.product((False, True), said):
+            found = explain([asks("a", Alternative("broken", bad, negated))], b"xx")
+            answer = PredicateAnswer(Verdict.NO, 1, 1, error)
             self.assertEqual((found.routes[0].answer, found.decided_at), (answer, 1))
-            self.flushLoggedErrors(ZeroDivisionError)
+            self.flushLoggedErrors(ZeroDivisionError, TypeError)
         found = explain([route("ssh", "close")], b"SSH-2.0-x\r\n")
         self.assertEqual((found.decided_at, found.decision.facts), (4, {"software": "x"}))

@@ -209,11 +209,11 @@ class Detector(Generic[R]):
                     verdict = predicate(peeked)
                 except PLUGIN_ERRORS:  # the `Detection` reports it
                     return None
-                if verdict is _NEED_MORE:
-                    return None
                 if verdict is _MATCH:
                     learners = plan.learners_by_winner.get(position) or plan.learners_for(position)
                     return Decision(plan.routes[position], _collect_facts(learners, peeked))
+                if verdict is not _NO:
+                    return None
         return None
 
     def drops_last(self, peeked: Datagrams) -> bool:
@@ -272,7 +272,7 @@ class RouteScan(Generic[R]):
     _peeked: Peeked | None = None
     _plan: Plan[R] | None = attrs.field(default=None, init=False)
     _position: int = attrs.field(default=0, init=False)  # all routes of the plan before it are NO
-    # Alternatives, by id, whose matcher raised.
+    # Alternatives, by id, whose matcher raised, or gave no verdict.
     _broken: set[int] = attrs.field(factory=set, init=False)
     # The requests to answer before the next `feed`.
     answered: tuple[Exchange, ...] = attrs.field(default=(), init=False)
@@ -310,7 +310,7 @@ class RouteScan(Generic[R]):
             decision = self._resolve(self._plan, self._peeked, last=True)
         return decision or Decision(None, {})
 
-    def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
+    def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:  # noqa: C901 - each client would pay for another call
         # Later routes are not evaluated while an earlier one is undecided: they could not win yet, and
         # will be evaluated with all bytes anyway.
         routes, plain, keyed = plan.routes, plan.plain, plan.keyed
@@ -322,6 +322,8 @@ class RouteScan(Generic[R]):
             if predicate is not None:
                 try:
                     verdict = predicate(peeked)
+                    if verdict not in _VERDICTS:
+                        raise TypeError(f"{verdict!r} is no Verdict")
                 except PLUGIN_ERRORS:  # a plugin's bug must not end the connection
                     self._disable(routes[position], routes[position].alternatives[0])
                     verdict = _NO
@@ -391,6 +393,8 @@ class RouteScan(Generic[R]):
                 continue
             try:
                 verdict = alternative.predicate(peeked)
+                if verdict not in _VERDICTS:
+                    raise TypeError(f"{verdict!r} is no Verdict")
                 if alternative.negated:
                     verdict = _NEGATED[verdict]
             except PLUGIN_ERRORS:  # a plugin's bug must not end the connection
@@ -478,7 +482,7 @@ def cancels_apart(route: RouteLike) -> bool:
     )
 
 
-_MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+_VERDICTS = _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 _FACT = re.compile(r"[^A-Za-z0-9_.-]")  # not allowed in the name of a fact
 _fact_name = functools.lru_cache(maxsize=256)(functools.partial(_FACT.sub, "_"))
 _NEGATED = {_MATCH: _NO, _NO: _MATCH, _NEED_MORE: _NEED_MORE}

@@ -169,7 +169,9 @@ def _answer(alternative: AlternativeLike, seen: _Seen) -> PredicateAnswer:
 
 def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
     try:
-        verdict = Verdict(alternative.predicate(peeked))
+        verdict = alternative.predicate(peeked)
+        if not isinstance(verdict, Verdict):
+            raise TypeError(f"{verdict!r} is no Verdict")
     except PLUGIN_ERRORS as error:  # it is a no in the service, too
         return Verdict.NO, f"{type(error).__name__}: {error}"
     if alternative.negated and verdict is not Verdict.NEED_MORE:
