@@ -121,8 +121,7 @@ class PageTests(SynchronousTestCase):
         for block in _blocks(page, "python"):
             exec(block, vars(module))
         tests: dict[str, Any] = {}
-        modules = dict.fromkeys(("txmux_finger", "txmux_quake"), module)
-        with patch.dict(sys.modules, modules):
+        with patch.dict(sys.modules, dict.fromkeys(("txmux_finger", "txmux_quake"), module)):
             for block in _blocks(page, "text"):
                 if "def test_" in block:
                     exec(block, tests)

@@ -221,8 +221,7 @@ class AlertTests(TestCase):
             place = panel["gridPos"]
             self.assertLessEqual(place["x"] + place["w"], 24, panel["title"])
             across = range(place["x"], place["x"] + place["w"])
-            down = range(place["y"], place["y"] + place["h"])
-            fields = {*itertools.product(across, down)}
+            fields = {*itertools.product(across, range(place["y"], place["y"] + place["h"]))}
             self.assertEqual(fields & taken, set(), panel["title"])
             taken |= fields
             letters = [target["refId"] for target in panel["targets"]]

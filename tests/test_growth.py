@@ -207,8 +207,7 @@ def _drained(count: int) -> Callable[[], object]:
 def _name_found(count: int) -> Callable[[], object]:
     """One of many names gets another address, and loses it."""
     names = "".join(f"    n{number}.example:80\n" for number in range(count))
-    text = RULES["servers"](0) + names + "check = tcp\n"
-    upstreams = _serving(parse(text, "x.ini")).upstreams
+    upstreams = _serving(parse(RULES["servers"](0) + names + "check = tcp\n", "x.ini")).upstreams
     [upstream] = upstreams.all()
     first, *others = upstream.backend.servers
     pool = upstream.pool

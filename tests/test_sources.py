@@ -131,13 +131,8 @@ class PeersTests(TestCase):
             await self.face_file(stage, way)
             return
         first = "" if stage.later else way
-        peer = HostilePeer(
-            *(row.dialect, first, stage.good),
-            context=stage.context,
-            interval=0.05,
-            rate=400e6,
-            limit=_FLOOD,
-        )
+        pace = {"interval": 0.05, "rate": 400e6, "limit": _FLOOD}
+        peer = HostilePeer(row.dialect, first, stage.good, context=stage.context, **pace)
         peer.__enter__()
         self.addCleanup(peer.close)
         self.begin(stage, peer.port)

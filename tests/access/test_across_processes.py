@@ -207,10 +207,8 @@ class LimitsLayoutTest(SynchronousTestCase):
         old.extend(parse(text_of(before, 1), "x"))
         new.extend(parse(text_of(after, limit), "x"))
         self.assertEqual(old.changed(**new.changes(old)), new)
-        self.assertEqual(
-            old.changes(old),
-            {"rows": {}, "tables": {}, "gone_rows": [], "gone_tables": [], "size": old.size},
-        )
+        expected = {"rows": {}, "tables": {}, "gone_rows": [], "gone_tables": [], "size": old.size}
+        self.assertEqual(old.changes(old), expected)
 
     def test_worker_follows(self) -> None:
         rules = parse(text_of(["a"], 1), "x")

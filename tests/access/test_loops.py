@@ -99,12 +99,12 @@ class LoopTests(MuxTestCase):
         assert address is not None
         with open_socket(address) as opened:
             number: int = opened.getsockname()[1]
-            self.factory = MuxFactory(
+            routes, of = (
                 [route("any", backend_at(number, **backend))],
                 Listener("public", more=more),
-                access_log=self.log,
-                runtime=IORuntime(self.time, relay),
             )
+            runtime = IORuntime(self.time, relay)
+            self.factory = MuxFactory(routes, of, access_log=self.log, runtime=runtime)
             port: Any = self.factory.listen(opened)
         self.addCleanup(port.stopListening)
         return number

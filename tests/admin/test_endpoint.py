@@ -132,9 +132,8 @@ class SocketsTest(AdminCase):
             self.write_rules(include)
             await self.running.reload()
             self.assertIn("a opened", (await self.running.reload()).changes)
-        self.write_rules(
-            f"{include}metrics = 192.0.2.1:{port}"
-        )  # of no machine: in vain, whatever goes
+        # An address of no machine: in vain, whatever goes.
+        self.write_rules(f"{include}metrics = 192.0.2.1:{port}")
         (units / "a.ini").unlink()
         report = await self.running.reload()
         self.assertIn("no interface of this machine has that address", report.errors[0])
@@ -273,9 +272,8 @@ class AutomaticTest(AdminCase):
 
     def test_order_of_the_folders(self) -> None:
         environment = {"RUNTIME_DIRECTORY": "/a:/b", "XDG_RUNTIME_DIR": "/c"}
-        self.assertEqual(
-            list(map(str, socket_folders(environment))), ["/a", "/b", str(self.system), "/c/txmux"]
-        )
+        found = list(map(str, socket_folders(environment)))
+        self.assertEqual(found, ["/a", "/b", str(self.system), "/c/txmux"])
         self.assertEqual(list(map(str, socket_folders({}))), [str(self.system)])
 
 
@@ -307,9 +305,8 @@ class TokenFileTest(SynchronousTestCase):
         self.assertEqual(len(read_token(self.path)), 43)
         folder = self.folder / "missing"  # unreadable file is named with the reason
         problem = self.assertRaises(MuxError, read_token, folder / "token")
-        self.assertIn(
-            f"cannot be created: No such file or directory; create {folder}, or name", str(problem)
-        )
+        told = f"cannot be created: No such file or directory; create {folder}, or name"
+        self.assertIn(told, str(problem))
         denied = mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
         self.patch(listen_addresses, "make_token", denied)
         for makes in (denied, lambda path: path.write_text("x" * 20)):  # another process may

@@ -28,14 +28,11 @@ class FlowsTest(AdminCase):
         for _ in range(2):
             await client.asks(QUERY, self.port)
         [row] = (await self.get("/api/connections")).json
-        self.assertEqual(
-            (row["datagrams_in"], row["datagrams_out"], row["bytes_in"]), (2, 2, 2 * len(QUERY))
-        )
+        found = (row["datagrams_in"], row["datagrams_out"], row["bytes_in"])
+        self.assertEqual(found, (2, 2, 2 * len(QUERY)))
         told = (await self.get(f"/api/connections/{row['id']}")).json["explanation"]
-        self.assertEqual(
-            [(one["route"], one["says"]) for one in told["routes"]],
-            [("names", "match"), ("any", "not asked")],
-        )
+        shown = [(one["route"], one["says"]) for one in told["routes"]]
+        self.assertEqual(shown, [("names", "match"), ("any", "not asked")])
         told = await self.post("/api/listeners/u", {"accepting": False})
         self.assertEqual(told.json["changes"], "listener u: begins no flows")
         other.say(QUERY, self.port)
@@ -44,10 +41,8 @@ class FlowsTest(AdminCase):
         await self.post("/api/listeners/u", {"accepting": True})
         await other.asks(QUERY, self.port)
         told = (await self.post("/api/explain", {"hex": QUERY.hex()})).json
-        self.assertEqual(
-            [(one["datagrams"], one["listeners"][0]["listener"]) for one in told["streams"]],
-            [(None, "t"), ([len(QUERY)], "u")],
-        )
+        seen = [(one["datagrams"], one["listeners"][0]["listener"]) for one in told["streams"]]
+        self.assertEqual(seen, [(None, "t"), ([len(QUERY)], "u")])
         first, second = (await self.get("/api/status")).json["listeners"]
         self.assertEqual(first["addresses"], [f"udp:127.0.0.1:{self.port}"])
         self.assertTrue(second["addresses"][0].startswith("127.0.0.1:"))

@@ -37,10 +37,8 @@ class LateTest(AdminCase):
         self.assertEqual((one.status, one.headers["txmux-missing"]), (404, _LATE))
         self.assertIn(f"or it is one of a worker without an answer: {_LATE}", one.error)
         closed = (await self.post("/api/connections/close", {"route": "all"})).json
-        self.assertEqual(
-            (closed["incomplete"], closed["changes"]),
-            ([_LATE], f"0 connections ended; not yet: {_LATE}"),
-        )
+        found = (closed["incomplete"], closed["changes"])
+        self.assertEqual(found, ([_LATE], f"0 connections ended; not yet: {_LATE}"))
 
     async def test_all_is_asked_at_once_and_nothing_twice(self) -> None:
         """With a clock of its own for the worker, which a test advances once, whoever asks something after that waits for ever."""

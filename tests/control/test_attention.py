@@ -133,10 +133,8 @@ class OthersTest(SynchronousTestCase):
         missing = [
             "no worker serves", "[listen a]: no client is accepted", "[backend b]: as before",
         ]  # fmt: skip
-        self.assertEqual(
-            [(item.level, item.what, item.text) for item in attention.not_served(missing)],
-            [("critical", "workers", "no worker serves")],
-        )
+        found = [(item.level, item.what, item.text) for item in attention.not_served(missing)]
+        self.assertEqual(found, [("critical", "workers", "no worker serves")])
         one = "1 connection stays", "1 connection goes"
         two = "2 connections stay", "2 connections go"
         for count, (stay, go) in ((1, one), (2, two)):

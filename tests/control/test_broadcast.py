@@ -21,8 +21,7 @@ class WorkersTest(SupervisedTestCase):
     workers = 2
 
     async def test_list_pages_and_end_over_all_workers(self) -> None:
-        port = await self.live.begin()
-        clients = await self.live.spread(port)
+        clients = await self.live.spread(await self.live.begin())
         whole = [row["id"] for row in await self.live.listed(len(clients))]
         paged: list[str] = []
         control, first = self.running.control, Page(3, "")
@@ -58,8 +57,7 @@ class WorkersTest(SupervisedTestCase):
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
 
     async def test_ended_worker_is_not_listed_while_stopping(self) -> None:
-        port = await self.live.begin(settings="drain_timeout = 10m\n")
-        client = await self.live.client(port)
+        client = await self.live.client(await self.live.begin(settings="drain_timeout = 10m\n"))
         (row,) = await self.live.listed(1, state="relaying")
         stopping = self.running.stopService()
         seen = list[Mapping[str, Any]]()

@@ -292,16 +292,10 @@ class AloneTest(SynchronousTestCase):
         self.assertIn("no worker serves", failure.getErrorMessage())
         self.failureResultOf(self.control.explain(b"x", "publik"), UnknownError)
 
-    @given(
-        st.lists(
-            st.tuples(
-                st.sampled_from("ab"),
-                st.sampled_from("xy"),
-                st.sampled_from([None, "ready", "drain", "maintenance"]),
-                st.sampled_from([None, 0, 1, 7]),
-            )
-        )
-    )
+    states = st.sampled_from([None, "ready", "drain", "maintenance"])
+    weights = st.sampled_from([None, 0, 1, 7])
+
+    @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), states, weights)))
     def test_overrides_as_json(self, changes: list[tuple[str, str, Any, int | None]]) -> None:
         wanted = Overrides()
         for number, (backend, server, state, weight) in enumerate(changes):

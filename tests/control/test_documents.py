@@ -34,8 +34,7 @@ DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch 
 
 class DocumentsTest(SupervisedTestCase):
     async def test_routes_in_order_with_counts_and_text(self) -> None:
-        port = await self.live.begin(DRY)
-        client = await self.live.client(port)
+        client = await self.live.client(await self.live.begin(DRY))
         server = await self.live.backend.peer()
         await server.has(11)
         server.send(b"answer")
@@ -178,8 +177,7 @@ class WorkersTest(SupervisedTestCase):
     workers = 2
 
     async def test_sums_of_workers_and_checks_of_the_supervisor(self) -> None:
-        port = await self.live.begin(backend="check = tcp interval=1s\n")
-        clients = await self.live.spread(port)
+        clients = await self.live.spread(await self.live.begin(backend="check = tcp interval=1s\n"))
         server: Any = {"check": None}
         while server["check"] is None:
             await deferLater(reactor, 0.05)
@@ -247,8 +245,7 @@ class ViewsTest(SynchronousTestCase):
             self.assertEqual({name: server[name] for name in wanted}, wanted)
         rows = its["servers"][0]["addresses"]
         shown = [[row["address"], row["state"], row["check"]] for row in rows]
-        wanted_rows = [["10.0.0.1:80", "ejected", None], ["10.0.0.2:80", "down", check]]
-        self.assertEqual(shown, wanted_rows)
+        self.assertEqual(shown, [["10.0.0.1:80", "ejected", None], ["10.0.0.2:80", "down", check]])
         held = Overrides().with_hold("c", 0.0, time.monotonic() + 50)
         one, other = self.backends([], Gauges(), held, (), ())
         self.assertEqual((one["name"], one["hold"], other["name"]), ("b", None, "c"))
@@ -296,8 +293,7 @@ class ViewsTest(SynchronousTestCase):
         found: list[Any] = [*documents.certificates_document(rules, [renewed], rows)]
         states = [(row["route"], row["file"], row["state"], row["acme"]) for row in found]
         own = zip("abcd", ("valid", "ends soon", "ended", "not valid yet"), strict=True)
-        wanted = [("q", "/m", "valid", True), *(("r", *one, False) for one in own)]
-        self.assertEqual(states, wanted)
+        self.assertEqual(states, [("q", "/m", "valid", True), *(("r", *one, False) for one in own)])
         lacking = found[1]["next_renewal"], found[1]["profile"], found[0].get("name")
         self.assertEqual(lacking, (None, None, None))
 
@@ -306,8 +302,7 @@ class ViewsTest(SynchronousTestCase):
         shown = silent.name, silent.under, silent.outcome
         self.assertEqual(shown, ("silent", ("x",), Refusal.CLOSE))
         index = RulesIndex(self.rules)
-        counts = counts_of(Counters(), self.rules)
-        [row] = documents.routes_document(index, counts, [silent])
+        [row] = documents.routes_document(index, counts_of(Counters(), self.rules), [silent])
         fields = {
             "name": "silent", "under": ["x"], "backend": "close", "dry_run": False,
             "ends_tls": False, "tunnel": False, "line": 1,

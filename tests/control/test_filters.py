@@ -11,24 +11,10 @@ from txmux.telemetry.documents import STATES
 from txmux.telemetry.record import ConnectionRecord
 
 NAMES = st.text("abc-", min_size=1, max_size=3)
-ADDRESSES = st.one_of(
-    st.ip_addresses(v=4).map(lambda ip: f"{ip}:4000"),
-    st.ip_addresses(v=6).map(lambda ip: f"[{ip}]:4000"),
-    st.just("unix"),
-)
-NETWORKS = st.one_of(
-    st.builds(
-        lambda ip, length: str(ip_network(f"{ip}/{length}", strict=False)),
-        st.ip_addresses(v=4),
-        st.integers(0, 32),
-    ),
-    st.builds(
-        lambda ip, length: str(ip_network(f"{ip}/{length}", strict=False)),
-        st.ip_addresses(v=6),
-        st.integers(97, 128),
-    ),
-    st.just("unix"),
-)
+IPV4, IPV6, UNIX = st.ip_addresses(v=4), st.ip_addresses(v=6), st.just("unix")
+ADDRESSES = IPV4.map("{}:4000".format) | IPV6.map("[{}]:4000".format) | UNIX
+PREFIXES = st.tuples(IPV4, st.integers(0, 32)) | st.tuples(IPV6, st.integers(97, 128))
+NETWORKS = PREFIXES.map(lambda prefix: str(ip_network(prefix, strict=False))) | UNIX
 WORDS = st.fixed_dictionaries(
     {},
     optional={

@@ -123,8 +123,7 @@ class ReportsTest(SynchronousTestCase):
             (set_backend(self.control, "bb", "drain"), told),
             (set_listener(self.control, "v", accepting=False), "there is no [listen v]"),
         ):
-            failure = self.failureResultOf(unknown, UnknownError)
-            self.assertIn(message, failure.getErrorMessage())
+            self.assertIn(message, self.failureResultOf(unknown, UnknownError).getErrorMessage())
         weight = "weight: must be from 1 to 65535, or 0 for that of the rules, not {}"
         down = "is marked down in the rules; remove 'down' and reload"
         for refused, message in (

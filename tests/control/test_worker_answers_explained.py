@@ -63,10 +63,8 @@ class SectionsTest(SynchronousTestCase):
         (file,) = rules_document(index)
         file["sections"] = [*file["sections"]]
         self.assertEqual((file["file"], file["text"]), (str(PATH), text))
-        self.assertEqual(
-            [(one["name"], one["line"]) for one in file["sections"]],
-            [("listen x", 2), ("route ssh", 8), ("backend b", 12)],
-        )
+        shown = [(one["name"], one["line"]) for one in file["sections"]]
+        self.assertEqual(shown, [("listen x", 2), ("route ssh", 8), ("backend b", 12)])
         route = "[route ssh]\nmatch = ssh\nbackend = b"
         self.assertEqual(index.text_of(rules.routes[0].section), route)
         self.assertIn("    [::1]:1", file["sections"][0]["text"])

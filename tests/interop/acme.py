@@ -31,8 +31,7 @@ def shown_to(port: int, name: str, *alpn: str, host: str = "127.0.0.1") -> x509.
 
 
 def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
-    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    return extension.value
+    return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
 
 
 def issuer_of(port: int, name: str, host: str = "127.0.0.1") -> str:

@@ -54,5 +54,4 @@ class ScenarioTestCase(InteropTestCase):
 def _record(line: str) -> Record:
     fields = dict(word.split("=", 1) for word in shlex.split(line))
     names = [name for name in fields if name.startswith("facts.")]
-    facts = {name.removeprefix("facts."): fields.pop(name) for name in names}
-    return {**fields, "facts": facts}
+    return {**fields, "facts": {name.removeprefix("facts."): fields.pop(name) for name in names}}

@@ -55,8 +55,7 @@ class Screen:
 
         def is_there() -> bool:
             nonlocal shown
-            shown = self.text
-            return re.search(pattern, shown, re.MULTILINE) is not None
+            return re.search(pattern, self.text, re.MULTILINE) is not None
 
         try:
             eventually(is_there, f"the screen shows {pattern!r}")

@@ -63,8 +63,7 @@ def start_postfix(folder: Path, certificate: Certificate, name: str) -> ClearSer
     write(folder / "main.cf", main)
     write(folder / "master.cf", _MASTER.format(port=port, clear=clear))
     output_of("postfix", "-c", folder, "check")  # which makes the folders of the queue
-    program = "/usr/lib/postfix/sbin/master"
-    child = Child(program, "-c", folder, "-s", ready="daemon started")
+    child = Child("/usr/lib/postfix/sbin/master", "-c", folder, "-s", ready="daemon started")
     return ClearServer(child, port, folder / "mail", clear)
 
 

@@ -176,8 +176,7 @@ class GotTests(InteropTestCase):
         async def come(name: str, **where: Any) -> Any:
             where = where or {"host": "127.0.0.1", "port": port}
             connection = await asyncio.open_connection(ssl=context, server_hostname=name, **where)
-            shown = connection[1].get_extra_info("ssl_object").getpeercert(binary_form=True)
-            seen[name].add(shown)
+            seen[name].add(connection[1].get_extra_info("ssl_object").getpeercert(binary_form=True))
             await ping(*connection)
             return connection
 

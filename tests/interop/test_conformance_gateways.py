@@ -131,8 +131,7 @@ class GatewayTests(ConformanceTestCase):
 
     def test_gateway_with_attached_routes(self) -> None:
         """A route without a host name becomes one with the listener's."""
-        file = "gateway-with-attached-routes"
-        self.use(file, "Passthrough")
+        self.use("gateway-with-attached-routes", "Passthrough")
         one, two = "gateway-with-one-attached-route", "gateway-with-two-attached-routes"
         for gateway, count in ((one, 1), (two, 2)):
             self.listeners("Gateway", gateway, {"http": (count, "TLSRoute", _GOOD)})
@@ -447,8 +446,7 @@ class BackendTlsPolicyTests(ConformanceTestCase):
         good = ("Accepted:Accepted", "ResolvedRefs:ResolvedRefs")
         bad = ("!Accepted:NoValidCACertificate", "!ResolvedRefs:InvalidCACertificateRef")
         self.policy(policy, "same-namespace", *good)
-        ref = {"group": "", "kind": "ConfigMap", "name": reconciled}
-        trusting = {"caCertificateRefs": [ref]}
+        trusting = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": reconciled}]}
         self.change("BackendTLSPolicy", policy, lambda its: its["validation"].update(trusting))
         self.policy(policy, "same-namespace", *bad)
         metadata = {"name": reconciled, "namespace": INFRA}

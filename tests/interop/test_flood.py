@@ -99,8 +99,7 @@ class FloodTest(WorkersTestCase):
 
     def test_handshakes_of_one_source(self) -> None:
         """Few are done at once, the others wait; neither takes much memory, and other sources are served."""
-        identity = make_authority().issue("www.example.com")
-        file = identity.write(self.folder / "site.pem", key=True)
+        file = make_authority().issue("www.example.com").write(self.folder / "site.pem", key=True)
         mux = self.flooded(tls=f"terminate_tls = {file}")
         context = client_context(None)
 

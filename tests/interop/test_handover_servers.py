@@ -75,8 +75,7 @@ class ExampleTests(InteropTestCase):
             for (host, name), address in product(hosts.items(), ports):
                 page, own = curl(ports[address], host, address)
                 whom = f"{address.strip('[]')} port {own}"
-                expected = f"Hello by {name}, {whom}, who asked for {host}."
-                self.assertEqual(page, expected)
+                self.assertEqual(page, f"Hello by {name}, {whom}, who asked for {host}.")
                 identity, *fields = self.mux.take_fields("id", "reason", "client")
                 self.assertEqual(fields, ["handed-over", f"{address}:{own}"])
                 owners.add(identity.partition("-")[0])

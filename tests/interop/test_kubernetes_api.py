@@ -110,8 +110,7 @@ class RealApiTests(InteropTestCase):
         eventually(lambda: listens(self.ports[443]), "the Gateway listens for TLS")
         ask = ("-connect", f"127.0.0.1:{self.ports[443]}", "-servername", "a.example", "-brief")
         trust = ("-CAfile", made.chain, "-verify_return_error")
-        said = output_of("openssl", "s_client", *ask, *trust, stdin=b"x")
-        self.assertNotIn(b"error", said)
+        self.assertNotIn(b"error", output_of("openssl", "s_client", *ask, *trust, stdin=b"x"))
         self.assert_echo(client)
 
         # The end: a Lease that another one may take at once, and a status that the API has taken whole.

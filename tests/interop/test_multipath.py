@@ -71,8 +71,7 @@ class MultipathTests(InteropTestCase):
         data = os.urandom(2**20) * 24
         for relay in ("auto", "portable"):
             for theirs in (0, _MPTCP):
-                server = self.echo(protocol=theirs)
-                rules = _RULES.format(listen="127.0.0.1:0", server=server)
+                rules = _RULES.format(listen="127.0.0.1:0", server=self.echo(protocol=theirs))
                 mux = self.own(Service(self.folder, rules, f"relay = {relay}"))
                 for own in (0, _MPTCP):
                     client = self.dial(mux.port, protocol=own)
@@ -94,8 +93,7 @@ class MultipathTests(InteropTestCase):
     def test_system_without_it_uses_tcp(self) -> None:
         network = Namespace(self)
         network.set("mptcp/enabled", "0")
-        server = self.echo(network, protocol=0)
-        rules = _RULES.format(listen="127.0.0.1:0", server=server)
+        rules = _RULES.format(listen="127.0.0.1:0", server=self.echo(network, protocol=0))
         mux = self.own(Service(self.folder, rules, before=network.command))
         network.enter()
         self.say(self.dial(mux.port, protocol=0), b"hello")

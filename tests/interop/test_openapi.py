@@ -48,8 +48,7 @@ class OpenAPITest(InteropTestCase):
             watched.say("x", said)
         address = f"{watched.address}api"
         token = {"Authorization": f"Bearer {watched.token}"}
-        asked = Request(f"{address}/connections", headers=token)
-        with urlopen(asked, timeout=PATIENCE) as answer:
+        with urlopen(Request(f"{address}/connections", headers=token), timeout=PATIENCE) as answer:
             connections = json.load(answer)
         config = self.folder / "schemathesis.toml"
         config.write_text(CONFIG.format(id=connections[0]["id"] if connections else "5a9d7143-3"))

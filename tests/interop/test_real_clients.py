@@ -255,8 +255,7 @@ class RealClientTests(InteropTestCase):
     def test_x11(self) -> None:
         """A client of X11: xfreerdp, whose display is behind the shared port."""
         display = f"DISPLAY=127.0.0.1:{self.mux.port - 6000}"  # displays count from that port
-        xfreerdp = require_program("xfreerdp")
-        self.assert_reaches("x11", "env", display, xfreerdp, "/v:127.0.0.1")
+        self.assert_reaches("x11", "env", display, require_program("xfreerdp"), "/v:127.0.0.1")
 
     def test_minecraft_of_today_and_1_6(self) -> None:
         for client in ("JavaServer", "LegacyServer"):

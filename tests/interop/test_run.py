@@ -233,8 +233,7 @@ class FirstProcessTests(InteropTestCase):
             self.skipTest("only root makes process namespaces")
         self.listening = listen(self)
         self.place = self.make_folder()
-        init = write(self.place / "tini", _INIT, 0o755)
-        for before in ((), (init,)):
+        for before in ((), (write(self.place / "tini", _INIT, 0o755),)):
             child, first = self.start(*before)
             if not before:  # the init of the test passes SIGTERM on alone
                 self.write("second")

@@ -104,8 +104,7 @@ class KeepClientsOutTests(ScenarioTestCase):
         write_places(providers, {"203.0.113.0/24": system(64500)})
         for port, name in ((8443, "site"), (9443, "operators")):
             Named(self, name, port=port)
-        rules = EXAMPLES / "keep-clients-out/places.ini"
-        self.own(Example(rules, {"/var/lib": databases.parent}))
+        self.own(Example(EXAMPLES / "keep-clients-out/places.ini", {"/var/lib": databases.parent}))
         admin, www = client_hello("admin.example.com"), client_hello("www.example.com")
         for client, hello, server in (
             (_FRENCH, admin, "operators"), (_GERMAN, admin, "site"), (_GERMAN, www, "site"),

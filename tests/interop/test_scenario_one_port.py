@@ -186,8 +186,7 @@ class FirstBytesTests(ScenarioTestCase):
             ("database", 5432, b"42\n", ("psql", "-X", "-At", "-c", "SELECT 6 * 7", place)),
         ):
             self.assertEqual(output_of(*command), said)
-            found = mux.take_fields("route", "server")
-            self.assertEqual(found, (route, f"127.0.0.1:{port}"))
+            self.assertEqual(mux.take_fields("route", "server"), (route, f"127.0.0.1:{port}"))
         there = ("-h", "127.0.0.1", "-p", "9000", "-f", "shout")
         worker = Child("gearman", *there, "-w", "-c", "1", "--", "tr", "a-z", "A-Z")
         self.assertEqual(output_of("gearman", *there, "hello"), b"HELLO")
@@ -239,14 +238,12 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         proxies = "--proxy-protocol-networks=127.0.0.1"
         self.own(servers.start_mariadb(self.make_folder("database"), proxies))
         files = self.make_folder("files")
-        configuration = write(self.folder / "vsftpd.conf", _FTP.format(folder=files))
-        self.own(Child("vsftpd", configuration))
+        self.own(Child("vsftpd", write(self.folder / "vsftpd.conf", _FTP.format(folder=files))))
         where = ("-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1")
         how = ("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24")
         self.own(Child("Xtigervnc", *where, *how, ready="Listening for VNC connections"))
         smtp = (require_program("aiosmtpd"), "-n", "-dd", "-l", "127.0.0.1:25")
-        ready = "Starting asyncio loop"
-        mail = self.own(Child("env", "PYTHONUNBUFFERED=1", *smtp, ready=ready))
+        mail = self.own(Child("env", "PYTHONUNBUFFERED=1", *smtp, ready="Starting asyncio loop"))
         self.mux = self.own(Example(EXAMPLES / "server-speaks-first.ini"))
 
         there = ("--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443")

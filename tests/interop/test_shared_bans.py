@@ -92,8 +92,7 @@ class SharedBansTest(SupervisedTestCase):
         self.redis.ask("config", "set", "requirepass", "secret")
         (self.folder / "password").write_text("secret\n")
         one = self.machine(f"{self.url} password=password")
-        other = self.machine(f"unix:{self.redis.socket}?db=3 password=password")
-        await self.shared(one, other)
+        await self.shared(one, self.machine(f"unix:{self.redis.socket}?db=3 password=password"))
         with capturedLogs() as events:
             self.machine()
             await until(lambda: bool(_told(events)))
@@ -153,8 +152,7 @@ class ClocksTest(TestCase):
         # What Redis has not confirmed is written one by one; what it has lost is written at once.
         await until(lambda: not shared.unconfirmed)
         with capturedLogs() as logged:
-            both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
-            self.redis.ask(stdin=both)
+            self.redis.ask(stdin=b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n")
             await until(lambda: shared.state == "lost")
             self.redis.ask("config", "set", "min-replicas-to-write", "0")
             await until(lambda: shared.state == "complete")
@@ -189,8 +187,7 @@ class ClocksTest(TestCase):
         await until(lambda: shared.state == "complete")
 
     def listeners(self) -> list[str]:
-        told = self.redis.ask("client", "list")
-        return re.findall(r"addr=127\.0\.0\.1:(\d+) .* sub=1 ", told)
+        return re.findall(r"addr=127\.0\.0\.1:(\d+) .* sub=1 ", self.redis.ask("client", "list"))
 
     async def test_listener(self) -> None:
         """Who has a connection that brings nothing any more, as a firewall has forgotten it, finds out, makes another one, and has what was told meanwhile."""
@@ -239,8 +236,7 @@ class SharedByTlsTest(SupervisedTestCase):
         self.port = listen(self, self.server)
 
     def trust(self, authority: Identity) -> None:
-        trusted = authority.write(self.folder / "trusted.pem")
-        change_environment(self, SSL_CERT_FILE=str(trusted))
+        change_environment(self, SSL_CERT_FILE=str(authority.write(self.folder / "trusted.pem")))
 
     def start(self, name: str) -> None:
         identity = self.authority.issue(name)

@@ -205,14 +205,12 @@ class SupervisorTest(InteropTestCase):
                 self.assertEqual(self.service.api("status")["bans"]["shared"], "complete")
                 main = self.service.pid
                 self.assertEqual(len(workers_of(main)), 2)
-                found = {pid for pid in family_of(main) if self.has_password(pid)}
-                self.assertEqual(found, {main})
+                self.assertEqual({pid for pid in family_of(main) if self.has_password(pid)}, {main})
                 self.assertEqual({pid for pid in family_of(main) if self.is_connected(pid)}, {main})
 
         source = struct.pack("<QIII", 0xFF0000007F000001, 4, 4, 4)
         now = int(redis.ask("time").split()[0])
-        report = str(now + 15).encode() + source
-        redis.ask("-x", "hset", KEY % "public", "other", stdin=report)
+        redis.ask("-x", "hset", KEY % "public", "other", stdin=str(now + 15).encode() + source)
         place = ("127.0.0.1", self.service.port)
         eventually(lambda: answered(place) == "", "the other machine has all that it may")
         self.service.edit((re.escape(shared), ""))

@@ -113,8 +113,7 @@ class TunnelTests(InteropTestCase):
             options = (*server.options, command, "-p", str(server.port))
             done = run("ssh", *options, "ssh.corp.test", "echo through")
             self.assertEqual(done.stdout, b"through\n", (kind, done.stderr))
-            line = self.mux.take_one("public")
-            self.assertEqual(line["facts"]["host"], "ssh.corp.test")
+            self.assertEqual(self.mux.take_one("public")["facts"]["host"], "ssh.corp.test")
 
         # The server of psql speaks after the client.
         configuration = write(folder / "proxychains.conf", f"{_CHAIN}http 127.0.0.1 {port}\n")

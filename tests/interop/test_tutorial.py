@@ -89,8 +89,7 @@ class TutorialTests(ScenarioTestCase):
         txmux = self.begin_all(start)
         ((_, seen),) = _typed(start)
         for line in seen.splitlines():
-            told = re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+")
-            txmux.wait_for(told)
+            txmux.wait_for(re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+"))
         txmux.wait_for(r"listening on 127\.0\.0\.1:4430")
         for command, seen in _typed(tried):
             self.assertEqual(_type(self, command.replace("curl", "curl --silent")), seen)

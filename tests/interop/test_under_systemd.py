@@ -88,8 +88,7 @@ class ServiceTests(InteropTestCase):
         return client
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
-        client = self.client()
-        return client, self.served()
+        return self.client(), self.served()
 
     def served(self) -> socket.socket:
         while True:
@@ -247,8 +246,7 @@ class ServiceTests(InteropTestCase):
         """Each drop-in of the docs, and more limits, leave all commands: with what `source = client` needs, and the group of a provider's rules."""
         pages = (Path(__file__).parents[2] / "docs").rglob("*.md")
         text = "".join(page.read_text() for page in sorted(pages))
-        blocks = re.findall(r"```systemd\n(.*?)```", text, re.DOTALL)
-        self.assertEqual(blocks, [_CAPABILITY])
+        self.assertEqual(re.findall(r"```systemd\n(.*?)```", text, re.DOTALL), [_CAPABILITY])
         for more in ("", _CAPABILITY, "SupplementaryGroups=adm", _LIMITS):
             self.manager.change(more)
             self.addCleanup(self.manager.change, "")
@@ -312,8 +310,7 @@ class UnitTests(InteropTestCase):
         shutil.copytree(Path(__file__).parents[2] / "examples/systemd", self.units)
         for file in self.units.glob("*.service"):
             file.write_text(file.read_text().replace("/opt/txmux/bin/", "/bin/true "))
-        unit = (self.units / "txmux.service").read_text()
-        self.assertIn("\nLogRateLimitBurst=1000000\n", unit)
+        self.assertIn("\nLogRateLimitBurst=1000000\n", (self.units / "txmux.service").read_text())
         units = (self.units / f"txmux{one}" for one in (".service", ".socket", "-docker.service"))
         done = run("systemd-analyze", "verify", "--man=no", *units)
         # It reads all units of the machine, and has something to say of those of others.

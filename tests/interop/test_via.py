@@ -43,8 +43,7 @@ class ProxyTests(InteropTestCase):
 
     def microsocks(self, *options: str) -> str:
         port = free_port()
-        child = Child("microsocks", "-i", "127.0.0.1", "-p", str(port), *options)
-        return self.started(child, port)
+        return self.started(Child("microsocks", "-i", "127.0.0.1", "-p", str(port), *options), port)
 
     def tinyproxy(self, more: str = "") -> str:
         port, folder = free_port(), self.make_folder()

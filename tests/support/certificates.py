@@ -33,13 +33,11 @@ class Identity:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def key_pem(self, passphrase: bytes = b"") -> bytes:
-        return self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(passphrase)
-            if passphrase
-            else serialization.NoEncryption(),
-        )
+        sealed: Any = serialization.NoEncryption()
+        if passphrase:
+            sealed = serialization.BestAvailableEncryption(passphrase)
+        form = serialization.PrivateFormat.PKCS8
+        return self.key.private_bytes(serialization.Encoding.PEM, form, sealed)
 
     def write(self, path: Path, *, key: bool = False) -> Path:
         path.write_bytes(self.pem + (self.key_pem() if key else b""))

@@ -197,12 +197,10 @@ def _ask(how: Mapping[str, Any], descriptors: Sequence[int]) -> int:
 def _start() -> tuple[socket.socket, int]:
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:
+        number, none = other.fileno(), subprocess.DEVNULL
+        command = [sys.executable, "-m", __name__, str(number)]
         server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(other.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=environment(),
-            pass_fds=[other.fileno()],
+            command, stdin=none, stdout=none, env=environment(), pass_fds=[number]
         )
     return own, server.pid
 

@@ -76,10 +76,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in filter(is_whole, items):
         if not os.environ.get("TXMUX_LONG") and item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(_LONG_SKIPPED))
-    items.sort(
-        key=lambda item: (
-            not is_whole(item),
-            not (is_whole(item) and item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(_LONG)),
-            item.path.parent.name != "processes",
-        )
-    )
+
+    def order(item: pytest.Item) -> tuple[bool, bool, bool]:
+        is_long = item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(_LONG)
+        whole = is_whole(item)
+        return not whole, not (whole and is_long), item.path.parent.name != "processes"
+
+    items.sort(key=order)

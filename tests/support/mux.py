@@ -98,11 +98,9 @@ class Termination:
         files = end.pop("files", None) or (self.pem("a.example"),)
         outcome = end.pop("outcome", None)
         made = route(match, outcome or CLOSE, name=name)
+        places = (under,) if under else ()
         return attrs.evolve(
-            made,
-            outcome=outcome,
-            terminate_tls=TlsSettings(files, **end),
-            under=(under,) if under else (),
+            made, outcome=outcome, terminate_tls=TlsSettings(files, **end), under=places
         )
 
     def inner(self, match: str = "ssh", under: str = "tls", name: str = "") -> Route:
@@ -127,8 +125,7 @@ class Termination:
         return peer
 
     async def relayed(self, **settings: Any) -> tuple[SecurePeer, Peer]:
-        port = self._test.mux([self.route(), self.inner()], **settings)
-        client = await self.client(port)
+        client = await self.client(self._test.mux([self.route(), self.inner()], **settings))
         client.send(SSH)
         server = await self._test.backend.heard(len(SSH))
         server.send(b"hello")
@@ -157,31 +154,19 @@ class MuxTestCase(TestCase):
     def greeting(self, **settings: Any) -> Backend:
         return attrs.evolve(backend_at(listen(self, self.greeter), **settings), name="greeter")
 
-    def mux(
-        self,
-        routes: Iterable[Route] = (),
-        *,
-        reactor: Any = None,
-        interface: str = "127.0.0.1",
-        **settings: Any,
-    ) -> int:
-        listener = Listener("public", **settings)
-        return self.mux_for(routes, listener, reactor=reactor, interface=interface)
+    def mux(self, routes: Iterable[Route] = (), *, reactor: Any = None, **settings: Any) -> int:
+        interface = settings.pop("interface", "127.0.0.1")
+        return self.mux_for(routes, Listener("public", **settings), reactor, interface)
 
     def mux_for(
         self,
         routes: Iterable[Route],
-        settings: Listener,
-        *,
+        of: Listener,
         reactor: Any = None,
         interface: str = "127.0.0.1",
     ) -> int:
-        self.factory = MuxFactory(
-            routes,
-            settings,
-            access_log=self.log,
-            runtime=IORuntime(reactor or self.time, self.relay),
-        )
+        runtime = IORuntime(reactor or self.time, self.relay)
+        self.factory = MuxFactory(routes, of, access_log=self.log, runtime=runtime)
         host = f"[{interface}]" if ":" in interface else interface
         address = socket_address(f"{host}:0", 1024)
         assert address is not None

@@ -112,12 +112,9 @@ class Row:
 def _crowdsec(_: Cleans, folder: Path) -> Stage:
     (folder / "key").write_text("a0b1c2d3e4f5\n")
     decisions = hostile.http_answer(json.dumps({"new": None, "deleted": None}).encode())
-    return Stage(
-        f"crowdsec_key = {folder}/key\n",
-        listener="deny = crowdsec:http://127.0.0.1:PORT\n",
-        good=lambda _: decisions,
-        later=12,
-    )
+    deny = "deny = crowdsec:http://127.0.0.1:PORT\n"
+    key = f"crowdsec_key = {folder}/key\n"
+    return Stage(key, listener=deny, good=lambda _: decisions, later=12)
 
 
 def _consul(_: Cleans, __: Path) -> Stage:
@@ -128,11 +125,12 @@ def _consul(_: Cleans, __: Path) -> Stage:
         time.sleep(0.2 * (b"index=" in request))
         return hostile.http_answer(body.encode(), fields="X-Consul-Index: 7\r\n")
 
-    return Stage(
-        "consul = http://127.0.0.1:PORT\n",
-        "[route web]\nmatch = http\nbackend = web\n[backend web]\nserver = consul:web\nresolve = 5s\n",
-        good=answer,
-    )
+    rules = _web("consul:web\nresolve = 5s")
+    return Stage("consul = http://127.0.0.1:PORT\n", rules, good=answer)
+
+
+def _web(server: str) -> str:
+    return f"[route web]\nmatch = http\nbackend = web\n[backend web]\nserver = {server}\n"
 
 
 def _dns(query: bytes) -> bytes:
@@ -140,32 +138,25 @@ def _dns(query: bytes) -> bytes:
 
 
 def _names(_: Cleans, __: Path) -> Stage:
-    return Stage(
-        "resolvers = 127.0.0.1:PORT\n",
-        "[route web]\nmatch = http\nbackend = web\n[backend web]\nserver = web.test:9\nresolve = 5s\n",
-        good=_dns,
-    )
+    rules = _web("web.test:9\nresolve = 5s")
+    return Stage("resolvers = 127.0.0.1:PORT\n", rules, good=_dns)
 
 
 def _names_of_clients(_: Cleans, __: Path) -> Stage:
-    return Stage(
-        "resolvers = 127.0.0.1:PORT\n",
-        "[route web]\nmatch = http\nbackend = web\n[backend web]\nserver = {host}:9\nallow_names = *.test\n",
-        good=_dns,
-        visits=(b"GET / HTTP/1.1\r\nHost: web.test\r\n\r\n", 0.5),
+    rules, visits = (
+        _web("{host}:9\nallow_names = *.test"),
+        b"GET / HTTP/1.1\r\nHost: web.test\r\n\r\n",
     )
+    return Stage("resolvers = 127.0.0.1:PORT\n", rules, good=_dns, visits=(visits, 0.5))
 
 
 def _redis(test: Cleans, folder: Path) -> Stage:
     redis = start_redis(folder)
     test.addCleanup(redis.end)
-    return Stage(
-        "shared_limits = redis://127.0.0.1:PORT\n",
-        "[listen limited]\nendpoint = 127.0.0.1:0\nconnection_rate_per_source = 50/s burst=20\n"
-        "max_connections_per_source = 4\n",
-        good=redis.port,
-        visits=(b"", 0.01),
-    )
+    rules = "[listen limited]\nendpoint = 127.0.0.1:0\nconnection_rate_per_source = 50/s burst=20\n"
+    rules += "max_connections_per_source = 4\n"
+    shared = "shared_limits = redis://127.0.0.1:PORT\n"
+    return Stage(shared, rules, good=redis.port, visits=(b"", 0.01))
 
 
 def _pebble(test: Cleans, folder: Path) -> tuple[Pebble, str, str]:
@@ -184,13 +175,9 @@ def _certificates(test: Cleans, folder: Path) -> Stage:
 
 def _acme(test: Cleans, folder: Path) -> Stage:
     pebble, settings, sections = _pebble(test, folder)
-    return Stage(
-        settings.replace(f":{pebble.port}/", ":PORT/"),
-        sections,
-        good=pebble.port,
-        context=tls_context(pebble.authority, folder),
-        later=0,
-    )
+    settings = settings.replace(f":{pebble.port}/", ":PORT/")
+    context = tls_context(pebble.authority, folder)
+    return Stage(settings, sections, good=pebble.port, context=context, later=0)
 
 
 def tls_context(authority: Identity, folder: Path) -> ssl.SSLContext:
@@ -201,17 +188,9 @@ def tls_context(authority: Identity, folder: Path) -> ssl.SSLContext:
 
 def _check(words: str) -> Callable[[Cleans, Path], Stage]:
     def prepare(_: Cleans, __: Path) -> Stage:
-        answers = {
-            "http": hostile.http_answer(b"well"),
-            "redis": b"+PONG\r\n",
-            "send": b"+PONG\r\n",
-        }
-        good = answers[words.split(maxsplit=1)[0].partition("=")[0]]
-        return Stage(
-            "",
-            f"[route web]\nmatch = http\nbackend = web\n[backend web]\nserver = 127.0.0.1:PORT\ncheck = {words} interval=2s timeout=1s\n",
-            good=lambda _: good,
-        )
+        good = hostile.http_answer(b"well") if words == "http" else b"+PONG\r\n"
+        rules = _web(f"127.0.0.1:PORT\ncheck = {words} interval=2s timeout=1s")
+        return Stage("", rules, good=lambda _: good)
 
     return prepare
 
@@ -219,13 +198,9 @@ def _check(words: str) -> Callable[[Cleans, Path], Stage]:
 def _checked_tls(_: Cleans, folder: Path) -> Stage:
     authority = make_authority()
     ca = authority.write(folder / "ca.pem")
-    return Stage(
-        "",
-        "[route web]\nmatch = http\nbackend = web\n[backend web]\nserver = 127.0.0.1:PORT\n"
-        f"tls = yes\ntls_ca = {ca}\ncheck = http interval=2s timeout=1s\n",
-        context=tls_context(authority, folder),
-        later=0,
-    )
+    check = "check = http interval=2s timeout=1s"
+    rules = _web(f"127.0.0.1:PORT\ntls = yes\ntls_ca = {ca}\n{check}")
+    return Stage("", rules, context=tls_context(authority, folder), later=0)
 
 
 def _networks(_: Cleans, folder: Path) -> Stage:

@@ -39,8 +39,7 @@ def a_record(**settings: Any) -> ConnectionRecord:
 
 class FileLogTest(SynchronousTestCase):
     def setUp(self) -> None:
-        folder = make_folder(self)
-        self.path = folder / "access.log"
+        self.path = make_folder(self) / "access.log"
 
     def open(self) -> FileAccessLog:
         log = access_log.open_log(Settings(access_log=self.path, access_log_format="json"))
@@ -226,8 +225,7 @@ class FormatTest(SynchronousTestCase):
         line = access_log.as_text(record)
         self.assertEqual(len(line.splitlines()), 1)
         self.assertTrue(line.isascii())
-        pairs = re.findall(r'(\S+?)=("(?:[^"\\]|\\.)*"|[^"\s]+)(?: |$)', line)
-        found = dict(pairs)
+        found = dict(re.findall(r'(\S+?)=("(?:[^"\\]|\\.)*"|[^"\s]+)(?: |$)', line))
         self.assertEqual(found["client"], "192.0.2.1:5000")
         for name, value in facts.items():
             written = found[f"facts.{name}"]

@@ -54,8 +54,7 @@ class RowsTest(SynchronousTestCase):
             ([row, attrs.evolve(row, alerts="no reason")], "moon, warning: two kinds of alerts"),
         ):
             change_constants(self, attention_rows, ROWS=(*ROWS, *more))
-            error = self.assertRaises(ValueError, runpy.run_path, str(_ALERTS))
-            self.assertIn(said, str(error))
+            self.assertIn(said, str(self.assertRaises(ValueError, runpy.run_path, str(_ALERTS))))
 
     def test_all_that_may_occur(self) -> None:
         item = AttentionItem("critical", "ports", "no port", do="add some")

@@ -58,9 +58,8 @@ class FormattingTests(SynchronousTestCase):
     @given(_VALUES)
     def test_json(self, data: Any) -> None:
         """What is printable stays, wherever it is; of all else, only ends of lines, tabs and blanks."""
-        self.assertEqual(
-            json.dumps(json.loads(formatting.printable_json(data))), json.dumps(shown(data))
-        )
+        found = json.dumps(json.loads(formatting.printable_json(data)))
+        self.assertEqual(found, json.dumps(shown(data)))
 
     def test_lines(self) -> None:
         found = printable_lines("a\r\n\tb\n1\u202f000 \xa0\u20ac")

@@ -366,8 +366,7 @@ class LostLinesTest(SynchronousTestCase):
     def test_short_lines_that_fit_on_a_full_disk(self) -> None:
         """Where some lines are written and others not, it is not over yet."""
         for lost in range(1, 20):
-            losing = ["access log /a"] if lost % 2 else []
-            self.assertEqual(self.told(4, lost, losing=losing), [])
+            self.assertEqual(self.told(4, lost, losing=["access log /a"] if lost % 2 else []), [])
         self.told(4, 20)
         self.assertIn("; 20 lines lost in all", self.told(5, 20)[0])
 

@@ -189,8 +189,7 @@ class FloodTests(FlowCase):
 
     async def test_forged_addresses_get_their_servers_answers_alone(self) -> None:
         server = Talker.listening(self, answer=lambda said: said)
-        port = self.begin(server.port)
-        flood = Flood(port, b"forged")
+        flood = Flood(self.begin(server.port), b"forged")
         self.addCleanup(flood.close)
         flood.send(100)
         await server.hears(100)

@@ -288,8 +288,7 @@ class SourceTests(FlowCase):
         while not far.heard:
             far.say(SHORT, port)
             await turn()
-        other = Talker.listening(self, "127.0.0.2")
-        await other.repeats(b"one", port, 5)
+        await Talker.listening(self, "127.0.0.2").repeats(b"one", port, 5)
         self.assertNotIn(b"one", server.heard)
 
     async def test_source_client_shows_the_server_the_new_address(self) -> None:

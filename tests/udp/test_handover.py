@@ -275,13 +275,11 @@ class StateTests(FlowCase):
         client.say(first, port)
         while not any(one.held for one in self.old.connections):
             await turn()
-        self.assertEqual(
-            await self.hand_over(edit=lambda its: its.update(in_state=590.0, quiet=590.0)), 1
-        )
+        found = await self.hand_over(edit=lambda its: its.update(in_state=590.0, quiet=590.0))
+        self.assertEqual(found, 1)
         [flow] = self.new.connections
         self.assertEqual((flow.state, flow.held, flow.queue.seconds), ("peeking", (first,), 600))
-        left = self.new.live.table.next_at() - self.new.runtime.clock.seconds()
-        self.assertLess(left, 11)
+        self.assertLess(self.new.live.table.next_at() - self.new.runtime.clock.seconds(), 11)
         client.say(second, port)
         self.assertEqual(await client.hears(2), [first, second])
         self.assertEqual(server.heard, [first, second])

@@ -19,16 +19,9 @@ class Aged:
 
 
 class TableTests(SynchronousTestCase):
-    @given(
-        st.lists(
-            st.tuples(
-                st.sampled_from(["new", "answered", "heard", "leave", "wait"]),
-                st.integers(0, 12),
-                st.floats(0.0, 20.0),
-            ),
-            max_size=60,
-        )
-    )
+    happens = st.sampled_from(["new", "answered", "heard", "leave", "wait"])
+
+    @given(st.lists(st.tuples(happens, st.integers(0, 12), st.floats(0.0, 20.0)), max_size=60))
     def test_like_a_plain_list(self, steps: list[tuple[str, int, float]]) -> None:
         table: FlowTable[Aged] = FlowTable()
         flows: dict[int, Aged] = {}
@@ -61,9 +54,8 @@ class TableTests(SynchronousTestCase):
                 one.last_received_at for one in flows.values() if one.queue and one.queue.is_spare
             ]
             chosen = table.spare()
-            self.assertEqual(
-                None if chosen is None else chosen.last_received_at, min(spare, default=None)
-            )
+            shown = None if chosen is None else chosen.last_received_at
+            self.assertEqual(shown, min(spare, default=None))
 
     @staticmethod
     def ends_at(flow: Aged) -> float:

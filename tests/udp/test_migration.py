@@ -20,6 +20,15 @@ WG_FIRST = b"\1\0\0\0" + b"mine" + bytes(140)
 WG_ANSWER = b"\2\0\0\0" + b"your" + b"mine" + bytes(80)
 WG_DATA = b"\4\0\0\0" + b"your" + bytes(40)
 
+_WHO, _SIZES = [HOME, OTHER, THIRD, "server", "path"], st.integers(1, 1200)
+_PAUSES = st.sampled_from([0.0, 0.1, 0.5, 1.0, 30.0])
+_MOVING = st.tuples(st.sampled_from([*_WHO, *3 * ["moves"]]), _SIZES, _PAUSES)
+_SLOW_MOVE = [(THIRD, 1, 0.0), ("path", 1, 0.0), (THIRD, 1, 30.0), *[("moves", 1, 0.0)] * 3]
+_SLOW_MOVE.append(("moves", 1, 30.0))
+_EXACT = st.sampled_from([0.0, 0.0625, 0.25, 1.0, 30.0])
+_HANDED_OVER = st.tuples(st.sampled_from(_WHO), _SIZES, _EXACT, st.booleans())
+_VALUES = st.sampled_from(["q", "w", "", "00ff"])
+
 
 def answer(
     source: bytes = ID, *, kind: int = 2, version: int = V1, destination: bytes = SOURCE
@@ -138,9 +147,8 @@ class MigrationTests(SynchronousTestCase):
     def test_other_protocols_cannot_move(self) -> None:
         for first in (b"GET", b"\4\0\0\0" + bytes(40), WG_FIRST[:-1], b"\x41" + bytes(40), b""):
             self.assertIsNone(self.migration.begin_path("x", HOME, first))
-        self.assertEqual(
-            [self.path.may_tell(byte) for byte in (0x40, 2, 0xC0)], [False, False, True]
-        )
+        found = [self.path.may_tell(byte) for byte in (0x40, 2, 0xC0)]
+        self.assertEqual(found, [False, False, True])
         wireguard = self.begin("w", WG_FIRST)
         self.assertEqual([wireguard.may_tell(byte) for byte in (4, 2, 0xC0)], [False, True, False])
 
@@ -177,12 +185,6 @@ class MigrationTests(SynchronousTestCase):
         self.assertTrue(self.says(OTHER))
         self.assertEqual(self.path.home, OTHER)
         self.assertFalse(self.path.watches)
-
-    def test_answer_moves_a_client_that_waits(self) -> None:
-        self.says(OTHER, size=500)
-        self.clock.advance(SILENCE)
-        self.answered()
-        self.assertEqual(self.path.home, OTHER)
 
     def test_first_datagram_after_a_pause_moves(self) -> None:
         self.says(HOME)
@@ -295,26 +297,8 @@ class MigrationTests(SynchronousTestCase):
             sent += sum(self.noticed(100) for _ in range(10))
         self.assertLessEqual(sent, 3 * MOST_MOVES)
 
-    @example(  # a move that has taken long
-        [
-            (THIRD, 1, 0.0),
-            ("path", 1, 0.0),
-            (THIRD, 1, 30.0),
-            *[("moves", 1, 0.0)] * 3,
-            ("moves", 1, 30.0),
-        ]
-    )
-    @given(
-        st.lists(
-            st.tuples(
-                st.sampled_from([HOME, OTHER, THIRD, "server", "path", *3 * ("moves",)]),
-                st.integers(1, 1200),
-                st.sampled_from([0.0, 0.1, 0.5, 1.0, 30.0]),
-            ),
-            min_size=20,
-            max_size=60,
-        )
-    )
+    @example(_SLOW_MOVE)
+    @given(st.lists(_MOVING, min_size=20, max_size=60))
     def test_any_order(self, events: Sequence[tuple[str, int, float]]) -> None:
         """Whoever speaks in any order: the address that began has the answers as soon as it speaks, and no other IP address more than it may."""
         self.setUp()
@@ -367,7 +351,8 @@ class MigrationTests(SynchronousTestCase):
         self.assertIsNone(self.found(b"\x41not for it!" + bytes(30)))
 
     def test_silence_is_counted_on(self) -> None:
-        self.says(OTHER)
+        """So that an answer moves a client that waits."""
+        self.says(OTHER, size=500)
         for _ in range(9):
             self.clock.advance(SILENCE / 10)
             self.hand_over()
@@ -377,17 +362,7 @@ class MigrationTests(SynchronousTestCase):
         self.answered()
         self.assertEqual(self.path.home, OTHER)
 
-    @given(
-        st.lists(
-            st.tuples(
-                st.sampled_from([HOME, OTHER, THIRD, "server", "path"]),
-                st.integers(1, 1200),
-                st.sampled_from([0.0, 0.0625, 0.25, 1.0, 30.0]),
-                st.booleans(),
-            ),
-            max_size=40,
-        )
-    )
+    @given(st.lists(_HANDED_OVER, max_size=40))
     def test_any_order_with_handovers(self, events: Sequence[tuple[str, int, float, bool]]) -> None:
         outcomes = []
         for is_handed_over in (False, True):
@@ -406,11 +381,7 @@ class MigrationTests(SynchronousTestCase):
             outcomes.append(outcome)
         self.assertEqual(*outcomes)
 
-    @given(
-        st.dictionaries(
-            st.sampled_from(["kind", "own_id", "later"]), st.sampled_from(["q", "w", "", "00ff"])
-        )
-    )
+    @given(st.dictionaries(st.sampled_from(["kind", "own_id", "later"]), _VALUES))
     def test_other_versions_are_tolerated(self, reported: dict[str, str]) -> None:
         if reported.get("own_id") in {"q", "w"}:
             del reported["own_id"]

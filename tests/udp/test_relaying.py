@@ -179,8 +179,7 @@ class RefusedTests(FlowCase):
             reason="connect-refused", datagrams_out=0, facts={"tried": tried}, server=servers[-1]
         )
         [warned] = [formatEvent(one) for one in events if one["log_level"] is LogLevel.warn]
-        why = f"backend b: cannot connect to {servers[-1]}: connection refused"
-        self.assertEqual(warned, why)
+        self.assertEqual(warned, f"backend b: cannot connect to {servers[-1]}: connection refused")
 
     async def test_max_flows_ends_unanswered_flows_first(self) -> None:
         answering = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")

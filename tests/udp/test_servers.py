@@ -37,9 +37,8 @@ class ProxyTests(FlowCase):
             found = decode_datagram(data)
             assert found is not None
             source, local = found.header.source, found.header.destination
-            self.assertEqual(
-                (str(source), str(local)), (f"127.0.0.1:{client.port}", f"127.0.0.1:{port}")
-            )
+            expected = (f"127.0.0.1:{client.port}", f"127.0.0.1:{port}")
+            self.assertEqual((str(source), str(local)), expected)
             self.assertEqual((found.length, data[13]), (28, 0x12))
 
     async def test_next_server_gets_the_header(self) -> None:

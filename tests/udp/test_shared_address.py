@@ -75,8 +75,7 @@ class SharedAddressTests(SynchronousTestCase):
     def test_repeated_initial_is_known_and_a_new_id_is_nobodys(self) -> None:
         self.begin("ab")
         for name in "ab":
-            again = initial(b"\1", destination=name.encode() * 8)[:HEAD]
-            self.assertEqual(self.whose(again), name)
+            self.assertEqual(self.whose(initial(b"\1", destination=name.encode() * 8)[:HEAD]), name)
         other = initial(b"\1", destination=b"c" * 8)
         self.assertIsNone(self.shared.find(other[:HEAD]))
         self.assertTrue(self.shared.may_open(other))
@@ -205,9 +204,8 @@ class SharedAddressTests(SynchronousTestCase):
             self.clock.advance(0.2)
             self.shared.answered(just_answered)
             self.clock.advance(0.001)
-            self.assertEqual(
-                self.whose(asking.short(b"changed" + asking.name.encode())), just_answered.name
-            )
+            found = self.whose(asking.short(b"changed" + asking.name.encode()))
+            self.assertEqual(found, just_answered.name)
         for number in range(12):
             if self.says(a, b"changeda", after=0.3) == "a":
                 break

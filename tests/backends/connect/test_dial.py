@@ -113,8 +113,7 @@ class CongestionTest(TestCase):
     async def test_connected(self) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
-        options = self.options("127.0.0.1:80")
-        plan = ServerSocketPlan(options)
+        plan = ServerSocketPlan(self.options("127.0.0.1:80"))
         for poller in (Poller.for_reactor(reactor), ReactorPoller(reactor)):
             connected: Deferred[ProxyClient] = Deferred()
             factory = ProxyClientFactory(connected.callback, connected.errback)

@@ -154,8 +154,7 @@ class DialTests(TestCase):
         host: str = "127.0.0.1",
     ) -> str:
         number = len(self.peers.peers)
-        port = listen(self, self.peers, interface=host)
-        await self.dial(server_at(port, host), sources, poller)
+        await self.dial(server_at(listen(self, self.peers, interface=host), host), sources, poller)
         peer: Peer = await self.peers.peer(number)
         address: str = peer.transport.getPeer().host
         peer.close()

@@ -80,8 +80,7 @@ class TlsTests(TestCase):
             client.receiver = LastReceiver()
             done.callback(client)
 
-        made = ProxyClientFactory(connected, done.errback)
-        factory: Any = tls.wrap(made, server_name, alpn)
+        factory: Any = tls.wrap(ProxyClientFactory(connected, done.errback), server_name, alpn)
         if header:
             factory = HeaderFirst(factory, header)
         poller = Poller.for_reactor(reactor)
@@ -133,8 +132,7 @@ class TlsTests(TestCase):
         self.assertIn("its certificate expired", await self.why_not(tls, expired))
         other = make_authority("Another").write(self.folder / "other.pem")
         change_environment(self, SSL_CERT_FILE=str(other))
-        why = await self.why_not(self.tls(ca=False), port)
-        self.assertIn("unknown authority", why)
+        self.assertIn("unknown authority", await self.why_not(self.tls(ca=False), port))
         await self.attempt(self.tls(), port)
 
     async def test_names(self) -> None:

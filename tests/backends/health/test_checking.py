@@ -304,8 +304,7 @@ class CheckRunTest(TestCase):
         asking.start_check(checking, self.runtime.dialler, member)
 
     async def answered(self, answer: bytes = b"+PONG\r\n") -> tuple[bytes, CheckResult]:
-        number = len(self.server.peers)
-        peer: Peer = await self.server.peer(max(0, number - 1))
+        peer: Peer = await self.server.peer(max(0, len(self.server.peers) - 1))
         await peer.until(lambda: peer.received.endswith(b"\n"))
         peer.send(answer)
         found = await self.finding()

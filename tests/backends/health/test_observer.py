@@ -197,8 +197,7 @@ class ObservingTest(SynchronousTestCase):
         for tries_tls in (True, False):
             observation = ServerObservation(tries_tls=tries_tls)
             for second in range(10):
-                activity = Activity(failed={"tls-failed": 3}, reset=(second % 2,))
-                observation.record(second, activity)
+                observation.record(second, Activity(failed={"tls-failed": 3}, reset=(second % 2,)))
                 self.assertIsNone(observation.state(second))
             other = ServerObservation()
             other.restore(observation.as_json(10), 10)
@@ -379,9 +378,8 @@ class ObserverTest(SynchronousTestCase):
                 self.assertEqual(self.state_after(0), "")
             self.assertEqual(len(events), 5)
             self.clock.advance(60)
-        self.assertRegex(
-            formatEvent(events[5]), "^user 12345: 3 more lines about servers in 60 s; "
-        )
+        found = formatEvent(events[5])
+        self.assertRegex(found, "^user 12345: 3 more lines about servers in 60 s; ")
 
     def test_failures_while_it_is_out_of_use(self) -> None:
         """They say nothing of a server that is in use again."""

@@ -122,13 +122,9 @@ class SilenceTest(SynchronousTestCase):
         self.assertLess(calls_in(lambda: clock.advance(1)), 3 * len(of_one) + 50)
         watch.stop()
 
-    @given(
-        st.lists(
-            st.tuples(st.integers(0, 2), st.sampled_from((*9 * (False,), True))),
-            min_size=15,
-            max_size=40,
-        )
-    )
+    second = st.tuples(st.integers(0, 2), st.sampled_from((*9 * (False,), True)))
+
+    @given(st.lists(second, min_size=15, max_size=40))
     def test_never_while_it_answers_in_time(self, seconds: list[tuple[int, bool]]) -> None:
         """Whatever comes, a server is out only if it has answered none of enough clients for `after`."""
         watched, member = self.begin()

@@ -92,8 +92,7 @@ class DestinationsTest(MuxTestCase):
             self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"), host)
         self.dns.zone["www.test"] = a("127.0.0.2")  # local address and port
         port = self.by_name("{sni}:{port}", allow_networks=Reachable([network("127.0.0.2")]))
-        listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
-        self.addCleanup(listening.stopListening)
+        self.addCleanup(reactor.listenTCP(port, self.backend, interface="127.0.0.2").stopListening)
         line = await self.ends(port, hello("www.test"))
         self.assertEqual((line.reason, line.server), ("done", f"127.0.0.2:{port}"))
         change_constants(self, cache, _MOST_QUEUED=0)  # source with too many names
@@ -111,8 +110,7 @@ class DestinationsTest(MuxTestCase):
             ("near.test", "address-denied", f"10.0.0.1:{self.there}"),
             ("nothing.test", "no-server", f"nothing.test:{self.there}"),
         ):
-            data = hello(name) if name else records(client_hello())
-            line = await self.ends(port, data)
+            line = await self.ends(port, hello(name) if name else records(client_hello()))
             self.assertEqual((line.reason, line.server), (reason, place), name)
             self.assertEqual(line.facts.get("sni", ""), name)
             self.assertEqual(line.backend, "by-name")
@@ -253,8 +251,7 @@ class DestinationsTest(MuxTestCase):
     async def test_denied_addresses_at_each_attempt(self) -> None:
         """Neither a retry nor a name that changes its mind leads there."""
         self.dns.zone["www.test"] = a("127.0.0.9", "127.0.0.1")
-        denied = Reachable([network("127.0.0.1")])
-        port = self.by_name(deny_networks=denied)
+        port = self.by_name(deny_networks=Reachable([network("127.0.0.1")]))
         for _ in range(2):
             line = await self.ends(port, hello("www.test"))
             self.assertIn(line.reason, ("connect-refused", "address-denied"))
@@ -474,6 +471,5 @@ class ChosenTest(SynchronousTestCase):
         for text, matters in (
             ("{sni}:443", False), ("{sni}:{port}", True), ("{local}:443", True), ("{local}:{port}", True),
         ):  # fmt: skip
-            backend = Backend("b", (server(text),))
-            made = Destinations(backend, no_cache, lambda *_: False, float)
+            made = Destinations(Backend("b", (server(text),)), no_cache, lambda *_: False, float)
             self.assertIs(made.needs_local, matters, text)

@@ -93,6 +93,13 @@ class Model:
         self.debt = 0.0
 
 
+_SERVERS = st.tuples(st.sampled_from([1, 1, 2, 3, 7]), st.sampled_from([0, 0, 1, 3]), st.booleans())
+_CLIENTS = st.sampled_from(["", "10.0.0.1", "10.0.0.2"])
+_TRIED = st.sets(st.integers(0, 6), max_size=2)
+_ENDS = st.sampled_from(["released", "failed", "connected", "abandoned"])
+_HELD = st.sampled_from([None, MemberState.DRAIN, MemberState.MAINTENANCE])
+
+
 class ChoiceMachine(RuleBasedStateMachine):
     """Pools of older and newer rules, whose servers come, fail, start slowly, are full and go; the pools choose as the model does."""
 
@@ -119,15 +126,7 @@ class ChoiceMachine(RuleBasedStateMachine):
         self.kind, self.health = kind, BackendHealth()
         self.reload([(1, 0, False), (1, 0, False), (1, 2, False), (3, 0, True)])
 
-    @rule(
-        of=st.lists(
-            st.tuples(
-                st.sampled_from([1, 1, 2, 3, 7]), st.sampled_from([0, 0, 1, 3]), st.booleans()
-            ),
-            min_size=1,
-            max_size=len(_ADDRESSES),
-        )
-    )
+    @rule(of=st.lists(_SERVERS, min_size=1, max_size=len(_ADDRESSES)))
     def reload(self, of: list[tuple[int, int, bool]]) -> None:
         those = [
             server
@@ -141,11 +140,7 @@ class ChoiceMachine(RuleBasedStateMachine):
             new.pool.commit()
         self.pools = [*self.pools[-1:], new]
 
-    @rule(
-        old=st.booleans(),
-        client=st.sampled_from(["", "10.0.0.1", "10.0.0.2"]),
-        tried=st.sets(st.integers(0, 6), max_size=2),
-    )
+    @rule(old=st.booleans(), client=_CLIENTS, tried=_TRIED)
     def pick(self, old: bool, client: str, tried: set[int]) -> None:  # noqa: FBT001
         watched = self.pools[0 if old else -1]
         pool = watched.pool
@@ -164,10 +159,7 @@ class ChoiceMachine(RuleBasedStateMachine):
             self.model.pay(found)
             self.held.append((watched, found))
 
-    @rule(
-        number=st.integers(0, 99),
-        how=st.sampled_from(["released", "failed", "connected", "abandoned"]),
-    )
+    @rule(number=st.integers(0, 99), how=_ENDS)
     def go_on(self, number: int, how: str) -> None:
         if self.held:
             watched, member = self.held[number % len(self.held)]
@@ -180,11 +172,7 @@ class ChoiceMachine(RuleBasedStateMachine):
         pool = self.pools[-1].pool
         pool.check_result(pool.members[number % len(pool.members)], ok=ok, why="")
 
-    @rule(
-        address=st.sampled_from(_ADDRESSES),
-        held=st.sampled_from([None, MemberState.DRAIN, MemberState.MAINTENANCE]),
-        weight=st.sampled_from([None, 1, 5]),
-    )
+    @rule(address=st.sampled_from(_ADDRESSES), held=_HELD, weight=st.sampled_from([None, 1, 5]))
     def override(self, address: str, held: MemberState | None, weight: int | None) -> None:
         self.health.override({address: (held, weight)})
 
@@ -197,8 +185,7 @@ class ChoiceMachine(RuleBasedStateMachine):
         self.health.settle()
         for watched in self.pools:
             for member in watched.pool.members:
-                credit = self.model.credits.get(member.health, 0)
-                assert abs(member.health.credit - credit) < 1e-6
+                assert abs(member.health.credit - self.model.credits.get(member.health, 0)) < 1e-6
 
     @invariant()
     def counts_are_right(self) -> None:
@@ -221,11 +208,7 @@ class ChoiceMachine(RuleBasedStateMachine):
 class ManyMachine(ChoiceMachine):
     """The same with pools that do not look at all servers at each change; they may still choose a backup server."""
 
-    @rule(
-        old=st.booleans(),
-        client=st.sampled_from(["", "10.0.0.1", "10.0.0.2"]),
-        tried=st.sets(st.integers(0, 6), max_size=2),
-    )
+    @rule(old=st.booleans(), client=_CLIENTS, tried=_TRIED)
     def pick(self, old: bool, client: str, tried: set[int]) -> None:  # noqa: FBT001
         watched = self.pools[0 if old else -1]
         pool, now = watched.pool, self.clock.seconds()

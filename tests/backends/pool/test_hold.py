@@ -100,13 +100,13 @@ class LineTests(SynchronousTestCase):
         ):  # fmt: skip
             self.setUp()
             for number, source in enumerate(there + comes, start=1):
+
+                def go(why: object, name: str = f"{source}{number}") -> None:
+                    self.went.append((f"{name} {why}", 0.0))
+
+                own, has_left = ord(source.upper()), source.islower()
                 client = HeldClient(
-                    float(number),
-                    60.0,
-                    lambda: True,
-                    lambda why, name=f"{source}{number}": self.went.append((f"{name} {why}", 0.0)),  # type: ignore[misc]
-                    ord(source.upper()),
-                    may_have_left=source.islower(),
+                    float(number), 60.0, lambda: True, go, own, may_have_left=has_left
                 )
                 if number <= len(there):
                     self.held.add(client, is_short=True)

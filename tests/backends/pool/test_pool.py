@@ -15,6 +15,7 @@ from txmux.rules.reading.endpoints import server
 from txmux.telemetry.counting.counter_groups import SERVER
 
 ONCE = Ejection(1, seconds=60.0, lone=True)
+_HOSTS = st.frozensets(st.integers(1, 3), max_size=3)
 _WITH_BACKUP = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True))
 
 
@@ -170,16 +171,7 @@ class NameTests(SynchronousTestCase):
         self.watched.take_out(light)
         self.assertIs(self.watched.pick(), spare)
 
-    @given(
-        st.lists(
-            st.tuples(
-                st.integers(0, 5),
-                st.frozensets(st.integers(1, 3), max_size=3),
-                st.integers(0, 9),
-                st.booleans(),
-            )
-        )
-    )
+    @given(st.lists(st.tuples(st.integers(0, 5), _HOSTS, st.integers(0, 9), st.booleans())))
     def test_counts(self, steps: list[tuple[int, frozenset[int], int, bool]]) -> None:
         """How many members have each state is right whatever addresses names have, and whatever checks find that rules without any undo."""
         names = (*servers("a.example:80", "b.example:80"), *servers("a.example:80", weight=2))

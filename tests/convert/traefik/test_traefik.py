@@ -110,14 +110,6 @@ class TraefikTests(SynchronousTestCase):
         for addresses in ({}, {"web": ":80"}):
             error = self.assertRaises(ConvertError, given, **addresses)
             self.assertIn("(websecure, other, dns), as in --entrypoint websecure=:443", str(error))
-        error = self.assertRaises(
-            ConvertError,
-            convert,
-            b"",
-            "x",
-            matchers(),
-            PORTS.get,
-            "nginx",
-            entry_points={"a": ":1"},
-        )
+        asked = (b"", "x", matchers(), PORTS.get, "nginx")
+        error = self.assertRaises(ConvertError, convert, *asked, entry_points={"a": ":1"})
         self.assertIn("--entrypoint is for files of Traefik", str(error))

@@ -104,8 +104,7 @@ def _proving(case: str) -> Callable[[SideBySideTestCase], None]:
                 port = self.servers[other[0]].port if other else 0
                 self.servers[name] = Named(self, name, host=host, port=port)
             elif kind == "server":
-                answer = _answering(name, lines, self.own_folder)
-                self.servers[name] = Named(self, answer=answer)
+                self.servers[name] = Named(self, answer=_answering(name, lines, self.own_folder))
             else:
                 self.write(name, lines.replace(" | ", "\n") + "\n")
         text = _BESIDE.sub("", EXPECTED.sub("", case)).rstrip("\n") + "\n"

@@ -54,8 +54,7 @@ class Radius(Program):
 
     def server(self) -> Started:
         write(self.folder / "radiusd.conf", _RADIUS.format(folder=self.folder))
-        users = 'me Cleartext-Password := "right"\n Reply-Message := "in"\n'
-        write(self.folder / "users", users)
+        write(self.folder / "users", 'me Cleartext-Password := "right"\n Reply-Message := "in"\n')
         return Child("freeradius", "-fl", "stdout", "-d", self.folder)
 
     def use(self) -> None:
@@ -189,8 +188,7 @@ class Names(Program):
         assert f"NOERROR {_QUESTIONS} (100.00%)" in re.sub(" +", " ", said), said
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        reasons = {line["reason"] for line in lines}
-        assert reasons == {"done"}, lines[:3]
+        assert {line["reason"] for line in lines} == {"done"}, lines[:3]
         assert "n7.test" in {line["facts"].get("name") for line in lines}, lines[:3]
 
 

@@ -101,8 +101,7 @@ backend = 127.0.0.1:5201
             self.started.wait_for(rf"Server listening on 5201 \(test #{self._tests}\)")
             size = ("--length", "1200", "--bytes", str(1200 * _STREAM), "--bitrate", "10M")
             to = ("--client", self.host, "-p", str(PORT), "-u", "--json")
-            done = run("iperf3", *to, *size, *reverse)
-            told = json.loads(done.stdout)
+            told = json.loads(run("iperf3", *to, *size, *reverse).stdout)
             end = told["end"].get("sum")
             assert end is not None, told.get("error")
             assert 0 <= end["lost_packets"] < end["packets"] >= _STREAM, end

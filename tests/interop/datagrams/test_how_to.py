@@ -26,8 +26,7 @@ class HowToTests(InteropTestCase):
         interface = f"wg{os.getpid()}{end}"
         command = ("env", "LOG_LEVEL=verbose", "wireguard-go", "-f", interface)
         self.own(Child(*namespace.command, *command, ready="UAPI listener started"))
-        text = f"[Interface]\nPrivateKey={keys.private}\n{lines}"
-        file = write(self.folder / interface, text)
+        file = write(self.folder / interface, f"[Interface]\nPrivateKey={keys.private}\n{lines}")
         output_of(*namespace.command, "wg", "setconf", interface, file)
         return interface
 
@@ -67,16 +66,14 @@ class HowToTests(InteropTestCase):
         certificate = make_certificate(self.folder, "www.example.com", "shop.example.com")
         for name, at in (("shop", 8443), ("site", 8444), ("site", 8445)):
             self.own(Server(name, certificate, f"--at=127.0.0.1:{at}"))
-        shop = site("127.0.0.1:8443", "shop", certificate=certificate)
-        self.own(start_nginx(self.folder, shop))
+        self.own(start_nginx(self.folder, site("127.0.0.1:8443", "shop", certificate=certificate)))
         ends = enumerate((self.here, self.office))
         servers = [(there, *self.start_server(number, there)) for number, there in ends]
         keys = iter([key for _, _, key in servers])
         rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(keys), _RULES.read_text())
         write(self.folder / "http3-and-wireguard.ini", rules)
         in_folder = ("env", "-C", str(self.folder), sys.executable)
-        checked = output_of(*in_folder, *self.command("check"))
-        self.assertNotIn(b"error", checked)
+        self.assertNotIn(b"error", output_of(*in_folder, *self.command("check")))
         run = (*in_folder, *self.command("run"))
         running = self.own(Child(*run, ready=r"process \d+, rules"))
         asyncio.run(self.ask())
@@ -124,7 +121,6 @@ class HowToTests(InteropTestCase):
 
     async def ask(self) -> None:
         for host, name in (("shop", "shop"), ("www", "site"), ("www", "site")):
-            settings = configuration(f"{host}.example.com")
-            async with client(443, settings, host=_HERE) as one:
+            async with client(443, configuration(f"{host}.example.com"), host=_HERE) as one:
                 answer = await one.get("/20000")
                 self.assertEqual((answer.server, answer.body), (name, content(name, 20_000)))

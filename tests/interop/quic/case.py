@@ -22,8 +22,7 @@ class Server:
 
     def __init__(self, name: str, certificate: Certificate, *options: str) -> None:
         own = (name, str(certificate.chain), str(certificate.key))
-        module = "tests.interop.quic.h3_server"
-        self.child = Child(sys.executable, "-m", module, *own, *options)
+        self.child = Child(sys.executable, "-m", "tests.interop.quic.h3_server", *own, *options)
         self.port = int(self.child.wait_for(r"serving on (\d+)")[1])
 
     def end(self) -> None:

@@ -44,8 +44,7 @@ class AioquicTests(InteropTestCase):
             async with one_socket(self.start()) as here:
                 made: list[H3Client] = []
                 for name in names:
-                    settings = configuration(f"{name}.example.com", **more)
-                    made.append(await here.connect(settings))
+                    made.append(await here.connect(configuration(f"{name}.example.com", **more)))
                     # A NAT gives the port of a client that has no ID to the next one.
                     for one, its_name in [*zip(made, names, strict=False)][-1 if more else 0 :]:
                         await assert_served(self, one, its_name)
@@ -82,8 +81,7 @@ class AioquicTests(InteropTestCase):
         """A version that nobody knows leads to a server that offers others; aioquic keeps its ID, and its name decides."""
         async with one_socket(self.start()) as here:
             shop = await here.connect(configuration("shop.example.com"))
-            settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
-            other = await here.connect(settings)
+            other = await here.connect(configuration("site.example.com", versions=(NOT_KNOWN, V1)))
             await assert_served(self, other, "site")
             self.assertEqual(other.version, V1)
             await assert_served(self, shop, "shop")

@@ -66,8 +66,7 @@ class ClientTests(InteropTestCase):
 
     def test_ngtcp2(self) -> None:
         for name in ("site", "shop"):
-            got = self._download(name, 2 * _MIB)
-            self.assertEqual(got, content(name, 2 * _MIB))
+            self.assertEqual(self._download(name, 2 * _MIB), content(name, 2 * _MIB))
         self.routes()
 
     def test_another_network(self) -> None:

@@ -156,10 +156,8 @@ class CountersTests(SynchronousTestCase):
         record = ConnectionRecord(time=2000.0, id="x", listener="public", client="?")
         old.matched(record)  # a connection of older rules
         told = self.counts(more)
-        self.assertEqual(
-            [(one.listener, one.route) for one in told.routes],
-            [(name, route) for name in ("public", "other") for route in ("c", "b", "")],
-        )
+        expected = [(name, route) for name in ("public", "other") for route in ("c", "b", "")]
+        self.assertEqual([(one.listener, one.route) for one in told.routes], expected)
         self.assertEqual(route_of(told, "b").matches, 1)
         self.assertEqual(route_of(self.counts(), "a").matches, 2)
 
@@ -483,8 +481,7 @@ class HandedOverTest(SynchronousTestCase):
     def test_processes_that_the_next_program_supervises(self) -> None:
         """They are counted on; of those that had ended before, what was live has ended. What else is in a file comes after."""
         connect(self.column)
-        dead = self.old.column(2)
-        connect(dead)
+        connect(self.old.column(2))
         self.hand_over()
         first, _ = self.new.others[0].columns
         self.assertIsNone(self.new.adopt_process(1))
