@@ -109,8 +109,7 @@ class Child:
 
     def main(self) -> int:
         """Give the process that it has started first."""
-        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return int(path.read_text().split()[0])
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
 
     def memory(self) -> int:
         """Give the resident memory of all its processes, in bytes; what they share counts once."""

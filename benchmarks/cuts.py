@@ -87,8 +87,7 @@ def main() -> None:
             ports = {"NAMED": named, "OTHER": other}
             with started(programs["nginx"], "cuts-servers.conf", folder, ports, named):
                 for peer in PEERS:
-                    program = programs[peer.key]
-                    cells = tested(peer, program, folder, ports)
+                    cells = tested(peer, programs[peer.key], folder, ports)
                     print(f"| {peer.title} | {' | '.join(cells)} |", flush=True)
     known = described([proxy for proxy in programs.values() if proxy.path() is not None])
     print(f"\n{known['peers']}; {known['system']}")

@@ -154,8 +154,7 @@ class Instance:
 
     def _count(self, pattern: str) -> int:
         path = self.folder / self.service.log
-        text = path.read_text(errors="replace") if path.exists() else ""
-        return len(re.findall(pattern, text))
+        return len(re.findall(pattern, path.read_text(errors="replace") if path.exists() else ""))
 
     def reload(self) -> bool:
         """Have it read its configuration again, wait until it serves by it, and give True."""

@@ -59,8 +59,7 @@ def other(bench: Bench, proxy: Proxy) -> dict[str, float]:
     command = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]
     command += ["sh", "-c", _NESTED, name, sys.executable, "-m", "benchmarks", "--rounds", "1"]
     command += ["--only", "bulk", "--peers", proxy.key, "--output", str(folder)]
-    cores = [*bench.proxy_cores, *bench.load_cores]
-    output_of(command + ["--quick"] * bench.quick, cores)
+    output_of(command + ["--quick"] * bench.quick, [*bench.proxy_cores, *bench.load_cores])
     (figures,) = folder.glob("figures-*.json")
     samples = json.loads(figures.read_text())["samples"]
     if not samples:

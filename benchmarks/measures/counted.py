@@ -337,8 +337,7 @@ def measure(kind: str, bench: Bench, proxy: Proxy) -> dict[str, float]:
                     shake = partial(next, ends.handshakes(resumed=resumed))
                     found[name] = costs.cost(shake, bench.size(50, 10))
         if proxy.udp is not None:
-            names = answering.getsockname()[1]
-            with counted(below.running_udp, names=names) as (running, costs):
+            with counted(below.running_udp, names=answering.getsockname()[1]) as (running, costs):
                 ends = Ends(running.ports["ONCE"], answering, costs.calm)
                 found["flow"] = costs.cost(ends.flow, bench.size(100, 20))
     return {f"{kind}.{name}": value for name, value in found.items()}

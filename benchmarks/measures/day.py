@@ -240,8 +240,7 @@ class Clients:
                 number += 1
                 due = begun + number / RATE
                 continue
-            wait = due - now if due < ends else 0.1
-            for descriptor, _ in self._poll.poll(max(0.0, wait)):
+            for descriptor, _ in self._poll.poll(max(0.0, due - now if due < ends else 0.1)):
                 self._end(descriptor)
         for descriptor in [*self._waiting]:
             client, _, _ = self._waiting.pop(descriptor)
@@ -318,8 +317,7 @@ def _live(
 
     def change() -> None:
         nonlocal last
-        last = next(version)
-        service.write(last)
+        service.write(next(version))
         os.kill(child.main(), service.kind.reload)
 
     eventually(lambda: is_version(0), "it serves")

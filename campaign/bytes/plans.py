@@ -171,8 +171,7 @@ def plan(seed: int, trial: int, mix: Mix) -> Plan:
         server = attrs.evolve(server, waits=False, ending=ending)
     if way == "R":
         server = attrs.evolve(server, size=0, waits=False, ending=Ending.RESET, at=0)
-    cut = by.choice((1, 3, 10, 2**16, 2**16))
-    its = Plan(trial, entry, way, client, server, cut)
+    its = Plan(trial, entry, way, client, server, by.choice((1, 3, 10, 2**16, 2**16)))
     # Where few may be at a server at a time, nobody keeps the others waiting.
     return _sleeping(by, its, mix) if by.random() < mix.lasting and way != "Q" else its
 

@@ -230,8 +230,7 @@ class RoundService(Service):
         at: dict[str, Entry] = {name: ("127.0.0.1", port) for name, port in self.ports.items()}
         plain = dict.fromkeys(("plain", "tls", "tls-nested", "through", "named"), at["plain"])
         told = dict.fromkeys(("v1", "v2", "tls-v2"), at["told"])
-        unix = dict.fromkeys(("unix-v1", "unix-v2"), self._places.entry)
-        return {**at, **plain, **told, **unix}
+        return {**at, **plain, **told, **dict.fromkeys(("unix-v1", "unix-v2"), self._places.entry)}
 
     def running(self) -> list[int]:
         return [*(pid for pid in self._pids if pid != self.pid and not is_gone(pid)), self.pid]

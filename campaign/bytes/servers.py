@@ -216,8 +216,7 @@ class _Arrival:
         self.began = servers.loop.now
 
     def begin(self) -> None:
-        loop = self._servers.loop
-        loop.watch(self._accepted.fileno(), READ, self._ready)
+        self._servers.loop.watch(self._accepted.fileno(), READ, self._ready)
         self._ready(0)
 
     def _ready(self, _: int) -> None:
@@ -282,8 +281,7 @@ class _Arrival:
     def _end(self, heard: str, problem: str) -> None:
         self._servers.loop.forget(self._accepted.fileno())
         self._accepted.close()
-        count = len(self._said)
-        self._servers.note(self, self._trial, heard, problem, self._way.letter, count)
+        self._servers.note(self, self._trial, heard, problem, self._way.letter, len(self._said))
 
     def hang(self) -> None:
         self._end("hung", "it never says all of the header")

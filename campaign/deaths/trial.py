@@ -111,8 +111,7 @@ class Trial:
             self.outcome.command = f"status {command.wait()}, {command.output.strip()}"
             return
         self.outcome.has_come = True
-        resumes = struck + _RESUMES if self._strike.how == RESUMED else None
-        self._observe(struck, resumes)
+        self._observe(struck, struck + _RESUMES if self._strike.how == RESUMED else None)
         self._judge(struck)
         self._judge_command(command, began)
 

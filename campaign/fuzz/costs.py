@@ -168,5 +168,4 @@ def check_pattern(pattern: str) -> None:
 
 
 def _steps_for(asked: Predicate, data: bytes, *, is_cut: bool) -> int:
-    cuts = range(1, len(data)) if is_cut else ()
-    return steps_in(partial(in_pieces, asked, data, cuts))
+    return steps_in(partial(in_pieces, asked, data, range(1, len(data)) if is_cut else ()))

@@ -94,8 +94,7 @@ def _run(attack: Attack, target: Target) -> None:
 
 def come(port: int, source: str = BAD, said: bytes = b"") -> socket.socket:
     """Begin a connection that does not block, and say something at once."""
-    family = socket.AF_INET6 if ":" in source else socket.AF_INET
-    client = socket.socket(family)
+    client = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
     client.setblocking(False)  # noqa: FBT003 - the socket module's signature
     client.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
     client.bind((source, 0))

@@ -89,8 +89,7 @@ def show_top(ask: Any) -> None:
 
     snapshot = fetch_snapshot(answer, {})
     [*text_of(snapshot)]
-    lines = screen(TopState(), snapshot, _WIDTH, _HEIGHT)
-    see(len(lines) == _HEIGHT)
+    see(len(screen(TopState(), snapshot, _WIDTH, _HEIGHT)) == _HEIGHT)
 
 
 def _seeds() -> list[bytes]:

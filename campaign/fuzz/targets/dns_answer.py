@@ -56,8 +56,7 @@ def _check(data: bytes) -> None:
         lookup._name_servers = _Servers(data)
         server = Server(name, kind, host=f"{name}.", port=1)
         outcome: list[Any] = []
-        finding = Deferred.fromCoroutine(AddressFinder(lookup, server).find())
-        finding.addBoth(outcome.append)
+        Deferred.fromCoroutine(AddressFinder(lookup, server).find()).addBoth(outcome.append)
         assert outcome, "it waits for something"
         if isinstance(outcome[0], Failure):
             outcome[0].trap(LookupFailedError)
@@ -67,8 +66,7 @@ def _check(data: bytes) -> None:
             assert outcome[0].ttl >= 0
     # All of it, as it has come.
     for edns in (True, False):
-        question = _DnsQuery(_NAME, dns.A, edns, number=int.from_bytes(data[:2], "big"))
-        message = question.answer(data)
+        message = _DnsQuery(_NAME, dns.A, edns, number=int.from_bytes(data[:2], "big")).answer(data)
         if message is not None:
             _response_code(message)
 

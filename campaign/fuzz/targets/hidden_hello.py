@@ -51,8 +51,7 @@ def _read(data: bytes, cuts: list[int]) -> InnerHello | str:
 def _check(data: bytes) -> None:
     sealer = Sealer(_MADE, secret=b"c" * 32)
     if data[:1] and data[0] & 1:
-        message = sealer.hello(data[1:])
-        stream = records(message)
+        stream = records(sealer.hello(data[1:]))
         if data[0] & 2:
             first = Sealer(_MADE, secret=b"c" * 32).hello(inner())
             _, second = open_hello(first, {7: _MADE.key})
@@ -75,8 +74,7 @@ def _check(data: bytes) -> None:
 
 
 def _seeds() -> list[bytes]:
-    sealer = Sealer(_MADE, secret=b"c" * 32)
-    message = sealer.hello(inner())
+    message = Sealer(_MADE, secret=b"c" * 32).hello(inner())
     usual = inner(padding=b"")
     plain = inner(server_name(HIDDEN), versions(0x0304), INNER, padding=b"")
     return [
