@@ -61,8 +61,7 @@ class BansTest(AdminCase):
         begun = [*map(Deferred.fromCoroutine, telling)]
         self.assertFalse(all(worker.ready for worker in pool.all()))
         await gatherResults(begun)
-        while before in pool.all():
-            await deferLater(reactor, 0)
+        await self.until(lambda: before not in pool.all())
         self.assertFalse(await self.is_let_in())
 
     async def test_invalid_bans_are_refused_with_advice(self) -> None:

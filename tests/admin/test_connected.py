@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from twisted.internet.task import deferLater
-
 from tests.admin.asking import JSON, AdminCase, Told, request
-from tests.support.kit import Peer, PeerFactory, Talker, connect, listen, reactor, turn
+from tests.support.kit import Peer, PeerFactory, Talker, connect, listen, turn
 
 _RULES = """[listen x]
 endpoint = 127.0.0.1:0
@@ -79,12 +77,10 @@ class ConnectedTest(AdminCase):
         peer = await self.connect()
         endpoints = self.endpoints
         (clients,) = endpoints.clients.values()
-        while not clients.channels:
-            await deferLater(reactor, 0)
+        await self.until(lambda: clients.channels)
         endpoints.hold_requests()
         peer.send(_BAN)
-        while not clients.held:
-            await deferLater(reactor, 0)
+        await self.until(lambda: clients.held)
         self.assertEqual(len(self.running.control.bans), 0)
         return peer
 

@@ -53,8 +53,7 @@ class LateTest(AdminCase):
                 await turn()
                 await turn()  # what it has sent is read
                 asking = Deferred.fromCoroutine(self.get(path))
-                while not clock.getDelayedCalls():
-                    await turn()
+                await self.until(clock.getDelayedCalls)
                 clock.advance(ANSWER_TIMEOUT)
                 await asking
                 for other in (path, *_PATHS):
@@ -64,6 +63,5 @@ class LateTest(AdminCase):
                     self.assertEqual(late.headers["txmux-missing"], _LATE)
                 await self.names_the_late_one()
                 self.assertEqual(clock.getDelayedCalls(), [])
-            while worker.is_late:
-                await turn()
+            await self.until(lambda: not worker.is_late)
             self.assertNotIn("txmux-missing", (await self.get("/api/backends")).headers)

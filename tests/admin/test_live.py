@@ -130,8 +130,7 @@ class LiveTest(AdminCase):
     async def follow(self) -> Peer:
         peer = await self.connect()
         peer.send(request("GET", "/api/events"))
-        while b": still here" not in peer.received:
-            await deferLater(reactor, 0)
+        await self.until(lambda: b": still here" in peer.received)
         return peer
 
     @property
@@ -149,8 +148,7 @@ class LiveTest(AdminCase):
         self.assertEqual(json.loads(line.partition(b"data: ")[2])["route"], "ssh")
         self.assertTrue(self.is_told)
         peer.reset()
-        while self.is_told:
-            await deferLater(reactor, 0)
+        await self.until(lambda: not self.is_told)
         peer = await self.follow()  # stop with a follower
         await self.running.stopService()
         await peer.is_lost()

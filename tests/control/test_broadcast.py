@@ -77,8 +77,7 @@ class WorkersTest(SupervisedTestCase):
         pool, lacking, none = self.supervisor.pool, set[str](), Filters.read({"backend": "none"})
         with capturedLogs():
             os.kill(pool.workers[1].pid, signal.SIGKILL)
-            while pool.are_ready():
-                await deferLater(reactor, 0.01)
+            await self.until(lambda: not pool.are_ready())
             while not pool.are_ready():
                 lacking.update((await end_connections(self.running.control, none))[1])
         self.assertEqual(lacking, set())
@@ -122,8 +121,7 @@ class LateWorkersTest(SupervisedTestCase):
             _, late = await end_connections(control, EVERY)
             self.assertEqual(late, ["worker 2: does not answer"])
         self.assertEqual([kind for kind in sent if kind != "ping"], ["apply_overrides", "close"])
-        while worker.is_late:
-            await deferLater(reactor, 0.01)
+        await self.until(lambda: not worker.is_late)
         answers = await control.addresses()
         states = [(number, row["state"]) for number, rows in answers for row in rows]
         self.assertEqual(sorted(states), [(1, "drain"), (2, "drain")])

@@ -128,8 +128,7 @@ class SteeringTest(SupervisedTestCase):
         await self.set_server(0, "drain")
         undecided.send(b"-2.0-a\r\n")
         await undecided.is_lost()
-        while "reason=no-server" not in self.log.read_text():
-            await deferLater(reactor, 0)
+        await self.until(lambda: "reason=no-server" in self.log.read_text())
 
     async def test_drained_server_is_checked_but_not_in_maintenance(self) -> None:
         await self.begin("check = tcp interval=2s\n")

@@ -284,15 +284,13 @@ class ConnectionsTests(FlowCase):
             client.say(data, port)
         waiting = self.port_there.early
         assert waiting is not None
-        while sum(map(len, waiting.datagrams.values())) < len(early):
-            await turn()
+        await self.until(lambda: sum(map(len, waiting.datagrams.values())) >= len(early))
         for flow in sorted(self.old.connections, key=lambda one: str(one.record.route)):
             await hand_over_flows([flow], there)
         self.assertEqual((await self.a.hears(3))[2:], [short("a")])
         self.assertEqual((await self.b.hears(5))[2:], [opening("b"), finished("b"), short("b")])
         self.port_there.await_no_more()
-        while b"\x41unknown! and more" not in (*self.a.heard, *self.b.heard):
-            await turn()
+        await self.until(lambda: b"\x41unknown! and more" in (*self.a.heard, *self.b.heard))
         self.assertEqual(len(self.new.connections), 2)
 
     async def test_returning_flow_takes_no_other_flows_place(self) -> None:
@@ -335,8 +333,7 @@ class ConnectionsTests(FlowCase):
         client.say(short("b"), port)
         waiting = self.port_there.early
         assert waiting is not None
-        while not waiting.datagrams:
-            await turn()
+        await self.until(lambda: waiting.datagrams)
         order = ["others", "a", "b"]
         for flow in sorted(self.old.connections, key=lambda one: order.index(one.record.route)):
             await hand_over_flows([flow], there)

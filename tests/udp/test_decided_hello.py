@@ -62,8 +62,7 @@ class DecidedTests(FlowCase):
     async def assert_hears(self, port: int, *heard: bytes) -> None:
         last = opening("last")
         Talker.listening(self).say(last, port)
-        while last not in self.rest.heard:
-            await turn()
+        await self.until(lambda: last in self.rest.heard)
         await self.decided()
         await turn()
         others = [data for data in self.rest.heard if data != last]
@@ -219,8 +218,7 @@ class DecidedTests(FlowCase):
         for data in (PROXIED + b"x", *others):
             proxy.say(data, port)
         heard = [b"x", opening("else"), opening("else", 1)]
-        while len(self.rest.heard) < 3:
-            await turn()
+        await self.until(lambda: len(self.rest.heard) >= 3)
         await turn()
         self.assertEqual(self.rest.heard, heard)
 

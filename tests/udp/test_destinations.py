@@ -1,7 +1,7 @@
 from twisted.names import dns
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
-from tests.support.kit import Talker, change_constants, turn
+from tests.support.kit import Talker, change_constants
 from tests.udp.flow_case import LISTEN, FlowCase
 from tests.wire.dtls_builder import dtls_body, hello_datagrams
 from tests.wire.hello_builder import client_hello, extension, server_name
@@ -56,8 +56,7 @@ class NamesTest(FlowCase):
         self.dns.zone |= {"good.test": a("127.0.0.1"), "other.test": a("127.0.0.1")}
         for name in ("dead.test", "good.test"):
             Talker.listening(self).say(_quic(name), self.port)
-            while not self.dns.asked["dead.test", dns.A]:
-                await turn()
+            await self.until(lambda: self.dns.asked["dead.test", dns.A])
         other, data = Talker.listening(self, "127.0.0.2"), _quic("other.test")
         self.assertEqual(await other.asks(data, self.port), data[:5])
         self.assertFalse(self.dns.asked["good.test", dns.A])

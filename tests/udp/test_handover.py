@@ -132,8 +132,7 @@ class HandoverTests(FlowCase):
             client.say(data, port)
         quiet.say(b"c", port)
         other.say(b"d", port)
-        while sum(map(len, self._kept())) < 4:
-            await turn()
+        await self.until(lambda: sum(map(len, self._kept())) >= 4)
         self.assertEqual(len(server.heard), 2)
         await hand_over_flows([*self.old.connections], there)
         self.assertEqual((await client.hears(3))[1:], [b"a", b"b"])
@@ -273,8 +272,7 @@ class StateTests(FlowCase):
         first = initial(crypto(0, HELLO[:half]))
         second = initial(crypto(half, HELLO[half:]), number=1)
         client.say(first, port)
-        while not any(one.held for one in self.old.connections):
-            await turn()
+        await self.until(lambda: any(one.held for one in self.old.connections))
         found = await self.hand_over(edit=lambda its: its.update(in_state=590.0, quiet=590.0))
         self.assertEqual(found, 1)
         [flow] = self.new.connections
@@ -326,8 +324,7 @@ class StateTests(FlowCase):
         port = self.begin(place, backend="hold = 60s")
         client = Talker.listening(self)
         client.say(b"one", port)
-        while not self.waiting(self.old):
-            await turn()
+        await self.until(lambda: self.waiting(self.old))
         return client, port, place
 
     def waiting(self, listener: ActiveListener) -> int:
@@ -342,8 +339,7 @@ class StateTests(FlowCase):
         await self.hand_over()
         client.say(b"two", port)
         [flow] = self.new.connections
-        while flow.datagrams_in < 2:
-            await turn()
+        await self.until(lambda: flow.datagrams_in >= 2)
         flow.time_is_over()
         await self.assert_ended(reason="no-route", client=f"127.0.0.1:{client.port}")
 
@@ -389,8 +385,7 @@ class MovingTests(FlowCase):
         server, _, new, port = await self.quic_begun()
         there = self.there()
         new.say(SHORT, port)
-        while not (self.port_there.early and self.port_there.early.datagrams):
-            await turn()
+        await self.until(lambda: self.port_there.early and self.port_there.early.datagrams)
         await self.finish_handover(there)
         await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)

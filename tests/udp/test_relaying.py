@@ -170,8 +170,7 @@ class RefusedTests(FlowCase):
         with capturedLogs() as events:
             client.say(b"one", port)
             [listener] = self.running.listeners
-            while not any(one.state == "closing" for one in listener.connections):
-                await turn()
+            await self.until(lambda: any(one.state == "closing" for one in listener.connections))
         await self.running.stopService()
         servers = [f"udp:127.0.0.1:{one}" for one in gone]
         tried = ", ".join(f"{server} connect-refused" for server in servers)

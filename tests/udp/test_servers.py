@@ -193,8 +193,7 @@ class BackendTests(FlowCase):
 class CheckTests(FlowCase):
     async def until_state(self, state: str) -> None:
         [upstream] = self.running.listeners[0].upstreams.all()
-        while upstream.pool.members[0].state.value != state:
-            await turn()
+        await self.until(lambda: upstream.pool.members[0].state.value == state)
 
     async def test_server_without_the_right_answer_is_down(self) -> None:
         """So is one whose port is closed."""
@@ -268,8 +267,7 @@ class ServerCountsTests(FlowCase):
     async def test_flow_without_an_answer(self) -> None:
         """A refusal is no missing answer."""
         Talker.listening(self).say(b"ab", self.begin(free_port(kind=socket.SOCK_DGRAM)))
-        while "failed connect-refused" not in counted(self.listener):
-            await turn()
+        await self.until(lambda: "failed connect-refused" in counted(self.listener))
         await self._stop()
         self.assertEqual(counted(self.listener), {"asked": 1, "failed connect-refused": 1})
         self.log.unlink()

@@ -2,7 +2,7 @@ import os
 import signal
 import socket
 
-from tests.support.kit import SupervisedTestCase, Talker, free_port, turn
+from tests.support.kit import SupervisedTestCase, Talker, free_port
 from tests.udp.flow_case import FlowCase
 from txmux.errors import ListenError
 
@@ -33,8 +33,7 @@ class WorkersTests(SupervisedTestCase):
         await self.reload("[txmux]\nworkers = 2\n" + _OTHER)
         self.supervisor.end_all()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
-            while not _binds(another, port):
-                await turn()
+            await self.until(lambda: _binds(another, port))
         await self.reload(text)
         await other.insists(b"three", port)
         self.assertEqual(len(set(server.senders)), 3)
@@ -48,11 +47,9 @@ class WorkersTests(SupervisedTestCase):
         await self.reload(_OTHER)
         [worker] = self.supervisor.pool.workers
         os.kill(worker.pid, signal.SIGTERM)
-        while worker not in self.supervisor.pool.retiring:
-            await turn()
+        await self.until(lambda: worker in self.supervisor.pool.retiring)
         await self.reload(text)
-        while worker in self.supervisor.pool.retiring:
-            await turn()
+        await self.until(lambda: worker not in self.supervisor.pool.retiring)
         await client.asks(b"two", port)
         self.assertEqual(len(set(server.senders)), 1)
 
