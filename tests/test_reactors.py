@@ -23,11 +23,10 @@ class ReactorTests(InteropTestCase):
     skip = None if is_available() else "this system has other reactors"
 
     def setUp(self) -> None:
-        self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
+        opened = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
+        self.backend = self.enterContext(opened)
         self.backend.settimeout(PATIENCE)
-        self.addCleanup(self.backend.close)
-        self.threads = ThreadPoolExecutor(2)
-        self.addCleanup(self.threads.shutdown)
+        self.threads = self.enterContext(ThreadPoolExecutor(2))
 
     def start(self, reactor: str, relay: str) -> Service:
         rules = pool_rules(f"127.0.0.1:{self.backend.getsockname()[1]}")

@@ -279,9 +279,7 @@ class CrowdTest(AdminCase):
         port = self.port_of("metrics")
 
         def client() -> socket.socket:
-            made = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-            self.addCleanup(made.close)
-            return made
+            return self.enterContext(socket.create_connection(("127.0.0.1", port), PATIENCE))
 
         asking = client()
         asking.sendall(request("GET", "/healthz"))

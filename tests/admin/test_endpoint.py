@@ -52,8 +52,7 @@ class SocketsTest(AdminCase):
             answer = await deferToThread(client.recv, 100)
         self.assertEqual(int(answer.split()[1]), 403)
         inode = self.inode()  # a refused change leaves all as before
-        taken = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(taken.close)
+        taken = self.enterContext(socket.create_server(("127.0.0.1", 0)))
         self.write_rules(f"metrics = 127.0.0.1:{taken.getsockname()[1]}")
         told = await self.post("/api/reload")
         self.assertEqual(told.status, 422)

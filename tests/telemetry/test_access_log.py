@@ -3,6 +3,7 @@ import json
 import os
 import re
 import stat
+from contextlib import closing
 from typing import Any
 from unittest.mock import Mock
 
@@ -63,8 +64,7 @@ class FileLogTest(SynchronousTestCase):
         clock, name = Clock(), f"access log {self.path}"
         self.path.mkdir()
         with capturedLogs() as events:
-            log = FileAccessLog(self.path, clock=clock, may_lack=True)
-            self.addCleanup(log.close)
+            log = self.enterContext(closing(FileAccessLog(self.path, clock=clock, may_lack=True)))
             self.assertEqual(LOST_LINES.report()[f"{name}: Is a directory; lines are lost"], 0)
             before = LOST_LINES.totals[name]
             log.write(a_record())
@@ -110,8 +110,7 @@ class FileLogTest(SynchronousTestCase):
 
     def test_reopening_is_tried_again(self) -> None:
         clock = Clock()
-        log = FileAccessLog(self.path, clock=clock)
-        self.addCleanup(log.close)
+        log = self.enterContext(closing(FileAccessLog(self.path, clock=clock)))
         moved = self.path.rename(self.path.with_suffix(".1"))
         self.path.mkdir()
         log.reopen()

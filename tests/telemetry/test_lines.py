@@ -7,6 +7,7 @@ import select
 import socket
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from types import MappingProxyType
 from typing import Any
 
@@ -167,8 +168,7 @@ class WriterTest(SynchronousTestCase):
         """It gets what waits as soon as it reads, and at the end has until it is over; what a client has sent harms no terminal."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
-        file = os.fdopen(writing, "w")
-        self.addCleanup(file.close)
+        file = self.enterContext(os.fdopen(writing, "w"))
         reactor: Any = MemoryReactorClock()
         reactor.callFromThread = lambda function: function()
         # Else it has a descriptor of its own until the process ends.
@@ -228,8 +228,7 @@ class WriterTest(SynchronousTestCase):
         line = as_text(a_record())
         lines.LOST_LINES.take_count()
         with capturedLogs() as events:
-            log = FileAccessLog(path)
-            self.addCleanup(log.close)
+            log = self.enterContext(closing(FileAccessLog(path)))
             log.write(a_record())
             with self.full_after(int(2.5 * len(line))):
                 for _ in range(4):

@@ -1,4 +1,5 @@
 import os
+from contextlib import closing
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,8 +24,7 @@ class StateTest(SynchronousTestCase):
         self.hidden = self.folder / "p/.own.ini.state"
         self.seconds = 1000.0
         self.patch(reporting, "monotonic", lambda: self.seconds)
-        self.file = StateFile(self.path)
-        self.addCleanup(self.file.close)
+        self.file = self.enterContext(closing(StateFile(self.path)))
 
     def states(self) -> list[tuple[str, bool, float | None, float, bool]]:
         states = [one.state(self.seconds) for one in reported_sources(load(self.rules))]
@@ -83,20 +83,18 @@ class StateTest(SynchronousTestCase):
         self.hidden.symlink_to(self.folder / "elsewhere")
         self.assertEqual(self.states(), [])
         for number in range(20):
-            file = StateFile(self.folder / f"p/{number}.ini")
-            self.addCleanup(file.close)
+            file = self.enterContext(closing(StateFile(self.folder / f"p/{number}.ini")))
             file.report("away")
             os.chown(self.folder / f"p/.{number}.ini.state", 12345, -1)
         self.assertEqual(len(reported_sources(load(self.rules))), 16)
 
     def test_files_of_several_kinds(self) -> None:
         self.path = self.folder / "p/single"
-        file = StateFile(self.path)
-        self.addCleanup(file.close)
+        file = self.enterContext(closing(StateFile(self.path)))
         file.report("away")
         self.assertEqual([why for why, *_ in self.states()], ["away"])
-        file = StateFile(self.folder / "none/p/own.ini")  # a folder that is made later
-        self.addCleanup(file.close)
+        made_later = self.folder / "none/p/own.ini"
+        file = self.enterContext(closing(StateFile(made_later)))
         file.report("away")
         (self.folder / "none").mkdir()
         file.report("away")

@@ -29,9 +29,7 @@ def _quic(name: str) -> bytes:
 class NamesTest(FlowCase):
     def setUp(self) -> None:
         super().setUp()
-        self.dns = NameServer()
-        self.dns.listen()
-        self.addCleanup(self.dns.stop)
+        self.dns = NameServer.started(self)
         self.server = Talker.listening(self, answer=lambda data: data[:5])
         self.where = f"udp:127.0.0.1:{self.server.port}"
         [self.port] = self.run_service(_RULES % (self.server.port, self.dns.place[1]))

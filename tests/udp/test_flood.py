@@ -3,6 +3,7 @@
 import socket
 import time
 import types
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import skipUnless
@@ -82,8 +83,7 @@ class QueueTests(TestCase):
         self.port = DatagramPort(Poller.for_reactor(reactor), bound, self.listener)
         self.port.startListening()
         self.addCleanup(self.port.stopListening)
-        self.flood = Flood(bound.getsockname()[1], b"forged")
-        self.addCleanup(self.flood.close)
+        self.flood = self.enterContext(closing(Flood(bound.getsockname()[1], b"forged")))
         self.count = _burst()
         _, self.each = _measured()
 
@@ -132,8 +132,7 @@ class FloodTests(FlowCase):
         await client.asks(KNOWN, port)
         known = server.senders[0]
         descriptors = _open_descriptors()
-        flood = Flood(port, b"forged")
-        self.addCleanup(flood.close)
+        flood = self.enterContext(closing(Flood(port, b"forged")))
         count = _burst()
         for number in range(-(-_SOURCES // count)):
             # Nobody reads meanwhile, so the client's datagram is behind all of them.
@@ -181,16 +180,14 @@ class FloodTests(FlowCase):
 
     async def test_newcomer_behind_a_short_burst_is_served_at_once(self) -> None:
         server, client, port = self.served(_known_alone)
-        flood = Flood(port, b"forged")
-        self.addCleanup(flood.close)
+        flood = self.enterContext(closing(Flood(port, b"forged")))
         flood.send(200)
         self.assertEqual(await client.asks(KNOWN, port), KNOWN)
         self.assertEqual(len(server.heard), 201)
 
     async def test_forged_addresses_get_their_servers_answers_alone(self) -> None:
         server = Talker.listening(self, answer=lambda said: said)
-        flood = Flood(self.begin(server.port), b"forged")
-        self.addCleanup(flood.close)
+        flood = self.enterContext(closing(Flood(self.begin(server.port), b"forged")))
         flood.send(100)
         await server.hears(100)
         heard = 0

@@ -41,8 +41,7 @@ class ReasonTest(SynchronousTestCase):
 class EndpointTest(TestCase):
     async def test_half_close(self) -> None:
         """A server that has finished sending still reads, also where an endpoint string of Twisted's leads to it, or a socket has begun."""
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listening.close)
+        listening = self.enterContext(socket.create_server(("127.0.0.1", 0)))
         place = "{}:{}".format(*listening.getsockname())
         begun = socket.socket()
         begun.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -111,8 +110,7 @@ class CongestionTest(TestCase):
         self.assertEqual(Watched(*servers("127.0.0.1:80")).members[0].options, ())
 
     async def test_connected(self) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listening.close)
+        listening = self.enterContext(socket.create_server(("127.0.0.1", 0)))
         plan = ServerSocketPlan(self.options("127.0.0.1:80"))
         for poller in (Poller.for_reactor(reactor), ReactorPoller(reactor)):
             connected: Deferred[ProxyClient] = Deferred()

@@ -2,7 +2,7 @@ import socket
 from collections import Counter
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import attrs
 from twisted.internet.defer import DeferredList, maybeDeferred
@@ -10,6 +10,7 @@ from twisted.internet.error import CannotListenError
 from twisted.names import dns, server
 
 from tests.support.kit import free_port, reactor
+from tests.support.undone import Cleans
 from txmux.backends.names.question import ServerAddress
 
 SILENCE = -1  # instead of a response code: no answer at all
@@ -52,6 +53,13 @@ class NameServer(server.DNSServerFactory):
     def __attrs_post_init__(self) -> None:
         super().__init__()
         self.noisy = False
+
+    @classmethod
+    def started(cls, test: Cleans) -> Self:
+        made = cls()
+        made.listen()
+        test.addCleanup(made.stop)
+        return made
 
     def listen(self, host: str = "127.0.0.1") -> None:
         """Listen on a port that is free for UDP and TCP, and that nobody else gets when it stops listening."""

@@ -60,7 +60,7 @@ class NamesTestCase(TestCase):
 
     def setUp(self) -> None:
         self.time = VirtualTime()
-        self.server = self.name_server()
+        self.server = NameServer.started(self)
         self.zone = self.server.zone
         folder = make_folder(self)
         self.hosts = folder / "hosts"
@@ -74,10 +74,7 @@ class NamesTestCase(TestCase):
         self.addCleanup(self.stop)
 
     def name_server(self) -> NameServer:
-        started = NameServer()
-        started.listen()
-        self.addCleanup(started.stop)
-        return started
+        return NameServer.started(self)
 
     async def until(self, condition: Callable[[], object]) -> None:
         while not condition():

@@ -44,9 +44,7 @@ def hello(name: str) -> bytes:
 class DestinationsTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.dns = NameServer()
-        self.dns.listen()
-        self.addCleanup(self.dns.stop)
+        self.dns = NameServer.started(self)
         self.there = listen(self, self.backend)
         self.cache = NameCache(self.time)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.cache.stop()))
