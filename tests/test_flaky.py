@@ -34,18 +34,6 @@ def test_bad(n): assert 0
 _LISTS = "from tests.support.listing import pytest_runtest_logreport\n"
 
 
-class PathTests(unittest.TestCase):
-    def test_tests_that_scripts_name_are_there(self) -> None:
-        """One that has moved away ends a run of others in which nothing runs."""
-        scripts = [_PROJECT / ".ci/run", *(_PROJECT / "script").rglob("*")]
-        texts = (one.read_text() for one in scripts if one.is_file() and one.suffix != ".pyc")
-        words = {word for text in texts for word in re.findall(r"\btests/[\w{},./*]+", text)}
-        self.assertTrue(any("{" in word for word in words), words)
-        command = ["bash", "-c", f"printf '%s\\n' {' '.join(sorted(words))}"]
-        paths = run_text(*command, check=True).stdout.split()
-        self.assertEqual([path for path in paths if not any(_PROJECT.glob(f"{path}*"))], [])
-
-
 class FlakyTests(unittest.TestCase):
     folder: Path
 
@@ -91,6 +79,16 @@ class FlakyTests(unittest.TestCase):
                 if what == "passes again":
                     named = (self.folder / "flaky.txt").read_text()
                     self.assertRegex(named, "^1 flaky\n.*test_it.py::test_once\n$")
+
+    def test_tests_that_scripts_name_are_there(self) -> None:
+        """One that has moved away ends a run of others in which nothing runs."""
+        scripts = [_PROJECT / ".ci/run", *(_PROJECT / "script").rglob("*")]
+        texts = (one.read_text() for one in scripts if one.is_file() and one.suffix != ".pyc")
+        words = {word for text in texts for word in re.findall(r"\btests/[\w{},./*]+", text)}
+        self.assertTrue(any("{" in word for word in words), words)
+        command = ["bash", "-c", f"printf '%s\\n' {' '.join(sorted(words))}"]
+        paths = run_text(*command, check=True).stdout.split()
+        self.assertEqual([path for path in paths if not any(_PROJECT.glob(f"{path}*"))], [])
 
 
 def _find(name: str) -> str:

@@ -12,6 +12,9 @@ class EncodingTest(AdminCase):
     async def test_long_answers_are_sent_by_gzip_to_clients_that_take_it(self) -> None:
         await self.assert_sent_by_gzip(LONG, "/api/rules", "/metrics")
 
+    async def of(self, path: str, *tags: str) -> Told:
+        return await self.ask("GET", path, {"If-None-Match": ", ".join(tags), **GZIP})
+
     async def test_short_answers_and_streams_are_not(self) -> None:
         await self.start()
         short = await self.ask("GET", "/healthz", GZIP)
@@ -31,12 +34,7 @@ class EncodingTest(AdminCase):
         self.assertTrue(head.endswith(b"\r\n\r\n"))
         for name in ("Content-Encoding", "Content-Length", "ETag", "Vary"):
             self.assertIn(f"{name}: {told.headers[name.lower()]}".encode().lower(), head.lower())
-
-    async def of(self, path: str, *tags: str) -> Told:
-        return await self.ask("GET", path, {"If-None-Match": ", ".join(tags), **GZIP})
-
-    async def test_what_a_client_has_is_not_sent(self) -> None:
-        await self.start()
+        # What a client has is not sent.
         tag = (await self.get("/api/rules")).headers["etag"]
         for tags in ((tag,), ('"x"', tag), (tag.removeprefix("W/"),), ("*",)):
             told = await self.of("/api/rules", *tags)
@@ -46,7 +44,7 @@ class EncodingTest(AdminCase):
             self.assertEqual(told.headers["vary"], "Accept-Encoding")
             self.assertNotIn("content-length", told.headers)  # of what is not sent
         self.assertEqual((await self.of("/api/rules", 'W/"x"')).status, 200)
-        self.write_rules(rules=f"{LISTEN}default = close\n")
+        self.write_rules(rules=f"{LISTEN}default = reset\n")
         await self.running.reload()
         told = await self.of("/api/rules", tag)
         self.assertEqual(told.status, 200)

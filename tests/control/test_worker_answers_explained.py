@@ -18,39 +18,6 @@ from txmux.telemetry.documents import ConnectionDocument, DecisionDocument, EndD
 PATH = Path("/etc/txmux/rules.ini")
 
 
-class RecentTest(SupervisedTestCase):
-    async def recent(self, count: int) -> list[EndDocument]:
-        while len(found := self.running.control.recent_failures()) < count:
-            await deferLater(reactor, 0)
-        self.assertEqual(len(found), count)
-        return found
-
-    async def test_bytes_of_unrecognised_clients_alone_and_none_with_capture_off(self) -> None:
-        port = await self.live.begin()
-        client = await self.live.client(port, b"\x00\xff" * 100)
-        await client.is_lost()
-        (row,) = await self.recent(1)
-        self.assertEqual((row["reason"], row["route"], row["bytes_in"]), ("no-route", None, 200))
-        self.assertEqual((row["first"], row["worker"]), ("00ff" * 32, 1))
-        done = await self.live.client(port)
-        await self.live.listed(1, state="relaying")  # so that its server is the first
-        killed = await self.live.client(port)
-        await self.live.listed(2, state="relaying")
-        done.finish()
-        (await self.live.backend.peer()).finish()
-        await done.is_lost()
-        await self.live.listed(1)
-        killed.reset()
-        row, _ = await self.recent(2)
-        self.assertEqual((row["reason"], row["route"]), ("client-reset", "ssh"))
-        self.assertNotIn("first", row)
-        await self.change(self.live.text("capture = no\n"))
-        client = await self.live.client(port, b"secret")
-        await client.is_lost()
-        row, *_ = await self.recent(3)
-        self.assertEqual((row["reason"], row["first"]), ("no-route", ""))
-
-
 class SectionsTest(SynchronousTestCase):
     def test_line_and_text_of_each_section(self) -> None:
         text = (
@@ -170,3 +137,34 @@ class ConnectionTest(SupervisedTestCase):
             await deferLater(reactor, 0)
         self.assertEqual((ends[0]["route"], ends[0]["reason"]), ("secure", "no-route"))
         self.assertNotIn("first", ends[0])
+
+    async def recent(self, count: int) -> list[EndDocument]:
+        while len(found := self.running.control.recent_failures()) < count:
+            await deferLater(reactor, 0)
+        self.assertEqual(len(found), count)
+        return found
+
+    async def test_bytes_of_unrecognised_clients_alone_and_none_with_capture_off(self) -> None:
+        port = await self.live.begin()
+        client = await self.live.client(port, b"\x00\xff" * 100)
+        await client.is_lost()
+        (row,) = await self.recent(1)
+        self.assertEqual((row["reason"], row["route"], row["bytes_in"]), ("no-route", None, 200))
+        self.assertEqual((row["first"], row["worker"]), ("00ff" * 32, 1))
+        done = await self.live.client(port)
+        await self.live.listed(1, state="relaying")  # so that its server is the first
+        killed = await self.live.client(port)
+        await self.live.listed(2, state="relaying")
+        done.finish()
+        (await self.live.backend.peer()).finish()
+        await done.is_lost()
+        await self.live.listed(1)
+        killed.reset()
+        row, _ = await self.recent(2)
+        self.assertEqual((row["reason"], row["route"]), ("client-reset", "ssh"))
+        self.assertNotIn("first", row)
+        await self.change(self.live.text("capture = no\n"))
+        client = await self.live.client(port, b"secret")
+        await client.is_lost()
+        row, *_ = await self.recent(3)
+        self.assertEqual((row["reason"], row["first"]), ("no-route", ""))

@@ -146,8 +146,8 @@ def proxied_site(
     return site(f"127.0.0.1:{port} proxy_protocol", said, more, certificate)
 
 
-def start_nginx_stream(folder: Path, stream: str, before: tuple[str, ...] = ()) -> Child:
-    return _start_nginx(folder, nginx_stream(folder, stream), before)
+def start_nginx_stream(folder: Path, stream: str) -> Child:
+    return _start_nginx(folder, nginx_stream(folder, stream))
 
 
 def nginx_stream(folder: Path, lines: str) -> str:
@@ -187,17 +187,15 @@ defaults
 """
 
 
-def start_haproxy(folder: Path, frontends: str, before: tuple[str, ...] = ()) -> Child:
+def start_haproxy(folder: Path, frontends: str) -> Child:
     file = write(folder / "haproxy.cfg", _HAPROXY.format(frontends=frontends))
-    return Child(*before, "haproxy", "-W", "-db", "-f", file, ready="Loading success")
+    return Child("haproxy", "-W", "-db", "-f", file, ready="Loading success")
 
 
-def start_sslh(
-    folder: Path, lines: str, program: str = "sslh", before: tuple[str, ...] = ()
-) -> Child:
+def start_sslh(folder: Path, lines: str, program: str = "sslh") -> Child:
     """Start a proxy with these settings, as one of its two programs: ``sslh`` or ``sslh-select``."""
     file = write(folder / "sslh.cfg", f"numeric: true;\nforeground: true;\n{lines}")
-    return Child(*before, program, f"-F{file}", ready="started")
+    return Child(program, f"-F{file}", ready="started")
 
 
 @attrs.frozen

@@ -408,10 +408,6 @@ class EmbeddedTests(TestCase, InteropTestCase):
             await deferLater(reactor, 0.1)
         self.assertIn("Pebble", issuer)
 
-
-class SealedTests(TestCase, InteropTestCase):
-    """What somebody can do who may write to the Redis, and does not know its password."""
-
     async def test_challenges(self) -> None:
         """Listeners answer a challenge if it is sealed, new, and of the machine that has the lock."""
         server = self.own(start_redis(self.make_folder(), password="secret"))

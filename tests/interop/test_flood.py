@@ -25,7 +25,6 @@ RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 detect_timeout = 20m
-{limits}
 [route good]
 match   = payload text=PING
 backend = 127.0.0.1:{backend}
@@ -48,9 +47,9 @@ class FloodTest(WorkersTestCase):
         self.addCleanup(server.end)
         self.port = server.port
 
-    def flooded(self, limits: str = "", settings: str = "", tls: str = "") -> Service:
-        rules = RULES.format(limits=limits, backend=self.port, tls=tls)
-        mux = Service(self.folder, rules, f"drain_timeout = 0s\n{settings}")
+    def flooded(self, tls: str = "") -> Service:
+        rules = RULES.format(backend=self.port, tls=tls)
+        mux = Service(self.folder, rules, "drain_timeout = 0s")
         self.addCleanup(mux.child.end)
         return mux
 

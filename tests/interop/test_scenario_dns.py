@@ -57,10 +57,6 @@ class DnsTests(ScenarioTestCase):
         listeners = [line["listener"] for line in mux.take(4)]
         self.assertEqual(sorted(listeners), ["tcp", "tcp", "tls", "tls"])
 
-
-class DnsmasqTests(ScenarioTestCase):
-    """dnsmasq is the name server of ``/etc/resolv.conf``."""
-
     def test_changing_answers(self) -> None:
         """The first client is served; later ones follow the answers, and what was known outlives the name server."""
         hosts = write(self.folder / "hosts", "127.0.1.1 web.test\n")

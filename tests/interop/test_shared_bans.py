@@ -27,7 +27,7 @@ from txmux.features.sharing.store import Store, is_shared
 
 pytestmark = pytest.mark.by_turns
 
-_RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
+_RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n[listen x]\nendpoint = 127.0.0.1:0\n"
 
 
 async def until(condition: Callable[[], bool]) -> float:
@@ -64,8 +64,8 @@ class SharedBansTest(SupervisedTestCase):
         self.redis = own_redis(self, self.folder)
         self.url = f"redis://127.0.0.1:{self.redis.port}/3"
 
-    def machine(self, url: str = "", settings: str = "") -> MuxService:
-        return begin(self, self.service(_RULES % (url or self.url, settings)))
+    def machine(self, url: str = "") -> MuxService:
+        return begin(self, self.service(_RULES % (url or self.url)))
 
     async def shared(self, *machines: MuxService) -> None:
         for number, machine in enumerate(machines):

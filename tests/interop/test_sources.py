@@ -53,9 +53,7 @@ def _ask(
 _RULES = """
 [listen public]
 endpoint = :7000
-[route all]
-match   = any
-backend = seen
+default = seen
 [backend seen]
 server = {server}
 source = {source}
@@ -124,8 +122,6 @@ class ManyPortsTests(InteropTestCase):
                 self.assertEqual(seen, 3 * [f"you are {client}"])
                 mux.stop()
 
-
-class EveryPortTest(InteropTestCase):
     def test_each_port_of_each_address(self) -> None:
         network = Namespace(self)
         network.ip("route add local 198.51.100.0/24 dev lo")

@@ -31,9 +31,9 @@ class EchoServer(ThreadServer):
         accepted.sendall(b"".join(iter(partial(accepted.recv, 2**16), b"")))
 
 
-def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
+def exchange(there: Namespace, address: str) -> None:
     """Send bytes from the other namespace to an address inside a tunnel, and see to it that they come back."""
-    sent = random.Random(1).randbytes(size)
+    sent = random.Random(1).randbytes(300_000)
     with there.inside():
         peer = socket.create_connection((address, _PORT_INSIDE), PATIENCE)
     with peer:
