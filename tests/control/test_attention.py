@@ -31,12 +31,7 @@ class BackendTest(SynchronousTestCase):
     now = 10.0
 
     def items(
-        self,
-        *states: str,
-        used: bool = True,
-        hold: bool = False,
-        fallback: str = "",
-        keeps: float = 0.0,
+        self, *states: str, used: bool = True, hold: bool = False, spare: str = "", keeps: float = 0
     ) -> list[AttentionItem]:
         servers: list[dict[str, Any]] = [
             {
@@ -47,11 +42,11 @@ class BackendTest(SynchronousTestCase):
         ]  # fmt: skip
         held = {"until": None} if hold else None
         documents: Any = [{"name": "web", "hold": held, "held": 0, "servers": servers}]
-        if fallback:
-            spare = [{"server": "s", "state": fallback, "why": "", "since": None}]
-            documents.append({"name": "other", "hold": None, "held": 0, "servers": spare})
+        if spare:
+            its = [{"server": "s", "state": spare, "why": "", "since": None}]
+            documents.append({"name": "other", "hold": None, "held": 0, "servers": its})
         other = Backend("other", ())
-        web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE, hold=keeps)
+        web = Backend("web", (), fallback=other if spare else Refusal.CLOSE, hold=keeps)
         routes = (Route("all", (), web),) if used else ()
         rules = Rules(Path("x.ini"), Settings(), (), routes, {"web": web, "other": other})
         return [*attention.backends(documents, RulesIndex(rules), self.now)]
@@ -93,10 +88,10 @@ class BackendTest(SynchronousTestCase):
         self.assertEqual([item.level for item in self.items("maintenance", "drain")], ["note"])
         self.assertEqual([item.level for item in self.items("down", hold=True)], ["warning"])
         self.assertEqual([item.level for item in self.items("down", used=False)], ["warning"])
-        (item,) = self.items("down", fallback="up")
+        (item,) = self.items("down", spare="up")
         text = "backend web: no server is up: 10.0.0.1:80; its clients go to its fallback"
         self.assertEqual((item.level, item.text), ("warning", text))
-        self.assertEqual(self.items("down", fallback="drain")[0].level, "critical")
+        self.assertEqual(self.items("down", spare="drain")[0].level, "critical")
         # Until 'hold' is over, whoever comes waits, whether or not somebody does by now.
         self.assertEqual(self.items("unresolved", "failing", keeps=30.0)[0].level, "warning")
         self.assertEqual(self.items("unresolved", keeps=9.0)[0].level, "critical")
@@ -216,13 +211,11 @@ class OthersTest(SynchronousTestCase):
         """It is named where the rules limit nobody; without a flood, nobody is."""
         rules = parse("[listen a]\nendpoint = 127.0.0.1:1\n", "x")
         (address,) = listen_addresses(rules.listeners[0])
+        flood = "; 1,612 new connections a second, 99 % from 192.0.2.1"
+        ban = "keep it out: txmux ban 192.0.2.1 1h"
         for newest, cause, do in (
             ({}, "", "see who they are: txmux clients; add workers"),
-            (
-                {"": 1612.0, "192.0.2.1": 1600.0},
-                "; 1,612 new connections a second, 99 % from 192.0.2.1",
-                "see what it does: txmux clients; keep it out: txmux ban 192.0.2.1 1h",
-            ),
+            ({"": 1612.0, "192.0.2.1": 1600.0}, flood, f"see what it does: txmux clients; {ban}"),
         ):
             (item,) = attention.overflowed(rules, {address.key: Overflow(5, 1.0)}, newest)
             self.assertEqual(item.cause, f"5 attempts to connect dropped within a minute{cause}")
@@ -318,9 +311,7 @@ class OthersTest(SynchronousTestCase):
         index, short = RulesIndex(rules), ("no", 1.0)
         condition = WorkersCondition(silent=[(1, 7)])
         restarts = [(1.0, 1, f"killed: {MEMORY_RAN_OUT}: too little")] * 3
-        outside = SourceState(
-            "bans redis", up=False, age=1.0, failing=90.0, is_overdue=True, why="no", effect="x"
-        )
+        outside = SourceState("bans redis", False, 1.0, 90.0, True, "no", "x")  # noqa: FBT003 - a row
         gauges = Gauges(
             descriptors=(9, 10), certificates=[("r", valid("a.pem", 0)), ("r", valid("b.pem", 99)), ("r", valid("c.pem", 99, 50))], troubles=["a.pem: no"], unread=["users: no"],
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
@@ -334,11 +325,7 @@ class OthersTest(SynchronousTestCase):
             *attention.backends([drained], index, 9.0),
             *attention.not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
             *attention.not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
-            *attention.overflowed(
-                rules,
-                {one.key: Overflow(1, 1.0) for one in listen_addresses(rules.listeners[0])},
-                {},
-            ),
+            *attention.overflowed(rules, {one.key: Overflow(1, 1.0) for one in listen_addresses(rules.listeners[0])}, {}),
             *attention.doubted_servers({("web", "127.0.0.1:1"): "reset"}),
             *attention.not_served([attention.NONE_SERVES, attention.NONE_ANSWERS, "the service is shutting down"]),
             *attention.clients_that_wait({"a": math.inf}, {"b": 1}, 9.0), *attention.silent_workers(condition),

@@ -65,11 +65,9 @@ class FormatsTests(SynchronousTestCase):
             self.assertEqual(output.text, rules)
             self.assertEqual(printed.splitlines()[1:], list(output.warnings))
 
-    @given(
-        st.lists(_PATTERNS, min_size=1, max_size=3),
-        st.lists(_PATTERNS, min_size=1, max_size=3),
-        _NAMES,
-    )
+    patterns = st.lists(_PATTERNS, min_size=1, max_size=3)
+
+    @given(patterns, patterns, _NAMES)
     def test_common_names_fit_exactly_what_fits_both(
         self, first: list[str], second: list[str], name: str
     ) -> None:

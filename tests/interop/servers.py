@@ -159,9 +159,9 @@ def _nginx_main(folder: Path) -> str:
     return _NGINX_MAIN.format(user="user root;" if os.geteuid() == 0 else "", folder=folder)
 
 
-def _start_nginx(folder: Path, text: str, before: tuple[str, ...] = ()) -> Child:
+def _start_nginx(folder: Path, text: str) -> Child:
     command = ("nginx", "-e", "stderr", "-p", folder, "-c", write(folder / "nginx.conf", text))
-    return Child(*before, *command, ready="start worker process ")
+    return Child(*command, ready="start worker process ")
 
 
 DNSMASQ = (

@@ -2,6 +2,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from tests.support.ports import stop_listening
 
@@ -16,15 +17,11 @@ class ThreadServer:
     """
 
     def __init__(
-        self,
-        serve: Talk,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        listening: socket.socket | None = None,
+        self, serve: Talk, host: str = "127.0.0.1", port: int = 0, listening: Any = None
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = listening or socket.create_server((host, port), family=family, backlog=1024)
-        self._listening = listening
+        self._listening: socket.socket = listening
         self.port: int = self._listening.getsockname()[1]
         self._serve = serve
         self._open: list[socket.socket] = []

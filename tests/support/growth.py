@@ -28,6 +28,8 @@ def _repeated(head: str, section: str, count: int) -> str:
     )
 
 
+_FIRST = _HEAD + _ROUTE.format(n=0, port=9)
+_LISTEN = "[listen l{n}]\nendpoint = 127.0.0.1:{port}\n"
 RULES: dict[str, Callable[[int], str]] = {
     "routes": partial(_repeated, _HEAD, _ROUTE),
     "routes under a listener": partial(_repeated, _HEAD, _ROUTE + "under = public\n"),
@@ -35,15 +37,9 @@ RULES: dict[str, Callable[[int], str]] = {
     "routes that terminate TLS": partial(_repeated, _HEAD, _ENDED + "under = e{n}\n"),
     "backends": partial(_repeated, _HEAD, _BACKEND),
     "servers": partial(_repeated, _HEAD + _POOL, "    127.0.0.1:{port}\n"),
-    "listeners": partial(
-        _repeated,
-        _HEAD + _ROUTE.format(n=0, port=9) + "under = *\n",
-        "[listen l{n}]\nendpoint = 127.0.0.1:{port}\n",
-    ),
+    "listeners": partial(_repeated, _FIRST + "under = *\n", _LISTEN),
     "networks": partial(
-        _repeated,
-        _HEAD + _ROUTE.format(n=0, port=9) + "from =\n",
-        "    10.{of_ten}.0.0/16, 2001:db8:{n}::/48\n",
+        _repeated, _FIRST + "from =\n", "    10.{of_ten}.0.0/16, 2001:db8:{n}::/48\n"
     ),
 }
 """Writes rules with so many of each."""

@@ -159,16 +159,11 @@ class MuxTestCase(TestCase):
         return self.mux_for(routes, Listener("public", **settings), reactor, interface)
 
     def mux_for(
-        self,
-        routes: Iterable[Route],
-        of: Listener,
-        reactor: Any = None,
-        interface: str = "127.0.0.1",
+        self, routes: Iterable[Route], of: Listener, reactor: Any = None, host: str = "127.0.0.1"
     ) -> int:
         runtime = IORuntime(reactor or self.time, self.relay)
         self.factory = MuxFactory(routes, of, access_log=self.log, runtime=runtime)
-        host = f"[{interface}]" if ":" in interface else interface
-        address = socket_address(f"{host}:0", 1024)
+        address = socket_address(f"[{host}]:0" if ":" in host else f"{host}:0", 1024)
         assert address is not None
         with open_socket(address) as opened:
             port: Any = self.factory.listen(opened)

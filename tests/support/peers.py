@@ -207,12 +207,7 @@ def listen_tls(test: TestCase, factory: Any, options: Any) -> int:
 
 
 async def connect(
-    test: TestCase,
-    port: int,
-    host: str = "127.0.0.1",
-    *,
-    peer: Peer | None = None,
-    source: str = "",
+    test: Cleans, port: int, host: str = "127.0.0.1", *, peer: Peer | None = None, source: str = ""
 ) -> Peer:
     if peer is not None:
         made: Peer = await connectProtocol(TCP4ClientEndpoint(reactor, host, port), peer)

@@ -384,10 +384,7 @@ class LostLinesTest(SynchronousTestCase):
         self.assertIn("; 8 lines lost in all", self.told(5, 3)[0])
 
     def losing(
-        self,
-        total: int,
-        now: Mapping[str, int] = MappingProxyType({}),
-        written: Collection[str] = (),
+        self, total: int, now: Any = MappingProxyType({}), written: Collection[str] = ()
     ) -> Mapping[str, int]:
         self.log.record([(1, {"access log /a": total})], now, written, "access log /a")
         return self.log.losing

@@ -14,7 +14,7 @@ from tests.support.kit import ServiceTestCase, change_constants, reactor
 from tests.udp.test_migration import FIRST, answer
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.rules.model import Listener, Route
+from txmux.rules.model import Route
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.udp import migration
 from txmux.udp.handover import adopt_flows, end_flows, hand_over_flows
@@ -160,10 +160,7 @@ class FlowCase(ServiceTestCase):
         return self.running.listeners[0]
 
     def there(
-        self,
-        routes: Sequence[Route] | None = None,
-        settings: Listener | None = None,
-        **options: Any,
+        self, routes: Sequence[Route] | None = None, settings: Any = None, **options: Any
     ) -> There:
         """Make the other process, with the same rules if no others are given. It reads from now on, and nobody here does."""
         old = self.old

@@ -148,10 +148,7 @@ class DialTests(TestCase):
     def connection_lost(self, reason: object) -> None: ...
 
     async def seen_from(
-        self,
-        sources: Sequence[SourceAddress],
-        poller: Poller | None = None,
-        host: str = "127.0.0.1",
+        self, sources: Sequence[SourceAddress], poller: Any = None, host: str = "127.0.0.1"
     ) -> str:
         number = len(self.peers.peers)
         await self.dial(server_at(listen(self, self.peers, interface=host), host), sources, poller)

@@ -67,12 +67,7 @@ class TlsTests(TestCase):
         return BackendTLS(ServerTLS(name, self.ca if ca else None, **settings))
 
     async def attempt(
-        self,
-        tls: BackendTLS,
-        port: int,
-        server_name: str = "127.0.0.1",
-        alpn: tuple[bytes, ...] = (),
-        header: bytes = b"",
+        self, tls: BackendTLS, port: int, name: str = "127.0.0.1", alpn: Any = (), header: Any = b""
     ) -> ProxyClient:
         done: Deferred[ProxyClient] = Deferred()
 
@@ -80,7 +75,7 @@ class TlsTests(TestCase):
             client.receiver = LastReceiver()
             done.callback(client)
 
-        factory: Any = tls.wrap(ProxyClientFactory(connected, done.errback), server_name, alpn)
+        factory: Any = tls.wrap(ProxyClientFactory(connected, done.errback), name, alpn)
         if header:
             factory = HeaderFirst(factory, header)
         poller = Poller.for_reactor(reactor)

@@ -15,7 +15,6 @@ from tests.support.dialler import played
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
-from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import (
     LONGEST_ANSWER,
@@ -27,7 +26,7 @@ from txmux.backends.health.checking import (
 from txmux.backends.health.probes import probe
 from txmux.backends.pool.member import Member
 from txmux.client.io_runtime import IORuntime
-from txmux.rules.model import Backend, Check, Server, ServerTLS
+from txmux.rules.model import Backend, Check, ServerTLS
 from txmux.rules.reading.checks import check as read_check
 from txmux.rules.reading.endpoints import server
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -50,16 +49,9 @@ class CheckRunTest(TestCase):
         self.clients = PeerFactory()
 
     def check(
-        self,
-        check: Check | str,
-        target: Server | None = None,
-        *,
-        dialler: Dialler | None = None,
-        wrap: Callable[[Any], Any] | None = None,
-        header: Any = b"",
+        self, how: Any, target: Any = None, dialler: Any = None, wrap: Any = None, header: Any = b""
     ) -> CheckRun:
-        if isinstance(check, str):
-            check = Check(check)  # type: ignore[arg-type]
+        check: Check = how if isinstance(how, Check) else Check(how)
         target = target or server_at(listen(self, self.server))
         question = probe(check, target.host, target.port, tls=False)
         self.found = []
@@ -287,12 +279,7 @@ class CheckRunTest(TestCase):
         return listen(self, self.clients)
 
     def ask(
-        self,
-        text: str,
-        port: int = 0,
-        *,
-        proxy_protocol: Any = "off",
-        tls: BackendTLS | None = None,
+        self, text: str, port: int = 0, *, proxy_protocol: Any = "off", tls: Any = None
     ) -> None:
         target = server_at(port or self.clients_port)
         check = read_check(text)

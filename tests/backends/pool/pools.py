@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
-from txmux.backends.pool.server_health import BackendHealth, MemberState
+from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Backend, Server
 from txmux.rules.reading.endpoints import server
 
@@ -23,11 +23,7 @@ class Watched:
     """A pool, its clock, and its changes: ``server: before -> after``, and ``short`` when no server is up any more, ``up again``."""
 
     def __init__(
-        self,
-        *of: Server,
-        backend_health: BackendHealth | None = None,
-        clock: Clock | None = None,
-        **options: Any,
+        self, *of: Server, backend_health: Any = None, clock: Clock | None = None, **options: Any
     ) -> None:
         self.clock = clock or Clock()
         self.changes: list[str] = []

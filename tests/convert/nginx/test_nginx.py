@@ -113,10 +113,8 @@ class MapTests(SynchronousTestCase):
     def test_any_map(self, keys: list[str], name: str) -> None:
         """Whatever is in a map, a name gets the value that nginx gives it."""
         block = [Directive((key, str(n)), n) for n, key in enumerate(keys, 1)]
-        table = read_map(
-            Directive(("map", _NAME, "$x"), 0, (Directive(("hostnames",), 0), *block)),
-            _nothing_lost,
-        )
+        directive = Directive(("map", _NAME, "$x"), 0, (Directive(("hostnames",), 0), *block))
+        table = read_map(directive, _nothing_lost)
         output = look_up(table, (Variable("name"),), {"name": "sni"}, _nothing_lost)
         value = next(
             (

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
 from aioquic.quic.packet import pull_quic_header
-from aioquic.tls import Epoch, SessionTicket
+from aioquic.tls import Epoch
 
 from tests.interop.quic.h3_server import have_no_more_ids
 from tests.wire.quic_builder import cut, initial
@@ -108,33 +108,19 @@ class H3Client(QuicConnectionProtocol):
 
 
 def configuration(
-    name: str,
-    *,
-    versions: tuple[int, ...] = (1,),
-    begins: int | None = None,
-    protocols: int = 0,
-    **more: Any,
+    name: str, *, versions: Sequence[int] = (1,), begins: int = 0, protocols: int = 0, **more: Any
 ) -> QuicConfiguration:
     """Make the configuration of a client; with 36 `protocols` beside HTTP/3, its hello takes two datagrams."""
-    return QuicConfiguration(
-        alpn_protocols=["h3", *(f"protocol-{n:030}" for n in range(protocols))],
-        server_name=name,
-        verify_mode=ssl.CERT_NONE,
-        original_version=begins or versions[0],
-        supported_versions=[*versions],
-        max_data=_LONG_WINDOW,
-        max_stream_data=_LONG_WINDOW,
-        **more,
-    )
+    more |= {"server_name": name, "verify_mode": ssl.CERT_NONE}
+    more |= {"original_version": begins or versions[0], "supported_versions": [*versions]}
+    more |= dict.fromkeys(("max_data", "max_stream_data"), _LONG_WINDOW)
+    offered = ["h3", *(f"protocol-{n:030}" for n in range(protocols))]
+    return QuicConfiguration(alpn_protocols=offered, **more)
 
 
 @asynccontextmanager
 async def client(
-    port: int,
-    settings: QuicConfiguration,
-    *,
-    host: str = "127.0.0.1",
-    scramble: random.Random | None = None,
+    port: int, settings: QuicConfiguration, *, host: str = "127.0.0.1", scramble: Any = None
 ) -> AsyncIterator[H3Client]:
     """Connect; `scramble` has the hello cut into pieces, which are shuffled over its packets."""
     how: Any = {"create_protocol": H3Client, "wait_connected": False}
@@ -171,11 +157,7 @@ class OneSocket(asyncio.DatagramProtocol):
                 return
 
     async def connect(
-        self,
-        settings: QuicConfiguration,
-        *,
-        tickets: list[SessionTicket] | None = None,
-        waits: bool = True,
+        self, settings: QuicConfiguration, *, tickets: Any = None, waits: bool = True
     ) -> H3Client:
         is_nameless, settings.connection_id_length = not settings.connection_id_length, 8
         keep = None if tickets is None else tickets.append
