@@ -16,6 +16,8 @@ from txmux.processes.worker import landlock
 LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
 JSON = {"Content-Type": "application/json"}
 GZIP = {"Accept-Encoding": "gzip"}
+Headers = dict[str, str] | None
+Where = Path | int | None
 TOKEN = "the-secret-of-this-test"
 
 
@@ -48,9 +50,7 @@ class Told:
         return str(self.json["error"])
 
 
-def request(
-    method: str, path: str, headers: dict[str, str] | None = None, body: bytes | str = b""
-) -> bytes:
+def request(method: str, path: str, headers: Headers = None, body: bytes | str = b"") -> bytes:
     content = body.encode() if isinstance(body, str) else body
     has = {"Host": "localhost", "Connection": "close", **(headers or {})}
     if content:
@@ -120,7 +120,7 @@ class AdminCase(SupervisedTestCase):
         key = next(key for key, one in settings if one == setting)
         return int(self.endpoints.store.sockets()[key].getsockname()[1])
 
-    async def connect(self, to: Path | int | None = None) -> Peer:
+    async def connect(self, to: Where = None) -> Peer:
         to = to or self.socket
         endpoint: Any = (
             TCP4ClientEndpoint(reactor, "127.0.0.1", to)
@@ -143,20 +143,14 @@ class AdminCase(SupervisedTestCase):
         client.send(said)
         await client.is_lost()
 
-    async def send(self, data: bytes, to: Path | int | None = None) -> Told:
+    async def send(self, data: bytes, to: Where = None) -> Told:
         peer = await self.connect(to)
         peer.send(data)
         await peer.is_lost()
         return Told.of(bytes(peer.received))
 
     async def ask(
-        self,
-        method: str,
-        path: str,
-        headers: dict[str, str] | None = None,
-        body: bytes | str = b"",
-        *,
-        to: Path | int | None = None,
+        self, method: str, path: str, headers: Headers = None, body: Any = b"", *, to: Where = None
     ) -> Told:
         return await self.send(request(method, path, headers, body), to)
 

@@ -3,9 +3,10 @@
 import contextlib
 import socket
 import ssl
+from typing import Any
 
-from tests.interop.children import PATIENCE, InteropTestCase
-from tests.support.echo import Talk, ThreadServer
+from tests.interop.children import PATIENCE
+from tests.support.echo import ThreadServer
 from tests.support.proc import halted
 
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -27,19 +28,12 @@ HALF_HELLO = HELLO[:3]
 class Named(ThreadServer):
     """A server that sends its name, or calls `answer`, in a thread for each connection."""
 
-    def __init__(
-        self,
-        test: InteropTestCase | type[InteropTestCase],
-        name: str = "",
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        answer: Talk | None = None,
-    ) -> None:
+    def __init__(self, test: Any, name: str = "", *, answer: Any = None, **where: Any) -> None:
         self.name = name
         self.heard: list[bytes] = []
-        super().__init__(answer or self._greet, host, port)
-        (test.addClassCleanup if isinstance(test, type) else test.addCleanup)(self.end)
+        super().__init__(answer or self._greet, **where)
+        clean = "addClassCleanup" if isinstance(test, type) else "addCleanup"
+        getattr(test, clean)(self.end)
 
     def _greet(self, connection: socket.socket) -> None:
         connection.sendall(f"{self.name}\n".encode())

@@ -43,11 +43,7 @@ class Twist:
     """``twist txmux`` with any options, run by the command `before`; or another `program` that serves, which exits with 0."""
 
     def __init__(
-        self,
-        *options: str | Path,
-        before: Sequence[str] = (),
-        program: Sequence[str | Path] = (),
-        reactor: str = "",
+        self, *options: str | Path, before: Sequence[str] = (), program: Any = (), reactor: str = ""
     ) -> None:
         # With which it ends when it is stopped: twist ends itself with the signal that it was sent.
         self.status = 0 if program else -signal.SIGTERM
