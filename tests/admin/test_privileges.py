@@ -7,16 +7,10 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import ask, get, post
+from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes import test_privileges
 from tests.processes.test_privileges import free_low_port, python_for_everybody, require_root
-from tests.support.kit import (
-    Service,
-    change_environment,
-    eventually,
-    leave_unmeasured,
-    make_folder,
-    run,
-)
+from tests.support.kit import Service, change_environment, make_folder
 from tests.support.proc import is_gone
 
 pytestmark = pytest.mark.whole

@@ -151,7 +151,7 @@ def _translate_listener(listener: dict[str, Any], mode: str) -> None:
         kind["kind"] = kind["kind"].replace("HTTPRoute", "TLSRoute")
 
 
-def until_right(look: Callable[_P, str]) -> Callable[_P, None]:
+def awaited(look: Callable[_P, str]) -> Callable[_P, None]:
     """Have a method wait until it finds nothing wrong any more."""
 
     @wraps(look)
@@ -166,7 +166,7 @@ def until_right(look: Callable[_P, str]) -> Callable[_P, None]:
 
 
 @pytest.mark.long
-class ConformanceTestCase(InteropTestCase):
+class ConformanceCase(InteropTestCase):
     """One cluster for all tests of a class, with the suite's base, a txmux and a provider with the rights of the manifests."""
 
     api: ClassVar[KubernetesApi]
@@ -338,13 +338,13 @@ class ConformanceTestCase(InteropTestCase):
         its = self.get(kind, key)
         return its, its.get("status") or {}
 
-    @until_right
+    @awaited
     def conditions(self, kind: str, key: str, *wanted: str) -> str:
         """Wait for conditions of an object, each ``[!]Type[:Reason]``, that are all of its last generation."""
         its, status = self.status(kind, key)
         return _missing(its, status.get("conditions"), wanted)
 
-    @until_right
+    @awaited
     def listeners(self, kind: str, key: str, wanted: Listeners) -> str:
         """Wait for the status of all listeners: the routes, the kinds of routes, and conditions."""
         its, status = self.status(kind, key)
@@ -360,7 +360,7 @@ class ConformanceTestCase(InteropTestCase):
             wrong = wrong or _missing(its, one["conditions"], conditions)
         return wrong
 
-    @until_right
+    @awaited
     def listener(self, kind: str, key: str, name: str, *wanted: str) -> str:
         """Wait for conditions of one listener; of all without a name."""
         its, status = self.status(kind, key)
@@ -368,19 +368,19 @@ class ConformanceTestCase(InteropTestCase):
         whys = (_missing(its, one["conditions"], wanted) for one in those)
         return next(filter(None, whys), "") if those else f"no status of listener {name!r}"
 
-    @until_right
+    @awaited
     def no_routes(self, gateway: str) -> str:
         """Wait until a Gateway of one listener has no route attached."""
         found = self.status("Gateway", gateway)[1].get("listeners") or ()
         counts = [one["attachedRoutes"] for one in found]
         return f"routes attached: {counts}" if counts not in ([], [0]) else ""
 
-    @until_right
+    @awaited
     def sets(self, gateway: str, count: int) -> str:
         found = self.status("Gateway", gateway)[1].get("attachedListenerSets", 0)
         return f"{found} ListenerSets" if found != count else ""
 
-    @until_right
+    @awaited
     def route(self, kind: str, key: str, parent: str, *wanted: str) -> str:
         """Wait for conditions of a route at a parent, ``name`` or ``namespace/name``."""
         namespace, _, name = parent.rpartition("/")
@@ -394,7 +394,7 @@ class ConformanceTestCase(InteropTestCase):
         ]
         return min(whys, key=len, default=f"no status: {parents}")
 
-    @until_right
+    @awaited
     def not_accepted(self, kind: str, key: str) -> str:
         """Wait until a route has one parent at most, which has not accepted it."""
         its, status = self.status(kind, key)
@@ -402,7 +402,7 @@ class ConformanceTestCase(InteropTestCase):
         whys = [_missing(its, one["conditions"], ("!Accepted",)) for one in parents]
         return "".join(whys) if len(parents) < 2 else f"{len(parents)} parents"
 
-    @until_right
+    @awaited
     def parents(
         self, kind: str, key: str, *parents: str, wanted: Sequence[str] = ("Accepted:Accepted",)
     ) -> str:
@@ -446,13 +446,13 @@ class ConformanceTestCase(InteropTestCase):
         port = next(one["port"] for one in listeners if listener in {"", one["name"]})
         return its["status"]["addresses"][0]["value"], port
 
-    @until_right
+    @awaited
     def addressed(self, gateway: str) -> str:
         its, status = self.status("Gateway", gateway)
         wrong = _missing(its, status.get("conditions"), ())
         return wrong or ("" if status.get("addresses") else "no address")
 
-    @until_right
+    @awaited
     def reaches(
         self,
         address: tuple[str, int],
@@ -474,14 +474,14 @@ class ConformanceTestCase(InteropTestCase):
         for host, names in services.items():
             self.reaches(address, host, *names.split(), **how)  # type: ignore[arg-type]
 
-    @until_right
+    @awaited
     def policy(self, key: str, gateway: str, *wanted: str) -> str:
         its, status = self.status("BackendTLSPolicy", key)
         found = status.get("ancestors") or ()
         those = [one for one in found if one["ancestorRef"]["name"] == gateway]
         return _missing(its, those[-1]["conditions"], wanted) if those else f"no status: {found}"
 
-    @until_right
+    @awaited
     def shares(self, send: Callable[[], dict[str, Any]], wanted: dict[str, float]) -> str:
         """Have many clients served, of which each Service gets its share, within 5 %; it is tried ten times, as there."""
         counts = dict.fromkeys(wanted, 0)

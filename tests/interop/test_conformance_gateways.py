@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.interop.conformance import INFRA, ConformanceTestCase, Listeners, Names, with_tls
+from tests.interop.conformance import INFRA, ConformanceCase, Listeners, Names, with_tls
 
 _GOOD = ("Accepted", "ResolvedRefs")
 _SERVED = ("Accepted", "ResolvedRefs", "Programmed")
@@ -52,7 +52,7 @@ def _listener(name: str, host: str, **more: object) -> dict[str, object]:
     return {**own, "tls": {"mode": "Passthrough"}, **more}
 
 
-class GatewayTests(ConformanceTestCase):
+class GatewayTests(ConformanceCase):
     def test_http_is_refused(self) -> None:
         """What is for HTTP alone, as it is in the suite: no listener of it is accepted, and no route is answered."""
         refused = "!Accepted:UnsupportedProtocol"
@@ -189,7 +189,7 @@ class GatewayTests(ConformanceTestCase):
         self.assertEqual([one["value"] for one in addresses], ["10.9.0.1"])
 
 
-class FrontendTests(ConformanceTestCase):
+class FrontendTests(ConformanceCase):
     """Certificates of clients, at listeners of TLS in place of HTTPS."""
 
     def test_gateway_with_clientcertificate_validation(self) -> None:
@@ -242,7 +242,7 @@ class FrontendTests(ConformanceTestCase):
         self.reaches((address, 443), "example.org")
 
 
-class ListenerSetTests(ConformanceTestCase):
+class ListenerSetTests(ConformanceCase):
     def begin(self, file: str, gateway: str, sets: int) -> None:
         """Apply a file, whose Gateway is accepted, and this many ListenerSets with it."""
         self.use(f"listenerset-{file}", "Passthrough")
@@ -410,7 +410,7 @@ class ListenerSetTests(ConformanceTestCase):
             self.assertEqual(len(found), 1)
 
 
-class BackendTlsPolicyTests(ConformanceTestCase):
+class BackendTlsPolicyTests(ConformanceCase):
     """Their HTTP listeners end TLS here, since plain clients are not routed by name."""
 
     GATEWAYS = ("same-namespace", "same-namespace-with-https-listener")

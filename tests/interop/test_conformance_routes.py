@@ -9,10 +9,10 @@ from tests.interop.conformance import (
     APP,
     INFRA,
     WEB,
-    ConformanceTestCase,
+    ConformanceCase,
     ask,
     ask_datagram,
-    until_right,
+    awaited,
 )
 
 _GOOD = ("Accepted", "ResolvedRefs")
@@ -74,7 +74,7 @@ A route that is ``refused`` has one parent at most, which has not accepted it, a
 """
 
 
-class RouteTests(ConformanceTestCase):
+class RouteTests(ConformanceCase):
     def test_routes(self) -> None:
         self.use("udproute-simple")
         self.accepted("udp-gateway", "UDPRoute", "udp-coredns")
@@ -108,7 +108,7 @@ class RouteTests(ConformanceTestCase):
         else:
             self.answered(address, services)
 
-    @until_right
+    @awaited
     def answered(self, address: tuple[str, int], services: Sequence[str]) -> str:
         service = ask_datagram(address).get("service", "")
         good = service in services if services else not service

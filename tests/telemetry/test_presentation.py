@@ -6,32 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.net.channel.message import DATE
 from txmux.telemetry import documents
-from txmux.telemetry.presentation import (
-    COMMAND,
-    PAGE,
-    SCREEN,
-    STYLES,
-    Column,
-    Table,
-    attention_items,
-    attention_line,
-    attention_verdict,
-    busy_routes,
-    certificate_rank,
-    connection_counts,
-    date,
-    fitted,
-    folded_attention,
-    found_addresses,
-    needs_attention,
-    ordered,
-    rates,
-    server_health,
-    server_rows,
-    server_state,
-    slow_start,
-    unrouted,
-)
+from txmux.telemetry import presentation as view
+from txmux.telemetry.presentation import COMMAND, PAGE, SCREEN, STYLES, Column, Table
 
 _NOW = 1_795_208_468.0
 _TABLES = [table for table in vars(documents).values() if isinstance(table, Table)]
@@ -53,9 +29,11 @@ class PresentationTests(SynchronousTestCase):
         servers.append({"server": "i", "state": "up", "check": None, "checked": True})
         servers.append({"server": "n", "state": "of a newer version"})
         dead = [{"server": "h", "state": "failing"}, {"server": "j", "state": "disabled"}]
-        listed = server_rows([{"name": "web", "servers": servers}, {"name": "db", "servers": dead}])
+        listed = view.server_rows(
+            [{"name": "web", "servers": servers}, {"name": "db", "servers": dead}]
+        )
         self.assertEqual(
-            [(row["server"], server_state(row), server_health(row)) for row in listed],
+            [(row["server"], view.server_state(row), view.server_health(row)) for row in listed],
             [
                 ("h", "failing", "down"),  # its backend has none that is up
                 ("n", "of a newer version", "down"), ("g", "down", "down"), ("s", "silent", "down"),
@@ -91,25 +69,25 @@ class PresentationTests(SynchronousTestCase):
     def test_found_addresses_down_ones_first_and_limited(self) -> None:
         many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
         many[9]["state"] = "down"
-        found = found_addresses({"server": "consul:web", "addresses": many})
+        found = view.found_addresses({"server": "consul:web", "addresses": many})
         self.assertTrue(found.startswith("10.0.0.10:80 (down), 10.0.0.1:80, "), found)
         self.assertTrue(found.endswith(", 10.0.0.7:80 and 3 more"), found)
         plain = [{"address": "10.0.0.1:80", "state": "up"}]
-        self.assertEqual(found_addresses({"server": "10.0.0.1:80", "addresses": plain}), "")
+        self.assertEqual(view.found_addresses({"server": "10.0.0.1:80", "addresses": plain}), "")
 
     def test_order_and_dates(self) -> None:
         names = {"a": (0, 0), "b": (1, 2), "c": (0, 9), "d": (0, 0)}
         routes = [{"name": name, "active": n, "matches": m} for name, (n, m) in names.items()]
-        self.assertEqual([row["name"] for row in busy_routes(routes)], ["b", "c", "a", "d"])
+        self.assertEqual([row["name"] for row in view.busy_routes(routes)], ["b", "c", "a", "d"])
         for seconds, shown in ((DATE.least, "1-01-0"), (DATE.most, "9999-12-")):
-            self.assertIn(shown, date(seconds))
+            self.assertIn(shown, view.date(seconds))
         rows: list[dict[str, Any]] = [{"n": 2}, {"n": None}, {"n": 7}, {}]
         for is_descending, wanted in ((False, [2, 7]), (True, [7, 2])):
-            listed = ordered(rows, Column("n", "n", "count"), is_descending=is_descending)
+            listed = view.ordered(rows, Column("n", "n", "count"), is_descending=is_descending)
             self.assertEqual([row.get("n") for row in listed], [*wanted, None, None])
         states = ["valid", "of a newer version", "ends soon", None, "ended", "not valid yet"]
         ranked = ["ended", "not valid yet", "ends soon", "valid", "of a newer version", None]
-        listed = sorted(({"state": state} for state in states), key=certificate_rank)
+        listed = sorted(({"state": state} for state in states), key=view.certificate_rank)
         self.assertEqual([row["state"] for row in listed], ranked)
 
     def test_attention_of_this_and_of_older_versions(self) -> None:
@@ -118,11 +96,13 @@ class PresentationTests(SynchronousTestCase):
             "cause": "connection refused, 37 of 37 in 12 s", "since": _NOW - 75,
             "do": "txmux servers web",
         }  # fmt: skip
-        listed = attention_items({"attention": ["it burns", {"what": "x", "text": "old"}, item]})
+        listed = view.attention_items(
+            {"attention": ["it burns", {"what": "x", "text": "old"}, item]}
+        )
         line = "backend web: no server can serve (connection refused, 37 of 37 in 12 s), for 1 min 15 s"
-        found = [(one["level"], attention_line(one, _NOW)) for one in listed]
+        found = [(one["level"], view.attention_line(one, _NOW)) for one in listed]
         self.assertEqual(found, [("critical", line), ("warning", "it burns"), ("warning", "old")])
-        code, lines = attention_verdict({"attention": listed})
+        code, lines = view.attention_verdict({"attention": listed})
         self.assertEqual((code, lines[1:]), (2, ["WARNING: it burns", "WARNING: old"]))
         self.assertTrue(lines[0].endswith("; 2 more | critical=1;;;0 warning=2;;;0 note=0;;;0"))
 
@@ -134,15 +114,15 @@ class PresentationTests(SynchronousTestCase):
             for number in range(7)
         ]
         listed.append({"text": "last", "level": "warning", "what": "unit"})
-        shown = [item["text"] for item in folded_attention({"attention": listed})]
+        shown = [item["text"] for item in view.folded_attention({"attention": listed})]
         self.assertEqual(len(shown), 3 * 6 + 1)
         self.assertEqual(shown[4:7], ["renewal 4", "user 1001: 2 more of these", "unit 0"])
         self.assertEqual(shown[-2:], ["a.ini: 2 more of these", "last"])
-        _, lines = attention_verdict({"attention": listed})
+        _, lines = view.attention_verdict({"attention": listed})
         self.assertEqual(len(lines), len(shown))
         self.assertIn("; 21 more | critical=0;;;0 warning=22;;;0", lines[0])
         own = [{**item, "owner": ""} for item in listed]
-        self.assertEqual(len(folded_attention({"attention": own})), len(listed))
+        self.assertEqual(len(view.folded_attention({"attention": own})), len(listed))
 
     def test_views_of_a_status(self) -> None:
         routes: list[dict[str, Any]] = [{"active": 2}, {}]
@@ -151,25 +131,31 @@ class PresentationTests(SynchronousTestCase):
         measured = {"connections": 1.5, "bytes_in": 2000}
         status: dict[str, Any] = {"connections": counts, "rates": measured}
         row = {**ended, "name": "-", "backend": "no route", "matches": 5, "active": 2}
-        self.assertEqual([*unrouted(status, routes)], [row])
-        self.assertEqual([one["active"] for one in unrouted(status, [{"active": 9}])], [0])
+        self.assertEqual([*view.unrouted(status, routes)], [row])
+        self.assertEqual([one["active"] for one in view.unrouted(status, [{"active": 9}])], [0])
         for number, active, is_shown in ((0, 3, False), (0, 4, True), (1, 3, True)):
             its = {**counts, "active": active, "unrouted": {**ended, "ended": number}}
-            self.assertEqual(len([*unrouted({"connections": its}, routes)]), is_shown)
-        self.assertEqual([*unrouted({}, routes)], [])
-        self.assertEqual(connection_counts(status), "5 active, 1 undecided, 9 so far, at most 20")
-        self.assertEqual(connection_counts({"connections": {"total": 9, "limit": 0}}), "9 so far")
-        self.assertEqual(rates(status), "connections 1.5/s, bytes in 2 kB/s")
-        self.assertEqual(rates({"rates": None}), "")
+            self.assertEqual(len([*view.unrouted({"connections": its}, routes)]), is_shown)
+        self.assertEqual([*view.unrouted({}, routes)], [])
+        self.assertEqual(
+            view.connection_counts(status), "5 active, 1 undecided, 9 so far, at most 20"
+        )
+        self.assertEqual(
+            view.connection_counts({"connections": {"total": 9, "limit": 0}}), "9 so far"
+        )
+        self.assertEqual(view.rates(status), "connections 1.5/s, bytes in 2 kB/s")
+        self.assertEqual(view.rates({"rates": None}), "")
         for level, code, line in (
             ("critical", 2, "CRITICAL: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=1;;;0 warning=0;;;0 note=0;;;0"),
             ("note", 0, "NOTE: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=0;;;0 note=1;;;0"),
             ("warning", 1, "WARNING: a/b (c) | active=5;;;0;20 undecided=1;;;0 total=9c;;;0 critical=0;;;0 warning=1;;;0 note=0;;;0"),
         ):  # fmt: skip
             item = {"level": level, "text": "a|b", "cause": "c"}
-            self.assertEqual(attention_verdict({**status, "attention": [item]}), (code, [line]))
+            self.assertEqual(
+                view.attention_verdict({**status, "attention": [item]}), (code, [line])
+            )
         for since, age in ((200.0, ", for 0 s"), (10.0, ", for 1 min 30 s"), (None, "")):
-            self.assertEqual(attention_line({"text": "x", "since": since}, 100.0), f"x{age}")
+            self.assertEqual(view.attention_line({"text": "x", "since": since}, 100.0), f"x{age}")
 
     def test_states_of_workers_listeners_and_servers(self) -> None:
         """Each in words, and whether it is well."""
@@ -195,9 +181,9 @@ class PresentationTests(SynchronousTestCase):
             cells = table.only("state").cells(row, COMMAND, _NOW)
             self.assertEqual((cells, table.health(row) or ""), ([text], health), row)
             if table is documents.SERVERS:
-                self.assertEqual(needs_attention(row), health != "unchecked")
+                self.assertEqual(view.needs_attention(row), health != "unchecked")
         rows: list[dict[str, Any]] = [{}, {"weight": 2}, {"weight": 2, "effective_weight": 0.5}]
-        weights = [slow_start(row) for row in rows]
+        weights = [view.slow_start(row) for row in rows]
         self.assertEqual(weights, ["", "", "starting slowly: weight 0.5 of 2"])
         table = documents.BANS.first("left")
         self.assertEqual([column.title for column in table.columns], ["left", "network", "reason"])
@@ -220,7 +206,9 @@ class PresentationTests(SynchronousTestCase):
             (67, {0: 10, 1: 3, 3: 12, 5: 30}), (60, {0: 10, 1: 3, 3: 12, 5: 29}), (50, {0: 10, 1: 3, 3: 7, 5: 24}),
             (46, {0: 10, 1: 3, 5: 29}), (38, {0: 10, 5: 26}), (30, {0: 10, 5: 18}), (16, {0: 8, 5: 6}), (1, {0: 1, 5: 1}),
         ):  # fmt: skip
-            self.assertEqual(dict(zip(*fitted(columns, lines, width), strict=True)), shown, width)
+            self.assertEqual(
+                dict(zip(*view.fitted(columns, lines, width), strict=True)), shown, width
+            )
 
     @given(st.sampled_from(_TABLES), st.integers(1, 200), st.text(max_size=40))
     def test_tables_of_any_width_with_missing_fields(
@@ -230,7 +218,7 @@ class PresentationTests(SynchronousTestCase):
         row = {"state": text, "is_self_signed": False, "acme": False, "file": text, "server": text}
         cells = table.cells(row, COMMAND, _NOW)
         titles = [column.title for column in table.columns]
-        shown, widths = fitted(table.columns, [titles, cells], width)
+        shown, widths = view.fitted(table.columns, [titles, cells], width)
         always = [at for at, column in enumerate(table.columns) if not column.goes]
         self.assertLessEqual({*always}, {*shown})
         if width >= 3 * len(shown):

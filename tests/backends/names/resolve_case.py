@@ -55,7 +55,7 @@ class CountingLookup(Lookup):
             self.open -= 1
 
 
-class NamesTestCase(TestCase):
+class NamesCase(TestCase):
     """A test with a name server, the system's files, and a clock that stands still until it is moved."""
 
     def setUp(self) -> None:

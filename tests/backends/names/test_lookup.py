@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names import nameserver
 from tests.backends.names.nameserver import FLOOD, GARBAGE, HANG_UP, SILENCE, a, aaaa, cname, srv
-from tests.backends.names.resolve_case import HOST, CountingLookup, NamesTestCase
+from tests.backends.names.resolve_case import HOST, CountingLookup, NamesCase
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.kit import make_folder, reactor
 from txmux.backends.names.lookup import HostAnswer, Lookup, ResolvConf, has_route, listed_addresses
@@ -30,12 +30,12 @@ async def failure(looking: Coroutine[Any, Any, object]) -> str:
     raise AssertionError("it has not failed")
 
 
-async def addresses(test: NamesTestCase, name: str = HOST) -> list[str]:
+async def addresses(test: NamesCase, name: str = HOST) -> list[str]:
     answer = await test.lookup.host(name)
     return sorted(address for found in answer.addresses.values() for address in found)
 
 
-class HostTests(NamesTestCase):
+class HostTests(NamesCase):
     async def test_both_families(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=40) + aaaa("fd00::1", ttl=20)
         both = {dns.A: frozenset({"10.0.0.1", "10.0.0.2"}), dns.AAAA: frozenset({"fd00::1"})}
@@ -93,7 +93,7 @@ class _BusyReactor(Clock):
     def removeReader(self, reader: object) -> None: ...
 
 
-class AliasTests(NamesTestCase):
+class AliasTests(NamesCase):
     async def test_endless_chain(self) -> None:
         self.zone[HOST] = cname("alias.test", ttl=7)
         self.zone["alias.test"] = cname("end.test")
@@ -124,7 +124,7 @@ class AliasTests(NamesTestCase):
         self.assertEqual({it.target for it in answer.services}, {"one.test", r"\n\xe4.test"})
 
 
-class SystemTests(NamesTestCase):
+class SystemTests(NamesCase):
     async def test_hosts_and_localhost(self) -> None:
         self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1", "::1"])
         self.hosts.write_text("127.0.0.1 localhost\n")
@@ -172,7 +172,7 @@ class SystemTests(NamesTestCase):
             self.assertIn(server, await waiting)
 
 
-class SourceTests(NamesTestCase):
+class SourceTests(NamesCase):
     def setUp(self) -> None:
         super().setUp()
         self.servers = TrackedServers(self.time, "names stay")
@@ -263,7 +263,7 @@ class SourceTests(NamesTestCase):
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
 
-class TroubleTests(NamesTestCase):
+class TroubleTests(NamesCase):
     async def test_nobody_there_fails_at_once(self) -> None:
         await self.server.stop()
         why = await failure(self.lookup.host(HOST))
@@ -379,7 +379,7 @@ class TroubleTests(NamesTestCase):
         self.assertIn("response code 23", await failure(self.lookup.host(HOST)))
 
 
-class OtherReactorTests(NamesTestCase):
+class OtherReactorTests(NamesCase):
     """A reactor that tells of a socket's error as if there were something to read."""
 
     def setUp(self) -> None:
@@ -408,7 +408,7 @@ class OtherReactorTests(NamesTestCase):
         self.assertIn("connection refused", await failing)
 
 
-class CancelTests(NamesTestCase):
+class CancelTests(NamesCase):
     async def test_asking_by_tcp(self) -> None:
         self.server.by_tcp = SILENCE
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))

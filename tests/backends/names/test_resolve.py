@@ -11,7 +11,7 @@ from tests.backends.names.resolve_case import (
     HOST,
     SERVICE,
     CountingPool,
-    NamesTestCase,
+    NamesCase,
     service,
 )
 from tests.backends.pool.pools import servers
@@ -26,7 +26,7 @@ from txmux.rules.reading.parser import load_within_patience
 from txmux.rules.replacement import all_backends_in
 
 
-class AnswerTests(NamesTestCase):
+class AnswerTests(NamesCase):
     async def test_name_servers_of_the_backend(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         other = self.name_server()
@@ -110,7 +110,7 @@ class AnswerTests(NamesTestCase):
         self.assertEqual([call.getTime() for call in self.time.clock.getDelayedCalls()], [10, 20])
 
 
-class FailureTests(NamesTestCase):
+class FailureTests(NamesCase):
     async def start(self) -> CountingPool:
         self.zone[HOST] = a("10.0.0.1", ttl=5)
         pool = self.pool()
@@ -253,7 +253,7 @@ class FailureTests(NamesTestCase):
         self.assertEqual(str(first.value), "broken")
 
 
-class ServiceTests(NamesTestCase):
+class ServiceTests(NamesCase):
     async def test_records(self) -> None:
         self.zone[SERVICE] = [srv("one.test", 22, 10, 5), srv("two.test", 2222, 20, 0)]
         self.zone["one.test"] = a("10.0.0.1", "10.0.0.2")
@@ -363,7 +363,7 @@ class ServiceTests(NamesTestCase):
         await self.found(pools[-1], "10.0.0.1:80")
 
 
-class WaitingTests(NamesTestCase):
+class WaitingTests(NamesCase):
     async def test_answers_to_names(self) -> None:
         self.pool(*servers("10.0.0.1:80"))
         self.assertTrue(self.names.first_answer().called)
@@ -434,7 +434,7 @@ class WaitingTests(NamesTestCase):
         self.assertEqual([await self.next_look_up() for _ in range(5)], [1, 2, 4, 8, 10])
 
 
-class StopTests(NamesTestCase):
+class StopTests(NamesCase):
     """The end: no socket and no timer is left, which trial looks for."""
 
     async def test_while_asking(self) -> None:
@@ -466,7 +466,7 @@ class StopTests(NamesTestCase):
         self.assertEqual((self.texts(pool), self.server.asked[HOST, dns.A]), (["10.0.0.1:80"], 1))
 
 
-class ToldTests(NamesTestCase):
+class ToldTests(NamesCase):
     def setUp(self) -> None:
         super().setUp()
         self.other = NameResolver(self.time, is_active=False)

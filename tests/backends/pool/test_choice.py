@@ -9,15 +9,9 @@ from weakref import WeakKeyDictionary
 
 import attrs
 import pytest
-from hypothesis import settings
+from hypothesis import settings, stateful
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -234,9 +228,9 @@ class ManyMachine(ChoiceMachine):
 class ChoiceTests(SynchronousTestCase):
     def test_as_the_model(self) -> None:
         few = settings(max_examples=scaled(40), stateful_step_count=40, deadline=None)
-        run_state_machine_as_test(ChoiceMachine, settings=few)
+        stateful.run_state_machine_as_test(ChoiceMachine, settings=few)
         change_constants(self, pool_module, _FEW=0, _PAUSE=2.0)
-        run_state_machine_as_test(ManyMachine, settings=few)
+        stateful.run_state_machine_as_test(ManyMachine, settings=few)
 
     def test_loads_of_the_past_are_forgotten(self) -> None:
         """A server that once had 1,000 connections costs no memory for each number of them."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import NameServer, a, srv
-from tests.backends.names.resolve_case import NamesTestCase, service
+from tests.backends.names.resolve_case import NamesCase, service
 from tests.features.consul.stand_in import Consul, Instance, instances_in
 from tests.support.kit import change_constants, has_ipv6, make_folder
 from txmux.backends.pool.pool import BackendPool
@@ -20,7 +20,7 @@ from txmux.rules.model import Resolve, Settings
 from txmux.rules.reading.endpoints import server
 
 
-class ConsulTests(NamesTestCase):
+class ConsulTests(NamesCase):
     def setUp(self) -> None:
         super().setUp()
         self.consul = Consul(self, self.time)
@@ -284,7 +284,7 @@ class ConsulTests(NamesTestCase):
 _NAME = "_web._tcp.service.consul"
 
 
-class ConsulDnsTests(NamesTestCase):
+class ConsulDnsTests(NamesCase):
     async def test_large_answer(self) -> None:
         """An answer that is cut is asked for over TCP, by IPv6, too; and again after a second, since its time to live is 0."""
         for host in ["127.0.0.1", *(["::1"] if has_ipv6() else [])]:
