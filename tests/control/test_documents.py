@@ -35,8 +35,7 @@ DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch 
 class DocumentsTest(SupervisedTestCase):
     async def test_routes_in_order_with_counts_and_text(self) -> None:
         client = await self.live.client(await self.live.begin(DRY))
-        server = await self.live.backend.peer()
-        await server.has(11)
+        server = await self.live.backend.heard(11)
         server.send(b"answer")
         await client.has(6)
         dry, web, ssh = (await self.running.control.routes())[0]

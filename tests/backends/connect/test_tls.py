@@ -107,8 +107,7 @@ class TlsTests(TestCase):
         port = self.serve(authority().issue("a.example", "b.example"))
         client: Any = await self.attempt(self.tls(), port)
         client.transport.write(b"question")
-        peer = await self.peers.peer()
-        await peer.has(8)
+        peer = await self.peers.heard(8)
         self.assertEqual(peer.transport.getHandle().get_servername(), b"a.example")
         peer.send(b"answer")
         await client.receiver.has(6)
@@ -210,8 +209,7 @@ class TlsTests(TestCase):
         port = self.serve(authority().issue("a.example"), trustRoot=root)
         client: Any = await self.attempt(self.tls(certificate=(path,)), port)
         client.transport.write(b"?")  # this side's handshake is done before the other's
-        peer = await self.peers.peer()
-        await peer.has(1)
+        peer = await self.peers.heard(1)
         self.assertEqual(peer.transport.getPeerCertificate().to_cryptography(), own.certificate)
 
     async def test_header_first(self) -> None:
@@ -273,8 +271,7 @@ class TlsTests(TestCase):
         client = await self.attempt(self.tls(), port)
         receiver = client.receiver
         client.transport.write(b"half")
-        server = await self.peers.peer(1)
-        await server.has(4)
+        server = await self.peers.heard(4, 1)
         client.transport.abortConnection()
         await server.is_lost()
         self.assertTrue(server.was_reset())

@@ -54,10 +54,14 @@ class CheckRunTest(TestCase):
         check: Check = how if isinstance(how, Check) else Check(how)
         target = target or server_at(listen(self, self.server))
         question = probe(check, target.host, target.port, tls=False)
-        self.found = []
+        self.found, self.connected = [], len(self.server.peers)
         checking = CheckRun(self.time.clock, question, check.timeout, self.found.append)
         checking.start(dialler or self.runtime.dialler, target, wrap, header)
         return checking
+
+    async def peer(self, octets: int = 0) -> Peer:
+        """The server's end of the check that began last, once it has heard so much."""
+        return await self.server.heard(octets, self.connected)
 
     async def until(self, condition: Callable[[], object]) -> None:
         while not condition():
@@ -94,7 +98,7 @@ class CheckRunTest(TestCase):
     async def test_tcp(self) -> None:
         """A server that speaks gets nothing, and is not reset."""
         self.check("tcp")
-        peer = await self.server.peer()
+        peer = await self.peer()
         peer.send(b"220 mail.example.com\r\n" * 100)
         await peer.has_all()
         peer.send(b"421 bye\r\n" * 100)
@@ -125,21 +129,21 @@ class CheckRunTest(TestCase):
         self.addCleanup(reactor.listenUNIX(path, self.server).stopListening)
         self.check("tcp", server(f"unix:{path}"))
         self.assertEqual(await self.finding(), WELL)
-        peer = await self.server.peer()
+        peer = await self.peer()
         await peer.is_lost()
         await self.is_over()
 
     async def test_endpoint_and_server_that_does_not_close(self) -> None:
         port = listen(self, self.server)
         self.check("redis", server(f"tcp:127.0.0.1:{port}:timeout=9"))
-        peer = await self.server.peer()
+        peer = await self.peer()
         peer.send(b"+PONG\r\n")
         self.assertEqual(await self.finding(), WELL)
         await peer.is_lost()
         self.assertFalse(peer.was_reset())
         await self.is_over()
         self.check("redis")
-        peer = await self.server.peer(1)
+        peer = await self.peer()
         peer.send(b"+PONG\r\n")
         await peer.has_all()
         self.assertEqual(self.found, [WELL])
@@ -175,8 +179,7 @@ class CheckRunTest(TestCase):
 
     async def test_healthy_answer_in_pieces_and_unhealthy_one(self) -> None:
         self.check("redis")
-        peer = await self.server.peer()
-        await peer.has(14)
+        peer = await self.peer(14)
         self.assertEqual(peer.received, b"*1\r\n$4\r\nPING\r\n")
         peer.send(b"+PO")
         await deferLater(reactor, 0.01)
@@ -187,7 +190,7 @@ class CheckRunTest(TestCase):
         self.assertFalse(peer.was_reset())
         await self.is_over()
         self.check("http")
-        peer = await self.server.peer(1)
+        peer = await self.peer()
         peer.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\noh, ")
         self.assertEqual(await self.finding(), ill("HTTP 503"))
         await peer.has_all()
@@ -198,10 +201,8 @@ class CheckRunTest(TestCase):
     async def test_no_answer_in_time(self) -> None:
         timed_out = "timed out after 1 s"
         for said, why in ((b"", ""), (b"220 mail\r\n", ": no SSH banner: 220 mail")):
-            self.server = PeerFactory()
             checking = self.check("ssh")
-            peer = await self.server.peer()
-            await peer.has(1)
+            peer = await self.peer(1)
             peer.send(said)
             while checking.received < len(said):
                 await deferLater(reactor, 0)
@@ -218,10 +219,8 @@ class CheckRunTest(TestCase):
             (b"", Peer.close, "connection closed without an answer"), (b"-", Peer.close, "no PONG: -"),
             (b"", Peer.reset, "connection reset"),
         ):  # fmt: skip
-            self.server = PeerFactory()
             checking = self.check("redis")
-            peer = await self.server.peer()
-            await peer.has(1)
+            peer = await self.peer(1)
             peer.send(said)
             leave(peer)
             self.assertEqual(await self.finding(), ill(why))
@@ -232,9 +231,8 @@ class CheckRunTest(TestCase):
     async def test_endless(self) -> None:
         endless = ill("no HTTP answer in 64 KiB: SSH" + "x" * 77 + "…")
         for beginning, finding in ((b"HTTP/1.1 200 OK\r\n\r\n", WELL), (b"SSH", endless)):
-            self.server = PeerFactory()
             checking = self.check("http")
-            peer = await self.server.peer()
+            peer = await self.peer()
             peer.send(beginning + b"x" * (40 * LONGEST_ANSWER))
             self.assertEqual(await self.finding(), finding)
             await peer.is_lost()
@@ -245,8 +243,7 @@ class CheckRunTest(TestCase):
 
     async def test_cut_off(self) -> None:
         checking = self.check("redis")
-        peer = await self.server.peer()
-        await peer.has(1)
+        peer = await self.peer(1)
         checking.abort()
         self.assert_nothing_left()
         await peer.is_lost()
@@ -257,7 +254,6 @@ class CheckRunTest(TestCase):
 
     async def test_aborted_by_result(self) -> None:
         for answer in (b"+PONG\r\n", b"-LOADING\r\n", b""):
-            self.server = PeerFactory()
             checking = self.check("redis")
 
             def cut(finding: CheckResult, checking: CheckRun = checking) -> None:
@@ -265,7 +261,7 @@ class CheckRunTest(TestCase):
                 checking.abort()
 
             checking.on_result = cut
-            peer = await self.server.peer()
+            peer = await self.peer()
             peer.send(answer)
             peer.finish()
             await self.finding()
@@ -286,12 +282,12 @@ class CheckRunTest(TestCase):
         backend = Backend("b", (target,), check=check, proxy_protocol=proxy_protocol)
         asking = ProbeTarget(backend, check, tls.wrap if tls else None)
         member = Member(target, target, "a.example")
-        self.found = []
+        self.found, self.connected = [], len(self.server.peers)
         checking = asking.make_check(self.time.clock, member, self.found.append)
         asking.start_check(checking, self.runtime.dialler, member)
 
     async def answered(self, answer: bytes = b"+PONG\r\n") -> tuple[bytes, CheckResult]:
-        peer: Peer = await self.server.peer(max(0, len(self.server.peers) - 1))
+        peer = await self.peer()
         await peer.until(lambda: peer.received.endswith(b"\n"))
         peer.send(answer)
         found = await self.finding()
@@ -310,7 +306,6 @@ class CheckRunTest(TestCase):
         own = r"send='HEAD /x HTTP/1.0\r\n\r\n' expect=500-599"
         rows = ("", b"200 OK", b"Host: a.example:%d\r\n"), (own, b"503 Busy", b"")
         for keys, answer, host in rows:
-            self.server = PeerFactory()
             port = listen(self, self.server)
             self.ask(f"http port={port} {keys}")
             request, found = await self.answered(b"HTTP/1.1 %s\r\n" % answer)
@@ -323,11 +318,9 @@ class CheckRunTest(TestCase):
     async def test_tls_of_check_and_backend(self) -> None:
         """With ``tls=yes`` a check speaks TLS to a server whose clients do so themselves, whatever its certificate."""
         for text in ("redis tls=yes", "redis tls=yes sni=b.example"):
-            self.server = PeerFactory()
             self.ask(text, self.secure_port())
             self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
         self.assertEqual(self.names, [b"a.example", b"b.example"])
-        self.server = PeerFactory()
         self.ask(f"redis tls=yes port={self.secure_port()}")
         self.assertEqual((await self.answered())[1], WELL)
         # Where the backend has TLS, the check verifies the certificate as well; with ``tls=no`` it has none.
@@ -335,15 +328,13 @@ class CheckRunTest(TestCase):
         self.ask("redis tls=yes", self.secure_port(), tls=tls)
         self.assertIn("not for b.example", (await self.finding()).why)
         await self.is_over()
-        self.server = PeerFactory()
         self.ask("redis tls=no", listen(self, self.server), tls=tls)
         self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
 
     async def received(self, version: Any) -> tuple[bytes, Peer]:
-        self.server = PeerFactory()
         self.port = listen(self, self.server)
         self.check("redis", server_at(self.port), header=header_of_check(version))
-        peer = await self.server.peer()
+        peer = await self.peer()
         await peer.until(lambda: peer.received.endswith(b"PING\r\n"))
         peer.send(b"+PONG\r\n")
         self.assertEqual(await self.finding(), WELL)
@@ -356,16 +347,14 @@ class CheckRunTest(TestCase):
         header, peer = await self.received("v1")
         ports = f"{peer.transport.getPeer().port} {self.port}"
         self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())
-        self.server = PeerFactory()
         folder = make_folder(self)  # header at unix
         self.addCleanup(reactor.listenUNIX(f"{folder}/socket", self.server).stopListening)
         self.check("tcp", server(f"unix:{folder}/socket"), header=header_of_check("v1"))
-        peer = await self.server.peer()
+        peer = await self.peer()
         await peer.is_lost()
         self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")
         self.ask("tcp tls=yes", listen(self, self.server), proxy_protocol="v2")
-        peer = await self.server.peer(1)
-        await peer.has(17)
+        peer = await self.peer(17)
         self.assertEqual(peer.received[:17], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\x16")
         peer.close()
         await self.finding()
@@ -399,10 +388,9 @@ class CheckRunTest(TestCase):
             (b"", "connection closed during the TLS handshake"),
             (b"220 mail\r\n", "the TLS handshake failed: wrong version number"),
         )
-        for number, (answer, why) in enumerate(rows, len(self.server.peers)):
+        for answer, why in rows:
             self.check("tcp", server(f"tls:127.0.0.1:{port}"))
-            peer = await self.server.peer(number)
-            await peer.has(1)
+            peer = await self.peer(1)
             peer.send(answer)
             peer.close()
             self.assertEqual(await self.finding(), ill(why))
@@ -411,31 +399,26 @@ class CheckRunTest(TestCase):
     async def test_no_tls_handshake(self) -> None:
         port = listen(self, self.server)
         self.check_tls("tcp", port=port)
-        peer = await self.server.peer()
-        await peer.has(1)
+        peer = await self.peer(1)
         self.time.advance(1)
         self.assertEqual(await self.finding(), ill("timed out after 1 s"))
         await peer.is_lost()
         checking = self.check_tls("tcp", port=port)
-        peer = await self.server.peer(1)
-        await peer.has(1)
+        peer = await self.peer(1)
         checking.abort()
         await peer.is_lost()
         self.assertEqual(self.found, [])
         self.check_tls("tcp", port=port)
-        peer = await self.server.peer(2)
-        await peer.has(1)
+        peer = await self.peer(1)
         peer.close()
         why = "it closed the connection instead of answering with TLS"
         self.assertEqual(await self.finding(), ill(why))
         self.assert_nothing_left()
 
     async def test_tls_server_that_hangs_or_closes(self) -> None:
-        rows = (b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL)
-        for number, (answer, finding) in enumerate(rows):
+        for answer, finding in ((b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL)):
             self.check_tls("redis")
-            peer = await self.server.peer(number)
-            await peer.has(14)
+            peer = await self.peer(14)
             peer.transport.pauseProducing()
             if answer:
                 peer.send(answer)
@@ -448,10 +431,8 @@ class CheckRunTest(TestCase):
             self.assertTrue(peer.was_reset())
             await self.is_over()
         for leave in (Peer.close, Peer.reset):
-            self.server = PeerFactory()
             self.check_tls("redis")
-            peer = await self.server.peer()
-            await peer.has(1)
+            peer = await self.peer(1)
             leave(peer)
             self.assertEqual(await self.finding(), ill("connection closed without an answer"))
             await self.is_over()

@@ -67,8 +67,7 @@ class DestinationsTest(MuxTestCase):
         while len(self.records) == before and len(self.backend.peers) == served:
             await self.turn()
         if len(self.backend.peers) > served:
-            peer = await self.backend.peer(served)
-            await peer.has(len(data))
+            peer = await self.backend.heard(len(data), served)
             self.assertEqual(bytes(peer.received), data)
             client.close()
             peer.close()
